@@ -1,0 +1,147 @@
+//! Typed facts handed from filter to filter within an exchange. They never leave the gateway.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+/// At most this many keys in one exchange.
+pub const MAX_KEYS: usize = 64;
+/// At most this many bytes of one value.
+pub const MAX_VALUE: usize = 64 * 1024;
+
+/// A fact.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Text(String),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    Texts(Vec<String>),
+    /// JSON text that is known to parse.
+    Json(String),
+}
+
+/// A fact with the filter that wrote it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub key: String,
+    pub value: Value,
+    pub writer: Arc<str>,
+    parsed: OnceCell<serde_json::Value>,
+}
+
+/// Why a fact was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    #[error("the JSON of context key `{key}` does not parse: {source}")]
+    Json { key: String, source: serde_json::Error },
+    #[error("more than {0}")]
+    TooLarge(u64),
+}
+
+/// All facts of one exchange. Few, so a vector is searched.
+#[derive(Debug, Default)]
+pub struct Context {
+    entries: Vec<Entry>,
+    consumer: Option<Arc<str>>,
+}
+
+impl Context {
+    /// The entry of a key.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.key == key)
+    }
+
+    /// A part of a JSON value by the names of the members from the outside in; an array of strings comes as `Texts`.
+    pub fn path(&self, key: &str, path: &[String]) -> Option<Value> {
+        let entry = self.entry(key)?;
+        let Value::Json(text) = &entry.value else {
+            return path.is_empty().then(|| entry.value.clone());
+        };
+        let mut at = entry.parsed.get_or_init(|| serde_json::from_str(text).unwrap_or_default());
+        for name in path {
+            at = at.get(name)?;
+        }
+        Some(match at {
+            serde_json::Value::Null => return None,
+            serde_json::Value::String(s) => Value::Text(s.clone()),
+            serde_json::Value::Bool(b) => Value::Boolean(*b),
+            serde_json::Value::Number(n) => match n.as_i64() {
+                Some(i) => Value::Integer(i),
+                None => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
+            },
+            serde_json::Value::Array(items) if items.iter().all(serde_json::Value::is_string) => {
+                Value::Texts(items.iter().filter_map(|i| i.as_str().map(str::to_owned)).collect())
+            }
+            other => Value::Json(other.to_string()),
+        })
+    }
+
+    /// Sets a key and answers what was there before, for the journal.
+    pub fn set(&mut self, key: &str, value: Value, writer: Arc<str>) -> Result<Option<Entry>, ContextError> {
+        let size = match &value {
+            Value::Text(s) | Value::Json(s) => s.len(),
+            Value::Texts(list) => list.iter().map(|s| s.len() + 1).sum(),
+            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => 8,
+        };
+        if size + key.len() > MAX_VALUE {
+            return Err(ContextError::TooLarge(MAX_VALUE as u64));
+        }
+        if let Value::Json(text) = &value {
+            serde_json::from_str::<serde::de::IgnoredAny>(text)
+                .map_err(|source| ContextError::Json { key: key.to_owned(), source })?;
+        }
+        let entry = Entry { key: key.to_owned(), value, writer, parsed: OnceCell::new() };
+        if let Some(at) = self.entries.iter_mut().find(|e| e.key == key) {
+            return Ok(Some(std::mem::replace(at, entry)));
+        }
+        if self.entries.len() >= MAX_KEYS {
+            return Err(ContextError::TooLarge(MAX_KEYS as u64));
+        }
+        self.entries.push(entry);
+        Ok(None)
+    }
+
+    /// Puts back what `set` answered.
+    pub(super) fn restore(&mut self, key: &str, before: Option<Entry>) {
+        self.entries.retain(|e| e.key != key);
+        self.entries.extend(before);
+    }
+
+    /// The authenticated caller.
+    pub fn consumer(&self) -> Option<&Arc<str>> {
+        self.consumer.as_ref()
+    }
+
+    /// Says who the caller is and answers who it was before, for the journal.
+    pub fn set_consumer(&mut self, name: Option<Arc<str>>) -> Option<Arc<str>> {
+        std::mem::replace(&mut self.consumer, name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_reached_by_path_with_their_type() {
+        let mut context = Context::default();
+        let json = r#"{"realm_access":{"roles":["a","b"]},"n":3,"deep":{"x":1.5}}"#;
+        context.set("auth.claims", Value::Json(json.into()), "jwt".into()).unwrap();
+        let path = |p: &[&str]| context.path("auth.claims", &p.iter().map(|s| s.to_string()).collect::<Vec<_>>());
+        assert_eq!(path(&["realm_access", "roles"]), Some(Value::Texts(vec!["a".into(), "b".into()])));
+        assert_eq!(path(&["n"]), Some(Value::Integer(3)));
+        assert_eq!(path(&["deep"]), Some(Value::Json(r#"{"x":1.5}"#.into())));
+        assert_eq!(path(&["none", "x"]), None);
+    }
+
+    #[test]
+    fn bad_json_and_too_many_keys_are_refused() {
+        let mut context = Context::default();
+        assert!(matches!(context.set("k", Value::Json("{".into()), "f".into()), Err(ContextError::Json { .. })));
+        for i in 0..MAX_KEYS {
+            context.set(&format!("k{i}"), Value::Integer(1), "f".into()).unwrap();
+        }
+        assert!(matches!(context.set("more", Value::Integer(1), "f".into()), Err(ContextError::TooLarge(64))));
+        assert!(context.set("k0", Value::Integer(2), "f".into()).unwrap().is_some(), "a known key can still be set");
+    }
+}

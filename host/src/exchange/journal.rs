@@ -1,0 +1,261 @@
+//! Edits of the call in progress and how to take them back. Edits apply at once, so that a filter reads what it wrote;
+//! each leaves an undo record, and a call that did not end well is rolled back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::{BodyWish, Context, ContextError, Entry, Exchange, Selection, Value};
+
+/// How to take one edit back.
+#[derive(Debug)]
+pub enum Undo {
+    Method(Method),
+    Target(PathAndQuery),
+    RequestHeader(HeaderName, Vec<HeaderValue>),
+    RequestBody(Option<Bytes>, bool),
+    Status(StatusCode),
+    ResponseHeader(HeaderName, Vec<HeaderValue>),
+    ResponseBody(Option<Bytes>, bool),
+    Trailer(HeaderName, Vec<HeaderValue>),
+    Context(String, Option<Entry>),
+    Consumer(Option<Arc<str>>),
+    State(usize, Option<Bytes>),
+    Selection(Selection),
+    RequestWish(Option<BodyWish>),
+    ResponseWishes(Vec<BodyWish>),
+}
+
+/// An edit of one header field.
+#[derive(Debug)]
+pub enum HeaderEdit {
+    Set(HeaderValue),
+    Append(HeaderValue),
+    Remove,
+}
+
+fn edit(map: &mut HeaderMap, name: &HeaderName, edit: HeaderEdit) -> Vec<HeaderValue> {
+    let before = map.get_all(name).iter().cloned().collect();
+    match edit {
+        HeaderEdit::Set(value) => {
+            map.insert(name, value);
+        }
+        HeaderEdit::Append(value) => {
+            map.append(name, value);
+        }
+        HeaderEdit::Remove => {
+            map.remove(name);
+        }
+    }
+    before
+}
+
+fn put_back(map: &mut HeaderMap, name: &HeaderName, before: Vec<HeaderValue>) {
+    map.remove(name);
+    for value in before {
+        map.append(name, value);
+    }
+}
+
+impl Exchange {
+    /// Keeps all edits since the last commit or roll-back.
+    pub fn commit(&mut self) {
+        self.journal.clear();
+    }
+
+    /// Takes back all edits since the last commit, newest first, and drops the draft.
+    pub fn roll_back(&mut self) {
+        self.draft = None;
+        while let Some(undo) = self.journal.pop() {
+            match undo {
+                Undo::Method(method) => self.request.method = method,
+                Undo::Target(target) => self.request.target = target,
+                Undo::RequestHeader(name, before) => put_back(&mut self.request.headers, &name, before),
+                Undo::RequestBody(body, replaced) => {
+                    self.request_body = body;
+                    self.request_body_replaced = replaced;
+                }
+                Undo::Context(key, before) => self.context.restore(&key, before),
+                Undo::Consumer(before) => {
+                    self.context.set_consumer(before);
+                }
+                Undo::State(index, before) => self.states[index] = before,
+                Undo::Selection(before) => self.selection = before,
+                Undo::RequestWish(before) => self.request_body_wish = before,
+                Undo::ResponseWishes(before) => self.response_body_wishes = before,
+                Undo::ResponseBody(body, replaced) => {
+                    self.response_body_replaced = replaced;
+                    if let Some(response) = &mut self.response {
+                        response.body = body;
+                    }
+                }
+                Undo::Status(status) => {
+                    if let Some(response) = &mut self.response {
+                        response.status = status;
+                    }
+                }
+                Undo::ResponseHeader(name, before) => {
+                    if let Some(response) = &mut self.response {
+                        put_back(&mut response.headers, &name, before);
+                    }
+                }
+                Undo::Trailer(name, before) => {
+                    if let Some(trailers) = self.response.as_mut().and_then(|r| r.trailers.as_mut()) {
+                        put_back(trailers, &name, before);
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn set_method(&mut self, method: Method) {
+        let before = std::mem::replace(&mut self.request.method, method);
+        self.journal.push(Undo::Method(before));
+    }
+
+    pub fn set_target(&mut self, target: PathAndQuery) {
+        let before = std::mem::replace(&mut self.request.target, target);
+        self.journal.push(Undo::Target(before));
+    }
+
+    pub fn edit_request_header(&mut self, name: HeaderName, change: HeaderEdit) {
+        let before = edit(&mut self.request.headers, &name, change);
+        self.journal.push(Undo::RequestHeader(name, before));
+    }
+
+    pub fn set_request_body(&mut self, body: Bytes) {
+        let before = self.request_body.replace(body);
+        self.journal.push(Undo::RequestBody(before, self.request_body_replaced));
+        self.request_body_replaced = true;
+    }
+
+    /// Nothing happens when there is no response.
+    pub fn set_status(&mut self, status: StatusCode) {
+        if let Some(response) = &mut self.response {
+            let before = std::mem::replace(&mut response.status, status);
+            self.journal.push(Undo::Status(before));
+        }
+    }
+
+    /// Nothing happens when there is no response.
+    pub fn edit_response_header(&mut self, name: HeaderName, change: HeaderEdit) {
+        if let Some(response) = &mut self.response {
+            let before = edit(&mut response.headers, &name, change);
+            self.journal.push(Undo::ResponseHeader(name, before));
+        }
+    }
+
+    /// Nothing happens when there is no response.
+    pub fn set_response_body(&mut self, body: Bytes) {
+        if let Some(response) = &mut self.response {
+            let before = response.body.replace(body);
+            self.journal.push(Undo::ResponseBody(before, self.response_body_replaced));
+            self.response_body_replaced = true;
+        }
+    }
+
+    /// Nothing happens when there are no trailers.
+    pub fn edit_trailer(&mut self, name: HeaderName, change: HeaderEdit) {
+        if let Some(trailers) = self.response.as_mut().and_then(|r| r.trailers.as_mut()) {
+            let before = edit(trailers, &name, change);
+            self.journal.push(Undo::Trailer(name, before));
+        }
+    }
+
+    pub fn set_context(&mut self, key: &str, value: Value, writer: Arc<str>) -> Result<(), ContextError> {
+        let before = Context::set(&mut self.context, key, value, writer)?;
+        self.journal.push(Undo::Context(key.to_owned(), before));
+        Ok(())
+    }
+
+    pub fn set_consumer(&mut self, name: Arc<str>) {
+        let before = self.context.set_consumer(Some(name));
+        self.journal.push(Undo::Consumer(before));
+    }
+
+    /// The private slot of a filter, by its index in the pipeline.
+    pub fn state(&self, filter: usize) -> Option<&Bytes> {
+        self.states.get(filter).and_then(Option::as_ref)
+    }
+
+    pub fn set_state(&mut self, filter: usize, value: Bytes) {
+        if self.states.len() <= filter {
+            self.states.resize(filter + 1, None);
+        }
+        let before = self.states[filter].replace(value);
+        self.journal.push(Undo::State(filter, before));
+    }
+
+    pub fn set_selection(&mut self, selection: Selection) {
+        let before = std::mem::replace(&mut self.selection, selection);
+        self.journal.push(Undo::Selection(before));
+    }
+
+    pub fn wish_request_body(&mut self, wish: BodyWish) {
+        let before = self.request_body_wish.replace(wish);
+        self.journal.push(Undo::RequestWish(before));
+    }
+
+    pub fn wish_response_body(&mut self, wish: BodyWish) {
+        self.journal.push(Undo::ResponseWishes(self.response_body_wishes.clone()));
+        self.response_body_wishes.retain(|w| w.filter != wish.filter);
+        self.response_body_wishes.push(wish);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::*;
+    use super::*;
+
+    fn exchange() -> Box<Exchange> {
+        let request = RequestHead {
+            method: Method::GET,
+            scheme: http::uri::Scheme::HTTP,
+            authority: "example.org".parse().unwrap(),
+            target: "/a?b=c".parse().unwrap(),
+            version: http::Version::HTTP_11,
+            headers: HeaderMap::from_iter([(http::header::ACCEPT, HeaderValue::from_static("*/*"))]),
+        };
+        let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![] });
+        Exchange::new(HeaderValue::from_static("id"), [127, 0, 0, 1].into(), request, route)
+    }
+
+    #[test]
+    fn a_failed_call_leaves_nothing_behind() {
+        let mut ex = exchange();
+        ex.response = Some(Box::new(ResponseHead::new(Origin::Upstream, StatusCode::OK)));
+        let accept = http::header::ACCEPT;
+        ex.edit_request_header(accept.clone(), HeaderEdit::Set(HeaderValue::from_static("text/html")));
+        ex.edit_request_header(accept.clone(), HeaderEdit::Append(HeaderValue::from_static("text/plain")));
+        ex.edit_request_header(HeaderName::from_static("x-new"), HeaderEdit::Set(HeaderValue::from_static("1")));
+        ex.set_method(Method::POST);
+        ex.set_target("/other".parse().unwrap());
+        ex.set_status(StatusCode::IM_A_TEAPOT);
+        ex.set_state(3, Bytes::from_static(b"s"));
+        ex.set_context("k", Value::Integer(1), "f".into()).unwrap();
+        ex.set_consumer("alice".into());
+        ex.set_response_body(Bytes::from_static(b"body"));
+        ex.roll_back();
+        assert_eq!(ex.request.headers.get_all(&accept).iter().collect::<Vec<_>>(), ["*/*"]);
+        assert!(!ex.request.headers.contains_key("x-new"));
+        assert_eq!((ex.request.method.as_str(), ex.request.target.as_str()), ("GET", "/a?b=c"));
+        let response = ex.response.as_ref().unwrap();
+        assert_eq!((response.status, response.body.is_none()), (StatusCode::OK, true));
+        assert!(ex.state(3).is_none() && ex.context.entry("k").is_none() && ex.context.consumer().is_none());
+        assert!(!ex.response_body_replaced && ex.journal.is_empty());
+    }
+
+    #[test]
+    fn committed_edits_survive_a_later_roll_back() {
+        let mut ex = exchange();
+        ex.set_method(Method::PUT);
+        ex.commit();
+        ex.set_method(Method::DELETE);
+        ex.roll_back();
+        assert_eq!(ex.request.method, Method::PUT);
+    }
+}

@@ -1,0 +1,167 @@
+//! One request and its response as filters see them: heads, buffered bodies, typed context, private state and the choice of
+//! an upstream, with a journal that takes a failed call's edits back. No wasm, no sockets, no policy.
+
+mod context;
+mod journal;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+
+pub use context::{Context, ContextError, Entry, Value};
+pub use journal::{HeaderEdit, Undo};
+
+/// The request head as the pipeline has left it so far.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    pub method: Method,
+    pub scheme: Scheme,
+    /// `Host` or `:authority`, lower-case, with the port if there was one.
+    pub authority: Authority,
+    pub target: PathAndQuery,
+    pub version: Version,
+    pub headers: HeaderMap,
+}
+
+/// Who made a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Upstream,
+    Filter,
+    Gateway,
+}
+
+/// A response head, with a body when one is buffered or was set by a filter.
+#[derive(Debug, Clone)]
+pub struct ResponseHead {
+    pub origin: Origin,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// The decoded body: `Some` once buffered for a filter or set by one.
+    pub body: Option<Bytes>,
+    pub trailers: Option<HeaderMap>,
+}
+
+impl ResponseHead {
+    /// A head without headers.
+    pub fn new(origin: Origin, status: StatusCode) -> Self {
+        ResponseHead { origin, status, headers: HeaderMap::new(), body: None, trailers: None }
+    }
+}
+
+/// An endpoint that could serve the request, as `route.endpoints` shows it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub upstream: Arc<str>,
+    pub address: Arc<str>,
+    pub weight: u32,
+    pub healthy: bool,
+    pub active: u32,
+    pub latency_us: u64,
+    pub labels: Arc<Vec<(String, String)>>,
+}
+
+/// An attempt of this exchange that failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub upstream: Arc<str>,
+    pub address: Arc<str>,
+    pub reason: String,
+}
+
+/// What a filter has chosen at `select-upstream`; all `None` leaves it to the balancer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    pub upstream: Option<Arc<str>>,
+    pub endpoints: Option<Vec<String>>,
+    pub hash_key: Option<String>,
+}
+
+impl Selection {
+    /// Whether nothing was chosen.
+    pub fn is_empty(&self) -> bool {
+        *self == Selection::default()
+    }
+}
+
+/// What a filter may read of a route.
+#[derive(Debug)]
+pub struct RouteFacts {
+    pub name: Arc<str>,
+    /// The upstreams that the route lists, by name.
+    pub upstreams: Vec<Arc<str>>,
+}
+
+/// A body that a filter asked for during this exchange, by `request.want-body` or `response.want-body`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyWish {
+    /// The index of the filter in its pipeline.
+    pub filter: usize,
+    pub max_bytes: u64,
+}
+
+/// One exchange. It moves into a store for the time of a call and back; it is boxed so that this is one pointer.
+#[derive(Debug)]
+pub struct Exchange {
+    /// As in `x-request-id`.
+    pub id: HeaderValue,
+    pub client: IpAddr,
+    pub request: RequestHead,
+    /// The decoded request body, once it is buffered for a filter or set by one.
+    pub request_body: Option<Bytes>,
+    /// True once a filter has replaced the request body: it is then sent from `request_body`, without content coding.
+    pub request_body_replaced: bool,
+    /// The response: the upstream's, a filter's or the gateway's.
+    pub response: Option<Box<ResponseHead>>,
+    /// True once a filter has replaced the response body.
+    pub response_body_replaced: bool,
+    /// The answer that the filter being called drafts in a request hook. Dropped unless its verdict is `respond`.
+    pub draft: Option<Box<ResponseHead>>,
+    pub route: Arc<RouteFacts>,
+    /// Values of `{param}`s, percent-decoded.
+    pub params: Vec<(Arc<str>, String)>,
+    pub context: Context,
+    /// The private slot of each filter, by its index in the pipeline.
+    pub states: Vec<Option<Bytes>>,
+    /// Filled before `select-upstream`, when a filter of the pipeline has that hook.
+    pub candidates: Vec<Candidate>,
+    pub failures: Vec<Failure>,
+    pub selection: Selection,
+    pub request_body_wish: Option<BodyWish>,
+    /// Wishes for the response body, at most one for each filter.
+    pub response_body_wishes: Vec<BodyWish>,
+    /// The access log's members as JSON, set before `on-complete`.
+    pub summary: Option<String>,
+    /// Undo records of the call in progress.
+    pub journal: Vec<Undo>,
+}
+
+impl Exchange {
+    /// A new exchange at the moment its route is known.
+    pub fn new(id: HeaderValue, client: IpAddr, request: RequestHead, route: Arc<RouteFacts>) -> Box<Self> {
+        Box::new(Exchange {
+            id,
+            client,
+            request,
+            request_body: None,
+            request_body_replaced: false,
+            response: None,
+            response_body_replaced: false,
+            draft: None,
+            route,
+            params: Vec::new(),
+            context: Context::default(),
+            states: Vec::new(),
+            candidates: Vec::new(),
+            failures: Vec::new(),
+            selection: Selection::default(),
+            request_body_wish: None,
+            response_body_wishes: Vec::new(),
+            summary: None,
+            journal: Vec::new(),
+        })
+    }
+}

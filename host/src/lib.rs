@@ -1,0 +1,4 @@
+//! Sluice: an API gateway whose policies are WebAssembly components. The module list is in reading order, from the
+//! outside in; dependencies point down the list (see ARCHITECTURE.md).
+
+pub mod exchange;
