@@ -2,3 +2,5 @@
 //! outside in; dependencies point down the list (see ARCHITECTURE.md).
 
 pub mod exchange;
+pub mod http;
+pub mod deadline;

@@ -1,0 +1,608 @@
+//! The one body type that streams through the gateway, with its limits, and reading a whole body into memory under a budget
+//! that all workers share. Content coding is in `coding`.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::deadline::Deadline;
+
+/// Which peer sends a body, for the blame when it breaks off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    Client,
+    Upstream,
+}
+
+/// Why a body did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the client broke off its body")]
+    ClientAborted(#[source] hyper::Error),
+    #[error("the upstream broke off its body")]
+    UpstreamAborted(#[source] hyper::Error),
+    #[error("body larger than {0} bytes")]
+    TooLarge(u64),
+    #[error("no byte of the body for {} ms", .0.as_millis())]
+    IdleTimeout(Duration),
+    #[error("no memory left in the budget of {0} bytes for buffered bodies")]
+    BudgetExhausted(usize),
+    #[error("malformed body")]
+    Protocol(#[source] hyper::Error),
+    /// A filter with the failure policy `closed` failed after the head was sent.
+    #[error("filter failed at the trailers")]
+    Filter(#[source] Box<dyn StdError + Send + Sync>),
+    /// What the sender of the body was told not to send after all (a final answer instead of `100 Continue`).
+    #[error("body not wanted")]
+    NotWanted,
+}
+
+impl BodyError {
+    fn of(sender: Sender, error: hyper::Error) -> Self {
+        // Broken chunks are parse errors wrapped as I/O errors of these kinds; everything else is a peer that went away.
+        let malformed = error.is_parse()
+            || error.source().and_then(|s| s.downcast_ref::<std::io::Error>()).is_some_and(|io| {
+                matches!(io.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
+            });
+        match sender {
+            _ if malformed => BodyError::Protocol(error),
+            Sender::Client => BodyError::ClientAborted(error),
+            Sender::Upstream => BodyError::UpstreamAborted(error),
+        }
+    }
+}
+
+/// A message body. Frames are passed on one by one and never copied.
+pub enum Body {
+    Empty,
+    Full {
+        data: Bytes,
+        trailers: Option<Box<HeaderMap>>,
+    },
+    Incoming(Incoming, Sender),
+    /// With limits, counters or hooks around it.
+    Wrapped(Box<Wrapped>),
+}
+
+/// What follows a body to its end, for logs and metrics. Dropped with the body: without `end` before it, the reader went
+/// away first.
+pub trait Watch: 'static {
+    /// A data frame of `bytes` bytes was handed on.
+    fn data(&mut self, bytes: usize);
+    /// The last frame was handed on, or the body failed. Called at most once.
+    fn end(&mut self, outcome: Result<(), &BodyError>);
+}
+
+type HookFuture = Pin<Box<dyn Future<Output = Result<HeaderMap, BodyError>>>>;
+
+/// A body with limits, counters and hooks; made by the methods of [`Body`].
+pub struct Wrapped {
+    inner: Body,
+    max: u64,
+    seen: u64,
+    idle: Option<Idle>,
+    count: Option<Rc<Cell<u64>>>,
+    watch: Option<Box<dyn Watch>>,
+    hook: Option<Box<dyn FnOnce(HeaderMap) -> HookFuture>>,
+    hooked: Option<HookFuture>,
+    ended: bool,
+    /// Dropped last, after the watch.
+    guard: Option<Box<dyn Any>>,
+}
+
+struct Idle {
+    limit: Duration,
+    /// Armed at the first wait and kept; moved when a later wait begins.
+    deadline: Option<Deadline>,
+    waiting: bool,
+}
+
+impl Body {
+    /// A body of known bytes.
+    pub fn full(data: impl Into<Bytes>) -> Self {
+        Body::with_trailers(data, None)
+    }
+
+    /// A body of known bytes with trailers after it.
+    pub fn with_trailers(data: impl Into<Bytes>, trailers: Option<HeaderMap>) -> Self {
+        let data = data.into();
+        match trailers.filter(|t| !t.is_empty()) {
+            None if data.is_empty() => Body::Empty,
+            trailers => Body::Full { data, trailers: trailers.map(Box::new) },
+        }
+    }
+
+    /// The body of a request that a client sends.
+    pub fn from_client(body: Incoming) -> Self {
+        Body::incoming(body, Sender::Client)
+    }
+
+    /// The body of a response that an upstream sends.
+    pub fn from_upstream(body: Incoming) -> Self {
+        Body::incoming(body, Sender::Upstream)
+    }
+
+    fn incoming(body: Incoming, sender: Sender) -> Self {
+        // HTTP/2 knows the end only with the frame, and trailers may follow: only what is known to be over is dropped here.
+        if body.is_end_stream() { Body::Empty } else { Body::Incoming(body, sender) }
+    }
+
+    /// At most `max` bytes of data, else [`BodyError::TooLarge`] instead of the frame that goes past it.
+    #[must_use]
+    pub fn limited(self, max: u64) -> Self {
+        self.wrap(|w| w.max = w.max.min(max))
+    }
+
+    /// At most `limit` (and a tick) of waiting for one frame, else [`BodyError::IdleTimeout`]. Counts only while the reader
+    /// waits for the sender. Needs a local runtime.
+    #[must_use]
+    pub fn timed(self, limit: Duration) -> Self {
+        self.wrap(|w| w.idle = Some(Idle { limit, deadline: None, waiting: false }))
+    }
+
+    /// Adds the bytes of data that pass to `count`.
+    #[must_use]
+    pub fn counted(self, count: Rc<Cell<u64>>) -> Self {
+        self.wrap(|w| w.count = Some(count))
+    }
+
+    /// Keeps `guard` until the body has ended or is dropped. Several guards are dropped in the order they were added.
+    #[must_use]
+    pub fn guarded(self, guard: impl Any) -> Self {
+        self.wrap(|w| {
+            w.guard = Some(match w.guard.take() {
+                None => Box::new(guard),
+                Some(first) => Box::new((first, guard)),
+            });
+        })
+    }
+
+    /// Has `watch` follow the body. A second one replaces the first.
+    #[must_use]
+    pub fn watched(self, watch: impl Watch) -> Self {
+        self.wrap(|w| w.watch = Some(Box::new(watch)))
+    }
+
+    /// Passes the trailers, if any come, through `hook`; what it answers is sent instead (an empty map: no trailers), and
+    /// its error breaks the body off.
+    #[must_use]
+    pub fn with_trailers_hook<F, R>(self, hook: F) -> Self
+    where
+        F: FnOnce(HeaderMap) -> R + 'static,
+        R: Future<Output = Result<HeaderMap, BodyError>> + 'static,
+    {
+        self.wrap(|w| w.hook = Some(Box::new(|trailers| Box::pin(hook(trailers)))))
+    }
+
+    fn wrap(self, set: impl FnOnce(&mut Wrapped)) -> Self {
+        let mut wrapped = match self {
+            Body::Wrapped(wrapped) => wrapped,
+            inner => Box::new(Wrapped {
+                inner,
+                max: u64::MAX,
+                seen: 0,
+                idle: None,
+                count: None,
+                watch: None,
+                hook: None,
+                hooked: None,
+                ended: false,
+                guard: None,
+            }),
+        };
+        set(&mut wrapped);
+        Body::Wrapped(wrapped)
+    }
+
+    /// The number of bytes that are still to come, when it is known.
+    pub fn exact_size(&self) -> Option<u64> {
+        self.size_hint().exact()
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Body::Empty
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(data: Bytes) -> Self {
+        Body::full(data)
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Body::Empty => f.write_str("Empty"),
+            Body::Full { data, .. } => write!(f, "Full({} bytes)", data.len()),
+            Body::Incoming(_, sender) => write!(f, "Incoming({sender:?})"),
+            Body::Wrapped(wrapped) => write!(f, "Wrapped({:?})", wrapped.inner),
+        }
+    }
+}
+
+type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        match &mut *self {
+            Body::Empty => Poll::Ready(None),
+            Body::Full { data, trailers } => {
+                if !data.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(std::mem::take(data)))));
+                }
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
+            }
+            Body::Incoming(body, sender) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::of(*sender, error))))
+            }
+            Body::Wrapped(wrapped) => wrapped.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Empty => true,
+            Body::Full { data, trailers } => data.is_empty() && trailers.is_none(),
+            Body::Incoming(body, _) => body.is_end_stream(),
+            Body::Wrapped(wrapped) => wrapped.ended || (wrapped.hooked.is_none() && wrapped.inner.is_end_stream()),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Empty => SizeHint::with_exact(0),
+            // Trailers need the chunked coding in HTTP/1 (RFC 9112 §7.1.2), so the length is not promised then.
+            Body::Full { data, trailers: Some(_) } => {
+                let mut hint = SizeHint::new();
+                hint.set_lower(data.len() as u64);
+                hint
+            }
+            Body::Full { data, trailers: None } => SizeHint::with_exact(data.len() as u64),
+            Body::Incoming(body, _) => body.size_hint(),
+            Body::Wrapped(wrapped) if wrapped.ended => SizeHint::with_exact(0),
+            Body::Wrapped(wrapped) => wrapped.inner.size_hint(),
+        }
+    }
+}
+
+impl Wrapped {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let frame = match self.poll_inner(cx) {
+            Poll::Pending => match self.poll_idle(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(error) => Some(Err(error)),
+            },
+            Poll::Ready(frame) => frame,
+        };
+        if let Some(idle) = &mut self.idle {
+            idle.waiting = false;
+        }
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    let bytes = data.len();
+                    if let Some(count) = &self.count {
+                        count.set(count.get() + bytes as u64);
+                    }
+                    if let Some(watch) = &mut self.watch {
+                        watch.data(bytes);
+                    }
+                }
+                // hyper does not ask again once it knows that the body is over.
+                if frame.is_trailers() || self.inner.is_end_stream() {
+                    self.end(Ok(()));
+                }
+            }
+            Some(Err(error)) => self.end(Err(error)),
+            None => self.end(Ok(())),
+        }
+        Poll::Ready(frame)
+    }
+
+    /// The next frame after size limit and trailers hook.
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Polled {
+        if self.hooked.is_none() {
+            let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                other => return Poll::Ready(other),
+            };
+            if let Some(data) = frame.data_ref() {
+                self.seen = self.seen.saturating_add(data.len() as u64);
+                if self.seen > self.max {
+                    return Poll::Ready(Some(Err(BodyError::TooLarge(self.max))));
+                }
+            }
+            match self.hook.take_if(|_| frame.is_trailers()) {
+                None => return Poll::Ready(Some(Ok(frame))),
+                Some(hook) => match frame.into_trailers() {
+                    Ok(trailers) => self.hooked = Some(hook(trailers)),
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+            }
+        }
+        let Some(hooked) = &mut self.hooked else { return Poll::Ready(None) };
+        let trailers = ready!(hooked.as_mut().poll(cx));
+        self.hooked = None;
+        Poll::Ready(match trailers {
+            Ok(trailers) if trailers.is_empty() => None,
+            Ok(trailers) => Some(Ok(Frame::trailers(trailers))),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        // A hook has its own deadline.
+        let Some(idle) = self.idle.as_mut().filter(|_| self.hooked.is_none()) else { return Poll::Pending };
+        let deadline = match &mut idle.deadline {
+            None => idle.deadline.insert(Deadline::after(idle.limit)),
+            Some(deadline) => {
+                if !idle.waiting {
+                    deadline.rearm(idle.limit);
+                }
+                deadline
+            }
+        };
+        idle.waiting = true;
+        ready!(deadline.poll_passed(cx));
+        Poll::Ready(BodyError::IdleTimeout(idle.limit))
+    }
+
+    fn end(&mut self, outcome: Result<(), &BodyError>) {
+        self.ended = true;
+        self.idle = None;
+        if let Some(mut watch) = self.watch.take() {
+            watch.end(outcome);
+        }
+        self.guard = None;
+        if outcome.is_err() {
+            self.inner = Body::Empty;
+        }
+    }
+}
+
+impl Drop for Wrapped {
+    fn drop(&mut self) {
+        // A body that is known to be over needs not be read: HEAD, 204, content-length 0.
+        if !self.ended && self.hooked.is_none() && self.inner.is_end_stream() {
+            self.end(Ok(()));
+        }
+    }
+}
+
+/// A bound on the memory of all buffered bodies, shared by all workers.
+#[derive(Debug, Clone)]
+pub struct MemoryBudget {
+    shared: Arc<Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl MemoryBudget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        MemoryBudget { shared: Arc::new(Account { used: AtomicUsize::new(0), limit }) }
+    }
+
+    /// The bytes taken now.
+    pub fn used(&self) -> usize {
+        self.shared.used.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that may be taken.
+    pub fn limit(&self) -> usize {
+        self.shared.limit
+    }
+
+    /// Takes `bytes`, to be given back when the reservation is dropped.
+    pub fn reserve(&self, bytes: usize) -> Result<Reservation, BodyError> {
+        let mut reservation = Reservation { budget: self.clone(), bytes: 0 };
+        reservation.grow(bytes)?;
+        Ok(reservation)
+    }
+
+    /// `bytes` that give `reservation` back when the last reference to them is dropped.
+    pub fn hold(bytes: Bytes, reservation: Reservation) -> Bytes {
+        struct Held {
+            bytes: Bytes,
+            _reservation: Reservation,
+        }
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.bytes
+            }
+        }
+        if bytes.is_empty() { bytes } else { Bytes::from_owner(Held { bytes, _reservation: reservation }) }
+    }
+}
+
+/// A part of a [`MemoryBudget`], given back when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: MemoryBudget,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Takes `more` bytes. Nothing is taken when it answers an error.
+    pub fn grow(&mut self, more: usize) -> Result<(), BodyError> {
+        let account = &self.budget.shared;
+        account
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(more).filter(|sum| *sum <= account.limit)
+            })
+            .map_err(|_| BodyError::BudgetExhausted(account.limit))?;
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.shared.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Reads a body to its end, at most `max` bytes. The bytes are charged to `budget` as they come (never by what a header
+/// promises) until the last reference to the answer is dropped.
+pub async fn collect(
+    body: Body,
+    max: u64,
+    budget: &MemoryBudget,
+) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
+    let mut body = body;
+    let hint = body.size_hint();
+    if hint.lower() > max {
+        return Err(BodyError::TooLarge(max));
+    }
+    let mut reservation = budget.reserve(0)?;
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    let mut trailers = None;
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        match frame?.into_data() {
+            Ok(data) => {
+                let so_far = (first.len() + rest.len()) as u64;
+                if so_far.saturating_add(data.len() as u64) > max {
+                    return Err(BodyError::TooLarge(max));
+                }
+                reservation.grow(data.len())?;
+                // One frame is the common case and is not copied.
+                if first.is_empty() && rest.is_empty() {
+                    first = data;
+                    continue;
+                }
+                if rest.is_empty() {
+                    rest.reserve((hint.lower().min(64 * 1024) as usize).max(first.len() + data.len()));
+                    rest.extend_from_slice(&std::mem::take(&mut first));
+                }
+                rest.extend_from_slice(&data);
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    let bytes = if rest.is_empty() { first } else { rest.freeze() };
+    Ok((MemoryBudget::hold(bytes, reservation), trailers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    async fn next(body: &mut Body) -> Option<Result<Frame<Bytes>, BodyError>> {
+        std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+    }
+
+    fn trailers(name: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static(name), http::HeaderValue::from_static("1"))])
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Rc<RefCell<Vec<String>>>);
+
+    impl Watch for Log {
+        fn data(&mut self, bytes: usize) {
+            self.0.borrow_mut().push(format!("data {bytes}"));
+        }
+        fn end(&mut self, outcome: Result<(), &BodyError>) {
+            self.0.borrow_mut().push(format!("end {}", outcome.map_or_else(ToString::to_string, |()| "ok".into())));
+        }
+    }
+
+    impl Drop for Log {
+        fn drop(&mut self) {
+            self.0.borrow_mut().push("drop".into());
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn sizes_and_ends_are_known_through_the_wrapping() {
+        let count = Rc::new(Cell::new(0));
+        let mut body = Body::full("hello").limited(5).counted(count.clone());
+        assert_eq!((body.exact_size(), body.is_end_stream()), (Some(5), false));
+        assert_eq!(next(&mut body).await.unwrap().unwrap().into_data().unwrap(), "hello");
+        assert!(body.is_end_stream());
+        assert_eq!(count.get(), 5);
+        assert!(Body::full("").is_end_stream());
+        assert_eq!(Body::with_trailers("x", Some(trailers("a"))).exact_size(), None);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn the_watch_sees_the_end_and_the_guard_is_dropped_with_it() {
+        let log = Log::default();
+        let guard = Rc::new(());
+        let mut body = Body::full("abc").watched(log.clone()).guarded(guard.clone());
+        next(&mut body).await.unwrap().unwrap();
+        assert_eq!(Rc::strong_count(&guard), 1, "the guard goes with the last byte, not with the body");
+        assert_eq!(*log.0.borrow(), ["data 3", "end ok", "drop"]);
+        drop(body);
+
+        let log = Log::default();
+        drop(Body::full("abc").watched(log.clone()));
+        assert_eq!(*log.0.borrow(), ["drop"], "a reader that leaves is seen as a drop without end");
+
+        let log = Log::default();
+        let mut body = Body::full("abcd").limited(3).watched(log.clone());
+        assert!(matches!(next(&mut body).await, Some(Err(BodyError::TooLarge(3)))));
+        assert!(next(&mut body).await.is_none());
+        assert_eq!(*log.0.borrow(), ["end body larger than 3 bytes", "drop"]);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn trailers_pass_through_the_hook() {
+        let mut body = Body::with_trailers("x", Some(trailers("a"))).with_trailers_hook(|mut map| async move {
+            tokio::task::yield_now().await;
+            map.insert("b", http::HeaderValue::from_static("2"));
+            Ok(map)
+        });
+        next(&mut body).await.unwrap().unwrap();
+        assert!(!body.is_end_stream());
+        let map = next(&mut body).await.unwrap().unwrap().into_trailers().unwrap();
+        assert_eq!((map.len(), body.is_end_stream()), (2, true));
+
+        let mut body = Body::with_trailers("", Some(trailers("a"))).with_trailers_hook(|_| async { Ok(HeaderMap::new()) });
+        assert!(next(&mut body).await.is_none(), "an empty map sends no trailers");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_whole_body_is_charged_until_its_bytes_are_dropped() {
+        let budget = MemoryBudget::new(10);
+        let (bytes, map) = collect(Body::with_trailers("12345678", Some(trailers("a"))), 8, &budget).await.unwrap();
+        assert_eq!((&bytes[..], map.map(|m| m.len())), (&b"12345678"[..], Some(1)));
+        let part = bytes.slice(2..4);
+        drop(bytes);
+        assert_eq!(budget.used(), 8);
+        assert!(matches!(collect(Body::full("123"), 8, &budget).await, Err(BodyError::BudgetExhausted(10))));
+        assert_eq!(budget.used(), 8);
+        drop(part);
+        assert_eq!(budget.used(), 0);
+        assert!(matches!(collect(Body::full("123"), 2, &budget).await, Err(BodyError::TooLarge(2))));
+    }
+}

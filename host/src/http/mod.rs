@@ -1,0 +1,3 @@
+//! Rules of HTTP that need no other module.
+
+pub mod body;
