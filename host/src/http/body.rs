@@ -471,11 +471,7 @@ impl Drop for Reservation {
 
 /// Reads a body to its end, at most `max` bytes. The bytes are charged to `budget` as they come (never by what a header
 /// promises) until the last reference to the answer is dropped.
-pub async fn collect(
-    body: Body,
-    max: u64,
-    budget: &MemoryBudget,
-) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
+pub async fn collect(body: Body, max: u64, budget: &MemoryBudget) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
     let mut body = body;
     let hint = body.size_hint();
     if hint.lower() > max {
@@ -587,7 +583,8 @@ mod tests {
         let map = next(&mut body).await.unwrap().unwrap().into_trailers().unwrap();
         assert_eq!((map.len(), body.is_end_stream()), (2, true));
 
-        let mut body = Body::with_trailers("", Some(trailers("a"))).with_trailers_hook(|_| async { Ok(HeaderMap::new()) });
+        let mut body =
+            Body::with_trailers("", Some(trailers("a"))).with_trailers_hook(|_| async { Ok(HeaderMap::new()) });
         assert!(next(&mut body).await.is_none(), "an empty map sends no trailers");
     }
 
