@@ -4,3 +4,4 @@
 pub mod deadline;
 pub mod exchange;
 pub mod http;
+pub mod telemetry;

@@ -1,0 +1,129 @@
+//! The operational log: `tracing` events on standard error, as lines for people on a terminal and as JSON otherwise.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
+
+use super::metrics::Metrics;
+use super::sink::Sink;
+
+/// From silent to all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The running operational log.
+pub struct OperationalLog {
+    filter: reload::Handle<Targets, Registry>,
+    sink: Sink,
+}
+
+impl OperationalLog {
+    /// Changes the level.
+    pub fn set_level(&self, level: LogLevel) {
+        // Fails only when the subscriber is gone, and it lives as long as the process.
+        let _ = self.filter.reload(targets(level));
+    }
+
+    /// Waits until all lines are written, at most `patience`. Call it before the process ends.
+    pub fn flush(&self, patience: Duration) {
+        self.sink.flush(patience);
+    }
+}
+
+/// Installs the log for the whole process. Fails when another one is installed already or no thread can be started.
+pub fn start_operational_log(level: LogLevel, metrics: Arc<Metrics>) -> Result<OperationalLog, String> {
+    let sink = Sink::start("log", std::io::stderr(), {
+        let metrics = Arc::clone(&metrics);
+        move |_| metrics.log_dropped.add(1)
+    })
+    .map_err(|error| format!("cannot start the log writer: {error}"))?;
+    let (filter, handle) = reload::Layer::new(targets(level));
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(Lines { sink: sink.clone(), metrics }).log_internal_errors(false);
+    let lines = if std::io::stderr().is_terminal() {
+        lines.with_ansi(true).boxed()
+    } else {
+        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .map_err(|error| format!("cannot install the operational log: {error}"))?;
+    Ok(OperationalLog { filter: handle, sink })
+}
+
+/// Our own modules at the level that was asked for; dependencies speak only when something is wrong.
+fn targets(level: LogLevel) -> Targets {
+    let level = match level {
+        LogLevel::Off => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    Targets::new().with_target("sluice", level).with_default(level.min(LevelFilter::WARN))
+}
+
+#[derive(Clone)]
+struct Lines {
+    sink: Sink,
+    metrics: Arc<Metrics>,
+}
+
+/// One event; the formatter hands it over in one piece.
+struct Line<'a> {
+    lines: &'a Lines,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { lines: self }
+    }
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.lines.sink.send(bytes.to_vec()).is_err() {
+            self.lines.metrics.log_dropped.add(1);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn dependencies_are_quieter_than_the_gateway() {
+        let filter = targets(LogLevel::Debug);
+        assert!(filter.would_enable("sluice::server", &Level::DEBUG));
+        assert!(!filter.would_enable("hyper", &Level::INFO));
+        assert!(filter.would_enable("hyper", &Level::WARN));
+        assert!(!targets(LogLevel::Error).would_enable("hyper", &Level::WARN));
+    }
+}

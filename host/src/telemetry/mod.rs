@@ -1,0 +1,16 @@
+//! What the gateway tells about itself: metrics, the access log and the operational log. Known to every module, knows none.
+
+mod access_log;
+mod log;
+mod metrics;
+mod plugin_metrics;
+mod render;
+mod sink;
+
+pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat, AccessRecord, Answerer, Timings};
+pub use log::{LogLevel, OperationalLog, start_operational_log};
+pub use metrics::{
+    CallResult, Counter, FilterId, Hook, ListenerCounters, Metrics, RouteId, Side, UpstreamId, WorkerMetrics,
+};
+pub use plugin_metrics::{PluginMetricError, PluginMetrics};
+pub use render::Exposition;

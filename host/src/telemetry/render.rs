@@ -1,0 +1,93 @@
+//! The Prometheus text exposition format 0.0.4, and the facts about the process.
+
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Writes families and samples. Call [`Exposition::family`] once, before the samples of that family.
+#[derive(Debug, Default)]
+pub struct Exposition {
+    text: String,
+}
+
+impl Exposition {
+    /// The media type of the result.
+    pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
+
+    /// Starts a family. `kind` is `counter`, `gauge` or `histogram`.
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    /// One sample.
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.text.push_str(name);
+        self.labels(labels, None);
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    /// One histogram: `counts` are those of each bucket alone, with one more at the end than `bounds` for the rest.
+    pub fn histogram(&mut self, name: &str, labels: &[(&str, &str)], bounds: &[f64], counts: &[u64], sum: f64) {
+        let mut total = 0;
+        for (i, count) in counts.iter().enumerate() {
+            total += count;
+            let le = bounds.get(i).map_or_else(|| "+Inf".to_owned(), f64::to_string);
+            let _ = write!(self.text, "{name}_bucket");
+            self.labels(labels, Some(&le));
+            let _ = writeln!(self.text, " {total}");
+        }
+        let _ = write!(self.text, "{name}_sum");
+        self.labels(labels, None);
+        let _ = write!(self.text, " {sum}\n{name}_count");
+        self.labels(labels, None);
+        let _ = writeln!(self.text, " {total}");
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.text
+    }
+
+    fn labels(&mut self, labels: &[(&str, &str)], le: Option<&str>) {
+        if labels.is_empty() && le.is_none() {
+            return;
+        }
+        for (i, (name, value)) in labels.iter().copied().chain(le.map(|le| ("le", le))).enumerate() {
+            self.text.push(if i == 0 { '{' } else { ',' });
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            for c in value.chars() {
+                match c {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    c => self.text.push(c),
+                }
+            }
+            self.text.push('"');
+        }
+        self.text.push('}');
+    }
+}
+
+/// Version, start time, memory and open files; what `/proc` does not tell is left out.
+pub(super) fn process(started: SystemTime, out: &mut Exposition) {
+    out.family("sluice_build_info", "gauge", "The version that runs.");
+    out.sample("sluice_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let start = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    out.family("process_start_time_seconds", "gauge", "When the process started, since the Unix epoch.");
+    out.sample("process_start_time_seconds", &[], (start * 1e3).round() / 1e3);
+    if let Some(bytes) = resident_bytes() {
+        out.family("process_resident_memory_bytes", "gauge", "Resident memory.");
+        out.sample("process_resident_memory_bytes", &[], bytes as f64);
+    }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        out.family("process_open_fds", "gauge", "Open file descriptors.");
+        out.sample("process_open_fds", &[], open.count() as f64);
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
