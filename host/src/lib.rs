@@ -5,3 +5,4 @@ pub mod deadline;
 pub mod exchange;
 pub mod http;
 pub mod telemetry;
+pub mod upstream;

@@ -65,7 +65,9 @@ impl BodyError {
 }
 
 /// A message body. Frames are passed on one by one and never copied.
+#[derive(Default)]
 pub enum Body {
+    #[default]
     Empty,
     Full {
         data: Bytes,
@@ -152,10 +154,10 @@ impl Body {
         self.wrap(|w| w.idle = Some(Idle { limit, deadline: None, waiting: false }))
     }
 
-    /// Adds the bytes of data that pass to `count`.
+    /// Adds the bytes of data that pass to `count`. Counters add up: each sees all bytes.
     #[must_use]
     pub fn counted(self, count: Rc<Cell<u64>>) -> Self {
-        self.wrap(|w| w.count = Some(count))
+        self.layer(|w| w.count.is_some()).wrap(|w| w.count = Some(count))
     }
 
     /// Keeps `guard` until the body has ended or is dropped. Several guards are dropped in the order they were added.
@@ -169,10 +171,10 @@ impl Body {
         })
     }
 
-    /// Has `watch` follow the body. A second one replaces the first.
+    /// Has `watch` follow the body, beside those that already do.
     #[must_use]
     pub fn watched(self, watch: impl Watch) -> Self {
-        self.wrap(|w| w.watch = Some(Box::new(watch)))
+        self.layer(|w| w.watch.is_some()).wrap(|w| w.watch = Some(Box::new(watch)))
     }
 
     /// Passes the trailers, if any come, through `hook`; what it answers is sent instead (an empty map: no trailers), and
@@ -183,24 +185,21 @@ impl Body {
         F: FnOnce(HeaderMap) -> R + 'static,
         R: Future<Output = Result<HeaderMap, BodyError>> + 'static,
     {
-        self.wrap(|w| w.hook = Some(Box::new(|trailers| Box::pin(hook(trailers)))))
+        self.layer(|w| w.hook.is_some()).wrap(|w| w.hook = Some(Box::new(|trailers| Box::pin(hook(trailers)))))
+    }
+
+    /// Room for one more wrapping of a kind that may be there already.
+    fn layer(self, taken: impl Fn(&Wrapped) -> bool) -> Self {
+        match self {
+            Body::Wrapped(wrapped) if taken(&wrapped) => Body::Wrapped(Wrapped::around(Body::Wrapped(wrapped))),
+            other => other,
+        }
     }
 
     fn wrap(self, set: impl FnOnce(&mut Wrapped)) -> Self {
         let mut wrapped = match self {
             Body::Wrapped(wrapped) => wrapped,
-            inner => Box::new(Wrapped {
-                inner,
-                max: u64::MAX,
-                seen: 0,
-                idle: None,
-                count: None,
-                watch: None,
-                hook: None,
-                hooked: None,
-                ended: false,
-                guard: None,
-            }),
+            inner => Wrapped::around(inner),
         };
         set(&mut wrapped);
         Body::Wrapped(wrapped)
@@ -209,12 +208,6 @@ impl Body {
     /// The number of bytes that are still to come, when it is known.
     pub fn exact_size(&self) -> Option<u64> {
         self.size_hint().exact()
-    }
-}
-
-impl Default for Body {
-    fn default() -> Self {
-        Body::Empty
     }
 }
 
@@ -285,6 +278,21 @@ impl HttpBody for Body {
 }
 
 impl Wrapped {
+    fn around(inner: Body) -> Box<Self> {
+        Box::new(Wrapped {
+            inner,
+            max: u64::MAX,
+            seen: 0,
+            idle: None,
+            count: None,
+            watch: None,
+            hook: None,
+            hooked: None,
+            ended: false,
+            guard: None,
+        })
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
         if self.ended {
             return Poll::Ready(None);

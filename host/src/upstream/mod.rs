@@ -1,0 +1,4 @@
+//! Upstreams.
+
+pub mod connect;
+pub mod dns;
