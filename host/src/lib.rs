@@ -4,5 +4,6 @@
 pub mod deadline;
 pub mod exchange;
 pub mod http;
+pub mod route;
 pub mod telemetry;
 pub mod upstream;

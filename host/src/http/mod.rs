@@ -1,3 +1,8 @@
-//! Rules of HTTP that need no other module.
+//! HTTP rules without policy: the request target, header fields that end at this hop, who the client is, tracing ids, and
+//! bodies.
 
 pub mod body;
+pub mod forwarded;
+pub mod headers;
+pub mod target;
+pub mod trace;

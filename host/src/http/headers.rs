@@ -1,0 +1,264 @@
+//! Header fields by their role: those that end at this hop, frame the message, carry credentials or can't be trailers.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+/// Fields that carry credentials: hidden from filters unless granted.
+pub const CREDENTIALS: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::COOKIE,
+    header::SET_COOKIE,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-auth-token"),
+    HeaderName::from_static("x-amz-security-token"),
+];
+
+/// Whether a field frames the message or belongs to this hop, so that no filter may set it.
+pub fn is_framing(name: &HeaderName) -> bool {
+    is_hop_by_hop(name.as_str()) || matches!(name.as_str(), "content-length" | "host" | "trailer")
+}
+
+/// RFC 9110 §7.6.1, and `http2-settings` of the upgrade that RFC 9113 §3.1 withdrew. `trailer` is not here: it announces to
+/// the next recipient what it gets, since trailers are passed on.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade" | "http2-settings"
+    )
+}
+
+/// Whether a field means nothing, or something dangerous, in trailers: framing, routing, authentication, request modifiers,
+/// response controls and content format (RFC 9110 §6.5.1).
+pub fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    is_hop_by_hop(name)
+        || name.starts_with("if-")
+        || name.starts_with("proxy-")
+        || name.starts_with("x-forwarded-")
+        || matches!(
+            name,
+            "age"
+                | "authorization"
+                | "cache-control"
+                | "content-encoding"
+                | "content-length"
+                | "content-range"
+                | "content-type"
+                | "cookie"
+                | "date"
+                | "expect"
+                | "expires"
+                | "forwarded"
+                | "host"
+                | "location"
+                | "max-forwards"
+                | "pragma"
+                | "range"
+                | "retry-after"
+                | "set-cookie"
+                | "trailer"
+                | "vary"
+                | "warning"
+                | "www-authenticate"
+        )
+}
+
+/// Removes forbidden fields from trailers that came from a peer.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let names: SmallVec<[HeaderName; 4]> =
+        trailers.keys().filter(|name| is_forbidden_in_trailers(name)).cloned().collect();
+    for name in names {
+        trailers.remove(name);
+    }
+}
+
+/// Whether a field stays although `Connection` lists it. RFC 9110 §7.6.1 forbids a sender to list fields that are meant for all
+/// recipients, so such a list is malformed; honouring it would let a client erase what a proxy between it and us has
+/// written (who the client is), or what filters and upstreams decide by.
+fn is_protected(name: &str) -> bool {
+    const PREFIXES: [&str; 9] =
+        ["x-forwarded-", "x-user-", "x-auth-", "x-consumer-", "content-", "if-", "accept", "access-control-", "sec-"];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || CREDENTIALS.iter().any(|credential| credential.as_str() == name)
+        || matches!(
+            name,
+            "host"
+                | "forwarded"
+                | "x-real-ip"
+                | "x-request-id"
+                | "traceparent"
+                | "tracestate"
+                | "baggage"
+                | "trailer"
+                | "cache-control"
+                | "pragma"
+                | "expect"
+                | "range"
+                | "date"
+                | "etag"
+                | "vary"
+                | "age"
+                | "expires"
+                | "location"
+                | "origin"
+                | "referer"
+                | "user-agent"
+                | "via"
+                | "max-forwards"
+                | "retry-after"
+                | "server"
+                | "strict-transport-security"
+                | "www-authenticate"
+                | "proxy-authenticate"
+        )
+}
+
+/// Removes what ends at this hop from a request or response head (RFC 9110 §7.6.1): the fields of the connection and those that
+/// `Connection` lists. `TE: trailers` is put back, since trailers are passed on and gRPC asks for them.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let mut doomed: SmallVec<[HeaderName; 8]> = SmallVec::new();
+    // One pass over the names: most messages have none of these, and a lookup by hash for each would cost more.
+    for name in headers.keys() {
+        if is_hop_by_hop(name.as_str()) {
+            doomed.push(name.clone());
+        }
+    }
+    if doomed.is_empty() {
+        return;
+    }
+    let trailers = headers.contains_key(header::TE) && has_token(headers, &header::TE, "trailers");
+    if doomed.contains(&header::CONNECTION) {
+        for value in headers.get_all(header::CONNECTION) {
+            for option in tokens(value.as_bytes()) {
+                if let Ok(name) = HeaderName::from_bytes(option)
+                    && !is_protected(name.as_str())
+                    && headers.contains_key(&name)
+                    && !doomed.contains(&name)
+                {
+                    doomed.push(name);
+                }
+            }
+        }
+    }
+    for name in doomed {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The protocol that a client asks to switch to (RFC 9110 §7.8): `Upgrade` named by `Connection`, one protocol. `h2c` is no
+/// answer: RFC 9113 §3.1 withdrew it, and passing it on would tunnel requests past the routes. To be read before
+/// [`strip_hop_by_hop`].
+pub fn upgrade_requested(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut values = headers.get_all(header::UPGRADE).iter();
+    let value = values.next()?;
+    let mut protocols = tokens(value.as_bytes());
+    let protocol = protocols.next()?;
+    let alone = values.next().is_none() && protocols.next().is_none();
+    (alone && !protocol.eq_ignore_ascii_case(b"h2c") && has_token(headers, &header::CONNECTION, "upgrade"))
+        .then(|| value.clone())
+}
+
+/// Whether a list field has a member, whatever its case; parameters (`trailers;q=1`) are not looked at.
+pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        tokens(value.as_bytes()).any(|member| {
+            let end = member.iter().position(|b| *b == b';').unwrap_or(member.len());
+            member[..end].trim_ascii().eq_ignore_ascii_case(token.as_bytes())
+        })
+    })
+}
+
+/// The members of a comma-separated list without quoted strings, trimmed; empty ones are left out (RFC 9110 §5.6.1).
+pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(n, v)| (HeaderName::from_bytes(n.as_bytes()).unwrap(), HeaderValue::from_str(v).unwrap()))
+            .collect()
+    }
+
+    fn stripped(fields: &[(&str, &str)]) -> Vec<String> {
+        let mut headers = map(fields);
+        strip_hop_by_hop(&mut headers);
+        let mut left: Vec<_> = headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        left.sort();
+        left
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_ends_here() {
+        // RFC 9110 §7.6.1
+        assert_eq!(
+            stripped(&[
+                ("connection", "close, X-Hop"),
+                ("connection", "x-other,,"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AAMAAABkAAQAAP__"),
+                ("te", "gzip"),
+                ("x-hop", "1"),
+                ("x-other", "1"),
+                ("x-end", "1"),
+                ("trailer", "grpc-status"),
+            ]),
+            ["trailer: grpc-status", "x-end: 1"]
+        );
+        assert_eq!(stripped(&[("accept", "*/*")]), ["accept: */*"]);
+    }
+
+    #[test]
+    fn te_keeps_only_trailers() {
+        assert_eq!(stripped(&[("te", "gzip;q=0.5, Trailers")]), ["te: trailers"]);
+        assert_eq!(stripped(&[("te", "trailers"), ("connection", "te")]), ["te: trailers"]);
+    }
+
+    #[test]
+    fn connection_names_no_protected_field() {
+        let fields =
+            ["host", "content-length", "authorization", "cookie", "x-forwarded-for", "x-user-id", "x-request-id"];
+        for name in fields {
+            assert_eq!(stripped(&[("connection", name), (name, "1")]), [format!("{name}: 1")]);
+        }
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_fields_and_one_protocol() {
+        let asks = |fields: &[(&str, &str)]| upgrade_requested(&map(fields)).is_some();
+        assert!(asks(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
+        assert!(!asks(&[("connection", "keep-alive"), ("upgrade", "websocket")]));
+        assert!(!asks(&[("connection", "upgrade")]));
+        assert!(!asks(&[("connection", "upgrade, http2-settings"), ("upgrade", "H2C")]));
+        assert!(!asks(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")]));
+        assert!(!asks(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")]));
+    }
+
+    #[test]
+    fn roles_of_fields() {
+        let name = |n: &'static str| HeaderName::from_static(n);
+        for n in ["connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"] {
+            assert!(is_framing(&name(n)), "{n}");
+            assert!(is_forbidden_in_trailers(&name(n)), "{n}");
+        }
+        for n in ["content-type", "x-trace", "grpc-status"] {
+            assert!(!is_framing(&name(n)), "{n}");
+        }
+        let mut trailers =
+            map(&[("grpc-status", "0"), ("set-cookie", "a=b"), ("if-match", "x"), ("server-timing", "x")]);
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers.len(), 2);
+    }
+}

@@ -1,0 +1,464 @@
+//! What a request asks for: authority and normalised path, or why it is ambiguous. The same path is routed, shown to filters
+//! and forwarded, so that no two of them can read it differently.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Version};
+
+/// The target of a request.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Lower-case, without user information; the port only where the client named one.
+    pub authority: Authority,
+    /// From the absolute form or `:scheme`. It is the client's word, not a fact about the connection.
+    pub scheme: Option<Scheme>,
+    /// The path is normalised (see [`normalise_path`]); the query is as it came.
+    pub target: PathAndQuery,
+}
+
+/// Why a request target is refused. All are the client's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    #[error("the method CONNECT is not served")]
+    Connect,
+    #[error("the asterisk form of the request target is not served")]
+    Asterisk,
+    #[error("the scheme is neither http nor https")]
+    Scheme,
+    #[error("no host")]
+    MissingHost,
+    #[error("more than one host field")]
+    RepeatedHost,
+    #[error("the host is not valid")]
+    InvalidHost,
+    #[error("the host field contradicts the authority")]
+    ContradictoryHost,
+    #[error("a percent sign without two hexadecimal digits in the path")]
+    PercentEncoding,
+    #[error("a zero byte in the path")]
+    ZeroByte,
+    #[error("a character in the path that is not allowed")]
+    PathCharacter,
+    #[error("a dot segment behind an encoded separator in the path")]
+    EncodedTraversal,
+    #[error("the path does not start with a slash")]
+    RelativePath,
+}
+
+impl Target {
+    /// Reads the target of a request head. `default` stands in for the host where HTTP/1.0 lets the client leave it out.
+    pub fn from_request(parts: &Parts, default: &Authority) -> Result<Target, TargetError> {
+        if parts.method == Method::CONNECT {
+            return Err(TargetError::Connect);
+        }
+        let uri = &parts.uri;
+        if uri.path() == "*" {
+            return Err(TargetError::Asterisk);
+        }
+        let scheme = match uri.scheme() {
+            None => None,
+            Some(s) if *s == Scheme::HTTP || *s == Scheme::HTTPS => Some(s.clone()),
+            Some(_) => return Err(TargetError::Scheme),
+        };
+        let mut hosts = parts.headers.get_all(HOST).iter();
+        let host = hosts.next().map(|value| parse_authority(value.as_bytes())).transpose()?;
+        // RFC 9112 §3.2: more than one Host line is a 400; in HTTP/2 it would have to equal `:authority` twice.
+        if hosts.next().is_some() {
+            return Err(TargetError::RepeatedHost);
+        }
+        let named = uri.authority().map(|authority| parse_authority(authority.as_str().as_bytes())).transpose()?;
+        let authority = if parts.version >= Version::HTTP_2 {
+            match (named, host) {
+                // RFC 9113 §8.3.1: a Host field that differs from `:authority` makes the request malformed.
+                (Some(named), Some(host)) if named != host => return Err(TargetError::ContradictoryHost),
+                (Some(authority), _) | (None, Some(authority)) => authority,
+                (None, None) => return Err(TargetError::MissingHost),
+            }
+        } else {
+            match (named, host) {
+                // RFC 9112 §3.2: HTTP/1.1 without Host is a 400, also in absolute form.
+                (_, None) if parts.version == Version::HTTP_11 => return Err(TargetError::MissingHost),
+                // RFC 9112 §3.2.2: the absolute form wins over whatever Host says.
+                (Some(named), _) => named,
+                (None, Some(host)) => host,
+                // RFC 9112 §3.3: a server may use its own name when HTTP/1.0 gives none.
+                (None, None) => default.clone(),
+            }
+        };
+        Ok(Target { authority, scheme, target: normalise_target(uri.path_and_query())? })
+    }
+
+    /// The host for routing: without port and without the dot that makes a name absolute.
+    pub fn host(&self) -> &str {
+        routing_host(&self.authority)
+    }
+}
+
+/// The host of a lower-case authority for routing: without port and without the dot that makes a name absolute.
+pub fn routing_host(authority: &Authority) -> &str {
+    let host = authority.host();
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+fn normalise_target(target: Option<&PathAndQuery>) -> Result<PathAndQuery, TargetError> {
+    let Some(target) = target else {
+        return Ok(PathAndQuery::from_static("/"));
+    };
+    let path = match normalise_path(target.path())? {
+        // The empty path of an absolute form reads as "/" from `path()` but not from `as_str()`, which starts with the query.
+        Cow::Borrowed(path) if target.as_str().starts_with('/') => {
+            debug_assert_eq!(path, target.path());
+            return Ok(target.clone());
+        }
+        path => path,
+    };
+    let whole = match target.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
+    };
+    PathAndQuery::try_from(whole).map_err(|_| TargetError::PathCharacter)
+}
+
+/// Reads `host [":" port]` (RFC 9110 §7.2) and lower-cases it. Names are held to letters, digits, `-`, `_`, `~` and single dots:
+/// RFC 3986 §3.2.2 allows more, no resolver does, and the rest is how requests are smuggled past host rules. An empty port is
+/// dropped; user information (RFC 9110 §4.2.4) is refused.
+pub fn parse_authority(text: &[u8]) -> Result<Authority, TargetError> {
+    let text = std::str::from_utf8(text).map_err(|_| TargetError::InvalidHost)?;
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']').ok_or(TargetError::InvalidHost)?;
+            address.parse::<Ipv6Addr>().map_err(|_| TargetError::InvalidHost)?;
+            let port = match after.strip_prefix(':') {
+                None if after.is_empty() => None,
+                None => return Err(TargetError::InvalidHost),
+                port => port,
+            };
+            (&text[..address.len() + 2], port)
+        }
+        None => {
+            let (host, port) = match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            };
+            if !is_host_name(host) {
+                return Err(TargetError::InvalidHost);
+            }
+            (host, port)
+        }
+    };
+    let kept = match port {
+        None => text,
+        Some("") => host,
+        Some(port) => {
+            let digits = port.bytes().all(|b| b.is_ascii_digit());
+            if !digits || !port.parse::<u16>().is_ok_and(|number| number > 0) {
+                return Err(TargetError::InvalidHost);
+            }
+            text
+        }
+    };
+    let authority = if kept.bytes().any(|b| b.is_ascii_uppercase()) {
+        Authority::try_from(kept.to_ascii_lowercase())
+    } else {
+        Authority::try_from(kept)
+    };
+    authority.map_err(|_| TargetError::InvalidHost)
+}
+
+/// Whether a text is a host name as [`parse_authority`] takes it: at most 255 bytes, no empty label but the last.
+pub fn is_host_name(host: &str) -> bool {
+    let mut label = 0;
+    for byte in host.bytes() {
+        match byte {
+            b'.' if label == 0 => return false,
+            b'.' => label = 0,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => label += 1,
+            _ => return false,
+        }
+    }
+    !host.is_empty() && host.len() <= 255
+}
+
+/// What a byte of a path means for normalisation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Stays as it is.
+    Plain,
+    /// `/`, after which a dot segment can start.
+    Slash,
+    Percent,
+    /// Not allowed by RFC 3986 but sent by browsers; percent-encoded.
+    Encode,
+    Refuse,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Encode; 256];
+    let mut i = 0;
+    while i < 256 {
+        // RFC 3986 §3.3: pchar = unreserved / pct-encoded / sub-delims / ":" / "@"
+        classes[i] = match i as u8 {
+            b'/' => Class::Slash,
+            b'%' => Class::Percent,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => Class::Plain,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' => Class::Plain,
+            0..=0x20 | 0x7f | b'#' | b'?' | b'\\' => Class::Refuse,
+            _ => Class::Encode,
+        };
+        i += 1;
+    }
+    classes
+};
+
+const fn is_unreserved(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
+}
+
+/// Brings a path into its one form: dot segments removed, also encoded ones (RFC 3986 §5.2.4); encoded unreserved characters decoded and hexadecimal
+/// digits in upper case (RFC 3986 §6.2.2); characters that have to be encoded encoded. `%2F` stays as it is and separates nothing;
+/// empty segments stay. Refused: bad percent-encodings, `%00`, a backslash, controls, a fragment, and a dot segment beside
+/// an encoded separator (`..%2F`), which some servers decode and then walk up.
+///
+/// Borrowed when nothing had to be changed.
+pub fn normalise_path(path: &str) -> Result<Cow<'_, str>, TargetError> {
+    let bytes = path.as_bytes();
+    if bytes.first() != Some(&b'/') {
+        return Err(TargetError::RelativePath);
+    }
+    for (at, &byte) in bytes.iter().enumerate() {
+        match CLASSES[byte as usize] {
+            Class::Plain => {}
+            Class::Slash if bytes.get(at + 1) != Some(&b'.') => {}
+            Class::Slash | Class::Percent | Class::Encode | Class::Refuse => {
+                let changed = rewrite_path(bytes)?;
+                return Ok(if changed == path { Cow::Borrowed(path) } else { Cow::Owned(changed) });
+            }
+        }
+    }
+    Ok(Cow::Borrowed(path))
+}
+
+fn rewrite_path(bytes: &[u8]) -> Result<String, TargetError> {
+    // Decode and encode first: only then is a dot segment seen for what it is.
+    let mut text = String::with_capacity(bytes.len() + 8);
+    let mut separators = false;
+    let mut rest = bytes;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match CLASSES[byte as usize] {
+            Class::Plain | Class::Slash => text.push(byte as char),
+            Class::Refuse => return Err(TargetError::PathCharacter),
+            Class::Encode => push_encoded(&mut text, byte),
+            Class::Percent => {
+                let decoded = decode_pair(rest).ok_or(TargetError::PercentEncoding)?;
+                rest = &rest[2..];
+                match decoded {
+                    0 => return Err(TargetError::ZeroByte),
+                    b if is_unreserved(b) => text.push(b as char),
+                    b => {
+                        separators |= matches!(b, b'/' | b'\\');
+                        push_encoded(&mut text, b);
+                    }
+                }
+            }
+        }
+    }
+    if separators && text.split('/').any(has_hidden_dots) {
+        return Err(TargetError::EncodedTraversal);
+    }
+    Ok(remove_dot_segments(&text))
+}
+
+/// Whether a segment would contain `.` or `..` as a segment, were its encoded separators decoded.
+fn has_hidden_dots(segment: &str) -> bool {
+    let mut parts = segment.split("%2F").flat_map(|part| part.split("%5C")).peekable();
+    let first = parts.next();
+    parts.peek().is_some() && first.into_iter().chain(parts).any(|part| part == "." || part == "..")
+}
+
+/// RFC 3986 §5.2.4 for a path that starts with a slash.
+fn remove_dot_segments(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    out.truncate(out.rfind('/').unwrap_or(0));
+                }
+                // A dot segment at the end leaves the slash of the folder.
+                if last {
+                    out.push('/');
+                }
+            }
+            _ => {
+                out.push('/');
+                out.push_str(segment);
+            }
+        }
+    }
+    out
+}
+
+/// Appends `%XX`.
+pub(crate) fn push_encoded(text: &mut String, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    text.push('%');
+    text.push(DIGITS[usize::from(byte >> 4)] as char);
+    text.push(DIGITS[usize::from(byte & 15)] as char);
+}
+
+fn decode_pair(bytes: &[u8]) -> Option<u8> {
+    let digit = |b: &u8| (*b as char).to_digit(16);
+    let value = digit(bytes.first()?)? * 16 + digit(bytes.get(1)?)?;
+    u8::try_from(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(version: Version, method: &str, uri: &str, hosts: &[&str]) -> Result<(String, String), TargetError> {
+        let mut request = http::Request::builder().version(version).method(method).uri(uri);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let target = Target::from_request(&parts, &Authority::from_static("default:8080"))?;
+        Ok((target.authority.to_string(), target.target.to_string()))
+    }
+
+    #[test]
+    fn the_authority_comes_from_where_the_rfc_says() {
+        use TargetError::*;
+        let (v10, v11, v2) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
+        let table: &[(Version, &str, &[&str], Result<&str, TargetError>)] = &[
+            (v11, "/", &["Example.ORG:8080"], Ok("example.org:8080")),
+            (v11, "/", &[], Err(MissingHost)),
+            (v11, "/", &["a", "a"], Err(RepeatedHost)),
+            (v11, "/", &[""], Err(InvalidHost)),
+            (v11, "http://A.example/x", &["b.example"], Ok("a.example")),
+            (v11, "http://a.example/x", &[], Err(MissingHost)),
+            (v11, "http://a.example/x", &["b", "c"], Err(RepeatedHost)),
+            (v11, "http://user@a.example/x", &["a.example"], Err(InvalidHost)),
+            (v11, "ftp://a.example/x", &["a.example"], Err(Scheme)),
+            (v10, "/", &[], Ok("default:8080")),
+            (v10, "http://a.example/x", &[], Ok("a.example")),
+            (v2, "https://a.example/x", &[], Ok("a.example")),
+            (v2, "https://a.example/x", &["A.example"], Ok("a.example")),
+            (v2, "https://a.example/x", &["b.example"], Err(ContradictoryHost)),
+            (v2, "/x", &["b.example"], Ok("b.example")),
+            (v2, "/x", &[], Err(MissingHost)),
+        ];
+        for (version, uri, hosts, want) in table {
+            let got = target(*version, "GET", uri, hosts).map(|t| t.0);
+            assert_eq!(got.as_deref().map_err(|e| *e), *want, "{version:?} {uri} {hosts:?}");
+        }
+        assert_eq!(target(v11, "CONNECT", "a.example:443", &["a.example"]), Err(Connect));
+        assert_eq!(target(v11, "OPTIONS", "*", &["a.example"]), Err(Asterisk));
+    }
+
+    #[test]
+    fn hosts_are_checked() {
+        for (text, want) in [
+            ("a", Some("a")),
+            ("a.b:", Some("a.b")),
+            ("a_b.example.", Some("a_b.example.")),
+            ("127.0.0.1:1", Some("127.0.0.1:1")),
+            ("[::1]:443", Some("[::1]:443")),
+            ("[2001:DB8::1]", Some("[2001:db8::1]")),
+            ("a:65535", Some("a:65535")),
+            ("a:65536", None),
+            ("a:0", None),
+            ("a:+1", None),
+            ("a:1:2", None),
+            ("[::1", None),
+            ("[::1]x", None),
+            ("[::1%25eth0]", None),
+            ("[v1.x]", None),
+            ("::1", None),
+            (".a", None),
+            ("a..b", None),
+            ("a b", None),
+            ("a/b", None),
+            ("a,b", None),
+            ("a@b", None),
+            ("a%2eb", None),
+            ("ä", None),
+        ] {
+            let got = parse_authority(text.as_bytes()).ok().map(|a| a.to_string());
+            assert_eq!(got.as_deref(), want, "{text}");
+        }
+        let target = target_of("example.org.:80");
+        assert_eq!(target.host(), "example.org");
+    }
+
+    fn target_of(host: &str) -> Target {
+        let (parts, ()) = http::Request::builder().header(HOST, host).body(()).unwrap().into_parts();
+        Target::from_request(&parts, &Authority::from_static("x")).unwrap()
+    }
+
+    #[test]
+    fn paths_have_one_form() {
+        use TargetError::*;
+        for (path, want) in [
+            ("/", Ok("/")),
+            ("/a/b", Ok("/a/b")),
+            ("/.well-known/x", Ok("/.well-known/x")),
+            ("/a/./b", Ok("/a/b")),
+            ("/a/../b", Ok("/b")),
+            ("/a/b/..", Ok("/a/")),
+            ("/a/b/.", Ok("/a/b/")),
+            ("/../../x", Ok("/x")),
+            ("/..", Ok("/")),
+            ("/a/%2e%2E/b", Ok("/b")),
+            ("/a/.%2e", Ok("/")),
+            ("/a//b/", Ok("/a//b/")),
+            ("/a//../b", Ok("/a/b")),
+            ("/%7Euser/%41", Ok("/~user/A")),
+            ("/a%2fb", Ok("/a%2Fb")),
+            ("/a%2Fb", Ok("/a%2Fb")),
+            ("/a%20b%c3%a4", Ok("/a%20b%C3%A4")),
+            ("/ä|\"", Ok("/%C3%A4%7C%22")),
+            ("/a;v=1/...", Ok("/a;v=1/...")),
+            ("/%2525", Ok("/%2525")),
+            ("/a..%2Fb", Ok("/a..%2Fb")),
+            ("/..%2fadmin", Err(EncodedTraversal)),
+            ("/a%2f%2e%2e/b", Err(EncodedTraversal)),
+            ("/..%5cadmin", Err(EncodedTraversal)),
+            ("/a%00", Err(ZeroByte)),
+            ("/a%0", Err(PercentEncoding)),
+            ("/a%", Err(PercentEncoding)),
+            ("/a%zz", Err(PercentEncoding)),
+            ("/a\\b", Err(PathCharacter)),
+            ("/a#b", Err(PathCharacter)),
+            ("/a b", Err(PathCharacter)),
+            ("a", Err(RelativePath)),
+            ("", Err(RelativePath)),
+        ] {
+            assert_eq!(normalise_path(path).as_deref().map_err(|e| *e), want, "{path}");
+        }
+        assert!(matches!(normalise_path("/a%2Fb/.x"), Ok(Cow::Borrowed(_))));
+    }
+
+    #[test]
+    fn normalising_twice_changes_nothing() {
+        for path in ["/%252e%252e/x", "/a/%2e/%2E%2e/b", "/%25%32%65", "/a/.%2e/.", "/%c3%28", "//../x"] {
+            let once = normalise_path(path).unwrap().into_owned();
+            assert_eq!(normalise_path(&once).unwrap(), once, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_query_stays_as_it_came() {
+        let v11 = Version::HTTP_11;
+        assert_eq!(target(v11, "GET", "/a/../b?x=%zz/../y", &["h"]).unwrap().1, "/b?x=%zz/../y");
+        assert_eq!(target(v11, "GET", "http://h?q", &["h"]).unwrap().1, "/?q");
+        assert_eq!(target(v11, "GET", "/a?b", &["h"]).unwrap().1, "/a?b");
+    }
+}

@@ -1,0 +1,236 @@
+//! From the routes as written to the index: the order of precedence, and routes that can't be told apart.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use http::Method;
+use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
+use regex::Regex;
+
+use super::conditions::Conditions;
+use super::pattern::Segment;
+use super::tree::{Entry, Hosts};
+use super::{Captures, FieldSpec, HostPattern, MatchSpec, PathPattern, RequestView, RouteError, RouteSpec, Router};
+
+/// A match, ready to be tried.
+#[derive(Debug)]
+pub(super) struct Match {
+    pub(super) route: usize,
+    conditions: Option<Box<Conditions>>,
+    params: Params,
+}
+
+/// Where the values of parameters are found.
+#[derive(Debug)]
+enum Params {
+    /// By the index of the segment.
+    Segments(Vec<(usize, Arc<str>)>),
+    Groups(Regex, Vec<Arc<str>>),
+}
+
+impl Match {
+    pub(super) fn holds(&self, view: &RequestView) -> bool {
+        self.conditions.as_ref().is_none_or(|conditions| conditions.hold(view))
+    }
+
+    pub(super) fn captures(&self, path: &str, segments: &[&str]) -> Captures {
+        match &self.params {
+            Params::Segments(params) => {
+                let value = |(at, name): &(usize, Arc<str>)| Some((name.clone(), decoded(segments.get(*at)?)));
+                params.iter().filter_map(value).collect()
+            }
+            Params::Groups(_, names) if names.is_empty() => Vec::new(),
+            Params::Groups(regex, names) => {
+                let Some(found) = regex.captures(path) else { return Vec::new() };
+                let value = |name: &Arc<str>| Some((name.clone(), decoded(found.name(name)?.as_str())));
+                names.iter().filter_map(value).collect()
+            }
+        }
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), |text| text.into_owned())
+}
+
+fn params(path: &PathPattern) -> Params {
+    match path {
+        PathPattern::Segments { segments, .. } => Params::Segments(
+            segments
+                .iter()
+                .enumerate()
+                .filter_map(|(at, segment)| match segment {
+                    Segment::Param(name) => Some((at, name.clone())),
+                    Segment::Literal(_) | Segment::Any => None,
+                })
+                .collect(),
+        ),
+        PathPattern::Regex(regex) => {
+            Params::Groups(regex.clone(), regex.capture_names().flatten().map(Arc::from).collect())
+        }
+    }
+}
+
+pub(super) fn build(specs: &[RouteSpec]) -> Result<Router, Vec<RouteError>> {
+    let mut errors = Vec::new();
+    let mut matches = Vec::new();
+    let mut candidates = Vec::new();
+    for (route, spec) in specs.iter().enumerate() {
+        if spec.matches.is_empty() {
+            errors.push(RouteError::NoMatch { route: spec.name.clone() });
+        }
+        for wanted in &spec.matches {
+            let conditions = Conditions::build(&spec.name, wanted, &mut errors);
+            let at = matches.len();
+            matches.push(Match { route, conditions, params: params(&wanted.path) });
+            let hosts = if wanted.hosts.is_empty() { &[HostPattern::Any] } else { wanted.hosts.as_slice() };
+            candidates.extend(hosts.iter().map(|host| Candidate { spec, wanted, host, at }));
+        }
+    }
+    find_duplicates(&candidates, &mut errors);
+    candidates.sort_by(Candidate::precedence);
+    let mut hosts = Hosts::default();
+    for (rank, candidate) in candidates.iter().enumerate() {
+        let rank =
+            u32::try_from(rank).expect("a configuration of four thousand million matches does not fit in memory");
+        hosts.insert(candidate.host, &candidate.wanted.path, Entry { rank, at: candidate.at });
+    }
+    if let Err(error) = hosts.finish() {
+        let route = candidates.first().map(|c| c.spec.name.clone()).unwrap_or_default();
+        errors.push(RouteError::Regex { route, pattern: "all together".to_owned(), why: error.to_string() });
+    }
+    if errors.is_empty() { Ok(Router { hosts, matches }) } else { Err(errors) }
+}
+
+/// A match for one of its hosts.
+struct Candidate<'a> {
+    spec: &'a RouteSpec,
+    wanted: &'a MatchSpec,
+    host: &'a HostPattern,
+    at: usize,
+}
+
+impl Candidate<'_> {
+    /// `Less` wins. The rules are in the description of [`super`].
+    fn precedence(&self, other: &Self) -> Ordering {
+        let conditions = |m: &MatchSpec| {
+            let of = (!m.methods.is_empty(), m.headers.len(), m.query.len(), m.cookies.len(), !m.client_ip.is_empty());
+            Reverse(of)
+        };
+        Reverse(self.spec.priority)
+            .cmp(&Reverse(other.spec.priority))
+            .then_with(|| host_order(self.host).cmp(&host_order(other.host)))
+            .then_with(|| path_order(&self.wanted.path, &other.wanted.path))
+            .then_with(|| conditions(self.wanted).cmp(&conditions(other.wanted)))
+            .then_with(|| self.spec.name.cmp(&other.spec.name))
+            .then_with(|| self.at.cmp(&other.at))
+    }
+}
+
+fn host_order(host: &HostPattern) -> (u8, Reverse<usize>) {
+    match host {
+        HostPattern::Exact(_) => (0, Reverse(0)),
+        HostPattern::Wildcard(suffix) => (1, Reverse(suffix.len())),
+        HostPattern::Any => (2, Reverse(0)),
+    }
+}
+
+fn path_order(a: &PathPattern, b: &PathPattern) -> Ordering {
+    let (a_segments, b_segments, rest) = match (a, b) {
+        (PathPattern::Regex(a), PathPattern::Regex(b)) => {
+            return b.as_str().len().cmp(&a.as_str().len()).then_with(|| a.as_str().cmp(b.as_str()));
+        }
+        (PathPattern::Regex(_), PathPattern::Segments { .. }) => return Ordering::Greater,
+        (PathPattern::Segments { .. }, PathPattern::Regex(_)) => return Ordering::Less,
+        (PathPattern::Segments { segments: a, rest: x }, PathPattern::Segments { segments: b, rest: y }) => {
+            if x != y {
+                return x.cmp(y);
+            }
+            (a, b, *x)
+        }
+    };
+    let is_wild = |segment: &Segment| !matches!(segment, Segment::Literal(_));
+    let length = if rest { b_segments.len().cmp(&a_segments.len()) } else { Ordering::Equal };
+    // Of two patterns for one path, the one without wildcards is less at the first place where the other has one; so this
+    // also puts exact paths first.
+    length.then_with(|| a_segments.iter().map(is_wild).cmp(b_segments.iter().map(is_wild)))
+}
+
+/// What a candidate asks for, in a form in which equal demands are equal.
+#[derive(PartialEq, Eq, Hash)]
+struct Demand<'a> {
+    priority: i64,
+    host: &'a HostPattern,
+    path: String,
+    method: Option<&'a Method>,
+    fields: [Vec<(String, &'a super::ValuePattern)>; 3],
+    client_ip: Vec<IpNet>,
+}
+
+/// Methods are compared one by one, as hosts are: `GET, HEAD` and `GET` on the same path match the same `GET`s.
+fn find_duplicates(candidates: &[Candidate], errors: &mut Vec<RouteError>) {
+    let mut seen: HashMap<Demand, &Arc<str>> = HashMap::new();
+    let mut told = HashSet::new();
+    for candidate in candidates {
+        let wanted = candidate.wanted;
+        let methods: Vec<Option<&Method>> =
+            if wanted.methods.is_empty() { vec![None] } else { wanted.methods.iter().map(Some).collect() };
+        for method in methods {
+            let mut client_ip: Vec<IpNet> = wanted.client_ip.iter().map(IpNet::trunc).collect();
+            client_ip.sort();
+            client_ip.dedup();
+            let demand = Demand {
+                priority: candidate.spec.priority,
+                host: candidate.host,
+                path: shape(&wanted.path),
+                method,
+                fields: [
+                    sorted(&wanted.headers, str::to_ascii_lowercase),
+                    sorted(&wanted.query, str::to_owned),
+                    sorted(&wanted.cookies, str::to_owned),
+                ],
+                client_ip,
+            };
+            let name = &candidate.spec.name;
+            match seen.get(&demand) {
+                None => {
+                    seen.insert(demand, name);
+                }
+                Some(first) if *first != name && told.insert((*first, name)) => {
+                    errors.push(RouteError::Duplicate { first: Arc::clone(first), second: name.clone() });
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn sorted(fields: &[FieldSpec], name: impl Fn(&str) -> String) -> Vec<(String, &super::ValuePattern)> {
+    let mut sorted: Vec<_> = fields.iter().map(|field| (name(&field.name), &field.value)).collect();
+    sorted.sort();
+    sorted.dedup();
+    sorted
+}
+
+/// The path pattern without the names of its parameters.
+fn shape(path: &PathPattern) -> String {
+    match path {
+        PathPattern::Regex(regex) => regex.as_str().to_owned(),
+        PathPattern::Segments { segments, rest } => {
+            let mut text = String::new();
+            for segment in segments {
+                text.push('/');
+                match segment {
+                    Segment::Literal(literal) => text.push_str(literal),
+                    Segment::Param(_) | Segment::Any => text.push_str("{}"),
+                }
+            }
+            if *rest {
+                text.push_str("/{**}");
+            }
+            text
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Host and path patterns as they are written in a route.
+
+use std::sync::Arc;
+
+use regex::Regex;
+
+use crate::http::target::{is_host_name, normalise_path, parse_authority};
+
+/// Which hosts a match is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Every host, written `*`.
+    Any,
+    /// One host, lower-case.
+    Exact(Box<str>),
+    /// Every host with at least one label before this suffix; written `*.example.org`, kept as `example.org`.
+    Wildcard(Box<str>),
+}
+
+/// Which paths a match is for.
+#[derive(Debug, Clone)]
+pub enum PathPattern {
+    /// Segment by segment; with `rest`, also everything below (`/a/**` is for `/a`, `/a/` and `/a/b`).
+    Segments { segments: Vec<Segment>, rest: bool },
+    /// The whole normalised path, still percent-encoded.
+    Regex(Regex),
+}
+
+/// One segment of a path pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    /// In normalised form.
+    Literal(Arc<str>),
+    /// `{name}`: any non-empty segment, kept.
+    Param(Arc<str>),
+    /// `*`: any non-empty segment.
+    Any,
+}
+
+/// Why a pattern is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    #[error("`{0}` is not a host name, `*.` and a host name, or `*`")]
+    Host(String),
+    #[error("the path pattern `{0}` does not start with a slash")]
+    Relative(String),
+    #[error("`**` is not the last segment of the path pattern `{0}`")]
+    RestNotLast(String),
+    #[error("`{segment}` in the path pattern `{pattern}`: a `{{param}}` or `*` is a whole segment")]
+    PartialSegment { segment: String, pattern: String },
+    #[error("`{segment}` in the path pattern `{pattern}`: a parameter is named by letters, digits, `_` and `-`")]
+    ParamName { segment: String, pattern: String },
+    #[error("the parameter `{name}` occurs twice in the path pattern `{pattern}`")]
+    RepeatedParam { name: String, pattern: String },
+    #[error("the path pattern `{pattern}` can't match: {why}")]
+    Path { pattern: String, why: String },
+    #[error("`{pattern}` is not a regular expression: {why}")]
+    Regex { pattern: String, why: String },
+}
+
+impl HostPattern {
+    /// Reads `example.org`, `*.example.org`, `[::1]` or `*`. Names in other scripts become their ASCII form.
+    pub fn parse(text: &str) -> Result<HostPattern, PatternError> {
+        let wrong = || PatternError::Host(text.to_owned());
+        if text == "*" {
+            return Ok(HostPattern::Any);
+        }
+        let (name, wildcard) = match text.strip_prefix("*.") {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        let ascii = match name.is_ascii() {
+            true => name.to_ascii_lowercase(),
+            false => url::Host::parse(name).map_err(|_| wrong())?.to_string(),
+        };
+        let host = ascii.strip_suffix('.').unwrap_or(&ascii);
+        if wildcard {
+            return if is_host_name(host) { Ok(HostPattern::Wildcard(host.into())) } else { Err(wrong()) };
+        }
+        let authority = parse_authority(host.as_bytes()).map_err(|_| wrong())?;
+        if authority.as_str() != authority.host() || authority.as_str() != host {
+            return Err(wrong());
+        }
+        Ok(HostPattern::Exact(host.into()))
+    }
+}
+
+impl PathPattern {
+    /// Reads `/a`, `/a/{id}`, `/a/*/b`, `/a/**`. Literals are normalised as request paths are.
+    pub fn parse(text: &str) -> Result<PathPattern, PatternError> {
+        let pattern = || text.to_owned();
+        let Some(inner) = text.strip_prefix('/') else {
+            return Err(PatternError::Relative(pattern()));
+        };
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut rest = false;
+        for part in inner.split('/') {
+            if rest {
+                return Err(PatternError::RestNotLast(pattern()));
+            }
+            match part {
+                "**" => rest = true,
+                "*" => segments.push(Segment::Any),
+                _ if part.starts_with('{') && part.ends_with('}') => {
+                    let name = &part[1..part.len() - 1];
+                    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+                        return Err(PatternError::ParamName { segment: part.to_owned(), pattern: pattern() });
+                    }
+                    let twice = |s: &Segment| matches!(s, Segment::Param(known) if **known == *name);
+                    if segments.iter().any(twice) {
+                        return Err(PatternError::RepeatedParam { name: name.to_owned(), pattern: pattern() });
+                    }
+                    segments.push(Segment::Param(name.into()));
+                }
+                _ if part.contains(['{', '}', '*']) => {
+                    return Err(PatternError::PartialSegment { segment: part.to_owned(), pattern: pattern() });
+                }
+                _ => {
+                    let path = format!("/{part}");
+                    let why = |why: String| PatternError::Path { pattern: pattern(), why };
+                    let normal = normalise_path(&path).map_err(|error| why(error.to_string()))?;
+                    if matches!(part, "." | "..") || (normal.len() == 1) != part.is_empty() {
+                        return Err(why("a dot segment never reaches the router".to_owned()));
+                    }
+                    segments.push(Segment::Literal(normal[1..].into()));
+                }
+            }
+        }
+        Ok(PathPattern::Segments { segments, rest })
+    }
+
+    /// Reads a regular expression for the whole path. It needs no `^` and `$`; named groups become parameters.
+    pub fn regex(text: &str) -> Result<PathPattern, PatternError> {
+        match whole(text) {
+            Ok(regex) => Ok(PathPattern::Regex(regex)),
+            Err(why) => Err(PatternError::Regex { pattern: text.to_owned(), why: why.to_string() }),
+        }
+    }
+
+    /// The names of the parameters that a match fills.
+    pub fn params(&self) -> Vec<&str> {
+        match self {
+            PathPattern::Segments { segments, .. } => segments
+                .iter()
+                .filter_map(|segment| match segment {
+                    Segment::Param(name) => Some(&**name),
+                    Segment::Literal(_) | Segment::Any => None,
+                })
+                .collect(),
+            PathPattern::Regex(regex) => regex.capture_names().flatten().collect(),
+        }
+    }
+}
+
+/// Compiles a regular expression that has to match the whole text.
+pub(super) fn whole(text: &str) -> Result<Regex, regex::Error> {
+    // Alone first: `a)|(b` would become valid, and mean something else, inside the group.
+    Regex::new(text)?;
+    Regex::new(&format!("^(?:{text})$"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let parse = |text| HostPattern::parse(text).ok();
+        assert_eq!(parse("Example.ORG."), Some(HostPattern::Exact("example.org".into())));
+        assert_eq!(parse("*.Example.org"), Some(HostPattern::Wildcard("example.org".into())));
+        assert_eq!(parse("[::1]"), Some(HostPattern::Exact("[::1]".into())));
+        assert_eq!(parse("bücher.example"), Some(HostPattern::Exact("xn--bcher-kva.example".into())));
+        assert_eq!(parse("*"), Some(HostPattern::Any));
+        for wrong in ["", "a:80", "a.*.b", "*a.b", "*.", "*.*.a", "a/b", "a b", "*.[::1]", "::1"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        let text = |pattern: &str| match PathPattern::parse(pattern)? {
+            PathPattern::Segments { segments, rest } => Ok((segments, rest)),
+            PathPattern::Regex(_) => panic!("no regular expression was asked for"),
+        };
+        let literal = |text: &str| Segment::Literal(text.into());
+        assert_eq!(text("/"), Ok((vec![literal("")], false)));
+        assert_eq!(text("/**"), Ok((vec![], true)));
+        assert_eq!(text("/a/"), Ok((vec![literal("a"), literal("")], false)));
+        let param = Segment::Param("id".into());
+        assert_eq!(text("/ä/{id}/*/**"), Ok((vec![literal("%C3%A4"), param, Segment::Any], true)));
+        for wrong in
+            ["", "a", "/**/a", "/a**", "/{id", "/x{id}", "/{}", "/{a b}", "/{a}/{a}", "/a/../b", "/%2e", "/a?b", "/%zz"]
+        {
+            assert!(text(wrong).is_err(), "{wrong}");
+        }
+        assert!(PathPattern::regex("a)|(b").is_err());
+        assert_eq!(PathPattern::regex("/(?<year>[0-9]+)/.*").unwrap().params(), ["year"]);
+    }
+}
