@@ -2,6 +2,7 @@
 //! outside in; dependencies point down the list (see ARCHITECTURE.md).
 
 pub mod deadline;
+pub mod config;
 pub mod exchange;
 pub mod http;
 pub mod route;

@@ -1,0 +1,76 @@
+//! The defaults of every key, as `gateway.toml` shows them; a test compares the two.
+
+use std::time::Duration;
+
+use super::model::ByteSize;
+
+const fn kib(n: u64) -> ByteSize {
+    ByteSize(n << 10)
+}
+
+const fn mib(n: u64) -> ByteSize {
+    ByteSize(n << 20)
+}
+
+// [gateway]; `workers` is the number of cores.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+pub const PLUGIN_DIR: &str = "plugins";
+pub const MAX_BUFFERED_MEMORY: ByteSize = mib(256);
+pub const MAX_CONNECTIONS: u32 = 10_000;
+pub const RELOAD: bool = true;
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
+
+// [listeners.NAME]
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const HEAD_LIMIT: ByteSize = kib(32);
+pub const HEADERS_LIMIT: u32 = 100;
+pub const STREAMS_LIMIT: u32 = 100;
+
+// [routes.NAME]
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const BODY_LIMIT: ByteSize = mib(10);
+pub const UPGRADE: bool = true;
+pub const PRIORITY: i32 = 0;
+pub const REDIRECT_STATUS: u16 = 302;
+pub const RESPOND_STATUS: u16 = 200;
+
+// [upstreams.NAME]
+pub const ENDPOINT_WEIGHT: u32 = 1;
+pub const VERIFY: bool = true;
+pub const MAX_IDLE: u32 = 128;
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const MIN_TTL: Duration = Duration::from_secs(1);
+pub const MAX_TTL: Duration = Duration::from_secs(300);
+
+// [plugins.NAME] and [filters.NAME]
+pub const FILTER_MEMORY: ByteSize = mib(32);
+pub const FILTER_CPU: Duration = Duration::from_millis(5);
+pub const FILTER_WALL: Duration = Duration::from_secs(1);
+pub const TABLE_ELEMENTS: u32 = 20_000;
+pub const HTTP_BODY: ByteSize = mib(1);
+pub const FILTER_BODY: ByteSize = mib(1);
+pub const BODY_GRANT: bool = true;
+pub const KV_QUOTA: ByteSize = mib(16);
+pub const MAX_INSTANCES: u32 = 64;
+pub const INSTANCE_QUEUE: u32 = 256;
+pub const INSTANCE_USES: u32 = 10_000;
+
+/// Headers that a filter sees and sets only where they are granted by name.
+pub const CREDENTIAL_HEADERS: &[&str] = &[
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-api-key",
+    "api-key",
+    "apikey",
+    "x-auth-token",
+    "x-csrf-token",
+    "x-xsrf-token",
+    "x-amz-security-token",
+];
