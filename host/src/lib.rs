@@ -1,8 +1,8 @@
 //! Sluice: an API gateway whose policies are WebAssembly components. The module list is in reading order, from the
 //! outside in; dependencies point down the list (see ARCHITECTURE.md).
 
-pub mod deadline;
 pub mod config;
+pub mod deadline;
 pub mod exchange;
 pub mod http;
 pub mod route;
