@@ -1,10 +1,12 @@
 //! Sluice: an API gateway whose policies are WebAssembly components. The module list is in reading order, from the
 //! outside in; dependencies point down the list (see ARCHITECTURE.md).
 
+pub mod admin;
 pub mod config;
 pub mod deadline;
 pub mod exchange;
 pub mod http;
 pub mod route;
+pub mod server;
 pub mod telemetry;
 pub mod upstream;

@@ -1,5 +1,5 @@
 //! The access log: one line for each finished exchange on standard output, as JSON or, for people, as a console line.
-//! The path is logged without its query unless that is switched on, since queries carry tokens and personal data.
+//! The path is logged without its query, since queries carry tokens and personal data.
 
 use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write as _};
@@ -66,7 +66,6 @@ pub struct AccessRecord<'a> {
     pub authority: &'a str,
     /// As the client sent it, without the query.
     pub path: &'a str,
-    pub query: Option<&'a str>,
     pub protocol: Version,
     /// `None` when nothing was sent.
     pub status: Option<StatusCode>,
@@ -89,36 +88,32 @@ pub struct AccessRecord<'a> {
 pub struct AccessLog {
     sink: Sink,
     format: AtomicU8,
-    query: AtomicU8,
     terminal: bool,
     metrics: Arc<Metrics>,
 }
 
 impl AccessLog {
     /// Starts the writer on standard output.
-    pub fn start(format: AccessLogFormat, query: bool, metrics: Arc<Metrics>) -> std::io::Result<Arc<Self>> {
+    pub fn start(format: AccessLogFormat, metrics: Arc<Metrics>) -> std::io::Result<Arc<Self>> {
         let terminal = std::io::stdout().is_terminal();
-        Self::start_on(std::io::stdout(), terminal, format, query, metrics)
+        Self::start_on(std::io::stdout(), terminal, format, metrics)
     }
 
     fn start_on(
         out: impl std::io::Write + Send + 'static,
         terminal: bool,
         format: AccessLogFormat,
-        query: bool,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Arc<Self>> {
         let count = Arc::clone(&metrics);
         let sink = Sink::start("access-log", out, move |chunk| count.access_log_dropped.add(lines(chunk)))?;
-        let log = AccessLog { sink, format: AtomicU8::new(0), query: AtomicU8::new(0), terminal, metrics };
-        log.configure(format, query);
+        let log = AccessLog { sink, format: AtomicU8::new(format as u8), terminal, metrics };
         Ok(Arc::new(log))
     }
 
-    /// Changes the format; takes effect with the next line. `query` logs queries as well.
-    pub fn configure(&self, format: AccessLogFormat, query: bool) {
+    /// Changes the format; takes effect with the next line.
+    pub fn set_format(&self, format: AccessLogFormat) {
         self.format.store(format as u8, Relaxed);
-        self.query.store(query.into(), Relaxed);
     }
 
     /// A worker's buffer.
@@ -172,11 +167,10 @@ impl AccessLogBuffer {
         if lines.len() > MAX_BACKLOG {
             self.log.metrics.access_log_dropped.add(1);
         } else {
-            let query = self.log.query.load(Relaxed) != 0;
             let second = self.second(record.time);
             match format {
-                AccessLogFormat::Console => record.console(&mut lines, &second, query, self.log.terminal),
-                _ => record.json(&mut lines, &second, query),
+                AccessLogFormat::Console => record.console(&mut lines, &second, self.log.terminal),
+                _ => record.json(&mut lines, &second),
             }
             lines.push(b'\n');
         }
@@ -197,7 +191,7 @@ impl AccessLogBuffer {
     /// The members of a record as a JSON object, as `route.summary` gives them to filters.
     pub fn summary(&self, record: &AccessRecord<'_>) -> String {
         let mut json = Vec::with_capacity(512);
-        record.json(&mut json, &self.second(record.time), self.log.query.load(Relaxed) != 0);
+        record.json(&mut json, &self.second(record.time));
         String::from_utf8_lossy(&json).into_owned()
     }
 
@@ -236,16 +230,13 @@ impl Drop for AccessLogBuffer {
 }
 
 impl AccessRecord<'_> {
-    fn json(&self, out: &mut Vec<u8>, second: &(u64, String), query: bool) {
+    fn json(&self, out: &mut Vec<u8>, second: &(u64, String)) {
         let _ = write!(out, "{{\"time\":\"{}.{:03}Z\"", second.1, self.millis());
         text(out, "request_id", Some(self.request_id));
         let _ = write!(out, ",\"client\":\"{}\"", self.client);
         text(out, "method", Some(self.method.as_bytes()));
         text(out, "authority", Some(self.authority.as_bytes()));
         text(out, "path", Some(self.path.as_bytes()));
-        if query {
-            text(out, "query", self.query.map(str::as_bytes));
-        }
         let _ = write!(out, ",\"protocol\":\"{:?}\"", self.protocol);
         match self.status {
             Some(status) => {
@@ -288,7 +279,7 @@ impl AccessRecord<'_> {
         let _ = write!(out, ",\"aborted\":{}}}", self.aborted);
     }
 
-    fn console(&self, out: &mut Vec<u8>, second: &(u64, String), query: bool, colour: bool) {
+    fn console(&self, out: &mut Vec<u8>, second: &(u64, String), colour: bool) {
         let clock = second.1.split('T').nth(1).unwrap_or("");
         let _ = write!(out, "{clock}.{:03} ", self.millis());
         let code = self.status.map_or(0, |status| status.as_u16());
@@ -310,10 +301,6 @@ impl AccessRecord<'_> {
         let _ = write!(out, "{:>8.1} ms  {:<6} ", self.timings.total.as_secs_f64() * 1000.0, Plain(self.method));
         escape(out, self.authority.as_bytes());
         escape(out, self.path.as_bytes());
-        if query && let Some(query) = self.query {
-            out.push(b'?');
-            escape(out, query.as_bytes());
-        }
         let (route, upstream, endpoint) =
             (self.route.unwrap_or("-"), self.upstream.unwrap_or("-"), self.endpoint.unwrap_or("-"));
         let _ = write!(out, "  {} > {} > {}", Plain(route), Plain(upstream), Plain(endpoint));
@@ -415,7 +402,6 @@ mod tests {
             method: "GET",
             authority: "example.org",
             path: "/a",
-            query: Some("token=secret"),
             protocol: Version::HTTP_2,
             status: Some(StatusCode::OK),
             route: Some("all"),
@@ -431,14 +417,14 @@ mod tests {
         }
     }
 
-    fn log(format: AccessLogFormat, query: bool) -> (Shared, Arc<AccessLog>) {
+    fn log(format: AccessLogFormat) -> (Shared, Arc<AccessLog>) {
         let out = Shared::default();
-        let log = AccessLog::start_on(out.clone(), false, format, query, Metrics::new()).expect("a thread");
+        let log = AccessLog::start_on(out.clone(), false, format, Metrics::new()).expect("a thread");
         (out, log)
     }
 
-    fn written(format: AccessLogFormat, query: bool, record: &AccessRecord<'_>) -> String {
-        let (out, log) = log(format, query);
+    fn written(format: AccessLogFormat, record: &AccessRecord<'_>) -> String {
+        let (out, log) = log(format);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())
@@ -455,7 +441,7 @@ mod tests {
         let mut record = record();
         record.answered_by = Answerer::Filter("limit");
         record.error = Some((Side::Client, "too-many-requests"));
-        let line = written(AccessLogFormat::Auto, false, &record);
+        let line = written(AccessLogFormat::Auto, &record);
         let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(json["time"], "2023-11-14T22:13:20.042Z");
         assert_eq!(json["status"], 200);
@@ -463,7 +449,6 @@ mod tests {
         assert_eq!(json["protocol"], "HTTP/2.0");
         assert_eq!(json["answered_by"], "filter:limit");
         assert_eq!(json["error_side"], "client");
-        assert_eq!(json["query"], serde_json::Value::Null, "queries stay out of the log");
         assert!(line.ends_with("}\n"));
     }
 
@@ -473,21 +458,20 @@ mod tests {
         record.request_id = b"a\"b\\c\r\n\x1b[31m\xff\x7f";
         record.path = "/\u{9b}31m\u{202e}\u{e9}";
         for format in [AccessLogFormat::Json, AccessLogFormat::Console] {
-            let line = written(format, true, &record);
+            let line = written(format, &record);
             assert_eq!(line.lines().count(), 1);
             assert!(!line.trim_end_matches('\n').contains(char::is_control), "{line}");
             if format == AccessLogFormat::Json {
                 let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
                 assert_eq!(json["request_id"], "a\"b\\c\r\n\u{1b}[31m\u{fffd}\u{7f}");
                 assert_eq!(json["path"], "/\u{9b}31m\u{202e}\u{e9}");
-                assert_eq!(json["query"], "token=secret");
             }
         }
     }
 
     #[test]
     fn the_console_line_reads_well() {
-        let line = written(AccessLogFormat::Console, false, &record());
+        let line = written(AccessLogFormat::Console, &record());
         assert_eq!(
             line,
             "22:13:20.042 200      1.2 ms  GET    example.org/a  all > echo > -  0 B in, 12 B out  192.0.2.1  r-1\n"
@@ -496,10 +480,10 @@ mod tests {
 
     #[test]
     fn off_writes_nothing_and_says_so() {
-        let (_, log) = log(AccessLogFormat::Off, false);
+        let (_, log) = log(AccessLogFormat::Off);
         assert!(!log.worker().is_on());
-        assert_eq!(written(AccessLogFormat::Off, false, &record()), "");
-        log.configure(AccessLogFormat::Json, false);
+        assert_eq!(written(AccessLogFormat::Off, &record()), "");
+        log.set_format(AccessLogFormat::Json);
         assert!(log.worker().is_on());
     }
 }

@@ -14,10 +14,9 @@ use tracing_subscriber::{Layer, Registry, reload};
 use super::metrics::Metrics;
 use super::sink::Sink;
 
-/// From silent to all.
+/// How much is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
-    Off,
     Error,
     Warn,
     Info,
@@ -64,13 +63,18 @@ pub fn start_operational_log(level: LogLevel, metrics: Arc<Metrics>) -> Result<O
         .with(lines)
         .try_init()
         .map_err(|error| format!("cannot install the operational log: {error}"))?;
+    // A panic is a bug of the gateway, caught at the edge of its task; it belongs into the log in the log's own form.
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("unknown");
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(location, panic = message, "panic");
+    }));
     Ok(OperationalLog { filter: handle, sink })
 }
 
 /// Our own modules at the level that was asked for; dependencies speak only when something is wrong.
 fn targets(level: LogLevel) -> Targets {
     let level = match level {
-        LogLevel::Off => LevelFilter::OFF,
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,

@@ -2,7 +2,7 @@
 //! a scrape adds the workers up while they run. Series are keyed by name and live as long as the process: a reload loses
 //! nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -133,7 +133,7 @@ impl Counter {
     }
 }
 
-/// What happens at one listener; shared by its connections on all workers.
+/// What happens at one listener on one worker.
 #[derive(Debug, Default)]
 pub struct ListenerCounters {
     pub accepted: Counter,
@@ -210,14 +210,10 @@ impl Metrics {
         FilterId(self.filters.intern((Arc::from(name), Arc::from(plugin))))
     }
 
-    /// The counters of a listener, by name.
+    /// Counters of a listener for one worker; those of the same name are added up.
     pub fn listener(&self, name: &str) -> Arc<ListenerCounters> {
-        let mut listeners = lock(&self.listeners);
-        if let Some((_, counters)) = listeners.iter().find(|(known, _)| &**known == name) {
-            return Arc::clone(counters);
-        }
         let counters = Arc::new(ListenerCounters::default());
-        listeners.push((Arc::from(name), Arc::clone(&counters)));
+        lock(&self.listeners).push((Arc::from(name), Arc::clone(&counters)));
         counters
     }
 
@@ -365,11 +361,15 @@ impl Metrics {
             ("sluice_received_bytes_total", "counter", "Bytes from clients, as on the wire.", |l| l.bytes_in.value()),
             ("sluice_sent_bytes_total", "counter", "Bytes to clients.", |l| l.bytes_out.value()),
         ];
-        let listeners = lock(&self.listeners).clone();
+        let mut listeners: BTreeMap<Arc<str>, Vec<Arc<ListenerCounters>>> = BTreeMap::new();
+        for (name, counters) in lock(&self.listeners).iter() {
+            listeners.entry(Arc::clone(name)).or_default().push(Arc::clone(counters));
+        }
         for (name, kind, help, read) in families {
             out.family(name, kind, help);
-            for (listener, counters) in &listeners {
-                out.sample(name, &[("listener", listener)], read(counters) as f64);
+            for (listener, workers) in &listeners {
+                let sum: u64 = workers.iter().map(|counters| read(counters)).sum();
+                out.sample(name, &[("listener", listener)], sum as f64);
             }
         }
     }

@@ -2,8 +2,6 @@
 //! and what does not fit is dropped and counted.
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +17,6 @@ enum Job {
 #[derive(Clone)]
 pub(super) struct Sink {
     jobs: SyncSender<Job>,
-    broken: Arc<AtomicBool>,
 }
 
 impl Sink {
@@ -30,10 +27,8 @@ impl Sink {
         lost: impl Fn(&[u8]) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
-        let broken = Arc::new(AtomicBool::new(false));
-        let state = Arc::clone(&broken);
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || write(queue, out, lost, &state))?;
-        Ok(Sink { jobs, broken })
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || write(queue, out, lost))?;
+        Ok(Sink { jobs })
     }
 
     /// Hands a chunk over without waiting, or gives it back when the queue is full.
@@ -62,24 +57,16 @@ impl Sink {
         }
         let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
-
-    /// Whether the last write failed (the reader is gone, the disk is full).
-    #[cfg(test)]
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.load(Relaxed)
-    }
 }
 
-fn write(queue: Receiver<Job>, mut out: impl Write, lost: impl Fn(&[u8]), broken: &AtomicBool) {
+fn write(queue: Receiver<Job>, mut out: impl Write, lost: impl Fn(&[u8])) {
     for job in queue {
         match job {
             Job::Write(chunk) => {
                 // Each chunk is tried: a full disk may have room again, and a closed pipe fails fast.
-                let failed = out.write_all(&chunk).and_then(|()| out.flush()).is_err();
-                if failed {
+                if out.write_all(&chunk).and_then(|()| out.flush()).is_err() {
                     lost(&chunk);
                 }
-                broken.store(failed, Relaxed);
             }
             Job::Flush(done) => {
                 let _ = done.try_send(());
@@ -90,8 +77,9 @@ fn write(queue: Receiver<Job>, mut out: impl Write, lost: impl Fn(&[u8]), broken
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
-    use std::sync::Mutex;
 
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -125,7 +113,6 @@ mod tests {
         }
         sink.flush(Duration::from_secs(5));
         assert_eq!(out.0.lock().unwrap().len(), 50);
-        assert!(!sink.is_broken());
     }
 
     #[test]
@@ -136,6 +123,5 @@ mod tests {
         sink.send(b"line\n".to_vec()).expect("room");
         sink.flush(Duration::from_secs(5));
         assert_eq!(*lost.lock().unwrap(), 5);
-        assert!(sink.is_broken());
     }
 }

@@ -1,0 +1,315 @@
+//! What a connection is doing, and the socket wrapper that watches it. One timer for each connection reads this when it
+//! fires, so that a request arms no timers. `Send` and atomic because hyper wants that of sockets that may be upgraded.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::telemetry::ListenerCounters;
+
+const HEAD: u64 = 0;
+const BUSY: u64 = 1;
+const IDLE: u64 = 2;
+
+/// Limits of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) header: Duration,
+    pub(super) idle: Duration,
+}
+
+/// Why a connection is not waited for any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// The request head did not come in time.
+    Header,
+    /// Nothing to do for too long.
+    Idle,
+    /// The client takes no bytes.
+    Stalled,
+}
+
+impl Expiry {
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Expiry::Header => "request head timeout",
+            Expiry::Idle => "idle timeout",
+            Expiry::Stalled => "client takes no bytes",
+        }
+    }
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub(super) struct Activity {
+    start: Instant,
+    /// Milliseconds since `start` times four, plus HEAD, BUSY or IDLE.
+    phase: AtomicU64,
+    exchanges: AtomicU32,
+    /// Milliseconds since `start` plus one; 0 while writing goes on.
+    stalled: AtomicU64,
+    /// Whether bytes that come on an idle connection begin a request head. On HTTP/2 they may be pings.
+    bytes_are_heads: bool,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Activity {
+            start: Instant::now(),
+            phase: AtomicU64::new(HEAD),
+            exchanges: AtomicU32::new(0),
+            stalled: AtomicU64::new(0),
+            bytes_are_heads: true,
+        }
+    }
+
+    /// An exchange begins: its head is in.
+    pub(super) fn begin(self: &Arc<Self>) -> Exchanging {
+        self.exchanges.fetch_add(1, Relaxed);
+        self.phase.store(BUSY, Relaxed);
+        Exchanging(Arc::clone(self))
+    }
+
+    /// When to look again, or what has expired.
+    pub(super) fn check(&self, patience: Patience) -> Result<Instant, Expiry> {
+        let now = self.now();
+        let phase = self.phase.load(Relaxed);
+        let since = phase >> 2;
+        // Looking at least this often finds each deadline in time, whichever phase begins meanwhile.
+        let step = millis(patience.header.min(patience.idle)).max(1);
+        let (deadline, expiry) = match phase & 3 {
+            HEAD => (since + millis(patience.header), Expiry::Header),
+            IDLE => (since + millis(patience.idle), Expiry::Idle),
+            _ => (u64::MAX, Expiry::Stalled),
+        };
+        if deadline <= now {
+            return Err(expiry);
+        }
+        let stalled = self.stalled.load(Relaxed);
+        if stalled > 0 && stalled - 1 + millis(patience.idle) <= now {
+            return Err(Expiry::Stalled);
+        }
+        Ok(self.start + Duration::from_millis(deadline.min(now + step)))
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.start.elapsed())
+    }
+
+    fn idle(&self) {
+        self.phase.store(self.now() << 2 | IDLE, Relaxed);
+    }
+
+    fn received(&self) {
+        if self.bytes_are_heads && self.phase.load(Relaxed) & 3 == IDLE {
+            self.phase.store(self.now() << 2 | HEAD, Relaxed);
+        }
+    }
+
+    fn blocked(&self) {
+        if self.stalled.load(Relaxed) == 0 {
+            self.stalled.store(self.now() + 1, Relaxed);
+        }
+    }
+}
+
+/// An exchange in progress.
+pub(super) struct Exchanging(Arc<Activity>);
+
+impl Drop for Exchanging {
+    fn drop(&mut self) {
+        if self.0.exchanges.fetch_sub(1, Relaxed) == 1 {
+            self.0.idle();
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    // Two bits are taken by the phase, and sums must not overflow.
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(u64::MAX >> 4)
+}
+
+/// Counts an open connection until its socket is gone, also after an upgrade.
+pub(super) struct Occupancy {
+    pub(super) counters: Arc<ListenerCounters>,
+    /// Of the process, of the listener, of the worker.
+    pub(super) open: [Arc<AtomicUsize>; 3],
+}
+
+impl Occupancy {
+    pub(super) fn take(counters: Arc<ListenerCounters>, open: [Arc<AtomicUsize>; 3]) -> Self {
+        counters.active.add(1);
+        open.iter().for_each(|open| {
+            open.fetch_add(1, Relaxed);
+        });
+        Occupancy { counters, open }
+    }
+}
+
+impl Drop for Occupancy {
+    fn drop(&mut self) {
+        self.counters.active.sub(1);
+        self.open.iter().for_each(|open| {
+            open.fetch_sub(1, Relaxed);
+        });
+    }
+}
+
+/// A client socket that notes what happens on it.
+pub(super) struct Watched {
+    socket: TcpStream,
+    /// Bytes that were read to find the protocol, to be read again.
+    prefix: Bytes,
+    activity: Arc<Activity>,
+    occupancy: Occupancy,
+}
+
+impl Watched {
+    pub(super) fn new(socket: TcpStream, occupancy: Occupancy) -> Self {
+        Watched { socket, prefix: Bytes::new(), activity: Arc::new(Activity::new()), occupancy }
+    }
+
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    pub(super) fn counters(&self) -> &Arc<ListenerCounters> {
+        &self.occupancy.counters
+    }
+
+    /// Gives bytes back, to be read first.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        self.prefix = bytes;
+    }
+
+    /// From here on HTTP/2 is spoken. The connection counts as idle until its first stream.
+    pub(super) fn speak_h2(&mut self) -> Arc<Activity> {
+        let activity = Activity { bytes_are_heads: false, ..Activity::new() };
+        activity.idle();
+        self.activity = Arc::new(activity);
+        Arc::clone(&self.activity)
+    }
+
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &result {
+            Poll::Pending => self.activity.blocked(),
+            Poll::Ready(Ok(bytes)) => {
+                self.activity.stalled.store(0, Relaxed);
+                self.occupancy.counters.bytes_out.add(*bytes as u64);
+            }
+            Poll::Ready(Err(_)) => {}
+        }
+        result
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.prefix.is_empty() {
+            let n = this.prefix.len().min(buffer.remaining());
+            buffer.put_slice(&this.prefix[..n]);
+            this.prefix.advance(n);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        let read = buffer.filled().len() - before;
+        if read > 0 {
+            this.occupancy.counters.bytes_in.add(read as u64);
+            this.activity.received();
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.wrote(result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
+        this.wrote(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience { header: Duration::from_secs(10), idle: Duration::from_secs(60) };
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
+    }
+
+    #[test]
+    fn each_phase_has_its_deadline() {
+        runtime().block_on(async {
+            tokio::time::pause();
+            let activity = Arc::new(Activity::new());
+            tokio::time::advance(Duration::from_secs(9)).await;
+            activity.check(PATIENCE).expect("the head may still come");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(activity.check(PATIENCE), Err(Expiry::Header));
+
+            let (first, second) = (activity.begin(), activity.begin());
+            tokio::time::advance(Duration::from_secs(1000)).await;
+            drop(first);
+            activity.check(PATIENCE).expect("an exchange is in progress");
+            drop(second);
+            tokio::time::advance(Duration::from_secs(59)).await;
+            let next = activity.check(PATIENCE).expect("not idle long enough");
+            assert_eq!(next, Instant::now() + Duration::from_secs(1));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(activity.check(PATIENCE), Err(Expiry::Idle));
+
+            activity.received();
+            tokio::time::advance(Duration::from_secs(10)).await;
+            assert_eq!(activity.check(PATIENCE), Err(Expiry::Header), "a byte begins a head");
+        });
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_expires() {
+        runtime().block_on(async {
+            tokio::time::pause();
+            let activity = Arc::new(Activity::new());
+            let _exchange = activity.begin();
+            activity.blocked();
+            tokio::time::advance(Duration::from_secs(59)).await;
+            activity.blocked();
+            activity.check(PATIENCE).expect("not yet");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(activity.check(PATIENCE), Err(Expiry::Stalled));
+        });
+    }
+}

@@ -1,0 +1,341 @@
+//! One client connection: handshake, choice of protocol, HTTP/1.1 and HTTP/2 settings, timeouts, graceful end.
+//! Known limit: requests that hyper's parser refuses are answered by hyper (400 or 431 with an empty body), not by the
+//! gateway's own error pages, and a head that comes too late closes the connection without an answer.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
+use super::worker::{Draining, PanicProbe, Shared};
+use super::{ConnectionInfo, ListenerSettings, Service, TlsInfo};
+
+/// RFC 9113 §3.4.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a connection may take to end after it was told to.
+const LINGER: Duration = Duration::from_secs(1);
+/// Flow-control windows: large enough for a fast client far away, small enough for many streams at once.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What hyper may hold of one response stream or connection that the client does not take.
+const WRITE_BUFFER: usize = 64 * 1024;
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_PATIENCE: Duration = Duration::from_secs(20);
+/// Streams that a client may reset before they were served, and the gateway may reset for errors of the client, before the
+/// connection is ended (CVE-2023-44487, "rapid reset", and its kin).
+const MAX_RESETS: usize = 64;
+
+/// Serves the connection to its end.
+pub(super) async fn serve<S: Service>(
+    socket: Watched,
+    (peer, local): (SocketAddr, SocketAddr),
+    listener: Arc<str>,
+    settings: Arc<ListenerSettings>,
+    worker: Rc<Shared<S>>,
+) {
+    let counters = Arc::clone(socket.counters());
+    let ip = peer.ip().to_canonical();
+    let info = ConnectionInfo {
+        peer,
+        peer_value: HeaderValue::try_from(ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+        local,
+        trusted: settings.trusted_proxies.iter().any(|net| net.contains(&ip)),
+        listener,
+        tls: None,
+    };
+    let ended = match &settings.tls {
+        Some(config) => {
+            let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
+            let failure: String = match timeout(settings.handshake_timeout, handshake).await {
+                Ok(Ok(stream)) => return over_tls(stream, info, &settings, worker).await,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "timeout".into(),
+            };
+            counters.tls_failures.add(1);
+            tracing::debug!(%peer, listener = &*info.listener, error = failure, "TLS handshake failed");
+            return;
+        }
+        None => plain(socket, info, &settings, worker).await,
+    };
+    count_end(&counters, peer, ended);
+}
+
+async fn over_tls<S: Service>(
+    mut stream: TlsStream<Watched>,
+    mut info: ConnectionInfo,
+    settings: &ListenerSettings,
+    worker: Rc<Shared<S>>,
+) {
+    let (socket, session) = stream.get_mut();
+    let tls = TlsInfo {
+        sni: session.server_name().map(str::to_owned),
+        alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+        version: session.protocol_version(),
+    };
+    let counters = Arc::clone(socket.counters());
+    let peer = info.peer;
+    let h2 = tls.alpn.as_deref() == Some(b"h2") || !settings.http1;
+    info.tls = Some(tls);
+    let ended = if h2 {
+        let activity = socket.speak_h2();
+        serve_h2(stream, activity, info, settings, worker).await
+    } else {
+        let activity = Arc::clone(socket.activity());
+        serve_h1(stream, activity, info, settings, worker).await
+    };
+    count_end(&counters, peer, ended);
+}
+
+async fn plain<S: Service>(
+    mut socket: Watched,
+    info: ConnectionInfo,
+    settings: &ListenerSettings,
+    worker: Rc<Shared<S>>,
+) -> Result<(), End> {
+    let h2 = match (settings.http1, settings.h2) {
+        (true, false) => false,
+        (false, _) => true,
+        (true, true) => {
+            let sniffed = async {
+                tokio::select! {
+                    biased;
+                    found = timeout(settings.header_timeout, has_preface(&mut socket)) => Some(found),
+                    () = worker.draining.begun() => None,
+                }
+            };
+            match sniffed.await {
+                Some(Ok(Ok(found))) => found,
+                Some(Ok(Err(error))) => return Err(End::Io(error)),
+                Some(Err(_)) => return Err(End::Expired(Expiry::Header)),
+                // Nothing was asked yet, so nothing is lost.
+                None => return Ok(()),
+            }
+        }
+    };
+    if h2 {
+        let activity = socket.speak_h2();
+        serve_h2(socket, activity, info, settings, worker).await
+    } else {
+        let activity = Arc::clone(socket.activity());
+        serve_h1(socket, activity, info, settings, worker).await
+    }
+}
+
+/// Whether the client begins with the HTTP/2 preface. What was read is read again by the codec.
+async fn has_preface(socket: &mut Watched) -> std::io::Result<bool> {
+    let mut read = BytesMut::with_capacity(4096);
+    let found = loop {
+        let seen = read.len().min(PREFACE.len());
+        if read[..seen] != PREFACE[..seen] {
+            break false;
+        }
+        if seen == PREFACE.len() {
+            break true;
+        }
+        if socket.read_buf(&mut read).await? == 0 {
+            break false;
+        }
+    };
+    socket.unread(read.freeze());
+    Ok(found)
+}
+
+async fn serve_h1<S: Service>(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    activity: Arc<Activity>,
+    info: ConnectionInfo,
+    settings: &ListenerSettings,
+    worker: Rc<Shared<S>>,
+) -> Result<(), End> {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // The connection's own timer does this, without arming one for each request.
+        .header_read_timeout(None)
+        .half_close(true)
+        .pipeline_flush(true)
+        .max_buf_size(WRITE_BUFFER.max(settings.max_head_bytes))
+        .max_header_size(settings.max_head_bytes);
+    // Another number than hyper's own costs an allocation for each request.
+    if settings.max_headers != 100 {
+        builder.max_headers(settings.max_headers);
+    }
+    let patience = Patience { header: settings.header_timeout, idle: settings.idle_timeout };
+    let service = exchanges(Rc::clone(&worker), info, Arc::clone(&activity));
+    let connection = builder.serve_connection(TokioIo::new(io), service_fn(service)).with_upgrades();
+    drive(connection, |connection| connection.graceful_shutdown(), activity, patience, &worker.draining).await
+}
+
+async fn serve_h2<S: Service>(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    activity: Arc<Activity>,
+    info: ConnectionInfo,
+    settings: &ListenerSettings,
+    worker: Rc<Shared<S>>,
+) -> Result<(), End> {
+    let mut builder = http2::Builder::new(Local { worker: Rc::clone(&worker) });
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_streams)
+        .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(WRITE_BUFFER)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_PATIENCE);
+    let patience = Patience { header: settings.header_timeout, idle: settings.idle_timeout };
+    let service = exchanges(Rc::clone(&worker), info, Arc::clone(&activity));
+    let connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
+    drive(connection, |connection| connection.graceful_shutdown(), activity, patience, &worker.draining).await
+}
+
+/// The connection's service: each call is one exchange, from its head to the last byte of the response.
+fn exchanges<S: Service>(
+    worker: Rc<Shared<S>>,
+    info: ConnectionInfo,
+    activity: Arc<Activity>,
+) -> impl Fn(Request<Incoming>) -> ResponseFuture<S> {
+    let info = Rc::new(info);
+    move |request| {
+        let exchanging = activity.begin();
+        let (worker, info) = (Rc::clone(&worker), Rc::clone(&info));
+        Box::pin(async move {
+            let response = worker.service.handle(&info, request).await;
+            Ok(response.map(|body| Tracked { body, exchanging }))
+        })
+    }
+}
+
+type ResponseFuture<S> =
+    Pin<Box<dyn Future<Output = Result<Response<Tracked<<S as Service>::Body>>, std::convert::Infallible>>>>;
+
+/// Why a connection ended badly.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("{0}")]
+    Http(hyper::Error),
+    #[error("{0}")]
+    Io(std::io::Error),
+    #[error("{}", .0.reason())]
+    Expired(Expiry),
+}
+
+/// Polls a connection until it ends, telling it to finish when the worker drains or the connection idles.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    mut finish: impl FnMut(Pin<&mut C>),
+    activity: Arc<Activity>,
+    patience: Patience,
+    draining: &Draining,
+) -> Result<(), End> {
+    let mut connection = pin!(connection);
+    let mut drain = pin!(draining.begun());
+    let first = activity.check(patience).unwrap_or_else(|_| Instant::now());
+    let mut timer = pin!(sleep_until(first));
+    let mut finishing = false;
+    let mut expired = None;
+    std::future::poll_fn(move |cx| {
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(result.map_err(End::Http));
+            }
+            if !finishing && drain.as_mut().poll(cx).is_ready() {
+                finishing = true;
+                finish(connection.as_mut());
+                continue;
+            }
+            ready!(timer.as_mut().poll(cx));
+            match (activity.check(patience), expired) {
+                (Ok(next), _) => timer.as_mut().reset(next),
+                // Nobody is owed anything on an idle connection: it is told to end, and ended if that does not help.
+                (Err(Expiry::Idle), None) => {
+                    expired = Some(Expiry::Idle);
+                    timer.as_mut().reset(Instant::now() + LINGER);
+                    finishing = true;
+                    finish(connection.as_mut());
+                }
+                (Err(Expiry::Idle), Some(_)) => return Poll::Ready(Ok(())),
+                (Err(expiry), _) => return Poll::Ready(Err(End::Expired(expiry))),
+            }
+        }
+    })
+    .await
+}
+
+fn count_end(counters: &crate::telemetry::ListenerCounters, peer: SocketAddr, ended: Result<(), End>) {
+    if let Err(end) = ended {
+        counters.connection_errors.add(1);
+        let cause = match &end {
+            End::Http(error) => error.source().map(ToString::to_string),
+            _ => None,
+        };
+        tracing::debug!(%peer, error = %end, cause, "connection ended");
+    }
+}
+
+/// Runs the streams of an HTTP/2 connection on this worker.
+struct Local<S: Service> {
+    worker: Rc<Shared<S>>,
+}
+
+impl<S: Service> Clone for Local<S> {
+    fn clone(&self) -> Self {
+        Local { worker: Rc::clone(&self.worker) }
+    }
+}
+
+impl<S: Service, F: Future + 'static> hyper::rt::Executor<F> for Local<S> {
+    fn execute(&self, future: F) {
+        let probe = PanicProbe::new(self.worker.metrics.clone());
+        tokio::task::spawn_local(async move {
+            let _probe = probe;
+            future.await;
+        });
+    }
+}
+
+pin_project! {
+    /// A response body that ends its exchange when it is dropped.
+    struct Tracked<B> {
+        #[pin]
+        body: B,
+        exchanging: Exchanging,
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Tracked<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

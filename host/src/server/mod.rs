@@ -1,0 +1,120 @@
+//! Accepting connections and speaking HTTP on them: workers, listeners, TLS, draining and reloading. What is done with a
+//! request is the business of the [`Service`].
+
+mod activity;
+mod connection;
+mod drain;
+mod listener;
+mod reload;
+mod tls;
+mod worker;
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+
+pub use drain::{Readiness, Signals};
+pub use listener::BindError;
+pub use reload::{ReloadReport, Reloader, start_reloader};
+pub use tls::{CertificateSource, MinVersion, TlsError, server_config};
+pub use worker::{StartError, WorkerSettings, Workers};
+
+/// What a worker does with requests.
+pub trait Service: 'static {
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + 'static;
+
+    /// Answers one request. The future is dropped when the client goes away before the response head is out; the body is
+    /// dropped when it is sent or can't be sent any more.
+    fn handle(
+        &self,
+        connection: &Rc<ConnectionInfo>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>>;
+
+    /// Called once at shutdown, after the worker's last connection is closed, within the shutdown timeout.
+    fn drained(&self) -> impl Future<Output = ()> {
+        async {}
+    }
+}
+
+/// What is known of a client connection.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    pub peer: SocketAddr,
+    /// `peer`'s address as a header value.
+    pub peer_value: HeaderValue,
+    pub local: SocketAddr,
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// Whether the peer is one of the listener's trusted proxies.
+    pub trusted: bool,
+    pub tls: Option<TlsInfo>,
+}
+
+/// What the TLS handshake brought.
+#[derive(Debug, Clone)]
+pub struct TlsInfo {
+    /// The server name that the client asked for, lower-case.
+    pub sni: Option<String>,
+    pub alpn: Option<Vec<u8>>,
+    pub version: Option<rustls::ProtocolVersion>,
+}
+
+/// A listener as it is bound: this can't change while the gateway runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerSpec {
+    pub name: Arc<str>,
+    pub bind: SocketAddr,
+}
+
+/// The settings of a listener that a reload can change; they hold for connections accepted from then on.
+#[derive(Debug, Clone)]
+pub struct ListenerSettings {
+    /// Whether HTTP/1.1 is spoken.
+    pub http1: bool,
+    /// Whether HTTP/2 is spoken: by ALPN over TLS, by prior knowledge (RFC 9113 §3.3) without.
+    pub h2: bool,
+    /// From [`server_config`]; `None` for a plain listener.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub trusted_proxies: Vec<IpNet>,
+    /// Open connections of this listener on all workers.
+    pub max_connections: usize,
+    /// From the first byte of a request head, or the start of the connection, to the head's end (HTTP/1.1).
+    pub header_timeout: Duration,
+    /// How long a connection without an exchange is kept, and how long a client may take no byte of a response.
+    pub idle_timeout: Duration,
+    pub handshake_timeout: Duration,
+    /// Bytes of the request line and the header section.
+    pub max_head_bytes: usize,
+    pub max_headers: usize,
+    /// Concurrent streams of an HTTP/2 connection.
+    pub max_streams: u32,
+}
+
+/// The current settings of all listeners.
+#[derive(Debug, Clone)]
+pub struct Listeners {
+    /// By name. A bound listener that is missing here goes on with the settings that it had.
+    pub settings: Vec<(Arc<str>, Arc<ListenerSettings>)>,
+    /// Open connections of all listeners together.
+    pub max_connections: usize,
+}
+
+impl Listeners {
+    /// The settings of the listener `name`.
+    pub fn find(&self, name: &str) -> Option<&Arc<ListenerSettings>> {
+        self.settings.iter().find(|(known, _)| &**known == name).map(|(_, settings)| settings)
+    }
+}
+
+/// The cell through which a reload reaches the listeners.
+pub type ListenerTable = Arc<ArcSwap<Listeners>>;

@@ -1,0 +1,352 @@
+//! Reloading: on SIGHUP or when a watched file has changed, one thread of low priority runs the loader given to it, one run at
+//! a time, and tells how it went. What a reload does is the loader's business.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
+
+use crate::telemetry::Metrics;
+
+/// Changes are waited for to settle: editors and copies write in several steps.
+const QUIET: Duration = Duration::from_millis(200);
+/// A file that never rests is loaded after this time all the same.
+const MAX_UNREST: Duration = Duration::from_secs(2);
+/// How often files are compared where the system reports no changes.
+const POLL: Duration = Duration::from_secs(2);
+
+/// What a reload did.
+#[derive(Debug, Clone, Default)]
+pub struct ReloadReport {
+    /// What is different now, for the log.
+    pub changed: Vec<String>,
+    /// What is different in the file but needs a restart, for the log.
+    pub restart_needed: Vec<String>,
+    /// Files to watch from now on, and directories whose entries matter (of an include with a wildcard).
+    pub watch: Vec<PathBuf>,
+}
+
+/// The way to the loader thread; the thread ends with it.
+#[derive(Debug, Clone)]
+pub struct Reloader {
+    events: Sender<Event>,
+}
+
+impl Reloader {
+    /// Asks for a reload, whether or not a file has changed.
+    pub fn request(&self) {
+        // Fails only when the loader has panicked, which was logged.
+        let _ = self.events.send(Event::Requested);
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Requested,
+    Touched,
+}
+
+/// Starts the loader thread. `files` are watched when there are any: pass none where only SIGHUP reloads. `load` builds and
+/// swaps the configuration or says, in one or several lines, why it can't.
+pub fn start_reloader<E: Display>(
+    files: Vec<PathBuf>,
+    metrics: Arc<Metrics>,
+    load: impl FnMut() -> Result<ReloadReport, E> + Send + 'static,
+) -> io::Result<Reloader> {
+    metrics.last_reload.set(now());
+    let (events, queue) = mpsc::channel();
+    let watcher = (!files.is_empty()).then(|| Watch::new(files, &events));
+    std::thread::Builder::new().name("loader".into()).spawn(move || {
+        lower_priority();
+        run(&queue, watcher, &metrics, load);
+    })?;
+    Ok(Reloader { events })
+}
+
+fn run<E: Display>(
+    queue: &Receiver<Event>,
+    mut watch: Option<Watch>,
+    metrics: &Metrics,
+    mut load: impl FnMut() -> Result<ReloadReport, E>,
+) {
+    loop {
+        let poll = watch.as_ref().is_some_and(|watch| watch.watcher.is_none());
+        let event = if poll {
+            match queue.recv_timeout(POLL) {
+                Err(RecvTimeoutError::Timeout) => Ok(Event::Touched),
+                Ok(event) => Ok(event),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        } else {
+            queue.recv()
+        };
+        let Ok(event) = event else { return };
+        let requested = settle(queue, event, poll);
+        // Taken before the load, so that a change during it leads to another one.
+        let changed = watch.as_mut().is_some_and(Watch::has_changed);
+        if !requested && !changed {
+            continue;
+        }
+        let begun = Instant::now();
+        match load() {
+            Ok(report) => {
+                metrics.reloads.add(1);
+                metrics.last_reload.set(now());
+                let took_ms = begun.elapsed().as_millis() as u64;
+                tracing::info!(changed = report.changed.join(", "), took_ms, "configuration reloaded");
+                for what in &report.restart_needed {
+                    tracing::warn!(what, "changed in the configuration, but takes effect only after a restart");
+                }
+                if let Some(watch) = watch.as_mut().filter(|_| !report.watch.is_empty()) {
+                    watch.follow(report.watch);
+                }
+            }
+            Err(error) => {
+                metrics.reloads_refused.add(1);
+                let error = error.to_string();
+                tracing::error!(error, "configuration refused; the running one stays");
+            }
+        }
+    }
+}
+
+/// Takes all events until there is quiet. True if one of them is a request.
+fn settle(queue: &Receiver<Event>, first: Event, polling: bool) -> bool {
+    let mut requested = matches!(first, Event::Requested);
+    let begun = Instant::now();
+    // A request is not kept waiting, and a poll finds what has already rested.
+    let quiet = if requested || polling { Duration::ZERO } else { QUIET };
+    while begun.elapsed() < MAX_UNREST
+        && let Ok(event) = queue.recv_timeout(quiet)
+    {
+        requested |= matches!(event, Event::Requested);
+    }
+    requested
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Compiling filters must not take the processor from the workers. Threads that the loader starts inherit it.
+fn lower_priority() {
+    // 22 of 99 is a niceness of 10: about a tenth of a busy processor, so that a reload still gets done.
+    let lowered = ThreadPriorityValue::try_from(22)
+        .map(|value| set_current_thread_priority(ThreadPriority::Crossplatform(value)).is_ok());
+    if lowered != Ok(true) {
+        tracing::debug!("the loader runs at normal priority");
+    }
+}
+
+/// The files of a configuration, and what they looked like at the last look.
+struct Watch {
+    files: Vec<PathBuf>,
+    seen: Vec<Print>,
+    /// `None` where the system can't report changes.
+    watcher: Option<RecommendedWatcher>,
+    directories: BTreeSet<PathBuf>,
+}
+
+/// What tells a file from its earlier self.
+#[derive(Debug, PartialEq, Eq)]
+struct Print {
+    /// Where it really is: a swapped symbolic link (as of mounted Kubernetes ConfigMaps) changes this and nothing else.
+    real: Option<PathBuf>,
+    modified: Option<SystemTime>,
+    bytes: u64,
+    entries: Vec<PathBuf>,
+}
+
+impl Print {
+    fn of(path: &Path) -> Self {
+        let data = std::fs::metadata(path).ok();
+        let mut entries = Vec::new();
+        if data.as_ref().is_some_and(std::fs::Metadata::is_dir)
+            && let Ok(found) = std::fs::read_dir(path)
+        {
+            entries.extend(found.flatten().map(|entry| entry.path()));
+            entries.sort();
+        }
+        Print {
+            real: std::fs::canonicalize(path).ok(),
+            // A directory changes with each temporary file; its entries tell what matters.
+            modified: data.as_ref().filter(|data| data.is_file()).and_then(|data| data.modified().ok()),
+            bytes: data.filter(std::fs::Metadata::is_file).map_or(0, |data| data.len()),
+            entries,
+        }
+    }
+}
+
+impl Watch {
+    fn new(files: Vec<PathBuf>, events: &Sender<Event>) -> Self {
+        let events = events.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Reading a file, as the loader does, is no change.
+            if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
+                let _ = events.send(Event::Touched);
+            }
+        });
+        let watcher = watcher
+            .inspect_err(|error| tracing::warn!(%error, "changed files are found by comparing them every 2 s"))
+            .ok();
+        let mut watch = Watch { files: Vec::new(), seen: Vec::new(), watcher, directories: BTreeSet::new() };
+        watch.follow(files);
+        watch.seen = watch.prints();
+        watch
+    }
+
+    /// Watches other files. Directories are watched, not files: a file that is replaced takes its watch along.
+    fn follow(&mut self, files: Vec<PathBuf>) {
+        let mut directories = BTreeSet::new();
+        for file in &files {
+            let real = std::fs::canonicalize(file).ok();
+            for path in std::iter::once(file).chain(&real) {
+                if path.is_dir() {
+                    directories.insert(path.clone());
+                }
+                match path.parent() {
+                    Some(parent) if parent.as_os_str().is_empty() => directories.insert(PathBuf::from(".")),
+                    Some(parent) => directories.insert(parent.to_owned()),
+                    None => false,
+                };
+            }
+        }
+        if let Some(watcher) = &mut self.watcher {
+            for gone in self.directories.difference(&directories) {
+                // Fails when the directory is gone, and its watch with it.
+                let _ = watcher.unwatch(gone);
+            }
+            for new in directories.difference(&self.directories) {
+                if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
+                    tracing::warn!(directory = %new.display(), %error, "cannot watch for changes");
+                }
+            }
+        }
+        self.directories = directories;
+        if self.files != files {
+            // Files that were known keep their look, so that a change during the load is not missed.
+            let mut seen: Vec<(PathBuf, Print)> = self.files.drain(..).zip(self.seen.drain(..)).collect();
+            self.seen = files
+                .iter()
+                .map(|file| match seen.iter().position(|(known, _)| known == file) {
+                    Some(known) => seen.swap_remove(known).1,
+                    None => Print::of(file),
+                })
+                .collect();
+            self.files = files;
+        }
+    }
+
+    fn has_changed(&mut self) -> bool {
+        let prints = self.prints();
+        let changed = prints != self.seen;
+        self.seen = prints;
+        changed
+    }
+
+    fn prints(&self) -> Vec<Print> {
+        self.files.iter().map(|file| Print::of(file)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Loader {
+        directory: tempfile::TempDir,
+        loads: Receiver<String>,
+        reloader: Reloader,
+        metrics: Arc<Metrics>,
+    }
+
+    /// A loader that takes all texts but `broken`.
+    fn loader(file: &str) -> Loader {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(file);
+        if !path.exists() {
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            std::fs::write(&path, "one").expect("a file");
+        }
+        watching(directory, path)
+    }
+
+    fn watching(directory: tempfile::TempDir, path: PathBuf) -> Loader {
+        let (loaded, loads) = mpsc::channel();
+        let metrics = Metrics::new();
+        let watched = path.clone();
+        let reloader = start_reloader(vec![path], Arc::clone(&metrics), move || {
+            let text = std::fs::read_to_string(&watched).unwrap_or_default();
+            let _ = loaded.send(text.clone());
+            if text == "broken" {
+                return Err("gateway.toml:1:1: broken");
+            }
+            Ok(ReloadReport { watch: vec![watched.clone()], ..ReloadReport::default() })
+        })
+        .expect("a thread");
+        Loader { directory, loads, reloader, metrics }
+    }
+
+    impl Loader {
+        fn next(&self) -> String {
+            self.loads.recv_timeout(Duration::from_secs(10)).expect("a reload")
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_again_and_again_is_seen() {
+        let loader = loader("gateway.toml");
+        for text in ["two", "three"] {
+            let new = loader.directory.path().join(".gateway.toml.swp");
+            std::fs::write(&new, text).expect("a file");
+            std::fs::rename(&new, loader.directory.path().join("gateway.toml")).expect("a rename");
+            assert_eq!(loader.next(), text);
+        }
+    }
+
+    #[test]
+    fn a_swapped_link_is_seen() {
+        // The layout of a mounted ConfigMap: gateway.toml -> ..data/gateway.toml, ..data -> ..1
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().to_owned();
+        for (version, text) in [("..1", "one"), ("..2", "two")] {
+            std::fs::create_dir(root.join(version)).expect("a directory");
+            std::fs::write(root.join(version).join("gateway.toml"), text).expect("a file");
+        }
+        std::os::unix::fs::symlink("..1", root.join("..data")).expect("a link");
+        std::os::unix::fs::symlink("..data/gateway.toml", root.join("gateway.toml")).expect("a link");
+        let loader = watching(directory, root.join("gateway.toml"));
+        std::os::unix::fs::symlink("..2", root.join("..data_tmp")).expect("a link");
+        std::fs::rename(root.join("..data_tmp"), root.join("..data")).expect("a rename");
+        assert_eq!(loader.next(), "two");
+    }
+
+    #[test]
+    fn requests_load_unchanged_files_and_results_are_counted() {
+        let loader = loader("gateway.toml");
+        loader.reloader.request();
+        assert_eq!(loader.next(), "one");
+        std::fs::write(loader.directory.path().join("gateway.toml"), "broken").expect("a file");
+        assert_eq!(loader.next(), "broken");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while loader.metrics.reloads_refused.value() == 0 && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert_eq!((loader.metrics.reloads.value(), loader.metrics.reloads_refused.value()), (1, 1));
+    }
+
+    #[test]
+    fn other_files_beside_it_do_not_matter() {
+        let loader = loader("gateway.toml");
+        std::fs::write(loader.directory.path().join("other"), "x").expect("a file");
+        std::fs::write(loader.directory.path().join("gateway.toml"), "two").expect("a file");
+        assert_eq!(loader.next(), "two");
+        assert!(loader.loads.try_recv().is_err(), "one reload for one change");
+    }
+}

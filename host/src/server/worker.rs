@@ -1,0 +1,326 @@
+//! Workers: one thread, one event loop, one socket for each listener. Nothing of a request ever leaves its worker.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, watch};
+
+use super::activity::{Occupancy, Watched};
+use super::listener::{BindError, accept, bind};
+use super::{ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
+use crate::telemetry::{ListenerCounters, Metrics, WorkerMetrics};
+
+/// How often a draining worker looks whether its connections are gone.
+const DRAIN_STEP: Duration = Duration::from_millis(10);
+
+/// What workers need to start.
+pub struct WorkerSettings {
+    /// The number of workers, at least 1.
+    pub workers: usize,
+    pub listeners: Vec<ListenerSpec>,
+    /// Must have settings for each of `listeners`.
+    pub table: ListenerTable,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why the workers did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("listener `{0}` has no settings")]
+    NoSettings(String),
+    #[error("cannot start a worker")]
+    Thread(#[source] io::Error),
+}
+
+/// The running workers.
+pub struct Workers {
+    phase: watch::Sender<Phase>,
+    running: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+    addresses: Vec<(Arc<str>, SocketAddr)>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    Draining,
+    Stopped,
+}
+
+impl Workers {
+    /// Binds all listeners, then starts the threads. `service` is called once on each worker's thread, inside its runtime,
+    /// with the worker's index and metrics.
+    pub fn start<S: Service>(
+        settings: WorkerSettings,
+        service: impl Fn(usize, WorkerMetrics) -> Rc<S> + Send + Sync + 'static,
+    ) -> Result<Workers, StartError> {
+        let WorkerSettings { workers, listeners, table, metrics } = settings;
+        let (phase, watch) = watch::channel(Phase::Serving);
+        let mut started = Workers {
+            phase,
+            running: Arc::default(),
+            open: Arc::default(),
+            addresses: Vec::new(),
+            threads: Vec::new(),
+        };
+        let mut seats: Vec<Vec<Door>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
+        for spec in &listeners {
+            let settings = table.load().find(&spec.name).map(Arc::clone);
+            let settings = settings.ok_or_else(|| StartError::NoSettings(spec.name.to_string()))?;
+            let open = Arc::<AtomicUsize>::default();
+            let (address, sockets) = bind(spec, seats.len())?;
+            for (seat, socket) in seats.iter_mut().zip(sockets) {
+                seat.push(Door {
+                    name: Arc::clone(&spec.name),
+                    socket,
+                    settings: Arc::clone(&settings),
+                    table: Arc::clone(&table),
+                    open: [Arc::clone(&started.open), Arc::clone(&open)],
+                    counters: metrics.listener(&spec.name),
+                });
+            }
+            started.addresses.push((Arc::clone(&spec.name), address));
+        }
+        let service = Arc::new(service);
+        for (index, doors) in seats.into_iter().enumerate() {
+            let (service, metrics, watch) = (Arc::clone(&service), Arc::clone(&metrics), watch.clone());
+            let running = Running::new(&started.running);
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let _running = running;
+                if let Err(error) = work(index, doors, &*service, &metrics, watch) {
+                    tracing::error!(worker = index, %error, "worker cannot run");
+                }
+            });
+            started.threads.push(thread.map_err(StartError::Thread)?);
+        }
+        for (listener, address) in &started.addresses {
+            tracing::info!(listener = &**listener, %address, "listening");
+        }
+        Ok(started)
+    }
+
+    /// The listeners' names and the addresses that they have got.
+    pub fn addresses(&self) -> &[(Arc<str>, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Open client connections.
+    pub fn connections(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Whether all workers have ended.
+    pub fn are_done(&self) -> bool {
+        self.running.load(Relaxed) == 0
+    }
+
+    /// Stops accepting and ends the workers when their exchanges are finished.
+    pub fn drain(&self) {
+        self.phase.send_if_modified(|phase| std::mem::replace(phase, (*phase).max(Phase::Draining)) < Phase::Draining);
+    }
+
+    /// Ends the workers, whatever they do. Returns the number of connections that were cut.
+    pub fn stop(self) -> usize {
+        let cut = self.connections();
+        self.phase.send_replace(Phase::Stopped);
+        for thread in self.threads {
+            // A worker that panicked has logged it.
+            let _ = thread.join();
+        }
+        cut
+    }
+}
+
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Running(Arc::clone(count))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A worker's socket of a listener.
+struct Door {
+    name: Arc<str>,
+    socket: StdListener,
+    /// As last seen in the table.
+    settings: Arc<ListenerSettings>,
+    table: ListenerTable,
+    /// Open connections of the process and of the listener.
+    open: [Arc<AtomicUsize>; 2],
+    counters: Arc<ListenerCounters>,
+}
+
+/// What the connections of a worker share.
+pub(super) struct Shared<S> {
+    pub(super) service: Rc<S>,
+    pub(super) metrics: WorkerMetrics,
+    pub(super) draining: Draining,
+    open: Arc<AtomicUsize>,
+}
+
+fn work<S: Service>(
+    index: usize,
+    doors: Vec<Door>,
+    service: &(impl Fn(usize, WorkerMetrics) -> Rc<S> + ?Sized),
+    metrics: &Metrics,
+    mut phase: watch::Receiver<Phase>,
+) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let metrics = metrics.worker();
+        let shared = Rc::new(Shared {
+            service: service(index, metrics.clone()),
+            metrics,
+            draining: Draining::default(),
+            open: Arc::default(),
+        });
+        let mut accepting = Vec::new();
+        for door in doors {
+            accepting.push(tokio::task::spawn_local(admit(
+                TcpListener::from_std(door.socket.try_clone()?)?,
+                door,
+                Rc::clone(&shared),
+            )));
+        }
+        // Fails only when `Workers` is gone; then nobody is left to serve for.
+        let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
+        shared.draining.begin();
+        for task in accepting {
+            let _ = task.await;
+        }
+        let finish = async {
+            while shared.open.load(Relaxed) > 0 {
+                tokio::time::sleep(DRAIN_STEP).await;
+            }
+            shared.service.drained().await;
+        };
+        tokio::select! {
+            () = finish => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Stopped) => {}
+        }
+        Ok(())
+    })
+}
+
+/// Accepts until the worker drains.
+async fn admit<S: Service>(listener: TcpListener, mut door: Door, shared: Rc<Shared<S>>) {
+    loop {
+        let (socket, peer) = tokio::select! {
+            biased;
+            () = shared.draining.begun() => break,
+            accepted = accept(&listener, &door.counters) => accepted,
+        };
+        door.receive(socket, peer, &shared);
+    }
+    // Connections that the kernel has taken already are served once, instead of being reset by closing the socket.
+    while let Some((socket, peer)) = waiting(&listener).await {
+        door.counters.accepted.add(1);
+        door.receive(socket, peer, &shared);
+    }
+}
+
+async fn waiting(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    std::future::poll_fn(|cx| match listener.poll_accept(cx) {
+        Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+impl Door {
+    /// Serves a connection in a task of its own, or closes it when there are too many.
+    fn receive<S: Service>(&mut self, socket: TcpStream, peer: SocketAddr, shared: &Rc<Shared<S>>) {
+        let table = self.table.load();
+        if let Some(settings) = table.find(&self.name)
+            && !Arc::ptr_eq(settings, &self.settings)
+        {
+            self.settings = Arc::clone(settings);
+        }
+        let [process, listener] = &self.open;
+        if process.load(Relaxed) >= table.max_connections || listener.load(Relaxed) >= self.settings.max_connections {
+            self.counters.refused.add(1);
+            return;
+        }
+        let Ok(local) = socket.local_addr() else {
+            return;
+        };
+        let open = [Arc::clone(process), Arc::clone(listener), Arc::clone(&shared.open)];
+        let socket = Watched::new(socket, Occupancy::take(Arc::clone(&self.counters), open));
+        let probe = PanicProbe::new(shared.metrics.clone());
+        let served = connection::serve(
+            socket,
+            (peer, local),
+            Arc::clone(&self.name),
+            Arc::clone(&self.settings),
+            Rc::clone(shared),
+        );
+        tokio::task::spawn_local(async move {
+            let _probe = probe;
+            served.await;
+        });
+    }
+}
+
+/// Tells the connections of a worker that it drains.
+#[derive(Default)]
+pub(super) struct Draining {
+    begun: Cell<bool>,
+    told: Notify,
+}
+
+impl Draining {
+    fn begin(&self) {
+        self.begun.set(true);
+        self.told.notify_waiters();
+    }
+
+    /// Ready when draining has begun.
+    pub(super) async fn begun(&self) {
+        let mut told = pin!(self.told.notified());
+        // Enlisted before the look at the flag, so that no wake-up falls in between.
+        told.as_mut().enable();
+        if !self.begun.get() {
+            told.await;
+        }
+    }
+}
+
+/// Counts the panic that unwinds through it. The runtime catches it: a panic costs its task, not the worker.
+pub(super) struct PanicProbe {
+    metrics: WorkerMetrics,
+}
+
+impl PanicProbe {
+    pub(super) fn new(metrics: WorkerMetrics) -> Self {
+        PanicProbe { metrics }
+    }
+}
+
+impl Drop for PanicProbe {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.metrics.panicked();
+        }
+    }
+}
