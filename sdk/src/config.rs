@@ -1,0 +1,290 @@
+//! The filter's config: from JSON text to the filter's type, with errors that name the key; and value types for it.
+
+use std::{fmt, ops::Deref, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::Error;
+
+/// Why a filter refuses its config. Shown as `key.path: message`, which the gateway turns into file and line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    path: String,
+    message: String,
+}
+
+impl ConfigError {
+    /// Refuses the value at `path` (such as `limits[1].window`; empty for the whole table).
+    #[must_use]
+    pub fn new(path: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self { path: path.into(), message: message.to_string() }
+    }
+
+    /// The path of the key, empty for the whole table.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<Error> for ConfigError {
+    fn from(error: Error) -> Self {
+        Self::new("", error)
+    }
+}
+
+/// Reads a config, with the key path in the error and the nearest known key for an unknown one.
+pub(crate) fn parse<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, ConfigError> {
+    let text = if text.trim().is_empty() { "{}" } else { text };
+    let mut json = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        explain(if path == "." { "" } else { &path }, &message(&error.into_inner()))
+    })
+}
+
+/// The text of a JSON error without its position, which means nothing to somebody who wrote TOML.
+fn message(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+fn explain(path: &str, message: &str) -> ConfigError {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let (parent, _) = path.rsplit_once('.').unwrap_or(("", path));
+    if message.starts_with("unknown field ") {
+        let unknown = names.next().unwrap_or_default();
+        let known: Vec<&str> = names.collect();
+        let path = if path == unknown || path.ends_with(&format!(".{unknown}")) {
+            path.to_owned()
+        } else {
+            join(path, unknown)
+        };
+        let hint = match nearest(unknown, &known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "there are no keys here".to_owned(),
+            None => format!("known keys: {}", known.join(", ")),
+        };
+        return ConfigError::new(path, format!("unknown key `{unknown}`, {hint}"));
+    }
+    if message.starts_with("missing field ") {
+        let name = names.next().unwrap_or_default();
+        let path = if path == name || path.ends_with(&format!(".{name}")) { parent } else { path };
+        return ConfigError::new(join(path, name), "missing, and there is no default");
+    }
+    if message.starts_with("unknown variant ") {
+        let unknown = names.next().unwrap_or_default();
+        let known: Vec<&str> = names.collect();
+        return ConfigError::new(path, format!("unknown value `{unknown}`, expected one of: {}", known.join(", ")));
+    }
+    ConfigError::new(path, message)
+}
+
+fn join(parent: &str, key: &str) -> String {
+    if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
+}
+
+fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    let limit = (unknown.chars().count() / 3).max(1);
+    known.iter().map(|name| (distance(unknown, name), *name)).filter(|(d, _)| *d <= limit).min().map(|(_, name)| name)
+}
+
+/// The edit distance with swaps of neighbours (optimal string alignment).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let mut best = (rows[i - 1][j] + 1)
+                .min(row[j - 1] + 1)
+                .min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+/// A number and its unit, split: `"1.5"` is refused, `"15m"` is `(15, "m")`.
+fn number_and_unit(text: &str) -> Option<(u64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, text[end..].trim()))
+}
+
+/// A duration in a config: text such as `"250ms"`, `"30s"`, `"1m"`, `"12h"`, `"7d"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Duration(pub std::time::Duration);
+
+impl Duration {
+    /// The whole milliseconds.
+    #[must_use]
+    pub fn as_millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// So many seconds.
+    #[must_use]
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(std::time::Duration::from_secs(seconds))
+    }
+}
+
+impl Deref for Duration {
+    type Target = std::time::Duration;
+    fn deref(&self) -> &std::time::Duration {
+        &self.0
+    }
+}
+
+impl FromStr for Duration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || format!("expected a duration like \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\", not \"{text}\"");
+        let (number, unit) = number_and_unit(text).ok_or_else(refused)?;
+        let unit = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(refused()),
+        };
+        number.checked_mul(unit).map(|ms| Self(std::time::Duration::from_millis(ms))).ok_or_else(refused)
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}ms", self.as_millis()))
+    }
+}
+
+/// A size in a config: a number of bytes, or text such as `"64KiB"`, `"1MiB"`, `"10MB"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[serde(transparent)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || format!("expected a size like \"512B\", \"64KiB\" or \"1MiB\", not \"{text}\"");
+        let (number, unit) = number_and_unit(text).ok_or_else(refused)?;
+        let unit = match unit {
+            "" | "B" => 1,
+            "kB" | "KB" => 1000,
+            "KiB" => 1 << 10,
+            "MB" => 1_000_000,
+            "MiB" => 1 << 20,
+            "GB" => 1_000_000_000,
+            "GiB" => 1 << 30,
+            _ => return Err(refused()),
+        };
+        number.checked_mul(unit).map(Self).ok_or_else(refused)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Size;
+        impl de::Visitor<'_> for Size {
+            type Value = ByteSize;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size like \"64KiB\" or a number of bytes")
+            }
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<ByteSize, E> {
+                Ok(ByteSize(bytes))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteSize, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[serde(rename = "issuer")]
+        _issuer: String,
+        #[serde(default, rename = "limits")]
+        _limits: Vec<Limit>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Limit {
+        #[serde(rename = "window")]
+        _window: Duration,
+        #[serde(default, rename = "kind")]
+        _kind: Kind,
+    }
+
+    #[derive(Debug, Deserialize, Default)]
+    #[serde(rename_all = "kebab-case")]
+    enum Kind {
+        #[default]
+        FixedWindow,
+    }
+
+    fn refusal(text: &str) -> String {
+        parse::<Sample>(text).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        assert_eq!(refusal(r#"{"isuer": "a"}"#), "isuer: unknown key `isuer`, did you mean `issuer`?");
+        assert_eq!(refusal(r#"{}"#), "issuer: missing, and there is no default");
+        assert_eq!(
+            refusal(r#"{"issuer": "a", "limits": [{"window": "1s"}, {"window": "1 hour"}]}"#),
+            "limits[1].window: expected a duration like \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\", not \"1 hour\""
+        );
+        assert_eq!(refusal(r#"{"issuer": "a", "limits": [{}]}"#), "limits[0].window: missing, and there is no default");
+        assert_eq!(
+            refusal(r#"{"issuer": "a", "limits": [{"windw": "1s"}]}"#),
+            "limits[0].windw: unknown key `windw`, did you mean `window`?"
+        );
+        assert_eq!(
+            refusal(r#"{"issuer": "a", "limits": [{"window": "1s", "kind": "x"}]}"#),
+            "limits[0].kind: unknown value `x`, expected one of: fixed-window"
+        );
+        assert_eq!(refusal(r#"{"issuer": 3}"#), "issuer: invalid type: integer `3`, expected a string");
+    }
+
+    #[test]
+    fn durations_and_sizes() {
+        assert_eq!("90s".parse::<Duration>().expect("valid").as_millis(), 90_000);
+        assert!("90".parse::<Duration>().is_err());
+        assert_eq!("64KiB".parse::<ByteSize>(), Ok(ByteSize(65_536)));
+        assert_eq!(serde_json::from_str::<ByteSize>("12").expect("valid"), ByteSize(12));
+        assert!("-1B".parse::<ByteSize>().is_err());
+    }
+}

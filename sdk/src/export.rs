@@ -1,0 +1,237 @@
+//! From a filter to the exports of a component: `export!` and what it expands to.
+
+use std::cell::OnceCell;
+
+use serde_json::{Map, Value};
+
+use crate::{
+    ConfigError, Describe, Error, Filter, Finished, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody,
+    OnResponseTrailers, Request, Response, Route, SelectUpstream, Setup, Verdict, config, host,
+};
+
+/// The one filter of a component.
+#[derive(Debug)]
+pub struct Slot<F>(OnceCell<F>);
+
+// SAFETY: a component of this SDK has one thread.
+#[cfg(target_family = "wasm")]
+#[allow(unsafe_code, reason = "a static must be Sync, and a filter need not be")]
+unsafe impl<F> Sync for Slot<F> {}
+
+impl<F: Filter> Slot<F> {
+    /// A slot without a filter.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(OnceCell::new())
+    }
+
+    /// Makes the filter from its config.
+    ///
+    /// # Errors
+    /// The refusal, with the key path.
+    pub fn configure(&self, config: &str) -> Result<(), String> {
+        let filter = make::<F>(config).map_err(|refusal| refusal.to_string())?;
+        self.0.set(filter).map_err(|_| "configured twice".to_owned())
+    }
+
+    fn call<T>(&self, hook: impl FnOnce(&F) -> Result<T, Error>) -> Option<T> {
+        let result = match self.0.get() {
+            Some(filter) => hook(filter),
+            None => Err(Error::new("called before configure")),
+        };
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                host::log::fail(&error.to_string());
+                None
+            }
+        }
+    }
+}
+
+impl<F: Filter> Default for Slot<F> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Makes a filter from the JSON text of its config.
+pub(crate) fn make<F: Filter>(text: &str) -> Result<F, ConfigError> {
+    F::new(config::parse(text)?, &mut Setup(()))
+}
+
+/// The answer of `describe`.
+#[must_use]
+pub fn describe(about: Describe, name: &str, version: &str, summary: &str, hooks: &[&str]) -> String {
+    let json = |text: Option<&str>| text.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let mut members = Map::new();
+    members.insert("name".into(), name.into());
+    members.insert("version".into(), version.into());
+    if !summary.is_empty() {
+        members.insert("description".into(), summary.into());
+    }
+    members.insert("hooks".into(), hooks.iter().map(|hook| hook_name(hook)).collect());
+    if let Some(schema) = json(about.schema) {
+        members.insert("config".into(), schema);
+    }
+    if let Some(grants) = json(about.grants) {
+        members.insert("grants".into(), grants);
+    }
+    if let Some(docs) = about.docs {
+        members.insert("docs".into(), docs.into());
+    }
+    if about.authenticates {
+        members.insert("authenticates".into(), true.into());
+    }
+    Value::Object(members).to_string()
+}
+
+/// `OnRequest` → `on-request`.
+fn hook_name(name: &str) -> Value {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('-');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out.into()
+}
+
+/// The hooks of a slot, as the interface has them.
+impl<F: OnRequest> Slot<F> {
+    /// Calls the hook.
+    pub fn on_request(&self) -> Verdict {
+        self.call(|filter| filter.on_request(&Request(()))).unwrap_or(Verdict::Continue)
+    }
+}
+
+impl<F: OnRequestBody> Slot<F> {
+    /// Calls the hook.
+    pub fn on_request_body(&self) -> Verdict {
+        self.call(|filter| filter.on_request_body(&Request(()))).unwrap_or(Verdict::Continue)
+    }
+}
+
+impl<F: SelectUpstream> Slot<F> {
+    /// Calls the hook.
+    pub fn select_upstream(&self) {
+        self.call(|filter| filter.select_upstream(&Route(())));
+    }
+}
+
+impl<F: OnResponse> Slot<F> {
+    /// Calls the hook.
+    pub fn on_response(&self) -> Verdict {
+        self.call(|filter| filter.on_response(&Response(()))).unwrap_or(Verdict::Continue)
+    }
+}
+
+impl<F: OnResponseBody> Slot<F> {
+    /// Calls the hook.
+    pub fn on_response_body(&self) -> Verdict {
+        self.call(|filter| filter.on_response_body(&Response(()))).unwrap_or(Verdict::Continue)
+    }
+}
+
+impl<F: OnResponseTrailers> Slot<F> {
+    /// Calls the hook.
+    pub fn on_response_trailers(&self) {
+        self.call(|filter| filter.on_response_trailers(&Response(())));
+    }
+}
+
+impl<F: OnComplete> Slot<F> {
+    /// Calls the hook.
+    pub fn on_complete(&self) {
+        self.call(|filter| filter.on_complete(&Finished(())));
+    }
+}
+
+/// Exports a filter: `export!(Tag: OnRequest, OnResponse);`. The component has these hooks and no others. In a native
+/// build (tests) it only checks that the filter has them.
+#[macro_export]
+macro_rules! export {
+    ($filter:ident : $($hook:ident),+ $(,)?) => {
+        const _: () = {
+            const fn has_hooks<F: $($crate::$hook +)+>() {}
+            has_hooks::<$filter>();
+        };
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            static SLOT: $crate::export::Slot<$filter> = $crate::export::Slot::new();
+            struct Component;
+            impl $crate::bindings::describe::exports::sluice::filter::describe::Guest for Component {
+                fn describe() -> ::std::string::String {
+                    $crate::export::describe(
+                        <$filter as $crate::Filter>::describe(),
+                        ::core::env!("CARGO_PKG_NAME"),
+                        ::core::env!("CARGO_PKG_VERSION"),
+                        ::core::env!("CARGO_PKG_DESCRIPTION"),
+                        &[$(::core::stringify!($hook)),+],
+                    )
+                }
+            }
+            $crate::bindings::describe::export!(Component with_types_in $crate::bindings::describe);
+            impl $crate::bindings::configure::exports::sluice::filter::configure::Guest for Component {
+                fn configure(
+                    config: ::std::string::String,
+                ) -> ::core::result::Result<(), ::std::string::String> {
+                    SLOT.configure(&config)
+                }
+            }
+            $crate::bindings::configure::export!(Component with_types_in $crate::bindings::configure);
+            $($crate::__hook!($hook);)+
+        };
+    };
+}
+
+/// One export of [`export!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __hook {
+    (OnRequest) => { $crate::__hook!(@verdict on_request); };
+    (OnRequestBody) => { $crate::__hook!(@verdict on_request_body); };
+    (SelectUpstream) => { $crate::__hook!(@plain select_upstream); };
+    (OnResponse) => { $crate::__hook!(@verdict on_response); };
+    (OnResponseBody) => { $crate::__hook!(@verdict on_response_body); };
+    (OnResponseTrailers) => { $crate::__hook!(@plain on_response_trailers); };
+    (OnComplete) => { $crate::__hook!(@plain on_complete); };
+    (@verdict $name:ident) => {
+        impl $crate::bindings::$name::exports::sluice::filter::$name::Guest for Component {
+            fn $name() -> $crate::Verdict {
+                SLOT.$name()
+            }
+        }
+        $crate::bindings::$name::export!(Component with_types_in $crate::bindings::$name);
+    };
+    (@plain $name:ident) => {
+        impl $crate::bindings::$name::exports::sluice::filter::$name::Guest for Component {
+            fn $name() {
+                SLOT.$name();
+            }
+        }
+        $crate::bindings::$name::export!(Component with_types_in $crate::bindings::$name);
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn describes() {
+        let about =
+            Describe { grants: Some(r#"{"read_headers": ["authorization"]}"#), authenticates: true, ..Describe::default() };
+        let text = describe(about, "tag", "1.2.3", "Tags requests", &["OnRequest", "OnResponseTrailers"]);
+        let json: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "name": "tag", "version": "1.2.3", "description": "Tags requests",
+                "hooks": ["on-request", "on-response-trailers"],
+                "grants": {"read_headers": ["authorization"]}, "authenticates": true,
+            })
+        );
+    }
+}

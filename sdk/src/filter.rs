@@ -1,0 +1,167 @@
+//! What a filter is: a type made from its config, with the hooks that it implements.
+
+use serde::de::DeserializeOwned;
+
+use crate::{ConfigError, Error, Finished, Request, Response, Route, Verdict, crypto::KeySet, host};
+
+/// A filter: a value made once for each instance from the filter's table in `gateway.toml`.
+///
+/// An instance serves one exchange at a time, but not one after the other hook by hook: between the `on_request` and
+/// the `on_response` of one exchange it may serve others. What belongs to an exchange goes into [`crate::state`] or
+/// [`crate::context`], never into the filter.
+pub trait Filter: Sized + 'static {
+    /// The config: anything that serde reads. Use `#[serde(deny_unknown_fields)]`, so that a misspelt key is an error.
+    type Config: DeserializeOwned;
+
+    /// Takes the config, declares what the filter wants to be called for, or refuses.
+    ///
+    /// # Errors
+    /// A refusal names the key; the whole configuration is then refused, with the line of that key.
+    fn new(config: Self::Config, setup: &mut Setup) -> Result<Self, ConfigError>;
+
+    /// What the component says about itself. Name, version and hooks are filled in from Cargo and `export!`.
+    #[must_use]
+    fn describe() -> Describe {
+        Describe::default()
+    }
+}
+
+/// What a component says about itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Describe {
+    /// A JSON Schema of the config, as JSON text.
+    pub schema: Option<&'static str>,
+    /// What the plugin needs, as JSON text shaped like the `grants` table in `gateway.toml`.
+    pub grants: Option<&'static str>,
+    /// Markdown.
+    pub docs: Option<&'static str>,
+    /// The filter decides who may call: the gateway warns when it fails open.
+    pub authenticates: bool,
+}
+
+/// Sees the request head and answers, or edits and goes on.
+pub trait OnRequest: Filter {
+    /// # Errors
+    /// The hook is rolled back and the filter's failure policy decides.
+    fn on_request(&self, request: &Request) -> Result<Verdict, Error>;
+}
+
+/// Sees the whole request body, decoded; the head can still be changed.
+pub trait OnRequestBody: Filter {
+    /// # Errors
+    /// The hook is rolled back and the filter's failure policy decides.
+    fn on_request_body(&self, request: &Request) -> Result<Verdict, Error>;
+}
+
+/// Chooses where the request goes; choosing nothing leaves it to the gateway's balancer.
+pub trait SelectUpstream: Filter {
+    /// # Errors
+    /// The choice is dropped and the filter's failure policy decides.
+    fn select_upstream(&self, route: &Route) -> Result<(), Error>;
+}
+
+/// Sees the response head and edits or replaces the response.
+pub trait OnResponse: Filter {
+    /// # Errors
+    /// The hook is rolled back and the filter's failure policy decides.
+    fn on_response(&self, response: &Response) -> Result<Verdict, Error>;
+}
+
+/// Sees the whole response body, decoded; the head can still be changed.
+pub trait OnResponseBody: Filter {
+    /// # Errors
+    /// The hook is rolled back and the filter's failure policy decides.
+    fn on_response_body(&self, response: &Response) -> Result<Verdict, Error>;
+}
+
+/// Sees and edits the trailers.
+pub trait OnResponseTrailers: Filter {
+    /// # Errors
+    /// The hook is rolled back and the filter's failure policy decides.
+    fn on_response_trailers(&self, response: &Response) -> Result<(), Error>;
+}
+
+/// Observes the finished exchange.
+pub trait OnComplete: Filter {
+    /// # Errors
+    /// The text goes to the log.
+    fn on_complete(&self, exchange: &Finished) -> Result<(), Error>;
+}
+
+/// A hook by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// The request head is in.
+    OnRequest,
+    /// The request body is in.
+    OnRequestBody,
+    /// An endpoint is to be chosen.
+    SelectUpstream,
+    /// The response head is in.
+    OnResponse,
+    /// The response body is in.
+    OnResponseBody,
+    /// The trailers are in.
+    OnResponseTrailers,
+    /// The exchange is finished.
+    OnComplete,
+}
+
+impl Hook {
+    /// Its name in the interface.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OnRequest => "on-request",
+            Self::OnRequestBody => "on-request-body",
+            Self::SelectUpstream => "select-upstream",
+            Self::OnResponse => "on-response",
+            Self::OnResponseBody => "on-response-body",
+            Self::OnResponseTrailers => "on-response-trailers",
+            Self::OnComplete => "on-complete",
+        }
+    }
+}
+
+/// What a filter can declare while it is made.
+#[derive(Debug)]
+pub struct Setup(pub(crate) ());
+
+impl Setup {
+    /// Turns a hook off (or on again): one that this config has no use for costs nothing then.
+    ///
+    /// # Errors
+    /// `Invalid` for a hook that the filter does not export.
+    pub fn hook(&mut self, hook: Hook, wanted: bool) -> Result<(), Error> {
+        Ok(host::interest::hook(hook.name(), wanted)?)
+    }
+
+    /// Asks for request bodies of these media types (`application/json`, `text/*`, `*/*+json`; none: all) up to
+    /// `max_bytes`, decoded. A larger one is answered with 413.
+    ///
+    /// # Errors
+    /// `TooLarge` over the operator's limit.
+    pub fn request_body(&mut self, max_bytes: u64, content_types: &[&str]) -> Result<(), Error> {
+        Ok(host::interest::request_body(max_bytes, &owned(content_types))?)
+    }
+
+    /// The same for responses.
+    ///
+    /// # Errors
+    /// `TooLarge` over the operator's limit.
+    pub fn response_body(&mut self, max_bytes: u64, content_types: &[&str]) -> Result<(), Error> {
+        Ok(host::interest::response_body(max_bytes, &owned(content_types))?)
+    }
+
+    /// Declares a set of keys for [`crate::crypto`]; `source` is JSON as described at `crypto.key-set` in the WIT.
+    ///
+    /// # Errors
+    /// `Invalid` when the keys can't be read, `NotGranted` for a URL whose origin is not granted.
+    pub fn key_set(&mut self, source: &serde_json::Value) -> Result<KeySet, Error> {
+        Ok(KeySet(host::crypto::key_set(&source.to_string())?))
+    }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}

@@ -1,0 +1,41 @@
+#![doc = include_str!("../README.md")]
+
+#[doc(hidden)]
+pub mod bindings;
+mod config;
+mod error;
+#[doc(hidden)]
+pub mod export;
+mod filter;
+mod message;
+mod route;
+mod services;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+
+/// The host functions: those of the gateway in a component, those of the test harness in a native build.
+#[cfg(target_family = "wasm")]
+use bindings::sluice::filter as host;
+#[cfg(not(target_family = "wasm"))]
+use testing::host;
+
+pub use config::{ByteSize, ConfigError, Duration};
+pub use error::Error;
+pub use filter::{
+    Describe, Filter, Hook, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody, OnResponseTrailers,
+    SelectUpstream, Setup,
+};
+pub use message::{Draft, Finished, Problem, Request, Response, Source, Verdict};
+pub use route::{Endpoint, Failure, Route};
+pub use serde;
+pub use serde_json;
+pub use services::{clock, context, crypto, http, kv, limiter, log, metrics, random, secrets, state};
+
+/// What a filter's file usually needs.
+pub mod prelude {
+    pub use crate::{
+        ConfigError, Describe, Error, Filter, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody,
+        OnResponseTrailers, Problem, Request, Response, Route, SelectUpstream, Setup, Verdict, context, log, state,
+    };
+    pub use serde::{Deserialize, Serialize};
+}

@@ -1,0 +1,89 @@
+//! The route of the current exchange and the choice of where it goes.
+
+pub use crate::bindings::sluice::filter::route::{Endpoint, Failure};
+use crate::{Error, Request, host};
+
+/// The route of the current exchange.
+#[derive(Debug)]
+pub struct Route(pub(crate) ());
+
+impl Route {
+    /// Its name in `gateway.toml`.
+    ///
+    /// # Errors
+    /// `WrongHook` outside an exchange, as for all reads below.
+    pub fn name(&self) -> Result<String, Error> {
+        Ok(host::route::name()?)
+    }
+
+    /// The value of a `{param}` of the path pattern, percent-decoded.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn param(&self, name: &str) -> Result<Option<String>, Error> {
+        Ok(host::route::param(name)?)
+    }
+
+    /// The names of its upstreams.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn upstreams(&self) -> Result<Vec<String>, Error> {
+        Ok(host::route::upstreams()?)
+    }
+
+    /// The endpoints of its upstreams.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        Ok(host::route::endpoints()?)
+    }
+
+    /// A label of an endpoint.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn endpoint_label(&self, upstream: &str, address: &str, label: &str) -> Result<Option<String>, Error> {
+        Ok(host::route::endpoint_label(upstream, address, label)?)
+    }
+
+    /// The attempts of this exchange that failed, oldest first.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn failures(&self) -> Result<Vec<Failure>, Error> {
+        Ok(host::route::failures()?)
+    }
+
+    /// Sends the request to this upstream of the route.
+    ///
+    /// # Errors
+    /// `Invalid` when the route does not list it, `WrongHook` outside `select_upstream`.
+    pub fn choose_upstream(&self, name: &str) -> Result<(), Error> {
+        Ok(host::route::choose_upstream(name)?)
+    }
+
+    /// Sends the request to the first of these endpoints that accepts a connection.
+    ///
+    /// # Errors
+    /// `Invalid` for an unknown endpoint, `WrongHook` outside `select_upstream`.
+    pub fn choose_endpoints(&self, addresses: &[&str]) -> Result<(), Error> {
+        let addresses: Vec<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
+        Ok(host::route::choose_endpoints(&addresses)?)
+    }
+
+    /// Requests with the same key go to the same endpoint while the set of endpoints is the same.
+    ///
+    /// # Errors
+    /// `WrongHook` outside `select_upstream`.
+    pub fn hash_key(&self, key: &str) -> Result<(), Error> {
+        Ok(host::route::hash_key(key)?)
+    }
+
+    /// The request that is being routed.
+    #[must_use]
+    pub fn request(&self) -> &Request {
+        &Request(())
+    }
+}

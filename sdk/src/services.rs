@@ -1,0 +1,467 @@
+//! The host's services, as typed functions.
+
+/// A slot that is private to this filter and this exchange: written in one hook, read in a later one. At most 64 KiB.
+pub mod state {
+    use serde::{Serialize, de::DeserializeOwned};
+
+    use crate::{Error, host};
+
+    /// What an earlier hook of this exchange set, or none.
+    ///
+    /// # Errors
+    /// `Other` when it is not a `T`; `WrongHook` outside an exchange.
+    pub fn get<T: DeserializeOwned>() -> Result<Option<T>, Error> {
+        host::state::get()?.map(|bytes| serde_json::from_slice(&bytes).map_err(Error::from)).transpose()
+    }
+
+    /// Keeps a value for the later hooks of this exchange.
+    ///
+    /// # Errors
+    /// `TooLarge` past 64 KiB as JSON.
+    pub fn set<T: Serialize>(value: &T) -> Result<(), Error> {
+        set_bytes(&serde_json::to_vec(value)?)
+    }
+
+    /// As [`get`], without a codec.
+    ///
+    /// # Errors
+    /// `WrongHook` outside an exchange.
+    pub fn get_bytes() -> Result<Option<Vec<u8>>, Error> {
+        Ok(host::state::get()?)
+    }
+
+    /// As [`set`], without a codec.
+    ///
+    /// # Errors
+    /// `TooLarge` past 64 KiB.
+    pub fn set_bytes(bytes: &[u8]) -> Result<(), Error> {
+        Ok(host::state::set(bytes)?)
+    }
+}
+
+/// Typed facts handed from filter to filter within the exchange. Never sent to anybody.
+pub mod context {
+    use serde::de::DeserializeOwned;
+
+    pub use crate::bindings::sluice::filter::context::Value;
+    use crate::{Error, host};
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// `WrongHook` outside an exchange, as for all reads below.
+    pub fn get(key: &str) -> Result<Option<Value>, Error> {
+        Ok(host::context::get(key)?)
+    }
+
+    /// The value of a key if it is a text.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn text(key: &str) -> Result<Option<String>, Error> {
+        Ok(get(key)?.and_then(into_text))
+    }
+
+    /// The value of a key if it is a list of texts; a text is a list of one.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn texts(key: &str) -> Result<Option<Vec<String>>, Error> {
+        Ok(get(key)?.and_then(into_texts))
+    }
+
+    /// A JSON value of a key, read into a type.
+    ///
+    /// # Errors
+    /// `Other` when it is JSON of another shape.
+    pub fn json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
+        match get(key)? {
+            Some(Value::Json(text)) => Ok(Some(serde_json::from_str(&text)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// A part of a JSON value, by the names of the members from the outside in.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn path(key: &str, path: &[&str]) -> Result<Option<Value>, Error> {
+        let path: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
+        Ok(host::context::get_path(key, &path)?)
+    }
+
+    /// Sets a key for the filters after this one.
+    ///
+    /// # Errors
+    /// `Invalid` for JSON that does not parse; `TooLarge` past 64 KiB or 64 keys.
+    pub fn set(key: &str, value: impl Into<Value>) -> Result<(), Error> {
+        Ok(host::context::set(key, &value.into())?)
+    }
+
+    /// Sets a key to JSON text.
+    ///
+    /// # Errors
+    /// As [`set`].
+    pub fn set_json(key: &str, text: impl Into<String>) -> Result<(), Error> {
+        set(key, Value::Json(text.into()))
+    }
+
+    /// The name of the filter that set a key.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn writer(key: &str) -> Result<Option<String>, Error> {
+        Ok(host::context::writer(key)?)
+    }
+
+    /// The authenticated caller, if a filter has found one.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn consumer() -> Result<Option<String>, Error> {
+        Ok(host::context::consumer()?)
+    }
+
+    /// Says who the caller is.
+    ///
+    /// # Errors
+    /// `WrongHook` outside the hooks that may.
+    pub fn set_consumer(name: &str) -> Result<(), Error> {
+        Ok(host::context::set_consumer(name)?)
+    }
+
+    /// The text of a value of kind text, integer or boolean.
+    #[must_use]
+    pub fn into_text(value: Value) -> Option<String> {
+        match value {
+            Value::Text(text) => Some(text),
+            Value::Integer(number) => Some(number.to_string()),
+            Value::Boolean(truth) => Some(truth.to_string()),
+            Value::Float(_) | Value::Texts(_) | Value::Json(_) => None,
+        }
+    }
+
+    /// The texts of a value of kind text or texts.
+    #[must_use]
+    pub fn into_texts(value: Value) -> Option<Vec<String>> {
+        match value {
+            Value::Text(text) => Some(vec![text]),
+            Value::Texts(texts) => Some(texts),
+            Value::Integer(_) | Value::Boolean(_) | Value::Float(_) | Value::Json(_) => None,
+        }
+    }
+
+    impl From<&str> for Value {
+        fn from(text: &str) -> Self {
+            Self::Text(text.to_owned())
+        }
+    }
+
+    impl From<String> for Value {
+        fn from(text: String) -> Self {
+            Self::Text(text)
+        }
+    }
+
+    impl From<i64> for Value {
+        fn from(number: i64) -> Self {
+            Self::Integer(number)
+        }
+    }
+
+    impl From<f64> for Value {
+        fn from(number: f64) -> Self {
+            Self::Float(number)
+        }
+    }
+
+    impl From<bool> for Value {
+        fn from(truth: bool) -> Self {
+            Self::Boolean(truth)
+        }
+    }
+
+    impl From<Vec<String>> for Value {
+        fn from(texts: Vec<String>) -> Self {
+            Self::Texts(texts)
+        }
+    }
+}
+
+/// The gateway's log; lines carry the filter's name and the request id.
+pub mod log {
+    pub use crate::bindings::sluice::filter::log::Level;
+    use crate::host;
+
+    /// Writes a line.
+    pub fn write(level: Level, message: &str) {
+        host::log::log(level, message);
+    }
+
+    /// Whether lines of this level are written.
+    #[must_use]
+    pub fn enabled(level: Level) -> bool {
+        host::log::enabled(level)
+    }
+
+    /// Writes a line of level `debug`.
+    pub fn debug(message: &str) {
+        write(Level::Debug, message);
+    }
+
+    /// Writes a line of level `info`.
+    pub fn info(message: &str) {
+        write(Level::Info, message);
+    }
+
+    /// Writes a line of level `warn`.
+    pub fn warn(message: &str) {
+        write(Level::Warn, message);
+    }
+
+    /// Writes a line of level `error`.
+    pub fn error(message: &str) {
+        write(Level::Error, message);
+    }
+}
+
+/// Time, under the control of the harness in tests.
+pub mod clock {
+    use crate::host;
+
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn now_us() -> u64 {
+        host::clock::now_us()
+    }
+
+    /// Whole seconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn now_seconds() -> u64 {
+        now_us() / 1_000_000
+    }
+
+    /// Nanoseconds of a clock that never goes back.
+    #[must_use]
+    pub fn monotonic_ns() -> u64 {
+        host::clock::monotonic_ns()
+    }
+}
+
+/// Randomness fit for secrets.
+pub mod random {
+    use crate::{Error, host};
+
+    /// Up to 64 KiB of random bytes.
+    ///
+    /// # Errors
+    /// `TooLarge`.
+    pub fn bytes(length: u32) -> Result<Vec<u8>, Error> {
+        Ok(host::random::bytes(length)?)
+    }
+
+    /// A random number.
+    ///
+    /// # Errors
+    /// `WrongHook` in `configure`.
+    pub fn number() -> Result<u64, Error> {
+        Ok(host::random::number()?)
+    }
+}
+
+/// Atomic rate-limit decisions.
+pub mod limiter {
+    pub use crate::bindings::sluice::filter::limiter::{Algorithm, Limit, Standing};
+    use crate::{Error, host};
+
+    /// Takes `cost` from every limit, or from none if one of them would not allow it. At most 16 limits; `cost` 0 only
+    /// looks. One standing for each limit, in their order.
+    ///
+    /// # Errors
+    /// `Invalid` for a limit out of range, `Unavailable` when the store can't be reached.
+    pub fn take(limits: &[Limit], cost: u64) -> Result<Vec<Standing>, Error> {
+        Ok(host::limiter::take(limits, cost)?)
+    }
+}
+
+/// A key-value store, shared by all workers. Spaces are granted by `grants.kv`.
+pub mod kv {
+    pub use crate::bindings::sluice::filter::kv::Reservation;
+    use crate::{Error, host};
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// `NotGranted` for another space, `Unavailable`; as for all functions below.
+    pub fn get(space: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(host::kv::get(space, key)?)
+    }
+
+    /// Sets a value, for so many milliseconds or until it is deleted.
+    ///
+    /// # Errors
+    /// `TooLarge` past the quota of the space.
+    pub fn set(space: &str, key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), Error> {
+        Ok(host::kv::set(space, key, value, ttl_ms)?)
+    }
+
+    /// Removes a key and answers whether there was one.
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub fn delete(space: &str, key: &str) -> Result<bool, Error> {
+        Ok(host::kv::delete(space, key)?)
+    }
+
+    /// Sets a value if the present one is `expected`, and answers whether it did.
+    ///
+    /// # Errors
+    /// As [`set`].
+    pub fn compare_and_swap(
+        space: &str,
+        key: &str,
+        expected: Option<&[u8]>,
+        value: &[u8],
+        ttl_ms: Option<u64>,
+    ) -> Result<bool, Error> {
+        Ok(host::kv::compare_and_swap(space, key, expected, value, ttl_ms)?)
+    }
+
+    /// The value, or a reservation so that one caller of many makes it.
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub fn get_or_reserve(space: &str, key: &str, ttl_ms: u64) -> Result<Reservation, Error> {
+        Ok(host::kv::get_or_reserve(space, key, ttl_ms)?)
+    }
+}
+
+/// Calls to other services, granted by `grants.http`.
+pub mod http {
+    pub use crate::bindings::sluice::filter::{
+        http::{Incoming, Outgoing},
+        types::Field,
+    };
+    use crate::{Error, host};
+
+    /// Sends the requests at the same time (at most 16) and waits for all, at most `timeout_ms` milliseconds.
+    ///
+    /// # Errors
+    /// `NotGranted` for another origin, `Invalid` for a malformed request; what befalls one request is in its place.
+    pub fn send(requests: &[Outgoing], timeout_ms: u32) -> Result<Vec<Result<Incoming, Error>>, Error> {
+        Ok(host::http::send(requests, timeout_ms)?.into_iter().map(|one| one.map_err(Error::from)).collect())
+    }
+
+    /// Sends one request.
+    ///
+    /// # Errors
+    /// As [`send`], and what befell the request.
+    pub fn send_one(request: Outgoing, timeout_ms: u32) -> Result<Incoming, Error> {
+        send(&[request], timeout_ms)?.pop().unwrap_or_else(|| Err(Error::new("no answer")))
+    }
+}
+
+/// Cryptography at native speed. Data is at most 1 MiB a call.
+pub mod crypto {
+    pub use crate::bindings::sluice::filter::crypto::Verification;
+    use crate::{Error, host};
+
+    /// A set of keys, declared by [`crate::Setup::key_set`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct KeySet(pub(crate) u32);
+
+    impl KeySet {
+        /// Verifies a signature of an algorithm of RFC 7518 §3.1 or RFC 8037.
+        ///
+        /// # Errors
+        /// `TooLarge` past 1 MiB, `WrongHook` in `configure`.
+        pub fn verify(
+            self,
+            algorithm: &str,
+            key_id: Option<&str>,
+            message: &[u8],
+            signature: &[u8],
+        ) -> Result<Verification, Error> {
+            Ok(host::crypto::verify(self.0, algorithm, key_id, message, signature)?)
+        }
+
+        /// Signs with a private or secret key of the set.
+        ///
+        /// # Errors
+        /// `Invalid` when no key of the set can sign with this algorithm.
+        pub fn sign(self, algorithm: &str, key_id: Option<&str>, message: &[u8]) -> Result<Vec<u8>, Error> {
+            Ok(host::crypto::sign(self.0, algorithm, key_id, message)?)
+        }
+    }
+
+    /// `sha-1`, `sha-256`, `sha-384` or `sha-512`.
+    ///
+    /// # Errors
+    /// `Invalid` for another algorithm.
+    pub fn hash(algorithm: &str, data: &[u8]) -> Result<Vec<u8>, Error> {
+        Ok(host::crypto::hash(algorithm, data)?)
+    }
+
+    /// HMAC with one of these hashes.
+    ///
+    /// # Errors
+    /// `Invalid` for another algorithm.
+    pub fn hmac(algorithm: &str, key: &[u8], data: &[u8]) -> Result<Vec<u8>, Error> {
+        Ok(host::crypto::hmac(algorithm, key, data)?)
+    }
+
+    /// Compares in constant time.
+    ///
+    /// # Errors
+    /// `TooLarge` past 1 MiB.
+    pub fn equal(a: &[u8], b: &[u8]) -> Result<bool, Error> {
+        Ok(host::crypto::equal(a, b)?)
+    }
+}
+
+/// Secrets, granted by `grants.secrets`.
+pub mod secrets {
+    use crate::{Error, host};
+
+    /// The secret of this name.
+    ///
+    /// # Errors
+    /// `NotGranted` when there is none.
+    pub fn get(name: &str) -> Result<String, Error> {
+        Ok(host::secrets::get(name)?)
+    }
+}
+
+/// The filter's own metrics.
+pub mod metrics {
+    pub use crate::bindings::sluice::filter::metrics::Label;
+    use crate::{Error, host};
+
+    /// Adds to a counter.
+    ///
+    /// # Errors
+    /// `Invalid` for a malformed name, as for all below.
+    pub fn count(name: &str, labels: &[(&str, &str)], delta: u64) -> Result<(), Error> {
+        Ok(host::metrics::count(name, &owned(labels), delta)?)
+    }
+
+    /// Sets a gauge.
+    ///
+    /// # Errors
+    /// As [`count`].
+    pub fn gauge(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), Error> {
+        Ok(host::metrics::gauge(name, &owned(labels), value)?)
+    }
+
+    /// Adds a value to a histogram.
+    ///
+    /// # Errors
+    /// As [`count`].
+    pub fn observe(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), Error> {
+        Ok(host::metrics::observe(name, &owned(labels), value)?)
+    }
+
+    fn owned(labels: &[(&str, &str)]) -> Vec<Label> {
+        labels.iter().map(|(name, value)| Label { name: (*name).to_owned(), value: (*value).to_owned() }).collect()
+    }
+}

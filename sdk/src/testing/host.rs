@@ -1,0 +1,693 @@
+//! The host functions of the harness, with the signatures that the bindings have in a component.
+
+use super::{Phase, WORLD, World};
+use crate::bindings::sluice::filter::types::{Error, Field};
+
+/// Headers that a filter sees and sets only when they are granted by name.
+const CREDENTIALS: [&str; 8] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-api-key",
+    "api-key",
+    "x-auth-token",
+    "x-amz-security-token",
+];
+
+/// Fields that frame or route a message.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "host",
+];
+
+fn with<T>(act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
+    WORLD.with(|slot| slot.borrow_mut().as_mut().map_or(Err(Error::WrongHook), act))
+}
+
+/// As [`with`], in one of these phases.
+fn during<T>(phases: &[Phase], act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
+    with(|world| if phases.contains(&world.phase) { act(world) } else { Err(Error::WrongHook) })
+}
+
+const EXCHANGE: &[Phase] = &[
+    Phase::Request,
+    Phase::RequestBody,
+    Phase::Select,
+    Phase::Response,
+    Phase::ResponseBody,
+    Phase::Trailers,
+    Phase::Complete,
+];
+const REQUEST: &[Phase] = &[Phase::Request, Phase::RequestBody];
+const RESPONSE_READ: &[Phase] =
+    &[Phase::Request, Phase::RequestBody, Phase::Response, Phase::ResponseBody, Phase::Trailers, Phase::Complete];
+const RESPONSE_WRITE: &[Phase] = &[Phase::Request, Phase::RequestBody, Phase::Response, Phase::ResponseBody];
+
+fn granted(world: &World, grant: &str, name: &str) -> bool {
+    !CREDENTIALS.contains(&name)
+        || world.services.grants[grant].as_array().is_some_and(|names| names.iter().any(|n| n.as_str() == Some(name)))
+}
+
+fn may_write(world: &World, name: &str) -> Result<(), Error> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(Error::Invalid(format!("`{name}` is not a header name")));
+    }
+    if FRAMING.contains(&name) {
+        return Err(Error::Invalid(format!("`{name}` frames or routes the message")));
+    }
+    if granted(world, "write_headers", name) {
+        Ok(())
+    } else {
+        Err(Error::NotGranted(format!("write_headers = [\"{name}\"]")))
+    }
+}
+
+fn value_is_good(value: &[u8]) -> Result<(), Error> {
+    if value.iter().any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f) {
+        return Err(Error::Invalid("a header value with control characters".to_owned()));
+    }
+    Ok(())
+}
+
+macro_rules! message {
+    ($field:ident, read: $read:expr, write: $write:expr, want: $want:expr, body: $body:expr, set_body: $set_body:expr) => {
+        pub(crate) fn header(name: &str) -> Result<Option<String>, Error> {
+            during($read, |world| {
+                let name = name.to_ascii_lowercase();
+                if !granted(world, "read_headers", &name) {
+                    return Ok(None);
+                }
+                Ok(world.exchange.$field.headers.get(&name).map(str::to_owned))
+            })
+        }
+
+        pub(crate) fn header_values(name: &str) -> Result<Vec<String>, Error> {
+            Ok(header_bytes(name)?.into_iter().filter_map(|value| String::from_utf8(value).ok()).collect())
+        }
+
+        pub(crate) fn header_bytes(name: &str) -> Result<Vec<Vec<u8>>, Error> {
+            during($read, |world| {
+                let name = name.to_ascii_lowercase();
+                if !granted(world, "read_headers", &name) {
+                    return Ok(Vec::new());
+                }
+                let fields = &world.exchange.$field.headers.0;
+                Ok(fields.iter().filter(|(key, _)| *key == name).map(|(_, value)| value.clone()).collect())
+            })
+        }
+
+        pub(crate) fn headers() -> Result<Vec<Field>, Error> {
+            during($read, |world| {
+                let fields = world.exchange.$field.headers.0.iter();
+                let seen = fields.filter(|(name, _)| granted(world, "read_headers", name));
+                Ok(seen
+                    .filter_map(|(name, value)| {
+                        Some(Field { name: name.clone(), value: String::from_utf8(value.clone()).ok()? })
+                    })
+                    .collect())
+            })
+        }
+
+        pub(crate) fn set_header(name: &str, value: &str) -> Result<(), Error> {
+            set_header_bytes(name, value.as_bytes())
+        }
+
+        pub(crate) fn set_header_bytes(name: &str, value: &[u8]) -> Result<(), Error> {
+            during($write, |world| {
+                may_write(world, &name.to_ascii_lowercase())?;
+                value_is_good(value)?;
+                world.exchange.$field.headers.set(name, value);
+                Ok(())
+            })
+        }
+
+        pub(crate) fn append_header(name: &str, value: &str) -> Result<(), Error> {
+            during($write, |world| {
+                may_write(world, &name.to_ascii_lowercase())?;
+                value_is_good(value.as_bytes())?;
+                world.exchange.$field.headers.append(name, value);
+                Ok(())
+            })
+        }
+
+        pub(crate) fn remove_header(name: &str) -> Result<(), Error> {
+            during($write, |world| {
+                may_write(world, &name.to_ascii_lowercase())?;
+                world.exchange.$field.headers.remove(name);
+                Ok(())
+            })
+        }
+
+        pub(crate) fn want_body(_max_bytes: u64) -> Result<(), Error> {
+            during($want, |world| {
+                world.wanted_body = true;
+                Ok(())
+            })
+        }
+
+        pub(crate) fn body_length() -> Result<u64, Error> {
+            during($body, |world| Ok(world.exchange.$field.body.len() as u64))
+        }
+
+        pub(crate) fn body(offset: u64, length: u64) -> Result<Vec<u8>, Error> {
+            during($body, |world| {
+                let body = &world.exchange.$field.body;
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(body.len());
+                let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(body.len());
+                Ok(body[start..end].to_vec())
+            })
+        }
+
+        pub(crate) fn set_body(body: &[u8]) -> Result<(), Error> {
+            during($set_body, |world| {
+                world.exchange.$field.body = body.to_vec();
+                Ok(())
+            })
+        }
+    };
+}
+
+pub(crate) mod interest {
+    use super::*;
+
+    pub(crate) fn hook(name: &str, wanted: bool) -> Result<(), Error> {
+        during(&[Phase::Configure], |world| {
+            world.services.hooks.insert(name.to_owned(), wanted);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn request_body(max_bytes: u64, types: &[String]) -> Result<(), Error> {
+        during(&[Phase::Configure], |world| {
+            world.services.request_bodies = Some((max_bytes, types.to_vec()));
+            Ok(())
+        })
+    }
+
+    pub(crate) fn response_body(max_bytes: u64, types: &[String]) -> Result<(), Error> {
+        during(&[Phase::Configure], |world| {
+            world.services.response_bodies = Some((max_bytes, types.to_vec()));
+            Ok(())
+        })
+    }
+}
+
+pub(crate) mod request {
+    use super::*;
+
+    message!(request, read: EXCHANGE, write: REQUEST, want: &[Phase::Request], body: &[Phase::RequestBody], set_body: REQUEST);
+
+    macro_rules! reads {
+        ($($name:ident $field:ident;)*) => { $(
+            pub(crate) fn $name() -> Result<String, Error> {
+                during(EXCHANGE, |world| Ok(world.exchange.request.$field.clone()))
+            }
+        )* };
+    }
+
+    reads! { method method; scheme scheme; authority authority; path path; protocol protocol; client_address client_address; id id; }
+
+    pub(crate) fn set_method(method: &str) -> Result<(), Error> {
+        during(REQUEST, |world| {
+            if method.is_empty() || method == "CONNECT" || !method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-') {
+                return Err(Error::Invalid(format!("method `{method}`")));
+            }
+            method.clone_into(&mut world.exchange.request.method);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn set_path(path: &str) -> Result<(), Error> {
+        during(REQUEST, |world| {
+            let good = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&b);
+            if !path.starts_with('/') || !path.bytes().all(good) {
+                return Err(Error::Invalid(format!("path `{path}`")));
+            }
+            path.clone_into(&mut world.exchange.request.path);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn query() -> Result<Option<String>, Error> {
+        during(EXCHANGE, |world| Ok(world.exchange.request.query.clone()))
+    }
+
+    pub(crate) fn set_query(query: Option<&str>) -> Result<(), Error> {
+        during(REQUEST, |world| {
+            let good = |b: u8| b.is_ascii_graphic() && !b"#<>\"".contains(&b);
+            if query.is_some_and(|query| !query.bytes().all(good)) {
+                return Err(Error::Invalid(format!("query `{}`", query.unwrap_or_default())));
+            }
+            world.exchange.request.query = query.map(str::to_owned);
+            Ok(())
+        })
+    }
+}
+
+pub(crate) mod response {
+    use super::*;
+    use crate::bindings::sluice::filter::response::Source;
+
+    message!(response, read: RESPONSE_READ, write: RESPONSE_WRITE, want: &[Phase::Request, Phase::Response], body: &[Phase::ResponseBody], set_body: RESPONSE_WRITE);
+
+    const TRAILERS: &[Phase] = &[Phase::Trailers];
+
+    pub(crate) fn origin() -> Result<Source, Error> {
+        during(RESPONSE_READ, |world| Ok(world.exchange.response.origin))
+    }
+
+    pub(crate) fn status() -> Result<u16, Error> {
+        during(RESPONSE_READ, |world| Ok(world.exchange.response.status))
+    }
+
+    pub(crate) fn set_status(status: u16) -> Result<(), Error> {
+        during(RESPONSE_WRITE, |world| {
+            if !(200..=599).contains(&status) {
+                return Err(Error::Invalid(format!("status {status}")));
+            }
+            world.exchange.response.status = status;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn trailer(name: &str) -> Result<Option<String>, Error> {
+        during(TRAILERS, |world| Ok(world.exchange.response.trailers.get(name).map(str::to_owned)))
+    }
+
+    pub(crate) fn trailers() -> Result<Vec<Field>, Error> {
+        during(TRAILERS, |world| {
+            let fields = world.exchange.response.trailers.0.iter();
+            Ok(fields
+                .map(|(name, value)| Field { name: name.clone(), value: String::from_utf8_lossy(value).into_owned() })
+                .collect())
+        })
+    }
+
+    pub(crate) fn set_trailer(name: &str, value: &str) -> Result<(), Error> {
+        during(TRAILERS, |world| {
+            may_write(world, &name.to_ascii_lowercase())?;
+            value_is_good(value.as_bytes())?;
+            world.exchange.response.trailers.set(name, value);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn remove_trailer(name: &str) -> Result<(), Error> {
+        during(TRAILERS, |world| {
+            world.exchange.response.trailers.remove(name);
+            Ok(())
+        })
+    }
+}
+
+pub(crate) mod route {
+    use super::*;
+    use crate::bindings::sluice::filter::route::{Endpoint, Failure};
+
+    const SELECT: &[Phase] = &[Phase::Select];
+
+    pub(crate) fn name() -> Result<String, Error> {
+        during(EXCHANGE, |world| Ok(world.exchange.route.name.clone()))
+    }
+
+    pub(crate) fn param(name: &str) -> Result<Option<String>, Error> {
+        during(EXCHANGE, |world| Ok(world.exchange.route.params.get(name).cloned()))
+    }
+
+    pub(crate) fn upstreams() -> Result<Vec<String>, Error> {
+        during(EXCHANGE, |world| Ok(world.exchange.route.upstreams.clone()))
+    }
+
+    pub(crate) fn endpoints() -> Result<Vec<Endpoint>, Error> {
+        during(EXCHANGE, |world| Ok(world.exchange.route.endpoints.clone()))
+    }
+
+    pub(crate) fn endpoint_label(upstream: &str, address: &str, label: &str) -> Result<Option<String>, Error> {
+        let key = (upstream.to_owned(), address.to_owned(), label.to_owned());
+        during(EXCHANGE, |world| Ok(world.exchange.route.labels.get(&key).cloned()))
+    }
+
+    pub(crate) fn failures() -> Result<Vec<Failure>, Error> {
+        during(EXCHANGE, |world| Ok(world.exchange.route.failures.clone()))
+    }
+
+    pub(crate) fn choose_upstream(name: &str) -> Result<(), Error> {
+        during(SELECT, |world| {
+            if !world.exchange.route.upstreams.iter().any(|one| one == name) {
+                return Err(Error::Invalid(format!("the route does not list upstream `{name}`")));
+            }
+            world.exchange.choice.upstream = Some(name.to_owned());
+            Ok(())
+        })
+    }
+
+    pub(crate) fn choose_endpoints(addresses: &[String]) -> Result<(), Error> {
+        during(SELECT, |world| {
+            world.exchange.choice.endpoints = addresses.to_vec();
+            Ok(())
+        })
+    }
+
+    pub(crate) fn hash_key(key: &str) -> Result<(), Error> {
+        during(SELECT, |world| {
+            world.exchange.choice.hash_key = Some(key.to_owned());
+            Ok(())
+        })
+    }
+
+    pub(crate) fn summary() -> Result<String, Error> {
+        during(&[Phase::Complete], |world| Ok(world.exchange.summary.clone()))
+    }
+}
+
+pub(crate) mod state {
+    use super::*;
+
+    pub(crate) fn get() -> Result<Option<Vec<u8>>, Error> {
+        during(EXCHANGE, |world| Ok(world.exchange.state.get(&world.services.id).cloned()))
+    }
+
+    pub(crate) fn set(value: &[u8]) -> Result<(), Error> {
+        during(EXCHANGE, |world| {
+            if value.len() > 65_536 {
+                return Err(Error::TooLarge(65_536));
+            }
+            world.exchange.state.insert(world.services.id, value.to_vec());
+            Ok(())
+        })
+    }
+}
+
+pub(crate) mod context {
+    use super::*;
+    use crate::bindings::sluice::filter::context::Value;
+
+    const WRITE: &[Phase] =
+        &[Phase::Request, Phase::RequestBody, Phase::Select, Phase::Response, Phase::ResponseBody, Phase::Trailers];
+
+    pub(crate) fn get(key: &str) -> Result<Option<Value>, Error> {
+        during(EXCHANGE, |world| Ok(world.exchange.context.get(key).map(|(value, _)| value.clone())))
+    }
+
+    pub(crate) fn get_path(key: &str, path: &[String]) -> Result<Option<Value>, Error> {
+        let Some(Value::Json(text)) = get(key)? else { return Ok(None) };
+        let root: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::Invalid(e.to_string()))?;
+        let mut part = &root;
+        for name in path {
+            let Some(member) = part.get(name) else { return Ok(None) };
+            part = member;
+        }
+        Ok(match part {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => Some(Value::Text(text.clone())),
+            serde_json::Value::Bool(truth) => Some(Value::Boolean(*truth)),
+            serde_json::Value::Number(number) => number
+                .as_i64()
+                .map(Value::Integer)
+                .or_else(|| number.as_f64().map(Value::Float)),
+            serde_json::Value::Array(items) if items.iter().all(serde_json::Value::is_string) => {
+                Some(Value::Texts(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()))
+            }
+            other => Some(Value::Json(other.to_string())),
+        })
+    }
+
+    pub(crate) fn set(key: &str, value: &Value) -> Result<(), Error> {
+        if let Value::Json(text) = value
+            && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text)
+        {
+            return Err(Error::Invalid(error.to_string()));
+        }
+        during(WRITE, |world| {
+            let writer = world.services.name.clone();
+            world.exchange.context.insert(key.to_owned(), (value.clone(), writer));
+            Ok(())
+        })
+    }
+
+    pub(crate) fn writer(key: &str) -> Result<Option<String>, Error> {
+        during(EXCHANGE, |world| Ok(world.exchange.context.get(key).map(|(_, writer)| writer.clone())))
+    }
+
+    pub(crate) fn consumer() -> Result<Option<String>, Error> {
+        during(EXCHANGE, |world| Ok(world.exchange.consumer.clone()))
+    }
+
+    pub(crate) fn set_consumer(name: &str) -> Result<(), Error> {
+        during(WRITE, |world| {
+            world.exchange.consumer = Some(name.to_owned());
+            Ok(())
+        })
+    }
+}
+
+pub(crate) mod log {
+    use super::*;
+    use crate::bindings::sluice::filter::log::Level;
+
+    pub(crate) fn log(level: Level, message: &str) {
+        let line = format!("{}: {message}", format!("{level:?}").trim_start_matches("Level::").to_lowercase());
+        let _ = with(|world| {
+            world.services.log.push(line);
+            Ok(())
+        });
+    }
+
+    pub(crate) fn enabled(_level: Level) -> bool {
+        true
+    }
+
+    pub(crate) fn fail(reason: &str) {
+        let _ = with(|world| {
+            world.failed = Some(reason.to_owned());
+            Ok(())
+        });
+    }
+}
+
+pub(crate) mod clock {
+    use super::*;
+
+    pub(crate) fn now_us() -> u64 {
+        with(|world| Ok(world.services.now_us)).unwrap_or(0)
+    }
+
+    pub(crate) fn monotonic_ns() -> u64 {
+        now_us() * 1000
+    }
+}
+
+pub(crate) mod random {
+    use super::*;
+
+    /// A reproducible sequence (splitmix64), one for each harness.
+    pub(crate) fn number() -> Result<u64, Error> {
+        during(EXCHANGE, |world| {
+            world.services.random = world.services.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = world.services.random;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            Ok(z ^ (z >> 31))
+        })
+    }
+
+    pub(crate) fn bytes(length: u32) -> Result<Vec<u8>, Error> {
+        if length > 65_536 {
+            return Err(Error::TooLarge(65_536));
+        }
+        (0..length).map(|_| number().map(|number| number.to_le_bytes()[0])).collect()
+    }
+}
+
+pub(crate) mod limiter {
+    use super::*;
+    use crate::bindings::sluice::filter::limiter::{Limit, Standing};
+
+    pub(crate) fn take(limits: &[Limit], cost: u64) -> Result<Vec<Standing>, Error> {
+        during(EXCHANGE, |world| {
+            if limits.len() > 16 {
+                return Err(Error::TooLarge(16));
+            }
+            if limits.iter().any(|limit| limit.amount == 0 || !(1..=31_622_400_000).contains(&limit.window_ms)) {
+                return Err(Error::Invalid("amount or window out of range".to_owned()));
+            }
+            let now = world.services.now_us;
+            Ok(world.services.limiter.take(now, limits, cost))
+        })
+    }
+}
+
+pub(crate) mod kv {
+    use super::*;
+    use crate::bindings::sluice::filter::kv::Reservation;
+
+    fn space<T>(space: &str, act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
+        during(EXCHANGE, |world| {
+            let granted = world.services.grants["kv"].as_array();
+            if !granted.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(space))) {
+                return Err(Error::NotGranted(format!("kv = [\"{space}\"]")));
+            }
+            let now = world.services.now_us;
+            world.services.kv.retain(|_, (_, until)| until.is_none_or(|until| until > now));
+            act(world)
+        })
+    }
+
+    fn entry(name: &str, key: &str) -> (String, String) {
+        (name.to_owned(), key.to_owned())
+    }
+
+    pub(crate) fn get(name: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        space(name, |world| Ok(world.services.kv.get(&entry(name, key)).map(|(value, _)| value.clone())))
+    }
+
+    pub(crate) fn set(name: &str, key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), Error> {
+        space(name, |world| {
+            let until = ttl_ms.map(|ttl| world.services.now_us + ttl * 1000);
+            world.services.kv.insert(entry(name, key), (value.to_vec(), until));
+            Ok(())
+        })
+    }
+
+    pub(crate) fn delete(name: &str, key: &str) -> Result<bool, Error> {
+        space(name, |world| Ok(world.services.kv.remove(&entry(name, key)).is_some()))
+    }
+
+    pub(crate) fn compare_and_swap(
+        name: &str,
+        key: &str,
+        expected: Option<&[u8]>,
+        value: &[u8],
+        ttl_ms: Option<u64>,
+    ) -> Result<bool, Error> {
+        if get(name, key)?.as_deref() != expected {
+            return Ok(false);
+        }
+        set(name, key, value, ttl_ms)?;
+        Ok(true)
+    }
+
+    /// One caller at a time: a reservation is always free.
+    pub(crate) fn get_or_reserve(name: &str, key: &str, _ttl_ms: u64) -> Result<Reservation, Error> {
+        Ok(get(name, key)?.map_or(Reservation::Reserved, Reservation::Found))
+    }
+}
+
+pub(crate) mod http {
+    use super::*;
+    use crate::bindings::sluice::filter::http::{Incoming, Outgoing};
+
+    pub(crate) fn send(requests: &[Outgoing], _timeout_ms: u32) -> Result<Vec<Result<Incoming, Error>>, Error> {
+        let mut answer = during(EXCHANGE, |world| {
+            if requests.len() > 16 {
+                return Err(Error::TooLarge(16));
+            }
+            Ok(world.services.outbound.take())
+        })?;
+        let answers = requests
+            .iter()
+            .map(|request| match &mut answer {
+                Some(answer) => answer(request).map_err(|error| Error::Unavailable(error.to_string())),
+                None => Err(Error::NotGranted(format!("http: {}", request.url))),
+            })
+            .collect();
+        with(|world| {
+            world.services.outbound = answer;
+            Ok(())
+        })?;
+        Ok(answers)
+    }
+}
+
+pub(crate) mod crypto {
+    use super::*;
+    use crate::bindings::sluice::filter::crypto::Verification;
+    use crate::testing::keys;
+
+    pub(crate) fn key_set(source: &str) -> Result<u32, Error> {
+        during(&[Phase::Configure], |world| {
+            let set = keys::KeySet::parse(source).map_err(Error::Invalid)?;
+            world.services.key_sets.push(set);
+            Ok(world.services.key_sets.len() as u32 - 1)
+        })
+    }
+
+    pub(crate) fn verify(
+        key_set: u32,
+        algorithm: &str,
+        key_id: Option<&str>,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<Verification, Error> {
+        during(EXCHANGE, |world| match world.services.key_sets.get(key_set as usize) {
+            Some(set) => set.verify(algorithm, key_id, message, signature),
+            None => Err(Error::Invalid(format!("key set {key_set}"))),
+        })
+    }
+
+    pub(crate) fn sign(key_set: u32, algorithm: &str, key_id: Option<&str>, message: &[u8]) -> Result<Vec<u8>, Error> {
+        during(EXCHANGE, |world| match world.services.key_sets.get(key_set as usize) {
+            Some(set) => set.sign(algorithm, key_id, message),
+            None => Err(Error::Invalid(format!("key set {key_set}"))),
+        })
+    }
+
+    pub(crate) fn hash(algorithm: &str, data: &[u8]) -> Result<Vec<u8>, Error> {
+        keys::hash(algorithm, data)
+    }
+
+    pub(crate) fn hmac(algorithm: &str, key: &[u8], data: &[u8]) -> Result<Vec<u8>, Error> {
+        keys::hmac(algorithm, key, data)
+    }
+
+    pub(crate) fn equal(a: &[u8], b: &[u8]) -> Result<bool, Error> {
+        Ok(a == b)
+    }
+}
+
+pub(crate) mod secrets {
+    use super::*;
+
+    pub(crate) fn get(name: &str) -> Result<String, Error> {
+        during(EXCHANGE, |world| {
+            let missing = || Error::NotGranted(format!("secrets = {{ {name} = … }}"));
+            world.services.secrets.get(name).cloned().ok_or_else(missing)
+        })
+    }
+}
+
+pub(crate) mod metrics {
+    use super::*;
+    use crate::bindings::sluice::filter::metrics::Label;
+
+    fn record(name: &str, labels: &[Label], act: impl FnOnce(&mut f64)) -> Result<(), Error> {
+        during(EXCHANGE, |world| {
+            let labels: Vec<String> =
+                labels.iter().map(|label| format!("{}=\"{}\"", label.name, label.value)).collect();
+            let series = if labels.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", labels.join(",")) };
+            act(world.services.counters.entry(series).or_default());
+            Ok(())
+        })
+    }
+
+    pub(crate) fn count(name: &str, labels: &[Label], delta: u64) -> Result<(), Error> {
+        record(name, labels, |value| *value += delta as f64)
+    }
+
+    pub(crate) fn gauge(name: &str, labels: &[Label], new: f64) -> Result<(), Error> {
+        record(name, labels, |value| *value = new)
+    }
+
+    pub(crate) fn observe(name: &str, labels: &[Label], new: f64) -> Result<(), Error> {
+        record(name, labels, |value| *value += new)
+    }
+}

@@ -1,0 +1,141 @@
+//! The messages of an exchange in memory.
+
+use crate::Source;
+
+/// Header fields in order, with lower-case names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers(pub(crate) Vec<(String, Vec<u8>)>);
+
+impl Headers {
+    /// The first value, if it is there and is UTF-8.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, value)| str::from_utf8(value).ok())
+    }
+
+    /// All values that are UTF-8.
+    #[must_use]
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.0
+            .iter()
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .filter_map(|(_, value)| str::from_utf8(value).ok())
+            .collect()
+    }
+
+    /// Sets one value in place of all.
+    pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        self.remove(name);
+        self.append(name, value);
+    }
+
+    /// Adds a value.
+    pub fn append(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        self.0.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
+    }
+
+    /// Removes all values.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+    }
+}
+
+/// A request in memory.
+#[derive(Debug, Clone)]
+pub struct RequestMessage {
+    /// The method.
+    pub method: String,
+    /// `http` or `https`.
+    pub scheme: String,
+    /// The host, with the port if there was one.
+    pub authority: String,
+    /// The path without the query.
+    pub path: String,
+    /// The query without `?`.
+    pub query: Option<String>,
+    /// `HTTP/1.1` until set.
+    pub protocol: String,
+    /// `192.0.2.1` until set.
+    pub client_address: String,
+    /// The request id.
+    pub id: String,
+    /// The header fields.
+    pub headers: Headers,
+    /// The decoded body.
+    pub body: Vec<u8>,
+    /// Whether a filter has called `want_body`.
+    pub wanted_body: bool,
+}
+
+impl RequestMessage {
+    pub(crate) fn new(method: &str, target: &str) -> Self {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (target, None),
+        };
+        Self {
+            method: method.to_owned(),
+            scheme: "http".to_owned(),
+            authority: "localhost".to_owned(),
+            path: path.to_owned(),
+            query,
+            protocol: "HTTP/1.1".to_owned(),
+            client_address: "192.0.2.1".to_owned(),
+            id: "test-request".to_owned(),
+            headers: Headers::default(),
+            body: Vec::new(),
+            wanted_body: false,
+        }
+    }
+}
+
+/// A response in memory.
+#[derive(Debug, Clone)]
+pub struct ResponseMessage {
+    /// Who made it.
+    pub origin: Source,
+    /// The status.
+    pub status: u16,
+    /// The header fields.
+    pub headers: Headers,
+    /// The decoded body.
+    pub body: Vec<u8>,
+    /// The trailers.
+    pub trailers: Headers,
+    /// Whether a filter has called `want_body`.
+    pub wanted_body: bool,
+}
+
+impl ResponseMessage {
+    /// A response from the upstream.
+    #[must_use]
+    pub fn new(status: u16) -> Self {
+        Self { origin: Source::Upstream, status, ..Self::draft() }
+    }
+
+    pub(crate) fn draft() -> Self {
+        Self {
+            origin: Source::Filter,
+            status: 200,
+            headers: Headers::default(),
+            body: Vec::new(),
+            trailers: Headers::default(),
+            wanted_body: false,
+        }
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// Sets the body and its content type.
+    #[must_use]
+    pub fn body(mut self, content_type: &str, body: impl AsRef<[u8]>) -> Self {
+        self.headers.set("content-type", content_type);
+        self.body = body.as_ref().to_vec();
+        self
+    }
+}

@@ -1,0 +1,362 @@
+//! A gateway in miniature for native tests: the same host functions against values in memory.
+//!
+//! ```
+//! use sluice_filter::{prelude::*, testing::{Exchange, Harness}};
+//!
+//! #[derive(Deserialize)]
+//! struct Config { name: String }
+//! struct Tag(String);
+//!
+//! impl Filter for Tag {
+//!     type Config = Config;
+//!     fn new(config: Config, _: &mut Setup) -> Result<Self, ConfigError> { Ok(Tag(config.name)) }
+//! }
+//!
+//! impl OnRequest for Tag {
+//!     fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
+//!         request.set_header("x-tag", &self.0)?;
+//!         Ok(Verdict::Continue)
+//!     }
+//! }
+//!
+//! let tag = Harness::<Tag>::new(serde_json::json!({ "name": "blue" })).expect("a good config");
+//! let mut exchange = Exchange::get("/orders?page=2");
+//! assert_eq!(tag.on_request(&mut exchange), Ok(Verdict::Continue));
+//! assert_eq!(exchange.request.headers.get("x-tag"), Some("blue"));
+//! assert!(Harness::<Tag>::new(serde_json::json!({ "name": 3 })).is_err_and(|e| e.starts_with("name: ")));
+//! ```
+
+pub(crate) mod host;
+mod keys;
+mod limiter;
+mod message;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    marker::PhantomData,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use serde_json::Value as Json;
+
+use crate::{
+    Error, Filter, Finished, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody, OnResponseTrailers,
+    Request, Response, Route, SelectUpstream, Verdict, context::Value, export, http,
+};
+pub use message::{Headers, RequestMessage, ResponseMessage};
+
+/// One request and its response, with the facts gathered on the way. Hooks of several harnesses may be run over one
+/// exchange, as a pipeline does.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// The request, as the filters have left it.
+    pub request: RequestMessage,
+    /// The response, or the draft of a filter's answer.
+    pub response: ResponseMessage,
+    /// The context: the value and the name of the plugin that set it.
+    pub context: BTreeMap<String, (Value, String)>,
+    /// The authenticated caller.
+    pub consumer: Option<String>,
+    /// The route: its name, `{param}` values, upstreams and endpoints.
+    pub route: RouteFacts,
+    /// What `select_upstream` chose.
+    pub choice: Choice,
+    /// What `on_complete` sees as `summary`.
+    pub summary: String,
+    state: HashMap<u64, Vec<u8>>,
+}
+
+/// The route of an exchange.
+#[derive(Debug, Clone, Default)]
+pub struct RouteFacts {
+    /// Its name.
+    pub name: String,
+    /// The values of its `{param}`s.
+    pub params: BTreeMap<String, String>,
+    /// The names of its upstreams.
+    pub upstreams: Vec<String>,
+    /// Their endpoints.
+    pub endpoints: Vec<crate::Endpoint>,
+    /// Labels by upstream, address and label.
+    pub labels: BTreeMap<(String, String, String), String>,
+    /// Attempts that failed.
+    pub failures: Vec<crate::Failure>,
+}
+
+/// What a filter chose in `select_upstream`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// An upstream.
+    pub upstream: Option<String>,
+    /// Endpoints in order of preference.
+    pub endpoints: Vec<String>,
+    /// A hash key.
+    pub hash_key: Option<String>,
+}
+
+impl Exchange {
+    /// A request with a method and a target (`/path?query`).
+    #[must_use]
+    pub fn new(method: &str, target: &str) -> Self {
+        Self {
+            request: RequestMessage::new(method, target),
+            response: ResponseMessage::draft(),
+            context: BTreeMap::new(),
+            consumer: None,
+            route: RouteFacts { name: "test".to_owned(), ..RouteFacts::default() },
+            choice: Choice::default(),
+            summary: "{}".to_owned(),
+            state: HashMap::new(),
+        }
+    }
+
+    /// A `GET` request.
+    #[must_use]
+    pub fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    /// Adds a request header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.request.headers.append(name, value);
+        self
+    }
+
+    /// Sets the request body and its content type.
+    #[must_use]
+    pub fn body(mut self, content_type: &str, body: impl AsRef<[u8]>) -> Self {
+        self.request.headers.set("content-type", content_type);
+        self.request.body = body.as_ref().to_vec();
+        self
+    }
+
+    /// Sets the upstreams of the route.
+    #[must_use]
+    pub fn upstreams(mut self, names: &[&str]) -> Self {
+        self.route.upstreams = names.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
+    /// Puts the upstream's response in place, for the response hooks.
+    pub fn respond(&mut self, response: ResponseMessage) {
+        self.response = response;
+    }
+}
+
+/// Where the filter stands: decides which functions have a meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Configure,
+    Request,
+    RequestBody,
+    Select,
+    Response,
+    ResponseBody,
+    Trailers,
+    Complete,
+}
+
+type Outbound = Box<dyn FnMut(&http::Outgoing) -> Result<http::Incoming, Error>>;
+
+/// What lies behind the host functions and outlives an exchange.
+struct Services {
+    name: String,
+    id: u64,
+    now_us: u64,
+    limiter: limiter::Limiter,
+    kv: HashMap<(String, String), (Vec<u8>, Option<u64>)>,
+    secrets: HashMap<String, String>,
+    outbound: Option<Outbound>,
+    key_sets: Vec<keys::KeySet>,
+    log: Vec<String>,
+    counters: BTreeMap<String, f64>,
+    grants: Json,
+    hooks: BTreeMap<String, bool>,
+    request_bodies: Option<(u64, Vec<String>)>,
+    response_bodies: Option<(u64, Vec<String>)>,
+    random: u64,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What the host functions act on during a call.
+struct World {
+    phase: Phase,
+    exchange: Exchange,
+    services: Services,
+    failed: Option<String>,
+    wanted_body: bool,
+}
+
+thread_local! {
+    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+}
+
+/// A filter with its config, and what the gateway holds for it.
+#[derive(Debug)]
+pub struct Harness<F> {
+    filter: F,
+    services: RefCell<Option<Services>>,
+    kind: PhantomData<F>,
+}
+
+impl<F: Filter> Harness<F> {
+    /// Makes the filter from its config, with the grants that its `describe` names.
+    ///
+    /// # Errors
+    /// The refusal as the gateway would get it: `key.path: message`.
+    pub fn new(config: Json) -> Result<Self, String> {
+        let grants = F::describe().grants.map_or(Json::Null, |text| serde_json::from_str(text).unwrap_or(Json::Null));
+        Self::with_grants(config, grants)
+    }
+
+    /// The same with other grants, an object shaped like the `grants` table in `gateway.toml`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_grants(config: Json, grants: Json) -> Result<Self, String> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let services = Services {
+            name: std::any::type_name::<F>().rsplit("::").next().unwrap_or_default().to_lowercase(),
+            id,
+            now_us: 1_700_000_000_000_000,
+            limiter: limiter::Limiter::default(),
+            kv: HashMap::new(),
+            secrets: HashMap::new(),
+            outbound: None,
+            key_sets: Vec::new(),
+            log: Vec::new(),
+            counters: BTreeMap::new(),
+            grants,
+            hooks: BTreeMap::new(),
+            request_bodies: None,
+            response_bodies: None,
+            random: id.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+        };
+        let mut exchange = Exchange::get("/");
+        let (made, services) = enter(Phase::Configure, &mut exchange, services, || {
+            export::make::<F>(&config.to_string()).map_err(|refusal| refusal.to_string())
+        });
+        Ok(Self { filter: made.0?, services: RefCell::new(Some(services)), kind: PhantomData })
+    }
+
+    /// Moves the clock on.
+    pub fn advance(&self, by: std::time::Duration) {
+        self.with(|services| services.now_us += u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Sets the clock, in seconds since 1970.
+    pub fn set_now(&self, seconds: u64) {
+        self.with(|services| services.now_us = seconds * 1_000_000);
+    }
+
+    /// Gives the filter a secret.
+    pub fn secret(&self, name: &str, value: &str) {
+        self.with(|services| services.secrets.insert(name.to_owned(), value.to_owned()));
+    }
+
+    /// Answers the filter's outbound calls.
+    pub fn outbound(&self, answer: impl FnMut(&http::Outgoing) -> Result<http::Incoming, Error> + 'static) {
+        self.with(|services| services.outbound = Some(Box::new(answer)));
+    }
+
+    /// The lines that the filter has logged, each as `level: message`.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.with(|services| services.log.clone())
+    }
+
+    /// The value of a counter, a gauge, or the sum of a histogram, by name and labels: `denied{reason="expired"}`.
+    #[must_use]
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        self.with(|services| services.counters.get(series).copied())
+    }
+
+    /// Whether the filter has left a hook on (by its name in the interface, such as `on-response`).
+    #[must_use]
+    pub fn wants(&self, hook: &str) -> bool {
+        self.with(|services| services.hooks.get(hook).copied().unwrap_or(true))
+    }
+
+    /// The request bodies that the filter asked for when it was made: the largest, and the media types.
+    #[must_use]
+    pub fn request_bodies(&self) -> Option<(u64, Vec<String>)> {
+        self.with(|services| services.request_bodies.clone())
+    }
+
+    /// The response bodies that the filter asked for when it was made.
+    #[must_use]
+    pub fn response_bodies(&self) -> Option<(u64, Vec<String>)> {
+        self.with(|services| services.response_bodies.clone())
+    }
+
+    fn with<T>(&self, use_them: impl FnOnce(&mut Services) -> T) -> T {
+        use_them(self.services.borrow_mut().as_mut().expect("no hook of this harness is running"))
+    }
+
+    /// Runs one hook; a failure leaves the exchange as it was.
+    fn run<T>(
+        &self,
+        phase: Phase,
+        exchange: &mut Exchange,
+        hook: impl FnOnce(&F) -> Result<T, Error>,
+    ) -> Result<T, String> {
+        let services = self.services.borrow_mut().take().expect("no hook of this harness is running");
+        let before = exchange.clone();
+        let ((result, failed), services) = enter(phase, exchange, services, || hook(&self.filter));
+        *self.services.borrow_mut() = Some(services);
+        let result = result.map_err(|error| error.to_string()).and_then(|value| failed.map_or(Ok(value), Err));
+        if result.is_err() {
+            *exchange = before;
+        }
+        result
+    }
+}
+
+fn enter<T>(
+    phase: Phase,
+    exchange: &mut Exchange,
+    services: Services,
+    call: impl FnOnce() -> T,
+) -> ((T, Option<String>), Services) {
+    let taken = std::mem::replace(exchange, Exchange::get("/"));
+    let world = World { phase, exchange: taken, services, failed: None, wanted_body: false };
+    WORLD.with(|slot| *slot.borrow_mut() = Some(world));
+    let result = call();
+    let world = WORLD.with(|slot| slot.borrow_mut().take()).expect("set above");
+    *exchange = world.exchange;
+    exchange.request.wanted_body |= world.wanted_body && matches!(phase, Phase::Request);
+    exchange.response.wanted_body |= world.wanted_body && matches!(phase, Phase::Response);
+    ((result, world.failed), world.services)
+}
+
+macro_rules! hooks {
+    ($($hook:ident $method:ident $phase:ident $handle:ident $answer:ty;)*) => { $(
+        impl<F: $hook> Harness<F> {
+            /// Runs the hook.
+            ///
+            /// # Errors
+            /// The reason when the hook failed; the exchange is then as it was before.
+            pub fn $method(&self, exchange: &mut Exchange) -> Result<$answer, String> {
+                self.run(Phase::$phase, exchange, |filter| filter.$method(&$handle(())))
+            }
+        }
+    )* };
+}
+
+hooks! {
+    OnRequest on_request Request Request Verdict;
+    OnRequestBody on_request_body RequestBody Request Verdict;
+    SelectUpstream select_upstream Select Route ();
+    OnResponse on_response Response Response Verdict;
+    OnResponseBody on_response_body ResponseBody Response Verdict;
+    OnResponseTrailers on_response_trailers Trailers Response ();
+    OnComplete on_complete Complete Finished ();
+}
