@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod config;
 pub mod deadline;
+pub mod embedded;
 pub mod exchange;
 pub mod http;
 pub mod route;

@@ -107,9 +107,8 @@ fn distance(a: &str, b: &str) -> usize {
     for i in 1..=a.len() {
         let mut row = vec![i];
         for j in 1..=b.len() {
-            let mut best = (rows[i - 1][j] + 1)
-                .min(row[j - 1] + 1)
-                .min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
+            let mut best =
+                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]));
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }
@@ -156,7 +155,8 @@ impl FromStr for Duration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refused = || format!("expected a duration like \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\", not \"{text}\"");
+        let refused =
+            || format!("expected a duration like \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\", not \"{text}\"");
         let (number, unit) = number_and_unit(text).ok_or_else(refused)?;
         let unit = match unit {
             "ms" => 1,

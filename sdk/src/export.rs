@@ -221,8 +221,11 @@ mod tests {
 
     #[test]
     fn describes() {
-        let about =
-            Describe { grants: Some(r#"{"read_headers": ["authorization"]}"#), authenticates: true, ..Describe::default() };
+        let about = Describe {
+            grants: Some(r#"{"read_headers": ["authorization"]}"#),
+            authenticates: true,
+            ..Describe::default()
+        };
         let text = describe(about, "tag", "1.2.3", "Tags requests", &["OnRequest", "OnResponseTrailers"]);
         let json: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(

@@ -340,9 +340,8 @@ impl Draft {
 
     /// Sets a JSON body and its content type.
     pub fn json(self, value: &impl Serialize) -> Self {
-        self.header("content-type", "application/json").then(|| {
-            Ok(host::response::set_body(&serde_json::to_vec(value)?)?)
-        })
+        self.header("content-type", "application/json")
+            .then(|| Ok(host::response::set_body(&serde_json::to_vec(value)?)?))
     }
 
     /// The verdict that answers with this draft.

@@ -218,7 +218,8 @@ pub(crate) mod request {
 
     pub(crate) fn set_method(method: &str) -> Result<(), Error> {
         during(REQUEST, |world| {
-            if method.is_empty() || method == "CONNECT" || !method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-') {
+            if method.is_empty() || method == "CONNECT" || !method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-')
+            {
                 return Err(Error::Invalid(format!("method `{method}`")));
             }
             method.clone_into(&mut world.exchange.request.method);
@@ -410,10 +411,9 @@ pub(crate) mod context {
             serde_json::Value::Null => None,
             serde_json::Value::String(text) => Some(Value::Text(text.clone())),
             serde_json::Value::Bool(truth) => Some(Value::Boolean(*truth)),
-            serde_json::Value::Number(number) => number
-                .as_i64()
-                .map(Value::Integer)
-                .or_else(|| number.as_f64().map(Value::Float)),
+            serde_json::Value::Number(number) => {
+                number.as_i64().map(Value::Integer).or_else(|| number.as_f64().map(Value::Float))
+            }
             serde_json::Value::Array(items) if items.iter().all(serde_json::Value::is_string) => {
                 Some(Value::Texts(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()))
             }

@@ -6,7 +6,9 @@ use crate::bindings::sluice::filter::{crypto::Verification, types::Error};
 
 /// A set of keys.
 #[derive(Debug)]
-pub(crate) struct KeySet(#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "read by the algorithms"))] Vec<Key>);
+pub(crate) struct KeySet(
+    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "read by the algorithms"))] Vec<Key>,
+);
 
 #[derive(Debug)]
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "read by the algorithms"))]
@@ -22,7 +24,10 @@ enum Material {
     Secret(Vec<u8>),
     /// A public key in its SubjectPublicKeyInfo.
     Spki(Vec<u8>),
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
     /// A curve's name and an uncompressed point.
     Ec(String, Vec<u8>),
     Ed25519(Vec<u8>),
@@ -35,11 +40,8 @@ impl KeySet {
     pub(crate) fn parse(source: &str) -> Result<Self, String> {
         let source: Value = serde_json::from_str(source).map_err(|error| error.to_string())?;
         let text = |name: &str| source[name].as_str();
-        let named = |material| Key {
-            id: text("kid").map(str::to_owned),
-            algorithm: text("alg").map(str::to_owned),
-            material,
-        };
+        let named =
+            |material| Key { id: text("kid").map(str::to_owned), algorithm: text("alg").map(str::to_owned), material };
         if let Some(secret) = text("secret") {
             let bytes = match text("encoding") {
                 None => secret.as_bytes().to_vec(),
@@ -78,7 +80,11 @@ fn jwk(key: &Value) -> Option<Key> {
         "OKP" => Material::Ed25519(bytes("x")?),
         _ => return None,
     };
-    Some(Key { id: key["kid"].as_str().map(str::to_owned), algorithm: key["alg"].as_str().map(str::to_owned), material })
+    Some(Key {
+        id: key["kid"].as_str().map(str::to_owned),
+        algorithm: key["alg"].as_str().map(str::to_owned),
+        material,
+    })
 }
 
 /// Decodes either alphabet of base64, with or without padding.
