@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn paths() {
         let text = |pattern: &str| match PathPattern::parse(pattern)? {
-            PathPattern::Segments { segments, rest } => Ok((segments, rest)),
+            PathPattern::Segments { segments, rest } => Ok::<_, PatternError>((segments, rest)),
             PathPattern::Regex(_) => panic!("no regular expression was asked for"),
         };
         let literal = |text: &str| Segment::Literal(text.into());
