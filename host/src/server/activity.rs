@@ -80,7 +80,11 @@ impl Activity {
 
     /// When to look again, or what has expired.
     pub(super) fn check(&self, patience: Patience) -> Result<Instant, Expiry> {
-        let now = self.now();
+        self.check_at(self.now(), patience).map(|at| self.start + Duration::from_millis(at))
+    }
+
+    /// The same in milliseconds since the start.
+    fn check_at(&self, now: u64, patience: Patience) -> Result<u64, Expiry> {
         let phase = self.phase.load(Relaxed);
         let since = phase >> 2;
         // Looking at least this often finds each deadline in time, whichever phase begins meanwhile.
@@ -97,26 +101,34 @@ impl Activity {
         if stalled > 0 && stalled - 1 + millis(patience.idle) <= now {
             return Err(Expiry::Stalled);
         }
-        Ok(self.start + Duration::from_millis(deadline.min(now + step)))
+        Ok(deadline.min(now + step))
     }
 
     fn now(&self) -> u64 {
         millis(self.start.elapsed())
     }
 
-    fn idle(&self) {
-        self.phase.store(self.now() << 2 | IDLE, Relaxed);
+    fn idle(&self, now: u64) {
+        self.phase.store(now << 2 | IDLE, Relaxed);
     }
 
-    fn received(&self) {
+    /// Bytes came. The clock is read only when they begin a head.
+    fn received(&self, now: impl FnOnce() -> u64) {
         if self.bytes_are_heads && self.phase.load(Relaxed) & 3 == IDLE {
-            self.phase.store(self.now() << 2 | HEAD, Relaxed);
+            self.phase.store(now() << 2 | HEAD, Relaxed);
         }
     }
 
-    fn blocked(&self) {
+    /// A write found no room.
+    fn blocked(&self, now: impl FnOnce() -> u64) {
         if self.stalled.load(Relaxed) == 0 {
-            self.stalled.store(self.now() + 1, Relaxed);
+            self.stalled.store(now() + 1, Relaxed);
+        }
+    }
+
+    fn finished(&self, now: impl FnOnce() -> u64) {
+        if self.exchanges.fetch_sub(1, Relaxed) == 1 {
+            self.idle(now());
         }
     }
 }
@@ -126,9 +138,7 @@ pub(super) struct Exchanging(Arc<Activity>);
 
 impl Drop for Exchanging {
     fn drop(&mut self) {
-        if self.0.exchanges.fetch_sub(1, Relaxed) == 1 {
-            self.0.idle();
-        }
+        self.0.finished(|| self.0.now());
     }
 }
 
@@ -193,14 +203,14 @@ impl Watched {
     /// From here on HTTP/2 is spoken. The connection counts as idle until its first stream.
     pub(super) fn speak_h2(&mut self) -> Arc<Activity> {
         let activity = Activity { bytes_are_heads: false, ..Activity::new() };
-        activity.idle();
+        activity.idle(0);
         self.activity = Arc::new(activity);
         Arc::clone(&self.activity)
     }
 
     fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
-            Poll::Pending => self.activity.blocked(),
+            Poll::Pending => self.activity.blocked(|| self.activity.now()),
             Poll::Ready(Ok(bytes)) => {
                 self.activity.stalled.store(0, Relaxed);
                 self.occupancy.counters.bytes_out.add(*bytes as u64);
@@ -225,7 +235,7 @@ impl AsyncRead for Watched {
         let read = buffer.filled().len() - before;
         if read > 0 {
             this.occupancy.counters.bytes_in.add(read as u64);
-            this.activity.received();
+            this.activity.received(|| this.activity.now());
         }
         result
     }
@@ -267,49 +277,41 @@ mod tests {
 
     const PATIENCE: Patience = Patience { header: Duration::from_secs(10), idle: Duration::from_secs(60) };
 
-    fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
+    #[test]
+    fn each_phase_has_its_deadline() {
+        let activity = Arc::new(Activity::new());
+        assert_eq!(activity.check_at(9_000, PATIENCE), Ok(10_000), "the head may still come");
+        assert_eq!(activity.check_at(10_000, PATIENCE), Err(Expiry::Header));
+
+        std::mem::forget((activity.begin(), activity.begin()));
+        activity.finished(|| 500_000);
+        assert_eq!(activity.check_at(1_000_000, PATIENCE), Ok(1_010_000), "an exchange is in progress");
+        activity.finished(|| 1_000_000);
+        assert_eq!(activity.check_at(1_059_000, PATIENCE), Ok(1_060_000));
+        assert_eq!(activity.check_at(1_060_000, PATIENCE), Err(Expiry::Idle));
+
+        activity.received(|| 1_060_000);
+        activity.received(|| 1_069_000);
+        assert_eq!(activity.check_at(1_070_000, PATIENCE), Err(Expiry::Header), "the first byte begins a head");
     }
 
     #[test]
-    fn each_phase_has_its_deadline() {
-        runtime().block_on(async {
-            tokio::time::pause();
-            let activity = Arc::new(Activity::new());
-            tokio::time::advance(Duration::from_secs(9)).await;
-            activity.check(PATIENCE).expect("the head may still come");
-            tokio::time::advance(Duration::from_secs(1)).await;
-            assert_eq!(activity.check(PATIENCE), Err(Expiry::Header));
-
-            let (first, second) = (activity.begin(), activity.begin());
-            tokio::time::advance(Duration::from_secs(1000)).await;
-            drop(first);
-            activity.check(PATIENCE).expect("an exchange is in progress");
-            drop(second);
-            tokio::time::advance(Duration::from_secs(59)).await;
-            let next = activity.check(PATIENCE).expect("not idle long enough");
-            assert_eq!(next, Instant::now() + Duration::from_secs(1));
-            tokio::time::advance(Duration::from_secs(1)).await;
-            assert_eq!(activity.check(PATIENCE), Err(Expiry::Idle));
-
-            activity.received();
-            tokio::time::advance(Duration::from_secs(10)).await;
-            assert_eq!(activity.check(PATIENCE), Err(Expiry::Header), "a byte begins a head");
-        });
+    fn a_deadline_of_a_phase_that_begins_later_is_not_missed() {
+        let activity = Activity::new();
+        activity.idle(0);
+        let next = activity.check_at(0, PATIENCE).expect("just begun");
+        activity.received(|| 1);
+        assert!(next <= 10_001, "{next}");
+        assert_eq!(activity.check_at(next, PATIENCE), Ok(10_001));
     }
 
     #[test]
     fn a_client_that_takes_nothing_expires() {
-        runtime().block_on(async {
-            tokio::time::pause();
-            let activity = Arc::new(Activity::new());
-            let _exchange = activity.begin();
-            activity.blocked();
-            tokio::time::advance(Duration::from_secs(59)).await;
-            activity.blocked();
-            activity.check(PATIENCE).expect("not yet");
-            tokio::time::advance(Duration::from_secs(1)).await;
-            assert_eq!(activity.check(PATIENCE), Err(Expiry::Stalled));
-        });
+        let activity = Arc::new(Activity::new());
+        let _exchange = activity.begin();
+        activity.blocked(|| 0);
+        activity.blocked(|| 59_000);
+        assert!(activity.check_at(59_999, PATIENCE).is_ok());
+        assert_eq!(activity.check_at(60_000, PATIENCE), Err(Expiry::Stalled));
     }
 }

@@ -171,7 +171,6 @@ async fn serve_h1<S: Service>(
         // The connection's own timer does this, without arming one for each request.
         .header_read_timeout(None)
         .half_close(true)
-        .pipeline_flush(true)
         .max_buf_size(WRITE_BUFFER.max(settings.max_head_bytes))
         .max_header_size(settings.max_head_bytes);
     // Another number than hyper's own costs an allocation for each request.

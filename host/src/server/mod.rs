@@ -9,6 +9,9 @@ mod reload;
 mod tls;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use std::error::Error as StdError;
 use std::future::Future;
 use std::net::SocketAddr;
