@@ -9,5 +9,6 @@ pub mod exchange;
 pub mod http;
 pub mod route;
 pub mod server;
+pub mod services;
 pub mod telemetry;
 pub mod upstream;

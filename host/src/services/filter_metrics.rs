@@ -174,7 +174,13 @@ impl FilterSeries {
 
     /// Runs `update` on the series, which is made if there is room. Errors: `Invalid` for a malformed name or label, or
     /// when the name is of another kind; `TooLarge` for too many labels or too long a value.
-    fn with(&self, name: &str, labels: &[(&str, &str)], kind: Kind, update: impl Fn(&Value)) -> Result<(), ServiceError> {
+    fn with(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        kind: Kind,
+        update: impl Fn(&Value),
+    ) -> Result<(), ServiceError> {
         if labels.len() > MAX_LABELS {
             return Err(ServiceError::TooLarge(MAX_LABELS as u64));
         }

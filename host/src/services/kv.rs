@@ -192,7 +192,13 @@ impl KvSpace {
         }
     }
 
-    fn put(&self, shard: &mut Shard, key: &str, value: Option<Bytes>, expires: Option<u64>) -> Result<(), ServiceError> {
+    fn put(
+        &self,
+        shard: &mut Shard,
+        key: &str,
+        value: Option<Bytes>,
+        expires: Option<u64>,
+    ) -> Result<(), ServiceError> {
         if shard.items.len() >= shard.sweep_at.max(SWEEP_FROM) {
             self.sweep(shard, self.clock.steady_us());
         }

@@ -246,7 +246,9 @@ impl CounterSpace {
     /// The next sweep comes when the shard has doubled, so that sweeping costs each insertion a constant.
     fn sweep(&self, counters: &mut Counters, now: u64) {
         let before = counters.table.len();
-        counters.table.retain(|counter| rate::expires(counter.algorithm, counter.amount, counter.window_us, &counter.state) > now);
+        counters.table.retain(|counter| {
+            rate::expires(counter.algorithm, counter.amount, counter.window_us, &counter.state) > now
+        });
         let after = counters.table.len();
         self.counters.fetch_sub(before - after, Ordering::Relaxed);
         counters.sweep_at = after.saturating_mul(2);
@@ -291,7 +293,10 @@ fn check(limit: &Limit<'_>) -> Result<(), ServiceError> {
         return Err(ServiceError::Invalid("the amount of a limit is 0".to_owned()));
     }
     if limit.window_ms == 0 || limit.window_ms > MAX_WINDOW_MS {
-        return Err(ServiceError::Invalid(format!("the window of {} ms is not in 1 … {MAX_WINDOW_MS}", limit.window_ms)));
+        return Err(ServiceError::Invalid(format!(
+            "the window of {} ms is not in 1 … {MAX_WINDOW_MS}",
+            limit.window_ms
+        )));
     }
     Ok(())
 }
@@ -404,7 +409,10 @@ mod tests {
         for algorithm in ALL {
             let (clock, time) = Clock::manual(10_000_000);
             let limiter = Limiter::new(clock);
-            let one = Limit { burst: if algorithm == Algorithm::LeakyBucket { 4 } else { 0 }, ..limit("k", algorithm, 5, 1000) };
+            let one = Limit {
+                burst: if algorithm == Algorithm::LeakyBucket { 4 } else { 0 },
+                ..limit("k", algorithm, 5, 1000)
+            };
             for step in 0..50 {
                 time.store(if step % 2 == 0 { 10_000_000 } else { 1_000 }, Ordering::Release);
                 let allowed = limiter.take("p", &[one], 1).unwrap()[0].allowed;

@@ -127,7 +127,12 @@ fn sliding(limit: &Limit<'_>, state: &State, cost: u64, now: u64) -> Standing {
     let retry = if allowed {
         0
     } else if u128::from(limit.amount) < cost {
-        return Standing { allowed, remaining: saturate(full.saturating_sub(used) / window), reset_ms: reset(state, rest, window), retry_after_ms: u64::MAX };
+        return Standing {
+            allowed,
+            remaining: saturate(full.saturating_sub(used) / window),
+            reset_ms: reset(state, rest, window),
+            retry_after_ms: u64::MAX,
+        };
     } else {
         match full.checked_sub((current + cost) * window) {
             Some(free) => rest - covered(former, free).min(rest),
@@ -196,7 +201,8 @@ mod tests {
     #[test]
     fn algorithms_table() {
         use Algorithm::*;
-        let s = |allowed, remaining, reset_ms, retry_after_ms| Standing { allowed, remaining, reset_ms, retry_after_ms };
+        let s =
+            |allowed, remaining, reset_ms, retry_after_ms| Standing { allowed, remaining, reset_ms, retry_after_ms };
         // 10 in a second: the standing of the last call is as it was before that call took anything.
         let cases = [
             (limit(TokenBucket, 10, 1000, 0), vec![(0, 10), (0, 1)], s(false, 0, 1000, 100)),
@@ -252,7 +258,9 @@ mod tests {
                     taken.push((now, cost));
                 } else if before.retry_after_ms < u64::MAX {
                     // The promise of retry-after holds, and not a whole millisecond earlier.
-                    let at = |ms: u64| standing(&limit, &advance(&limit, state, now + ms * 1_000), cost, now + ms * 1_000).allowed;
+                    let at = |ms: u64| {
+                        standing(&limit, &advance(&limit, state, now + ms * 1_000), cost, now + ms * 1_000).allowed
+                    };
                     assert!(at(before.retry_after_ms) && !at(before.retry_after_ms - 1));
                 }
             }
@@ -261,7 +269,10 @@ mod tests {
                 for &(to, cost) in &taken[i..] {
                     sum += cost;
                     let refill = u128::from(to - from) * u128::from(amount);
-                    assert!(u128::from(sum) * u128::from(window_us(&limit)) <= u128::from(capacity) * u128::from(window_us(&limit)) + refill);
+                    assert!(
+                        u128::from(sum) * u128::from(window_us(&limit))
+                            <= u128::from(capacity) * u128::from(window_us(&limit)) + refill
+                    );
                 }
             }
         }
@@ -287,7 +298,10 @@ mod tests {
                     assert!(in_window.1 <= amount);
                 } else if before.retry_after_ms < u64::MAX {
                     let then = now + before.retry_after_ms * 1_000;
-                    assert!(standing(&limit, &advance(&limit, state, then), cost, then).allowed, "{limit:?} {state:?} {before:?}");
+                    assert!(
+                        standing(&limit, &advance(&limit, state, then), cost, then).allowed,
+                        "{limit:?} {state:?} {before:?}"
+                    );
                 }
             }
         }
@@ -296,7 +310,9 @@ mod tests {
     #[test]
     fn the_largest_numbers_do_not_overflow() {
         let window_ms = super::super::limiter::MAX_WINDOW_MS;
-        for algorithm in [Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow, Algorithm::SlidingWindow] {
+        for algorithm in
+            [Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow, Algorithm::SlidingWindow]
+        {
             for amount in [1, u64::MAX] {
                 for burst in [0, u64::MAX] {
                     let limit = limit(algorithm, amount, window_ms, burst);

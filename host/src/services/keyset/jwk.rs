@@ -109,7 +109,8 @@ impl Jwk<'_> {
             dQ: &bytes("dq", &self.dq)?[..],
             qInv: &bytes("qi", &self.qi)?[..],
         };
-        let pair = RsaKeyPair::from_components(&components).map_err(|e| format!("an RSA key that is not valid ({e})"))?;
+        let pair =
+            RsaKeyPair::from_components(&components).map_err(|e| format!("an RSA key that is not valid ({e})"))?;
         Ok(Material::Rsa { public, private: Some(Box::new(pair)) })
     }
 
@@ -132,7 +133,8 @@ impl Jwk<'_> {
         let private = match &self.d {
             Some(_) => {
                 let d = bytes("d", &self.d)?;
-                let pair = EcdsaKeyPair::from_private_key_and_public_key(ec_signing(hash), &d, &point).map_err(invalid)?;
+                let pair =
+                    EcdsaKeyPair::from_private_key_and_public_key(ec_signing(hash), &d, &point).map_err(invalid)?;
                 Some(Box::new(pair))
             }
             None => None,

@@ -212,7 +212,11 @@ impl Material {
             }
         }
         let public = Box::new(RsaPublic::from_der(der).map_err(|e| {
-            if e.contains("bits") { e } else { "a public key that is none of RSA, P-256, P-384, P-521 and Ed25519".to_owned() }
+            if e.contains("bits") {
+                e
+            } else {
+                "a public key that is none of RSA, P-256, P-384, P-521 and Ed25519".to_owned()
+            }
         })?);
         Ok(Material::Rsa { public, private: None })
     }

@@ -265,8 +265,7 @@ impl Remote {
             if left.is_zero() {
                 return;
             }
-            attempted =
-                self.first_attempt.wait_timeout(attempted, left).unwrap_or_else(PoisonError::into_inner).0;
+            attempted = self.first_attempt.wait_timeout(attempted, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -56,7 +56,9 @@ fn from_pkcs8(der: &[u8]) -> Result<Material, String> {
     }
     match RsaKeyPair::from_pkcs8(der) {
         Ok(pair) => Material::rsa_pair(pair),
-        Err(_) => Err("a private key that is none of RSA (2048 bits or more), P-256, P-384, P-521 and Ed25519".to_owned()),
+        Err(_) => {
+            Err("a private key that is none of RSA (2048 bits or more), P-256, P-384, P-521 and Ed25519".to_owned())
+        }
     }
 }
 

@@ -63,10 +63,10 @@ impl Drop for Background {
 
 fn start(tls: Tls) -> Result<Running, ServiceError> {
     let unavailable = |e: std::io::Error| ServiceError::Unavailable(format!("key sets can't be fetched: {e}"));
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).map_err(unavailable)?;
+    // A plain runtime, since a local one can't be made here, where its failure is told, and moved to its thread.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unavailable)?;
     let (sets, receiver) = unbounded_channel();
-    let run = move || runtime.block_on(serve(receiver, tls));
+    let run = move || tokio::task::LocalSet::new().block_on(&runtime, serve(receiver, tls));
     let thread = std::thread::Builder::new().name("key-sets".to_owned()).spawn(run).map_err(unavailable)?;
     Ok(Running { sets, thread })
 }
@@ -140,8 +140,7 @@ struct Fetched {
 async fn fetch(source: &RemoteSource, tls: &Tls) -> Result<Fetched, String> {
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
-    let request =
-        Outgoing { method: Method::GET, url: source.url.clone(), headers, body: bytes::Bytes::new() };
+    let request = Outgoing { method: Method::GET, url: source.url.clone(), headers, body: bytes::Bytes::new() };
     let answer = tokio::time::timeout(FETCH_TIMEOUT, outbound::exchange(request, tls, MAX_SET)).await;
     let answer = answer.map_err(|_| "no answer in time".to_owned())?.map_err(|e| e.to_string())?;
     if answer.status != http::StatusCode::OK {

@@ -41,7 +41,8 @@ struct Fields {
 }
 
 pub(super) fn parse(text: &str) -> Result<Source, String> {
-    let fields: Fields = serde_json::from_str(text).map_err(|e| format!("the key set's source is not as documented: {e}"))?;
+    let fields: Fields =
+        serde_json::from_str(text).map_err(|e| format!("the key set's source is not as documented: {e}"))?;
     let kinds = [fields.jwks.is_some(), fields.jwks_url.is_some(), fields.pem.is_some(), fields.secret.is_some()];
     if kinds.iter().filter(|given| **given).count() != 1 {
         return Err("a key set has exactly one of `jwks`, `jwks_url`, `pem` and `secret`".to_owned());
@@ -85,7 +86,9 @@ pub(super) fn parse(text: &str) -> Result<Source, String> {
             if !material.fits(alg) {
                 return Err(match &material {
                     Material::Secret(_) if matches!(alg, Algorithm::Hs(_)) => {
-                        format!("the secret is too short for `{name}`: it has to be as long as the hash (RFC 7518 §3.2)")
+                        format!(
+                            "the secret is too short for `{name}`: it has to be as long as the hash (RFC 7518 §3.2)"
+                        )
                     }
                     _ => format!("`{name}` is not an algorithm of this key's type"),
                 });
@@ -148,7 +151,15 @@ mod tests {
 
     #[test]
     fn durations() {
-        let cases = [("5m", Some(300_000)), ("1500ms", Some(1_500)), ("1d", Some(86_400_000)), ("5", None), ("m", None), ("-1s", None), ("1 s", None)];
+        let cases = [
+            ("5m", Some(300_000)),
+            ("1500ms", Some(1_500)),
+            ("1d", Some(86_400_000)),
+            ("5", None),
+            ("m", None),
+            ("-1s", None),
+            ("1 s", None),
+        ];
         for (text, ms) in cases {
             assert_eq!(duration(text), ms.map(Duration::from_millis), "{text}");
         }
@@ -163,7 +174,10 @@ mod tests {
             (r#"{"secret": "x", "pem": "y"}"#, "exactly one of"),
             (r#"{"secret": "short"}"#, "too short"),
             (r#"{"secret": "0123456789abcdef0123456789abcdef", "alg": "HS512"}"#, "too short for `HS512`"),
-            (r#"{"secret": "0123456789abcdef0123456789abcdef", "alg": "RS256"}"#, "not an algorithm of this key's type"),
+            (
+                r#"{"secret": "0123456789abcdef0123456789abcdef", "alg": "RS256"}"#,
+                "not an algorithm of this key's type",
+            ),
             (r#"{"secret": "0123456789abcdef0123456789abcdef", "alg": "none"}"#, "unknown algorithm `none`"),
             (r#"{"secret": "!", "encoding": "base64"}"#, "not base64"),
             (r#"{"secret": "x", "encoding": "hex"}"#, "unknown encoding `hex`"),
