@@ -379,7 +379,7 @@ fn lines(chunk: &[u8]) -> u64 {
 mod tests {
     use std::sync::Mutex;
 
-    use super::super::metrics::lock;
+    use super::super::cells::lock;
     use super::*;
 
     #[derive(Clone, Default)]

@@ -1,6 +1,7 @@
 //! What the gateway tells about itself: metrics, the access log and the operational log. Known to every module, knows none.
 
 mod access_log;
+mod cells;
 mod log;
 mod metrics;
 mod plugin_metrics;
@@ -8,9 +9,8 @@ mod render;
 mod sink;
 
 pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat, AccessRecord, Answerer, Timings};
+pub use cells::Counter;
 pub use log::{LogLevel, OperationalLog, start_operational_log};
-pub use metrics::{
-    CallResult, Counter, FilterId, Hook, ListenerCounters, Metrics, RouteId, Side, UpstreamId, WorkerMetrics,
-};
+pub use metrics::{CallResult, FilterId, Hook, ListenerCounters, Metrics, RouteId, Side, UpstreamId, WorkerMetrics};
 pub use plugin_metrics::{PluginMetricError, PluginMetrics};
 pub use render::Exposition;

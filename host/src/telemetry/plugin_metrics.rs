@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use super::metrics::lock;
+use super::cells::lock;
 use super::render::Exposition;
 
 /// Series that one filter may open.
