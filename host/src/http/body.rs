@@ -1,5 +1,5 @@
-//! The one body type that streams through the gateway, with its limits, and reading a whole body into memory under a budget
-//! that all workers share. Content coding is in `coding`.
+//! The one body type that streams through the gateway, with its limits and hooks. Reading a whole one into memory is in
+//! `buffer`, content coding in `coding`.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -8,15 +8,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+pub use super::buffer::{MemoryBudget, Reservation, collect};
+use super::gate::Gate;
 use crate::deadline::Deadline;
 
 /// Which peer sends a body, for the blame when it breaks off.
@@ -49,7 +50,34 @@ pub enum BodyError {
     NotWanted,
 }
 
+/// A [`BodyError`] without its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyErrorKind {
+    ClientAborted,
+    UpstreamAborted,
+    TooLarge,
+    IdleTimeout,
+    BudgetExhausted,
+    Protocol,
+    Filter,
+    NotWanted,
+}
+
 impl BodyError {
+    /// What went wrong, to decide on.
+    pub fn kind(&self) -> BodyErrorKind {
+        match self {
+            BodyError::ClientAborted(_) => BodyErrorKind::ClientAborted,
+            BodyError::UpstreamAborted(_) => BodyErrorKind::UpstreamAborted,
+            BodyError::TooLarge(_) => BodyErrorKind::TooLarge,
+            BodyError::IdleTimeout(_) => BodyErrorKind::IdleTimeout,
+            BodyError::BudgetExhausted(_) => BodyErrorKind::BudgetExhausted,
+            BodyError::Protocol(_) => BodyErrorKind::Protocol,
+            BodyError::Filter(_) => BodyErrorKind::Filter,
+            BodyError::NotWanted => BodyErrorKind::NotWanted,
+        }
+    }
+
     fn of(sender: Sender, error: hyper::Error) -> Self {
         // Broken chunks are parse errors wrapped as I/O errors of these kinds; everything else is a peer that went away.
         let malformed = error.is_parse()
@@ -95,6 +123,7 @@ pub struct Wrapped {
     max: u64,
     seen: u64,
     idle: Option<Idle>,
+    gate: Option<Arc<Gate>>,
     count: Option<Rc<Cell<u64>>>,
     watch: Option<Box<dyn Watch>>,
     hook: Option<Box<dyn FnOnce(HeaderMap) -> HookFuture>>,
@@ -152,6 +181,12 @@ impl Body {
     #[must_use]
     pub fn timed(self, limit: Duration) -> Self {
         self.wrap(|w| w.idle = Some(Idle { limit, deadline: None, waiting: false }))
+    }
+
+    /// Reads nothing before `gate` opens.
+    #[must_use]
+    pub fn held(self, gate: Arc<Gate>) -> Self {
+        self.wrap(|w| w.gate = Some(gate))
     }
 
     /// Adds the bytes of data that pass to `count`. Counters add up: each sees all bytes.
@@ -284,6 +319,7 @@ impl Wrapped {
             max: u64::MAX,
             seen: 0,
             idle: None,
+            gate: None,
             count: None,
             watch: None,
             hook: None,
@@ -329,8 +365,14 @@ impl Wrapped {
         Poll::Ready(frame)
     }
 
-    /// The next frame after size limit and trailers hook.
+    /// The next frame after gate, size limit and trailers hook.
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Polled {
+        if let Some(gate) = &self.gate {
+            if !ready!(gate.poll_open(cx)) {
+                return Poll::Ready(Some(Err(BodyError::NotWanted)));
+            }
+            self.gate = None;
+        }
         if self.hooked.is_none() {
             let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
@@ -361,8 +403,10 @@ impl Wrapped {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        // A hook has its own deadline.
-        let Some(idle) = self.idle.as_mut().filter(|_| self.hooked.is_none()) else { return Poll::Pending };
+        // A hook and a gate have deadlines of their own, and the sender is not to blame.
+        let Some(idle) = self.idle.as_mut().filter(|_| self.hooked.is_none() && self.gate.is_none()) else {
+            return Poll::Pending;
+        };
         let deadline = match &mut idle.deadline {
             None => idle.deadline.insert(Deadline::after(idle.limit)),
             Some(deadline) => {
@@ -397,122 +441,6 @@ impl Drop for Wrapped {
             self.end(Ok(()));
         }
     }
-}
-
-/// A bound on the memory of all buffered bodies, shared by all workers.
-#[derive(Debug, Clone)]
-pub struct MemoryBudget {
-    shared: Arc<Account>,
-}
-
-#[derive(Debug)]
-struct Account {
-    used: AtomicUsize,
-    limit: usize,
-}
-
-impl MemoryBudget {
-    /// A budget of `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        MemoryBudget { shared: Arc::new(Account { used: AtomicUsize::new(0), limit }) }
-    }
-
-    /// The bytes taken now.
-    pub fn used(&self) -> usize {
-        self.shared.used.load(Ordering::Relaxed)
-    }
-
-    /// The bytes that may be taken.
-    pub fn limit(&self) -> usize {
-        self.shared.limit
-    }
-
-    /// Takes `bytes`, to be given back when the reservation is dropped.
-    pub fn reserve(&self, bytes: usize) -> Result<Reservation, BodyError> {
-        let mut reservation = Reservation { budget: self.clone(), bytes: 0 };
-        reservation.grow(bytes)?;
-        Ok(reservation)
-    }
-
-    /// `bytes` that give `reservation` back when the last reference to them is dropped.
-    pub fn hold(bytes: Bytes, reservation: Reservation) -> Bytes {
-        struct Held {
-            bytes: Bytes,
-            _reservation: Reservation,
-        }
-        impl AsRef<[u8]> for Held {
-            fn as_ref(&self) -> &[u8] {
-                &self.bytes
-            }
-        }
-        if bytes.is_empty() { bytes } else { Bytes::from_owner(Held { bytes, _reservation: reservation }) }
-    }
-}
-
-/// A part of a [`MemoryBudget`], given back when dropped.
-#[derive(Debug)]
-pub struct Reservation {
-    budget: MemoryBudget,
-    bytes: usize,
-}
-
-impl Reservation {
-    /// Takes `more` bytes. Nothing is taken when it answers an error.
-    pub fn grow(&mut self, more: usize) -> Result<(), BodyError> {
-        let account = &self.budget.shared;
-        account
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(more).filter(|sum| *sum <= account.limit)
-            })
-            .map_err(|_| BodyError::BudgetExhausted(account.limit))?;
-        self.bytes += more;
-        Ok(())
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.budget.shared.used.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// Reads a body to its end, at most `max` bytes. The bytes are charged to `budget` as they come (never by what a header
-/// promises) until the last reference to the answer is dropped.
-pub async fn collect(body: Body, max: u64, budget: &MemoryBudget) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
-    let mut body = body;
-    let hint = body.size_hint();
-    if hint.lower() > max {
-        return Err(BodyError::TooLarge(max));
-    }
-    let mut reservation = budget.reserve(0)?;
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    let mut trailers = None;
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        match frame?.into_data() {
-            Ok(data) => {
-                let so_far = (first.len() + rest.len()) as u64;
-                if so_far.saturating_add(data.len() as u64) > max {
-                    return Err(BodyError::TooLarge(max));
-                }
-                reservation.grow(data.len())?;
-                // One frame is the common case and is not copied.
-                if first.is_empty() && rest.is_empty() {
-                    first = data;
-                    continue;
-                }
-                if rest.is_empty() {
-                    rest.reserve((hint.lower().min(64 * 1024) as usize).max(first.len() + data.len()));
-                    rest.extend_from_slice(&std::mem::take(&mut first));
-                }
-                rest.extend_from_slice(&data);
-            }
-            Err(frame) => trailers = frame.into_trailers().ok(),
-        }
-    }
-    let bytes = if rest.is_empty() { first } else { rest.freeze() };
-    Ok((MemoryBudget::hold(bytes, reservation), trailers))
 }
 
 #[cfg(test)]
@@ -594,20 +522,5 @@ mod tests {
         let mut body =
             Body::with_trailers("", Some(trailers("a"))).with_trailers_hook(|_| async { Ok(HeaderMap::new()) });
         assert!(next(&mut body).await.is_none(), "an empty map sends no trailers");
-    }
-
-    #[tokio::test(flavor = "local")]
-    async fn a_whole_body_is_charged_until_its_bytes_are_dropped() {
-        let budget = MemoryBudget::new(10);
-        let (bytes, map) = collect(Body::with_trailers("12345678", Some(trailers("a"))), 8, &budget).await.unwrap();
-        assert_eq!((&bytes[..], map.map(|m| m.len())), (&b"12345678"[..], Some(1)));
-        let part = bytes.slice(2..4);
-        drop(bytes);
-        assert_eq!(budget.used(), 8);
-        assert!(matches!(collect(Body::full("123"), 8, &budget).await, Err(BodyError::BudgetExhausted(10))));
-        assert_eq!(budget.used(), 8);
-        drop(part);
-        assert_eq!(budget.used(), 0);
-        assert!(matches!(collect(Body::full("123"), 2, &budget).await, Err(BodyError::TooLarge(2))));
     }
 }

@@ -2,7 +2,10 @@
 //! bodies.
 
 pub mod body;
+pub mod buffer;
+pub mod coding;
 pub mod forwarded;
+pub mod gate;
 pub mod headers;
 pub mod target;
 pub mod trace;

@@ -1,0 +1,151 @@
+//! Whole bodies in memory, under a budget that all workers share.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Body as _;
+
+use super::body::{Body, BodyError};
+
+/// A bound on the memory of all buffered bodies, shared by all workers.
+#[derive(Debug, Clone)]
+pub struct MemoryBudget {
+    shared: Arc<Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl MemoryBudget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        MemoryBudget { shared: Arc::new(Account { used: AtomicUsize::new(0), limit }) }
+    }
+
+    /// The bytes taken now.
+    pub fn used(&self) -> usize {
+        self.shared.used.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that may be taken.
+    pub fn limit(&self) -> usize {
+        self.shared.limit
+    }
+
+    /// Takes `bytes`, to be given back when the reservation is dropped.
+    pub fn reserve(&self, bytes: usize) -> Result<Reservation, BodyError> {
+        let mut reservation = Reservation { budget: self.clone(), bytes: 0 };
+        reservation.grow(bytes)?;
+        Ok(reservation)
+    }
+
+    /// `bytes` that give `reservation` back when the last reference to them is dropped.
+    pub fn hold(bytes: Bytes, reservation: Reservation) -> Bytes {
+        struct Held {
+            bytes: Bytes,
+            _reservation: Reservation,
+        }
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.bytes
+            }
+        }
+        if bytes.is_empty() { bytes } else { Bytes::from_owner(Held { bytes, _reservation: reservation }) }
+    }
+}
+
+/// A part of a [`MemoryBudget`], given back when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: MemoryBudget,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Takes `more` bytes. Nothing is taken when it answers an error.
+    pub fn grow(&mut self, more: usize) -> Result<(), BodyError> {
+        let account = &self.budget.shared;
+        account
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(more).filter(|sum| *sum <= account.limit)
+            })
+            .map_err(|_| BodyError::BudgetExhausted(account.limit))?;
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.shared.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Reads a body to its end, at most `max` bytes. The bytes are charged to `budget` as they come (never by what a header
+/// promises) until the last reference to the answer is dropped.
+pub async fn collect(body: Body, max: u64, budget: &MemoryBudget) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
+    let mut body = body;
+    let hint = body.size_hint();
+    if hint.lower() > max {
+        return Err(BodyError::TooLarge(max));
+    }
+    let mut reservation = budget.reserve(0)?;
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    let mut trailers = None;
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        match frame?.into_data() {
+            Ok(data) => {
+                let so_far = (first.len() + rest.len()) as u64;
+                if so_far.saturating_add(data.len() as u64) > max {
+                    return Err(BodyError::TooLarge(max));
+                }
+                reservation.grow(data.len())?;
+                // One frame is the common case and is not copied.
+                if first.is_empty() && rest.is_empty() {
+                    first = data;
+                    continue;
+                }
+                if rest.is_empty() {
+                    rest.reserve((hint.lower().min(64 * 1024) as usize).max(first.len() + data.len()));
+                    rest.extend_from_slice(&std::mem::take(&mut first));
+                }
+                rest.extend_from_slice(&data);
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    let bytes = if rest.is_empty() { first } else { rest.freeze() };
+    Ok((MemoryBudget::hold(bytes, reservation), trailers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trailers(name: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static(name), http::HeaderValue::from_static("1"))])
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_whole_body_is_charged_until_its_bytes_are_dropped() {
+        let budget = MemoryBudget::new(10);
+        let (bytes, map) = collect(Body::with_trailers("12345678", Some(trailers("a"))), 8, &budget).await.unwrap();
+        assert_eq!((&bytes[..], map.map(|m| m.len())), (&b"12345678"[..], Some(1)));
+        let part = bytes.slice(2..4);
+        drop(bytes);
+        assert_eq!(budget.used(), 8);
+        assert!(matches!(collect(Body::full("123"), 8, &budget).await, Err(BodyError::BudgetExhausted(10))));
+        assert_eq!(budget.used(), 8);
+        drop(part);
+        assert_eq!(budget.used(), 0);
+        assert!(matches!(collect(Body::full("123"), 2, &budget).await, Err(BodyError::TooLarge(2))));
+    }
+}

@@ -1,0 +1,172 @@
+//! Content codings (RFC 9110 §8.4) of whole bodies: decoding with a limit on what comes out, since a kilobyte can hold a
+//! gigabyte. Bodies that stream through are not decoded.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
+
+use super::body::{BodyError, MemoryBudget};
+
+/// More codings on top of each other than anybody needs.
+const MAX_STACKED: usize = 4;
+
+/// One content coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    Gzip,
+    Deflate,
+    Brotli,
+}
+
+/// Why a body could not be decoded.
+#[derive(Debug, thiserror::Error)]
+pub enum CodingError {
+    #[error("unknown content coding `{0}`")]
+    Unknown(String),
+    #[error("more than {MAX_STACKED} content codings")]
+    TooMany,
+    #[error("body is not valid {coding:?}")]
+    Malformed { coding: Coding, source: io::Error },
+    #[error("decoded body larger than {0} bytes")]
+    TooLarge(u64),
+    #[error("no memory for the decoded body")]
+    Budget(#[source] BodyError),
+}
+
+/// The codings of a message in the order they were applied; `identity` leaves none.
+pub fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, CodingError> {
+    let mut found = Vec::new();
+    for value in headers.get_all(CONTENT_ENCODING) {
+        for name in String::from_utf8_lossy(value.as_bytes()).split(',').map(str::trim) {
+            found.push(match name.to_ascii_lowercase().as_str() {
+                "" | "identity" => continue,
+                "gzip" | "x-gzip" => Coding::Gzip,
+                "deflate" => Coding::Deflate,
+                "br" => Coding::Brotli,
+                other => return Err(CodingError::Unknown(other.chars().take(40).collect())),
+            });
+        }
+    }
+    if found.len() > MAX_STACKED { Err(CodingError::TooMany) } else { Ok(found) }
+}
+
+/// Takes the codings that `content-encoding` names off a body, last first. No step yields more than `limit` bytes. What
+/// comes out is charged to `budget` until it is dropped; a body without coding is answered as it is.
+pub fn decode(headers: &HeaderMap, body: Bytes, limit: u64, budget: &MemoryBudget) -> Result<Bytes, CodingError> {
+    let mut body = body;
+    for coding in codings(headers)?.into_iter().rev() {
+        let mut reservation = budget.reserve(0).map_err(CodingError::Budget)?;
+        let mut grow = |bytes| reservation.grow(bytes).map_err(CodingError::Budget);
+        let decoded = match coding {
+            Coding::Gzip => pull(coding, flate2::bufread::MultiGzDecoder::new(&*body), limit, &mut grow)?,
+            // RFC 9110 §8.4.1.2: deflate is the zlib format, and some send the bare stream.
+            Coding::Deflate if is_zlib(&body) => {
+                pull(coding, flate2::bufread::ZlibDecoder::new(&*body), limit, &mut grow)?
+            }
+            Coding::Deflate => pull(coding, flate2::bufread::DeflateDecoder::new(&*body), limit, &mut grow)?,
+            Coding::Brotli => pull(coding, brotli::Decompressor::new(&*body, 16 * 1024), limit, &mut grow)?,
+        };
+        body = MemoryBudget::hold(decoded.into(), reservation);
+    }
+    Ok(body)
+}
+
+/// RFC 1950 §2.2: method 8 and a check sum over the first two bytes.
+fn is_zlib(body: &[u8]) -> bool {
+    match body {
+        [cmf, flg, ..] => cmf & 0x0f == 8 && (u16::from(*cmf) << 8 | u16::from(*flg)) % 31 == 0,
+        _ => false,
+    }
+}
+
+fn pull(
+    coding: Coding,
+    mut from: impl Read,
+    limit: u64,
+    grow: &mut dyn FnMut(usize) -> Result<(), CodingError>,
+) -> Result<Vec<u8>, CodingError> {
+    let mut out = Vec::new();
+    let mut chunk = [0; 16 * 1024];
+    loop {
+        match from.read(&mut chunk) {
+            Ok(0) => return Ok(out),
+            Ok(read) => {
+                if (out.len() + read) as u64 > limit {
+                    return Err(CodingError::TooLarge(limit));
+                }
+                grow(read)?;
+                out.extend_from_slice(chunk.get(..read).unwrap_or_default());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(CodingError::Malformed { coding, source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn headers(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(CONTENT_ENCODING, http::HeaderValue::from_static(value))])
+    }
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn brotli(data: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        brotli::CompressorWriter::new(&mut out, 4096, 5, 20).write_all(data).unwrap();
+        out
+    }
+
+    fn run(coding: &'static str, data: impl Into<Bytes>) -> Result<Bytes, CodingError> {
+        decode(&headers(coding), data.into(), 1000, &MemoryBudget::new(1 << 20))
+    }
+
+    #[test]
+    fn every_coding_is_taken_off() {
+        let text = b"hello hello hello";
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        zlib.write_all(text).unwrap();
+        let mut raw = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        raw.write_all(text).unwrap();
+        assert_eq!(run("gzip", gzip(text)).unwrap(), &text[..]);
+        assert_eq!(run("X-GZIP", [gzip(&text[..5]), gzip(&text[5..])].concat()).unwrap(), &text[..]);
+        assert_eq!(run("deflate", zlib.finish().unwrap()).unwrap(), &text[..]);
+        assert_eq!(run("deflate", raw.finish().unwrap()).unwrap(), &text[..]);
+        assert_eq!(run("br", brotli(text)).unwrap(), &text[..]);
+        assert_eq!(run("gzip, identity, br", brotli(&gzip(text))).unwrap(), &text[..]);
+        assert_eq!(run("identity", &text[..]).unwrap(), &text[..]);
+    }
+
+    #[test]
+    fn bombs_stop_at_the_limit_and_at_the_budget() {
+        let bomb = vec![0; 8 << 20];
+        for (coding, body) in [("gzip", gzip(&bomb)), ("br", brotli(&bomb)), ("gzip, gzip", gzip(&gzip(&bomb)))] {
+            let outcome = run(coding, body);
+            assert!(matches!(outcome, Err(CodingError::TooLarge(1000))), "{coding}: {outcome:?}");
+        }
+        let budget = MemoryBudget::new(100_000);
+        let outcome = decode(&headers("gzip"), gzip(&bomb).into(), u64::MAX, &budget);
+        assert!(matches!(outcome, Err(CodingError::Budget(_))));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_is_broken_or_unknown_is_told() {
+        let whole = gzip(b"hello hello hello");
+        let cut = whole[..whole.len() - 9].to_vec();
+        assert!(matches!(run("gzip", cut), Err(CodingError::Malformed { coding: Coding::Gzip, .. })));
+        assert!(matches!(run("br", vec![1, 2, 3]), Err(CodingError::Malformed { coding: Coding::Brotli, .. })));
+        assert!(matches!(run("gzip, zstd", vec![]), Err(CodingError::Unknown(name)) if name == "zstd"));
+        assert!(matches!(run("br,br,br,br,br", vec![]), Err(CodingError::TooMany)));
+    }
+}
