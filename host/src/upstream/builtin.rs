@@ -33,14 +33,13 @@ pub(super) async fn echo(request: Request<Body>, upstream: &str) -> Response<Bod
     answer.insert("headers".into(), fields(&parts.headers));
     match read(body).await {
         Ok(read) => {
-            let (shown, coding) = match String::from_utf8(read.shown) {
-                Ok(text) => (text, "text"),
-                Err(error) => (STANDARD.encode(error.as_bytes()), "base64"),
+            match text(&read) {
+                Some(text) => answer.insert("body".into(), text.into()),
+                None => {
+                    answer.insert("body".into(), STANDARD.encode(&read.shown).into());
+                    answer.insert("body_encoding".into(), "base64".into())
+                }
             };
-            answer.insert("body".into(), shown.into());
-            if coding == "base64" {
-                answer.insert("body_encoding".into(), coding.into());
-            }
             answer.insert("body_bytes".into(), read.bytes.into());
             if let Some(trailers) = read.trailers {
                 answer.insert("trailers".into(), fields(&trailers));
@@ -121,6 +120,17 @@ async fn read(mut body: Body) -> Result<Read, BodyError> {
     Ok(read)
 }
 
+/// What was kept as text, if the body is text as far as it was kept: the cut may go through a character.
+fn text(read: &Read) -> Option<&str> {
+    match std::str::from_utf8(&read.shown) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() && read.bytes > read.shown.len() as u64 => {
+            std::str::from_utf8(read.shown.get(..error.valid_up_to())?).ok()
+        }
+        Err(_) => None,
+    }
+}
+
 fn fields(headers: &HeaderMap) -> Value {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     gathered(headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))))
@@ -155,9 +165,11 @@ fn duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::body::{MemoryBudget, collect};
 
     async fn json(response: Response<Body>) -> Value {
-        serde_json::from_slice(&read(response.into_body()).await.unwrap().shown).unwrap()
+        let budget = MemoryBudget::new(1 << 20);
+        serde_json::from_slice(&collect(response.into_body(), 1 << 20, &budget).await.unwrap().0).unwrap()
     }
 
     #[tokio::test]
@@ -179,6 +191,9 @@ mod tests {
         let request = Request::new(Body::full(vec![0xff; MAX_SHOWN + 1]));
         let answer = json(echo(request, "demo").await).await;
         assert_eq!((&answer["body_encoding"], &answer["body_bytes"]), (&json!("base64"), &json!(MAX_SHOWN + 1)));
+        let request = Request::new(Body::full(format!("x{}", "ä".repeat(MAX_SHOWN))));
+        let answer = json(echo(request, "demo").await).await;
+        assert_eq!(answer["body"].as_str().map(str::len), Some(MAX_SHOWN - 1), "the cut goes through a character");
     }
 
     #[tokio::test]
