@@ -51,7 +51,7 @@ impl Gate {
     }
 
     /// Ready when decided: whether the body may pass.
-    pub(super) fn poll_open(&self, cx: &mut Context<'_>) -> Poll<bool> {
+    pub(super) fn poll_open(&self, cx: &Context<'_>) -> Poll<bool> {
         match &mut *self.lock() {
             State::Closed(waker) => {
                 *waker = Some(cx.waker().clone());

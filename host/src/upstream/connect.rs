@@ -97,12 +97,14 @@ pub async fn connect(
     Ok(Connected { connection, peer })
 }
 
+type Attempt = Pin<Box<dyn Future<Output = Result<TcpStream, ConnectError>>>>;
+
 /// One TCP connection: addresses in turn, the next one as soon as the one before has failed or was silent too long; the
 /// first that opens wins.
 async fn open(addresses: &[IpAddr], port: u16, first: usize) -> Result<TcpStream, ConnectError> {
     let order = (0..addresses.len()).filter_map(|i| addresses.get((first.wrapping_add(i)) % addresses.len()));
     let mut rest = order.map(|ip| SocketAddr::new(*ip, port)).collect::<Vec<_>>().into_iter();
-    let mut attempts: Vec<Pin<Box<dyn Future<Output = Result<TcpStream, ConnectError>>>>> = Vec::new();
+    let mut attempts: Vec<Attempt> = Vec::new();
     let mut failure = None;
     loop {
         match rest.next() {
