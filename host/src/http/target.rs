@@ -337,7 +337,8 @@ mod tests {
     fn the_authority_comes_from_where_the_rfc_says() {
         use TargetError::*;
         let (v10, v11, v2) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
-        let table: &[(Version, &str, &[&str], Result<&str, TargetError>)] = &[
+        type Row<'a> = (Version, &'a str, &'a [&'a str], Result<&'a str, TargetError>);
+        let table: &[Row] = &[
             (v11, "/", &["Example.ORG:8080"], Ok("example.org:8080")),
             (v11, "/", &[], Err(MissingHost)),
             (v11, "/", &["a", "a"], Err(RepeatedHost)),

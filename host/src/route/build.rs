@@ -10,8 +10,9 @@ use percent_encoding::percent_decode_str;
 use regex::Regex;
 
 use super::conditions::Conditions;
+use super::draft::Draft;
 use super::pattern::Segment;
-use super::tree::{Entry, Hosts};
+use super::tree::{Entry, Tree, index, segments};
 use super::{Captures, FieldSpec, HostPattern, MatchSpec, PathPattern, RequestView, RouteError, RouteSpec, Router};
 
 /// A match, ready to be tried.
@@ -27,7 +28,7 @@ pub(super) struct Match {
 enum Params {
     /// By the index of the segment.
     Segments(Vec<(usize, Arc<str>)>),
-    Groups(Regex, Vec<Arc<str>>),
+    Groups(Box<(Regex, Vec<Arc<str>>)>),
 }
 
 impl Match {
@@ -35,14 +36,21 @@ impl Match {
         self.conditions.as_ref().is_none_or(|conditions| conditions.hold(view))
     }
 
-    pub(super) fn captures(&self, path: &str, segments: &[&str]) -> Captures {
+    pub(super) fn captures(&self, path: &str) -> Captures {
         match &self.params {
             Params::Segments(params) => {
-                let value = |(at, name): &(usize, Arc<str>)| Some((name.clone(), decoded(segments.get(*at)?)));
+                let mut left = segments(path).enumerate();
+                let value = |(at, name): &(usize, Arc<str>)| {
+                    let (_, segment) = left.find(|(n, _)| n == at)?;
+                    Some((name.clone(), decoded(segment)))
+                };
                 params.iter().filter_map(value).collect()
             }
-            Params::Groups(_, names) if names.is_empty() => Vec::new(),
-            Params::Groups(regex, names) => {
+            Params::Groups(groups) => {
+                let (regex, names) = &**groups;
+                if names.is_empty() {
+                    return Vec::new();
+                }
                 let Some(found) = regex.captures(path) else { return Vec::new() };
                 let value = |name: &Arc<str>| Some((name.clone(), decoded(found.name(name)?.as_str())));
                 names.iter().filter_map(value).collect()
@@ -68,7 +76,7 @@ fn params(path: &PathPattern) -> Params {
                 .collect(),
         ),
         PathPattern::Regex(regex) => {
-            Params::Groups(regex.clone(), regex.capture_names().flatten().map(Arc::from).collect())
+            Params::Groups(Box::new((regex.clone(), regex.capture_names().flatten().map(Arc::from).collect())))
         }
     }
 }
@@ -91,17 +99,18 @@ pub(super) fn build(specs: &[RouteSpec]) -> Result<Router, Vec<RouteError>> {
     }
     find_duplicates(&candidates, &mut errors);
     candidates.sort_by(Candidate::precedence);
-    let mut hosts = Hosts::default();
+    let mut draft = Draft::default();
     for (rank, candidate) in candidates.iter().enumerate() {
-        let rank =
-            u32::try_from(rank).expect("a configuration of four thousand million matches does not fit in memory");
-        hosts.insert(candidate.host, &candidate.wanted.path, Entry { rank, at: candidate.at });
+        let conditional = matches.get(candidate.at).is_some_and(|found| found.conditions.is_some());
+        let entry = Entry { rank: index(rank), at: index(candidate.at), conditional };
+        draft.insert(candidate.host, &candidate.wanted.path, entry);
     }
-    if let Err(error) = hosts.finish() {
-        let route = candidates.first().map(|c| c.spec.name.clone()).unwrap_or_default();
-        errors.push(RouteError::Regex { route, pattern: "all together".to_owned(), why: error.to_string() });
+    match Tree::new(draft) {
+        Ok(tree) if errors.is_empty() => return Ok(Router { tree, matches }),
+        Ok(_) => {}
+        Err(error) => errors.push(RouteError::Regexes { why: error.to_string() }),
     }
-    if errors.is_empty() { Ok(Router { hosts, matches }) } else { Err(errors) }
+    Err(errors)
 }
 
 /// A match for one of its hosts.

@@ -15,6 +15,7 @@
 
 mod build;
 mod conditions;
+mod draft;
 mod pattern;
 mod rewrite;
 mod tree;
@@ -24,13 +25,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use ipnet::IpNet;
-use smallvec::SmallVec;
 
 pub use pattern::{HostPattern, PathPattern, PatternError};
 pub use rewrite::{PathRewrite, Redirect, RewriteError, Template};
 
 use build::Match;
-use tree::Hosts;
+use tree::Tree;
 
 /// What selects a route. A route matches when one of its matches does.
 #[derive(Debug, Clone)]
@@ -98,6 +98,8 @@ pub enum RouteError {
     NoMatch { route: Arc<str> },
     #[error("route `{route}`: `{pattern}` is not a regular expression: {why}")]
     Regex { route: Arc<str>, pattern: String, why: String },
+    #[error("the regular expressions of all paths can't be compiled together: {why}")]
+    Regexes { why: String },
     #[error("route `{route}`: `{name}` is not a header name")]
     HeaderName { route: Arc<str>, name: String },
     #[error("routes `{first}` and `{second}` match the same requests")]
@@ -131,7 +133,7 @@ pub struct RouteMatch {
 /// All routes, indexed.
 #[derive(Debug)]
 pub struct Router {
-    hosts: Hosts,
+    tree: Tree,
     matches: Vec<Match>,
 }
 
@@ -143,10 +145,9 @@ impl Router {
 
     /// The best route for a request. Allocates only for parameters and where regular expressions are tried.
     pub fn find(&self, view: &RequestView) -> Option<RouteMatch> {
-        let segments: SmallVec<[&str; 16]> = tree::segments(view.path).collect();
-        let best = self.hosts.find(view, &segments, &self.matches)?;
-        let found = self.matches.get(best.at)?;
-        Some(RouteMatch { index: found.route, params: found.captures(view.path, &segments) })
+        let best = self.tree.find(view, &self.matches)?;
+        let found = self.matches.get(best.at as usize)?;
+        Some(RouteMatch { index: found.route, params: found.captures(view.path) })
     }
 }
 

@@ -1,1 +1,451 @@
+//! Every rule of precedence, and the index against a matcher that tries everything.
 
+use std::cmp::Reverse;
+
+use http::HeaderValue;
+use http::header::HeaderName;
+
+use super::*;
+
+/// `GET host/path?query h:name=value c:name=value ip:net`, where only the host with its path is required; `-` is any host.
+fn spec(name: &str, priority: i64, text: &str) -> RouteSpec {
+    RouteSpec { name: name.into(), matches: text.split(" | ").map(match_spec).collect(), priority }
+}
+
+fn match_spec(text: &str) -> MatchSpec {
+    let mut spec = MatchSpec::new(PathPattern::parse("/**").unwrap());
+    for word in text.split_whitespace() {
+        let field = |text: &str| {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            let value = match value.strip_prefix('~') {
+                _ if value.is_empty() => ValuePattern::Present,
+                Some(regex) => ValuePattern::Regex(regex.into()),
+                None => ValuePattern::Exact(value.into()),
+            };
+            FieldSpec { name: name.into(), value }
+        };
+        if let Some((kind, rest)) = word.split_once(':') {
+            match kind {
+                "h" => spec.headers.push(field(rest)),
+                "q" => spec.query.push(field(rest)),
+                "c" => spec.cookies.push(field(rest)),
+                "ip" => spec.client_ip.push(rest.parse().unwrap()),
+                _ => spec.path = PathPattern::regex(rest).unwrap(),
+            }
+        } else if let Some(at) = word.find('/') {
+            let (hosts, path) = word.split_at(at);
+            spec.hosts =
+                hosts.split(',').filter(|h| !matches!(*h, "-" | "")).map(|h| HostPattern::parse(h).unwrap()).collect();
+            spec.path = PathPattern::parse(path).unwrap();
+        } else {
+            spec.methods.push(word.parse().unwrap());
+        }
+    }
+    spec
+}
+
+#[derive(Debug, Default)]
+struct Sent {
+    host: String,
+    path: String,
+    method: Method,
+    query: Option<String>,
+    headers: HeaderMap,
+    client: Option<IpAddr>,
+}
+
+/// As for `spec`: `GET host/path?query h:name=value c:name=value ip:address`.
+fn request(text: &str) -> Sent {
+    let mut sent = Sent::default();
+    for word in text.split_whitespace() {
+        match word.split_once(':') {
+            Some(("h", field)) => {
+                let (name, value) = field.split_once('=').unwrap();
+                sent.headers
+                    .append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+            }
+            Some(("c", cookie)) => {
+                sent.headers.append("cookie", HeaderValue::from_str(&format!("x=y; {cookie}")).unwrap());
+            }
+            Some(("ip", address)) => sent.client = Some(address.parse().unwrap()),
+            _ => match word.find('/') {
+                Some(at) => {
+                    sent.host = word[..at].to_owned();
+                    let (path, query) = word[at..].split_once('?').unwrap_or((&word[at..], ""));
+                    sent.path = path.to_owned();
+                    sent.query = (!query.is_empty()).then(|| query.to_owned());
+                }
+                None => sent.method = word.parse().unwrap(),
+            },
+        }
+    }
+    sent
+}
+
+impl Sent {
+    fn view(&self) -> RequestView<'_> {
+        RequestView {
+            host: &self.host,
+            path: &self.path,
+            method: &self.method,
+            query: self.query.as_deref(),
+            headers: &self.headers,
+            client_ip: self.client.unwrap_or(IpAddr::from([127, 0, 0, 1])),
+        }
+    }
+}
+
+/// The name of the route found, both with the routes as given and in reverse.
+fn found(routes: &[RouteSpec], text: &str) -> Option<String> {
+    let sent = request(text);
+    let name = |routes: Vec<RouteSpec>| {
+        let names: Vec<_> = routes.iter().map(|r| r.name.to_string()).collect();
+        let router = Router::build(routes).unwrap();
+        router.find(&sent.view()).map(|m| names[m.index].clone())
+    };
+    let mut reversed = routes.to_vec();
+    reversed.reverse();
+    let got = name(routes.to_vec());
+    assert_eq!(got, name(reversed), "the order of the routes decided for {text}");
+    got
+}
+
+#[test]
+fn the_more_specific_match_wins() {
+    // Each row: the winner, the loser, a request that both match.
+    for (winner, loser, text) in [
+        // Host before path.
+        ("a.example/**", "-/x/y", "a.example/x/y"),
+        ("a.example/**", "*.example/x", "a.example/x"),
+        ("*.b.example/**", "*.example/x", "a.b.example/x"),
+        ("*.example/**", "-/x", "a.b.example/x"),
+        // Path: exact, then patterns, then the longest prefix, then regular expressions.
+        ("-/x/y", "-/x/{p}", "h/x/y"),
+        ("-/x/{p}", "-/x/y/**", "h/x/y"),
+        ("-/x/*", "-/x/y/**", "h/x/y"),
+        ("-/x/{p}/z", "-/{p}/y/z", "h/x/y/z"),
+        ("-/x/{p}/z", "-/x/{p}/{q}", "h/x/y/z"),
+        ("-/x/y/**", "-/x/**", "h/x/y"),
+        ("-/x/{p}/**", "-/x/**", "h/x/y/z"),
+        ("-/x/y/**", "-/x/{p}/**", "h/x/y/z"),
+        ("-/**", "r:/x/.*", "h/x/y"),
+        ("r:/x/y.*", "r:/x/.*", "h/x/y"),
+        // Method before headers.
+        ("GET -/x", "-/x h:a=1 h:b=1", "h/x h:a=1 h:b=1"),
+        // More headers before more of the query.
+        ("-/x h:a=1 h:b=1", "-/x h:a=1 q:a q:b q:c", "h/x?a&b&c h:a=1 h:b=1"),
+        ("-/x q:a", "-/x c:a c:b", "h/x?a c:a=1 c:b=1"),
+        ("-/x c:a", "-/x ip:127.0.0.0/8", "h/x c:a=1"),
+        ("-/x ip:127.0.0.0/8", "-/x", "h/x"),
+        // Path before conditions.
+        ("-/x", "GET -/** h:a=1 q:b", "h/x?b h:a=1"),
+    ] {
+        // Names that would decide the other way.
+        let routes = [spec("z-winner", 0, winner), spec("a-loser", 0, loser)];
+        assert_eq!(found(&routes, text).as_deref(), Some("z-winner"), "{winner} against {loser}");
+        let alone = [spec("a-loser", 0, loser)];
+        assert_eq!(found(&alone, text).as_deref(), Some("a-loser"), "{loser} does not match {text}");
+        let raised = [spec("z-winner", 0, winner), spec("a-loser", 1, loser)];
+        assert_eq!(found(&raised, text).as_deref(), Some("a-loser"), "priority is nothing to {winner}");
+    }
+}
+
+#[test]
+fn equal_precedence_goes_by_name() {
+    let routes = [spec("b", 0, "-/x h:a=1"), spec("a", 0, "-/x h:b=1")];
+    assert_eq!(found(&routes, "h/x h:a=1 h:b=1").as_deref(), Some("a"));
+    assert_eq!(found(&routes, "h/x h:a=1").as_deref(), Some("b"));
+}
+
+#[test]
+fn what_does_not_hold_falls_back() {
+    let routes = [
+        spec("post", 0, "POST a.example/x"),
+        spec("wild", 0, "*.example/x h:a=~[0-9]+"),
+        spec("prefix", 0, "-/x/** c:beta"),
+        spec("all", -1, "-/**"),
+    ];
+    for (text, want) in [
+        ("POST a.example/x", "post"),
+        ("a.example/x h:a=12", "wild"),
+        ("a.example/x h:a=12b", "all"),
+        ("a.example/x c:beta=1", "prefix"),
+        ("a.example/x/y c:beta=1", "prefix"),
+        ("a.example/y", "all"),
+    ] {
+        assert_eq!(found(&routes, text).as_deref(), Some(want), "{text}");
+    }
+    assert_eq!(found(&routes[..3], "a.example/y"), None);
+}
+
+#[test]
+fn paths_match_by_element() {
+    for (pattern, yes, no) in [
+        ("-/a", "/a", "/a/ /A /a/b /ab /"),
+        ("-/a/", "/a/", "/a /a//"),
+        ("-/a/**", "/a /a/ /a/b /a/b/c /a//", "/ /ab /b/a"),
+        ("-/**", "/ /a /a/b // ", ""),
+        ("-/", "/", "// /a"),
+        ("-/a/*", "/a/b", "/a /a/ /a/b/ /a/b/c"),
+        ("-/{p}/b/**", "/a/b /a/b/c", "//b /a/c /a"),
+        ("r:/v[0-9]+", "/v1 /v23", "/v /v1/ /xv1"),
+    ] {
+        let routes = [spec("r", 0, pattern)];
+        for path in yes.split_whitespace() {
+            assert!(found(&routes, &format!("h{path}")).is_some(), "{pattern} {path}");
+        }
+        for path in no.split_whitespace() {
+            assert!(found(&routes, &format!("h{path}")).is_none(), "{pattern} {path}");
+        }
+    }
+}
+
+#[test]
+fn hosts_match_by_label() {
+    for (hosts, yes, no) in [
+        ("a.example", "a.example", "b.example x.a.example example"),
+        ("*.example", "a.example a.b.example", "example aexample a.example.org"),
+        ("a.example,*.test", "a.example x.test", "test b.example"),
+    ] {
+        let routes = [spec("r", 0, &format!("{hosts}/**"))];
+        for host in yes.split_whitespace() {
+            assert!(found(&routes, &format!("{host}/")).is_some(), "{hosts} {host}");
+        }
+        for host in no.split_whitespace() {
+            assert!(found(&routes, &format!("{host}/")).is_none(), "{hosts} {host}");
+        }
+    }
+}
+
+#[test]
+fn query_and_cookies_take_the_first_value_decoded() {
+    for (condition, yes, no) in [
+        ("q:a=b", "h/?a=b h/?x&a=b&a=c h/?%61=%62", "h/?a=c&a=b h/?a h/?A=b h/"),
+        ("q:a=~b.c", "h/?a=b+c h/?a=b%20c", "h/?a=bc"),
+        ("q:a", "h/?a h/?a=1", "h/?b=a h/"),
+    ] {
+        let routes = [spec("r", 0, &format!("-/** {condition}"))];
+        yes.split_whitespace().for_each(|t| assert!(found(&routes, t).is_some(), "{condition} {t}"));
+        no.split_whitespace().for_each(|t| assert!(found(&routes, t).is_none(), "{condition} {t}"));
+    }
+    let cookie = [spec("r", 0, "-/** c:beta=1")];
+    assert!(found(&cookie, "h/ c:z=0 c:beta=1").is_some(), "cookies on several lines");
+    assert!(found(&cookie, "h/ c:beta=0 c:beta=1").is_none());
+    assert!(found(&cookie, "h/ c:xbeta=1").is_none());
+}
+
+#[test]
+fn parameters_are_decoded_for_the_match_found() {
+    let captured = |pattern: &str, path: &str| {
+        let router = Router::build(vec![spec("r", 0, pattern)]).unwrap();
+        let found = router.find(&request(&format!("h{path}")).view()).unwrap();
+        found.params.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>()
+    };
+    assert_eq!(captured("-/u/{id}/*/{x}/**", "/u/a%20b%2Fc/y/%C3%A4/z"), ["id=a b/c", "x=ä"]);
+    assert_eq!(captured("-/{raw}", "/%FF"), ["raw=%FF"]);
+    assert_eq!(captured("-/u/**", "/u/x"), [""; 0]);
+    assert_eq!(captured("r:/(?<year>[0-9]+)(/(?<rest>.*))?", "/2024"), ["year=2024"]);
+    assert_eq!(captured("r:/(?<year>[0-9]+)(/(?<rest>.*))?", "/2024/a%20b"), ["year=2024", "rest=a b"]);
+}
+
+#[test]
+fn routes_that_can_not_be_told_apart_are_an_error() {
+    let errors = |first: &str, second: &str| {
+        let routes = vec![spec("a", 0, first), spec("b", 0, second)];
+        Router::build(routes).err().unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let same = ["routes `a` and `b` match the same requests"];
+    for (first, second) in [
+        ("-/x", "-/x"),
+        ("-/x/{a}", "-/x/{b}"),
+        ("-/x/{a}", "-/x/*"),
+        ("a.example,b.example/x", "c.example,b.example/x"),
+        ("GET HEAD -/x", "GET -/x"),
+        ("-/x h:A=1 h:b=2", "-/x h:b=2 h:a=1"),
+        ("-/x ip:10.0.0.1/8", "-/x ip:10.0.0.0/8"),
+        ("r:/x.*", "r:/x.*"),
+        ("-/y | -/x", "-/x | -/z"),
+        ("-/caf%c3%a9", "-/café"),
+    ] {
+        assert_eq!(errors(first, second), same, "{first} and {second}");
+    }
+    for (first, second) in [
+        ("-/x", "-/x/"),
+        ("-/x", "-/x/**"),
+        ("GET -/x", "POST -/x"),
+        ("GET -/x", "-/x"),
+        ("-/x h:a=1", "-/x h:a=2"),
+        ("-/x q:a", "-/x c:a"),
+        ("-/x q:a", "-/x q:A"),
+        ("a.example/x", "*.a.example/x"),
+    ] {
+        assert_eq!(errors(first, second), [""; 0], "{first} and {second}");
+    }
+    let other_priority = vec![spec("a", 0, "-/x"), spec("b", 1, "-/x")];
+    assert!(Router::build(other_priority).is_ok());
+    let same_route = vec![spec("a", 0, "-/x | -/x")];
+    assert!(Router::build(same_route).is_ok());
+}
+
+#[test]
+fn all_errors_at_once() {
+    let mut nothing = spec("nothing", 0, "-/n");
+    nothing.matches.clear();
+    let routes = vec![nothing, spec("regex", 0, "-/r q:a=~("), spec("x", 0, "-/x"), spec("y", 0, "-/x")];
+    let errors = Router::build(routes).unwrap_err();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    let bad_header = vec![spec("h", 0, "-/h h:a(b=1")];
+    assert_eq!(
+        Router::build(bad_header).unwrap_err(),
+        [RouteError::HeaderName { route: "h".into(), name: "a(b".into() }]
+    );
+}
+
+#[test]
+fn the_index_agrees_with_trying_everything() {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for round in 0..150 {
+        let mut routes: Vec<RouteSpec> = Vec::new();
+        for n in 0..random.below(60) + 1 {
+            let text: Vec<_> = (0..random.below(2) + 1).map(|_| random.match_text()).collect();
+            let priority = if random.below(6) == 0 { i64::try_from(random.below(3)).unwrap() - 1 } else { 0 };
+            routes.push(spec(&format!("r{n:02}"), priority, &text.join(" | ")));
+            if Router::build(routes.clone()).is_err() {
+                routes.pop();
+            }
+        }
+        let router = Router::build(routes.clone()).unwrap();
+        for _ in 0..60 {
+            let text = random.request_text();
+            let sent = request(&text);
+            let got = router.find(&sent.view()).map(|m| routes[m.index].name.clone());
+            assert_eq!(got, naive(&routes, &sent), "round {round}: {text} among {routes:#?}");
+        }
+    }
+}
+
+/// xorshift64*, so that every run tries the same.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
+    }
+
+    fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.below(of.len())]
+    }
+
+    fn match_text(&mut self) -> String {
+        let mut text = match self.below(10) {
+            0 => format!("r:{}", self.one(&["/a.*", "/[ab]/.*", "/.*/c", "(/[a-c])+"])),
+            _ => {
+                let host = self.one(&["-", "-", "-", "h.x", "*.x", "*.y.x", "h.x,*.y.x", "h.y.x"]).to_owned();
+                let segments = self.below(4);
+                let mut path: String = (0..segments)
+                    .map(|n| format!("/{}", self.one(&["a", "b", "c", "*", &format!("{{p{n}}}")])))
+                    .collect();
+                path.push_str(self.one(if segments == 0 { &["/", "/**"] } else { &["", "", "/", "/**", "/**"] }));
+                host + &path
+            }
+        };
+        for condition in ["GET", "POST", "h:k=1", "h:l", "q:k=1", "q:l", "c:k=1", "ip:127.0.0.0/8"] {
+            if self.below(9) == 0 {
+                text = format!("{text} {condition}");
+            }
+        }
+        text
+    }
+
+    fn request_text(&mut self) -> String {
+        let mut text = self.one(&["h.x", "g.x", "h.y.x", "z.y.x", "x", "other"]).to_owned();
+        for _ in 0..self.below(5) {
+            text = format!("{text}/{}", self.one(&["a", "b", "c", "d", ""]));
+        }
+        if !text.contains('/') {
+            text.push('/');
+        }
+        text.push_str(self.one(&["", "", "?k=1", "?l&k=1", "?k=2"]));
+        let method = self.one(&["GET", "POST"]);
+        for field in ["h:k=1", "h:l=2", "c:k=1", "ip:10.0.0.1"] {
+            if self.below(3) == 0 {
+                text = format!("{text} {field}");
+            }
+        }
+        format!("{method} {text}")
+    }
+}
+
+/// Tries every match and takes the best by the rules as they are written in the description of the module.
+fn naive(routes: &[RouteSpec], sent: &Sent) -> Option<Arc<str>> {
+    let mut all = Vec::new();
+    for route in routes {
+        for wanted in &route.matches {
+            if !path_matches(&wanted.path, &sent.path) || !conditions_hold(wanted, sent) {
+                continue;
+            }
+            let hosts = if wanted.hosts.is_empty() { vec![HostPattern::Any] } else { wanted.hosts.clone() };
+            for host in hosts {
+                let host_rank = match &host {
+                    HostPattern::Any => 1000,
+                    HostPattern::Exact(name) if **name == *sent.host => 0,
+                    HostPattern::Wildcard(name) if sent.host.ends_with(&format!(".{name}")) => 500 - name.len(),
+                    HostPattern::Exact(_) | HostPattern::Wildcard(_) => continue,
+                };
+                let counts = (wanted.headers.len(), wanted.query.len(), wanted.cookies.len(), wanted.client_ip.len());
+                all.push((
+                    Reverse(route.priority),
+                    host_rank,
+                    path_rank(&wanted.path),
+                    Reverse((wanted.methods.len().min(1), counts)),
+                    route.name.clone(),
+                ));
+            }
+        }
+    }
+    all.into_iter().min().map(|best| best.4)
+}
+
+fn path_rank(path: &PathPattern) -> (u8, Reverse<usize>, String) {
+    match path {
+        PathPattern::Regex(regex) => (3, Reverse(regex.as_str().len()), regex.as_str().to_owned()),
+        PathPattern::Segments { segments, rest } => {
+            let wild = |s: &pattern::Segment| !matches!(s, pattern::Segment::Literal(_));
+            let marks: String = segments.iter().map(|s| if wild(s) { 'w' } else { 'l' }).collect();
+            match (rest, segments.iter().any(wild)) {
+                (false, false) => (0, Reverse(0), String::new()),
+                (false, true) => (1, Reverse(0), marks),
+                (true, _) => (2, Reverse(segments.len()), marks),
+            }
+        }
+    }
+}
+
+fn path_matches(pattern: &PathPattern, path: &str) -> bool {
+    match pattern {
+        PathPattern::Regex(regex) => regex.is_match(path),
+        PathPattern::Segments { segments, rest } => {
+            let parts: Vec<&str> = path[1..].split('/').collect();
+            let length = if *rest { parts.len() >= segments.len() } else { parts.len() == segments.len() };
+            length
+                && segments.iter().zip(&parts).all(|(segment, part)| match segment {
+                    pattern::Segment::Literal(text) => **text == **part,
+                    pattern::Segment::Param(_) | pattern::Segment::Any => !part.is_empty(),
+                })
+        }
+    }
+}
+
+/// For the few conditions that `Random` makes.
+fn conditions_hold(wanted: &MatchSpec, sent: &Sent) -> bool {
+    let cookies: Vec<&str> = sent.headers.get_all("cookie").iter().map(|v| v.to_str().unwrap()).collect();
+    let query = sent.query.as_deref().unwrap_or("");
+    (wanted.methods.is_empty() || wanted.methods.contains(&sent.method))
+        && wanted.headers.iter().all(|h| sent.headers.contains_key(h.name.as_str()))
+        && wanted.query.iter().all(|q| if q.name == "k" { query.contains("k=1") } else { query.contains('l') })
+        && wanted.cookies.iter().all(|_| cookies.iter().any(|c| c.ends_with("k=1")))
+        && (wanted.client_ip.is_empty() || sent.client.is_none())
+}

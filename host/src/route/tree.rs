@@ -1,14 +1,21 @@
 //! The index: hosts by hash, then paths segment by segment by hash, so that a lookup costs what the request is long and not what the
 //! configuration is. Every entry has a rank in one total order, the least is the best; a part of the index whose best rank
 //! can't win is not entered, and conditions are evaluated only for entries that could.
+//!
+//! With many routes the time goes into cache misses, so the layout is tight: runs of literal segments without a branch are one node; hash
+//! tables hold no keys, since the node that a slot leads to has its own; and labels, slots and entries of all nodes lie in one
+//! allocation for each kind, in the order of a walk.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
 
 use foldhash::fast::RandomState;
 use regex::{RegexSet, RegexSetBuilder};
 
 use super::build::Match;
-use super::{HostPattern, PathPattern, RequestView, pattern};
+use super::draft::{Draft, DraftNode};
+use super::{HostPattern, RequestView};
 
 /// A match in the index.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +23,9 @@ pub(super) struct Entry {
     /// The place in the order of precedence, 0 first.
     pub(super) rank: u32,
     /// The place in the router's list of matches.
-    pub(super) at: usize,
+    pub(super) at: u32,
+    /// Whether it has conditions beside host and path.
+    pub(super) conditional: bool,
 }
 
 /// The segments of a path that starts with a slash. `/` has one, the empty one.
@@ -24,135 +33,219 @@ pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.strip_prefix('/').unwrap_or(path).split('/')
 }
 
-/// The outer index.
-#[derive(Debug, Default)]
-pub(super) struct Hosts {
-    exact: HashMap<Box<str>, Bucket, RandomState>,
-    wildcard: HashMap<Box<str>, Bucket, RandomState>,
-    any: Bucket,
-}
-
-impl Hosts {
-    /// Entries have to come in the order of rank.
-    pub(super) fn insert(&mut self, host: &HostPattern, path: &PathPattern, entry: Entry) {
-        let bucket = match host {
-            HostPattern::Any => &mut self.any,
-            HostPattern::Exact(host) => self.exact.entry(host.clone()).or_default(),
-            HostPattern::Wildcard(suffix) => self.wildcard.entry(suffix.clone()).or_default(),
-        };
-        bucket.insert(path, entry);
-    }
-
-    /// To be called after the last insertion.
-    pub(super) fn finish(&mut self) -> Result<(), regex::Error> {
-        let buckets = self.exact.values_mut().chain(self.wildcard.values_mut());
-        buckets.chain([&mut self.any]).try_for_each(Bucket::finish)
-    }
-
-    pub(super) fn find(&self, view: &RequestView, segments: &[&str], matches: &[Match]) -> Option<Entry> {
-        let mut walk = Walk { view, segments, matches, best: None };
-        if !self.exact.is_empty()
-            && let Some(bucket) = self.exact.get(view.host)
-        {
-            walk.bucket(bucket);
-        }
-        if !self.wildcard.is_empty() {
-            let mut host = view.host;
-            while let Some((_, suffix)) = host.split_once('.') {
-                if let Some(bucket) = self.wildcard.get(suffix) {
-                    walk.bucket(bucket);
-                }
-                host = suffix;
-            }
-        }
-        walk.bucket(&self.any);
-        walk.best
-    }
-}
-
-/// The matches of one host pattern.
+/// The whole index.
 #[derive(Debug)]
-struct Bucket {
-    /// The first node is the root.
+pub(super) struct Tree {
     nodes: Vec<Node>,
-    patterns: Patterns,
+    labels: String,
+    slots: Vec<Slot>,
+    entries: Vec<Entry>,
+    /// Roots by host; the label of a root is the host.
+    exact: Table,
+    /// Roots by the suffix of a wildcard.
+    wildcard: Table,
+    any: Option<u32>,
+    /// Regular expressions by root.
+    patterns: HashMap<u32, Patterns>,
+    hasher: RandomState,
 }
 
-/// A place in the tree, reached by a number of segments.
-#[derive(Debug)]
+/// A place in the tree.
+#[derive(Debug, Clone, Copy)]
 struct Node {
-    literals: HashMap<Box<str>, usize, RandomState>,
-    /// The child for any non-empty segment.
-    wild: Option<usize>,
+    /// The literal segments that lead here from the parent, joined by slashes; the host at a root. Nothing at a wildcard's child.
+    label: Span,
+    /// Children by the first segment of their labels.
+    literals: Table,
     /// For paths that end here, best first.
-    here: Vec<Entry>,
+    here: Span,
     /// For paths that end here or go on, best first.
-    below: Vec<Entry>,
+    below: Span,
+    /// The child for any non-empty segment; `NONE` if there is none.
+    wild: u32,
     /// The best rank of this node and all under it.
     best: u32,
 }
 
-/// The regular expressions, best first, tried in one pass.
-#[derive(Debug, Default)]
+/// A part of one of the tree's allocations.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// An open-addressed hash table of nodes, at most half full: a power of two of slots, or none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Table(Span);
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    hash: u32,
+    /// `NONE` if the slot is empty.
+    node: u32,
+}
+
+/// The regular expressions of one host, best first, tried in one pass.
+#[derive(Debug)]
 struct Patterns {
-    texts: Vec<String>,
     entries: Vec<Entry>,
     set: RegexSet,
 }
 
-impl Node {
-    fn new(best: u32) -> Node {
-        Node { literals: HashMap::default(), wild: None, here: vec![], below: vec![], best }
+impl Span {
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
     }
 }
 
-impl Default for Bucket {
-    fn default() -> Self {
-        Bucket { nodes: vec![Node::new(u32::MAX)], patterns: Patterns::default() }
+impl Table {
+    fn is_empty(self) -> bool {
+        self.0.len == 0
     }
 }
 
-impl Bucket {
-    fn insert(&mut self, path: &PathPattern, entry: Entry) {
-        let (segments, rest) = match path {
-            PathPattern::Segments { segments, rest } => (segments, *rest),
-            PathPattern::Regex(regex) => {
-                self.patterns.texts.push(regex.as_str().to_owned());
-                self.patterns.entries.push(entry);
-                return;
-            }
+impl Tree {
+    pub(super) fn new(draft: Draft) -> Result<Tree, regex::Error> {
+        let mut tree = Tree {
+            nodes: Vec::new(),
+            labels: String::new(),
+            slots: Vec::new(),
+            entries: Vec::new(),
+            exact: Table::default(),
+            wildcard: Table::default(),
+            any: None,
+            patterns: HashMap::new(),
+            hasher: RandomState::default(),
         };
-        let mut at = 0;
-        self.nodes[at].best = self.nodes[at].best.min(entry.rank);
-        for segment in segments {
-            let new = self.nodes.len();
-            at = match segment {
-                pattern::Segment::Literal(text) => *self.nodes[at].literals.entry(text.as_ref().into()).or_insert(new),
-                pattern::Segment::Param(_) | pattern::Segment::Any => *self.nodes[at].wild.get_or_insert(new),
+        let (mut exact, mut wildcard) = (vec![], vec![]);
+        for (host, bucket) in draft.hosts {
+            let label = match &host {
+                HostPattern::Any => "",
+                HostPattern::Exact(name) | HostPattern::Wildcard(name) => name,
             };
-            if at == new {
-                self.nodes.push(Node::new(u32::MAX));
+            let root = tree.add(label, bucket.root);
+            match &host {
+                HostPattern::Any => tree.any = Some(root),
+                HostPattern::Exact(name) => exact.push(Slot { hash: tree.hash(name), node: root }),
+                HostPattern::Wildcard(suffix) => wildcard.push(Slot { hash: tree.hash(suffix), node: root }),
             }
-            self.nodes[at].best = self.nodes[at].best.min(entry.rank);
+            if !bucket.patterns.is_empty() {
+                let (texts, entries): (Vec<_>, Vec<_>) = bucket.patterns.into_iter().unzip();
+                // Each expression was held to the usual limit on its own; the set is as large as the operator makes it.
+                let set = RegexSetBuilder::new(texts).size_limit(usize::MAX).build()?;
+                tree.patterns.insert(root, Patterns { entries, set });
+            }
         }
-        let node = &mut self.nodes[at];
-        if rest { node.below.push(entry) } else { node.here.push(entry) }
+        tree.exact = tree.add_table(&exact);
+        tree.wildcard = tree.add_table(&wildcard);
+        Ok(tree)
     }
 
-    fn finish(&mut self) -> Result<(), regex::Error> {
-        if !self.patterns.texts.is_empty() {
-            // Each expression was held to the usual limit on its own; the set is as large as the operator makes it.
-            let texts = std::mem::take(&mut self.patterns.texts);
-            self.patterns.set = RegexSetBuilder::new(texts).size_limit(usize::MAX).build()?;
-        }
-        Ok(())
+    fn hash(&self, text: &str) -> u32 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(text.as_bytes());
+        hasher.finish() as u32
     }
+
+    fn add(&mut self, label: &str, draft: DraftNode) -> u32 {
+        let at = self.nodes.len();
+        let label = Span { start: index(self.labels.len()), len: push(&mut self.labels, label) };
+        let mut best = draft.here.iter().chain(&draft.below).map(|entry| entry.rank).min().unwrap_or(u32::MAX);
+        let (here, below) = (self.add_entries(&draft.here), self.add_entries(&draft.below));
+        self.nodes.push(Node { label, literals: Table::default(), here, below, wild: NONE, best });
+        let mut literals = Vec::with_capacity(draft.literals.len());
+        for (first, mut child) in draft.literals {
+            let hash = self.hash(&first);
+            let mut label = first.into_string();
+            while let Some((segment, only)) = child.take_only_literal() {
+                label.push('/');
+                label.push_str(&segment);
+                child = only;
+            }
+            let node = self.add(&label, child);
+            best = best.min(self.nodes[node as usize].best);
+            literals.push(Slot { hash, node });
+        }
+        if let Some(child) = draft.wild {
+            let child = self.add("", *child);
+            best = best.min(self.nodes[child as usize].best);
+            self.nodes[at].wild = child;
+        }
+        self.nodes[at].literals = self.add_table(&literals);
+        self.nodes[at].best = best;
+        index(at)
+    }
+
+    fn add_entries(&mut self, entries: &[Entry]) -> Span {
+        let start = index(self.entries.len());
+        self.entries.extend_from_slice(entries);
+        Span { start, len: index(entries.len()) }
+    }
+
+    fn add_table(&mut self, nodes: &[Slot]) -> Table {
+        if nodes.is_empty() {
+            return Table::default();
+        }
+        let (start, size) = (self.slots.len(), (nodes.len() * 2).next_power_of_two());
+        self.slots.resize(start + size, Slot { hash: 0, node: NONE });
+        let slots = &mut self.slots[start..];
+        for slot in nodes {
+            let mut at = slot.hash as usize & (size - 1);
+            while slots[at].node != NONE {
+                at = (at + 1) & (size - 1);
+            }
+            slots[at] = *slot;
+        }
+        Table(Span { start: index(start), len: index(size) })
+    }
+
+    /// The nodes of a table whose key has this hash: at most one but for collisions.
+    fn with_hash(&self, table: Table, hash: u32) -> impl Iterator<Item = u32> {
+        let slots = &self.slots[table.0.range()];
+        // A table without slots has no mask, and none is looked at.
+        let mask = slots.len().wrapping_sub(1);
+        let probed = (0..slots.len()).map(move |step| slots[(hash as usize).wrapping_add(step) & mask]);
+        probed.take_while(|slot| slot.node != NONE).filter(move |slot| slot.hash == hash).map(|slot| slot.node)
+    }
+
+    fn label(&self, node: u32) -> &str {
+        &self.labels[self.nodes[node as usize].label.range()]
+    }
+
+    /// The best match.
+    pub(super) fn find(&self, view: &RequestView, matches: &[Match]) -> Option<Entry> {
+        let mut walk = Walk { tree: self, view, matches, best: None };
+        walk.host(self.exact, view.host);
+        if !self.wildcard.is_empty() {
+            let mut host = view.host;
+            while let Some((_, suffix)) = host.split_once('.') {
+                walk.host(self.wildcard, suffix);
+                host = suffix;
+            }
+        }
+        if let Some(root) = self.any {
+            walk.root(root);
+        }
+        walk.best
+    }
+}
+
+fn push(labels: &mut String, label: &str) -> u32 {
+    labels.push_str(label);
+    index(label.len())
+}
+
+/// An index or length in 32 bits.
+pub(super) fn index(at: usize) -> u32 {
+    u32::try_from(at).expect("a configuration of four thousand million matches does not fit in memory")
 }
 
 /// One lookup.
 struct Walk<'a> {
+    tree: &'a Tree,
     view: &'a RequestView<'a>,
-    segments: &'a [&'a str],
     matches: &'a [Match],
     best: Option<Entry>,
 }
@@ -162,44 +255,67 @@ impl Walk<'_> {
         self.best.is_none_or(|best| rank < best.rank)
     }
 
-    fn bucket(&mut self, bucket: &Bucket) {
-        self.node(bucket, 0, 0);
-        let patterns = &bucket.patterns;
-        if patterns.entries.first().is_some_and(|entry| self.could_win(entry.rank)) {
-            for index in patterns.set.matches(self.view.path) {
-                if let Some(entry) = patterns.entries.get(index)
-                    && self.offer(*entry)
-                {
+    fn host(&mut self, table: Table, host: &str) {
+        if table.is_empty() {
+            return;
+        }
+        let tree = self.tree;
+        let root = tree.with_hash(table, tree.hash(host)).find(|root| tree.label(*root) == host);
+        if let Some(root) = root {
+            self.root(root);
+        }
+    }
+
+    fn root(&mut self, root: u32) {
+        let path = self.view.path;
+        self.node(root, Some(path.strip_prefix('/').unwrap_or(path)));
+        if self.tree.patterns.is_empty() {
+            return;
+        }
+        if let Some(patterns) = self.tree.patterns.get(&root)
+            && patterns.entries.first().is_some_and(|entry| self.could_win(entry.rank))
+        {
+            for at in patterns.set.matches(path) {
+                if patterns.entries.get(at).is_some_and(|entry| self.offer(*entry)) {
                     break;
                 }
             }
         }
     }
 
-    /// The most specific ways first: what they find spares the others.
-    fn node(&mut self, bucket: &Bucket, at: usize, depth: usize) {
-        let node = &bucket.nodes[at];
+    /// Looks at a node with what is left of the path: `None` at its end, `""` for one empty segment. The most specific ways go
+    /// first: what they find spares the others.
+    fn node(&mut self, at: u32, rest: Option<&str>) {
+        let tree = self.tree;
+        let node = &tree.nodes[at as usize];
         if !self.could_win(node.best) {
             return;
         }
-        match self.segments.get(depth) {
-            None => self.entries(&node.here),
-            Some(segment) => {
-                if let Some(&child) = node.literals.get(*segment) {
-                    self.node(bucket, child, depth + 1);
+        match rest {
+            None => self.entries(node.here),
+            Some(rest) if !node.literals.is_empty() || node.wild != NONE => {
+                let (segment, after) = match rest.split_once('/') {
+                    Some((segment, after)) => (segment, Some(after)),
+                    None => (rest, None),
+                };
+                if !node.literals.is_empty() {
+                    let mut children = tree.with_hash(node.literals, tree.hash(segment));
+                    let child = children.find_map(|child| Some((child, after_label(rest, tree.label(child))?)));
+                    if let Some((child, after)) = child {
+                        self.node(child, after);
+                    }
                 }
-                if let Some(child) = node.wild
-                    && !segment.is_empty()
-                {
-                    self.node(bucket, child, depth + 1);
+                if node.wild != NONE && !segment.is_empty() {
+                    self.node(node.wild, after);
                 }
             }
+            Some(_) => {}
         }
-        self.entries(&node.below);
+        self.entries(node.below);
     }
 
-    fn entries(&mut self, entries: &[Entry]) {
-        for entry in entries {
+    fn entries(&mut self, entries: Span) {
+        for entry in &self.tree.entries[entries.range()] {
             if self.offer(*entry) {
                 break;
             }
@@ -211,10 +327,16 @@ impl Walk<'_> {
         if !self.could_win(entry.rank) {
             return true;
         }
-        let holds = self.matches.get(entry.at).is_some_and(|found| found.holds(self.view));
+        let holds = !entry.conditional || self.matches.get(entry.at as usize).is_some_and(|m| m.holds(self.view));
         if holds {
             self.best = Some(entry);
         }
         holds
     }
+}
+
+/// What follows whole segments; the outer `None` if the path does not start with them.
+fn after_label<'a>(rest: &'a str, label: &str) -> Option<Option<&'a str>> {
+    let after = rest.strip_prefix(label)?;
+    if after.is_empty() { Some(None) } else { after.strip_prefix('/').map(Some) }
 }
