@@ -1,0 +1,29 @@
+//! The body of a message as a pipeline needs it: buffered once, when the first filter asks.
+
+use bytes::Bytes;
+
+/// A body that can be buffered. What was read stays with the source, so that a body that turned out too large for a filter
+/// can still be passed on.
+pub trait BodySource {
+    /// Whether it is known that the message has no body.
+    fn is_empty(&self) -> bool;
+
+    /// The whole body without its content coding, if it has at most `max_bytes`.
+    fn buffer(&mut self, max_bytes: u64) -> impl Future<Output = Result<Bytes, BodySourceError>>;
+}
+
+/// Why a body could not be buffered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodySourceError {
+    #[error("the body has more than {0} bytes")]
+    TooLarge(u64),
+    /// An unknown content coding, or content that isn't what its coding says.
+    #[error("the body can't be decoded: {0}")]
+    Coding(String),
+    /// The peer broke off or was too slow.
+    #[error("the body did not arrive: {0}")]
+    Aborted(String),
+    /// The gateway's budget for buffered bodies is used up.
+    #[error("no room to buffer the body")]
+    Budget,
+}

@@ -1,0 +1,75 @@
+//! Finished exchanges on their way to `on-complete`: a bounded queue of one worker, emptied when it has nothing else to do.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use super::{LocalPipeline, Passage};
+use crate::exchange::Exchange;
+
+/// The finished exchanges of one worker.
+pub struct CompleteQueue {
+    waiting: RefCell<VecDeque<(Rc<LocalPipeline>, Passage, Box<Exchange>)>>,
+    capacity: usize,
+    dropped: Arc<AtomicU64>,
+    arrived: Notify,
+}
+
+impl CompleteQueue {
+    /// A queue of at most `capacity` exchanges.
+    pub fn new(capacity: usize) -> Rc<CompleteQueue> {
+        Rc::new(CompleteQueue {
+            waiting: RefCell::default(),
+            capacity,
+            dropped: Arc::default(),
+            arrived: Notify::new(),
+        })
+    }
+
+    /// Adds an exchange whose `summary` is set. Does nothing when no filter wants to see it; drops and counts it when the queue
+    /// is full.
+    pub fn push(&self, pipeline: &Rc<LocalPipeline>, passage: Passage, exchange: Box<Exchange>) {
+        if !self.wants(pipeline, &passage) {
+            return;
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() >= self.capacity {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        waiting.push_back((pipeline.clone(), passage, exchange));
+        self.arrived.notify_one();
+    }
+
+    /// Whether a filter would see an exchange that came this far: if not, its summary need not be made.
+    pub fn wants(&self, pipeline: &LocalPipeline, passage: &Passage) -> bool {
+        pipeline.complete_mask(passage) != 0
+    }
+
+    /// How many exchanges were dropped; readable from any thread.
+    pub fn dropped(&self) -> Arc<AtomicU64> {
+        self.dropped.clone()
+    }
+
+    /// Calls the hooks, for ever. To be spawned once on the worker; after each call the worker's other tasks go first.
+    pub async fn run(self: Rc<Self>) {
+        loop {
+            self.drain().await;
+            self.arrived.notified().await;
+        }
+    }
+
+    /// Calls the hooks for what is in the queue now: before the worker ends.
+    pub async fn drain(&self) {
+        loop {
+            let next = self.waiting.borrow_mut().pop_front();
+            let Some((pipeline, mut passage, exchange)) = next else { return };
+            tokio::task::yield_now().await;
+            pipeline.on_complete(exchange, &mut passage).await;
+        }
+    }
+}

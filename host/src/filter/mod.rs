@@ -1,0 +1,113 @@
+//! Filters: named uses of a plugin, in the order of a pipeline. What a verdict or a failure means for an exchange is decided here; how
+//! a component is called is in `wasm`.
+
+mod body;
+mod chain;
+mod complete;
+mod pipeline;
+mod verdict;
+
+use std::sync::Arc;
+
+pub use body::{BodySource, BodySourceError};
+pub use chain::{FilterFailure, RequestOutcome, ResponseOutcome};
+pub use complete::CompleteQueue;
+pub use pipeline::{LocalPipeline, MAX_FILTERS, Passage, Pipeline, TooManyFilters, WorkerFilters};
+
+pub use crate::wasm::{
+    FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet, LoadError, Mode, Plugin, Runtime,
+};
+
+use crate::services::Services;
+use crate::services::log_limit::LogLimit;
+use crate::wasm::{Program, ProgramSpec};
+
+/// What becomes of an exchange when a filter gives no verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FailurePolicy {
+    /// The exchange gets an error.
+    #[default]
+    Closed,
+    /// As if the filter were not there, for the rest of that exchange.
+    Open,
+}
+
+/// What a filter is made of.
+pub struct FilterSpec {
+    pub name: Arc<str>,
+    pub plugin: Arc<Plugin>,
+    /// The name of the plugin in the configuration: counters and values are private to it.
+    pub plugin_name: Arc<str>,
+    /// The JSON text of the filter's config table; `{}` when there is none.
+    pub config: String,
+    pub failure: FailurePolicy,
+    pub mode: Mode,
+    pub limits: FilterLimits,
+    pub grants: Grants,
+    pub services: Arc<Services>,
+}
+
+/// A filter that has taken its config. Shared by all workers.
+pub struct Filter {
+    pub(crate) program: Arc<Program>,
+    failure: FailurePolicy,
+    hooks: HookSet,
+    plugin_name: Arc<str>,
+    /// So that a filter that fails for every exchange doesn't fill the log.
+    failure_log: LogLimit,
+}
+
+impl Filter {
+    /// Tries the config on an instance. `LoadError::Refused` has the filter's own message. Slow: not for a worker, and not
+    /// within an async runtime.
+    pub fn new(spec: FilterSpec) -> Result<Arc<Filter>, LoadError> {
+        let program = Program::new(
+            spec.plugin,
+            ProgramSpec {
+                name: spec.name,
+                config: spec.config,
+                mode: spec.mode,
+                limits: spec.limits,
+                grants: spec.grants,
+                plugin: spec.plugin_name.clone(),
+                services: spec.services,
+            },
+        )?;
+        let off = program.interests().off;
+        let hooks = program.plugin().hooks().iter().filter(|hook| !off.contains(*hook)).collect();
+        Ok(Arc::new(Filter {
+            program: Arc::new(program),
+            failure: spec.failure,
+            hooks,
+            plugin_name: spec.plugin_name,
+            failure_log: LogLimit::default(),
+        }))
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        self.program.name()
+    }
+
+    /// The name of its plugin in the configuration.
+    pub fn plugin_name(&self) -> &Arc<str> {
+        &self.plugin_name
+    }
+
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        self.program.plugin()
+    }
+
+    pub fn failure(&self) -> FailurePolicy {
+        self.failure
+    }
+
+    /// The hooks it is called for: exported and not switched off.
+    pub fn hooks(&self) -> HookSet {
+        self.hooks
+    }
+
+    /// What calls of filters of this name have cost since the start of the process.
+    pub fn stats(&self) -> FilterStats {
+        self.program.stats()
+    }
+}

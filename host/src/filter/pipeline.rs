@@ -1,0 +1,161 @@
+//! Pipelines, and what a worker keeps to run them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Filter;
+use crate::wasm::{Hook, Pool, Program};
+
+/// The most filters of one pipeline.
+pub const MAX_FILTERS: usize = 64;
+
+/// An ordered list of filters. Shared by all workers.
+pub struct Pipeline {
+    filters: Vec<Arc<Filter>>,
+    /// For each hook, the filters that have it, by their index.
+    masks: [u64; Hook::COUNT],
+}
+
+/// A pipeline that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} filters in one pipeline, more than {MAX_FILTERS}")]
+pub struct TooManyFilters(pub usize);
+
+impl Pipeline {
+    /// A pipeline of these filters in this order.
+    pub fn new(filters: Vec<Arc<Filter>>) -> Result<Arc<Pipeline>, TooManyFilters> {
+        if filters.len() > MAX_FILTERS {
+            return Err(TooManyFilters(filters.len()));
+        }
+        let mut masks = [0; Hook::COUNT];
+        for (index, filter) in filters.iter().enumerate() {
+            for hook in filter.hooks().iter() {
+                masks[hook as usize] |= 1 << index;
+            }
+        }
+        Ok(Arc::new(Pipeline { filters, masks }))
+    }
+
+    pub fn filters(&self) -> &[Arc<Filter>] {
+        &self.filters
+    }
+
+    /// Whether a filter of it has this hook.
+    pub fn has(&self, hook: Hook) -> bool {
+        self.mask(hook) != 0
+    }
+
+    pub(super) fn mask(&self, hook: Hook) -> u64 {
+        self.masks[hook as usize]
+    }
+}
+
+/// The instances of one worker for one snapshot. A filter that is used in several pipelines has one pool.
+#[derive(Default)]
+pub struct WorkerFilters {
+    /// By the address of the program, which the pool keeps alive.
+    pools: RefCell<HashMap<*const Program, Rc<Pool>>>,
+}
+
+impl WorkerFilters {
+    /// Without instances: they are made when they are first needed.
+    pub fn new() -> WorkerFilters {
+        WorkerFilters::default()
+    }
+
+    /// The pipeline as this worker runs it. To be made once for each snapshot, and kept.
+    pub fn pipeline(&self, pipeline: &Arc<Pipeline>) -> Rc<LocalPipeline> {
+        let mut pools = self.pools.borrow_mut();
+        let pool = |filter: &Arc<Filter>| {
+            let pool = pools.entry(Arc::as_ptr(&filter.program));
+            pool.or_insert_with(|| Rc::new(Pool::new(filter.program.clone()))).clone()
+        };
+        let pools = pipeline.filters.iter().map(pool).collect();
+        Rc::new(LocalPipeline { pipeline: pipeline.clone(), pools })
+    }
+}
+
+/// A pipeline with this worker's instances.
+pub struct LocalPipeline {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) pools: Vec<Rc<Pool>>,
+}
+
+impl LocalPipeline {
+    /// What all workers share.
+    pub fn pipeline(&self) -> &Arc<Pipeline> {
+        &self.pipeline
+    }
+}
+
+/// How far an exchange has come in its pipeline. The caller keeps it beside the exchange.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passage {
+    /// The filters before this index saw the request; on-complete is for them.
+    pub(super) seen: usize,
+    /// The filters before this index see the response: those before the one that answered or failed.
+    pub(super) behind: usize,
+    /// The filters before this index have still to see the response.
+    pub(super) left: usize,
+    /// Filters that failed open and are out for this exchange, as a mask.
+    pub(super) absent: u64,
+}
+
+impl Passage {
+    /// Whether this filter has failed and was passed over.
+    pub fn is_absent(&self, index: usize) -> bool {
+        index < MAX_FILTERS && self.absent & (1 << index) != 0
+    }
+
+    /// Filters that failed and were passed over.
+    pub fn absent(&self) -> u32 {
+        self.absent.count_ones()
+    }
+
+    pub(super) fn request_ends(&mut self, seen: usize, behind: usize) {
+        *self = Passage { seen, behind, left: behind, absent: self.absent };
+    }
+}
+
+/// A mask of the filters before an index.
+pub(super) fn before(index: usize) -> u64 {
+    if index >= MAX_FILTERS { u64::MAX } else { (1 << index) - 1 }
+}
+
+/// The indices in a mask, lowest first.
+pub(super) fn upward(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let index = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            index
+        })
+    })
+}
+
+/// The indices in a mask, highest first.
+pub(super) fn downward(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let index = 63 - mask.leading_zeros() as usize;
+            mask &= !(1 << index);
+            index
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_walked_both_ways() {
+        let mask = 1 | 1 << 5 | 1 << 63;
+        assert_eq!(upward(mask).collect::<Vec<_>>(), [0, 5, 63]);
+        assert_eq!(downward(mask).collect::<Vec<_>>(), [63, 5, 0]);
+        assert_eq!((before(0), before(3), before(64)), (0, 7, u64::MAX));
+        assert_eq!(upward(0).count() + downward(0).count(), 0);
+    }
+}

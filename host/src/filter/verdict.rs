@@ -1,0 +1,93 @@
+//! What the end of a call means for the exchange: edits kept or taken back, an answer put in place, the failure policy applied.
+
+use bytes::Bytes;
+use http::StatusCode;
+use tracing::warn;
+
+use super::{FailurePolicy, Filter};
+use crate::exchange::{Exchange, Origin, ResponseHead, Undo};
+use crate::wasm::{FilterError, Hook, Verdict};
+
+/// How the pipeline goes on.
+#[derive(Debug)]
+pub(super) enum Step {
+    Continue,
+    /// `exchange.response` is now the filter's.
+    Respond,
+    /// The filter failed and the policy passes over it.
+    Absent,
+    /// The filter failed and the exchange with it.
+    Failed(FilterError),
+}
+
+/// Ends a call.
+pub(super) fn settle(
+    filter: &Filter,
+    hook: Hook,
+    exchange: &mut Exchange,
+    result: Result<Verdict, FilterError>,
+) -> Step {
+    match result {
+        Ok(Verdict::Continue) => {
+            exchange.draft = None;
+            exchange.commit();
+            Step::Continue
+        }
+        Ok(Verdict::Respond) => {
+            if hook.is_request() {
+                answer(exchange);
+            } else {
+                replace(exchange);
+            }
+            exchange.commit();
+            Step::Respond
+        }
+        Err(error) => {
+            exchange.roll_back();
+            log(filter, hook, exchange, &error);
+            match filter.failure() {
+                FailurePolicy::Open => Step::Absent,
+                FailurePolicy::Closed => Step::Failed(error),
+            }
+        }
+    }
+}
+
+/// The draft becomes the response.
+fn answer(exchange: &mut Exchange) {
+    let mut response =
+        exchange.draft.take().unwrap_or_else(|| Box::new(ResponseHead::new(Origin::Filter, StatusCode::OK)));
+    response.body.get_or_insert_default();
+    exchange.response = Some(response);
+    exchange.response_body_replaced = true;
+}
+
+/// The response becomes the filter's: its head as edited, its body as set in this call, or empty.
+fn replace(exchange: &mut Exchange) {
+    let body_set = exchange.journal.iter().any(|undo| matches!(undo, Undo::ResponseBody(..)));
+    if !body_set {
+        exchange.set_response_body(Bytes::new());
+        if let Some(response) = &mut exchange.response {
+            // It described the body that is dropped.
+            response.headers.remove(http::header::CONTENT_ENCODING);
+        }
+    }
+    if let Some(response) = &mut exchange.response {
+        response.origin = Origin::Filter;
+        response.trailers = None;
+    }
+}
+
+fn log(filter: &Filter, hook: Hook, exchange: &Exchange, error: &FilterError) {
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    if filter.failure_log.allow(now.as_micros() as u64) {
+        warn!(
+            filter = %filter.name(),
+            %hook,
+            kind = error.kind().name(),
+            request_id = %String::from_utf8_lossy(exchange.id.as_bytes()),
+            passed_over = filter.failure() == FailurePolicy::Open,
+            "the filter gave no verdict: it {error}"
+        );
+    }
+}

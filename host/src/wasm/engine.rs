@@ -1,0 +1,163 @@
+//! The engine all plugins run on: its settings, its pool of memories, and the thread that ticks its epoch.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+
+use super::RuntimeError;
+use super::cache::Cache;
+use super::stats::Accounts;
+
+/// The wasm stack of a call. Interpreters need more than small Rust guests do.
+const WASM_STACK: usize = 256 << 10;
+/// A fiber carries the wasm stack and what the host needs on top of it.
+const FIBER_STACK: usize = WASM_STACK + (256 << 10);
+/// Ticks without a call after which the ticker sleeps until the next one.
+const IDLE_TICKS: u32 = 100;
+
+/// How large the engine's pool is. All of it is address space, not memory, until it is used.
+#[derive(Debug, Clone)]
+pub struct RuntimeOptions {
+    /// Instances of all filters and workers that can exist at once.
+    pub instances: u32,
+    /// The most linear memory that the limits of a filter can allow, in bytes.
+    pub max_memory: usize,
+    /// The most elements of a table that the limits of a filter can allow.
+    pub max_table_elements: usize,
+    /// Where compiled components are kept; `None` compiles at every start.
+    pub cache: Option<PathBuf>,
+    /// The epoch's tick: the unit of CPU deadlines.
+    pub tick: Duration,
+}
+
+impl Default for RuntimeOptions {
+    fn default() -> Self {
+        RuntimeOptions {
+            instances: 2_000,
+            max_memory: 256 << 20,
+            max_table_elements: 20_000,
+            cache: None,
+            tick: Duration::from_millis(1),
+        }
+    }
+}
+
+/// The wasm engine of the process. It lives as long as the process or test does; plugins and filters keep it alive.
+pub struct Runtime {
+    pub(super) engine: Engine,
+    pub(super) cache: Option<Cache>,
+    pub(super) options: RuntimeOptions,
+    pub(super) ticker: Arc<Ticker>,
+    pub(super) accounts: Accounts,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Runtime {
+    /// Starts the engine and its ticker thread.
+    pub fn new(options: RuntimeOptions) -> Result<Arc<Runtime>, RuntimeError> {
+        let engine = Engine::new(&config(&options)).map_err(|e| RuntimeError::Engine(format!("{e:#}")))?;
+        let ticker = Arc::new(Ticker::default());
+        let thread = std::thread::Builder::new()
+            .name("wasm-ticker".into())
+            .spawn({
+                let (engine, ticker, tick) = (engine.clone(), ticker.clone(), options.tick);
+                move || ticker.run(&engine, tick)
+            })
+            .map_err(RuntimeError::Ticker)?;
+        let cache = options.cache.as_deref().and_then(|dir| Cache::open(dir, &engine));
+        Ok(Arc::new(Runtime { engine, cache, options, ticker, accounts: Accounts::default(), thread: Some(thread) }))
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.ticker.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // The thread only sleeps and ticks: it can't have panicked, and if it had there would be nothing to do.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn config(options: &RuntimeOptions) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    // What components of seven languages need (16 core instances, 4 memories, 4 tables); the totals assume that most are
+    // small ones, and running out is an error of that call, not of the process.
+    pool.max_core_instances_per_component(16)
+        .max_memories_per_component(4)
+        .max_tables_per_component(4)
+        .max_tables_per_module(4)
+        .max_memories_per_module(1)
+        .max_component_instance_size(1 << 20)
+        .max_core_instance_size(1 << 20)
+        .total_component_instances(options.instances)
+        .total_core_instances(options.instances.saturating_mul(4))
+        .total_memories(options.instances)
+        .total_tables(options.instances.saturating_mul(2))
+        .total_stacks(options.instances)
+        .table_elements(options.max_table_elements)
+        .max_memory_size(options.max_memory)
+        .max_unused_warm_slots(64)
+        .linear_memory_keep_resident(64 << 10)
+        .table_keep_resident(8 << 10)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .cranelift_opt_level(OptLevel::Speed)
+        // Costs a factor of two to three on every call, and the interface is synchronous.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(FIBER_STACK);
+    config
+}
+
+/// Advances the epoch while calls are made, and sleeps when there have been none for a while.
+#[derive(Default)]
+pub(super) struct Ticker {
+    busy: AtomicBool,
+    parked: AtomicBool,
+    stop: AtomicBool,
+    thread: std::sync::OnceLock<std::thread::Thread>,
+}
+
+impl Ticker {
+    /// Says that a call begins or goes on. Almost always one relaxed load.
+    pub(super) fn keep_going(&self) {
+        if !self.busy.load(Ordering::Relaxed) {
+            self.busy.store(true, Ordering::SeqCst);
+            if self.parked.load(Ordering::SeqCst)
+                && let Some(thread) = self.thread.get()
+            {
+                thread.unpark();
+            }
+        }
+    }
+
+    fn run(&self, engine: &Engine, tick: Duration) {
+        self.thread.get_or_init(std::thread::current);
+        let mut idle = 0;
+        while !self.stop.load(Ordering::SeqCst) {
+            std::thread::park_timeout(tick);
+            engine.increment_epoch();
+            // A call that runs on says so at each tick, so `idle` counts ticks without any call.
+            idle = if self.busy.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
+            if idle < IDLE_TICKS {
+                continue;
+            }
+            self.parked.store(true, Ordering::SeqCst);
+            // A call that began before `parked` was set has set `busy`; one that begins later unparks.
+            while !self.busy.load(Ordering::SeqCst) && !self.stop.load(Ordering::SeqCst) {
+                std::thread::park();
+            }
+            self.parked.store(false, Ordering::SeqCst);
+            idle = 0;
+        }
+    }
+}

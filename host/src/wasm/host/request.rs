@@ -1,0 +1,244 @@
+//! `request`: the request of the current exchange.
+
+use bytes::Bytes;
+use http::{HeaderName, Method, Version};
+
+use super::super::Hook;
+use super::super::bindings::{Error, Field, request};
+use super::super::state::CallState;
+use super::{anywhere, fields, in_request, invalid};
+use crate::exchange::{BodyWish, Exchange, HeaderEdit};
+
+/// Bytes of a path or query that a filter sets.
+const MAX_TARGET: usize = 64 << 10;
+
+impl CallState {
+    fn edit_request_header(
+        &mut self,
+        name: &str,
+        edit: impl FnOnce() -> Result<HeaderEdit, Error>,
+    ) -> Result<(), Error> {
+        self.hook(in_request)?;
+        let name = fields::writable(&self.shared.grants.write, name)?;
+        let edit = edit()?;
+        self.exchange_mut(in_request)?.edit_request_header(name, edit);
+        Ok(())
+    }
+
+    pub(super) fn see_bodies(&self) -> Result<(), Error> {
+        if self.shared.grants.no_bodies {
+            return Err(Error::NotGranted("grants.body = true".into()));
+        }
+        Ok(())
+    }
+}
+
+impl request::Host for CallState {
+    fn method(&mut self) -> Result<String, Error> {
+        Ok(self.exchange(anywhere)?.request.method.as_str().to_owned())
+    }
+
+    fn set_method(&mut self, method: String) -> Result<(), Error> {
+        let exchange = self.exchange_mut(in_request)?;
+        let method =
+            Method::from_bytes(method.as_bytes()).map_err(|_| invalid(format!("`{method}` is not a method")))?;
+        if method == Method::CONNECT {
+            return Err(invalid("`CONNECT` can't be set"));
+        }
+        exchange.set_method(method);
+        Ok(())
+    }
+
+    fn scheme(&mut self) -> Result<String, Error> {
+        Ok(self.exchange(anywhere)?.request.scheme.as_str().to_owned())
+    }
+
+    fn authority(&mut self) -> Result<String, Error> {
+        Ok(self.exchange(anywhere)?.request.authority.as_str().to_owned())
+    }
+
+    fn path(&mut self) -> Result<String, Error> {
+        Ok(self.exchange(anywhere)?.request.target.path().to_owned())
+    }
+
+    fn set_path(&mut self, path: String) -> Result<(), Error> {
+        let exchange = self.exchange_mut(in_request)?;
+        check_path(&path)?;
+        let target = match exchange.request.target.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        set_target(exchange, target)
+    }
+
+    fn query(&mut self) -> Result<Option<String>, Error> {
+        Ok(self.exchange(anywhere)?.request.target.query().map(str::to_owned))
+    }
+
+    fn set_query(&mut self, query: Option<String>) -> Result<(), Error> {
+        let exchange = self.exchange_mut(in_request)?;
+        let path = exchange.request.target.path();
+        let target = match query {
+            Some(query) => {
+                check_query(&query)?;
+                format!("{path}?{query}")
+            }
+            None => path.to_owned(),
+        };
+        set_target(exchange, target)
+    }
+
+    fn protocol(&mut self) -> Result<String, Error> {
+        Ok(match self.exchange(anywhere)?.request.version {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_3 => "HTTP/3",
+            _ => "HTTP/1.1",
+        }
+        .to_owned())
+    }
+
+    fn client_address(&mut self) -> Result<String, Error> {
+        Ok(self.exchange(anywhere)?.client.to_string())
+    }
+
+    fn id(&mut self) -> Result<String, Error> {
+        Ok(String::from_utf8_lossy(self.exchange(anywhere)?.id.as_bytes()).into_owned())
+    }
+
+    fn header(&mut self, name: String) -> Result<Option<String>, Error> {
+        fields::first(&self.exchange(anywhere)?.request.headers, &self.shared.grants.read, &name)
+    }
+
+    fn header_values(&mut self, name: String) -> Result<Vec<String>, Error> {
+        fields::texts(&self.exchange(anywhere)?.request.headers, &self.shared.grants.read, &name)
+    }
+
+    fn header_bytes(&mut self, name: String) -> Result<Vec<Vec<u8>>, Error> {
+        fields::bytes(&self.exchange(anywhere)?.request.headers, &self.shared.grants.read, &name)
+    }
+
+    fn headers(&mut self) -> Result<Vec<Field>, Error> {
+        Ok(fields::all(&self.exchange(anywhere)?.request.headers, &self.shared.grants.read))
+    }
+
+    fn set_header(&mut self, name: String, value: String) -> Result<(), Error> {
+        self.edit_request_header(&name, || Ok(HeaderEdit::Set(fields::value(value.as_bytes())?)))
+    }
+
+    fn set_header_bytes(&mut self, name: String, value: Vec<u8>) -> Result<(), Error> {
+        self.edit_request_header(&name, || Ok(HeaderEdit::Set(fields::value(&value)?)))
+    }
+
+    fn append_header(&mut self, name: String, value: String) -> Result<(), Error> {
+        self.edit_request_header(&name, || Ok(HeaderEdit::Append(fields::value(value.as_bytes())?)))
+    }
+
+    fn remove_header(&mut self, name: String) -> Result<(), Error> {
+        self.edit_request_header(&name, || Ok(HeaderEdit::Remove))
+    }
+
+    fn want_body(&mut self, max_bytes: u64) -> Result<(), Error> {
+        self.hook(|hook| hook == Hook::OnRequest)?;
+        self.see_bodies()?;
+        if !self.shared.exports.contains(Hook::OnRequestBody) {
+            return Err(invalid("this component does not export on-request-body"));
+        }
+        let wish = BodyWish { filter: self.index, max_bytes: max_bytes.min(self.shared.limits.max_body) };
+        self.exchange_mut(in_request)?.wish_request_body(wish);
+        Ok(())
+    }
+
+    fn body_length(&mut self) -> Result<u64, Error> {
+        let exchange = self.exchange(|hook| hook == Hook::OnRequestBody)?;
+        Ok(exchange.request_body.as_ref().map_or(0, |body| body.len() as u64))
+    }
+
+    fn body(&mut self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
+        let exchange = self.exchange(|hook| hook == Hook::OnRequestBody)?;
+        Ok(slice(exchange.request_body.as_ref(), offset, length))
+    }
+
+    fn set_body(&mut self, body: Vec<u8>) -> Result<(), Error> {
+        self.hook(in_request)?;
+        self.see_bodies()?;
+        check_body(&body, self.shared.limits.max_body)?;
+        let exchange = self.exchange_mut(in_request)?;
+        exchange.edit_request_header(http::header::CONTENT_ENCODING, HeaderEdit::Remove);
+        exchange.edit_request_header(HeaderName::from_static("content-md5"), HeaderEdit::Remove);
+        exchange.set_request_body(Bytes::from(body));
+        Ok(())
+    }
+}
+
+/// Up to `length` bytes from `offset`.
+pub(super) fn slice(body: Option<&Bytes>, offset: u64, length: u64) -> Vec<u8> {
+    let Some(body) = body else { return Vec::new() };
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(body.len());
+    let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(body.len());
+    body.get(start..end).unwrap_or_default().to_vec()
+}
+
+pub(super) fn check_body(body: &[u8], max: u64) -> Result<(), Error> {
+    if body.len() as u64 > max { Err(Error::TooLarge(max)) } else { Ok(()) }
+}
+
+fn set_target(exchange: &mut Exchange, target: String) -> Result<(), Error> {
+    if target.len() > MAX_TARGET {
+        return Err(Error::TooLarge(MAX_TARGET as u64));
+    }
+    let target = target.parse().map_err(|_| invalid(format!("`{target}` is not a request target")))?;
+    exchange.set_target(target);
+    Ok(())
+}
+
+/// RFC 3986 §3.3: `pchar` and `/`.
+fn check_path(path: &str) -> Result<(), Error> {
+    if !path.starts_with('/') {
+        return Err(invalid(format!("the path `{path}` does not start with `/`")));
+    }
+    check_characters(path, b"/")
+}
+
+/// RFC 3986 §3.4, and the brackets that many clients leave as they are.
+fn check_query(query: &str) -> Result<(), Error> {
+    check_characters(query, b"/?[]")
+}
+
+fn check_characters(text: &str, also: &[u8]) -> Result<(), Error> {
+    let bytes = text.as_bytes();
+    for (at, &byte) in bytes.iter().enumerate() {
+        let fits = match byte {
+            b'%' => bytes.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)),
+            _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) || also.contains(&byte),
+        };
+        if !fits {
+            return Err(invalid(format!("`{text}` has a byte at {at} that has to be percent-encoded")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_queries_are_checked() {
+        for good in ["/", "/a/b%20c", "/a:b@c;d=e", "//x"] {
+            assert!(check_path(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a", "/a b", "/a?b", "/a#b", "/%zz", "/%2", "/ü", "/a\r\nx: y"] {
+            assert!(check_path(bad).is_err(), "{bad}");
+        }
+        assert!(check_query("a=b&c[]=/?").is_ok() && check_query("a b").is_err() && check_query("a#b").is_err());
+    }
+
+    #[test]
+    fn a_body_is_read_in_parts() {
+        let body = Bytes::from_static(b"0123456789");
+        assert_eq!(slice(Some(&body), 8, 5), b"89");
+        assert_eq!(slice(Some(&body), 2, 3), b"234");
+        assert!(slice(Some(&body), u64::MAX, u64::MAX).is_empty() && slice(None, 0, 1).is_empty());
+    }
+}

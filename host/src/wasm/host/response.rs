@@ -1,0 +1,213 @@
+//! `response`: the response of the current exchange, or in a request hook the answer that the filter drafts.
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::super::Hook;
+use super::super::bindings::{Error, Field, response};
+use super::super::state::CallState;
+use super::request::{check_body, slice};
+use super::{fields, invalid};
+use crate::exchange::{BodyWish, Exchange, HeaderEdit, Origin, ResponseHead};
+use crate::http::headers::is_forbidden_in_trailers;
+
+fn readable(hook: Hook) -> bool {
+    hook != Hook::SelectUpstream
+}
+
+fn writable(hook: Hook) -> bool {
+    matches!(hook, Hook::OnRequest | Hook::OnRequestBody | Hook::OnResponse | Hook::OnResponseBody)
+}
+
+fn in_body(hook: Hook) -> bool {
+    hook == Hook::OnResponseBody
+}
+
+fn in_trailers(hook: Hook) -> bool {
+    hook == Hook::OnResponseTrailers
+}
+
+fn draft(exchange: &mut Exchange) -> &mut ResponseHead {
+    exchange.draft.get_or_insert_with(|| Box::new(ResponseHead::new(Origin::Filter, StatusCode::OK)))
+}
+
+impl CallState {
+    /// The response to read: the draft in a request hook.
+    fn response(&mut self) -> Result<&ResponseHead, Error> {
+        let hook = self.hook(readable)?;
+        let exchange = self.exchange_mut(readable)?;
+        if hook.is_request() {
+            return Ok(draft(exchange));
+        }
+        exchange.response.as_deref().ok_or_else(|| Error::Unavailable("there is no response".into()))
+    }
+
+    fn edit_response_header(
+        &mut self,
+        name: &str,
+        edit: impl FnOnce() -> Result<HeaderEdit, Error>,
+    ) -> Result<(), Error> {
+        let hook = self.hook(writable)?;
+        let name = fields::writable(&self.shared.grants.write, name)?;
+        let edit = edit()?;
+        let exchange = self.exchange_mut(writable)?;
+        if !hook.is_request() {
+            exchange.edit_response_header(name, edit);
+            return Ok(());
+        }
+        let headers = &mut draft(exchange).headers;
+        match edit {
+            HeaderEdit::Set(value) => {
+                headers.insert(name, value);
+            }
+            HeaderEdit::Append(value) => {
+                headers.append(name, value);
+            }
+            HeaderEdit::Remove => {
+                headers.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn trailers_mut(&mut self, name: &str) -> Result<(http::HeaderName, &mut Exchange), Error> {
+        self.hook(in_trailers)?;
+        let name = fields::writable(&self.shared.grants.write, name)?;
+        if is_forbidden_in_trailers(&name) {
+            return Err(invalid(format!("`{name}` can't be a trailer")));
+        }
+        Ok((name, self.exchange_mut(in_trailers)?))
+    }
+}
+
+fn trailers(exchange: &Exchange) -> Option<&http::HeaderMap> {
+    exchange.response.as_ref()?.trailers.as_ref()
+}
+
+impl response::Host for CallState {
+    fn origin(&mut self) -> Result<response::Source, Error> {
+        Ok(match self.response()?.origin {
+            Origin::Upstream => response::Source::Upstream,
+            Origin::Filter => response::Source::Filter,
+            Origin::Gateway => response::Source::Gateway,
+        })
+    }
+
+    fn status(&mut self) -> Result<u16, Error> {
+        Ok(self.response()?.status.as_u16())
+    }
+
+    fn set_status(&mut self, status: u16) -> Result<(), Error> {
+        let hook = self.hook(writable)?;
+        let exchange = self.exchange_mut(writable)?;
+        let code = match StatusCode::from_u16(status) {
+            Ok(code) if (200..600).contains(&status) => code,
+            _ => return Err(invalid(format!("{status} is not a status of a final response"))),
+        };
+        if hook.is_request() {
+            draft(exchange).status = code;
+        } else {
+            exchange.set_status(code);
+        }
+        Ok(())
+    }
+
+    fn header(&mut self, name: String) -> Result<Option<String>, Error> {
+        let shared = self.shared.clone();
+        fields::first(&self.response()?.headers, &shared.grants.read, &name)
+    }
+
+    fn header_values(&mut self, name: String) -> Result<Vec<String>, Error> {
+        let shared = self.shared.clone();
+        fields::texts(&self.response()?.headers, &shared.grants.read, &name)
+    }
+
+    fn header_bytes(&mut self, name: String) -> Result<Vec<Vec<u8>>, Error> {
+        let shared = self.shared.clone();
+        fields::bytes(&self.response()?.headers, &shared.grants.read, &name)
+    }
+
+    fn headers(&mut self) -> Result<Vec<Field>, Error> {
+        let shared = self.shared.clone();
+        Ok(fields::all(&self.response()?.headers, &shared.grants.read))
+    }
+
+    fn set_header(&mut self, name: String, value: String) -> Result<(), Error> {
+        self.edit_response_header(&name, || Ok(HeaderEdit::Set(fields::value(value.as_bytes())?)))
+    }
+
+    fn set_header_bytes(&mut self, name: String, value: Vec<u8>) -> Result<(), Error> {
+        self.edit_response_header(&name, || Ok(HeaderEdit::Set(fields::value(&value)?)))
+    }
+
+    fn append_header(&mut self, name: String, value: String) -> Result<(), Error> {
+        self.edit_response_header(&name, || Ok(HeaderEdit::Append(fields::value(value.as_bytes())?)))
+    }
+
+    fn remove_header(&mut self, name: String) -> Result<(), Error> {
+        self.edit_response_header(&name, || Ok(HeaderEdit::Remove))
+    }
+
+    fn want_body(&mut self, max_bytes: u64) -> Result<(), Error> {
+        let allowed = |hook: Hook| hook.is_request() || hook == Hook::OnResponse;
+        self.hook(allowed)?;
+        self.see_bodies()?;
+        if !self.shared.exports.contains(Hook::OnResponseBody) {
+            return Err(invalid("this component does not export on-response-body"));
+        }
+        let wish = BodyWish { filter: self.index, max_bytes: max_bytes.min(self.shared.limits.max_body) };
+        self.exchange_mut(allowed)?.wish_response_body(wish);
+        Ok(())
+    }
+
+    fn body_length(&mut self) -> Result<u64, Error> {
+        let response = self.exchange(in_body)?.response.as_ref();
+        Ok(response.and_then(|r| r.body.as_ref()).map_or(0, |body| body.len() as u64))
+    }
+
+    fn body(&mut self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
+        let response = self.exchange(in_body)?.response.as_ref();
+        Ok(slice(response.and_then(|r| r.body.as_ref()), offset, length))
+    }
+
+    fn set_body(&mut self, body: Vec<u8>) -> Result<(), Error> {
+        let hook = self.hook(writable)?;
+        // The body of an answer that the filter drafts is its own: no grant is needed for it.
+        if !hook.is_request() {
+            self.see_bodies()?;
+        }
+        check_body(&body, self.shared.limits.max_body)?;
+        let exchange = self.exchange_mut(writable)?;
+        if hook.is_request() {
+            draft(exchange).body = Some(Bytes::from(body));
+        } else {
+            exchange.edit_response_header(http::header::CONTENT_ENCODING, HeaderEdit::Remove);
+            exchange.set_response_body(Bytes::from(body));
+        }
+        Ok(())
+    }
+
+    fn trailer(&mut self, name: String) -> Result<Option<String>, Error> {
+        match trailers(self.exchange(in_trailers)?) {
+            Some(map) => fields::first(map, &self.shared.grants.read, &name),
+            None => Ok(None),
+        }
+    }
+
+    fn trailers(&mut self) -> Result<Vec<Field>, Error> {
+        let map = trailers(self.exchange(in_trailers)?);
+        Ok(map.map(|map| fields::all(map, &self.shared.grants.read)).unwrap_or_default())
+    }
+
+    fn set_trailer(&mut self, name: String, value: String) -> Result<(), Error> {
+        let (name, exchange) = self.trailers_mut(&name)?;
+        exchange.edit_trailer(name, HeaderEdit::Set(fields::value(value.as_bytes())?));
+        Ok(())
+    }
+
+    fn remove_trailer(&mut self, name: String) -> Result<(), Error> {
+        let (name, exchange) = self.trailers_mut(&name)?;
+        exchange.edit_trailer(name, HeaderEdit::Remove);
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! One live sandbox. It is usable only while its last call ended well: whoever makes a call takes it out of the pool first and
+//! puts it back only then.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc};
+use wasmtime::{Error, Store, StoreContextMut, Trap, UpdateDeadline};
+
+use super::bindings::Verdict as GuestVerdict;
+use super::component::{Description, Plugin};
+use super::state::{CallState, FilterShared, Stage};
+use super::{FilterError, Hook, LoadError, Verdict};
+use crate::exchange::Exchange;
+
+/// CPU time of starting an instance: its start functions and `configure`. It runs on a fiber, so neighbours go on meanwhile.
+const START_CPU: Duration = Duration::from_secs(1);
+
+pub(super) struct Instance {
+    pub(super) store: Store<CallState>,
+    instance: wasmtime::component::Instance,
+    plugin: Arc<Plugin>,
+    funcs: [Option<HookFunc>; Hook::COUNT],
+    pub(super) uses: u64,
+}
+
+#[derive(Clone, Copy)]
+enum HookFunc {
+    Verdict(TypedFunc<(), (GuestVerdict,)>),
+    Plain(TypedFunc<(), ()>),
+}
+
+impl Instance {
+    /// Instantiates and configures. Has to be awaited within tokio.
+    pub(super) async fn start(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>) -> Result<Instance, FilterError> {
+        let mut instance = Instance::create(plugin, shared).await?;
+        instance.configure().await?;
+        Ok(instance)
+    }
+
+    /// Instantiates.
+    pub(super) async fn create(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>) -> Result<Instance, FilterError> {
+        let mut store = Store::new(&plugin.runtime.engine, CallState::new(shared.clone()));
+        store.limiter(|state| &mut state.memory);
+        let ticker = plugin.runtime.ticker.clone();
+        let tick = plugin.runtime.options.tick;
+        store.epoch_deadline_callback(move |cx| {
+            ticker.keep_going();
+            Ok(on_tick(cx, tick))
+        });
+        begin(&mut store, plugin, Stage::Start, true, START_CPU);
+        let instance = match plugin.pre.instantiate_async(&mut store).await {
+            Ok(instance) => instance,
+            Err(error) => {
+                return Err(match classify(store.data(), error) {
+                    FilterError::Trap(text) => FilterError::Instantiate(text),
+                    other => other,
+                });
+            }
+        };
+        Ok(Instance { store, instance, plugin: plugin.clone(), funcs: [None; Hook::COUNT], uses: 0 })
+    }
+
+    /// Hands the filter its config. A refusal is `FilterError::Refused`.
+    pub(super) async fn configure(&mut self) -> Result<(), FilterError> {
+        let Some(index) = &self.plugin.exports.configure else { return Ok(()) };
+        let func: TypedFunc<(String,), (Result<(), String>,)> = typed(&self.instance, &mut self.store, index)?;
+        begin(&mut self.store, &self.plugin, Stage::Configure, true, START_CPU);
+        let config = self.store.data().shared.config.clone();
+        match func.call_async(&mut self.store, (config,)).await {
+            Ok((Ok(()),)) => match self.store.data_mut().failed.take() {
+                Some(reason) => Err(FilterError::Declared(reason)),
+                None => Ok(()),
+            },
+            Ok((Err(reason),)) => Err(FilterError::Refused(reason)),
+            Err(error) => Err(classify(self.store.data(), error)),
+        }
+    }
+
+    /// Asks the component about itself.
+    pub(super) async fn describe(&mut self) -> Result<Description, LoadError> {
+        let Some(index) = &self.plugin.exports.describe else { return Ok(Description::default()) };
+        let failed = |e: FilterError| LoadError::Describe(e.to_string());
+        let func: TypedFunc<(), (String,)> = typed(&self.instance, &mut self.store, index).map_err(failed)?;
+        begin(&mut self.store, &self.plugin, Stage::Describe, true, START_CPU);
+        let (text,) =
+            func.call_async(&mut self.store, ()).await.map_err(|error| failed(classify(self.store.data(), error)))?;
+        serde_json::from_str(&text)
+            .map_err(|e| LoadError::Describe(format!("its answer is not the expected JSON: {e}")))
+    }
+
+    /// Looks up every exported hook, so that one of another type is found at load.
+    pub(super) fn resolve(&mut self) -> Result<(), LoadError> {
+        for hook in self.plugin.exports.set().iter() {
+            self.func(hook).map_err(|e| LoadError::Export { export: hook.to_string(), reason: e.to_string() })?;
+        }
+        Ok(())
+    }
+
+    /// Calls a hook and holds the thread until it returns or is stopped.
+    pub(super) fn call(&mut self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Result<Verdict, FilterError> {
+        let func = self.prepare(hook, exchange, index, false)?;
+        let answer = match func {
+            HookFunc::Verdict(func) => func.call(&mut self.store, ()).map(|(verdict,)| verdict),
+            HookFunc::Plain(func) => func.call(&mut self.store, ()).map(|()| GuestVerdict::Continue),
+        };
+        self.conclude(answer)
+    }
+
+    /// Calls a hook on a fiber: it yields at each tick and where it waits.
+    pub(super) async fn call_on_fiber(
+        &mut self,
+        hook: Hook,
+        exchange: Box<Exchange>,
+        index: usize,
+    ) -> Result<Verdict, FilterError> {
+        let func = self.prepare(hook, exchange, index, true)?;
+        let answer = match func {
+            HookFunc::Verdict(func) => func.call_async(&mut self.store, ()).await.map(|(verdict,)| verdict),
+            HookFunc::Plain(func) => func.call_async(&mut self.store, ()).await.map(|()| GuestVerdict::Continue),
+        };
+        self.conclude(answer)
+    }
+
+    /// Takes the exchange back, also from a call that was abandoned.
+    pub(super) fn take_exchange(&mut self) -> Option<Box<Exchange>> {
+        self.store.data_mut().exchange.take()
+    }
+
+    fn prepare(
+        &mut self,
+        hook: Hook,
+        exchange: Box<Exchange>,
+        index: usize,
+        on_fiber: bool,
+    ) -> Result<HookFunc, FilterError> {
+        let state = self.store.data_mut();
+        state.exchange = Some(exchange);
+        state.index = index;
+        let func = self.func(hook)?;
+        let cpu = self.store.data().shared.limits.cpu;
+        begin(&mut self.store, &self.plugin, Stage::Hook(hook), on_fiber, cpu);
+        self.uses += 1;
+        Ok(func)
+    }
+
+    fn conclude(&mut self, answer: Result<GuestVerdict, Error>) -> Result<Verdict, FilterError> {
+        let state = self.store.data_mut();
+        match answer {
+            Err(error) => Err(classify(state, error)),
+            Ok(verdict) => match (state.failed.take(), verdict) {
+                (Some(reason), _) => Err(FilterError::Declared(reason)),
+                (None, GuestVerdict::Continue) => Ok(Verdict::Continue),
+                (None, GuestVerdict::Respond) => Ok(Verdict::Respond),
+            },
+        }
+    }
+
+    fn func(&mut self, hook: Hook) -> Result<HookFunc, FilterError> {
+        if let Some(func) = self.funcs[hook.index()] {
+            return Ok(func);
+        }
+        let index = self.plugin.exports.hooks[hook.index()].as_ref();
+        let index = index.ok_or_else(|| FilterError::BadAnswer(format!("{hook} is not exported")))?;
+        let func = if hook.has_verdict() {
+            HookFunc::Verdict(typed(&self.instance, &mut self.store, index)?)
+        } else {
+            HookFunc::Plain(typed(&self.instance, &mut self.store, index)?)
+        };
+        self.funcs[hook.index()] = Some(func);
+        Ok(func)
+    }
+}
+
+/// A call begins: the state is cleared and the clock starts.
+fn begin(store: &mut Store<CallState>, plugin: &Plugin, stage: Stage, on_fiber: bool, cpu: Duration) {
+    plugin.runtime.ticker.keep_going();
+    store.data_mut().begin(stage, on_fiber, cpu);
+    store.set_epoch_deadline(1);
+}
+
+fn typed<Params, Return>(
+    instance: &wasmtime::component::Instance,
+    store: &mut Store<CallState>,
+    index: &wasmtime::component::ComponentExportIndex,
+) -> Result<TypedFunc<Params, Return>, FilterError>
+where
+    Params: ComponentNamedList + Lower,
+    Return: ComponentNamedList + Lift,
+{
+    instance.get_typed_func(store, index).map_err(|e| FilterError::BadAnswer(format!("{e:#}")))
+}
+
+/// The epoch has advanced while the guest ran.
+fn on_tick(mut cx: StoreContextMut<'_, CallState>, tick: Duration) -> UpdateDeadline {
+    let state = cx.data_mut();
+    let spent = state.meter.tick();
+    if spent >= state.cpu_limit {
+        state.overspent = true;
+        return UpdateDeadline::Interrupt;
+    }
+    if state.on_fiber {
+        let meter = state.meter.clone();
+        return UpdateDeadline::YieldCustom(
+            1,
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                meter.resume();
+            }),
+        );
+    }
+    // The first tick of a call may come at any time; only from it on is the guest's own time known.
+    if spent > tick / 2 {
+        state.shared.overran.store(true, Ordering::Relaxed);
+    }
+    UpdateDeadline::Continue(1)
+}
+
+/// Why a call ended without an answer.
+fn classify(state: &CallState, error: Error) -> FilterError {
+    if state.overspent {
+        return FilterError::Deadline(state.cpu_limit);
+    }
+    if state.memory.refused {
+        return FilterError::Memory(state.shared.limits.memory);
+    }
+    let cause = error.root_cause().to_string();
+    if error.downcast_ref::<Trap>().is_none() && cause.contains("discriminant") {
+        return FilterError::BadAnswer(cause);
+    }
+    let words = state.last_words();
+    FilterError::Trap(if words.is_empty() { cause } else { format!("{cause}: {words}") })
+}

@@ -1,0 +1,30 @@
+//! The filter runtime: components, their instances, and the functions they may call. The only module that names wasmtime.
+
+mod bindings;
+mod cache;
+mod component;
+mod cpu;
+mod engine;
+mod error;
+mod grants;
+mod hook;
+mod host;
+mod instance;
+mod interest;
+mod pool;
+mod program;
+mod settings;
+mod state;
+mod stats;
+mod wasi;
+
+pub use component::{Description, Plugin};
+pub use engine::{Runtime, RuntimeOptions};
+pub use error::{FailureKind, FilterError, LoadError, RuntimeError};
+pub use grants::{Grants, HeaderGrant, HeaderGrantError};
+pub use hook::{Hook, HookSet, Verdict};
+pub use interest::{BodyInterest, Interests, MediaPattern};
+pub use pool::Pool;
+pub use program::{Program, ProgramSpec};
+pub use settings::{FilterLimits, Mode};
+pub use stats::{FilterStats, HookStats};

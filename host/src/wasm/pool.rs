@@ -1,0 +1,196 @@
+//! The instances of one filter on one worker: so many at once, a queue behind them, and every call accounted.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::instance::Instance;
+use super::program::Program;
+use super::stats::Counters;
+use super::{FilterError, Hook, Mode, Verdict};
+use crate::exchange::Exchange;
+
+/// The instances of one filter on one worker. All calls have to be awaited on that worker.
+pub struct Pool {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    program: Arc<Program>,
+    /// Ready instances; the one used last is used next, its memory being warm.
+    idle: RefCell<Vec<Instance>>,
+    in_use: Cell<usize>,
+    waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
+    counters: Arc<Counters>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.program.account.close(&self.counters);
+    }
+}
+
+/// The right to use one instance. Passed on to the first who waits, or given back.
+struct Permit(Option<Rc<Inner>>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Some(inner) = self.0.take() else { return };
+        loop {
+            let next = inner.waiting.borrow_mut().pop_front();
+            let Some(waiter) = next else { break };
+            match waiter.send(Permit(Some(inner.clone()))) {
+                Ok(()) => return,
+                // That one has given up. Its permit must not come here again.
+                Err(mut permit) => drop(permit.0.take()),
+            }
+        }
+        inner.in_use.set(inner.in_use.get() - 1);
+    }
+}
+
+impl Pool {
+    /// An empty pool: instances are made when they are first needed.
+    pub fn new(program: Arc<Program>) -> Pool {
+        let counters = program.account.open();
+        Pool {
+            inner: Rc::new(Inner {
+                program,
+                idle: RefCell::default(),
+                in_use: Cell::new(0),
+                waiting: RefCell::default(),
+                counters,
+            }),
+        }
+    }
+
+    /// Calls a hook for an exchange, in which the filter has position `index`. The exchange comes back as the call left it: the
+    /// journal says how to take the edits back. Select-upstream, trailers and complete answer `Continue`.
+    pub async fn call(
+        &self,
+        hook: Hook,
+        exchange: Box<Exchange>,
+        index: usize,
+    ) -> (Box<Exchange>, Result<Verdict, FilterError>) {
+        let inner = &self.inner;
+        let limits = &inner.program.shared.limits;
+        let started = Instant::now();
+        let end = started + limits.wall;
+        let permit = match self.admit(end).await {
+            Ok(permit) => permit,
+            Err(error) => {
+                inner.counters.called(hook, Duration::ZERO, started.elapsed(), Some(&error));
+                return (exchange, Err(error));
+            }
+        };
+        let idle = inner.idle.borrow_mut().pop();
+        let mut instance = match idle {
+            Some(instance) => instance,
+            None => match within(end, self.start()).await.0.unwrap_or(Err(FilterError::Timeout(limits.wall))) {
+                Ok(instance) => instance,
+                Err(error) => {
+                    inner.counters.called(hook, Duration::ZERO, started.elapsed(), Some(&error));
+                    return (exchange, Err(error));
+                }
+            },
+        };
+        // From here on the instance is out of the pool: it goes back only if the call ends well.
+        instance.store.data_mut().wall_end = Some(end);
+        let (result, cpu) = if self.on_fiber() {
+            let (result, cpu) = within(end, instance.call_on_fiber(hook, exchange, index)).await;
+            (result.unwrap_or(Err(FilterError::Timeout(limits.wall))), Some(cpu))
+        } else {
+            (instance.call(hook, exchange, index), None)
+        };
+        let exchange = instance.take_exchange().expect("host functions only borrow the exchange");
+        let wall = started.elapsed();
+        inner.counters.called(hook, cpu.unwrap_or(wall), wall, result.as_ref().err());
+        inner.counters.memory(instance.store.data().memory.bytes);
+        let reusable = matches!(result, Ok(_) | Err(FilterError::Declared(_)))
+            && inner.program.shared.mode == Mode::Reused
+            && instance.uses < limits.uses;
+        if reusable {
+            inner.idle.borrow_mut().push(instance);
+        } else {
+            inner.counters.dropped();
+            drop(instance);
+        }
+        drop(permit);
+        (exchange, result)
+    }
+
+    /// The filter of this pool.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.inner.program
+    }
+
+    /// Counts a response body that was passed on without the filter having seen it.
+    pub fn count_unseen_body(&self) {
+        self.inner.counters.unseen_body();
+    }
+
+    fn on_fiber(&self) -> bool {
+        let program = &self.inner.program;
+        program.plugin.waits || program.shared.overran.load(Ordering::Relaxed)
+    }
+
+    async fn admit(&self, end: Instant) -> Result<Permit, FilterError> {
+        let inner = &self.inner;
+        let limits = &inner.program.shared.limits;
+        if inner.in_use.get() < limits.max_instances {
+            inner.in_use.set(inner.in_use.get() + 1);
+            return Ok(Permit(Some(inner.clone())));
+        }
+        let permit = {
+            let mut waiting = inner.waiting.borrow_mut();
+            if waiting.len() >= limits.queue {
+                waiting.retain(|waiter| !waiter.is_closed());
+            }
+            if waiting.len() >= limits.queue {
+                return Err(FilterError::Busy { instances: limits.max_instances, queue: limits.queue });
+            }
+            let (sender, permit) = oneshot::channel();
+            waiting.push_back(sender);
+            permit
+        };
+        match tokio::time::timeout_at(end.into(), permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // The senders live as long as the pool, which `self` keeps.
+            Ok(Err(_)) | Err(_) => Err(FilterError::Timeout(limits.wall)),
+        }
+    }
+
+    async fn start(&self) -> Result<Instance, FilterError> {
+        let program = &self.inner.program;
+        let instance = Instance::start(&program.plugin, &program.shared).await?;
+        self.inner.counters.started();
+        Ok(instance)
+    }
+}
+
+/// Awaits until a point in time, and adds up the time for which the future held the thread. `None`: the time has passed.
+async fn within<F: Future>(end: Instant, future: F) -> (Option<F::Output>, Duration) {
+    let mut future = pin!(future);
+    let mut busy = Duration::ZERO;
+    let timed = poll_fn(|cx| {
+        let start = Instant::now();
+        let poll = future.as_mut().poll(cx);
+        busy += start.elapsed();
+        poll
+    });
+    let mut timed = pin!(timed);
+    // Most calls are over at the first poll: they need no timer.
+    let first = poll_fn(|cx| std::task::Poll::Ready(timed.as_mut().poll(cx))).await;
+    let output = match first {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => tokio::time::timeout_at(end.into(), timed).await.ok(),
+    };
+    (output, busy)
+}
