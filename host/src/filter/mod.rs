@@ -111,3 +111,6 @@ impl Filter {
         self.program.stats()
     }
 }
+
+#[cfg(test)]
+mod tests;

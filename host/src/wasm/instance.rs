@@ -11,6 +11,7 @@ use wasmtime::{Error, Store, StoreContextMut, Trap, UpdateDeadline};
 use super::bindings::Verdict as GuestVerdict;
 use super::component::{Description, Plugin};
 use super::state::{CallState, FilterShared, Stage};
+use super::stats::Live;
 use super::{FilterError, Hook, LoadError, Verdict};
 use crate::exchange::Exchange;
 
@@ -23,6 +24,8 @@ pub(super) struct Instance {
     plugin: Arc<Plugin>,
     funcs: [Option<HookFunc>; Hook::COUNT],
     pub(super) uses: u64,
+    /// Counts it in its pool; none in a trial.
+    pub(super) live: Option<Live>,
 }
 
 #[derive(Clone, Copy)]
@@ -59,7 +62,7 @@ impl Instance {
                 });
             }
         };
-        Ok(Instance { store, instance, plugin: plugin.clone(), funcs: [None; Hook::COUNT], uses: 0 })
+        Ok(Instance { store, instance, plugin: plugin.clone(), funcs: [None; Hook::COUNT], uses: 0, live: None })
     }
 
     /// Hands the filter its config. A refusal is `FilterError::Refused`.

@@ -28,3 +28,6 @@ pub use pool::Pool;
 pub use program::{Program, ProgramSpec};
 pub use settings::{FilterLimits, Mode};
 pub use stats::{FilterStats, HookStats};
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::instance::Instance;
 use super::program::Program;
-use super::stats::Counters;
+use super::stats::{Counters, Live};
 use super::{FilterError, Hook, Mode, Verdict};
 use crate::exchange::Exchange;
 
@@ -119,7 +119,6 @@ impl Pool {
         if reusable {
             inner.idle.borrow_mut().push(instance);
         } else {
-            inner.counters.dropped();
             drop(instance);
         }
         drop(permit);
@@ -169,8 +168,8 @@ impl Pool {
 
     async fn start(&self) -> Result<Instance, FilterError> {
         let program = &self.inner.program;
-        let instance = Instance::start(&program.plugin, &program.shared).await?;
-        self.inner.counters.started();
+        let mut instance = Instance::start(&program.plugin, &program.shared).await?;
+        instance.live = Some(Live::new(&self.inner.counters));
         Ok(instance)
     }
 }

@@ -93,6 +93,23 @@ pub(super) struct Counters {
     unseen_bodies: AtomicU64,
 }
 
+/// Counts an instance while it lives.
+pub(super) struct Live(Arc<Counters>);
+
+impl Live {
+    pub(super) fn new(counters: &Arc<Counters>) -> Live {
+        add(&counters.started, 1);
+        add(&counters.instances, 1);
+        Live(counters.clone())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        add(&self.0.instances, 1_u64.wrapping_neg());
+    }
+}
+
 /// Only one thread writes, so no atomic addition is needed.
 fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
@@ -107,15 +124,6 @@ impl Counters {
         if let Some(error) = failure {
             add(&counters.failures[error.kind() as usize], 1);
         }
-    }
-
-    pub(super) fn started(&self) {
-        add(&self.started, 1);
-        add(&self.instances, 1);
-    }
-
-    pub(super) fn dropped(&self) {
-        add(&self.instances, 1_u64.wrapping_neg());
     }
 
     pub(super) fn unseen_body(&self) {

@@ -1,0 +1,343 @@
+//! The runtime with small guests written as text: each kind of failure at each hook, in each mode, plain and on a fiber.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, Method};
+use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
+use wit_parser::{ManglingAndAbi, Resolve};
+
+use super::*;
+use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
+use crate::services::{Clock, Services};
+
+const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
+
+/// A world that imports everything and exports these interfaces.
+fn world(exports: &[&str], imports: bool) -> (Resolve, wit_parser::WorldId) {
+    let mut resolve = Resolve::default();
+    resolve.push_dir(WIT).unwrap();
+    let mut text = String::from("package test:guest;\nworld guest {\n");
+    if imports {
+        text.push_str("include sluice:filter/imports@0.1.0;\n");
+    }
+    exports.iter().for_each(|name| text.push_str(&format!("export sluice:filter/{name}@0.1.0;\n")));
+    text.push('}');
+    let package = resolve.push_str("guest.wit", &text).unwrap();
+    let world = resolve.select_world(&[package], Some("guest")).unwrap();
+    (resolve, world)
+}
+
+fn encode(mut module: Vec<u8>, resolve: &Resolve, world: wit_parser::WorldId) -> Vec<u8> {
+    embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8, false).unwrap();
+    ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()
+}
+
+/// A component whose hooks have these bodies.
+pub(crate) fn guest(hooks: &[(Hook, &str)], waits: bool) -> Vec<u8> {
+    let mut text = String::from(
+        r#"(module
+        (import "sluice:filter/request@0.1.0" "set-method" (func $set-method (param i32 i32 i32)))
+        (import "sluice:filter/response@0.1.0" "set-status" (func $set-status (param i32 i32)))
+        (import "sluice:filter/request@0.1.0" "want-body" (func $want-body (param i64 i32)))
+        (import "sluice:filter/log@0.1.0" "fail" (func $fail (param i32 i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "PUT")
+        (global $calls (mut i32) (i32.const 0))
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096)
+        "#,
+    );
+    if waits {
+        text.insert_str(8, r#"(import "sluice:filter/http@0.1.0" "send" (func $send (param i32 i32 i32 i32)))"#);
+    }
+    for (hook, body) in hooks {
+        let (result, value) = if hook.has_verdict() { ("(result i32)", "") } else { ("", "drop") };
+        text.push_str(&format!(
+            "(func (export \"sluice:filter/{hook}@0.1.0#{hook}\") {result} (local $i i32) {body} {value})\n"
+        ));
+    }
+    text.push(')');
+    let names: Vec<_> = hooks.iter().map(|(hook, _)| hook.name()).collect();
+    let (resolve, world) = world(&names, true);
+    encode(wat::parse_str(&text).unwrap(), &resolve, world)
+}
+
+pub(crate) const CONTINUE: &str = "i32.const 0";
+const RESPOND: &str = "i32.const 1";
+const NONSENSE: &str = "i32.const 7";
+/// Changes the method, then traps.
+const TRAP: &str = "(call $set-method (i32.const 16) (i32.const 3) (i32.const 64)) unreachable";
+const SPIN: &str = "(loop $again (br $again)) i32.const 0";
+const GROW: &str = "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable";
+const FAIL: &str = "(call $set-method (i32.const 16) (i32.const 3) (i32.const 64)) (call $fail (i32.const 16) (i32.const 3)) i32.const 0";
+/// Some milliseconds of work.
+const LONG: &str = "(loop $again (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $again (i32.lt_u (local.get $i) (i32.const 20000000)))) i32.const 0";
+/// Traps at every call but the first of an instance.
+const TRAP_LATER: &str = "(if (global.get $calls) (then unreachable)) (global.set $calls (i32.const 1)) i32.const 0";
+
+pub(crate) fn runtime() -> Arc<Runtime> {
+    Runtime::new(RuntimeOptions { instances: 50, ..RuntimeOptions::default() }).unwrap()
+}
+
+fn limits() -> FilterLimits {
+    FilterLimits { memory: 4 << 20, wall: Duration::from_secs(20), ..FilterLimits::default() }
+}
+
+fn program(runtime: &Arc<Runtime>, bytes: &[u8], mode: Mode, limits: FilterLimits) -> Arc<Program> {
+    let plugin = runtime.load(bytes).unwrap();
+    let services = Services::new(Clock::system());
+    let spec = ProgramSpec {
+        name: "guest".into(),
+        config: "{}".into(),
+        mode,
+        limits,
+        grants: Grants::default(),
+        plugin: "guest".into(),
+        services,
+    };
+    Arc::new(Program::new(plugin, spec).unwrap())
+}
+
+pub(crate) fn exchange() -> Box<Exchange> {
+    let request = RequestHead {
+        method: Method::GET,
+        scheme: http::uri::Scheme::HTTP,
+        authority: "example.org".parse().unwrap(),
+        target: "/".parse().unwrap(),
+        version: http::Version::HTTP_11,
+        headers: HeaderMap::new(),
+    };
+    let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![] });
+    let mut exchange = Exchange::new(HeaderValue::from_static("id"), [127, 0, 0, 1].into(), request, route);
+    let mut response = ResponseHead::new(Origin::Upstream, http::StatusCode::OK);
+    response.trailers = Some(HeaderMap::new());
+    exchange.response = Some(Box::new(response));
+    exchange
+}
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, test)
+}
+
+fn kind_of(result: &Result<Verdict, FilterError>) -> Option<FailureKind> {
+    result.as_ref().err().map(FilterError::kind)
+}
+
+#[test]
+fn the_interface_parses() {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(WIT).unwrap();
+    let package = &resolve.packages[package];
+    assert_eq!(package.name.to_string(), "sluice:filter@0.1.0");
+    for hook in Hook::ALL {
+        let interface = &resolve.interfaces[package.interfaces[hook.name()]];
+        assert!(interface.docs.contents.is_some(), "{hook} is documented");
+    }
+}
+
+#[test]
+fn every_subset_of_hooks_loads() {
+    let runtime = runtime();
+    for subset in 1..1_u32 << Hook::COUNT {
+        let hooks: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| subset & 1 << *hook as u32 != 0).collect();
+        let names: Vec<_> = hooks.iter().map(|hook| hook.name()).collect();
+        let (resolve, world) = world(&names, false);
+        let module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
+        let plugin = runtime.load(&encode(module, &resolve, world)).unwrap();
+        assert_eq!(plugin.hooks(), hooks.into_iter().collect());
+        assert!(!plugin.waits());
+    }
+}
+
+#[test]
+fn all_imports_link_and_http_makes_a_component_wait() {
+    let (resolve, world) = world(&["on-request"], true);
+    let module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
+    assert!(runtime().load(&encode(module, &resolve, world)).unwrap().waits());
+}
+
+#[test]
+fn other_imports_are_refused_by_name() {
+    let text = r#"(component (import "acme:own/thing@1.0.0" (instance)))"#;
+    let error = runtime().load(&wat::parse_str(text).unwrap()).err().unwrap();
+    assert!(matches!(&error, LoadError::UnknownImport { import, .. } if import == "acme:own/thing@1.0.0"), "{error}");
+    let error = runtime().load(&wat::parse_str("(component)").unwrap()).err().unwrap();
+    assert!(matches!(error, LoadError::NoHooks));
+    let error = runtime().load(&wat::parse_str("(module)").unwrap()).err().unwrap();
+    assert!(matches!(error, LoadError::CoreModule));
+}
+
+#[test]
+fn every_failure_at_every_hook_costs_one_exchange() {
+    let runtime = runtime();
+    let cases = [
+        (TRAP, FailureKind::Trap),
+        (SPIN, FailureKind::Deadline),
+        (GROW, FailureKind::Memory),
+        (FAIL, FailureKind::Declared),
+        (NONSENSE, FailureKind::BadAnswer),
+    ];
+    for (body, kind) in cases {
+        // The hooks under test fail in turn, and after each the next one has to find a good instance.
+        let hooks: Vec<_> = Hook::ALL.into_iter().map(|hook| (hook, body)).collect();
+        for waits in [false, true] {
+            let bytes = guest(&hooks, waits);
+            for mode in [Mode::Reused, Mode::Fresh] {
+                let program = program(&runtime, &bytes, mode, limits());
+                run(async {
+                    let pool = Pool::new(program.clone());
+                    for hook in Hook::ALL {
+                        let (mut exchange, result) = pool.call(hook, exchange(), 0).await;
+                        if kind == FailureKind::BadAnswer && !hook.has_verdict() {
+                            assert!(result.is_ok());
+                            continue;
+                        }
+                        assert_eq!(kind_of(&result), Some(kind), "{hook} {mode:?} waits: {waits}: {result:?}");
+                        exchange.roll_back();
+                        assert_eq!(exchange.request.method, Method::GET, "edits are taken back");
+                        assert!(exchange.journal.is_empty());
+                    }
+                    let stats = program.stats();
+                    let failures: u64 = stats.hooks.iter().map(|hook| hook.failures[kind as usize]).sum();
+                    assert!(failures >= 4, "{kind:?} is counted: {stats:?}");
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn an_instance_that_trapped_is_never_used_again() {
+    let program = program(&runtime(), &guest(&[(Hook::OnRequest, TRAP_LATER)], false), Mode::Reused, limits());
+    run(async {
+        let pool = Pool::new(program.clone());
+        for round in 0..3 {
+            assert!(pool.call(Hook::OnRequest, exchange(), 0).await.1.is_ok(), "round {round}");
+            let trapped = pool.call(Hook::OnRequest, exchange(), 0).await.1;
+            assert_eq!(kind_of(&trapped), Some(FailureKind::Trap), "the instance was reused");
+        }
+        assert_eq!((program.stats().started, program.stats().instances), (3, 0));
+    });
+    let account = program.stats();
+    assert_eq!(account.hooks[0].calls, 6, "counters outlive the pool");
+}
+
+#[test]
+fn a_fresh_instance_remembers_nothing() {
+    let program = program(&runtime(), &guest(&[(Hook::OnRequest, TRAP_LATER)], false), Mode::Fresh, limits());
+    run(async {
+        let pool = Pool::new(program);
+        for _ in 0..5 {
+            assert!(pool.call(Hook::OnRequest, exchange(), 0).await.1.is_ok());
+        }
+    });
+}
+
+#[test]
+fn reused_instances_are_renewed_after_their_uses() {
+    let limits = FilterLimits { uses: 1, ..limits() };
+    let program = program(&runtime(), &guest(&[(Hook::OnRequest, TRAP_LATER)], false), Mode::Reused, limits);
+    run(async {
+        let pool = Pool::new(program);
+        for _ in 0..5 {
+            assert!(pool.call(Hook::OnRequest, exchange(), 0).await.1.is_ok());
+        }
+    });
+}
+
+#[test]
+fn a_filter_that_overran_is_called_on_a_fiber_and_lets_others_run() {
+    let limits = FilterLimits { cpu: Duration::from_secs(10), ..limits() };
+    let program = program(&runtime(), &guest(&[(Hook::OnRequest, LONG)], false), Mode::Reused, limits);
+    run(async {
+        let pool = Rc::new(Pool::new(program.clone()));
+        assert!(!program.shared.overran.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(pool.call(Hook::OnRequest, exchange(), 0).await.1.is_ok());
+        assert!(program.shared.overran.load(std::sync::atomic::Ordering::Relaxed));
+        let neighbour = tokio::task::spawn_local(async {
+            let mut turns = 0;
+            loop {
+                tokio::task::yield_now().await;
+                turns += 1;
+                if turns == 3 {
+                    return Instant::now();
+                }
+            }
+        });
+        assert!(pool.call(Hook::OnRequest, exchange(), 0).await.1.is_ok());
+        assert!(neighbour.is_finished(), "a neighbour had three turns during one long call");
+    });
+}
+
+#[test]
+fn calls_queue_for_an_instance_and_too_many_are_refused() {
+    let limits = FilterLimits { cpu: Duration::from_secs(10), max_instances: 1, queue: 1, ..limits() };
+    let program = program(&runtime(), &guest(&[(Hook::OnRequest, LONG)], false), Mode::Reused, limits);
+    run(async {
+        let pool = Rc::new(Pool::new(program.clone()));
+        pool.call(Hook::OnRequest, exchange(), 0).await.1.unwrap();
+        let call = || {
+            let pool = pool.clone();
+            tokio::task::spawn_local(async move { pool.call(Hook::OnRequest, exchange(), 0).await.1 })
+        };
+        let (first, second, third) = (call(), call(), call());
+        assert!(first.await.unwrap().is_ok());
+        assert_eq!(kind_of(&third.await.unwrap()), Some(FailureKind::Busy));
+        assert!(second.await.unwrap().is_ok(), "the one in the queue had its turn");
+        assert_eq!(program.stats().started, 1);
+    });
+}
+
+#[test]
+fn a_call_past_its_wall_deadline_gives_the_exchange_back() {
+    let limits = FilterLimits { cpu: Duration::from_secs(60), wall: Duration::from_millis(20), ..limits() };
+    let program = program(&runtime(), &guest(&[(Hook::OnRequest, SPIN)], true), Mode::Reused, limits);
+    run(async {
+        let pool = Pool::new(program);
+        let (exchange, result) = pool.call(Hook::OnRequest, exchange(), 0).await;
+        assert_eq!(kind_of(&result), Some(FailureKind::Timeout));
+        assert_eq!(exchange.request.method, Method::GET);
+    });
+}
+
+#[test]
+fn an_abandoned_call_gives_its_place_back() {
+    let limits = FilterLimits { cpu: Duration::from_secs(60), max_instances: 1, ..limits() };
+    let program = program(
+        &runtime(),
+        &guest(&[(Hook::OnRequest, SPIN), (Hook::OnResponse, RESPOND)], true),
+        Mode::Reused,
+        limits,
+    );
+    run(async {
+        let pool = Rc::new(Pool::new(program));
+        let call = tokio::task::spawn_local({
+            let pool = pool.clone();
+            async move { pool.call(Hook::OnRequest, exchange(), 0).await.1 }
+        });
+        tokio::task::yield_now().await;
+        call.abort();
+        let (_, result) = pool.call(Hook::OnResponse, exchange(), 0).await;
+        assert_eq!(result.unwrap(), Verdict::Respond);
+    });
+}
+
+#[test]
+fn compiled_components_are_kept_and_damage_is_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let options = || RuntimeOptions { instances: 10, cache: Some(cache.clone()), ..RuntimeOptions::default() };
+    let bytes = guest(&[(Hook::OnRequest, CONTINUE)], false);
+    Runtime::new(options()).unwrap().load(&bytes).unwrap();
+    let files: Vec<_> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1);
+    let good = std::fs::read(&files[0]).unwrap();
+    Runtime::new(options()).unwrap().load(&bytes).unwrap();
+    for damage in [&good[..good.len() / 2], b"", &[0_u8; 100]] {
+        std::fs::write(&files[0], damage).unwrap();
+        Runtime::new(options()).unwrap().load(&bytes).unwrap();
+        assert_eq!(std::fs::read(&files[0]).unwrap(), good, "it was compiled and kept again");
+    }
+}
