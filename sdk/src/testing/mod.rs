@@ -145,6 +145,15 @@ impl Exchange {
     }
 }
 
+/// The keys of a filter's config, as the unknown-key error lists them: for a test that the config's schema has them all.
+/// Empty when unknown keys are not refused.
+#[must_use]
+pub fn config_keys<F: Filter>() -> std::collections::BTreeSet<String> {
+    let refusal = export::make::<F>(r#"{"-": 0}"#).err().map(|refusal| refusal.to_string()).unwrap_or_default();
+    let known = refusal.split_once("known keys: ").map(|(_, known)| known).unwrap_or_default();
+    known.split(", ").filter(|key| !key.is_empty()).map(str::to_owned).collect()
+}
+
 /// Where the filter stands: decides which functions have a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {

@@ -1,0 +1,271 @@
+//! The filter's table in `gateway.toml`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sluice_filter::{ConfigError, Duration, Setup, crypto::KeySet};
+
+/// What RFC 7518 §3.1 and RFC 8037 §3.1 name, without `none`.
+const ALGORITHMS: [&str; 13] = [
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    #[serde(default)]
+    jwks: Option<Value>,
+    #[serde(default)]
+    jwks_url: Option<String>,
+    #[serde(default)]
+    refresh: Option<Duration>,
+    #[serde(default)]
+    cooldown: Option<Duration>,
+    #[serde(default)]
+    pem: Option<String>,
+    #[serde(default)]
+    secret: Option<String>,
+    #[serde(default)]
+    secret_encoding: Option<String>,
+    #[serde(default)]
+    algorithms: Option<Vec<String>>,
+    #[serde(default)]
+    pub(crate) issuer: Texts,
+    #[serde(default)]
+    pub(crate) audience: Texts,
+    #[serde(default = "default_leeway")]
+    pub(crate) leeway: Duration,
+    #[serde(default = "default_required")]
+    pub(crate) required_claims: Vec<String>,
+    #[serde(default)]
+    pub(crate) typ: Option<String>,
+    #[serde(default)]
+    pub(crate) optional: bool,
+    #[serde(default = "default_realm")]
+    pub(crate) realm: String,
+    #[serde(default = "default_consumer")]
+    pub(crate) consumer_claim: String,
+    #[serde(default = "default_roles")]
+    pub(crate) roles_claim: String,
+    #[serde(default = "default_scope")]
+    pub(crate) scope_claim: String,
+    #[serde(default = "default_headers")]
+    pub(crate) headers: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) strip_headers: Vec<String>,
+    #[serde(default = "yes")]
+    pub(crate) forward_token: bool,
+    #[serde(default = "yes")]
+    pub(crate) context: bool,
+    #[serde(default)]
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// Who may call a route with a method, beyond having a valid token.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rule {
+    #[serde(default)]
+    pub(crate) routes: Vec<String>,
+    #[serde(default)]
+    pub(crate) methods: Vec<String>,
+    #[serde(default)]
+    pub(crate) roles: Vec<String>,
+    #[serde(default)]
+    pub(crate) scopes: Vec<String>,
+    #[serde(default)]
+    pub(crate) public: bool,
+}
+
+/// One text or a list of them.
+#[derive(Default)]
+pub(crate) struct Texts(pub(crate) Vec<String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> serde::de::Visitor<'de> for OneOrMany {
+            type Value = Texts;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Texts, E> {
+                Ok(Texts(vec![text.to_owned()]))
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    texts.push(text);
+                }
+                Ok(Texts(texts))
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+impl Config {
+    /// Declares the keys and settles the algorithms.
+    pub(crate) fn keys(&self, setup: &mut Setup) -> Result<(KeySet, Vec<String>), ConfigError> {
+        let given = [
+            ("jwks", self.jwks.is_some()),
+            ("jwks_url", self.jwks_url.is_some()),
+            ("pem", self.pem.is_some()),
+            ("secret", self.secret.is_some()),
+        ];
+        let given: Vec<&str> = given.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+        let name = match given[..] {
+            [name] => name,
+            [] => return Err(ConfigError::new("", "no key: give one of `jwks`, `jwks_url`, `pem`, `secret`")),
+            [_, second, ..] => return Err(ConfigError::new(second, format!("only one of {}", given.join(", ")))),
+        };
+        if self.jwks_url.is_none() {
+            for (key, is) in [("refresh", self.refresh.is_some()), ("cooldown", self.cooldown.is_some())] {
+                if is {
+                    return Err(ConfigError::new(key, "has a meaning only beside `jwks_url`"));
+                }
+            }
+        }
+        let (source, fitting): (Value, Vec<&str>) = match (&self.jwks, &self.jwks_url, &self.pem, &self.secret) {
+            (Some(jwks), ..) => (json!({ "jwks": jwks }), of_jwks(jwks)?),
+            (_, Some(url), ..) => {
+                let mut source = json!({ "jwks_url": url });
+                if let Some(refresh) = self.refresh {
+                    source["refresh"] = format!("{}ms", refresh.as_millis()).into();
+                }
+                if let Some(cooldown) = self.cooldown {
+                    source["cooldown"] = format!("{}ms", cooldown.as_millis()).into();
+                }
+                (source, ALGORITHMS[3..].to_vec())
+            }
+            (_, _, Some(pem), _) => (json!({ "pem": pem }), ALGORITHMS[3..].to_vec()),
+            (_, _, _, secret) => {
+                let mut source = json!({ "secret": secret });
+                if let Some(encoding) = &self.secret_encoding {
+                    source["encoding"] = encoding.as_str().into();
+                }
+                (source, vec!["HS256"])
+            }
+        };
+        let algorithms = match &self.algorithms {
+            None => fitting.iter().map(|name| (*name).to_owned()).collect(),
+            Some(named) => self.checked(named, name)?,
+        };
+        let set = setup.key_set(&source).map_err(|error| ConfigError::new(name, error))?;
+        Ok((set, algorithms))
+    }
+
+    fn checked(&self, named: &[String], key: &str) -> Result<Vec<String>, ConfigError> {
+        if named.is_empty() {
+            return Err(ConfigError::new("algorithms", "an empty list admits nobody"));
+        }
+        for (i, name) in named.iter().enumerate() {
+            let path = format!("algorithms[{i}]");
+            if !ALGORITHMS.contains(&name.as_str()) {
+                return Err(ConfigError::new(
+                    path,
+                    format!("unknown algorithm `{name}`, known: {}", ALGORITHMS.join(", ")),
+                ));
+            }
+            // A public key is no secret: an HMAC over it would be anybody's (key confusion).
+            let symmetric = name.starts_with("HS");
+            if (symmetric && matches!(key, "pem" | "jwks_url")) || (!symmetric && key == "secret") {
+                return Err(ConfigError::new(path, format!("`{name}` can't be used with `{key}`")));
+            }
+        }
+        Ok(named.to_vec())
+    }
+
+    /// Checks what serde can't.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.secret_encoding.is_some() && self.secret.is_none() {
+            return Err(ConfigError::new("secret_encoding", "has a meaning only beside `secret`"));
+        }
+        if self.realm.bytes().any(|b| !(b' '..=b'~').contains(&b) || b == b'"' || b == b'\\') {
+            return Err(ConfigError::new("realm", "printable ASCII without quotes and backslashes"));
+        }
+        for (i, rule) in self.rules.iter().enumerate() {
+            if rule.public && !(rule.roles.is_empty() && rule.scopes.is_empty()) {
+                return Err(ConfigError::new(
+                    format!("rules[{i}].public"),
+                    "a public rule can't ask for roles or scopes",
+                ));
+            }
+            if let Some(j) = rule.scopes.iter().position(|scope| !is_scope(scope)) {
+                return Err(ConfigError::new(format!("rules[{i}].scopes[{j}]"), "not a scope (RFC 6749 §3.3)"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_scope(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
+}
+
+/// The algorithms that the keys of a set are for.
+fn of_jwks(jwks: &Value) -> Result<Vec<&'static str>, ConfigError> {
+    let parsed;
+    let set = match jwks {
+        Value::String(text) => {
+            parsed = serde_json::from_str::<Value>(text).map_err(|error| ConfigError::new("jwks", error))?;
+            &parsed
+        }
+        other => other,
+    };
+    let keys = set["keys"].as_array().ok_or_else(|| ConfigError::new("jwks", "no list `keys` (RFC 7517 §5)"))?;
+    let mut fitting = Vec::new();
+    for key in keys {
+        let text = |name: &str| key[name].as_str();
+        let of_type: &[&'static str] = match (text("kty"), text("crv")) {
+            (Some("oct"), _) => &ALGORITHMS[..3],
+            (Some("RSA"), _) => &ALGORITHMS[3..9],
+            (Some("EC"), Some("P-256")) => &["ES256"],
+            (Some("EC"), Some("P-384")) => &["ES384"],
+            (Some("EC"), Some("P-521")) => &["ES512"],
+            (Some("OKP"), _) => &["EdDSA"],
+            _ => &[],
+        };
+        for name in of_type {
+            if text("alg").is_none_or(|alg| alg == *name) && !fitting.contains(name) {
+                fitting.push(*name);
+            }
+        }
+    }
+    if fitting.is_empty() { Err(ConfigError::new("jwks", "no key that can verify a token")) } else { Ok(fitting) }
+}
+
+fn default_leeway() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn default_required() -> Vec<String> {
+    vec!["exp".to_owned()]
+}
+
+fn default_realm() -> String {
+    "gateway".to_owned()
+}
+
+fn default_consumer() -> String {
+    "sub".to_owned()
+}
+
+fn default_roles() -> String {
+    "roles".to_owned()
+}
+
+fn default_scope() -> String {
+    "scope".to_owned()
+}
+
+fn default_headers() -> BTreeMap<String, String> {
+    [("x-user-id", "sub"), ("x-user-roles", "roles"), ("x-user-scopes", "scope")]
+        .map(|(header, claim)| (header.to_owned(), claim.to_owned()))
+        .into()
+}
+
+const fn yes() -> bool {
+    true
+}

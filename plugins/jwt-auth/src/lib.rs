@@ -1,0 +1,271 @@
+//! Admits callers with a valid JSON Web Token (RFC 7519) as a bearer token (RFC 6750). See README.md.
+
+mod config;
+mod token;
+
+use std::borrow::Cow;
+
+use sluice_filter::{
+    Draft, clock,
+    crypto::{KeySet, Verification},
+    prelude::*,
+};
+
+use config::{Config, Rule};
+use token::{Claims, Compact};
+
+/// The filter.
+struct JwtAuth {
+    config: Config,
+    keys: KeySet,
+    algorithms: Vec<String>,
+}
+
+/// Why a request is not admitted (RFC 6750 §3.1).
+enum Refusal {
+    /// No credentials of this scheme: no error code.
+    Missing,
+    Malformed(&'static str),
+    Token(Cow<'static, str>),
+    /// Neither a role nor the scopes that are asked for; the scopes are named.
+    Forbidden(String),
+}
+
+impl Filter for JwtAuth {
+    type Config = Config;
+
+    fn new(config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
+        config.check()?;
+        let (keys, algorithms) = config.keys(setup)?;
+        Ok(Self { config, keys, algorithms })
+    }
+
+    fn describe() -> Describe {
+        Describe {
+            schema: Some(include_str!("../schema.json")),
+            grants: Some(r#"{"read_headers": ["authorization"]}"#),
+            docs: Some(include_str!("../README.md")),
+            authenticates: true,
+        }
+    }
+}
+
+impl OnRequest for JwtAuth {
+    fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
+        let rule = self.rule(request)?;
+        let public = rule.is_some_and(|rule| rule.public);
+        match self.admit(request, rule)? {
+            Ok(()) => Ok(Verdict::Continue),
+            Err(Refusal::Missing) if public || self.config.optional => {
+                self.strip(request)?;
+                Ok(Verdict::Continue)
+            }
+            // A public route works with a stale token too, but then nobody is known.
+            Err(_) if public => {
+                self.strip(request)?;
+                Ok(Verdict::Continue)
+            }
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+}
+
+impl JwtAuth {
+    /// The first rule that fits the route and the method.
+    fn rule(&self, request: &Request) -> Result<Option<&Rule>, Error> {
+        let rules = &self.config.rules;
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let needs = |by: fn(&Rule) -> bool| rules.iter().any(by);
+        let route = if needs(|rule| !rule.routes.is_empty()) { request.route().name()? } else { String::new() };
+        let method = if needs(|rule| !rule.methods.is_empty()) { request.method()? } else { String::new() };
+        Ok(rules.iter().find(|rule| {
+            (rule.routes.is_empty() || rule.routes.contains(&route))
+                && (rule.methods.is_empty()
+                    || rule.methods.contains(&method)
+                    // RFC 9110 §9.3.2: HEAD is GET without the content, so that it must not be a way around a rule for GET.
+                    || (method == "HEAD" && rule.methods.iter().any(|one| one == "GET")))
+        }))
+    }
+
+    fn admit(&self, request: &Request, rule: Option<&Rule>) -> Result<Result<(), Refusal>, Error> {
+        let mut credentials = request.header_values("authorization")?;
+        if credentials.len() > 1 {
+            return Ok(Err(Refusal::Malformed("more than one authorization header")));
+        }
+        let Some(credentials) = credentials.pop() else { return Ok(Err(Refusal::Missing)) };
+        let (scheme, token) = credentials.split_once(' ').unwrap_or((&credentials, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Ok(Err(Refusal::Missing));
+        }
+        let text = match self.verified(token.trim_start_matches(' '))? {
+            Ok(text) => text,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let Some(claims) = Claims::parse(&text) else { return Ok(Err(invalid("the claims are no JSON object"))) };
+        if let Err(refusal) = self.check(&claims) {
+            return Ok(Err(refusal));
+        }
+        if let Some(rule) = rule
+            && let Err(refusal) = self.allowed(rule, &claims)
+        {
+            return Ok(Err(refusal));
+        }
+        self.hand_on(request, &claims)?;
+        drop(claims);
+        if self.config.context {
+            context::set_json("auth.claims", text)?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// The payload of a token whose signature is good.
+    fn verified(&self, token: &str) -> Result<Result<String, Refusal>, Error> {
+        let Some(compact) = Compact::parse(token) else {
+            return Ok(Err(invalid("not a token in compact form")));
+        };
+        let Some(head) = compact.head() else { return Ok(Err(invalid("the header of the token can't be read"))) };
+        // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and none is understood here.
+        if head.crit {
+            return Ok(Err(invalid("the token has critical extensions")));
+        }
+        if let Some(wanted) = &self.config.typ
+            && !head.typ.as_deref().is_some_and(|typ| same_type(typ, wanted))
+        {
+            return Ok(Err(invalid("the token is of another type")));
+        }
+        if !self.algorithms.iter().any(|known| *known == head.alg) {
+            return Ok(Err(invalid("the algorithm is not accepted")));
+        }
+        Ok(match self.keys.verify(&head.alg, head.kid.as_deref(), compact.signed, &compact.signature)? {
+            Verification::Valid => compact.claims_text().ok_or_else(|| invalid("the claims can't be read")),
+            Verification::Invalid => Err(invalid("the signature is not valid")),
+            Verification::UnknownKey => Err(invalid("no key fits the token")),
+        })
+    }
+
+    fn check(&self, claims: &Claims<'_>) -> Result<(), Refusal> {
+        let config = &self.config;
+        if let Some(name) = config.required_claims.iter().find(|name| !claims.has(name)) {
+            return Err(Refusal::Token(format!("the claim {name} is missing").into()));
+        }
+        let (Ok(expires), Ok(begins)) = (claims.date("exp"), claims.date("nbf")) else {
+            return Err(invalid("exp or nbf is no date"));
+        };
+        if expires.is_some() || begins.is_some() {
+            let now = clock::now_us() as f64 / 1e6;
+            let leeway = config.leeway.as_secs_f64();
+            if expires.is_some_and(|expires| now >= expires + leeway) {
+                return Err(invalid("the token has expired"));
+            }
+            if begins.is_some_and(|begins| now + leeway < begins) {
+                return Err(invalid("the token is not valid yet"));
+            }
+        }
+        let issuers = &config.issuer.0;
+        if !issuers.is_empty() && !claims.text("iss").is_some_and(|issuer| issuers.iter().any(|one| *one == issuer)) {
+            return Err(invalid("the issuer is not accepted"));
+        }
+        let audiences = &config.audience.0;
+        if !audiences.is_empty() && !claims.any("aud", |audience| audiences.iter().any(|one| one == audience)) {
+            return Err(invalid("the token is for another audience"));
+        }
+        Ok(())
+    }
+
+    /// Any of the roles and all of the scopes.
+    fn allowed(&self, rule: &Rule, claims: &Claims<'_>) -> Result<(), Refusal> {
+        if !rule.roles.is_empty() {
+            let roles = claims.words(&self.config.roles_claim);
+            if !rule.roles.iter().any(|role| roles.contains(role)) {
+                return Err(Refusal::Forbidden(rule.scopes.join(" ")));
+            }
+        }
+        if !rule.scopes.is_empty() {
+            let scopes = claims.words(&self.config.scope_claim);
+            if !rule.scopes.iter().all(|scope| scopes.contains(scope)) {
+                return Err(Refusal::Forbidden(rule.scopes.join(" ")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the upstream and the filters after this one who calls.
+    fn hand_on(&self, request: &Request, claims: &Claims<'_>) -> Result<(), Error> {
+        for (header, claim) in &self.config.headers {
+            match claims.header(claim) {
+                Some(value) => request.set_header(header, &value)?,
+                None => request.remove_header(header)?,
+            }
+        }
+        for header in &self.config.strip_headers {
+            request.remove_header(header)?;
+        }
+        if !self.config.forward_token {
+            request.remove_header("authorization")?;
+        }
+        if let Some(consumer) = claims.text(&self.config.consumer_claim) {
+            context::set_consumer(&consumer)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a client without a token may not claim to be.
+    fn strip(&self, request: &Request) -> Result<(), Error> {
+        for header in self.config.headers.keys().chain(&self.config.strip_headers) {
+            request.remove_header(header)?;
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Result<Verdict, Error> {
+        let realm = &self.config.realm;
+        match refusal {
+            Refusal::Missing => {
+                answer(401, "Unauthorized", "a bearer token is needed", &format!("Bearer realm=\"{realm}\""))
+            }
+            Refusal::Malformed(detail) => answer(
+                400,
+                "Bad Request",
+                detail,
+                &format!("Bearer realm=\"{realm}\", error=\"invalid_request\", error_description=\"{detail}\""),
+            ),
+            Refusal::Token(detail) => answer(
+                401,
+                "Unauthorized",
+                &detail,
+                &format!("Bearer realm=\"{realm}\", error=\"invalid_token\", error_description=\"{detail}\""),
+            ),
+            Refusal::Forbidden(scopes) => {
+                let scope = if scopes.is_empty() { String::new() } else { format!(", scope=\"{scopes}\"") };
+                answer(
+                    403,
+                    "Forbidden",
+                    "the token does not allow this",
+                    &format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\"{scope}"),
+                )
+            }
+        }
+    }
+}
+
+fn invalid(detail: &'static str) -> Refusal {
+    Refusal::Token(Cow::Borrowed(detail))
+}
+
+/// RFC 7515 §4.1.9: `application/` may be left out, and media types have no case.
+fn same_type(typ: &str, wanted: &str) -> bool {
+    let bare = |text: &str| text.to_ascii_lowercase().trim_start_matches("application/").to_owned();
+    bare(typ) == bare(wanted)
+}
+
+fn answer(status: u16, title: &str, detail: &str, challenge: &str) -> Result<Verdict, Error> {
+    let draft: Draft = Problem::new(status, title).detail(detail).draft();
+    draft.header("www-authenticate", challenge).header("cache-control", "no-store").send()
+}
+
+sluice_filter::export!(JwtAuth: OnRequest);
+
+#[cfg(test)]
+mod tests;

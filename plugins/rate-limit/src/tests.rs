@@ -1,0 +1,110 @@
+use serde_json::{Value, json};
+use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys};
+
+use super::*;
+
+fn filter(limits: Value) -> Harness<RateLimit> {
+    Harness::new(json!({ "limits": limits })).unwrap()
+}
+
+fn allowed(filter: &Harness<RateLimit>, mut exchange: Exchange) -> bool {
+    filter.on_request(&mut exchange).unwrap() == Verdict::Continue
+}
+
+#[test]
+fn counts_each_caller() {
+    let limits = json!([{"key": "header:X-Api-Key", "amount": 2, "window": "1m", "algorithm": "fixed-window"}]);
+    let grants = json!({"read_headers": ["x-api-key"]});
+    let filter = Harness::<RateLimit>::with_grants(json!({ "limits": limits }), grants).unwrap();
+    let with = |key: &str| Exchange::get("/").header("x-api-key", key);
+    assert!(allowed(&filter, with("a")) && allowed(&filter, with("a")) && !allowed(&filter, with("a")));
+    assert!(allowed(&filter, with("b")));
+    assert!(allowed(&filter, Exchange::get("/")), "a request without the key is not counted");
+}
+
+#[test]
+fn refuses_and_tells_when_to_come_back() {
+    let filter = filter(json!([{"name": "burst", "key": "ip", "amount": 2, "window": "10s"}]));
+    let mut exchange = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Continue));
+    exchange.respond(ResponseMessage::new(200));
+    assert_eq!(filter.on_response(&mut exchange), Ok(Verdict::Continue));
+    let headers = &exchange.response.headers;
+    assert_eq!(headers.get("ratelimit-policy"), Some("\"burst\";q=2;w=10"));
+    assert_eq!(headers.get("ratelimit"), Some("\"burst\";r=1;t=5"));
+    assert_eq!(headers.get("x-ratelimit-limit"), Some("2"));
+    assert_eq!(headers.get("x-ratelimit-remaining"), Some("1"));
+    assert!(allowed(&filter, Exchange::get("/")));
+    let mut refused = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut refused), Ok(Verdict::Respond));
+    assert_eq!(refused.response.status, 429);
+    assert_eq!(refused.response.headers.get("retry-after"), Some("5"));
+    assert_eq!(refused.response.headers.get("x-ratelimit-remaining"), Some("0"));
+    filter.advance(std::time::Duration::from_secs(5));
+    assert!(allowed(&filter, Exchange::get("/")));
+}
+
+#[test]
+fn several_limits_are_all_or_nothing() {
+    let filter = filter(json!([
+        {"name": "each", "key": "ip", "amount": 1, "window": "1m", "algorithm": "sliding-window"},
+        {"name": "all", "key": "global", "amount": 3, "window": "1h", "algorithm": "fixed-window"},
+    ]));
+    let from = |address: &str| {
+        let mut exchange = Exchange::get("/");
+        exchange.request.client_address = address.to_owned();
+        exchange
+    };
+    assert!(allowed(&filter, from("192.0.2.1")));
+    for _ in 0..5 {
+        assert!(!allowed(&filter, from("192.0.2.1")), "refused by its own limit, and not counted by the other");
+    }
+    assert!(allowed(&filter, from("2001:db8::1")));
+    assert!(!allowed(&filter, from("2001:db8::2")), "the same /64");
+    assert!(allowed(&filter, from("192.0.2.2")));
+    assert!(!allowed(&filter, from("192.0.2.3")));
+}
+
+#[test]
+fn keys_combine() {
+    let filter =
+        filter(json!([{"key": ["route", "consumer", "claim:org.id", "header:x-tenant"], "amount": 1, "window": "1m"}]));
+    let of = |consumer: &str, tenant: &str, org: i64| {
+        let mut exchange = Exchange::get("/").header("x-tenant", tenant);
+        exchange.consumer = Some(consumer.to_owned());
+        let claims = context::Value::Json(json!({"org": {"id": org}}).to_string());
+        exchange.context.insert("auth.claims".to_owned(), (claims, "auth".to_owned()));
+        exchange
+    };
+    assert!(allowed(&filter, of("a", "b", 1)));
+    assert!(!allowed(&filter, of("a", "b", 1)));
+    assert!(allowed(&filter, of("a", "c", 1)));
+    assert!(allowed(&filter, of("a", "b", 2)));
+    assert!(allowed(&filter, Exchange::get("/")), "nobody's: not counted");
+}
+
+#[test]
+fn without_headers_the_response_is_left_alone() {
+    let filter = Harness::<RateLimit>::new(json!({"headers": [], "limits": [{"amount": 1}]})).unwrap();
+    assert!(!filter.wants("on-response"));
+}
+
+#[test]
+fn refuses_bad_configs() {
+    let refusal = |config: Value| Harness::<RateLimit>::new(config).err().unwrap_or_default();
+    assert!(refusal(json!({})).starts_with("limits: missing"));
+    assert!(refusal(json!({"limits": [{"amount": 0}]})).starts_with("limits[0].amount: "));
+    assert!(refusal(json!({"limits": [{"amount": 1, "window": "1"}]})).starts_with("limits[0].window: "));
+    assert!(refusal(json!({"limits": [{"amount": 1, "key": "adress"}]})).starts_with("limits[0].key: unknown key"));
+    assert!(
+        refusal(json!({"limits": [{"amount": 1, "name": "a"}, {"amount": 1, "name": "a"}]}))
+            .starts_with("limits[1].name")
+    );
+}
+
+#[test]
+fn the_schema_has_every_key() {
+    let schema: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
+    let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(config_keys::<RateLimit>(), keys);
+}
