@@ -1,0 +1,108 @@
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys};
+
+use super::*;
+
+fn filter(config: Value) -> Harness<TrafficSplit> {
+    Harness::new(config).unwrap()
+}
+
+fn split() -> Value {
+    json!([{"upstream": "stable", "weight": 90}, {"upstream": "canary", "weight": 10}])
+}
+
+fn request() -> Exchange {
+    Exchange::get("/").upstreams(&["stable", "canary"])
+}
+
+fn chosen(filter: &Harness<TrafficSplit>, exchange: &mut Exchange) -> Option<String> {
+    filter.select_upstream(exchange).unwrap();
+    exchange.choice.upstream.clone()
+}
+
+#[test]
+fn splits_by_weight() {
+    let filter = filter(json!({ "split": split() }));
+    assert!(!filter.wants("on-response"));
+    let mut counts = BTreeMap::new();
+    for _ in 0..10_000 {
+        *counts.entry(chosen(&filter, &mut request()).unwrap()).or_insert(0) += 1;
+    }
+    assert!((850..=1150).contains(&counts["canary"]), "{counts:?}");
+}
+
+#[test]
+fn rules_come_first() {
+    let filter = filter(json!({
+        "split": [{"upstream": "stable", "weight": 1}],
+        "rules": [
+            {"when": "header:X-Canary", "value": "always", "upstream": "canary"},
+            {"when": "cookie:beta", "upstream": "canary"},
+        ],
+    }));
+    assert_eq!(chosen(&filter, &mut request()).as_deref(), Some("stable"));
+    assert_eq!(chosen(&filter, &mut request().header("x-canary", "never")).as_deref(), Some("stable"));
+    assert_eq!(chosen(&filter, &mut request().header("x-canary", "always")).as_deref(), Some("canary"));
+    assert_eq!(chosen(&filter, &mut request().header("cookie", "a=b; beta=1")).as_deref(), Some("canary"));
+}
+
+#[test]
+fn a_cookie_keeps_the_caller_where_it_is() {
+    let filter =
+        filter(json!({"split": split(), "sticky": {"cookie": "ab", "max_age": "1d"}, "response_header": "x-variant"}));
+    let mut first = request();
+    let upstream = chosen(&filter, &mut first).unwrap();
+    assert_eq!(chosen(&filter, &mut first).as_ref(), Some(&upstream), "a retry");
+    first.respond(ResponseMessage::new(200));
+    filter.on_response(&mut first).unwrap();
+    assert_eq!(first.response.headers.get("x-variant"), Some(upstream.as_str()));
+    let cookie = first.response.headers.get("set-cookie").unwrap();
+    assert!(cookie.ends_with("; Path=/; Max-Age=86400; HttpOnly; SameSite=Lax"), "{cookie}");
+    let pair = cookie.split(';').next().unwrap();
+    for _ in 0..20 {
+        let mut again = request().header("cookie", pair);
+        assert_eq!(chosen(&filter, &mut again).as_ref(), Some(&upstream));
+        again.respond(ResponseMessage::new(200));
+        filter.on_response(&mut again).unwrap();
+        assert_eq!(again.response.headers.get("set-cookie"), None);
+    }
+}
+
+#[test]
+fn a_growing_share_moves_nobody_back() {
+    let with = |stable: u32, canary: u32| {
+        let split = json!([{"upstream": "stable", "weight": stable}, {"upstream": "canary", "weight": canary}]);
+        filter(json!({"split": split, "by": "header:x-user", "salt": "1"}))
+    };
+    let (small, large) = (with(90, 10), with(50, 50));
+    let mut moved = 0;
+    for user in 0..1000 {
+        let of = |filter| chosen(filter, &mut request().header("x-user", &user.to_string())).unwrap();
+        let (before, after) = (of(&small), of(&large));
+        assert_eq!(before, of(&small));
+        assert!(before != "canary" || after == "canary");
+        moved += usize::from(before != after);
+    }
+    assert!((300..500).contains(&moved), "{moved}");
+}
+
+#[test]
+fn refuses_bad_configs() {
+    let refusal = |config: Value| Harness::<TrafficSplit>::new(config).err().unwrap_or_default();
+    assert!(refusal(json!({})).starts_with("nothing to do"));
+    assert!(refusal(json!({"split": [{"upstream": "a", "weight": 0}]})).starts_with("split: "));
+    assert!(refusal(json!({"split": split(), "by": "ipp"})).starts_with("by: expected"));
+    assert!(refusal(json!({"split": split(), "by": "ip", "sticky": {}})).starts_with("sticky: "));
+    assert!(refusal(json!({"rules": [{"when": "path:/", "upstream": "a"}]})).starts_with("rules[0].when: expected"));
+    let filter = filter(json!({"split": [{"upstream": "other", "weight": 1}]}));
+    assert!(filter.select_upstream(&mut request()).is_err_and(|reason| reason.contains("other")));
+}
+
+#[test]
+fn the_schema_has_every_key() {
+    let schema: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
+    let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(config_keys::<TrafficSplit>(), keys);
+}
