@@ -242,7 +242,6 @@ impl Response {
     headers!(response);
 
     /// Starts an answer of the filter's own, to be ended by [`Draft::send`].
-    #[must_use]
     pub fn draft() -> Draft {
         Draft { refused: None }
     }

@@ -161,10 +161,7 @@ fn rename_in(text: &mut String, container: usize, from: &str, to: &str) -> bool 
 
 fn insert(text: &mut String, container: usize, names: &[String], value: &str) {
     let is_list = text.as_bytes().get(container) == Some(&b'[');
-    let (first, inner) = match names {
-        [first, inner @ ..] => (first, inner),
-        [] => return,
-    };
+    let Some((first, inner)) = names.split_first() else { return };
     let mut made = String::new();
     if !is_list {
         made.push_str(&serde_json::Value::from(first.as_str()).to_string());
