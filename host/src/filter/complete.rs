@@ -11,9 +11,12 @@ use tokio::sync::Notify;
 use super::{LocalPipeline, Passage};
 use crate::exchange::Exchange;
 
+/// An exchange with the way it took.
+type Finished = (Rc<LocalPipeline>, Passage, Box<Exchange>);
+
 /// The finished exchanges of one worker.
 pub struct CompleteQueue {
-    waiting: RefCell<VecDeque<(Rc<LocalPipeline>, Passage, Box<Exchange>)>>,
+    waiting: RefCell<VecDeque<Finished>>,
     capacity: usize,
     dropped: Arc<AtomicU64>,
     arrived: Notify,

@@ -44,15 +44,12 @@ impl Instance {
 
     /// Instantiates.
     pub(super) async fn create(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>) -> Result<Instance, FilterError> {
-        let mut store = Store::new(&plugin.runtime.engine, CallState::new(shared.clone()));
+        let mut store =
+            Store::new(&plugin.runtime.engine, CallState::new(shared.clone(), plugin.runtime.ticker.clone()));
         store.limiter(|state| &mut state.memory);
-        let ticker = plugin.runtime.ticker.clone();
         let tick = plugin.runtime.options.tick;
-        store.epoch_deadline_callback(move |cx| {
-            ticker.keep_going();
-            Ok(on_tick(cx, tick))
-        });
-        begin(&mut store, plugin, Stage::Start, true, START_CPU);
+        store.epoch_deadline_callback(move |cx| Ok(on_tick(cx, tick)));
+        begin(&mut store, Stage::Start, true, START_CPU);
         let instance = match plugin.pre.instantiate_async(&mut store).await {
             Ok(instance) => instance,
             Err(error) => {
@@ -69,7 +66,7 @@ impl Instance {
     pub(super) async fn configure(&mut self) -> Result<(), FilterError> {
         let Some(index) = &self.plugin.exports.configure else { return Ok(()) };
         let func: TypedFunc<(String,), (Result<(), String>,)> = typed(&self.instance, &mut self.store, index)?;
-        begin(&mut self.store, &self.plugin, Stage::Configure, true, START_CPU);
+        begin(&mut self.store, Stage::Configure, true, START_CPU);
         let config = self.store.data().shared.config.clone();
         match func.call_async(&mut self.store, (config,)).await {
             Ok((Ok(()),)) => match self.store.data_mut().failed.take() {
@@ -86,7 +83,7 @@ impl Instance {
         let Some(index) = &self.plugin.exports.describe else { return Ok(Description::default()) };
         let failed = |e: FilterError| LoadError::Describe(e.to_string());
         let func: TypedFunc<(), (String,)> = typed(&self.instance, &mut self.store, index).map_err(failed)?;
-        begin(&mut self.store, &self.plugin, Stage::Describe, true, START_CPU);
+        begin(&mut self.store, Stage::Describe, true, START_CPU);
         let (text,) =
             func.call_async(&mut self.store, ()).await.map_err(|error| failed(classify(self.store.data(), error)))?;
         serde_json::from_str(&text)
@@ -143,7 +140,7 @@ impl Instance {
         state.index = index;
         let func = self.func(hook)?;
         let cpu = self.store.data().shared.limits.cpu;
-        begin(&mut self.store, &self.plugin, Stage::Hook(hook), on_fiber, cpu);
+        begin(&mut self.store, Stage::Hook(hook), on_fiber, cpu);
         self.uses += 1;
         Ok(func)
     }
@@ -177,8 +174,7 @@ impl Instance {
 }
 
 /// A call begins: the state is cleared and the clock starts.
-fn begin(store: &mut Store<CallState>, plugin: &Plugin, stage: Stage, on_fiber: bool, cpu: Duration) {
-    plugin.runtime.ticker.keep_going();
+fn begin(store: &mut Store<CallState>, stage: Stage, on_fiber: bool, cpu: Duration) {
     store.data_mut().begin(stage, on_fiber, cpu);
     store.set_epoch_deadline(1);
 }

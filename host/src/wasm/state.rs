@@ -8,6 +8,7 @@ use wasmtime::ResourceLimiter;
 
 use super::bindings::Error;
 use super::cpu::CpuMeter;
+use super::engine::Ticker;
 use super::host::services::FilterServices;
 use super::{FilterLimits, Grants, Hook, HookSet, Interests, Mode};
 use crate::exchange::Exchange;
@@ -74,7 +75,7 @@ pub(super) struct CallState {
 }
 
 impl CallState {
-    pub(super) fn new(shared: Arc<FilterShared>) -> CallState {
+    pub(super) fn new(shared: Arc<FilterShared>, ticker: Arc<Ticker>) -> CallState {
         let memory = MemoryUse::new(&shared.limits);
         CallState {
             shared,
@@ -86,7 +87,7 @@ impl CallState {
             key_sets: Vec::new(),
             is_trial: false,
             memory,
-            meter: Arc::new(CpuMeter::new()),
+            meter: Arc::new(CpuMeter::new(ticker)),
             overspent: false,
             on_fiber: false,
             cpu_limit: Duration::ZERO,

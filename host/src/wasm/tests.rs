@@ -341,3 +341,15 @@ fn compiled_components_are_kept_and_damage_is_survived() {
         assert_eq!(std::fs::read(&files[0]).unwrap(), good, "it was compiled and kept again");
     }
 }
+
+#[test]
+fn shipped_plugins_load_and_describe_themselves() {
+    let runtime = runtime();
+    for name in crate::embedded::names() {
+        let plugin = runtime.load(crate::embedded::find(name).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let about = plugin.description();
+        assert!(about.name.is_some() && about.version.is_some(), "{name}: {about:?}");
+        let hooks: HookSet = about.hooks.iter().filter_map(|hook| Hook::from_name(hook)).collect();
+        assert_eq!(hooks, plugin.hooks(), "{name} has the hooks it tells of");
+    }
+}

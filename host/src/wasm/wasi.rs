@@ -61,9 +61,7 @@ pub(super) fn link(
         let mut at = linker.instance(name).map_err(failed)?;
         for (item, export) in instance.exports(&engine) {
             match export.ty {
-                ComponentItem::Resource(_) => {
-                    at.resource(item, resource(interface, item), |_, _| Ok(())).map_err(failed)?
-                }
+                ComponentItem::Resource(_) => at.resource(item, resource(item), |_, _| Ok(())).map_err(failed)?,
                 ComponentItem::ComponentFunc(_) if define(&mut at, interface, item).map_err(failed)? => {}
                 ComponentItem::ComponentFunc(_) => {
                     let what = format!("`{name}` `{item}` was called, which this gateway does not have");
@@ -82,15 +80,16 @@ pub(super) fn interface_of(import: &str) -> Option<&str> {
     version.starts_with("0.2.").then_some(interface)
 }
 
-fn resource(interface: &str, name: &str) -> ResourceType {
-    match (interface, name) {
-        ("io/error", _) => ResourceType::host::<IoError>(),
-        ("io/poll", _) => ResourceType::host::<Pollable>(),
-        ("io/streams", "input-stream") => ResourceType::host::<InputStream>(),
-        ("io/streams", _) => ResourceType::host::<OutputStream>(),
-        ("cli/terminal-input", _) => ResourceType::host::<TerminalInput>(),
-        ("cli/terminal-output", _) => ResourceType::host::<TerminalOutput>(),
-        ("filesystem/types", "descriptor") => ResourceType::host::<Descriptor>(),
+/// By name alone: an interface that uses a resource of another one has it among its exports too, and it has to be the same type.
+fn resource(name: &str) -> ResourceType {
+    match name {
+        "error" | "io-error" => ResourceType::host::<IoError>(),
+        "pollable" => ResourceType::host::<Pollable>(),
+        "input-stream" => ResourceType::host::<InputStream>(),
+        "output-stream" => ResourceType::host::<OutputStream>(),
+        "terminal-input" => ResourceType::host::<TerminalInput>(),
+        "terminal-output" => ResourceType::host::<TerminalOutput>(),
+        "descriptor" => ResourceType::host::<Descriptor>(),
         _ => ResourceType::host::<Unused>(),
     }
 }
