@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::model::ByteSize;
+use http::StatusCode;
+
+use super::model::{AccessLog, ByteSize, FailurePolicy, InstanceMode, LogLevel, TlsVersion};
 
 const fn kib(n: u64) -> ByteSize {
     ByteSize(n << 10)
@@ -21,6 +23,7 @@ pub const RELOAD: bool = true;
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
 // [listeners.NAME]
+pub const MIN_TLS: TlsVersion = TlsVersion::Tls12;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,8 +39,8 @@ pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const BODY_LIMIT: ByteSize = mib(10);
 pub const UPGRADE: bool = true;
 pub const PRIORITY: i32 = 0;
-pub const REDIRECT_STATUS: u16 = 302;
-pub const RESPOND_STATUS: u16 = 200;
+pub const REDIRECT_STATUS: StatusCode = StatusCode::FOUND;
+pub const RESPOND_STATUS: StatusCode = StatusCode::OK;
 
 // [upstreams.NAME]
 pub const ENDPOINT_WEIGHT: u32 = 1;
@@ -48,6 +51,7 @@ pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(300);
 
 // [plugins.NAME] and [filters.NAME]
+pub const ON_ERROR: FailurePolicy = FailurePolicy::Closed;
 pub const FILTER_MEMORY: ByteSize = mib(32);
 pub const FILTER_CPU: Duration = Duration::from_millis(5);
 pub const FILTER_WALL: Duration = Duration::from_secs(1);
@@ -56,21 +60,11 @@ pub const HTTP_BODY: ByteSize = mib(1);
 pub const FILTER_BODY: ByteSize = mib(1);
 pub const BODY_GRANT: bool = true;
 pub const KV_QUOTA: ByteSize = mib(16);
+pub const INSTANCE_MODE: InstanceMode = InstanceMode::Reused;
 pub const MAX_INSTANCES: u32 = 64;
 pub const INSTANCE_QUEUE: u32 = 256;
 pub const INSTANCE_USES: u32 = 10_000;
 
-/// Headers that a filter sees and sets only where they are granted by name.
-pub const CREDENTIAL_HEADERS: &[&str] = &[
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "set-cookie",
-    "x-api-key",
-    "api-key",
-    "apikey",
-    "x-auth-token",
-    "x-csrf-token",
-    "x-xsrf-token",
-    "x-amz-security-token",
-];
+// [telemetry]
+pub const ACCESS_LOG: AccessLog = AccessLog::Auto;
+pub const LOG_LEVEL: LogLevel = LogLevel::Info;

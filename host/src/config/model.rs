@@ -14,7 +14,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use ipnet::IpNet;
 
-use super::defaults::CREDENTIAL_HEADERS;
+use crate::http::headers::CREDENTIALS;
 
 /// The whole configuration. Named things are in the order of the file, and of the includes after it.
 #[derive(Debug, Clone)]
@@ -582,7 +582,7 @@ impl HeaderGrant {
         match self {
             Self::All => true,
             Self::AllButCredentials { and } => {
-                !CREDENTIAL_HEADERS.contains(&header.as_str()) || and.iter().any(|granted| granted == header)
+                !CREDENTIALS.contains(header) || and.iter().any(|granted| granted == header)
             }
         }
     }

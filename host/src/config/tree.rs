@@ -1,0 +1,368 @@
+//! The files as one tree of values that know their place: parsing, includes, and references to variables and files. What the
+//! keys mean is the readers' job.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{ConfigError, Location};
+
+/// Where something is written: a file by its position in `Sources`, and the byte in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    file: usize,
+    offset: usize,
+}
+
+/// A value and its place. No `Debug`: it may be secret.
+pub(super) struct Node {
+    pub(super) place: Place,
+    pub(super) value: Value,
+    /// It came from a variable or a file by reference and is not to be shown.
+    pub(super) secret: bool,
+}
+
+pub(super) enum Value {
+    String(String),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    Datetime(String),
+    Array(Vec<Node>),
+    Table(Vec<Entry>),
+    /// There is an error for it already.
+    Broken,
+}
+
+/// A key with its value.
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) place: Place,
+    pub(super) node: Node,
+}
+
+impl Entry {
+    /// The place to point at: tables are best known by their name, other values by themselves.
+    pub(super) fn pointer(&self) -> Place {
+        match self.node.value {
+            Value::Table(_) => self.place,
+            _ => self.node.place,
+        }
+    }
+}
+
+/// The files that were read.
+pub(super) struct Sources {
+    /// The configuration files, the main one first.
+    files: Vec<(PathBuf, String)>,
+    /// Files that values refer to, and the directories of `include` patterns.
+    referenced: Vec<PathBuf>,
+    pub(super) errors: Vec<ConfigError>,
+    /// A file is missing as a whole, so that what the others say can't be judged.
+    pub(super) incomplete: bool,
+}
+
+impl Sources {
+    pub(super) fn empty() -> Self {
+        Self { files: Vec::new(), referenced: Vec::new(), errors: Vec::new(), incomplete: false }
+    }
+
+    /// Reads a file and all it includes. What can't be read is missing from the tree and has its error.
+    pub(super) fn load(main: &Path) -> (Self, Vec<Entry>) {
+        let mut sources = Self::empty();
+        let mut root = sources.parse(main, None);
+        let Some(at) = root.iter().position(|entry| entry.key == "include") else {
+            return (sources, root);
+        };
+        let include = root.remove(at);
+        for (pattern, place) in sources.patterns(&include) {
+            for path in sources.matching(main, &pattern, place) {
+                let place = Some((place, "include"));
+                for entry in sources.parse(&path, place) {
+                    sources.merge(&mut root, entry);
+                }
+            }
+        }
+        (sources, root)
+    }
+
+    /// Every file that the configuration depends on, each once.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for path in self.files.iter().map(|(path, _)| path).chain(&self.referenced) {
+            if !paths.contains(path) {
+                paths.push(path.clone());
+            }
+        }
+        paths
+    }
+
+    /// The main file as a whole, where nothing more exact is known.
+    pub(super) fn start(&self) -> Place {
+        Place { file: 0, offset: 0 }
+    }
+
+    pub(super) fn locate(&self, place: Place) -> Location {
+        let (file, text) = match self.files.get(place.file) {
+            Some((path, text)) => (path.clone(), text.as_str()),
+            None => (PathBuf::new(), ""),
+        };
+        let before = text.get(..place.offset).unwrap_or(text);
+        let line = before.rfind('\n').map_or(before, |end| &before[end + 1..]);
+        Location { file, line: before.matches('\n').count() + 1, column: line.chars().count() + 1 }
+    }
+
+    pub(super) fn error(&self, place: Place, key: &str, message: impl Into<String>) -> ConfigError {
+        let Location { file, line, column } = self.locate(place);
+        ConfigError { file, position: Some((line, column)), key: key.to_owned(), message: message.into() }
+    }
+
+    /// The directory that relative paths written at this place start from.
+    pub(super) fn directory(&self, place: Place) -> &Path {
+        let file = self.files.get(place.file).map(|(path, _)| path.as_path());
+        file.and_then(Path::parent).unwrap_or(Path::new(""))
+    }
+
+    /// Reads a file that a value at this place names.
+    pub(super) fn read(&mut self, place: Place, path: &str) -> Result<String, String> {
+        let path = self.directory(place).join(path);
+        let text = fs::read_to_string(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()));
+        self.referenced.push(path);
+        text
+    }
+
+    fn push(&mut self, place: Place, key: &str, message: impl Into<String>) {
+        let error = self.error(place, key, message);
+        self.errors.push(error);
+    }
+
+    /// Parses a file to its entries. `named` says where and under which key the file is named.
+    fn parse(&mut self, path: &Path, named: Option<(Place, &str)>) -> Vec<Entry> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let message = format!("cannot read `{}`: {error}", path.display());
+                let error = match named {
+                    Some((place, key)) => self.error(place, key, message),
+                    None => {
+                        let message = format!("cannot read the file: {error}");
+                        ConfigError { file: path.to_owned(), position: None, key: String::new(), message }
+                    }
+                };
+                self.errors.push(error);
+                self.incomplete = true;
+                return Vec::new();
+            }
+        };
+        let file = self.files.len();
+        self.files.push((path.to_owned(), text.clone()));
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        if errors.is_empty() {
+            return self.table(file, "", table.into_inner());
+        }
+        for error in errors {
+            let offset = error.span().map_or(0, |span| span.start);
+            self.push(Place { file, offset }, "", error.message());
+        }
+        self.incomplete = true;
+        Vec::new()
+    }
+
+    fn table(&mut self, file: usize, path: &str, table: DeTable<'_>) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = Vec::with_capacity(table.len());
+        for (key, value) in table {
+            let place = Place { file, offset: key.span().start };
+            let key = key.into_inner().into_owned();
+            let node = self.node(file, &join(path, &key), value);
+            entries.push(Entry { key, place, node });
+        }
+        // The parser's map is sorted by name; filters see their config in the order of the file.
+        entries.sort_by_key(|entry| entry.place.offset);
+        entries
+    }
+
+    fn node(&mut self, file: usize, path: &str, value: Spanned<DeValue<'_>>) -> Node {
+        let place = Place { file, offset: value.span().start };
+        let mut secret = false;
+        let value = match value.into_inner() {
+            DeValue::String(text) => {
+                secret = text.contains("${");
+                self.resolve(place, path, &text).map_or(Value::Broken, Value::String)
+            }
+            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => Value::Integer(number),
+                Err(_) => {
+                    self.push(place, path, format!("the integer `{number}` is out of range"));
+                    Value::Broken
+                }
+            },
+            DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+            DeValue::Boolean(value) => Value::Boolean(value),
+            DeValue::Datetime(value) => Value::Datetime(value.to_string()),
+            DeValue::Array(items) => Value::Array(
+                items.into_iter().enumerate().map(|(i, item)| self.node(file, &format!("{path}[{i}]"), item)).collect(),
+            ),
+            DeValue::Table(table) => Value::Table(self.table(file, path, table)),
+        };
+        Node { place, value, secret }
+    }
+
+    /// Puts variables and files in the place of their references; none when one of them has an error.
+    fn resolve(&mut self, place: Place, path: &str, text: &str) -> Option<String> {
+        let mut out = String::with_capacity(text.len());
+        let mut complete = true;
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            if let Some(before) = before.strip_suffix('$') {
+                out.push_str(before);
+                out.push_str("${");
+                rest = after;
+                continue;
+            }
+            out.push_str(before);
+            let Some((reference, after)) = after.split_once('}') else {
+                self.push(place, path, "a `${` without its `}` (a literal `${` is written `$${`)");
+                return None;
+            };
+            rest = after;
+            match self.refer(place, reference) {
+                Ok(value) => out.push_str(&value),
+                Err(message) => {
+                    self.push(place, path, message);
+                    complete = false;
+                }
+            }
+        }
+        out.push_str(rest);
+        complete.then_some(out)
+    }
+
+    /// The value of one reference, here without its braces.
+    fn refer(&mut self, place: Place, reference: &str) -> Result<String, String> {
+        match reference.split_once(':') {
+            Some(("env", name)) => std::env::var(name).map_err(|error| match error {
+                std::env::VarError::NotPresent => format!("the environment variable `{name}` is not set"),
+                std::env::VarError::NotUnicode(_) => format!("the environment variable `{name}` is not UTF-8"),
+            }),
+            // An editor's newline at the end is not a part of the secret.
+            Some(("file", name)) => self.read(place, name).map(|text| {
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                text.strip_suffix('\r').unwrap_or(text).to_owned()
+            }),
+            _ => Err(format!(
+                "unknown reference `${{{reference}}}`, expected `${{env:NAME}}` or `${{file:PATH}}` (a literal `${{` is \
+                 written `$${{`)"
+            )),
+        }
+    }
+
+    fn patterns(&mut self, include: &Entry) -> Vec<(String, Place)> {
+        let Value::Array(items) = &include.node.value else {
+            self.push(include.node.place, "include", "expected a list of file patterns");
+            return Vec::new();
+        };
+        let mut patterns = Vec::new();
+        for (i, item) in items.iter().enumerate() {
+            match &item.value {
+                Value::String(text) => patterns.push((text.clone(), item.place)),
+                _ => self.push(item.place, &format!("include[{i}]"), "expected a string"),
+            }
+        }
+        patterns
+    }
+
+    /// The files that a pattern stands for, sorted. Only the last part of the path can have a `*`.
+    fn matching(&mut self, main: &Path, pattern: &str, place: Place) -> Vec<PathBuf> {
+        let base = main.parent().unwrap_or(Path::new(""));
+        let (directory, name) = match pattern.rsplit_once('/') {
+            Some((directory, name)) => (base.join(if directory.is_empty() { "/" } else { directory }), name),
+            None => (base.to_owned(), pattern),
+        };
+        if !name.contains('*') {
+            return vec![directory.join(name)];
+        }
+        if directory.to_string_lossy().contains('*') {
+            self.push(place, "include", format!("`{pattern}`: only the file name can have a `*`"));
+            return Vec::new();
+        }
+        // The directory of `conf.d/*.toml` need not exist: nothing is included then.
+        let listed = if directory.as_os_str().is_empty() { fs::read_dir(".") } else { fs::read_dir(&directory) };
+        let names = listed.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        self.referenced.push(if directory.as_os_str().is_empty() { ".".into() } else { directory.clone() });
+        let mut names: Vec<String> = names.filter(|file| matches_glob(name, file)).collect();
+        names.sort();
+        let paths = names.into_iter().map(|name| directory.join(name)).filter(|path| path.is_file() && path != main);
+        paths.collect()
+    }
+
+    /// Adds an entry of an included file. Files can add names to a section, but not keys to the table of one name.
+    fn merge(&mut self, root: &mut Vec<Entry>, entry: Entry) {
+        if entry.key == "include" {
+            self.push(entry.place, "include", "an included file can't include others");
+            return;
+        }
+        let Some(section) = root.iter_mut().find(|known| known.key == entry.key) else {
+            root.push(entry);
+            return;
+        };
+        let named = super::NAMED_SECTIONS.contains(&entry.key.as_str());
+        let key = entry.key;
+        match (&mut section.node.value, entry.node.value) {
+            (Value::Table(known), Value::Table(added)) if named => {
+                for item in added {
+                    match known.iter().find(|other| other.key == item.key) {
+                        Some(other) => {
+                            let first = self.locate(other.place);
+                            self.push(item.place, &join(&key, &item.key), format!("is already defined at {first}"));
+                        }
+                        None => known.push(item),
+                    }
+                }
+            }
+            _ => {
+                let first = self.locate(section.place);
+                self.push(entry.place, &key, format!("is already defined at {first}"));
+            }
+        }
+    }
+}
+
+/// A key path with one more key, quoted where TOML would.
+pub(super) fn join(path: &str, key: &str) -> String {
+    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'*');
+    match (path.is_empty(), bare) {
+        (true, true) => key.to_owned(),
+        (true, false) => format!("{key:?}"),
+        (false, true) => format!("{path}.{key}"),
+        (false, false) => format!("{path}.{key:?}"),
+    }
+}
+
+/// Whether a file name fits a pattern in which `*` is any run of characters. Hidden files fit only a pattern that starts with a dot.
+fn matches_glob(pattern: &str, name: &str) -> bool {
+    fn fits(pattern: &[u8], name: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => name.is_empty(),
+            Some((b'*', rest)) => (0..=name.len()).any(|skip| name.get(skip..).is_some_and(|name| fits(rest, name))),
+            Some((byte, rest)) => name.split_first().is_some_and(|(first, name)| first == byte && fits(rest, name)),
+        }
+    }
+    name.starts_with('.') == pattern.starts_with('.') && fits(pattern.as_bytes(), name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_file_names() {
+        for (pattern, name) in [("*.toml", "a.toml"), ("a*b*", "axxbyy"), ("*", "x"), (".*", ".x")] {
+            assert!(matches_glob(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("*.toml", "a.tom"), ("*.toml", ".a.toml"), ("*", ".x"), ("a*b", "axbc")] {
+            assert!(!matches_glob(pattern, name), "{pattern} {name}");
+        }
+    }
+}
