@@ -53,7 +53,7 @@ fn files_that_are_not_there_or_not_toml() {
     assert!(missing.starts_with("no/such.toml: cannot read the file: "), "{missing}");
     assert!(missing.ends_with("\n1 error"), "{missing}");
     check(&[
-        ("x = ", "gateway.toml:2:4: string values must be quoted, expected literal string"),
+        ("x = ", "gateway.toml:2:5: string values must be quoted, expected literal string"),
         ("[a]\n[a]\n", "gateway.toml:3:2: duplicate key"),
     ]);
     assert_eq!(
@@ -71,14 +71,17 @@ fn unknown_keys_name_the_nearest() {
             "gateway.toml:2:12: listeners.b: the key `bind` is missing\n\
              gateway.toml:3:1: listeners.b.bnid: unknown key, did you mean `bind`?",
         ),
-        ("[admin]\nbind = '127.0.0.1:0'\nüx = 1", "gateway.toml:4:1: string values must be quoted"),
+        (
+            "[admin]\nbind = '127.0.0.1:0'\nüx = 1",
+            "gateway.toml:4:1: invalid unquoted key, expected letters, numbers, `-`, `_`",
+        ),
         (
             "[telemetry]\n\"q q\" = 1",
             "gateway.toml:3:1: telemetry.\"q q\": unknown key, expected `access_log` or `log_level`",
         ),
         (
             "[routes.r]\nmatch = { path = '/', headers = { a = { regx = 'x' } } }\nrespond = {}",
-            "gateway.toml:3:39: routes.r.match.headers.a: needs either `regex` or `present`\n\
+            "gateway.toml:3:35: routes.r.match.headers.a: needs either `regex` or `present`\n\
              gateway.toml:3:41: routes.r.match.headers.a.regx: unknown key, did you mean `regex`?",
         ),
     ]);
@@ -270,7 +273,7 @@ fn filters_stay_within_their_plugin() {
          15:54: filters.f.grants.read_headers[3]: the grants of the plugin do not include `*`\n\
          16:12: filters.f.grants.kv_quota: the grants of the plugin do not include so much\n\
          18:10: filters.g: the limit `cpu` is above `wall`\n\
-         20:12: pipelines.default[0]: unknown filter `h`"
+         21:12: pipelines.default[0]: unknown filter `h`"
     );
 }
 

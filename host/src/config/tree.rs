@@ -280,12 +280,12 @@ impl Sources {
             Some((directory, name)) => (base.join(if directory.is_empty() { "/" } else { directory }), name),
             None => (base.to_owned(), pattern),
         };
-        if !name.contains('*') {
-            return vec![directory.join(name)];
-        }
-        if directory.to_string_lossy().contains('*') {
+        if pattern.strip_suffix(name).is_some_and(|directory| directory.contains('*')) {
             self.push(place, "include", format!("`{pattern}`: only the file name can have a `*`"));
             return Vec::new();
+        }
+        if !name.contains('*') {
+            return vec![directory.join(name)];
         }
         // The directory of `conf.d/*.toml` need not exist: nothing is included then.
         let listed = if directory.as_os_str().is_empty() { fs::read_dir(".") } else { fs::read_dir(&directory) };
