@@ -7,10 +7,25 @@ pub mod deadline;
 pub mod embedded;
 pub mod exchange;
 pub mod filter;
+pub mod gateway;
 pub mod http;
+pub mod proxy;
 pub mod route;
 pub mod server;
 pub mod services;
+pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;
 pub mod wasm;
+
+/// An error with its sources, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}

@@ -4,9 +4,9 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 /// At most this many keys in one exchange.
-pub const MAX_KEYS: usize = 64;
+const MAX_KEYS: usize = 64;
 /// At most this many bytes of one value.
-pub const MAX_VALUE: usize = 64 * 1024;
+const MAX_VALUE: usize = 64 * 1024;
 
 /// A fact.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::http::body::BodyErrorKind;
+
 /// A body that can be buffered. What was read stays with the source, so that a body that turned out too large for a filter
 /// can still be passed on.
 pub trait BodySource {
@@ -21,8 +23,8 @@ pub enum BodySourceError {
     #[error("the body can't be decoded: {0}")]
     Coding(String),
     /// The peer broke off or was too slow.
-    #[error("the body did not arrive: {0}")]
-    Aborted(String),
+    #[error("the body did not arrive: {1}")]
+    Aborted(BodyErrorKind, String),
     /// The gateway's budget for buffered bodies is used up.
     #[error("no room to buffer the body")]
     Budget,

@@ -168,7 +168,7 @@ impl LocalPipeline {
             Err(error) => {
                 let open = self.pipeline.filters()[index].failure() == FailurePolicy::Open;
                 // A body that broke off can't be passed on by anybody.
-                if open && !matches!(error, BodySourceError::Aborted(_)) {
+                if open && !matches!(error, BodySourceError::Aborted(..)) {
                     self.pools[index].count_unseen_body();
                     return (exchange, Way::Next);
                 }

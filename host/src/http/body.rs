@@ -102,6 +102,8 @@ pub enum Body {
         trailers: Option<Box<HeaderMap>>,
     },
     Incoming(Incoming, Sender),
+    /// What was read of a body before it turned out too large to be kept, and the rest.
+    Resumed(Bytes, Box<Body>),
     /// With limits, counters or hooks around it.
     Wrapped(Box<Wrapped>),
 }
@@ -258,6 +260,7 @@ impl std::fmt::Debug for Body {
             Body::Empty => f.write_str("Empty"),
             Body::Full { data, .. } => write!(f, "Full({} bytes)", data.len()),
             Body::Incoming(_, sender) => write!(f, "Incoming({sender:?})"),
+            Body::Resumed(read, rest) => write!(f, "Resumed({} bytes, {rest:?})", read.len()),
             Body::Wrapped(wrapped) => write!(f, "Wrapped({:?})", wrapped.inner),
         }
     }
@@ -282,6 +285,12 @@ impl HttpBody for Body {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::of(*sender, error))))
             }
+            Body::Resumed(read, rest) => {
+                if !read.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(std::mem::take(read)))));
+                }
+                Pin::new(&mut **rest).poll_frame(cx)
+            }
             Body::Wrapped(wrapped) => wrapped.poll_frame(cx),
         }
     }
@@ -291,6 +300,7 @@ impl HttpBody for Body {
             Body::Empty => true,
             Body::Full { data, trailers } => data.is_empty() && trailers.is_none(),
             Body::Incoming(body, _) => body.is_end_stream(),
+            Body::Resumed(read, rest) => read.is_empty() && rest.is_end_stream(),
             Body::Wrapped(wrapped) => wrapped.ended || (wrapped.hooked.is_none() && wrapped.inner.is_end_stream()),
         }
     }
@@ -306,6 +316,15 @@ impl HttpBody for Body {
             }
             Body::Full { data, trailers: None } => SizeHint::with_exact(data.len() as u64),
             Body::Incoming(body, _) => body.size_hint(),
+            Body::Resumed(read, rest) => {
+                let (read, rest) = (read.len() as u64, rest.size_hint());
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(read));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(read));
+                }
+                hint
+            }
             Body::Wrapped(wrapped) if wrapped.ended => SizeHint::with_exact(0),
             Body::Wrapped(wrapped) => wrapped.inner.size_hint(),
         }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http_body::Body as _;
 
 use super::body::{Body, BodyError};
@@ -89,46 +88,62 @@ impl Drop for Reservation {
 }
 
 /// Reads a body to its end, at most `max` bytes. The bytes are charged to `budget` as they come (never by what a header
-/// promises) until the last reference to the answer is dropped.
-pub async fn collect(body: Body, max: u64, budget: &MemoryBudget) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
-    let mut body = body;
+/// promises) until the last reference to the answer is dropped. `body` is then what was read, trailers included; where it was
+/// too large it still is the whole body, and can be passed on.
+pub async fn collect(body: &mut Body, max: u64, budget: &MemoryBudget) -> Result<Bytes, BodyError> {
     let hint = body.size_hint();
     if hint.lower() > max {
         return Err(BodyError::TooLarge(max));
     }
+    let mut source = std::mem::take(body);
     let mut reservation = budget.reserve(0)?;
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let mut trailers = None;
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+    let mut refused = None;
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut source).poll_frame(cx)).await {
         match frame?.into_data() {
             Ok(data) => {
                 let so_far = (first.len() + rest.len()) as u64;
                 if so_far.saturating_add(data.len() as u64) > max {
-                    return Err(BodyError::TooLarge(max));
+                    refused = Some(BodyError::TooLarge(max));
+                } else if let Err(error) = reservation.grow(data.len()) {
+                    refused = Some(error);
                 }
-                reservation.grow(data.len())?;
                 // One frame is the common case and is not copied.
                 if first.is_empty() && rest.is_empty() {
                     first = data;
-                    continue;
+                } else {
+                    if rest.is_empty() {
+                        rest.reserve((hint.lower().min(64 * 1024) as usize).max(first.len() + data.len()));
+                        rest.extend_from_slice(&std::mem::take(&mut first));
+                    }
+                    rest.extend_from_slice(&data);
                 }
-                if rest.is_empty() {
-                    rest.reserve((hint.lower().min(64 * 1024) as usize).max(first.len() + data.len()));
-                    rest.extend_from_slice(&std::mem::take(&mut first));
+                if refused.is_some() {
+                    break;
                 }
-                rest.extend_from_slice(&data);
             }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    let bytes = if rest.is_empty() { first } else { rest.freeze() };
-    Ok((MemoryBudget::hold(bytes, reservation), trailers))
+    let read = MemoryBudget::hold(if rest.is_empty() { first } else { rest.freeze() }, reservation);
+    match refused {
+        Some(error) => {
+            *body = Body::Resumed(read, Box::new(source));
+            Err(error)
+        }
+        None => {
+            *body = Body::with_trailers(read.clone(), trailers);
+            Ok(read)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     fn trailers(name: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(http::HeaderName::from_static(name), http::HeaderValue::from_static("1"))])
@@ -137,15 +152,18 @@ mod tests {
     #[tokio::test(flavor = "local")]
     async fn a_whole_body_is_charged_until_its_bytes_are_dropped() {
         let budget = MemoryBudget::new(10);
-        let (bytes, map) = collect(Body::with_trailers("12345678", Some(trailers("a"))), 8, &budget).await.unwrap();
-        assert_eq!((&bytes[..], map.map(|m| m.len())), (&b"12345678"[..], Some(1)));
+        let mut body = Body::with_trailers("12345678", Some(trailers("a")));
+        let bytes = collect(&mut body, 8, &budget).await.unwrap();
+        let Body::Full { data, trailers: Some(map) } = body else { panic!("{body:?}") };
+        assert_eq!((&bytes[..], &data[..], map.len()), (&b"12345678"[..], &b"12345678"[..], 1));
+        drop(data);
         let part = bytes.slice(2..4);
         drop(bytes);
         assert_eq!(budget.used(), 8);
-        assert!(matches!(collect(Body::full("123"), 8, &budget).await, Err(BodyError::BudgetExhausted(10))));
+        assert!(matches!(collect(&mut Body::full("123"), 8, &budget).await, Err(BodyError::BudgetExhausted(10))));
         assert_eq!(budget.used(), 8);
         drop(part);
         assert_eq!(budget.used(), 0);
-        assert!(matches!(collect(Body::full("123"), 2, &budget).await, Err(BodyError::TooLarge(2))));
+        assert!(matches!(collect(&mut Body::full("123"), 2, &budget).await, Err(BodyError::TooLarge(2))));
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -27,6 +27,7 @@ use tokio_rustls::server::TlsStream;
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
 use super::worker::{Draining, PanicProbe, Shared};
 use super::{ConnectionInfo, ListenerSettings, Service, TlsInfo};
+use crate::http::forwarded::Peer;
 
 /// RFC 9113 §3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -52,20 +53,19 @@ pub(super) async fn serve<S: Service>(
     worker: Rc<Shared<S>>,
 ) {
     let counters = Arc::clone(socket.counters());
-    let ip = peer.ip().to_canonical();
     let info = ConnectionInfo {
-        peer,
-        peer_value: HeaderValue::try_from(ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
-        local,
-        trusted: settings.trusted_proxies.iter().any(|net| net.contains(&ip)),
+        peer: Peer::new(peer.ip().to_canonical(), &settings.trusted_proxies),
+        local: local.to_string().parse().expect("a socket address is an authority"),
         listener,
+        settings: Arc::clone(&settings),
+        counters: Arc::clone(&counters),
         tls: None,
     };
     let ended = match &settings.tls {
         Some(config) => {
             let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
             let failure: String = match timeout(settings.handshake_timeout, handshake).await {
-                Ok(Ok(stream)) => return over_tls(stream, info, &settings, worker).await,
+                Ok(Ok(stream)) => return over_tls(stream, peer, info, &settings, worker).await,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "timeout".into(),
             };
@@ -80,6 +80,7 @@ pub(super) async fn serve<S: Service>(
 
 async fn over_tls<S: Service>(
     mut stream: TlsStream<Watched>,
+    peer: SocketAddr,
     mut info: ConnectionInfo,
     settings: &ListenerSettings,
     worker: Rc<Shared<S>>,
@@ -91,7 +92,6 @@ async fn over_tls<S: Service>(
         version: session.protocol_version(),
     };
     let counters = Arc::clone(socket.counters());
-    let peer = info.peer;
     let h2 = tls.alpn.as_deref() == Some(b"h2") || !settings.http1;
     info.tls = Some(tls);
     let ended = if h2 {

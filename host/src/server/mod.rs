@@ -21,9 +21,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::uri::Authority;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use ipnet::IpNet;
+
+use crate::http::forwarded::Peer;
+use crate::telemetry::ListenerCounters;
 
 pub use drain::{Readiness, Signals};
 pub use listener::BindError;
@@ -52,14 +56,15 @@ pub trait Service: 'static {
 /// What is known of a client connection.
 #[derive(Debug)]
 pub struct ConnectionInfo {
-    pub peer: SocketAddr,
-    /// `peer`'s address as a header value.
-    pub peer_value: HeaderValue,
-    pub local: SocketAddr,
+    /// The other end, and whether it is one of the listener's trusted proxies.
+    pub peer: Peer,
+    /// Our end, which stands in for the host where HTTP/1.0 leaves it out.
+    pub local: Authority,
     /// The listener's name.
     pub listener: Arc<str>,
-    /// Whether the peer is one of the listener's trusted proxies.
-    pub trusted: bool,
+    /// The listener's settings when the connection was accepted.
+    pub settings: Arc<ListenerSettings>,
+    pub counters: Arc<ListenerCounters>,
     pub tls: Option<TlsInfo>,
 }
 

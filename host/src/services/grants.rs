@@ -14,6 +14,8 @@ pub struct Grants {
     pub secrets: Secrets,
     /// `grants.kv`
     pub kv: BTreeSet<String>,
+    /// `grants.kv_quota`: bytes in each of these spaces.
+    pub kv_quota: u64,
 }
 
 impl Grants {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -11,7 +11,8 @@ use foldhash::fast::RandomState;
 use super::{Clock, ServiceError};
 
 /// The bytes a space may hold: keys, values and [`ITEM_BYTES`] for each.
-pub const DEFAULT_QUOTA: u64 = 16 * 1024 * 1024;
+#[cfg(test)]
+pub(super) const DEFAULT_QUOTA: u64 = 16 * 1024 * 1024;
 /// The longest key, in bytes.
 pub const MAX_KEY: usize = 1024;
 /// What an item is charged beside its key and value.
@@ -36,24 +37,25 @@ pub enum Reservation {
 #[derive(Debug)]
 pub struct Kv {
     clock: Clock,
-    spaces: RwLock<HashMap<(Box<str>, Box<str>), Arc<KvSpace>>>,
+    spaces: Mutex<HashMap<(Box<str>, Box<str>), Arc<KvSpace>>>,
 }
 
 impl Kv {
     /// A store without spaces.
     pub fn new(clock: Clock) -> Self {
-        Kv { clock, spaces: RwLock::default() }
+        Kv { clock, spaces: Mutex::default() }
     }
 
     /// A plugin's space, made when it is asked for first. Whether it is granted is the caller's question
     /// ([`Grants::check_kv`](super::Grants::check_kv)).
-    pub fn space(&self, plugin: &str, space: &str) -> Arc<KvSpace> {
+    ///
+    /// `quota` bounds its bytes from now on; what is there stays.
+    pub fn space(&self, plugin: &str, space: &str, quota: u64) -> Arc<KvSpace> {
         let key = (plugin.into(), space.into());
-        if let Some(space) = self.spaces.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return space.clone();
-        }
-        let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
-        spaces.entry(key).or_insert_with(|| Arc::new(KvSpace::new(self.clock.clone(), DEFAULT_QUOTA))).clone()
+        let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let space = spaces.entry(key).or_insert_with(|| Arc::new(KvSpace::new(self.clock.clone(), quota)));
+        space.quota.store(quota, Ordering::Relaxed);
+        space.clone()
     }
 }
 
@@ -64,7 +66,7 @@ pub struct KvSpace {
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
     used: AtomicU64,
-    quota: u64,
+    quota: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -102,8 +104,12 @@ impl KvSpace {
             hasher: RandomState::default(),
             shards: std::array::from_fn(|_| Mutex::default()),
             used: AtomicU64::new(0),
-            quota,
+            quota: AtomicU64::new(quota),
         }
+    }
+
+    fn quota(&self) -> u64 {
+        self.quota.load(Ordering::Relaxed)
     }
 
     /// The bytes in use, expired items that were not yet swept included.
@@ -181,7 +187,7 @@ impl KvSpace {
         attempt: impl Fn() -> Result<T, ServiceError>,
     ) -> Result<T, ServiceError> {
         match attempt() {
-            Err(ServiceError::TooLarge(limit)) if limit == self.quota && cost(key, value) <= self.quota => {
+            Err(ServiceError::TooLarge(limit)) if limit == self.quota() && cost(key, value) <= self.quota() => {
                 let now = self.clock.steady_us();
                 for shard in &self.shards {
                     self.sweep(&mut shard.lock().unwrap_or_else(PoisonError::into_inner), now);
@@ -207,9 +213,9 @@ impl KvSpace {
         let old = shard.items.get(key).map_or(0, |item| item.bytes(key));
         // Charge first and take it back: two workers in different shards must not both take the last bytes.
         let used = self.used.fetch_add(new, Ordering::Relaxed).saturating_add(new);
-        if used.saturating_sub(old) > self.quota {
+        if used.saturating_sub(old) > self.quota() {
             self.used.fetch_sub(new, Ordering::Relaxed);
-            return Err(ServiceError::TooLarge(self.quota));
+            return Err(ServiceError::TooLarge(self.quota()));
         }
         self.used.fetch_sub(old, Ordering::Relaxed);
         match shard.items.get_mut(key) {
@@ -361,8 +367,8 @@ mod tests {
     #[test]
     fn plugins_do_not_share_spaces() {
         let kv = Kv::new(Clock::manual(0).0);
-        kv.space("p", "s").set("k", b"v", None).unwrap();
-        assert_eq!(kv.space("q", "s").get("k").unwrap(), None);
-        assert!(kv.space("p", "s").get("k").unwrap().is_some());
+        kv.space("p", "s", DEFAULT_QUOTA).set("k", b"v", None).unwrap();
+        assert_eq!(kv.space("q", "s", DEFAULT_QUOTA).get("k").unwrap(), None);
+        assert!(kv.space("p", "s", DEFAULT_QUOTA).get("k").unwrap().is_some());
     }
 }

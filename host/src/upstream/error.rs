@@ -42,6 +42,20 @@ pub struct UpstreamError {
     pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
+impl UpstreamError {
+    /// The caller's own deadline passed while the request was with an endpoint.
+    pub fn timed_out(upstream: Arc<str>) -> Self {
+        UpstreamError {
+            kind: UpstreamErrorKind::FirstByteTimeout,
+            upstream,
+            endpoint: None,
+            request: None,
+            failures: Vec::new(),
+            source: None,
+        }
+    }
+}
+
 impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {

@@ -35,7 +35,7 @@ pub(crate) struct FilterServices {
 impl FilterServices {
     /// Counters and values are private to the plugin, metrics to the filter.
     pub(crate) fn new(services: &Arc<Services>, plugin: &str, filter: &str, grants: &Grants) -> FilterServices {
-        let space = |name: &String| (name.clone(), services.kv.space(plugin, name));
+        let space = |name: &String| (name.clone(), services.kv.space(plugin, name, grants.kv_quota));
         FilterServices {
             services: services.clone(),
             counters: services.limiter.space(plugin),

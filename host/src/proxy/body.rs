@@ -1,0 +1,66 @@
+//! Bodies on their way through the pipeline: streaming until a filter asks for the whole, then buffered and decoded once.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Body as _;
+
+use crate::filter::{BodySource, BodySourceError};
+use crate::http::body::{Body, BodyError};
+use crate::http::buffer::{MemoryBudget, collect};
+use crate::http::coding::{self, CodingError};
+
+/// A body of either direction.
+pub(super) struct Passing {
+    body: Body,
+    /// `content-encoding` and its like, as the sender wrote them: filters may edit the head before the body is wanted.
+    codings: HeaderMap,
+    budget: MemoryBudget,
+}
+
+impl Passing {
+    pub(super) fn new(body: Body, headers: &HeaderMap, budget: &MemoryBudget) -> Self {
+        let mut codings = HeaderMap::new();
+        for value in headers.get_all(http::header::CONTENT_ENCODING) {
+            codings.append(http::header::CONTENT_ENCODING, value.clone());
+        }
+        Passing { body, codings, budget: budget.clone() }
+    }
+
+    /// What is passed on when no filter has replaced it: byte for byte what came in.
+    pub(super) fn into_body(self) -> Body {
+        self.body
+    }
+
+    /// The length, where the head told it.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.body.exact_size()
+    }
+}
+
+impl BodySource for Passing {
+    fn is_empty(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    async fn buffer(&mut self, max_bytes: u64) -> Result<Bytes, BodySourceError> {
+        let raw = collect(&mut self.body, max_bytes, &self.budget).await.map_err(source_error)?;
+        coding::decode(&self.codings, raw, max_bytes, &self.budget).map_err(|error| match error {
+            CodingError::TooLarge(limit) => BodySourceError::TooLarge(limit),
+            CodingError::Budget(_) => BodySourceError::Budget,
+            other => BodySourceError::Coding(crate::chain(&other)),
+        })
+    }
+}
+
+fn source_error(error: BodyError) -> BodySourceError {
+    match error {
+        BodyError::TooLarge(limit) => BodySourceError::TooLarge(limit),
+        BodyError::BudgetExhausted(_) => BodySourceError::Budget,
+        BodyError::ClientAborted(_)
+        | BodyError::UpstreamAborted(_)
+        | BodyError::IdleTimeout(_)
+        | BodyError::Protocol(_)
+        | BodyError::Filter(_)
+        | BodyError::NotWanted => BodySourceError::Aborted(error.kind(), crate::chain(&error)),
+    }
+}

@@ -1,0 +1,177 @@
+//! Everything that can keep an exchange from its answer, and whose fault it is. What the client reads of it is decided in
+//! `respond.rs`; what the log reads is the `detail` here.
+
+use crate::chain;
+use crate::filter::{BodySourceError, FilterError, FilterFailure};
+use crate::http::body::{BodyError, BodyErrorKind};
+use crate::telemetry::Side;
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The request target or `Host` is malformed or ambiguous.
+    BadRequest,
+    /// A method that this gateway does not forward (`CONNECT`, `TRACE` with a body …).
+    MethodNotSupported,
+    /// More header fields than the listener allows.
+    TooManyHeaders,
+    /// The request body is larger than the route or a filter allows.
+    BodyTooLarge,
+    /// A `Content-Encoding` that a filter's body can't be decoded from.
+    UnsupportedCoding,
+    /// The client stopped sending.
+    ClientTimeout,
+    /// The client went away.
+    ClientAborted,
+    NoRoute,
+    /// The route does not allow upgrades.
+    UpgradeRefused,
+    /// All buffered memory is in use.
+    OutOfMemory,
+    /// A filter trapped, overran a deadline or its memory, or declared an error.
+    FilterFailed,
+    /// All instances of a filter are busy and its queue is full.
+    FilterBusy,
+    NoEndpoint,
+    ConnectFailed,
+    ConnectTimeout,
+    /// No response head within the time allowed.
+    UpstreamTimeout,
+    /// The upstream closed or reset the connection before the response head.
+    UpstreamReset,
+    /// The upstream spoke something that is not HTTP, or not what was negotiated.
+    UpstreamProtocol,
+    /// The response is too large, or can't be decoded, for a filter that fails closed.
+    UpstreamBody,
+}
+
+impl Kind {
+    /// As logs and metrics show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::BadRequest => "bad-request",
+            Kind::MethodNotSupported => "method-not-supported",
+            Kind::TooManyHeaders => "too-many-headers",
+            Kind::BodyTooLarge => "body-too-large",
+            Kind::UnsupportedCoding => "unsupported-coding",
+            Kind::ClientTimeout => "client-timeout",
+            Kind::ClientAborted => "client-aborted",
+            Kind::NoRoute => "no-route",
+            Kind::UpgradeRefused => "upgrade-refused",
+            Kind::OutOfMemory => "out-of-memory",
+            Kind::FilterFailed => "filter-failed",
+            Kind::FilterBusy => "filter-busy",
+            Kind::NoEndpoint => "no-endpoint",
+            Kind::ConnectFailed => "connect-failed",
+            Kind::ConnectTimeout => "connect-timeout",
+            Kind::UpstreamTimeout => "upstream-timeout",
+            Kind::UpstreamReset => "upstream-reset",
+            Kind::UpstreamProtocol => "upstream-protocol",
+            Kind::UpstreamBody => "upstream-body",
+        }
+    }
+}
+
+/// An error with what the log should say about it.
+#[derive(Debug, Clone)]
+pub struct ProxyError {
+    pub kind: Kind,
+    /// For the log only: it may name endpoints, filters and their messages.
+    pub detail: String,
+}
+
+impl ProxyError {
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        ProxyError { kind, detail: detail.into() }
+    }
+
+    pub fn side(&self) -> Side {
+        match self.kind {
+            Kind::BadRequest
+            | Kind::MethodNotSupported
+            | Kind::TooManyHeaders
+            | Kind::BodyTooLarge
+            | Kind::UnsupportedCoding
+            | Kind::ClientTimeout
+            | Kind::ClientAborted
+            | Kind::NoRoute
+            | Kind::UpgradeRefused => Side::Client,
+            Kind::OutOfMemory => Side::Gateway,
+            Kind::FilterFailed | Kind::FilterBusy => Side::Filter,
+            Kind::NoEndpoint
+            | Kind::ConnectFailed
+            | Kind::ConnectTimeout
+            | Kind::UpstreamTimeout
+            | Kind::UpstreamReset
+            | Kind::UpstreamProtocol
+            | Kind::UpstreamBody => Side::Upstream,
+        }
+    }
+
+    /// A failed call of a filter that fails closed.
+    pub fn filter(failure: &FilterFailure) -> Self {
+        let kind = match failure.error {
+            FilterError::Busy { .. } => Kind::FilterBusy,
+            FilterError::Trap(_)
+            | FilterError::Deadline(_)
+            | FilterError::Timeout(_)
+            | FilterError::Memory(_)
+            | FilterError::Declared(_)
+            | FilterError::Refused(_)
+            | FilterError::Instantiate(_)
+            | FilterError::BadAnswer(_) => Kind::FilterFailed,
+        };
+        ProxyError::new(kind, format!("filter `{}` at {}: {}", failure.filter, failure.hook, chain(&failure.error)))
+    }
+
+    /// A request body that a filter asked for and that can't be had.
+    pub fn unbuffered_request(error: &BodySourceError) -> Self {
+        let kind = match error {
+            BodySourceError::TooLarge(_) => Kind::BodyTooLarge,
+            BodySourceError::Coding(_) => Kind::UnsupportedCoding,
+            BodySourceError::Aborted(kind, _) => request_body_kind(*kind),
+            BodySourceError::Budget => Kind::OutOfMemory,
+        };
+        ProxyError::new(kind, format!("request body: {error}"))
+    }
+
+    /// The same for a response body.
+    pub fn unbuffered_response(error: &BodySourceError) -> Self {
+        let kind = match error {
+            BodySourceError::TooLarge(_) | BodySourceError::Coding(_) => Kind::UpstreamBody,
+            BodySourceError::Aborted(kind, _) => response_body_kind(*kind),
+            BodySourceError::Budget => Kind::OutOfMemory,
+        };
+        ProxyError::new(kind, format!("response body: {error}"))
+    }
+
+    /// A response body that broke off on its way to the client.
+    pub fn response_body(error: &BodyError) -> Self {
+        ProxyError::new(response_body_kind(error.kind()), format!("response body: {}", chain(error)))
+    }
+}
+
+/// What a broken request body means.
+pub(super) fn request_body_kind(kind: BodyErrorKind) -> Kind {
+    match kind {
+        BodyErrorKind::ClientAborted | BodyErrorKind::NotWanted => Kind::ClientAborted,
+        BodyErrorKind::TooLarge => Kind::BodyTooLarge,
+        BodyErrorKind::IdleTimeout => Kind::ClientTimeout,
+        BodyErrorKind::BudgetExhausted => Kind::OutOfMemory,
+        BodyErrorKind::Protocol => Kind::BadRequest,
+        BodyErrorKind::Filter => Kind::FilterFailed,
+        BodyErrorKind::UpstreamAborted => Kind::UpstreamReset,
+    }
+}
+
+fn response_body_kind(kind: BodyErrorKind) -> Kind {
+    match kind {
+        BodyErrorKind::UpstreamAborted => Kind::UpstreamReset,
+        BodyErrorKind::TooLarge => Kind::UpstreamBody,
+        BodyErrorKind::IdleTimeout => Kind::UpstreamTimeout,
+        BodyErrorKind::BudgetExhausted => Kind::OutOfMemory,
+        BodyErrorKind::Protocol => Kind::UpstreamProtocol,
+        BodyErrorKind::Filter => Kind::FilterFailed,
+        BodyErrorKind::ClientAborted | BodyErrorKind::NotWanted => Kind::ClientAborted,
+    }
+}

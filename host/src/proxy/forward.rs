@@ -1,0 +1,276 @@
+//! What a route does once its pipeline has let a request pass: redirect, answer, or ask an upstream.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, LOCATION, UPGRADE};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, StatusCode, Uri, Version};
+use hyper::upgrade::OnUpgrade;
+
+use super::body::Passing;
+use super::error::{Kind, ProxyError};
+use super::record::Record;
+use crate::deadline;
+use crate::exchange::{Exchange, Origin, ResponseHead, Selection};
+use crate::filter::{Hook, LocalPipeline, Passage};
+use crate::http::body::Body;
+use crate::http::buffer::MemoryBudget;
+use crate::http::headers;
+use crate::snapshot::routes::{Action, HostPolicy, Route, host_value};
+use crate::snapshot::{LocalSnapshot, Target};
+use crate::telemetry::UpstreamId;
+use crate::upstream::{Choice, Sent, Timeouts, UpstreamError, UpstreamErrorKind};
+
+/// As good as no deadline.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Everything that answering takes, beside the exchange.
+pub(super) struct Forward<'a> {
+    pub(super) local: &'a LocalSnapshot,
+    pub(super) route: &'a Route,
+    pub(super) pipeline: &'a Rc<LocalPipeline>,
+    pub(super) budget: &'a MemoryBudget,
+    /// The protocol to switch to.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+/// A response whose head is in the exchange.
+pub(super) struct Answered {
+    pub(super) body: Passing,
+    /// The upstream's side of a switch of protocols.
+    pub(super) switch: Option<OnUpgrade>,
+}
+
+impl Forward<'_> {
+    /// Makes a response, in `exchange.response`.
+    pub(super) async fn answer(
+        &mut self,
+        exchange: Box<Exchange>,
+        passage: &mut Passage,
+        body: Passing,
+        record: &mut Record,
+    ) -> (Box<Exchange>, Result<Answered, ProxyError>) {
+        let mut exchange = exchange;
+        let head = match &self.route.action {
+            Action::Forward(targets) => return self.forward(exchange, passage, body, targets, record).await,
+            Action::Respond { status, headers, body } => {
+                let mut head = ResponseHead::new(Origin::Gateway, *status);
+                head.headers = headers.clone();
+                head.body = Some(body.clone());
+                head
+            }
+            Action::Redirect { status, to } => {
+                let request = &exchange.request;
+                match to.location(&request.scheme, &request.authority, &request.target, &exchange.params) {
+                    Ok(location) => {
+                        let mut head = ResponseHead::new(Origin::Gateway, *status);
+                        head.headers.insert(LOCATION, location);
+                        head
+                    }
+                    Err(error) => {
+                        return (exchange, Err(ProxyError::new(Kind::BadRequest, format!("redirect: {error}"))));
+                    }
+                }
+            }
+        };
+        record.answered = super::record::Answered::Gateway;
+        let body = Passing::new(Body::Empty, &head.headers, self.budget);
+        exchange.response = Some(Box::new(head));
+        (exchange, Ok(Answered { body, switch: None }))
+    }
+
+    /// Asks an upstream: once, and again while filters choose and connections fail.
+    async fn forward(
+        &mut self,
+        exchange: Box<Exchange>,
+        passage: &mut Passage,
+        body: Passing,
+        targets: &[(usize, u32)],
+        record: &mut Record,
+    ) -> (Box<Exchange>, Result<Answered, ProxyError>) {
+        let mut exchange = exchange;
+        let mut request = match self.request(&mut exchange, body) {
+            Ok(request) => request,
+            Err(error) => return (exchange, Err(error)),
+        };
+        let chosen_by_filter = self.pipeline.pipeline().has(Hook::SelectUpstream);
+        let weighted = self.local.pick(targets);
+        let mut attempts = 0;
+        loop {
+            if chosen_by_filter {
+                exchange.selection = Selection::default();
+                exchange.candidates =
+                    targets.iter().flat_map(|(index, _)| self.local.upstreams[*index].upstream.candidates()).collect();
+                let selected;
+                (exchange, selected) = self.pipeline.select_upstream(exchange, passage).await;
+                if let Err(failure) = selected {
+                    return (exchange, Err(ProxyError::filter(&failure)));
+                }
+            }
+            let target = self.target(&exchange.selection, targets, weighted);
+            record.upstream = Some(target.upstream.upstream().name().clone());
+            let sent = self.send(request, &exchange.selection, target, record).await;
+            match sent {
+                Ok(sent) => {
+                    exchange.failures.extend(sent.failures.iter().cloned());
+                    return self.accept(exchange, sent, target.metrics, record);
+                }
+                Err(failed) => {
+                    let mut failed = failed;
+                    exchange.failures.append(&mut failed.failures);
+                    attempts += 1;
+                    match failed.request.take() {
+                        // The filter hears what failed and may choose another; the balancer has tried all by itself.
+                        Some(back) if chosen_by_filter && attempts < exchange.candidates.len() => request = *back,
+                        _ => {
+                            record.endpoint.clone_from(&failed.endpoint);
+                            let error = upstream_error(&failed);
+                            self.local.metrics.upstream_failed(target.metrics, error.kind.name());
+                            return (exchange, Err(error));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn target(&self, selection: &Selection, targets: &[(usize, u32)], weighted: usize) -> &Target {
+        let named = selection.upstream.as_deref().and_then(|name| {
+            targets
+                .iter()
+                .map(|(index, _)| &self.local.upstreams[*index])
+                .find(|t| **t.upstream.upstream().name() == *name)
+        });
+        named.unwrap_or(&self.local.upstreams[weighted])
+    }
+
+    async fn send(
+        &self,
+        request: Request<Body>,
+        selection: &Selection,
+        target: &Target,
+        record: &Record,
+    ) -> Result<Sent, UpstreamError> {
+        let choice = match (&selection.endpoints, &selection.hash_key) {
+            (Some(addresses), _) => Choice::Addresses(addresses),
+            (None, Some(key)) => Choice::Key(key),
+            (None, None) => Choice::Balanced,
+        };
+        let limits = &self.route.timeouts;
+        // One deadline serves both: what is left of the whole request, and the wait for the first byte.
+        let left = limits.request.map(|whole| whole.saturating_sub(record.start.elapsed()));
+        let first_byte = limits.first_byte.unwrap_or(FOREVER);
+        let timeouts =
+            Timeouts { connect: limits.connect, first_byte: left.map_or(first_byte, |left| left.min(first_byte)) };
+        let name = target.upstream.upstream().name();
+        let sending = target.upstream.send(request, choice, timeouts);
+        match left {
+            // While a body is uploaded its progress moves the first-byte deadline, and only this one holds.
+            Some(left) => match deadline::timeout(left, sending).await {
+                Ok(sent) => sent,
+                Err(deadline::Passed) => Err(UpstreamError::timed_out(name.clone())),
+            },
+            None => sending.await,
+        }
+    }
+
+    /// The request as the upstream gets it. The head stays with the exchange only where a filter may still read it.
+    fn request(&self, exchange: &mut Exchange, body: Passing) -> Result<Request<Body>, ProxyError> {
+        let route = self.route;
+        let target = match &route.rewrite {
+            None => exchange.request.target.clone(),
+            Some(rewrite) => rewrite
+                .apply(&exchange.request.target, &exchange.params)
+                .map_err(|e| ProxyError::new(Kind::BadRequest, format!("rewrite: {e}")))?,
+        };
+        let body = if exchange.request_body_replaced {
+            let body = exchange.request_body.clone().unwrap_or_default();
+            // The length and coding of the old body describe other bytes.
+            exchange.request.headers.remove(CONTENT_ENCODING);
+            exchange.request.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            Body::full(body)
+        } else {
+            body.into_body()
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = exchange.request.method.clone();
+        *request.uri_mut() = origin_form(target);
+        *request.version_mut() = Version::HTTP_11;
+        let read_later =
+            [Hook::SelectUpstream, Hook::OnResponse, Hook::OnResponseBody, Hook::OnResponseTrailers, Hook::OnComplete]
+                .into_iter()
+                .any(|hook| self.pipeline.pipeline().has(hook));
+        *request.headers_mut() =
+            if read_later { exchange.request.headers.clone() } else { std::mem::take(&mut exchange.request.headers) };
+        let headers = request.headers_mut();
+        match &route.host {
+            HostPolicy::Keep => {
+                headers.insert(HOST, host_value(&exchange.request.authority));
+            }
+            HostPolicy::Fixed(host) => {
+                headers.insert(HOST, host_value(host));
+            }
+            // The endpoint puts its own name where there is none.
+            HostPolicy::Upstream => {}
+        }
+        if let Some(protocol) = &self.upgrade {
+            headers.insert(UPGRADE, protocol.clone());
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        Ok(request)
+    }
+
+    /// Takes the response head into the exchange.
+    fn accept(
+        &mut self,
+        exchange: Box<Exchange>,
+        sent: Sent,
+        metrics: UpstreamId,
+        record: &mut Record,
+    ) -> (Box<Exchange>, Result<Answered, ProxyError>) {
+        let mut exchange = exchange;
+        let Sent { mut response, endpoint, connect, first_byte, .. } = sent;
+        record.endpoint = Some(endpoint);
+        record.timings.connect = connect;
+        record.timings.first_byte = Some(first_byte);
+        self.local.metrics.upstream(metrics, response.status().as_u16(), first_byte);
+        let switch = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS if self.upgrade.is_some() => Some(hyper::upgrade::on(&mut response)),
+            // RFC 9110 §15.2.2: a server must not switch unasked.
+            StatusCode::SWITCHING_PROTOCOLS => {
+                return (exchange, Err(ProxyError::new(Kind::UpstreamProtocol, "101 without an upgrade")));
+            }
+            _ => None,
+        };
+        let (parts, body) = response.into_parts();
+        let mut head = ResponseHead::new(Origin::Upstream, parts.status);
+        head.headers = parts.headers;
+        let protocol = switch.is_some().then(|| head.headers.remove(UPGRADE)).flatten();
+        headers::strip_hop_by_hop(&mut head.headers);
+        self.upgrade = protocol;
+        let body = Passing::new(body, &head.headers, self.budget);
+        record.answered = super::record::Answered::Upstream;
+        exchange.response = Some(Box::new(head));
+        (exchange, Ok(Answered { body, switch }))
+    }
+}
+
+fn origin_form(target: PathAndQuery) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = Some(target);
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
+fn upstream_error(error: &UpstreamError) -> ProxyError {
+    let kind = match error.kind {
+        UpstreamErrorKind::NoEndpoint => Kind::NoEndpoint,
+        UpstreamErrorKind::Dns | UpstreamErrorKind::Connect | UpstreamErrorKind::Tls => Kind::ConnectFailed,
+        UpstreamErrorKind::ConnectTimeout => Kind::ConnectTimeout,
+        UpstreamErrorKind::FirstByteTimeout => Kind::UpstreamTimeout,
+        UpstreamErrorKind::Reset => Kind::UpstreamReset,
+        UpstreamErrorKind::Protocol => Kind::UpstreamProtocol,
+        UpstreamErrorKind::RequestBody(body) => super::error::request_body_kind(body),
+    };
+    ProxyError::new(kind, crate::chain(error))
+}

@@ -1,0 +1,111 @@
+//! A request head on its way in: what is believed of it, and what the upstream will be told. Nothing here waits.
+
+use http::header::{COOKIE, HOST};
+use http::request::Parts;
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use std::net::IpAddr;
+
+use super::error::{Kind, ProxyError};
+use crate::exchange::RequestHead;
+use crate::http::forwarded;
+use crate::http::target::{Target, TargetError};
+use crate::http::{headers, trace};
+use crate::server::ConnectionInfo;
+
+/// A request head with the facts that routing needs.
+pub(super) struct Inbound {
+    pub(super) head: RequestHead,
+    /// The client: the peer, or what a trusted proxy says.
+    pub(super) client: IpAddr,
+    /// The protocol that the client asks to switch to.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+/// The refusal of a request target.
+fn refusal(error: TargetError) -> ProxyError {
+    let kind = match error {
+        TargetError::Connect | TargetError::Asterisk => Kind::MethodNotSupported,
+        TargetError::Scheme
+        | TargetError::MissingHost
+        | TargetError::RepeatedHost
+        | TargetError::InvalidHost
+        | TargetError::ContradictoryHost
+        | TargetError::PercentEncoding
+        | TargetError::ZeroByte
+        | TargetError::PathCharacter
+        | TargetError::EncodedTraversal
+        | TargetError::RelativePath => Kind::BadRequest,
+    };
+    ProxyError::new(kind, error.to_string())
+}
+
+/// Reads a request head.
+pub(super) fn read(parts: Parts, connection: &ConnectionInfo) -> Result<Inbound, ProxyError> {
+    let target = Target::from_request(&parts, &connection.local).map_err(refusal)?;
+    let (peer, trusted) = (&connection.peer, &connection.settings.trusted_proxies);
+    let mut client = forwarded::client(peer, &parts.headers, trusted);
+    let scheme = client.scheme.take().unwrap_or_else(|| scheme(connection));
+    let upgrade = match parts.version {
+        Version::HTTP_11 => headers::upgrade_requested(&parts.headers),
+        _ => None,
+    };
+    Ok(Inbound {
+        client: client.address,
+        upgrade,
+        head: RequestHead {
+            method: parts.method,
+            scheme,
+            authority: target.authority,
+            target: target.target,
+            version: parts.version,
+            headers: parts.headers,
+        },
+    })
+}
+
+fn scheme(connection: &ConnectionInfo) -> Scheme {
+    if connection.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+}
+
+/// Takes out what ends at this hop and what nobody here believes, and puts in what the upstream is told instead.
+pub(super) fn clean(head: &mut RequestHead, connection: &ConnectionInfo, id_header: &HeaderName, id: &HeaderValue) {
+    headers::strip_hop_by_hop(&mut head.headers);
+    forwarded::apply(&mut head.headers, &connection.peer, &scheme(connection), &head.authority);
+    head.headers.remove(HOST);
+    head.headers.insert(id_header, id.clone());
+    trace::ensure_traceparent(&mut head.headers);
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
+}
+
+/// RFC 9113 §8.2.3: cookies that HTTP/2 split are one field for everybody who is not HTTP/2.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    let mut joined = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined))
+        .expect("valid values joined by a semicolon and a space are a valid value");
+    joined.set_sensitive(true);
+    headers.insert(COOKIE, joined);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookie_crumbs_become_one_field() {
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "b=2", "c=3"] {
+            headers.append(COOKIE, HeaderValue::from_static(crumb));
+        }
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+}

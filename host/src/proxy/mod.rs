@@ -1,0 +1,316 @@
+//! The life of a request, from its head to the last byte of its answer. `Proxy::handle` is the page to start with; each step has
+//! a file of its own.
+
+mod answer;
+mod body;
+mod error;
+mod forward;
+mod inbound;
+mod record;
+mod respond;
+mod tunnel;
+mod worker;
+
+use std::rc::Rc;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+pub use error::{Kind, ProxyError};
+pub use worker::Worker;
+
+use self::answer::{Answer, Parked};
+use self::body::Passing;
+use self::forward::Forward;
+use self::inbound::Inbound;
+use self::record::{Answered, Record};
+use crate::exchange::{Exchange, Origin};
+use crate::filter::{Hook, LocalPipeline, Passage, RequestOutcome, ResponseOutcome};
+use crate::http::body::Body;
+use crate::http::target::routing_host;
+use crate::http::trace;
+use crate::route::{RequestView, RouteMatch};
+use crate::server::{ConnectionInfo, Service};
+use crate::snapshot::LocalSnapshot;
+use crate::snapshot::routes::Route;
+
+/// The gateway's answer to every request of one worker.
+pub struct Proxy {
+    worker: Rc<Worker>,
+}
+
+impl Proxy {
+    pub fn new(worker: Rc<Worker>) -> Rc<Self> {
+        Rc::new(Proxy { worker })
+    }
+}
+
+impl Service for Proxy {
+    type Body = Body;
+
+    async fn handle(&self, connection: &Rc<ConnectionInfo>, request: Request<Incoming>) -> Response<Body> {
+        let local = self.worker.snapshot();
+        let (mut parts, incoming) = request.into_parts();
+        let id = trace::request_id(&parts.headers, connection.peer.trusted);
+        let mut record = Record::begin(&self.worker, connection, &parts, id);
+        let switch = parts.extensions.remove::<OnUpgrade>();
+        let read = inbound::read(parts, connection);
+        let routed = read.and_then(|inbound| {
+            record.authority = Some(inbound.head.authority.clone());
+            record.target = Some(inbound.head.target.clone());
+            record.client = inbound.client;
+            let found = find(&local, &inbound)?;
+            Ok((inbound, found))
+        });
+        match routed {
+            Ok((inbound, found)) => {
+                let route = &local.shared.routes[found.index];
+                record.route = Some((route.metrics, route.facts.name.clone()));
+                let stage = Stage {
+                    worker: &self.worker,
+                    connection,
+                    local: &local,
+                    route,
+                    pipeline: local.pipeline(route.pipeline),
+                };
+                stage.exchange(inbound, found, Body::from_client(incoming), switch, record).await
+            }
+            Err(error) => {
+                record.fail(&error);
+                record.answered = Answered::Gateway;
+                let head = respond::problem(&error, &record.id, &local.shared.id_header);
+                Answer::whole(head).send(record)
+            }
+        }
+    }
+
+    async fn drained(&self) {
+        self.worker.finish().await;
+    }
+}
+
+fn find(local: &LocalSnapshot, inbound: &Inbound) -> Result<RouteMatch, ProxyError> {
+    let head = &inbound.head;
+    let view = RequestView {
+        host: routing_host(&head.authority),
+        path: head.target.path(),
+        method: &head.method,
+        query: head.target.query(),
+        headers: &head.headers,
+        client_ip: inbound.client,
+    };
+    let none = || ProxyError::new(Kind::NoRoute, format!("no route for {} {}", head.method, head.target.path()));
+    local.shared.router.find(&view).ok_or_else(none)
+}
+
+/// A request whose route is known, and what serves it.
+struct Stage<'a> {
+    worker: &'a Rc<Worker>,
+    connection: &'a ConnectionInfo,
+    local: &'a Rc<LocalSnapshot>,
+    route: &'a Route,
+    pipeline: &'a Rc<LocalPipeline>,
+}
+
+impl Stage<'_> {
+    /// The pipeline, the route's action, the pipeline backwards, the answer.
+    async fn exchange(
+        &self,
+        inbound: Inbound,
+        found: RouteMatch,
+        body: Body,
+        switch: Option<OnUpgrade>,
+        mut record: Box<Record>,
+    ) -> Response<Body> {
+        let Inbound { mut head, client, upgrade } = inbound;
+        let id_header = &self.local.shared.id_header;
+        inbound::clean(&mut head, self.connection, id_header, &record.id);
+        let body = Passing::new(self.bounded(body, &record), &head.headers, &self.worker.budget);
+        let mut exchange = Exchange::new(record.id.clone(), client, head, self.route.facts.clone());
+        exchange.params = found.params;
+
+        let mut passage = Passage::default();
+        let mut body = body;
+        let entered;
+        (exchange, entered) = match self.too_large(&body) {
+            Some(error) => (exchange, Err(error)),
+            None => self.enter(exchange, &mut passage, &mut body, &mut record).await,
+        };
+        let mut forward = Forward {
+            local: self.local,
+            route: self.route,
+            pipeline: self.pipeline,
+            budget: &self.worker.budget,
+            upgrade: upgrade.filter(|_| self.route.upgrade && switch.is_some()),
+        };
+        let answered;
+        (exchange, answered) = match entered {
+            Ok(true) => forward.answer(exchange, &mut passage, body, &mut record).await,
+            // A filter has answered; what the client still sends is not wanted.
+            Ok(false) => {
+                let empty = Passing::new(Body::Empty, &http::HeaderMap::new(), &self.worker.budget);
+                (exchange, Ok(forward::Answered { body: empty, switch: None }))
+            }
+            Err(error) => (exchange, Err(error)),
+        };
+        let (mut body, upstream_switch) = match answered {
+            Ok(answered) => (answered.body, answered.switch),
+            Err(error) => (self.problem(&mut exchange, &error, &mut record), None),
+        };
+        exchange = self.leave(exchange, &mut passage, &mut body, &mut record).await;
+        record.consumer = exchange.context.consumer().cloned();
+        match (switch, upstream_switch) {
+            (Some(client), Some(upstream)) if exchange.response.as_ref().is_some_and(|r| r.status == 101) => {
+                self.switch(exchange, client, upstream, forward.upgrade, record)
+            }
+            _ => self.send(exchange, passage, body, record),
+        }
+    }
+
+    /// The request body with the limits of the route.
+    fn bounded(&self, body: Body, record: &Record) -> Body {
+        if matches!(body, Body::Empty) {
+            return body;
+        }
+        let body = body.limited(self.route.max_body).counted(Rc::clone(&record.bytes_in));
+        match self.route.timeouts.idle {
+            Some(idle) => body.timed(idle),
+            None => body,
+        }
+    }
+
+    /// A body that says it is too large is refused before any of it is read.
+    fn too_large(&self, body: &Passing) -> Option<ProxyError> {
+        let length = body.length()?;
+        let message = || format!("a body of {length} bytes, more than the {} of the route", self.route.max_body);
+        (length > self.route.max_body).then(|| ProxyError::new(Kind::BodyTooLarge, message()))
+    }
+
+    /// The pipeline on the way in. `true`: the request goes on; `false`: a filter has answered.
+    async fn enter(
+        &self,
+        exchange: Box<Exchange>,
+        passage: &mut Passage,
+        body: &mut Passing,
+        record: &mut Record,
+    ) -> (Box<Exchange>, Result<bool, ProxyError>) {
+        if self.pipeline.pipeline().filters().is_empty() {
+            return (exchange, Ok(true));
+        }
+        let (exchange, outcome) = self.pipeline.on_request(exchange, passage, body).await;
+        record.timings.request_filters = Some(record.start.elapsed());
+        let entered = match outcome {
+            RequestOutcome::Continue => Ok(true),
+            RequestOutcome::Respond { by } => {
+                record.answered = Answered::Filter(self.pipeline.pipeline().filters()[by].name().clone());
+                Ok(false)
+            }
+            RequestOutcome::Failed(failure) => Err(ProxyError::filter(&failure)),
+            RequestOutcome::Body { error, .. } => Err(ProxyError::unbuffered_request(&error)),
+        };
+        (exchange, entered)
+    }
+
+    /// The pipeline on the way out. An error on the way takes the place of the response and passes the filters that are left.
+    async fn leave(
+        &self,
+        exchange: Box<Exchange>,
+        passage: &mut Passage,
+        body: &mut Passing,
+        record: &mut Record,
+    ) -> Box<Exchange> {
+        let mut exchange = exchange;
+        if self.pipeline.pipeline().filters().is_empty() {
+            return exchange;
+        }
+        loop {
+            let outcome;
+            (exchange, outcome) = self.pipeline.on_response(exchange, passage, body).await;
+            let error = match outcome {
+                ResponseOutcome::Continue => return exchange,
+                ResponseOutcome::Failed(failure) => ProxyError::filter(&failure),
+                ResponseOutcome::Body { error, .. } => ProxyError::unbuffered_response(&error),
+            };
+            *body = self.problem(&mut exchange, &error, record);
+        }
+    }
+
+    /// Puts the gateway's own answer in the place of the response.
+    fn problem(&self, exchange: &mut Exchange, error: &ProxyError, record: &mut Record) -> Passing {
+        record.fail(error);
+        record.answered = Answered::Gateway;
+        let head = respond::problem(error, &record.id, &self.local.shared.id_header);
+        let body = Passing::new(Body::Empty, &head.headers, &self.worker.budget);
+        exchange.response_body_replaced = false;
+        exchange.response = Some(head);
+        body
+    }
+
+    /// The response, with what has to happen while and after its body is sent.
+    fn send(
+        &self,
+        mut exchange: Box<Exchange>,
+        passage: Passage,
+        body: Passing,
+        mut record: Box<Record>,
+    ) -> Response<Body> {
+        let Some(head) = exchange.response.take() else {
+            // Every way to here leaves a response; an exchange without one would be a bug of ours, not a reason to panic.
+            let error = ProxyError::new(Kind::FilterFailed, "no response");
+            record.fail(&error);
+            return Answer::whole(respond::problem(&error, &record.id, &self.local.shared.id_header)).send(record);
+        };
+        let pipeline = self.pipeline.pipeline();
+        let (trailers, complete) =
+            (pipeline.has(Hook::OnResponseTrailers), self.worker.complete.wants(self.pipeline, &passage));
+        if trailers || complete {
+            // The hooks to come see the head; its body is on its way.
+            exchange.response = Some(Box::new(crate::exchange::ResponseHead { body: None, ..(*head).clone() }));
+        }
+        let mut answer = match (head.origin, exchange.response_body_replaced) {
+            (Origin::Upstream, false) => Answer::streamed(head, body.into_body(), self.route.timeouts.idle),
+            (_, true) => Answer::replaced(head),
+            (Origin::Filter | Origin::Gateway, false) => Answer::whole(head),
+        };
+        if trailers || complete {
+            let parked = Parked::new(Some((exchange, passage)).into());
+            if trailers {
+                answer = answer.with_trailer_hooks(Rc::clone(self.pipeline), Rc::clone(&parked));
+            }
+            if complete {
+                let (queue, pipeline) = (Rc::clone(&self.worker.complete), Rc::clone(self.pipeline));
+                record.complete = Some(Box::new(move |summary| {
+                    if let Some((mut exchange, passage)) = parked.take() {
+                        exchange.summary = Some(summary);
+                        queue.push(&pipeline, passage, exchange);
+                    }
+                }));
+            }
+        }
+        answer.send(record)
+    }
+
+    /// `101 Switching Protocols`, and both sides joined in a task of their own.
+    fn switch(
+        &self,
+        mut exchange: Box<Exchange>,
+        client: OnUpgrade,
+        upstream: OnUpgrade,
+        protocol: Option<HeaderValue>,
+        record: Box<Record>,
+    ) -> Response<Body> {
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(head) = exchange.response.take() {
+            *response.headers_mut() = head.headers;
+        }
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        if let Some(protocol) = protocol {
+            response.headers_mut().insert(UPGRADE, protocol);
+        }
+        tunnel::join(client, upstream, self.route.timeouts.idle, record);
+        response
+    }
+}

@@ -1,0 +1,170 @@
+//! What is known of an exchange when it is over. One drop guard behind the access log and the metrics, so that a client that
+//! hangs up is counted like any other.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, StatusCode, Version};
+
+use super::error::ProxyError;
+use super::worker::Worker;
+use crate::http::body::{BodyError, Watch};
+use crate::server::ConnectionInfo;
+use crate::telemetry::{AccessRecord, Answerer, RouteId, Side, Timings};
+
+/// Who answered.
+#[derive(Debug, Clone)]
+pub(super) enum Answered {
+    Nobody,
+    Upstream,
+    Filter(Arc<str>),
+    Gateway,
+}
+
+/// The facts of one exchange, gathered on its way. Dropping it writes them.
+pub(super) struct Record {
+    worker: Rc<Worker>,
+    pub(super) start: Instant,
+    time: SystemTime,
+    pub(super) id: HeaderValue,
+    pub(super) client: IpAddr,
+    pub(super) method: Method,
+    pub(super) authority: Option<Authority>,
+    pub(super) target: Option<PathAndQuery>,
+    pub(super) protocol: Version,
+    pub(super) route: Option<(RouteId, Arc<str>)>,
+    pub(super) upstream: Option<Arc<str>>,
+    pub(super) endpoint: Option<Arc<str>>,
+    pub(super) status: Option<StatusCode>,
+    pub(super) bytes_in: Rc<Cell<u64>>,
+    pub(super) bytes_out: u64,
+    pub(super) timings: Timings,
+    /// When the response head was ready to be sent.
+    pub(super) answered_at: Option<Instant>,
+    pub(super) consumer: Option<Arc<str>>,
+    pub(super) answered: Answered,
+    pub(super) error: Option<(Side, &'static str)>,
+    /// The last byte was handed to the connection.
+    pub(super) ended: bool,
+    /// What to do with the finished exchange, given its summary: `on-complete`.
+    pub(super) complete: Option<Box<dyn FnOnce(String)>>,
+}
+
+impl Record {
+    pub(super) fn begin(worker: &Rc<Worker>, connection: &ConnectionInfo, parts: &Parts, id: HeaderValue) -> Box<Self> {
+        Box::new(Record {
+            worker: Rc::clone(worker),
+            start: Instant::now(),
+            time: SystemTime::now(),
+            id,
+            client: connection.peer.address,
+            method: parts.method.clone(),
+            authority: None,
+            target: None,
+            protocol: parts.version,
+            route: None,
+            upstream: None,
+            endpoint: None,
+            status: None,
+            bytes_in: Rc::default(),
+            bytes_out: 0,
+            timings: Timings::default(),
+            answered_at: None,
+            consumer: None,
+            answered: Answered::Nobody,
+            error: None,
+            ended: false,
+            complete: None,
+        })
+    }
+
+    /// Notes an error and writes its detail to the operational log when somebody here has to act on it.
+    pub(super) fn fail(&mut self, error: &ProxyError) {
+        let side = error.side();
+        self.error = Some((side, error.kind.name()));
+        let route = self.route.as_ref().map_or("", |(_, name)| name);
+        let id = self.id.to_str().unwrap_or_default();
+        let (side, kind, detail) = (side.name(), error.kind.name(), error.detail.as_str());
+        match error.side() {
+            Side::Client => tracing::debug!(request_id = id, route, side, kind, detail, "exchange failed"),
+            Side::Gateway | Side::Filter | Side::Upstream => {
+                tracing::warn!(request_id = id, route, side, kind, detail, "exchange failed");
+            }
+        }
+    }
+
+    fn as_log(&self) -> AccessRecord<'_> {
+        AccessRecord {
+            time: self.time,
+            request_id: self.id.as_bytes(),
+            client: self.client,
+            method: self.method.as_str(),
+            authority: self.authority.as_ref().map_or("", Authority::as_str),
+            path: self.target.as_ref().map_or("", PathAndQuery::path),
+            protocol: self.protocol,
+            status: self.status,
+            route: self.route.as_ref().map(|(_, name)| &**name),
+            upstream: self.upstream.as_deref(),
+            endpoint: self.endpoint.as_deref(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out,
+            timings: self.timings,
+            consumer: self.consumer.as_deref(),
+            answered_by: match &self.answered {
+                Answered::Nobody => Answerer::Nobody,
+                Answered::Upstream => Answerer::Upstream,
+                Answered::Filter(name) => Answerer::Filter(name),
+                Answered::Gateway => Answerer::Gateway,
+            },
+            error: self.error,
+            aborted: !self.ended,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.timings.total = self.start.elapsed();
+        self.timings.response = self.answered_at.map(|at| at.elapsed());
+        if !self.ended && self.error.is_none() {
+            self.error = Some((Side::Client, "client-aborted"));
+        }
+        let route = self.route.as_ref().map_or(self.worker.no_route, |(route, _)| *route);
+        let metrics = &self.worker.metrics;
+        metrics.request(route, self.status.map_or(0, |status| status.as_u16()), self.timings.total);
+        if let Some((side, kind)) = self.error {
+            metrics.error(route, side, kind);
+        }
+        let log = &self.worker.access_log;
+        if let Some(complete) = self.complete.take() {
+            complete(log.summary(&self.as_log()));
+        }
+        if log.is_on() {
+            log.write(&self.as_log());
+        }
+    }
+}
+
+/// Follows the response body to its end.
+pub(super) struct Follow(pub(super) Box<Record>);
+
+impl Watch for Follow {
+    fn data(&mut self, bytes: usize) {
+        self.0.bytes_out += bytes as u64;
+    }
+
+    fn end(&mut self, outcome: Result<(), &BodyError>) {
+        match outcome {
+            Ok(()) => self.0.ended = true,
+            Err(error) => {
+                let error = ProxyError::response_body(error);
+                self.0.fail(&error);
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The only place where an error becomes a status, and what the client reads of it: problem details (RFC 9457) with the
+//! request id and nothing internal.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::error::{Kind, ProxyError};
+use crate::exchange::{Origin, ResponseHead};
+
+/// The status of a kind, and a sentence that is safe for strangers.
+fn public(kind: Kind) -> (StatusCode, &'static str) {
+    match kind {
+        Kind::BadRequest => (StatusCode::BAD_REQUEST, "The request target or the Host header is not valid."),
+        Kind::MethodNotSupported => (StatusCode::NOT_IMPLEMENTED, "This method is not supported."),
+        Kind::TooManyHeaders => {
+            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has more header fields than are allowed.")
+        }
+        Kind::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than allowed."),
+        Kind::UnsupportedCoding => (
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "The content coding of the request is not supported or its data is damaged.",
+        ),
+        Kind::ClientTimeout => (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive."),
+        // Nobody reads it; the access log shows nginx's code for a client that went away.
+        Kind::ClientAborted => (client_closed_request(), "The client closed the connection."),
+        Kind::NoRoute => (StatusCode::NOT_FOUND, "There is nothing at this address."),
+        Kind::UpgradeRefused => (StatusCode::FORBIDDEN, "Upgrades are not allowed here."),
+        Kind::OutOfMemory => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
+        Kind::FilterFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The request could not be processed."),
+        Kind::FilterBusy => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
+        Kind::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "The service is not available. Try again later."),
+        Kind::ConnectFailed => (StatusCode::BAD_GATEWAY, "The service could not be reached."),
+        Kind::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "The service could not be reached in time."),
+        Kind::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "The service did not answer in time."),
+        Kind::UpstreamReset | Kind::UpstreamProtocol | Kind::UpstreamBody => {
+            (StatusCode::BAD_GATEWAY, "The service gave no valid answer.")
+        }
+    }
+}
+
+/// nginx's 499.
+fn client_closed_request() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+/// The gateway's own answer to an error.
+pub(super) fn problem(error: &ProxyError, id: &HeaderValue, id_header: &HeaderName) -> Box<ResponseHead> {
+    let (status, detail) = public(error.kind);
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Client Closed Request"),
+        "status": status.as_u16(),
+        "detail": detail,
+        "request_id": id.to_str().unwrap_or_default(),
+    });
+    let mut head = ResponseHead::new(Origin::Gateway, status);
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        head.headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    head.headers.insert(id_header, id.clone());
+    head.body = Some(Bytes::from(body.to_string()));
+    Box::new(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_names_the_request_and_nothing_internal() {
+        let error = ProxyError::new(Kind::ConnectFailed, "10.0.0.7:81: connection refused");
+        let id = HeaderValue::from_static("abc");
+        let head = problem(&error, &id, &HeaderName::from_static("x-request-id"));
+        assert_eq!(head.status, 502);
+        let body: serde_json::Value = serde_json::from_slice(head.body.as_ref().unwrap()).unwrap();
+        assert_eq!(body["request_id"], "abc");
+        assert_eq!(body["title"], "Bad Gateway");
+        assert!(!body.to_string().contains("10.0.0.7"), "{body}");
+        assert_eq!(head.headers["x-request-id"], "abc");
+    }
+}

@@ -1,0 +1,79 @@
+//! Connections that have switched protocols (WebSocket): bytes in both directions until both sides are done, or neither has
+//! sent anything for the idle timeout.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+
+use super::error::{Kind, ProxyError};
+use super::record::Record;
+use crate::deadline::Deadline;
+
+/// Joins both sides in a task of this worker. The record ends with the tunnel.
+pub(super) fn join(client: OnUpgrade, upstream: OnUpgrade, idle: Option<Duration>, mut record: Box<Record>) {
+    tokio::task::spawn_local(async move {
+        let (client, upstream) = match tokio::try_join!(client, upstream) {
+            Ok(sides) => sides,
+            Err(error) => {
+                record.fail(&ProxyError::new(Kind::UpstreamProtocol, format!("the upgrade failed: {error}")));
+                return;
+            }
+        };
+        let (from_client, from_upstream) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let mut client = Counted { inner: TokioIo::new(client), read: Rc::clone(&from_client) };
+        let mut upstream = Counted { inner: TokioIo::new(upstream), read: Rc::clone(&from_upstream) };
+        let idled = async {
+            let Some(idle) = idle else { return std::future::pending().await };
+            loop {
+                let before = (from_client.get(), from_upstream.get());
+                let deadline = Deadline::after(idle);
+                std::future::poll_fn(|cx| deadline.poll_passed(cx)).await;
+                if before == (from_client.get(), from_upstream.get()) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            // An error here is a side that closed without goodbye, which is how most WebSockets end.
+            _ = copy_bidirectional(&mut client, &mut upstream) => record.ended = true,
+            () = idled => record.fail(&ProxyError::new(Kind::ClientTimeout, "the upgraded connection was idle")),
+        }
+        record.bytes_in.set(record.bytes_in.get() + from_client.get());
+        record.bytes_out += from_upstream.get();
+    });
+}
+
+/// Counts what is read.
+struct Counted<T> {
+    inner: T,
+    read: Rc<Cell<u64>>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.read.set(self.read.get() + (buf.filled().len() - before) as u64);
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,60 @@
+//! What one worker keeps from exchange to exchange: its view of the running snapshot, its metrics and its buffer of log lines.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::filter::CompleteQueue;
+use crate::http::buffer::MemoryBudget;
+use crate::snapshot::{LocalSnapshot, Snapshot};
+use crate::telemetry::{AccessLogBuffer, RouteId, WorkerMetrics};
+
+/// Finished exchanges that may wait for `on-complete`.
+const COMPLETE_QUEUE: usize = 1024;
+
+/// One worker's part of the proxy.
+pub struct Worker {
+    pub(super) metrics: WorkerMetrics,
+    pub(super) access_log: Rc<AccessLogBuffer>,
+    /// Counts what no route took.
+    pub(super) no_route: RouteId,
+    pub(super) budget: MemoryBudget,
+    pub(super) complete: Rc<CompleteQueue>,
+    running: Arc<ArcSwap<Snapshot>>,
+    local: RefCell<Rc<LocalSnapshot>>,
+}
+
+impl Worker {
+    /// To be made on the worker's thread, inside its runtime.
+    pub fn new(
+        running: Arc<ArcSwap<Snapshot>>,
+        metrics: WorkerMetrics,
+        access_log: Rc<AccessLogBuffer>,
+        no_route: RouteId,
+        budget: MemoryBudget,
+    ) -> Rc<Self> {
+        let local = LocalSnapshot::new(running.load_full(), None, metrics.clone());
+        let complete = CompleteQueue::new(COMPLETE_QUEUE);
+        tokio::task::spawn_local(Rc::clone(&complete).run());
+        Rc::new(Worker { metrics, access_log, no_route, budget, complete, running, local: RefCell::new(local) })
+    }
+
+    /// This worker's view of the running snapshot. After a reload the first exchange makes the new view, which keeps the
+    /// connections of the upstreams that have not changed.
+    pub(super) fn snapshot(&self) -> Rc<LocalSnapshot> {
+        let running = self.running.load();
+        let mut local = self.local.borrow_mut();
+        if !Arc::ptr_eq(&running, &local.shared) {
+            *local = LocalSnapshot::new(Arc::clone(&running), Some(&local), self.metrics.clone());
+        }
+        Rc::clone(&local)
+    }
+
+    /// Runs what is left in the queue of `on-complete` and hands the log lines over, at shutdown.
+    pub async fn finish(&self) {
+        self.complete.drain().await;
+        self.access_log.flush();
+    }
+}

@@ -1,0 +1,224 @@
+//! Plugins and filters of the configuration → loaded components and configured filters.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Errors, Snapshot, Workshop, key};
+use crate::config::model::{self, Name};
+use crate::config::{ConfigError, Loaded};
+use crate::embedded;
+use crate::filter::{FailurePolicy, Filter, FilterLimits, FilterSpec, Grants, HeaderGrant, LoadError, Mode, Plugin};
+use crate::http::headers::CREDENTIALS;
+use crate::services::{self, Origins};
+
+impl Workshop {
+    /// Loads every plugin that a filter names.
+    pub(super) fn plugins(
+        &self,
+        loaded: &Loaded,
+        before: Option<&Snapshot>,
+        errors: &mut Errors,
+    ) -> HashMap<Name, Arc<Plugin>> {
+        let config = &loaded.config;
+        let mut found = HashMap::new();
+        for plugin in config.plugins.iter().filter(|p| config.filters.iter().any(|f| f.plugin == p.name)) {
+            let loaded_plugin = bytes(loaded, plugin).and_then(|bytes| {
+                let hash = sha256(&bytes);
+                if plugin.sha256.is_some_and(|wanted| wanted != hash) {
+                    let message = format!("the file hashes to {}, another file than was configured", hex(&hash));
+                    return Err(loaded.error_on(&key(&["plugins", &plugin.name, "sha256"]), message));
+                }
+                let hash = hex(&hash);
+                let kept = before.and_then(|before| before.plugins.iter().find(|known| known.sha256() == hash));
+                match kept {
+                    Some(kept) => Ok(Arc::clone(kept)),
+                    None => self.runtime.load(&bytes).map_err(|error| {
+                        loaded.error_on(&where_named(config, plugin), format!("plugin `{}` {error}", plugin.name))
+                    }),
+                }
+            });
+            match loaded_plugin {
+                Ok(plugin_loaded) => {
+                    found.insert(plugin.name.clone(), plugin_loaded);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        found
+    }
+
+    /// Tries every filter's config on an instance of its plugin.
+    pub(super) fn filters(
+        &self,
+        loaded: &Loaded,
+        plugins: &HashMap<Name, Arc<Plugin>>,
+        errors: &mut Errors,
+        warnings: &mut Vec<String>,
+    ) -> HashMap<Name, Arc<Filter>> {
+        let mut found = HashMap::new();
+        for filter in &loaded.config.filters {
+            // Without its plugin there already is an error.
+            let Some(plugin) = plugins.get(&filter.plugin) else { continue };
+            let at = |part: &str| key(&["filters", &filter.name, part]);
+            let grants = match grants(&filter.grants) {
+                Ok(grants) => grants,
+                Err(message) => {
+                    errors.push(loaded.error_on(&at("grants"), message));
+                    continue;
+                }
+            };
+            warn(filter, plugin, &grants, warnings);
+            let spec = FilterSpec {
+                name: filter.name.clone().into(),
+                plugin: Arc::clone(plugin),
+                plugin_name: filter.plugin.clone().into(),
+                config: filter.config.expose().to_owned(),
+                failure: match filter.on_error {
+                    model::FailurePolicy::Closed => FailurePolicy::Closed,
+                    model::FailurePolicy::Open => FailurePolicy::Open,
+                },
+                mode: match filter.instances.mode {
+                    model::InstanceMode::Reused => Mode::Reused,
+                    model::InstanceMode::Fresh => Mode::Fresh,
+                },
+                limits: limits(filter),
+                grants,
+                services: Arc::clone(&self.services),
+            };
+            match Filter::new(spec) {
+                Ok(built) => {
+                    found.insert(filter.name.clone(), built);
+                }
+                Err(LoadError::Refused(message)) => errors.push(loaded.error_at(&filter.name, &message)),
+                Err(error) => errors.push(loaded.error_on(&at("plugin"), crate::chain(&error))),
+            }
+        }
+        found
+    }
+}
+
+/// The component: the file that is configured, or one in the plugin folder, or the one that ships with the gateway.
+fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<Vec<u8>, ConfigError> {
+    let config = &loaded.config;
+    let at = where_named(config, plugin);
+    if let Some(path) = &plugin.file {
+        return std::fs::read(path).map_err(|error| {
+            loaded.error_on(&key(&["plugins", &plugin.name, "file"]), format!("{}: {error}", path.display()))
+        });
+    }
+    let path = config.gateway.plugin_dir.join(format!("{}.wasm", plugin.name));
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            embedded::find(&plugin.name).map(<[u8]>::to_vec).ok_or_else(|| {
+                let shipped: Vec<_> = embedded::names().collect();
+                let message = format!(
+                    "unknown plugin `{}`: there is no {} and it is none of the shipped ones ({})",
+                    plugin.name,
+                    path.display(),
+                    shipped.join(", ")
+                );
+                loaded.error_on(&at, message)
+            })
+        }
+        Err(error) => Err(loaded.error_on(&at, format!("{}: {error}", path.display()))),
+    }
+}
+
+/// The key to blame for a plugin: its table, or the filter that names it.
+fn where_named(config: &model::Config, plugin: &model::Plugin) -> Vec<crate::config::KeyPart> {
+    let named = config.filters.iter().find(|filter| filter.plugin == plugin.name);
+    match named {
+        Some(filter) => key(&["filters", &filter.name, "plugin"]),
+        None => key(&["plugins", &plugin.name]),
+    }
+}
+
+fn limits(filter: &model::Filter) -> FilterLimits {
+    let bytes = |size: model::ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+    FilterLimits {
+        memory: bytes(filter.limits.memory),
+        table_elements: filter.limits.table_elements as usize,
+        cpu: filter.limits.cpu,
+        wall: filter.limits.wall,
+        max_instances: filter.instances.max as usize,
+        queue: filter.instances.queue as usize,
+        uses: filter.instances.uses.into(),
+        max_body: filter.limits.body.0,
+        max_http_body: filter.limits.http_body.0,
+    }
+}
+
+fn grants(grants: &model::Grants) -> Result<Grants, String> {
+    let http = Origins::parse(grants.http.iter().map(String::as_str)).map_err(|error| error.to_string())?;
+    Ok(Grants {
+        read: headers(&grants.read_headers)?,
+        write: headers(&grants.write_headers)?,
+        no_bodies: !grants.body,
+        services: services::Grants {
+            http,
+            kv: grants.kv.iter().cloned().collect(),
+            kv_quota: grants.kv_quota.0,
+            secrets: grants.secrets.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+        },
+    })
+}
+
+fn headers(grant: &model::HeaderGrant) -> Result<HeaderGrant, String> {
+    let credentials = CREDENTIALS;
+    let named: Vec<&str> = match grant {
+        model::HeaderGrant::All => credentials.iter().map(http::HeaderName::as_str).collect(),
+        model::HeaderGrant::AllButCredentials { and } => and.iter().map(http::HeaderName::as_str).collect(),
+    };
+    HeaderGrant::new(std::iter::once("*").chain(named), Arc::new([])).map_err(|error| error.to_string())
+}
+
+/// Says what will surprise: missing grants, and authentication that lets everybody in when it fails.
+fn warn(filter: &model::Filter, plugin: &Plugin, grants: &Grants, warnings: &mut Vec<String>) {
+    let description = plugin.description();
+    if description.authenticates && filter.on_error == model::FailurePolicy::Open {
+        warnings.push(format!(
+            "filter `{}` authenticates and fails open: when it fails, everybody is let in; set on_error = \"closed\"",
+            filter.name
+        ));
+    }
+    let Some(needed) = description.grants.as_ref().and_then(serde_json::Value::as_object) else { return };
+    let texts = |key: &str| -> Vec<&str> {
+        needed.get(key).and_then(serde_json::Value::as_array).into_iter().flatten().filter_map(|v| v.as_str()).collect()
+    };
+    let header = |grant: &HeaderGrant, name: &&str| {
+        http::HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| !grant.allows(&name))
+    };
+    let mut lines = Vec::new();
+    for (key, grant) in [("read_headers", &grants.read), ("write_headers", &grants.write)] {
+        let missing: Vec<_> = texts(key).into_iter().filter(|name| header(grant, name)).collect();
+        if !missing.is_empty() {
+            lines.push(format!("{key} = {missing:?}"));
+        }
+    }
+    let missing: Vec<_> = texts("kv").into_iter().filter(|space| !grants.services.kv.contains(*space)).collect();
+    if !missing.is_empty() {
+        lines.push(format!("kv = {missing:?}"));
+    }
+    if !lines.is_empty() {
+        warnings.push(format!(
+            "filter `{}` needs grants that it does not have; add to [plugins.{}]: grants = {{ {} }}",
+            filter.name,
+            filter.plugin,
+            lines.join(", ")
+        ));
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

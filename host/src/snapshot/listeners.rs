@@ -1,0 +1,78 @@
+//! Listeners of the configuration → their settings, TLS included.
+
+use std::sync::Arc;
+
+use super::{Errors, key};
+use crate::config::{Loaded, model};
+use crate::server::{CertificateSource, ListenerSettings, Listeners, MinVersion, server_config};
+
+pub(super) fn build(loaded: &Loaded, errors: &mut Errors) -> Option<Listeners> {
+    let mut settings = Vec::new();
+    let before = errors.len();
+    for listener in &loaded.config.listeners {
+        let tls = match &listener.tls {
+            None => None,
+            Some(tls) => match tls_config(loaded, listener, tls) {
+                Ok(config) => Some(config),
+                Err(message) => {
+                    errors.push(loaded.error_on(&key(&["listeners", &listener.name, "tls"]), message));
+                    continue;
+                }
+            },
+        };
+        let built = ListenerSettings {
+            http1: listener.protocols.http1,
+            h2: listener.protocols.h2,
+            tls,
+            trusted_proxies: listener.trusted_proxies.clone(),
+            max_connections: listener.max_connections as usize,
+            header_timeout: listener.timeouts.header,
+            idle_timeout: listener.timeouts.idle,
+            handshake_timeout: listener.timeouts.handshake,
+            max_head_bytes: usize::try_from(listener.limits.head.0).unwrap_or(usize::MAX),
+            max_headers: listener.limits.headers as usize,
+            max_streams: listener.limits.streams,
+        };
+        settings.push((listener.name.clone().into(), Arc::new(built)));
+    }
+    let max_connections = loaded.config.gateway.max_connections as usize;
+    (errors.len() == before).then_some(Listeners { settings, max_connections })
+}
+
+fn tls_config(
+    loaded: &Loaded,
+    listener: &model::Listener,
+    tls: &model::ListenerTls,
+) -> Result<Arc<rustls::ServerConfig>, String> {
+    let found: Vec<_> = tls
+        .certificates
+        .iter()
+        .filter_map(|name| loaded.config.certificates.iter().find(|certificate| certificate.name == *name))
+        .map(|certificate| {
+            let hosts: Vec<String> = certificate
+                .hosts
+                .iter()
+                .map(|host| match host {
+                    model::HostPattern::Exact(name) => name.clone(),
+                    model::HostPattern::Subdomains(parent) => format!("*.{parent}"),
+                })
+                .collect();
+            (certificate, hosts)
+        })
+        .collect();
+    let sources: Vec<_> = found
+        .iter()
+        .map(|(certificate, hosts)| CertificateSource {
+            name: &certificate.name,
+            chain: &certificate.cert,
+            key: certificate.key.expose(),
+            hosts,
+        })
+        .collect();
+    let min_version = match tls.min_version {
+        model::TlsVersion::Tls12 => MinVersion::Tls12,
+        model::TlsVersion::Tls13 => MinVersion::Tls13,
+    };
+    server_config(&sources, listener.protocols.http1, listener.protocols.h2, min_version)
+        .map_err(|error| crate::chain(&error))
+}

@@ -1,0 +1,109 @@
+//! `Config` → `Snapshot`: everything ready to serve, immutable, shared by all workers; and each worker's view of it. Building one takes
+//! time (components are compiled and tried), so it happens on the loader's thread.
+
+mod expose;
+mod filters;
+mod listeners;
+mod local;
+pub mod routes;
+mod upstreams;
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
+use crate::filter::{Pipeline, Plugin, Runtime};
+use crate::route::Router;
+use crate::server::Listeners;
+use crate::services::Services;
+use crate::telemetry::{Metrics, UpstreamId};
+use crate::upstream::Upstream;
+
+pub use expose::expose;
+pub use local::{LocalSnapshot, Target};
+
+use routes::Route;
+
+/// A configuration that is ready to serve.
+pub struct Snapshot {
+    pub router: Router,
+    /// In the order of the router's.
+    pub routes: Vec<Route>,
+    pub upstreams: Vec<(Arc<Upstream>, UpstreamId)>,
+    pub pipelines: Vec<Arc<Pipeline>>,
+    pub id_header: HeaderName,
+    pub listeners: Listeners,
+    /// Kept so that the next snapshot need not load them again.
+    plugins: Vec<Arc<Plugin>>,
+    /// What an operator should know, as lines for the log and `check`.
+    pub warnings: Vec<String>,
+}
+
+/// What a snapshot is built with; all of it outlives the snapshot.
+pub struct Workshop {
+    pub runtime: Arc<Runtime>,
+    pub services: Arc<Services>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Workshop {
+    /// Builds a snapshot. `before` lends what has not changed. All errors are found at once, each at its place in the file.
+    pub fn build(&self, loaded: &Loaded, before: Option<&Snapshot>) -> Result<Snapshot, ConfigErrors> {
+        let config = &loaded.config;
+        let mut errors = Vec::new();
+        let mut warnings = Vec::new();
+
+        let plugins = self.plugins(loaded, before, &mut errors);
+        let filters = self.filters(loaded, &plugins, &mut errors, &mut warnings);
+        let upstreams = upstreams::build(loaded, before, &self.metrics, &mut errors);
+        let listeners = listeners::build(loaded, &mut errors);
+        let router = routes::router(&config.routes).map_err(|found| {
+            errors.extend(found.into_iter().map(|message| loaded.error_on(&key(&["routes"]), message)));
+        });
+        let mut pipelines: Vec<(Vec<_>, Arc<Pipeline>)> = Vec::new();
+        let mut built = Vec::with_capacity(config.routes.len());
+        for route in &config.routes {
+            // Routes with the same filters share a pipeline, and so its instances.
+            let pipeline = match pipelines.iter().position(|(names, _)| *names == route.pipeline) {
+                Some(known) => known,
+                None => {
+                    let found = route.pipeline.iter().filter_map(|name| filters.get(name).cloned()).collect();
+                    match Pipeline::new(found) {
+                        Ok(pipeline) => pipelines.push((route.pipeline.clone(), pipeline)),
+                        Err(error) => {
+                            errors.push(loaded.error_on(&key(&["routes", &route.name, "pipeline"]), error.to_string()));
+                            continue;
+                        }
+                    }
+                    pipelines.len() - 1
+                }
+            };
+            let upstream = |name: &str| config.upstreams.iter().position(|upstream| *upstream.name == *name);
+            match routes::route(route, pipeline, upstream, &self.metrics) {
+                Ok(route) => built.push(route),
+                Err(message) => errors.push(loaded.error_on(&key(&["routes", &route.name]), message)),
+            }
+        }
+        match (router, listeners) {
+            (Ok(router), Some(listeners)) if errors.is_empty() => Ok(Snapshot {
+                router,
+                routes: built,
+                upstreams,
+                pipelines: pipelines.into_iter().map(|(_, pipeline)| pipeline).collect(),
+                id_header: config.gateway.request_id_header.clone(),
+                listeners,
+                plugins: plugins.into_values().collect(),
+                warnings,
+            }),
+            _ => Err(ConfigErrors::new(errors)),
+        }
+    }
+}
+
+/// A key path of names.
+fn key(parts: &[&str]) -> Vec<KeyPart> {
+    parts.iter().map(|part| KeyPart::Key((*part).to_owned())).collect()
+}
+
+type Errors = Vec<ConfigError>;

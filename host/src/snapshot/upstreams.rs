@@ -1,0 +1,71 @@
+//! Upstreams of the configuration → upstreams to send to. One that has not changed is kept, with its connections.
+
+use std::sync::Arc;
+
+use super::{Errors, Snapshot, key};
+use crate::config::{Loaded, model};
+use crate::telemetry::{Metrics, UpstreamId};
+use crate::upstream::dns::TtlBounds;
+use crate::upstream::{ClientCertificate, EndpointSpec, Protocol, TargetSpec, TlsSpec, Upstream, UpstreamSpec};
+
+pub(super) fn build(
+    loaded: &Loaded,
+    before: Option<&Snapshot>,
+    metrics: &Metrics,
+    errors: &mut Errors,
+) -> Vec<(Arc<Upstream>, UpstreamId)> {
+    let mut built = Vec::new();
+    for upstream in &loaded.config.upstreams {
+        let spec = spec(upstream);
+        let kept = before.and_then(|before| before.upstreams.iter().find(|(known, _)| *known.spec() == spec));
+        let found = match kept {
+            Some((kept, _)) => Ok(Arc::clone(kept)),
+            None => Upstream::new(spec).map(Arc::new),
+        };
+        match found {
+            Ok(found) => built.push((found, metrics.upstream(&upstream.name))),
+            Err(error) => errors.push(loaded.error_on(&key(&["upstreams", &upstream.name]), error.to_string())),
+        }
+    }
+    built
+}
+
+fn spec(upstream: &model::Upstream) -> UpstreamSpec {
+    UpstreamSpec {
+        name: upstream.name.clone().into(),
+        target: match &upstream.service {
+            model::Service::Builtin(model::Builtin::Echo) => TargetSpec::Echo,
+            model::Service::Builtin(model::Builtin::Status) => TargetSpec::Status,
+            model::Service::Endpoints(endpoints) => TargetSpec::Endpoints(endpoints.iter().map(endpoint).collect()),
+        },
+        protocol: match upstream.protocol {
+            model::UpstreamProtocol::Auto => Protocol::Auto,
+            model::UpstreamProtocol::Http1 => Protocol::Http1,
+            model::UpstreamProtocol::H2 => Protocol::Http2,
+            model::UpstreamProtocol::H2c => Protocol::H2c,
+        },
+        tls: TlsSpec {
+            ca_pem: upstream.tls.ca.clone(),
+            server_name: upstream.tls.server_name.clone(),
+            verify: upstream.tls.verify,
+            client: upstream.tls.client.as_ref().map(|client| ClientCertificate {
+                chain_pem: client.cert.clone(),
+                key_pem: client.key.expose().to_owned(),
+            }),
+        },
+        max_idle: upstream.pool.max_idle as usize,
+        idle_timeout: upstream.pool.idle_timeout,
+        dns: TtlBounds { min: upstream.dns.min_ttl, max: upstream.dns.max_ttl },
+        max_tries: 0,
+    }
+}
+
+fn endpoint(endpoint: &model::Endpoint) -> EndpointSpec {
+    EndpointSpec {
+        https: endpoint.scheme == model::Scheme::Https,
+        host: endpoint.host.clone(),
+        port: endpoint.port,
+        weight: endpoint.weight,
+        labels: endpoint.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+    }
+}
