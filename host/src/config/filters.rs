@@ -7,8 +7,9 @@ use serde_json::{Map, Number};
 
 use super::defaults;
 use super::gateway::{header_name, path};
+use super::item::Item;
 use super::model::*;
-use super::read::{Item, Table};
+use super::read::Table;
 use super::tree::{Node, Value};
 use super::upstreams::origin;
 
@@ -268,7 +269,7 @@ fn config(item: &Item<'_>) -> Option<String> {
         item.expected("a table");
         return None;
     }
-    Some(item.node().map_or_else(|| "{}".to_owned(), |node| json(node).to_string()))
+    Some(item.node.map_or_else(|| "{}".to_owned(), |node| json(node).to_string()))
 }
 
 fn json(node: &Node) -> serde_json::Value {

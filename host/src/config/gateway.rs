@@ -9,8 +9,9 @@ use http::header::HeaderName;
 use ipnet::IpNet;
 
 use super::defaults;
+use super::item::Item;
 use super::model::*;
-use super::read::{Item, Table};
+use super::read::Table;
 use crate::route;
 
 /// The addresses that are taken, with the key that takes each.

@@ -7,6 +7,7 @@ pub mod defaults;
 mod error;
 mod filters;
 mod gateway;
+mod item;
 pub mod model;
 mod read;
 mod routes;
@@ -135,16 +136,19 @@ impl Loaded {
     }
 
     /// An error that a filter's plugin has found in its config: `limits[1].window: expected a duration` points at that key.
-    /// A message without a key path is about the whole config.
+    /// A message without a key path is about the whole config. Secrets of the filter that occur in it are not shown.
     pub fn error_at(&self, filter: &str, message: &str) -> ConfigError {
-        let mut path: Vec<KeyPart> = vec!["filters".into(), filter.into(), "config".into()];
-        match message.split_once(": ").and_then(|(key, rest)| Some((parse(key)?, rest))) {
-            Some((parts, rest)) => {
-                path.extend(parts);
-                self.error_on(&path, rest)
-            }
-            None => self.error_on(&path, message),
+        let mut path: Vec<KeyPart> = vec!["filters".into(), filter.into()];
+        let node = self.root.iter().find(|entry| entry.key == "filters").map(|entry| &entry.node);
+        let node = node.and_then(|filters| filters.entry(filter)).map(|entry| &entry.node);
+        path.push("config".into());
+        let (steps, message) = split(node.and_then(|filter| filter.entry("config")).map(|entry| &entry.node), message);
+        path.extend(steps);
+        let mut message = message.to_owned();
+        for secret in node.map(Node::secrets).unwrap_or_default() {
+            message = message.replace(secret, "…");
         }
+        self.error_on(&path, message)
     }
 
     /// The place of the longest part of a path that is written, and how many steps that is.
@@ -200,6 +204,49 @@ fn render(path: &[KeyPart]) -> String {
         KeyPart::Key(key) => join(&path, key),
         KeyPart::Index(index) => format!("{path}[{index}]"),
     })
+}
+
+/// Splits `limits[1].window: message`. The keys that are there may have any characters; after them only bare keys are taken
+/// for a path.
+fn split<'m>(node: Option<&Node>, message: &'m str) -> (Vec<KeyPart>, &'m str) {
+    let mut steps = Vec::new();
+    let mut rest = message;
+    let mut node = node;
+    while let Some(at) = node {
+        let (step, inner, after) = match &at.value {
+            Value::Table(entries) => {
+                let text = if steps.is_empty() { rest } else { rest.strip_prefix('.').unwrap_or_default() };
+                let ends = |after: &str| after.starts_with(['.', '[']) || after.starts_with(": ");
+                let fits = entries.iter().filter(|entry| !entry.key.is_empty());
+                let fits = fits.filter_map(|entry| Some((entry, text.strip_prefix(entry.key.as_str())?)));
+                let longest = fits.filter(|(_, after)| ends(after)).max_by_key(|(entry, _)| entry.key.len());
+                let Some((entry, after)) = longest else { break };
+                (KeyPart::from(entry.key.as_str()), &entry.node, after)
+            }
+            Value::Array(items) => {
+                let index = rest.strip_prefix('[').and_then(|text| text.split_once(']'));
+                let parsed = index.and_then(|(index, after)| Some((index.parse::<usize>().ok()?, after)));
+                let Some((index, after)) = parsed else { break };
+                let Some(item) = items.get(index) else { break };
+                (KeyPart::from(index), item, after)
+            }
+            _ => break,
+        };
+        steps.push(step);
+        rest = after;
+        node = Some(inner);
+    }
+    if let Some(message) = rest.strip_prefix(": ").filter(|_| !steps.is_empty()) {
+        return (steps, message);
+    }
+    match rest.split_once(": ").and_then(|(key, message)| Some((parse(key.strip_prefix('.').unwrap_or(key))?, message)))
+    {
+        Some((more, message)) => {
+            steps.extend(more);
+            (steps, message)
+        }
+        None => (Vec::new(), message),
+    }
 }
 
 /// Reads `limits[1].window`. None for what is no key path.

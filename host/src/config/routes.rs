@@ -8,8 +8,9 @@ use http::{Method, StatusCode};
 
 use super::defaults;
 use super::gateway::{host_pattern, network};
+use super::item::Item;
 use super::model::*;
-use super::read::{Item, Table};
+use super::read::Table;
 use super::upstreams;
 use crate::http::headers::is_framing;
 use crate::route::{PathPattern, Template};
@@ -108,7 +109,7 @@ fn method(item: Item<'_>) -> Option<Method> {
     })
 }
 
-fn values<N>(
+fn values<N: PartialEq>(
     table: &Table<'_>,
     key: &'static str,
     name: impl Fn(&Item<'_>, &str) -> Option<N>,
@@ -116,9 +117,14 @@ fn values<N>(
     let Some(table) = table.optional_table(key) else {
         return Vec::new();
     };
-    let mut found = Vec::new();
+    let mut found: Vec<(N, ValueMatch)> = Vec::new();
     for (key, item) in table.named() {
-        found.extend(name(&item, &key).zip(value_match(item)));
+        let name = name(&item, &key);
+        // Header names have no case, keys do.
+        if found.iter().any(|(known, _)| Some(known) == name.as_ref()) {
+            item.fail("is named twice");
+        }
+        found.extend(name.zip(value_match(item)));
     }
     found
 }

@@ -159,6 +159,10 @@ fn matches() {
              gateway.toml:10:8: routes.r.match[1].host: leave the key out to take every host",
         ),
         (
+            "[routes.r]\nmatch = { headers = { a = '1', A = '2' } }\nrespond = {}",
+            "gateway.toml:3:36: routes.r.match.headers.A: is named twice",
+        ),
+        (
             "[routes.r]\nmatch = { cookies = { a = 1, b = { present = false } } }\nrespond = {}",
             "gateway.toml:3:27: routes.r.match.cookies.a: expected a string, `{ regex = \"…\" }` or `{ present = true }`, found 1\n\
              gateway.toml:3:46: routes.r.match.cookies.b.present: can only be true",
@@ -354,9 +358,9 @@ fn the_number_of_errors_is_at_the_end() {
 
 #[test]
 fn errors_of_a_plugin_point_into_the_config_of_its_filter() {
-    let text =
-        "[filters.limit.config]\nlimits = [\n  { key = 'ip' },\n  { key = 'ip', window = '1x' },\n]\n[filters.bare]\n";
-    let (directory, loaded) = load_with(&format!("{LISTENER}{text}"), &[]);
+    let text = "[filters.limit.config]\nlimits = [\n  { key = 'ip' },\n  { key = 'ip', window = '1x' },\n]\n[filters.bare]\n\
+                [filters.body.config]\nrename = { '/a.b' = 1, '/a' = 2 }\nkey = '${file:k}'\n";
+    let (directory, loaded) = load_with(&format!("{LISTENER}{text}"), &[("k", "hunter2")]);
     let loaded = loaded.unwrap_or_else(|errors| panic!("{errors}"));
     let base = format!("{}/gateway.toml:", directory.path().display());
     let cases = [
@@ -369,6 +373,9 @@ fn errors_of_a_plugin_point_into_the_config_of_its_filter() {
         ("limit", "[0]: odd", "2:16: filters.limit.config[0]: odd"),
         ("limit", "no good: at all", "2:16: filters.limit.config: no good: at all"),
         ("limit", "broken", "2:16: filters.limit.config: broken"),
+        ("body", "rename./a.b: odd", "9:21: filters.body.config.rename.\"/a.b\": odd"),
+        ("body", "rename./b.c: odd", "8:10: filters.body.config: rename./b.c: odd"),
+        ("body", "key: odd `hunter2`", "10:7: filters.body.config.key: odd `…`"),
         ("bare", "key: missing", "7:10: filters.bare.config.key: missing"),
         ("none", "key: missing", "2:2: filters.none.config.key: missing"),
     ];

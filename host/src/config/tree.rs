@@ -43,6 +43,26 @@ pub(super) struct Entry {
     pub(super) node: Node,
 }
 
+impl Node {
+    /// The entry of a table.
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+        match &self.value {
+            Value::Table(entries) => entries.iter().find(|entry| entry.key == key),
+            _ => None,
+        }
+    }
+
+    /// All texts in it that are not to be shown.
+    pub(super) fn secrets(&self) -> Vec<&str> {
+        match &self.value {
+            Value::String(text) if self.secret && !text.is_empty() => vec![text],
+            Value::Array(items) => items.iter().flat_map(Node::secrets).collect(),
+            Value::Table(entries) => entries.iter().flat_map(|entry| entry.node.secrets()).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl Entry {
     /// The place to point at: tables are best known by their name, other values by themselves.
     pub(super) fn pointer(&self) -> Place {

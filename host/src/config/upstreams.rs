@@ -6,8 +6,9 @@ use url::Url;
 
 use super::defaults;
 use super::gateway::host_pattern;
+use super::item::Item;
 use super::model::*;
-use super::read::{Item, Table};
+use super::read::Table;
 
 pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
     let endpoints = table.get("endpoints", |item| {

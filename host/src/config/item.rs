@@ -1,0 +1,327 @@
+//! One value of the tree as what it should be: text, numbers, durations, references, lists.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::model::{ByteSize, Name, Secret};
+use super::read::{Reader, Table, nearest};
+use super::tree::{Entry, Node, Place, Value};
+use super::units;
+
+/// A value that is there, or (when keys are listed) one that could be.
+#[derive(Clone)]
+pub(super) struct Item<'r> {
+    pub(super) reader: &'r Reader,
+    pub(super) node: Option<&'r Node>,
+    /// Where to point at.
+    pub(super) place: Place,
+    pub(super) path: String,
+}
+
+impl<'r> Item<'r> {
+    pub(super) fn fail(&self, message: impl Into<String>) {
+        if self.node.is_some() {
+            self.reader.fail(self.place, &self.path, message);
+        }
+    }
+
+    /// Refuses the value: it is not what was expected.
+    pub(super) fn expected(&self, what: impl Display) {
+        let found = match self.node.map(|node| (&node.value, node.secret)) {
+            None | Some((Value::Broken, _)) => return,
+            Some((_, true)) => "…".to_owned(),
+            Some((Value::String(text), _)) => format!("{text:?}"),
+            Some((Value::Integer(number), _)) => number.to_string(),
+            Some((Value::Float(number), _)) => number.to_string(),
+            Some((Value::Boolean(value), _)) => value.to_string(),
+            Some((Value::Datetime(text), _)) => text.clone(),
+            Some((Value::Array(_), _)) => "a list".to_owned(),
+            Some((Value::Table(_), _)) => "a table".to_owned(),
+        };
+        self.fail(format!("expected {what}, found {found}"));
+    }
+
+    /// The text as an error may show it.
+    pub(super) fn shown<'t>(&self, text: &'t str) -> &'t str {
+        if self.is_secret() { "…" } else { text }
+    }
+
+    fn is_secret(&self) -> bool {
+        self.node.is_some_and(|node| node.secret)
+    }
+
+    /// Its text, if it is a string.
+    pub(super) fn as_str(&self) -> Option<&'r str> {
+        match self.node.map(|node| &node.value) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_empty_list(&self) -> bool {
+        self.node.is_some_and(|node| matches!(&node.value, Value::Array(items) if items.is_empty()))
+    }
+
+    /// The directory that a relative path in this value starts from.
+    pub(super) fn directory(&self) -> PathBuf {
+        self.reader.sources.borrow().directory(self.place).to_owned()
+    }
+
+    /// Whether it is a table, or (when keys are listed) could be.
+    pub(super) fn is_table(&self) -> bool {
+        self.node.is_none_or(|node| matches!(node.value, Value::Table(_)))
+    }
+
+    pub(super) fn table(self) -> Option<Table<'r>> {
+        let entries: &[Entry] = match self.node.map(|node| &node.value) {
+            None => &[],
+            Some(Value::Table(entries)) => entries,
+            Some(_) => {
+                self.expected("a table");
+                return None;
+            }
+        };
+        Some(Table::new(self.reader, entries, self.place, self.path))
+    }
+
+    /// The items of a list, each with its index in its path.
+    pub(super) fn items(self) -> Vec<Item<'r>> {
+        match self.node.map(|node| &node.value) {
+            None => vec![self],
+            Some(Value::Array(nodes)) => (nodes.iter().enumerate())
+                .map(|(i, node)| Item {
+                    reader: self.reader,
+                    node: Some(node),
+                    place: node.place,
+                    path: format!("{}[{i}]", self.path),
+                })
+                .collect(),
+            Some(_) => {
+                self.expected("a list");
+                Vec::new()
+            }
+        }
+    }
+
+    /// The items of a list, or the one value as if it were the only one.
+    pub(super) fn one_or_more(self) -> Vec<Item<'r>> {
+        match self.node.map(|node| &node.value) {
+            Some(Value::Array(_)) => self.items(),
+            _ => vec![self],
+        }
+    }
+
+    /// All items of a list as their reader understands them. Wrong ones are left out.
+    pub(super) fn list<T>(self, read: impl FnMut(Item<'r>) -> Option<T>) -> Option<Vec<T>> {
+        Some(self.items().into_iter().filter_map(read).collect())
+    }
+
+    /// The same for a list that can't be empty.
+    pub(super) fn filled<T>(self, read: impl FnMut(Item<'r>) -> Option<T>) -> Option<Vec<T>> {
+        if self.is_empty_list() {
+            self.fail("expected at least one");
+        }
+        self.list(read).filter(|list| !list.is_empty())
+    }
+
+    pub(super) fn string(self) -> Option<String> {
+        let text = self.as_str();
+        if text.is_none() {
+            self.expected("a string");
+        }
+        text.map(str::to_owned)
+    }
+
+    pub(super) fn secret(self) -> Option<Secret> {
+        self.string().map(Secret::from)
+    }
+
+    pub(super) fn boolean(self) -> Option<bool> {
+        match self.node.map(|node| &node.value) {
+            Some(Value::Boolean(value)) => Some(*value),
+            _ => {
+                self.expected("true or false");
+                None
+            }
+        }
+    }
+
+    pub(super) fn integer<T: TryFrom<i64> + TryInto<i64> + Copy + Display>(
+        self,
+        range: RangeInclusive<T>,
+    ) -> Option<T> {
+        let within = |number: i64| {
+            let bounds = (*range.start()).try_into().ok().zip((*range.end()).try_into().ok());
+            bounds.is_some_and(|(low, high)| (low..=high).contains(&number))
+        };
+        match self.node.map(|node| &node.value) {
+            Some(Value::Integer(number)) if within(*number) => T::try_from(*number).ok(),
+            _ => {
+                self.expected(format_args!("an integer from {} to {}", range.start(), range.end()));
+                None
+            }
+        }
+    }
+
+    /// A duration above zero.
+    pub(super) fn duration(self) -> Option<Duration> {
+        let duration = self.as_str().and_then(units::duration).filter(|duration| !duration.is_zero());
+        if duration.is_none() {
+            self.expected(r#"a duration like "250ms", "2s", "5m", "1h" or "1d""#);
+        }
+        duration
+    }
+
+    /// A duration above zero, or `"off"`.
+    pub(super) fn timeout(self) -> Option<Option<Duration>> {
+        if self.as_str() == Some("off") {
+            return Some(None);
+        }
+        let duration = self.as_str().and_then(units::duration).filter(|duration| !duration.is_zero());
+        if duration.is_none() {
+            self.expected(r#"a duration like "250ms", "2s" or "5m", or "off""#);
+        }
+        duration.map(Some)
+    }
+
+    /// A size: text with its unit or a number of bytes.
+    pub(super) fn size(self) -> Option<ByteSize> {
+        let size = self.parse_size();
+        if size.is_none() {
+            self.expected(r#"a size like "64KiB", "1MiB" or "10MB", or a number of bytes"#);
+        }
+        size
+    }
+
+    pub(super) fn size_within(self, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
+        let size = self.clone().size()?;
+        if !range.contains(&size) {
+            self.expected(format_args!("a size from {} to {}", range.start(), range.end()));
+            return None;
+        }
+        Some(size)
+    }
+
+    /// A duration above zero and up to `most`.
+    pub(super) fn duration_up_to(self, most: Duration) -> Option<Duration> {
+        let duration = self.clone().duration()?;
+        if duration > most {
+            self.expected(format_args!("at most {most:?}"));
+            return None;
+        }
+        Some(duration)
+    }
+
+    /// A size, or `"unlimited"`.
+    pub(super) fn limit(self) -> Option<Option<ByteSize>> {
+        if self.as_str() == Some("unlimited") {
+            return Some(None);
+        }
+        let size = self.parse_size();
+        if size.is_none() {
+            self.expected(r#"a size like "64KiB" or "10MB", a number of bytes, or "unlimited""#);
+        }
+        size.map(Some)
+    }
+
+    /// PEM text with a block whose label ends in `label`, or the path of a file with it.
+    pub(super) fn pem(self, label: &str) -> Option<String> {
+        let text = self.clone().string()?;
+        let pem = if text.contains("-----BEGIN ") {
+            text
+        } else {
+            let read = self.reader.sources.borrow_mut().read(self.place, &text);
+            match read {
+                Ok(pem) => pem,
+                Err(_) if self.is_secret() => {
+                    self.fail("what the reference stands for is neither PEM text nor the path of a file");
+                    return None;
+                }
+                Err(message) => {
+                    self.fail(message);
+                    return None;
+                }
+            }
+        };
+        let begins =
+            |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
+        if !pem.lines().any(begins) {
+            self.fail(format!("there is no PEM block `{label}` in it"));
+            return None;
+        }
+        Some(pem)
+    }
+
+    fn parse_size(&self) -> Option<ByteSize> {
+        match self.node.map(|node| &node.value) {
+            Some(Value::Integer(number)) => u64::try_from(*number).ok().map(ByteSize),
+            Some(Value::String(text)) => units::size(text),
+            _ => None,
+        }
+    }
+
+    /// One of several words.
+    pub(super) fn choice<T: Copy>(self, words: &[(&'static str, T)]) -> Option<T> {
+        let text = self.as_str();
+        let found = words.iter().find(|(word, _)| Some(*word) == text);
+        if found.is_none() {
+            let known: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            let near = |text| nearest(text, words.iter().map(|(word, _)| *word));
+            match text.filter(|_| !self.is_secret()).and_then(near) {
+                Some(hint) => self.expected(format_args!("{} (did you mean {hint:?}?)", known.join(" or "))),
+                None => self.expected(known.join(" or ")),
+            }
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// Text as its parser understands it.
+    pub(super) fn parse<T>(self, what: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let value = self.as_str().and_then(parse);
+        if value.is_none() {
+            self.expected(what);
+        }
+        value
+    }
+
+    /// Text as its parser understands it, who says what is wrong with it.
+    pub(super) fn check<T, E: Display>(self, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+        let Some(text) = self.as_str() else {
+            self.expected("a string");
+            return None;
+        };
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(_) if self.is_secret() => {
+                self.fail("what the reference stands for is not valid here");
+                None
+            }
+            Err(error) => {
+                self.fail(error.to_string());
+                None
+            }
+        }
+    }
+
+    /// A name out of those that there are.
+    pub(super) fn reference(self, kind: &str, known: &BTreeSet<String>) -> Option<Name> {
+        let name = self.clone().string()?;
+        self.name_of(&name, kind, known)
+    }
+
+    /// The same for a name that is the key of this value.
+    pub(super) fn name_of(&self, name: &str, kind: &str, known: &BTreeSet<String>) -> Option<Name> {
+        if known.contains(name) {
+            return Some(Name::from(name));
+        }
+        let shown = self.shown(name);
+        match nearest(shown, known.iter().map(String::as_str)) {
+            Some(hint) => self.fail(format!("unknown {kind} `{shown}`, did you mean `{hint}`?")),
+            None => self.fail(format!("unknown {kind} `{shown}`")),
+        }
+        None
+    }
+}

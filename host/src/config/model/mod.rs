@@ -1,0 +1,157 @@
+//! What `gateway.toml` means, checked and complete: defaults are filled in, names resolve, numbers are in range. How it is
+//! written is the readers' job.
+
+mod filters;
+mod routes;
+mod upstreams;
+mod values;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use ipnet::IpNet;
+
+pub use filters::*;
+pub use routes::*;
+pub use upstreams::*;
+pub use values::*;
+
+/// The whole configuration. Named things are in the order of the file, and of the includes after it.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub gateway: Gateway,
+    pub listeners: Vec<Listener>,
+    pub certificates: Vec<Certificate>,
+    pub routes: Vec<Route>,
+    /// Those of the file, then the anonymous ones of `upstream = "http://…"` under that address as their name.
+    pub upstreams: Vec<Upstream>,
+    /// Every plugin that has a table or that a filter names.
+    pub plugins: Vec<Plugin>,
+    pub filters: Vec<Filter>,
+    pub pipelines: Vec<Pipeline>,
+    pub telemetry: Telemetry,
+    /// No admin listener without it.
+    pub admin: Option<Admin>,
+}
+
+/// Settings of the process.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// The number of worker threads.
+    pub workers: NonZeroUsize,
+    /// How long exchanges in flight may take to finish after SIGTERM.
+    pub shutdown_timeout: Duration,
+    /// Where plugins without a `file` are looked for.
+    pub plugin_dir: PathBuf,
+    /// Where compiled components are kept; none is the platform's cache directory.
+    pub cache_dir: Option<PathBuf>,
+    /// What all exchanges together may buffer.
+    pub max_buffered_memory: ByteSize,
+    /// Open client connections of all listeners together.
+    pub max_connections: u32,
+    /// Whether changed files are loaded without being told by SIGHUP.
+    pub reload: bool,
+    /// The header that carries the request id.
+    pub request_id_header: HeaderName,
+}
+
+/// A socket that clients connect to.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    pub name: Name,
+    pub bind: SocketAddr,
+    pub tls: Option<ListenerTls>,
+    pub protocols: ListenerProtocols,
+    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Open connections of this listener.
+    pub max_connections: u32,
+    pub timeouts: ListenerTimeouts,
+    pub limits: ListenerLimits,
+}
+
+/// How a listener speaks TLS.
+#[derive(Debug, Clone)]
+pub struct ListenerTls {
+    /// Names in `Config::certificates`, at least one. The first serves clients whose server name fits none.
+    pub certificates: Vec<Name>,
+    pub min_version: TlsVersion,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// What a listener speaks; at least one is set. On a plain listener `h2` is prior knowledge (RFC 9113 §3.3), over TLS it is ALPN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerProtocols {
+    pub http1: bool,
+    pub h2: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListenerTimeouts {
+    /// From the first byte of a request head, or the acceptance of the connection, to the end of the head.
+    pub header: Duration,
+    /// Between two requests on a connection.
+    pub idle: Duration,
+    /// The TLS handshake.
+    pub handshake: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListenerLimits {
+    /// The request line and the header section together.
+    pub head: ByteSize,
+    /// Header fields of a request.
+    pub headers: u32,
+    /// Concurrent HTTP/2 streams of a connection.
+    pub streams: u32,
+}
+
+/// A certificate chain with its key.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    pub name: Name,
+    /// PEM text, read from its file if the configuration names a file.
+    pub cert: String,
+    /// PEM text of the private key.
+    pub key: Secret,
+    /// Server names it is for; empty means those in the certificate.
+    pub hosts: Vec<HostPattern>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    pub access_log: AccessLog,
+    pub log_level: LogLevel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// `Console` on a terminal, else `Json`.
+    Auto,
+    Json,
+    Console,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub bind: SocketAddr,
+}
