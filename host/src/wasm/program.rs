@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tracing::warn;
 
 use super::component::{self, Plugin};
 use super::engine::Runtime;
@@ -9,9 +12,13 @@ use super::host::services::FilterServices;
 use super::instance::Instance;
 use super::state::FilterShared;
 use super::stats::{Account, FilterStats};
-use super::{FilterError, FilterLimits, Grants, Interests, LoadError, Mode};
+use super::{FilterError, FilterLimits, Grants, HookSet, Interests, LoadError, Mode};
+use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
 use crate::services::log_limit::LogLimit;
 use crate::services::{KeySet, Services};
+
+/// How long one hook is tried at load.
+const REHEARSAL: Duration = Duration::from_millis(200);
 
 /// How a filter uses a plugin.
 pub struct ProgramSpec {
@@ -90,7 +97,9 @@ impl Program {
                 other => LoadError::Configure(other),
             })?;
             let state = instance.store.data_mut();
-            Ok((std::mem::take(&mut state.interests), std::mem::take(&mut state.key_sets)))
+            let declared = (std::mem::take(&mut state.interests), std::mem::take(&mut state.key_sets));
+            rehearse(&plugin, &shared, declared.0.off).await;
+            Ok(declared)
         })?;
         Ok(Program { plugin, shared, account, interests, _key_sets: key_sets })
     }
@@ -116,6 +125,39 @@ impl Program {
     pub fn stats(&self) -> FilterStats {
         self.account.sum()
     }
+}
+
+/// Calls every hook once for an exchange that is none, with no service in reach. Some toolchains build a component with a hook
+/// missing, and it traps when it is called; since a good hook may trap on an empty message as well, that is said and not refused.
+async fn rehearse(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, off: HookSet) {
+    for hook in shared.exports.iter().filter(|hook| !off.contains(*hook)) {
+        let Ok(mut instance) = Instance::start(plugin, shared).await else { return };
+        instance.store.data_mut().is_rehearsal = true;
+        let call = instance.call_on_fiber(hook, nobodys_exchange(), 0);
+        if let Ok(Err(error @ FilterError::Trap(_))) = tokio::time::timeout(REHEARSAL, call).await {
+            warn!(filter = %shared.name, %hook, "the hook {error}, when tried on an empty message: is it implemented?");
+        }
+    }
+}
+
+fn nobodys_exchange() -> Box<Exchange> {
+    let request = RequestHead {
+        method: http::Method::GET,
+        scheme: http::uri::Scheme::HTTP,
+        authority: http::uri::Authority::from_static("localhost"),
+        target: http::uri::PathAndQuery::from_static("/"),
+        version: http::Version::HTTP_11,
+        headers: http::HeaderMap::new(),
+    };
+    let route = Arc::new(RouteFacts { name: "(trial)".into(), upstreams: Vec::new() });
+    let id = http::HeaderValue::from_static("trial");
+    let mut exchange = Exchange::new(id, std::net::Ipv4Addr::LOCALHOST.into(), request, route);
+    let mut response = ResponseHead::new(Origin::Gateway, http::StatusCode::OK);
+    response.body = Some(bytes::Bytes::new());
+    response.trailers = Some(http::HeaderMap::new());
+    exchange.response = Some(Box::new(response));
+    exchange.request_body = Some(bytes::Bytes::new());
+    exchange
 }
 
 fn not_instantiated(error: FilterError) -> LoadError {

@@ -60,6 +60,8 @@ pub(super) struct CallState {
     pub(super) key_sets: Vec<Arc<KeySet>>,
     /// Whether this is the instance of the trial at load, on a thread that may wait.
     pub(super) is_trial: bool,
+    /// Whether the hook is only tried: no service is in reach and nothing is logged.
+    pub(super) is_rehearsal: bool,
     pub(super) memory: MemoryUse,
     pub(super) meter: Arc<CpuMeter>,
     /// Whether this call was stopped for its CPU time.
@@ -86,6 +88,7 @@ impl CallState {
             interests: Interests::default(),
             key_sets: Vec::new(),
             is_trial: false,
+            is_rehearsal: false,
             memory,
             meter: Arc::new(CpuMeter::new(ticker)),
             overspent: false,
@@ -160,7 +163,7 @@ impl CallState {
 
     /// Writes a line for the filter, if its budget allows.
     pub(super) fn log(&self, level: tracing::Level, line: &str) {
-        if !self.shared.log.allow(super::wasi::since_epoch().as_micros() as u64) {
+        if self.is_rehearsal || !self.shared.log.allow(super::wasi::since_epoch().as_micros() as u64) {
             return;
         }
         let line = log_limit::cut(line);

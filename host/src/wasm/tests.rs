@@ -225,6 +225,13 @@ fn an_instance_that_trapped_is_never_used_again() {
 }
 
 #[test]
+fn hooks_are_tried_at_load_and_a_trap_there_refuses_nothing() {
+    let hooks: Vec<_> = Hook::ALL.into_iter().map(|hook| (hook, TRAP)).collect();
+    let program = program(&runtime(), &guest(&hooks, true), Mode::Reused, limits());
+    assert_eq!(program.stats(), FilterStats::default(), "the trial is on nobody's account");
+}
+
+#[test]
 fn a_fresh_instance_remembers_nothing() {
     let program = program(&runtime(), &guest(&[(Hook::OnRequest, TRAP_LATER)], false), Mode::Fresh, limits());
     run(async {

@@ -80,6 +80,9 @@ impl CallState {
     /// The services, in any hook.
     fn services(&self) -> Result<&FilterServices, Error> {
         self.hook(anywhere)?;
+        if self.is_rehearsal {
+            return Err(Error::NotGranted("nothing is granted while a hook is tried at load".into()));
+        }
         self.shared.services.as_ref().ok_or(Error::WrongHook)
     }
 
