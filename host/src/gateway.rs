@@ -81,8 +81,7 @@ pub fn run(path: &Path) -> Result<u8, GatewayError> {
     })?;
     let readiness = Readiness::default();
     if let Some(admin) = &config.admin {
-        let address = admin::start(admin.bind, Arc::clone(&metrics), readiness.clone())?;
-        tracing::info!(listener = "admin", %address, "listening");
+        admin::start(admin.bind, Arc::clone(&metrics), readiness.clone())?;
     }
 
     let patience = Arc::new(ArcSwap::from_pointee(config.gateway.shutdown_timeout));

@@ -223,6 +223,10 @@ impl Watch {
                 let _ = watcher.unwatch(gone);
             }
             for new in directories.difference(&self.directories) {
+                // An optional folder, such as that of the plugins, may not be there: SIGHUP will do when it is.
+                if !new.exists() {
+                    continue;
+                }
                 if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
                     tracing::warn!(directory = %new.display(), %error, "cannot watch for changes");
                 }
