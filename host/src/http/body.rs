@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 
 pub use super::buffer::{MemoryBudget, Reservation, collect};
 use super::gate::Gate;
+use super::headers;
 use crate::deadline::Deadline;
 
 /// Which peer sends a body, for the blame when it breaks off.
@@ -283,7 +284,15 @@ impl HttpBody for Body {
             }
             Body::Incoming(body, sender) => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::of(*sender, error))))
+                Poll::Ready(frame.map(|frame| match frame {
+                    Ok(mut frame) => {
+                        if let Some(trailers) = frame.trailers_mut() {
+                            headers::strip_trailers(trailers);
+                        }
+                        Ok(frame)
+                    }
+                    Err(error) => Err(BodyError::of(*sender, error)),
+                }))
             }
             Body::Resumed(read, rest) => {
                 if !read.is_empty() {

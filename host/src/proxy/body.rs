@@ -30,11 +30,6 @@ impl Passing {
     pub(super) fn into_body(self) -> Body {
         self.body
     }
-
-    /// The length, where the head told it.
-    pub(super) fn length(&self) -> Option<u64> {
-        self.body.exact_size()
-    }
 }
 
 impl BodySource for Passing {

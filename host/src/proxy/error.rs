@@ -24,8 +24,6 @@ pub enum Kind {
     /// The client went away.
     ClientAborted,
     NoRoute,
-    /// The route does not allow upgrades.
-    UpgradeRefused,
     /// All buffered memory is in use.
     OutOfMemory,
     /// A filter trapped, overran a deadline or its memory, or declared an error.
@@ -57,7 +55,6 @@ impl Kind {
             Kind::ClientTimeout => "client-timeout",
             Kind::ClientAborted => "client-aborted",
             Kind::NoRoute => "no-route",
-            Kind::UpgradeRefused => "upgrade-refused",
             Kind::OutOfMemory => "out-of-memory",
             Kind::FilterFailed => "filter-failed",
             Kind::FilterBusy => "filter-busy",
@@ -94,8 +91,7 @@ impl ProxyError {
             | Kind::UnsupportedCoding
             | Kind::ClientTimeout
             | Kind::ClientAborted
-            | Kind::NoRoute
-            | Kind::UpgradeRefused => Side::Client,
+            | Kind::NoRoute => Side::Client,
             Kind::OutOfMemory => Side::Gateway,
             Kind::FilterFailed | Kind::FilterBusy => Side::Filter,
             Kind::NoEndpoint

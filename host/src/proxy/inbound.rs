@@ -42,6 +42,11 @@ fn refusal(error: TargetError) -> ProxyError {
 
 /// Reads a request head.
 pub(super) fn read(parts: Parts, connection: &ConnectionInfo) -> Result<Inbound, ProxyError> {
+    // hyper counts those of HTTP/1; the header list of HTTP/2 is bounded in bytes only.
+    if parts.headers.len() > connection.settings.max_headers {
+        let message = format!("{} header fields, more than {}", parts.headers.len(), connection.settings.max_headers);
+        return Err(ProxyError::new(Kind::TooManyHeaders, message));
+    }
     let target = Target::from_request(&parts, &connection.local).map_err(refusal)?;
     let (peer, trusted) = (&connection.peer, &connection.settings.trusted_proxies);
     let mut client = forwarded::client(peer, &parts.headers, trusted);

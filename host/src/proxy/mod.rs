@@ -127,17 +127,14 @@ impl Stage<'_> {
         let Inbound { mut head, client, upgrade } = inbound;
         let id_header = &self.local.shared.id_header;
         inbound::clean(&mut head, self.connection, id_header, &record.id);
-        let body = Passing::new(self.bounded(body, &record), &head.headers, &self.worker.budget);
+        let length = body.exact_size();
+        let mut body = Passing::new(self.bounded(body, &record), &head.headers, &self.worker.budget);
         let mut exchange = Exchange::new(record.id.clone(), client, head, self.route.facts.clone());
         exchange.params = found.params;
 
         let mut passage = Passage::default();
-        let mut body = body;
         let entered;
-        (exchange, entered) = match self.too_large(&body) {
-            Some(error) => (exchange, Err(error)),
-            None => self.enter(exchange, &mut passage, &mut body, &mut record).await,
-        };
+        (exchange, entered) = self.enter(exchange, &mut passage, &mut body, &mut record).await;
         let mut forward = Forward {
             local: self.local,
             route: self.route,
@@ -147,6 +144,11 @@ impl Stage<'_> {
         };
         let answered;
         (exchange, answered) = match entered {
+            // Refused before any of it is read, and after the pipeline, so that the refusal gets its headers (CORS).
+            Ok(true) if length.is_some_and(|length| length > self.route.max_body) => {
+                let message = format!("a body of more than the {} bytes of the route", self.route.max_body);
+                (exchange, Err(ProxyError::new(Kind::BodyTooLarge, message)))
+            }
             Ok(true) => forward.answer(exchange, &mut passage, body, &mut record).await,
             // A filter has answered; what the client still sends is not wanted.
             Ok(false) => {
@@ -179,13 +181,6 @@ impl Stage<'_> {
             Some(idle) => body.timed(idle),
             None => body,
         }
-    }
-
-    /// A body that says it is too large is refused before any of it is read.
-    fn too_large(&self, body: &Passing) -> Option<ProxyError> {
-        let length = body.length()?;
-        let message = || format!("a body of {length} bytes, more than the {} of the route", self.route.max_body);
-        (length > self.route.max_body).then(|| ProxyError::new(Kind::BodyTooLarge, message()))
     }
 
     /// The pipeline on the way in. `true`: the request goes on; `false`: a filter has answered.

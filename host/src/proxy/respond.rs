@@ -25,7 +25,6 @@ fn public(kind: Kind) -> (StatusCode, &'static str) {
         // Nobody reads it; the access log shows nginx's code for a client that went away.
         Kind::ClientAborted => (client_closed_request(), "The client closed the connection."),
         Kind::NoRoute => (StatusCode::NOT_FOUND, "There is nothing at this address."),
-        Kind::UpgradeRefused => (StatusCode::FORBIDDEN, "Upgrades are not allowed here."),
         Kind::OutOfMemory => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
         Kind::FilterFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The request could not be processed."),
         Kind::FilterBusy => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),

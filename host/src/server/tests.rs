@@ -45,8 +45,8 @@ impl Service for Facts {
         let text = format!(
             "{:?} trusted={} peer={} listener={} sni={:?} alpn={:?}",
             request.version(),
-            connection.trusted,
-            connection.peer_value.to_str().expect("an address"),
+            connection.peer.trusted,
+            connection.peer.address,
             connection.listener,
             tls.and_then(|tls| tls.sni.as_deref()),
             tls.and_then(|tls| tls.alpn.as_deref()).map(String::from_utf8_lossy),

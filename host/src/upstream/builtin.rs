@@ -165,11 +165,11 @@ fn duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::body::{MemoryBudget, collect};
+    use crate::http::buffer::{MemoryBudget, collect};
 
     async fn json(response: Response<Body>) -> Value {
         let budget = MemoryBudget::new(1 << 20);
-        serde_json::from_slice(&collect(response.into_body(), 1 << 20, &budget).await.unwrap().0).unwrap()
+        serde_json::from_slice(&collect(&mut response.into_body(), 1 << 20, &budget).await.unwrap()).unwrap()
     }
 
     #[tokio::test]

@@ -17,7 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::connect::LocalExecutor;
 use super::dns::Dns;
 use super::*;
-use crate::http::body::{Body, MemoryBudget, collect};
+use crate::http::body::Body;
+use crate::http::buffer::{MemoryBudget, collect};
 
 const TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5) };
 
@@ -31,7 +32,7 @@ async fn saw(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     let host = parts.headers.get(HOST).map(|h| h.to_str().unwrap().to_owned());
     let host = host.or(parts.uri.authority().map(|a| a.to_string())).unwrap_or_default();
-    let (body, _) = collect(Body::from_client(body), 1 << 20, &MemoryBudget::new(1 << 20)).await.unwrap();
+    let body = collect(&mut Body::from_client(body), 1 << 20, &MemoryBudget::new(1 << 20)).await.unwrap();
     let path = parts.uri.path();
     Ok(Response::new(Body::full(format!("{:?} {host} {path} {}", parts.version, String::from_utf8_lossy(&body)))))
 }
@@ -123,7 +124,7 @@ async fn send(upstream: &LocalUpstream, request: Request<Body>) -> Result<Sent, 
 }
 
 async fn text(sent: Sent) -> String {
-    let (bytes, _) = collect(sent.response.into_body(), 1 << 20, &MemoryBudget::new(1 << 20)).await.unwrap();
+    let bytes = collect(&mut sent.response.into_body(), 1 << 20, &MemoryBudget::new(1 << 20)).await.unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -174,8 +175,8 @@ async fn a_request_comes_back_when_nobody_took_it() {
     *request.body_mut() = Body::full("kept");
     let error = send(&upstream, request).await.unwrap_err();
     assert_eq!((error.kind, error.failures.len()), (UpstreamErrorKind::Connect, 2));
-    let body = error.request.unwrap().into_body();
-    assert_eq!(collect(body, 9, &MemoryBudget::new(9)).await.unwrap().0, "kept");
+    let mut body = error.request.unwrap().into_body();
+    assert_eq!(collect(&mut body, 9, &MemoryBudget::new(9)).await.unwrap(), "kept");
     let unknown = ["unknown:1".to_owned()];
     let error = upstream.send(get("/"), Choice::Addresses(&unknown), TIMEOUTS).await.unwrap_err();
     assert_eq!((error.kind, error.request.is_some()), (UpstreamErrorKind::NoEndpoint, true));
