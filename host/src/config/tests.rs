@@ -374,7 +374,7 @@ fn errors_of_a_plugin_point_into_the_config_of_its_filter() {
         ("limit", "no good: at all", "2:16: filters.limit.config: no good: at all"),
         ("limit", "broken", "2:16: filters.limit.config: broken"),
         ("body", "rename./a.b: odd", "9:21: filters.body.config.rename.\"/a.b\": odd"),
-        ("body", "rename./b.c: odd", "8:10: filters.body.config: rename./b.c: odd"),
+        ("body", "rename./b.c: odd", "8:15: filters.body.config: rename./b.c: odd"),
         ("body", "key: odd `hunter2`", "10:7: filters.body.config.key: odd `…`"),
         ("bare", "key: missing", "7:10: filters.bare.config.key: missing"),
         ("none", "key: missing", "2:2: filters.none.config.key: missing"),
