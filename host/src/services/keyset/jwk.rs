@@ -44,13 +44,13 @@ struct Jwk<'a> {
 /// The usable keys of a set. A key that can't be used is left out with a line in the log; an error means that the text is
 /// no set at all.
 pub(super) fn parse_set(text: &[u8], set: &str) -> Result<Vec<Key>, String> {
-    let parsed: Set = serde_json::from_slice(text).map_err(|e| format!("not a JWK set: {e}"))?;
+    let parsed: Set = serde_json::from_slice(text).map_err(|e| format!("not a JWK set: {}", explain(&e)))?;
     if parsed.keys.len() > MAX_KEYS {
         return Err(format!("a JWK set of {} keys is over the limit of {MAX_KEYS}", parsed.keys.len()));
     }
     let mut keys = Vec::with_capacity(parsed.keys.len());
     for (index, value) in parsed.keys.iter().enumerate() {
-        match Jwk::deserialize(value).map_err(|e| e.to_string()).and_then(|jwk| jwk.key()) {
+        match Jwk::deserialize(value).map_err(|e| explain(&e)).and_then(|jwk| jwk.key()) {
             Ok(key) => keys.push(key),
             Err(reason) => {
                 let kid = value.get("kid").and_then(serde_json::Value::as_str).unwrap_or("");
@@ -158,6 +158,18 @@ impl Jwk<'_> {
         }
         let public = ParsedPublicKey::new(&signature::ED25519, &x).map_err(invalid)?;
         Ok(Material::Ed25519 { public, private: None })
+    }
+}
+
+/// What is wrong with a JSON text. The parser quotes a value of the wrong type, and here that may be a secret.
+pub(super) fn explain(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    if !error.is_data() || message.starts_with("unknown field") || message.starts_with("missing field") {
+        return message;
+    }
+    match error.line() {
+        0 => "a value of another type".to_owned(),
+        line => format!("a value of another type at line {line} column {}", error.column()),
     }
 }
 

@@ -100,6 +100,7 @@ impl KeySets {
 /// How the refresh of one fetched set goes.
 #[derive(Debug, Clone)]
 pub struct KeySetStatistics {
+    /// Without its query.
     pub url: String,
     pub keys: usize,
     /// Fetches that brought a set.
@@ -185,7 +186,7 @@ impl KeySet {
     fn check_ready(&self) -> Result<(), ServiceError> {
         match &self.remote {
             Some(remote) if !self.ready() => {
-                Err(ServiceError::Unavailable(format!("the key set {} has not been fetched yet", remote.source.url)))
+                Err(ServiceError::Unavailable(format!("the key set {} has not been fetched yet", remote.source.name())))
             }
             _ => Ok(()),
         }
@@ -283,7 +284,7 @@ impl Remote {
     fn statistics(&self, keys: usize) -> KeySetStatistics {
         let fetched = self.fetched_us.load(Ordering::Acquire);
         KeySetStatistics {
-            url: self.source.url.to_string(),
+            url: self.source.name(),
             keys,
             succeeded: self.succeeded.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),

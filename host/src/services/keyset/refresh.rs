@@ -95,9 +95,9 @@ async fn keep_fresh(set: Weak<KeySet>, tls: Tls) {
         let pause = match answer {
             Ok(Fetched { keys, max_age }) => {
                 if keys.is_empty() {
-                    tracing::warn!(url = %source.url, "the fetched key set has no key that can be used");
+                    tracing::warn!(url = source.name(), "the fetched key set has no key that can be used");
                 } else if failures > 0 {
-                    tracing::info!(url = %source.url, keys = keys.len(), "the key set can be fetched again");
+                    tracing::info!(url = source.name(), keys = keys.len(), "the key set can be fetched again");
                 }
                 failures = 0;
                 set.keys.store(Arc::new(keys));
@@ -108,7 +108,7 @@ async fn keep_fresh(set: Weak<KeySet>, tls: Tls) {
                 remote.attempt_over(false);
                 let pause = back_off(failures, source.refresh);
                 failures += 1;
-                tracing::warn!(url = %source.url, %error, kept = set.len(), retry_in = ?pause, "a key set can't be fetched; its keys are kept");
+                tracing::warn!(url = source.name(), %error, kept = set.len(), retry_in = ?pause, "a key set can't be fetched; its keys are kept");
                 pause
             }
         };
@@ -146,7 +146,7 @@ async fn fetch(source: &RemoteSource, tls: &Tls) -> Result<Fetched, String> {
     if answer.status != http::StatusCode::OK {
         return Err(format!("the server answered {}", answer.status));
     }
-    let keys = jwk::parse_set(&answer.body, source.url.as_str())?;
+    let keys = jwk::parse_set(&answer.body, &source.name())?;
     Ok(Fetched { keys, max_age: max_age(&answer.headers) })
 }
 

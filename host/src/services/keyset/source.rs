@@ -11,6 +11,13 @@ use super::key::{Algorithm, Key, Material, Secret};
 use super::{jwk, pem};
 use crate::services::grants::Origin;
 
+impl RemoteSource {
+    /// The URL for logs and metrics, without its query, which may hold a credential.
+    pub(super) fn name(&self) -> String {
+        format!("{}{}", self.origin, self.url.path())
+    }
+}
+
 /// What a source declares.
 pub(super) enum Source {
     Keys(Vec<Key>),
@@ -41,8 +48,8 @@ struct Fields {
 }
 
 pub(super) fn parse(text: &str) -> Result<Source, String> {
-    let fields: Fields =
-        serde_json::from_str(text).map_err(|e| format!("the key set's source is not as documented: {e}"))?;
+    let fields: Fields = serde_json::from_str(text)
+        .map_err(|e| format!("the key set's source is not as documented: {}", jwk::explain(&e)))?;
     let kinds = [fields.jwks.is_some(), fields.jwks_url.is_some(), fields.pem.is_some(), fields.secret.is_some()];
     if kinds.iter().filter(|given| **given).count() != 1 {
         return Err("a key set has exactly one of `jwks`, `jwks_url`, `pem` and `secret`".to_owned());
@@ -170,6 +177,9 @@ mod tests {
         let cases = [
             ("{}", "exactly one of"),
             ("nonsense", "not as documented"),
+            (r#""a secret""#, "documented: a value of another type at line 1"),
+            (r#"{"secret": 7}"#, "documented: a value of another type at line 1"),
+            (r#"{"jwks": "\"a secret\""}"#, "set: a value of another type at line 1"),
             (r#"{"secrets": "x"}"#, "unknown field"),
             (r#"{"secret": "x", "pem": "y"}"#, "exactly one of"),
             (r#"{"secret": "short"}"#, "too short"),
