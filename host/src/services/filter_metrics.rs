@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use std::hash::{BuildHasher, Hash, Hasher};
 
 use super::ServiceError;
 
@@ -187,9 +187,7 @@ impl FilterSeries {
         // The order of labels has no meaning.
         let mut labels: smallvec::SmallVec<[(&str, &str); MAX_LABELS]> = labels.into();
         labels.sort_unstable();
-        let mut hasher = self.hasher.build_hasher();
-        (name, &labels[..]).hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = self.hasher.hash_one((name, &labels[..]));
         let is = |series: &Series| {
             *series.name == *name
                 && series.labels.len() == labels.len()

@@ -33,11 +33,14 @@ pub enum Reservation {
     Pending,
 }
 
+/// The plugin and the name of a space.
+type SpaceName = (Box<str>, Box<str>);
+
 /// All spaces of the gateway.
 #[derive(Debug)]
 pub struct Kv {
     clock: Clock,
-    spaces: Mutex<HashMap<(Box<str>, Box<str>), Arc<KvSpace>>>,
+    spaces: Mutex<HashMap<SpaceName, Arc<KvSpace>>>,
 }
 
 impl Kv {

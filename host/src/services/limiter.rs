@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
@@ -26,6 +26,9 @@ const SHARDS: usize = 64;
 const SWEEP_FROM: usize = 64;
 /// A shard that takes a new counter is swept if it was not for this long.
 const SWEEP_EVERY_US: u64 = 60_000_000;
+/// After a search through all shards that found nothing expired, the next one waits this long: a flood of new keys against
+/// a space full of live ones must not make each call look at all of them.
+const SEARCH_AGAIN_US: u64 = 1_000_000;
 
 /// How a limit counts; see `limiter.algorithm` in the WIT package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,6 +99,10 @@ pub struct CounterSpace {
     shards: Box<[Shard; SHARDS]>,
     counters: AtomicUsize,
     capacity: usize,
+    /// The shard that the next search for room begins with.
+    next_search: AtomicUsize,
+    /// No search before this time, in microseconds since the Unix epoch.
+    search_from_us: AtomicU64,
 }
 
 /// On its own cache line, so that workers on neighbouring shards don't disturb each other.
@@ -148,6 +155,8 @@ impl CounterSpace {
             shards: Box::new(std::array::from_fn(|_| Shard::default())),
             counters: AtomicUsize::new(0),
             capacity,
+            next_search: AtomicUsize::new(0),
+            search_from_us: AtomicU64::new(0),
         }
     }
 
@@ -158,8 +167,8 @@ impl CounterSpace {
 
     /// Takes `cost` from every limit, or from none if one of them would not allow it; a cost of 0 only looks. A counter
     /// that several limits of the call share is charged once. Errors: `Invalid` for an amount or window that is out of
-    /// range, `TooLarge` past [`MAX_LIMITS`] or [`MAX_KEY`], `Unavailable` when the plugin holds [`MAX_COUNTERS`] live
-    /// counters and this call needs a new one.
+    /// range, `TooLarge` past [`MAX_LIMITS`] or [`MAX_KEY`], `Unavailable` when the plugin holds [`MAX_COUNTERS`]
+    /// counters, none of which was expired when last searched (at most a second ago), and this call needs a new one.
     pub fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Standings, ServiceError> {
         if limits.len() > MAX_LIMITS {
             return Err(ServiceError::TooLarge(MAX_LIMITS as u64));
@@ -201,7 +210,7 @@ impl CounterSpace {
         if !all || cost == 0 {
             return Ok(standings);
         }
-        self.make_room(limits, &takes, &mut guards, now)?;
+        self.make_room(limits, &takes, &shards, &mut guards, now)?;
         for ((limit, take), standing) in limits.iter().zip(&takes).zip(&mut standings) {
             let charged = rate::charge(limit, take.state, cost);
             *standing = Standing { allowed: true, retry_after_ms: 0, ..rate::standing(limit, &charged, 0, now) };
@@ -217,6 +226,7 @@ impl CounterSpace {
         &self,
         limits: &[Limit<'_>],
         takes: &[Take],
+        held: &[usize],
         guards: &mut [MutexGuard<'_, Counters>],
         now: u64,
     ) -> Result<(), ServiceError> {
@@ -226,14 +236,17 @@ impl CounterSpace {
         }
         for take in takes.iter().filter(|take| !take.known) {
             if let Some(counters) = guards.get_mut(take.guard) {
-                let full = self.counters().saturating_add(new) > self.capacity;
+                let full = !self.has_room(new);
                 let due = now.saturating_sub(counters.swept_us) > SWEEP_EVERY_US;
                 if full || due || counters.table.len() >= counters.sweep_at.max(SWEEP_FROM) {
                     self.sweep(counters, now);
                 }
             }
         }
-        if self.counters().saturating_add(new) > self.capacity {
+        if !self.has_room(new) {
+            self.search_room(new, held, now);
+        }
+        if !self.has_room(new) {
             let key = limits.first().map_or("", |limit| limit.key);
             return Err(ServiceError::Unavailable(format!(
                 "no room for a counter for `{key}`: {} are in use",
@@ -241,6 +254,31 @@ impl CounterSpace {
             )));
         }
         Ok(())
+    }
+
+    fn has_room(&self, new: usize) -> bool {
+        self.counters().saturating_add(new) <= self.capacity
+    }
+
+    /// Sweeps the shards that this call does not hold, until there is room. It never waits for a lock, since it comes while
+    /// others are held; a busy shard is left out.
+    fn search_room(&self, new: usize, held: &[usize], now: u64) {
+        if now < self.search_from_us.load(Ordering::Relaxed) {
+            return;
+        }
+        let start = self.next_search.load(Ordering::Relaxed);
+        for at in (0..SHARDS).map(|step| (start + step) % SHARDS).filter(|at| !held.contains(at)) {
+            if let Some(shard) = self.shards.get(at)
+                && let Ok(mut counters) = shard.0.try_lock()
+            {
+                self.sweep(&mut counters, now);
+            }
+            if self.has_room(new) {
+                self.next_search.store(at, Ordering::Relaxed);
+                return;
+            }
+        }
+        self.search_from_us.store(now.saturating_add(SEARCH_AGAIN_US), Ordering::Relaxed);
     }
 
     /// The next sweep comes when the shard has doubled, so that sweeping costs each insertion a constant.
@@ -402,6 +440,20 @@ mod tests {
         }
         // 1,000 are alive at a time; what is there is bounded by it, not by the 50,000 that were.
         assert!(space.counters() <= 64 * SWEEP_FROM + 4_000, "{}", space.counters());
+    }
+
+    #[test]
+    fn room_is_found_in_the_shards_of_other_keys() {
+        // One counter in all: wherever the old key lies, each new one has to find it.
+        let (clock, time) = Clock::manual(0);
+        let space = CounterSpace::new(clock, 1);
+        for i in 0..500 {
+            let (key, next) = (format!("k{i}"), format!("k{}", i + 1));
+            space.take(&[limit(&key, Algorithm::FixedWindow, 5, 1000)], 1).unwrap();
+            assert!(space.take(&[limit(&next, Algorithm::FixedWindow, 5, 1000)], 1).is_err());
+            time.fetch_add(1_000_000, Ordering::AcqRel);
+        }
+        assert_eq!(space.counters(), 1);
     }
 
     #[test]

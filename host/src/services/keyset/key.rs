@@ -60,7 +60,7 @@ pub(super) struct Key {
 
 #[derive(Debug)]
 pub(super) enum Material {
-    Secret(Secret),
+    Secret(Box<Secret>),
     Rsa { public: Box<RsaPublic>, private: Option<Box<RsaKeyPair>> },
     Ec { hash: Hash, public: ParsedPublicKey, private: Option<Box<EcdsaKeyPair>> },
     Ed25519 { public: ParsedPublicKey, private: Option<Box<Ed25519KeyPair>> },
@@ -81,15 +81,15 @@ impl std::fmt::Debug for Secret {
 
 impl Secret {
     /// RFC 7518 §3.2: the secret has to be at least as long as the hash. A short one can be guessed offline from any token.
-    pub(super) fn new(bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn new(bytes: &[u8]) -> Result<Box<Self>, String> {
         if bytes.len() < 32 {
             return Err(format!("a secret of {} bytes is too short: HS256 needs 32 (RFC 7518 §3.2)", bytes.len()));
         }
-        Ok(Secret {
+        Ok(Box::new(Secret {
             sha256: hmac::Key::new(hmac::HMAC_SHA256, bytes),
             sha384: (bytes.len() >= 48).then(|| hmac::Key::new(hmac::HMAC_SHA384, bytes)),
             sha512: (bytes.len() >= 64).then(|| hmac::Key::new(hmac::HMAC_SHA512, bytes)),
-        })
+        }))
     }
 
     fn key(&self, hash: Hash) -> Option<&hmac::Key> {
