@@ -1,5 +1,5 @@
-//! Sluice: an API gateway whose policies are WebAssembly components. The module list is in reading order, from the
-//! outside in; dependencies point down the list (see ARCHITECTURE.md).
+//! Sluice: an API gateway whose policies are WebAssembly components. ARCHITECTURE.md lists the modules from the
+//! outside in, and says which way they depend on each other.
 
 pub mod admin;
 pub mod config;
