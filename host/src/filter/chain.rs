@@ -106,7 +106,7 @@ impl LocalPipeline {
                 return (exchange, Way::Body(BodySourceError::TooLarge(max_bytes)));
             }
             Some(_) => {}
-            None => match body.buffer(max_bytes).await {
+            None => match Box::pin(body.buffer(max_bytes)).await {
                 Ok(bytes) => exchange.request_body = Some(bytes),
                 Err(error) => return (exchange, Way::Body(error)),
             },
@@ -157,7 +157,7 @@ impl LocalPipeline {
         let buffered = match exchange.response.as_ref().and_then(|response| response.body.as_ref()) {
             Some(known) if known.len() as u64 > max_bytes => Err(BodySourceError::TooLarge(max_bytes)),
             Some(_) => Ok(None),
-            None => body.buffer(max_bytes).await.map(Some),
+            None => Box::pin(body.buffer(max_bytes)).await.map(Some),
         };
         match buffered {
             Ok(bytes) => {

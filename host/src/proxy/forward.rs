@@ -1,5 +1,6 @@
 //! What a route does once its pipeline has let a request pass: redirect, answer, or ask an upstream.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -164,10 +165,10 @@ impl Forward<'_> {
         let timeouts =
             Timeouts { connect: limits.connect, first_byte: left.map_or(first_byte, |left| left.min(first_byte)) };
         let name = target.upstream.upstream().name();
-        let sending = target.upstream.send(request, choice, timeouts);
+        let mut sending = pin!(target.upstream.send(request, choice, timeouts));
         match left {
             // While a body is uploaded its progress moves the first-byte deadline, and only this one holds.
-            Some(left) => match deadline::timeout(left, sending).await {
+            Some(left) => match deadline::timeout(left, sending.as_mut()).await {
                 Ok(sent) => sent,
                 Err(deadline::Passed) => Err(UpstreamError::timed_out(name.clone())),
             },

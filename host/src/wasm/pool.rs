@@ -25,7 +25,7 @@ pub struct Pool {
 struct Inner {
     program: Arc<Program>,
     /// Ready instances; the one used last is used next, its memory being warm.
-    idle: RefCell<Vec<Instance>>,
+    idle: RefCell<Vec<Box<Instance>>>,
     in_use: Cell<usize>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
     counters: Arc<Counters>,
@@ -93,8 +93,10 @@ impl Pool {
         let idle = inner.idle.borrow_mut().pop();
         let mut instance = match idle {
             Some(instance) => instance,
-            None => match within(end, self.start()).await.0.unwrap_or(Err(FilterError::Timeout(limits.wall))) {
-                Ok(instance) => instance,
+            // Rare and large parts are boxed: the future of a request is moved when it is made, and this one is in it.
+            None => match within(end, Box::pin(self.start())).await.0.unwrap_or(Err(FilterError::Timeout(limits.wall)))
+            {
+                Ok(instance) => Box::new(instance),
                 Err(error) => {
                     inner.counters.called(hook, Duration::ZERO, started.elapsed(), Some(&error));
                     return (exchange, Err(error));
@@ -104,7 +106,7 @@ impl Pool {
         // From here on the instance is out of the pool: it goes back only if the call ends well.
         instance.store.data_mut().wall_end = Some(end);
         let (result, cpu) = if self.on_fiber() {
-            let (result, cpu) = within(end, instance.call_on_fiber(hook, exchange, index)).await;
+            let (result, cpu) = within(end, Box::pin(instance.call_on_fiber(hook, exchange, index))).await;
             (result.unwrap_or(Err(FilterError::Timeout(limits.wall))), Some(cpu))
         } else {
             (instance.call(hook, exchange, index), None)
