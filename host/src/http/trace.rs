@@ -4,8 +4,6 @@ use std::cell::RefCell;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// The field of the request id.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The field of W3C Trace Context §3.2.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -13,11 +11,11 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// At most this many bytes of an incoming request id are believed.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The id of a request: the one that a trusted peer sent, if it is up to 128 visible ASCII characters, otherwise a new one.
+/// The id of a request: the one that a trusted peer sent in the field `name`, if it is up to 128 visible ASCII characters, otherwise a new one.
 /// Strangers don't name our log lines. The field itself is not touched.
-pub fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
+pub fn request_id(headers: &HeaderMap, name: &HeaderName, trusted: bool) -> HeaderValue {
     if trusted {
-        let mut sent = headers.get_all(X_REQUEST_ID).iter();
+        let mut sent = headers.get_all(name).iter();
         if let (Some(id), None) = (sent.next(), sent.next())
             && (1..=MAX_REQUEST_ID).contains(&id.len())
             && id.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -121,23 +119,25 @@ fn random_128() -> u128 {
 mod tests {
     use super::*;
 
+    const NAME: HeaderName = HeaderName::from_static("x-request-id");
+
     const VALID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
     fn only_a_trusted_peer_names_a_request() {
-        let with = |id: &str| HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_str(id).unwrap())]);
-        assert_eq!(request_id(&with("abc-1"), true), "abc-1");
-        assert_eq!(request_id(&with(&"a".repeat(128)), true).len(), 128);
+        let with = |id: &str| HeaderMap::from_iter([(NAME, HeaderValue::from_str(id).unwrap())]);
+        assert_eq!(request_id(&with("abc-1"), &NAME, true), "abc-1");
+        assert_eq!(request_id(&with(&"a".repeat(128)), &NAME, true).len(), 128);
         let mut twice = with("a");
-        twice.append(X_REQUEST_ID, HeaderValue::from_static("b"));
+        twice.append(NAME, HeaderValue::from_static("b"));
         let long = with(&"a".repeat(129));
         for (headers, trusted) in
             [(with("abc-1"), false), (with(""), true), (with("a b"), true), (long, true), (twice, true)]
         {
-            let id = request_id(&headers, trusted);
+            let id = request_id(&headers, &NAME, trusted);
             assert_eq!(id.len(), 32);
             assert!(id.as_bytes().iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
-            assert_ne!(id, request_id(&headers, trusted));
+            assert_ne!(id, request_id(&headers, &NAME, trusted));
         }
     }
 

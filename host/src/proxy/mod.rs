@@ -53,7 +53,7 @@ impl Service for Proxy {
     async fn handle(&self, connection: &Rc<ConnectionInfo>, request: Request<Incoming>) -> Response<Body> {
         let local = self.worker.snapshot();
         let (mut parts, incoming) = request.into_parts();
-        let id = trace::request_id(&parts.headers, connection.peer.trusted);
+        let id = trace::request_id(&parts.headers, &local.shared.id_header, connection.peer.trusted);
         let mut record = Record::begin(&self.worker, connection, &parts, id);
         let switch = parts.extensions.remove::<OnUpgrade>();
         let read = inbound::read(parts, connection);

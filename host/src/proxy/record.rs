@@ -91,8 +91,11 @@ impl Record {
         let id = self.id.to_str().unwrap_or_default();
         let (side, kind, detail) = (side.name(), error.kind.name(), error.detail.as_str());
         match error.side() {
-            Side::Client => tracing::debug!(request_id = id, route, side, kind, detail, "exchange failed"),
-            Side::Gateway | Side::Filter | Side::Upstream => {
+            // A filter's failure has its line already, from where its policy was applied.
+            Side::Client | Side::Filter => {
+                tracing::debug!(request_id = id, route, side, kind, detail, "exchange failed");
+            }
+            Side::Gateway | Side::Upstream => {
                 tracing::warn!(request_id = id, route, side, kind, detail, "exchange failed");
             }
         }

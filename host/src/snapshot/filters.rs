@@ -33,7 +33,7 @@ impl Workshop {
                 match kept {
                     Some(kept) => Ok(Arc::clone(kept)),
                     None => self.runtime.load(&bytes).map_err(|error| {
-                        loaded.error_on(&where_named(config, plugin), format!("plugin `{}` {error}", plugin.name))
+                        loaded.error_on(&where_named(config, plugin), format!("plugin `{}`: {error}", plugin.name))
                     }),
                 }
             });

@@ -86,9 +86,10 @@ impl Drop for Runtime {
 
 fn config(options: &RuntimeOptions) -> Config {
     let mut pool = PoolingAllocationConfig::new();
-    // What components of seven languages need (16 core instances, 4 memories, 4 tables); the totals assume that most are
+    // What components of seven languages need (up to 16 core instances, in Python some 40; 4 memories, 4 tables); the totals
+    // assume that most are
     // small ones, and running out is an error of that call, not of the process.
-    pool.max_core_instances_per_component(16)
+    pool.max_core_instances_per_component(64)
         .max_memories_per_component(4)
         .max_tables_per_component(4)
         .max_tables_per_module(4)
