@@ -3,13 +3,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
 use super::{LocalPipeline, Passage};
 use crate::exchange::Exchange;
+use crate::telemetry::WorkerMetrics;
 
 /// An exchange with the way it took.
 type Finished = (Rc<LocalPipeline>, Passage, Box<Exchange>);
@@ -18,19 +17,14 @@ type Finished = (Rc<LocalPipeline>, Passage, Box<Exchange>);
 pub struct CompleteQueue {
     waiting: RefCell<VecDeque<Finished>>,
     capacity: usize,
-    dropped: Arc<AtomicU64>,
+    metrics: WorkerMetrics,
     arrived: Notify,
 }
 
 impl CompleteQueue {
-    /// A queue of at most `capacity` exchanges.
-    pub fn new(capacity: usize) -> Rc<CompleteQueue> {
-        Rc::new(CompleteQueue {
-            waiting: RefCell::default(),
-            capacity,
-            dropped: Arc::default(),
-            arrived: Notify::new(),
-        })
+    /// A queue of at most `capacity` exchanges, which counts in `metrics` what it drops.
+    pub fn new(capacity: usize, metrics: WorkerMetrics) -> Rc<CompleteQueue> {
+        Rc::new(CompleteQueue { waiting: RefCell::default(), capacity, metrics, arrived: Notify::new() })
     }
 
     /// Adds an exchange whose `summary` is set. Does nothing when no filter wants to see it; drops and counts it when the queue
@@ -41,7 +35,7 @@ impl CompleteQueue {
         }
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= self.capacity {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.metrics.completion_dropped();
             return;
         }
         waiting.push_back((pipeline.clone(), passage, exchange));
@@ -51,11 +45,6 @@ impl CompleteQueue {
     /// Whether a filter would see an exchange that came this far: if not, its summary need not be made.
     pub fn wants(&self, pipeline: &LocalPipeline, passage: &Passage) -> bool {
         pipeline.complete_mask(passage) != 0
-    }
-
-    /// How many exchanges were dropped; readable from any thread.
-    pub fn dropped(&self) -> Arc<AtomicU64> {
-        self.dropped.clone()
     }
 
     /// Calls the hooks, for ever. To be spawned once on the worker; after each call the worker's other tasks go first.

@@ -191,13 +191,14 @@ fn finished_exchanges_are_queued_and_dropped_when_there_are_too_many() {
     let pipeline = local(vec![observer.clone()]);
     run(async {
         let mut passage = Passage::default();
-        let queue = CompleteQueue::new(2);
+        let metrics = crate::telemetry::Metrics::new();
+        let queue = CompleteQueue::new(2, metrics.worker());
         queue.push(&pipeline, passage, exchange());
         let (exchange_seen, _) = pipeline.on_request(exchange(), &mut passage, &mut Body(b"", 0)).await;
         queue.push(&pipeline, passage, exchange_seen);
         queue.push(&pipeline, passage, exchange());
         queue.push(&pipeline, passage, exchange());
-        assert_eq!(queue.dropped().load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert!(metrics.render().contains("\nsluice_completions_dropped_total 1\n"));
         queue.drain().await;
         assert_eq!(observer.stats().hooks[Hook::OnComplete as usize].calls, 2, "the first was seen by nobody");
     });

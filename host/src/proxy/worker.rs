@@ -36,7 +36,7 @@ impl Worker {
         budget: MemoryBudget,
     ) -> Rc<Self> {
         let local = LocalSnapshot::new(running.load_full(), None, metrics.clone());
-        let complete = CompleteQueue::new(COMPLETE_QUEUE);
+        let complete = CompleteQueue::new(COMPLETE_QUEUE, metrics.clone());
         tokio::task::spawn_local(Rc::clone(&complete).run());
         Rc::new(Worker { metrics, access_log, no_route, budget, complete, running, local: RefCell::new(local) })
     }

@@ -1,7 +1,6 @@
 //! The metrics that filters keep: counters, gauges and histograms with labels, within a bound of series for each filter.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -10,6 +9,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::ServiceError;
+use crate::telemetry::Exposition;
 
 /// The series a filter may have; more are dropped and counted.
 pub const MAX_SERIES: usize = 1_000;
@@ -19,6 +19,19 @@ pub const MAX_LABELS: usize = 16;
 pub const MAX_NAME: usize = 64;
 /// The longest value of a label, in bytes.
 pub const MAX_VALUE: usize = 256;
+
+/// What the gateway itself says of each filter as `sluice_filter_<name>`: a family can't have two meanings.
+const TAKEN: [&str; 9] = [
+    "calls_total",
+    "cpu_seconds_total",
+    "failures_total",
+    "instances",
+    "instances_started_total",
+    "memory_peak_bytes",
+    "seconds_total",
+    "series_dropped_total",
+    "unseen_bodies_total",
+];
 
 /// The upper bounds of a histogram's buckets; the one above all is implied.
 const BOUNDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -63,37 +76,34 @@ impl FilterMetrics {
         self.filters.write().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
     }
 
-    /// Writes all series in the Prometheus text format: `sluice_filter_<name>` with the label `filter`, and how many
-    /// values were dropped for want of room as `sluice_filter_series_dropped_total`.
-    pub fn render(&self, out: &mut String) {
+    /// Writes the series as `sluice_filter_<name>` with the label `filter`, and how many values were dropped for want of room as
+    /// `sluice_filter_series_dropped_total`.
+    pub fn render(&self, out: &mut Exposition) {
         let filters: Vec<_> = {
             let filters = self.filters.read().unwrap_or_else(PoisonError::into_inner);
             filters.iter().map(|(name, series)| (name.clone(), series.clone())).collect()
         };
-        let mut families: BTreeMap<String, (Kind, String)> = BTreeMap::new();
+        let mut families: BTreeMap<String, (Kind, Exposition)> = BTreeMap::new();
         for (filter, series) in &filters {
             let table = series.table.read().unwrap_or_else(PoisonError::into_inner);
             let mut sorted: Vec<_> = table.iter().collect();
             sorted.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
             for one in sorted {
-                let (_, text) =
-                    families.entry(one.name.to_string()).or_insert_with(|| (one.value.kind(), String::new()));
-                one.render(filter, text);
+                let family = format!("sluice_filter_{}", one.name);
+                let labels = one.labels(filter);
+                let (_, samples) =
+                    families.entry(family.clone()).or_insert_with(|| (one.value.kind(), Exposition::default()));
+                one.value.render(&family, &labels, samples);
             }
         }
-        for (name, (kind, text)) in families {
-            // Writing to a string doesn't fail.
-            let _ = writeln!(out, "# TYPE sluice_filter_{name} {}", kind.name());
-            out.push_str(&text);
+        for (name, (kind, samples)) in families {
+            out.family(&name, kind.name(), "Kept by filters.");
+            out.append(samples);
         }
-        if filters.is_empty() {
-            return;
-        }
-        out.push_str("# TYPE sluice_filter_series_dropped_total counter\n");
+        const DROPPED: &str = "sluice_filter_series_dropped_total";
+        out.family(DROPPED, "counter", "Values of filters' own metrics over their maximum of series.");
         for (filter, series) in &filters {
-            out.push_str("sluice_filter_series_dropped_total{");
-            write_label(out, "filter", filter);
-            let _ = writeln!(out, "}} {}", series.dropped());
+            out.sample(DROPPED, &[("filter", filter)], series.dropped() as f64);
         }
     }
 }
@@ -227,6 +237,13 @@ impl FilterSeries {
     }
 }
 
+impl Series {
+    fn labels<'a>(&'a self, filter: &'a str) -> Vec<(&'a str, &'a str)> {
+        let own = self.labels.iter().map(|(name, value)| (&**name, &**value));
+        std::iter::once(("filter", filter)).chain(own).collect()
+    }
+}
+
 impl Value {
     fn new(kind: Kind) -> Self {
         match kind {
@@ -244,6 +261,18 @@ impl Value {
         }
     }
 
+    fn render(&self, family: &str, labels: &[(&str, &str)], out: &mut Exposition) {
+        match self {
+            Value::Counter(counter) => out.sample(family, labels, counter.load(Ordering::Relaxed) as f64),
+            Value::Gauge(gauge) => out.sample(family, labels, f64::from_bits(gauge.load(Ordering::Relaxed))),
+            Value::Histogram(histogram) => {
+                let counts: Vec<_> = histogram.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+                let sum = f64::from_bits(histogram.sum.load(Ordering::Relaxed));
+                out.histogram(family, labels, &BOUNDS, &counts, sum);
+            }
+        }
+    }
+
     fn check(&self, name: &str, kind: Kind) -> Result<(), ServiceError> {
         if self.kind() == kind { Ok(()) } else { Err(other_kind(name, self.kind())) }
     }
@@ -253,67 +282,12 @@ fn other_kind(name: &str, kind: Kind) -> ServiceError {
     ServiceError::Invalid(format!("the metric `{name}` is a {}", kind.name()))
 }
 
-impl Series {
-    fn render(&self, filter: &str, out: &mut String) {
-        let mut sample = |suffix: &str, le: Option<&str>, value: &dyn std::fmt::Display| {
-            let _ = write!(out, "sluice_filter_{}{suffix}{{", self.name);
-            write_label(out, "filter", filter);
-            for (name, value) in &self.labels {
-                out.push(',');
-                write_label(out, name, value);
-            }
-            if let Some(le) = le {
-                let _ = write!(out, ",le=\"{le}\"");
-            }
-            let _ = writeln!(out, "}} {value}");
-        };
-        match &self.value {
-            Value::Counter(counter) => sample("", None, &counter.load(Ordering::Relaxed)),
-            Value::Gauge(gauge) => sample("", None, &Number(f64::from_bits(gauge.load(Ordering::Relaxed)))),
-            Value::Histogram(histogram) => {
-                let mut total = 0;
-                for (at, bucket) in histogram.buckets.iter().enumerate() {
-                    total += bucket.load(Ordering::Relaxed);
-                    let le = BOUNDS.get(at).map_or("+Inf".to_owned(), f64::to_string);
-                    sample("_bucket", Some(&le), &total);
-                }
-                sample("_sum", None, &Number(f64::from_bits(histogram.sum.load(Ordering::Relaxed))));
-                sample("_count", None, &total);
-            }
-        }
-    }
-}
-
-/// A number as the Prometheus text format writes it.
-struct Number(f64);
-
-impl std::fmt::Display for Number {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            f64::INFINITY => f.write_str("+Inf"),
-            f64::NEG_INFINITY => f.write_str("-Inf"),
-            value => write!(f, "{value}"),
-        }
-    }
-}
-
-fn write_label(out: &mut String, name: &str, value: &str) {
-    out.push_str(name);
-    out.push_str("=\"");
-    for c in value.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
 fn check_names(name: &str, labels: &[(&str, &str)]) -> Result<(), ServiceError> {
     if !is_name(name) {
         return Err(ServiceError::Invalid(format!("`{name}` is no name of a metric: it has to be [a-z][a-z0-9_]*")));
+    }
+    if TAKEN.contains(&name) {
+        return Err(ServiceError::Invalid(format!("`{name}` is a metric that the gateway keeps for each filter")));
     }
     for (at, (label, value)) in labels.iter().enumerate() {
         if !is_name(label) || matches!(*label, "filter" | "le" | "quantile") {
@@ -350,8 +324,12 @@ mod tests {
         for seen in [0.0005, 0.3, 99.0] {
             a.observe("took", &[], seen).unwrap();
         }
-        let mut text = String::new();
-        metrics.render(&mut text);
+        let text = || {
+            let mut out = Exposition::default();
+            metrics.render(&mut out);
+            out.finish()
+        };
+        let rendered = text();
         let expected = [
             "# TYPE sluice_filter_depth gauge\nsluice_filter_depth{filter=\"a\"} -1.5\n",
             "# TYPE sluice_filter_hits counter\nsluice_filter_hits{filter=\"a\",b=\"2\",x=\"1\"} 5\nsluice_filter_hits{filter=\"b\\\"\\\\\\n\"} 1\n",
@@ -361,18 +339,16 @@ mod tests {
             "sluice_filter_series_dropped_total{filter=\"a\"} 0\n",
         ];
         for part in expected {
-            assert!(text.contains(part), "{part} is not in {text}");
+            assert!(rendered.contains(part), "{part} is not in {rendered}");
         }
         metrics.retain(|name| name == "none");
-        text.clear();
-        metrics.render(&mut text);
-        assert_eq!(text, "");
+        assert!(!text().contains("{filter="));
     }
 
     #[test]
     fn names_labels_and_kinds_are_checked() {
         let series = FilterMetrics::default().filter("f");
-        for name in ["", "Hits", "1x", "a-b", "é", "_a", &"a".repeat(65)] {
+        for name in ["", "Hits", "1x", "a-b", "é", "_a", "calls_total", &"a".repeat(65)] {
             assert!(matches!(series.count(name, &[], 1), Err(ServiceError::Invalid(_))), "{name}");
         }
         for labels in [&[("le", "1")][..], &[("filter", "1")], &[("A", "1")], &[("a", "1"), ("a", "2")]] {

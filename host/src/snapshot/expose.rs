@@ -52,7 +52,5 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
     );
     out.family("sluice_buffered_bytes", "gauge", "Body bytes held in memory.");
     out.sample("sluice_buffered_bytes", &[], budget.used() as f64);
-    let mut own = String::new();
-    services.metrics.render(&mut own);
-    out.raw(&own);
+    services.metrics.render(out);
 }

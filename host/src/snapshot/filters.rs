@@ -8,7 +8,6 @@ use crate::config::model::{self, Name};
 use crate::config::{ConfigError, Loaded};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterLimits, FilterSpec, Grants, HeaderGrant, LoadError, Mode, Plugin};
-use crate::http::headers::CREDENTIALS;
 use crate::services::{self, Origins};
 
 impl Workshop {
@@ -152,8 +151,8 @@ fn limits(filter: &model::Filter) -> FilterLimits {
 fn grants(grants: &model::Grants) -> Result<Grants, String> {
     let http = Origins::parse(grants.http.iter().map(String::as_str)).map_err(|error| error.to_string())?;
     Ok(Grants {
-        read: headers(&grants.read_headers)?,
-        write: headers(&grants.write_headers)?,
+        read: headers(&grants.read_headers),
+        write: headers(&grants.write_headers),
         no_bodies: !grants.body,
         services: services::Grants {
             http,
@@ -164,13 +163,11 @@ fn grants(grants: &model::Grants) -> Result<Grants, String> {
     })
 }
 
-fn headers(grant: &model::HeaderGrant) -> Result<HeaderGrant, String> {
-    let credentials = CREDENTIALS;
-    let named: Vec<&str> = match grant {
-        model::HeaderGrant::All => credentials.iter().map(http::HeaderName::as_str).collect(),
-        model::HeaderGrant::AllButCredentials { and } => and.iter().map(http::HeaderName::as_str).collect(),
-    };
-    HeaderGrant::new(std::iter::once("*").chain(named), Arc::new([])).map_err(|error| error.to_string())
+fn headers(grant: &model::HeaderGrant) -> HeaderGrant {
+    match grant {
+        model::HeaderGrant::All => HeaderGrant::All,
+        model::HeaderGrant::AllButCredentials { and } => HeaderGrant::AllButCredentials { and: and.clone() },
+    }
 }
 
 /// Says what will surprise: missing grants, and authentication that lets everybody in when it fails.

@@ -1,14 +1,45 @@
 //! Counters and histograms. Each worker owns its cells and is their only writer, so that counting is a plain load and store;
 //! a scrape adds the workers up while they run. Series are keyed by name and live as long as the process: a reload loses
 //! nothing.
+//!
+//! The families, with their labels. Written here:
+//!
+//! | family | labels |
+//! |---|---|
+//! | `sluice_requests_total` | `route`, `code` |
+//! | `sluice_request_duration_seconds` (histogram) | `route` |
+//! | `sluice_errors_total` | `route`, `side`, `kind` |
+//! | `sluice_upstream_requests_total` | `upstream`, `code` |
+//! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |
+//! | `sluice_upstream_errors_total` | `upstream`, `kind` |
+//! | `sluice_connections_total`, `sluice_connections_active`, `sluice_connections_refused_total` | `listener` |
+//! | `sluice_connection_errors_total`, `sluice_tls_failures_total`, `sluice_accept_errors_total` | `listener` |
+//! | `sluice_received_bytes_total`, `sluice_sent_bytes_total` | `listener` |
+//! | `sluice_completions_dropped_total`, `sluice_panics_total` | |
+//! | `sluice_reloads_total` | `result` |
+//! | `sluice_last_reload_timestamp_seconds` | |
+//! | `sluice_log_lines_dropped_total` | `log` |
+//! | `sluice_build_info` | `version` |
+//! | `process_start_time_seconds`, `process_resident_memory_bytes`, `process_open_fds` | |
+//!
+//! Of filters, from the accounts of the running snapshot (`snapshot/expose.rs`):
+//!
+//! | family | labels |
+//! |---|---|
+//! | `sluice_filter_calls_total`, `sluice_filter_cpu_seconds_total`, `sluice_filter_seconds_total` | `filter`, `plugin`, `hook` |
+//! | `sluice_filter_failures_total` | `filter`, `plugin`, `hook`, `kind` |
+//! | `sluice_filter_instances`, `sluice_filter_instances_started_total` | `filter`, `plugin` |
+//! | `sluice_filter_memory_peak_bytes`, `sluice_filter_unseen_bodies_total` | `filter`, `plugin` |
+//! | `sluice_filter_series_dropped_total` | `filter` |
+//! | `sluice_buffered_bytes` | |
+//! | `sluice_filter_NAME`: what filters count themselves | `filter` and their own |
 
 use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use super::cells::{Counter, Names, Table, Traffic, code_name, lock, nanos};
-use super::plugin_metrics::PluginMetrics;
+use super::cells::{Counter, Names, Table, Traffic, code_name, lock};
 use super::render::{self, Exposition};
 
 /// A route's place in the metrics.
@@ -18,70 +49,6 @@ pub struct RouteId(u32);
 /// An upstream's place in the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UpstreamId(u32);
-
-/// A filter's place in the metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FilterId(u32);
-
-/// Where a filter is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Hook {
-    Configure,
-    OnRequest,
-    OnRequestBody,
-    SelectUpstream,
-    OnResponse,
-    OnResponseBody,
-    OnResponseTrailers,
-    OnComplete,
-}
-
-impl Hook {
-    const ALL: [Hook; 8] = [
-        Hook::Configure,
-        Hook::OnRequest,
-        Hook::OnRequestBody,
-        Hook::SelectUpstream,
-        Hook::OnResponse,
-        Hook::OnResponseBody,
-        Hook::OnResponseTrailers,
-        Hook::OnComplete,
-    ];
-
-    /// The name as in the WIT package.
-    pub fn name(self) -> &'static str {
-        match self {
-            Hook::Configure => "configure",
-            Hook::OnRequest => "on-request",
-            Hook::OnRequestBody => "on-request-body",
-            Hook::SelectUpstream => "select-upstream",
-            Hook::OnResponse => "on-response",
-            Hook::OnResponseBody => "on-response-body",
-            Hook::OnResponseTrailers => "on-response-trailers",
-            Hook::OnComplete => "on-complete",
-        }
-    }
-}
-
-/// How a filter call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CallResult {
-    Continue,
-    Respond,
-    Failed,
-}
-
-impl CallResult {
-    const ALL: [CallResult; 3] = [CallResult::Continue, CallResult::Respond, CallResult::Failed];
-
-    fn name(self) -> &'static str {
-        match self {
-            CallResult::Continue => "continue",
-            CallResult::Respond => "respond",
-            CallResult::Failed => "failed",
-        }
-    }
-}
 
 /// Who is to blame for an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,27 +91,20 @@ pub struct ListenerCounters {
 pub struct Metrics {
     routes: Names<Arc<str>>,
     upstreams: Names<Arc<str>>,
-    filters: Names<FilterName>,
     listeners: Mutex<Vec<(Arc<str>, Arc<ListenerCounters>)>>,
     workers: Mutex<Vec<Arc<Cells>>>,
     collectors: Mutex<Vec<Collector>>,
     started: SystemTime,
-    /// What filters count by `metrics.count` and its siblings.
-    pub plugins: PluginMetrics,
     pub reloads: Counter,
     pub reloads_refused: Counter,
     /// Seconds since the Unix epoch.
     pub last_reload: Counter,
-    /// Body bytes held in memory at this moment.
-    pub buffered_bytes: Counter,
     /// Access log lines lost since the reader of the log was too slow or gone.
     pub access_log_dropped: Counter,
     /// Operational log lines lost for the same reason.
     pub log_dropped: Counter,
 }
 
-/// A filter's name and that of its plugin.
-type FilterName = (Arc<str>, Arc<str>);
 type Collector = Box<dyn Fn(&mut Exposition) + Send + Sync>;
 
 impl Metrics {
@@ -152,16 +112,13 @@ impl Metrics {
         Arc::new(Metrics {
             routes: Names::new(Arc::from("(other)")),
             upstreams: Names::new(Arc::from("(other)")),
-            filters: Names::new((Arc::from("(other)"), Arc::from("(other)"))),
             listeners: Mutex::default(),
             workers: Mutex::default(),
             collectors: Mutex::default(),
             started: SystemTime::now(),
-            plugins: PluginMetrics::default(),
             reloads: Counter::default(),
             reloads_refused: Counter::default(),
             last_reload: Counter::default(),
-            buffered_bytes: Counter::default(),
             access_log_dropped: Counter::default(),
             log_dropped: Counter::default(),
         })
@@ -176,11 +133,6 @@ impl Metrics {
     /// The id of an upstream, by name; see [`Metrics::route`].
     pub fn upstream(&self, name: &str) -> UpstreamId {
         UpstreamId(self.upstreams.intern(Arc::from(name)))
-    }
-
-    /// The id of a filter, by its name and that of its plugin; see [`Metrics::route`].
-    pub fn filter(&self, name: &str, plugin: &str) -> FilterId {
-        FilterId(self.filters.intern((Arc::from(name), Arc::from(plugin))))
     }
 
     /// Counters of a listener for one worker; those of the same name are added up.
@@ -207,10 +159,8 @@ impl Metrics {
         let mut out = Exposition::default();
         let workers = lock(&self.workers).clone();
         self.render_requests(&workers, &mut out);
-        self.render_filters(&workers, &mut out);
         self.render_listeners(&mut out);
         self.render_process(&workers, &mut out);
-        self.plugins.render(&mut out);
         for collector in lock(&self.collectors).iter() {
             collector(&mut out);
         }
@@ -267,59 +217,6 @@ impl Metrics {
         }
     }
 
-    fn render_filters(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
-        let filters: Vec<(FilterName, FilterCells)> = self
-            .filters
-            .all()
-            .into_iter()
-            .enumerate()
-            .map(|(id, name)| {
-                let sum = FilterCells::default();
-                workers.iter().filter_map(|cells| cells.filters.peek(id as u32)).for_each(|cells| sum.add_all(cells));
-                (name, sum)
-            })
-            .collect();
-        out.family("sluice_filter_calls_total", "counter", "Calls of filters by hook and result.");
-        for ((filter, plugin), cells) in &filters {
-            for hook in Hook::ALL {
-                for result in CallResult::ALL {
-                    let count = cells.calls[hook as usize][result as usize].value();
-                    if count > 0 {
-                        let labels = [
-                            ("filter", &**filter),
-                            ("plugin", plugin),
-                            ("hook", hook.name()),
-                            ("result", result.name()),
-                        ];
-                        out.sample("sluice_filter_calls_total", &labels, count as f64);
-                    }
-                }
-            }
-        }
-        out.family("sluice_filter_seconds_total", "counter", "Wall time inside filters by hook.");
-        for ((filter, plugin), cells) in &filters {
-            for hook in Hook::ALL {
-                let nanos = cells.nanos[hook as usize].value();
-                if nanos > 0 {
-                    let labels = [("filter", &**filter), ("plugin", plugin), ("hook", hook.name())];
-                    out.sample("sluice_filter_seconds_total", &labels, nanos as f64 / 1e9);
-                }
-            }
-        }
-        let mut failures: HashMap<(FilterId, Hook, &'static str), u64> = HashMap::new();
-        for cells in workers {
-            for (key, count) in lock(&cells.filter_failures).iter() {
-                *failures.entry(*key).or_default() += count;
-            }
-        }
-        out.family("sluice_filter_failures_total", "counter", "Filter calls without a verdict, by kind.");
-        for ((filter, hook, kind), count) in sorted(failures, |(filter, hook, kind)| (filter.0, *hook as u8, *kind)) {
-            let (filter, _) = self.filters.name(filter.0);
-            let labels = [("filter", &*filter), ("hook", hook.name()), ("kind", kind)];
-            out.sample("sluice_filter_failures_total", &labels, count as f64);
-        }
-    }
-
     fn render_listeners(&self, out: &mut Exposition) {
         type Read = fn(&ListenerCounters) -> u64;
         let families: [(&str, &str, &str, Read); 8] = [
@@ -358,8 +255,6 @@ impl Metrics {
         out.sample("sluice_reloads_total", &[("result", "refused")], self.reloads_refused.value() as f64);
         out.family("sluice_last_reload_timestamp_seconds", "gauge", "When the running configuration was loaded.");
         out.sample("sluice_last_reload_timestamp_seconds", &[], self.last_reload.value() as f64);
-        out.family("sluice_buffered_bytes", "gauge", "Body bytes held in memory.");
-        out.sample("sluice_buffered_bytes", &[], self.buffered_bytes.value() as f64);
         out.family("sluice_log_lines_dropped_total", "counter", "Log lines lost to a slow or closed reader.");
         out.sample("sluice_log_lines_dropped_total", &[("log", "access")], self.access_log_dropped.value() as f64);
         out.sample("sluice_log_lines_dropped_total", &[("log", "operational")], self.log_dropped.value() as f64);
@@ -395,18 +290,6 @@ impl WorkerMetrics {
         *lock(&self.cells.errors).entry((route, side, kind)).or_default() += 1;
     }
 
-    /// A filter call that ended.
-    pub fn filter_call(&self, filter: FilterId, hook: Hook, result: CallResult, elapsed: Duration) {
-        let cells = self.cells.filters.cell(filter.0);
-        cells.calls[hook as usize][result as usize].bump(1);
-        cells.nanos[hook as usize].bump(nanos(elapsed));
-    }
-
-    /// Why a filter call gave no verdict. Takes a lock that only a scrape shares.
-    pub fn filter_failed(&self, filter: FilterId, hook: Hook, kind: &'static str) {
-        *lock(&self.cells.filter_failures).entry((filter, hook, kind)).or_default() += 1;
-    }
-
     /// An `on-complete` call that did not fit into its queue.
     pub fn completion_dropped(&self) {
         self.cells.completions_dropped.bump(1);
@@ -422,29 +305,10 @@ impl WorkerMetrics {
 struct Cells {
     routes: Table<Traffic>,
     upstreams: Table<Traffic>,
-    filters: Table<FilterCells>,
     errors: Mutex<HashMap<(RouteId, Side, &'static str), u64>>,
     failed_attempts: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
-    filter_failures: Mutex<HashMap<(FilterId, Hook, &'static str), u64>>,
     completions_dropped: Counter,
     panics: Counter,
-}
-
-#[derive(Default)]
-struct FilterCells {
-    calls: [[Counter; CallResult::ALL.len()]; Hook::ALL.len()],
-    nanos: [Counter; Hook::ALL.len()],
-}
-
-impl FilterCells {
-    fn add_all(&self, other: &FilterCells) {
-        for (sum, count) in self.calls.iter().flatten().zip(other.calls.iter().flatten()) {
-            sum.bump(count.value());
-        }
-        for (sum, count) in self.nanos.iter().zip(&other.nanos) {
-            sum.bump(count.value());
-        }
-    }
 }
 
 fn sum_traffic(
@@ -481,9 +345,6 @@ mod tests {
             worker.request(route, 200, Duration::from_millis(3));
             worker.request(route, 599, Duration::from_secs(90));
             worker.error(route, Side::Upstream, "connect");
-            let filter = metrics.filter("auth", "jwt-auth");
-            worker.filter_call(filter, Hook::OnRequest, CallResult::Respond, Duration::from_micros(10));
-            worker.filter_failed(filter, Hook::OnRequest, "trap");
         }
         let text = metrics.render();
         for line in [
@@ -494,8 +355,6 @@ mod tests {
             r#"sluice_request_duration_seconds_bucket{route="orders",le="+Inf"} 4"#,
             r#"sluice_request_duration_seconds_count{route="orders"} 4"#,
             r#"sluice_errors_total{route="orders",side="upstream",kind="connect"} 2"#,
-            r#"sluice_filter_calls_total{filter="auth",plugin="jwt-auth",hook="on-request",result="respond"} 2"#,
-            r#"sluice_filter_failures_total{filter="auth",hook="on-request",kind="trap"} 2"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

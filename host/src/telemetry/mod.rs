@@ -4,13 +4,11 @@ mod access_log;
 mod cells;
 mod log;
 mod metrics;
-mod plugin_metrics;
 mod render;
 mod sink;
 
 pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat, AccessRecord, Answerer, Timings};
 pub use cells::Counter;
 pub use log::{LogLevel, OperationalLog, start_operational_log};
-pub use metrics::{CallResult, FilterId, Hook, ListenerCounters, Metrics, RouteId, Side, UpstreamId, WorkerMetrics};
-pub use plugin_metrics::{PluginMetricError, PluginMetrics};
+pub use metrics::{ListenerCounters, Metrics, RouteId, Side, UpstreamId, WorkerMetrics};
 pub use render::Exposition;

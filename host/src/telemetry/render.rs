@@ -1,6 +1,6 @@
 //! The Prometheus text exposition format 0.0.4, and the facts about the process.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Formatter, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Writes families and samples. Call [`Exposition::family`] once, before the samples of that family.
@@ -19,16 +19,16 @@ impl Exposition {
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    /// Families that are rendered already.
-    pub fn raw(&mut self, text: &str) {
-        self.text.push_str(text);
+    /// Samples that were written elsewhere, after their [`Exposition::family`].
+    pub fn append(&mut self, samples: Exposition) {
+        self.text.push_str(&samples.text);
     }
 
     /// One sample.
     pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         self.text.push_str(name);
         self.labels(labels, None);
-        let _ = writeln!(self.text, " {value}");
+        let _ = writeln!(self.text, " {}", Number(value));
     }
 
     /// One histogram: `counts` are those of each bucket alone, with one more at the end than `bounds` for the rest.
@@ -43,12 +43,13 @@ impl Exposition {
         }
         let _ = write!(self.text, "{name}_sum");
         self.labels(labels, None);
-        let _ = write!(self.text, " {sum}\n{name}_count");
+        let _ = write!(self.text, " {}\n{name}_count", Number(sum));
         self.labels(labels, None);
         let _ = writeln!(self.text, " {total}");
     }
 
-    pub(super) fn finish(self) -> String {
+    /// The text.
+    pub fn finish(self) -> String {
         self.text
     }
 
@@ -71,6 +72,19 @@ impl Exposition {
             self.text.push('"');
         }
         self.text.push('}');
+    }
+}
+
+/// A number as the format writes it.
+struct Number(f64);
+
+impl Display for Number {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            f64::INFINITY => f.write_str("+Inf"),
+            f64::NEG_INFINITY => f.write_str("-Inf"),
+            value => write!(f, "{value}"),
+        }
     }
 }
 

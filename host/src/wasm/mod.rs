@@ -21,7 +21,7 @@ mod wasi;
 pub use component::{Description, Plugin};
 pub use engine::{Runtime, RuntimeOptions};
 pub use error::{FailureKind, FilterError, LoadError, RuntimeError};
-pub use grants::{Grants, HeaderGrant, HeaderGrantError};
+pub use grants::{Grants, HeaderGrant};
 pub use hook::{Hook, HookSet, Verdict};
 pub use interest::{BodyInterest, Interests, MediaPattern};
 pub use pool::Pool;

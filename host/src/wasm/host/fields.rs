@@ -56,7 +56,7 @@ pub(super) fn writable(grant: &HeaderGrant, name: &str) -> Result<HeaderName, Er
         return Err(invalid(format!("`{name}` frames or routes the message and is set by the gateway")));
     }
     if !grant.allows(&name) {
-        return Err(Error::NotGranted(format!("grants.headers.write = [\"{name}\"]")));
+        return Err(Error::NotGranted(format!("grants.write_headers = [\"{name}\"]")));
     }
     Ok(name)
 }
