@@ -121,7 +121,7 @@ struct Loader {
 }
 
 impl Loader {
-    fn reload(&mut self) -> Result<ReloadReport, ConfigErrors> {
+    fn reload(&self) -> Result<ReloadReport, ConfigErrors> {
         let loaded = config::load(&self.path)?;
         let config = &loaded.config;
         let before = self.running.load_full();

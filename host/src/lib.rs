@@ -18,13 +18,16 @@ pub mod telemetry;
 pub mod upstream;
 pub mod wasm;
 
-/// An error with its sources, in one line.
+/// An error with its sources, in one line. Many an error repeats its source at its end: that is said once.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
+        let more = inner.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
         source = inner.source();
     }
     text

@@ -214,10 +214,10 @@ mod tests {
     fn exchange() -> Box<Exchange> {
         let request = RequestHead {
             method: Method::GET,
-            scheme: http::uri::Scheme::HTTP,
+            scheme: Scheme::HTTP,
             authority: "example.org".parse().unwrap(),
             target: "/a?b=c".parse().unwrap(),
-            version: http::Version::HTTP_11,
+            version: Version::HTTP_11,
             headers: HeaderMap::from_iter([(http::header::ACCEPT, HeaderValue::from_static("*/*"))]),
         };
         let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![] });

@@ -2,6 +2,7 @@
 //! bodies.
 
 pub mod body;
+mod body_error;
 pub mod buffer;
 pub mod coding;
 pub mod forwarded;

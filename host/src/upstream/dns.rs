@@ -79,7 +79,7 @@ impl Dns {
             Ok(Ok(answer)) => Ok(answer),
             failed => {
                 let reason = match failed {
-                    Ok(Err(error)) => chain(&error),
+                    Ok(Err(error)) => crate::chain(&error),
                     _ => "no answer in time".to_owned(),
                 };
                 tracing::warn!(name = &**name, reason, "dns failed, the last good answer is used");
@@ -156,21 +156,6 @@ fn system_resolver() -> Result<TokioResolver, NetError> {
     options.timeout = options.timeout.min(Duration::from_secs(2));
     options.cache_size = 0; // this module is the cache, and has to get a new answer when it asks
     builder.build()
-}
-
-/// The messages of an error and its sources, for the log.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

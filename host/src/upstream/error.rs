@@ -120,7 +120,7 @@ impl Attempt {
     /// The reason in a line.
     pub(super) fn reason(&self) -> String {
         match &self.source {
-            Some(source) => super::dns::chain(&**source),
+            Some(source) => crate::chain(&**source),
             None => match self.kind {
                 UpstreamErrorKind::ConnectTimeout => "connect timed out".to_owned(),
                 UpstreamErrorKind::FirstByteTimeout => "no response head in time".to_owned(),

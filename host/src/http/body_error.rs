@@ -1,0 +1,76 @@
+//! Why a body did not come to its end, and whose fault that is.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+/// Which peer sends a body, for the blame when it breaks off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    Client,
+    Upstream,
+}
+
+/// Why a body did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the client broke off its body")]
+    ClientAborted(#[source] hyper::Error),
+    #[error("the upstream broke off its body")]
+    UpstreamAborted(#[source] hyper::Error),
+    #[error("body larger than {0} bytes")]
+    TooLarge(u64),
+    #[error("no byte of the body for {} ms", .0.as_millis())]
+    IdleTimeout(Duration),
+    #[error("no memory left in the budget of {0} bytes for buffered bodies")]
+    BudgetExhausted(usize),
+    #[error("malformed body")]
+    Protocol(#[source] hyper::Error),
+    /// A filter with the failure policy `closed` failed after the head was sent.
+    #[error("filter failed at the trailers")]
+    Filter(#[source] Box<dyn StdError + Send + Sync>),
+    /// What the sender of the body was told not to send after all (a final answer instead of `100 Continue`).
+    #[error("body not wanted")]
+    NotWanted,
+}
+
+/// A [`BodyError`] without its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyErrorKind {
+    ClientAborted,
+    UpstreamAborted,
+    TooLarge,
+    IdleTimeout,
+    BudgetExhausted,
+    Protocol,
+    Filter,
+    NotWanted,
+}
+
+impl BodyError {
+    /// What went wrong, to decide on.
+    pub fn kind(&self) -> BodyErrorKind {
+        match self {
+            BodyError::ClientAborted(_) => BodyErrorKind::ClientAborted,
+            BodyError::UpstreamAborted(_) => BodyErrorKind::UpstreamAborted,
+            BodyError::TooLarge(_) => BodyErrorKind::TooLarge,
+            BodyError::IdleTimeout(_) => BodyErrorKind::IdleTimeout,
+            BodyError::BudgetExhausted(_) => BodyErrorKind::BudgetExhausted,
+            BodyError::Protocol(_) => BodyErrorKind::Protocol,
+            BodyError::Filter(_) => BodyErrorKind::Filter,
+            BodyError::NotWanted => BodyErrorKind::NotWanted,
+        }
+    }
+
+    pub(super) fn of(sender: Sender, error: hyper::Error) -> Self {
+        // Broken chunks are parse errors wrapped as I/O errors of these kinds; everything else is a peer that went away.
+        let malformed = error.is_parse()
+            || error.source().and_then(|s| s.downcast_ref::<std::io::Error>()).is_some_and(|io| {
+                matches!(io.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
+            });
+        match sender {
+            _ if malformed => BodyError::Protocol(error),
+            Sender::Client => BodyError::ClientAborted(error),
+            Sender::Upstream => BodyError::UpstreamAborted(error),
+        }
+    }
+}
