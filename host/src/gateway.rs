@@ -86,7 +86,7 @@ pub fn run(path: &Path) -> Result<u8, GatewayError> {
 
     let patience = Arc::new(ArcSwap::from_pointee(config.gateway.shutdown_timeout));
     let watched = if config.gateway.reload { watched(&loaded) } else { Vec::new() };
-    let mut loader = Loader {
+    let loader = Loader {
         path: path.to_owned(),
         began: config.clone(),
         workshop,
