@@ -25,6 +25,7 @@ pub struct Pool {
 struct Inner {
     program: Arc<Program>,
     /// Ready instances; the one used last is used next, its memory being warm.
+    #[expect(clippy::vec_box, reason = "an instance is large and moves in and out of its call as a box")]
     idle: RefCell<Vec<Box<Instance>>>,
     in_use: Cell<usize>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
