@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What hyper may hold of one response stream or connection that the client does not take.
-const WRITE_BUFFER: usize = 64 * 1024;
+const WRITE_BUFFER: usize = 32 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(20);
 /// Streams that a client may reset before they were served, and the gateway may reset for errors of the client, before the
@@ -170,7 +170,6 @@ async fn serve_h1<S: Service>(
         .timer(TokioTimer::new())
         // The connection's own timer does this, without arming one for each request.
         .header_read_timeout(None)
-        .half_close(true)
         .max_buf_size(WRITE_BUFFER.max(settings.max_head_bytes))
         .max_header_size(settings.max_head_bytes);
     // Another number than hyper's own costs an allocation for each request.

@@ -21,7 +21,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// While one address does not answer, the next one is tried after this long (RFC 8305 §8).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// Bounds what a slow reader of an HTTP/1 response pins in a connection's buffer, and the size of a response head.
-const MAX_BUFFER: usize = 64 * 1024;
+const MAX_BUFFER: usize = 24 * 1024;
 /// What one slow reader pins of an HTTP/2 session …
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// … which is never more than its share, so that it does not stop its neighbours.
