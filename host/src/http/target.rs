@@ -60,6 +60,10 @@ impl Target {
             return Err(TargetError::Asterisk);
         }
         let scheme = match uri.scheme() {
+            // RFC 9112 §3.2.3: the authority form (`GET x`) is only for CONNECT.
+            None if uri.authority().is_some() && parts.version < Version::HTTP_2 => {
+                return Err(TargetError::RelativePath);
+            }
             None => None,
             Some(s) if *s == Scheme::HTTP || *s == Scheme::HTTPS => Some(s.clone()),
             Some(_) => return Err(TargetError::Scheme),
