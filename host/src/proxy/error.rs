@@ -112,6 +112,7 @@ impl ProxyError {
             | FilterError::Deadline(_)
             | FilterError::Timeout(_)
             | FilterError::Memory(_)
+            | FilterError::Table(_)
             | FilterError::Declared(_)
             | FilterError::Refused(_)
             | FilterError::Instantiate(_)

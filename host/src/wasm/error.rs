@@ -16,6 +16,9 @@ pub enum FilterError {
     /// The guest failed after it was refused more memory.
     #[error("needed more than its {0} bytes of memory")]
     Memory(usize),
+    /// The guest failed after it was refused a larger table.
+    #[error("needed more than its {0} table elements")]
+    Table(usize),
     /// The filter called `log.fail`.
     #[error("failed: {0}")]
     Declared(String),
@@ -39,7 +42,7 @@ impl FilterError {
             FilterError::Trap(_) => FailureKind::Trap,
             FilterError::Deadline(_) => FailureKind::Deadline,
             FilterError::Timeout(_) => FailureKind::Timeout,
-            FilterError::Memory(_) => FailureKind::Memory,
+            FilterError::Memory(_) | FilterError::Table(_) => FailureKind::Memory,
             FilterError::Declared(_) => FailureKind::Declared,
             FilterError::Busy { .. } => FailureKind::Busy,
             FilterError::Refused(_) => FailureKind::Refused,

@@ -221,8 +221,8 @@ fn classify(state: &CallState, error: Error) -> FilterError {
     if state.overspent {
         return FilterError::Deadline(state.cpu_limit);
     }
-    if state.memory.refused {
-        return FilterError::Memory(state.shared.limits.memory);
+    if let Some(refused) = &state.memory.refused {
+        return refused.clone();
     }
     let cause = error.root_cause().to_string();
     if error.downcast_ref::<Trap>().is_none() && cause.contains("discriminant") {

@@ -10,7 +10,7 @@ use super::bindings::Error;
 use super::cpu::CpuMeter;
 use super::engine::Ticker;
 use super::host::services::FilterServices;
-use super::{FilterLimits, Grants, Hook, HookSet, Interests, Mode};
+use super::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, Mode};
 use crate::exchange::Exchange;
 use crate::services::KeySet;
 use crate::services::log_limit::{self, LogLimit};
@@ -108,7 +108,7 @@ impl CallState {
         self.cpu_limit = cpu_limit;
         self.failed = None;
         self.overspent = false;
-        self.memory.refused = false;
+        self.memory.refused = None;
         self.meter.reset();
         if !self.last_words.is_empty() {
             self.last_words.clear();
@@ -185,13 +185,13 @@ pub(super) struct MemoryUse {
     table_elements: usize,
     /// Bytes of all linear memories; they never shrink, so this is the peak as well.
     pub(super) bytes: usize,
-    /// Whether more was refused during this call.
-    pub(super) refused: bool,
+    /// What was refused during this call.
+    pub(super) refused: Option<FilterError>,
 }
 
 impl MemoryUse {
     fn new(limits: &FilterLimits) -> MemoryUse {
-        MemoryUse { limit: limits.memory, table_elements: limits.table_elements, bytes: 0, refused: false }
+        MemoryUse { limit: limits.memory, table_elements: limits.table_elements, bytes: 0, refused: None }
     }
 }
 
@@ -199,7 +199,7 @@ impl ResourceLimiter for MemoryUse {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let total = self.bytes.saturating_add(desired.saturating_sub(current));
         if total > self.limit {
-            self.refused = true;
+            self.refused = Some(FilterError::Memory(self.limit));
             return Ok(false);
         }
         self.bytes = total;
@@ -207,13 +207,15 @@ impl ResourceLimiter for MemoryUse {
     }
 
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        self.refused = true;
+        self.refused = Some(FilterError::Memory(self.limit));
         Ok(())
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.table_elements;
-        self.refused |= !fits;
+        if !fits {
+            self.refused = Some(FilterError::Table(self.table_elements));
+        }
         Ok(fits)
     }
 }
