@@ -13,7 +13,8 @@ use crate::filter::Runtime;
 use crate::http::buffer::MemoryBudget;
 use crate::proxy::{Proxy, Worker};
 use crate::server::{
-    ListenerSpec, ListenerTable, Readiness, ReloadReport, Signals, StartError, WorkerSettings, Workers, start_reloader,
+    ListenerSpec, ListenerTable, Readiness, ReloadReport, Signals, StartError, WatchedFiles, WorkerSettings, Workers,
+    start_reloader,
 };
 use crate::services::Services;
 use crate::services::clock::Clock;
@@ -52,6 +53,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, GatewayError> {
 pub fn run(path: &Path) -> Result<u8, GatewayError> {
     let loaded = config::load(path)?;
     let config = &loaded.config;
+    let watched = config.gateway.reload.then(|| WatchedFiles::look(watched(&loaded)));
     let metrics = Metrics::new();
     let log = start_operational_log(log_level(config), Arc::clone(&metrics)).map_err(GatewayError::Log)?;
     let workshop = workshop(config, Arc::clone(&metrics))?;
@@ -85,7 +87,6 @@ pub fn run(path: &Path) -> Result<u8, GatewayError> {
     }
 
     let patience = Arc::new(ArcSwap::from_pointee(config.gateway.shutdown_timeout));
-    let watched = if config.gateway.reload { watched(&loaded) } else { Vec::new() };
     let loader = Loader {
         path: path.to_owned(),
         began: config.clone(),

@@ -31,7 +31,7 @@ use crate::telemetry::ListenerCounters;
 
 pub use drain::{Readiness, Signals};
 pub use listener::BindError;
-pub use reload::{ReloadReport, Reloader, start_reloader};
+pub use reload::{ReloadReport, Reloader, WatchedFiles, start_reloader};
 pub use tls::{CertificateSource, MinVersion, TlsError, server_config};
 pub use worker::{StartError, WorkerSettings, Workers};
 

@@ -52,16 +52,20 @@ enum Event {
     Touched,
 }
 
-/// Starts the loader thread. `files` are watched when there are any: pass none where only SIGHUP reloads. `load` builds and
-/// swaps the configuration or says, in one or several lines, why it can't.
+/// Starts the loader thread. Without `files` only SIGHUP reloads. `load` builds and swaps the configuration or says, in one or
+/// several lines, why it can't.
 pub fn start_reloader<E: Display>(
-    files: Vec<PathBuf>,
+    files: Option<WatchedFiles>,
     metrics: Arc<Metrics>,
     load: impl FnMut() -> Result<ReloadReport, E> + Send + 'static,
 ) -> io::Result<Reloader> {
     metrics.last_reload.set(now());
     let (events, queue) = mpsc::channel();
-    let watcher = (!files.is_empty()).then(|| Watch::new(files, &events));
+    let watcher = files.map(|files| Watch::new(files, &events));
+    if watcher.is_some() {
+        // What has changed since the files were loaded, nobody was told of.
+        let _ = events.send(Event::Touched);
+    }
     std::thread::Builder::new().name("loader".into()).spawn(move || {
         lower_priority();
         run(&queue, watcher, &metrics, load);
@@ -144,6 +148,20 @@ fn lower_priority() {
     }
 }
 
+/// Files to watch, and what they look like now. To be made when they have just been loaded, so that no change after it is missed.
+pub struct WatchedFiles {
+    files: Vec<PathBuf>,
+    seen: Vec<Print>,
+}
+
+impl WatchedFiles {
+    /// Looks at the files.
+    pub fn look(files: Vec<PathBuf>) -> Self {
+        let seen = files.iter().map(|file| Print::of(file)).collect();
+        WatchedFiles { files, seen }
+    }
+}
+
 /// The files of a configuration, and what they looked like at the last look.
 struct Watch {
     files: Vec<PathBuf>,
@@ -184,7 +202,7 @@ impl Print {
 }
 
 impl Watch {
-    fn new(files: Vec<PathBuf>, events: &Sender<Event>) -> Self {
+    fn new(watched: WatchedFiles, events: &Sender<Event>) -> Self {
         let events = events.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading a file, as the loader does, is no change.
@@ -196,8 +214,8 @@ impl Watch {
             .inspect_err(|error| tracing::warn!(%error, "changed files are found by comparing them every 2 s"))
             .ok();
         let mut watch = Watch { files: Vec::new(), seen: Vec::new(), watcher, directories: BTreeSet::new() };
-        watch.follow(files);
-        watch.seen = watch.prints();
+        watch.follow(watched.files);
+        watch.seen = watched.seen;
         watch
     }
 
@@ -282,10 +300,15 @@ mod tests {
     }
 
     fn watching(directory: tempfile::TempDir, path: PathBuf) -> Loader {
+        let files = WatchedFiles::look(vec![path.clone()]);
+        watching_since(files, directory, path)
+    }
+
+    fn watching_since(files: WatchedFiles, directory: tempfile::TempDir, path: PathBuf) -> Loader {
         let (loaded, loads) = mpsc::channel();
         let metrics = Metrics::new();
-        let watched = path.clone();
-        let reloader = start_reloader(vec![path], Arc::clone(&metrics), move || {
+        let watched = path;
+        let reloader = start_reloader(Some(files), Arc::clone(&metrics), move || {
             let text = std::fs::read_to_string(&watched).unwrap_or_default();
             let _ = loaded.send(text.clone());
             if text == "broken" {
@@ -312,6 +335,16 @@ mod tests {
             std::fs::rename(&new, loader.directory.path().join("gateway.toml")).expect("a rename");
             assert_eq!(loader.next(), text);
         }
+    }
+
+    #[test]
+    fn a_change_before_the_start_is_seen() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("gateway.toml");
+        std::fs::write(&path, "one").expect("a file");
+        let files = WatchedFiles::look(vec![path.clone()]);
+        std::fs::write(&path, "three").expect("a file");
+        assert_eq!(watching_since(files, directory, path).next(), "three");
     }
 
     #[test]
