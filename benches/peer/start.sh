@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# modes: plain tls h2 filter filter5 auth
+# The gateway's side of the comparison with other proxies: writes $RUN/gateway.toml and execs the release binary, with default
+# limits, timeouts, metrics and ids. It builds nothing. In the environment: MODE FILTERS PORT UP_PORT WORKERS CERT KEY JWT_SECRET RATE RUN
+# (RATE: requests per second and key, and how many at once).
+set -eu
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+target=${CARGO_TARGET_DIR:-$here/../../target}
+sluice=$target/release/sluice
+if [ ! -x "$sluice" ]; then
+  echo "no release binary at $sluice: run cargo build --release first" >&2
+  exit 1
+fi
+
+listener="bind = \"127.0.0.1:$PORT\"" certificate= filters= pipeline=
+case $MODE in
+  plain) ;;
+  tls | h2)
+    [ "$MODE" = tls ] && protocols='["http/1.1"]' || protocols='["http/1.1", "h2"]'
+    listener="$listener
+tls = { certificates = [\"bench\"], min_version = \"1.3\" }
+protocols = $protocols"
+    certificate="[certificates.bench]
+cert = \"$CERT\"
+key = \"$KEY\"" ;;
+  filter*)
+    n=${FILTERS:-${MODE#filter}}
+    for i in $(seq "${n:-1}"); do
+      pipeline="$pipeline\"f$i\", "
+      filters="$filters
+[filters.f$i]
+plugin = \"rust-header\"
+config = { copy_from = \"x-bench-in\", copy_to = \"x-filter-req-$i\", response_header = \"x-filter-resp-$i\", response_value = \"1\" }"
+    done
+    filters="[plugins.rust-header]
+file = \"$target/plugins/rust-header.wasm\"
+$filters" ;;
+  auth)
+    pipeline='"auth", "limit", "shape"'
+    filters="[filters.auth]
+plugin = \"jwt-auth\"
+grants = { read_headers = [\"authorization\"], write_headers = [\"authorization\"] }
+config = { secret = \"$JWT_SECRET\", algorithms = [\"HS256\"], issuer = \"bench\", headers = { x-user = \"sub\" }, forward_token = false }
+[filters.limit]
+plugin = \"rate-limit\"
+grants = { read_headers = [\"x-api-key\"] }
+config = { limits = [{ key = \"header:x-api-key\", amount = $RATE, window = \"1s\" }] }
+[filters.shape]
+plugin = \"transform\"
+config.request.headers.remove = [\"x-remove-me\"]
+config.response.headers = { set = { x-gw = \"1\" }, remove = [\"x-upstream-secret\"] }" ;;
+  *) echo "unknown mode $MODE" >&2; exit 1 ;;
+esac
+
+cat > "$RUN/gateway.toml" <<CONF
+[gateway]
+workers = $WORKERS
+cache_dir = "$RUN/cache"
+[telemetry]
+access_log = "off"
+[admin]
+bind = "127.0.0.1:0"
+[listeners.bench]
+$listener
+$certificate
+[routes.all]
+match = { path = "/**" }
+upstream = "http://127.0.0.1:$UP_PORT"
+pipeline = [$pipeline]
+$filters
+CONF
+exec "$sluice" run --config "$RUN/gateway.toml"

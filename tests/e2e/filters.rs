@@ -1,0 +1,534 @@
+//! Filters: order, answers, errors, context, state, bodies, trailers, the choice of an upstream.
+
+use serde_json::json;
+use sluice_harness::h2::{H2, H2Origin, full};
+use sluice_harness::origin::nobody;
+use sluice_harness::{Client, Origin, Reply, eventually};
+
+use crate::support::{filter, gateway, probe, route, setup, with_base};
+
+fn mark(name: &str) -> serde_json::Value {
+    json!({
+        "on-request": [{"do": "append-header", "name": "x-in", "value": name}],
+        "on-response": [{"do": "append-header", "name": "x-out", "value": name}],
+    })
+}
+
+#[test]
+fn in_by_order_and_out_in_reverse() {
+    let origin = Origin::named("o");
+    let toml = route(&origin.url(), &["a", "b", "c"])
+        + &probe("a", mark("a"))
+        + &probe("b", mark("b"))
+        + &probe("c", mark("c"));
+    let gateway = gateway(&toml);
+    let response = gateway.get("/");
+    assert_eq!(origin.last().head.all("x-in"), ["a", "b", "c"]);
+    assert_eq!(response.head.all("x-out"), ["c", "b", "a"]);
+}
+
+#[test]
+fn an_answer_of_a_filter_passes_those_before_it() {
+    let origin = Origin::named("o");
+    let answer = json!({
+        "on-request": [{"do": "respond", "status": 403, "headers": {"x-who": "b"}, "body": "no"}],
+        "on-response": [{"do": "append-header", "name": "x-out", "value": "b"}],
+    });
+    let toml =
+        route(&origin.url(), &["a", "b", "c"]) + &probe("a", mark("a")) + &probe("b", answer) + &probe("c", mark("c"));
+    let gateway = gateway(&toml);
+    let response = gateway.get("/");
+    assert_eq!((response.status, response.text().as_str(), response.header("x-who")), (403, "no", Some("b")));
+    assert_eq!(response.head.all("x-out"), ["a"]);
+    assert_eq!(origin.count(), 0);
+    let log = gateway.wait_access("the exchange", |l| l["status"] == 403);
+    assert!(log["answered_by"].to_string().contains('b'), "{log}");
+}
+
+#[test]
+fn errors_of_the_gateway_pass_the_filters() {
+    let out = json!({"on-response": [{"do": "origin", "to": "x-origin"}, {"do": "status", "to": "x-status"}]});
+    let gateway = gateway(&(route(&format!("http://{}", nobody()), &["a"]) + &probe("a", out)));
+    let response = gateway.get("/");
+    assert!(response.header("x-origin").is_some_and(|o| o.to_lowercase().contains("gateway")), "{response:?}");
+    assert_eq!(response.header("x-status"), Some(response.status.to_string().as_str()));
+}
+
+#[test]
+fn the_source_of_a_response_is_told() {
+    let origin = Origin::named("o");
+    let out = json!({"on-response": [{"do": "origin", "to": "x-origin"}]});
+    let answer = json!({"on-request": [{"do": "respond", "status": 200, "if-header": "x-short"}]});
+    let gateway = gateway(&(route(&origin.url(), &["a", "b"]) + &probe("a", out) + &probe("b", answer)));
+    let source = |headers: &[(&str, &str)]| {
+        gateway.request("GET", "/", headers, b"").header("x-origin").unwrap_or("none").to_lowercase()
+    };
+    assert!(source(&[]).contains("upstream"));
+    assert!(source(&[("x-short", "1")]).contains("filter"));
+}
+
+#[test]
+fn edits_reach_the_origin_and_the_client() {
+    let origin = Origin::serve(|_| Reply::text("body").with("x-internal", "1").with("server", "old"));
+    let config = json!({
+        "on-request": [
+            {"do": "set-method", "value": "PUT"},
+            {"do": "set-path", "value": "/other"},
+            {"do": "set-query", "value": "a=b"},
+            {"do": "set-header", "name": "X-Set", "value": "1"},
+            {"do": "remove-header", "name": "x-gone"},
+        ],
+        "on-response": [
+            {"do": "set-status", "status": 202},
+            {"do": "remove-header", "name": "x-internal"},
+            {"do": "set-header", "name": "server", "value": "new"},
+        ],
+    });
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    let response = gateway.request("POST", "/first?x=y", &[("x-gone", "1")], b"");
+    let seen = origin.last();
+    assert_eq!(
+        (seen.method.as_str(), seen.target.as_str(), seen.header("x-set"), seen.header("x-gone")),
+        ("PUT", "/other?a=b", Some("1"), None)
+    );
+    assert_eq!((response.status, response.header("x-internal"), response.header("server")), (202, None, Some("new")));
+    assert_eq!(response.text(), "body");
+}
+
+#[test]
+fn what_frames_a_message_cannot_be_set() {
+    let origin = Origin::named("o");
+    let names = [
+        "connection",
+        "transfer-encoding",
+        "content-length",
+        "te",
+        "upgrade",
+        "trailer",
+        "keep-alive",
+        "proxy-connection",
+    ];
+    let actions: Vec<_> = names
+        .iter()
+        .map(|n| json!({"do": "try-set-header", "name": n, "value": "1", "to": format!("x-{n}")}))
+        .collect();
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", json!({"on-request": actions}))));
+    assert_eq!(gateway.get("/").status, 200);
+    let seen = origin.last();
+    for name in names {
+        assert!(seen.header(&format!("x-{name}")).is_some_and(|v| v.starts_with("invalid")), "{name}: {seen:?}");
+    }
+}
+
+#[test]
+fn context_goes_from_filter_to_filter() {
+    let origin = Origin::named("o");
+    let first = json!({"on-request": [
+        {"do": "context-set", "name": "acme.tier", "value": "gold"},
+        {"do": "set-consumer", "value": "ann"},
+    ]});
+    let second = json!({"on-request": [
+        {"do": "context-get", "name": "acme.tier", "to": "x-tier"},
+        {"do": "context-writer", "name": "acme.tier", "to": "x-writer"},
+        {"do": "consumer", "to": "x-consumer"},
+    ]});
+    let gateway =
+        gateway(&(route(&origin.url(), &["first", "second"]) + &probe("first", first) + &probe("second", second)));
+    gateway.get("/");
+    let seen = origin.last();
+    assert!(seen.header("x-tier").is_some_and(|v| v.contains("gold")), "{seen:?}");
+    assert_eq!((seen.header("x-writer"), seen.header("x-consumer")), (Some("first"), Some("ann")));
+    let log = gateway.wait_access("the consumer in the access log", |l| l["consumer"] == "ann");
+    assert_eq!(log["status"], 200);
+}
+
+#[test]
+fn state_belongs_to_the_exchange_also_when_the_instance_is_shared() {
+    for mode in ["reused", "fresh"] {
+        let origin = Origin::scripted();
+        let config = json!({
+            "on-request": [{"do": "state-set", "from": "x-who"}],
+            "on-response": [{"do": "state-get", "to": "x-state"}, {"do": "calls", "to": "x-calls"}],
+        });
+        let lines = format!("instances = {{ mode = \"{mode}\", max = 1 }}");
+        let gateway = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", &lines, config)));
+        let mut ann = gateway.client();
+        let mut bob = gateway.client();
+        ann.send("GET / HTTP/1.1\r\nhost: x\r\nx-who: ann\r\n\r\n");
+        let mut ann_conn = origin.accept();
+        ann_conn.read_head();
+        if mode == "fresh" {
+            // One fresh instance at a time would make Bob wait for Ann: her answer comes first.
+            ann_conn.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            assert_eq!(ann.read_response("GET").header("x-state"), Some("ann"));
+            continue;
+        }
+        bob.send("GET / HTTP/1.1\r\nhost: x\r\nx-who: bob\r\n\r\n");
+        let mut bob_conn = origin.accept();
+        bob_conn.read_head();
+        bob_conn.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        let bob = bob.read_response("GET");
+        ann_conn.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        let ann = ann.read_response("GET");
+        assert_eq!((ann.header("x-state"), bob.header("x-state")), (Some("ann"), Some("bob")));
+        assert_eq!((bob.header("x-calls"), ann.header("x-calls")), (Some("3"), Some("4")), "one instance served both");
+    }
+}
+
+#[test]
+fn a_fresh_instance_remembers_nothing_and_a_reused_one_is_renewed() {
+    let origin = Origin::named("o");
+    let config = || json!({"on-request": [{"do": "calls", "to": "x-calls"}]});
+    for (lines, expected) in [
+        ("instances = { mode = \"fresh\" }", ["1", "1", "1", "1"]),
+        ("instances = { mode = \"reused\" }", ["1", "2", "3", "4"]),
+        ("instances = { mode = \"reused\", uses = 2 }", ["1", "2", "1", "2"]),
+    ] {
+        let gateway = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", lines, config())));
+        let mut client = gateway.client();
+        let seen: Vec<String> = (0..4)
+            .map(|_| {
+                client.get("/");
+                origin.last().header("x-calls").expect("the number of calls").to_string()
+            })
+            .collect();
+        assert_eq!(seen, expected, "{lines}");
+    }
+}
+
+#[test]
+fn request_bodies_are_read_and_replaced() {
+    let origin = Origin::serve(|r| Reply::text(r.text()));
+    let config = json!({"on-request-body": [{"do": "body-length", "to": "x-length"}, {"do": "upper-body"}]});
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    assert_eq!(gateway.request("POST", "/", &[], b"small words").text(), "SMALL WORDS");
+    let seen = origin.last();
+    assert_eq!((seen.header("x-length"), seen.header("content-length")), (Some("11"), Some("11")));
+    let mut client = gateway.client();
+    client.send("POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n");
+    assert_eq!(client.read_response("POST").text(), "ABCDEF");
+}
+
+#[test]
+fn response_bodies_are_read_and_replaced() {
+    let origin = Origin::named("small words");
+    let config = json!({"on-response-body": [{"do": "body", "to": "x-body"}, {"do": "set-body", "value": "other and longer words"}]});
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    let response = gateway.get("/");
+    assert_eq!((response.header("x-body"), response.text().as_str()), (Some("small words"), "other and longer words"));
+    assert_eq!(response.header("content-length"), Some("22"));
+}
+
+#[test]
+fn coded_bodies_are_decoded_for_filters() {
+    // "hello hello hello" as gzip.
+    let gzip: &[u8] = &[
+        31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 203, 72, 205, 201, 201, 87, 200, 64, 144, 0, 128, 136, 249, 229, 17, 0, 0, 0,
+    ];
+    let origin =
+        Origin::serve(move |_| Reply::Full(200, vec![("content-encoding".into(), "gzip".into())], gzip.to_vec()));
+    let config = json!({"on-response-body": [{"do": "upper-body"}]});
+    let changed = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    let response = changed.request("GET", "/", &[("accept-encoding", "gzip")], b"");
+    assert_eq!((response.text().as_str(), response.header("content-encoding")), ("HELLO HELLO HELLO", None));
+    let config = json!({"on-response-body": [{"do": "body-length", "to": "x-length"}]});
+    let seen = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    let response = seen.request("GET", "/", &[("accept-encoding", "gzip")], b"");
+    assert_eq!((response.header("x-length"), response.header("content-encoding")), (Some("17"), Some("gzip")));
+    assert_eq!(response.body, gzip, "untouched bytes are sent as they came");
+}
+
+#[test]
+fn bodies_only_where_they_are_wanted() {
+    let origin = Origin::serve(|r| Reply::text(r.text()));
+    let config = json!({
+        "body-types": ["application/json"],
+        "on-request-body": [{"do": "set-header", "name": "x-seen", "value": "yes"}],
+    });
+    let typed = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    typed.request("POST", "/", &[("content-type", "application/json; charset=utf-8")], b"{}");
+    assert_eq!(origin.last().header("x-seen"), Some("yes"));
+    typed.request("POST", "/", &[("content-type", "text/plain")], b"{}");
+    assert_eq!(origin.last().header("x-seen"), None);
+
+    let config = json!({
+        "ask": true,
+        "on-request": [{"do": "want-body", "max": 1000, "if-header": "x-please"}],
+        "on-request-body": [{"do": "set-header", "name": "x-seen", "value": "yes"}],
+    });
+    let asking = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    asking.request("POST", "/", &[("x-please", "1")], b"x");
+    assert_eq!(origin.last().header("x-seen"), Some("yes"));
+    asking.request("POST", "/", &[], b"x");
+    assert_eq!(origin.last().header("x-seen"), None);
+}
+
+#[test]
+fn bodies_over_the_limit_of_a_filter() {
+    let origin = Origin::serve(|r| Reply::text("x".repeat(if r.target == "/big" { 100 } else { 5 })));
+    let request = json!({"body-limit": 10, "on-request-body": []});
+    let strict = gateway(&(route(&origin.url(), &["a"]) + &probe("a", request)));
+    assert_eq!(strict.request("POST", "/", &[], b"small").status, 200);
+    assert_eq!(strict.request("POST", "/", &[], b"more than ten bytes").status, 413);
+    let response =
+        || json!({"body-limit": 10, "on-response-body": [{"do": "set-header", "name": "x-seen", "value": "yes"}]});
+    let closed = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", "on_error = \"closed\"", response())));
+    assert_eq!(closed.get("/").header("x-seen"), Some("yes"));
+    assert_eq!(closed.get("/big").status, 502);
+    let open = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", "on_error = \"open\"", response())));
+    let big = open.get("/big");
+    assert_eq!((big.status, big.body.len(), big.header("x-seen")), (200, 100, None));
+}
+
+#[test]
+fn the_operator_bounds_the_body_a_filter_may_buffer() {
+    let origin = Origin::named("o");
+    let config = json!({"body-limit": 1_000_000, "on-request-body": []});
+    let toml = route(&origin.url(), &["a"]) + &filter("a", "probe", "limits = { body = \"1KiB\" }", config);
+    let gateway = gateway(&toml);
+    assert_eq!(gateway.request("POST", "/", &[], &[b'x'; 1000]).status, 200);
+    assert_eq!(gateway.request("POST", "/", &[], &[b'x'; 2000]).status, 413);
+}
+
+#[test]
+fn trailers_are_read_and_changed() {
+    let origin = H2Origin::serve(None, |_| async move {
+        use http_body_util::BodyExt;
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("5"));
+        let body = full("x").with_trailers(std::future::ready(Some(Ok(trailers))));
+        http::Response::new(body.boxed())
+    });
+    let config = json!({"on-response-trailers": [
+        {"do": "trailer", "name": "grpc-status", "to": "x-was"},
+        {"do": "set-trailer", "name": "grpc-status", "value": "0"},
+    ]});
+    let toml = format!("[upstreams.h2]\nendpoints = [\"http://{}\"]\nprotocol = \"h2c\"\n", origin.address());
+    let gateway = gateway(&(toml + &route("h2", &["a"]) + &probe("a", config)));
+    let mut h2 = H2::connect(gateway.address());
+    let request = h2.builder("POST", "/").header("te", "trailers").body(full("")).expect("a request");
+    let trailers = h2.send(request).trailers.expect("trailers");
+    assert_eq!(
+        (&trailers["x-was"], &trailers["grpc-status"]),
+        (&http::HeaderValue::from_static("5"), &http::HeaderValue::from_static("0"))
+    );
+}
+
+#[test]
+fn select_upstream_chooses() {
+    let (a, b) = (Origin::named("a"), Origin::named("b"));
+    let upstreams = format!(
+        "[upstreams.one]\nendpoints = [{{ url = \"{}\", labels = {{ zone = \"east\" }} }}, {{ url = \"{}\", labels = {{ zone = \"west\" }} }}]\n[upstreams.two]\nendpoints = [\"{}\"]\n\
+         [routes.all]\nmatch = {{ path = \"/**\" }}\nupstreams = {{ one = 1, two = 0 }}\npipeline = [\"f\"]\n",
+        a.url(),
+        b.url(),
+        b.url()
+    );
+    let by_label = json!({"select-upstream": [{"do": "choose-label", "name": "zone", "value": "west"}]});
+    let gateway_label = gateway(&format!("{upstreams}{}", probe("f", by_label)));
+    for _ in 0..6 {
+        assert_eq!(gateway_label.get("/").text(), "b");
+    }
+    let by_name = json!({"select-upstream": [{"do": "choose-upstream", "value": "two", "to": "chosen"}]});
+    let gateway_name = gateway(&format!("{upstreams}{}", probe("f", by_name)));
+    for _ in 0..6 {
+        assert_eq!(gateway_name.get("/").text(), "b");
+    }
+    let by_address = json!({"select-upstream": [{"do": "choose-endpoint", "from": "x-to", "to": "chosen"}]});
+    let gateway_address = gateway(&format!("{upstreams}{}", probe("f", by_address)));
+    for origin in [&a, &b, &a] {
+        let before = origin.count();
+        gateway_address.request("GET", "/", &[("x-to", &origin.address().to_string())], b"");
+        assert_eq!(origin.count(), before + 1);
+    }
+}
+
+#[test]
+fn hash_keys_stick() {
+    let origins: Vec<Origin> = ["a", "b", "c"].map(Origin::named).into();
+    let endpoints: Vec<String> = origins.iter().map(Origin::url).collect();
+    let config = json!({"select-upstream": [{"do": "hash-key", "name": "x-user"}]});
+    let toml =
+        format!("[upstreams.three]\nendpoints = {endpoints:?}\n") + &route("three", &["f"]) + &probe("f", config);
+    let gateway = gateway(&toml);
+    let mut used = std::collections::BTreeSet::new();
+    for user in 0..20 {
+        let user = format!("user-{user}");
+        let ask = || gateway.request("GET", "/", &[("x-user", &user)], b"").text();
+        let first = ask();
+        assert_eq!((ask(), ask()), (first.clone(), first.clone()));
+        used.insert(first);
+    }
+    assert_eq!(used.len(), 3, "the keys spread");
+}
+
+#[test]
+fn select_upstream_is_told_what_failed() {
+    let origin = Origin::named("alive");
+    let config = json!({"select-upstream": [{"do": "failures", "to": "failures"}, {"do": "choose-another"}]});
+    let toml = format!("[upstreams.pair]\nendpoints = [\"http://{}\", \"{}\"]\n", nobody(), origin.url());
+    let gateway = gateway(&(toml + &route("pair", &["f"]) + &probe("f", config)));
+    for _ in 0..2 {
+        assert_eq!(gateway.get("/").text(), "alive");
+    }
+    gateway.wait_log("the second call with the failure of the first", |l| l.to_string().contains("failures: 1"));
+}
+
+#[test]
+fn on_complete_sees_the_finished_exchange_also_after_an_abort() {
+    let origin = Origin::serve(|r| {
+        if r.target == "/abort" {
+            return Reply::script(|conn| {
+                conn.write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome");
+                conn.wait_for_close();
+            });
+        }
+        Reply::text("o")
+    });
+    let config = json!({"on-complete": [{"do": "summary", "to": "summary"}]});
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    gateway.get("/whole");
+    let line = gateway.wait_log("the summary", |l| l["message"].as_str().is_some_and(|m| m.contains("/whole")));
+    assert!(line.to_string().contains("200"), "{line}");
+    let mut client = gateway.client();
+    client.send("GET /abort HTTP/1.1\r\nhost: x\r\n\r\n");
+    client.read_head();
+    drop(client);
+    gateway.wait_log("the summary of the aborted exchange", |l| {
+        l["message"].as_str().is_some_and(|m| m.contains("/abort"))
+    });
+}
+
+#[test]
+fn open_and_closed() {
+    let origin = Origin::named("o");
+    let fails = || json!({"on-request": [{"do": "set-header", "name": "x-half", "value": "1"}, {"do": "fail", "value": "a secret reason"}]});
+    let open = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", "on_error = \"open\"", fails())));
+    assert_eq!(open.get("/").status, 200);
+    assert_eq!(origin.last().header("x-half"), None, "half-made edits are rolled back");
+    let closed = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", "on_error = \"closed\"", fails())));
+    let response = closed.get("/");
+    assert!(response.status >= 500, "{response:?}");
+    assert!(!response.text().contains("secret"), "{}", response.text());
+    closed.wait_log("the reason", |l| l.to_string().contains("a secret reason"));
+    assert_eq!(origin.count(), 1);
+}
+
+#[test]
+fn closed_is_the_default() {
+    let origin = Origin::named("o");
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", json!({"on-request": [{"do": "trap"}]}))));
+    assert!(gateway.get("/").status >= 500);
+    assert_eq!(origin.count(), 0);
+}
+
+#[test]
+fn a_hook_that_is_not_wanted_is_not_called() {
+    let origin = Origin::named("o");
+    // The probe switches off every hook that its config does not name.
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", json!({"on-response": []}))));
+    gateway.get("/");
+    eventually("the counted call", || {
+        gateway.metric("sluice_filter_calls_total", &[("hook", "on-response")]) == Some(1.0)
+    });
+    assert_eq!(gateway.metric("sluice_filter_calls_total", &[("hook", "on-request")]).unwrap_or(0.0), 0.0);
+}
+
+#[test]
+fn a_call_in_the_wrong_hook_answers_so() {
+    let origin = Origin::named("o");
+    let config = json!({"on-request": [
+        {"do": "choose-upstream", "value": "x", "to": "x-choose"},
+        {"do": "summary", "to": "x-summary"},
+        {"do": "trailer", "name": "x", "to": "x-trailer"},
+    ]});
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    assert_eq!(gateway.get("/").status, 200);
+    let seen = origin.last();
+    for name in ["x-choose", "x-summary", "x-trailer"] {
+        assert_eq!(seen.header(name), Some("wrong-hook"), "{name}");
+    }
+}
+
+#[test]
+fn refused_configs_point_at_the_key() {
+    let config = json!({"configure": [{"do": "refuse", "message": "limits[1].window: expected a duration"}], "limits": [{"window": "1m"}, {"window": "x"}]});
+    let refused = setup().refused(&with_base(&(route("http://127.0.0.1:1", &["a"]) + &probe("a", config))));
+    assert!(!refused.status.success());
+    let text = refused.stderr;
+    assert!(
+        text.contains("gateway.toml:") && text.contains("limits[1].window") && text.contains("expected a duration"),
+        "{text}"
+    );
+}
+
+#[test]
+fn outbound_calls() {
+    let origin = Origin::named("o");
+    let other = Origin::serve(|r| Reply::text(format!("got {}", r.target)));
+    let stranger = Origin::named("stranger");
+    let call = |url: String, to: &str| json!({"do": "call", "url": url, "to": to});
+    let config = json!({"on-request": [
+        call(format!("{}/token", other.url()), "x-called"),
+        call(stranger.url(), "x-refused"),
+        call("http://127.0.0.1:1/".into(), "x-not-granted"),
+    ]});
+    let lines = format!("grants = {{ http = [\"{}\"] }}", other.url());
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe-waiting", &lines, config)));
+    assert_eq!(gateway.get("/").status, 200);
+    let seen = origin.last();
+    assert_eq!(seen.header("x-called"), Some("200 got /token"));
+    assert!(seen.header("x-refused").is_some_and(|v| v.starts_with("not-granted")), "{seen:?}");
+    assert_eq!(stranger.count(), 0);
+}
+
+#[test]
+fn a_waiting_filter_does_not_hold_up_its_worker() {
+    let origin = Origin::named("o");
+    let slow = Origin::scripted();
+    let config = json!({"on-request": [{"do": "call", "url": slow.url(), "to": "x-called", "if-header": "x-call"}]});
+    let lines = format!("grants = {{ http = [\"{}\"] }}\nlimits = {{ wall = \"20s\" }}", slow.url());
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe-waiting", &lines, config)));
+    let mut waiting = gateway.client();
+    waiting.send("GET / HTTP/1.1\r\nhost: x\r\nx-call: 1\r\n\r\n");
+    let mut conn = slow.accept();
+    conn.read_head();
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    conn.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone");
+    assert_eq!(waiting.read_response("GET").status, 200);
+    assert_eq!(origin.last().header("x-called"), Some("200 done"));
+}
+
+#[test]
+fn the_queue_for_an_instance_is_bounded() {
+    let origin = Origin::named("o");
+    let slow = Origin::scripted();
+    let config = json!({"on-request": [{"do": "call", "url": slow.url(), "to": "x-called"}]});
+    let lines = format!(
+        "grants = {{ http = [\"{}\"] }}\nlimits = {{ wall = \"20s\" }}\ninstances = {{ max = 1, queue = 1 }}",
+        slow.url()
+    );
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe-waiting", &lines, config)));
+    let ask = || {
+        let mut client = gateway.client();
+        client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+        client
+    };
+    let mut first: Client = ask();
+    let mut conn = slow.accept();
+    conn.read_head();
+    let mut rest = [ask(), ask(), ask()];
+    // One of the three waits; the others are refused at once.
+    let answer = |conn: &mut sluice_harness::Conn| conn.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone");
+    eventually("two refusals", || gateway.access().iter().filter(|l| l["status"].as_u64() >= Some(500)).count() == 2);
+    answer(&mut conn);
+    assert_eq!(first.read_response("GET").status, 200);
+    conn.read_head();
+    answer(&mut conn);
+    let mut statuses: Vec<u16> = rest.iter_mut().map(|c| c.read_response("GET").status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses[0], 200);
+    assert!(statuses[1] >= 500 && statuses[2] >= 500, "{statuses:?}");
+}

@@ -1,0 +1,106 @@
+//! HTTP/2 downstream, by prior knowledge (over TLS: tls.rs).
+
+use std::sync::{Arc, Mutex, mpsc};
+
+use http_body_util::BodyExt;
+use sluice_harness::h2::{H2, full, until, within};
+use sluice_harness::{Gateway, Origin, Reply, wire};
+
+use crate::support::{gateway, route};
+
+#[test]
+fn requests_and_bodies() {
+    let origin = Origin::serve(|r| Reply::text(format!("{} {} {}", r.method, r.target, r.text())).with("x-a", "1"));
+    let gateway = Gateway::before(&origin.url());
+    let mut h2 = H2::connect(gateway.address());
+    let request = h2.builder("POST", "/p?q=1").header("x-up", "2").body(full("body")).expect("a request");
+    let answer = h2.send(request);
+    assert_eq!((answer.status, answer.text().as_str(), answer.header("x-a")), (200, "POST /p?q=1 body", Some("1")));
+    let seen = origin.last();
+    assert_eq!(seen.header("x-up"), Some("2"));
+    assert_eq!(seen.header("host"), Some(gateway.address().to_string().as_str()), ":authority becomes Host");
+    assert_eq!(h2.get("/").status, 200);
+}
+
+#[test]
+fn streams_don_t_wait_for_each_other() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    let origin = Origin::serve(move |r| {
+        if r.target == "/slow" {
+            wait.lock().expect("one slow request").recv().expect("the word to go on");
+        }
+        Reply::text(r.target.clone())
+    });
+    let gateway = gateway(&route(&origin.url(), &[]));
+    let h2 = H2::connect(gateway.address());
+    let slow = h2.builder("GET", "/slow").body(full("")).expect("a request");
+    let fast = h2.builder("GET", "/fast").body(full("")).expect("a request");
+    h2.run(|mut sender| async move {
+        let slow = tokio::spawn(sender.send_request(slow));
+        let fast = within("the fast answer", sender.send_request(fast)).await.expect("an answer");
+        assert_eq!(fast.into_body().collect().await.expect("a body").to_bytes(), "/fast");
+        assert!(!slow.is_finished());
+        go.send(()).expect("the origin waits");
+        let slow = within("the slow answer", slow).await.expect("the task").expect("an answer");
+        assert_eq!(slow.into_body().collect().await.expect("a body").to_bytes(), "/slow");
+    });
+}
+
+#[test]
+fn a_reset_stream_frees_the_origin() {
+    let origin = Origin::serve(|r| {
+        if r.target == "/again" {
+            return Reply::text("fine");
+        }
+        Reply::script(|conn| {
+            conn.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+            conn.write(wire::chunk(b"first"));
+            conn.wait_for_close();
+        })
+    });
+    let gateway = Gateway::before(&origin.url());
+    let mut h2 = H2::connect(gateway.address());
+    let request = h2.builder("GET", "/").body(full("")).expect("a request");
+    let seen = &origin;
+    h2.run(|mut sender| async move {
+        let mut response = within("a head", sender.send_request(request)).await.expect("a head");
+        let frame = within("the first bytes", response.body_mut().frame()).await.expect("a frame").expect("data");
+        assert_eq!(&frame.into_data().expect("data")[..], b"first");
+        drop(response);
+        until("the gateway to hang up on the origin", || seen.open() == 0).await;
+    });
+    assert_eq!(h2.get("/again").text(), "fine", "the connection goes on");
+}
+
+#[test]
+fn trailers() {
+    let origin = Origin::serve(|_| {
+        Reply::Raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 42\r\n\r\n".to_vec())
+    });
+    let gateway = Gateway::before(&origin.url());
+    let mut h2 = H2::connect(gateway.address());
+    let request = h2.builder("GET", "/").header("te", "trailers").body(full("")).expect("a request");
+    let answer = h2.send(request);
+    assert_eq!(answer.trailers.expect("trailers")["x-sum"], "42");
+}
+
+#[test]
+fn prior_knowledge_can_be_switched_off() {
+    let origin = Origin::named("o");
+    let gateway = Gateway::start(&format!(
+        "[listeners.http]\nbind = \"127.0.0.1:0\"\nprotocols = [\"http/1.1\"]\n{}",
+        route(&origin.url(), &[])
+    ));
+    let answer = gateway.raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 505"), "{answer:?}");
+    assert_eq!(gateway.get("/").status, 200);
+}
+
+#[test]
+fn an_error_answer_is_the_same_as_over_http1() {
+    let gateway = gateway("[routes.one]\nmatch = { path = \"/one\" }\nrespond = { status = 200 }\n");
+    let mut h2 = H2::connect(gateway.address());
+    let answer = h2.get("/two");
+    assert_eq!((answer.status, answer.header("content-type")), (404, Some("application/problem+json")));
+}

@@ -1,0 +1,220 @@
+//! A reload drops nothing and breaks nothing.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sluice_harness::load::Neighbour;
+use sluice_harness::{Origin, Reply, eventually};
+
+use crate::support::{gateway, probe, route, setup, with_base};
+
+fn answering(body: &str) -> String {
+    with_base(&format!("[routes.all]\nmatch = {{ path = \"/**\" }}\nrespond = {{ status = 200, body = \"{body}\" }}\n"))
+}
+
+#[test]
+fn a_good_configuration_takes_over() {
+    let gateway = setup().start(&answering("old"));
+    let mut kept = gateway.client();
+    assert_eq!(kept.get("/").text(), "old");
+    gateway.reload(&answering("new"));
+    assert_eq!(gateway.get("/").text(), "new");
+    assert_eq!(kept.get("/").text(), "new", "also on a connection from before");
+    assert_eq!(gateway.metric("sluice_reloads_total", &[("result", "ok")]), Some(1.0));
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_its_places() {
+    let gateway = setup().start(&answering("old"));
+    let bad = answering("new") + "[routes.more]\nmatch = { path = \"/x\" }\nupstream = \"missing\"\nprioritty = 3\n";
+    let line = gateway.try_reload(&bad);
+    assert!(line["message"].as_str().is_some_and(|m| m.contains("refused")), "{line}");
+    let text = line.to_string();
+    let row = |needle: &str| bad.lines().position(|l| l.starts_with(needle)).expect("a line") + 1;
+    assert!(text.contains(&format!("gateway.toml:{}:", row("upstream = \"missing\""))), "{text}");
+    assert!(text.contains(&format!("gateway.toml:{}:1", row("prioritty"))), "{text}");
+    assert!(text.contains("did you mean `priority`"), "{text}");
+    assert_eq!(gateway.get("/").text(), "old");
+    assert_eq!(gateway.metric("sluice_reloads_total", &[("result", "refused")]), Some(1.0));
+    gateway.reload(&answering("good again"));
+    assert_eq!(gateway.get("/").text(), "good again");
+}
+
+#[test]
+fn broken_toml_and_broken_plugins_are_refused() {
+    let gateway = setup().file("plugins/broken.wasm", "no component").start(&answering("old"));
+    for bad in [
+        "[listeners".to_string(),
+        with_base(&(route("http://127.0.0.1:1", &["a"]) + "[filters.a]\nplugin = \"broken\"\n")),
+        with_base(&(route("http://127.0.0.1:1", &["a"]) + "[filters.a]\nplugin = \"missing\"\n")),
+        with_base(&(route("http://127.0.0.1:1", &["a"]) + &probe("a", json!({"configure": [{"do": "trap"}]})))),
+        with_base(&(route("http://127.0.0.1:1", &["a"]) + &probe("a", json!({"configure": [{"do": "spin"}]})))),
+        with_base(&(route("http://127.0.0.1:1", &["a"]) + &probe("a", json!({"configure": [{"do": "memory"}]})))),
+        with_base(&(route("http://127.0.0.1:1", &["a"]) + &probe("a", json!({"configure": [{"do": "nonsense"}]})))),
+    ] {
+        let line = gateway.try_reload(&bad);
+        assert!(line["message"].as_str().is_some_and(|m| m.contains("refused")), "{line}");
+        assert!(line.to_string().contains("gateway.toml:"), "{line}");
+        assert_eq!(gateway.get("/").text(), "old");
+    }
+}
+
+#[test]
+fn a_changed_file_is_noticed() {
+    let config = answering("old").replace("reload = false", "reload = true");
+    let gateway = setup().start(&config);
+    gateway.write("gateway.toml", config.replace("old", "new"));
+    eventually("the new configuration", || gateway.get("/").text() == "new");
+}
+
+#[test]
+fn a_changed_file_is_left_alone_when_told_so() {
+    let gateway = setup().start(&answering("old"));
+    gateway.write("gateway.toml", answering("unseen"));
+    gateway.write("gateway.toml", answering("new"));
+    gateway.signal("HUP");
+    eventually("the new configuration", || gateway.get("/").text() == "new");
+    assert_eq!(gateway.metric("sluice_reloads_total", &[("result", "ok")]), Some(1.0));
+}
+
+#[test]
+fn included_files_count() {
+    let main = answering("main").replace("[gateway]", "include = [\"conf.d/*.toml\"]\n[gateway]");
+    let gateway = setup()
+        .file(
+            "conf.d/one.toml",
+            "[routes.one]\nmatch = { path = \"/one\" }\nrespond = { status = 200, body = \"one\" }\n",
+        )
+        .start(&main);
+    assert_eq!((gateway.get("/one").text(), gateway.get("/").text()), ("one".into(), "main".into()));
+    gateway.write(
+        "conf.d/two.toml",
+        "[routes.two]\nmatch = { path = \"/two\" }\nrespond = { status = 200, body = \"two\" }\n",
+    );
+    gateway.reload(&main);
+    assert_eq!((gateway.get("/one").text(), gateway.get("/two").text()), ("one".into(), "two".into()));
+    gateway.write("conf.d/two.toml", "[routes.two]\nmatch = { path = \"/two\" }\nrespond = { statuss = 200 }\n");
+    let line = gateway.try_reload(&main);
+    assert!(line.to_string().contains("two.toml:3:"), "{line}");
+}
+
+#[test]
+fn a_plugin_file_that_changed_is_loaded_again() {
+    let origin = Origin::named("o");
+    let toml = with_base(
+        &(route(&origin.url(), &["a"])
+            + "[filters.a]\nplugin = \"mine\"\nconfig = { on-request = [{ do = \"calls\", to = \"x-calls\" }] }\n"),
+    );
+    let gateway = setup().plugin("mine", &sluice_harness::fixtures::file("probe")).start(&toml);
+    gateway.get("/");
+    gateway.write(
+        "plugins/mine.wasm",
+        std::fs::read(sluice_harness::fixtures::file("probe-waiting")).expect("the fixture"),
+    );
+    gateway.reload(&toml);
+    assert_eq!(gateway.get("/").status, 200);
+    gateway.write("plugins/mine.wasm", "no component");
+    assert!(gateway.try_reload(&toml)["message"].as_str().is_some_and(|m| m.contains("refused")));
+    assert_eq!(gateway.get("/").status, 200);
+}
+
+#[test]
+fn counters_and_values_survive() {
+    let origin = Origin::named("o");
+    let toml = |extra: &str| {
+        let config = json!({
+            "on-request": [
+                {"do": "limit", "algorithm": "fixed-window", "key": "all", "amount": 5, "window-ms": 86_400_000},
+                {"do": "kv-set", "space": "mine", "name": "k", "value": "kept", "to": "x-set", "if-header": "x-write"},
+                {"do": "kv-get", "space": "mine", "name": "k", "to": "x-got"},
+            ],
+        });
+        with_base(
+            &(route(&origin.url(), &["a"])
+                + &crate::support::filter("a", "probe", "grants = { kv = [\"mine\"] }", config)
+                + extra),
+        )
+    };
+    let gateway = setup().start(&toml(""));
+    for _ in 0..3 {
+        assert_eq!(gateway.request("GET", "/", &[("x-write", "1")], b"").status, 200);
+    }
+    gateway.reload(&toml("[routes.other]\nmatch = { path = \"/other\" }\nrespond = { status = 200 }\n"));
+    let after: Vec<u16> = (0..4).map(|_| gateway.get("/").status).collect();
+    assert_eq!(after, [200, 200, 429, 429]);
+    assert_eq!(origin.last().header("x-got"), Some("kept"));
+}
+
+#[test]
+fn an_exchange_ends_with_the_configuration_it_began_with() {
+    let origin = Origin::scripted();
+    let toml = |name: &str| {
+        let config = json!({"on-response": [{"do": "set-header", "name": "x-config", "value": name}]});
+        with_base(&(route(&origin.url(), &["a"]) + &probe("a", config)))
+    };
+    let gateway = setup().start(&toml("old"));
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut conn = origin.accept();
+    conn.read_head();
+    gateway.reload(&toml("new"));
+    conn.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(client.read_response("GET").header("x-config"), Some("old"));
+}
+
+#[test]
+fn a_stream_goes_on_through_a_reload() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(Some(wait));
+    let origin = Origin::serve(move |_| {
+        let wait = wait.lock().expect("the channel").take().expect("one request");
+        Reply::script(move |conn| {
+            conn.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab");
+            wait.recv().expect("the word to go on");
+            conn.write("cd");
+        })
+    });
+    let gateway = gateway(&route(&origin.url(), &[]));
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    client.read_head();
+    assert_eq!(client.read_exact(2), b"ab");
+    gateway.reload(&answering("new"));
+    go.send(()).expect("the origin waits");
+    assert_eq!(client.read_exact(2), b"cd");
+    assert_eq!(client.get("/").text(), "new");
+}
+
+#[test]
+fn nothing_fails_while_configurations_alternate() {
+    let origin = Origin::fixed("fine");
+    let good = |n: usize| {
+        let config = json!({"on-response": [{"do": "set-header", "name": "x-n", "value": n.to_string()}]});
+        with_base(&(route(&origin.url(), &["a"]) + &probe("a", config)))
+    };
+    let gateway = setup().start(&good(0));
+    let clients: Vec<_> = (0..4).map(|_| Neighbour::start(gateway.address(), "/", Duration::from_millis(1))).collect();
+    for n in 1..=6 {
+        gateway.reload(&good(n));
+        let refused = gateway.try_reload(&(good(n) + "[nonsense]\n"));
+        assert!(refused["message"].as_str().is_some_and(|m| m.contains("refused")));
+        let asked = clients[0].asked();
+        eventually("some requests", || clients[0].asked() > asked + 20);
+        assert_eq!(gateway.get("/").header("x-n"), Some(n.to_string().as_str()));
+    }
+    for client in clients {
+        let report = client.stop();
+        assert_eq!(report.count(200), report.total(), "{:?}", report.statuses);
+    }
+}
+
+#[test]
+fn what_needs_a_restart_is_said() {
+    let gateway = setup().start(&answering("old"));
+    let line = gateway.try_reload(&answering("new").replace("workers = 1", "workers = 2"));
+    assert_eq!(line["message"], "configuration reloaded");
+    gateway.wait_log("the key that needs a restart", |l| {
+        l["level"] == "WARN" && l.to_string().contains("restart") && l.to_string().contains("workers")
+    });
+    assert_eq!(gateway.get("/").text(), "new");
+}

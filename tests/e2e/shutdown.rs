@@ -1,0 +1,84 @@
+//! SIGTERM: nobody new, everybody in flight to the end.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use sluice_harness::h2::{H2, full, until};
+use sluice_harness::{Gateway, Origin, eventually};
+
+use crate::support::{BASE, route};
+
+#[test]
+fn what_is_in_flight_is_finished() {
+    let origin = Origin::scripted();
+    let mut gateway = Gateway::before(&origin.url());
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut conn = origin.accept();
+    conn.read_head();
+    let address = gateway.address();
+    gateway.signal("TERM");
+    eventually("no new connections", || TcpStream::connect(address).is_err());
+    conn.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone");
+    let response = client.read_response("GET");
+    assert_eq!(response.text(), "done");
+    assert_eq!(response.header("connection"), Some("close"));
+    assert_eq!(gateway.wait_end().code(), Some(0));
+}
+
+#[test]
+fn idle_connections_do_not_hold_it_up() {
+    let origin = Origin::named("o");
+    let mut gateway = Gateway::before(&origin.url());
+    let mut idle = gateway.client();
+    assert_eq!(idle.get("/").status, 200);
+    let start = Instant::now();
+    assert_eq!(gateway.terminate().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    idle.expect_close();
+}
+
+#[test]
+fn an_interrupt_is_the_same() {
+    let mut gateway = Gateway::before(&Origin::named("o").url());
+    gateway.signal("INT");
+    assert_eq!(gateway.wait_end().code(), Some(0));
+}
+
+#[test]
+fn the_deadline_cuts_what_does_not_end() {
+    let origin = Origin::scripted();
+    let toml = BASE.replace("workers = 1", "workers = 1\nshutdown_timeout = \"400ms\"") + &route(&origin.url(), &[]);
+    let mut gateway = Gateway::start(&toml);
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    origin.accept().read_head();
+    let start = Instant::now();
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait_end().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn http2_connections_are_told_to_go() {
+    let origin = Origin::scripted();
+    let mut gateway = Gateway::before(&origin.url());
+    let h2 = H2::connect(gateway.address());
+    let request = h2.builder("GET", "/").body(full("")).expect("a request");
+    let gateway_ref = &gateway;
+    h2.run(|mut sender| async move {
+        let sending = tokio::spawn(sender.send_request(request));
+        let accepted = tokio::task::spawn_blocking(move || {
+            let mut conn = origin.accept();
+            conn.read_head();
+            conn
+        });
+        let mut conn = accepted.await.expect("the request at the origin");
+        gateway_ref.signal("TERM");
+        conn.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone");
+        let response = sending.await.expect("the task").expect("an answer");
+        assert_eq!(response.status(), 200);
+        until("the connection to be closed", || sender.is_closed()).await;
+    });
+    assert_eq!(gateway.wait_end().code(), Some(0));
+}

@@ -1,0 +1,130 @@
+//! TLS at the listeners.
+
+use std::fmt::Write;
+
+use rustls::version::{TLS12, TLS13};
+use sluice_harness::certs::Leaf;
+use sluice_harness::h2::H2;
+use sluice_harness::{Certs, Client, Gateway, Origin};
+
+use crate::support::route;
+
+type Versions = &'static [&'static rustls::SupportedProtocolVersion];
+const ONLY_12: Versions = &[&TLS12];
+const ONLY_13: Versions = &[&TLS13];
+const BOTH: Versions = &[&TLS12, &TLS13];
+
+fn serving(leaves: &[(&str, &Leaf)], tls: &str, more: &str, upstream: &str) -> Gateway {
+    let names: Vec<&str> = leaves.iter().map(|(name, _)| *name).collect();
+    let mut toml =
+        format!("[listeners.https]\nbind = \"127.0.0.1:0\"\ntls = {{ certificates = {names:?}{tls} }}\n{more}\n");
+    for (name, leaf) in leaves {
+        write!(
+            toml,
+            "[certificates.{name}]\ncert = \"${{file:{}}}\"\nkey = \"${{file:{}}}\"\n",
+            leaf.cert.display(),
+            leaf.key.display()
+        )
+        .expect("a string");
+    }
+    Gateway::start(&(toml + &route(upstream, &[])))
+}
+
+fn shown(gateway: &Gateway, certs: &Certs, name: &str) -> std::io::Result<Vec<u8>> {
+    let client = Client::connect_tls(gateway.address(), name, certs.client_config(&[], BOTH))?;
+    let certificates = client.tls().and_then(|t| t.peer_certificates()).expect("a certificate");
+    Ok(certificates[0].to_vec())
+}
+
+#[test]
+fn certificates_by_server_name() {
+    let certs = Certs::new();
+    let (first, second, wild) =
+        (certs.leaf(&["first.test"]), certs.leaf(&["second.test"]), certs.leaf(&["*.wild.test"]));
+    let origin = Origin::named("o");
+    let gateway = serving(&[("a", &first), ("b", &second), ("c", &wild)], "", "", &origin.url());
+    assert_eq!(shown(&gateway, &certs, "first.test").expect("trusted"), first.der().to_vec());
+    assert_eq!(shown(&gateway, &certs, "second.test").expect("trusted"), second.der().to_vec());
+    assert_eq!(shown(&gateway, &certs, "x.wild.test").expect("trusted"), wild.der().to_vec());
+    assert!(shown(&gateway, &certs, "other.test").is_err(), "the first certificate is not for this name");
+}
+
+#[test]
+fn hosts_of_a_certificate_can_be_named() {
+    let certs = Certs::new();
+    let (broad, own) = (certs.leaf(&["one.test", "two.test"]), certs.leaf(&["two.test"]));
+    let origin = Origin::named("o");
+    let gateway = Gateway::start(&format!(
+        "[listeners.https]\nbind = \"127.0.0.1:0\"\ntls = {{ certificates = [\"broad\", \"own\"] }}\n\
+         [certificates.broad]\ncert = \"${{file:{}}}\"\nkey = \"${{file:{}}}\"\nhosts = [\"one.test\"]\n\
+         [certificates.own]\ncert = \"${{file:{}}}\"\nkey = \"${{file:{}}}\"\n{}",
+        broad.cert.display(),
+        broad.key.display(),
+        own.cert.display(),
+        own.key.display(),
+        route(&origin.url(), &[])
+    ));
+    assert_eq!(shown(&gateway, &certs, "one.test").expect("trusted"), broad.der().to_vec());
+    assert_eq!(shown(&gateway, &certs, "two.test").expect("trusted"), own.der().to_vec());
+}
+
+#[test]
+fn requests_over_tls() {
+    let certs = Certs::new();
+    let leaf = certs.leaf(&["localhost"]);
+    let origin = Origin::named("behind tls");
+    let gateway = serving(&[("a", &leaf)], "", "", &origin.url());
+    let mut client = Client::connect_tls(gateway.address(), "localhost", certs.client_config(&["http/1.1"], BOTH))
+        .expect("a handshake");
+    for _ in 0..3 {
+        assert_eq!(client.get("/x").text(), "behind tls");
+    }
+    assert_eq!(origin.last().header("x-forwarded-proto"), Some("https"));
+}
+
+#[test]
+fn alpn_chooses_the_protocol() {
+    let certs = Certs::new();
+    let leaf = certs.leaf(&["localhost"]);
+    let origin = Origin::named("o");
+    let gateway = serving(&[("a", &leaf)], "", "", &origin.url());
+    let mut h2 = H2::connect_tls(gateway.address(), "localhost", certs.client_config(&["h2", "http/1.1"], BOTH));
+    assert_eq!(h2.get("/").status, 200);
+    let client =
+        Client::connect_tls(gateway.address(), "localhost", certs.client_config(&["http/1.1"], BOTH)).expect("h1");
+    assert_eq!(client.tls().and_then(|t| t.alpn_protocol()), Some(&b"http/1.1"[..]));
+
+    let only_h1 = serving(&[("a", &leaf)], "", "protocols = [\"http/1.1\"]", &origin.url());
+    let client = Client::connect_tls(only_h1.address(), "localhost", certs.client_config(&["h2", "http/1.1"], BOTH))
+        .expect("h1");
+    assert_eq!(client.tls().and_then(|t| t.alpn_protocol()), Some(&b"http/1.1"[..]));
+}
+
+#[test]
+fn the_minimum_version() {
+    let certs = Certs::new();
+    let leaf = certs.leaf(&["localhost"]);
+    let origin = Origin::named("o");
+    let usual = serving(&[("a", &leaf)], "", "", &origin.url());
+    let strict = serving(&[("a", &leaf)], ", min_version = \"1.3\"", "", &origin.url());
+    let handshake = |gateway: &Gateway, versions: Versions| {
+        Client::connect_tls(gateway.address(), "localhost", certs.client_config(&[], versions))
+            .map(|mut c| c.get("/").status)
+    };
+    assert_eq!(handshake(&usual, ONLY_12).expect("TLS 1.2"), 200);
+    assert_eq!(handshake(&strict, ONLY_13).expect("TLS 1.3"), 200);
+    assert!(handshake(&strict, ONLY_12).is_err());
+}
+
+#[test]
+fn clear_text_on_a_tls_listener() {
+    let certs = Certs::new();
+    let leaf = certs.leaf(&["localhost"]);
+    let origin = Origin::named("o");
+    let gateway = serving(&[("a", &leaf)], "", "", &origin.url());
+    let answer = gateway.raw("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert!(!answer.contains(" 200 "), "{answer}");
+    assert_eq!(origin.count(), 0);
+    let mut h2 = H2::connect_tls(gateway.address(), "localhost", certs.client_config(&["h2"], BOTH));
+    assert_eq!(h2.get("/").status, 200, "the listener goes on");
+}

@@ -1,0 +1,265 @@
+//! How the gateway reaches what is behind it.
+
+use http_body_util::{BodyExt, Full};
+use sluice_harness::h2::{self, H2, H2Origin, full};
+use sluice_harness::origin::nobody;
+use sluice_harness::{Certs, Gateway, Origin, Reply, eventually};
+
+use crate::support::{gateway, route};
+
+#[test]
+fn the_next_endpoint_on_connect_failure() {
+    let origin = Origin::named("alive");
+    let gateway = gateway(&format!(
+        "[upstreams.pair]\nendpoints = [\"http://{}\", \"{}\"]\n{}",
+        nobody(),
+        origin.url(),
+        route("pair", &[])
+    ));
+    let mut client = gateway.client();
+    for _ in 0..20 {
+        let response = client.request("POST", "/", &[], b"kept");
+        assert_eq!((response.status, response.text().as_str()), (200, "alive"));
+    }
+    assert_eq!(origin.last().text(), "kept", "the body survives the next attempt");
+}
+
+#[test]
+fn no_endpoint_answers() {
+    let gateway = gateway(&route(&format!("http://{}", nobody()), &[]));
+    let response = gateway.get("/");
+    assert!([502, 503].contains(&response.status), "{response:?}");
+}
+
+#[test]
+fn a_dead_kept_connection_is_not_an_error() {
+    // Closes after each answer without saying so: the next request finds a dead connection in the pool.
+    let origin = Origin::serve(|_| {
+        Reply::script(|conn| {
+            conn.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        })
+    });
+    let gateway = gateway(&route(&origin.url(), &[]));
+    let mut client = gateway.client();
+    for n in 0..30 {
+        assert_eq!(client.get("/").status, 200, "request {n}");
+    }
+}
+
+#[test]
+fn round_robin_by_weight() {
+    let (a, b) = (Origin::named("a"), Origin::named("b"));
+    let gateway = gateway(&format!(
+        "[upstreams.pair]\nendpoints = [{{ url = \"{}\", weight = 3 }}, {{ url = \"{}\" }}]\n{}",
+        a.url(),
+        b.url(),
+        route("pair", &[])
+    ));
+    let mut client = gateway.client();
+    for _ in 0..40 {
+        client.get("/");
+    }
+    assert_eq!((a.count(), b.count()), (30, 10));
+}
+
+#[test]
+fn a_weight_of_zero_takes_an_endpoint_out() {
+    let (a, b) = (Origin::named("a"), Origin::named("b"));
+    let gateway = gateway(&format!(
+        "[upstreams.pair]\nendpoints = [{{ url = \"{}\", weight = 0 }}, {{ url = \"{}\" }}]\n{}",
+        a.url(),
+        b.url(),
+        route("pair", &[])
+    ));
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").text(), "b");
+    }
+    assert_eq!(a.count(), 0);
+}
+
+#[test]
+fn names_are_resolved() {
+    let origin = Origin::named("by name");
+    let url = format!("http://localhost:{}", origin.address().port());
+    let gateway = gateway(&format!("{}host = \"upstream\"\n", route(&url, &[])));
+    assert_eq!(gateway.get("/").text(), "by name");
+    assert_eq!(origin.last().header("host"), Some(&url["http://".len()..]));
+}
+
+#[test]
+fn a_name_that_does_not_exist() {
+    let gateway = gateway(&route("http://no-such-name.invalid:80", &[]));
+    let response = gateway.get("/");
+    assert!([502, 503].contains(&response.status), "{response:?}");
+}
+
+#[test]
+fn tls_with_an_authority_of_its_own() {
+    let certs = Certs::new();
+    let origin = Origin::serve_tls(certs.leaf(&["localhost"]).server_config(&["http/1.1"]), |_| Reply::text("secret"));
+    let url = format!("https://localhost:{}", origin.address().port());
+    let config = |tls: &str| format!("[upstreams.tls]\nendpoints = [\"{url}\"]\n{tls}\n{}", route("tls", &[]));
+
+    let trusting = gateway(&config(&format!("tls = {{ ca = \"${{file:{}}}\" }}", certs.ca().display())));
+    assert_eq!(trusting.get("/").text(), "secret");
+    let strict = gateway(&config(""));
+    assert!([502, 503].contains(&strict.get("/").status), "an unknown authority");
+    let other = Certs::new();
+    let wrong = gateway(&config(&format!("tls = {{ ca = \"${{file:{}}}\" }}", other.ca().display())));
+    assert!([502, 503].contains(&wrong.get("/").status), "the wrong authority");
+    let careless = gateway(&config("tls = { verify = false }"));
+    assert_eq!(careless.get("/").text(), "secret");
+}
+
+#[test]
+fn the_name_in_the_certificate_counts() {
+    let certs = Certs::new();
+    let origin = Origin::serve_tls(certs.leaf(&["inner.test"]).server_config(&[]), |_| Reply::text("inner"));
+    let url = format!("https://127.0.0.1:{}", origin.address().port());
+    let config = |name: &str| {
+        format!(
+            "[upstreams.tls]\nendpoints = [\"{url}\"]\ntls = {{ ca = \"${{file:{}}}\"{name} }}\n{}",
+            certs.ca().display(),
+            route("tls", &[])
+        )
+    };
+    assert!([502, 503].contains(&gateway(&config("")).get("/").status));
+    assert_eq!(gateway(&config(", server_name = \"inner.test\"")).get("/").text(), "inner");
+}
+
+async fn greet(request: http::Request<hyper::body::Incoming>) -> http::Response<h2::Body> {
+    let version = format!("{:?}", request.version());
+    let body = request.into_body().collect().await.expect("the body").to_bytes();
+    http::Response::new(full([version.as_bytes(), b" ", &body].concat()))
+}
+
+#[test]
+fn h2c_upstreams() {
+    let origin = H2Origin::serve(None, greet);
+    let gateway = gateway(&format!(
+        "[upstreams.h2]\nendpoints = [\"http://{}\"]\nprotocol = \"h2c\"\n{}",
+        origin.address(),
+        route("h2", &[])
+    ));
+    let mut client = gateway.client();
+    for _ in 0..5 {
+        assert_eq!(client.request("POST", "/", &[], b"hello").text(), "HTTP/2.0 hello");
+    }
+    assert_eq!(origin.connections(), 1, "one connection carries all streams");
+}
+
+#[test]
+fn h2_upstreams_over_tls_by_alpn() {
+    let certs = Certs::new();
+    let origin = H2Origin::serve(Some(certs.leaf(&["localhost"]).server_config(&["h2", "http/1.1"])), greet);
+    for protocol in ["auto", "h2"] {
+        let gateway = gateway(&format!(
+            "[upstreams.h2]\nendpoints = [\"https://localhost:{}\"]\nprotocol = \"{protocol}\"\ntls = {{ ca = \"${{file:{}}}\" }}\n{}",
+            origin.address().port(),
+            certs.ca().display(),
+            route("h2", &[])
+        ));
+        assert_eq!(gateway.request("POST", "/", &[], b"hello").text(), "HTTP/2.0 hello", "{protocol}");
+    }
+}
+
+#[test]
+fn grpc_passes_with_its_trailers() {
+    let origin = H2Origin::serve(None, |request| async move {
+        assert_eq!(request.headers()["te"], "trailers");
+        let body = request.into_body().collect().await.expect("the body").to_bytes();
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        let body = Full::new(body).with_trailers(std::future::ready(Some(Ok(trailers))));
+        let body = body.map_err(|never| match never {}).boxed();
+        http::Response::builder().header("content-type", "application/grpc").body(body).expect("a response")
+    });
+    let gateway = gateway(&format!(
+        "[upstreams.grpc]\nendpoints = [\"http://{}\"]\nprotocol = \"h2c\"\n{}",
+        origin.address(),
+        route("grpc", &[])
+    ));
+    let mut client = H2::connect(gateway.address());
+    let request = client
+        .builder("POST", "/echo.Echo/Say")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(full("\0\0\0\0\x02hi"))
+        .expect("a request");
+    let answer = client.send(request);
+    assert_eq!((answer.status, &answer.body[..]), (200, &b"\0\0\0\0\x02hi"[..]));
+    assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
+}
+
+#[test]
+fn the_built_in_upstreams() {
+    let gateway = gateway(
+        r#"
+[upstreams.mirror]
+builtin = "echo"
+[upstreams.codes]
+builtin = "status"
+[routes.echo]
+match = { path = "/echo/**" }
+upstream = "mirror"
+[routes.status]
+match = { path = "/status/**" }
+upstream = "codes"
+rewrite = { strip_prefix = "/status" }
+"#,
+    );
+    let seen = gateway.request("POST", "/echo/a?b=c", &[("x-mine", "1")], b"hello").json();
+    assert_eq!((&seen["method"], &seen["path"], &seen["body"]), (&"POST".into(), &"/echo/a".into(), &"hello".into()));
+    assert_eq!((&seen["query"]["b"], &seen["headers"]["x-mine"]), (&"c".into(), &"1".into()));
+    assert_eq!(gateway.get("/status/418").status, 418);
+}
+
+#[test]
+fn idle_connections_are_let_go() {
+    let origin = Origin::named("o");
+    let gateway = gateway(&format!(
+        "[upstreams.one]\nendpoints = [\"{}\"]\npool = {{ idle_timeout = \"200ms\" }}\n{}",
+        origin.url(),
+        route("one", &[])
+    ));
+    assert_eq!(gateway.get("/").status, 200);
+    eventually("the idle connection to be closed", || origin.open() == 0);
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn idle_connections_are_bounded() {
+    let origin = Origin::named("o");
+    let gateway = Gateway::start(&crate::support::with_base(&format!(
+        "[upstreams.one]\nendpoints = [\"{}\"]\npool = {{ max_idle = 2 }}\n{}",
+        origin.url(),
+        route("one", &[])
+    )));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| gateway.get("/"));
+        }
+    });
+    eventually("the connections over the bound to be closed", || origin.open() <= 2);
+}
+
+#[test]
+fn client_certificates() {
+    let certs = Certs::new();
+    let leaf = certs.leaf(&["localhost"]);
+    let client = certs.leaf(&["the-gateway"]);
+    let origin = Origin::serve_tls(leaf.demanding_config(&certs), |_| Reply::text("known"));
+    let config = |lines: &str| {
+        format!(
+            "[upstreams.tls]\nendpoints = [\"https://localhost:{}\"]\ntls = {{ ca = \"${{file:{}}}\"{lines} }}\n{}",
+            origin.address().port(),
+            certs.ca().display(),
+            route("tls", &[])
+        )
+    };
+    assert!([502, 503].contains(&gateway(&config("")).get("/").status));
+    let lines =
+        format!(", cert = \"${{file:{}}}\", key = \"${{file:{}}}\"", client.cert.display(), client.key.display());
+    assert_eq!(gateway(&config(&lines)).get("/").text(), "known");
+}

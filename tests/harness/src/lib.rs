@@ -1,0 +1,20 @@
+//! What the end-to-end tests share: the real gateway as a process, scripted origins, clients of every protocol,
+//! certificates and guest fixtures. Blocking on purpose: a test reads from top to bottom.
+
+#![allow(clippy::unwrap_used, reason = "a harness that fails should fail the test at the place")]
+
+pub mod certs;
+pub mod client;
+pub mod fixtures;
+pub mod gateway;
+pub mod h2;
+pub mod load;
+pub mod origin;
+pub mod wait;
+pub mod wire;
+
+pub use certs::Certs;
+pub use client::{Client, Response};
+pub use gateway::Gateway;
+pub use origin::{Conn, Origin, Reply};
+pub use wait::{eventually, eventually_within};

@@ -1,0 +1,35 @@
+//! Waiting for a condition: the only place of the tests that lets time pass.
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take before the test fails; generous, since a passing test never waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Polls until the condition holds; panics with `what` after [`PATIENCE`].
+#[track_caller]
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, condition);
+}
+
+/// Polls until the condition holds; panics with `what` after `limit`.
+#[track_caller]
+pub fn eventually_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < end, "did not happen within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Polls until there is a value; panics with `what` after [`PATIENCE`].
+#[track_caller]
+pub fn eventually_some<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = value() {
+            return value;
+        }
+        assert!(Instant::now() < end, "did not happen within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
