@@ -4,5 +4,5 @@
 
 wasmtime::component::bindgen!({ path: "../wit", world: "imports" });
 
-pub(super) use sluice::filter::types::{Error, Field, Verdict};
-pub(super) use sluice::filter::*;
+pub(super) use self::sluice::filter::types::{Error, Field, Verdict};
+pub(super) use self::sluice::filter::*;
