@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -66,6 +66,8 @@ pub struct Wrapped {
 
 struct Idle {
     limit: Duration,
+    /// When a part last came, in this body or in the one of the other direction.
+    progress: Option<Rc<Cell<Instant>>>,
     /// Armed at the first wait and kept; moved when a later wait begins.
     deadline: Option<Deadline>,
     waiting: bool,
@@ -111,7 +113,13 @@ impl Body {
     /// waits for the sender. Needs a local runtime.
     #[must_use]
     pub fn timed(self, limit: Duration) -> Self {
-        self.wrap(|w| w.idle = Some(Idle { limit, deadline: None, waiting: false }))
+        self.wrap(|w| w.idle = Some(Idle { limit, progress: None, deadline: None, waiting: false }))
+    }
+
+    /// The same for two bodies of one exchange: a part of either keeps both alive, as a stream may be silent one way.
+    #[must_use]
+    pub fn timed_together(self, limit: Duration, progress: Rc<Cell<Instant>>) -> Self {
+        self.wrap(|w| w.idle = Some(Idle { limit, progress: Some(progress), deadline: None, waiting: false }))
     }
 
     /// Reads nothing before `gate` opens.
@@ -298,6 +306,9 @@ impl Wrapped {
         };
         if let Some(idle) = &mut self.idle {
             idle.waiting = false;
+            if let Some(progress) = &idle.progress {
+                progress.set(Instant::now());
+            }
         }
         match &frame {
             Some(Ok(frame)) => {
@@ -373,8 +384,14 @@ impl Wrapped {
             }
         };
         idle.waiting = true;
-        ready!(deadline.poll_passed(cx));
-        Poll::Ready(BodyError::IdleTimeout(idle.limit))
+        loop {
+            ready!(deadline.poll_passed(cx));
+            let silent = idle.progress.as_ref().map_or(idle.limit, |progress| progress.get().elapsed());
+            if silent >= idle.limit {
+                return Poll::Ready(BodyError::IdleTimeout(idle.limit));
+            }
+            deadline.rearm(idle.limit - silent);
+        }
     }
 
     fn end(&mut self, outcome: Result<(), &BodyError>) {

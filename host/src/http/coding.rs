@@ -4,10 +4,11 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::{HeaderMap, HeaderValue};
 
 use super::body::{BodyError, MemoryBudget};
+use super::headers::tokens;
 
 /// More codings on top of each other than anybody needs.
 const MAX_STACKED: usize = 4;
@@ -50,6 +51,31 @@ pub fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, CodingError> {
         }
     }
     if found.len() > MAX_STACKED { Err(CodingError::TooMany) } else { Ok(found) }
+}
+
+/// Leaves in `accept-encoding` only what [`decode`] can take off again, so that an upstream sends nothing else to a
+/// client whose response a filter has to read.
+pub fn keep_decodable(headers: &mut HeaderMap) {
+    if !headers.contains_key(ACCEPT_ENCODING) {
+        return;
+    }
+    let mut kept = Vec::new();
+    for value in headers.get_all(ACCEPT_ENCODING) {
+        for member in tokens(value.as_bytes()) {
+            let name = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+            if ["gzip", "x-gzip", "deflate", "br", "identity"]
+                .iter()
+                .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+            {
+                if !kept.is_empty() {
+                    kept.extend_from_slice(b", ");
+                }
+                kept.extend_from_slice(member);
+            }
+        }
+    }
+    let kept = HeaderValue::try_from(kept).ok().filter(|kept| !kept.is_empty());
+    headers.insert(ACCEPT_ENCODING, kept.unwrap_or(HeaderValue::from_static("identity")));
 }
 
 /// Takes the codings that `content-encoding` names off a body, last first. No step yields more than `limit` bytes. What
@@ -112,7 +138,7 @@ mod tests {
     use super::*;
 
     fn headers(value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(CONTENT_ENCODING, http::HeaderValue::from_static(value))])
+        HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(value))])
     }
 
     fn gzip(data: &[u8]) -> Vec<u8> {

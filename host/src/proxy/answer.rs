@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::record::{Follow, Record};
 use crate::exchange::{Exchange, ResponseHead};
@@ -37,12 +37,8 @@ impl Answer {
         Answer::whole(head)
     }
 
-    /// The upstream's body as it comes, waiting at most `idle` for each part.
-    pub(super) fn streamed(head: Box<ResponseHead>, body: Body, idle: Option<Duration>) -> Self {
-        let body = match idle {
-            Some(idle) if !matches!(body, Body::Empty | Body::Full { .. }) => body.timed(idle),
-            _ => body,
-        };
+    /// The upstream's body as it comes.
+    pub(super) fn streamed(head: Box<ResponseHead>, body: Body) -> Self {
         Answer { head, body }
     }
 
@@ -54,11 +50,22 @@ impl Answer {
 
     /// The response, with the record following it to its last byte.
     pub(super) fn send(self, mut record: Box<Record>) -> Response<Body> {
-        let ResponseHead { status, headers, .. } = *self.head;
+        let ResponseHead { status, mut headers, .. } = *self.head;
         record.status = Some(status);
         record.answered_at = Some(Instant::now());
         // RFC 9110 §6.4.1: these have no body, whatever a filter has set.
-        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if status == StatusCode::NO_CONTENT {
+            headers.remove(CONTENT_LENGTH);
+        }
+        // RFC 9110 §9.3.2: a HEAD is told the length and gets no body, over HTTP/2 too.
+        let head = record.method == Method::HEAD;
+        if head
+            && !headers.contains_key(CONTENT_LENGTH)
+            && let Some(length) = self.body.exact_size().filter(|length| *length > 0)
+        {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+        let bodiless = head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let body = if bodiless { Body::Empty } else { self.body };
         let mut response = Response::new(body.watched(Follow(record)));
         *response.status_mut() = status;

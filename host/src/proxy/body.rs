@@ -1,9 +1,12 @@
 //! Bodies on their way through the pipeline: streaming until a filter asks for the whole, then buffered and decoded once.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body as _;
 
+use crate::deadline;
 use crate::filter::{BodySource, BodySourceError};
 use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, collect};
@@ -15,6 +18,8 @@ pub(super) struct Passing {
     /// `content-encoding` and its like, as the sender wrote them: filters may edit the head before the body is wanted.
     codings: HeaderMap,
     budget: MemoryBudget,
+    /// When the whole has to be in memory, if a filter wants it.
+    until: Option<Instant>,
 }
 
 impl Passing {
@@ -23,7 +28,12 @@ impl Passing {
         for value in headers.get_all(http::header::CONTENT_ENCODING) {
             codings.append(http::header::CONTENT_ENCODING, value.clone());
         }
-        Passing { body, codings, budget: budget.clone() }
+        Passing { body, codings, budget: budget.clone(), until: None }
+    }
+
+    /// Bounds how long buffering may take in all: single bytes at long intervals are no idling.
+    pub(super) fn within(self, limit: Option<Duration>) -> Self {
+        Passing { until: limit.map(|limit| Instant::now() + limit), ..self }
     }
 
     /// What is passed on when no filter has replaced it: byte for byte what came in.
@@ -38,7 +48,12 @@ impl BodySource for Passing {
     }
 
     async fn buffer(&mut self, max_bytes: u64) -> Result<Bytes, BodySourceError> {
-        let raw = collect(&mut self.body, max_bytes, &self.budget).await.map_err(source_error)?;
+        let whole = collect(&mut self.body, max_bytes, &self.budget);
+        let raw = match self.until.map(|until| until.saturating_duration_since(Instant::now())) {
+            None => whole.await,
+            Some(left) => deadline::timeout(left, whole).await.unwrap_or(Err(BodyError::IdleTimeout(left))),
+        };
+        let raw = raw.map_err(source_error)?;
         coding::decode(&self.codings, raw, max_bytes, &self.budget).map_err(|error| match error {
             CodingError::TooLarge(limit) => BodySourceError::TooLarge(limit),
             CodingError::Budget(_) => BodySourceError::Budget,

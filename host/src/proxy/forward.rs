@@ -1,12 +1,14 @@
 //! What a route does once its pipeline has let a request pass: redirect, answer, or ask an upstream.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, LOCATION, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::Passing;
@@ -17,7 +19,7 @@ use crate::exchange::{Exchange, Origin, ResponseHead, Selection};
 use crate::filter::{Hook, LocalPipeline, Passage};
 use crate::http::body::Body;
 use crate::http::buffer::MemoryBudget;
-use crate::http::headers;
+use crate::http::{coding, headers};
 use crate::snapshot::routes::{Action, HostPolicy, Route, host_value};
 use crate::snapshot::{LocalSnapshot, Target};
 use crate::telemetry::UpstreamId;
@@ -34,6 +36,8 @@ pub(super) struct Forward<'a> {
     pub(super) budget: &'a MemoryBudget,
     /// The protocol to switch to.
     pub(super) upgrade: Option<HeaderValue>,
+    /// When a part of either body last came; only where the request has one.
+    pub(super) progress: Option<Rc<Cell<Instant>>>,
 }
 
 /// A response whose head is in the exchange.
@@ -95,12 +99,17 @@ impl Forward<'_> {
             Ok(request) => request,
             Err(error) => return (exchange, Err(error)),
         };
+        if let Some(whole) = self.route.timeouts.request.filter(|whole| *whole <= record.start.elapsed()) {
+            let message = format!("the request was not in after {whole:?}");
+            return (exchange, Err(ProxyError::new(Kind::ClientTimeout, message)));
+        }
         let chosen_by_filter = self.pipeline.pipeline().has(Hook::SelectUpstream);
         let weighted = self.local.pick(targets);
         let mut attempts = 0;
         loop {
+            let mut again = false;
             if chosen_by_filter {
-                exchange.selection = Selection::default();
+                let before = std::mem::take(&mut exchange.selection);
                 exchange.candidates =
                     targets.iter().flat_map(|(index, _)| self.local.upstreams[*index].upstream.candidates()).collect();
                 let selected;
@@ -108,6 +117,8 @@ impl Forward<'_> {
                 if let Err(failure) = selected {
                     return (exchange, Err(ProxyError::filter(&failure)));
                 }
+                // A filter that chooses anew is asked again when that fails; for the rest the balancer has tried all.
+                again = !exchange.selection.is_empty() && exchange.selection != before;
             }
             let target = self.target(&exchange.selection, targets, weighted);
             record.upstream = Some(target.upstream.upstream().name().clone());
@@ -122,8 +133,7 @@ impl Forward<'_> {
                     exchange.failures.append(&mut failed.failures);
                     attempts += 1;
                     match failed.request.take() {
-                        // The filter hears what failed and may choose another; the balancer has tried all by itself.
-                        Some(back) if chosen_by_filter && attempts < exchange.candidates.len() => request = *back,
+                        Some(back) if again && attempts < exchange.candidates.len() => request = *back,
                         _ => {
                             record.endpoint.clone_from(&failed.endpoint);
                             let error = upstream_error(&failed);
@@ -205,6 +215,9 @@ impl Forward<'_> {
         *request.headers_mut() =
             if read_later { exchange.request.headers.clone() } else { std::mem::take(&mut exchange.request.headers) };
         let headers = request.headers_mut();
+        if self.pipeline.pipeline().has(Hook::OnResponseBody) {
+            coding::keep_decodable(headers);
+        }
         match &route.host {
             HostPolicy::Keep => {
                 headers.insert(HOST, host_value(&exchange.request.authority));
@@ -250,10 +263,20 @@ impl Forward<'_> {
         let protocol = switch.is_some().then(|| head.headers.remove(UPGRADE)).flatten();
         headers::strip_hop_by_hop(&mut head.headers);
         self.upgrade = protocol;
-        let body = Passing::new(body, &head.headers, self.budget);
+        let body =
+            Passing::new(timed(body, self.route.timeouts.idle, self.progress.as_ref()), &head.headers, self.budget);
         record.answered = super::record::Answered::Upstream;
         exchange.response = Some(Box::new(head));
         (exchange, Ok(Answered { body, switch }))
+    }
+}
+
+/// A body that waits at most `idle` for its next part.
+pub(super) fn timed(body: Body, idle: Option<Duration>, progress: Option<&Rc<Cell<Instant>>>) -> Body {
+    match (idle, progress) {
+        (Some(idle), Some(progress)) if !body.is_end_stream() => body.timed_together(idle, Rc::clone(progress)),
+        (Some(idle), None) if !body.is_end_stream() => body.timed(idle),
+        _ => body,
     }
 }
 

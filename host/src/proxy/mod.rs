@@ -11,7 +11,9 @@ mod respond;
 mod tunnel;
 mod worker;
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Instant;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -128,7 +130,9 @@ impl Stage<'_> {
         let id_header = &self.local.shared.id_header;
         inbound::clean(&mut head, self.connection, id_header, &record.id);
         let length = body.exact_size();
-        let mut body = Passing::new(self.bounded(body, &record), &head.headers, &self.worker.budget);
+        let progress = (!matches!(body, Body::Empty)).then(|| Rc::new(Cell::new(record.start)));
+        let body = self.bounded(body, &record, progress.as_ref());
+        let mut body = Passing::new(body, &head.headers, &self.worker.budget).within(self.route.timeouts.request);
         let mut exchange = Exchange::new(record.id.clone(), client, head, self.route.facts.clone());
         exchange.params = found.params;
 
@@ -141,6 +145,7 @@ impl Stage<'_> {
             pipeline: self.pipeline,
             budget: &self.worker.budget,
             upgrade: upgrade.filter(|_| self.route.upgrade && switch.is_some()),
+            progress,
         };
         let answered;
         (exchange, answered) = match entered {
@@ -165,22 +170,19 @@ impl Stage<'_> {
         record.consumer = exchange.context.consumer().cloned();
         match (switch, upstream_switch) {
             (Some(client), Some(upstream)) if exchange.response.as_ref().is_some_and(|r| r.status == 101) => {
-                self.switch(exchange, client, upstream, forward.upgrade, record)
+                self.switch(exchange, passage, (client, upstream), forward.upgrade, record)
             }
             _ => self.send(exchange, passage, body, record),
         }
     }
 
     /// The request body with the limits of the route.
-    fn bounded(&self, body: Body, record: &Record) -> Body {
+    fn bounded(&self, body: Body, record: &Record, progress: Option<&Rc<Cell<Instant>>>) -> Body {
         if matches!(body, Body::Empty) {
             return body;
         }
         let body = body.limited(self.route.max_body).counted(Rc::clone(&record.bytes_in));
-        match self.route.timeouts.idle {
-            Some(idle) => body.timed(idle),
-            None => body,
-        }
+        forward::timed(body, self.route.timeouts.idle, progress)
     }
 
     /// The pipeline on the way in. `true`: the request goes on; `false`: a filter has answered.
@@ -265,7 +267,7 @@ impl Stage<'_> {
             exchange.response = Some(Box::new(crate::exchange::ResponseHead { body: None, ..(*head).clone() }));
         }
         let mut answer = match (head.origin, exchange.response_body_replaced) {
-            (Origin::Upstream, false) => Answer::streamed(head, body.into_body(), self.route.timeouts.idle),
+            (Origin::Upstream, false) => Answer::streamed(head, body.into_body()),
             (_, true) => Answer::replaced(head),
             (Origin::Filter | Origin::Gateway, false) => Answer::whole(head),
         };
@@ -275,26 +277,31 @@ impl Stage<'_> {
                 answer = answer.with_trailer_hooks(Rc::clone(self.pipeline), Rc::clone(&parked));
             }
             if complete {
-                let (queue, pipeline) = (Rc::clone(&self.worker.complete), Rc::clone(self.pipeline));
-                record.complete = Some(Box::new(move |summary| {
-                    if let Some((mut exchange, passage)) = parked.take() {
-                        exchange.summary = Some(summary);
-                        queue.push(&pipeline, passage, exchange);
-                    }
-                }));
+                self.complete_later(parked, &mut record);
             }
         }
         answer.send(record)
+    }
+
+    /// Has `on-complete` see the exchange when its record is written.
+    fn complete_later(&self, parked: Parked, record: &mut Record) {
+        let (queue, pipeline) = (Rc::clone(&self.worker.complete), Rc::clone(self.pipeline));
+        record.complete = Some(Box::new(move |summary| {
+            if let Some((mut exchange, passage)) = parked.take() {
+                exchange.summary = Some(summary);
+                queue.push(&pipeline, passage, exchange);
+            }
+        }));
     }
 
     /// `101 Switching Protocols`, and both sides joined in a task of their own.
     fn switch(
         &self,
         mut exchange: Box<Exchange>,
-        client: OnUpgrade,
-        upstream: OnUpgrade,
+        passage: Passage,
+        (client, upstream): (OnUpgrade, OnUpgrade),
         protocol: Option<HeaderValue>,
-        record: Box<Record>,
+        mut record: Box<Record>,
     ) -> Response<Body> {
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -304,6 +311,14 @@ impl Stage<'_> {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         if let Some(protocol) = protocol {
             response.headers_mut().insert(UPGRADE, protocol);
+        }
+        record.status = Some(StatusCode::SWITCHING_PROTOCOLS);
+        record.answered_at = Some(Instant::now());
+        if self.worker.complete.wants(self.pipeline, &passage) {
+            let mut head = crate::exchange::ResponseHead::new(Origin::Upstream, StatusCode::SWITCHING_PROTOCOLS);
+            head.headers = response.headers().clone();
+            exchange.response = Some(Box::new(head));
+            self.complete_later(Parked::new(Some((exchange, passage)).into()), &mut record);
         }
         tunnel::join(client, upstream, self.route.timeouts.idle, record);
         response

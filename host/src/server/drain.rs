@@ -78,7 +78,10 @@ impl Signals {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                     _ = hangup.recv() => reloader.request(),
-                    () = sleep(Duration::from_secs(1)), if workers.are_done() => break,
+                    () = sleep(Duration::from_secs(1)), if workers.are_done() => {
+                        tracing::error!("all workers have ended");
+                        return 1;
+                    }
                 }
             }
             readiness.draining();

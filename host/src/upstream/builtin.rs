@@ -23,7 +23,7 @@ const MAX_BYTES: usize = 1024 * 1024;
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// 200 with the request as JSON, one member a line: method, path, query, headers, body, and who answered.
-pub(super) async fn echo(request: Request<Body>, upstream: &str) -> Response<Body> {
+pub(super) async fn echo(request: Request<Body>, upstream: &str) -> Result<Response<Body>, BodyError> {
     let (parts, body) = request.into_parts();
     let mut answer = Map::new();
     answer.insert("method".into(), parts.method.as_str().into());
@@ -31,37 +31,31 @@ pub(super) async fn echo(request: Request<Body>, upstream: &str) -> Response<Bod
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or("").as_bytes());
     answer.insert("query".into(), gathered(query.map(|(name, value)| (name.into_owned(), value.into_owned()))));
     answer.insert("headers".into(), fields(&parts.headers));
-    match read(body).await {
-        Ok(read) => {
-            match text(&read) {
-                Some(text) => answer.insert("body".into(), text.into()),
-                None => {
-                    answer.insert("body".into(), STANDARD.encode(&read.shown).into());
-                    answer.insert("body_encoding".into(), "base64".into())
-                }
-            };
-            answer.insert("body_bytes".into(), read.bytes.into());
-            if let Some(trailers) = read.trailers {
-                answer.insert("trailers".into(), fields(&trailers));
-            }
+    let read = read(body).await?;
+    match text(&read) {
+        Some(text) => answer.insert("body".into(), text.into()),
+        None => {
+            answer.insert("body".into(), STANDARD.encode(&read.shown).into());
+            answer.insert("body_encoding".into(), "base64".into())
         }
-        Err(error) => {
-            answer.insert("body_error".into(), error.to_string().into());
-        }
+    };
+    answer.insert("body_bytes".into(), read.bytes.into());
+    if let Some(trailers) = read.trailers {
+        answer.insert("trailers".into(), fields(&trailers));
     }
     answer.insert("upstream".into(), upstream.into());
     answer.insert("endpoint".into(), "echo".into());
     let mut text = format!("{:#}", Value::Object(answer));
     text.push('\n');
-    response(StatusCode::OK, "application/json", text)
+    Ok(response(StatusCode::OK, "application/json", text))
 }
 
 /// The status that ends the path (`/any/503`), else 200; with `?delay=100ms` after a while, with `?bytes=1000` with a body
 /// of that size.
-pub(super) async fn status(request: Request<Body>) -> Response<Body> {
+pub(super) async fn status(request: Request<Body>) -> Result<Response<Body>, BodyError> {
     let uri = request.uri().clone();
     // An upstream that answers before it has read the request closes the connection; this one is polite.
-    let _ = read(request.into_body()).await;
+    read(request.into_body()).await?;
     let asked = uri.path().rsplit('/').next().and_then(|last| last.parse().ok());
     // Interim statuses are not answers.
     let asked = asked.filter(|code| (200..=999).contains(code)).and_then(|code| StatusCode::from_u16(code).ok());
@@ -79,7 +73,7 @@ pub(super) async fn status(request: Request<Body>) -> Response<Body> {
         }
     }
     static FILLER: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; MAX_BYTES].into());
-    match bytes {
+    Ok(match bytes {
         Some(bytes) => response(status, "text/plain", FILLER.slice(..bytes)),
         // RFC 9110 §6.4.1: these have no content.
         None if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED => {
@@ -88,7 +82,7 @@ pub(super) async fn status(request: Request<Body>) -> Response<Body> {
             empty
         }
         None => response(status, "application/json", format!("{}\n", json!({ "status": status.as_u16() }))),
-    }
+    })
 }
 
 fn response(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
@@ -180,7 +174,7 @@ mod tests {
             .header("x-b", "3")
             .body(Body::full("hello"))
             .unwrap();
-        let response = echo(request, "demo").await;
+        let response = echo(request, "demo").await.unwrap();
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
         let expected = json!({
             "method": "POST", "path": "/a%20b", "query": {"x": ["1", "2"], "y": "ä"},
@@ -189,21 +183,21 @@ mod tests {
         });
         assert_eq!(json(response).await, expected);
         let request = Request::new(Body::full(vec![0xff; MAX_SHOWN + 1]));
-        let answer = json(echo(request, "demo").await).await;
+        let answer = json(echo(request, "demo").await.unwrap()).await;
         assert_eq!((&answer["body_encoding"], &answer["body_bytes"]), (&json!("base64"), &json!(MAX_SHOWN + 1)));
         let request = Request::new(Body::full(format!("x{}", "ä".repeat(MAX_SHOWN))));
-        let answer = json(echo(request, "demo").await).await;
+        let answer = json(echo(request, "demo").await.unwrap()).await;
         assert_eq!(answer["body"].as_str().map(str::len), Some(MAX_SHOWN - 1), "the cut goes through a character");
     }
 
     #[tokio::test]
     async fn status_answers_as_asked() {
         let ask = |uri: &str| status(Request::get(uri).body(Body::Empty).unwrap());
-        assert_eq!(ask("/status/503").await.status(), 503);
-        assert_eq!(ask("/").await.status(), 200);
-        assert_eq!(ask("/101").await.status(), 200);
-        assert_eq!(ask("/99999").await.status(), 200);
-        assert_eq!(ask("/204").await.into_body().exact_size(), Some(0));
-        assert_eq!(ask("/200?bytes=1000&delay=1ms").await.into_body().exact_size(), Some(1000));
+        assert_eq!(ask("/status/503").await.unwrap().status(), 503);
+        assert_eq!(ask("/").await.unwrap().status(), 200);
+        assert_eq!(ask("/101").await.unwrap().status(), 200);
+        assert_eq!(ask("/99999").await.unwrap().status(), 200);
+        assert_eq!(ask("/204").await.unwrap().into_body().exact_size(), Some(0));
+        assert_eq!(ask("/200?bytes=1000&delay=1ms").await.unwrap().into_body().exact_size(), Some(1000));
     }
 }

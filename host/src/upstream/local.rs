@@ -47,8 +47,7 @@ pub enum Choice<'a> {
 pub struct Timeouts {
     /// For name, TCP, TLS and HTTP handshake together.
     pub connect: Duration,
-    /// From the last byte of the request (or the last sign of progress in sending it) to the response head. While a body is
-    /// being sent, up to twice as long.
+    /// From the last byte of the request to the response head; up to twice as long where the request has a body.
     pub first_byte: Duration,
 }
 
@@ -77,18 +76,18 @@ pub struct LocalUpstream {
 /// What is known of a request body while it is sent.
 #[derive(Default)]
 struct Upload {
-    bytes: Cell<u64>,
+    /// The last byte was handed over, or the body failed.
+    ended: Cell<bool>,
     failed: Cell<Option<BodyErrorKind>>,
 }
 
 struct UploadWatch(Rc<Upload>);
 
 impl Watch for UploadWatch {
-    fn data(&mut self, bytes: usize) {
-        self.0.bytes.set(self.0.bytes.get() + bytes as u64);
-    }
+    fn data(&mut self, _: usize) {}
 
     fn end(&mut self, outcome: Result<(), &BodyError>) {
+        self.0.ended.set(true);
         self.0.failed.set(outcome.err().map(BodyError::kind));
     }
 }
@@ -159,8 +158,28 @@ impl LocalUpstream {
     ) -> Result<Sent, UpstreamError> {
         match self.upstream.spec().target {
             TargetSpec::Endpoints(_) => self.forward(request, choice, timeouts).await,
-            TargetSpec::Echo => Ok(answered("echo", builtin::echo(request, self.upstream.name()).await)),
-            TargetSpec::Status => Ok(answered("status", builtin::status(request).await)),
+            TargetSpec::Echo => self.answered("echo", builtin::echo(request, self.upstream.name()).await),
+            TargetSpec::Status => self.answered("status", builtin::status(request).await),
+        }
+    }
+
+    fn answered(&self, name: &str, answer: Result<Response<Body>, BodyError>) -> Result<Sent, UpstreamError> {
+        match answer {
+            Ok(response) => Ok(Sent {
+                response,
+                endpoint: name.into(),
+                connect: None,
+                first_byte: Duration::ZERO,
+                failures: Vec::new(),
+            }),
+            Err(error) => Err(UpstreamError {
+                kind: UpstreamErrorKind::RequestBody(error.kind()),
+                upstream: self.upstream.name().clone(),
+                endpoint: Some(name.into()),
+                request: None,
+                failures: Vec::new(),
+                source: Some(Box::new(error)),
+            }),
         }
     }
 
@@ -288,8 +307,9 @@ impl LocalUpstream {
                 await_head(sender.try_send_request(request), along).await
             }
             Some(Line::Http2(session)) => {
+                // Without the request: on the same session it would fail again.
                 if !head::for_http2(&mut request, shared) {
-                    return Err(Attempt::new(UpstreamErrorKind::Protocol).with(request));
+                    return Err(Attempt::new(UpstreamErrorKind::Protocol));
                 }
                 if let Some(gate) = &along.gate {
                     gate.open();
@@ -355,9 +375,10 @@ async fn await_head<T>(response: impl Future<Output = T>, along: &Along) -> Resu
         }
     }
     loop {
-        let sent = along.upload.as_ref().map(|upload| upload.bytes.get());
+        // As long as the request goes on the client may be the one that is slow, and its body has limits of its own.
+        let sent = along.upload.as_ref().is_none_or(|upload| upload.ended.get());
         let outcome = deadline::timeout(limit, response.as_mut()).await;
-        if outcome.is_ok() || sent == along.upload.as_ref().map(|upload| upload.bytes.get()) {
+        if outcome.is_ok() || sent {
             return outcome;
         }
     }
@@ -375,8 +396,4 @@ fn replayable(request: &Request<Body>) -> Option<Request<Body>> {
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     Some(copy)
-}
-
-fn answered(name: &str, response: Response<Body>) -> Sent {
-    Sent { response, endpoint: name.into(), connect: None, first_byte: Duration::ZERO, failures: Vec::new() }
 }
