@@ -27,10 +27,6 @@ use crate::http::gate::Gate;
 
 /// How long an upstream may think about `Expect: 100-continue` before the body goes out anyway (RFC 9110 §10.1.1).
 const EXPECT_WAIT: Duration = Duration::from_secs(1);
-/// A connection that was idle for longer may be about to be closed by the server, so a copy of the head is kept for a
-/// second try. Below, the copy (about 0.2 µs) is saved.
-const RACY: Duration = Duration::from_millis(250);
-
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Copy)]
 pub enum Choice<'a> {
@@ -293,7 +289,9 @@ impl LocalUpstream {
         let outcome = match &mut lease.line {
             Some(Line::Http1 { sender, .. }) => {
                 head::for_http1(&mut request, shared);
-                if lease.idle.is_some_and(|idle| idle >= RACY) {
+                // A server may close a connection that it has just used: only a copy of the head (about 0.2 µs) makes up for
+                // the request that crosses its goodbye.
+                if lease.idle.is_some() {
                     copy = replayable(&request);
                 }
                 if let Some(gate) = &along.gate {
