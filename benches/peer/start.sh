@@ -36,15 +36,16 @@ config = { copy_from = \"x-bench-in\", copy_to = \"x-filter-req-$i\", response_h
 file = \"$target/plugins/rust-header.wasm\"
 $filters" ;;
   auth)
+    # What no other proxy in the comparison does is off: fields that tell the limit, claims for further filters.
     pipeline='"auth", "limit", "shape"'
     filters="[filters.auth]
 plugin = \"jwt-auth\"
 grants = { read_headers = [\"authorization\"], write_headers = [\"authorization\"] }
-config = { secret = \"$JWT_SECRET\", algorithms = [\"HS256\"], issuer = \"bench\", headers = { x-user = \"sub\" }, forward_token = false }
+config = { secret = \"$JWT_SECRET\", algorithms = [\"HS256\"], issuer = \"bench\", headers = { x-user = \"sub\" }, forward_token = false, context = false }
 [filters.limit]
 plugin = \"rate-limit\"
 grants = { read_headers = [\"x-api-key\"] }
-config = { limits = [{ key = \"header:x-api-key\", amount = $RATE, window = \"1s\" }] }
+config = { limits = [{ key = \"header:x-api-key\", amount = $RATE, window = \"1s\" }], headers = [] }
 [filters.shape]
 plugin = \"transform\"
 config.request.headers.remove = [\"x-remove-me\"]
