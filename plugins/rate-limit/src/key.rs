@@ -1,12 +1,17 @@
 //! Whom a limit counts: one part or a combination of parts of the request.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::{
     Deserialize, Deserializer,
     de::{self, SeqAccess, Visitor},
 };
-use sluice_filter::{Error, Request, context};
+use sluice_filter::{Error, Request, context, crypto};
+
+/// A longer value counts by its hash: whoever sends it must not decide how long a key gets.
+const LONGEST_VALUE: usize = 64;
+/// A longer key counts by its hash; the gateway takes 1,024 bytes.
+const LONGEST_KEY: usize = 1000;
 
 /// What a limit is kept for; without parts, all requests together.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,14 +51,28 @@ impl Key {
                 }
             };
             let Some(value) = value else { return Ok(None) };
-            // The length keeps `a` + `b:c` and `a:b` + `c` apart.
+            // The length keeps `a` + `b:c` and `a:b` + `c` apart, and no length looks like a hash.
             key.push('|');
-            key.push_str(&value.len().to_string());
-            key.push(':');
-            key.push_str(&value);
+            if value.len() > LONGEST_VALUE {
+                key.push_str(&hashed(&value)?);
+            } else {
+                key.push_str(&value.len().to_string());
+                key.push(':');
+                key.push_str(&value);
+            }
         }
-        Ok(Some(key))
+        Ok(Some(if key.len() > LONGEST_KEY { hashed(&key)? } else { key }))
     }
+}
+
+/// `#` and the SHA-256 in hex.
+fn hashed(text: &str) -> Result<String, Error> {
+    let mut out = String::with_capacity(65);
+    out.push('#');
+    for byte in crypto::hash("sha-256", text.as_bytes())? {
+        let _ = write!(out, "{byte:02x}");
+    }
+    Ok(out)
 }
 
 /// An IPv6 caller has a whole /64 to call from, and is counted by it.

@@ -147,7 +147,8 @@ impl Rule {
         }
         let quota = match self.algorithm {
             Kind::TokenBucket if self.burst > 0 => self.burst,
-            Kind::LeakyBucket => self.burst.max(1),
+            // What the even rate allows, and the burst on top.
+            Kind::LeakyBucket => self.burst.saturating_add(1),
             Kind::TokenBucket | Kind::FixedWindow | Kind::SlidingWindow => self.amount,
         };
         Ok(Policy { name, key: self.key, algorithm, amount: self.amount, window_ms, burst: self.burst, quota })
@@ -186,12 +187,12 @@ impl OnRequest for RateLimit {
             }
             return Ok(Verdict::Continue);
         }
-        let retry_after = standings.iter().map(|one| one.retry_after_ms).max().unwrap_or(0).div_ceil(1000).max(1);
-        let mut draft = Problem::new(self.status, title(self.status))
-            .detail(self.message.as_str())
-            .draft()
-            .header("retry-after", &retry_after.to_string());
-        for (name, value) in self.fields(index, 0, standing.reset_ms.max(standing.retry_after_ms)) {
+        let mut draft = Problem::new(self.status, title(self.status)).detail(self.message.as_str()).draft();
+        if let Some(seconds) = retry_after(&standings) {
+            draft = draft.header("retry-after", &seconds.to_string());
+        }
+        let retry_ms = if standing.retry_after_ms == NEVER { 0 } else { standing.retry_after_ms };
+        for (name, value) in self.fields(index, 0, standing.reset_ms.max(retry_ms)) {
             draft = draft.header(name, &value);
         }
         draft.send()
@@ -237,6 +238,15 @@ impl RateLimit {
         }
         fields
     }
+}
+
+/// `retry-after-ms` of a call that can't pass at any time.
+const NEVER: u64 = u64::MAX;
+
+/// When all limits would allow the call, in seconds; none if one of them never will.
+fn retry_after(standings: &[Standing]) -> Option<u64> {
+    let longest = standings.iter().map(|one| one.retry_after_ms).max().unwrap_or(0);
+    (longest != NEVER).then(|| longest.div_ceil(1000).max(1))
 }
 
 fn title(status: u16) -> &'static str {

@@ -84,6 +84,60 @@ fn keys_combine() {
 }
 
 #[test]
+fn long_values_count_as_any_other() {
+    let filter = filter(json!([{"key": ["header:x-a", "header:x-b"], "amount": 1, "window": "1m"}]));
+    let of = |a: &str, b: &str| Exchange::get("/").header("x-a", a).header("x-b", b);
+    let long = "k".repeat(5000);
+    for (a, b) in
+        [(&*long, "b"), ("b", &*long), (&*long, &*long), (&long[1..], "b"), (&long[..64], "b"), (&long[..65], "b")]
+    {
+        assert!(allowed(&filter, of(a, b)), "{} {}", a.len(), b.len());
+        assert!(!allowed(&filter, of(a, b)), "{} {}", a.len(), b.len());
+    }
+}
+
+#[test]
+fn a_key_of_many_parts_fits() {
+    let names: Vec<String> = (0..40).map(|i| format!("header:x-{i}")).collect();
+    let filter = filter(json!([{"key": names, "amount": 1, "window": "1m"}]));
+    let of = |last: &str| {
+        let exchange = (0..39).fold(Exchange::get("/"), |e, i| e.header(&format!("x-{i}"), &"v".repeat(60)));
+        exchange.header("x-39", last)
+    };
+    assert!(allowed(&filter, of("a")));
+    assert!(!allowed(&filter, of("a")));
+    assert!(allowed(&filter, of("b")));
+}
+
+#[test]
+fn a_leaky_bucket_shows_what_passes_at_once() {
+    for burst in [0, 2] {
+        let filter =
+            filter(json!([{"name": "l", "algorithm": "leaky-bucket", "amount": 1, "window": "10s", "burst": burst}]));
+        for left in (0..=burst).rev() {
+            let mut exchange = Exchange::get("/");
+            assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Continue));
+            exchange.respond(ResponseMessage::new(200));
+            assert_eq!(filter.on_response(&mut exchange), Ok(Verdict::Continue));
+            let headers = &exchange.response.headers;
+            assert_eq!(headers.get("x-ratelimit-limit"), Some(&*(burst + 1).to_string()));
+            assert_eq!(headers.get("x-ratelimit-remaining"), Some(&*left.to_string()));
+        }
+        let mut refused = Exchange::get("/");
+        assert_eq!(filter.on_request(&mut refused), Ok(Verdict::Respond));
+        assert_eq!(refused.response.headers.get("ratelimit-policy"), Some(&*format!("\"l\";q={};w=10", burst + 1)));
+    }
+}
+
+#[test]
+fn never_is_no_number_of_seconds() {
+    let after = |retry_after_ms| Standing { allowed: false, remaining: 0, reset_ms: 0, retry_after_ms };
+    assert_eq!(retry_after(&[after(0), after(1001)]), Some(2));
+    assert_eq!(retry_after(&[after(0)]), Some(1));
+    assert_eq!(retry_after(&[after(5), after(u64::MAX)]), None);
+}
+
+#[test]
 fn without_headers_the_response_is_left_alone() {
     let filter = Harness::<RateLimit>::new(json!({"headers": [], "limits": [{"amount": 1}]})).unwrap();
     assert!(!filter.wants("on-response"));

@@ -520,6 +520,9 @@ pub(crate) mod limiter {
             if limits.iter().any(|limit| limit.amount == 0 || !(1..=31_622_400_000).contains(&limit.window_ms)) {
                 return Err(Error::Invalid("amount or window out of range".to_owned()));
             }
+            if limits.iter().any(|limit| limit.key.len() > 1024) {
+                return Err(Error::TooLarge(1024));
+            }
             let now = world.services.now_us;
             Ok(world.services.limiter.take(now, limits, cost))
         })

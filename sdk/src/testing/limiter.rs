@@ -49,9 +49,11 @@ fn decide(counter: Counter, limit: &Limit, now_us: u64, cost: u64) -> (Standing,
     let window = limit.window_ms * 1000;
     match limit.algorithm {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => {
-            let burst =
-                if limit.burst == 0 && limit.algorithm == Algorithm::TokenBucket { limit.amount } else { limit.burst };
-            let capacity = burst.max(1);
+            let capacity = match (limit.algorithm, limit.burst) {
+                (Algorithm::TokenBucket, 0) => limit.amount,
+                (Algorithm::TokenBucket, burst) => burst,
+                (_, burst) => burst.saturating_add(1),
+            };
             let interval = window as f64 / limit.amount as f64;
             let full_at = counter.at.max(now_us);
             let next = full_at + (interval * cost as f64).round() as u64;
