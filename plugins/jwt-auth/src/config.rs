@@ -11,6 +11,9 @@ const ALGORITHMS: [&str; 13] = [
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 ];
 
+/// The hyphens of a header's name, each of which doubles its spellings.
+const MOST_HYPHENS: usize = 6;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
@@ -156,6 +159,29 @@ impl Config {
         Ok((set, algorithms))
     }
 
+    /// The headers that a client may not send, beside those that are set: `strip_headers`, and what an upstream that folds
+    /// `_` and `-` would take for one of either.
+    pub(crate) fn stripped(&self) -> Result<Vec<String>, ConfigError> {
+        let mut stripped: Vec<String> = Vec::new();
+        for (name, key) in self
+            .headers
+            .keys()
+            .map(|name| (name, "headers"))
+            .chain(self.strip_headers.iter().map(|n| (n, "strip_headers")))
+        {
+            if name.bytes().filter(|b| matches!(b, b'-' | b'_')).count() > MOST_HYPHENS {
+                return Err(ConfigError::new(key, format!("`{name}` has more than {MOST_HYPHENS} `-` or `_`")));
+            }
+            for spelling in spellings(name) {
+                let is_set = self.headers.keys().any(|header| header.eq_ignore_ascii_case(&spelling));
+                if !is_set && !stripped.contains(&spelling) {
+                    stripped.push(spelling);
+                }
+            }
+        }
+        Ok(stripped)
+    }
+
     fn checked(&self, named: &[String], key: &str) -> Result<Vec<String>, ConfigError> {
         if named.is_empty() {
             return Err(ConfigError::new("algorithms", "an empty list admits nobody"));
@@ -192,12 +218,32 @@ impl Config {
                     "a public rule can't ask for roles or scopes",
                 ));
             }
+            if let Some(j) = rule.methods.iter().position(|method| !is_method(method)) {
+                return Err(ConfigError::new(
+                    format!("rules[{i}].methods[{j}]"),
+                    format!("`{}` is not a method; methods have upper-case letters", rule.methods[j]),
+                ));
+            }
             if let Some(j) = rule.scopes.iter().position(|scope| !is_scope(scope)) {
                 return Err(ConfigError::new(format!("rules[{i}].scopes[{j}]"), "not a scope (RFC 6749 §3.3)"));
             }
         }
         Ok(())
     }
+}
+
+/// RFC 9110 §9.1: a token that has a case. No registered method has small letters, so that a rule with some would never fit.
+fn is_method(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// A name with `-` and `_` at all places that have either: those that CGI (RFC 3875 §4.1.18) takes for the same header.
+fn spellings(name: &str) -> Vec<String> {
+    name.to_ascii_lowercase().chars().fold(vec![String::new()], |begun, letter| {
+        let letters: &[char] = if matches!(letter, '-' | '_') { &['-', '_'] } else { &[letter] };
+        begun.iter().flat_map(|begin| letters.iter().map(move |letter| format!("{begin}{letter}"))).collect()
+    })
 }
 
 fn is_scope(text: &str) -> bool {

@@ -19,6 +19,8 @@ struct JwtAuth {
     config: Config,
     keys: KeySet,
     algorithms: Vec<String>,
+    /// Header names other than those of `config.headers` that a client may not send.
+    stripped: Vec<String>,
 }
 
 /// Why a request is not admitted (RFC 6750 §3.1).
@@ -36,8 +38,9 @@ impl Filter for JwtAuth {
 
     fn new(config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
         config.check()?;
+        let stripped = config.stripped()?;
         let (keys, algorithms) = config.keys(setup)?;
-        Ok(Self { config, keys, algorithms })
+        Ok(Self { config, keys, algorithms, stripped })
     }
 
     fn describe() -> Describe {
@@ -57,14 +60,22 @@ impl OnRequest for JwtAuth {
         match self.admit(request, rule)? {
             Ok(()) => Ok(Verdict::Continue),
             Err(Refusal::Missing) if public || self.config.optional => {
-                self.strip(request)?;
+                self.pass_unknown(request)?;
+                if !self.config.forward_token {
+                    request.remove_header("authorization")?;
+                }
                 Ok(Verdict::Continue)
             }
-            // A public route works with a stale token too, but then nobody is known.
-            Err(_) if public => {
-                self.strip(request)?;
-                Ok(Verdict::Continue)
-            }
+            // A public route works with a stale token too, but then nobody is known, and nobody behind the gateway is to
+            // take the token for a checked one.
+            Err(refusal) if public => match request.remove_header("authorization") {
+                Ok(()) => {
+                    self.pass_unknown(request)?;
+                    Ok(Verdict::Continue)
+                }
+                Err(Error::NotGranted(_)) => self.refuse(refusal),
+                Err(error) => Err(error),
+            },
             Err(refusal) => self.refuse(refusal),
         }
     }
@@ -90,11 +101,14 @@ impl JwtAuth {
     }
 
     fn admit(&self, request: &Request, rule: Option<&Rule>) -> Result<Result<(), Refusal>, Error> {
-        let mut credentials = request.header_values("authorization")?;
+        // As bytes: a value that is not UTF-8 is one, too, and the upstream may read it.
+        let mut credentials = request.header_bytes("authorization")?;
         if credentials.len() > 1 {
             return Ok(Err(Refusal::Malformed("more than one authorization header")));
         }
         let Some(credentials) = credentials.pop() else { return Ok(Err(Refusal::Missing)) };
+        // What stands in for bytes that are not UTF-8 is in no token, and so makes the token a bad one.
+        let credentials = String::from_utf8_lossy(&credentials);
         let (scheme, token) = credentials.split_once(' ').unwrap_or((&credentials, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Ok(Err(Refusal::Missing));
@@ -199,9 +213,7 @@ impl JwtAuth {
                 None => request.remove_header(header)?,
             }
         }
-        for header in &self.config.strip_headers {
-            request.remove_header(header)?;
-        }
+        self.strip(request)?;
         if !self.config.forward_token {
             request.remove_header("authorization")?;
         }
@@ -212,11 +224,16 @@ impl JwtAuth {
     }
 
     /// Removes what a client without a token may not claim to be.
-    fn strip(&self, request: &Request) -> Result<(), Error> {
-        for header in self.config.headers.keys().chain(&self.config.strip_headers) {
+    fn pass_unknown(&self, request: &Request) -> Result<(), Error> {
+        for header in self.config.headers.keys() {
             request.remove_header(header)?;
         }
-        Ok(())
+        self.strip(request)
+    }
+
+    /// Removes what no client may say.
+    fn strip(&self, request: &Request) -> Result<(), Error> {
+        self.stripped.iter().try_for_each(|header| request.remove_header(header))
     }
 
     fn refuse(&self, refusal: Refusal) -> Result<Verdict, Error> {

@@ -173,6 +173,113 @@ fn rules_by_route_and_method() {
     assert_eq!(spoofed.request.headers.get("x-user-id"), None);
 }
 
+fn writing(extra: Value) -> Harness<JwtAuth> {
+    let mut config = json!({"secret": "key", "issuer": "me"});
+    for (key, value) in extra.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    let grants = json!({"read_headers": ["authorization"], "write_headers": ["authorization"]});
+    let filter = Harness::with_grants(config, grants).unwrap();
+    filter.set_now(NOW);
+    filter
+}
+
+/// The credentials that may come to a public route: none, good, expired, forged, of another scheme, not UTF-8.
+fn credentials() -> Vec<Option<Vec<u8>>> {
+    let mut expired = good();
+    expired["exp"] = json!(NOW - 100);
+    let bearer = |token: String| Some(format!("Bearer {token}").into_bytes());
+    vec![
+        None,
+        bearer(sign(&good())),
+        bearer(sign(&expired)),
+        bearer(sign_with("other", &json!({"alg": "HS256"}), &good())),
+        Some(b"Basic eDp5".to_vec()),
+        Some(b"Bearer \xff".to_vec()),
+    ]
+}
+
+fn with_credentials(value: Option<Vec<u8>>) -> Exchange {
+    let mut exchange = Exchange::get("/").header("x-user-id", "root");
+    if let Some(value) = value {
+        exchange.request.headers.append("authorization", value);
+    }
+    exchange
+}
+
+#[test]
+fn no_token_is_forwarded_when_none_is_to_be() {
+    let ways = [json!({"rules": [{"public": true}]}), json!({"optional": true}), json!({})];
+    for mut way in ways {
+        way["forward_token"] = json!(false);
+        let filter = writing(way.clone());
+        for value in credentials() {
+            let mut exchange = with_credentials(value);
+            if filter.on_request(&mut exchange) == Ok(Verdict::Continue) {
+                assert!(!exchange.request.headers.has("authorization"), "{way}");
+                assert_ne!(exchange.request.headers.get("x-user-id"), Some("root"), "{way}");
+            } else {
+                assert!(way["rules"].is_null(), "a public route goes on");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_public_route_forwards_only_what_it_does_not_understand_or_has_checked() {
+    let public = json!({"rules": [{"public": true}]});
+    let forwarded: Vec<bool> = credentials()
+        .into_iter()
+        .map(|value| {
+            let mut exchange = with_credentials(value);
+            assert_eq!(writing(public.clone()).on_request(&mut exchange), Ok(Verdict::Continue));
+            exchange.request.headers.has("authorization")
+        })
+        .collect();
+    assert_eq!(forwarded, [false, true, false, false, true, false]);
+    // Without the grant a bad token can't be removed, and is refused.
+    let statuses: Vec<u16> = credentials()
+        .into_iter()
+        .map(|value| {
+            let mut exchange = with_credentials(value);
+            let verdict = filter(public.clone()).on_request(&mut exchange).unwrap();
+            if verdict == Verdict::Continue { 0 } else { exchange.response.status }
+        })
+        .collect();
+    assert_eq!(statuses, [0, 0, 401, 401, 0, 401]);
+}
+
+#[test]
+fn a_second_value_that_is_not_text_counts() {
+    let mut exchange = with_credentials(Some(format!("Bearer {}", sign(&good())).into_bytes()));
+    exchange.request.headers.append("authorization", b"Bearer \xff");
+    assert_eq!(filter(json!({})).on_request(&mut exchange), Ok(Verdict::Respond));
+    assert_eq!(exchange.response.status, 400);
+}
+
+#[test]
+fn other_spellings_of_identity_headers_are_removed() {
+    let filter = writing(json!({
+        "optional": true, "strip_headers": ["X-User-Email"],
+        "headers": {"x-user-id": "sub", "x_user_roles": "roles", "x-tenant": "iss", "x_tenant": "iss"},
+    }));
+    let forged = ["x_user_id", "x-user_id", "x_user-id", "x-user-roles", "x_user_email", "x-user-email"];
+    let bearer = format!("Bearer {}", sign(&good()));
+    for token in [Some(&bearer), None] {
+        let mut exchange = forged.iter().fold(Exchange::get("/"), |e, name| e.header(name, "root"));
+        if let Some(token) = token {
+            exchange = exchange.header("authorization", token);
+        }
+        assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Continue));
+        let headers = &exchange.request.headers;
+        for name in forged {
+            assert!(!headers.has(name), "{name}");
+        }
+        let is = |name: &str| headers.get(name).is_some();
+        assert_eq!([is("x-user-id"), is("x_user_roles"), is("x-tenant"), is("x_tenant")], [token.is_some(); 4]);
+    }
+}
+
 #[test]
 fn duplicate_members_are_refused() {
     let filter = filter(json!({}));
@@ -208,6 +315,11 @@ fn refuses_bad_configs() {
     assert!(refusal(json!({"secret": "a", "algorithms": ["RS256"]})).starts_with("algorithms[0]: `RS256` can't"));
     let pem = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----";
     assert!(refusal(json!({"pem": pem, "algorithms": ["HS256"]})).starts_with("algorithms[0]: `HS256` can't"));
+    for method in ["", "get", "Get", "GET POST", "GET,"] {
+        let config = json!({"secret": "a", "rules": [{}, {"methods": ["PUT", method]}]});
+        assert!(refusal(config).starts_with(&format!("rules[1].methods[1]: `{method}` is not a method")), "{method}");
+    }
+    assert!(refusal(json!({"secret": "a", "strip_headers": ["a-b-c-d-e-f-g-h"]})).starts_with("strip_headers: "));
     assert!(refusal(json!({"jwks": {"keys": []}})).starts_with("jwks: no key"));
 }
 

@@ -13,6 +13,12 @@ impl Headers {
         self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, value)| str::from_utf8(value).ok())
     }
 
+    /// Whether there is a value, UTF-8 or not.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
+    }
+
     /// All values that are UTF-8.
     #[must_use]
     pub fn all(&self, name: &str) -> Vec<&str> {
