@@ -32,7 +32,7 @@ const MAX_TRIES: usize = 8;
 pub enum Verification {
     /// The signature is good.
     Valid,
-    /// It is not.
+    /// It is not. If no key has the id that was asked for, a set from a URL will look for a newer key in the background.
     Invalid,
     /// The set has no key of this id for this algorithm; a set from a URL will look for it in the background.
     UnknownKey,
@@ -156,11 +156,14 @@ impl KeySet {
                 return Ok(Verification::Valid);
             }
         }
+        // A key that was tried for want of one of this very id may have been replaced since.
+        if let Some(remote) = &self.remote
+            && !has_id(&keys, key_id, fits)
+        {
+            remote.demand();
+        }
         if tried > 0 {
             return Ok(Verification::Invalid);
-        }
-        if let Some(remote) = &self.remote {
-            remote.demand();
         }
         self.check_ready()?;
         Ok(Verification::UnknownKey)
@@ -212,12 +215,17 @@ fn candidates<'a>(
     key_id: Option<&'a str>,
     fits: impl Fn(&&Key) -> bool + Copy + 'a,
 ) -> impl Iterator<Item = &'a Key> + 'a {
-    let named = key_id.is_some_and(|id| keys.iter().filter(fits).any(|key| key.kid.as_deref() == Some(id)));
+    let named = has_id(keys, key_id, fits);
     keys.iter().filter(fits).filter(move |key| match key_id {
         None => true,
         Some(id) if named => key.kid.as_deref() == Some(id),
         Some(_) => key.kid.is_none(),
     })
+}
+
+/// Whether a key that fits has this very id; none has it when there is no id.
+fn has_id<'a>(keys: &'a [Key], key_id: Option<&str>, fits: impl Fn(&&'a Key) -> bool + Copy) -> bool {
+    key_id.is_some_and(|id| keys.iter().filter(fits).any(|key| key.kid.as_deref() == Some(id)))
 }
 
 /// What a fetched set has beside its keys.

@@ -350,6 +350,45 @@ fn a_fetched_set_is_shared_rotates_and_survives_its_server() {
 }
 
 #[test]
+fn rotation_is_seen_without_ids() {
+    let unnamed = |(mut jwk, pair): (serde_json::Value, EcdsaKeyPair)| {
+        jwk.as_object_mut().unwrap().remove("kid");
+        (jwk, pair)
+    };
+    // (the old key, the new one, the id in the token)
+    let cases = [
+        (unnamed(ec_key("")), unnamed(ec_key("")), None),
+        (unnamed(ec_key("")), unnamed(ec_key("")), Some("b")),
+        (ec_key("a"), ec_key("b"), None),
+        (unnamed(ec_key("")), ec_key("b"), Some("b")),
+    ];
+    for ((old, old_pair), (new, new_pair), kid) in cases {
+        let server = KeyServer::start("127.0.0.1:0", Arc::default());
+        server.answer(&[&old]);
+        let sets = sets();
+        let set = sets.resolve(&server.source(), &server.origins(), LONG).unwrap();
+        let verify = |pair: &EcdsaKeyPair| set.verify("ES256", kid, b"m", &sign(pair)).unwrap();
+        assert_eq!(verify(&old_pair), Verification::Valid);
+        assert_eq!(verify(&new_pair), Verification::Invalid);
+        server.answer(&[&new]);
+        let begun = Instant::now();
+        eventually("the new key is found", || verify(&new_pair) == Verification::Valid);
+        // A flood of bad signatures brings one refresh a cooldown.
+        assert!(server.requests.load(Ordering::Acquire) <= 3 + begun.elapsed().as_secs() as usize);
+    }
+    // A bad signature under an id that the set has is no sign of a rotation.
+    let server = KeyServer::start("127.0.0.1:0", Arc::default());
+    let ((key, pair), (_, other)) = (ec_key("a"), ec_key("b"));
+    server.answer(&[&key]);
+    let sets = sets();
+    let set = sets.resolve(&server.source(), &server.origins(), LONG).unwrap();
+    for pair in [&pair, &other] {
+        set.verify("ES256", Some("a"), b"m", &sign(pair)).unwrap();
+    }
+    assert!(!set.remote.as_ref().unwrap().demanded.load(Ordering::Acquire));
+}
+
+#[test]
 fn a_set_whose_server_is_dead_at_load_is_unavailable_until_it_comes() {
     let (address, answer) = {
         let server = KeyServer::start("127.0.0.1:0", Arc::default());
