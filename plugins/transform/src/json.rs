@@ -1,6 +1,6 @@
 //! Edits of JSON text in place: bytes that no rule names stay as they were, spaces, number forms and key order with them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -54,70 +54,105 @@ fn depth(text: &str) -> usize {
 #[derive(Debug, Clone)]
 struct Member {
     /// Empty for an element.
-    key: std::ops::Range<usize>,
-    value: std::ops::Range<usize>,
+    key: Range<usize>,
+    value: Range<usize>,
     /// From the comma or bracket before it (excluded) to the comma or bracket after it (excluded).
-    whole: std::ops::Range<usize>,
+    whole: Range<usize>,
 }
 
 /// Where a pointer leads.
-enum Place {
+enum Place<'a> {
     /// To a member that is there: where its container starts, and its index in it.
     Found { container: usize, member: Member, index: usize },
     /// Into a container that lacks it: the names that are missing.
-    Missing { container: usize, names: Vec<String> },
+    Missing { container: usize, names: &'a [String] },
+}
+
+/// What comes in the place of a range of the text.
+type Edit<'a> = (Range<usize>, Cow<'a, str>);
+
+/// Writes the text once, with all edits of a rule: they are in the order of the text and don't overlap. Answers whether there
+/// were any.
+fn apply(text: &mut String, edits: Vec<Edit<'_>>) -> bool {
+    if edits.is_empty() {
+        return false;
+    }
+    let more: usize = edits.iter().map(|(_, new)| new.len()).sum();
+    let mut out = String::with_capacity(text.len() + more);
+    let mut done = 0;
+    for (range, new) in edits {
+        out.push_str(&text[done..range.start]);
+        out.push_str(&new);
+        done = range.end;
+    }
+    out.push_str(&text[done..]);
+    *text = out;
+    true
 }
 
 /// Removes what the pointer leads to. Answers whether there was something.
 pub(crate) fn remove(text: &mut String, pointer: &Pointer) -> bool {
-    let mut changed = false;
-    // From the last to the first: the places before an edit stay where they are.
-    for place in places(text, pointer).into_iter().rev() {
-        if let Place::Found { container, index, .. } = place {
-            let members = members(text, container);
-            cut(text, &members, index);
-            changed = true;
+    let found: Vec<(usize, usize)> = places(text, pointer)
+        .into_iter()
+        .filter_map(|place| match place {
+            Place::Found { container, index, .. } => Some((container, index)),
+            Place::Missing { .. } => None,
+        })
+        .collect();
+    let mut edits = Vec::with_capacity(found.len());
+    for of_one in found.chunk_by(|one, next| one.0 == next.0) {
+        let Some((container, _)) = of_one.first() else { continue };
+        let members = members(text, *container);
+        let mut gone = vec![false; members.len()];
+        for (_, index) in of_one {
+            gone[*index] = true;
         }
+        edits.extend(cuts(&members, &gone).map(|range| (range, Cow::Borrowed(""))));
     }
-    changed
+    apply(text, edits)
 }
 
-/// Cuts a member out, with the comma that it leaves over.
-fn cut(text: &mut String, members: &[Member], index: usize) {
-    let Some(member) = members.get(index) else { return };
-    let range = if index + 1 < members.len() {
-        member.whole.start..member.whole.end + 1
-    } else if index > 0 {
-        member.whole.start - 1..member.value.end
-    } else {
-        member.whole.clone()
+/// What to cut so that these members of a container are gone, with the commas that they leave over.
+fn cuts<'a>(members: &'a [Member], gone: &'a [bool]) -> impl Iterator<Item = Range<usize>> + 'a {
+    let last_kept = gone.iter().rposition(|gone| !gone);
+    // Up to the last that stays, each goes with the comma behind it.
+    let before = members
+        .iter()
+        .zip(gone)
+        .take(last_kept.unwrap_or(0))
+        .filter(|(_, gone)| **gone)
+        .map(|(member, _)| member.whole.start..member.whole.end + 1);
+    // All behind it go at once, with the comma before the first of them.
+    let behind = match (last_kept, members.first(), members.last()) {
+        (Some(kept), _, Some(last)) if kept + 1 < members.len() => Some(members[kept].whole.end..last.value.end),
+        (None, Some(first), Some(last)) => Some(first.whole.start..last.whole.end),
+        _ => None,
     };
-    text.replace_range(range, "");
+    before.chain(behind)
 }
 
 /// Sets what the pointer leads to, making the objects on the way where they are missing.
 pub(crate) fn set(text: &mut String, pointer: &Pointer, value: &str) -> bool {
-    let mut changed = false;
-    for place in places(text, pointer).into_iter().rev() {
-        match place {
-            Place::Found { member, .. } => text.replace_range(member.value, value),
-            Place::Missing { container, names } => insert(text, container, &names, value),
-        }
-        changed = true;
-    }
-    changed
+    let edits = places(text, pointer)
+        .into_iter()
+        .filter_map(|place| match place {
+            Place::Found { member, .. } => Some((member.value, Cow::Borrowed(value))),
+            Place::Missing { container, names } => insertion(text, container, names, value),
+        })
+        .collect();
+    apply(text, edits)
 }
 
 /// Sets what the pointer leads to only where it is missing.
 pub(crate) fn add(text: &mut String, pointer: &Pointer, value: &str) -> bool {
-    let mut changed = false;
-    for place in places(text, pointer).into_iter().rev() {
-        if let Place::Missing { container, names } = place {
-            insert(text, container, &names, value);
-            changed = true;
-        }
-    }
-    changed
+    let edits = places(text, pointer)
+        .into_iter()
+        .filter_map(|place| match place {
+            Place::Found { .. } => None,
+            Place::Missing { container, names } => insertion(text, container, names, value),
+        })
+        .collect();
+    apply(text, edits)
 }
 
 /// Gives members another name; one that has this name already goes.
@@ -131,38 +166,43 @@ pub(crate) fn rename(text: &mut String, pointer: &Pointer, to: &str) -> bool {
         })
         .collect();
     containers.dedup();
-    let mut changed = false;
-    for container in containers.into_iter().rev() {
-        changed |= rename_in(text, container, from, to);
+    let name = serde_json::Value::from(to).to_string();
+    let mut edits = Vec::with_capacity(containers.len());
+    for container in containers {
+        rename_in(text, container, (from, to), &name, &mut edits);
     }
-    changed
+    apply(text, edits)
 }
 
-fn rename_in(text: &mut String, container: usize, from: &str, to: &str) -> bool {
+/// `name` is `to` as JSON.
+fn rename_in<'a>(text: &str, container: usize, (from, to): (&str, &str), name: &'a str, edits: &mut Vec<Edit<'a>>) {
     if text.as_bytes().get(container) != Some(&b'{') {
-        return false;
+        return;
     }
-    loop {
-        let members = members(text, container);
-        let Some(kept) = members.iter().rposition(|member| key(text, member) == from) else { return false };
-        let other = members.iter().enumerate().position(|(index, member)| {
-            let name = key(text, member);
-            index != kept && (name == from || name == to)
-        });
-        match other {
-            Some(index) => cut(text, &members, index),
-            None => {
-                text.replace_range(members[kept].key.clone(), &serde_json::Value::from(to).to_string());
-                return true;
-            }
-        }
-    }
+    let members = members(text, container);
+    // The last of a name is the one that readers take.
+    let Some(kept) = members.iter().rposition(|member| key(text, member) == from) else { return };
+    let named = |member: &Member| {
+        let key = key(text, member);
+        key == from || key == to
+    };
+    let gone: Vec<bool> = members.iter().enumerate().map(|(index, member)| index != kept && named(member)).collect();
+    let first = edits.len();
+    edits.extend(cuts(&members, &gone).map(|range| (range, Cow::Borrowed(""))));
+    let renamed = members[kept].key.clone();
+    let place = edits[first..].partition_point(|(range, _)| range.start < renamed.start);
+    edits.insert(first + place, (renamed, Cow::Borrowed(name)));
 }
 
-fn insert(text: &mut String, container: usize, names: &[String], value: &str) {
+/// Adds a member behind the last of a container, in as many new objects as there are names after the first.
+fn insertion<'a>(text: &str, container: usize, names: &[String], value: &str) -> Option<Edit<'a>> {
     let is_list = text.as_bytes().get(container) == Some(&b'[');
-    let Some((first, inner)) = names.split_first() else { return };
+    let (first, inner) = names.split_first()?;
+    let last = members(text, container).pop();
     let mut made = String::new();
+    if last.is_some() {
+        made.push(',');
+    }
     if !is_list {
         made.push_str(&serde_json::Value::from(first.as_str()).to_string());
         made.push(':');
@@ -174,20 +214,18 @@ fn insert(text: &mut String, container: usize, names: &[String], value: &str) {
     }
     made.push_str(value);
     made.extend(std::iter::repeat_n('}', inner.len()));
-    match members(text, container).last() {
-        Some(last) => text.insert_str(last.value.end, &format!(",{made}")),
-        None => text.insert_str(container + 1, &made),
-    }
+    let at = last.map_or(container + 1, |last| last.value.end);
+    Some((at..at, Cow::Owned(made)))
 }
 
 /// All places that a pointer leads to, in the order of the text.
-fn places(text: &str, pointer: &Pointer) -> Vec<Place> {
+fn places<'a>(text: &str, pointer: &'a Pointer) -> Vec<Place<'a>> {
     let mut out = Vec::new();
     walk(text, skip_space(text.as_bytes(), 0), &pointer.0, &mut out);
     out
 }
 
-fn walk(text: &str, at: usize, names: &[String], out: &mut Vec<Place>) {
+fn walk<'a>(text: &str, at: usize, names: &'a [String], out: &mut Vec<Place<'a>>) {
     let Some((name, rest)) = names.split_first() else { return };
     let list = match text.as_bytes().get(at) {
         Some(b'{') => false,
@@ -210,7 +248,7 @@ fn walk(text: &str, at: usize, names: &[String], out: &mut Vec<Place>) {
     }
     // Into a list, only `-` (RFC 6901 §4: behind the last) adds an element.
     if !any && (!list || name == "-") {
-        out.push(Place::Missing { container: at, names: names.to_vec() });
+        out.push(Place::Missing { container: at, names });
     }
 }
 
@@ -347,5 +385,52 @@ mod tests {
             edited(r#"[{"a":1},{"b":2},{"a":{"a":3}}]"#, |t| rename(t, &at("/*/a"), "b")),
             r#"[{"b":1},{"b":2},{"b":{"a":3}}]"#
         );
+    }
+
+    /// Of members that go together, each takes one comma with it.
+    #[test]
+    fn removes_several_of_a_container() {
+        let cases = [
+            (r#"{"x":1,"a":1,"a":2,"b":3,"a":4}"#, r#"{"x":1,"b":3}"#),
+            (r#"{"a":1, "a":2}"#, "{}"),
+            (r#"{ "a":1, "x":1 , "a":2 , "a":3 }"#, r#"{ "x":1  }"#),
+            (r#"{"a":{"a":1},"b":{"a":2}}"#, r#"{"b":{"a":2}}"#),
+        ];
+        for (text, left) in cases {
+            assert_eq!(edited(text, |t| remove(t, &at("/a"))), left);
+        }
+        assert_eq!(edited(r#"{"a":1,"b":2,"a":3,"b":4,"c":5}"#, |t| rename(t, &at("/a"), "b")), r#"{"b":3,"c":5}"#);
+        assert_eq!(edited(r#"{"b":2,"x":0,"a":3,"b":4,"b":5}"#, |t| rename(t, &at("/a"), "b")), r#"{"x":0,"b":3}"#);
+        assert_eq!(
+            edited(r#"{"a":{"c":1},"a":{}}"#, |t| set(t, &at("/a/b"), "1")),
+            r#"{"a":{"c":1,"b":1},"a":{"b":1}}"#
+        );
+        assert_eq!(edited("[[1],[2,3],[]]", |t| remove(t, &at("/*/*"))), "[[],[],[]]");
+    }
+
+    /// 100 bytes an item; an edit that moves the rest of the text for each item takes seconds here.
+    #[test]
+    fn many_hits_take_linear_time() {
+        let padding = "p".repeat(70);
+        let items = |item: String| format!("[{}]", vec![item; 3000].join(","));
+        let list = items(format!(r#"{{"a": 1, "pad": "{padding}", "c": [1]}}"#));
+        let object = format!(r#"{{{}"x": 0}}"#, format!(r#""a": "{padding}", "b": 1,"#).repeat(3000));
+        let begun = std::time::Instant::now();
+        for text in [&list, &object] {
+            for path in ["/*/a", "/*/new/er", "/*", "/a", "/*/c/-", "/*/c/0"] {
+                for edit in [
+                    remove,
+                    |t: &mut String, p: &Pointer| set(t, p, "17"),
+                    |t: &mut String, p: &Pointer| add(t, p, "[]"),
+                    |t: &mut String, p: &Pointer| rename(t, p, "b"),
+                ] {
+                    edited(text, |text| edit(text, &at(path)));
+                }
+            }
+        }
+        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+        let begun = std::time::Instant::now();
+        assert_eq!(edited(&object, |t| remove(t, &at("/a"))).matches("\"a\"").count(), 0);
+        assert!(begun.elapsed().as_millis() < 1000, "{:?}", begun.elapsed());
     }
 }
