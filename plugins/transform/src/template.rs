@@ -23,7 +23,7 @@ enum Part {
 }
 
 impl Template {
-    /// The value, with what fills a hole passed through `encode`; none when a hole can't be filled.
+    /// The value, with what fills a hole passed through `encode` (but for the path); none when a hole can't be filled.
     pub(crate) fn fill(&self, request: &Request, encode: fn(String) -> String) -> Result<Option<String>, Error> {
         let mut text = String::new();
         for part in &self.0 {
@@ -44,7 +44,11 @@ impl Template {
                 Part::RequestId => Some(request.id()?),
                 Part::Route => Some(request.route().name()?),
                 Part::Method => Some(request.method()?),
-                Part::Path => Some(request.path()?),
+                Part::Path => {
+                    // It is encoded already: once more, and it would name something else.
+                    text.push_str(&request.path()?);
+                    continue;
+                }
             };
             match value {
                 Some(value) => text.push_str(&encode(value)),

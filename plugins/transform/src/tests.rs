@@ -93,6 +93,15 @@ fn path_values_are_encoded() {
 }
 
 #[test]
+fn the_path_is_not_encoded_twice() {
+    let config = json!({"request": {"path": {"set": "/v2{path}"}, "query": {"set": {"from": "{path}"}}}});
+    let mut exchange = Exchange::get("/a%20b/c;d=1");
+    assert_eq!(filter(config).on_request(&mut exchange), Ok(Verdict::Continue));
+    assert_eq!(exchange.request.path, "/v2/a%20b/c;d=1");
+    assert_eq!(exchange.request.query.as_deref(), Some("from=%2Fv2%2Fa%2520b%2Fc%3Bd%3D1"));
+}
+
+#[test]
 fn refuses_bad_configs() {
     let refusal = |config: Value| Harness::<Transform>::new(config).err().unwrap_or_default();
     assert!(
