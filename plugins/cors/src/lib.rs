@@ -24,6 +24,17 @@ struct Config {
     private_network: bool,
 }
 
+/// What a response may grant to another origin.
+const FIELDS: [&str; 7] = [
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-expose-headers",
+    "access-control-allow-methods",
+    "access-control-allow-headers",
+    "access-control-allow-private-network",
+    "access-control-max-age",
+];
+
 struct Cors {
     origins: Origins,
     /// `None`: any.
@@ -97,15 +108,18 @@ impl OnResponse for Cors {
         if !self.origins.any() {
             add_vary(response, "origin")?;
         }
-        // The upstream's own fields would speak for the gateway.
-        let Some(origin) = response.request().header("origin")? else { return Ok(Verdict::Continue) };
-        if !self.origins.allow(&origin) {
-            for name in ["access-control-allow-origin", "access-control-allow-credentials"] {
-                response.remove_header(name)?;
+        let origin = response.request().header("origin")?;
+        let allowed = match &origin {
+            // An answer for everybody is the same for everybody: a cache may give it to a script later.
+            _ if self.origins.any() => "*",
+            None => return Ok(Verdict::Continue),
+            Some(origin) if self.origins.allow(origin) => origin,
+            Some(_) => {
+                // The upstream's own fields would speak for the gateway.
+                return FIELDS.iter().try_for_each(|name| response.remove_header(name)).map(|()| Verdict::Continue);
             }
-            return Ok(Verdict::Continue);
-        }
-        response.set_header("access-control-allow-origin", if self.origins.any() { "*" } else { &origin })?;
+        };
+        response.set_header("access-control-allow-origin", allowed)?;
         if self.credentials {
             response.set_header("access-control-allow-credentials", "true")?;
         } else {

@@ -90,6 +90,33 @@ fn marks_responses_of_any_maker() {
 }
 
 #[test]
+fn any_origin_is_said_to_everybody() {
+    let filter = filter(json!({"origins": ["*"], "expose": ["x-total"]}));
+    for mut exchange in [Exchange::get("/"), Exchange::get("/").header("origin", "https://a.example")] {
+        assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Continue));
+        exchange.respond(ResponseMessage::new(200).header("access-control-allow-credentials", "true"));
+        assert_eq!(filter.on_response(&mut exchange), Ok(Verdict::Continue));
+        assert_eq!(allowed(&exchange), Some("*"));
+        let headers = &exchange.response.headers;
+        assert_eq!(headers.get("access-control-expose-headers"), Some("x-total"));
+        assert_eq!(headers.get("access-control-allow-credentials"), None);
+        assert_eq!(headers.get("vary"), None);
+    }
+}
+
+#[test]
+fn nothing_is_granted_to_an_origin_that_is_not_listed() {
+    let filter = filter(json!({"origins": ["https://a.example"]}));
+    let mut exchange = Exchange::get("/").header("origin", "https://b.example");
+    assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Continue));
+    exchange.respond(FIELDS.iter().fold(ResponseMessage::new(200), |response, name| response.header(name, "*")));
+    assert_eq!(filter.on_response(&mut exchange), Ok(Verdict::Continue));
+    for name in FIELDS {
+        assert_eq!(exchange.response.headers.get(name), None, "{name}");
+    }
+}
+
+#[test]
 fn a_plain_options_request_goes_on() {
     let filter = filter(json!({"origins": ["*"]}));
     let mut exchange = Exchange::new("OPTIONS", "/").header("origin", "https://a.example");
