@@ -1,7 +1,6 @@
-//! Filters: order, answers, errors, context, state, bodies, trailers, the choice of an upstream.
+//! Filters: order, answers, errors, context, state, the choice of an upstream, outbound calls.
 
 use serde_json::json;
-use sluice_harness::h2::{H2, H2Origin, full};
 use sluice_harness::origin::nobody;
 use sluice_harness::{Client, Origin, Reply, eventually};
 
@@ -194,124 +193,6 @@ fn a_fresh_instance_remembers_nothing_and_a_reused_one_is_renewed() {
             .collect();
         assert_eq!(seen, expected, "{lines}");
     }
-}
-
-#[test]
-fn request_bodies_are_read_and_replaced() {
-    let origin = Origin::serve(|r| Reply::text(r.text()));
-    let config = json!({"on-request-body": [{"do": "body-length", "to": "x-length"}, {"do": "upper-body"}]});
-    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
-    assert_eq!(gateway.request("POST", "/", &[], b"small words").text(), "SMALL WORDS");
-    let seen = origin.last();
-    assert_eq!((seen.header("x-length"), seen.header("content-length")), (Some("11"), Some("11")));
-    let mut client = gateway.client();
-    client.send("POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n");
-    assert_eq!(client.read_response("POST").text(), "ABCDEF");
-}
-
-#[test]
-fn response_bodies_are_read_and_replaced() {
-    let origin = Origin::named("small words");
-    let config = json!({"on-response-body": [{"do": "body", "to": "x-body"}, {"do": "set-body", "value": "other and longer words"}]});
-    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
-    let response = gateway.get("/");
-    assert_eq!((response.header("x-body"), response.text().as_str()), (Some("small words"), "other and longer words"));
-    assert_eq!(response.header("content-length"), Some("22"));
-}
-
-#[test]
-fn coded_bodies_are_decoded_for_filters() {
-    // "hello hello hello" as gzip.
-    let gzip: &[u8] = &[
-        31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 203, 72, 205, 201, 201, 87, 200, 64, 144, 0, 128, 136, 249, 229, 17, 0, 0, 0,
-    ];
-    let origin =
-        Origin::serve(move |_| Reply::Full(200, vec![("content-encoding".into(), "gzip".into())], gzip.to_vec()));
-    let config = json!({"on-response-body": [{"do": "upper-body"}]});
-    let changed = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
-    let response = changed.request("GET", "/", &[("accept-encoding", "gzip")], b"");
-    assert_eq!((response.text().as_str(), response.header("content-encoding")), ("HELLO HELLO HELLO", None));
-    let config = json!({"on-response-body": [{"do": "body-length", "to": "x-length"}]});
-    let seen = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
-    let response = seen.request("GET", "/", &[("accept-encoding", "gzip")], b"");
-    assert_eq!((response.header("x-length"), response.header("content-encoding")), (Some("17"), Some("gzip")));
-    assert_eq!(response.body, gzip, "untouched bytes are sent as they came");
-}
-
-#[test]
-fn bodies_only_where_they_are_wanted() {
-    let origin = Origin::serve(|r| Reply::text(r.text()));
-    let config = json!({
-        "body-types": ["application/json"],
-        "on-request-body": [{"do": "set-header", "name": "x-seen", "value": "yes"}],
-    });
-    let typed = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
-    typed.request("POST", "/", &[("content-type", "application/json; charset=utf-8")], b"{}");
-    assert_eq!(origin.last().header("x-seen"), Some("yes"));
-    typed.request("POST", "/", &[("content-type", "text/plain")], b"{}");
-    assert_eq!(origin.last().header("x-seen"), None);
-
-    let config = json!({
-        "ask": true,
-        "on-request": [{"do": "want-body", "max": 1000, "if-header": "x-please"}],
-        "on-request-body": [{"do": "set-header", "name": "x-seen", "value": "yes"}],
-    });
-    let asking = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
-    asking.request("POST", "/", &[("x-please", "1")], b"x");
-    assert_eq!(origin.last().header("x-seen"), Some("yes"));
-    asking.request("POST", "/", &[], b"x");
-    assert_eq!(origin.last().header("x-seen"), None);
-}
-
-#[test]
-fn bodies_over_the_limit_of_a_filter() {
-    let origin = Origin::serve(|r| Reply::text("x".repeat(if r.target == "/big" { 100 } else { 5 })));
-    let request = json!({"body-limit": 10, "on-request-body": []});
-    let strict = gateway(&(route(&origin.url(), &["a"]) + &probe("a", request)));
-    assert_eq!(strict.request("POST", "/", &[], b"small").status, 200);
-    assert_eq!(strict.request("POST", "/", &[], b"more than ten bytes").status, 413);
-    let response =
-        || json!({"body-limit": 10, "on-response-body": [{"do": "set-header", "name": "x-seen", "value": "yes"}]});
-    let closed = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", "on_error = \"closed\"", response())));
-    assert_eq!(closed.get("/").header("x-seen"), Some("yes"));
-    assert_eq!(closed.get("/big").status, 502);
-    let open = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", "on_error = \"open\"", response())));
-    let big = open.get("/big");
-    assert_eq!((big.status, big.body.len(), big.header("x-seen")), (200, 100, None));
-}
-
-#[test]
-fn the_operator_bounds_the_body_a_filter_may_buffer() {
-    let origin = Origin::named("o");
-    let config = json!({"body-limit": 1_000_000, "on-request-body": []});
-    let toml = route(&origin.url(), &["a"]) + &filter("a", "probe", "limits = { body = \"1KiB\" }", config);
-    let gateway = gateway(&toml);
-    assert_eq!(gateway.request("POST", "/", &[], &[b'x'; 1000]).status, 200);
-    assert_eq!(gateway.request("POST", "/", &[], &[b'x'; 2000]).status, 413);
-}
-
-#[test]
-fn trailers_are_read_and_changed() {
-    let origin = H2Origin::serve(None, |_| async move {
-        use http_body_util::BodyExt;
-        let mut trailers = http::HeaderMap::new();
-        trailers.insert("grpc-status", http::HeaderValue::from_static("5"));
-        let body = full("x").with_trailers(std::future::ready(Some(Ok(trailers))));
-        http::Response::new(body.boxed())
-    });
-    let config = json!({"on-response-trailers": [
-        {"do": "trailer", "name": "grpc-status", "to": "x-was"},
-        {"do": "set-trailer", "name": "grpc-status", "value": "0"},
-    ]});
-    let toml = format!("[upstreams.h2]\nendpoints = [\"http://{}\"]\nprotocol = \"h2c\"\n", origin.address());
-    let gateway = gateway(&(toml + &route("h2", &["a"]) + &probe("a", config)));
-    let mut h2 = H2::connect(gateway.address());
-    let request = h2.builder("POST", "/").header("te", "trailers").body(full("")).expect("a request");
-    let trailers = h2.send(request).trailers.expect("trailers");
-    assert_eq!(
-        (&trailers["x-was"], &trailers["grpc-status"]),
-        (&http::HeaderValue::from_static("5"), &http::HeaderValue::from_static("0"))
-    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The sources of the tests that the table may name.
 const SOURCES: &[(&str, &str)] = &[
+    ("bodies", include_str!("bodies.rs")),
     ("errors", include_str!("errors.rs")),
     ("filters", include_str!("filters.rs")),
     ("grants", include_str!("grants.rs")),
@@ -40,7 +41,7 @@ const TABLE: &[(&str, &str)] = &[
     ("filters.*.instances.mode", "filters::a_fresh_instance_remembers_nothing_and_a_reused_one_is_renewed"),
     ("filters.*.instances.queue", "filters::the_queue_for_an_instance_is_bounded"),
     ("filters.*.instances.uses", "filters::a_fresh_instance_remembers_nothing_and_a_reused_one_is_renewed"),
-    ("filters.*.limits.body", "filters::the_operator_bounds_the_body_a_filter_may_buffer"),
+    ("filters.*.limits.body", "bodies::the_operator_bounds_the_body_a_filter_may_buffer"),
     ("filters.*.limits.cpu", "settings::the_cpu_time_of_a_call"),
     ("filters.*.limits.http_body", "settings::the_answer_to_an_outbound_call_is_bounded"),
     ("filters.*.limits.memory", "settings::the_memory_of_an_instance"),

@@ -4,8 +4,8 @@ use serde_json::json;
 use sluice_harness::Origin;
 use sluice_harness::load::{flood, scaled};
 
-use crate::alone;
 use crate::support::{BASE, probe, route, setup};
+use crate::{alone, tell};
 
 fn limited(origin: &Origin, algorithm: &str, amount: u64, window_ms: u64, extra: &str) -> String {
     let config = json!({"on-request": [{"do": "limit", "algorithm": algorithm, "key": "all", "amount": amount, "window-ms": window_ms}]});
@@ -24,6 +24,7 @@ fn exactly_as_many_as_the_window_allows() {
     let first = flood(gateway.address(), 16, total / 2, "/", &[]);
     gateway.reload(&toml("[routes.more]\nmatch = { path = \"/more\" }\nrespond = { status = 200 }\n"));
     let second = flood(gateway.address(), 16, total - total / 2, "/", &[]);
+    tell(&format!("{total} requests over two workers: {} passed", first.count(200) + second.count(200)));
     assert_eq!(first.count(200) + second.count(200), 1000, "{:?} {:?}", first.statuses, second.statuses);
     assert_eq!(first.count(429) + second.count(429), total - 1000);
     assert_eq!(origin.count(), 1000);

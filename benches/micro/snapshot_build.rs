@@ -1,0 +1,67 @@
+//! Reading a configuration and building the snapshot that serves it: from nothing, and beside one that is running, as a reload does.
+
+use std::fmt::Write;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use sluice::config;
+use sluice::filter::Runtime;
+use sluice::services::{Clock, Services};
+use sluice::snapshot::Workshop;
+use sluice::telemetry::Metrics;
+use sluice::wasm::RuntimeOptions;
+
+/// Routes over a few upstreams, behind two shipped filters.
+fn written(routes: usize) -> String {
+    let mut toml = String::from(
+        r#"
+[listeners.http]
+bind = "127.0.0.1:0"
+[upstreams.things]
+builtin = "echo"
+[filters.cors]
+config = { origins = ["https://app.example.com"] }
+[filters.limit]
+plugin = "rate-limit"
+config = { limits = [{ amount = 100, window = "1s" }] }
+[pipelines]
+default = ["cors", "limit"]
+"#,
+    );
+    for n in 0..routes {
+        writeln!(toml, "[routes.r{n}]\nmatch = {{ path = \"/service-{n}/**\" }}\nupstream = \"things\"")
+            .expect("a string");
+    }
+    toml
+}
+
+fn build(c: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options =
+        RuntimeOptions { instances: 100, cache: Some(folder.path().join("cache")), ..RuntimeOptions::default() };
+    let workshop = Workshop {
+        runtime: Runtime::new(options).expect("the runtime"),
+        services: Services::new(Clock::system()),
+        metrics: Metrics::new(),
+    };
+    let mut group = c.benchmark_group("snapshot_build");
+    group.sample_size(20);
+    for routes in [10, 1_000] {
+        let file = folder.path().join(format!("{routes}.toml"));
+        std::fs::write(&file, written(routes)).expect("a file");
+        let load = || config::load(&file).expect("the configuration");
+        let running = workshop.build(&load(), None).expect("a snapshot");
+        group.bench_function(BenchmarkId::new("read", routes), |b| b.iter(load));
+        group.bench_function(BenchmarkId::new("start", routes), |b| {
+            let loaded = load();
+            b.iter(|| workshop.build(&loaded, None).expect("a snapshot"));
+        });
+        group.bench_function(BenchmarkId::new("reload", routes), |b| {
+            let loaded = load();
+            b.iter(|| workshop.build(&loaded, Some(&running)).expect("a snapshot"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, build);
+criterion_main!(benches);
