@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Result as Outcome, StoreContextMut};
+use wasmtime::{Result as Outcome, StoreContextMut, bail};
 
 use super::super::bindings::{Error, Field, crypto, http, kv, limiter, metrics, secrets};
-use super::super::state::{CallState, Stage};
+use super::super::state::{CallState, FilterShared, Stage};
 use super::anywhere;
 use crate::services::filter_metrics::FilterSeries;
 use crate::services::kv::{KvSpace, Reservation};
@@ -57,7 +57,7 @@ pub(super) fn link(linker: &mut Linker<CallState>, waits: bool) -> Outcome<()> {
     if waits {
         let mut at = linker.instance("sluice:filter/http@0.1.0")?;
         at.func_wrap_async("send", |cx, (requests, timeout_ms): (Vec<http::Outgoing>, u32)| {
-            Box::new(async move { Ok((send(cx, requests, timeout_ms).await,)) })
+            Box::new(async move { Ok((send(cx, requests, timeout_ms).await?,)) })
         })?;
     }
     Ok(())
@@ -103,23 +103,40 @@ async fn send(
     mut cx: StoreContextMut<'_, CallState>,
     requests: Vec<http::Outgoing>,
     timeout_ms: u32,
-) -> Result<Vec<Result<http::Incoming, Error>>, Error> {
-    let (shared, timeout, meter) = {
-        let state = cx.data();
-        state.services()?;
-        let left = state.wall_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
-        (state.shared.clone(), left.min(Duration::from_millis(timeout_ms.into())), state.meter.clone())
+) -> Outcome<Result<Vec<Result<http::Incoming, Error>>, Error>> {
+    let state = cx.data_mut();
+    // While the call waits, the thread's clock runs for others. The deadline that is set below is a new one, so a guest that
+    // does nothing but send would never meet it: what it has spent is counted here too.
+    if state.meter.tick() >= state.cpu_limit {
+        state.overspent = true;
+        bail!("no CPU time is left");
+    }
+    let left = state.wall_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+    let timeout = left.min(Duration::from_millis(timeout_ms.into()));
+    let checked = state.services().map(|_| state.shared.clone());
+    let meter = state.meter.clone();
+    // Also a call that is refused lets the worker go on, and look at the wall deadline.
+    tokio::task::yield_now().await;
+    let answer = match checked {
+        Ok(shared) => send_all(&shared, requests, timeout).await,
+        Err(refused) => Err(refused),
     };
+    meter.resume();
+    cx.set_epoch_deadline(1);
+    Ok(answer)
+}
+
+async fn send_all(
+    shared: &FilterShared,
+    requests: Vec<http::Outgoing>,
+    timeout: Duration,
+) -> Result<Vec<Result<http::Incoming, Error>>, Error> {
     let Some(services) = &shared.services else { return Err(Error::WrongHook) };
     let calls = requests.into_iter().map(to_call).collect();
     let max_body = usize::try_from(shared.limits.max_http_body).unwrap_or(usize::MAX);
-    // While the call waits, the thread's clock runs for others.
-    meter.tick();
     let origins = &shared.grants.services.http;
-    let answers = outbound::send(calls, timeout, origins, &services.services.tls, max_body).await;
-    meter.resume();
-    cx.set_epoch_deadline(1);
-    Ok(answers?.into_iter().map(|answer| answer.map(to_incoming).map_err(Error::from)).collect())
+    let answers = outbound::send(calls, timeout, origins, &services.services.tls, max_body).await?;
+    Ok(answers.into_iter().map(|answer| answer.map(to_incoming).map_err(Error::from)).collect())
 }
 
 fn to_call(request: http::Outgoing) -> Call {
