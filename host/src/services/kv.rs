@@ -21,6 +21,9 @@ pub const ITEM_BYTES: u64 = 64;
 const SHARDS: usize = 16;
 /// A shard that has grown by this many items since its last sweep is swept.
 const SWEEP_FROM: usize = 64;
+/// After a sweep of all shards that freed nothing, the next one waits this long: a flood of writes against a space full of
+/// live values must not make each one look at all of them.
+const SWEEP_AGAIN_US: u64 = 1_000_000;
 
 /// What `get-or-reserve` found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +73,8 @@ pub struct KvSpace {
     shards: [Mutex<Shard>; SHARDS],
     used: AtomicU64,
     quota: AtomicU64,
+    /// When all shards may be swept again, in microseconds.
+    sweep_from_us: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +113,7 @@ impl KvSpace {
             shards: std::array::from_fn(|_| Mutex::default()),
             used: AtomicU64::new(0),
             quota: AtomicU64::new(quota),
+            sweep_from_us: AtomicU64::new(0),
         }
     }
 
@@ -129,10 +135,12 @@ impl KvSpace {
 
     /// Sets a value for `ttl_ms` milliseconds or until it is deleted; `TooLarge` past the quota.
     pub fn set(&self, key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), ServiceError> {
-        self.with_room(key, value.len(), || {
+        self.check_size(key, value.len())?;
+        let value = Bytes::copy_from_slice(value);
+        self.with_room(|| {
             let mut shard = self.shard(key)?;
             let expires = self.expiry(ttl_ms)?;
-            self.put(&mut shard, key, Some(Bytes::copy_from_slice(value)), expires)
+            self.put(&mut shard, key, Some(value.clone()), expires)
         })
     }
 
@@ -153,7 +161,8 @@ impl KvSpace {
         value: &[u8],
         ttl_ms: Option<u64>,
     ) -> Result<bool, ServiceError> {
-        self.with_room(key, value.len(), || {
+        self.check_size(key, value.len())?;
+        self.with_room(|| {
             let mut shard = self.shard(key)?;
             let expires = self.expiry(ttl_ms)?;
             let now = self.clock.steady_us();
@@ -168,7 +177,7 @@ impl KvSpace {
 
     /// The value, or a reservation for at most `ttl_ms` milliseconds, so that one caller of many makes the value.
     pub fn get_or_reserve(&self, key: &str, ttl_ms: u64) -> Result<Reservation, ServiceError> {
-        self.with_room(key, 0, || {
+        self.with_room(|| {
             let mut shard = self.shard(key)?;
             let expires = self.expiry(Some(ttl_ms))?;
             let now = self.clock.steady_us();
@@ -183,22 +192,36 @@ impl KvSpace {
     }
 
     /// Tries again after all shards were swept when the quota is met: expired items must not keep live ones out.
-    fn with_room<T>(
-        &self,
-        key: &str,
-        value: usize,
-        attempt: impl Fn() -> Result<T, ServiceError>,
-    ) -> Result<T, ServiceError> {
+    fn with_room<T>(&self, attempt: impl Fn() -> Result<T, ServiceError>) -> Result<T, ServiceError> {
         match attempt() {
-            Err(ServiceError::TooLarge(limit)) if limit == self.quota() && cost(key, value) <= self.quota() => {
-                let now = self.clock.steady_us();
-                for shard in &self.shards {
-                    self.sweep(&mut shard.lock().unwrap_or_else(PoisonError::into_inner), now);
-                }
-                attempt()
-            }
+            Err(ServiceError::TooLarge(limit)) if limit == self.quota() && self.sweep_all() => attempt(),
             answer => answer,
         }
+    }
+
+    /// Answers whether it swept, or whether the last time is too short ago.
+    fn sweep_all(&self) -> bool {
+        let now = self.clock.steady_us();
+        if now < self.sweep_from_us.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut freed = 0;
+        for shard in &self.shards {
+            freed += self.sweep(&mut shard.lock().unwrap_or_else(PoisonError::into_inner), now);
+        }
+        if freed == 0 {
+            self.sweep_from_us.store(now.saturating_add(SWEEP_AGAIN_US), Ordering::Relaxed);
+        }
+        // Though this sweep freed nothing, another one may have at the same time.
+        true
+    }
+
+    /// Refuses what never fits, before anything is copied or locked.
+    fn check_size(&self, key: &str, value: usize) -> Result<(), ServiceError> {
+        if key.len() <= MAX_KEY && cost(key, value) > self.quota() {
+            return Err(ServiceError::TooLarge(self.quota()));
+        }
+        Ok(())
     }
 
     fn put(
@@ -230,7 +253,8 @@ impl KvSpace {
         Ok(())
     }
 
-    fn sweep(&self, shard: &mut Shard, now: u64) {
+    /// Answers how many bytes it freed.
+    fn sweep(&self, shard: &mut Shard, now: u64) -> u64 {
         let mut freed = 0;
         shard.items.retain(|key, item| {
             let live = item.is_live(now);
@@ -239,6 +263,7 @@ impl KvSpace {
         });
         self.used.fetch_sub(freed, Ordering::Relaxed);
         shard.sweep_at = shard.items.len().saturating_mul(2);
+        freed
     }
 
     fn expiry(&self, ttl_ms: Option<u64>) -> Result<Option<u64>, ServiceError> {
@@ -325,11 +350,27 @@ mod tests {
         assert_eq!(kv.used(), 800);
         kv.set("a", &[1; 335], Some(1)).unwrap();
         time.store(1_000, Ordering::Release);
+        assert_eq!(kv.set("c", &value, None), Err(ServiceError::TooLarge(1_000)), "not swept again so soon");
+        time.store(SWEEP_AGAIN_US, Ordering::Release);
         kv.set("c", &value, None).unwrap();
         assert_eq!(kv.used(), 400);
         assert_eq!(kv.set("d", &[0; 1_000], None), Err(ServiceError::TooLarge(1_000)));
         assert!(kv.compare_and_swap("c", Some(&value), &[0; 900], None).unwrap());
         assert_eq!(kv.get_or_reserve("e", 1), Err(ServiceError::TooLarge(1_000)));
+    }
+
+    #[test]
+    fn a_full_space_is_not_swept_at_each_write() {
+        let (kv, time) = space(1_000);
+        kv.set("a", &[0; 900], Some(5)).unwrap();
+        assert!(kv.set("b", &[0; 900], None).is_err());
+        let from = kv.sweep_from_us.load(Ordering::Relaxed);
+        assert_eq!(from, SWEEP_AGAIN_US);
+        time.store(10_000, Ordering::Release);
+        assert!(kv.set("b", &[0; 900], None).is_err());
+        assert_eq!(kv.used(), 965, "nothing was swept");
+        kv.delete("a").unwrap();
+        kv.set("b", &[0; 900], None).unwrap();
     }
 
     #[test]
