@@ -272,6 +272,8 @@ impl Stage<'_> {
             (Origin::Filter | Origin::Gateway, false) => Answer::whole(head),
         };
         if trailers || complete {
+            // No hook to come can read it, and exchanges may wait long for `on-complete`.
+            exchange.request_body = None;
             let parked = Parked::new(Some((exchange, passage)).into());
             if trailers {
                 answer = answer.with_trailer_hooks(Rc::clone(self.pipeline), Rc::clone(&parked));
