@@ -17,6 +17,11 @@ use super::stats::{Counters, Live};
 use super::{FilterError, Hook, Mode, Verdict};
 use crate::exchange::Exchange;
 
+/// Idle instances that are always kept.
+const MIN_IDLE: usize = 4;
+/// An instance that was not needed for one to two of these is dropped, one at each call.
+const DEMAND_PERIOD: Duration = Duration::from_secs(10);
+
 /// The instances of one filter on one worker. All calls have to be awaited on that worker.
 pub struct Pool {
     inner: Rc<Inner>,
@@ -28,6 +33,7 @@ struct Inner {
     #[expect(clippy::vec_box, reason = "an instance is large and moves in and out of its call as a box")]
     idle: RefCell<Vec<Box<Instance>>>,
     in_use: Cell<usize>,
+    demand: Cell<Demand>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
     counters: Arc<Counters>,
 }
@@ -35,6 +41,41 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.program.account.close(&self.counters);
+    }
+}
+
+impl Inner {
+    /// Makes an instance ready for the next call. Answers one that is not needed any more: the one that was used longest ago.
+    fn put_back(&self, instance: Box<Instance>, now: Instant) -> Option<Box<Instance>> {
+        let mut demand = self.demand.get();
+        let keep = demand.keep(self.in_use.get(), now);
+        self.demand.set(demand);
+        let mut idle = self.idle.borrow_mut();
+        idle.push(instance);
+        (idle.len() > keep).then(|| idle.remove(0))
+    }
+}
+
+/// How many instances were in use at once, in this period and the one before it.
+#[derive(Debug, Clone, Copy)]
+struct Demand {
+    since: Instant,
+    most: usize,
+    most_before: usize,
+}
+
+impl Demand {
+    fn new(now: Instant) -> Demand {
+        Demand { since: now, most: 0, most_before: 0 }
+    }
+
+    /// How many idle instances are worth their memory, when so many are in use.
+    fn keep(&mut self, in_use: usize, now: Instant) -> usize {
+        if now.saturating_duration_since(self.since) >= DEMAND_PERIOD {
+            *self = Demand { since: now, most: 0, most_before: self.most };
+        }
+        self.most = self.most.max(in_use);
+        self.most.max(self.most_before).max(MIN_IDLE)
     }
 }
 
@@ -66,6 +107,7 @@ impl Pool {
                 program,
                 idle: RefCell::default(),
                 in_use: Cell::new(0),
+                demand: Cell::new(Demand::new(Instant::now())),
                 waiting: RefCell::default(),
                 counters,
             }),
@@ -119,11 +161,8 @@ impl Pool {
         let reusable = matches!(result, Ok(_) | Err(FilterError::Declared(_)))
             && inner.program.shared.mode == Mode::Reused
             && instance.uses < limits.uses;
-        if reusable {
-            inner.idle.borrow_mut().push(instance);
-        } else {
-            drop(instance);
-        }
+        let surplus = if reusable { inner.put_back(instance, started + wall) } else { Some(instance) };
+        drop(surplus);
         drop(permit);
         (exchange, result)
     }
@@ -195,4 +234,21 @@ async fn within<F: Future>(end: Instant, future: F) -> (Option<F::Output>, Durat
         std::task::Poll::Pending => tokio::time::timeout_at(end.into(), timed).await.ok(),
     };
     (output, busy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_of_a_peak_are_kept_for_a_while() {
+        let start = Instant::now();
+        let mut demand = Demand::new(start);
+        assert_eq!(demand.keep(1, start), MIN_IDLE);
+        assert_eq!(demand.keep(50, start), 50);
+        assert_eq!(demand.keep(49, start), 50, "the peak is remembered");
+        assert_eq!(demand.keep(10, start + DEMAND_PERIOD), 50, "and in the next period");
+        assert_eq!(demand.keep(2, start + 2 * DEMAND_PERIOD), 10, "and then forgotten");
+        assert_eq!(demand.keep(1, start + 4 * DEMAND_PERIOD), MIN_IDLE);
+    }
 }
