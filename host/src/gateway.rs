@@ -25,6 +25,14 @@ use crate::wasm::{RuntimeError, RuntimeOptions};
 /// How long the last lines of the logs may take.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// Instances for trials.
+const TRIALS: u32 = 64;
+/// Instances that there is room for, however few are configured: a reload may bring more filters.
+const MIN_INSTANCES: u32 = 1_000;
+/// Instances that there is room for, however many are configured. Each has 4 GiB of the 128 TiB of a process, and about three of
+/// its 65,530 mappings (the usual `vm.max_map_count`).
+const MAX_INSTANCES: u32 = 10_000;
+
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
@@ -171,10 +179,19 @@ fn workshop(config: &Config, metrics: Arc<Metrics>) -> Result<Workshop, GatewayE
     let defaults = RuntimeOptions::default();
     let options = RuntimeOptions {
         max_memory: usize::try_from(most(|f| f.limits.memory.0, defaults.max_memory as u64)).unwrap_or(usize::MAX),
+        instances: instances(config),
         cache: config.gateway.cache_dir.clone().or_else(default_cache),
         ..defaults
     };
     Ok(Workshop { runtime: Runtime::new(options)?, services: Services::new(Clock::system()), metrics })
+}
+
+/// Instances that can exist at once: of this configuration and of the one that a reload puts in its place while exchanges of
+/// the first are still on their way, and some for trials. A reload can't make more of them; what is over is the error of a call.
+fn instances(config: &Config) -> u32 {
+    let per_worker = config.filters.iter().fold(0_u32, |sum, filter| sum.saturating_add(filter.instances.max));
+    let workers = u32::try_from(config.gateway.workers.get()).unwrap_or(u32::MAX);
+    per_worker.saturating_mul(workers).saturating_mul(2).saturating_add(TRIALS).clamp(MIN_INSTANCES, MAX_INSTANCES)
 }
 
 /// Where the platform keeps what can be made again (XDG Base Directory Specification).
@@ -223,5 +240,16 @@ fn access_log_format(config: &Config) -> AccessLogFormat {
         model::AccessLog::Json => AccessLogFormat::Json,
         model::AccessLog::Console => AccessLogFormat::Console,
         model::AccessLog::Off => AccessLogFormat::Off,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_pool_of_instances_can_be_reserved() {
+        let options = RuntimeOptions { instances: MAX_INSTANCES, ..RuntimeOptions::default() };
+        assert!(Runtime::new(options).is_ok());
     }
 }

@@ -16,6 +16,8 @@ use super::stats::Accounts;
 const WASM_STACK: usize = 256 << 10;
 /// A fiber carries the wasm stack and what the host needs on top of it.
 const FIBER_STACK: usize = WASM_STACK + (256 << 10);
+/// Calls that can be on a fiber at once. Each takes two mappings, used or not.
+const MAX_STACKS: u32 = 4_000;
 /// Ticks without a call after which the ticker sleeps until the next one.
 const IDLE_TICKS: u32 = 100;
 
@@ -100,7 +102,7 @@ fn config(options: &RuntimeOptions) -> Config {
         .total_core_instances(options.instances.saturating_mul(4))
         .total_memories(options.instances)
         .total_tables(options.instances.saturating_mul(2))
-        .total_stacks(options.instances)
+        .total_stacks(options.instances.min(MAX_STACKS))
         .table_elements(options.max_table_elements)
         .max_memory_size(options.max_memory)
         .max_unused_warm_slots(64)
