@@ -71,6 +71,8 @@ pub(super) struct CallState {
     pub(super) cpu_limit: Duration,
     /// When the call in progress has to be over.
     pub(super) wall_end: Option<Instant>,
+    /// Bytes of header fields that this call has set.
+    pub(super) field_bytes: usize,
     out: Vec<u8>,
     err: Vec<u8>,
     last_words: Vec<u8>,
@@ -95,6 +97,7 @@ impl CallState {
             on_fiber: false,
             cpu_limit: Duration::ZERO,
             wall_end: None,
+            field_bytes: 0,
             out: Vec::new(),
             err: Vec::new(),
             last_words: Vec::new(),
@@ -108,6 +111,7 @@ impl CallState {
         self.cpu_limit = cpu_limit;
         self.failed = None;
         self.overspent = false;
+        self.field_bytes = 0;
         self.memory.refused = None;
         self.meter.reset();
         if !self.last_words.is_empty() {

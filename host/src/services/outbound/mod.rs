@@ -23,6 +23,8 @@ use crate::http::headers::{is_framing, strip_hop_by_hop};
 
 /// The requests of one call.
 pub const MAX_REQUESTS: usize = 16;
+/// The header fields of a request.
+const MAX_HEADERS: usize = 256;
 /// The bytes of a response body, unless the filter's `max_http_body` says otherwise.
 pub const DEFAULT_MAX_BODY: usize = 1024 * 1024;
 
@@ -109,6 +111,9 @@ fn check(call: Call, origins: &Origins) -> Result<Outgoing, ServiceError> {
         .map_err(|_| invalid(format!("`{}` is not a method", call.method)))?;
     if method == Method::CONNECT {
         return Err(invalid("the method CONNECT can't be used".to_owned()));
+    }
+    if call.headers.len() > MAX_HEADERS {
+        return Err(ServiceError::TooLarge(MAX_HEADERS as u64));
     }
     let mut headers = HeaderMap::with_capacity(call.headers.len());
     for (name, value) in &call.headers {

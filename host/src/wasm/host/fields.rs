@@ -4,11 +4,19 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::super::bindings::{Error, Field};
 use super::super::grants::HeaderGrant;
+use super::super::state::CallState;
 use super::invalid;
+use crate::exchange::HeaderEdit;
 use crate::http::headers::is_framing;
 
 /// Bytes of one value that a filter sets.
 const MAX_VALUE: usize = 64 << 10;
+/// Names that a message can have once a filter adds one, and values that one name can have.
+const MAX_FIELDS: usize = 256;
+/// Bytes of names and values that a filter sets in one call.
+const MAX_SET: usize = 256 << 10;
+/// What a field is charged beside its name and value, as in RFC 9113 §6.5.2.
+const FIELD_BYTES: usize = 32;
 
 fn parse(name: &str) -> Result<HeaderName, Error> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid(format!("`{name}` is not a header name")))
@@ -68,4 +76,54 @@ pub(super) fn value(bytes: &[u8]) -> Result<HeaderValue, Error> {
     }
     // RFC 9110 §5.5: white space around a value is no part of it.
     HeaderValue::from_bytes(bytes.trim_ascii()).map_err(|_| invalid("the value has a control character"))
+}
+
+/// Refuses a field that would make the map too large. A map panics at some ten thousand names, and what it holds is memory of
+/// the gateway.
+pub(super) fn check_room(map: &HeaderMap, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
+    let is_full = match edit {
+        HeaderEdit::Remove => false,
+        _ if !map.contains_key(name) => map.keys_len() >= MAX_FIELDS,
+        HeaderEdit::Append(_) => map.get_all(name).iter().count() >= MAX_FIELDS,
+        HeaderEdit::Set(_) => false,
+    };
+    if is_full { Err(Error::TooLarge(MAX_FIELDS as u64)) } else { Ok(()) }
+}
+
+impl CallState {
+    /// Counts what the call sets.
+    pub(super) fn charge_field(&mut self, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
+        let (HeaderEdit::Set(value) | HeaderEdit::Append(value)) = edit else { return Ok(()) };
+        let total = self.field_bytes + name.as_str().len() + value.len() + FIELD_BYTES;
+        if total > MAX_SET {
+            return Err(Error::TooLarge(MAX_SET as u64));
+        }
+        self.field_bytes = total;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_takes_so_many_names_and_values() {
+        let one = || HeaderValue::from_static("1");
+        let name = |number: usize| HeaderName::try_from(format!("x-{number}")).unwrap();
+        let mut map = HeaderMap::new();
+        for number in 0..MAX_FIELDS {
+            assert!(check_room(&map, &name(number), &HeaderEdit::Append(one())).is_ok());
+            map.append(name(number), one());
+        }
+        let full =
+            |map: &HeaderMap, number, edit| matches!(check_room(map, &name(number), &edit), Err(Error::TooLarge(256)));
+        assert!(full(&map, MAX_FIELDS, HeaderEdit::Append(one())) && full(&map, MAX_FIELDS, HeaderEdit::Set(one())));
+        assert!(!full(&map, MAX_FIELDS, HeaderEdit::Remove) && !full(&map, 7, HeaderEdit::Set(one())));
+        while map.get_all(name(7)).iter().count() < MAX_FIELDS {
+            assert!(!full(&map, 7, HeaderEdit::Append(one())));
+            map.append(name(7), one());
+        }
+        assert!(full(&map, 7, HeaderEdit::Append(one())) && !full(&map, 7, HeaderEdit::Set(one())));
+    }
 }

@@ -11,6 +11,8 @@ use crate::exchange::{BodyWish, Exchange, HeaderEdit};
 
 /// Bytes of a path or query that a filter sets.
 const MAX_TARGET: usize = 64 << 10;
+/// Bytes of a method that a filter sets.
+const MAX_METHOD: usize = 64;
 
 impl CallState {
     fn edit_request_header(
@@ -21,6 +23,8 @@ impl CallState {
         self.hook(in_request)?;
         let name = fields::writable(&self.shared.grants.write, name)?;
         let edit = edit()?;
+        fields::check_room(&self.exchange(in_request)?.request.headers, &name, &edit)?;
+        self.charge_field(&name, &edit)?;
         self.exchange_mut(in_request)?.edit_request_header(name, edit);
         Ok(())
     }
@@ -40,6 +44,9 @@ impl request::Host for CallState {
 
     fn set_method(&mut self, method: String) -> Result<(), Error> {
         let exchange = self.exchange_mut(in_request)?;
+        if method.len() > MAX_METHOD {
+            return Err(Error::TooLarge(MAX_METHOD as u64));
+        }
         let method =
             Method::from_bytes(method.as_bytes()).map_err(|_| invalid(format!("`{method}` is not a method")))?;
         if method == Method::CONNECT {

@@ -50,6 +50,12 @@ impl CallState {
         let hook = self.hook(writable)?;
         let name = fields::writable(&self.shared.grants.write, name)?;
         let edit = edit()?;
+        let exchange = self.exchange(writable)?;
+        let edited = if hook.is_request() { exchange.draft.as_deref() } else { exchange.response.as_deref() };
+        if let Some(edited) = edited {
+            fields::check_room(&edited.headers, &name, &edit)?;
+        }
+        self.charge_field(&name, &edit)?;
         let exchange = self.exchange_mut(writable)?;
         if !hook.is_request() {
             exchange.edit_response_header(name, edit);
@@ -70,13 +76,19 @@ impl CallState {
         Ok(())
     }
 
-    fn trailers_mut(&mut self, name: &str) -> Result<(http::HeaderName, &mut Exchange), Error> {
+    fn edit_trailer(&mut self, name: &str, edit: impl FnOnce() -> Result<HeaderEdit, Error>) -> Result<(), Error> {
         self.hook(in_trailers)?;
         let name = fields::writable(&self.shared.grants.write, name)?;
         if is_forbidden_in_trailers(&name) {
             return Err(invalid(format!("`{name}` can't be a trailer")));
         }
-        Ok((name, self.exchange_mut(in_trailers)?))
+        let edit = edit()?;
+        if let Some(map) = trailers(self.exchange(in_trailers)?) {
+            fields::check_room(map, &name, &edit)?;
+        }
+        self.charge_field(&name, &edit)?;
+        self.exchange_mut(in_trailers)?.edit_trailer(name, edit);
+        Ok(())
     }
 }
 
@@ -200,14 +212,10 @@ impl response::Host for CallState {
     }
 
     fn set_trailer(&mut self, name: String, value: String) -> Result<(), Error> {
-        let (name, exchange) = self.trailers_mut(&name)?;
-        exchange.edit_trailer(name, HeaderEdit::Set(fields::value(value.as_bytes())?));
-        Ok(())
+        self.edit_trailer(&name, || Ok(HeaderEdit::Set(fields::value(value.as_bytes())?)))
     }
 
     fn remove_trailer(&mut self, name: String) -> Result<(), Error> {
-        let (name, exchange) = self.trailers_mut(&name)?;
-        exchange.edit_trailer(name, HeaderEdit::Remove);
-        Ok(())
+        self.edit_trailer(&name, || Ok(HeaderEdit::Remove))
     }
 }
