@@ -14,9 +14,13 @@ use super::state::{CallState, FilterShared, Stage};
 use super::stats::Live;
 use super::{FilterError, Hook, LoadError, Verdict};
 use crate::exchange::Exchange;
+use crate::services::log_limit;
 
 /// CPU time of starting an instance: its start functions and `configure`. It runs on a fiber, so neighbours go on meanwhile.
 const START_CPU: Duration = Duration::from_secs(1);
+
+/// Bytes that a guest may hand over at once whatever its limits are: of cryptography's 1 MiB, and as much again.
+const TRANSFER_BESIDE: usize = 2 << 20;
 
 pub(super) struct Instance {
     pub(super) store: Store<CallState>,
@@ -47,6 +51,7 @@ impl Instance {
         let mut store =
             Store::new(&plugin.runtime.engine, CallState::new(shared.clone(), plugin.runtime.ticker.clone()));
         store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(transfer_limit(shared));
         let tick = plugin.runtime.options.tick;
         store.epoch_deadline_callback(move |cx| Ok(on_tick(cx, tick)));
         begin(&mut store, Stage::Start, true, START_CPU);
@@ -73,7 +78,7 @@ impl Instance {
                 Some(reason) => Err(FilterError::Declared(reason)),
                 None => Ok(()),
             },
-            Ok((Err(reason),)) => Err(FilterError::Refused(reason)),
+            Ok((Err(reason),)) => Err(FilterError::Refused(log_limit::cut(&reason).to_owned())),
             Err(error) => Err(classify(self.store.data(), error)),
         }
     }
@@ -125,7 +130,9 @@ impl Instance {
 
     /// Takes the exchange back, also from a call that was abandoned.
     pub(super) fn take_exchange(&mut self) -> Option<Box<Exchange>> {
-        self.store.data_mut().exchange.take()
+        let state = self.store.data_mut();
+        state.flush_output();
+        state.exchange.take()
     }
 
     fn prepare(
@@ -136,6 +143,8 @@ impl Instance {
         on_fiber: bool,
     ) -> Result<HookFunc, FilterError> {
         let state = self.store.data_mut();
+        // Of `configure`, for no exchange.
+        state.flush_output();
         state.exchange = Some(exchange);
         state.index = index;
         let func = self.func(hook)?;
@@ -171,6 +180,16 @@ impl Instance {
         self.funcs[hook.index()] = Some(func);
         Ok(func)
     }
+}
+
+/// What a guest may hand over in one call of a host function: enough for the largest body or value that it may set, and for all
+/// else beside it. The engine's own limit is the same for every filter, and large.
+fn transfer_limit(shared: &FilterShared) -> usize {
+    let limits = &shared.limits;
+    let services = &shared.grants.services;
+    let body = usize::try_from(limits.max_body).unwrap_or(usize::MAX);
+    let quota = if services.kv.is_empty() { 0 } else { usize::try_from(services.kv_quota).unwrap_or(usize::MAX) };
+    body.max(quota.min(limits.memory)).saturating_add(TRANSFER_BESIDE)
 }
 
 /// A call begins: the state is cleared and the clock starts.
@@ -224,7 +243,8 @@ fn classify(state: &CallState, error: Error) -> FilterError {
     if let Some(refused) = &state.memory.refused {
         return refused.clone();
     }
-    let cause = error.root_cause().to_string();
+    // It may quote names of the guest.
+    let cause = log_limit::cut(&error.root_cause().to_string()).to_owned();
     if error.downcast_ref::<Trap>().is_none() && cause.contains("discriminant") {
         return FilterError::BadAnswer(cause);
     }

@@ -160,6 +160,15 @@ impl CallState {
         }
     }
 
+    /// Logs what is left of a line: the call that wrote it is over, and the next one belongs to another exchange.
+    pub(super) fn flush_output(&mut self) {
+        for buffer in [&mut self.out, &mut self.err].map(std::mem::take) {
+            if !buffer.is_empty() {
+                self.log(tracing::Level::INFO, String::from_utf8_lossy(&buffer).trim_end());
+            }
+        }
+    }
+
     /// What the guest last wrote to standard error in this call: the text of a panic.
     pub(super) fn last_words(&self) -> String {
         String::from_utf8_lossy(&self.last_words).trim().replace('\n', " | ")

@@ -1,5 +1,7 @@
 //! The runtime with small guests written as text: each kind of failure at each hook, in each mode, plain and on a fiber.
 
+mod bounds;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,8 +75,6 @@ const GROW: &str = "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 1
 const FAIL: &str = "(call $set-method (i32.const 16) (i32.const 3) (i32.const 64)) (call $fail (i32.const 16) (i32.const 3)) i32.const 0";
 /// Some milliseconds of work.
 const LONG: &str = "(loop $again (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $again (i32.lt_u (local.get $i) (i32.const 20000000)))) i32.const 0";
-/// Sends nothing, again and again: each call returns at once, with an empty list or (tried at load) refused.
-const SEND: &str = "(loop $again (call $send (i32.const 64) (i32.const 0) (i32.const 1000) (i32.const 128)) (br $again)) i32.const 0";
 /// Traps at every call but the first of an instance.
 const TRAP_LATER: &str = "(if (global.get $calls) (then unreachable)) (global.set $calls (i32.const 1)) i32.const 0";
 
@@ -309,24 +309,6 @@ fn a_call_past_its_wall_deadline_gives_the_exchange_back() {
         assert_eq!(kind_of(&result), Some(FailureKind::Timeout));
         assert_eq!(exchange.request.method, Method::GET);
     });
-}
-
-#[test]
-fn a_guest_that_only_sends_is_stopped_by_both_deadlines() {
-    let runtime = runtime();
-    let bytes = guest(&[(Hook::OnRequest, SEND)], true);
-    let second = Duration::from_secs(1);
-    let cases = [
-        (FailureKind::Deadline, FilterLimits { wall: 60 * second, ..limits() }),
-        (FailureKind::Timeout, FilterLimits { cpu: 60 * second, wall: Duration::from_millis(20), ..limits() }),
-    ];
-    for (kind, limits) in cases {
-        let program = program(&runtime, &bytes, Mode::Reused, limits);
-        run(async {
-            let result = Pool::new(program).call(Hook::OnRequest, exchange(), 0).await.1;
-            assert_eq!(kind_of(&result), Some(kind), "{result:?}");
-        });
-    }
 }
 
 #[test]
