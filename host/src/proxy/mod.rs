@@ -320,6 +320,7 @@ impl Stage<'_> {
             let mut head = crate::exchange::ResponseHead::new(Origin::Upstream, StatusCode::SWITCHING_PROTOCOLS);
             head.headers = response.headers().clone();
             exchange.response = Some(Box::new(head));
+            exchange.request_body = None;
             self.complete_later(Parked::new(Some((exchange, passage)).into()), &mut record);
         }
         tunnel::join(client, upstream, self.route.timeouts.idle, record);
