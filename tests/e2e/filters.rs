@@ -258,6 +258,9 @@ fn select_upstream_is_told_what_failed() {
 #[test]
 fn on_complete_sees_the_finished_exchange_also_after_an_abort() {
     let origin = Origin::serve(|r| {
+        if r.target == "/silent" {
+            return Reply::script(|conn| conn.wait_for_close());
+        }
         if r.target == "/abort" {
             return Reply::script(|conn| {
                 conn.write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome");
@@ -277,6 +280,13 @@ fn on_complete_sees_the_finished_exchange_also_after_an_abort() {
     drop(client);
     gateway.wait_log("the summary of the aborted exchange", |l| {
         l["message"].as_str().is_some_and(|m| m.contains("/abort"))
+    });
+    let mut client = gateway.client();
+    client.send("GET /silent HTTP/1.1\r\nhost: x\r\n\r\n");
+    eventually("the request to reach the origin", || origin.last().target == "/silent");
+    drop(client);
+    gateway.wait_log("the summary of one that was left before its response", |l| {
+        l["message"].as_str().is_some_and(|m| m.contains("/silent"))
     });
 }
 

@@ -122,7 +122,10 @@ impl Forward<'_> {
             }
             let target = self.target(&exchange.selection, targets, weighted);
             record.upstream = Some(target.upstream.upstream().name().clone());
-            let sent = self.send(request, &exchange.selection, target, record).await;
+            let selection = exchange.selection.clone();
+            let sending = self.send(request, &selection, target, record.start);
+            let sent;
+            (exchange, sent) = record.keeping(exchange, *passage, self.pipeline, sending).await;
             match sent {
                 Ok(sent) => {
                     exchange.failures.extend(sent.failures.iter().cloned());
@@ -161,7 +164,7 @@ impl Forward<'_> {
         request: Request<Body>,
         selection: &Selection,
         target: &Target,
-        record: &Record,
+        start: Instant,
     ) -> Result<Sent, UpstreamError> {
         let choice = match (&selection.endpoints, &selection.hash_key) {
             (Some(addresses), _) => Choice::Addresses(addresses),
@@ -170,7 +173,7 @@ impl Forward<'_> {
         };
         let limits = &self.route.timeouts;
         // One deadline serves both: what is left of the whole request, and the wait for the first byte.
-        let left = limits.request.map(|whole| whole.saturating_sub(record.start.elapsed()));
+        let left = limits.request.map(|whole| whole.saturating_sub(start.elapsed()));
         let first_byte = limits.first_byte.unwrap_or(FOREVER);
         let timeouts =
             Timeouts { connect: limits.connect, first_byte: left.map_or(first_byte, |left| left.min(first_byte)) };

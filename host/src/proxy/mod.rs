@@ -279,21 +279,10 @@ impl Stage<'_> {
                 answer = answer.with_trailer_hooks(Rc::clone(self.pipeline), Rc::clone(&parked));
             }
             if complete {
-                self.complete_later(parked, &mut record);
+                record.complete_later(self.pipeline, parked);
             }
         }
         answer.send(record)
-    }
-
-    /// Has `on-complete` see the exchange when its record is written.
-    fn complete_later(&self, parked: Parked, record: &mut Record) {
-        let (queue, pipeline) = (Rc::clone(&self.worker.complete), Rc::clone(self.pipeline));
-        record.complete = Some(Box::new(move |summary| {
-            if let Some((mut exchange, passage)) = parked.take() {
-                exchange.summary = Some(summary);
-                queue.push(&pipeline, passage, exchange);
-            }
-        }));
     }
 
     /// `101 Switching Protocols`, and both sides joined in a task of their own.
@@ -321,7 +310,7 @@ impl Stage<'_> {
             head.headers = response.headers().clone();
             exchange.response = Some(Box::new(head));
             exchange.request_body = None;
-            self.complete_later(Parked::new(Some((exchange, passage)).into()), &mut record);
+            record.complete_later(self.pipeline, Parked::new(Some((exchange, passage)).into()));
         }
         tunnel::join(client, upstream, self.route.timeouts.idle, record);
         response

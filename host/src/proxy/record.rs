@@ -11,8 +11,11 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, StatusCode, Version};
 
+use super::answer::Parked;
 use super::error::ProxyError;
 use super::worker::Worker;
+use crate::exchange::Exchange;
+use crate::filter::{LocalPipeline, Passage};
 use crate::http::body::{BodyError, Watch};
 use crate::server::ConnectionInfo;
 use crate::telemetry::{AccessRecord, Answerer, RouteId, Side, Timings};
@@ -99,6 +102,37 @@ impl Record {
                 tracing::warn!(request_id = id, route, side, kind, detail, "exchange failed");
             }
         }
+    }
+
+    /// Has `on-complete` see the parked exchange when this record is written, unless it was taken back by then.
+    pub(super) fn complete_later(&mut self, pipeline: &Rc<LocalPipeline>, parked: Parked) {
+        let (queue, pipeline) = (Rc::clone(&self.worker.complete), Rc::clone(pipeline));
+        self.complete = Some(Box::new(move |summary| {
+            if let Some((mut exchange, passage)) = parked.take() {
+                exchange.summary = Some(summary);
+                queue.push(&pipeline, passage, exchange);
+            }
+        }));
+    }
+
+    /// Keeps the exchange while something is waited for: if the client leaves meanwhile, and the wait is dropped, `on-complete`
+    /// sees it all the same.
+    pub(super) async fn keeping<T>(
+        &mut self,
+        exchange: Box<Exchange>,
+        passage: Passage,
+        pipeline: &Rc<LocalPipeline>,
+        wait: impl Future<Output = T>,
+    ) -> (Box<Exchange>, T) {
+        if !self.worker.complete.wants(pipeline, &passage) {
+            return (exchange, wait.await);
+        }
+        let parked = Parked::new(Some((exchange, passage)).into());
+        self.complete_later(pipeline, Rc::clone(&parked));
+        let output = wait.await;
+        self.complete = None;
+        let (exchange, _) = parked.take().expect("only the drop of the record takes it, and that is still here");
+        (exchange, output)
     }
 
     fn as_log(&self) -> AccessRecord<'_> {
