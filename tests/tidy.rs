@@ -8,12 +8,13 @@ use regex::Regex;
 
 /// For each module, the modules of the crate that it may name besides itself. `main` and `gateway` put everything together and
 /// may name all. `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 15] = [
+const MAY_NAME: [(&str, &[&str]); 16] = [
     ("deadline", &[]),
     ("embedded", &[]),
     ("telemetry", &[]),
     ("exchange", &[]),
     ("http", &["deadline"]),
+    ("http1", &["http"]),
     ("route", &["http"]),
     ("config", &["http", "route"]),
     ("upstream", &["deadline", "exchange", "http", "telemetry"]),

@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod filter;
 pub mod gateway;
 pub mod http;
+pub mod http1;
 pub mod proxy;
 pub mod route;
 pub mod server;

@@ -1,0 +1,46 @@
+//! Where a head or a trailer section ends. It is found before anything is parsed, so that a head that drips in costs one quick
+//! search for each read, and a line feed without its carriage return is refused wherever it stands.
+
+use super::{HeadError, Limits};
+
+/// A whole section.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Section {
+    /// Behind the empty line.
+    pub(super) end: usize,
+    /// Field lines; the start line does not count.
+    pub(super) fields: usize,
+}
+
+/// Finds the empty line that ends a section. `start_lines` is 1 for a head and 0 for trailers. `None`: it is not there yet.
+pub(super) fn find_end(bytes: &[u8], start_lines: usize, limits: Limits) -> Result<Option<Section>, HeadError> {
+    let window = bytes.get(..limits.bytes).unwrap_or(bytes);
+    let mut lines = 0;
+    let mut start = 0;
+    for feed in memchr::memchr_iter(b'\n', window) {
+        // RFC 9112 §2.2 allows a bare line feed as an end of line. Who takes it reads other lines than who does not.
+        if feed == start || window.get(feed - 1) != Some(&b'\r') {
+            return Err(HeadError::Malformed("a line feed without a carriage return"));
+        }
+        if feed == start + 1 && lines >= start_lines {
+            return Ok(Some(Section { end: feed + 1, fields: lines - start_lines }));
+        }
+        start = feed + 1;
+        lines += 1;
+        if lines > start_lines + limits.fields {
+            return Err(HeadError::TooManyFields);
+        }
+    }
+    if bytes.len() < limits.bytes {
+        Ok(None)
+    } else if lines < start_lines {
+        Err(HeadError::TargetTooLong)
+    } else {
+        Err(HeadError::TooLarge)
+    }
+}
+
+/// The first line with its end, once it is there.
+pub(super) fn first(bytes: &[u8]) -> Option<&[u8]> {
+    memchr::memchr(b'\n', bytes).and_then(|feed| bytes.get(..=feed))
+}

@@ -1,0 +1,38 @@
+//! HTTP/1.0 and 1.1 on the wire (RFC 9112): heads and bodies, read from and written to buffers. No sockets, no waiting, no policy.
+//!
+//! What arrives is held to the grammar: whatever another parser could read as another message is refused, for requests and
+//! responses alike. `httparse` reads the lines; on top come the rules that it leaves out. A call that needs more bytes leaves the
+//! buffer as it is and answers `None`; a message is refused for the same reason however its bytes were split.
+
+mod chunked;
+mod encode;
+mod error;
+mod fields;
+mod framing;
+mod head;
+mod lines;
+
+#[cfg(test)]
+mod tests;
+
+pub use chunked::{Chunked, Piece};
+pub use encode::{Framing, chunk_head, last_chunk, request_head, response_head};
+pub use error::{ChunkError, HeadError};
+pub use framing::Length;
+pub use head::{RequestHead, ResponseHead, read_request, read_response};
+
+/// How much of a head, or of a trailer section, is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes from the start line to the empty line, both included.
+    pub bytes: usize,
+    /// Field lines.
+    pub fields: usize,
+}
+
+/// Which way a message goes: servers are owed more trust than clients, and what a client sends is acted upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    Request,
+    Response,
+}
