@@ -86,7 +86,9 @@ impl Target {
             match (named, host) {
                 // RFC 9112 §3.2: HTTP/1.1 without Host is a 400, also in absolute form.
                 (_, None) if parts.version == Version::HTTP_11 => return Err(TargetError::MissingHost),
-                // RFC 9112 §3.2.2: the absolute form wins over whatever Host says.
+                // RFC 9112 §3.2.2 lets the absolute form win over Host, and §3.2 has the client send the same in both. Who forwards
+                // one that does not leaves it to the next server which host it sees.
+                (Some(named), Some(host)) if named != host => return Err(TargetError::ContradictoryHost),
                 (Some(named), _) => named,
                 (None, Some(host)) => host,
                 // RFC 9112 §3.3: a server may use its own name when HTTP/1.0 gives none.
@@ -347,7 +349,29 @@ mod tests {
             (v11, "/", &[], Err(MissingHost)),
             (v11, "/", &["a", "a"], Err(RepeatedHost)),
             (v11, "/", &[""], Err(InvalidHost)),
-            (v11, "http://A.example/x", &["b.example"], Ok("a.example")),
+            (v11, "/", &["a:80:80"], Err(InvalidHost)),
+            (v11, "/", &["[::1"], Err(InvalidHost)),
+            (v11, "/", &["a:http"], Err(InvalidHost)),
+            (v11, "/", &["a b"], Err(InvalidHost)),
+            (v11, "/", &["user@a"], Err(InvalidHost)),
+            (v11, "//a.example/x", &["b.example"], Ok("b.example")),
+            (v11, "http://A.example/x", &["a.Example"], Ok("a.example")),
+            (v11, "http://a.example:/x", &["a.example"], Ok("a.example")),
+            (v11, "http://a.example/x", &["b.example"], Err(ContradictoryHost)),
+            (v11, "http://a.example:80/x", &["a.example"], Err(ContradictoryHost)),
+            (v11, "http://a.example/x", &["a.example."], Err(ContradictoryHost)),
+            (v11, "http://a.example/x", &[""], Err(InvalidHost)),
+            (v11, "http://a.example@b.example/x", &["b.example"], Err(InvalidHost)),
+            (v11, "http://user:80@a.example/x", &["a.example"], Err(InvalidHost)),
+            (v11, "http://@a.example/x", &["a.example"], Err(InvalidHost)),
+            (v11, "a.example:80", &["a.example:80"], Err(RelativePath)),
+            (v11, "a.example", &["a.example"], Err(RelativePath)),
+            (v11, "*x", &["a.example"], Err(RelativePath)),
+            (v11, "*", &["a.example"], Err(Asterisk)),
+            (v11, "http://*/", &["*"], Err(InvalidHost)),
+            (v10, "http://a.example/x", &["b.example"], Err(ContradictoryHost)),
+            (v10, "/", &["a", "b"], Err(RepeatedHost)),
+            (v10, "/", &["a:80:80"], Err(InvalidHost)),
             (v11, "http://a.example/x", &[], Err(MissingHost)),
             (v11, "http://a.example/x", &["b", "c"], Err(RepeatedHost)),
             (v11, "http://user@a.example/x", &["a.example"], Err(InvalidHost)),

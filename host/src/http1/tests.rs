@@ -238,6 +238,7 @@ fn request_targets() {
         ("://a/", TARGET),
         ("http://a@b@c/", "GET http://a@b@c/ HTTP/1.1 0 | "),
         ("http://[::1/", TARGET),
+        ("http://a:80:80/", TARGET),
         ("/\x01", TARGET),
         ("/\x7f", TARGET),
         ("/\0", TARGET),
