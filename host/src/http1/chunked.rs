@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName};
 
 use super::lines::find_end;
-use super::{ChunkError, HeadError, Limits, Message, fields};
+use super::{ChunkError, HeadError, Limits, fields};
 use crate::http::headers::{CREDENTIALS, is_forbidden_in_trailers, is_framing};
 
 /// Digits of a size: those of 64 bits. More could only be zeros in front.
@@ -34,6 +34,13 @@ enum State {
     DataEnd,
     Trailers,
     End,
+}
+
+/// Which way a message goes: servers are owed more trust than clients, and what a client sends is acted upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    Request,
+    Response,
 }
 
 /// A part of a chunked body.

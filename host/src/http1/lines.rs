@@ -1,7 +1,16 @@
 //! Where a head or a trailer section ends. It is found before anything is parsed, so that a head that drips in costs one quick
 //! search for each read, and a line feed without its carriage return is refused wherever it stands.
 
-use super::{HeadError, Limits};
+use super::HeadError;
+
+/// How much of a head, or of a trailer section, is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes from the start line to the empty line, both included.
+    pub bytes: usize,
+    /// Field lines.
+    pub fields: usize,
+}
 
 /// A whole section.
 #[derive(Debug, Clone, Copy)]

@@ -15,24 +15,9 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
-pub use chunked::{Chunked, Piece};
+pub use chunked::{Chunked, Message, Piece};
 pub use encode::{Framing, chunk_head, last_chunk, request_head, response_head};
 pub use error::{ChunkError, HeadError};
 pub use framing::Length;
 pub use head::{RequestHead, ResponseHead, read_request, read_response};
-
-/// How much of a head, or of a trailer section, is taken.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Bytes from the start line to the empty line, both included.
-    pub bytes: usize,
-    /// Field lines.
-    pub fields: usize,
-}
-
-/// Which way a message goes: servers are owed more trust than clients, and what a client sends is acted upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Message {
-    Request,
-    Response,
-}
+pub use lines::Limits;

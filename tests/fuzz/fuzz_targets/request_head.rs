@@ -1,0 +1,62 @@
+//! Heads of requests: no panic, no dependence on how bytes arrive, one reading.
+#![no_main]
+
+use ::http::uri::Authority;
+use bytes::BytesMut;
+use libfuzzer_sys::fuzz_target;
+use sluice_fuzz::http::target::{Target, normalise_path};
+use sluice_fuzz::http1::{HeadError, Length, Limits, RequestHead, read_request};
+use sluice_fuzz::{assert_one_reading, feed};
+
+const LIMITS: Limits = Limits { bytes: 2048, fields: 80 };
+
+fn read(buffer: &mut BytesMut) -> Option<Result<RequestHead, HeadError>> {
+    let before = buffer.len();
+    let outcome = read_request(buffer, LIMITS).transpose();
+    if outcome.is_none() {
+        assert_eq!(buffer.len(), before);
+        assert!(before < LIMITS.bytes, "waits for a head that can't be accepted");
+    }
+    outcome
+}
+
+fn text(outcome: &Option<(Result<RequestHead, HeadError>, Vec<u8>)>) -> String {
+    match outcome {
+        // Nobody reads on behind an error.
+        Some((Err(error), _)) => format!("{error:?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((cut, input)) = data.split_first() else { return };
+    let whole = feed(input, [], read);
+    let cut = usize::from(*cut).min(input.len());
+    assert_eq!(text(&feed(input, [cut], read)), text(&whole));
+    assert_eq!(text(&feed(input, 1..input.len().max(1), read)), text(&whole));
+
+    let Some((Ok(head), rest)) = whole else { return };
+    let mut bytes = &input[..input.len() - rest.len()];
+    assert!(bytes.len() <= LIMITS.bytes);
+    while let Some(behind) = bytes.strip_prefix(b"\r\n") {
+        bytes = behind;
+    }
+    assert_one_reading(bytes);
+    assert_ne!(head.body, Length::UntilClose);
+    let line = bytes.split(|b| *b == b'\r').next().unwrap();
+    let words: Vec<_> = line.split(|b| *b == b' ').collect();
+    assert_eq!(words.len(), 3);
+    assert_eq!(words[0], head.parts.method.as_str().as_bytes());
+    // Nothing of the target was dropped. `Uri` puts the slash of an empty path in its place.
+    let uri = head.parts.uri.to_string();
+    assert!(
+        uri.as_bytes().eq_ignore_ascii_case(words[1])
+            || uri.replacen("/?", "?", 1).as_bytes().eq_ignore_ascii_case(words[1])
+            || uri.trim_end_matches('/').as_bytes().eq_ignore_ascii_case(words[1]),
+        "{uri}"
+    );
+    if let Ok(target) = Target::from_request(&head.parts, &Authority::from_static("default")) {
+        let path = target.target.path();
+        assert_eq!(normalise_path(path).as_deref(), Ok(path));
+    }
+});
