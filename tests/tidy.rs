@@ -17,11 +17,11 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ("http1", &["http"]),
     ("route", &["http"]),
     ("config", &["http", "route"]),
-    ("upstream", &["deadline", "exchange", "http", "telemetry"]),
-    ("services", &["deadline", "http", "telemetry", "upstream"]),
+    ("upstream", &["deadline", "exchange", "http", "http1", "telemetry"]),
+    ("services", &["deadline", "http", "http1", "telemetry", "upstream"]),
     ("wasm", &["deadline", "exchange", "http", "services", "telemetry"]),
     ("filter", &["deadline", "exchange", "http", "services", "telemetry", "wasm"]),
-    ("server", &["deadline", "http", "telemetry"]),
+    ("server", &["deadline", "http", "http1", "telemetry"]),
     ("admin", &["server", "telemetry"]),
     (
         "snapshot",
@@ -41,7 +41,19 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ),
     (
         "proxy",
-        &["deadline", "exchange", "filter", "http", "route", "server", "services", "snapshot", "telemetry", "upstream"],
+        &[
+            "deadline",
+            "exchange",
+            "filter",
+            "http",
+            "http1",
+            "route",
+            "server",
+            "services",
+            "snapshot",
+            "telemetry",
+            "upstream",
+        ],
     ),
 ];
 

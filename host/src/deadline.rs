@@ -17,6 +17,8 @@ const IDLE_TICKS: u32 = 100;
 
 struct Slot {
     at: Instant,
+    /// Set by the ticking task, which alone looks at the clock.
+    passed: bool,
     waker: Option<Waker>,
 }
 
@@ -35,7 +37,6 @@ thread_local! {
 #[derive(Debug)]
 pub struct Deadline {
     slot: u32,
-    at: Instant,
     _local: PhantomData<*const ()>,
 }
 
@@ -46,7 +47,7 @@ impl Deadline {
         // A duration past the end of time is as good as a year.
         let at = now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(31_536_000));
         let (slot, start) = TABLE.with_borrow_mut(|table| {
-            let entry = Some(Slot { at, waker: None });
+            let entry = Some(Slot { at, passed: false, waker: None });
             let slot = match table.free.pop() {
                 Some(free) => {
                     table.slots[free as usize] = entry;
@@ -62,32 +63,35 @@ impl Deadline {
         if start {
             tokio::task::spawn_local(tick(Ticking));
         }
-        Deadline { slot, at, _local: PhantomData }
+        Deadline { slot, _local: PhantomData }
     }
 
     /// Moves the deadline to `after` from now.
     pub fn rearm(&mut self, after: Duration) {
-        let now = Instant::now();
-        self.at = now.checked_add(after).unwrap_or(self.at);
         TABLE.with_borrow_mut(|table| {
             if let Some(slot) = &mut table.slots[self.slot as usize] {
-                slot.at = self.at;
+                slot.at = Instant::now().checked_add(after).unwrap_or(slot.at);
+                slot.passed = false;
             }
         });
     }
 
-    /// Ready once the deadline has passed. Otherwise the task is woken at most [`TICK`] after it.
+    /// Ready at most [`TICK`] after the deadline. The task is woken then.
     pub fn poll_passed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if Instant::now() >= self.at {
-            return Poll::Ready(());
-        }
-        let old = TABLE.with_borrow_mut(|table| match &mut table.slots[self.slot as usize] {
-            Some(Slot { waker: Some(waker), .. }) if waker.will_wake(cx.waker()) => None,
-            Some(slot) => slot.waker.replace(cx.waker().clone()),
-            None => None,
+        let mut unheld = None;
+        let polled = TABLE.with_borrow_mut(|table| match &mut table.slots[self.slot as usize] {
+            Some(Slot { passed: true, .. }) => Poll::Ready(()),
+            Some(Slot { waker: Some(waker), .. }) if waker.will_wake(cx.waker()) => Poll::Pending,
+            Some(slot) => {
+                let old = slot.waker.replace(cx.waker().clone());
+                // Outside the borrow: a waker may own a task whose drop comes back here.
+                unheld = old;
+                Poll::Pending
+            }
+            None => Poll::Pending,
         });
-        drop(old); // outside the borrow: a waker may own a task whose drop comes back here
-        Poll::Pending
+        drop(unheld);
+        polled
     }
 }
 
@@ -127,6 +131,7 @@ async fn tick(ticking: Ticking) {
             let all_free = table.free.len() == table.slots.len();
             idle = if all_free { idle + 1 } else { 0 };
             for slot in table.slots.iter_mut().flatten().filter(|slot| slot.at <= now) {
+                slot.passed = true;
                 due.extend(slot.waker.take());
             }
             if all_free && table.slots.len() > 1024 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sluice_harness::origin::nobody;
-use sluice_harness::{Client, Gateway, Origin, Reply, fixtures};
+use sluice_harness::{Client, Gateway, Origin, Reply, eventually, fixtures};
 
 use crate::support::{BASE, filter, gateway, probe, route, setup, with_base};
 
@@ -24,14 +24,15 @@ fn a_fixed_address() {
 
 #[test]
 fn the_number_of_workers() {
-    let workers = |n: usize| {
-        let gateway = Gateway::start(&(BASE.replace("workers = 1", &format!("workers = {n}")) + HELLO));
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).expect("/proc");
-        let names = tasks.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("comm")).ok());
-        names.filter(|name| name.starts_with("worker")).count()
-    };
-    assert_eq!(workers(1), 1);
-    assert_eq!(workers(3), 3);
+    for workers in [1, 3] {
+        let gateway = Gateway::start(&(BASE.replace("workers = 1", &format!("workers = {workers}")) + HELLO));
+        // A thread names itself after it has started.
+        eventually("all workers", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).expect("/proc");
+            let names = tasks.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("comm")).ok());
+            names.filter(|name| name.starts_with("worker")).count() == workers
+        });
+    }
 }
 
 #[test]

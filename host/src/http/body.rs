@@ -6,7 +6,6 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -31,6 +30,8 @@ pub enum Body {
         trailers: Option<Box<HeaderMap>>,
     },
     Incoming(Incoming, Sender),
+    /// A body that a connection of HTTP/1 reads.
+    Stream(Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Unpin>),
     /// What was read of a body before it turned out too large to be kept, and the rest.
     Resumed(Bytes, Box<Body>),
     /// With limits, counters or hooks around it.
@@ -54,7 +55,7 @@ pub struct Wrapped {
     max: u64,
     seen: u64,
     idle: Option<Idle>,
-    gate: Option<Arc<Gate>>,
+    gate: Option<Rc<Gate>>,
     count: Option<Rc<Cell<u64>>>,
     watch: Option<Box<dyn Watch>>,
     hook: Option<Box<dyn FnOnce(HeaderMap) -> HookFuture>>,
@@ -86,6 +87,11 @@ impl Body {
             None if data.is_empty() => Body::Empty,
             trailers => Body::Full { data, trailers: trailers.map(Box::new) },
         }
+    }
+
+    /// A body that is read elsewhere, with trailers that may be passed on.
+    pub fn stream(body: impl HttpBody<Data = Bytes, Error = BodyError> + Unpin + 'static) -> Self {
+        Body::Stream(Box::new(body))
     }
 
     /// The body of a request that a client sends.
@@ -124,7 +130,7 @@ impl Body {
 
     /// Reads nothing before `gate` opens.
     #[must_use]
-    pub fn held(self, gate: Arc<Gate>) -> Self {
+    pub fn held(self, gate: Rc<Gate>) -> Self {
         self.wrap(|w| w.gate = Some(gate))
     }
 
@@ -197,6 +203,7 @@ impl std::fmt::Debug for Body {
             Body::Empty => f.write_str("Empty"),
             Body::Full { data, .. } => write!(f, "Full({} bytes)", data.len()),
             Body::Incoming(_, sender) => write!(f, "Incoming({sender:?})"),
+            Body::Stream(_) => f.write_str("Stream"),
             Body::Resumed(read, rest) => write!(f, "Resumed({} bytes, {rest:?})", read.len()),
             Body::Wrapped(wrapped) => write!(f, "Wrapped({:?})", wrapped.inner),
         }
@@ -230,6 +237,7 @@ impl HttpBody for Body {
                     Err(error) => Err(BodyError::of(*sender, error)),
                 }))
             }
+            Body::Stream(body) => Pin::new(&mut **body).poll_frame(cx),
             Body::Resumed(read, rest) => {
                 if !read.is_empty() {
                     return Poll::Ready(Some(Ok(Frame::data(std::mem::take(read)))));
@@ -245,6 +253,7 @@ impl HttpBody for Body {
             Body::Empty => true,
             Body::Full { data, trailers } => data.is_empty() && trailers.is_none(),
             Body::Incoming(body, _) => body.is_end_stream(),
+            Body::Stream(body) => body.is_end_stream(),
             Body::Resumed(read, rest) => read.is_empty() && rest.is_end_stream(),
             Body::Wrapped(wrapped) => wrapped.ended || (wrapped.hooked.is_none() && wrapped.inner.is_end_stream()),
         }
@@ -261,6 +270,7 @@ impl HttpBody for Body {
             }
             Body::Full { data, trailers: None } => SizeHint::with_exact(data.len() as u64),
             Body::Incoming(body, _) => body.size_hint(),
+            Body::Stream(body) => body.size_hint(),
             Body::Resumed(read, rest) => {
                 let (read, rest) = (read.len() as u64, rest.size_hint());
                 let mut hint = SizeHint::new();
@@ -321,7 +331,7 @@ impl Wrapped {
                         watch.data(bytes);
                     }
                 }
-                // hyper does not ask again once it knows that the body is over.
+                // Nobody asks again once it is known that the body is over.
                 if frame.is_trailers() || self.inner.is_end_stream() {
                     self.end(Ok(()));
                 }
@@ -335,9 +345,7 @@ impl Wrapped {
     /// The next frame after gate, size limit and trailers hook.
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Polled {
         if let Some(gate) = &self.gate {
-            if !ready!(gate.poll_open(cx)) {
-                return Poll::Ready(Some(Err(BodyError::NotWanted)));
-            }
+            ready!(gate.poll_open(cx));
             self.gate = None;
         }
         if self.hooked.is_none() {

@@ -10,13 +10,16 @@ pub enum Sender {
     Upstream,
 }
 
+/// What a connection said.
+pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
+
 /// Why a body did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the client broke off its body")]
-    ClientAborted(#[source] hyper::Error),
+    ClientAborted(#[source] Cause),
     #[error("the upstream broke off its body")]
-    UpstreamAborted(#[source] hyper::Error),
+    UpstreamAborted(#[source] Cause),
     #[error("body larger than {0} bytes")]
     TooLarge(u64),
     #[error("no byte of the body for {} ms", .0.as_millis())]
@@ -24,13 +27,10 @@ pub enum BodyError {
     #[error("no memory left in the budget of {0} bytes for buffered bodies")]
     BudgetExhausted(usize),
     #[error("malformed body")]
-    Protocol(#[source] hyper::Error),
+    Protocol(#[source] Cause),
     /// A filter with the failure policy `closed` failed after the head was sent.
     #[error("filter failed at the trailers")]
-    Filter(#[source] Box<dyn StdError + Send + Sync>),
-    /// What the sender of the body was told not to send after all (a final answer instead of `100 Continue`).
-    #[error("body not wanted")]
-    NotWanted,
+    Filter(#[source] Cause),
 }
 
 /// A [`BodyError`] without its source.
@@ -43,7 +43,6 @@ pub enum BodyErrorKind {
     BudgetExhausted,
     Protocol,
     Filter,
-    NotWanted,
 }
 
 impl BodyError {
@@ -57,7 +56,6 @@ impl BodyError {
             BodyError::BudgetExhausted(_) => BodyErrorKind::BudgetExhausted,
             BodyError::Protocol(_) => BodyErrorKind::Protocol,
             BodyError::Filter(_) => BodyErrorKind::Filter,
-            BodyError::NotWanted => BodyErrorKind::NotWanted,
         }
     }
 
@@ -68,9 +66,9 @@ impl BodyError {
                 matches!(io.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
             });
         match sender {
-            _ if malformed => BodyError::Protocol(error),
-            Sender::Client => BodyError::ClientAborted(error),
-            Sender::Upstream => BodyError::UpstreamAborted(error),
+            _ if malformed => BodyError::Protocol(Box::new(error)),
+            Sender::Client => BodyError::ClientAborted(Box::new(error)),
+            Sender::Upstream => BodyError::UpstreamAborted(Box::new(error)),
         }
     }
 }

@@ -1,19 +1,18 @@
 //! Holds a request body back until the upstream has asked for it (`Expect: 100-continue`, RFC 9110 §10.1.1).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::cell::RefCell;
 use std::task::{Context, Poll, Waker};
 
-/// Closed at first; opens or refuses once. Behind a lock only because hyper wants its callback to be `Sync`: it never waits.
+/// Closed at first; opens once.
 #[derive(Debug, Default)]
 pub struct Gate {
-    state: Mutex<State>,
+    state: RefCell<State>,
 }
 
 #[derive(Debug)]
 enum State {
     Closed(Option<Waker>),
     Open,
-    Refused,
 }
 
 impl Default for State {
@@ -23,46 +22,26 @@ impl Default for State {
 }
 
 impl Gate {
-    /// Lets the body through. Nothing happens after a refusal.
+    /// Lets the body through.
     pub fn open(&self) {
-        self.decide(State::Open);
-    }
-
-    /// Breaks the body off with `NotWanted`. Nothing happens once it is open.
-    pub fn refuse(&self) {
-        self.decide(State::Refused);
-    }
-
-    /// Whether nothing was decided yet.
-    pub fn is_closed(&self) -> bool {
-        matches!(*self.lock(), State::Closed(_))
-    }
-
-    fn decide(&self, decision: State) {
-        let mut state = self.lock();
-        if let State::Closed(waker) = &mut *state {
-            let waker = waker.take();
-            *state = decision;
-            drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+        if let State::Closed(Some(waker)) = self.state.replace(State::Open) {
+            waker.wake();
         }
     }
 
-    /// Ready when decided: whether the body may pass.
-    pub(super) fn poll_open(&self, cx: &Context<'_>) -> Poll<bool> {
-        match &mut *self.lock() {
+    /// Whether it has not been opened yet.
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.state.borrow(), State::Closed(_))
+    }
+
+    /// Ready when it is open.
+    pub(super) fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
+        match &mut *self.state.borrow_mut() {
             State::Closed(waker) => {
                 *waker = Some(cx.waker().clone());
                 Poll::Pending
             }
-            State::Open => Poll::Ready(true),
-            State::Refused => Poll::Ready(false),
+            State::Open => Poll::Ready(()),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -34,6 +34,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 pub fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
     let name = name.as_str();
     is_hop_by_hop(name)
+        || CREDENTIALS.iter().any(|credential| credential.as_str() == name)
         || name.starts_with("if-")
         || name.starts_with("proxy-")
         || name.starts_with("x-forwarded-")

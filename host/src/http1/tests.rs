@@ -605,8 +605,7 @@ fn trailers_that_frame_route_or_authenticate() {
     ] {
         let body = format!("0\r\nx: y\r\n{name}: 1\r\n\r\n");
         assert_eq!(chunked(body.as_bytes(), Message::Request), format!("the field `{name}` in trailers"));
-        let kept = if name == "x-api-key" { " x=y x-api-key=1 | " } else { " x=y | " };
-        assert_eq!(chunked(body.as_bytes(), Message::Response), kept);
+        assert_eq!(chunked(body.as_bytes(), Message::Response), " x=y | ");
     }
 }
 

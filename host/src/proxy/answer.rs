@@ -30,7 +30,7 @@ impl Answer {
 
     /// An answer whose body a filter or the gateway has set, in place of what the upstream sent.
     pub(super) fn replaced(mut head: Box<ResponseHead>) -> Self {
-        // The old framing and coding described other bytes. hyper writes the length of the new ones.
+        // The old framing and coding described other bytes. The connection writes the length of the new ones.
         head.headers.remove(CONTENT_LENGTH);
         head.headers.remove(TRANSFER_ENCODING);
         head.headers.remove(CONTENT_ENCODING);

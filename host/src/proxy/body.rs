@@ -70,7 +70,6 @@ fn source_error(error: BodyError) -> BodySourceError {
         | BodyError::UpstreamAborted(_)
         | BodyError::IdleTimeout(_)
         | BodyError::Protocol(_)
-        | BodyError::Filter(_)
-        | BodyError::NotWanted => BodySourceError::Aborted(error.kind(), crate::chain(&error)),
+        | BodyError::Filter(_) => BodySourceError::Aborted(error.kind(), crate::chain(&error)),
     }
 }

@@ -4,6 +4,8 @@
 use crate::chain;
 use crate::filter::{BodySourceError, FilterError, FilterFailure};
 use crate::http::body::{BodyError, BodyErrorKind};
+use crate::http1::HeadError;
+use crate::server::Refusal;
 use crate::telemetry::Side;
 
 /// What happened.
@@ -15,6 +17,16 @@ pub enum Kind {
     MethodNotSupported,
     /// More header fields than the listener allows.
     TooManyHeaders,
+    /// A request head larger than the listener allows.
+    HeadTooLarge,
+    /// A request line larger than that.
+    TargetTooLong,
+    /// A transfer coding that is not `chunked`.
+    UnknownTransferCoding,
+    /// A version of HTTP that is not spoken here.
+    VersionNotSupported,
+    /// The request head did not come in time.
+    HeadTimeout,
     /// The request body is larger than the route or a filter allows.
     BodyTooLarge,
     /// A `Content-Encoding` that a filter's body can't be decoded from.
@@ -50,6 +62,11 @@ impl Kind {
             Kind::BadRequest => "bad-request",
             Kind::MethodNotSupported => "method-not-supported",
             Kind::TooManyHeaders => "too-many-headers",
+            Kind::HeadTooLarge => "head-too-large",
+            Kind::TargetTooLong => "target-too-long",
+            Kind::UnknownTransferCoding => "unknown-transfer-coding",
+            Kind::VersionNotSupported => "version-not-supported",
+            Kind::HeadTimeout => "head-timeout",
             Kind::BodyTooLarge => "body-too-large",
             Kind::UnsupportedCoding => "unsupported-coding",
             Kind::ClientTimeout => "client-timeout",
@@ -87,6 +104,11 @@ impl ProxyError {
             Kind::BadRequest
             | Kind::MethodNotSupported
             | Kind::TooManyHeaders
+            | Kind::HeadTooLarge
+            | Kind::TargetTooLong
+            | Kind::UnknownTransferCoding
+            | Kind::VersionNotSupported
+            | Kind::HeadTimeout
             | Kind::BodyTooLarge
             | Kind::UnsupportedCoding
             | Kind::ClientTimeout
@@ -102,6 +124,20 @@ impl ProxyError {
             | Kind::UpstreamProtocol
             | Kind::UpstreamBody => Side::Upstream,
         }
+    }
+
+    /// What came is no request.
+    pub fn refused(refusal: &Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::Head(HeadError::Malformed(_)) => Kind::BadRequest,
+            Refusal::Head(HeadError::TooLarge) => Kind::HeadTooLarge,
+            Refusal::Head(HeadError::TooManyFields) => Kind::TooManyHeaders,
+            Refusal::Head(HeadError::TargetTooLong) => Kind::TargetTooLong,
+            Refusal::Head(HeadError::UnknownCoding) => Kind::UnknownTransferCoding,
+            Refusal::Head(HeadError::Version) => Kind::VersionNotSupported,
+            Refusal::Timeout => Kind::HeadTimeout,
+        };
+        ProxyError::new(kind, refusal.to_string())
     }
 
     /// A failed call of a filter that fails closed.
@@ -151,7 +187,7 @@ impl ProxyError {
 /// What a broken request body means.
 pub(super) fn request_body_kind(kind: BodyErrorKind) -> Kind {
     match kind {
-        BodyErrorKind::ClientAborted | BodyErrorKind::NotWanted => Kind::ClientAborted,
+        BodyErrorKind::ClientAborted => Kind::ClientAborted,
         BodyErrorKind::TooLarge => Kind::BodyTooLarge,
         BodyErrorKind::IdleTimeout => Kind::ClientTimeout,
         BodyErrorKind::BudgetExhausted => Kind::OutOfMemory,
@@ -169,6 +205,6 @@ fn response_body_kind(kind: BodyErrorKind) -> Kind {
         BodyErrorKind::BudgetExhausted => Kind::OutOfMemory,
         BodyErrorKind::Protocol => Kind::UpstreamProtocol,
         BodyErrorKind::Filter => Kind::FilterFailed,
-        BodyErrorKind::ClientAborted | BodyErrorKind::NotWanted => Kind::ClientAborted,
+        BodyErrorKind::ClientAborted => Kind::ClientAborted,
     }
 }

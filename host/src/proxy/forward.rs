@@ -9,17 +9,16 @@ use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, LOCATION,
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
-use hyper::upgrade::OnUpgrade;
 
 use super::body::Passing;
 use super::error::{Kind, ProxyError};
 use super::record::Record;
-use crate::deadline;
 use crate::exchange::{Exchange, Origin, ResponseHead, Selection};
 use crate::filter::{Hook, LocalPipeline, Passage};
 use crate::http::body::Body;
 use crate::http::buffer::MemoryBudget;
 use crate::http::{coding, headers};
+use crate::http1::Transport;
 use crate::snapshot::routes::{Action, HostPolicy, Route, host_value};
 use crate::snapshot::{LocalSnapshot, Target};
 use crate::telemetry::UpstreamId;
@@ -44,7 +43,7 @@ pub(super) struct Forward<'a> {
 pub(super) struct Answered {
     pub(super) body: Passing,
     /// The upstream's side of a switch of protocols.
-    pub(super) switch: Option<OnUpgrade>,
+    pub(super) switch: Option<Box<Transport>>,
 }
 
 impl Forward<'_> {
@@ -123,9 +122,10 @@ impl Forward<'_> {
             let target = self.target(&exchange.selection, targets, weighted);
             record.upstream = Some(target.upstream.upstream().name().clone());
             let selection = exchange.selection.clone();
-            let sending = self.send(request, &selection, target, record.start);
             let sent;
-            (exchange, sent) = record.keeping(exchange, *passage, self.pipeline, sending).await;
+            (exchange, sent) = record
+                .keeping(exchange, *passage, self.pipeline, pin!(self.send(request, &selection, target, record.start)))
+                .await;
             match sent {
                 Ok(sent) => {
                     exchange.failures.extend(sent.failures.iter().cloned());
@@ -136,7 +136,7 @@ impl Forward<'_> {
                     exchange.failures.append(&mut failed.failures);
                     attempts += 1;
                     match failed.request.take() {
-                        Some(back) if again && attempts < exchange.candidates.len() => request = *back,
+                        Some(back) if again && attempts < exchange.candidates.len() => request = back,
                         _ => {
                             record.endpoint.clone_from(&failed.endpoint);
                             let error = upstream_error(&failed);
@@ -161,7 +161,7 @@ impl Forward<'_> {
 
     async fn send(
         &self,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         selection: &Selection,
         target: &Target,
         start: Instant,
@@ -172,25 +172,16 @@ impl Forward<'_> {
             (None, None) => Choice::Balanced,
         };
         let limits = &self.route.timeouts;
-        // One deadline serves both: what is left of the whole request, and the wait for the first byte.
-        let left = limits.request.map(|whole| whole.saturating_sub(start.elapsed()));
-        let first_byte = limits.first_byte.unwrap_or(FOREVER);
-        let timeouts =
-            Timeouts { connect: limits.connect, first_byte: left.map_or(first_byte, |left| left.min(first_byte)) };
-        let name = target.upstream.upstream().name();
-        let mut sending = pin!(target.upstream.send(request, choice, timeouts));
-        match left {
-            // While a body is uploaded its progress moves the first-byte deadline, and only this one holds.
-            Some(left) => match deadline::timeout(left, sending.as_mut()).await {
-                Ok(sent) => sent,
-                Err(deadline::Passed) => Err(UpstreamError::timed_out(name.clone())),
-            },
-            None => sending.await,
-        }
+        let timeouts = Timeouts {
+            connect: limits.connect,
+            first_byte: limits.first_byte.unwrap_or(FOREVER),
+            until: limits.request.and_then(|whole| start.checked_add(whole)),
+        };
+        target.upstream.send(request, choice, timeouts).await
     }
 
     /// The request as the upstream gets it. The head stays with the exchange only where a filter may still read it.
-    fn request(&self, exchange: &mut Exchange, body: Passing) -> Result<Request<Body>, ProxyError> {
+    fn request(&self, exchange: &mut Exchange, body: Passing) -> Result<Box<Request<Body>>, ProxyError> {
         let route = self.route;
         let target = match &route.rewrite {
             None => exchange.request.target.clone(),
@@ -207,7 +198,7 @@ impl Forward<'_> {
         } else {
             body.into_body()
         };
-        let mut request = Request::new(body);
+        let mut request = Box::new(Request::new(body));
         *request.method_mut() = exchange.request.method.clone();
         *request.uri_mut() = origin_form(target);
         *request.version_mut() = Version::HTTP_11;
@@ -247,19 +238,16 @@ impl Forward<'_> {
         record: &mut Record,
     ) -> (Box<Exchange>, Result<Answered, ProxyError>) {
         let mut exchange = exchange;
-        let Sent { mut response, endpoint, connect, first_byte, .. } = sent;
+        let Sent { response, switched, endpoint, connect, first_byte, .. } = sent;
         record.endpoint = Some(endpoint);
         record.timings.connect = connect;
         record.timings.first_byte = Some(first_byte);
         self.local.metrics.upstream(metrics, response.status().as_u16(), first_byte);
-        let switch = match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS if self.upgrade.is_some() => Some(hyper::upgrade::on(&mut response)),
-            // RFC 9110 §15.2.2: a server must not switch unasked.
-            StatusCode::SWITCHING_PROTOCOLS => {
-                return (exchange, Err(ProxyError::new(Kind::UpstreamProtocol, "101 without an upgrade")));
-            }
-            _ => None,
-        };
+        let switch = switched.filter(|_| self.upgrade.is_some());
+        // RFC 9110 §15.2.2: a server must not switch unasked.
+        if switch.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return (exchange, Err(ProxyError::new(Kind::UpstreamProtocol, "101 without an upgrade")));
+        }
         let (parts, body) = response.into_parts();
         let mut head = ResponseHead::new(Origin::Upstream, parts.status);
         head.headers = parts.headers;
@@ -277,6 +265,8 @@ impl Forward<'_> {
 /// A body that waits at most `idle` for its next part.
 pub(super) fn timed(body: Body, idle: Option<Duration>, progress: Option<&Rc<Cell<Instant>>>) -> Body {
     match (idle, progress) {
+        // What is here already is not waited for.
+        _ if matches!(body, Body::Full { .. }) => body,
         (Some(idle), Some(progress)) if !body.is_end_stream() => body.timed_together(idle, Rc::clone(progress)),
         (Some(idle), None) if !body.is_end_stream() => body.timed(idle),
         _ => body,

@@ -16,9 +16,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 pub use error::{Kind, ProxyError};
 pub use worker::Worker;
@@ -33,8 +31,9 @@ use crate::filter::{Hook, LocalPipeline, Passage, RequestOutcome, ResponseOutcom
 use crate::http::body::Body;
 use crate::http::target::routing_host;
 use crate::http::trace;
+use crate::http1::Transport;
 use crate::route::{RequestView, RouteMatch};
-use crate::server::{ConnectionInfo, Service};
+use crate::server::{ConnectionInfo, Last, Refusal, Service, Switch};
 use crate::snapshot::LocalSnapshot;
 use crate::snapshot::routes::Route;
 
@@ -52,12 +51,16 @@ impl Proxy {
 impl Service for Proxy {
     type Body = Body;
 
-    async fn handle(&self, connection: &Rc<ConnectionInfo>, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(
+        &self,
+        connection: &Rc<ConnectionInfo>,
+        request: Request<Body>,
+        switch: Option<Switch>,
+    ) -> Response<Body> {
         let local = self.worker.snapshot();
-        let (mut parts, incoming) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let id = trace::request_id(&parts.headers, &local.shared.id_header, connection.peer.trusted);
-        let mut record = Record::begin(&self.worker, connection, &parts, id);
-        let switch = parts.extensions.remove::<OnUpgrade>();
+        let mut record = Record::begin(&self.worker, connection, &parts.method, parts.version, id);
         let read = inbound::read(parts, connection);
         let routed = read.and_then(|inbound| {
             record.authority = Some(inbound.head.authority.clone());
@@ -77,20 +80,34 @@ impl Service for Proxy {
                     route,
                     pipeline: local.pipeline(route.pipeline),
                 };
-                stage.exchange(inbound, found, Body::from_client(incoming), switch, record).await
+                stage.exchange(inbound, found, body, switch, record).await
             }
-            Err(error) => {
-                record.fail(&error);
-                record.answered = Answered::Gateway;
-                let head = respond::problem(&error, &record.id, &local.shared.id_header);
-                Answer::whole(head).send(record)
-            }
+            Err(error) => turn_away(&local, record, &error),
         }
+    }
+
+    fn refuse(&self, connection: &Rc<ConnectionInfo>, refusal: &Refusal) -> Response<Body> {
+        let local = self.worker.snapshot();
+        let id = trace::request_id(&HeaderMap::new(), &local.shared.id_header, false);
+        let record = Record::begin(&self.worker, connection, &Method::default(), Version::HTTP_11, id);
+        turn_away(&local, record, &ProxyError::refused(refusal))
     }
 
     async fn drained(&self) {
         self.worker.finish().await;
     }
+}
+
+/// The answer to a request that no route has seen.
+fn turn_away(local: &LocalSnapshot, mut record: Box<Record>, error: &ProxyError) -> Response<Body> {
+    record.fail(error);
+    record.answered = Answered::Gateway;
+    let head = respond::problem(error, &record.id, &local.shared.id_header);
+    let mut response = Answer::whole(head).send(record);
+    if matches!(error.kind, Kind::BadRequest | Kind::MethodNotSupported) {
+        response.extensions_mut().insert(Last);
+    }
+    response
 }
 
 fn find(local: &LocalSnapshot, inbound: &Inbound) -> Result<RouteMatch, ProxyError> {
@@ -123,7 +140,7 @@ impl Stage<'_> {
         inbound: Inbound,
         found: RouteMatch,
         body: Body,
-        switch: Option<OnUpgrade>,
+        switch: Option<Switch>,
         mut record: Box<Record>,
     ) -> Response<Body> {
         let Inbound { mut head, client, upgrade } = inbound;
@@ -157,7 +174,7 @@ impl Stage<'_> {
             Ok(true) => forward.answer(exchange, &mut passage, body, &mut record).await,
             // A filter has answered; what the client still sends is not wanted.
             Ok(false) => {
-                let empty = Passing::new(Body::Empty, &http::HeaderMap::new(), &self.worker.budget);
+                let empty = Passing::new(Body::Empty, &HeaderMap::new(), &self.worker.budget);
                 (exchange, Ok(forward::Answered { body: empty, switch: None }))
             }
             Err(error) => (exchange, Err(error)),
@@ -290,7 +307,7 @@ impl Stage<'_> {
         &self,
         mut exchange: Box<Exchange>,
         passage: Passage,
-        (client, upstream): (OnUpgrade, OnUpgrade),
+        (client, upstream): (Switch, Box<Transport>),
         protocol: Option<HeaderValue>,
         mut record: Box<Record>,
     ) -> Response<Body> {

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, StatusCode, Version};
 
@@ -59,17 +58,23 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn begin(worker: &Rc<Worker>, connection: &ConnectionInfo, parts: &Parts, id: HeaderValue) -> Box<Self> {
+    pub(super) fn begin(
+        worker: &Rc<Worker>,
+        connection: &ConnectionInfo,
+        method: &Method,
+        protocol: Version,
+        id: HeaderValue,
+    ) -> Box<Self> {
         Box::new(Record {
             worker: Rc::clone(worker),
             start: Instant::now(),
             time: SystemTime::now(),
             id,
             client: connection.peer.address,
-            method: parts.method.clone(),
+            method: method.clone(),
             authority: None,
             target: None,
-            protocol: parts.version,
+            protocol,
             route: None,
             upstream: None,
             endpoint: None,

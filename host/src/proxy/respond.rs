@@ -11,11 +11,24 @@ use crate::exchange::{Origin, ResponseHead};
 /// The status of a kind, and a sentence that is safe for strangers.
 fn public(kind: Kind) -> (StatusCode, &'static str) {
     match kind {
-        Kind::BadRequest => (StatusCode::BAD_REQUEST, "The request target or the Host header is not valid."),
+        Kind::BadRequest => {
+            (StatusCode::BAD_REQUEST, "The request line, a header field or the framing of the body is not valid.")
+        }
         Kind::MethodNotSupported => (StatusCode::NOT_IMPLEMENTED, "This method is not supported."),
         Kind::TooManyHeaders => {
             (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has more header fields than are allowed.")
         }
+        Kind::HeadTooLarge => {
+            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is larger than allowed.")
+        }
+        Kind::TargetTooLong => (StatusCode::URI_TOO_LONG, "The request target is longer than allowed."),
+        Kind::UnknownTransferCoding => {
+            (StatusCode::NOT_IMPLEMENTED, "The only transfer coding that is supported is chunked.")
+        }
+        Kind::VersionNotSupported => {
+            (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "The versions of HTTP that are supported are 1.0, 1.1 and 2.")
+        }
+        Kind::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive."),
         Kind::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than allowed."),
         Kind::UnsupportedCoding => (
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -7,27 +7,22 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use super::error::{Kind, ProxyError};
 use super::record::Record;
 use crate::deadline::Deadline;
+use crate::http1::Transport;
+use crate::server::Switch;
 
 /// Joins both sides in a task of this worker. The record ends with the tunnel.
-pub(super) fn join(client: OnUpgrade, upstream: OnUpgrade, idle: Option<Duration>, mut record: Box<Record>) {
+pub(super) fn join(client: Switch, upstream: Box<Transport>, idle: Option<Duration>, mut record: Box<Record>) {
     tokio::task::spawn_local(async move {
-        let (client, upstream) = match tokio::try_join!(client, upstream) {
-            Ok(sides) => sides,
-            Err(error) => {
-                record.fail(&ProxyError::new(Kind::UpstreamProtocol, format!("the upgrade failed: {error}")));
-                return;
-            }
-        };
+        // The client may have left before it read the answer.
+        let Ok(client) = client.await else { return };
         let (from_client, from_upstream) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-        let mut client = Counted { inner: TokioIo::new(client), read: Rc::clone(&from_client) };
-        let mut upstream = Counted { inner: TokioIo::new(upstream), read: Rc::clone(&from_upstream) };
+        let mut client = Counted { inner: client, read: Rc::clone(&from_client) };
+        let mut upstream = Counted { inner: upstream, read: Rc::clone(&from_upstream) };
         let idled = async {
             let Some(idle) = idle else { return std::future::pending().await };
             loop {

@@ -1,10 +1,10 @@
 //! What a connection is doing, and the socket wrapper that watches it. One timer for each connection reads this when it
-//! fires, so that a request arms no timers. `Send` and atomic because hyper wants that of sockets that may be upgraded.
+//! fires, so that a request arms no timers.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub(super) struct Activity {
     exchanges: AtomicU32,
     /// Milliseconds since `start` plus one; 0 while writing goes on.
     stalled: AtomicU64,
+    /// Whether the client is to see a reset instead of an end.
+    reset: AtomicBool,
     /// Whether bytes that come on an idle connection begin a request head. On HTTP/2 they may be pings.
     bytes_are_heads: bool,
 }
@@ -67,6 +69,7 @@ impl Activity {
             phase: AtomicU64::new(HEAD),
             exchanges: AtomicU32::new(0),
             stalled: AtomicU64::new(0),
+            reset: AtomicBool::new(false),
             bytes_are_heads: true,
         }
     }
@@ -117,6 +120,16 @@ impl Activity {
         if self.bytes_are_heads && self.phase.load(Relaxed) & 3 == IDLE {
             self.phase.store(now() << 2 | HEAD, Relaxed);
         }
+    }
+
+    /// Has the socket reset when it is closed: an end would make what was sent look whole.
+    pub(super) fn break_off(&self) {
+        self.reset.store(true, Relaxed);
+    }
+
+    /// A head has begun to come: at once behind another request, its first bytes were seen before the connection was idle.
+    pub(super) fn heading(&self) {
+        self.received(|| self.now());
     }
 
     /// A write found no room.
@@ -221,6 +234,15 @@ impl Watched {
     }
 }
 
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if self.activity.reset.load(Relaxed) {
+            // Fails only on a socket that is gone already.
+            let _ = self.socket.set_zero_linger();
+        }
+    }
+}
+
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -228,6 +250,10 @@ impl AsyncRead for Watched {
             let n = this.prefix.len().min(buffer.remaining());
             buffer.put_slice(&this.prefix[..n]);
             this.prefix.advance(n);
+            if this.prefix.is_empty() {
+                // Its buffer would stay as long as the connection.
+                this.prefix = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

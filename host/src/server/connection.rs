@@ -1,6 +1,5 @@
-//! One client connection: handshake, choice of protocol, HTTP/1.1 and HTTP/2 settings, timeouts, graceful end.
-//! Known limit: requests that hyper's parser refuses are answered by hyper (400 or 431 with an empty body), not by the
-//! gateway's own error pages, and a head that comes too late closes the connection without an answer.
+//! One client connection: handshake, choice of protocol, HTTP/2 with its settings, timeouts and graceful end. HTTP/1.1 has a file
+//! of its own.
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -13,21 +12,23 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
 use super::worker::{Draining, PanicProbe, Shared};
-use super::{ConnectionInfo, ListenerSettings, Service, TlsInfo};
+use super::{ConnectionInfo, ListenerSettings, Refusal, Service, TlsInfo, http1};
+use crate::http::body::Body;
 use crate::http::forwarded::Peer;
+use crate::http1::Io;
 
 /// RFC 9113 §3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -114,11 +115,16 @@ async fn plain<S: Service>(
         (true, false) => false,
         (false, _) => true,
         (true, true) => {
+            // The first request of a connection that was just opened may be on its way.
+            let lingering = async {
+                worker.draining.begun().await;
+                tokio::time::sleep(LINGER).await;
+            };
             let sniffed = async {
                 tokio::select! {
                     biased;
                     found = timeout(settings.header_timeout, has_preface(&mut socket)) => Some(found),
-                    () = worker.draining.begun() => None,
+                    () = lingering => None,
                 }
             };
             match sniffed.await {
@@ -159,31 +165,18 @@ async fn has_preface(socket: &mut Watched) -> std::io::Result<bool> {
 }
 
 async fn serve_h1<S: Service>(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    io: impl Io,
     activity: Arc<Activity>,
     info: ConnectionInfo,
     settings: &ListenerSettings,
     worker: Rc<Shared<S>>,
 ) -> Result<(), End> {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        // The connection's own timer does this, without arming one for each request.
-        .header_read_timeout(None)
-        .max_buf_size(WRITE_BUFFER.max(settings.max_head_bytes))
-        .max_header_size(settings.max_head_bytes);
-    // Another number than hyper's own costs an allocation for each request.
-    if settings.max_headers != 100 {
-        builder.max_headers(settings.max_headers);
-    }
     let patience = Patience { header: settings.header_timeout, idle: settings.idle_timeout };
-    let service = exchanges(Rc::clone(&worker), info, Arc::clone(&activity));
-    let connection = builder.serve_connection(TokioIo::new(io), service_fn(service)).with_upgrades();
-    drive(connection, |connection| connection.graceful_shutdown(), activity, patience, &worker.draining).await
+    http1::serve(io, activity, info, patience, &worker).await
 }
 
 async fn serve_h2<S: Service>(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    io: impl Io,
     activity: Arc<Activity>,
     info: ConnectionInfo,
     settings: &ListenerSettings,
@@ -218,7 +211,7 @@ fn exchanges<S: Service>(
         let exchanging = activity.begin();
         let (worker, info) = (Rc::clone(&worker), Rc::clone(&info));
         Box::pin(async move {
-            let response = worker.service.handle(&info, request).await;
+            let response = worker.service.handle(&info, request.map(Body::from_client), None).await;
             Ok(response.map(|body| Tracked { body, exchanging }))
         })
     }
@@ -229,13 +222,21 @@ type ResponseFuture<S> =
 
 /// Why a connection ended badly.
 #[derive(Debug, thiserror::Error)]
-enum End {
+pub(super) enum End {
     #[error("{0}")]
     Http(hyper::Error),
     #[error("{0}")]
-    Io(std::io::Error),
+    Io(#[from] std::io::Error),
+    #[error("the request was refused: {0}")]
+    Refused(Refusal),
     #[error("{}", .0.reason())]
     Expired(Expiry),
+    #[error("the client left before its response was complete")]
+    Gone,
+    #[error("the client went on before it was told in which protocol")]
+    Early,
+    #[error("the response broke off: {0}")]
+    Body(Box<dyn StdError + Send + Sync>),
 }
 
 /// Polls a connection until it ends, telling it to finish when the worker drains or the connection idles.
@@ -321,7 +322,7 @@ pin_project! {
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for Tracked<B> {
+impl<B: http_body::Body<Data = Bytes>> http_body::Body for Tracked<B> {
     type Data = Bytes;
     type Error = B::Error;
 

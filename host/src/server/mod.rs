@@ -4,6 +4,7 @@
 mod activity;
 mod connection;
 mod drain;
+mod http1;
 mod listener;
 mod reload;
 mod tls;
@@ -23,10 +24,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use ipnet::IpNet;
+use tokio::sync::oneshot;
 
+use crate::http::body::Body;
 use crate::http::forwarded::Peer;
+use crate::http1::{HeadError, Transport};
 use crate::telemetry::ListenerCounters;
 
 pub use drain::{Readiness, Signals};
@@ -40,17 +43,40 @@ pub trait Service: 'static {
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + 'static;
 
     /// Answers one request. The future is dropped when the client goes away before the response head is out; the body is
-    /// dropped when it is sent or can't be sent any more.
+    /// dropped when it is sent or can't be sent any more. `switch` is there when the client asks for another protocol: after an
+    /// answer of 101 it brings the client's side.
     fn handle(
         &self,
         connection: &Rc<ConnectionInfo>,
-        request: Request<Incoming>,
+        request: Request<Body>,
+        switch: Option<Switch>,
     ) -> impl Future<Output = Response<Self::Body>>;
+
+    /// Answers what is no request. The connection is closed after it.
+    fn refuse(&self, connection: &Rc<ConnectionInfo>, refusal: &Refusal) -> Response<Self::Body>;
 
     /// Called once at shutdown, after the worker's last connection is closed, within the shutdown timeout.
     fn drained(&self) -> impl Future<Output = ()> {
         async {}
     }
+}
+
+/// The client's side of a connection, once it has switched protocols. An error: it ended before.
+pub type Switch = oneshot::Receiver<Transport>;
+
+/// In the extensions of a response of HTTP/1: no other request of the connection is served. A request that one parser refuses may be
+/// two to another one.
+#[derive(Debug, Clone, Copy)]
+pub struct Last;
+
+/// Why what came on a connection is no request.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Head(HeadError),
+    /// The head did not come in time.
+    #[error("request head timeout")]
+    Timeout,
 }
 
 /// What is known of a client connection.

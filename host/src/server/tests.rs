@@ -30,7 +30,12 @@ struct Gate {
 impl Service for Facts {
     type Body = Full<Bytes>;
 
-    async fn handle(&self, connection: &Rc<ConnectionInfo>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn handle(
+        &self,
+        connection: &Rc<ConnectionInfo>,
+        request: Request<Body>,
+        _: Option<Switch>,
+    ) -> Response<Full<Bytes>> {
         match request.uri().path() {
             "/panic" => panic!("asked for"),
             "/slow" => {
@@ -52,6 +57,12 @@ impl Service for Facts {
             tls.and_then(|tls| tls.alpn.as_deref()).map(String::from_utf8_lossy),
         );
         Response::new(Full::new(text.into()))
+    }
+
+    fn refuse(&self, _: &Rc<ConnectionInfo>, refusal: &Refusal) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(refusal.to_string().into()));
+        *response.status_mut() = http::StatusCode::BAD_REQUEST;
+        response
     }
 
     async fn drained(&self) {
@@ -248,11 +259,11 @@ fn connections_over_a_limit_are_closed_at_once() {
 fn slow_heads_and_idle_connections_are_closed() {
     let short = Duration::from_millis(50);
     let gateway1 = gateway(1, ListenerSettings { header_timeout: short, ..settings() });
-    for start in ["", "GET / HTTP/1.1\r\nhost:"] {
-        let mut socket = gateway1.connect();
-        socket.write_all(start.as_bytes()).expect("a start");
-        assert!(is_closed(&mut socket));
-    }
+    assert!(is_closed(&mut gateway1.connect()), "who has asked nothing is told nothing");
+    let mut socket = gateway1.connect();
+    socket.write_all(b"GET / HTTP/1.1\r\nhost:").expect("a start");
+    assert!(answer(&mut socket).ends_with("request head timeout"));
+    assert!(is_closed(&mut socket));
     // Between two requests the idle timeout holds, and the header timeout again from the first byte of the next.
     let mut socket = gateway1.connect();
     ask(&mut socket, "/");
@@ -261,6 +272,7 @@ fn slow_heads_and_idle_connections_are_closed() {
     ask(&mut socket, "/");
     answer(&mut socket);
     socket.write_all(b"G").expect("a byte");
+    assert!(answer(&mut socket).ends_with("request head timeout"));
     assert!(is_closed(&mut socket));
 
     let gateway2 = gateway(1, ListenerSettings { idle_timeout: short, ..settings() });
@@ -442,10 +454,13 @@ fn heads_over_the_limits_are_refused() {
     let gateway = gateway(1, ListenerSettings { max_head_bytes: 8192, max_headers: 20, ..settings() });
     let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(10_000));
     let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(30));
-    for head in [long, many] {
+    let target = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "y".repeat(10_000));
+    for (head, error) in
+        [(long, HeadError::TooLarge), (many, HeadError::TooManyFields), (target, HeadError::TargetTooLong)]
+    {
         let mut socket = gateway.connect();
         socket.write_all(head.as_bytes()).expect("a request");
-        assert!(answer(&mut socket).starts_with("HTTP/1.1 431"));
+        assert!(answer(&mut socket).ends_with(&error.to_string()));
         assert!(is_closed(&mut socket));
     }
 }

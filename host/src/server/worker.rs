@@ -295,6 +295,11 @@ impl Draining {
         self.told.notify_waiters();
     }
 
+    /// Whether draining has begun.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.get()
+    }
+
     /// Ready when draining has begun.
     pub(super) async fn begun(&self) {
         let mut told = pin!(self.told.notified());

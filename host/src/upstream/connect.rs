@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,13 +15,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::http::body::Body;
+use crate::http1;
 
 /// A probe goes out on a connection that was silent for this long, so that a peer that vanished is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// While one address does not answer, the next one is tried after this long (RFC 8305 §8).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
-/// Bounds what a slow reader of an HTTP/1 response pins in a connection's buffer, and the size of a response head.
-const MAX_BUFFER: usize = 24 * 1024;
 /// What one slow reader pins of an HTTP/2 session …
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// … which is never more than its share, so that it does not stop its neighbours.
@@ -59,9 +58,10 @@ pub struct TlsClient {
     pub server_name: ServerName<'static>,
 }
 
-/// An open connection. Its driver runs as a task of this worker until both sides are done.
+/// An open connection.
 pub enum Connection {
-    Http1(http1::SendRequest<Body>),
+    Http1(Box<http1::Connection>),
+    /// Its driver runs as a task of this worker until both sides are done.
     Http2(http2::SendRequest<Body>),
 }
 
@@ -83,7 +83,11 @@ pub async fn connect(
     let tcp = open(addresses, port, first).await?;
     let peer = tcp.peer_addr().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip());
     let Some(tls) = tls else {
-        let connection = if speak == Speak::Http2 { handshake_http2(tcp).await? } else { handshake_http1(tcp).await? };
+        let connection = if speak == Speak::Http2 {
+            handshake_http2(tcp).await?
+        } else {
+            Connection::Http1(http1::Connection::new(tcp))
+        };
         return Ok(Connected { connection, peer });
     };
     let connector = TlsConnector::from(tls.config.clone());
@@ -92,7 +96,7 @@ pub async fn connect(
     let connection = match (speak, http2) {
         (Speak::Http2, false) => return Err(ConnectError::NoHttp2),
         (_, true) => handshake_http2(stream).await?,
-        (_, false) => handshake_http1(stream).await?,
+        (_, false) => Connection::Http1(http1::Connection::new(stream)),
     };
     Ok(Connected { connection, peer })
 }
@@ -150,22 +154,6 @@ async fn open_one(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(failed)?;
     Ok(stream)
-}
-
-async fn handshake_http1<T>(stream: T) -> Result<Connection, ConnectError>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_BUFFER)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(ConnectError::Http)?;
-    // What goes wrong is told to the request in flight; without one it only means that the peer closed.
-    tokio::task::spawn_local(async move {
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(Connection::Http1(sender))
 }
 
 async fn handshake_http2<T>(stream: T) -> Result<Connection, ConnectError>

@@ -43,8 +43,8 @@ pub struct UpstreamError {
 }
 
 impl UpstreamError {
-    /// The caller's own deadline passed while the request was with an endpoint.
-    pub fn timed_out(upstream: Arc<str>) -> Self {
+    /// A built-in upstream took too long.
+    pub(super) fn timed_out(upstream: Arc<str>) -> Self {
         UpstreamError {
             kind: UpstreamErrorKind::FirstByteTimeout,
             upstream,
@@ -113,8 +113,8 @@ impl Attempt {
         Attempt { kind, source: Some(Box::new(source)), request: None }
     }
 
-    pub(super) fn with(self, request: Request<Body>) -> Self {
-        Attempt { request: Some(Box::new(request)), ..self }
+    pub(super) fn with(self, request: Box<Request<Body>>) -> Self {
+        Attempt { request: Some(request), ..self }
     }
 
     /// The reason in a line.

@@ -2,13 +2,13 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{EXPECT, UPGRADE};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
@@ -24,6 +24,7 @@ use crate::deadline::{self, Passed};
 use crate::exchange::{Candidate, Failure};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
 use crate::http::gate::Gate;
+use crate::http1::{Answer, SendError, Transport, Unanswered};
 
 /// How long an upstream may think about `Expect: 100-continue` before the body goes out anyway (RFC 9110 §10.1.1).
 const EXPECT_WAIT: Duration = Duration::from_secs(1);
@@ -45,13 +46,23 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the last byte of the request to the response head; up to twice as long where the request has a body.
     pub first_byte: Duration,
+    /// When the response head has to be there, whatever was tried.
+    pub until: Option<Instant>,
+}
+
+impl Timeouts {
+    /// What is left of a limit.
+    fn left(&self, limit: Duration) -> Duration {
+        self.until.map_or(limit, |until| limit.min(until.saturating_duration_since(Instant::now())))
+    }
 }
 
 /// An answer.
 #[derive(Debug)]
 pub struct Sent {
-    /// `hyper::upgrade::on` works on it when its status is 101.
     pub response: Response<Body>,
+    /// The upstream's side of the connection, when the status is 101.
+    pub switched: Option<Box<Transport>>,
     /// `host:port`, or the name of the builtin.
     pub endpoint: Arc<str>,
     /// Time taken to connect; `None` when a connection was open already.
@@ -88,12 +99,10 @@ impl Watch for UploadWatch {
     }
 }
 
-/// Refuses a body that the upstream answered without having asked for it, once that answer has been read.
-struct RefuseAfter(Arc<Gate>);
-
-impl Drop for RefuseAfter {
+impl Drop for UploadWatch {
     fn drop(&mut self) {
-        self.0.refuse();
+        // A body of a known length is not read behind its last byte.
+        self.0.ended.set(true);
     }
 }
 
@@ -101,7 +110,7 @@ impl Drop for RefuseAfter {
 struct Along {
     timeouts: Timeouts,
     upload: Option<Rc<Upload>>,
-    gate: Option<Arc<Gate>>,
+    gate: Option<Rc<Gate>>,
 }
 
 impl LocalUpstream {
@@ -138,31 +147,42 @@ impl LocalUpstream {
     }
 
     /// Sends a request and waits for the response head. The URI may be in any form; `Host` says what the upstream is to see
-    /// (the endpoint's own name when absent).
+    /// (the endpoint's own name when absent). The request is boxed because it is handed down from future to future.
     ///
     /// Tried again, by RFC 9110 §9.2.2:
     /// - on the next endpoint, or on a new connection where an idle one turned out dead, if nothing of the request was
-    ///   written (hyper then hands it back) — any method;
+    ///   written — any method;
     /// - on another connection, if a connection that had been idle closed before any byte of the response came, and the
     ///   method is idempotent and the request has no body;
     /// - otherwise never: the upstream may have acted on it.
     pub async fn send(
         &self,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         choice: Choice<'_>,
         timeouts: Timeouts,
     ) -> Result<Sent, UpstreamError> {
         match self.upstream.spec().target {
             TargetSpec::Endpoints(_) => self.forward(request, choice, timeouts).await,
-            TargetSpec::Echo => self.answered("echo", builtin::echo(request, self.upstream.name()).await),
-            TargetSpec::Status => self.answered("status", builtin::status(request).await),
+            TargetSpec::Echo => {
+                self.answered("echo", Box::pin(builtin::echo(*request, self.upstream.name())), timeouts).await
+            }
+            TargetSpec::Status => self.answered("status", Box::pin(builtin::status(*request)), timeouts).await,
         }
     }
 
-    fn answered(&self, name: &str, answer: Result<Response<Body>, BodyError>) -> Result<Sent, UpstreamError> {
+    async fn answered(
+        &self,
+        name: &str,
+        answer: Pin<Box<impl Future<Output = Result<Response<Body>, BodyError>>>>,
+        timeouts: Timeouts,
+    ) -> Result<Sent, UpstreamError> {
+        let Ok(answer) = deadline::timeout(timeouts.left(timeouts.first_byte), answer).await else {
+            return Err(UpstreamError::timed_out(self.upstream.name().clone()));
+        };
         match answer {
             Ok(response) => Ok(Sent {
                 response,
+                switched: None,
                 endpoint: name.into(),
                 connect: None,
                 first_byte: Duration::ZERO,
@@ -181,7 +201,7 @@ impl LocalUpstream {
 
     async fn forward(
         &self,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         choice: Choice<'_>,
         timeouts: Timeouts,
     ) -> Result<Sent, UpstreamError> {
@@ -192,7 +212,7 @@ impl LocalUpstream {
             let mut body = std::mem::take(request.body_mut()).watched(UploadWatch(upload.clone()));
             along.upload = Some(upload);
             if request.headers().contains_key(EXPECT) {
-                let gate = Arc::new(Gate::default());
+                let gate = Rc::new(Gate::default());
                 body = body.held(gate.clone());
                 along.gate = Some(gate);
             }
@@ -210,7 +230,7 @@ impl LocalUpstream {
             // Only what was not sent comes back.
             let Some(request) = last.request.take() else { break };
             tried.push(index);
-            match self.attempt(index, *request, &along).await {
+            match self.attempt(index, request, &along).await {
                 Ok(sent) => return Ok(Sent { failures, ..sent }),
                 Err(attempt) => {
                     failures.push(Failure {
@@ -246,7 +266,7 @@ impl LocalUpstream {
     }
 
     /// One endpoint: open connections as long as they turn out dead, then a new one.
-    async fn attempt(&self, index: usize, request: Request<Body>, along: &Along) -> Result<Sent, Attempt> {
+    async fn attempt(&self, index: usize, request: Box<Request<Body>>, along: &Along) -> Result<Sent, Attempt> {
         let endpoint = &self.endpoints[index];
         let http1_only = request.headers().contains_key(UPGRADE);
         let mut request = request;
@@ -254,7 +274,7 @@ impl LocalUpstream {
             let lease = match endpoint.checkout(Instant::now(), http1_only) {
                 Some(lease) => lease,
                 // Opening is rare and its future is large, so it is kept out of this one.
-                None => match Box::pin(endpoint.dial(along.timeouts.connect, http1_only)).await {
+                None => match Box::pin(endpoint.dial(along.timeouts.left(along.timeouts.connect), http1_only)).await {
                     Ok(lease) => lease,
                     Err(attempt) => {
                         self.seats[index].failed(Instant::now());
@@ -268,7 +288,7 @@ impl LocalUpstream {
                     self.seats[index].succeeded();
                     return Ok(sent);
                 }
-                Err(Attempt { request: Some(back), .. }) if !new => request = *back,
+                Err(Attempt { request: Some(back), .. }) if !new => request = back,
                 Err(attempt) => return Err(attempt),
             }
         }
@@ -278,33 +298,37 @@ impl LocalUpstream {
     async fn exchange(
         endpoint: &LocalEndpoint,
         lease: Lease,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         along: &Along,
     ) -> Result<Sent, Attempt> {
         let mut lease = lease;
         let mut request = request;
         let shared = endpoint.shared();
         let begun = Instant::now();
-        let mut copy = None;
-        let outcome = match &mut lease.line {
-            Some(Line::Http1 { sender, .. }) => {
+        let connect = lease.connect;
+        let (response, switched) = match lease.line.take() {
+            Some(Line::Http1(connection)) => {
                 head::for_http1(&mut request, shared);
-                // A server may close a connection that it has just used: only a copy of the head (about 0.2 µs) makes up for
-                // the request that crosses its goodbye.
-                if lease.idle.is_some() {
-                    copy = replayable(&request);
+                // A server may close a connection that it has just used: the request crosses its goodbye.
+                let replayable = lease.idle.is_some() && is_replayable(&request);
+                let gate = along.gate.as_deref();
+                let outcome = await_head(pin!(connection.send(&mut request, gate, lease)), along).await;
+                match outcome {
+                    Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout)),
+                    Ok(Ok(Answer::Response(response))) => (response, None),
+                    Ok(Ok(Answer::Switched(head, transport))) => (head.map(|()| Body::Empty), Some(transport)),
+                    Ok(Err(Unanswered { error, unsent, silent })) => {
+                        let attempt = Attempt::because(send_failure(&error, along), error);
+                        return Err(match unsent || silent && replayable {
+                            true => attempt.with(request),
+                            false => attempt,
+                        });
+                    }
                 }
-                if let Some(gate) = &along.gate {
-                    let gate = gate.clone();
-                    hyper::ext::on_informational(&mut request, move |interim| {
-                        if interim.status() == StatusCode::CONTINUE {
-                            gate.open();
-                        }
-                    });
-                }
-                await_head(sender.try_send_request(request), along).await
             }
             Some(Line::Http2(session)) => {
+                let mut sender = session.sender.clone();
+                lease.line = Some(Line::Http2(session));
                 // Without the request: on the same session it would fail again.
                 if !head::for_http2(&mut request, shared) {
                     return Err(Attempt::new(UpstreamErrorKind::Protocol));
@@ -312,62 +336,59 @@ impl LocalUpstream {
                 if let Some(gate) = &along.gate {
                     gate.open();
                 }
-                let mut sender = session.sender.clone();
-                await_head(sender.try_send_request(request), along).await
+                match await_head(pin!(sender.try_send_request(*request)), along).await {
+                    Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout)),
+                    Ok(Ok(response)) => (with_lease(response, lease), None),
+                    Ok(Err(mut failure)) => {
+                        let kind = match along.upload.as_ref().and_then(|upload| upload.failed.get()) {
+                            Some(body) => UpstreamErrorKind::RequestBody(body),
+                            None if failure.error().is_parse() => UpstreamErrorKind::Protocol,
+                            None => UpstreamErrorKind::Reset,
+                        };
+                        let back = failure.take_message();
+                        let attempt = Attempt::because(kind, failure.into_error());
+                        return Err(match back {
+                            Some(request) => {
+                                endpoint.forget(&lease);
+                                attempt.with(Box::new(request))
+                            }
+                            None => attempt,
+                        });
+                    }
+                }
             }
             None => return Err(Attempt::new(UpstreamErrorKind::Connect).with(request)),
         };
-        let response = match outcome {
-            Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout)),
-            Ok(Ok(response)) => response,
-            Ok(Err(mut failure)) => {
-                let back = failure.take_message().or_else(|| copy.filter(|_| !failure.error().is_parse()));
-                let kind = match along.upload.as_ref().and_then(|upload| upload.failed.get()) {
-                    Some(body) => UpstreamErrorKind::RequestBody(body),
-                    None if failure.error().is_parse() => UpstreamErrorKind::Protocol,
-                    None => UpstreamErrorKind::Reset,
-                };
-                let attempt = Attempt::because(kind, failure.into_error());
-                return Err(match back {
-                    Some(request) => {
-                        endpoint.forget(&lease);
-                        attempt.with(request)
-                    }
-                    None => attempt,
-                });
-            }
-        };
         let first_byte = begun.elapsed();
-        lease.note_latency(first_byte);
-        let connect = lease.connect;
-        Ok(Sent {
-            response: with_lease(response, lease, along),
-            endpoint: shared.address.clone(),
-            connect,
-            first_byte,
-            failures: Vec::new(),
-        })
+        endpoint.note_latency(first_byte);
+        Ok(Sent { response, switched, endpoint: shared.address.clone(), connect, first_byte, failures: Vec::new() })
     }
 }
 
-/// The response with what has to wait for its last byte: the connection to be put back, a body to be refused.
-fn with_lease(response: Response<Incoming>, lease: Lease, along: &Along) -> Response<Body> {
-    let refuse = along.gate.clone().filter(|gate| gate.is_closed()).map(RefuseAfter);
+fn send_failure(error: &SendError, along: &Along) -> UpstreamErrorKind {
+    match (along.upload.as_ref().and_then(|upload| upload.failed.get()), error) {
+        (Some(body), _) => UpstreamErrorKind::RequestBody(body),
+        (None, SendError::Body(error)) => UpstreamErrorKind::RequestBody(error.kind()),
+        (None, SendError::Closed | SendError::Io(_)) => UpstreamErrorKind::Reset,
+        (None, SendError::Head(_) | SendError::Interim | SendError::Unasked | SendError::Length(_)) => {
+            UpstreamErrorKind::Protocol
+        }
+    }
+}
+
+/// The response of a shared connection, which is in use until its last byte.
+fn with_lease(response: Response<Incoming>, lease: Lease) -> Response<Body> {
     response.map(|body| match Body::from_upstream(body) {
         Body::Empty => Body::Empty,
-        body => match refuse {
-            None => body.guarded(lease),
-            Some(refuse) => body.guarded((refuse, lease)),
-        },
+        body => body.guarded(lease),
     })
 }
 
 /// Waits for the response head. No deadline is armed when it is there at once.
-async fn await_head<T>(response: impl Future<Output = T>, along: &Along) -> Result<T, Passed> {
-    let mut response = pin!(response);
-    let limit = along.timeouts.first_byte;
+async fn await_head<T>(mut response: Pin<&mut impl Future<Output = T>>, along: &Along) -> Result<T, Passed> {
+    let limits = &along.timeouts;
     if let Some(gate) = along.gate.as_ref().filter(|gate| gate.is_closed()) {
-        match deadline::timeout(EXPECT_WAIT.min(limit), response.as_mut()).await {
+        match deadline::timeout(limits.left(EXPECT_WAIT.min(limits.first_byte)), response.as_mut()).await {
             Ok(response) => return Ok(response),
             Err(Passed) => gate.open(),
         }
@@ -375,23 +396,14 @@ async fn await_head<T>(response: impl Future<Output = T>, along: &Along) -> Resu
     loop {
         // As long as the request goes on the client may be the one that is slow, and its body has limits of its own.
         let sent = along.upload.as_ref().is_none_or(|upload| upload.ended.get());
-        let outcome = deadline::timeout(limit, response.as_mut()).await;
-        if outcome.is_ok() || sent {
+        let outcome = deadline::timeout(limits.left(limits.first_byte), response.as_mut()).await;
+        if outcome.is_ok() || sent || limits.until.is_some_and(|until| until <= Instant::now()) {
             return outcome;
         }
     }
 }
 
-/// A copy of a request that may be sent twice: an idempotent method (RFC 9110 §9.2.2) and no body.
-fn replayable(request: &Request<Body>) -> Option<Request<Body>> {
-    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE];
-    if !idempotent.contains(request.method()) || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Request::new(Body::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+/// Whether a request may be sent twice: an idempotent method (RFC 9110 §9.2.2) and no body.
+fn is_replayable(request: &Request<Body>) -> bool {
+    request.method().is_idempotent() && request.body().is_end_stream()
 }

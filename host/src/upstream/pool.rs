@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 
 use super::connect::{self, ConnectError, Connected, Connection, MAX_STREAMS, Speak};
 use super::dns::{Answer, Dns};
@@ -15,6 +15,7 @@ use super::error::{Attempt, UpstreamErrorKind};
 use super::spec::{Endpoint, Upstream};
 use crate::deadline;
 use crate::http::body::Body;
+use crate::http1::{self, Keeper};
 
 /// One endpoint as one worker sees it.
 pub(super) struct LocalEndpoint {
@@ -41,7 +42,7 @@ pub(super) struct LocalEndpoint {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    connection: Box<http1::Connection>,
     peer: IpAddr,
     since: Instant,
 }
@@ -56,14 +57,16 @@ pub(super) struct Session {
 
 /// A connection in use.
 pub(super) enum Line {
-    Http1 { sender: http1::SendRequest<Body>, peer: IpAddr },
+    Http1(Box<http1::Connection>),
     Http2(Rc<Session>),
 }
 
-/// A connection lent to one request. Dropped with the last byte of the response, it puts the connection back.
+/// A connection lent to one request. Dropped with the last byte of the response, it puts the connection back if that is in it
+/// again.
 pub(super) struct Lease {
     endpoint: Rc<LocalEndpoint>,
     pub(super) line: Option<Line>,
+    peer: IpAddr,
     /// How long the connection had been idle; `None` for a new one or a shared one.
     pub(super) idle: Option<Duration>,
     /// Time taken to open it; `None` when it was open already.
@@ -100,19 +103,20 @@ impl LocalEndpoint {
             self.refresh();
         }
         if !http1_only && let Some(session) = self.session() {
-            return Some(self.lease(Line::Http2(session), None, None));
+            let peer = session.peer;
+            return Some(self.lease(Line::Http2(session), peer, None, None));
         }
         let mut idle = self.idle.borrow_mut();
-        while let Some(last) = idle.pop_back() {
+        while let Some(mut last) = idle.pop_back() {
             let since = now.saturating_duration_since(last.since);
             if since > self.upstream.spec().idle_timeout {
                 // Those below have been idle for longer.
                 idle.clear();
                 return None;
             }
-            if last.sender.is_ready() {
+            if last.connection.is_quiet() {
                 drop(idle);
-                return Some(self.lease(Line::Http1 { sender: last.sender, peer: last.peer }, Some(since), None));
+                return Some(self.lease(Line::Http1(last.connection), last.peer, Some(since), None));
             }
         }
         None
@@ -127,12 +131,12 @@ impl LocalEndpoint {
         sessions.iter().find(|session| session.streams.get() < MAX_STREAMS).cloned()
     }
 
-    fn lease(self: &Rc<Self>, line: Line, idle: Option<Duration>, connect: Option<Duration>) -> Lease {
+    fn lease(self: &Rc<Self>, line: Line, peer: IpAddr, idle: Option<Duration>, connect: Option<Duration>) -> Lease {
         self.active.set(self.active.get() + 1);
         if let Line::Http2(session) = &line {
             session.streams.set(session.streams.get() + 1);
         }
-        Lease { endpoint: self.clone(), line: Some(line), idle, connect }
+        Lease { endpoint: self.clone(), line: Some(line), peer, idle, connect }
     }
 
     /// Opens a connection within `limit`. Where HTTP/2 is possible, one request opens it and the others wait to share it.
@@ -154,7 +158,8 @@ impl LocalEndpoint {
         let turn = if may_share() { Some(self.dialling.lock().await) } else { None };
         if turn.is_some() {
             if let Some(session) = self.session() {
-                return Ok(self.lease(Line::Http2(session), None, None));
+                let peer = session.peer;
+                return Ok(self.lease(Line::Http2(session), peer, None, None));
             }
             if let Some((_, kind)) = self.failed.get().filter(|(at, _)| *at > begun) {
                 return Err(Attempt::new(kind));
@@ -183,9 +188,9 @@ impl LocalEndpoint {
                 ConnectError::Http(_) => Attempt::because(UpstreamErrorKind::Protocol, error),
             })?;
         let line = match connection {
-            Connection::Http1(sender) => {
+            Connection::Http1(connection) => {
                 self.speaks_http1.set(self.speaks_http1.get() || speak == Speak::Either);
-                Line::Http1 { sender, peer }
+                Line::Http1(connection)
             }
             Connection::Http2(sender) => {
                 self.speaks_http1.set(false);
@@ -195,7 +200,7 @@ impl LocalEndpoint {
                 Line::Http2(session)
             }
         };
-        Ok(self.lease(line, None, Some(begun.elapsed())))
+        Ok(self.lease(line, peer, None, Some(begun.elapsed())))
     }
 
     /// Asks for the addresses again, beside the requests.
@@ -225,7 +230,7 @@ impl LocalEndpoint {
         }
     }
 
-    fn put_back(self: &Rc<Self>, sender: http1::SendRequest<Body>, peer: IpAddr) {
+    fn put_back(self: &Rc<Self>, connection: Box<http1::Connection>, peer: IpAddr) {
         let spec = self.upstream.spec();
         if spec.max_idle == 0 {
             return;
@@ -234,7 +239,7 @@ impl LocalEndpoint {
         if idle.len() >= spec.max_idle {
             idle.pop_front();
         }
-        idle.push_back(Idle { sender, peer, since: Instant::now() });
+        idle.push_back(Idle { connection, peer, since: Instant::now() });
         drop(idle);
         self.sweep();
     }
@@ -251,7 +256,7 @@ impl LocalEndpoint {
                 tokio::time::sleep(timeout.max(Duration::from_millis(10)) / 2).await;
                 let Some(me) = me.upgrade() else { return };
                 let mut idle = me.idle.borrow_mut();
-                idle.retain(|idle| idle.since.elapsed() < timeout && !idle.sender.is_closed());
+                idle.retain_mut(|idle| idle.since.elapsed() < timeout && idle.connection.is_quiet());
                 let mut sessions = me.sessions.borrow_mut();
                 sessions.retain(|session| {
                     !session.sender.is_closed()
@@ -263,6 +268,13 @@ impl LocalEndpoint {
                 }
             }
         });
+    }
+
+    /// Notes a time to first byte.
+    pub(super) fn note_latency(&self, taken: Duration) {
+        let now = u64::try_from(taken.as_micros()).unwrap_or(u64::MAX).max(1);
+        let before = self.latency_us.get();
+        self.latency_us.set(if before == 0 { now } else { before - before / 8 + now / 8 }.max(1));
     }
 
     /// Makes idle connections look older than they are.
@@ -279,12 +291,9 @@ impl LocalEndpoint {
     }
 }
 
-impl Lease {
-    /// Notes a time to first byte.
-    pub(super) fn note_latency(&self, taken: Duration) {
-        let now = u64::try_from(taken.as_micros()).unwrap_or(u64::MAX).max(1);
-        let before = self.endpoint.latency_us.get();
-        self.endpoint.latency_us.set(if before == 0 { now } else { before - before / 8 + now / 8 }.max(1));
+impl Keeper for Lease {
+    fn keep(mut self, connection: Box<http1::Connection>) {
+        self.line = Some(Line::Http1(connection));
     }
 }
 
@@ -299,20 +308,7 @@ impl Drop for Lease {
                     session.since.set(Instant::now());
                 }
             }
-            Some(Line::Http1 { sender, peer }) if sender.is_ready() => self.endpoint.put_back(sender, peer),
-            Some(Line::Http1 { sender, .. }) if sender.is_closed() => {}
-            // The request is not sent to its end yet, or the response was left unread: hyper finishes it or closes.
-            Some(Line::Http1 { mut sender, peer }) if tokio::runtime::Handle::try_current().is_ok() => {
-                let endpoint = self.endpoint.me.clone();
-                tokio::task::spawn_local(async move {
-                    if sender.ready().await.is_ok()
-                        && let Some(endpoint) = endpoint.upgrade()
-                    {
-                        endpoint.put_back(sender, peer);
-                    }
-                });
-            }
-            Some(Line::Http1 { .. }) => {}
+            Some(Line::Http1(connection)) => self.endpoint.put_back(connection, self.peer),
         }
     }
 }

@@ -138,19 +138,17 @@ pub(super) async fn exchange(outgoing: Outgoing, tls: &Tls, max_body: usize) -> 
     let unreachable = |e: String| ServiceError::Unavailable(format!("{origin}: {e}"));
     let mut reuse = true;
     loop {
-        let mut connection = pool::checkout(&origin, tls, reuse).await.map_err(unreachable)?;
+        let connection = pool::checkout(&origin, tls, reuse).await.map_err(unreachable)?;
         let request = request(&outgoing, &origin, connection.is_http2())?;
+        let reused = connection.is_reused();
         match connection.send(request).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
                 strip_hop_by_hop(&mut head.headers);
-                let body = collect(Body::from_upstream(body), max_body, &unreachable).await?;
-                connection.keep();
+                let body = collect(body, max_body, &unreachable).await?;
                 return Ok(Incoming { status: head.status, headers: head.headers, body });
             }
-            Err(failure) if connection.is_reused() && (!failure.sent || outgoing.method.is_idempotent()) => {
-                reuse = false
-            }
+            Err(failure) if reused && (!failure.sent || outgoing.method.is_idempotent()) => reuse = false,
             Err(failure) => return Err(unreachable(failure.reason)),
         }
     }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use rustls_pki_types::ServerName;
 
 use super::Tls;
 use crate::http::body::Body;
+use crate::http1::{self, Answer, Keeper};
 use crate::services::grants::Origin;
 use crate::upstream::connect::{Connection, Speak, TlsClient, connect};
 use crate::upstream::dns::{Dns, TtlBounds};
@@ -33,7 +34,7 @@ struct Pool {
 
 #[derive(Default)]
 struct Kept {
-    idle: Vec<(http1::SendRequest<Body>, Instant)>,
+    idle: Vec<(Box<http1::Connection>, Instant)>,
     http2: Option<(http2::SendRequest<Body>, Instant)>,
 }
 
@@ -53,15 +54,8 @@ pub(super) struct Failure {
 
 /// A kept connection to the origin (if `reuse`), or a new one.
 pub(super) async fn checkout(origin: &Origin, tls: &Tls, reuse: bool) -> Result<Lease, String> {
-    while reuse && let Some(mut connection) = take(origin) {
-        // A connection given back a moment ago is ready once its driver has run.
-        let ready = match &mut connection {
-            Connection::Http1(sender) => sender.ready().await,
-            Connection::Http2(sender) => sender.ready().await,
-        };
-        if ready.is_ok() {
-            return Ok(Lease { connection, origin: origin.clone(), reused: true });
-        }
+    if reuse && let Some(connection) = take(origin) {
+        return Ok(Lease { connection, origin: origin.clone(), reused: true });
     }
     let tls = match origin.https {
         true => Some(TlsClient {
@@ -92,9 +86,9 @@ fn take(origin: &Origin) -> Option<Connection> {
             }
             kept.http2 = None;
         }
-        while let Some((sender, since)) = kept.idle.pop() {
-            if !sender.is_closed() && since.elapsed() < IDLE {
-                return Some(Connection::Http1(sender));
+        while let Some((mut connection, since)) = kept.idle.pop() {
+            if since.elapsed() < IDLE && connection.is_quiet() {
+                return Some(Connection::Http1(connection));
             }
         }
         None
@@ -111,28 +105,35 @@ impl Lease {
         self.reused
     }
 
-    pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<hyper::body::Incoming>, Failure> {
-        let answer = match &mut self.connection {
-            Connection::Http1(sender) => sender.try_send_request(request).await,
-            Connection::Http2(sender) => sender.try_send_request(request).await,
-        };
-        answer.map_err(|mut failure| {
-            let unsent = failure.take_message().is_some();
-            Failure { reason: describe(failure.error()), sent: !unsent }
-        })
-    }
-
-    /// Gives the connection back after the whole response was read. A connection that is dropped instead is closed.
-    pub(super) fn keep(self) {
-        let Connection::Http1(sender) = self.connection else { return };
-        if sender.is_closed() {
-            return;
+    /// Sends a request. The connection is kept once its response was read to the end.
+    pub(super) async fn send(self, mut request: Request<Body>) -> Result<Response<Body>, Failure> {
+        match self.connection {
+            Connection::Http1(connection) => match connection.send(&mut request, None, Home(self.origin)).await {
+                Ok(Answer::Response(response)) => Ok(response),
+                Ok(Answer::Switched(..)) => Err(Failure { reason: "101 without an upgrade".to_owned(), sent: true }),
+                Err(unanswered) => Err(Failure { reason: describe(&unanswered.error), sent: !unanswered.unsent }),
+            },
+            Connection::Http2(mut session) => match session.try_send_request(request).await {
+                Ok(response) => Ok(response.map(Body::from_upstream)),
+                Err(mut failure) => {
+                    let unsent = failure.take_message().is_some();
+                    Err(Failure { reason: describe(failure.error()), sent: !unsent })
+                }
+            },
         }
+    }
+}
+
+/// Where a connection of HTTP/1 goes when it is free again.
+struct Home(Origin);
+
+impl Keeper for Home {
+    fn keep(self, connection: Box<http1::Connection>) {
         POOL.with_borrow_mut(|pool| {
             pool.sweep();
-            let kept = pool.origins.entry(self.origin).or_default();
+            let kept = pool.origins.entry(self.0).or_default();
             if kept.idle.len() < MAX_IDLE {
-                kept.idle.push((sender, Instant::now()));
+                kept.idle.push((connection, Instant::now()));
             }
         });
     }
@@ -142,7 +143,7 @@ impl Pool {
     /// Drops what was idle too long, of all origins: one that is called no more would keep its connections for ever.
     fn sweep(&mut self) {
         self.origins.retain(|_, kept| {
-            kept.idle.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE);
+            kept.idle.retain_mut(|(connection, since)| since.elapsed() < IDLE && connection.is_quiet());
             if kept.http2.as_ref().is_some_and(|(session, used)| session.is_closed() || used.elapsed() > IDLE) {
                 kept.http2 = None;
             }

@@ -1,0 +1,386 @@
+//! The gateway's side of a connection to a server: one request at a time, sent and answered within the task of its exchange.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::io::{Io, Transport};
+use super::reading::Reading;
+use super::writing::{Writing, WrongLength};
+use super::{Framing, HeadError, Limits, Message, Piece, ResponseHead, read_response, request_head};
+use crate::http::body::{Body, BodyError};
+use crate::http::gate::Gate;
+
+/// What a server may send as a head, an interim one or a trailer section.
+const LIMITS: Limits = Limits { bytes: 24 << 10, fields: 256 };
+/// Interim responses (RFC 9110 §15.2) before the final one; more are an endless answer.
+const MAX_INTERIM: usize = 32;
+
+/// An open connection on which nothing is going on.
+pub struct Connection {
+    transport: Transport,
+}
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The server closed the connection.
+    #[error("the connection was closed before a response came")]
+    Closed,
+    #[error("the connection broke")]
+    Io(#[source] io::Error),
+    #[error("the response is malformed: {0}")]
+    Head(#[source] HeadError),
+    #[error("more than {MAX_INTERIM} interim responses")]
+    Interim,
+    /// RFC 9110 §15.2.2: a server must not switch unasked.
+    #[error("another protocol, for which nobody has asked")]
+    Unasked,
+    /// The request could not be sent to its end because of its own body.
+    #[error("the request broke off")]
+    Body(#[source] BodyError),
+    #[error(transparent)]
+    Length(#[from] WrongLength),
+}
+
+/// A request that got no response.
+#[derive(Debug)]
+pub struct Unanswered {
+    pub error: SendError,
+    /// Nothing of it was written, so the server can't have seen it.
+    pub unsent: bool,
+    /// No byte of a response came.
+    pub silent: bool,
+}
+
+/// Where a connection goes when its response was read to the end and another request may follow.
+pub trait Keeper: Unpin + 'static {
+    fn keep(self, connection: Box<Connection>);
+}
+
+/// A response.
+pub enum Answer {
+    Response(Response<Body>),
+    /// 101: the connection speaks another protocol from here on.
+    Switched(Response<()>, Box<Transport>),
+}
+
+impl Connection {
+    pub fn new(io: impl Io) -> Box<Self> {
+        Box::new(Connection { transport: Transport::new(io) })
+    }
+
+    /// Whether the server has neither closed the connection nor sent something unasked, as far as is known.
+    pub fn is_quiet(&mut self) -> bool {
+        self.transport.is_quiet()
+    }
+
+    /// Whether nothing is left of the exchange before: no part of the request, no bytes behind the response. Nobody would know to
+    /// which request they belong.
+    fn is_free(&mut self) -> bool {
+        self.transport.is_flushed() && self.transport.received().is_empty()
+    }
+
+    /// Sends a request whose target is in origin form and whose head has all it needs but the framing, and waits for the
+    /// response. The body is taken out of the request once the head is on its way. `gate` is opened by `100 Continue`.
+    pub async fn send<K: Keeper>(
+        self: Box<Self>,
+        request: &mut Request<Body>,
+        gate: Option<&Gate>,
+        keeper: K,
+    ) -> Result<Answer, Unanswered> {
+        let mut sending = Sending::new(self, request);
+        let head = std::future::poll_fn(|cx| sending.poll_head(cx, gate)).await;
+        match head {
+            Ok(head) => Ok(sending.answer(head, keeper)),
+            Err(error) => {
+                let (unsent, silent) = (sending.upload.is_untouched(), sending.silent);
+                if unsent {
+                    *request.body_mut() = sending.upload.body;
+                }
+                Err(Unanswered { error, unsent, silent })
+            }
+        }
+    }
+}
+
+/// A request on its way.
+struct Sending {
+    connection: Box<Connection>,
+    asks_to_switch: bool,
+    upload: Upload,
+    method: Method,
+    interim: usize,
+    silent: bool,
+}
+
+impl Sending {
+    fn new(mut connection: Box<Connection>, request: &mut Request<Body>) -> Self {
+        let body = std::mem::take(request.body_mut());
+        let framing = match body.exact_size() {
+            // RFC 9110 §7.8: who is asked to switch may go on without; a request with a body does.
+            Some(0) if request.headers().contains_key(http::header::UPGRADE) => Framing::Upgrade,
+            // RFC 9110 §8.6: a length of nothing is told where the method means a body.
+            Some(0) if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) => Framing::Length(0),
+            Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        };
+        let root;
+        let target = match request.uri().path_and_query() {
+            Some(target) => target,
+            None => {
+                root = PathAndQuery::from_static("/");
+                &root
+            }
+        };
+        request_head(connection.transport.out(), request.method(), target, request.headers(), framing);
+        let upload = Upload { body, writing: Writing::new(framing), taken: false, begun: false, broken: false };
+        let asks_to_switch = framing == Framing::Upgrade;
+        Sending { connection, asks_to_switch, upload, method: request.method().clone(), interim: 0, silent: true }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, gate: Option<&Gate>) -> Poll<Result<ResponseHead, SendError>> {
+        let transport = &mut self.connection.transport;
+        loop {
+            let sending = self.upload.poll(transport, cx);
+            if let Poll::Ready(Err(error)) = sending {
+                return Poll::Ready(Err(error));
+            }
+            let read = match transport.poll_fill(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(read) => read,
+            };
+            match read {
+                Ok(0) => return Poll::Ready(Err(SendError::Closed)),
+                Ok(_) => self.silent = false,
+                Err(error) => return Poll::Ready(Err(SendError::Io(error))),
+            }
+            while let Some(head) = read_response(transport.received(), LIMITS, &self.method).map_err(SendError::Head)? {
+                match head.status {
+                    StatusCode::SWITCHING_PROTOCOLS if !self.asks_to_switch => {
+                        return Poll::Ready(Err(SendError::Unasked));
+                    }
+                    StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Ok(head)),
+                    status if !status.is_informational() => return Poll::Ready(Ok(head)),
+                    _ => {}
+                }
+                self.interim += 1;
+                if self.interim > MAX_INTERIM {
+                    return Poll::Ready(Err(SendError::Interim));
+                }
+                if let Some(gate) = gate.filter(|_| head.status == StatusCode::CONTINUE) {
+                    gate.open();
+                }
+            }
+        }
+    }
+
+    fn answer<K: Keeper>(self, head: ResponseHead, keeper: K) -> Answer {
+        let ResponseHead { status, version, headers, body, persistent } = head;
+        let Sending { mut connection, upload, .. } = self;
+        let response = |body| {
+            let mut response = Response::new(body);
+            *response.status_mut() = status;
+            *response.version_mut() = version;
+            *response.headers_mut() = headers;
+            response
+        };
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Answer::Switched(response(Body::Empty).map(drop), Box::new(connection.transport));
+        }
+        let mut reading = Reading::new(body, LIMITS, Message::Response);
+        let whole = reading.whole(connection.transport.received());
+        let uploading = !upload.is_over(&connection.transport);
+        let persistent = persistent && !upload.broken;
+        if reading.is_done() && !uploading {
+            if persistent && connection.is_free() {
+                keeper.keep(connection);
+            }
+            return Answer::Response(response(whole.map_or(Body::Empty, Body::full)));
+        }
+        let rest = ResponseBody {
+            connection: Some(connection),
+            keeper: Some(keeper),
+            reading,
+            persistent,
+            upload: uploading.then(|| Box::new(upload)),
+            whole,
+        };
+        Answer::Response(response(Body::stream(rest)))
+    }
+}
+
+/// A request body on its way.
+struct Upload {
+    body: Body,
+    writing: Writing,
+    /// A part of the body was taken.
+    taken: bool,
+    /// A part of the request was written.
+    begun: bool,
+    /// The server takes no more; it may have answered all the same.
+    broken: bool,
+}
+
+impl Upload {
+    /// Whether the request can go out on another connection as if nothing had happened.
+    fn is_untouched(&self) -> bool {
+        !self.begun && !self.taken
+    }
+
+    /// Whether nothing of it is left to be written.
+    fn is_over(&self, transport: &Transport) -> bool {
+        self.broken || self.writing.has_ended() && transport.is_flushed()
+    }
+
+    /// Writes the head and as much of the body as there is. An error is the body's own.
+    fn poll(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        loop {
+            if self.broken {
+                return Poll::Ready(Ok(()));
+            }
+            let over = self.writing.has_ended();
+            if !over && !transport.is_full() {
+                let polled = Pin::new(&mut self.body).poll_frame(cx);
+                self.taken |= polled.is_ready();
+                match polled {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        self.writing.frame(transport, frame)?;
+                        continue;
+                    }
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(SendError::Body(error))),
+                    Poll::Ready(None) => {
+                        self.writing.end(transport, None)?;
+                        continue;
+                    }
+                    Poll::Pending => {
+                        let _ = self.poll_write(transport, cx)?;
+                        return Poll::Pending;
+                    }
+                }
+            }
+            if over {
+                // It may know more of its end than its length: it is not asked again.
+                self.body = Body::Empty;
+            }
+            if transport.is_flushed() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_write(transport, cx))?;
+        }
+    }
+
+    fn poll_write(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let before = transport.unwritten();
+        let result = transport.poll_flush(cx);
+        self.begun |= transport.unwritten() < before;
+        match ready!(result) {
+            Ok(()) => Poll::Ready(Ok(())),
+            // A server may answer before it has read the request, and close (RFC 9112 §9.6): its answer may be there.
+            Err(_) if self.begun => {
+                self.broken = true;
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(SendError::Io(error))),
+        }
+    }
+}
+
+/// The body of a response; the connection goes back with its last byte.
+struct ResponseBody<K: Keeper> {
+    connection: Option<Box<Connection>>,
+    keeper: Option<K>,
+    reading: Reading,
+    persistent: bool,
+    /// The rest of the request, where the server has answered before its end.
+    upload: Option<Box<Upload>>,
+    /// The whole of it, which came with the head.
+    whole: Option<Bytes>,
+}
+
+impl<K: Keeper> ResponseBody<K> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+        if let Some(data) = self.whole.take() {
+            return Poll::Ready(Ok(Piece::Data(data)));
+        }
+        let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(Piece::End(None))) };
+        let transport = &mut connection.transport;
+        if let Some(upload) = &mut self.upload {
+            match upload.poll(transport, cx) {
+                Poll::Ready(Ok(())) => {
+                    self.persistent &= !upload.broken;
+                    self.upload = None;
+                }
+                Poll::Ready(Err(SendError::Body(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(BodyError::UpstreamAborted(Box::new(error)))),
+                Poll::Pending => {}
+            }
+        }
+        loop {
+            match self.reading.next(transport.received()) {
+                Ok(Some(piece)) => return Poll::Ready(Ok(piece)),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(BodyError::Protocol(Box::new(error)))),
+            }
+            match ready!(transport.poll_fill(cx)) {
+                Ok(0) if matches!(self.reading, Reading::UntilClose) => {
+                    self.reading = Reading::Done;
+                    self.persistent = false;
+                    return Poll::Ready(Ok(Piece::End(None)));
+                }
+                Ok(0) => return Poll::Ready(Err(BodyError::UpstreamAborted(Box::new(SendError::Closed)))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(BodyError::UpstreamAborted(Box::new(error)))),
+            }
+        }
+    }
+
+    /// The last byte was read.
+    fn end(&mut self) {
+        let (Some(mut connection), Some(keeper)) = (self.connection.take(), self.keeper.take()) else { return };
+        if self.persistent && self.upload.is_none() && connection.is_free() {
+            keeper.keep(connection);
+        }
+    }
+}
+
+impl<K: Keeper> http_body::Body for ResponseBody<K> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let piece = ready!(this.poll_piece(cx));
+        let frame = match piece {
+            Ok(Piece::Data(data)) => Some(Ok(Frame::data(data))),
+            Ok(Piece::End(None)) => None,
+            Ok(Piece::End(Some(trailers))) => Some(Ok(Frame::trailers(trailers))),
+            Err(error) => {
+                this.connection = None;
+                this.keeper = None;
+                Some(Err(error))
+            }
+        };
+        if this.reading.is_done() && this.whole.is_none() {
+            this.end();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.whole.is_none() && (self.reading.is_done() || self.connection.is_none())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.whole {
+            Some(whole) => SizeHint::with_exact(whole.len() as u64),
+            None => self.reading.size_hint(),
+        }
+    }
+}

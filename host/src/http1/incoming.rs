@@ -1,0 +1,272 @@
+//! The gateway's side of a client connection: the socket, shared by who writes the response and by the body of the request. That
+//! body may be read in another task of the worker (one that feeds an HTTP/2 upstream), so each side wakes the other.
+
+use std::cell::{RefCell, RefMut};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::io::Transport;
+use super::reading::Reading;
+use super::{Length, Limits, Message, Piece};
+use crate::http::body::{Body, BodyError};
+
+/// RFC 9110 §15.2.1.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// How much of a request body that nobody wanted is read to keep the connection.
+const DISCARD: usize = 256 << 10;
+/// What is read ahead of such a body to notice that the client leaves.
+const AHEAD: usize = 64 << 10;
+
+/// A client connection of HTTP/1. Everything happens on its worker; a borrow never outlives a poll.
+pub struct Incoming {
+    inner: RefCell<Inner>,
+}
+
+/// What is borrowed.
+pub struct Inner {
+    pub transport: Transport,
+    reading: Reading,
+    limits: Limits,
+    expects: Expects,
+    /// Counts requests, so that a body that outlives its own never reads another's.
+    request: u32,
+    /// A response is on its way.
+    answering: bool,
+    /// The body of the request can't be read to its end.
+    failed: bool,
+    /// Nobody reads the body of the request any more.
+    abandoned: bool,
+    /// Who waits for the body.
+    reader: Option<Waker>,
+    /// Who waits for the client to leave, while somebody else reads the body.
+    watcher: Option<Waker>,
+}
+
+/// What the client waits for before it sends the body (RFC 9110 §10.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expects {
+    Nothing,
+    /// `100 Continue`, once somebody wants the body.
+    Continue,
+    /// It has the final answer instead: it may send the body or another request.
+    Anything,
+}
+
+impl Incoming {
+    pub fn new(transport: Transport, limits: Limits) -> Rc<Self> {
+        Rc::new(Incoming {
+            inner: RefCell::new(Inner {
+                transport,
+                reading: Reading::Done,
+                limits,
+                expects: Expects::Nothing,
+                request: 0,
+                answering: false,
+                failed: false,
+                abandoned: false,
+                reader: None,
+                watcher: None,
+            }),
+        })
+    }
+
+    /// The socket and its buffers, for the time of a poll.
+    pub fn borrow(&self) -> RefMut<'_, Inner> {
+        self.inner.borrow_mut()
+    }
+
+    /// A request begins whose head was read: its body.
+    pub fn begin(self: &Rc<Self>, length: Length, expects_continue: bool) -> Body {
+        let mut inner = self.borrow();
+        let inner = &mut *inner;
+        inner.reading = Reading::new(length, inner.limits, Message::Request);
+        inner.request = inner.request.wrapping_add(1);
+        inner.expects = Expects::Nothing;
+        (inner.answering, inner.failed, inner.abandoned) = (false, false, false);
+        if let Some(whole) = inner.reading.whole(inner.transport.received()) {
+            return Body::full(whole);
+        }
+        if inner.reading.is_done() {
+            return Body::Empty;
+        }
+        if expects_continue {
+            inner.expects = Expects::Continue;
+        }
+        Body::stream(RequestBody { connection: Rc::clone(self), request: inner.request })
+    }
+}
+
+impl Inner {
+    /// Whether the request was read to its end.
+    pub fn is_read(&self) -> bool {
+        self.reading.is_done()
+    }
+
+    /// Whether a body was not read to its end and nobody does.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned && !self.is_read()
+    }
+
+    /// Whether bytes have come behind the request.
+    pub fn is_ahead(&mut self) -> bool {
+        self.is_read() && !self.transport.received().is_empty()
+    }
+
+    /// The final answer goes out from here on: nothing else may come between. Whether it is known how the client goes on: not if it
+    /// was never told to send the body.
+    pub fn answer(&mut self) -> bool {
+        self.answering = true;
+        if self.expects == Expects::Continue {
+            self.expects = Expects::Anything;
+        }
+        self.expects == Expects::Nothing
+    }
+
+    /// Ends the request: whoever still reads its body gets an error. The socket is the caller's.
+    pub fn end(&mut self) -> Transport {
+        self.failed |= !self.is_read();
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        std::mem::replace(&mut self.transport, Transport::new(tokio::io::empty()))
+    }
+
+    /// Reads on where nobody wants the body, as far as it is there already. Whether it was read to its end.
+    pub fn discard(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut seen = 0;
+        while self.abandoned && !self.failed && !self.is_read() {
+            match self.reading.next(self.transport.received()) {
+                Ok(Some(Piece::Data(data))) => seen += data.len(),
+                Ok(Some(Piece::End(_))) => {}
+                Ok(None) if seen < DISCARD => match self.transport.poll_fill(cx) {
+                    Poll::Ready(Ok(n)) if n > 0 => {}
+                    _ => return false,
+                },
+                Ok(None) | Err(_) => return false,
+            }
+        }
+        self.is_read()
+    }
+
+    /// Whether the client has closed the connection, or its side of it, while it is owed a response.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_read() && !self.abandoned {
+            // Whoever reads the body finds out, and wakes this task when it has ended.
+            if !self.watcher.as_ref().is_some_and(|watcher| watcher.will_wake(cx.waker())) {
+                self.watcher = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        let most = if self.is_read() { 0 } else { AHEAD };
+        while self.transport.received().len() <= most {
+            match ready!(self.transport.poll_fill(cx)) {
+                Ok(n) if n > 0 => {}
+                Ok(_) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+        loop {
+            match self.reading.next(self.transport.received()) {
+                Ok(Some(piece)) => return Poll::Ready(Ok(piece)),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(BodyError::Protocol(Box::new(error)))),
+            }
+            match self.expects {
+                Expects::Nothing => {}
+                Expects::Continue => {
+                    self.expects = Expects::Nothing;
+                    self.transport.out().extend_from_slice(CONTINUE);
+                }
+                // What comes next is not known to be the body.
+                Expects::Anything => return Poll::Pending,
+            }
+            if !self.answering && !self.transport.is_flushed() {
+                // Whether it can be written at once or not, the body is what is waited for.
+                let _ = self.transport.poll_flush(cx);
+            }
+            match ready!(self.transport.poll_fill(cx)) {
+                Ok(0) => return Poll::Ready(Err(broken("the connection was closed within the body"))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(BodyError::ClientAborted(Box::new(error)))),
+            }
+        }
+    }
+
+    fn wake_watcher(&mut self, cx: Option<&Context<'_>>) {
+        if let Some(watcher) = self.watcher.take()
+            && !cx.is_some_and(|cx| watcher.will_wake(cx.waker()))
+        {
+            watcher.wake();
+        }
+    }
+}
+
+fn broken(what: &'static str) -> BodyError {
+    BodyError::ClientAborted(Box::new(io::Error::new(io::ErrorKind::UnexpectedEof, what)))
+}
+
+/// The body of one request.
+struct RequestBody {
+    connection: Rc<Incoming>,
+    request: u32,
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut inner = self.connection.borrow();
+        if inner.request != self.request || inner.failed {
+            return Poll::Ready(Some(Err(broken("the request is over"))));
+        }
+        if inner.is_read() {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(piece) = inner.poll_piece(cx) else {
+            if !inner.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+                inner.reader = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        };
+        inner.failed = piece.is_err();
+        if inner.failed || inner.is_read() {
+            inner.wake_watcher(Some(cx));
+        }
+        Poll::Ready(match piece {
+            Ok(Piece::Data(data)) => Some(Ok(Frame::data(data))),
+            Ok(Piece::End(None)) => None,
+            Ok(Piece::End(Some(trailers))) => Some(Ok(Frame::trailers(trailers))),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    // A body may be dropped, and asked this, while the connection is borrowed.
+    fn is_end_stream(&self) -> bool {
+        self.connection.inner.try_borrow().is_ok_and(|inner| inner.request == self.request && inner.is_read())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.connection.inner.try_borrow().map(|inner| inner.reading.size_hint()).unwrap_or_default()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Ok(mut inner) = self.connection.inner.try_borrow_mut()
+            && inner.request == self.request
+        {
+            inner.abandoned = true;
+            inner.reader = None;
+            inner.wake_watcher(None);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The socket of an HTTP/1 connection with the bytes that were read and not used yet, and those that are to be written. Buffers are
+//! lent by the worker while they hold something, so that an idle connection has none.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::task::coop::unconstrained;
+
+/// What a read has room for at first; more once a peer fills it.
+const READ: usize = 8 << 10;
+/// The most room for a read.
+const MAX_READ: usize = 64 << 10;
+/// Parts of a body up to this size are copied behind what is to be written; larger ones are written from where they are.
+const COPY: usize = 16 << 10;
+/// Buffers that a worker keeps for the next connection that needs one.
+const SPARE: usize = 64;
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+fn borrow_buffer() -> BytesMut {
+    BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+fn give_buffer_back(mut buffer: BytesMut) {
+    buffer.clear();
+    // What is left of a buffer whose beginning is still in use keeps that alive: worth it only while much is left.
+    if !(READ / 2..=2 * READ).contains(&buffer.capacity()) {
+        return;
+    }
+    // The thread may be going away.
+    let _ = BUFFERS.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        if spare.len() < SPARE {
+            spare.push(buffer);
+        }
+    });
+}
+
+/// A socket, or TLS over one.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Io for T {}
+
+/// A socket with its buffers.
+pub struct Transport {
+    io: Box<dyn Io>,
+    /// What was read and not used yet.
+    read: BytesMut,
+    /// The room for the next read.
+    room: usize,
+    /// To be written first, …
+    out: BytesMut,
+    /// … then this, where it lies, …
+    large: Bytes,
+    /// … then this.
+    after: &'static [u8],
+    /// Whether `io` may hold back bytes that it took.
+    unflushed: bool,
+}
+
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Transport({} bytes received, {} to be written)", self.read.len(), self.unwritten())
+    }
+}
+
+impl Transport {
+    pub fn new(io: impl Io) -> Self {
+        Transport {
+            io: Box::new(io),
+            read: BytesMut::new(),
+            room: READ,
+            out: BytesMut::new(),
+            large: Bytes::new(),
+            after: &[],
+            unflushed: false,
+        }
+    }
+
+    /// What was read and not used yet.
+    pub fn received(&mut self) -> &mut BytesMut {
+        &mut self.read
+    }
+
+    /// Where to write heads and other small parts. Only while nothing large waits (see [`Transport::is_full`]).
+    pub fn out(&mut self) -> &mut BytesMut {
+        debug_assert!(self.large.is_empty(), "behind a large part nothing can be written yet");
+        if self.out.capacity() == 0 {
+            self.out = borrow_buffer();
+            self.out.reserve(READ);
+        }
+        &mut self.out
+    }
+
+    /// Adds a part of a body, and `after` behind it. Only while nothing large waits.
+    pub fn push(&mut self, data: Bytes, after: &'static [u8]) {
+        if data.len() <= COPY {
+            let out = self.out();
+            out.extend_from_slice(&data);
+            out.extend_from_slice(after);
+        } else {
+            debug_assert!(self.large.is_empty(), "one large part at a time");
+            self.large = data;
+            self.after = after;
+        }
+    }
+
+    /// Whether what waits has to be written before more can be added.
+    pub fn is_full(&self) -> bool {
+        !self.large.is_empty() || !self.after.is_empty() || self.out.len() >= COPY
+    }
+
+    /// Whether everything was written.
+    pub fn is_flushed(&self) -> bool {
+        self.unwritten() == 0 && !self.unflushed
+    }
+
+    /// Bytes that wait to be written.
+    pub fn unwritten(&self) -> usize {
+        self.out.len() + self.large.len() + self.after.len()
+    }
+
+    /// Writes what waits.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let io = Pin::new(&mut *self.io);
+            let written = match (self.large.is_empty() && self.after.is_empty(), self.out.is_empty()) {
+                (true, true) => break,
+                (true, false) => ready!(io.poll_write(cx, &self.out))?,
+                (false, _) => {
+                    let parts = [IoSlice::new(&self.out), IoSlice::new(&self.large), IoSlice::new(self.after)];
+                    ready!(io.poll_write_vectored(cx, &parts))?
+                }
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            self.wrote(written);
+        }
+        if self.out.capacity() > 0 {
+            give_buffer_back(std::mem::take(&mut self.out));
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut *self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wrote(&mut self, written: usize) {
+        let of_out = written.min(self.out.len());
+        self.out.advance(of_out);
+        let of_large = (written - of_out).min(self.large.len());
+        self.large.advance(of_large);
+        if self.large.is_empty() {
+            // What was sent is not held any longer than it has to be.
+            self.large = Bytes::new();
+        }
+        self.after = self.after.get(written - of_out - of_large..).unwrap_or_default();
+    }
+
+    /// Reads more behind what was received. 0: the peer has ended its side.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.read.capacity() == 0 {
+            self.read = borrow_buffer();
+        }
+        if self.read.capacity() - self.read.len() < self.room / 2 {
+            self.read.reserve(self.room);
+        }
+        let room = self.read.capacity() - self.read.len();
+        let result = pin!(self.io.read_buf(&mut self.read)).poll(cx);
+        match &result {
+            Poll::Ready(Ok(n)) if *n == room => self.room = (self.room * 2).min(MAX_READ),
+            Poll::Ready(Ok(n)) if *n < READ => self.room = READ,
+            Poll::Ready(_) => {}
+            Poll::Pending => self.release(),
+        }
+        result
+    }
+
+    /// Gives the buffer for reading back if nothing is in it.
+    fn release(&mut self) {
+        if self.read.is_empty() && self.read.capacity() > 0 {
+            give_buffer_back(std::mem::take(&mut self.read));
+        }
+    }
+
+    /// Whether the peer has neither ended the connection nor sent anything, as far as is known without waiting.
+    pub fn is_quiet(&mut self) -> bool {
+        if !self.read.is_empty() {
+            return false;
+        }
+        // Not under the task's budget: that would make every connection look quiet once it is used up.
+        let mut filled = pin!(unconstrained(poll_fn(|cx| self.poll_fill(cx))));
+        filled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Says goodbye.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// For connections that have switched protocols: what was received is read first.
+impl AsyncRead for Transport {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let n = self.read.len().min(buf.remaining());
+            buf.put_slice(&self.read.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        self.release();
+        Pin::new(&mut *self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,369 @@
+//! One client connection that speaks HTTP/1.1: request after request, each read, answered and finished in this task.
+
+use std::error::Error as StdError;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::UPGRADE;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::activity::{Activity, Expiry, Patience};
+use super::connection::End;
+use super::worker::Shared;
+use super::{ConnectionInfo, Last, Refusal, Service};
+use crate::deadline::{self, Deadline};
+use crate::http1::{Framing, Incoming, Io, Limits, RequestHead, Transport, Writing, read_request, response_head};
+
+/// How long a client may take to read its answer and stop sending, once the connection is to be closed (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(1);
+/// What it may send meanwhile.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// What comes next on a connection.
+enum Next {
+    Head(Box<RequestHead>),
+    /// The client is done, or nothing was asked for too long, or the worker drains.
+    Over,
+    Refused(Refusal),
+}
+
+struct Connection<'a, S: Service> {
+    incoming: Rc<Incoming>,
+    info: Rc<ConnectionInfo>,
+    activity: Arc<Activity>,
+    clock: Clock,
+    limits: Limits,
+    /// A request was answered.
+    served: bool,
+    worker: &'a Shared<S>,
+}
+
+impl<S: Service> Drop for Connection<'_, S> {
+    fn drop(&mut self) {
+        // The body of the request may still be read in another task, which would keep the socket open.
+        drop(self.incoming.borrow().end());
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<S: Service>(
+    io: impl Io,
+    activity: Arc<Activity>,
+    info: ConnectionInfo,
+    patience: Patience,
+    worker: &Shared<S>,
+) -> Result<(), End> {
+    let limits = Limits { bytes: info.settings.max_head_bytes, fields: info.settings.max_headers };
+    let mut connection = Connection {
+        incoming: Incoming::new(Transport::new(io), limits),
+        info: Rc::new(info),
+        clock: Clock::new(Arc::clone(&activity), patience),
+        activity,
+        limits,
+        served: false,
+        worker,
+    };
+    let mut drain = pin!(worker.draining.begun());
+    loop {
+        match connection.next(drain.as_mut()).await? {
+            Next::Head(head) => {
+                if !connection.exchange(head).await? {
+                    return Ok(());
+                }
+            }
+            Next::Over => {
+                connection.close(false).await;
+                return Ok(());
+            }
+            Next::Refused(refusal) => return connection.refuse(refusal).await,
+        }
+    }
+}
+
+impl<S: Service> Connection<'_, S> {
+    /// Reads a request head.
+    async fn next(&mut self, mut drain: Pin<&mut impl Future<Output = ()>>) -> Result<Next, End> {
+        // Since when it is known that the worker drains.
+        let mut drained: Option<Deadline> = None;
+        poll_fn(|cx| {
+            let mut incoming = self.incoming.borrow();
+            let transport = &mut incoming.transport;
+            loop {
+                if !transport.received().is_empty() {
+                    match read_request(transport.received(), self.limits) {
+                        Ok(Some(head)) => return Poll::Ready(Ok(Next::Head(Box::new(head)))),
+                        Ok(None) => self.activity.heading(),
+                        Err(error) => return Poll::Ready(Ok(Next::Refused(Refusal::Head(error)))),
+                    }
+                }
+                match transport.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Next::Over)),
+                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
+                    Poll::Pending => {}
+                }
+                let begun = !transport.received().is_empty();
+                if drained.is_none() && drain.as_mut().poll(cx).is_ready() {
+                    drained = Some(Deadline::after(LINGER));
+                }
+                // A request that has begun to come is still answered, and the first one of a connection that was just opened is on
+                // its way.
+                if let Some(drained) = drained.as_ref().filter(|_| !begun)
+                    && (self.served || drained.poll_passed(cx).is_ready())
+                {
+                    return Poll::Ready(Ok(Next::Over));
+                }
+                return Poll::Ready(match ready!(self.clock.poll(cx)) {
+                    Expiry::Header if begun => Ok(Next::Refused(Refusal::Timeout)),
+                    // Nobody is owed anything on an idle connection.
+                    Expiry::Idle => Ok(Next::Over),
+                    expiry => Err(End::Expired(expiry)),
+                });
+            }
+        })
+        .await
+    }
+
+    /// One request and its response. Whether another may follow.
+    async fn exchange(&mut self, head: Box<RequestHead>) -> Result<bool, End> {
+        let exchanging = self.activity.begin();
+        self.served = true;
+        let RequestHead { parts, body, mut persistent, expects_continue } = *head;
+        let (head_only, version) = (parts.method == Method::HEAD, parts.version);
+        let body = self.incoming.begin(body, expects_continue);
+        let asks_to_switch = parts.headers.contains_key(UPGRADE);
+        let (switch, switched) = match asks_to_switch && !self.incoming.borrow().is_ahead() {
+            true => {
+                let (switch, switched) = oneshot::channel();
+                (Some(switch), Some(switched))
+            }
+            false => (None, None),
+        };
+        let response = {
+            let (worker, info) = (self.worker, Rc::clone(&self.info));
+            let mut handling = pin!(worker.service.handle(&info, Request::from_parts(parts, body), switched));
+            poll_fn(|cx| match handling.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Ok(response)),
+                Poll::Pending => self.poll_interrupted(cx).map(Err),
+            })
+            .await?
+        };
+        persistent &= !self.worker.draining.has_begun() && response.extensions().get::<Last>().is_none();
+        // RFC 9110 §7.8: who asks for another protocol can't know in which one to go on before the answer. What came all the same
+        // would be read by one side as something else than by the other.
+        if asks_to_switch && self.incoming.borrow().is_ahead() {
+            persistent = false;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(End::Early);
+            }
+        }
+        let switch = switch.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        let kept = self.respond(response, version, head_only, persistent).await?;
+        drop(exchanging);
+        if let Some(switch) = switch {
+            // The socket goes on without us.
+            let _ = switch.send(self.incoming.borrow().end());
+            return Ok(false);
+        }
+        if !kept {
+            let over = self.incoming.borrow().is_read() && !self.incoming.borrow().is_ahead();
+            self.close(!over).await;
+        }
+        Ok(kept)
+    }
+
+    /// Ready when the client has left, or takes no bytes for too long.
+    fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if self.incoming.borrow().poll_gone(cx).is_ready() {
+            return Poll::Ready(End::Gone);
+        }
+        match ready!(self.clock.poll(cx)) {
+            Expiry::Stalled => Poll::Ready(End::Expired(Expiry::Stalled)),
+            // Never while an exchange is in progress.
+            expiry @ (Expiry::Header | Expiry::Idle) => Poll::Ready(End::Expired(expiry)),
+        }
+    }
+
+    /// Writes a response. Whether another request may follow.
+    async fn respond<B>(
+        &mut self,
+        response: Response<B>,
+        version: Version,
+        head_only: bool,
+        mut persistent: bool,
+    ) -> Result<bool, End>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
+    {
+        let (parts, body) = response.into_parts();
+        let mut body = pin!(body);
+        let framing = match (parts.status, body.size_hint().exact()) {
+            (StatusCode::SWITCHING_PROTOCOLS, _) => Framing::Upgrade,
+            (StatusCode::NO_CONTENT, _) => Framing::None,
+            (StatusCode::NOT_MODIFIED, _) => Framing::Described,
+            _ if head_only => Framing::Described,
+            (_, Some(length)) => Framing::Length(length),
+            (_, None) if version >= Version::HTTP_11 => Framing::Chunked,
+            // RFC 9112 §6.1: an HTTP/1.0 client does not know chunks.
+            (_, None) => Framing::Close,
+        };
+        persistent &= !matches!(framing, Framing::Close);
+        persistent &= self.incoming.borrow().answer();
+        // Who reads the request's body while the response is sent may still come to its end. Otherwise what is here of it is read.
+        if persistent && self.incoming.borrow().is_abandoned() {
+            persistent = poll_fn(|cx| Poll::Ready(self.incoming.borrow().discard(cx))).await;
+        }
+        response_head(
+            self.incoming.borrow().transport.out(),
+            version,
+            parts.status,
+            &parts.headers,
+            framing,
+            persistent,
+            &date(),
+        );
+        drop(parts);
+        let mut writing = Writing::new(framing);
+        let sent = poll_fn(|cx| self.poll_body(cx, body.as_mut(), &mut writing)).await;
+        if sent.is_err() && framing == Framing::Close {
+            self.activity.break_off();
+        }
+        sent?;
+        Ok(persistent && self.incoming.borrow().is_read())
+    }
+
+    /// Writes what there is of a response's body.
+    fn poll_body<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut body: Pin<&mut B>,
+        writing: &mut Writing,
+    ) -> Poll<Result<(), End>>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
+    {
+        loop {
+            let flushed = {
+                let transport = &mut self.incoming.borrow().transport;
+                match writing.has_ended() || transport.is_full() {
+                    true => transport.poll_flush(cx),
+                    false => Poll::Ready(Ok(())),
+                }
+            };
+            match flushed {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
+                Poll::Pending => break,
+            }
+            // Also a body whose length is known is read to its end, so that it knows it was.
+            if writing.has_ended() && (!writing.has_body() || body.is_end_stream()) {
+                return Poll::Ready(Ok(()));
+            }
+            // Not under the borrow: the body may be made of the request's.
+            let frame = body.as_mut().poll_frame(cx);
+            let transport = &mut self.incoming.borrow().transport;
+            let added = match frame {
+                Poll::Ready(Some(Ok(frame))) => writing.frame(transport, frame),
+                Poll::Ready(None) if writing.has_ended() => return Poll::Ready(Ok(())),
+                Poll::Ready(None) => writing.end(transport, None),
+                Poll::Ready(Some(Err(error))) => {
+                    // What came before the error is still worth something; the missing end says the rest.
+                    let _ = transport.poll_flush(cx);
+                    return Poll::Ready(Err(End::Body(error.into())));
+                }
+                Poll::Pending => {
+                    if let Poll::Ready(Err(error)) = transport.poll_flush(cx) {
+                        return Poll::Ready(Err(End::Io(error)));
+                    }
+                    break;
+                }
+            };
+            if let Err(error) = added {
+                return Poll::Ready(Err(End::Body(Box::new(error))));
+            }
+        }
+        self.poll_interrupted(cx).map(Err)
+    }
+
+    /// Answers a request that can't be read, and closes: what follows on the connection can't be trusted either.
+    async fn refuse(&mut self, refusal: Refusal) -> Result<(), End> {
+        let exchanging = self.activity.begin();
+        let response = self.worker.service.refuse(&self.info, &refusal);
+        self.respond(response, Version::HTTP_11, false, false).await?;
+        drop(exchanging);
+        self.close(true).await;
+        Err(End::Refused(refusal))
+    }
+
+    /// Ends the connection. A client that may still be sending is listened to for a moment: closed at once, its unread bytes
+    /// would make the kernel reset the connection, and the response be lost (RFC 9112 §9.6).
+    async fn close(&self, linger: bool) {
+        // From here on nobody else reads from it.
+        let mut transport = self.incoming.borrow().end();
+        let ending = async {
+            poll_fn(|cx| transport.poll_shutdown(cx)).await?;
+            let mut seen = 0;
+            while linger && seen < LINGER_BYTES {
+                transport.received().clear();
+                match poll_fn(|cx| transport.poll_fill(cx)).await? {
+                    0 => break,
+                    n => seen += n,
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // Whether the goodbye was heard makes no difference.
+        let _ = deadline::timeout(LINGER, ending).await;
+    }
+}
+
+/// The one timer of a connection.
+struct Clock {
+    activity: Arc<Activity>,
+    patience: Patience,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Clock {
+    fn new(activity: Arc<Activity>, patience: Patience) -> Self {
+        let first = activity.check(patience).unwrap_or_else(|_| Instant::now());
+        Clock { activity, patience, timer: Box::pin(sleep_until(first)) }
+    }
+
+    /// Ready when something has lasted too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Expiry> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            match self.activity.check(self.patience) {
+                Ok(next) => self.timer.as_mut().reset(next),
+                Err(expiry) => return Poll::Ready(expiry),
+            }
+        }
+    }
+}
+
+/// The time for `Date` (RFC 9110 §6.6.1), made once a second.
+fn date() -> [u8; 29] {
+    thread_local! {
+        static LAST: std::cell::Cell<(u64, [u8; 29])> = const { std::cell::Cell::new((u64::MAX, [0; 29])) };
+    }
+    let now = SystemTime::now().max(SystemTime::UNIX_EPOCH);
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (last, text) = LAST.get();
+    if last == second {
+        return text;
+    }
+    let mut text = [b' '; 29];
+    let written = httpdate::fmt_http_date(now);
+    text.iter_mut().zip(written.bytes()).for_each(|(to, byte)| *to = byte);
+    LAST.set((second, text));
+    text
+}
