@@ -11,7 +11,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use sluice::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
 use sluice::services::{Clock, Services};
-use sluice::wasm::{FilterLimits, Grants, HeaderGrant, Hook, Mode, Pool, Program, ProgramSpec, Runtime, RuntimeOptions, Verdict};
+use sluice::wasm::{
+    FilterLimits, Grants, HeaderGrant, Hook, Mode, Pool, Program, ProgramSpec, Runtime, RuntimeOptions, Verdict,
+};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -44,8 +46,7 @@ fn built(name: &str) -> Vec<u8> {
 fn token() -> String {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let head = encode(br#"{"alg": "HS256", "typ": "JWT", "kid": "k1"}"#);
-    let claims =
-        encode(br#"{"iss": "bench", "sub": "user17", "aud": "bench", "iat": 1700000000, "exp": 4000000000}"#);
+    let claims = encode(br#"{"iss": "bench", "sub": "user17", "aud": "bench", "iat": 1700000000, "exp": 4000000000}"#);
     let signed = format!("{head}.{claims}");
     let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), signed.as_bytes());
     format!("Bearer {signed}.{}", encode(signature.as_ref()))

@@ -4,24 +4,28 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::HeaderName;
+use http::header::{Entry as Field, HeaderName};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use smallvec::SmallVec;
 
 use super::{BodyWish, Context, ContextError, Entry, Exchange, Selection, Value};
+
+/// The values of a header field: mostly none or one.
+pub type Values = SmallVec<[HeaderValue; 1]>;
 
 /// How to take one edit back.
 #[derive(Debug)]
 pub enum Undo {
     Method(Method),
     Target(PathAndQuery),
-    RequestHeader(HeaderName, Vec<HeaderValue>),
+    RequestHeader(HeaderName, Values),
     RequestBody(Option<Bytes>, bool),
     Status(StatusCode),
-    ResponseHeader(HeaderName, Vec<HeaderValue>),
+    ResponseHeader(HeaderName, Values),
     ResponseBody(Option<Bytes>, bool),
-    Trailer(HeaderName, Vec<HeaderValue>),
-    Context(String, Option<Entry>),
+    Trailer(HeaderName, Values),
+    Context(String, Option<Box<Entry>>),
     Consumer(Option<Arc<str>>),
     State(usize, Option<Bytes>),
     Selection(Selection),
@@ -37,23 +41,31 @@ pub enum HeaderEdit {
     Remove,
 }
 
-fn edit(map: &mut HeaderMap, name: &HeaderName, edit: HeaderEdit) -> Vec<HeaderValue> {
-    let before = map.get_all(name).iter().cloned().collect();
+/// Answers the values that were there before; none when the edit has changed nothing.
+fn edit(map: &mut HeaderMap, name: &HeaderName, edit: HeaderEdit) -> Option<Values> {
     match edit {
-        HeaderEdit::Set(value) => {
-            map.insert(name, value);
-        }
+        HeaderEdit::Set(value) => Some(match map.entry(name) {
+            Field::Occupied(mut field) => field.insert_mult(value).collect(),
+            Field::Vacant(field) => {
+                field.insert(value);
+                Values::new()
+            }
+        }),
         HeaderEdit::Append(value) => {
+            let before = map.get_all(name).iter().cloned().collect();
             map.append(name, value);
+            Some(before)
         }
-        HeaderEdit::Remove => {
-            map.remove(name);
-        }
+        // A look-up more, but a vacant entry would take the name and might let the map grow.
+        HeaderEdit::Remove if !map.contains_key(name) => None,
+        HeaderEdit::Remove => match map.entry(name) {
+            Field::Occupied(field) => Some(field.remove_entry_mult().1.collect()),
+            Field::Vacant(_) => None,
+        },
     }
-    before
 }
 
-fn put_back(map: &mut HeaderMap, name: &HeaderName, before: Vec<HeaderValue>) {
+fn put_back(map: &mut HeaderMap, name: &HeaderName, before: Values) {
     map.remove(name);
     for value in before {
         map.append(name, value);
@@ -78,7 +90,7 @@ impl Exchange {
                     self.request_body = body;
                     self.request_body_replaced = replaced;
                 }
-                Undo::Context(key, before) => self.context.restore(&key, before),
+                Undo::Context(key, before) => self.context.restore(&key, before.map(|entry| *entry)),
                 Undo::Consumer(before) => {
                     self.context.set_consumer(before);
                 }
@@ -122,8 +134,9 @@ impl Exchange {
     }
 
     pub fn edit_request_header(&mut self, name: HeaderName, change: HeaderEdit) {
-        let before = edit(&mut self.request.headers, &name, change);
-        self.journal.push(Undo::RequestHeader(name, before));
+        if let Some(before) = edit(&mut self.request.headers, &name, change) {
+            self.journal.push(Undo::RequestHeader(name, before));
+        }
     }
 
     pub fn set_request_body(&mut self, body: Bytes) {
@@ -142,8 +155,9 @@ impl Exchange {
 
     /// Nothing happens when there is no response.
     pub fn edit_response_header(&mut self, name: HeaderName, change: HeaderEdit) {
-        if let Some(response) = &mut self.response {
-            let before = edit(&mut response.headers, &name, change);
+        if let Some(response) = &mut self.response
+            && let Some(before) = edit(&mut response.headers, &name, change)
+        {
             self.journal.push(Undo::ResponseHeader(name, before));
         }
     }
@@ -159,15 +173,16 @@ impl Exchange {
 
     /// Nothing happens when there are no trailers.
     pub fn edit_trailer(&mut self, name: HeaderName, change: HeaderEdit) {
-        if let Some(trailers) = self.response.as_mut().and_then(|r| r.trailers.as_mut()) {
-            let before = edit(trailers, &name, change);
+        if let Some(trailers) = self.response.as_mut().and_then(|r| r.trailers.as_mut())
+            && let Some(before) = edit(trailers, &name, change)
+        {
             self.journal.push(Undo::Trailer(name, before));
         }
     }
 
     pub fn set_context(&mut self, key: &str, value: Value, writer: Arc<str>) -> Result<(), ContextError> {
         let before = Context::set(&mut self.context, key, value, writer)?;
-        self.journal.push(Undo::Context(key.to_owned(), before));
+        self.journal.push(Undo::Context(key.to_owned(), before.map(Box::new)));
         Ok(())
     }
 

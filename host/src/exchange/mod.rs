@@ -12,7 +12,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 pub use context::{Context, ContextError, Entry, Value};
-pub use journal::{HeaderEdit, Undo};
+pub use journal::{HeaderEdit, Undo, Values};
 
 /// The request head as the pipeline has left it so far.
 #[derive(Debug, Clone)]

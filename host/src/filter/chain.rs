@@ -238,16 +238,23 @@ impl LocalPipeline {
         passage: &mut Passage,
         index: usize,
     ) -> (Box<Exchange>, Way) {
-        let filter = &self.pipeline.filters()[index];
-        let (mut exchange, result) = self.pools[index].call(hook, exchange, index).await;
-        let way = match settle(filter, hook, &mut exchange, result) {
+        let pool = &self.pools[index];
+        let (mut exchange, result) = match pool.call_now(hook, exchange, index) {
+            Ok(called) => called,
+            // Rare and large: boxed, since the future of a request, which is moved when it is made, would have it in it.
+            Err(exchange) => Box::pin(pool.call(hook, exchange, index)).await,
+        };
+        let way = match settle(&self.pipeline.filters()[index], hook, &mut exchange, result) {
             Step::Continue => Way::Next,
             Step::Respond => Way::Respond,
             Step::Absent => {
                 passage.absent |= 1 << index;
                 Way::Next
             }
-            Step::Failed(error) => Way::Failed(FilterFailure { by: index, filter: filter.name().clone(), hook, error }),
+            Step::Failed(error) => {
+                let filter = self.pipeline.filters()[index].name().clone();
+                Way::Failed(FilterFailure { by: index, filter, hook, error })
+            }
         };
         (exchange, way)
     }

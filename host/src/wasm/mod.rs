@@ -11,6 +11,7 @@ mod hook;
 mod host;
 mod instance;
 mod interest;
+mod names;
 mod pool;
 mod program;
 mod settings;

@@ -46,9 +46,9 @@ impl Drop for Inner {
 
 impl Inner {
     /// Makes an instance ready for the next call. Answers one that is not needed any more: the one that was used longest ago.
-    fn put_back(&self, instance: Box<Instance>, now: Instant) -> Option<Box<Instance>> {
+    fn put_back(&self, instance: Box<Instance>, in_use: usize, now: Instant) -> Option<Box<Instance>> {
         let mut demand = self.demand.get();
-        let keep = demand.keep(self.in_use.get(), now);
+        let keep = demand.keep(in_use, now);
         self.demand.set(demand);
         let mut idle = self.idle.borrow_mut();
         idle.push(instance);
@@ -122,6 +122,61 @@ impl Pool {
         exchange: Box<Exchange>,
         index: usize,
     ) -> (Box<Exchange>, Result<Verdict, FilterError>) {
+        match self.call_now(hook, exchange, index) {
+            Ok(called) => called,
+            Err(exchange) => self.call_in_turn(hook, exchange, index).await,
+        }
+    }
+
+    /// The usual call, without a future: on an idle instance, on this thread until it is over. Gives the exchange back when the
+    /// filter is called on a fiber, or no instance is idle or free.
+    pub fn call_now(
+        &self,
+        hook: Hook,
+        exchange: Box<Exchange>,
+        index: usize,
+    ) -> Result<(Box<Exchange>, Result<Verdict, FilterError>), Box<Exchange>> {
+        let inner = &self.inner;
+        // Nobody else on this thread can ask for an instance before the end of this call: it needs no permit.
+        if self.on_fiber() || inner.in_use.get() >= inner.program.shared.limits.max_instances {
+            return Err(exchange);
+        }
+        let Some(mut instance) = inner.idle.borrow_mut().pop() else { return Err(exchange) };
+        let started = Instant::now();
+        let result = instance.call(hook, exchange, index);
+        let exchange = instance.take_exchange().expect("host functions only borrow the exchange");
+        let wall = started.elapsed();
+        drop(self.conclude(hook, instance, &result, (wall, wall), (started + wall, inner.in_use.get() + 1)));
+        Ok((exchange, result))
+    }
+
+    /// Ends a call: counts it, and makes the instance ready for the next one. Answers an instance that is to be dropped. `took` is
+    /// the time on the worker and in all, `now` when it is and how many instances are in use.
+    fn conclude(
+        &self,
+        hook: Hook,
+        instance: Box<Instance>,
+        result: &Result<Verdict, FilterError>,
+        (cpu, wall): (Duration, Duration),
+        (now, in_use): (Instant, usize),
+    ) -> Option<Box<Instance>> {
+        let inner = &self.inner;
+        let shared = &inner.program.shared;
+        inner.counters.called(hook, cpu, wall, result.as_ref().err());
+        inner.counters.memory(instance.store.data().memory.bytes);
+        let reusable = matches!(result, Ok(_) | Err(FilterError::Declared(_)))
+            && shared.mode == Mode::Reused
+            && instance.uses < shared.limits.uses;
+        if reusable { inner.put_back(instance, in_use, now) } else { Some(instance) }
+    }
+
+    /// Calls a hook when it is its turn, on a fresh instance if none is idle, and on a fiber if the filter may wait.
+    async fn call_in_turn(
+        &self,
+        hook: Hook,
+        exchange: Box<Exchange>,
+        index: usize,
+    ) -> (Box<Exchange>, Result<Verdict, FilterError>) {
         let inner = &self.inner;
         let limits = &inner.program.shared.limits;
         let started = Instant::now();
@@ -156,13 +211,8 @@ impl Pool {
         };
         let exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let wall = started.elapsed();
-        inner.counters.called(hook, cpu.unwrap_or(wall), wall, result.as_ref().err());
-        inner.counters.memory(instance.store.data().memory.bytes);
-        let reusable = matches!(result, Ok(_) | Err(FilterError::Declared(_)))
-            && inner.program.shared.mode == Mode::Reused
-            && instance.uses < limits.uses;
-        let surplus = if reusable { inner.put_back(instance, started + wall) } else { Some(instance) };
-        drop(surplus);
+        let took = (cpu.unwrap_or(wall), wall);
+        drop(self.conclude(hook, instance, &result, took, (started + wall, inner.in_use.get())));
         drop(permit);
         (exchange, result)
     }

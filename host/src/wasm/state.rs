@@ -1,5 +1,6 @@
 //! What a store carries: the exchange of the call in progress, and what is known of the filter it belongs to.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use super::bindings::Error;
 use super::cpu::CpuMeter;
 use super::engine::Ticker;
 use super::host::services::FilterServices;
+use super::names::Names;
 use super::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, Mode};
 use crate::exchange::Exchange;
 use crate::services::KeySet;
@@ -73,6 +75,8 @@ pub(super) struct CallState {
     pub(super) wall_end: Option<Instant>,
     /// Bytes of header fields that this call has set.
     pub(super) field_bytes: usize,
+    /// Borrowed for one look-up at a time.
+    pub(super) names: RefCell<Names>,
     out: Vec<u8>,
     err: Vec<u8>,
     last_words: Vec<u8>,
@@ -98,6 +102,7 @@ impl CallState {
             cpu_limit: Duration::ZERO,
             wall_end: None,
             field_bytes: 0,
+            names: RefCell::default(),
             out: Vec::new(),
             err: Vec::new(),
             last_words: Vec::new(),
@@ -162,6 +167,9 @@ impl CallState {
 
     /// Logs what is left of a line: the call that wrote it is over, and the next one belongs to another exchange.
     pub(super) fn flush_output(&mut self) {
+        if self.out.is_empty() && self.err.is_empty() {
+            return;
+        }
         for buffer in [&mut self.out, &mut self.err].map(std::mem::take) {
             if !buffer.is_empty() {
                 self.log(tracing::Level::INFO, String::from_utf8_lossy(&buffer).trim_end());

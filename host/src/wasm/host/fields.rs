@@ -1,13 +1,14 @@
 //! Header fields as filters see and set them, for requests, responses and trailers alike.
 
+use http::header::ValueIter;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use wasmtime::Result as Outcome;
+use wasmtime::component::{LinkerInstance, WasmList, WasmStr};
 
 use super::super::bindings::{Error, Field};
-use super::super::grants::HeaderGrant;
 use super::super::state::CallState;
-use super::invalid;
+use super::{Cx, invalid};
 use crate::exchange::HeaderEdit;
-use crate::http::headers::is_framing;
 
 /// Bytes of one value that a filter sets.
 const MAX_VALUE: usize = 64 << 10;
@@ -18,55 +19,135 @@ const MAX_SET: usize = 256 << 10;
 /// What a field is charged beside its name and value, as in RFC 9113 §6.5.2.
 const FIELD_BYTES: usize = 32;
 
-fn parse(name: &str) -> Result<HeaderName, Error> {
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid(format!("`{name}` is not a header name")))
+/// The header fields of one message.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Fields {
+    /// What there is to read now.
+    pub(super) map: for<'a> fn(&'a CallState) -> Result<&'a HeaderMap, Error>,
+    /// Whether the hook may edit them.
+    pub(super) check: fn(&CallState) -> Result<(), Error>,
+    pub(in super::super) edit: fn(&mut CallState, HeaderName, HeaderEdit) -> Result<(), Error>,
+}
+
+/// Defines the functions that requests and responses have in common. Names and values stay in the guest's memory until they are
+/// parsed.
+pub(super) fn link(at: &mut LinkerInstance<'_, CallState>, of: Fields) -> Outcome<()> {
+    at.func_wrap("header", move |cx: Cx<'_>, (name,): (WasmStr,)| {
+        let (state, name) = (cx.data(), name.to_str(&cx)?);
+        Ok(((of.map)(state).and_then(|map| first(state, map, &name)),))
+    })?;
+    at.func_wrap("header-values", move |cx: Cx<'_>, (name,): (WasmStr,)| {
+        let (state, name) = (cx.data(), name.to_str(&cx)?);
+        let texts = |values: ValueIter<'_, _>| values.filter_map(text).collect::<Vec<_>>();
+        Ok(((of.map)(state).and_then(|map| state.see(map, &name, texts)),))
+    })?;
+    at.func_wrap("header-bytes", move |cx: Cx<'_>, (name,): (WasmStr,)| {
+        let (state, name) = (cx.data(), name.to_str(&cx)?);
+        let bytes = |values: ValueIter<'_, HeaderValue>| values.map(|v| v.as_bytes().to_vec()).collect::<Vec<_>>();
+        Ok(((of.map)(state).and_then(|map| state.see(map, &name, bytes)),))
+    })?;
+    at.func_wrap("headers", move |cx: Cx<'_>, ()| {
+        let state = cx.data();
+        Ok(((of.map)(state).map(|map| all(state, map)),))
+    })?;
+    at.func_wrap("set-header", move |mut cx: Cx<'_>, (name, to): (WasmStr, WasmStr)| {
+        let edit = of.checked(&cx, &name, || Ok(value(to.to_str(&cx)?.as_bytes()).map(HeaderEdit::Set)))?;
+        Ok((of.apply(&mut cx, edit),))
+    })?;
+    at.func_wrap("set-header-bytes", move |mut cx: Cx<'_>, (name, to): (WasmStr, WasmList<u8>)| {
+        let edit = of.checked(&cx, &name, || Ok(value(to.as_le_slice(&cx)).map(HeaderEdit::Set)))?;
+        Ok((of.apply(&mut cx, edit),))
+    })?;
+    at.func_wrap("append-header", move |mut cx: Cx<'_>, (name, more): (WasmStr, WasmStr)| {
+        let edit = of.checked(&cx, &name, || Ok(value(more.to_str(&cx)?.as_bytes()).map(HeaderEdit::Append)))?;
+        Ok((of.apply(&mut cx, edit),))
+    })?;
+    at.func_wrap("remove-header", move |mut cx: Cx<'_>, (name,): (WasmStr,)| {
+        let edit = of.checked(&cx, &name, || Ok(Ok(HeaderEdit::Remove)))?;
+        Ok((of.apply(&mut cx, edit),))
+    })
+}
+
+/// An edit that may be made, or why it may not.
+type Checked = Result<(HeaderName, HeaderEdit), Error>;
+
+impl Fields {
+    /// Checks the hook, the name and what `edit` reads. The outer error is a trap: text that is none.
+    pub(super) fn checked(
+        self,
+        cx: &Cx<'_>,
+        name: &WasmStr,
+        edit: impl FnOnce() -> Outcome<Result<HeaderEdit, Error>>,
+    ) -> Outcome<Checked> {
+        let state = cx.data();
+        let name = name.to_str(cx)?;
+        let name = match (self.check)(state).and_then(|()| state.writable(&name)) {
+            Ok(name) => name,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(edit()?.map(|edit| (name, edit)))
+    }
+
+    pub(super) fn apply(self, cx: &mut Cx<'_>, edit: Checked) -> Result<(), Error> {
+        let (name, edit) = edit?;
+        (self.edit)(cx.data_mut(), name, edit)
+    }
 }
 
 fn text(value: &HeaderValue) -> Option<String> {
     std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
 }
 
-pub(super) fn first(map: &HeaderMap, grant: &HeaderGrant, name: &str) -> Result<Option<String>, Error> {
-    let name = parse(name)?;
-    if !grant.allows(&name) {
-        return Ok(None);
-    }
-    Ok(map.get_all(&name).iter().find_map(text))
+/// The first value that is text.
+pub(super) fn first(state: &CallState, map: &HeaderMap, name: &str) -> Result<Option<String>, Error> {
+    state.see(map, name, |mut values| values.find_map(text))
 }
 
-pub(super) fn texts(map: &HeaderMap, grant: &HeaderGrant, name: &str) -> Result<Vec<String>, Error> {
-    let name = parse(name)?;
-    if !grant.allows(&name) {
-        return Ok(Vec::new());
-    }
-    Ok(map.get_all(&name).iter().filter_map(text).collect())
-}
-
-pub(super) fn bytes(map: &HeaderMap, grant: &HeaderGrant, name: &str) -> Result<Vec<Vec<u8>>, Error> {
-    let name = parse(name)?;
-    if !grant.allows(&name) {
-        return Ok(Vec::new());
-    }
-    Ok(map.get_all(&name).iter().map(|v| v.as_bytes().to_vec()).collect())
-}
-
-pub(super) fn all(map: &HeaderMap, grant: &HeaderGrant) -> Vec<Field> {
+/// All fields that the filter may see and that are text.
+pub(super) fn all(state: &CallState, map: &HeaderMap) -> Vec<Field> {
+    let grant = &state.shared.grants.read;
     map.iter()
         .filter(|(name, _)| grant.allows(name))
         .filter_map(|(name, value)| Some(Field { name: name.as_str().to_owned(), value: text(value)? }))
         .collect()
 }
 
-/// The name of a field that the filter may set.
-pub(super) fn writable(grant: &HeaderGrant, name: &str) -> Result<HeaderName, Error> {
-    let name = parse(name)?;
-    if is_framing(&name) {
-        return Err(invalid(format!("`{name}` frames or routes the message and is set by the gateway")));
+impl CallState {
+    /// Reads the values of a field; a field that the filter may not see has none.
+    fn see<T: Default>(
+        &self,
+        map: &HeaderMap,
+        name: &str,
+        read: impl FnOnce(ValueIter<'_, HeaderValue>) -> T,
+    ) -> Result<T, Error> {
+        let mut names = self.names.borrow_mut();
+        let known = names.find(name, &self.shared.grants).map_err(Error::Invalid)?;
+        Ok(if known.readable { read(map.get_all(&known.name).into_iter()) } else { T::default() })
     }
-    if !grant.allows(&name) {
-        return Err(Error::NotGranted(format!("grants.write_headers = [\"{name}\"]")));
+
+    /// The name of a field that the filter may set.
+    pub(in super::super) fn writable(&self, text: &str) -> Result<HeaderName, Error> {
+        let mut names = self.names.borrow_mut();
+        let known = names.find(text, &self.shared.grants).map_err(Error::Invalid)?;
+        if known.framing {
+            return Err(invalid(format!("`{text}` frames or routes the message and is set by the gateway")));
+        }
+        if !known.writable {
+            return Err(Error::NotGranted(format!("grants.write_headers = [\"{text}\"]")));
+        }
+        Ok(known.name.clone())
     }
-    Ok(name)
+
+    /// Counts what the call sets.
+    pub(super) fn charge_field(&mut self, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
+        let (HeaderEdit::Set(value) | HeaderEdit::Append(value)) = edit else { return Ok(()) };
+        let total = self.field_bytes + name.as_str().len() + value.len() + FIELD_BYTES;
+        if total > MAX_SET {
+            return Err(Error::TooLarge(MAX_SET as u64));
+        }
+        self.field_bytes = total;
+        Ok(())
+    }
 }
 
 /// A value that may be sent: RFC 9110 §5.5.
@@ -83,24 +164,13 @@ pub(super) fn value(bytes: &[u8]) -> Result<HeaderValue, Error> {
 pub(super) fn check_room(map: &HeaderMap, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
     let is_full = match edit {
         HeaderEdit::Remove => false,
-        _ if !map.contains_key(name) => map.keys_len() >= MAX_FIELDS,
-        HeaderEdit::Append(_) => map.get_all(name).iter().count() >= MAX_FIELDS,
-        HeaderEdit::Set(_) => false,
+        HeaderEdit::Set(_) => map.keys_len() >= MAX_FIELDS && !map.contains_key(name),
+        HeaderEdit::Append(_) => match map.get_all(name).iter().count() {
+            0 => map.keys_len() >= MAX_FIELDS,
+            values => values >= MAX_FIELDS,
+        },
     };
     if is_full { Err(Error::TooLarge(MAX_FIELDS as u64)) } else { Ok(()) }
-}
-
-impl CallState {
-    /// Counts what the call sets.
-    pub(super) fn charge_field(&mut self, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
-        let (HeaderEdit::Set(value) | HeaderEdit::Append(value)) = edit else { return Ok(()) };
-        let total = self.field_bytes + name.as_str().len() + value.len() + FIELD_BYTES;
-        if total > MAX_SET {
-            return Err(Error::TooLarge(MAX_SET as u64));
-        }
-        self.field_bytes = total;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

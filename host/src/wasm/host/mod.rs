@@ -1,18 +1,22 @@
-//! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`.
+//! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`. Those that
+//! filters call most are defined by hand, so that arguments are read where the guest has them; the others through what is generated.
 
 mod facts;
-mod fields;
+pub(super) mod fields;
 mod guest;
-mod request;
-mod response;
+pub(super) mod request;
+pub(super) mod response;
 mod route;
 pub(super) mod services;
 
+use wasmtime::StoreContextMut;
 use wasmtime::component::{HasSelf, Linker};
 
 use super::Hook;
 use super::bindings::{self, Error};
 use super::state::CallState;
+
+type Cx<'a> = StoreContextMut<'a, CallState>;
 
 /// Defines every known function. `waits` says whether the functions that can wait are defined too: that makes every call of the
 /// store one on a fiber.
@@ -21,8 +25,8 @@ pub(super) fn link(linker: &mut Linker<CallState>, waits: bool) -> wasmtime::Res
     let own: fn(&mut CallState) -> &mut CallState = |state| state;
     bindings::types::add_to_linker::<_, Own>(linker, own)?;
     bindings::interest::add_to_linker::<_, Own>(linker, own)?;
-    bindings::request::add_to_linker::<_, Own>(linker, own)?;
-    bindings::response::add_to_linker::<_, Own>(linker, own)?;
+    request::link(linker)?;
+    response::link(linker)?;
     bindings::route::add_to_linker::<_, Own>(linker, own)?;
     bindings::state::add_to_linker::<_, Own>(linker, own)?;
     bindings::context::add_to_linker::<_, Own>(linker, own)?;

@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use http::{HeaderName, Method, Version};
+use wasmtime::Result as Outcome;
+use wasmtime::component::Linker;
 
 use super::super::Hook;
-use super::super::bindings::{Error, Field, request};
+use super::super::bindings::Error;
 use super::super::state::CallState;
-use super::{anywhere, fields, in_request, invalid};
+use super::fields::{self, Fields};
+use super::{Cx, anywhere, in_request, invalid};
 use crate::exchange::{BodyWish, Exchange, HeaderEdit};
 
 /// Bytes of a path or query that a filter sets.
@@ -14,15 +17,36 @@ const MAX_TARGET: usize = 64 << 10;
 /// Bytes of a method that a filter sets.
 const MAX_METHOD: usize = 64;
 
+/// The header fields of the request.
+pub(in super::super) const FIELDS: Fields = Fields {
+    map: |state| Ok(&state.exchange(anywhere)?.request.headers),
+    check: |state| state.hook(in_request).map(|_| ()),
+    edit: CallState::edit_request_header,
+};
+
+/// Defines `request`.
+pub(super) fn link(linker: &mut Linker<CallState>) -> Outcome<()> {
+    let mut at = linker.instance("sluice:filter/request@0.1.0")?;
+    fields::link(&mut at, FIELDS)?;
+    at.func_wrap("method", |cx: Cx<'_>, ()| Ok((cx.data().method(),)))?;
+    at.func_wrap("set-method", |mut cx: Cx<'_>, (method,): (String,)| Ok((cx.data_mut().set_method(&method),)))?;
+    at.func_wrap("scheme", |cx: Cx<'_>, ()| Ok((cx.data().scheme(),)))?;
+    at.func_wrap("authority", |cx: Cx<'_>, ()| Ok((cx.data().authority(),)))?;
+    at.func_wrap("path", |cx: Cx<'_>, ()| Ok((cx.data().path(),)))?;
+    at.func_wrap("set-path", |mut cx: Cx<'_>, (path,): (String,)| Ok((cx.data_mut().set_path(path),)))?;
+    at.func_wrap("query", |cx: Cx<'_>, ()| Ok((cx.data().query(),)))?;
+    at.func_wrap("set-query", |mut cx: Cx<'_>, (query,): (Option<String>,)| Ok((cx.data_mut().set_query(query),)))?;
+    at.func_wrap("protocol", |cx: Cx<'_>, ()| Ok((cx.data().protocol(),)))?;
+    at.func_wrap("client-address", |cx: Cx<'_>, ()| Ok((cx.data().client_address(),)))?;
+    at.func_wrap("id", |cx: Cx<'_>, ()| Ok((cx.data().id(),)))?;
+    at.func_wrap("want-body", |mut cx: Cx<'_>, (most,): (u64,)| Ok((cx.data_mut().want_request_body(most),)))?;
+    at.func_wrap("body-length", |cx: Cx<'_>, ()| Ok((cx.data().request_body_length(),)))?;
+    at.func_wrap("body", |cx: Cx<'_>, (offset, length): (u64, u64)| Ok((cx.data().request_body(offset, length),)))?;
+    at.func_wrap("set-body", |mut cx: Cx<'_>, (body,): (Vec<u8>,)| Ok((cx.data_mut().set_request_body(body),)))
+}
+
 impl CallState {
-    fn edit_request_header(
-        &mut self,
-        name: &str,
-        edit: impl FnOnce() -> Result<HeaderEdit, Error>,
-    ) -> Result<(), Error> {
-        self.hook(in_request)?;
-        let name = fields::writable(&self.shared.grants.write, name)?;
-        let edit = edit()?;
+    fn edit_request_header(&mut self, name: HeaderName, edit: HeaderEdit) -> Result<(), Error> {
         fields::check_room(&self.exchange(in_request)?.request.headers, &name, &edit)?;
         self.charge_field(&name, &edit)?;
         self.exchange_mut(in_request)?.edit_request_header(name, edit);
@@ -35,14 +59,12 @@ impl CallState {
         }
         Ok(())
     }
-}
 
-impl request::Host for CallState {
-    fn method(&mut self) -> Result<String, Error> {
+    fn method(&self) -> Result<String, Error> {
         Ok(self.exchange(anywhere)?.request.method.as_str().to_owned())
     }
 
-    fn set_method(&mut self, method: String) -> Result<(), Error> {
+    pub(in super::super) fn set_method(&mut self, method: &str) -> Result<(), Error> {
         let exchange = self.exchange_mut(in_request)?;
         if method.len() > MAX_METHOD {
             return Err(Error::TooLarge(MAX_METHOD as u64));
@@ -56,15 +78,15 @@ impl request::Host for CallState {
         Ok(())
     }
 
-    fn scheme(&mut self) -> Result<String, Error> {
+    fn scheme(&self) -> Result<String, Error> {
         Ok(self.exchange(anywhere)?.request.scheme.as_str().to_owned())
     }
 
-    fn authority(&mut self) -> Result<String, Error> {
+    fn authority(&self) -> Result<String, Error> {
         Ok(self.exchange(anywhere)?.request.authority.as_str().to_owned())
     }
 
-    fn path(&mut self) -> Result<String, Error> {
+    fn path(&self) -> Result<String, Error> {
         Ok(self.exchange(anywhere)?.request.target.path().to_owned())
     }
 
@@ -78,7 +100,7 @@ impl request::Host for CallState {
         set_target(exchange, target)
     }
 
-    fn query(&mut self) -> Result<Option<String>, Error> {
+    fn query(&self) -> Result<Option<String>, Error> {
         Ok(self.exchange(anywhere)?.request.target.query().map(str::to_owned))
     }
 
@@ -95,7 +117,7 @@ impl request::Host for CallState {
         set_target(exchange, target)
     }
 
-    fn protocol(&mut self) -> Result<String, Error> {
+    fn protocol(&self) -> Result<String, Error> {
         Ok(match self.exchange(anywhere)?.request.version {
             Version::HTTP_10 => "HTTP/1.0",
             Version::HTTP_2 => "HTTP/2",
@@ -105,47 +127,15 @@ impl request::Host for CallState {
         .to_owned())
     }
 
-    fn client_address(&mut self) -> Result<String, Error> {
+    fn client_address(&self) -> Result<String, Error> {
         Ok(self.exchange(anywhere)?.client.to_string())
     }
 
-    fn id(&mut self) -> Result<String, Error> {
+    fn id(&self) -> Result<String, Error> {
         Ok(String::from_utf8_lossy(self.exchange(anywhere)?.id.as_bytes()).into_owned())
     }
 
-    fn header(&mut self, name: String) -> Result<Option<String>, Error> {
-        fields::first(&self.exchange(anywhere)?.request.headers, &self.shared.grants.read, &name)
-    }
-
-    fn header_values(&mut self, name: String) -> Result<Vec<String>, Error> {
-        fields::texts(&self.exchange(anywhere)?.request.headers, &self.shared.grants.read, &name)
-    }
-
-    fn header_bytes(&mut self, name: String) -> Result<Vec<Vec<u8>>, Error> {
-        fields::bytes(&self.exchange(anywhere)?.request.headers, &self.shared.grants.read, &name)
-    }
-
-    fn headers(&mut self) -> Result<Vec<Field>, Error> {
-        Ok(fields::all(&self.exchange(anywhere)?.request.headers, &self.shared.grants.read))
-    }
-
-    fn set_header(&mut self, name: String, value: String) -> Result<(), Error> {
-        self.edit_request_header(&name, || Ok(HeaderEdit::Set(fields::value(value.as_bytes())?)))
-    }
-
-    fn set_header_bytes(&mut self, name: String, value: Vec<u8>) -> Result<(), Error> {
-        self.edit_request_header(&name, || Ok(HeaderEdit::Set(fields::value(&value)?)))
-    }
-
-    fn append_header(&mut self, name: String, value: String) -> Result<(), Error> {
-        self.edit_request_header(&name, || Ok(HeaderEdit::Append(fields::value(value.as_bytes())?)))
-    }
-
-    fn remove_header(&mut self, name: String) -> Result<(), Error> {
-        self.edit_request_header(&name, || Ok(HeaderEdit::Remove))
-    }
-
-    fn want_body(&mut self, max_bytes: u64) -> Result<(), Error> {
+    fn want_request_body(&mut self, max_bytes: u64) -> Result<(), Error> {
         self.hook(|hook| hook == Hook::OnRequest)?;
         self.see_bodies()?;
         if !self.shared.exports.contains(Hook::OnRequestBody) {
@@ -156,17 +146,17 @@ impl request::Host for CallState {
         Ok(())
     }
 
-    fn body_length(&mut self) -> Result<u64, Error> {
+    fn request_body_length(&self) -> Result<u64, Error> {
         let exchange = self.exchange(|hook| hook == Hook::OnRequestBody)?;
         Ok(exchange.request_body.as_ref().map_or(0, |body| body.len() as u64))
     }
 
-    fn body(&mut self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
+    fn request_body(&self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
         let exchange = self.exchange(|hook| hook == Hook::OnRequestBody)?;
         Ok(slice(exchange.request_body.as_ref(), offset, length))
     }
 
-    fn set_body(&mut self, body: Vec<u8>) -> Result<(), Error> {
+    fn set_request_body(&mut self, body: Vec<u8>) -> Result<(), Error> {
         self.hook(in_request)?;
         self.see_bodies()?;
         check_body(&body, self.shared.limits.max_body)?;

@@ -1,13 +1,18 @@
 //! `response`: the response of the current exchange, or in a request hook the answer that the filter drafts.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
+use wasmtime::Result as Outcome;
+use wasmtime::component::Linker;
 
 use super::super::Hook;
 use super::super::bindings::{Error, Field, response};
 use super::super::state::CallState;
+use super::fields::{self, Fields};
 use super::request::{check_body, slice};
-use super::{fields, invalid};
+use super::{Cx, invalid};
 use crate::exchange::{BodyWish, Exchange, HeaderEdit, Origin, ResponseHead};
 use crate::http::headers::is_forbidden_in_trailers;
 
@@ -31,25 +36,51 @@ fn draft(exchange: &mut Exchange) -> &mut ResponseHead {
     exchange.draft.get_or_insert_with(|| Box::new(ResponseHead::new(Origin::Filter, StatusCode::OK)))
 }
 
+/// What a request hook reads of an answer of which nothing is drafted yet.
+static UNDRAFTED: LazyLock<ResponseHead> = LazyLock::new(|| ResponseHead::new(Origin::Filter, StatusCode::OK));
+
+/// The header fields of the response.
+const FIELDS: Fields = Fields {
+    map: |state| Ok(&state.response()?.headers),
+    check: |state| state.hook(writable).map(|_| ()),
+    edit: CallState::edit_response_header,
+};
+
+/// Defines `response`.
+pub(super) fn link(linker: &mut Linker<CallState>) -> Outcome<()> {
+    let mut at = linker.instance("sluice:filter/response@0.1.0")?;
+    fields::link(&mut at, FIELDS)?;
+    at.func_wrap("origin", |cx: Cx<'_>, ()| Ok((cx.data().origin(),)))?;
+    at.func_wrap("status", |cx: Cx<'_>, ()| Ok((cx.data().status(),)))?;
+    at.func_wrap("set-status", |mut cx: Cx<'_>, (status,): (u16,)| Ok((cx.data_mut().set_status(status),)))?;
+    at.func_wrap("want-body", |mut cx: Cx<'_>, (most,): (u64,)| Ok((cx.data_mut().want_response_body(most),)))?;
+    at.func_wrap("body-length", |cx: Cx<'_>, ()| Ok((cx.data().response_body_length(),)))?;
+    at.func_wrap("body", |cx: Cx<'_>, (offset, length): (u64, u64)| Ok((cx.data().response_body(offset, length),)))?;
+    at.func_wrap("set-body", |mut cx: Cx<'_>, (body,): (Vec<u8>,)| Ok((cx.data_mut().set_response_body(body),)))?;
+    at.func_wrap("trailer", |cx: Cx<'_>, (name,): (String,)| Ok((cx.data().trailer(&name),)))?;
+    at.func_wrap("trailers", |cx: Cx<'_>, ()| Ok((cx.data().trailers(),)))?;
+    at.func_wrap("set-trailer", |mut cx: Cx<'_>, (name, value): (String, String)| {
+        let edit = || fields::value(value.as_bytes()).map(HeaderEdit::Set);
+        Ok((cx.data_mut().edit_trailer(&name, edit),))
+    })?;
+    at.func_wrap("remove-trailer", |mut cx: Cx<'_>, (name,): (String,)| {
+        Ok((cx.data_mut().edit_trailer(&name, || Ok(HeaderEdit::Remove)),))
+    })
+}
+
 impl CallState {
     /// The response to read: the draft in a request hook.
-    fn response(&mut self) -> Result<&ResponseHead, Error> {
+    fn response(&self) -> Result<&ResponseHead, Error> {
         let hook = self.hook(readable)?;
-        let exchange = self.exchange_mut(readable)?;
+        let exchange = self.exchange(readable)?;
         if hook.is_request() {
-            return Ok(draft(exchange));
+            return Ok(exchange.draft.as_deref().unwrap_or(&UNDRAFTED));
         }
         exchange.response.as_deref().ok_or_else(|| Error::Unavailable("there is no response".into()))
     }
 
-    fn edit_response_header(
-        &mut self,
-        name: &str,
-        edit: impl FnOnce() -> Result<HeaderEdit, Error>,
-    ) -> Result<(), Error> {
+    fn edit_response_header(&mut self, name: HeaderName, edit: HeaderEdit) -> Result<(), Error> {
         let hook = self.hook(writable)?;
-        let name = fields::writable(&self.shared.grants.write, name)?;
-        let edit = edit()?;
         let exchange = self.exchange(writable)?;
         let edited = if hook.is_request() { exchange.draft.as_deref() } else { exchange.response.as_deref() };
         if let Some(edited) = edited {
@@ -78,7 +109,7 @@ impl CallState {
 
     fn edit_trailer(&mut self, name: &str, edit: impl FnOnce() -> Result<HeaderEdit, Error>) -> Result<(), Error> {
         self.hook(in_trailers)?;
-        let name = fields::writable(&self.shared.grants.write, name)?;
+        let name = self.writable(name)?;
         if is_forbidden_in_trailers(&name) {
             return Err(invalid(format!("`{name}` can't be a trailer")));
         }
@@ -96,8 +127,8 @@ fn trailers(exchange: &Exchange) -> Option<&http::HeaderMap> {
     exchange.response.as_ref()?.trailers.as_ref()
 }
 
-impl response::Host for CallState {
-    fn origin(&mut self) -> Result<response::Source, Error> {
+impl CallState {
+    fn origin(&self) -> Result<response::Source, Error> {
         Ok(match self.response()?.origin {
             Origin::Upstream => response::Source::Upstream,
             Origin::Filter => response::Source::Filter,
@@ -105,7 +136,7 @@ impl response::Host for CallState {
         })
     }
 
-    fn status(&mut self) -> Result<u16, Error> {
+    fn status(&self) -> Result<u16, Error> {
         Ok(self.response()?.status.as_u16())
     }
 
@@ -124,43 +155,7 @@ impl response::Host for CallState {
         Ok(())
     }
 
-    fn header(&mut self, name: String) -> Result<Option<String>, Error> {
-        let shared = self.shared.clone();
-        fields::first(&self.response()?.headers, &shared.grants.read, &name)
-    }
-
-    fn header_values(&mut self, name: String) -> Result<Vec<String>, Error> {
-        let shared = self.shared.clone();
-        fields::texts(&self.response()?.headers, &shared.grants.read, &name)
-    }
-
-    fn header_bytes(&mut self, name: String) -> Result<Vec<Vec<u8>>, Error> {
-        let shared = self.shared.clone();
-        fields::bytes(&self.response()?.headers, &shared.grants.read, &name)
-    }
-
-    fn headers(&mut self) -> Result<Vec<Field>, Error> {
-        let shared = self.shared.clone();
-        Ok(fields::all(&self.response()?.headers, &shared.grants.read))
-    }
-
-    fn set_header(&mut self, name: String, value: String) -> Result<(), Error> {
-        self.edit_response_header(&name, || Ok(HeaderEdit::Set(fields::value(value.as_bytes())?)))
-    }
-
-    fn set_header_bytes(&mut self, name: String, value: Vec<u8>) -> Result<(), Error> {
-        self.edit_response_header(&name, || Ok(HeaderEdit::Set(fields::value(&value)?)))
-    }
-
-    fn append_header(&mut self, name: String, value: String) -> Result<(), Error> {
-        self.edit_response_header(&name, || Ok(HeaderEdit::Append(fields::value(value.as_bytes())?)))
-    }
-
-    fn remove_header(&mut self, name: String) -> Result<(), Error> {
-        self.edit_response_header(&name, || Ok(HeaderEdit::Remove))
-    }
-
-    fn want_body(&mut self, max_bytes: u64) -> Result<(), Error> {
+    fn want_response_body(&mut self, max_bytes: u64) -> Result<(), Error> {
         let allowed = |hook: Hook| hook.is_request() || hook == Hook::OnResponse;
         self.hook(allowed)?;
         self.see_bodies()?;
@@ -172,17 +167,17 @@ impl response::Host for CallState {
         Ok(())
     }
 
-    fn body_length(&mut self) -> Result<u64, Error> {
+    fn response_body_length(&self) -> Result<u64, Error> {
         let response = self.exchange(in_body)?.response.as_ref();
         Ok(response.and_then(|r| r.body.as_ref()).map_or(0, |body| body.len() as u64))
     }
 
-    fn body(&mut self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
+    fn response_body(&self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
         let response = self.exchange(in_body)?.response.as_ref();
         Ok(slice(response.and_then(|r| r.body.as_ref()), offset, length))
     }
 
-    fn set_body(&mut self, body: Vec<u8>) -> Result<(), Error> {
+    fn set_response_body(&mut self, body: Vec<u8>) -> Result<(), Error> {
         let hook = self.hook(writable)?;
         // The body of an answer that the filter drafts is its own: no grant is needed for it.
         if !hook.is_request() {
@@ -199,23 +194,15 @@ impl response::Host for CallState {
         Ok(())
     }
 
-    fn trailer(&mut self, name: String) -> Result<Option<String>, Error> {
+    fn trailer(&self, name: &str) -> Result<Option<String>, Error> {
         match trailers(self.exchange(in_trailers)?) {
-            Some(map) => fields::first(map, &self.shared.grants.read, &name),
+            Some(map) => fields::first(self, map, name),
             None => Ok(None),
         }
     }
 
-    fn trailers(&mut self) -> Result<Vec<Field>, Error> {
+    fn trailers(&self) -> Result<Vec<Field>, Error> {
         let map = trailers(self.exchange(in_trailers)?);
-        Ok(map.map(|map| fields::all(map, &self.shared.grants.read)).unwrap_or_default())
-    }
-
-    fn set_trailer(&mut self, name: String, value: String) -> Result<(), Error> {
-        self.edit_trailer(&name, || Ok(HeaderEdit::Set(fields::value(value.as_bytes())?)))
-    }
-
-    fn remove_trailer(&mut self, name: String) -> Result<(), Error> {
-        self.edit_trailer(&name, || Ok(HeaderEdit::Remove))
+        Ok(map.map(|map| fields::all(self, map)).unwrap_or_default())
     }
 }

@@ -1,20 +1,22 @@
 //! The services a filter may call: limits, values, outbound calls, cryptography, secrets and metrics. What they do is in
 //! `crate::services`; here is who may call what, and when.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wasmtime::component::{HasSelf, Linker};
+use smallvec::SmallVec;
+use wasmtime::component::{ComponentType, HasSelf, Lift, Linker, WasmList, WasmStr};
 use wasmtime::{Result as Outcome, StoreContextMut, bail};
 
 use super::super::bindings::{Error, Field, crypto, http, kv, limiter, metrics, secrets};
 use super::super::state::{CallState, FilterShared, Stage};
-use super::anywhere;
+use super::{Cx, anywhere};
 use crate::services::filter_metrics::FilterSeries;
 use crate::services::kv::{KvSpace, Reservation};
-use crate::services::limiter::{Algorithm, CounterSpace, Limit, MAX_LIMITS};
+use crate::services::limiter::{Algorithm, CounterSpace, Limit, MAX_LIMITS, Standing};
 use crate::services::outbound::{self, Call};
 use crate::services::{Grants, KeySet, ServiceError, Services, Verification, crypto as native};
 
@@ -49,9 +51,9 @@ impl FilterServices {
 pub(super) fn link(linker: &mut Linker<CallState>, waits: bool) -> Outcome<()> {
     type Own = HasSelf<CallState>;
     let own: fn(&mut CallState) -> &mut CallState = |state| state;
-    limiter::add_to_linker::<_, Own>(linker, own)?;
+    link_limiter(linker)?;
+    link_crypto(linker)?;
     kv::add_to_linker::<_, Own>(linker, own)?;
-    crypto::add_to_linker::<_, Own>(linker, own)?;
     secrets::add_to_linker::<_, Own>(linker, own)?;
     metrics::add_to_linker::<_, Own>(linker, own)?;
     if waits {
@@ -160,33 +162,57 @@ fn to_incoming(answer: outbound::Incoming) -> http::Incoming {
     }
 }
 
-impl limiter::Host for CallState {
-    fn take(&mut self, limits: Vec<limiter::Limit>, cost: u64) -> Result<Vec<limiter::Standing>, Error> {
-        let services = self.services()?;
-        if limits.len() > MAX_LIMITS {
-            return Err(Error::TooLarge(MAX_LIMITS as u64));
+/// `limiter.limit`, its key still with the guest.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct GuestLimit {
+    key: WasmStr,
+    algorithm: limiter::Algorithm,
+    amount: u64,
+    #[component(name = "window-ms")]
+    window_ms: u64,
+    burst: u64,
+}
+
+fn link_limiter(linker: &mut Linker<CallState>) -> Outcome<()> {
+    let mut at = linker.instance("sluice:filter/limiter@0.1.0")?;
+    at.func_wrap("take", |mut cx: Cx<'_>, (limits, cost): (WasmList<GuestLimit>, u64)| {
+        if let Err(refused) = cx.data().services() {
+            return Ok((Err(refused),));
         }
-        let limit = |limit| {
-            let &limiter::Limit { ref key, algorithm, amount, window_ms, burst } = limit;
-            let algorithm = match algorithm {
-                limiter::Algorithm::TokenBucket => Algorithm::TokenBucket,
-                limiter::Algorithm::LeakyBucket => Algorithm::LeakyBucket,
-                limiter::Algorithm::FixedWindow => Algorithm::FixedWindow,
-                limiter::Algorithm::SlidingWindow => Algorithm::SlidingWindow,
-            };
-            Limit { key, algorithm, amount, window_ms, burst }
+        if limits.len() > MAX_LIMITS {
+            return Ok((Err(Error::TooLarge(MAX_LIMITS as u64)),));
+        }
+        let limits: SmallVec<[GuestLimit; 4]> = limits.iter(&mut cx)?.collect::<Outcome<_>>()?;
+        let keys: SmallVec<[Cow<'_, str>; 4]> =
+            limits.iter().map(|limit| limit.key.to_str(&cx)).collect::<Outcome<_>>()?;
+        let limits: SmallVec<[Limit<'_>; 4]> = limits.iter().zip(&keys).map(|(limit, key)| limit.with(key)).collect();
+        Ok((cx.data().take(&limits, cost),))
+    })
+}
+
+impl GuestLimit {
+    fn with<'a>(&self, key: &'a str) -> Limit<'a> {
+        let algorithm = match self.algorithm {
+            limiter::Algorithm::TokenBucket => Algorithm::TokenBucket,
+            limiter::Algorithm::LeakyBucket => Algorithm::LeakyBucket,
+            limiter::Algorithm::FixedWindow => Algorithm::FixedWindow,
+            limiter::Algorithm::SlidingWindow => Algorithm::SlidingWindow,
         };
-        let limits: Vec<_> = limits.iter().map(limit).collect();
-        let standings = services.counters.take(&limits, cost)?;
-        Ok(standings
-            .into_iter()
-            .map(|standing| limiter::Standing {
-                allowed: standing.allowed,
-                remaining: standing.remaining,
-                reset_ms: standing.reset_ms,
-                retry_after_ms: standing.retry_after_ms,
-            })
-            .collect())
+        Limit { key, algorithm, amount: self.amount, window_ms: self.window_ms, burst: self.burst }
+    }
+}
+
+impl CallState {
+    fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Vec<limiter::Standing>, Error> {
+        let standings = self.services()?.counters.take(limits, cost)?;
+        let to_guest = |standing: Standing| limiter::Standing {
+            allowed: standing.allowed,
+            remaining: standing.remaining,
+            reset_ms: standing.reset_ms,
+            retry_after_ms: standing.retry_after_ms,
+        };
+        Ok(standings.into_iter().map(to_guest).collect())
     }
 }
 
@@ -223,8 +249,42 @@ impl kv::Host for CallState {
     }
 }
 
-impl crypto::Host for CallState {
-    fn key_set(&mut self, source: String) -> Result<u32, Error> {
+/// What `crypto.verify` takes, texts and bytes still with the guest.
+type Signed = (u32, WasmStr, Option<WasmStr>, WasmList<u8>, WasmList<u8>);
+
+fn link_crypto(linker: &mut Linker<CallState>) -> Outcome<()> {
+    let mut at = linker.instance("sluice:filter/crypto@0.1.0")?;
+    at.func_wrap("key-set", |mut cx: Cx<'_>, (source,): (String,)| Ok((cx.data_mut().declare_key_set(&source),)))?;
+    at.func_wrap("verify", |cx: Cx<'_>, (set, algorithm, id, message, signature): Signed| {
+        let id = id.as_ref().map(|id| id.to_str(&cx)).transpose()?;
+        let (algorithm, message, signature) =
+            (algorithm.to_str(&cx)?, message.as_le_slice(&cx), signature.as_le_slice(&cx));
+        let verified = cx.data().key_set_of(set).and_then(|set| {
+            Ok(match set.verify(&algorithm, id.as_deref(), message, signature)? {
+                Verification::Valid => crypto::Verification::Valid,
+                Verification::Invalid => crypto::Verification::Invalid,
+                Verification::UnknownKey => crypto::Verification::UnknownKey,
+            })
+        });
+        Ok((verified,))
+    })?;
+    at.func_wrap("sign", |cx: Cx<'_>, (set, algorithm, id, message): (u32, String, Option<String>, Vec<u8>)| {
+        let set = cx.data().key_set_of(set);
+        Ok((set.and_then(|set| Ok(set.sign(&algorithm, id.as_deref(), &message)?)),))
+    })?;
+    at.func_wrap("hash", |cx: Cx<'_>, (algorithm, data): (String, Vec<u8>)| {
+        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::hash(&algorithm, &data)?)),))
+    })?;
+    at.func_wrap("hmac", |cx: Cx<'_>, (algorithm, key, data): (String, Vec<u8>, Vec<u8>)| {
+        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::hmac(&algorithm, &key, &data)?)),))
+    })?;
+    at.func_wrap("equal", |cx: Cx<'_>, (a, b): (Vec<u8>, Vec<u8>)| {
+        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::equal(&a, &b)?)),))
+    })
+}
+
+impl CallState {
+    fn declare_key_set(&mut self, source: &str) -> Result<u32, Error> {
         if self.stage != Stage::Configure {
             return Err(Error::WrongHook);
         }
@@ -235,50 +295,9 @@ impl crypto::Host for CallState {
         let services = shared.services.as_ref().ok_or(Error::WrongHook)?;
         // Only the trial at load may wait: it holds the set, so that workers find it there.
         let wait = if self.is_trial { KEY_SET_WAIT } else { Duration::ZERO };
-        let set = services.services.key_sets.resolve(&source, &shared.grants.services.http, wait)?;
+        let set = services.services.key_sets.resolve(source, &shared.grants.services.http, wait)?;
         self.key_sets.push(set);
         Ok(self.key_sets.len() as u32 - 1)
-    }
-
-    fn verify(
-        &mut self,
-        key_set: u32,
-        algorithm: String,
-        key_id: Option<String>,
-        message: Vec<u8>,
-        signature: Vec<u8>,
-    ) -> Result<crypto::Verification, Error> {
-        let set = self.key_set_of(key_set)?;
-        Ok(match set.verify(&algorithm, key_id.as_deref(), &message, &signature)? {
-            Verification::Valid => crypto::Verification::Valid,
-            Verification::Invalid => crypto::Verification::Invalid,
-            Verification::UnknownKey => crypto::Verification::UnknownKey,
-        })
-    }
-
-    fn sign(
-        &mut self,
-        key_set: u32,
-        algorithm: String,
-        key_id: Option<String>,
-        message: Vec<u8>,
-    ) -> Result<Vec<u8>, Error> {
-        Ok(self.key_set_of(key_set)?.sign(&algorithm, key_id.as_deref(), &message)?)
-    }
-
-    fn hash(&mut self, algorithm: String, data: Vec<u8>) -> Result<Vec<u8>, Error> {
-        self.hook(anywhere)?;
-        Ok(native::hash(&algorithm, &data)?)
-    }
-
-    fn hmac(&mut self, algorithm: String, key: Vec<u8>, data: Vec<u8>) -> Result<Vec<u8>, Error> {
-        self.hook(anywhere)?;
-        Ok(native::hmac(&algorithm, &key, &data)?)
-    }
-
-    fn equal(&mut self, a: Vec<u8>, b: Vec<u8>) -> Result<bool, Error> {
-        self.hook(anywhere)?;
-        Ok(native::equal(&a, &b)?)
     }
 }
 

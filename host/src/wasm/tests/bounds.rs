@@ -4,9 +4,10 @@ use std::io::Write;
 use std::sync::Mutex;
 
 use super::super::bindings::Error;
-use super::super::bindings::request::Host;
+use super::super::host::request::FIELDS;
 use super::super::state::{CallState, Stage};
 use super::*;
+use crate::exchange::HeaderEdit;
 
 /// Sends nothing, again and again: each call returns at once, with an empty list or (tried at load) refused.
 const SEND: &str =
@@ -67,19 +68,23 @@ fn begin(state: &mut CallState) {
 #[test]
 fn a_call_sets_so_many_header_fields() {
     let mut state = state();
-    let names = (0..1_000).take_while(|n| state.set_header(format!("x-{n}"), "1".into()).is_ok()).count();
+    let set = |state: &mut CallState, name: &str, value: &str| {
+        let edit = HeaderEdit::Set(value.parse().unwrap());
+        (FIELDS.edit)(state, name.parse().unwrap(), edit)
+    };
+    let names = (0..1_000).take_while(|n| set(&mut state, &format!("x-{n}"), "1").is_ok()).count();
     assert_eq!(names, 256);
-    assert!(matches!(state.set_header("x-more".into(), "1".into()), Err(Error::TooLarge(256))));
+    assert!(matches!(set(&mut state, "x-more", "1"), Err(Error::TooLarge(256))));
     let long = "v".repeat(60 << 10);
     begin(&mut state);
     for _ in 0..4 {
-        state.set_header("x-1".into(), long.clone()).unwrap();
+        set(&mut state, "x-1", &long).unwrap();
     }
-    assert!(matches!(state.set_header("x-1".into(), long.clone()), Err(Error::TooLarge(0x4_0000))));
-    state.remove_header("x-1".into()).unwrap();
+    assert!(matches!(set(&mut state, "x-1", &long), Err(Error::TooLarge(0x4_0000))));
+    (FIELDS.edit)(&mut state, "x-1".parse().unwrap(), HeaderEdit::Remove).unwrap();
     begin(&mut state);
-    assert!(state.set_header("x-1".into(), long).is_ok(), "the next call has its own");
-    assert!(matches!(state.set_method("M".repeat(65)), Err(Error::TooLarge(64))));
+    assert!(set(&mut state, "x-1", &long).is_ok(), "the next call has its own");
+    assert!(matches!(state.set_method(&"M".repeat(65)), Err(Error::TooLarge(64))));
 }
 
 /// What is logged, as text.
