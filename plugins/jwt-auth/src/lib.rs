@@ -12,7 +12,7 @@ use sluice_filter::{
 };
 
 use config::{Config, Rule};
-use token::{Claims, Compact};
+use token::{Accepted, Claims, Compact, Heads};
 
 /// The filter.
 struct JwtAuth {
@@ -21,6 +21,8 @@ struct JwtAuth {
     algorithms: Vec<String>,
     /// Header names other than those of `config.headers` that a client may not send.
     stripped: Vec<String>,
+    /// JOSE headers that were accepted: an issuer uses the same one again and again.
+    heads: Heads,
 }
 
 /// Why a request is not admitted (RFC 6750 §3.1).
@@ -40,7 +42,7 @@ impl Filter for JwtAuth {
         config.check()?;
         let stripped = config.stripped()?;
         let (keys, algorithms) = config.keys(setup)?;
-        Ok(Self { config, keys, algorithms, stripped })
+        Ok(Self { config, keys, algorithms, stripped, heads: Heads::default() })
     }
 
     fn describe() -> Describe {
@@ -139,24 +141,36 @@ impl JwtAuth {
         let Some(compact) = Compact::parse(token) else {
             return Ok(Err(invalid("not a token in compact form")));
         };
-        let Some(head) = compact.head() else { return Ok(Err(invalid("the header of the token can't be read"))) };
-        // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and none is understood here.
-        if head.crit {
-            return Ok(Err(invalid("the token has critical extensions")));
-        }
-        if let Some(wanted) = &self.config.typ
-            && !head.typ.as_deref().is_some_and(|typ| same_type(typ, wanted))
-        {
-            return Ok(Err(invalid("the token is of another type")));
-        }
-        if !self.algorithms.iter().any(|known| *known == head.alg) {
-            return Ok(Err(invalid("the algorithm is not accepted")));
-        }
+        let head = match self.heads.find(compact.head) {
+            Some(known) => known,
+            None => match self.accepted(&compact) {
+                Ok(accepted) => self.heads.keep(compact.head, accepted),
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+        };
         Ok(match self.keys.verify(&head.alg, head.kid.as_deref(), compact.signed, &compact.signature)? {
             Verification::Valid => compact.claims_text().ok_or_else(|| invalid("the claims can't be read")),
             Verification::Invalid => Err(invalid("the signature is not valid")),
             Verification::UnknownKey => Err(invalid("no key fits the token")),
         })
+    }
+
+    /// What a JOSE header says, if tokens with it are accepted. It depends on nothing but the header and the config.
+    fn accepted(&self, compact: &Compact<'_>) -> Result<Accepted, Refusal> {
+        let head = compact.head().ok_or_else(|| invalid("the header of the token can't be read"))?;
+        // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and none is understood here.
+        if head.crit {
+            return Err(invalid("the token has critical extensions"));
+        }
+        if let Some(wanted) = &self.config.typ
+            && !head.typ.as_deref().is_some_and(|typ| same_type(typ, wanted))
+        {
+            return Err(invalid("the token is of another type"));
+        }
+        if !self.algorithms.contains(&head.alg) {
+            return Err(invalid("the algorithm is not accepted"));
+        }
+        Ok(Accepted { alg: head.alg, kid: head.kid })
     }
 
     fn check(&self, claims: &Claims<'_>) -> Result<(), Refusal> {

@@ -1,6 +1,6 @@
 //! A token in compact form, taken apart strictly: nothing here is believed before its signature is checked.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::RefCell, rc::Rc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 /// The parts of a token; `signed` is what the signature covers.
 pub(crate) struct Compact<'a> {
-    pub(crate) head: Vec<u8>,
+    pub(crate) head: &'a str,
     pub(crate) payload: &'a str,
     pub(crate) signed: &'a [u8],
     pub(crate) signature: Vec<u8>,
@@ -19,15 +19,14 @@ pub(crate) struct Compact<'a> {
 
 /// The members of the JOSE header that decide. Others are ignored (RFC 7515 §4); one given twice is an error.
 #[derive(Deserialize)]
-pub(crate) struct Head<'a> {
-    #[serde(borrow)]
-    pub(crate) alg: Cow<'a, str>,
-    #[serde(borrow, default)]
-    pub(crate) kid: Option<Cow<'a, str>>,
+pub(crate) struct Head {
+    pub(crate) alg: String,
+    #[serde(default)]
+    pub(crate) kid: Option<String>,
     #[serde(default, deserialize_with = "present")]
     pub(crate) crit: bool,
-    #[serde(borrow, default)]
-    pub(crate) typ: Option<Cow<'a, str>>,
+    #[serde(default)]
+    pub(crate) typ: Option<String>,
 }
 
 /// True for a member that is there, whatever its value.
@@ -43,16 +42,48 @@ impl<'a> Compact<'a> {
         if payload.contains('.') || payload.is_empty() || signature.is_empty() {
             return None;
         }
-        Some(Self { head: decode(head)?, payload, signed: signed.as_bytes(), signature: decode(signature)? })
+        Some(Self { head, payload, signed: signed.as_bytes(), signature: decode(signature)? })
     }
 
-    pub(crate) fn head(&self) -> Option<Head<'_>> {
-        serde_json::from_slice(&self.head).ok()
+    pub(crate) fn head(&self) -> Option<Head> {
+        serde_json::from_slice(&decode(self.head)?).ok()
     }
 
     /// The payload as text.
     pub(crate) fn claims_text(&self) -> Option<String> {
         String::from_utf8(decode(self.payload)?).ok()
+    }
+}
+
+/// JOSE headers that are remembered at a time, for one with the keys of several issuers.
+const HEADS: usize = 4;
+/// Longer ones are not remembered; what is usual has some fifty bytes.
+const LONGEST_HEAD: usize = 512;
+
+/// What an accepted JOSE header says.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) alg: String,
+    pub(crate) kid: Option<String>,
+}
+
+/// The JOSE headers that were accepted last, as they stand in the tokens. The signature is checked of each token.
+#[derive(Debug, Default)]
+pub(crate) struct Heads(RefCell<Vec<(String, Rc<Accepted>)>>);
+
+impl Heads {
+    pub(crate) fn find(&self, head: &str) -> Option<Rc<Accepted>> {
+        self.0.borrow().iter().find(|(known, _)| known == head).map(|(_, accepted)| Rc::clone(accepted))
+    }
+
+    pub(crate) fn keep(&self, head: &str, accepted: Accepted) -> Rc<Accepted> {
+        let accepted = Rc::new(accepted);
+        if head.len() <= LONGEST_HEAD {
+            let mut heads = self.0.borrow_mut();
+            heads.truncate(HEADS - 1);
+            heads.insert(0, (head.to_owned(), Rc::clone(&accepted)));
+        }
+        accepted
     }
 }
 
