@@ -25,7 +25,7 @@ pub use filter::{
     Describe, Filter, Hook, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody, OnResponseTrailers,
     SelectUpstream, Setup,
 };
-pub use message::{Draft, Finished, Problem, Request, Response, Source, Verdict};
+pub use message::{Draft, Finished, HeaderChange, HeaderEdit, Problem, Request, Response, Source, Verdict};
 pub use route::{Endpoint, Failure, Route};
 pub use serde;
 pub use serde_json;

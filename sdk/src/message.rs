@@ -3,11 +3,31 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use crate::bindings::sluice::filter::{response::Source, types::Verdict};
+pub use crate::bindings::sluice::filter::{
+    response::Source,
+    types::{HeaderChange, HeaderEdit, Verdict},
+};
 use crate::{Error, Route, bindings::sluice::filter::types::Field, host};
 
 /// How much of a body one host call moves.
 const CHUNK: u64 = 16 << 20;
+
+impl HeaderEdit {
+    /// Sets a header to one value, in place of all it had.
+    pub fn set(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { name: name.into(), change: HeaderChange::Set(value.into()) }
+    }
+
+    /// Adds a value to a header.
+    pub fn append(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { name: name.into(), change: HeaderChange::Append(value.into()) }
+    }
+
+    /// Removes all values of a header.
+    pub fn remove(name: impl Into<String>) -> Self {
+        Self { name: name.into(), change: HeaderChange::Remove }
+    }
+}
 
 macro_rules! headers {
     ($message:ident) => {
@@ -73,6 +93,23 @@ macro_rules! headers {
         /// `NotGranted` or `WrongHook`.
         pub fn remove_header(&self, name: &str) -> Result<(), Error> {
             Ok(host::$message::remove_header(name)?)
+        }
+
+        /// Makes these changes in their order, or none when one is refused. Cheaper than a call for each.
+        ///
+        /// # Errors
+        /// As [`Self::set_header`].
+        pub fn edit_headers(&self, edits: &[HeaderEdit]) -> Result<(), Error> {
+            Ok(match edits {
+                [] => {}
+                // One is cheaper without the list.
+                [HeaderEdit { name, change: HeaderChange::Set(value) }] => host::$message::set_header(name, value)?,
+                [HeaderEdit { name, change: HeaderChange::Append(value) }] => {
+                    host::$message::append_header(name, value)?
+                }
+                [HeaderEdit { name, change: HeaderChange::Remove }] => host::$message::remove_header(name)?,
+                _ => host::$message::edit_headers(edits)?,
+            })
         }
 
         /// Asks for the body of this message: the body hook is then called, unless the body is over `max_bytes`.

@@ -120,6 +120,27 @@ fn what_frames_a_message_cannot_be_set() {
 }
 
 #[test]
+fn many_headers_are_edited_in_one_call_or_none() {
+    let origin = Origin::named("o");
+    let edits = json!([["x-a", "1"], ["x-gone", null], ["X-B", "2"], ["x-a", "3"]]);
+    let refused = json!([["x-a", "4"], ["x-b", null], ["host", "elsewhere"]]);
+    let both = json!([
+        {"do": "edit-headers", "edits": edits, "to": "x-done"},
+        {"do": "edit-headers", "edits": refused, "to": "x-refused"},
+    ]);
+    let config = json!({"on-request": both, "on-response": both});
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    let response = gateway.request("GET", "/", &[("x-gone", "1")], b"");
+    let seen = origin.last();
+    assert_eq!(seen.header("x-gone"), None);
+    for header in ["x-a", "x-b", "x-done", "x-refused"] {
+        assert_eq!(seen.header(header), response.header(header), "{header}");
+    }
+    assert_eq!((seen.header("x-a"), seen.header("x-b"), seen.header("x-done")), (Some("3"), Some("2"), Some("done")));
+    assert!(seen.header("x-refused").is_some_and(|why| why.starts_with("invalid")), "{seen:?}");
+}
+
+#[test]
 fn context_goes_from_filter_to_filter() {
     let origin = Origin::named("o");
     let first = json!({"on-request": [

@@ -81,7 +81,14 @@ impl Exchange {
     /// Takes back all edits since the last commit, newest first, and drops the draft.
     pub fn roll_back(&mut self) {
         self.draft = None;
-        while let Some(undo) = self.journal.pop() {
+        self.take_back(0);
+    }
+
+    /// Takes back the newest edits, until the journal is as long as it was before them.
+    pub fn take_back(&mut self, length: usize) {
+        while self.journal.len() > length
+            && let Some(undo) = self.journal.pop()
+        {
             match undo {
                 Undo::Method(method) => self.request.method = method,
                 Undo::Target(target) => self.request.target = target,

@@ -22,6 +22,9 @@ const MIN_IDLE: usize = 4;
 /// An instance that was not needed for one to two of these is dropped, one at each call.
 const DEMAND_PERIOD: Duration = Duration::from_secs(10);
 
+/// The exchange after a call, and how the call ended.
+pub type Called = (Box<Exchange>, Result<Verdict, FilterError>);
+
 /// The instances of one filter on one worker. All calls have to be awaited on that worker.
 pub struct Pool {
     inner: Rc<Inner>,
@@ -116,12 +119,7 @@ impl Pool {
 
     /// Calls a hook for an exchange, in which the filter has position `index`. The exchange comes back as the call left it: the
     /// journal says how to take the edits back. Select-upstream, trailers and complete answer `Continue`.
-    pub async fn call(
-        &self,
-        hook: Hook,
-        exchange: Box<Exchange>,
-        index: usize,
-    ) -> (Box<Exchange>, Result<Verdict, FilterError>) {
+    pub async fn call(&self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Called {
         match self.call_now(hook, exchange, index) {
             Ok(called) => called,
             Err(exchange) => self.call_in_turn(hook, exchange, index).await,
@@ -130,12 +128,7 @@ impl Pool {
 
     /// The usual call, without a future: on an idle instance, on this thread until it is over. Gives the exchange back when the
     /// filter is called on a fiber, or no instance is idle or free.
-    pub fn call_now(
-        &self,
-        hook: Hook,
-        exchange: Box<Exchange>,
-        index: usize,
-    ) -> Result<(Box<Exchange>, Result<Verdict, FilterError>), Box<Exchange>> {
+    pub fn call_now(&self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Result<Called, Box<Exchange>> {
         let inner = &self.inner;
         // Nobody else on this thread can ask for an instance before the end of this call: it needs no permit.
         if self.on_fiber() || inner.in_use.get() >= inner.program.shared.limits.max_instances {
@@ -150,8 +143,8 @@ impl Pool {
         Ok((exchange, result))
     }
 
-    /// Ends a call: counts it, and makes the instance ready for the next one. Answers an instance that is to be dropped. `took` is
-    /// the time on the worker and in all, `now` when it is and how many instances are in use.
+    /// Ends a call: counts it, and makes the instance ready for the next one. Answers an instance that is to be dropped. Given are
+    /// the call's time on the worker and in all, and when it is and how many instances are in use.
     fn conclude(
         &self,
         hook: Hook,
@@ -171,12 +164,7 @@ impl Pool {
     }
 
     /// Calls a hook when it is its turn, on a fresh instance if none is idle, and on a fiber if the filter may wait.
-    async fn call_in_turn(
-        &self,
-        hook: Hook,
-        exchange: Box<Exchange>,
-        index: usize,
-    ) -> (Box<Exchange>, Result<Verdict, FilterError>) {
+    async fn call_in_turn(&self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Called {
         let inner = &self.inner;
         let limits = &inner.program.shared.limits;
         let started = Instant::now();

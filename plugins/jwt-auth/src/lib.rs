@@ -3,10 +3,10 @@
 mod config;
 mod token;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::RefCell};
 
 use sluice_filter::{
-    Draft, clock,
+    Draft, HeaderChange, HeaderEdit, clock,
     crypto::{KeySet, Verification},
     prelude::*,
 };
@@ -23,6 +23,9 @@ struct JwtAuth {
     stripped: Vec<String>,
     /// JOSE headers that were accepted: an issuer uses the same one again and again.
     heads: Heads,
+    /// The edits that hand a caller on: `config.headers` in their order, what is stripped, and the token if it is. Kept for their
+    /// names; between two calls they have no value.
+    edits: RefCell<Vec<HeaderEdit>>,
 }
 
 /// Why a request is not admitted (RFC 6750 §3.1).
@@ -42,7 +45,10 @@ impl Filter for JwtAuth {
         config.check()?;
         let stripped = config.stripped()?;
         let (keys, algorithms) = config.keys(setup)?;
-        Ok(Self { config, keys, algorithms, stripped, heads: Heads::default() })
+        let token = if config.forward_token { None } else { Some("authorization") };
+        let names = config.headers.keys().chain(&stripped).map(String::as_str).chain(token);
+        let edits = RefCell::new(names.map(HeaderEdit::remove).collect());
+        Ok(Self { config, keys, algorithms, stripped, heads: Heads::default(), edits })
     }
 
     fn describe() -> Describe {
@@ -221,16 +227,15 @@ impl JwtAuth {
 
     /// Tells the upstream and the filters after this one who calls.
     fn hand_on(&self, request: &Request, claims: &Claims<'_>) -> Result<(), Error> {
-        for (header, claim) in &self.config.headers {
-            match claims.header(claim) {
-                Some(value) => request.set_header(header, &value)?,
-                None => request.remove_header(header)?,
+        let mut edits = self.edits.borrow_mut();
+        for (edit, claim) in edits.iter_mut().zip(self.config.headers.values()) {
+            if let Some(value) = claims.header(claim) {
+                edit.change = HeaderChange::Set(value.into_owned());
             }
         }
-        self.strip(request)?;
-        if !self.config.forward_token {
-            request.remove_header("authorization")?;
-        }
+        let edited = request.edit_headers(&edits);
+        edits.iter_mut().for_each(|edit| edit.change = HeaderChange::Remove);
+        edited?;
         if let Some(consumer) = claims.text(&self.config.consumer_claim) {
             context::set_consumer(&consumer)?;
         }

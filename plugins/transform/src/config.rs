@@ -7,7 +7,7 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 use serde_json::Value;
-use sluice_filter::{ByteSize, ConfigError, Error, Request};
+use sluice_filter::{ByteSize, ConfigError, Error, HeaderEdit, Request};
 
 use crate::{json, template::Template};
 
@@ -58,6 +58,22 @@ pub(crate) struct HeaderRules {
     pub(crate) set: BTreeMap<String, Template>,
     #[serde(default)]
     pub(crate) add: BTreeMap<String, Template>,
+    /// All of it, when it is the same for every message.
+    #[serde(skip)]
+    pub(crate) fixed: Option<Vec<HeaderEdit>>,
+}
+
+impl HeaderRules {
+    /// Makes `fixed`, if the rules take nothing from the message.
+    pub(crate) fn fix(&mut self) {
+        if !self.rename.is_empty() {
+            return;
+        }
+        let removed = self.remove.iter().map(|name| Some(HeaderEdit::remove(name)));
+        let set = self.set.iter().map(|(name, value)| Some(HeaderEdit::set(name, value.fixed()?)));
+        let added = self.add.iter().map(|(name, value)| Some(HeaderEdit::append(name, value.fixed()?)));
+        self.fixed = removed.chain(set).chain(added).collect();
+    }
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,7 @@ mod json;
 mod query;
 mod template;
 
-use sluice_filter::{Hook, prelude::*};
+use sluice_filter::{HeaderEdit, Hook, prelude::*};
 
 use config::{BodyRules, Config, HeaderRules, RequestRules};
 use query::{Query, encode};
@@ -19,6 +19,7 @@ trait Message {
     fn set(&self, name: &str, value: &str) -> Result<(), Error>;
     fn append(&self, name: &str, value: &str) -> Result<(), Error>;
     fn remove(&self, name: &str) -> Result<(), Error>;
+    fn edit(&self, edits: &[HeaderEdit]) -> Result<(), Error>;
     fn body(&self) -> Result<Vec<u8>, Error>;
     fn set_body(&self, body: &[u8]) -> Result<(), Error>;
 }
@@ -41,6 +42,9 @@ macro_rules! message {
             fn remove(&self, name: &str) -> Result<(), Error> {
                 self.remove_header(name)
             }
+            fn edit(&self, edits: &[HeaderEdit]) -> Result<(), Error> {
+                self.edit_headers(edits)
+            }
             fn body(&self) -> Result<Vec<u8>, Error> {
                 self.body()
             }
@@ -57,8 +61,11 @@ message!(Response);
 impl Filter for Transform {
     type Config = Config;
 
-    fn new(config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
+    fn new(mut config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
         config.check()?;
+        for rules in [&mut config.request.headers, &mut config.response.headers].into_iter().flatten() {
+            rules.fix();
+        }
         let types = ["application/json", "*/*+json"];
         if config.request.body.is_some() {
             setup.request_body(config.max_body.0, &types)?;
@@ -186,6 +193,9 @@ fn edit_query(rules: &RequestRules, request: &Request) -> Result<(), Error> {
 /// Values are taken before anything is removed; a header whose value is missing is removed, so that a client's own never
 /// stands in for it.
 fn edit_headers(rules: &HeaderRules, message: &impl Message, request: &Request) -> Result<(), Error> {
+    if let Some(edits) = &rules.fixed {
+        return message.edit(edits);
+    }
     let mut set = Vec::with_capacity(rules.set.len());
     for (name, template) in &rules.set {
         set.push((

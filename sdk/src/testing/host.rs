@@ -1,7 +1,7 @@
 //! The host functions of the harness, with the signatures that the bindings have in a component.
 
 use super::{Phase, WORLD, World};
-use crate::bindings::sluice::filter::types::{Error, Field};
+use crate::bindings::sluice::filter::types::{Error, Field, HeaderChange, HeaderEdit};
 
 /// Headers that a filter sees and sets only when they are granted by name.
 const CREDENTIALS: [&str; 8] = [
@@ -143,6 +143,26 @@ macro_rules! message {
             during($write, |world| {
                 may_write(world, &name.to_ascii_lowercase())?;
                 world.exchange.$field.headers.remove(name);
+                Ok(())
+            })
+        }
+
+        pub(crate) fn edit_headers(edits: &[HeaderEdit]) -> Result<(), Error> {
+            during($write, |world| {
+                for edit in edits {
+                    may_write(world, &edit.name.to_ascii_lowercase())?;
+                    if let HeaderChange::Set(value) | HeaderChange::Append(value) = &edit.change {
+                        value_is_good(value.as_bytes())?;
+                    }
+                }
+                let headers = &mut world.exchange.$field.headers;
+                for HeaderEdit { name, change } in edits {
+                    match change {
+                        HeaderChange::Set(value) => headers.set(name, value),
+                        HeaderChange::Append(value) => headers.append(name, value),
+                        HeaderChange::Remove => headers.remove(name),
+                    }
+                }
                 Ok(())
             })
         }

@@ -3,17 +3,19 @@
 use http::header::ValueIter;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Result as Outcome;
-use wasmtime::component::{LinkerInstance, WasmList, WasmStr};
+use wasmtime::component::{ComponentType, Lift, LinkerInstance, WasmList, WasmStr};
 
 use super::super::bindings::{Error, Field};
 use super::super::state::CallState;
-use super::{Cx, invalid};
-use crate::exchange::HeaderEdit;
+use super::{Cx, anywhere, invalid};
+use crate::exchange::{HeaderEdit, ResponseHead};
 
 /// Bytes of one value that a filter sets.
 const MAX_VALUE: usize = 64 << 10;
 /// Names that a message can have once a filter adds one, and values that one name can have.
 const MAX_FIELDS: usize = 256;
+/// Changes of one `edit-headers`.
+const MAX_EDITS: usize = 256;
 /// Bytes of names and values that a filter sets in one call.
 const MAX_SET: usize = 256 << 10;
 /// What a field is charged beside its name and value, as in RFC 9113 §6.5.2.
@@ -65,7 +67,54 @@ pub(super) fn link(at: &mut LinkerInstance<'_, CallState>, of: Fields) -> Outcom
     at.func_wrap("remove-header", move |mut cx: Cx<'_>, (name,): (WasmStr,)| {
         let edit = of.checked(&cx, &name, || Ok(Ok(HeaderEdit::Remove)))?;
         Ok((of.apply(&mut cx, edit),))
+    })?;
+    at.func_wrap("edit-headers", move |mut cx: Cx<'_>, (edits,): (WasmList<GuestEdit>,)| {
+        if edits.len() > MAX_EDITS {
+            return Ok((Err(Error::TooLarge(MAX_EDITS as u64)),));
+        }
+        let before = match (of.check)(cx.data()).and_then(|()| cx.data().before_edits()) {
+            Ok(before) => before,
+            Err(refused) => return Ok((Err(refused),)),
+        };
+        for at in 0..edits.len() {
+            let Some(edit) = edits.get(&mut cx, at).transpose()? else { break };
+            let checked = of.checked(&cx, &edit.name, || edit.change.read(&cx))?;
+            if let Err(refused) = of.apply(&mut cx, checked) {
+                cx.data_mut().take_back_edits(before);
+                return Ok((Err(refused),));
+            }
+        }
+        Ok((Ok(()),))
     })
+}
+
+/// `types.header-edit`, its texts still with the guest.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct GuestEdit {
+    name: WasmStr,
+    change: GuestChange,
+}
+
+#[derive(ComponentType, Lift)]
+#[component(variant)]
+enum GuestChange {
+    #[component(name = "set")]
+    Set(WasmStr),
+    #[component(name = "append")]
+    Append(WasmStr),
+    #[component(name = "remove")]
+    Remove,
+}
+
+impl GuestChange {
+    fn read(&self, cx: &Cx<'_>) -> Outcome<Result<HeaderEdit, Error>> {
+        Ok(match self {
+            GuestChange::Set(to) => value(to.to_str(cx)?.as_bytes()).map(HeaderEdit::Set),
+            GuestChange::Append(more) => value(more.to_str(cx)?.as_bytes()).map(HeaderEdit::Append),
+            GuestChange::Remove => Ok(HeaderEdit::Remove),
+        })
+    }
 }
 
 /// An edit that may be made, or why it may not.
@@ -93,6 +142,9 @@ impl Fields {
         (self.edit)(cx.data_mut(), name, edit)
     }
 }
+
+/// The length of the journal, the draft, and the bytes set so far.
+pub(in super::super) struct BeforeEdits(usize, Option<Box<ResponseHead>>, usize);
 
 fn text(value: &HeaderValue) -> Option<String> {
     std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
@@ -136,6 +188,21 @@ impl CallState {
             return Err(Error::NotGranted(format!("grants.write_headers = [\"{text}\"]")));
         }
         Ok(known.name.clone())
+    }
+
+    /// Where edits begin that are all made or none.
+    pub(in super::super) fn before_edits(&self) -> Result<BeforeEdits, Error> {
+        let exchange = self.exchange(anywhere)?;
+        // A draft has no journal, but it is short, and mostly there is none.
+        Ok(BeforeEdits(exchange.journal.len(), exchange.draft.clone(), self.field_bytes))
+    }
+
+    pub(in super::super) fn take_back_edits(&mut self, BeforeEdits(length, draft, field_bytes): BeforeEdits) {
+        self.field_bytes = field_bytes;
+        if let Some(exchange) = self.exchange.as_deref_mut() {
+            exchange.take_back(length);
+            exchange.draft = draft;
+        }
     }
 
     /// Counts what the call sets.

@@ -40,7 +40,7 @@ fn draft(exchange: &mut Exchange) -> &mut ResponseHead {
 static UNDRAFTED: LazyLock<ResponseHead> = LazyLock::new(|| ResponseHead::new(Origin::Filter, StatusCode::OK));
 
 /// The header fields of the response.
-const FIELDS: Fields = Fields {
+pub(in super::super) const FIELDS: Fields = Fields {
     map: |state| Ok(&state.response()?.headers),
     check: |state| state.hook(writable).map(|_| ()),
     edit: CallState::edit_response_header,

@@ -4,7 +4,9 @@ use std::io::Write;
 use std::sync::Mutex;
 
 use super::super::bindings::Error;
+use super::super::host::fields::Fields;
 use super::super::host::request::FIELDS;
+use super::super::host::response;
 use super::super::state::{CallState, Stage};
 use super::*;
 use crate::exchange::HeaderEdit;
@@ -85,6 +87,31 @@ fn a_call_sets_so_many_header_fields() {
     begin(&mut state);
     assert!(set(&mut state, "x-1", &long).is_ok(), "the next call has its own");
     assert!(matches!(state.set_method(&"M".repeat(65)), Err(Error::TooLarge(64))));
+}
+
+#[test]
+fn edits_are_taken_back_to_where_they_began() {
+    let mut state = state();
+    let set = |state: &mut CallState, of: Fields, name: &str| {
+        (of.edit)(state, name.parse().unwrap(), HeaderEdit::Set("1".parse().unwrap())).unwrap();
+    };
+    let lengths = |state: &CallState| {
+        let exchange = state.exchange.as_ref().unwrap();
+        (exchange.request.headers.len(), exchange.draft.as_ref().map_or(0, |draft| draft.headers.len()))
+    };
+    set(&mut state, FIELDS, "x-a");
+    set(&mut state, response::FIELDS, "x-a");
+    let before = state.before_edits().unwrap();
+    let bytes = state.field_bytes;
+    for of in [FIELDS, response::FIELDS] {
+        set(&mut state, of, "x-b");
+        (of.edit)(&mut state, "x-a".parse().unwrap(), HeaderEdit::Remove).unwrap();
+        set(&mut state, of, "x-c");
+    }
+    assert_eq!(lengths(&state), (2, 2));
+    state.take_back_edits(before);
+    assert_eq!((lengths(&state), state.field_bytes), ((1, 1), bytes));
+    assert!(state.exchange.as_ref().unwrap().request.headers.contains_key("x-a"));
 }
 
 /// What is logged, as text.

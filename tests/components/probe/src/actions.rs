@@ -127,6 +127,18 @@ fn set_header(hook: &str, name: &str, value: &str) -> Result<(), types::Error> {
     if on_the_way_out(hook) { response::set_header(name, value) } else { request::set_header(name, value) }
 }
 
+/// Makes the changes in `edits`, each a list: a name, and a value to set or else nothing to remove it.
+fn edit_headers(hook: &str, action: &Value) -> Result<(), types::Error> {
+    let change = |value: &Value| match value.as_str() {
+        Some(value) => types::HeaderChange::Set(value.into()),
+        None => types::HeaderChange::Remove,
+    };
+    let edit =
+        |edit: &Value| types::HeaderEdit { name: edit[0].as_str().unwrap_or("").into(), change: change(&edit[1]) };
+    let edits: Vec<_> = action["edits"].as_array().into_iter().flatten().map(edit).collect();
+    if on_the_way_out(hook) { response::edit_headers(&edits) } else { request::edit_headers(&edits) }
+}
+
 /// Leaves a result where the test can see it.
 fn leave(hook: &str, action: &Value, result: Result<String, types::Error>) {
     let text = match result {
@@ -200,6 +212,7 @@ fn act(hook: &str, action: &Value) -> Option<Outcome> {
         "append-header" => request::append_header(name, value).unwrap(),
         "remove-header" if on_the_way_out(hook) => response::remove_header(name).unwrap(),
         "remove-header" => request::remove_header(name).unwrap(),
+        "edit-headers" => leave(hook, action, edit_headers(hook, action).map(|()| "done".into())),
         "request-header" => leave(hook, action, optional(request::header(name))),
         "response-header" => leave(hook, action, optional(response::header(name))),
         "headers" => leave(
