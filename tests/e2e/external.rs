@@ -2,134 +2,17 @@
 //! oauth2-mock-server, Node's fetch, curl. `.ci/run` installs them and sets SLUICE_REQUIRE_ALL: a test whose tools are missing
 //! then fails, and passes without doing anything otherwise.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
+use sluice_harness::tools::{
+    Ended, Server, free_port, need, run, run_script, scripts, tools, wait_for_port, without_proxies,
+};
 use sluice_harness::{Certs, Client, Gateway, Origin, eventually};
 
 use crate::support::{BASE, gateway, route};
-
-fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/external")
-}
-
-/// Where `.ci/run` installs packages: SLUICE_TEST_TOOLS, else `tools` in the target folder.
-fn tools() -> PathBuf {
-    std::env::var_os("SLUICE_TEST_TOOLS").map_or_else(
-        || sluice_harness::gateway::binary().ancestors().nth(2).expect("the target folder").join("tools"),
-        PathBuf::from,
-    )
-}
-
-/// The tools, if all are there.
-fn need<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
-    let mut missing = None;
-    let found = names.map(|name| {
-        let path = match name {
-            "python" => Some(tools().join("venv/bin/python")),
-            "gunicorn" => Some(tools().join("venv/bin/gunicorn")),
-            "node" => tools().join("node/node_modules").exists().then(|| on_path("node")).flatten(),
-            other => on_path(other),
-        };
-        path.filter(|p| p.exists()).unwrap_or_else(|| {
-            missing = Some(name);
-            PathBuf::new()
-        })
-    });
-    let Some(name) = missing else { return Some(found) };
-    let required = std::env::var("SLUICE_REQUIRE_ALL").is_ok_and(|v| v == "1");
-    assert!(!required, "`{name}` is missing");
-    None
-}
-
-fn on_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin")])
-        .map(|dir| dir.join(name))
-        .find(|file| file.exists())
-}
-
-fn without_proxies(command: &mut Command) -> &mut Command {
-    for (name, _) in std::env::vars().filter(|(n, _)| n.to_ascii_lowercase().ends_with("_proxy")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// Runs a client to its end; it exits with an error when something is not as it should be.
-#[track_caller]
-fn run(program: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    let output = without_proxies(command.args(arguments)).output().expect("the program");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
-
-#[track_caller]
-fn run_script(program: &Path, script: &str, arguments: &[&str]) -> String {
-    let script = scripts().join(script);
-    run(program, &[&[script.to_str().expect("a path in UTF-8")], arguments].concat())
-}
-
-/// A server of another program; killed when dropped.
-struct Server {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Server {
-    /// Starts it and returns the port that it prints first.
-    fn start(command: &mut Command) -> (Server, u16) {
-        let mut child =
-            without_proxies(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the server");
-        let input = child.stdin.take().expect("a pipe");
-        let output = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut server = Server { child, input, output };
-        let port = server.line().parse().expect("a port");
-        (server, port)
-    }
-
-    fn script(program: &Path, script: &str) -> (Server, u16) {
-        Self::start(Command::new(program).arg(scripts().join(script)))
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("a line");
-        line.trim().to_string()
-    }
-
-    fn ask(&mut self, command: &str) -> String {
-        writeln!(self.input, "{command}").expect("the server listens");
-        self.line()
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// A free port, for servers that can't tell which one they got.
-fn free_port() -> u16 {
-    sluice_harness::origin::nobody().port()
-}
-
-fn wait_for_port(port: u16) {
-    eventually("the server to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-}
 
 /// httpbin on a free port.
 fn httpbin(gunicorn: &Path) -> (Child, u16) {
@@ -149,17 +32,6 @@ fn httpbin(gunicorn: &Path) -> (Child, u16) {
     let child = without_proxies(&mut command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("gunicorn");
     wait_for_port(port);
     (child, port)
-}
-
-/// Ends a child however the test ends.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // SIGTERM, so that gunicorn and nginx take their workers with them.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod h2;
 pub mod load;
 pub mod origin;
+pub mod tools;
 pub mod wait;
 pub mod wire;
 
