@@ -1,3 +1,8 @@
-//! The published interface: it parses, each combination of hooks makes a component, and the shipped plugins use nothing else.
+//! The published interface and the protocols, held against their specifications: what the WIT package promises, and what HTTP
+//! allows, over real sockets to the real gateway.
 
+mod accepted;
+mod behind;
+mod refused;
+mod support;
 mod wit;
