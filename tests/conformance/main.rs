@@ -4,5 +4,6 @@
 mod accepted;
 mod behind;
 mod refused;
+mod responses;
 mod support;
 mod wit;
