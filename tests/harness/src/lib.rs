@@ -6,6 +6,7 @@
 pub mod certs;
 pub mod client;
 pub mod fixtures;
+pub mod frames;
 pub mod gateway;
 pub mod h2;
 pub mod load;
