@@ -25,7 +25,7 @@ pub use error::{FailureKind, FilterError, LoadError, RuntimeError};
 pub use grants::{Grants, HeaderGrant};
 pub use hook::{Hook, HookSet, Verdict};
 pub use interest::{BodyInterest, Interests, MediaPattern};
-pub use pool::Pool;
+pub use pool::{Called, Pool};
 pub use program::{Program, ProgramSpec};
 pub use settings::{FilterLimits, Mode};
 pub use stats::{FilterStats, HookStats};
