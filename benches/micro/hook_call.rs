@@ -42,6 +42,9 @@ fn built(name: &str) -> Vec<u8> {
     std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
+/// Its name, the component, its config, and in which hooks and modes it is called.
+type Guest<'a> = (&'a str, Vec<u8>, &'a str, &'a [Hook], &'a [Mode]);
+
 /// A bearer token that is good for long.
 fn token() -> String {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -105,7 +108,7 @@ fn calls(c: &mut Criterion) {
         "response":{"headers":{"set":{"x-gw":"1"},"remove":["x-upstream-secret"]}}}"#;
     let both: &[Mode] = &[Mode::Reused, Mode::Fresh];
     let reused: &[Mode] = &[Mode::Reused];
-    let guests: [(&str, Vec<u8>, &str, &[Hook], &[Mode]); 5] = [
+    let guests: [Guest<'_>; 5] = [
         ("empty", empty(), "{}", &[Hook::OnRequest], both),
         ("header", built("rust-header"), config, &[Hook::OnRequest, Hook::OnResponse], both),
         ("jwt-auth", built("jwt-auth"), &auth, &[Hook::OnRequest], reused),
