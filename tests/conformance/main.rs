@@ -3,6 +3,7 @@
 
 mod accepted;
 mod behind;
+mod differential;
 mod http2;
 mod refused;
 mod responses;

@@ -26,6 +26,8 @@ pub fn need<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
         let path = match name {
             "python" => Some(tools().join("venv/bin/python")),
             "gunicorn" => Some(tools().join("venv/bin/gunicorn")),
+            "plain-node" => on_path("node"),
+            // With the packages of `tests/external`.
             "node" => tools().join("node/node_modules").exists().then(|| on_path("node")).flatten(),
             other => on_path(other),
         };
