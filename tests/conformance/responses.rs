@@ -172,6 +172,7 @@ fn shapes() {
         (b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", "GET", 204, "", true),
         // What follows a length that is none is nobody's.
         (b"HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\nhi", "GET", 204, "", false),
+        (b"HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\n", "GET", 204, "", false),
         (b"HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "GET", 204, "", false),
         // More than a response.
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi!", "GET", 200, "hi", false),
