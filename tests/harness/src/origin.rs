@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use crate::wait::eventually_some;
 use crate::wire::{self, Framing, Head};
 
 /// What an origin got.
@@ -349,8 +350,12 @@ impl Scripted {
     }
 
     /// The next connection.
+    #[track_caller]
     pub fn accept(&self) -> Conn {
-        let (tcp, _) = self.listener.accept().expect("a connection from the gateway");
+        // `accept` itself knows no timeout: a gateway that does not connect would hang the test.
+        self.listener.set_nonblocking(true).unwrap();
+        let tcp = eventually_some("a connection from the gateway", || self.listener.accept().ok()).0;
+        tcp.set_nonblocking(false).unwrap();
         Conn::new(tcp, None).expect("a connection from the gateway")
     }
 }
