@@ -163,7 +163,7 @@ impl Sending {
             }
             while let Some(head) = read_response(transport.received(), LIMITS, &self.method).map_err(SendError::Head)? {
                 match head.status {
-                    StatusCode::SWITCHING_PROTOCOLS if !self.asks_to_switch => {
+                    StatusCode::SWITCHING_PROTOCOLS if !self.asks_to_switch || !transport.is_flushed() => {
                         return Poll::Ready(Err(SendError::Unasked));
                     }
                     StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Ok(head)),

@@ -112,9 +112,9 @@ impl Inner {
         self.abandoned && !self.is_read()
     }
 
-    /// Whether bytes have come behind the request.
-    pub fn is_ahead(&mut self) -> bool {
-        self.is_read() && !self.transport.received().is_empty()
+    /// Whether the request was read to its end, and nothing has come behind it.
+    pub fn is_between(&mut self) -> bool {
+        self.is_read() && self.transport.received().is_empty()
     }
 
     /// The final answer goes out from here on: nothing else may come between. Whether it is known how the client goes on: not if it

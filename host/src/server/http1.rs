@@ -13,6 +13,7 @@ use http::header::UPGRADE;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::sync::oneshot;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{Activity, Expiry, Patience};
@@ -24,8 +25,10 @@ use crate::http1::{Framing, Incoming, Io, Limits, RequestHead, Transport, Writin
 
 /// How long a client may take to read its answer and stop sending, once the connection is to be closed (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
-/// What it may send meanwhile.
-const LINGER_BYTES: usize = 1 << 20;
+/// What it may send meanwhile: more than is on its way at once.
+const LINGER_BYTES: usize = 64 << 20;
+/// The bytes of the empty lines that may stand before a request.
+const EMPTY_LINES: usize = 4;
 
 /// What comes next on a connection.
 enum Next {
@@ -97,7 +100,8 @@ impl<S: Service> Connection<'_, S> {
             let mut incoming = self.incoming.borrow();
             let transport = &mut incoming.transport;
             loop {
-                if !transport.received().is_empty() {
+                let begun = has_begun(transport.received());
+                if begun {
                     match read_request(transport.received(), self.limits) {
                         Ok(Some(head)) => return Poll::Ready(Ok(Next::Head(Box::new(head)))),
                         Ok(None) => self.activity.heading(),
@@ -110,7 +114,6 @@ impl<S: Service> Connection<'_, S> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
                     Poll::Pending => {}
                 }
-                let begun = !transport.received().is_empty();
                 if drained.is_none() && drain.as_mut().poll(cx).is_ready() {
                     drained = Some(Deadline::after(LINGER));
                 }
@@ -123,8 +126,9 @@ impl<S: Service> Connection<'_, S> {
                 }
                 return Poll::Ready(match ready!(self.clock.poll(cx)) {
                     Expiry::Header if begun => Ok(Next::Refused(Refusal::Timeout)),
-                    // Nobody is owed anything on an idle connection.
+                    // Nobody is owed anything on an idle connection, nor one that has only sent the empty lines behind its last request.
                     Expiry::Idle => Ok(Next::Over),
+                    Expiry::Header if self.served => Ok(Next::Over),
                     expiry => Err(End::Expired(expiry)),
                 });
             }
@@ -140,7 +144,8 @@ impl<S: Service> Connection<'_, S> {
         let (head_only, version) = (parts.method == Method::HEAD, parts.version);
         let body = self.incoming.begin(body, expects_continue);
         let asks_to_switch = parts.headers.contains_key(UPGRADE);
-        let (switch, switched) = match asks_to_switch && !self.incoming.borrow().is_ahead() {
+        let may_switch = asks_to_switch && self.incoming.borrow().is_between();
+        let (switch, switched) = match may_switch {
             true => {
                 let (switch, switched) = oneshot::channel();
                 (Some(switch), Some(switched))
@@ -159,8 +164,8 @@ impl<S: Service> Connection<'_, S> {
         persistent &= !self.worker.draining.has_begun() && response.extensions().get::<Last>().is_none();
         // RFC 9110 §7.8: who asks for another protocol can't know in which one to go on before the answer. What came all the same
         // would be read by one side as something else than by the other.
-        if asks_to_switch && self.incoming.borrow().is_ahead() {
-            persistent = false;
+        if asks_to_switch && !self.incoming.borrow().is_between() {
+            persistent &= !self.incoming.borrow().is_read();
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(End::Early);
             }
@@ -174,7 +179,7 @@ impl<S: Service> Connection<'_, S> {
             return Ok(false);
         }
         if !kept {
-            let over = self.incoming.borrow().is_read() && !self.incoming.borrow().is_ahead();
+            let over = self.incoming.borrow().is_between();
             self.close(!over).await;
         }
         Ok(kept)
@@ -219,7 +224,8 @@ impl<S: Service> Connection<'_, S> {
         persistent &= self.incoming.borrow().answer();
         // Who reads the request's body while the response is sent may still come to its end. Otherwise what is here of it is read.
         if persistent && self.incoming.borrow().is_abandoned() {
-            persistent = poll_fn(|cx| Poll::Ready(self.incoming.borrow().discard(cx))).await;
+            // Not under the task's budget: that would look like a body that is not there.
+            persistent = unconstrained(poll_fn(|cx| Poll::Ready(self.incoming.borrow().discard(cx)))).await;
         }
         response_head(
             self.incoming.borrow().transport.out(),
@@ -323,6 +329,11 @@ impl<S: Service> Connection<'_, S> {
         // Whether the goodbye was heard makes no difference.
         let _ = deadline::timeout(LINGER, ending).await;
     }
+}
+
+/// Whether a request has begun to come. Empty lines before one are none (RFC 9112 §2.2), unless there are more than are taken.
+fn has_begun(received: &[u8]) -> bool {
+    received.len() > EMPTY_LINES || received.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
 }
 
 /// The one timer of a connection.
