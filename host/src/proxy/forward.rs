@@ -37,6 +37,8 @@ pub(super) struct Forward<'a> {
     pub(super) upgrade: Option<HeaderValue>,
     /// When a part of either body last came; only where the request has one.
     pub(super) progress: Option<Rc<Cell<Instant>>>,
+    /// Whether the upstream has the head of the exchange's request and somebody reads it afterwards.
+    pub(super) lent: bool,
 }
 
 /// A response whose head is in the exchange.
@@ -127,7 +129,8 @@ impl Forward<'_> {
                 .keeping(exchange, *passage, self.pipeline, pin!(self.send(request, &selection, target, record.start)))
                 .await;
             match sent {
-                Ok(sent) => {
+                Ok(mut sent) => {
+                    self.take_back(&mut exchange, Some(&mut sent.request));
                     exchange.failures.extend(sent.failures.iter().cloned());
                     return self.accept(exchange, sent, target.metrics, record);
                 }
@@ -137,7 +140,8 @@ impl Forward<'_> {
                     attempts += 1;
                     match failed.request.take() {
                         Some(back) if again && attempts < exchange.candidates.len() => request = back,
-                        _ => {
+                        back => {
+                            self.take_back(&mut exchange, back.or(failed.spent.take()).as_mut());
                             record.endpoint.clone_from(&failed.endpoint);
                             let error = upstream_error(&failed);
                             self.local.metrics.upstream_failed(target.metrics, error.kind.name());
@@ -146,6 +150,15 @@ impl Forward<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Gives the exchange the head of its request back.
+    fn take_back(&self, exchange: &mut Exchange, request: Option<&mut Box<Request<Body>>>) {
+        if let Some(request) = request.filter(|_| self.lent) {
+            exchange.request.headers = std::mem::take(request.headers_mut());
+            // Put in for the upstream; filters see the authority.
+            exchange.request.headers.remove(HOST);
         }
     }
 
@@ -180,8 +193,9 @@ impl Forward<'_> {
         target.upstream.send(request, choice, timeouts).await
     }
 
-    /// The request as the upstream gets it. The head stays with the exchange only where a filter may still read it.
-    fn request(&self, exchange: &mut Exchange, body: Passing) -> Result<Box<Request<Body>>, ProxyError> {
+    /// The request as the upstream gets it. Its head is lent where nobody reads it meanwhile: copying one costs as much as a call of a
+    /// filter.
+    fn request(&mut self, exchange: &mut Exchange, body: Passing) -> Result<Box<Request<Body>>, ProxyError> {
         let route = self.route;
         let target = match &route.rewrite {
             None => exchange.request.target.clone(),
@@ -202,12 +216,15 @@ impl Forward<'_> {
         *request.method_mut() = exchange.request.method.clone();
         *request.uri_mut() = origin_form(target);
         *request.version_mut() = Version::HTTP_11;
-        let read_later =
-            [Hook::SelectUpstream, Hook::OnResponse, Hook::OnResponseBody, Hook::OnResponseTrailers, Hook::OnComplete]
+        let pipeline = self.pipeline.pipeline();
+        // These see the head while it is with the upstream, or as it was before the changes below.
+        let stays = self.upgrade.is_some()
+            || [Hook::SelectUpstream, Hook::OnResponseBody, Hook::OnComplete]
                 .into_iter()
-                .any(|hook| self.pipeline.pipeline().has(hook));
+                .any(|hook| pipeline.has(hook));
+        self.lent = !stays && [Hook::OnResponse, Hook::OnResponseTrailers].into_iter().any(|hook| pipeline.has(hook));
         *request.headers_mut() =
-            if read_later { exchange.request.headers.clone() } else { std::mem::take(&mut exchange.request.headers) };
+            if stays { exchange.request.headers.clone() } else { std::mem::take(&mut exchange.request.headers) };
         let headers = request.headers_mut();
         if self.pipeline.pipeline().has(Hook::OnResponseBody) {
             coding::keep_decodable(headers);

@@ -163,6 +163,7 @@ impl Stage<'_> {
             budget: &self.worker.budget,
             upgrade: upgrade.filter(|_| self.route.upgrade && switch.is_some()),
             progress,
+            lent: false,
         };
         let answered;
         (exchange, answered) = match entered {

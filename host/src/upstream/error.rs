@@ -37,6 +37,8 @@ pub struct UpstreamError {
     pub endpoint: Option<Arc<str>>,
     /// The request, when nothing of it was sent: it may go elsewhere.
     pub request: Option<Box<Request<Body>>>,
+    /// Otherwise its head, for whoever still reads it.
+    pub spent: Option<Box<Request<Body>>>,
     /// All attempts, oldest first.
     pub failures: Vec<Failure>,
     pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
@@ -50,6 +52,7 @@ impl UpstreamError {
             upstream,
             endpoint: None,
             request: None,
+            spent: None,
             failures: Vec::new(),
             source: None,
         }
@@ -79,7 +82,7 @@ impl fmt::Display for UpstreamError {
 
 impl fmt::Debug for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, upstream, endpoint, request, failures, source } = self;
+        let Self { kind, upstream, endpoint, request, spent: _, failures, source } = self;
         f.debug_struct("UpstreamError")
             .field("kind", kind)
             .field("upstream", upstream)
@@ -102,19 +105,26 @@ pub(super) struct Attempt {
     pub(super) kind: UpstreamErrorKind,
     pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
     pub(super) request: Option<Box<Request<Body>>>,
+    /// Whether `request` may be sent again.
+    pub(super) again: bool,
 }
 
 impl Attempt {
     pub(super) fn new(kind: UpstreamErrorKind) -> Self {
-        Attempt { kind, source: None, request: None }
+        Attempt { kind, source: None, request: None, again: false }
     }
 
     pub(super) fn because(kind: UpstreamErrorKind, source: impl StdError + Send + Sync + 'static) -> Self {
-        Attempt { kind, source: Some(Box::new(source)), request: None }
+        Attempt { kind, source: Some(Box::new(source)), request: None, again: false }
     }
 
     pub(super) fn with(self, request: Box<Request<Body>>) -> Self {
-        Attempt { request: Some(request), ..self }
+        Attempt { request: Some(request), again: true, ..self }
+    }
+
+    /// With a request of which the server may have seen something.
+    pub(super) fn spent(self, request: Box<Request<Body>>) -> Self {
+        Attempt { request: Some(request), again: false, ..self }
     }
 
     /// The reason in a line.

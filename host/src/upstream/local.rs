@@ -61,6 +61,8 @@ impl Timeouts {
 #[derive(Debug)]
 pub struct Sent {
     pub response: Response<Body>,
+    /// The head of the request, for whoever still reads it.
+    pub request: Box<Request<Body>>,
     /// The upstream's side of the connection, when the status is 101.
     pub switched: Option<Box<Transport>>,
     /// `host:port`, or the name of the builtin.
@@ -164,24 +166,31 @@ impl LocalUpstream {
         match self.upstream.spec().target {
             TargetSpec::Endpoints(_) => self.forward(request, choice, timeouts).await,
             TargetSpec::Echo => {
-                self.answered("echo", Box::pin(builtin::echo(*request, self.upstream.name())), timeouts).await
+                let head = head_of(&request);
+                self.answered("echo", head, Box::pin(builtin::echo(*request, self.upstream.name())), timeouts).await
             }
-            TargetSpec::Status => self.answered("status", Box::pin(builtin::status(*request)), timeouts).await,
+            TargetSpec::Status => {
+                let head = head_of(&request);
+                self.answered("status", head, Box::pin(builtin::status(*request)), timeouts).await
+            }
         }
     }
 
     async fn answered(
         &self,
         name: &str,
+        request: Box<Request<Body>>,
         answer: Pin<Box<impl Future<Output = Result<Response<Body>, BodyError>>>>,
         timeouts: Timeouts,
     ) -> Result<Sent, UpstreamError> {
         let Ok(answer) = deadline::timeout(timeouts.left(timeouts.first_byte), answer).await else {
-            return Err(UpstreamError::timed_out(self.upstream.name().clone()));
+            let error = UpstreamError::timed_out(self.upstream.name().clone());
+            return Err(UpstreamError { spent: Some(request), ..error });
         };
         match answer {
             Ok(response) => Ok(Sent {
                 response,
+                request,
                 switched: None,
                 endpoint: name.into(),
                 connect: None,
@@ -193,6 +202,7 @@ impl LocalUpstream {
                 upstream: self.upstream.name().clone(),
                 endpoint: Some(name.into()),
                 request: None,
+                spent: Some(request),
                 failures: Vec::new(),
                 source: Some(Box::new(error)),
             }),
@@ -227,8 +237,7 @@ impl LocalUpstream {
         let mut last = Attempt::new(UpstreamErrorKind::NoEndpoint).with(request);
         while tried.len() < max_tries {
             let Some(index) = self.choose(choice, &tried) else { break };
-            // Only what was not sent comes back.
-            let Some(request) = last.request.take() else { break };
+            let Some(request) = last.request.take_if(|_| last.again) else { break };
             tried.push(index);
             match self.attempt(index, request, &along).await {
                 Ok(sent) => return Ok(Sent { failures, ..sent }),
@@ -242,11 +251,13 @@ impl LocalUpstream {
                 }
             }
         }
+        let (request, spent) = if last.again { (last.request, None) } else { (None, last.request) };
         Err(UpstreamError {
             kind: last.kind,
             upstream: self.upstream.name().clone(),
             endpoint: tried.last().map(|index| self.endpoints[*index].shared().address.clone()),
-            request: last.request,
+            request,
+            spent,
             failures,
             source: last.source,
         })
@@ -288,7 +299,7 @@ impl LocalUpstream {
                     self.seats[index].succeeded();
                     return Ok(sent);
                 }
-                Err(Attempt { request: Some(back), .. }) if !new => request = back,
+                Err(Attempt { request: Some(back), again: true, .. }) if !new => request = back,
                 Err(attempt) => return Err(attempt),
             }
         }
@@ -306,7 +317,7 @@ impl LocalUpstream {
         let shared = endpoint.shared();
         let begun = Instant::now();
         let connect = lease.connect;
-        let (response, switched) = match lease.line.take() {
+        let (response, request, switched) = match lease.line.take() {
             Some(Line::Http1(connection)) => {
                 head::for_http1(&mut request, shared);
                 // A server may close a connection that it has just used: the request crosses its goodbye.
@@ -314,14 +325,14 @@ impl LocalUpstream {
                 let gate = along.gate.as_deref();
                 let outcome = await_head(pin!(connection.send(&mut request, gate, lease)), along).await;
                 match outcome {
-                    Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout)),
-                    Ok(Ok(Answer::Response(response))) => (response, None),
-                    Ok(Ok(Answer::Switched(head, transport))) => (head.map(|()| Body::Empty), Some(transport)),
+                    Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(request)),
+                    Ok(Ok(Answer::Response(response))) => (response, request, None),
+                    Ok(Ok(Answer::Switched(head, transport))) => (head.map(|()| Body::Empty), request, Some(transport)),
                     Ok(Err(Unanswered { error, unsent, silent })) => {
                         let attempt = Attempt::because(send_failure(&error, along), error);
                         return Err(match unsent || silent && replayable {
                             true => attempt.with(request),
-                            false => attempt,
+                            false => attempt.spent(request),
                         });
                     }
                 }
@@ -329,16 +340,17 @@ impl LocalUpstream {
             Some(Line::Http2(session)) => {
                 let mut sender = session.sender.clone();
                 lease.line = Some(Line::Http2(session));
-                // Without the request: on the same session it would fail again.
+                let head = head_of(&request);
+                // Not to be sent again: on the same session it would fail again.
                 if !head::for_http2(&mut request, shared) {
-                    return Err(Attempt::new(UpstreamErrorKind::Protocol));
+                    return Err(Attempt::new(UpstreamErrorKind::Protocol).spent(head));
                 }
                 if let Some(gate) = &along.gate {
                     gate.open();
                 }
                 match await_head(pin!(sender.try_send_request(*request)), along).await {
-                    Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout)),
-                    Ok(Ok(response)) => (with_lease(response, lease), None),
+                    Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(head)),
+                    Ok(Ok(response)) => (with_lease(response, lease), head, None),
                     Ok(Err(mut failure)) => {
                         let kind = match along.upload.as_ref().and_then(|upload| upload.failed.get()) {
                             Some(body) => UpstreamErrorKind::RequestBody(body),
@@ -352,7 +364,7 @@ impl LocalUpstream {
                                 endpoint.forget(&lease);
                                 attempt.with(Box::new(request))
                             }
-                            None => attempt,
+                            None => attempt.spent(head),
                         });
                     }
                 }
@@ -361,7 +373,15 @@ impl LocalUpstream {
         };
         let first_byte = begun.elapsed();
         endpoint.note_latency(first_byte);
-        Ok(Sent { response, switched, endpoint: shared.address.clone(), connect, first_byte, failures: Vec::new() })
+        Ok(Sent {
+            response,
+            request,
+            switched,
+            endpoint: shared.address.clone(),
+            connect,
+            first_byte,
+            failures: Vec::new(),
+        })
     }
 }
 
@@ -401,6 +421,13 @@ async fn await_head<T>(mut response: Pin<&mut impl Future<Output = T>>, along: &
             return outcome;
         }
     }
+}
+
+/// What stays of a request that is given away.
+fn head_of(request: &Request<Body>) -> Box<Request<Body>> {
+    let mut head = Box::new(Request::new(Body::Empty));
+    *head.headers_mut() = request.headers().clone();
+    head
 }
 
 /// Whether a request may be sent twice: an idempotent method (RFC 9110 §9.2.2) and no body.
