@@ -1,5 +1,6 @@
 //! The gateway's side of a connection to a server: one request at a time, sent and answered within the task of its exchange.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,6 +21,16 @@ use crate::http::gate::Gate;
 const LIMITS: Limits = Limits { bytes: 24 << 10, fields: 256 };
 /// Interim responses (RFC 9110 §15.2) before the final one; more are an endless answer.
 const MAX_INTERIM: usize = 32;
+
+/// How the sending of a request goes, for whoever waits for its response: a server that reads nothing is told from a client that sends
+/// nothing.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// The server takes no more at the moment.
+    pub blocked: Cell<bool>,
+    /// Counts writes.
+    pub writes: Cell<u64>,
+}
 
 /// An open connection on which nothing is going on.
 pub struct Connection {
@@ -87,15 +98,17 @@ impl Connection {
     }
 
     /// Sends a request whose target is in origin form and whose head has all it needs but the framing, and waits for the
-    /// response. The body is taken out of the request once the head is on its way. `gate` is opened by `100 Continue`.
+    /// response. The body is taken out of the request once the head is on its way. `gate` is opened by `100 Continue`;
+    /// `progress` is kept while the response is waited for.
     pub async fn send<K: Keeper>(
         self: Box<Self>,
         request: &mut Request<Body>,
         gate: Option<&Gate>,
+        progress: Option<&Progress>,
         keeper: K,
     ) -> Result<Answer, Unanswered> {
         let mut sending = Sending::new(self, request);
-        let head = std::future::poll_fn(|cx| sending.poll_head(cx, gate)).await;
+        let head = std::future::poll_fn(|cx| sending.poll_head(cx, gate, progress)).await;
         match head {
             Ok(head) => Ok(sending.answer(head, keeper)),
             Err(error) => {
@@ -140,15 +153,24 @@ impl Sending {
             }
         };
         request_head(connection.transport.out(), request.method(), target, request.headers(), framing);
-        let upload = Upload { body, writing: Writing::new(framing), taken: false, begun: false, broken: false };
+        let upload = Upload { body, writing: Writing::new(framing), taken: false, writes: 0, broken: false };
         let asks_to_switch = framing == Framing::Upgrade;
         Sending { connection, asks_to_switch, upload, method: request.method().clone(), interim: 0, silent: true }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, gate: Option<&Gate>) -> Poll<Result<ResponseHead, SendError>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        gate: Option<&Gate>,
+        progress: Option<&Progress>,
+    ) -> Poll<Result<ResponseHead, SendError>> {
         let transport = &mut self.connection.transport;
         loop {
             let sending = self.upload.poll(transport, cx);
+            if let Some(progress) = progress {
+                progress.blocked.set(!self.upload.broken && !transport.is_flushed());
+                progress.writes.set(self.upload.writes);
+            }
             if let Poll::Ready(Err(error)) = sending {
                 return Poll::Ready(Err(error));
             }
@@ -222,8 +244,8 @@ struct Upload {
     writing: Writing,
     /// A part of the body was taken.
     taken: bool,
-    /// A part of the request was written.
-    begun: bool,
+    /// Counts the writes that took something. None: nothing of the request was written.
+    writes: u64,
     /// The server takes no more; it may have answered all the same.
     broken: bool,
 }
@@ -231,7 +253,7 @@ struct Upload {
 impl Upload {
     /// Whether the request can go out on another connection as if nothing had happened.
     fn is_untouched(&self) -> bool {
-        !self.begun && !self.taken
+        self.writes == 0 && !self.taken
     }
 
     /// Whether nothing of it is left to be written.
@@ -279,11 +301,11 @@ impl Upload {
     fn poll_write(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let before = transport.unwritten();
         let result = transport.poll_flush(cx);
-        self.begun |= transport.unwritten() < before;
+        self.writes += u64::from(transport.unwritten() < before);
         match ready!(result) {
             Ok(()) => Poll::Ready(Ok(())),
             // A server may answer before it has read the request, and close (RFC 9112 §9.6): its answer may be there.
-            Err(_) if self.begun => {
+            Err(_) if self.writes > 0 => {
                 self.broken = true;
                 Poll::Ready(Ok(()))
             }

@@ -22,7 +22,7 @@ mod writing;
 mod tests;
 
 pub use chunked::{Chunked, Message, Piece};
-pub use client::{Answer, Connection, Keeper, SendError, Unanswered};
+pub use client::{Answer, Connection, Keeper, Progress, SendError, Unanswered};
 pub use encode::{Framing, chunk_head, last_chunk, request_head, response_head};
 pub use error::{ChunkError, HeadError};
 pub use framing::Length;

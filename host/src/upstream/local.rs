@@ -24,7 +24,7 @@ use crate::deadline::{self, Passed};
 use crate::exchange::{Candidate, Failure};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
 use crate::http::gate::Gate;
-use crate::http1::{Answer, SendError, Transport, Unanswered};
+use crate::http1::{Answer, Progress, SendError, Transport, Unanswered};
 
 /// How long an upstream may think about `Expect: 100-continue` before the body goes out anyway (RFC 9110 §10.1.1).
 const EXPECT_WAIT: Duration = Duration::from_secs(1);
@@ -88,6 +88,7 @@ struct Upload {
     /// The last byte was handed over, or the body failed.
     ended: Cell<bool>,
     failed: Cell<Option<BodyErrorKind>>,
+    progress: Progress,
 }
 
 struct UploadWatch(Rc<Upload>);
@@ -323,7 +324,8 @@ impl LocalUpstream {
                 // A server may close a connection that it has just used: the request crosses its goodbye.
                 let replayable = lease.idle.is_some() && is_replayable(&request);
                 let gate = along.gate.as_deref();
-                let outcome = await_head(pin!(connection.send(&mut request, gate, lease)), along).await;
+                let progress = along.upload.as_deref().map(|upload| &upload.progress);
+                let outcome = await_head(pin!(connection.send(&mut request, gate, progress, lease)), along).await;
                 match outcome {
                     Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(request)),
                     Ok(Ok(Answer::Response(response))) => (response, request, None),
@@ -414,10 +416,16 @@ async fn await_head<T>(mut response: Pin<&mut impl Future<Output = T>>, along: &
         }
     }
     loop {
-        // As long as the request goes on the client may be the one that is slow, and its body has limits of its own.
+        // As long as the request goes on the client may be the one that is slow, and its body has limits of its own …
         let sent = along.upload.as_ref().is_none_or(|upload| upload.ended.get());
+        let writes = along.upload.as_ref().map_or(0, |upload| upload.progress.writes.get());
         let outcome = deadline::timeout(limits.left(limits.first_byte), response.as_mut()).await;
-        if outcome.is_ok() || sent || limits.until.is_some_and(|until| until <= Instant::now()) {
+        // … but not where the server took nothing all the while.
+        let stuck = along
+            .upload
+            .as_ref()
+            .is_some_and(|upload| upload.progress.blocked.get() && upload.progress.writes.get() == writes);
+        if outcome.is_ok() || sent || stuck || limits.until.is_some_and(|until| until <= Instant::now()) {
             return outcome;
         }
     }

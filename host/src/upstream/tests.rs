@@ -355,6 +355,32 @@ async fn a_refused_body_is_never_sent() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn a_server_that_reads_nothing_is_not_waited_for_as_long_as_the_request_lasts() {
+    let (keep, kept) = tokio::sync::oneshot::channel::<()>();
+    let kept = Rc::new(std::cell::RefCell::new(Some(kept)));
+    let port = script(move |_, stream| {
+        let kept = kept.borrow_mut().take();
+        async move {
+            // The socket stays open and unread until the test is over.
+            if let Some(kept) = kept {
+                let _ = kept.await;
+            }
+            drop(stream);
+        }
+    })
+    .await;
+    let upstream = local(spec(&[port], "http"));
+    let mut request = get("/");
+    // Two parts, of which the socket does not even take the first.
+    let part = Body::full(vec![b'x'; 32 << 20]);
+    *request.body_mut() = Body::Resumed(vec![b'x'; 32 << 20].into(), Box::new(part));
+    let timeouts = Timeouts { first_byte: Duration::from_millis(50), ..TIMEOUTS };
+    let error = upstream.send(Box::new(request), Choice::Balanced, timeouts).await.unwrap_err();
+    assert_eq!(error.kind, UpstreamErrorKind::FirstByteTimeout);
+    drop(keep);
+}
+
+#[tokio::test(flavor = "local")]
 async fn an_upgraded_connection_is_handed_over() {
     let port = script(|_, mut stream| async move {
         let head = read_until(&mut stream, "\r\n\r\n").await.unwrap();
