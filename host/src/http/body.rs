@@ -1,4 +1,4 @@
-//! The one body type that streams through the gateway, with its limits and hooks. Reading a whole one into memory is in
+//! The one body type that streams through the gateway. Its limits and hooks are in `wrapped`, reading a whole one into memory in
 //! `buffer`, content coding in `coding`.
 
 use std::any::Any;
@@ -18,7 +18,8 @@ pub use super::body_error::{BodyError, BodyErrorKind, Sender};
 pub use super::buffer::{MemoryBudget, Reservation, collect};
 use super::gate::Gate;
 use super::headers;
-use crate::deadline::Deadline;
+use super::wrapped::Idle;
+pub use super::wrapped::{Watch, Wrapped};
 
 /// A message body. Frames are passed on one by one and never copied.
 #[derive(Default)]
@@ -36,42 +37,6 @@ pub enum Body {
     Resumed(Bytes, Box<Body>),
     /// With limits, counters or hooks around it.
     Wrapped(Box<Wrapped>),
-}
-
-/// What follows a body to its end, for logs and metrics. Dropped with the body: without `end` before it, the reader went
-/// away first.
-pub trait Watch: 'static {
-    /// A data frame of `bytes` bytes was handed on.
-    fn data(&mut self, bytes: usize);
-    /// The last frame was handed on, or the body failed. Called at most once.
-    fn end(&mut self, outcome: Result<(), &BodyError>);
-}
-
-type HookFuture = Pin<Box<dyn Future<Output = Result<HeaderMap, BodyError>>>>;
-
-/// A body with limits, counters and hooks; made by the methods of [`Body`].
-pub struct Wrapped {
-    inner: Body,
-    max: u64,
-    seen: u64,
-    idle: Option<Idle>,
-    gate: Option<Rc<Gate>>,
-    count: Option<Rc<Cell<u64>>>,
-    watch: Option<Box<dyn Watch>>,
-    hook: Option<Box<dyn FnOnce(HeaderMap) -> HookFuture>>,
-    hooked: Option<HookFuture>,
-    ended: bool,
-    /// Dropped last, after the watch.
-    guard: Option<Box<dyn Any>>,
-}
-
-struct Idle {
-    limit: Duration,
-    /// When a part last came, in this body or in the one of the other direction.
-    progress: Option<Rc<Cell<Instant>>>,
-    /// Armed at the first wait and kept; moved when a later wait begins.
-    deadline: Option<Deadline>,
-    waiting: bool,
 }
 
 impl Body {
@@ -210,7 +175,7 @@ impl std::fmt::Debug for Body {
     }
 }
 
-type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+pub(super) type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 impl HttpBody for Body {
     type Data = Bytes;
@@ -282,144 +247,6 @@ impl HttpBody for Body {
             }
             Body::Wrapped(wrapped) if wrapped.ended => SizeHint::with_exact(0),
             Body::Wrapped(wrapped) => wrapped.inner.size_hint(),
-        }
-    }
-}
-
-impl Wrapped {
-    fn around(inner: Body) -> Box<Self> {
-        Box::new(Wrapped {
-            inner,
-            max: u64::MAX,
-            seen: 0,
-            idle: None,
-            gate: None,
-            count: None,
-            watch: None,
-            hook: None,
-            hooked: None,
-            ended: false,
-            guard: None,
-        })
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let frame = match self.poll_inner(cx) {
-            Poll::Pending => match self.poll_idle(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(error) => Some(Err(error)),
-            },
-            Poll::Ready(frame) => frame,
-        };
-        if let Some(idle) = &mut self.idle {
-            idle.waiting = false;
-            if let Some(progress) = &idle.progress {
-                progress.set(Instant::now());
-            }
-        }
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    let bytes = data.len();
-                    if let Some(count) = &self.count {
-                        count.set(count.get() + bytes as u64);
-                    }
-                    if let Some(watch) = &mut self.watch {
-                        watch.data(bytes);
-                    }
-                }
-                // Nobody asks again once it is known that the body is over.
-                if frame.is_trailers() || self.inner.is_end_stream() {
-                    self.end(Ok(()));
-                }
-            }
-            Some(Err(error)) => self.end(Err(error)),
-            None => self.end(Ok(())),
-        }
-        Poll::Ready(frame)
-    }
-
-    /// The next frame after gate, size limit and trailers hook.
-    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Polled {
-        if let Some(gate) = &self.gate {
-            ready!(gate.poll_open(cx));
-            self.gate = None;
-        }
-        if self.hooked.is_none() {
-            let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-                Some(Ok(frame)) => frame,
-                other => return Poll::Ready(other),
-            };
-            if let Some(data) = frame.data_ref() {
-                self.seen = self.seen.saturating_add(data.len() as u64);
-                if self.seen > self.max {
-                    return Poll::Ready(Some(Err(BodyError::TooLarge(self.max))));
-                }
-            }
-            match self.hook.take_if(|_| frame.is_trailers()) {
-                None => return Poll::Ready(Some(Ok(frame))),
-                Some(hook) => match frame.into_trailers() {
-                    Ok(trailers) => self.hooked = Some(hook(trailers)),
-                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
-                },
-            }
-        }
-        let Some(hooked) = &mut self.hooked else { return Poll::Ready(None) };
-        let trailers = ready!(hooked.as_mut().poll(cx));
-        self.hooked = None;
-        Poll::Ready(match trailers {
-            Ok(trailers) if trailers.is_empty() => None,
-            Ok(trailers) => Some(Ok(Frame::trailers(trailers))),
-            Err(error) => Some(Err(error)),
-        })
-    }
-
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        // A hook and a gate have deadlines of their own, and the sender is not to blame.
-        let Some(idle) = self.idle.as_mut().filter(|_| self.hooked.is_none() && self.gate.is_none()) else {
-            return Poll::Pending;
-        };
-        let deadline = match &mut idle.deadline {
-            None => idle.deadline.insert(Deadline::after(idle.limit)),
-            Some(deadline) => {
-                if !idle.waiting {
-                    deadline.rearm(idle.limit);
-                }
-                deadline
-            }
-        };
-        idle.waiting = true;
-        loop {
-            ready!(deadline.poll_passed(cx));
-            let silent = idle.progress.as_ref().map_or(idle.limit, |progress| progress.get().elapsed());
-            if silent >= idle.limit {
-                return Poll::Ready(BodyError::IdleTimeout(idle.limit));
-            }
-            deadline.rearm(idle.limit - silent);
-        }
-    }
-
-    fn end(&mut self, outcome: Result<(), &BodyError>) {
-        self.ended = true;
-        self.idle = None;
-        if let Some(mut watch) = self.watch.take() {
-            watch.end(outcome);
-        }
-        self.guard = None;
-        if outcome.is_err() {
-            self.inner = Body::Empty;
-        }
-    }
-}
-
-impl Drop for Wrapped {
-    fn drop(&mut self) {
-        // A body that is known to be over needs not be read: HEAD, 204, content-length 0.
-        if !self.ended && self.hooked.is_none() && self.inner.is_end_stream() {
-            self.end(Ok(()));
         }
     }
 }

@@ -10,3 +10,4 @@ pub mod gate;
 pub mod headers;
 pub mod target;
 pub mod trace;
+mod wrapped;
