@@ -63,6 +63,8 @@ pub struct Transport {
     after: &'static [u8],
     /// Whether `io` may hold back bytes that it took.
     unflushed: bool,
+    /// The next write has waited its turn.
+    in_turn: bool,
 }
 
 impl std::fmt::Debug for Transport {
@@ -81,6 +83,7 @@ impl Transport {
             large: Bytes::new(),
             after: &[],
             unflushed: false,
+            in_turn: false,
         }
     }
 
@@ -127,8 +130,16 @@ impl Transport {
         self.out.len() + self.large.len() + self.after.len()
     }
 
-    /// Writes what waits.
+    /// Writes what waits, small messages only when everything else that is ready on this worker was seen to. A peer that sleeps is
+    /// woken by the first bytes that it gets: what is sent one message behind the other it finds together, and what is sent between
+    /// the work of other requests wakes it each time. Also the code of the requests and the kernel's each run while they are cached.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.in_turn && self.large.is_empty() && !self.out.is_empty() {
+            self.in_turn = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.in_turn = false;
         loop {
             let io = Pin::new(&mut *self.io);
             let written = match (self.large.is_empty() && self.after.is_empty(), self.out.is_empty()) {

@@ -20,6 +20,9 @@ use super::listener::{BindError, accept, bind};
 use super::{ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
 use crate::telemetry::{ListenerCounters, Metrics, WorkerMetrics};
 
+/// Tasks that are polled before the worker looks for further events, while there are more to poll. More than one each for what one
+/// look finds on a busy worker, because a write waits until everything else was seen to.
+const EVENT_INTERVAL: u32 = 200;
 /// How often a draining worker looks whether its connections are gone.
 const DRAIN_STEP: Duration = Duration::from_millis(10);
 
@@ -186,7 +189,7 @@ fn work<S: Service>(
     metrics: &Metrics,
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread().event_interval(EVENT_INTERVAL).enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let metrics = metrics.worker();
         let shared = Rc::new(Shared {
