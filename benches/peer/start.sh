@@ -36,12 +36,13 @@ config = { copy_from = \"x-bench-in\", copy_to = \"x-filter-req-$i\", response_h
 file = \"$target/plugins/rust-header.wasm\"
 $filters" ;;
   auth)
-    # What no other proxy in the comparison does is off: fields that tell the limit, claims for further filters.
+    # What no other proxy in the comparison does is off: fields that tell the limit, claims for further filters, and remembered tokens
+    # (REMEMBER_TOKENS=1000 for a row with them).
     pipeline='"auth", "limit", "shape"'
     filters="[filters.auth]
 plugin = \"jwt-auth\"
 grants = { read_headers = [\"authorization\"], write_headers = [\"authorization\"] }
-config = { secret = \"$JWT_SECRET\", algorithms = [\"HS256\"], issuer = \"bench\", headers = { x-user = \"sub\" }, forward_token = false, context = false }
+config = { secret = \"$JWT_SECRET\", algorithms = [\"HS256\"], issuer = \"bench\", headers = { x-user = \"sub\" }, forward_token = false, context = false, remember_tokens = ${REMEMBER_TOKENS:-0} }
 [filters.limit]
 plugin = \"rate-limit\"
 grants = { read_headers = [\"x-api-key\"] }

@@ -2,7 +2,11 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::{ConfigError, Error, Finished, Request, Response, Route, Verdict, crypto::KeySet, host};
+use crate::{
+    ConfigError, Error, Finished, Request, Response, Route, Verdict,
+    crypto::{KeySet, TokenRules, TokenVerifier},
+    host,
+};
 
 /// A filter: a value made once for each instance from the filter's table in `gateway.toml`.
 ///
@@ -159,6 +163,19 @@ impl Setup {
     /// `Invalid` when the keys can't be read, `NotGranted` for a URL whose origin is not granted.
     pub fn key_set(&mut self, source: &serde_json::Value) -> Result<KeySet, Error> {
         Ok(KeySet(host::crypto::key_set(&source.to_string())?))
+    }
+
+    /// Declares which tokens are good, for [`TokenVerifier::verify`].
+    ///
+    /// # Errors
+    /// `TooLarge` for more than 10,000 tokens to remember.
+    pub fn token_verifier(&mut self, rules: &TokenRules<'_>) -> Result<TokenVerifier, Error> {
+        Ok(TokenVerifier(host::crypto::token_verifier(&host::crypto::TokenRules {
+            key_set: rules.keys.0,
+            algorithms: owned(rules.algorithms),
+            typ: rules.typ.map(str::to_owned),
+            remember: rules.remember,
+        })?))
     }
 }
 

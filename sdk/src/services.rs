@@ -363,8 +363,8 @@ pub mod http {
 
 /// Cryptography at native speed. Data is at most 1 MiB a call.
 pub mod crypto {
-    pub use crate::bindings::sluice::filter::crypto::Verification;
-    use crate::{Error, host};
+    pub use crate::bindings::sluice::filter::crypto::{TokenRefusal, Verification};
+    use crate::{Error, bindings::sluice::filter::crypto::Token, host};
 
     /// A set of keys, declared by [`crate::Setup::key_set`].
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -391,6 +391,36 @@ pub mod crypto {
         /// `Invalid` when no key of the set can sign with this algorithm.
         pub fn sign(self, algorithm: &str, key_id: Option<&str>, message: &[u8]) -> Result<Vec<u8>, Error> {
             Ok(host::crypto::sign(self.0, algorithm, key_id, message)?)
+        }
+    }
+
+    /// Which tokens are good: [`crate::Setup::token_verifier`].
+    #[derive(Debug, Clone, Copy)]
+    pub struct TokenRules<'a> {
+        /// What they are signed with.
+        pub keys: KeySet,
+        /// The algorithms that are accepted, by their names as in [`KeySet::verify`].
+        pub algorithms: &'a [&'a str],
+        /// What `typ` has to be. Case does not count, and `application/` may be left out.
+        pub typ: Option<&'a str>,
+        /// How many good tokens the gateway may remember for each worker, so that it need not verify them again: at most 10,000.
+        pub remember: u32,
+    }
+
+    /// Verifies tokens, declared by [`crate::Setup::token_verifier`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct TokenVerifier(pub(crate) u32);
+
+    impl TokenVerifier {
+        /// The payload of a good token: a JSON Web Signature (RFC 7515) in compact form. Nothing of the payload was looked at.
+        ///
+        /// # Errors
+        /// `TooLarge` past 1 MiB, `Unavailable` while the keys have not been fetched, `WrongHook` in `configure`.
+        pub fn verify(self, token: &[u8]) -> Result<Result<String, TokenRefusal>, Error> {
+            Ok(match host::crypto::verify_token(self.0, token)? {
+                Token::Payload(payload) => Ok(payload),
+                Token::Refused(refusal) => Err(refusal),
+            })
         }
     }
 

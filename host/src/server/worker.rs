@@ -189,7 +189,10 @@ fn work<S: Service>(
     metrics: &Metrics,
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().event_interval(EVENT_INTERVAL).enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .event_interval(EVENT_INTERVAL)
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let metrics = metrics.worker();
         let shared = Rc::new(Shared {

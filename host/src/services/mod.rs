@@ -13,6 +13,7 @@ pub mod log_limit;
 pub mod outbound;
 pub mod random;
 mod rate;
+pub mod token;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use grants::{Grants, Origin, Origins, Secrets};
 pub use keyset::{KeySet, KeySets, Verification};
 pub use kv::Kv;
 pub use limiter::Limiter;
+pub use token::TokenVerifier;
 
 /// The state that filters share over workers, snapshots and reloads.
 pub struct Services {

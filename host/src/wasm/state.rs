@@ -14,8 +14,8 @@ use super::host::services::FilterServices;
 use super::names::Names;
 use super::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, Mode};
 use crate::exchange::Exchange;
-use crate::services::KeySet;
 use crate::services::log_limit::{self, LogLimit};
+use crate::services::{KeySet, TokenVerifier};
 
 /// Standard output beyond this many bytes without a line end becomes a line.
 const MAX_LINE: usize = log_limit::LINE_BYTES;
@@ -60,6 +60,7 @@ pub(super) struct CallState {
     /// What `configure` declares.
     pub(super) interests: Interests,
     pub(super) key_sets: Vec<Arc<KeySet>>,
+    pub(super) verifiers: Vec<TokenVerifier>,
     /// Whether this is the instance of the trial at load, on a thread that may wait.
     pub(super) is_trial: bool,
     /// Whether the hook is only tried: no service is in reach and nothing is logged.
@@ -93,6 +94,7 @@ impl CallState {
             failed: None,
             interests: Interests::default(),
             key_sets: Vec::new(),
+            verifiers: Vec::new(),
             is_trial: false,
             is_rehearsal: false,
             memory,

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sluice_filter::{ConfigError, Duration, Setup, crypto::KeySet};
+use sluice_filter::{
+    ConfigError, Duration, Setup,
+    crypto::{TokenRules, TokenVerifier},
+};
 
 /// What RFC 7518 §3.1 and RFC 8037 §3.1 name, without `none`.
 const ALGORITHMS: [&str; 13] = [
@@ -43,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) required_claims: Vec<String>,
     #[serde(default)]
     pub(crate) typ: Option<String>,
+    #[serde(default = "default_remember")]
+    remember_tokens: u32,
     #[serde(default)]
     pub(crate) optional: bool,
     #[serde(default = "default_realm")]
@@ -109,8 +114,8 @@ impl<'de> Deserialize<'de> for Texts {
 }
 
 impl Config {
-    /// Declares the keys and settles the algorithms.
-    pub(crate) fn keys(&self, setup: &mut Setup) -> Result<(KeySet, Vec<String>), ConfigError> {
+    /// Declares the keys and which tokens are good.
+    pub(crate) fn tokens(&self, setup: &mut Setup) -> Result<TokenVerifier, ConfigError> {
         let given = [
             ("jwks", self.jwks.is_some()),
             ("jwks_url", self.jwks_url.is_some()),
@@ -152,11 +157,13 @@ impl Config {
             }
         };
         let algorithms = match &self.algorithms {
-            None => fitting.iter().map(|name| (*name).to_owned()).collect(),
+            None => fitting,
             Some(named) => self.checked(named, name)?,
         };
-        let set = setup.key_set(&source).map_err(|error| ConfigError::new(name, error))?;
-        Ok((set, algorithms))
+        let keys = setup.key_set(&source).map_err(|error| ConfigError::new(name, error))?;
+        let rules =
+            TokenRules { keys, algorithms: &algorithms, typ: self.typ.as_deref(), remember: self.remember_tokens };
+        setup.token_verifier(&rules).map_err(|error| ConfigError::new("remember_tokens", error))
     }
 
     /// The headers that a client may not send, beside those that are set: `strip_headers`, and what an upstream that folds
@@ -182,7 +189,7 @@ impl Config {
         Ok(stripped)
     }
 
-    fn checked(&self, named: &[String], key: &str) -> Result<Vec<String>, ConfigError> {
+    fn checked<'a>(&self, named: &'a [String], key: &str) -> Result<Vec<&'a str>, ConfigError> {
         if named.is_empty() {
             return Err(ConfigError::new("algorithms", "an empty list admits nobody"));
         }
@@ -200,7 +207,7 @@ impl Config {
                 return Err(ConfigError::new(path, format!("`{name}` can't be used with `{key}`")));
             }
         }
-        Ok(named.to_vec())
+        Ok(named.iter().map(String::as_str).collect())
     }
 
     /// Checks what serde can't.
@@ -284,6 +291,10 @@ fn of_jwks(jwks: &Value) -> Result<Vec<&'static str>, ConfigError> {
 
 fn default_leeway() -> Duration {
     Duration::from_secs(30)
+}
+
+const fn default_remember() -> u32 {
+    1000
 }
 
 fn default_required() -> Vec<String> {

@@ -1,28 +1,25 @@
 //! Admits callers with a valid JSON Web Token (RFC 7519) as a bearer token (RFC 6750). See README.md.
 
+mod claims;
 mod config;
-mod token;
 
 use std::{borrow::Cow, cell::RefCell};
 
 use sluice_filter::{
     Draft, HeaderChange, HeaderEdit, clock,
-    crypto::{KeySet, Verification},
+    crypto::{TokenRefusal, TokenVerifier},
     prelude::*,
 };
 
+use claims::Claims;
 use config::{Config, Rule};
-use token::{Accepted, Claims, Compact, Heads};
 
 /// The filter.
 struct JwtAuth {
     config: Config,
-    keys: KeySet,
-    algorithms: Vec<String>,
+    tokens: TokenVerifier,
     /// Header names other than those of `config.headers` that a client may not send.
     stripped: Vec<String>,
-    /// JOSE headers that were accepted: an issuer uses the same one again and again.
-    heads: Heads,
     /// The edits that hand a caller on: `config.headers` in their order, what is stripped, and the token if it is. Kept for their
     /// names; between two calls they have no value.
     edits: RefCell<Vec<HeaderEdit>>,
@@ -44,11 +41,11 @@ impl Filter for JwtAuth {
     fn new(config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
         config.check()?;
         let stripped = config.stripped()?;
-        let (keys, algorithms) = config.keys(setup)?;
+        let tokens = config.tokens(setup)?;
         let token = if config.forward_token { None } else { Some("authorization") };
         let names = config.headers.keys().chain(&stripped).map(String::as_str).chain(token);
         let edits = RefCell::new(names.map(HeaderEdit::remove).collect());
-        Ok(Self { config, keys, algorithms, stripped, heads: Heads::default(), edits })
+        Ok(Self { config, tokens, stripped, edits })
     }
 
     fn describe() -> Describe {
@@ -115,15 +112,10 @@ impl JwtAuth {
             return Ok(Err(Refusal::Malformed("more than one authorization header")));
         }
         let Some(credentials) = credentials.pop() else { return Ok(Err(Refusal::Missing)) };
-        // What stands in for bytes that are not UTF-8 is in no token, and so makes the token a bad one.
-        let credentials = String::from_utf8_lossy(&credentials);
-        let (scheme, token) = credentials.split_once(' ').unwrap_or((&credentials, ""));
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Ok(Err(Refusal::Missing));
-        }
-        let text = match self.verified(token.trim_start_matches(' '))? {
+        let Some(token) = bearer(&credentials) else { return Ok(Err(Refusal::Missing)) };
+        let text = match self.tokens.verify(token)? {
             Ok(text) => text,
-            Err(refusal) => return Ok(Err(refusal)),
+            Err(refusal) => return Ok(Err(invalid(detail(refusal)))),
         };
         let Some(claims) = Claims::parse(&text) else { return Ok(Err(invalid("the claims are no JSON object"))) };
         if let Err(refusal) = self.check(&claims) {
@@ -140,43 +132,6 @@ impl JwtAuth {
             context::set_json("auth.claims", text)?;
         }
         Ok(Ok(()))
-    }
-
-    /// The payload of a token whose signature is good.
-    fn verified(&self, token: &str) -> Result<Result<String, Refusal>, Error> {
-        let Some(compact) = Compact::parse(token) else {
-            return Ok(Err(invalid("not a token in compact form")));
-        };
-        let head = match self.heads.find(compact.head) {
-            Some(known) => known,
-            None => match self.accepted(&compact) {
-                Ok(accepted) => self.heads.keep(compact.head, accepted),
-                Err(refusal) => return Ok(Err(refusal)),
-            },
-        };
-        Ok(match self.keys.verify(&head.alg, head.kid.as_deref(), compact.signed, &compact.signature)? {
-            Verification::Valid => compact.claims_text().ok_or_else(|| invalid("the claims can't be read")),
-            Verification::Invalid => Err(invalid("the signature is not valid")),
-            Verification::UnknownKey => Err(invalid("no key fits the token")),
-        })
-    }
-
-    /// What a JOSE header says, if tokens with it are accepted. It depends on nothing but the header and the config.
-    fn accepted(&self, compact: &Compact<'_>) -> Result<Accepted, Refusal> {
-        let head = compact.head().ok_or_else(|| invalid("the header of the token can't be read"))?;
-        // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and none is understood here.
-        if head.crit {
-            return Err(invalid("the token has critical extensions"));
-        }
-        if let Some(wanted) = &self.config.typ
-            && !head.typ.as_deref().is_some_and(|typ| same_type(typ, wanted))
-        {
-            return Err(invalid("the token is of another type"));
-        }
-        if !self.algorithms.contains(&head.alg) {
-            return Err(invalid("the algorithm is not accepted"));
-        }
-        Ok(Accepted { alg: head.alg, kid: head.kid })
     }
 
     fn check(&self, claims: &Claims<'_>) -> Result<(), Refusal> {
@@ -290,10 +245,31 @@ fn invalid(detail: &'static str) -> Refusal {
     Refusal::Token(Cow::Borrowed(detail))
 }
 
-/// RFC 7515 §4.1.9: `application/` may be left out, and media types have no case.
-fn same_type(typ: &str, wanted: &str) -> bool {
-    let bare = |text: &str| text.to_ascii_lowercase().trim_start_matches("application/").to_owned();
-    bare(typ) == bare(wanted)
+/// The token of credentials with the scheme `Bearer`, which has no case (RFC 9110 §11.1).
+fn bearer(credentials: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credentials.split_at_checked(6)?;
+    match token {
+        _ if !scheme.eq_ignore_ascii_case(b"bearer") => None,
+        [] => Some(token),
+        [b' ', ..] => {
+            let spaces = token.iter().take_while(|byte| **byte == b' ').count();
+            Some(&token[spaces..])
+        }
+        _ => None,
+    }
+}
+
+fn detail(refusal: TokenRefusal) -> &'static str {
+    match refusal {
+        TokenRefusal::NotCompact => "not a token in compact form",
+        TokenRefusal::BadHeader => "the header of the token can't be read",
+        TokenRefusal::Critical => "the token has critical extensions",
+        TokenRefusal::WrongType => "the token is of another type",
+        TokenRefusal::WrongAlgorithm => "the algorithm is not accepted",
+        TokenRefusal::UnknownKey => "no key fits the token",
+        TokenRefusal::BadSignature => "the signature is not valid",
+        TokenRefusal::BadPayload => "the claims can't be read",
+    }
 }
 
 fn answer(status: u16, title: &str, detail: &str, challenge: &str) -> Result<Verdict, Error> {

@@ -1,5 +1,6 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use sluice_filter::crypto::KeySet;
 use sluice_filter::testing::{Exchange, Harness, config_keys};
 
 use super::*;

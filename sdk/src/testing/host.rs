@@ -634,7 +634,8 @@ pub(crate) mod http {
 pub(crate) mod crypto {
     use super::*;
     use crate::bindings::sluice::filter::crypto::Verification;
-    use crate::testing::keys;
+    pub(crate) use crate::bindings::sluice::filter::crypto::{Token, TokenRules};
+    use crate::testing::{keys, tokens};
 
     pub(crate) fn key_set(source: &str) -> Result<u32, Error> {
         during(&[Phase::Configure], |world| {
@@ -654,6 +655,23 @@ pub(crate) mod crypto {
         during(EXCHANGE, |world| match world.services.key_sets.get(key_set as usize) {
             Some(set) => set.verify(algorithm, key_id, message, signature),
             None => Err(Error::Invalid(format!("key set {key_set}"))),
+        })
+    }
+
+    pub(crate) fn token_verifier(rules: &TokenRules) -> Result<u32, Error> {
+        during(&[Phase::Configure], |world| {
+            world.services.token_rules.push(rules.clone());
+            Ok(world.services.token_rules.len() as u32 - 1)
+        })
+    }
+
+    pub(crate) fn verify_token(verifier: u32, token: &[u8]) -> Result<Token, Error> {
+        during(EXCHANGE, |world| {
+            let rules = world.services.token_rules.get(verifier as usize);
+            let rules = rules.ok_or_else(|| Error::Invalid(format!("token verifier {verifier}")))?;
+            let keys = world.services.key_sets.get(rules.key_set as usize);
+            let keys = keys.ok_or_else(|| Error::Invalid(format!("key set {}", rules.key_set)))?;
+            tokens::verify(rules, keys, token)
         })
     }
 

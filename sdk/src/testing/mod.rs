@@ -30,6 +30,7 @@ pub(crate) mod host;
 mod keys;
 mod limiter;
 mod message;
+mod tokens;
 
 use std::{
     cell::RefCell,
@@ -179,6 +180,7 @@ struct Services {
     secrets: HashMap<String, String>,
     outbound: Option<Outbound>,
     key_sets: Vec<keys::KeySet>,
+    token_rules: Vec<host::crypto::TokenRules>,
     log: Vec<String>,
     counters: BTreeMap<String, f64>,
     grants: Json,
@@ -241,6 +243,7 @@ impl<F: Filter> Harness<F> {
             secrets: HashMap::new(),
             outbound: None,
             key_sets: Vec::new(),
+            token_rules: Vec::new(),
             log: Vec::new(),
             counters: BTreeMap::new(),
             grants,

@@ -129,6 +129,11 @@ impl KeySet {
         self.keys.load().len()
     }
 
+    /// Which keys the set has now: another one whenever they were fetched.
+    pub(super) fn version(&self) -> Version {
+        Version(self.keys.load_full())
+    }
+
     /// Whether the set has no key now.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -197,6 +202,16 @@ impl KeySet {
 
     fn check_grant(&self, origins: &Origins) -> Result<(), ServiceError> {
         self.remote.as_ref().map_or(Ok(()), |remote| origins.check(&remote.source.origin))
+    }
+}
+
+/// The keys of a set at one time.
+pub(super) struct Version(Arc<Vec<Key>>);
+
+impl Version {
+    /// Whether they are the same.
+    pub(super) fn is(&self, other: &Version) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

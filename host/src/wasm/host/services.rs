@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use wasmtime::component::{ComponentType, HasSelf, Lift, Linker, WasmList, WasmStr};
+use wasmtime::component::{ComponentType, HasSelf, Lift, Linker, Lower, WasmList, WasmStr};
 use wasmtime::{Result as Outcome, StoreContextMut, bail};
 
 use super::super::bindings::{Error, Field, crypto, http, kv, limiter, metrics, secrets};
@@ -18,11 +18,12 @@ use crate::services::filter_metrics::FilterSeries;
 use crate::services::kv::{KvSpace, Reservation};
 use crate::services::limiter::{Algorithm, CounterSpace, Limit, MAX_LIMITS, Standing};
 use crate::services::outbound::{self, Call};
+use crate::services::token::{MAX_REMEMBERED, Refusal, TokenVerifier};
 use crate::services::{Grants, KeySet, ServiceError, Services, Verification, crypto as native};
 
 /// How long `configure` waits at load for the first fetch of a key set.
 const KEY_SET_WAIT: Duration = Duration::from_secs(5);
-/// Key sets that one filter may declare.
+/// Key sets that one filter may declare, and token verifiers.
 const MAX_KEY_SETS: usize = 64;
 
 /// The services as one filter reaches them.
@@ -268,6 +269,12 @@ fn link_crypto(linker: &mut Linker<CallState>) -> Outcome<()> {
         });
         Ok((verified,))
     })?;
+    at.func_wrap("token-verifier", |mut cx: Cx<'_>, (rules,): (crypto::TokenRules,)| {
+        Ok((cx.data_mut().declare_verifier(rules),))
+    })?;
+    at.func_wrap("verify-token", |cx: Cx<'_>, (verifier, token): (u32, WasmList<u8>)| {
+        Ok((cx.data().verify_token(verifier, token.as_le_slice(&cx)),))
+    })?;
     at.func_wrap("sign", |cx: Cx<'_>, (set, algorithm, id, message): (u32, String, Option<String>, Vec<u8>)| {
         let set = cx.data().key_set_of(set);
         Ok((set.and_then(|set| Ok(set.sign(&algorithm, id.as_deref(), &message)?)),))
@@ -298,6 +305,53 @@ impl CallState {
         let set = services.services.key_sets.resolve(source, &shared.grants.services.http, wait)?;
         self.key_sets.push(set);
         Ok(self.key_sets.len() as u32 - 1)
+    }
+}
+
+/// `crypto.token`, its payload where it is.
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+enum Token {
+    #[component(name = "payload")]
+    Payload(Arc<str>),
+    #[component(name = "refused")]
+    Refused(crypto::TokenRefusal),
+}
+
+impl CallState {
+    fn declare_verifier(&mut self, rules: crypto::TokenRules) -> Result<u32, Error> {
+        if self.stage != Stage::Configure {
+            return Err(Error::WrongHook);
+        }
+        if self.verifiers.len() >= MAX_KEY_SETS {
+            return Err(Error::TooLarge(MAX_KEY_SETS as u64));
+        }
+        if rules.remember > MAX_REMEMBERED {
+            return Err(Error::TooLarge(MAX_REMEMBERED.into()));
+        }
+        let set = usize::try_from(rules.key_set).ok().and_then(|number| self.key_sets.get(number)).map(Arc::clone);
+        let set = set.ok_or_else(|| Error::Invalid(format!("there is no key set {}", rules.key_set)))?;
+        self.verifiers.push(TokenVerifier::new(set, rules.algorithms, rules.typ, rules.remember));
+        Ok(self.verifiers.len() as u32 - 1)
+    }
+
+    fn verify_token(&self, number: u32, token: &[u8]) -> Result<Token, Error> {
+        self.services()?;
+        let verifier = usize::try_from(number).ok().and_then(|number| self.verifiers.get(number));
+        let verifier = verifier.ok_or_else(|| Error::Invalid(format!("there is no token verifier {number}")))?;
+        Ok(match verifier.verify(token)? {
+            Ok(payload) => Token::Payload(payload),
+            Err(refusal) => Token::Refused(match refusal {
+                Refusal::NotCompact => crypto::TokenRefusal::NotCompact,
+                Refusal::BadHeader => crypto::TokenRefusal::BadHeader,
+                Refusal::Critical => crypto::TokenRefusal::Critical,
+                Refusal::WrongType => crypto::TokenRefusal::WrongType,
+                Refusal::WrongAlgorithm => crypto::TokenRefusal::WrongAlgorithm,
+                Refusal::UnknownKey => crypto::TokenRefusal::UnknownKey,
+                Refusal::BadSignature => crypto::TokenRefusal::BadSignature,
+                Refusal::BadPayload => crypto::TokenRefusal::BadPayload,
+            }),
+        })
     }
 }
 

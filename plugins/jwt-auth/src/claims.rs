@@ -1,96 +1,12 @@
-//! A token in compact form, taken apart strictly: nothing here is believed before its signature is checked.
+//! The claims of a token whose signature was found good.
 
-use std::{borrow::Cow, cell::RefCell, rc::Rc};
+use std::borrow::Cow;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{
     Deserialize,
-    de::{Deserializer, IgnoredAny, MapAccess, Visitor},
+    de::{Deserializer, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-
-/// The parts of a token; `signed` is what the signature covers.
-pub(crate) struct Compact<'a> {
-    pub(crate) head: &'a str,
-    pub(crate) payload: &'a str,
-    pub(crate) signed: &'a [u8],
-    pub(crate) signature: Vec<u8>,
-}
-
-/// The members of the JOSE header that decide. Others are ignored (RFC 7515 §4); one given twice is an error.
-#[derive(Deserialize)]
-pub(crate) struct Head {
-    pub(crate) alg: String,
-    #[serde(default)]
-    pub(crate) kid: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    pub(crate) crit: bool,
-    #[serde(default)]
-    pub(crate) typ: Option<String>,
-}
-
-/// True for a member that is there, whatever its value.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    IgnoredAny::deserialize(deserializer).map(|_| true)
-}
-
-impl<'a> Compact<'a> {
-    /// Takes a compact serialisation apart: three parts of base64url without padding (RFC 7515 §3.1).
-    pub(crate) fn parse(token: &'a str) -> Option<Self> {
-        let (signed, signature) = token.rsplit_once('.')?;
-        let (head, payload) = signed.split_once('.')?;
-        if payload.contains('.') || payload.is_empty() || signature.is_empty() {
-            return None;
-        }
-        Some(Self { head, payload, signed: signed.as_bytes(), signature: decode(signature)? })
-    }
-
-    pub(crate) fn head(&self) -> Option<Head> {
-        serde_json::from_slice(&decode(self.head)?).ok()
-    }
-
-    /// The payload as text.
-    pub(crate) fn claims_text(&self) -> Option<String> {
-        String::from_utf8(decode(self.payload)?).ok()
-    }
-}
-
-/// JOSE headers that are remembered at a time, for one with the keys of several issuers.
-const HEADS: usize = 4;
-/// Longer ones are not remembered; what is usual has some fifty bytes.
-const LONGEST_HEAD: usize = 512;
-
-/// What an accepted JOSE header says.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    pub(crate) alg: String,
-    pub(crate) kid: Option<String>,
-}
-
-/// The JOSE headers that were accepted last, as they stand in the tokens. The signature is checked of each token.
-#[derive(Debug, Default)]
-pub(crate) struct Heads(RefCell<Vec<(String, Rc<Accepted>)>>);
-
-impl Heads {
-    pub(crate) fn find(&self, head: &str) -> Option<Rc<Accepted>> {
-        self.0.borrow().iter().find(|(known, _)| known == head).map(|(_, accepted)| Rc::clone(accepted))
-    }
-
-    pub(crate) fn keep(&self, head: &str, accepted: Accepted) -> Rc<Accepted> {
-        let accepted = Rc::new(accepted);
-        if head.len() <= LONGEST_HEAD {
-            let mut heads = self.0.borrow_mut();
-            heads.truncate(HEADS - 1);
-            heads.insert(0, (head.to_owned(), Rc::clone(&accepted)));
-        }
-        accepted
-    }
-}
-
-/// Strict base64url: no padding, no other characters, no stray bits at the end.
-fn decode(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text).ok()
-}
 
 /// The claims, each still as JSON text within the payload.
 pub(crate) struct Claims<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -123,7 +39,14 @@ impl<'a> Claims<'a> {
 
     /// A claim that is a string.
     pub(crate) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
-        serde_json::from_str::<Text<'a>>(self.find(name)?.get()).ok().map(|text| text.0)
+        let raw = self.find(name)?.get();
+        // Almost all: the text was parsed as JSON once, so that nothing between the quotes but an escape needs another look.
+        if let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'))
+            && !inner.contains('\\')
+        {
+            return Some(Cow::Borrowed(inner));
+        }
+        serde_json::from_str::<Text<'a>>(raw).ok().map(|text| text.0)
     }
 
     /// A NumericDate (RFC 7519 §2): seconds, possibly with a fraction. `Err` when the claim is there but is not one.

@@ -1,0 +1,64 @@
+//! Token verifiers of the harness. They need the feature `testing`, as the key sets do.
+
+use super::keys::KeySet;
+use crate::bindings::sluice::filter::{
+    crypto::{Token, TokenRules},
+    types::Error,
+};
+
+#[cfg(not(feature = "testing"))]
+pub(crate) fn verify(_: &TokenRules, keys: &KeySet, token: &[u8]) -> Result<Token, Error> {
+    // Says what is missing.
+    keys.verify("", None, token, &[]).map(|_| Token::Payload(String::new()))
+}
+
+#[cfg(feature = "testing")]
+pub(crate) fn verify(rules: &TokenRules, keys: &KeySet, token: &[u8]) -> Result<Token, Error> {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use serde::{
+        Deserialize,
+        de::{Deserializer, IgnoredAny},
+    };
+
+    use crate::bindings::sluice::filter::crypto::{TokenRefusal, Verification};
+
+    #[derive(Deserialize)]
+    struct Head {
+        alg: String,
+        kid: Option<String>,
+        #[serde(default, deserialize_with = "present")]
+        crit: bool,
+        typ: Option<String>,
+    }
+    fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| true)
+    }
+    let bare = |typ: &str| typ.to_ascii_lowercase().trim_start_matches("application/").to_owned();
+    let refused = |refusal| Ok(Token::Refused(refusal));
+    let parts: Vec<&[u8]> = token.split(|byte| *byte == b'.').collect();
+    let [head, payload, signature] = parts[..] else { return refused(TokenRefusal::NotCompact) };
+    let decode = |part: &[u8]| URL_SAFE_NO_PAD.decode(part).ok().filter(|bytes| !bytes.is_empty());
+    let (Some(decoded), Some(text), Some(bytes)) = (decode(head), decode(payload), decode(signature)) else {
+        return refused(TokenRefusal::NotCompact);
+    };
+    let Ok(known) = serde_json::from_slice::<Head>(&decoded) else { return refused(TokenRefusal::BadHeader) };
+    if known.crit {
+        return refused(TokenRefusal::Critical);
+    }
+    if let Some(wanted) = &rules.typ
+        && known.typ.as_deref().map(bare) != Some(bare(wanted))
+    {
+        return refused(TokenRefusal::WrongType);
+    }
+    if !rules.algorithms.contains(&known.alg) {
+        return refused(TokenRefusal::WrongAlgorithm);
+    }
+    let signed = &token[..head.len() + 1 + payload.len()];
+    match keys.verify(&known.alg, known.kid.as_deref(), signed, &bytes)? {
+        Verification::Valid => {
+            Ok(String::from_utf8(text).map_or(Token::Refused(TokenRefusal::BadPayload), Token::Payload))
+        }
+        Verification::Invalid => refused(TokenRefusal::BadSignature),
+        Verification::UnknownKey => refused(TokenRefusal::UnknownKey),
+    }
+}
