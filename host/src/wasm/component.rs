@@ -114,7 +114,14 @@ fn compile(runtime: &Runtime, bytes: &[u8], hash: &[u8; 32]) -> Result<Component
     if let Some(component) = runtime.cache.as_ref().and_then(|cache| cache.load(&runtime.engine, hash)) {
         return Ok(component);
     }
-    let component = Component::from_binary(&runtime.engine, bytes).map_err(|e| LoadError::Compile(format!("{e:#}")))?;
+    let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("{error:#}"));
+    // On threads of its own, which end with it: they have this one's low priority, and the allocator gets back what they used, which
+    // is some hundred times what is compiled.
+    let threads = rayon::ThreadPoolBuilder::new().thread_name(|index| format!("compile-{index}")).build();
+    let threads = threads.map_err(|error| failed(&error))?;
+    let compiled = threads.install(|| Component::from_binary(&runtime.engine, bytes));
+    drop(threads);
+    let component = compiled.map_err(|error| failed(&error))?;
     if let Some(cache) = &runtime.cache {
         cache.store(&component, hash);
     }

@@ -44,7 +44,7 @@ impl CpuMeter {
 
     /// The guest is interrupted: what it has spent in all.
     pub(super) fn tick(&self) -> Duration {
-        self.ticker.keep_going();
+        self.ticker.hurry();
         let now = thread_ns();
         let start = self.slice_start.swap(now, Ordering::Relaxed);
         let slice = if start == NONE { 0 } else { now.saturating_sub(start) };
