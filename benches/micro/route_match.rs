@@ -1,54 +1,21 @@
 //! Finding a route among 10, 1,000 and 10,000: the last may cost at most twice the first.
 
+#[path = "shared/routes.rs"]
+mod routes;
+
 use std::hint::black_box;
 use std::net::IpAddr;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
-use sluice::route::{HostPattern, MatchSpec, PathPattern, RequestView, RouteSpec, Router};
-
-/// A mix as gateways have it: a host for each ten routes, prefixes, exact paths, parameters, and a default.
-fn router(count: usize) -> Router {
-    let mut specs = Vec::with_capacity(count);
-    for n in 0..count - 1 {
-        let path = match n % 3 {
-            0 => format!("/api/v1/service-{n}/**"),
-            1 => format!("/api/v1/service-{n}/health"),
-            _ => format!("/api/v1/service-{n}/items/{{id}}"),
-        };
-        let mut wanted = MatchSpec::new(PathPattern::parse(&path).expect("a pattern"));
-        let host = match n % 2 {
-            0 => HostPattern::parse(&format!("host-{}.example.org", n / 10)),
-            _ => HostPattern::parse("*.example.org"),
-        };
-        wanted.hosts = vec![host.expect("a host")];
-        specs.push(RouteSpec { name: format!("route-{n}").into(), matches: vec![wanted], priority: 0 });
-    }
-    let default = MatchSpec::new(PathPattern::parse("/**").expect("a pattern"));
-    specs.push(RouteSpec { name: "default".into(), matches: vec![default], priority: 0 });
-    Router::build(specs).expect("the routes differ")
-}
-
-fn requests(count: usize) -> Vec<(String, String)> {
-    let mut requests = Vec::with_capacity(1024);
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    while requests.len() < 1024 {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        let n = usize::try_from(seed % (count as u64 - 1)).expect("small");
-        let rest = ["/a/b", "/health", "/items/4711"][n % 3];
-        requests.push((format!("host-{}.example.org", n / 10), format!("/api/v1/service-{n}{rest}")));
-    }
-    requests
-}
+use sluice::route::RequestView;
 
 fn route_match(c: &mut Criterion) {
     let mut group = c.benchmark_group("route_match");
     let headers = HeaderMap::new();
     for count in [10, 1_000, 10_000] {
-        let router = router(count);
-        let requests = requests(count);
+        let router = routes::router(count);
+        let requests = routes::requests(count);
         let mut at = 0;
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| {

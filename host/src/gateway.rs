@@ -20,10 +20,13 @@ use crate::services::Services;
 use crate::services::clock::Clock;
 use crate::snapshot::{Snapshot, Workshop};
 use crate::telemetry::{AccessLog, AccessLogFormat, LogLevel, Metrics, start_operational_log};
-use crate::wasm::{RuntimeError, RuntimeOptions};
+use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
 
 /// How long the last lines of the logs may take.
 const FLUSH: Duration = Duration::from_secs(2);
+
+/// This program, whatever file it was started from, with the command that calls [`crate::wasm::compile_piped`].
+pub const COMPILER: CompilerCommand = ["/proc/self/exe", "compile"];
 
 /// Instances for trials.
 const TRIALS: u32 = 64;
@@ -181,6 +184,7 @@ fn workshop(config: &Config, metrics: Arc<Metrics>) -> Result<Workshop, GatewayE
         max_memory: usize::try_from(most(|f| f.limits.memory.0, defaults.max_memory as u64)).unwrap_or(usize::MAX),
         instances: instances(config),
         cache: config.gateway.cache_dir.clone().or_else(default_cache),
+        compiler: Some(COMPILER),
         ..defaults
     };
     Ok(Workshop { runtime: Runtime::new(options)?, services: Services::new(Clock::system()), metrics })

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sluice::filter::Runtime;
 use sluice::gateway;
-use sluice::wasm::RuntimeOptions;
+use sluice::wasm::{RuntimeOptions, compile_piped};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,6 +39,9 @@ enum Command {
         #[command(subcommand)]
         command: PluginCommand,
     },
+    /// Compile a component from standard input to standard output, for the gateway itself.
+    #[command(hide = true)]
+    Compile,
     /// Print the version.
     Version,
 }
@@ -59,6 +62,9 @@ fn main() -> ExitCode {
         Command::Run { config } => gateway::run(&config).map(ExitCode::from).map_err(|error| sluice::chain(&error)),
         Command::Check { config } => check(&config),
         Command::Plugin { command: PluginCommand::Inspect { file } } => inspect(&file),
+        Command::Compile => {
+            compile_piped(std::io::stdin().lock(), std::io::stdout().lock()).map(|()| ExitCode::SUCCESS)
+        }
         Command::Version => {
             println!("sluice {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
@@ -82,7 +88,8 @@ fn check(path: &Path) -> Result<ExitCode, String> {
 fn inspect(path: &Path) -> Result<ExitCode, String> {
     let name = path.display();
     let bytes = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
-    let runtime = Runtime::new(RuntimeOptions::default()).map_err(|error| sluice::chain(&error))?;
+    let runtime = Runtime::new(RuntimeOptions { compiler: Some(gateway::COMPILER), ..RuntimeOptions::default() })
+        .map_err(|error| sluice::chain(&error))?;
     let plugin = runtime.load(&bytes).map_err(|error| format!("{name}: {error}"))?;
     let about = plugin.description();
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());

@@ -10,7 +10,7 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 use super::cache::hex;
 use super::engine::Runtime;
 use super::state::CallState;
-use super::{Hook, HookSet, LoadError, host, wasi};
+use super::{Hook, HookSet, LoadError, compile, host, wasi};
 
 /// The interface this gateway speaks; any later patch version is compatible.
 const PACKAGE: &str = "sluice:filter/";
@@ -90,7 +90,7 @@ impl Plugin {
 pub(super) fn link(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Plugin, LoadError> {
     check_magic(bytes)?;
     let hash: [u8; 32] = Sha256::digest(bytes).into();
-    let component = compile(runtime, bytes, &hash)?;
+    let component = compiled(runtime, bytes, &hash)?;
     let waits = check_imports(runtime, &component)?;
     let exports = find_exports(runtime, &component)?;
     let mut linker = Linker::new(&runtime.engine);
@@ -110,18 +110,11 @@ fn check_magic(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-fn compile(runtime: &Runtime, bytes: &[u8], hash: &[u8; 32]) -> Result<Component, LoadError> {
+fn compiled(runtime: &Runtime, bytes: &[u8], hash: &[u8; 32]) -> Result<Component, LoadError> {
     if let Some(component) = runtime.cache.as_ref().and_then(|cache| cache.load(&runtime.engine, hash)) {
         return Ok(component);
     }
-    let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("{error:#}"));
-    // On threads of its own, which end with it: they have this one's low priority, and the allocator gets back what they used, which
-    // is some hundred times what is compiled.
-    let threads = rayon::ThreadPoolBuilder::new().thread_name(|index| format!("compile-{index}")).build();
-    let threads = threads.map_err(|error| failed(&error))?;
-    let compiled = threads.install(|| Component::from_binary(&runtime.engine, bytes));
-    drop(threads);
-    let component = compiled.map_err(|error| failed(&error))?;
+    let component = compile::compile(&runtime.engine, runtime.options.compiler, bytes)?;
     if let Some(cache) = &runtime.cache {
         cache.store(&component, hash);
     }

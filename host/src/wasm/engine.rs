@@ -10,6 +10,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, Po
 
 use super::RuntimeError;
 use super::cache::Cache;
+use super::compile::CompilerCommand;
 use super::stats::Accounts;
 
 /// The wasm stack of a call. Interpreters need more than small Rust guests do.
@@ -32,6 +33,8 @@ pub struct RuntimeOptions {
     pub max_table_elements: usize,
     /// Where compiled components are kept; `None` compiles at every start.
     pub cache: Option<PathBuf>,
+    /// What compiles; `None` compiles in this process.
+    pub compiler: Option<CompilerCommand>,
     /// The epoch's tick: the unit of CPU deadlines.
     pub tick: Duration,
 }
@@ -43,6 +46,7 @@ impl Default for RuntimeOptions {
             max_memory: 256 << 20,
             max_table_elements: 20_000,
             cache: None,
+            compiler: None,
             tick: Duration::from_millis(1),
         }
     }
@@ -86,7 +90,7 @@ impl Drop for Runtime {
     }
 }
 
-fn config(options: &RuntimeOptions) -> Config {
+pub(super) fn config(options: &RuntimeOptions) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     // What components of seven languages need (up to 16 core instances, in Python some 40; 4 memories, 4 tables); the totals
     // assume that most are

@@ -2,6 +2,7 @@
 
 mod bindings;
 mod cache;
+mod compile;
 mod component;
 mod cpu;
 mod engine;
@@ -19,6 +20,7 @@ mod state;
 mod stats;
 mod wasi;
 
+pub use compile::{CompilerCommand, compile_piped};
 pub use component::{Description, Plugin};
 pub use engine::{Runtime, RuntimeOptions};
 pub use error::{FailureKind, FilterError, LoadError, RuntimeError};

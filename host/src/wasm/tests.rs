@@ -352,6 +352,25 @@ fn compiled_components_are_kept_and_damage_is_survived() {
 }
 
 #[test]
+fn a_compiler_that_can_t_be_used_is_done_without_and_its_refusal_is_told() {
+    let bytes = guest(&[(Hook::OnRequest, CONTINUE)], false);
+    let load = |compiler| {
+        let options = RuntimeOptions { instances: 10, compiler: Some(compiler), ..RuntimeOptions::default() };
+        Runtime::new(options).unwrap().load(&bytes).map(drop)
+    };
+    // None that can be started, and one that hands the component back as it is.
+    for compiler in [["/no/such/program", ""], ["cat", "-"]] {
+        assert!(load(compiler).is_ok(), "{compiler:?}");
+    }
+    let refusal = load(["ls", "/no/such/file"]).unwrap_err().to_string();
+    assert!(refusal.starts_with("does not compile: ls: "), "{refusal}");
+    let mut compiled = Vec::new();
+    compile_piped(&bytes[..], &mut compiled).unwrap();
+    assert!(compiled.len() > bytes.len());
+    assert!(compile_piped(&b"\0asm"[..], Vec::new()).is_err());
+}
+
+#[test]
 fn shipped_plugins_load_and_describe_themselves() {
     let runtime = runtime();
     for name in crate::embedded::names() {

@@ -1,0 +1,130 @@
+//! The steps of a request, each so many times in a function that callgrind can find: `instructions.py` has them counted. Without a
+//! number, or called as a test, each is done once.
+#![allow(clippy::print_stdout, reason = "it is how the names of the steps get to the script")]
+
+#[path = "shared/guests.rs"]
+mod guests;
+#[path = "shared/heads.rs"]
+mod heads;
+#[path = "shared/routes.rs"]
+mod routes;
+
+use std::hint::black_box;
+use std::net::IpAddr;
+
+use bytes::BytesMut;
+use heads::{BROWSER, DATE, LIMITS, RESPONSE, TOOL};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode, Version};
+use sluice::http1::{self, Framing};
+use sluice::route::RequestView;
+use sluice::wasm::{Mode, Runtime, RuntimeOptions, Verdict};
+
+/// That of the gateway's binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Calls before those that are counted: the first ones fill caches and make instances.
+const BEFORE: usize = 20;
+const BUFFER: usize = 8 * 1024;
+
+#[allow(unsafe_code, reason = "callgrind looks for this very name; nothing else has it")]
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn sluice_counted_step(times: usize, step: &mut dyn FnMut()) {
+    for _ in 0..times {
+        step();
+    }
+}
+
+/// Does a step and says its name, for `instructions.py` to put beside the counts.
+fn step(times: usize, name: &str, mut step: impl FnMut()) {
+    for _ in 0..BEFORE.min(times) {
+        step();
+    }
+    sluice_counted_step(times, &mut step);
+    println!("{name}");
+}
+
+fn main() {
+    let times = std::env::args().nth(1).and_then(|times| times.parse().ok()).unwrap_or(1);
+    find_routes(times);
+    read_and_write_heads(times);
+    call_hooks(times);
+}
+
+fn find_routes(times: usize) {
+    let headers = HeaderMap::new();
+    for count in [10, 10_000] {
+        let (router, requests) = (routes::router(count), routes::requests(count));
+        let mut requests = requests.iter().cycle();
+        step(times, &format!("find a route among {count}"), || {
+            let Some((host, path)) = requests.next() else { return };
+            let client_ip = IpAddr::from([127, 0, 0, 1]);
+            let view = RequestView { host, path, method: &Method::GET, query: None, headers: &headers, client_ip };
+            black_box(router.find(black_box(&view)));
+        });
+    }
+}
+
+fn read_and_write_heads(times: usize) {
+    let mut buffer = BytesMut::with_capacity(BUFFER);
+    let mut fill = |bytes: &[u8]| {
+        buffer.reserve(BUFFER);
+        buffer.extend_from_slice(black_box(bytes));
+        std::mem::take(&mut buffer)
+    };
+    let mut received = fill(BROWSER);
+    let request = http1::read_request(&mut received, LIMITS).expect("a good head").expect("a whole head").parts.headers;
+    let mut received = fill(RESPONSE);
+    let response =
+        http1::read_response(&mut received, LIMITS, &Method::GET).expect("a good head").expect("a whole head").headers;
+    let mut received = BytesMut::with_capacity(BUFFER);
+    for (name, bytes) in [("read the head of a request", BROWSER), ("read the head of a tool's request", TOOL)] {
+        step(times, name, || {
+            received.reserve(BUFFER);
+            received.extend_from_slice(black_box(bytes));
+            assert!(matches!(http1::read_request(&mut received, LIMITS), Ok(Some(_))));
+        });
+    }
+    step(times, "read the head of a response", || {
+        received.reserve(BUFFER);
+        received.extend_from_slice(black_box(RESPONSE));
+        assert!(matches!(http1::read_response(&mut received, LIMITS, &Method::GET), Ok(Some(_))));
+    });
+    let target = PathAndQuery::from_static("/shop/items/4711/reviews?page=2&sort=date");
+    let mut out = BytesMut::with_capacity(BUFFER);
+    step(times, "write the head of a request", || {
+        out.clear();
+        http1::request_head(&mut out, &Method::GET, &target, black_box(&request), Framing::None);
+    });
+    step(times, "write the head of a response", || {
+        out.clear();
+        let (version, body) = (Version::HTTP_11, Framing::Length(1024));
+        http1::response_head(&mut out, version, StatusCode::OK, black_box(&response), body, true, DATE);
+    });
+}
+
+fn call_hooks(times: usize) {
+    let cache = std::env::args().nth(2).map(Into::into);
+    let options = RuntimeOptions { instances: 20, cache, ..RuntimeOptions::default() };
+    let runtime = Runtime::new(options).expect("the runtime");
+    let local = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for guest in guests::guests() {
+        let pool = guests::pool(&runtime, &guest, Mode::Reused);
+        for hook in guest.hooks {
+            // The first call makes the instance.
+            let (exchange, first) = local.block_on(pool.call(*hook, guests::exchange(), 0));
+            assert_eq!(first.expect("a verdict"), Verdict::Continue, "{}", guest.name);
+            let mut idle = Some(exchange);
+            step(times, &format!("{}: {hook}", guest.name), || {
+                let Some(mut exchange) = idle.take() else { return };
+                exchange.roll_back();
+                let Ok((exchange, Ok(Verdict::Continue))) = pool.call_now(*hook, exchange, 0) else {
+                    panic!("{} did not continue on its idle instance", guest.name)
+                };
+                idle = Some(exchange);
+            });
+        }
+    }
+}
