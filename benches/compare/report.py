@@ -1,0 +1,121 @@
+"""What the comparison measured, as a page and plots: results.md and *.svg from results.json."""
+import json, statistics
+
+import svg
+
+NOT_THE_SAME = """- Sluice runs each filter and policy as a WebAssembly component in a sandbox. nginx, HAProxy and Envoy do the same with their own
+  directives, compiled into them.
+- Sluice counts metrics and makes or takes over a request id by default, and does here. HAProxy and Envoy count too, nginx does not; none
+  of the three makes request ids here.
+- The default timeouts and limits of each stay as they are, except that Envoy's limit for a whole request (15 s) is off.
+- nginx has no check of tokens in its free edition, so it has no figure there.
+- The limit of requests is a window of a second in Sluice, a sliding rate in HAProxy's stick table, and a token bucket for each key in
+  Envoy. It never refuses during the measurement; before, a small limit is proved to refuse one key and not another.
+- Tokens are verified anew each time everywhere; 256 of them take turns, with as many keys."""
+
+METHOD = """One machine runs load generator (wrk or h2load, one thread), proxy and origin (nginx with one worker), on 127.0.0.1. The proxies
+take turns (round, scenario, proxy). Each cell starts the proxy, verifies that it does the job, warms it up, then measures it while the
+generator runs; connections are made before the measurement begins. Figures are medians over the rounds.
+
+**CPU µs per request** is the main figure: user and system time of the proxy's whole process tree over the requests that the origin
+counted meanwhile. The kernel's work for loopback packets counts for the side that sends. Requests per second say how the three programs
+compete for the cores. wrk's latencies are of a closed loop that keeps all connections busy, so compare latency only at the fixed
+rate; there it counts from when a request was sent. PSS is memory right at the end of the measurement, pages shared by processes counted
+once. `other` is the CPU, in cores, that anything else on the machine used: near 0 on a quiet one. TLS is 1.3 with
+AES-128-GCM and an ECDSA P-256 certificate everywhere."""
+
+
+def medians(rows):
+    """{(scenario, proxy): {figure: median}}, with the least and most CPU and the sum of errors."""
+    cells = {}
+    for row in rows:
+        cells.setdefault((row["scenario"], row["proxy"]), []).append(row)
+    found = {}
+    for key, cell in cells.items():
+        found[key] = {k: statistics.median(r[k] for r in cell) for k, v in cell[0].items() if isinstance(v, (int, float))}
+        costs = [r["cpu_us"] for r in cell]
+        found[key].update(errors=sum(r["errors"] for r in cell), least=min(costs), most=max(costs), rounds=len(cell))
+    return found
+
+
+def table(head, rows):
+    return ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|",
+            *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def cell(med, key, figure, form="{:.1f}"):
+    return form.format(med[key][figure]) if key in med else "–"
+
+
+def noise(rows):
+    other = statistics.median(row["other_cores"] for row in rows) if rows else 0
+    if other < 0.15:
+        return []
+    return [f"**Something else used {other:.2f} cores during these measurements: latencies and requests per second are of no use.**", ""]
+
+
+def markdown(data, med, scenarios, proxies):
+    out = ["# Sluice beside other proxies", "", " · ".join(f"{k}: {v}" for k, v in data["machine"].items()), "",
+           *(f"- {name}: {version}" for name, version in data["versions"].items()), "",
+           " · ".join(f"{k}: {v}" for k, v in data["settings"].items()), "", *noise(data["rows"]), "## CPU µs per request", ""]
+    cost = [s for s in scenarios if s != "rate"]
+    titles = {s: data["scenarios"][s] for s in scenarios}
+    out += table(["proxy", *(titles[s] for s in cost)], [[p, *(cell(med, (s, p), "cpu_us") for s in cost)] for p in proxies])
+    if "Sluice" in proxies and len(proxies) > 1:
+        def ratio(s, p):
+            both = (s, "Sluice") in med and (s, p) in med
+            return f"{med[s, 'Sluice']['cpu_us'] / med[s, p]['cpu_us']:.2f}" if both else "–"
+        out += ["What Sluice takes, as a multiple of what another takes:", ""]
+        out += table(["Sluice to", *(titles[s] for s in cost)],
+                     [[p, *(ratio(s, p) for s in cost)] for p in proxies if p != "Sluice"])
+    added = []
+    for base, with_it, each, what in (("header", "filter1", 1, "one header filter"), ("header", "filter5", 5, "each of five header filters"),
+                                      ("token", "auth", 1, "JWT, rate limit and transform")):
+        for p in proxies:
+            if (base, p) in med and (with_it, p) in med:
+                a, b = med[base, p]["cpu_us"], med[with_it, p]["cpu_us"]
+                added.append([what, p, f"{a:.1f}", f"{b:.1f}", f"{(b - a) / each:+.1f}"])
+    if added:
+        out += ["## What policies add", "", "CPU µs per request of the same proxy and the same requests, without and with them.", ""]
+        out += table(["what", "proxy", "without", "with", "added by each"], added)
+    if "rate" in scenarios:
+        out += ["## Latency at a fixed rate", "", titles["rate"] + ".", ""]
+        out += table(["proxy", "p50 ms", "p99 ms", "req/s", "CPU µs/req", "errors"],
+                     [[p, *(cell(med, ("rate", p), f, form) for f, form in (
+                         ("p50_ms", "{:.2f}"), ("p99_ms", "{:.2f}"), ("rps", "{:.0f}"), ("cpu_us", "{:.1f}"), ("errors", "{:.0f}")))]
+                      for p in proxies if ("rate", p) in med])
+    out += ["## All figures", ""]
+    for s in cost:
+        out += [f"### {titles[s]}", ""]
+        figures = (("cpu_us", "{:.1f}"), ("least", "{:.1f}"), ("most", "{:.1f}"), ("rps", "{:.0f}"), ("p50_ms", "{:.2f}"),
+                   ("p99_ms", "{:.2f}"), ("errors", "{:.0f}"), ("pss_mib", "{:.0f}"), ("cores", "{:.2f}"), ("other_cores", "{:.2f}"))
+        out += table(["proxy", "CPU µs/req", "least", "most", "req/s", "p50 ms", "p99 ms", "errors", "PSS MiB", "cores", "other"],
+                     [[p, *(cell(med, (s, p), f, form) for f, form in figures)] for p in proxies if (s, p) in med])
+    out += ["## Method", "", METHOD, "", "## What is not the same", "", NOT_THE_SAME]
+    if data["left_out"]:
+        out += ["", "## Left out", "", *(f"- {why}" for why in data["left_out"])]
+    return "\n".join(out) + "\n"
+
+
+def write(data, folder):
+    """Writes everything that follows from the rows."""
+    med = medians(data["rows"])
+    scenarios = [s for s in data["scenarios"] if any(key[0] == s for key in med)]
+    proxies = [p for p in data["versions"] if any(key[1] == p for key in med)]
+    (folder / "results.json").write_text(json.dumps(data, indent=1) + "\n")
+    (folder / "results.md").write_text(markdown(data, med, scenarios, proxies))
+    note = "{CPU}, {cores} cores, Linux {kernel}, {date}".format(**data["machine"]) + ", rounds: {rounds}".format(**data["settings"])
+
+    def groups(figure, chosen):
+        return [(data["scenarios"][s], {p: med[s, p][figure] for p in proxies if (s, p) in med}) for s in scenarios if chosen(s)]
+    plots = {"cpu": ("CPU time per request (less is better)", "CPU µs per request", groups("cpu_us", lambda s: s != "rate")),
+             "throughput": ("Throughput, generator and origin on the same cores", "requests per second",
+                            groups("rps", lambda s: s != "rate")),
+             "memory": ("Memory under load (less is better)", "PSS, MiB", groups("pss_mib", lambda s: s in ("plain", "auth")))}
+    if "rate" in scenarios:
+        plots["latency"] = ("Latency at a fixed rate (less is better)", "milliseconds", [
+            (f"{name}, {data['scenarios']['rate']}", {p: med["rate", p][figure] for p in proxies if ("rate", p) in med})
+            for name, figure in (("p50", "p50_ms"), ("p99", "p99_ms"))])
+    for name, (title, unit, rows) in plots.items():
+        if rows:
+            (folder / f"{name}.svg").write_text(svg.bars(title, note, unit, rows, proxies))

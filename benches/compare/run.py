@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""Measures Sluice beside nginx, HAProxy and Envoy, as their ordinary packages make them. Python 3 alone, on Linux.
+
+  cargo build --release && benches/compare/run.py             everything that is installed; about 25 minutes
+  benches/compare/run.py --quick                              that it works: one short round; about three minutes
+  benches/compare/run.py --scenarios plain,tls --proxies Sluice,nginx --rounds 5
+  benches/compare/run.py --report DIR                         page and plots again, from DIR/results.json
+
+It needs nginx (the origin too), wrk, h2load and openssl: apt-get install nginx wrk nghttp2-client openssl haproxy
+Results go to target/compare: results.md with the method, results.json, and plots. See benches/README.md.
+"""
+import argparse, http.client, json, os, pathlib, ssl, socket, sys
+
+import lib, proxies, report
+
+# name: title, mode, filters, path, what the requests carry (None, "header", "token"), fixed rate
+SCENARIOS = {
+    "plain": ("plain, 1 KiB", "plain", 0, "/1k", None, None),
+    "large": ("plain, 100 KiB", "plain", 0, "/size/102400", None, None),
+    "tls": ("TLS 1.3, 1 KiB", "tls", 0, "/1k", None, None),
+    "h2": ("HTTP/2 over TLS, 1 KiB", "h2", 0, "/1k", None, None),
+    "header": ("plain, one more header", "plain", 0, "/1k", "header", None),
+    "filter1": ("one header filter", "filter", 1, "/1k", "header", None),
+    "filter5": ("five header filters", "filter", 5, "/1k", "header", None),
+    "token": ("plain, with a token", "plain", 0, "/1k", "token", None),
+    "auth": ("JWT, rate limit, transform", "auth", 0, "/1k", "token", None),
+    "rate": ("plain 1 KiB at 4,000 req/s", "plain", 0, "/1k", None, 4000),
+}
+GENEROUS = 10_000_000  # a limit that is never reached
+
+
+class Refused(Exception):
+    """A proxy does not do the job."""
+
+
+def expect(condition, what):
+    if not condition:
+        raise Refused(what)
+
+
+def verify(job):
+    """Refused unless the proxy does what its mode asks for."""
+    good = {"authorization": "Bearer " + lib.token(), "x-api-key": "k0"} if job.mode == "auth" else {}
+    for path, size in (("/1k", 1024), ("/size/102400", 102400)):
+        status, _, body = lib.get(job.port, path, good, job.tls)
+        expect(status == 200 and len(body) == size, f"{path} has status {status} and {len(body)} bytes")
+    status, headers, body = lib.get(job.port, "/echo", {**lib.IN, **good, "x-remove-me": "1"}, job.tls)
+    expect(status == 200, f"/echo has status {status}")
+    seen = json.loads(body)
+    # Envoy names its own address there when the client is on loopback.
+    expect(seen["xff"], "no X-Forwarded-For reaches the origin")
+    expect(seen["host"] == f"127.0.0.1:{job.port}", f"Host at the origin is {seen['host']!r}")
+    if job.tls:
+        verify_tls(job)
+    for i in range(1, job.filters + 1):
+        expect(seen[f"f{i}"] == "hello", f"x-filter-req-{i} does not reach the origin")
+        expect(headers.get(f"x-filter-resp-{i}") == "1", f"x-filter-resp-{i} is not in the response")
+    if job.mode == "auth":
+        expect(seen["user"] == "alice", f"x-user at the origin is {seen['user']!r}")
+        expect(not seen["authorization"] and not seen["remove"], "authorization or x-remove-me reaches the origin")
+        expect(headers.get("x-gw") == "1" and "x-upstream-secret" not in headers, f"the response has {headers}")
+        bad = {"no token": None, "a forged token": lib.token(secret="another" + lib.SECRET), "an expired token": lib.token(expires=-3600),
+               "a token of another issuer": lib.token(issuer="other"), "garbage": "a.b.c"}
+        for what, token in bad.items():
+            status, _, _ = lib.get(job.port, "/1k", {"x-api-key": "k0", **({"authorization": "Bearer " + token} if token else {})})
+            expect(status == 401, f"{what} has status {status}")
+
+
+def verify_tls(job):
+    context = ssl._create_unverified_context()
+    context.set_alpn_protocols(["h2"] if job.mode == "h2" else ["http/1.1"])
+    with socket.create_connection(("127.0.0.1", job.port), 5) as raw, context.wrap_socket(raw, server_hostname="localhost") as s:
+        protocol = s.selected_alpn_protocol()
+        expect(s.version() == "TLSv1.3", f"TLS is {s.version()}")
+        expect(protocol == "h2" or job.mode == "tls" and protocol in ("http/1.1", None), f"the protocol is {protocol}")
+
+
+def verify_limit(job):
+    """With a small limit: one key is refused after a while, another one is not."""
+    good = {"authorization": "Bearer " + lib.token()}
+    seen = [lib.get(job.port, "/1k", {**good, "x-api-key": "one"})[0] for _ in range(30)]
+    other = lib.get(job.port, "/1k", {**good, "x-api-key": "two"})[0]
+    expect(seen[0] == 200 and 429 in seen and other == 200, f"30 requests of a key at 5/s have status {seen}, another key {other}")
+
+
+class Running:
+    """A proxy at work, for the time of a `with`."""
+
+    def __init__(self, place, proxy, scenario, workers, rate=GENEROUS):
+        _, mode, filters, *_ = SCENARIOS[scenario]
+        # The same folder each time, so that Sluice finds the components that it compiled before.
+        folder = place.folder / proxy.name
+        folder.mkdir(exist_ok=True)
+        self.job = proxies.Job(mode, filters, rate, workers, place.port, place.origin_port, place.cert, place.key, folder)
+        self.place, self.proxy = place, proxy
+
+    def __enter__(self):
+        if not lib.free(self.place.port):
+            raise RuntimeError(f"port {self.place.port} is still in use")
+        command, env = self.proxy.command(self.job)
+        self.process = lib.Process(command, self.place.folder / f"{self.proxy.name}.log", {**self.place.env, **env})
+        try:
+            lib.wait_for(self.process, self.place.port, tls=self.job.tls)
+        except BaseException:
+            self.process.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.process.stop()
+
+
+def load_command(place, scenario, seconds):
+    _, mode, _, path, carries, rate = SCENARIOS[scenario]
+    if rate:
+        return lib.h2load(place, path, 50, seconds, rate=rate)
+    if mode == "h2":
+        return lib.h2load(place, path, 16, seconds, tls=True, streams=4)
+    requests = [(path, lib.IN if carries == "header" else {})]
+    if carries == "token":
+        requests = [(path, {"Authorization": f"Bearer {lib.token(f'user{i}')}", "X-Api-Key": f"key{i}", "X-Remove-Me": "1"})
+                    for i in range(lib.TOKENS)]
+    return lib.wrk(place, requests, 64, seconds, tls=mode == "tls")
+
+
+def check(place, chosen, scenarios, args, lock):
+    """Each proxy in each of its modes, once: what does not do the job is left out. Returns the cells to measure, and why others are not."""
+    cells, left_out, verdicts = set(), [], {}
+    for scenario in scenarios:
+        title, mode, filters, *_ = SCENARIOS[scenario]
+        for proxy in chosen:
+            if mode not in proxy.modes:
+                left_out.append(f"{proxy.name}, {title}: it has nothing for this")
+                continue
+            if (proxy.name, mode, filters) not in verdicts:
+                verdicts[proxy.name, mode, filters] = trial(place, proxy, scenario, args, lock)
+            why = verdicts[proxy.name, mode, filters]
+            if why:
+                left_out.append(f"{proxy.name}, {title}: {why}")
+                print(f"left out: {left_out[-1]}", flush=True)
+            else:
+                cells.add((scenario, proxy.name))
+    return cells, left_out
+
+
+def trial(place, proxy, scenario, args, lock):
+    """None, or why this proxy can't be measured."""
+    try:
+        with lock, Running(place, proxy, scenario, args.workers) as running:
+            verify(running.job)
+        if SCENARIOS[scenario][1] == "auth":
+            with lock, Running(place, proxy, scenario, args.workers, rate=5) as running:
+                verify_limit(running.job)
+    except (Refused, RuntimeError, OSError, ValueError, http.client.HTTPException) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def measure(place, proxy, scenario, args):
+    with Running(place, proxy, scenario, args.workers) as running:
+        verify(running.job)
+        pids = lib.tree(running.process.pid)
+        lib.under_load(place, load_command(place, scenario, 1), pids, 0, 0.5)
+        return lib.under_load(place, load_command(place, scenario, args.seconds + 1), pids, 0.6, args.seconds)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=lib.TARGET / "compare", help="folder of the results")
+    parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="some of: %(default)s")
+    parser.add_argument("--proxies", default="Sluice,nginx,HAProxy,Envoy", help="some of: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3, help="how long each measurement is")
+    parser.add_argument("--workers", type=int, default=2, help="threads or processes of each proxy")
+    parser.add_argument("--port", type=int, default=19580, help="this one and the next are used")
+    parser.add_argument("--envoy", help="the envoy program, if it is not on the PATH")
+    parser.add_argument("--lock", help="a file to flock(1) while something is measured")
+    parser.add_argument("--quick", action="store_true", help="one round of a second each")
+    parser.add_argument("--report", type=pathlib.Path, help="measure nothing; write page and plots of this folder again")
+    args = parser.parse_args()
+    if args.quick:
+        args.rounds, args.seconds = 1, 1
+    return args
+
+
+def main():
+    args = arguments()
+    if args.report:
+        return report.write(json.loads((args.report / "results.json").read_text()), args.report)
+    lib.need("nginx", "wrk", "h2load", "openssl")
+    scenarios = args.scenarios.split(",")
+    if unknown := [s for s in scenarios if s not in SCENARIOS]:
+        sys.exit(f"unknown scenarios: {', '.join(unknown)}")
+    every = [proxies.Sluice(), proxies.Nginx(), proxies.Haproxy(), proxies.Envoy(args.envoy and os.path.abspath(args.envoy))]
+    wanted = [p for p in every if p.name in args.proxies.split(",")]
+    versions = {p.name: p.version() for p in wanted}
+    chosen = [p for p in wanted if versions[p.name]]
+    left_out = [f"{p.name}: not installed ({p.packages})" for p in wanted if not versions[p.name]]
+    for why in left_out:
+        print(f"left out: {why}", flush=True)
+    lock = lib.Lock(args.lock)
+    lib.raise_files(20000)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with lib.Place(args.port) as place:
+        cells, refused = check(place, chosen, scenarios, args, lock)
+        tools = {"wrk": lib.version("wrk", "-v"), "h2load": lib.version("h2load", "--version")}
+        data = dict(machine=lib.machine(), versions={n: v for n, v in {**versions, **tools}.items() if v},
+                    settings=dict(rounds=args.rounds, seconds=args.seconds, workers=args.workers),
+                    scenarios={s: SCENARIOS[s][0] for s in scenarios}, left_out=left_out + refused, rows=[])
+        for number in range(1, args.rounds + 1):
+            for scenario in scenarios:
+                for proxy in (p for p in chosen if (scenario, p.name) in cells):
+                    try:
+                        with lock:
+                            row = measure(place, proxy, scenario, args)
+                    except (Refused, RuntimeError, OSError, http.client.HTTPException) as error:
+                        data["left_out"].append(f"{proxy.name}, {SCENARIOS[scenario][0]}, round {number}: {' '.join(str(error).split())}")
+                        print(f"left out: {data['left_out'][-1]}", flush=True)
+                        continue
+                    data["rows"].append(dict(scenario=scenario, proxy=proxy.name, round=number, **row))
+                    print(f"{number} {scenario:8} {proxy.name:8} {row['cpu_us']:7.1f} µs/req {row['rps']:8.0f} req/s  p50 {row['p50_ms']:.2f} "
+                          f"p99 {row['p99_ms']:.2f} ms  {row['errors']} errors  {row['pss_mib']:.0f} MiB  other {row['other_cores']:.2f}",
+                          flush=True)
+            report.write(data, args.out)  # after each round, so that an interrupted run leaves something
+    print(f"results: {args.out / 'results.md'}")
+    return 0 if data["rows"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
