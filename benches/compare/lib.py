@@ -147,7 +147,10 @@ def get(port, path="/1k", headers=None, tls=False):
     else:
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        client.request("GET", path, headers=headers or {})
+        client.putrequest("GET", path, skip_accept_encoding=True)  # nothing but Host and what was asked for
+        for name, value in (headers or {}).items():
+            client.putheader(name, value)
+        client.endheaders()
         answer = client.getresponse()
         return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
     finally:
@@ -244,10 +247,11 @@ server {{
         wait_for(self.origin, self.origin_port)
         self.status = http.client.HTTPConnection("127.0.0.1", self.origin_port, timeout=10)
 
-    def origin_requests(self):
-        """How many requests the origin has had; asking is one of them."""
+    def origin_counts(self):
+        """How many connections and requests the origin has had; asking is one of the latter."""
         self.status.request("GET", "/origin-status")
-        return int(self.status.getresponse().read().split(b"\n")[2].split()[2])
+        accepted, _, requests = (int(x) for x in self.status.getresponse().read().split(b"\n")[2].split())
+        return accepted, requests
 
     def close(self):
         if self.origin:
@@ -325,7 +329,7 @@ def under_load(place, command, pids, skip, seconds):
     origin = tree(place.origin.pid)
 
     def sample():
-        return time.time(), cpu(pids), place.origin_requests(), cpu(origin), cpu([load.pid]), machine_cpu()
+        return time.time(), cpu(pids), *place.origin_counts(), cpu(origin), cpu([load.pid]), machine_cpu()
     try:
         all_before = cpu(pids)
         time.sleep(skip)
@@ -338,10 +342,10 @@ def under_load(place, command, pids, skip, seconds):
         load.stop()
     if load.popen.returncode:
         raise RuntimeError(f"{command[0]} failed: {load.said()}")
-    took, used, count, of_origin, of_load, busy = (y - x for x, y in zip(a, b))
+    took, used, connected, count, of_origin, of_load, busy = (y - x for x, y in zip(a, b))
     count -= 1
     row = dict(requests=count, seconds=took, rps=count / took, cpu_us=used * 1e6 / max(count, 1), cores=used / took, pss_mib=pss,
-               other_cores=(busy - used - of_origin - of_load) / took)
+               connects=connected / max(count, 1), other_cores=(busy - used - of_origin - of_load) / took)
     if command[0] == "wrk":
         total, size, errors, p50, p99 = (int(x) for x in re.search(r"RESULT (.*)", load.said())[1].split())
         row.update(errors=errors, p50_ms=p50 / 1000, p99_ms=p99 / 1000, bytes=size, cpu_all=cpu(pids) - all_before)
