@@ -38,7 +38,7 @@ def ticks(top, wanted=6):
 
 
 def tick_label(value):
-    for size, unit in ((1e6, "M"), (1e3, "k")):
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{unit}"
     return f"{value:.4g}"
