@@ -7,7 +7,9 @@
 
 Each request has a token that is verified, a limit that it counts for, and headers that are changed (mode `auth` of
 benches/peer/start.sh). Each interval (a minute) begins a new load and rewrites gateway.toml half-way, which must show in the
-responses; between two of them the load rests while its log is read. It exits with 1 if a request failed, a configuration did not arrive, memory in the last third is more than 10 % or 4 MiB
+responses; between two intervals the load rests while its log is read.
+
+It exits with 1 if a request failed, a configuration did not arrive, memory in the last third is more than 10 % or 4 MiB
 above that in the second, or p99 there is more than twice as high. A quick run judges only the first two: it is too short
 for the others. It needs nginx (the origin), h2load and openssl: apt-get install nginx nghttp2-client openssl
 Results go to target/soak: results.md, results.json, soak.svg (memory) and latency.svg.
@@ -171,12 +173,15 @@ def main():
             status, headers, _ = lib.get(place.port, "/1k", credentials(0))
             if status != 200 or headers.get("x-gw") != "1" or lib.get(place.port)[0] != 401:
                 sys.exit(f"the gateway does not do its job: status {status}, headers {headers}")
-            most, generators = 0, load(place, args.calibrate)
+            generators = load(place, args.calibrate)
             try:
-                most = len(collect(place, generators, args.calibrate + 30)[0]) / args.calibrate
+                latencies, failed = collect(place, generators, args.calibrate + 30)
+                most = len(latencies) / args.calibrate
             finally:
                 for generator in generators:
                     generator.stop()
+            if failed:
+                sys.exit(f"{failed} requests failed before the soak began")
             rate = most * args.share
             print(f"{most:.0f} requests per second at most, {rate:.0f} from now on", flush=True)
             data = dict(machine=lib.machine(), intervals=[], samples=[], settings={
