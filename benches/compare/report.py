@@ -7,10 +7,12 @@ NOT_THE_SAME = """- Sluice runs each filter and policy as a WebAssembly componen
   directives, compiled into them.
 - Sluice counts metrics and makes or takes over a request id by default, and does here. HAProxy and Envoy count too, nginx does not; none
   of the three makes request ids here.
-- The default timeouts and limits of each stay as they are, except that Envoy's limit for a whole request (15 s) is off.
+- Timeouts and limits are those of each by default, with these exceptions: Envoy's timeout for a whole request (15 s) is off; HAProxy has
+  no default timeouts and gets 5 s to connect and 60 s of silence; nginx keeps idle connections 300 s, as many requests as come on each,
+  and has 16 buffers of 16 KiB, so that no response goes to a file.
 - nginx has no check of tokens in its free edition, so it has no figure there.
-- The limit of requests is a window of a second in Sluice, a sliding rate in HAProxy's stick table, and a token bucket for each key in
-  Envoy. It never refuses during the measurement; before, a small limit is proved to refuse one key and not another.
+- The limit of requests is a token bucket for each key in Sluice and Envoy, and a sliding rate in HAProxy's stick table, which has no
+  buckets. It never refuses during the measurement; before, a small limit is proved to refuse one key and not another.
 - Tokens are verified anew each time everywhere; 256 of them take turns, with as many keys."""
 
 METHOD = """One machine runs load generator (wrk or h2load, one thread), proxy and origin (nginx with one worker), on 127.0.0.1. The proxies
