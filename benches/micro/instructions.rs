@@ -107,7 +107,8 @@ fn read_and_write_heads(times: usize) {
 
 fn call_hooks(times: usize) {
     let cache = std::env::args().nth(2).map(Into::into);
-    let options = RuntimeOptions { instances: 20, cache, ..RuntimeOptions::default() };
+    // Few: under valgrind there is room for some 16 reservations of 4 GiB.
+    let options = RuntimeOptions { instances: 4, cache, ..RuntimeOptions::default() };
     let runtime = Runtime::new(options).expect("the runtime");
     let local = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     for guest in guests::guests() {
