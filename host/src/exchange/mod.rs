@@ -95,6 +95,14 @@ pub struct RouteFacts {
     pub upstreams: Vec<Arc<str>>,
 }
 
+impl RouteFacts {
+    /// The same for one worker: counting references that several cores use costs more than what a request does with them.
+    pub fn apart(&self) -> Arc<RouteFacts> {
+        let apart = |name: &Arc<str>| Arc::from(&**name);
+        Arc::new(RouteFacts { name: apart(&self.name), upstreams: self.upstreams.iter().map(apart).collect() })
+    }
+}
+
 /// A body that a filter asked for during this exchange, by `request.want-body` or `response.want-body`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyWish {

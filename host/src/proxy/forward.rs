@@ -122,7 +122,7 @@ impl Forward<'_> {
                 again = !exchange.selection.is_empty() && exchange.selection != before;
             }
             let target = self.target(&exchange.selection, targets, weighted);
-            record.upstream = Some(target.upstream.upstream().name().clone());
+            record.upstream = Some(target.upstream.name().clone());
             let selection = exchange.selection.clone();
             let sent;
             (exchange, sent) = record

@@ -13,6 +13,7 @@ mod worker;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{CONNECTION, UPGRADE};
@@ -26,7 +27,7 @@ use self::body::Passing;
 use self::forward::Forward;
 use self::inbound::Inbound;
 use self::record::{Answered, Record};
-use crate::exchange::{Exchange, Origin};
+use crate::exchange::{Exchange, Origin, RouteFacts};
 use crate::filter::{Hook, LocalPipeline, Passage, RequestOutcome, ResponseOutcome};
 use crate::http::body::Body;
 use crate::http::target::routing_host;
@@ -72,12 +73,14 @@ impl Service for Proxy {
         match routed {
             Ok((inbound, found)) => {
                 let route = &local.shared.routes[found.index];
-                record.route = Some((route.metrics, route.facts.name.clone()));
+                let facts = local.facts(found.index);
+                record.route = Some((route.metrics, facts.name.clone()));
                 let stage = Stage {
                     worker: &self.worker,
                     connection,
                     local: &local,
                     route,
+                    facts,
                     pipeline: local.pipeline(route.pipeline),
                 };
                 stage.exchange(inbound, found, body, switch, record).await
@@ -130,6 +133,7 @@ struct Stage<'a> {
     connection: &'a ConnectionInfo,
     local: &'a Rc<LocalSnapshot>,
     route: &'a Route,
+    facts: &'a Arc<RouteFacts>,
     pipeline: &'a Rc<LocalPipeline>,
 }
 
@@ -150,7 +154,7 @@ impl Stage<'_> {
         let progress = (!matches!(body, Body::Empty)).then(|| Rc::new(Cell::new(record.start)));
         let body = self.bounded(body, &record, progress.as_ref());
         let mut body = Passing::new(body, &head.headers, &self.worker.budget).within(self.route.timeouts.request);
-        let mut exchange = Exchange::new(record.id.clone(), client, head, self.route.facts.clone());
+        let mut exchange = Exchange::new(record.id.clone(), client, head, self.facts.clone());
         exchange.params = found.params;
 
         let mut passage = Passage::default();

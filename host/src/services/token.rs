@@ -106,12 +106,11 @@ impl TokenVerifier {
     }
 
     fn verify_anew(&self, token: &[u8]) -> Result<Result<Arc<str>, Refusal>, ServiceError> {
-        let mut parts = token.split(|byte| *byte == b'.');
-        let (Some(head), Some(payload), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let mut dots = memchr::memchr_iter(b'.', token);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
             return Ok(Err(Refusal::NotCompact));
         };
+        let (head, payload, signature) = (&token[..first], &token[first + 1..second], &token[second + 1..]);
         if payload.is_empty() || signature.is_empty() {
             return Ok(Err(Refusal::NotCompact));
         }
@@ -120,7 +119,7 @@ impl TokenVerifier {
             Ok(accepted) => accepted,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let signed = &token[..head.len() + 1 + payload.len()];
+        let signed = &token[..second];
         Ok(match self.keys.verify(&accepted.alg, accepted.kid.as_deref(), signed, &signature)? {
             Verification::Valid => decode(payload).ok_or(Refusal::NotCompact).and_then(|payload| {
                 let text = std::str::from_utf8(&payload).map_err(|_| Refusal::BadPayload)?;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Snapshot;
+use crate::exchange::RouteFacts;
 use crate::filter::{LocalPipeline, WorkerFilters};
 use crate::telemetry::{UpstreamId, WorkerMetrics};
 use crate::upstream::LocalUpstream;
@@ -24,6 +25,8 @@ pub struct LocalSnapshot {
     filters: WorkerFilters,
     /// Made when a route first needs them.
     pipelines: Vec<OnceCell<Rc<LocalPipeline>>>,
+    /// By route, made when it is first used.
+    facts: Vec<OnceCell<Arc<RouteFacts>>>,
     dns: Rc<Dns>,
     turn: Cell<u64>,
 }
@@ -52,6 +55,7 @@ impl LocalSnapshot {
             metrics,
             filters: WorkerFilters::new(),
             pipelines: shared.pipelines.iter().map(|_| OnceCell::new()).collect(),
+            facts: shared.routes.iter().map(|_| OnceCell::new()).collect(),
             dns,
             turn: Cell::new(0),
             shared,
@@ -61,6 +65,11 @@ impl LocalSnapshot {
     /// The pipeline of this index, with this worker's instances.
     pub fn pipeline(&self, index: usize) -> &Rc<LocalPipeline> {
         self.pipelines[index].get_or_init(|| self.filters.pipeline(&self.shared.pipelines[index]))
+    }
+
+    /// What filters may know of the route of this index.
+    pub fn facts(&self, index: usize) -> &Arc<RouteFacts> {
+        self.facts[index].get_or_init(|| self.shared.routes[index].facts.apart())
     }
 
     /// One of the weighted upstreams of a route. Weights are spread by a low-discrepancy sequence: evenly, also over few

@@ -72,7 +72,9 @@ impl Side {
 }
 
 /// What happens at one listener on one worker.
+// On cache lines of their own: two workers count at the same time.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct ListenerCounters {
     pub accepted: Counter,
     pub active: Counter,

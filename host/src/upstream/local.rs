@@ -78,6 +78,8 @@ pub struct Sent {
 /// An upstream on one worker. It lives as long as its `Arc<Upstream>` is in use, over reloads.
 pub struct LocalUpstream {
     upstream: Arc<Upstream>,
+    /// This worker's own, as the address of each endpoint: each request keeps both.
+    name: Arc<str>,
     endpoints: Vec<Rc<LocalEndpoint>>,
     seats: Vec<Seat>,
 }
@@ -122,12 +124,17 @@ impl LocalUpstream {
         let each = 0..upstream.endpoints().len();
         let endpoints = each.map(|i| LocalEndpoint::new(upstream.clone(), i, dns.clone())).collect();
         let seats = upstream.endpoints().iter().map(|e| Seat::new(e.weight, e.hash)).collect();
-        Rc::new(LocalUpstream { upstream, endpoints, seats })
+        let name = Arc::from(&**upstream.name());
+        Rc::new(LocalUpstream { upstream, name, endpoints, seats })
     }
 
     #[cfg(test)]
     pub(super) fn endpoints(&self) -> &[Rc<LocalEndpoint>] {
         &self.endpoints
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// What it was made from.
@@ -379,7 +386,7 @@ impl LocalUpstream {
             response,
             request,
             switched,
-            endpoint: shared.address.clone(),
+            endpoint: endpoint.address().clone(),
             connect,
             first_byte,
             failures: Vec::new(),

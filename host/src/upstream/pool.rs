@@ -19,6 +19,7 @@ use crate::http1::{self, Keeper};
 
 /// One endpoint as one worker sees it.
 pub(super) struct LocalEndpoint {
+    address: Arc<str>,
     upstream: Arc<Upstream>,
     index: usize,
     dns: Rc<Dns>,
@@ -76,6 +77,7 @@ pub(super) struct Lease {
 impl LocalEndpoint {
     pub(super) fn new(upstream: Arc<Upstream>, index: usize, dns: Rc<Dns>) -> Rc<Self> {
         Rc::new_cyclic(|me| LocalEndpoint {
+            address: Arc::from(&*upstream.endpoints()[index].address),
             upstream,
             index,
             dns,
@@ -91,6 +93,11 @@ impl LocalEndpoint {
             active: Cell::new(0),
             latency_us: Cell::new(0),
         })
+    }
+
+    /// Its address, as this worker's own text.
+    pub(super) fn address(&self) -> &Arc<str> {
+        &self.address
     }
 
     pub(super) fn shared(&self) -> &Endpoint {
