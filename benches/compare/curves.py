@@ -139,7 +139,7 @@ def measure(place, binary, curve, point, args):
 
 
 def compile_filter(place, binary, args, lock):
-    """Fills the cache, so that no measured process has compiled something: its memory would show it."""
+    """Fills the cache, so that no measured process compiles something while it is measured."""
     with lock, Sluice(place, binary, "filters", 1, args):
         pass
 

@@ -9,7 +9,7 @@
 It needs nginx (the origin too), wrk, h2load and openssl: apt-get install nginx wrk nghttp2-client openssl haproxy
 Results go to target/compare: results.md with the method, results.json, and plots. See benches/README.md.
 """
-import argparse, http.client, json, os, pathlib, ssl, socket, sys
+import argparse, http.client, json, os, pathlib, ssl, socket, subprocess, sys
 
 import lib, proxies, report
 
@@ -213,7 +213,7 @@ def main():
                     try:
                         with lock:
                             row = measure(place, proxy, scenario, args)
-                    except (Refused, RuntimeError, OSError, http.client.HTTPException) as error:
+                    except (Refused, RuntimeError, OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
                         data["left_out"].append(f"{proxy.name}, {SCENARIOS[scenario][0]}, round {number}: {' '.join(str(error).split())}")
                         print(f"left out: {data['left_out'][-1]}", flush=True)
                         continue
@@ -223,6 +223,9 @@ def main():
                           flush=True)
             report.write(data, args.out)  # after each round, so that an interrupted run leaves something
     print(f"results: {args.out / 'results.md'}")
+    if args.quick:  # does it work?
+        failed = [row for row in data["rows"] if row["errors"]]
+        return 1 if data["left_out"] or failed or not data["rows"] else 0
     return 0 if data["rows"] else 1
 
 

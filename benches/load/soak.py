@@ -14,7 +14,7 @@ above that in the second, or p99 there is more than twice as high. A quick run j
 for the others. It needs nginx (the origin), h2load and openssl: apt-get install nginx nghttp2-client openssl
 Results go to target/soak: results.md, results.json, soak.svg (memory) and latency.svg.
 """
-import argparse, json, os, pathlib, re, statistics, sys, time
+import argparse, http.client, json, os, pathlib, re, statistics, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "compare"))
 import lib, svg
@@ -72,7 +72,10 @@ def reload(place, file, version):
     begin = time.time()
     os.replace(draft, file)
     while time.time() - begin < 20:
-        status, headers, _ = lib.get(place.port, "/1k", credentials(0))
+        try:
+            status, headers, _ = lib.get(place.port, "/1k", credentials(0))
+        except (OSError, http.client.HTTPException):
+            return None
         if status == 200 and headers.get("x-gw") == str(version):
             return time.time() - begin
         time.sleep(0.1)
@@ -167,7 +170,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     lib.raise_files(20000)
     with lib.Lock(args.lock), lib.Place(args.port) as place:
-        start(place, args.workers)[0].stop()  # compiles, which takes memory that the second process then has no need of
+        start(place, args.workers)[0].stop()  # fills the cache of compiled filters: the second process starts as one that was restarted
         process, file = start(place, args.workers)
         try:
             status, headers, _ = lib.get(place.port, "/1k", credentials(0))

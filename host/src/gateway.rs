@@ -25,9 +25,6 @@ use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
 /// How long the last lines of the logs may take.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// This program, whatever file it was started from, with the command that calls [`crate::wasm::compile_piped`].
-pub const COMPILER: CompilerCommand = ["/proc/self/exe", "compile"];
-
 /// Instances for trials.
 const TRIALS: u32 = 64;
 /// Instances that there is room for, however few are configured: a reload may bring more filters.
@@ -54,20 +51,20 @@ pub enum GatewayError {
 }
 
 /// Loads, builds and tries a configuration without serving it. Answers what an operator should know.
-pub fn check(path: &Path) -> Result<Vec<String>, GatewayError> {
+pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<String>, GatewayError> {
     let loaded = config::load(path)?;
-    let workshop = workshop(&loaded.config, Metrics::new())?;
+    let workshop = workshop(&loaded.config, compiler, Metrics::new())?;
     Ok(workshop.build(&loaded, None)?.warnings)
 }
 
 /// Serves a configuration until a signal ends it. Answers the exit code.
-pub fn run(path: &Path) -> Result<u8, GatewayError> {
+pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, GatewayError> {
     let loaded = config::load(path)?;
     let config = &loaded.config;
     let watched = config.gateway.reload.then(|| WatchedFiles::look(watched(&loaded)));
     let metrics = Metrics::new();
     let log = start_operational_log(log_level(config), Arc::clone(&metrics)).map_err(GatewayError::Log)?;
-    let workshop = workshop(config, Arc::clone(&metrics))?;
+    let workshop = workshop(config, compiler, Arc::clone(&metrics))?;
     let snapshot = workshop.build(&loaded, None)?;
     say(&snapshot.warnings);
 
@@ -177,14 +174,18 @@ fn binds(config: &Config) -> Vec<(Arc<str>, SocketAddr)> {
     config.listeners.iter().map(|listener| (listener.name.clone().into(), listener.bind)).collect()
 }
 
-fn workshop(config: &Config, metrics: Arc<Metrics>) -> Result<Workshop, GatewayError> {
+fn workshop(
+    config: &Config,
+    compiler: Option<CompilerCommand>,
+    metrics: Arc<Metrics>,
+) -> Result<Workshop, GatewayError> {
     let most = |of: fn(&model::Filter) -> u64, least: u64| config.filters.iter().map(of).fold(least, u64::max);
     let defaults = RuntimeOptions::default();
     let options = RuntimeOptions {
         max_memory: usize::try_from(most(|f| f.limits.memory.0, defaults.max_memory as u64)).unwrap_or(usize::MAX),
         instances: instances(config),
         cache: config.gateway.cache_dir.clone().or_else(default_cache),
-        compiler: Some(COMPILER),
+        compiler,
         ..defaults
     };
     Ok(Workshop { runtime: Runtime::new(options)?, services: Services::new(Clock::system()), metrics })

@@ -7,10 +7,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sluice::filter::Runtime;
 use sluice::gateway;
-use sluice::wasm::{RuntimeOptions, compile_piped};
+use sluice::wasm::{CompilerCommand, PipedError, RuntimeOptions, UNABLE, compile_piped};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// This program, whatever file it was started from, with the command that compiles.
+const COMPILER: Option<CompilerCommand> = Some(["/proc/self/exe", "compile"]);
 
 /// An API gateway whose policies are WebAssembly components.
 #[derive(Parser)]
@@ -59,12 +62,12 @@ enum PluginCommand {
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let result = match command.unwrap_or(Command::Run { config: "gateway.toml".into() }) {
-        Command::Run { config } => gateway::run(&config).map(ExitCode::from).map_err(|error| sluice::chain(&error)),
+        Command::Run { config } => {
+            gateway::run(&config, COMPILER).map(ExitCode::from).map_err(|error| sluice::chain(&error))
+        }
         Command::Check { config } => check(&config),
         Command::Plugin { command: PluginCommand::Inspect { file } } => inspect(&file),
-        Command::Compile => {
-            compile_piped(std::io::stdin().lock(), std::io::stdout().lock()).map(|()| ExitCode::SUCCESS)
-        }
+        Command::Compile => return compile(),
         Command::Version => {
             println!("sluice {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
@@ -76,8 +79,18 @@ fn main() -> ExitCode {
     })
 }
 
+fn compile() -> ExitCode {
+    match compile_piped(std::io::stdin().lock(), std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            if matches!(error, PipedError::Unable(_)) { ExitCode::from(UNABLE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
 fn check(path: &Path) -> Result<ExitCode, String> {
-    let warnings = gateway::check(path).map_err(|error| sluice::chain(&error))?;
+    let warnings = gateway::check(path, COMPILER).map_err(|error| sluice::chain(&error))?;
     for warning in &warnings {
         println!("warning: {warning}");
     }
@@ -88,7 +101,7 @@ fn check(path: &Path) -> Result<ExitCode, String> {
 fn inspect(path: &Path) -> Result<ExitCode, String> {
     let name = path.display();
     let bytes = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
-    let runtime = Runtime::new(RuntimeOptions { compiler: Some(gateway::COMPILER), ..RuntimeOptions::default() })
+    let runtime = Runtime::new(RuntimeOptions { compiler: COMPILER, ..RuntimeOptions::default() })
         .map_err(|error| sluice::chain(&error))?;
     let plugin = runtime.load(&bytes).map_err(|error| format!("{name}: {error}"))?;
     let about = plugin.description();

@@ -403,7 +403,8 @@ pub mod crypto {
         pub algorithms: &'a [&'a str],
         /// What `typ` has to be. Case does not count, and `application/` may be left out.
         pub typ: Option<&'a str>,
-        /// How many good tokens the gateway may remember for each worker, so that it need not verify them again: at most 10,000.
+        /// How many good tokens the gateway may remember for each instance, so that it need not verify them again: at most 10,000 over
+        /// all verifiers.
         pub remember: u32,
     }
 

@@ -308,6 +308,33 @@ fn an_origin_that_breaks_off_is_not_hidden() {
 }
 
 #[test]
+fn what_came_before_a_break_is_passed_on() {
+    // In one piece, so that what is good and what is broken are seen together.
+    let origin = Origin::serve(|_: &Request| {
+        Reply::script(|conn| conn.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nXX\r\n"))
+    });
+    let gateway = Gateway::before(&origin.url());
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    let answer = String::from_utf8(client.read_to_close()).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("5\r\nhello\r\n"), "{answer}");
+}
+
+#[test]
+fn a_client_that_sends_no_more_gets_an_answer_that_is_at_hand() {
+    let gateway = gateway("[routes.web]\nmatch = { path = \"/here\" }\nrespond = { status = 200, body = \"hello\" }\n");
+    for (target, status) in [("/here", "200"), ("/nowhere", "404"), ("nonsense", "400")] {
+        for _ in 0..20 {
+            let mut client = gateway.client();
+            client.send(format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n"));
+            client.finish();
+            let answer = String::from_utf8(client.read_to_close()).expect("text");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer:?}");
+        }
+    }
+}
+
+#[test]
 fn a_slow_reader_holds_the_origin_back() {
     let (tell, told) = mpsc::channel();
     let tell = Mutex::new(tell);

@@ -165,10 +165,15 @@ impl Sending {
         progress: Option<&Progress>,
     ) -> Poll<Result<ResponseHead, SendError>> {
         let transport = &mut self.connection.transport;
+        // The server may have said goodbye while the request waited its turn; what comes before a request answers none.
+        if self.upload.is_untouched() && transport.poll_fill(cx).is_ready() {
+            return Poll::Ready(Err(SendError::Closed));
+        }
         loop {
             let sending = self.upload.poll(transport, cx);
             if let Some(progress) = progress {
-                progress.blocked.set(!self.upload.broken && !transport.is_flushed());
+                let blocked = !self.upload.broken && !transport.is_flushed() && !transport.waits_its_turn();
+                progress.blocked.set(blocked);
                 progress.writes.set(self.upload.writes);
             }
             if let Poll::Ready(Err(error)) = sending {

@@ -63,8 +63,17 @@ pub struct Transport {
     after: &'static [u8],
     /// Whether `io` may hold back bytes that it took.
     unflushed: bool,
-    /// The next write has waited its turn.
-    in_turn: bool,
+    turn: Turn,
+}
+
+/// Whether what is to be written may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Not if it is small.
+    No,
+    /// When this is polled for the next time.
+    Next,
+    Yes,
 }
 
 impl std::fmt::Debug for Transport {
@@ -83,7 +92,7 @@ impl Transport {
             large: Bytes::new(),
             after: &[],
             unflushed: false,
-            in_turn: false,
+            turn: Turn::No,
         }
     }
 
@@ -134,12 +143,12 @@ impl Transport {
     /// woken by the first bytes that it gets: what is sent one message behind the other it finds together, and what is sent between
     /// the work of other requests wakes it each time. Also the code of the requests and the kernel's each run while they are cached.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.in_turn && self.large.is_empty() && !self.out.is_empty() {
-            self.in_turn = true;
+        if self.turn == Turn::No && self.large.is_empty() && !self.out.is_empty() {
+            self.turn = Turn::Next;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.in_turn = false;
+        self.turn = Turn::Yes;
         loop {
             let io = Pin::new(&mut *self.io);
             let written = match (self.large.is_empty() && self.after.is_empty(), self.out.is_empty()) {
@@ -163,7 +172,18 @@ impl Transport {
             ready!(Pin::new(&mut *self.io).poll_flush(cx))?;
             self.unflushed = false;
         }
+        self.turn = Turn::No;
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether nothing but the turn is waited for: the task has been woken for it.
+    pub fn waits_its_turn(&self) -> bool {
+        self.turn == Turn::Next
+    }
+
+    /// Lets the next [`Transport::poll_flush`] write at once, for who will not call it again.
+    pub fn hurry(&mut self) {
+        self.turn = Turn::Yes;
     }
 
     fn wrote(&mut self, written: usize) {

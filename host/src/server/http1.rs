@@ -282,6 +282,7 @@ impl<S: Service> Connection<'_, S> {
                 Poll::Ready(None) => writing.end(transport, None),
                 Poll::Ready(Some(Err(error))) => {
                     // What came before the error is still worth something; the missing end says the rest.
+                    transport.hurry();
                     let _ = transport.poll_flush(cx);
                     return Poll::Ready(Err(End::Body(error.into())));
                 }
@@ -295,6 +296,10 @@ impl<S: Service> Connection<'_, S> {
             if let Err(error) = added {
                 return Poll::Ready(Err(End::Body(Box::new(error))));
             }
+        }
+        // A client that has ended its side behind its request is gone only once its answer could have been written.
+        if self.incoming.borrow().transport.waits_its_turn() {
+            return Poll::Pending;
         }
         self.poll_interrupted(cx).map(Err)
     }

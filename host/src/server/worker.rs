@@ -22,7 +22,7 @@ use crate::telemetry::{ListenerCounters, Metrics, WorkerMetrics};
 
 /// Tasks that are polled before the worker looks for further events, while there are more to poll. More than one each for what one
 /// look finds on a busy worker, because a write waits until everything else was seen to.
-const EVENT_INTERVAL: u32 = 200;
+const EVENT_INTERVAL: u32 = 128;
 /// How often a draining worker looks whether its connections are gone.
 const DRAIN_STEP: Duration = Duration::from_millis(10);
 

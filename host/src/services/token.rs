@@ -17,8 +17,10 @@ use super::{KeySet, ServiceError, Verification};
 const LONGEST_HEAD: usize = 512;
 /// The most tokens that a verifier remembers …
 pub const MAX_REMEMBERED: u32 = 10_000;
-/// … and the longest.
+/// … the longest of them, in bytes …
 const LONGEST_TOKEN: usize = 4 << 10;
+/// … and the bytes of all of them and their payloads.
+const MAX_BYTES: usize = 8 << 20;
 
 /// Why a token is not good. What each means is said in the WIT package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,24 @@ struct Remembered {
     /// The keys that made them good.
     by: Version,
     tokens: LruCache<Box<[u8]>, Arc<str>>,
+    bytes: usize,
+}
+
+impl Remembered {
+    fn keep(&mut self, token: &[u8], payload: &Arc<str>) {
+        let size = |token: &[u8], payload: &str| token.len() + payload.len();
+        self.bytes += size(token, payload);
+        let mut out = self.tokens.push(token.into(), Arc::clone(payload));
+        loop {
+            if let Some((token, payload)) = out {
+                self.bytes -= size(&token, &payload);
+            }
+            if self.bytes <= MAX_BYTES {
+                return;
+            }
+            out = self.tokens.pop_lru();
+        }
+    }
 }
 
 /// What decides in a JOSE header. Other members are ignored (RFC 7515 §4); one given twice is an error.
@@ -77,8 +97,13 @@ impl TokenVerifier {
     /// given, and remembers so many (at most [`MAX_REMEMBERED`]) until the keys change.
     pub fn new(keys: Arc<KeySet>, algorithms: Vec<String>, typ: Option<String>, remember: u32) -> Self {
         let remembered = NonZeroUsize::new(remember.min(MAX_REMEMBERED) as usize)
-            .map(|many| RefCell::new(Remembered { by: keys.version(), tokens: LruCache::new(many) }));
+            .map(|many| RefCell::new(Remembered { by: keys.version(), tokens: LruCache::sparse(many), bytes: 0 }));
         TokenVerifier { keys, algorithms, typ, head: RefCell::default(), remembered }
+    }
+
+    /// How many tokens it may remember.
+    pub fn remembers(&self) -> u32 {
+        self.remembered.as_ref().map_or(0, |remembered| remembered.borrow().tokens.cap().get() as u32)
     }
 
     /// The payload of a good token. Errors: those of [`KeySet::verify`].
@@ -93,6 +118,7 @@ impl TokenVerifier {
             let mut remembered = remembered.borrow_mut();
             if !remembered.by.is(&version) {
                 remembered.tokens.clear();
+                remembered.bytes = 0;
                 remembered.by = version;
             } else if let Some(payload) = remembered.tokens.get(token) {
                 return Ok(Ok(Arc::clone(payload)));
@@ -100,7 +126,7 @@ impl TokenVerifier {
         }
         let verified = self.verify_anew(token)?;
         if let Ok(payload) = &verified {
-            remembered.borrow_mut().tokens.put(token.into(), Arc::clone(payload));
+            remembered.borrow_mut().keep(token, payload);
         }
         Ok(verified)
     }
@@ -137,6 +163,10 @@ impl TokenVerifier {
             return Ok(accepted.clone());
         }
         let text = decode(head).ok_or(Refusal::NotCompact)?;
+        // An array would be read as the members in order.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Refusal::BadHeader);
+        }
         let parsed: Head = serde_json::from_slice(&text).map_err(|_| Refusal::BadHeader)?;
         // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and none is understood here.
         if parsed.crit {
@@ -228,6 +258,7 @@ mod tests {
             (&sign(r#"{"alg":1}"#, b"{}"), Refusal::BadHeader),
             (&sign("{}", b"{}"), Refusal::BadHeader),
             (&sign("[]", b"{}"), Refusal::BadHeader),
+            (&sign(r#"["HS256",null,true,null]"#, b"{}"), Refusal::BadHeader),
             (&sign(HEAD, b"\xff"), Refusal::BadPayload),
         ];
         let verifier = verifier(None, 10);
@@ -271,6 +302,11 @@ mod tests {
         verifier.remembered.as_ref().unwrap().borrow_mut().by = keys().version();
         assert!(verifier.verify(tokens[0].as_bytes()).unwrap().is_ok());
         assert_eq!(known(), 1, "the others were made good by other keys");
+        let bytes = || verifier.remembered.as_ref().unwrap().borrow().bytes;
+        assert_eq!(bytes(), tokens[0].len() + 1);
+        verifier.remembered.as_ref().unwrap().borrow_mut().bytes = MAX_BYTES;
+        assert!(verifier.verify(tokens[1].as_bytes()).unwrap().is_ok());
+        assert_eq!(known(), 1, "the older one has made room");
         let long = sign(HEAD, &[b'1'; LONGEST_TOKEN]);
         assert!(verifier.verify(long.as_bytes()).unwrap().is_ok());
         assert_eq!(known(), 1, "too long to be kept");

@@ -7,20 +7,34 @@ use std::process::{Command, Stdio};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::LoadError;
 use super::engine::{RuntimeOptions, config};
-use super::{LoadError, RuntimeError};
 
 /// The command line of a program that calls [`compile_piped`].
 pub type CompilerCommand = [&'static str; 2];
 
-/// Compiles what `from` has, for a [`super::Runtime`] of this same program, into `to`. An error is for the one who started it.
-pub fn compile_piped(mut from: impl Read, mut to: impl Write) -> Result<(), String> {
-    let engine = Engine::new(&config(&RuntimeOptions::default()))
-        .map_err(|error| RuntimeError::Engine(format!("{error:#}")).to_string())?;
+/// The exit status of a compiling process whose failure has nothing to do with the component.
+pub const UNABLE: u8 = 3;
+
+/// Why [`compile_piped`] has compiled nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum PipedError {
+    /// To be told by the exit status [`UNABLE`].
+    #[error("cannot compile: {0}")]
+    Unable(String),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Compiles what `from` has, for a [`super::Runtime`] of this same program, into `to`.
+pub fn compile_piped(mut from: impl Read, mut to: impl Write) -> Result<(), PipedError> {
+    // Nothing runs here, so that it needs less room than the gateway.
+    let options = RuntimeOptions { instances: 1, ..RuntimeOptions::default() };
+    let engine = Engine::new(&config(&options)).map_err(|error| PipedError::Unable(format!("{error:#}")))?;
     let mut bytes = Vec::new();
-    from.read_to_end(&mut bytes).map_err(|error| format!("the component can't be read: {error}"))?;
-    let compiled = engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"))?;
-    to.write_all(&compiled).and_then(|()| to.flush()).map_err(|error| format!("it can't be handed over: {error}"))
+    from.read_to_end(&mut bytes).map_err(|error| PipedError::Unable(error.to_string()))?;
+    let compiled = engine.precompile_component(&bytes).map_err(|error| PipedError::Refused(format!("{error:#}")))?;
+    to.write_all(&compiled).and_then(|()| to.flush()).map_err(|error| PipedError::Unable(error.to_string()))
 }
 
 /// Compiles a component.
@@ -39,7 +53,9 @@ fn compile_apart(
     [program, argument]: CompilerCommand,
     bytes: &[u8],
 ) -> Option<Result<Component, LoadError>> {
-    let unusable = |error: &dyn std::fmt::Display| tracing::debug!(%error, "compiling in this process");
+    let unusable = |error: &dyn std::fmt::Display| {
+        tracing::warn!(%error, "no process can compile a plugin: this one does, and keeps the memory that it takes");
+    };
     let (input, output, errors) = (Stdio::piped(), Stdio::piped(), Stdio::piped());
     let started = Command::new(program).arg(argument).stdin(input).stdout(output).stderr(errors).spawn();
     let mut child = started.inspect_err(|error| unusable(error)).ok()?;
@@ -50,6 +66,10 @@ fn compile_apart(
     let output = child.wait_with_output().inspect_err(|error| unusable(error)).ok()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.code() == Some(UNABLE.into()) {
+            unusable(&said.trim());
+            return None;
+        }
         let why = match output.status.code() {
             Some(_) => said.trim().to_owned(),
             None => format!("the compiler did not survive it ({})", output.status),

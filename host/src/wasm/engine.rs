@@ -126,7 +126,7 @@ pub(super) fn config(options: &RuntimeOptions) -> Config {
 }
 
 /// Advances the epoch while calls are made, and sleeps when there have been none for a while. Each tick takes a worker off its
-/// core for some 15 µs: while no call lasts, every other one is left out.
+/// core for some 15 µs: unless the one before met a call, every other one is left out.
 #[derive(Default)]
 pub(super) struct Ticker {
     busy: AtomicBool,

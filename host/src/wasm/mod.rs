@@ -20,7 +20,7 @@ mod state;
 mod stats;
 mod wasi;
 
-pub use compile::{CompilerCommand, compile_piped};
+pub use compile::{CompilerCommand, PipedError, UNABLE, compile_piped};
 pub use component::{Description, Plugin};
 pub use engine::{Runtime, RuntimeOptions};
 pub use error::{FailureKind, FilterError, LoadError, RuntimeError};

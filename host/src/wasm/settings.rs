@@ -20,7 +20,7 @@ pub struct FilterLimits {
     pub memory: usize,
     /// Elements of each table of one instance.
     pub table_elements: usize,
-    /// CPU time of one call, in steps of about a millisecond.
+    /// CPU time of one call, up to three milliseconds more: it is looked at every one or two.
     pub cpu: Duration,
     /// Time of one call, waits included.
     pub wall: Duration,

@@ -660,6 +660,12 @@ pub(crate) mod crypto {
 
     pub(crate) fn token_verifier(rules: &TokenRules) -> Result<u32, Error> {
         during(&[Phase::Configure], |world| {
+            if rules.remember > 10_000 {
+                return Err(Error::TooLarge(10_000));
+            }
+            if rules.key_set as usize >= world.services.key_sets.len() {
+                return Err(Error::Invalid(format!("key set {}", rules.key_set)));
+            }
             world.services.token_rules.push(rules.clone());
             Ok(world.services.token_rules.len() as u32 - 1)
         })

@@ -33,14 +33,23 @@ pub(crate) fn verify(rules: &TokenRules, keys: &KeySet, token: &[u8]) -> Result<
     fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
         IgnoredAny::deserialize(deserializer).map(|_| true)
     }
-    let bare = |typ: &str| typ.to_ascii_lowercase().trim_start_matches("application/").to_owned();
+    let bare = |typ: &str| {
+        let typ = typ.to_ascii_lowercase();
+        typ.strip_prefix("application/").unwrap_or(&typ).to_owned()
+    };
     let refused = |refusal| Ok(Token::Refused(refusal));
     let parts: Vec<&[u8]> = token.split(|byte| *byte == b'.').collect();
     let [head, payload, signature] = parts[..] else { return refused(TokenRefusal::NotCompact) };
-    let decode = |part: &[u8]| URL_SAFE_NO_PAD.decode(part).ok().filter(|bytes| !bytes.is_empty());
-    let (Some(decoded), Some(text), Some(bytes)) = (decode(head), decode(payload), decode(signature)) else {
+    if payload.is_empty() || signature.is_empty() {
+        return refused(TokenRefusal::NotCompact);
+    }
+    let decode = |part: &[u8]| URL_SAFE_NO_PAD.decode(part).ok();
+    let (Some(decoded), Some(bytes)) = (decode(head), decode(signature)) else {
         return refused(TokenRefusal::NotCompact);
     };
+    if decoded.trim_ascii_start().first() != Some(&b'{') {
+        return refused(TokenRefusal::BadHeader);
+    }
     let Ok(known) = serde_json::from_slice::<Head>(&decoded) else { return refused(TokenRefusal::BadHeader) };
     if known.crit {
         return refused(TokenRefusal::Critical);
@@ -55,9 +64,11 @@ pub(crate) fn verify(rules: &TokenRules, keys: &KeySet, token: &[u8]) -> Result<
     }
     let signed = &token[..head.len() + 1 + payload.len()];
     match keys.verify(&known.alg, known.kid.as_deref(), signed, &bytes)? {
-        Verification::Valid => {
-            Ok(String::from_utf8(text).map_or(Token::Refused(TokenRefusal::BadPayload), Token::Payload))
-        }
+        Verification::Valid => Ok(match decode(payload).map(String::from_utf8) {
+            None => Token::Refused(TokenRefusal::NotCompact),
+            Some(Err(_)) => Token::Refused(TokenRefusal::BadPayload),
+            Some(Ok(text)) => Token::Payload(text),
+        }),
         Verification::Invalid => refused(TokenRefusal::BadSignature),
         Verification::UnknownKey => refused(TokenRefusal::UnknownKey),
     }

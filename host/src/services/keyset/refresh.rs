@@ -86,6 +86,7 @@ async fn keep_fresh(set: Weak<KeySet>, tls: Tls) {
         return;
     };
     let mut failures = 0;
+    let mut before = bytes::Bytes::new();
     loop {
         let started = Instant::now();
         let answer = fetch(&source, &tls).await;
@@ -93,14 +94,18 @@ async fn keep_fresh(set: Weak<KeySet>, tls: Tls) {
         let Some(remote) = &set.remote else { return };
         remote.demanded.store(false, Ordering::Release);
         let pause = match answer {
-            Ok(Fetched { keys, max_age }) => {
+            Ok(Fetched { keys, text, max_age }) => {
                 if keys.is_empty() {
                     tracing::warn!(url = source.name(), "the fetched key set has no key that can be used");
                 } else if failures > 0 {
                     tracing::info!(url = source.name(), keys = keys.len(), "the key set can be fetched again");
                 }
                 failures = 0;
-                set.keys.store(Arc::new(keys));
+                // The same keys stay the same set: whoever remembers what they have verified may go on to.
+                if text != before {
+                    set.keys.store(Arc::new(keys));
+                    before = text;
+                }
                 remote.attempt_over(true);
                 max_age.unwrap_or(source.refresh).clamp(source.cooldown, source.refresh)
             }
@@ -134,6 +139,8 @@ fn back_off(failures: u32, refresh: Duration) -> Duration {
 
 struct Fetched {
     keys: Vec<super::Key>,
+    /// What they were read from.
+    text: bytes::Bytes,
     max_age: Option<Duration>,
 }
 
@@ -147,7 +154,7 @@ async fn fetch(source: &RemoteSource, tls: &Tls) -> Result<Fetched, String> {
         return Err(format!("the server answered {}", answer.status));
     }
     let keys = jwk::parse_set(&answer.body, &source.name())?;
-    Ok(Fetched { keys, max_age: max_age(&answer.headers) })
+    Ok(Fetched { keys, max_age: max_age(&answer.headers), text: answer.body })
 }
 
 /// RFC 9111 §5.2.2.1; `no-store` and `no-cache` ask for the shortest time.

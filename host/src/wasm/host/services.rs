@@ -25,6 +25,10 @@ use crate::services::{Grants, KeySet, ServiceError, Services, Verification, cryp
 const KEY_SET_WAIT: Duration = Duration::from_secs(5);
 /// Key sets that one filter may declare, and token verifiers.
 const MAX_KEY_SETS: usize = 64;
+/// Algorithms of a token verifier.
+const MAX_ALGORITHMS: usize = 16;
+/// Bytes of the name of an algorithm or of a type of tokens.
+const MAX_NAME: usize = 256;
 
 /// The services as one filter reaches them.
 #[derive(Clone)]
@@ -326,8 +330,15 @@ impl CallState {
         if self.verifiers.len() >= MAX_KEY_SETS {
             return Err(Error::TooLarge(MAX_KEY_SETS as u64));
         }
-        if rules.remember > MAX_REMEMBERED {
+        let remembered = self.verifiers.iter().fold(rules.remember, |sum, other| sum.saturating_add(other.remembers()));
+        if remembered > MAX_REMEMBERED {
             return Err(Error::TooLarge(MAX_REMEMBERED.into()));
+        }
+        if rules.algorithms.len() > MAX_ALGORITHMS || rules.algorithms.iter().any(|name| name.len() > MAX_NAME) {
+            return Err(Error::Invalid(format!("more than {MAX_ALGORITHMS} algorithms, or one that is none")));
+        }
+        if rules.typ.as_ref().is_some_and(|typ| typ.len() > MAX_NAME) {
+            return Err(Error::TooLarge(MAX_NAME as u64));
         }
         let set = usize::try_from(rules.key_set).ok().and_then(|number| self.key_sets.get(number)).map(Arc::clone);
         let set = set.ok_or_else(|| Error::Invalid(format!("there is no key set {}", rules.key_set)))?;
