@@ -9,7 +9,7 @@
 It needs nginx (the origin), wrk and openssl: apt-get install nginx wrk openssl
 Results go to target/curves: results.md with the method, results.json, and a plot of each curve. Exits with 1 if a request failed.
 """
-import argparse, dataclasses, http.client, json, math, pathlib, statistics, sys
+import dataclasses, http.client, json, math, pathlib, statistics, sys
 
 import lib, svg
 
@@ -199,14 +199,10 @@ def write(data, folder):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=lib.TARGET / "curves", help="folder of the results")
+    parser = lib.parser(__doc__, "curves")
     parser.add_argument("--curves", default=",".join(CURVES), help="some of: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="how long each measurement is")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--port", type=int, default=19580, help="this one and the next are used")
-    parser.add_argument("--lock", help="a file to flock(1) while something is measured")
     parser.add_argument("--quick", action="store_true", help="one round of half a second, two points of each curve")
     parser.add_argument("--report", type=pathlib.Path, help="measure nothing; write page and plots of this folder again")
     args = parser.parse_args()

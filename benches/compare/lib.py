@@ -3,7 +3,7 @@
 Everything happens on 127.0.0.1. The main figure is the CPU time (user and system) of a proxy's process tree, divided by
 the requests that the origin counted in the same window: connections are set up before the window begins.
 """
-import base64, fcntl, getpass, hashlib, hmac, http.client, json, os, pathlib, platform, re, resource, shutil, signal, socket
+import argparse, base64, fcntl, getpass, hashlib, hmac, http.client, json, os, pathlib, platform, re, resource, shutil, signal, socket
 import ssl, subprocess, sys, tempfile, time
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
@@ -379,6 +379,16 @@ def machine():
     return {"CPU": model[1].strip() if model else platform.machine(), "cores": os.cpu_count(),
             "memory": f"{memory_kib / 2**20:.0f} GiB", "kernel": platform.release(), "system": system,
             "date": time.strftime("%Y-%m-%d")}
+
+
+def parser(doc, folder):
+    """The arguments that all scripts have; results go to that folder of the target directory."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--out", type=pathlib.Path, default=TARGET / folder, help="folder of the results")
+    made.add_argument("--workers", type=int, default=2, help="threads or processes of each proxy")
+    made.add_argument("--port", type=int, default=19580, help="this one and the next are used")
+    made.add_argument("--lock", help="a file to flock(1) while something is measured")
+    return made
 
 
 def need(*programs):

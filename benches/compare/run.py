@@ -9,7 +9,7 @@
 It needs nginx (the origin too), wrk, h2load and openssl: apt-get install nginx wrk nghttp2-client openssl haproxy
 Results go to target/compare: results.md with the method, results.json, and plots. See benches/README.md.
 """
-import argparse, http.client, json, os, pathlib, ssl, socket, subprocess, sys
+import http.client, json, os, pathlib, ssl, socket, subprocess, sys
 
 import lib, proxies, report
 
@@ -165,16 +165,12 @@ def measure(place, proxy, scenario, args):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=lib.TARGET / "compare", help="folder of the results")
+    parser = lib.parser(__doc__, "compare")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="some of: %(default)s")
     parser.add_argument("--proxies", default="Sluice,nginx,HAProxy,Envoy", help="some of: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="how long each measurement is")
-    parser.add_argument("--workers", type=int, default=2, help="threads or processes of each proxy")
-    parser.add_argument("--port", type=int, default=19580, help="this one and the next are used")
     parser.add_argument("--envoy", help="the envoy program, if it is not on the PATH")
-    parser.add_argument("--lock", help="a file to flock(1) while something is measured")
     parser.add_argument("--quick", action="store_true", help="one round of a second each")
     parser.add_argument("--report", type=pathlib.Path, help="measure nothing; write page and plots of this folder again")
     args = parser.parse_args()

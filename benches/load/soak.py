@@ -14,7 +14,7 @@ above that in the second, or p99 there is more than twice as high. A quick run j
 for the others. It needs nginx (the origin), h2load and openssl: apt-get install nginx nghttp2-client openssl
 Results go to target/soak: results.md, results.json, soak.svg (memory) and latency.svg.
 """
-import argparse, http.client, json, os, pathlib, re, statistics, sys, time
+import http.client, json, os, pathlib, re, statistics, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "compare"))
 import lib, svg
@@ -148,13 +148,9 @@ def write(data, quick, folder):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=lib.TARGET / "soak", help="folder of the results")
+    parser = lib.parser(__doc__, "soak")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--share", type=float, default=0.7, help="of the throughput that it measures first")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--port", type=int, default=19580, help="this one and the next are used")
-    parser.add_argument("--lock", help="a file to flock(1) all the time")
     parser.add_argument("--quick", action="store_true", help="six intervals of five seconds")
     args = parser.parse_args()
     args.calibrate, args.interval, args.sample, args.count = 10, 60, 10, max(round(args.minutes), 1)

@@ -133,6 +133,7 @@ impl LocalUpstream {
         &self.endpoints
     }
 
+    /// Its name, as this worker's own text.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }

@@ -99,10 +99,9 @@ impl CallState {
         services.spaces.get(name).map(Arc::as_ref).ok_or_else(|| Error::Unavailable(format!("no space `{name}`")))
     }
 
-    fn key_set_of(&self, number: u32) -> Result<&KeySet, Error> {
-        self.services()?;
+    fn key_set_of(&self, number: u32) -> Result<&Arc<KeySet>, Error> {
         let set = usize::try_from(number).ok().and_then(|number| self.key_sets.get(number));
-        set.map(Arc::as_ref).ok_or_else(|| Error::Invalid(format!("there is no key set {number}")))
+        set.ok_or_else(|| Error::Invalid(format!("there is no key set {number}")))
     }
 }
 
@@ -264,7 +263,7 @@ fn link_crypto(linker: &mut Linker<CallState>) -> Outcome<()> {
         let id = id.as_ref().map(|id| id.to_str(&cx)).transpose()?;
         let (algorithm, message, signature) =
             (algorithm.to_str(&cx)?, message.as_le_slice(&cx), signature.as_le_slice(&cx));
-        let verified = cx.data().key_set_of(set).and_then(|set| {
+        let verified = cx.data().services().and_then(|_| cx.data().key_set_of(set)).and_then(|set| {
             Ok(match set.verify(&algorithm, id.as_deref(), message, signature)? {
                 Verification::Valid => crypto::Verification::Valid,
                 Verification::Invalid => crypto::Verification::Invalid,
@@ -280,7 +279,7 @@ fn link_crypto(linker: &mut Linker<CallState>) -> Outcome<()> {
         Ok((cx.data().verify_token(verifier, token.as_le_slice(&cx)),))
     })?;
     at.func_wrap("sign", |cx: Cx<'_>, (set, algorithm, id, message): (u32, String, Option<String>, Vec<u8>)| {
-        let set = cx.data().key_set_of(set);
+        let set = cx.data().services().and_then(|_| cx.data().key_set_of(set));
         Ok((set.and_then(|set| Ok(set.sign(&algorithm, id.as_deref(), &message)?)),))
     })?;
     at.func_wrap("hash", |cx: Cx<'_>, (algorithm, data): (String, Vec<u8>)| {
@@ -340,8 +339,7 @@ impl CallState {
         if rules.typ.as_ref().is_some_and(|typ| typ.len() > MAX_NAME) {
             return Err(Error::TooLarge(MAX_NAME as u64));
         }
-        let set = usize::try_from(rules.key_set).ok().and_then(|number| self.key_sets.get(number)).map(Arc::clone);
-        let set = set.ok_or_else(|| Error::Invalid(format!("there is no key set {}", rules.key_set)))?;
+        let set = Arc::clone(self.key_set_of(rules.key_set)?);
         self.verifiers.push(TokenVerifier::new(set, rules.algorithms, rules.typ, rules.remember));
         Ok(self.verifiers.len() as u32 - 1)
     }
