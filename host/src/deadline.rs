@@ -8,15 +8,16 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::coarse;
 
-/// How late a deadline may be noticed; it is never early.
+/// How often deadlines are looked at. One is noticed at most this and twice [`coarse::LAG`] late, and never early.
 pub const TICK: Duration = Duration::from_millis(20);
 /// The ticking task ends after this many ticks without deadlines, so that an idle worker sleeps.
 const IDLE_TICKS: u32 = 100;
 
 struct Slot {
-    at: Instant,
+    /// By [`coarse::now_ms`].
+    at: u64,
     /// Set by the ticking task, which alone looks at the clock.
     passed: bool,
     waker: Option<Waker>,
@@ -43,9 +44,7 @@ pub struct Deadline {
 impl Deadline {
     /// A deadline `after` from now. Must be called within a local runtime (the ticking task is spawned there).
     pub fn after(after: Duration) -> Self {
-        let now = Instant::now();
-        // A duration past the end of time is as good as a year.
-        let at = now.checked_add(after).unwrap_or_else(|| now + Duration::from_secs(31_536_000));
+        let at = after_now(after);
         let (slot, start) = TABLE.with_borrow_mut(|table| {
             let entry = Some(Slot { at, passed: false, waker: None });
             let slot = match table.free.pop() {
@@ -68,15 +67,16 @@ impl Deadline {
 
     /// Moves the deadline to `after` from now.
     pub fn rearm(&mut self, after: Duration) {
+        let at = after_now(after);
         TABLE.with_borrow_mut(|table| {
             if let Some(slot) = &mut table.slots[self.slot as usize] {
-                slot.at = Instant::now().checked_add(after).unwrap_or(slot.at);
+                slot.at = at;
                 slot.passed = false;
             }
         });
     }
 
-    /// Ready at most [`TICK`] after the deadline. The task is woken then.
+    /// Ready soon after the deadline, as [`TICK`] says. The task is woken then.
     pub fn poll_passed(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut unheld = None;
         let polled = TABLE.with_borrow_mut(|table| match &mut table.slots[self.slot as usize] {
@@ -108,6 +108,12 @@ impl Drop for Deadline {
     }
 }
 
+/// The clock may lag behind now and be right later, and milliseconds are cut off: neither makes a deadline early.
+fn after_now(after: Duration) -> u64 {
+    let after = u64::try_from(after.saturating_add(coarse::LAG).as_millis()).unwrap_or(u64::MAX);
+    coarse::now_ms().saturating_add(after).saturating_add(1)
+}
+
 /// Says that nobody ticks any more, also when the runtime is dropped under the task.
 struct Ticking;
 
@@ -126,7 +132,7 @@ async fn tick(ticking: Ticking) {
     let mut due = Vec::new();
     while idle < IDLE_TICKS {
         tokio::time::sleep(TICK).await;
-        let now = Instant::now();
+        let now = coarse::now_ms();
         TABLE.with_borrow_mut(|table| {
             let all_free = table.free.len() == table.slots.len();
             idle = if all_free { idle + 1 } else { 0 };
@@ -167,7 +173,7 @@ mod tests {
 
     #[tokio::test(flavor = "local")]
     async fn a_deadline_is_never_early_and_soon_after() {
-        let start = Instant::now();
+        let start = std::time::Instant::now();
         assert_eq!(timeout(Duration::from_millis(60), std::future::pending::<()>()).await, Err(Passed));
         let taken = start.elapsed();
         assert!(taken >= Duration::from_millis(60) && taken < Duration::from_secs(5), "{taken:?}");

@@ -10,6 +10,7 @@ use http::uri::{Authority, Scheme};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+use super::headers::{Noted, is_forwarding};
 use super::target::parse_authority;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -220,13 +221,23 @@ fn parse_value(text: &str) -> Option<(String, &str)> {
 }
 
 /// Writes what the upstream is told. From a stranger all such fields are removed first; a trusted proxy's are kept and continued.
-/// `scheme` and `authority` are those of the request as it reached this gateway.
+/// `noted` are those of the head as it came. `scheme` and `authority` are those of the request as it reached this gateway.
 ///
 /// `Forwarded` is continued where a trusted proxy began it and never begun: an upstream that reads both would have two sources for
 /// one fact, and the older one is what upstreams read.
-pub fn apply(headers: &mut HeaderMap, peer: &Peer, scheme: &Scheme, authority: &Authority) {
+pub fn apply(headers: &mut HeaderMap, noted: Noted, peer: &Peer, scheme: &Scheme, authority: &Authority) {
     if !peer.trusted {
-        remove_all(headers);
+        if noted.has(Noted::FORWARDING) {
+            let doomed: SmallVec<[HeaderName; 4]> =
+                headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
+            for name in doomed {
+                headers.remove(name);
+            }
+        }
+        headers.insert(FOR, peer.value.clone());
+        headers.insert(PROTO, proto(scheme));
+        insert_host(headers, authority);
+        return;
     }
     let chain = match headers.contains_key(FOR) {
         true => {
@@ -242,15 +253,10 @@ pub fn apply(headers: &mut HeaderMap, peer: &Peer, scheme: &Scheme, authority: &
     };
     headers.insert(FOR, chain);
     if !headers.contains_key(PROTO) {
-        let https = *scheme == Scheme::HTTPS;
-        headers.insert(PROTO, HeaderValue::from_static(if https { "https" } else { "http" }));
+        headers.insert(PROTO, proto(scheme));
     }
     if !headers.contains_key(FORWARDED_HOST) {
-        // The Host field is nearly always the authority: then its bytes are shared.
-        let shared = headers.get(HOST).filter(|host| host.as_bytes() == authority.as_str().as_bytes()).cloned();
-        if let Some(value) = shared.or_else(|| HeaderValue::from_str(authority.as_str()).ok()) {
-            headers.insert(FORWARDED_HOST, value);
-        }
+        insert_host(headers, authority);
     }
     if headers.contains_key(FORWARDED) {
         // RFC 7239 §6: IPv6 goes in brackets and quotes; the host may have a port, so it is quoted as well.
@@ -264,31 +270,16 @@ pub fn apply(headers: &mut HeaderMap, peer: &Peer, scheme: &Scheme, authority: &
     }
 }
 
-/// Removes every field by which a proxy tells who the client is: `Forwarded`, all `X-Forwarded-*` (also the certificate and the prefix,
-/// which upstreams trust as much), and the single-address fields of other products.
-fn remove_all(headers: &mut HeaderMap) {
-    let doomed: SmallVec<[HeaderName; 4]> =
-        headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
-    for name in doomed {
-        headers.remove(name);
-    }
+fn proto(scheme: &Scheme) -> HeaderValue {
+    HeaderValue::from_static(if *scheme == Scheme::HTTPS { "https" } else { "http" })
 }
 
-fn is_forwarding(name: &str) -> bool {
-    name.starts_with("x-forwarded-")
-        || matches!(
-            name,
-            "forwarded"
-                | "x-forwarded"
-                | "x-real-ip"
-                | "x-client-ip"
-                | "x-cluster-client-ip"
-                | "x-original-forwarded-for"
-                | "x-envoy-external-address"
-                | "true-client-ip"
-                | "cf-connecting-ip"
-                | "fastly-client-ip"
-        )
+fn insert_host(headers: &mut HeaderMap, authority: &Authority) {
+    // The Host field is nearly always the authority: then its bytes are shared.
+    let shared = headers.get(HOST).filter(|host| host.as_bytes() == authority.as_str().as_bytes()).cloned();
+    if let Some(value) = shared.or_else(|| HeaderValue::from_str(authority.as_str()).ok()) {
+        headers.insert(FORWARDED_HOST, value);
+    }
 }
 
 #[cfg(test)]
@@ -304,6 +295,10 @@ mod tests {
             .iter()
             .map(|(n, v)| (HeaderName::from_bytes(n.as_bytes()).unwrap(), HeaderValue::from_str(v).unwrap()))
             .collect()
+    }
+
+    fn apply_all(headers: &mut HeaderMap, peer: &Peer, scheme: &Scheme, authority: &Authority) {
+        apply(headers, Noted::of(headers), peer, scheme, authority);
     }
 
     fn peer(address: &str) -> Peer {
@@ -382,7 +377,7 @@ mod tests {
             ("x-forwarded-client-cert", "x"),
             ("x-real-ip", "6.6.6.6"),
         ]);
-        apply(&mut headers, &peer("2001:db8::1"), &Scheme::HTTP, &Authority::from_static("a.example"));
+        apply_all(&mut headers, &peer("2001:db8::1"), &Scheme::HTTP, &Authority::from_static("a.example"));
         let want = [
             ("host", "a.example"),
             ("x-forwarded-for", "2001:db8::1"),
@@ -401,7 +396,7 @@ mod tests {
             ("forwarded", "for=198.51.100.1"),
             ("x-real-ip", "198.51.100.1"),
         ]);
-        apply(&mut headers, &peer("fd00::1"), &Scheme::HTTP, &Authority::from_static("a.example:81"));
+        apply_all(&mut headers, &peer("fd00::1"), &Scheme::HTTP, &Authority::from_static("a.example:81"));
         assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 198.51.100.1, fd00::1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "a.example:81");

@@ -15,6 +15,59 @@ pub const CREDENTIALS: [HeaderName; 8] = [
     HeaderName::from_static("x-amz-security-token"),
 ];
 
+/// Which kinds of fields a head has, of those that the gateway itself looks at. One pass over the names finds them: most heads have
+/// none, and a look-up by hash for each name would cost more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted(u8);
+
+impl Noted {
+    /// What ends at this hop.
+    pub const HOP_BY_HOP: Noted = Noted(1);
+    /// What tells who the client is.
+    pub const FORWARDING: Noted = Noted(2);
+    /// What belongs to W3C Trace Context.
+    pub const TRACE: Noted = Noted(4);
+    /// `content-encoding`.
+    pub const CODING: Noted = Noted(8);
+
+    pub fn of(headers: &HeaderMap) -> Noted {
+        Noted(headers.keys().fold(0, |noted, name| noted | Noted::kind(name.as_str()).0))
+    }
+
+    pub fn has(self, kind: Noted) -> bool {
+        self.0 & kind.0 != 0
+    }
+
+    fn kind(name: &str) -> Noted {
+        match name {
+            "content-encoding" => Noted::CODING,
+            "traceparent" | "tracestate" => Noted::TRACE,
+            _ if is_hop_by_hop(name) => Noted::HOP_BY_HOP,
+            _ if is_forwarding(name) => Noted::FORWARDING,
+            _ => Noted(0),
+        }
+    }
+}
+
+/// Whether a field is one by which a proxy tells who the client is: `Forwarded`, all `X-Forwarded-*` (also the certificate and the
+/// prefix, which upstreams trust as much), and the single-address fields of other products.
+pub fn is_forwarding(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || matches!(
+            name,
+            "forwarded"
+                | "x-forwarded"
+                | "x-real-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-original-forwarded-for"
+                | "x-envoy-external-address"
+                | "true-client-ip"
+                | "cf-connecting-ip"
+                | "fastly-client-ip"
+        )
+}
+
 /// Whether a field frames the message or belongs to this hop, so that no filter may set it.
 pub fn is_framing(name: &HeaderName) -> bool {
     is_hop_by_hop(name.as_str()) || matches!(name.as_str(), "content-length" | "host" | "trailer")
@@ -119,16 +172,8 @@ fn is_protected(name: &str) -> bool {
 /// Removes what ends at this hop from a request or response head (RFC 9110 §7.6.1): the fields of the connection and those that
 /// `Connection` lists. `TE: trailers` is put back, since trailers are passed on and gRPC asks for them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let mut doomed: SmallVec<[HeaderName; 8]> = SmallVec::new();
-    // One pass over the names: most messages have none of these, and a lookup by hash for each would cost more.
-    for name in headers.keys() {
-        if is_hop_by_hop(name.as_str()) {
-            doomed.push(name.clone());
-        }
-    }
-    if doomed.is_empty() {
-        return;
-    }
+    let mut doomed: SmallVec<[HeaderName; 8]> =
+        headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
     let trailers = headers.contains_key(header::TE) && has_token(headers, &header::TE, "trailers");
     if doomed.contains(&header::CONNECTION) {
         for value in headers.get_all(header::CONNECTION) {
@@ -245,6 +290,21 @@ mod tests {
         assert!(!asks(&[("connection", "upgrade, http2-settings"), ("upgrade", "H2C")]));
         assert!(!asks(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")]));
         assert!(!asks(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")]));
+    }
+
+    #[test]
+    fn kinds_of_fields_are_noted() {
+        let noted = |names: &[&str]| {
+            let fields: Vec<_> = names.iter().map(|name| (*name, "1")).collect();
+            let noted = Noted::of(&map(&fields));
+            [Noted::HOP_BY_HOP, Noted::FORWARDING, Noted::TRACE, Noted::CODING].map(|kind| noted.has(kind))
+        };
+        assert_eq!(noted(&["accept", "host", "x-a"]), [false; 4]);
+        assert_eq!(noted(&["accept", "te"]), [true, false, false, false]);
+        assert_eq!(noted(&["x-forwarded-port", "accept"]), [false, true, false, false]);
+        assert_eq!(noted(&["x-real-ip"]), [false, true, false, false]);
+        assert_eq!(noted(&["tracestate"]), [false, false, true, false]);
+        assert_eq!(noted(&["upgrade", "forwarded", "traceparent", "content-encoding"]), [true; 4]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! and forwarded, so that no two of them can read it differently.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::Ipv6Addr;
 
 use http::header::HOST;
@@ -51,7 +52,7 @@ pub enum TargetError {
 
 impl Target {
     /// Reads the target of a request head. `default` stands in for the host where HTTP/1.0 lets the client leave it out.
-    pub fn from_request(parts: &Parts, default: &Authority) -> Result<Target, TargetError> {
+    pub fn from_request(parts: &Parts, default: &Authority, known: &KnownHost) -> Result<Target, TargetError> {
         if parts.method == Method::CONNECT {
             return Err(TargetError::Connect);
         }
@@ -69,12 +70,12 @@ impl Target {
             Some(_) => return Err(TargetError::Scheme),
         };
         let mut hosts = parts.headers.get_all(HOST).iter();
-        let host = hosts.next().map(|value| parse_authority(value.as_bytes())).transpose()?;
+        let host = hosts.next().map(|value| known.parse(value.as_bytes())).transpose()?;
         // RFC 9112 §3.2: more than one Host line is a 400; in HTTP/2 it would have to equal `:authority` twice.
         if hosts.next().is_some() {
             return Err(TargetError::RepeatedHost);
         }
-        let named = uri.authority().map(|authority| parse_authority(authority.as_str().as_bytes())).transpose()?;
+        let named = uri.authority().map(|authority| known.parse(authority.as_str().as_bytes())).transpose()?;
         let authority = if parts.version >= Version::HTTP_2 {
             match (named, host) {
                 // RFC 9113 §8.3.1: a Host field that differs from `:authority` makes the request malformed.
@@ -104,10 +105,34 @@ impl Target {
     }
 }
 
-/// The host of a lower-case authority for routing: without port and without the dot that makes a name absolute.
+/// The host of an authority that [`parse_authority`] has read, for routing: without port and without the dot that makes a name
+/// absolute.
 pub fn routing_host(authority: &Authority) -> &str {
-    let host = authority.host();
+    let text = authority.as_str();
+    let end = match text.strip_prefix('[') {
+        Some(_) => memchr::memchr(b']', text.as_bytes()).map(|at| at + 1),
+        None => memchr::memchr(b':', text.as_bytes()),
+    };
+    let host = end.and_then(|end| text.get(..end)).unwrap_or(text);
     host.strip_suffix('.').unwrap_or(host)
+}
+
+/// The host that was read last, for a connection that asks for the same one again and again.
+#[derive(Debug, Default)]
+pub struct KnownHost(RefCell<Option<Authority>>);
+
+impl KnownHost {
+    fn parse(&self, text: &[u8]) -> Result<Authority, TargetError> {
+        if let Some(known) = &*self.0.borrow()
+            // What has been read is in its one form, and reads as itself.
+            && known.as_str().as_bytes() == text
+        {
+            return Ok(known.clone());
+        }
+        let authority = parse_authority(text)?;
+        self.0.replace(Some(authority.clone()));
+        Ok(authority)
+    }
 }
 
 fn normalise_target(target: Option<&PathAndQuery>) -> Result<PathAndQuery, TargetError> {
@@ -335,7 +360,7 @@ mod tests {
             request = request.header(HOST, *host);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let target = Target::from_request(&parts, &Authority::from_static("default:8080"))?;
+        let target = Target::from_request(&parts, &Authority::from_static("default:8080"), &KnownHost::default())?;
         Ok((target.authority.to_string(), target.target.to_string()))
     }
 
@@ -429,7 +454,7 @@ mod tests {
 
     fn target_of(host: &str) -> Target {
         let (parts, ()) = http::Request::builder().header(HOST, host).body(()).unwrap().into_parts();
-        Target::from_request(&parts, &Authority::from_static("x")).unwrap()
+        Target::from_request(&parts, &Authority::from_static("x"), &KnownHost::default()).unwrap()
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::headers::Noted;
+
 /// The field of W3C Trace Context §3.2.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -31,12 +33,15 @@ pub fn request_id(headers: &HeaderMap, name: &HeaderName, trusted: bool) -> Head
 /// which means nothing without its parent, is dropped (W3C Trace Context §3.3).
 ///
 /// A new trace is marked as sampled: unmarked, the usual parent-based samplers of the services behind would record nothing.
-pub fn ensure_traceparent(headers: &mut HeaderMap) {
-    let mut sent = headers.get_all(TRACEPARENT).iter();
-    if let (Some(value), None) = (sent.next(), sent.next())
-        && is_traceparent(value.as_bytes())
-    {
-        return;
+pub fn ensure_traceparent(headers: &mut HeaderMap, noted: Noted) {
+    if noted.has(Noted::TRACE) {
+        let mut sent = headers.get_all(TRACEPARENT).iter();
+        if let (Some(value), None) = (sent.next(), sent.next())
+            && is_traceparent(value.as_bytes())
+        {
+            return;
+        }
+        headers.remove(TRACESTATE);
     }
     let value = hex_value(&mut [0; 55], |out| {
         out.copy_from_slice(b"00-00000000000000000000000000000000-0000000000000000-01");
@@ -45,7 +50,6 @@ pub fn ensure_traceparent(headers: &mut HeaderMap) {
         hex(&((random_128() as u64).max(1)).to_be_bytes(), &mut out[36..52]);
     });
     headers.insert(TRACEPARENT, value);
-    headers.remove(TRACESTATE);
 }
 
 /// W3C Trace Context §3.2.2: `version "-" trace-id "-" parent-id "-" flags`, lower-case hexadecimal. Versions above 00 may go on
@@ -141,13 +145,17 @@ mod tests {
         }
     }
 
+    fn ensure(headers: &mut HeaderMap) {
+        ensure_traceparent(headers, Noted::of(headers));
+    }
+
     #[test]
     fn a_valid_trace_is_passed_on_and_another_replaced() {
         let after = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(TRACESTATE, HeaderValue::from_static("vendor=1"));
             headers.insert(TRACEPARENT, HeaderValue::from_str(value).unwrap());
-            ensure_traceparent(&mut headers);
+            ensure(&mut headers);
             assert!(is_traceparent(headers[TRACEPARENT].as_bytes()));
             (headers[TRACEPARENT] == value, headers.contains_key(TRACESTATE))
         };
@@ -168,7 +176,7 @@ mod tests {
             assert_eq!(after(invalid), (false, false), "{invalid}");
         }
         let mut none = HeaderMap::new();
-        ensure_traceparent(&mut none);
+        ensure(&mut none);
         assert!(is_traceparent(none[TRACEPARENT].as_bytes()));
     }
 }

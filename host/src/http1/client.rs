@@ -166,7 +166,8 @@ impl Sending {
     ) -> Poll<Result<ResponseHead, SendError>> {
         let transport = &mut self.connection.transport;
         // The server may have said goodbye while the request waited its turn; what comes before a request answers none.
-        if self.upload.is_untouched() && transport.poll_fill(cx).is_ready() {
+        let mut watched = self.upload.is_untouched();
+        if watched && transport.poll_fill(cx).is_ready() {
             return Poll::Ready(Err(SendError::Closed));
         }
         loop {
@@ -179,11 +180,11 @@ impl Sending {
             if let Poll::Ready(Err(error)) = sending {
                 return Poll::Ready(Err(error));
             }
-            let read = match transport.poll_fill(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(read) => read,
-            };
-            match read {
+            // The task is woken already for whatever comes since it was looked for.
+            if std::mem::take(&mut watched) {
+                return Poll::Pending;
+            }
+            match ready!(transport.poll_fill(cx)) {
                 Ok(0) => return Poll::Ready(Err(SendError::Closed)),
                 Ok(_) => self.silent = false,
                 Err(error) => return Poll::Ready(Err(SendError::Io(error))),

@@ -22,11 +22,12 @@ pub(super) struct Described {
     close: bool,
     keep_alive: bool,
     continues: bool,
+    upgrade: bool,
 }
 
 impl Described {
-    /// Takes note of a field. Refuses whatever two recipients could read in two ways.
-    pub(super) fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), HeadError> {
+    /// Takes note of a field. Refuses whatever two recipients could read in two ways. `false`: the field says nothing else.
+    pub(super) fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool, HeadError> {
         if *name == header::CONTENT_LENGTH {
             // RFC 9112 §6.3: equal repeated lengths may be merged. A sender that repeats them is broken or an attacker.
             if self.length.replace(length(value)?).is_some() {
@@ -39,14 +40,23 @@ impl Described {
             only_chunked(value)?;
             self.chunked = true;
         } else if *name == header::CONNECTION {
+            let mut more = false;
             for option in tokens(value) {
-                self.close |= option.eq_ignore_ascii_case(b"close");
-                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                if option.eq_ignore_ascii_case(b"close") {
+                    self.close = true;
+                } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                    self.keep_alive = true;
+                } else {
+                    more = true;
+                }
             }
+            return Ok(more);
         } else if *name == header::EXPECT {
             self.continues |= value.eq_ignore_ascii_case(b"100-continue");
+        } else if *name == header::UPGRADE {
+            self.upgrade = true;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The body of a request.
@@ -92,6 +102,11 @@ impl Described {
     /// Whether the client waits for a `100 Continue`. RFC 9110 §10.1.1: only in HTTP/1.1, and only where a body follows.
     pub(super) fn expects_continue(&self, version: Version, body: Length) -> bool {
         self.continues && version == Version::HTTP_11 && body != Length::Exact(0)
+    }
+
+    /// Whether the sender names another protocol (RFC 9110 §7.8).
+    pub(super) fn asks_to_switch(&self) -> bool {
+        self.upgrade
     }
 
     fn framed(&self, version: Version) -> Result<Option<Length>, HeadError> {

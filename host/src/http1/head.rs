@@ -17,10 +17,13 @@ const EMPTY_LINES: usize = 2;
 /// Heads with at most so many fields are parsed without asking for memory.
 const USUAL_FIELDS: usize = 64;
 
+/// Room for the fields that are added on the way: the gateway's own, and some by filters. Growing costs more than all of them.
+const MORE: usize = 8;
+
 /// The longest target that [`Uri`] can hold.
 const LONGEST_TARGET: usize = u16::MAX as usize - 1;
 
-/// The head of a request.
+/// The head of a request. A `Connection` that only says `close` or `keep-alive` is not among the fields: `persistent` says it.
 #[derive(Debug)]
 pub struct RequestHead {
     pub parts: request::Parts,
@@ -30,9 +33,11 @@ pub struct RequestHead {
     pub persistent: bool,
     /// The client may wait for a `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// It has an `Upgrade`.
+    pub asks_to_switch: bool,
 }
 
-/// The head of a response, also of an interim one.
+/// The head of a response, also of an interim one. As to `Connection` see [`RequestHead`].
 #[derive(Debug)]
 pub struct ResponseHead {
     pub status: StatusCode,
@@ -82,6 +87,7 @@ pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<Requ
         body,
         persistent: described.persistent(version),
         expects_continue: described.expects_continue(version, body),
+        asks_to_switch: described.asks_to_switch(),
     }))
 }
 
@@ -239,11 +245,13 @@ fn uri(target: Bytes) -> Result<Uri, HeadError> {
 }
 
 fn collect(head: &Bytes, parsed: &[Header<'_>]) -> Result<(HeaderMap, Described), HeadError> {
-    let mut headers = fields::map(parsed.len())?;
+    let mut headers = fields::map(parsed.len() + MORE)?;
     let mut described = Described::default();
     for field in parsed {
         let name = fields::name(field)?;
-        described.note(&name, field.value)?;
+        if !described.note(&name, field.value)? {
+            continue;
+        }
         fields::append(&mut headers, name, fields::value(head.slice_ref(field.value))?)?;
     }
     Ok((headers, described))

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Instant;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -52,7 +51,7 @@ impl Answer {
     pub(super) fn send(self, mut record: Box<Record>) -> Response<Body> {
         let ResponseHead { status, mut headers, .. } = *self.head;
         record.status = Some(status);
-        record.answered_at = Some(Instant::now());
+        record.answered_now();
         // RFC 9110 §6.4.1: these have no body, whatever a filter has set.
         if status == StatusCode::NO_CONTENT {
             headers.remove(CONTENT_LENGTH);

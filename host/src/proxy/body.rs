@@ -1,6 +1,6 @@
 //! Bodies on their way through the pipeline: streaming until a filter asks for the whole, then buffered and decoded once.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -11,6 +11,7 @@ use crate::filter::{BodySource, BodySourceError};
 use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, collect};
 use crate::http::coding::{self, CodingError};
+use crate::http::headers::Noted;
 
 /// A body of either direction.
 pub(super) struct Passing {
@@ -23,23 +24,29 @@ pub(super) struct Passing {
 }
 
 impl Passing {
-    pub(super) fn new(body: Body, headers: &HeaderMap, budget: &MemoryBudget) -> Self {
+    /// `headers` are those of the body, if they may tell of a coding.
+    pub(super) fn new(body: Body, headers: Option<&HeaderMap>, budget: &MemoryBudget) -> Self {
         let mut codings = HeaderMap::new();
-        for value in headers.get_all(http::header::CONTENT_ENCODING) {
+        for value in headers.into_iter().flat_map(|headers| headers.get_all(http::header::CONTENT_ENCODING)) {
             codings.append(http::header::CONTENT_ENCODING, value.clone());
         }
         Passing { body, codings, budget: budget.clone(), until: None }
     }
 
     /// Bounds how long buffering may take in all: single bytes at long intervals are no idling.
-    pub(super) fn within(self, limit: Option<Duration>) -> Self {
-        Passing { until: limit.map(|limit| Instant::now() + limit), ..self }
+    pub(super) fn within(self, until: Option<Instant>) -> Self {
+        Passing { until, ..self }
     }
 
     /// What is passed on when no filter has replaced it: byte for byte what came in.
     pub(super) fn into_body(self) -> Body {
         self.body
     }
+}
+
+/// The headers, if they tell of a coding.
+pub(super) fn coded(headers: &HeaderMap, noted: Noted) -> Option<&HeaderMap> {
+    noted.has(Noted::CODING).then_some(headers)
 }
 
 impl BodySource for Passing {

@@ -10,14 +10,15 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 
-use super::body::Passing;
+use super::body::{Passing, coded};
 use super::error::{Kind, ProxyError};
 use super::record::Record;
 use crate::exchange::{Exchange, Origin, ResponseHead, Selection};
 use crate::filter::{Hook, LocalPipeline, Passage};
 use crate::http::body::Body;
 use crate::http::buffer::MemoryBudget;
-use crate::http::{coding, headers};
+use crate::http::coding;
+use crate::http::headers::{Noted, strip_hop_by_hop};
 use crate::http1::Transport;
 use crate::snapshot::routes::{Action, HostPolicy, Route, host_value};
 use crate::snapshot::{LocalSnapshot, Target};
@@ -81,7 +82,7 @@ impl Forward<'_> {
             }
         };
         record.answered = super::record::Answered::Gateway;
-        let body = Passing::new(Body::Empty, &head.headers, self.budget);
+        let body = Passing::new(Body::Empty, Some(&head.headers), self.budget);
         exchange.response = Some(Box::new(head));
         (exchange, Ok(Answered { body, switch: None }))
     }
@@ -100,7 +101,9 @@ impl Forward<'_> {
             Ok(request) => request,
             Err(error) => return (exchange, Err(error)),
         };
-        if let Some(whole) = self.route.timeouts.request.filter(|whole| *whole <= record.start.elapsed()) {
+        // Only filters have waited so far, for a body or for an answer of their own.
+        let waited = record.timings.request_filters.unwrap_or_default();
+        if let Some(whole) = self.route.timeouts.request.filter(|whole| *whole <= waited) {
             let message = format!("the request was not in after {whole:?}");
             return (exchange, Err(ProxyError::new(Kind::ClientTimeout, message)));
         }
@@ -269,10 +272,13 @@ impl Forward<'_> {
         let mut head = ResponseHead::new(Origin::Upstream, parts.status);
         head.headers = parts.headers;
         let protocol = switch.is_some().then(|| head.headers.remove(UPGRADE)).flatten();
-        headers::strip_hop_by_hop(&mut head.headers);
+        let noted = Noted::of(&head.headers);
+        if noted.has(Noted::HOP_BY_HOP) {
+            strip_hop_by_hop(&mut head.headers);
+        }
         self.upgrade = protocol;
-        let body =
-            Passing::new(timed(body, self.route.timeouts.idle, self.progress.as_ref()), &head.headers, self.budget);
+        let body = timed(body, self.route.timeouts.idle, self.progress.as_ref());
+        let body = Passing::new(body, coded(&head.headers, noted), self.budget);
         record.answered = super::record::Answered::Upstream;
         exchange.response = Some(Box::new(head));
         (exchange, Ok(Answered { body, switch }))

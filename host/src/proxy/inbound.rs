@@ -9,13 +9,15 @@ use std::net::IpAddr;
 use super::error::{Kind, ProxyError};
 use crate::exchange::RequestHead;
 use crate::http::forwarded;
+use crate::http::headers::{self, Noted};
 use crate::http::target::{Target, TargetError};
-use crate::http::{headers, trace};
+use crate::http::trace;
 use crate::server::ConnectionInfo;
 
 /// A request head with the facts that routing needs.
 pub(super) struct Inbound {
     pub(super) head: RequestHead,
+    pub(super) noted: Noted,
     /// The client: the peer, or what a trusted proxy says.
     pub(super) client: IpAddr,
     /// The protocol that the client asks to switch to.
@@ -47,17 +49,19 @@ pub(super) fn read(parts: Parts, connection: &ConnectionInfo) -> Result<Inbound,
         let message = format!("{} header fields, more than {}", parts.headers.len(), connection.settings.max_headers);
         return Err(ProxyError::new(Kind::TooManyHeaders, message));
     }
-    let target = Target::from_request(&parts, &connection.local).map_err(refusal)?;
+    let target = Target::from_request(&parts, &connection.local, &connection.known_host).map_err(refusal)?;
     let (peer, trusted) = (&connection.peer, &connection.settings.trusted_proxies);
     let mut client = forwarded::client(peer, &parts.headers, trusted);
     let scheme = client.scheme.take().unwrap_or_else(|| scheme(connection));
+    let noted = Noted::of(&parts.headers);
     let upgrade = match parts.version {
-        Version::HTTP_11 => headers::upgrade_requested(&parts.headers),
+        Version::HTTP_11 if noted.has(Noted::HOP_BY_HOP) => headers::upgrade_requested(&parts.headers),
         _ => None,
     };
     Ok(Inbound {
         client: client.address,
         upgrade,
+        noted,
         head: RequestHead {
             method: parts.method,
             scheme,
@@ -74,12 +78,19 @@ fn scheme(connection: &ConnectionInfo) -> Scheme {
 }
 
 /// Takes out what ends at this hop and what nobody here believes, and puts in what the upstream is told instead.
-pub(super) fn clean(head: &mut RequestHead, connection: &ConnectionInfo, id_header: &HeaderName, id: &HeaderValue) {
-    headers::strip_hop_by_hop(&mut head.headers);
-    forwarded::apply(&mut head.headers, &connection.peer, &scheme(connection), &head.authority);
+pub(super) fn clean(
+    head: &mut RequestHead,
+    noted: Noted,
+    connection: &ConnectionInfo,
+    (id_header, id): (&HeaderName, &HeaderValue),
+) {
+    if noted.has(Noted::HOP_BY_HOP) {
+        headers::strip_hop_by_hop(&mut head.headers);
+    }
+    forwarded::apply(&mut head.headers, noted, &connection.peer, &scheme(connection), &head.authority);
     head.headers.remove(HOST);
     head.headers.insert(id_header, id.clone());
-    trace::ensure_traceparent(&mut head.headers);
+    trace::ensure_traceparent(&mut head.headers, noted);
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
     }

@@ -23,7 +23,7 @@ pub use error::{Kind, ProxyError};
 pub use worker::Worker;
 
 use self::answer::{Answer, Parked};
-use self::body::Passing;
+use self::body::{Passing, coded};
 use self::forward::Forward;
 use self::inbound::Inbound;
 use self::record::{Answered, Record};
@@ -147,13 +147,14 @@ impl Stage<'_> {
         switch: Option<Switch>,
         mut record: Box<Record>,
     ) -> Response<Body> {
-        let Inbound { mut head, client, upgrade } = inbound;
+        let Inbound { mut head, noted, client, upgrade } = inbound;
         let id_header = &self.local.shared.id_header;
-        inbound::clean(&mut head, self.connection, id_header, &record.id);
+        inbound::clean(&mut head, noted, self.connection, (id_header, &record.id));
         let length = body.exact_size();
         let progress = (!matches!(body, Body::Empty)).then(|| Rc::new(Cell::new(record.start)));
-        let body = self.bounded(body, &record, progress.as_ref());
-        let mut body = Passing::new(body, &head.headers, &self.worker.budget).within(self.route.timeouts.request);
+        let body = self.bounded(body, &mut record, progress.as_ref());
+        let until = self.route.timeouts.request.and_then(|limit| record.start.checked_add(limit));
+        let mut body = Passing::new(body, coded(&head.headers, noted), &self.worker.budget).within(until);
         let mut exchange = Exchange::new(record.id.clone(), client, head, self.facts.clone());
         exchange.params = found.params;
 
@@ -179,7 +180,7 @@ impl Stage<'_> {
             Ok(true) => forward.answer(exchange, &mut passage, body, &mut record).await,
             // A filter has answered; what the client still sends is not wanted.
             Ok(false) => {
-                let empty = Passing::new(Body::Empty, &HeaderMap::new(), &self.worker.budget);
+                let empty = Passing::new(Body::Empty, None, &self.worker.budget);
                 (exchange, Ok(forward::Answered { body: empty, switch: None }))
             }
             Err(error) => (exchange, Err(error)),
@@ -199,11 +200,11 @@ impl Stage<'_> {
     }
 
     /// The request body with the limits of the route.
-    fn bounded(&self, body: Body, record: &Record, progress: Option<&Rc<Cell<Instant>>>) -> Body {
+    fn bounded(&self, body: Body, record: &mut Record, progress: Option<&Rc<Cell<Instant>>>) -> Body {
         if matches!(body, Body::Empty) {
             return body;
         }
-        let body = body.limited(self.route.max_body).counted(Rc::clone(&record.bytes_in));
+        let body = body.limited(self.route.max_body).counted(Rc::clone(record.bytes_in.get_or_insert_default()));
         forward::timed(body, self.route.timeouts.idle, progress)
     }
 
@@ -261,7 +262,7 @@ impl Stage<'_> {
         record.fail(error);
         record.answered = Answered::Gateway;
         let head = respond::problem(error, &record.id, &self.local.shared.id_header);
-        let body = Passing::new(Body::Empty, &head.headers, &self.worker.budget);
+        let body = Passing::new(Body::Empty, Some(&head.headers), &self.worker.budget);
         exchange.response_body_replaced = false;
         exchange.response = Some(head);
         body
@@ -326,7 +327,6 @@ impl Stage<'_> {
             response.headers_mut().insert(UPGRADE, protocol);
         }
         record.status = Some(StatusCode::SWITCHING_PROTOCOLS);
-        record.answered_at = Some(Instant::now());
         if self.worker.complete.wants(self.pipeline, &passage) {
             let mut head = crate::exchange::ResponseHead::new(Origin::Upstream, StatusCode::SWITCHING_PROTOCOLS);
             head.headers = response.headers().clone();
@@ -334,6 +334,7 @@ impl Stage<'_> {
             exchange.request_body = None;
             record.complete_later(self.pipeline, Parked::new(Some((exchange, passage)).into()));
         }
+        record.answered_now();
         tunnel::join(client, upstream, self.route.timeouts.idle, record);
         response
     }

@@ -32,7 +32,6 @@ pub(super) enum Answered {
 pub(super) struct Record {
     worker: Rc<Worker>,
     pub(super) start: Instant,
-    time: SystemTime,
     pub(super) id: HeaderValue,
     pub(super) client: IpAddr,
     pub(super) method: Method,
@@ -43,10 +42,11 @@ pub(super) struct Record {
     pub(super) upstream: Option<Arc<str>>,
     pub(super) endpoint: Option<Arc<str>>,
     pub(super) status: Option<StatusCode>,
-    pub(super) bytes_in: Rc<Cell<u64>>,
+    /// Only where the request has a body.
+    pub(super) bytes_in: Option<Rc<Cell<u64>>>,
     pub(super) bytes_out: u64,
     pub(super) timings: Timings,
-    /// When the response head was ready to be sent.
+    /// When the response head was ready to be sent; only where somebody reads it.
     pub(super) answered_at: Option<Instant>,
     pub(super) consumer: Option<Arc<str>>,
     pub(super) answered: Answered,
@@ -68,7 +68,6 @@ impl Record {
         Box::new(Record {
             worker: Rc::clone(worker),
             start: Instant::now(),
-            time: SystemTime::now(),
             id,
             client: connection.peer.address,
             method: method.clone(),
@@ -79,7 +78,7 @@ impl Record {
             upstream: None,
             endpoint: None,
             status: None,
-            bytes_in: Rc::default(),
+            bytes_in: None,
             bytes_out: 0,
             timings: Timings::default(),
             answered_at: None,
@@ -89,6 +88,13 @@ impl Record {
             ended: false,
             complete: None,
         })
+    }
+
+    /// The response head is ready to be sent.
+    pub(super) fn answered_now(&mut self) {
+        if self.complete.is_some() || self.worker.access_log.is_on() {
+            self.answered_at = Some(Instant::now());
+        }
     }
 
     /// Notes an error and writes its detail to the operational log when somebody here has to act on it.
@@ -142,7 +148,7 @@ impl Record {
 
     fn as_log(&self) -> AccessRecord<'_> {
         AccessRecord {
-            time: self.time,
+            time: SystemTime::now().checked_sub(self.timings.total).unwrap_or(SystemTime::UNIX_EPOCH),
             request_id: self.id.as_bytes(),
             client: self.client,
             method: self.method.as_str(),
@@ -153,7 +159,7 @@ impl Record {
             route: self.route.as_ref().map(|(_, name)| &**name),
             upstream: self.upstream.as_deref(),
             endpoint: self.endpoint.as_deref(),
-            bytes_in: self.bytes_in.get(),
+            bytes_in: self.bytes_in.as_ref().map_or(0, |bytes| bytes.get()),
             bytes_out: self.bytes_out,
             timings: self.timings,
             consumer: self.consumer.as_deref(),
@@ -171,8 +177,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.timings.total = self.start.elapsed();
-        self.timings.response = self.answered_at.map(|at| at.elapsed());
+        let now = Instant::now();
+        self.timings.total = now.saturating_duration_since(self.start);
+        self.timings.response = self.answered_at.map(|at| now.saturating_duration_since(at));
         if !self.ended && self.error.is_none() {
             self.error = Some((Side::Client, "client-aborted"));
         }

@@ -39,7 +39,8 @@ pub(super) fn join(client: Switch, upstream: Box<Transport>, idle: Option<Durati
             _ = copy_bidirectional(&mut client, &mut upstream) => record.ended = true,
             () = idled => record.fail(&ProxyError::new(Kind::ClientTimeout, "the upgraded connection was idle")),
         }
-        record.bytes_in.set(record.bytes_in.get() + from_client.get());
+        let bytes_in = record.bytes_in.get_or_insert_default();
+        bytes_in.set(bytes_in.get() + from_client.get());
         record.bytes_out += from_upstream.get();
     });
 }

@@ -1,10 +1,12 @@
 //! What a connection is doing, and the socket wrapper that watches it. One timer for each connection reads this when it
 //! fires, so that a request arms no timers.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::coarse;
 use crate::telemetry::ListenerCounters;
 
 const HEAD: u64 = 0;
@@ -47,17 +50,18 @@ impl Expiry {
     }
 }
 
-/// The state of one connection.
+/// The state of one connection. All of it happens on its worker.
 #[derive(Debug)]
 pub(super) struct Activity {
-    start: Instant,
+    /// By [`coarse::now_ms`].
+    start: u64,
     /// Milliseconds since `start` times four, plus HEAD, BUSY or IDLE.
-    phase: AtomicU64,
-    exchanges: AtomicU32,
+    phase: Cell<u64>,
+    exchanges: Cell<u32>,
     /// Milliseconds since `start` plus one; 0 while writing goes on.
-    stalled: AtomicU64,
+    stalled: Cell<u64>,
     /// Whether the client is to see a reset instead of an end.
-    reset: AtomicBool,
+    reset: Cell<bool>,
     /// Whether bytes that come on an idle connection begin a request head. On HTTP/2 they may be pings.
     bytes_are_heads: bool,
 }
@@ -65,30 +69,31 @@ pub(super) struct Activity {
 impl Activity {
     pub(super) fn new() -> Self {
         Activity {
-            start: Instant::now(),
-            phase: AtomicU64::new(HEAD),
-            exchanges: AtomicU32::new(0),
-            stalled: AtomicU64::new(0),
-            reset: AtomicBool::new(false),
+            start: coarse::now_ms(),
+            phase: Cell::new(HEAD),
+            exchanges: Cell::new(0),
+            stalled: Cell::new(0),
+            reset: Cell::new(false),
             bytes_are_heads: true,
         }
     }
 
     /// An exchange begins: its head is in.
-    pub(super) fn begin(self: &Arc<Self>) -> Exchanging {
-        self.exchanges.fetch_add(1, Relaxed);
-        self.phase.store(BUSY, Relaxed);
-        Exchanging(Arc::clone(self))
+    pub(super) fn begin(self: &Rc<Self>) -> Exchanging {
+        self.exchanges.set(self.exchanges.get() + 1);
+        self.phase.set(BUSY);
+        Exchanging(Rc::clone(self))
     }
 
     /// When to look again, or what has expired.
     pub(super) fn check(&self, patience: Patience) -> Result<Instant, Expiry> {
-        self.check_at(self.now(), patience).map(|at| self.start + Duration::from_millis(at))
+        let now = self.now();
+        self.check_at(now, patience).map(|at| Instant::now() + Duration::from_millis(at - now))
     }
 
     /// The same in milliseconds since the start.
     fn check_at(&self, now: u64, patience: Patience) -> Result<u64, Expiry> {
-        let phase = self.phase.load(Relaxed);
+        let phase = self.phase.get();
         let since = phase >> 2;
         // Looking at least this often finds each deadline in time, whichever phase begins meanwhile.
         let step = millis(patience.header.min(patience.idle)).max(1);
@@ -100,7 +105,7 @@ impl Activity {
         if deadline <= now {
             return Err(expiry);
         }
-        let stalled = self.stalled.load(Relaxed);
+        let stalled = self.stalled.get();
         if stalled > 0 && stalled - 1 + millis(patience.idle) <= now {
             return Err(Expiry::Stalled);
         }
@@ -108,23 +113,23 @@ impl Activity {
     }
 
     fn now(&self) -> u64 {
-        millis(self.start.elapsed())
+        coarse::now_ms() - self.start
     }
 
     fn idle(&self, now: u64) {
-        self.phase.store(now << 2 | IDLE, Relaxed);
+        self.phase.set(now << 2 | IDLE);
     }
 
     /// Bytes came. The clock is read only when they begin a head.
     fn received(&self, now: impl FnOnce() -> u64) {
-        if self.bytes_are_heads && self.phase.load(Relaxed) & 3 == IDLE {
-            self.phase.store(now() << 2 | HEAD, Relaxed);
+        if self.bytes_are_heads && self.phase.get() & 3 == IDLE {
+            self.phase.set(now() << 2 | HEAD);
         }
     }
 
     /// Has the socket reset when it is closed: an end would make what was sent look whole.
     pub(super) fn break_off(&self) {
-        self.reset.store(true, Relaxed);
+        self.reset.set(true);
     }
 
     /// A head has begun to come: at once behind another request, its first bytes were seen before the connection was idle.
@@ -134,20 +139,21 @@ impl Activity {
 
     /// A write found no room.
     fn blocked(&self, now: impl FnOnce() -> u64) {
-        if self.stalled.load(Relaxed) == 0 {
-            self.stalled.store(now() + 1, Relaxed);
+        if self.stalled.get() == 0 {
+            self.stalled.set(now() + 1);
         }
     }
 
     fn finished(&self, now: impl FnOnce() -> u64) {
-        if self.exchanges.fetch_sub(1, Relaxed) == 1 {
+        self.exchanges.set(self.exchanges.get() - 1);
+        if self.exchanges.get() == 0 {
             self.idle(now());
         }
     }
 }
 
 /// An exchange in progress.
-pub(super) struct Exchanging(Arc<Activity>);
+pub(super) struct Exchanging(Rc<Activity>);
 
 impl Drop for Exchanging {
     fn drop(&mut self) {
@@ -191,16 +197,16 @@ pub(super) struct Watched {
     socket: TcpStream,
     /// Bytes that were read to find the protocol, to be read again.
     prefix: Bytes,
-    activity: Arc<Activity>,
+    activity: Rc<Activity>,
     occupancy: Occupancy,
 }
 
 impl Watched {
     pub(super) fn new(socket: TcpStream, occupancy: Occupancy) -> Self {
-        Watched { socket, prefix: Bytes::new(), activity: Arc::new(Activity::new()), occupancy }
+        Watched { socket, prefix: Bytes::new(), activity: Rc::new(Activity::new()), occupancy }
     }
 
-    pub(super) fn activity(&self) -> &Arc<Activity> {
+    pub(super) fn activity(&self) -> &Rc<Activity> {
         &self.activity
     }
 
@@ -214,18 +220,18 @@ impl Watched {
     }
 
     /// From here on HTTP/2 is spoken. The connection counts as idle until its first stream.
-    pub(super) fn speak_h2(&mut self) -> Arc<Activity> {
+    pub(super) fn speak_h2(&mut self) -> Rc<Activity> {
         let activity = Activity { bytes_are_heads: false, ..Activity::new() };
         activity.idle(0);
-        self.activity = Arc::new(activity);
-        Arc::clone(&self.activity)
+        self.activity = Rc::new(activity);
+        Rc::clone(&self.activity)
     }
 
     fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
             Poll::Pending => self.activity.blocked(|| self.activity.now()),
             Poll::Ready(Ok(bytes)) => {
-                self.activity.stalled.store(0, Relaxed);
+                self.activity.stalled.set(0);
                 self.occupancy.counters.bytes_out.add(*bytes as u64);
             }
             Poll::Ready(Err(_)) => {}
@@ -236,7 +242,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if self.activity.reset.load(Relaxed) {
+        if self.activity.reset.get() {
             // Fails only on a socket that is gone already.
             let _ = self.socket.set_zero_linger();
         }
@@ -305,7 +311,7 @@ mod tests {
 
     #[test]
     fn each_phase_has_its_deadline() {
-        let activity = Arc::new(Activity::new());
+        let activity = Rc::new(Activity::new());
         assert_eq!(activity.check_at(9_000, PATIENCE), Ok(10_000), "the head may still come");
         assert_eq!(activity.check_at(10_000, PATIENCE), Err(Expiry::Header));
 
@@ -333,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_client_that_takes_nothing_expires() {
-        let activity = Arc::new(Activity::new());
+        let activity = Rc::new(Activity::new());
         let _exchange = activity.begin();
         activity.blocked(|| 0);
         activity.blocked(|| 59_000);

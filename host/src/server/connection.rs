@@ -28,6 +28,7 @@ use super::worker::{Draining, PanicProbe, Shared};
 use super::{ConnectionInfo, ListenerSettings, Refusal, Service, TlsInfo, http1};
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
+use crate::http::target::KnownHost;
 use crate::http1::Io;
 
 /// RFC 9113 §3.4.
@@ -57,6 +58,7 @@ pub(super) async fn serve<S: Service>(
     let info = ConnectionInfo {
         peer: Peer::new(peer.ip().to_canonical(), &settings.trusted_proxies),
         local: local.to_string().parse().expect("a socket address is an authority"),
+        known_host: KnownHost::default(),
         listener,
         settings: Arc::clone(&settings),
         counters: Arc::clone(&counters),
@@ -99,7 +101,7 @@ async fn over_tls<S: Service>(
         let activity = socket.speak_h2();
         serve_h2(stream, activity, info, settings, worker).await
     } else {
-        let activity = Arc::clone(socket.activity());
+        let activity = Rc::clone(socket.activity());
         serve_h1(stream, activity, info, settings, worker).await
     };
     count_end(&counters, peer, ended);
@@ -140,7 +142,7 @@ async fn plain<S: Service>(
         let activity = socket.speak_h2();
         serve_h2(socket, activity, info, settings, worker).await
     } else {
-        let activity = Arc::clone(socket.activity());
+        let activity = Rc::clone(socket.activity());
         serve_h1(socket, activity, info, settings, worker).await
     }
 }
@@ -166,7 +168,7 @@ async fn has_preface(socket: &mut Watched) -> std::io::Result<bool> {
 
 async fn serve_h1<S: Service>(
     io: impl Io,
-    activity: Arc<Activity>,
+    activity: Rc<Activity>,
     info: ConnectionInfo,
     settings: &ListenerSettings,
     worker: Rc<Shared<S>>,
@@ -177,7 +179,7 @@ async fn serve_h1<S: Service>(
 
 async fn serve_h2<S: Service>(
     io: impl Io,
-    activity: Arc<Activity>,
+    activity: Rc<Activity>,
     info: ConnectionInfo,
     settings: &ListenerSettings,
     worker: Rc<Shared<S>>,
@@ -195,7 +197,7 @@ async fn serve_h2<S: Service>(
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
     let patience = Patience { header: settings.header_timeout, idle: settings.idle_timeout };
-    let service = exchanges(Rc::clone(&worker), info, Arc::clone(&activity));
+    let service = exchanges(Rc::clone(&worker), info, Rc::clone(&activity));
     let connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
     drive(connection, |connection| connection.graceful_shutdown(), activity, patience, &worker.draining).await
 }
@@ -204,7 +206,7 @@ async fn serve_h2<S: Service>(
 fn exchanges<S: Service>(
     worker: Rc<Shared<S>>,
     info: ConnectionInfo,
-    activity: Arc<Activity>,
+    activity: Rc<Activity>,
 ) -> impl Fn(Request<Incoming>) -> ResponseFuture<S> {
     let info = Rc::new(info);
     move |request| {
@@ -243,7 +245,7 @@ pub(super) enum End {
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     mut finish: impl FnMut(Pin<&mut C>),
-    activity: Arc<Activity>,
+    activity: Rc<Activity>,
     patience: Patience,
     draining: &Draining,
 ) -> Result<(), End> {

@@ -4,12 +4,10 @@ use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::UPGRADE;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::sync::oneshot;
@@ -20,6 +18,7 @@ use super::activity::{Activity, Expiry, Patience};
 use super::connection::End;
 use super::worker::Shared;
 use super::{ConnectionInfo, Last, Refusal, Service};
+use crate::coarse;
 use crate::deadline::{self, Deadline};
 use crate::http1::{Framing, Incoming, Io, Limits, RequestHead, Transport, Writing, read_request, response_head};
 
@@ -41,7 +40,7 @@ enum Next {
 struct Connection<'a, S: Service> {
     incoming: Rc<Incoming>,
     info: Rc<ConnectionInfo>,
-    activity: Arc<Activity>,
+    activity: Rc<Activity>,
     clock: Clock,
     limits: Limits,
     /// A request was answered.
@@ -59,7 +58,7 @@ impl<S: Service> Drop for Connection<'_, S> {
 /// Serves a connection to its end.
 pub(super) async fn serve<S: Service>(
     io: impl Io,
-    activity: Arc<Activity>,
+    activity: Rc<Activity>,
     info: ConnectionInfo,
     patience: Patience,
     worker: &Shared<S>,
@@ -68,7 +67,7 @@ pub(super) async fn serve<S: Service>(
     let mut connection = Connection {
         incoming: Incoming::new(Transport::new(io), limits),
         info: Rc::new(info),
-        clock: Clock::new(Arc::clone(&activity), patience),
+        clock: Clock::new(Rc::clone(&activity), patience),
         activity,
         limits,
         served: false,
@@ -140,10 +139,9 @@ impl<S: Service> Connection<'_, S> {
     async fn exchange(&mut self, head: Box<RequestHead>) -> Result<bool, End> {
         let exchanging = self.activity.begin();
         self.served = true;
-        let RequestHead { parts, body, mut persistent, expects_continue } = *head;
+        let RequestHead { parts, body, mut persistent, expects_continue, asks_to_switch } = *head;
         let (head_only, version) = (parts.method == Method::HEAD, parts.version);
         let body = self.incoming.begin(body, expects_continue);
-        let asks_to_switch = parts.headers.contains_key(UPGRADE);
         let may_switch = asks_to_switch && self.incoming.borrow().is_between();
         let (switch, switched) = match may_switch {
             true => {
@@ -343,13 +341,13 @@ fn has_begun(received: &[u8]) -> bool {
 
 /// The one timer of a connection.
 struct Clock {
-    activity: Arc<Activity>,
+    activity: Rc<Activity>,
     patience: Patience,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Clock {
-    fn new(activity: Arc<Activity>, patience: Patience) -> Self {
+    fn new(activity: Rc<Activity>, patience: Patience) -> Self {
         let first = activity.check(patience).unwrap_or_else(|_| Instant::now());
         Clock { activity, patience, timer: Box::pin(sleep_until(first)) }
     }
@@ -369,17 +367,18 @@ impl Clock {
 /// The time for `Date` (RFC 9110 §6.6.1), made once a second.
 fn date() -> [u8; 29] {
     thread_local! {
-        static LAST: std::cell::Cell<(u64, [u8; 29])> = const { std::cell::Cell::new((u64::MAX, [0; 29])) };
+        static LAST: std::cell::Cell<(u64, [u8; 29])> = const { std::cell::Cell::new((0, [0; 29])) };
     }
-    let now = SystemTime::now().max(SystemTime::UNIX_EPOCH);
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (last, text) = LAST.get();
-    if last == second {
+    let coarse = coarse::now_ms();
+    let (until, text) = LAST.get();
+    if coarse < until {
         return text;
     }
+    let now = SystemTime::now().max(SystemTime::UNIX_EPOCH);
+    let of_second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_millis());
     let mut text = [b' '; 29];
     let written = httpdate::fmt_http_date(now);
     text.iter_mut().zip(written.bytes()).for_each(|(to, byte)| *to = byte);
-    LAST.set((second, text));
+    LAST.set((coarse + u64::from(1000 - of_second), text));
     text
 }

@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
+use crate::http::target::KnownHost;
 use crate::http1::{HeadError, Transport};
 use crate::telemetry::ListenerCounters;
 
@@ -86,6 +87,7 @@ pub struct ConnectionInfo {
     pub peer: Peer,
     /// Our end, which stands in for the host where HTTP/1.0 leaves it out.
     pub local: Authority,
+    pub known_host: KnownHost,
     /// The listener's name.
     pub listener: Arc<str>,
     /// The listener's settings when the connection was accepted.

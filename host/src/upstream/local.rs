@@ -53,7 +53,11 @@ pub struct Timeouts {
 impl Timeouts {
     /// What is left of a limit.
     fn left(&self, limit: Duration) -> Duration {
-        self.until.map_or(limit, |until| limit.min(until.saturating_duration_since(Instant::now())))
+        self.until.map_or(limit, |_| self.left_at(limit, Instant::now()))
+    }
+
+    fn left_at(&self, limit: Duration, now: Instant) -> Duration {
+        self.until.map_or(limit, |until| limit.min(until.saturating_duration_since(now)))
     }
 }
 
@@ -291,11 +295,14 @@ impl LocalUpstream {
         let http1_only = request.headers().contains_key(UPGRADE);
         let mut request = request;
         loop {
-            let lease = match endpoint.checkout(Instant::now(), http1_only) {
-                Some(lease) => lease,
+            let now = Instant::now();
+            let (lease, now) = match endpoint.checkout(now, http1_only) {
+                Some(lease) => (lease, now),
                 // Opening is rare and its future is large, so it is kept out of this one.
-                None => match Box::pin(endpoint.dial(along.timeouts.left(along.timeouts.connect), http1_only)).await {
-                    Ok(lease) => lease,
+                None => match Box::pin(endpoint.dial(along.timeouts.left_at(along.timeouts.connect, now), http1_only))
+                    .await
+                {
+                    Ok(lease) => (lease, Instant::now()),
                     Err(attempt) => {
                         self.seats[index].failed(Instant::now());
                         return Err(attempt.with(request));
@@ -303,7 +310,7 @@ impl LocalUpstream {
                 },
             };
             let new = lease.connect.is_some();
-            match Self::exchange(endpoint, lease, request, along).await {
+            match Self::exchange(endpoint, lease, request, (along, now)).await {
                 Ok(sent) => {
                     self.seats[index].succeeded();
                     return Ok(sent);
@@ -319,12 +326,11 @@ impl LocalUpstream {
         endpoint: &LocalEndpoint,
         lease: Lease,
         request: Box<Request<Body>>,
-        along: &Along,
+        (along, begun): (&Along, Instant),
     ) -> Result<Sent, Attempt> {
         let mut lease = lease;
         let mut request = request;
         let shared = endpoint.shared();
-        let begun = Instant::now();
         let connect = lease.connect;
         let (response, request, switched) = match lease.line.take() {
             Some(Line::Http1(connection)) => {
@@ -333,7 +339,8 @@ impl LocalUpstream {
                 let replayable = lease.idle.is_some() && is_replayable(&request);
                 let gate = along.gate.as_deref();
                 let progress = along.upload.as_deref().map(|upload| &upload.progress);
-                let outcome = await_head(pin!(connection.send(&mut request, gate, progress, lease)), along).await;
+                let outcome =
+                    await_head(pin!(connection.send(&mut request, gate, progress, lease)), along, begun).await;
                 match outcome {
                     Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(request)),
                     Ok(Ok(Answer::Response(response))) => (response, request, None),
@@ -358,7 +365,7 @@ impl LocalUpstream {
                 if let Some(gate) = &along.gate {
                     gate.open();
                 }
-                match await_head(pin!(sender.try_send_request(*request)), along).await {
+                match await_head(pin!(sender.try_send_request(*request)), along, begun).await {
                     Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(head)),
                     Ok(Ok(response)) => (with_lease(response, lease), head, None),
                     Ok(Err(mut failure)) => {
@@ -415,25 +422,35 @@ fn with_lease(response: Response<Incoming>, lease: Lease) -> Response<Body> {
 }
 
 /// Waits for the response head. No deadline is armed when it is there at once.
-async fn await_head<T>(mut response: Pin<&mut impl Future<Output = T>>, along: &Along) -> Result<T, Passed> {
+async fn await_head<T>(
+    mut response: Pin<&mut impl Future<Output = T>>,
+    along: &Along,
+    begun: Instant,
+) -> Result<T, Passed> {
     let limits = &along.timeouts;
+    let mut now = begun;
     if let Some(gate) = along.gate.as_ref().filter(|gate| gate.is_closed()) {
-        match deadline::timeout(limits.left(EXPECT_WAIT.min(limits.first_byte)), response.as_mut()).await {
+        match deadline::timeout(limits.left_at(EXPECT_WAIT.min(limits.first_byte), now), response.as_mut()).await {
             Ok(response) => return Ok(response),
             Err(Passed) => gate.open(),
         }
+        now = Instant::now();
     }
     loop {
         // As long as the request goes on the client may be the one that is slow, and its body has limits of its own …
         let sent = along.upload.as_ref().is_none_or(|upload| upload.ended.get());
         let writes = along.upload.as_ref().map_or(0, |upload| upload.progress.writes.get());
-        let outcome = deadline::timeout(limits.left(limits.first_byte), response.as_mut()).await;
+        let outcome = deadline::timeout(limits.left_at(limits.first_byte, now), response.as_mut()).await;
         // … but not where the server took nothing all the while.
         let stuck = along
             .upload
             .as_ref()
             .is_some_and(|upload| upload.progress.blocked.get() && upload.progress.writes.get() == writes);
-        if outcome.is_ok() || sent || stuck || limits.until.is_some_and(|until| until <= Instant::now()) {
+        if outcome.is_ok() || sent || stuck {
+            return outcome;
+        }
+        now = Instant::now();
+        if limits.until.is_some_and(|until| until <= now) {
             return outcome;
         }
     }

@@ -13,6 +13,7 @@ use super::connect::{self, ConnectError, Connected, Connection, MAX_STREAMS, Spe
 use super::dns::{Answer, Dns};
 use super::error::{Attempt, UpstreamErrorKind};
 use super::spec::{Endpoint, Upstream};
+use crate::coarse;
 use crate::deadline;
 use crate::http::body::Body;
 use crate::http1::{self, Keeper};
@@ -45,7 +46,14 @@ pub(super) struct LocalEndpoint {
 struct Idle {
     connection: Box<http1::Connection>,
     peer: IpAddr,
-    since: Instant,
+    /// By [`coarse::now_ms`].
+    since: u64,
+}
+
+impl Idle {
+    fn duration(&self) -> Duration {
+        Duration::from_millis(coarse::now_ms().saturating_sub(self.since))
+    }
 }
 
 pub(super) struct Session {
@@ -104,7 +112,8 @@ impl LocalEndpoint {
         &self.upstream.endpoints()[self.index]
     }
 
-    /// A connection that is open already. Connections that are closed or were idle too long go on the way.
+    /// A connection that is open as far as is known: before a request is written the server's goodbye is looked for. Those that were
+    /// idle too long go on the way.
     pub(super) fn checkout(self: &Rc<Self>, now: Instant, http1_only: bool) -> Option<Lease> {
         if self.refresh_at.get().is_some_and(|at| at <= now) {
             self.refresh();
@@ -114,19 +123,15 @@ impl LocalEndpoint {
             return Some(self.lease(Line::Http2(session), peer, None, None));
         }
         let mut idle = self.idle.borrow_mut();
-        while let Some(mut last) = idle.pop_back() {
-            let since = now.saturating_duration_since(last.since);
-            if since > self.upstream.spec().idle_timeout {
-                // Those below have been idle for longer.
-                idle.clear();
-                return None;
-            }
-            if last.connection.is_quiet() {
-                drop(idle);
-                return Some(self.lease(Line::Http1(last.connection), last.peer, Some(since), None));
-            }
+        let last = idle.pop_back()?;
+        let since = last.duration();
+        if since > self.upstream.spec().idle_timeout {
+            // Those below have been idle for longer.
+            idle.clear();
+            return None;
         }
-        None
+        drop(idle);
+        Some(self.lease(Line::Http1(last.connection), last.peer, Some(since), None))
     }
 
     fn session(&self) -> Option<Rc<Session>> {
@@ -246,7 +251,7 @@ impl LocalEndpoint {
         if idle.len() >= spec.max_idle {
             idle.pop_front();
         }
-        idle.push_back(Idle { connection, peer, since: Instant::now() });
+        idle.push_back(Idle { connection, peer, since: coarse::now_ms() });
         drop(idle);
         self.sweep();
     }
@@ -263,7 +268,7 @@ impl LocalEndpoint {
                 tokio::time::sleep(timeout.max(Duration::from_millis(10)) / 2).await;
                 let Some(me) = me.upgrade() else { return };
                 let mut idle = me.idle.borrow_mut();
-                idle.retain_mut(|idle| idle.since.elapsed() < timeout && idle.connection.is_quiet());
+                idle.retain_mut(|idle| idle.duration() < timeout && idle.connection.is_quiet());
                 let mut sessions = me.sessions.borrow_mut();
                 sessions.retain(|session| {
                     !session.sender.is_closed()
@@ -288,7 +293,7 @@ impl LocalEndpoint {
     #[cfg(test)]
     pub(super) fn age(&self, by: Duration) {
         for idle in self.idle.borrow_mut().iter_mut() {
-            idle.since -= by;
+            idle.since -= u64::try_from(by.as_millis()).unwrap();
         }
     }
 

@@ -4,7 +4,7 @@
 use ::http::uri::Authority;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use sluice_fuzz::http::target::{Target, normalise_path};
+use sluice_fuzz::http::target::{KnownHost, Target, normalise_path};
 use sluice_fuzz::http1::{HeadError, Length, Limits, RequestHead, read_request};
 use sluice_fuzz::{assert_one_reading, feed};
 
@@ -55,7 +55,7 @@ fuzz_target!(|data: &[u8]| {
             || uri.trim_end_matches('/').as_bytes().eq_ignore_ascii_case(words[1]),
         "{uri}"
     );
-    if let Ok(target) = Target::from_request(&head.parts, &Authority::from_static("default")) {
+    if let Ok(target) = Target::from_request(&head.parts, &Authority::from_static("default"), &KnownHost::default()) {
         let path = target.target.path();
         assert_eq!(normalise_path(path).as_deref(), Ok(path));
     }

@@ -1,0 +1,28 @@
+//! Time to a few milliseconds, at a fifth of the price of a precise reading: for limits of seconds and longer.
+
+use std::time::Duration;
+
+/// How far it may lag behind: one tick of a kernel that ticks slowly.
+pub const LAG: Duration = Duration::from_millis(10);
+
+/// Milliseconds of a clock that only goes forward.
+pub fn now_ms() -> u64 {
+    // Its own cache would be one cache line that all workers write.
+    coarsetime::Duration::from_ticks(coarsetime::Instant::now_without_cache_update().as_ticks()).as_millis()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn it_goes_with_the_precise_clock() {
+        let (precise, coarse) = (Instant::now(), now_ms());
+        while precise.elapsed() < 5 * LAG {
+            std::hint::spin_loop();
+        }
+        let passed = Duration::from_millis(now_ms() - coarse);
+        assert!(passed >= 3 * LAG && passed <= precise.elapsed() + 2 * LAG, "{passed:?}");
+    }
+}
