@@ -1,23 +1,35 @@
 //! The claims of a token whose signature was found good.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize,
-    de::{Deserializer, MapAccess, Visitor},
+    de::{Deserializer, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::value::RawValue;
 
-/// The claims, each still as JSON text within the payload.
-pub(crate) struct Claims<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// The claims, in their order.
+pub(crate) struct Claims<'a>(Vec<(Cow<'a, str>, Claim<'a>)>);
 
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+/// The value of a claim. Texts without escapes are those of the payload.
+enum Claim<'a> {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    /// Over `i64::MAX`.
+    Large(u64),
+    Float(f64),
+    Text(Cow<'a, str>),
+    List(Vec<Claim<'a>>),
+    Object(Claims<'a>),
+}
+
+/// From here on not every integer is a float (RFC 7493 §2.2): two such claims could read the same.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl<'a> Claims<'a> {
     /// Reads an object. A claim given twice is refused (RFC 7519 §4).
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
-        let claims: Self = serde_json::from_str(text).ok()?;
+        let Ok(Claim::Object(claims)) = serde_json::from_str(text) else { return None };
         let twice =
             claims.0.iter().enumerate().any(|(i, (name, _))| claims.0[..i].iter().any(|(other, _)| other == name));
         (!twice).then_some(claims)
@@ -28,79 +40,138 @@ impl<'a> Claims<'a> {
     }
 
     /// A claim by its name, or by a path of names with dots (`realm_access.roles`) when there is none of that name.
-    fn find(&self, name: &str) -> Option<&'a RawValue> {
-        if let Some((_, value)) = self.0.iter().find(|(known, _)| known == name) {
-            return Some(value);
+    fn find(&self, name: &str) -> Option<&Claim<'a>> {
+        if let Some((_, claim)) = self.0.iter().find(|(known, _)| known == name) {
+            return Some(claim);
         }
         let (first, rest) = name.split_once('.')?;
-        let (_, inner) = self.0.iter().find(|(known, _)| known == first)?;
-        serde_json::from_str::<Claims<'a>>(inner.get()).ok()?.find(rest)
+        match self.0.iter().find(|(known, _)| known == first)? {
+            (_, Claim::Object(inner)) => inner.find(rest),
+            _ => None,
+        }
     }
 
     /// A claim that is a string.
-    pub(crate) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
-        let raw = self.find(name)?.get();
-        // Almost all: the text was parsed as JSON once, so that nothing between the quotes but an escape needs another look.
-        if let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'))
-            && !inner.contains('\\')
-        {
-            return Some(Cow::Borrowed(inner));
-        }
-        serde_json::from_str::<Text<'a>>(raw).ok().map(|text| text.0)
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.find(name)?.text()
     }
 
     /// A NumericDate (RFC 7519 §2): seconds, possibly with a fraction. `Err` when the claim is there but is not one.
     pub(crate) fn date(&self, name: &str) -> Result<Option<f64>, ()> {
-        self.find(name).map(|raw| serde_json::from_str::<f64>(raw.get()).map_err(|_| ())).transpose()
+        match self.find(name) {
+            None => Ok(None),
+            Some(Claim::Integer(seconds)) => Ok(Some(*seconds as f64)),
+            Some(Claim::Large(seconds)) => Ok(Some(*seconds as f64)),
+            Some(Claim::Float(seconds)) => Ok(Some(*seconds)),
+            Some(_) => Err(()),
+        }
     }
 
     /// Whether a claim that is a string or a list of strings has one that `accept` accepts.
     pub(crate) fn any(&self, name: &str, mut accept: impl FnMut(&str) -> bool) -> bool {
-        let Some(raw) = self.find(name) else { return false };
-        if let Ok(one) = serde_json::from_str::<Text<'_>>(raw.get()) {
-            return accept(&one.0);
+        match self.find(name) {
+            Some(Claim::Text(one)) => accept(one),
+            Some(Claim::List(list)) => texts(list).is_some_and(|list| list.into_iter().any(accept)),
+            _ => false,
         }
-        serde_json::from_str::<Vec<Text<'_>>>(raw.get()).is_ok_and(|list| list.iter().any(|one| accept(&one.0)))
     }
 
     /// The words of a claim: of a list its strings, of a string what is between the spaces (RFC 8693 §4.2).
-    pub(crate) fn words(&self, name: &str) -> Vec<String> {
-        let Some(raw) = self.find(name) else { return Vec::new() };
-        if let Ok(one) = serde_json::from_str::<Text<'_>>(raw.get()) {
-            return one.0.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    pub(crate) fn words(&self, name: &str) -> Vec<&str> {
+        match self.find(name) {
+            Some(Claim::Text(one)) => one.split(' ').filter(|word| !word.is_empty()).collect(),
+            Some(Claim::List(list)) => texts(list).unwrap_or_default(),
+            _ => Vec::new(),
         }
-        serde_json::from_str(raw.get()).unwrap_or_default()
     }
 
     /// A claim as a header value: a string, number or boolean as it is, a list of strings with commas.
-    pub(crate) fn header(&self, name: &str) -> Option<Cow<'a, str>> {
-        let raw = self.find(name)?;
-        match raw.get().as_bytes().first()? {
-            b'"' => self.text(name),
-            b'[' => serde_json::from_str::<Vec<String>>(raw.get()).ok().map(|list| list.join(",").into()),
-            b'{' => None,
-            _ if raw.get() == "null" => None,
-            _ => Some(raw.get().into()),
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        Some(match self.find(name)? {
+            Claim::Text(text) => text.clone().into_owned(),
+            Claim::Bool(value) => value.to_string(),
+            Claim::Integer(value) => value.to_string(),
+            Claim::Large(value) => value.to_string(),
+            Claim::Float(value) if value.abs() < EXACT => value.to_string(),
+            Claim::List(list) => texts(list)?.join(","),
+            Claim::Float(_) | Claim::Null | Claim::Object(_) => return None,
+        })
+    }
+}
+
+impl Claim<'_> {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Claim::Text(text) => Some(text),
+            _ => None,
         }
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Claims<'a> {
+/// A list of nothing but strings.
+fn texts<'c>(list: &'c [Claim<'_>]) -> Option<Vec<&'c str>> {
+    list.iter().map(Claim::text).collect()
+}
+
+impl<'de> Deserialize<'de> for Claim<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let mut members = Vec::with_capacity(12);
-                while let Some((name, value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-                    members.push((name.0, value));
-                }
-                Ok(members)
-            }
-        }
-        deserializer.deserialize_map(Members).map(Claims)
+        deserializer.deserialize_any(AnyClaim)
     }
 }
+
+struct AnyClaim;
+
+impl<'de> Visitor<'de> for AnyClaim {
+    type Value = Claim<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Claim::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Claim::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Claim::Integer(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(value).map_or(Claim::Large(value), Claim::Integer))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Claim::Float(value))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Claim::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Claim::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Self::Value, S::Error> {
+        let mut list = Vec::new();
+        while let Some(claim) = seq.next_element()? {
+            list.push(claim);
+        }
+        Ok(Claim::List(list))
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut members = Vec::with_capacity(8);
+        while let Some(Name(name)) = map.next_key()? {
+            members.push((name, map.next_value()?));
+        }
+        Ok(Claim::Object(Claims(members)))
+    }
+}
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -153,7 +153,7 @@ impl JwtAuth {
             }
         }
         let issuers = &config.issuer.0;
-        if !issuers.is_empty() && !claims.text("iss").is_some_and(|issuer| issuers.iter().any(|one| *one == issuer)) {
+        if !issuers.is_empty() && !claims.text("iss").is_some_and(|issuer| issuers.iter().any(|one| one == issuer)) {
             return Err(invalid("the issuer is not accepted"));
         }
         let audiences = &config.audience.0;
@@ -167,13 +167,13 @@ impl JwtAuth {
     fn allowed(&self, rule: &Rule, claims: &Claims<'_>) -> Result<(), Refusal> {
         if !rule.roles.is_empty() {
             let roles = claims.words(&self.config.roles_claim);
-            if !rule.roles.iter().any(|role| roles.contains(role)) {
+            if !rule.roles.iter().any(|role| roles.contains(&role.as_str())) {
                 return Err(Refusal::Forbidden(rule.scopes.join(" ")));
             }
         }
         if !rule.scopes.is_empty() {
             let scopes = claims.words(&self.config.scope_claim);
-            if !rule.scopes.iter().all(|scope| scopes.contains(scope)) {
+            if !rule.scopes.iter().all(|scope| scopes.contains(&scope.as_str())) {
                 return Err(Refusal::Forbidden(rule.scopes.join(" ")));
             }
         }
@@ -185,14 +185,14 @@ impl JwtAuth {
         let mut edits = self.edits.borrow_mut();
         for (edit, claim) in edits.iter_mut().zip(self.config.headers.values()) {
             if let Some(value) = claims.header(claim) {
-                edit.change = HeaderChange::Set(value.into_owned());
+                edit.change = HeaderChange::Set(value);
             }
         }
         let edited = request.edit_headers(&edits);
         edits.iter_mut().for_each(|edit| edit.change = HeaderChange::Remove);
         edited?;
         if let Some(consumer) = claims.text(&self.config.consumer_claim) {
-            context::set_consumer(&consumer)?;
+            context::set_consumer(consumer)?;
         }
         Ok(())
     }
