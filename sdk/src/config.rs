@@ -1,6 +1,6 @@
 //! The filter's config: from JSON text to the filter's type, with errors that name the key; and value types for it.
 
-use std::{fmt, ops::Deref, str::FromStr};
+use std::{borrow::Cow, fmt, ops::Deref, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -44,11 +44,45 @@ impl From<Error> for ConfigError {
 /// Reads a config, with the key path in the error and the nearest known key for an unknown one.
 pub(crate) fn parse<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, ConfigError> {
     let text = if text.trim().is_empty() { "{}" } else { text };
+    if let Ok(unit) = T::deserialize(Nothing) {
+        return match serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(text) {
+            Ok(table) => table.keys().next().map_or(Ok(unit), |key| Err(unknown(key, key, &[]))),
+            Err(error) => Err(explain("", &message(&error))),
+        };
+    }
     let mut json = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         explain(if path == "." { "" } else { &path }, &message(&error.into_inner()))
     })
+}
+
+/// What only `()` and unit structs can be read from: filters without a config, which get an empty table.
+struct Nothing;
+
+impl<'de> Deserializer<'de> for Nothing {
+    type Error = de::value::Error;
+
+    fn deserialize_any<V: de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(de::Error::custom(""))
+    }
+
+    fn deserialize_unit<V: de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_unit_struct<V: de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        visitor.visit_unit()
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option newtype_struct seq tuple
+        tuple_struct map struct enum identifier ignored_any
+    }
 }
 
 /// The text of a JSON error without its position, which means nothing to somebody who wrote TOML.
@@ -64,19 +98,10 @@ fn explain(path: &str, message: &str) -> ConfigError {
     let mut names = message.split('`').skip(1).step_by(2);
     let (parent, _) = path.rsplit_once('.').unwrap_or(("", path));
     if message.starts_with("unknown field ") {
-        let unknown = names.next().unwrap_or_default();
-        let known: Vec<&str> = names.collect();
-        let path = if path == unknown || path.ends_with(&format!(".{unknown}")) {
-            path.to_owned()
-        } else {
-            join(path, unknown)
-        };
-        let hint = match nearest(unknown, &known) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if known.is_empty() => "there are no keys here".to_owned(),
-            None => format!("known keys: {}", known.join(", ")),
-        };
-        return ConfigError::new(path, format!("unknown key `{unknown}`, {hint}"));
+        let key = names.next().unwrap_or_default();
+        let path =
+            if path == key || path.ends_with(&format!(".{key}")) { path.to_owned() } else { join(path, key) };
+        return unknown(&path, key, &names.collect::<Vec<_>>());
     }
     if message.starts_with("missing field ") {
         let name = names.next().unwrap_or_default();
@@ -88,7 +113,73 @@ fn explain(path: &str, message: &str) -> ConfigError {
         let known: Vec<&str> = names.collect();
         return ConfigError::new(path, format!("unknown value `{unknown}`, expected one of: {}", known.join(", ")));
     }
+    if message.starts_with("data did not match any variant ") {
+        return ConfigError::new(path, "none of the forms that this value can have");
+    }
+    if message == "expected value" {
+        // Of an enum, and all that serde_json says of it.
+        return ConfigError::new(path, "expected a string or a table");
+    }
+    let wrong = |prefix: &str| message.strip_prefix(prefix)?.rsplit_once(", expected ");
+    if let Some((found, wanted)) = wrong("invalid type: ").or_else(|| wrong("invalid value: ")) {
+        return ConfigError::new(path, format!("expected {}, found {}", kind(wanted), value(found)));
+    }
+    if let Some((found, wanted)) = wrong("invalid length ") {
+        let found = if wanted.starts_with("struct ") { "a list".to_owned() } else { format!("one of {found}") };
+        return ConfigError::new(path, format!("expected {}, found {found}", kind(wanted)));
+    }
     ConfigError::new(path, message)
+}
+
+/// The refusal of a key. The gateway points at the key, not at its value, where a message begins with `unknown key`.
+fn unknown(path: &str, key: &str, known: &[&str]) -> ConfigError {
+    let hint = match nearest(key, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "there are no keys here".to_owned(),
+        None => format!("known keys: {}", known.join(", ")),
+    };
+    ConfigError::new(path, format!("unknown key `{key}`, {hint}"))
+}
+
+/// What serde expects, in words of TOML instead of Rust.
+fn kind(wanted: &str) -> Cow<'_, str> {
+    let list = ["a tuple of size ", "an array of length "].into_iter().find_map(|prefix| wanted.strip_prefix(prefix));
+    if let Some(length) = list {
+        return format!("a list of {length}").into();
+    }
+    Cow::Borrowed(match wanted {
+        "i8" => "a whole number from -128 to 127",
+        "i16" => "a whole number from -32768 to 32767",
+        "i32" => "a whole number from -2147483648 to 2147483647",
+        "i64" | "i128" | "isize" => "a whole number",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "u128" | "usize" => "a whole number from 0",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a character" => "one character",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        _ if wanted.starts_with("a nonzero ") => "a whole number other than 0",
+        _ if wanted.starts_with("struct ") || wanted.contains("tagged enum ") => "a table",
+        _ if wanted.starts_with("tuple ") => "a list",
+        _ if wanted.starts_with("enum ") => "a string",
+        _ => wanted,
+    })
+}
+
+/// What serde has found, as it is written in TOML.
+fn value(found: &str) -> &str {
+    match found {
+        "map" => "a table",
+        "sequence" => "a list",
+        _ => match found.split_once(' ') {
+            Some(("string", text)) => text,
+            Some(("integer" | "boolean", text)) => text.trim_matches('`'),
+            _ => found.strip_prefix("floating point ").map_or(found, |text| text.trim_matches('`')),
+        },
+    }
 }
 
 fn join(parent: &str, key: &str) -> String {
@@ -276,7 +367,55 @@ mod tests {
             refusal(r#"{"issuer": "a", "limits": [{"window": "1s", "kind": "x"}]}"#),
             "limits[0].kind: unknown value `x`, expected one of: fixed-window"
         );
-        assert_eq!(refusal(r#"{"issuer": 3}"#), "issuer: invalid type: integer `3`, expected a string");
+        assert_eq!(refusal(r#"{"issuer": 3}"#), "issuer: expected a string, found 3");
+    }
+
+    #[test]
+    fn errors_speak_toml() {
+        #[derive(Debug, Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Name(#[allow(dead_code, reason = "only its form counts")] String),
+            Names(#[allow(dead_code, reason = "only its form counts")] Vec<String>),
+        }
+
+        #[track_caller]
+        fn says<T: de::DeserializeOwned + fmt::Debug>(value: &str, expected: &str) {
+            #[derive(Debug, Deserialize)]
+            struct Holder<T> {
+                #[serde(rename = "a")]
+                _a: T,
+            }
+            let error = parse::<Holder<T>>(&format!("{{\"a\": {value}}}")).expect_err(value);
+            assert_eq!(error.to_string(), format!("a: {expected}"), "{value}");
+        }
+        says::<Limit>("\"blue\"", "expected a table, found \"blue\"");
+        says::<Limit>("[]", "expected a table, found a list");
+        says::<u8>("300", "expected a whole number from 0 to 255, found 300");
+        says::<u64>("-1", "expected a whole number from 0, found -1");
+        says::<i64>("1.5", "expected a whole number, found 1.5");
+        says::<std::num::NonZeroU32>("0", "expected a whole number other than 0, found 0");
+        says::<f64>("true", "expected a number, found true");
+        says::<bool>("\"a, expected b\"", "expected true or false, found \"a, expected b\"");
+        says::<Vec<u8>>("{}", "expected a list, found a table");
+        says::<(u8, u8)>("[1]", "expected a list of 2, found one of 1");
+        says::<(u8, u8)>("1", "expected a list of 2, found 1");
+        says::<std::collections::BTreeMap<String, u8>>("[1]", "expected a table, found a list");
+        says::<Kind>("3", "expected a string or a table");
+        says::<Either>("3", "none of the forms that this value can have");
+        says::<ByteSize>("true", "expected a size like \"64KiB\" or a number of bytes, found true");
+    }
+
+    #[test]
+    fn no_config_is_an_empty_table() {
+        #[derive(Debug, Deserialize, PartialEq)]
+        struct Unit;
+
+        assert_eq!((parse("{}"), parse(""), parse("{}")), (Ok(()), Ok(()), Ok(Unit)));
+        let refused = parse::<()>(r#"{"name": 1}"#).expect_err("a key");
+        assert_eq!(refused.to_string(), "name: unknown key `name`, there are no keys here");
+        assert_eq!(parse::<Option<Sample>>("{}").expect_err("no `()`").path(), "issuer");
+        assert!(parse::<Vec<u8>>("{}").is_err() && parse::<()>("[]").is_err());
     }
 
     #[test]

@@ -63,7 +63,8 @@ pub(crate) fn make<F: Filter>(text: &str) -> Result<F, ConfigError> {
 /// The answer of `describe`.
 #[must_use]
 pub fn describe(about: Describe, name: &str, version: &str, summary: &str, hooks: &[&str]) -> String {
-    let json = |text: Option<&str>| text.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    // What is not JSON is handed on as text, so that the gateway can say so.
+    let json = |text: Option<&str>| text.map(|text| serde_json::from_str::<Value>(text).unwrap_or_else(|_| text.into()));
     let mut members = Map::new();
     members.insert("name".into(), name.into());
     members.insert("version".into(), version.into());
@@ -236,5 +237,8 @@ mod tests {
                 "grants": {"read_headers": ["authorization"]}, "authenticates": true,
             })
         );
+        let mistaken = Describe { grants: Some("{read_headers}"), ..Describe::default() };
+        let text = describe(mistaken, "tag", "1.2.3", "", &["OnRequest"]);
+        assert!(text.contains(r#""grants":"{read_headers}""#), "{text}");
     }
 }

@@ -52,8 +52,8 @@ const RESPONSE_READ: &[Phase] =
 const RESPONSE_WRITE: &[Phase] = &[Phase::Request, Phase::RequestBody, Phase::Response, Phase::ResponseBody];
 
 fn granted(world: &World, grant: &str, name: &str) -> bool {
-    !CREDENTIALS.contains(&name)
-        || world.services.grants[grant].as_array().is_some_and(|names| names.iter().any(|n| n.as_str() == Some(name)))
+    let names = || world.services.grants[grant].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+    !CREDENTIALS.contains(&name) || names().any(|granted| granted == name || granted == "*")
 }
 
 fn may_write(world: &World, name: &str) -> Result<(), Error> {

@@ -221,10 +221,10 @@ impl<F: Filter> Harness<F> {
     /// Makes the filter from its config, with the grants that its `describe` names.
     ///
     /// # Errors
-    /// The refusal as the gateway would get it: `key.path: message`.
+    /// The refusal as the gateway would get it: `key.path: message`. Also when the grants of `describe` are not JSON.
     pub fn new(config: Json) -> Result<Self, String> {
-        let grants = F::describe().grants.map_or(Json::Null, |text| serde_json::from_str(text).unwrap_or(Json::Null));
-        Self::with_grants(config, grants)
+        let grants = F::describe().grants.map_or(Ok(Json::Null), serde_json::from_str);
+        Self::with_grants(config, grants.map_err(|error| format!("the grants of `describe` are not JSON: {error}"))?)
     }
 
     /// The same with other grants, an object shaped like the `grants` table in `gateway.toml`.
@@ -371,4 +371,63 @@ hooks! {
     OnResponseBody on_response_body ResponseBody Response Verdict;
     OnResponseTrailers on_response_trailers Trailers Response ();
     OnComplete on_complete Complete Finished ();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ConfigError, Describe, Setup};
+
+    #[derive(Debug)]
+    struct Plain;
+
+    impl Filter for Plain {
+        type Config = ();
+        fn new((): (), _: &mut Setup) -> Result<Self, ConfigError> {
+            Ok(Plain)
+        }
+        fn describe() -> Describe {
+            Describe { grants: Some(r#"{"read_headers": ["*"]}"#), ..Describe::default() }
+        }
+    }
+
+    impl OnRequest for Plain {
+        fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
+            Ok(if request.header("cookie")?.is_some() { Verdict::Respond } else { Verdict::Continue })
+        }
+    }
+
+    #[test]
+    fn a_filter_without_a_config_gets_an_empty_table() {
+        assert!(Harness::<Plain>::new(serde_json::json!({})).is_ok());
+        let refused = Harness::<Plain>::new(serde_json::json!({ "name": "x" })).expect_err("a key");
+        assert_eq!(refused, "name: unknown key `name`, there are no keys here");
+    }
+
+    #[test]
+    fn grants_that_are_not_json_are_refused() {
+        #[derive(Debug)]
+        struct Mistaken;
+        impl Filter for Mistaken {
+            type Config = ();
+            fn new((): (), _: &mut Setup) -> Result<Self, ConfigError> {
+                Ok(Mistaken)
+            }
+            fn describe() -> Describe {
+                Describe { grants: Some("{read_headers: []}"), ..Describe::default() }
+            }
+        }
+        let refused = Harness::<Mistaken>::new(serde_json::json!({})).expect_err("no JSON");
+        assert!(refused.starts_with("the grants of `describe` are not JSON: "), "{refused}");
+    }
+
+    #[test]
+    fn a_star_grants_every_header() {
+        let mut exchange = Exchange::get("/").header("cookie", "a=b");
+        let ask = |filter: Harness<Plain>, exchange: &mut Exchange| filter.on_request(exchange);
+        let described = Harness::<Plain>::new(serde_json::json!({})).expect("a filter");
+        assert_eq!(ask(described, &mut exchange), Ok(Verdict::Respond));
+        let bare = Harness::<Plain>::with_grants(serde_json::json!({}), Json::Null).expect("a filter");
+        assert_eq!(ask(bare, &mut exchange), Ok(Verdict::Continue));
+    }
 }
