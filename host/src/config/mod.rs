@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use model::Config;
+pub use units::size;
 
 use read::{Reader, Table};
 use tree::{Entry, Node, Place, Sources, Value, join};
@@ -48,8 +49,18 @@ pub enum KeyPart {
     Index(usize),
 }
 
+/// Something that is written.
+struct Found {
+    /// Where to point at.
+    place: Place,
+    /// Its key; for the item of a list the item itself.
+    key: Place,
+    /// The steps of the path that lead to it.
+    steps: usize,
+}
+
 /// Reads a configuration with all it includes and refers to. Finds all errors at once; only a file that can't be read or
-/// parsed hides those in the others.
+/// parsed hides those in the others, and broken TOML all that comes after it.
 pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     let (sources, root) = Sources::load(path);
     if sources.incomplete {
@@ -125,18 +136,19 @@ fn read(root: &Table<'_>) -> Option<Config> {
 impl Loaded {
     /// Where a value is written. For a table that is its name, for what is not there none.
     pub fn locate(&self, path: &[KeyPart]) -> Option<Location> {
-        let (place, found) = self.find(path)?;
-        (found == path.len()).then(|| self.sources.locate(place))
+        let found = self.find(path)?;
+        (found.steps == path.len()).then(|| self.sources.locate(found.place))
     }
 
     /// An error at a key, or at the nearest table around it that is written.
     pub fn error_on(&self, path: &[KeyPart], message: impl Into<String>) -> ConfigError {
-        let place = self.find(path).map_or(self.sources.start(), |(place, _)| place);
+        let place = self.find(path).map_or(self.sources.start(), |found| found.place);
         self.sources.error(place, &render(path), message)
     }
 
     /// An error that a filter's plugin has found in its config: `limits[1].window: expected a duration` points at that key.
-    /// A message without a key path is about the whole config. Secrets of the filter that occur in it are not shown.
+    /// A message without a key path is about the whole config. One that begins with `unknown key` points at the key, as for the
+    /// gateway's own keys, others at the value. Secrets of the filter that occur in it are not shown.
     pub fn error_at(&self, filter: &str, message: &str) -> ConfigError {
         let mut path: Vec<KeyPart> = vec!["filters".into(), filter.into()];
         let node = self.root.iter().find(|entry| entry.key == "filters").map(|entry| &entry.node);
@@ -147,12 +159,20 @@ impl Loaded {
         let mut message = message.to_owned();
         for secret in node.map(Node::secrets).unwrap_or_default() {
             message = message.replace(secret, "…");
+            // As plugins usually quote a value.
+            let quoted = format!("{secret:?}");
+            message = message.replace(quoted.trim_matches('"'), "…");
         }
-        self.error_on(&path, message)
+        match self.find(&path) {
+            Some(found) if message.starts_with("unknown key") && found.steps == path.len() => {
+                self.sources.error(found.key, &render(&path), message)
+            }
+            _ => self.error_on(&path, message),
+        }
     }
 
-    /// The place of the longest part of a path that is written, and how many steps that is.
-    fn find(&self, path: &[KeyPart]) -> Option<(Place, usize)> {
+    /// The longest part of a path that is written.
+    fn find(&self, path: &[KeyPart]) -> Option<Found> {
         let mut found = None;
         let mut entries: &[Entry] = &self.root;
         let mut items: &[Node] = &[];
@@ -160,12 +180,12 @@ impl Loaded {
             let node = match part {
                 KeyPart::Key(key) => {
                     let Some(entry) = entries.iter().find(|entry| entry.key == *key) else { break };
-                    found = Some((entry.pointer(), i + 1));
+                    found = Some(Found { place: entry.pointer(), key: entry.place, steps: i + 1 });
                     &entry.node
                 }
                 KeyPart::Index(index) => {
                     let Some(node) = items.get(*index) else { break };
-                    found = Some((node.place, i + 1));
+                    found = Some(Found { place: node.place, key: node.place, steps: i + 1 });
                     node
                 }
             };

@@ -63,6 +63,37 @@ fn files_that_are_not_there_or_not_toml() {
 }
 
 #[test]
+fn broken_toml_is_one_error() {
+    let rest = "[admin]\nbind = '127.0.0.1:0'\n[routes.r]\nmatch = { path = '/' }\nrespond = {}\n";
+    let cases = [
+        (
+            "pipelines.a = ['x',\n  'y'\n",
+            "4:1: missing comma between array elements, expected `,` (the list that begins at 2:15 has not ended)",
+        ),
+        (
+            "[pipelines]\na = [\n  ['x'], # ]\n  \"]\",\n",
+            "6:2: string values must be quoted, expected literal string (the list that begins at 3:5 has not ended)",
+        ),
+        (
+            "upstreams.u = { builtin = 'echo', dns = { min_ttl = '1s' }\n",
+            "3:1: missing key for inline table element, expected `,` (the table that begins at 2:15 has not ended)",
+        ),
+        ("pipelines.a = ['x', 'y' 'z']\n", "2:25: missing comma between array elements, expected `,`"),
+        ("[[x]]\n[pipelines\na = 1 2\n", "3:11: unclosed table, expected `]`"),
+        ("a = 1\na = 2\nb = 1\nb = 2\nc = 1 2\nd = 1 2\n", "3:1: duplicate key\ngateway.toml:5:1: duplicate key\n"),
+    ];
+    for (text, expected) in cases {
+        let found = errors(&format!("{text}{rest}"));
+        assert!(found.starts_with(&format!("gateway.toml:{expected}")), "{found}\nof\n{text}");
+        assert_eq!(
+            found.lines().count(),
+            expected.lines().count().max(1) + usize::from(expected.ends_with('\n')),
+            "{found}"
+        );
+    }
+}
+
+#[test]
 fn unknown_keys_name_the_nearest() {
     check(&[
         ("[gatway]\n", "gateway.toml:2:2: gatway: unknown key, did you mean `gateway`?"),
@@ -359,8 +390,8 @@ fn the_number_of_errors_is_at_the_end() {
 #[test]
 fn errors_of_a_plugin_point_into_the_config_of_its_filter() {
     let text = "[filters.limit.config]\nlimits = [\n  { key = 'ip' },\n  { key = 'ip', window = '1x' },\n]\n[filters.bare]\n\
-                [filters.body.config]\nrename = { '/a.b' = 1, '/a' = 2 }\nkey = '${file:k}'\n";
-    let (directory, loaded) = load_with(&format!("{LISTENER}{text}"), &[("k", "hunter2")]);
+                [filters.body.config]\nrename = { '/a.b' = 1, '/a' = 2 }\nkey = '${file:k}'\npem = '${file:p}'\n";
+    let (directory, loaded) = load_with(&format!("{LISTENER}{text}"), &[("k", "hunter2"), ("p", "hunter\n3")]);
     let loaded = loaded.unwrap_or_else(|errors| panic!("{errors}"));
     let base = format!("{}/gateway.toml:", directory.path().display());
     let cases = [
@@ -376,6 +407,13 @@ fn errors_of_a_plugin_point_into_the_config_of_its_filter() {
         ("body", "rename./a.b: odd", "9:21: filters.body.config.rename.\"/a.b\": odd"),
         ("body", "rename./b.c: odd", "8:15: filters.body.config: rename./b.c: odd"),
         ("body", "key: odd `hunter2`", "10:7: filters.body.config.key: odd `…`"),
+        ("body", "pem: expected 1, found \"hunter\\n3\"", "11:7: filters.body.config.pem: expected 1, found \"…\""),
+        (
+            "limit",
+            "limits[1].window: unknown key `window`, did you mean `windows`?",
+            "5:17: filters.limit.config.limits[1].window: unknown key `window`, did you mean `windows`?",
+        ),
+        ("limit", "limits[1].x: unknown key `x`", "5:3: filters.limit.config.limits[1].x: unknown key `x`"),
         ("bare", "key: missing", "7:10: filters.bare.config.key: missing"),
         ("none", "key: missing", "2:2: filters.none.config.key: missing"),
     ];

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use toml_parser::lexer::TokenKind;
 
 use super::error::{ConfigError, Location};
 
@@ -182,12 +183,30 @@ impl Sources {
         if errors.is_empty() {
             return self.table(file, "", table.into_inner());
         }
-        for error in errors {
-            let offset = error.span().map_or(0, |span| span.start);
-            self.push(Place { file, offset }, "", error.message());
-        }
+        self.syntax(file, &text, errors);
         self.incomplete = true;
         Vec::new()
+    }
+
+    /// Says what is broken. The parser goes on after an error, but mistakes most of what follows; so only keys that are there twice
+    /// and the first other error count.
+    fn syntax(&mut self, file: usize, text: &str, errors: Vec<toml::de::Error>) {
+        let offset = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
+        let mut errors: Vec<_> = errors.iter().map(|error| (offset(error), error.message())).collect();
+        errors.sort_by_key(|(offset, _)| *offset);
+        for (offset, message) in errors {
+            let place = Place { file, offset };
+            if message == "duplicate key" {
+                self.push(place, "", message);
+                continue;
+            }
+            let hint = unclosed(text, offset).map(|(kind, opened)| {
+                let Location { line, column, .. } = self.locate(Place { file, offset: opened });
+                format!(" (the {kind} that begins at {line}:{column} has not ended)")
+            });
+            self.push(place, "", format!("{message}{}", hint.unwrap_or_default()));
+            return;
+        }
     }
 
     fn table(&mut self, file: usize, path: &str, table: DeTable<'_>) -> Vec<Entry> {
@@ -358,6 +377,37 @@ pub(super) fn join(path: &str, key: &str) -> String {
         (false, true) => format!("{path}.{key}"),
         (false, false) => format!("{path}.{key:?}"),
     }
+}
+
+/// The list or inline table of an earlier line that is still open at this byte: likely the one whose end was forgotten. None when what
+/// is open begins within the same line.
+fn unclosed(text: &str, offset: usize) -> Option<(&'static str, usize)> {
+    let mut open = Vec::new();
+    // A bracket that begins a statement is a header, not a list.
+    let mut begins = true;
+    for token in toml_parser::Source::new(text).lex() {
+        let at = token.span().start();
+        if at >= offset {
+            break;
+        }
+        match token.kind() {
+            TokenKind::LeftSquareBracket if !open.is_empty() || !begins => open.push(("list", at)),
+            TokenKind::LeftCurlyBracket => open.push(("table", at)),
+            TokenKind::RightSquareBracket | TokenKind::RightCurlyBracket => drop(open.pop()),
+            _ => {}
+        }
+        begins = match token.kind() {
+            TokenKind::Whitespace => begins,
+            // Of `[[name]]`.
+            TokenKind::LeftSquareBracket => begins && open.is_empty(),
+            kind => kind == TokenKind::Newline,
+        };
+    }
+    let line = text.get(..offset)?.rfind('\n').map_or(0, |end| end + 1);
+    // In an open list a header looks like one more list.
+    let is_header = |at: usize| text.get(line..at).is_some_and(|before| before.trim().is_empty());
+    open.pop_if(|(_, at)| *at >= line && is_header(*at));
+    open.pop().filter(|(_, at)| *at < line)
 }
 
 /// Whether a file name fits a pattern in which `*` is any run of characters. Hidden files fit only a pattern that starts with a dot.

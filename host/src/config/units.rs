@@ -20,7 +20,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads `"10B"`, `"10kB"`, `"10MB"`, `"10GB"`, `"64KiB"`, `"1MiB"` or `"1GiB"`.
-pub(super) fn size(text: &str) -> Option<ByteSize> {
+pub fn size(text: &str) -> Option<ByteSize> {
     let (number, unit) = split(text)?;
     let unit = match unit {
         "B" => 1,
