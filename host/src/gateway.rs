@@ -136,13 +136,13 @@ impl Loader {
         let before = self.running.load_full();
         let snapshot = self.workshop.build(&loaded, Some(&before))?;
         say(&snapshot.warnings);
-        let changed = vec![format!("{} routes, {} upstreams", snapshot.routes.len(), snapshot.upstreams.len())];
+        let (routes, upstreams) = (snapshot.routes.len(), snapshot.upstreams.len());
         self.table.store(Arc::new(snapshot.listeners.clone()));
         self.running.store(Arc::new(snapshot));
         self.patience.store(Arc::new(config.gateway.shutdown_timeout));
         self.access_log.set_format(access_log_format(config));
         (self.set_level)(log_level(config));
-        Ok(ReloadReport { changed, restart_needed: fixed(&self.began, config), watch: watched(&loaded) })
+        Ok(ReloadReport { routes, upstreams, restart_needed: fixed(&self.began, config), watch: watched(&loaded) })
     }
 }
 

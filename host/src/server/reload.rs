@@ -24,8 +24,9 @@ const POLL: Duration = Duration::from_secs(2);
 /// What a reload did.
 #[derive(Debug, Clone, Default)]
 pub struct ReloadReport {
-    /// What is different now, for the log.
-    pub changed: Vec<String>,
+    /// What there is now, for the log.
+    pub routes: usize,
+    pub upstreams: usize,
     /// What is different in the file but needs a restart, for the log.
     pub restart_needed: Vec<String>,
     /// Files to watch from now on, and directories whose entries matter (of an include with a wildcard).
@@ -103,7 +104,8 @@ fn run<E: Display>(
                 metrics.reloads.add(1);
                 metrics.last_reload.set(now());
                 let took_ms = begun.elapsed().as_millis() as u64;
-                tracing::info!(changed = report.changed.join(", "), took_ms, "configuration reloaded");
+                let ReloadReport { routes, upstreams, .. } = report;
+                tracing::info!(routes, upstreams, took_ms, "configuration reloaded");
                 for what in &report.restart_needed {
                     tracing::warn!(what, "changed in the configuration, but takes effect only after a restart");
                 }
