@@ -1,6 +1,7 @@
 //! The `sluice` binary: arguments and exit codes, and the only file that prints.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what the commands are for")]
 
+use std::fmt::Display;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -68,22 +69,33 @@ fn main() -> ExitCode {
         Command::Check { config } => check(&config),
         Command::Plugin { command: PluginCommand::Inspect { file } } => inspect(&file),
         Command::Compile => return compile(),
-        Command::Version => {
-            println!("sluice {}", env!("CARGO_PKG_VERSION"));
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Version => print(&format!("sluice {}\n", env!("CARGO_PKG_VERSION"))),
     };
     result.unwrap_or_else(|message| {
-        eprintln!("{message}");
+        complain(&message);
         ExitCode::FAILURE
     })
+}
+
+/// Writes a command's answer. A reader that has gone has read enough.
+fn print(text: &str) -> Result<ExitCode, String> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Says why a command failed, if somebody listens: the exit code tells it, too.
+fn complain(message: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{message}");
 }
 
 fn compile() -> ExitCode {
     match compile_piped(std::io::stdin().lock(), std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             if matches!(error, PipedError::Unable(_)) { ExitCode::from(UNABLE) } else { ExitCode::FAILURE }
         }
     }
@@ -91,11 +103,9 @@ fn compile() -> ExitCode {
 
 fn check(path: &Path) -> Result<ExitCode, String> {
     let warnings = gateway::check(path, COMPILER).map_err(|error| sluice::chain(&error))?;
-    for warning in &warnings {
-        println!("warning: {warning}");
-    }
-    println!("{}: ok", path.display());
-    Ok(ExitCode::SUCCESS)
+    let mut text: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    text.push_str(&format!("{}: ok\n", path.display()));
+    print(&text)
 }
 
 fn inspect(path: &Path) -> Result<ExitCode, String> {
@@ -107,18 +117,18 @@ fn inspect(path: &Path) -> Result<ExitCode, String> {
     let about = plugin.description();
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     let hooks: Vec<_> = plugin.hooks().iter().map(|hook| hook.name()).collect();
-    println!("name         {}", or_none(&about.name));
-    println!("version      {}", or_none(&about.version));
-    println!("description  {}", or_none(&about.description));
-    println!("sha256       {}", plugin.sha256());
-    println!("size         {} bytes", bytes.len());
-    println!("hooks        {}", hooks.join(", "));
-    println!("waits        {}", if plugin.waits() { "yes: it imports sluice:filter/http" } else { "no" });
+    let mut rows = vec![
+        ("name", or_none(&about.name)),
+        ("version", or_none(&about.version)),
+        ("description", or_none(&about.description)),
+        ("sha256", plugin.sha256()),
+        ("size", format!("{} bytes", bytes.len())),
+        ("hooks", hooks.join(", ")),
+        ("waits", if plugin.waits() { "yes: it imports sluice:filter/http" } else { "no" }.to_owned()),
+    ];
     for (title, part) in [("grants", &about.grants), ("config", &about.config)] {
-        match part {
-            Some(json) => println!("{title:<12} {}", serde_json::to_string_pretty(json).unwrap_or_default()),
-            None => println!("{title:<12} -"),
-        }
+        let json = part.as_ref().map(|json| serde_json::to_string_pretty(json).unwrap_or_default());
+        rows.push((title, or_none(&json)));
     }
-    Ok(ExitCode::SUCCESS)
+    print(&rows.iter().map(|(title, value)| format!("{title:<12} {value}\n")).collect::<String>())
 }
