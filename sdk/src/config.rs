@@ -99,8 +99,7 @@ fn explain(path: &str, message: &str) -> ConfigError {
     let (parent, _) = path.rsplit_once('.').unwrap_or(("", path));
     if message.starts_with("unknown field ") {
         let key = names.next().unwrap_or_default();
-        let path =
-            if path == key || path.ends_with(&format!(".{key}")) { path.to_owned() } else { join(path, key) };
+        let path = if path == key || path.ends_with(&format!(".{key}")) { path.to_owned() } else { join(path, key) };
         return unknown(&path, key, &names.collect::<Vec<_>>());
     }
     if message.starts_with("missing field ") {

@@ -64,7 +64,8 @@ pub(crate) fn make<F: Filter>(text: &str) -> Result<F, ConfigError> {
 #[must_use]
 pub fn describe(about: Describe, name: &str, version: &str, summary: &str, hooks: &[&str]) -> String {
     // What is not JSON is handed on as text, so that the gateway can say so.
-    let json = |text: Option<&str>| text.map(|text| serde_json::from_str::<Value>(text).unwrap_or_else(|_| text.into()));
+    let json =
+        |text: Option<&str>| text.map(|text| serde_json::from_str::<Value>(text).unwrap_or_else(|_| text.into()));
     let mut members = Map::new();
     members.insert("name".into(), name.into());
     members.insert("version".into(), version.into());

@@ -1,6 +1,7 @@
 //! The gateway from outside: the real binary between real sockets, one module for each promise.
 
 mod bodies;
+mod commands;
 mod errors;
 mod external;
 mod filters;

@@ -9,7 +9,7 @@ mod guests;
 
 use guests::{TARGET, add_target, compile, target_folder, variable};
 
-const FIXTURES: [&str; 2] = ["probe", "probe-waiting"];
+const FIXTURES: [&str; 3] = ["plain", "probe", "probe-waiting"];
 
 fn main() -> ExitCode {
     match build() {
@@ -25,7 +25,7 @@ fn build() -> Result<(), String> {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("../..");
     let root = fs::canonicalize(&root).map_err(|error| format!("{}: {error}", root.display()))?;
     let out = PathBuf::from(variable("OUT_DIR")?);
-    for watched in ["host/guests.rs", "tests/components", "wit", "Cargo.toml", "Cargo.lock"] {
+    for watched in ["host/guests.rs", "sdk/src", "tests/components", "wit", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     println!("cargo::rerun-if-changed=build.rs");

@@ -106,6 +106,11 @@ impl Filter {
         self.hooks
     }
 
+    /// What was odd when its hooks were tried at load.
+    pub fn warnings(&self) -> &[String] {
+        self.program.warnings()
+    }
+
     /// What calls of filters of this name have cost since the start of the process.
     pub fn stats(&self) -> FilterStats {
         self.program.stats()

@@ -1,9 +1,10 @@
 //! Plugins and filters of the configuration → loaded components and configured filters.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use super::{Errors, Snapshot, Workshop, key};
+use super::{Errors, Snapshot, Workshop, key, needs};
 use crate::config::model::{self, Name};
 use crate::config::{ConfigError, Loaded};
 use crate::embedded;
@@ -21,7 +22,7 @@ impl Workshop {
         let config = &loaded.config;
         let mut found = HashMap::new();
         for plugin in config.plugins.iter().filter(|p| config.filters.iter().any(|f| f.plugin == p.name)) {
-            let loaded_plugin = bytes(loaded, plugin).and_then(|bytes| {
+            let loaded_plugin = bytes(loaded, plugin).and_then(|(bytes, file)| {
                 let hash = sha256(&bytes);
                 if plugin.sha256.is_some_and(|wanted| wanted != hash) {
                     let message = format!("the file hashes to {}, another file than was configured", hex(&hash));
@@ -31,9 +32,10 @@ impl Workshop {
                 let kept = before.and_then(|before| before.plugins.iter().find(|known| known.sha256() == hash));
                 match kept {
                     Some(kept) => Ok(Arc::clone(kept)),
-                    None => self.runtime.load(&bytes).map_err(|error| {
-                        loaded.error_on(&where_named(config, plugin), format!("plugin `{}`: {error}", plugin.name))
-                    }),
+                    None => self
+                        .runtime
+                        .load(&bytes)
+                        .map_err(|error| loaded.error_on(&where_named(config, plugin), format!("{file}: {error}"))),
                 }
             });
             match loaded_plugin {
@@ -86,6 +88,7 @@ impl Workshop {
             };
             match Filter::new(spec) {
                 Ok(built) => {
+                    warnings.extend_from_slice(built.warnings());
                     found.insert(filter.name.clone(), built);
                 }
                 Err(LoadError::Refused(message)) => errors.push(loaded.error_at(&filter.name, &message)),
@@ -96,31 +99,35 @@ impl Workshop {
     }
 }
 
-/// The component: the file that is configured, or one in the plugin folder, or the one that ships with the gateway.
-fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<Vec<u8>, ConfigError> {
+/// The component and what to call its file: the one that is configured, or one in the plugin folder, or the one that ships with the
+/// gateway.
+fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<(Vec<u8>, String), ConfigError> {
     let config = &loaded.config;
     let at = where_named(config, plugin);
+    let shown = |path: &Path| path.display().to_string();
     if let Some(path) = &plugin.file {
-        return std::fs::read(path).map_err(|error| {
-            loaded.error_on(&key(&["plugins", &plugin.name, "file"]), format!("{}: {error}", path.display()))
-        });
+        let bytes = std::fs::read(path).map_err(|error| {
+            loaded.error_on(&key(&["plugins", &plugin.name, "file"]), format!("{}: {error}", shown(path)))
+        })?;
+        return Ok((bytes, shown(path)));
     }
     let path = config.gateway.plugin_dir.join(format!("{}.wasm", plugin.name));
     match std::fs::read(&path) {
-        Ok(bytes) => Ok(bytes),
+        Ok(bytes) => Ok((bytes, shown(&path))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            embedded::find(&plugin.name).map(<[u8]>::to_vec).ok_or_else(|| {
+            let bytes = embedded::find(&plugin.name).ok_or_else(|| {
                 let shipped: Vec<_> = embedded::names().collect();
                 let message = format!(
                     "unknown plugin `{}`: there is no {} and it is none of the shipped ones ({})",
                     plugin.name,
-                    path.display(),
+                    shown(&path),
                     shipped.join(", ")
                 );
                 loaded.error_on(&at, message)
-            })
+            })?;
+            Ok((bytes.to_vec(), format!("the shipped plugin `{}`", plugin.name)))
         }
-        Err(error) => Err(loaded.error_on(&at, format!("{}: {error}", path.display()))),
+        Err(error) => Err(loaded.error_on(&at, format!("{}: {error}", shown(&path)))),
     }
 }
 
@@ -173,36 +180,26 @@ fn headers(grant: &model::HeaderGrant) -> HeaderGrant {
 /// Says what will surprise: missing grants, and authentication that lets everybody in when it fails.
 fn warn(filter: &model::Filter, plugin: &Plugin, grants: &Grants, warnings: &mut Vec<String>) {
     let description = plugin.description();
+    let (name, plugin) = (&filter.name, &filter.plugin);
     if description.authenticates && filter.on_error == model::FailurePolicy::Open {
         warnings.push(format!(
-            "filter `{}` authenticates and fails open: when it fails, everybody is let in; set on_error = \"closed\"",
-            filter.name
+            "filter `{name}` authenticates and fails open: when it fails, everybody is let in; set on_error = \"closed\""
         ));
     }
-    let Some(needed) = description.grants.as_ref().and_then(serde_json::Value::as_object) else { return };
-    let texts = |key: &str| -> Vec<&str> {
-        needed.get(key).and_then(serde_json::Value::as_array).into_iter().flatten().filter_map(|v| v.as_str()).collect()
-    };
-    let header = |grant: &HeaderGrant, name: &&str| {
-        http::HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| !grant.allows(&name))
-    };
-    let mut lines = Vec::new();
-    for (key, grant) in [("read_headers", &grants.read), ("write_headers", &grants.write)] {
-        let missing: Vec<_> = texts(key).into_iter().filter(|name| header(grant, name)).collect();
-        if !missing.is_empty() {
-            lines.push(format!("{key} = {missing:?}"));
+    let Some(needed) = &description.grants else { return };
+    let needs::Comparison { missing, odd } = needs::compare(needed, grants);
+    for what in odd {
+        let line =
+            format!("plugin `{plugin}` says in `describe` what it needs, but not in a way that is understood: {what}");
+        // Once for all its filters.
+        if !warnings.contains(&line) {
+            warnings.push(line);
         }
     }
-    let missing: Vec<_> = texts("kv").into_iter().filter(|space| !grants.services.kv.contains(*space)).collect();
     if !missing.is_empty() {
-        lines.push(format!("kv = {missing:?}"));
-    }
-    if !lines.is_empty() {
+        let lines = missing.join(", ");
         warnings.push(format!(
-            "filter `{}` needs grants that it does not have; add to [plugins.{}]: grants = {{ {} }}",
-            filter.name,
-            filter.plugin,
-            lines.join(", ")
+            "filter `{name}` needs grants that it does not have; add to [filters.{name}] or [plugins.{plugin}]: grants = {{ {lines} }}"
         ));
     }
 }

@@ -5,6 +5,7 @@ mod expose;
 mod filters;
 mod listeners;
 mod local;
+mod needs;
 pub mod routes;
 mod upstreams;
 

@@ -11,6 +11,7 @@ use super::cache::hex;
 use super::engine::Runtime;
 use super::state::CallState;
 use super::{Hook, HookSet, LoadError, compile, host, wasi};
+use crate::services::log_limit;
 
 /// The interface this gateway speaks; any later patch version is compatible.
 const PACKAGE: &str = "sluice:filter/";
@@ -172,9 +173,24 @@ fn find_exports(runtime: &Runtime, component: &Component) -> Result<Exports, Loa
         }
     }
     if exports.set().is_empty() {
-        return Err(LoadError::NoHooks);
+        let all = component.component_type();
+        let names: Vec<_> = all.exports(&runtime.engine).map(|(name, _)| name).collect();
+        return Err(LoadError::NoHooks { found: some_of(&names) });
     }
     Ok(exports)
+}
+
+/// What an error says of these names.
+fn some_of(names: &[&str]) -> String {
+    const SHOWN: usize = 4;
+    if names.is_empty() {
+        return "and nothing else".to_owned();
+    }
+    let mut text: Vec<_> = names.iter().take(SHOWN).map(|name| format!("`{}`", log_limit::cut(name))).collect();
+    if names.len() > SHOWN {
+        text.push(format!("{} more", names.len() - SHOWN));
+    }
+    format!("only {}", text.join(", "))
 }
 
 #[cfg(test)]
@@ -187,6 +203,13 @@ mod tests {
         assert_eq!(our_interface("wasi:io/poll@0.2.0").unwrap(), None);
         assert!(matches!(our_interface("sluice:filter/on-request@0.2.0"), Err(LoadError::Version { .. })));
         assert!(matches!(our_interface("sluice:filter/on-request"), Err(LoadError::Version { .. })));
+    }
+
+    #[test]
+    fn a_few_names_are_shown() {
+        assert_eq!(some_of(&[]), "and nothing else");
+        assert_eq!(some_of(&["a", "b"]), "only `a`, `b`");
+        assert_eq!(some_of(&["a", "b", "c", "d", "e", "f"]), "only `a`, `b`, `c`, `d`, 2 more");
     }
 
     #[test]

@@ -124,8 +124,8 @@ pub enum LoadError {
     UnknownImport { import: String, known: &'static str },
     #[error("exports `{export}`, a version that this gateway does not speak (it speaks `{spoken}`)")]
     Version { export: String, spoken: &'static str },
-    #[error("exports no hook of `sluice:filter@0.1.0`")]
-    NoHooks,
+    #[error("exports no hook of `sluice:filter@0.1.0`, {found}")]
+    NoHooks { found: String },
     #[error("export `{export}` has another type than the interface says: {reason}")]
     Export { export: String, reason: String },
     #[error("does not link: {0}")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::debug;
 
 use super::component::{self, Plugin};
 use super::engine::Runtime;
@@ -40,6 +40,8 @@ pub struct Program {
     pub(super) shared: Arc<FilterShared>,
     pub(super) account: Arc<Account>,
     interests: Interests,
+    /// What an operator should know of the trial.
+    warnings: Vec<String>,
     /// Held so that instances on workers find them and never wait for a fetch.
     _key_sets: Vec<Arc<KeySet>>,
 }
@@ -88,7 +90,7 @@ impl Program {
             log: LogLimit::default(),
             overran: AtomicBool::new(false),
         });
-        let (interests, key_sets) = block_on(async {
+        let (interests, key_sets, warnings) = block_on(async {
             let mut instance = Instance::create(&plugin, &shared).await.map_err(not_instantiated)?;
             instance.resolve()?;
             instance.store.data_mut().is_trial = true;
@@ -97,11 +99,11 @@ impl Program {
                 other => LoadError::Configure(other),
             })?;
             let state = instance.store.data_mut();
-            let declared = (std::mem::take(&mut state.interests), std::mem::take(&mut state.key_sets));
-            rehearse(&plugin, &shared, declared.0.off).await;
-            Ok(declared)
+            let (interests, key_sets) = (std::mem::take(&mut state.interests), std::mem::take(&mut state.key_sets));
+            let warnings = rehearse(&plugin, &shared, interests.off).await;
+            Ok((interests, key_sets, warnings))
         })?;
-        Ok(Program { plugin, shared, account, interests, _key_sets: key_sets })
+        Ok(Program { plugin, shared, account, interests, warnings, _key_sets: key_sets })
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -117,6 +119,11 @@ impl Program {
         &self.interests
     }
 
+    /// What was odd when its hooks were tried.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     pub fn limits(&self) -> &FilterLimits {
         &self.shared.limits
     }
@@ -127,17 +134,30 @@ impl Program {
     }
 }
 
-/// Calls every hook once for an exchange that is none, with no service in reach. Some toolchains build a component with a hook
-/// missing, and it traps when it is called; since a good hook may trap on an empty message as well, that is said and not refused.
-async fn rehearse(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, off: HookSet) {
+/// Calls every hook once for an exchange that is none, with no service in reach, and answers what is odd. Some toolchains build a
+/// component with a hook missing, and it traps when it is called; since a good hook may trap on an empty message as well, that is
+/// said and not refused. One that was refused a service before may have trapped because of that, so it is not even said.
+async fn rehearse(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, off: HookSet) -> Vec<String> {
+    let mut odd = Vec::new();
     for hook in shared.exports.iter().filter(|hook| !off.contains(*hook)) {
-        let Ok(mut instance) = Instance::start(plugin, shared).await else { return };
+        let Ok(mut instance) = Instance::create(plugin, shared).await else { break };
+        // Also for `configure`: it has said what it has to say in the trial before.
         instance.store.data_mut().is_rehearsal = true;
+        if instance.configure().await.is_err() {
+            break;
+        }
         let call = instance.call_on_fiber(hook, nobodys_exchange(), 0);
-        if let Ok(Err(error @ FilterError::Trap(_))) = tokio::time::timeout(REHEARSAL, call).await {
-            warn!(filter = %shared.name, %hook, "the hook {error}, when tried on an empty message: is it implemented?");
+        let Ok(Err(error @ FilterError::Trap(_))) = tokio::time::timeout(REHEARSAL, call).await else { continue };
+        let filter = &shared.name;
+        if instance.store.data().was_refused.get() {
+            debug!(%filter, %hook, "the hook {error}, when tried on an empty message without services");
+        } else {
+            odd.push(format!(
+                "filter `{filter}`: the hook {hook} {error}, when tried on an empty message: is it implemented?"
+            ));
         }
     }
+    odd
 }
 
 fn nobodys_exchange() -> Box<Exchange> {

@@ -1,6 +1,6 @@
 //! What a store carries: the exchange of the call in progress, and what is known of the filter it belongs to.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -65,6 +65,8 @@ pub(super) struct CallState {
     pub(super) is_trial: bool,
     /// Whether the hook is only tried: no service is in reach and nothing is logged.
     pub(super) is_rehearsal: bool,
+    /// Whether a service was refused because of that.
+    pub(super) was_refused: Cell<bool>,
     pub(super) memory: MemoryUse,
     pub(super) meter: Arc<CpuMeter>,
     /// Whether this call was stopped for its CPU time.
@@ -97,6 +99,7 @@ impl CallState {
             verifiers: Vec::new(),
             is_trial: false,
             is_rehearsal: false,
+            was_refused: Cell::new(false),
             memory,
             meter: Arc::new(CpuMeter::new(ticker)),
             overspent: false,

@@ -44,6 +44,7 @@ pub(crate) fn guest(hooks: &[(Hook, &str)], waits: bool) -> Vec<u8> {
         (import "sluice:filter/response@0.1.0" "set-status" (func $set-status (param i32 i32)))
         (import "sluice:filter/request@0.1.0" "want-body" (func $want-body (param i64 i32)))
         (import "sluice:filter/log@0.1.0" "fail" (func $fail (param i32 i32)))
+        (import "sluice:filter/metrics@0.1.0" "count" (func $count (param i32 i32 i32 i32 i64 i32)))
         (memory (export "memory") 1)
         (data (i32.const 16) "PUT")
         (global $calls (mut i32) (i32.const 0))
@@ -70,6 +71,9 @@ const RESPOND: &str = "i32.const 1";
 const NONSENSE: &str = "i32.const 7";
 /// Changes the method, then traps.
 const TRAP: &str = "(call $set-method (i32.const 16) (i32.const 3) (i32.const 64)) unreachable";
+/// Counts something, then traps, as a filter does that takes no refusal of a service.
+const COUNT_AND_TRAP: &str =
+    "(call $count (i32.const 16) (i32.const 3) (i32.const 0) (i32.const 0) (i64.const 1) (i32.const 64)) unreachable";
 const SPIN: &str = "(loop $again (br $again)) i32.const 0";
 const GROW: &str = "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable";
 const FAIL: &str = "(call $set-method (i32.const 16) (i32.const 3) (i32.const 64)) (call $fail (i32.const 16) (i32.const 3)) i32.const 0";
@@ -166,7 +170,11 @@ fn other_imports_are_refused_by_name() {
     let error = runtime().load(&wat::parse_str(text).unwrap()).err().unwrap();
     assert!(matches!(&error, LoadError::UnknownImport { import, .. } if import == "acme:own/thing@1.0.0"), "{error}");
     let error = runtime().load(&wat::parse_str("(component)").unwrap()).err().unwrap();
-    assert!(matches!(error, LoadError::NoHooks));
+    assert_eq!(error.to_string(), "exports no hook of `sluice:filter@0.1.0`, and nothing else");
+    let (resolve, world) = world(&["configure"], false);
+    let module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
+    let error = runtime().load(&encode(module, &resolve, world)).err().unwrap();
+    assert!(error.to_string().ends_with(", only `sluice:filter/configure@0.1.0`"), "{error}");
     let error = runtime().load(&wat::parse_str("(module)").unwrap()).err().unwrap();
     assert!(matches!(error, LoadError::CoreModule));
 }
@@ -231,6 +239,19 @@ fn hooks_are_tried_at_load_and_a_trap_there_refuses_nothing() {
     let hooks: Vec<_> = Hook::ALL.into_iter().map(|hook| (hook, TRAP)).collect();
     let program = program(&runtime(), &guest(&hooks, true), Mode::Reused, limits());
     assert_eq!(program.stats(), FilterStats::default(), "the trial is on nobody's account");
+    assert_eq!(program.warnings().len(), Hook::COUNT, "{:?}", program.warnings());
+    for (warning, hook) in program.warnings().iter().zip(Hook::ALL) {
+        let start =
+            format!("filter `guest`: the hook {hook} trapped: wasm trap: wasm `unreachable` instruction executed");
+        assert!(warning.starts_with(&start), "{warning}");
+    }
+}
+
+#[test]
+fn a_trap_for_want_of_a_service_in_the_trial_is_no_warning() {
+    let hooks: Vec<_> = Hook::ALL.into_iter().map(|hook| (hook, COUNT_AND_TRAP)).collect();
+    let program = program(&runtime(), &guest(&hooks, false), Mode::Reused, limits());
+    assert_eq!(program.warnings(), [""; 0]);
 }
 
 #[test]

@@ -88,6 +88,7 @@ impl CallState {
     fn services(&self) -> Result<&FilterServices, Error> {
         self.hook(anywhere)?;
         if self.is_rehearsal {
+            self.was_refused.set(true);
             return Err(Error::NotGranted("nothing is granted while a hook is tried at load".into()));
         }
         self.shared.services.as_ref().ok_or(Error::WrongHook)

@@ -1,0 +1,105 @@
+//! What the commands beside `run` say, to the operator and to nobody.
+
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use sluice_harness::fixtures;
+use sluice_harness::gateway::binary;
+
+use crate::support::{filter, gateway, probe, route, setup, with_base};
+
+const NOBODY: &str = "http://127.0.0.1:1";
+
+/// The warnings of `check`, which has to be content all the same.
+#[track_caller]
+fn warnings(rest: &str) -> Vec<String> {
+    let checked = setup().command_output(&with_base(rest), &["check"]);
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+    let mut lines: Vec<String> = checked.stdout.lines().map(str::to_owned).collect();
+    assert_eq!(lines.pop().as_deref(), Some("gateway.toml: ok"));
+    lines
+}
+
+fn with_filter(filter: &str) -> String {
+    route(NOBODY, &["a"]) + filter
+}
+
+fn plain(lines: &str) -> String {
+    format!("[filters.a]\nplugin = \"plain\"\n{lines}\n")
+}
+
+#[test]
+fn check_tells_of_a_hook_that_traps_when_it_is_tried() {
+    let panics = with_filter(&probe("a", json!({"on-request": [{"do": "panic"}]})));
+    let found = warnings(&panics);
+    assert!(found[0].starts_with("warning: filter `a`: the hook on-request trapped: "), "{found:?}");
+    assert!(found[0].contains("the probe panics") && found.len() == 1, "{found:?}");
+    gateway(&panics).wait_log("the same", |line| {
+        line["level"] == "WARN" && line["message"].as_str().is_some_and(|text| found[0].ends_with(text))
+    });
+}
+
+#[test]
+fn a_hook_that_traps_for_want_of_a_service_is_no_matter() {
+    let granted = "grants = { kv = [\"sessions\"], http = [\"https://auth.test\"], secrets = { token = \"x\" } }";
+    let found = warnings(&with_filter(&plain(granted)));
+    assert!(found.iter().all(|line| !line.contains("trapped")), "{found:?}");
+}
+
+#[test]
+fn check_tells_of_grants_that_are_missing_or_unknown() {
+    let found = warnings(&with_filter(&plain("")));
+    assert_eq!(
+        found,
+        [
+            "warning: plugin `plain` says in `describe` what it needs, but not in a way that is understood: files: there is no such grant",
+            "warning: filter `a` needs grants that it does not have; add to [filters.a] or [plugins.plain]: grants = { http = [\"https://auth.test\"], kv = [\"sessions\"], secrets = { token = \"…\" } }",
+        ]
+    );
+    let granted = "grants = { kv = [\"sessions\"], http = [\"https://auth.test\"], secrets = { token = \"x\" } }";
+    assert_eq!(warnings(&with_filter(&plain(granted))), found[..1]);
+}
+
+#[test]
+fn a_filter_without_a_config_is_served() {
+    let origin = sluice_harness::Origin::named("o");
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + &plain("grants = { kv = [\"sessions\"] }")));
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(origin.last().header("x-plain"), Some("1"));
+    let refused = setup().refused(&with_base(&with_filter(&plain("config = { name = 1 }"))));
+    assert!(
+        refused.stderr.contains(": filters.a.config.name: unknown key `name`, there are no keys here"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_file_that_is_no_filter_is_named() {
+    let toml = with_base(&with_filter(&filter("a", "broken", "", json!({}))));
+    let checked = setup().file("plugins/broken.wasm", "no component").command_output(&toml, &["check"]);
+    let named = "filters.a.plugin: plugins/broken.wasm: not a WebAssembly component";
+    assert!(!checked.status.success() && checked.stderr.contains(named), "{checked:?}");
+}
+
+/// The exit code and standard error of a command whose reader has gone.
+fn unread(arguments: &[&str]) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = Command::new(binary()).args(arguments).stdout(writer).output().expect("the sluice binary");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let file = fixtures::file("plain");
+    let file = file.to_str().expect("a path");
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway.toml");
+    for arguments in [&["version"][..], &["--help"], &["check", example], &["plugin", "inspect", file]] {
+        assert_eq!(unread(arguments), (Some(0), String::new()), "{arguments:?}");
+    }
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(binary());
+    command.args(["check", "/no/such.toml"]).stdout(Stdio::null()).stderr(writer);
+    assert_eq!(command.status().expect("the sluice binary").code(), Some(1));
+}
