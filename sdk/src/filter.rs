@@ -14,10 +14,12 @@ use crate::{
 /// the `on_response` of one exchange it may serve others. What belongs to an exchange goes into [`crate::state`] or
 /// [`crate::context`], never into the filter.
 pub trait Filter: Sized + 'static {
-    /// The config: anything that serde reads. Use `#[serde(deny_unknown_fields)]`, so that a misspelt key is an error.
+    /// The config: anything that serde reads, `()` for none. Use `#[serde(deny_unknown_fields)]`, so that a misspelt key is an
+    /// error.
     type Config: DeserializeOwned;
 
-    /// Takes the config, declares what the filter wants to be called for, or refuses.
+    /// Takes the config, declares what the filter wants to be called for, or refuses. The errors of `setup` convert, so that
+    /// `?` works.
     ///
     /// # Errors
     /// A refusal names the key; the whole configuration is then refused, with the line of that key.
@@ -35,7 +37,8 @@ pub trait Filter: Sized + 'static {
 pub struct Describe {
     /// A JSON Schema of the config, as JSON text.
     pub schema: Option<&'static str>,
-    /// What the plugin needs, as JSON text shaped like the `grants` table in `gateway.toml`.
+    /// What the plugin needs, as JSON text shaped like the `grants` table in `gateway.toml`; `describe` in `wit/hooks.wit` has an
+    /// example of all there is.
     pub grants: Option<&'static str>,
     /// Markdown.
     pub docs: Option<&'static str>,
@@ -141,18 +144,20 @@ impl Setup {
     }
 
     /// Asks for request bodies of these media types (`application/json`, `text/*`, `*/*+json`; none: all) up to
-    /// `max_bytes`, decoded. A larger one is answered with 413.
+    /// `max_bytes`, decoded. A larger one is answered with 413. A `max_bytes` over the operator's `limits.body` counts as that
+    /// limit.
     ///
     /// # Errors
-    /// `TooLarge` over the operator's limit.
+    /// `NotGranted` where the filter may not see bodies, `Invalid` for what is no media type or without the hook, `TooLarge` for
+    /// more than 64 types.
     pub fn request_body(&mut self, max_bytes: u64, content_types: &[&str]) -> Result<(), Error> {
         Ok(host::interest::request_body(max_bytes, &owned(content_types))?)
     }
 
-    /// The same for responses.
+    /// The same for responses. A larger one is passed on unseen when the filter fails open, and answered with 502 when closed.
     ///
     /// # Errors
-    /// `TooLarge` over the operator's limit.
+    /// As [`Self::request_body`].
     pub fn response_body(&mut self, max_bytes: u64, content_types: &[&str]) -> Result<(), Error> {
         Ok(host::interest::response_body(max_bytes, &owned(content_types))?)
     }

@@ -112,10 +112,11 @@ macro_rules! headers {
             })
         }
 
-        /// Asks for the body of this message: the body hook is then called, unless the body is over `max_bytes`.
+        /// Asks for the body of this message: the body hook is then called, unless the body is over `max_bytes` or the
+        /// operator's `limits.body`.
         ///
         /// # Errors
-        /// `WrongHook` outside the head hooks, `TooLarge` over the operator's limit.
+        /// `WrongHook` outside the head hooks, `NotGranted` where the filter may not see bodies, `Invalid` without the body hook.
         pub fn want_body(&self, max_bytes: u64) -> Result<(), Error> {
             Ok(host::$message::want_body(max_bytes)?)
         }
@@ -399,7 +400,7 @@ impl Draft {
     }
 }
 
-/// A problem-details answer (RFC 9457), of the same form as the gateway's own errors.
+/// A problem-details answer (RFC 9457), of the same form as the gateway's own errors. [`Self::draft`] takes headers.
 #[derive(Debug)]
 #[must_use = "end it with send() or draft()"]
 pub struct Problem {

@@ -32,7 +32,7 @@ impl Route {
         Ok(host::route::upstreams()?)
     }
 
-    /// The endpoints of its upstreams.
+    /// The endpoints of its upstreams, in `select_upstream` and later; a built-in upstream has none.
     ///
     /// # Errors
     /// `WrongHook`.
