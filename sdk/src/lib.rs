@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![allow(clippy::test_attr_in_doctest, reason = "the README shows a test module to copy")]
 
 #[doc(hidden)]
 pub mod bindings;

@@ -17,7 +17,9 @@ fn a_good_configuration_takes_over() {
     let gateway = setup().start(&answering("old"));
     let mut kept = gateway.client();
     assert_eq!(kept.get("/").text(), "old");
-    gateway.reload(&answering("new"));
+    let line = gateway.try_reload(&answering("new"));
+    assert_eq!((&line["message"], &line["routes"]), (&json!("configuration reloaded"), &json!(1)), "{line}");
+    assert!(line["changed"].is_null() && line["upstreams"] == 0, "{line}");
     assert_eq!(gateway.get("/").text(), "new");
     assert_eq!(kept.get("/").text(), "new", "also on a connection from before");
     assert_eq!(gateway.metric("sluice_reloads_total", &[("result", "ok")]), Some(1.0));
