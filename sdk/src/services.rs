@@ -364,7 +364,11 @@ pub mod http {
 /// Cryptography at native speed. Data is at most 1 MiB a call.
 pub mod crypto {
     pub use crate::bindings::sluice::filter::crypto::{TokenRefusal, Verification};
-    use crate::{Error, bindings::sluice::filter::crypto::Token, host};
+    use crate::{
+        Error, Request,
+        bindings::sluice::filter::crypto::{Bearer, Token},
+        host,
+    };
 
     /// A set of keys, declared by [`crate::Setup::key_set`].
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -423,6 +427,30 @@ pub mod crypto {
                 Token::Refused(refusal) => Err(refusal),
             })
         }
+
+        /// The same for the bearer token of the request (RFC 6750 §2.1): its `authorization` field, as far as the filter may see it.
+        ///
+        /// # Errors
+        /// As [`Self::verify`].
+        pub fn verify_bearer(self, _request: &Request) -> Result<Credentials, Error> {
+            Ok(match host::crypto::verify_bearer(self.0)? {
+                Bearer::Missing => Credentials::Missing,
+                Bearer::Repeated => Credentials::Repeated,
+                Bearer::Payload(payload) => Credentials::Token(Ok(payload)),
+                Bearer::Refused(refusal) => Credentials::Token(Err(refusal)),
+            })
+        }
+    }
+
+    /// What a request has for credentials: [`TokenVerifier::verify_bearer`].
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum Credentials {
+        /// No `authorization` field that the filter may see, or its scheme is another one than `Bearer`.
+        Missing,
+        /// More than one `authorization` field; none was looked at.
+        Repeated,
+        /// The payload of a good token, or why it is not good.
+        Token(Result<String, TokenRefusal>),
     }
 
     /// `sha-1`, `sha-256`, `sha-384` or `sha-512`.

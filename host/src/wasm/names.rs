@@ -7,8 +7,8 @@ use super::Grants;
 use crate::http::headers::is_framing;
 use crate::services::log_limit;
 
-/// How many names are remembered at a time.
-const SLOTS: usize = 32;
+/// How many names are remembered at a time: two for each of so many places, so that no two drive each other out.
+const PLACES: usize = 32;
 /// Of longer names only the last is remembered.
 const MAX_LENGTH: usize = 64;
 
@@ -24,28 +24,37 @@ pub(super) struct Known {
 
 /// The names that an instance has used. What it remembers depends on nothing but the name and the filter's grants.
 #[derive(Debug)]
-pub(super) struct Names([Option<Box<Known>>; SLOTS]);
+pub(super) struct Names([[Option<Box<Known>>; 2]; PLACES]);
 
 impl Default for Names {
     fn default() -> Names {
-        Names([const { None }; SLOTS])
+        Names([const { [None, None] }; PLACES])
     }
 }
 
 impl Names {
     /// The name of this text, or why it is none.
     pub(super) fn find(&mut self, text: &str, grants: &Grants) -> Result<&Known, String> {
-        let slot = &mut self.0[slot(text.as_bytes())];
-        // Names have no case (RFC 9110 §5.1), and the parsed one is in lower case.
-        let known = match slot.take() {
-            Some(known) if known.name.as_str().eq_ignore_ascii_case(text) => known,
-            _ => Box::new(Known::parse(text, grants)?),
-        };
-        Ok(slot.insert(known))
+        let [first, second] = &mut self.0[place(text.as_bytes())];
+        if let Some(known) = first.take_if(|known| known.is(text)) {
+            return Ok(first.insert(known));
+        }
+        let known = second.take_if(|known| known.is(text));
+        *second = first.take();
+        Ok(first.insert(match known {
+            Some(known) => known,
+            None => Box::new(Known::parse(text, grants)?),
+        }))
     }
 }
 
 impl Known {
+    fn is(&self, text: &str) -> bool {
+        let name = self.name.as_str();
+        // Names have no case (RFC 9110 §5.1), and the parsed one is in lower case, as nearly all are that guests write.
+        name == text || name.eq_ignore_ascii_case(text)
+    }
+
     fn parse(text: &str, grants: &Grants) -> Result<Known, String> {
         let name = HeaderName::from_bytes(text.as_bytes())
             .map_err(|_| format!("`{}` is not a header name", log_limit::cut(text)))?;
@@ -55,12 +64,12 @@ impl Known {
 }
 
 /// Where a name is remembered, whatever its case.
-fn slot(text: &[u8]) -> usize {
+fn place(text: &[u8]) -> usize {
     if text.len() > MAX_LENGTH {
         return 0;
     }
     let byte = |at: usize| usize::from(text.get(at).copied().unwrap_or_default() | 0x20);
-    (text.len() + byte(0) + 5 * byte(text.len() / 2) + 3 * byte(text.len().wrapping_sub(1))) % (SLOTS - 1) + 1
+    (text.len() + byte(0) + 5 * byte(text.len() / 2) + 3 * byte(text.len().wrapping_sub(1))) % (PLACES - 1) + 1
 }
 
 #[cfg(test)]

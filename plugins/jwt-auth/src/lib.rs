@@ -7,7 +7,7 @@ use std::{borrow::Cow, cell::RefCell};
 
 use sluice_filter::{
     Draft, HeaderChange, HeaderEdit, clock,
-    crypto::{TokenRefusal, TokenVerifier},
+    crypto::{Credentials, TokenRefusal, TokenVerifier},
     prelude::*,
 };
 
@@ -106,16 +106,11 @@ impl JwtAuth {
     }
 
     fn admit(&self, request: &Request, rule: Option<&Rule>) -> Result<Result<(), Refusal>, Error> {
-        // As bytes: a value that is not UTF-8 is one, too, and the upstream may read it.
-        let mut credentials = request.header_bytes("authorization")?;
-        if credentials.len() > 1 {
-            return Ok(Err(Refusal::Malformed("more than one authorization header")));
-        }
-        let Some(credentials) = credentials.pop() else { return Ok(Err(Refusal::Missing)) };
-        let Some(token) = bearer(&credentials) else { return Ok(Err(Refusal::Missing)) };
-        let text = match self.tokens.verify(token)? {
-            Ok(text) => text,
-            Err(refusal) => return Ok(Err(invalid(detail(refusal)))),
+        let text = match self.tokens.verify_bearer(request)? {
+            Credentials::Missing => return Ok(Err(Refusal::Missing)),
+            Credentials::Repeated => return Ok(Err(Refusal::Malformed("more than one authorization header"))),
+            Credentials::Token(Ok(text)) => text,
+            Credentials::Token(Err(refusal)) => return Ok(Err(invalid(detail(refusal)))),
         };
         let Some(claims) = Claims::parse(&text) else { return Ok(Err(invalid("the claims are no JSON object"))) };
         if let Err(refusal) = self.check(&claims) {
@@ -243,20 +238,6 @@ impl JwtAuth {
 
 fn invalid(detail: &'static str) -> Refusal {
     Refusal::Token(Cow::Borrowed(detail))
-}
-
-/// The token of credentials with the scheme `Bearer`, which has no case (RFC 9110 §11.1).
-fn bearer(credentials: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = credentials.split_at_checked(6)?;
-    match token {
-        _ if !scheme.eq_ignore_ascii_case(b"bearer") => None,
-        [] => Some(token),
-        [b' ', ..] => {
-            let spaces = token.iter().take_while(|byte| **byte == b' ').count();
-            Some(&token[spaces..])
-        }
-        _ => None,
-    }
 }
 
 fn detail(refusal: TokenRefusal) -> &'static str {

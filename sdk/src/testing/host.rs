@@ -634,7 +634,7 @@ pub(crate) mod http {
 pub(crate) mod crypto {
     use super::*;
     use crate::bindings::sluice::filter::crypto::Verification;
-    pub(crate) use crate::bindings::sluice::filter::crypto::{Token, TokenRules};
+    pub(crate) use crate::bindings::sluice::filter::crypto::{Bearer, Token, TokenRules};
     use crate::testing::{keys, tokens};
 
     pub(crate) fn key_set(source: &str) -> Result<u32, Error> {
@@ -678,6 +678,19 @@ pub(crate) mod crypto {
             let keys = world.services.key_sets.get(rules.key_set as usize);
             let keys = keys.ok_or_else(|| Error::Invalid(format!("key set {}", rules.key_set)))?;
             tokens::verify(rules, keys, token)
+        })
+    }
+
+    pub(crate) fn verify_bearer(verifier: u32) -> Result<Bearer, Error> {
+        let credentials = match <[_; 1]>::try_from(request::header_bytes("authorization")?) {
+            Ok([credentials]) => credentials,
+            Err(none) if none.is_empty() => return Ok(Bearer::Missing),
+            Err(_) => return Ok(Bearer::Repeated),
+        };
+        let Some(token) = tokens::bearer(&credentials) else { return Ok(Bearer::Missing) };
+        Ok(match verify_token(verifier, token)? {
+            Token::Payload(payload) => Bearer::Payload(payload),
+            Token::Refused(refusal) => Bearer::Refused(refusal),
         })
     }
 

@@ -6,6 +6,13 @@ use crate::bindings::sluice::filter::{
     types::Error,
 };
 
+/// The token of credentials with the scheme `Bearer`, in whatever case.
+pub(crate) fn bearer(credentials: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credentials.split_at_checked(6)?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && matches!(token, [] | [b' ', ..]);
+    is_bearer.then(|| token.trim_ascii_start())
+}
+
 #[cfg(not(feature = "testing"))]
 pub(crate) fn verify(_: &TokenRules, keys: &KeySet, token: &[u8]) -> Result<Token, Error> {
     // Says what is missing.

@@ -1,6 +1,7 @@
 //! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`. Those that
 //! filters call most are defined by hand, so that arguments are read where the guest has them; the others through what is generated.
 
+mod crypto;
 mod facts;
 pub(super) mod fields;
 mod guest;
@@ -33,6 +34,7 @@ pub(super) fn link(linker: &mut Linker<CallState>, waits: bool) -> wasmtime::Res
     bindings::log::add_to_linker::<_, Own>(linker, own)?;
     bindings::clock::add_to_linker::<_, Own>(linker, own)?;
     bindings::random::add_to_linker::<_, Own>(linker, own)?;
+    crypto::link(linker)?;
     services::link(linker, waits)
 }
 

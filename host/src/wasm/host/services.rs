@@ -1,5 +1,5 @@
-//! The services a filter may call: limits, values, outbound calls, cryptography, secrets and metrics. What they do is in
-//! `crate::services`; here is who may call what, and when.
+//! The services a filter may call: limits, values, outbound calls, secrets and metrics. What they do is in `crate::services`; here is
+//! who may call what, and when.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,32 +8,22 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use wasmtime::component::{ComponentType, HasSelf, Lift, Linker, Lower, WasmList, WasmStr};
+use wasmtime::component::{ComponentType, HasSelf, Lift, Linker, WasmList, WasmStr};
 use wasmtime::{Result as Outcome, StoreContextMut, bail};
 
-use super::super::bindings::{Error, Field, crypto, http, kv, limiter, metrics, secrets};
-use super::super::state::{CallState, FilterShared, Stage};
+use super::super::bindings::{Error, Field, http, kv, limiter, metrics, secrets};
+use super::super::state::{CallState, FilterShared};
 use super::{Cx, anywhere};
 use crate::services::filter_metrics::FilterSeries;
 use crate::services::kv::{KvSpace, Reservation};
 use crate::services::limiter::{Algorithm, CounterSpace, Limit, MAX_LIMITS, Standing};
 use crate::services::outbound::{self, Call};
-use crate::services::token::{MAX_REMEMBERED, Refusal, TokenVerifier};
-use crate::services::{Grants, KeySet, ServiceError, Services, Verification, crypto as native};
-
-/// How long `configure` waits at load for the first fetch of a key set.
-const KEY_SET_WAIT: Duration = Duration::from_secs(5);
-/// Key sets that one filter may declare, and token verifiers.
-const MAX_KEY_SETS: usize = 64;
-/// Algorithms of a token verifier.
-const MAX_ALGORITHMS: usize = 16;
-/// Bytes of the name of an algorithm or of a type of tokens.
-const MAX_NAME: usize = 256;
+use crate::services::{Grants, ServiceError, Services};
 
 /// The services as one filter reaches them.
 #[derive(Clone)]
 pub(crate) struct FilterServices {
-    services: Arc<Services>,
+    pub(super) services: Arc<Services>,
     counters: Arc<CounterSpace>,
     spaces: HashMap<String, Arc<KvSpace>>,
     series: Arc<FilterSeries>,
@@ -57,7 +47,6 @@ pub(super) fn link(linker: &mut Linker<CallState>, waits: bool) -> Outcome<()> {
     type Own = HasSelf<CallState>;
     let own: fn(&mut CallState) -> &mut CallState = |state| state;
     link_limiter(linker)?;
-    link_crypto(linker)?;
     kv::add_to_linker::<_, Own>(linker, own)?;
     secrets::add_to_linker::<_, Own>(linker, own)?;
     metrics::add_to_linker::<_, Own>(linker, own)?;
@@ -85,7 +74,7 @@ impl From<ServiceError> for Error {
 
 impl CallState {
     /// The services, in any hook.
-    fn services(&self) -> Result<&FilterServices, Error> {
+    pub(super) fn services(&self) -> Result<&FilterServices, Error> {
         self.hook(anywhere)?;
         if self.is_rehearsal {
             self.was_refused.set(true);
@@ -98,11 +87,6 @@ impl CallState {
         let services = self.services()?;
         self.shared.grants.services.check_kv(name)?;
         services.spaces.get(name).map(Arc::as_ref).ok_or_else(|| Error::Unavailable(format!("no space `{name}`")))
-    }
-
-    fn key_set_of(&self, number: u32) -> Result<&Arc<KeySet>, Error> {
-        let set = usize::try_from(number).ok().and_then(|number| self.key_sets.get(number));
-        set.ok_or_else(|| Error::Invalid(format!("there is no key set {number}")))
     }
 }
 
@@ -250,117 +234,6 @@ impl kv::Host for CallState {
             Reservation::Found(value) => kv::Reservation::Found(value.into()),
             Reservation::Reserved => kv::Reservation::Reserved,
             Reservation::Pending => kv::Reservation::Pending,
-        })
-    }
-}
-
-/// What `crypto.verify` takes, texts and bytes still with the guest.
-type Signed = (u32, WasmStr, Option<WasmStr>, WasmList<u8>, WasmList<u8>);
-
-fn link_crypto(linker: &mut Linker<CallState>) -> Outcome<()> {
-    let mut at = linker.instance("sluice:filter/crypto@0.1.0")?;
-    at.func_wrap("key-set", |mut cx: Cx<'_>, (source,): (String,)| Ok((cx.data_mut().declare_key_set(&source),)))?;
-    at.func_wrap("verify", |cx: Cx<'_>, (set, algorithm, id, message, signature): Signed| {
-        let id = id.as_ref().map(|id| id.to_str(&cx)).transpose()?;
-        let (algorithm, message, signature) =
-            (algorithm.to_str(&cx)?, message.as_le_slice(&cx), signature.as_le_slice(&cx));
-        let verified = cx.data().services().and_then(|_| cx.data().key_set_of(set)).and_then(|set| {
-            Ok(match set.verify(&algorithm, id.as_deref(), message, signature)? {
-                Verification::Valid => crypto::Verification::Valid,
-                Verification::Invalid => crypto::Verification::Invalid,
-                Verification::UnknownKey => crypto::Verification::UnknownKey,
-            })
-        });
-        Ok((verified,))
-    })?;
-    at.func_wrap("token-verifier", |mut cx: Cx<'_>, (rules,): (crypto::TokenRules,)| {
-        Ok((cx.data_mut().declare_verifier(rules),))
-    })?;
-    at.func_wrap("verify-token", |cx: Cx<'_>, (verifier, token): (u32, WasmList<u8>)| {
-        Ok((cx.data().verify_token(verifier, token.as_le_slice(&cx)),))
-    })?;
-    at.func_wrap("sign", |cx: Cx<'_>, (set, algorithm, id, message): (u32, String, Option<String>, Vec<u8>)| {
-        let set = cx.data().services().and_then(|_| cx.data().key_set_of(set));
-        Ok((set.and_then(|set| Ok(set.sign(&algorithm, id.as_deref(), &message)?)),))
-    })?;
-    at.func_wrap("hash", |cx: Cx<'_>, (algorithm, data): (String, Vec<u8>)| {
-        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::hash(&algorithm, &data)?)),))
-    })?;
-    at.func_wrap("hmac", |cx: Cx<'_>, (algorithm, key, data): (String, Vec<u8>, Vec<u8>)| {
-        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::hmac(&algorithm, &key, &data)?)),))
-    })?;
-    at.func_wrap("equal", |cx: Cx<'_>, (a, b): (Vec<u8>, Vec<u8>)| {
-        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::equal(&a, &b)?)),))
-    })
-}
-
-impl CallState {
-    fn declare_key_set(&mut self, source: &str) -> Result<u32, Error> {
-        if self.stage != Stage::Configure {
-            return Err(Error::WrongHook);
-        }
-        if self.key_sets.len() >= MAX_KEY_SETS {
-            return Err(Error::TooLarge(MAX_KEY_SETS as u64));
-        }
-        let shared = self.shared.clone();
-        let services = shared.services.as_ref().ok_or(Error::WrongHook)?;
-        // Only the trial at load may wait: it holds the set, so that workers find it there.
-        let wait = if self.is_trial { KEY_SET_WAIT } else { Duration::ZERO };
-        let set = services.services.key_sets.resolve(source, &shared.grants.services.http, wait)?;
-        self.key_sets.push(set);
-        Ok(self.key_sets.len() as u32 - 1)
-    }
-}
-
-/// `crypto.token`, its payload where it is.
-#[derive(ComponentType, Lower)]
-#[component(variant)]
-enum Token {
-    #[component(name = "payload")]
-    Payload(Arc<str>),
-    #[component(name = "refused")]
-    Refused(crypto::TokenRefusal),
-}
-
-impl CallState {
-    fn declare_verifier(&mut self, rules: crypto::TokenRules) -> Result<u32, Error> {
-        if self.stage != Stage::Configure {
-            return Err(Error::WrongHook);
-        }
-        if self.verifiers.len() >= MAX_KEY_SETS {
-            return Err(Error::TooLarge(MAX_KEY_SETS as u64));
-        }
-        let remembered = self.verifiers.iter().fold(rules.remember, |sum, other| sum.saturating_add(other.remembers()));
-        if remembered > MAX_REMEMBERED {
-            return Err(Error::TooLarge(MAX_REMEMBERED.into()));
-        }
-        if rules.algorithms.len() > MAX_ALGORITHMS || rules.algorithms.iter().any(|name| name.len() > MAX_NAME) {
-            return Err(Error::Invalid(format!("more than {MAX_ALGORITHMS} algorithms, or one that is none")));
-        }
-        if rules.typ.as_ref().is_some_and(|typ| typ.len() > MAX_NAME) {
-            return Err(Error::TooLarge(MAX_NAME as u64));
-        }
-        let set = Arc::clone(self.key_set_of(rules.key_set)?);
-        self.verifiers.push(TokenVerifier::new(set, rules.algorithms, rules.typ, rules.remember));
-        Ok(self.verifiers.len() as u32 - 1)
-    }
-
-    fn verify_token(&self, number: u32, token: &[u8]) -> Result<Token, Error> {
-        self.services()?;
-        let verifier = usize::try_from(number).ok().and_then(|number| self.verifiers.get(number));
-        let verifier = verifier.ok_or_else(|| Error::Invalid(format!("there is no token verifier {number}")))?;
-        Ok(match verifier.verify(token)? {
-            Ok(payload) => Token::Payload(payload),
-            Err(refusal) => Token::Refused(match refusal {
-                Refusal::NotCompact => crypto::TokenRefusal::NotCompact,
-                Refusal::BadHeader => crypto::TokenRefusal::BadHeader,
-                Refusal::Critical => crypto::TokenRefusal::Critical,
-                Refusal::WrongType => crypto::TokenRefusal::WrongType,
-                Refusal::WrongAlgorithm => crypto::TokenRefusal::WrongAlgorithm,
-                Refusal::UnknownKey => crypto::TokenRefusal::UnknownKey,
-                Refusal::BadSignature => crypto::TokenRefusal::BadSignature,
-                Refusal::BadPayload => crypto::TokenRefusal::BadPayload,
-            }),
         })
     }
 }

@@ -1,0 +1,210 @@
+//! `crypto`: what it does is in `crate::services`; here is who may call what, and when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use wasmtime::Result as Outcome;
+use wasmtime::component::{ComponentType, Linker, Lower, WasmList, WasmStr};
+
+use super::super::bindings::{Error, crypto};
+use super::super::state::{CallState, Stage};
+use super::{Cx, anywhere};
+use crate::services::token::{MAX_REMEMBERED, Refusal, TokenVerifier};
+use crate::services::{KeySet, Verification, crypto as native};
+
+/// How long `configure` waits at load for the first fetch of a key set.
+const KEY_SET_WAIT: Duration = Duration::from_secs(5);
+/// Key sets that one filter may declare, and token verifiers.
+const MAX_KEY_SETS: usize = 64;
+/// Algorithms of a token verifier.
+const MAX_ALGORITHMS: usize = 16;
+/// Bytes of the name of an algorithm or of a type of tokens.
+const MAX_NAME: usize = 256;
+
+/// What `verify` takes, texts and bytes still with the guest.
+type Signed = (u32, WasmStr, Option<WasmStr>, WasmList<u8>, WasmList<u8>);
+
+pub(super) fn link(linker: &mut Linker<CallState>) -> Outcome<()> {
+    let mut at = linker.instance("sluice:filter/crypto@0.1.0")?;
+    at.func_wrap("key-set", |mut cx: Cx<'_>, (source,): (String,)| Ok((cx.data_mut().declare_key_set(&source),)))?;
+    at.func_wrap("verify", |cx: Cx<'_>, (set, algorithm, id, message, signature): Signed| {
+        let id = id.as_ref().map(|id| id.to_str(&cx)).transpose()?;
+        let (algorithm, message, signature) =
+            (algorithm.to_str(&cx)?, message.as_le_slice(&cx), signature.as_le_slice(&cx));
+        let verified = cx.data().services().and_then(|_| cx.data().key_set_of(set)).and_then(|set| {
+            Ok(match set.verify(&algorithm, id.as_deref(), message, signature)? {
+                Verification::Valid => crypto::Verification::Valid,
+                Verification::Invalid => crypto::Verification::Invalid,
+                Verification::UnknownKey => crypto::Verification::UnknownKey,
+            })
+        });
+        Ok((verified,))
+    })?;
+    at.func_wrap("token-verifier", |mut cx: Cx<'_>, (rules,): (crypto::TokenRules,)| {
+        Ok((cx.data_mut().declare_verifier(rules),))
+    })?;
+    at.func_wrap("verify-token", |cx: Cx<'_>, (verifier, token): (u32, WasmList<u8>)| {
+        Ok((cx.data().verify_token(verifier, token.as_le_slice(&cx)),))
+    })?;
+    at.func_wrap("verify-bearer", |cx: Cx<'_>, (verifier,): (u32,)| Ok((cx.data().verify_bearer(verifier),)))?;
+    at.func_wrap("sign", |cx: Cx<'_>, (set, algorithm, id, message): (u32, String, Option<String>, Vec<u8>)| {
+        let set = cx.data().services().and_then(|_| cx.data().key_set_of(set));
+        Ok((set.and_then(|set| Ok(set.sign(&algorithm, id.as_deref(), &message)?)),))
+    })?;
+    at.func_wrap("hash", |cx: Cx<'_>, (algorithm, data): (String, Vec<u8>)| {
+        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::hash(&algorithm, &data)?)),))
+    })?;
+    at.func_wrap("hmac", |cx: Cx<'_>, (algorithm, key, data): (String, Vec<u8>, Vec<u8>)| {
+        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::hmac(&algorithm, &key, &data)?)),))
+    })?;
+    at.func_wrap("equal", |cx: Cx<'_>, (a, b): (Vec<u8>, Vec<u8>)| {
+        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::equal(&a, &b)?)),))
+    })
+}
+
+impl CallState {
+    fn declare_key_set(&mut self, source: &str) -> Result<u32, Error> {
+        if self.stage != Stage::Configure {
+            return Err(Error::WrongHook);
+        }
+        if self.key_sets.len() >= MAX_KEY_SETS {
+            return Err(Error::TooLarge(MAX_KEY_SETS as u64));
+        }
+        let shared = self.shared.clone();
+        let services = shared.services.as_ref().ok_or(Error::WrongHook)?;
+        // Only the trial at load may wait: it holds the set, so that workers find it there.
+        let wait = if self.is_trial { KEY_SET_WAIT } else { Duration::ZERO };
+        let set = services.services.key_sets.resolve(source, &shared.grants.services.http, wait)?;
+        self.key_sets.push(set);
+        Ok(self.key_sets.len() as u32 - 1)
+    }
+}
+
+/// `crypto.token`, its payload where it is.
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+enum Token {
+    #[component(name = "payload")]
+    Payload(Arc<str>),
+    #[component(name = "refused")]
+    Refused(crypto::TokenRefusal),
+}
+
+/// `crypto.bearer`, likewise.
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+enum Bearer {
+    #[component(name = "missing")]
+    Missing,
+    #[component(name = "repeated")]
+    Repeated,
+    #[component(name = "payload")]
+    Payload(Arc<str>),
+    #[component(name = "refused")]
+    Refused(crypto::TokenRefusal),
+}
+
+impl CallState {
+    fn key_set_of(&self, number: u32) -> Result<&Arc<KeySet>, Error> {
+        let set = usize::try_from(number).ok().and_then(|number| self.key_sets.get(number));
+        set.ok_or_else(|| Error::Invalid(format!("there is no key set {number}")))
+    }
+
+    fn declare_verifier(&mut self, rules: crypto::TokenRules) -> Result<u32, Error> {
+        if self.stage != Stage::Configure {
+            return Err(Error::WrongHook);
+        }
+        if self.verifiers.len() >= MAX_KEY_SETS {
+            return Err(Error::TooLarge(MAX_KEY_SETS as u64));
+        }
+        let remembered = self.verifiers.iter().fold(rules.remember, |sum, other| sum.saturating_add(other.remembers()));
+        if remembered > MAX_REMEMBERED {
+            return Err(Error::TooLarge(MAX_REMEMBERED.into()));
+        }
+        if rules.algorithms.len() > MAX_ALGORITHMS || rules.algorithms.iter().any(|name| name.len() > MAX_NAME) {
+            return Err(Error::Invalid(format!("more than {MAX_ALGORITHMS} algorithms, or one that is none")));
+        }
+        if rules.typ.as_ref().is_some_and(|typ| typ.len() > MAX_NAME) {
+            return Err(Error::TooLarge(MAX_NAME as u64));
+        }
+        let set = Arc::clone(self.key_set_of(rules.key_set)?);
+        self.verifiers.push(TokenVerifier::new(set, rules.algorithms, rules.typ, rules.remember));
+        Ok(self.verifiers.len() as u32 - 1)
+    }
+
+    fn verifier(&self, number: u32) -> Result<&TokenVerifier, Error> {
+        self.services()?;
+        let verifier = usize::try_from(number).ok().and_then(|number| self.verifiers.get(number));
+        verifier.ok_or_else(|| Error::Invalid(format!("there is no token verifier {number}")))
+    }
+
+    fn verify_token(&self, number: u32, token: &[u8]) -> Result<Token, Error> {
+        Ok(match self.verifier(number)?.verify(token)? {
+            Ok(payload) => Token::Payload(payload),
+            Err(refusal) => Token::Refused(told(refusal)),
+        })
+    }
+
+    fn verify_bearer(&self, number: u32) -> Result<Bearer, Error> {
+        let verifier = self.verifier(number)?;
+        if !self.shared.grants.read.allows(&AUTHORIZATION) {
+            return Ok(Bearer::Missing);
+        }
+        let mut fields = self.exchange(anywhere)?.request.headers.get_all(AUTHORIZATION).iter();
+        let Some(credentials) = fields.next() else { return Ok(Bearer::Missing) };
+        if fields.next().is_some() {
+            return Ok(Bearer::Repeated);
+        }
+        let Some(token) = bearer(credentials.as_bytes()) else { return Ok(Bearer::Missing) };
+        Ok(match verifier.verify(token)? {
+            Ok(payload) => Bearer::Payload(payload),
+            Err(refusal) => Bearer::Refused(told(refusal)),
+        })
+    }
+}
+
+/// The token of credentials with the scheme `Bearer`, which has no case (RFC 9110 §11.1).
+fn bearer(credentials: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credentials.split_at_checked(6)?;
+    match token {
+        _ if !scheme.eq_ignore_ascii_case(b"bearer") => None,
+        [] | [b' ', ..] => Some(token.trim_ascii_start()),
+        _ => None,
+    }
+}
+
+fn told(refusal: Refusal) -> crypto::TokenRefusal {
+    match refusal {
+        Refusal::NotCompact => crypto::TokenRefusal::NotCompact,
+        Refusal::BadHeader => crypto::TokenRefusal::BadHeader,
+        Refusal::Critical => crypto::TokenRefusal::Critical,
+        Refusal::WrongType => crypto::TokenRefusal::WrongType,
+        Refusal::WrongAlgorithm => crypto::TokenRefusal::WrongAlgorithm,
+        Refusal::UnknownKey => crypto::TokenRefusal::UnknownKey,
+        Refusal::BadSignature => crypto::TokenRefusal::BadSignature,
+        Refusal::BadPayload => crypto::TokenRefusal::BadPayload,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_of_a_bearer() {
+        let rows: [(&[u8], Option<&[u8]>); 8] = [
+            (b"Bearer a.b.c", Some(b"a.b.c")),
+            (b"bEARER   a", Some(b"a")),
+            (b"Bearer", Some(b"")),
+            (b"Bearer ", Some(b"")),
+            (b"Bearera", None),
+            (b"Bearer\ta", None),
+            (b"Basic a", None),
+            (b"Bea", None),
+        ];
+        for (credentials, token) in rows {
+            assert_eq!(bearer(credentials), token, "{credentials:?}");
+        }
+    }
+}
