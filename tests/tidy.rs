@@ -8,8 +8,9 @@ use regex::Regex;
 
 /// For each module, the modules of the crate that it may name besides itself. `main` and `gateway` put everything together and
 /// may name all. `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 16] = [
-    ("deadline", &[]),
+const MAY_NAME: [(&str, &[&str]); 17] = [
+    ("coarse", &[]),
+    ("deadline", &["coarse"]),
     ("embedded", &[]),
     ("telemetry", &[]),
     ("exchange", &[]),
@@ -17,11 +18,11 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ("http1", &["http"]),
     ("route", &["http"]),
     ("config", &["http", "route"]),
-    ("upstream", &["deadline", "exchange", "http", "http1", "telemetry"]),
+    ("upstream", &["coarse", "deadline", "exchange", "http", "http1", "telemetry"]),
     ("services", &["deadline", "http", "http1", "telemetry", "upstream"]),
     ("wasm", &["deadline", "exchange", "http", "services", "telemetry"]),
     ("filter", &["deadline", "exchange", "http", "services", "telemetry", "wasm"]),
-    ("server", &["deadline", "http", "http1", "telemetry"]),
+    ("server", &["coarse", "deadline", "http", "http1", "telemetry"]),
     ("admin", &["server", "telemetry"]),
     (
         "snapshot",
