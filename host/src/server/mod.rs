@@ -8,6 +8,7 @@ mod http1;
 mod listener;
 mod reload;
 mod tls;
+mod watcher;
 mod worker;
 
 #[cfg(test)]

@@ -4,14 +4,15 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
+use super::watcher::Watcher;
 use crate::telemetry::Metrics;
 
 /// Changes are waited for to settle: editors and copies write in several steps.
@@ -169,8 +170,7 @@ struct Watch {
     files: Vec<PathBuf>,
     seen: Vec<Print>,
     /// `None` where the system can't report changes.
-    watcher: Option<RecommendedWatcher>,
-    directories: BTreeSet<PathBuf>,
+    watcher: Option<Watcher>,
 }
 
 /// What tells a file from its earlier self.
@@ -179,6 +179,8 @@ struct Print {
     /// Where it really is: a swapped symbolic link (as of mounted Kubernetes ConfigMaps) changes this and nothing else.
     real: Option<PathBuf>,
     modified: Option<SystemTime>,
+    /// A file that takes the place of another within a tick of the clock may have its time and its length.
+    inode: u64,
     bytes: u64,
     entries: Vec<PathBuf>,
 }
@@ -197,6 +199,7 @@ impl Print {
             real: std::fs::canonicalize(path).ok(),
             // A directory changes with each temporary file; its entries tell what matters.
             modified: data.as_ref().filter(|data| data.is_file()).and_then(|data| data.modified().ok()),
+            inode: data.as_ref().filter(|data| data.is_file()).map_or(0, MetadataExt::ino),
             bytes: data.filter(std::fs::Metadata::is_file).map_or(0, |data| data.len()),
             entries,
         }
@@ -206,30 +209,25 @@ impl Print {
 impl Watch {
     fn new(watched: WatchedFiles, events: &Sender<Event>) -> Self {
         let events = events.clone();
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading a file, as the loader does, is no change.
-            if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
-                let _ = events.send(Event::Touched);
-            }
-        });
-        let watcher = watcher
+        let watcher = Watcher::start(move || drop(events.send(Event::Touched)))
             .inspect_err(|error| tracing::warn!(%error, "changed files are found by comparing them every 2 s"))
             .ok();
-        let mut watch = Watch { files: Vec::new(), seen: Vec::new(), watcher, directories: BTreeSet::new() };
+        let mut watch = Watch { files: Vec::new(), seen: Vec::new(), watcher };
         watch.follow(watched.files);
         watch.seen = watched.seen;
         watch
     }
 
-    /// Watches other files. Directories are watched, not files: a file that is replaced takes its watch along.
+    /// Watches other files.
     fn follow(&mut self, files: Vec<PathBuf>) {
-        let mut directories = BTreeSet::new();
+        let (mut directories, mut names) = (BTreeSet::new(), BTreeSet::new());
         for file in &files {
             let real = std::fs::canonicalize(file).ok();
             for path in std::iter::once(file).chain(&real) {
                 if path.is_dir() {
                     directories.insert(path.clone());
                 }
+                names.extend(path.file_name().map(ToOwned::to_owned));
                 match path.parent() {
                     Some(parent) if parent.as_os_str().is_empty() => directories.insert(PathBuf::from(".")),
                     Some(parent) => directories.insert(parent.to_owned()),
@@ -238,21 +236,11 @@ impl Watch {
             }
         }
         if let Some(watcher) = &mut self.watcher {
-            for gone in self.directories.difference(&directories) {
-                // Fails when the directory is gone, and its watch with it.
-                let _ = watcher.unwatch(gone);
-            }
-            for new in directories.difference(&self.directories) {
-                // An optional folder, such as that of the plugins, may not be there: SIGHUP will do when it is.
-                if !new.exists() {
-                    continue;
-                }
-                if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
-                    tracing::warn!(directory = %new.display(), %error, "cannot watch for changes");
-                }
+            // An optional folder, such as that of the plugins, may not be there: SIGHUP will do when it is.
+            for (directory, error) in watcher.follow(&directories, names) {
+                tracing::warn!(directory = %directory.display(), %error, "cannot watch for changes");
             }
         }
-        self.directories = directories;
         if self.files != files {
             // Files that were known keep their look, so that a change during the load is not missed.
             let mut seen: Vec<(PathBuf, Print)> = self.files.drain(..).zip(self.seen.drain(..)).collect();
