@@ -50,29 +50,9 @@ cost over that of the number; 1 is growth in proportion, 0 is none. *connects*: 
 def configuration(place, curve, point, workers):
     """The text of gateway.toml for a point of a curve."""
     filters, routes = (point if curve == "filters" else 0), (point if curve == "routes" else 1)
-    text = f"""[gateway]
-workers = {workers}
-cache_dir = "{place.folder}/cache"
-max_connections = 30000
-[telemetry]
-access_log = "off"
-[admin]
-bind = "127.0.0.1:0"
-[listeners.bench]
-bind = "127.0.0.1:{place.port}"
-max_connections = 30000
-[upstreams.origin]
-endpoints = ["http://127.0.0.1:{place.origin_port}"]
-"""
-    if filters:
-        text += f'[plugins.rust-header]\nfile = "{lib.TARGET}/plugins/rust-header.wasm"\n'
-    for i in range(1, filters + 1):
-        text += (f'[filters.f{i}]\nplugin = "rust-header"\nconfig = {{ copy_from = "x-bench-in", copy_to = "x-filter-req-{i}", '
-                 f'response_header = "x-filter-resp-{i}", response_value = "1" }}\n')
-    pipeline = ", ".join(f'"f{i}"' for i in range(1, filters + 1))
+    text = lib.settings(place, workers) + (lib.header_filters(filters) if filters else "")
     for i in range(routes):
-        path = f"/service-{i}/**" if curve == "routes" else "/**"
-        text += f'[routes.r{i}]\nmatch = {{ path = "{path}" }}\nupstream = "origin"\npipeline = [{pipeline}]\n'
+        text += lib.route(f"r{i}", f"/service-{i}/**" if curve == "routes" else "/**", [f"f{n}" for n in range(1, filters + 1)])
     return text
 
 
@@ -103,34 +83,13 @@ def verify(place, curve, point):
             raise RuntimeError(f"{added} filters added a header")
 
 
-class Sluice:
-    """The gateway at a point of a curve, for the time of a `with`."""
-
-    def __init__(self, place, binary, curve, point, args):
-        self.place, self.config = place, place.folder / "gateway.toml"
-        self.config.write_text(configuration(place, curve, point, args.workers))
-        self.command = [binary, "run", "--config", self.config]
-
-    def __enter__(self):
-        self.process = lib.Process(self.command, self.place.folder / "sluice.log", self.place.env)
-        try:
-            lib.wait_for(self.process, self.place.port)
-        except BaseException:
-            self.process.stop()
-            raise
-        return self.process
-
-    def __exit__(self, *_):
-        self.process.stop()
-
-
-def measure(place, binary, curve, point, args):
-    with Sluice(place, binary, curve, point, args) as process:
+def measure(place, curve, point, args):
+    with lib.Gateway(place, configuration(place, curve, point, args.workers)) as gateway:
         verify(place, curve, point)
         connections = point if curve == "connections" else 8 if curve == "bodies" else 64
         skip = (0.3 if args.quick else 0.8) + connections / 4000
         command = lib.wrk(place, requests(curve, point), connections, math.ceil(skip + args.seconds + 0.2))
-        row = lib.under_load(place, command, [process.pid], skip, args.seconds)
+        row = lib.under_load(place, command, [gateway.process.pid], skip, args.seconds)
     if curve == "bodies" and point >= BIG:
         row["requests"] = row["bytes"] / point
         row["cpu_us"] = row["cpu_all"] * 1e6 / row["requests"]
@@ -138,9 +97,9 @@ def measure(place, binary, curve, point, args):
     return dict(curve=curve, point=point, **row)
 
 
-def compile_filter(place, binary, args, lock):
+def compile_filter(place, args, lock):
     """Fills the cache, so that no measured process compiles something while it is measured."""
-    with lock, Sluice(place, binary, "filters", 1, args):
+    with lock, lib.Gateway(place, configuration(place, "filters", 1, args.workers)):
         pass
 
 
@@ -234,12 +193,12 @@ def main():
                                                      workers=args.workers), left_out=left_out, rows=rows)
     with lib.Place(args.port, sizes=CURVES["bodies"].points) as place:
         if "filters" in curves:
-            compile_filter(place, binary, args, lock)
+            compile_filter(place, args, lock)
         for number in range(1, args.rounds + 1):
             for curve, point in cells:
                 try:
                     with lock:
-                        row = measure(place, binary, curve, point, args)
+                        row = measure(place, curve, point, args)
                 except (RuntimeError, OSError, http.client.HTTPException) as error:
                     left_out.append(f"{curve} {label(curve, point)}, round {number}: {' '.join(str(error).split())}")
                     print(f"left out: {left_out[-1]}", flush=True)

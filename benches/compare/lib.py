@@ -140,19 +140,31 @@ def token(sub="alice", expires=86400, secret=SECRET, issuer="bench"):
     return signed + "." + b64(hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest())
 
 
+CONTEXT = ssl._create_unverified_context()
+
+
+def connection(port, tls=False):
+    """A connection that is made with its first request."""
+    if tls:
+        return http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=CONTEXT)
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+
+
+def ask(client, path="/1k", headers=None):
+    """(status, headers in lower case, body) of one request on this connection."""
+    client.putrequest("GET", path, skip_accept_encoding=True)  # nothing but Host and what was asked for
+    for name, value in (headers or {}).items():
+        client.putheader(name, value)
+    client.endheaders()
+    answer = client.getresponse()
+    return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+
+
 def get(port, path="/1k", headers=None, tls=False):
     """(status, headers in lower case, body) of one request on a connection of its own."""
-    if tls:
-        client = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=ssl._create_unverified_context())
-    else:
-        client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    client = connection(port, tls)
     try:
-        client.putrequest("GET", path, skip_accept_encoding=True)  # nothing but Host and what was asked for
-        for name, value in (headers or {}).items():
-            client.putheader(name, value)
-        client.endheaders()
-        answer = client.getresponse()
-        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        return ask(client, path, headers)
     finally:
         client.close()
 
@@ -162,14 +174,14 @@ def free(port):
         return s.connect_ex(("127.0.0.1", port)) != 0
 
 
-def wait_for(process, port, path="/1k", headers=None, tls=False, seconds=60):
-    """Waits until something answers; a RuntimeError with the end of the log when nothing does."""
+def wait_for(process, port, path="/1k", headers=None, tls=False, seconds=60, pause=0.05):
+    """Waits until something answers, and returns that; a RuntimeError with the end of the log when nothing does."""
     end = time.time() + seconds
     while time.time() < end and not process.ended():
         try:
             return get(port, path, headers, tls)
         except (OSError, http.client.HTTPException):
-            time.sleep(0.05)
+            time.sleep(pause)
     raise RuntimeError("does not answer: " + (process.said() or "it said nothing"))
 
 
@@ -199,8 +211,8 @@ class Place:
     """A scratch folder with a certificate and tokens, and the origin: nginx with one worker, which counts its requests."""
 
     def __init__(self, port=19580, sizes=()):
-        self.port, self.origin_port, self.origin = port, port + 1, None
-        for p in (port, port + 1):
+        self.port, self.origin_port, self.other_port, self.origin = port, port + 1, port + 2, None
+        for p in (port, port + 1, port + 2):
             if not free(p):
                 sys.exit(f"port {p} is in use: choose others with --port")
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sluice-bench-"))
@@ -265,6 +277,71 @@ server {{
         self.close()
 
 
+# ------------------------------------------------------------------------------------------------ the gateway
+def settings(place, workers, port=None, tls=False):
+    """The text of a gateway.toml that has all but plugins, filters and routes."""
+    text = f"""[gateway]
+workers = {workers}
+cache_dir = "{place.folder}/cache"
+max_connections = 30000
+[telemetry]
+access_log = "off"
+[admin]
+bind = "127.0.0.1:0"
+[listeners.bench]
+bind = "127.0.0.1:{port or place.port}"
+max_connections = 30000
+"""
+    if tls:
+        text += f"""tls = {{ certificates = ["bench"], min_version = "1.3" }}
+protocols = ["http/1.1"]
+[certificates.bench]
+cert = "{place.cert}"
+key = "{place.key}"
+"""
+    return text + f'[upstreams.origin]\nendpoints = ["http://127.0.0.1:{place.origin_port}"]\n'
+
+
+def header_filters(count):
+    """The text of filters f1, f2 …: each copies x-bench-in to a header of its own, and adds one to the response."""
+    text = f'[plugins.rust-header]\nfile = "{TARGET}/plugins/rust-header.wasm"\n'
+    for i in range(1, count + 1):
+        text += (f'[filters.f{i}]\nplugin = "rust-header"\nconfig = {{ copy_from = "x-bench-in", copy_to = "x-filter-req-{i}", '
+                 f'response_header = "x-filter-resp-{i}", response_value = "1" }}\n')
+    return text
+
+
+def route(name, path, pipeline):
+    filters = ", ".join(f'"{each}"' for each in pipeline)
+    return f'[routes.{name}]\nmatch = {{ path = "{path}" }}\nupstream = "origin"\npipeline = [{filters}]\n'
+
+
+class Gateway:
+    """Sluice with the text of a gateway.toml, for the time of a `with`. `waiting`: more for `wait_for`."""
+
+    def __init__(self, place, text, port=None, **waiting):
+        self.place, self.port, self.waiting = place, port or place.port, waiting
+        config = place.folder / f"gateway-{self.port}.toml"
+        config.write_text(text)
+        self.command = [sluice_binary(), "run", "--config", config]
+
+    def __enter__(self):
+        if not free(self.port):
+            raise RuntimeError(f"port {self.port} is still in use")
+        began = time.perf_counter()
+        self.process = Process(self.command, self.place.folder / f"sluice-{self.port}.log", self.place.env)
+        try:
+            self.answer = wait_for(self.process, self.port, **self.waiting)
+        except BaseException:
+            self.process.stop()
+            raise
+        self.start_ms = (time.perf_counter() - began) * 1000
+        return self
+
+    def __exit__(self, *_):
+        self.process.stop()
+
+
 # ------------------------------------------------------------------------------------------------ load
 # Takes a file of requests, one per line: the path, then headers, with tabs between. They take turns.
 WRK_SCRIPT = """local requests, at = {}, 0
@@ -287,12 +364,12 @@ end
 """
 
 
-def wrk(place, requests, connections, seconds, tls=False):
+def wrk(place, requests, connections, seconds, tls=False, port=None):
     """A command that keeps this many connections busy. `requests`: (path, headers) that take turns."""
     lines = ["\t".join([path, *(f"{k}: {v}" for k, v in headers.items())]) for path, headers in requests]
     (place.folder / "requests").write_text("\n".join(lines) + "\n")
     return ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", place.folder / "load.lua",
-            f"http{'s' * tls}://127.0.0.1:{place.port}", "--", place.folder / "requests"]
+            f"http{'s' * tls}://127.0.0.1:{port or place.port}", "--", place.folder / "requests"]
 
 
 def h2load(place, path, connections, seconds, tls=False, streams=1, rate=None, headers=None, log="h2load.log"):
@@ -386,7 +463,7 @@ def parser(doc, folder):
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--out", type=pathlib.Path, default=TARGET / folder, help="folder of the results")
     made.add_argument("--workers", type=int, default=2, help="threads or processes of each proxy")
-    made.add_argument("--port", type=int, default=19580, help="this one and the next are used")
+    made.add_argument("--port", type=int, default=19580, help="this one and the next two are used")
     made.add_argument("--lock", help="a file to flock(1) while something is measured")
     return made
 
