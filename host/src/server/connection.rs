@@ -54,6 +54,7 @@ pub(super) async fn serve<S: Service>(
     settings: Arc<ListenerSettings>,
     worker: Rc<Shared<S>>,
 ) {
+    let _probe = PanicProbe::new(worker.metrics.clone());
     let counters = Arc::clone(socket.counters());
     let info = ConnectionInfo {
         peer: Peer::new(peer.ip().to_canonical(), &settings.trusted_proxies),
@@ -66,9 +67,11 @@ pub(super) async fn serve<S: Service>(
     };
     let ended = match &settings.tls {
         Some(config) => {
-            let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
+            // What is over soon, and what each protocol needs, has its own memory: a connection lives long, and would keep the room of the
+            // largest of them.
+            let handshake = Box::pin(TlsAcceptor::from(Arc::clone(config)).accept(socket));
             let failure: String = match timeout(settings.handshake_timeout, handshake).await {
-                Ok(Ok(stream)) => return over_tls(stream, peer, info, &settings, worker).await,
+                Ok(Ok(stream)) => return Box::pin(over_tls(stream, peer, info, &settings, worker)).await,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "timeout".into(),
             };
@@ -174,7 +177,7 @@ async fn serve_h1<S: Service>(
     worker: Rc<Shared<S>>,
 ) -> Result<(), End> {
     let patience = Patience { header: settings.header_timeout, idle: settings.idle_timeout };
-    http1::serve(io, activity, info, patience, &worker).await
+    Box::pin(http1::serve(io, activity, info, patience, &worker)).await
 }
 
 async fn serve_h2<S: Service>(
@@ -198,7 +201,7 @@ async fn serve_h2<S: Service>(
         .keep_alive_timeout(PING_PATIENCE);
     let patience = Patience { header: settings.header_timeout, idle: settings.idle_timeout };
     let service = exchanges(Rc::clone(&worker), info, Rc::clone(&activity));
-    let connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
+    let connection = Box::pin(builder.serve_connection(TokioIo::new(io), service_fn(service)));
     drive(connection, |connection| connection.graceful_shutdown(), activity, patience, &worker.draining).await
 }
 
@@ -243,13 +246,12 @@ pub(super) enum End {
 
 /// Polls a connection until it ends, telling it to finish when the worker drains or the connection idles.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     mut finish: impl FnMut(Pin<&mut C>),
     activity: Rc<Activity>,
     patience: Patience,
     draining: &Draining,
 ) -> Result<(), End> {
-    let mut connection = pin!(connection);
     let mut drain = pin!(draining.begun());
     let first = activity.check(patience).unwrap_or_else(|_| Instant::now());
     let mut timer = pin!(sleep_until(first));

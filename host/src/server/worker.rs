@@ -273,18 +273,13 @@ impl Door {
         };
         let open = [Arc::clone(process), Arc::clone(listener), Arc::clone(&shared.open)];
         let socket = Watched::new(socket, Occupancy::take(Arc::clone(&self.counters), open));
-        let probe = PanicProbe::new(shared.metrics.clone());
-        let served = connection::serve(
+        tokio::task::spawn_local(connection::serve(
             socket,
             (peer, local),
             Arc::clone(&self.name),
             Arc::clone(&self.settings),
             Rc::clone(shared),
-        );
-        tokio::task::spawn_local(async move {
-            let _probe = probe;
-            served.await;
-        });
+        ));
     }
 }
 
