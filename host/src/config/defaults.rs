@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::model::{AccessLog, ByteSize, FailurePolicy, InstanceMode, LogLevel, TlsVersion};
+use super::model::{AccessLog, Balance, ByteSize, FailurePolicy, InstanceMode, LogLevel, TlsVersion};
 
 const fn kib(n: u64) -> ByteSize {
     ByteSize(n << 10)
@@ -43,6 +43,7 @@ pub const REDIRECT_STATUS: StatusCode = StatusCode::FOUND;
 pub const RESPOND_STATUS: StatusCode = StatusCode::OK;
 
 // [upstreams.NAME]
+pub const BALANCE: Balance = Balance::RoundRobin;
 pub const ENDPOINT_WEIGHT: u32 = 1;
 pub const VERIFY: bool = true;
 pub const MAX_IDLE: u32 = 128;

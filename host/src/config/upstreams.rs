@@ -31,7 +31,8 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
     });
     let builtins = [("echo", Builtin::Echo), ("status", Builtin::Status)];
     let builtin = table.get("builtin", |item| item.choice(&builtins));
-    let balance = table.or("balance", Balance::RoundRobin, |item| item.choice(&[("round_robin", Balance::RoundRobin)]));
+    let ways = [("round_robin", Balance::RoundRobin), ("least_request", Balance::LeastRequest)];
+    let balance = table.or("balance", defaults::BALANCE, |item| item.choice(&ways));
     let protocol = table.or("protocol", UpstreamProtocol::Auto, |item| protocol(&item, endpoints.as_deref()));
     let tls = tls(&table.table("tls"));
     let pool = pool(&table.table("pool"));
@@ -54,7 +55,7 @@ pub(super) fn anonymous(item: &Item<'_>) -> Option<Upstream> {
     Some(Upstream {
         name: Name::from(format!("{scheme}://{}", endpoint.authority()).as_str()),
         service: Service::Endpoints(vec![endpoint]),
-        balance: Balance::RoundRobin,
+        balance: defaults::BALANCE,
         protocol: UpstreamProtocol::Auto,
         tls: UpstreamTls { ca: None, server_name: None, verify: defaults::VERIFY, client: None },
         pool: Pool { max_idle: defaults::MAX_IDLE, idle_timeout: defaults::POOL_IDLE_TIMEOUT },

@@ -6,7 +6,9 @@ use super::{Errors, Snapshot, key};
 use crate::config::{Loaded, model};
 use crate::telemetry::{Metrics, UpstreamId};
 use crate::upstream::dns::TtlBounds;
-use crate::upstream::{ClientCertificate, EndpointSpec, Protocol, TargetSpec, TlsSpec, Upstream, UpstreamSpec};
+use crate::upstream::{
+    Balance, ClientCertificate, EndpointSpec, Protocol, TargetSpec, TlsSpec, Upstream, UpstreamSpec,
+};
 
 pub(super) fn build(
     loaded: &Loaded,
@@ -37,6 +39,10 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
             model::Service::Builtin(model::Builtin::Echo) => TargetSpec::Echo,
             model::Service::Builtin(model::Builtin::Status) => TargetSpec::Status,
             model::Service::Endpoints(endpoints) => TargetSpec::Endpoints(endpoints.iter().map(endpoint).collect()),
+        },
+        balance: match upstream.balance {
+            model::Balance::RoundRobin => Balance::RoundRobin,
+            model::Balance::LeastRequest => Balance::LeastRequest,
         },
         protocol: match upstream.protocol {
             model::UpstreamProtocol::Auto => Protocol::Auto,

@@ -1,5 +1,5 @@
-//! Chooses an endpoint: smooth weighted round robin, rendezvous hashing, and the back-off of endpoints that don't accept
-//! connections. Pure but for the clock it is handed.
+//! Chooses an endpoint: smooth weighted round robin, the less busy of two, rendezvous hashing, and the back-off of endpoints that
+//! don't accept connections. Pure but for the clock and the load it is handed.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -45,6 +45,11 @@ impl Seat {
         self.retry_at.set(Some(now + (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE)));
     }
 
+    /// Its weight among those of its class. Without any weight in the class they are equal.
+    fn share(&self) -> u64 {
+        u64::from(self.weight.max(1))
+    }
+
     /// Whether it took the last connection, or was never tried.
     pub(super) fn healthy(&self) -> bool {
         self.failures.get() == 0
@@ -68,23 +73,67 @@ pub(super) fn round_robin(seats: &[Seat], tried: &[usize], now: Instant) -> Opti
         seat.taken(now);
         return Some(0);
     }
+    best_class(seats, tried, now, |fits| smooth(seats, fits))
+}
+
+/// The same by load: of two endpoints drawn at random in proportion to the weights, the one with fewer active requests for its
+/// weight. Two are enough to keep away from one that is slow, and unlike the least of all they don't send everybody to the one
+/// that has just come back.
+pub(super) fn least_request(
+    seats: &[Seat],
+    active: impl Fn(usize) -> u32,
+    dice: &Dice,
+    tried: &[usize],
+    now: Instant,
+) -> Option<usize> {
+    best_class(seats, tried, now, |fits| {
+        let (first, one) = drawn(seats, dice, fits)?;
+        let Some((second, other)) = drawn(seats, dice, |i, seat| i != first && fits(i, seat)) else {
+            return Some(first);
+        };
+        // `a / weight of a < b / weight of b`, without a division; of two equals the first, so that idle ones get their share.
+        let less = u64::from(active(second)) * one.share() < u64::from(active(first)) * other.share();
+        Some(if less { second } else { first })
+    })
+}
+
+/// What `choose` finds in the best class of endpoints that has any.
+fn best_class(
+    seats: &[Seat],
+    tried: &[usize],
+    now: Instant,
+    choose: impl Fn(&dyn Fn(usize, &Seat) -> bool) -> Option<usize>,
+) -> Option<usize> {
     let classes: [fn(&Seat, Instant) -> bool; 4] = [
         |seat, now| seat.weight > 0 && seat.may_try(now),
         |seat, now| seat.may_try(now),
         |seat, _| seat.weight > 0,
         |_, _| true,
     ];
-    let chosen = classes.iter().find_map(|fits| smooth(seats, |i, seat| !tried.contains(&i) && fits(seat, now)))?;
+    let chosen = classes.iter().find_map(|fits| choose(&|i, seat| !tried.contains(&i) && fits(seat, now)))?;
     seats.get(chosen)?.taken(now);
     Some(chosen)
+}
+
+/// One of those that fit, at random in proportion to the weights.
+fn drawn<'s>(seats: &'s [Seat], dice: &Dice, fits: impl Fn(usize, &Seat) -> bool) -> Option<(usize, &'s Seat)> {
+    let fitting = || seats.iter().enumerate().filter(|(i, seat)| fits(*i, seat));
+    let total: u64 = fitting().map(|(_, seat)| seat.share()).sum();
+    let mut at = dice.below(total);
+    fitting().find(|(_, seat)| match at.checked_sub(seat.share()) {
+        None => true,
+        Some(rest) => {
+            at = rest;
+            false
+        }
+    })
 }
 
 fn smooth(seats: &[Seat], fits: impl Fn(usize, &Seat) -> bool) -> Option<usize> {
     let mut total = 0;
     let mut best: Option<(usize, &Seat)> = None;
     for (i, seat) in seats.iter().enumerate().filter(|(i, seat)| fits(*i, seat)) {
-        // Without any weight in the class they take equal turns.
-        let weight = i64::from(seat.weight.max(1));
+        let weight = seat.share().cast_signed();
         total += weight;
         seat.current.set(seat.current.get() + weight);
         if best.is_none_or(|(_, b)| seat.current.get() > b.current.get()) {
@@ -119,6 +168,23 @@ pub(super) fn by_hash(seats: &[Seat], key: &str, tried: &[usize], now: Instant) 
 /// A hash that is the same in every process and version (FNV-1a, mixed): gateways side by side agree on it.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)))
+}
+
+/// Random numbers to spread requests with (splitmix64). Nothing depends on nobody guessing them.
+#[derive(Debug)]
+pub(super) struct Dice(Cell<u64>);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Dice(Cell::new(seed))
+    }
+
+    /// A number below `end`; 0 if there is none.
+    fn below(&self, end: u64) -> u64 {
+        self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+        // The high half of the product (Lemire): no division, and a bias of one in 2^64 for each step of `end`.
+        ((u128::from(mix(self.0.get())) * u128::from(end)) >> 64) as u64
+    }
 }
 
 /// The finaliser of splitmix64.
@@ -187,6 +253,41 @@ mod tests {
         tried.sort_unstable();
         assert_eq!(tried, [0, 1, 2]);
         assert_eq!(round_robin(&[], &[], now), None);
+    }
+
+    #[test]
+    fn the_less_busy_of_two_for_its_weight() {
+        let (now, dice) = (Instant::now(), Dice::new(7));
+        let shares = counts(&[3, 1, 0], 4000, |_, s| least_request(s, |_| 0, &dice, &[], now).unwrap());
+        assert!((2800..3200).contains(&shares[0]) && shares[2] == 0, "idle ones by weight: {shares:?}");
+        let held = counts(&[1, 1], 100, |_, s| least_request(s, |i| 1 - i as u32, &dice, &[], now).unwrap());
+        assert_eq!(held, [0, 100]);
+        // Requests that never end pile up in proportion to the weights.
+        let all = seats(&[3, 1]);
+        let active = [Cell::new(0), Cell::new(0)];
+        for _ in 0..400 {
+            let chosen = least_request(&all, |i| active[i].get(), &dice, &[], now).unwrap();
+            active[chosen].set(active[chosen].get() + 1);
+        }
+        assert!((299..=301).contains(&active[0].get()), "{active:?}");
+        // It is the second best of every two that it is one of.
+        let one = counts(&[1; 5], 1000, |_, s| least_request(s, |i| u32::from(i == 2), &dice, &[], now).unwrap());
+        assert!(one[2] == 0 && one.iter().filter(|n| **n > 180).count() == 4, "{one:?}");
+    }
+
+    #[test]
+    fn the_less_busy_of_those_that_may_be_tried() {
+        let (now, dice) = (Instant::now(), Dice::new(7));
+        let all = seats(&[1, 1, 1]);
+        all[1].failed(now);
+        let choose = |tried: &[usize], at| least_request(&all, |i| if i == 1 { 0 } else { 9 }, &dice, tried, at);
+        assert!((0..50).all(|_| choose(&[], now) != Some(1)), "idle because it is down");
+        assert_eq!((choose(&[0], now), choose(&[0, 2], now), choose(&[0, 1, 2], now)), (Some(2), Some(1), None));
+        let later = now + LONGEST_PAUSE;
+        let trials = (0..50).filter(|_| choose(&[], later) == Some(1)).count();
+        assert_eq!(trials, 1, "half open");
+        assert_eq!(least_request(&[], |_| 0, &dice, &[], now), None);
+        assert_eq!(least_request(&seats(&[0]), |_| 0, &dice, &[], now), Some(0), "all that there is");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,13 +14,13 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
-use super::balance::{self, Seat};
+use super::balance::{self, Dice, Seat};
 use super::builtin;
 use super::dns::Dns;
 use super::error::{Attempt, UpstreamError, UpstreamErrorKind};
 use super::head;
 use super::pool::{Lease, Line, LocalEndpoint};
-use super::spec::{TargetSpec, Upstream};
+use super::spec::{Balance, TargetSpec, Upstream};
 use crate::deadline::{self, Passed};
 use crate::exchange::{Candidate, Failure};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
@@ -31,7 +32,7 @@ const EXPECT_WAIT: Duration = Duration::from_secs(1);
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Copy)]
 pub enum Choice<'a> {
-    /// Weighted round robin.
+    /// As the upstream balances.
     Balanced,
     /// The same key leads to the same endpoint.
     Key(&'a str),
@@ -86,6 +87,7 @@ pub struct LocalUpstream {
     name: Arc<str>,
     endpoints: Vec<Rc<LocalEndpoint>>,
     seats: Vec<Seat>,
+    dice: Dice,
 }
 
 /// What is known of a request body while it is sent.
@@ -129,7 +131,9 @@ impl LocalUpstream {
         let endpoints = each.map(|i| LocalEndpoint::new(upstream.clone(), i, dns.clone())).collect();
         let seats = upstream.endpoints().iter().map(|e| Seat::new(e.weight, e.hash)).collect();
         let name = Arc::from(&**upstream.name());
-        Rc::new(LocalUpstream { upstream, name, endpoints, seats })
+        // Each worker's own, lest all of them send to the same endpoint at the same time.
+        let dice = Dice::new(RandomState::new().hash_one(&*name));
+        Rc::new(LocalUpstream { upstream, name, endpoints, seats, dice })
     }
 
     #[cfg(test)]
@@ -280,7 +284,13 @@ impl LocalUpstream {
         match choice {
             // The common case needs no clock.
             Choice::Balanced if self.seats.len() == 1 && self.seats[0].healthy() => tried.is_empty().then_some(0),
-            Choice::Balanced => balance::round_robin(&self.seats, tried, Instant::now()),
+            Choice::Balanced => match self.upstream.spec().balance {
+                Balance::RoundRobin => balance::round_robin(&self.seats, tried, Instant::now()),
+                Balance::LeastRequest => {
+                    let active = |index: usize| self.endpoints.get(index).map_or(0, |endpoint| endpoint.active.get());
+                    balance::least_request(&self.seats, active, &self.dice, tried, Instant::now())
+                }
+            },
             Choice::Key(key) => balance::by_hash(&self.seats, key, tried, Instant::now()),
             Choice::Addresses(wanted) => wanted.iter().find_map(|address| {
                 let found = self.endpoints.iter().position(|e| *e.shared().address == **address);

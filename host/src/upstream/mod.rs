@@ -17,5 +17,5 @@ mod tests;
 
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use local::{Choice, LocalUpstream, Sent, Timeouts};
-pub use spec::{EndpointSpec, Protocol, SpecError, TargetSpec, Upstream, UpstreamSpec};
+pub use spec::{Balance, EndpointSpec, Protocol, SpecError, TargetSpec, Upstream, UpstreamSpec};
 pub use tls::{ClientCertificate, TlsSpec};

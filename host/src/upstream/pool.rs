@@ -37,7 +37,7 @@ pub(super) struct LocalEndpoint {
     /// When to look whether the name still leads to the same addresses.
     refresh_at: Cell<Option<Instant>>,
     sweeping: Cell<bool>,
-    /// Requests being served.
+    /// Requests being served, and those that a connection is being opened for.
     pub(super) active: Cell<u32>,
     /// Time to first byte, moving average in microseconds.
     pub(super) latency_us: Cell<u64>,
@@ -154,6 +154,7 @@ impl LocalEndpoint {
     /// Opens a connection within `limit`. Where HTTP/2 is possible, one request opens it and the others wait to share it.
     pub(super) async fn dial(self: &Rc<Self>, limit: Duration, http1_only: bool) -> Result<Lease, Attempt> {
         let begun = Instant::now();
+        let _opening = Opening::new(self);
         match deadline::timeout(limit, self.dial_now(begun, http1_only)).await {
             Ok(outcome) => outcome,
             Err(deadline::Passed) => {
@@ -300,6 +301,22 @@ impl LocalEndpoint {
     #[cfg(test)]
     pub(super) fn idle_count(&self) -> usize {
         self.idle.borrow().len()
+    }
+}
+
+/// Counts a request as active while its connection is being opened: an endpoint that takes none is no idle one.
+struct Opening<'a>(&'a Cell<u32>);
+
+impl<'a> Opening<'a> {
+    fn new(endpoint: &'a LocalEndpoint) -> Self {
+        endpoint.active.set(endpoint.active.get() + 1);
+        Opening(&endpoint.active)
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 

@@ -18,6 +18,7 @@ use super::tls::{self, TlsError, TlsSpec};
 pub struct UpstreamSpec {
     pub name: Arc<str>,
     pub target: TargetSpec,
+    pub balance: Balance,
     pub protocol: Protocol,
     pub tls: TlsSpec,
     /// Idle connections kept for each endpoint by each worker.
@@ -35,6 +36,7 @@ impl UpstreamSpec {
         UpstreamSpec {
             name: name.into(),
             target,
+            balance: Balance::RoundRobin,
             protocol: Protocol::Auto,
             tls: TlsSpec::default(),
             max_idle: 64,
@@ -53,6 +55,15 @@ pub enum TargetSpec {
     Echo,
     /// Built in: `/…/503` answers with that status.
     Status,
+}
+
+/// How a request finds its endpoint when nobody has chosen one for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn, in proportion to the weights.
+    RoundRobin,
+    /// Of two drawn in proportion to the weights, the one with fewer active requests for its weight.
+    LeastRequest,
 }
 
 /// What to speak to the endpoints.

@@ -57,6 +57,8 @@ pub enum Builtin {
 pub enum Balance {
     /// In proportion to the weights.
     RoundRobin,
+    /// Of two drawn by weight, the one with fewer requests under way for its weight.
+    LeastRequest,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
