@@ -20,6 +20,7 @@ use crate::services::Services;
 use crate::services::clock::Clock;
 use crate::snapshot::{Snapshot, Workshop};
 use crate::telemetry::{AccessLog, AccessLogFormat, LogLevel, Metrics, start_operational_log};
+use crate::upstream::dns;
 use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
 
 /// How long the last lines of the logs may take.
@@ -53,6 +54,7 @@ pub enum GatewayError {
 /// Loads, builds and tries a configuration without serving it. Answers what an operator should know.
 pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<String>, GatewayError> {
     let loaded = config::load(path)?;
+    dns::use_nameservers(&loaded.config.gateway.nameservers);
     let workshop = workshop(&loaded.config, compiler, Metrics::new())?;
     Ok(workshop.build(&loaded, None)?.warnings)
 }
@@ -64,6 +66,7 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
     let watched = config.gateway.reload.then(|| WatchedFiles::look(watched(&loaded)));
     let metrics = Metrics::new();
     let log = start_operational_log(log_level(config), Arc::clone(&metrics)).map_err(GatewayError::Log)?;
+    dns::use_nameservers(&config.gateway.nameservers);
     let workshop = workshop(config, compiler, Arc::clone(&metrics))?;
     let snapshot = workshop.build(&loaded, None)?;
     say(&snapshot.warnings);
@@ -137,6 +140,7 @@ impl Loader {
         let snapshot = self.workshop.build(&loaded, Some(&before))?;
         say(&snapshot.warnings);
         let (routes, upstreams) = (snapshot.routes.len(), snapshot.upstreams.len());
+        dns::use_nameservers(&config.gateway.nameservers);
         self.table.store(Arc::new(snapshot.listeners.clone()));
         self.running.store(Arc::new(snapshot));
         self.patience.store(Arc::new(config.gateway.shutdown_timeout));

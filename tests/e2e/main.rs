@@ -10,6 +10,7 @@ mod headers;
 mod http2;
 mod keys;
 mod limits;
+mod names;
 mod observability;
 mod plugins;
 mod proxying;

@@ -276,36 +276,3 @@ fn the_instances_and_limits_of_a_plugin() {
     assert!(origin.last().header("x-called").is_some_and(|v| v.starts_with("too-large")));
     assert_eq!(gateway.request("POST", "/", &[], &[b'x'; 2000]).status, 413);
 }
-
-#[test]
-fn the_way_of_balancing() {
-    let (a, b) = (Origin::named("a"), Origin::named("b"));
-    let toml = |balance: &str| {
-        format!(
-            "[upstreams.pair]\nendpoints = [\"{}\", \"{}\"]\nbalance = \"{balance}\"\n{}",
-            a.url(),
-            b.url(),
-            route("pair", &[])
-        )
-    };
-    let turns = gateway(&toml("round_robin"));
-    for _ in 0..10 {
-        turns.get("/");
-    }
-    assert_eq!((a.count(), b.count()), (5, 5));
-    let refused = Gateway::setup().refused(&with_base(&toml("by_mood")));
-    assert!(refused.stderr.contains("upstreams.pair.balance"), "{}", refused.stderr);
-}
-
-#[test]
-fn how_long_an_answer_of_the_dns_is_used() {
-    let toml = |dns: &str| {
-        with_base(&format!(
-            "[upstreams.named]\nendpoints = [\"http://localhost:1\"]\ndns = {dns}\n{}",
-            route("named", &[])
-        ))
-    };
-    let refused = Gateway::setup().refused(&toml("{ min_ttl = \"10s\", max_ttl = \"5s\" }"));
-    assert!(refused.stderr.contains("min_ttl"), "{}", refused.stderr);
-    Gateway::start(&toml("{ min_ttl = \"2s\", max_ttl = \"5s\" }"));
-}

@@ -1,11 +1,13 @@
 //! How the gateway reaches what is behind it.
 
+use std::sync::{Arc, Mutex};
+
 use http_body_util::{BodyExt, Full};
 use sluice_harness::h2::{self, H2, H2Origin, full};
 use sluice_harness::origin::nobody;
 use sluice_harness::{Certs, Gateway, Origin, Reply, eventually};
 
-use crate::support::{gateway, route};
+use crate::support::{gateway, route, setup, with_base};
 
 #[test]
 fn the_next_endpoint_on_connect_failure() {
@@ -75,6 +77,43 @@ fn a_weight_of_zero_takes_an_endpoint_out() {
         assert_eq!(gateway.get("/").text(), "b");
     }
     assert_eq!(a.count(), 0);
+}
+
+/// One of two endpoints has a request under way that does not end; where do the next ones go?
+#[test]
+fn the_way_of_balancing() {
+    for (balance, to_the_busy_one) in [("round_robin", 10), ("least_request", 0)] {
+        let gate = Arc::new(Mutex::new(()));
+        let held = gate.lock().expect("the gate");
+        let holding = |name: &'static str| {
+            let gate = gate.clone();
+            Origin::serve(move |request| {
+                if request.target == "/hold" {
+                    drop(gate.lock());
+                }
+                Reply::text(name)
+            })
+        };
+        let (a, b) = (holding("a"), holding("b"));
+        let gateway = gateway(&format!(
+            "[upstreams.pair]\nendpoints = [\"{}\", \"{}\"]\nbalance = \"{balance}\"\n{}",
+            a.url(),
+            b.url(),
+            route("pair", &[])
+        ));
+        let mut waiting = gateway.client();
+        waiting.send(waiting.format("GET", "/hold", &[], b""));
+        eventually("the request that is held", || a.count() + b.count() == 1);
+        let busy = if a.count() == 1 { "a" } else { "b" };
+        let mut client = gateway.client();
+        let seen = (0..20).filter(|_| client.get("/").text() == busy).count();
+        assert_eq!(seen, to_the_busy_one, "{balance}");
+        drop(held);
+        assert_eq!(waiting.read_response("GET").text(), busy);
+        eventually("requests to the one that is free again", || client.get("/").text() == busy);
+    }
+    let refused = setup().refused(&with_base("[upstreams.u]\nbuiltin = \"echo\"\nbalance = \"by_mood\"\n"));
+    assert!(refused.stderr.contains("upstreams.u.balance"), "{}", refused.stderr);
 }
 
 #[test]
@@ -231,7 +270,7 @@ fn idle_connections_are_let_go() {
 #[test]
 fn idle_connections_are_bounded() {
     let origin = Origin::named("o");
-    let gateway = Gateway::start(&crate::support::with_base(&format!(
+    let gateway = Gateway::start(&with_base(&format!(
         "[upstreams.one]\nendpoints = [\"{}\"]\npool = {{ max_idle = 2 }}\n{}",
         origin.url(),
         route("one", &[])

@@ -21,6 +21,8 @@ pub const MAX_BUFFERED_MEMORY: ByteSize = mib(256);
 pub const MAX_CONNECTIONS: u32 = 10_000;
 pub const RELOAD: bool = true;
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
+/// Of a name server whose address says none (RFC 1035 §4.2).
+pub const NAMESERVER_PORT: u16 = 53;
 
 // [listeners.NAME]
 pub const MIN_TLS: TlsVersion = TlsVersion::Tls12;

@@ -33,6 +33,7 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
             HeaderName::from_static(defaults::REQUEST_ID_HEADER),
             header_name,
         ),
+        nameservers: table.or("nameservers", Vec::new(), |item| item.list(nameserver)),
     }
 }
 
@@ -125,6 +126,13 @@ fn bind(item: &Item<'_>, binds: &mut Binds) -> Option<SocketAddr> {
         item.fail(format!("the address {address} is already that of `{other}`"));
     }
     Some(address)
+}
+
+fn nameserver(item: Item<'_>) -> Option<SocketAddr> {
+    item.parse(r#"an address like "10.0.0.53", "10.0.0.53:5353" or "[::1]:53""#, |text| {
+        let usual = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, defaults::NAMESERVER_PORT));
+        text.parse().ok().or_else(usual).filter(|address| address.port() != 0)
+    })
 }
 
 pub(super) fn network(item: Item<'_>) -> Option<IpNet> {

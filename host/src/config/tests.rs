@@ -137,6 +137,11 @@ fn values_of_the_wrong_kind() {
             "gateway.toml:2:29: gateway.request_id_header: expected a header name, found \"a b\"",
         ),
         (
+            "gateway.nameservers = ['10.0.0.53', '::1', '[::1]:5353', 'dns.example', '10.0.0.53:0']",
+            "gateway.toml:2:58: gateway.nameservers[3]: expected an address like \"10.0.0.53\", \"10.0.0.53:5353\" or \"[::1]:53\", found \"dns.example\"\n\
+             gateway.toml:2:73: gateway.nameservers[4]: expected an address like \"10.0.0.53\", \"10.0.0.53:5353\" or \"[::1]:53\", found \"10.0.0.53:0\"",
+        ),
+        (
             "telemetry.access_log = 'jsn'",
             "gateway.toml:2:24: telemetry.access_log: expected \"auto\" or \"json\" or \"console\" or \"off\" (did you mean \"json\"?), found \"jsn\"",
         ),
@@ -487,6 +492,13 @@ fn routes_and_upstreams() {
     let Service::Endpoints(endpoints) = &config.upstreams[0].service else { panic!("endpoints") };
     let shown: Vec<_> = endpoints.iter().map(|e| (e.scheme.as_str(), e.authority(), e.weight)).collect();
     assert_eq!(shown, [("https", "[::1]:443".to_owned(), 1), ("http", "b:81".to_owned(), 3)]);
+}
+
+#[test]
+fn nameservers() {
+    let config = config("gateway.nameservers = ['10.0.0.53', '::1', '[::1]:5353']\n");
+    let expected = ["10.0.0.53:53", "[::1]:53", "[::1]:5353"].map(|address| address.parse().unwrap());
+    assert_eq!(config.gateway.nameservers, expected);
 }
 
 fn tour() -> String {

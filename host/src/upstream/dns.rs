@@ -1,13 +1,14 @@
-//! Names to addresses for one worker: a cache over the system's resolver configuration that refreshes by TTL and keeps the
-//! last good answer when DNS fails.
+//! Names to addresses for one worker: a cache over the name servers of the configuration, or else of the system, that refreshes by
+//! TTL and keeps the last good answer when DNS fails.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
@@ -19,6 +20,19 @@ use crate::deadline;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Names that nobody asked for are dropped from the cache beyond this many.
 const MAX_NAMES: usize = 4096;
+/// Where a name server listens (RFC 1035 §4.2).
+const PORT: u16 = 53;
+
+/// The name servers of the configuration; none for the system's. There is one list for the process, as the system has one: for
+/// upstreams, for what filters call and for what is fetched for them, on whatever thread.
+static NAMESERVERS: LazyLock<ArcSwap<Vec<SocketAddr>>> = LazyLock::new(ArcSwap::default);
+
+/// Asks these servers from now on, or those of the system if there is none. Answers that are at hand are used to their end.
+pub fn use_nameservers(servers: &[SocketAddr]) {
+    if **NAMESERVERS.load() != servers {
+        NAMESERVERS.store(Arc::new(servers.to_vec()));
+    }
+}
 
 /// Bounds on the time an answer is used, whatever its TTL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,17 +63,23 @@ pub struct Answer {
     pub fresh_until: Instant,
 }
 
+/// Who asks, and the servers it was made for.
+struct Resolver {
+    servers: Arc<Vec<SocketAddr>>,
+    asks: Result<TokioResolver, Arc<NetError>>,
+}
+
 /// The resolver of one worker.
 #[derive(Default)]
 pub struct Dns {
-    resolver: OnceCell<Result<TokioResolver, Arc<NetError>>>,
+    resolver: RefCell<Option<Resolver>>,
     names: RefCell<HashMap<Arc<str>, Answer>>,
     /// Lookups under way, so that many connections to one name ask once.
     asking: RefCell<HashMap<Arc<str>, Rc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Dns {
-    /// A resolver that reads the system's configuration when the first name is asked for.
+    /// A resolver that reads the configuration of the system, if it is for that, when the first name is asked for.
     pub fn new() -> Rc<Self> {
         Rc::default()
     }
@@ -106,10 +126,17 @@ impl Dns {
         outcome
     }
 
+    fn resolver(&self) -> Result<TokioResolver, Arc<NetError>> {
+        let servers = NAMESERVERS.load_full();
+        let mut made = self.resolver.borrow_mut();
+        let fit = made.take().filter(|made| Arc::ptr_eq(&made.servers, &servers));
+        let resolver = fit.unwrap_or_else(|| Resolver { asks: resolver(&servers).map_err(Arc::new), servers });
+        made.insert(resolver).asks.clone()
+    }
+
     async fn lookup(&self, name: &Arc<str>, bounds: TtlBounds) -> Result<Answer, DnsError> {
         let failed = |source: Arc<NetError>| DnsError::Lookup { name: name.clone(), source };
-        let resolver = self.resolver.get_or_init(|| system_resolver().map_err(Arc::new)).as_ref();
-        let resolver = resolver.map_err(|error| failed(error.clone()))?;
+        let resolver = self.resolver().map_err(failed)?;
         let found = resolver.lookup_ip(&**name).await.map_err(|error| failed(Arc::new(error)))?;
         let mut addresses: Vec<IpAddr> = found.iter().collect();
         // Servers rotate their answers; in a fixed order a change is a real change.
@@ -144,18 +171,35 @@ fn literal(name: &str) -> Option<Rc<[IpAddr]>> {
     local.then(|| Rc::new([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]) as Rc<[IpAddr]>)
 }
 
-/// The resolver that the system's files describe. Without them it asks a server on this machine, as the C library does.
-fn system_resolver() -> Result<TokioResolver, NetError> {
-    let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-        tracing::warn!(%error, "no usable resolver configuration, names are asked for at 127.0.0.1");
-        let config = ResolverConfig::from_name_servers(vec![NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into())]);
-        hickory_resolver::Resolver::builder_with_config(config, TokioRuntimeProvider::default())
-    });
+/// A resolver that asks these servers for names as they are written, without the search domains of the system. Without servers it
+/// is the one that the system's files describe, and without those it asks a server on this machine, as the C library does.
+fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+    let asking = |servers: &[SocketAddr]| {
+        let config = ResolverConfig::from_name_servers(servers.iter().map(nameserver).collect());
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    let mut builder = if servers.is_empty() {
+        TokioResolver::builder_tokio().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no usable resolver configuration, names are asked for at 127.0.0.1");
+            asking(&[SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))])
+        })
+    } else {
+        asking(servers)
+    };
     let options: &mut ResolverOpts = builder.options_mut();
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.timeout = options.timeout.min(Duration::from_secs(2));
     options.cache_size = 0; // this module is the cache, and has to get a new answer when it asks
     builder.build()
+}
+
+/// A server that is asked by UDP, and by TCP for what UDP has cut short (RFC 7766 §5).
+fn nameserver(address: &SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
 }
 
 #[cfg(test)]
@@ -170,6 +214,15 @@ mod tests {
         assert_eq!(literal("a.LocalHost.").unwrap().len(), 2);
         assert!(literal("notlocalhost").is_none() && literal("localhost.example").is_none());
         assert!(literal("ääääääääää").is_none());
+    }
+
+    #[test]
+    fn a_server_is_asked_at_its_port_by_udp_and_tcp() {
+        let address: SocketAddr = "[::1]:5353".parse().unwrap();
+        let server = nameserver(&address);
+        assert_eq!((server.ip, server.connections.len()), (address.ip(), 2));
+        assert!(server.connections.iter().all(|connection| connection.port == 5353));
+        assert!(resolver(&[address]).is_ok());
     }
 
     #[tokio::test(flavor = "local")]

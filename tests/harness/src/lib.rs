@@ -5,6 +5,7 @@
 
 pub mod certs;
 pub mod client;
+pub mod dns;
 pub mod fixtures;
 pub mod frames;
 pub mod gateway;
@@ -17,6 +18,7 @@ pub mod wire;
 
 pub use certs::Certs;
 pub use client::{Client, Response};
+pub use dns::NameServer;
 pub use gateway::Gateway;
 pub use origin::{Conn, Origin, Reply};
 pub use wait::{eventually, eventually_within};

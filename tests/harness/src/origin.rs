@@ -217,6 +217,20 @@ impl Origin {
         Self::serve(move |_| Reply::text(name.clone()))
     }
 
+    /// Two of the same port, at 127.0.0.1 and 127.0.0.2, that answer with these names: for a name that moves.
+    pub fn pair(first: &str, second: &str) -> (Origin, Origin) {
+        let answer = |name: &str| {
+            let name = name.to_string();
+            move |_: &Request| Reply::text(name.clone())
+        };
+        // The port that is free at the first address may be taken at the second.
+        eventually_some("a port that is free at both", || {
+            let one = Self::start("127.0.0.1:0", None, true, answer(first));
+            let there = TcpListener::bind(("127.0.0.2", one.address.port())).ok()?;
+            Some((one, Self::accept(there, None, true, answer(second))))
+        })
+    }
+
     /// Driven by hand: `accept` gives each connection.
     pub fn scripted() -> Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -229,7 +243,15 @@ impl Origin {
         record: bool,
         handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> Origin {
-        let listener = TcpListener::bind(bind).unwrap();
+        Self::accept(TcpListener::bind(bind).unwrap(), tls, record, handler)
+    }
+
+    fn accept(
+        listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
+        record: bool,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Origin {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let handler = Arc::new(handler);

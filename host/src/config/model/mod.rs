@@ -56,6 +56,8 @@ pub struct Gateway {
     pub reload: bool,
     /// The header that carries the request id.
     pub request_id_header: HeaderName,
+    /// Who is asked for names; empty for those of the system.
+    pub nameservers: Vec<SocketAddr>,
 }
 
 /// A socket that clients connect to.

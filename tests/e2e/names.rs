@@ -1,0 +1,104 @@
+//! Who is asked for the names of endpoints, and how long an answer is used.
+
+use serde_json::json;
+use sluice_harness::{NameServer, Origin, eventually};
+
+use crate::support::{BASE, filter, gateway, route, setup, with_base};
+
+const HOUR: u32 = 3600;
+
+/// [`BASE`] with these name servers.
+fn asking(servers: &[&NameServer]) -> String {
+    let servers: Vec<_> = servers.iter().map(|server| server.address().to_string()).collect();
+    BASE.replace("workers = 1", &format!("workers = 1\nnameservers = {servers:?}"))
+}
+
+/// A route `/NAME` to the host `NAME.test`.
+fn named(name: &str, port: u16, dns: &str) -> String {
+    format!(
+        "[upstreams.{name}]\nendpoints = [\"http://{name}.test:{port}\"]\n{dns}\n\
+         [routes.{name}]\nmatch = {{ path = \"/{name}\" }}\nupstream = \"{name}\"\n"
+    )
+}
+
+#[test]
+fn the_name_servers_of_the_gateway() {
+    let (origin, server) = (Origin::named("by name"), NameServer::start());
+    server.set("known.test", [127, 0, 0, 1], HOUR);
+    let port = origin.address().port();
+    let routes = named("known", port, "") + &named("unknown", port, "") + &named("later", port, "");
+    let gateway = setup().start(&(asking(&[&server]) + &routes));
+    assert_eq!(gateway.get("/known").text(), "by name");
+    assert_eq!(server.questions("known.test"), 1);
+    assert!([502, 503].contains(&gateway.get("/unknown").status));
+    assert!(server.questions("unknown.test") > 0, "asked for in vain");
+
+    let other = NameServer::start();
+    other.set("later.test", [127, 0, 0, 1], HOUR);
+    assert!([502, 503].contains(&gateway.get("/later").status));
+    gateway.reload(&(asking(&[&other]) + &routes));
+    assert_eq!(gateway.get("/later").text(), "by name", "a reload changes who is asked");
+    assert_eq!((gateway.get("/known").text(), other.questions("known.test")), ("by name".into(), 0), "known already");
+
+    let refused = setup().refused(&BASE.replace("workers = 1", "workers = 1\nnameservers = [\"dns.example\"]"));
+    assert!(refused.stderr.contains("gateway.nameservers[0]"), "{}", refused.stderr);
+}
+
+#[test]
+fn names_that_filters_call() {
+    let (origin, called, server) = (Origin::named("o"), Origin::named("called"), NameServer::start());
+    server.set("called.test", [127, 0, 0, 1], HOUR);
+    let url = format!("http://called.test:{}", called.address().port());
+    let config = json!({"on-request": [{"do": "call", "url": &url, "to": "x-called"}]});
+    let grants = format!("grants = {{ http = [\"{url}\"] }}");
+    let gateway = setup()
+        .start(&(asking(&[&server]) + &route(&origin.url(), &["a"]) + &filter("a", "probe-waiting", &grants, config)));
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(origin.last().header("x-called"), Some("200 called"));
+    assert_eq!(server.questions("called.test"), 1);
+}
+
+/// The servers say an hour; the name moves within it.
+#[test]
+fn an_answer_is_used_no_longer_than_told() {
+    let ((before, after), server) = (Origin::pair("before", "after"), NameServer::start());
+    let names = ["short.test", "long.test"];
+    names.iter().for_each(|name| server.set(name, [127, 0, 0, 1], HOUR));
+    let port = before.address().port();
+    let gateway = setup().start(
+        &(asking(&[&server])
+            + &named("short", port, "dns = { min_ttl = \"100ms\", max_ttl = \"200ms\" }")
+            + &named("long", port, "dns = { min_ttl = \"100ms\", max_ttl = \"1h\" }")),
+    );
+    assert_eq!((gateway.get("/short").text(), gateway.get("/long").text()), ("before".into(), "before".into()));
+    names.iter().for_each(|name| server.set(name, [127, 0, 0, 2], HOUR));
+    eventually("the new address", || gateway.get("/short").text() == "after");
+    assert!(server.questions("short.test") > 1 && after.count() > 0);
+    assert_eq!((gateway.get("/long").text(), server.questions("long.test")), ("before".into(), 1));
+}
+
+/// The servers say that an answer is for once.
+#[test]
+fn an_answer_is_used_no_shorter_than_told() {
+    let (origin, server) = (Origin::named("o"), NameServer::start());
+    ["often.test", "once.test"].iter().for_each(|name| server.set(name, [127, 0, 0, 1], 0));
+    let port = origin.address().port();
+    let gateway = setup().start(
+        &(asking(&[&server])
+            + &named("often", port, "dns = { min_ttl = \"1ms\" }")
+            + &named("once", port, "dns = { min_ttl = \"1h\", max_ttl = \"2h\" }")),
+    );
+    eventually("a question for each of many requests", || {
+        assert_eq!((gateway.get("/often").text(), gateway.get("/once").text()), ("o".into(), "o".into()));
+        server.questions("often.test") > 5
+    });
+    assert_eq!(server.questions("once.test"), 1);
+}
+
+#[test]
+fn bounds_that_cross_are_refused() {
+    let toml = with_base(&named("n", 80, "dns = { min_ttl = \"10s\", max_ttl = \"5s\" }"));
+    let refused = setup().refused(&toml);
+    assert!(refused.stderr.contains("`min_ttl` is above `max_ttl`"), "{}", refused.stderr);
+    gateway(&named("n", 80, "dns = { min_ttl = \"2s\", max_ttl = \"5s\" }"));
+}
