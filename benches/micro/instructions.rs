@@ -121,7 +121,7 @@ fn call_hooks(times: usize) {
             step(times, &format!("{}: {hook}", guest.name), || {
                 let Some(mut exchange) = idle.take() else { return };
                 exchange.roll_back();
-                let Ok((exchange, Ok(Verdict::Continue))) = pool.call_now(*hook, exchange, 0) else {
+                let Ok((exchange, Ok(Verdict::Continue))) = pool.call_now(*hook, exchange, 0, &mut None) else {
                     panic!("{} did not continue on its idle instance", guest.name)
                 };
                 idle = Some(exchange);

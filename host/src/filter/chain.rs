@@ -69,6 +69,7 @@ impl LocalPipeline {
         body: &mut B,
     ) -> (Box<Exchange>, RequestOutcome) {
         let all = self.pipeline.filters().len();
+        passage.now = None;
         let mask = self.pipeline.mask(Hook::OnRequest) | self.pipeline.mask(Hook::OnRequestBody);
         for index in upward(mask) {
             let way;
@@ -101,6 +102,7 @@ impl LocalPipeline {
             }
         }
         let Some(max_bytes) = self.request_body_wanted(&exchange, body, index) else { return (exchange, Way::Next) };
+        passage.now = None;
         match &exchange.request_body {
             Some(known) if known.len() as u64 > max_bytes => {
                 return (exchange, Way::Body(BodySourceError::TooLarge(max_bytes)));
@@ -124,6 +126,7 @@ impl LocalPipeline {
         body: &mut B,
     ) -> (Box<Exchange>, ResponseOutcome) {
         let mask = self.pipeline.mask(Hook::OnResponse) | self.pipeline.mask(Hook::OnResponseBody);
+        passage.now = None;
         for index in downward(mask & before(passage.left) & !passage.absent) {
             passage.left = index;
             let way;
@@ -154,6 +157,7 @@ impl LocalPipeline {
             }
         }
         let Some(max_bytes) = self.response_body_wanted(&exchange, body, index) else { return (exchange, Way::Next) };
+        passage.now = None;
         let buffered = match exchange.response.as_ref().and_then(|response| response.body.as_ref()) {
             Some(known) if known.len() as u64 > max_bytes => Err(BodySourceError::TooLarge(max_bytes)),
             Some(_) => Ok(None),
@@ -184,6 +188,7 @@ impl LocalPipeline {
         mut exchange: Box<Exchange>,
         passage: &mut Passage,
     ) -> (Box<Exchange>, Result<(), FilterFailure>) {
+        passage.now = None;
         for index in upward(self.pipeline.mask(Hook::SelectUpstream) & before(passage.seen) & !passage.absent) {
             let way;
             (exchange, way) = self.call(Hook::SelectUpstream, exchange, passage, index).await;
@@ -204,6 +209,7 @@ impl LocalPipeline {
         mut exchange: Box<Exchange>,
         passage: &mut Passage,
     ) -> (Box<Exchange>, Result<(), FilterFailure>) {
+        passage.now = None;
         let mask = self.pipeline.mask(Hook::OnResponseTrailers) & before(passage.behind) & !passage.absent;
         for index in downward(mask) {
             let way;
@@ -218,6 +224,7 @@ impl LocalPipeline {
     /// Shows the finished exchange to the filters that saw its request. Failures are logged and counted.
     pub(super) async fn on_complete(&self, mut exchange: Box<Exchange>, passage: &mut Passage) {
         for index in upward(self.complete_mask(passage)) {
+            passage.now = None;
             (exchange, _) = self.call(Hook::OnComplete, exchange, passage, index).await;
             tokio::task::yield_now().await;
         }
@@ -239,10 +246,13 @@ impl LocalPipeline {
         index: usize,
     ) -> (Box<Exchange>, Way) {
         let pool = &self.pools[index];
-        let (mut exchange, result) = match pool.call_now(hook, exchange, index) {
+        let (mut exchange, result) = match pool.call_now(hook, exchange, index, &mut passage.now) {
             Ok(called) => called,
             // Rare and large: boxed, since the future of a request, which is moved when it is made, would have it in it.
-            Err(exchange) => Box::pin(pool.call(hook, exchange, index)).await,
+            Err(exchange) => {
+                passage.now = None;
+                Box::pin(pool.call(hook, exchange, index)).await
+            }
         };
         let way = match settle(&self.pipeline.filters()[index], hook, &mut exchange, result) {
             Step::Continue => Way::Next,

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Filter;
 use crate::wasm::{Hook, Pool, Program};
@@ -101,6 +102,9 @@ pub struct Passage {
     pub(super) left: usize,
     /// Filters that failed open and are out for this exchange, as a mask.
     pub(super) absent: u64,
+    /// When the last call ended, as long as nothing else has happened: the next one begins then. Reading the clock costs as much as a
+    /// call of the gateway by a filter.
+    pub(super) now: Option<Instant>,
 }
 
 impl Passage {
@@ -115,7 +119,12 @@ impl Passage {
     }
 
     pub(super) fn request_ends(&mut self, seen: usize, behind: usize) {
-        *self = Passage { seen, behind, left: behind, absent: self.absent };
+        *self = Passage { seen, behind, left: behind, ..*self };
+    }
+
+    /// The time when the hooks that were called together have ended.
+    pub fn ended(&mut self) -> Instant {
+        self.now.take().unwrap_or_else(Instant::now)
     }
 }
 

@@ -220,7 +220,7 @@ impl Stage<'_> {
             return (exchange, Ok(true));
         }
         let (exchange, outcome) = self.pipeline.on_request(exchange, passage, body).await;
-        record.timings.request_filters = Some(record.start.elapsed());
+        record.timings.request_filters = Some(passage.ended().saturating_duration_since(record.start));
         let entered = match outcome {
             RequestOutcome::Continue => Ok(true),
             RequestOutcome::Respond { by } => {

@@ -120,26 +120,33 @@ impl Pool {
     /// Calls a hook for an exchange, in which the filter has position `index`. The exchange comes back as the call left it: the
     /// journal says how to take the edits back. Select-upstream, trailers and complete answer `Continue`.
     pub async fn call(&self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Called {
-        match self.call_now(hook, exchange, index) {
+        match self.call_now(hook, exchange, index, &mut None) {
             Ok(called) => called,
             Err(exchange) => self.call_in_turn(hook, exchange, index).await,
         }
     }
 
     /// The usual call, without a future: on an idle instance, on this thread until it is over. Gives the exchange back when the
-    /// filter is called on a fiber, or no instance is idle or free.
-    pub fn call_now(&self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Result<Called, Box<Exchange>> {
+    /// filter is called on a fiber, or no instance is idle or free. `now` is the time, where it is known; the call leaves that of its end.
+    pub fn call_now(
+        &self,
+        hook: Hook,
+        exchange: Box<Exchange>,
+        index: usize,
+        now: &mut Option<Instant>,
+    ) -> Result<Called, Box<Exchange>> {
         let inner = &self.inner;
         // Nobody else on this thread can ask for an instance before the end of this call: it needs no permit.
         if self.on_fiber() || inner.in_use.get() >= inner.program.shared.limits.max_instances {
             return Err(exchange);
         }
         let Some(mut instance) = inner.idle.borrow_mut().pop() else { return Err(exchange) };
-        let started = Instant::now();
+        let started = now.unwrap_or_else(Instant::now);
         let result = instance.call(hook, exchange, index);
         let exchange = instance.take_exchange().expect("host functions only borrow the exchange");
-        let wall = started.elapsed();
-        drop(self.conclude(hook, instance, &result, (wall, wall), (started + wall, inner.in_use.get() + 1)));
+        let ended = *now.insert(Instant::now());
+        let wall = ended.saturating_duration_since(started);
+        drop(self.conclude(hook, instance, &result, (wall, wall), (ended, inner.in_use.get() + 1)));
         Ok((exchange, result))
     }
 
