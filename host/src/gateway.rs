@@ -137,10 +137,13 @@ impl Loader {
         let loaded = config::load(&self.path)?;
         let config = &loaded.config;
         let before = self.running.load_full();
-        let snapshot = self.workshop.build(&loaded, Some(&before))?;
+        // Key sets are fetched for the new configuration while it is built.
+        let servers = dns::use_nameservers(&config.gateway.nameservers);
+        let snapshot = self.workshop.build(&loaded, Some(&before)).inspect_err(|_| {
+            dns::use_nameservers(&servers);
+        })?;
         say(&snapshot.warnings);
         let (routes, upstreams) = (snapshot.routes.len(), snapshot.upstreams.len());
-        dns::use_nameservers(&config.gateway.nameservers);
         self.table.store(Arc::new(snapshot.listeners.clone()));
         self.running.store(Arc::new(snapshot));
         self.patience.store(Arc::new(config.gateway.shutdown_timeout));

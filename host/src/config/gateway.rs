@@ -131,7 +131,11 @@ fn bind(item: &Item<'_>, binds: &mut Binds) -> Option<SocketAddr> {
 fn nameserver(item: Item<'_>) -> Option<SocketAddr> {
     item.parse(r#"an address like "10.0.0.53", "10.0.0.53:5353" or "[::1]:53""#, |text| {
         let usual = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, defaults::NAMESERVER_PORT));
-        text.parse().ok().or_else(usual).filter(|address| address.port() != 0)
+        let address: Option<SocketAddr> = text.parse().ok().or_else(usual);
+        address.filter(|address| {
+            let is_scoped = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
+            address.port() != 0 && !is_scoped
+        })
     })
 }
 

@@ -1,14 +1,16 @@
 //! The gateway's side of a connection to a server: one request at a time, sent and answered within the task of its exchange.
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::task::coop::unconstrained;
 
 use super::io::{Io, Transport};
 use super::reading::Reading;
@@ -108,7 +110,7 @@ impl Connection {
         keeper: K,
     ) -> Result<Answer, Unanswered> {
         let mut sending = Sending::new(self, request);
-        let head = std::future::poll_fn(|cx| sending.poll_head(cx, gate, progress)).await;
+        let head = poll_fn(|cx| sending.poll_head(cx, gate, progress)).await;
         match head {
             Ok(head) => Ok(sending.answer(head, keeper)),
             Err(error) => {
@@ -167,7 +169,8 @@ impl Sending {
         let transport = &mut self.connection.transport;
         // The server may have said goodbye while the request waited its turn; what comes before a request answers none.
         let mut watched = self.upload.is_untouched();
-        if watched && transport.poll_fill(cx).is_ready() {
+        // Not under the task's budget: that would make every connection look quiet once it is used up.
+        if watched && pin!(unconstrained(poll_fn(|cx| transport.poll_fill(cx)))).poll(cx).is_ready() {
             return Poll::Ready(Err(SendError::Closed));
         }
         loop {

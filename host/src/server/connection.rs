@@ -71,7 +71,7 @@ pub(super) async fn serve<S: Service>(
             // largest of them.
             let handshake = Box::pin(TlsAcceptor::from(Arc::clone(config)).accept(socket));
             let failure: String = match timeout(settings.handshake_timeout, handshake).await {
-                Ok(Ok(stream)) => return Box::pin(over_tls(stream, peer, info, &settings, worker)).await,
+                Ok(Ok(stream)) => return over_tls(stream, peer, info, &settings, worker).await,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "timeout".into(),
             };

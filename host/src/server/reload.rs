@@ -1,7 +1,8 @@
 //! Reloading: on SIGHUP or when a watched file has changed, one thread of low priority runs the loader given to it, one run at
 //! a time, and tells how it went. What a reload does is the loader's business.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -37,7 +38,7 @@ pub struct ReloadReport {
 /// The way to the loader thread; the thread ends with it.
 #[derive(Debug, Clone)]
 pub struct Reloader {
-    events: Sender<Event>,
+    events: Arc<Sender<Event>>,
 }
 
 impl Reloader {
@@ -63,6 +64,7 @@ pub fn start_reloader<E: Display>(
 ) -> io::Result<Reloader> {
     metrics.last_reload.set(now());
     let (events, queue) = mpsc::channel();
+    let events = Arc::new(events);
     let watcher = files.map(|files| Watch::new(files, &events));
     if watcher.is_some() {
         // What has changed since the files were loaded, nobody was told of.
@@ -118,6 +120,10 @@ fn run<E: Display>(
                 metrics.reloads_refused.add(1);
                 let error = error.to_string();
                 tracing::error!(error, "configuration refused; the running one stays");
+                // What leads to the files may have been replaced all the same.
+                if let Some(watch) = watch.as_mut() {
+                    watch.follow(watch.files.clone());
+                }
             }
         }
     }
@@ -171,6 +177,14 @@ struct Watch {
     seen: Vec<Print>,
     /// `None` where the system can't report changes.
     watcher: Option<Watcher>,
+    /// Directories that can't be watched.
+    refused: BTreeSet<PathBuf>,
+}
+
+/// The directory that a path is in.
+fn parent(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent()?;
+    Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
 }
 
 /// What tells a file from its earlier self.
@@ -182,7 +196,7 @@ struct Print {
     /// A file that takes the place of another within a tick of the clock may have its time and its length.
     inode: u64,
     bytes: u64,
-    entries: Vec<PathBuf>,
+    entries: Vec<(PathBuf, Option<SystemTime>, u64)>,
 }
 
 impl Print {
@@ -192,7 +206,13 @@ impl Print {
         if data.as_ref().is_some_and(std::fs::Metadata::is_dir)
             && let Ok(found) = std::fs::read_dir(path)
         {
-            entries.extend(found.flatten().map(|entry| entry.path()));
+            // Of files that may be parts of a configuration also what is in them: one that was refused may be mended.
+            entries.extend(found.flatten().map(|entry| {
+                let path = entry.path();
+                let is_part = path.extension().is_some_and(|extension| extension == "toml");
+                let data = entry.metadata().ok().filter(|_| is_part);
+                (path, data.as_ref().and_then(|data| data.modified().ok()), data.map_or(0, |data| data.len()))
+            }));
             entries.sort();
         }
         Print {
@@ -207,39 +227,50 @@ impl Print {
 }
 
 impl Watch {
-    fn new(watched: WatchedFiles, events: &Sender<Event>) -> Self {
-        let events = events.clone();
-        let watcher = Watcher::start(move || drop(events.send(Event::Touched)))
-            .inspect_err(|error| tracing::warn!(%error, "changed files are found by comparing them every 2 s"))
-            .ok();
-        let mut watch = Watch { files: Vec::new(), seen: Vec::new(), watcher };
+    fn new(watched: WatchedFiles, events: &Arc<Sender<Event>>) -> Self {
+        // The loader ends with the last reloader, and the watcher with the loader.
+        let events = Arc::downgrade(events);
+        let watcher = Watcher::start(move || {
+            if let Some(events) = events.upgrade() {
+                let _ = events.send(Event::Touched);
+            }
+        })
+        .inspect_err(|error| tracing::warn!(%error, "changed files are found by comparing them every 2 s"))
+        .ok();
+        let mut watch = Watch { files: Vec::new(), seen: Vec::new(), watcher, refused: BTreeSet::new() };
         watch.follow(watched.files);
         watch.seen = watched.seen;
         watch
     }
 
-    /// Watches other files.
+    /// Watches these files, and what leads to them as it is now.
     fn follow(&mut self, files: Vec<PathBuf>) {
-        let (mut directories, mut names) = (BTreeSet::new(), BTreeSet::new());
+        let mut directories: BTreeMap<PathBuf, Option<BTreeSet<OsString>>> = BTreeMap::new();
+        let mut whole = |directory: PathBuf| {
+            // A directory may be replaced as a whole, or be a link to another one: its parent tells.
+            if let (Some(parent), Some(name)) = (parent(&directory), directory.file_name())
+                && let Some(names) = directories.entry(parent).or_insert_with(|| Some(BTreeSet::new()))
+            {
+                names.insert(name.to_owned());
+            }
+            directories.insert(directory, None);
+        };
         for file in &files {
             let real = std::fs::canonicalize(file).ok();
             for path in std::iter::once(file).chain(&real) {
                 if path.is_dir() {
-                    directories.insert(path.clone());
+                    whole(path.clone());
                 }
-                names.extend(path.file_name().map(ToOwned::to_owned));
-                match path.parent() {
-                    Some(parent) if parent.as_os_str().is_empty() => directories.insert(PathBuf::from(".")),
-                    Some(parent) => directories.insert(parent.to_owned()),
-                    None => false,
-                };
+                parent(path).map(&mut whole);
             }
         }
         if let Some(watcher) = &mut self.watcher {
             // An optional folder, such as that of the plugins, may not be there: SIGHUP will do when it is.
-            for (directory, error) in watcher.follow(&directories, names) {
+            let refused = watcher.follow(directories);
+            for (directory, error) in refused.iter().filter(|(directory, _)| !self.refused.contains(directory)) {
                 tracing::warn!(directory = %directory.display(), %error, "cannot watch for changes");
             }
+            self.refused = refused.into_iter().map(|(directory, _)| directory).collect();
         }
         if self.files != files {
             // Files that were known keep their look, so that a change during the load is not missed.

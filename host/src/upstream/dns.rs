@@ -27,11 +27,14 @@ const PORT: u16 = 53;
 /// upstreams, for what filters call and for what is fetched for them, on whatever thread.
 static NAMESERVERS: LazyLock<ArcSwap<Vec<SocketAddr>>> = LazyLock::new(ArcSwap::default);
 
-/// Asks these servers from now on, or those of the system if there is none. Answers that are at hand are used to their end.
-pub fn use_nameservers(servers: &[SocketAddr]) {
-    if **NAMESERVERS.load() != servers {
+/// Asks these servers from now on, or those of the system if there is none, and answers those that were asked before. Answers that are
+/// at hand are used to their end.
+pub fn use_nameservers(servers: &[SocketAddr]) -> Arc<Vec<SocketAddr>> {
+    let before = NAMESERVERS.load_full();
+    if *before != servers {
         NAMESERVERS.store(Arc::new(servers.to_vec()));
     }
+    before
 }
 
 /// Bounds on the time an answer is used, whatever its TTL.

@@ -9,7 +9,7 @@ use crate::services::log_limit;
 
 /// How many names are remembered at a time: two for each of so many places, so that no two drive each other out.
 const PLACES: usize = 32;
-/// Of longer names only the last is remembered.
+/// Of longer names only the last two are remembered.
 const MAX_LENGTH: usize = 64;
 
 /// A name, and what the filter may do with the field.

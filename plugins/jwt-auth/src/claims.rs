@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize,
-    de::{Deserializer, MapAccess, SeqAccess, Visitor},
+    de::{Deserializer, Error, MapAccess, SeqAccess, Visitor},
 };
 
 /// The claims, in their order.
@@ -27,12 +27,12 @@ enum Claim<'a> {
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl<'a> Claims<'a> {
-    /// Reads an object. A claim given twice is refused (RFC 7519 §4).
+    /// Reads an object. A claim given twice, also a member of one, is refused (RFC 7519 §4).
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
-        let Ok(Claim::Object(claims)) = serde_json::from_str(text) else { return None };
-        let twice =
-            claims.0.iter().enumerate().any(|(i, (name, _))| claims.0[..i].iter().any(|(other, _)| same(other, name)));
-        (!twice).then_some(claims)
+        match serde_json::from_str(text) {
+            Ok(Claim::Object(claims)) => Some(claims),
+            _ => None,
+        }
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -174,8 +174,11 @@ impl<'de> Visitor<'de> for AnyClaim {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut members = Vec::with_capacity(8);
+        let mut members: Vec<(Cow<'de, str>, Claim<'de>)> = Vec::with_capacity(8);
         while let Some(Name(name)) = map.next_key()? {
+            if members.iter().any(|(known, _)| same(known, &name)) {
+                return Err(M::Error::custom("a name given twice"));
+            }
             members.push((name, map.next_value()?));
         }
         Ok(Claim::Object(Claims(members)))
@@ -184,3 +187,51 @@ impl<'de> Visitor<'de> for AnyClaim {
 
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_set_of_claims() {
+        let twice = [r#"{"a": 1, "a": 1}"#, r#"{"a": {"b": 1, "b": 2}}"#, r#"{"a": [{"b": 1, "\u0062": 2}]}"#];
+        for text in twice.into_iter().chain(["", "[]", "1", "{", r#"{"a": 1e400}"#, r#"{"a": 1} {}"#]) {
+            assert!(Claims::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn claims_as_headers() {
+        let rows = [
+            (r#""a b""#, Some("a b")),
+            (r#""\u0041\n""#, Some("A\n")),
+            ("-7", Some("-7")),
+            ("18446744073709551615", Some("18446744073709551615")),
+            ("1.5", Some("1.5")),
+            // These would not be told from their neighbours.
+            ("18446744073709551616", None),
+            ("1e20", None),
+            ("true", Some("true")),
+            ("null", None),
+            (r#"["a", "b"]"#, Some("a,b")),
+            (r#"["a", 1]"#, None),
+            ("{}", None),
+        ];
+        for (value, header) in rows {
+            let text = format!(r#"{{"x": {{"y": {value}}}}}"#);
+            let claims = Claims::parse(&text).unwrap();
+            assert_eq!(claims.header("x.y").as_deref(), header, "{value}");
+        }
+    }
+
+    #[test]
+    fn dates_and_words() {
+        let text = r#"{"exp": 17.5, "nbf": 18446744073709551615, "iat": "1", "scope": "a  b", "roles": ["c d"], "x.y": "dot"}"#;
+        let claims = Claims::parse(text).unwrap();
+        assert_eq!((claims.date("exp"), claims.date("none"), claims.date("iat")), (Ok(Some(17.5)), Ok(None), Err(())));
+        assert_eq!(claims.date("nbf"), Ok(Some(18_446_744_073_709_551_615.0)));
+        assert_eq!((claims.words("scope"), claims.words("roles")), (vec!["a", "b"], vec!["c d"]));
+        assert!(claims.any("roles", |role| role == "c d") && !claims.any("exp", |_| true));
+        assert_eq!(claims.text("x.y"), Some("dot"));
+    }
+}

@@ -112,7 +112,7 @@ impl JwtAuth {
             Credentials::Token(Ok(text)) => text,
             Credentials::Token(Err(refusal)) => return Ok(Err(invalid(detail(refusal)))),
         };
-        let Some(claims) = Claims::parse(&text) else { return Ok(Err(invalid("the claims are no JSON object"))) };
+        let Some(claims) = Claims::parse(&text) else { return Ok(Err(invalid("the claims can't be read"))) };
         if let Err(refusal) = self.check(&claims) {
             return Ok(Err(refusal));
         }

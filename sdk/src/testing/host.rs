@@ -682,6 +682,10 @@ pub(crate) mod crypto {
     }
 
     pub(crate) fn verify_bearer(verifier: u32) -> Result<Bearer, Error> {
+        during(EXCHANGE, |world| {
+            let rules = world.services.token_rules.get(verifier as usize);
+            rules.map(drop).ok_or_else(|| Error::Invalid(format!("token verifier {verifier}")))
+        })?;
         let credentials = match <[_; 1]>::try_from(request::header_bytes("authorization")?) {
             Ok([credentials]) => credentials,
             Err(none) if none.is_empty() => return Ok(Bearer::Missing),

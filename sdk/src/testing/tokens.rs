@@ -10,7 +10,8 @@ use crate::bindings::sluice::filter::{
 pub(crate) fn bearer(credentials: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = credentials.split_at_checked(6)?;
     let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && matches!(token, [] | [b' ', ..]);
-    is_bearer.then(|| token.trim_ascii_start())
+    let spaces = token.iter().take_while(|byte| **byte == b' ').count();
+    token.get(spaces..).filter(|_| is_bearer)
 }
 
 #[cfg(not(feature = "testing"))]

@@ -86,6 +86,7 @@ fn take(origin: &Origin) -> Option<Connection> {
             }
             kept.http2 = None;
         }
+        // What has ended is passed over here: a call that meets it opens a new connection the next time.
         while let Some((mut connection, since)) = kept.idle.pop() {
             if since.elapsed() < IDLE && connection.is_quiet() {
                 return Some(Connection::Http1(connection));

@@ -169,7 +169,9 @@ fn bearer(credentials: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = credentials.split_at_checked(6)?;
     match token {
         _ if !scheme.eq_ignore_ascii_case(b"bearer") => None,
-        [] | [b' ', ..] => Some(token.trim_ascii_start()),
+        [] => Some(token),
+        // RFC 6750 §2.1: spaces, and no other white space.
+        [b' ', ..] => token.get(token.iter().take_while(|byte| **byte == b' ').count()..),
         _ => None,
     }
 }
@@ -193,11 +195,12 @@ mod tests {
 
     #[test]
     fn credentials_of_a_bearer() {
-        let rows: [(&[u8], Option<&[u8]>); 8] = [
+        let rows: [(&[u8], Option<&[u8]>); 9] = [
             (b"Bearer a.b.c", Some(b"a.b.c")),
             (b"bEARER   a", Some(b"a")),
             (b"Bearer", Some(b"")),
             (b"Bearer ", Some(b"")),
+            (b"Bearer \ta", Some(b"\ta")),
             (b"Bearera", None),
             (b"Bearer\ta", None),
             (b"Basic a", None),
