@@ -83,9 +83,13 @@ fn run<E: Display>(
     metrics: &Metrics,
     mut load: impl FnMut() -> Result<ReloadReport, E>,
 ) {
+    // Something has happened before the files were watched where they are now.
+    let mut missed = false;
     loop {
         let poll = watch.as_ref().is_some_and(|watch| watch.watcher.is_none());
-        let event = if poll {
+        let event = if std::mem::take(&mut missed) {
+            Ok(Event::Touched)
+        } else if poll {
             match queue.recv_timeout(POLL) {
                 Err(RecvTimeoutError::Timeout) => Ok(Event::Touched),
                 Ok(event) => Ok(event),
@@ -114,6 +118,7 @@ fn run<E: Display>(
                 }
                 if let Some(watch) = watch.as_mut().filter(|_| !report.watch.is_empty()) {
                     watch.follow(report.watch);
+                    missed = watch.differs();
                 }
             }
             Err(error) => {
@@ -123,6 +128,7 @@ fn run<E: Display>(
                 // What leads to the files may have been replaced all the same.
                 if let Some(watch) = watch.as_mut() {
                     watch.follow(watch.files.clone());
+                    missed = watch.differs();
                 }
             }
         }
@@ -293,6 +299,10 @@ impl Watch {
         changed
     }
 
+    fn differs(&self) -> bool {
+        self.prints() != self.seen
+    }
+
     fn prints(&self) -> Vec<Print> {
         self.files.iter().map(|file| Print::of(file)).collect()
     }
@@ -383,6 +393,42 @@ mod tests {
         std::os::unix::fs::symlink("..2", root.join("..data_tmp")).expect("a link");
         std::fs::rename(root.join("..data_tmp"), root.join("..data")).expect("a rename");
         assert_eq!(loader.next(), "two");
+    }
+
+    #[test]
+    fn a_directory_that_is_replaced_is_seen_and_the_new_one_watched() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().to_owned();
+        for (name, text) in [("live", "one"), ("next", "two")] {
+            std::fs::create_dir(root.join(name)).expect("a directory");
+            std::fs::write(root.join(name).join("gateway.toml"), text).expect("a file");
+        }
+        let loader = watching(directory, root.join("live/gateway.toml"));
+        std::fs::rename(root.join("live"), root.join("old")).expect("a rename");
+        std::fs::rename(root.join("next"), root.join("live")).expect("a rename");
+        assert_eq!(loader.next(), "two");
+        std::fs::write(root.join("live/gateway.toml"), "three").expect("a file");
+        assert_eq!(loader.next(), "three");
+    }
+
+    #[test]
+    fn a_part_that_was_refused_is_loaded_once_it_is_mended() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let parts = directory.path().join("conf.d");
+        std::fs::create_dir(&parts).expect("a directory");
+        let (loaded, loads) = mpsc::channel();
+        let part = parts.join("a.toml");
+        let read = part.clone();
+        let _reloader = start_reloader(Some(WatchedFiles::look(vec![parts])), Metrics::new(), move || {
+            let text = std::fs::read_to_string(&read).unwrap_or_default();
+            let _ = loaded.send(text.clone());
+            if text == "broken" { Err("a.toml:1:1: broken") } else { Ok(ReloadReport::default()) }
+        })
+        .expect("a thread");
+        for text in ["broken", "mended"] {
+            std::fs::write(&part, text).expect("a file");
+            assert_eq!(loads.recv_timeout(Duration::from_secs(10)).as_deref(), Ok(text));
+        }
     }
 
     #[test]
