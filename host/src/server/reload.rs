@@ -2,7 +2,6 @@
 //! a time, and tells how it went. What a reload does is the loader's business.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::fmt::Display;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
-use super::watcher::Watcher;
+use super::watcher::{Names, Watcher};
 use crate::telemetry::Metrics;
 
 /// Changes are waited for to settle: editors and copies write in several steps.
@@ -251,7 +250,7 @@ impl Watch {
 
     /// Watches these files, and what leads to them as it is now.
     fn follow(&mut self, files: Vec<PathBuf>) {
-        let mut directories: BTreeMap<PathBuf, Option<BTreeSet<OsString>>> = BTreeMap::new();
+        let mut directories: BTreeMap<PathBuf, Names> = BTreeMap::new();
         let mut whole = |directory: PathBuf| {
             // A directory may be replaced as a whole, or be a link to another one: its parent tells.
             if let (Some(parent), Some(name)) = (parent(&directory), directory.file_name())

@@ -15,7 +15,7 @@ use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 const BUFFER: usize = 4096;
 
 /// What matters in a directory: `None`: all of it; else what has one of these names.
-type Names = Option<BTreeSet<OsString>>;
+pub(super) type Names = Option<BTreeSet<OsString>>;
 
 /// Watches directories until it is dropped.
 pub(super) struct Watcher {
@@ -81,7 +81,9 @@ impl Watcher {
             }
         }
         let before = std::mem::replace(&mut *self.shared.known(), now);
-        for watch in before.into_keys().filter(|watch| !self.shared.known().contains_key(watch)).collect::<Vec<_>>() {
+        let kept =
+            |watch: &WatchDescriptor| self.shared.known().contains_key(watch) || self.anchor.as_ref() == Some(watch);
+        for watch in before.into_keys().filter(|watch| !kept(watch)).collect::<Vec<_>>() {
             // Fails when the directory is gone, and its watch with it.
             let _ = self.watches.remove(watch);
         }
