@@ -1,16 +1,16 @@
 //! The gateway's side of a connection to a server: one request at a time, sent and answered within the task of its exchange.
 
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::task::coop::unconstrained;
 
 use super::io::{Io, Transport};
 use super::reading::Reading;
@@ -35,9 +35,7 @@ pub struct Progress {
 }
 
 /// An open connection on which nothing is going on.
-pub struct Connection {
-    transport: Transport,
-}
+pub struct Connection(Rc<RefCell<Transport>>);
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +71,7 @@ pub struct Unanswered {
 
 /// Where a connection goes when its response was read to the end and another request may follow.
 pub trait Keeper: Unpin + 'static {
-    fn keep(self, connection: Box<Connection>);
+    fn keep(self, connection: Connection);
 }
 
 /// A response.
@@ -84,26 +82,27 @@ pub enum Answer {
 }
 
 impl Connection {
-    pub fn new(io: impl Io) -> Box<Self> {
-        Box::new(Connection { transport: Transport::new(io) })
+    pub fn new(io: impl Io) -> Self {
+        Connection(Transport::shared(io))
     }
 
     /// Whether the server has neither closed the connection nor sent something unasked, as far as is known.
-    pub fn is_quiet(&mut self) -> bool {
-        self.transport.is_quiet()
+    pub fn is_quiet(&self) -> bool {
+        self.0.borrow_mut().is_quiet()
     }
 
     /// Whether nothing is left of the exchange before: no part of the request, no bytes behind the response. Nobody would know to
     /// which request they belong.
-    fn is_free(&mut self) -> bool {
-        self.transport.is_flushed() && self.transport.received().is_empty()
+    fn is_free(&self) -> bool {
+        let mut transport = self.0.borrow_mut();
+        transport.is_flushed() && transport.received().is_empty()
     }
 
     /// Sends a request whose target is in origin form and whose head has all it needs but the framing, and waits for the
     /// response. The body is taken out of the request once the head is on its way. `gate` is opened by `100 Continue`;
     /// `progress` is kept while the response is waited for.
     pub async fn send<K: Keeper>(
-        self: Box<Self>,
+        self,
         request: &mut Request<Body>,
         gate: Option<&Gate>,
         progress: Option<&Progress>,
@@ -114,7 +113,8 @@ impl Connection {
         match head {
             Ok(head) => Ok(sending.answer(head, keeper)),
             Err(error) => {
-                let (unsent, silent) = (sending.upload.is_untouched(), sending.silent);
+                let unsent = sending.upload.is_untouched(&sending.connection.0.borrow());
+                let silent = sending.silent;
                 if unsent {
                     *request.body_mut() = sending.upload.body;
                 }
@@ -126,7 +126,7 @@ impl Connection {
 
 /// A request on its way.
 struct Sending {
-    connection: Box<Connection>,
+    connection: Connection,
     asks_to_switch: bool,
     upload: Upload,
     method: Method,
@@ -135,7 +135,7 @@ struct Sending {
 }
 
 impl Sending {
-    fn new(mut connection: Box<Connection>, request: &mut Request<Body>) -> Self {
+    fn new(connection: Connection, request: &mut Request<Body>) -> Self {
         let body = std::mem::take(request.body_mut());
         let framing = match body.exact_size() {
             // RFC 9110 §7.8: who is asked to switch may go on without; a request with a body does.
@@ -154,8 +154,12 @@ impl Sending {
                 &root
             }
         };
-        request_head(connection.transport.out(), request.method(), target, request.headers(), framing);
-        let upload = Upload { body, writing: Writing::new(framing), taken: false, writes: 0, broken: false };
+        let mut transport = connection.0.borrow_mut();
+        request_head(transport.out(), request.method(), target, request.headers(), framing);
+        // The server may say goodbye while the request waits its turn; what comes before a request answers none.
+        transport.ask();
+        drop(transport);
+        let upload = Upload { body, writing: Writing::new(framing), taken: false, broken: false };
         let asks_to_switch = framing == Framing::Upgrade;
         Sending { connection, asks_to_switch, upload, method: request.method().clone(), interim: 0, silent: true }
     }
@@ -166,25 +170,19 @@ impl Sending {
         gate: Option<&Gate>,
         progress: Option<&Progress>,
     ) -> Poll<Result<ResponseHead, SendError>> {
-        let transport = &mut self.connection.transport;
-        // The server may have said goodbye while the request waited its turn; what comes before a request answers none.
-        let mut watched = self.upload.is_untouched();
-        // Not under the task's budget: that would make every connection look quiet once it is used up.
-        if watched && pin!(unconstrained(poll_fn(|cx| transport.poll_fill(cx)))).poll(cx).is_ready() {
-            return Poll::Ready(Err(SendError::Closed));
-        }
+        let transport = &mut *self.connection.0.borrow_mut();
         loop {
             let sending = self.upload.poll(transport, cx);
             if let Some(progress) = progress {
                 let blocked = !self.upload.broken && !transport.is_flushed() && !transport.waits_its_turn();
                 progress.blocked.set(blocked);
-                progress.writes.set(self.upload.writes);
+                progress.writes.set(transport.writes());
             }
             if let Poll::Ready(Err(error)) = sending {
                 return Poll::Ready(Err(error));
             }
-            // The task is woken already for whatever comes since it was looked for.
-            if std::mem::take(&mut watched) {
+            // Who writes looks for what comes before.
+            if transport.is_unasked() {
                 return Poll::Pending;
             }
             match ready!(transport.poll_fill(cx)) {
@@ -214,7 +212,7 @@ impl Sending {
 
     fn answer<K: Keeper>(self, head: ResponseHead, keeper: K) -> Answer {
         let ResponseHead { status, version, headers, body, persistent } = head;
-        let Sending { mut connection, upload, .. } = self;
+        let Sending { connection, upload, .. } = self;
         let response = |body| {
             let mut response = Response::new(body);
             *response.status_mut() = status;
@@ -223,11 +221,12 @@ impl Sending {
             response
         };
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            return Answer::Switched(response(Body::Empty).map(drop), Box::new(connection.transport));
+            let transport = connection.0.replace(Transport::new(tokio::io::empty()));
+            return Answer::Switched(response(Body::Empty).map(drop), Box::new(transport));
         }
         let mut reading = Reading::new(body, LIMITS, Message::Response);
-        let whole = reading.whole(connection.transport.received());
-        let uploading = !upload.is_over(&connection.transport);
+        let whole = reading.whole(connection.0.borrow_mut().received());
+        let uploading = !upload.is_over(&connection.0.borrow());
         let persistent = persistent && !upload.broken;
         if reading.is_done() && !uploading {
             if persistent && connection.is_free() {
@@ -253,16 +252,14 @@ struct Upload {
     writing: Writing,
     /// A part of the body was taken.
     taken: bool,
-    /// Counts the writes that took something. None: nothing of the request was written.
-    writes: u64,
     /// The server takes no more; it may have answered all the same.
     broken: bool,
 }
 
 impl Upload {
     /// Whether the request can go out on another connection as if nothing had happened.
-    fn is_untouched(&self) -> bool {
-        self.writes == 0 && !self.taken
+    fn is_untouched(&self, transport: &Transport) -> bool {
+        transport.is_unasked() && !self.taken
     }
 
     /// Whether nothing of it is left to be written.
@@ -308,16 +305,15 @@ impl Upload {
     }
 
     fn poll_write(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        let before = transport.unwritten();
-        let result = transport.poll_flush(cx);
-        self.writes += u64::from(transport.unwritten() < before);
-        match ready!(result) {
+        let written = if self.writing.has_ended() { transport.poll_finish(cx) } else { transport.poll_flush(cx) };
+        match ready!(written) {
             Ok(()) => Poll::Ready(Ok(())),
             // A server may answer before it has read the request, and close (RFC 9112 §9.6): its answer may be there.
-            Err(_) if self.writes > 0 => {
+            Err(_) if !transport.is_unasked() => {
                 self.broken = true;
                 Poll::Ready(Ok(()))
             }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Err(SendError::Closed)),
             Err(error) => Poll::Ready(Err(SendError::Io(error))),
         }
     }
@@ -325,7 +321,7 @@ impl Upload {
 
 /// The body of a response; the connection goes back with its last byte.
 struct ResponseBody<K: Keeper> {
-    connection: Option<Box<Connection>>,
+    connection: Option<Connection>,
     keeper: Option<K>,
     reading: Reading,
     persistent: bool,
@@ -340,8 +336,8 @@ impl<K: Keeper> ResponseBody<K> {
         if let Some(data) = self.whole.take() {
             return Poll::Ready(Ok(Piece::Data(data)));
         }
-        let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(Piece::End(None))) };
-        let transport = &mut connection.transport;
+        let Some(connection) = &self.connection else { return Poll::Ready(Ok(Piece::End(None))) };
+        let transport = &mut *connection.0.borrow_mut();
         if let Some(upload) = &mut self.upload {
             match upload.poll(transport, cx) {
                 Poll::Ready(Ok(())) => {
@@ -374,7 +370,7 @@ impl<K: Keeper> ResponseBody<K> {
 
     /// The last byte was read.
     fn end(&mut self) {
-        let (Some(mut connection), Some(keeper)) = (self.connection.take(), self.keeper.take()) else { return };
+        let (Some(connection), Some(keeper)) = (self.connection.take(), self.keeper.take()) else { return };
         if self.persistent && self.upload.is_none() && connection.is_free() {
             keeper.keep(connection);
         }

@@ -1,5 +1,7 @@
 //! Field lines into a `HeaderMap`: names and values that share the bytes of the head, and what is wrong with a line.
 
+use std::cell::RefCell;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use httparse::Header;
 
@@ -10,8 +12,45 @@ pub(super) fn map(fields: usize) -> Result<HeaderMap, HeadError> {
     HeaderMap::try_with_capacity(fields).map_err(|_| HeadError::TooManyFields)
 }
 
+/// How many names a worker remembers, each at a place that its text decides.
+const PLACES: usize = 64;
+/// Longer ones are not remembered.
+const LONGEST: usize = 32;
+
+/// A name as a peer wrote it, and what it is: the peers of a worker write the same few in the same few ways.
+struct Known {
+    text: [u8; LONGEST],
+    length: usize,
+    name: HeaderName,
+}
+
+thread_local! {
+    static KNOWN: RefCell<[Option<Known>; PLACES]> = const { RefCell::new([const { None }; PLACES]) };
+}
+
 pub(super) fn name(field: &Header<'_>) -> Result<HeaderName, HeadError> {
-    HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HeadError::Malformed("a field name is not valid"))
+    let text = field.name.as_bytes();
+    let parse = || HeaderName::from_bytes(text).map_err(|_| HeadError::Malformed("a field name is not valid"));
+    let (Some(first), Some(middle), Some(last)) = (text.first(), text.get(text.len() / 2), text.last()) else {
+        return parse();
+    };
+    let mark = |byte: &u8, shift: u32| usize::from(*byte) << shift;
+    let place = (text.len() + mark(first, 0) + mark(middle, 1) + mark(last, 2)) % PLACES;
+    KNOWN.with_borrow_mut(|known| {
+        let slot = &mut known[place];
+        if let Some(known) = slot
+            && known.text.get(..known.length) == Some(text)
+        {
+            return Ok(known.name.clone());
+        }
+        let name = parse()?;
+        let mut copy = [0; LONGEST];
+        if let Some(start) = copy.get_mut(..text.len()) {
+            start.copy_from_slice(text);
+            *slot = Some(Known { text: copy, length: text.len(), name: name.clone() });
+        }
+        Ok(name)
+    })
 }
 
 /// `bytes` are those of `field.value`, in whatever form is cheapest to the caller.
@@ -52,5 +91,20 @@ fn wrong_with(line: &[u8]) -> Option<&'static str> {
         Some("a control character in a field value")
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remembered_name_is_the_one_that_is_written() {
+        let long = "L".repeat(LONGEST + 1);
+        let texts = ["Host", "host", "HOST", "X-A-1", "x-a-1", "X-B-1", &long, &long[1..], "\u{e4}", ""];
+        for text in texts.iter().chain(texts.iter().rev()) {
+            let read = name(&Header { name: text, value: b"" });
+            assert_eq!(read.ok(), HeaderName::from_bytes(text.as_bytes()).ok(), "{text}");
+        }
     }
 }

@@ -5,11 +5,14 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::task::coop::unconstrained;
+
+use super::turns;
 
 /// What a read has room for at first; more once a peer fills it.
 const READ: usize = 8 << 10;
@@ -64,6 +67,12 @@ pub struct Transport {
     /// Whether `io` may hold back bytes that it took.
     unflushed: bool,
     turn: Turn,
+    /// This, where `turns` can write what waits its turn.
+    me: Weak<RefCell<Transport>>,
+    /// Nothing of a message was written that has to come before anything of the peer's.
+    unasked: bool,
+    /// Counts the writes that took something.
+    writes: u64,
 }
 
 /// Whether what is to be written may be.
@@ -73,6 +82,8 @@ enum Turn {
     No,
     /// When this is polled for the next time.
     Next,
+    /// When `turns` comes to it.
+    Queued,
     Yes,
 }
 
@@ -93,7 +104,19 @@ impl Transport {
             after: &[],
             unflushed: false,
             turn: Turn::No,
+            me: Weak::new(),
+            unasked: false,
+            writes: 0,
         }
+    }
+
+    /// One whose task need not be woken to write a small message: see [`Transport::poll_finish`].
+    pub fn shared(io: impl Io) -> Rc<RefCell<Self>> {
+        Rc::new_cyclic(|me| {
+            let mut transport = Transport::new(io);
+            transport.me = me.clone();
+            RefCell::new(transport)
+        })
     }
 
     /// What was read and not used yet.
@@ -139,16 +162,55 @@ impl Transport {
         self.out.len() + self.large.len() + self.after.len()
     }
 
+    /// A message begins that has to come before anything of the peer's: what the peer sends before its first byte is a goodbye, or
+    /// part of an attack, and makes [`Transport::poll_flush`] fail with [`io::ErrorKind::NotConnected`] and write nothing.
+    pub fn ask(&mut self) {
+        self.unasked = true;
+    }
+
+    /// Whether nothing was written since [`Transport::ask`].
+    pub fn is_unasked(&self) -> bool {
+        self.unasked
+    }
+
+    /// Counts writes.
+    pub fn writes(&self) -> u64 {
+        self.writes
+    }
+
     /// Writes what waits, small messages only when everything else that is ready on this worker was seen to. A peer that sleeps is
     /// woken by the first bytes that it gets: what is sent one message behind the other it finds together, and what is sent between
     /// the work of other requests wakes it each time. Also the code of the requests and the kernel's each run while they are cached.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.turn == Turn::No && self.large.is_empty() && !self.out.is_empty() {
+        if self.turn == Turn::No && self.is_small() {
             self.turn = Turn::Next;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        self.poll_write_out(cx)
+    }
+
+    /// The same for who has nothing else to do when that is done: the task is woken only if it fails, or can't be done at once.
+    pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.turn == Turn::No && self.is_small() && turns::write_later(&self.me, cx.waker()) {
+            self.turn = Turn::Queued;
+            return Poll::Pending;
+        }
+        if self.turn == Turn::Queued && self.is_small() {
+            return Poll::Pending;
+        }
+        self.poll_flush(cx)
+    }
+
+    fn is_small(&self) -> bool {
+        self.large.is_empty() && !self.out.is_empty()
+    }
+
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.turn = Turn::Yes;
+        if self.unasked && self.has_said(cx) {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        }
         loop {
             let io = Pin::new(&mut *self.io);
             let written = match (self.large.is_empty() && self.after.is_empty(), self.out.is_empty()) {
@@ -176,9 +238,17 @@ impl Transport {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether nothing but the turn is waited for: the task has been woken for it.
+    /// Whether nothing but the turn is waited for: it will come without another poll.
     pub fn waits_its_turn(&self) -> bool {
-        self.turn == Turn::Next
+        matches!(self.turn, Turn::Next | Turn::Queued)
+    }
+
+    /// Writes what waits its turn, in the name of the task that waits for it. Whether that has to look what became of it.
+    pub(super) fn take_turn(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.turn != Turn::Queued {
+            return false;
+        }
+        !matches!(self.poll_write_out(cx), Poll::Ready(Ok(())))
     }
 
     /// Lets the next [`Transport::poll_flush`] write at once, for who will not call it again.
@@ -187,6 +257,8 @@ impl Transport {
     }
 
     fn wrote(&mut self, written: usize) {
+        self.unasked = false;
+        self.writes += 1;
         let of_out = written.min(self.out.len());
         self.out.advance(of_out);
         let of_large = (written - of_out).min(self.large.len());
@@ -226,12 +298,12 @@ impl Transport {
 
     /// Whether the peer has neither ended the connection nor sent anything, as far as is known without waiting.
     pub fn is_quiet(&mut self) -> bool {
-        if !self.read.is_empty() {
-            return false;
-        }
+        !self.has_said(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn has_said(&mut self, cx: &mut Context<'_>) -> bool {
         // Not under the task's budget: that would make every connection look quiet once it is used up.
-        let mut filled = pin!(unconstrained(poll_fn(|cx| self.poll_fill(cx))));
-        filled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+        !self.read.is_empty() || pin!(unconstrained(poll_fn(|cx| self.poll_fill(cx)))).poll(cx).is_ready()
     }
 
     /// Says goodbye.

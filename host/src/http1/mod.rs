@@ -16,6 +16,7 @@ mod incoming;
 mod io;
 mod lines;
 mod reading;
+mod turns;
 mod writing;
 
 #[cfg(test)]

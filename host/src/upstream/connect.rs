@@ -60,7 +60,7 @@ pub struct TlsClient {
 
 /// An open connection.
 pub enum Connection {
-    Http1(Box<http1::Connection>),
+    Http1(http1::Connection),
     /// Its driver runs as a task of this worker until both sides are done.
     Http2(http2::SendRequest<Body>),
 }

@@ -44,7 +44,7 @@ pub(super) struct LocalEndpoint {
 }
 
 struct Idle {
-    connection: Box<http1::Connection>,
+    connection: http1::Connection,
     peer: IpAddr,
     /// By [`coarse::now_ms`].
     since: u64,
@@ -72,7 +72,7 @@ pub(super) struct Session {
 
 /// A connection in use.
 pub(super) enum Line {
-    Http1(Box<http1::Connection>),
+    Http1(http1::Connection),
     Http2(Rc<Session>),
 }
 
@@ -249,7 +249,7 @@ impl LocalEndpoint {
         }
     }
 
-    fn put_back(self: &Rc<Self>, connection: Box<http1::Connection>, peer: IpAddr) {
+    fn put_back(self: &Rc<Self>, connection: http1::Connection, peer: IpAddr) {
         let spec = self.upstream.spec();
         if spec.max_idle == 0 {
             return;
@@ -333,7 +333,7 @@ impl Drop for Opening<'_> {
 }
 
 impl Keeper for Lease {
-    fn keep(mut self, connection: Box<http1::Connection>) {
+    fn keep(mut self, connection: http1::Connection) {
         self.line = Some(Line::Http1(connection));
     }
 }

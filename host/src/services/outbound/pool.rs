@@ -34,7 +34,7 @@ struct Pool {
 
 #[derive(Default)]
 struct Kept {
-    idle: Vec<(Box<http1::Connection>, Instant)>,
+    idle: Vec<(http1::Connection, Instant)>,
     http2: Option<(http2::SendRequest<Body>, Instant)>,
 }
 
@@ -87,7 +87,7 @@ fn take(origin: &Origin) -> Option<Connection> {
             kept.http2 = None;
         }
         // What has ended is passed over here: a call that meets it opens a new connection the next time.
-        while let Some((mut connection, since)) = kept.idle.pop() {
+        while let Some((connection, since)) = kept.idle.pop() {
             if since.elapsed() < IDLE && connection.is_quiet() {
                 return Some(Connection::Http1(connection));
             }
@@ -129,7 +129,7 @@ impl Lease {
 struct Home(Origin);
 
 impl Keeper for Home {
-    fn keep(self, connection: Box<http1::Connection>) {
+    fn keep(self, connection: http1::Connection) {
         POOL.with_borrow_mut(|pool| {
             pool.sweep();
             let kept = pool.origins.entry(self.0).or_default();
