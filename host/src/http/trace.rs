@@ -75,7 +75,11 @@ fn hex_value<const N: usize>(buffer: &mut [u8; N], fill: impl FnOnce(&mut [u8]))
 /// Eight digits at a time: a request has some fifty new ones.
 fn hex(bytes: &[u8], out: &mut [u8]) {
     for (four, digits) in bytes.chunks_exact(4).zip(out.chunks_exact_mut(8)) {
-        let mut spread = four.iter().fold(0, |all, byte| all << 16 | u64::from(byte >> 4) << 8 | u64::from(byte & 15));
+        let mut spread = four.iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
+        // A byte for each digit: the halves apart, then their halves, and so on.
+        spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+        spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+        spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
         // 1 in each byte that is a letter.
         let letters = (spread + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
         spread += 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10);

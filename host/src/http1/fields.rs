@@ -34,8 +34,9 @@ pub(super) fn name(field: &Header<'_>) -> Result<HeaderName, HeadError> {
     let (Some(first), Some(middle), Some(last)) = (text.first(), text.get(text.len() / 2), text.last()) else {
         return parse();
     };
-    let mark = |byte: &u8, shift: u32| usize::from(*byte) << shift;
-    let place = (text.len() + mark(first, 0) + mark(middle, 1) + mark(last, 2)) % PLACES;
+    let marks = u32::from_le_bytes([*first, *middle, *last, text.len() as u8]);
+    // The high bits of this product depend on all of them.
+    let place = (marks.wrapping_mul(0x9e37_79b1) >> 26) as usize % PLACES;
     KNOWN.with_borrow_mut(|known| {
         let slot = &mut known[place];
         if let Some(known) = slot

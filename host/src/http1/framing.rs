@@ -1,6 +1,6 @@
 //! How long a body is and whether another message may follow it: all of RFC 9112 §6 and §9.3 that is decided by a head.
 
-use http::header::{self, HeaderName};
+use http::header::HeaderName;
 use http::{Method, StatusCode, Version};
 
 use super::HeadError;
@@ -28,18 +28,19 @@ pub(super) struct Described {
 impl Described {
     /// Takes note of a field. Refuses whatever two recipients could read in two ways. `false`: the field says nothing else.
     pub(super) fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool, HeadError> {
-        if *name == header::CONTENT_LENGTH {
+        let name = name.as_str();
+        if name == "content-length" {
             // RFC 9112 §6.3: equal repeated lengths may be merged. A sender that repeats them is broken or an attacker.
             if self.length.replace(length(value)?).is_some() {
                 return Err(HeadError::Malformed("more than one content-length"));
             }
-        } else if *name == header::TRANSFER_ENCODING {
+        } else if name == "transfer-encoding" {
             if self.chunked {
                 return Err(HeadError::Malformed("more than one transfer-encoding"));
             }
             only_chunked(value)?;
             self.chunked = true;
-        } else if *name == header::CONNECTION {
+        } else if name == "connection" {
             let mut more = false;
             for option in tokens(value) {
                 if option.eq_ignore_ascii_case(b"close") {
@@ -51,9 +52,9 @@ impl Described {
                 }
             }
             return Ok(more);
-        } else if *name == header::EXPECT {
+        } else if name == "expect" {
             self.continues |= value.eq_ignore_ascii_case(b"100-continue");
-        } else if *name == header::UPGRADE {
+        } else if name == "upgrade" {
             self.upgrade = true;
         }
         Ok(true)

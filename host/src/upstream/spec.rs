@@ -39,7 +39,7 @@ impl UpstreamSpec {
             balance: Balance::RoundRobin,
             protocol: Protocol::Auto,
             tls: TlsSpec::default(),
-            max_idle: 64,
+            max_idle: 1024,
             idle_timeout: Duration::from_secs(60),
             dns: TtlBounds::default(),
             max_tries: 0,
