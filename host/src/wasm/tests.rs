@@ -101,6 +101,7 @@ fn program(runtime: &Arc<Runtime>, bytes: &[u8], mode: Mode, limits: FilterLimit
         grants: Grants::default(),
         plugin: "guest".into(),
         services,
+        component: Some(bytes.into()),
     };
     Arc::new(Program::new(plugin, spec).unwrap())
 }

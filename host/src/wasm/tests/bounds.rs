@@ -57,7 +57,7 @@ fn a_guest_hands_over_so_much_at_once() {
 fn state() -> CallState {
     let runtime = runtime();
     let program = program(&runtime, &guest(&[(Hook::OnRequest, CONTINUE)], false), Mode::Reused, limits());
-    let mut state = CallState::new(program.shared.clone(), runtime.ticker.clone());
+    let mut state = CallState::new(program.shared.clone(), runtime.ticker.clone(), Box::default());
     state.exchange = Some(exchange());
     begin(&mut state);
     state
