@@ -120,12 +120,7 @@ fn check_magic(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-fn compiled(
-    runtime: &Runtime,
-    bytes: &[u8],
-    hash: &[u8; 32],
-    cache: Option<&Cache>,
-) -> Result<Component, LoadError> {
+fn compiled(runtime: &Runtime, bytes: &[u8], hash: &[u8; 32], cache: Option<&Cache>) -> Result<Component, LoadError> {
     if let Some(component) = cache.and_then(|cache| cache.load(&runtime.engine, hash)) {
         return Ok(component);
     }

@@ -44,8 +44,7 @@ impl<'a> Opened<'a> {
         let mut wizer = Wizer::new();
         // There is none, and whatever has that name is to stay.
         wizer.keep_init_func(true);
-        let (context, opened) =
-            caught(|| wizer.instrument_component(bytes))?.map_err(|error| format!("{error:#}"))?;
+        let (context, opened) = caught(|| wizer.instrument_component(bytes))?.map_err(|error| format!("{error:#}"))?;
         let plugin = component::link(&plugin.runtime, &opened).map_err(|error| error.to_string())?;
         Ok(Opened { wizer, context, plugin: Arc::new(plugin) })
     }
@@ -112,7 +111,7 @@ impl Image {
 }
 
 /// What of a component is neither in memories nor in globals, and is not found by the one who makes the image.
-fn check(bytes: &[u8]) -> Result<(), String> {
+pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     // Of the module that is read: whether it has state, and whether that can be exported.
     let (mut in_module, mut stateful, mut exports) = (false, false, false);
     for payload in Parser::new(0).parse_all(bytes) {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::instance::Instance;
 use super::image::Image;
+use super::instance::Instance;
 use super::program::Program;
 use super::state::Kit;
 use super::stats::{Counters, Live};

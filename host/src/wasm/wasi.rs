@@ -106,12 +106,8 @@ fn define(at: &mut LinkerInstance<'_, CallState>, interface: &str, name: &str) -
             at.func_wrap(name, |_: Cx, (_,): (Result<(), ()>,)| -> Result<()> { bail!("the guest exited") })?
         }
         ("cli/stdin", "get-stdin") => at.func_wrap(name, |cx: Cx, ()| Ok((own::<InputStream>(cx, 0),)))?,
-        ("cli/stdout", "get-stdout") => {
-            at.func_wrap(name, |cx: Cx, ()| Ok((own::<OutputStream>(cx, STDOUT),)))?
-        }
-        ("cli/stderr", "get-stderr") => {
-            at.func_wrap(name, |cx: Cx, ()| Ok((own::<OutputStream>(cx, STDERR),)))?
-        }
+        ("cli/stdout", "get-stdout") => at.func_wrap(name, |cx: Cx, ()| Ok((own::<OutputStream>(cx, STDOUT),)))?,
+        ("cli/stderr", "get-stderr") => at.func_wrap(name, |cx: Cx, ()| Ok((own::<OutputStream>(cx, STDERR),)))?,
         ("cli/terminal-stdin", "get-terminal-stdin") => {
             at.func_wrap(name, |_: Cx, ()| Ok((None::<Resource<TerminalInput>>,)))?;
         }

@@ -118,7 +118,8 @@ impl CallState {
         if self.kit.verifiers.len() >= MAX_KEY_SETS {
             return Err(Error::TooLarge(MAX_KEY_SETS as u64));
         }
-        let remembered = self.kit.verifiers.iter().fold(rules.remember, |sum, other| sum.saturating_add(other.remembers()));
+        let remembered =
+            self.kit.verifiers.iter().fold(rules.remember, |sum, other| sum.saturating_add(other.remembers()));
         if remembered > MAX_REMEMBERED {
             return Err(Error::TooLarge(MAX_REMEMBERED.into()));
         }

@@ -1,0 +1,239 @@
+//! Fresh instances made of an image: they have what `configure` left, and nothing of the calls before. And filters of which there can be
+//! no image.
+
+use super::*;
+use crate::wasm::image;
+
+/// A part of WASI.
+const WASI: [&str; 3] = [
+    "package wasi:random@0.2.0; interface random { get-random-u64: func() -> u64; }
+     interface insecure-seed { insecure-seed: func() -> tuple<u64, u64>; }",
+    "package wasi:io@0.2.0; interface streams { resource output-stream; }",
+    "package wasi:cli@0.2.0;
+     interface stdout { use wasi:io/streams@0.2.0.{output-stream}; get-stdout: func() -> output-stream; }",
+];
+const WORLD: &str = "package test:guest; world guest {
+    include sluice:filter/imports@0.1.0;
+    import wasi:random/random@0.2.0;
+    import wasi:random/insecure-seed@0.2.0;
+    import wasi:io/streams@0.2.0;
+    import wasi:cli/stdout@0.2.0;
+    export sluice:filter/configure@0.1.0;
+    export sluice:filter/on-request@0.1.0;
+}";
+
+/// A component with a `configure` that logs `configured` and takes every config, and an `on-request`. The config lies at `$config`.
+fn guest(imports: &str, configure: &str, on_request: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    resolve.push_dir(WIT).unwrap();
+    for package in WASI {
+        resolve.push_str("wasi.wit", package).unwrap();
+    }
+    let package = resolve.push_str("guest.wit", WORLD).unwrap();
+    let world = resolve.select_world(&[package], Some("guest")).unwrap();
+    let text = format!(
+        r#"(module
+        (import "sluice:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))
+        {imports}
+        (memory (export "memory") 1)
+        (data (i32.const 16) "configured")
+        (global $config (mut i32) (i32.const 0))
+        (global $starts (mut i32) (i32.const 0))
+        (func $start (global.set $starts (i32.add (global.get $starts) (i32.const 1))))
+        (start $start)
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096)
+        (func (export "sluice:filter/configure@0.1.0#configure") (param i32 i32) (result i32)
+            (call $log (i32.const 2) (i32.const 16) (i32.const 10))
+            (global.set $config (local.get 0))
+            {configure}
+            i32.const 512)
+        (func (export "sluice:filter/on-request@0.1.0#on-request") (result i32) {on_request}))"#
+    );
+    encode(wat::parse_str(&text).unwrap(), &resolve, world)
+}
+
+/// A fresh filter of it, and what was logged at load.
+fn fresh(bytes: &[u8], limits: FilterLimits) -> (Arc<Program>, String) {
+    logged(|| program(&runtime(), bytes, Mode::Fresh, limits))
+}
+
+fn call(pool: &Pool) -> Result<Verdict, FilterError> {
+    let called = pool.call_now(Hook::OnRequest, exchange(), 0, &mut None);
+    called.map_err(drop).expect("a call at once").1
+}
+
+#[test]
+fn instances_have_what_configure_left_and_nothing_of_other_calls() {
+    // Traps unless memory, globals and the number of starts are as they were after `configure`; then changes all three.
+    let check = "
+        (if (i32.ne (i32.load8_u (global.get $config)) (i32.const 0x7b)) (then unreachable))
+        (if (i32.ne (global.get $starts) (i32.const 1)) (then unreachable))
+        (if (i32.ne (memory.size) (i32.const 3)) (then unreachable))
+        (if (i32.ne (i32.load (i32.const 131072)) (i32.const 77)) (then unreachable))
+        (if (i32.ne (i32.load (i32.const 20000)) (i32.const 0)) (then unreachable))
+        (i32.store (i32.const 20000) (i32.const 1))
+        (i32.store (i32.const 131072) (i32.const 1))
+        (global.set $starts (i32.const 2))
+        (drop (memory.grow (i32.const 1)))
+        i32.const 1";
+    let bytes = guest("", "(drop (memory.grow (i32.const 2))) (i32.store (i32.const 131072) (i32.const 77))", check);
+    let ((program, calls), log) = logged(|| {
+        let program = program(&runtime(), &bytes, Mode::Fresh, limits());
+        let pool = Pool::new(program.clone());
+        let calls: Vec<_> = (0..10).map(|_| call(&pool)).collect();
+        (program, calls)
+    });
+    assert!(program.image.is_some(), "{log}");
+    assert!(calls.iter().all(|call| matches!(call, Ok(Verdict::Respond))), "{calls:?}");
+    assert_eq!(log.lines().count(), 1, "`configure` ran once: {log}");
+    let stats = program.stats();
+    assert_eq!((stats.started, stats.instances, stats.peak_memory), (10, 0, 4 << 16));
+}
+
+#[test]
+fn a_filter_of_which_there_can_be_no_image_is_configured_for_each_call_and_that_is_said() {
+    let stdout = r#"(import "wasi:cli/stdout@0.2.0" "get-stdout" (func $stdout (result i32)))
+        (import "wasi:io/streams@0.2.0" "[resource-drop]output-stream" (func $drop (param i32)))"#;
+    let random = r#"(import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))"#;
+    let seed = r#"(import "wasi:random/insecure-seed@0.2.0" "insecure-seed" (func $seed (param i32)))"#;
+    let cases = [
+        (stdout, "(drop (call $stdout))", CONTINUE, "it holds 1 handles of the gateway"),
+        (random, "(drop (call $random))", CONTINUE, "`configure` drew random numbers"),
+        ("", "", "(data.drop 0) i32.const 0", "unsupported `data.drop` instruction"),
+        ("", "(drop (memory.grow (i32.const 260)))", CONTINUE, "bytes of memory, more than 16777216"),
+        // And for comparison.
+        (stdout, "(call $drop (call $stdout))", CONTINUE, ""),
+        (random, "", "(drop (call $random)) i32.const 0", ""),
+        (seed, "(call $seed (i32.const 1024))", CONTINUE, ""),
+    ];
+    for (imports, configure, hook, reason) in cases {
+        let (program, log) = fresh(&guest(imports, configure, hook), FilterLimits { memory: 32 << 20, ..limits() });
+        assert_eq!(program.image.is_none(), !reason.is_empty(), "{log}");
+        assert!(log.contains(reason), "{log}");
+        let said = log.lines().filter(|line| line.contains("there is no image of it"));
+        assert_eq!(said.count(), usize::from(!reason.is_empty()), "{log}");
+        let (result, log) = logged(|| run(async { Pool::new(program).call(Hook::OnRequest, exchange(), 0).await.1 }));
+        assert!(result.is_ok(), "{result:?}");
+        assert_eq!(log.contains("configured"), !reason.is_empty(), "{log}");
+    }
+}
+
+#[test]
+fn components_that_keep_state_elsewhere_are_refused() {
+    let refused = |text: &str| image::check(&wat::parse_str(text).unwrap()).err().unwrap_or_default();
+    assert_eq!(
+        refused("(component (core module (memory 1)))"),
+        "a module of the component has state and exports nothing"
+    );
+    assert_eq!(refused(r#"(component (core module (memory (export "m") 1)) (core module (func)))"#), "");
+    let own = "(component (type $r (resource (rep i32))) (core func (canon resource.new $r)))";
+    assert_eq!(refused(own), "the component makes resources of its own");
+}
+
+#[test]
+fn limits_hold_for_instances_of_an_image() {
+    let three_mib = "(drop (memory.grow (i32.const 47)))";
+    let grow = "(if (i32.eq (memory.grow (i32.const 17)) (i32.const -1)) (then unreachable)) i32.const 0";
+    for (hook, kind) in [(grow, FailureKind::Memory), (SPIN, FailureKind::Deadline), ("unreachable", FailureKind::Trap)]
+    {
+        let (program, log) = fresh(&guest("", three_mib, hook), limits());
+        assert!(program.image.is_some(), "{log}");
+        let pool = Pool::new(program.clone());
+        for _ in 0..2 {
+            pool.program().shared.overran.store(false, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(kind_of(&call(&pool)), Some(kind));
+        }
+        assert_eq!(program.stats().peak_memory, 3 << 20);
+    }
+}
+
+#[test]
+fn what_the_config_says_does_not_get_to_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let options = RuntimeOptions { instances: 10, cache: Some(cache.clone()), ..RuntimeOptions::default() };
+    let runtime = Runtime::new(options).unwrap();
+    let component: Arc<[u8]> = guest("", "", CONTINUE).into();
+    for secret in ["first-secret", "second-secret"] {
+        let spec = ProgramSpec {
+            config: format!("{{\"secret\":\"{secret}\"}}"),
+            component: Some(component.clone()),
+            ..spec(Mode::Fresh, limits())
+        };
+        let program = Program::new(runtime.load(&component).unwrap(), spec).unwrap();
+        assert!(program.image.is_some());
+    }
+    let files: Vec<_> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 2, "the component, and the one that lets itself be read");
+    for file in files {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(memchr::memmem::find(&bytes, b"configured").is_some());
+        assert!(memchr::memmem::find(&bytes, b"-secret").is_none());
+    }
+}
+
+#[test]
+fn shipped_plugins_have_images_and_do_what_they_do() {
+    let secret = "an-example-secret-0123456789abcdef012345";
+    let jwt = format!(r#"{{"secret":"{secret}","algorithms":["HS256"],"context":false,"remember_tokens":10}}"#);
+    let configs = [
+        ("cors", r#"{"origins":["https://app.example.org"]}"#),
+        ("jwt-auth", &jwt),
+        ("rate-limit", r#"{"limits":[{"key":"global","amount":2,"window":"1h"}]}"#),
+        ("traffic-split", r#"{"split":[{"upstream":"things","weight":1}],"by":"header:x-api-key"}"#),
+        ("transform", r#"{"request":{"headers":{"set":{"x-a":"1"}}}}"#),
+    ];
+    let runtime = runtime();
+    let mut names: Vec<_> = crate::embedded::names().collect();
+    names.sort_unstable();
+    assert_eq!(names, configs.map(|(name, _)| name));
+    for (name, config) in configs {
+        let component: Arc<[u8]> = crate::embedded::find(name).unwrap().into();
+        let grants = Grants { read: HeaderGrant::All, write: HeaderGrant::All, ..Grants::default() };
+        let limits = FilterLimits { cpu: Duration::from_secs(1), ..FilterLimits::default() };
+        let spec = ProgramSpec {
+            config: config.to_owned(),
+            component: Some(component.clone()),
+            grants,
+            ..spec(Mode::Fresh, limits)
+        };
+        let (program, log) = logged(|| Program::new(runtime.load(&component).unwrap(), spec).unwrap());
+        assert!(program.image.is_some(), "{name}: {log}");
+        let pool = Pool::new(Arc::new(program));
+        let call = |exchange| {
+            let (exchange, result) =
+                pool.call_now(Hook::OnRequest, exchange, 0, &mut None).map_err(drop).expect("a call at once");
+            (exchange, result.unwrap())
+        };
+        match name {
+            "jwt-auth" => {
+                for (signed, verdict) in [(secret, Verdict::Continue), ("another", Verdict::Respond)].repeat(2) {
+                    let mut exchange = exchange();
+                    exchange.request.headers.insert(http::header::AUTHORIZATION, bearer(signed));
+                    assert_eq!(call(exchange).1, verdict, "signed with {signed}");
+                }
+            }
+            "rate-limit" => {
+                let verdicts = [Verdict::Continue, Verdict::Continue, Verdict::Respond, Verdict::Respond];
+                assert_eq!(verdicts.map(|_| call(exchange()).1), verdicts);
+            }
+            "transform" => {
+                for _ in 0..3 {
+                    assert_eq!(call(exchange()).0.request.headers["x-a"], "1");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A token that is good for long.
+fn bearer(secret: &str) -> HeaderValue {
+    use base64::Engine;
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let head = encode(br#"{"alg":"HS256","typ":"JWT"}"#);
+    let signed = format!("{head}.{}", encode(br#"{"sub":"ann","exp":4000000000}"#));
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+    let signature = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
+    format!("Bearer {signed}.{}", encode(signature.as_ref())).parse().unwrap()
+}
