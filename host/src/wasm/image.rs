@@ -104,9 +104,13 @@ impl Image {
         Instance::create_now(&self.plugin, shared, kit)
     }
 
-    /// An instance.
+    /// An instance. Only one of a component that waits has to be made on a fiber.
     pub(super) async fn instance(&self, shared: &Arc<FilterShared>, kit: Box<Kit>) -> Result<Instance, FilterError> {
-        Instance::create(&self.plugin, shared, kit).await
+        if self.waits() {
+            Instance::create(&self.plugin, shared, kit).await
+        } else {
+            self.instance_now(shared, kit)
+        }
     }
 }
 

@@ -24,6 +24,11 @@ const WORLD: &str = "package test:guest; world guest {
 
 /// A component with a `configure` that logs `configured` and takes every config, and an `on-request`. The config lies at `$config`.
 fn guest(imports: &str, configure: &str, on_request: &str) -> Vec<u8> {
+    guest_of("1", imports, configure, on_request)
+}
+
+/// The same with this memory.
+fn guest_of(memory: &str, imports: &str, configure: &str, on_request: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     resolve.push_dir(WIT).unwrap();
     for package in WASI {
@@ -35,7 +40,7 @@ fn guest(imports: &str, configure: &str, on_request: &str) -> Vec<u8> {
         r#"(module
         (import "sluice:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))
         {imports}
-        (memory (export "memory") 1)
+        (memory (export "memory") {memory})
         (data (i32.const 16) "configured")
         (global $config (mut i32) (i32.const 0))
         (global $starts (mut i32) (i32.const 0))
@@ -116,6 +121,13 @@ fn a_filter_of_which_there_can_be_no_image_is_configured_for_each_call_and_that_
         assert!(result.is_ok(), "{result:?}");
         assert_eq!(log.contains("configured"), !reason.is_empty(), "{log}");
     }
+}
+
+#[test]
+fn a_memory_that_is_full_has_no_image() {
+    let (program, log) = fresh(&guest_of("1 1", "", "", CONTINUE), limits());
+    assert!(program.image.is_none() && log.contains("its state can't be read"), "{log}");
+    assert!(run(async { Pool::new(program).call(Hook::OnRequest, exchange(), 0).await.1 }).is_ok());
 }
 
 #[test]
