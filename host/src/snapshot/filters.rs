@@ -11,14 +11,12 @@ use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterLimits, FilterSpec, Grants, HeaderGrant, LoadError, Mode, Plugin};
 use crate::services::{self, Origins};
 
+/// The plugins that filters name, and the bytes of those with fresh filters: they are not kept for longer than the build.
+pub(super) type Plugins = HashMap<Name, (Arc<Plugin>, Option<Arc<[u8]>>)>;
+
 impl Workshop {
-    /// Loads every plugin that a filter names. Those with fresh filters come with their bytes.
-    pub(super) fn plugins(
-        &self,
-        loaded: &Loaded,
-        before: Option<&Snapshot>,
-        errors: &mut Errors,
-    ) -> HashMap<Name, (Arc<Plugin>, Option<Arc<[u8]>>)> {
+    /// Loads every plugin that a filter names.
+    pub(super) fn plugins(&self, loaded: &Loaded, before: Option<&Snapshot>, errors: &mut Errors) -> Plugins {
         let config = &loaded.config;
         let mut found = HashMap::new();
         for plugin in config.plugins.iter().filter(|p| config.filters.iter().any(|f| f.plugin == p.name)) {
@@ -55,7 +53,7 @@ impl Workshop {
     pub(super) fn filters(
         &self,
         loaded: &Loaded,
-        plugins: &HashMap<Name, (Arc<Plugin>, Option<Arc<[u8]>>)>,
+        plugins: &Plugins,
         errors: &mut Errors,
         warnings: &mut Vec<String>,
     ) -> HashMap<Name, Arc<Filter>> {

@@ -106,11 +106,7 @@ impl Image {
 
     /// An instance. Only one of a component that waits has to be made on a fiber.
     pub(super) async fn instance(&self, shared: &Arc<FilterShared>, kit: Box<Kit>) -> Result<Instance, FilterError> {
-        if self.waits() {
-            Instance::create(&self.plugin, shared, kit).await
-        } else {
-            self.instance_now(shared, kit)
-        }
+        if self.waits() { Instance::create(&self.plugin, shared, kit).await } else { self.instance_now(shared, kit) }
     }
 }
 

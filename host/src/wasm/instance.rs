@@ -125,7 +125,7 @@ impl Instance {
         let missing = || Error::msg(format!("there is no `{instance}` `{func}`"));
         let at = self.instance.get_export_index(&mut self.store, None, instance).ok_or_else(missing)?;
         let index = self.instance.get_export_index(&mut self.store, Some(&at), func).ok_or_else(missing)?;
-        let func: TypedFunc<(), Return> = self.instance.get_typed_func(&mut self.store, &index)?;
+        let func: TypedFunc<(), Return> = self.instance.get_typed_func(&mut self.store, index)?;
         begin(&mut self.store, Stage::Describe, true, START_CPU);
         func.call_async(&mut self.store, ()).await
     }
