@@ -217,6 +217,27 @@ fn a_fresh_instance_remembers_nothing_and_a_reused_one_is_renewed() {
 }
 
 #[test]
+fn a_fresh_filter_is_configured_once_and_where_that_can_t_be_it_is_said() {
+    let origin = Origin::named("o");
+    // A guest that has printed holds its standard output from then on.
+    for (action, once) in [("log", true), ("print", false)] {
+        let config = json!({
+            "configure": [{"do": action, "value": "taken in"}],
+            "on-request": [{"do": "calls", "to": "x-calls"}, {"do": "print", "value": "a line"}],
+        });
+        let lines = "instances = { mode = \"fresh\" }";
+        let gateway = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", lines, config)));
+        for _ in 0..3 {
+            assert_eq!(gateway.get("/").status, 200);
+            assert_eq!(origin.last().header("x-calls"), Some("1"));
+        }
+        let said = |what: &str| gateway.log().iter().filter(|line| line.to_string().contains(what)).count();
+        eventually("all lines", || said("a line") == 3);
+        assert_eq!((said("taken in"), said("there is no image")), if once { (1, 0) } else { (4, 1) });
+    }
+}
+
+#[test]
 fn select_upstream_chooses() {
     let (a, b) = (Origin::named("a"), Origin::named("b"));
     let upstreams = format!(

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use sluice_harness::{Gateway, Origin, Reply, Response, eventually};
 
-use crate::support::{gateway, route, setup, with_base};
+use crate::support::{filter, gateway, route, setup, with_base};
 
 /// HS256 of a made-up secret, made by PyJWT: issuer `tests`, subject `ann`, roles `["reader"]`, scope `a b`, without end.
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJ0ZXN0cyIsInN1YiI6ImFubiIsInJvbGVzIjpbInJlYWRlciJdLCJzY29wZSI6ImEgYiJ9.ZWP3KS8R1BHuvOeblojKQZWojk937i_PMKt5EkalbTk";
@@ -220,6 +220,39 @@ sticky = {{ cookie = "ab" }}
         seen.insert(first.text());
     }
     assert_eq!(seen.len(), 2, "both get a share");
+}
+
+#[test]
+fn shipped_plugins_do_the_same_on_fresh_instances() {
+    let origin = Origin::named("o");
+    let mut toml = format!("[upstreams.all]\nendpoints = [\"{}\"]\n", origin.url())
+        + &route("all", &["cors", "auth", "limits", "shape", "split"])
+        + &auth("");
+    let others = [
+        ("cors", "cors", json!({"origins": ["https://app.example.org"]})),
+        ("limits", "rate-limit", json!({"limits": [{"key": "consumer", "amount": 3, "window": "1d"}]})),
+        ("shape", "transform", json!({"request": {"headers": {"set": {"x-a": "1"}}}})),
+        ("split", "traffic-split", json!({"split": [{"upstream": "all", "weight": 1}]})),
+    ];
+    for (name, plugin, config) in others {
+        toml += &filter(name, plugin, "", config);
+    }
+    let names: BTreeSet<&str> = sluice::embedded::names().collect();
+    assert_eq!(names, BTreeSet::from(["cors", "jwt-auth", "rate-limit", "traffic-split", "transform"]));
+    for name in names {
+        toml += &format!("[plugins.{name}]\ninstances = {{ mode = \"fresh\" }}\n");
+    }
+    let gateway = gateway(&toml);
+    for expected in [200, 200, 200, 429] {
+        let response = bearer(&gateway, "GET", "/", &[("origin", "https://app.example.org")]);
+        assert_eq!(response.status, expected);
+        assert_eq!(response.header("access-control-allow-origin"), Some("https://app.example.org"));
+    }
+    assert_eq!(origin.last().head.all("x-a"), ["1"]);
+    let forged = format!("Bearer {}", TOKEN.replace("ZWP3", "ZWP4"));
+    assert_eq!(gateway.request("GET", "/", &[("authorization", &forged)], b"").status, 401);
+    let log: String = gateway.log().iter().map(ToString::to_string).collect();
+    assert!(!log.contains("there is no image"), "{log}");
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub(crate) fn pool(runtime: &Arc<Runtime>, guest: &Guest, mode: Mode) -> Pool {
         grants: Grants { read: HeaderGrant::All, write: HeaderGrant::All, ..Grants::default() },
         plugin: "bench".into(),
         services: Services::new(Clock::system()),
+        component: Some(guest.component.as_slice().into()),
     };
     let plugin = runtime.load(&guest.component).expect("the component");
     Pool::new(Arc::new(Program::new(plugin, spec).expect("the filter")))

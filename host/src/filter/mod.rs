@@ -45,6 +45,8 @@ pub struct FilterSpec {
     pub limits: FilterLimits,
     pub grants: Grants,
     pub services: Arc<Services>,
+    /// The file of the plugin, which a fresh filter needs to start quickly.
+    pub component: Option<Arc<[u8]>>,
 }
 
 /// A filter that has taken its config. Shared by all workers.
@@ -71,6 +73,7 @@ impl Filter {
                 grants: spec.grants,
                 plugin: spec.plugin_name.clone(),
                 services: spec.services,
+                component: spec.component,
             },
         )?;
         let off = program.interests().off;

@@ -36,6 +36,7 @@ impl Maker {
             limits: FilterLimits::default(),
             grants: Grants::default(),
             services: self.services.clone(),
+            component: None,
         })
         .unwrap()
     }

@@ -101,6 +101,11 @@ impl TokenVerifier {
         TokenVerifier { keys, algorithms, typ, head: RefCell::default(), remembered }
     }
 
+    /// Another one with these rules, which has seen nothing.
+    pub fn anew(&self) -> Self {
+        TokenVerifier::new(self.keys.clone(), self.algorithms.clone(), self.typ.clone(), self.remembers())
+    }
+
     /// How many tokens it may remember.
     pub fn remembers(&self) -> u32 {
         self.remembered.as_ref().map_or(0, |remembered| remembered.borrow().tokens.cap().get() as u32)

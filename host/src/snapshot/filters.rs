@@ -11,14 +11,12 @@ use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterLimits, FilterSpec, Grants, HeaderGrant, LoadError, Mode, Plugin};
 use crate::services::{self, Origins};
 
+/// The plugins that filters name, and the bytes of those with fresh filters: they are not kept for longer than the build.
+pub(super) type Plugins = HashMap<Name, (Arc<Plugin>, Option<Arc<[u8]>>)>;
+
 impl Workshop {
     /// Loads every plugin that a filter names.
-    pub(super) fn plugins(
-        &self,
-        loaded: &Loaded,
-        before: Option<&Snapshot>,
-        errors: &mut Errors,
-    ) -> HashMap<Name, Arc<Plugin>> {
+    pub(super) fn plugins(&self, loaded: &Loaded, before: Option<&Snapshot>, errors: &mut Errors) -> Plugins {
         let config = &loaded.config;
         let mut found = HashMap::new();
         for plugin in config.plugins.iter().filter(|p| config.filters.iter().any(|f| f.plugin == p.name)) {
@@ -30,13 +28,16 @@ impl Workshop {
                 }
                 let hash = hex(&hash);
                 let kept = before.and_then(|before| before.plugins.iter().find(|known| known.sha256() == hash));
-                match kept {
-                    Some(kept) => Ok(Arc::clone(kept)),
+                let made = match kept {
+                    Some(kept) => Arc::clone(kept),
                     None => self
                         .runtime
                         .load(&bytes)
-                        .map_err(|error| loaded.error_on(&where_named(config, plugin), format!("{file}: {error}"))),
-                }
+                        .map_err(|error| loaded.error_on(&where_named(config, plugin), format!("{file}: {error}")))?,
+                };
+                let is_fresh = |filter: &model::Filter| filter.instances.mode == model::InstanceMode::Fresh;
+                let any = config.filters.iter().any(|filter| filter.plugin == plugin.name && is_fresh(filter));
+                Ok((made, any.then(|| bytes.into())))
             });
             match loaded_plugin {
                 Ok(plugin_loaded) => {
@@ -52,14 +53,14 @@ impl Workshop {
     pub(super) fn filters(
         &self,
         loaded: &Loaded,
-        plugins: &HashMap<Name, Arc<Plugin>>,
+        plugins: &Plugins,
         errors: &mut Errors,
         warnings: &mut Vec<String>,
     ) -> HashMap<Name, Arc<Filter>> {
         let mut found = HashMap::new();
         for filter in &loaded.config.filters {
             // Without its plugin there already is an error.
-            let Some(plugin) = plugins.get(&filter.plugin) else { continue };
+            let Some((plugin, component)) = plugins.get(&filter.plugin) else { continue };
             let at = |part: &str| key(&["filters", &filter.name, part]);
             let grants = match grants(&filter.grants) {
                 Ok(grants) => grants,
@@ -85,6 +86,7 @@ impl Workshop {
                 limits: limits(filter),
                 grants,
                 services: Arc::clone(&self.services),
+                component: component.clone(),
             };
             match Filter::new(spec) {
                 Ok(built) => {

@@ -94,7 +94,7 @@ impl Workshop {
                 pipelines: pipelines.into_iter().map(|(_, pipeline)| pipeline).collect(),
                 id_header: config.gateway.request_id_header.clone(),
                 listeners,
-                plugins: plugins.into_values().collect(),
+                plugins: plugins.into_values().map(|(plugin, _)| plugin).collect(),
                 warnings,
             }),
             _ => Err(ConfigErrors::new(errors)),

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
-use super::cache::hex;
+use super::cache::{Cache, hex};
 use super::engine::Runtime;
 use super::state::CallState;
 use super::{Hook, HookSet, LoadError, compile, host, wasi};
@@ -89,9 +89,18 @@ impl Plugin {
 
 /// Reads, compiles (or finds in the cache) and links a component; nothing of it has run yet.
 pub(super) fn link(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Plugin, LoadError> {
+    link_with(runtime, bytes, runtime.cache.as_ref())
+}
+
+/// The same for a component that is nobody else's business: neither it nor what it is compiled to gets to the disk.
+pub(super) fn link_private(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Plugin, LoadError> {
+    link_with(runtime, bytes, None)
+}
+
+fn link_with(runtime: &Arc<Runtime>, bytes: &[u8], cache: Option<&Cache>) -> Result<Plugin, LoadError> {
     check_magic(bytes)?;
     let hash: [u8; 32] = Sha256::digest(bytes).into();
-    let component = compiled(runtime, bytes, &hash)?;
+    let component = compiled(runtime, bytes, &hash, cache)?;
     let waits = check_imports(runtime, &component)?;
     let exports = find_exports(runtime, &component)?;
     let mut linker = Linker::new(&runtime.engine);
@@ -111,12 +120,12 @@ fn check_magic(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-fn compiled(runtime: &Runtime, bytes: &[u8], hash: &[u8; 32]) -> Result<Component, LoadError> {
-    if let Some(component) = runtime.cache.as_ref().and_then(|cache| cache.load(&runtime.engine, hash)) {
+fn compiled(runtime: &Runtime, bytes: &[u8], hash: &[u8; 32], cache: Option<&Cache>) -> Result<Component, LoadError> {
+    if let Some(component) = cache.and_then(|cache| cache.load(&runtime.engine, hash)) {
         return Ok(component);
     }
     let component = compile::compile(&runtime.engine, runtime.options.compiler, bytes)?;
-    if let Some(cache) = &runtime.cache {
+    if let Some(cache) = cache {
         cache.store(&component, hash);
     }
     Ok(component)

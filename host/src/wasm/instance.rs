@@ -10,7 +10,7 @@ use wasmtime::{Error, Store, StoreContextMut, Trap, UpdateDeadline};
 
 use super::bindings::Verdict as GuestVerdict;
 use super::component::{Description, Plugin};
-use super::state::{CallState, FilterShared, Stage};
+use super::state::{CallState, FilterShared, Kit, Stage};
 use super::stats::Live;
 use super::{FilterError, Hook, LoadError, Verdict};
 use crate::exchange::Exchange;
@@ -39,32 +39,54 @@ enum HookFunc {
 }
 
 impl Instance {
-    /// Instantiates and configures. Has to be awaited within tokio.
-    pub(super) async fn start(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>) -> Result<Instance, FilterError> {
-        let mut instance = Instance::create(plugin, shared).await?;
-        instance.configure().await?;
-        Ok(instance)
+    /// Instantiates.
+    pub(super) async fn create(
+        plugin: &Arc<Plugin>,
+        shared: &Arc<FilterShared>,
+        kit: Box<Kit>,
+    ) -> Result<Instance, FilterError> {
+        let mut store = Instance::store(plugin, shared, kit, true);
+        let instance = plugin.pre.instantiate_async(&mut store).await;
+        Instance::finish(plugin, store, instance)
     }
 
-    /// Instantiates.
-    pub(super) async fn create(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>) -> Result<Instance, FilterError> {
-        let mut store =
-            Store::new(&plugin.runtime.engine, CallState::new(shared.clone(), plugin.runtime.ticker.clone()));
+    /// Instantiates a component that imports nothing that waits, and holds the thread until that is done.
+    pub(super) fn create_now(
+        plugin: &Arc<Plugin>,
+        shared: &Arc<FilterShared>,
+        kit: Box<Kit>,
+    ) -> Result<Instance, FilterError> {
+        let mut store = Instance::store(plugin, shared, kit, false);
+        let instance = plugin.pre.instantiate(&mut store);
+        Instance::finish(plugin, store, instance)
+    }
+
+    fn store(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, kit: Box<Kit>, on_fiber: bool) -> Store<CallState> {
+        let state = CallState::new(shared.clone(), plugin.runtime.ticker.clone(), kit);
+        let mut store = Store::new(&plugin.runtime.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(transfer_limit(shared));
         let tick = plugin.runtime.options.tick;
         store.epoch_deadline_callback(move |cx| Ok(on_tick(cx, tick)));
-        begin(&mut store, Stage::Start, true, START_CPU);
-        let instance = match plugin.pre.instantiate_async(&mut store).await {
-            Ok(instance) => instance,
-            Err(error) => {
-                return Err(match classify(store.data(), error) {
-                    FilterError::Trap(text) => FilterError::Instantiate(text),
-                    other => other,
-                });
-            }
-        };
+        begin(&mut store, Stage::Start, on_fiber, START_CPU);
+        store
+    }
+
+    fn finish(
+        plugin: &Arc<Plugin>,
+        store: Store<CallState>,
+        instance: wasmtime::Result<wasmtime::component::Instance>,
+    ) -> Result<Instance, FilterError> {
+        let instance = instance.map_err(|error| match classify(store.data(), error) {
+            FilterError::Trap(text) => FilterError::Instantiate(text),
+            other => other,
+        })?;
         Ok(Instance { store, instance, plugin: plugin.clone(), funcs: [None; Hook::COUNT], uses: 0, live: None })
+    }
+
+    /// What the host has kept for it, for another instance of the same filter.
+    pub(super) fn into_kit(self) -> Box<Kit> {
+        self.store.into_data().kit
     }
 
     /// Hands the filter its config. A refusal is `FilterError::Refused`.
@@ -93,6 +115,19 @@ impl Instance {
             func.call_async(&mut self.store, ()).await.map_err(|error| failed(classify(self.store.data(), error)))?;
         serde_json::from_str(&text)
             .map_err(|e| LoadError::Describe(format!("its answer is not the expected JSON: {e}")))
+    }
+
+    /// Calls a function of an instance that the component exports besides: one that only reads what the guest has left.
+    pub(super) async fn inspect<Return>(&mut self, instance: &str, func: &str) -> wasmtime::Result<Return>
+    where
+        Return: ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let missing = || Error::msg(format!("there is no `{instance}` `{func}`"));
+        let at = self.instance.get_export_index(&mut self.store, None, instance).ok_or_else(missing)?;
+        let index = self.instance.get_export_index(&mut self.store, Some(&at), func).ok_or_else(missing)?;
+        let func: TypedFunc<(), Return> = self.instance.get_typed_func(&mut self.store, index)?;
+        begin(&mut self.store, Stage::Describe, true, START_CPU);
+        func.call_async(&mut self.store, ()).await
     }
 
     /// Looks up every exported hook, so that one of another type is found at load.

@@ -10,6 +10,7 @@ mod error;
 mod grants;
 mod hook;
 mod host;
+mod image;
 mod instance;
 mod interest;
 mod names;

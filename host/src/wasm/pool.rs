@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::image::Image;
 use super::instance::Instance;
 use super::program::Program;
+use super::state::Kit;
 use super::stats::{Counters, Live};
 use super::{FilterError, Hook, Mode, Verdict};
 use crate::exchange::Exchange;
 
-/// Idle instances that are always kept.
+/// Idle instances that are always kept, and kits.
 const MIN_IDLE: usize = 4;
 /// An instance that was not needed for one to two of these is dropped, one at each call.
 const DEMAND_PERIOD: Duration = Duration::from_secs(10);
@@ -38,6 +40,9 @@ struct Inner {
     in_use: Cell<usize>,
     demand: Cell<Demand>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
+    /// For instances of an image.
+    #[expect(clippy::vec_box, reason = "a kit moves in and out of its instance as a box")]
+    kits: RefCell<Vec<Box<Kit>>>,
     counters: Arc<Counters>,
 }
 
@@ -112,6 +117,7 @@ impl Pool {
                 in_use: Cell::new(0),
                 demand: Cell::new(Demand::new(Instant::now())),
                 waiting: RefCell::default(),
+                kits: RefCell::default(),
                 counters,
             }),
         }
@@ -126,8 +132,8 @@ impl Pool {
         }
     }
 
-    /// The usual call, without a future: on an idle instance, on this thread until it is over. Gives the exchange back when the
-    /// filter is called on a fiber, or no instance is idle or free. `now` is the time, where it is known; the call leaves that of its end.
+    /// The usual call, without a future: on an idle instance or one of an image, on this thread until it is over. Gives the exchange
+    /// back when the filter is called on a fiber, or no such instance is free. `now` is the time, where it is known; the call leaves that of its end.
     pub fn call_now(
         &self,
         hook: Hook,
@@ -140,18 +146,27 @@ impl Pool {
         if self.on_fiber() || inner.in_use.get() >= inner.program.shared.limits.max_instances {
             return Err(exchange);
         }
-        let Some(mut instance) = inner.idle.borrow_mut().pop() else { return Err(exchange) };
         let started = now.unwrap_or_else(Instant::now);
+        let idle = inner.idle.borrow_mut().pop();
+        let mut instance = match idle.map(Ok).or_else(|| self.start_now()) {
+            Some(Ok(instance)) => instance,
+            None => return Err(exchange),
+            Some(Err(error)) => {
+                let wall = now.insert(Instant::now()).saturating_duration_since(started);
+                inner.counters.called(hook, wall, wall, Some(&error));
+                return Ok((exchange, Err(error)));
+            }
+        };
         let result = instance.call(hook, exchange, index);
         let exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let ended = *now.insert(Instant::now());
         let wall = ended.saturating_duration_since(started);
-        drop(self.conclude(hook, instance, &result, (wall, wall), (ended, inner.in_use.get() + 1)));
+        self.conclude(hook, instance, &result, (wall, wall), (ended, inner.in_use.get() + 1));
         Ok((exchange, result))
     }
 
-    /// Ends a call: counts it, and makes the instance ready for the next one. Answers an instance that is to be dropped. Given are
-    /// the call's time on the worker and in all, and when it is and how many instances are in use.
+    /// Ends a call: counts it, and makes the instance ready for the next one or drops it. Given are the call's time on the worker
+    /// and in all, and when it is and how many instances are in use.
     fn conclude(
         &self,
         hook: Hook,
@@ -159,7 +174,7 @@ impl Pool {
         result: &Result<Verdict, FilterError>,
         (cpu, wall): (Duration, Duration),
         (now, in_use): (Instant, usize),
-    ) -> Option<Box<Instance>> {
+    ) {
         let inner = &self.inner;
         let shared = &inner.program.shared;
         inner.counters.called(hook, cpu, wall, result.as_ref().err());
@@ -167,7 +182,15 @@ impl Pool {
         let reusable = matches!(result, Ok(_) | Err(FilterError::Declared(_)))
             && shared.mode == Mode::Reused
             && instance.uses < shared.limits.uses;
-        if reusable { inner.put_back(instance, in_use, now) } else { Some(instance) }
+        if reusable {
+            drop(inner.put_back(instance, in_use, now));
+        } else if inner.program.image.is_some() {
+            let kit = instance.into_kit();
+            let mut kits = inner.kits.borrow_mut();
+            if kits.len() < MIN_IDLE {
+                kits.push(kit);
+            }
+        }
     }
 
     /// Calls a hook when it is its turn, on a fresh instance if none is idle, and on a fiber if the filter may wait.
@@ -207,7 +230,7 @@ impl Pool {
         let exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let wall = started.elapsed();
         let took = (cpu.unwrap_or(wall), wall);
-        drop(self.conclude(hook, instance, &result, took, (started + wall, inner.in_use.get())));
+        self.conclude(hook, instance, &result, took, (started + wall, inner.in_use.get()));
         drop(permit);
         (exchange, result)
     }
@@ -254,10 +277,25 @@ impl Pool {
     }
 
     async fn start(&self) -> Result<Instance, FilterError> {
-        let program = &self.inner.program;
-        let mut instance = Instance::start(&program.plugin, &program.shared).await?;
-        instance.live = Some(Live::new(&self.inner.counters));
+        let inner = &self.inner;
+        let mut instance = inner.program.start(|image| self.kit(image)).await?;
+        instance.live = Some(Live::new(&inner.counters));
         Ok(instance)
+    }
+
+    /// An instance of the image, if there is one and none of its functions can wait.
+    fn start_now(&self) -> Option<Result<Box<Instance>, FilterError>> {
+        let inner = &self.inner;
+        let image = inner.program.image.as_ref().filter(|image| !image.waits())?;
+        let instance = image.instance_now(&inner.program.shared, self.kit(image));
+        Some(instance.map(|mut instance| {
+            instance.live = Some(Live::new(&inner.counters));
+            Box::new(instance)
+        }))
+    }
+
+    fn kit(&self, image: &Image) -> Box<Kit> {
+        self.inner.kits.borrow_mut().pop().unwrap_or_else(|| image.kit())
     }
 }
 

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::component::{self, Plugin};
 use super::engine::Runtime;
 use super::host::services::FilterServices;
+use super::image::{Image, Opened};
 use super::instance::Instance;
-use super::state::FilterShared;
+use super::state::{FilterShared, Kit};
 use super::stats::{Account, FilterStats};
 use super::{FilterError, FilterLimits, Grants, HookSet, Interests, LoadError, Mode};
 use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
-use crate::services::log_limit::LogLimit;
+use crate::services::log_limit::{self, LogLimit};
 use crate::services::{KeySet, Services};
 
 /// How long one hook is tried at load.
@@ -32,6 +33,8 @@ pub struct ProgramSpec {
     /// The plugin's name: counters and values are private to it.
     pub plugin: Arc<str>,
     pub services: Arc<Services>,
+    /// The file of the plugin, of which fresh instances are given an image; without it they are configured for each call.
+    pub component: Option<Arc<[u8]>>,
 }
 
 /// A filter that has taken its config in a trial.
@@ -39,6 +42,8 @@ pub struct Program {
     pub(super) plugin: Arc<Plugin>,
     pub(super) shared: Arc<FilterShared>,
     pub(super) account: Arc<Account>,
+    /// Of a fresh filter, if one could be made.
+    pub(super) image: Option<Image>,
     interests: Interests,
     /// What an operator should know of the trial.
     warnings: Vec<String>,
@@ -65,7 +70,7 @@ impl Runtime {
             overran: AtomicBool::new(false),
         });
         let description = block_on(async {
-            let mut instance = Instance::create(&linked, &shared).await.map_err(not_instantiated)?;
+            let mut instance = Instance::create(&linked, &shared, Box::default()).await.map_err(not_instantiated)?;
             instance.describe().await
         })?;
         let mut plugin = Arc::into_inner(linked).expect("the instance that shared it is gone");
@@ -90,8 +95,12 @@ impl Program {
             log: LogLimit::default(),
             overran: AtomicBool::new(false),
         });
-        let (interests, key_sets, warnings) = block_on(async {
-            let mut instance = Instance::create(&plugin, &shared).await.map_err(not_instantiated)?;
+        let opened = (spec.mode == Mode::Fresh).then(|| match &spec.component {
+            Some(bytes) => Opened::new(&plugin, bytes),
+            None => Err("its component is not at hand".into()),
+        });
+        let (interests, key_sets, image, warnings) = block_on(async {
+            let (mut instance, opened) = trial_instance(&plugin, &shared, opened).await?;
             instance.resolve()?;
             instance.store.data_mut().is_trial = true;
             instance.configure().await.map_err(|error| match error {
@@ -99,11 +108,28 @@ impl Program {
                 other => LoadError::Configure(other),
             })?;
             let state = instance.store.data_mut();
-            let (interests, key_sets) = (std::mem::take(&mut state.interests), std::mem::take(&mut state.key_sets));
-            let warnings = rehearse(&plugin, &shared, interests.off).await;
-            Ok((interests, key_sets, warnings))
+            state.flush_output();
+            let (interests, key_sets) = (std::mem::take(&mut state.interests), state.kit.key_sets.clone());
+            let image = match opened {
+                Some(Ok(opened)) => Some(opened.image(instance).await),
+                Some(Err(why)) => Some(Err(why)),
+                None => None,
+            };
+            let image = image.and_then(|image| image.inspect_err(|reason| no_image(&shared.name, reason)).ok());
+            let warnings = rehearse(&plugin, &shared, image.as_ref(), interests.off).await;
+            Ok((interests, key_sets, image, warnings))
         })?;
-        Ok(Program { plugin, shared, account, interests, warnings, _key_sets: key_sets })
+        Ok(Program { plugin, shared, account, image, interests, warnings, _key_sets: key_sets })
+    }
+
+    /// An instance that has the config, when there is no idle one. Has to be awaited within tokio.
+    pub(super) async fn start(&self, kit: impl FnOnce(&Image) -> Box<Kit>) -> Result<Instance, FilterError> {
+        if let Some(image) = &self.image {
+            return image.instance(&self.shared, kit(image)).await;
+        }
+        let mut instance = Instance::create(&self.plugin, &self.shared, Box::default()).await?;
+        instance.configure().await?;
+        Ok(instance)
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -134,16 +160,47 @@ impl Program {
     }
 }
 
+/// An instance for the trial: of the opened component, so that there can be an image of it, or else of the plugin.
+async fn trial_instance<'a>(
+    plugin: &Arc<Plugin>,
+    shared: &Arc<FilterShared>,
+    mut opened: Option<Result<Opened<'a>, String>>,
+) -> Result<(Instance, Option<Result<Opened<'a>, String>>), LoadError> {
+    if let Some(Ok(component)) = &opened {
+        match Instance::create(&component.plugin, shared, Box::default()).await {
+            Ok(instance) => return Ok((instance, opened)),
+            Err(error) => opened = Some(Err(error.to_string())),
+        }
+    }
+    let instance = Instance::create(plugin, shared, Box::default()).await.map_err(not_instantiated)?;
+    Ok((instance, opened))
+}
+
+fn no_image(filter: &str, reason: &str) {
+    // It may quote names of the guest.
+    let reason = log_limit::cut(reason);
+    info!(filter, reason, "this fresh filter is started and configured for each call: there is no image of it");
+}
+
 /// Calls every hook once for an exchange that is none, with no service in reach, and answers what is odd. Some toolchains build a
 /// component with a hook missing, and it traps when it is called; since a good hook may trap on an empty message as well, that is
 /// said and not refused. One that was refused a service before may have trapped because of that, so it is not even said.
-async fn rehearse(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, off: HookSet) -> Vec<String> {
+async fn rehearse(
+    plugin: &Arc<Plugin>,
+    shared: &Arc<FilterShared>,
+    image: Option<&Image>,
+    off: HookSet,
+) -> Vec<String> {
     let mut odd = Vec::new();
     for hook in shared.exports.iter().filter(|hook| !off.contains(*hook)) {
-        let Ok(mut instance) = Instance::create(plugin, shared).await else { break };
+        let instance = match image {
+            Some(image) => image.instance(shared, image.kit()).await,
+            None => Instance::create(plugin, shared, Box::default()).await,
+        };
+        let Ok(mut instance) = instance else { break };
         // Also for `configure`: it has said what it has to say in the trial before.
         instance.store.data_mut().is_rehearsal = true;
-        if instance.configure().await.is_err() {
+        if image.is_none() && instance.configure().await.is_err() {
             break;
         }
         let call = instance.call_on_fiber(hook, nobodys_exchange(), 0);

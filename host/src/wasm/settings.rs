@@ -9,7 +9,7 @@ pub enum Mode {
     #[default]
     Reused,
     /// Each call gets an instance of its own, dropped at its end: nothing can leak from one caller to the next through
-    /// guest memory. (Not kept from one hook of an exchange to the next: it would be held while the upstream works.)
+    /// guest memory. It is made of an image of one that was configured, if there can be one. (Not kept from one hook of an exchange to the next: it would be held while the upstream works.)
     Fresh,
 }
 

@@ -47,6 +47,27 @@ pub(super) enum Stage {
     Hook(Hook),
 }
 
+/// What the host keeps for a configured filter from call to call: never anything of an exchange, so that it can be handed from one
+/// instance to the next.
+#[derive(Default)]
+pub(super) struct Kit {
+    pub(super) key_sets: Vec<Arc<KeySet>>,
+    pub(super) verifiers: Vec<TokenVerifier>,
+    /// Borrowed for one look-up at a time.
+    pub(super) names: RefCell<Names>,
+}
+
+impl Kit {
+    /// Another one of the same filter.
+    pub(super) fn anew(&self) -> Kit {
+        Kit {
+            key_sets: self.key_sets.clone(),
+            verifiers: self.verifiers.iter().map(TokenVerifier::anew).collect(),
+            names: RefCell::default(),
+        }
+    }
+}
+
 /// The data of a store.
 pub(super) struct CallState {
     pub(super) shared: Arc<FilterShared>,
@@ -59,8 +80,7 @@ pub(super) struct CallState {
     pub(super) failed: Option<String>,
     /// What `configure` declares.
     pub(super) interests: Interests,
-    pub(super) key_sets: Vec<Arc<KeySet>>,
-    pub(super) verifiers: Vec<TokenVerifier>,
+    pub(super) kit: Box<Kit>,
     /// Whether this is the instance of the trial at load, on a thread that may wait.
     pub(super) is_trial: bool,
     /// Whether the hook is only tried: no service is in reach and nothing is logged.
@@ -78,15 +98,17 @@ pub(super) struct CallState {
     pub(super) wall_end: Option<Instant>,
     /// Bytes of header fields that this call has set.
     pub(super) field_bytes: usize,
-    /// Borrowed for one look-up at a time.
-    pub(super) names: RefCell<Names>,
+    /// Resources of ours that the guest holds: they are not part of its memory.
+    pub(super) handles: usize,
+    /// Whether the guest was given random numbers, other than the seed of its hash maps.
+    pub(super) drew: bool,
     out: Vec<u8>,
     err: Vec<u8>,
     last_words: Vec<u8>,
 }
 
 impl CallState {
-    pub(super) fn new(shared: Arc<FilterShared>, ticker: Arc<Ticker>) -> CallState {
+    pub(super) fn new(shared: Arc<FilterShared>, ticker: Arc<Ticker>, kit: Box<Kit>) -> CallState {
         let memory = MemoryUse::new(&shared.limits);
         CallState {
             shared,
@@ -95,8 +117,7 @@ impl CallState {
             index: 0,
             failed: None,
             interests: Interests::default(),
-            key_sets: Vec::new(),
-            verifiers: Vec::new(),
+            kit,
             is_trial: false,
             is_rehearsal: false,
             was_refused: Cell::new(false),
@@ -107,7 +128,8 @@ impl CallState {
             cpu_limit: Duration::ZERO,
             wall_end: None,
             field_bytes: 0,
-            names: RefCell::default(),
+            handles: 0,
+            drew: false,
             out: Vec::new(),
             err: Vec::new(),
             last_words: Vec::new(),
@@ -218,6 +240,11 @@ pub(super) struct MemoryUse {
 impl MemoryUse {
     fn new(limits: &FilterLimits) -> MemoryUse {
         MemoryUse { limit: limits.memory, table_elements: limits.table_elements, bytes: 0, refused: None }
+    }
+
+    /// From now on it may grow: no guest runs in it any more.
+    pub(super) fn lift_limit(&mut self) {
+        self.limit = usize::MAX;
     }
 }
 

@@ -1,9 +1,11 @@
 //! The runtime with small guests written as text: each kind of failure at each hook, in each mode, plain and on a fiber.
 
 mod bounds;
+mod images;
 
+use std::io::Write;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Method};
@@ -90,19 +92,22 @@ fn limits() -> FilterLimits {
     FilterLimits { memory: 4 << 20, wall: Duration::from_secs(20), ..FilterLimits::default() }
 }
 
-fn program(runtime: &Arc<Runtime>, bytes: &[u8], mode: Mode, limits: FilterLimits) -> Arc<Program> {
-    let plugin = runtime.load(bytes).unwrap();
-    let services = Services::new(Clock::system());
-    let spec = ProgramSpec {
+fn spec(mode: Mode, limits: FilterLimits) -> ProgramSpec {
+    ProgramSpec {
         name: "guest".into(),
         config: "{}".into(),
         mode,
         limits,
         grants: Grants::default(),
         plugin: "guest".into(),
-        services,
-    };
-    Arc::new(Program::new(plugin, spec).unwrap())
+        services: Services::new(Clock::system()),
+        component: None,
+    }
+}
+
+fn program(runtime: &Arc<Runtime>, bytes: &[u8], mode: Mode, limits: FilterLimits) -> Arc<Program> {
+    let plugin = runtime.load(bytes).unwrap();
+    Arc::new(Program::new(plugin, ProgramSpec { component: Some(bytes.into()), ..spec(mode, limits) }).unwrap())
 }
 
 pub(crate) fn exchange() -> Box<Exchange> {
@@ -125,6 +130,30 @@ pub(crate) fn exchange() -> Box<Exchange> {
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
+}
+
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is logged meanwhile on this thread.
+fn logged<T>(run: impl FnOnce() -> T) -> (T, String) {
+    let lines = Lines::default();
+    let to = lines.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone()).finish();
+    let done = tracing::subscriber::with_default(log, run);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    (done, text)
 }
 
 fn kind_of(result: &Result<Verdict, FilterError>) -> Option<FailureKind> {
@@ -196,6 +225,7 @@ fn every_failure_at_every_hook_costs_one_exchange() {
             let bytes = guest(&hooks, waits);
             for mode in [Mode::Reused, Mode::Fresh] {
                 let program = program(&runtime, &bytes, mode, limits());
+                assert_eq!(program.image.is_some(), mode == Mode::Fresh);
                 run(async {
                     let pool = Pool::new(program.clone());
                     for hook in Hook::ALL {

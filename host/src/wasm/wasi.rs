@@ -61,7 +61,7 @@ pub(super) fn link(
         let mut at = linker.instance(name).map_err(failed)?;
         for (item, export) in instance.exports(&engine) {
             match export.ty {
-                ComponentItem::Resource(_) => at.resource(item, resource(item), |_, _| Ok(())).map_err(failed)?,
+                ComponentItem::Resource(_) => at.resource(item, resource(item), |cx, _| dropped(cx)).map_err(failed)?,
                 ComponentItem::ComponentFunc(_) if define(&mut at, interface, item).map_err(failed)? => {}
                 ComponentItem::ComponentFunc(_) => {
                     let what = format!("`{name}` `{item}` was called, which this gateway does not have");
@@ -105,13 +105,9 @@ fn define(at: &mut LinkerInstance<'_, CallState>, interface: &str, name: &str) -
         ("cli/exit", "exit") => {
             at.func_wrap(name, |_: Cx, (_,): (Result<(), ()>,)| -> Result<()> { bail!("the guest exited") })?
         }
-        ("cli/stdin", "get-stdin") => at.func_wrap(name, |_: Cx, ()| Ok((Resource::<InputStream>::new_own(0),)))?,
-        ("cli/stdout", "get-stdout") => {
-            at.func_wrap(name, |_: Cx, ()| Ok((Resource::<OutputStream>::new_own(STDOUT),)))?
-        }
-        ("cli/stderr", "get-stderr") => {
-            at.func_wrap(name, |_: Cx, ()| Ok((Resource::<OutputStream>::new_own(STDERR),)))?
-        }
+        ("cli/stdin", "get-stdin") => at.func_wrap(name, |cx: Cx, ()| Ok((own::<InputStream>(cx, 0),)))?,
+        ("cli/stdout", "get-stdout") => at.func_wrap(name, |cx: Cx, ()| Ok((own::<OutputStream>(cx, STDOUT),)))?,
+        ("cli/stderr", "get-stderr") => at.func_wrap(name, |cx: Cx, ()| Ok((own::<OutputStream>(cx, STDERR),)))?,
         ("cli/terminal-stdin", "get-terminal-stdin") => {
             at.func_wrap(name, |_: Cx, ()| Ok((None::<Resource<TerminalInput>>,)))?;
         }
@@ -138,7 +134,7 @@ fn define(at: &mut LinkerInstance<'_, CallState>, interface: &str, name: &str) -
         ("clocks/monotonic-clock", "now") => at.func_wrap(name, |_: Cx, ()| Ok((monotonic_ns(),)))?,
         ("clocks/monotonic-clock", "resolution") => at.func_wrap(name, |_: Cx, ()| Ok((1_u64,)))?,
         ("clocks/monotonic-clock", "subscribe-instant" | "subscribe-duration") => {
-            at.func_wrap(name, |_: Cx, (_,): (u64,)| Ok((Resource::<Pollable>::new_own(0),)))?;
+            at.func_wrap(name, |cx: Cx, (_,): (u64,)| Ok((own::<Pollable>(cx, 0),)))?;
         }
         ("clocks/wall-clock", "now") => at.func_wrap(name, |_: Cx, ()| {
             let now = since_epoch();
@@ -148,10 +144,16 @@ fn define(at: &mut LinkerInstance<'_, CallState>, interface: &str, name: &str) -
             at.func_wrap(name, |_: Cx, ()| Ok((Datetime { seconds: 0, nanoseconds: 1 },)))?;
         }
         ("random/random", "get-random-bytes") | ("random/insecure", "get-insecure-random-bytes") => {
-            at.func_wrap(name, |_: Cx, (length,): (u64,)| Ok((random_bytes(length)?,)))?;
+            at.func_wrap(name, |mut cx: Cx, (length,): (u64,)| {
+                cx.data_mut().drew = true;
+                Ok((random_bytes(length)?,))
+            })?;
         }
         ("random/random", "get-random-u64") | ("random/insecure", "get-insecure-random-u64") => {
-            at.func_wrap(name, |_: Cx, ()| Ok((random_number()?,)))?;
+            at.func_wrap(name, |mut cx: Cx, ()| {
+                cx.data_mut().drew = true;
+                Ok((random_number()?,))
+            })?;
         }
         ("random/insecure-seed", "insecure-seed" | "get-insecure-seed") => {
             at.func_wrap(name, |_: Cx, ()| Ok(((random_number()?, random_number()?),)))?;
@@ -174,10 +176,10 @@ fn streams(at: &mut LinkerInstance<'_, CallState>, name: &str) -> Result<bool> {
             })?;
         }
         "[method]input-stream.subscribe" => {
-            at.func_wrap(name, |_: Cx, (_,): (Resource<InputStream>,)| Ok((Resource::<Pollable>::new_own(0),)))?;
+            at.func_wrap(name, |cx: Cx, (_,): (Resource<InputStream>,)| Ok((own::<Pollable>(cx, 0),)))?;
         }
         "[method]output-stream.subscribe" => {
-            at.func_wrap(name, |_: Cx, (_,): (Resource<OutputStream>,)| Ok((Resource::<Pollable>::new_own(0),)))?;
+            at.func_wrap(name, |cx: Cx, (_,): (Resource<OutputStream>,)| Ok((own::<Pollable>(cx, 0),)))?;
         }
         "[method]output-stream.check-write" => {
             at.func_wrap(name, |_: Cx, (_,): (Resource<OutputStream>,)| -> Streamed<u64> { Ok((Ok(MAX_WRITE),)) })?;
@@ -194,6 +196,19 @@ fn streams(at: &mut LinkerInstance<'_, CallState>, name: &str) -> Result<bool> {
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Hands a resource to the guest.
+fn own<T: 'static>(mut cx: Cx<'_>, number: u32) -> Resource<T> {
+    cx.data_mut().handles += 1;
+    Resource::new_own(number)
+}
+
+/// The guest has dropped a resource.
+fn dropped(mut cx: Cx<'_>) -> Result<()> {
+    let handles = &mut cx.data_mut().handles;
+    *handles = handles.saturating_sub(1);
+    Ok(())
 }
 
 pub(super) fn since_epoch() -> Duration {

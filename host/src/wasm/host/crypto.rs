@@ -68,7 +68,7 @@ impl CallState {
         if self.stage != Stage::Configure {
             return Err(Error::WrongHook);
         }
-        if self.key_sets.len() >= MAX_KEY_SETS {
+        if self.kit.key_sets.len() >= MAX_KEY_SETS {
             return Err(Error::TooLarge(MAX_KEY_SETS as u64));
         }
         let shared = self.shared.clone();
@@ -76,8 +76,8 @@ impl CallState {
         // Only the trial at load may wait: it holds the set, so that workers find it there.
         let wait = if self.is_trial { KEY_SET_WAIT } else { Duration::ZERO };
         let set = services.services.key_sets.resolve(source, &shared.grants.services.http, wait)?;
-        self.key_sets.push(set);
-        Ok(self.key_sets.len() as u32 - 1)
+        self.kit.key_sets.push(set);
+        Ok(self.kit.key_sets.len() as u32 - 1)
     }
 }
 
@@ -107,7 +107,7 @@ enum Bearer {
 
 impl CallState {
     fn key_set_of(&self, number: u32) -> Result<&Arc<KeySet>, Error> {
-        let set = usize::try_from(number).ok().and_then(|number| self.key_sets.get(number));
+        let set = usize::try_from(number).ok().and_then(|number| self.kit.key_sets.get(number));
         set.ok_or_else(|| Error::Invalid(format!("there is no key set {number}")))
     }
 
@@ -115,10 +115,11 @@ impl CallState {
         if self.stage != Stage::Configure {
             return Err(Error::WrongHook);
         }
-        if self.verifiers.len() >= MAX_KEY_SETS {
+        if self.kit.verifiers.len() >= MAX_KEY_SETS {
             return Err(Error::TooLarge(MAX_KEY_SETS as u64));
         }
-        let remembered = self.verifiers.iter().fold(rules.remember, |sum, other| sum.saturating_add(other.remembers()));
+        let remembered =
+            self.kit.verifiers.iter().fold(rules.remember, |sum, other| sum.saturating_add(other.remembers()));
         if remembered > MAX_REMEMBERED {
             return Err(Error::TooLarge(MAX_REMEMBERED.into()));
         }
@@ -129,13 +130,13 @@ impl CallState {
             return Err(Error::TooLarge(MAX_NAME as u64));
         }
         let set = Arc::clone(self.key_set_of(rules.key_set)?);
-        self.verifiers.push(TokenVerifier::new(set, rules.algorithms, rules.typ, rules.remember));
-        Ok(self.verifiers.len() as u32 - 1)
+        self.kit.verifiers.push(TokenVerifier::new(set, rules.algorithms, rules.typ, rules.remember));
+        Ok(self.kit.verifiers.len() as u32 - 1)
     }
 
     fn verifier(&self, number: u32) -> Result<&TokenVerifier, Error> {
         self.services()?;
-        let verifier = usize::try_from(number).ok().and_then(|number| self.verifiers.get(number));
+        let verifier = usize::try_from(number).ok().and_then(|number| self.kit.verifiers.get(number));
         verifier.ok_or_else(|| Error::Invalid(format!("there is no token verifier {number}")))
     }
 

@@ -172,14 +172,14 @@ impl CallState {
         name: &str,
         read: impl FnOnce(ValueIter<'_, HeaderValue>) -> T,
     ) -> Result<T, Error> {
-        let mut names = self.names.borrow_mut();
+        let mut names = self.kit.names.borrow_mut();
         let known = names.find(name, &self.shared.grants).map_err(Error::Invalid)?;
         Ok(if known.readable { read(map.get_all(&known.name).into_iter()) } else { T::default() })
     }
 
     /// The name of a field that the filter may set.
     pub(in super::super) fn writable(&self, text: &str) -> Result<HeaderName, Error> {
-        let mut names = self.names.borrow_mut();
+        let mut names = self.kit.names.borrow_mut();
         let known = names.find(text, &self.shared.grants).map_err(Error::Invalid)?;
         if known.framing {
             return Err(invalid(format!("`{text}` frames or routes the message and is set by the gateway")));

@@ -1,8 +1,5 @@
 //! What one call can take of the gateway: time between waits, header fields, bytes handed over, lines.
 
-use std::io::Write;
-use std::sync::Mutex;
-
 use super::super::bindings::Error;
 use super::super::host::fields::Fields;
 use super::super::host::request::FIELDS;
@@ -57,7 +54,7 @@ fn a_guest_hands_over_so_much_at_once() {
 fn state() -> CallState {
     let runtime = runtime();
     let program = program(&runtime, &guest(&[(Hook::OnRequest, CONTINUE)], false), Mode::Reused, limits());
-    let mut state = CallState::new(program.shared.clone(), runtime.ticker.clone());
+    let mut state = CallState::new(program.shared.clone(), runtime.ticker.clone(), Box::default());
     state.exchange = Some(exchange());
     begin(&mut state);
     state
@@ -114,34 +111,16 @@ fn edits_are_taken_back_to_where_they_began() {
     assert!(state.exchange.as_ref().unwrap().request.headers.contains_key("x-a"));
 }
 
-/// What is logged, as text.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn the_rest_of_a_line_belongs_to_the_exchange_that_wrote_it() {
-    let lines = Lines::default();
-    let to = lines.clone();
-    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone()).finish();
     let mut state = state();
-    tracing::subscriber::with_default(log, || {
+    let ((), text) = logged(|| {
         state.write_output(false, b"whole\nhalf");
         state.flush_output();
         state.exchange = None;
         state.flush_output();
         state.write_output(false, b"later\n");
     });
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     let found: Vec<_> = text.lines().map(|line| line.contains("request_id=\"id\"")).collect();
     assert_eq!(found, [true, true, false], "{text}");
     assert!(text.contains("half") && !text.contains("halflater"), "{text}");

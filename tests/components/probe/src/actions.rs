@@ -282,6 +282,7 @@ fn act(hook: &str, action: &Value) -> Option<Outcome> {
         "hash" => leave(hook, action, crypto::hash("sha-256", value.as_bytes()).map(|h| h.len().to_string())),
         "count" => leave(hook, action, shown(metrics::count(name, &[], 1))),
         "log" => log::log(log::Level::Info, value),
+        "print" => println!("{value}"),
         "summary" => leave(hook, action, route::summary()),
 
         // The choice of an upstream.
