@@ -43,8 +43,9 @@ METHOD = """Load generator (wrk, one thread), Sluice and origin (nginx, one work
 system CPU time of Sluice's process over the requests that the origin counted meanwhile, connections made before; the median of the rounds.
 Bodies of 1 MiB and more are counted by their bytes. 64 connections, but for the curves of connections, and 8 for bodies. For the first
 curve, as many idle connections to the origin are kept as clients have (`pool.max_idle`); for the second, no more than the default, 128 for
-each worker, so that requests beyond open and close some all the time (*connects*). Responses have 1 KiB, but for bodies. With many routes, requests for 64 of them, spread over all, take turns. The headers of a request
-include Host. Metrics, request ids, timeouts and limits are on, with their defaults, except the limit of connections (30,000 here).
+each worker, so that requests beyond open and close some all the time (*connects*). Responses have 1 KiB, but for bodies. With many routes,
+requests for 64 of them, spread over all, take turns. The headers of a request include Host. Metrics, request ids, timeouts and limits are on,
+with their defaults, except the limit of connections (30,000 here).
 
 *each more*: what was added since the line before, over how much more there was. *exponent*: the logarithm of the growth of the
 cost over that of the number; 1 is growth in proportion, 0 is none. *connects*: new connections to the origin per request."""

@@ -11,7 +11,8 @@ NOT_THE_SAME = """- Sluice runs each filter and policy as a WebAssembly componen
   no default timeouts and gets 5 s to connect and 60 s of silence; nginx keeps idle connections 300 s, as many requests as come on each,
   and has 16 buffers of 16 KiB, so that no response goes to a file.
 - nginx has no check of tokens in its free edition, so it has no figure there. nginx-Lua is nginx with its module for LuaJIT, where
-  policies are code of benches/peer/policies.lua: no sandbox, and one state for all. It has figures only with policies, and for the same requests without.
+  policies are code of benches/peer/policies.lua: no sandbox, and one state for all. It has figures with policies, and for the same requests
+  without them.
 - hyper is the least that a proxy on hyper can do (benches/peer/bare_hyper.rs): no routes, limits, timeouts, metrics. It has no policies.
 - In Sluice alone: a fresh instance of the filter for each call (two for each exchange), and tokens that are remembered once they were verified.
 - The limit of requests is a token bucket for each key in Sluice, nginx-Lua and Envoy, and a sliding rate in HAProxy's stick table, which has no
