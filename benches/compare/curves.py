@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How Sluice's cost of a request grows with connections, filters, routes, bodies and headers. Python 3 alone, on Linux.
 
-  cargo build --release && benches/compare/curves.py          everything; about 15 minutes
+  cargo build --release && benches/compare/curves.py          everything; about ten minutes
   benches/compare/curves.py --quick                           that it works: a few points of half a second each
   benches/compare/curves.py --curves filters,routes --rounds 5
   benches/compare/curves.py --report DIR                      page and plots again, from DIR/results.json
@@ -9,11 +9,12 @@
 It needs nginx (the origin), wrk and openssl: apt-get install nginx wrk openssl
 Results go to target/curves: results.md with the method, results.json, and a plot of each curve. Exits with 1 if a request failed.
 """
-import dataclasses, http.client, json, math, pathlib, statistics, sys
+import dataclasses, http.client, json, math, pathlib, statistics, subprocess, sys, time
 
 import lib, svg
 
 KIB, MIB = 1024, 1024 * 1024
+PATIENCE = 20  # seconds, until all connections are made
 BIG = MIB  # bodies from here on are counted by their bytes: few of them end within a measurement
 
 
@@ -30,18 +31,21 @@ class Curve:
 
 CURVES = {
     "connections": Curve("Connections, all busy", "connections", [1, 10, 100, 1000, 10000]),
-    "filters": Curve("Header filters on the route", "filters", [0, 1, 2, 5, 10, 20], log_x=False),
+    "pool": Curve("Connections, all busy, with the default pool", "connections", [100, 1000]),
+    "filters": Curve("Header filters on the route", "filters", [0, 1, 5, 10, 20], log_x=False),
     "routes": Curve("Routes configured", "routes", [1, 10, 100, 1000, 10000]),
-    "bodies": Curve("Size of the response's body", "bytes", [0, KIB, 10 * KIB, 100 * KIB, MIB, 10 * MIB, 100 * MIB], log_y=True,
+    "bodies": Curve("Size of the response's body", "bytes", [0, KIB, 100 * KIB, 10 * MIB, 100 * MIB], log_y=True,
                     unit="KiB", size=KIB),
     "headers": Curve("Headers of the request", "headers", [5, 20, 50, 100], log_x=False),
 }
 
 METHOD = """Load generator (wrk, one thread), Sluice and origin (nginx, one worker) run on one machine, on 127.0.0.1. The figure is user and
 system CPU time of Sluice's process over the requests that the origin counted meanwhile, connections made before; the median of the rounds.
-Bodies of 1 MiB and more are counted by their bytes. 64 connections, but for the first curve, and 8 for bodies. Responses have
-1 KiB, but for bodies. With many routes, requests for 64 of them, spread over all, take turns. The headers of a request
-include Host. Metrics, request ids, timeouts and limits are on, with their defaults, except the limit of connections (30,000 here).
+Bodies of 1 MiB and more are counted by their bytes. 64 connections, but for the curves of connections, and 8 for bodies. For the first
+curve, as many idle connections to the origin are kept as clients have (`pool.max_idle`); for the second, no more than the default, 128 for
+each worker, so that requests beyond open and close some all the time (*connects*). Responses have 1 KiB, but for bodies. With many routes,
+requests for 64 of them, spread over all, take turns. The headers of a request include Host. Metrics, request ids, timeouts and limits are on,
+with their defaults, except the limit of connections (30,000 here).
 
 *each more*: what was added since the line before, over how much more there was. *exponent*: the logarithm of the growth of the
 cost over that of the number; 1 is growth in proportion, 0 is none. *connects*: new connections to the origin per request."""
@@ -50,7 +54,8 @@ cost over that of the number; 1 is growth in proportion, 0 is none. *connects*: 
 def configuration(place, curve, point, workers):
     """The text of gateway.toml for a point of a curve."""
     filters, routes = (point if curve == "filters" else 0), (point if curve == "routes" else 1)
-    text = lib.settings(place, workers) + (lib.header_filters(filters) if filters else "")
+    pool = f"pool = {{ max_idle = {point} }}\n" if curve == "connections" else ""
+    text = lib.settings(place, workers, pool=pool) + (lib.header_filters(filters) if filters else "")
     for i in range(routes):
         text += lib.route(f"r{i}", f"/service-{i}/**" if curve == "routes" else "/**", [f"f{n}" for n in range(1, filters + 1)])
     return text
@@ -83,17 +88,26 @@ def verify(place, curve, point):
             raise RuntimeError(f"{added} filters added a header")
 
 
+def settle(port, connections, quick):
+    """Waits until all connections are there (those that find the queue full try again after 1, 3 and 7 s) and had some requests."""
+    end = time.time() + PATIENCE
+    while (now := lib.established(port)) < connections:
+        if time.time() > end:
+            raise RuntimeError(f"only {now:,} of {connections:,} connections were made in {PATIENCE} s")
+        time.sleep(0.1)
+    time.sleep((0.3 if quick else 0.8) + connections / 4000)
+
+
 def measure(place, curve, point, args):
     with lib.Gateway(place, configuration(place, curve, point, args.workers)) as gateway:
         verify(place, curve, point)
-        connections = point if curve == "connections" else 8 if curve == "bodies" else 64
-        skip = (0.3 if args.quick else 0.8) + connections / 4000
-        command = lib.wrk(place, requests(curve, point), connections, math.ceil(skip + args.seconds + 0.2))
-        row = lib.under_load(place, command, [gateway.process.pid], skip, args.seconds)
+        connections = point if curve in ("connections", "pool") else 8 if curve == "bodies" else 64
+        command = lib.wrk(place, requests(curve, point), connections, math.ceil(PATIENCE + args.seconds + 10))
+        row = lib.under_load(place, command, [gateway.process.pid], lambda: settle(place.port, connections, args.quick), args.seconds)
     if curve == "bodies" and point >= BIG:
         row["requests"] = row["bytes"] / point
         row["cpu_us"] = row["cpu_all"] * 1e6 / row["requests"]
-        row["rps"] = row["requests"] / math.ceil(skip + args.seconds + 0.2)
+        row["rps"] = row["requests"] / row["load_s"]
     return dict(curve=curve, point=point, **row)
 
 
@@ -161,7 +175,7 @@ def arguments():
     parser = lib.parser(__doc__, "curves")
     parser.add_argument("--curves", default=",".join(CURVES), help="some of: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3, help="how long each measurement is")
+    parser.add_argument("--seconds", type=float, default=2, help="how long each measurement is")
     parser.add_argument("--quick", action="store_true", help="one round of half a second, two points of each curve")
     parser.add_argument("--report", type=pathlib.Path, help="measure nothing; write page and plots of this folder again")
     args = parser.parse_args()
@@ -184,11 +198,12 @@ def main():
     left_out, rows, failed = [], [], False
     cells = [(c, p) for c in curves for p in (CURVES[c].points[1:4:2] if args.quick else CURVES[c].points)]
     for at, (curve, point) in enumerate(cells):
-        possible = (files - 500) // 2  # Sluice has a socket to each client, and as many to the origin
-        if curve == "connections" and point > possible:
+        possible = (files - 200) // 2  # Sluice has a socket to each client, and as many to the origin
+        if curve in ("connections", "pool") and point > possible:
             left_out.append(f"{point:,} connections, {possible:,} in their place: only {files:,} files may be open (ulimit -n)")
             cells[at] = curve, possible
             print(f"left out: {left_out[-1]}", flush=True)
+    cells = list(dict.fromkeys(cells))
     data = dict(machine=lib.machine(), settings=dict(sluice=lib.version(binary, "--version"), rounds=args.rounds, seconds=args.seconds,
                                                      workers=args.workers), left_out=left_out, rows=rows)
     with lib.Place(args.port, sizes=CURVES["bodies"].points) as place:
@@ -199,7 +214,7 @@ def main():
                 try:
                     with lock:
                         row = measure(place, curve, point, args)
-                except (RuntimeError, OSError, http.client.HTTPException) as error:
+                except (RuntimeError, OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
                     left_out.append(f"{curve} {label(curve, point)}, round {number}: {' '.join(str(error).split())}")
                     print(f"left out: {left_out[-1]}", flush=True)
                     failed = True

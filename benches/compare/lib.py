@@ -91,6 +91,12 @@ def machine_cpu():
     return (sum(fields) - fields[3] - fields[4]) / TICK
 
 
+def established(port):
+    """How many connections clients have to a local port."""
+    lines = pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(1 for line in lines if (words := line.split())[3] == "01" and words[1].endswith(f":{port:04X}"))
+
+
 def raise_files(wanted):
     """Raises the limit of open files (children inherit it) and returns what it is now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -278,8 +284,8 @@ server {{
 
 
 # ------------------------------------------------------------------------------------------------ the gateway
-def settings(place, workers, port=None, tls=False):
-    """The text of a gateway.toml that has all but plugins, filters and routes."""
+def settings(place, workers, port=None, tls=False, pool=""):
+    """The text of a gateway.toml that has all but plugins, filters and routes. `pool`: what the upstream's table has more."""
     text = f"""[gateway]
 workers = {workers}
 cache_dir = "{place.folder}/cache"
@@ -299,7 +305,7 @@ protocols = ["http/1.1"]
 cert = "{place.cert}"
 key = "{place.key}"
 """
-    return text + f'[upstreams.origin]\nendpoints = ["http://127.0.0.1:{place.origin_port}"]\n'
+    return text + f'[upstreams.origin]\nendpoints = ["http://127.0.0.1:{place.origin_port}"]\n{pool}'
 
 
 def header_filters(count):
@@ -358,7 +364,7 @@ function request()
 end
 function done(s, latency)
   local e = s.errors
-  print(string.format("RESULT %d %d %d %d %d", s.requests, s.bytes,
+  print(string.format("RESULT %d %d %d %d %d %d", s.requests, s.bytes, s.duration,
     e.connect + e.read + e.write + e.status + e.timeout, latency:percentile(50), latency:percentile(99)))
 end
 """
@@ -398,7 +404,7 @@ def read_log(path, begin=0.0, end=float("inf")):
 
 
 def under_load(place, command, pids, skip, seconds):
-    """Runs the generator and measures for `seconds`, after `skip` seconds of it: a dict with what was seen."""
+    """Runs the generator and measures for `seconds`, after `skip` seconds of it (or once it returns): a dict with what was seen."""
     log = place.folder / "h2load.log"
     log.unlink(missing_ok=True)
     env = dict(place.env, OPENSSL_CONF=str(place.folder / "client.cnf"))
@@ -409,12 +415,14 @@ def under_load(place, command, pids, skip, seconds):
         return time.time(), cpu(pids), *place.origin_counts(), cpu(origin), cpu([load.pid]), machine_cpu()
     try:
         all_before = cpu(pids)
-        time.sleep(skip)
+        skip() if callable(skip) else time.sleep(skip)
         a = sample()
         time.sleep(seconds)
         b = sample()
         _, pss = memory(pids)
-        load.popen.wait(seconds + skip + 30)
+        if command[0] == "wrk" and not load.ended():
+            load.popen.send_signal(signal.SIGINT)  # ends now, as at the end of its time
+        load.popen.wait(seconds + 30)
     finally:
         load.stop()
     if load.popen.returncode:
@@ -424,8 +432,8 @@ def under_load(place, command, pids, skip, seconds):
     row = dict(requests=count, seconds=took, rps=count / took, cpu_us=used * 1e6 / max(count, 1), cores=used / took, pss_mib=pss,
                connects=connected / max(count, 1), other_cores=(busy - used - of_origin - of_load) / took)
     if command[0] == "wrk":
-        total, size, errors, p50, p99 = (int(x) for x in re.search(r"RESULT (.*)", load.said())[1].split())
-        row.update(errors=errors, p50_ms=p50 / 1000, p99_ms=p99 / 1000, bytes=size, cpu_all=cpu(pids) - all_before)
+        total, size, length, errors, p50, p99 = (int(x) for x in re.search(r"RESULT (.*)", load.said())[1].split())
+        row.update(errors=errors, p50_ms=p50 / 1000, p99_ms=p99 / 1000, bytes=size, load_s=length / 1e6, cpu_all=cpu(pids) - all_before)
     else:
         latencies, failed = read_log(log, a[0], b[0])
         refused = re.search(r"(\d+) failed, (\d+) errored, (\d+) timeout", load.said())

@@ -5,7 +5,7 @@ The job: keep Host, append X-Forwarded-For, reuse connections to the origin, no 
 to the response); auth (401 unless the token is good, 429 over `rate` requests per second and x-api-key, x-user is the token's
 subject, authorization and x-remove-me don't reach the origin, the response gets x-gw and loses x-upstream-secret).
 """
-import dataclasses, json, pathlib, shutil
+import dataclasses, json, os, pathlib, re, shutil, subprocess
 
 import lib
 
@@ -23,6 +23,7 @@ class Job:
     cert: pathlib.Path
     key: pathlib.Path
     folder: pathlib.Path
+    env: dict  # what only Sluice is asked for: variables of benches/peer/start.sh
 
     @property
     def tls(self):
@@ -31,7 +32,7 @@ class Job:
 
 class Sluice:
     name, modes = "Sluice", ALL
-    packages = "cargo build --release"
+    absent = "not built: cargo build --release"
 
     def __init__(self):
         self.binary = lib.sluice_binary()
@@ -41,22 +42,30 @@ class Sluice:
 
     def command(self, job):
         env = dict(MODE=job.mode, FILTERS=str(job.filters), PORT=str(job.port), UP_PORT=str(job.origin), WORKERS=str(job.workers),
-                   CERT=str(job.cert), KEY=str(job.key), JWT_SECRET=lib.SECRET, RATE=str(job.rate), RUN=str(job.folder))
+                   CERT=str(job.cert), KEY=str(job.key), JWT_SECRET=lib.SECRET, RATE=str(job.rate), RUN=str(job.folder), **job.env)
         return ["bash", lib.REPO / "benches/peer/start.sh"], env
 
 
 class Nginx:
     name, modes = "nginx", ("plain", "tls", "h2", "filter")
-    packages = "package nginx"
+    absent = "not installed: package nginx"
 
     def version(self):
         return lib.version("nginx", "-v")
 
+    def main(self):
+        """What stands before all blocks."""
+        return ""
+
+    def rules(self, job):
+        """What stands before the server, and what in its location."""
+        return "", "".join(f"proxy_set_header x-filter-req-{i} $http_x_bench_in;\nadd_header x-filter-resp-{i} 1;\n"
+                           for i in range(1, job.filters + 1))
+
     def command(self, job):
         listen = {"tls": "ssl", "h2": "ssl http2"}.get(job.mode, "")
-        rules = "".join(f"proxy_set_header x-filter-req-{i} $http_x_bench_in;\nadd_header x-filter-resp-{i} 1;\n"
-                        for i in range(1, job.filters + 1))
-        conf = lib.nginx_head(job.folder, job.workers, 4096) + f"""upstream origin {{
+        before, rules = self.rules(job)
+        conf = self.main() + lib.nginx_head(job.folder, job.workers, 4096) + before + f"""upstream origin {{
   server 127.0.0.1:{job.origin};
   keepalive 128;
   keepalive_requests 1000000000;
@@ -82,9 +91,36 @@ server {{
         return lib.nginx_command(job.folder, conf), {}
 
 
+class NginxLua(Nginx):
+    """nginx that runs code, in LuaJIT. Without policies it is nginx, so that it has no figures of its own there."""
+    name, modes, policies_only = "nginx-Lua", ("plain", "filter", "auth"), True
+    absent = "not installed: packages libnginx-mod-http-lua and lua-cjson"
+
+    def module(self, name):
+        said = subprocess.run(["nginx", "-V"], capture_output=True, text=True).stderr
+        folder = re.search(r"--modules-path=(\S+)", said)
+        return pathlib.Path(folder[1] if folder else "/usr/lib/nginx/modules") / name
+
+    def version(self):
+        there = shutil.which("nginx") and self.module("ngx_http_lua_module.so").exists()
+        return super().version() if there else None
+
+    def main(self):
+        return "".join(f"load_module {self.module(name)};\n" for name in ("ndk_http_module.so", "ngx_http_lua_module.so"))
+
+    def rules(self, job):
+        if job.mode == "plain":
+            return "", ""
+        begin = f"set_filters({job.filters})" if job.mode == "filter" else f"set_auth('{lib.SECRET}', {job.rate})"
+        return (f"lua_package_path '{lib.REPO}/benches/peer/?.lua;/usr/share/lua/5.1/?.lua;;';\nlua_shared_dict limits 10m;\n"
+                f"init_by_lua_block {{ require('policies').{begin} }}\n",
+                f"access_by_lua_block {{ require('policies').{job.mode}_request() }}\n"
+                f"header_filter_by_lua_block {{ require('policies').{job.mode}_response() }}\n")
+
+
 class Haproxy:
     name, modes = "HAProxy", ALL
-    packages = "package haproxy"
+    absent = "not installed: package haproxy"
 
     def version(self):
         return lib.version("haproxy", "-v")
@@ -139,7 +175,7 @@ backend origin
 
 class Envoy:
     name, modes = "Envoy", ALL
-    packages = "envoy on the PATH, or --envoy FILE"
+    absent = "not installed: envoy on the PATH, or --envoy FILE"
     types = "type.googleapis.com/envoy.extensions."
 
     def __init__(self, binary=None):
@@ -202,3 +238,20 @@ class Envoy:
             "clusters": [{"name": "origin", "type": "STATIC", "load_assignment": {
                 "cluster_name": "origin", "endpoints": [{"lb_endpoints": [endpoint]}]}}]}}))
         return [self.binary, "-c", conf, "--concurrency", job.workers, "--disable-hot-restart", "--log-level", "warn"], {}
+
+
+class Hyper:
+    """The least that a proxy on hyper takes (benches/peer/bare_hyper.rs): a floor, not a product."""
+    name, modes = "hyper", ("plain", "tls", "h2")
+    absent = "not built: cargo build --release --example bare-hyper"
+
+    def __init__(self):
+        self.binary = lib.TARGET / "release" / "examples" / "bare-hyper"
+
+    def version(self):
+        locked = re.search(r'name = "hyper"\nversion = "(.*)"', (lib.REPO / "Cargo.lock").read_text())
+        return locked[1] if locked and os.access(self.binary, os.X_OK) else None
+
+    def command(self, job):
+        files = [job.cert, job.key] if job.tls else []
+        return [self.binary, job.mode, job.port, job.origin, job.workers, *files], {}

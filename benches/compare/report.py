@@ -10,10 +10,14 @@ NOT_THE_SAME = """- Sluice runs each filter and policy as a WebAssembly componen
 - Timeouts and limits are those of each by default, with these exceptions: Envoy's timeout for a whole request (15 s) is off; HAProxy has
   no default timeouts and gets 5 s to connect and 60 s of silence; nginx keeps idle connections 300 s, as many requests as come on each,
   and has 16 buffers of 16 KiB, so that no response goes to a file.
-- nginx has no check of tokens in its free edition, so it has no figure there.
-- The limit of requests is a token bucket for each key in Sluice and Envoy, and a sliding rate in HAProxy's stick table, which has no
+- nginx has no check of tokens in its free edition, so it has no figure there. nginx-Lua is nginx with its module for LuaJIT, where
+  policies are code of benches/peer/policies.lua: no sandbox, and one state for all. It has figures with policies, and for the same requests
+  without them.
+- hyper is the least that a proxy on hyper can do (benches/peer/bare_hyper.rs): no routes, limits, timeouts, metrics. It has no policies.
+- In Sluice alone: a fresh instance of the filter for each call (two for each exchange), and tokens that are remembered once they were verified.
+- The limit of requests is a token bucket for each key in Sluice, nginx-Lua and Envoy, and a sliding rate in HAProxy's stick table, which has no
   buckets. It never refuses during the measurement; before, a small limit is proved to refuse one key and not another.
-- Tokens are verified anew each time everywhere; 256 of them take turns, with as many keys."""
+- Tokens are verified anew each time everywhere, but where they are remembered; 256 of them take turns, with as many keys."""
 
 METHOD = """One machine runs load generator (wrk or h2load, one thread), proxy and origin (nginx with one worker), on 127.0.0.1. The proxies
 take turns (round, scenario, proxy). Each cell starts the proxy, verifies that it does the job, warms it up, then measures it while the
@@ -49,6 +53,64 @@ def cell(med, key, figure, form="{:.1f}"):
     return form.format(med[key][figure]) if key in med else "–"
 
 
+# Of each target: title, how it is measured (`of` gives a figure of a scenario and proxy), how it is written, what it may be at most,
+# what would be better. Differences are between two costs of Sluice.
+def ratio(title, scenario, proxy, most, aim, figure="cpu_us"):
+    return title, lambda of: of(scenario, "Sluice", figure) / of(scenario, proxy, figure), f"{{:.2f}}× {proxy}", most, aim
+
+
+def more(title, scenario, base, most, aim, each=1):
+    return title, lambda of: (of(scenario, "Sluice") - of(base, "Sluice")) / each, "{:+.1f} µs", most, aim
+
+
+def memory(title, scenario, most, aim):
+    return title, lambda of: of(scenario, "Sluice", "pss_mib"), "{:.0f} MiB", most, aim
+
+
+TARGETS = [
+    ratio("plain, 1 KiB", "plain", "nginx", 1.1, 0.9),
+    ratio("plain, 100 KiB", "large", "nginx", 1.15, 1.0),
+    ratio("TLS", "tls", "HAProxy", 1.1, 0.9),
+    ratio("HTTP/2 over TLS", "h2", "nginx", 1.2, None),
+    ratio("HTTP/2 over TLS", "h2", "HAProxy", None, 1.0),
+    ratio("HTTP/2 over TLS", "h2", "hyper", None, None),
+    more("one header filter", "filter1", "header", 1.5, 1.0),
+    more("each of five header filters", "filter5", "header", 1.2, 0.8, each=5),
+    more("one header filter, fresh instances", "fresh", "header", 12, 8),
+    more("JWT, rate limit, transform", "auth", "token", 9, 6),
+    more("the same, remembered tokens", "known", "token", None, None),
+    ratio("JWT, rate limit, transform", "auth", "HAProxy", 1.0, None),
+    ratio("JWT, rate limit, transform", "auth", "nginx-Lua", 1.0, None),
+    ratio("p50 at a fixed rate", "rate", "nginx", 1.0, None, "p50_ms"),
+    ratio("p99 at a fixed rate", "rate", "nginx", 1.0, None, "p99_ms"),
+    memory("memory under load, plain", "plain", 25, 15),
+    memory("memory under load, JWT, rate limit, transform", "auth", 45, 30),
+]
+
+
+def targets(data, med):
+    """The rows of the table of targets: what is measured of the medians, and the least and most that the same is within one round."""
+    rounds = {}
+    for row in data["rows"]:
+        rounds.setdefault(row["round"], {})[row["scenario"], row["proxy"]] = row
+    found = []
+    for title, measure, form, most, aim in TARGETS:
+        def seen(cells):
+            try:
+                return measure(lambda scenario, proxy, figure="cpu_us": cells[scenario, proxy][figure])
+            except (KeyError, ZeroDivisionError):
+                return None
+        value = seen(med)
+        if value is None:
+            continue
+        each = [one for one in map(seen, rounds.values()) if one is not None]
+        bare = form.split("}")[0] + "}"
+        verdict = "" if most is None else "met" if value <= most else "**missed**"
+        found.append([title, *("–" if limit is None else form.format(limit) for limit in (most, aim)), form.format(value),
+                      f"{bare.format(min(each))} to {bare.format(max(each))}" if each else "–", verdict])
+    return found
+
+
 def noise(rows):
     other = statistics.median(row["other_cores"] for row in rows) if rows else 0
     if other < 0.15:
@@ -63,16 +125,22 @@ def markdown(data, med, scenarios, proxies):
     cost = [s for s in scenarios if s != "rate"]
     titles = {s: data["scenarios"][s] for s in scenarios}
     out += table(["proxy", *(titles[s] for s in cost)], [[p, *(cell(med, (s, p), "cpu_us") for s in cost)] for p in proxies])
+    if rows := targets(data, med):
+        out += ["## Targets", "", "Of the medians; *in one round*: the least and the most of what the figures of each round say. Those of start, idle "
+                "connections and large configurations are measured by `footprint.py`.", ""]
+        out += table(["scenario", "at most", "aim", "measured", "in one round", ""], rows)
     if "Sluice" in proxies and len(proxies) > 1:
-        def ratio(s, p):
+        def multiple(s, p):
             both = (s, "Sluice") in med and (s, p) in med
             return f"{med[s, 'Sluice']['cpu_us'] / med[s, p]['cpu_us']:.2f}" if both else "–"
-        out += ["What Sluice takes, as a multiple of what another takes:", ""]
+        out += ["## What Sluice takes, as a multiple of what another takes", ""]
         out += table(["Sluice to", *(titles[s] for s in cost)],
-                     [[p, *(ratio(s, p) for s in cost)] for p in proxies if p != "Sluice"])
+                     [[p, *(multiple(s, p) for s in cost)] for p in proxies if p != "Sluice"])
     added = []
     for base, with_it, each, what in (("header", "filter1", 1, "one header filter"), ("header", "filter5", 5, "each of five header filters"),
-                                      ("token", "auth", 1, "JWT, rate limit and transform")):
+                                      ("header", "fresh", 1, "one header filter, fresh instances"),
+                                      ("token", "auth", 1, "JWT, rate limit and transform"),
+                                      ("token", "known", 1, "the same, remembered tokens")):
         for p in proxies:
             if (base, p) in med and (with_it, p) in med:
                 a, b = med[base, p]["cpu_us"], med[with_it, p]["cpu_us"]

@@ -1,30 +1,51 @@
 #!/usr/bin/env python3
 """Measures Sluice beside nginx, HAProxy and Envoy, as their ordinary packages make them. Python 3 alone, on Linux.
 
-  cargo build --release && benches/compare/run.py             everything that is installed; about 25 minutes
+  cargo build --release && benches/compare/run.py             all that is installed and built; up to 15 minutes
+  cargo build --release --example bare-hyper                  one of the proxies, which is not built by the line above
   benches/compare/run.py --quick                              that it works: one short round; about three minutes
   benches/compare/run.py --scenarios plain,tls --proxies Sluice,nginx --rounds 5
   benches/compare/run.py --report DIR                         page and plots again, from DIR/results.json
 
-It needs nginx (the origin too), wrk, h2load and openssl: apt-get install nginx wrk nghttp2-client openssl haproxy
+It needs nginx (the origin too), wrk, h2load and openssl: apt-get install nginx wrk nghttp2-client openssl
+Of the others, what is there: apt-get install haproxy libnginx-mod-http-lua lua-cjson, and envoy.
 Results go to target/compare: results.md with the method, results.json, and plots. See benches/README.md.
 """
-import http.client, json, os, pathlib, ssl, socket, subprocess, sys
+import dataclasses, http.client, json, os, pathlib, ssl, socket, subprocess, sys
 
 import lib, proxies, report
 
-# name: title, mode, filters, path, what the requests carry (None, "header", "token"), fixed rate
+
+@dataclasses.dataclass
+class Scenario:
+    title: str
+    mode: str
+    filters: int = 0
+    path: str = "/1k"
+    carries: str = ""   # what the requests have: "header" for filters, "token" for the mode auth
+    rate: int = 0       # requests per second, where it is fixed
+    sluice: dict = dataclasses.field(default_factory=dict)  # what only Sluice is asked for
+
+    def is_for(self, proxy):
+        """Whether the proxy takes part: requests made for policies are for those that have them, with and without."""
+        needed = {"header": "filter", "token": "auth"}.get(self.carries, self.mode)
+        policies = self.carries or not getattr(proxy, "policies_only", False)
+        return {self.mode, needed} <= set(proxy.modes) and policies and (not self.sluice or proxy.name == "Sluice")
+
+
 SCENARIOS = {
-    "plain": ("plain, 1 KiB", "plain", 0, "/1k", None, None),
-    "large": ("plain, 100 KiB", "plain", 0, "/size/102400", None, None),
-    "tls": ("TLS 1.3, 1 KiB", "tls", 0, "/1k", None, None),
-    "h2": ("HTTP/2 over TLS, 1 KiB", "h2", 0, "/1k", None, None),
-    "header": ("plain, one more header", "plain", 0, "/1k", "header", None),
-    "filter1": ("one header filter", "filter", 1, "/1k", "header", None),
-    "filter5": ("five header filters", "filter", 5, "/1k", "header", None),
-    "token": ("plain, with a token", "plain", 0, "/1k", "token", None),
-    "auth": ("JWT, rate limit, transform", "auth", 0, "/1k", "token", None),
-    "rate": ("plain 1 KiB at 4,000 req/s", "plain", 0, "/1k", None, 4000),
+    "plain": Scenario("plain, 1 KiB", "plain"),
+    "large": Scenario("plain, 100 KiB", "plain", path="/size/102400"),
+    "tls": Scenario("TLS 1.3, 1 KiB", "tls"),
+    "h2": Scenario("HTTP/2 over TLS, 1 KiB", "h2"),
+    "header": Scenario("plain, one more header", "plain", carries="header"),
+    "filter1": Scenario("one header filter", "filter", 1, carries="header"),
+    "filter5": Scenario("five header filters", "filter", 5, carries="header"),
+    "fresh": Scenario("one filter, fresh instances", "filter", 1, carries="header", sluice={"INSTANCES": "fresh"}),
+    "token": Scenario("plain, with a token", "plain", carries="token"),
+    "auth": Scenario("JWT, rate limit, transform", "auth", carries="token"),
+    "known": Scenario("the same, remembered tokens", "auth", carries="token", sluice={"REMEMBER_TOKENS": "1000"}),
+    "rate": Scenario("plain 1 KiB at 4,000 req/s", "plain", rate=4000),
 }
 GENEROUS = 10_000_000  # a limit that is never reached
 
@@ -87,11 +108,12 @@ class Running:
     """A proxy at work, for the time of a `with`."""
 
     def __init__(self, place, proxy, scenario, workers, rate=GENEROUS):
-        _, mode, filters, *_ = SCENARIOS[scenario]
+        wanted = SCENARIOS[scenario]
         # The same folder each time, so that Sluice finds the components that it compiled before.
         folder = place.folder / proxy.name
         folder.mkdir(exist_ok=True)
-        self.job = proxies.Job(mode, filters, rate, workers, place.port, place.origin_port, place.cert, place.key, folder)
+        self.job = proxies.Job(wanted.mode, wanted.filters, rate, workers, place.port, place.origin_port, place.cert, place.key, folder,
+                               wanted.sluice)
         self.place, self.proxy = place, proxy
 
     def __enter__(self):
@@ -110,36 +132,33 @@ class Running:
         self.process.stop()
 
 
-def load_command(place, scenario, seconds):
-    _, mode, _, path, carries, rate = SCENARIOS[scenario]
-    if rate:
-        return lib.h2load(place, path, 50, seconds, rate=rate)
-    if mode == "h2":
-        return lib.h2load(place, path, 16, seconds, tls=True, streams=4)
-    requests = [(path, lib.IN if carries == "header" else {})]
-    if carries == "token":
-        requests = [(path, {"Authorization": f"Bearer {lib.token(f'user{i}')}", "X-Api-Key": f"key{i}", "X-Remove-Me": "1"})
+def load_command(place, name, seconds):
+    scenario = SCENARIOS[name]
+    if scenario.rate:
+        return lib.h2load(place, scenario.path, 50, seconds, rate=scenario.rate)
+    if scenario.mode == "h2":
+        return lib.h2load(place, scenario.path, 16, seconds, tls=True, streams=4)
+    requests = [(scenario.path, lib.IN if scenario.carries == "header" else {})]
+    if scenario.carries == "token":
+        requests = [(scenario.path, {"Authorization": f"Bearer {lib.token(f'user{i}')}", "X-Api-Key": f"key{i}", "X-Remove-Me": "1"})
                     for i in range(lib.TOKENS)]
-    return lib.wrk(place, requests, 64, seconds, tls=mode == "tls")
+    return lib.wrk(place, requests, 64, seconds, tls=scenario.mode == "tls")
 
 
 def check(place, chosen, scenarios, args, lock):
     """Each proxy in each of its modes, once: what does not do the job is left out. Returns the cells to measure, and why others are not."""
     cells, left_out, verdicts = set(), [], {}
-    for scenario in scenarios:
-        title, mode, filters, *_ = SCENARIOS[scenario]
-        for proxy in chosen:
-            if mode not in proxy.modes:
-                left_out.append(f"{proxy.name}, {title}: it has nothing for this")
-                continue
-            if (proxy.name, mode, filters) not in verdicts:
-                verdicts[proxy.name, mode, filters] = trial(place, proxy, scenario, args, lock)
-            why = verdicts[proxy.name, mode, filters]
-            if why:
-                left_out.append(f"{proxy.name}, {title}: {why}")
+    for name in scenarios:
+        scenario = SCENARIOS[name]
+        for proxy in (p for p in chosen if scenario.is_for(p)):
+            job = proxy.name, scenario.mode, scenario.filters, *scenario.sluice
+            if job not in verdicts:
+                verdicts[job] = trial(place, proxy, name, args, lock)
+            if verdicts[job]:
+                left_out.append(f"{proxy.name}, {scenario.title}: {verdicts[job]}")
                 print(f"left out: {left_out[-1]}", flush=True)
             else:
-                cells.add((scenario, proxy.name))
+                cells.add((name, proxy.name))
     return cells, left_out
 
 
@@ -148,7 +167,7 @@ def trial(place, proxy, scenario, args, lock):
     try:
         with lock, Running(place, proxy, scenario, args.workers) as running:
             verify(running.job)
-        if SCENARIOS[scenario][1] == "auth":
+        if SCENARIOS[scenario].mode == "auth":
             with lock, Running(place, proxy, scenario, args.workers, rate=5) as running:
                 verify_limit(running.job)
     except (Refused, RuntimeError, OSError, ValueError, http.client.HTTPException) as error:
@@ -160,16 +179,15 @@ def measure(place, proxy, scenario, args):
     with Running(place, proxy, scenario, args.workers) as running:
         verify(running.job)
         pids = lib.tree(running.process.pid)
-        lib.under_load(place, load_command(place, scenario, 1), pids, 0, 0.5)
-        return lib.under_load(place, load_command(place, scenario, args.seconds + 1), pids, 0.6, args.seconds)
+        return lib.under_load(place, load_command(place, scenario, args.seconds + 1), pids, 0.8, args.seconds)
 
 
 def arguments():
     parser = lib.parser(__doc__, "compare")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="some of: %(default)s")
-    parser.add_argument("--proxies", default="Sluice,nginx,HAProxy,Envoy", help="some of: %(default)s")
+    parser.add_argument("--proxies", default="Sluice,nginx,nginx-Lua,HAProxy,Envoy,hyper", help="some of: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3, help="how long each measurement is")
+    parser.add_argument("--seconds", type=int, default=2, help="how long each measurement is")
     parser.add_argument("--envoy", help="the envoy program, if it is not on the PATH")
     parser.add_argument("--quick", action="store_true", help="one round of a second each")
     parser.add_argument("--report", type=pathlib.Path, help="measure nothing; write page and plots of this folder again")
@@ -187,11 +205,16 @@ def main():
     scenarios = args.scenarios.split(",")
     if unknown := [s for s in scenarios if s not in SCENARIOS]:
         sys.exit(f"unknown scenarios: {', '.join(unknown)}")
-    every = [proxies.Sluice(), proxies.Nginx(), proxies.Haproxy(), proxies.Envoy(args.envoy and os.path.abspath(args.envoy))]
-    wanted = [p for p in every if p.name in args.proxies.split(",")]
+    every = [proxies.Sluice(), proxies.Nginx(), proxies.NginxLua(), proxies.Haproxy(),
+             proxies.Envoy(args.envoy and os.path.abspath(args.envoy)), proxies.Hyper()]
+    names = args.proxies.split(",")
+    if unknown := set(names) - {p.name for p in every}:
+        sys.exit(f"unknown proxies: {', '.join(sorted(unknown))}")
+    wanted = [p for p in every if p.name in names]
     versions = {p.name: p.version() for p in wanted}
     chosen = [p for p in wanted if versions[p.name]]
-    left_out = [f"{p.name}: not installed ({p.packages})" for p in wanted if not versions[p.name]]
+    left_out = [f"{p.name}: {p.absent}" for p in wanted if not versions[p.name]]
+    absent = len(left_out)
     for why in left_out:
         print(f"left out: {why}", flush=True)
     lock = lib.Lock(args.lock)
@@ -202,7 +225,7 @@ def main():
         tools = {"wrk": lib.version("wrk", "-v"), "h2load": lib.version("h2load", "--version")}
         data = dict(machine=lib.machine(), versions={n: v for n, v in {**versions, **tools}.items() if v},
                     settings=dict(rounds=args.rounds, seconds=args.seconds, workers=args.workers),
-                    scenarios={s: SCENARIOS[s][0] for s in scenarios}, left_out=left_out + refused, rows=[])
+                    scenarios={s: SCENARIOS[s].title for s in scenarios}, left_out=left_out + refused, rows=[])
         for number in range(1, args.rounds + 1):
             for scenario in scenarios:
                 for proxy in (p for p in chosen if (scenario, p.name) in cells):
@@ -210,7 +233,7 @@ def main():
                         with lock:
                             row = measure(place, proxy, scenario, args)
                     except (Refused, RuntimeError, OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
-                        data["left_out"].append(f"{proxy.name}, {SCENARIOS[scenario][0]}, round {number}: {' '.join(str(error).split())}")
+                        data["left_out"].append(f"{proxy.name}, {SCENARIOS[scenario].title}, round {number}: {' '.join(str(error).split())}")
                         print(f"left out: {data['left_out'][-1]}", flush=True)
                         continue
                     data["rows"].append(dict(scenario=scenario, proxy=proxy.name, round=number, **row))
@@ -220,7 +243,7 @@ def main():
             report.write(data, args.out)  # after each round, so that an interrupted run leaves something
     print(f"results: {args.out / 'results.md'}")
     if args.quick:  # does it work?
-        failed = [row for row in data["rows"] if row["errors"]] + [why for why in data["left_out"] if why.startswith("Sluice")]
+        failed = any(row["errors"] for row in data["rows"]) or len(data["left_out"]) > absent
         return 1 if failed or not data["rows"] else 0
     return 0 if data["rows"] else 1
 

@@ -125,5 +125,5 @@ def lines(title, note, x_name, y_name, series, log_x=False, log_y=False, labels=
         if labels:
             for (x, y), (_, value) in zip(at, points):
                 parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colours[name]}"/>',
-                          text(x, y - 10, number(value), 12, "middle")]
+                          text(x, y - 10, number(value), 12, "start" if x < left + 20 else "middle")]
     return page(width, height, title, note, parts)

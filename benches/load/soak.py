@@ -9,12 +9,14 @@ Each request has a token that is verified, a limit that it counts for, and heade
 benches/peer/start.sh). Each interval (a minute) begins a new load and rewrites gateway.toml half-way, which must show in the
 responses; between two intervals the load rests while its log is read.
 
-It exits with 1 if a request failed, a configuration did not arrive, memory in the last third is more than 10 % or 4 MiB
-above that in the second, or p99 there is more than twice as high. A quick run judges only the first two: it is too short
-for the others. It needs nginx (the origin), h2load and openssl: apt-get install nginx nghttp2-client openssl
+It exits with 1 if a request failed, a configuration did not arrive, fewer than 98 % of the requests that were due were answered, memory in
+the last third is more than 10 % or 4 MiB above that in the second, p99 there is more than twice as high, or the CPU time of a request
+more than 1.2 times. A quick run judges only the first two: it is too short for the others. A full one takes two minutes more than its load.
+
+It needs nginx (the origin), h2load and openssl: apt-get install nginx nghttp2-client openssl
 Results go to target/soak: results.md, results.json, soak.svg (memory) and latency.svg.
 """
-import http.client, json, os, pathlib, re, statistics, sys, time
+import http.client, json, os, pathlib, re, statistics, subprocess, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "compare"))
 import lib, svg
@@ -84,6 +86,8 @@ def reload(place, file, version):
 
 def interval(place, process, file, number, args, rate, began, samples):
     """One interval of load with a reload half-way; memory goes to `samples`."""
+    origin, own, busy = lib.tree(place.origin.pid), [process.pid], lib.machine_cpu()
+    before = lib.cpu(own), lib.cpu(origin)
     generators = load(place, args.interval, rate)
     begin = time.time()
     took, reloaded = None, False
@@ -99,11 +103,16 @@ def interval(place, process, file, number, args, rate, began, samples):
             if process.ended():
                 raise RuntimeError("Sluice ended: " + process.said())
             time.sleep(0.1)
+        spent, files = lib.cpu([g.pid for g in generators]), len(os.listdir(f"/proc/{process.pid}/fd"))
+        used = lib.cpu(own) - before[0]
+        others = lib.machine_cpu() - busy - used - (lib.cpu(origin) - before[1]) - spent
+        took_all = time.time() - begin
         latencies, failed = collect(place, generators, 30)
     finally:
         for generator in generators:
             generator.stop()
     return dict(interval=number, second=round(time.time() - began, 1), requests=len(latencies), failed=failed, reload_s=took,
+                cpu_us=used * 1e6 / max(len(latencies), 1), other_cores=others / took_all, files=files,
                 p50_ms=lib.percentile(latencies, 0.5), p99_ms=lib.percentile(latencies, 0.99), max_ms=latencies[-1] if latencies else 0)
 
 
@@ -119,11 +128,17 @@ def judge(data, quick):
              (f"configurations that did not arrive: {missing} of {len(intervals)}", missing == 0)]
     if len(intervals) < 3:
         return found
+    wanted = data["settings"]["requests per second"] * data["seconds"] * len(intervals)
+    part = sum(i["requests"] for i in intervals) / wanted
+    found.append((f"answered of the requests that were due: {part:.1%}", None if quick else part >= 0.98))
     before, after = (statistics.median(s["pss_mib"] for s in third(samples, n)) for n in (1, 2))
     fine = after <= before * 1.1 and after <= before + 4
     found.append((f"memory (PSS), medians of the second and last third: {before:.1f} and {after:.1f} MiB", None if quick else fine))
     before, after = (statistics.median(i["p99_ms"] for i in third(intervals, n)) for n in (1, 2))
     found.append((f"p99, medians of the second and last third: {before:.2f} and {after:.2f} ms", None if quick else after <= 2 * before))
+    before, after = (statistics.median(i["cpu_us"] for i in third(intervals, n)) for n in (1, 2))
+    fine = after <= 1.2 * before
+    found.append((f"CPU per request, medians of the second and last third: {before:.1f} and {after:.1f} µs", None if quick else fine))
     return found
 
 
@@ -132,12 +147,15 @@ def write(data, quick, folder):
     machine = data["machine"]
     out = ["# Soak", "", " · ".join(f"{k}: {v}" for k, v in {**machine, **data["settings"]}.items()), "",
            *(f"- {WORDS[fine]}: {what}" for what, fine in judge(data, quick)), "",
-           "| minutes | requests | failed | p50 ms | p99 ms | most ms | reload s | RSS MiB | PSS MiB |", "|---:" * 9 + "|"]
+           "*other*: CPU, in cores, that anything but Sluice, generators and origin used: near 0 on a quiet machine.", "",
+           "| minutes | requests | failed | p50 ms | p99 ms | most ms | CPU µs/req | reload s | RSS MiB | PSS MiB | open files | other |",
+           "|---:" * 12 + "|"]
     for i in data["intervals"]:
         last = [s for s in data["samples"] if s["second"] <= i["second"]][-1]
         took = "never" if i["reload_s"] is None else f"{i['reload_s']:.1f}"
         out.append(f"| {i['second'] / 60:.1f} | {i['requests']} | {i['failed']} | {i['p50_ms']:.2f} | {i['p99_ms']:.2f} | "
-                   f"{i['max_ms']:.1f} | {took} | {last['rss_mib']:.1f} | {last['pss_mib']:.1f} |")
+                   f"{i['max_ms']:.1f} | {i['cpu_us']:.1f} | {took} | {last['rss_mib']:.1f} | {last['pss_mib']:.1f} | {i['files']} | "
+                   f"{i['other_cores']:.2f} |")
     (folder / "results.md").write_text("\n".join(out) + "\n")
     note = f"{machine['CPU']}, {machine['cores']} cores, {machine['date']}, {data['settings']['requests per second']} requests per second"
     for name, title, axis, rows, figures in (
@@ -183,7 +201,7 @@ def main():
                 sys.exit(f"{failed} requests failed before the soak began")
             rate = most * args.share
             print(f"{most:.0f} requests per second at most, {rate:.0f} from now on", flush=True)
-            data = dict(machine=lib.machine(), intervals=[], samples=[], settings={
+            data = dict(machine=lib.machine(), seconds=args.interval, intervals=[], samples=[], settings={
                 "sluice": lib.version(binary, "--version"), "workers": args.workers, "most requests per second": round(most),
                 "requests per second": round(rate), "interval": f"{args.interval} s"})
             began = time.time()
@@ -192,7 +210,8 @@ def main():
                 data["intervals"].append(row)
                 took = "never" if row["reload_s"] is None else f"{row['reload_s']:.1f} s"
                 print(f"{row['second'] / 60:6.1f} min {row['requests']:8} requests {row['failed']} failed  p50 {row['p50_ms']:.2f} "
-                      f"p99 {row['p99_ms']:.2f} ms  reload {took}  {data['samples'][-1]['pss_mib']:.1f} MiB", flush=True)
+                      f"p99 {row['p99_ms']:.2f} ms  {row['cpu_us']:.1f} µs/req  reload {took}  {data['samples'][-1]['pss_mib']:.1f} MiB  "
+                      f"other {row['other_cores']:.2f}", flush=True)
                 write(data, args.quick, args.out)
         finally:
             process.stop()
@@ -203,4 +222,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+        sys.exit(f"the soak ended early: {error}")

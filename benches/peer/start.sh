@@ -2,7 +2,8 @@
 # modes: plain tls h2 filter filter5 auth
 # The gateway's side of the comparison with other proxies: writes $RUN/gateway.toml and execs the release binary, with default
 # limits, timeouts, metrics and ids. It builds nothing. In the environment: MODE FILTERS PORT UP_PORT WORKERS CERT KEY JWT_SECRET RATE RUN
-# (RATE: requests per second and key, and how many at once).
+# (RATE: requests per second and key, and how many at once); for rows of its own INSTANCES=fresh (a new instance for each call of a
+# header filter) and REMEMBER_TOKENS=1000.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../../target}
@@ -34,10 +35,10 @@ config = { copy_from = \"x-bench-in\", copy_to = \"x-filter-req-$i\", response_h
     done
     filters="[plugins.rust-header]
 file = \"$target/plugins/rust-header.wasm\"
+instances = { mode = \"${INSTANCES:-reused}\" }
 $filters" ;;
   auth)
-    # What no other proxy in the comparison does is off: fields that tell the limit, claims for further filters, and remembered tokens
-    # (REMEMBER_TOKENS=1000 for a row with them).
+    # What no other proxy in the comparison does is off: fields that tell the limit, claims for further filters, and remembered tokens.
     pipeline='"auth", "limit", "shape"'
     filters="[filters.auth]
 plugin = \"jwt-auth\"
