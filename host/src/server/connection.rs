@@ -99,7 +99,7 @@ impl Accepted {
 }
 
 /// The handshake. `None`: it failed.
-async fn over_tls<S: Service>(
+pub(super) async fn over_tls<S: Service>(
     accepted: Accepted,
     config: Arc<ServerConfig>,
     worker: Rc<Shared<S>>,
@@ -129,7 +129,7 @@ async fn over_tls<S: Service>(
 }
 
 /// The choice of the protocol by what the client sends. `None`: nothing, until the worker had drained.
-async fn plain<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> Result<Option<Serving>, End> {
+pub(super) async fn plain<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> Result<Option<Serving>, End> {
     let (mut socket, info) = accepted.split();
     let h2 = match (info.settings.http1, info.settings.h2) {
         (true, false) => false,
