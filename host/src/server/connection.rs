@@ -2,7 +2,7 @@
 //! of its own.
 
 use std::error::Error as StdError;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -18,10 +18,10 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use tokio::io::AsyncReadExt;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
 use super::worker::{Draining, PanicProbe, Shared};
@@ -29,7 +29,8 @@ use super::{ConnectionInfo, ListenerSettings, Refusal, Service, TlsInfo, http1};
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
 use crate::http::target::KnownHost;
-use crate::http1::Io;
+use crate::http1::{Io, Transport};
+use crate::telemetry::ListenerCounters;
 
 /// RFC 9113 §3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,77 +47,91 @@ const PING_PATIENCE: Duration = Duration::from_secs(20);
 /// connection is ended (CVE-2023-44487, "rapid reset", and its kin).
 const MAX_RESETS: usize = 64;
 
-/// Serves the connection to its end.
-pub(super) async fn serve<S: Service>(
-    socket: Watched,
-    (peer, local): (SocketAddr, SocketAddr),
-    listener: Arc<str>,
-    settings: Arc<ListenerSettings>,
-    worker: Rc<Shared<S>>,
-) {
-    let _probe = PanicProbe::new(worker.metrics.clone());
-    let counters = Arc::clone(socket.counters());
-    let info = ConnectionInfo {
-        peer: Peer::new(peer.ip().to_canonical(), &settings.trusted_proxies),
-        local: local.to_string().parse().expect("a socket address is an authority"),
-        known_host: KnownHost::default(),
-        listener,
-        settings: Arc::clone(&settings),
-        counters: Arc::clone(&counters),
-        tls: None,
+/// A connection whose protocol is known, served to its end.
+type Serving = Pin<Box<dyn Future<Output = Result<(), End>>>>;
+
+/// Serves the connection to its end. What finds the protocol and what each protocol needs has its own memory: a connection lives long,
+/// and would keep the room of the largest of them.
+pub(super) fn serve<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> impl Future<Output = ()> + 'static {
+    let probe = PanicProbe::new(worker.metrics.clone());
+    let counters = Arc::clone(accepted.socket.counters());
+    let peer = accepted.peer;
+    let opening: Pin<Box<dyn Future<Output = Result<Option<Serving>, End>>>> = match accepted.settings.tls.clone() {
+        Some(config) => Box::pin(over_tls(accepted, config, worker)),
+        None => Box::pin(plain(accepted, worker)),
     };
-    let ended = match &settings.tls {
-        Some(config) => {
-            // What is over soon, and what each protocol needs, has its own memory: a connection lives long, and would keep the room of the
-            // largest of them.
-            let handshake = Box::pin(TlsAcceptor::from(Arc::clone(config)).accept(socket));
-            let failure: String = match timeout(settings.handshake_timeout, handshake).await {
-                Ok(Ok(stream)) => return over_tls(stream, peer, info, &settings, worker).await,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "timeout".into(),
-            };
-            counters.tls_failures.add(1);
-            tracing::debug!(%peer, listener = &*info.listener, error = failure, "TLS handshake failed");
-            return;
+    async move {
+        let _probe = probe;
+        let ended = match opening.await {
+            Ok(Some(serving)) => serving.await,
+            Ok(None) => Ok(()),
+            Err(end) => Err(end),
+        };
+        if let Err(end) = ended {
+            count_end(&counters, peer, &end);
         }
-        None => plain(socket, info, &settings, worker).await,
-    };
-    count_end(&counters, peer, ended);
+    }
 }
 
-async fn over_tls<S: Service>(
-    mut stream: TlsStream<Watched>,
-    peer: SocketAddr,
-    mut info: ConnectionInfo,
-    settings: &ListenerSettings,
-    worker: Rc<Shared<S>>,
-) {
-    let (socket, session) = stream.get_mut();
-    let tls = TlsInfo {
-        sni: session.server_name().map(str::to_owned),
-        alpn: session.alpn_protocol().map(<[u8]>::to_vec),
-        version: session.protocol_version(),
-    };
-    let counters = Arc::clone(socket.counters());
-    let h2 = tls.alpn.as_deref() == Some(b"h2") || !settings.http1;
-    info.tls = Some(tls);
-    let ended = if h2 {
-        let activity = socket.speak_h2();
-        serve_h2(stream, activity, info, settings, worker).await
-    } else {
-        let activity = Rc::clone(socket.activity());
-        serve_h1(stream, activity, info, settings, worker).await
-    };
-    count_end(&counters, peer, ended);
+/// A connection that nothing is known of but where it came from.
+pub(super) struct Accepted {
+    pub(super) socket: Watched,
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+    /// The listener's name.
+    pub(super) listener: Arc<str>,
+    pub(super) settings: Arc<ListenerSettings>,
 }
 
-async fn plain<S: Service>(
-    mut socket: Watched,
-    info: ConnectionInfo,
-    settings: &ListenerSettings,
+impl Accepted {
+    fn split(self) -> (Watched, ConnectionInfo) {
+        let info = ConnectionInfo {
+            peer: Peer::new(self.peer.ip().to_canonical(), &self.settings.trusted_proxies),
+            local: self.local.to_string().parse().expect("a socket address is an authority"),
+            known_host: KnownHost::default(),
+            listener: self.listener,
+            settings: self.settings,
+            counters: Arc::clone(self.socket.counters()),
+            tls: None,
+        };
+        (self.socket, info)
+    }
+}
+
+/// The handshake. `None`: it failed.
+pub(super) async fn over_tls<S: Service>(
+    accepted: Accepted,
+    config: Arc<ServerConfig>,
     worker: Rc<Shared<S>>,
-) -> Result<(), End> {
-    let h2 = match (settings.http1, settings.h2) {
+) -> Result<Option<Serving>, End> {
+    let peer = accepted.peer;
+    let (socket, mut info) = accepted.split();
+    let failure: String = match timeout(info.settings.handshake_timeout, TlsAcceptor::from(config).accept(socket)).await
+    {
+        Ok(Ok(mut stream)) => {
+            let (socket, session) = stream.get_mut();
+            let tls = TlsInfo {
+                sni: session.server_name().map(str::to_owned),
+                alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+                version: session.protocol_version(),
+            };
+            let h2 = tls.alpn.as_deref() == Some(b"h2") || !info.settings.http1;
+            info.tls = Some(tls);
+            let activity = if h2 { socket.speak_h2() } else { Rc::clone(socket.activity()) };
+            return Ok(Some(serving(h2, stream, activity, info, worker)));
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "timeout".into(),
+    };
+    info.counters.tls_failures.add(1);
+    tracing::debug!(%peer, listener = &*info.listener, error = failure, "TLS handshake failed");
+    Ok(None)
+}
+
+/// The choice of the protocol by what the client sends. `None`: nothing, until the worker had drained.
+pub(super) async fn plain<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> Result<Option<Serving>, End> {
+    let (mut socket, info) = accepted.split();
+    let h2 = match (info.settings.http1, info.settings.h2) {
         (true, false) => false,
         (false, _) => true,
         (true, true) => {
@@ -128,7 +143,7 @@ async fn plain<S: Service>(
             let sniffed = async {
                 tokio::select! {
                     biased;
-                    found = timeout(settings.header_timeout, has_preface(&mut socket)) => Some(found),
+                    found = timeout(info.settings.header_timeout, has_preface(&mut socket)) => Some(found),
                     () = lingering => None,
                 }
             };
@@ -137,61 +152,67 @@ async fn plain<S: Service>(
                 Some(Ok(Err(error))) => return Err(End::Io(error)),
                 Some(Err(_)) => return Err(End::Expired(Expiry::Header)),
                 // Nothing was asked yet, so nothing is lost.
-                None => return Ok(()),
+                None => return Ok(None),
             }
         }
     };
-    if h2 {
-        let activity = socket.speak_h2();
-        serve_h2(socket, activity, info, settings, worker).await
-    } else {
-        let activity = Rc::clone(socket.activity());
-        serve_h1(socket, activity, info, settings, worker).await
-    }
+    let activity = if h2 { socket.speak_h2() } else { Rc::clone(socket.activity()) };
+    Ok(Some(serving(h2, socket, activity, info, worker)))
 }
 
 /// Whether the client begins with the HTTP/2 preface. What was read is read again by the codec.
 async fn has_preface(socket: &mut Watched) -> std::io::Result<bool> {
-    let mut read = BytesMut::with_capacity(4096);
-    let found = loop {
-        let seen = read.len().min(PREFACE.len());
-        if read[..seen] != PREFACE[..seen] {
-            break false;
+    // Empty until something comes: a client may be silent for long.
+    let mut read = BytesMut::new();
+    let found = poll_fn(|cx| {
+        loop {
+            let seen = read.len().min(PREFACE.len());
+            if read[..seen] != PREFACE[..seen] {
+                return Poll::Ready(Ok(false));
+            }
+            if seen == PREFACE.len() {
+                return Poll::Ready(Ok(true));
+            }
+            let mut room = [0; 4096];
+            let mut room = ReadBuf::new(&mut room);
+            ready!(Pin::new(&mut *socket).poll_read(cx, &mut room))?;
+            if room.filled().is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            read.extend_from_slice(room.filled());
         }
-        if seen == PREFACE.len() {
-            break true;
-        }
-        if socket.read_buf(&mut read).await? == 0 {
-            break false;
-        }
-    };
+    });
+    let found: std::io::Result<bool> = found.await;
     socket.unread(read.freeze());
-    Ok(found)
+    found
 }
 
-async fn serve_h1<S: Service>(
+fn serving<S: Service>(
+    h2: bool,
     io: impl Io,
     activity: Rc<Activity>,
     info: ConnectionInfo,
-    settings: &ListenerSettings,
     worker: Rc<Shared<S>>,
-) -> Result<(), End> {
-    let patience = Patience { header: settings.header_timeout, idle: settings.idle_timeout };
-    Box::pin(http1::serve(io, activity, info, patience, &worker)).await
+) -> Serving {
+    let patience = Patience { header: info.settings.header_timeout, idle: info.settings.idle_timeout };
+    match h2 {
+        true => Box::pin(serve_h2(io, activity, info, patience, worker)),
+        false => Box::pin(http1::serve(Transport::new(io), activity, info, patience, worker)),
+    }
 }
 
-async fn serve_h2<S: Service>(
+fn serve_h2<S: Service>(
     io: impl Io,
     activity: Rc<Activity>,
     info: ConnectionInfo,
-    settings: &ListenerSettings,
+    patience: Patience,
     worker: Rc<Shared<S>>,
-) -> Result<(), End> {
+) -> impl Future<Output = Result<(), End>> + 'static {
     let mut builder = http2::Builder::new(Local { worker: Rc::clone(&worker) });
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(settings.max_streams)
-        .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(info.settings.max_streams)
+        .max_header_list_size(u32::try_from(info.settings.max_head_bytes).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(WRITE_BUFFER)
@@ -199,10 +220,9 @@ async fn serve_h2<S: Service>(
         .max_local_error_reset_streams(MAX_RESETS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
-    let patience = Patience { header: settings.header_timeout, idle: settings.idle_timeout };
     let service = exchanges(Rc::clone(&worker), info, Rc::clone(&activity));
     let connection = Box::pin(builder.serve_connection(TokioIo::new(io), service_fn(service)));
-    drive(connection, |connection| connection.graceful_shutdown(), activity, patience, &worker.draining).await
+    async move { drive(connection, |connection| connection.graceful_shutdown(), activity, patience, &worker.draining).await }
 }
 
 /// The connection's service: each call is one exchange, from its head to the last byte of the response.
@@ -257,7 +277,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut timer = pin!(sleep_until(first));
     let mut finishing = false;
     let mut expired = None;
-    std::future::poll_fn(move |cx| {
+    poll_fn(move |cx| {
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(result.map_err(End::Http));
@@ -285,15 +305,13 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     .await
 }
 
-fn count_end(counters: &crate::telemetry::ListenerCounters, peer: SocketAddr, ended: Result<(), End>) {
-    if let Err(end) = ended {
-        counters.connection_errors.add(1);
-        let cause = match &end {
-            End::Http(error) => error.source().map(ToString::to_string),
-            _ => None,
-        };
-        tracing::debug!(%peer, error = %end, cause, "connection ended");
-    }
+fn count_end(counters: &ListenerCounters, peer: SocketAddr, end: &End) {
+    counters.connection_errors.add(1);
+    let cause = match end {
+        End::Http(error) => error.source().map(ToString::to_string),
+        _ => None,
+    };
+    tracing::debug!(%peer, error = %end, cause, "connection ended");
 }
 
 /// Runs the streams of an HTTP/2 connection on this worker.

@@ -20,7 +20,7 @@ use super::worker::Shared;
 use super::{ConnectionInfo, Last, Refusal, Service};
 use crate::coarse;
 use crate::deadline::{self, Deadline};
-use crate::http1::{Framing, Incoming, Io, Limits, RequestHead, Transport, Writing, read_request, response_head};
+use crate::http1::{Framing, Incoming, Limits, RequestHead, Transport, Writing, read_request, response_head};
 
 /// How long a client may take to read its answer and stop sending, once the connection is to be closed (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ enum Next {
     Refused(Refusal),
 }
 
-struct Connection<'a, S: Service> {
+struct Connection<S: Service> {
     incoming: Rc<Incoming>,
     info: Rc<ConnectionInfo>,
     activity: Rc<Activity>,
@@ -45,27 +45,28 @@ struct Connection<'a, S: Service> {
     limits: Limits,
     /// A request was answered.
     served: bool,
-    worker: &'a Shared<S>,
+    worker: Rc<Shared<S>>,
 }
 
-impl<S: Service> Drop for Connection<'_, S> {
+impl<S: Service> Drop for Connection<S> {
     fn drop(&mut self) {
         // The body of the request may still be read in another task, which would keep the socket open.
         drop(self.incoming.borrow().end());
     }
 }
 
-/// Serves a connection to its end.
-pub(super) async fn serve<S: Service>(
-    io: impl Io,
+/// Serves a connection to its end. A connection is idle most of its life: what waits for the next request is all that it keeps, and an
+/// exchange has its own memory while it lasts, which the next one on the worker finds in its caches.
+pub(super) fn serve<S: Service>(
+    transport: Transport,
     activity: Rc<Activity>,
     info: ConnectionInfo,
     patience: Patience,
-    worker: &Shared<S>,
-) -> Result<(), End> {
+    worker: Rc<Shared<S>>,
+) -> impl Future<Output = Result<(), End>> + 'static {
     let limits = Limits { bytes: info.settings.max_head_bytes, fields: info.settings.max_headers };
     let mut connection = Connection {
-        incoming: Incoming::new(Transport::new(io), limits),
+        incoming: Incoming::new(transport, limits),
         info: Rc::new(info),
         clock: Clock::new(Rc::clone(&activity), patience),
         activity,
@@ -73,24 +74,29 @@ pub(super) async fn serve<S: Service>(
         served: false,
         worker,
     };
-    let mut drain = pin!(worker.draining.begun());
-    loop {
-        match connection.next(drain.as_mut()).await? {
-            Next::Head(head) => {
-                if !connection.exchange(head).await? {
+    async move {
+        let worker = Rc::clone(&connection.worker);
+        let mut drain = pin!(worker.draining.begun());
+        loop {
+            match connection.next(drain.as_mut()).await? {
+                Next::Head(head) => {
+                    // Made in its place: `Box::pin` would have all of it copied there from the stack, for each request.
+                    let exchange = Box::into_pin(Box::write(Box::new_uninit(), connection.exchange(head)));
+                    if !exchange.await? {
+                        return Ok(());
+                    }
+                }
+                Next::Over => {
+                    Box::pin(connection.close(false)).await;
                     return Ok(());
                 }
+                Next::Refused(refusal) => return Box::pin(connection.refuse(refusal)).await,
             }
-            Next::Over => {
-                connection.close(false).await;
-                return Ok(());
-            }
-            Next::Refused(refusal) => return connection.refuse(refusal).await,
         }
     }
 }
 
-impl<S: Service> Connection<'_, S> {
+impl<S: Service> Connection<S> {
     /// Reads a request head.
     async fn next(&mut self, mut drain: Pin<&mut impl Future<Output = ()>>) -> Result<Next, End> {
         // Since when it is known that the worker drains.
@@ -151,7 +157,7 @@ impl<S: Service> Connection<'_, S> {
             false => (None, None),
         };
         let response = {
-            let (worker, info) = (self.worker, Rc::clone(&self.info));
+            let (worker, info) = (Rc::clone(&self.worker), Rc::clone(&self.info));
             let mut handling = pin!(worker.service.handle(&info, Request::from_parts(parts, body), switched));
             poll_fn(|cx| match handling.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),

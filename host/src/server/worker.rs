@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, watch};
 
 use super::activity::{Occupancy, Watched};
+use super::connection::Accepted;
 use super::listener::{BindError, accept, bind};
 use super::{ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
 use crate::telemetry::{ListenerCounters, Metrics, WorkerMetrics};
@@ -273,13 +274,9 @@ impl Door {
         };
         let open = [Arc::clone(process), Arc::clone(listener), Arc::clone(&shared.open)];
         let socket = Watched::new(socket, Occupancy::take(Arc::clone(&self.counters), open));
-        tokio::task::spawn_local(connection::serve(
-            socket,
-            (peer, local),
-            Arc::clone(&self.name),
-            Arc::clone(&self.settings),
-            Rc::clone(shared),
-        ));
+        let (listener, settings) = (Arc::clone(&self.name), Arc::clone(&self.settings));
+        let accepted = Accepted { socket, peer, local, listener, settings };
+        tokio::task::spawn_local(connection::serve(accepted, Rc::clone(shared)));
     }
 }
 
