@@ -201,7 +201,12 @@ fn workshop(
 /// Instances that can exist at once: of this configuration and of the one that a reload puts in its place while exchanges of
 /// the first are still on their way, and some for trials. A reload can't make more of them; what is over is the error of a call.
 fn instances(config: &Config) -> u32 {
-    let per_worker = config.filters.iter().fold(0_u32, |sum, filter| sum.saturating_add(filter.instances.max));
+    // As many of a fresh filter's wait for the next hook of their exchange as are called at the same time.
+    let most = |instances: &model::Instances| match instances.mode {
+        model::InstanceMode::Reused => instances.max,
+        model::InstanceMode::Fresh => instances.max.saturating_mul(2),
+    };
+    let per_worker = config.filters.iter().fold(0_u32, |sum, filter| sum.saturating_add(most(&filter.instances)));
     let workers = u32::try_from(config.gateway.workers.get()).unwrap_or(u32::MAX);
     per_worker.saturating_mul(workers).saturating_mul(2).saturating_add(TRIALS).clamp(MIN_INSTANCES, MAX_INSTANCES)
 }

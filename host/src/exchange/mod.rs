@@ -4,6 +4,7 @@
 mod context;
 mod journal;
 
+use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -145,6 +146,9 @@ pub struct Exchange {
     pub summary: Option<String>,
     /// Undo records of the call in progress.
     pub journal: Vec<Undo>,
+    /// The sandboxes of filters that have one of their own for this exchange, by their index in the pipeline: for their next hooks, and
+    /// gone with the exchange.
+    pub sandboxes: Vec<(usize, Box<dyn Any + Send>)>,
 }
 
 impl Exchange {
@@ -170,6 +174,7 @@ impl Exchange {
             response_body_wishes: Vec::new(),
             summary: None,
             journal: Vec::new(),
+            sandboxes: Vec::new(),
         })
     }
 }

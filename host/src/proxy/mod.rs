@@ -297,6 +297,7 @@ impl Stage<'_> {
         if trailers || complete {
             // No hook to come can read it, and exchanges may wait long for `on-complete`.
             exchange.request_body = None;
+            exchange.sandboxes.clear();
             let parked = Parked::new(Some((exchange, passage)).into());
             if trailers {
                 answer = answer.with_trailer_hooks(Rc::clone(self.pipeline), Rc::clone(&parked));

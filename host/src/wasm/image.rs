@@ -59,7 +59,7 @@ impl<'a> Opened<'a> {
             ));
         }
         if state.drew {
-            return Err("`configure` drew random numbers, which would be the same for each call".into());
+            return Err("`configure` drew random numbers, which would be the same for each exchange".into());
         }
         if state.memory.bytes > MAX_MEMORY {
             let bytes = state.memory.bytes;

@@ -19,7 +19,7 @@ use super::stats::{Counters, Live};
 use super::{FilterError, Hook, Mode, Verdict};
 use crate::exchange::Exchange;
 
-/// Idle instances that are always kept, and kits.
+/// Idle instances that are always kept.
 const MIN_IDLE: usize = 4;
 /// An instance that was not needed for one to two of these is dropped, one at each call.
 const DEMAND_PERIOD: Duration = Duration::from_secs(10);
@@ -137,7 +137,7 @@ impl Pool {
     pub fn call_now(
         &self,
         hook: Hook,
-        exchange: Box<Exchange>,
+        mut exchange: Box<Exchange>,
         index: usize,
         now: &mut Option<Instant>,
     ) -> Result<Called, Box<Exchange>> {
@@ -147,8 +147,7 @@ impl Pool {
             return Err(exchange);
         }
         let started = now.unwrap_or_else(Instant::now);
-        let idle = inner.idle.borrow_mut().pop();
-        let mut instance = match idle.map(Ok).or_else(|| self.start_now()) {
+        let mut instance = match self.ready(&mut exchange, index).map(Ok).or_else(|| self.start_now()) {
             Some(Ok(instance)) => instance,
             None => return Err(exchange),
             Some(Err(error)) => {
@@ -158,15 +157,25 @@ impl Pool {
             }
         };
         let result = instance.call(hook, exchange, index);
-        let exchange = instance.take_exchange().expect("host functions only borrow the exchange");
+        let mut exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let ended = *now.insert(Instant::now());
         let wall = ended.saturating_duration_since(started);
-        self.conclude(hook, instance, &result, (wall, wall), (ended, inner.in_use.get() + 1));
+        if let Some(instance) = self.conclude(hook, instance, &result, (wall, wall), (ended, inner.in_use.get() + 1)) {
+            exchange.sandboxes.push((index, instance));
+        }
         Ok((exchange, result))
     }
 
-    /// Ends a call: counts it, and makes the instance ready for the next one or drops it. Given are the call's time on the worker
-    /// and in all, and when it is and how many instances are in use.
+    /// A sandbox of the exchange's own, or an idle one.
+    fn ready(&self, exchange: &mut Exchange, index: usize) -> Option<Box<Instance>> {
+        match exchange.sandboxes.iter().position(|(filter, _)| *filter == index) {
+            Some(at) => exchange.sandboxes.swap_remove(at).1.downcast().ok(),
+            None => self.inner.idle.borrow_mut().pop(),
+        }
+    }
+
+    /// Ends a call: counts it, and makes the instance ready for the next one or drops it, or answers it where that will be one of the
+    /// same exchange. Given are the call's time on the worker and in all, and when it is and how many instances are in use.
     fn conclude(
         &self,
         hook: Hook,
@@ -174,7 +183,7 @@ impl Pool {
         result: &Result<Verdict, FilterError>,
         (cpu, wall): (Duration, Duration),
         (now, in_use): (Instant, usize),
-    ) {
+    ) -> Option<Box<Instance>> {
         let inner = &self.inner;
         let shared = &inner.program.shared;
         inner.counters.called(hook, cpu, wall, result.as_ref().err());
@@ -184,17 +193,30 @@ impl Pool {
             && instance.uses < shared.limits.uses;
         if reusable {
             drop(inner.put_back(instance, in_use, now));
+        } else if matches!(result, Ok(Verdict::Continue)) && self.stays(hook) {
+            return Some(instance);
         } else if inner.program.image.is_some() {
             let kit = instance.into_kit();
             let mut kits = inner.kits.borrow_mut();
-            if kits.len() < MIN_IDLE {
+            if kits.len() < shared.limits.max_instances {
                 kits.push(kit);
             }
         }
+        None
+    }
+
+    /// Whether a fresh instance waits for the next hook of its exchange. Not where too many do already, since upstreams may be slow: then
+    /// the next hook gets another one.
+    fn stays(&self, after: Hook) -> bool {
+        let inner = &self.inner;
+        let shared = &inner.program.shared;
+        shared.mode == Mode::Fresh
+            && inner.program.has_hook_behind(after)
+            && inner.counters.instances() <= shared.limits.max_instances as u64
     }
 
     /// Calls a hook when it is its turn, on a fresh instance if none is idle, and on a fiber if the filter may wait.
-    async fn call_in_turn(&self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Called {
+    async fn call_in_turn(&self, hook: Hook, mut exchange: Box<Exchange>, index: usize) -> Called {
         let inner = &self.inner;
         let limits = &inner.program.shared.limits;
         let started = Instant::now();
@@ -206,8 +228,7 @@ impl Pool {
                 return (exchange, Err(error));
             }
         };
-        let idle = inner.idle.borrow_mut().pop();
-        let mut instance = match idle {
+        let mut instance = match self.ready(&mut exchange, index) {
             Some(instance) => instance,
             // Rare and large parts are boxed: the future of a request is moved when it is made, and this one is in it.
             None => match within(end, Box::pin(self.start())).await.0.unwrap_or(Err(FilterError::Timeout(limits.wall)))
@@ -227,10 +248,12 @@ impl Pool {
         } else {
             (instance.call(hook, exchange, index), None)
         };
-        let exchange = instance.take_exchange().expect("host functions only borrow the exchange");
+        let mut exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let wall = started.elapsed();
         let took = (cpu.unwrap_or(wall), wall);
-        self.conclude(hook, instance, &result, took, (started + wall, inner.in_use.get()));
+        if let Some(instance) = self.conclude(hook, instance, &result, took, (started + wall, inner.in_use.get())) {
+            exchange.sandboxes.push((index, instance));
+        }
         drop(permit);
         (exchange, result)
     }

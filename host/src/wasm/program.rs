@@ -13,7 +13,7 @@ use super::image::{Image, Opened};
 use super::instance::Instance;
 use super::state::{FilterShared, Kit};
 use super::stats::{Account, FilterStats};
-use super::{FilterError, FilterLimits, Grants, HookSet, Interests, LoadError, Mode};
+use super::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, LoadError, Mode};
 use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
 use crate::services::log_limit::{self, LogLimit};
 use crate::services::{KeySet, Services};
@@ -33,7 +33,7 @@ pub struct ProgramSpec {
     /// The plugin's name: counters and values are private to it.
     pub plugin: Arc<str>,
     pub services: Arc<Services>,
-    /// The file of the plugin, of which fresh instances are given an image; without it they are configured for each call.
+    /// The file of the plugin, of which fresh instances are given an image; without it each is configured.
     pub component: Option<Arc<[u8]>>,
 }
 
@@ -140,6 +140,13 @@ impl Program {
         &self.plugin
     }
 
+    /// Whether an exchange may come to a further hook soon. The hooks behind the body of a response don't count: that may take hours.
+    pub(super) fn has_hook_behind(&self, hook: Hook) -> bool {
+        const LAST: Hook = Hook::OnResponseBody;
+        let mut hooks = self.shared.exports.iter().filter(|other| !self.interests.off.contains(*other));
+        hooks.any(|other| other.index() > hook.index() && other.index() <= LAST.index())
+    }
+
     /// What `configure` declared in the trial; the same holds for every instance.
     pub fn interests(&self) -> &Interests {
         &self.interests
@@ -179,7 +186,7 @@ async fn trial_instance<'a>(
 fn no_image(filter: &str, reason: &str) {
     // It may quote names of the guest.
     let reason = log_limit::cut(reason);
-    info!(filter, reason, "this fresh filter is started and configured for each call: there is no image of it");
+    info!(filter, reason, "each instance of this fresh filter is started and configured: there is no image of it");
 }
 
 /// Calls every hook once for an exchange that is none, with no service in reach, and answers what is odd. Some toolchains build a

@@ -8,8 +8,9 @@ pub enum Mode {
     /// An instance serves one call after the other and is renewed after a number of uses.
     #[default]
     Reused,
-    /// Each call gets an instance of its own, dropped at its end: nothing can leak from one caller to the next through
-    /// guest memory. It is made of an image of one that was configured, if there can be one. (Not kept from one hook of an exchange to the next: it would be held while the upstream works.)
+    /// Each exchange gets an instance of its own, dropped at its end: nothing can leak from one caller to the next through guest
+    /// memory. It is made of an image of one that was configured, if there can be one. Where many exchanges wait for their upstreams,
+    /// some get another one for each hook.
     Fresh,
 }
 

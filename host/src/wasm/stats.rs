@@ -116,6 +116,11 @@ fn add(counter: &AtomicU64, more: u64) {
 }
 
 impl Counters {
+    /// Instances that are alive.
+    pub(super) fn instances(&self) -> u64 {
+        self.instances.load(Ordering::Relaxed)
+    }
+
     pub(super) fn called(&self, hook: Hook, cpu: Duration, wall: Duration, failure: Option<&FilterError>) {
         let counters = &self.hooks[hook.index()];
         add(&counters.calls, 1);

@@ -296,6 +296,38 @@ fn a_fresh_instance_remembers_nothing() {
 }
 
 #[test]
+fn a_fresh_instance_serves_the_hooks_of_one_exchange() {
+    // Traps where it is not the second call of its instance.
+    let second = "(if (i32.eqz (global.get $calls)) (then unreachable)) i32.const 0";
+    let hooks = [(Hook::OnRequest, TRAP_LATER), (Hook::OnResponse, second)];
+    for waits in [false, true] {
+        let program =
+            program(&runtime(), &guest(&hooks, waits), Mode::Fresh, FilterLimits { max_instances: 3, ..limits() });
+        run(async {
+            let pool = Pool::new(program.clone());
+            let mut open = Vec::new();
+            for _ in 0..5 {
+                let (exchange, result) = pool.call(Hook::OnRequest, exchange(), 1).await;
+                assert!(result.is_ok(), "{result:?}");
+                open.push(exchange);
+            }
+            assert_eq!(program.stats().instances, 3, "so many wait at most");
+            let mut ends = Vec::new();
+            for exchange in open {
+                let (exchange, result) = pool.call(Hook::OnResponse, exchange, 1).await;
+                assert!(exchange.sandboxes.is_empty());
+                ends.push(result.is_ok());
+            }
+            assert_eq!(ends, [true, true, true, false, false]);
+            let (exchange, _) = pool.call(Hook::OnRequest, exchange(), 1).await;
+            assert_eq!(program.stats().instances, 1);
+            drop(exchange);
+            assert_eq!(program.stats().instances, 0, "it goes with its exchange");
+        });
+    }
+}
+
+#[test]
 fn reused_instances_are_renewed_after_their_uses() {
     let limits = FilterLimits { uses: 1, ..limits() };
     let program = program(&runtime(), &guest(&[(Hook::OnRequest, TRAP_LATER)], false), Mode::Reused, limits);

@@ -96,7 +96,7 @@ pub struct Instances {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceMode {
     Reused,
-    /// One for each call.
+    /// One for each exchange.
     Fresh,
 }
 
