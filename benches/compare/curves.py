@@ -31,7 +31,6 @@ class Curve:
 
 CURVES = {
     "connections": Curve("Connections, all busy", "connections", [1, 10, 100, 1000, 10000]),
-    "pool": Curve("Connections, all busy, with the default pool", "connections", [100, 1000]),
     "filters": Curve("Header filters on the route", "filters", [0, 1, 5, 10, 20], log_x=False),
     "routes": Curve("Routes configured", "routes", [1, 10, 100, 1000, 10000]),
     "bodies": Curve("Size of the response's body", "bytes", [0, KIB, 100 * KIB, 10 * MIB, 100 * MIB], log_y=True,
@@ -42,8 +41,7 @@ CURVES = {
 METHOD = """Load generator (wrk, one thread), Sluice and origin (nginx, one worker) run on one machine, on 127.0.0.1. The figure is user and
 system CPU time of Sluice's process over the requests that the origin counted meanwhile, connections made before; the median of the rounds.
 Bodies of 1 MiB and more are counted by their bytes. 64 connections, but for the curves of connections, and 8 for bodies. For the first
-curve, as many idle connections to the origin are kept as clients have (`pool.max_idle`); for the second, no more than the default, 128 for
-each worker, so that requests beyond open and close some all the time (*connects*). Responses have 1 KiB, but for bodies. With many routes,
+curve, as many idle connections to the origin are kept as clients have (`pool.max_idle`). Responses have 1 KiB, but for bodies. With many routes,
 requests for 64 of them, spread over all, take turns. The headers of a request include Host. Metrics, request ids, timeouts and limits are on,
 with their defaults, except the limit of connections (30,000 here).
 
@@ -101,7 +99,7 @@ def settle(port, connections, quick):
 def measure(place, curve, point, args):
     with lib.Gateway(place, configuration(place, curve, point, args.workers)) as gateway:
         verify(place, curve, point)
-        connections = point if curve in ("connections", "pool") else 8 if curve == "bodies" else 64
+        connections = point if curve == "connections" else 8 if curve == "bodies" else 64
         command = lib.wrk(place, requests(curve, point), connections, math.ceil(PATIENCE + args.seconds + 10))
         row = lib.under_load(place, command, [gateway.process.pid], lambda: settle(place.port, connections, args.quick), args.seconds)
     if curve == "bodies" and point >= BIG:
@@ -199,7 +197,7 @@ def main():
     cells = [(c, p) for c in curves for p in (CURVES[c].points[1:4:2] if args.quick else CURVES[c].points)]
     for at, (curve, point) in enumerate(cells):
         possible = (files - 200) // 2  # Sluice has a socket to each client, and as many to the origin
-        if curve in ("connections", "pool") and point > possible:
+        if curve == "connections" and point > possible:
             left_out.append(f"{point:,} connections, {possible:,} in their place: only {files:,} files may be open (ulimit -n)")
             cells[at] = curve, possible
             print(f"left out: {left_out[-1]}", flush=True)

@@ -14,7 +14,7 @@ NOT_THE_SAME = """- Sluice runs each filter and policy as a WebAssembly componen
   policies are code of benches/peer/policies.lua: no sandbox, and one state for all. It has figures with policies, and for the same requests
   without them.
 - hyper is the least that a proxy on hyper can do (benches/peer/bare_hyper.rs): no routes, limits, timeouts, metrics. It has no policies.
-- In Sluice alone: a fresh instance of the filter for each call (two for each exchange), and tokens that are remembered once they were verified.
+- In Sluice alone: a fresh instance of the filter for each exchange, and tokens that are remembered once they were verified.
 - The limit of requests is a token bucket for each key in Sluice, nginx-Lua and Envoy, and a sliding rate in HAProxy's stick table, which has no
   buckets. It never refuses during the measurement; before, a small limit is proved to refuse one key and not another.
 - Tokens are verified anew each time everywhere, but where they are remembered; 256 of them take turns, with as many keys."""

@@ -2,7 +2,7 @@
 # modes: plain tls h2 filter filter5 auth
 # The gateway's side of the comparison with other proxies: writes $RUN/gateway.toml and execs the release binary, with default
 # limits, timeouts, metrics and ids. It builds nothing. In the environment: MODE FILTERS PORT UP_PORT WORKERS CERT KEY JWT_SECRET RATE RUN
-# (RATE: requests per second and key, and how many at once); for rows of its own INSTANCES=fresh (a new instance for each call of a
+# (RATE: requests per second and key, and how many at once); for rows of its own INSTANCES=fresh (a new instance for each exchange of a
 # header filter) and REMEMBER_TOKENS=1000.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

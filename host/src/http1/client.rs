@@ -171,6 +171,10 @@ impl Sending {
         progress: Option<&Progress>,
     ) -> Poll<Result<ResponseHead, SendError>> {
         let transport = &mut *self.connection.0.borrow_mut();
+        // Before a part of the body is taken: without that the request could not go out on another connection.
+        if !self.upload.writing.has_ended() && self.upload.is_untouched(transport) && transport.has_said(cx) {
+            return Poll::Ready(Err(SendError::Closed));
+        }
         loop {
             let sending = self.upload.poll(transport, cx);
             if let Some(progress) = progress {
@@ -181,7 +185,7 @@ impl Sending {
             if let Poll::Ready(Err(error)) = sending {
                 return Poll::Ready(Err(error));
             }
-            // Who writes looks for what comes before.
+            // What comes before is no answer. Who writes looks for it, which also has this task woken for what comes afterwards.
             if transport.is_unasked() {
                 return Poll::Pending;
             }

@@ -166,6 +166,7 @@ impl Transport {
     /// part of an attack, and makes [`Transport::poll_flush`] fail with [`io::ErrorKind::NotConnected`] and write nothing.
     pub fn ask(&mut self) {
         self.unasked = true;
+        self.writes = 0;
     }
 
     /// Whether nothing was written since [`Transport::ask`].
@@ -173,7 +174,7 @@ impl Transport {
         self.unasked
     }
 
-    /// Counts writes.
+    /// Counts the writes since [`Transport::ask`].
     pub fn writes(&self) -> u64 {
         self.writes
     }
@@ -190,7 +191,8 @@ impl Transport {
         self.poll_write_out(cx)
     }
 
-    /// The same for who has nothing else to do when that is done: the task is woken only if it fails, or can't be done at once.
+    /// The same for who has nothing else to do when that is done: the task is woken only if it fails, or can't be done at once. Must
+    /// not be polled from another task before it is ready.
     pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.turn == Turn::No && self.is_small() && turns::write_later(&self.me, cx.waker()) {
             self.turn = Turn::Queued;
@@ -301,7 +303,8 @@ impl Transport {
         !self.has_said(&mut Context::from_waker(Waker::noop()))
     }
 
-    fn has_said(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether the peer has sent something, or ended the connection. If not, the task is woken when it does.
+    pub(super) fn has_said(&mut self, cx: &mut Context<'_>) -> bool {
         // Not under the task's budget: that would make every connection look quiet once it is used up.
         !self.read.is_empty() || pin!(unconstrained(poll_fn(|cx| self.poll_fill(cx)))).poll(cx).is_ready()
     }

@@ -14,8 +14,9 @@ use super::io::Transport;
 struct Turns {
     /// What is to be written, and whom to tell where it could not be.
     waiting: Vec<(Weak<RefCell<Transport>>, Waker)>,
-    /// The writing task, once it waits for work.
+    /// The writing task, while it waits for work.
     idle: Option<Waker>,
+    /// Whether there is one.
     running: bool,
 }
 
@@ -29,13 +30,15 @@ pub(super) fn write_later(transport: &Weak<RefCell<Transport>>, owner: &Waker) -
     if transport.strong_count() == 0 {
         return false;
     }
-    let (start, idle) = TURNS.with_borrow_mut(|turns| {
-        turns.waiting.push((transport.clone(), owner.clone()));
-        (!std::mem::replace(&mut turns.running, true), turns.idle.take())
-    });
-    if start {
+    if !TURNS.with_borrow(|turns| turns.running) {
         tokio::task::spawn_local(unconstrained(write(Running)));
-    } else if let Some(idle) = idle {
+    }
+    let idle = TURNS.with_borrow_mut(|turns| {
+        turns.running = true;
+        turns.waiting.push((transport.clone(), owner.clone()));
+        turns.idle.take()
+    });
+    if let Some(idle) = idle {
         idle.wake();
     }
     true

@@ -333,6 +333,7 @@ impl Stage<'_> {
             head.headers = response.headers().clone();
             exchange.response = Some(Box::new(head));
             exchange.request_body = None;
+            exchange.sandboxes.clear();
             record.complete_later(self.pipeline, Parked::new(Some((exchange, passage)).into()));
         }
         record.answered_now();

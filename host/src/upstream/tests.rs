@@ -198,8 +198,9 @@ async fn a_connection_that_died_idle_costs_no_request() {
     })
     .await;
     let upstream = local(spec(&[port], "http"));
-    for _ in 0..20 {
-        let request = Request::post("/").body(Body::Empty).unwrap();
+    for turn in 0..20 {
+        let body = if turn % 2 == 0 { Body::Empty } else { Body::full("body") };
+        let request = Request::post("/").body(body).unwrap();
         assert_eq!(text(send(&upstream, request).await.unwrap()).await, "ok");
         // The server's close arrives; it is noticed when the connection is to be used again.
         tokio::time::sleep(Duration::from_millis(2)).await;

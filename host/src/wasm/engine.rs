@@ -11,6 +11,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, Po
 use super::RuntimeError;
 use super::cache::Cache;
 use super::compile::CompilerCommand;
+use super::sandbox::Waiting;
 use super::stats::Accounts;
 
 /// The wasm stack of a call. Interpreters need more than small Rust guests do.
@@ -59,6 +60,7 @@ pub struct Runtime {
     pub(super) options: RuntimeOptions,
     pub(super) ticker: Arc<Ticker>,
     pub(super) accounts: Accounts,
+    pub(super) waiting: Waiting,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -75,7 +77,15 @@ impl Runtime {
             })
             .map_err(RuntimeError::Ticker)?;
         let cache = options.cache.as_deref().and_then(|dir| Cache::open(dir, &engine));
-        Ok(Arc::new(Runtime { engine, cache, options, ticker, accounts: Accounts::default(), thread: Some(thread) }))
+        Ok(Arc::new(Runtime {
+            engine,
+            cache,
+            options,
+            ticker,
+            accounts: Accounts::default(),
+            waiting: Waiting::default(),
+            thread: Some(thread),
+        }))
     }
 }
 

@@ -16,6 +16,7 @@ mod interest;
 mod names;
 mod pool;
 mod program;
+mod sandbox;
 mod settings;
 mod state;
 mod stats;

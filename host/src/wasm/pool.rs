@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::image::Image;
 use super::instance::Instance;
 use super::program::Program;
+use super::sandbox::{Kits, Sandbox};
 use super::state::Kit;
 use super::stats::{Counters, Live};
 use super::{FilterError, Hook, Mode, Verdict};
@@ -41,8 +42,7 @@ struct Inner {
     demand: Cell<Demand>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
     /// For instances of an image.
-    #[expect(clippy::vec_box, reason = "a kit moves in and out of its instance as a box")]
-    kits: RefCell<Vec<Box<Kit>>>,
+    kits: Kits,
     counters: Arc<Counters>,
 }
 
@@ -110,6 +110,7 @@ impl Pool {
     /// An empty pool: instances are made when they are first needed.
     pub fn new(program: Arc<Program>) -> Pool {
         let counters = program.account.open();
+        let kits = Kits::new(program.shared.limits.max_instances);
         Pool {
             inner: Rc::new(Inner {
                 program,
@@ -117,7 +118,7 @@ impl Pool {
                 in_use: Cell::new(0),
                 demand: Cell::new(Demand::new(Instant::now())),
                 waiting: RefCell::default(),
-                kits: RefCell::default(),
+                kits,
                 counters,
             }),
         }
@@ -160,59 +161,58 @@ impl Pool {
         let mut exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let ended = *now.insert(Instant::now());
         let wall = ended.saturating_duration_since(started);
-        if let Some(instance) = self.conclude(hook, instance, &result, (wall, wall), (ended, inner.in_use.get() + 1)) {
-            exchange.sandboxes.push((index, instance));
-        }
+        let of = (&mut *exchange, index);
+        self.conclude(hook, of, instance, &result, (wall, wall), (ended, inner.in_use.get() + 1));
         Ok((exchange, result))
     }
 
     /// A sandbox of the exchange's own, or an idle one.
     fn ready(&self, exchange: &mut Exchange, index: usize) -> Option<Box<Instance>> {
         match exchange.sandboxes.iter().position(|(filter, _)| *filter == index) {
-            Some(at) => exchange.sandboxes.swap_remove(at).1.downcast().ok(),
+            Some(at) => exchange.sandboxes.swap_remove(at).1.downcast::<Sandbox>().ok()?.open(),
             None => self.inner.idle.borrow_mut().pop(),
         }
     }
 
-    /// Ends a call: counts it, and makes the instance ready for the next one or drops it, or answers it where that will be one of the
-    /// same exchange. Given are the call's time on the worker and in all, and when it is and how many instances are in use.
+    /// Ends a call: counts it, and makes the instance ready for the next one, or for the next one of the same exchange, or drops it. Given
+    /// are the call's time on the worker and in all, and when it is and how many instances are in use.
     fn conclude(
         &self,
         hook: Hook,
+        (exchange, index): (&mut Exchange, usize),
         instance: Box<Instance>,
         result: &Result<Verdict, FilterError>,
         (cpu, wall): (Duration, Duration),
         (now, in_use): (Instant, usize),
-    ) -> Option<Box<Instance>> {
+    ) {
         let inner = &self.inner;
         let shared = &inner.program.shared;
         inner.counters.called(hook, cpu, wall, result.as_ref().err());
         inner.counters.memory(instance.store.data().memory.bytes);
-        let reusable = matches!(result, Ok(_) | Err(FilterError::Declared(_)))
-            && shared.mode == Mode::Reused
-            && instance.uses < shared.limits.uses;
-        if reusable {
-            drop(inner.put_back(instance, in_use, now));
-        } else if matches!(result, Ok(Verdict::Continue)) && self.stays(hook) {
-            return Some(instance);
-        } else if inner.program.image.is_some() {
-            let kit = instance.into_kit();
-            let mut kits = inner.kits.borrow_mut();
-            if kits.len() < shared.limits.max_instances {
-                kits.push(kit);
+        if shared.mode == Mode::Reused {
+            let reusable =
+                matches!(result, Ok(_) | Err(FilterError::Declared(_))) && instance.uses < shared.limits.uses;
+            if reusable {
+                drop(inner.put_back(instance, in_use, now));
             }
+            return;
         }
-        None
+        let kits = inner.program.image.is_some().then_some(&inner.kits);
+        let stays = matches!(result, Ok(Verdict::Continue)) && self.stays(hook, exchange, index);
+        let kept = if stays { Sandbox::new(&inner.program.plugin.runtime, instance, kits) } else { Err(instance) };
+        match (kept, kits) {
+            (Ok(sandbox), _) => exchange.sandboxes.push((index, sandbox)),
+            (Err(instance), Some(kits)) => kits.put(instance.into_kit()),
+            (Err(_), None) => {}
+        }
     }
 
     /// Whether a fresh instance waits for the next hook of its exchange. Not where too many do already, since upstreams may be slow: then
     /// the next hook gets another one.
-    fn stays(&self, after: Hook) -> bool {
+    fn stays(&self, after: Hook, exchange: &Exchange, index: usize) -> bool {
         let inner = &self.inner;
-        let shared = &inner.program.shared;
-        shared.mode == Mode::Fresh
-            && inner.program.has_hook_behind(after)
-            && inner.counters.instances() <= shared.limits.max_instances as u64
+        inner.counters.instances() <= inner.program.shared.limits.max_instances as u64
+            && inner.program.is_called_behind(after, exchange, index)
     }
 
     /// Calls a hook when it is its turn, on a fresh instance if none is idle, and on a fiber if the filter may wait.
@@ -251,9 +251,7 @@ impl Pool {
         let mut exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let wall = started.elapsed();
         let took = (cpu.unwrap_or(wall), wall);
-        if let Some(instance) = self.conclude(hook, instance, &result, took, (started + wall, inner.in_use.get())) {
-            exchange.sandboxes.push((index, instance));
-        }
+        self.conclude(hook, (&mut exchange, index), instance, &result, took, (started + wall, inner.in_use.get()));
         drop(permit);
         (exchange, result)
     }
@@ -318,7 +316,7 @@ impl Pool {
     }
 
     fn kit(&self, image: &Image) -> Box<Kit> {
-        self.inner.kits.borrow_mut().pop().unwrap_or_else(|| image.kit())
+        self.inner.kits.take().unwrap_or_else(|| image.kit())
     }
 }
 

@@ -140,11 +140,26 @@ impl Program {
         &self.plugin
     }
 
-    /// Whether an exchange may come to a further hook soon. The hooks behind the body of a response don't count: that may take hours.
-    pub(super) fn has_hook_behind(&self, hook: Hook) -> bool {
-        const LAST: Hook = Hook::OnResponseBody;
-        let mut hooks = self.shared.exports.iter().filter(|other| !self.interests.off.contains(*other));
-        hooks.any(|other| other.index() > hook.index() && other.index() <= LAST.index())
+    /// Whether a further hook is likely to be called for an exchange, in which the filter has position `index`, before its response is
+    /// sent. Sending may take hours.
+    pub(super) fn is_called_behind(&self, hook: Hook, exchange: &Exchange, index: usize) -> bool {
+        let interests = &self.interests;
+        let mut behind = self.shared.exports.iter().filter(|other| other.index() > hook.index());
+        behind.any(|other| {
+            !interests.off.contains(other)
+                && match other {
+                    Hook::OnRequestBody => {
+                        interests.request_body.is_some()
+                            || exchange.request_body_wish.is_some_and(|wish| wish.filter == index)
+                    }
+                    Hook::OnResponseBody => {
+                        interests.response_body.is_some()
+                            || exchange.response_body_wishes.iter().any(|wish| wish.filter == index)
+                    }
+                    Hook::OnRequest | Hook::SelectUpstream | Hook::OnResponse => true,
+                    Hook::OnResponseTrailers | Hook::OnComplete => false,
+                }
+        })
     }
 
     /// What `configure` declared in the trial; the same holds for every instance.
