@@ -76,3 +76,51 @@ async fn write(_running: Running) {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::http::body::Body;
+    use crate::http1::{Answer, Connection, Keeper, SendError, Unanswered};
+
+    struct Nobody;
+
+    impl Keeper for Nobody {
+        fn keep(self, _: Connection) {}
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_request_is_written_while_its_task_sleeps() {
+        let (ours, mut theirs) = duplex(4096);
+        let mut request = Request::get("/").body(Body::Empty).unwrap();
+        let mut sent = Box::pin(Connection::new(ours).send(&mut request, None, None, Nobody));
+        // Polled once, and not again before the answer is there.
+        poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx).is_pending().then_some(()))).await.expect("no answer yet");
+        let mut head = [0; 64];
+        let length = theirs.read(&mut head).await.unwrap();
+        assert_eq!(&head[..length], b"GET / HTTP/1.1\r\n\r\n");
+        theirs.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        assert!(matches!(sent.await, Ok(Answer::Response(response)) if response.status() == 204));
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_comes_before_a_request_is_no_answer_and_nothing_is_written() {
+        for make in [|| Body::Empty, || Body::full("body")] {
+            for goodbye in ["", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"] {
+                let (ours, mut theirs) = duplex(4096);
+                let connection = Connection::new(ours);
+                theirs.write_all(goodbye.as_bytes()).await.unwrap();
+                theirs.shutdown().await.unwrap();
+                let mut request = Request::post("/").body(make()).unwrap();
+                let sent = connection.send(&mut request, None, None, Nobody).await;
+                let Err(Unanswered { error, unsent, .. }) = sent else { panic!("an answer to nothing") };
+                assert!(matches!(error, SendError::Closed) && unsent, "{error:?}");
+                assert_eq!(theirs.read(&mut [0; 64]).await.unwrap(), 0);
+                assert_eq!(request.body().exact_size(), make().exact_size());
+            }
+        }
+    }
+}
