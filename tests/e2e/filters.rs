@@ -275,7 +275,7 @@ fn hash_keys_stick() {
         format!("[upstreams.three]\nendpoints = {endpoints:?}\n") + &route("three", &["f"]) + &probe("f", config);
     let gateway = gateway(&toml);
     let mut used = std::collections::BTreeSet::new();
-    for user in 0..20 {
+    for user in 0..60 {
         let user = format!("user-{user}");
         let ask = || gateway.request("GET", "/", &[("x-user", &user)], b"").text();
         let first = ask();
