@@ -8,8 +8,8 @@ use crate::{
     host,
 };
 
-/// A filter: a value made from the filter's table in `gateway.toml`, once for each instance, or once for all those that are copies of the first
-/// (`instances = { mode = "fresh" }`).
+/// A filter: a value made from the filter's table in `gateway.toml`, once for each instance, or once for all those that are
+/// copies of the first (`instances = { mode = "fresh" }`).
 ///
 /// An instance serves one exchange at a time, but not one after the other hook by hook: between the `on_request` and
 /// the `on_response` of one exchange it may serve others. What belongs to an exchange goes into [`crate::state`] or

@@ -1,5 +1,7 @@
 //! Workers with real sockets: protocols, TLS, limits, timeouts, draining.
 
+mod sizes;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -10,9 +12,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 
-use super::activity::{Activity, Watched};
 use super::*;
-use crate::http1::Incoming;
 use crate::telemetry::Metrics;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -465,28 +465,6 @@ fn heads_over_the_limits_are_refused() {
         assert!(answer(&mut socket).ends_with(&error.to_string()));
         assert!(is_closed(&mut socket));
     }
-}
-
-/// The size of the future that a function makes.
-fn future_of<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
-    size_of::<F>()
-}
-
-#[test]
-fn idle_connections_are_small() {
-    // What is only there while the protocol is found, or for the time of an exchange, has memory of its own.
-    let task = future_of(connection::serve::<Facts>);
-    let http1 = future_of(|(transport, activity, info, patience), worker| {
-        http1::serve::<Facts>(transport, activity, info, patience, worker)
-    });
-    let silent = future_of(connection::plain::<Facts>);
-    let handshake = future_of(|(accepted, config), worker| connection::over_tls::<Facts>(accepted, config, worker));
-    let parts = [size_of::<Incoming>(), size_of::<ConnectionInfo>(), size_of::<Watched>(), size_of::<Activity>()];
-    assert!(task <= 128, "the task of a connection: {task} bytes");
-    assert!(http1 <= 448, "what waits for a request: {http1} bytes");
-    assert!(silent <= 1152, "what waits for the first bytes: {silent} bytes");
-    assert!(handshake <= 2176, "what waits for a handshake: {handshake} bytes");
-    assert!(parts.iter().sum::<usize>() <= 640, "the parts of a connection: {parts:?} bytes");
 }
 
 #[test]

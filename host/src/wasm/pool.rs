@@ -133,8 +133,9 @@ impl Pool {
         }
     }
 
-    /// The usual call, without a future: on an idle instance or one of an image, on this thread until it is over. Gives the exchange
-    /// back when the filter is called on a fiber, or no such instance is free. `now` is the time, where it is known; the call leaves that of its end.
+    /// The usual call, without a future: on an instance that waits for this exchange, an idle one or one of an image, on this thread
+    /// until it is over. Gives the exchange back when the filter is called on a fiber, or no such instance is free. `now` is the time,
+    /// where it is known; the call leaves that of its end.
     pub fn call_now(
         &self,
         hook: Hook,
