@@ -52,14 +52,14 @@ impl Context {
     }
 
     /// A part of a JSON value by the names of the members from the outside in; an array of strings comes as `Texts`.
-    pub fn path(&self, key: &str, path: &[String]) -> Option<Value> {
+    pub fn path(&self, key: &str, path: &[impl AsRef<str>]) -> Option<Value> {
         let entry = self.entry(key)?;
         let Value::Json(text) = &entry.value else {
             return path.is_empty().then(|| entry.value.clone());
         };
         let mut at = entry.parsed.get_or_init(|| serde_json::from_str(text).unwrap_or_default());
         for name in path {
-            at = at.get(name)?;
+            at = at.get(name.as_ref())?;
         }
         Some(match at {
             serde_json::Value::Null => return None,

@@ -1,4 +1,4 @@
-//! Compiled components on disk, keyed by the content of the component and by everything of the engine that shapes code. A cache
+//! Compiled components and modules on disk, keyed by their content and by everything of the engine that shapes code. A cache
 //! that can't be used is never an error: the component is compiled.
 
 use std::fs;
@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 use wasmtime::Engine;
-use wasmtime::component::Component;
+
+use super::compile::Compiled;
 
 const DIGEST: usize = 32;
 
@@ -38,7 +39,7 @@ impl Cache {
     }
 
     /// The compiled component of this content hash, if there is a whole one.
-    pub(super) fn load(&self, engine: &Engine, hash: &[u8; 32]) -> Option<Component> {
+    pub(super) fn load<T: Compiled>(&self, engine: &Engine, hash: &[u8; 32]) -> Option<T> {
         let path = self.path(hash);
         let mut artefact = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -59,19 +60,20 @@ impl Cache {
             reason = "deserialize trusts its bytes: they come from a directory that only this user can write, and carry the digest \
                       that we wrote with them"
         )]
-        let component = unsafe { Component::deserialize(engine, &artefact) };
-        component.inspect_err(|error| debug!(%error, "a compiled plugin does not fit this engine")).ok()
+        // SAFETY: they are what `store` serialised.
+        let compiled = unsafe { T::deserialize(engine, &artefact) };
+        compiled.inspect_err(|error| debug!(%error, "a compiled plugin does not fit this engine")).ok()
     }
 
     /// Keeps a compiled component. A failure is logged.
-    pub(super) fn store(&self, component: &Component, hash: &[u8; 32]) {
+    pub(super) fn store(&self, component: &impl Compiled, hash: &[u8; 32]) {
         let path = self.path(hash);
         if let Err(reason) = self.write(component, &path) {
             warn!(path = %path.display(), reason, "a compiled plugin could not be kept");
         }
     }
 
-    fn write(&self, component: &Component, path: &Path) -> Result<(), String> {
+    fn write(&self, component: &impl Compiled, path: &Path) -> Result<(), String> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let artefact = component.serialize().map_err(|e| e.to_string())?;
         // Written aside and renamed, so that nobody ever reads half a file.

@@ -1,21 +1,22 @@
-//! A component file, compiled, checked and linked: what it exports, whether it can wait, and what it says of itself.
+//! A component as wasmtime runs it: the way for all that are not called directly (`direct`).
 
 use std::sync::Arc;
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime::component::{
+    self, ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Linker, Lower, TypedFunc,
+};
+use wasmtime::{Result as Outcome, Store};
 
-use super::cache::{Cache, hex};
+use super::bindings::Verdict;
+use super::cache::Cache;
 use super::engine::Runtime;
+use super::plugin::our_interface;
 use super::state::CallState;
 use super::{Hook, HookSet, LoadError, compile, host, wasi};
 use crate::services::log_limit;
 
-/// The interface this gateway speaks; any later patch version is compatible.
-const PACKAGE: &str = "sluice:filter/";
-const SPOKEN: &str = "sluice:filter@0.1";
 /// The interfaces a filter can import, besides WASI 0.2.
 const IMPORTS: [&str; 17] = [
     "types", "interest", "request", "response", "route", "state", "context", "log", "clock", "random", "limiter", "kv",
@@ -23,116 +24,148 @@ const IMPORTS: [&str; 17] = [
 ];
 const KNOWN: &str = "it has sluice:filter@0.1 and a part of WASI 0.2";
 
-/// A compiled and linked component. Shared by all workers and by all filters that use it.
-pub struct Plugin {
-    pub(super) runtime: Arc<Runtime>,
-    pub(super) pre: InstancePre<CallState>,
-    pub(super) exports: Exports,
+/// A compiled and linked component.
+pub(super) struct Component {
+    pre: InstancePre<CallState>,
+    exports: Exports,
+    /// Whether it imports functions that can wait.
     pub(super) waits: bool,
-    pub(super) description: Description,
-    hash: [u8; 32],
-}
-
-/// What a plugin says of itself in `describe`. All of it is optional.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Description {
-    pub name: Option<String>,
-    pub version: Option<String>,
-    pub description: Option<String>,
-    pub hooks: Vec<String>,
-    /// A JSON Schema of the filter's config table.
-    pub config: Option<serde_json::Value>,
-    /// Shaped like the `grants` table of `gateway.toml`.
-    pub grants: Option<serde_json::Value>,
-    /// Markdown.
-    pub docs: Option<String>,
-    /// Whether the gateway should warn when such a filter fails open.
-    pub authenticates: bool,
 }
 
 /// Where the exports of a component are.
 #[derive(Default)]
-pub(super) struct Exports {
-    pub(super) describe: Option<ComponentExportIndex>,
-    pub(super) configure: Option<ComponentExportIndex>,
-    pub(super) hooks: [Option<ComponentExportIndex>; Hook::COUNT],
+struct Exports {
+    describe: Option<ComponentExportIndex>,
+    configure: Option<ComponentExportIndex>,
+    hooks: [Option<ComponentExportIndex>; Hook::COUNT],
 }
 
-impl Exports {
-    pub(super) fn set(&self) -> HookSet {
-        Hook::ALL.into_iter().filter(|hook| self.hooks[hook.index()].is_some()).collect()
+impl Component {
+    /// Compiles (or finds in the cache) and links.
+    pub(super) fn link(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Component, LoadError> {
+        let component = compiled(runtime, bytes, runtime.cache.as_ref())?;
+        let waits = check_imports(runtime, &component)?;
+        let exports = find_exports(runtime, &component)?;
+        let mut linker = Linker::new(&runtime.engine);
+        let failed = |e: wasmtime::Error| LoadError::Link(format!("{e:#}"));
+        host::link(&mut linker).map_err(failed)?;
+        if waits {
+            host::link_waiting(&mut linker).map_err(failed)?;
+        }
+        wasi::link(&mut linker, &component)?;
+        let pre = linker.instantiate_pre(&component).map_err(failed)?;
+        Ok(Component { pre, exports, waits })
+    }
+
+    /// The hooks that it exports.
+    pub(super) fn hooks(&self) -> HookSet {
+        Hook::ALL.into_iter().filter(|hook| self.exports.hooks[hook.index()].is_some()).collect()
+    }
+
+    /// Whether it says of itself what it is.
+    pub(super) fn describes(&self) -> bool {
+        self.exports.describe.is_some()
+    }
+
+    pub(super) async fn instantiate(&self, store: &mut Store<CallState>) -> Outcome<Running> {
+        let instance = self.pre.instantiate_async(store).await?;
+        Ok(Running { instance, hooks: [None; Hook::COUNT] })
     }
 }
 
-impl Plugin {
-    /// The hooks that the component exports.
-    pub fn hooks(&self) -> HookSet {
-        self.exports.set()
+/// An instance of a component.
+pub(super) struct Running {
+    instance: Instance,
+    hooks: [Option<Entry>; Hook::COUNT],
+}
+
+/// An exported hook.
+#[derive(Clone, Copy)]
+enum Entry {
+    Verdict(TypedFunc<(), (Verdict,)>),
+    Plain(TypedFunc<(), ()>),
+}
+
+impl Running {
+    /// Hands over the config, if it takes one.
+    pub(super) async fn configure(
+        &self,
+        of: &Component,
+        store: &mut Store<CallState>,
+        config: String,
+    ) -> Outcome<Result<(), String>> {
+        let Some(index) = &of.exports.configure else { return Ok(Ok(())) };
+        let func: TypedFunc<(String,), (Result<(), String>,)> = self.typed(store, index)?;
+        Ok(func.call_async(store, (config,)).await?.0)
     }
 
-    /// Whether it imports functions that can wait, and so is always called on a fiber.
-    pub fn waits(&self) -> bool {
-        self.waits
+    /// What it says of itself.
+    pub(super) async fn describe(&self, of: &Component, store: &mut Store<CallState>) -> Outcome<Option<String>> {
+        let Some(index) = &of.exports.describe else { return Ok(None) };
+        let func: TypedFunc<(), (String,)> = self.typed(store, index)?;
+        Ok(Some(func.call_async(store, ()).await?.0))
     }
 
-    /// SHA-256 of the file, in hexadecimal.
-    pub fn sha256(&self) -> String {
-        hex(&self.hash)
+    /// Finds an exported hook, once.
+    pub(super) fn find(&mut self, of: &Component, store: &mut Store<CallState>, hook: Hook) -> Outcome<()> {
+        self.entry(of, store, hook).map(|_| ())
     }
 
-    /// What `describe` answered.
-    pub fn description(&self) -> &Description {
-        &self.description
+    fn entry(&mut self, of: &Component, store: &mut Store<CallState>, hook: Hook) -> Outcome<Entry> {
+        if let Some(entry) = self.hooks[hook.index()] {
+            return Ok(entry);
+        }
+        let index = of.exports.hooks[hook.index()].as_ref();
+        let index = index.ok_or_else(|| wasmtime::Error::msg(format!("{hook} is not exported")))?;
+        let entry = if hook.has_verdict() {
+            Entry::Verdict(self.typed(store, index)?)
+        } else {
+            Entry::Plain(self.typed(store, index)?)
+        };
+        Ok(*self.hooks[hook.index()].insert(entry))
+    }
+
+    /// Calls a hook and holds the thread.
+    pub(super) fn call(&mut self, of: &Component, store: &mut Store<CallState>, hook: Hook) -> Outcome<Verdict> {
+        match self.entry(of, store, hook)? {
+            Entry::Verdict(func) => func.call(store, ()).map(|(verdict,)| verdict),
+            Entry::Plain(func) => func.call(store, ()).map(|()| Verdict::Continue),
+        }
+    }
+
+    /// Calls a hook on a fiber.
+    pub(super) async fn call_on_fiber(
+        &mut self,
+        of: &Component,
+        store: &mut Store<CallState>,
+        hook: Hook,
+    ) -> Outcome<Verdict> {
+        match self.entry(of, store, hook)? {
+            Entry::Verdict(func) => func.call_async(store, ()).await.map(|(verdict,)| verdict),
+            Entry::Plain(func) => func.call_async(store, ()).await.map(|()| Verdict::Continue),
+        }
+    }
+
+    fn typed<Params, Return>(
+        &self,
+        store: &mut Store<CallState>,
+        index: &ComponentExportIndex,
+    ) -> Outcome<TypedFunc<Params, Return>>
+    where
+        Params: ComponentNamedList + Lower,
+        Return: ComponentNamedList + Lift,
+    {
+        self.instance.get_typed_func(store, index)
     }
 }
 
-/// Reads, compiles (or finds in the cache) and links a component; nothing of it has run yet.
-pub(super) fn link(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Plugin, LoadError> {
-    link_with(runtime, bytes, runtime.cache.as_ref())
-}
-
-/// The same for a component that is nobody else's business: neither it nor what it is compiled to gets to the disk.
-pub(super) fn link_private(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Plugin, LoadError> {
-    link_with(runtime, bytes, None)
-}
-
-fn link_with(runtime: &Arc<Runtime>, bytes: &[u8], cache: Option<&Cache>) -> Result<Plugin, LoadError> {
-    check_magic(bytes)?;
+fn compiled(runtime: &Runtime, bytes: &[u8], cache: Option<&Cache>) -> Result<component::Component, LoadError> {
     let hash: [u8; 32] = Sha256::digest(bytes).into();
-    let component = compiled(runtime, bytes, &hash, cache)?;
-    let waits = check_imports(runtime, &component)?;
-    let exports = find_exports(runtime, &component)?;
-    let mut linker = Linker::new(&runtime.engine);
-    let failed = |e: wasmtime::Error| LoadError::Link(format!("{e:#}"));
-    host::link(&mut linker, waits).map_err(failed)?;
-    wasi::link(&mut linker, &component)?;
-    let pre = linker.instantiate_pre(&component).map_err(failed)?;
-    Ok(Plugin { runtime: runtime.clone(), pre, exports, waits, description: Description::default(), hash })
-}
-
-fn check_magic(bytes: &[u8]) -> Result<(), LoadError> {
-    // The fourth pair of bytes tells a component (layer 1) from a core module (layer 0).
-    match bytes.get(..8) {
-        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
-        Some([0, b'a', b's', b'm', ..]) => Err(LoadError::CoreModule),
-        _ => Err(LoadError::NotWasm),
-    }
-}
-
-fn compiled(runtime: &Runtime, bytes: &[u8], hash: &[u8; 32], cache: Option<&Cache>) -> Result<Component, LoadError> {
-    if let Some(component) = cache.and_then(|cache| cache.load(&runtime.engine, hash)) {
-        return Ok(component);
-    }
-    let component = compile::compile(&runtime.engine, runtime.options.compiler, bytes)?;
-    if let Some(cache) = cache {
-        cache.store(&component, hash);
-    }
-    Ok(component)
+    compile::compiled(runtime, bytes, &hash, cache)
 }
 
 /// Refuses imports that are not there, by name, and answers whether one of them can wait.
-fn check_imports(runtime: &Runtime, component: &Component) -> Result<bool, LoadError> {
+fn check_imports(runtime: &Runtime, component: &component::Component) -> Result<bool, LoadError> {
     let mut waits = false;
     for (name, _) in component.component_type().imports(&runtime.engine) {
         if wasi::interface_of(name).is_some() {
@@ -147,16 +180,7 @@ fn check_imports(runtime: &Runtime, component: &Component) -> Result<bool, LoadE
     Ok(waits)
 }
 
-/// `on-request` of `sluice:filter/on-request@0.1.3`; `None` for names of other packages.
-fn our_interface(name: &str) -> Result<Option<&str>, LoadError> {
-    let Some(rest) = name.strip_prefix(PACKAGE) else { return Ok(None) };
-    match rest.split_once('@') {
-        Some((interface, version)) if version.starts_with("0.1.") => Ok(Some(interface)),
-        _ => Err(LoadError::Version { export: name.to_owned(), spoken: SPOKEN }),
-    }
-}
-
-fn find_exports(runtime: &Runtime, component: &Component) -> Result<Exports, LoadError> {
+fn find_exports(runtime: &Runtime, component: &component::Component) -> Result<Exports, LoadError> {
     let mut exports = Exports::default();
     for (name, export) in component.component_type().exports(&runtime.engine) {
         if !matches!(export.ty, ComponentItem::ComponentInstance(_)) {
@@ -181,7 +205,7 @@ fn find_exports(runtime: &Runtime, component: &Component) -> Result<Exports, Loa
             });
         }
     }
-    if exports.set().is_empty() {
+    if exports.hooks.iter().all(Option::is_none) {
         let all = component.component_type();
         let names: Vec<_> = all.exports(&runtime.engine).map(|(name, _)| name).collect();
         return Err(LoadError::NoHooks { found: some_of(&names) });
@@ -207,25 +231,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_compatible_within_a_minor() {
-        assert_eq!(our_interface("sluice:filter/on-request@0.1.7").unwrap(), Some("on-request"));
-        assert_eq!(our_interface("wasi:io/poll@0.2.0").unwrap(), None);
-        assert!(matches!(our_interface("sluice:filter/on-request@0.2.0"), Err(LoadError::Version { .. })));
-        assert!(matches!(our_interface("sluice:filter/on-request"), Err(LoadError::Version { .. })));
-    }
-
-    #[test]
     fn a_few_names_are_shown() {
         assert_eq!(some_of(&[]), "and nothing else");
         assert_eq!(some_of(&["a", "b"]), "only `a`, `b`");
         assert_eq!(some_of(&["a", "b", "c", "d", "e", "f"]), "only `a`, `b`, `c`, `d`, 2 more");
-    }
-
-    #[test]
-    fn other_files_are_told_apart() {
-        assert!(matches!(check_magic(b"\0asm\x01\0\0\0"), Err(LoadError::CoreModule)));
-        assert!(matches!(check_magic(b"hello, world"), Err(LoadError::NotWasm)));
-        assert!(matches!(check_magic(b""), Err(LoadError::NotWasm)));
-        assert!(check_magic(b"\0asm\x0d\0\x01\0").is_ok());
     }
 }

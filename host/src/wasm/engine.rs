@@ -16,8 +16,8 @@ use super::stats::Accounts;
 
 /// The wasm stack of a call. Interpreters need more than small Rust guests do.
 const WASM_STACK: usize = 256 << 10;
-/// A fiber carries the wasm stack and what the host needs on top of it.
-const FIBER_STACK: usize = WASM_STACK + (256 << 10);
+/// A fiber carries the wasm stack, another one for a guest that makes room for an answer, and what the host needs on top of them.
+const FIBER_STACK: usize = 2 * WASM_STACK + (256 << 10);
 /// Calls that can be on a fiber at once. Each takes two mappings, used or not.
 const MAX_STACKS: u32 = 4_000;
 /// Ticks without a call after which the ticker sleeps until the next one.

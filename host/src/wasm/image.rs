@@ -1,22 +1,21 @@
-//! An image of a filter that has taken its config: a component whose memory and globals are those of an instance after `configure`.
-//! Fresh instances are made of it, and none of them has to start or to be configured.
+//! An image of a filter that has taken its config: a module whose memory and globals are those of an instance after `configure`. Fresh
+//! instances are made of it, and none of them has to start or to be configured.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use wasmparser::{CanonicalFunction, Parser, Payload};
-use wasmtime::component::{Lift, WasmList};
-use wasmtime_wizer::{ComponentContext, ComponentInstanceState, Wizer};
+use wasmtime::Val;
+use wasmtime_wizer::{InstanceState, ModuleContext, SnapshotVal, ValType, Wizer};
 
 use super::FilterError;
-use super::component::{self, Plugin};
-use super::instance::Instance;
+use super::instance::{Instance, Running};
+use super::plugin::{Code, Plugin};
 use super::state::{FilterShared, Kit};
 
-/// Larger components have no image: it would take long to compile, at each change of the configuration.
-const MAX_COMPONENT: usize = 8 << 20;
+/// Larger modules have no image: it would take long to compile, at each change of the configuration.
+const MAX_MODULE: usize = 8 << 20;
 /// Up to this size the engine maps what memory begins with, and copies a page only when it is written to.
 const MAX_MEMORY: usize = 16 << 20;
 
@@ -27,30 +26,38 @@ pub(super) struct Image {
     kit: Mutex<Kit>,
 }
 
-/// A component that lets its memory and globals be read. It is the same to the gateway in all else.
+/// A plugin that lets its memory and globals be read. It is the same to the gateway in all else.
 pub(super) struct Opened<'a> {
     wizer: Wizer,
-    context: ComponentContext<'a>,
+    context: ModuleContext<'a>,
     pub(super) plugin: Arc<Plugin>,
 }
 
 impl<'a> Opened<'a> {
     /// Compiles it. Errors say why there can be no image.
-    pub(super) fn new(plugin: &Plugin, bytes: &'a [u8]) -> Result<Opened<'a>, String> {
-        if bytes.len() > MAX_COMPONENT {
-            return Err(format!("the component has {} bytes, more than {MAX_COMPONENT}", bytes.len()));
+    pub(super) fn new(plugin: &Plugin, component: &'a [u8]) -> Result<Opened<'a>, String> {
+        let direct = match &plugin.code {
+            Code::Direct(direct) => direct,
+            Code::Component { why, .. } => return Err(format!("it is not called directly: {why}")),
+        };
+        let bytes = direct.module_of(component)?;
+        if bytes.len() > MAX_MODULE {
+            return Err(format!("its module has {} bytes, more than {MAX_MODULE}", bytes.len()));
         }
-        check(bytes)?;
         let mut wizer = Wizer::new();
         // There is none, and whatever has that name is to stay.
         wizer.keep_init_func(true);
-        let (context, opened) = caught(|| wizer.instrument_component(bytes))?.map_err(|error| format!("{error:#}"))?;
-        let plugin = component::link(&plugin.runtime, &opened).map_err(|error| error.to_string())?;
-        Ok(Opened { wizer, context, plugin: Arc::new(plugin) })
+        let (context, opened) = caught(|| wizer.instrument(bytes))?.map_err(|error| format!("{error:#}"))?;
+        let direct = direct.opened(&plugin.runtime, &opened)?;
+        Ok(Opened { wizer, context, plugin: Arc::new(plugin.with_code(direct)) })
     }
 
-    /// The image of an instance of this component that was configured and has seen no call. The instance can't be used any more.
+    /// The image of an instance of this plugin that was configured and has seen no call. The instance can't be used any more.
     pub(super) async fn image(&self, mut instance: Instance) -> Result<Image, String> {
+        let (Code::Direct(direct), Running::Direct(running)) = (&self.plugin.code, &instance.running) else {
+            return Err("it is not called directly".into());
+        };
+        let running = running.instance;
         let state = instance.store.data_mut();
         if state.handles > 0 {
             return Err(format!(
@@ -65,26 +72,22 @@ impl<'a> Opened<'a> {
             let bytes = state.memory.bytes;
             return Err(format!("after `configure` it has {bytes} bytes of memory, more than {MAX_MEMORY}"));
         }
-        // Reading takes a page for itself, and lifts all of the memory.
-        state.memory.lift_limit();
-        instance.store.set_hostcall_fuel(usize::MAX);
-        let mut reader = Reader { instance, failed: None };
+        let mut reader = Reader { instance, running, is_complete: true };
         let bytes = {
-            let mut snapshot = pin!(self.wizer.snapshot_component(&self.context, &mut reader));
+            let mut snapshot = pin!(self.wizer.snapshot(&self.context, &mut reader));
             std::future::poll_fn(|cx| match caught(|| snapshot.as_mut().poll(cx)) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(bytes)) => Poll::Ready(bytes.map_err(|error| format!("{error:#}"))),
                 Err(panic) => Poll::Ready(Err(panic)),
             })
-            .await
+            .await?
         };
-        if let Some(why) = reader.failed {
-            return Err(format!("its state can't be read: {why:#}"));
+        if !reader.is_complete {
+            return Err("its state can't be read".into());
         }
         let kit = *reader.instance.into_kit();
-        // It has all that the config has said, secrets included.
-        let plugin = component::link_private(&self.plugin.runtime, &bytes?).map_err(|error| error.to_string())?;
-        Ok(Image { plugin: Arc::new(plugin), kit: Mutex::new(kit) })
+        let image = direct.image(&self.plugin.runtime, &bytes)?;
+        Ok(Image { plugin: Arc::new(self.plugin.with_code(image)), kit: Mutex::new(kit) })
     }
 }
 
@@ -96,7 +99,7 @@ impl Image {
 
     /// Whether it imports functions that can wait, and so has no instances at once.
     pub(super) fn waits(&self) -> bool {
-        self.plugin.waits
+        self.plugin.waits()
     }
 
     /// An instance, on this thread. No code of the guest runs: its start functions have run in the instance of which this is an image.
@@ -104,85 +107,49 @@ impl Image {
         Instance::create_now(&self.plugin, shared, kit)
     }
 
-    /// An instance. Only one of a component that waits has to be made on a fiber.
+    /// An instance. Only one of a plugin that waits has to be made on a fiber.
     pub(super) async fn instance(&self, shared: &Arc<FilterShared>, kit: Box<Kit>) -> Result<Instance, FilterError> {
         if self.waits() { Instance::create(&self.plugin, shared, kit).await } else { self.instance_now(shared, kit) }
     }
 }
 
-/// What of a component is neither in memories nor in globals, and is not found by the one who makes the image.
-pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
-    // Of the module that is read: whether it has state, and whether that can be exported.
-    let (mut in_module, mut stateful, mut exports) = (false, false, false);
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(|error| error.to_string())? {
-            Payload::ComponentCanonicalSection(functions) => {
-                for function in functions {
-                    if let CanonicalFunction::ResourceNew { .. } = function.map_err(|error| error.to_string())? {
-                        return Err("the component makes resources of its own".into());
-                    }
-                }
-            }
-            Payload::ModuleSection { .. } => (in_module, stateful, exports) = (true, false, false),
-            Payload::MemorySection(_) | Payload::GlobalSection(_) => stateful = true,
-            Payload::ExportSection(_) => exports = true,
-            Payload::End(_) if std::mem::take(&mut in_module) && stateful && !exports => {
-                return Err("a module of the component has state and exports nothing".into());
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Wizer asserts what it believes of a component, and its component is anybody's.
+/// Wizer asserts what it believes of a module, and its module is anybody's.
 fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| "the component is too unusual to make an image of".into())
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| "the module is too unusual to make an image of".into())
 }
 
-/// How the state of an instance is read.
+/// How the state of an instance is read. What can't be read is zero, and there will be no image.
 struct Reader {
     instance: Instance,
-    failed: Option<wasmtime::Error>,
+    running: wasmtime::Instance,
+    is_complete: bool,
 }
 
-impl Reader {
-    async fn read<T>(&mut self, instance: &str, func: &str) -> Option<T>
-    where
-        T: Lift + Send + Sync + 'static,
-    {
-        match self.instance.inspect::<(T,)>(instance, func).await {
-            Ok((value,)) => Some(value),
-            Err(error) => {
-                self.failed.get_or_insert(error);
-                None
+impl InstanceState for Reader {
+    async fn global_get(&mut self, name: &str, _: ValType) -> SnapshotVal {
+        let store = &mut self.instance.store;
+        let value = self.running.get_global(&mut *store, name).map(|global| global.get(&mut *store));
+        match value {
+            Some(Val::I32(value)) => SnapshotVal::I32(value),
+            Some(Val::I64(value)) => SnapshotVal::I64(value),
+            Some(Val::F32(bits)) => SnapshotVal::F32(bits),
+            Some(Val::F64(bits)) => SnapshotVal::F64(bits),
+            Some(Val::V128(value)) => SnapshotVal::V128(value.as_u128()),
+            _ => {
+                self.is_complete = false;
+                SnapshotVal::I32(0)
             }
         }
     }
-}
 
-/// What can't be read is zero, and there will be no image.
-impl ComponentInstanceState for Reader {
-    async fn call_func_ret_list_u8(&mut self, instance: &str, func: &str, contents: impl FnOnce(&[u8]) + Send) {
-        match self.read::<WasmList<u8>>(instance, func).await {
-            Some(list) => contents(list.as_le_slice(&self.instance.store)),
-            None => contents(&[]),
+    async fn memory_contents(&mut self, name: &str, contents: impl FnOnce(&[u8]) + Send) {
+        let store = &mut self.instance.store;
+        match self.running.get_memory(&mut *store, name) {
+            Some(memory) => contents(memory.data(&*store)),
+            None => {
+                self.is_complete = false;
+                contents(&[]);
+            }
         }
-    }
-
-    async fn call_func_ret_s32(&mut self, instance: &str, func: &str) -> i32 {
-        self.read(instance, func).await.unwrap_or_default()
-    }
-
-    async fn call_func_ret_s64(&mut self, instance: &str, func: &str) -> i64 {
-        self.read(instance, func).await.unwrap_or_default()
-    }
-
-    async fn call_func_ret_f32(&mut self, instance: &str, func: &str) -> u32 {
-        self.read::<f32>(instance, func).await.unwrap_or_default().to_bits()
-    }
-
-    async fn call_func_ret_f64(&mut self, instance: &str, func: &str) -> u64 {
-        self.read::<f64>(instance, func).await.unwrap_or_default().to_bits()
     }
 }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use wasmtime::component::{ComponentNamedList, Lift, Lower, TypedFunc};
-use wasmtime::{Error, Store, StoreContextMut, Trap, UpdateDeadline};
+use wasmtime::{Error, Result as Outcome, Store, StoreContextMut, Trap, UpdateDeadline};
 
 use super::bindings::Verdict as GuestVerdict;
-use super::component::{Description, Plugin};
+use super::plugin::{Code, Description, Plugin};
 use super::state::{CallState, FilterShared, Kit, Stage};
 use super::stats::Live;
-use super::{FilterError, Hook, LoadError, Verdict};
+use super::{FilterError, Hook, LoadError, Verdict, component, direct};
 use crate::exchange::Exchange;
 use crate::services::log_limit;
 
@@ -24,18 +23,17 @@ const TRANSFER_BESIDE: usize = 2 << 20;
 
 pub(super) struct Instance {
     pub(super) store: Store<CallState>,
-    instance: wasmtime::component::Instance,
+    pub(super) running: Running,
     plugin: Arc<Plugin>,
-    funcs: [Option<HookFunc>; Hook::COUNT],
     pub(super) uses: u64,
     /// Counts it in its pool; none in a trial.
     pub(super) live: Option<Live>,
 }
 
-#[derive(Clone, Copy)]
-enum HookFunc {
-    Verdict(TypedFunc<(), (GuestVerdict,)>),
-    Plain(TypedFunc<(), ()>),
+/// What runs in the store.
+pub(super) enum Running {
+    Direct(direct::Running),
+    Component(component::Running),
 }
 
 impl Instance {
@@ -46,23 +44,30 @@ impl Instance {
         kit: Box<Kit>,
     ) -> Result<Instance, FilterError> {
         let mut store = Instance::store(plugin, shared, kit, true);
-        let instance = plugin.pre.instantiate_async(&mut store).await;
-        Instance::finish(plugin, store, instance)
+        let running = match &plugin.code {
+            Code::Direct(direct) => direct.instantiate(&mut store).await.map(Running::Direct),
+            Code::Component { component, .. } => component.instantiate(&mut store).await.map(Running::Component),
+        };
+        Instance::finish(plugin, store, running)
     }
 
-    /// Instantiates a component that imports nothing that waits, and holds the thread until that is done.
+    /// Instantiates a plugin whose start function has run, and holds the thread until that is done.
     pub(super) fn create_now(
         plugin: &Arc<Plugin>,
         shared: &Arc<FilterShared>,
         kit: Box<Kit>,
     ) -> Result<Instance, FilterError> {
         let mut store = Instance::store(plugin, shared, kit, false);
-        let instance = plugin.pre.instantiate(&mut store);
-        Instance::finish(plugin, store, instance)
+        let running = match &plugin.code {
+            Code::Direct(direct) => direct.instantiate_now(&mut store).map(Running::Direct),
+            Code::Component { .. } => Err(Error::msg("it is not called directly")),
+        };
+        Instance::finish(plugin, store, running)
     }
 
     fn store(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, kit: Box<Kit>, on_fiber: bool) -> Store<CallState> {
-        let state = CallState::new(shared.clone(), plugin.runtime.ticker.clone(), kit);
+        let mut state = CallState::new(shared.clone(), plugin.runtime.ticker.clone(), kit);
+        state.transfer = transfer_limit(shared);
         let mut store = Store::new(&plugin.runtime.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(transfer_limit(shared));
@@ -75,13 +80,13 @@ impl Instance {
     fn finish(
         plugin: &Arc<Plugin>,
         store: Store<CallState>,
-        instance: wasmtime::Result<wasmtime::component::Instance>,
+        running: Outcome<Running>,
     ) -> Result<Instance, FilterError> {
-        let instance = instance.map_err(|error| match classify(store.data(), error) {
+        let running = running.map_err(|error| match classify(store.data(), error) {
             FilterError::Trap(text) => FilterError::Instantiate(text),
             other => other,
         })?;
-        Ok(Instance { store, instance, plugin: plugin.clone(), funcs: [None; Hook::COUNT], uses: 0, live: None })
+        Ok(Instance { store, running, plugin: plugin.clone(), uses: 0, live: None })
     }
 
     /// What the host has kept for it, for another instance of the same filter.
@@ -91,59 +96,67 @@ impl Instance {
 
     /// Hands the filter its config. A refusal is `FilterError::Refused`.
     pub(super) async fn configure(&mut self) -> Result<(), FilterError> {
-        let Some(index) = &self.plugin.exports.configure else { return Ok(()) };
-        let func: TypedFunc<(String,), (Result<(), String>,)> = typed(&self.instance, &mut self.store, index)?;
         begin(&mut self.store, Stage::Configure, true, START_CPU);
-        let config = self.store.data().shared.config.clone();
-        match func.call_async(&mut self.store, (config,)).await {
-            Ok((Ok(()),)) => match self.store.data_mut().failed.take() {
+        let shared = self.store.data().shared.clone();
+        let answer = match (&self.running, &self.plugin.code) {
+            (Running::Direct(running), Code::Direct(direct)) => {
+                running.configure(direct, &mut self.store, &shared.config).await
+            }
+            (Running::Component(running), Code::Component { component, .. }) => {
+                running.configure(component, &mut self.store, shared.config.clone()).await
+            }
+            _ => unreachable!("an instance is of its plugin"),
+        };
+        match answer {
+            Ok(Ok(())) => match self.store.data_mut().failed.take() {
                 Some(reason) => Err(FilterError::Declared(reason)),
                 None => Ok(()),
             },
-            Ok((Err(reason),)) => Err(FilterError::Refused(log_limit::cut(&reason).to_owned())),
+            Ok(Err(reason)) => Err(FilterError::Refused(log_limit::cut(&reason).to_owned())),
             Err(error) => Err(classify(self.store.data(), error)),
         }
     }
 
     /// Asks the component about itself.
     pub(super) async fn describe(&mut self) -> Result<Description, LoadError> {
-        let Some(index) = &self.plugin.exports.describe else { return Ok(Description::default()) };
-        let failed = |e: FilterError| LoadError::Describe(e.to_string());
-        let func: TypedFunc<(), (String,)> = typed(&self.instance, &mut self.store, index).map_err(failed)?;
         begin(&mut self.store, Stage::Describe, true, START_CPU);
-        let (text,) =
-            func.call_async(&mut self.store, ()).await.map_err(|error| failed(classify(self.store.data(), error)))?;
+        let answer = match (&self.running, &self.plugin.code) {
+            (Running::Direct(running), Code::Direct(direct)) => running.describe(direct, &mut self.store).await,
+            (Running::Component(running), Code::Component { component, .. }) => {
+                running.describe(component, &mut self.store).await
+            }
+            _ => unreachable!("an instance is of its plugin"),
+        };
+        let text = answer.map_err(|error| LoadError::Describe(classify(self.store.data(), error).to_string()))?;
+        let Some(text) = text else { return Ok(Description::default()) };
         serde_json::from_str(&text)
             .map_err(|e| LoadError::Describe(format!("its answer is not the expected JSON: {e}")))
     }
 
-    /// Calls a function of an instance that the component exports besides: one that only reads what the guest has left.
-    pub(super) async fn inspect<Return>(&mut self, instance: &str, func: &str) -> wasmtime::Result<Return>
-    where
-        Return: ComponentNamedList + Lift + Send + Sync + 'static,
-    {
-        let missing = || Error::msg(format!("there is no `{instance}` `{func}`"));
-        let at = self.instance.get_export_index(&mut self.store, None, instance).ok_or_else(missing)?;
-        let index = self.instance.get_export_index(&mut self.store, Some(&at), func).ok_or_else(missing)?;
-        let func: TypedFunc<(), Return> = self.instance.get_typed_func(&mut self.store, index)?;
-        begin(&mut self.store, Stage::Describe, true, START_CPU);
-        func.call_async(&mut self.store, ()).await
-    }
-
     /// Looks up every exported hook, so that one of another type is found at load.
     pub(super) fn resolve(&mut self) -> Result<(), LoadError> {
-        for hook in self.plugin.exports.set().iter() {
-            self.func(hook).map_err(|e| LoadError::Export { export: hook.to_string(), reason: e.to_string() })?;
+        for hook in self.plugin.hooks().iter() {
+            let found = match (&mut self.running, &self.plugin.code) {
+                (Running::Direct(running), Code::Direct(direct)) => running.find(direct, &mut self.store, hook),
+                (Running::Component(running), Code::Component { component, .. }) => {
+                    running.find(component, &mut self.store, hook)
+                }
+                _ => unreachable!("an instance is of its plugin"),
+            };
+            found.map_err(|e| LoadError::Export { export: hook.to_string(), reason: format!("{e:#}") })?;
         }
         Ok(())
     }
 
     /// Calls a hook and holds the thread until it returns or is stopped.
     pub(super) fn call(&mut self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Result<Verdict, FilterError> {
-        let func = self.prepare(hook, exchange, index, false)?;
-        let answer = match func {
-            HookFunc::Verdict(func) => func.call(&mut self.store, ()).map(|(verdict,)| verdict),
-            HookFunc::Plain(func) => func.call(&mut self.store, ()).map(|()| GuestVerdict::Continue),
+        self.prepare(hook, exchange, index, false);
+        let answer = match (&mut self.running, &self.plugin.code) {
+            (Running::Direct(running), Code::Direct(direct)) => running.call(direct, &mut self.store, hook),
+            (Running::Component(running), Code::Component { component, .. }) => {
+                running.call(component, &mut self.store, hook)
+            }
+            _ => unreachable!("an instance is of its plugin"),
         };
         self.conclude(answer)
     }
@@ -155,10 +168,15 @@ impl Instance {
         exchange: Box<Exchange>,
         index: usize,
     ) -> Result<Verdict, FilterError> {
-        let func = self.prepare(hook, exchange, index, true)?;
-        let answer = match func {
-            HookFunc::Verdict(func) => func.call_async(&mut self.store, ()).await.map(|(verdict,)| verdict),
-            HookFunc::Plain(func) => func.call_async(&mut self.store, ()).await.map(|()| GuestVerdict::Continue),
+        self.prepare(hook, exchange, index, true);
+        let answer = match (&mut self.running, &self.plugin.code) {
+            (Running::Direct(running), Code::Direct(direct)) => {
+                running.call_on_fiber(direct, &mut self.store, hook).await
+            }
+            (Running::Component(running), Code::Component { component, .. }) => {
+                running.call_on_fiber(component, &mut self.store, hook).await
+            }
+            _ => unreachable!("an instance is of its plugin"),
         };
         self.conclude(answer)
     }
@@ -170,23 +188,15 @@ impl Instance {
         state.exchange.take()
     }
 
-    fn prepare(
-        &mut self,
-        hook: Hook,
-        exchange: Box<Exchange>,
-        index: usize,
-        on_fiber: bool,
-    ) -> Result<HookFunc, FilterError> {
+    fn prepare(&mut self, hook: Hook, exchange: Box<Exchange>, index: usize, on_fiber: bool) {
         let state = self.store.data_mut();
         // Of `configure`, for no exchange.
         state.flush_output();
         state.exchange = Some(exchange);
         state.index = index;
-        let func = self.func(hook)?;
-        let cpu = self.store.data().shared.limits.cpu;
+        let cpu = state.shared.limits.cpu;
         begin(&mut self.store, Stage::Hook(hook), on_fiber, cpu);
         self.uses += 1;
-        Ok(func)
     }
 
     fn conclude(&mut self, answer: Result<GuestVerdict, Error>) -> Result<Verdict, FilterError> {
@@ -199,21 +209,6 @@ impl Instance {
                 (None, GuestVerdict::Respond) => Ok(Verdict::Respond),
             },
         }
-    }
-
-    fn func(&mut self, hook: Hook) -> Result<HookFunc, FilterError> {
-        if let Some(func) = self.funcs[hook.index()] {
-            return Ok(func);
-        }
-        let index = self.plugin.exports.hooks[hook.index()].as_ref();
-        let index = index.ok_or_else(|| FilterError::BadAnswer(format!("{hook} is not exported")))?;
-        let func = if hook.has_verdict() {
-            HookFunc::Verdict(typed(&self.instance, &mut self.store, index)?)
-        } else {
-            HookFunc::Plain(typed(&self.instance, &mut self.store, index)?)
-        };
-        self.funcs[hook.index()] = Some(func);
-        Ok(func)
     }
 }
 
@@ -233,18 +228,6 @@ fn begin(store: &mut Store<CallState>, stage: Stage, on_fiber: bool, cpu: Durati
     store.set_epoch_deadline(1);
 }
 
-fn typed<Params, Return>(
-    instance: &wasmtime::component::Instance,
-    store: &mut Store<CallState>,
-    index: &wasmtime::component::ComponentExportIndex,
-) -> Result<TypedFunc<Params, Return>, FilterError>
-where
-    Params: ComponentNamedList + Lower,
-    Return: ComponentNamedList + Lift,
-{
-    instance.get_typed_func(store, index).map_err(|e| FilterError::BadAnswer(format!("{e:#}")))
-}
-
 /// The epoch has advanced while the guest ran.
 fn on_tick(mut cx: StoreContextMut<'_, CallState>, tick: Duration) -> UpdateDeadline {
     let state = cx.data_mut();
@@ -253,7 +236,8 @@ fn on_tick(mut cx: StoreContextMut<'_, CallState>, tick: Duration) -> UpdateDead
         state.overspent = true;
         return UpdateDeadline::Interrupt;
     }
-    if state.on_fiber {
+    // Nothing may be suspended while the guest makes room for an answer: a function of the gateway waits for it.
+    if state.on_fiber && !state.guest.is_making_room {
         let meter = state.meter.clone();
         return UpdateDeadline::YieldCustom(
             1,

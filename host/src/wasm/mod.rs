@@ -1,10 +1,12 @@
 //! The filter runtime: components, their instances, and the functions they may call. The only module that names wasmtime.
 
+mod abi;
 mod bindings;
 mod cache;
 mod compile;
 mod component;
 mod cpu;
+mod direct;
 mod engine;
 mod error;
 mod grants;
@@ -14,21 +16,23 @@ mod image;
 mod instance;
 mod interest;
 mod names;
+mod plugin;
 mod pool;
 mod program;
 mod sandbox;
 mod settings;
 mod state;
 mod stats;
+mod unbundle;
 mod wasi;
 
 pub use compile::{CompilerCommand, PipedError, UNABLE, compile_piped};
-pub use component::{Description, Plugin};
 pub use engine::{Runtime, RuntimeOptions};
 pub use error::{FailureKind, FilterError, LoadError, RuntimeError};
 pub use grants::{Grants, HeaderGrant};
 pub use hook::{Hook, HookSet, Verdict};
 pub use interest::{BodyInterest, Interests, MediaPattern};
+pub use plugin::{Description, Plugin};
 pub use pool::{Called, Pool};
 pub use program::{Program, ProgramSpec};
 pub use settings::{FilterLimits, Mode};

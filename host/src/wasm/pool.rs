@@ -269,7 +269,7 @@ impl Pool {
 
     fn on_fiber(&self) -> bool {
         let program = &self.inner.program;
-        program.plugin.waits || program.shared.overran.load(Ordering::Relaxed)
+        program.plugin.waits() || program.shared.overran.load(Ordering::Relaxed)
     }
 
     async fn admit(&self, end: Instant) -> Result<Permit, FilterError> {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
-use super::component::{self, Plugin};
 use super::engine::Runtime;
 use super::host::services::FilterServices;
 use super::image::{Image, Opened};
 use super::instance::Instance;
+use super::plugin::{self, Plugin};
 use super::state::{FilterShared, Kit};
 use super::stats::{Account, FilterStats};
 use super::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, LoadError, Mode};
@@ -54,8 +54,8 @@ pub struct Program {
 impl Runtime {
     /// Compiles, links and describes a component. Slow: not for a worker, and not within an async runtime.
     pub fn load(self: &Arc<Self>, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
-        let linked = Arc::new(component::link(self, bytes)?);
-        if linked.exports.describe.is_none() {
+        let linked = Arc::new(plugin::link(self, bytes)?);
+        if !linked.describes() {
             return Ok(linked);
         }
         let shared = Arc::new(FilterShared {
@@ -65,7 +65,7 @@ impl Runtime {
             limits: FilterLimits { memory: self.options.max_memory, ..FilterLimits::default() },
             grants: Grants::default(),
             services: None,
-            exports: linked.exports.set(),
+            exports: linked.hooks(),
             log: LogLimit::default(),
             overran: AtomicBool::new(false),
         });
@@ -91,7 +91,7 @@ impl Program {
             mode: spec.mode,
             limits: spec.limits,
             grants: spec.grants,
-            exports: plugin.exports.set(),
+            exports: plugin.hooks(),
             log: LogLimit::default(),
             overran: AtomicBool::new(false),
         });

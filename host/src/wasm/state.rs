@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
 
+use super::abi::Guest;
 use super::bindings::Error;
 use super::cpu::CpuMeter;
 use super::engine::Ticker;
@@ -88,6 +89,10 @@ pub(super) struct CallState {
     /// Whether a service was refused because of that.
     pub(super) was_refused: Cell<bool>,
     pub(super) memory: MemoryUse,
+    /// How the guest is reached by functions that it calls.
+    pub(super) guest: Guest,
+    /// Bytes that the guest may hand over in one call of a function.
+    pub(super) transfer: usize,
     pub(super) meter: Arc<CpuMeter>,
     /// Whether this call was stopped for its CPU time.
     pub(super) overspent: bool,
@@ -122,6 +127,8 @@ impl CallState {
             is_rehearsal: false,
             was_refused: Cell::new(false),
             memory,
+            guest: Guest::default(),
+            transfer: 0,
             meter: Arc::new(CpuMeter::new(ticker)),
             overspent: false,
             on_fiber: false,
@@ -143,6 +150,7 @@ impl CallState {
         self.cpu_limit = cpu_limit;
         self.failed = None;
         self.overspent = false;
+        self.guest.is_making_room = false;
         self.field_bytes = 0;
         self.memory.refused = None;
         self.meter.reset();
@@ -240,11 +248,6 @@ pub(super) struct MemoryUse {
 impl MemoryUse {
     fn new(limits: &FilterLimits) -> MemoryUse {
         MemoryUse { limit: limits.memory, table_elements: limits.table_elements, bytes: 0, refused: None }
-    }
-
-    /// From now on it may grow: no guest runs in it any more.
-    pub(super) fn lift_limit(&mut self) {
-        self.limit = usize::MAX;
     }
 }
 

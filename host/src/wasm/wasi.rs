@@ -4,11 +4,14 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, ComponentType, Lift, LinkerInstance, Lower, Resource, ResourceType};
-use wasmtime::{Error, Result, StoreContextMut, bail};
+use wasmtime::component::{Component, ComponentType, Lift, Lower, Resource, ResourceType};
+use wasmtime::{Caller, Error, ExternType, Module, Result as Outcome, StoreContextMut, bail};
 
 use super::LoadError;
+use super::abi::define::{Define, Wanted};
+use super::abi::{Bytes, Handle, List, Named};
 use super::state::CallState;
+use super::unbundle::{Import, Imported};
 
 /// Random bytes of one call.
 const MAX_RANDOM: u64 = 64 << 10;
@@ -18,19 +21,12 @@ const MAX_WRITE: u64 = 64 << 10;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 
-struct IoError;
-struct Pollable;
-struct InputStream;
-struct OutputStream;
-struct TerminalInput;
-struct TerminalOutput;
-struct Descriptor;
 /// Any resource that nothing here ever makes.
 struct Unused;
 
 #[derive(ComponentType, Lift, Lower)]
 #[component(variant)]
-enum StreamError {
+pub(super) enum StreamError {
     #[component(name = "last-operation-failed")]
     #[allow(dead_code, reason = "part of the interface; nothing here fails this way")]
     LastOperationFailed(Resource<IoError>),
@@ -40,13 +36,12 @@ enum StreamError {
 
 #[derive(ComponentType, Lift, Lower)]
 #[component(record)]
-struct Datetime {
-    seconds: u64,
-    nanoseconds: u32,
+pub(super) struct Datetime {
+    pub(super) seconds: u64,
+    pub(super) nanoseconds: u32,
 }
 
-type Streamed<T> = Result<(Result<T, StreamError>,)>;
-type Cx<'a> = StoreContextMut<'a, CallState>;
+type Streamed<T> = Outcome<Result<T, StreamError>>;
 
 /// Defines what a component imports of WASI, under the version it names.
 pub(super) fn link(
@@ -61,10 +56,16 @@ pub(super) fn link(
         let mut at = linker.instance(name).map_err(failed)?;
         for (item, export) in instance.exports(&engine) {
             match export.ty {
-                ComponentItem::Resource(_) => at.resource(item, resource(item), |cx, _| dropped(cx)).map_err(failed)?,
+                ComponentItem::Resource(_) => {
+                    let dropped = |mut cx: StoreContextMut<'_, CallState>, _| {
+                        dropped(cx.data_mut());
+                        Ok(())
+                    };
+                    at.resource(item, resource(item), dropped).map_err(failed)?;
+                }
                 ComponentItem::ComponentFunc(_) if define(&mut at, interface, item).map_err(failed)? => {}
                 ComponentItem::ComponentFunc(_) => {
-                    let what = format!("`{name}` `{item}` was called, which this gateway does not have");
+                    let what = missing(name, item);
                     at.func_new(item, move |_, _, _, _| bail!("{what}")).map_err(failed)?;
                 }
                 _ => {}
@@ -74,10 +75,66 @@ pub(super) fn link(
     Ok(())
 }
 
+/// Defines what a core module imports of WASI.
+pub(super) fn link_direct(wanted: &mut Wanted, module: &Module) -> Outcome<()> {
+    let is_ours = |import: &Import| interface_of(import.interface()).is_some();
+    let imports: Vec<_> = wanted.left.extract_if(.., |import| is_ours(import)).collect();
+    for import in imports {
+        match &import.what {
+            Imported::Drop { .. } => {
+                wanted.linker.func_wrap(&import.module, &import.name, |mut caller: Caller<'_, CallState>, _: u32| {
+                    dropped(caller.data_mut());
+                })?;
+            }
+            Imported::Function { interface, name, .. } => {
+                let (of, short) = (interface.clone(), interface_of(interface).unwrap_or_default().to_owned());
+                let name = name.clone();
+                wanted.left.push(import);
+                let package = of.split('@').next().unwrap_or_default().to_owned();
+                if !define(&mut wanted.of(package), &short, &name)?
+                    && let Some(import) = wanted.left.pop()
+                {
+                    let ty = module.imports().find(|of| of.module() == import.module && of.name() == import.name);
+                    let Some(ExternType::Func(ty)) = ty.map(|import| import.ty()) else { bail!("an import is missing") };
+                    let what = missing(&of, &name);
+                    wanted.linker.func_new(&import.module, &import.name, ty, move |_, _, _| bail!("{what}"))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn missing(interface: &str, function: &str) -> String {
+    format!("`{interface}` `{function}` was called, which this gateway does not have")
+}
+
 /// `io/streams` of `wasi:io/streams@0.2.3`; `None` for what isn't WASI 0.2.
 pub(super) fn interface_of(import: &str) -> Option<&str> {
     let (interface, version) = import.strip_prefix("wasi:")?.split_once('@')?;
     version.starts_with("0.2.").then_some(interface)
+}
+
+macro_rules! resources {
+    ($($type:ident $name:literal,)*) => {
+        $(
+            pub(super) struct $type;
+
+            impl Named for $type {
+                const NAME: &'static str = $name;
+            }
+        )*
+    };
+}
+
+resources! {
+    IoError "error",
+    Pollable "pollable",
+    InputStream "input-stream",
+    OutputStream "output-stream",
+    TerminalInput "terminal-input",
+    TerminalOutput "terminal-output",
+    Descriptor "descriptor",
 }
 
 /// By name alone: an interface that uses a resource of another one has it among its exports too, and it has to be the same type.
@@ -95,103 +152,99 @@ fn resource(name: &str) -> ResourceType {
 }
 
 /// Defines one function. `false` when there is none of this name here.
-fn define(at: &mut LinkerInstance<'_, CallState>, interface: &str, name: &str) -> Result<bool> {
+fn define(at: &mut impl Define, interface: &str, name: &str) -> Outcome<bool> {
     match (interface, name) {
         ("cli/environment", "get-environment") => {
-            at.func_wrap(name, |_: Cx, ()| Ok((Vec::<(String, String)>::new(),)))?
+            at.function::<(), _>(name, |_, ()| Ok(Vec::<(String, String)>::new()))?;
         }
-        ("cli/environment", "get-arguments") => at.func_wrap(name, |_: Cx, ()| Ok((Vec::<String>::new(),)))?,
-        ("cli/environment", "initial-cwd") => at.func_wrap(name, |_: Cx, ()| Ok((None::<String>,)))?,
-        ("cli/exit", "exit") => {
-            at.func_wrap(name, |_: Cx, (_,): (Result<(), ()>,)| -> Result<()> { bail!("the guest exited") })?
+        ("cli/environment", "get-arguments") => at.function::<(), _>(name, |_, ()| Ok(Vec::<String>::new()))?,
+        ("cli/environment", "initial-cwd") => at.function::<(), _>(name, |_, ()| Ok(None::<String>))?,
+        ("cli/exit", "exit") => at.procedure::<(Result<(), ()>,)>(name, |_, (_,)| bail!("the guest exited"))?,
+        ("cli/stdin", "get-stdin") => at.function::<(), _>(name, |state, ()| Ok(own::<InputStream>(state, 0)))?,
+        ("cli/stdout", "get-stdout") => {
+            at.function::<(), _>(name, |state, ()| Ok(own::<OutputStream>(state, STDOUT)))?;
         }
-        ("cli/stdin", "get-stdin") => at.func_wrap(name, |cx: Cx, ()| Ok((own::<InputStream>(cx, 0),)))?,
-        ("cli/stdout", "get-stdout") => at.func_wrap(name, |cx: Cx, ()| Ok((own::<OutputStream>(cx, STDOUT),)))?,
-        ("cli/stderr", "get-stderr") => at.func_wrap(name, |cx: Cx, ()| Ok((own::<OutputStream>(cx, STDERR),)))?,
+        ("cli/stderr", "get-stderr") => {
+            at.function::<(), _>(name, |state, ()| Ok(own::<OutputStream>(state, STDERR)))?;
+        }
         ("cli/terminal-stdin", "get-terminal-stdin") => {
-            at.func_wrap(name, |_: Cx, ()| Ok((None::<Resource<TerminalInput>>,)))?;
+            at.function::<(), _>(name, |_, ()| Ok(None::<Resource<TerminalInput>>))?;
         }
         ("cli/terminal-stdout", "get-terminal-stdout") | ("cli/terminal-stderr", "get-terminal-stderr") => {
-            at.func_wrap(name, |_: Cx, ()| Ok((None::<Resource<TerminalOutput>>,)))?;
+            at.function::<(), _>(name, |_, ()| Ok(None::<Resource<TerminalOutput>>))?;
         }
         ("filesystem/preopens", "get-directories") => {
-            at.func_wrap(name, |_: Cx, ()| Ok((Vec::<(Resource<Descriptor>, String)>::new(),)))?;
+            at.function::<(), _>(name, |_, ()| Ok(Vec::<(Resource<Descriptor>, String)>::new()))?;
         }
         ("io/error", "[method]error.to-debug-string") => {
-            at.func_wrap(name, |_: Cx, (_,): (Resource<IoError>,)| Ok((String::from("closed"),)))?;
+            at.function::<(Handle<IoError>,), _>(name, |_, (_,)| Ok(String::from("closed")))?;
         }
-        ("io/poll", "[method]pollable.ready") => {
-            at.func_wrap(name, |_: Cx, (_,): (Resource<Pollable>,)| Ok((true,)))?
-        }
-        ("io/poll", "[method]pollable.block") => at.func_wrap(name, |_: Cx, (_,): (Resource<Pollable>,)| Ok(()))?,
+        ("io/poll", "[method]pollable.ready") => at.function::<(Handle<Pollable>,), _>(name, |_, (_,)| Ok(true))?,
+        ("io/poll", "[method]pollable.block") => at.procedure::<(Handle<Pollable>,)>(name, |_, (_,)| Ok(()))?,
         ("io/poll", "poll") => {
             // Everything is ready at once: a guest that sleeps goes on, and one that waits for input finds it closed.
-            at.func_wrap(name, |_: Cx, (all,): (Vec<Resource<Pollable>>,)| {
-                Ok(((0..all.len() as u32).collect::<Vec<_>>(),))
-            })?;
+            at.function::<(List<Handle<Pollable>>,), _>(name, |_, (all,)| Ok((0..all.len() as u32).collect::<Vec<_>>()))?;
         }
         ("io/streams", _) => return streams(at, name),
-        ("clocks/monotonic-clock", "now") => at.func_wrap(name, |_: Cx, ()| Ok((monotonic_ns(),)))?,
-        ("clocks/monotonic-clock", "resolution") => at.func_wrap(name, |_: Cx, ()| Ok((1_u64,)))?,
+        ("clocks/monotonic-clock", "now") => at.function::<(), _>(name, |_, ()| Ok(monotonic_ns()))?,
+        ("clocks/monotonic-clock", "resolution") => at.function::<(), _>(name, |_, ()| Ok(1_u64))?,
         ("clocks/monotonic-clock", "subscribe-instant" | "subscribe-duration") => {
-            at.func_wrap(name, |cx: Cx, (_,): (u64,)| Ok((own::<Pollable>(cx, 0),)))?;
+            at.function::<(u64,), _>(name, |state, (_,)| Ok(own::<Pollable>(state, 0)))?;
         }
-        ("clocks/wall-clock", "now") => at.func_wrap(name, |_: Cx, ()| {
+        ("clocks/wall-clock", "now") => at.function::<(), _>(name, |_, ()| {
             let now = since_epoch();
-            Ok((Datetime { seconds: now.as_secs(), nanoseconds: now.subsec_nanos() },))
+            Ok(Datetime { seconds: now.as_secs(), nanoseconds: now.subsec_nanos() })
         })?,
         ("clocks/wall-clock", "resolution") => {
-            at.func_wrap(name, |_: Cx, ()| Ok((Datetime { seconds: 0, nanoseconds: 1 },)))?;
+            at.function::<(), _>(name, |_, ()| Ok(Datetime { seconds: 0, nanoseconds: 1 }))?;
         }
         ("random/random", "get-random-bytes") | ("random/insecure", "get-insecure-random-bytes") => {
-            at.func_wrap(name, |mut cx: Cx, (length,): (u64,)| {
-                cx.data_mut().drew = true;
-                Ok((random_bytes(length)?,))
+            at.function::<(u64,), _>(name, |state, (length,)| {
+                state.drew = true;
+                random_bytes(length)
             })?;
         }
         ("random/random", "get-random-u64") | ("random/insecure", "get-insecure-random-u64") => {
-            at.func_wrap(name, |mut cx: Cx, ()| {
-                cx.data_mut().drew = true;
-                Ok((random_number()?,))
+            at.function::<(), _>(name, |state, ()| {
+                state.drew = true;
+                random_number()
             })?;
         }
         ("random/insecure-seed", "insecure-seed" | "get-insecure-seed") => {
-            at.func_wrap(name, |_: Cx, ()| Ok(((random_number()?, random_number()?),)))?;
+            at.function::<(), _>(name, |_, ()| Ok((random_number()?, random_number()?)))?;
         }
         _ => return Ok(false),
     }
     Ok(true)
 }
 
-fn streams(at: &mut LinkerInstance<'_, CallState>, name: &str) -> Result<bool> {
+fn streams(at: &mut impl Define, name: &str) -> Outcome<bool> {
     match name {
         "[method]input-stream.read" | "[method]input-stream.blocking-read" => {
-            at.func_wrap(name, |_: Cx, (_, _): (Resource<InputStream>, u64)| -> Streamed<Vec<u8>> {
-                Ok((Err(StreamError::Closed),))
+            at.function::<(Handle<InputStream>, u64), _>(name, |_, _| -> Streamed<Vec<u8>> {
+                Ok(Err(StreamError::Closed))
             })?;
         }
         "[method]input-stream.skip" | "[method]input-stream.blocking-skip" => {
-            at.func_wrap(name, |_: Cx, (_, _): (Resource<InputStream>, u64)| -> Streamed<u64> {
-                Ok((Err(StreamError::Closed),))
-            })?;
+            at.function::<(Handle<InputStream>, u64), _>(name, |_, _| -> Streamed<u64> { Ok(Err(StreamError::Closed)) })?;
         }
         "[method]input-stream.subscribe" => {
-            at.func_wrap(name, |cx: Cx, (_,): (Resource<InputStream>,)| Ok((own::<Pollable>(cx, 0),)))?;
+            at.function::<(Handle<InputStream>,), _>(name, |state, (_,)| Ok(own::<Pollable>(state, 0)))?;
         }
         "[method]output-stream.subscribe" => {
-            at.func_wrap(name, |cx: Cx, (_,): (Resource<OutputStream>,)| Ok((own::<Pollable>(cx, 0),)))?;
+            at.function::<(Handle<OutputStream>,), _>(name, |state, (_,)| Ok(own::<Pollable>(state, 0)))?;
         }
         "[method]output-stream.check-write" => {
-            at.func_wrap(name, |_: Cx, (_,): (Resource<OutputStream>,)| -> Streamed<u64> { Ok((Ok(MAX_WRITE),)) })?;
+            at.function::<(Handle<OutputStream>,), _>(name, |_, (_,)| -> Streamed<u64> { Ok(Ok(MAX_WRITE)) })?;
         }
         "[method]output-stream.write" | "[method]output-stream.blocking-write-and-flush" => {
-            at.func_wrap(name, |mut cx: Cx, (to, bytes): (Resource<OutputStream>, Vec<u8>)| -> Streamed<()> {
-                cx.data_mut().write_output(to.rep() == STDERR, &bytes);
-                Ok((Ok(()),))
+            at.function::<(Handle<OutputStream>, Bytes), _>(name, |state, (to, bytes)| -> Streamed<()> {
+                state.write_output(to == STDERR, bytes);
+                Ok(Ok(()))
             })?;
         }
         "[method]output-stream.flush" | "[method]output-stream.blocking-flush" => {
-            at.func_wrap(name, |_: Cx, (_,): (Resource<OutputStream>,)| -> Streamed<()> { Ok((Ok(()),)) })?;
+            at.function::<(Handle<OutputStream>,), _>(name, |_, (_,)| -> Streamed<()> { Ok(Ok(())) })?;
         }
         _ => return Ok(false),
     }
@@ -199,16 +252,14 @@ fn streams(at: &mut LinkerInstance<'_, CallState>, name: &str) -> Result<bool> {
 }
 
 /// Hands a resource to the guest.
-fn own<T: 'static>(mut cx: Cx<'_>, number: u32) -> Resource<T> {
-    cx.data_mut().handles += 1;
+fn own<T: 'static>(state: &mut CallState, number: u32) -> Resource<T> {
+    state.handles += 1;
     Resource::new_own(number)
 }
 
 /// The guest has dropped a resource.
-fn dropped(mut cx: Cx<'_>) -> Result<()> {
-    let handles = &mut cx.data_mut().handles;
-    *handles = handles.saturating_sub(1);
-    Ok(())
+fn dropped(state: &mut CallState) {
+    state.handles = state.handles.saturating_sub(1);
 }
 
 pub(super) fn since_epoch() -> Duration {
@@ -222,7 +273,7 @@ pub(super) fn monotonic_ns() -> u64 {
     1_000_000_000 + START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-fn random_bytes(length: u64) -> Result<Vec<u8>> {
+fn random_bytes(length: u64) -> Outcome<Vec<u8>> {
     if length > MAX_RANDOM {
         bail!("asked for {length} random bytes at once, more than {MAX_RANDOM}");
     }
@@ -231,6 +282,6 @@ fn random_bytes(length: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn random_number() -> Result<u64> {
+fn random_number() -> Outcome<u64> {
     getrandom::u64().map_err(|e| Error::msg(format!("no randomness: {e}")))
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use wasmtime::Result as Outcome;
-use wasmtime::component::{ComponentType, Linker, Lower, WasmList, WasmStr};
+use wasmtime::component::{ComponentType, Lower};
 
+use super::super::abi::define::Define;
+use super::super::abi::{Bytes, Str};
 use super::super::bindings::{Error, crypto};
 use super::super::state::{CallState, Stage};
-use super::{Cx, anywhere};
+use super::{Interfaces, anywhere};
 use crate::services::token::{MAX_REMEMBERED, Refusal, TokenVerifier};
 use crate::services::{KeySet, Verification, crypto as native};
 
@@ -22,44 +24,27 @@ const MAX_ALGORITHMS: usize = 16;
 /// Bytes of the name of an algorithm or of a type of tokens.
 const MAX_NAME: usize = 256;
 
-/// What `verify` takes, texts and bytes still with the guest.
-type Signed = (u32, WasmStr, Option<WasmStr>, WasmList<u8>, WasmList<u8>);
-
-pub(super) fn link(linker: &mut Linker<CallState>) -> Outcome<()> {
-    let mut at = linker.instance("sluice:filter/crypto@0.1.0")?;
-    at.func_wrap("key-set", |mut cx: Cx<'_>, (source,): (String,)| Ok((cx.data_mut().declare_key_set(&source),)))?;
-    at.func_wrap("verify", |cx: Cx<'_>, (set, algorithm, id, message, signature): Signed| {
-        let id = id.as_ref().map(|id| id.to_str(&cx)).transpose()?;
-        let (algorithm, message, signature) =
-            (algorithm.to_str(&cx)?, message.as_le_slice(&cx), signature.as_le_slice(&cx));
-        let verified = cx.data().services().and_then(|_| cx.data().key_set_of(set)).and_then(|set| {
-            Ok(match set.verify(&algorithm, id.as_deref(), message, signature)? {
-                Verification::Valid => crypto::Verification::Valid,
-                Verification::Invalid => crypto::Verification::Invalid,
-                Verification::UnknownKey => crypto::Verification::UnknownKey,
-            })
-        });
-        Ok((verified,))
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    let mut at = linker.interface("crypto")?;
+    at.function::<(Str,), _>("key-set", |state, (source,)| Ok(state.declare_key_set(source)))?;
+    at.function::<(u32, Str, Option<Str>, Bytes, Bytes), _>("verify", |state, (set, algorithm, id, message, signature)| {
+        Ok(state.verify(set, algorithm, id, message, signature))
     })?;
-    at.func_wrap("token-verifier", |mut cx: Cx<'_>, (rules,): (crypto::TokenRules,)| {
-        Ok((cx.data_mut().declare_verifier(rules),))
+    at.function::<(crypto::TokenRules,), _>("token-verifier", |state, (rules,)| Ok(state.declare_verifier(rules)))?;
+    at.function::<(u32, Bytes), _>("verify-token", |state, (verifier, token)| Ok(state.verify_token(verifier, token)))?;
+    at.function::<(u32,), _>("verify-bearer", |state, (verifier,)| Ok(state.verify_bearer(verifier)))?;
+    at.function::<(u32, Str, Option<Str>, Bytes), _>("sign", |state, (set, algorithm, id, message)| {
+        let set = state.services().and_then(|_| state.key_set_of(set));
+        Ok(set.and_then(|set| Ok(set.sign(algorithm, id, message)?)))
     })?;
-    at.func_wrap("verify-token", |cx: Cx<'_>, (verifier, token): (u32, WasmList<u8>)| {
-        Ok((cx.data().verify_token(verifier, token.as_le_slice(&cx)),))
+    at.function::<(Str, Bytes), _>("hash", |state, (algorithm, data)| {
+        Ok(state.hook(anywhere).and_then(|_| Ok(native::hash(algorithm, data)?)))
     })?;
-    at.func_wrap("verify-bearer", |cx: Cx<'_>, (verifier,): (u32,)| Ok((cx.data().verify_bearer(verifier),)))?;
-    at.func_wrap("sign", |cx: Cx<'_>, (set, algorithm, id, message): (u32, String, Option<String>, Vec<u8>)| {
-        let set = cx.data().services().and_then(|_| cx.data().key_set_of(set));
-        Ok((set.and_then(|set| Ok(set.sign(&algorithm, id.as_deref(), &message)?)),))
+    at.function::<(Str, Bytes, Bytes), _>("hmac", |state, (algorithm, key, data)| {
+        Ok(state.hook(anywhere).and_then(|_| Ok(native::hmac(algorithm, key, data)?)))
     })?;
-    at.func_wrap("hash", |cx: Cx<'_>, (algorithm, data): (String, Vec<u8>)| {
-        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::hash(&algorithm, &data)?)),))
-    })?;
-    at.func_wrap("hmac", |cx: Cx<'_>, (algorithm, key, data): (String, Vec<u8>, Vec<u8>)| {
-        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::hmac(&algorithm, &key, &data)?)),))
-    })?;
-    at.func_wrap("equal", |cx: Cx<'_>, (a, b): (Vec<u8>, Vec<u8>)| {
-        Ok((cx.data().hook(anywhere).and_then(|_| Ok(native::equal(&a, &b)?)),))
+    at.function::<(Bytes, Bytes), _>("equal", |state, (a, b)| {
+        Ok(state.hook(anywhere).and_then(|_| Ok(native::equal(a, b)?)))
     })
 }
 
@@ -84,7 +69,7 @@ impl CallState {
 /// `crypto.token`, its payload where it is.
 #[derive(ComponentType, Lower)]
 #[component(variant)]
-enum Token {
+pub(in super::super) enum Token {
     #[component(name = "payload")]
     Payload(Arc<str>),
     #[component(name = "refused")]
@@ -94,7 +79,7 @@ enum Token {
 /// `crypto.bearer`, likewise.
 #[derive(ComponentType, Lower)]
 #[component(variant)]
-enum Bearer {
+pub(in super::super) enum Bearer {
     #[component(name = "missing")]
     Missing,
     #[component(name = "repeated")]
@@ -109,6 +94,22 @@ impl CallState {
     fn key_set_of(&self, number: u32) -> Result<&Arc<KeySet>, Error> {
         let set = usize::try_from(number).ok().and_then(|number| self.kit.key_sets.get(number));
         set.ok_or_else(|| Error::Invalid(format!("there is no key set {number}")))
+    }
+
+    fn verify(
+        &self,
+        set: u32,
+        algorithm: &str,
+        id: Option<&str>,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<crypto::Verification, Error> {
+        self.services()?;
+        Ok(match self.key_set_of(set)?.verify(algorithm, id, message, signature)? {
+            Verification::Valid => crypto::Verification::Valid,
+            Verification::Invalid => crypto::Verification::Invalid,
+            Verification::UnknownKey => crypto::Verification::UnknownKey,
+        })
     }
 
     fn declare_verifier(&mut self, rules: crypto::TokenRules) -> Result<u32, Error> {

@@ -1,10 +1,12 @@
 //! `state` and `context`: what a filter keeps for its later hooks, and what it hands to other filters.
 
-use bytes::Bytes;
+use wasmtime::Result as Outcome;
 
-use super::super::bindings::{Error, context, state};
+use super::super::abi::define::Define;
+use super::super::abi::{Bytes, List, Str};
+use super::super::bindings::{Error, context};
 use super::super::state::CallState;
-use super::{anywhere, before_completion, invalid};
+use super::{Interfaces, anywhere, before_completion, invalid};
 use crate::exchange::{ContextError, Value};
 
 /// Bytes of a filter's private slot.
@@ -12,49 +14,67 @@ const MAX_STATE: usize = 64 << 10;
 /// Bytes of a consumer's name.
 const MAX_CONSUMER: usize = 1024;
 
-impl state::Host for CallState {
-    fn get(&mut self) -> Result<Option<Vec<u8>>, Error> {
+/// Defines `state` and `context`.
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    state_functions(&mut linker.interface("state")?)?;
+    context_functions(&mut linker.interface("context")?)
+}
+
+fn state_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(), _>("get", |state, ()| Ok(state.slot()))?;
+    at.function::<(Bytes,), _>("set", |state, (value,)| Ok(state.set_slot(value)))
+}
+
+fn context_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(Str,), _>("get", |state, (key,)| Ok(state.fact(key)))?;
+    at.function::<(Str, List<Str>), _>("get-path", |state, (key, path)| Ok(state.part_of_fact(key, &path)))?;
+    at.function::<(Str, context::Value), _>("set", |state, (key, value)| Ok(state.set_fact(key, value)))?;
+    at.function::<(Str,), _>("writer", |state, (key,)| Ok(state.writer(key)))?;
+    at.function::<(), _>("consumer", |state, ()| Ok(state.consumer()))?;
+    at.function::<(Str,), _>("set-consumer", |state, (name,)| Ok(state.set_consumer(name)))
+}
+
+impl CallState {
+    fn slot(&self) -> Result<Option<Vec<u8>>, Error> {
         Ok(self.exchange(anywhere)?.state(self.index).map(|bytes| bytes.to_vec()))
     }
 
-    fn set(&mut self, value: Vec<u8>) -> Result<(), Error> {
+    fn set_slot(&mut self, value: &[u8]) -> Result<(), Error> {
         let index = self.index;
         let exchange = self.exchange_mut(anywhere)?;
         if value.len() > MAX_STATE {
             return Err(Error::TooLarge(MAX_STATE as u64));
         }
-        exchange.set_state(index, Bytes::from(value));
+        exchange.set_state(index, bytes::Bytes::copy_from_slice(value));
         Ok(())
     }
-}
 
-impl context::Host for CallState {
-    fn get(&mut self, key: String) -> Result<Option<context::Value>, Error> {
-        Ok(self.exchange(anywhere)?.context.entry(&key).map(|entry| to_guest(entry.value.clone())))
+    fn fact(&self, key: &str) -> Result<Option<context::Value>, Error> {
+        Ok(self.exchange(anywhere)?.context.entry(key).map(|entry| to_guest(entry.value.clone())))
     }
 
-    fn get_path(&mut self, key: String, path: Vec<String>) -> Result<Option<context::Value>, Error> {
-        Ok(self.exchange(anywhere)?.context.path(&key, &path).map(to_guest))
+    fn part_of_fact(&self, key: &str, path: &[&str]) -> Result<Option<context::Value>, Error> {
+        Ok(self.exchange(anywhere)?.context.path(key, path).map(to_guest))
     }
 
-    fn set(&mut self, key: String, value: context::Value) -> Result<(), Error> {
+    fn set_fact(&mut self, key: &str, value: context::Value) -> Result<(), Error> {
         let writer = self.shared.name.clone();
         let exchange = self.exchange_mut(before_completion)?;
-        exchange.set_context(&key, from_guest(value), writer).map_err(|error| match error {
+        exchange.set_context(key, from_guest(value), writer).map_err(|error| match error {
             ContextError::TooLarge(limit) => Error::TooLarge(limit),
             error @ ContextError::Json { .. } => invalid(error.to_string()),
         })
     }
 
-    fn writer(&mut self, key: String) -> Result<Option<String>, Error> {
-        Ok(self.exchange(anywhere)?.context.entry(&key).map(|entry| entry.writer.to_string()))
+    fn writer(&self, key: &str) -> Result<Option<String>, Error> {
+        Ok(self.exchange(anywhere)?.context.entry(key).map(|entry| entry.writer.to_string()))
     }
 
-    fn consumer(&mut self) -> Result<Option<String>, Error> {
+    fn consumer(&self) -> Result<Option<String>, Error> {
         Ok(self.exchange(anywhere)?.context.consumer().map(|name| name.to_string()))
     }
 
-    fn set_consumer(&mut self, name: String) -> Result<(), Error> {
+    fn set_consumer(&mut self, name: &str) -> Result<(), Error> {
         let exchange = self.exchange_mut(before_completion)?;
         if name.len() > MAX_CONSUMER {
             return Err(Error::TooLarge(MAX_CONSUMER as u64));

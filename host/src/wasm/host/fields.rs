@@ -3,11 +3,12 @@
 use http::header::ValueIter;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Result as Outcome;
-use wasmtime::component::{ComponentType, Lift, LinkerInstance, WasmList, WasmStr};
 
+use super::super::abi::define::Define;
+use super::super::abi::{Bytes, Edit, GuestChange, List, Str};
 use super::super::bindings::{Error, Field};
 use super::super::state::CallState;
-use super::{Cx, anywhere, invalid};
+use super::{anywhere, invalid};
 use crate::exchange::{HeaderEdit, ResponseHead};
 
 /// Bytes of one value that a filter sets.
@@ -31,115 +32,67 @@ pub(in super::super) struct Fields {
     pub(in super::super) edit: fn(&mut CallState, HeaderName, HeaderEdit) -> Result<(), Error>,
 }
 
-/// Defines the functions that requests and responses have in common. Names and values stay in the guest's memory until they are
-/// parsed.
-pub(super) fn link(at: &mut LinkerInstance<'_, CallState>, of: Fields) -> Outcome<()> {
-    at.func_wrap("header", move |cx: Cx<'_>, (name,): (WasmStr,)| {
-        let (state, name) = (cx.data(), name.to_str(&cx)?);
-        Ok(((of.map)(state).and_then(|map| first(state, map, &name)),))
+/// Defines the functions that requests and responses have in common.
+pub(super) fn link(at: &mut impl Define, of: Fields) -> Outcome<()> {
+    at.function::<(Str,), _>("header", move |state, (name,)| {
+        Ok((of.map)(state).and_then(|map| first(state, map, name)))
     })?;
-    at.func_wrap("header-values", move |cx: Cx<'_>, (name,): (WasmStr,)| {
-        let (state, name) = (cx.data(), name.to_str(&cx)?);
+    at.function::<(Str,), _>("header-values", move |state, (name,)| {
         let texts = |values: ValueIter<'_, _>| values.filter_map(text).collect::<Vec<_>>();
-        Ok(((of.map)(state).and_then(|map| state.see(map, &name, texts)),))
+        Ok((of.map)(state).and_then(|map| state.see(map, name, texts)))
     })?;
-    at.func_wrap("header-bytes", move |cx: Cx<'_>, (name,): (WasmStr,)| {
-        let (state, name) = (cx.data(), name.to_str(&cx)?);
+    at.function::<(Str,), _>("header-bytes", move |state, (name,)| {
         let bytes = |values: ValueIter<'_, HeaderValue>| values.map(|v| v.as_bytes().to_vec()).collect::<Vec<_>>();
-        Ok(((of.map)(state).and_then(|map| state.see(map, &name, bytes)),))
+        Ok((of.map)(state).and_then(|map| state.see(map, name, bytes)))
     })?;
-    at.func_wrap("headers", move |cx: Cx<'_>, ()| {
-        let state = cx.data();
-        Ok(((of.map)(state).map(|map| all(state, map)),))
+    at.function::<(), _>("headers", move |state, ()| Ok((of.map)(state).map(|map| all(state, map))))?;
+    at.function::<(Str, Str), _>("set-header", move |state, (name, to)| {
+        Ok(of.change(state, name, || value(to.as_bytes()).map(HeaderEdit::Set)))
     })?;
-    at.func_wrap("set-header", move |mut cx: Cx<'_>, (name, to): (WasmStr, WasmStr)| {
-        let edit = of.checked(&cx, &name, || Ok(value(to.to_str(&cx)?.as_bytes()).map(HeaderEdit::Set)))?;
-        Ok((of.apply(&mut cx, edit),))
+    at.function::<(Str, Bytes), _>("set-header-bytes", move |state, (name, to)| {
+        Ok(of.change(state, name, || value(to).map(HeaderEdit::Set)))
     })?;
-    at.func_wrap("set-header-bytes", move |mut cx: Cx<'_>, (name, to): (WasmStr, WasmList<u8>)| {
-        let edit = of.checked(&cx, &name, || Ok(value(to.as_le_slice(&cx)).map(HeaderEdit::Set)))?;
-        Ok((of.apply(&mut cx, edit),))
+    at.function::<(Str, Str), _>("append-header", move |state, (name, more)| {
+        Ok(of.change(state, name, || value(more.as_bytes()).map(HeaderEdit::Append)))
     })?;
-    at.func_wrap("append-header", move |mut cx: Cx<'_>, (name, more): (WasmStr, WasmStr)| {
-        let edit = of.checked(&cx, &name, || Ok(value(more.to_str(&cx)?.as_bytes()).map(HeaderEdit::Append)))?;
-        Ok((of.apply(&mut cx, edit),))
+    at.function::<(Str,), _>("remove-header", move |state, (name,)| {
+        Ok(of.change(state, name, || Ok(HeaderEdit::Remove)))
     })?;
-    at.func_wrap("remove-header", move |mut cx: Cx<'_>, (name,): (WasmStr,)| {
-        let edit = of.checked(&cx, &name, || Ok(Ok(HeaderEdit::Remove)))?;
-        Ok((of.apply(&mut cx, edit),))
-    })?;
-    at.func_wrap("edit-headers", move |mut cx: Cx<'_>, (edits,): (WasmList<GuestEdit>,)| {
-        if edits.len() > MAX_EDITS {
-            return Ok((Err(Error::TooLarge(MAX_EDITS as u64)),));
-        }
-        let before = match (of.check)(cx.data()).and_then(|()| cx.data().before_edits()) {
-            Ok(before) => before,
-            Err(refused) => return Ok((Err(refused),)),
-        };
-        for at in 0..edits.len() {
-            let Some(edit) = edits.get(&mut cx, at).transpose()? else { break };
-            let checked = of.checked(&cx, &edit.name, || edit.change.read(&cx))?;
-            if let Err(refused) = of.apply(&mut cx, checked) {
-                cx.data_mut().take_back_edits(before);
-                return Ok((Err(refused),));
-            }
-        }
-        Ok((Ok(()),))
-    })
+    at.function::<(List<Edit>,), _>("edit-headers", move |state, (edits,)| Ok(of.change_all(state, &edits)))
 }
-
-/// `types.header-edit`, its texts still with the guest.
-#[derive(ComponentType, Lift)]
-#[component(record)]
-struct GuestEdit {
-    name: WasmStr,
-    change: GuestChange,
-}
-
-#[derive(ComponentType, Lift)]
-#[component(variant)]
-enum GuestChange {
-    #[component(name = "set")]
-    Set(WasmStr),
-    #[component(name = "append")]
-    Append(WasmStr),
-    #[component(name = "remove")]
-    Remove,
-}
-
-impl GuestChange {
-    fn read(&self, cx: &Cx<'_>) -> Outcome<Result<HeaderEdit, Error>> {
-        Ok(match self {
-            GuestChange::Set(to) => value(to.to_str(cx)?.as_bytes()).map(HeaderEdit::Set),
-            GuestChange::Append(more) => value(more.to_str(cx)?.as_bytes()).map(HeaderEdit::Append),
-            GuestChange::Remove => Ok(HeaderEdit::Remove),
-        })
-    }
-}
-
-/// An edit that may be made, or why it may not.
-type Checked = Result<(HeaderName, HeaderEdit), Error>;
 
 impl Fields {
-    /// Checks the hook, the name and what `edit` reads. The outer error is a trap: text that is none.
-    pub(super) fn checked(
+    /// Checks the hook, the name and the edit, and makes it.
+    fn change(
         self,
-        cx: &Cx<'_>,
-        name: &WasmStr,
-        edit: impl FnOnce() -> Outcome<Result<HeaderEdit, Error>>,
-    ) -> Outcome<Checked> {
-        let state = cx.data();
-        let name = name.to_str(cx)?;
-        let name = match (self.check)(state).and_then(|()| state.writable(&name)) {
-            Ok(name) => name,
-            Err(error) => return Ok(Err(error)),
-        };
-        Ok(edit()?.map(|edit| (name, edit)))
+        state: &mut CallState,
+        name: &str,
+        edit: impl FnOnce() -> Result<HeaderEdit, Error>,
+    ) -> Result<(), Error> {
+        (self.check)(state)?;
+        let name = state.writable(name)?;
+        (self.edit)(state, name, edit()?)
     }
 
-    pub(super) fn apply(self, cx: &mut Cx<'_>, edit: Checked) -> Result<(), Error> {
-        let (name, edit) = edit?;
-        (self.edit)(cx.data_mut(), name, edit)
+    /// Makes all edits, or none.
+    fn change_all(self, state: &mut CallState, edits: &[(&str, GuestChange<'_>)]) -> Result<(), Error> {
+        if edits.len() > MAX_EDITS {
+            return Err(Error::TooLarge(MAX_EDITS as u64));
+        }
+        (self.check)(state)?;
+        let before = state.before_edits()?;
+        let mut edits = edits.iter();
+        let done = edits.try_for_each(|(name, change)| {
+            self.change(state, name, || match change {
+                GuestChange::Set(to) => value(to.as_bytes()).map(HeaderEdit::Set),
+                GuestChange::Append(more) => value(more.as_bytes()).map(HeaderEdit::Append),
+                GuestChange::Remove => Ok(HeaderEdit::Remove),
+            })
+        });
+        if done.is_err() {
+            state.take_back_edits(before);
+        }
+        done
     }
 }
 

@@ -1,17 +1,21 @@
 //! `interest`, `log`, `clock` and `random`: what needs no exchange.
 
-use super::super::bindings::{Error, clock, interest, log, random};
+use wasmtime::Result as Outcome;
+
+use super::super::abi::define::Define;
+use super::super::abi::{List, Str};
+use super::super::bindings::{Error, log};
 use super::super::interest::{BodyInterest, MediaPattern};
 use super::super::state::{CallState, Stage};
 use super::super::{Hook, wasi};
-use super::{anywhere, invalid};
+use super::{Interfaces, anywhere, invalid};
 use crate::services::log_limit;
 
 /// Content types that a filter may list.
 const MAX_TYPES: usize = 64;
 
 impl CallState {
-    fn body_interest(&self, hook: Hook, max_bytes: u64, types: &[String]) -> Result<BodyInterest, Error> {
+    fn body_interest(&self, hook: Hook, max_bytes: u64, types: &[&str]) -> Result<BodyInterest, Error> {
         if self.stage != Stage::Configure {
             return Err(Error::WrongHook);
         }
@@ -23,18 +27,64 @@ impl CallState {
             return Err(Error::TooLarge(MAX_TYPES as u64));
         }
         let parse =
-            |text: &String| MediaPattern::parse(text).ok_or_else(|| invalid(format!("`{text}` is not a content type")));
+            |text: &&str| MediaPattern::parse(text).ok_or_else(|| invalid(format!("`{text}` is not a content type")));
         let types = types.iter().map(parse).collect::<Result<_, _>>()?;
         Ok(BodyInterest { max_bytes: max_bytes.min(self.shared.limits.max_body), types })
     }
 }
 
-impl interest::Host for CallState {
-    fn hook(&mut self, name: String, wanted: bool) -> Result<(), Error> {
+/// Defines `interest`, `log`, `clock` and `random`.
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    interest_functions(&mut linker.interface("interest")?)?;
+    log_functions(&mut linker.interface("log")?)?;
+    clock_functions(&mut linker.interface("clock")?)?;
+    random_functions(&mut linker.interface("random")?)
+}
+
+fn interest_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(Str, bool), _>("hook", |state, (name, wanted)| Ok(state.want_hook(name, wanted)))?;
+    at.function::<(u64, List<Str>), _>("request-body", |state, (most, types)| {
+        let interest = state.body_interest(Hook::OnRequestBody, most, &types);
+        Ok(interest.map(|interest| state.interests.request_body = Some(interest)))
+    })?;
+    at.function::<(u64, List<Str>), _>("response-body", |state, (most, types)| {
+        let interest = state.body_interest(Hook::OnResponseBody, most, &types);
+        Ok(interest.map(|interest| state.interests.response_body = Some(interest)))
+    })
+}
+
+fn log_functions(at: &mut impl Define) -> Outcome<()> {
+    at.procedure::<(log::Level, Str)>("log", |state, (level, message)| {
+        state.log(to_tracing(level), message);
+        Ok(())
+    })?;
+    at.function::<(log::Level,), _>("enabled", |_, (level,)| Ok(is_logged(level)))?;
+    at.procedure::<(Str,)>("fail", |state, (reason,)| {
+        state.failed.get_or_insert_with(|| log_limit::cut(reason).to_owned());
+        Ok(())
+    })
+}
+
+fn clock_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(), _>("now-us", |_, ()| Ok(wasi::since_epoch().as_micros() as u64))?;
+    at.function::<(), _>("monotonic-ns", |_, ()| Ok(wasi::monotonic_ns()))
+}
+
+fn random_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(u32,), _>("bytes", |state, (length,)| {
+        Ok(state.hook(anywhere).and_then(|_| Ok(crate::services::random::bytes(length)?)))
+    })?;
+    at.function::<(), _>("number", |state, ()| {
+        Ok(state.hook(anywhere).and_then(|_| Ok(crate::services::random::number()?)))
+    })
+}
+
+impl CallState {
+    fn want_hook(&mut self, name: &str, wanted: bool) -> Result<(), Error> {
         if self.stage != Stage::Configure {
             return Err(Error::WrongHook);
         }
-        let hook = Hook::from_name(&name).ok_or_else(|| invalid(format!("`{name}` is not a hook")))?;
+        let hook = Hook::from_name(name).ok_or_else(|| invalid(format!("`{name}` is not a hook")))?;
         if !self.shared.exports.contains(hook) {
             return Err(invalid(format!("this component does not export {hook}")));
         }
@@ -45,35 +95,15 @@ impl interest::Host for CallState {
         }
         Ok(())
     }
-
-    fn request_body(&mut self, max_bytes: u64, content_types: Vec<String>) -> Result<(), Error> {
-        self.interests.request_body = Some(self.body_interest(Hook::OnRequestBody, max_bytes, &content_types)?);
-        Ok(())
-    }
-
-    fn response_body(&mut self, max_bytes: u64, content_types: Vec<String>) -> Result<(), Error> {
-        self.interests.response_body = Some(self.body_interest(Hook::OnResponseBody, max_bytes, &content_types)?);
-        Ok(())
-    }
 }
 
-impl log::Host for CallState {
-    fn log(&mut self, level: log::Level, message: String) {
-        CallState::log(self, to_tracing(level), &message);
-    }
-
-    fn enabled(&mut self, level: log::Level) -> bool {
-        match level {
-            log::Level::Trace => tracing::enabled!(target: "sluice::filter", tracing::Level::TRACE),
-            log::Level::Debug => tracing::enabled!(target: "sluice::filter", tracing::Level::DEBUG),
-            log::Level::Info => tracing::enabled!(target: "sluice::filter", tracing::Level::INFO),
-            log::Level::Warn => tracing::enabled!(target: "sluice::filter", tracing::Level::WARN),
-            log::Level::Error => tracing::enabled!(target: "sluice::filter", tracing::Level::ERROR),
-        }
-    }
-
-    fn fail(&mut self, reason: String) {
-        self.failed.get_or_insert_with(|| log_limit::cut(&reason).to_owned());
+fn is_logged(level: log::Level) -> bool {
+    match level {
+        log::Level::Trace => tracing::enabled!(target: "sluice::filter", tracing::Level::TRACE),
+        log::Level::Debug => tracing::enabled!(target: "sluice::filter", tracing::Level::DEBUG),
+        log::Level::Info => tracing::enabled!(target: "sluice::filter", tracing::Level::INFO),
+        log::Level::Warn => tracing::enabled!(target: "sluice::filter", tracing::Level::WARN),
+        log::Level::Error => tracing::enabled!(target: "sluice::filter", tracing::Level::ERROR),
     }
 }
 
@@ -84,27 +114,5 @@ fn to_tracing(level: log::Level) -> tracing::Level {
         log::Level::Info => tracing::Level::INFO,
         log::Level::Warn => tracing::Level::WARN,
         log::Level::Error => tracing::Level::ERROR,
-    }
-}
-
-impl clock::Host for CallState {
-    fn now_us(&mut self) -> u64 {
-        wasi::since_epoch().as_micros() as u64
-    }
-
-    fn monotonic_ns(&mut self) -> u64 {
-        wasi::monotonic_ns()
-    }
-}
-
-impl random::Host for CallState {
-    fn bytes(&mut self, length: u32) -> Result<Vec<u8>, Error> {
-        self.hook(anywhere)?;
-        Ok(crate::services::random::bytes(length)?)
-    }
-
-    fn number(&mut self) -> Result<u64, Error> {
-        self.hook(anywhere)?;
-        Ok(crate::services::random::number()?)
     }
 }

@@ -1,7 +1,6 @@
-//! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`. Those that
-//! filters call most are defined by hand, so that arguments are read where the guest has them; the others through what is generated.
+//! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`.
 
-mod crypto;
+pub(super) mod crypto;
 mod facts;
 pub(super) mod fields;
 mod guest;
@@ -10,35 +9,56 @@ pub(super) mod response;
 mod route;
 pub(super) mod services;
 
-use wasmtime::StoreContextMut;
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::Result as Outcome;
+use wasmtime::component::{Linker, LinkerInstance};
 
 use super::Hook;
-use super::bindings::{self, Error};
+use super::abi::define::{Define, Direct, Wanted};
+use super::bindings::Error;
 use super::state::CallState;
 
-type Cx<'a> = StoreContextMut<'a, CallState>;
+/// Where functions are defined, interface by interface.
+pub(super) trait Interfaces {
+    type At<'a>: Define
+    where
+        Self: 'a;
 
-/// Defines every known function. `waits` says whether the functions that can wait are defined too: that makes every call of the
-/// store one on a fiber.
-pub(super) fn link(linker: &mut Linker<CallState>, waits: bool) -> wasmtime::Result<()> {
-    type Own = HasSelf<CallState>;
-    let own: fn(&mut CallState) -> &mut CallState = |state| state;
-    bindings::types::add_to_linker::<_, Own>(linker, own)?;
-    bindings::interest::add_to_linker::<_, Own>(linker, own)?;
-    request::link(linker)?;
-    response::link(linker)?;
-    bindings::route::add_to_linker::<_, Own>(linker, own)?;
-    bindings::state::add_to_linker::<_, Own>(linker, own)?;
-    bindings::context::add_to_linker::<_, Own>(linker, own)?;
-    bindings::log::add_to_linker::<_, Own>(linker, own)?;
-    bindings::clock::add_to_linker::<_, Own>(linker, own)?;
-    bindings::random::add_to_linker::<_, Own>(linker, own)?;
-    crypto::link(linker)?;
-    services::link(linker, waits)
+    /// One of `sluice:filter`.
+    fn interface(&mut self, name: &'static str) -> Outcome<Self::At<'_>>;
 }
 
-impl bindings::types::Host for CallState {}
+impl Interfaces for Linker<CallState> {
+    type At<'a> = LinkerInstance<'a, CallState>;
+
+    fn interface(&mut self, name: &'static str) -> Outcome<LinkerInstance<'_, CallState>> {
+        self.instance(&format!("sluice:filter/{name}@0.1.0"))
+    }
+}
+
+impl Interfaces for Wanted {
+    type At<'a> = Direct<'a>;
+
+    fn interface(&mut self, name: &'static str) -> Outcome<Direct<'_>> {
+        Ok(self.of(format!("sluice:filter/{name}")))
+    }
+}
+
+/// Defines every function that does not wait.
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    linker.interface("types")?;
+    guest::link(linker)?;
+    request::link(linker)?;
+    response::link(linker)?;
+    route::link(linker)?;
+    facts::link(linker)?;
+    crypto::link(linker)?;
+    services::link(linker)
+}
+
+/// Defines those that do: they put every call of the store on a fiber.
+pub(super) fn link_waiting(linker: &mut impl Interfaces) -> Outcome<()> {
+    services::link_waiting(linker)
+}
 
 fn invalid(text: impl Into<String>) -> Error {
     Error::Invalid(text.into())

@@ -1,15 +1,15 @@
 //! `request`: the request of the current exchange.
 
-use bytes::Bytes;
 use http::{HeaderName, Method, Version};
 use wasmtime::Result as Outcome;
-use wasmtime::component::Linker;
 
 use super::super::Hook;
+use super::super::abi::define::Define;
+use super::super::abi::{Bytes, Str};
 use super::super::bindings::Error;
 use super::super::state::CallState;
 use super::fields::{self, Fields};
-use super::{Cx, anywhere, in_request, invalid};
+use super::{Interfaces, anywhere, in_request, invalid};
 use crate::exchange::{BodyWish, Exchange, HeaderEdit};
 
 /// Bytes of a path or query that a filter sets.
@@ -25,24 +25,24 @@ pub(in super::super) const FIELDS: Fields = Fields {
 };
 
 /// Defines `request`.
-pub(super) fn link(linker: &mut Linker<CallState>) -> Outcome<()> {
-    let mut at = linker.instance("sluice:filter/request@0.1.0")?;
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    let mut at = linker.interface("request")?;
     fields::link(&mut at, FIELDS)?;
-    at.func_wrap("method", |cx: Cx<'_>, ()| Ok((cx.data().method(),)))?;
-    at.func_wrap("set-method", |mut cx: Cx<'_>, (method,): (String,)| Ok((cx.data_mut().set_method(&method),)))?;
-    at.func_wrap("scheme", |cx: Cx<'_>, ()| Ok((cx.data().scheme(),)))?;
-    at.func_wrap("authority", |cx: Cx<'_>, ()| Ok((cx.data().authority(),)))?;
-    at.func_wrap("path", |cx: Cx<'_>, ()| Ok((cx.data().path(),)))?;
-    at.func_wrap("set-path", |mut cx: Cx<'_>, (path,): (String,)| Ok((cx.data_mut().set_path(path),)))?;
-    at.func_wrap("query", |cx: Cx<'_>, ()| Ok((cx.data().query(),)))?;
-    at.func_wrap("set-query", |mut cx: Cx<'_>, (query,): (Option<String>,)| Ok((cx.data_mut().set_query(query),)))?;
-    at.func_wrap("protocol", |cx: Cx<'_>, ()| Ok((cx.data().protocol(),)))?;
-    at.func_wrap("client-address", |cx: Cx<'_>, ()| Ok((cx.data().client_address(),)))?;
-    at.func_wrap("id", |cx: Cx<'_>, ()| Ok((cx.data().id(),)))?;
-    at.func_wrap("want-body", |mut cx: Cx<'_>, (most,): (u64,)| Ok((cx.data_mut().want_request_body(most),)))?;
-    at.func_wrap("body-length", |cx: Cx<'_>, ()| Ok((cx.data().request_body_length(),)))?;
-    at.func_wrap("body", |cx: Cx<'_>, (offset, length): (u64, u64)| Ok((cx.data().request_body(offset, length),)))?;
-    at.func_wrap("set-body", |mut cx: Cx<'_>, (body,): (Vec<u8>,)| Ok((cx.data_mut().set_request_body(body),)))
+    at.function::<(), _>("method", |state, ()| Ok(state.method()))?;
+    at.function::<(Str,), _>("set-method", |state, (method,)| Ok(state.set_method(method)))?;
+    at.function::<(), _>("scheme", |state, ()| Ok(state.scheme()))?;
+    at.function::<(), _>("authority", |state, ()| Ok(state.authority()))?;
+    at.function::<(), _>("path", |state, ()| Ok(state.path()))?;
+    at.function::<(Str,), _>("set-path", |state, (path,)| Ok(state.set_path(path)))?;
+    at.function::<(), _>("query", |state, ()| Ok(state.query()))?;
+    at.function::<(Option<Str>,), _>("set-query", |state, (query,)| Ok(state.set_query(query)))?;
+    at.function::<(), _>("protocol", |state, ()| Ok(state.protocol()))?;
+    at.function::<(), _>("client-address", |state, ()| Ok(state.client_address()))?;
+    at.function::<(), _>("id", |state, ()| Ok(state.id()))?;
+    at.function::<(u64,), _>("want-body", |state, (most,)| Ok(state.want_request_body(most)))?;
+    at.function::<(), _>("body-length", |state, ()| Ok(state.request_body_length()))?;
+    at.function::<(u64, u64), _>("body", |state, (offset, length)| Ok(state.request_body(offset, length)))?;
+    at.function::<(Bytes,), _>("set-body", |state, (body,)| Ok(state.set_request_body(body)))
 }
 
 impl CallState {
@@ -90,12 +90,12 @@ impl CallState {
         Ok(self.exchange(anywhere)?.request.target.path().to_owned())
     }
 
-    fn set_path(&mut self, path: String) -> Result<(), Error> {
+    fn set_path(&mut self, path: &str) -> Result<(), Error> {
         let exchange = self.exchange_mut(in_request)?;
-        check_path(&path)?;
+        check_path(path)?;
         let target = match exchange.request.target.query() {
             Some(query) => format!("{path}?{query}"),
-            None => path,
+            None => path.to_owned(),
         };
         set_target(exchange, target)
     }
@@ -104,12 +104,12 @@ impl CallState {
         Ok(self.exchange(anywhere)?.request.target.query().map(str::to_owned))
     }
 
-    fn set_query(&mut self, query: Option<String>) -> Result<(), Error> {
+    fn set_query(&mut self, query: Option<&str>) -> Result<(), Error> {
         let exchange = self.exchange_mut(in_request)?;
         let path = exchange.request.target.path();
         let target = match query {
             Some(query) => {
-                check_query(&query)?;
+                check_query(query)?;
                 format!("{path}?{query}")
             }
             None => path.to_owned(),
@@ -156,20 +156,20 @@ impl CallState {
         Ok(slice(exchange.request_body.as_ref(), offset, length))
     }
 
-    fn set_request_body(&mut self, body: Vec<u8>) -> Result<(), Error> {
+    fn set_request_body(&mut self, body: &[u8]) -> Result<(), Error> {
         self.hook(in_request)?;
         self.see_bodies()?;
-        check_body(&body, self.shared.limits.max_body)?;
+        check_body(body, self.shared.limits.max_body)?;
         let exchange = self.exchange_mut(in_request)?;
         exchange.edit_request_header(http::header::CONTENT_ENCODING, HeaderEdit::Remove);
         exchange.edit_request_header(HeaderName::from_static("content-md5"), HeaderEdit::Remove);
-        exchange.set_request_body(Bytes::from(body));
+        exchange.set_request_body(bytes::Bytes::copy_from_slice(body));
         Ok(())
     }
 }
 
 /// Up to `length` bytes from `offset`.
-pub(super) fn slice(body: Option<&Bytes>, offset: u64, length: u64) -> Vec<u8> {
+pub(super) fn slice(body: Option<&bytes::Bytes>, offset: u64, length: u64) -> Vec<u8> {
     let Some(body) = body else { return Vec::new() };
     let start = usize::try_from(offset).unwrap_or(usize::MAX).min(body.len());
     let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(body.len());
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_body_is_read_in_parts() {
-        let body = Bytes::from_static(b"0123456789");
+        let body = bytes::Bytes::from_static(b"0123456789");
         assert_eq!(slice(Some(&body), 8, 5), b"89");
         assert_eq!(slice(Some(&body), 2, 3), b"234");
         assert!(slice(Some(&body), u64::MAX, u64::MAX).is_empty() && slice(None, 0, 1).is_empty());

@@ -2,17 +2,17 @@
 
 use std::sync::LazyLock;
 
-use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 use wasmtime::Result as Outcome;
-use wasmtime::component::Linker;
 
 use super::super::Hook;
+use super::super::abi::define::Define;
+use super::super::abi::{Bytes, Str};
 use super::super::bindings::{Error, Field, response};
 use super::super::state::CallState;
 use super::fields::{self, Fields};
 use super::request::{check_body, slice};
-use super::{Cx, invalid};
+use super::{Interfaces, invalid};
 use crate::exchange::{BodyWish, Exchange, HeaderEdit, Origin, ResponseHead};
 use crate::http::headers::is_forbidden_in_trailers;
 
@@ -47,24 +47,23 @@ pub(in super::super) const FIELDS: Fields = Fields {
 };
 
 /// Defines `response`.
-pub(super) fn link(linker: &mut Linker<CallState>) -> Outcome<()> {
-    let mut at = linker.instance("sluice:filter/response@0.1.0")?;
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    let mut at = linker.interface("response")?;
     fields::link(&mut at, FIELDS)?;
-    at.func_wrap("origin", |cx: Cx<'_>, ()| Ok((cx.data().origin(),)))?;
-    at.func_wrap("status", |cx: Cx<'_>, ()| Ok((cx.data().status(),)))?;
-    at.func_wrap("set-status", |mut cx: Cx<'_>, (status,): (u16,)| Ok((cx.data_mut().set_status(status),)))?;
-    at.func_wrap("want-body", |mut cx: Cx<'_>, (most,): (u64,)| Ok((cx.data_mut().want_response_body(most),)))?;
-    at.func_wrap("body-length", |cx: Cx<'_>, ()| Ok((cx.data().response_body_length(),)))?;
-    at.func_wrap("body", |cx: Cx<'_>, (offset, length): (u64, u64)| Ok((cx.data().response_body(offset, length),)))?;
-    at.func_wrap("set-body", |mut cx: Cx<'_>, (body,): (Vec<u8>,)| Ok((cx.data_mut().set_response_body(body),)))?;
-    at.func_wrap("trailer", |cx: Cx<'_>, (name,): (String,)| Ok((cx.data().trailer(&name),)))?;
-    at.func_wrap("trailers", |cx: Cx<'_>, ()| Ok((cx.data().trailers(),)))?;
-    at.func_wrap("set-trailer", |mut cx: Cx<'_>, (name, value): (String, String)| {
-        let edit = || fields::value(value.as_bytes()).map(HeaderEdit::Set);
-        Ok((cx.data_mut().edit_trailer(&name, edit),))
+    at.function::<(), _>("origin", |state, ()| Ok(state.origin()))?;
+    at.function::<(), _>("status", |state, ()| Ok(state.status()))?;
+    at.function::<(u16,), _>("set-status", |state, (status,)| Ok(state.set_status(status)))?;
+    at.function::<(u64,), _>("want-body", |state, (most,)| Ok(state.want_response_body(most)))?;
+    at.function::<(), _>("body-length", |state, ()| Ok(state.response_body_length()))?;
+    at.function::<(u64, u64), _>("body", |state, (offset, length)| Ok(state.response_body(offset, length)))?;
+    at.function::<(Bytes,), _>("set-body", |state, (body,)| Ok(state.set_response_body(body)))?;
+    at.function::<(Str,), _>("trailer", |state, (name,)| Ok(state.trailer(name)))?;
+    at.function::<(), _>("trailers", |state, ()| Ok(state.trailers()))?;
+    at.function::<(Str, Str), _>("set-trailer", |state, (name, value)| {
+        Ok(state.edit_trailer(name, || fields::value(value.as_bytes()).map(HeaderEdit::Set)))
     })?;
-    at.func_wrap("remove-trailer", |mut cx: Cx<'_>, (name,): (String,)| {
-        Ok((cx.data_mut().edit_trailer(&name, || Ok(HeaderEdit::Remove)),))
+    at.function::<(Str,), _>("remove-trailer", |state, (name,)| {
+        Ok(state.edit_trailer(name, || Ok(HeaderEdit::Remove)))
     })
 }
 
@@ -177,19 +176,19 @@ impl CallState {
         Ok(slice(response.and_then(|r| r.body.as_ref()), offset, length))
     }
 
-    fn set_response_body(&mut self, body: Vec<u8>) -> Result<(), Error> {
+    fn set_response_body(&mut self, body: &[u8]) -> Result<(), Error> {
         let hook = self.hook(writable)?;
         // The body of an answer that the filter drafts is its own: no grant is needed for it.
         if !hook.is_request() {
             self.see_bodies()?;
         }
-        check_body(&body, self.shared.limits.max_body)?;
+        check_body(body, self.shared.limits.max_body)?;
         let exchange = self.exchange_mut(writable)?;
         if hook.is_request() {
-            draft(exchange).body = Some(Bytes::from(body));
+            draft(exchange).body = Some(bytes::Bytes::copy_from_slice(body));
         } else {
             exchange.edit_response_header(http::header::CONTENT_ENCODING, HeaderEdit::Remove);
-            exchange.set_response_body(Bytes::from(body));
+            exchange.set_response_body(bytes::Bytes::copy_from_slice(body));
         }
         Ok(())
     }

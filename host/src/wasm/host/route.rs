@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use wasmtime::Result as Outcome;
+
 use super::super::Hook;
+use super::super::abi::define::Define;
+use super::super::abi::{List, Str};
 use super::super::bindings::{Error, route};
 use super::super::state::CallState;
-use super::{anywhere, invalid};
+use super::{Interfaces, anywhere, invalid};
 use crate::exchange::{Candidate, Selection};
 
 /// Endpoints that a filter may name at once.
@@ -17,6 +21,23 @@ fn in_selection(hook: Hook) -> bool {
     hook == Hook::SelectUpstream
 }
 
+/// Defines `route`.
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    let mut at = linker.interface("route")?;
+    at.function::<(), _>("name", |state, ()| Ok(state.route_name()))?;
+    at.function::<(Str,), _>("param", |state, (name,)| Ok(state.param(name)))?;
+    at.function::<(), _>("upstreams", |state, ()| Ok(state.upstreams()))?;
+    at.function::<(), _>("endpoints", |state, ()| Ok(state.endpoints()))?;
+    at.function::<(Str, Str, Str), _>("endpoint-label", |state, (upstream, address, label)| {
+        Ok(state.endpoint_label(upstream, address, label))
+    })?;
+    at.function::<(), _>("failures", |state, ()| Ok(state.failures()))?;
+    at.function::<(Str,), _>("choose-upstream", |state, (name,)| Ok(state.choose_upstream(name)))?;
+    at.function::<(List<Str>,), _>("choose-endpoints", |state, (addresses,)| Ok(state.choose_endpoints(&addresses)))?;
+    at.function::<(Str,), _>("hash-key", |state, (key,)| Ok(state.hash_key(key)))?;
+    at.function::<(), _>("summary", |state, ()| Ok(state.summary()))
+}
+
 impl CallState {
     fn select(&mut self, change: impl FnOnce(&mut Selection)) -> Result<(), Error> {
         let exchange = self.exchange_mut(in_selection)?;
@@ -25,23 +46,21 @@ impl CallState {
         exchange.set_selection(selection);
         Ok(())
     }
-}
 
-impl route::Host for CallState {
-    fn name(&mut self) -> Result<String, Error> {
+    fn route_name(&self) -> Result<String, Error> {
         Ok(self.exchange(anywhere)?.route.name.to_string())
     }
 
-    fn param(&mut self, name: String) -> Result<Option<String>, Error> {
+    fn param(&self, name: &str) -> Result<Option<String>, Error> {
         let params = &self.exchange(anywhere)?.params;
         Ok(params.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.clone()))
     }
 
-    fn upstreams(&mut self) -> Result<Vec<String>, Error> {
+    fn upstreams(&self) -> Result<Vec<String>, Error> {
         Ok(self.exchange(anywhere)?.route.upstreams.iter().map(|name| name.to_string()).collect())
     }
 
-    fn endpoints(&mut self) -> Result<Vec<route::Endpoint>, Error> {
+    fn endpoints(&self) -> Result<Vec<route::Endpoint>, Error> {
         let endpoint = |c: &Candidate| route::Endpoint {
             upstream: c.upstream.to_string(),
             address: c.address.to_string(),
@@ -53,13 +72,13 @@ impl route::Host for CallState {
         Ok(self.exchange(anywhere)?.candidates.iter().map(endpoint).collect())
     }
 
-    fn endpoint_label(&mut self, upstream: String, address: String, label: String) -> Result<Option<String>, Error> {
+    fn endpoint_label(&self, upstream: &str, address: &str, label: &str) -> Result<Option<String>, Error> {
         let candidates = &self.exchange(anywhere)?.candidates;
         let candidate = candidates.iter().find(|c| *c.upstream == *upstream && *c.address == *address);
         Ok(candidate.and_then(|c| c.labels.iter().find(|(name, _)| *name == label)).map(|(_, value)| value.clone()))
     }
 
-    fn failures(&mut self) -> Result<Vec<route::Failure>, Error> {
+    fn failures(&self) -> Result<Vec<route::Failure>, Error> {
         let failures = &self.exchange(anywhere)?.failures;
         Ok(failures
             .iter()
@@ -71,7 +90,7 @@ impl route::Host for CallState {
             .collect())
     }
 
-    fn choose_upstream(&mut self, name: String) -> Result<(), Error> {
+    fn choose_upstream(&mut self, name: &str) -> Result<(), Error> {
         let route = &self.exchange(in_selection)?.route;
         let Some(upstream) = route.upstreams.iter().find(|known| ***known == *name).map(Arc::clone) else {
             return Err(invalid(format!("the route `{}` does not list the upstream `{name}`", route.name)));
@@ -79,28 +98,28 @@ impl route::Host for CallState {
         self.select(|selection| selection.upstream = Some(upstream))
     }
 
-    fn choose_endpoints(&mut self, addresses: Vec<String>) -> Result<(), Error> {
+    fn choose_endpoints(&mut self, addresses: &[&str]) -> Result<(), Error> {
         let exchange = self.exchange(in_selection)?;
         if addresses.len() > MAX_ENDPOINTS {
             return Err(Error::TooLarge(MAX_ENDPOINTS as u64));
         }
         // Only addresses of the route's own endpoints: a filter never opens a way to anywhere else.
-        let unknown = addresses.iter().find(|address| !exchange.candidates.iter().any(|c| *c.address == ***address));
+        let unknown = addresses.iter().find(|&&address| !exchange.candidates.iter().any(|c| *c.address == *address));
         if let Some(unknown) = unknown {
             return Err(invalid(format!("the route has no endpoint `{unknown}`")));
         }
-        self.select(|selection| selection.endpoints = Some(addresses))
+        self.select(|selection| selection.endpoints = Some(addresses.iter().map(|&address| address.to_owned()).collect()))
     }
 
-    fn hash_key(&mut self, key: String) -> Result<(), Error> {
+    fn hash_key(&mut self, key: &str) -> Result<(), Error> {
         self.exchange(in_selection)?;
         if key.len() > MAX_HASH_KEY {
             return Err(Error::TooLarge(MAX_HASH_KEY as u64));
         }
-        self.select(|selection| selection.hash_key = Some(key))
+        self.select(|selection| selection.hash_key = Some(key.to_owned()))
     }
 
-    fn summary(&mut self) -> Result<String, Error> {
+    fn summary(&self) -> Result<String, Error> {
         let exchange = self.exchange(|hook| hook == Hook::OnComplete)?;
         Ok(exchange.summary.clone().unwrap_or_else(|| "{}".to_owned()))
     }

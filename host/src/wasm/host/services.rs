@@ -1,22 +1,21 @@
 //! The services a filter may call: limits, values, outbound calls, secrets and metrics. What they do is in `crate::services`; here is
 //! who may call what, and when.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use smallvec::SmallVec;
-use wasmtime::component::{ComponentType, HasSelf, Lift, Linker, WasmList, WasmStr};
 use wasmtime::{Result as Outcome, StoreContextMut, bail};
 
-use super::super::bindings::{Error, Field, http, kv, limiter, metrics, secrets};
+use super::super::abi::define::Define;
+use super::super::abi::{Bytes, GuestLimit, List, Str};
+use super::super::bindings::metrics::Label;
+use super::super::bindings::{Error, Field, http, kv, limiter};
 use super::super::state::{CallState, FilterShared};
-use super::{Cx, anywhere};
+use super::{Interfaces, anywhere};
 use crate::services::filter_metrics::FilterSeries;
 use crate::services::kv::{KvSpace, Reservation};
-use crate::services::limiter::{Algorithm, CounterSpace, Limit, MAX_LIMITS, Standing};
+use crate::services::limiter::{CounterSpace, Limit, MAX_LIMITS, Standing};
 use crate::services::outbound::{self, Call};
 use crate::services::{Grants, ServiceError, Services};
 
@@ -42,21 +41,59 @@ impl FilterServices {
     }
 }
 
-/// Defines the services. `http.send` is left out for a component that does not import it: it would put every call on a fiber.
-pub(super) fn link(linker: &mut Linker<CallState>, waits: bool) -> Outcome<()> {
-    type Own = HasSelf<CallState>;
-    let own: fn(&mut CallState) -> &mut CallState = |state| state;
-    link_limiter(linker)?;
-    kv::add_to_linker::<_, Own>(linker, own)?;
-    secrets::add_to_linker::<_, Own>(linker, own)?;
-    metrics::add_to_linker::<_, Own>(linker, own)?;
-    if waits {
-        let mut at = linker.instance("sluice:filter/http@0.1.0")?;
-        at.func_wrap_async("send", |cx, (requests, timeout_ms): (Vec<http::Outgoing>, u32)| {
-            Box::new(async move { Ok((send(cx, requests, timeout_ms).await?,)) })
-        })?;
-    }
-    Ok(())
+/// Defines the services, but for `http`.
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    limiter_functions(&mut linker.interface("limiter")?)?;
+    kv_functions(&mut linker.interface("kv")?)?;
+    secrets_functions(&mut linker.interface("secrets")?)?;
+    metrics_functions(&mut linker.interface("metrics")?)
+}
+
+fn limiter_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(List<GuestLimit>, u64), _>("take", |state, (limits, cost)| Ok(state.take(&limits, cost)))
+}
+
+fn kv_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(Str, Str), _>("get", |state, (space, key)| Ok(state.kept(space, key)))?;
+    at.function::<(Str, Str, Bytes, Option<u64>), _>("set", |state, (space, key, value, ttl_ms)| {
+        Ok(state.space(space).and_then(|space| Ok(space.set(key, value, ttl_ms)?)))
+    })?;
+    at.function::<(Str, Str), _>("delete", |state, (space, key)| {
+        Ok(state.space(space).and_then(|space| Ok(space.delete(key)?)))
+    })?;
+    at.function::<(Str, Str, Option<Bytes>, Bytes, Option<u64>), _>(
+        "compare-and-swap",
+        |state, (space, key, expected, value, ttl_ms)| {
+            Ok(state.space(space).and_then(|space| Ok(space.compare_and_swap(key, expected, value, ttl_ms)?)))
+        },
+    )?;
+    at.function::<(Str, Str, u64), _>("get-or-reserve", |state, (space, key, ttl_ms)| {
+        Ok(state.reserve(space, key, ttl_ms))
+    })
+}
+
+fn secrets_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(Str,), _>("get", |state, (name,)| Ok(state.secret(name)))
+}
+
+fn metrics_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(Str, List<Label>, u64), _>("count", |state, (name, labels, delta)| {
+        Ok(state.services().and_then(|services| Ok(services.series.count(name, &labels, delta)?)))
+    })?;
+    at.function::<(Str, List<Label>, f64), _>("gauge", |state, (name, labels, value)| {
+        Ok(state.services().and_then(|services| Ok(services.series.gauge(name, &labels, value)?)))
+    })?;
+    at.function::<(Str, List<Label>, f64), _>("observe", |state, (name, labels, value)| {
+        Ok(state.services().and_then(|services| Ok(services.series.observe(name, &labels, value)?)))
+    })
+}
+
+/// Defines `http`, whose one function waits.
+pub(super) fn link_waiting(linker: &mut impl Interfaces) -> Outcome<()> {
+    let mut at = linker.interface("http")?;
+    at.waiting::<(List<http::Outgoing>, u32), _>("send", |cx, (requests, timeout_ms)| {
+        Box::pin(send(cx, requests, timeout_ms))
+    })
 }
 
 impl From<ServiceError> for Error {
@@ -135,7 +172,7 @@ fn to_call(request: http::Outgoing) -> Call {
         method: request.method,
         url: request.url,
         headers: request.headers.into_iter().map(|field| (field.name, field.value)).collect(),
-        body: Bytes::from(request.body),
+        body: bytes::Bytes::from(request.body),
     }
 }
 
@@ -151,50 +188,13 @@ fn to_incoming(answer: outbound::Incoming) -> http::Incoming {
     }
 }
 
-/// `limiter.limit`, its key still with the guest.
-#[derive(ComponentType, Lift)]
-#[component(record)]
-struct GuestLimit {
-    key: WasmStr,
-    algorithm: limiter::Algorithm,
-    amount: u64,
-    #[component(name = "window-ms")]
-    window_ms: u64,
-    burst: u64,
-}
-
-fn link_limiter(linker: &mut Linker<CallState>) -> Outcome<()> {
-    let mut at = linker.instance("sluice:filter/limiter@0.1.0")?;
-    at.func_wrap("take", |mut cx: Cx<'_>, (limits, cost): (WasmList<GuestLimit>, u64)| {
-        if let Err(refused) = cx.data().services() {
-            return Ok((Err(refused),));
-        }
-        if limits.len() > MAX_LIMITS {
-            return Ok((Err(Error::TooLarge(MAX_LIMITS as u64)),));
-        }
-        let limits: SmallVec<[GuestLimit; 4]> = limits.iter(&mut cx)?.collect::<Outcome<_>>()?;
-        let keys: SmallVec<[Cow<'_, str>; 4]> =
-            limits.iter().map(|limit| limit.key.to_str(&cx)).collect::<Outcome<_>>()?;
-        let limits: SmallVec<[Limit<'_>; 4]> = limits.iter().zip(&keys).map(|(limit, key)| limit.with(key)).collect();
-        Ok((cx.data().take(&limits, cost),))
-    })
-}
-
-impl GuestLimit {
-    fn with<'a>(&self, key: &'a str) -> Limit<'a> {
-        let algorithm = match self.algorithm {
-            limiter::Algorithm::TokenBucket => Algorithm::TokenBucket,
-            limiter::Algorithm::LeakyBucket => Algorithm::LeakyBucket,
-            limiter::Algorithm::FixedWindow => Algorithm::FixedWindow,
-            limiter::Algorithm::SlidingWindow => Algorithm::SlidingWindow,
-        };
-        Limit { key, algorithm, amount: self.amount, window_ms: self.window_ms, burst: self.burst }
-    }
-}
-
 impl CallState {
     fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Vec<limiter::Standing>, Error> {
-        let standings = self.services()?.counters.take(limits, cost)?;
+        let services = self.services()?;
+        if limits.len() > MAX_LIMITS {
+            return Err(Error::TooLarge(MAX_LIMITS as u64));
+        }
+        let standings = services.counters.take(limits, cost)?;
         let to_guest = |standing: Standing| limiter::Standing {
             allowed: standing.allowed,
             remaining: standing.remaining,
@@ -203,62 +203,21 @@ impl CallState {
         };
         Ok(standings.into_iter().map(to_guest).collect())
     }
-}
 
-impl kv::Host for CallState {
-    fn get(&mut self, space: String, key: String) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.space(&space)?.get(&key)?.map(Vec::from))
+    fn kept(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.space(space)?.get(key)?.map(Vec::from))
     }
 
-    fn set(&mut self, space: String, key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Result<(), Error> {
-        Ok(self.space(&space)?.set(&key, &value, ttl_ms)?)
-    }
-
-    fn delete(&mut self, space: String, key: String) -> Result<bool, Error> {
-        Ok(self.space(&space)?.delete(&key)?)
-    }
-
-    fn compare_and_swap(
-        &mut self,
-        space: String,
-        key: String,
-        expected: Option<Vec<u8>>,
-        value: Vec<u8>,
-        ttl_ms: Option<u64>,
-    ) -> Result<bool, Error> {
-        Ok(self.space(&space)?.compare_and_swap(&key, expected.as_deref(), &value, ttl_ms)?)
-    }
-
-    fn get_or_reserve(&mut self, space: String, key: String, ttl_ms: u64) -> Result<kv::Reservation, Error> {
-        Ok(match self.space(&space)?.get_or_reserve(&key, ttl_ms)? {
+    fn reserve(&self, space: &str, key: &str, ttl_ms: u64) -> Result<kv::Reservation, Error> {
+        Ok(match self.space(space)?.get_or_reserve(key, ttl_ms)? {
             Reservation::Found(value) => kv::Reservation::Found(value.into()),
             Reservation::Reserved => kv::Reservation::Reserved,
             Reservation::Pending => kv::Reservation::Pending,
         })
     }
-}
 
-impl secrets::Host for CallState {
-    fn get(&mut self, name: String) -> Result<String, Error> {
+    fn secret(&self, name: &str) -> Result<String, Error> {
         self.hook(anywhere)?;
-        Ok(self.shared.grants.services.secrets.find(&name)?.to_owned())
-    }
-}
-
-fn pairs(labels: &[metrics::Label]) -> Vec<(&str, &str)> {
-    labels.iter().map(|label| (label.name.as_str(), label.value.as_str())).collect()
-}
-
-impl metrics::Host for CallState {
-    fn count(&mut self, name: String, labels: Vec<metrics::Label>, delta: u64) -> Result<(), Error> {
-        Ok(self.services()?.series.count(&name, &pairs(&labels), delta)?)
-    }
-
-    fn gauge(&mut self, name: String, labels: Vec<metrics::Label>, value: f64) -> Result<(), Error> {
-        Ok(self.services()?.series.gauge(&name, &pairs(&labels), value)?)
-    }
-
-    fn observe(&mut self, name: String, labels: Vec<metrics::Label>, value: f64) -> Result<(), Error> {
-        Ok(self.services()?.series.observe(&name, &pairs(&labels), value)?)
+        Ok(self.shared.grants.services.secrets.find(name)?.to_owned())
     }
 }

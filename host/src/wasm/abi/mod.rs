@@ -1,0 +1,276 @@
+//! The canonical ABI (component model, `CanonicalABI.md`) for the types of our interfaces: how a guest's core module hands values to
+//! functions of the gateway and takes theirs. wasmtime's own for components is general, and costs several times what a short call
+//! does; this one reads arguments where the guest has them.
+//!
+//! Each type says how it looks to a core module and how to a component, so that a function is defined once for both (`define`).
+
+mod answer;
+pub(super) mod define;
+mod param;
+mod values;
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+
+use wasmtime::component::{self, ComponentNamedList, ComponentType};
+use wasmtime::{AsContextMut, Error, Func, Memory, Result as Outcome, Store, StoreContextMut, ValRaw, ValType, bail};
+
+pub(super) use self::param::{Bytes, Handle, List, Named, Str};
+pub(super) use self::values::{Edit, GuestChange, GuestLimit};
+use super::state::CallState;
+
+/// A type of which a guest hands over values.
+pub(super) trait Lift: 'static {
+    /// The value as functions take it: texts and bytes where the guest has them.
+    type Of<'a>;
+    /// The value as wasmtime's components hand it over.
+    type Owned: ComponentType + component::Lift + Send + Sync + 'static;
+    /// How many bytes it takes in memory, and at which multiples of what it lies.
+    const SIZE: u32;
+    const ALIGN: u32;
+    /// How many core values it takes as an argument.
+    const FLAT: usize;
+
+    /// The types of these core values.
+    fn flatten(types: &mut Vec<ValType>);
+    /// The type, as `unbundle` writes it.
+    fn describe(text: &mut String);
+    /// Reads an argument.
+    fn lift<'a>(args: &mut Args<'_>, guest: &Source<'a>) -> Outcome<Self::Of<'a>>;
+    /// Reads the value from memory.
+    fn load<'a>(guest: &Source<'a>, at: u32) -> Outcome<Self::Of<'a>>;
+    fn of(owned: &Self::Owned) -> Self::Of<'_>;
+}
+
+/// The arguments of a function.
+pub(super) trait Params: 'static {
+    type Of<'a>;
+    type Owned: ComponentNamedList + component::Lift + Send + Sync + 'static;
+
+    fn flatten(types: &mut Vec<ValType>);
+    fn describe(text: &mut String);
+    fn lift<'a>(args: &mut Args<'_>, guest: &Source<'a>) -> Outcome<Self::Of<'a>>;
+    fn of(owned: &Self::Owned) -> Self::Of<'_>;
+}
+
+/// Arguments that outlive the look at the guest's memory.
+pub(super) trait Kept: Params {
+    fn keep(values: Self::Of<'_>) -> Self::Owned;
+}
+
+/// A type of which functions answer values.
+pub(super) trait Lower: component::Lower + Send + Sync + 'static {
+    const SIZE: u32;
+    const ALIGN: u32;
+    /// Whether it is one core value, which functions return; others they write to where the guest wants them.
+    const FLAT: bool = false;
+
+    fn flatten(_: &mut Vec<ValType>) {}
+    fn describe(text: &mut String);
+    fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()>;
+    /// Of one core value.
+    fn raw(self) -> ValRaw
+    where
+        Self: Sized,
+    {
+        ValRaw::i32(0)
+    }
+}
+
+/// The core values that a call is made with.
+pub(super) struct Args<'a> {
+    values: std::slice::Iter<'a, MaybeUninit<ValRaw>>,
+}
+
+impl<'a> Args<'a> {
+    /// # Safety
+    ///
+    /// Of `values` have to be initialised as many as will be asked for.
+    #[allow(unsafe_code, reason = "the values of a call are initialised by compiled code, which the type system can't see")]
+    unsafe fn new(values: &'a [MaybeUninit<ValRaw>]) -> Args<'a> {
+        Args { values: values.iter() }
+    }
+
+    fn next(&mut self) -> Outcome<ValRaw> {
+        let value = self.values.next().ok_or_else(|| Error::msg("a core value is missing"))?;
+        #[allow(unsafe_code, reason = "whoever made this promised that it is initialised")]
+        // SAFETY: see `new`.
+        Ok(unsafe { value.assume_init() })
+    }
+
+    fn u32(&mut self) -> Outcome<u32> {
+        Ok(self.next()?.get_u32())
+    }
+
+    fn u64(&mut self) -> Outcome<u64> {
+        Ok(self.next()?.get_u64())
+    }
+
+    fn f64(&mut self) -> Outcome<f64> {
+        Ok(f64::from_bits(self.next()?.get_f64()))
+    }
+
+    fn skip(&mut self, count: usize) -> Outcome<()> {
+        (0..count).try_for_each(|_| self.next().map(|_| ()))
+    }
+}
+
+/// The memory that arguments are read from.
+pub(super) struct Source<'a> {
+    memory: &'a [u8],
+    /// How many bytes the guest may still hand over in this call.
+    left: Cell<usize>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(memory: &'a [u8], left: usize) -> Source<'a> {
+        Source { memory, left: Cell::new(left) }
+    }
+
+    /// Bytes that the guest hands over.
+    fn take(&self, at: u32, length: u32) -> Outcome<&'a [u8]> {
+        self.charge(length as usize)?;
+        self.bytes(at, length)
+    }
+
+    fn charge(&self, length: usize) -> Outcome<()> {
+        let left = self.left.get().checked_sub(length);
+        self.left.set(left.ok_or_else(|| Error::msg("too much data is handed over at once"))?);
+        Ok(())
+    }
+
+    fn bytes(&self, at: u32, length: u32) -> Outcome<&'a [u8]> {
+        let (at, length) = (at as usize, length as usize);
+        let bytes = self.memory.get(at..).and_then(|rest| rest.get(..length));
+        bytes.ok_or_else(|| Error::msg(format!("{length} bytes at {at} are out of bounds of the guest's memory")))
+    }
+
+    fn array<const N: usize>(&self, at: u32) -> Outcome<[u8; N]> {
+        let bytes = self.bytes(at, N as u32)?;
+        bytes.try_into().map_err(|_| Error::msg("a value is out of bounds of the guest's memory"))
+    }
+
+    fn text(&self, at: u32, length: u32) -> Outcome<&'a str> {
+        Ok(std::str::from_utf8(self.take(at, length)?)?)
+    }
+}
+
+/// How an instance that is called directly is reached; empty for one that wasmtime calls as a component.
+#[derive(Default)]
+pub(super) struct Guest {
+    pub(super) memory: Option<Memory>,
+    pub(super) realloc: Option<Func>,
+    /// It runs only to make room for an answer.
+    pub(super) is_making_room: bool,
+}
+
+impl Guest {
+    /// Its memory, when it calls a function of the gateway.
+    fn called(&self) -> Outcome<Memory> {
+        if self.is_making_room {
+            bail!("a function of the gateway was called by `realloc`");
+        }
+        self.memory.ok_or_else(|| Error::msg("a function of the gateway was called before the guest was ready"))
+    }
+}
+
+/// The memory that answers are written to.
+pub(super) struct Sink<'a> {
+    store: StoreContextMut<'a, CallState>,
+    memory: Memory,
+}
+
+impl Sink<'_> {
+    fn put(&mut self, at: u32, bytes: &[u8]) -> Outcome<()> {
+        let memory = self.memory.data_mut(&mut self.store);
+        let place = memory.get_mut(at as usize..).and_then(|rest| rest.get_mut(..bytes.len()));
+        place.ok_or_else(|| Error::msg("the answer is out of bounds of the guest's memory"))?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Has the guest make room: `realloc(old, old size, align, size)`. No function of the gateway can be called meanwhile.
+    fn room(&mut self, align: u32, size: usize) -> Outcome<u32> {
+        let Ok(size) = u32::try_from(size) else { bail!("an answer of {size} bytes is too large") };
+        if size == 0 {
+            return Ok(align);
+        }
+        let guest = &mut self.store.data_mut().guest;
+        let Some(realloc) = guest.realloc else { bail!("the guest has no `realloc`") };
+        guest.is_making_room = true;
+        let mut values = [ValRaw::u32(0), ValRaw::u32(0), ValRaw::u32(align), ValRaw::u32(size)];
+        #[allow(unsafe_code, reason = "on a fiber, wasmtime has no other way to call a guest from within a call")]
+        // SAFETY: the type was checked when the module was linked. That a call must not come from within one on a fiber is so that it is
+        // not suspended and does not run out of stack: meanwhile no tick suspends (`on_tick`), and fibers have the stack for both.
+        unsafe {
+            realloc.call_unchecked(&mut self.store, &mut values)?;
+        }
+        self.store.data_mut().guest.is_making_room = false;
+        let [at, ..] = values.map(|value| value.get_u32());
+        aligned(at, align)?;
+        Ok(at)
+    }
+
+    /// Writes what is elsewhere in the guest's memory, and answers where.
+    pub(super) fn place(&mut self, bytes: &[u8]) -> Outcome<(u32, u32)> {
+        let at = self.room(1, bytes.len())?;
+        self.put(at, bytes)?;
+        Ok((at, bytes.len() as u32))
+    }
+
+    fn put_slice(&mut self, at: u32, (start, length): (u32, u32)) -> Outcome<()> {
+        let [a, b, c, d] = start.to_le_bytes();
+        let [e, f, g, h] = length.to_le_bytes();
+        self.put(at, &[a, b, c, d, e, f, g, h])
+    }
+}
+
+fn aligned(at: u32, align: u32) -> Outcome<()> {
+    if at.is_multiple_of(align) { Ok(()) } else { bail!("the address {at} is no multiple of {align}") }
+}
+
+/// The next multiple of `align`.
+const fn up(offset: u32, align: u32) -> u32 {
+    offset.next_multiple_of(align)
+}
+
+const fn max(a: u32, b: u32) -> u32 {
+    if a > b { a } else { b }
+}
+
+fn add(at: u32, offset: u32) -> Outcome<u32> {
+    at.checked_add(offset).ok_or_else(|| Error::msg("an address is out of bounds of the guest's memory"))
+}
+
+/// The discriminant of a case that is none.
+fn no_case<T>(of: &str, case: u32) -> Outcome<T> {
+    bail!("the discriminant {case} is none of `{of}`")
+}
+
+/// The verdict that a hook answered.
+pub(super) fn verdict(answer: u32) -> Outcome<super::bindings::Verdict> {
+    match answer {
+        0 => Ok(super::bindings::Verdict::Continue),
+        1 => Ok(super::bindings::Verdict::Respond),
+        other => no_case("verdict", other),
+    }
+}
+
+/// Writes an argument.
+pub(super) fn write(store: &mut Store<CallState>, at: u32, bytes: &[u8]) -> Outcome<()> {
+    let memory = store.data().guest.called()?;
+    Sink { store: store.as_context_mut(), memory }.put(at, bytes)
+}
+
+/// Reads an answer of the type `string`.
+pub(super) fn read_text(store: &Store<CallState>, at: u32) -> Outcome<String> {
+    let memory = store.data().guest.called()?;
+    Ok(Str::load(&Source::new(memory.data(store), store.data().transfer), at)?.to_owned())
+}
+
+/// Reads the error of an answer of the type `result<_, string>`.
+pub(super) fn read_refusal(store: &Store<CallState>, at: u32) -> Outcome<Option<String>> {
+    let memory = store.data().guest.called()?;
+    // It lies as an option does.
+    let refusal = Option::<Str>::load(&Source::new(memory.data(store), store.data().transfer), at)?;
+    Ok(refusal.map(str::to_owned))
+}

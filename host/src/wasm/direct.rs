@@ -1,0 +1,335 @@
+//! A component that is one core module and the plumbing around it (`unbundle`): that module is instantiated and called directly, its
+//! imports being functions of the gateway that speak the canonical ABI themselves (`abi`). What a guest sees is the same.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use wasmtime::{
+    Error, ExternType, Instance, InstancePre, Module, ModuleExport, Result as Outcome, Store, TypedFunc, ValType, bail,
+};
+
+use super::abi::Guest;
+use super::abi::define::Wanted;
+use super::bindings::Verdict;
+use super::cache::Cache;
+use super::engine::Runtime;
+use super::plugin::our_interface;
+use super::state::CallState;
+use super::unbundle::{Export, Unbundled, unbundle};
+use super::{Hook, HookSet, abi, compile, host, wasi};
+
+/// A compiled and linked core module.
+pub(super) struct Direct {
+    pre: InstancePre<CallState>,
+    /// What the component has told of its module, which is the same for an image of it.
+    names: Arc<Unbundled>,
+    memory: ModuleExport,
+    realloc: Option<ModuleExport>,
+    start: Option<ModuleExport>,
+    describe: Option<Function>,
+    configure: Option<Function>,
+    hooks: [Option<Function>; Hook::COUNT],
+    /// Whether it imports functions that can wait.
+    pub(super) waits: bool,
+}
+
+/// An exported function, and the one to call when its answer was read.
+#[derive(Clone, Copy)]
+struct Function {
+    call: ModuleExport,
+    after: Option<ModuleExport>,
+}
+
+impl Direct {
+    /// Takes the component apart, compiles the module (or finds it in the cache) and links it. Errors say why it can't be called
+    /// directly.
+    pub(super) fn link(runtime: &Arc<Runtime>, component: &[u8]) -> Result<Direct, String> {
+        let names = Arc::new(unbundle(component)?);
+        let bytes = module_of(&names, component)?;
+        Direct::of(runtime, &names, bytes, runtime.cache.as_ref(), false)
+    }
+
+    /// The core module of the component that this is made of.
+    pub(super) fn module_of<'a>(&self, component: &'a [u8]) -> Result<&'a [u8], String> {
+        module_of(&self.names, component)
+    }
+
+    /// The same with a module that exports more.
+    pub(super) fn opened(&self, runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Direct, String> {
+        Direct::of(runtime, &self.names, bytes, runtime.cache.as_ref(), false)
+    }
+
+    /// The same with a module that begins as one that has run. It has all that the config said, secrets included: neither it nor what it
+    /// is compiled to gets to the disk.
+    pub(super) fn image(&self, runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Direct, String> {
+        Direct::of(runtime, &self.names, bytes, None, true)
+    }
+
+    fn of(
+        runtime: &Arc<Runtime>,
+        names: &Arc<Unbundled>,
+        bytes: &[u8],
+        cache: Option<&Cache>,
+        has_run: bool,
+    ) -> Result<Direct, String> {
+        let text = |error: Error| format!("{error:#}");
+        let hash: [u8; 32] = Sha256::digest(bytes).into();
+        let module: Module = compile::compiled(runtime, bytes, &hash, cache).map_err(|error| error.to_string())?;
+        let (pre, waits) = linked(runtime, names, &module).map_err(text)?;
+        let find = |name: &str| module.get_export_index(name).ok_or_else(|| format!("it has no export `{name}`"));
+        let memory = names.memory.as_deref().ok_or("it has no memory")?;
+        let mut direct = Direct {
+            pre,
+            memory: find(memory)?,
+            realloc: names.realloc.as_deref().map(find).transpose()?,
+            start: names.start.as_deref().filter(|_| !has_run).map(find).transpose()?,
+            describe: None,
+            configure: None,
+            hooks: [None; Hook::COUNT],
+            waits,
+            names: names.clone(),
+        };
+        check_types(names, &module)?;
+        for export in &names.exports {
+            direct.export(export, find)?;
+        }
+        if direct.hooks().is_empty() {
+            return Err("it has no hook".into());
+        }
+        Ok(direct)
+    }
+
+    /// Takes in an exported function, if it is one of ours.
+    fn export(
+        &mut self,
+        export: &Export,
+        find: impl Fn(&str) -> Result<ModuleExport, String>,
+    ) -> Result<(), String> {
+        let Some(interface) = our_interface(&export.interface).map_err(|error| error.to_string())? else { return Ok(()) };
+        if export.name != interface {
+            return Ok(());
+        }
+        let (slot, signature) = match interface {
+            "describe" => (&mut self.describe, "() -> string"),
+            "configure" => (&mut self.configure, "(string) -> result<_, string>"),
+            _ => match Hook::from_name(interface) {
+                Some(hook) if hook.has_verdict() => (&mut self.hooks[hook.index()], "() -> enum{continue, respond}"),
+                Some(hook) => (&mut self.hooks[hook.index()], "()"),
+                // A hook of a later version: never called.
+                None => return Ok(()),
+            },
+        };
+        if export.signature != signature {
+            return Err(format!("its `{interface}` has the type {}", export.signature));
+        }
+        if !matches!(interface, "describe" | "configure") && export.post_return.is_some() {
+            return Err(format!("its `{interface}` has something to do when its verdict was read"));
+        }
+        let after = export.post_return.as_deref().map(&find).transpose()?;
+        *slot = Some(Function { call: find(&export.function)?, after });
+        Ok(())
+    }
+
+    /// The hooks that it exports.
+    pub(super) fn hooks(&self) -> HookSet {
+        Hook::ALL.into_iter().filter(|hook| self.hooks[hook.index()].is_some()).collect()
+    }
+
+    /// Whether it says of itself what it is.
+    pub(super) fn describes(&self) -> bool {
+        self.describe.is_some()
+    }
+
+    pub(super) async fn instantiate(&self, store: &mut Store<CallState>) -> Outcome<Running> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        let running = self.enter(store, instance)?;
+        if let Some(start) = &self.start {
+            let start: TypedFunc<(), ()> = function(&instance, store, start)?;
+            start.call_async(store, ()).await?;
+        }
+        Ok(running)
+    }
+
+    /// Instantiates a module that has run, and holds the thread until that is done.
+    pub(super) fn instantiate_now(&self, store: &mut Store<CallState>) -> Outcome<Running> {
+        let instance = self.pre.instantiate(&mut *store)?;
+        self.enter(store, instance)
+    }
+
+    fn enter(&self, store: &mut Store<CallState>, instance: Instance) -> Outcome<Running> {
+        let missing = || Error::msg("the module lacks an export that it has");
+        let memory = instance.get_module_export(&mut *store, &self.memory).and_then(wasmtime::Extern::into_memory);
+        let realloc = self.realloc.as_ref().and_then(|realloc| instance.get_module_export(&mut *store, realloc));
+        store.data_mut().guest = Guest {
+            memory: Some(memory.ok_or_else(missing)?),
+            realloc: realloc.and_then(wasmtime::Extern::into_func),
+            is_making_room: false,
+        };
+        Ok(Running { instance, hooks: [const { None }; Hook::COUNT] })
+    }
+}
+
+fn module_of<'a>(names: &Unbundled, component: &'a [u8]) -> Result<&'a [u8], String> {
+    component.get(names.module.clone()).ok_or_else(|| "its module is not where it should be".into())
+}
+
+/// Defines all that the module imports, and answers whether some of it can wait.
+fn linked(runtime: &Runtime, names: &Unbundled, module: &Module) -> Outcome<(InstancePre<CallState>, bool)> {
+    let linker = wasmtime::Linker::new(&runtime.engine);
+    let mut wanted = Wanted { linker, left: names.imports.clone() };
+    for import in &wanted.left {
+        if wasi::interface_of(import.interface()).is_none() {
+            our_interface(import.interface()).map_err(Error::msg)?;
+        }
+    }
+    host::link(&mut wanted)?;
+    let plain = wanted.left.len();
+    host::link_waiting(&mut wanted)?;
+    let waits = wanted.left.len() < plain;
+    wasi::link_direct(&mut wanted, module)?;
+    if let Some(unknown) = wanted.left.first() {
+        bail!("the gateway has nothing for its import `{}` `{}`", unknown.module, unknown.name);
+    }
+    Ok((wanted.linker.instantiate_pre(module)?, waits))
+}
+
+/// What is not checked when functions are looked up.
+fn check_types(names: &Unbundled, module: &Module) -> Result<(), String> {
+    let Some(realloc) = &names.realloc else { return Ok(()) };
+    let Some(ExternType::Func(ty)) = module.get_export(realloc) else {
+        return Err(format!("its `{realloc}` is no function"));
+    };
+    let is_number = |ty: ValType| matches!(ty, ValType::I32);
+    if ty.params().len() == 4 && ty.results().len() == 1 && ty.params().chain(ty.results()).all(is_number) {
+        return Ok(());
+    }
+    Err(format!("its `{realloc}` has another type"))
+}
+
+/// An instance of a module.
+pub(super) struct Running {
+    pub(super) instance: Instance,
+    hooks: [Option<Entry>; Hook::COUNT],
+}
+
+/// An exported hook.
+enum Entry {
+    Verdict(TypedFunc<(), u32>),
+    Plain(TypedFunc<(), ()>),
+}
+
+impl Running {
+    /// Hands over the config, if it takes one.
+    pub(super) async fn configure(
+        &self,
+        of: &Direct,
+        store: &mut Store<CallState>,
+        config: &str,
+    ) -> Outcome<Result<(), String>> {
+        let Some(function) = of.configure else { return Ok(Ok(())) };
+        let at = self.make_room(store, config.len()).await?;
+        abi::write(store, at, config.as_bytes())?;
+        let configure: TypedFunc<(u32, u32), u32> = self.typed(store, &function.call)?;
+        let answer = configure.call_async(&mut *store, (at, config.len() as u32)).await?;
+        let refused = abi::read_refusal(store, answer)?;
+        self.finish(function, store, answer).await?;
+        Ok(refused.map_or(Ok(()), Err))
+    }
+
+    /// What it says of itself.
+    pub(super) async fn describe(&self, of: &Direct, store: &mut Store<CallState>) -> Outcome<Option<String>> {
+        let Some(function) = of.describe else { return Ok(None) };
+        let describe: TypedFunc<(), u32> = self.typed(store, &function.call)?;
+        let answer = describe.call_async(&mut *store, ()).await?;
+        let text = abi::read_text(store, answer)?;
+        self.finish(function, store, answer).await?;
+        Ok(Some(text))
+    }
+
+    /// Room for an argument.
+    async fn make_room(&self, store: &mut Store<CallState>, size: usize) -> Outcome<u32> {
+        if size == 0 {
+            return Ok(1);
+        }
+        let Some(realloc) = store.data().guest.realloc else { bail!("the guest has no `realloc`") };
+        let realloc: TypedFunc<(u32, u32, u32, u32), u32> = realloc.typed(&mut *store)?;
+        store.data_mut().guest.is_making_room = true;
+        let at = realloc.call_async(&mut *store, (0, 0, 1, u32::try_from(size)?)).await?;
+        store.data_mut().guest.is_making_room = false;
+        Ok(at)
+    }
+
+    /// Has the guest give back the room of its answer.
+    async fn finish(&self, function: Function, store: &mut Store<CallState>, answer: u32) -> Outcome<()> {
+        let Some(after) = function.after else { return Ok(()) };
+        let after: TypedFunc<u32, ()> = self.typed(store, &after)?;
+        store.data_mut().guest.is_making_room = true;
+        after.call_async(&mut *store, answer).await?;
+        store.data_mut().guest.is_making_room = false;
+        Ok(())
+    }
+
+    /// Finds an exported hook, once.
+    pub(super) fn find(&mut self, of: &Direct, store: &mut Store<CallState>, hook: Hook) -> Outcome<()> {
+        self.entry(of, store, hook).map(|_| ())
+    }
+
+    fn entry(&mut self, of: &Direct, store: &mut Store<CallState>, hook: Hook) -> Outcome<&Entry> {
+        let slot = &mut self.hooks[hook.index()];
+        if slot.is_none() {
+            let Some(function) = &of.hooks[hook.index()] else { bail!("{hook} is not exported") };
+            *slot = Some(if hook.has_verdict() {
+                Entry::Verdict(self::function(&self.instance, store, &function.call)?)
+            } else {
+                Entry::Plain(self::function(&self.instance, store, &function.call)?)
+            });
+        }
+        slot.as_ref().ok_or_else(|| Error::msg("a hook is missing"))
+    }
+
+    /// Calls a hook and holds the thread.
+    pub(super) fn call(&mut self, of: &Direct, store: &mut Store<CallState>, hook: Hook) -> Outcome<Verdict> {
+        match self.entry(of, store, hook)? {
+            Entry::Verdict(func) => func.call(store, ()).and_then(abi::verdict),
+            Entry::Plain(func) => func.call(store, ()).map(|()| Verdict::Continue),
+        }
+    }
+
+    /// Calls a hook on a fiber.
+    pub(super) async fn call_on_fiber(
+        &mut self,
+        of: &Direct,
+        store: &mut Store<CallState>,
+        hook: Hook,
+    ) -> Outcome<Verdict> {
+        match self.entry(of, store, hook)? {
+            Entry::Verdict(func) => func.call_async(store, ()).await.and_then(abi::verdict),
+            Entry::Plain(func) => func.call_async(store, ()).await.map(|()| Verdict::Continue),
+        }
+    }
+
+    fn typed<Params, Results>(
+        &self,
+        store: &mut Store<CallState>,
+        export: &ModuleExport,
+    ) -> Outcome<TypedFunc<Params, Results>>
+    where
+        Params: wasmtime::WasmParams,
+        Results: wasmtime::WasmResults,
+    {
+        function(&self.instance, store, export)
+    }
+}
+
+fn function<Params, Results>(
+    instance: &Instance,
+    store: &mut Store<CallState>,
+    export: &ModuleExport,
+) -> Outcome<TypedFunc<Params, Results>>
+where
+    Params: wasmtime::WasmParams,
+    Results: wasmtime::WasmResults,
+{
+    let found = instance.get_module_export(&mut *store, export).and_then(wasmtime::Extern::into_func);
+    found.ok_or_else(|| Error::msg("an exported function is missing"))?.typed(store)
+}
