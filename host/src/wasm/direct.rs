@@ -122,8 +122,8 @@ impl Direct {
         if export.signature != signature {
             return Err(format!("its `{interface}` has the type {}", export.signature));
         }
-        if !matches!(interface, "describe" | "configure") && export.post_return.is_some() {
-            return Err(format!("its `{interface}` has something to do when its verdict was read"));
+        if signature == "()" && export.post_return.is_some() {
+            return Err(format!("its `{interface}` has something to do after it"));
         }
         let after = export.post_return.as_deref().map(&find).transpose()?;
         *slot = Some(Function { call: find(&export.function)?, after });
@@ -214,7 +214,8 @@ pub(super) struct Running {
 
 /// An exported hook.
 enum Entry {
-    Verdict(TypedFunc<(), u32>),
+    /// And what to call when the verdict was read.
+    Verdict(TypedFunc<(), u32>, Option<TypedFunc<u32, ()>>),
     Plain(TypedFunc<(), ()>),
 }
 
@@ -279,7 +280,8 @@ impl Running {
         if slot.is_none() {
             let Some(function) = &of.hooks[hook.index()] else { bail!("{hook} is not exported") };
             *slot = Some(if hook.has_verdict() {
-                Entry::Verdict(self::function(&self.instance, store, &function.call)?)
+                let after = function.after.map(|after| self::function(&self.instance, store, &after)).transpose()?;
+                Entry::Verdict(self::function(&self.instance, store, &function.call)?, after)
             } else {
                 Entry::Plain(self::function(&self.instance, store, &function.call)?)
             });
@@ -290,7 +292,14 @@ impl Running {
     /// Calls a hook and holds the thread.
     pub(super) fn call(&mut self, of: &Direct, store: &mut Store<CallState>, hook: Hook) -> Outcome<Verdict> {
         match self.entry(of, store, hook)? {
-            Entry::Verdict(func) => func.call(store, ()).and_then(abi::verdict),
+            Entry::Verdict(func, after) => {
+                let verdict = func.call(&mut *store, ())?;
+                if let Some(after) = after {
+                    store.data_mut().guest.is_making_room = true;
+                    after.call(store, verdict)?;
+                }
+                abi::verdict(verdict)
+            }
             Entry::Plain(func) => func.call(store, ()).map(|()| Verdict::Continue),
         }
     }
@@ -303,7 +312,14 @@ impl Running {
         hook: Hook,
     ) -> Outcome<Verdict> {
         match self.entry(of, store, hook)? {
-            Entry::Verdict(func) => func.call_async(store, ()).await.and_then(abi::verdict),
+            Entry::Verdict(func, after) => {
+                let verdict = func.call_async(&mut *store, ()).await?;
+                if let Some(after) = after {
+                    store.data_mut().guest.is_making_room = true;
+                    after.call_async(store, verdict).await?;
+                }
+                abi::verdict(verdict)
+            }
             Entry::Plain(func) => func.call_async(store, ()).await.map(|()| Verdict::Continue),
         }
     }

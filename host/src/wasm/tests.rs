@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{ManglingAndAbi, Resolve};
 
+use super::plugin::Code;
 use super::*;
 use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
 use crate::services::{Clock, Services};
@@ -66,6 +67,20 @@ pub(crate) fn guest(hooks: &[(Hook, &str)], waits: bool) -> Vec<u8> {
     let names: Vec<_> = hooks.iter().map(|(hook, _)| hook.name()).collect();
     let (resolve, world) = world(&names, true);
     encode(wat::parse_str(&text).unwrap(), &resolve, world)
+}
+
+/// The same component with one more core module, which does nothing: it is not called directly any more.
+fn as_component(mut bytes: Vec<u8>) -> Vec<u8> {
+    let more = wat::parse_str("(module (memory (export \"memory\") 1))").unwrap();
+    // A section of the kind 1 (core module), and its length.
+    bytes.extend([1, u8::try_from(more.len()).unwrap()]);
+    bytes.extend(more);
+    bytes
+}
+
+/// Whether a plugin is called directly.
+fn is_direct(plugin: &Plugin) -> bool {
+    matches!(plugin.code, Code::Direct(_))
 }
 
 pub(crate) const CONTINUE: &str = "i32.const 0";
@@ -190,7 +205,15 @@ fn every_subset_of_hooks_loads() {
 fn all_imports_link_and_http_makes_a_component_wait() {
     let (resolve, world) = world(&["on-request"], true);
     let module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
-    assert!(runtime().load(&encode(module, &resolve, world)).unwrap().waits());
+    let bytes = encode(module, &resolve, world);
+    // Directly: each function has the type that `wit/` gives it.
+    let direct = runtime().load(&bytes).unwrap();
+    if let Code::Component { why, .. } = &direct.code {
+        panic!("{why}");
+    }
+    assert!(direct.waits());
+    let component = runtime().load(&as_component(bytes)).unwrap();
+    assert!(component.waits() && !is_direct(&component));
 }
 
 #[test]
@@ -221,11 +244,13 @@ fn every_failure_at_every_hook_costs_one_exchange() {
     for (body, kind) in cases {
         // The hooks under test fail in turn, and after each the next one has to find a good instance.
         let hooks: Vec<_> = Hook::ALL.into_iter().map(|hook| (hook, body)).collect();
-        for waits in [false, true] {
-            let bytes = guest(&hooks, waits);
+        let ways = [(false, true), (true, true), (false, false), (true, false)];
+        for (waits, direct) in ways {
+            let bytes = if direct { guest(&hooks, waits) } else { as_component(guest(&hooks, waits)) };
             for mode in [Mode::Reused, Mode::Fresh] {
                 let program = program(&runtime, &bytes, mode, limits());
-                assert_eq!(program.image.is_some(), mode == Mode::Fresh);
+                assert_eq!(is_direct(&program.plugin), direct);
+                assert_eq!(program.image.is_some(), direct && mode == Mode::Fresh);
                 run(async {
                     let pool = Pool::new(program.clone());
                     for hook in Hook::ALL {
@@ -234,7 +259,7 @@ fn every_failure_at_every_hook_costs_one_exchange() {
                             assert!(result.is_ok());
                             continue;
                         }
-                        assert_eq!(kind_of(&result), Some(kind), "{hook} {mode:?} waits: {waits}: {result:?}");
+                        assert_eq!(kind_of(&result), Some(kind), "{hook} {mode:?} {waits} {direct}: {result:?}");
                         exchange.roll_back();
                         assert_eq!(exchange.request.method, Method::GET, "edits are taken back");
                         assert!(exchange.journal.is_empty());
@@ -458,6 +483,7 @@ fn shipped_plugins_load_and_describe_themselves() {
     let runtime = runtime();
     for name in crate::embedded::names() {
         let plugin = runtime.load(crate::embedded::find(name).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(is_direct(&plugin), "{name}");
         let about = plugin.description();
         assert!(about.name.is_some() && about.version.is_some(), "{name}: {about:?}");
         let hooks: HookSet = about.hooks.iter().filter_map(|hook| Hook::from_name(hook)).collect();

@@ -9,7 +9,7 @@ use super::param::Named;
 use super::{Lower, Sink, add, max, up};
 
 macro_rules! number {
-    ($($type:ident $core:ident $raw:ident $as:ident;)*) => {$(
+    ($($type:ident $name:literal $core:ident $raw:ident;)*) => {$(
         impl Lower for $type {
             const SIZE: u32 = size_of::<$type>() as u32;
             const ALIGN: u32 = size_of::<$type>() as u32;
@@ -20,7 +20,7 @@ macro_rules! number {
             }
 
             fn describe(text: &mut String) {
-                text.push_str(stringify!($type));
+                text.push_str($name);
             }
 
             fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
@@ -28,18 +28,18 @@ macro_rules! number {
             }
 
             fn raw(self) -> ValRaw {
-                ValRaw::$raw(self as $as)
+                ValRaw::$raw(self.into())
             }
         }
     )*};
 }
 
 number! {
-    u8 I32 u32 u32;
-    u16 I32 u32 u32;
-    u32 I32 u32 u32;
-    u64 I64 u64 u64;
-    i64 I64 i64 i64;
+    u8 "u8" I32 u32;
+    u16 "u16" I32 u32;
+    u32 "u32" I32 u32;
+    u64 "u64" I64 u64;
+    i64 "s64" I64 i64;
 }
 
 impl Lower for f64 {

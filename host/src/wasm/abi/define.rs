@@ -103,8 +103,10 @@ impl Direct<'_> {
         let Wanted { linker, left } = &mut *self.wanted;
         let ty = FuncType::new(linker.engine(), params, results);
         for import in left.extract_if(.., |import| import.is(&self.interface, name)) {
-            if !matches!(&import.what, Imported::Function { signature: imported, .. } if imported == signature) {
-                bail!("`{name}` of `{}` is imported with another type than {signature}", self.interface);
+            if let Imported::Function { signature: imported, .. } = &import.what
+                && imported != signature
+            {
+                bail!("`{name}` of `{}` is imported as {imported} and is {signature}", self.interface);
             }
             define(linker, &import, ty.clone())?;
         }

@@ -230,7 +230,7 @@ impl Lift for Result<(), ()> {
 }
 
 macro_rules! number {
-    ($($type:ident $core:ident $next:ident;)*) => {$(
+    ($($type:ident $name:literal $core:ident $next:ident;)*) => {$(
         impl Lift for $type {
             type Of<'a> = $type;
             type Owned = $type;
@@ -243,7 +243,7 @@ macro_rules! number {
             }
 
             fn describe(text: &mut String) {
-                text.push_str(stringify!($type));
+                text.push_str($name);
             }
 
             fn lift<'a>(args: &mut Args<'_>, _: &Source<'a>) -> Outcome<$type> {
@@ -262,11 +262,11 @@ macro_rules! number {
 }
 
 number! {
-    u16 I32 u32;
-    u32 I32 u32;
-    u64 I64 u64;
-    i64 I64 u64;
-    f64 F64 f64;
+    u16 "u16" I32 u32;
+    u32 "u32" I32 u32;
+    u64 "u64" I64 u64;
+    i64 "s64" I64 u64;
+    f64 "f64" F64 f64;
 }
 
 impl Lift for bool {

@@ -123,6 +123,12 @@ fn a_filter_of_which_there_can_be_no_image_is_configured_for_each_call_and_that_
 }
 
 #[test]
+fn a_component_that_is_not_called_directly_has_no_image() {
+    let (program, log) = fresh(&as_component(guest("", "", CONTINUE)), limits());
+    assert!(program.image.is_none() && log.contains("it is not called directly: "), "{log}");
+}
+
+#[test]
 fn a_memory_that_is_full_has_an_image() {
     let (program, log) = fresh(&guest_of("1 1", "", "", CONTINUE), limits());
     assert!(program.image.is_some(), "{log}");
