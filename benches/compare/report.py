@@ -20,7 +20,7 @@ NOT_THE_SAME = """- Sluice runs each filter and policy as a WebAssembly componen
 - Tokens are verified anew each time everywhere, but where they are remembered; 256 of them take turns, with as many keys."""
 
 METHOD = """One machine runs load generator (wrk or h2load, one thread), proxy and origin (nginx with one worker), on 127.0.0.1. The proxies
-take turns (round, scenario, proxy). Each cell starts the proxy, verifies that it does the job, warms it up, then measures it while the
+take turns (round, scenario, proxy). {start}, then measures it while the
 generator runs; connections are made before the measurement begins. Figures are medians over the rounds.
 
 **CPU µs per request** is the main figure: user and system time of the proxy's whole process tree over the requests that the origin
@@ -29,6 +29,10 @@ compete for the cores. wrk's latencies are of a closed loop that keeps all conne
 rate; there it counts from when a request was sent. PSS is memory right at the end of the measurement, pages shared by processes counted
 once. `other` is the CPU, in cores, that anything else on the machine used: near 0 on a quiet one. TLS is 1.3 with
 AES-128-GCM and an ECDSA P-256 certificate everywhere."""
+
+
+START = {False: "Each cell starts the proxy, verifies that it does the job, warms it up",
+         True: "All proxies run all the time, idle but for their turns. Each cell verifies that the proxy does the job, warms it up"}
 
 
 def medians(rows):
@@ -161,7 +165,7 @@ def markdown(data, med, scenarios, proxies):
                    ("p99_ms", "{:.2f}"), ("errors", "{:.0f}"), ("pss_mib", "{:.0f}"), ("cores", "{:.2f}"), ("other_cores", "{:.2f}"))
         out += table(["proxy", "CPU µs/req", "least", "most", "req/s", "p50 ms", "p99 ms", "errors", "PSS MiB", "cores", "other"],
                      [[p, *(cell(med, (s, p), f, form) for f, form in figures)] for p in proxies if (s, p) in med])
-    out += ["## Method", "", METHOD, "", "## What is not the same", "", NOT_THE_SAME]
+    out += ["## Method", "", METHOD.format(start=START[data["settings"].get("together", False)]), "", "## What is not the same", "", NOT_THE_SAME]
     if data["left_out"]:
         out += ["", "## Left out", "", *(f"- {why}" for why in data["left_out"])]
     return "\n".join(out) + "\n"

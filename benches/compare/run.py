@@ -11,7 +11,7 @@ It needs nginx (the origin too), wrk, h2load and openssl: apt-get install nginx 
 Of the others, what is there: apt-get install haproxy libnginx-mod-http-lua lua-cjson, and envoy.
 Results go to target/compare: results.md with the method, results.json, and plots. See benches/README.md.
 """
-import dataclasses, http.client, json, os, pathlib, ssl, socket, subprocess, sys
+import contextlib, copy, dataclasses, http.client, json, os, pathlib, ssl, socket, subprocess, sys
 
 import lib, proxies, report
 
@@ -107,10 +107,10 @@ def verify_limit(job):
 class Running:
     """A proxy at work, for the time of a `with`."""
 
-    def __init__(self, place, proxy, scenario, workers, rate=GENEROUS):
+    def __init__(self, place, proxy, scenario, workers, rate=GENEROUS, folder=None):
         wanted = SCENARIOS[scenario]
         # The same folder each time, so that Sluice finds the components that it compiled before.
-        folder = place.folder / proxy.name
+        folder = place.folder / (folder or proxy.name)
         folder.mkdir(exist_ok=True)
         self.job = proxies.Job(wanted.mode, wanted.filters, rate, workers, place.port, place.origin_port, place.cert, place.key, folder,
                                wanted.sluice)
@@ -120,7 +120,7 @@ class Running:
         if not lib.free(self.place.port):
             raise RuntimeError(f"port {self.place.port} is still in use")
         command, env = self.proxy.command(self.job)
-        self.process = lib.Process(command, self.place.folder / f"{self.proxy.name}.log", {**self.place.env, **env})
+        self.process = lib.Process(command, self.job.folder / "log", {**self.place.env, **env})
         try:
             lib.wait_for(self.process, self.place.port, tls=self.job.tls)
         except BaseException:
@@ -177,9 +177,30 @@ def trial(place, proxy, scenario, args, lock):
 
 def measure(place, proxy, scenario, args):
     with Running(place, proxy, scenario, args.workers) as running:
-        verify(running.job)
-        pids = lib.tree(running.process.pid)
-        return lib.under_load(place, load_command(place, scenario, args.seconds + 1), pids, 0.8, args.seconds)
+        return under_load(running, scenario, args)
+
+
+def under_load(running, scenario, args):
+    verify(running.job)
+    pids = lib.tree(running.process.pid)
+    return lib.under_load(running.place, load_command(running.place, scenario, args.seconds + 1), pids, 0.8, args.seconds)
+
+
+class Together:
+    """Proxies that all run all the time, one for each job, on ports of their own."""
+
+    def __init__(self, place, args):
+        self.place, self.args, self.running, self.stack = place, args, {}, contextlib.ExitStack()
+
+    def measure(self, place, proxy, scenario, args):
+        wanted = SCENARIOS[scenario]
+        job = proxy.name, wanted.mode, wanted.filters, *wanted.sluice.items()
+        if job not in self.running:
+            here = copy.copy(self.place)
+            here.port = self.place.port + 10 + len(self.running)
+            running = Running(here, proxy, scenario, self.args.workers, folder=f"together-{here.port}")
+            self.running[job] = self.stack.enter_context(running)
+        return under_load(self.running[job], scenario, args)
 
 
 def arguments():
@@ -189,12 +210,32 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="how long each measurement is")
     parser.add_argument("--envoy", help="the envoy program, if it is not on the PATH")
+    parser.add_argument("--together", action="store_true", help="start no proxy anew: all run all the time, and take turns")
     parser.add_argument("--quick", action="store_true", help="one round of a second each")
     parser.add_argument("--report", type=pathlib.Path, help="measure nothing; write page and plots of this folder again")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.seconds = 1, 1
     return args
+
+
+def rounds(place, chosen, cells, how, data, args, lock):
+    """Measures each cell once in each round, and writes the report after each, so that an interrupted run leaves something."""
+    for number in range(1, args.rounds + 1):
+        for scenario in data["scenarios"]:
+            for proxy in (p for p in chosen if (scenario, p.name) in cells):
+                try:
+                    with lock:
+                        row = how(place, proxy, scenario, args)
+                except (Refused, RuntimeError, OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
+                    data["left_out"].append(f"{proxy.name}, {SCENARIOS[scenario].title}, round {number}: {' '.join(str(error).split())}")
+                    print(f"left out: {data['left_out'][-1]}", flush=True)
+                    continue
+                data["rows"].append(dict(scenario=scenario, proxy=proxy.name, round=number, **row))
+                print(f"{number} {scenario:8} {proxy.name:8} {row['cpu_us']:7.1f} µs/req {row['rps']:8.0f} req/s  p50 {row['p50_ms']:.2f} "
+                      f"p99 {row['p99_ms']:.2f} ms  {row['errors']} errors  {row['pss_mib']:.0f} MiB  other {row['other_cores']:.2f}",
+                      flush=True)
+        report.write(data, args.out)
 
 
 def main():
@@ -224,23 +265,11 @@ def main():
         cells, refused = check(place, chosen, scenarios, args, lock)
         tools = {"wrk": lib.version("wrk", "-v"), "h2load": lib.version("h2load", "--version")}
         data = dict(machine=lib.machine(), versions={n: v for n, v in {**versions, **tools}.items() if v},
-                    settings=dict(rounds=args.rounds, seconds=args.seconds, workers=args.workers),
+                    settings=dict(rounds=args.rounds, seconds=args.seconds, workers=args.workers, together=args.together),
                     scenarios={s: SCENARIOS[s].title for s in scenarios}, left_out=left_out + refused, rows=[])
-        for number in range(1, args.rounds + 1):
-            for scenario in scenarios:
-                for proxy in (p for p in chosen if (scenario, p.name) in cells):
-                    try:
-                        with lock:
-                            row = measure(place, proxy, scenario, args)
-                    except (Refused, RuntimeError, OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
-                        data["left_out"].append(f"{proxy.name}, {SCENARIOS[scenario].title}, round {number}: {' '.join(str(error).split())}")
-                        print(f"left out: {data['left_out'][-1]}", flush=True)
-                        continue
-                    data["rows"].append(dict(scenario=scenario, proxy=proxy.name, round=number, **row))
-                    print(f"{number} {scenario:8} {proxy.name:8} {row['cpu_us']:7.1f} µs/req {row['rps']:8.0f} req/s  p50 {row['p50_ms']:.2f} "
-                          f"p99 {row['p99_ms']:.2f} ms  {row['errors']} errors  {row['pss_mib']:.0f} MiB  other {row['other_cores']:.2f}",
-                          flush=True)
-            report.write(data, args.out)  # after each round, so that an interrupted run leaves something
+        together = Together(place, args)
+        with together.stack:
+            rounds(place, chosen, cells, together.measure if args.together else measure, data, args, lock)
     print(f"results: {args.out / 'results.md'}")
     if args.quick:  # does it work?
         failed = any(row["errors"] for row in data["rows"]) or len(data["left_out"]) > absent

@@ -201,10 +201,15 @@ impl CallState {
     }
 
     /// Logs what is left of a line: the call that wrote it is over, and the next one belongs to another exchange.
+    #[inline]
     pub(super) fn flush_output(&mut self) {
-        if self.out.is_empty() && self.err.is_empty() {
-            return;
+        if !self.out.is_empty() || !self.err.is_empty() {
+            self.log_rest();
         }
+    }
+
+    #[cold]
+    fn log_rest(&mut self) {
         for buffer in [&mut self.out, &mut self.err].map(std::mem::take) {
             if !buffer.is_empty() {
                 self.log(tracing::Level::INFO, String::from_utf8_lossy(&buffer).trim_end());

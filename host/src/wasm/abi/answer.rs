@@ -3,10 +3,35 @@
 use std::sync::Arc;
 
 use wasmtime::component::Resource;
-use wasmtime::{Result as Outcome, ValRaw, ValType, bail};
+use wasmtime::{Error, Result as Outcome, ValRaw, ValType};
 
 use super::param::Named;
-use super::{Lower, Sink, add, max, up};
+use super::{Lower, Sink, max, up};
+
+/// Writes a part of an answer.
+#[inline]
+pub(super) fn put(out: &mut [u8], at: usize, bytes: &[u8]) -> Outcome<()> {
+    let place = out.get_mut(at..).and_then(|rest| rest.get_mut(..bytes.len()));
+    place.ok_or_else(too_small)?.copy_from_slice(bytes);
+    Ok(())
+}
+
+/// Where a part of this type lies in an answer.
+#[inline]
+pub(super) fn part<T: Lower>(out: &mut [u8], at: u32) -> Outcome<&mut [u8]> {
+    out.get_mut(at as usize..).and_then(|rest| rest.get_mut(..T::SIZE as usize)).ok_or_else(too_small)
+}
+
+/// Where a text or list lies, and its length.
+fn put_slice(out: &mut [u8], at: u32, length: usize) -> Outcome<()> {
+    put(out, 0, &at.to_le_bytes())?;
+    put(out, 4, &u32::try_from(length)?.to_le_bytes())
+}
+
+#[cold]
+fn too_small() -> Error {
+    Error::msg("an answer has another size than its type")
+}
 
 macro_rules! number {
     ($($type:ident $name:literal $core:ident $raw:ident;)*) => {$(
@@ -23,8 +48,8 @@ macro_rules! number {
                 text.push_str($name);
             }
 
-            fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-                guest.put(at, &self.to_le_bytes())
+            fn write(self, _: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+                put(out, 0, &self.to_le_bytes())
             }
 
             fn raw(self) -> ValRaw {
@@ -55,8 +80,8 @@ impl Lower for f64 {
         text.push_str("f64");
     }
 
-    fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-        guest.put(at, &self.to_le_bytes())
+    fn write(self, _: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+        put(out, 0, &self.to_le_bytes())
     }
 
     fn raw(self) -> ValRaw {
@@ -77,8 +102,8 @@ impl Lower for bool {
         text.push_str("bool");
     }
 
-    fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-        guest.put(at, &[u8::from(self)])
+    fn write(self, _: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+        put(out, 0, &[u8::from(self)])
     }
 
     fn raw(self) -> ValRaw {
@@ -102,8 +127,8 @@ impl<T: Named> Lower for Resource<T> {
         text.push('>');
     }
 
-    fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-        guest.put(at, &self.rep().to_le_bytes())
+    fn write(self, _: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+        put(out, 0, &self.rep().to_le_bytes())
     }
 
     fn raw(self) -> ValRaw {
@@ -121,9 +146,9 @@ macro_rules! text {
                 text.push_str("string");
             }
 
-            fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-                let placed = guest.place(self.as_bytes())?;
-                guest.put_slice(at, placed)
+            fn write(self, guest: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+                let at = guest.place(1, self.as_bytes())?;
+                put_slice(out, at, self.len())
             }
         }
     )*};
@@ -141,19 +166,21 @@ impl<T: Lower> Lower for Vec<T> {
         text.push('>');
     }
 
-    fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-        let Ok(length) = u32::try_from(self.len()) else { bail!("a list is too long") };
-        let placed = match (&self as &dyn std::any::Any).downcast_ref::<Vec<u8>>() {
-            Some(bytes) => guest.place(bytes)?,
+    fn write(self, guest: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+        const { assert!(T::SIZE > 0, "no list has elements of no size") };
+        let length = self.len();
+        let at = match (&self as &dyn std::any::Any).downcast_ref::<Vec<u8>>() {
+            Some(bytes) => guest.place(1, bytes)?,
             None => {
-                let start = guest.room(T::ALIGN, self.len().saturating_mul(T::SIZE as usize))?;
-                for (number, element) in (0..length).zip(self) {
-                    element.store(guest, add(start, number * T::SIZE)?)?;
+                let size = T::SIZE as usize;
+                let mut bytes = vec![0; length.saturating_mul(size)];
+                for (element, place) in self.into_iter().zip(bytes.chunks_exact_mut(size)) {
+                    element.write(guest, place)?;
                 }
-                (start, length)
+                guest.place(T::ALIGN, &bytes)?
             }
         };
-        guest.put_slice(at, placed)
+        put_slice(out, at, length)
     }
 }
 
@@ -167,10 +194,10 @@ impl<T: Lower> Lower for Option<T> {
         text.push('>');
     }
 
-    fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-        guest.put(at, &[u8::from(self.is_some())])?;
+    fn write(self, guest: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+        put(out, 0, &[u8::from(self.is_some())])?;
         match self {
-            Some(value) => value.store(guest, add(at, up(1, T::ALIGN))?),
+            Some(value) => value.write(guest, part::<T>(out, up(1, T::ALIGN))?),
             None => Ok(()),
         }
     }
@@ -188,12 +215,12 @@ impl<T: Lower, E: Lower> Lower for Result<T, E> {
         text.push('>');
     }
 
-    fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-        guest.put(at, &[u8::from(self.is_err())])?;
-        let at = add(at, up(1, Self::ALIGN))?;
+    fn write(self, guest: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+        put(out, 0, &[u8::from(self.is_err())])?;
+        let at = up(1, Self::ALIGN);
         match self {
-            Ok(value) => value.store(guest, at),
-            Err(error) => error.store(guest, at),
+            Ok(value) => value.write(guest, part::<T>(out, at)?),
+            Err(error) => error.write(guest, part::<E>(out, at)?),
         }
     }
 }
@@ -207,7 +234,7 @@ impl Lower for () {
         text.push('_');
     }
 
-    fn store(self, _: &mut Sink<'_>, _: u32) -> Outcome<()> {
+    fn write(self, _: &mut Sink<'_>, _: &mut [u8]) -> Outcome<()> {
         Ok(())
     }
 }
@@ -224,8 +251,8 @@ impl<A: Lower, B: Lower> Lower for (A, B) {
         text.push('>');
     }
 
-    fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-        self.0.store(guest, at)?;
-        self.1.store(guest, add(at, up(A::SIZE, B::ALIGN))?)
+    fn write(self, guest: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+        self.0.write(guest, part::<A>(out, 0)?)?;
+        self.1.write(guest, part::<B>(out, up(A::SIZE, B::ALIGN))?)
     }
 }

@@ -67,7 +67,8 @@ pub(super) trait Lower: component::Lower + Send + Sync + 'static {
 
     fn flatten(_: &mut Vec<ValType>) {}
     fn describe(text: &mut String);
-    fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()>;
+    /// Writes it, as it lies in memory: `SIZE` bytes. What it has elsewhere is placed in the guest's memory.
+    fn write(self, guest: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()>;
     /// Of one core value.
     fn raw(self) -> ValRaw
     where
@@ -128,21 +129,24 @@ impl<'a> Source<'a> {
     }
 
     /// Bytes that the guest hands over.
+    #[inline]
     fn take(&self, at: u32, length: u32) -> Outcome<&'a [u8]> {
         self.charge(length as usize)?;
         self.bytes(at, length)
     }
 
+    #[inline]
     fn charge(&self, length: usize) -> Outcome<()> {
         let left = self.left.get().checked_sub(length);
         self.left.set(left.ok_or_else(|| Error::msg("too much data is handed over at once"))?);
         Ok(())
     }
 
+    #[inline]
     fn bytes(&self, at: u32, length: u32) -> Outcome<&'a [u8]> {
         let (at, length) = (at as usize, length as usize);
-        let bytes = self.memory.get(at..).and_then(|rest| rest.get(..length));
-        bytes.ok_or_else(|| Error::msg(format!("{length} bytes at {at} are out of bounds of the guest's memory")))
+        // Of two numbers of 32 bits: a sum that a `usize` holds.
+        self.memory.get(at..at + length).ok_or_else(|| out_of_bounds(at, length))
     }
 
     fn array<const N: usize>(&self, at: u32) -> Outcome<[u8; N]> {
@@ -150,8 +154,9 @@ impl<'a> Source<'a> {
         bytes.try_into().map_err(|_| Error::msg("a value is out of bounds of the guest's memory"))
     }
 
+    #[inline]
     fn text(&self, at: u32, length: u32) -> Outcome<&'a str> {
-        Ok(std::str::from_utf8(self.take(at, length)?)?)
+        Ok(text(self.take(at, length)?)?)
     }
 }
 
@@ -210,18 +215,39 @@ impl Sink<'_> {
         Ok(at)
     }
 
-    /// Writes what is elsewhere in the guest's memory, and answers where.
-    pub(super) fn place(&mut self, bytes: &[u8]) -> Outcome<(u32, u32)> {
-        let at = self.room(1, bytes.len())?;
+    /// Places bytes somewhere in the guest's memory, and answers where.
+    fn place(&mut self, align: u32, bytes: &[u8]) -> Outcome<u32> {
+        let at = self.room(align, bytes.len())?;
         self.put(at, bytes)?;
-        Ok((at, bytes.len() as u32))
+        Ok(at)
     }
 
-    fn put_slice(&mut self, at: u32, (start, length): (u32, u32)) -> Outcome<()> {
-        let [a, b, c, d] = start.to_le_bytes();
-        let [e, f, g, h] = length.to_le_bytes();
-        self.put(at, &[a, b, c, d, e, f, g, h])
+    /// Writes an answer to where the guest wants it.
+    fn answer<R: Lower>(mut self, at: u32, answer: R) -> Outcome<()> {
+        const LARGEST: usize = 64;
+        const { assert!(R::SIZE as usize <= LARGEST, "a larger answer needs more room here") };
+        aligned(at, R::ALIGN)?;
+        let mut out = [0; LARGEST];
+        let out = answer::part::<R>(&mut out, 0)?;
+        answer.write(&mut self, out)?;
+        self.put(at, out)
     }
+}
+
+#[cold]
+fn out_of_bounds(at: usize, length: usize) -> Error {
+    Error::msg(format!("{length} bytes at {at} are out of bounds of the guest's memory"))
+}
+
+/// Bytes as text. Most texts are short and ASCII, which is seen sooner than that they are UTF-8.
+#[inline]
+pub(super) fn text(bytes: &[u8]) -> Result<&str, std::str::Utf8Error> {
+    if !bytes.is_ascii() {
+        return std::str::from_utf8(bytes);
+    }
+    #[allow(unsafe_code, reason = "the standard library has no safe way from ASCII to text yet")]
+    // SAFETY: ASCII is UTF-8.
+    Ok(unsafe { std::str::from_utf8_unchecked(bytes) })
 }
 
 fn aligned(at: u32, align: u32) -> Outcome<()> {

@@ -40,6 +40,7 @@ impl Lift for Str {
         text.push_str("string");
     }
 
+    #[inline]
     fn lift<'a>(args: &mut Args<'_>, guest: &Source<'a>) -> Outcome<&'a str> {
         let (at, length) = (args.u32()?, args.u32()?);
         guest.text(at, length)

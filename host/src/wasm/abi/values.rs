@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmtime::{Result as Outcome, ValRaw, ValType};
 
 use super::super::bindings::{Error, Field, Verdict, context, crypto, http, kv, limiter, log, metrics, response, route, types};
+use super::answer::{part, put};
 use super::param::{Bytes, List, Str};
 use super::{Args, Kept, Lift, Lower, Sink, Source, add, max, no_case, up};
 use crate::services::limiter::{Algorithm, Limit};
@@ -26,8 +27,8 @@ macro_rules! enumeration {
                 text.push('}');
             }
 
-            fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-                guest.put(at, &[self as u8])
+            fn write(self, _: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+                put(out, 0, &[self as u8])
             }
 
             fn raw(self) -> ValRaw {
@@ -124,12 +125,12 @@ macro_rules! variant {
                 text.push('}');
             }
 
-            fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
-                let payload = add(at, up(1, <Self as Lower>::ALIGN))?;
+            fn write(self, _guest: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
+                const PAYLOAD: u32 = up(1, <$type as Lower>::ALIGN);
                 match self {
                     $(Self::$case $(($value))? => {
-                        guest.put(at, &[$number])?;
-                        $(return $value.store(guest, payload);)?
+                        put(out, 0, &[$number])?;
+                        $(return $value.write(_guest, part::<$payload>(out, PAYLOAD)?);)?
                     })*
                 }
                 #[allow(unreachable_code, reason = "every case of some variants carries something")]
@@ -202,11 +203,11 @@ macro_rules! record {
                 text.push('}');
             }
 
-            fn store(self, guest: &mut Sink<'_>, at: u32) -> Outcome<()> {
+            fn write(self, guest: &mut Sink<'_>, out: &mut [u8]) -> Outcome<()> {
                 let mut offset = 0;
                 $(
                     offset = up(offset, <$part as Lower>::ALIGN);
-                    self.$field.store(guest, add(at, offset)?)?;
+                    self.$field.write(guest, part::<$part>(out, offset)?)?;
                     offset += <$part as Lower>::SIZE;
                 )*
                 let _ = offset;

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Result as Outcome;
 
 use super::super::abi::define::Define;
-use super::super::abi::{Bytes, Edit, GuestChange, List, Str};
+use super::super::abi::{self, Bytes, Edit, GuestChange, List, Str};
 use super::super::bindings::{Error, Field};
 use super::super::state::CallState;
 use super::{anywhere, invalid};
@@ -100,7 +100,7 @@ impl Fields {
 pub(in super::super) struct BeforeEdits(usize, Option<Box<ResponseHead>>, usize);
 
 fn text(value: &HeaderValue) -> Option<String> {
-    std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
+    abi::text(value.as_bytes()).ok().map(str::to_owned)
 }
 
 /// The first value that is text.
