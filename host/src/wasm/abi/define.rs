@@ -8,7 +8,7 @@ use wasmtime::{
     AsContextMut, Caller, FuncType, Linker, Result as Outcome, StoreContextMut, Val, ValRaw, ValType, bail,
 };
 
-use super::{Args, Kept, Lower, Params, Sink, Source, aligned};
+use super::{Args, Kept, Lower, Params, Sink, Source};
 use crate::wasm::state::CallState;
 use crate::wasm::unbundle::{Import, Imported};
 
@@ -184,9 +184,8 @@ impl Define for Direct<'_> {
                 return Ok(());
             }
             let place = args.u32()?;
-            aligned(place, R::ALIGN)?;
             let answer = run(state, params)?;
-            answer.store(&mut Sink { store: StoreContextMut::from(&mut caller), memory }, place)
+            Sink { store: StoreContextMut::from(&mut caller), memory }.answer(answer, place)
         })
     }
 
@@ -232,10 +231,7 @@ impl Define for Direct<'_> {
                     let answer = run(caller.as_context_mut(), owned).await?;
                     match results.first_mut() {
                         Some(_) => bail!("no function that waits answers one value"),
-                        None => {
-                            aligned(place, R::ALIGN)?;
-                            answer.store(&mut Sink { store: caller.as_context_mut(), memory }, place)
-                        }
+                        None => Sink { store: caller.as_context_mut(), memory }.answer(answer, place),
                     }
                 })
             })?;
