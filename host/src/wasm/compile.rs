@@ -34,7 +34,8 @@ pub fn compile_piped(mut from: impl Read, mut to: impl Write) -> Result<(), Pipe
     let engine = Engine::new(&config(&options)).map_err(|error| PipedError::Unable(format!("{error:#}")))?;
     let mut bytes = Vec::new();
     from.read_to_end(&mut bytes).map_err(|error| PipedError::Unable(error.to_string()))?;
-    let compiled = if is_component(&bytes) { engine.precompile_component(&bytes) } else { engine.precompile_module(&bytes) };
+    let compiled =
+        if is_component(&bytes) { engine.precompile_component(&bytes) } else { engine.precompile_module(&bytes) };
     let compiled = compiled.map_err(|error| PipedError::Refused(format!("{error:#}")))?;
     to.write_all(&compiled).and_then(|()| to.flush()).map_err(|error| PipedError::Unable(error.to_string()))
 }

@@ -100,12 +100,10 @@ impl Direct {
     }
 
     /// Takes in an exported function, if it is one of ours.
-    fn export(
-        &mut self,
-        export: &Export,
-        find: impl Fn(&str) -> Result<ModuleExport, String>,
-    ) -> Result<(), String> {
-        let Some(interface) = our_interface(&export.interface).map_err(|error| error.to_string())? else { return Ok(()) };
+    fn export(&mut self, export: &Export, find: impl Fn(&str) -> Result<ModuleExport, String>) -> Result<(), String> {
+        let Some(interface) = our_interface(&export.interface).map_err(|error| error.to_string())? else {
+            return Ok(());
+        };
         if export.name != interface {
             return Ok(());
         }
@@ -249,9 +247,6 @@ impl Running {
 
     /// Room for an argument.
     async fn make_room(&self, store: &mut Store<CallState>, size: usize) -> Outcome<u32> {
-        if size == 0 {
-            return Ok(1);
-        }
         let Some(realloc) = store.data().guest.realloc else { bail!("the guest has no `realloc`") };
         let realloc: TypedFunc<(u32, u32, u32, u32), u32> = realloc.typed(&mut *store)?;
         store.data_mut().guest.is_making_room = true;

@@ -10,6 +10,7 @@ use super::component::Component;
 use super::direct::Direct;
 use super::engine::Runtime;
 use super::{HookSet, LoadError, compile};
+use crate::services::log_limit;
 
 /// The interface this gateway speaks; any later patch version is compatible.
 const PACKAGE: &str = "sluice:filter/";
@@ -71,6 +72,15 @@ impl Plugin {
         match &self.code {
             Code::Direct(direct) => direct.waits,
             Code::Component { component, .. } => component.waits,
+        }
+    }
+
+    /// Why it is run as a component instead of being called directly; none where it is called directly.
+    pub fn not_direct(&self) -> Option<&str> {
+        match &self.code {
+            Code::Direct(_) => None,
+            // It may quote names of the guest.
+            Code::Component { why, .. } => Some(log_limit::cut(why)),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::services::{Clock, Services};
 const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
 
 /// A world that imports everything and exports these interfaces.
-fn world(exports: &[&str], imports: bool) -> (Resolve, wit_parser::WorldId) {
+pub(super) fn world(exports: &[&str], imports: bool) -> (Resolve, wit_parser::WorldId) {
     let mut resolve = Resolve::default();
     resolve.push_dir(WIT).unwrap();
     let mut text = String::from("package test:guest;\nworld guest {\n");
@@ -34,7 +34,7 @@ fn world(exports: &[&str], imports: bool) -> (Resolve, wit_parser::WorldId) {
     (resolve, world)
 }
 
-fn encode(mut module: Vec<u8>, resolve: &Resolve, world: wit_parser::WorldId) -> Vec<u8> {
+pub(super) fn encode(mut module: Vec<u8>, resolve: &Resolve, world: wit_parser::WorldId) -> Vec<u8> {
     embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8, false).unwrap();
     ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()
 }
@@ -70,7 +70,7 @@ pub(crate) fn guest(hooks: &[(Hook, &str)], waits: bool) -> Vec<u8> {
 }
 
 /// The same component with one more core module, which does nothing: it is not called directly any more.
-fn as_component(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(super) fn as_component(mut bytes: Vec<u8>) -> Vec<u8> {
     let more = wat::parse_str("(module (memory (export \"memory\") 1))").unwrap();
     // A section of the kind 1 (core module), and its length.
     bytes.extend([1, u8::try_from(more.len()).unwrap()]);
@@ -79,7 +79,7 @@ fn as_component(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// Whether a plugin is called directly.
-fn is_direct(plugin: &Plugin) -> bool {
+pub(super) fn is_direct(plugin: &Plugin) -> bool {
     matches!(plugin.code, Code::Direct(_))
 }
 
@@ -103,11 +103,11 @@ pub(crate) fn runtime() -> Arc<Runtime> {
     Runtime::new(RuntimeOptions { instances: 50, ..RuntimeOptions::default() }).unwrap()
 }
 
-fn limits() -> FilterLimits {
+pub(super) fn limits() -> FilterLimits {
     FilterLimits { memory: 4 << 20, wall: Duration::from_secs(20), ..FilterLimits::default() }
 }
 
-fn spec(mode: Mode, limits: FilterLimits) -> ProgramSpec {
+pub(super) fn spec(mode: Mode, limits: FilterLimits) -> ProgramSpec {
     ProgramSpec {
         name: "guest".into(),
         config: "{}".into(),
@@ -120,7 +120,7 @@ fn spec(mode: Mode, limits: FilterLimits) -> ProgramSpec {
     }
 }
 
-fn program(runtime: &Arc<Runtime>, bytes: &[u8], mode: Mode, limits: FilterLimits) -> Arc<Program> {
+pub(super) fn program(runtime: &Arc<Runtime>, bytes: &[u8], mode: Mode, limits: FilterLimits) -> Arc<Program> {
     let plugin = runtime.load(bytes).unwrap();
     Arc::new(Program::new(plugin, ProgramSpec { component: Some(bytes.into()), ..spec(mode, limits) }).unwrap())
 }
@@ -142,7 +142,7 @@ pub(crate) fn exchange() -> Box<Exchange> {
     exchange
 }
 
-fn run<T>(test: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }

@@ -20,6 +20,8 @@ const MAX_WRITE: u64 = 64 << 10;
 
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
+/// Of no consequence, but some guests take a handle 0 for none.
+const OTHER: u32 = 3;
 
 /// Any resource that nothing here ever makes.
 struct Unused;
@@ -82,9 +84,13 @@ pub(super) fn link_direct(wanted: &mut Wanted, module: &Module) -> Outcome<()> {
     for import in imports {
         match &import.what {
             Imported::Drop { .. } => {
-                wanted.linker.func_wrap(&import.module, &import.name, |mut caller: Caller<'_, CallState>, _: u32| {
-                    dropped(caller.data_mut());
-                })?;
+                wanted.linker.func_wrap(
+                    &import.module,
+                    &import.name,
+                    |mut caller: Caller<'_, CallState>, _: u32| {
+                        dropped(caller.data_mut());
+                    },
+                )?;
             }
             Imported::Function { interface, name, .. } => {
                 let (of, short) = (interface.clone(), interface_of(interface).unwrap_or_default().to_owned());
@@ -95,7 +101,9 @@ pub(super) fn link_direct(wanted: &mut Wanted, module: &Module) -> Outcome<()> {
                     && let Some(import) = wanted.left.pop()
                 {
                     let ty = module.imports().find(|of| of.module() == import.module && of.name() == import.name);
-                    let Some(ExternType::Func(ty)) = ty.map(|import| import.ty()) else { bail!("an import is missing") };
+                    let Some(ExternType::Func(ty)) = ty.map(|import| import.ty()) else {
+                        bail!("an import is missing")
+                    };
                     let what = missing(&of, &name);
                     wanted.linker.func_new(&import.module, &import.name, ty, move |_, _, _| bail!("{what}"))?;
                 }
@@ -160,7 +168,7 @@ fn define(at: &mut impl Define, interface: &str, name: &str) -> Outcome<bool> {
         ("cli/environment", "get-arguments") => at.function::<(), _>(name, |_, ()| Ok(Vec::<String>::new()))?,
         ("cli/environment", "initial-cwd") => at.function::<(), _>(name, |_, ()| Ok(None::<String>))?,
         ("cli/exit", "exit") => at.procedure::<(Result<(), ()>,)>(name, |_, (_,)| bail!("the guest exited"))?,
-        ("cli/stdin", "get-stdin") => at.function::<(), _>(name, |state, ()| Ok(own::<InputStream>(state, 0)))?,
+        ("cli/stdin", "get-stdin") => at.function::<(), _>(name, |state, ()| Ok(own::<InputStream>(state, OTHER)))?,
         ("cli/stdout", "get-stdout") => {
             at.function::<(), _>(name, |state, ()| Ok(own::<OutputStream>(state, STDOUT)))?;
         }
@@ -183,13 +191,15 @@ fn define(at: &mut impl Define, interface: &str, name: &str) -> Outcome<bool> {
         ("io/poll", "[method]pollable.block") => at.procedure::<(Handle<Pollable>,)>(name, |_, (_,)| Ok(()))?,
         ("io/poll", "poll") => {
             // Everything is ready at once: a guest that sleeps goes on, and one that waits for input finds it closed.
-            at.function::<(List<Handle<Pollable>>,), _>(name, |_, (all,)| Ok((0..all.len() as u32).collect::<Vec<_>>()))?;
+            at.function::<(List<Handle<Pollable>>,), _>(name, |_, (all,)| {
+                Ok((0..all.len() as u32).collect::<Vec<_>>())
+            })?;
         }
         ("io/streams", _) => return streams(at, name),
         ("clocks/monotonic-clock", "now") => at.function::<(), _>(name, |_, ()| Ok(monotonic_ns()))?,
         ("clocks/monotonic-clock", "resolution") => at.function::<(), _>(name, |_, ()| Ok(1_u64))?,
         ("clocks/monotonic-clock", "subscribe-instant" | "subscribe-duration") => {
-            at.function::<(u64,), _>(name, |state, (_,)| Ok(own::<Pollable>(state, 0)))?;
+            at.function::<(u64,), _>(name, |state, (_,)| Ok(own::<Pollable>(state, OTHER)))?;
         }
         ("clocks/wall-clock", "now") => at.function::<(), _>(name, |_, ()| {
             let now = since_epoch();
@@ -226,13 +236,15 @@ fn streams(at: &mut impl Define, name: &str) -> Outcome<bool> {
             })?;
         }
         "[method]input-stream.skip" | "[method]input-stream.blocking-skip" => {
-            at.function::<(Handle<InputStream>, u64), _>(name, |_, _| -> Streamed<u64> { Ok(Err(StreamError::Closed)) })?;
+            at.function::<(Handle<InputStream>, u64), _>(name, |_, _| -> Streamed<u64> {
+                Ok(Err(StreamError::Closed))
+            })?;
         }
         "[method]input-stream.subscribe" => {
-            at.function::<(Handle<InputStream>,), _>(name, |state, (_,)| Ok(own::<Pollable>(state, 0)))?;
+            at.function::<(Handle<InputStream>,), _>(name, |state, (_,)| Ok(own::<Pollable>(state, OTHER)))?;
         }
         "[method]output-stream.subscribe" => {
-            at.function::<(Handle<OutputStream>,), _>(name, |state, (_,)| Ok(own::<Pollable>(state, 0)))?;
+            at.function::<(Handle<OutputStream>,), _>(name, |state, (_,)| Ok(own::<Pollable>(state, OTHER)))?;
         }
         "[method]output-stream.check-write" => {
             at.function::<(Handle<OutputStream>,), _>(name, |_, (_,)| -> Streamed<u64> { Ok(Ok(MAX_WRITE)) })?;

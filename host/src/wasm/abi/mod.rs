@@ -7,6 +7,8 @@
 mod answer;
 pub(super) mod define;
 mod param;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::cell::Cell;
@@ -87,7 +89,10 @@ impl<'a> Args<'a> {
     /// # Safety
     ///
     /// Of `values` have to be initialised as many as will be asked for.
-    #[allow(unsafe_code, reason = "the values of a call are initialised by compiled code, which the type system can't see")]
+    #[allow(
+        unsafe_code,
+        reason = "the values of a call are initialised by compiled code, which the type system can't see"
+    )]
     unsafe fn new(values: &'a [MaybeUninit<ValRaw>]) -> Args<'a> {
         Args { values: values.iter() }
     }
@@ -193,12 +198,19 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// Has the guest make room: `realloc(old, old size, align, size)`. No function of the gateway can be called meanwhile.
+    /// Refuses a place that is no good one.
+    fn check(&self, at: u32, align: u32, size: u32) -> Outcome<()> {
+        aligned(at, align)?;
+        if u64::from(at) + u64::from(size) > self.memory.data_size(&self.store) as u64 {
+            bail!("{size} bytes for an answer at {at} are out of bounds of the guest's memory");
+        }
+        Ok(())
+    }
+
+    /// Has the guest make room: `realloc(old, old size, align, size)`, also for nothing: what its owner may give back is for the guest to
+    /// say. No function of the gateway can be called meanwhile.
     fn room(&mut self, align: u32, size: usize) -> Outcome<u32> {
         let Ok(size) = u32::try_from(size) else { bail!("an answer of {size} bytes is too large") };
-        if size == 0 {
-            return Ok(align);
-        }
         let guest = &mut self.store.data_mut().guest;
         let Some(realloc) = guest.realloc else { bail!("the guest has no `realloc`") };
         guest.is_making_room = true;
@@ -211,7 +223,7 @@ impl Sink<'_> {
         }
         self.store.data_mut().guest.is_making_room = false;
         let [at, ..] = values.map(|value| value.get_u32());
-        aligned(at, align)?;
+        self.check(at, align, size)?;
         Ok(at)
     }
 
@@ -222,11 +234,11 @@ impl Sink<'_> {
         Ok(at)
     }
 
-    /// Writes an answer to where the guest wants it.
+    /// Writes an answer to where the guest wants it, all of which has to be there whatever the answer is.
     fn answer<R: Lower>(mut self, at: u32, answer: R) -> Outcome<()> {
         const LARGEST: usize = 64;
         const { assert!(R::SIZE as usize <= LARGEST, "a larger answer needs more room here") };
-        aligned(at, R::ALIGN)?;
+        self.check(at, R::ALIGN, R::SIZE)?;
         let mut out = [0; LARGEST];
         let out = answer::part::<R>(&mut out, 0)?;
         answer.write(&mut self, out)?;
@@ -289,14 +301,20 @@ pub(super) fn write(store: &mut Store<CallState>, at: u32, bytes: &[u8]) -> Outc
 
 /// Reads an answer of the type `string`.
 pub(super) fn read_text(store: &Store<CallState>, at: u32) -> Outcome<String> {
-    let memory = store.data().guest.called()?;
-    Ok(Str::load(&Source::new(memory.data(store), store.data().transfer), at)?.to_owned())
+    read_answer::<Str, _>(store, at, |text| text.to_owned())
 }
 
 /// Reads the error of an answer of the type `result<_, string>`.
 pub(super) fn read_refusal(store: &Store<CallState>, at: u32) -> Outcome<Option<String>> {
-    let memory = store.data().guest.called()?;
     // It lies as an option does.
-    let refusal = Option::<Str>::load(&Source::new(memory.data(store), store.data().transfer), at)?;
-    Ok(refusal.map(str::to_owned))
+    read_answer::<Option<Str>, _>(store, at, |refusal| refusal.map(str::to_owned))
+}
+
+/// Reads an answer from where the guest says it lies, all of which has to be there whatever the answer is.
+fn read_answer<T: Lift, R>(store: &Store<CallState>, at: u32, keep: impl FnOnce(T::Of<'_>) -> R) -> Outcome<R> {
+    let memory = store.data().guest.called()?;
+    let guest = Source::new(memory.data(store), store.data().transfer);
+    aligned(at, T::ALIGN)?;
+    guest.bytes(at, T::SIZE)?;
+    T::load(&guest, at).map(keep)
 }

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use smallvec::SmallVec;
 use wasmtime::component::Resource;
-use wasmtime::{Result as Outcome, ValType};
+use wasmtime::{Result as Outcome, ValType, bail};
 
 use super::{Args, Lift, Params, Source, add, aligned, max, no_case, up};
 
@@ -124,11 +124,18 @@ impl<T: Lift> Lift for List<T> {
     }
 }
 
-pub(super) fn elements<'a, T: Lift>(guest: &Source<'a>, at: u32, length: u32) -> Outcome<SmallVec<[T::Of<'a>; INLINE]>> {
+pub(super) fn elements<'a, T: Lift>(
+    guest: &Source<'a>,
+    at: u32,
+    length: u32,
+) -> Outcome<SmallVec<[T::Of<'a>; INLINE]>> {
     aligned(at, T::ALIGN)?;
     // An element is charged what it takes here as well, so that a list is never much larger than what may be handed over.
     guest.charge((length as usize).saturating_mul((T::SIZE as usize).max(size_of::<T::Of<'a>>())))?;
-    guest.bytes(at, length.saturating_mul(T::SIZE))?;
+    let Some(size) = length.checked_mul(T::SIZE) else {
+        bail!("a list of {length} elements is longer than memory can be")
+    };
+    guest.bytes(at, size)?;
     (0..length).map(|number| T::load(guest, add(at, number * T::SIZE)?)).collect()
 }
 
@@ -218,15 +225,24 @@ impl Lift for Result<(), ()> {
     }
 
     fn lift<'a>(args: &mut Args<'_>, _: &Source<'a>) -> Outcome<Self> {
-        Ok(if args.u32()? == 0 { Ok(()) } else { Err(()) })
+        result(args.u32()?)
     }
 
     fn load<'a>(guest: &Source<'a>, at: u32) -> Outcome<Self> {
-        Ok(if guest.array(at)? == [0] { Ok(()) } else { Err(()) })
+        let [case] = guest.array(at)?;
+        result(case.into())
     }
 
     fn of(owned: &Self) -> Self {
         *owned
+    }
+}
+
+fn result(case: u32) -> Outcome<Result<(), ()>> {
+    match case {
+        0 => Ok(Ok(())),
+        1 => Ok(Err(())),
+        other => no_case("result", other),
     }
 }
 

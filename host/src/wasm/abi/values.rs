@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use wasmtime::{Result as Outcome, ValRaw, ValType};
 
-use super::super::bindings::{Error, Field, Verdict, context, crypto, http, kv, limiter, log, metrics, response, route, types};
+use super::super::bindings::{
+    Error, Field, Verdict, context, crypto, http, kv, limiter, log, metrics, response, route, types,
+};
 use super::answer::{part, put};
 use super::param::{Bytes, List, Str};
 use super::{Args, Kept, Lift, Lower, Sink, Source, add, max, no_case, up};
@@ -178,7 +180,7 @@ variant!(super::super::wasi::StreamError {
 });
 
 macro_rules! record {
-    ($type:ty { $($field:ident: $part:ty = $name:literal,)* }) => {
+    ($type:ty { $($field:ident: $part:ty = $name:literal),* $(,)? }) => {
         impl Lower for $type {
             const ALIGN: u32 = {
                 let align = 1;
@@ -217,7 +219,7 @@ macro_rules! record {
     };
 }
 
-record!(Field { name: String = "name", value: String = "value", });
+record!(Field { name: String = "name", value: String = "value" });
 record!(route::Endpoint {
     upstream: String = "upstream",
     address: String = "address",
@@ -226,7 +228,7 @@ record!(route::Endpoint {
     active: u32 = "active",
     latency_us: u64 = "latency-us",
 });
-record!(route::Failure { upstream: String = "upstream", address: String = "address", reason: String = "reason", });
+record!(route::Failure { upstream: String = "upstream", address: String = "address", reason: String = "reason" });
 record!(limiter::Standing {
     allowed: bool = "allowed",
     remaining: u64 = "remaining",
@@ -234,7 +236,7 @@ record!(limiter::Standing {
     retry_after_ms: u64 = "retry-after-ms",
 });
 record!(http::Incoming { status: u16 = "status", headers: Vec<Field> = "headers", body: Vec<u8> = "body", });
-record!(super::super::wasi::Datetime { seconds: u64 = "seconds", nanoseconds: u32 = "nanoseconds", });
+record!(super::super::wasi::Datetime { seconds: u64 = "seconds", nanoseconds: u32 = "nanoseconds" });
 
 /// Reads the fields of a record one after the other.
 struct Record<'g, 'a> {

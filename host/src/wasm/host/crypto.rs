@@ -27,9 +27,10 @@ const MAX_NAME: usize = 256;
 pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     let mut at = linker.interface("crypto")?;
     at.function::<(Str,), _>("key-set", |state, (source,)| Ok(state.declare_key_set(source)))?;
-    at.function::<(u32, Str, Option<Str>, Bytes, Bytes), _>("verify", |state, (set, algorithm, id, message, signature)| {
-        Ok(state.verify(set, algorithm, id, message, signature))
-    })?;
+    at.function::<(u32, Str, Option<Str>, Bytes, Bytes), _>(
+        "verify",
+        |state, (set, algorithm, id, message, signature)| Ok(state.verify(set, algorithm, id, message, signature)),
+    )?;
     at.function::<(crypto::TokenRules,), _>("token-verifier", |state, (rules,)| Ok(state.declare_verifier(rules)))?;
     at.function::<(u32, Bytes), _>("verify-token", |state, (verifier, token)| Ok(state.verify_token(verifier, token)))?;
     at.function::<(u32,), _>("verify-bearer", |state, (verifier,)| Ok(state.verify_bearer(verifier)))?;

@@ -62,9 +62,7 @@ pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     at.function::<(Str, Str), _>("set-trailer", |state, (name, value)| {
         Ok(state.edit_trailer(name, || fields::value(value.as_bytes()).map(HeaderEdit::Set)))
     })?;
-    at.function::<(Str,), _>("remove-trailer", |state, (name,)| {
-        Ok(state.edit_trailer(name, || Ok(HeaderEdit::Remove)))
-    })
+    at.function::<(Str,), _>("remove-trailer", |state, (name,)| Ok(state.edit_trailer(name, || Ok(HeaderEdit::Remove))))
 }
 
 impl CallState {

@@ -108,7 +108,9 @@ impl CallState {
         if let Some(unknown) = unknown {
             return Err(invalid(format!("the route has no endpoint `{unknown}`")));
         }
-        self.select(|selection| selection.endpoints = Some(addresses.iter().map(|&address| address.to_owned()).collect()))
+        self.select(|selection| {
+            selection.endpoints = Some(addresses.iter().map(|&address| address.to_owned()).collect())
+        })
     }
 
     fn hash_key(&mut self, key: &str) -> Result<(), Error> {
