@@ -125,6 +125,7 @@ fn inspect(path: &Path) -> Result<ExitCode, String> {
         ("size", format!("{} bytes", bytes.len())),
         ("hooks", hooks.join(", ")),
         ("waits", if plugin.waits() { "yes: it imports sluice:filter/http" } else { "no" }.to_owned()),
+        ("called", plugin.not_direct().map_or("directly".into(), |why| format!("as a component: {why}"))),
     ];
     for (title, part) in [("grants", &about.grants), ("config", &about.config)] {
         let json = part.as_ref().map(|json| serde_json::to_string_pretty(json).unwrap_or_default());

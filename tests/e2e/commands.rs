@@ -81,6 +81,19 @@ fn a_file_that_is_no_filter_is_named() {
     assert!(!checked.status.success() && checked.stderr.contains(named), "{checked:?}");
 }
 
+#[test]
+fn inspect_tells_how_a_component_is_called() {
+    let called = |plugin: &str| {
+        let file = format!("plugins/{plugin}.wasm");
+        let said = setup().as_component("plain").command_output("", &["plugin", "inspect", &file]);
+        let line = said.stdout.lines().find(|line| line.starts_with("called ")).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{said:?}"))
+    };
+    assert_eq!(called("plain"), "called       directly");
+    let why = "it has two core modules that are more than plumbing";
+    assert_eq!(called("plain-component"), format!("called       as a component: {why}"));
+}
+
 /// The exit code and standard error of a command whose reader has gone.
 fn unread(arguments: &[&str]) -> (Option<i32>, String) {
     let (reader, writer) = std::io::pipe().expect("a pipe");

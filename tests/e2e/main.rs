@@ -22,3 +22,4 @@ mod support;
 mod timeouts;
 mod tls;
 mod upstreams;
+mod ways;

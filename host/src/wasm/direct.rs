@@ -161,7 +161,8 @@ impl Direct {
         store.data_mut().guest = Guest {
             memory: Some(memory.ok_or_else(missing)?),
             realloc: realloc.and_then(wasmtime::Extern::into_func),
-            is_making_room: false,
+            may_not_call: false,
+            is_within: false,
         };
         Ok(Running { instance, hooks: [const { None }; Hook::COUNT] })
     }
@@ -249,9 +250,9 @@ impl Running {
     async fn make_room(&self, store: &mut Store<CallState>, size: usize) -> Outcome<u32> {
         let Some(realloc) = store.data().guest.realloc else { bail!("the guest has no `realloc`") };
         let realloc: TypedFunc<(u32, u32, u32, u32), u32> = realloc.typed(&mut *store)?;
-        store.data_mut().guest.is_making_room = true;
+        store.data_mut().guest.may_not_call = true;
         let at = realloc.call_async(&mut *store, (0, 0, 1, u32::try_from(size)?)).await?;
-        store.data_mut().guest.is_making_room = false;
+        store.data_mut().guest.may_not_call = false;
         Ok(at)
     }
 
@@ -259,9 +260,9 @@ impl Running {
     async fn finish(&self, function: Function, store: &mut Store<CallState>, answer: u32) -> Outcome<()> {
         let Some(after) = function.after else { return Ok(()) };
         let after: TypedFunc<u32, ()> = self.typed(store, &after)?;
-        store.data_mut().guest.is_making_room = true;
+        store.data_mut().guest.may_not_call = true;
         after.call_async(&mut *store, answer).await?;
-        store.data_mut().guest.is_making_room = false;
+        store.data_mut().guest.may_not_call = false;
         Ok(())
     }
 
@@ -290,7 +291,7 @@ impl Running {
             Entry::Verdict(func, after) => {
                 let verdict = func.call(&mut *store, ())?;
                 if let Some(after) = after {
-                    store.data_mut().guest.is_making_room = true;
+                    store.data_mut().guest.may_not_call = true;
                     after.call(store, verdict)?;
                 }
                 abi::verdict(verdict)
@@ -310,7 +311,7 @@ impl Running {
             Entry::Verdict(func, after) => {
                 let verdict = func.call_async(&mut *store, ()).await?;
                 if let Some(after) = after {
-                    store.data_mut().guest.is_making_room = true;
+                    store.data_mut().guest.may_not_call = true;
                     after.call_async(store, verdict).await?;
                 }
                 abi::verdict(verdict)

@@ -31,6 +31,10 @@ pub(super) struct Instance {
 }
 
 /// What runs in the store.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "almost all are of the large kind, and a box would be one more step at each hook"
+)]
 pub(super) enum Running {
     Direct(direct::Running),
     Component(component::Running),
@@ -236,8 +240,7 @@ fn on_tick(mut cx: StoreContextMut<'_, CallState>, tick: Duration) -> UpdateDead
         state.overspent = true;
         return UpdateDeadline::Interrupt;
     }
-    // Nothing may be suspended while the guest makes room for an answer: a function of the gateway waits for it.
-    if state.on_fiber && !state.guest.is_making_room {
+    if state.on_fiber && !state.guest.is_within {
         let meter = state.meter.clone();
         return UpdateDeadline::YieldCustom(
             1,

@@ -150,7 +150,8 @@ impl CallState {
         self.cpu_limit = cpu_limit;
         self.failed = None;
         self.overspent = false;
-        self.guest.is_making_room = false;
+        self.guest.may_not_call = false;
+        self.guest.is_within = false;
         self.field_bytes = 0;
         self.memory.refused = None;
         self.meter.reset();

@@ -95,6 +95,16 @@ impl Setup {
         self
     }
 
+    /// A guest fixture as `plugins/<name>-component.wasm`, with one more core module, which does nothing: the gateway does not call
+    /// it directly any more.
+    #[must_use]
+    pub fn as_component(self, fixture: &str) -> Setup {
+        let mut bytes = std::fs::read(crate::fixtures::file(fixture)).expect("a fixture");
+        // A section of the kind 1 (core module) and its length: a module with a section of the kind 5 (memory), of one page.
+        bytes.extend(b"\x01\x0d\0asm\x01\0\0\0\x05\x03\x01\0\x01");
+        self.file(&format!("plugins/{fixture}-component.wasm"), bytes)
+    }
+
     /// A variable of the environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Setup {

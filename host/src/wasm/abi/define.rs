@@ -5,10 +5,10 @@ use std::pin::Pin;
 
 use wasmtime::component::LinkerInstance;
 use wasmtime::{
-    AsContextMut, Caller, FuncType, Linker, Result as Outcome, StoreContextMut, Val, ValRaw, ValType, bail,
+    AsContextMut, Caller, FuncType, Linker, Memory, Result as Outcome, StoreContextMut, Val, ValRaw, ValType, bail,
 };
 
-use super::{Args, Kept, Lower, Params, Sink, Source};
+use super::{Args, Kept, Lower, Params, Sink, Source, ready};
 use crate::wasm::state::CallState;
 use crate::wasm::unbundle::{Import, Imported};
 
@@ -161,6 +161,17 @@ impl Import {
     }
 }
 
+/// What arguments are read from, and the state. Where there is no memory yet, those that are mere numbers can be read.
+fn split<'a>(memory: Option<Memory>, caller: &'a mut Caller<'_, CallState>) -> (&'a [u8], &'a mut CallState) {
+    match memory {
+        Some(memory) => {
+            let (bytes, state) = memory.data_and_store_mut(caller);
+            (bytes, state)
+        }
+        None => (&[], caller.data_mut()),
+    }
+}
+
 impl Define for Direct<'_> {
     fn function<P: Params, R: Lower>(
         &mut self,
@@ -169,8 +180,8 @@ impl Define for Direct<'_> {
     ) -> Outcome<()> {
         let (types, signature) = types_of::<P, R>();
         self.define_raw(name, &signature, types, move |mut caller, values| {
-            let memory = caller.data().guest.called()?;
-            let (bytes, state) = memory.data_and_store_mut(&mut caller);
+            let memory = caller.data().guest.calls()?;
+            let (bytes, state) = split(memory, &mut caller);
             let guest = Source::new(bytes, state.transfer);
             #[allow(unsafe_code, reason = "see `Args::new`")]
             // SAFETY: exactly the values of `P`, and one for the place of the answer, are asked for, and they are the arguments.
@@ -183,7 +194,7 @@ impl Define for Direct<'_> {
                 }
                 return Ok(());
             }
-            let place = args.u32()?;
+            let (memory, place) = (ready(memory)?, args.u32()?);
             let answer = run(state, params)?;
             Sink { store: StoreContextMut::from(&mut caller), memory }.answer(place, answer)
         })
@@ -198,8 +209,8 @@ impl Define for Direct<'_> {
         P::flatten(&mut params);
         P::describe(&mut signature);
         self.define_raw(name, &signature, (params, Vec::new()), move |mut caller, values| {
-            let memory = caller.data().guest.called()?;
-            let (bytes, state) = memory.data_and_store_mut(&mut caller);
+            let memory = caller.data().guest.calls()?;
+            let (bytes, state) = split(memory, &mut caller);
             let guest = Source::new(bytes, state.transfer);
             #[allow(unsafe_code, reason = "see `Args::new`")]
             // SAFETY: exactly the values of `P` are asked for, and they are the arguments.

@@ -170,18 +170,29 @@ impl<'a> Source<'a> {
 pub(super) struct Guest {
     pub(super) memory: Option<Memory>,
     pub(super) realloc: Option<Func>,
-    /// It runs only to make room for an answer.
-    pub(super) is_making_room: bool,
+    /// It runs only to make room or to take room back, and can call no function of the gateway meanwhile.
+    pub(super) may_not_call: bool,
+    /// A function of the gateway waits for it: it may not be suspended.
+    pub(super) is_within: bool,
 }
 
 impl Guest {
-    /// Its memory, when it calls a function of the gateway.
-    fn called(&self) -> Outcome<Memory> {
-        if self.is_making_room {
-            bail!("a function of the gateway was called by `realloc`");
+    /// Its memory, when it calls a function of the gateway. There is none yet while the module's own start function runs.
+    fn calls(&self) -> Outcome<Option<Memory>> {
+        if self.may_not_call {
+            bail!("a function of the gateway was called by `realloc` or a post-return");
         }
-        self.memory.ok_or_else(|| Error::msg("a function of the gateway was called before the guest was ready"))
+        Ok(self.memory)
     }
+
+    /// Its memory, when values lie in it.
+    fn called(&self) -> Outcome<Memory> {
+        ready(self.calls()?)
+    }
+}
+
+fn ready(memory: Option<Memory>) -> Outcome<Memory> {
+    memory.ok_or_else(|| Error::msg("a function of the gateway was called before the guest was ready"))
 }
 
 /// The memory that answers are written to.
@@ -213,7 +224,8 @@ impl Sink<'_> {
         let Ok(size) = u32::try_from(size) else { bail!("an answer of {size} bytes is too large") };
         let guest = &mut self.store.data_mut().guest;
         let Some(realloc) = guest.realloc else { bail!("the guest has no `realloc`") };
-        guest.is_making_room = true;
+        guest.may_not_call = true;
+        guest.is_within = true;
         let mut values = [ValRaw::u32(0), ValRaw::u32(0), ValRaw::u32(align), ValRaw::u32(size)];
         #[allow(unsafe_code, reason = "on a fiber, wasmtime has no other way to call a guest from within a call")]
         // SAFETY: the type was checked when the module was linked. That a call must not come from within one on a fiber is so that it is
@@ -221,7 +233,9 @@ impl Sink<'_> {
         unsafe {
             realloc.call_unchecked(&mut self.store, &mut values)?;
         }
-        self.store.data_mut().guest.is_making_room = false;
+        let guest = &mut self.store.data_mut().guest;
+        guest.may_not_call = false;
+        guest.is_within = false;
         let [at, ..] = values.map(|value| value.get_u32());
         self.check(at, align, size)?;
         Ok(at)

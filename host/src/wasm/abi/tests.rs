@@ -310,6 +310,56 @@ fn answers_of_configure_are_looked_at_where_they_may_lie() {
     }
 }
 
+#[test]
+fn a_start_function_can_call_what_needs_no_memory() {
+    let runtime = runtime();
+    let loads = |body: &str, direct: bool| {
+        let text = format!(
+            "(module
+            (import \"sluice:filter/log@0.1.0\" \"enabled\" (func $enabled (param i32) (result i32)))
+            (import \"sluice:filter/log@0.1.0\" \"log\" (func $log (param i32 i32 i32)))
+            (memory (export \"memory\") 1)
+            (func $start {body})
+            (start $start)
+            (func (export \"sluice:filter/on-request@0.1.0#on-request\") (result i32) i32.const 0))"
+        );
+        let (resolve, world) = world(&["on-request"], true);
+        let bytes = encode(wat::parse_str(&text).unwrap(), &resolve, world);
+        let plugin = runtime.load(&if direct { bytes } else { as_component(bytes) }).unwrap();
+        assert_eq!(is_direct(&plugin), direct);
+        match Program::new(plugin, spec(Mode::Reused, limits())) {
+            Ok(_) => true,
+            Err(LoadError::Instantiate(_)) => false,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    for direct in [true, false] {
+        assert!(loads("(drop (call $enabled (i32.const 4)))", direct), "{direct}");
+        assert!(!loads("(call $log (i32.const 2) (i32.const 16) (i32.const 3))", direct), "{direct}");
+        assert!(!loads("(drop (call $enabled (i32.const 5)))", direct), "{direct}");
+    }
+}
+
+#[test]
+fn a_long_post_return_on_a_fiber_lets_others_run() {
+    let long = "(local $i i32) (loop $again (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get $i) (i32.const 200000000))))";
+    let more = format!("(func (export \"cabi_post_sluice:filter/on-request@0.1.0#on-request\") (param i32) {long})");
+    let bytes = guest(GOOD, &more, &[(Hook::OnRequest, "")]);
+    let limits = FilterLimits { cpu: Duration::from_secs(10), ..limits() };
+    let program = program(&runtime(), &bytes, Mode::Reused, limits);
+    run(async {
+        let pool = Pool::new(program.clone());
+        let neighbour = tokio::task::spawn_local(async {
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(call(&pool, &program, true, Hook::OnRequest, 200).await.is_ok());
+        assert!(neighbour.is_finished(), "a neighbour had three turns");
+    });
+}
+
 /// As deep as the status of the response says, there is a call whose answer needs room; making it goes as deep as can be.
 #[test]
 fn a_stack_that_is_used_up_twice_is_a_trap() {

@@ -155,7 +155,7 @@ fn leave(hook: &str, action: &Value, result: Result<String, types::Error>) {
 }
 
 /// The name of the case, and its text.
-fn describe(error: &types::Error) -> String {
+pub(crate) fn describe(error: &types::Error) -> String {
     match error {
         types::Error::WrongHook => "wrong-hook".into(),
         types::Error::NotGranted(what) => format!("not-granted: {what}"),
@@ -308,6 +308,9 @@ fn act(hook: &str, action: &Value) -> Option<Outcome> {
         }
         "hash-key" => route::hash_key(&request::header(name).unwrap().unwrap_or_default()).unwrap(),
         "failures" => leave(hook, action, route::failures().map(|f| f.len().to_string())),
+
+        // Any function of the interface, by its name, with any arguments.
+        "functions" => leave(hook, action, Ok(crate::functions::call_all(&action["calls"]))),
         unknown => panic!("the probe does not know `{unknown}`"),
     }
     None

@@ -6,6 +6,7 @@
 
 mod actions;
 mod exports;
+mod functions;
 
 #[allow(unsafe_code, unused, unreachable_pub, clippy::all, reason = "generated code")]
 mod bindings {
