@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod http1;
+pub mod wasm;
 
 use bytes::BytesMut;
 

@@ -1,9 +1,5 @@
 //! Components that `wit-component` makes, and ones written out that are a little different.
 
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
-
-use wasmtime_wizer::{ComponentInstanceState, Wizer};
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
@@ -261,47 +257,6 @@ fn parts_of_a_component_and_changed_ones_do_no_harm() {
             changed[at] = bytes[at];
         }
     }
-}
-
-/// State that is nothing but zeros and sevens.
-struct Sevens;
-
-impl ComponentInstanceState for Sevens {
-    async fn call_func_ret_list_u8(&mut self, _: &str, _: &str, contents: impl FnOnce(&[u8]) + Send) {
-        contents(&[0; 65536]);
-    }
-
-    async fn call_func_ret_s32(&mut self, _: &str, _: &str) -> i32 {
-        7
-    }
-
-    async fn call_func_ret_s64(&mut self, _: &str, _: &str) -> i64 {
-        7
-    }
-
-    async fn call_func_ret_f32(&mut self, _: &str, _: &str) -> u32 {
-        7
-    }
-
-    async fn call_func_ret_f64(&mut self, _: &str, _: &str) -> u64 {
-        7
-    }
-}
-
-#[test]
-fn an_image_comes_apart_like_what_it_was_made_from() {
-    let bytes = encode(GUEST, WORLD);
-    let mut wizer = Wizer::new();
-    wizer.keep_init_func(true);
-    let (context, _) = wizer.instrument_component(&bytes).unwrap();
-    let mut state = Sevens;
-    let image = pin!(wizer.snapshot_component(&context, &mut state));
-    let Poll::Ready(image) = image.poll(&mut Context::from_waker(Waker::noop())) else { panic!("nothing waits") };
-    let (before, after) = (unbundle(&bytes).unwrap(), unbundle(&image.unwrap()).unwrap());
-    assert_eq!((after.imports, after.exports), (before.imports, before.exports));
-    assert_eq!((after.memory, after.realloc), (before.memory, before.realloc));
-    // It has run in the instance that the image is of.
-    assert_eq!((before.start.as_deref(), after.start), (Some("_initialize"), None));
 }
 
 #[test]
