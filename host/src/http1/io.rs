@@ -22,25 +22,32 @@ const MAX_READ: usize = 64 << 10;
 const COPY: usize = 16 << 10;
 /// Buffers that a worker keeps for the next connection that needs one.
 const SPARE: usize = 64;
+/// The same of those for large bodies. To find that much memory takes an allocator longer than to read into it.
+const SPARE_LARGE: usize = 8;
 
 thread_local! {
-    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS: RefCell<[Vec<BytesMut>; 2]> = const { RefCell::new([const { Vec::new() }; 2]) };
 }
 
-fn borrow_buffer() -> BytesMut {
-    BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default()
+fn borrow_buffer(room: usize) -> BytesMut {
+    BUFFERS.with_borrow_mut(|spare| spare[usize::from(is_large(room))].pop()).unwrap_or_default()
+}
+
+fn is_large(room: usize) -> bool {
+    room > 2 * READ
 }
 
 fn give_buffer_back(mut buffer: BytesMut) {
     buffer.clear();
+    let large = is_large(buffer.capacity());
     // What is left of a buffer whose beginning is still in use keeps that alive: worth it only while much is left.
-    if !(READ / 2..=2 * READ).contains(&buffer.capacity()) {
+    if buffer.capacity() < READ / 2 || buffer.capacity() > 2 * MAX_READ {
         return;
     }
     // The thread may be going away.
     let _ = BUFFERS.try_with(|spare| {
-        let mut spare = spare.borrow_mut();
-        if spare.len() < SPARE {
+        let spare = &mut spare.borrow_mut()[usize::from(large)];
+        if spare.len() < if large { SPARE_LARGE } else { SPARE } {
             spare.push(buffer);
         }
     });
@@ -128,7 +135,7 @@ impl Transport {
     pub fn out(&mut self) -> &mut BytesMut {
         debug_assert!(self.large.is_empty(), "behind a large part nothing can be written yet");
         if self.out.capacity() == 0 {
-            self.out = borrow_buffer();
+            self.out = borrow_buffer(READ);
             self.out.reserve(READ);
         }
         &mut self.out
@@ -275,7 +282,7 @@ impl Transport {
     /// Reads more behind what was received. 0: the peer has ended its side.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.read.capacity() == 0 {
-            self.read = borrow_buffer();
+            self.read = borrow_buffer(self.room);
         }
         if self.read.capacity() - self.read.len() < self.room / 2 {
             self.read.reserve(self.room);
