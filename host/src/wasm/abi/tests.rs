@@ -23,6 +23,7 @@ const HEAD: &str = r#"
     (import "sluice:filter/request@0.1.0" "set-body" (func $set-body (param i32 i32 i32)))
     (import "sluice:filter/request@0.1.0" "edit-headers" (func $edit-headers (param i32 i32 i32)))
     (import "sluice:filter/response@0.1.0" "status" (func $status (param i32)))
+    (import "sluice:filter/response@0.1.0" "set-status" (func $set-status (param i32 i32)))
     (import "sluice:filter/context@0.1.0" "set" (func $set (param i32 i32 i32 i64 i32 i32)))
     (import "sluice:filter/context@0.1.0" "get-path" (func $get-path (param i32 i32 i32 i32 i32)))
     (import "sluice:filter/limiter@0.1.0" "take" (func $take (param i32 i32 i64 i32)))
@@ -185,7 +186,15 @@ fn numbers_that_stand_for_no_case_end_the_call() {
              (call $take (i32.const 1024) (i32.const 1) (i64.const 1) (i32.const 64))"
         )
     };
+    let status = |status: &str| {
+        format!(
+            "(call $set-status (i32.const {status}) (i32.const 64))
+             (if (i32.load8_u (i32.const 64)) (then unreachable))"
+        )
+    };
     let cases = [
+        ("a number of two bytes, of which the low ones count", status("0x7fff00c8"), None),
+        ("the same, which is refused", status("0x7fff0001"), TRAP),
         ("an option", query("2"), BAD),
         ("an option, far off", query("0xffffffff"), BAD),
         ("an option with more than a byte", query("0x100"), BAD),
