@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
+use wit_parser::Resolve;
 
-use super::super::tests::{as_component, encode, exchange, is_direct, limits, program, run, runtime, spec, world};
+use super::super::tests::{WIT, as_component, encode, exchange, is_direct, limits, program, run, runtime, spec, world};
 use super::super::{
     FailureKind, FilterError, FilterLimits, Hook, LoadError, Mode, Pool, Program, ProgramSpec, Runtime, Verdict,
 };
@@ -349,6 +350,56 @@ fn a_start_function_can_call_what_needs_no_memory() {
         assert!(loads("(drop (call $enabled (i32.const 4)))", direct), "{direct}");
         assert!(!loads("(call $log (i32.const 2) (i32.const 16) (i32.const 3))", direct), "{direct}");
         assert!(!loads("(drop (call $enabled (i32.const 5)))", direct), "{direct}");
+    }
+}
+
+#[test]
+fn handles_are_never_zero_which_some_guests_take_for_none() {
+    let packages = [
+        "package wasi:io@0.2.0;
+         interface poll { resource pollable; }
+         interface streams { resource input-stream; resource output-stream; }",
+        "package wasi:cli@0.2.0;
+         interface stdin { use wasi:io/streams@0.2.0.{input-stream}; get-stdin: func() -> input-stream; }
+         interface stderr { use wasi:io/streams@0.2.0.{output-stream}; get-stderr: func() -> output-stream; }",
+        "package wasi:clocks@0.2.0;
+         interface monotonic-clock {
+             use wasi:io/poll@0.2.0.{pollable};
+             subscribe-duration: func(when: u64) -> pollable;
+         }",
+        "package test:guest;
+         world guest {
+             import sluice:filter/log@0.1.0;
+             import wasi:cli/stdin@0.2.0;
+             import wasi:cli/stderr@0.2.0;
+             import wasi:clocks/monotonic-clock@0.2.0;
+             export sluice:filter/on-request@0.1.0;
+         }",
+    ];
+    let mut resolve = Resolve::default();
+    resolve.push_dir(WIT).unwrap();
+    let [.., package] = packages.map(|package| resolve.push_str("guest.wit", package).unwrap());
+    let world = resolve.select_world(&[package], Some("guest")).unwrap();
+    // A module that nobody needs the memory of would not be called directly: hence the log.
+    let text = r#"(module
+        (import "sluice:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))
+        (import "wasi:cli/stdin@0.2.0" "get-stdin" (func $stdin (result i32)))
+        (import "wasi:cli/stderr@0.2.0" "get-stderr" (func $stderr (result i32)))
+        (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $subscribe (param i64) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "sluice:filter/on-request@0.1.0#on-request") (result i32)
+            (if (i32.eqz (call $stdin)) (then unreachable))
+            (if (i32.eqz (call $stderr)) (then unreachable))
+            (if (i32.eqz (call $subscribe (i64.const 1))) (then unreachable))
+            i32.const 0)
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096))"#;
+    let bytes = encode(wat::parse_str(text).unwrap(), &resolve, world);
+    let runtime = runtime();
+    for (bytes, direct) in [(bytes.clone(), true), (as_component(bytes), false)] {
+        let program = program(&runtime, &bytes, Mode::Reused, limits());
+        assert_eq!(is_direct(&program.plugin), direct, "{:?}", program.plugin.not_direct());
+        let result = run(async { Pool::new(program.clone()).call(Hook::OnRequest, exchange(), 0).await.1 });
+        assert!(result.is_ok(), "{direct}: {result:?}");
     }
 }
 
