@@ -17,7 +17,7 @@ use super::*;
 use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
 use crate::services::{Clock, Services};
 
-const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
+pub(super) const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
 
 /// A world that imports everything and exports these interfaces.
 pub(super) fn world(exports: &[&str], imports: bool) -> (Resolve, wit_parser::WorldId) {

@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
+use wit_parser::Resolve;
 
-use super::super::tests::{as_component, encode, exchange, is_direct, limits, program, run, runtime, spec, world};
+use super::super::tests::{WIT, as_component, encode, exchange, is_direct, limits, program, run, runtime, spec, world};
 use super::super::{
     FailureKind, FilterError, FilterLimits, Hook, LoadError, Mode, Pool, Program, ProgramSpec, Runtime, Verdict,
 };
 
-/// The start of a guest's text: what it imports, and its memory. `PUT` lies at 16, bytes that are no text at 32.
+/// What a guest imports.
 const HEAD: &str = r#"
     (import "sluice:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))
     (import "sluice:filter/request@0.1.0" "set-header" (func $set-header (param i32 i32 i32 i32 i32)))
@@ -23,9 +24,13 @@ const HEAD: &str = r#"
     (import "sluice:filter/request@0.1.0" "set-body" (func $set-body (param i32 i32 i32)))
     (import "sluice:filter/request@0.1.0" "edit-headers" (func $edit-headers (param i32 i32 i32)))
     (import "sluice:filter/response@0.1.0" "status" (func $status (param i32)))
+    (import "sluice:filter/response@0.1.0" "set-status" (func $set-status (param i32 i32)))
     (import "sluice:filter/context@0.1.0" "set" (func $set (param i32 i32 i32 i64 i32 i32)))
     (import "sluice:filter/context@0.1.0" "get-path" (func $get-path (param i32 i32 i32 i32 i32)))
     (import "sluice:filter/limiter@0.1.0" "take" (func $take (param i32 i32 i64 i32)))
+"#;
+/// Its memory: `PUT` lies at 16, bytes that are no text at 32.
+const MEMORY: &str = r#"
     (memory (export "memory") 1)
     (data (i32.const 16) "PUT")
     (data (i32.const 32) "\ff\fe\80")
@@ -34,10 +39,10 @@ const HEAD: &str = r#"
 /// A `realloc` that always answers the same good address.
 const GOOD: &str = "i32.const 4096";
 
-/// A component with this `realloc` (`$size` is what it is asked for), further functions, and hooks.
+/// A component with this `realloc` (`$size` is what it is asked for), further functions (imported ones first), and hooks.
 fn guest(realloc: &str, more: &str, hooks: &[(Hook, &str)]) -> Vec<u8> {
     let mut text = format!(
-        "(module {HEAD} {more}
+        "(module {HEAD} {more} {MEMORY}
         (func (export \"cabi_realloc\") (param i32 i32 i32) (param $size i32) (result i32) {realloc})"
     );
     for (hook, body) in hooks {
@@ -182,7 +187,15 @@ fn numbers_that_stand_for_no_case_end_the_call() {
              (call $take (i32.const 1024) (i32.const 1) (i64.const 1) (i32.const 64))"
         )
     };
+    let status = |status: &str| {
+        format!(
+            "(call $set-status (i32.const {status}) (i32.const 64))
+             (if (i32.load8_u (i32.const 64)) (then unreachable))"
+        )
+    };
     let cases = [
+        ("a number of two bytes, of which the low ones count", status("0x7fff00c8"), None),
+        ("the same, which is refused", status("0x7fff0001"), TRAP),
         ("an option", query("2"), BAD),
         ("an option, far off", query("0xffffffff"), BAD),
         ("an option with more than a byte", query("0x100"), BAD),
@@ -341,43 +354,101 @@ fn a_start_function_can_call_what_needs_no_memory() {
 }
 
 #[test]
-fn a_long_post_return_on_a_fiber_lets_others_run() {
-    let long = "(local $i i32) (loop $again (local.set $i (i32.add (local.get $i) (i32.const 1)))
-        (br_if $again (i32.lt_u (local.get $i) (i32.const 200000000))))";
-    let more = format!("(func (export \"cabi_post_sluice:filter/on-request@0.1.0#on-request\") (param i32) {long})");
-    let bytes = guest(GOOD, &more, &[(Hook::OnRequest, "")]);
+fn handles_are_never_zero_which_some_guests_take_for_none() {
+    let packages = [
+        "package wasi:io@0.2.0;
+         interface poll { resource pollable; }
+         interface streams { resource input-stream; resource output-stream; }",
+        "package wasi:cli@0.2.0;
+         interface stdin { use wasi:io/streams@0.2.0.{input-stream}; get-stdin: func() -> input-stream; }
+         interface stderr { use wasi:io/streams@0.2.0.{output-stream}; get-stderr: func() -> output-stream; }",
+        "package wasi:clocks@0.2.0;
+         interface monotonic-clock {
+             use wasi:io/poll@0.2.0.{pollable};
+             subscribe-duration: func(when: u64) -> pollable;
+         }",
+        "package test:guest;
+         world guest {
+             import sluice:filter/log@0.1.0;
+             import wasi:cli/stdin@0.2.0;
+             import wasi:cli/stderr@0.2.0;
+             import wasi:clocks/monotonic-clock@0.2.0;
+             export sluice:filter/on-request@0.1.0;
+         }",
+    ];
+    let mut resolve = Resolve::default();
+    resolve.push_dir(WIT).unwrap();
+    let [.., package] = packages.map(|package| resolve.push_str("guest.wit", package).unwrap());
+    let world = resolve.select_world(&[package], Some("guest")).unwrap();
+    // A module that nobody needs the memory of would not be called directly: hence the log.
+    let text = r#"(module
+        (import "sluice:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))
+        (import "wasi:cli/stdin@0.2.0" "get-stdin" (func $stdin (result i32)))
+        (import "wasi:cli/stderr@0.2.0" "get-stderr" (func $stderr (result i32)))
+        (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $subscribe (param i64) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "sluice:filter/on-request@0.1.0#on-request") (result i32)
+            (if (i32.eqz (call $stdin)) (then unreachable))
+            (if (i32.eqz (call $stderr)) (then unreachable))
+            (if (i32.eqz (call $subscribe (i64.const 1))) (then unreachable))
+            i32.const 0)
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096))"#;
+    let bytes = encode(wat::parse_str(text).unwrap(), &resolve, world);
+    let runtime = runtime();
+    for (bytes, direct) in [(bytes.clone(), true), (as_component(bytes), false)] {
+        let program = program(&runtime, &bytes, Mode::Reused, limits());
+        assert_eq!(is_direct(&program.plugin), direct, "{:?}", program.plugin.not_direct());
+        let result = run(async { Pool::new(program.clone()).call(Hook::OnRequest, exchange(), 0).await.1 });
+        assert!(result.is_ok(), "{direct}: {result:?}");
+    }
+}
+
+/// Whether a neighbour has many turns while a call on a fiber lasts.
+fn a_neighbour_runs(realloc: &str, more: &str, body: &str) -> bool {
+    let bytes = guest(realloc, more, &[(Hook::OnRequest, body)]);
     let limits = FilterLimits { cpu: Duration::from_secs(10), ..limits() };
     let program = program(&runtime(), &bytes, Mode::Reused, limits);
     run(async {
         let pool = Pool::new(program.clone());
         let neighbour = tokio::task::spawn_local(async {
-            for _ in 0..3 {
+            for _ in 0..10 {
                 tokio::task::yield_now().await;
             }
         });
         assert!(call(&pool, &program, true, Hook::OnRequest, 200).await.is_ok());
-        assert!(neighbour.is_finished(), "a neighbour had three turns");
-    });
+        neighbour.is_finished()
+    })
+}
+
+#[test]
+fn only_where_a_function_of_the_gateway_waits_for_it_a_guest_holds_the_worker() {
+    let long = "(local $i i32) (loop $again (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get $i) (i32.const 200000000))))";
+    let more = format!("(func (export \"cabi_post_sluice:filter/on-request@0.1.0#on-request\") (param i32) {long})");
+    assert!(a_neighbour_runs(GOOD, &more, ""), "a post-return");
+    let realloc = format!("{long} {GOOD}");
+    assert!(!a_neighbour_runs(&realloc, "", "(call $method (i32.const 64))"), "room for an answer");
 }
 
 /// As deep as the status of the response says, there is a call whose answer needs room; making it goes as deep as can be.
-#[test]
-fn a_stack_that_is_used_up_twice_is_a_trap() {
+fn use_up_the_stack_twice(import: &str, bottom: &str, fibers: &[bool]) {
     const STEP: u32 = 16;
-    let deep = "(func $deep (param i32) (result i32)
+    let deep = format!(
+        "{import} (func $deep (param i32) (result i32)
             (if (result i32) (i32.eqz (local.get 0)) (then (i32.const 4096))
                 (else (i32.or (call $deep (i32.sub (local.get 0) (i32.const 1))) (i32.const 0)))))
         (func $down (param i32)
-            (if (i32.eqz (local.get 0)) (then (call $method (i32.const 64)))
+            (if (i32.eqz (local.get 0)) (then {bottom})
                 (else (call $down (i32.sub (local.get 0) (i32.const 1)))
-                    (global.set $calls (i32.add (global.get $calls) (i32.const 1))))))";
+                    (global.set $calls (i32.add (global.get $calls) (i32.const 1))))))"
+    );
     let body = format!(
         "(call $status (i32.const 64))
          (call $down (i32.mul (i32.sub (i32.load16_u (i32.const 72)) (i32.const 200)) (i32.const {STEP})))"
     );
     let hooks = [(Hook::OnRequest, ""), (Hook::OnResponse, &*body)];
-    let flat = guest(GOOD, deep, &hooks);
-    let bottomless = guest("(call $deep (i32.const -1))", deep, &hooks);
+    let flat = guest(GOOD, &deep, &hooks);
+    let bottomless = guest("(call $deep (i32.const -1))", &deep, &hooks);
     let runtime = runtime();
     let limits = FilterLimits { cpu: Duration::from_secs(5), ..limits() };
     for direct in [true, false] {
@@ -386,7 +457,7 @@ fn a_stack_that_is_used_up_twice_is_a_trap() {
             program(&runtime, &bytes, Mode::Reused, limits.clone())
         };
         let (flat, bottomless) = (load(&flat), load(&bottomless));
-        for on_fiber in [false, true] {
+        for on_fiber in fibers.iter().copied() {
             run(async {
                 let ends = async |of: &Arc<Program>, pool: &Pool, status| {
                     call(pool, of, on_fiber, Hook::OnResponse, status).await.err().map(|error| error.kind())
@@ -410,4 +481,16 @@ fn a_stack_that_is_used_up_twice_is_a_trap() {
             });
         }
     }
+}
+
+#[test]
+fn a_stack_that_is_used_up_twice_is_a_trap() {
+    use_up_the_stack_twice("", "(call $method (i32.const 64))", &[false, true]);
+}
+
+#[test]
+fn a_stack_that_is_used_up_twice_around_a_function_that_waits_is_a_trap() {
+    let import = r#"(import "sluice:filter/http@0.1.0" "send" (func $send (param i32 i32 i32 i32)))"#;
+    let send = "(call $send (i32.const 1024) (i32.const 0) (i32.const 1000) (i32.const 64))";
+    use_up_the_stack_twice(import, send, &[true]);
 }

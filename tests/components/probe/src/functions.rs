@@ -319,9 +319,15 @@ fn facts(function: &str, with: &With<'_>) -> Answer {
 
 fn guests(function: &str, with: &With<'_>) -> Answer {
     match function {
-        "log.log" => shown(Ok(log::log(with.level(0), &with.text(1)))),
+        "log.log" => {
+            log::log(with.level(0), &with.text(1));
+            shown(Ok(()))
+        }
         "log.enabled" => shown(Ok(log::enabled(with.level(0)))),
-        "log.fail" => shown(Ok(log::fail(&with.text(0)))),
+        "log.fail" => {
+            log::fail(&with.text(0));
+            shown(Ok(()))
+        }
         // Later than the year 2001, and before 2286.
         "clock.now-us" => shown(Ok((1_000_000_000_000_000..10_000_000_000_000_000).contains(&clock::now_us()))),
         "clock.monotonic-ns" => shown(Ok(clock::monotonic_ns() <= clock::monotonic_ns())),
