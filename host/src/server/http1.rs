@@ -124,7 +124,8 @@ impl<S: Service> Connection<S> {
                 }
                 if drained.is_none() && (!self.listening || self.worker.draining.has_begun()) {
                     self.listening = true;
-                    drained = drain.as_mut().poll(cx).is_ready().then(|| Deadline::after(LINGER));
+                    let told = pin!(unconstrained(drain.as_mut())).poll(cx);
+                    drained = told.is_ready().then(|| Deadline::after(LINGER));
                 }
                 // A request that has begun to come is still answered, and the first one of a connection that was just opened is on
                 // its way.
@@ -370,9 +371,10 @@ impl Clock {
             return Poll::Pending;
         }
         loop {
-            self.armed = true;
-            ready!(self.timer.as_mut().poll(cx));
-            self.armed = false;
+            // Not under the task's budget: a timer that was not asked for want of it would wake nobody.
+            let passed = pin!(unconstrained(self.timer.as_mut())).poll(cx);
+            self.armed = passed.is_pending();
+            ready!(passed);
             match self.activity.check(self.patience) {
                 Ok(next) => self.timer.as_mut().reset(next),
                 Err(expiry) => return Poll::Ready(expiry),
@@ -398,4 +400,25 @@ fn date() -> [u8; 29] {
     text.iter_mut().zip(written.bytes()).for_each(|(to, byte)| *to = byte);
     LAST.set((coarse + u64::from(1000 - of_second), text));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "local")]
+    async fn a_clock_that_was_asked_without_budget_strikes() {
+        let limit = Duration::from_millis(30);
+        let mut clock = Clock::new(Rc::new(Activity::new()), Patience { header: limit, idle: limit });
+        poll_fn(|cx| {
+            while tokio::task::coop::has_budget_remaining() {
+                let _ = pin!(tokio::task::consume_budget()).poll(cx);
+            }
+            assert!(clock.poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let struck = tokio::time::timeout(Duration::from_secs(9), poll_fn(|cx| clock.poll(cx))).await;
+        assert_eq!(struck, Ok(Expiry::Header));
+    }
 }
