@@ -118,8 +118,8 @@ impl Body {
 
     /// Has `watch` follow the body, beside those that already do.
     #[must_use]
-    pub fn watched(self, watch: impl Watch) -> Self {
-        self.layer(|w| w.watch.is_some()).wrap(|w| w.watch = Some(Box::new(watch)))
+    pub fn watched(self, watch: Box<dyn Watch>) -> Self {
+        self.layer(|w| w.watch.is_some()).wrap(|w| w.watch = Some(watch))
     }
 
     /// Passes the trailers, if any come, through `hook`; what it answers is sent instead (an empty map: no trailers), and
@@ -298,18 +298,18 @@ mod tests {
     async fn the_watch_sees_the_end_and_the_guard_is_dropped_with_it() {
         let log = Log::default();
         let guard = Rc::new(());
-        let mut body = Body::full("abc").watched(log.clone()).guarded(guard.clone());
+        let mut body = Body::full("abc").watched(Box::new(log.clone())).guarded(guard.clone());
         next(&mut body).await.unwrap().unwrap();
         assert_eq!(Rc::strong_count(&guard), 1, "the guard goes with the last byte, not with the body");
         assert_eq!(*log.0.borrow(), ["data 3", "end ok", "drop"]);
         drop(body);
 
         let log = Log::default();
-        drop(Body::full("abc").watched(log.clone()));
+        drop(Body::full("abc").watched(Box::new(log.clone())));
         assert_eq!(*log.0.borrow(), ["drop"], "a reader that leaves is seen as a drop without end");
 
         let log = Log::default();
-        let mut body = Body::full("abcd").limited(3).watched(log.clone());
+        let mut body = Body::full("abcd").limited(3).watched(Box::new(log.clone()));
         assert!(matches!(next(&mut body).await, Some(Err(BodyError::TooLarge(3)))));
         assert!(next(&mut body).await.is_none());
         assert_eq!(*log.0.borrow(), ["end body larger than 3 bytes", "drop"]);

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::headers::Noted;
@@ -25,7 +26,10 @@ pub fn request_id(headers: &HeaderMap, name: &HeaderName, trusted: bool) -> Head
             return id.clone();
         }
     }
-    hex_value(&mut [0; 32], |out| hex(&random_128().to_be_bytes(), out))
+    let mut digits = [0; 32];
+    hex(&random_128().to_be_bytes(), &mut digits);
+    // Made for being shared: the record, the fields and the exchange each have it.
+    HeaderValue::from_maybe_shared(Bytes::from_owner(digits)).expect("hexadecimal digits are visible ASCII")
 }
 
 /// Makes sure that a request carries one valid `traceparent`. A valid one is passed on as it is, since the gateway records no

@@ -18,6 +18,7 @@ use super::writing::{Writing, WrongLength};
 use super::{Framing, HeadError, Limits, Message, Piece, ResponseHead, read_response, request_head};
 use crate::http::body::{Body, BodyError};
 use crate::http::gate::Gate;
+use crate::http::headers::fill;
 
 /// What a server may send as a head, an interim one or a trailer section.
 const LIMITS: Limits = Limits { bytes: 24 << 10, fields: 256 };
@@ -221,7 +222,7 @@ impl Sending {
             let mut response = Response::new(body);
             *response.status_mut() = status;
             *response.version_mut() = version;
-            *response.headers_mut() = headers;
+            fill(response.headers_mut(), headers);
             response
         };
         if status == StatusCode::SWITCHING_PROTOCOLS {

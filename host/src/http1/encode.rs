@@ -2,7 +2,7 @@
 //! nothing written here can become a line of its own.
 
 use bytes::BytesMut;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Version};
 
@@ -38,6 +38,7 @@ pub fn request_head(out: &mut BytesMut, method: &Method, target: &PathAndQuery, 
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let mut trailers = false;
     for (name, value) in headers {
+        let name = name.as_str();
         match role(name) {
             Role::End | Role::Date => field(out, name, value),
             Role::Te if value == "trailers" => {
@@ -75,6 +76,7 @@ pub fn response_head(
     status_line(out, status);
     let mut dated = false;
     for (name, value) in headers {
+        let name = name.as_str();
         match role(name) {
             Role::End => field(out, name, value),
             Role::Date => {
@@ -125,7 +127,7 @@ pub fn last_chunk(out: &mut BytesMut, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {
         if !is_forbidden_in_trailers(name) {
-            field(out, name, value);
+            field(out, name.as_str(), value);
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -143,8 +145,8 @@ enum Role {
     Hop,
 }
 
-fn role(name: &HeaderName) -> Role {
-    match name.as_str() {
+fn role(name: &str) -> Role {
+    match name {
         "date" => Role::Date,
         "content-length" => Role::Length,
         "te" => Role::Te,
@@ -154,8 +156,8 @@ fn role(name: &HeaderName) -> Role {
     }
 }
 
-fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
-    out.extend_from_slice(name.as_str().as_bytes());
+fn field(out: &mut BytesMut, name: &str, value: &HeaderValue) {
+    out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());
     out.extend_from_slice(b"\r\n");

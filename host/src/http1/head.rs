@@ -10,6 +10,7 @@ use httparse::Header;
 use super::framing::Described;
 use super::lines::{Section, find_end, first};
 use super::{HeadError, Length, Limits, fields};
+use crate::http::headers::fill;
 
 /// RFC 9112 §2.2: a server should ignore at least one empty line before a request; some old clients end a body with one.
 const EMPTY_LINES: usize = 2;
@@ -80,7 +81,7 @@ pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<Requ
     parts.uri = uri(head.slice_ref(target.as_bytes()))?;
     parts.version = version;
     let (headers, described) = collect(&head, request.headers)?;
-    parts.headers = headers;
+    fill(&mut parts.headers, headers);
     let body = described.request(version)?;
     Ok(Some(RequestHead {
         parts,

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Response, StatusCode};
 
-use super::record::{Follow, Record};
+use super::record::Record;
 use crate::exchange::{Exchange, ResponseHead};
 use crate::filter::{LocalPipeline, Passage};
 use crate::http::body::{Body, BodyError};
+use crate::http::headers;
 
 /// An exchange that hooks after the head may still need. Empty while a call has it.
 pub(super) type Parked = Rc<RefCell<Option<(Box<Exchange>, Passage)>>>;
@@ -66,9 +67,9 @@ impl Answer {
         }
         let bodiless = head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let body = if bodiless { Body::Empty } else { self.body };
-        let mut response = Response::new(body.watched(Follow(record)));
+        let mut response = Response::new(body.watched(record));
         *response.status_mut() = status;
-        *response.headers_mut() = headers;
+        headers::fill(response.headers_mut(), headers);
         response
     }
 }

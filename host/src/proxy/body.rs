@@ -14,23 +14,24 @@ use crate::http::coding::{self, CodingError};
 use crate::http::headers::Noted;
 
 /// A body of either direction.
-pub(super) struct Passing {
+pub(super) struct Passing<'a> {
     body: Body,
-    /// `content-encoding` and its like, as the sender wrote them: filters may edit the head before the body is wanted.
-    codings: HeaderMap,
-    budget: MemoryBudget,
+    /// `content-encoding`, as the sender wrote it if it did: filters may edit the head before the body is wanted.
+    codings: Option<Box<HeaderMap>>,
+    /// Borrowed: all workers would count references to it in one place.
+    budget: &'a MemoryBudget,
     /// When the whole has to be in memory, if a filter wants it.
     until: Option<Instant>,
 }
 
-impl Passing {
+impl<'a> Passing<'a> {
     /// `headers` are those of the body, if they may tell of a coding.
-    pub(super) fn new(body: Body, headers: Option<&HeaderMap>, budget: &MemoryBudget) -> Self {
-        let mut codings = HeaderMap::new();
+    pub(super) fn new(body: Body, headers: Option<&HeaderMap>, budget: &'a MemoryBudget) -> Self {
+        let mut codings = None::<Box<HeaderMap>>;
         for value in headers.into_iter().flat_map(|headers| headers.get_all(http::header::CONTENT_ENCODING)) {
-            codings.append(http::header::CONTENT_ENCODING, value.clone());
+            codings.get_or_insert_default().append(http::header::CONTENT_ENCODING, value.clone());
         }
-        Passing { body, codings, budget: budget.clone(), until: None }
+        Passing { body, codings, budget, until: None }
     }
 
     /// Bounds how long buffering may take in all: single bytes at long intervals are no idling.
@@ -49,19 +50,20 @@ pub(super) fn coded(headers: &HeaderMap, noted: Noted) -> Option<&HeaderMap> {
     noted.has(Noted::CODING).then_some(headers)
 }
 
-impl BodySource for Passing {
+impl BodySource for Passing<'_> {
     fn is_empty(&self) -> bool {
         self.body.is_end_stream()
     }
 
     async fn buffer(&mut self, max_bytes: u64) -> Result<Bytes, BodySourceError> {
-        let whole = collect(&mut self.body, max_bytes, &self.budget);
+        let whole = collect(&mut self.body, max_bytes, self.budget);
         let raw = match self.until.map(|until| until.saturating_duration_since(Instant::now())) {
             None => whole.await,
             Some(left) => deadline::timeout(left, whole).await.unwrap_or(Err(BodyError::IdleTimeout(left))),
         };
         let raw = raw.map_err(source_error)?;
-        coding::decode(&self.codings, raw, max_bytes, &self.budget).map_err(|error| match error {
+        let Some(codings) = &self.codings else { return Ok(raw) };
+        coding::decode(codings, raw, max_bytes, self.budget).map_err(|error| match error {
             CodingError::TooLarge(limit) => BodySourceError::TooLarge(limit),
             CodingError::Budget(_) => BodySourceError::Budget,
             other => BodySourceError::Coding(crate::chain(&other)),

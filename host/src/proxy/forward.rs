@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, LOCATION, UPGRADE};
-use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 
@@ -43,21 +42,21 @@ pub(super) struct Forward<'a> {
 }
 
 /// A response whose head is in the exchange.
-pub(super) struct Answered {
-    pub(super) body: Passing,
+pub(super) struct Answered<'a> {
+    pub(super) body: Passing<'a>,
     /// The upstream's side of a switch of protocols.
     pub(super) switch: Option<Box<Transport>>,
 }
 
-impl Forward<'_> {
+impl<'a> Forward<'a> {
     /// Makes a response, in `exchange.response`.
     pub(super) async fn answer(
         &mut self,
         exchange: Box<Exchange>,
         passage: &mut Passage,
-        body: Passing,
+        body: Passing<'a>,
         record: &mut Record,
-    ) -> (Box<Exchange>, Result<Answered, ProxyError>) {
+    ) -> (Box<Exchange>, Result<Answered<'a>, ProxyError>) {
         let mut exchange = exchange;
         let head = match &self.route.action {
             Action::Forward(targets) => return self.forward(exchange, passage, body, targets, record).await,
@@ -92,10 +91,10 @@ impl Forward<'_> {
         &mut self,
         exchange: Box<Exchange>,
         passage: &mut Passage,
-        body: Passing,
+        body: Passing<'a>,
         targets: &[(usize, u32)],
         record: &mut Record,
-    ) -> (Box<Exchange>, Result<Answered, ProxyError>) {
+    ) -> (Box<Exchange>, Result<Answered<'a>, ProxyError>) {
         let mut exchange = exchange;
         let mut request = match self.request(&mut exchange, body) {
             Ok(request) => request,
@@ -108,6 +107,8 @@ impl Forward<'_> {
             return (exchange, Err(ProxyError::new(Kind::ClientTimeout, message)));
         }
         let chosen_by_filter = self.pipeline.pipeline().has(Hook::SelectUpstream);
+        // One reading of the clock less, for what has been done since.
+        let mut now = Some(record.start + waited).filter(|_| !chosen_by_filter);
         let weighted = self.local.pick(targets);
         let mut attempts = 0;
         loop {
@@ -127,15 +128,16 @@ impl Forward<'_> {
             let target = self.target(&exchange.selection, targets, weighted);
             record.upstream = Some(target.upstream.name().clone());
             let selection = exchange.selection.clone();
+            let times = (record.start, now.take());
             let sent;
             (exchange, sent) = record
-                .keeping(exchange, *passage, self.pipeline, pin!(self.send(request, &selection, target, record.start)))
+                .keeping(exchange, *passage, self.pipeline, pin!(self.send(request, &selection, target, times)))
                 .await;
             match sent {
                 Ok(mut sent) => {
                     self.take_back(&mut exchange, Some(&mut sent.request));
                     exchange.failures.extend(sent.failures.iter().cloned());
-                    return self.accept(exchange, sent, target.metrics, record);
+                    return self.accept(exchange, *sent, target.metrics, record);
                 }
                 Err(failed) => {
                     let mut failed = failed;
@@ -145,7 +147,7 @@ impl Forward<'_> {
                         Some(back) if again && attempts < exchange.candidates.len() => request = back,
                         back => {
                             self.take_back(&mut exchange, back.or(failed.spent.take()).as_mut());
-                            record.endpoint.clone_from(&failed.endpoint);
+                            record.endpoint = failed.endpoint.as_deref().map(Rc::from);
                             let error = upstream_error(&failed);
                             self.local.metrics.upstream_failed(target.metrics, error.kind.name());
                             return (exchange, Err(error));
@@ -180,8 +182,8 @@ impl Forward<'_> {
         request: Box<Request<Body>>,
         selection: &Selection,
         target: &Target,
-        start: Instant,
-    ) -> Result<Sent, UpstreamError> {
+        (start, now): (Instant, Option<Instant>),
+    ) -> Result<Box<Sent>, UpstreamError> {
         let choice = match (&selection.endpoints, &selection.hash_key) {
             (Some(addresses), _) => Choice::Addresses(addresses),
             (None, Some(key)) => Choice::Key(key),
@@ -192,13 +194,14 @@ impl Forward<'_> {
             connect: limits.connect,
             first_byte: limits.first_byte.unwrap_or(FOREVER),
             until: limits.request.and_then(|whole| start.checked_add(whole)),
+            now,
         };
         target.upstream.send(request, choice, timeouts).await
     }
 
     /// The request as the upstream gets it. Its head is lent where nobody reads it meanwhile: copying one costs as much as a call of a
     /// filter.
-    fn request(&mut self, exchange: &mut Exchange, body: Passing) -> Result<Box<Request<Body>>, ProxyError> {
+    fn request(&mut self, exchange: &mut Exchange, body: Passing<'a>) -> Result<Box<Request<Body>>, ProxyError> {
         let route = self.route;
         let target = match &route.rewrite {
             None => exchange.request.target.clone(),
@@ -217,7 +220,7 @@ impl Forward<'_> {
         };
         let mut request = Box::new(Request::new(body));
         *request.method_mut() = exchange.request.method.clone();
-        *request.uri_mut() = origin_form(target);
+        *request.uri_mut() = Uri::from(target);
         *request.version_mut() = Version::HTTP_11;
         let pipeline = self.pipeline.pipeline();
         // These see the head while it is with the upstream, or as it was before the changes below.
@@ -226,21 +229,30 @@ impl Forward<'_> {
                 .into_iter()
                 .any(|hook| pipeline.has(hook));
         self.lent = !stays && [Hook::OnResponse, Hook::OnResponseTrailers].into_iter().any(|hook| pipeline.has(hook));
-        *request.headers_mut() =
-            if stays { exchange.request.headers.clone() } else { std::mem::take(&mut exchange.request.headers) };
         let headers = request.headers_mut();
+        if stays {
+            headers.clone_from(&exchange.request.headers);
+        } else {
+            std::mem::swap(headers, &mut exchange.request.headers);
+        }
         if self.pipeline.pipeline().has(Hook::OnResponseBody) {
             coding::keep_decodable(headers);
         }
         match &route.host {
             HostPolicy::Keep => {
-                headers.insert(HOST, host_value(&exchange.request.authority));
+                let authority = &exchange.request.authority;
+                // Where no filter was to see the fields, it is nearly always still there.
+                if headers.get(HOST).is_none_or(|host| host != authority.as_str()) {
+                    headers.insert(HOST, host_value(authority));
+                }
             }
             HostPolicy::Fixed(host) => {
                 headers.insert(HOST, host_value(host));
             }
             // The endpoint puts its own name where there is none.
-            HostPolicy::Upstream => {}
+            HostPolicy::Upstream => {
+                headers.remove(HOST);
+            }
         }
         if let Some(protocol) = &self.upgrade {
             headers.insert(UPGRADE, protocol.clone());
@@ -256,21 +268,18 @@ impl Forward<'_> {
         sent: Sent,
         metrics: UpstreamId,
         record: &mut Record,
-    ) -> (Box<Exchange>, Result<Answered, ProxyError>) {
+    ) -> (Box<Exchange>, Result<Answered<'a>, ProxyError>) {
         let mut exchange = exchange;
-        let Sent { response, switched, endpoint, connect, first_byte, .. } = sent;
+        let Sent { mut head, body, switched, endpoint, connect, first_byte, .. } = sent;
         record.endpoint = Some(endpoint);
         record.timings.connect = connect;
         record.timings.first_byte = Some(first_byte);
-        self.local.metrics.upstream(metrics, response.status().as_u16(), first_byte);
+        self.local.metrics.upstream(metrics, head.status.as_u16(), first_byte);
         let switch = switched.filter(|_| self.upgrade.is_some());
         // RFC 9110 §15.2.2: a server must not switch unasked.
-        if switch.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if switch.is_none() && head.status == StatusCode::SWITCHING_PROTOCOLS {
             return (exchange, Err(ProxyError::new(Kind::UpstreamProtocol, "101 without an upgrade")));
         }
-        let (parts, body) = response.into_parts();
-        let mut head = ResponseHead::new(Origin::Upstream, parts.status);
-        head.headers = parts.headers;
         let protocol = switch.is_some().then(|| head.headers.remove(UPGRADE)).flatten();
         let noted = Noted::of(&head.headers);
         if noted.has(Noted::HOP_BY_HOP) {
@@ -280,7 +289,7 @@ impl Forward<'_> {
         let body = timed(body, self.route.timeouts.idle, self.progress.as_ref());
         let body = Passing::new(body, coded(&head.headers, noted), self.budget);
         record.answered = super::record::Answered::Upstream;
-        exchange.response = Some(Box::new(head));
+        exchange.response = Some(head);
         (exchange, Ok(Answered { body, switch }))
     }
 }
@@ -294,12 +303,6 @@ pub(super) fn timed(body: Body, idle: Option<Duration>, progress: Option<&Rc<Cel
         (Some(idle), None) if !body.is_end_stream() => body.timed(idle),
         _ => body,
     }
-}
-
-fn origin_form(target: PathAndQuery) -> Uri {
-    let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(target);
-    Uri::from_parts(parts).unwrap_or_default()
 }
 
 fn upstream_error(error: &UpstreamError) -> ProxyError {

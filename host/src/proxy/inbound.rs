@@ -1,6 +1,6 @@
 //! A request head on its way in: what is believed of it, and what the upstream will be told. Nothing here waits.
 
-use http::header::{COOKIE, HOST};
+use http::header::COOKIE;
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -77,7 +77,8 @@ fn scheme(connection: &ConnectionInfo) -> Scheme {
     if connection.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
 }
 
-/// Takes out what ends at this hop and what nobody here believes, and puts in what the upstream is told instead.
+/// Takes out what ends at this hop and what nobody here believes, and puts in what the upstream is told instead. `Host` stays: it goes
+/// before filters see the fields, or when it is known what the upstream gets.
 pub(super) fn clean(
     head: &mut RequestHead,
     noted: Noted,
@@ -88,7 +89,6 @@ pub(super) fn clean(
         headers::strip_hop_by_hop(&mut head.headers);
     }
     forwarded::apply(&mut head.headers, noted, &connection.peer, &scheme(connection), &head.authority);
-    head.headers.remove(HOST);
     head.headers.insert(id_header, id.clone());
     trace::ensure_traceparent(&mut head.headers, noted);
     if head.version == Version::HTTP_2 {

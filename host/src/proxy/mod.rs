@@ -12,11 +12,11 @@ mod tunnel;
 mod worker;
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 pub use error::{Kind, ProxyError};
@@ -27,7 +27,7 @@ use self::body::{Passing, coded};
 use self::forward::Forward;
 use self::inbound::Inbound;
 use self::record::{Answered, Record};
-use crate::exchange::{Exchange, Origin, RouteFacts};
+use crate::exchange::{Exchange, Origin};
 use crate::filter::{Hook, LocalPipeline, Passage, RequestOutcome, ResponseOutcome};
 use crate::http::body::Body;
 use crate::http::target::routing_host;
@@ -52,40 +52,21 @@ impl Proxy {
 impl Service for Proxy {
     type Body = Body;
 
-    async fn handle(
+    fn handle(
         &self,
         connection: &Rc<ConnectionInfo>,
         request: Request<Body>,
         switch: Option<Switch>,
-    ) -> Response<Body> {
+    ) -> impl Future<Output = Response<Body>> {
         let local = self.worker.snapshot();
-        let (parts, body) = request.into_parts();
-        let id = trace::request_id(&parts.headers, &local.shared.id_header, connection.peer.trusted);
-        let mut record = Record::begin(&self.worker, connection, &parts.method, parts.version, id);
-        let read = inbound::read(parts, connection);
-        let routed = read.and_then(|inbound| {
-            record.authority = Some(inbound.head.authority.clone());
-            record.target = Some(inbound.head.target.clone());
-            record.client = inbound.client;
-            let found = find(&local, &inbound)?;
-            Ok((inbound, found))
-        });
-        match routed {
-            Ok((inbound, found)) => {
-                let route = &local.shared.routes[found.index];
-                let facts = local.facts(found.index);
-                record.route = Some((route.metrics, facts.name.clone()));
-                let stage = Stage {
-                    worker: &self.worker,
-                    connection,
-                    local: &local,
-                    route,
-                    facts,
-                    pipeline: local.pipeline(route.pipeline),
-                };
-                stage.exchange(inbound, found, body, switch, record).await
+        // Before the future, which would keep a copy of everything that is handed on.
+        let begun = begin(&self.worker, &local, connection, request);
+        async move {
+            match begun {
+                // Pinned where it is made: awaited as it is, all of it would be copied there.
+                Ok(begun) => pin!(Stage::new(&self.worker, &local, begun.route).exchange(begun, switch)).await,
+                Err(response) => *response,
             }
-            Err(error) => turn_away(&local, record, &error),
         }
     }
 
@@ -127,40 +108,83 @@ fn find(local: &LocalSnapshot, inbound: &Inbound) -> Result<RouteMatch, ProxyErr
     local.shared.router.find(&view).ok_or_else(none)
 }
 
-/// A request whose route is known, and what serves it.
+/// A request whose route is known.
+struct Begun<'a> {
+    /// Its index.
+    route: usize,
+    record: Box<Record>,
+    exchange: Box<Exchange>,
+    body: Passing<'a>,
+    /// That of the body, if it is known.
+    length: Option<u64>,
+    progress: Option<Rc<Cell<Instant>>>,
+    /// The protocol that the client asks to switch to.
+    upgrade: Option<HeaderValue>,
+}
+
+/// What is done with a request before anything can be waited for.
+fn begin<'a>(
+    worker: &'a Rc<Worker>,
+    local: &LocalSnapshot,
+    connection: &ConnectionInfo,
+    request: Request<Body>,
+) -> Result<Begun<'a>, Box<Response<Body>>> {
+    let (parts, body) = request.into_parts();
+    let id_header = &local.shared.id_header;
+    let id = trace::request_id(&parts.headers, id_header, connection.peer.trusted);
+    let mut record = Record::begin(worker, connection, &parts.method, parts.version, id);
+    let inbound = match inbound::read(parts, connection) {
+        Ok(inbound) => inbound,
+        Err(error) => return Err(Box::new(turn_away(local, record, &error))),
+    };
+    record.authority = Some(inbound.head.authority.clone());
+    record.target = Some(inbound.head.target.clone());
+    record.client = inbound.client;
+    let found = match find(local, &inbound) {
+        Ok(found) => found,
+        Err(error) => return Err(Box::new(turn_away(local, record, &error))),
+    };
+    let route = &local.shared.routes[found.index];
+    let facts = local.facts(found.index);
+    record.route = Some((route.metrics, facts.name.clone()));
+    let Inbound { mut head, noted, client, upgrade } = inbound;
+    inbound::clean(&mut head, noted, connection, (id_header, &record.id));
+    let length = body.exact_size();
+    let progress = (!matches!(body, Body::Empty)).then(|| Rc::new(Cell::new(record.start)));
+    let body = bounded(body, route, &mut record, progress.as_ref());
+    let until = route.timeouts.request.and_then(|limit| record.start.checked_add(limit));
+    let body = Passing::new(body, coded(&head.headers, noted), &worker.budget).within(until);
+    let mut exchange = Exchange::new(record.id.clone(), client, head, facts.clone());
+    exchange.params = found.params;
+    Ok(Begun { route: found.index, record, exchange, body, length, progress, upgrade })
+}
+
+/// A request body with the limits of its route.
+fn bounded(body: Body, route: &Route, record: &mut Record, progress: Option<&Rc<Cell<Instant>>>) -> Body {
+    if matches!(body, Body::Empty) {
+        return body;
+    }
+    let body = body.limited(route.max_body).counted(Rc::clone(record.bytes_in.get_or_insert_default()));
+    forward::timed(body, route.timeouts.idle, progress)
+}
+
+/// What serves the requests of a route.
 struct Stage<'a> {
     worker: &'a Rc<Worker>,
-    connection: &'a ConnectionInfo,
     local: &'a Rc<LocalSnapshot>,
     route: &'a Route,
-    facts: &'a Arc<RouteFacts>,
     pipeline: &'a Rc<LocalPipeline>,
 }
 
-impl Stage<'_> {
-    /// The pipeline, the route's action, the pipeline backwards, the answer.
-    async fn exchange(
-        &self,
-        inbound: Inbound,
-        found: RouteMatch,
-        body: Body,
-        switch: Option<Switch>,
-        mut record: Box<Record>,
-    ) -> Response<Body> {
-        let Inbound { mut head, noted, client, upgrade } = inbound;
-        let id_header = &self.local.shared.id_header;
-        inbound::clean(&mut head, noted, self.connection, (id_header, &record.id));
-        let length = body.exact_size();
-        let progress = (!matches!(body, Body::Empty)).then(|| Rc::new(Cell::new(record.start)));
-        let body = self.bounded(body, &mut record, progress.as_ref());
-        let until = self.route.timeouts.request.and_then(|limit| record.start.checked_add(limit));
-        let mut body = Passing::new(body, coded(&head.headers, noted), &self.worker.budget).within(until);
-        let mut exchange = Exchange::new(record.id.clone(), client, head, self.facts.clone());
-        exchange.params = found.params;
+impl<'a> Stage<'a> {
+    fn new(worker: &'a Rc<Worker>, local: &'a Rc<LocalSnapshot>, route: usize) -> Self {
+        let route = &local.shared.routes[route];
+        Stage { worker, local, route, pipeline: local.pipeline(route.pipeline) }
+    }
 
-        let mut passage = Passage::default();
-        let entered;
-        (exchange, entered) = self.enter(exchange, &mut passage, &mut body, &mut record).await;
+    /// The pipeline, the route's action, the pipeline backwards, the answer.
+    fn exchange(&self, begun: Begun<'a>, switch: Option<Switch>) -> impl Future<Output = Response<Body>> {
+        let Begun { mut record, mut exchange, mut body, length, progress, upgrade, .. } = begun;
         let mut forward = Forward {
             local: self.local,
             route: self.route,
@@ -170,42 +194,38 @@ impl Stage<'_> {
             progress,
             lent: false,
         };
-        let answered;
-        (exchange, answered) = match entered {
-            // Refused before any of it is read, and after the pipeline, so that the refusal gets its headers (CORS).
-            Ok(true) if length.is_some_and(|length| length > self.route.max_body) => {
-                let message = format!("a body of more than the {} bytes of the route", self.route.max_body);
-                (exchange, Err(ProxyError::new(Kind::BodyTooLarge, message)))
+        async move {
+            let mut passage = Passage::default();
+            let entered;
+            (exchange, entered) = self.enter(exchange, &mut passage, &mut body, &mut record).await;
+            let answered;
+            (exchange, answered) = match entered {
+                // Refused before any of it is read, and after the pipeline, so that the refusal gets its headers (CORS).
+                Ok(true) if length.is_some_and(|length| length > self.route.max_body) => {
+                    let message = format!("a body of more than the {} bytes of the route", self.route.max_body);
+                    (exchange, Err(ProxyError::new(Kind::BodyTooLarge, message)))
+                }
+                Ok(true) => forward.answer(exchange, &mut passage, body, &mut record).await,
+                // A filter has answered; what the client still sends is not wanted.
+                Ok(false) => {
+                    let empty = Passing::new(Body::Empty, None, &self.worker.budget);
+                    (exchange, Ok(forward::Answered { body: empty, switch: None }))
+                }
+                Err(error) => (exchange, Err(error)),
+            };
+            let (mut body, upstream_switch) = match answered {
+                Ok(answered) => (answered.body, answered.switch),
+                Err(error) => (self.problem(&mut exchange, &error, &mut record), None),
+            };
+            exchange = self.leave(exchange, &mut passage, &mut body, &mut record).await;
+            record.consumer = exchange.context.consumer().cloned();
+            match (switch, upstream_switch) {
+                (Some(client), Some(upstream)) if exchange.response.as_ref().is_some_and(|r| r.status == 101) => {
+                    self.switch(exchange, passage, (client, upstream), forward.upgrade, record)
+                }
+                _ => self.send(exchange, passage, body, record),
             }
-            Ok(true) => forward.answer(exchange, &mut passage, body, &mut record).await,
-            // A filter has answered; what the client still sends is not wanted.
-            Ok(false) => {
-                let empty = Passing::new(Body::Empty, None, &self.worker.budget);
-                (exchange, Ok(forward::Answered { body: empty, switch: None }))
-            }
-            Err(error) => (exchange, Err(error)),
-        };
-        let (mut body, upstream_switch) = match answered {
-            Ok(answered) => (answered.body, answered.switch),
-            Err(error) => (self.problem(&mut exchange, &error, &mut record), None),
-        };
-        exchange = self.leave(exchange, &mut passage, &mut body, &mut record).await;
-        record.consumer = exchange.context.consumer().cloned();
-        match (switch, upstream_switch) {
-            (Some(client), Some(upstream)) if exchange.response.as_ref().is_some_and(|r| r.status == 101) => {
-                self.switch(exchange, passage, (client, upstream), forward.upgrade, record)
-            }
-            _ => self.send(exchange, passage, body, record),
         }
-    }
-
-    /// The request body with the limits of the route.
-    fn bounded(&self, body: Body, record: &mut Record, progress: Option<&Rc<Cell<Instant>>>) -> Body {
-        if matches!(body, Body::Empty) {
-            return body;
-        }
-        let body = body.limited(self.route.max_body).counted(Rc::clone(record.bytes_in.get_or_insert_default()));
-        forward::timed(body, self.route.timeouts.idle, progress)
     }
 
     /// The pipeline on the way in. `true`: the request goes on; `false`: a filter has answered.
@@ -213,12 +233,15 @@ impl Stage<'_> {
         &self,
         exchange: Box<Exchange>,
         passage: &mut Passage,
-        body: &mut Passing,
+        body: &mut Passing<'a>,
         record: &mut Record,
     ) -> (Box<Exchange>, Result<bool, ProxyError>) {
+        let mut exchange = exchange;
         if self.pipeline.pipeline().filters().is_empty() {
             return (exchange, Ok(true));
         }
+        // They see the authority.
+        exchange.request.headers.remove(HOST);
         let (exchange, outcome) = self.pipeline.on_request(exchange, passage, body).await;
         record.timings.request_filters = Some(passage.ended().saturating_duration_since(record.start));
         let entered = match outcome {
@@ -238,7 +261,7 @@ impl Stage<'_> {
         &self,
         exchange: Box<Exchange>,
         passage: &mut Passage,
-        body: &mut Passing,
+        body: &mut Passing<'a>,
         record: &mut Record,
     ) -> Box<Exchange> {
         let mut exchange = exchange;
@@ -258,7 +281,7 @@ impl Stage<'_> {
     }
 
     /// Puts the gateway's own answer in the place of the response.
-    fn problem(&self, exchange: &mut Exchange, error: &ProxyError, record: &mut Record) -> Passing {
+    fn problem(&self, exchange: &mut Exchange, error: &ProxyError, record: &mut Record) -> Passing<'a> {
         record.fail(error);
         record.answered = Answered::Gateway;
         let head = respond::problem(error, &record.id, &self.local.shared.id_header);
@@ -273,7 +296,7 @@ impl Stage<'_> {
         &self,
         mut exchange: Box<Exchange>,
         passage: Passage,
-        body: Passing,
+        body: Passing<'a>,
         mut record: Box<Record>,
     ) -> Response<Body> {
         let Some(head) = exchange.response.take() else {

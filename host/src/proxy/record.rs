@@ -39,8 +39,8 @@ pub(super) struct Record {
     pub(super) target: Option<PathAndQuery>,
     pub(super) protocol: Version,
     pub(super) route: Option<(RouteId, Arc<str>)>,
-    pub(super) upstream: Option<Arc<str>>,
-    pub(super) endpoint: Option<Arc<str>>,
+    pub(super) upstream: Option<Rc<str>>,
+    pub(super) endpoint: Option<Rc<str>>,
     pub(super) status: Option<StatusCode>,
     /// Only where the request has a body.
     pub(super) bytes_in: Option<Rc<Cell<u64>>>,
@@ -199,20 +199,18 @@ impl Drop for Record {
     }
 }
 
-/// Follows the response body to its end.
-pub(super) struct Follow(pub(super) Box<Record>);
-
-impl Watch for Follow {
+/// It follows the response body to its end.
+impl Watch for Record {
     fn data(&mut self, bytes: usize) {
-        self.0.bytes_out += bytes as u64;
+        self.bytes_out += bytes as u64;
     }
 
     fn end(&mut self, outcome: Result<(), &BodyError>) {
         match outcome {
-            Ok(()) => self.0.ended = true,
+            Ok(()) => self.ended = true,
             Err(error) => {
                 let error = ProxyError::response_body(error);
-                self.0.fail(&error);
+                self.fail(&error);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
 use crate::filter::CompleteQueue;
 use crate::http::buffer::MemoryBudget;
@@ -22,8 +22,14 @@ pub struct Worker {
     pub(super) no_route: RouteId,
     pub(super) budget: MemoryBudget,
     pub(super) complete: Rc<CompleteQueue>,
-    running: Arc<ArcSwap<Snapshot>>,
-    local: RefCell<Rc<LocalSnapshot>>,
+    view: RefCell<View>,
+}
+
+/// What this worker knows of the running snapshot.
+struct View {
+    /// Looking whether it has changed counts no references.
+    running: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    local: Rc<LocalSnapshot>,
 }
 
 impl Worker {
@@ -38,18 +44,19 @@ impl Worker {
         let local = LocalSnapshot::new(running.load_full(), None, metrics.clone());
         let complete = CompleteQueue::new(COMPLETE_QUEUE, metrics.clone());
         tokio::task::spawn_local(Rc::clone(&complete).run());
-        Rc::new(Worker { metrics, access_log, no_route, budget, complete, running, local: RefCell::new(local) })
+        let view = RefCell::new(View { running: Cache::new(running), local });
+        Rc::new(Worker { metrics, access_log, no_route, budget, complete, view })
     }
 
     /// This worker's view of the running snapshot. After a reload the first exchange makes the new view, which keeps the
     /// connections of the upstreams that have not changed.
     pub(super) fn snapshot(&self) -> Rc<LocalSnapshot> {
-        let running = self.running.load();
-        let mut local = self.local.borrow_mut();
-        if !Arc::ptr_eq(&running, &local.shared) {
-            *local = LocalSnapshot::new(Arc::clone(&running), Some(&local), self.metrics.clone());
+        let View { running, local } = &mut *self.view.borrow_mut();
+        let running = running.load();
+        if !Arc::ptr_eq(running, &local.shared) {
+            *local = LocalSnapshot::new(Arc::clone(running), Some(local), self.metrics.clone());
         }
-        Rc::clone(&local)
+        Rc::clone(local)
     }
 
     /// Runs what is left in the queue of `on-complete` and hands the log lines over, at shutdown.

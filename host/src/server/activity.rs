@@ -232,7 +232,7 @@ impl Watched {
             Poll::Pending => self.activity.blocked(|| self.activity.now()),
             Poll::Ready(Ok(bytes)) => {
                 self.activity.stalled.set(0);
-                self.occupancy.counters.bytes_out.add(*bytes as u64);
+                self.occupancy.counters.bytes_out.bump(*bytes as u64);
             }
             Poll::Ready(Err(_)) => {}
         }
@@ -266,7 +266,7 @@ impl AsyncRead for Watched {
         let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
         let read = buffer.filled().len() - before;
         if read > 0 {
-            this.occupancy.counters.bytes_in.add(read as u64);
+            this.occupancy.counters.bytes_in.bump(read as u64);
             this.activity.received(|| this.activity.now());
         }
         result

@@ -45,6 +45,8 @@ struct Connection<S: Service> {
     limits: Limits,
     /// A request was answered.
     served: bool,
+    /// Whether the worker knows that this task is to be woken when it drains.
+    listening: bool,
     worker: Rc<Shared<S>>,
 }
 
@@ -72,6 +74,7 @@ pub(super) fn serve<S: Service>(
         activity,
         limits,
         served: false,
+        listening: false,
         worker,
     };
     async move {
@@ -119,8 +122,10 @@ impl<S: Service> Connection<S> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
                     Poll::Pending => {}
                 }
-                if drained.is_none() && drain.as_mut().poll(cx).is_ready() {
-                    drained = Some(Deadline::after(LINGER));
+                if drained.is_none() && (!self.listening || self.worker.draining.has_begun()) {
+                    self.listening = true;
+                    let told = pin!(unconstrained(drain.as_mut())).poll(cx);
+                    drained = told.is_ready().then(|| Deadline::after(LINGER));
                 }
                 // A request that has begun to come is still answered, and the first one of a connection that was just opened is on
                 // its way.
@@ -350,18 +355,26 @@ struct Clock {
     activity: Rc<Activity>,
     patience: Patience,
     timer: Pin<Box<Sleep>>,
+    /// Whether the timer knows whom to wake: the connection's task, which is always the same.
+    armed: bool,
 }
 
 impl Clock {
     fn new(activity: Rc<Activity>, patience: Patience) -> Self {
         let first = activity.check(patience).unwrap_or_else(|_| Instant::now());
-        Clock { activity, patience, timer: Box::pin(sleep_until(first)) }
+        Clock { activity, patience, timer: Box::pin(sleep_until(first)), armed: false }
     }
 
     /// Ready when something has lasted too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Expiry> {
+        if self.armed && !self.timer.is_elapsed() {
+            return Poll::Pending;
+        }
         loop {
-            ready!(self.timer.as_mut().poll(cx));
+            // Not under the task's budget: a timer that was not asked for want of it would wake nobody.
+            let passed = pin!(unconstrained(self.timer.as_mut())).poll(cx);
+            self.armed = passed.is_pending();
+            ready!(passed);
             match self.activity.check(self.patience) {
                 Ok(next) => self.timer.as_mut().reset(next),
                 Err(expiry) => return Poll::Ready(expiry),
@@ -387,4 +400,25 @@ fn date() -> [u8; 29] {
     text.iter_mut().zip(written.bytes()).for_each(|(to, byte)| *to = byte);
     LAST.set((coarse + u64::from(1000 - of_second), text));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "local")]
+    async fn a_clock_that_was_asked_without_budget_strikes() {
+        let limit = Duration::from_millis(30);
+        let mut clock = Clock::new(Rc::new(Activity::new()), Patience { header: limit, idle: limit });
+        poll_fn(|cx| {
+            while tokio::task::coop::has_budget_remaining() {
+                let _ = pin!(tokio::task::consume_budget()).poll(cx);
+            }
+            assert!(clock.poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let struck = tokio::time::timeout(Duration::from_secs(9), poll_fn(|cx| clock.poll(cx))).await;
+        assert_eq!(struck, Ok(Expiry::Header));
+    }
 }

@@ -31,7 +31,7 @@ impl Counter {
     }
 
     /// Adds without a locked instruction; right only where one thread writes.
-    pub(super) fn bump(&self, n: u64) {
+    pub fn bump(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 }

@@ -22,7 +22,7 @@ use super::head;
 use super::pool::{Lease, Line, LocalEndpoint};
 use super::spec::{Balance, TargetSpec, Upstream};
 use crate::deadline::{self, Passed};
-use crate::exchange::{Candidate, Failure};
+use crate::exchange::{Candidate, Failure, Origin, ResponseHead};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
 use crate::http::gate::Gate;
 use crate::http1::{Answer, Progress, SendError, Transport, Unanswered};
@@ -49,6 +49,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// When the response head has to be there, whatever was tried.
     pub until: Option<Instant>,
+    /// The time of the call, if it is known: the first attempt begins then.
+    pub now: Option<Instant>,
 }
 
 impl Timeouts {
@@ -65,13 +67,14 @@ impl Timeouts {
 /// An answer.
 #[derive(Debug)]
 pub struct Sent {
-    pub response: Response<Body>,
+    pub head: Box<ResponseHead>,
+    pub body: Body,
     /// The head of the request, for whoever still reads it.
     pub request: Box<Request<Body>>,
     /// The upstream's side of the connection, when the status is 101.
     pub switched: Option<Box<Transport>>,
     /// `host:port`, or the name of the builtin.
-    pub endpoint: Arc<str>,
+    pub endpoint: Rc<str>,
     /// Time taken to connect; `None` when a connection was open already.
     pub connect: Option<Duration>,
     /// From sending the request to its response head.
@@ -84,7 +87,7 @@ pub struct Sent {
 pub struct LocalUpstream {
     upstream: Arc<Upstream>,
     /// This worker's own, as the address of each endpoint: each request keeps both.
-    name: Arc<str>,
+    name: Rc<str>,
     endpoints: Vec<Rc<LocalEndpoint>>,
     seats: Vec<Seat>,
     dice: Dice,
@@ -120,6 +123,8 @@ impl Drop for UploadWatch {
 /// What goes along with a request from attempt to attempt.
 struct Along {
     timeouts: Timeouts,
+    /// When the next attempt begins, if it is known.
+    now: Cell<Option<Instant>>,
     upload: Option<Rc<Upload>>,
     gate: Option<Rc<Gate>>,
 }
@@ -130,7 +135,7 @@ impl LocalUpstream {
         let each = 0..upstream.endpoints().len();
         let endpoints = each.map(|i| LocalEndpoint::new(upstream.clone(), i, dns.clone())).collect();
         let seats = upstream.endpoints().iter().map(|e| Seat::new(e.weight, e.hash)).collect();
-        let name = Arc::from(&**upstream.name());
+        let name = Rc::from(&**upstream.name());
         // Each worker's own, lest all of them send to the same endpoint at the same time.
         let dice = Dice::new(RandomState::new().hash_one(&*name));
         Rc::new(LocalUpstream { upstream, name, endpoints, seats, dice })
@@ -142,7 +147,7 @@ impl LocalUpstream {
     }
 
     /// Its name, as this worker's own text.
-    pub fn name(&self) -> &Arc<str> {
+    pub fn name(&self) -> &Rc<str> {
         &self.name
     }
 
@@ -166,7 +171,8 @@ impl LocalUpstream {
     }
 
     /// Sends a request and waits for the response head. The URI may be in any form; `Host` says what the upstream is to see
-    /// (the endpoint's own name when absent). The request is boxed because it is handed down from future to future.
+    /// (the endpoint's own name when absent). The request is boxed because it is handed down from future to future, and the answer
+    /// because it is handed up.
     ///
     /// Tried again, by RFC 9110 §9.2.2:
     /// - on the next endpoint, or on a new connection where an idle one turned out dead, if nothing of the request was
@@ -179,7 +185,7 @@ impl LocalUpstream {
         request: Box<Request<Body>>,
         choice: Choice<'_>,
         timeouts: Timeouts,
-    ) -> Result<Sent, UpstreamError> {
+    ) -> Result<Box<Sent>, UpstreamError> {
         match self.upstream.spec().target {
             TargetSpec::Endpoints(_) => self.forward(request, choice, timeouts).await,
             TargetSpec::Echo => {
@@ -199,21 +205,25 @@ impl LocalUpstream {
         request: Box<Request<Body>>,
         answer: Pin<Box<impl Future<Output = Result<Response<Body>, BodyError>>>>,
         timeouts: Timeouts,
-    ) -> Result<Sent, UpstreamError> {
+    ) -> Result<Box<Sent>, UpstreamError> {
         let Ok(answer) = deadline::timeout(timeouts.left(timeouts.first_byte), answer).await else {
             let error = UpstreamError::timed_out(self.upstream.name().clone());
             return Err(UpstreamError { spent: Some(request), ..error });
         };
         match answer {
-            Ok(response) => Ok(Sent {
-                response,
-                request,
-                switched: None,
-                endpoint: name.into(),
-                connect: None,
-                first_byte: Duration::ZERO,
-                failures: Vec::new(),
-            }),
+            Ok(response) => {
+                let (head, body) = apart(response);
+                Ok(Box::new(Sent {
+                    head,
+                    body,
+                    request,
+                    switched: None,
+                    endpoint: name.into(),
+                    connect: None,
+                    first_byte: Duration::ZERO,
+                    failures: Vec::new(),
+                }))
+            }
             Err(error) => Err(UpstreamError {
                 kind: UpstreamErrorKind::RequestBody(error.kind()),
                 upstream: self.upstream.name().clone(),
@@ -231,12 +241,12 @@ impl LocalUpstream {
         request: Box<Request<Body>>,
         choice: Choice<'_>,
         timeouts: Timeouts,
-    ) -> Result<Sent, UpstreamError> {
+    ) -> Result<Box<Sent>, UpstreamError> {
         let mut request = request;
-        let mut along = Along { timeouts, upload: None, gate: None };
+        let mut along = Along { timeouts, now: Cell::new(timeouts.now), upload: None, gate: None };
         if !request.body().is_end_stream() {
             let upload = Rc::new(Upload::default());
-            let mut body = std::mem::take(request.body_mut()).watched(UploadWatch(upload.clone()));
+            let mut body = std::mem::take(request.body_mut()).watched(Box::new(UploadWatch(upload.clone())));
             along.upload = Some(upload);
             if request.headers().contains_key(EXPECT) {
                 let gate = Rc::new(Gate::default());
@@ -257,7 +267,10 @@ impl LocalUpstream {
             let Some(request) = last.request.take_if(|_| last.again) else { break };
             tried.push(index);
             match self.attempt(index, request, &along).await {
-                Ok(sent) => return Ok(Sent { failures, ..sent }),
+                Ok(mut sent) => {
+                    sent.failures = failures;
+                    return Ok(sent);
+                }
                 Err(attempt) => {
                     failures.push(Failure {
                         upstream: self.upstream.name().clone(),
@@ -300,12 +313,12 @@ impl LocalUpstream {
     }
 
     /// One endpoint: open connections as long as they turn out dead, then a new one.
-    async fn attempt(&self, index: usize, request: Box<Request<Body>>, along: &Along) -> Result<Sent, Attempt> {
+    async fn attempt(&self, index: usize, request: Box<Request<Body>>, along: &Along) -> Result<Box<Sent>, Attempt> {
         let endpoint = &self.endpoints[index];
         let http1_only = request.headers().contains_key(UPGRADE);
         let mut request = request;
         loop {
-            let now = Instant::now();
+            let now = along.now.take().unwrap_or_else(Instant::now);
             let (lease, now) = match endpoint.checkout(now, http1_only) {
                 Some(lease) => (lease, now),
                 // Opening is rare and its future is large, so it is kept out of this one.
@@ -337,7 +350,7 @@ impl LocalUpstream {
         lease: Lease,
         request: Box<Request<Body>>,
         (along, begun): (&Along, Instant),
-    ) -> Result<Sent, Attempt> {
+    ) -> Result<Box<Sent>, Attempt> {
         let mut lease = lease;
         let mut request = request;
         let shared = endpoint.shared();
@@ -400,15 +413,17 @@ impl LocalUpstream {
         };
         let first_byte = begun.elapsed();
         endpoint.note_latency(first_byte);
-        Ok(Sent {
-            response,
+        let (head, body) = apart(response);
+        Ok(Box::new(Sent {
+            head,
+            body,
             request,
             switched,
             endpoint: endpoint.address().clone(),
             connect,
             first_byte,
             failures: Vec::new(),
-        })
+        }))
     }
 }
 
@@ -421,6 +436,13 @@ fn send_failure(error: &SendError, along: &Along) -> UpstreamErrorKind {
             UpstreamErrorKind::Protocol
         }
     }
+}
+
+/// A response as the exchange takes it.
+fn apart(response: Response<Body>) -> (Box<ResponseHead>, Body) {
+    let (parts, body) = response.into_parts();
+    let (origin, status, headers) = (Origin::Upstream, parts.status, parts.headers);
+    (Box::new(ResponseHead { origin, status, headers, body: None, trailers: None }), body)
 }
 
 /// The response of a shared connection, which is in use until its last byte.

@@ -20,7 +20,7 @@ use crate::http1::{self, Keeper};
 
 /// One endpoint as one worker sees it.
 pub(super) struct LocalEndpoint {
-    address: Arc<str>,
+    address: Rc<str>,
     upstream: Arc<Upstream>,
     index: usize,
     dns: Rc<Dns>,
@@ -91,7 +91,7 @@ pub(super) struct Lease {
 impl LocalEndpoint {
     pub(super) fn new(upstream: Arc<Upstream>, index: usize, dns: Rc<Dns>) -> Rc<Self> {
         Rc::new_cyclic(|me| LocalEndpoint {
-            address: Arc::from(&*upstream.endpoints()[index].address),
+            address: Rc::from(&*upstream.endpoints()[index].address),
             upstream,
             index,
             dns,
@@ -110,7 +110,7 @@ impl LocalEndpoint {
     }
 
     /// Its address, as this worker's own text.
-    pub(super) fn address(&self) -> &Arc<str> {
+    pub(super) fn address(&self) -> &Rc<str> {
         &self.address
     }
 
