@@ -107,8 +107,6 @@ impl<'a> Forward<'a> {
             return (exchange, Err(ProxyError::new(Kind::ClientTimeout, message)));
         }
         let chosen_by_filter = self.pipeline.pipeline().has(Hook::SelectUpstream);
-        // One reading of the clock less, for what has been done since.
-        let mut now = Some(record.start + waited).filter(|_| !chosen_by_filter);
         let weighted = self.local.pick(targets);
         let mut attempts = 0;
         loop {
@@ -128,10 +126,9 @@ impl<'a> Forward<'a> {
             let target = self.target(&exchange.selection, targets, weighted);
             record.upstream = Some(target.upstream.name().clone());
             let selection = exchange.selection.clone();
-            let times = (record.start, now.take());
             let sent;
             (exchange, sent) = record
-                .keeping(exchange, *passage, self.pipeline, pin!(self.send(request, &selection, target, times)))
+                .keeping(exchange, *passage, self.pipeline, pin!(self.send(request, &selection, target, record.start)))
                 .await;
             match sent {
                 Ok(mut sent) => {
@@ -182,7 +179,7 @@ impl<'a> Forward<'a> {
         request: Box<Request<Body>>,
         selection: &Selection,
         target: &Target,
-        (start, now): (Instant, Option<Instant>),
+        start: Instant,
     ) -> Result<Box<Sent>, UpstreamError> {
         let choice = match (&selection.endpoints, &selection.hash_key) {
             (Some(addresses), _) => Choice::Addresses(addresses),
@@ -194,7 +191,6 @@ impl<'a> Forward<'a> {
             connect: limits.connect,
             first_byte: limits.first_byte.unwrap_or(FOREVER),
             until: limits.request.and_then(|whole| start.checked_add(whole)),
-            now,
         };
         target.upstream.send(request, choice, timeouts).await
     }

@@ -49,8 +49,6 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// When the response head has to be there, whatever was tried.
     pub until: Option<Instant>,
-    /// The time of the call, if it is known: the first attempt begins then.
-    pub now: Option<Instant>,
 }
 
 impl Timeouts {
@@ -123,8 +121,6 @@ impl Drop for UploadWatch {
 /// What goes along with a request from attempt to attempt.
 struct Along {
     timeouts: Timeouts,
-    /// When the next attempt begins, if it is known.
-    now: Cell<Option<Instant>>,
     upload: Option<Rc<Upload>>,
     gate: Option<Rc<Gate>>,
 }
@@ -243,7 +239,7 @@ impl LocalUpstream {
         timeouts: Timeouts,
     ) -> Result<Box<Sent>, UpstreamError> {
         let mut request = request;
-        let mut along = Along { timeouts, now: Cell::new(timeouts.now), upload: None, gate: None };
+        let mut along = Along { timeouts, upload: None, gate: None };
         if !request.body().is_end_stream() {
             let upload = Rc::new(Upload::default());
             let mut body = std::mem::take(request.body_mut()).watched(Box::new(UploadWatch(upload.clone())));
@@ -318,7 +314,7 @@ impl LocalUpstream {
         let http1_only = request.headers().contains_key(UPGRADE);
         let mut request = request;
         loop {
-            let now = along.now.take().unwrap_or_else(Instant::now);
+            let now = Instant::now();
             let (lease, now) = match endpoint.checkout(now, http1_only) {
                 Some(lease) => (lease, now),
                 // Opening is rare and its future is large, so it is kept out of this one.

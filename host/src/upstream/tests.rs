@@ -21,7 +21,7 @@ use crate::http::body::Body;
 use crate::http::buffer::{MemoryBudget, collect};
 
 const TIMEOUTS: Timeouts =
-    Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None, now: None };
+    Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None };
 
 /// An HTTP server that answers with what it saw: version, `Host` or `:authority`, path, body.
 struct Origin {
