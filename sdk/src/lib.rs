@@ -20,6 +20,11 @@ use bindings::sluice::filter as host;
 #[cfg(not(target_family = "wasm"))]
 use testing::host;
 
+/// A filter allocates for nearly each text that it gets, and Rust's own allocator for this target takes as long as the call that gets it.
+#[cfg(all(target_family = "wasm", feature = "allocator"))]
+#[global_allocator]
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
+
 pub use config::{ByteSize, ConfigError, Duration};
 pub use error::Error;
 pub use filter::{
