@@ -96,16 +96,16 @@ impl<'a> Forward<'a> {
         record: &mut Record,
     ) -> (Box<Exchange>, Result<Answered<'a>, ProxyError>) {
         let mut exchange = exchange;
-        let mut request = match self.request(&mut exchange, body) {
-            Ok(request) => request,
-            Err(error) => return (exchange, Err(error)),
-        };
         // Only filters have waited so far, for a body or for an answer of their own.
         let waited = record.timings.request_filters.unwrap_or_default();
         if let Some(whole) = self.route.timeouts.request.filter(|whole| *whole <= waited) {
             let message = format!("the request was not in after {whole:?}");
             return (exchange, Err(ProxyError::new(Kind::ClientTimeout, message)));
         }
+        let mut request = match self.request(&mut exchange, body) {
+            Ok(request) => request,
+            Err(error) => return (exchange, Err(error)),
+        };
         let chosen_by_filter = self.pipeline.pipeline().has(Hook::SelectUpstream);
         let weighted = self.local.pick(targets);
         let mut attempts = 0;

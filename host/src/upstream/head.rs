@@ -52,6 +52,14 @@ pub(super) fn for_http2(request: &mut Request<Body>, endpoint: &Endpoint) -> boo
     }
 }
 
+/// Takes back the name of an endpoint that a request has not reached, for one that has another.
+pub(super) fn unnamed(request: &mut Request<Body>) {
+    request.headers_mut().remove(HOST);
+    if request.uri().authority().is_some() {
+        *request.uri_mut() = Uri::from(path(request.uri()));
+    }
+}
+
 fn path(uri: &Uri) -> PathAndQuery {
     match uri.path_and_query() {
         Some(path) if !path.as_str().is_empty() => path.clone(),

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{EXPECT, UPGRADE};
+use http::header::{EXPECT, HOST, UPGRADE};
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -255,6 +255,8 @@ impl LocalUpstream {
             0 => self.endpoints.len(),
             max => max,
         };
+        // Without a name, it gets that of each endpoint in turn.
+        let is_named = request.headers().contains_key(HOST);
         let mut tried = SmallVec::<[usize; 4]>::new();
         let mut failures = Vec::new();
         let mut last = Attempt::new(UpstreamErrorKind::NoEndpoint).with(request);
@@ -274,6 +276,9 @@ impl LocalUpstream {
                         reason: attempt.reason(),
                     });
                     last = attempt;
+                    if let Some(request) = last.request.as_deref_mut().filter(|_| !is_named) {
+                        head::unnamed(request);
+                    }
                 }
             }
         }

@@ -176,6 +176,27 @@ async fn the_next_endpoint_serves_when_one_is_down() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn an_endpoint_that_was_not_reached_leaves_no_name() {
+    let upstream = local(spec(&[1, 2], "http"));
+    let [first, second] = [0, 1].map(|index| upstream.endpoints()[index].shared());
+    for http2 in [false, true] {
+        let mut request = Request::get("/a?b").body(Body::Empty).unwrap();
+        if http2 {
+            assert!(head::for_http2(&mut request, first));
+        } else {
+            head::for_http1(&mut request, first);
+            assert_eq!(request.headers()[HOST], "localhost:1");
+        }
+        head::unnamed(&mut request);
+        head::for_http1(&mut request, second);
+        assert_eq!(
+            (&request.headers()[HOST], request.uri()),
+            (&"localhost:2".parse().unwrap(), &"/a?b".parse().unwrap())
+        );
+    }
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_request_comes_back_when_nobody_took_it() {
     let dead = [dead_port().await, dead_port().await];
     let upstream = local(spec(&dead, "http"));

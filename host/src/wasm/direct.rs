@@ -1,6 +1,7 @@
 //! A component that is one core module and the plumbing around it (`unbundle`): that module is instantiated and called directly, its
 //! imports being functions of the gateway that speak the canonical ABI themselves (`abi`). What a guest sees is the same.
 
+use std::fmt;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -15,8 +16,8 @@ use super::cache::Cache;
 use super::engine::Runtime;
 use super::plugin::our_interface;
 use super::state::CallState;
-use super::unbundle::{Export, Unbundled, unbundle};
-use super::{Hook, HookSet, abi, compile, host, wasi};
+use super::unbundle::{Unbundled, unbundle};
+use super::{Hook, HookSet, LoadError, abi, compile, host, wasi};
 
 /// A compiled and linked core module.
 pub(super) struct Direct {
@@ -41,11 +42,11 @@ struct Function {
 }
 
 impl Direct {
-    /// Takes the component apart, compiles the module (or finds it in the cache) and links it. Errors say why it can't be called
-    /// directly.
-    pub(super) fn link(runtime: &Arc<Runtime>, component: &[u8]) -> Result<Direct, String> {
+    /// Takes the component apart, compiles the module (or finds it in the cache) and links it.
+    pub(super) fn link(runtime: &Arc<Runtime>, component: &[u8]) -> Result<Direct, NotDirect> {
         let names = Arc::new(unbundle(component)?);
         let bytes = module_of(&names, component)?;
+        check(&names)?;
         Direct::of(runtime, &names, bytes, runtime.cache.as_ref(), false)
     }
 
@@ -56,13 +57,13 @@ impl Direct {
 
     /// The same with a module that exports more.
     pub(super) fn opened(&self, runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Direct, String> {
-        Direct::of(runtime, &self.names, bytes, runtime.cache.as_ref(), false)
+        Direct::of(runtime, &self.names, bytes, runtime.cache.as_ref(), false).map_err(|error| error.to_string())
     }
 
     /// The same with a module that begins as one that has run. It has all that the config said, secrets included: neither it nor what it
     /// is compiled to gets to the disk.
     pub(super) fn image(&self, runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Direct, String> {
-        Direct::of(runtime, &self.names, bytes, None, true)
+        Direct::of(runtime, &self.names, bytes, None, true).map_err(|error| error.to_string())
     }
 
     fn of(
@@ -71,16 +72,15 @@ impl Direct {
         bytes: &[u8],
         cache: Option<&Cache>,
         has_run: bool,
-    ) -> Result<Direct, String> {
-        let text = |error: Error| format!("{error:#}");
+    ) -> Result<Direct, NotDirect> {
         let hash: [u8; 32] = Sha256::digest(bytes).into();
-        let module: Module = compile::compiled(runtime, bytes, &hash, cache).map_err(|error| error.to_string())?;
-        let (pre, waits) = linked(runtime, names, &module).map_err(text)?;
+        let module: Module = compile::compiled(runtime, bytes, &hash, cache).map_err(NotDirect::Broken)?;
+        let (pre, waits) = linked(runtime, names, &module).map_err(|error| format!("{error:#}"))?;
+        check_realloc(names, &module)?;
         let find = |name: &str| module.get_export_index(name).ok_or_else(|| format!("it has no export `{name}`"));
-        let memory = names.memory.as_deref().ok_or("it has no memory")?;
         let mut direct = Direct {
             pre,
-            memory: find(memory)?,
+            memory: find(names.memory.as_deref().ok_or("it has no memory")?)?,
             realloc: names.realloc.as_deref().map(find).transpose()?,
             start: names.start.as_deref().filter(|_| !has_run).map(find).transpose()?,
             describe: None,
@@ -89,43 +89,23 @@ impl Direct {
             waits,
             names: names.clone(),
         };
-        check_types(names, &module)?;
         for export in &names.exports {
-            direct.export(export, find)?;
-        }
-        if direct.hooks().is_empty() {
-            return Err("it has no hook".into());
+            let Some(slot) = ours(&export.interface, &export.name).and_then(|interface| direct.slot(interface)) else {
+                continue;
+            };
+            let after = export.post_return.as_deref().map(find).transpose()?;
+            *slot = Some(Function { call: find(&export.function)?, after });
         }
         Ok(direct)
     }
 
-    /// Takes in an exported function, if it is one of ours.
-    fn export(&mut self, export: &Export, find: impl Fn(&str) -> Result<ModuleExport, String>) -> Result<(), String> {
-        let Some(interface) = our_interface(&export.interface).map_err(|error| error.to_string())? else {
-            return Ok(());
-        };
-        if export.name != interface {
-            return Ok(());
+    /// Where the function of one of our interfaces is kept, if it is known.
+    fn slot(&mut self, interface: &str) -> Option<&mut Option<Function>> {
+        match interface {
+            "describe" => Some(&mut self.describe),
+            "configure" => Some(&mut self.configure),
+            _ => Hook::from_name(interface).map(|hook| &mut self.hooks[hook.index()]),
         }
-        let (slot, signature) = match interface {
-            "describe" => (&mut self.describe, "() -> string"),
-            "configure" => (&mut self.configure, "(string) -> result<_, string>"),
-            _ => match Hook::from_name(interface) {
-                Some(hook) if hook.has_verdict() => (&mut self.hooks[hook.index()], "() -> enum{continue, respond}"),
-                Some(hook) => (&mut self.hooks[hook.index()], "()"),
-                // A hook of a later version: never called.
-                None => return Ok(()),
-            },
-        };
-        if export.signature != signature {
-            return Err(format!("its `{interface}` has the type {}", export.signature));
-        }
-        if signature == "()" && export.post_return.is_some() {
-            return Err(format!("its `{interface}` has something to do after it"));
-        }
-        let after = export.post_return.as_deref().map(&find).transpose()?;
-        *slot = Some(Function { call: find(&export.function)?, after });
-        Ok(())
     }
 
     /// The hooks that it exports.
@@ -172,15 +152,80 @@ fn module_of<'a>(names: &Unbundled, component: &'a [u8]) -> Result<&'a [u8], Str
     component.get(names.module.clone()).ok_or_else(|| "its module is not where it should be".into())
 }
 
-/// Defines all that the module imports, and answers whether some of it can wait.
-fn linked(runtime: &Runtime, names: &Unbundled, module: &Module) -> Outcome<(InstancePre<CallState>, bool)> {
-    let linker = wasmtime::Linker::new(&runtime.engine);
-    let mut wanted = Wanted { linker, left: names.imports.clone() };
-    for import in &wanted.left {
-        if wasi::interface_of(import.interface()).is_none() {
-            our_interface(import.interface()).map_err(Error::msg)?;
+/// Why a component is not called directly.
+pub(super) enum NotDirect {
+    /// It can be run as what it is.
+    Unfit(String),
+    /// It can't be run at all.
+    Broken(LoadError),
+}
+
+impl From<String> for NotDirect {
+    fn from(why: String) -> NotDirect {
+        NotDirect::Unfit(why)
+    }
+}
+
+impl From<&str> for NotDirect {
+    fn from(why: &str) -> NotDirect {
+        NotDirect::Unfit(why.to_owned())
+    }
+}
+
+impl fmt::Display for NotDirect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotDirect::Unfit(why) => f.write_str(why),
+            NotDirect::Broken(error) => error.fmt(f),
         }
     }
+}
+
+/// The interface of ours whose function an export is: both have one name.
+fn ours<'a>(interface: &'a str, function: &str) -> Option<&'a str> {
+    our_interface(interface).ok().flatten().filter(|interface| *interface == function)
+}
+
+/// The type of the function of one of our interfaces; none for one of a later version, which is never called.
+fn signature(interface: &str) -> Option<&'static str> {
+    match interface {
+        "describe" => Some("() -> string"),
+        "configure" => Some("(string) -> result<_, string>"),
+        _ => Hook::from_name(interface)
+            .map(|hook| if hook.has_verdict() { "() -> enum{continue, respond}" } else { "()" }),
+    }
+}
+
+/// What can be told before the module is compiled: every function that we may call is there, and of its type.
+fn check(names: &Unbundled) -> Result<(), String> {
+    let mut hooks = 0;
+    for exported in &names.interfaces {
+        let Some(interface) = our_interface(exported).map_err(|error| error.to_string())? else { continue };
+        let Some(signature) = signature(interface) else { continue };
+        let export = names.exports.iter().find(|export| export.interface == *exported && export.name == interface);
+        let Some(export) = export else { return Err(format!("its `{exported}` has no function `{interface}`")) };
+        if export.signature != signature {
+            return Err(format!("its `{interface}` has the type {}", export.signature));
+        }
+        if signature == "()" && export.post_return.is_some() {
+            return Err(format!("its `{interface}` has something to do after it"));
+        }
+        hooks += usize::from(Hook::from_name(interface).is_some());
+    }
+    for import in &names.imports {
+        if wasi::interface_of(import.interface()).is_none() {
+            our_interface(import.interface()).map_err(|error| error.to_string())?;
+        }
+    }
+    if hooks == 0 { Err("it has no hook".into()) } else { Ok(()) }
+}
+
+/// Defines all that the module imports, and answers whether some of it can wait.
+fn linked(runtime: &Runtime, names: &Unbundled, module: &Module) -> Outcome<(InstancePre<CallState>, bool)> {
+    let mut linker = wasmtime::Linker::new(&runtime.engine);
+    // A module may import a function twice.
+    linker.allow_shadowing(true);
+    let mut wanted = Wanted { linker, left: names.imports.clone() };
     host::link(&mut wanted)?;
     let plain = wanted.left.len();
     host::link_waiting(&mut wanted)?;
@@ -193,7 +238,7 @@ fn linked(runtime: &Runtime, names: &Unbundled, module: &Module) -> Outcome<(Ins
 }
 
 /// What is not checked when functions are looked up.
-fn check_types(names: &Unbundled, module: &Module) -> Result<(), String> {
+fn check_realloc(names: &Unbundled, module: &Module) -> Result<(), String> {
     let Some(realloc) = &names.realloc else { return Ok(()) };
     let Some(ExternType::Func(ty)) = module.get_export(realloc) else {
         return Err(format!("its `{realloc}` is no function"));
@@ -344,4 +389,33 @@ where
 {
     let found = instance.get_module_export(&mut *store, export).and_then(wasmtime::Extern::into_func);
     found.ok_or_else(|| Error::msg("an exported function is missing"))?.typed(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A component with two hooks, the second of which has this function.
+    fn hooks(second: &str) -> Unbundled {
+        let text = format!(
+            r#"(component
+                (core module $m (func (export "f")))
+                (core instance $i (instantiate $m))
+                (func $f (canon lift (core func $i "f")))
+                (instance $first (export "select-upstream" (func $f)))
+                (export "sluice:filter/select-upstream@0.1.0" (instance $first))
+                (instance $second {second})
+                (export "sluice:filter/on-complete@0.1.0" (instance $second)))"#
+        );
+        unbundle(&wat::parse_str(&text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_hook_without_its_function_is_found() {
+        assert_eq!(check(&hooks(r#"(export "on-complete" (func $f))"#)), Ok(()));
+        for second in ["", r#"(export "on-completed" (func $f))"#] {
+            let why = check(&hooks(second)).unwrap_err();
+            assert_eq!(why, "its `sluice:filter/on-complete@0.1.0` has no function `on-complete`");
+        }
+    }
 }

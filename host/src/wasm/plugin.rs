@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::hex;
 use super::component::Component;
-use super::direct::Direct;
+use super::direct::{Direct, NotDirect};
 use super::engine::Runtime;
 use super::{HookSet, LoadError, compile};
 use crate::services::log_limit;
@@ -110,7 +110,8 @@ pub(super) fn link(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Plugin, LoadE
     check_magic(bytes)?;
     let code = match Direct::link(runtime, bytes) {
         Ok(direct) => Code::Direct(Box::new(direct)),
-        Err(why) => Code::Component { component: Component::link(runtime, bytes)?, why },
+        Err(NotDirect::Unfit(why)) => Code::Component { component: Component::link(runtime, bytes)?, why },
+        Err(NotDirect::Broken(error)) => return Err(error),
     };
     let hash = Sha256::digest(bytes).into();
     Ok(Plugin { runtime: runtime.clone(), code, description: Description::default(), hash })

@@ -552,6 +552,7 @@ impl<'a> Component<'a> {
             module: main.range,
             imports,
             exports,
+            interfaces: self.exports.iter().map(|(name, _)| (*name).to_owned()).collect(),
             memory: named(self.memory),
             realloc: named(self.realloc),
             start: self.start.map(str::to_owned),

@@ -25,6 +25,8 @@ pub(super) struct Unbundled {
     pub(super) imports: Vec<Import>,
     /// The functions that the component exports in instances: exported with the name of the interface.
     pub(super) exports: Vec<Export>,
+    /// The instances that it exports, also those without functions.
+    pub(super) interfaces: Vec<String>,
     /// Under which names the module exports its memory and its `realloc`, which all functions share.
     pub(super) memory: Option<String>,
     pub(super) realloc: Option<String>,
