@@ -1,5 +1,5 @@
-//! The steps of a request, each so many times in a function that callgrind can find: `instructions.py` has them counted. Without a
-//! number, or called as a test, each is done once.
+//! The steps of a request, each so many times in a function that callgrind can find, and that so many times: `instructions.py` has
+//! them counted. Without numbers, or called as a test, each is done once.
 #![allow(clippy::print_stdout, reason = "it is how the names of the steps get to the script")]
 
 #[path = "shared/guests.rs"]
@@ -37,28 +37,38 @@ fn sluice_counted_step(times: usize, step: &mut dyn FnMut()) {
     }
 }
 
+/// How often a step is done: `rounds` counts of `times` each.
+#[derive(Clone, Copy)]
+struct Often {
+    times: usize,
+    rounds: usize,
+}
+
 /// Does a step and says its name, for `instructions.py` to put beside the counts.
-fn step(times: usize, name: &str, mut step: impl FnMut()) {
-    for _ in 0..BEFORE.min(times) {
+fn step(often: Often, name: &str, mut step: impl FnMut()) {
+    for _ in 0..BEFORE.min(often.times) {
         step();
     }
-    sluice_counted_step(times, &mut step);
+    for _ in 0..often.rounds {
+        sluice_counted_step(often.times, &mut step);
+    }
     println!("{name}");
 }
 
 fn main() {
-    let times = std::env::args().nth(1).and_then(|times| times.parse().ok()).unwrap_or(1);
-    find_routes(times);
-    read_and_write_heads(times);
-    call_hooks(times);
+    let number = |place| std::env::args().nth(place).and_then(|number| number.parse().ok()).unwrap_or(1);
+    let often = Often { times: number(1), rounds: number(3) };
+    find_routes(often);
+    read_and_write_heads(often);
+    call_hooks(often);
 }
 
-fn find_routes(times: usize) {
+fn find_routes(often: Often) {
     let headers = HeaderMap::new();
     for count in [10, 10_000] {
         let (router, requests) = (routes::router(count), routes::requests(count));
         let mut requests = requests.iter().cycle();
-        step(times, &format!("find a route among {count}"), || {
+        step(often, &format!("find a route among {count}"), || {
             let Some((host, path)) = requests.next() else { return };
             let client_ip = IpAddr::from([127, 0, 0, 1]);
             let view = RequestView { host, path, method: &Method::GET, query: None, headers: &headers, client_ip };
@@ -67,7 +77,7 @@ fn find_routes(times: usize) {
     }
 }
 
-fn read_and_write_heads(times: usize) {
+fn read_and_write_heads(often: Often) {
     let mut buffer = BytesMut::with_capacity(BUFFER);
     let mut fill = |bytes: &[u8]| {
         buffer.reserve(BUFFER);
@@ -81,31 +91,31 @@ fn read_and_write_heads(times: usize) {
         http1::read_response(&mut received, LIMITS, &Method::GET).expect("a good head").expect("a whole head").headers;
     let mut received = BytesMut::with_capacity(BUFFER);
     for (name, bytes) in [("read the head of a request", BROWSER), ("read the head of a tool's request", TOOL)] {
-        step(times, name, || {
+        step(often, name, || {
             received.reserve(BUFFER);
             received.extend_from_slice(black_box(bytes));
             assert!(matches!(http1::read_request(&mut received, LIMITS), Ok(Some(_))));
         });
     }
-    step(times, "read the head of a response", || {
+    step(often, "read the head of a response", || {
         received.reserve(BUFFER);
         received.extend_from_slice(black_box(RESPONSE));
         assert!(matches!(http1::read_response(&mut received, LIMITS, &Method::GET), Ok(Some(_))));
     });
     let target = PathAndQuery::from_static("/shop/items/4711/reviews?page=2&sort=date");
     let mut out = BytesMut::with_capacity(BUFFER);
-    step(times, "write the head of a request", || {
+    step(often, "write the head of a request", || {
         out.clear();
         http1::request_head(&mut out, &Method::GET, &target, black_box(&request), Framing::None);
     });
-    step(times, "write the head of a response", || {
+    step(often, "write the head of a response", || {
         out.clear();
         let (version, body) = (Version::HTTP_11, Framing::Length(1024));
         http1::response_head(&mut out, version, StatusCode::OK, black_box(&response), body, true, DATE);
     });
 }
 
-fn call_hooks(times: usize) {
+fn call_hooks(often: Often) {
     let cache = std::env::args().nth(2).map(Into::into);
     // Few: under valgrind there is room for some 16 reservations of 4 GiB.
     let options = RuntimeOptions { instances: 4, cache, ..RuntimeOptions::default() };
@@ -118,7 +128,7 @@ fn call_hooks(times: usize) {
             let (exchange, first) = local.block_on(pool.call(*hook, guests::exchange(), 0));
             assert_eq!(first.expect("a verdict"), Verdict::Continue, "{}", guest.name);
             let mut idle = Some(exchange);
-            step(times, &format!("{}: {hook}", guest.name), || {
+            step(often, &format!("{}: {hook}", guest.name), || {
                 let Some(mut exchange) = idle.take() else { return };
                 exchange.roll_back();
                 let Ok((exchange, Ok(Verdict::Continue))) = pool.call_now(*hook, exchange, 0, &mut None) else {
