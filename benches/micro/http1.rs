@@ -14,7 +14,7 @@ use sluice::http1::{self, Chunked, Framing, Message, Piece};
 
 /// That of the gateway's binary: a head is a handful of allocations.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: sluice::allocator::Allocator = sluice::allocator::Allocator;
 
 const BUFFER: usize = 8 * 1024;
 

@@ -22,7 +22,7 @@ use sluice::wasm::{Mode, Runtime, RuntimeOptions, Verdict};
 
 /// That of the gateway's binary.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: sluice::allocator::Allocator = sluice::allocator::Allocator;
 
 /// Calls before those that are counted: the first ones fill caches and make instances.
 const BEFORE: usize = 20;

@@ -31,7 +31,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// As the gateway does.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: sluice::allocator::Allocator = sluice::allocator::Allocator;
 
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 

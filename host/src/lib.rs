@@ -2,6 +2,7 @@
 //! outside in, and says which way they depend on each other.
 
 pub mod admin;
+pub mod allocator;
 pub mod coarse;
 pub mod config;
 pub mod deadline;

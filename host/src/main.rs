@@ -11,7 +11,7 @@ use sluice::gateway;
 use sluice::wasm::{CompilerCommand, PipedError, RuntimeOptions, UNABLE, compile_piped};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: sluice::allocator::Allocator = sluice::allocator::Allocator;
 
 /// This program, whatever file it was started from, with the command that compiles.
 const COMPILER: Option<CompilerCommand> = Some(["/proc/self/exe", "compile"]);

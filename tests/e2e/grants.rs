@@ -1,5 +1,7 @@
 //! A filter reaches what it was granted, and nothing else.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use sluice_harness::Origin;
 
@@ -33,6 +35,29 @@ fn credentials_are_hidden_unless_granted() {
     assert_eq!(hidden.header("authorization"), Some("Bearer t"), "the origin still gets it");
     let granted = ask("grants = { read_headers = [\"authorization\"] }");
     assert_eq!((granted.header("x-seen"), granted.header("x-cookie")), (Some("Bearer t"), Some("none")));
+}
+
+#[test]
+fn host_is_seen_in_no_hook_whatever_the_upstream_gets() {
+    let origin = Origin::named("o");
+    let look = json!([{"do": "request-header", "name": "Host", "to": "x-seen"}, {"do": "headers", "to": "x-all"}]);
+    for (policy, sent) in [("keep", "shop.test"), ("upstream", origin.url().trim_start_matches("http://"))] {
+        for hooks in [&["on-request", "on-response"][..], &["on-request", "on-response", "on-complete"]] {
+            let config = json!(hooks.iter().map(|hook| (*hook, look.clone())).collect::<BTreeMap<_, _>>());
+            let route = route(&origin.url(), &["a"]) + &format!("host = \"{policy}\"\n");
+            let gateway = gateway(&(route + &filter("a", "probe", "grants = { read_headers = [\"*\"] }", config)));
+            let response = gateway.request("GET", "/", &[("host", "shop.test"), ("x-plain", "1")], b"");
+            let seen = origin.last();
+            assert_eq!(seen.header("host"), Some(sent), "{policy}");
+            for (one, all) in
+                [(seen.header("x-seen"), seen.header("x-all")), (response.header("x-seen"), response.header("x-all"))]
+            {
+                let names: Vec<_> = all.expect("the names").split(' ').collect();
+                assert_eq!(one, Some("none"), "{policy}, {hooks:?}");
+                assert!(names.contains(&"x-plain") && !names.contains(&"host"), "{policy}, {hooks:?}: {names:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -159,8 +159,6 @@ impl<'a> Forward<'a> {
     fn take_back(&self, exchange: &mut Exchange, request: Option<&mut Box<Request<Body>>>) {
         if let Some(request) = request.filter(|_| self.lent) {
             exchange.request.headers = std::mem::take(request.headers_mut());
-            // Put in for the upstream; filters see the authority.
-            exchange.request.headers.remove(HOST);
         }
     }
 
@@ -237,7 +235,7 @@ impl<'a> Forward<'a> {
         match &route.host {
             HostPolicy::Keep => {
                 let authority = &exchange.request.authority;
-                // Where no filter was to see the fields, it is nearly always still there.
+                // It is nearly always what the client has written.
                 if headers.get(HOST).is_none_or(|host| host != authority.as_str()) {
                     headers.insert(HOST, host_value(authority));
                 }

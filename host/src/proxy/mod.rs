@@ -16,7 +16,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 pub use error::{Kind, ProxyError};
@@ -236,12 +236,9 @@ impl<'a> Stage<'a> {
         body: &mut Passing<'a>,
         record: &mut Record,
     ) -> (Box<Exchange>, Result<bool, ProxyError>) {
-        let mut exchange = exchange;
         if self.pipeline.pipeline().filters().is_empty() {
             return (exchange, Ok(true));
         }
-        // They see the authority.
-        exchange.request.headers.remove(HOST);
         let (exchange, outcome) = self.pipeline.on_request(exchange, passage, body).await;
         record.timings.request_filters = Some(passage.ended().saturating_duration_since(record.start));
         let entered = match outcome {

@@ -2,6 +2,7 @@
 //! again.
 
 use http::HeaderName;
+use http::header::HOST;
 
 use super::Grants;
 use crate::http::headers::is_framing;
@@ -58,9 +59,14 @@ impl Known {
     fn parse(text: &str, grants: &Grants) -> Result<Known, String> {
         let name = HeaderName::from_bytes(text.as_bytes())
             .map_err(|_| format!("`{}` is not a header name", log_limit::cut(text)))?;
-        let (readable, writable) = (grants.read.allows(&name), grants.write.allows(&name));
+        let (readable, writable) = (is_readable(&name, grants), grants.write.allows(&name));
         Ok(Known { readable, writable, framing: is_framing(&name), name })
     }
+}
+
+/// A request's `host` is never seen: its authority tells more, and may have another source (RFC 9113 §8.3.1).
+pub(super) fn is_readable(name: &HeaderName, grants: &Grants) -> bool {
+    *name != HOST && grants.read.allows(name)
 }
 
 /// Where a name is remembered, whatever its case.
@@ -90,7 +96,8 @@ mod tests {
             assert_eq!(names.find("x-name-7", &grants).unwrap().name, "x-name-7");
             let secret = names.find("Authorization", &grants).unwrap();
             assert!(!secret.readable && !secret.writable && !secret.framing);
-            assert!(names.find("HOST", &grants).unwrap().framing);
+            let host = names.find("HOST", &grants).unwrap();
+            assert!(host.framing && !host.readable);
             let long = "n".repeat(1000);
             assert_eq!(names.find(&long, &grants).unwrap().name.as_str(), long);
             for bad in ["", "a b", "a:", "\u{e4}"] {

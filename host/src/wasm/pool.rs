@@ -67,20 +67,21 @@ impl Inner {
 /// How many instances were in use at once, in this period and the one before it.
 #[derive(Debug, Clone, Copy)]
 struct Demand {
-    since: Instant,
+    /// The end of this period.
+    until: Instant,
     most: usize,
     most_before: usize,
 }
 
 impl Demand {
     fn new(now: Instant) -> Demand {
-        Demand { since: now, most: 0, most_before: 0 }
+        Demand { until: now + DEMAND_PERIOD, most: 0, most_before: 0 }
     }
 
     /// How many idle instances are worth their memory, when so many are in use.
     fn keep(&mut self, in_use: usize, now: Instant) -> usize {
-        if now.saturating_duration_since(self.since) >= DEMAND_PERIOD {
-            *self = Demand { since: now, most: 0, most_before: self.most };
+        if now >= self.until {
+            *self = Demand { most_before: self.most, ..Demand::new(now) };
         }
         self.most = self.most.max(in_use);
         self.most.max(self.most_before).max(MIN_IDLE)

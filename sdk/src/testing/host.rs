@@ -56,6 +56,11 @@ fn granted(world: &World, grant: &str, name: &str) -> bool {
     !CREDENTIALS.contains(&name) || names().any(|granted| granted == name || granted == "*")
 }
 
+/// `host` is never seen: the authority tells more.
+fn may_read(world: &World, name: &str) -> bool {
+    name != "host" && granted(world, "read_headers", name)
+}
+
 fn may_write(world: &World, name: &str) -> Result<(), Error> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(token) {
@@ -83,7 +88,7 @@ macro_rules! message {
         pub(crate) fn header(name: &str) -> Result<Option<String>, Error> {
             during($read, |world| {
                 let name = name.to_ascii_lowercase();
-                if !granted(world, "read_headers", &name) {
+                if !may_read(world, &name) {
                     return Ok(None);
                 }
                 Ok(world.exchange.$field.headers.get(&name).map(str::to_owned))
@@ -97,7 +102,7 @@ macro_rules! message {
         pub(crate) fn header_bytes(name: &str) -> Result<Vec<Vec<u8>>, Error> {
             during($read, |world| {
                 let name = name.to_ascii_lowercase();
-                if !granted(world, "read_headers", &name) {
+                if !may_read(world, &name) {
                     return Ok(Vec::new());
                 }
                 let fields = &world.exchange.$field.headers.0;
@@ -108,7 +113,7 @@ macro_rules! message {
         pub(crate) fn headers() -> Result<Vec<Field>, Error> {
             during($read, |world| {
                 let fields = world.exchange.$field.headers.0.iter();
-                let seen = fields.filter(|(name, _)| granted(world, "read_headers", name));
+                let seen = fields.filter(|(name, _)| may_read(world, name));
                 Ok(seen
                     .filter_map(|(name, value)| {
                         Some(Field { name: name.clone(), value: String::from_utf8(value.clone()).ok()? })

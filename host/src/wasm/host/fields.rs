@@ -7,6 +7,7 @@ use wasmtime::Result as Outcome;
 use super::super::abi::define::Define;
 use super::super::abi::{self, Bytes, Edit, GuestChange, List, Str};
 use super::super::bindings::{Error, Field};
+use super::super::names::is_readable;
 use super::super::state::CallState;
 use super::{anywhere, invalid};
 use crate::exchange::{HeaderEdit, ResponseHead};
@@ -110,9 +111,9 @@ pub(super) fn first(state: &CallState, map: &HeaderMap, name: &str) -> Result<Op
 
 /// All fields that the filter may see and that are text.
 pub(super) fn all(state: &CallState, map: &HeaderMap) -> Vec<Field> {
-    let grant = &state.shared.grants.read;
+    let grants = &state.shared.grants;
     map.iter()
-        .filter(|(name, _)| grant.allows(name))
+        .filter(|(name, _)| is_readable(name, grants))
         .filter_map(|(name, value)| Some(Field { name: name.as_str().to_owned(), value: text(value)? }))
         .collect()
 }
