@@ -8,7 +8,8 @@ use regex::Regex;
 
 /// For each module, the modules of the crate that it may name besides itself. `main` and `gateway` put everything together and
 /// may name all. `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 17] = [
+const MAY_NAME: [(&str, &[&str]); 18] = [
+    ("allocator", &[]),
     ("coarse", &[]),
     ("deadline", &["coarse"]),
     ("embedded", &[]),

@@ -4,8 +4,8 @@
     benches/micro/instructions.py            fails (1) when a step takes over 5 % more than it did
     benches/micro/instructions.py --accept   writes what it counts into instructions.txt
 
-callgrind counts the same whatever else the machine does, also within filters: wasmtime runs under it. The counts depend on the compiler,
-so they belong to the one of rust-toolchain.toml, and a little on which vector instructions the processor has; a new one, or a change that is worth its cost, is accepted in the same commit. Needs valgrind.
+callgrind counts the same whatever else the machine does, also within filters: wasmtime runs under it. What comes by the clock and not with a
+step, as the allocator's handing memory back, is left out by counting three times and taking the least. The counts depend on the compiler, so they belong to the one of rust-toolchain.toml, and a little on which vector instructions the processor has; a new one, or a change that is worth its cost, is accepted in the same commit. Needs valgrind.
 
 The build leaves a gateway in target/release that was built with what tests need: cargo build --release before it is compared."""
 import pathlib, re, shutil, subprocess, sys, tempfile
@@ -13,7 +13,6 @@ import pathlib, re, shutil, subprocess, sys, tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 BASELINE = HERE / "instructions.txt"
 TIMES = 100
-# Each step is counted so often, and the least of it taken: what comes once in a while, as the allocator's handing memory back when its clock says so, is no part of a step.
 ROUNDS = 3
 MORE = 1.05
 # Counts below this move by more than 5 % for nothing.

@@ -1,5 +1,5 @@
 //! The allocator of the programs: mimalloc, without its detour for alignments that every block of it has anyway. The crate `mimalloc`
-//! takes that for each block of more than 1,024 bytes whose size is no power of two, a handful for each request.
+//! takes that for most blocks of more than 1,024 bytes, a handful for each request.
 #![allow(unsafe_code, reason = "an allocator is unsafe to implement; each function hands its arguments on to mimalloc")]
 
 use std::alloc::{GlobalAlloc, Layout};

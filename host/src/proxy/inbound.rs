@@ -77,8 +77,8 @@ fn scheme(connection: &ConnectionInfo) -> Scheme {
     if connection.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
 }
 
-/// Takes out what ends at this hop and what nobody here believes, and puts in what the upstream is told instead. `Host` stays: it goes
-/// before filters see the fields, or when it is known what the upstream gets.
+/// Takes out what ends at this hop and what nobody here believes, and puts in what the upstream is told instead. `Host` stays
+/// until it is known what the upstream gets; no filter sees it.
 pub(super) fn clean(
     head: &mut RequestHead,
     noted: Noted,

@@ -256,7 +256,7 @@ impl LocalUpstream {
             max => max,
         };
         // Without a name, it gets that of each endpoint in turn.
-        let is_named = request.headers().contains_key(HOST);
+        let is_named = request.headers().contains_key(HOST) || request.uri().authority().is_some();
         let mut tried = SmallVec::<[usize; 4]>::new();
         let mut failures = Vec::new();
         let mut last = Attempt::new(UpstreamErrorKind::NoEndpoint).with(request);

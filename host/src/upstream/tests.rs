@@ -197,6 +197,16 @@ async fn an_endpoint_that_was_not_reached_leaves_no_name() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn a_name_that_came_back_from_http2_is_kept() {
+    let origin = Origin::new(false, None).await;
+    let upstream = local(spec(&[dead_port().await, origin.port], "http"));
+    let mut request = get("/");
+    assert!(head::for_http2(&mut request, upstream.endpoints()[0].shared()) && !request.headers().contains_key(HOST));
+    let sent = send(&upstream, request).await.unwrap();
+    assert_eq!((sent.failures.len(), &*text(sent).await), (1, "HTTP/1.1 shop.example / "));
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_request_comes_back_when_nobody_took_it() {
     let dead = [dead_port().await, dead_port().await];
     let upstream = local(spec(&dead, "http"));

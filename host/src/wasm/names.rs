@@ -64,7 +64,8 @@ impl Known {
     }
 }
 
-/// A request's `host` is never seen: its authority tells more, and may have another source (RFC 9113 §8.3.1).
+/// `host` is never seen: the authority of the request tells more, and may have another source (RFC 9113 §8.3.1). In a response it means
+/// nothing (RFC 9110 §7.2).
 pub(super) fn is_readable(name: &HeaderName, grants: &Grants) -> bool {
     *name != HOST && grants.read.allows(name)
 }
