@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use wasmtime::{
-    Error, ExternType, Instance, InstancePre, Module, ModuleExport, Result as Outcome, Store, TypedFunc, ValType, bail,
+    Error, ExternType, Instance, InstancePre, Module, ModuleExport, Mutability, Result as Outcome, Store, TypedFunc,
+    ValType, bail,
 };
 
 use super::abi::Guest;
@@ -97,6 +98,15 @@ impl Direct {
             *slot = Some(Function { call: find(&export.function)?, after });
         }
         Ok(direct)
+    }
+
+    /// The globals that can change and are exported.
+    pub(super) fn globals(&self) -> Vec<ModuleExport> {
+        let module = self.pre.module();
+        let changing = module.exports().filter(
+            |export| matches!(export.ty(), ExternType::Global(global) if global.mutability() == Mutability::Var),
+        );
+        changing.filter_map(|export| module.get_export_index(export.name())).collect()
     }
 
     /// Where the function of one of our interfaces is kept, if it is known.

@@ -11,7 +11,8 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, Po
 use super::RuntimeError;
 use super::cache::Cache;
 use super::compile::CompilerCommand;
-use super::sandbox::Waiting;
+use super::restore::PageMap;
+use super::seats::Seats;
 use super::stats::Accounts;
 
 /// The wasm stack of a call. Interpreters need more than small Rust guests do.
@@ -60,7 +61,8 @@ pub struct Runtime {
     pub(super) options: RuntimeOptions,
     pub(super) ticker: Arc<Ticker>,
     pub(super) accounts: Accounts,
-    pub(super) waiting: Waiting,
+    pub(super) seats: Seats,
+    pub(super) pages: Option<PageMap>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -80,10 +82,11 @@ impl Runtime {
         Ok(Arc::new(Runtime {
             engine,
             cache,
+            seats: Seats::of(options.instances),
             options,
             ticker,
             accounts: Accounts::default(),
-            waiting: Waiting::default(),
+            pages: PageMap::open(),
             thread: Some(thread),
         }))
     }
@@ -120,9 +123,9 @@ pub(super) fn config(options: &RuntimeOptions) -> Config {
         .table_elements(options.max_table_elements)
         .max_memory_size(options.max_memory)
         .max_unused_warm_slots(64)
-        .linear_memory_keep_resident(64 << 10)
         .table_keep_resident(8 << 10)
-        .pagemap_scan(Enabled::Auto);
+        // It takes a page that was swapped out for one that was never written to, and leaves it to the next instance.
+        .pagemap_scan(Enabled::No);
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))

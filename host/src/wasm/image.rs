@@ -6,12 +6,13 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use wasmtime::Val;
+use wasmtime::{ModuleExport, Val};
 use wasmtime_wizer::{InstanceState, ModuleContext, SnapshotVal, ValType, Wizer};
 
 use super::FilterError;
 use super::instance::{Instance, Running};
 use super::plugin::{Code, Plugin};
+use super::restore::Pristine;
 use super::state::{FilterShared, Kit};
 
 /// Larger modules have no image: it would take long to compile, at each change of the configuration.
@@ -24,6 +25,8 @@ pub(super) struct Image {
     plugin: Arc<Plugin>,
     /// What `configure` had the host keep.
     kit: Mutex<Kit>,
+    /// None where instances can't be restored: each serves one exchange.
+    pristine: Option<Pristine>,
 }
 
 /// A plugin that lets its memory and globals be read. It is the same to the gateway in all else.
@@ -44,10 +47,7 @@ impl<'a> Opened<'a> {
         if bytes.len() > MAX_MODULE {
             return Err(format!("its module has {} bytes, more than {MAX_MODULE}", bytes.len()));
         }
-        let mut wizer = Wizer::new();
-        // There is none, and whatever has that name is to stay.
-        wizer.keep_init_func(true);
-        let (context, opened) = caught(|| wizer.instrument(bytes))?.map_err(|error| format!("{error:#}"))?;
+        let (wizer, context, opened) = instrumented(bytes)?;
         let direct = direct.opened(&plugin.runtime, &opened)?;
         Ok(Opened { wizer, context, plugin: Arc::new(plugin.with_code(direct)) })
     }
@@ -85,9 +85,16 @@ impl<'a> Opened<'a> {
         if !reader.is_complete {
             return Err("its state can't be read".into());
         }
+        let shared = reader.instance.store.data().shared.clone();
         let kit = *reader.instance.into_kit();
-        let image = direct.image(&self.plugin.runtime, &bytes)?;
-        Ok(Image { plugin: Arc::new(self.plugin.with_code(image)), kit: Mutex::new(kit) })
+        // Its state has to be read and written for as long as it lives, and the exports for that are gone.
+        let (_, _, bytes) = instrumented(&bytes)?;
+        let direct = direct.image(&self.plugin.runtime, &bytes)?;
+        let globals = direct.globals();
+        let plugin = Arc::new(self.plugin.with_code(direct));
+        let mut image = Image { plugin, kit: Mutex::new(kit), pristine: None };
+        image.pristine = image.read(&shared, &globals).await.map_err(|error| error.to_string())?;
+        Ok(image)
     }
 }
 
@@ -102,6 +109,24 @@ impl Image {
         self.plugin.waits()
     }
 
+    /// Makes an instance that has served an exchange what it was before, or says that this can't be done.
+    pub(super) fn restore(&self, instance: &mut Instance) -> bool {
+        let (Some(pages), Some(pristine)) = (&self.plugin.runtime.pages, &self.pristine) else { return false };
+        pristine.restore(pages, instance)
+    }
+
+    /// What instances are restored to, if that works here.
+    async fn read(
+        &self,
+        shared: &Arc<FilterShared>,
+        globals: &[ModuleExport],
+    ) -> Result<Option<Pristine>, FilterError> {
+        let Some(pages) = &self.plugin.runtime.pages else { return Ok(None) };
+        let mut first = self.instance(shared, self.kit()).await?;
+        let mut second = self.instance(shared, self.kit()).await?;
+        Ok(Pristine::of(&mut first, globals).filter(|pristine| pristine.is_proven(pages, &mut second)))
+    }
+
     /// An instance, on this thread. No code of the guest runs: its start functions have run in the instance of which this is an image.
     pub(super) fn instance_now(&self, shared: &Arc<FilterShared>, kit: Box<Kit>) -> Result<Instance, FilterError> {
         Instance::create_now(&self.plugin, shared, kit)
@@ -111,6 +136,15 @@ impl Image {
     pub(super) async fn instance(&self, shared: &Arc<FilterShared>, kit: Box<Kit>) -> Result<Instance, FilterError> {
         if self.waits() { Instance::create(&self.plugin, shared, kit).await } else { self.instance_now(shared, kit) }
     }
+}
+
+/// A module with exports of all its state.
+fn instrumented(bytes: &[u8]) -> Result<(Wizer, ModuleContext<'_>, Vec<u8>), String> {
+    let mut wizer = Wizer::new();
+    // There is none, and whatever has that name is to stay.
+    wizer.keep_init_func(true);
+    let (context, opened) = caught(|| wizer.instrument(bytes))?.map_err(|error| format!("{error:#}"))?;
+    Ok((wizer, context, opened))
 }
 
 /// Wizer asserts what it believes of a module, and its module is anybody's.

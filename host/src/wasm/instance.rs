@@ -9,6 +9,7 @@ use wasmtime::{Error, Result as Outcome, Store, StoreContextMut, Trap, UpdateDea
 
 use super::bindings::Verdict as GuestVerdict;
 use super::plugin::{Code, Description, Plugin};
+use super::seats::Seat;
 use super::state::{CallState, FilterShared, Kit, Stage};
 use super::stats::Live;
 use super::{FilterError, Hook, LoadError, Verdict, component, direct};
@@ -28,6 +29,8 @@ pub(super) struct Instance {
     pub(super) uses: u64,
     /// Counts it in its pool; none in a trial.
     pub(super) live: Option<Live>,
+    /// Has it kept after a call; only a fresh one needs that.
+    pub(super) seat: Option<Seat>,
 }
 
 /// What runs in the store.
@@ -90,7 +93,7 @@ impl Instance {
             FilterError::Trap(text) => FilterError::Instantiate(text),
             other => other,
         })?;
-        Ok(Instance { store, running, plugin: plugin.clone(), uses: 0, live: None })
+        Ok(Instance { store, running, plugin: plugin.clone(), uses: 0, live: None, seat: None })
     }
 
     /// What the host has kept for it, for another instance of the same filter.

@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 use super::image::Image;
 use super::instance::Instance;
 use super::program::Program;
-use super::sandbox::{Kits, Sandbox};
 use super::state::Kit;
 use super::stats::{Counters, Live};
 use super::{FilterError, Hook, Mode, Verdict};
@@ -41,8 +40,8 @@ struct Inner {
     in_use: Cell<usize>,
     demand: Cell<Demand>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
-    /// For instances of an image.
-    kits: Kits,
+    /// Of instances of an image that could not be restored.
+    kits: RefCell<Vec<Box<Kit>>>,
     counters: Arc<Counters>,
 }
 
@@ -53,18 +52,23 @@ impl Drop for Inner {
 }
 
 impl Inner {
+    /// Instances that are called or wait for the next hook of their exchange, beside the idle ones.
+    fn busy(&self, idle: usize) -> usize {
+        (self.counters.instances() as usize).saturating_sub(idle)
+    }
+
     /// Makes an instance ready for the next call. Answers one that is not needed any more: the one that was used longest ago.
-    fn put_back(&self, instance: Box<Instance>, in_use: usize, now: Instant) -> Option<Box<Instance>> {
-        let mut demand = self.demand.get();
-        let keep = demand.keep(in_use, now);
-        self.demand.set(demand);
+    fn put_back(&self, instance: Box<Instance>, now: Instant) -> Option<Box<Instance>> {
         let mut idle = self.idle.borrow_mut();
+        let mut demand = self.demand.get();
+        let keep = demand.keep(self.busy(idle.len()), now);
+        self.demand.set(demand);
         idle.push(instance);
         (idle.len() > keep).then(|| idle.remove(0))
     }
 }
 
-/// How many instances were in use at once, in this period and the one before it.
+/// How many instances were in use or waited for their exchange at once, in this period and the one before it.
 #[derive(Debug, Clone, Copy)]
 struct Demand {
     /// The end of this period.
@@ -111,7 +115,6 @@ impl Pool {
     /// An empty pool: instances are made when they are first needed.
     pub fn new(program: Arc<Program>) -> Pool {
         let counters = program.account.open();
-        let kits = Kits::new(program.shared.limits.max_instances);
         Pool {
             inner: Rc::new(Inner {
                 program,
@@ -119,7 +122,7 @@ impl Pool {
                 in_use: Cell::new(0),
                 demand: Cell::new(Demand::new(Instant::now())),
                 waiting: RefCell::default(),
-                kits,
+                kits: RefCell::default(),
                 counters,
             }),
         }
@@ -164,48 +167,54 @@ impl Pool {
         let ended = *now.insert(Instant::now());
         let wall = ended.saturating_duration_since(started);
         let of = (&mut *exchange, index);
-        self.conclude(hook, of, instance, &result, (wall, wall), (ended, inner.in_use.get() + 1));
+        self.conclude(hook, of, instance, &result, (wall, wall), ended);
         Ok((exchange, result))
     }
 
     /// A sandbox of the exchange's own, or an idle one.
     fn ready(&self, exchange: &mut Exchange, index: usize) -> Option<Box<Instance>> {
         match exchange.sandboxes.iter().position(|(filter, _)| *filter == index) {
-            Some(at) => exchange.sandboxes.swap_remove(at).1.downcast::<Sandbox>().ok()?.open(),
+            Some(at) => exchange.sandboxes.swap_remove(at).1.downcast().ok(),
             None => self.inner.idle.borrow_mut().pop(),
         }
     }
 
     /// Ends a call: counts it, and makes the instance ready for the next one, or for the next one of the same exchange, or drops it. Given
-    /// are the call's time on the worker and in all, and when it is and how many instances are in use.
+    /// are the call's time on the worker and in all, and the time.
     fn conclude(
         &self,
         hook: Hook,
         (exchange, index): (&mut Exchange, usize),
-        instance: Box<Instance>,
+        mut instance: Box<Instance>,
         result: &Result<Verdict, FilterError>,
         (cpu, wall): (Duration, Duration),
-        (now, in_use): (Instant, usize),
+        now: Instant,
     ) {
         let inner = &self.inner;
         let shared = &inner.program.shared;
         inner.counters.called(hook, cpu, wall, result.as_ref().err());
         inner.counters.memory(instance.store.data().memory.bytes);
-        if shared.mode == Mode::Reused {
-            let reusable =
-                matches!(result, Ok(_) | Err(FilterError::Declared(_))) && instance.uses < shared.limits.uses;
-            if reusable {
-                drop(inner.put_back(instance, in_use, now));
+        let ended_well = matches!(result, Ok(_) | Err(FilterError::Declared(_)));
+        let is_reusable = match shared.mode {
+            Mode::Reused => ended_well,
+            Mode::Fresh => {
+                if instance.seat.is_none() {
+                    instance.seat = inner.program.plugin.runtime.seats.take();
+                }
+                let is_kept = ended_well && instance.seat.is_some();
+                if is_kept && matches!(result, Ok(Verdict::Continue)) && self.stays(hook, exchange, index) {
+                    return exchange.sandboxes.push((index, instance));
+                }
+                is_kept && inner.program.image.as_ref().is_some_and(|image| image.restore(&mut instance))
             }
-            return;
-        }
-        let kits = inner.program.image.is_some().then_some(&inner.kits);
-        let stays = matches!(result, Ok(Verdict::Continue)) && self.stays(hook, exchange, index);
-        let kept = if stays { Sandbox::new(&inner.program.plugin.runtime, instance, kits) } else { Err(instance) };
-        match (kept, kits) {
-            (Ok(sandbox), _) => exchange.sandboxes.push((index, sandbox)),
-            (Err(instance), Some(kits)) => kits.put(instance.into_kit()),
-            (Err(_), None) => {}
+        };
+        if is_reusable && instance.uses < shared.limits.uses {
+            drop(inner.put_back(instance, now));
+        } else if inner.program.image.is_some() {
+            let mut kits = inner.kits.borrow_mut();
+            if kits.len() < shared.limits.max_instances {
+                kits.push(instance.into_kit());
+            }
         }
     }
 
@@ -213,7 +222,7 @@ impl Pool {
     /// the next hook gets another one.
     fn stays(&self, after: Hook, exchange: &Exchange, index: usize) -> bool {
         let inner = &self.inner;
-        inner.counters.instances() <= inner.program.shared.limits.max_instances as u64
+        inner.busy(inner.idle.borrow().len()) <= inner.program.shared.limits.max_instances
             && inner.program.is_called_behind(after, exchange, index)
     }
 
@@ -253,7 +262,7 @@ impl Pool {
         let mut exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let wall = started.elapsed();
         let took = (cpu.unwrap_or(wall), wall);
-        self.conclude(hook, (&mut exchange, index), instance, &result, took, (started + wall, inner.in_use.get()));
+        self.conclude(hook, (&mut exchange, index), instance, &result, took, started + wall);
         drop(permit);
         (exchange, result)
     }
@@ -318,7 +327,7 @@ impl Pool {
     }
 
     fn kit(&self, image: &Image) -> Box<Kit> {
-        self.inner.kits.take().unwrap_or_else(|| image.kit())
+        self.inner.kits.borrow_mut().pop().unwrap_or_else(|| image.kit())
     }
 }
 

@@ -72,26 +72,42 @@ fn instances_have_what_configure_left_and_nothing_of_other_calls() {
     let check = "
         (if (i32.ne (i32.load8_u (global.get $config)) (i32.const 0x7b)) (then unreachable))
         (if (i32.ne (global.get $starts) (i32.const 1)) (then unreachable))
-        (if (i32.ne (memory.size) (i32.const 3)) (then unreachable))
+        (if (i32.ne (memory.size) (i32.const 33)) (then unreachable))
         (if (i32.ne (i32.load (i32.const 131072)) (i32.const 77)) (then unreachable))
         (if (i32.ne (i32.load (i32.const 20000)) (i32.const 0)) (then unreachable))
+        (if (i32.ne (i32.load (i32.const 2162684)) (i32.const 0)) (then unreachable))
         (i32.store (i32.const 20000) (i32.const 1))
         (i32.store (i32.const 131072) (i32.const 1))
-        (global.set $starts (i32.const 2))
-        (drop (memory.grow (i32.const 1)))
-        i32.const 1";
-    let bytes = guest("", "(drop (memory.grow (i32.const 2))) (i32.store (i32.const 131072) (i32.const 77))", check);
-    let ((program, calls), log) = logged(|| {
-        let program = program(&runtime(), &bytes, Mode::Fresh, limits());
-        let pool = Pool::new(program.clone());
-        let calls: Vec<_> = (0..10).map(|_| call(&pool)).collect();
-        (program, calls)
-    });
-    assert!(program.image.is_some(), "{log}");
-    assert!(calls.iter().all(|call| matches!(call, Ok(Verdict::Respond))), "{calls:?}");
-    assert_eq!(log.lines().count(), 1, "`configure` ran once: {log}");
-    let stats = program.stats();
-    assert_eq!((stats.started, stats.instances, stats.peak_memory), (10, 0, 4 << 16));
+        (i32.store (i32.const 2162684) (i32.const 1))
+        (i32.store8 (global.get $config) (i32.const 0))
+        (global.set $config (i32.const 7))
+        (global.set $starts (i32.const 2))";
+    let configure = "(drop (memory.grow (i32.const 32))) (i32.store (i32.const 131072) (i32.const 77))";
+    // The first is restored, the others can't be: memory that has grown, much of it written, and an end that says nothing of the state.
+    let grow = "(drop (memory.grow (i32.const 1)))";
+    let write = "(memory.fill (i32.const 200000) (i32.const 1) (i32.const 1500000))";
+    let cases =
+        [("", 1, 33), (grow, 10, 34), (write, 10, 33), ("(if (global.get $starts) (then unreachable))", 10, 33)];
+    for (more, started, pages) in cases {
+        let ((program, calls), log) = logged(|| {
+            let bytes = guest("", configure, &format!("{check} {more} i32.const 1"));
+            let program = program(&runtime(), &bytes, Mode::Fresh, limits());
+            let pool = Pool::new(program.clone());
+            let calls: Vec<_> = (0..10).map(|_| call(&pool)).collect();
+            assert_eq!(program.stats().instances, u64::from(started == 1));
+            (program, calls)
+        });
+        assert!(program.image.is_some(), "{log}");
+        let traps = |result: &Result<Verdict, FilterError>| match result {
+            Ok(verdict) => *verdict != Verdict::Respond,
+            // That of `more`, which comes behind all checks.
+            Err(_) => !more.contains("unreachable"),
+        };
+        assert!(!calls.iter().any(traps), "{more}: {calls:?}");
+        assert_eq!(log.lines().count(), 1, "`configure` ran once: {log}");
+        let stats = program.stats();
+        assert_eq!((stats.started, stats.instances, stats.peak_memory), (started, 0, pages << 16), "{more}");
+    }
 }
 
 #[test]
