@@ -41,6 +41,7 @@ struct Inner {
     demand: Cell<Demand>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
     /// Of instances of an image that could not be restored.
+    #[expect(clippy::vec_box, reason = "a kit moves in and out of its instance as a box")]
     kits: RefCell<Vec<Box<Kit>>>,
     counters: Arc<Counters>,
 }

@@ -8,9 +8,9 @@ pub enum Mode {
     /// An instance serves one call after the other and is renewed after a number of uses.
     #[default]
     Reused,
-    /// Each exchange gets an instance of its own, dropped at its end: nothing can leak from one caller to the next through guest
-    /// memory. It is made of an image of one that was configured, if there can be one. Where many exchanges wait for their upstreams,
-    /// some get another one for each hook.
+    /// Each exchange gets an instance of its own, as `configure` left it: nothing can leak from one caller to the next through guest
+    /// memory. It is made of an image of one that was configured, if there can be one, and restored to it for the next exchange; otherwise
+    /// it is dropped. Where many exchanges wait for their upstreams, some get another one for each hook.
     Fresh,
 }
 
