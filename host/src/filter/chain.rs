@@ -139,6 +139,10 @@ impl LocalPipeline {
             }
         }
         passage.left = 0;
+        // Of a filter that wanted a body which was not collected, say.
+        for (index, sandbox) in exchange.sandboxes.drain(..) {
+            self.pools[index].take_back(sandbox);
+        }
         (exchange, ResponseOutcome::Continue)
     }
 

@@ -61,7 +61,8 @@ pub struct Runtime {
     pub(super) options: RuntimeOptions,
     pub(super) ticker: Arc<Ticker>,
     pub(super) accounts: Accounts,
-    pub(super) seats: Seats,
+    pub(super) waiting: Seats,
+    pub(super) kept: Seats,
     pub(super) pages: Option<PageMap>,
     thread: Option<JoinHandle<()>>,
 }
@@ -82,7 +83,8 @@ impl Runtime {
         Ok(Arc::new(Runtime {
             engine,
             cache,
-            seats: Seats::of(options.instances),
+            waiting: Seats::of(options.instances),
+            kept: Seats::of(options.instances),
             options,
             ticker,
             accounts: Accounts::default(),

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
+use tracing::info;
 use wasmtime::{ModuleExport, Val};
 use wasmtime_wizer::{InstanceState, ModuleContext, SnapshotVal, ValType, Wizer};
 
@@ -93,7 +94,10 @@ impl<'a> Opened<'a> {
         let globals = direct.globals();
         let plugin = Arc::new(self.plugin.with_code(direct));
         let mut image = Image { plugin, kit: Mutex::new(kit), pristine: None };
-        image.pristine = image.read(&shared, &globals).await.map_err(|error| error.to_string())?;
+        image.pristine = image.read(&shared, &globals).await;
+        if image.pristine.is_none() {
+            info!(filter = %shared.name, "each instance of this fresh filter serves one exchange: none can be restored here");
+        }
         Ok(image)
     }
 }
@@ -116,15 +120,11 @@ impl Image {
     }
 
     /// What instances are restored to, if that works here.
-    async fn read(
-        &self,
-        shared: &Arc<FilterShared>,
-        globals: &[ModuleExport],
-    ) -> Result<Option<Pristine>, FilterError> {
-        let Some(pages) = &self.plugin.runtime.pages else { return Ok(None) };
-        let mut first = self.instance(shared, self.kit()).await?;
-        let mut second = self.instance(shared, self.kit()).await?;
-        Ok(Pristine::of(&mut first, globals).filter(|pristine| pristine.is_proven(pages, &mut second)))
+    async fn read(&self, shared: &Arc<FilterShared>, globals: &[ModuleExport]) -> Option<Pristine> {
+        let pages = self.plugin.runtime.pages.as_ref()?;
+        let mut first = self.instance(shared, self.kit()).await.ok()?;
+        let mut second = self.instance(shared, self.kit()).await.ok()?;
+        Pristine::of(&mut first, globals).filter(|pristine| pristine.is_proven(pages, &mut second))
     }
 
     /// An instance, on this thread. No code of the guest runs: its start functions have run in the instance of which this is an image.

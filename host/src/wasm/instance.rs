@@ -29,8 +29,10 @@ pub(super) struct Instance {
     pub(super) uses: u64,
     /// Counts it in its pool; none in a trial.
     pub(super) live: Option<Live>,
-    /// Has it kept after a call; only a fresh one needs that.
-    pub(super) seat: Option<Seat>,
+    /// While a fresh one waits for the next hook of its exchange.
+    pub(super) waiting: Option<Seat>,
+    /// Has a fresh one kept from exchange to exchange.
+    pub(super) kept: Option<Seat>,
 }
 
 /// What runs in the store.
@@ -93,7 +95,7 @@ impl Instance {
             FilterError::Trap(text) => FilterError::Instantiate(text),
             other => other,
         })?;
-        Ok(Instance { store, running, plugin: plugin.clone(), uses: 0, live: None, seat: None })
+        Ok(Instance { store, running, plugin: plugin.clone(), uses: 0, live: None, waiting: None, kept: None })
     }
 
     /// What the host has kept for it, for another instance of the same filter.

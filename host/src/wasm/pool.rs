@@ -1,5 +1,6 @@
 //! The instances of one filter on one worker: so many at once, a queue behind them, and every call accounted.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -175,7 +176,11 @@ impl Pool {
     /// A sandbox of the exchange's own, or an idle one.
     fn ready(&self, exchange: &mut Exchange, index: usize) -> Option<Box<Instance>> {
         match exchange.sandboxes.iter().position(|(filter, _)| *filter == index) {
-            Some(at) => exchange.sandboxes.swap_remove(at).1.downcast().ok(),
+            Some(at) => {
+                let mut instance = exchange.sandboxes.swap_remove(at).1.downcast::<Instance>().ok()?;
+                instance.waiting = None;
+                Some(instance)
+            }
             None => self.inner.idle.borrow_mut().pop(),
         }
     }
@@ -195,27 +200,52 @@ impl Pool {
         let shared = &inner.program.shared;
         inner.counters.called(hook, cpu, wall, result.as_ref().err());
         inner.counters.memory(instance.store.data().memory.bytes);
-        let ended_well = matches!(result, Ok(_) | Err(FilterError::Declared(_)));
-        let is_reusable = match shared.mode {
-            Mode::Reused => ended_well,
-            Mode::Fresh => {
-                if instance.seat.is_none() {
-                    instance.seat = inner.program.plugin.runtime.seats.take();
-                }
-                let is_kept = ended_well && instance.seat.is_some();
-                if is_kept && matches!(result, Ok(Verdict::Continue)) && self.stays(hook, exchange, index) {
-                    return exchange.sandboxes.push((index, instance));
-                }
-                is_kept && inner.program.image.as_ref().is_some_and(|image| image.restore(&mut instance))
+        if !matches!(result, Ok(_) | Err(FilterError::Declared(_))) {
+            return self.let_go(instance);
+        }
+        if shared.mode == Mode::Fresh && matches!(result, Ok(Verdict::Continue)) && self.stays(hook, exchange, index) {
+            instance.waiting = inner.program.plugin.runtime.waiting.take();
+            if instance.waiting.is_some() {
+                return exchange.sandboxes.push((index, instance));
             }
-        };
-        if is_reusable && instance.uses < shared.limits.uses {
-            drop(inner.put_back(instance, now));
-        } else if inner.program.image.is_some() {
-            let mut kits = inner.kits.borrow_mut();
-            if kits.len() < shared.limits.max_instances {
-                kits.push(instance.into_kit());
-            }
+        }
+        self.reuse(instance, now);
+    }
+
+    /// Takes back an instance that waited for a hook that does not come.
+    pub fn take_back(&self, sandbox: Box<dyn Any + Send>) {
+        if let Ok(mut instance) = sandbox.downcast::<Instance>() {
+            instance.waiting = None;
+            self.reuse(instance, Instant::now());
+        }
+    }
+
+    /// Makes an instance whose calls have ended well ready for the next call, or the next exchange, or drops it.
+    fn reuse(&self, mut instance: Box<Instance>, now: Instant) {
+        let inner = &self.inner;
+        let is_ready = instance.uses < inner.program.shared.limits.uses
+            && match inner.program.shared.mode {
+                Mode::Reused => true,
+                Mode::Fresh => self.restore(&mut instance),
+            };
+        if is_ready { drop(inner.put_back(instance, now)) } else { self.let_go(instance) }
+    }
+
+    fn restore(&self, instance: &mut Instance) -> bool {
+        let program = &self.inner.program;
+        let Some(image) = &program.image else { return false };
+        if instance.kept.is_none() {
+            instance.kept = program.plugin.runtime.kept.take();
+        }
+        instance.kept.is_some() && image.restore(instance)
+    }
+
+    /// Drops an instance.
+    fn let_go(&self, instance: Box<Instance>) {
+        let inner = &self.inner;
+        let mut kits = inner.kits.borrow_mut();
+        if inner.program.image.is_some() && kits.len() < inner.program.shared.limits.max_instances {
+            kits.push(instance.into_kit());
         }
     }
 

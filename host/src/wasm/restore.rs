@@ -99,9 +99,10 @@ impl Pristine {
 
     fn restored(&self, pages: &PageMap, instance: &mut Instance) -> Option<()> {
         let (store, running) = parts(instance)?;
+        let counted = store.data().memory.bytes;
         let bytes = store.data().guest.memory?.data_mut(&mut *store);
-        // Memory that has grown can't shrink.
-        if bytes.len() != self.memory.len() {
+        // Memory that has grown can't shrink, and what was counted for a growth that failed stays counted.
+        if bytes.len() != self.memory.len() || counted != bytes.len() {
             return None;
         }
         let written = pages.written(bytes).ok()?;

@@ -29,7 +29,7 @@ pub struct FilterLimits {
     pub max_instances: usize,
     /// Calls per worker that may wait for an instance.
     pub queue: usize,
-    /// Calls after which a reused instance is renewed.
+    /// Calls after which an instance is renewed.
     pub uses: u64,
     /// The largest body that the filter can ask for.
     pub max_body: u64,

@@ -258,7 +258,11 @@ impl MemoryUse {
 }
 
 impl ResourceLimiter for MemoryUse {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
+        // The engine looks at the memory's own maximum afterwards.
+        if most.is_some_and(|most| desired > most) {
+            return Ok(false);
+        }
         let total = self.bytes.saturating_add(desired.saturating_sub(current));
         if total > self.limit {
             self.refused = Some(FilterError::Memory(self.limit));

@@ -350,6 +350,11 @@ fn a_fresh_instance_serves_the_hooks_of_one_exchange() {
             let before = program.stats().instances;
             drop(exchange);
             assert_eq!(program.stats().instances, before - 1, "it goes with its exchange");
+            let (mut exchange, _) = pool.call(Hook::OnRequest, self::exchange(), 1).await;
+            pool.take_back(exchange.sandboxes.remove(0).1);
+            let stats = program.stats();
+            assert!(pool.call(Hook::OnRequest, exchange, 1).await.1.is_ok(), "restored");
+            assert_eq!(program.stats().started, stats.started);
         });
     }
 }

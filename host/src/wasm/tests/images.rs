@@ -83,14 +83,20 @@ fn instances_have_what_configure_left_and_nothing_of_other_calls() {
         (global.set $config (i32.const 7))
         (global.set $starts (i32.const 2))";
     let configure = "(drop (memory.grow (i32.const 32))) (i32.store (i32.const 131072) (i32.const 77))";
-    // The first is restored, the others can't be: memory that has grown, much of it written, and an end that says nothing of the state.
+    // The first two are restored, the others can't be: memory that has grown, much of it written, and an end that says nothing of the state.
     let grow = "(drop (memory.grow (i32.const 1)))";
     let write = "(memory.fill (i32.const 200000) (i32.const 1) (i32.const 1500000))";
-    let cases =
-        [("", 1, 33), (grow, 10, 34), (write, 10, 33), ("(if (global.get $starts) (then unreachable))", 10, 33)];
+    let beyond = "(drop (memory.grow (i32.const 8)))";
+    let cases = [
+        ("", 1, 33),
+        (beyond, 1, 33),
+        (grow, 10, 34),
+        (write, 10, 33),
+        ("(if (global.get $starts) (then unreachable))", 10, 33),
+    ];
     for (more, started, pages) in cases {
         let ((program, calls), log) = logged(|| {
-            let bytes = guest("", configure, &format!("{check} {more} i32.const 1"));
+            let bytes = guest_of("1 40", "", configure, &format!("{check} {more} i32.const 1"));
             let program = program(&runtime(), &bytes, Mode::Fresh, limits());
             let pool = Pool::new(program.clone());
             let calls: Vec<_> = (0..10).map(|_| call(&pool)).collect();
