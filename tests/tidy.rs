@@ -23,7 +23,7 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ("services", &["deadline", "http", "http1", "telemetry", "upstream"]),
     ("wasm", &["deadline", "exchange", "http", "services", "telemetry"]),
     ("filter", &["deadline", "exchange", "http", "services", "telemetry", "wasm"]),
-    ("server", &["coarse", "deadline", "http", "http1", "telemetry"]),
+    ("server", &["allocator", "coarse", "deadline", "http", "http1", "telemetry"]),
     ("admin", &["server", "telemetry"]),
     (
         "snapshot",

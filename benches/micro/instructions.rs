@@ -56,6 +56,7 @@ fn step(often: Often, name: &str, mut step: impl FnMut()) {
 }
 
 fn main() {
+    let _keeping = sluice::allocator::Keeping::new();
     let number = |place| std::env::args().nth(place).and_then(|number| number.parse().ok()).unwrap_or(1);
     let often = Often { times: number(1), rounds: number(3) };
     find_routes(often);

@@ -1,55 +1,169 @@
-//! The allocator of the programs: mimalloc, without its detour for alignments that every block of it has anyway. The crate `mimalloc`
-//! takes that for most blocks of more than 1,024 bytes, a handful for each request.
+//! The allocator of the programs: mimalloc, and on a worker's thread what was just freed in front of it. mimalloc hands out the blocks
+//! of a page in turn, so that each exchange would have its own in other lines of the cache than the one before: those that were freed
+//! last are still there.
 #![allow(unsafe_code, reason = "an allocator is unsafe to implement; each function hands its arguments on to mimalloc")]
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
 
-use libmimalloc_sys::{mi_free, mi_malloc, mi_malloc_aligned, mi_realloc_aligned, mi_zalloc, mi_zalloc_aligned};
+use libmimalloc_sys::{mi_free, mi_malloc, mi_malloc_aligned, mi_realloc_aligned, mi_zalloc_aligned};
 
-/// What mimalloc's blocks of at least this size are aligned to (`MI_MAX_ALIGN_SIZE`); smaller ones to the power of two that fits in.
-const ALIGNED: usize = 16;
+/// Blocks of up to 4 KiB are kept, by their size in steps of what mimalloc aligns all of them to (`MI_MAX_ALIGN_SIZE`).
+const STEP: usize = 16;
+const SIZES: usize = (4 << 10) / STEP;
+/// Blocks of one size that are kept: one each for as many exchanges as are usually in progress on a worker.
+const MOST: u32 = 64;
 
 /// To be named in `#[global_allocator]`.
 pub struct Allocator;
 
-fn is_aligned_anyway(layout: Layout) -> bool {
-    layout.align() <= ALIGNED && layout.align() <= layout.size()
+/// Blocks of one size that were freed, the last one first.
+struct Spare {
+    last: Option<NonNull<Block>>,
+    /// As many more are kept. None of threads that do not keep any.
+    room: u32,
 }
 
-// SAFETY: mimalloc answers blocks of the size and alignment that it is asked for, or null, and never unwinds.
+/// What stands in a block that was freed.
+struct Block {
+    before: Option<NonNull<Block>>,
+}
+
+thread_local! {
+    /// Has nothing to drop, so that it is there as long as the thread.
+    static SPARE: UnsafeCell<[Spare; SIZES]> = const { UnsafeCell::new([const { Spare { last: None, room: 0 } }; SIZES]) };
+}
+
+impl Spare {
+    #[inline]
+    fn with<T>(index: usize, then: impl FnOnce(&mut Spare) -> T) -> T {
+        // SAFETY: a thread's own, and `then` allocates nothing: only this module calls it.
+        SPARE.with(|spare| then(unsafe { &mut (&mut *spare.get())[index] }))
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<NonNull<Block>> {
+        let last = self.last?;
+        // SAFETY: `push` has written there, and who freed the block does not use it any more.
+        self.last = unsafe { last.read() }.before;
+        self.room += 1;
+        Some(last)
+    }
+
+    /// Whether the block is kept.
+    ///
+    /// # Safety
+    /// The block must be of this size, and nobody else's.
+    #[inline]
+    unsafe fn push(&mut self, block: *mut u8) -> bool {
+        let Some(block) = NonNull::new(block.cast::<Block>()).filter(|_| self.room > 0) else { return false };
+        // SAFETY: by the caller; a step has room for it, and is as aligned as it has to be.
+        unsafe { block.write(Block { before: self.last }) };
+        self.last = Some(block);
+        self.room -= 1;
+        true
+    }
+}
+
+/// Until it is dropped, the thread keeps blocks that were freed on it.
+pub struct Keeping(PhantomData<*const ()>);
+
+impl Keeping {
+    #[allow(clippy::new_without_default, reason = "it does something")]
+    pub fn new() -> Self {
+        for index in 0..SIZES {
+            Spare::with(index, |spare| {
+                if spare.last.is_none() {
+                    spare.room = MOST;
+                }
+            });
+        }
+        Keeping(PhantomData)
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        for index in 0..SIZES {
+            Spare::with(index, |spare| {
+                while let Some(block) = spare.pop() {
+                    // SAFETY: mimalloc's, and nobody's since it was freed.
+                    unsafe { mi_free(block.as_ptr().cast()) };
+                }
+                spare.room = 0;
+            });
+        }
+    }
+}
+
+/// Which blocks are taken for this, if such are kept.
+#[inline]
+fn index(layout: Layout) -> Option<usize> {
+    let index = layout.size().wrapping_sub(1) / STEP;
+    (index < SIZES && layout.align() <= STEP).then_some(index)
+}
+
+// SAFETY: mimalloc answers blocks of the size and alignment that it is asked for, or null, and never unwinds. Which way a block goes
+// depends on its layout alone, so that one that is kept has all of its size.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: any size and any power of two may be asked for.
-        unsafe {
-            match is_aligned_anyway(layout) {
-                true => mi_malloc(layout.size()).cast(),
-                false => mi_malloc_aligned(layout.size(), layout.align()).cast(),
-            }
+        match index(layout) {
+            Some(index) => match Spare::with(index, Spare::pop) {
+                Some(block) => block.as_ptr().cast(),
+                // SAFETY: any size may be asked for.
+                None => unsafe { mi_malloc((index + 1) * STEP) }.cast(),
+            },
+            // SAFETY: the same, and any power of two.
+            None => unsafe { mi_malloc_aligned(layout.size(), layout.align()) }.cast(),
         }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as above.
+        // SAFETY: as above; what was allocated may be written to.
         unsafe {
-            match is_aligned_anyway(layout) {
-                true => mi_zalloc(layout.size()).cast(),
-                false => mi_zalloc_aligned(layout.size(), layout.align()).cast(),
+            if index(layout).is_none() {
+                return mi_zalloc_aligned(layout.size(), layout.align()).cast();
+            }
+            let block = self.alloc(layout);
+            if !block.is_null() {
+                block.write_bytes(0, layout.size());
+            }
+            block
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller has the block from here, with this layout.
+        unsafe {
+            if !index(layout).is_some_and(|index| Spare::with(index, |spare| spare.push(block))) {
+                mi_free(block.cast());
             }
         }
     }
 
     #[inline]
-    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
-        // SAFETY: the caller has the block from here.
-        unsafe { mi_free(block.cast()) }
-    }
-
-    #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller has the block from here.
-        unsafe { mi_realloc_aligned(block.cast(), size, layout.align()).cast() }
+        // SAFETY: the caller has the block from here, and `size` can be one with the same alignment.
+        unsafe {
+            let wanted = Layout::from_size_align_unchecked(size, layout.align());
+            match (index(layout), index(wanted)) {
+                (None, None) => mi_realloc_aligned(block.cast(), size, layout.align()).cast(),
+                (had, wants) if had == wants => block,
+                _ => {
+                    let other = self.alloc(wanted);
+                    if !other.is_null() {
+                        ptr::copy_nonoverlapping(block, other, layout.size().min(size));
+                        self.dealloc(block, layout);
+                    }
+                    other
+                }
+            }
+        }
     }
 }
 
@@ -57,9 +171,8 @@ unsafe impl GlobalAlloc for Allocator {
 mod tests {
     use super::*;
 
-    #[test]
-    fn blocks_are_aligned_and_keep_their_bytes() {
-        for size in (1..2048).chain([4095, 4097, 100_000, 5 << 20]) {
+    fn check_blocks() {
+        for size in (1..2048).chain([4095, 4096, 4097, 100_000, 5 << 20]) {
             for align in [1, 2, 4, 8, 16, 32, 4096] {
                 let layout = Layout::from_size_align(size, align).unwrap();
                 // SAFETY: the layout has a size, and the block is used within it and freed with the layout that it has then.
@@ -71,12 +184,57 @@ mod tests {
                     let grown = Allocator.realloc(block, layout, size + 9);
                     assert_eq!((grown.is_null(), grown.addr() % align), (false, 0), "{layout:?}");
                     assert!(std::slice::from_raw_parts(grown, size).iter().all(|byte| *byte == 7), "{layout:?}");
-                    Allocator.dealloc(grown, Layout::from_size_align(size + 9, align).unwrap());
+                    grown.write_bytes(7, size + 9);
+                    let grown_layout = Layout::from_size_align(size + 9, align).unwrap();
+                    let shrunk = Allocator.realloc(grown, grown_layout, size.div_ceil(2));
+                    assert_eq!((shrunk.is_null(), shrunk.addr() % align), (false, 0), "{layout:?}");
+                    assert!(std::slice::from_raw_parts(shrunk, size.div_ceil(2)).iter().all(|byte| *byte == 7));
+                    Allocator.dealloc(shrunk, Layout::from_size_align(size.div_ceil(2), align).unwrap());
                     let other = Allocator.alloc(layout);
                     assert_eq!((other.is_null(), other.addr() % align), (false, 0), "{layout:?}");
                     Allocator.dealloc(other, layout);
                 }
             }
         }
+    }
+
+    #[test]
+    fn blocks_are_aligned_and_keep_their_bytes() {
+        check_blocks();
+        let _keeping = Keeping::new();
+        check_blocks();
+    }
+
+    #[test]
+    fn what_was_freed_last_is_handed_out_first() {
+        let layout = Layout::new::<[u8; 1000]>();
+        let take = |count: usize| -> Vec<usize> {
+            // SAFETY: the layout has a size.
+            (0..count).map(|_| unsafe { Allocator.alloc(layout) }.expose_provenance()).collect()
+        };
+        let free = |blocks: &[usize]| {
+            for block in blocks {
+                // SAFETY: all are from `take`, and freed once.
+                unsafe { Allocator.dealloc(ptr::with_exposed_provenance_mut(*block), layout) };
+            }
+        };
+        let keeping = Keeping::new();
+        let blocks = take(MOST as usize + 1);
+        // Blocks that another thread has freed are not kept by this one, and the other way round.
+        std::thread::scope(|scope| drop(scope.spawn(|| free(&blocks[..1]))));
+        free(&blocks[1..]);
+        let again = take(MOST as usize);
+        assert!(again.iter().eq(blocks[1..].iter().rev()), "{blocks:?} {again:?}");
+        // No more than that many.
+        let more = take(1);
+        free(&again);
+        free(&more);
+        assert_eq!(Spare::with(index(layout).unwrap(), |spare| spare.room), 0);
+        drop(keeping);
+        let (last, room) = Spare::with(index(layout).unwrap(), |spare| (spare.last, spare.room));
+        assert_eq!((last, room), (None, 0));
+        // A thread that keeps none frees at once.
+        free(&take(1));
+        assert_eq!(Spare::with(index(layout).unwrap(), |spare| spare.last), None);
     }
 }

@@ -19,6 +19,7 @@ use super::activity::{Occupancy, Watched};
 use super::connection::Accepted;
 use super::listener::{BindError, accept, bind};
 use super::{ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
+use crate::allocator::Keeping;
 use crate::telemetry::{ListenerCounters, Metrics, WorkerMetrics};
 
 /// Tasks that are polled before the worker looks for further events, while there are more to poll. More than one each for what one
@@ -104,6 +105,7 @@ impl Workers {
             let running = Running::new(&started.running);
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _running = running;
+                let _keeping = Keeping::new();
                 if let Err(error) = work(index, doors, &*service, &metrics, watch) {
                     tracing::error!(worker = index, %error, "worker cannot run");
                 }
