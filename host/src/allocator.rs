@@ -10,10 +10,14 @@ use std::ptr::{self, NonNull};
 
 use libmimalloc_sys::{mi_free, mi_malloc, mi_malloc_aligned, mi_realloc_aligned, mi_zalloc_aligned};
 
-/// Blocks of up to 4 KiB are kept, by their size in steps of what mimalloc aligns all of them to (`MI_MAX_ALIGN_SIZE`).
+/// Blocks of up to 1 KiB are of a multiple of this, which is what mimalloc aligns all blocks to (`MI_MAX_ALIGN_SIZE`), …
 const STEP: usize = 16;
-const SIZES: usize = (4 << 10) / STEP;
-/// Blocks of one size that are kept: one each for as many exchanges as are usually in progress on a worker.
+const SMALL: usize = 1 << 10;
+/// … and those of up to 4 KiB of a multiple of this.
+const WIDE_STEP: usize = 256;
+const SIZES: usize = SMALL / STEP + (4 * SMALL - SMALL) / WIDE_STEP;
+/// Blocks of one size that are kept: one each for as many exchanges as are usually in progress on a worker. 4 MiB, if there are
+/// that many of all sizes.
 const MOST: u32 = 64;
 
 /// To be named in `#[global_allocator]`.
@@ -101,8 +105,18 @@ impl Drop for Keeping {
 /// Which blocks are taken for this, if such are kept.
 #[inline]
 fn index(layout: Layout) -> Option<usize> {
-    let index = layout.size().wrapping_sub(1) / STEP;
+    let last = layout.size().wrapping_sub(1);
+    let index = if last < SMALL { last / STEP } else { SMALL / STEP + (last - SMALL) / WIDE_STEP };
     (index < SIZES && layout.align() <= STEP).then_some(index)
+}
+
+/// The size of the blocks at an index.
+#[inline]
+fn size(index: usize) -> usize {
+    match index.checked_sub(SMALL / STEP) {
+        None => (index + 1) * STEP,
+        Some(wide) => SMALL + (wide + 1) * WIDE_STEP,
+    }
 }
 
 // SAFETY: mimalloc answers blocks of the size and alignment that it is asked for, or null, and never unwinds. Which way a block goes
@@ -114,7 +128,7 @@ unsafe impl GlobalAlloc for Allocator {
             Some(index) => match Spare::with(index, Spare::pop) {
                 Some(block) => block.as_ptr().cast(),
                 // SAFETY: any size may be asked for.
-                None => unsafe { mi_malloc((index + 1) * STEP) }.cast(),
+                None => unsafe { mi_malloc(size(index)) }.cast(),
             },
             // SAFETY: the same, and any power of two.
             None => unsafe { mi_malloc_aligned(layout.size(), layout.align()) }.cast(),
@@ -196,6 +210,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_size_has_blocks_that_it_fits_in() {
+        for bytes in 1..=4096 {
+            let index = index(Layout::from_size_align(bytes, 16).unwrap()).unwrap();
+            assert!(size(index) >= bytes && size(index) - bytes < WIDE_STEP, "{bytes}");
+            assert!(index == 0 || size(index - 1) < bytes, "{bytes}");
+        }
+        for (bytes, align) in [(0, 1), (4097, 16), (16, 32), (isize::MAX as usize - 15, 16)] {
+            assert_eq!(index(Layout::from_size_align(bytes, align).unwrap()), None, "{bytes}");
+        }
+        let most: usize = (0..SIZES).map(|index| size(index) * MOST as usize).sum();
+        assert_eq!(most.div_ceil(1 << 20), 4);
     }
 
     #[test]
