@@ -33,6 +33,7 @@ class Job:
 class Sluice:
     name, modes = "Sluice", ALL
     absent = "not built: cargo build --release"
+    target = lib.TARGET
 
     def __init__(self):
         self.binary = lib.sluice_binary()
@@ -42,8 +43,22 @@ class Sluice:
 
     def command(self, job):
         env = dict(MODE=job.mode, FILTERS=str(job.filters), PORT=str(job.port), UP_PORT=str(job.origin), WORKERS=str(job.workers),
-                   CERT=str(job.cert), KEY=str(job.key), JWT_SECRET=lib.SECRET, RATE=str(job.rate), RUN=str(job.folder), **job.env)
+                   CERT=str(job.cert), KEY=str(job.key), JWT_SECRET=lib.SECRET, RATE=str(job.rate), RUN=str(job.folder),
+                   CARGO_TARGET_DIR=str(self.target), **job.env)
         return ["bash", lib.REPO / "benches/peer/start.sh"], env
+
+
+class SluicePgo(Sluice):
+    """Sluice built with a profile."""
+    name = "Sluice-pgo"
+    absent = "not built: benches/pgo.sh"
+    target = lib.TARGET / "pgo"
+
+    def __init__(self):
+        self.binary = self.target / "release" / "sluice"
+
+    def version(self):
+        return super().version() if os.access(self.binary, os.X_OK) else None
 
 
 class Nginx:

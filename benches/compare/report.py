@@ -13,6 +13,7 @@ NOT_THE_SAME = """- Sluice runs each filter and policy as a WebAssembly componen
 - nginx has no check of tokens in its free edition, so it has no figure there. nginx-Lua is nginx with its module for LuaJIT, where
   policies are code of benches/peer/policies.lua: no sandbox, and one state for all. It has figures with policies, and for the same requests
   without them.
+- Sluice-pgo is Sluice, built with a profile of this comparison's requests (benches/pgo.sh). The others are as their packages were built.
 - hyper is the least that a proxy on hyper can do (benches/peer/bare_hyper.rs): no routes, limits, timeouts, metrics. It has no policies.
 - In Sluice alone: a fresh instance of the filter for each exchange, and tokens that are remembered once they were verified.
 - The limit of requests is a token bucket for each key in Sluice, nginx-Lua and Envoy, and a sliding rate in HAProxy's stick table, which has no
@@ -20,8 +21,8 @@ NOT_THE_SAME = """- Sluice runs each filter and policy as a WebAssembly componen
 - Tokens are verified anew each time everywhere, but where they are remembered; 256 of them take turns, with as many keys."""
 
 METHOD = """One machine runs load generator (wrk or h2load, one thread), proxy and origin (nginx with one worker), on 127.0.0.1. The proxies
-take turns (round, scenario, proxy). {start}, then measures it while the
-generator runs; connections are made before the measurement begins. Figures are medians over the rounds.
+take turns; requests made for policies are measured with and without them one right after the other, and every other round goes backwards.
+{start}, then measures it while the generator runs; connections are made before the measurement begins. Figures are medians over the rounds.
 
 **CPU µs per request** is the main figure: user and system time of the proxy's whole process tree over the requests that the origin
 counted meanwhile. The kernel's work for loopback packets counts for the side that sends. Requests per second say how the three programs
@@ -33,6 +34,9 @@ AES-128-GCM and an ECDSA P-256 certificate everywhere."""
 
 START = {False: "Each cell starts the proxy, verifies that it does the job, warms it up",
          True: "All proxies run all the time, idle but for their turns. Each cell verifies that the proxy does the job, warms it up"}
+
+
+BUILT = {"Sluice": "built by `cargo build --release`", "Sluice-pgo": "built by `benches/pgo.sh`"}
 
 
 def medians(rows):
@@ -92,8 +96,9 @@ TARGETS = [
 ]
 
 
-def targets(data, med):
-    """The rows of the table of targets: what is measured of the medians, and the least and most that the same is within one round."""
+def targets(data, med, build):
+    """The rows of the table of targets for a build of Sluice: what is measured of the medians, and the least and most that the same is
+    within one round."""
     rounds = {}
     for row in data["rows"]:
         rounds.setdefault(row["round"], {})[row["scenario"], row["proxy"]] = row
@@ -101,7 +106,7 @@ def targets(data, med):
     for title, measure, form, most, aim in TARGETS:
         def seen(cells):
             try:
-                return measure(lambda scenario, proxy, figure="cpu_us": cells[scenario, proxy][figure])
+                return measure(lambda scenario, proxy, figure="cpu_us": cells[scenario, build if proxy == "Sluice" else proxy][figure])
             except (KeyError, ZeroDivisionError):
                 return None
         value = seen(med)
@@ -129,10 +134,11 @@ def markdown(data, med, scenarios, proxies):
     cost = [s for s in scenarios if s != "rate"]
     titles = {s: data["scenarios"][s] for s in scenarios}
     out += table(["proxy", *(titles[s] for s in cost)], [[p, *(cell(med, (s, p), "cpu_us") for s in cost)] for p in proxies])
-    if rows := targets(data, med):
-        out += ["## Targets", "", "Of the medians; *in one round*: the least and the most of what the figures of each round say. Those of start, idle "
-                "connections and large configurations are measured by `footprint.py`.", ""]
-        out += table(["scenario", "at most", "aim", "measured", "in one round", ""], rows)
+    for build in ("Sluice", "Sluice-pgo"):
+        if rows := targets(data, med, build):
+            out += [f"## Targets, {BUILT[build]}", "", "Of the medians; *in one round*: the least and the most of what the figures of each "
+                    "round say. Those of start, idle connections and large configurations are measured by `footprint.py`.", ""]
+            out += table(["scenario", "at most", "aim", "measured", "in one round", ""], rows)
     if "Sluice" in proxies and len(proxies) > 1:
         def multiple(s, p):
             both = (s, "Sluice") in med and (s, p) in med

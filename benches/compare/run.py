@@ -11,7 +11,7 @@ It needs nginx (the origin too), wrk, h2load and openssl: apt-get install nginx 
 Of the others, what is there: apt-get install haproxy libnginx-mod-http-lua lua-cjson, and envoy.
 Results go to target/compare: results.md with the method, results.json, and plots. See benches/README.md.
 """
-import contextlib, copy, dataclasses, http.client, json, os, pathlib, ssl, socket, subprocess, sys
+import contextlib, copy, dataclasses, http.client, itertools, json, os, pathlib, ssl, socket, subprocess, sys
 
 import lib, proxies, report
 
@@ -30,7 +30,7 @@ class Scenario:
         """Whether the proxy takes part: requests made for policies are for those that have them, with and without."""
         needed = {"header": "filter", "token": "auth"}.get(self.carries, self.mode)
         policies = self.carries or not getattr(proxy, "policies_only", False)
-        return {self.mode, needed} <= set(proxy.modes) and policies and (not self.sluice or proxy.name == "Sluice")
+        return {self.mode, needed} <= set(proxy.modes) and policies and (not self.sluice or isinstance(proxy, proxies.Sluice))
 
 
 SCENARIOS = {
@@ -206,7 +206,7 @@ class Together:
 def arguments():
     parser = lib.parser(__doc__, "compare")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="some of: %(default)s")
-    parser.add_argument("--proxies", default="Sluice,nginx,nginx-Lua,HAProxy,Envoy,hyper", help="some of: %(default)s")
+    parser.add_argument("--proxies", default="Sluice,Sluice-pgo,nginx,nginx-Lua,HAProxy,Envoy,hyper", help="some of: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="how long each measurement is")
     parser.add_argument("--envoy", help="the envoy program, if it is not on the PATH")
@@ -219,22 +219,31 @@ def arguments():
     return args
 
 
+def turns(chosen, cells, scenarios, number):
+    """The order of a round. What a difference or a ratio is made of stands together, and every other round goes backwards: a machine
+    whose speed changes slowly changes it for both."""
+    order = []
+    for _, group in itertools.groupby(scenarios, lambda name: SCENARIOS[name].carries or name):
+        group = list(group)
+        order += [(scenario, proxy) for proxy in chosen for scenario in group if (scenario, proxy.name) in cells]
+    return order if number % 2 else order[::-1]
+
+
 def rounds(place, chosen, cells, how, data, args, lock):
     """Measures each cell once in each round, and writes the report after each, so that an interrupted run leaves something."""
     for number in range(1, args.rounds + 1):
-        for scenario in data["scenarios"]:
-            for proxy in (p for p in chosen if (scenario, p.name) in cells):
-                try:
-                    with lock:
-                        row = how(place, proxy, scenario, args)
-                except (Refused, RuntimeError, OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
-                    data["left_out"].append(f"{proxy.name}, {SCENARIOS[scenario].title}, round {number}: {' '.join(str(error).split())}")
-                    print(f"left out: {data['left_out'][-1]}", flush=True)
-                    continue
-                data["rows"].append(dict(scenario=scenario, proxy=proxy.name, round=number, **row))
-                print(f"{number} {scenario:8} {proxy.name:8} {row['cpu_us']:7.1f} µs/req {row['rps']:8.0f} req/s  p50 {row['p50_ms']:.2f} "
-                      f"p99 {row['p99_ms']:.2f} ms  {row['errors']} errors  {row['pss_mib']:.0f} MiB  other {row['other_cores']:.2f}",
-                      flush=True)
+        for scenario, proxy in turns(chosen, cells, data["scenarios"], number):
+            try:
+                with lock:
+                    row = how(place, proxy, scenario, args)
+            except (Refused, RuntimeError, OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
+                data["left_out"].append(f"{proxy.name}, {SCENARIOS[scenario].title}, round {number}: {' '.join(str(error).split())}")
+                print(f"left out: {data['left_out'][-1]}", flush=True)
+                continue
+            data["rows"].append(dict(scenario=scenario, proxy=proxy.name, round=number, **row))
+            print(f"{number} {scenario:8} {proxy.name:10} {row['cpu_us']:7.1f} µs/req {row['rps']:8.0f} req/s  p50 {row['p50_ms']:.2f} "
+                  f"p99 {row['p99_ms']:.2f} ms  {row['errors']} errors  {row['pss_mib']:.0f} MiB  other {row['other_cores']:.2f}",
+                  flush=True)
         report.write(data, args.out)
 
 
@@ -246,7 +255,7 @@ def main():
     scenarios = args.scenarios.split(",")
     if unknown := [s for s in scenarios if s not in SCENARIOS]:
         sys.exit(f"unknown scenarios: {', '.join(unknown)}")
-    every = [proxies.Sluice(), proxies.Nginx(), proxies.NginxLua(), proxies.Haproxy(),
+    every = [proxies.Sluice(), proxies.SluicePgo(), proxies.Nginx(), proxies.NginxLua(), proxies.Haproxy(),
              proxies.Envoy(args.envoy and os.path.abspath(args.envoy)), proxies.Hyper()]
     names = args.proxies.split(",")
     if unknown := set(names) - {p.name for p in every}:
