@@ -26,6 +26,7 @@ fn request_headers(bytes: &[u8]) -> HeaderMap {
 /// As a connection does it: bytes come into a buffer that is used again once the head before is gone. Filling it and
 /// letting go of the head count.
 fn read_and_written(c: &mut Criterion) {
+    let _keeping = sluice::allocator::Keeping::new();
     let mut group = c.benchmark_group("http1_read");
     for (name, bytes) in [("tool", TOOL), ("browser", BROWSER)] {
         group.throughput(Throughput::Bytes(bytes.len() as u64));

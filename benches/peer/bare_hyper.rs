@@ -85,6 +85,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 fn work(socket: std::net::TcpListener, origin: SocketAddr, tls: Option<TlsAcceptor>) -> io::Result<()> {
+    let _keeping = sluice::allocator::Keeping::new();
     let runtime = Builder::new_current_thread().enable_io().build_local(LocalOptions::default())?;
     runtime.block_on(async move {
         let listener = TcpListener::from_std(socket)?;

@@ -1,22 +1,22 @@
 //! The allocator of the programs: mimalloc, and on a worker's thread what was just freed in front of it. mimalloc hands out the blocks
 //! of a page in turn, so that each exchange would have its own in other lines of the cache than the one before: those that were freed
-//! last are still there.
-#![allow(unsafe_code, reason = "an allocator is unsafe to implement; each function hands its arguments on to mimalloc")]
+//! last are still there. Nor does it take mimalloc's detour for alignments that every block has anyway, as the crate `mimalloc` does.
+#![allow(unsafe_code, reason = "an allocator is unsafe to implement; what is not kept is mimalloc's affair")]
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
-use libmimalloc_sys::{mi_free, mi_malloc, mi_malloc_aligned, mi_realloc_aligned, mi_zalloc_aligned};
+use libmimalloc_sys::{mi_free, mi_malloc, mi_malloc_aligned, mi_realloc_aligned, mi_zalloc, mi_zalloc_aligned};
 
-/// Blocks of up to 1 KiB are of a multiple of this, which is what mimalloc aligns all blocks to (`MI_MAX_ALIGN_SIZE`), …
+/// What mimalloc aligns all blocks to that are at least as large (`MI_MAX_ALIGN_SIZE`). Those of up to 1 KiB are of a multiple of it, …
 const STEP: usize = 16;
 const SMALL: usize = 1 << 10;
 /// … and those of up to 4 KiB of a multiple of this.
 const WIDE_STEP: usize = 256;
 const SIZES: usize = SMALL / STEP + (4 * SMALL - SMALL) / WIDE_STEP;
-/// Blocks of one size that are kept: one each for as many exchanges as are usually in progress on a worker. 4 MiB, if there are
+/// Blocks of one size that a thread keeps: one each for as many exchanges as are usually in progress on a worker. 4 MiB, if there are
 /// that many of all sizes.
 const MOST: u32 = 64;
 
@@ -41,9 +41,10 @@ thread_local! {
 }
 
 impl Spare {
+    /// `then` must not allocate.
     #[inline]
     fn with<T>(index: usize, then: impl FnOnce(&mut Spare) -> T) -> T {
-        // SAFETY: a thread's own, and `then` allocates nothing: only this module calls it.
+        // SAFETY: a thread's own, and `then` does not come back here.
         SPARE.with(|spare| then(unsafe { &mut (&mut *spare.get())[index] }))
     }
 
@@ -71,7 +72,7 @@ impl Spare {
     }
 }
 
-/// Until it is dropped, the thread keeps blocks that were freed on it.
+/// Until it is dropped, the thread keeps blocks that were freed on it. One for a thread: the first that is dropped ends it.
 pub struct Keeping(PhantomData<*const ()>);
 
 impl Keeping {
@@ -110,6 +111,12 @@ fn index(layout: Layout) -> Option<usize> {
     (index < SIZES && layout.align() <= STEP).then_some(index)
 }
 
+/// Whether it is too large to be kept, and aligned as all blocks are.
+#[inline]
+fn is_large(layout: Layout) -> bool {
+    layout.size() > 4 * SMALL && layout.align() <= STEP
+}
+
 /// The size of the blocks at an index.
 #[inline]
 fn size(index: usize) -> usize {
@@ -130,6 +137,8 @@ unsafe impl GlobalAlloc for Allocator {
                 // SAFETY: any size may be asked for.
                 None => unsafe { mi_malloc(size(index)) }.cast(),
             },
+            // SAFETY: the same.
+            None if is_large(layout) => unsafe { mi_malloc(layout.size()) }.cast(),
             // SAFETY: the same, and any power of two.
             None => unsafe { mi_malloc_aligned(layout.size(), layout.align()) }.cast(),
         }
@@ -139,6 +148,9 @@ unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above; what was allocated may be written to.
         unsafe {
+            if is_large(layout) {
+                return mi_zalloc(layout.size()).cast();
+            }
             if index(layout).is_none() {
                 return mi_zalloc_aligned(layout.size(), layout.align()).cast();
             }
