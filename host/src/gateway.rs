@@ -61,6 +61,9 @@ pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<Strin
 
 /// Serves a configuration until a signal ends it. Answers the exit code.
 pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, GatewayError> {
+    // Where the machine gives huge pages to all, the first byte that is written takes 2 MiB: workers and instances would need two to
+    // three times the memory. A kernel that knows no such pages gives none.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let loaded = config::load(path)?;
     let config = &loaded.config;
     let watched = config.gateway.reload.then(|| WatchedFiles::look(watched(&loaded)));

@@ -35,6 +35,16 @@ fn the_number_of_workers() {
     }
 }
 
+/// Whatever the machine gives to others.
+#[test]
+fn no_huge_pages() {
+    let gateway = Gateway::start(&(BASE.to_owned() + HELLO));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("/proc");
+    // Older kernels have no such line.
+    let line = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    assert!(line.is_none_or(|enabled| enabled.trim() == "0"), "{line:?}");
+}
+
 #[test]
 fn the_folder_of_plugins() {
     let toml = with_base(
