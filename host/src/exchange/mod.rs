@@ -154,27 +154,31 @@ pub struct Exchange {
 impl Exchange {
     /// A new exchange at the moment its route is known.
     pub fn new(id: HeaderValue, client: IpAddr, request: RequestHead, route: Arc<RouteFacts>) -> Box<Self> {
-        Box::new(Exchange {
-            id,
-            client,
-            request,
-            request_body: None,
-            request_body_replaced: false,
-            response: None,
-            response_body_replaced: false,
-            draft: None,
-            route,
-            params: Vec::new(),
-            context: Context::default(),
-            states: Vec::new(),
-            candidates: Vec::new(),
-            failures: Vec::new(),
-            selection: Selection::default(),
-            request_body_wish: None,
-            response_body_wishes: Vec::new(),
-            summary: None,
-            journal: Vec::new(),
-            sandboxes: Vec::new(),
-        })
+        // Made in its place: `Box::new` would have all of it copied there from the stack.
+        Box::write(
+            Box::new_uninit(),
+            Exchange {
+                id,
+                client,
+                request,
+                request_body: None,
+                request_body_replaced: false,
+                response: None,
+                response_body_replaced: false,
+                draft: None,
+                route,
+                params: Vec::new(),
+                context: Context::default(),
+                states: Vec::new(),
+                candidates: Vec::new(),
+                failures: Vec::new(),
+                selection: Selection::default(),
+                request_body_wish: None,
+                response_body_wishes: Vec::new(),
+                summary: None,
+                journal: Vec::new(),
+                sandboxes: Vec::new(),
+            },
+        )
     }
 }

@@ -53,19 +53,22 @@ pub(super) struct Idle {
 
 impl Wrapped {
     pub(super) fn around(inner: Body) -> Box<Self> {
-        Box::new(Wrapped {
-            inner,
-            max: u64::MAX,
-            seen: 0,
-            idle: None,
-            gate: None,
-            count: None,
-            watch: None,
-            hook: None,
-            hooked: None,
-            ended: false,
-            guard: None,
-        })
+        Box::write(
+            Box::new_uninit(),
+            Wrapped {
+                inner,
+                max: u64::MAX,
+                seen: 0,
+                idle: None,
+                gate: None,
+                count: None,
+                watch: None,
+                hook: None,
+                hooked: None,
+                ended: false,
+                guard: None,
+            },
+        )
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {

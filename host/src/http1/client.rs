@@ -77,7 +77,7 @@ pub trait Keeper: Unpin + 'static {
 
 /// A response.
 pub enum Answer {
-    Response(Response<Body>),
+    Response(Box<Response<Body>>),
     /// 101: the connection speaks another protocol from here on.
     Switched(Response<()>, Box<Transport>),
 }
@@ -219,7 +219,7 @@ impl Sending {
         let ResponseHead { status, version, headers, body, persistent } = head;
         let Sending { connection, upload, .. } = self;
         let response = |body| {
-            let mut response = Response::new(body);
+            let mut response = Box::write(Box::new_uninit(), Response::new(body));
             *response.status_mut() = status;
             *response.version_mut() = version;
             fill(response.headers_mut(), headers);
@@ -227,7 +227,7 @@ impl Sending {
         };
         if status == StatusCode::SWITCHING_PROTOCOLS {
             let transport = connection.0.replace(Transport::new(tokio::io::empty()));
-            return Answer::Switched(response(Body::Empty).map(drop), Box::new(transport));
+            return Answer::Switched((*response(Body::Empty)).map(drop), Box::new(transport));
         }
         let mut reading = Reading::new(body, LIMITS, Message::Response);
         let whole = reading.whole(connection.0.borrow_mut().received());

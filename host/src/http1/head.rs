@@ -27,7 +27,8 @@ const LONGEST_TARGET: usize = u16::MAX as usize - 1;
 /// The head of a request. A `Connection` that only says `close` or `keep-alive` is not among the fields: `persistent` says it.
 #[derive(Debug)]
 pub struct RequestHead {
-    pub parts: request::Parts,
+    /// Boxed: it is handed on several times, and each would copy it.
+    pub parts: Box<request::Parts>,
     /// Never [`Length::UntilClose`].
     pub body: Length,
     /// RFC 9112 §9.3: whether another request may follow.
@@ -75,7 +76,7 @@ pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<Requ
     };
     debug_assert_eq!(end, section.end);
     let version = version_of(version);
-    let (mut parts, ()) = http::Request::new(()).into_parts();
+    let mut parts = Box::write(Box::new_uninit(), http::Request::new(()).into_parts().0);
     parts.method =
         Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Malformed("the method is not a token"))?;
     parts.uri = uri(head.slice_ref(target.as_bytes()))?;

@@ -49,7 +49,7 @@ impl Answer {
     }
 
     /// The response, with the record following it to its last byte.
-    pub(super) fn send(self, mut record: Box<Record>) -> Response<Body> {
+    pub(super) fn send(self, mut record: Box<Record>) -> Box<Response<Body>> {
         let ResponseHead { status, mut headers, .. } = *self.head;
         record.status = Some(status);
         record.answered_now();
@@ -67,7 +67,7 @@ impl Answer {
         }
         let bodiless = head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let body = if bodiless { Body::Empty } else { self.body };
-        let mut response = Response::new(body.watched(record));
+        let mut response = Box::write(Box::new_uninit(), Response::new(body.watched(record)));
         *response.status_mut() = status;
         headers::fill(response.headers_mut(), headers);
         response

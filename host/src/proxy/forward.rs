@@ -212,7 +212,7 @@ impl<'a> Forward<'a> {
         } else {
             body.into_body()
         };
-        let mut request = Box::new(Request::new(body));
+        let mut request = Box::write(Box::new_uninit(), Request::new(body));
         *request.method_mut() = exchange.request.method.clone();
         *request.uri_mut() = Uri::from(target);
         *request.version_mut() = Version::HTTP_11;

@@ -43,7 +43,7 @@ fn refusal(error: TargetError) -> ProxyError {
 }
 
 /// Reads a request head.
-pub(super) fn read(parts: Parts, connection: &ConnectionInfo) -> Result<Inbound, ProxyError> {
+pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inbound, ProxyError> {
     // Those of HTTP/1 were counted before; the header list of HTTP/2 is bounded in bytes only.
     if parts.headers.len() > connection.settings.max_headers {
         let message = format!("{} header fields, more than {}", parts.headers.len(), connection.settings.max_headers);

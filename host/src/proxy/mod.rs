@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, request};
 
 pub use error::{Kind, ProxyError};
 pub use worker::Worker;
@@ -55,22 +55,23 @@ impl Service for Proxy {
     fn handle(
         &self,
         connection: &Rc<ConnectionInfo>,
-        request: Request<Body>,
+        head: Box<request::Parts>,
+        body: Body,
         switch: Option<Switch>,
-    ) -> impl Future<Output = Response<Body>> {
+    ) -> impl Future<Output = Box<Response<Body>>> {
         let local = self.worker.snapshot();
         // Before the future, which would keep a copy of everything that is handed on.
-        let begun = begin(&self.worker, &local, connection, request);
+        let begun = begin(&self.worker, &local, connection, head, body);
         async move {
             match begun {
                 // Pinned where it is made: awaited as it is, all of it would be copied there.
                 Ok(begun) => pin!(Stage::new(&self.worker, &local, begun.route).exchange(begun, switch)).await,
-                Err(response) => *response,
+                Err(response) => response,
             }
         }
     }
 
-    fn refuse(&self, connection: &Rc<ConnectionInfo>, refusal: &Refusal) -> Response<Body> {
+    fn refuse(&self, connection: &Rc<ConnectionInfo>, refusal: &Refusal) -> Box<Response<Body>> {
         let local = self.worker.snapshot();
         let id = trace::request_id(&HeaderMap::new(), &local.shared.id_header, false);
         let record = Record::begin(&self.worker, connection, &Method::default(), Version::HTTP_11, id);
@@ -83,7 +84,7 @@ impl Service for Proxy {
 }
 
 /// The answer to a request that no route has seen.
-fn turn_away(local: &LocalSnapshot, mut record: Box<Record>, error: &ProxyError) -> Response<Body> {
+fn turn_away(local: &LocalSnapshot, mut record: Box<Record>, error: &ProxyError) -> Box<Response<Body>> {
     record.fail(error);
     record.answered = Answered::Gateway;
     let head = respond::problem(error, &record.id, &local.shared.id_header);
@@ -127,22 +128,22 @@ fn begin<'a>(
     worker: &'a Rc<Worker>,
     local: &LocalSnapshot,
     connection: &ConnectionInfo,
-    request: Request<Body>,
+    parts: Box<request::Parts>,
+    body: Body,
 ) -> Result<Begun<'a>, Box<Response<Body>>> {
-    let (parts, body) = request.into_parts();
     let id_header = &local.shared.id_header;
     let id = trace::request_id(&parts.headers, id_header, connection.peer.trusted);
     let mut record = Record::begin(worker, connection, &parts.method, parts.version, id);
     let inbound = match inbound::read(parts, connection) {
         Ok(inbound) => inbound,
-        Err(error) => return Err(Box::new(turn_away(local, record, &error))),
+        Err(error) => return Err(turn_away(local, record, &error)),
     };
     record.authority = Some(inbound.head.authority.clone());
     record.target = Some(inbound.head.target.clone());
     record.client = inbound.client;
     let found = match find(local, &inbound) {
         Ok(found) => found,
-        Err(error) => return Err(Box::new(turn_away(local, record, &error))),
+        Err(error) => return Err(turn_away(local, record, &error)),
     };
     let route = &local.shared.routes[found.index];
     let facts = local.facts(found.index);
@@ -183,7 +184,7 @@ impl<'a> Stage<'a> {
     }
 
     /// The pipeline, the route's action, the pipeline backwards, the answer.
-    fn exchange(&self, begun: Begun<'a>, switch: Option<Switch>) -> impl Future<Output = Response<Body>> {
+    fn exchange(&self, begun: Begun<'a>, switch: Option<Switch>) -> impl Future<Output = Box<Response<Body>>> {
         let Begun { mut record, mut exchange, mut body, length, progress, upgrade, .. } = begun;
         let mut forward = Forward {
             local: self.local,
@@ -295,7 +296,7 @@ impl<'a> Stage<'a> {
         passage: Passage,
         body: Passing<'a>,
         mut record: Box<Record>,
-    ) -> Response<Body> {
+    ) -> Box<Response<Body>> {
         let Some(head) = exchange.response.take() else {
             // Every way to here leaves a response; an exchange without one would be a bug of ours, not a reason to panic.
             let error = ProxyError::new(Kind::FilterFailed, "no response");
@@ -337,8 +338,8 @@ impl<'a> Stage<'a> {
         (client, upstream): (Switch, Box<Transport>),
         protocol: Option<HeaderValue>,
         mut record: Box<Record>,
-    ) -> Response<Body> {
-        let mut response = Response::new(Body::Empty);
+    ) -> Box<Response<Body>> {
+        let mut response = Box::new(Response::new(Body::Empty));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         if let Some(head) = exchange.response.take() {
             *response.headers_mut() = head.headers;

@@ -65,29 +65,33 @@ impl Record {
         protocol: Version,
         id: HeaderValue,
     ) -> Box<Self> {
-        Box::new(Record {
-            worker: Rc::clone(worker),
-            start: Instant::now(),
-            id,
-            client: connection.peer.address,
-            method: method.clone(),
-            authority: None,
-            target: None,
-            protocol,
-            route: None,
-            upstream: None,
-            endpoint: None,
-            status: None,
-            bytes_in: None,
-            bytes_out: 0,
-            timings: Timings::default(),
-            answered_at: None,
-            consumer: None,
-            answered: Answered::Nobody,
-            error: None,
-            ended: false,
-            complete: None,
-        })
+        // Made in its place, as the exchange is.
+        Box::write(
+            Box::new_uninit(),
+            Record {
+                worker: Rc::clone(worker),
+                start: Instant::now(),
+                id,
+                client: connection.peer.address,
+                method: method.clone(),
+                authority: None,
+                target: None,
+                protocol,
+                route: None,
+                upstream: None,
+                endpoint: None,
+                status: None,
+                bytes_in: None,
+                bytes_out: 0,
+                timings: Timings::default(),
+                answered_at: None,
+                consumer: None,
+                answered: Answered::Nobody,
+                error: None,
+                ended: false,
+                complete: None,
+            },
+        )
     }
 
     /// The response head is ready to be sent.

@@ -236,8 +236,9 @@ fn exchanges<S: Service>(
         let exchanging = activity.begin();
         let (worker, info) = (Rc::clone(&worker), Rc::clone(&info));
         Box::pin(async move {
-            let response = worker.service.handle(&info, request.map(Body::from_client), None).await;
-            Ok(response.map(|body| Tracked { body, exchanging }))
+            let (parts, body) = request.into_parts();
+            let response = worker.service.handle(&info, Box::new(parts), Body::from_client(body), None).await;
+            Ok((*response).map(|body| Tracked { body, exchanging }))
         })
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
@@ -31,7 +31,7 @@ const EMPTY_LINES: usize = 4;
 
 /// What comes next on a connection.
 enum Next {
-    Head(Box<RequestHead>),
+    Head(RequestHead),
     /// The client is done, or nothing was asked for too long, or the worker drains.
     Over,
     Refused(Refusal),
@@ -111,7 +111,7 @@ impl<S: Service> Connection<S> {
                 let begun = has_begun(transport.received());
                 if begun {
                     match read_request(transport.received(), self.limits) {
-                        Ok(Some(head)) => return Poll::Ready(Ok(Next::Head(Box::new(head)))),
+                        Ok(Some(head)) => return Poll::Ready(Ok(Next::Head(head))),
                         Ok(None) => self.activity.heading(),
                         Err(error) => return Poll::Ready(Ok(Next::Refused(Refusal::Head(error)))),
                     }
@@ -147,10 +147,10 @@ impl<S: Service> Connection<S> {
     }
 
     /// One request and its response. Whether another may follow.
-    async fn exchange(&mut self, head: Box<RequestHead>) -> Result<bool, End> {
+    async fn exchange(&mut self, head: RequestHead) -> Result<bool, End> {
         let exchanging = self.activity.begin();
         self.served = true;
-        let RequestHead { parts, body, mut persistent, expects_continue, asks_to_switch } = *head;
+        let RequestHead { parts, body, mut persistent, expects_continue, asks_to_switch } = head;
         let (head_only, version) = (parts.method == Method::HEAD, parts.version);
         let body = self.incoming.begin(body, expects_continue);
         let may_switch = asks_to_switch && self.incoming.borrow().is_between();
@@ -163,7 +163,7 @@ impl<S: Service> Connection<S> {
         };
         let response = {
             let (worker, info) = (Rc::clone(&self.worker), Rc::clone(&self.info));
-            let mut handling = pin!(worker.service.handle(&info, Request::from_parts(parts, body), switched));
+            let mut handling = pin!(worker.service.handle(&info, parts, body, switched));
             poll_fn(|cx| match handling.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
                 Poll::Pending => self.poll_interrupted(cx).map(Err),
@@ -209,7 +209,7 @@ impl<S: Service> Connection<S> {
     /// Writes a response. Whether another request may follow.
     async fn respond<B>(
         &mut self,
-        response: Response<B>,
+        response: Box<Response<B>>,
         version: Version,
         head_only: bool,
         mut persistent: bool,
@@ -217,7 +217,7 @@ impl<S: Service> Connection<S> {
     where
         B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
     {
-        let (parts, body) = response.into_parts();
+        let (parts, body) = (*response).into_parts();
         let mut body = pin!(body);
         let framing = match (parts.status, body.size_hint().exact()) {
             (StatusCode::SWITCHING_PROTOCOLS, _) => Framing::Upgrade,

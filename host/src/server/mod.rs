@@ -24,7 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{Request, Response};
+use http::{Response, request};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
@@ -46,16 +46,18 @@ pub trait Service: 'static {
 
     /// Answers one request. The future is dropped when the client goes away before the response head is out; the body is
     /// dropped when it is sent or can't be sent any more. `switch` is there when the client asks for another protocol: after an
-    /// answer of 101 it brings the client's side.
+    /// answer of 101 it brings the client's side. Heads are boxed, because each step that
+    /// hands one on would copy it.
     fn handle(
         &self,
         connection: &Rc<ConnectionInfo>,
-        request: Request<Body>,
+        head: Box<request::Parts>,
+        body: Body,
         switch: Option<Switch>,
-    ) -> impl Future<Output = Response<Self::Body>>;
+    ) -> impl Future<Output = Box<Response<Self::Body>>>;
 
     /// Answers what is no request. The connection is closed after it.
-    fn refuse(&self, connection: &Rc<ConnectionInfo>, refusal: &Refusal) -> Response<Self::Body>;
+    fn refuse(&self, connection: &Rc<ConnectionInfo>, refusal: &Refusal) -> Box<Response<Self::Body>>;
 
     /// Called once at shutdown, after the worker's last connection is closed, within the shutdown timeout.
     fn drained(&self) -> impl Future<Output = ()> {

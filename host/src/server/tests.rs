@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
-use http::Version;
+use http::{Request, Version};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -35,10 +35,11 @@ impl Service for Facts {
     async fn handle(
         &self,
         connection: &Rc<ConnectionInfo>,
-        request: Request<Body>,
+        head: Box<request::Parts>,
+        _: Body,
         _: Option<Switch>,
-    ) -> Response<Full<Bytes>> {
-        match request.uri().path() {
+    ) -> Box<Response<Full<Bytes>>> {
+        match head.uri.path() {
             "/panic" => panic!("asked for"),
             "/slow" => {
                 self.gate.waiting.fetch_add(1, SeqCst);
@@ -51,18 +52,18 @@ impl Service for Facts {
         let tls = connection.tls.as_ref();
         let text = format!(
             "{:?} trusted={} peer={} listener={} sni={:?} alpn={:?}",
-            request.version(),
+            head.version,
             connection.peer.trusted,
             connection.peer.address,
             connection.listener,
             tls.and_then(|tls| tls.sni.as_deref()),
             tls.and_then(|tls| tls.alpn.as_deref()).map(String::from_utf8_lossy),
         );
-        Response::new(Full::new(text.into()))
+        Box::new(Response::new(Full::new(text.into())))
     }
 
-    fn refuse(&self, _: &Rc<ConnectionInfo>, refusal: &Refusal) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(refusal.to_string().into()));
+    fn refuse(&self, _: &Rc<ConnectionInfo>, refusal: &Refusal) -> Box<Response<Full<Bytes>>> {
+        let mut response = Box::new(Response::new(Full::new(refusal.to_string().into())));
         *response.status_mut() = http::StatusCode::BAD_REQUEST;
         response
     }

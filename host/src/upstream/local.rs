@@ -356,7 +356,7 @@ impl LocalUpstream {
         let mut request = request;
         let shared = endpoint.shared();
         let connect = lease.connect;
-        let (response, request, switched) = match lease.line.take() {
+        let ((head, body), request, switched) = match lease.line.take() {
             Some(Line::Http1(connection)) => {
                 head::for_http1(&mut request, shared);
                 // A server may close a connection that it has just used: the request crosses its goodbye.
@@ -367,8 +367,10 @@ impl LocalUpstream {
                     await_head(pin!(connection.send(&mut request, gate, progress, lease)), along, begun).await;
                 match outcome {
                     Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(request)),
-                    Ok(Ok(Answer::Response(response))) => (response, request, None),
-                    Ok(Ok(Answer::Switched(head, transport))) => (head.map(|()| Body::Empty), request, Some(transport)),
+                    Ok(Ok(Answer::Response(response))) => (apart(*response), request, None),
+                    Ok(Ok(Answer::Switched(head, transport))) => {
+                        (apart(head.map(|()| Body::Empty)), request, Some(transport))
+                    }
                     Ok(Err(Unanswered { error, unsent, silent })) => {
                         let attempt = Attempt::because(send_failure(&error, along), error);
                         return Err(match unsent || silent && replayable {
@@ -391,7 +393,7 @@ impl LocalUpstream {
                 }
                 match await_head(pin!(sender.try_send_request(*request)), along, begun).await {
                     Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(head)),
-                    Ok(Ok(response)) => (with_lease(response, lease), head, None),
+                    Ok(Ok(response)) => (apart(with_lease(response, lease)), head, None),
                     Ok(Err(mut failure)) => {
                         let kind = match along.upload.as_ref().and_then(|upload| upload.failed.get()) {
                             Some(body) => UpstreamErrorKind::RequestBody(body),
@@ -414,7 +416,6 @@ impl LocalUpstream {
         };
         let first_byte = begun.elapsed();
         endpoint.note_latency(first_byte);
-        let (head, body) = apart(response);
         Ok(Box::new(Sent {
             head,
             body,

@@ -110,7 +110,7 @@ impl Lease {
     pub(super) async fn send(self, mut request: Request<Body>) -> Result<Response<Body>, Failure> {
         match self.connection {
             Connection::Http1(connection) => match connection.send(&mut request, None, None, Home(self.origin)).await {
-                Ok(Answer::Response(response)) => Ok(response),
+                Ok(Answer::Response(response)) => Ok(*response),
                 Ok(Answer::Switched(..)) => Err(Failure { reason: "101 without an upgrade".to_owned(), sent: true }),
                 Err(unanswered) => Err(Failure { reason: describe(&unanswered.error), sent: !unanswered.unsent }),
             },
