@@ -2,7 +2,7 @@
 import html, math
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
-COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"]
+COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#000000"]
 GREY, INK = "#d8d8d8", "#222222"
 
 
