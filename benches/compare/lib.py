@@ -449,7 +449,9 @@ def version(*command):
         out = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"\d+\.\d+[\w.+~-]*", out.stdout + out.stderr)
+    # Some say their own path first, which may have another's version in it.
+    said = (out.stdout + out.stderr).replace(str(command[0]), "")
+    found = re.search(r"\d+\.\d+[\w.+~-]*", said)
     return found[0] if found else "unknown"
 
 
