@@ -48,7 +48,7 @@ def legend(x, y, names, colours):
     parts = []
     for name in names:
         parts += [f'<rect x="{x}" y="{y - 10}" width="12" height="12" fill="{colours[name]}"/>', text(x + 17, y, name)]
-        x += 40 + 8 * len(name)
+        x += 34 + 7 * len(name)
     return parts
 
 

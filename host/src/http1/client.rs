@@ -79,7 +79,7 @@ pub trait Keeper: Unpin + 'static {
 pub enum Answer {
     Response(Box<Response<Body>>),
     /// 101: the connection speaks another protocol from here on.
-    Switched(Response<()>, Box<Transport>),
+    Switched(Box<Response<Body>>, Box<Transport>),
 }
 
 impl Connection {
@@ -227,7 +227,7 @@ impl Sending {
         };
         if status == StatusCode::SWITCHING_PROTOCOLS {
             let transport = connection.0.replace(Transport::new(tokio::io::empty()));
-            return Answer::Switched((*response(Body::Empty)).map(drop), Box::new(transport));
+            return Answer::Switched(response(Body::Empty), Box::new(transport));
         }
         let mut reading = Reading::new(body, LIMITS, Message::Response);
         let whole = reading.whole(connection.0.borrow_mut().received());

@@ -217,7 +217,11 @@ impl<S: Service> Connection<S> {
     where
         B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
     {
-        let (parts, body) = (*response).into_parts();
+        // The box ends here, not when the body was sent.
+        let (parts, body) = {
+            let response = response;
+            (*response).into_parts()
+        };
         let mut body = pin!(body);
         let framing = match (parts.status, body.size_hint().exact()) {
             (StatusCode::SWITCHING_PROTOCOLS, _) => Framing::Upgrade,

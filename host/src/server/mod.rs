@@ -46,8 +46,8 @@ pub trait Service: 'static {
 
     /// Answers one request. The future is dropped when the client goes away before the response head is out; the body is
     /// dropped when it is sent or can't be sent any more. `switch` is there when the client asks for another protocol: after an
-    /// answer of 101 it brings the client's side. Heads are boxed, because each step that
-    /// hands one on would copy it.
+    /// answer of 101 it brings the client's side. Heads are boxed: each step that hands one
+    /// on would copy it.
     fn handle(
         &self,
         connection: &Rc<ConnectionInfo>,

@@ -368,9 +368,7 @@ impl LocalUpstream {
                 match outcome {
                     Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(request)),
                     Ok(Ok(Answer::Response(response))) => (apart(*response), request, None),
-                    Ok(Ok(Answer::Switched(head, transport))) => {
-                        (apart(head.map(|()| Body::Empty)), request, Some(transport))
-                    }
+                    Ok(Ok(Answer::Switched(response, transport))) => (apart(*response), request, Some(transport)),
                     Ok(Err(Unanswered { error, unsent, silent })) => {
                         let attempt = Attempt::because(send_failure(&error, along), error);
                         return Err(match unsent || silent && replayable {
