@@ -49,8 +49,18 @@ fn host_is_seen_in_no_hook_whatever_the_upstream_gets() {
             let response = gateway.request("GET", "/", &[("host", "shop.test"), ("x-plain", "1")], b"");
             let seen = origin.last();
             assert_eq!(seen.header("host"), Some(sent), "{policy}");
+            let last = hooks.contains(&"on-complete").then(|| {
+                ["x-seen", "x-all"].map(|name| {
+                    let said = |line: &serde_json::Value| {
+                        Some(line["message"].as_str()?.strip_prefix(name)?.strip_prefix(": ")?.to_owned())
+                    };
+                    said(&gateway.wait_log(name, |line| said(line).is_some())).expect("it was waited for")
+                })
+            });
             for (one, all) in
                 [(seen.header("x-seen"), seen.header("x-all")), (response.header("x-seen"), response.header("x-all"))]
+                    .into_iter()
+                    .chain(last.as_ref().map(|[one, all]| (Some(one.as_str()), Some(all.as_str()))))
             {
                 let names: Vec<_> = all.expect("the names").split(' ').collect();
                 assert_eq!(one, Some("none"), "{policy}, {hooks:?}");
