@@ -430,4 +430,43 @@ mod tests {
         let bare = Harness::<Plain>::with_grants(serde_json::json!({}), Json::Null).expect("a filter");
         assert_eq!(ask(bare, &mut exchange), Ok(Verdict::Continue));
     }
+
+    #[test]
+    fn trailers_have_the_rules_of_headers_and_their_own() {
+        #[derive(Debug)]
+        struct Ends;
+        impl Filter for Ends {
+            type Config = ();
+            fn new((): (), _: &mut Setup) -> Result<Self, ConfigError> {
+                Ok(Ends)
+            }
+        }
+        impl OnResponseTrailers for Ends {
+            fn on_response_trailers(&self, response: &Response) -> Result<(), Error> {
+                let names: Vec<_> = response.trailers()?.into_iter().map(|(name, _)| name).collect();
+                let refused = |name: &str| {
+                    let tries = [response.set_trailer(name, "1"), response.remove_trailer(name)];
+                    tries.iter().all(Result::is_err).then(|| name.to_owned())
+                };
+                let all: Vec<_> =
+                    ["Vary", "te", "If-Match", "set-cookie", "X-Sum"].into_iter().filter_map(refused).collect();
+                response.set_trailer("x-seen", &names.join(" "))?;
+                response.set_trailer("x-cookie", response.trailer("Set-Cookie")?.as_deref().unwrap_or("none"))?;
+                response.set_trailer("x-refused", &all.join(" "))
+            }
+        }
+        let mut exchange = Exchange::get("/");
+        let trailers = &mut exchange.response.trailers;
+        for (name, value) in [("grpc-status", &b"0"[..]), ("set-cookie", b"a=b"), ("x-bytes", b"\xff"), ("x-sum", b"9")]
+        {
+            trailers.set(name, value);
+        }
+        let filter = Harness::<Ends>::new(serde_json::json!({})).expect("a filter");
+        filter.on_response_trailers(&mut exchange).expect("no failure");
+        let trailers = &exchange.response.trailers;
+        assert_eq!(trailers.get("x-seen"), Some("grpc-status x-sum"));
+        assert_eq!(trailers.get("x-cookie"), Some("none"));
+        assert_eq!(trailers.get("x-refused"), Some("Vary te If-Match set-cookie"));
+        assert!(!trailers.has("x-sum") && trailers.has("x-bytes"));
+    }
 }
