@@ -8,6 +8,7 @@ pub mod coding;
 pub mod forwarded;
 pub mod gate;
 pub mod headers;
+pub mod path;
 pub mod target;
 pub mod trace;
 mod wrapped;

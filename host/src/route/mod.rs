@@ -111,7 +111,7 @@ pub enum RouteError {
 pub struct RequestView<'a> {
     /// Lower-case, without port (see `http::target::Target::host`).
     pub host: &'a str,
-    /// Normalised (see `http::target::normalise_path`).
+    /// Normalised (see `http::path::normalise_path`).
     pub path: &'a str,
     pub method: &'a Method,
     pub query: Option<&'a str>,

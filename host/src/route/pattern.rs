@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use regex::Regex;
 
-use crate::http::target::{is_host_name, normalise_path, parse_authority};
+use crate::http::path::normalise_path;
+use crate::http::target::{is_host_name, parse_authority};
 
 /// Which hosts a match is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
-use crate::http::target::{TargetError, normalise_path, push_encoded};
+use crate::http::path::{normalise_path, push_encoded};
+use crate::http::target::TargetError;
 
 /// A path with `{param}` in it, for example `/users/{id}/orders`.
 #[derive(Debug, Clone, PartialEq, Eq)]

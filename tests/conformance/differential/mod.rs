@@ -8,7 +8,7 @@ mod readers;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sluice::http::target::normalise_path;
+use sluice::http::path::normalise_path;
 use sluice_harness::Gateway;
 use sluice_harness::tools::need;
 
