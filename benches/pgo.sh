@@ -8,9 +8,9 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 profdata=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata
 [ -x "$profdata" ] || rustup component add llvm-tools
 
-# With --target the flags are not those of build scripts and filters.
+# With --target the flag is not one of build scripts and filters. RUSTFLAGS would be split where a path has a space.
 build() {
-  CARGO_TARGET_DIR=$dir RUSTFLAGS=$1 cargo build --release --locked --target "$host" -p sluice --bin sluice
+  CARGO_TARGET_DIR=$dir CARGO_ENCODED_RUSTFLAGS=$1 cargo build --release --locked --target "$host" -p sluice --bin sluice
   cp --remove-destination "$dir/$host/release/sluice" "$dir/release/sluice"
 }
 

@@ -18,9 +18,9 @@ use super::{Hook, HookSet, LoadError, compile, host, wasi};
 use crate::services::log_limit;
 
 /// The interfaces a filter can import, besides WASI 0.2.
-const IMPORTS: [&str; 17] = [
+const IMPORTS: [&str; 16] = [
     "types", "interest", "request", "response", "route", "state", "context", "log", "clock", "random", "limiter", "kv",
-    "http", "crypto", "secrets", "metrics", "events",
+    "http", "crypto", "secrets", "metrics",
 ];
 const KNOWN: &str = "it has sluice:filter@0.1 and a part of WASI 0.2";
 
