@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sluice::filter::Runtime;
-use sluice::gateway;
 use sluice::wasm::{CompilerCommand, PipedError, RuntimeOptions, UNABLE, compile_piped};
+use sluice::{embedded, gateway};
 
 #[global_allocator]
 static ALLOCATOR: sluice::allocator::Allocator = sluice::allocator::Allocator;
@@ -54,7 +54,7 @@ enum Command {
 enum PluginCommand {
     /// Show what a component exports and says about itself.
     Inspect {
-        /// The component.
+        /// The component, or the name of a shipped plugin.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
@@ -110,7 +110,12 @@ fn check(path: &Path) -> Result<ExitCode, String> {
 
 fn inspect(path: &Path) -> Result<ExitCode, String> {
     let name = path.display();
-    let bytes = std::fs::read(path).map_err(|error| format!("{name}: {error}"))?;
+    // A shipped plugin has no file.
+    let shipped = path.to_str().filter(|_| !path.exists()).and_then(embedded::find);
+    let bytes = match shipped {
+        Some(bytes) => bytes.to_vec(),
+        None => std::fs::read(path).map_err(|error| format!("{name}: {error}"))?,
+    };
     let runtime = Runtime::new(RuntimeOptions { compiler: COMPILER, ..RuntimeOptions::default() })
         .map_err(|error| sluice::chain(&error))?;
     let plugin = runtime.load(&bytes).map_err(|error| format!("{name}: {error}"))?;
@@ -127,9 +132,14 @@ fn inspect(path: &Path) -> Result<ExitCode, String> {
         ("waits", if plugin.waits() { "yes: it imports sluice:filter/http" } else { "no" }.to_owned()),
         ("called", plugin.not_direct().map_or("directly".into(), |why| format!("as a component: {why}"))),
     ];
+    rows.extend(about.authenticates.then(|| ("access", "decides who may call".to_owned())));
     for (title, part) in [("grants", &about.grants), ("config", &about.config)] {
-        let json = part.as_ref().map(|json| serde_json::to_string_pretty(json).unwrap_or_default());
+        let json = part.as_ref().map(|json| match json {
+            serde_json::Value::String(text) => format!("not JSON: {text}"),
+            json => serde_json::to_string_pretty(json).unwrap_or_default(),
+        });
         rows.push((title, or_none(&json)));
     }
+    rows.extend(about.docs.as_ref().map(|docs| ("docs", docs.trim_end().to_owned())));
     print(&rows.iter().map(|(title, value)| format!("{title:<12} {value}\n")).collect::<String>())
 }

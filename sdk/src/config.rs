@@ -25,6 +25,11 @@ impl ConfigError {
     pub fn path(&self) -> &str {
         &self.path
     }
+
+    /// As the gateway takes it: with a colon in front where what comes before another one in the message would be read as a key.
+    pub(crate) fn to_gateway(&self) -> String {
+        if self.path.is_empty() && self.message.contains(": ") { format!(": {self}") } else { self.to_string() }
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -37,7 +42,10 @@ impl std::error::Error for ConfigError {}
 
 impl From<Error> for ConfigError {
     fn from(error: Error) -> Self {
-        Self::new("", error)
+        match error {
+            Error::WrongHook => Self::new("", "calls a function that has no meaning while the filter is made"),
+            error => Self::new("", error),
+        }
     }
 }
 
@@ -216,6 +224,9 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     Some((text[..end].parse().ok()?, text[end..].trim()))
 }
 
+/// What a duration in a config looks like.
+const DURATIONS: &str = "a duration like \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\"";
+
 /// A duration in a config: text such as `"250ms"`, `"30s"`, `"1m"`, `"12h"`, `"7d"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Duration(pub std::time::Duration);
@@ -245,8 +256,7 @@ impl FromStr for Duration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refused =
-            || format!("expected a duration like \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\", not \"{text}\"");
+        let refused = || format!("expected {DURATIONS}, not \"{text}\"");
         let (number, unit) = number_and_unit(text).ok_or_else(refused)?;
         let unit = match unit {
             "ms" => 1,
@@ -262,7 +272,17 @@ impl FromStr for Duration {
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        struct Text;
+        impl de::Visitor<'_> for Text {
+            type Value = Duration;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(DURATIONS)
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Text)
     }
 }
 
@@ -402,7 +422,18 @@ mod tests {
         says::<std::collections::BTreeMap<String, u8>>("[1]", "expected a table, found a list");
         says::<Kind>("3", "expected a string or a table");
         says::<Either>("3", "none of the forms that this value can have");
+        says::<Duration>("300", "expected a duration like \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\", found 300");
         says::<ByteSize>("true", "expected a size like \"64KiB\" or a number of bytes, found true");
+    }
+
+    #[test]
+    fn what_is_about_the_whole_table_names_no_key() {
+        let about = |path, message: &str| ConfigError::new(path, message).to_gateway();
+        assert_eq!(about("", "a: b"), ": a: b");
+        assert_eq!(about("", "a word"), "a word");
+        assert_eq!(about("key", "a: b"), "key: a: b");
+        let called = ConfigError::from(Error::WrongHook).to_gateway();
+        assert_eq!(called, "calls a function that has no meaning while the filter is made");
     }
 
     #[test]

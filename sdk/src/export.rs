@@ -1,6 +1,7 @@
 //! From a filter to the exports of a component: `export!` and what it expands to.
 
 use std::cell::OnceCell;
+use std::marker::PhantomData;
 
 use serde_json::{Map, Value};
 
@@ -30,7 +31,7 @@ impl<F: Filter> Slot<F> {
     /// # Errors
     /// The refusal, with the key path.
     pub fn configure(&self, config: &str) -> Result<(), String> {
-        let filter = make::<F>(config).map_err(|refusal| refusal.to_string())?;
+        let filter = make::<F>(config).map_err(|refusal| refusal.to_gateway())?;
         self.0.set(filter).map_err(|_| "configured twice".to_owned())
     }
 
@@ -150,14 +151,84 @@ impl<F: OnComplete> Slot<F> {
     }
 }
 
-/// Exports a filter: `export!(Tag: OnRequest, OnResponse);`. The component has these hooks and no others. In a native
-/// build (tests) it only checks that the filter has them.
+/// Which hooks a filter implements: where it does, the constant of the type is found before the one of the trait.
+#[derive(Debug)]
+pub struct Implements<F>(PhantomData<F>);
+
+macro_rules! implements {
+    ($($hook:ident)*) => {
+        /// What holds for a hook that is not implemented.
+        #[allow(non_upper_case_globals, reason = "named as the hooks are")]
+        pub trait ImplementsNot {
+            $(
+                /// It is not.
+                const $hook: bool = false;
+            )*
+        }
+        impl<F> ImplementsNot for Implements<F> {}
+        $(
+            #[allow(non_upper_case_globals, reason = "named as the hooks are")]
+            impl<F: $hook> Implements<F> {
+                /// It is.
+                pub const $hook: bool = true;
+            }
+        )*
+    };
+}
+
+implements! { OnRequest OnRequestBody SelectUpstream OnResponse OnResponseBody OnResponseTrailers OnComplete }
+
+/// Whether a hook is in the list of `export!`.
+#[must_use]
+pub const fn lists(hooks: &[&str], hook: &str) -> bool {
+    let mut at = 0;
+    while at < hooks.len() {
+        if equal(hooks[at].as_bytes(), hook.as_bytes()) {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+const fn equal(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
+/// Exports a filter: `export!(Tag: OnRequest, OnResponse);`. The component has these hooks and no others; one that the filter implements
+/// and that is not listed is an error of the compiler, since it would never be called. In a native build (tests) that is all it does.
+///
+/// ```compile_fail,E0080
+/// # use sluice_filter::prelude::*;
+/// # struct Tag;
+/// # impl Filter for Tag {
+/// #     type Config = ();
+/// #     fn new((): (), _: &mut Setup) -> Result<Self, ConfigError> { Ok(Tag) }
+/// # }
+/// impl OnRequest for Tag {
+///     // …
+/// #   fn on_request(&self, _: &Request) -> Result<Verdict, Error> { Ok(Verdict::Continue) }
+/// }
+/// impl OnResponse for Tag {
+///     // …
+/// #   fn on_response(&self, _: &Response) -> Result<Verdict, Error> { Ok(Verdict::Continue) }
+/// }
+/// sluice_filter::export!(Tag: OnRequest); // `OnResponse` is implemented and not listed
+/// # fn main() {}
+/// ```
 #[macro_export]
 macro_rules! export {
     ($filter:ident : $($hook:ident),+ $(,)?) => {
         const _: () = {
             const fn has_hooks<F: $($crate::$hook +)+>() {}
             has_hooks::<$filter>();
+            $crate::__listed!(
+                $filter, [$($hook),+], OnRequest OnRequestBody SelectUpstream OnResponse OnResponseBody OnResponseTrailers OnComplete
+            );
         };
         #[cfg(target_family = "wasm")]
         const _: () = {
@@ -188,6 +259,33 @@ macro_rules! export {
     };
 }
 
+/// That every hook of a filter is listed.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __listed {
+    ($filter:ident, $listed:tt, $($hook:ident)*) => {
+        $(
+            ::core::assert!(
+                !{
+                    #[allow(unused_imports, reason = "of use for a hook that is not implemented")]
+                    use $crate::export::ImplementsNot as _;
+                    $crate::export::Implements::<$filter>::$hook
+                } || $crate::export::lists(&$crate::__names!($listed), ::core::stringify!($hook)),
+                ::core::concat!(
+                    "`", ::core::stringify!($hook), "` is implemented and not listed in `export!`: it would never be called"
+                )
+            );
+        )*
+    };
+}
+
+/// The names of hooks as text.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __names {
+    ([$($hook:ident),+]) => { [$(::core::stringify!($hook)),+] };
+}
+
 /// One export of [`export!`].
 #[doc(hidden)]
 #[macro_export]
@@ -199,6 +297,12 @@ macro_rules! __hook {
     (OnResponseBody) => { $crate::__hook!(@verdict on_response_body); };
     (OnResponseTrailers) => { $crate::__hook!(@plain on_response_trailers); };
     (OnComplete) => { $crate::__hook!(@plain on_complete); };
+    ($other:ident) => {
+        ::core::compile_error!(::core::concat!(
+            "`", ::core::stringify!($other), "` is no hook: they are OnRequest, OnRequestBody, SelectUpstream, OnResponse, ",
+            "OnResponseBody, OnResponseTrailers and OnComplete"
+        ));
+    };
     (@verdict $name:ident) => {
         impl $crate::bindings::$name::exports::sluice::filter::$name::Guest for Component {
             fn $name() -> $crate::Verdict {
@@ -220,6 +324,31 @@ macro_rules! __hook {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Tag;
+
+    impl Filter for Tag {
+        type Config = ();
+        fn new((): (), _: &mut Setup) -> Result<Self, ConfigError> {
+            Ok(Tag)
+        }
+    }
+
+    impl OnRequest for Tag {
+        fn on_request(&self, _: &Request) -> Result<Verdict, Error> {
+            Ok(Verdict::Continue)
+        }
+    }
+
+    #[test]
+    fn knows_which_hooks_are_implemented_and_listed() {
+        use ImplementsNot as _;
+        let known = [Implements::<Tag>::OnRequest, Implements::<Tag>::OnRequestBody, Implements::<Tag>::OnResponse];
+        assert_eq!(known, [true, false, false]);
+        let listed = |hook| lists(&["OnRequest", "OnResponseBody"], hook);
+        assert!(listed("OnRequest") && listed("OnResponseBody"));
+        assert!(!listed("OnRequestBody") && !listed("OnResponse") && !listed(""));
+    }
 
     #[test]
     fn describes() {

@@ -163,6 +163,15 @@ impl Setup {
         Ok(host::interest::response_body(max_bytes, &owned(content_types))?)
     }
 
+    /// Says what this config needs to have been granted, in place of what [`Describe::grants`] says for every config: a `grants` table
+    /// as JSON. It grants nothing: the gateway warns of what is missing.
+    ///
+    /// # Errors
+    /// `Invalid` for what is not a table, `TooLarge` past 64 KiB.
+    pub fn needs(&mut self, grants: &serde_json::Value) -> Result<(), Error> {
+        Ok(host::interest::needs(&grants.to_string())?)
+    }
+
     /// Declares a set of keys for [`crate::crypto`]; `source` is JSON as described at `crypto.key-set` in the WIT.
     ///
     /// # Errors

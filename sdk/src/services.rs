@@ -270,6 +270,10 @@ pub mod random {
 }
 
 /// Atomic rate-limit decisions.
+///
+/// A key has at most 1,024 bytes, and a plugin at most 1,000,000 counters, for all its filters together. A counter goes when it is as good as
+/// new (its bucket is full again, its windows have passed); no other is dropped to make room. Where callers can invent keys, hash or cap what
+/// comes from outside, and mind what `on_error` makes of the error.
 pub mod limiter {
     pub use crate::bindings::sluice::filter::limiter::{Algorithm, Limit, Standing};
     use crate::{Error, host};
@@ -278,13 +282,18 @@ pub mod limiter {
     /// looks. One standing for each limit, in their order.
     ///
     /// # Errors
-    /// `Invalid` for a limit out of range, `Unavailable` when the store can't be reached.
+    /// `Invalid` for a limit out of range or a key over 1,024 bytes, `TooLarge` for more than 16 limits, `Unavailable` when the plugin has
+    /// as many counters as it may have and the call needs a new one.
     pub fn take(limits: &[Limit], cost: u64) -> Result<Vec<Standing>, Error> {
         Ok(host::limiter::take(limits, cost)?)
     }
 }
 
 /// A key-value store, shared by all workers. Spaces are granted by `grants.kv`.
+///
+/// A key has at most 1,024 bytes. Each entry, a reservation too, takes its key, its value and 64 bytes of the space's quota (`grants.kv_quota`,
+/// 16 MiB by default) until it expires or is deleted; nothing is dropped to make room. Where callers can invent keys, hash or cap what comes
+/// from outside, give each entry a time to live, and mind what `on_error` makes of `TooLarge`.
 pub mod kv {
     pub use crate::bindings::sluice::filter::kv::Reservation;
     use crate::{Error, host};
@@ -292,7 +301,7 @@ pub mod kv {
     /// The value of a key.
     ///
     /// # Errors
-    /// `NotGranted` for another space, `Unavailable`; as for all functions below.
+    /// `NotGranted` for another space, `Invalid` for a key over 1,024 bytes; as for all functions below.
     pub fn get(space: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
         Ok(host::kv::get(space, key)?)
     }
@@ -300,7 +309,7 @@ pub mod kv {
     /// Sets a value, for so many milliseconds or until it is deleted.
     ///
     /// # Errors
-    /// `TooLarge` past the quota of the space.
+    /// `TooLarge` past the quota of the space, `Invalid` for a time to live of 0 ms; else as [`get`].
     pub fn set(space: &str, key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), Error> {
         Ok(host::kv::set(space, key, value, ttl_ms)?)
     }
@@ -327,10 +336,10 @@ pub mod kv {
         Ok(host::kv::compare_and_swap(space, key, expected, value, ttl_ms)?)
     }
 
-    /// The value, or a reservation so that one caller of many makes it.
+    /// The value, or a reservation for at most `ttl_ms` milliseconds so that one caller of many makes it.
     ///
     /// # Errors
-    /// As [`get`].
+    /// As [`set`].
     pub fn get_or_reserve(space: &str, key: &str, ttl_ms: u64) -> Result<Reservation, Error> {
         Ok(host::kv::get_or_reserve(space, key, ttl_ms)?)
     }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sluice_harness::fixtures;
 use sluice_harness::gateway::binary;
 
@@ -52,12 +52,30 @@ fn check_tells_of_grants_that_are_missing_or_unknown() {
     assert_eq!(
         found,
         [
-            "warning: plugin `plain` says in `describe` what it needs, but not in a way that is understood: files: there is no such grant",
-            "warning: filter `a` needs grants that it does not have; add to [filters.a] or [plugins.plain]: grants = { http = [\"https://auth.test\"], kv = [\"sessions\"], secrets = { token = \"…\" } }",
+            "warning: plugin `plain` says what it needs, but not in a way that is understood: files: there is no such grant",
+            "warning: filter `a` needs grants that it does not have; add to the table `grants` of [filters.a] or [plugins.plain]: http = [\"https://auth.test\"], kv = [\"sessions\"], secrets = { token = \"…\" }",
         ]
     );
     let granted = "grants = { kv = [\"sessions\"], http = [\"https://auth.test\"], secrets = { token = \"x\" } }";
     assert_eq!(warnings(&with_filter(&plain(granted))), found[..1]);
+}
+
+#[test]
+fn check_tells_of_grants_that_a_config_needs() {
+    let limit = |lines: &str, key: &str| {
+        let limits = json!({"limits": [{"key": key, "amount": 2, "window": "100s"}]});
+        warnings(&with_filter(&filter("a", "rate-limit", lines, limits)))
+    };
+    let missing = "warning: filter `a` needs grants that it does not have; add to the table `grants` of [filters.a] or [plugins.rate-limit]: read_headers = [\"x-api-key\"]";
+    assert_eq!(limit("", "header:X-Api-Key"), [missing]);
+    assert_eq!(limit("grants = { read_headers = [\"x-api-key\"] }", "header:X-Api-Key"), [""; 0]);
+    assert_eq!(limit("", "header:x-user"), [""; 0]);
+    let split = |more: Value| {
+        let mut config = json!({"split": [{"upstream": "o", "weight": 1}]});
+        config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        warnings(&with_filter(&filter("a", "traffic-split", "", config))).len()
+    };
+    assert_eq!((split(json!({})), split(json!({"sticky": {}}))), (0, 1), "its plugin says that it may need `cookie`");
 }
 
 #[test]
@@ -92,6 +110,37 @@ fn inspect_tells_how_a_component_is_called() {
     assert_eq!(called("plain"), "called       directly");
     let why = "it has two core modules that are more than plumbing";
     assert_eq!(called("plain-component"), format!("called       as a component: {why}"));
+}
+
+#[test]
+fn inspect_shows_a_shipped_plugin_by_its_name() {
+    let said = setup().command_output("", &["plugin", "inspect", "jwt-auth"]);
+    let has = |line: &str| said.stdout.lines().any(|found| found == line);
+    assert!(said.status.success() && has("name         jwt-auth"), "{said:?}");
+    assert!(has("access       decides who may call") && has("docs         # jwt-auth"), "{said:?}");
+    let unknown = setup().command_output("", &["plugin", "inspect", "jwt-aut"]);
+    assert!(!unknown.status.success() && unknown.stderr.contains("jwt-aut: "), "{unknown:?}");
+}
+
+#[test]
+fn mistaken_names_and_equal_routes_are_told_with_what_they_are_like() {
+    let errors = |rest: &str, plugins: &[&str]| {
+        let mut setup = setup();
+        for plugin in plugins {
+            setup = setup.file(&format!("plugins/{plugin}.wasm"), "no component");
+        }
+        let checked = setup.command_output(&with_base(rest), &["check"]);
+        assert!(!checked.status.success(), "{checked:?}");
+        checked.stderr
+    };
+    let of = |plugin: &str| with_filter(&filter("a", plugin, "", json!({})));
+    assert!(errors(&of("my_filter"), &["my-filter"]).contains("; did you mean `my-filter`?"));
+    assert!(errors(&of("rate-limt"), &[]).contains("; did you mean `rate-limit`?"));
+    let equal = "[routes.first]\nmatch = { path = \"/x\" }\nrespond = { status = 204 }\n\
+                 [routes.second]\nmatch = { path = \"/x\" }\nrespond = { status = 204 }\n";
+    let told = errors(equal, &[]);
+    let place = told.split_once("routes.second.match: matches the same requests as the route `first` at ");
+    assert!(place.is_some_and(|(_, at)| at.contains("gateway.toml:")), "{told}");
 }
 
 /// The exit code and standard error of a command whose reader has gone.

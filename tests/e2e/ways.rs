@@ -43,6 +43,8 @@ fn of_configure() -> Vec<Value> {
         ["interest.request-body", 100_000, ["application/json", "text/*", "*/*+json"]],
         ["interest.response-body", 9_223_372_036_854_775_807_u64, ["text/plain", "application/*"]],
         ["interest.response-body", 100_000, []],
+        ["interest.needs", "{read_headers: []}"],
+        ["interest.needs", "{\"read_headers\": []}"],
         ["log.log", "warn", "a löng line"],
         ["crypto.key-set", key],
         ["crypto.key-set", "no JSON"],

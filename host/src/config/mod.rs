@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use model::Config;
+pub use read::nearest;
 pub use units::size;
 
 use read::{Reader, Table};
@@ -147,8 +148,8 @@ impl Loaded {
     }
 
     /// An error that a filter's plugin has found in its config: `limits[1].window: expected a duration` points at that key.
-    /// A message without a key path is about the whole config. One that begins with `unknown key` points at the key, as for the
-    /// gateway's own keys, others at the value. Secrets of the filter that occur in it are not shown.
+    /// A message without a key path is about the whole config, as is one that begins with a colon and a space. One that begins with `unknown
+    /// key` points at the key, as for the gateway's own keys, others at the value. Secrets of the filter that occur in it are not shown.
     pub fn error_at(&self, filter: &str, message: &str) -> ConfigError {
         let mut path: Vec<KeyPart> = vec!["filters".into(), filter.into()];
         let node = self.root.iter().find(|entry| entry.key == "filters").map(|entry| &entry.node);
@@ -227,8 +228,11 @@ fn render(path: &[KeyPart]) -> String {
 }
 
 /// Splits `limits[1].window: message`. The keys that are there may have any characters; after them only bare keys are taken
-/// for a path.
+/// for a path. `: message` has none.
 fn split<'m>(node: Option<&Node>, message: &'m str) -> (Vec<KeyPart>, &'m str) {
+    if let Some(message) = message.strip_prefix(": ") {
+        return (Vec::new(), message);
+    }
     let mut steps = Vec::new();
     let mut rest = message;
     let mut node = node;

@@ -197,7 +197,7 @@ impl Drop for Table<'_> {
 }
 
 /// The name that was likely meant.
-pub(super) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let name = name.to_lowercase();
     let scored = known.map(|other| (strsim::jaro_winkler(&name, &other.to_lowercase()), other));
     scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)

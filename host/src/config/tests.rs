@@ -54,7 +54,18 @@ fn files_that_are_not_there_or_not_toml() {
     assert!(missing.ends_with("\n1 error"), "{missing}");
     check(&[
         ("x = ", "gateway.toml:2:5: string values must be quoted, expected literal string"),
-        ("[a]\n[a]\n", "gateway.toml:3:2: duplicate key"),
+        ("[a]\n[a]\n", "gateway.toml:3:2: duplicate key `a`, also at 2:2"),
+        ("[[x]]\n[x.s]\n[[x]]\n[x.s]\n  [x.s] # c\n", "gateway.toml:6:6: duplicate key `s`, also at 5:4"),
+        ("  \"é\" = 1\n\"é\" = 2", "gateway.toml:3:1: duplicate key `\"é\"`, also at 2:3"),
+        ("x = [\n {a = 1, b = 2},\n {a = 1, a = 2},\n]\n", "gateway.toml:4:10: duplicate key `a`"),
+        (
+            "x = [\n  [{a = 1, a = 2}],\n]\ny = 1\ny = 1\r\n",
+            "gateway.toml:3:12: duplicate key `a`\ngateway.toml:6:1: duplicate key `y`, also at 5:1",
+        ),
+        (
+            "[a]\nx = 1\ny = 2\n[b]\n[a]\nx = 1\ny = [\n]\n[c]\nz = 1\nz = 1\n",
+            "gateway.toml:6:2: duplicate key `a`, also at 2:2\ngateway.toml:12:1: duplicate key `z`, also at 11:1",
+        ),
     ]);
     assert_eq!(
         errors_with("", &[]),
@@ -80,7 +91,10 @@ fn broken_toml_is_one_error() {
         ),
         ("pipelines.a = ['x', 'y' 'z']\n", "2:25: missing comma between array elements, expected `,`"),
         ("[[x]]\n[pipelines\na = 1 2\n", "3:11: unclosed table, expected `]`"),
-        ("a = 1\na = 2\nb = 1\nb = 2\nc = 1 2\nd = 1 2\n", "3:1: duplicate key\ngateway.toml:5:1: duplicate key\n"),
+        (
+            "a = 1\na = 2\nb = 1\nb = 2\nc = 1 2\nd = 1 2\n",
+            "3:1: duplicate key `a`, also at 2:1\ngateway.toml:5:1: duplicate key `b`, also at 4:1\n",
+        ),
     ];
     for (text, expected) in cases {
         let found = errors(&format!("{text}{rest}"));
@@ -408,6 +422,7 @@ fn errors_of_a_plugin_point_into_the_config_of_its_filter() {
         ("limit", "limits[1].amount: missing", "5:3: filters.limit.config.limits[1].amount: missing"),
         ("limit", "[0]: odd", "2:16: filters.limit.config[0]: odd"),
         ("limit", "no good: at all", "2:16: filters.limit.config: no good: at all"),
+        ("limit", ": limits: all", "2:16: filters.limit.config: limits: all"),
         ("limit", "broken", "2:16: filters.limit.config: broken"),
         ("body", "rename./a.b: odd", "9:21: filters.body.config.rename.\"/a.b\": odd"),
         ("body", "rename./b.c: odd", "8:15: filters.body.config: rename./b.c: odd"),

@@ -189,15 +189,28 @@ impl Sources {
     }
 
     /// Says what is broken. The parser goes on after an error, but mistakes most of what follows; so only keys that are there twice
-    /// and the first other error count.
+    /// and the first other error count, and of a table that is there twice not its keys.
     fn syntax(&mut self, file: usize, text: &str, errors: Vec<toml::de::Error>) {
-        let offset = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
-        let mut errors: Vec<_> = errors.iter().map(|error| (offset(error), error.message())).collect();
-        errors.sort_by_key(|(offset, _)| *offset);
-        for (offset, message) in errors {
+        let span = |error: &toml::de::Error| error.span().unwrap_or_default();
+        let mut errors: Vec<_> = errors.iter().map(|error| (span(error), error.message())).collect();
+        errors.sort_by_key(|(span, _)| span.start);
+        let mut follows = 0;
+        for (span, message) in errors {
+            let offset = span.start;
             let place = Place { file, offset };
             if message == "duplicate key" {
-                self.push(place, "", message);
+                // Keys of a table that is there twice are taken for keys of the first one.
+                if offset < follows {
+                    continue;
+                }
+                let Repeated { before, end } = repeated(text, offset);
+                let also = before.map(|before| {
+                    let Location { line, column, .. } = self.locate(Place { file, offset: before });
+                    format!(", also at {line}:{column}")
+                });
+                let key = text.get(span).unwrap_or_default();
+                self.push(place, "", format!("duplicate key `{key}`{}", also.unwrap_or_default()));
+                follows = end;
                 continue;
             }
             let hint = unclosed(text, offset).map(|(kind, opened)| {
@@ -408,6 +421,64 @@ fn unclosed(text: &str, offset: usize) -> Option<(&'static str, usize)> {
     let is_header = |at: usize| text.get(line..at).is_some_and(|before| before.trim().is_empty());
     open.pop_if(|(_, at)| *at >= line && is_header(*at));
     open.pop().filter(|(_, at)| *at < line)
+}
+
+/// A line that is a table's header or begins with a key, and what is said again where it is there twice.
+struct Statement<'t> {
+    /// Where it begins, behind the white space of its line.
+    offset: usize,
+    /// The whole header, or the key.
+    text: &'t str,
+}
+
+impl<'t> Statement<'t> {
+    /// Of a line that begins at this byte.
+    fn of(line: &'t str, begin: usize) -> Statement<'t> {
+        let text = line.trim_start();
+        let offset = begin + line.len() - text.len();
+        let end = if text.starts_with('[') { text.find('#') } else { text.find('=') };
+        Statement { offset, text: text.get(..end.unwrap_or(text.len())).unwrap_or(text).trim_end() }
+    }
+
+    fn is_header(&self) -> bool {
+        self.text.starts_with('[') && self.text.ends_with(']') && !self.text.contains(['=', ',', '{'])
+    }
+}
+
+/// Where a key that is there twice stands before, and where what follows from it ends.
+struct Repeated {
+    before: Option<usize>,
+    end: usize,
+}
+
+/// Looks for the statement of this key in the lines above it, of a key within its table. Lists and texts of several lines are not
+/// taken apart: then nothing is found.
+fn repeated(text: &str, offset: usize) -> Repeated {
+    let begin = text.get(..offset).and_then(|before| before.rfind('\n')).map_or(0, |end| end + 1);
+    let (above, below) = text.split_at_checked(begin).unwrap_or((text, ""));
+    let this = Statement::of(below.lines().next().unwrap_or_default(), begin);
+    let within = offset.checked_sub(this.offset).filter(|within| *within < this.text.len());
+    let Some(within) = within.filter(|_| this.is_header() || !this.text.contains(['[', '{', ','])) else {
+        return Repeated { before: None, end: offset };
+    };
+    let mut before = None;
+    let mut at = above.len();
+    for line in above.split_inclusive('\n').rev() {
+        at -= line.len();
+        let one = Statement::of(line, at);
+        if one.text == this.text {
+            before = Some(one.offset + within);
+            break;
+        }
+        if one.is_header() && !this.is_header() {
+            break;
+        }
+    }
+    let lines = below.split_inclusive('\n').skip(1);
+    let lines = lines.take_while(|line| this.is_header() && !Statement::of(line, 0).is_header());
+    let first = below.split_inclusive('\n').next().map_or(0, str::len);
+    let end = if this.is_header() { begin + first + lines.map(str::len).sum::<usize>() } else { offset };
+    Repeated { before, end }
 }
 
 /// Whether a file name fits a pattern in which `*` is any run of characters. Hidden files fit only a pattern that starts with a dot.

@@ -109,6 +109,12 @@ impl Filter {
         self.hooks
     }
 
+    /// What it needs to be granted, as a `grants` table: by its config if it says so, else as its plugin says for all.
+    pub fn needs(&self) -> Option<&serde_json::Value> {
+        let own = self.program.interests().needs.as_ref();
+        own.or(self.plugin().description().grants.as_ref())
+    }
+
     /// What was odd when its hooks were tried at load.
     pub fn warnings(&self) -> &[String] {
         self.program.warnings()

@@ -94,15 +94,15 @@ pub enum ValuePattern {
 /// Why no router can be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
-    #[error("route `{route}` has no match")]
+    #[error("there is no match")]
     NoMatch { route: Arc<str> },
-    #[error("route `{route}`: `{pattern}` is not a regular expression: {why}")]
+    #[error("`{pattern}` is not a regular expression: {why}")]
     Regex { route: Arc<str>, pattern: String, why: String },
     #[error("the regular expressions of all paths can't be compiled together: {why}")]
     Regexes { why: String },
-    #[error("route `{route}`: `{name}` is not a header name")]
+    #[error("`{name}` is not a header name")]
     HeaderName { route: Arc<str>, name: String },
-    #[error("routes `{first}` and `{second}` match the same requests")]
+    #[error("matches the same requests as the route `{first}`")]
     Duplicate { first: Arc<str>, second: Arc<str> },
 }
 

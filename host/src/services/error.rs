@@ -22,3 +22,10 @@ pub enum ServiceError {
     #[error("{0}")]
     Other(String),
 }
+
+impl ServiceError {
+    /// Of a key of more bytes than are taken.
+    pub(super) fn long_key(key: &str, most: usize) -> ServiceError {
+        ServiceError::Invalid(format!("a key of {} bytes: {most} are the most", key.len()))
+    }
+}

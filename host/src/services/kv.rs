@@ -276,7 +276,7 @@ impl KvSpace {
 
     fn shard(&self, key: &str) -> Result<MutexGuard<'_, Shard>, ServiceError> {
         if key.len() > MAX_KEY {
-            return Err(ServiceError::TooLarge(MAX_KEY as u64));
+            return Err(ServiceError::long_key(key, MAX_KEY));
         }
         let at = (self.hasher.hash_one(key) >> 40) as usize % SHARDS;
         let [first, ..] = &self.shards;
@@ -306,7 +306,10 @@ mod tests {
         assert!(!kv.delete("forever").unwrap());
         assert_eq!(kv.used(), 0);
         assert!(matches!(kv.set("k", b"", Some(0)), Err(ServiceError::Invalid(_))));
-        assert_eq!(kv.get(&"k".repeat(1025)), Err(ServiceError::TooLarge(1024)));
+        assert_eq!(
+            kv.get(&"k".repeat(1025)),
+            Err(ServiceError::Invalid("a key of 1025 bytes: 1024 are the most".to_owned()))
+        );
         kv.set("max", b"", Some(u64::MAX)).unwrap();
         assert!(kv.get("max").unwrap().is_some());
     }

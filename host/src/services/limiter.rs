@@ -167,7 +167,7 @@ impl CounterSpace {
 
     /// Takes `cost` from every limit, or from none if one of them would not allow it; a cost of 0 only looks. A counter
     /// that several limits of the call share is charged once. Errors: `Invalid` for an amount or window that is out of
-    /// range, `TooLarge` past [`MAX_LIMITS`] or [`MAX_KEY`], `Unavailable` when the plugin holds [`MAX_COUNTERS`]
+    /// range, or for a key past [`MAX_KEY`], `TooLarge` past [`MAX_LIMITS`], `Unavailable` when the plugin holds [`MAX_COUNTERS`]
     /// counters, none of which was expired when last searched (at most a second ago), and this call needs a new one.
     pub fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Standings, ServiceError> {
         if limits.len() > MAX_LIMITS {
@@ -325,7 +325,7 @@ fn shard_of(hash: u64) -> usize {
 
 fn check(limit: &Limit<'_>) -> Result<(), ServiceError> {
     if limit.key.len() > MAX_KEY {
-        return Err(ServiceError::TooLarge(MAX_KEY as u64));
+        return Err(ServiceError::long_key(limit.key, MAX_KEY));
     }
     if limit.amount == 0 {
         return Err(ServiceError::Invalid("the amount of a limit is 0".to_owned()));
@@ -389,7 +389,7 @@ mod tests {
         assert!(invalid(Limit { window_ms: MAX_WINDOW_MS + 1, ..ok }));
         assert_eq!(limiter.take("p", &[ok; 17], 1), Err(ServiceError::TooLarge(16)));
         let long = "k".repeat(MAX_KEY + 1);
-        assert_eq!(limiter.take("p", &[Limit { key: &long, ..ok }], 1), Err(ServiceError::TooLarge(1024)));
+        assert!(invalid(Limit { key: &long, ..ok }));
         assert!(limiter.take("p", &[], 1).unwrap().is_empty());
     }
 

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::{Errors, Snapshot, Workshop, key, needs};
 use crate::config::model::{self, Name};
-use crate::config::{ConfigError, Loaded};
+use crate::config::{ConfigError, Loaded, nearest};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterLimits, FilterSpec, Grants, HeaderGrant, LoadError, Mode, Plugin};
 use crate::services::{self, Origins};
@@ -69,7 +71,7 @@ impl Workshop {
                     continue;
                 }
             };
-            warn(filter, plugin, &grants, warnings);
+            warn_of_open_door(filter, plugin, warnings);
             let spec = FilterSpec {
                 name: filter.name.clone().into(),
                 plugin: Arc::clone(plugin),
@@ -84,12 +86,13 @@ impl Workshop {
                     model::InstanceMode::Fresh => Mode::Fresh,
                 },
                 limits: limits(filter),
-                grants,
+                grants: grants.clone(),
                 services: Arc::clone(&self.services),
                 component: component.clone(),
             };
             match Filter::new(spec) {
                 Ok(built) => {
+                    warn_of_needs(filter, built.needs(), &grants, warnings);
                     warnings.extend_from_slice(built.warnings());
                     found.insert(filter.name.clone(), built);
                 }
@@ -119,11 +122,15 @@ fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<(Vec<u8>, String), C
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let bytes = embedded::find(&plugin.name).ok_or_else(|| {
                 let shipped: Vec<_> = embedded::names().collect();
+                let there = in_folder(&config.gateway.plugin_dir);
+                let names = there.iter().map(String::as_str).chain(shipped.iter().copied());
+                let near = nearest(&plugin.name, names).map(|name| format!("; did you mean `{name}`?"));
                 let message = format!(
-                    "unknown plugin `{}`: there is no {} and it is none of the shipped ones ({})",
+                    "unknown plugin `{}`: there is no {} and it is none of the shipped ones ({}){}",
                     plugin.name,
                     shown(&path),
-                    shipped.join(", ")
+                    shipped.join(", "),
+                    near.unwrap_or_default()
                 );
                 loaded.error_on(&at, message)
             })?;
@@ -131,6 +138,12 @@ fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<(Vec<u8>, String), C
         }
         Err(error) => Err(loaded.error_on(&at, format!("{}: {error}", shown(&path)))),
     }
+}
+
+/// The names of the components in the plugin folder.
+fn in_folder(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".wasm")?.to_owned())).collect()
 }
 
 /// The key to blame for a plugin: its table, or the filter that names it.
@@ -179,20 +192,23 @@ fn headers(grant: &model::HeaderGrant) -> HeaderGrant {
     }
 }
 
-/// Says what will surprise: missing grants, and authentication that lets everybody in when it fails.
-fn warn(filter: &model::Filter, plugin: &Plugin, grants: &Grants, warnings: &mut Vec<String>) {
-    let description = plugin.description();
-    let (name, plugin) = (&filter.name, &filter.plugin);
-    if description.authenticates && filter.on_error == model::FailurePolicy::Open {
+/// Says where authentication lets everybody in when it fails.
+fn warn_of_open_door(filter: &model::Filter, plugin: &Plugin, warnings: &mut Vec<String>) {
+    if plugin.description().authenticates && filter.on_error == model::FailurePolicy::Open {
+        let name = &filter.name;
         warnings.push(format!(
             "filter `{name}` authenticates and fails open: when it fails, everybody is let in; set on_error = \"closed\""
         ));
     }
-    let Some(needed) = &description.grants else { return };
+}
+
+/// Says which grants are missing.
+fn warn_of_needs(filter: &model::Filter, needed: Option<&Value>, grants: &Grants, warnings: &mut Vec<String>) {
+    let Some(needed) = needed else { return };
+    let (name, plugin) = (&filter.name, &filter.plugin);
     let needs::Comparison { missing, odd } = needs::compare(needed, grants);
     for what in odd {
-        let line =
-            format!("plugin `{plugin}` says in `describe` what it needs, but not in a way that is understood: {what}");
+        let line = format!("plugin `{plugin}` says what it needs, but not in a way that is understood: {what}");
         // Once for all its filters.
         if !warnings.contains(&line) {
             warnings.push(line);
@@ -201,7 +217,7 @@ fn warn(filter: &model::Filter, plugin: &Plugin, grants: &Grants, warnings: &mut
     if !missing.is_empty() {
         let lines = missing.join(", ");
         warnings.push(format!(
-            "filter `{name}` needs grants that it does not have; add to [filters.{name}] or [plugins.{plugin}]: grants = {{ {lines} }}"
+            "filter `{name}` needs grants that it does not have; add to the table `grants` of [filters.{name}] or [plugins.{plugin}]: {lines}"
         ));
     }
 }

@@ -59,9 +59,7 @@ impl Workshop {
         let filters = self.filters(loaded, &plugins, &mut errors, &mut warnings);
         let upstreams = upstreams::build(loaded, before, &self.metrics, &mut errors);
         let listeners = listeners::build(loaded, &mut errors);
-        let router = routes::router(&config.routes).map_err(|found| {
-            errors.extend(found.into_iter().map(|message| loaded.error_on(&key(&["routes"]), message)));
-        });
+        let router = routes::router(loaded).map_err(|found| errors.extend(found));
         let mut pipelines: Vec<(Vec<_>, Arc<Pipeline>)> = Vec::new();
         let mut built = Vec::with_capacity(config.routes.len());
         for route in &config.routes {

@@ -86,7 +86,7 @@ fn headers<'n>(names: Vec<&'n str>, grant: &HeaderGrant) -> Result<Vec<&'n str>,
                 HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not a header name"))?;
             grant.allows(&header)
         };
-        if !allowed {
+        if !allowed && !missing.contains(&name) {
             missing.push(name);
         }
     }

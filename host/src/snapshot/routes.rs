@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, InvalidUri, Scheme};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::config::model as config;
+use super::key;
+use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
 use crate::route::{
-    FieldSpec, HostPattern, MatchSpec, PathPattern, PathRewrite, Redirect, RouteSpec, Router, Template, ValuePattern,
+    FieldSpec, HostPattern, MatchSpec, PathPattern, PathRewrite, Redirect, RouteError, RouteSpec, Router, Template,
+    ValuePattern,
 };
 use crate::telemetry::{Metrics, RouteId};
 
@@ -64,8 +66,10 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
 }
 
-/// Builds the router. Errors are texts that name the route.
-pub(super) fn router(routes: &[config::Route]) -> Result<Router, Vec<String>> {
+/// Builds the router.
+pub(super) fn router(loaded: &Loaded) -> Result<Router, Vec<ConfigError>> {
+    let routes = &loaded.config.routes;
+    let in_match = |route: &str, message: String| loaded.error_on(&key(&["routes", route, "match"]), message);
     let mut errors = Vec::new();
     let mut specs = Vec::with_capacity(routes.len());
     for route in routes {
@@ -74,13 +78,23 @@ pub(super) fn router(routes: &[config::Route]) -> Result<Router, Vec<String>> {
             Ok(matches) => {
                 specs.push(RouteSpec { name: route.name.clone().into(), matches, priority: route.priority.into() })
             }
-            Err(error) => errors.push(format!("routes.{}.match: {error}", route.name)),
+            Err(error) => errors.push(in_match(&route.name, error)),
         }
     }
     if !errors.is_empty() {
         return Err(errors);
     }
-    Router::build(specs).map_err(|errors| errors.into_iter().map(|e| format!("routes: {e}")).collect())
+    let shown = |error: RouteError| match &error {
+        RouteError::NoMatch { route } | RouteError::Regex { route, .. } | RouteError::HeaderName { route, .. } => {
+            in_match(route, error.to_string())
+        }
+        RouteError::Regexes { .. } => loaded.error_on(&key(&["routes"]), error.to_string()),
+        RouteError::Duplicate { first, second } => {
+            let place = loaded.locate(&key(&["routes", first])).map(|place| format!(" at {place}"));
+            in_match(second, format!("{error}{}", place.unwrap_or_default()))
+        }
+    };
+    Router::build(specs).map_err(|errors| errors.into_iter().map(shown).collect())
 }
 
 fn match_spec(found: &config::RouteMatch) -> Result<MatchSpec, String> {
@@ -125,7 +139,6 @@ pub(super) fn route(
     upstream: impl Fn(&str) -> Option<usize>,
     metrics: &Metrics,
 ) -> Result<Route, String> {
-    let at = |error: &dyn std::fmt::Display| format!("routes.{}: {error}", route.name);
     let mut names = Vec::new();
     let action = match &route.action {
         config::Action::Forward(targets) => Action::Forward(
@@ -133,9 +146,7 @@ pub(super) fn route(
                 .iter()
                 .map(|(name, weight)| {
                     names.push(name.clone().into());
-                    upstream(name)
-                        .map(|index| (index, *weight))
-                        .ok_or_else(|| at(&format!("unknown upstream `{name}`")))
+                    upstream(name).map(|index| (index, *weight)).ok_or_else(|| format!("unknown upstream `{name}`"))
                 })
                 .collect::<Result<_, _>>()?,
         ),
@@ -146,7 +157,7 @@ pub(super) fn route(
                 host: to.host.clone(),
                 port: to.port,
                 path: match &to.path {
-                    Some(path) => Some(PathRewrite::Template(Template::parse(path).map_err(|e| at(&e))?)),
+                    Some(path) => Some(PathRewrite::Template(Template::parse(path).map_err(|e| e.to_string())?)),
                     None => None,
                 },
                 drop_query: false,
@@ -160,7 +171,9 @@ pub(super) fn route(
     };
     let rewrite = match &route.rewrite {
         None => None,
-        Some(config::Rewrite::Path(path)) => Some(PathRewrite::Template(Template::parse(path).map_err(|e| at(&e))?)),
+        Some(config::Rewrite::Path(path)) => {
+            Some(PathRewrite::Template(Template::parse(path).map_err(|e| e.to_string())?))
+        }
         Some(config::Rewrite::Prefix { from, to }) => {
             let from = from.as_deref().or_else(|| route.matches.first().and_then(|m| m.literal_prefix()));
             let prefix = from.unwrap_or("/").to_owned();
@@ -170,7 +183,7 @@ pub(super) fn route(
     let host = match &route.host {
         config::HostPolicy::Keep => HostPolicy::Keep,
         config::HostPolicy::Upstream => HostPolicy::Upstream,
-        config::HostPolicy::Fixed(name) => HostPolicy::Fixed(name.parse().map_err(|e| at(&e))?),
+        config::HostPolicy::Fixed(name) => HostPolicy::Fixed(name.parse().map_err(|e: InvalidUri| e.to_string())?),
     };
     Ok(Route {
         facts: Arc::new(RouteFacts { name: route.name.clone().into(), upstreams: names }),

@@ -26,7 +26,7 @@ pub enum FilterError {
     #[error("all {instances} instances are in use and {queue} calls are waiting")]
     Busy { instances: usize, queue: usize },
     /// `configure` refused the config on a new instance, though it took it at load.
-    #[error("refused its config: {0}")]
+    #[error("refused its config: {}", of_the_whole(.0))]
     Refused(String),
     #[error("could not be instantiated: {0}")]
     Instantiate(String),
@@ -135,10 +135,15 @@ pub enum LoadError {
     #[error("`describe` failed: {0}")]
     Describe(String),
     /// `configure` refused the config; the text is the filter's own, by convention `key.path: message`.
-    #[error("{0}")]
+    #[error("{}", of_the_whole(.0))]
     Refused(String),
     #[error("`configure` failed: {0}")]
     Configure(#[source] FilterError),
     #[error("a limit is out of range: {0}")]
     Limit(String),
+}
+
+/// A refusal as it is read: what is about the whole config may begin with a colon, which stands for no key.
+fn of_the_whole(refusal: &str) -> &str {
+    refusal.strip_prefix(": ").unwrap_or(refusal)
 }

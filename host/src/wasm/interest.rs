@@ -1,6 +1,7 @@
 //! What a filter wants to be called for, as it declared in `configure`.
 
 use http::HeaderValue;
+use serde_json::Value;
 
 use super::HookSet;
 
@@ -11,6 +12,8 @@ pub struct Interests {
     pub off: HookSet,
     pub request_body: Option<BodyInterest>,
     pub response_body: Option<BodyInterest>,
+    /// What it needs to be granted, where that depends on its config.
+    pub needs: Option<Value>,
 }
 
 /// The bodies that a filter asked for.

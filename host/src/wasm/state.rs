@@ -225,6 +225,10 @@ impl CallState {
 
     /// Writes a line for the filter, if its budget allows.
     pub(super) fn log(&self, level: tracing::Level, line: &str) {
+        // The text of a panic begins with one.
+        if line.trim().is_empty() {
+            return;
+        }
         if self.is_rehearsal || !self.shared.log.allow(super::wasi::since_epoch().as_micros() as u64) {
             return;
         }

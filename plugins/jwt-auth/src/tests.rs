@@ -330,3 +330,17 @@ fn the_schema_has_every_key() {
     let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(config_keys::<JwtAuth>(), keys);
 }
+
+#[test]
+fn says_what_it_reads_and_writes() {
+    let needs = |more: Value| {
+        let mut config = json!({"secret": "a secret of at least thirty-two bytes"});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Harness::<JwtAuth>::new(config).unwrap().needs().unwrap_or_default()
+    };
+    let written = |needs: Value, name: &str| needs["write_headers"].as_array().unwrap().iter().any(|n| n == name);
+    assert_eq!(needs(json!({}))["read_headers"], json!(["authorization"]));
+    assert!(!written(needs(json!({})), "authorization"));
+    assert!(written(needs(json!({"forward_token": false})), "authorization"));
+    assert!(written(needs(json!({"strip_headers": ["x-api-key"]})), "x-api-key"));
+}

@@ -34,6 +34,14 @@ impl Default for Key {
 }
 
 impl Key {
+    /// The headers that it is made of.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Header(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// The key of a request, or none when it lacks a part (no such header, claim or consumer).
     pub(crate) fn of(&self, request: &Request, name: &str) -> Result<Option<String>, Error> {
         let mut key = String::with_capacity(64);
@@ -89,6 +97,11 @@ fn network(address: String) -> String {
     }
 }
 
+/// RFC 9110 §5.6.2.
+fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
 impl Part {
     fn parse(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
@@ -101,7 +114,11 @@ impl Part {
                     "unknown key `{text}`, expected `ip`, `consumer`, `route`, `global`, `header:NAME` or `claim:NAME`"
                 )),
             },
-            Some(("header", name)) if !name.is_empty() => Ok(Self::Header(name.to_ascii_lowercase())),
+            Some(("header", name)) if name.eq_ignore_ascii_case("host") => {
+                Err("no filter sees the field `host`: nobody would be limited by it".to_owned())
+            }
+            Some(("header", name)) if !is_token(name) => Err(format!("`{name}` is not a header name")),
+            Some(("header", name)) => Ok(Self::Header(name.to_ascii_lowercase())),
             Some(("claim", name)) if !name.is_empty() => Ok(Self::Claim(name.split('.').map(str::to_owned).collect())),
             Some(_) => Err(format!("unknown key `{text}`, expected `header:NAME` or `claim:NAME`")),
         }

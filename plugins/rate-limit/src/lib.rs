@@ -4,6 +4,7 @@ mod key;
 
 use std::fmt::Write;
 
+use serde_json::json;
 use sluice_filter::{
     Duration,
     limiter::{self, Algorithm, Limit, Standing},
@@ -98,6 +99,8 @@ impl Filter for RateLimit {
                 return Err(ConfigError::new(format!("limits[{i}].name"), format!("`{}` is there twice", limit.name)));
             }
         }
+        let headers: Vec<&str> = limits.iter().flat_map(|limit| limit.key.headers()).collect();
+        setup.needs(&json!({ "read_headers": headers }))?;
         let ratelimit = config.headers.contains(&HeaderStyle::Ratelimit);
         let x_ratelimit = config.headers.contains(&HeaderStyle::XRatelimit);
         if !ratelimit && !x_ratelimit {

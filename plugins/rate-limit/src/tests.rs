@@ -162,3 +162,20 @@ fn the_schema_has_every_key() {
     let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(config_keys::<RateLimit>(), keys);
 }
+
+#[test]
+fn says_which_headers_its_keys_are_made_of() {
+    let filter = filter(json!([
+        {"name": "a", "key": ["header:X-Api-Key", "route"], "amount": 1, "window": "1m"},
+        {"name": "b", "key": "ip", "amount": 1, "window": "1m"},
+    ]));
+    assert_eq!(filter.needs(), Some(json!({"read_headers": ["x-api-key"]})));
+    let refusal = |key: &str| {
+        let limits = json!([{"key": key, "amount": 1, "window": "1m"}]);
+        Harness::<RateLimit>::new(json!({ "limits": limits })).err().unwrap_or_default()
+    };
+    let host = "limits[0].key: no filter sees the field `host`: nobody would be limited by it";
+    assert_eq!(refusal("header:Host"), host);
+    assert_eq!(refusal("header:a b"), "limits[0].key: `a b` is not a header name");
+    assert_eq!(refusal("header:"), "limits[0].key: `` is not a header name");
+}

@@ -1,6 +1,7 @@
 //! The filter's table in `gateway.toml`.
 
 use serde::{Deserialize, Deserializer, de};
+use serde_json::{Value, json};
 use sluice_filter::{ConfigError, Duration};
 
 #[derive(Deserialize)]
@@ -64,6 +65,24 @@ pub(crate) enum By {
 }
 
 impl Config {
+    /// The grants without which some of it would do nothing.
+    pub(crate) fn needs(&self) -> Value {
+        let rules = self.rules.iter().map(|rule| match &rule.when {
+            When::Header(name) => name.as_str(),
+            When::Cookie(_) => "cookie",
+        });
+        let by = match &self.by {
+            By::Header(name) => Some(name.as_str()),
+            By::Cookie(_) => Some("cookie"),
+            By::Random | By::Ip | By::Consumer => self.sticky.as_ref().map(|_| "cookie"),
+        };
+        let mut read: Vec<&str> = rules.chain(by).collect();
+        read.sort_unstable();
+        read.dedup();
+        let written: &[&str] = if self.sticky.is_some() { &["set-cookie"] } else { &[] };
+        json!({ "read_headers": read, "write_headers": written })
+    }
+
     /// Checks what serde can't, and adds the weights up.
     pub(crate) fn check(&self) -> Result<u64, ConfigError> {
         if self.rules.is_empty() && self.split.is_empty() {

@@ -19,6 +19,7 @@ impl Filter for TrafficSplit {
         if config.sticky.is_none() && config.response_header.is_none() {
             setup.hook(Hook::OnResponse, false)?;
         }
+        setup.needs(&config.needs())?;
         Ok(Self { config, total })
     }
 
@@ -32,7 +33,7 @@ impl Filter for TrafficSplit {
     }
 }
 
-/// What `on_response` has to know of the choice.
+/// What a retry and `on_response` have to know of the choice.
 #[derive(Serialize, Deserialize)]
 struct Chosen {
     upstream: String,
@@ -86,10 +87,7 @@ impl TrafficSplit {
     fn choose(&self, route: &Route, upstream: &str, place: Option<u64>) -> Result<(), Error> {
         route.choose_upstream(upstream)?;
         context::set("split.upstream", upstream)?;
-        if self.config.sticky.is_some() || self.config.response_header.is_some() {
-            state::set(&Chosen { upstream: upstream.to_owned(), place })?;
-        }
-        Ok(())
+        state::set(&Chosen { upstream: upstream.to_owned(), place })
     }
 
     /// The caller's place among all (of 2^64), and whether a cookie has to tell it from now on.

@@ -106,3 +106,32 @@ fn the_schema_has_every_key() {
     let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(config_keys::<TrafficSplit>(), keys);
 }
+
+#[test]
+fn says_what_its_rules_look_at() {
+    let split = json!([{"upstream": "a", "weight": 1}]);
+    let needs = |config: Value| filter(config).needs().unwrap_or_default();
+    assert_eq!(needs(json!({ "split": split })), json!({"read_headers": [], "write_headers": []}));
+    assert_eq!(
+        needs(json!({ "split": split, "sticky": {} })),
+        json!({"read_headers": ["cookie"], "write_headers": ["set-cookie"]})
+    );
+    let rules = json!([
+        {"when": "header:x-beta", "upstream": "a"}, {"when": "cookie:beta", "upstream": "a"}, {"when": "cookie:x", "upstream": "a"},
+    ]);
+    assert_eq!(
+        needs(json!({ "rules": rules, "split": split, "by": "header:x-user" })),
+        json!({"read_headers": ["cookie", "x-beta", "x-user"], "write_headers": []})
+    );
+}
+
+#[test]
+fn a_retry_stays_where_it_was_placed_at_random() {
+    let filter = filter(json!({"split": [{"upstream": "a", "weight": 1}, {"upstream": "b", "weight": 1}]}));
+    for _ in 0..20 {
+        let mut exchange = Exchange::get("/").upstreams(&["a", "b"]);
+        let first = chosen(&filter, &mut exchange);
+        assert!(first.is_some());
+        assert_eq!(chosen(&filter, &mut exchange), first);
+    }
+}

@@ -1,15 +1,21 @@
 //! The filter's table in `gateway.toml`.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, Visitor},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice_filter::{ByteSize, ConfigError, Error, HeaderEdit, Request};
 
-use crate::{json, template::Template};
+use crate::{
+    json,
+    template::{Template, is_token},
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +26,31 @@ pub(crate) struct Config {
     pub(crate) response: ResponseRules,
     #[serde(default = "default_max_body")]
     pub(crate) max_body: ByteSize,
+}
+
+impl Config {
+    /// The grants without which some of it would fail or do nothing.
+    pub(crate) fn needs(&self) -> Value {
+        let headers = || [&self.request.headers, &self.response.headers].into_iter().flatten();
+        let written = headers().flat_map(|rules| {
+            let renamed = rules.rename.iter().flat_map(|(from, to)| [from, to]);
+            rules.remove.iter().chain(rules.set.keys()).chain(rules.add.keys()).chain(renamed)
+        });
+        let fields =
+            headers().chain(&self.request.query).flat_map(|rules| rules.set.values().chain(rules.add.values()));
+        let path = self.request.path.iter().filter_map(|rules| rules.set.as_ref());
+        let bodies = [&self.request.body, &self.response.body].into_iter().flatten();
+        let members =
+            bodies.flat_map(|rules| rules.set.iter().chain(&rules.add)).filter_map(|(_, value)| match value {
+                JsonValue::Text(template) => Some(template),
+                JsonValue::Fixed(_) => None,
+            });
+        let taken = fields.chain(path).chain(members).flat_map(Template::headers);
+        let read = headers().flat_map(|rules| rules.rename.keys().map(String::as_str)).chain(taken);
+        let unique =
+            |names: &mut dyn Iterator<Item = &str>| names.map(str::to_ascii_lowercase).collect::<BTreeSet<_>>();
+        json!({ "read_headers": unique(&mut read.into_iter()), "write_headers": unique(&mut written.map(String::as_str)) })
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -176,9 +207,7 @@ impl Config {
             let Some(rules) = headers else { continue };
             let keys = rules.set.keys().chain(rules.add.keys()).chain(&rules.remove);
             for name in keys.chain(rules.rename.keys()).chain(rules.rename.values()) {
-                if name.is_empty()
-                    || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-                {
+                if !is_token(name) {
                     return Err(ConfigError::new(format!("{side}.headers"), format!("`{name}` is not a header name")));
                 }
             }

@@ -66,6 +66,7 @@ impl Filter for Transform {
         for rules in [&mut config.request.headers, &mut config.response.headers].into_iter().flatten() {
             rules.fix();
         }
+        setup.needs(&config.needs())?;
         let types = ["application/json", "*/*+json"];
         if config.request.body.is_some() {
             setup.request_body(config.max_body.0, &types)?;

@@ -23,6 +23,14 @@ enum Part {
 }
 
 impl Template {
+    /// The headers that holes are filled from.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Header(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// The value, with what fills a hole passed through `encode` (but for the path); none when a hole can't be filled.
     pub(crate) fn fill(&self, request: &Request, encode: fn(String) -> String) -> Result<Option<String>, Error> {
         let mut text = String::new();
@@ -115,6 +123,10 @@ impl Part {
                 _ => return Err(unknown()),
             },
             Some((_, "")) => return Err(unknown()),
+            Some(("header", name)) if name.eq_ignore_ascii_case("host") => {
+                return Err("no filter sees the field `host`".to_owned());
+            }
+            Some(("header", name)) if !is_token(name) => return Err(format!("`{name}` is not a header name")),
             Some(("header", name)) => Self::Header(name.to_owned()),
             Some(("param", name)) => Self::Param(name.to_owned()),
             Some(("claim", path)) => Self::Claim(path.split('.').map(str::to_owned).collect()),
@@ -122,6 +134,11 @@ impl Part {
             Some(_) => return Err(unknown()),
         })
     }
+}
+
+/// Whether a text can be the name of a field (RFC 9110 §5.6.2).
+pub(crate) fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 impl<'de> Deserialize<'de> for Template {

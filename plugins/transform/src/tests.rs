@@ -122,3 +122,24 @@ fn the_schema_has_every_key() {
     let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(config_keys::<Transform>(), keys);
 }
+
+#[test]
+fn says_which_headers_it_takes_from_and_writes() {
+    let config = json!({
+        "request": {
+            "headers": {"remove": ["Cookie"], "rename": {"X-Old": "x-new"}, "set": {"x-a": "{header.X-From}"}},
+            "query": {"set": {"q": "{header.x-query}"}},
+            "path": {"set": "/{header.x-path}"},
+            "body": {"set": {"/a": "{header.x-body}", "/b": 1}},
+        },
+        "response": {"headers": {"add": {"set-cookie": "a=b"}}},
+    });
+    let filter = Harness::<Transform>::new(config).unwrap();
+    assert_eq!(
+        filter.needs(),
+        Some(json!({
+            "read_headers": ["x-body", "x-from", "x-old", "x-path", "x-query"],
+            "write_headers": ["cookie", "set-cookie", "x-a", "x-new", "x-old"],
+        }))
+    );
+}

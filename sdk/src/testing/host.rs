@@ -7,6 +7,16 @@ pub(crate) use messages::{request, response};
 use super::{Phase, WORLD, World};
 use crate::bindings::sluice::filter::types::Error;
 
+/// Bytes of a key of the limiter and the key-value store.
+const LONGEST_KEY: usize = 1024;
+
+fn check_key(key: &str) -> Result<(), Error> {
+    if key.len() > LONGEST_KEY {
+        return Err(Error::Invalid(format!("a key of {} bytes: {LONGEST_KEY} are the most", key.len())));
+    }
+    Ok(())
+}
+
 fn with<T>(act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
     WORLD.with(|slot| slot.borrow_mut().as_mut().map_or(Err(Error::WrongHook), act))
 }
@@ -46,6 +56,18 @@ pub(crate) mod interest {
     pub(crate) fn response_body(max_bytes: u64, types: &[String]) -> Result<(), Error> {
         during(&[Phase::Configure], |world| {
             world.services.response_bodies = Some((max_bytes, types.to_vec()));
+            Ok(())
+        })
+    }
+
+    pub(crate) fn needs(grants: &str) -> Result<(), Error> {
+        during(&[Phase::Configure], |world| {
+            if grants.len() > 64 << 10 {
+                return Err(Error::TooLarge(64 << 10));
+            }
+            let table: serde_json::Map<_, _> =
+                serde_json::from_str(grants).map_err(|error| Error::Invalid(format!("not a JSON object: {error}")))?;
+            world.services.needs = Some(table.into());
             Ok(())
         })
     }
@@ -133,6 +155,9 @@ pub(crate) mod context {
     use super::*;
     use crate::bindings::sluice::filter::context::Value;
 
+    const LARGEST_VALUE: usize = 65_536;
+    const MOST_KEYS: usize = 64;
+    const LONGEST_CONSUMER: usize = 1024;
     const WRITE: &[Phase] =
         &[Phase::Request, Phase::RequestBody, Phase::Select, Phase::Response, Phase::ResponseBody, Phase::Trailers];
 
@@ -163,12 +188,23 @@ pub(crate) mod context {
     }
 
     pub(crate) fn set(key: &str, value: &Value) -> Result<(), Error> {
-        if let Value::Json(text) = value
-            && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text)
-        {
-            return Err(Error::Invalid(error.to_string()));
-        }
+        let size = match value {
+            Value::Text(text) | Value::Json(text) => text.len(),
+            Value::Texts(texts) => texts.iter().map(|text| text.len() + 1).sum(),
+            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => 8,
+        };
         during(WRITE, |world| {
+            if size + key.len() > LARGEST_VALUE {
+                return Err(Error::TooLarge(LARGEST_VALUE as u64));
+            }
+            if let Value::Json(text) = value
+                && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text)
+            {
+                return Err(Error::Invalid(error.to_string()));
+            }
+            if world.exchange.context.len() >= MOST_KEYS && !world.exchange.context.contains_key(key) {
+                return Err(Error::TooLarge(MOST_KEYS as u64));
+            }
             let writer = world.services.name.clone();
             world.exchange.context.insert(key.to_owned(), (value.clone(), writer));
             Ok(())
@@ -185,6 +221,9 @@ pub(crate) mod context {
 
     pub(crate) fn set_consumer(name: &str) -> Result<(), Error> {
         during(WRITE, |world| {
+            if name.len() > LONGEST_CONSUMER {
+                return Err(Error::TooLarge(LONGEST_CONSUMER as u64));
+            }
             world.exchange.consumer = Some(name.to_owned());
             Ok(())
         })
@@ -261,9 +300,7 @@ pub(crate) mod limiter {
             if limits.iter().any(|limit| limit.amount == 0 || !(1..=31_622_400_000).contains(&limit.window_ms)) {
                 return Err(Error::Invalid("amount or window out of range".to_owned()));
             }
-            if limits.iter().any(|limit| limit.key.len() > 1024) {
-                return Err(Error::TooLarge(1024));
-            }
+            limits.iter().try_for_each(|limit| check_key(&limit.key))?;
             let now = world.services.now_us;
             Ok(world.services.limiter.take(now, limits, cost))
         })
@@ -274,16 +311,21 @@ pub(crate) mod kv {
     use super::*;
     use crate::bindings::sluice::filter::kv::Reservation;
 
-    fn space<T>(space: &str, act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
+    fn space<T>(space: &str, key: &str, act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
         during(EXCHANGE, |world| {
             let granted = world.services.grants["kv"].as_array();
             if !granted.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(space))) {
-                return Err(Error::NotGranted(format!("kv = [\"{space}\"]")));
+                return Err(Error::NotGranted(format!("grants.kv = [\"{space}\"]")));
             }
+            check_key(key)?;
             let now = world.services.now_us;
             world.services.kv.retain(|_, (_, until)| until.is_none_or(|until| until > now));
             act(world)
         })
+    }
+
+    fn check_life(ttl_ms: Option<u64>) -> Result<(), Error> {
+        if ttl_ms == Some(0) { Err(Error::Invalid("a time to live of 0 ms".to_owned())) } else { Ok(()) }
     }
 
     fn entry(name: &str, key: &str) -> (String, String) {
@@ -291,19 +333,20 @@ pub(crate) mod kv {
     }
 
     pub(crate) fn get(name: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        space(name, |world| Ok(world.services.kv.get(&entry(name, key)).map(|(value, _)| value.clone())))
+        space(name, key, |world| Ok(world.services.kv.get(&entry(name, key)).map(|(value, _)| value.clone())))
     }
 
     pub(crate) fn set(name: &str, key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), Error> {
-        space(name, |world| {
-            let until = ttl_ms.map(|ttl| world.services.now_us + ttl * 1000);
+        space(name, key, |world| {
+            check_life(ttl_ms)?;
+            let until = ttl_ms.map(|ttl| world.services.now_us.saturating_add(ttl.saturating_mul(1000)));
             world.services.kv.insert(entry(name, key), (value.to_vec(), until));
             Ok(())
         })
     }
 
     pub(crate) fn delete(name: &str, key: &str) -> Result<bool, Error> {
-        space(name, |world| Ok(world.services.kv.remove(&entry(name, key)).is_some()))
+        space(name, key, |world| Ok(world.services.kv.remove(&entry(name, key)).is_some()))
     }
 
     pub(crate) fn compare_and_swap(
@@ -313,7 +356,9 @@ pub(crate) mod kv {
         value: &[u8],
         ttl_ms: Option<u64>,
     ) -> Result<bool, Error> {
-        if get(name, key)?.as_deref() != expected {
+        let old = get(name, key)?;
+        check_life(ttl_ms)?;
+        if old.as_deref() != expected {
             return Ok(false);
         }
         set(name, key, value, ttl_ms)?;
@@ -321,8 +366,10 @@ pub(crate) mod kv {
     }
 
     /// One caller at a time: a reservation is always free.
-    pub(crate) fn get_or_reserve(name: &str, key: &str, _ttl_ms: u64) -> Result<Reservation, Error> {
-        Ok(get(name, key)?.map_or(Reservation::Reserved, Reservation::Found))
+    pub(crate) fn get_or_reserve(name: &str, key: &str, ttl_ms: u64) -> Result<Reservation, Error> {
+        let old = get(name, key)?;
+        check_life(Some(ttl_ms))?;
+        Ok(old.map_or(Reservation::Reserved, Reservation::Found))
     }
 }
 
@@ -341,7 +388,7 @@ pub(crate) mod http {
             .iter()
             .map(|request| match &mut answer {
                 Some(answer) => answer(request).map_err(|error| Error::Unavailable(error.to_string())),
-                None => Err(Error::NotGranted(format!("http: {}", request.url))),
+                None => Err(Error::NotGranted(format!("grants.http, for {}", request.url))),
             })
             .collect();
         with(|world| {
@@ -444,7 +491,7 @@ pub(crate) mod secrets {
 
     pub(crate) fn get(name: &str) -> Result<String, Error> {
         during(EXCHANGE, |world| {
-            let missing = || Error::NotGranted(format!("secrets = {{ {name} = … }}"));
+            let missing = || Error::NotGranted(format!("grants.secrets = {{ {name} = \"…\" }}"));
             world.services.secrets.get(name).cloned().ok_or_else(missing)
         })
     }
@@ -454,8 +501,28 @@ pub(crate) mod metrics {
     use super::*;
     use crate::bindings::sluice::filter::metrics::Label;
 
+    fn is_name(name: &str) -> bool {
+        name.len() <= 64
+            && name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    }
+
     fn record(name: &str, labels: &[Label], act: impl FnOnce(&mut f64)) -> Result<(), Error> {
         during(EXCHANGE, |world| {
+            if !is_name(name) {
+                return Err(Error::Invalid(format!("`{name}` is no name of a metric: it has to be [a-z][a-z0-9_]*")));
+            }
+            if labels.len() > 16 {
+                return Err(Error::TooLarge(16));
+            }
+            if labels.iter().any(|label| label.value.len() > 256) {
+                return Err(Error::TooLarge(256));
+            }
+            if let Some(label) =
+                labels.iter().find(|l| !is_name(&l.name) || ["filter", "le", "quantile"].contains(&&*l.name))
+            {
+                return Err(Error::Invalid(format!("`{}` can't be the name of a label", label.name)));
+            }
             let labels: Vec<String> =
                 labels.iter().map(|label| format!("{}=\"{}\"", label.name, label.value)).collect();
             let series = if labels.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", labels.join(",")) };
@@ -473,6 +540,9 @@ pub(crate) mod metrics {
     }
 
     pub(crate) fn observe(name: &str, labels: &[Label], new: f64) -> Result<(), Error> {
+        if !new.is_finite() {
+            return Err(Error::Invalid(format!("`{new}` is no value of a histogram")));
+        }
         record(name, labels, |value| *value += new)
     }
 }

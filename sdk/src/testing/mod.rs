@@ -187,6 +187,7 @@ struct Services {
     hooks: BTreeMap<String, bool>,
     request_bodies: Option<(u64, Vec<String>)>,
     response_bodies: Option<(u64, Vec<String>)>,
+    needs: Option<Json>,
     random: u64,
 }
 
@@ -218,13 +219,18 @@ pub struct Harness<F> {
 }
 
 impl<F: Filter> Harness<F> {
-    /// Makes the filter from its config, with the grants that its `describe` names.
+    /// Makes the filter from its config, with the grants that it says it needs: by [`crate::Setup::needs`], or else in its `describe`.
     ///
     /// # Errors
-    /// The refusal as the gateway would get it: `key.path: message`. Also when the grants of `describe` are not JSON.
+    /// The refusal as the gateway shows it: `key.path: message`. Also when the grants of `describe` are not JSON.
     pub fn new(config: Json) -> Result<Self, String> {
         let grants = F::describe().grants.map_or(Ok(Json::Null), serde_json::from_str);
-        Self::with_grants(config, grants.map_err(|error| format!("the grants of `describe` are not JSON: {error}"))?)
+        let grants = grants.map_err(|error| format!("the grants of `describe` are not JSON: {error}"))?;
+        let harness = Self::with_grants(config, grants)?;
+        if let Some(needs) = harness.needs() {
+            harness.with(|services| services.grants = needs);
+        }
+        Ok(harness)
     }
 
     /// The same with other grants, an object shaped like the `grants` table in `gateway.toml`.
@@ -250,6 +256,7 @@ impl<F: Filter> Harness<F> {
             hooks: BTreeMap::new(),
             request_bodies: None,
             response_bodies: None,
+            needs: None,
             random: id.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
         };
         let mut exchange = Exchange::get("/");
@@ -307,6 +314,12 @@ impl<F: Filter> Harness<F> {
     #[must_use]
     pub fn response_bodies(&self) -> Option<(u64, Vec<String>)> {
         self.with(|services| services.response_bodies.clone())
+    }
+
+    /// The grants that the filter said its config needs ([`crate::Setup::needs`]).
+    #[must_use]
+    pub fn needs(&self) -> Option<Json> {
+        self.with(|services| services.needs.clone())
     }
 
     fn with<T>(&self, use_them: impl FnOnce(&mut Services) -> T) -> T {

@@ -13,6 +13,8 @@ use crate::services::log_limit;
 
 /// Content types that a filter may list.
 const MAX_TYPES: usize = 64;
+/// Bytes of what a filter says it needs.
+const MAX_NEEDS: usize = 64 << 10;
 
 impl CallState {
     fn body_interest(&self, hook: Hook, max_bytes: u64, types: &[&str]) -> Result<BodyInterest, Error> {
@@ -50,7 +52,8 @@ fn interest_functions(at: &mut impl Define) -> Outcome<()> {
     at.function::<(u64, List<Str>), _>("response-body", |state, (most, types)| {
         let interest = state.body_interest(Hook::OnResponseBody, most, &types);
         Ok(interest.map(|interest| state.interests.response_body = Some(interest)))
-    })
+    })?;
+    at.function::<(Str,), _>("needs", |state, (grants,)| Ok(state.need(grants)))
 }
 
 fn log_functions(at: &mut impl Define) -> Outcome<()> {
@@ -80,6 +83,19 @@ fn random_functions(at: &mut impl Define) -> Outcome<()> {
 }
 
 impl CallState {
+    fn need(&mut self, grants: &str) -> Result<(), Error> {
+        if self.stage != Stage::Configure {
+            return Err(Error::WrongHook);
+        }
+        if grants.len() > MAX_NEEDS {
+            return Err(Error::TooLarge(MAX_NEEDS as u64));
+        }
+        let table: serde_json::Map<_, _> =
+            serde_json::from_str(grants).map_err(|error| invalid(format!("not a JSON object: {error}")))?;
+        self.interests.needs = Some(table.into());
+        Ok(())
+    }
+
     fn want_hook(&mut self, name: &str, wanted: bool) -> Result<(), Error> {
         if self.stage != Stage::Configure {
             return Err(Error::WrongHook);

@@ -52,9 +52,12 @@ const RESPONSE_READ: &[Phase] =
     &[Phase::Request, Phase::RequestBody, Phase::Response, Phase::ResponseBody, Phase::Trailers, Phase::Complete];
 const RESPONSE_WRITE: &[Phase] = &[Phase::Request, Phase::RequestBody, Phase::Response, Phase::ResponseBody];
 
+/// Bytes of a field's value.
+const LARGEST_VALUE: usize = 64 << 10;
+
 fn granted(world: &World, grant: &str, name: &str) -> bool {
     let names = || world.services.grants[grant].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
-    !CREDENTIALS.contains(&name) || names().any(|granted| granted == name || granted == "*")
+    !CREDENTIALS.contains(&name) || names().any(|granted| granted.eq_ignore_ascii_case(name) || granted == "*")
 }
 
 /// `host` is never seen: the authority tells more.
@@ -73,11 +76,14 @@ fn may_write(world: &World, name: &str) -> Result<(), Error> {
     if granted(world, "write_headers", name) {
         Ok(())
     } else {
-        Err(Error::NotGranted(format!("write_headers = [\"{name}\"]")))
+        Err(Error::NotGranted(format!("grants.write_headers = [\"{name}\"]")))
     }
 }
 
 fn value_is_good(value: &[u8]) -> Result<(), Error> {
+    if value.len() > LARGEST_VALUE {
+        return Err(Error::TooLarge(LARGEST_VALUE as u64));
+    }
     if value.iter().any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f) {
         return Err(Error::Invalid("a header value with control characters".to_owned()));
     }
@@ -272,7 +278,7 @@ pub(crate) mod response {
     use super::*;
     use crate::bindings::sluice::filter::response::Source;
 
-    message!(response, read: RESPONSE_READ, write: RESPONSE_WRITE, want: &[Phase::Request, Phase::Response], body: &[Phase::ResponseBody], set_body: RESPONSE_WRITE);
+    message!(response, read: RESPONSE_READ, write: RESPONSE_WRITE, want: &[Phase::Request, Phase::RequestBody, Phase::Response], body: &[Phase::ResponseBody], set_body: RESPONSE_WRITE);
 
     const TRAILERS: &[Phase] = &[Phase::Trailers];
 

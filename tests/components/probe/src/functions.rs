@@ -216,6 +216,7 @@ fn interests(name: &str, with: &With<'_>) -> Answer {
         "hook" => interest::hook(&with.text(0), true),
         "request-body" => interest::request_body(with.number(0), &with.texts(1)),
         "response-body" => interest::response_body(with.number(0), &with.texts(1)),
+        "needs" => interest::needs(&with.text(0)),
         _ => unknown(name),
     })
 }
