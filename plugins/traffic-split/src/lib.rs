@@ -34,17 +34,34 @@ impl Filter for TrafficSplit {
 }
 
 /// What a retry and `on_response` have to know of the choice.
-#[derive(Serialize, Deserialize)]
 struct Chosen {
     upstream: String,
     /// A new place for the cookie.
     place: Option<u64>,
 }
 
+impl Chosen {
+    /// As whether there is a new place, its eight bytes, and the upstream's name: it is written for each request.
+    fn keep(upstream: &str, place: Option<u64>) -> Result<(), Error> {
+        let mut bytes = Vec::with_capacity(size_of::<u64>() + 1 + upstream.len());
+        bytes.push(place.is_some().into());
+        bytes.extend_from_slice(&place.unwrap_or_default().to_le_bytes());
+        bytes.extend_from_slice(upstream.as_bytes());
+        state::set_bytes(&bytes)
+    }
+
+    fn kept() -> Result<Option<Chosen>, Error> {
+        let Some(bytes) = state::get_bytes()? else { return Ok(None) };
+        let Some(([is_new, place @ ..], upstream)) = bytes.split_first_chunk::<9>() else { return Ok(None) };
+        let upstream = str::from_utf8(upstream)?.to_owned();
+        Ok(Some(Chosen { upstream, place: (*is_new == 1).then(|| u64::from_le_bytes(*place)) }))
+    }
+}
+
 impl SelectUpstream for TrafficSplit {
     fn select_upstream(&self, route: &Route) -> Result<(), Error> {
         // Called again for a retry: the caller stays where it is.
-        if let Some(chosen) = state::get::<Chosen>()? {
+        if let Some(chosen) = Chosen::kept()? {
             return route.choose_upstream(&chosen.upstream);
         }
         let request = route.request();
@@ -66,7 +83,7 @@ impl SelectUpstream for TrafficSplit {
 
 impl OnResponse for TrafficSplit {
     fn on_response(&self, response: &Response) -> Result<Verdict, Error> {
-        let Some(chosen) = state::get::<Chosen>()? else { return Ok(Verdict::Continue) };
+        let Some(chosen) = Chosen::kept()? else { return Ok(Verdict::Continue) };
         if let Some(name) = &self.config.response_header {
             response.set_header(name, &chosen.upstream)?;
         }
@@ -87,7 +104,7 @@ impl TrafficSplit {
     fn choose(&self, route: &Route, upstream: &str, place: Option<u64>) -> Result<(), Error> {
         route.choose_upstream(upstream)?;
         context::set("split.upstream", upstream)?;
-        state::set(&Chosen { upstream: upstream.to_owned(), place })
+        Chosen::keep(upstream, place)
     }
 
     /// The caller's place among all (of 2^64), and whether a cookie has to tell it from now on.
