@@ -249,6 +249,32 @@ fn a_family_of_metrics_is_written_once_and_documented() {
     }
 }
 
+/// The fuzz targets are a workspace of their own, which no test builds.
+#[test]
+fn what_the_fuzz_targets_take_in_finds_its_siblings() {
+    let folder = root().join("tests/fuzz/src");
+    let taken = Regex::new(r#"#\[path = "(.+)"\]"#).expect("a pattern");
+    let declared = Regex::new(r"\bmod (\w+);").expect("a pattern");
+    let used = Regex::new(r"\buse super::([a-z_0-9]+)(?:::|;)").expect("a pattern");
+    let mut seen = 0;
+    for file in ["http.rs", "http1.rs"] {
+        let text = fs::read_to_string(folder.join(file)).expect("a source of the fuzz targets");
+        let siblings: Vec<&str> =
+            declared.captures_iter(&text).map(|found| found.get(1).expect("a group").as_str()).collect();
+        for path in taken.captures_iter(&text).map(|found| found[1].to_owned()) {
+            let of = fs::read_to_string(folder.join(&path)).expect("a source that the fuzz targets take in");
+            for name in used.captures_iter(&code(&of)).map(|found| found[1].to_owned()) {
+                seen += 1;
+                assert!(
+                    siblings.contains(&&*name),
+                    "tests/fuzz/src/{file} takes in {path}, but not `{name}` beside it"
+                );
+            }
+        }
+    }
+    assert!(seen >= 4, "{seen} uses: is this the right pattern?");
+}
+
 #[test]
 fn comments_and_unit_tests_are_no_code() {
     let text = "//! a\nlet url = \"http://b\"; // c\n/// d\nfn e() {}\n#[cfg(test)]\nmod tests { f }\n";

@@ -55,7 +55,7 @@ enum PluginCommand {
     /// Show what a component exports and says about itself.
     Inspect {
         /// The component, or the name of a shipped plugin.
-        #[arg(value_name = "FILE")]
+        #[arg(value_name = "FILE|NAME")]
         file: PathBuf,
     },
 }
@@ -111,7 +111,7 @@ fn check(path: &Path) -> Result<ExitCode, String> {
 fn inspect(path: &Path) -> Result<ExitCode, String> {
     let name = path.display();
     // A shipped plugin has no file.
-    let shipped = path.to_str().filter(|_| !path.exists()).and_then(embedded::find);
+    let shipped = path.to_str().filter(|_| !path.is_file()).and_then(embedded::find);
     let bytes = match shipped {
         Some(bytes) => bytes.to_vec(),
         None => std::fs::read(path).map_err(|error| format!("{name}: {error}"))?,

@@ -202,7 +202,7 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 /// Exports a filter: `export!(Tag: OnRequest, OnResponse);`. The component has these hooks and no others; one that the filter implements
 /// and that is not listed is an error of the compiler, since it would never be called. In a native build (tests) that is all it does.
 ///
-/// ```compile_fail,E0080
+/// ```
 /// # use sluice_filter::prelude::*;
 /// # struct Tag;
 /// # impl Filter for Tag {
@@ -217,6 +217,23 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 ///     // …
 /// #   fn on_response(&self, _: &Response) -> Result<Verdict, Error> { Ok(Verdict::Continue) }
 /// }
+/// sluice_filter::export!(Tag: OnRequest, OnResponse);
+/// # fn main() {}
+/// ```
+///
+/// ```compile_fail,E0080
+/// # use sluice_filter::prelude::*;
+/// # struct Tag;
+/// # impl Filter for Tag {
+/// #     type Config = ();
+/// #     fn new((): (), _: &mut Setup) -> Result<Self, ConfigError> { Ok(Tag) }
+/// # }
+/// # impl OnRequest for Tag {
+/// #   fn on_request(&self, _: &Request) -> Result<Verdict, Error> { Ok(Verdict::Continue) }
+/// # }
+/// # impl OnResponse for Tag {
+/// #   fn on_response(&self, _: &Response) -> Result<Verdict, Error> { Ok(Verdict::Continue) }
+/// # }
 /// sluice_filter::export!(Tag: OnRequest); // `OnResponse` is implemented and not listed
 /// # fn main() {}
 /// ```

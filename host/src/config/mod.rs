@@ -11,6 +11,7 @@ mod item;
 pub mod model;
 mod read;
 mod routes;
+mod syntax;
 mod tree;
 mod units;
 mod upstreams;

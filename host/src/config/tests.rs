@@ -56,6 +56,8 @@ fn files_that_are_not_there_or_not_toml() {
         ("x = ", "gateway.toml:2:5: string values must be quoted, expected literal string"),
         ("[a]\n[a]\n", "gateway.toml:3:2: duplicate key `a`, also at 2:2"),
         ("[[x]]\n[x.s]\n[[x]]\n[x.s]\n  [x.s] # c\n", "gateway.toml:6:6: duplicate key `s`, also at 5:4"),
+        ("[[x]]\n[x.s]\n[[x]]\ns = 1\n[x.s]\n", "gateway.toml:6:4: duplicate key `s`"),
+        ("\"a=b\" = 1\n\"a=c\" = 2\n\"a=b\" = 3\n", "gateway.toml:4:1: duplicate key `\"a=b\"`, also at 2:1"),
         ("  \"é\" = 1\n\"é\" = 2", "gateway.toml:3:1: duplicate key `\"é\"`, also at 2:3"),
         ("x = [\n {a = 1, b = 2},\n {a = 1, a = 2},\n]\n", "gateway.toml:4:10: duplicate key `a`"),
         (

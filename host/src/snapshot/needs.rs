@@ -1,4 +1,4 @@
-//! What a plugin says in `describe` that it needs to be granted, against what one of its filters is.
+//! What a plugin says that it needs to be granted (in `describe`, or by `interest.needs` for one config), against what its filter is.
 
 use http::HeaderName;
 use serde_json::Value;
@@ -16,7 +16,7 @@ pub(super) struct Comparison {
     pub(super) odd: Vec<String>,
 }
 
-/// Compares the `grants` of a `describe`, which should be shaped like the table of `gateway.toml`.
+/// Compares what is needed, which should be shaped like the `grants` table of `gateway.toml`.
 pub(super) fn compare(needed: &Value, grants: &Grants) -> Comparison {
     let mut found = Comparison::default();
     let Some(members) = needed.as_object() else {

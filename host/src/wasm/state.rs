@@ -225,7 +225,7 @@ impl CallState {
 
     /// Writes a line for the filter, if its budget allows.
     pub(super) fn log(&self, level: tracing::Level, line: &str) {
-        // The text of a panic begins with one.
+        // A blank line tells nothing; the text of a panic begins with one.
         if line.trim().is_empty() {
             return;
         }

@@ -44,9 +44,11 @@ impl Filter for JwtAuth {
         let stripped = config.stripped()?;
         let tokens = config.tokens(setup)?;
         let token = if config.forward_token { None } else { Some("authorization") };
-        let names: Vec<&str> = config.headers.keys().chain(&stripped).map(String::as_str).chain(token).collect();
-        setup.needs(&json!({ "read_headers": ["authorization"], "write_headers": names }))?;
-        let edits = RefCell::new(names.into_iter().map(HeaderEdit::remove).collect());
+        let written: Vec<&str> =
+            config.headers.keys().chain(&config.strip_headers).map(String::as_str).chain(token).collect();
+        setup.needs(&json!({ "read_headers": ["authorization"], "write_headers": written }))?;
+        let names = config.headers.keys().chain(&stripped).map(String::as_str).chain(token);
+        let edits = RefCell::new(names.map(HeaderEdit::remove).collect());
         Ok(Self { config, tokens, stripped, edits })
     }
 

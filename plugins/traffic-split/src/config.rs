@@ -113,11 +113,17 @@ fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
+/// A header that a filter can see.
+fn header(name: &str) -> Result<String, &'static str> {
+    let name = name.to_ascii_lowercase();
+    if name == "host" { Err("no filter sees the field `host`") } else { Ok(name) }
+}
+
 impl<'de> Deserialize<'de> for When {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         match text.split_once(':') {
-            Some(("header", name)) if is_token(name) => Ok(Self::Header(name.to_owned())),
+            Some(("header", name)) if is_token(name) => header(name).map(Self::Header).map_err(de::Error::custom),
             Some(("cookie", name)) if is_token(name) => Ok(Self::Cookie(name.to_owned())),
             _ => Err(de::Error::custom(format!("expected `header:NAME` or `cookie:NAME`, not `{text}`"))),
         }
@@ -131,7 +137,7 @@ impl<'de> Deserialize<'de> for By {
             ("random", _) => Ok(Self::Random),
             ("ip", _) => Ok(Self::Ip),
             ("consumer", _) => Ok(Self::Consumer),
-            (_, Some(("header", name))) if is_token(name) => Ok(Self::Header(name.to_owned())),
+            (_, Some(("header", name))) if is_token(name) => header(name).map(Self::Header).map_err(de::Error::custom),
             (_, Some(("cookie", name))) if is_token(name) => Ok(Self::Cookie(name.to_owned())),
             _ => Err(de::Error::custom(format!(
                 "expected `random`, `ip`, `consumer`, `header:NAME` or `cookie:NAME`, not `{text}`"

@@ -96,6 +96,12 @@ fn refuses_bad_configs() {
     assert!(refusal(json!({"split": split(), "by": "ipp"})).starts_with("by: expected"));
     assert!(refusal(json!({"split": split(), "by": "ip", "sticky": {}})).starts_with("sticky: "));
     assert!(refusal(json!({"rules": [{"when": "path:/", "upstream": "a"}]})).starts_with("rules[0].when: expected"));
+    let unseen = "no filter sees the field `host`";
+    assert_eq!(
+        refusal(json!({"rules": [{"when": "header:Host", "upstream": "a"}]})),
+        format!("rules[0].when: {unseen}")
+    );
+    assert_eq!(refusal(json!({"split": split(), "by": "header:host"})), format!("by: {unseen}"));
     let filter = filter(json!({"split": [{"upstream": "other", "weight": 1}]}));
     assert!(filter.select_upstream(&mut request()).is_err_and(|reason| reason.contains("other")));
 }
@@ -117,7 +123,7 @@ fn says_what_its_rules_look_at() {
         json!({"read_headers": ["cookie"], "write_headers": ["set-cookie"]})
     );
     let rules = json!([
-        {"when": "header:x-beta", "upstream": "a"}, {"when": "cookie:beta", "upstream": "a"}, {"when": "cookie:x", "upstream": "a"},
+        {"when": "header:x-beta", "upstream": "a"}, {"when": "header:Cookie", "upstream": "a"}, {"when": "cookie:x", "upstream": "a"},
     ]);
     assert_eq!(
         needs(json!({ "rules": rules, "split": split, "by": "header:x-user" })),

@@ -17,6 +17,20 @@ use crate::{
     template::{Template, is_token},
 };
 
+/// Fields that no filter may set or remove.
+const FRAMING: [&str; 10] = [
+    "connection",
+    "content-length",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
@@ -209,6 +223,10 @@ impl Config {
             for name in keys.chain(rules.rename.keys()).chain(rules.rename.values()) {
                 if !is_token(name) {
                     return Err(ConfigError::new(format!("{side}.headers"), format!("`{name}` is not a header name")));
+                }
+                if FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing)) {
+                    let message = format!("`{name}` frames or routes the message and is set by the gateway");
+                    return Err(ConfigError::new(format!("{side}.headers"), message));
                 }
             }
         }

@@ -114,6 +114,14 @@ fn refuses_bad_configs() {
     );
     assert!(refusal(json!({"response": {"status": 99}})).starts_with("response.status: "));
     assert!(refusal(json!({"response": {"headers": {"remove": ["a b"]}}})).starts_with("response.headers: "));
+    let framing = refusal(json!({"request": {"headers": {"rename": {"Host": "x-host"}}}}));
+    assert_eq!(framing, "request.headers: `Host` frames or routes the message and is set by the gateway");
+    for (hole, why) in
+        [("{header.host}", "no filter sees the field `host`"), ("{header.a b}", "`a b` is not a header name")]
+    {
+        let refused = refusal(json!({"request": {"query": {"set": {"q": hole}}}}));
+        assert_eq!(refused, format!("request.query.set.q: {why}"));
+    }
 }
 
 #[test]

@@ -377,6 +377,13 @@ pub(crate) mod http {
     use super::*;
     use crate::bindings::sluice::filter::http::{Incoming, Outgoing};
 
+    /// `https://a.test` of `https://a.test/b`.
+    fn origin(url: &str) -> &str {
+        let host = url.find("://").map_or(0, |at| at + 3);
+        let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
+        &url[..end]
+    }
+
     pub(crate) fn send(requests: &[Outgoing], _timeout_ms: u32) -> Result<Vec<Result<Incoming, Error>>, Error> {
         let mut answer = during(EXCHANGE, |world| {
             if requests.len() > 16 {
@@ -388,7 +395,7 @@ pub(crate) mod http {
             .iter()
             .map(|request| match &mut answer {
                 Some(answer) => answer(request).map_err(|error| Error::Unavailable(error.to_string())),
-                None => Err(Error::NotGranted(format!("grants.http, for {}", request.url))),
+                None => Err(Error::NotGranted(format!("grants.http = [\"{}\"]", origin(&request.url)))),
             })
             .collect();
         with(|world| {

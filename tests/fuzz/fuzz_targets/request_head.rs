@@ -4,7 +4,8 @@
 use ::http::uri::Authority;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use sluice_fuzz::http::target::{KnownHost, Target, normalise_path};
+use sluice_fuzz::http::path::normalise_path;
+use sluice_fuzz::http::target::{KnownHost, Target};
 use sluice_fuzz::http1::{HeadError, Length, Limits, RequestHead, read_request};
 use sluice_fuzz::{assert_one_reading, feed};
 

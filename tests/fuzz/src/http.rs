@@ -2,5 +2,7 @@
 
 #[path = "../../../host/src/http/headers.rs"]
 pub mod headers;
+#[path = "../../../host/src/http/path.rs"]
+pub mod path;
 #[path = "../../../host/src/http/target.rs"]
 pub mod target;

@@ -60,16 +60,21 @@ fn granted(world: &World, grant: &str, name: &str) -> bool {
     !CREDENTIALS.contains(&name) || names().any(|granted| granted.eq_ignore_ascii_case(name) || granted == "*")
 }
 
+fn check_name(name: &str) -> Result<(), Error> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(Error::Invalid(format!("`{name}` is not a header name")));
+    }
+    Ok(())
+}
+
 /// `host` is never seen: the authority tells more.
 fn may_read(world: &World, name: &str) -> bool {
     name != "host" && granted(world, "read_headers", name)
 }
 
 fn may_write(world: &World, name: &str) -> Result<(), Error> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(token) {
-        return Err(Error::Invalid(format!("`{name}` is not a header name")));
-    }
+    check_name(name)?;
     if HOP_BY_HOP.contains(&name) || FRAMING.contains(&name) {
         return Err(Error::Invalid(format!("`{name}` frames or routes the message")));
     }
@@ -116,6 +121,7 @@ macro_rules! message {
         pub(crate) fn header(name: &str) -> Result<Option<String>, Error> {
             during($read, |world| {
                 let name = name.to_ascii_lowercase();
+                check_name(&name)?;
                 if !may_read(world, &name) {
                     return Ok(None);
                 }
@@ -130,6 +136,7 @@ macro_rules! message {
         pub(crate) fn header_bytes(name: &str) -> Result<Vec<Vec<u8>>, Error> {
             during($read, |world| {
                 let name = name.to_ascii_lowercase();
+                check_name(&name)?;
                 if !may_read(world, &name) {
                     return Ok(Vec::new());
                 }
@@ -302,6 +309,7 @@ pub(crate) mod response {
 
     pub(crate) fn trailer(name: &str) -> Result<Option<String>, Error> {
         during(TRAILERS, |world| {
+            check_name(name)?;
             let is_seen = may_read(world, &name.to_ascii_lowercase());
             Ok(world.exchange.response.trailers.get(name).filter(|_| is_seen).map(str::to_owned))
         })
