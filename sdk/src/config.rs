@@ -336,6 +336,12 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+/// Whether a text is a token (RFC 9110 §5.6.2), as the names of headers, cookies and methods are.
+#[must_use]
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -157,7 +157,7 @@ pub struct Implements<F>(PhantomData<F>);
 
 macro_rules! implements {
     ($($hook:ident)*) => {
-        /// What holds for a hook that is not implemented.
+        /// What holds for a hook that a filter lacks.
         #[allow(non_upper_case_globals, reason = "named as the hooks are")]
         pub trait ImplementsNot {
             $(
@@ -284,7 +284,7 @@ macro_rules! __listed {
         $(
             ::core::assert!(
                 !{
-                    #[allow(unused_imports, reason = "of use for a hook that is not implemented")]
+                    #[allow(unused_imports, reason = "of use for a hook that the filter lacks")]
                     use $crate::export::ImplementsNot as _;
                     $crate::export::Implements::<$filter>::$hook
                 } || $crate::export::lists(&$crate::__names!($listed), ::core::stringify!($hook)),

@@ -25,7 +25,7 @@ use testing::host;
 #[global_allocator]
 static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
 
-pub use config::{ByteSize, ConfigError, Duration};
+pub use config::{ByteSize, ConfigError, Duration, is_token};
 pub use error::Error;
 pub use filter::{
     Describe, Filter, Hook, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody, OnResponseTrailers,

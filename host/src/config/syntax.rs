@@ -95,7 +95,8 @@ pub(super) fn repeated(text: &str, offset: usize) -> Repeated {
             before = Some(one.offset + within);
             break;
         }
-        if if this.is_header() { one.begins_element_of(&this) } else { one.is_header() } {
+        let is_boundary = if this.is_header() { one.begins_element_of(&this) } else { one.is_header() };
+        if is_boundary {
             break;
         }
     }

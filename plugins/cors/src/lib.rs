@@ -2,7 +2,7 @@
 
 mod origin;
 
-use sluice_filter::{Draft, Duration, prelude::*};
+use sluice_filter::{Draft, Duration, is_token, prelude::*};
 
 use origin::Origins;
 
@@ -173,10 +173,6 @@ fn add_vary(response: &Response, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     response.append_header("vary", name)
-}
-
-fn is_token(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 fn default_methods() -> Vec<String> {

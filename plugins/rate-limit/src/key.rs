@@ -6,7 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, SeqAccess, Visitor},
 };
-use sluice_filter::{Error, Request, context, crypto};
+use sluice_filter::{Error, Request, context, crypto, is_token};
 
 /// A longer value counts by its hash: whoever sends it must not decide how long a key gets.
 const LONGEST_VALUE: usize = 64;
@@ -95,11 +95,6 @@ fn network(address: String) -> String {
         },
         Err(_) => address,
     }
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 impl Part {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Value, json};
-use sluice_filter::{ConfigError, Duration};
+use sluice_filter::{ConfigError, Duration, is_token};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -107,10 +107,6 @@ impl Config {
         }
         Ok(total)
     }
-}
-
-fn is_token(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// A header that a filter can see.

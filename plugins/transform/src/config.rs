@@ -10,12 +10,9 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 use serde_json::{Value, json};
-use sluice_filter::{ByteSize, ConfigError, Error, HeaderEdit, Request};
+use sluice_filter::{ByteSize, ConfigError, Error, HeaderEdit, Request, is_token};
 
-use crate::{
-    json,
-    template::{Template, is_token},
-};
+use crate::{json, template::Template};
 
 /// Fields that no filter may set or remove.
 const FRAMING: [&str; 10] = [

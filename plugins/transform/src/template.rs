@@ -1,7 +1,7 @@
 //! Values with holes: `"user-{claim.sub}"`.
 
 use serde::{Deserialize, Deserializer, de};
-use sluice_filter::{Error, Request, context};
+use sluice_filter::{Error, Request, context, is_token};
 
 /// A text with holes that are filled from the exchange.
 #[derive(Debug, PartialEq, Eq)]
@@ -134,11 +134,6 @@ impl Part {
             Some(_) => return Err(unknown()),
         })
     }
-}
-
-/// Whether a text can be the name of a field (RFC 9110 §5.6.2).
-pub(crate) fn is_token(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 impl<'de> Deserialize<'de> for Template {

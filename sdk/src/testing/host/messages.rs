@@ -2,6 +2,7 @@
 
 use super::{EXCHANGE, during};
 use crate::bindings::sluice::filter::types::{Error, Field, HeaderChange, HeaderEdit};
+use crate::is_token;
 use crate::testing::{Headers, Phase, World};
 
 /// Headers that a filter sees and sets only when they are granted by name.
@@ -61,8 +62,7 @@ fn granted(world: &World, grant: &str, name: &str) -> bool {
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(token) {
+    if !is_token(name) {
         return Err(Error::Invalid(format!("`{name}` is not a header name")));
     }
     Ok(())
