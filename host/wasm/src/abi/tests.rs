@@ -9,10 +9,10 @@ use http::{HeaderValue, StatusCode};
 use wit_parser::Resolve;
 
 use super::super::tests::{exchange, is_direct, limits, program, run, runtime, spec};
-use sluice_harness::guest::{WIT, as_component, encode, world};
 use super::super::{
     FailureKind, FilterError, FilterLimits, Hook, LoadError, Mode, Pool, Program, ProgramSpec, Runtime, Verdict,
 };
+use sluice_harness::guest::{WIT, as_component, encode, world};
 
 /// What a guest imports.
 const HEAD: &str = r#"
