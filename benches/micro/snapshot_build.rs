@@ -6,10 +6,12 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sluice::config;
 use sluice::filter::Runtime;
+use sluice::outbound::{OutboundClient, Tls};
 use sluice::services::outbound::Offline;
 use sluice::services::{Clock, Services};
 use sluice::snapshot::Workshop;
 use sluice::telemetry::Metrics;
+use sluice::upstream::{EndpointRegistry, Resolver};
 use sluice::wasm::RuntimeOptions;
 
 /// Routes over a few upstreams, behind two shipped filters.
@@ -44,6 +46,8 @@ fn build(c: &mut Criterion) {
         runtime: Runtime::new(options).expect("the runtime"),
         services: Services::new(Clock::system(), Arc::new(Offline)),
         metrics: Metrics::new(),
+        outbound: OutboundClient::new(Tls::system(), Resolver::new(&[], None)),
+        endpoints: EndpointRegistry::new(),
     };
     let mut group = c.benchmark_group("snapshot_build");
     group.sample_size(20);

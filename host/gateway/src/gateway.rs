@@ -21,7 +21,7 @@ use crate::services::Services;
 use crate::services::clock::Clock;
 use crate::snapshot::{Snapshot, Workshop};
 use crate::telemetry::{AccessLog, AccessLogFormat, LogLevel, Metrics, start_operational_log};
-use crate::upstream::dns;
+use crate::upstream::{EndpointRegistry, Resolver};
 use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
 
 /// How long the last lines of the logs may take.
@@ -55,7 +55,6 @@ pub enum GatewayError {
 /// Loads, builds and tries a configuration without serving it. Answers what an operator should know.
 pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<String>, GatewayError> {
     let loaded = config::load(path)?;
-    dns::use_nameservers(&loaded.config.gateway.nameservers);
     let workshop = workshop(&loaded.config, compiler, Metrics::new())?;
     Ok(workshop.build(&loaded, None)?.warnings)
 }
@@ -70,7 +69,6 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
     let watched = config.gateway.reload.then(|| WatchedFiles::look(watched(&loaded)));
     let metrics = Metrics::new();
     let log = start_operational_log(log_level(config), Arc::clone(&metrics)).map_err(GatewayError::Log)?;
-    dns::use_nameservers(&config.gateway.nameservers);
     let workshop = workshop(config, compiler, Arc::clone(&metrics))?;
     let snapshot = workshop.build(&loaded, None)?;
     say(&snapshot.warnings);
@@ -141,11 +139,8 @@ impl Loader {
         let loaded = config::load(&self.path)?;
         let config = &loaded.config;
         let before = self.running.load_full();
-        // Key sets are fetched for the new configuration while it is built.
-        let servers = dns::use_nameservers(&config.gateway.nameservers);
-        let snapshot = self.workshop.build(&loaded, Some(&before)).inspect_err(|_| {
-            dns::use_nameservers(&servers);
-        })?;
+        let snapshot = self.workshop.build(&loaded, Some(&before))?;
+        self.workshop.outbound.use_resolver(Arc::clone(&snapshot.resolver));
         say(&snapshot.warnings);
         let (routes, upstreams) = (snapshot.routes.len(), snapshot.upstreams.len());
         self.table.store(Arc::new(snapshot.listeners.clone()));
@@ -199,10 +194,14 @@ fn workshop(
         compiler,
         ..defaults
     };
+    let resolver = Resolver::new(&config.gateway.nameservers, None);
+    let outbound = OutboundClient::new(Tls::system(), resolver);
     Ok(Workshop {
         runtime: Runtime::new(options)?,
-        services: Services::new(Clock::system(), OutboundClient::new(Tls::system())),
+        services: Services::new(Clock::system(), outbound.clone()),
         metrics,
+        outbound,
+        endpoints: EndpointRegistry::new(),
     })
 }
 

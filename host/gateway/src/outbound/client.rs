@@ -7,19 +7,23 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Method;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{Outgoing, Tls};
+use super::{Network, Outgoing, Tls};
 use crate::services::grants::Origins;
 use crate::services::keyset::{Get, keep_fresh};
 use crate::services::outbound::{Answers, Call};
 use crate::services::{KeySet, Outbound, ServiceError};
+use crate::upstream::Resolver;
 
 /// Sends what the services ask for. Servers are verified with the roots of its [`Tls`].
 pub struct OutboundClient {
     tls: Tls,
+    /// That of the running snapshot.
+    resolver: Arc<ArcSwap<Resolver>>,
     key_sets: Mutex<Option<Running>>,
 }
 
@@ -30,8 +34,20 @@ struct Running {
 }
 
 impl OutboundClient {
-    pub fn new(tls: Tls) -> Arc<Self> {
-        Arc::new(OutboundClient { tls, key_sets: Mutex::new(None) })
+    /// A client that asks this resolver for names.
+    pub fn new(tls: Tls, resolver: Arc<Resolver>) -> Arc<Self> {
+        let resolver = Arc::new(ArcSwap::new(resolver));
+        Arc::new(OutboundClient { tls, resolver, key_sets: Mutex::new(None) })
+    }
+
+    /// Who is asked for names.
+    pub fn resolver(&self) -> Arc<Resolver> {
+        self.resolver.load_full()
+    }
+
+    /// Asks this one from now on.
+    pub fn use_resolver(&self, resolver: Arc<Resolver>) {
+        self.resolver.store(resolver);
     }
 }
 
@@ -43,13 +59,14 @@ impl Outbound for OutboundClient {
         origins: &'a Origins,
         max_body: usize,
     ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
-        Box::pin(super::send(calls, timeout, origins, &self.tls, max_body))
+        let network = Network { tls: self.tls.clone(), resolver: self.resolver() };
+        Box::pin(async move { super::send(calls, timeout, origins, &network, max_body).await })
     }
 
     fn keep_fresh(&self, set: &Arc<KeySet>) -> Result<(), ServiceError> {
         let mut running = self.key_sets.lock().unwrap_or_else(PoisonError::into_inner);
         if running.is_none() {
-            *running = Some(start(self.tls.clone())?);
+            *running = Some(start(self.tls.clone(), Arc::clone(&self.resolver))?);
         }
         if let Some(running) = &*running {
             // The receiver ends with `self` only.
@@ -69,23 +86,24 @@ impl Drop for OutboundClient {
     }
 }
 
-fn start(tls: Tls) -> Result<Running, ServiceError> {
+fn start(tls: Tls, resolver: Arc<ArcSwap<Resolver>>) -> Result<Running, ServiceError> {
     let unavailable = |e: std::io::Error| ServiceError::Unavailable(format!("key sets can't be fetched: {e}"));
     // A plain runtime, since a local one can't be made here, where its failure is told, and moved to its thread.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unavailable)?;
     let (sets, receiver) = unbounded_channel();
-    let run = move || tokio::task::LocalSet::new().block_on(&runtime, serve(receiver, tls));
+    let run = move || tokio::task::LocalSet::new().block_on(&runtime, serve(receiver, tls, resolver));
     let thread = std::thread::Builder::new().name("key-sets".to_owned()).spawn(run).map_err(unavailable)?;
     Ok(Running { sets, thread })
 }
 
-async fn serve(mut sets: UnboundedReceiver<Weak<KeySet>>, tls: Tls) {
+async fn serve(mut sets: UnboundedReceiver<Weak<KeySet>>, tls: Tls, resolver: Arc<ArcSwap<Resolver>>) {
     while let Some(set) = sets.recv().await {
-        let tls = tls.clone();
+        let (tls, resolver) = (tls.clone(), Arc::clone(&resolver));
         tokio::task::spawn_local(keep_fresh(set, async move |get: Get| {
             let Get { url, headers, max_body } = get;
             let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new() };
-            super::exchange(request, &tls, max_body).await
+            let network = Network { tls: tls.clone(), resolver: resolver.load_full() };
+            super::exchange(request, &network, max_body).await
         }));
     }
 }

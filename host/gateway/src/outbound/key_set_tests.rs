@@ -14,9 +14,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::{OutboundClient, Tls};
 use crate::services::grants::Origins;
 use crate::services::{Clock, KeySets, ServiceError, Verification};
+use crate::upstream::Resolver;
 
 fn sets() -> KeySets {
-    KeySets::new(Clock::system(), OutboundClient::new(Tls::system()))
+    KeySets::new(Clock::system(), OutboundClient::new(Tls::system(), Resolver::new(&[], None)))
 }
 
 fn ec_key(kid: &str) -> (serde_json::Value, EcdsaKeyPair) {

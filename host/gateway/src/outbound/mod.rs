@@ -4,15 +4,16 @@
 mod client;
 #[cfg(test)]
 mod key_set_tests;
-mod pool;
+mod origins;
 #[cfg(test)]
 mod tests;
 mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -22,12 +23,22 @@ pub use self::client::OutboundClient;
 pub use self::tls::Tls;
 use crate::http::body::Body;
 use crate::http::headers::{is_framing, strip_hop_by_hop};
+use crate::http1::Answer;
 use crate::services::ServiceError;
 use crate::services::grants::{Origin, Origins};
 use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS};
+use crate::upstream::pool::{Lease, Leased};
+use crate::upstream::{Resolver, head};
 
 /// The header fields of a request.
 const MAX_HEADERS: usize = 256;
+
+/// What every call is sent with.
+#[derive(Clone)]
+struct Network {
+    tls: Tls,
+    resolver: Arc<Resolver>,
+}
 
 /// A request that was checked.
 struct Outgoing {
@@ -47,7 +58,7 @@ async fn send(
     calls: Vec<Call>,
     timeout: Duration,
     origins: &Origins,
-    tls: &Tls,
+    network: &Network,
     max_body: usize,
 ) -> Result<Answers, ServiceError> {
     if calls.len() > MAX_REQUESTS {
@@ -57,9 +68,9 @@ async fn send(
     let deadline = Instant::now() + timeout.min(Duration::from_secs(365 * 86_400));
     let start = |call: Call| {
         let outgoing = check(call, origins)?;
-        let tls = tls.clone();
+        let network = network.clone();
         Ok(Task(tokio::task::spawn_local(async move {
-            let answer = tokio::time::timeout_at(deadline, exchange(outgoing, &tls, max_body)).await;
+            let answer = tokio::time::timeout_at(deadline, exchange(outgoing, &network, max_body)).await;
             answer.unwrap_or(Err(ServiceError::Timeout))
         })))
     };
@@ -116,49 +127,80 @@ fn check(call: Call, origins: &Origins) -> Result<Outgoing, ServiceError> {
 /// One exchange with the origin of the URL, whatever is granted. A kept connection may have been closed by the server while
 /// the request was on its way; then it is sent once more on a new one, if it was not sent at all or may be sent twice
 /// (RFC 9110 §9.2.2).
-async fn exchange(outgoing: Outgoing, tls: &Tls, max_body: usize) -> Result<Incoming, ServiceError> {
+async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Result<Incoming, ServiceError> {
     let origin = Origin::of(&outgoing.url)?;
     let unreachable = |e: String| ServiceError::Unavailable(format!("{origin}: {e}"));
-    let mut reuse = true;
+    let mut repeated = false;
     loop {
-        let connection = pool::checkout(&origin, tls, reuse).await.map_err(unreachable)?;
-        let request = request(&outgoing, &origin, connection.is_http2())?;
-        let reused = connection.is_reused();
-        match connection.send(request).await {
+        let request = request(&outgoing)?;
+        let lease = origins::checkout(&origin, network).await.map_err(unreachable)?;
+        let (pool, kept) = (lease.pool.clone(), lease.connect.is_none());
+        match send_on(lease, request).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
                 strip_hop_by_hop(&mut head.headers);
                 let body = collect(body, max_body, &unreachable).await?;
                 return Ok(Incoming { status: head.status, headers: head.headers, body });
             }
-            Err(failure) if reused && (!failure.sent || outgoing.method.is_idempotent()) => reuse = false,
+            Err(failure) if kept && !repeated && (!failure.sent || outgoing.method.is_idempotent()) => {
+                // A server that has closed one connection has often closed all.
+                pool.clear();
+                repeated = true;
+            }
             Err(failure) => return Err(unreachable(failure.reason)),
         }
     }
 }
 
-/// RFC 9112 §3.2.1 on HTTP/1.1: origin form and `Host`; RFC 9113 §8.3.1 on HTTP/2: `:scheme` and `:authority`.
-fn request(outgoing: &Outgoing, origin: &Origin, http2: bool) -> Result<Request<Body>, ServiceError> {
+/// Why a request got no response.
+struct Failure {
+    reason: String,
+    /// Whether the server may have seen it.
+    sent: bool,
+}
+
+/// Sends a request. The connection is kept once its response was read to the end.
+async fn send_on(lease: Lease, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    let (mut lease, mut request) = (lease, request);
+    let pool = lease.pool.clone();
+    match lease.connection.take() {
+        Some(Leased::Http1(connection)) => {
+            head::for_http1(&mut request, pool.endpoint());
+            match connection.send(&mut request, None, None, lease).await {
+                Ok(Answer::Response(response)) => Ok(*response),
+                Ok(Answer::Switched(..)) => Err(Failure { reason: "101 without an upgrade".to_owned(), sent: true }),
+                Err(unanswered) => Err(Failure { reason: crate::chain(&unanswered.error), sent: !unanswered.unsent }),
+            }
+        }
+        Some(Leased::Http2(session)) => {
+            let mut sender = session.sender.clone();
+            lease.connection = Some(Leased::Http2(session));
+            if !head::for_http2(&mut request, pool.endpoint()) {
+                return Err(Failure { reason: "the url can't be requested over HTTP/2".to_owned(), sent: false });
+            }
+            match sender.try_send_request(request).await {
+                Ok(response) => Ok(lease.hold(response)),
+                Err(mut failure) => {
+                    let unsent = failure.take_message().is_some();
+                    Err(Failure { reason: crate::chain(failure.error()), sent: !unsent })
+                }
+            }
+        }
+        None => Err(Failure { reason: "no connection".to_owned(), sent: false }),
+    }
+}
+
+/// The request in origin form, without `Host`: that is the endpoint's.
+fn request(outgoing: &Outgoing) -> Result<Request<Body>, ServiceError> {
     let invalid = |e: http::Error| ServiceError::Invalid(format!("the url can't be requested: {e}"));
     let path = match outgoing.url.query() {
         Some(query) => format!("{}?{query}", outgoing.url.path()),
         None => outgoing.url.path().to_owned(),
     };
-    let mut uri = Uri::builder().path_and_query(path);
-    if http2 {
-        uri = uri.scheme(if origin.https { "https" } else { "http" }).authority(origin.authority());
-    }
-    let body = Body::full(outgoing.body.clone());
-    let mut request = Request::new(body);
+    let mut request = Request::new(Body::full(outgoing.body.clone()));
     *request.method_mut() = outgoing.method.clone();
-    *request.uri_mut() = uri.build().map_err(invalid)?;
+    *request.uri_mut() = Uri::builder().path_and_query(path).build().map_err(invalid)?;
     *request.headers_mut() = outgoing.headers.clone();
-    if http2 {
-        *request.version_mut() = Version::HTTP_2;
-    } else {
-        let host = HeaderValue::from_str(&origin.authority()).map_err(|e| invalid(e.into()))?;
-        request.headers_mut().insert(header::HOST, host);
-    }
     Ok(request)
 }
 

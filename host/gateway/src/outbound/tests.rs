@@ -58,17 +58,21 @@ fn call(url: String) -> Call {
     Call { method: "GET".to_owned(), url, headers: Vec::new(), body: Bytes::new() }
 }
 
+fn network(tls: Tls) -> Network {
+    Network { tls, resolver: Resolver::new(&[], None) }
+}
+
 async fn send_one(call: Call, origin: &str) -> Result<Incoming, ServiceError> {
     let origins = Origins::parse([origin]).unwrap();
-    let mut answers = send(vec![call], Duration::from_secs(20), &origins, &Tls::system(), 100).await.unwrap();
+    let mut answers = send(vec![call], Duration::from_secs(20), &origins, &network(Tls::system()), 100).await.unwrap();
     answers.remove(0)
 }
 
 #[test]
 fn the_future_can_move_between_threads() {
     fn is_send<T: Send>(_: T) {}
-    let (origins, tls) = (Origins::default(), Tls::system());
-    is_send(send(Vec::new(), Duration::ZERO, &origins, &tls, 0));
+    let (origins, network) = (Origins::default(), network(Tls::system()));
+    is_send(send(Vec::new(), Duration::ZERO, &origins, &network, 0));
 }
 
 #[tokio::test(flavor = "local")]
@@ -123,14 +127,14 @@ async fn what_is_not_granted_or_malformed_is_not_sent() {
         Call { method: "G T".to_owned(), ..call(origin.clone()) },
     ];
     let origins = Origins::parse([&*origin]).unwrap();
-    let answers = send(cases.to_vec(), Duration::from_secs(5), &origins, &Tls::system(), 100).await.unwrap();
+    let answers = send(cases.to_vec(), Duration::from_secs(5), &origins, &network(Tls::system()), 100).await.unwrap();
     assert!(matches!(answers[0], Err(ServiceError::NotGranted(_))));
     for (answer, case) in answers.iter().zip(&cases).skip(1) {
         assert!(matches!(answer, Err(ServiceError::Invalid(_))), "{case:?}: {answer:?}");
     }
     assert_eq!(connections.get(), 0);
     let many = vec![call(origin); 17];
-    let refused = send(many, Duration::from_secs(5), &origins, &Tls::system(), 100).await;
+    let refused = send(many, Duration::from_secs(5), &origins, &network(Tls::system()), 100).await;
     assert!(matches!(refused, Err(ServiceError::TooLarge(16))));
 }
 
@@ -159,7 +163,7 @@ async fn calls_run_at_the_same_time_and_each_has_its_own_end() {
     };
     let origins = Origins::parse([&*quick, &*slow, &*gone]).unwrap();
     let calls = vec![call(slow.clone()), call(quick), call(gone), call(slow)];
-    let answers = send(calls, Duration::from_millis(400), &origins, &Tls::system(), 100).await.unwrap();
+    let answers = send(calls, Duration::from_millis(400), &origins, &network(Tls::system()), 100).await.unwrap();
     assert!(matches!(answers[0], Err(ServiceError::Timeout)));
     assert!(answers[1].is_ok(), "{:?}", answers[1]);
     assert!(matches!(answers[2], Err(ServiceError::Unavailable(_))));
@@ -183,7 +187,7 @@ async fn https_is_verified_and_speaks_http2() {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
     let certificate = certified.cert.der().clone();
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -191,7 +195,7 @@ async fn https_is_verified_and_speaks_http2() {
         .with_single_cert(vec![certificate.clone()], key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::task::spawn_local(async move {
@@ -199,7 +203,7 @@ async fn https_is_verified_and_speaks_http2() {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async move {
                 let text = format!("{:?} {}", request.version(), request.uri());
-                Ok::<_, std::convert::Infallible>(http::Response::new(Body::full(text)))
+                Ok::<_, std::convert::Infallible>(Response::new(Body::full(text)))
             });
             let executor = crate::upstream::connect::LocalExecutor;
             tokio::task::spawn_local(
@@ -211,11 +215,11 @@ async fn https_is_verified_and_speaks_http2() {
     let origin = format!("https://localhost:{port}");
     let origins = Origins::parse([&*origin]).unwrap();
     let get = || call(format!("{origin}/x?y"));
-    let stranger = send(vec![get()], Duration::from_secs(20), &origins, &Tls::system(), 100).await.unwrap();
+    let stranger = send(vec![get()], Duration::from_secs(20), &origins, &network(Tls::system()), 100).await.unwrap();
     assert!(matches!(stranger[0], Err(ServiceError::Unavailable(_))), "{stranger:?}");
-    let tls = Tls::with_authorities(vec![certificate]);
+    let network = network(Tls::with_authorities(vec![certificate]));
     for _ in 0..2 {
-        let answers = send(vec![get()], Duration::from_secs(20), &origins, &tls, 100).await.unwrap();
+        let answers = send(vec![get()], Duration::from_secs(20), &origins, &network, 100).await.unwrap();
         let body = String::from_utf8_lossy(&answers[0].as_ref().unwrap().body).into_owned();
         assert_eq!(body, format!("HTTP/2.0 https://localhost:{port}/x?y"));
     }

@@ -1,6 +1,8 @@
 //! One worker's view of a snapshot: its own instances and its own connections.
 
 use std::cell::{Cell, OnceCell};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,8 +10,7 @@ use super::Snapshot;
 use crate::exchange::RouteFacts;
 use crate::filter::{LocalPipeline, WorkerFilters};
 use crate::telemetry::{UpstreamId, WorkerMetrics};
-use crate::upstream::LocalUpstream;
-use crate::upstream::dns::Dns;
+use crate::upstream::{LocalUpstream, Upstream};
 
 /// An upstream of this worker.
 pub struct Target {
@@ -27,37 +28,37 @@ pub struct LocalSnapshot {
     pipelines: Vec<OnceCell<Rc<LocalPipeline>>>,
     /// By route, made when it is first used.
     facts: Vec<OnceCell<Arc<RouteFacts>>>,
-    dns: Rc<Dns>,
+    /// The place of this worker in the turns of weighted upstreams.
     turn: Cell<u64>,
 }
 
 impl LocalSnapshot {
-    /// The view of `shared`. What is equal in the view `before` is kept: connections, health, load.
+    /// The view of `shared`. What the view `before` has of it is kept: connections, and places in turns. What it has beyond that drains.
     pub fn new(shared: Arc<Snapshot>, before: Option<&LocalSnapshot>, metrics: WorkerMetrics) -> Rc<Self> {
-        let dns = before.map_or_else(Dns::new, |before| Rc::clone(&before.dns));
-        let upstreams = shared
+        let known: HashMap<&str, &Target> =
+            before.iter().flat_map(|before| &before.upstreams).map(|known| (&**known.upstream.name(), known)).collect();
+        let local = |upstream: &Arc<Upstream>| match known.get(&**upstream.name()).map(|known| &known.upstream) {
+            Some(known) if Arc::ptr_eq(known.upstream(), upstream) => Rc::clone(known),
+            known => LocalUpstream::new(Arc::clone(upstream), known.map(|known| &**known)),
+        };
+        let upstreams: Vec<Target> = shared
             .upstreams
             .iter()
-            .map(|(upstream, metrics)| {
-                let kept =
-                    before.and_then(|b| b.upstreams.iter().find(|t| Arc::ptr_eq(t.upstream.upstream(), upstream)));
-                Target {
-                    upstream: match kept {
-                        Some(kept) => Rc::clone(&kept.upstream),
-                        None => LocalUpstream::new(Arc::clone(upstream), &dns),
-                    },
-                    metrics: *metrics,
-                }
-            })
+            .map(|(upstream, metrics)| Target { upstream: local(upstream), metrics: *metrics })
             .collect();
+        let kept: HashSet<_> = upstreams.iter().map(|kept| Rc::as_ptr(&kept.upstream)).collect();
+        for known in known.values().filter(|known| !kept.contains(&Rc::as_ptr(&known.upstream))) {
+            known.upstream.supersede();
+        }
+        // Anywhere, so that workers are not all at the same place.
+        let turn = before.map_or_else(|| RandomState::new().hash_one("turn"), |before| before.turn.get());
         Rc::new(LocalSnapshot {
             upstreams,
             metrics,
             filters: WorkerFilters::new(),
             pipelines: shared.pipelines.iter().map(|_| OnceCell::new()).collect(),
             facts: shared.routes.iter().map(|_| OnceCell::new()).collect(),
-            dns,
-            turn: Cell::new(0),
+            turn: Cell::new(turn),
             shared,
         })
     }

@@ -15,11 +15,12 @@ use http::HeaderName;
 
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
 use crate::filter::{Pipeline, Plugin, Runtime};
+use crate::outbound::OutboundClient;
 use crate::route::Router;
 use crate::server::Listeners;
 use crate::services::Services;
 use crate::telemetry::{Metrics, UpstreamId};
-use crate::upstream::Upstream;
+use crate::upstream::{EndpointRegistry, Resolver, Upstream};
 
 pub use expose::expose;
 pub use local::{LocalSnapshot, Target};
@@ -35,6 +36,8 @@ pub struct Snapshot {
     pub pipelines: Vec<Arc<Pipeline>>,
     pub id_header: HeaderName,
     pub listeners: Listeners,
+    /// Asks the name servers of this configuration.
+    pub resolver: Arc<Resolver>,
     /// Kept so that the next snapshot need not load them again.
     plugins: Vec<Arc<Plugin>>,
     /// What an operator should know, as lines for the log and `check`.
@@ -46,6 +49,9 @@ pub struct Workshop {
     pub runtime: Arc<Runtime>,
     pub services: Arc<Services>,
     pub metrics: Arc<Metrics>,
+    /// Sends what the services ask for; has the resolver of the running snapshot.
+    pub outbound: Arc<OutboundClient>,
+    pub endpoints: Arc<EndpointRegistry>,
 }
 
 impl Workshop {
@@ -57,7 +63,9 @@ impl Workshop {
 
         let plugins = self.plugins(loaded, before, &mut errors);
         let filters = self.filters(loaded, &plugins, &mut errors, &mut warnings);
-        let upstreams = upstreams::build(loaded, before, &self.metrics, &mut errors);
+        let resolver = self.outbound.resolver().with_servers(&config.gateway.nameservers);
+        let shared = (&self.endpoints, &resolver);
+        let upstreams = upstreams::build(loaded, before, &self.metrics, shared, &mut errors);
         let listeners = listeners::build(loaded, &mut errors);
         let router = routes::router(loaded).map_err(|found| errors.extend(found));
         let mut pipelines: Vec<(Vec<_>, Arc<Pipeline>)> = Vec::new();
@@ -92,6 +100,7 @@ impl Workshop {
                 pipelines: pipelines.into_iter().map(|(_, pipeline)| pipeline).collect(),
                 id_header: config.gateway.request_id_header.clone(),
                 listeners,
+                resolver,
                 plugins: plugins.into_values().map(|(plugin, _)| plugin).collect(),
                 warnings,
             }),

@@ -1,28 +1,31 @@
-//! Upstreams of the configuration → upstreams to send to. One that has not changed is kept, with its connections.
+//! Upstreams of the configuration → upstreams to send to. One that has not changed is kept; of one that has, what is the same is shared
+//! with the one before.
 
 use std::sync::Arc;
 
 use super::{Errors, Snapshot, key};
 use crate::config::{Loaded, model};
 use crate::telemetry::{Metrics, UpstreamId};
-use crate::upstream::dns::TtlBounds;
+use crate::upstream::resolver::TtlBounds;
 use crate::upstream::{
-    Balance, ClientCertificate, EndpointSpec, Protocol, TargetSpec, TlsSpec, Upstream, UpstreamSpec,
+    Balance, ClientCertificate, EndpointRegistry, EndpointSpec, Protocol, Resolver, TargetSpec, TlsSpec, Upstream,
+    UpstreamSpec,
 };
 
 pub(super) fn build(
     loaded: &Loaded,
     before: Option<&Snapshot>,
     metrics: &Metrics,
+    (registry, resolver): (&Arc<EndpointRegistry>, &Arc<Resolver>),
     errors: &mut Errors,
 ) -> Vec<(Arc<Upstream>, UpstreamId)> {
     let mut built = Vec::new();
     for upstream in &loaded.config.upstreams {
         let spec = spec(upstream);
-        let kept = before.and_then(|before| before.upstreams.iter().find(|(known, _)| *known.spec() == spec));
-        let found = match kept {
-            Some((kept, _)) => Ok(Arc::clone(kept)),
-            None => Upstream::new(spec).map(Arc::new),
+        let before = before.and_then(|before| before.upstreams.iter().find(|(known, _)| *known.name() == spec.name));
+        let found = match before {
+            Some((kept, _)) if kept.is_of(&spec, resolver) => Ok(Arc::clone(kept)),
+            _ => Upstream::new(spec, registry, resolver, before.map(|(before, _)| &**before)).map(Arc::new),
         };
         match found {
             Ok(found) => built.push((found, metrics.upstream(&upstream.name))),

@@ -101,34 +101,34 @@ impl StdError for UpstreamError {
 }
 
 /// One attempt at one endpoint that failed.
-pub(super) struct Attempt {
-    pub(super) kind: UpstreamErrorKind,
-    pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
-    pub(super) request: Option<Box<Request<Body>>>,
+pub(crate) struct Attempt {
+    pub(crate) kind: UpstreamErrorKind,
+    pub(crate) source: Option<Box<dyn StdError + Send + Sync>>,
+    pub(crate) request: Option<Box<Request<Body>>>,
     /// Whether `request` may be sent again.
-    pub(super) again: bool,
+    pub(crate) again: bool,
 }
 
 impl Attempt {
-    pub(super) fn new(kind: UpstreamErrorKind) -> Self {
+    pub(crate) fn new(kind: UpstreamErrorKind) -> Self {
         Attempt { kind, source: None, request: None, again: false }
     }
 
-    pub(super) fn because(kind: UpstreamErrorKind, source: impl StdError + Send + Sync + 'static) -> Self {
+    pub(crate) fn because(kind: UpstreamErrorKind, source: impl StdError + Send + Sync + 'static) -> Self {
         Attempt { kind, source: Some(Box::new(source)), request: None, again: false }
     }
 
-    pub(super) fn with(self, request: Box<Request<Body>>) -> Self {
+    pub(crate) fn with(self, request: Box<Request<Body>>) -> Self {
         Attempt { request: Some(request), again: true, ..self }
     }
 
     /// With a request of which the server may have seen something.
-    pub(super) fn spent(self, request: Box<Request<Body>>) -> Self {
+    pub(crate) fn spent(self, request: Box<Request<Body>>) -> Self {
         Attempt { request: Some(request), again: false, ..self }
     }
 
     /// The reason in a line.
-    pub(super) fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         match &self.source {
             Some(source) => crate::chain(&**source),
             None => match self.kind {

@@ -9,7 +9,7 @@ use super::spec::Endpoint;
 use crate::http::body::Body;
 
 /// RFC 9112 §3.2: origin form, with a `Host`.
-pub(super) fn for_http1(request: &mut Request<Body>, endpoint: &Endpoint) {
+pub(crate) fn for_http1(request: &mut Request<Body>, endpoint: &Endpoint) {
     *request.version_mut() = Version::HTTP_11;
     if !request.headers().contains_key(HOST) {
         let named = request.uri().authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
@@ -25,7 +25,7 @@ pub(super) fn for_http1(request: &mut Request<Body>, endpoint: &Endpoint) {
 
 /// RFC 9113 §8.3.1: `:scheme`, `:authority` and `:path` instead of `Host`. Answers false for a `Host` that can't be one.
 #[must_use]
-pub(super) fn for_http2(request: &mut Request<Body>, endpoint: &Endpoint) -> bool {
+pub(crate) fn for_http2(request: &mut Request<Body>, endpoint: &Endpoint) -> bool {
     let authority = match request.headers_mut().remove(HOST) {
         Some(host) => match Authority::try_from(host.as_bytes()) {
             Ok(authority) => authority,
@@ -53,7 +53,7 @@ pub(super) fn for_http2(request: &mut Request<Body>, endpoint: &Endpoint) -> boo
 }
 
 /// Takes back the name of an endpoint that a request has not reached, for one that has another.
-pub(super) fn unnamed(request: &mut Request<Body>) {
+pub(crate) fn unnamed(request: &mut Request<Body>) {
     request.headers_mut().remove(HOST);
     if request.uri().authority().is_some() {
         *request.uri_mut() = Uri::from(path(request.uri()));

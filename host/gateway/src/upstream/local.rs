@@ -1,6 +1,6 @@
-//! An upstream on one worker: chooses endpoints, sends requests, and knows how its endpoints are doing.
+//! An upstream on one worker: chooses endpoints, opens connections to them and sends requests.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use http::header::{EXPECT, HOST, UPGRADE};
 use http::{Request, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use smallvec::SmallVec;
 
-use super::balance::{self, Dice, Seat};
+use super::balance::Dice;
 use super::builtin;
-use super::dns::Dns;
+use super::endpoints::LocalEndpoints;
 use super::error::{Attempt, UpstreamError, UpstreamErrorKind};
 use super::head;
-use super::pool::{Lease, Line, LocalEndpoint};
-use super::spec::{Balance, TargetSpec, Upstream};
+use super::pool::{Lease, Leased, Opening};
+use super::race;
+use super::spec::{TargetSpec, Upstream};
 use crate::deadline::{self, Passed};
 use crate::exchange::{Candidate, Failure, Origin, ResponseHead};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
@@ -81,14 +81,16 @@ pub struct Sent {
     pub failures: Vec<Failure>,
 }
 
-/// An upstream on one worker. It lives as long as its `Arc<Upstream>` is in use, over reloads.
+/// An upstream on one worker: its pools and its place in the turn. What is known of the endpoints is in their records, which all
+/// workers share.
 pub struct LocalUpstream {
     upstream: Arc<Upstream>,
-    /// This worker's own, as the address of each endpoint: each request keeps both.
+    /// This worker's own, as the name of each endpoint: each request keeps both.
     name: Rc<str>,
-    endpoints: Vec<Rc<LocalEndpoint>>,
-    seats: Vec<Seat>,
     dice: Dice,
+    endpoints: RefCell<Rc<LocalEndpoints>>,
+    /// Another one has taken its place; only requests that began before go on with it.
+    superseded: Cell<bool>,
 }
 
 /// What is known of a request body while it is sent.
@@ -125,21 +127,42 @@ struct Along {
     gate: Option<Rc<Gate>>,
 }
 
+impl Drop for LocalUpstream {
+    fn drop(&mut self) {
+        self.endpoints.borrow().retire();
+    }
+}
+
 impl LocalUpstream {
-    /// An upstream without connections yet.
-    pub fn new(upstream: Arc<Upstream>, dns: &Rc<Dns>) -> Rc<Self> {
-        let each = 0..upstream.endpoints().len();
-        let endpoints = each.map(|i| LocalEndpoint::new(upstream.clone(), i, dns.clone())).collect();
-        let seats = upstream.endpoints().iter().map(|e| Seat::new(e.weight, e.hash)).collect();
+    /// An upstream with the connections that `before`, the one of this name that is running, has to the addresses that stay.
+    pub fn new(upstream: Arc<Upstream>, before: Option<&LocalUpstream>) -> Rc<Self> {
         let name = Rc::from(&**upstream.name());
         // Each worker's own, lest all of them send to the same endpoint at the same time.
-        let dice = Dice::new(RandomState::new().hash_one(&*name));
-        Rc::new(LocalUpstream { upstream, name, endpoints, seats, dice })
+        let dice = before.map_or_else(|| Dice::new(RandomState::new().hash_one(&*name)), |before| before.dice.clone());
+        let known = before.map(|before| before.endpoints.borrow().clone());
+        let endpoints = LocalEndpoints::new(upstream.set(), upstream.limits(), &dice, known.as_deref());
+        let superseded = Cell::new(false);
+        Rc::new(LocalUpstream { upstream, name, dice, endpoints: RefCell::new(endpoints), superseded })
     }
 
-    #[cfg(test)]
-    pub(super) fn endpoints(&self) -> &[Rc<LocalEndpoint>] {
-        &self.endpoints
+    /// Another snapshot is served from now on. Connections that it has no use for are closed: idle ones now, those in use when their
+    /// request is over.
+    pub fn supersede(&self) {
+        self.superseded.set(true);
+        self.endpoints.borrow().retire();
+    }
+
+    /// Its endpoints as they are now. A request keeps them, so that the numbers of hosts mean the same to its end.
+    pub(super) fn endpoints(&self) -> Rc<LocalEndpoints> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        if endpoints.version() != self.upstream.set().version() {
+            let new = LocalEndpoints::new(self.upstream.set(), self.upstream.limits(), &self.dice, Some(&endpoints));
+            if self.superseded.get() {
+                new.retire();
+            }
+            std::mem::replace(&mut *endpoints, new).retire();
+        }
+        endpoints.clone()
     }
 
     /// Its name, as this worker's own text.
@@ -154,16 +177,75 @@ impl LocalUpstream {
 
     /// Its endpoints as filters see them.
     pub fn candidates(&self) -> Vec<Candidate> {
-        let shown = |(local, seat): (&Rc<LocalEndpoint>, &Seat)| Candidate {
-            upstream: self.upstream.name().clone(),
-            address: local.shared().address.clone(),
-            weight: local.shared().weight,
-            healthy: seat.healthy(),
-            active: local.active.get(),
-            latency_us: local.latency_us.get(),
-            labels: local.shared().labels.clone(),
+        self.endpoints().candidates(self.upstream.name())
+    }
+
+    /// The next host for a request that has tried these.
+    pub(super) fn choose(&self, endpoints: &LocalEndpoints, choice: Choice<'_>, tried: &[usize]) -> Option<usize> {
+        match choice {
+            Choice::Balanced => endpoints.balanced(self.upstream.spec().balance, &self.dice, tried),
+            Choice::Key(key) => endpoints.by_hash(key, tried),
+            Choice::Addresses(wanted) => endpoints.first_of(wanted, tried),
+        }
+    }
+
+    /// A connection to a host that is open as far as is known.
+    pub(super) fn checkout(
+        &self,
+        endpoints: &LocalEndpoints,
+        host: usize,
+        now: Instant,
+        http1_only: bool,
+    ) -> Option<Lease> {
+        self.upstream.set().refresh(now);
+        endpoints.pool(host)?.checkout(http1_only)
+    }
+
+    /// Opens a connection to a host, or to another address of its endpoint where it does not take one, within `limit`.
+    pub(super) async fn open(
+        &self,
+        endpoints: &LocalEndpoints,
+        host: usize,
+        limit: Duration,
+        http1_only: bool,
+    ) -> Result<Lease, Attempt> {
+        let begun = Instant::now();
+        let _opening = Opening::new(endpoints.record(host));
+        match deadline::timeout(limit, self.open_any(endpoints, host, http1_only, begun)).await {
+            Ok(Ok(mut lease)) => {
+                lease.connect = lease.connect.map(|_| begun.elapsed());
+                Ok(lease)
+            }
+            Ok(Err(attempt)) => Err(attempt),
+            Err(Passed) => {
+                match endpoints.pool(host) {
+                    Some(pool) => pool.timed_out(begun),
+                    None => endpoints.record(host).failed(begun, Instant::now()),
+                }
+                Err(Attempt::new(UpstreamErrorKind::ConnectTimeout))
+            }
+        }
+    }
+
+    async fn open_any(
+        &self,
+        endpoints: &LocalEndpoints,
+        host: usize,
+        http1_only: bool,
+        begun: Instant,
+    ) -> Result<Lease, Attempt> {
+        let (set, endpoint) = (self.upstream.set(), endpoints.endpoint(host));
+        let first = endpoints.pool(host).map(|pool| pool.address());
+        let pools = if set.is_stale(endpoint, begun) {
+            if let Err(error) = set.locate(endpoint).await {
+                endpoints.record(host).failed(begun, Instant::now());
+                return Err(Attempt::because(UpstreamErrorKind::Dns, error));
+            }
+            self.endpoints().pools_of(&endpoint.name, first)
+        } else {
+            endpoints.pools_of(&endpoint.name, first)
         };
-        self.endpoints.iter().zip(&self.seats).map(shown).collect()
+        race::connect(&pools, http1_only).await
     }
 
     /// Sends a request and waits for the response head. The URI may be in any form; `Host` says what the upstream is to see
@@ -251,30 +333,31 @@ impl LocalUpstream {
             }
             *request.body_mut() = body;
         }
+        let endpoints = self.endpoints();
         let max_tries = match self.upstream.spec().max_tries {
-            0 => self.endpoints.len(),
+            0 => endpoints.len(),
             max => max,
         };
         // Without a name, it gets that of each endpoint in turn.
         let is_named = request.headers().contains_key(HOST) || request.uri().authority().is_some();
         let mut tried = SmallVec::<[usize; 4]>::new();
         let mut failures = Vec::new();
+        let mut failed = None;
         let mut last = Attempt::new(UpstreamErrorKind::NoEndpoint).with(request);
-        while tried.len() < max_tries {
-            let Some(index) = self.choose(choice, &tried) else { break };
+        while failures.len() < max_tries {
+            let Some(host) = self.choose(&endpoints, choice, &tried) else { break };
             let Some(request) = last.request.take_if(|_| last.again) else { break };
-            tried.push(index);
-            match self.attempt(index, request, &along).await {
+            endpoints.note_tried(host, &mut tried);
+            match self.attempt(&endpoints, host, request, &along).await {
                 Ok(mut sent) => {
                     sent.failures = failures;
                     return Ok(sent);
                 }
                 Err(attempt) => {
-                    failures.push(Failure {
-                        upstream: self.upstream.name().clone(),
-                        address: self.endpoints[index].shared().address.clone(),
-                        reason: attempt.reason(),
-                    });
+                    let address = endpoints.endpoint(host).name.clone();
+                    failed = Some(address.clone());
+                    let (upstream, reason) = (self.upstream.name().clone(), attempt.reason());
+                    failures.push(Failure { upstream, address, reason });
                     last = attempt;
                     if let Some(request) = last.request.as_deref_mut().filter(|_| !is_named) {
                         head::unnamed(request);
@@ -286,7 +369,7 @@ impl LocalUpstream {
         Err(UpstreamError {
             kind: last.kind,
             upstream: self.upstream.name().clone(),
-            endpoint: tried.last().map(|index| self.endpoints[*index].shared().address.clone()),
+            endpoint: failed,
             request,
             spent,
             failures,
@@ -294,51 +377,32 @@ impl LocalUpstream {
         })
     }
 
-    fn choose(&self, choice: Choice<'_>, tried: &[usize]) -> Option<usize> {
-        match choice {
-            // The common case needs no clock.
-            Choice::Balanced if self.seats.len() == 1 && self.seats[0].healthy() => tried.is_empty().then_some(0),
-            Choice::Balanced => match self.upstream.spec().balance {
-                Balance::RoundRobin => balance::round_robin(&self.seats, tried, Instant::now()),
-                Balance::LeastRequest => {
-                    let active = |index: usize| self.endpoints.get(index).map_or(0, |endpoint| endpoint.active.get());
-                    balance::least_request(&self.seats, active, &self.dice, tried, Instant::now())
-                }
-            },
-            Choice::Key(key) => balance::by_hash(&self.seats, key, tried, Instant::now()),
-            Choice::Addresses(wanted) => wanted.iter().find_map(|address| {
-                let found = self.endpoints.iter().position(|e| *e.shared().address == **address);
-                found.filter(|index| !tried.contains(index))
-            }),
-        }
-    }
-
     /// One endpoint: open connections as long as they turn out dead, then a new one.
-    async fn attempt(&self, index: usize, request: Box<Request<Body>>, along: &Along) -> Result<Box<Sent>, Attempt> {
-        let endpoint = &self.endpoints[index];
+    async fn attempt(
+        &self,
+        endpoints: &LocalEndpoints,
+        host: usize,
+        request: Box<Request<Body>>,
+        along: &Along,
+    ) -> Result<Box<Sent>, Attempt> {
         let http1_only = request.headers().contains_key(UPGRADE);
         let mut request = request;
         loop {
             let now = Instant::now();
-            let (lease, now) = match endpoint.checkout(now, http1_only) {
+            let (lease, now) = match self.checkout(endpoints, host, now, http1_only) {
                 Some(lease) => (lease, now),
                 // Opening is rare and its future is large, so it is kept out of this one.
-                None => match Box::pin(endpoint.dial(along.timeouts.left_at(along.timeouts.connect, now), http1_only))
-                    .await
-                {
-                    Ok(lease) => (lease, Instant::now()),
-                    Err(attempt) => {
-                        self.seats[index].failed(Instant::now());
-                        return Err(attempt.with(request));
+                None => {
+                    let limit = along.timeouts.left_at(along.timeouts.connect, now);
+                    match Box::pin(self.open(endpoints, host, limit, http1_only)).await {
+                        Ok(lease) => (lease, Instant::now()),
+                        Err(attempt) => return Err(attempt.with(request)),
                     }
-                },
+                }
             };
             let new = lease.connect.is_some();
-            match Self::exchange(endpoint, lease, request, (along, now)).await {
-                Ok(sent) => {
-                    self.seats[index].succeeded();
-                    return Ok(sent);
-                }
+            match Self::exchange(lease, request, (along, now)).await {
+                Ok(sent) => return Ok(sent),
                 Err(Attempt { request: Some(back), again: true, .. }) if !new => request = back,
                 Err(attempt) => return Err(attempt),
             }
@@ -347,18 +411,17 @@ impl LocalUpstream {
 
     /// One request on one connection.
     async fn exchange(
-        endpoint: &LocalEndpoint,
         lease: Lease,
         request: Box<Request<Body>>,
         (along, begun): (&Along, Instant),
     ) -> Result<Box<Sent>, Attempt> {
         let mut lease = lease;
         let mut request = request;
-        let shared = endpoint.shared();
+        let pool = lease.pool.clone();
         let connect = lease.connect;
-        let ((head, body), request, switched) = match lease.line.take() {
-            Some(Line::Http1(connection)) => {
-                head::for_http1(&mut request, shared);
+        let ((head, body), request, switched) = match lease.connection.take() {
+            Some(Leased::Http1(connection)) => {
+                head::for_http1(&mut request, pool.endpoint());
                 // A server may close a connection that it has just used: the request crosses its goodbye.
                 let replayable = lease.idle.is_some() && is_replayable(&request);
                 let gate = along.gate.as_deref();
@@ -378,12 +441,12 @@ impl LocalUpstream {
                     }
                 }
             }
-            Some(Line::Http2(session)) => {
+            Some(Leased::Http2(session)) => {
                 let mut sender = session.sender.clone();
-                lease.line = Some(Line::Http2(session));
+                lease.connection = Some(Leased::Http2(session));
                 let head = head_of(&request);
                 // Not to be sent again: on the same session it would fail again.
-                if !head::for_http2(&mut request, shared) {
+                if !head::for_http2(&mut request, pool.endpoint()) {
                     return Err(Attempt::new(UpstreamErrorKind::Protocol).spent(head));
                 }
                 if let Some(gate) = &along.gate {
@@ -391,7 +454,7 @@ impl LocalUpstream {
                 }
                 match await_head(pin!(sender.try_send_request(*request)), along, begun).await {
                     Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(head)),
-                    Ok(Ok(response)) => (apart(with_lease(response, lease)), head, None),
+                    Ok(Ok(response)) => (apart(lease.hold(response)), head, None),
                     Ok(Err(mut failure)) => {
                         let kind = match along.upload.as_ref().and_then(|upload| upload.failed.get()) {
                             Some(body) => UpstreamErrorKind::RequestBody(body),
@@ -402,7 +465,7 @@ impl LocalUpstream {
                         let attempt = Attempt::because(kind, failure.into_error());
                         return Err(match back {
                             Some(request) => {
-                                endpoint.forget(&lease);
+                                lease.forget();
                                 attempt.with(Box::new(request))
                             }
                             None => attempt.spent(head),
@@ -413,13 +476,14 @@ impl LocalUpstream {
             None => return Err(Attempt::new(UpstreamErrorKind::Connect).with(request)),
         };
         let first_byte = begun.elapsed();
-        endpoint.note_latency(first_byte);
+        pool.record().note_latency(first_byte);
+        pool.record().succeeded();
         Ok(Box::new(Sent {
             head,
             body,
             request,
             switched,
-            endpoint: endpoint.address().clone(),
+            endpoint: pool.name().clone(),
             connect,
             first_byte,
             failures: Vec::new(),
@@ -443,14 +507,6 @@ fn apart(response: Response<Body>) -> (Box<ResponseHead>, Body) {
     let (parts, body) = response.into_parts();
     let (origin, status, headers) = (Origin::Upstream, parts.status, parts.headers);
     (Box::new(ResponseHead { origin, status, headers, body: None, trailers: None }), body)
-}
-
-/// The response of a shared connection, which is in use until its last byte.
-fn with_lease(response: Response<Incoming>, lease: Lease) -> Response<Body> {
-    response.map(|body| match Body::from_upstream(body) {
-        Body::Empty => Body::Empty,
-        body => body.guarded(lease),
-    })
 }
 
 /// Waits for the response head. No deadline is armed when it is there at once.

@@ -1,51 +1,58 @@
-//! The connections of one worker to one endpoint: idle HTTP/1.1 ones, last used first, and shared HTTP/2 sessions.
+//! The connections of one worker to one address: idle ones of HTTP/1.1, last used first, and shared sessions of HTTP/2. Upstreams and
+//! outbound calls have pools of this kind, with limits of their own.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Response;
+use hyper::body::Incoming;
 use hyper::client::conn::http2;
 
-use super::connect::{self, ConnectError, Connected, Connection, MAX_STREAMS, Speak};
-use super::dns::{Answer, Dns};
+use super::connect::{self, ConnectError, Connection, MAX_STREAMS, Speak};
+use super::endpoints::Record;
 use super::error::{Attempt, UpstreamErrorKind};
-use super::spec::{Endpoint, Upstream};
+use super::spec::Endpoint;
 use crate::coarse;
-use crate::deadline;
 use crate::http::body::Body;
 use crate::http1::{self, Keeper};
 
-/// One endpoint as one worker sees it.
-pub(super) struct LocalEndpoint {
-    address: Rc<str>,
-    upstream: Arc<Upstream>,
-    index: usize,
-    dns: Rc<Dns>,
+/// What may be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Idle connections.
+    pub(crate) max_idle: usize,
+    /// How long one may be idle.
+    pub(crate) idle_timeout: Duration,
+}
+
+/// One address as one worker sees it.
+pub(crate) struct Pool {
+    /// The endpoint's name, as this worker's own text.
+    name: Rc<str>,
+    endpoint: Arc<Endpoint>,
+    address: SocketAddr,
+    record: Arc<Record>,
     me: Weak<Self>,
+    limits: Cell<Limits>,
+    /// Who has this pool in its list. Without anybody it drains: nothing is kept any more.
+    users: Cell<usize>,
     idle: RefCell<VecDeque<Idle>>,
     sessions: RefCell<Vec<Rc<Session>>>,
     /// Held while a connection is opened that others could share.
-    dialling: tokio::sync::Mutex<()>,
+    opening: tokio::sync::Mutex<()>,
     /// The last failure to open a shared connection, for those who waited for it.
     failed: Cell<Option<(Instant, UpstreamErrorKind)>>,
     /// ALPN said HTTP/1.1, so that there is nothing to share.
     speaks_http1: Cell<bool>,
-    rotation: Cell<usize>,
-    /// When to look whether the name still leads to the same addresses.
-    refresh_at: Cell<Option<Instant>>,
     sweeping: Cell<bool>,
-    /// Requests being served, and those that a connection is being opened for.
-    pub(super) active: Cell<u32>,
-    /// Time to first byte, moving average in microseconds.
-    pub(super) latency_us: Cell<u64>,
 }
 
 struct Idle {
     connection: http1::Connection,
-    peer: IpAddr,
     /// By [`coarse::now_ms`].
     since: u64,
     /// What tests make it older by: the clock may have begun a moment ago.
@@ -62,82 +69,113 @@ impl Idle {
     }
 }
 
-pub(super) struct Session {
-    pub(super) sender: http2::SendRequest<Body>,
+/// A connection of HTTP/2, which many requests share.
+pub(crate) struct Session {
+    pub(crate) sender: http2::SendRequest<Body>,
     streams: Cell<u32>,
     /// When its last stream ended.
     since: Cell<Instant>,
-    peer: IpAddr,
 }
 
 /// A connection in use.
-pub(super) enum Line {
+pub(crate) enum Leased {
     Http1(http1::Connection),
     Http2(Rc<Session>),
 }
 
 /// A connection lent to one request. Dropped with the last byte of the response, it puts the connection back if that is in it
 /// again.
-pub(super) struct Lease {
-    endpoint: Rc<LocalEndpoint>,
-    pub(super) line: Option<Line>,
-    peer: IpAddr,
+pub(crate) struct Lease {
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) connection: Option<Leased>,
     /// How long the connection had been idle; `None` for a new one or a shared one.
-    pub(super) idle: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
     /// Time taken to open it; `None` when it was open already.
-    pub(super) connect: Option<Duration>,
+    pub(crate) connect: Option<Duration>,
 }
 
-impl LocalEndpoint {
-    pub(super) fn new(upstream: Arc<Upstream>, index: usize, dns: Rc<Dns>) -> Rc<Self> {
-        Rc::new_cyclic(|me| LocalEndpoint {
-            address: Rc::from(&*upstream.endpoints()[index].address),
-            upstream,
-            index,
-            dns,
+impl Pool {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, address: SocketAddr, record: Arc<Record>, limits: Limits) -> Rc<Self> {
+        Rc::new_cyclic(|me| Pool {
+            name: Rc::from(&*endpoint.name),
+            endpoint,
+            address,
+            record,
             me: me.clone(),
+            limits: Cell::new(limits),
+            users: Cell::new(0),
             idle: RefCell::default(),
             sessions: RefCell::default(),
-            dialling: tokio::sync::Mutex::new(()),
+            opening: tokio::sync::Mutex::new(()),
             failed: Cell::new(None),
             speaks_http1: Cell::new(false),
-            rotation: Cell::new(0),
-            refresh_at: Cell::new(None),
             sweeping: Cell::new(false),
-            active: Cell::new(0),
-            latency_us: Cell::new(0),
         })
     }
 
-    /// Its address, as this worker's own text.
-    pub(super) fn address(&self) -> &Rc<str> {
-        &self.address
+    /// `host:port` of its endpoint, as this worker's own text.
+    pub(crate) fn name(&self) -> &Rc<str> {
+        &self.name
     }
 
-    pub(super) fn shared(&self) -> &Endpoint {
-        &self.upstream.endpoints()[self.index]
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    /// Whether a list with this endpoint, address and record may go on with this pool.
+    pub(crate) fn serves(&self, endpoint: &Endpoint, address: SocketAddr, record: &Arc<Record>) -> bool {
+        self.address == address && Arc::ptr_eq(&self.record, record) && self.endpoint.connects_like(endpoint)
+    }
+
+    /// A list takes it in, with these limits.
+    pub(crate) fn join(&self, limits: Limits) {
+        self.limits.set(limits);
+        self.users.set(self.users.get() + 1);
+    }
+
+    /// A list has it no more. With the last one idle connections are closed, and those in use when their request is over.
+    pub(crate) fn part(&self) {
+        self.users.set(self.users.get().saturating_sub(1));
+        if self.users.get() == 0 {
+            self.clear();
+        }
+    }
+
+    /// Closes what is idle. A server that has closed one connection has often closed all.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+        self.sessions.borrow_mut().clear();
+    }
+
+    /// Whether it has a connection, idle or in use.
+    pub(crate) fn is_used(&self) -> bool {
+        self.record.active() > 0 || !self.idle.borrow().is_empty() || !self.sessions.borrow().is_empty()
     }
 
     /// A connection that is open as far as is known: before a request is written the server's goodbye is looked for. Those that were
     /// idle too long go on the way.
-    pub(super) fn checkout(self: &Rc<Self>, now: Instant, http1_only: bool) -> Option<Lease> {
-        if self.refresh_at.get().is_some_and(|at| at <= now) {
-            self.refresh();
-        }
+    pub(crate) fn checkout(self: &Rc<Self>, http1_only: bool) -> Option<Lease> {
         if !http1_only && let Some(session) = self.session() {
-            let peer = session.peer;
-            return Some(self.lease(Line::Http2(session), peer, None, None));
+            return Some(self.lease(Leased::Http2(session), None, None));
         }
         let mut idle = self.idle.borrow_mut();
         let last = idle.pop_back()?;
         let since = last.duration();
-        if since > self.upstream.spec().idle_timeout {
+        if since > self.limits.get().idle_timeout {
             // Those below have been idle for longer.
             idle.clear();
             return None;
         }
         drop(idle);
-        Some(self.lease(Line::Http1(last.connection), last.peer, Some(since), None))
+        Some(self.lease(Leased::Http1(last.connection), Some(since), None))
     }
 
     fn session(&self) -> Option<Rc<Session>> {
@@ -149,36 +187,25 @@ impl LocalEndpoint {
         sessions.iter().find(|session| session.streams.get() < MAX_STREAMS).cloned()
     }
 
-    fn lease(self: &Rc<Self>, line: Line, peer: IpAddr, idle: Option<Duration>, connect: Option<Duration>) -> Lease {
-        self.active.set(self.active.get() + 1);
-        if let Line::Http2(session) = &line {
+    fn lease(self: &Rc<Self>, connection: Leased, idle: Option<Duration>, connect: Option<Duration>) -> Lease {
+        self.record.enter();
+        if let Leased::Http2(session) = &connection {
             session.streams.set(session.streams.get() + 1);
         }
-        Lease { endpoint: self.clone(), line: Some(line), peer, idle, connect }
+        Lease { pool: self.clone(), connection: Some(connection), idle, connect }
     }
 
-    /// Opens a connection within `limit`. Where HTTP/2 is possible, one request opens it and the others wait to share it.
-    pub(super) async fn dial(self: &Rc<Self>, limit: Duration, http1_only: bool) -> Result<Lease, Attempt> {
+    /// Opens a connection. Where HTTP/2 is possible, one request opens it and the others wait to share it. The caller bounds the time
+    /// and says so by [`Self::timed_out`].
+    pub(crate) async fn open(self: &Rc<Self>, http1_only: bool) -> Result<Lease, Attempt> {
         let begun = Instant::now();
-        let _opening = Opening::new(self);
-        match deadline::timeout(limit, self.dial_now(begun, http1_only)).await {
-            Ok(outcome) => outcome,
-            Err(deadline::Passed) => {
-                self.failed.set(Some((Instant::now(), UpstreamErrorKind::ConnectTimeout)));
-                Err(Attempt::new(UpstreamErrorKind::ConnectTimeout))
-            }
-        }
-    }
-
-    async fn dial_now(self: &Rc<Self>, begun: Instant, http1_only: bool) -> Result<Lease, Attempt> {
-        let shared = self.shared();
-        let speak = if http1_only && shared.speak == Speak::Either { Speak::Http1 } else { shared.speak };
+        let endpoint = &self.endpoint;
+        let speak = if http1_only && endpoint.speak == Speak::Either { Speak::Http1 } else { endpoint.speak };
         let may_share = || speak == Speak::Http2 || speak == Speak::Either && !self.speaks_http1.get();
-        let turn = if may_share() { Some(self.dialling.lock().await) } else { None };
+        let turn = if may_share() { Some(self.opening.lock().await) } else { None };
         if turn.is_some() {
             if let Some(session) = self.session() {
-                let peer = session.peer;
-                return Ok(self.lease(Line::Http2(session), peer, None, None));
+                return Ok(self.lease(Leased::Http2(session), None, None));
             }
             if let Some((_, kind)) = self.failed.get().filter(|(at, _)| *at > begun) {
                 return Err(Attempt::new(kind));
@@ -186,81 +213,56 @@ impl LocalEndpoint {
         }
         // Nothing to share after all: those who waited open their own at the same time.
         let _turn = turn.filter(|_| may_share());
-        let outcome = self.open(speak, begun).await;
-        if let Err(attempt) = &outcome {
-            self.failed.set(Some((Instant::now(), attempt.kind)));
-        }
-        outcome
+        self.open_now(speak, begun).await.inspect_err(|attempt| {
+            let now = Instant::now();
+            self.failed.set(Some((now, attempt.kind)));
+            self.record.failed(begun, now);
+        })
     }
 
-    async fn open(self: &Rc<Self>, speak: Speak, begun: Instant) -> Result<Lease, Attempt> {
-        let shared = self.shared();
-        let answer = self.dns.resolve(&shared.host, self.upstream.spec().dns).await;
-        let answer = answer.map_err(|error| Attempt::because(UpstreamErrorKind::Dns, error))?;
-        self.keep_only(&answer);
-        let first = self.rotation.replace(self.rotation.get().wrapping_add(1));
-        let tls = shared.tls.as_ref().map(|tls| if speak == Speak::Http1 { &tls.http1 } else { &tls.usual });
-        let Connected { connection, peer } =
-            connect::connect(&answer.addresses, shared.port, first, tls, speak).await.map_err(|error| match error {
-                ConnectError::Tcp { .. } => Attempt::because(UpstreamErrorKind::Connect, error),
-                ConnectError::Tls(_) | ConnectError::NoHttp2 => Attempt::because(UpstreamErrorKind::Tls, error),
-                ConnectError::Http(_) => Attempt::because(UpstreamErrorKind::Protocol, error),
-            })?;
-        let line = match connection {
+    /// A connection did not open in time.
+    pub(crate) fn timed_out(&self, begun: Instant) {
+        let now = Instant::now();
+        self.failed.set(Some((now, UpstreamErrorKind::ConnectTimeout)));
+        self.record.failed(begun, now);
+    }
+
+    async fn open_now(self: &Rc<Self>, speak: Speak, begun: Instant) -> Result<Lease, Attempt> {
+        let tls = self.endpoint.tls.as_ref().map(|tls| if speak == Speak::Http1 { &tls.http1 } else { &tls.usual });
+        let connection = connect::connect(self.address, tls, speak).await.map_err(|error| match error {
+            ConnectError::Tcp { .. } => Attempt::because(UpstreamErrorKind::Connect, error),
+            ConnectError::Tls(_) | ConnectError::NoHttp2 => Attempt::because(UpstreamErrorKind::Tls, error),
+            ConnectError::Http(_) => Attempt::because(UpstreamErrorKind::Protocol, error),
+        })?;
+        let leased = match connection {
             Connection::Http1(connection) => {
                 self.speaks_http1.set(self.speaks_http1.get() || speak == Speak::Either);
-                Line::Http1(connection)
+                Leased::Http1(connection)
             }
             Connection::Http2(sender) => {
                 self.speaks_http1.set(false);
-                let session = Rc::new(Session { sender, streams: Cell::new(0), since: Cell::new(begun), peer });
-                self.sessions.borrow_mut().push(session.clone());
-                self.sweep();
-                Line::Http2(session)
+                let session = Rc::new(Session { sender, streams: Cell::new(0), since: Cell::new(begun) });
+                if self.users.get() > 0 {
+                    self.sessions.borrow_mut().push(session.clone());
+                    self.sweep();
+                }
+                Leased::Http2(session)
             }
         };
-        Ok(self.lease(line, peer, None, Some(begun.elapsed())))
+        Ok(self.lease(leased, None, Some(begun.elapsed())))
     }
 
-    /// Asks for the addresses again, beside the requests.
-    fn refresh(&self) {
-        self.refresh_at.set(None);
-        let me = self.me.clone();
-        tokio::task::spawn_local(async move {
-            let Some(me) = me.upgrade() else { return };
-            if let Ok(answer) = me.dns.resolve(&me.shared().host, me.upstream.spec().dns).await {
-                me.keep_only(&answer);
-            }
-        });
-    }
-
-    /// Forgets connections to addresses that the name no longer has.
-    fn keep_only(&self, answer: &Answer) {
-        self.refresh_at.set(Some(answer.fresh_until));
-        let known = |peer: &IpAddr| answer.addresses.contains(peer);
-        self.idle.borrow_mut().retain(|idle| known(&idle.peer));
-        self.sessions.borrow_mut().retain(|session| known(&session.peer));
-    }
-
-    /// Gives no more requests to a session that did not take one.
-    pub(super) fn forget(&self, lease: &Lease) {
-        if let Some(Line::Http2(session)) = &lease.line {
-            self.sessions.borrow_mut().retain(|other| !Rc::ptr_eq(other, session));
-        }
-    }
-
-    fn put_back(self: &Rc<Self>, connection: http1::Connection, peer: IpAddr) {
-        let spec = self.upstream.spec();
-        if spec.max_idle == 0 {
+    fn put_back(&self, connection: http1::Connection) {
+        let Limits { max_idle, .. } = self.limits.get();
+        if max_idle == 0 || self.users.get() == 0 {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        if idle.len() >= spec.max_idle {
+        if idle.len() >= max_idle {
             idle.pop_front();
         }
         idle.push_back(Idle {
             connection,
-            peer,
             since: coarse::now_ms(),
             #[cfg(test)]
             age: Duration::ZERO,
@@ -275,9 +277,9 @@ impl LocalEndpoint {
             return;
         }
         let me = self.me.clone();
-        let timeout = self.upstream.spec().idle_timeout;
         tokio::task::spawn_local(async move {
-            loop {
+            // Read each time: a reload may change it.
+            while let Some(timeout) = me.upgrade().map(|me| me.limits.get().idle_timeout) {
                 tokio::time::sleep(timeout.max(Duration::from_millis(10)) / 2).await;
                 let Some(me) = me.upgrade() else { return };
                 let mut idle = me.idle.borrow_mut();
@@ -295,13 +297,6 @@ impl LocalEndpoint {
         });
     }
 
-    /// Notes a time to first byte.
-    pub(super) fn note_latency(&self, taken: Duration) {
-        let now = u64::try_from(taken.as_micros()).unwrap_or(u64::MAX).max(1);
-        let before = self.latency_us.get();
-        self.latency_us.set(if before == 0 { now } else { before - before / 8 + now / 8 }.max(1));
-    }
-
     /// Makes idle connections look older than they are.
     #[cfg(test)]
     pub(super) fn age(&self, by: Duration) {
@@ -316,40 +311,57 @@ impl LocalEndpoint {
     }
 }
 
-/// Counts a request as active while its connection is being opened: an endpoint that takes none is no idle one.
-struct Opening<'a>(&'a Cell<u32>);
+impl Lease {
+    /// The response of a shared connection, which is in use until its last byte.
+    pub(crate) fn hold(self, response: Response<Incoming>) -> Response<Body> {
+        response.map(|body| match Body::from_upstream(body) {
+            Body::Empty => Body::Empty,
+            body => body.guarded(self),
+        })
+    }
+
+    /// Gives no more requests to a session that did not take one.
+    pub(crate) fn forget(&self) {
+        if let Some(Leased::Http2(session)) = &self.connection {
+            self.pool.sessions.borrow_mut().retain(|other| !Rc::ptr_eq(other, session));
+        }
+    }
+}
+
+/// Counts a request as active while its connection is being opened: an address that takes none is no idle one.
+pub(super) struct Opening<'a>(&'a Record);
 
 impl<'a> Opening<'a> {
-    fn new(endpoint: &'a LocalEndpoint) -> Self {
-        endpoint.active.set(endpoint.active.get() + 1);
-        Opening(&endpoint.active)
+    pub(super) fn new(record: &'a Record) -> Self {
+        record.enter();
+        Opening(record)
     }
 }
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
+        self.0.leave();
     }
 }
 
 impl Keeper for Lease {
     fn keep(mut self, connection: http1::Connection) {
-        self.line = Some(Line::Http1(connection));
+        self.connection = Some(Leased::Http1(connection));
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.endpoint.active.set(self.endpoint.active.get().saturating_sub(1));
-        match self.line.take() {
+        self.pool.record.leave();
+        match self.connection.take() {
             None => {}
-            Some(Line::Http2(session)) => {
+            Some(Leased::Http2(session)) => {
                 session.streams.set(session.streams.get().saturating_sub(1));
                 if session.streams.get() == 0 {
                     session.since.set(Instant::now());
                 }
             }
-            Some(Line::Http1(connection)) => self.endpoint.put_back(connection, self.peer),
+            Some(Leased::Http1(connection)) => self.pool.put_back(connection),
         }
     }
 }

@@ -1,5 +1,7 @@
-//! What an upstream is: its description, and the immutable form that all workers share. Per-worker state is in `local`.
+//! What an upstream is: its description, and the form that all workers share. What is known of its endpoints is in `endpoints`, what a
+//! worker has of it in `local`.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +12,13 @@ use rustls_pki_types::ServerName;
 
 use super::balance;
 use super::connect::{Speak, TlsClient};
-use super::dns::TtlBounds;
+use super::discover::Discovery;
+use super::endpoints::{EndpointRegistry, EndpointSet};
+use super::pool::Limits;
+use super::resolver::{Resolver, TtlBounds};
 use super::tls::{self, TlsError, TlsSpec};
 
-/// An upstream as configured. Two equal ones may share connections, health and load: a reload keeps them.
+/// An upstream as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamSpec {
     pub name: Arc<str>,
@@ -78,7 +83,7 @@ pub enum Protocol {
     Auto,
 }
 
-/// One address of an upstream.
+/// One endpoint of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSpec {
     pub https: bool,
@@ -143,65 +148,78 @@ impl EndpointSpec {
 /// An upstream, checked and ready; part of a snapshot.
 pub struct Upstream {
     spec: UpstreamSpec,
-    endpoints: Vec<Endpoint>,
+    /// Shared by all endpoints of `https`; `None` where there is none.
+    tls: Option<TlsConfigs>,
+    resolver: Arc<Resolver>,
+    set: Arc<EndpointSet>,
 }
 
-/// One address of an upstream, ready to connect to.
-pub(super) struct Endpoint {
-    /// `host:port`, as filters and logs see it.
-    pub(super) address: Arc<str>,
-    pub(super) host: Arc<str>,
-    pub(super) port: u16,
-    pub(super) weight: u32,
-    pub(super) labels: Arc<Vec<(String, String)>>,
-    /// Of the address, for hash keys: the same in every worker and gateway.
-    pub(super) hash: u64,
-    /// What `Host` says when the request names none.
-    pub(super) authority: Authority,
-    pub(super) host_value: HeaderValue,
-    pub(super) speak: Speak,
-    pub(super) tls: Option<EndpointTls>,
-}
-
-pub(super) struct EndpointTls {
-    pub(super) usual: TlsClient,
+/// TLS towards all endpoints of an upstream.
+#[derive(Clone)]
+pub(crate) struct TlsConfigs {
+    pub(crate) usual: Arc<rustls::ClientConfig>,
     /// Offers HTTP/1.1 only, for upgrades: they don't exist in HTTP/2 (RFC 9113 §8.6).
-    pub(super) http1: TlsClient,
+    pub(crate) http1: Arc<rustls::ClientConfig>,
+}
+
+/// An endpoint as written, ready to connect to.
+pub(crate) struct Endpoint {
+    /// `host:port`, as filters, metrics and logs see it.
+    pub(crate) name: Arc<str>,
+    pub(crate) host: Arc<str>,
+    pub(crate) port: u16,
+    pub(crate) weight: u32,
+    pub(crate) labels: Arc<Vec<(String, String)>>,
+    /// Of the name, for hash keys: the same in every worker and gateway.
+    pub(crate) hash: u64,
+    /// What `Host` says when the request names none.
+    pub(crate) authority: Authority,
+    pub(crate) host_value: HeaderValue,
+    pub(crate) speak: Speak,
+    pub(crate) tls: Option<EndpointTls>,
+}
+
+pub(crate) struct EndpointTls {
+    pub(crate) usual: TlsClient,
+    pub(crate) http1: TlsClient,
 }
 
 impl Upstream {
-    /// Checks a description and reads its keys and certificates.
-    pub fn new(spec: UpstreamSpec) -> Result<Self, SpecError> {
-        let mut endpoints: Vec<Endpoint> = Vec::new();
-        if let TargetSpec::Endpoints(list) = &spec.target {
-            if list.is_empty() {
-                return Err(SpecError::NoEndpoint(spec.name));
+    /// Checks a description and reads its keys and certificates. `before` is the upstream of this name that is running: what has not
+    /// changed is shared with it. The records of endpoints that stay are found in the registry.
+    pub fn new(
+        spec: UpstreamSpec,
+        registry: &Arc<EndpointRegistry>,
+        resolver: &Arc<Resolver>,
+        before: Option<&Upstream>,
+    ) -> Result<Self, SpecError> {
+        let list: &[EndpointSpec] = match &spec.target {
+            TargetSpec::Endpoints(list) if list.is_empty() => return Err(SpecError::NoEndpoint(spec.name)),
+            TargetSpec::Endpoints(list) => list,
+            TargetSpec::Echo | TargetSpec::Status => &[],
+        };
+        let tls = match before.filter(|before| before.spec.tls == spec.tls && before.spec.protocol == spec.protocol) {
+            _ if !list.iter().any(|endpoint| endpoint.https) => None,
+            Some(Upstream { tls: Some(configs), .. }) => Some(configs.clone()),
+            _ => Some(TlsConfigs::new(&spec)?),
+        };
+        let mut names = HashSet::with_capacity(list.len());
+        let mut endpoints = Vec::with_capacity(list.len());
+        for item in list {
+            let endpoint = Endpoint::new(item, spec.protocol, spec.tls.server_name.as_deref(), tls.as_ref())?;
+            if !names.insert(endpoint.name.clone()) {
+                return Err(SpecError::Twice(spec.name.clone(), endpoint.name.to_string()));
             }
-            let configs = if list.iter().any(|e| e.https) { Some(Self::tls_configs(&spec)?) } else { None };
-            for item in list {
-                let endpoint = Endpoint::new(item, &spec, configs.as_ref())?;
-                if endpoints.iter().any(|e| e.address == endpoint.address) {
-                    return Err(SpecError::Twice(spec.name.clone(), endpoint.address.to_string()));
-                }
-                endpoints.push(endpoint);
-            }
+            endpoints.push(Arc::new(endpoint));
         }
-        Ok(Upstream { spec, endpoints })
+        let discovery = Discovery::of(endpoints, resolver, spec.dns);
+        let set = EndpointSet::new(spec.name.clone(), discovery, registry.clone());
+        Ok(Upstream { spec, tls, resolver: resolver.clone(), set })
     }
 
-    fn tls_configs(spec: &UpstreamSpec) -> Result<(Arc<rustls::ClientConfig>, Arc<rustls::ClientConfig>), SpecError> {
-        let failed = |source| SpecError::Tls { name: spec.name.clone(), source };
-        let alpn: &[&[u8]] = match spec.protocol {
-            Protocol::Http1 => &[b"http/1.1"],
-            Protocol::Http2 | Protocol::H2c => &[b"h2"],
-            Protocol::Auto => &[b"h2", b"http/1.1"],
-        };
-        let usual = tls::client_config(&spec.tls, alpn).map_err(failed)?;
-        let mut http1 = usual.clone();
-        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // A resumed session must not bring the other protocol back.
-        http1.resumption = rustls::client::Resumption::in_memory_sessions(64);
-        Ok((Arc::new(usual), Arc::new(http1)))
+    /// Whether it is what these would make.
+    pub fn is_of(&self, spec: &UpstreamSpec, resolver: &Arc<Resolver>) -> bool {
+        self.spec == *spec && Arc::ptr_eq(&self.resolver, resolver)
     }
 
     /// Its name.
@@ -214,8 +232,30 @@ impl Upstream {
         &self.spec
     }
 
-    pub(super) fn endpoints(&self) -> &[Endpoint] {
-        &self.endpoints
+    pub(super) fn set(&self) -> &Arc<EndpointSet> {
+        &self.set
+    }
+
+    /// What each worker keeps for each address.
+    pub(super) fn limits(&self) -> Limits {
+        Limits { max_idle: self.spec.max_idle, idle_timeout: self.spec.idle_timeout }
+    }
+}
+
+impl TlsConfigs {
+    fn new(spec: &UpstreamSpec) -> Result<Self, SpecError> {
+        let failed = |source| SpecError::Tls { name: spec.name.clone(), source };
+        let alpn: &[&[u8]] = match spec.protocol {
+            Protocol::Http1 => &[b"http/1.1"],
+            Protocol::Http2 | Protocol::H2c => &[b"h2"],
+            Protocol::Auto => &[b"h2", b"http/1.1"],
+        };
+        let usual = tls::client_config(&spec.tls, alpn).map_err(failed)?;
+        let mut http1 = usual.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A resumed session must not bring the other protocol back.
+        http1.resumption = rustls::client::Resumption::in_memory_sessions(64);
+        Ok(TlsConfigs { usual: Arc::new(usual), http1: Arc::new(http1) })
     }
 }
 
@@ -226,26 +266,28 @@ impl fmt::Debug for Upstream {
 }
 
 impl Endpoint {
-    fn new(
+    /// `server_name` takes the place of the host in TLS. Without `configs` an endpoint of `https` can't be.
+    pub(crate) fn new(
         item: &EndpointSpec,
-        spec: &UpstreamSpec,
-        configs: Option<&(Arc<rustls::ClientConfig>, Arc<rustls::ClientConfig>)>,
+        protocol: Protocol,
+        server_name: Option<&str>,
+        configs: Option<&TlsConfigs>,
     ) -> Result<Self, SpecError> {
         let bad_host = || SpecError::Host(item.host.clone());
         let bracketed = if item.host.contains(':') { format!("[{}]", item.host) } else { item.host.clone() };
-        let address: Arc<str> = format!("{bracketed}:{}", item.port).into();
+        let name: Arc<str> = format!("{bracketed}:{}", item.port).into();
         let default_port = if item.https { 443 } else { 80 };
-        let host = if item.port == default_port { bracketed } else { address.to_string() };
-        let speak = match (spec.protocol, item.https) {
-            (Protocol::H2c, true) => return Err(SpecError::H2cOverTls(address)),
+        let host = if item.port == default_port { bracketed } else { name.to_string() };
+        let speak = match (protocol, item.https) {
+            (Protocol::H2c, true) => return Err(SpecError::H2cOverTls(name)),
             (Protocol::Http1, _) | (Protocol::Auto, false) => Speak::Http1,
             (Protocol::Http2 | Protocol::H2c, _) => Speak::Http2,
             (Protocol::Auto, true) => Speak::Either,
         };
         let tls = match configs.filter(|_| item.https) {
             None => None,
-            Some((usual, http1)) => {
-                let name = spec.tls.server_name.clone().unwrap_or_else(|| item.host.clone());
+            Some(TlsConfigs { usual, http1 }) => {
+                let name = server_name.unwrap_or(&item.host).to_owned();
                 let server_name = ServerName::try_from(name.clone()).map_err(|_| SpecError::Host(name))?;
                 Some(EndpointTls {
                     usual: TlsClient { config: usual.clone(), server_name: server_name.clone() },
@@ -254,10 +296,10 @@ impl Endpoint {
             }
         };
         Ok(Endpoint {
-            hash: balance::hash(address.as_bytes()),
+            hash: balance::hash(name.as_bytes()),
             authority: host.parse().map_err(|_| bad_host())?,
             host_value: HeaderValue::from_str(&host).map_err(|_| bad_host())?,
-            address,
+            name,
             host: item.host.as_str().into(),
             port: item.port,
             weight: item.weight,
@@ -265,6 +307,24 @@ impl Endpoint {
             speak,
             tls,
         })
+    }
+
+    /// Whether connections to it are like those to another one of the same address.
+    pub(crate) fn connects_like(&self, other: &Endpoint) -> bool {
+        let tls = match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some(a), Some(b)) => {
+                Arc::ptr_eq(&a.usual.config, &b.usual.config) && a.usual.server_name == b.usual.server_name
+            }
+            _ => false,
+        };
+        tls && self.speak == other.speak
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("name", &self.name).field("weight", &self.weight).finish_non_exhaustive()
     }
 }
 
@@ -285,16 +345,19 @@ mod tests {
         }
     }
 
+    fn upstream(spec: UpstreamSpec) -> Result<Upstream, SpecError> {
+        Upstream::new(spec, &EndpointRegistry::new(), &Resolver::new(&[], None), None)
+    }
+
     #[test]
-    fn contradictions_are_refused_and_equal_specs_are_equal() {
+    fn contradictions_are_refused() {
         let endpoint = EndpointSpec::from_url("https://a.example").unwrap();
         let mut spec = UpstreamSpec::new("u", TargetSpec::Endpoints(vec![endpoint.clone()]));
-        assert_eq!(spec, spec.clone());
         spec.protocol = Protocol::H2c;
-        assert!(matches!(Upstream::new(spec), Err(SpecError::H2cOverTls(_))));
+        assert!(matches!(upstream(spec), Err(SpecError::H2cOverTls(_))));
         let none = UpstreamSpec::new("u", TargetSpec::Endpoints(vec![]));
-        assert!(matches!(Upstream::new(none), Err(SpecError::NoEndpoint(_))));
+        assert!(matches!(upstream(none), Err(SpecError::NoEndpoint(_))));
         let twice = UpstreamSpec::new("u", TargetSpec::Endpoints(vec![endpoint.clone(), endpoint]));
-        assert!(matches!(Upstream::new(twice), Err(SpecError::Twice(..))));
+        assert!(matches!(upstream(twice), Err(SpecError::Twice(..))));
     }
 }

@@ -1,0 +1,98 @@
+//! The connections that a worker keeps for outbound calls: for each origin a pool of each of its addresses.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Network, Tls};
+use crate::services::grants::Origin;
+use crate::upstream::endpoints::Record;
+use crate::upstream::pool::{Lease, Limits, Pool};
+use crate::upstream::race;
+use crate::upstream::resolver::TtlBounds;
+use crate::upstream::spec::{Endpoint, EndpointSpec, Protocol, TlsConfigs};
+
+/// What is kept for each address of an origin.
+const LIMITS: Limits = Limits { max_idle: 16, idle_timeout: Duration::from_secs(60) };
+
+thread_local! {
+    static ORIGINS: RefCell<HashMap<Origin, Pools>> = RefCell::default();
+}
+
+/// The pools of one origin.
+struct Pools {
+    endpoint: Arc<Endpoint>,
+    pools: Vec<Rc<Pool>>,
+}
+
+/// A kept connection to the origin, or a new one.
+pub(super) async fn checkout(origin: &Origin, network: &Network) -> Result<Lease, String> {
+    let Network { tls, resolver } = network;
+    let (endpoint, open) = ORIGINS.with_borrow_mut(|origins| {
+        let pools = Pools::of(origins, origin, tls)?;
+        let open = pools.pools.iter().find_map(|pool| pool.checkout(false));
+        Ok::<_, String>((pools.endpoint.clone(), open))
+    })?;
+    if let Some(lease) = open {
+        return Ok(lease);
+    }
+    let answer = resolver.resolve(&endpoint.host, TtlBounds::default()).await.map_err(|error| crate::chain(&error))?;
+    let pools = ORIGINS.with_borrow_mut(|origins| {
+        let addresses = answer.addresses.iter().map(|address| SocketAddr::new(*address, endpoint.port));
+        Ok::<_, String>(Pools::of(origins, origin, tls)?.at(addresses))
+    })?;
+    race::connect(&pools, false).await.map_err(|attempt| attempt.reason())
+}
+
+impl Pools {
+    /// The pools of an origin that are reached with this TLS.
+    fn of<'o>(origins: &'o mut HashMap<Origin, Pools>, origin: &Origin, tls: &Tls) -> Result<&'o mut Self, String> {
+        let fits = |pools: &Pools| {
+            pools.endpoint.tls.as_ref().is_none_or(|known| Arc::ptr_eq(&known.usual.config, &tls.config()))
+        };
+        if !origins.get(origin).is_some_and(fits) {
+            let endpoint = Arc::new(endpoint(origin, tls)?);
+            // One that is called no more would be kept for ever.
+            origins.retain(|_, pools| pools.pools.iter().any(|pool| pool.is_used()));
+            origins.insert(origin.clone(), Pools { endpoint, pools: Vec::new() });
+        }
+        origins.get_mut(origin).ok_or_else(|| "no pools".to_owned())
+    }
+
+    /// The pools of these addresses, which take the place of those before; addresses that may be tried come first.
+    fn at(&mut self, addresses: impl Iterator<Item = SocketAddr>) -> Vec<Rc<Pool>> {
+        let pool = |address| {
+            let known = self.pools.iter().find(|pool| pool.address() == address).cloned();
+            let pool = known.unwrap_or_else(|| {
+                let record = Record::alone(&self.endpoint.name, address);
+                Pool::new(self.endpoint.clone(), address, record, LIMITS)
+            });
+            pool.join(LIMITS);
+            pool
+        };
+        let pools: Vec<Rc<Pool>> = addresses.map(pool).collect();
+        std::mem::replace(&mut self.pools, pools.clone()).iter().for_each(|pool| pool.part());
+        let now = Instant::now();
+        let mut pools = pools;
+        pools.sort_by_key(|pool| !pool.record().may_try(now));
+        pools
+    }
+}
+
+impl Drop for Pools {
+    fn drop(&mut self) {
+        self.pools.iter().for_each(|pool| pool.part());
+    }
+}
+
+/// An origin as an endpoint: HTTP/2 where ALPN agrees on it.
+fn endpoint(origin: &Origin, tls: &Tls) -> Result<Endpoint, String> {
+    let Origin { https, host, port, .. } = origin;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let spec = EndpointSpec { https: *https, host, port: *port, weight: 1, labels: Vec::new() };
+    let configs = https.then(|| TlsConfigs { usual: tls.config(), http1: tls.config() });
+    Endpoint::new(&spec, Protocol::Auto, None, configs.as_ref()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,83 @@
+//! Endpoints by name: each name is asked for when a request first needs it, and again by the TTL of its answer while requests come. The
+//! last good answer stays when DNS fails.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::upstream::endpoints::Listing;
+use crate::upstream::resolver::{Answer, DnsError, Resolver, TtlBounds, literal};
+use crate::upstream::spec::Endpoint;
+
+/// Names that are asked for at the same time.
+const AT_ONCE: usize = 16;
+
+pub(in crate::upstream) struct Dns {
+    /// The endpoints, with the addresses of those that are no names.
+    endpoints: Vec<(Arc<Endpoint>, Option<Arc<[IpAddr]>>)>,
+    resolver: Arc<Resolver>,
+    bounds: TtlBounds,
+}
+
+impl Dns {
+    pub(super) fn new(endpoints: Vec<Arc<Endpoint>>, resolver: Arc<Resolver>, bounds: TtlBounds) -> Self {
+        let with_literal = |endpoint: Arc<Endpoint>| {
+            let literal = literal(&endpoint.host);
+            (endpoint, literal)
+        };
+        Dns { endpoints: endpoints.into_iter().map(with_literal).collect(), resolver, bounds }
+    }
+
+    pub(super) fn listing(&self) -> Listing {
+        let mut refresh_at: Option<Instant> = None;
+        let mut addresses = |endpoint: &Arc<Endpoint>, literal: &Option<Arc<[IpAddr]>>| match literal {
+            Some(addresses) => addresses.clone(),
+            None => match self.known(endpoint) {
+                Some(Answer { addresses, fresh_until }) => {
+                    refresh_at = Some(refresh_at.map_or(fresh_until, |at| at.min(fresh_until)));
+                    addresses
+                }
+                None => Arc::default(),
+            },
+        };
+        let endpoints =
+            self.endpoints.iter().map(|(endpoint, literal)| (endpoint.clone(), addresses(endpoint, literal)));
+        Listing { endpoints: endpoints.collect(), refresh_at }
+    }
+
+    pub(super) fn is_stale(&self, endpoint: &Endpoint, now: Instant) -> bool {
+        literal(&endpoint.host).is_none() && self.known(endpoint).is_none_or(|answer| answer.fresh_until <= now)
+    }
+
+    pub(super) async fn locate(&self, endpoint: &Endpoint) -> Result<(), DnsError> {
+        self.resolver.resolve(&endpoint.host, self.bounds).await.map(drop)
+    }
+
+    pub(super) async fn refresh(&self) {
+        let now = Instant::now();
+        let is_due = |endpoint: &Endpoint| self.known(endpoint).is_some_and(|answer| answer.fresh_until <= now);
+        let names = self.endpoints.iter().filter(|(_, literal)| literal.is_none());
+        let mut due = names.filter(|(endpoint, _)| is_due(endpoint)).map(|(endpoint, _)| endpoint.host.clone());
+        let mut asking = tokio::task::JoinSet::new();
+        loop {
+            while asking.len() < AT_ONCE
+                && let Some(name) = due.next()
+            {
+                let (resolver, bounds) = (self.resolver.clone(), self.bounds);
+                // A failure is in the log, and the name is due again later.
+                asking.spawn(async move { resolver.resolve(&name, bounds).await.is_ok() });
+            }
+            if asking.join_next().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.resolver.spawn(future);
+    }
+
+    fn known(&self, endpoint: &Endpoint) -> Option<Answer> {
+        self.resolver.known(&endpoint.host, self.bounds)
+    }
+}

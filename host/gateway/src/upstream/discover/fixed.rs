@@ -1,0 +1,22 @@
+//! Endpoints by address: what the configuration says is all there is.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::upstream::endpoints::Listing;
+use crate::upstream::resolver::literal;
+use crate::upstream::spec::Endpoint;
+
+pub(in crate::upstream) struct Fixed(Vec<(Arc<Endpoint>, Arc<[IpAddr]>)>);
+
+impl Fixed {
+    /// `None` where an endpoint has a name that has to be asked for.
+    pub(super) fn new(endpoints: &[Arc<Endpoint>]) -> Option<Self> {
+        let located = endpoints.iter().map(|endpoint| Some((endpoint.clone(), literal(&endpoint.host)?)));
+        located.collect::<Option<_>>().map(Fixed)
+    }
+
+    pub(super) fn listing(&self) -> Listing {
+        Listing { endpoints: self.0.clone(), refresh_at: None }
+    }
+}

@@ -1,0 +1,12 @@
+//! The endpoints of an upstream: what is known of each address (`record`), who has a record (`registry`), which addresses there are
+//! now (`set`), and a worker's pools and cursors for them (`local`). ADR 0002 says what an endpoint is, ADR 0003 what is shared.
+
+mod local;
+mod record;
+mod registry;
+mod set;
+
+pub(super) use local::LocalEndpoints;
+pub(crate) use record::Record;
+pub use registry::EndpointRegistry;
+pub(super) use set::{EndpointSet, Host, Listing};

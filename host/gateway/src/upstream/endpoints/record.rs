@@ -1,0 +1,266 @@
+//! What the gateway knows of one address of an endpoint: one record for all workers, routes and reloads. ADR 0003 gives the reason for
+//! each memory order.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Weak};
+use std::time::{Duration, Instant};
+
+use super::registry::EndpointRegistry;
+
+/// The pause after the first failure in a row; it doubles with each one …
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// … up to this.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a record belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) upstream: Arc<str>,
+    /// `host:port` as written.
+    pub(crate) endpoint: Arc<str>,
+    /// `None` while no address of the name is known.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+/// The state of one address. All methods are short and never wait.
+#[derive(Debug)]
+pub(crate) struct Record {
+    key: Key,
+    /// Where to sign off.
+    registry: Weak<EndpointRegistry>,
+    traffic: Traffic,
+    health: Health,
+}
+
+/// Written by every request: kept apart from what every choice reads. Two lines of 64 bytes, since processors fetch them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Traffic {
+    /// Requests being served, and those that a connection is being opened for.
+    active: AtomicU32,
+    /// Time to first byte, moving average in microseconds; 0 before the first.
+    latency_us: AtomicU64,
+}
+
+/// Written when connections fail and when one succeeds after that.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Health {
+    /// A [`Failing`] as one word, so that its parts change together; 0 when healthy.
+    failing: AtomicU64,
+    /// When the last failure that counts was noted, by [`millis`].
+    last_failure: AtomicU64,
+    /// When the first of the failures in a row was noted, by [`millis`].
+    since: AtomicU64,
+}
+
+/// Failures to connect in a row, and when the next trial may go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Failing {
+    failures: u16,
+    /// By [`millis`]; 48 bits are 8,900 years.
+    retry_at: u64,
+}
+
+impl Failing {
+    fn of(word: u64) -> Self {
+        Failing { failures: (word >> 48) as u16, retry_at: word & ((1 << 48) - 1) }
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.failures) << 48 | self.retry_at
+    }
+
+    /// Paused from now on.
+    fn paused(self, now: u64) -> Self {
+        let doublings = self.failures.saturating_sub(1).min(5);
+        let pause = (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE);
+        Failing { retry_at: now + pause.as_millis() as u64, ..self }
+    }
+}
+
+/// Milliseconds since the process first asked, so that an instant fits into an atomic.
+pub(crate) fn millis(at: Instant) -> u64 {
+    static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
+    at.saturating_duration_since(*BASE).as_millis() as u64
+}
+
+impl Record {
+    pub(super) fn new(key: Key, registry: Weak<EndpointRegistry>) -> Self {
+        // The clock of this module begins before the first record, so that no record is older than it.
+        millis(Instant::now());
+        Record { key, registry, traffic: Traffic::default(), health: Health::default() }
+    }
+
+    /// A record that nobody else can find: of an address that no upstream lists.
+    pub(crate) fn alone(endpoint: &Arc<str>, address: SocketAddr) -> Arc<Self> {
+        let key = Key { upstream: Arc::default(), endpoint: endpoint.clone(), address: Some(address) };
+        Arc::new(Record::new(key, Weak::new()))
+    }
+
+    /// Counts a request.
+    pub(crate) fn enter(&self) {
+        self.traffic.active.fetch_add(1, Relaxed);
+    }
+
+    /// The request that [`Self::enter`] counted is over.
+    pub(crate) fn leave(&self) {
+        self.traffic.active.fetch_sub(1, Relaxed);
+    }
+
+    /// Requests under way, those included that a connection is being opened for.
+    pub(crate) fn active(&self) -> u32 {
+        self.traffic.active.load(Relaxed)
+    }
+
+    /// Notes a time to first byte. Of two that are noted at the same instant one may be lost: an average can bear that, and an atomic
+    /// exchange would cost each request more than the note is worth.
+    pub(crate) fn note_latency(&self, taken: Duration) {
+        let now = u64::try_from(taken.as_micros()).unwrap_or(u64::MAX).max(1);
+        let before = self.traffic.latency_us.load(Relaxed);
+        let after = if before == 0 { now } else { before - before / 8 + now / 8 };
+        self.traffic.latency_us.store(after.max(1), Relaxed);
+    }
+
+    /// Time to first byte, moving average in microseconds; 0 when nothing was measured.
+    pub(crate) fn latency_us(&self) -> u64 {
+        self.traffic.latency_us.load(Relaxed)
+    }
+
+    /// Whether it took the last connection, or was never tried.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.health.failing.load(Relaxed) == 0
+    }
+
+    /// Whether a request may go there: it is healthy, or its pause is over.
+    pub(crate) fn may_try(&self, now: Instant) -> bool {
+        let word = self.health.failing.load(Relaxed);
+        word == 0 || Failing::of(word).retry_at <= millis(now)
+    }
+
+    /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known. False when
+    /// another request, maybe of another worker, was there first.
+    pub(crate) fn claim(&self, now: Instant) -> bool {
+        let word = self.health.failing.load(Relaxed);
+        if word == 0 {
+            return true;
+        }
+        let paused = Failing::of(word).paused(millis(now)).word();
+        self.health.failing.compare_exchange(word, paused, Relaxed, Relaxed).is_ok()
+    }
+
+    /// The address took a connection and answered on it.
+    pub(crate) fn succeeded(&self) {
+        if self.is_healthy() {
+            return;
+        }
+        let before = Failing::of(self.health.failing.swap(0, Relaxed));
+        if before.failures > 0 {
+            let down_ms = millis(Instant::now()).saturating_sub(self.health.since.load(Relaxed));
+            let Key { upstream, endpoint, address } = &self.key;
+            tracing::debug!(%upstream, %endpoint, ?address, down_ms, failures = before.failures, "the endpoint is back");
+        }
+    }
+
+    /// The address did not take a connection that was tried from `begun` on. Failures that overlap are one: how many requests were
+    /// waiting for a dead address says nothing about how long it will be dead.
+    pub(crate) fn failed(&self, begun: Instant, now: Instant) {
+        let (begun, now) = (millis(begun), millis(now));
+        let note = |word: u64| {
+            let before = Failing::of(word);
+            if before.failures > 0 && begun < self.health.last_failure.load(Relaxed) {
+                return None;
+            }
+            if before.failures == 0 {
+                self.health.since.store(now, Relaxed);
+            }
+            Some(Failing { failures: before.failures.saturating_add(1), ..before }.paused(now).word())
+        };
+        if self.health.failing.fetch_update(Relaxed, Relaxed, note).is_ok() {
+            self.health.last_failure.store(now, Relaxed);
+        }
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.sign_off(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Arc<Record> {
+        Record::alone(&"a:80".into(), ([10, 0, 0, 1], 80).into())
+    }
+
+    #[test]
+    fn pauses_double_and_end_with_a_success() {
+        let (record, start) = (record(), Instant::now());
+        assert!(record.is_healthy() && record.may_try(start) && record.claim(start));
+        record.failed(start, start);
+        assert!(!record.is_healthy() && !record.may_try(start));
+        let later = start + FIRST_PAUSE;
+        assert!(record.may_try(later) && record.claim(later), "half open");
+        assert!(!record.may_try(later), "for one request");
+        record.failed(later, later);
+        assert!(!record.may_try(later + FIRST_PAUSE) && record.may_try(later + FIRST_PAUSE * 2));
+        for _ in 0..40 {
+            record.failed(later, later);
+        }
+        assert!(record.may_try(later + LONGEST_PAUSE) && !record.may_try(later + LONGEST_PAUSE / 2));
+        record.succeeded();
+        assert!(record.is_healthy() && record.may_try(later));
+    }
+
+    #[test]
+    fn failures_that_overlap_are_one() {
+        let (record, start) = (record(), Instant::now());
+        let noted = start + Duration::from_millis(20);
+        for _ in 0..64 {
+            record.failed(start, noted);
+        }
+        assert!(record.may_try(noted + FIRST_PAUSE), "no longer pause for more waiting requests");
+    }
+
+    #[test]
+    fn one_of_many_threads_gets_the_trial() {
+        let (record, start) = (record(), Instant::now());
+        record.failed(start, start);
+        let later = start + FIRST_PAUSE;
+        let trials: usize = std::thread::scope(|scope| {
+            let tries = || (0..100).filter(|_| record.may_try(later) && record.claim(later)).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(tries)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(trials, 1);
+    }
+
+    #[test]
+    fn load_and_latency_are_counted_by_all_threads() {
+        let record = record();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..1000 {
+                        record.enter();
+                        record.note_latency(Duration::from_micros(800));
+                        record.leave();
+                    }
+                    record.enter();
+                });
+            }
+        });
+        assert_eq!(record.active(), 4);
+        assert_eq!(record.latency_us(), 800);
+    }
+}

@@ -1,0 +1,65 @@
+//! The records of all endpoints, by what they belong to. It outlives snapshots, so that a reload finds what is known of an address; a
+//! record goes when nobody uses it any more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::record::{Key, Record};
+
+/// Who has a record. One for the process, asked only while endpoints are listed, never by a request.
+#[derive(Debug, Default)]
+pub struct EndpointRegistry {
+    records: Mutex<HashMap<Key, Weak<Record>>>,
+}
+
+impl EndpointRegistry {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The record of this key, new if nobody has it.
+    pub(super) fn record(self: &Arc<Self>, key: Key) -> Arc<Record> {
+        let mut records = self.lock();
+        if let Some(known) = records.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        let record = Arc::new(Record::new(key.clone(), Arc::downgrade(self)));
+        records.insert(key, Arc::downgrade(&record));
+        record
+    }
+
+    /// The last user of a record has gone. Another one may have asked for a new record meanwhile: that one stays.
+    pub(super) fn sign_off(&self, key: &Key) {
+        let mut records = self.lock();
+        if records.get(key).is_some_and(|record| record.strong_count() == 0) {
+            records.remove(key);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Weak<Record>>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_found_as_long_as_it_is_used() {
+        let registry = EndpointRegistry::new();
+        let key = |port| Key {
+            upstream: "orders".into(),
+            endpoint: "a:80".into(),
+            address: Some(([10, 0, 0, 1], port).into()),
+        };
+        let first = registry.record(key(80));
+        first.enter();
+        assert!(Arc::ptr_eq(&first, &registry.record(key(80))));
+        assert!(!Arc::ptr_eq(&first, &registry.record(key(81))), "the other one is gone at once");
+        assert_eq!(registry.lock().len(), 1);
+        drop(first);
+        assert_eq!(registry.lock().len(), 0);
+        assert_eq!(registry.record(key(80)).active(), 0);
+    }
+}

@@ -1,0 +1,102 @@
+//! A connection to one of several addresses that lead to the same server (RFC 8305): each in turn, the next one as soon as the one before
+//! has failed or was silent too long; the first that opens wins.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::error::{Attempt, UpstreamErrorKind};
+use super::pool::{Lease, Pool};
+
+/// While one address does not answer, the next one is tried after this long (RFC 8305 §8).
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
+type Opening = Pin<Box<dyn Future<Output = Result<Lease, Attempt>>>>;
+
+/// A connection of the first of these pools that has or opens one, in their order. Each pool notes how it went. The caller bounds the
+/// whole by a deadline.
+pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Lease, Attempt> {
+    let mut rest = pools.iter();
+    let mut openings: Vec<Opening> = Vec::new();
+    let mut failure = None;
+    loop {
+        match rest.next() {
+            // The usual one has one address, and needs no box.
+            Some(pool) if pools.len() == 1 => return get(pool.clone(), http1_only).await,
+            Some(pool) => openings.push(Box::pin(get(pool.clone(), http1_only))),
+            None if openings.is_empty() => {
+                return Err(failure.unwrap_or_else(|| Attempt::new(UpstreamErrorKind::Connect)));
+            }
+            None => {}
+        }
+        let next = std::future::poll_fn(|cx| {
+            for i in 0..openings.len() {
+                if let Poll::Ready(outcome) = openings[i].as_mut().poll(cx) {
+                    drop(openings.swap_remove(i));
+                    return Poll::Ready(outcome);
+                }
+            }
+            Poll::Pending
+        });
+        let outcome = if rest.len() == 0 {
+            next.await
+        } else {
+            match tokio::time::timeout(NEXT_ADDRESS, next).await {
+                Ok(outcome) => outcome,
+                Err(_silent) => continue,
+            }
+        };
+        match outcome {
+            Ok(lease) => return Ok(lease),
+            // What a server said tells more than that nobody listens at another of its addresses.
+            Err(attempt) => match &failure {
+                Some(Attempt { kind, .. }) if *kind != UpstreamErrorKind::Connect => {}
+                _ => failure = Some(attempt),
+            },
+        }
+    }
+}
+
+/// Another address may have a connection already.
+async fn get(pool: Rc<Pool>, http1_only: bool) -> Result<Lease, Attempt> {
+    match pool.checkout(http1_only) {
+        Some(lease) => Ok(lease),
+        None => pool.open(http1_only).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::upstream::endpoints::Record;
+    use crate::upstream::pool::Limits;
+    use crate::upstream::spec::{Endpoint, EndpointSpec, Protocol};
+
+    fn pool(address: [u8; 4], port: u16) -> Rc<Pool> {
+        let spec = EndpointSpec::from_url(&format!("http://name.test:{port}")).unwrap();
+        let endpoint = Arc::new(Endpoint::new(&spec, Protocol::Auto, None, None).unwrap());
+        let address = SocketAddr::from((address, port));
+        let record = Record::alone(&endpoint.name, address);
+        Pool::new(endpoint, address, record, Limits { max_idle: 1, idle_timeout: NEXT_ADDRESS })
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn the_next_address_is_tried_when_one_refuses() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // 127.0.0.2 is this machine too, and nobody listens there.
+        let pools = [pool([127, 0, 0, 2], port), pool([127, 0, 0, 1], port)];
+        let lease = connect(&pools, false).await.ok().unwrap();
+        assert!(Rc::ptr_eq(&lease.pool, &pools[1]));
+        assert_eq!(
+            pools.each_ref().map(|pool| (pool.record().is_healthy(), pool.record().active())),
+            [(false, 0), (true, 1)]
+        );
+        assert_eq!(connect(&pools[..1], false).await.err().unwrap().kind, UpstreamErrorKind::Connect);
+        assert_eq!(connect(&[], false).await.err().unwrap().kind, UpstreamErrorKind::Connect);
+    }
+}
