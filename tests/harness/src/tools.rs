@@ -83,14 +83,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it and returns the port that it prints first.
+    /// Starts it and returns the port that its first line ends with.
     pub fn start(command: &mut Command) -> (Server, u16) {
         let mut child =
             without_proxies(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the server");
         let input = child.stdin.take().expect("a pipe");
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut server = Server { child, input, output };
-        let port = server.line().parse().expect("a port");
+        let line = server.line();
+        let port =
+            line.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("no port: {line}"));
         (server, port)
     }
 
