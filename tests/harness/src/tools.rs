@@ -25,7 +25,7 @@ pub fn need<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
     let found = names.map(|name| {
         let path = match name {
             "python" => Some(tools().join("venv/bin/python")),
-            "gunicorn" => Some(tools().join("venv/bin/gunicorn")),
+            "gunicorn" | "just" => Some(tools().join("venv/bin").join(name)),
             "plain-node" => on_path("node"),
             // With the packages of `tests/external`.
             "node" => tools().join("node/node_modules").exists().then(|| on_path("node")).flatten(),
