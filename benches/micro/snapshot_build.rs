@@ -1,10 +1,12 @@
 //! Reading a configuration and building the snapshot that serves it: from nothing, and beside one that is running, as a reload does.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sluice::config;
 use sluice::filter::Runtime;
+use sluice::services::outbound::Offline;
 use sluice::services::{Clock, Services};
 use sluice::snapshot::Workshop;
 use sluice::telemetry::Metrics;
@@ -40,7 +42,7 @@ fn build(c: &mut Criterion) {
         RuntimeOptions { instances: 100, cache: Some(folder.path().join("cache")), ..RuntimeOptions::default() };
     let workshop = Workshop {
         runtime: Runtime::new(options).expect("the runtime"),
-        services: Services::new(Clock::system()),
+        services: Services::new(Clock::system(), Arc::new(Offline)),
         metrics: Metrics::new(),
     };
     let mut group = c.benchmark_group("snapshot_build");

@@ -20,7 +20,7 @@ const HOOKS: [&str; 9] = [
 
 fn published() -> (Resolve, PackageId) {
     let mut resolve = Resolve::default();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     let (package, _) = resolve.push_dir(&folder).expect("the WIT package parses");
     (resolve, package)
 }

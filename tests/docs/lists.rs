@@ -56,3 +56,19 @@ fn every_metric_is_documented() {
     let gone: Vec<_> = documented.difference(&named).collect();
     assert!(gone.is_empty(), "docs/src/operation/metrics.md has {gone:?}, which nothing writes");
 }
+
+/// Paths such as `proxy/record.rs` and `route/`, wherever in the host they are.
+#[test]
+fn the_architecture_names_files_that_exist() {
+    let page = read("docs/src/internals/architecture.md");
+    let named = found(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+(?:\.rs|/))`", &page);
+    assert!(named.len() > 40, "{named:?}: is this the right pattern?");
+    let files: BTreeSet<_> = sources().iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let there = |name: &String| {
+        let inside = format!("/{name}");
+        root().join(name).exists()
+            || files.iter().any(|file| file.ends_with(&inside) || name.ends_with('/') && file.contains(&inside))
+    };
+    let gone: Vec<_> = named.iter().filter(|name| !there(name)).collect();
+    assert!(gone.is_empty(), "docs/src/internals/architecture.md names {gone:?}");
+}

@@ -155,7 +155,7 @@ fn unread(arguments: &[&str]) -> (Option<i32>, String) {
 fn a_reader_that_has_gone_is_no_error() {
     let file = fixtures::file("plain");
     let file = file.to_str().expect("a path");
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway.toml");
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../gateway.toml");
     for arguments in [&["version"][..], &["--help"], &["check", example], &["plugin", "inspect", file]] {
         assert_eq!(unread(arguments), (Some(0), String::new()), "{arguments:?}");
     }

@@ -290,7 +290,7 @@ fn an_error_in_the_config_of_a_plugin_names_its_line() {
 
 #[test]
 fn the_example_configuration_serves_its_tour() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let toml = std::fs::read_to_string(root.join("gateway.toml")).expect("the root's gateway.toml");
     let toml = toml.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:9901", "127.0.0.1:0");
     let gateway = setup().start(&toml);

@@ -424,7 +424,7 @@ fn seen(setup: Setup, origin: &Origin, toml: &str) -> Seen {
 fn functions() -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for file in ["message.wit", "services.wit"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit").join(file);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit").join(file);
         let text = std::fs::read_to_string(&path).expect("a file of wit/");
         let mut interface = "";
         for line in text.lines() {

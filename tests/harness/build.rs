@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-#[path = "../../host/guests.rs"]
+#[path = "../../host/gateway/guests.rs"]
 mod guests;
 
 use guests::{TARGET, add_target, compile, target_folder, variable};
@@ -25,7 +25,7 @@ fn build() -> Result<(), String> {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("../..");
     let root = fs::canonicalize(&root).map_err(|error| format!("{}: {error}", root.display()))?;
     let out = PathBuf::from(variable("OUT_DIR")?);
-    for watched in ["host/guests.rs", "sdk/src", "tests/components", "wit", "Cargo.toml", "Cargo.lock"] {
+    for watched in ["host/gateway/guests.rs", "sdk/src", "tests/components", "wit", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     println!("cargo::rerun-if-changed=build.rs");

@@ -8,6 +8,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use sluice::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
+use sluice::services::outbound::Offline;
 use sluice::services::{Clock, Services};
 use sluice::wasm::{FilterLimits, Grants, HeaderGrant, Hook, Mode, Pool, Program, ProgramSpec, Runtime};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -18,7 +19,7 @@ const SECRET: &str = "bench-secret-0123456789abcdef0123456789";
 /// A component whose `on-request` does nothing.
 fn empty() -> Vec<u8> {
     let mut resolve = Resolve::default();
-    resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")).expect("the WIT package");
+    resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).expect("the WIT package");
     let world = "package bench:guest; world guest { export sluice:filter/on-request@0.1.0; }";
     let package = resolve.push_str("guest.wit", world).expect("a world");
     let world = resolve.select_world(&[package], Some("guest")).expect("the world");
@@ -65,7 +66,7 @@ pub(crate) fn pool(runtime: &Arc<Runtime>, guest: &Guest, mode: Mode) -> Pool {
         limits: FilterLimits { wall: Duration::from_secs(60), ..FilterLimits::default() },
         grants: Grants { read: HeaderGrant::All, write: HeaderGrant::All, ..Grants::default() },
         plugin: "bench".into(),
-        services: Services::new(Clock::system()),
+        services: Services::new(Clock::system(), Arc::new(Offline)),
         component: Some(guest.component.as_slice().into()),
     };
     let plugin = runtime.load(&guest.component).expect("the component");

@@ -4,7 +4,7 @@
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use sluice_fuzz::feed;
-use sluice_fuzz::http1::{ChunkError, Chunked, Limits, Message, Piece};
+use sluice_http::http1::{ChunkError, Chunked, Limits, Message, Piece};
 
 const LIMITS: Limits = Limits { bytes: 1024, fields: 20 };
 

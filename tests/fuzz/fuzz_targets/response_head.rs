@@ -1,10 +1,10 @@
 //! Heads of responses: no panic, no dependence on how bytes arrive, one reading.
 #![no_main]
 
-use ::http::Method;
+use http::Method;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use sluice_fuzz::http1::{HeadError, Length, Limits, ResponseHead, read_response};
+use sluice_http::http1::{HeadError, Length, Limits, ResponseHead, read_response};
 use sluice_fuzz::{assert_one_reading, feed};
 
 const LIMITS: Limits = Limits { bytes: 2048, fields: 80 };

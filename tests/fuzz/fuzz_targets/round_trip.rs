@@ -1,13 +1,13 @@
 //! What is written is read back as the same message, whatever its fields are.
 #![no_main]
 
-use ::http::header::{HeaderMap, HeaderName, HeaderValue};
-use ::http::uri::PathAndQuery;
-use ::http::{Method, StatusCode, Version};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode, Version};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use sluice_fuzz::assert_one_reading;
-use sluice_fuzz::http1::*;
+use sluice_http::http1::*;
 
 const LIMITS: Limits = Limits { bytes: 1 << 20, fields: 10_000 };
 

@@ -2,12 +2,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluice_fuzz::wasm::unbundle;
+use sluice_wasm::unbundle::unbundle;
 use wasmparser::{Parser, Payload};
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((range, names)) = unbundle(bytes) else { return };
-    let module = bytes.get(range).expect("a module within the component");
+    let Ok(parts) = unbundle(bytes) else { return };
+    assert!(parts.exports.iter().all(|export| !export.interface.is_empty() && export.signature.starts_with('(')));
+    assert!(parts.imports.iter().all(|import| !import.interface().is_empty()));
+    let names: Vec<_> = parts.imports.into_iter().map(|import| (import.module, import.name)).collect();
+    let module = bytes.get(parts.module).expect("a module within the component");
     let mut found = Vec::new();
     for payload in Parser::new(0).parse_all(module) {
         match payload.expect("a module") {

@@ -1,8 +1,4 @@
-//! The sources under test, and what the targets share: feeding bytes in parts, and a second opinion on what was accepted.
-
-pub mod http;
-pub mod http1;
-pub mod wasm;
+//! What the targets share: feeding bytes in parts, and a second opinion on what was accepted.
 
 use bytes::BytesMut;
 

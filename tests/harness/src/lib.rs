@@ -9,6 +9,7 @@ pub mod dns;
 pub mod fixtures;
 pub mod frames;
 pub mod gateway;
+pub mod guest;
 pub mod h2;
 pub mod load;
 pub mod origin;

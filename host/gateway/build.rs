@@ -1,0 +1,98 @@
+//! Builds the workspace's filters for `wasm32-wasip2` and embeds those of `plugins/` in the binary.
+//!
+//! Which filters: the members of the workspace below `plugins/` and `examples/filters/`, so that whatever else lies in
+//! these folders is left alone. The components also go to `<target>/plugins/<name>.wasm`, for benches and trials.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+mod guests;
+
+use guests::{TARGET, add_target, compile, target_folder, variable};
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            println!("cargo::error={reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("../..");
+    let root = fs::canonicalize(&root).map_err(|error| format!("{}: {error}", root.display()))?;
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    let target_folder = target_folder(&out)?;
+    let members = members(&root)?;
+
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=guests.rs");
+    for watched in ["Cargo.toml", "Cargo.lock", "wit", "sdk/src", "sdk/Cargo.toml"] {
+        println!("cargo::rerun-if-changed={}", root.join(watched).display());
+    }
+    for member in &members {
+        println!("cargo::rerun-if-changed={}", root.join(&member.folder).display());
+    }
+
+    add_target()?;
+    let built = target_folder.join("plugins-build");
+    let packages: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    compile(&root, &built, &packages)?;
+
+    let shelf = target_folder.join("plugins");
+    fs::create_dir_all(&shelf).map_err(|error| format!("{}: {error}", shelf.display()))?;
+    let mut table = String::from("&[\n");
+    for member in &members {
+        let file = format!("{}.wasm", member.name);
+        let component = built.join(TARGET).join("guest").join(format!("{}.wasm", member.name.replace('-', "_")));
+        copy(&component, &shelf.join(&file))?;
+        if member.embedded {
+            copy(&component, &out.join(&file))?;
+            table.push_str(&format!(
+                "    ({:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), {:?}))),\n",
+                member.name,
+                format!("/{file}")
+            ));
+        }
+    }
+    table.push_str("]\n");
+    fs::write(out.join("embedded.rs"), table).map_err(|error| format!("embedded.rs: {error}"))
+}
+
+struct Member {
+    name: String,
+    folder: String,
+    embedded: bool,
+}
+
+/// The members of the workspace that are filters.
+fn members(root: &Path) -> Result<Vec<Member>, String> {
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).map_err(|error| format!("Cargo.toml: {error}"))?;
+    let list = manifest.split_once("\nmembers = [").and_then(|(_, rest)| rest.split_once(']'));
+    let (list, _) = list.ok_or("Cargo.toml: no list `members`")?;
+    let mut members: Vec<Member> = list
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|folder| {
+            let name = folder.strip_prefix("plugins/").or_else(|| folder.strip_prefix("examples/filters/"))?;
+            Some(Member { name: name.to_owned(), folder: folder.to_owned(), embedded: folder.starts_with("plugins/") })
+        })
+        .collect();
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(members)
+}
+
+/// Copies a file unless the copy is already the same, so that nothing is rebuilt for a new modification time.
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let new = fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    fs::write(to, new).map_err(|error| format!("{}: {error}", to.display()))
+}

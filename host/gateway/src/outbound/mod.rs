@@ -1,0 +1,193 @@
+//! Calls of filters to other services: one or many at the same time, to granted origins, over connections that each worker
+//! keeps. Redirects are not followed.
+
+mod client;
+#[cfg(test)]
+mod key_set_tests;
+mod pool;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+use http_body_util::BodyExt;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use url::Url;
+
+pub use self::client::OutboundClient;
+pub use self::tls::Tls;
+use crate::http::body::Body;
+use crate::http::headers::{is_framing, strip_hop_by_hop};
+use crate::services::ServiceError;
+use crate::services::grants::{Origin, Origins};
+use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS};
+
+/// The header fields of a request.
+const MAX_HEADERS: usize = 256;
+
+/// A request that was checked.
+struct Outgoing {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// Sends the calls at the same time over this worker's connections and waits for all, at most `timeout`; the answers are in
+/// the order of the calls, each with its own error (`NotGranted`, `Invalid`, `TooLarge` past `max_body` bytes, `Timeout`,
+/// `Unavailable` when the server can't be reached or breaks off). `TooLarge` for the whole past [`MAX_REQUESTS`].
+///
+/// Has to be awaited inside a local runtime. The future is `Send` although the connections are not: they live in tasks of
+/// the worker, which end when the future is dropped.
+async fn send(
+    calls: Vec<Call>,
+    timeout: Duration,
+    origins: &Origins,
+    tls: &Tls,
+    max_body: usize,
+) -> Result<Answers, ServiceError> {
+    if calls.len() > MAX_REQUESTS {
+        return Err(ServiceError::TooLarge(MAX_REQUESTS as u64));
+    }
+    // A year is as good as never, and timers don't take more.
+    let deadline = Instant::now() + timeout.min(Duration::from_secs(365 * 86_400));
+    let start = |call: Call| {
+        let outgoing = check(call, origins)?;
+        let tls = tls.clone();
+        Ok(Task(tokio::task::spawn_local(async move {
+            let answer = tokio::time::timeout_at(deadline, exchange(outgoing, &tls, max_body)).await;
+            answer.unwrap_or(Err(ServiceError::Timeout))
+        })))
+    };
+    let tasks: Vec<Result<Task, ServiceError>> = calls.into_iter().map(start).collect();
+    let mut answers = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        answers.push(match task {
+            Ok(mut task) => match (&mut task.0).await {
+                Ok(answer) => answer,
+                Err(error) => Err(ServiceError::Other(format!("the call ended early: {error}"))),
+            },
+            Err(refused) => Err(refused),
+        });
+    }
+    Ok(answers)
+}
+
+/// A task that ends with its owner.
+struct Task(JoinHandle<Result<Incoming, ServiceError>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn check(call: Call, origins: &Origins) -> Result<Outgoing, ServiceError> {
+    let invalid = |what: String| ServiceError::Invalid(what);
+    let url = Url::parse(&call.url).map_err(|e| invalid(format!("`{}` is not an absolute url: {e}", call.url)))?;
+    origins.check(&Origin::of(&url)?)?;
+    let method = Method::from_bytes(call.method.as_bytes())
+        .map_err(|_| invalid(format!("`{}` is not a method", call.method)))?;
+    if method == Method::CONNECT {
+        return Err(invalid("the method CONNECT can't be used".to_owned()));
+    }
+    if call.headers.len() > MAX_HEADERS {
+        return Err(ServiceError::TooLarge(MAX_HEADERS as u64));
+    }
+    let mut headers = HeaderMap::with_capacity(call.headers.len());
+    for (name, value) in &call.headers {
+        let name =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid(format!("`{name}` is not a header name")))?;
+        // `host` is the origin's: another one could reach what the grant does not name.
+        if is_framing(&name) {
+            return Err(invalid(format!("the header `{name}` can't be set")));
+        }
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| invalid(format!("the value of `{name}` is not a header value")))?;
+        headers.append(name, value);
+    }
+    Ok(Outgoing { method, url, headers, body: call.body })
+}
+
+/// One exchange with the origin of the URL, whatever is granted. A kept connection may have been closed by the server while
+/// the request was on its way; then it is sent once more on a new one, if it was not sent at all or may be sent twice
+/// (RFC 9110 §9.2.2).
+async fn exchange(outgoing: Outgoing, tls: &Tls, max_body: usize) -> Result<Incoming, ServiceError> {
+    let origin = Origin::of(&outgoing.url)?;
+    let unreachable = |e: String| ServiceError::Unavailable(format!("{origin}: {e}"));
+    let mut reuse = true;
+    loop {
+        let connection = pool::checkout(&origin, tls, reuse).await.map_err(unreachable)?;
+        let request = request(&outgoing, &origin, connection.is_http2())?;
+        let reused = connection.is_reused();
+        match connection.send(request).await {
+            Ok(response) => {
+                let (mut head, body) = response.into_parts();
+                strip_hop_by_hop(&mut head.headers);
+                let body = collect(body, max_body, &unreachable).await?;
+                return Ok(Incoming { status: head.status, headers: head.headers, body });
+            }
+            Err(failure) if reused && (!failure.sent || outgoing.method.is_idempotent()) => reuse = false,
+            Err(failure) => return Err(unreachable(failure.reason)),
+        }
+    }
+}
+
+/// RFC 9112 §3.2.1 on HTTP/1.1: origin form and `Host`; RFC 9113 §8.3.1 on HTTP/2: `:scheme` and `:authority`.
+fn request(outgoing: &Outgoing, origin: &Origin, http2: bool) -> Result<Request<Body>, ServiceError> {
+    let invalid = |e: http::Error| ServiceError::Invalid(format!("the url can't be requested: {e}"));
+    let path = match outgoing.url.query() {
+        Some(query) => format!("{}?{query}", outgoing.url.path()),
+        None => outgoing.url.path().to_owned(),
+    };
+    let mut uri = Uri::builder().path_and_query(path);
+    if http2 {
+        uri = uri.scheme(if origin.https { "https" } else { "http" }).authority(origin.authority());
+    }
+    let body = Body::full(outgoing.body.clone());
+    let mut request = Request::new(body);
+    *request.method_mut() = outgoing.method.clone();
+    *request.uri_mut() = uri.build().map_err(invalid)?;
+    *request.headers_mut() = outgoing.headers.clone();
+    if http2 {
+        *request.version_mut() = Version::HTTP_2;
+    } else {
+        let host = HeaderValue::from_str(&origin.authority()).map_err(|e| invalid(e.into()))?;
+        request.headers_mut().insert(header::HOST, host);
+    }
+    Ok(request)
+}
+
+async fn collect(
+    mut body: Body,
+    max: usize,
+    unreachable: &impl Fn(String) -> ServiceError,
+) -> Result<Bytes, ServiceError> {
+    let too_large = || ServiceError::TooLarge(max as u64);
+    if body.exact_size().is_some_and(|size| size > max as u64) {
+        return Err(too_large());
+    }
+    let mut whole = BytesMut::new();
+    let mut first = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| unreachable(format!("the response broke off: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + whole.len() + data.len() > max {
+            return Err(too_large());
+        }
+        // Most bodies come in one piece and need no copy.
+        if first.is_empty() && whole.is_empty() {
+            first = data;
+        } else {
+            if whole.is_empty() {
+                whole.extend_from_slice(&std::mem::take(&mut first));
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}

@@ -1,0 +1,392 @@
+//! Counters and histograms. Each worker owns its cells and is their only writer, so that counting is a plain load and store;
+//! a scrape adds the workers up while they run. Series are keyed by name and live as long as the process: a reload loses
+//! nothing.
+//!
+//! The families, with their labels. Written here:
+//!
+//! | family | labels |
+//! |---|---|
+//! | `sluice_requests_total` | `route`, `code` |
+//! | `sluice_request_duration_seconds` (histogram) | `route` |
+//! | `sluice_errors_total` | `route`, `side`, `kind` |
+//! | `sluice_upstream_requests_total` | `upstream`, `code` |
+//! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |
+//! | `sluice_upstream_errors_total` | `upstream`, `kind` |
+//! | `sluice_connections_total`, `sluice_connections_active`, `sluice_connections_refused_total` | `listener` |
+//! | `sluice_connection_errors_total`, `sluice_tls_failures_total`, `sluice_accept_errors_total` | `listener` |
+//! | `sluice_received_bytes_total`, `sluice_sent_bytes_total` | `listener` |
+//! | `sluice_completions_dropped_total`, `sluice_panics_total` | |
+//! | `sluice_reloads_total` | `result` |
+//! | `sluice_last_reload_timestamp_seconds` | |
+//! | `sluice_log_lines_dropped_total` | `log` |
+//! | `sluice_build_info` | `version` |
+//! | `process_start_time_seconds`, `process_resident_memory_bytes`, `process_open_fds` | |
+//!
+//! Of filters, from the accounts of the running snapshot (`snapshot/expose.rs`):
+//!
+//! | family | labels |
+//! |---|---|
+//! | `sluice_filter_calls_total`, `sluice_filter_cpu_seconds_total`, `sluice_filter_seconds_total` | `filter`, `plugin`, `hook` |
+//! | `sluice_filter_failures_total` | `filter`, `plugin`, `hook`, `kind` |
+//! | `sluice_filter_instances`, `sluice_filter_instances_started_total` | `filter`, `plugin` |
+//! | `sluice_filter_memory_peak_bytes`, `sluice_filter_unseen_bodies_total` | `filter`, `plugin` |
+//! | `sluice_filter_series_dropped_total` | `filter` |
+//! | `sluice_buffered_bytes` | |
+//! | `sluice_filter_NAME`: what filters count themselves | `filter` and their own |
+
+use std::collections::{BTreeMap, HashMap};
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use super::Exposition;
+use super::cells::{Counter, Names, Table, Traffic, code_name, lock};
+
+/// A route's place in the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RouteId(u32);
+
+/// An upstream's place in the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UpstreamId(u32);
+
+/// Who is to blame for an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    Client,
+    Gateway,
+    Filter,
+    Upstream,
+}
+
+impl Side {
+    /// The label value and the access log's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Gateway => "gateway",
+            Side::Filter => "filter",
+            Side::Upstream => "upstream",
+        }
+    }
+}
+
+/// What happens at one listener on one worker.
+// On cache lines of their own: two workers count at the same time.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ListenerCounters {
+    pub accepted: Counter,
+    pub active: Counter,
+    /// Closed at once, since a connection limit was reached.
+    pub refused: Counter,
+    pub tls_failures: Counter,
+    /// Connections that ended with a protocol error or a timeout.
+    pub connection_errors: Counter,
+    /// Failed `accept` calls, among them those for want of file descriptors.
+    pub accept_errors: Counter,
+    /// These two are counted on every request, by the worker alone: with [`Counter::bump`].
+    pub bytes_in: Counter,
+    pub bytes_out: Counter,
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    routes: Names<Arc<str>>,
+    upstreams: Names<Arc<str>>,
+    listeners: Mutex<Vec<(Arc<str>, Arc<ListenerCounters>)>>,
+    workers: Mutex<Vec<Arc<Cells>>>,
+    collectors: Mutex<Vec<Collector>>,
+    started: SystemTime,
+    pub reloads: Counter,
+    pub reloads_refused: Counter,
+    /// Seconds since the Unix epoch.
+    pub last_reload: Counter,
+    /// Access log lines lost since the reader of the log was too slow or gone.
+    pub access_log_dropped: Counter,
+    /// Operational log lines lost for the same reason.
+    pub log_dropped: Counter,
+}
+
+type Collector = Box<dyn Fn(&mut Exposition) + Send + Sync>;
+
+impl Metrics {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Metrics {
+            routes: Names::new(Arc::from("(other)")),
+            upstreams: Names::new(Arc::from("(other)")),
+            listeners: Mutex::default(),
+            workers: Mutex::default(),
+            collectors: Mutex::default(),
+            started: SystemTime::now(),
+            reloads: Counter::default(),
+            reloads_refused: Counter::default(),
+            last_reload: Counter::default(),
+            access_log_dropped: Counter::default(),
+            log_dropped: Counter::default(),
+        })
+    }
+
+    /// The id of a route, by name; the same name has the same id for ever. After 65,536 names all further ones share
+    /// the series `(other)`.
+    pub fn route(&self, name: &str) -> RouteId {
+        RouteId(self.routes.intern(Arc::from(name)))
+    }
+
+    /// The id of an upstream, by name; see [`Metrics::route`].
+    pub fn upstream(&self, name: &str) -> UpstreamId {
+        UpstreamId(self.upstreams.intern(Arc::from(name)))
+    }
+
+    /// Counters of a listener for one worker; those of the same name are added up.
+    pub fn listener(&self, name: &str) -> Arc<ListenerCounters> {
+        let counters = Arc::new(ListenerCounters::default());
+        lock(&self.listeners).push((Arc::from(name), Arc::clone(&counters)));
+        counters
+    }
+
+    /// Cells for one worker. Call it once on each worker's thread.
+    pub fn worker(&self) -> WorkerMetrics {
+        let cells = Arc::new(Cells::default());
+        lock(&self.workers).push(Arc::clone(&cells));
+        WorkerMetrics { cells, _one_writer: PhantomData }
+    }
+
+    /// Adds families that another module keeps, such as gauges of pools; called at each scrape, from the admin thread.
+    pub fn collect(&self, collector: impl Fn(&mut Exposition) + Send + Sync + 'static) {
+        lock(&self.collectors).push(Box::new(collector));
+    }
+
+    /// The Prometheus text exposition, version 0.0.4.
+    pub fn render(&self) -> String {
+        let mut out = Exposition::default();
+        let workers = lock(&self.workers).clone();
+        self.render_requests(&workers, &mut out);
+        self.render_listeners(&mut out);
+        self.render_process(&workers, &mut out);
+        for collector in lock(&self.collectors).iter() {
+            collector(&mut out);
+        }
+        out.finish()
+    }
+
+    fn render_requests(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
+        let routes: Vec<(Arc<str>, Traffic)> = sum_traffic(&self.routes, workers, |cells| &cells.routes);
+        let upstreams: Vec<(Arc<str>, Traffic)> = sum_traffic(&self.upstreams, workers, |cells| &cells.upstreams);
+        for (label, requests, duration, series) in [
+            ("route", "sluice_requests_total", "sluice_request_duration_seconds", &routes),
+            ("upstream", "sluice_upstream_requests_total", "sluice_upstream_duration_seconds", &upstreams),
+        ] {
+            let (of_requests, of_duration) = if label == "route" {
+                ("Exchanges by route and response status (0: no response was sent).", "Whole exchanges.")
+            } else {
+                ("Responses of upstreams by status.", "Time from sending a request upstream to its response head.")
+            };
+            out.family(requests, "counter", of_requests);
+            for (name, traffic) in series {
+                for (slot, count) in traffic.codes.iter().enumerate().filter(|(_, count)| count.value() > 0) {
+                    out.sample(requests, &[(label, name), ("code", code_name(slot))], count.value() as f64);
+                }
+            }
+            out.family(duration, "histogram", of_duration);
+            for (name, traffic) in series {
+                traffic.duration.render(duration, &[(label, name)], out);
+            }
+        }
+
+        let mut errors: HashMap<(RouteId, Side, &'static str), u64> = HashMap::new();
+        let mut attempts: HashMap<(UpstreamId, &'static str), u64> = HashMap::new();
+        for cells in workers {
+            for (key, count) in lock(&cells.errors).iter() {
+                *errors.entry(*key).or_default() += count;
+            }
+            for (key, count) in lock(&cells.failed_attempts).iter() {
+                *attempts.entry(*key).or_default() += count;
+            }
+        }
+        out.family("sluice_errors_total", "counter", "Errors by route, guilty side and kind.");
+        for ((route, side, kind), count) in sorted(errors, |(route, side, kind)| (route.0, *side, *kind)) {
+            let route = self.routes.name(route.0);
+            out.sample(
+                "sluice_errors_total",
+                &[("route", &*route), ("side", side.name()), ("kind", kind)],
+                count as f64,
+            );
+        }
+        out.family("sluice_upstream_errors_total", "counter", "Attempts without a response, by upstream and kind.");
+        for ((upstream, kind), count) in sorted(attempts, |(upstream, kind)| (upstream.0, *kind)) {
+            let upstream = self.upstreams.name(upstream.0);
+            out.sample("sluice_upstream_errors_total", &[("upstream", &*upstream), ("kind", kind)], count as f64);
+        }
+    }
+
+    fn render_listeners(&self, out: &mut Exposition) {
+        type Read = fn(&ListenerCounters) -> u64;
+        let families: [(&str, &str, &str, Read); 8] = [
+            ("sluice_connections_total", "counter", "Accepted connections.", |l| l.accepted.value()),
+            ("sluice_connections_active", "gauge", "Open connections.", |l| l.active.value()),
+            ("sluice_connections_refused_total", "counter", "Connections over a limit.", |l| l.refused.value()),
+            ("sluice_connection_errors_total", "counter", "Connections ended by an error.", |l| {
+                l.connection_errors.value()
+            }),
+            ("sluice_tls_failures_total", "counter", "Failed TLS handshakes.", |l| l.tls_failures.value()),
+            ("sluice_accept_errors_total", "counter", "Failed accepts.", |l| l.accept_errors.value()),
+            ("sluice_received_bytes_total", "counter", "Bytes from clients, as on the wire.", |l| l.bytes_in.value()),
+            ("sluice_sent_bytes_total", "counter", "Bytes to clients.", |l| l.bytes_out.value()),
+        ];
+        let mut listeners: BTreeMap<Arc<str>, Vec<Arc<ListenerCounters>>> = BTreeMap::new();
+        for (name, counters) in lock(&self.listeners).iter() {
+            listeners.entry(Arc::clone(name)).or_default().push(Arc::clone(counters));
+        }
+        for (name, kind, help, read) in families {
+            out.family(name, kind, help);
+            for (listener, workers) in &listeners {
+                let sum: u64 = workers.iter().map(|counters| read(counters)).sum();
+                out.sample(name, &[("listener", listener)], sum as f64);
+            }
+        }
+    }
+
+    fn render_process(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
+        let total = |read: fn(&Cells) -> &Counter| workers.iter().map(|cells| read(cells).value()).sum::<u64>();
+        out.family("sluice_completions_dropped_total", "counter", "on-complete calls dropped from a full queue.");
+        out.sample("sluice_completions_dropped_total", &[], total(|cells| &cells.completions_dropped) as f64);
+        out.family("sluice_panics_total", "counter", "Panics caught in connection tasks: bugs of the gateway.");
+        out.sample("sluice_panics_total", &[], total(|cells| &cells.panics) as f64);
+        out.family("sluice_reloads_total", "counter", "Configuration reloads by result.");
+        out.sample("sluice_reloads_total", &[("result", "ok")], self.reloads.value() as f64);
+        out.sample("sluice_reloads_total", &[("result", "refused")], self.reloads_refused.value() as f64);
+        out.family("sluice_last_reload_timestamp_seconds", "gauge", "When the running configuration was loaded.");
+        out.sample("sluice_last_reload_timestamp_seconds", &[], self.last_reload.value() as f64);
+        out.family("sluice_log_lines_dropped_total", "counter", "Log lines lost to a slow or closed reader.");
+        out.sample("sluice_log_lines_dropped_total", &[("log", "access")], self.access_log_dropped.value() as f64);
+        out.sample("sluice_log_lines_dropped_total", &[("log", "operational")], self.log_dropped.value() as f64);
+        super::process::process(self.started, out);
+    }
+}
+
+/// The metrics of one worker. Not `Send`: its thread is the only writer.
+#[derive(Clone)]
+pub struct WorkerMetrics {
+    cells: Arc<Cells>,
+    _one_writer: PhantomData<*mut ()>,
+}
+
+impl WorkerMetrics {
+    /// A finished exchange. `status` is what was sent, 0 when nothing was.
+    pub fn request(&self, route: RouteId, status: u16, elapsed: Duration) {
+        self.cells.routes.cell(route.0).record(status, elapsed);
+    }
+
+    /// A response head of an upstream.
+    pub fn upstream(&self, upstream: UpstreamId, status: u16, to_first_byte: Duration) {
+        self.cells.upstreams.cell(upstream.0).record(status, to_first_byte);
+    }
+
+    /// An attempt that brought no response.
+    pub fn upstream_failed(&self, upstream: UpstreamId, kind: &'static str) {
+        *lock(&self.cells.failed_attempts).entry((upstream, kind)).or_default() += 1;
+    }
+
+    /// An error of an exchange. Takes a lock that only a scrape shares.
+    pub fn error(&self, route: RouteId, side: Side, kind: &'static str) {
+        *lock(&self.cells.errors).entry((route, side, kind)).or_default() += 1;
+    }
+
+    /// An `on-complete` call that did not fit into its queue.
+    pub fn completion_dropped(&self) {
+        self.cells.completions_dropped.bump(1);
+    }
+
+    /// A panic caught at the edge of a task.
+    pub fn panicked(&self) {
+        self.cells.panics.bump(1);
+    }
+}
+
+#[derive(Default)]
+struct Cells {
+    routes: Table<Traffic>,
+    upstreams: Table<Traffic>,
+    errors: Mutex<HashMap<(RouteId, Side, &'static str), u64>>,
+    failed_attempts: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
+    completions_dropped: Counter,
+    panics: Counter,
+}
+
+fn sum_traffic(
+    names: &Names<Arc<str>>,
+    workers: &[Arc<Cells>],
+    table: fn(&Cells) -> &Table<Traffic>,
+) -> Vec<(Arc<str>, Traffic)> {
+    let mut sums = Vec::new();
+    for (id, name) in names.all().into_iter().enumerate() {
+        let sum = Traffic::default();
+        workers.iter().filter_map(|cells| table(cells).peek(id as u32)).for_each(|cells| sum.add_all(cells));
+        sums.push((name, sum));
+    }
+    sums
+}
+
+fn sorted<K, V, S: Ord>(map: HashMap<K, V>, key: impl Fn(&K) -> S) -> Vec<(K, V)> {
+    let mut entries: Vec<(K, V)> = map.into_iter().collect();
+    entries.sort_by_key(|(entry, _)| key(entry));
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_added_up_by_name() {
+        let metrics = Metrics::new();
+        let route = metrics.route("orders");
+        assert_eq!(route, metrics.route("orders"), "a reload finds the same series");
+        for _ in 0..2 {
+            let worker = metrics.worker();
+            worker.request(route, 200, Duration::from_millis(3));
+            worker.request(route, 599, Duration::from_secs(90));
+            worker.error(route, Side::Upstream, "connect");
+        }
+        let text = metrics.render();
+        for line in [
+            r#"sluice_requests_total{route="orders",code="200"} 2"#,
+            r#"sluice_requests_total{route="orders",code="5xx"} 2"#,
+            r#"sluice_request_duration_seconds_bucket{route="orders",le="0.0025"} 0"#,
+            r#"sluice_request_duration_seconds_bucket{route="orders",le="0.005"} 2"#,
+            r#"sluice_request_duration_seconds_bucket{route="orders",le="+Inf"} 4"#,
+            r#"sluice_request_duration_seconds_count{route="orders"} 4"#,
+            r#"sluice_errors_total{route="orders",side="upstream",kind="connect"} 2"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_line_parses_and_every_sample_has_a_type() {
+        let metrics = Metrics::new();
+        metrics.listener("a\"b\\c\nd").accepted.add(1);
+        metrics.collect(|out| {
+            out.family("sluice_test", "gauge", "A gauge.");
+            out.sample("sluice_test", &[], 1.5);
+        });
+        let text = metrics.render();
+        let mut types = HashMap::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').expect("a name and a type");
+                assert!(types.insert(name, kind).is_none(), "{name} twice");
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().expect("a name");
+                let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+                assert!(types.contains_key(name) || types.contains_key(base), "no type for {line}");
+                let value = line.rsplit(' ').next().expect("a value");
+                value.parse::<f64>().expect("a number");
+            }
+        }
+        assert!(text.contains(r#"sluice_connections_total{listener="a\"b\\c\nd"} 1"#), "{text}");
+        assert!(text.ends_with('\n'));
+        assert_eq!(types.get("sluice_test"), Some(&"gauge"));
+    }
+}

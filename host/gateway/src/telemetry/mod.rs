@@ -1,0 +1,14 @@
+//! What the gateway tells about itself: metrics, the access log and the operational log. Known to every module, knows none.
+
+mod access_log;
+mod cells;
+mod log;
+mod metrics;
+mod process;
+mod sink;
+
+pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat, AccessRecord, Answerer, Timings};
+pub use cells::Counter;
+pub use log::{LogLevel, OperationalLog, start_operational_log};
+pub use metrics::{ListenerCounters, Metrics, RouteId, Side, UpstreamId, WorkerMetrics};
+pub use sluice_services::Exposition;

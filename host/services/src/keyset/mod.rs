@@ -1,0 +1,316 @@
+//! Sets of keys that verify and sign, shared by all workers, filters and snapshots that name the same source.
+
+mod jwk;
+mod key;
+mod pem;
+mod refresh;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use self::key::{Algorithm, Key};
+pub use self::refresh::{Get, keep_fresh};
+use self::source::{RemoteSource, Source};
+use super::crypto::check_size;
+use super::grants::Origins;
+use super::{Clock, Outbound, ServiceError};
+
+/// The keys tried for one signature that names no key.
+const MAX_TRIES: usize = 8;
+
+/// How a verification ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verification {
+    /// The signature is good.
+    Valid,
+    /// It is not. If no key has the id that was asked for, a set from a URL will look for a newer key in the background.
+    Invalid,
+    /// The set has no key of this id for this algorithm; a set from a URL will look for it in the background.
+    UnknownKey,
+}
+
+/// All key sets in use, by their source.
+pub struct KeySets {
+    clock: Clock,
+    sets: Mutex<HashMap<Box<str>, Weak<KeySet>>>,
+    outbound: Arc<dyn Outbound>,
+}
+
+impl KeySets {
+    /// No sets. Those that have a URL are fetched by `outbound`.
+    pub fn new(clock: Clock, outbound: Arc<dyn Outbound>) -> Self {
+        KeySets { clock, sets: Mutex::default(), outbound }
+    }
+
+    /// The set that this source declares (see `crypto.key-set` in the WIT package), made if nobody holds it yet. A new set
+    /// from a URL is fetched at once, and this call **blocks** for at most `wait` until the first attempt is over; whether
+    /// it succeeded shows [`KeySet::ready`]. A set that is held already never blocks. Errors: `Invalid` for a source that is
+    /// not as documented, `NotGranted` for a URL whose origin is not granted.
+    pub fn resolve(&self, source: &str, origins: &Origins, wait: Duration) -> Result<Arc<KeySet>, ServiceError> {
+        let known = self.sets.lock().unwrap_or_else(PoisonError::into_inner).get(source).and_then(Weak::upgrade);
+        if let Some(set) = known {
+            set.check_grant(origins)?;
+            return Ok(set);
+        }
+        let set = match source::parse(source).map_err(ServiceError::Invalid)? {
+            Source::Keys(keys) => KeySet { keys: ArcSwap::from_pointee(keys), remote: None },
+            Source::Remote(remote) => {
+                let remote = Remote::new(remote, self.clock.clone());
+                KeySet { keys: ArcSwap::default(), remote: Some(remote) }
+            }
+        };
+        set.check_grant(origins)?;
+        let set = {
+            let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+            // Another thread may have been faster; then its set is the one that is fetched.
+            if let Some(other) = sets.get(source).and_then(Weak::upgrade) {
+                return Ok(other);
+            }
+            sets.retain(|_, set| set.strong_count() > 0);
+            let set = Arc::new(set);
+            sets.insert(source.into(), Arc::downgrade(&set));
+            set
+        };
+        if let Some(remote) = &set.remote {
+            self.outbound.keep_fresh(&set)?;
+            remote.wait_for_first_attempt(wait);
+        }
+        Ok(set)
+    }
+
+    /// The fetched sets and how their refresh goes, for the metrics.
+    pub fn statistics(&self) -> Vec<KeySetStatistics> {
+        let sets: Vec<_> = {
+            let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+            sets.values().filter_map(Weak::upgrade).collect()
+        };
+        sets.iter().filter_map(|set| set.remote.as_ref().map(|remote| remote.statistics(set.len()))).collect()
+    }
+}
+
+/// How the refresh of one fetched set goes.
+#[derive(Debug, Clone)]
+pub struct KeySetStatistics {
+    /// Without its query.
+    pub url: String,
+    pub keys: usize,
+    /// Fetches that brought a set.
+    pub succeeded: u64,
+    /// Fetches that did not.
+    pub failed: u64,
+    /// Since the last fetch that brought a set; `None` before the first.
+    pub age: Option<Duration>,
+}
+
+/// A set of keys. Reading it takes no lock.
+#[derive(Debug)]
+pub struct KeySet {
+    keys: ArcSwap<Vec<Key>>,
+    remote: Option<Remote>,
+}
+
+impl KeySet {
+    /// Whether there are keys to ask: false for a set from a URL that could not be fetched yet.
+    pub fn ready(&self) -> bool {
+        self.remote.as_ref().is_none_or(|remote| remote.fetched_us.load(Ordering::Acquire) != 0)
+    }
+
+    /// How many keys the set has now.
+    pub fn len(&self) -> usize {
+        self.keys.load().len()
+    }
+
+    /// Which keys the set has now: another one whenever they were fetched.
+    pub(super) fn version(&self) -> Version {
+        Version(self.keys.load_full())
+    }
+
+    /// Whether the set has no key now.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Verifies a signature. An algorithm that is not supported answers `Invalid`. A key without an id fits any id, unless
+    /// the set has a key of that very id. Errors: `TooLarge` past 1 MiB, `Unavailable` for a set that is not
+    /// [`ready`](KeySet::ready).
+    pub fn verify(
+        &self,
+        algorithm: &str,
+        key_id: Option<&str>,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<Verification, ServiceError> {
+        check_size(message)?;
+        check_size(signature)?;
+        let Some(algorithm) = Algorithm::parse(algorithm) else { return Ok(Verification::Invalid) };
+        let keys = self.keys.load();
+        let fits = |key: &&Key| key.verifies && key.fits(algorithm);
+        let mut tried = 0;
+        for key in candidates(&keys, key_id, fits).take(MAX_TRIES) {
+            tried += 1;
+            if key.verify(algorithm, message, signature) {
+                return Ok(Verification::Valid);
+            }
+        }
+        // A key that was tried for want of one of this very id may have been replaced since.
+        if let Some(remote) = &self.remote
+            && !has_id(&keys, key_id, fits)
+        {
+            remote.demand();
+        }
+        if tried > 0 {
+            return Ok(Verification::Invalid);
+        }
+        self.check_ready()?;
+        Ok(Verification::UnknownKey)
+    }
+
+    /// Signs with the first private or secret key that fits. Errors: `TooLarge` past 1 MiB, `Invalid` for an unknown
+    /// algorithm or when no key of the set can, `Unavailable` for a set that is not [`ready`](KeySet::ready).
+    pub fn sign(&self, algorithm: &str, key_id: Option<&str>, message: &[u8]) -> Result<Vec<u8>, ServiceError> {
+        check_size(message)?;
+        let Some(parsed) = Algorithm::parse(algorithm) else {
+            return Err(ServiceError::Invalid(format!("unknown algorithm `{algorithm}`")));
+        };
+        self.check_ready()?;
+        let keys = self.keys.load();
+        let fits = |key: &&Key| key.signs && key.fits(parsed);
+        let Some(key) = candidates(&keys, key_id, fits).next() else {
+            let id = key_id.map(|id| format!(" of id `{id}`")).unwrap_or_default();
+            return Err(ServiceError::Invalid(format!("the set has no private key{id} for `{algorithm}`")));
+        };
+        key.sign(parsed, message).ok_or_else(|| ServiceError::Other(format!("signing with `{algorithm}` failed")))
+    }
+
+    fn check_ready(&self) -> Result<(), ServiceError> {
+        match &self.remote {
+            Some(remote) if !self.ready() => {
+                Err(ServiceError::Unavailable(format!("the key set {} has not been fetched yet", remote.source.name())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_grant(&self, origins: &Origins) -> Result<(), ServiceError> {
+        self.remote.as_ref().map_or(Ok(()), |remote| origins.check(&remote.source.origin))
+    }
+}
+
+/// The keys of a set at one time.
+pub(super) struct Version(Arc<Vec<Key>>);
+
+impl Version {
+    /// Whether they are the same.
+    pub(super) fn is(&self, other: &Version) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Drop for KeySet {
+    fn drop(&mut self) {
+        // Its refresh looks whether the set is still there, and ends.
+        if let Some(remote) = &self.remote {
+            remote.wake.notify_one();
+        }
+    }
+}
+
+/// The keys of this id, or those without an id when there are none of it.
+fn candidates<'a>(
+    keys: &'a [Key],
+    key_id: Option<&'a str>,
+    fits: impl Fn(&&Key) -> bool + Copy + 'a,
+) -> impl Iterator<Item = &'a Key> + 'a {
+    let named = has_id(keys, key_id, fits);
+    keys.iter().filter(fits).filter(move |key| match key_id {
+        None => true,
+        Some(id) if named => key.kid.as_deref() == Some(id),
+        Some(_) => key.kid.is_none(),
+    })
+}
+
+/// Whether a key that fits has this very id; none has it when there is no id.
+fn has_id<'a>(keys: &'a [Key], key_id: Option<&str>, fits: impl Fn(&&'a Key) -> bool + Copy) -> bool {
+    key_id.is_some_and(|id| keys.iter().filter(fits).any(|key| key.kid.as_deref() == Some(id)))
+}
+
+/// What a fetched set has beside its keys.
+#[derive(Debug)]
+struct Remote {
+    source: RemoteSource,
+    clock: Clock,
+    /// Wakes the refresh: a key is missing, or the set is gone.
+    wake: Arc<Notify>,
+    demanded: AtomicBool,
+    attempted: Mutex<bool>,
+    first_attempt: Condvar,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    /// Microseconds since the Unix epoch; 0 before the first success.
+    fetched_us: AtomicU64,
+}
+
+impl Remote {
+    fn new(source: RemoteSource, clock: Clock) -> Self {
+        Remote {
+            source,
+            clock,
+            wake: Arc::default(),
+            demanded: AtomicBool::new(false),
+            attempted: Mutex::new(false),
+            first_attempt: Condvar::new(),
+            succeeded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            fetched_us: AtomicU64::new(0),
+        }
+    }
+
+    /// Asks for a refresh; the refresh itself holds to the cooldown.
+    fn demand(&self) {
+        if !self.demanded.swap(true, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+    }
+
+    fn wait_for_first_attempt(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut attempted = self.attempted.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*attempted {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            attempted = self.first_attempt.wait_timeout(attempted, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn attempt_over(&self, succeeded: bool) {
+        if succeeded {
+            self.succeeded.fetch_add(1, Ordering::Relaxed);
+            self.fetched_us.store(self.clock.steady_us().max(1), Ordering::Release);
+        } else {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        *self.attempted.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.first_attempt.notify_all();
+    }
+
+    fn statistics(&self, keys: usize) -> KeySetStatistics {
+        let fetched = self.fetched_us.load(Ordering::Acquire);
+        KeySetStatistics {
+            url: self.source.name(),
+            keys,
+            succeeded: self.succeeded.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            age: (fetched != 0).then(|| Duration::from_micros(self.clock.steady_us().saturating_sub(fetched))),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! When a key set is fetched again: by its age, after a failure, and when a key is missing. Who fetches is told by the caller.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+use tokio::time::Instant;
+use url::Url;
+
+use super::source::RemoteSource;
+use super::{KeySet, jwk};
+use crate::ServiceError;
+use crate::outbound::Incoming;
+
+/// The time of one fetch, connecting included.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of a fetched set.
+const MAX_SET: usize = 1024 * 1024;
+/// The first pause after a failure; it doubles up to the set's `refresh`.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A request for a key set, whose origin was granted.
+pub struct Get {
+    pub url: Url,
+    pub headers: HeaderMap,
+    /// The most bytes of the answer.
+    pub max_body: usize,
+}
+
+/// The life of one set: fetch, wait, fetch again, until nobody holds the set. Nothing is held over a wait that would keep it alive.
+pub async fn keep_fresh(set: Weak<KeySet>, get: impl AsyncFn(Get) -> Result<Incoming, ServiceError>) {
+    let Some((source, wake)) = set.upgrade().and_then(|set| {
+        let remote = set.remote.as_ref()?;
+        Some((remote.source.clone(), remote.wake.clone()))
+    }) else {
+        return;
+    };
+    let mut failures = 0;
+    let mut before = bytes::Bytes::new();
+    loop {
+        let started = Instant::now();
+        let answer = fetch(&source, &get).await;
+        let Some(set) = set.upgrade() else { return };
+        let Some(remote) = &set.remote else { return };
+        remote.demanded.store(false, Ordering::Release);
+        let pause = match answer {
+            Ok(Fetched { keys, text, max_age }) => {
+                if keys.is_empty() {
+                    tracing::warn!(url = source.name(), "the fetched key set has no key that can be used");
+                } else if failures > 0 {
+                    tracing::info!(url = source.name(), keys = keys.len(), "the key set can be fetched again");
+                }
+                failures = 0;
+                // The same keys stay the same set: whoever remembers what they have verified may go on to.
+                if text != before {
+                    set.keys.store(Arc::new(keys));
+                    before = text;
+                }
+                remote.attempt_over(true);
+                max_age.unwrap_or(source.refresh).clamp(source.cooldown, source.refresh)
+            }
+            Err(error) => {
+                remote.attempt_over(false);
+                let pause = back_off(failures, source.refresh);
+                failures += 1;
+                tracing::warn!(url = source.name(), %error, kept = set.len(), retry_in = ?pause, "a key set can't be fetched; its keys are kept");
+                pause
+            }
+        };
+        drop(set);
+        wait(&source, &wake, started + pause, started).await;
+    }
+}
+
+/// Until `next`, or earlier when a key is asked for, or the set is gone: but not within the cooldown.
+async fn wait(source: &RemoteSource, wake: &tokio::sync::Notify, next: Instant, last: Instant) {
+    tokio::select! {
+        () = tokio::time::sleep_until(next) => {}
+        () = wake.notified() => tokio::time::sleep_until(next.min(last + source.cooldown)).await,
+    }
+}
+
+/// Doubles with each failure, with a jitter of ±25 % so that gateways that lost their server together don't come back at once.
+fn back_off(failures: u32, refresh: Duration) -> Duration {
+    let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(refresh);
+    let jitter = crate::random::number().map_or(0, |number| number % 500) as u32;
+    pause * (750 + jitter) / 1_000
+}
+
+struct Fetched {
+    keys: Vec<super::Key>,
+    /// What they were read from.
+    text: bytes::Bytes,
+    max_age: Option<Duration>,
+}
+
+async fn fetch(
+    source: &RemoteSource,
+    get: &impl AsyncFn(Get) -> Result<Incoming, ServiceError>,
+) -> Result<Fetched, String> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
+    let request = Get { url: source.url.clone(), headers, max_body: MAX_SET };
+    let answer = tokio::time::timeout(FETCH_TIMEOUT, get(request)).await;
+    let answer = answer.map_err(|_| "no answer in time".to_owned())?.map_err(|e| e.to_string())?;
+    if answer.status != http::StatusCode::OK {
+        return Err(format!("the server answered {}", answer.status));
+    }
+    let keys = jwk::parse_set(&answer.body, &source.name())?;
+    Ok(Fetched { keys, max_age: max_age(&answer.headers), text: answer.body })
+}
+
+/// RFC 9111 §5.2.2.1; `no-store` and `no-cache` ask for the shortest time.
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let mut age = None;
+    for value in headers.get_all(header::CACHE_CONTROL) {
+        for directive in value.to_str().ok()?.split(',') {
+            let directive = directive.trim().to_ascii_lowercase();
+            if directive == "no-store" || directive == "no-cache" {
+                return Some(Duration::ZERO);
+            }
+            if let Some(seconds) = directive.strip_prefix("max-age=") {
+                age = Some(Duration::from_secs(seconds.trim_matches('"').parse().ok()?));
+            }
+        }
+    }
+    age
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_age_of_cache_control() {
+        let cases = [
+            (None, None),
+            (Some("public, max-age=60"), Some(60)),
+            (Some("Max-Age=5, must-revalidate"), Some(5)),
+            (Some("no-store, max-age=60"), Some(0)),
+            (Some("max-age=soon"), None),
+        ];
+        for (value, seconds) in cases {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(value));
+            }
+            assert_eq!(max_age(&headers), seconds.map(Duration::from_secs), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_refresh() {
+        let refresh = Duration::from_secs(60);
+        for (failures, seconds) in [(0, 1), (1, 2), (3, 8), (6, 60), (u32::MAX, 60)] {
+            let pause = back_off(failures, refresh).as_secs_f64();
+            let expected = f64::from(seconds);
+            assert!((0.75 * expected..1.25 * expected).contains(&pause), "{failures}: {pause}");
+        }
+    }
+}

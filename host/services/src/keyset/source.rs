@@ -1,0 +1,220 @@
+//! The JSON text that declares a key set (`crypto.key-set` in the WIT package).
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use serde::Deserialize;
+use url::Url;
+
+use super::key::{Algorithm, Key, Material, Secret};
+use super::{jwk, pem};
+use crate::grants::Origin;
+
+impl RemoteSource {
+    /// The URL for logs and metrics, without its query, which may hold a credential.
+    pub(super) fn name(&self) -> String {
+        format!("{}{}", self.origin, self.url.path())
+    }
+}
+
+/// What a source declares.
+pub(super) enum Source {
+    Keys(Vec<Key>),
+    Remote(RemoteSource),
+}
+
+/// A set that is fetched.
+#[derive(Debug, Clone)]
+pub(super) struct RemoteSource {
+    pub(super) url: Url,
+    pub(super) origin: Origin,
+    pub(super) refresh: Duration,
+    pub(super) cooldown: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    jwks: Option<serde_json::Value>,
+    jwks_url: Option<String>,
+    refresh: Option<String>,
+    cooldown: Option<String>,
+    pem: Option<String>,
+    secret: Option<String>,
+    encoding: Option<String>,
+    kid: Option<String>,
+    alg: Option<String>,
+}
+
+pub(super) fn parse(text: &str) -> Result<Source, String> {
+    let fields: Fields = serde_json::from_str(text)
+        .map_err(|e| format!("the key set's source is not as documented: {}", jwk::explain(&e)))?;
+    let kinds = [fields.jwks.is_some(), fields.jwks_url.is_some(), fields.pem.is_some(), fields.secret.is_some()];
+    if kinds.iter().filter(|given| **given).count() != 1 {
+        return Err("a key set has exactly one of `jwks`, `jwks_url`, `pem` and `secret`".to_owned());
+    }
+    let only = |given: bool, key: &str, of: &str| match given {
+        true => Err(format!("`{key}` goes with {of} only")),
+        false => Ok(()),
+    };
+    if fields.jwks_url.is_none() {
+        only(fields.refresh.is_some(), "refresh", "`jwks_url`")?;
+        only(fields.cooldown.is_some(), "cooldown", "`jwks_url`")?;
+    }
+    if fields.secret.is_none() {
+        only(fields.encoding.is_some(), "encoding", "`secret`")?;
+    }
+    if fields.secret.is_none() && fields.pem.is_none() {
+        only(fields.kid.is_some(), "kid", "`pem` and `secret`")?;
+        only(fields.alg.is_some(), "alg", "`pem` and `secret`")?;
+    }
+
+    if let Some(url) = &fields.jwks_url {
+        return remote(url, &fields).map(Source::Remote);
+    }
+    if let Some(jwks) = fields.jwks {
+        let keys = match jwks {
+            serde_json::Value::String(text) => jwk::parse_set(text.as_bytes(), "inline")?,
+            value => jwk::parse_set(value.to_string().as_bytes(), "inline")?,
+        };
+        if keys.is_empty() {
+            return Err("`jwks` has no key that can be used; the log says why".to_owned());
+        }
+        return Ok(Source::Keys(keys));
+    }
+    let material = match (&fields.pem, &fields.secret) {
+        (Some(text), _) => pem::parse(text)?,
+        (None, secret) => Material::Secret(Secret::new(&decode(secret.as_deref().unwrap_or_default(), &fields)?)?),
+    };
+    let alg = match &fields.alg {
+        Some(name) => {
+            let alg = Algorithm::parse(name).ok_or_else(|| format!("unknown algorithm `{name}`"))?;
+            if !material.fits(alg) {
+                return Err(match &material {
+                    Material::Secret(_) if matches!(alg, Algorithm::Hs(_)) => {
+                        format!(
+                            "the secret is too short for `{name}`: it has to be as long as the hash (RFC 7518 §3.2)"
+                        )
+                    }
+                    _ => format!("`{name}` is not an algorithm of this key's type"),
+                });
+            }
+            Some(alg)
+        }
+        None => None,
+    };
+    let signs = material.is_private();
+    Ok(Source::Keys(vec![Key { kid: fields.kid, alg, verifies: true, signs, material }]))
+}
+
+fn decode(secret: &str, fields: &Fields) -> Result<Vec<u8>, String> {
+    match fields.encoding.as_deref() {
+        None | Some("text") => Ok(secret.as_bytes().to_vec()),
+        Some("base64") => [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD]
+            .iter()
+            .find_map(|alphabet| alphabet.decode(secret).ok())
+            .ok_or_else(|| "the secret is not base64".to_owned()),
+        Some(other) => Err(format!("unknown encoding `{other}` of a secret: it is `text` or `base64`")),
+    }
+}
+
+fn remote(text: &str, fields: &Fields) -> Result<RemoteSource, String> {
+    let url = Url::parse(text).map_err(|e| format!("`jwks_url` is not a url: {e}"))?;
+    let origin = Origin::of(&url).map_err(|e| format!("`jwks_url`: {e}"))?;
+    let time = |key: &str, value: &Option<String>, default: Duration| match value.as_deref() {
+        None => Ok(default),
+        Some(text) => match duration(text) {
+            Some(time) if time >= Duration::from_secs(1) => Ok(time),
+            Some(_) => Err(format!("`{key}` of `{text}` is under a second")),
+            None => Err(format!("`{key}` of `{text}` is not a time such as `30s` or `5m`")),
+        },
+    };
+    let refresh = time("refresh", &fields.refresh, Duration::from_secs(300))?;
+    let cooldown = time("cooldown", &fields.cooldown, Duration::from_secs(5))?.min(refresh);
+    Ok(RemoteSource { url, origin, refresh, cooldown })
+}
+
+/// A whole number with a unit of `ms`, `s`, `m`, `h` or `d`.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    // A year is as good as never, and timers don't take more.
+    Some(Duration::from_millis(number.checked_mul(ms)?.min(365 * 86_400_000)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let cases = [
+            ("5m", Some(300_000)),
+            ("1500ms", Some(1_500)),
+            ("1d", Some(86_400_000)),
+            ("5", None),
+            ("m", None),
+            ("-1s", None),
+            ("1 s", None),
+        ];
+        for (text, ms) in cases {
+            assert_eq!(duration(text), ms.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn sources_that_are_refused() {
+        let cases = [
+            ("{}", "exactly one of"),
+            ("nonsense", "not as documented"),
+            (r#""a secret""#, "documented: a value of another type at line 1"),
+            (r#"{"secret": 7}"#, "documented: a value of another type at line 1"),
+            (r#"{"jwks": "\"a secret\""}"#, "set: a value of another type at line 1"),
+            (r#"{"secrets": "x"}"#, "unknown field"),
+            (r#"{"secret": "x", "pem": "y"}"#, "exactly one of"),
+            (r#"{"secret": "short"}"#, "too short"),
+            (r#"{"secret": "0123456789abcdef0123456789abcdef", "alg": "HS512"}"#, "too short for `HS512`"),
+            (
+                r#"{"secret": "0123456789abcdef0123456789abcdef", "alg": "RS256"}"#,
+                "not an algorithm of this key's type",
+            ),
+            (r#"{"secret": "0123456789abcdef0123456789abcdef", "alg": "none"}"#, "unknown algorithm `none`"),
+            (r#"{"secret": "!", "encoding": "base64"}"#, "not base64"),
+            (r#"{"secret": "x", "encoding": "hex"}"#, "unknown encoding `hex`"),
+            (r#"{"secret": "x", "refresh": "5m"}"#, "`refresh` goes with `jwks_url`"),
+            (r#"{"jwks": {"keys": []}, "kid": "a"}"#, "`kid` goes with"),
+            (r#"{"jwks": {"keys": []}}"#, "no key that can be used"),
+            (r#"{"jwks": {"keys": [{"kty": "oct", "k": "YQ"}]}}"#, "no key that can be used"),
+            (r#"{"jwks": "[]"}"#, "not a JWK set"),
+            (r#"{"pem": "no pem"}"#, "neither a key nor a certificate"),
+            (r#"{"jwks_url": "ftp://a/b"}"#, "neither http nor https"),
+            (r#"{"jwks_url": "https://u@a/b"}"#, "user information"),
+            (r#"{"jwks_url": "https://a/b", "refresh": "10ms"}"#, "under a second"),
+            (r#"{"jwks_url": "https://a/b", "cooldown": "soon"}"#, "not a time"),
+        ];
+        for (text, expected) in cases {
+            match parse(text) {
+                Ok(_) => panic!("{text} was accepted"),
+                Err(message) => assert!(message.contains(expected), "{text}: {message}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_may_be_bytes() {
+        for secret in ["AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"] {
+            let text = format!(r#"{{"secret": "{secret}", "encoding": "base64", "alg": "HS256", "kid": "a"}}"#);
+            assert!(matches!(parse(&text), Ok(Source::Keys(keys)) if keys.len() == 1));
+        }
+    }
+}

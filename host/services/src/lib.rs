@@ -1,0 +1,54 @@
+//! What the host functions of `wit/services.wit` do, in plain Rust: limits, values, keys, metrics. No wasm and no sockets here: what
+//! needs the network is asked of an [`Outbound`]. The services of a process are made once and outlive reloads.
+
+pub mod clock;
+pub mod crypto;
+mod error;
+pub mod exposition;
+pub mod filter_metrics;
+pub mod grants;
+pub mod keyset;
+pub mod kv;
+pub mod limiter;
+pub mod log_limit;
+pub mod outbound;
+pub mod random;
+mod rate;
+pub mod token;
+
+use std::sync::Arc;
+
+pub use clock::Clock;
+pub use error::ServiceError;
+pub use exposition::Exposition;
+pub use filter_metrics::FilterMetrics;
+pub use grants::{Grants, Origin, Origins, Secrets};
+pub use keyset::{KeySet, KeySets, Verification};
+pub use kv::Kv;
+pub use limiter::Limiter;
+pub use outbound::Outbound;
+pub use token::TokenVerifier;
+
+/// The state that filters share over workers, snapshots and reloads.
+pub struct Services {
+    pub clock: Clock,
+    pub limiter: Limiter,
+    pub kv: Kv,
+    pub key_sets: KeySets,
+    pub metrics: FilterMetrics,
+    pub outbound: Arc<dyn Outbound>,
+}
+
+impl Services {
+    /// The services of this process.
+    pub fn new(clock: Clock, outbound: Arc<dyn Outbound>) -> Arc<Self> {
+        Arc::new(Services {
+            limiter: Limiter::new(clock.clone()),
+            kv: Kv::new(clock.clone()),
+            key_sets: KeySets::new(clock.clone(), outbound.clone()),
+            metrics: FilterMetrics::default(),
+            clock,
+            outbound,
+        })
+    }
+}

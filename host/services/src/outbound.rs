@@ -1,0 +1,81 @@
+//! Outbound calls as filters and key sets see them. Who sends them has connections, and so is not in this crate.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use crate::grants::Origins;
+use crate::{KeySet, ServiceError};
+
+/// The requests of one call.
+pub const MAX_REQUESTS: usize = 16;
+/// The bytes of a response body, unless the filter's `max_http_body` says otherwise.
+pub const DEFAULT_MAX_BODY: usize = 1024 * 1024;
+
+/// A request as a filter gives it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub method: String,
+    /// Absolute, `http` or `https`.
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+}
+
+/// The answer to a call, without hop-by-hop fields.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// The answers to the calls of one [`Outbound::send`], each with its own error, in their order.
+pub type Answers = Vec<Result<Incoming, ServiceError>>;
+
+/// What needs the network: calls of filters, and key sets that have a URL.
+pub trait Outbound: Send + Sync {
+    /// Sends the calls at the same time and waits for all, at most `timeout`. An answer is `NotGranted`, `Invalid`, `TooLarge` past
+    /// `max_body` bytes, `Timeout`, or `Unavailable` when the server can't be reached or breaks off. The whole is `TooLarge` past
+    /// [`MAX_REQUESTS`].
+    fn send<'a>(
+        &'a self,
+        calls: Vec<Call>,
+        timeout: Duration,
+        origins: &'a Origins,
+        max_body: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>>;
+
+    /// Runs [`keyset::keep_fresh`](crate::keyset::keep_fresh) for a set in the background.
+    fn keep_fresh(&self, set: &Arc<KeySet>) -> Result<(), ServiceError>;
+}
+
+/// No network: for tools that only look at plugins, and for tests.
+#[derive(Debug, Default)]
+pub struct Offline;
+
+impl Offline {
+    fn error() -> ServiceError {
+        ServiceError::Unavailable("there is no network".to_owned())
+    }
+}
+
+impl Outbound for Offline {
+    fn send<'a>(
+        &'a self,
+        calls: Vec<Call>,
+        _: Duration,
+        _: &'a Origins,
+        _: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
+        Box::pin(async move { Ok(calls.into_iter().map(|_| Err(Offline::error())).collect()) })
+    }
+
+    fn keep_fresh(&self, _: &Arc<KeySet>) -> Result<(), ServiceError> {
+        Err(Offline::error())
+    }
+}

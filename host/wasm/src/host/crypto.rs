@@ -1,0 +1,216 @@
+//! `crypto`: what it does is in `sluice_services`; here is who may call what, and when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use wasmtime::Result as Outcome;
+use wasmtime::component::{ComponentType, Lower};
+
+use super::super::abi::define::Define;
+use super::super::abi::{Bytes, Str};
+use super::super::bindings::{Error, crypto};
+use super::super::state::{CallState, Stage};
+use super::{Interfaces, anywhere};
+use sluice_services::token::{MAX_REMEMBERED, Refusal, TokenVerifier};
+use sluice_services::{KeySet, Verification, crypto as native};
+
+/// How long `configure` waits at load for the first fetch of a key set.
+const KEY_SET_WAIT: Duration = Duration::from_secs(5);
+/// Key sets that one filter may declare, and token verifiers.
+const MAX_KEY_SETS: usize = 64;
+/// Algorithms of a token verifier.
+const MAX_ALGORITHMS: usize = 16;
+/// Bytes of the name of an algorithm or of a type of tokens.
+const MAX_NAME: usize = 256;
+
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    let mut at = linker.interface("crypto")?;
+    at.function::<(Str,), _>("key-set", |state, (source,)| Ok(state.declare_key_set(source)))?;
+    at.function::<(u32, Str, Option<Str>, Bytes, Bytes), _>(
+        "verify",
+        |state, (set, algorithm, id, message, signature)| Ok(state.verify(set, algorithm, id, message, signature)),
+    )?;
+    at.function::<(crypto::TokenRules,), _>("token-verifier", |state, (rules,)| Ok(state.declare_verifier(rules)))?;
+    at.function::<(u32, Bytes), _>("verify-token", |state, (verifier, token)| Ok(state.verify_token(verifier, token)))?;
+    at.function::<(u32,), _>("verify-bearer", |state, (verifier,)| Ok(state.verify_bearer(verifier)))?;
+    at.function::<(u32, Str, Option<Str>, Bytes), _>("sign", |state, (set, algorithm, id, message)| {
+        let set = state.services().and_then(|_| state.key_set_of(set));
+        Ok(set.and_then(|set| Ok(set.sign(algorithm, id, message)?)))
+    })?;
+    at.function::<(Str, Bytes), _>("hash", |state, (algorithm, data)| {
+        Ok(state.hook(anywhere).and_then(|_| Ok(native::hash(algorithm, data)?)))
+    })?;
+    at.function::<(Str, Bytes, Bytes), _>("hmac", |state, (algorithm, key, data)| {
+        Ok(state.hook(anywhere).and_then(|_| Ok(native::hmac(algorithm, key, data)?)))
+    })?;
+    at.function::<(Bytes, Bytes), _>("equal", |state, (a, b)| {
+        Ok(state.hook(anywhere).and_then(|_| Ok(native::equal(a, b)?)))
+    })
+}
+
+impl CallState {
+    fn declare_key_set(&mut self, source: &str) -> Result<u32, Error> {
+        if self.stage != Stage::Configure {
+            return Err(Error::WrongHook);
+        }
+        if self.kit.key_sets.len() >= MAX_KEY_SETS {
+            return Err(Error::TooLarge(MAX_KEY_SETS as u64));
+        }
+        let shared = self.shared.clone();
+        let services = shared.services.as_ref().ok_or(Error::WrongHook)?;
+        // Only the trial at load may wait: it holds the set, so that workers find it there.
+        let wait = if self.is_trial { KEY_SET_WAIT } else { Duration::ZERO };
+        let set = services.services.key_sets.resolve(source, &shared.grants.services.http, wait)?;
+        self.kit.key_sets.push(set);
+        Ok(self.kit.key_sets.len() as u32 - 1)
+    }
+}
+
+/// `crypto.token`, its payload where it is.
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+pub(in super::super) enum Token {
+    #[component(name = "payload")]
+    Payload(Arc<str>),
+    #[component(name = "refused")]
+    Refused(crypto::TokenRefusal),
+}
+
+/// `crypto.bearer`, likewise.
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+pub(in super::super) enum Bearer {
+    #[component(name = "missing")]
+    Missing,
+    #[component(name = "repeated")]
+    Repeated,
+    #[component(name = "payload")]
+    Payload(Arc<str>),
+    #[component(name = "refused")]
+    Refused(crypto::TokenRefusal),
+}
+
+impl CallState {
+    fn key_set_of(&self, number: u32) -> Result<&Arc<KeySet>, Error> {
+        let set = usize::try_from(number).ok().and_then(|number| self.kit.key_sets.get(number));
+        set.ok_or_else(|| Error::Invalid(format!("there is no key set {number}")))
+    }
+
+    fn verify(
+        &self,
+        set: u32,
+        algorithm: &str,
+        id: Option<&str>,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<crypto::Verification, Error> {
+        self.services()?;
+        Ok(match self.key_set_of(set)?.verify(algorithm, id, message, signature)? {
+            Verification::Valid => crypto::Verification::Valid,
+            Verification::Invalid => crypto::Verification::Invalid,
+            Verification::UnknownKey => crypto::Verification::UnknownKey,
+        })
+    }
+
+    fn declare_verifier(&mut self, rules: crypto::TokenRules) -> Result<u32, Error> {
+        if self.stage != Stage::Configure {
+            return Err(Error::WrongHook);
+        }
+        if self.kit.verifiers.len() >= MAX_KEY_SETS {
+            return Err(Error::TooLarge(MAX_KEY_SETS as u64));
+        }
+        let remembered =
+            self.kit.verifiers.iter().fold(rules.remember, |sum, other| sum.saturating_add(other.remembers()));
+        if remembered > MAX_REMEMBERED {
+            return Err(Error::TooLarge(MAX_REMEMBERED.into()));
+        }
+        if rules.algorithms.len() > MAX_ALGORITHMS || rules.algorithms.iter().any(|name| name.len() > MAX_NAME) {
+            return Err(Error::Invalid(format!("more than {MAX_ALGORITHMS} algorithms, or one that is none")));
+        }
+        if rules.typ.as_ref().is_some_and(|typ| typ.len() > MAX_NAME) {
+            return Err(Error::TooLarge(MAX_NAME as u64));
+        }
+        let set = Arc::clone(self.key_set_of(rules.key_set)?);
+        self.kit.verifiers.push(TokenVerifier::new(set, rules.algorithms, rules.typ, rules.remember));
+        Ok(self.kit.verifiers.len() as u32 - 1)
+    }
+
+    fn verifier(&self, number: u32) -> Result<&TokenVerifier, Error> {
+        self.services()?;
+        let verifier = usize::try_from(number).ok().and_then(|number| self.kit.verifiers.get(number));
+        verifier.ok_or_else(|| Error::Invalid(format!("there is no token verifier {number}")))
+    }
+
+    fn verify_token(&self, number: u32, token: &[u8]) -> Result<Token, Error> {
+        Ok(match self.verifier(number)?.verify(token)? {
+            Ok(payload) => Token::Payload(payload),
+            Err(refusal) => Token::Refused(told(refusal)),
+        })
+    }
+
+    fn verify_bearer(&self, number: u32) -> Result<Bearer, Error> {
+        let verifier = self.verifier(number)?;
+        if !self.shared.grants.read.allows(&AUTHORIZATION) {
+            return Ok(Bearer::Missing);
+        }
+        let mut fields = self.exchange(anywhere)?.request.headers.get_all(AUTHORIZATION).iter();
+        let Some(credentials) = fields.next() else { return Ok(Bearer::Missing) };
+        if fields.next().is_some() {
+            return Ok(Bearer::Repeated);
+        }
+        let Some(token) = bearer(credentials.as_bytes()) else { return Ok(Bearer::Missing) };
+        Ok(match verifier.verify(token)? {
+            Ok(payload) => Bearer::Payload(payload),
+            Err(refusal) => Bearer::Refused(told(refusal)),
+        })
+    }
+}
+
+/// The token of credentials with the scheme `Bearer`, which has no case (RFC 9110 §11.1).
+fn bearer(credentials: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credentials.split_at_checked(6)?;
+    match token {
+        _ if !scheme.eq_ignore_ascii_case(b"bearer") => None,
+        [] => Some(token),
+        // RFC 6750 §2.1: spaces, and no other white space.
+        [b' ', ..] => token.get(token.iter().take_while(|byte| **byte == b' ').count()..),
+        _ => None,
+    }
+}
+
+fn told(refusal: Refusal) -> crypto::TokenRefusal {
+    match refusal {
+        Refusal::NotCompact => crypto::TokenRefusal::NotCompact,
+        Refusal::BadHeader => crypto::TokenRefusal::BadHeader,
+        Refusal::Critical => crypto::TokenRefusal::Critical,
+        Refusal::WrongType => crypto::TokenRefusal::WrongType,
+        Refusal::WrongAlgorithm => crypto::TokenRefusal::WrongAlgorithm,
+        Refusal::UnknownKey => crypto::TokenRefusal::UnknownKey,
+        Refusal::BadSignature => crypto::TokenRefusal::BadSignature,
+        Refusal::BadPayload => crypto::TokenRefusal::BadPayload,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_of_a_bearer() {
+        let rows: [(&[u8], Option<&[u8]>); 9] = [
+            (b"Bearer a.b.c", Some(b"a.b.c")),
+            (b"bEARER   a", Some(b"a")),
+            (b"Bearer", Some(b"")),
+            (b"Bearer ", Some(b"")),
+            (b"Bearer \ta", Some(b"\ta")),
+            (b"Bearera", None),
+            (b"Bearer\ta", None),
+            (b"Basic a", None),
+            (b"Bea", None),
+        ];
+        for (credentials, token) in rows {
+            assert_eq!(bearer(credentials), token, "{credentials:?}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! `response`: the response of the current exchange, or in a request hook the answer that the filter drafts.
+
+use std::sync::LazyLock;
+
+use http::{HeaderName, StatusCode};
+use wasmtime::Result as Outcome;
+
+use super::super::Hook;
+use super::super::abi::define::Define;
+use super::super::abi::{Bytes, Str};
+use super::super::bindings::{Error, Field, response};
+use super::super::state::CallState;
+use super::fields::{self, Fields};
+use super::request::{check_body, slice};
+use super::{Interfaces, invalid};
+use crate::exchange::{BodyWish, Exchange, HeaderEdit, Origin, ResponseHead};
+use sluice_http::http::headers::is_forbidden_in_trailers;
+
+fn readable(hook: Hook) -> bool {
+    hook != Hook::SelectUpstream
+}
+
+fn writable(hook: Hook) -> bool {
+    matches!(hook, Hook::OnRequest | Hook::OnRequestBody | Hook::OnResponse | Hook::OnResponseBody)
+}
+
+fn in_body(hook: Hook) -> bool {
+    hook == Hook::OnResponseBody
+}
+
+fn in_trailers(hook: Hook) -> bool {
+    hook == Hook::OnResponseTrailers
+}
+
+fn draft(exchange: &mut Exchange) -> &mut ResponseHead {
+    exchange.draft.get_or_insert_with(|| Box::new(ResponseHead::new(Origin::Filter, StatusCode::OK)))
+}
+
+/// What a request hook reads of an answer of which nothing is drafted yet.
+static UNDRAFTED: LazyLock<ResponseHead> = LazyLock::new(|| ResponseHead::new(Origin::Filter, StatusCode::OK));
+
+/// The header fields of the response.
+pub(in super::super) const FIELDS: Fields = Fields {
+    map: |state| Ok(&state.response()?.headers),
+    check: |state| state.hook(writable).map(|_| ()),
+    edit: CallState::edit_response_header,
+};
+
+/// Defines `response`.
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    let mut at = linker.interface("response")?;
+    fields::link(&mut at, FIELDS)?;
+    at.function::<(), _>("origin", |state, ()| Ok(state.origin()))?;
+    at.function::<(), _>("status", |state, ()| Ok(state.status()))?;
+    at.function::<(u16,), _>("set-status", |state, (status,)| Ok(state.set_status(status)))?;
+    at.function::<(u64,), _>("want-body", |state, (most,)| Ok(state.want_response_body(most)))?;
+    at.function::<(), _>("body-length", |state, ()| Ok(state.response_body_length()))?;
+    at.function::<(u64, u64), _>("body", |state, (offset, length)| Ok(state.response_body(offset, length)))?;
+    at.function::<(Bytes,), _>("set-body", |state, (body,)| Ok(state.set_response_body(body)))?;
+    at.function::<(Str,), _>("trailer", |state, (name,)| Ok(state.trailer(name)))?;
+    at.function::<(), _>("trailers", |state, ()| Ok(state.trailers()))?;
+    at.function::<(Str, Str), _>("set-trailer", |state, (name, value)| {
+        Ok(state.edit_trailer(name, || fields::value(value.as_bytes()).map(HeaderEdit::Set)))
+    })?;
+    at.function::<(Str,), _>("remove-trailer", |state, (name,)| Ok(state.edit_trailer(name, || Ok(HeaderEdit::Remove))))
+}
+
+impl CallState {
+    /// The response to read: the draft in a request hook.
+    fn response(&self) -> Result<&ResponseHead, Error> {
+        let hook = self.hook(readable)?;
+        let exchange = self.exchange(readable)?;
+        if hook.is_request() {
+            return Ok(exchange.draft.as_deref().unwrap_or(&UNDRAFTED));
+        }
+        exchange.response.as_deref().ok_or_else(|| Error::Unavailable("there is no response".into()))
+    }
+
+    fn edit_response_header(&mut self, name: HeaderName, edit: HeaderEdit) -> Result<(), Error> {
+        let hook = self.hook(writable)?;
+        let exchange = self.exchange(writable)?;
+        let edited = if hook.is_request() { exchange.draft.as_deref() } else { exchange.response.as_deref() };
+        if let Some(edited) = edited {
+            fields::check_room(&edited.headers, &name, &edit)?;
+        }
+        self.charge_field(&name, &edit)?;
+        let exchange = self.exchange_mut(writable)?;
+        if !hook.is_request() {
+            exchange.edit_response_header(name, edit);
+            return Ok(());
+        }
+        let headers = &mut draft(exchange).headers;
+        match edit {
+            HeaderEdit::Set(value) => {
+                headers.insert(name, value);
+            }
+            HeaderEdit::Append(value) => {
+                headers.append(name, value);
+            }
+            HeaderEdit::Remove => {
+                headers.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn edit_trailer(&mut self, name: &str, edit: impl FnOnce() -> Result<HeaderEdit, Error>) -> Result<(), Error> {
+        self.hook(in_trailers)?;
+        let name = self.writable(name)?;
+        if is_forbidden_in_trailers(&name) {
+            return Err(invalid(format!("`{name}` can't be a trailer")));
+        }
+        let edit = edit()?;
+        if let Some(map) = trailers(self.exchange(in_trailers)?) {
+            fields::check_room(map, &name, &edit)?;
+        }
+        self.charge_field(&name, &edit)?;
+        self.exchange_mut(in_trailers)?.edit_trailer(name, edit);
+        Ok(())
+    }
+}
+
+fn trailers(exchange: &Exchange) -> Option<&http::HeaderMap> {
+    exchange.response.as_ref()?.trailers.as_ref()
+}
+
+impl CallState {
+    fn origin(&self) -> Result<response::Source, Error> {
+        Ok(match self.response()?.origin {
+            Origin::Upstream => response::Source::Upstream,
+            Origin::Filter => response::Source::Filter,
+            Origin::Gateway => response::Source::Gateway,
+        })
+    }
+
+    fn status(&self) -> Result<u16, Error> {
+        Ok(self.response()?.status.as_u16())
+    }
+
+    fn set_status(&mut self, status: u16) -> Result<(), Error> {
+        let hook = self.hook(writable)?;
+        let exchange = self.exchange_mut(writable)?;
+        let code = match StatusCode::from_u16(status) {
+            Ok(code) if (200..600).contains(&status) => code,
+            _ => return Err(invalid(format!("{status} is not a status of a final response"))),
+        };
+        if hook.is_request() {
+            draft(exchange).status = code;
+        } else {
+            exchange.set_status(code);
+        }
+        Ok(())
+    }
+
+    fn want_response_body(&mut self, max_bytes: u64) -> Result<(), Error> {
+        let allowed = |hook: Hook| hook.is_request() || hook == Hook::OnResponse;
+        self.hook(allowed)?;
+        self.see_bodies()?;
+        if !self.shared.exports.contains(Hook::OnResponseBody) {
+            return Err(invalid("this component does not export on-response-body"));
+        }
+        let wish = BodyWish { filter: self.index, max_bytes: max_bytes.min(self.shared.limits.max_body) };
+        self.exchange_mut(allowed)?.wish_response_body(wish);
+        Ok(())
+    }
+
+    fn response_body_length(&self) -> Result<u64, Error> {
+        let response = self.exchange(in_body)?.response.as_ref();
+        Ok(response.and_then(|r| r.body.as_ref()).map_or(0, |body| body.len() as u64))
+    }
+
+    fn response_body(&self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
+        let response = self.exchange(in_body)?.response.as_ref();
+        Ok(slice(response.and_then(|r| r.body.as_ref()), offset, length))
+    }
+
+    fn set_response_body(&mut self, body: &[u8]) -> Result<(), Error> {
+        let hook = self.hook(writable)?;
+        // The body of an answer that the filter drafts is its own: no grant is needed for it.
+        if !hook.is_request() {
+            self.see_bodies()?;
+        }
+        check_body(body, self.shared.limits.max_body)?;
+        let exchange = self.exchange_mut(writable)?;
+        if hook.is_request() {
+            draft(exchange).body = Some(bytes::Bytes::copy_from_slice(body));
+        } else {
+            exchange.edit_response_header(http::header::CONTENT_ENCODING, HeaderEdit::Remove);
+            exchange.set_response_body(bytes::Bytes::copy_from_slice(body));
+        }
+        Ok(())
+    }
+
+    fn trailer(&self, name: &str) -> Result<Option<String>, Error> {
+        match trailers(self.exchange(in_trailers)?) {
+            Some(map) => fields::first(self, map, name),
+            None => Ok(None),
+        }
+    }
+
+    fn trailers(&self) -> Result<Vec<Field>, Error> {
+        let map = trailers(self.exchange(in_trailers)?);
+        Ok(map.map(|map| fields::all(self, map)).unwrap_or_default())
+    }
+}

@@ -1,0 +1,223 @@
+//! The services a filter may call: limits, values, outbound calls, secrets and metrics. What they do is in `sluice_services`; here is
+//! who may call what, and when.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::{Result as Outcome, StoreContextMut, bail};
+
+use super::super::abi::define::Define;
+use super::super::abi::{Bytes, GuestLimit, List, Str};
+use super::super::bindings::metrics::Label;
+use super::super::bindings::{Error, Field, http, kv, limiter};
+use super::super::state::{CallState, FilterShared};
+use super::{Interfaces, anywhere};
+use sluice_services::filter_metrics::FilterSeries;
+use sluice_services::kv::{KvSpace, Reservation};
+use sluice_services::limiter::{CounterSpace, Limit, MAX_LIMITS, Standing};
+use sluice_services::outbound::{self, Call};
+use sluice_services::{Grants, ServiceError, Services};
+
+/// The services as one filter reaches them.
+#[derive(Clone)]
+pub(crate) struct FilterServices {
+    pub(super) services: Arc<Services>,
+    counters: Arc<CounterSpace>,
+    spaces: HashMap<String, Arc<KvSpace>>,
+    series: Arc<FilterSeries>,
+}
+
+impl FilterServices {
+    /// Counters and values are private to the plugin, metrics to the filter.
+    pub(crate) fn new(services: &Arc<Services>, plugin: &str, filter: &str, grants: &Grants) -> FilterServices {
+        let space = |name: &String| (name.clone(), services.kv.space(plugin, name, grants.kv_quota));
+        FilterServices {
+            services: services.clone(),
+            counters: services.limiter.space(plugin),
+            spaces: grants.kv.iter().map(space).collect(),
+            series: services.metrics.filter(filter),
+        }
+    }
+}
+
+/// Defines the services, but for `http`.
+pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+    limiter_functions(&mut linker.interface("limiter")?)?;
+    kv_functions(&mut linker.interface("kv")?)?;
+    secrets_functions(&mut linker.interface("secrets")?)?;
+    metrics_functions(&mut linker.interface("metrics")?)
+}
+
+fn limiter_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(List<GuestLimit>, u64), _>("take", |state, (limits, cost)| Ok(state.take(&limits, cost)))
+}
+
+fn kv_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(Str, Str), _>("get", |state, (space, key)| Ok(state.kept(space, key)))?;
+    at.function::<(Str, Str, Bytes, Option<u64>), _>("set", |state, (space, key, value, ttl_ms)| {
+        Ok(state.space(space).and_then(|space| Ok(space.set(key, value, ttl_ms)?)))
+    })?;
+    at.function::<(Str, Str), _>("delete", |state, (space, key)| {
+        Ok(state.space(space).and_then(|space| Ok(space.delete(key)?)))
+    })?;
+    at.function::<(Str, Str, Option<Bytes>, Bytes, Option<u64>), _>(
+        "compare-and-swap",
+        |state, (space, key, expected, value, ttl_ms)| {
+            Ok(state.space(space).and_then(|space| Ok(space.compare_and_swap(key, expected, value, ttl_ms)?)))
+        },
+    )?;
+    at.function::<(Str, Str, u64), _>("get-or-reserve", |state, (space, key, ttl_ms)| {
+        Ok(state.reserve(space, key, ttl_ms))
+    })
+}
+
+fn secrets_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(Str,), _>("get", |state, (name,)| Ok(state.secret(name)))
+}
+
+fn metrics_functions(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(Str, List<Label>, u64), _>("count", |state, (name, labels, delta)| {
+        Ok(state.services().and_then(|services| Ok(services.series.count(name, &labels, delta)?)))
+    })?;
+    at.function::<(Str, List<Label>, f64), _>("gauge", |state, (name, labels, value)| {
+        Ok(state.services().and_then(|services| Ok(services.series.gauge(name, &labels, value)?)))
+    })?;
+    at.function::<(Str, List<Label>, f64), _>("observe", |state, (name, labels, value)| {
+        Ok(state.services().and_then(|services| Ok(services.series.observe(name, &labels, value)?)))
+    })
+}
+
+/// Defines `http`, whose one function waits.
+pub(super) fn link_waiting(linker: &mut impl Interfaces) -> Outcome<()> {
+    let mut at = linker.interface("http")?;
+    at.waiting::<(List<http::Outgoing>, u32), _>("send", |cx, (requests, timeout_ms)| {
+        Box::pin(send(cx, requests, timeout_ms))
+    })
+}
+
+impl From<ServiceError> for Error {
+    fn from(error: ServiceError) -> Error {
+        match error {
+            ServiceError::NotGranted(grant) => Error::NotGranted(grant),
+            ServiceError::Invalid(why) => Error::Invalid(why),
+            ServiceError::TooLarge(limit) => Error::TooLarge(limit),
+            ServiceError::Unavailable(what) => Error::Unavailable(what),
+            ServiceError::Timeout => Error::Timeout,
+            ServiceError::Other(why) => Error::Other(why),
+        }
+    }
+}
+
+impl CallState {
+    /// The services, in any hook.
+    pub(super) fn services(&self) -> Result<&FilterServices, Error> {
+        self.hook(anywhere)?;
+        if self.is_rehearsal {
+            self.was_refused.set(true);
+            return Err(Error::NotGranted("nothing is granted while a hook is tried at load".into()));
+        }
+        self.shared.services.as_ref().ok_or(Error::WrongHook)
+    }
+
+    fn space(&self, name: &str) -> Result<&KvSpace, Error> {
+        let services = self.services()?;
+        self.shared.grants.services.check_kv(name)?;
+        services.spaces.get(name).map(Arc::as_ref).ok_or_else(|| Error::Unavailable(format!("no space `{name}`")))
+    }
+}
+
+async fn send(
+    mut cx: StoreContextMut<'_, CallState>,
+    requests: Vec<http::Outgoing>,
+    timeout_ms: u32,
+) -> Outcome<Result<Vec<Result<http::Incoming, Error>>, Error>> {
+    let state = cx.data_mut();
+    // While the call waits, the thread's clock runs for others. The deadline that is set below is a new one, so a guest that
+    // does nothing but send would never meet it: what it has spent is counted here too.
+    if state.meter.tick() >= state.cpu_limit {
+        state.overspent = true;
+        bail!("no CPU time is left");
+    }
+    let left = state.wall_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+    let timeout = left.min(Duration::from_millis(timeout_ms.into()));
+    let checked = state.services().map(|_| state.shared.clone());
+    let meter = state.meter.clone();
+    // Also a call that is refused lets the worker go on, and look at the wall deadline.
+    tokio::task::yield_now().await;
+    let answer = match checked {
+        Ok(shared) => send_all(&shared, requests, timeout).await,
+        Err(refused) => Err(refused),
+    };
+    meter.resume();
+    cx.set_epoch_deadline(1);
+    Ok(answer)
+}
+
+async fn send_all(
+    shared: &FilterShared,
+    requests: Vec<http::Outgoing>,
+    timeout: Duration,
+) -> Result<Vec<Result<http::Incoming, Error>>, Error> {
+    let Some(services) = &shared.services else { return Err(Error::WrongHook) };
+    let calls = requests.into_iter().map(to_call).collect();
+    let max_body = usize::try_from(shared.limits.max_http_body).unwrap_or(usize::MAX);
+    let origins = &shared.grants.services.http;
+    let answers = services.services.outbound.send(calls, timeout, origins, max_body).await?;
+    Ok(answers.into_iter().map(|answer| answer.map(to_incoming).map_err(Error::from)).collect())
+}
+
+fn to_call(request: http::Outgoing) -> Call {
+    Call {
+        method: request.method,
+        url: request.url,
+        headers: request.headers.into_iter().map(|field| (field.name, field.value)).collect(),
+        body: bytes::Bytes::from(request.body),
+    }
+}
+
+fn to_incoming(answer: outbound::Incoming) -> http::Incoming {
+    let field = |(name, value): (&::http::HeaderName, &::http::HeaderValue)| {
+        let value = std::str::from_utf8(value.as_bytes()).ok()?;
+        Some(Field { name: name.as_str().to_owned(), value: value.to_owned() })
+    };
+    http::Incoming {
+        status: answer.status.as_u16(),
+        headers: answer.headers.iter().filter_map(field).collect(),
+        body: answer.body.into(),
+    }
+}
+
+impl CallState {
+    fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Vec<limiter::Standing>, Error> {
+        let services = self.services()?;
+        if limits.len() > MAX_LIMITS {
+            return Err(Error::TooLarge(MAX_LIMITS as u64));
+        }
+        let standings = services.counters.take(limits, cost)?;
+        let to_guest = |standing: Standing| limiter::Standing {
+            allowed: standing.allowed,
+            remaining: standing.remaining,
+            reset_ms: standing.reset_ms,
+            retry_after_ms: standing.retry_after_ms,
+        };
+        Ok(standings.into_iter().map(to_guest).collect())
+    }
+
+    fn kept(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.space(space)?.get(key)?.map(Vec::from))
+    }
+
+    fn reserve(&self, space: &str, key: &str, ttl_ms: u64) -> Result<kv::Reservation, Error> {
+        Ok(match self.space(space)?.get_or_reserve(key, ttl_ms)? {
+            Reservation::Found(value) => kv::Reservation::Found(value.into()),
+            Reservation::Reserved => kv::Reservation::Reserved,
+            Reservation::Pending => kv::Reservation::Pending,
+        })
+    }
+
+    fn secret(&self, name: &str) -> Result<String, Error> {
+        self.hook(anywhere)?;
+        Ok(self.shared.grants.services.secrets.find(name)?.to_owned())
+    }
+}
