@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use sluice::background::Background;
 use sluice::config;
 use sluice::filter::Runtime;
 use sluice::outbound::{OutboundClient, Tls};
@@ -42,11 +43,12 @@ fn build(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let options =
         RuntimeOptions { instances: 100, cache: Some(folder.path().join("cache")), ..RuntimeOptions::default() };
+    let (background, _thread) = Background::start(Metrics::new()).expect("a thread");
     let workshop = Workshop {
         runtime: Runtime::new(options).expect("the runtime"),
         services: Services::new(Clock::system(), Arc::new(Offline)),
         metrics: Metrics::new(),
-        outbound: OutboundClient::new(Tls::system(), Resolver::new(&[], None)),
+        outbound: OutboundClient::new(Tls::system(), Resolver::new(&[], None), background),
         endpoints: EndpointRegistry::new(),
     };
     let mut group = c.benchmark_group("snapshot_build");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::admin::{self, AdminError};
+use crate::background::Background;
 use crate::config::{self, Config, ConfigErrors, Loaded, model};
 use crate::filter::Runtime;
 use crate::http::buffer::MemoryBudget;
@@ -55,7 +56,9 @@ pub enum GatewayError {
 /// Loads, builds and tries a configuration without serving it. Answers what an operator should know.
 pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<String>, GatewayError> {
     let loaded = config::load(path)?;
-    let workshop = workshop(&loaded.config, compiler, Metrics::new())?;
+    let metrics = Metrics::new();
+    let (background, _thread) = Background::start(Arc::clone(&metrics))?;
+    let workshop = workshop(&loaded.config, compiler, metrics, background)?;
     Ok(workshop.build(&loaded, None)?.warnings)
 }
 
@@ -69,7 +72,8 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
     let watched = config.gateway.reload.then(|| WatchedFiles::look(watched(&loaded)));
     let metrics = Metrics::new();
     let log = start_operational_log(log_level(config), Arc::clone(&metrics)).map_err(GatewayError::Log)?;
-    let workshop = workshop(config, compiler, Arc::clone(&metrics))?;
+    let (background, background_thread) = Background::start(Arc::clone(&metrics))?;
+    let workshop = workshop(config, compiler, Arc::clone(&metrics), background)?;
     let snapshot = workshop.build(&loaded, None)?;
     say(&snapshot.warnings);
 
@@ -117,6 +121,8 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
     let reloader = start_reloader(watched, metrics, move || loader.reload())?;
     readiness.serving();
     let code = signals.run(workers, &reloader, &readiness, || **patience.load());
+    // After the workers: until their last exchange its key sets are kept fresh.
+    drop(background_thread);
     flush.flush(FLUSH);
     Ok(code)
 }
@@ -184,6 +190,7 @@ fn workshop(
     config: &Config,
     compiler: Option<CompilerCommand>,
     metrics: Arc<Metrics>,
+    background: Background,
 ) -> Result<Workshop, GatewayError> {
     let most = |of: fn(&model::Filter) -> u64, least: u64| config.filters.iter().map(of).fold(least, u64::max);
     let defaults = RuntimeOptions::default();
@@ -194,8 +201,8 @@ fn workshop(
         compiler,
         ..defaults
     };
-    let resolver = Resolver::new(&config.gateway.nameservers, None);
-    let outbound = OutboundClient::new(Tls::system(), resolver);
+    let resolver = Resolver::new(&config.gateway.nameservers, Some(background.clone()));
+    let outbound = OutboundClient::new(Tls::system(), resolver, background);
     Ok(Workshop {
         runtime: Runtime::new(options)?,
         services: Services::new(Clock::system(), outbound.clone()),

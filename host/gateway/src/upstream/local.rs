@@ -1,34 +1,20 @@
-//! An upstream on one worker: chooses endpoints, opens connections to them and sends requests.
+//! An upstream on one worker: which of its endpoints is next, and a connection to it. Sending is in `attempt`.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{EXPECT, HOST, UPGRADE};
-use http::{Request, Response};
-use http_body::Body as _;
-use smallvec::SmallVec;
-
 use super::balance::Dice;
-use super::builtin;
 use super::endpoints::LocalEndpoints;
-use super::error::{Attempt, UpstreamError, UpstreamErrorKind};
-use super::head;
-use super::pool::{Lease, Leased, Opening};
+use super::error::{AttemptError, UpstreamErrorKind};
+use super::pool::{Lease, Opening};
 use super::race;
 use super::spec::{TargetSpec, Upstream};
 use crate::deadline::{self, Passed};
-use crate::exchange::{Candidate, Failure, Origin, ResponseHead};
-use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
-use crate::http::gate::Gate;
-use crate::http1::{Answer, Progress, SendError, Transport, Unanswered};
+use crate::exchange::Candidate;
 
-/// How long an upstream may think about `Expect: 100-continue` before the body goes out anyway (RFC 9110 §10.1.1).
-const EXPECT_WAIT: Duration = Duration::from_secs(1);
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Copy)]
 pub enum Choice<'a> {
@@ -38,47 +24,6 @@ pub enum Choice<'a> {
     Key(&'a str),
     /// The first of these addresses (`host:port`) that takes a connection; unknown ones are passed over.
     Addresses(&'a [String]),
-}
-
-/// Bounds for one attempt.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// For name, TCP, TLS and HTTP handshake together.
-    pub connect: Duration,
-    /// From the last byte of the request to the response head; up to twice as long where the request has a body.
-    pub first_byte: Duration,
-    /// When the response head has to be there, whatever was tried.
-    pub until: Option<Instant>,
-}
-
-impl Timeouts {
-    /// What is left of a limit.
-    fn left(&self, limit: Duration) -> Duration {
-        self.until.map_or(limit, |_| self.left_at(limit, Instant::now()))
-    }
-
-    fn left_at(&self, limit: Duration, now: Instant) -> Duration {
-        self.until.map_or(limit, |until| limit.min(until.saturating_duration_since(now)))
-    }
-}
-
-/// An answer.
-#[derive(Debug)]
-pub struct Sent {
-    pub head: Box<ResponseHead>,
-    pub body: Body,
-    /// The head of the request, for whoever still reads it.
-    pub request: Box<Request<Body>>,
-    /// The upstream's side of the connection, when the status is 101.
-    pub switched: Option<Box<Transport>>,
-    /// `host:port`, or the name of the builtin.
-    pub endpoint: Rc<str>,
-    /// Time taken to connect; `None` when a connection was open already.
-    pub connect: Option<Duration>,
-    /// From sending the request to its response head.
-    pub first_byte: Duration,
-    /// The attempts before, oldest first.
-    pub failures: Vec<Failure>,
 }
 
 /// An upstream on one worker: its pools and its place in the turn. What is known of the endpoints is in their records, which all
@@ -91,40 +36,6 @@ pub struct LocalUpstream {
     endpoints: RefCell<Rc<LocalEndpoints>>,
     /// Another one has taken its place; only requests that began before go on with it.
     superseded: Cell<bool>,
-}
-
-/// What is known of a request body while it is sent.
-#[derive(Default)]
-struct Upload {
-    /// The last byte was handed over, or the body failed.
-    ended: Cell<bool>,
-    failed: Cell<Option<BodyErrorKind>>,
-    progress: Progress,
-}
-
-struct UploadWatch(Rc<Upload>);
-
-impl Watch for UploadWatch {
-    fn data(&mut self, _: usize) {}
-
-    fn end(&mut self, outcome: Result<(), &BodyError>) {
-        self.0.ended.set(true);
-        self.0.failed.set(outcome.err().map(BodyError::kind));
-    }
-}
-
-impl Drop for UploadWatch {
-    fn drop(&mut self) {
-        // A body of a known length is not read behind its last byte.
-        self.0.ended.set(true);
-    }
-}
-
-/// What goes along with a request from attempt to attempt.
-struct Along {
-    timeouts: Timeouts,
-    upload: Option<Rc<Upload>>,
-    gate: Option<Rc<Gate>>,
 }
 
 impl Drop for LocalUpstream {
@@ -153,7 +64,7 @@ impl LocalUpstream {
     }
 
     /// Its endpoints as they are now. A request keeps them, so that the numbers of hosts mean the same to its end.
-    pub(super) fn endpoints(&self) -> Rc<LocalEndpoints> {
+    pub fn endpoints(&self) -> Rc<LocalEndpoints> {
         let mut endpoints = self.endpoints.borrow_mut();
         if endpoints.version() != self.upstream.set().version() {
             let new = LocalEndpoints::new(self.upstream.set(), self.upstream.limits(), &self.dice, Some(&endpoints));
@@ -180,12 +91,34 @@ impl LocalUpstream {
         self.endpoints().candidates(self.upstream.name())
     }
 
-    /// The next host for a request that has tried these.
-    pub(super) fn choose(&self, endpoints: &LocalEndpoints, choice: Choice<'_>, tried: &[usize]) -> Option<usize> {
+    /// The host for the next attempt; `None` when all that the choice allows were tried.
+    pub fn choose(&self, endpoints: &LocalEndpoints, choice: Choice<'_>, tried: &[usize]) -> Option<usize> {
+        // A built-in upstream has nothing to choose.
+        if !matches!(self.upstream.spec().target, TargetSpec::Endpoints(_)) {
+            return tried.is_empty().then_some(0);
+        }
+        let tried = endpoints.with_siblings(tried);
         match choice {
-            Choice::Balanced => endpoints.balanced(self.upstream.spec().balance, &self.dice, tried),
-            Choice::Key(key) => endpoints.by_hash(key, tried),
-            Choice::Addresses(wanted) => endpoints.first_of(wanted, tried),
+            Choice::Balanced => endpoints.balanced(self.upstream.spec().balance, &self.dice, &tried),
+            Choice::Key(key) => endpoints.by_hash(key, &tried),
+            Choice::Addresses(wanted) => endpoints.first_of(wanted, &tried),
+        }
+    }
+
+    /// `host:port` of a host's endpoint, or the name of the builtin, as this worker's own text.
+    pub fn endpoint_name(&self, endpoints: &LocalEndpoints, host: usize) -> Rc<str> {
+        match self.upstream.spec().target {
+            TargetSpec::Endpoints(_) => endpoints.name(host),
+            TargetSpec::Echo => Rc::from("echo"),
+            TargetSpec::Status => Rc::from("status"),
+        }
+    }
+
+    /// The most endpoints that one selection may try.
+    pub fn max_endpoints(&self, endpoints: &LocalEndpoints) -> usize {
+        match self.upstream.spec().max_tries {
+            0 => endpoints.len(),
+            max => max,
         }
     }
 
@@ -208,7 +141,7 @@ impl LocalUpstream {
         host: usize,
         limit: Duration,
         http1_only: bool,
-    ) -> Result<Lease, Attempt> {
+    ) -> Result<Lease, AttemptError> {
         let begun = Instant::now();
         let _opening = Opening::new(endpoints.record(host));
         match deadline::timeout(limit, self.open_any(endpoints, host, http1_only, begun)).await {
@@ -216,13 +149,13 @@ impl LocalUpstream {
                 lease.connect = lease.connect.map(|_| begun.elapsed());
                 Ok(lease)
             }
-            Ok(Err(attempt)) => Err(attempt),
+            Ok(Err(error)) => Err(error),
             Err(Passed) => {
                 match endpoints.pool(host) {
                     Some(pool) => pool.timed_out(begun),
                     None => endpoints.record(host).failed(begun, Instant::now()),
                 }
-                Err(Attempt::new(UpstreamErrorKind::ConnectTimeout))
+                Err(AttemptError::new(UpstreamErrorKind::ConnectTimeout))
             }
         }
     }
@@ -233,13 +166,13 @@ impl LocalUpstream {
         host: usize,
         http1_only: bool,
         begun: Instant,
-    ) -> Result<Lease, Attempt> {
+    ) -> Result<Lease, AttemptError> {
         let (set, endpoint) = (self.upstream.set(), endpoints.endpoint(host));
         let first = endpoints.pool(host).map(|pool| pool.address());
         let pools = if set.is_stale(endpoint, begun) {
             if let Err(error) = set.locate(endpoint).await {
                 endpoints.record(host).failed(begun, Instant::now());
-                return Err(Attempt::because(UpstreamErrorKind::Dns, error));
+                return Err(AttemptError::because(UpstreamErrorKind::Dns, error));
             }
             self.endpoints().pools_of(&endpoint.name, first)
         } else {
@@ -247,311 +180,4 @@ impl LocalUpstream {
         };
         race::connect(&pools, http1_only).await
     }
-
-    /// Sends a request and waits for the response head. The URI may be in any form; `Host` says what the upstream is to see
-    /// (the endpoint's own name when absent). The request is boxed because it is handed down from future to future, and the answer
-    /// because it is handed up.
-    ///
-    /// Tried again, by RFC 9110 §9.2.2:
-    /// - on the next endpoint, or on a new connection where an idle one turned out dead, if nothing of the request was
-    ///   written — any method;
-    /// - on another connection, if a connection that had been idle closed before any byte of the response came, and the
-    ///   method is idempotent and the request has no body;
-    /// - otherwise never: the upstream may have acted on it.
-    pub async fn send(
-        &self,
-        request: Box<Request<Body>>,
-        choice: Choice<'_>,
-        timeouts: Timeouts,
-    ) -> Result<Box<Sent>, UpstreamError> {
-        match self.upstream.spec().target {
-            TargetSpec::Endpoints(_) => self.forward(request, choice, timeouts).await,
-            TargetSpec::Echo => {
-                let head = head_of(&request);
-                self.answered("echo", head, Box::pin(builtin::echo(*request, self.upstream.name())), timeouts).await
-            }
-            TargetSpec::Status => {
-                let head = head_of(&request);
-                self.answered("status", head, Box::pin(builtin::status(*request)), timeouts).await
-            }
-        }
-    }
-
-    async fn answered(
-        &self,
-        name: &str,
-        request: Box<Request<Body>>,
-        answer: Pin<Box<impl Future<Output = Result<Response<Body>, BodyError>>>>,
-        timeouts: Timeouts,
-    ) -> Result<Box<Sent>, UpstreamError> {
-        let Ok(answer) = deadline::timeout(timeouts.left(timeouts.first_byte), answer).await else {
-            let error = UpstreamError::timed_out(self.upstream.name().clone());
-            return Err(UpstreamError { spent: Some(request), ..error });
-        };
-        match answer {
-            Ok(response) => {
-                let (head, body) = apart(response);
-                Ok(Box::new(Sent {
-                    head,
-                    body,
-                    request,
-                    switched: None,
-                    endpoint: name.into(),
-                    connect: None,
-                    first_byte: Duration::ZERO,
-                    failures: Vec::new(),
-                }))
-            }
-            Err(error) => Err(UpstreamError {
-                kind: UpstreamErrorKind::RequestBody(error.kind()),
-                upstream: self.upstream.name().clone(),
-                endpoint: Some(name.into()),
-                request: None,
-                spent: Some(request),
-                failures: Vec::new(),
-                source: Some(Box::new(error)),
-            }),
-        }
-    }
-
-    async fn forward(
-        &self,
-        request: Box<Request<Body>>,
-        choice: Choice<'_>,
-        timeouts: Timeouts,
-    ) -> Result<Box<Sent>, UpstreamError> {
-        let mut request = request;
-        let mut along = Along { timeouts, upload: None, gate: None };
-        if !request.body().is_end_stream() {
-            let upload = Rc::new(Upload::default());
-            let mut body = std::mem::take(request.body_mut()).watched(Box::new(UploadWatch(upload.clone())));
-            along.upload = Some(upload);
-            if request.headers().contains_key(EXPECT) {
-                let gate = Rc::new(Gate::default());
-                body = body.held(gate.clone());
-                along.gate = Some(gate);
-            }
-            *request.body_mut() = body;
-        }
-        let endpoints = self.endpoints();
-        let max_tries = match self.upstream.spec().max_tries {
-            0 => endpoints.len(),
-            max => max,
-        };
-        // Without a name, it gets that of each endpoint in turn.
-        let is_named = request.headers().contains_key(HOST) || request.uri().authority().is_some();
-        let mut tried = SmallVec::<[usize; 4]>::new();
-        let mut failures = Vec::new();
-        let mut failed = None;
-        let mut last = Attempt::new(UpstreamErrorKind::NoEndpoint).with(request);
-        while failures.len() < max_tries {
-            let Some(host) = self.choose(&endpoints, choice, &tried) else { break };
-            let Some(request) = last.request.take_if(|_| last.again) else { break };
-            endpoints.note_tried(host, &mut tried);
-            match self.attempt(&endpoints, host, request, &along).await {
-                Ok(mut sent) => {
-                    sent.failures = failures;
-                    return Ok(sent);
-                }
-                Err(attempt) => {
-                    let address = endpoints.endpoint(host).name.clone();
-                    failed = Some(address.clone());
-                    let (upstream, reason) = (self.upstream.name().clone(), attempt.reason());
-                    failures.push(Failure { upstream, address, reason });
-                    last = attempt;
-                    if let Some(request) = last.request.as_deref_mut().filter(|_| !is_named) {
-                        head::unnamed(request);
-                    }
-                }
-            }
-        }
-        let (request, spent) = if last.again { (last.request, None) } else { (None, last.request) };
-        Err(UpstreamError {
-            kind: last.kind,
-            upstream: self.upstream.name().clone(),
-            endpoint: failed,
-            request,
-            spent,
-            failures,
-            source: last.source,
-        })
-    }
-
-    /// One endpoint: open connections as long as they turn out dead, then a new one.
-    async fn attempt(
-        &self,
-        endpoints: &LocalEndpoints,
-        host: usize,
-        request: Box<Request<Body>>,
-        along: &Along,
-    ) -> Result<Box<Sent>, Attempt> {
-        let http1_only = request.headers().contains_key(UPGRADE);
-        let mut request = request;
-        loop {
-            let now = Instant::now();
-            let (lease, now) = match self.checkout(endpoints, host, now, http1_only) {
-                Some(lease) => (lease, now),
-                // Opening is rare and its future is large, so it is kept out of this one.
-                None => {
-                    let limit = along.timeouts.left_at(along.timeouts.connect, now);
-                    match Box::pin(self.open(endpoints, host, limit, http1_only)).await {
-                        Ok(lease) => (lease, Instant::now()),
-                        Err(attempt) => return Err(attempt.with(request)),
-                    }
-                }
-            };
-            let new = lease.connect.is_some();
-            match Self::exchange(lease, request, (along, now)).await {
-                Ok(sent) => return Ok(sent),
-                Err(Attempt { request: Some(back), again: true, .. }) if !new => request = back,
-                Err(attempt) => return Err(attempt),
-            }
-        }
-    }
-
-    /// One request on one connection.
-    async fn exchange(
-        lease: Lease,
-        request: Box<Request<Body>>,
-        (along, begun): (&Along, Instant),
-    ) -> Result<Box<Sent>, Attempt> {
-        let mut lease = lease;
-        let mut request = request;
-        let pool = lease.pool.clone();
-        let connect = lease.connect;
-        let ((head, body), request, switched) = match lease.connection.take() {
-            Some(Leased::Http1(connection)) => {
-                head::for_http1(&mut request, pool.endpoint());
-                // A server may close a connection that it has just used: the request crosses its goodbye.
-                let replayable = lease.idle.is_some() && is_replayable(&request);
-                let gate = along.gate.as_deref();
-                let progress = along.upload.as_deref().map(|upload| &upload.progress);
-                let outcome =
-                    await_head(pin!(connection.send(&mut request, gate, progress, lease)), along, begun).await;
-                match outcome {
-                    Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(request)),
-                    Ok(Ok(Answer::Response(response))) => (apart(*response), request, None),
-                    Ok(Ok(Answer::Switched(response, transport))) => (apart(*response), request, Some(transport)),
-                    Ok(Err(Unanswered { error, unsent, silent })) => {
-                        let attempt = Attempt::because(send_failure(&error, along), error);
-                        return Err(match unsent || silent && replayable {
-                            true => attempt.with(request),
-                            false => attempt.spent(request),
-                        });
-                    }
-                }
-            }
-            Some(Leased::Http2(session)) => {
-                let mut sender = session.sender.clone();
-                lease.connection = Some(Leased::Http2(session));
-                let head = head_of(&request);
-                // Not to be sent again: on the same session it would fail again.
-                if !head::for_http2(&mut request, pool.endpoint()) {
-                    return Err(Attempt::new(UpstreamErrorKind::Protocol).spent(head));
-                }
-                if let Some(gate) = &along.gate {
-                    gate.open();
-                }
-                match await_head(pin!(sender.try_send_request(*request)), along, begun).await {
-                    Err(Passed) => return Err(Attempt::new(UpstreamErrorKind::FirstByteTimeout).spent(head)),
-                    Ok(Ok(response)) => (apart(lease.hold(response)), head, None),
-                    Ok(Err(mut failure)) => {
-                        let kind = match along.upload.as_ref().and_then(|upload| upload.failed.get()) {
-                            Some(body) => UpstreamErrorKind::RequestBody(body),
-                            None if failure.error().is_parse() => UpstreamErrorKind::Protocol,
-                            None => UpstreamErrorKind::Reset,
-                        };
-                        let back = failure.take_message();
-                        let attempt = Attempt::because(kind, failure.into_error());
-                        return Err(match back {
-                            Some(request) => {
-                                lease.forget();
-                                attempt.with(Box::new(request))
-                            }
-                            None => attempt.spent(head),
-                        });
-                    }
-                }
-            }
-            None => return Err(Attempt::new(UpstreamErrorKind::Connect).with(request)),
-        };
-        let first_byte = begun.elapsed();
-        pool.record().note_latency(first_byte);
-        pool.record().succeeded();
-        Ok(Box::new(Sent {
-            head,
-            body,
-            request,
-            switched,
-            endpoint: pool.name().clone(),
-            connect,
-            first_byte,
-            failures: Vec::new(),
-        }))
-    }
-}
-
-fn send_failure(error: &SendError, along: &Along) -> UpstreamErrorKind {
-    match (along.upload.as_ref().and_then(|upload| upload.failed.get()), error) {
-        (Some(body), _) => UpstreamErrorKind::RequestBody(body),
-        (None, SendError::Body(error)) => UpstreamErrorKind::RequestBody(error.kind()),
-        (None, SendError::Closed | SendError::Io(_)) => UpstreamErrorKind::Reset,
-        (None, SendError::Head(_) | SendError::Interim | SendError::Unasked | SendError::Length(_)) => {
-            UpstreamErrorKind::Protocol
-        }
-    }
-}
-
-/// A response as the exchange takes it.
-fn apart(response: Response<Body>) -> (Box<ResponseHead>, Body) {
-    let (parts, body) = response.into_parts();
-    let (origin, status, headers) = (Origin::Upstream, parts.status, parts.headers);
-    (Box::new(ResponseHead { origin, status, headers, body: None, trailers: None }), body)
-}
-
-/// Waits for the response head. No deadline is armed when it is there at once.
-async fn await_head<T>(
-    mut response: Pin<&mut impl Future<Output = T>>,
-    along: &Along,
-    begun: Instant,
-) -> Result<T, Passed> {
-    let limits = &along.timeouts;
-    let mut now = begun;
-    if let Some(gate) = along.gate.as_ref().filter(|gate| gate.is_closed()) {
-        match deadline::timeout(limits.left_at(EXPECT_WAIT.min(limits.first_byte), now), response.as_mut()).await {
-            Ok(response) => return Ok(response),
-            Err(Passed) => gate.open(),
-        }
-        now = Instant::now();
-    }
-    loop {
-        // As long as the request goes on the client may be the one that is slow, and its body has limits of its own …
-        let sent = along.upload.as_ref().is_none_or(|upload| upload.ended.get());
-        let writes = along.upload.as_ref().map_or(0, |upload| upload.progress.writes.get());
-        let outcome = deadline::timeout(limits.left_at(limits.first_byte, now), response.as_mut()).await;
-        // … but not where the server took nothing all the while.
-        let stuck = along
-            .upload
-            .as_ref()
-            .is_some_and(|upload| upload.progress.blocked.get() && upload.progress.writes.get() == writes);
-        if outcome.is_ok() || sent || stuck {
-            return outcome;
-        }
-        now = Instant::now();
-        if limits.until.is_some_and(|until| until <= now) {
-            return outcome;
-        }
-    }
-}
-
-/// What stays of a request that is given away.
-fn head_of(request: &Request<Body>) -> Box<Request<Body>> {
-    let mut head = Box::new(Request::new(Body::Empty));
-    *head.headers_mut() = request.headers().clone();
-    head
-}
-
-/// Whether a request may be sent twice: an idempotent method (RFC 9110 §9.2.2) and no body.
-fn is_replayable(request: &Request<Body>) -> bool {
-    request.method().is_idempotent() && request.body().is_end_stream()
 }

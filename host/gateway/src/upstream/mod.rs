@@ -1,7 +1,9 @@
-//! Upstreams: who they are (`spec`), where their endpoints come from (`discover`) and what is known of them (`endpoints`), which one is next
-//! (`balance`), connections to them (`connect`, `race`, `pool`), and sending a request (`local`). Whether a route retries is not decided
-//! here.
+//! Upstreams: who they are (`spec`), where their endpoints come from (`discover`) and what is known of them (`endpoints`), which one is
+//! next (`local`, `balance`), connections to them (`connect`, `race`, `pool`), one attempt to get a response (`attempt`), and whether
+//! another one follows (`retry`).
 
+mod attempt;
+mod attempt_log;
 mod balance;
 mod builtin;
 pub mod connect;
@@ -13,15 +15,18 @@ mod local;
 pub(crate) mod pool;
 pub(crate) mod race;
 pub mod resolver;
+pub mod retry;
 pub(crate) mod spec;
 pub mod tls;
 
 #[cfg(test)]
 mod tests;
 
-pub use endpoints::EndpointRegistry;
-pub use error::{UpstreamError, UpstreamErrorKind};
-pub use local::{Choice, LocalUpstream, Sent, Timeouts};
+pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};
+pub use attempt_log::{Attempt, AttemptLog, AttemptOutcome};
+pub use endpoints::{EndpointRegistry, LocalEndpoints};
+pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
+pub use local::{Choice, LocalUpstream};
 pub use resolver::Resolver;
 pub use spec::{Balance, EndpointSpec, Protocol, SpecError, TargetSpec, Upstream, UpstreamSpec};
 pub use tls::{ClientCertificate, TlsSpec};

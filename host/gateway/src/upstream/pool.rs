@@ -14,7 +14,7 @@ use hyper::client::conn::http2;
 
 use super::connect::{self, ConnectError, Connection, MAX_STREAMS, Speak};
 use super::endpoints::Record;
-use super::error::{Attempt, UpstreamErrorKind};
+use super::error::{AttemptError, UpstreamErrorKind};
 use super::spec::Endpoint;
 use crate::coarse;
 use crate::http::body::Body;
@@ -197,7 +197,7 @@ impl Pool {
 
     /// Opens a connection. Where HTTP/2 is possible, one request opens it and the others wait to share it. The caller bounds the time
     /// and says so by [`Self::timed_out`].
-    pub(crate) async fn open(self: &Rc<Self>, http1_only: bool) -> Result<Lease, Attempt> {
+    pub(crate) async fn open(self: &Rc<Self>, http1_only: bool) -> Result<Lease, AttemptError> {
         let begun = Instant::now();
         let endpoint = &self.endpoint;
         let speak = if http1_only && endpoint.speak == Speak::Either { Speak::Http1 } else { endpoint.speak };
@@ -208,7 +208,7 @@ impl Pool {
                 return Ok(self.lease(Leased::Http2(session), None, None));
             }
             if let Some((_, kind)) = self.failed.get().filter(|(at, _)| *at > begun) {
-                return Err(Attempt::new(kind));
+                return Err(AttemptError::new(kind));
             }
         }
         // Nothing to share after all: those who waited open their own at the same time.
@@ -227,12 +227,12 @@ impl Pool {
         self.record.failed(begun, now);
     }
 
-    async fn open_now(self: &Rc<Self>, speak: Speak, begun: Instant) -> Result<Lease, Attempt> {
+    async fn open_now(self: &Rc<Self>, speak: Speak, begun: Instant) -> Result<Lease, AttemptError> {
         let tls = self.endpoint.tls.as_ref().map(|tls| if speak == Speak::Http1 { &tls.http1 } else { &tls.usual });
         let connection = connect::connect(self.address, tls, speak).await.map_err(|error| match error {
-            ConnectError::Tcp { .. } => Attempt::because(UpstreamErrorKind::Connect, error),
-            ConnectError::Tls(_) | ConnectError::NoHttp2 => Attempt::because(UpstreamErrorKind::Tls, error),
-            ConnectError::Http(_) => Attempt::because(UpstreamErrorKind::Protocol, error),
+            ConnectError::Tcp { .. } => AttemptError::because(UpstreamErrorKind::Connect, error),
+            ConnectError::Tls(_) | ConnectError::NoHttp2 => AttemptError::because(UpstreamErrorKind::Tls, error),
+            ConnectError::Http(_) => AttemptError::because(UpstreamErrorKind::Protocol, error),
         })?;
         let leased = match connection {
             Connection::Http1(connection) => {

@@ -6,17 +6,17 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::error::{Attempt, UpstreamErrorKind};
+use super::error::{AttemptError, UpstreamErrorKind};
 use super::pool::{Lease, Pool};
 
 /// While one address does not answer, the next one is tried after this long (RFC 8305 §8).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
-type Opening = Pin<Box<dyn Future<Output = Result<Lease, Attempt>>>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Lease, AttemptError>>>>;
 
 /// A connection of the first of these pools that has or opens one, in their order. Each pool notes how it went. The caller bounds the
 /// whole by a deadline.
-pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Lease, Attempt> {
+pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Lease, AttemptError> {
     let mut rest = pools.iter();
     let mut openings: Vec<Opening> = Vec::new();
     let mut failure = None;
@@ -26,7 +26,7 @@ pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Leas
             Some(pool) if pools.len() == 1 => return get(pool.clone(), http1_only).await,
             Some(pool) => openings.push(Box::pin(get(pool.clone(), http1_only))),
             None if openings.is_empty() => {
-                return Err(failure.unwrap_or_else(|| Attempt::new(UpstreamErrorKind::Connect)));
+                return Err(failure.unwrap_or_else(|| AttemptError::new(UpstreamErrorKind::Connect)));
             }
             None => {}
         }
@@ -51,7 +51,7 @@ pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Leas
             Ok(lease) => return Ok(lease),
             // What a server said tells more than that nobody listens at another of its addresses.
             Err(attempt) => match &failure {
-                Some(Attempt { kind, .. }) if *kind != UpstreamErrorKind::Connect => {}
+                Some(AttemptError { kind, .. }) if *kind != UpstreamErrorKind::Connect => {}
                 _ => failure = Some(attempt),
             },
         }
@@ -59,7 +59,7 @@ pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Leas
 }
 
 /// Another address may have a connection already.
-async fn get(pool: Rc<Pool>, http1_only: bool) -> Result<Lease, Attempt> {
+async fn get(pool: Rc<Pool>, http1_only: bool) -> Result<Lease, AttemptError> {
     match pool.checkout(http1_only) {
         Some(lease) => Ok(lease),
         None => pool.open(http1_only).await,

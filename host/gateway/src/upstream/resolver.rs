@@ -11,7 +11,9 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::background::Background;
 
 /// How long a caller waits for a new answer while an old one is at hand.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -61,7 +63,7 @@ pub struct Resolver {
     client: OnceLock<Result<TokioResolver, Arc<NetError>>>,
     cache: Arc<Cache>,
     /// Where questions are asked; `None` where the caller runs.
-    runtime: Option<Handle>,
+    background: Option<Background>,
 }
 
 /// Answers by name. They are used to their end, whoever is asked from now on.
@@ -87,9 +89,9 @@ impl Cached {
 
 impl Resolver {
     /// A resolver without answers yet.
-    pub fn new(servers: &[SocketAddr], runtime: Option<Handle>) -> Arc<Self> {
+    pub fn new(servers: &[SocketAddr], background: Option<Background>) -> Arc<Self> {
         let (client, cache) = (OnceLock::new(), Arc::default());
-        Arc::new(Resolver { servers: servers.to_vec(), client, cache, runtime })
+        Arc::new(Resolver { servers: servers.to_vec(), client, cache, background })
     }
 
     /// One that asks these servers and has the answers of this one; this one if it asks them.
@@ -98,8 +100,8 @@ impl Resolver {
         if self.servers == servers {
             return Arc::clone(self);
         }
-        let (cache, runtime) = (Arc::clone(&self.cache), self.runtime.clone());
-        Arc::new(Resolver { servers: servers.to_vec(), client: OnceLock::new(), cache, runtime })
+        let (cache, background) = (Arc::clone(&self.cache), self.background.clone());
+        Arc::new(Resolver { servers: servers.to_vec(), client: OnceLock::new(), cache, background })
     }
 
     /// The addresses of a name. IP literals and `localhost` (RFC 6761 §6.3) need no DNS. When DNS fails, the last good
@@ -131,18 +133,22 @@ impl Resolver {
 
     /// Runs a future where questions are asked.
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        match &self.runtime {
-            Some(runtime) => runtime.spawn(future),
-            None => tokio::spawn(future),
-        };
+        match &self.background {
+            Some(background) => background.spawn("dns", move || future).detach(),
+            None => drop(tokio::spawn(future)),
+        }
     }
 
     async fn ask(self: &Arc<Self>, name: &Arc<str>, bounds: TtlBounds) -> Result<Answer, DnsError> {
         let asking = Arc::clone(self).ask_once(name.clone(), bounds);
-        match &self.runtime {
-            Some(runtime) => runtime.spawn(asking).await.unwrap_or_else(|_| Err(DnsError::Stopped(name.clone()))),
-            None => asking.await,
-        }
+        let Some(background) = &self.background else { return asking.await };
+        let (told, answer) = oneshot::channel();
+        let ask = move || async move {
+            // Whoever asked may have gone; the answer is in the cache.
+            let _ = told.send(asking.await);
+        };
+        background.spawn("dns", ask).detach();
+        answer.await.unwrap_or_else(|_| Err(DnsError::Stopped(name.clone())))
     }
 
     async fn ask_once(self: Arc<Self>, name: Arc<str>, bounds: TtlBounds) -> Result<Answer, DnsError> {

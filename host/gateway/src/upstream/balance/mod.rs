@@ -48,7 +48,7 @@ fn best_class(
 
 /// Random numbers to spread requests with (splitmix64). Nothing depends on nobody guessing them.
 #[derive(Debug, Clone)]
-pub(super) struct Dice(Cell<u64>);
+pub(crate) struct Dice(Cell<u64>);
 
 impl Dice {
     pub(super) fn new(seed: u64) -> Self {

@@ -12,7 +12,7 @@ use crate::upstream::spec::Endpoint;
 /// Names that are asked for at the same time.
 const AT_ONCE: usize = 16;
 
-pub(in crate::upstream) struct Dns {
+pub(crate) struct Dns {
     /// The endpoints, with the addresses of those that are no names.
     endpoints: Vec<(Arc<Endpoint>, Option<Arc<[IpAddr]>>)>,
     resolver: Arc<Resolver>,

@@ -7,7 +7,7 @@ use crate::upstream::endpoints::Listing;
 use crate::upstream::resolver::literal;
 use crate::upstream::spec::Endpoint;
 
-pub(in crate::upstream) struct Fixed(Vec<(Arc<Endpoint>, Arc<[IpAddr]>)>);
+pub(crate) struct Fixed(Vec<(Arc<Endpoint>, Arc<[IpAddr]>)>);
 
 impl Fixed {
     /// `None` where an endpoint has a name that has to be asked for.

@@ -15,7 +15,7 @@ use super::resolver::{DnsError, Resolver, TtlBounds};
 use super::spec::Endpoint;
 
 /// A source of endpoints.
-pub(super) enum Discovery {
+pub(crate) enum Discovery {
     /// The addresses of the configuration.
     Static(Fixed),
     /// The names of the configuration, by the TTL of their addresses.

@@ -18,7 +18,7 @@ use crate::upstream::spec::{Balance, Endpoint};
 
 /// One version of an upstream's endpoints on one worker. A request keeps the one that it began with, so that numbers of hosts mean the
 /// same to its end.
-pub(crate) struct LocalEndpoints {
+pub struct LocalEndpoints {
     version: u64,
     members: Arc<Members>,
     /// By host; `None` while its name has no address.
@@ -118,10 +118,21 @@ impl LocalEndpoints {
         names.iter().find_map(|name| self.one_of(self.named(name)?, tried))
     }
 
-    /// Everything that an attempt at a host has tried: a connection is looked for at all addresses of its endpoint.
-    pub(crate) fn note_tried(&self, host: usize, tried: &mut SmallVec<[usize; 4]>) {
-        let hosts = self.members.endpoints[self.members.hosts[host].endpoint].hosts.clone();
-        tried.extend(hosts.filter(|other| !tried.contains(other)).collect::<SmallVec<[usize; 4]>>());
+    /// The hosts that were tried and the other addresses of their endpoints, where an attempt has looked for a connection too.
+    pub(crate) fn with_siblings(&self, tried: &[usize]) -> SmallVec<[usize; 4]> {
+        let siblings = |host: &usize| match self.members.hosts.get(*host) {
+            Some(host) => self.members.endpoints[host.endpoint].hosts.clone(),
+            None => 0..0,
+        };
+        tried.iter().flat_map(siblings).collect()
+    }
+
+    /// The endpoint's name, as this worker's own text.
+    pub(crate) fn name(&self, host: usize) -> Rc<str> {
+        match self.pool(host) {
+            Some(pool) => Rc::clone(pool.name()),
+            None => Rc::from(&*self.endpoint(host).name),
+        }
     }
 
     /// The pools to look for a connection in, of an endpoint: first that of this address, then of those that may be tried, then the rest.

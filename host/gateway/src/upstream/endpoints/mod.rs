@@ -6,7 +6,7 @@ mod record;
 mod registry;
 mod set;
 
-pub(super) use local::LocalEndpoints;
+pub use local::LocalEndpoints;
 pub(crate) use record::Record;
 pub use registry::EndpointRegistry;
 pub(super) use set::{EndpointSet, Host, Listing};
