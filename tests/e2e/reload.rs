@@ -1,5 +1,10 @@
 //! A reload drops nothing and breaks nothing.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
@@ -219,4 +224,68 @@ fn what_needs_a_restart_is_said() {
         l["level"] == "WARN" && l.to_string().contains("restart") && l.to_string().contains("workers")
     });
     assert_eq!(gateway.get("/").text(), "new");
+}
+
+/// A server on all addresses of this machine. It counts its connections, and those that the gateway has closed.
+struct Everywhere {
+    port: u16,
+    opened: Arc<AtomicUsize>,
+    closed: Arc<AtomicUsize>,
+}
+
+impl Everywhere {
+    fn start() -> Everywhere {
+        let listener = TcpListener::bind("0.0.0.0:0").expect("a socket");
+        let port = listener.local_addr().expect("an address").port();
+        let (opened, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let server = Everywhere { port, opened: opened.clone(), closed: closed.clone() };
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                opened.fetch_add(1, SeqCst);
+                let closed = closed.clone();
+                let serve = move || {
+                    let mut buffer = [0; 4096];
+                    while matches!(stream.read(&mut buffer), Ok(1..)) {
+                        if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_err() {
+                            break;
+                        }
+                    }
+                    closed.fetch_add(1, SeqCst);
+                };
+                thread::Builder::new().stack_size(64 << 10).spawn(serve).expect("a thread");
+            }
+        });
+        server
+    }
+}
+
+#[test]
+fn one_of_a_thousand_endpoints_changes() {
+    const COUNT: usize = 1000;
+    let server = Everywhere::start();
+    let url = |i: usize| format!("http://127.1.{}.{}:{}", i / 250, i % 250 + 1, server.port);
+    let toml = |first: &str| {
+        let others: Vec<String> = (1..COUNT).map(url).collect();
+        let endpoints = serde_json::to_string(&others).expect("a list").replacen('[', &format!("[{first}, "), 1);
+        with_base(&format!("[upstreams.many]\nendpoints = {endpoints}\n{}", route("many", &[])))
+    };
+    let gateway = setup().start(&toml(&format!("{:?}", url(0))));
+    let mut client = gateway.client();
+    for _ in 0..COUNT {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!(server.opened.load(SeqCst), COUNT, "each has had its turn");
+    // Another weight touches no connection …
+    gateway.reload(&toml(&format!("{{ url = {:?}, weight = 2 }}", url(0))));
+    for _ in 0..COUNT + 1 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!((server.opened.load(SeqCst), server.closed.load(SeqCst)), (COUNT, 0));
+    // … and another endpoint in its place only that of the one that is gone.
+    gateway.reload(&toml(&format!("{:?}", url(COUNT))));
+    for _ in 0..COUNT * 2 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    eventually("the connection of the endpoint that is gone", || server.closed.load(SeqCst) == 1);
+    assert_eq!((server.opened.load(SeqCst), server.closed.load(SeqCst)), (COUNT + 1, 1));
 }

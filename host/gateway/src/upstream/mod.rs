@@ -20,6 +20,8 @@ pub(crate) mod spec;
 pub mod tls;
 
 #[cfg(test)]
+mod change_tests;
+#[cfg(test)]
 mod tests;
 
 pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};

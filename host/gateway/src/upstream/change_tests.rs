@@ -1,0 +1,190 @@
+//! What a reload does to an upstream of which something has changed: 1,000 endpoints on one server of this machine.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::http::body::Body;
+use crate::http::buffer::{MemoryBudget, collect};
+
+const TIMEOUTS: Timeouts =
+    Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None };
+
+/// A server on all addresses of this machine, which knows who has connected to which of them.
+#[derive(Default)]
+struct Server {
+    port: Cell<u16>,
+    opened: Cell<usize>,
+    /// The addresses of connections that are open.
+    open: RefCell<BTreeSet<SocketAddr>>,
+}
+
+impl Server {
+    async fn start() -> Rc<Self> {
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let server = Rc::new(Server::default());
+        server.port.set(listener.local_addr().unwrap().port());
+        let this = server.clone();
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (this, address) = (this.clone(), stream.local_addr().unwrap());
+                this.opened.set(this.opened.get() + 1);
+                this.open.borrow_mut().insert(address);
+                tokio::task::spawn_local(async move {
+                    let mut buffer = [0; 4096];
+                    while let Ok(1..) = stream.read(&mut buffer).await {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                    }
+                    this.open.borrow_mut().remove(&address);
+                });
+            }
+        });
+        server
+    }
+
+    fn endpoint(&self, i: usize) -> EndpointSpec {
+        EndpointSpec::from_url(&format!("http://127.1.{}.{}:{}", i / 250, i % 250 + 1, self.port.get())).unwrap()
+    }
+
+    fn closed(&self) -> usize {
+        self.opened.get() - self.open.borrow().len()
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nothing happens");
+        tokio::task::yield_now().await;
+    }
+}
+
+struct Running {
+    registry: Arc<EndpointRegistry>,
+    resolver: Arc<Resolver>,
+    upstream: Arc<Upstream>,
+    local: Rc<LocalUpstream>,
+}
+
+impl Running {
+    fn start(spec: UpstreamSpec) -> Self {
+        let (registry, resolver) = (EndpointRegistry::new(), Resolver::new(&[], None));
+        let upstream = Arc::new(Upstream::new(spec, &registry, &resolver, None).unwrap());
+        let local = LocalUpstream::new(upstream.clone(), None);
+        Running { registry, resolver, upstream, local }
+    }
+
+    /// As a snapshot and a worker's view of it take the place of those before.
+    fn reload(&mut self, spec: UpstreamSpec) {
+        self.upstream = Arc::new(Upstream::new(spec, &self.registry, &self.resolver, Some(&self.upstream)).unwrap());
+        let local = LocalUpstream::new(self.upstream.clone(), Some(&self.local));
+        std::mem::replace(&mut self.local, local).supersede();
+    }
+
+    /// The response of the endpoint that is next, not read yet.
+    async fn send(&self, choice: Choice<'_>) -> Result<UpstreamResponse, AttemptError> {
+        let request = Request::get("/").body(Body::Empty).unwrap();
+        let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS);
+        let endpoints = self.local.endpoints();
+        let host = self.local.choose(&endpoints, choice, &[]).unwrap();
+        let mut attempt = Attempt::new(self.local.name().clone(), None);
+        self.local.attempt(&endpoints, host, &mut request, &mut attempt).await
+    }
+
+    async fn finish(&self, mut response: UpstreamResponse) {
+        collect(&mut response.body, 100, &MemoryBudget::new(100)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn one_of_a_thousand_endpoints_changes() {
+    const COUNT: usize = 1000;
+    let server = Server::start().await;
+    let dead = EndpointSpec::from_url("http://127.2.0.1:1").unwrap();
+    let mut list: Vec<_> = (0..COUNT).map(|i| server.endpoint(i)).collect();
+    list.push(dead.clone());
+    let spec = |list: &[EndpointSpec]| UpstreamSpec::new("orders", TargetSpec::Endpoints(list.to_vec()));
+    let mut running = Running::start(spec(&list));
+    for endpoint in running.local.candidates() {
+        // The last one is down, and known to be from now on.
+        match running.send(Choice::Addresses(&[endpoint.address.to_string()])).await {
+            Ok(response) => running.finish(response).await,
+            Err(error) => assert_eq!((&*endpoint.address, error.kind), ("127.2.0.1:1", UpstreamErrorKind::Connect)),
+        }
+    }
+    assert_eq!((server.opened.get(), server.closed()), (COUNT, 0));
+    let before = running.local.candidates();
+    assert!(before[..COUNT].iter().all(|known| known.healthy && known.latency_us > 0) && !before[COUNT].healthy);
+
+    // Weight, label, one gone, one new, and settings that have nothing to do with connections.
+    list[0].weight = 3;
+    list[1].labels = vec![("zone".to_owned(), "b".to_owned())];
+    let gone = list.remove(2);
+    list.insert(2, server.endpoint(COUNT));
+    let changed = UpstreamSpec { balance: Balance::LeastRequest, max_tries: 2, max_idle: 7, ..spec(&list) };
+    running.reload(changed);
+    until(|| server.closed() == 1).await;
+    let port = server.port.get();
+    assert!(
+        !server.open.borrow().contains(&format!("{}:{port}", gone.host).parse().unwrap()),
+        "its connection is closed"
+    );
+    let after = running.local.candidates();
+    for (i, (before, after)) in before.iter().zip(&after).enumerate().filter(|(i, _)| *i != 2) {
+        assert_eq!((before.healthy, before.latency_us), (after.healthy, after.latency_us), "endpoint {i}");
+    }
+    assert_eq!((after[0].weight, after[1].labels.len(), after[2].latency_us), (3, 1, 0));
+    // All others are reached over the connections that they had.
+    for known in after.iter().filter(|known| known.healthy && known.latency_us > 0) {
+        let name = [known.address.to_string()];
+        let response = running.send(Choice::Addresses(&name)).await.unwrap();
+        running.finish(response).await;
+    }
+    assert_eq!((server.opened.get(), server.closed()), (COUNT, 1));
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_removed_endpoint_drains() {
+    let server = Server::start().await;
+    let spec = |list: &[usize]| {
+        let endpoints = list.iter().map(|i| server.endpoint(*i)).collect();
+        UpstreamSpec::new("orders", TargetSpec::Endpoints(endpoints))
+    };
+    let mut running = Running::start(spec(&[0]));
+    // Its response is there and not read to the end: the request is under way.
+    let lease = {
+        let endpoints = running.local.endpoints();
+        running.local.open(&endpoints, 0, Duration::from_secs(5), false).await.ok().unwrap()
+    };
+    assert_eq!(running.local.candidates()[0].active, 1);
+    running.reload(spec(&[1]));
+    let response = running.send(Choice::Balanced).await.unwrap();
+    running.finish(response).await;
+    assert_eq!((server.opened.get(), server.closed()), (2, 0), "what is in use is not closed");
+    drop(lease);
+    until(|| server.closed() == 1).await;
+}
+
+#[tokio::test(flavor = "local")]
+async fn another_protocol_takes_other_connections_and_keeps_the_record() {
+    let server = Server::start().await;
+    let spec = |protocol| {
+        let endpoints = vec![server.endpoint(0)];
+        UpstreamSpec { protocol, ..UpstreamSpec::new("orders", TargetSpec::Endpoints(endpoints)) }
+    };
+    let mut running = Running::start(spec(Protocol::Http1));
+    let response = running.send(Choice::Balanced).await.unwrap();
+    running.finish(response).await;
+    let latency = running.local.candidates()[0].latency_us;
+    running.reload(spec(Protocol::H2c));
+    until(|| server.closed() == 1).await;
+    assert_eq!(running.local.candidates()[0].latency_us, latency);
+}
