@@ -9,13 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use regex::Regex;
-use sluice_harness::{Gateway, eventually_within, gateway, tools};
+use sluice_harness::{Gateway, eventually_within, gateway};
 use tempfile::TempDir;
 
 use crate::blocks::{Rule, rule};
 use crate::configs::merge;
 use crate::markdown::{Block, Page, pages, root};
-use crate::shell::Shell;
+use crate::shell::{self, Shell};
 
 /// Commands that take too long or change the machine, and the file and text that show where they are run instead.
 const ELSEWHERE: [(&str, &str, &str); 2] = [
@@ -27,11 +27,11 @@ const ELSEWHERE: [(&str, &str, &str); 2] = [
 /// of their own, since each needs its own gateway and service.
 const OTHER_PAGES: [&str; 2] = ["sdk/README.md", "examples/"];
 
-/// Programs that `.ci/run` installs; without them, a page that uses one is only run where all tools are required.
-const TOOLS: [&str; 2] = ["componentize-qjs", "componentize-py"];
+/// Programs that `.ci/run` installs. A page that uses a missing one is only run where all tools are required.
+const TOOLS: [&str; 3] = ["curl", "componentize-qjs", "componentize-py"];
 
 /// How long a changed configuration may take to be in use: an interpreter is compiled by a compiler that is not optimised itself.
-const TAKEN_UP: Duration = Duration::from_secs(400);
+const TAKEN_UP: Duration = Duration::from_secs(900);
 
 /// One reader at work.
 struct Session<'p> {
@@ -234,12 +234,11 @@ fn stable(line: &str) -> String {
 
 /// Whether a page needs a tool that is not there and need not be.
 fn lacks_tools(page: &Page) -> bool {
-    let on_path = |name: &str| {
-        let tools = tools::tools();
-        tools.join("venv/bin").join(name).exists() || tools.join("node/node_modules/.bin").join(name).exists()
-    };
+    let path = shell::search_path();
+    let there = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).exists());
     let required = std::env::var("SLUICE_REQUIRE_ALL").is_ok_and(|value| value == "1");
-    !required && TOOLS.iter().any(|tool| page.text.contains(&format!("\n{tool} ")) && !on_path(tool))
+    let used = |tool: &str| page.blocks().iter().any(|block| block.text.contains(&format!("{tool} ")));
+    !required && TOOLS.iter().any(|tool| used(tool) && !there(tool))
 }
 
 /// Runs a page and returns what was wrong.
