@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod allocator;
+pub mod background;
 pub mod config;
 pub mod embedded;
 pub mod filter;
