@@ -24,6 +24,9 @@ const PORT: u16 = 53;
 /// How long the address of a literal may be used.
 const LITERAL: Duration = Duration::from_secs(86_400);
 
+/// The addresses of a name.
+pub type Addresses = Arc<[IpAddr]>;
+
 /// Bounds on the time an answer is used, whatever its TTL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TtlBounds {
@@ -51,7 +54,7 @@ pub enum DnsError {
 /// Addresses of a name, never empty, and when to ask again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    pub addresses: Arc<[IpAddr]>,
+    pub addresses: Addresses,
     pub fresh_until: Instant,
 }
 
@@ -75,7 +78,7 @@ struct Cache {
 }
 
 struct Cached {
-    addresses: Arc<[IpAddr]>,
+    addresses: Addresses,
     at: Instant,
     ttl: Duration,
 }
@@ -203,7 +206,7 @@ impl Cache {
 }
 
 /// The addresses of names that never go to DNS.
-pub(super) fn literal(name: &str) -> Option<Arc<[IpAddr]>> {
+pub(super) fn literal(name: &str) -> Option<Addresses> {
     let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Some(Arc::new([address]));
@@ -213,7 +216,7 @@ pub(super) fn literal(name: &str) -> Option<Arc<[IpAddr]>> {
         || bare.len() > 10
             && bare.is_char_boundary(bare.len() - 10)
             && bare[bare.len() - 10..].eq_ignore_ascii_case(".localhost");
-    local.then(|| Arc::new([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]) as Arc<[IpAddr]>)
+    local.then(|| Arc::new([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]) as Addresses)
 }
 
 /// A client that asks these servers for names as they are written, without the search domains of the system. Without servers it
@@ -275,7 +278,7 @@ mod tests {
         // Nobody answers there (RFC 5737), and the port is taken by no server of names.
         let resolver = Resolver::new(&[SocketAddr::from(([127, 0, 0, 1], 9))], None);
         let name: Arc<str> = "gone.invalid".into();
-        let addresses: Arc<[IpAddr]> = Arc::new([[192, 0, 2, 1].into()]);
+        let addresses: Addresses = Arc::new([[192, 0, 2, 1].into()]);
         let old =
             Cached { addresses: addresses.clone(), at: Instant::now() - Duration::from_secs(600), ttl: Duration::ZERO };
         resolver.cache.answers().insert(name.clone(), old);

@@ -1,12 +1,11 @@
 //! Endpoints by name: each name is asked for when a request first needs it, and again by the TTL of its answer while requests come. The
 //! last good answer stays when DNS fails.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::upstream::endpoints::Listing;
-use crate::upstream::resolver::{Answer, DnsError, Resolver, TtlBounds, literal};
+use crate::upstream::resolver::{Addresses, Answer, DnsError, Resolver, TtlBounds, literal};
 use crate::upstream::spec::Endpoint;
 
 /// Names that are asked for at the same time.
@@ -14,7 +13,7 @@ const AT_ONCE: usize = 16;
 
 pub(crate) struct Dns {
     /// The endpoints, with the addresses of those that are no names.
-    endpoints: Vec<(Arc<Endpoint>, Option<Arc<[IpAddr]>>)>,
+    endpoints: Vec<(Arc<Endpoint>, Option<Addresses>)>,
     resolver: Arc<Resolver>,
     bounds: TtlBounds,
 }
@@ -30,7 +29,7 @@ impl Dns {
 
     pub(super) fn listing(&self) -> Listing {
         let mut refresh_at: Option<Instant> = None;
-        let mut addresses = |endpoint: &Arc<Endpoint>, literal: &Option<Arc<[IpAddr]>>| match literal {
+        let mut addresses = |endpoint: &Arc<Endpoint>, literal: &Option<Addresses>| match literal {
             Some(addresses) => addresses.clone(),
             None => match self.known(endpoint) {
                 Some(Answer { addresses, fresh_until }) => {

@@ -1,13 +1,12 @@
 //! Endpoints by address: what the configuration says is all there is.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::upstream::endpoints::Listing;
-use crate::upstream::resolver::literal;
+use crate::upstream::resolver::{Addresses, literal};
 use crate::upstream::spec::Endpoint;
 
-pub(crate) struct Fixed(Vec<(Arc<Endpoint>, Arc<[IpAddr]>)>);
+pub(crate) struct Fixed(Vec<(Arc<Endpoint>, Addresses)>);
 
 impl Fixed {
     /// `None` where an endpoint has a name that has to be asked for.

@@ -1,7 +1,7 @@
 //! The addresses of an upstream as they are now. Discovery feeds the set; workers look for a new version at each request, which is one
 //! read of a number that hardly ever changes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use super::record::{Key, Record, millis};
 use super::registry::EndpointRegistry;
 use crate::upstream::balance;
 use crate::upstream::discover::Discovery;
-use crate::upstream::resolver::DnsError;
+use crate::upstream::resolver::{Addresses, DnsError};
 use crate::upstream::spec::Endpoint;
 
 /// [`EndpointSet::refresh_at`] of a source that never changes, and while one is being asked.
@@ -24,7 +24,7 @@ const WHOLE: u64 = 5040;
 /// What a source of endpoints knows at one time.
 pub(crate) struct Listing {
     /// The endpoints and their addresses, of which there may be none yet.
-    pub(crate) endpoints: Vec<(Arc<Endpoint>, Arc<[IpAddr]>)>,
+    pub(crate) endpoints: Vec<(Arc<Endpoint>, Addresses)>,
     /// When to ask again.
     pub(crate) refresh_at: Option<Instant>,
 }
@@ -54,7 +54,7 @@ pub(crate) struct Members {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) endpoint: Arc<Endpoint>,
-    addresses: Arc<[IpAddr]>,
+    addresses: Addresses,
     /// Its addresses among the hosts; never empty.
     pub(crate) hosts: Range<usize>,
 }
@@ -139,7 +139,7 @@ impl EndpointSet {
         self.refresh_at.store(refresh_at.map_or(NEVER, millis), Ordering::Relaxed);
     }
 
-    fn members_of(&self, listed: Vec<(Arc<Endpoint>, Arc<[IpAddr]>)>) -> Members {
+    fn members_of(&self, listed: Vec<(Arc<Endpoint>, Addresses)>) -> Members {
         let mut members =
             Members { endpoints: Vec::with_capacity(listed.len()), hosts: Vec::with_capacity(listed.len()) };
         for (endpoint, addresses) in listed {
@@ -170,7 +170,7 @@ impl EndpointSet {
 }
 
 impl Members {
-    fn list(&self, listed: &[(Arc<Endpoint>, Arc<[IpAddr]>)]) -> bool {
+    fn list(&self, listed: &[(Arc<Endpoint>, Addresses)]) -> bool {
         self.endpoints.len() == listed.len()
             && self.endpoints.iter().zip(listed).all(|(member, (endpoint, addresses))| {
                 Arc::ptr_eq(&member.endpoint, endpoint) && member.addresses == *addresses
