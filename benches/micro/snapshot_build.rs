@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use sluice::certs::CertStore;
 use sluice::config;
 use sluice::filter::Runtime;
 use sluice::services::outbound::Offline;
@@ -43,6 +44,7 @@ fn build(c: &mut Criterion) {
     let workshop = Workshop {
         runtime: Runtime::new(options).expect("the runtime"),
         services: Services::new(Clock::system(), Arc::new(Offline)),
+        certs: CertStore::default(),
         metrics: Metrics::new(),
     };
     let mut group = c.benchmark_group("snapshot_build");

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use crate::certs::CertStore;
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
 use crate::filter::{Pipeline, Plugin, Runtime};
 use crate::route::Router;
@@ -45,6 +46,7 @@ pub struct Snapshot {
 pub struct Workshop {
     pub runtime: Arc<Runtime>,
     pub services: Arc<Services>,
+    pub certs: CertStore,
     pub metrics: Arc<Metrics>,
 }
 
@@ -58,7 +60,7 @@ impl Workshop {
         let plugins = self.plugins(loaded, before, &mut errors);
         let filters = self.filters(loaded, &plugins, &mut errors, &mut warnings);
         let upstreams = upstreams::build(loaded, before, &self.metrics, &mut errors);
-        let listeners = listeners::build(loaded, &mut errors);
+        let listeners = listeners::build(loaded, &self.certs, &mut errors);
         let router = routes::router(loaded).map_err(|found| errors.extend(found));
         let mut pipelines: Vec<(Vec<_>, Arc<Pipeline>)> = Vec::new();
         let mut built = Vec::with_capacity(config.routes.len());
