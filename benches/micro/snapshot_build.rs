@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sluice::background::Background;
+use sluice::certs::CertStore;
 use sluice::config;
 use sluice::filter::Runtime;
 use sluice::outbound::{OutboundClient, Tls};
@@ -47,6 +48,7 @@ fn build(c: &mut Criterion) {
     let workshop = Workshop {
         runtime: Runtime::new(options).expect("the runtime"),
         services: Services::new(Clock::system(), Arc::new(Offline)),
+        certs: CertStore::default(),
         metrics: Metrics::new(),
         outbound: OutboundClient::new(Tls::system(), Resolver::new(&[], None), background),
         endpoints: EndpointRegistry::new(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The sources of the tests that the table may name.
 const SOURCES: &[(&str, &str)] = &[
+    ("admin", include_str!("admin.rs")),
     ("bodies", include_str!("bodies.rs")),
     ("errors", include_str!("errors.rs")),
     ("filters", include_str!("filters.rs")),
@@ -27,6 +28,7 @@ const SOURCES: &[(&str, &str)] = &[
 /// A key, and the test that changes it and sees the difference.
 const TABLE: &[(&str, &str)] = &[
     ("admin.bind", "observability::health_and_readiness"),
+    ("admin.token", "admin::the_token_guards_a_reload"),
     ("certificates.*.cert", "tls::certificates_by_server_name"),
     ("certificates.*.hosts", "tls::hosts_of_a_certificate_can_be_named"),
     ("certificates.*.key", "tls::certificates_by_server_name"),

@@ -1,10 +1,14 @@
 //! SIGTERM: nobody new, everybody in flight to the end.
 
-use std::net::TcpStream;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sluice_harness::h2::{H2, full, until};
-use sluice_harness::{Gateway, Origin, eventually};
+use sluice_harness::{Gateway, Origin, eventually, fixtures, gateway};
 
 use crate::support::{BASE, route};
 
@@ -81,4 +85,37 @@ fn http2_connections_are_told_to_go() {
         until("the connection to be closed", || sender.is_closed()).await;
     });
     assert_eq!(gateway.wait_end().code(), Some(0));
+}
+
+#[test]
+fn the_last_lines_of_the_log_are_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("gateway.toml");
+    std::fs::write(&config, format!("{BASE}{}", route("http://127.0.0.1:1", &[]))).expect("a file");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut gateway = Command::new(gateway::binary())
+        .args([OsStr::new("run"), OsStr::new("--config"), config.as_os_str()])
+        .env("XDG_CACHE_HOME", fixtures::cache_dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(writer.try_clone().expect("a pipe"))
+        .spawn()
+        .expect("the sluice binary");
+    let mut lines = BufReader::new(reader).lines().map(|line| line.expect("a line"));
+    let line = lines.find(|line| line.contains("\"listener\":\"http\"")).expect("a listener");
+    let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let address: SocketAddr = line["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+    // A reader that has fallen behind: the pipe is full when the gateway ends.
+    let filler = thread::spawn(move || {
+        let mut writer = writer;
+        // Fails when the reader has seen enough.
+        let _ = writer.write_all(&[b'\n'; 256 * 1024]);
+    });
+    let sent = Command::new("kill").arg("-TERM").arg(gateway.id().to_string()).status().expect("kill(1)");
+    assert!(sent.success());
+    eventually("no new connections", || TcpStream::connect(address).is_err());
+    assert!(lines.any(|line| line.contains("\"message\":\"stopped\"")), "the last line is lost");
+    assert_eq!(gateway.wait().expect("a child").code(), Some(0));
+    drop(lines);
+    filler.join().expect("no panic");
 }

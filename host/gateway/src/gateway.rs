@@ -1,27 +1,25 @@
-//! The process: makes the parts in order, binds before it serves, swaps configurations, ends in order.
+//! The process: makes the parts in order, binds before it serves, ends in order.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
 use crate::admin::{self, AdminError};
 use crate::background::Background;
+use crate::certs::CertStore;
 use crate::config::{self, Config, ConfigErrors, Loaded, model};
+use crate::control::{Control, Replacement, Running, Signals, WatchedFiles, start_loader, watched_files};
 use crate::filter::Runtime;
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
 use crate::proxy::{Proxy, Worker};
-use crate::server::{
-    ListenerSpec, ListenerTable, Readiness, ReloadReport, Signals, StartError, WatchedFiles, WorkerSettings, Workers,
-    start_reloader,
-};
+use crate::server::{ListenerSpec, ListenerTable, StartError, WorkerSettings, Workers};
 use crate::services::Services;
 use crate::services::clock::Clock;
 use crate::snapshot::{Snapshot, Workshop};
-use crate::telemetry::{AccessLog, AccessLogFormat, LogLevel, Metrics, start_operational_log};
+use crate::telemetry::{AccessLog, Metrics, OperationalLog, start_operational_log};
 use crate::upstream::{EndpointRegistry, Resolver};
 use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
 
@@ -68,122 +66,86 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
     // three times the memory. A kernel that knows no such pages gives none.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let loaded = config::load(path)?;
-    let config = &loaded.config;
-    let watched = config.gateway.reload.then(|| WatchedFiles::look(watched(&loaded)));
+    let watched = loaded.config.gateway.reload.then(|| WatchedFiles::look(watched_files(&loaded)));
     let metrics = Metrics::new();
-    let log = start_operational_log(log_level(config), Arc::clone(&metrics)).map_err(GatewayError::Log)?;
-    let (background, background_thread) = Background::start(Arc::clone(&metrics))?;
-    let workshop = workshop(config, compiler, Arc::clone(&metrics), background)?;
+    let log = start_operational_log(loaded.config.telemetry.log_level.into(), Arc::clone(&metrics))
+        .map_err(GatewayError::Log)?;
+    let log = Arc::new(log);
+    let result = serve(path, loaded, watched, compiler, &metrics, &log);
+    // The last lines say how it ended, also where the start has failed.
+    log.flush(FLUSH);
+    result
+}
+
+/// Makes the parts, in order, and waits for the end.
+fn serve(
+    path: &Path,
+    loaded: Loaded,
+    watched: Option<WatchedFiles>,
+    compiler: Option<CompilerCommand>,
+    metrics: &Arc<Metrics>,
+    log: &Arc<OperationalLog>,
+) -> Result<u8, GatewayError> {
+    let started = SystemTime::now();
+    let (background, background_thread) = Background::start(Arc::clone(metrics))?;
+    let workshop = workshop(&loaded.config, compiler, Arc::clone(metrics), background.clone())?;
     let snapshot = workshop.build(&loaded, None)?;
-    say(&snapshot.warnings);
+    for warning in &snapshot.warnings {
+        tracing::warn!("{warning}");
+    }
+    let config = Arc::new(loaded.config);
 
     let signals = Signals::catch()?;
-    let access_log = AccessLog::start(access_log_format(config), Arc::clone(&metrics))?;
+    let access_log = AccessLog::start(config.telemetry.access_log.into(), Arc::clone(metrics))?;
     let table: ListenerTable = Arc::new(ArcSwap::from_pointee(snapshot.listeners.clone()));
-    let running = Arc::new(ArcSwap::from_pointee(snapshot));
+    let running = Running {
+        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+        config: Arc::new(ArcSwap::new(Arc::clone(&config))),
+    };
     let budget = MemoryBudget::new(usize::try_from(config.gateway.max_buffered_memory.0).unwrap_or(usize::MAX));
-    observe(&metrics, &workshop, &running, &budget);
+    observe(metrics, &workshop, &running.snapshot, &budget);
 
     let settings = WorkerSettings {
         workers: config.gateway.workers.get(),
-        listeners: binds(config).into_iter().map(|(name, bind)| ListenerSpec { name, bind }).collect(),
+        listeners: specs(&config),
         table: Arc::clone(&table),
-        metrics: Arc::clone(&metrics),
+        metrics: Arc::clone(metrics),
     };
     let workers = Workers::start(settings, {
-        let (running, access_log) = (Arc::clone(&running), Arc::clone(&access_log));
+        let (running, access_log) = (Arc::clone(&running.snapshot), Arc::clone(&access_log));
         // The empty name is none that a route can have.
         let no_route = metrics.route("");
         move |_, metrics| {
             Proxy::new(Worker::new(Arc::clone(&running), metrics, access_log.worker(), no_route, budget.clone()))
         }
     })?;
-    let readiness = Readiness::default();
-    if let Some(admin) = &config.admin {
-        admin::start(admin.bind, Arc::clone(&metrics), readiness.clone())?;
-    }
 
-    let patience = Arc::new(ArcSwap::from_pointee(config.gateway.shutdown_timeout));
-    let loader = Loader {
+    let replacement = Replacement {
         path: path.to_owned(),
-        began: config.clone(),
+        started_with: Arc::clone(&config),
         workshop,
-        running,
-        table,
-        patience: Arc::clone(&patience),
+        running: running.clone(),
+        listeners: table,
         access_log: Arc::clone(&access_log),
-        set_level: Box::new({
-            let log = Arc::new(log);
-            move |level| log.set_level(level)
-        }),
+        log: Arc::clone(log),
     };
-    let flush = Arc::clone(&access_log);
-    let reloader = start_reloader(watched, metrics, move || loader.reload())?;
-    readiness.serving();
-    let code = signals.run(workers, &reloader, &readiness, || **patience.load());
-    // After the workers: until their last exchange its key sets are kept fresh.
+    let loader = start_loader(watched, &background, Arc::clone(metrics), move || replacement.replace())?;
+    let control = Control::new(running, loader);
+    if let Some(admin) = &config.admin {
+        let (control, metrics, config_file) = (control.clone(), Arc::clone(metrics), path.to_owned());
+        admin::start(admin.bind, admin::Context { control, metrics, config_file, started }, &background)?;
+    }
+    control.serving();
+    let code = signals.run(workers, &control);
+    // After the workers: until their last exchange key sets are kept fresh, and the admin listener says that the gateway drains.
     drop(background_thread);
-    flush.flush(FLUSH);
+    access_log.flush(FLUSH);
     Ok(code)
 }
 
-/// Swaps configurations.
-struct Loader {
-    path: PathBuf,
-    /// What the process was started with: some of it can't change.
-    began: Config,
-    workshop: Workshop,
-    running: Arc<ArcSwap<Snapshot>>,
-    table: ListenerTable,
-    patience: Arc<ArcSwap<Duration>>,
-    access_log: Arc<AccessLog>,
-    set_level: Box<dyn Fn(LogLevel) + Send>,
-}
-
-impl Loader {
-    fn reload(&self) -> Result<ReloadReport, ConfigErrors> {
-        let loaded = config::load(&self.path)?;
-        let config = &loaded.config;
-        let before = self.running.load_full();
-        let snapshot = self.workshop.build(&loaded, Some(&before))?;
-        self.workshop.outbound.use_resolver(Arc::clone(&snapshot.resolver));
-        say(&snapshot.warnings);
-        let (routes, upstreams) = (snapshot.routes.len(), snapshot.upstreams.len());
-        self.table.store(Arc::new(snapshot.listeners.clone()));
-        self.running.store(Arc::new(snapshot));
-        self.patience.store(Arc::new(config.gateway.shutdown_timeout));
-        self.access_log.set_format(access_log_format(config));
-        (self.set_level)(log_level(config));
-        Ok(ReloadReport { routes, upstreams, restart_needed: fixed(&self.began, config), watch: watched(&loaded) })
-    }
-}
-
-/// What is different and takes a restart, by key.
-fn fixed(began: &Config, now: &Config) -> Vec<String> {
-    let (old, new) = (&began.gateway, &now.gateway);
-    let mut found = Vec::new();
-    let mut compare = |key: &str, same: bool| {
-        if !same {
-            found.push(key.to_owned());
-        }
-    };
-    compare("gateway.workers", old.workers == new.workers);
-    compare("gateway.cache_dir", old.cache_dir == new.cache_dir);
-    compare("gateway.max_buffered_memory", old.max_buffered_memory == new.max_buffered_memory);
-    compare("gateway.reload", old.reload == new.reload);
-    compare("admin.bind", began.admin.as_ref().map(|a| a.bind) == now.admin.as_ref().map(|a| a.bind));
-    let (old, new) = (binds(began), binds(now));
-    for (name, bind) in &new {
-        compare(&format!("listeners.{name}.bind"), old.iter().any(|known| known == &(name.clone(), *bind)));
-    }
-    for (name, _) in old.iter().filter(|(name, _)| !new.iter().any(|(known, _)| known == name)) {
-        compare(&format!("listeners.{name}"), false);
-    }
-    found
-}
-
-fn binds(config: &Config) -> Vec<(Arc<str>, SocketAddr)> {
-    config.listeners.iter().map(|listener| (listener.name.clone().into(), listener.bind)).collect()
+fn specs(config: &Config) -> Vec<ListenerSpec> {
+    let spec = |listener: &model::Listener| ListenerSpec { name: listener.name.clone().into(), bind: listener.bind };
+    config.listeners.iter().map(spec).collect()
 }
 
 fn workshop(
@@ -206,6 +168,7 @@ fn workshop(
     Ok(Workshop {
         runtime: Runtime::new(options)?,
         services: Services::new(Clock::system(), outbound.clone()),
+        certs: CertStore::default(),
         metrics,
         outbound,
         endpoints: EndpointRegistry::new(),
@@ -232,46 +195,10 @@ fn default_cache() -> Option<PathBuf> {
     Some(base.or_else(home)?.join("sluice"))
 }
 
-/// Every file that a change of which can change the configuration.
-fn watched(loaded: &Loaded) -> Vec<PathBuf> {
-    let config = &loaded.config;
-    let mut files = loaded.files.clone();
-    for plugin in &config.plugins {
-        let default = || config.gateway.plugin_dir.join(format!("{}.wasm", plugin.name));
-        files.push(plugin.file.clone().unwrap_or_else(default));
-    }
-    files
-}
-
 /// What the metrics can't count by themselves.
 fn observe(metrics: &Arc<Metrics>, workshop: &Workshop, running: &Arc<ArcSwap<Snapshot>>, budget: &MemoryBudget) {
     let (running, services, budget) = (Arc::clone(running), Arc::clone(&workshop.services), budget.clone());
     metrics.collect(move |out| crate::snapshot::expose(&running.load(), &services, &budget, out));
-}
-
-fn say(warnings: &[String]) {
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-}
-
-fn log_level(config: &Config) -> LogLevel {
-    match config.telemetry.log_level {
-        model::LogLevel::Error => LogLevel::Error,
-        model::LogLevel::Warn => LogLevel::Warn,
-        model::LogLevel::Info => LogLevel::Info,
-        model::LogLevel::Debug => LogLevel::Debug,
-        model::LogLevel::Trace => LogLevel::Trace,
-    }
-}
-
-fn access_log_format(config: &Config) -> AccessLogFormat {
-    match config.telemetry.access_log {
-        model::AccessLog::Auto => AccessLogFormat::Auto,
-        model::AccessLog::Json => AccessLogFormat::Json,
-        model::AccessLog::Console => AccessLogFormat::Console,
-        model::AccessLog::Off => AccessLogFormat::Off,
-    }
 }
 
 #[cfg(test)]

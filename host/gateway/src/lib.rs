@@ -4,7 +4,9 @@
 pub mod admin;
 pub mod allocator;
 pub mod background;
+pub mod certs;
 pub mod config;
+pub mod control;
 pub mod embedded;
 pub mod filter;
 pub mod gateway;

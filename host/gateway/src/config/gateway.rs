@@ -14,6 +14,9 @@ use super::model::*;
 use super::read::Table;
 use crate::route;
 
+/// Bytes of the admin token: shorter ones can be guessed.
+const MIN_TOKEN: usize = 16;
+
 /// The addresses that are taken, with the key that takes each.
 pub(super) type Binds = HashMap<SocketAddr, String>;
 
@@ -58,7 +61,9 @@ pub(super) fn telemetry(table: &Table<'_>) -> Telemetry {
 }
 
 pub(super) fn admin(table: &Table<'_>, binds: &mut Binds) -> Option<Admin> {
-    table.require("bind", |item| bind(&item, binds)).map(|bind| Admin { bind })
+    let bind = table.require("bind", |item| bind(&item, binds));
+    let token = table.get("token", token);
+    Some(Admin { bind: bind?, token })
 }
 
 pub(super) fn listener(
@@ -126,6 +131,16 @@ fn bind(item: &Item<'_>, binds: &mut Binds) -> Option<SocketAddr> {
         item.fail(format!("the address {address} is already that of `{other}`"));
     }
     Some(address)
+}
+
+/// A bearer token (RFC 6750 §2.1).
+fn token(item: Item<'_>) -> Option<Secret> {
+    let token = item.clone().secret()?;
+    let fits = token.expose().len() >= MIN_TOKEN && token.expose().bytes().all(|byte| byte.is_ascii_graphic());
+    if !fits {
+        item.fail(format!("expected a token of at least {MIN_TOKEN} visible ASCII characters"));
+    }
+    fits.then_some(token)
 }
 
 fn nameserver(item: Item<'_>) -> Option<SocketAddr> {

@@ -1,14 +1,10 @@
-//! Accepting connections and speaking HTTP on them: workers, listeners, TLS, draining and reloading. What is done with a
+//! Accepting connections and speaking HTTP on them: workers, listeners, TLS, draining. What is done with a
 //! request is the business of the [`Service`].
 
 mod activity;
 mod connection;
-mod drain;
 mod http1;
 mod listener;
-mod reload;
-mod tls;
-mod watcher;
 mod worker;
 
 #[cfg(test)]
@@ -34,10 +30,7 @@ use crate::http::target::KnownHost;
 use crate::http1::{HeadError, Transport};
 use crate::telemetry::ListenerCounters;
 
-pub use drain::{Readiness, Signals};
 pub use listener::BindError;
-pub use reload::{ReloadReport, Reloader, WatchedFiles, start_reloader};
-pub use tls::{CertificateSource, MinVersion, TlsError, server_config};
 pub use worker::{StartError, WorkerSettings, Workers};
 
 /// What a worker does with requests.
@@ -122,7 +115,7 @@ pub struct ListenerSettings {
     pub http1: bool,
     /// Whether HTTP/2 is spoken: by ALPN over TLS, by prior knowledge (RFC 9113 §3.3) without.
     pub h2: bool,
-    /// From [`server_config`]; `None` for a plain listener.
+    /// From the certificate store; `None` for a plain listener.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     pub trusted_proxies: Vec<IpNet>,
     /// Open connections of this listener on all workers.

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use super::{Errors, key};
+use crate::certs::{CertStore, CertificateSource, MinVersion, TlsPolicy};
 use crate::config::{Loaded, model};
-use crate::server::{CertificateSource, ListenerSettings, Listeners, MinVersion, server_config};
+use crate::server::{ListenerSettings, Listeners};
 
-pub(super) fn build(loaded: &Loaded, errors: &mut Errors) -> Option<Listeners> {
+pub(super) fn build(loaded: &Loaded, certs: &CertStore, errors: &mut Errors) -> Option<Listeners> {
     let mut settings = Vec::new();
     let before = errors.len();
     for listener in &loaded.config.listeners {
         let tls = match &listener.tls {
             None => None,
-            Some(tls) => match tls_config(loaded, listener, tls) {
+            Some(tls) => match tls_config(loaded, certs, listener, tls) {
                 Ok(config) => Some(config),
                 Err(message) => {
                     errors.push(loaded.error_on(&key(&["listeners", &listener.name, "tls"]), message));
@@ -41,6 +42,7 @@ pub(super) fn build(loaded: &Loaded, errors: &mut Errors) -> Option<Listeners> {
 
 fn tls_config(
     loaded: &Loaded,
+    certs: &CertStore,
     listener: &model::Listener,
     tls: &model::ListenerTls,
 ) -> Result<Arc<rustls::ServerConfig>, String> {
@@ -73,6 +75,12 @@ fn tls_config(
         model::TlsVersion::Tls12 => MinVersion::Tls12,
         model::TlsVersion::Tls13 => MinVersion::Tls13,
     };
-    server_config(&sources, listener.protocols.http1, listener.protocols.h2, min_version)
-        .map_err(|error| crate::chain(&error))
+    let policy = TlsPolicy {
+        listener: &listener.name,
+        certificates: &sources,
+        http1: listener.protocols.http1,
+        h2: listener.protocols.h2,
+        min_version,
+    };
+    certs.server_config(policy).map_err(|error| crate::chain(&error))
 }

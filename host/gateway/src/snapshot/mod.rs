@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use crate::certs::CertStore;
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
 use crate::filter::{Pipeline, Plugin, Runtime};
 use crate::outbound::OutboundClient;
@@ -48,6 +49,7 @@ pub struct Snapshot {
 pub struct Workshop {
     pub runtime: Arc<Runtime>,
     pub services: Arc<Services>,
+    pub certs: CertStore,
     pub metrics: Arc<Metrics>,
     /// Sends what the services ask for; has the resolver of the running snapshot.
     pub outbound: Arc<OutboundClient>,
@@ -66,7 +68,7 @@ impl Workshop {
         let resolver = self.outbound.resolver().with_servers(&config.gateway.nameservers);
         let shared = (&self.endpoints, &resolver);
         let upstreams = upstreams::build(loaded, before, &self.metrics, shared, &mut errors);
-        let listeners = listeners::build(loaded, &mut errors);
+        let listeners = listeners::build(loaded, &self.certs, &mut errors);
         let router = routes::router(loaded).map_err(|found| errors.extend(found));
         let mut pipelines: Vec<(Vec<_>, Arc<Pipeline>)> = Vec::new();
         let mut built = Vec::with_capacity(config.routes.len());

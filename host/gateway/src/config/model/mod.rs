@@ -156,4 +156,6 @@ pub enum LogLevel {
 #[derive(Debug, Clone)]
 pub struct Admin {
     pub bind: SocketAddr,
+    /// What a request that changes something has to show; none: nothing can be changed.
+    pub token: Option<Secret>,
 }

@@ -2,14 +2,20 @@
 //! not files: a file that is replaced takes its watch along. A log that grows beside a configuration costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::ffi::OsString;
+use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
-use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
+use futures_core::Stream;
+use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask, Watches};
+
+use crate::background::{Background, Task};
 
 /// Room for the events of one read.
 const BUFFER: usize = 4096;
@@ -20,45 +26,36 @@ pub(super) type Names = Option<BTreeSet<OsString>>;
 /// Watches directories until it is dropped.
 pub(super) struct Watcher {
     watches: Watches,
-    /// A watch that reports nothing but its end.
-    anchor: Option<WatchDescriptor>,
     shared: Arc<Shared>,
+    _task: Task,
+}
+
+/// What may have happened.
+pub(super) enum Change {
+    Any,
+    /// A file, link or directory of this name is new.
+    Created(PathBuf),
 }
 
 #[derive(Default)]
 struct Shared {
-    stop: AtomicBool,
     /// Two paths may lead to one directory: it has one watch, and one of the paths.
     known: Mutex<HashMap<WatchDescriptor, (PathBuf, Names)>>,
 }
 
 impl Watcher {
-    /// `touched` is called on a thread of its own.
-    pub(super) fn start(touched: impl Fn() + Send + 'static) -> io::Result<Watcher> {
-        let mut inotify = Inotify::init()?;
-        let mut watches = inotify.watches();
-        let anchor = watches.add("/", WatchMask::MOVE_SELF)?;
-        let shared = Arc::<Shared>::default();
-        let watcher = Watcher { watches, anchor: Some(anchor), shared: Arc::clone(&shared) };
-        std::thread::Builder::new().name("file-watcher".into()).spawn(move || {
-            let mut buffer = [0; BUFFER];
-            loop {
-                match inotify.read_events_blocking(&mut buffer) {
-                    _ if shared.stop.load(Ordering::SeqCst) => return,
-                    Ok(mut events) => {
-                        if events.any(|event| shared.matters(&event)) {
-                            touched();
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "changed files are not noticed any more: send SIGHUP");
-                        return;
-                    }
-                }
+    /// `touched` is called on the background thread.
+    pub(super) fn start(background: &Background, touched: impl Fn(Change) + Send + 'static) -> io::Result<Watcher> {
+        let inotify = Inotify::init()?;
+        let (watches, shared) = (inotify.watches(), Arc::<Shared>::default());
+        let task = background.spawn("file watcher", {
+            let shared = Arc::clone(&shared);
+            move || async move {
+                let Err(error) = read(inotify, &shared, touched).await;
+                tracing::warn!(%error, "changed files are not noticed any more: send SIGHUP");
             }
-        })?;
-        Ok(watcher)
+        });
+        Ok(Watcher { watches, shared, _task: task })
     }
 
     /// Watches these directories, as they are now, and no others. Answers those that can't be watched, and why. One that is not there
@@ -81,8 +78,7 @@ impl Watcher {
             }
         }
         let before = std::mem::replace(&mut *self.shared.known(), now);
-        let kept =
-            |watch: &WatchDescriptor| self.shared.known().contains_key(watch) || self.anchor.as_ref() == Some(watch);
+        let kept = |watch: &WatchDescriptor| self.shared.known().contains_key(watch);
         for watch in before.into_keys().filter(|watch| !kept(watch)).collect::<Vec<_>>() {
             // Fails when the directory is gone, and its watch with it.
             let _ = self.watches.remove(watch);
@@ -97,8 +93,7 @@ impl Watcher {
             | WatchMask::MOVED_FROM
             | WatchMask::MOVED_TO
             | WatchMask::ONLYDIR;
-        // "/" has the watch of the anchor, too.
-        self.watches.add(directory, mask | WatchMask::MASK_ADD)
+        self.watches.add(directory, mask)
     }
 }
 
@@ -107,32 +102,58 @@ impl Shared {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn matters(&self, event: &Event<&std::ffi::OsStr>) -> bool {
+    /// What an event says; none when it is about something else.
+    fn change(&self, event: &EventOwned) -> Option<Change> {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
-            return true;
+            return Some(Change::Any);
         }
         let known = self.known();
-        // Of a watch that was given up.
-        let Some((directory, names)) = known.get(&event.wd) else { return false };
-        let Some(name) = event.name else { return true };
+        // The event of a watch that was given up is of no use.
+        let (directory, names) = known.get(&event.wd)?;
+        let Some(name) = &event.name else { return Some(Change::Any) };
         if names.as_ref().is_some_and(|names| !names.contains(name)) {
-            return false;
+            return None;
         }
-        // Of a file that is being written more is to come, and its end is told. A link has all it will have.
-        let is_new_file =
-            || std::fs::symlink_metadata(directory.join(name)).is_ok_and(|it| it.is_file() && it.nlink() == 1);
-        !(event.mask.contains(EventMask::CREATE) && is_new_file())
+        let created = event.mask.contains(EventMask::CREATE);
+        Some(if created { Change::Created(directory.join(name)) } else { Change::Any })
     }
 }
 
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        // The end of a watch is an event: the thread wakes and finds that it is to stop.
-        if let Some(anchor) = self.anchor.take() {
-            let _ = self.watches.remove(anchor);
+impl Change {
+    /// Whether files may differ from before. It looks at the file, so it may block.
+    pub(super) fn matters(&self) -> bool {
+        match self {
+            Change::Any => true,
+            // More events of a file that is being written follow, the last one at its end. A link is complete at once.
+            Change::Created(path) => {
+                !std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.nlink() == 1)
+            }
         }
     }
+}
+
+/// Reads events for as long as that works.
+async fn read(inotify: Inotify, shared: &Shared, touched: impl Fn(Change)) -> io::Result<Infallible> {
+    let mut events = inotify.into_event_stream([0; BUFFER])?;
+    loop {
+        let batch = poll_fn(|cx| poll_batch(&mut events, cx)).await?;
+        let mut changes: Vec<Change> = batch.iter().filter_map(|event| shared.change(event)).collect();
+        // One of these says all.
+        if let Some(any) = changes.iter().position(|change| matches!(change, Change::Any)) {
+            touched(changes.swap_remove(any));
+        } else {
+            changes.into_iter().for_each(&touched);
+        }
+    }
+}
+
+/// All events that have come: the kernel keeps a bounded number.
+fn poll_batch(events: &mut EventStream<[u8; BUFFER]>, cx: &mut Context<'_>) -> Poll<io::Result<Vec<EventOwned>>> {
+    let mut batch = Vec::new();
+    while let Poll::Ready(next) = Pin::new(&mut *events).poll_next(cx) {
+        batch.push(next.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))?);
+    }
+    if batch.is_empty() { Poll::Pending } else { Poll::Ready(Ok(batch)) }
 }
 
 #[cfg(test)]
@@ -143,6 +164,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::telemetry::Metrics;
 
     #[test]
     fn a_log_that_grows_beside_it_is_no_change() {
@@ -151,7 +173,13 @@ mod tests {
         fs::write(path("gateway.toml"), "one").expect("a file");
         fs::write(path("log"), "").expect("a file");
         let (sender, touched) = mpsc::channel();
-        let mut watcher = Watcher::start(move || sender.send(()).unwrap_or_default()).expect("inotify");
+        let (background, _thread) = Background::start(Metrics::new()).expect("a thread");
+        let mut watcher = Watcher::start(&background, move |change| {
+            if change.matters() {
+                let _ = sender.send(());
+            }
+        })
+        .expect("inotify");
         let refused = watcher.follow([(directory.path().to_owned(), None)].into());
         assert!(refused.is_empty(), "{refused:?}");
         let mut log = fs::File::create(path("log")).expect("a file");
@@ -177,6 +205,6 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert_eq!(ended, mpsc::RecvTimeoutError::Disconnected, "the thread ends with the watcher");
+        assert_eq!(ended, mpsc::RecvTimeoutError::Disconnected, "the task ends with the watcher");
     }
 }

@@ -1,45 +1,16 @@
-//! The life of the process after the start: signals, readiness and the orderly end.
+//! The life of the process after the start: it waits for signals and for what [`Control`] is asked for, and ends in order.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use super::{Reloader, Workers};
+use super::Control;
+use crate::server::Workers;
 
 const STEP: Duration = Duration::from_millis(10);
-
-/// What `/readyz` tells.
-#[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<AtomicU8>);
-
-impl Readiness {
-    /// The gateway serves from now on.
-    pub fn serving(&self) {
-        self.0.store(1, Relaxed);
-    }
-
-    /// The gateway finishes what it has and takes nothing new.
-    pub fn draining(&self) {
-        self.0.store(2, Relaxed);
-    }
-
-    pub fn is_serving(&self) -> bool {
-        self.0.load(Relaxed) == 1
-    }
-
-    pub(crate) fn name(&self) -> &'static str {
-        match self.0.load(Relaxed) {
-            0 => "starting",
-            1 => "serving",
-            _ => "draining",
-        }
-    }
-}
 
 /// The signals of the process, caught from the moment that this is made.
 pub struct Signals {
@@ -53,39 +24,33 @@ impl Signals {
     /// Make it before the listeners open, so that a signal during the start ends the gateway in order, too.
     pub fn catch() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let _entered = runtime.enter();
+        let entered = runtime.enter();
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
         let hangup = signal(SignalKind::hangup())?;
-        drop(_entered);
+        drop(entered);
         Ok(Signals { runtime, terminate, interrupt, hangup })
     }
 
-    /// Waits for SIGTERM or SIGINT, then drains; SIGHUP asks for a reload. Returns the exit code: 0 when the gateway ended
-    /// in order, within `shutdown_timeout` (asked for when it is needed), and 128 plus the signal's number after a second
-    /// signal.
-    pub fn run(
-        mut self,
-        workers: Workers,
-        reloader: &Reloader,
-        readiness: &Readiness,
-        shutdown_timeout: impl Fn() -> Duration,
-    ) -> u8 {
+    /// Waits on the calling thread until somebody asks for the end, then drains: SIGTERM and SIGINT ask for it as
+    /// [`Control::shut_down`] does, SIGHUP asks for a reload. Returns the exit code: 0 when the gateway ended in order, within the
+    /// shutdown timeout of the running configuration, and 128 plus the signal's number after a second signal.
+    pub fn run(mut self, workers: Workers, control: &Control) -> u8 {
         let Signals { runtime, terminate, interrupt, hangup } = &mut self;
         runtime.block_on(async {
             loop {
                 tokio::select! {
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => break,
-                    _ = hangup.recv() => reloader.request(),
+                    () = control.draining() => break,
+                    _ = terminate.recv() => control.shut_down(),
+                    _ = interrupt.recv() => control.shut_down(),
+                    _ = hangup.recv() => control.request_reload(),
                     () = sleep(Duration::from_secs(1)), if workers.are_done() => {
                         tracing::error!("all workers have ended");
                         return 1;
                     }
                 }
             }
-            readiness.draining();
-            let patience = shutdown_timeout();
+            let patience = control.config().gateway.shutdown_timeout;
             tracing::info!(
                 connections = workers.connections(),
                 timeout_ms = patience.as_millis() as u64,

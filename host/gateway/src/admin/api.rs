@@ -1,0 +1,398 @@
+//! The API under `/api/v1`: what the running gateway is made of, as JSON. Its types are the schemas of the OpenAPI document.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Context;
+use super::problem::Problem;
+use crate::config::model::{self, HostPattern, PathMatch};
+use crate::control::{self, Control};
+use crate::filter::{FailurePolicy, Filter};
+use crate::upstream::{self, TargetSpec};
+
+/// A time as RFC 3339 writes it, in UTC.
+#[derive(Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("format" = "date-time"))]
+pub(super) struct Timestamp(String);
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        // Fails only for times that no clock shows.
+        Timestamp(jiff::Timestamp::try_from(time).unwrap_or_default().to_string())
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Status {
+    /// The version of the gateway.
+    version: &'static str,
+    phase: Phase,
+    /// When the process started.
+    started: Timestamp,
+    config_file: String,
+    /// The running snapshot: 1 at the start, one more after each reload that was not refused.
+    generation: u64,
+    routes: usize,
+    upstreams: usize,
+    /// None before the first.
+    last_reload: Option<Reload>,
+}
+
+/// `starting`, `serving`, or `draining` (finishing what is in flight).
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Phase {
+    Starting,
+    Serving,
+    Draining,
+}
+
+/// How a reload went.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Reload {
+    at: Timestamp,
+    took_ms: u64,
+    result: ReloadResult,
+    /// Why it was refused, one line for each error.
+    errors: Vec<String>,
+    /// Keys that have changed but take effect only after a restart.
+    restart_needed: Vec<String>,
+}
+
+/// A configuration that is `refused` leaves the running one in place.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum ReloadResult {
+    Ok,
+    Refused,
+}
+
+pub(super) fn status(context: &Context) -> Status {
+    let snapshot = context.control.snapshot();
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        phase: match context.control.phase() {
+            control::Phase::Starting => Phase::Starting,
+            control::Phase::Serving => Phase::Serving,
+            control::Phase::Draining => Phase::Draining,
+        },
+        started: context.started.into(),
+        config_file: context.config_file.display().to_string(),
+        generation: 1 + context.metrics.reloads.value(),
+        routes: snapshot.routes.len(),
+        upstreams: snapshot.upstreams.len(),
+        last_reload: context.control.last_reload().map(|reload| Reload::from(&*reload)),
+    }
+}
+
+/// Reloads and waits for the end of it.
+pub(super) async fn reload(control: Control) -> Result<Reload, Problem> {
+    let reload = control.reload().await.map_err(|ended| Problem::internal(ended.to_string()))?;
+    match &reload.result {
+        Ok(_) => Ok(Reload::from(&*reload)),
+        Err(refused) => Err(Problem::refused(refused.0.clone())),
+    }
+}
+
+impl From<&control::Reload> for Reload {
+    fn from(reload: &control::Reload) -> Self {
+        let (result, errors, restart_needed) = match &reload.result {
+            Ok(report) => (ReloadResult::Ok, Vec::new(), report.restart_needed.clone()),
+            Err(refused) => (ReloadResult::Refused, refused.0.clone(), Vec::new()),
+        };
+        let took_ms = u64::try_from(reload.took.as_millis()).unwrap_or(u64::MAX);
+        Reload { at: reload.at.into(), took_ms, result, errors, restart_needed }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Routes {
+    routes: Vec<Route>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Route {
+    name: String,
+    /// One of these has to match.
+    matches: Vec<Match>,
+    action: Action,
+    /// The pipeline, in the order of requests.
+    filters: Vec<String>,
+}
+
+/// All conditions have to hold; an empty list is no condition.
+#[derive(Serialize, JsonSchema)]
+struct Match {
+    hosts: Vec<String>,
+    /// A pattern such as `/orders/**`, or none where `path_regex` is used.
+    path: Option<String>,
+    path_regex: Option<String>,
+    methods: Vec<String>,
+    /// The names of headers, query parameters and cookies with a condition.
+    headers: Vec<String>,
+    query: Vec<String>,
+    cookies: Vec<String>,
+    client_ip: Vec<String>,
+}
+
+/// What answers.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Action {
+    /// One of these upstreams.
+    Forward(Vec<WeightedUpstream>),
+    /// A redirect with this status.
+    Redirect { status: u16 },
+    /// A fixed response with this status.
+    Respond { status: u16 },
+}
+
+#[derive(Serialize, JsonSchema)]
+struct WeightedUpstream {
+    upstream: String,
+    /// Its share among the upstreams of the route.
+    weight: u32,
+}
+
+pub(super) fn routes(context: &Context) -> Routes {
+    Routes { routes: context.control.config().routes.iter().map(Route::from).collect() }
+}
+
+impl From<&model::Route> for Route {
+    fn from(route: &model::Route) -> Self {
+        Route {
+            name: route.name.to_string(),
+            matches: route.matches.iter().map(Match::from).collect(),
+            action: match &route.action {
+                model::Action::Forward(upstreams) => Action::Forward(
+                    upstreams
+                        .iter()
+                        .map(|(name, weight)| WeightedUpstream { upstream: name.to_string(), weight: *weight })
+                        .collect(),
+                ),
+                model::Action::Redirect(redirect) => Action::Redirect { status: redirect.status.as_u16() },
+                model::Action::Respond(response) => Action::Respond { status: response.status.as_u16() },
+            },
+            filters: route.pipeline.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl From<&model::RouteMatch> for Match {
+    fn from(found: &model::RouteMatch) -> Self {
+        let host = |host: &HostPattern| match host {
+            HostPattern::Exact(name) => name.clone(),
+            HostPattern::Subdomains(parent) => format!("*.{parent}"),
+        };
+        let (path, path_regex) = match &found.path {
+            PathMatch::Any => (Some("/**".to_owned()), None),
+            PathMatch::Pattern(pattern) => (Some(pattern.clone()), None),
+            PathMatch::Regex(regex) => (None, Some(regex.clone())),
+        };
+        Match {
+            hosts: found.hosts.iter().map(host).collect(),
+            path,
+            path_regex,
+            methods: found.methods.iter().map(ToString::to_string).collect(),
+            headers: found.headers.iter().map(|(name, _)| name.to_string()).collect(),
+            query: found.query.iter().map(|(name, _)| name.clone()).collect(),
+            cookies: found.cookies.iter().map(|(name, _)| name.clone()).collect(),
+            client_ip: found.client_ip.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Upstreams {
+    upstreams: Vec<Upstream>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Upstream {
+    name: String,
+    /// `echo` or `status` where it is built into the gateway.
+    builtin: Option<&'static str>,
+    balance: Balance,
+    protocol: Protocol,
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Balance {
+    RoundRobin,
+    LeastRequest,
+}
+
+#[derive(Serialize, JsonSchema)]
+enum Protocol {
+    #[serde(rename = "auto")]
+    Auto,
+    #[serde(rename = "http/1.1")]
+    Http1,
+    #[serde(rename = "h2")]
+    Http2,
+    #[serde(rename = "h2c")]
+    H2c,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Endpoint {
+    url: String,
+    weight: u32,
+    labels: BTreeMap<String, String>,
+}
+
+pub(super) fn upstreams(context: &Context) -> Upstreams {
+    let snapshot = context.control.snapshot();
+    Upstreams { upstreams: snapshot.upstreams.iter().map(|(upstream, _)| Upstream::from(&**upstream)).collect() }
+}
+
+pub(super) fn upstream(context: &Context, name: &str) -> Result<Upstream, Problem> {
+    let snapshot = context.control.snapshot();
+    let found = snapshot.upstreams.iter().find(|(upstream, _)| **upstream.name() == *name);
+    found.map(|(upstream, _)| Upstream::from(&**upstream)).ok_or_else(|| Problem::unknown("upstream", name))
+}
+
+impl From<&upstream::Upstream> for Upstream {
+    fn from(upstream: &upstream::Upstream) -> Self {
+        let spec = upstream.spec();
+        let (builtin, endpoints) = match &spec.target {
+            TargetSpec::Echo => (Some("echo"), &[][..]),
+            TargetSpec::Status => (Some("status"), &[][..]),
+            TargetSpec::Endpoints(endpoints) => (None, &endpoints[..]),
+        };
+        Upstream {
+            name: spec.name.to_string(),
+            builtin,
+            balance: match spec.balance {
+                upstream::Balance::RoundRobin => Balance::RoundRobin,
+                upstream::Balance::LeastRequest => Balance::LeastRequest,
+            },
+            protocol: match spec.protocol {
+                upstream::Protocol::Auto => Protocol::Auto,
+                upstream::Protocol::Http1 => Protocol::Http1,
+                upstream::Protocol::Http2 => Protocol::Http2,
+                upstream::Protocol::H2c => Protocol::H2c,
+            },
+            endpoints: endpoints.iter().map(Endpoint::from).collect(),
+        }
+    }
+}
+
+impl From<&upstream::EndpointSpec> for Endpoint {
+    fn from(endpoint: &upstream::EndpointSpec) -> Self {
+        let scheme = if endpoint.https { "https" } else { "http" };
+        let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
+        Endpoint {
+            url: format!("{scheme}://{host}:{}", endpoint.port),
+            weight: endpoint.weight,
+            labels: endpoint.labels.iter().cloned().collect(),
+        }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Plugins {
+    plugins: Vec<Plugin>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Plugin {
+    /// Its name in the configuration.
+    name: String,
+    /// What the component says of itself.
+    version: Option<String>,
+    description: Option<String>,
+    /// Of the component file, in hexadecimal.
+    sha256: String,
+    /// The hooks that the component exports.
+    hooks: Vec<&'static str>,
+    /// The filters that use it.
+    filters: Vec<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Filters {
+    filters: Vec<FilterStatus>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Filter")]
+struct FilterStatus {
+    name: String,
+    plugin: String,
+    /// The hooks at which it is called.
+    hooks: Vec<&'static str>,
+    on_error: OnError,
+    /// Live instances, on all workers.
+    instances: u64,
+    /// Calls since it was loaded, of all hooks.
+    calls: u64,
+    /// Calls without a verdict.
+    failures: u64,
+}
+
+/// What happens to a request when the filter fails: it is refused, or goes on as if the filter were not there.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum OnError {
+    Closed,
+    Open,
+}
+
+pub(super) fn plugins(context: &Context) -> Plugins {
+    let mut found: BTreeMap<String, Plugin> = BTreeMap::new();
+    each_filter(context, |filter| {
+        let plugin = found.entry(filter.plugin_name().to_string()).or_insert_with(|| {
+            let plugin = filter.plugin();
+            let about = plugin.description();
+            Plugin {
+                name: filter.plugin_name().to_string(),
+                version: about.version.clone(),
+                description: about.description.clone(),
+                sha256: plugin.sha256(),
+                hooks: plugin.hooks().iter().map(|hook| hook.name()).collect(),
+                filters: Vec::new(),
+            }
+        });
+        plugin.filters.push(filter.name().to_string());
+    });
+    Plugins { plugins: found.into_values().collect() }
+}
+
+pub(super) fn filters(context: &Context) -> Filters {
+    let mut filters = Vec::new();
+    each_filter(context, |filter| {
+        let stats = filter.stats();
+        filters.push(FilterStatus {
+            name: filter.name().to_string(),
+            plugin: filter.plugin_name().to_string(),
+            hooks: filter.hooks().iter().map(|hook| hook.name()).collect(),
+            on_error: match filter.failure() {
+                FailurePolicy::Closed => OnError::Closed,
+                FailurePolicy::Open => OnError::Open,
+            },
+            instances: stats.instances,
+            calls: stats.hooks.iter().map(|hook| hook.calls).sum(),
+            failures: stats.hooks.iter().flat_map(|hook| hook.failures).sum(),
+        });
+    });
+    Filters { filters }
+}
+
+/// Each filter of the pipelines once, by name.
+fn each_filter(context: &Context, mut visit: impl FnMut(&Filter)) {
+    let snapshot = context.control.snapshot();
+    let filters: BTreeMap<&str, &Filter> = snapshot
+        .pipelines
+        .iter()
+        .flat_map(|pipeline| pipeline.filters())
+        .map(|filter| (&**filter.name(), &**filter))
+        .collect();
+    filters.into_values().for_each(|filter| visit(filter));
+}

@@ -1,0 +1,125 @@
+//! An endpoint: where it is, what it answers with and how it is documented, made from a handler and the handler's types.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+
+use super::problem::Problem;
+use super::{Context, JSON, Page};
+use crate::control::Control;
+
+/// What a client can call.
+pub(super) struct Endpoint {
+    pub(super) method: Method,
+    /// A `{name}` in it stands for one segment.
+    pub(super) path: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) handler: Handler,
+    pub(super) content: Content,
+    /// What else than success it may answer, for the document.
+    pub(super) problems: Vec<(StatusCode, &'static str)>,
+}
+
+/// How an answer is made.
+pub(super) enum Handler {
+    /// At once, on the background thread: it must take microseconds.
+    Quick(fn(&Context) -> Page),
+    /// On the runtime's blocking thread, since it may take milliseconds. Gets the segment that stands for the path's `{name}`.
+    Rendered(Arc<dyn Fn(&Context, &str) -> Result<Page, Problem> + Send + Sync>),
+    /// It changes something, so it needs the token; it waits on the background thread.
+    Change(Box<dyn Fn(Control) -> Pin<Box<dyn Future<Output = Result<Page, Problem>>>> + Send + Sync>),
+}
+
+/// The media type of an answer, for the document.
+pub(super) enum Content {
+    Text(&'static str),
+    Json(fn(&mut SchemaGenerator) -> Schema),
+}
+
+impl Endpoint {
+    /// A `GET` that takes microseconds.
+    pub(super) fn quick(path: &'static str, summary: &'static str, handler: fn(&Context) -> Page) -> Self {
+        Endpoint::get(path, summary, Handler::Quick(handler), Content::Text(super::TEXT))
+    }
+
+    /// A `GET` of a text of this media type.
+    pub(super) fn text(
+        path: &'static str,
+        kind: &'static str,
+        summary: &'static str,
+        handler: fn(&Context) -> Bytes,
+    ) -> Self {
+        let render =
+            move |context: &Context, _: &str| Ok(Page { status: StatusCode::OK, kind, body: handler(context) });
+        Endpoint::get(path, summary, Handler::Rendered(Arc::new(render)), Content::Text(kind))
+    }
+
+    /// A `GET` of a value as JSON.
+    pub(super) fn json<T: Serialize + JsonSchema + 'static>(
+        path: &'static str,
+        summary: &'static str,
+        handler: fn(&Context) -> T,
+    ) -> Self {
+        let render = move |context: &Context, _: &str| json(&handler(context));
+        Endpoint::get(path, summary, Handler::Rendered(Arc::new(render)), content::<T>())
+    }
+
+    /// A `GET` of the thing that the path's `{name}` names, as JSON.
+    pub(super) fn json_named<T: Serialize + JsonSchema + 'static>(
+        path: &'static str,
+        summary: &'static str,
+        handler: fn(&Context, &str) -> Result<T, Problem>,
+    ) -> Self {
+        let render = move |context: &Context, name: &str| json(&handler(context, name)?);
+        Endpoint::get(path, summary, Handler::Rendered(Arc::new(render)), content::<T>())
+            .problem(StatusCode::NOT_FOUND, "Nothing has this name.")
+    }
+
+    /// A `POST` that changes something and answers with a value as JSON. It needs the token.
+    pub(super) fn change<T, F>(path: &'static str, summary: &'static str, handler: fn(Control) -> F) -> Self
+    where
+        T: Serialize + JsonSchema + 'static,
+        F: Future<Output = Result<T, Problem>> + 'static,
+    {
+        let change = move |control: Control| {
+            let answer = handler(control);
+            Box::pin(async move { json(&answer.await?) }) as Pin<Box<dyn Future<Output = _>>>
+        };
+        Endpoint {
+            method: Method::POST,
+            ..Endpoint::get(path, summary, Handler::Change(Box::new(change)), content::<T>())
+        }
+        .problem(StatusCode::UNAUTHORIZED, "The token is missing or wrong.")
+        .problem(StatusCode::FORBIDDEN, "The configuration has no token, so nothing can be changed here.")
+    }
+
+    /// Also answers with a problem of this status.
+    pub(super) fn problem(mut self, status: StatusCode, description: &'static str) -> Self {
+        self.problems.push((status, description));
+        self
+    }
+
+    /// Whether the token is needed.
+    pub(super) fn is_guarded(&self) -> bool {
+        matches!(self.handler, Handler::Change(_))
+    }
+
+    fn get(path: &'static str, summary: &'static str, handler: Handler, content: Content) -> Self {
+        Endpoint { method: Method::GET, path, summary, handler, content, problems: Vec::new() }
+    }
+}
+
+fn content<T: JsonSchema>() -> Content {
+    Content::Json(|generator| generator.subschema_for::<T>())
+}
+
+fn json(value: &impl Serialize) -> Result<Page, Problem> {
+    let body =
+        serde_json::to_vec(value).map_err(|error| Problem::internal(format!("the answer is not JSON: {error}")))?;
+    Ok(Page { status: StatusCode::OK, kind: JSON, body: body.into() })
+}

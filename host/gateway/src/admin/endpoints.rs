@@ -1,0 +1,29 @@
+//! The table of endpoints. An endpoint that is added here is served and documented.
+
+use http::StatusCode;
+
+use super::endpoint::Endpoint;
+use super::{JSON, api, pages};
+use crate::telemetry::Exposition;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::text("/", super::TEXT, "This list.", pages::index),
+        Endpoint::quick("/healthz", "Whether the process lives.", pages::health),
+        Endpoint::quick("/readyz", "Whether the gateway takes requests: 200 or 503.", pages::readiness),
+        Endpoint::text("/metrics", Exposition::CONTENT_TYPE, "Prometheus metrics.", pages::metrics),
+        Endpoint::text("/api/v1/openapi.json", JSON, "This API as an OpenAPI 3.1 document.", pages::openapi),
+        Endpoint::json("/api/v1/status", "The process, its configuration and its last reload.", api::status),
+        Endpoint::json("/api/v1/routes", "The routes, in the order of the configuration.", api::routes),
+        Endpoint::json("/api/v1/upstreams", "The upstreams and their endpoints.", api::upstreams),
+        Endpoint::json_named("/api/v1/upstreams/{name}", "One upstream and its endpoints.", api::upstream),
+        Endpoint::json("/api/v1/plugins", "The plugins that filters use.", api::plugins),
+        Endpoint::json("/api/v1/filters", "The filters that routes use.", api::filters),
+        Endpoint::change(
+            "/api/v1/reload",
+            "Loads the configuration again, as SIGHUP does, and waits for it.",
+            api::reload,
+        )
+        .problem(StatusCode::UNPROCESSABLE_ENTITY, "The configuration is refused; the running one stays."),
+    ]
+}

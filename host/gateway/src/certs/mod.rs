@@ -1,0 +1,177 @@
+//! Certificates and TLS sessions. They live in a store that outlives snapshots: after a reload clients resume their sessions, and a
+//! certificate that has not changed is not read again. The handshake itself is part of the connection.
+
+mod resolver;
+mod sessions;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
+
+use resolver::ByServerName;
+use sessions::{Scope, Sessions};
+
+/// A certificate chain with its key, as PEM text.
+#[derive(Clone, Copy)]
+pub struct CertificateSource<'a> {
+    pub name: &'a str,
+    pub chain: &'a str,
+    pub key: &'a str,
+    /// `example.org` or `*.example.org`; empty means the names in the certificate.
+    pub hosts: &'a [String],
+}
+
+/// The oldest TLS version that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MinVersion {
+    Tls12,
+    Tls13,
+}
+
+/// Why no TLS configuration could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("certificate `{0}`: chain is not PEM")]
+    Chain(String, #[source] rustls_pki_types::pem::Error),
+    #[error("certificate `{0}`: no certificate in the chain")]
+    Empty(String),
+    #[error("certificate `{0}`: key is not PEM")]
+    Key(String, #[source] rustls_pki_types::pem::Error),
+    #[error("certificate `{0}`: chain and key cannot be used together: {1}")]
+    Pair(String, rustls::Error),
+    #[error("certificate `{0}`: malformed certificate: {1}")]
+    Certificate(String, webpki::Error),
+    #[error("no certificate")]
+    NoCertificate,
+    #[error("TLS cannot be set up")]
+    Setup(#[source] rustls::Error),
+}
+
+/// How a listener speaks TLS.
+#[derive(Clone, Copy)]
+pub struct TlsPolicy<'a> {
+    /// The listener's name. Sessions of one listener are not resumed on another one.
+    pub listener: &'a str,
+    /// The first certificate serves clients whose server name fits none.
+    pub certificates: &'a [CertificateSource<'a>],
+    pub http1: bool,
+    pub h2: bool,
+    pub min_version: MinVersion,
+}
+
+/// What all snapshots share.
+#[derive(Default)]
+pub struct CertStore {
+    shared: Mutex<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    sessions: HashMap<Scope, Sessions>,
+    /// By the hash of chain and key.
+    certificates: HashMap<[u8; 32], Certificate>,
+}
+
+/// A certificate that was read.
+#[derive(Clone)]
+struct Certificate {
+    key: Arc<CertifiedKey>,
+    /// The names in it.
+    names: Vec<String>,
+}
+
+impl CertStore {
+    /// The TLS side of a listener. One configuration serves all workers, so a ticket of one is good at every other.
+    pub fn server_config(&self, policy: TlsPolicy<'_>) -> Result<Arc<ServerConfig>, TlsError> {
+        let provider = Arc::new(default_provider());
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut resolver: Option<ByServerName> = None;
+        for source in policy.certificates {
+            let Certificate { key, names } = shared.certificate(source, &provider)?;
+            let names = if source.hosts.is_empty() { &names } else { source.hosts };
+            resolver.get_or_insert_with(|| ByServerName::new(Arc::clone(&key))).add(names, &key);
+        }
+        let resolver = resolver.ok_or(TlsError::NoCertificate)?;
+        let sessions = shared.sessions(Scope::of(&policy))?;
+        drop(shared);
+        let versions: &[&rustls::SupportedProtocolVersion] = match policy.min_version {
+            MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            MinVersion::Tls13 => &[&rustls::version::TLS13],
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .map_err(TlsError::Setup)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(resolver));
+        sessions.apply(&mut config);
+        config.max_early_data_size = 0;
+        // RFC 7301 §3.2: a client that offers only protocols that we don't list is turned away in the handshake.
+        config.alpn_protocols = [(policy.h2, "h2"), (policy.http1, "http/1.1")]
+            .iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, name)| name.as_bytes().to_vec())
+            .collect();
+        Ok(Arc::new(config))
+    }
+}
+
+impl Shared {
+    /// The sessions of a scope: those that are in use, or new ones.
+    fn sessions(&mut self, scope: Scope) -> Result<Sessions, TlsError> {
+        self.sessions.retain(|known, sessions| *known == scope || sessions.are_used());
+        if let Some(known) = self.sessions.get(&scope) {
+            return Ok(known.clone());
+        }
+        let made = Sessions::new().map_err(TlsError::Setup)?;
+        self.sessions.insert(scope, made.clone());
+        Ok(made)
+    }
+
+    /// A certificate as it is known, or read now.
+    fn certificate(
+        &mut self,
+        source: &CertificateSource<'_>,
+        provider: &CryptoProvider,
+    ) -> Result<Certificate, TlsError> {
+        let hash = hash(source);
+        self.certificates.retain(|known, certificate| *known == hash || Arc::strong_count(&certificate.key) > 1);
+        if let Some(known) = self.certificates.get(&hash) {
+            return Ok(known.clone());
+        }
+        let read = read(source, provider)?;
+        self.certificates.insert(hash, read.clone());
+        Ok(read)
+    }
+}
+
+fn hash(source: &CertificateSource<'_>) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    // The length says where the chain ends.
+    hasher.update(source.chain.len().to_be_bytes());
+    hasher.update(source.chain);
+    hasher.update(source.key);
+    hasher.finalize().into()
+}
+
+fn read(source: &CertificateSource<'_>, provider: &CryptoProvider) -> Result<Certificate, TlsError> {
+    let name = || source.name.to_owned();
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(source.chain.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| TlsError::Chain(name(), error))?;
+    let Some(leaf) = chain.first() else { return Err(TlsError::Empty(name())) };
+    let leaf = webpki::EndEntityCert::try_from(leaf).map_err(|error| TlsError::Certificate(name(), error))?;
+    let names = leaf.valid_dns_names().map(str::to_owned).collect();
+    let key = PrivateKeyDer::from_pem_slice(source.key.as_bytes()).map_err(|error| TlsError::Key(name(), error))?;
+    let pair = CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Pair(name(), error))?;
+    Ok(Certificate { key: Arc::new(pair), names })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! A reload: loads the configuration again, builds a snapshot beside the running one and puts it in its place. It runs on the loader
+//! thread.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Refused, ReloadReport, Running};
+use crate::config::{self, Config, ConfigErrors, Loaded, model};
+use crate::server::ListenerTable;
+use crate::snapshot::Workshop;
+use crate::telemetry::{AccessLog, AccessLogFormat, LogLevel, OperationalLog};
+
+/// What a reload needs.
+pub struct Replacement {
+    /// The configuration file.
+    pub path: PathBuf,
+    /// What the process was started with: some of it can't change.
+    pub started_with: Arc<Config>,
+    pub workshop: Workshop,
+    pub running: Running,
+    pub listeners: ListenerTable,
+    pub access_log: Arc<AccessLog>,
+    pub log: Arc<OperationalLog>,
+}
+
+impl Replacement {
+    /// Puts the configuration of the file in place of the running one. Answers what was done and which files to watch, or leaves
+    /// everything as it is.
+    pub fn replace(&self) -> Result<(ReloadReport, Vec<PathBuf>), Refused> {
+        let loaded = config::load(&self.path).map_err(lines)?;
+        let before = self.running.snapshot.load_full();
+        let snapshot = self.workshop.build(&loaded, Some(&before)).map_err(lines)?;
+        self.workshop.outbound.use_resolver(Arc::clone(&snapshot.resolver));
+        for warning in &snapshot.warnings {
+            tracing::warn!("{warning}");
+        }
+        let report = ReloadReport {
+            routes: snapshot.routes.len(),
+            upstreams: snapshot.upstreams.len(),
+            restart_needed: restart_needed(&self.started_with, &loaded.config),
+        };
+        let watch = watched_files(&loaded);
+        self.listeners.store(Arc::new(snapshot.listeners.clone()));
+        self.running.snapshot.store(Arc::new(snapshot));
+        self.access_log.set_format(loaded.config.telemetry.access_log.into());
+        self.log.set_level(loaded.config.telemetry.log_level.into());
+        self.running.config.store(Arc::new(loaded.config));
+        Ok((report, watch))
+    }
+}
+
+fn lines(errors: ConfigErrors) -> Refused {
+    Refused(errors.iter().map(ToString::to_string).collect())
+}
+
+/// Every file that a change of which can change the configuration.
+pub fn watched_files(loaded: &Loaded) -> Vec<PathBuf> {
+    let config = &loaded.config;
+    let mut files = loaded.files.clone();
+    for plugin in &config.plugins {
+        let default = || config.gateway.plugin_dir.join(format!("{}.wasm", plugin.name));
+        files.push(plugin.file.clone().unwrap_or_else(default));
+    }
+    files
+}
+
+/// The keys that differ and take effect only after a restart.
+fn restart_needed(started_with: &Config, now: &Config) -> Vec<String> {
+    let (old, new) = (&started_with.gateway, &now.gateway);
+    let mut found = Vec::new();
+    let mut compare = |key: &str, same: bool| {
+        if !same {
+            found.push(key.to_owned());
+        }
+    };
+    compare("gateway.workers", old.workers == new.workers);
+    compare("gateway.cache_dir", old.cache_dir == new.cache_dir);
+    compare("gateway.max_buffered_memory", old.max_buffered_memory == new.max_buffered_memory);
+    compare("gateway.reload", old.reload == new.reload);
+    compare("admin.bind", started_with.admin.as_ref().map(|a| a.bind) == now.admin.as_ref().map(|a| a.bind));
+    let (old, new) = (binds(started_with), binds(now));
+    for bind in &new {
+        compare(&format!("listeners.{}.bind", bind.0), old.contains(bind));
+    }
+    for (name, _) in old.iter().filter(|(name, _)| !new.iter().any(|(known, _)| known == name)) {
+        compare(&format!("listeners.{name}"), false);
+    }
+    found
+}
+
+fn binds(config: &Config) -> Vec<(Arc<str>, SocketAddr)> {
+    config.listeners.iter().map(|listener| (listener.name.clone().into(), listener.bind)).collect()
+}
+
+impl From<model::LogLevel> for LogLevel {
+    fn from(level: model::LogLevel) -> Self {
+        match level {
+            model::LogLevel::Error => LogLevel::Error,
+            model::LogLevel::Warn => LogLevel::Warn,
+            model::LogLevel::Info => LogLevel::Info,
+            model::LogLevel::Debug => LogLevel::Debug,
+            model::LogLevel::Trace => LogLevel::Trace,
+        }
+    }
+}
+
+impl From<model::AccessLog> for AccessLogFormat {
+    fn from(format: model::AccessLog) -> Self {
+        match format {
+            model::AccessLog::Auto => AccessLogFormat::Auto,
+            model::AccessLog::Json => AccessLogFormat::Json,
+            model::AccessLog::Console => AccessLogFormat::Console,
+            model::AccessLog::Off => AccessLogFormat::Off,
+        }
+    }
+}
