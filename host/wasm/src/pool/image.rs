@@ -10,11 +10,14 @@ use tracing::info;
 use wasmtime::{ModuleExport, Val};
 use wasmtime_wizer::{InstanceState, ModuleContext, SnapshotVal, ValType, Wizer};
 
-use super::FilterError;
-use super::instance::{Instance, Running};
-use super::plugin::{Code, Plugin};
+use super::instance::Instance;
+use super::plugin::Plugin;
 use super::restore::Pristine;
-use super::state::{FilterShared, Kit};
+use crate::backend::Code;
+use crate::backend::direct::DirectCode;
+use crate::call::state::{FilterShared, HostResources};
+use crate::filter::FilterError;
+use crate::load::Runtime;
 
 /// Larger modules have no image: it would take long to compile, at each change of the configuration.
 const MAX_MODULE: usize = 8 << 20;
@@ -22,24 +25,26 @@ const MAX_MODULE: usize = 8 << 20;
 const MAX_MEMORY: usize = 16 << 20;
 
 /// What fresh instances of a filter are made of.
-pub(super) struct Image {
-    plugin: Arc<Plugin>,
+pub(crate) struct Image {
+    runtime: Arc<Runtime>,
+    code: DirectCode,
     /// What `configure` had the host keep.
-    kit: Mutex<Kit>,
+    resources: Mutex<HostResources>,
     /// None where instances can't be restored: each serves one exchange.
     pristine: Option<Pristine>,
 }
 
-/// A plugin that lets its memory and globals be read. It is the same to the gateway in all else.
-pub(super) struct Opened<'a> {
+/// The code of a plugin that lets its memory and globals be read. It is the same to the gateway in all else.
+pub(crate) struct Opened<'a> {
     wizer: Wizer,
     context: ModuleContext<'a>,
-    pub(super) plugin: Arc<Plugin>,
+    runtime: Arc<Runtime>,
+    code: DirectCode,
 }
 
 impl<'a> Opened<'a> {
     /// Compiles it. Errors say why there can be no image.
-    pub(super) fn new(plugin: &Plugin, component: &'a [u8]) -> Result<Opened<'a>, String> {
+    pub(crate) fn new(plugin: &Plugin, component: &'a [u8]) -> Result<Opened<'a>, String> {
         let direct = match &plugin.code {
             Code::Direct(direct) => direct,
             Code::Component { why, .. } => return Err(format!("it is not called directly: {why}")),
@@ -49,16 +54,18 @@ impl<'a> Opened<'a> {
             return Err(format!("its module has {} bytes, more than {MAX_MODULE}", bytes.len()));
         }
         let (wizer, context, opened) = instrumented(bytes)?;
-        let direct = direct.opened(&plugin.runtime, &opened)?;
-        Ok(Opened { wizer, context, plugin: Arc::new(plugin.with_code(direct)) })
+        let code = direct.opened(&plugin.runtime, &opened)?;
+        Ok(Opened { wizer, context, runtime: plugin.runtime.clone(), code })
+    }
+
+    /// An instance whose state can be read.
+    pub(crate) async fn instance(&self, shared: &Arc<FilterShared>) -> Result<Instance, FilterError> {
+        Instance::create_direct(&self.runtime, &self.code, shared, Box::default()).await
     }
 
     /// The image of an instance of this plugin that was configured and has seen no call. The instance can't be used any more.
-    pub(super) async fn image(&self, mut instance: Instance) -> Result<Image, String> {
-        let (Code::Direct(direct), Running::Direct(running)) = (&self.plugin.code, &instance.running) else {
-            return Err("it is not called directly".into());
-        };
-        let running = running.instance;
+    pub(crate) async fn image(&self, mut instance: Instance) -> Result<Image, String> {
+        let module = instance.guest.as_direct().ok_or("it is not called directly")?.instance;
         let state = instance.store.data_mut();
         if state.handles > 0 {
             return Err(format!(
@@ -73,7 +80,7 @@ impl<'a> Opened<'a> {
             let bytes = state.memory.bytes;
             return Err(format!("after `configure` it has {bytes} bytes of memory, more than {MAX_MEMORY}"));
         }
-        let mut reader = Reader { instance, running, is_complete: true };
+        let mut reader = Reader { instance, module, is_complete: true };
         let bytes = {
             let mut snapshot = pin!(self.wizer.snapshot(&self.context, &mut reader));
             std::future::poll_fn(|cx| match caught(|| snapshot.as_mut().poll(cx)) {
@@ -87,13 +94,12 @@ impl<'a> Opened<'a> {
             return Err("its state can't be read".into());
         }
         let shared = reader.instance.store.data().shared.clone();
-        let kit = *reader.instance.into_kit();
+        let resources = *reader.instance.into_resources();
         // Its state has to be read and written for as long as it lives, and the exports for that are gone.
         let (_, _, bytes) = instrumented(&bytes)?;
-        let direct = direct.image(&self.plugin.runtime, &bytes)?;
-        let globals = direct.globals();
-        let plugin = Arc::new(self.plugin.with_code(direct));
-        let mut image = Image { plugin, kit: Mutex::new(kit), pristine: None };
+        let code = self.code.image(&self.runtime, &bytes)?;
+        let globals = code.globals();
+        let mut image = Image { runtime: self.runtime.clone(), code, resources: Mutex::new(resources), pristine: None };
         image.pristine = image.read(&shared, &globals).await;
         if image.pristine.is_none() {
             info!(filter = %shared.name, "each instance of this fresh filter serves one exchange: none can be restored here");
@@ -104,37 +110,49 @@ impl<'a> Opened<'a> {
 
 impl Image {
     /// What the host keeps for a configured filter, as `configure` left it.
-    pub(super) fn kit(&self) -> Box<Kit> {
-        Box::new(self.kit.lock().unwrap_or_else(PoisonError::into_inner).anew())
+    pub(crate) fn resources(&self) -> Box<HostResources> {
+        Box::new(self.resources.lock().unwrap_or_else(PoisonError::into_inner).anew())
     }
 
     /// Whether it imports functions that can wait, and so has no instances at once.
-    pub(super) fn waits(&self) -> bool {
-        self.plugin.waits()
+    pub(crate) fn waits(&self) -> bool {
+        self.code.waits
     }
 
     /// Makes an instance that has served an exchange what it was before, or says that this can't be done.
-    pub(super) fn restore(&self, instance: &mut Instance) -> bool {
-        let (Some(pages), Some(pristine)) = (&self.plugin.runtime.pages, &self.pristine) else { return false };
+    pub(crate) fn restore(&self, instance: &mut Instance) -> bool {
+        let (Some(pages), Some(pristine)) = (&self.runtime.pages, &self.pristine) else { return false };
         pristine.restore(pages, instance)
     }
 
     /// What instances are restored to, if that works here.
     async fn read(&self, shared: &Arc<FilterShared>, globals: &[ModuleExport]) -> Option<Pristine> {
-        let pages = self.plugin.runtime.pages.as_ref()?;
-        let mut first = self.instance(shared, self.kit()).await.ok()?;
-        let mut second = self.instance(shared, self.kit()).await.ok()?;
+        let pages = self.runtime.pages.as_ref()?;
+        let mut first = self.instance(shared, self.resources()).await.ok()?;
+        let mut second = self.instance(shared, self.resources()).await.ok()?;
         Pristine::of(&mut first, globals).filter(|pristine| pristine.is_proven(pages, &mut second))
     }
 
     /// An instance, on this thread. No code of the guest runs: its start functions have run in the instance of which this is an image.
-    pub(super) fn instance_now(&self, shared: &Arc<FilterShared>, kit: Box<Kit>) -> Result<Instance, FilterError> {
-        Instance::create_now(&self.plugin, shared, kit)
+    pub(crate) fn instance_now(
+        &self,
+        shared: &Arc<FilterShared>,
+        resources: Box<HostResources>,
+    ) -> Result<Instance, FilterError> {
+        Instance::create_now(&self.runtime, &self.code, shared, resources)
     }
 
     /// An instance. Only one of a plugin that waits has to be made on a fiber.
-    pub(super) async fn instance(&self, shared: &Arc<FilterShared>, kit: Box<Kit>) -> Result<Instance, FilterError> {
-        if self.waits() { Instance::create(&self.plugin, shared, kit).await } else { self.instance_now(shared, kit) }
+    pub(crate) async fn instance(
+        &self,
+        shared: &Arc<FilterShared>,
+        resources: Box<HostResources>,
+    ) -> Result<Instance, FilterError> {
+        if self.waits() {
+            Instance::create_direct(&self.runtime, &self.code, shared, resources).await
+        } else {
+            self.instance_now(shared, resources)
+        }
     }
 }
 
@@ -155,14 +173,14 @@ fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
 /// How the state of an instance is read. What can't be read is zero, and there will be no image.
 struct Reader {
     instance: Instance,
-    running: wasmtime::Instance,
+    module: wasmtime::Instance,
     is_complete: bool,
 }
 
 impl InstanceState for Reader {
     async fn global_get(&mut self, name: &str, _: ValType) -> SnapshotVal {
         let store = &mut self.instance.store;
-        let value = self.running.get_global(&mut *store, name).map(|global| global.get(&mut *store));
+        let value = self.module.get_global(&mut *store, name).map(|global| global.get(&mut *store));
         match value {
             Some(Val::I32(value)) => SnapshotVal::I32(value),
             Some(Val::I64(value)) => SnapshotVal::I64(value),
@@ -178,7 +196,7 @@ impl InstanceState for Reader {
 
     async fn memory_contents(&mut self, name: &str, contents: impl FnOnce(&[u8]) + Send) {
         let store = &mut self.instance.store;
-        match self.running.get_memory(&mut *store, name) {
+        match self.module.get_memory(&mut *store, name) {
             Some(memory) => contents(memory.data(&*store)),
             None => {
                 self.is_complete = false;

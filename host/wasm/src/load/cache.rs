@@ -12,19 +12,19 @@ use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 use wasmtime::Engine;
 
-use super::compile::Compiled;
+use crate::load::compile::Compiled;
 
 const DIGEST: usize = 32;
 
 /// A directory of compiled components that only this user can write.
-pub(super) struct Cache {
+pub(crate) struct Cache {
     dir: PathBuf,
     engine: u64,
 }
 
 impl Cache {
     /// Makes the directory, readable for this user alone. `None`, with a warning, when that can't be.
-    pub(super) fn open(dir: &Path, engine: &Engine) -> Option<Cache> {
+    pub(crate) fn open(dir: &Path, engine: &Engine) -> Option<Cache> {
         if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir) {
             warn!(dir = %dir.display(), %error, "no cache of compiled plugins: its directory can't be made");
             return None;
@@ -39,7 +39,7 @@ impl Cache {
     }
 
     /// The compiled component of this content hash, if there is a whole one.
-    pub(super) fn load<T: Compiled>(&self, engine: &Engine, hash: &[u8; 32]) -> Option<T> {
+    pub(crate) fn load<T: Compiled>(&self, engine: &Engine, hash: &[u8; 32]) -> Option<T> {
         let path = self.path(hash);
         let mut artefact = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -66,7 +66,7 @@ impl Cache {
     }
 
     /// Keeps a compiled component. A failure is logged.
-    pub(super) fn store(&self, component: &impl Compiled, hash: &[u8; 32]) {
+    pub(crate) fn store(&self, component: &impl Compiled, hash: &[u8; 32]) {
         let path = self.path(hash);
         if let Err(reason) = self.write(component, &path) {
             warn!(path = %path.display(), reason, "a compiled plugin could not be kept");
@@ -95,7 +95,7 @@ impl Cache {
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

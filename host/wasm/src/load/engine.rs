@@ -2,18 +2,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use super::RuntimeError;
-use super::cache::Cache;
-use super::compile::CompilerCommand;
-use super::restore::PageMap;
-use super::seats::Seats;
-use super::stats::Accounts;
+use crate::filter::RuntimeError;
+use crate::filter::stats::Accounts;
+use crate::load::cache::Cache;
+use crate::load::compile::CompilerCommand;
+use crate::load::pages::PageMap;
+use crate::load::quota::InstanceQuota;
+use crate::load::ticker::Ticker;
 
 /// The wasm stack of a call. Interpreters need more than small Rust guests do.
 const WASM_STACK: usize = 256 << 10;
@@ -21,8 +22,6 @@ const WASM_STACK: usize = 256 << 10;
 const FIBER_STACK: usize = 2 * WASM_STACK + (256 << 10);
 /// Calls that can be on a fiber at once. Each takes two mappings, used or not.
 const MAX_STACKS: u32 = 4_000;
-/// Ticks without a call after which the ticker sleeps until the next one.
-const IDLE_TICKS: u32 = 100;
 
 /// How large the engine's pool is. All of it is address space, not memory, until it is used.
 #[derive(Debug, Clone)]
@@ -56,14 +55,14 @@ impl Default for RuntimeOptions {
 
 /// The wasm engine of the process. It lives as long as the process or test does; plugins and filters keep it alive.
 pub struct Runtime {
-    pub(super) engine: Engine,
-    pub(super) cache: Option<Cache>,
-    pub(super) options: RuntimeOptions,
-    pub(super) ticker: Arc<Ticker>,
-    pub(super) accounts: Accounts,
-    pub(super) waiting: Seats,
-    pub(super) kept: Seats,
-    pub(super) pages: Option<PageMap>,
+    pub(crate) engine: Engine,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) options: RuntimeOptions,
+    pub(crate) ticker: Arc<Ticker>,
+    pub(crate) accounts: Accounts,
+    pub(crate) waiting: InstanceQuota,
+    pub(crate) kept: InstanceQuota,
+    pub(crate) pages: Option<PageMap>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -83,8 +82,8 @@ impl Runtime {
         Ok(Arc::new(Runtime {
             engine,
             cache,
-            waiting: Seats::of(options.instances),
-            kept: Seats::of(options.instances),
+            waiting: InstanceQuota::of(options.instances),
+            kept: InstanceQuota::of(options.instances),
             options,
             ticker,
             accounts: Accounts::default(),
@@ -105,7 +104,7 @@ impl Drop for Runtime {
     }
 }
 
-pub(super) fn config(options: &RuntimeOptions) -> Config {
+pub(crate) fn config(options: &RuntimeOptions) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     // What components of seven languages need (up to 16 core instances, in Python some 40; 4 memories, 4 tables); the totals
     // assume that most are
@@ -138,58 +137,4 @@ pub(super) fn config(options: &RuntimeOptions) -> Config {
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK);
     config
-}
-
-/// Advances the epoch while calls are made, and sleeps when there have been none for a while. Each tick takes a worker off its
-/// core for some 15 µs: unless the one before met a call, every other one is left out.
-#[derive(Default)]
-pub(super) struct Ticker {
-    busy: AtomicBool,
-    /// A call was met by the last tick.
-    lasting: AtomicBool,
-    parked: AtomicBool,
-    stop: AtomicBool,
-    thread: std::sync::OnceLock<std::thread::Thread>,
-}
-
-impl Ticker {
-    /// Says that a call begins or goes on. Almost always one relaxed load.
-    pub(super) fn keep_going(&self) {
-        if !self.busy.load(Ordering::Relaxed) {
-            self.busy.store(true, Ordering::SeqCst);
-            if self.parked.load(Ordering::SeqCst)
-                && let Some(thread) = self.thread.get()
-            {
-                thread.unpark();
-            }
-        }
-    }
-
-    /// Says that a call was met by a tick: the next one is to come soon.
-    pub(super) fn hurry(&self) {
-        self.keep_going();
-        self.lasting.store(true, Ordering::Relaxed);
-    }
-
-    fn run(&self, engine: &Engine, tick: Duration) {
-        self.thread.get_or_init(std::thread::current);
-        let mut idle = 0;
-        while !self.stop.load(Ordering::SeqCst) {
-            let lasting = self.lasting.swap(false, Ordering::Relaxed);
-            std::thread::park_timeout(if lasting { tick } else { 2 * tick });
-            engine.increment_epoch();
-            // A call that runs on says so at each tick, so `idle` counts ticks without any call.
-            idle = if self.busy.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
-            if idle < IDLE_TICKS {
-                continue;
-            }
-            self.parked.store(true, Ordering::SeqCst);
-            // A call that began before `parked` was set has set `busy`; one that begins later unparks.
-            while !self.busy.load(Ordering::SeqCst) && !self.stop.load(Ordering::SeqCst) {
-                std::thread::park();
-            }
-            self.parked.store(false, Ordering::SeqCst);
-            idle = 0;
-        }
-    }
 }

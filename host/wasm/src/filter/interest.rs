@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use serde_json::Value;
 
-use super::HookSet;
+use crate::filter::HookSet;
 
 /// What `configure` declared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

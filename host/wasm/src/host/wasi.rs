@@ -1,17 +1,16 @@
 //! The little of WASI 0.2 that guests of usual toolchains need to start: no files, no sockets, no environment, clocks that
 //! don't wait, and output that goes to the log. Nothing here blocks or needs the fiber. The rest of WASI traps when it is called.
 
-use std::time::{Duration, Instant, SystemTime};
-
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentType, Lift, Lower, Resource, ResourceType};
 use wasmtime::{Caller, Error, ExternType, Module, Result as Outcome, StoreContextMut, bail};
 
-use super::LoadError;
-use super::abi::define::{Define, Wanted};
-use super::abi::{Bytes, Handle, List, Named};
-use super::state::CallState;
-use super::unbundle::{Import, Imported};
+use crate::abi::define::{Define, ModuleImports};
+use crate::abi::{Bytes, Handle, List, Named, record, variant};
+use crate::call::clock::{monotonic_ns, since_epoch};
+use crate::call::state::CallState;
+use crate::filter::LoadError;
+use crate::load::unbundle::{Import, Imported};
 
 /// Random bytes of one call.
 const MAX_RANDOM: u64 = 64 << 10;
@@ -28,7 +27,7 @@ struct Unused;
 
 #[derive(ComponentType, Lift, Lower)]
 #[component(variant)]
-pub(super) enum StreamError {
+pub(crate) enum StreamError {
     #[component(name = "last-operation-failed")]
     #[allow(dead_code, reason = "part of the interface; nothing here fails this way")]
     LastOperationFailed(Resource<IoError>),
@@ -38,15 +37,21 @@ pub(super) enum StreamError {
 
 #[derive(ComponentType, Lift, Lower)]
 #[component(record)]
-pub(super) struct Datetime {
-    pub(super) seconds: u64,
-    pub(super) nanoseconds: u32,
+pub(crate) struct Datetime {
+    pub(crate) seconds: u64,
+    pub(crate) nanoseconds: u32,
 }
+
+variant!(StreamError {
+    0 LastOperationFailed(error: Resource<IoError>) "last-operation-failed",
+    1 Closed "closed",
+});
+record!(Datetime { seconds: u64 = "seconds", nanoseconds: u32 = "nanoseconds" });
 
 type Streamed<T> = Outcome<Result<T, StreamError>>;
 
 /// Defines what a component imports of WASI, under the version it names.
-pub(super) fn link(
+pub(crate) fn link(
     linker: &mut wasmtime::component::Linker<CallState>,
     component: &Component,
 ) -> Result<(), LoadError> {
@@ -78,13 +83,13 @@ pub(super) fn link(
 }
 
 /// Defines what a core module imports of WASI.
-pub(super) fn link_direct(wanted: &mut Wanted, module: &Module) -> Outcome<()> {
+pub(crate) fn link_direct(imports: &mut ModuleImports, module: &Module) -> Outcome<()> {
     let is_ours = |import: &Import| interface_of(import.interface()).is_some();
-    let imports: Vec<_> = wanted.left.extract_if(.., |import| is_ours(import)).collect();
-    for import in imports {
+    let ours: Vec<_> = imports.left.extract_if(.., |import| is_ours(import)).collect();
+    for import in ours {
         match &import.what {
             Imported::Drop { .. } => {
-                wanted.linker.func_wrap(
+                imports.linker.func_wrap(
                     &import.module,
                     &import.name,
                     |mut caller: Caller<'_, CallState>, _: u32| {
@@ -95,17 +100,17 @@ pub(super) fn link_direct(wanted: &mut Wanted, module: &Module) -> Outcome<()> {
             Imported::Function { interface, name, .. } => {
                 let (of, short) = (interface.clone(), interface_of(interface).unwrap_or_default().to_owned());
                 let name = name.clone();
-                wanted.left.push(import);
+                imports.left.push(import);
                 let package = of.split('@').next().unwrap_or_default().to_owned();
-                if !define(&mut wanted.of(package), &short, &name)?
-                    && let Some(import) = wanted.left.pop()
+                if !define(&mut imports.of(package), &short, &name)?
+                    && let Some(import) = imports.left.pop()
                 {
                     let ty = module.imports().find(|of| of.module() == import.module && of.name() == import.name);
                     let Some(ExternType::Func(ty)) = ty.map(|import| import.ty()) else {
                         bail!("an import is missing")
                     };
                     let what = missing(&of, &name);
-                    wanted.linker.func_new(&import.module, &import.name, ty, move |_, _, _| bail!("{what}"))?;
+                    imports.linker.func_new(&import.module, &import.name, ty, move |_, _, _| bail!("{what}"))?;
                 }
             }
         }
@@ -118,7 +123,7 @@ fn missing(interface: &str, function: &str) -> String {
 }
 
 /// `io/streams` of `wasi:io/streams@0.2.3`; `None` for what isn't WASI 0.2.
-pub(super) fn interface_of(import: &str) -> Option<&str> {
+pub(crate) fn interface_of(import: &str) -> Option<&str> {
     let (interface, version) = import.strip_prefix("wasi:")?.split_once('@')?;
     version.starts_with("0.2.").then_some(interface)
 }
@@ -126,7 +131,7 @@ pub(super) fn interface_of(import: &str) -> Option<&str> {
 macro_rules! resources {
     ($($type:ident $name:literal,)*) => {
         $(
-            pub(super) struct $type;
+            pub(crate) struct $type;
 
             impl Named for $type {
                 const NAME: &'static str = $name;
@@ -272,17 +277,6 @@ fn own<T: 'static>(state: &mut CallState, number: u32) -> Resource<T> {
 /// The guest has dropped a resource.
 fn dropped(state: &mut CallState) {
     state.handles = state.handles.saturating_sub(1);
-}
-
-pub(super) fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-/// Nanoseconds since the first call in this process.
-pub(super) fn monotonic_ns() -> u64 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    // Not from zero: some runtimes take zero for "not yet known".
-    1_000_000_000 + START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 fn random_bytes(length: u64) -> Outcome<Vec<u8>> {

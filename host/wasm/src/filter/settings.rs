@@ -14,6 +14,16 @@ pub enum Mode {
     Fresh,
 }
 
+/// How the hooks of a plugin are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CallMode {
+    /// Directly, where the component is one core module with the usual plumbing around it; otherwise as a component.
+    #[default]
+    Auto,
+    /// Always by wasmtime's component runtime: slower, and none of our code reads or writes the guest's memory.
+    Component,
+}
+
 /// What one filter may use. Sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterLimits {

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Result as Outcome};
 
-use super::LoadError;
-use super::cache::Cache;
-use super::engine::{Runtime, RuntimeOptions, config};
+use crate::filter::LoadError;
+use crate::load::cache::Cache;
+use crate::load::engine::{Runtime, RuntimeOptions, config};
 
 /// The command line of a program that calls [`compile_piped`].
 pub type CompilerCommand = [&'static str; 2];
@@ -27,7 +27,7 @@ pub enum PipedError {
     Refused(String),
 }
 
-/// Compiles what `from` has, for a [`super::Runtime`] of this same program, into `to`.
+/// Compiles what `from` has, for a [`crate::load::Runtime`] of this same program, into `to`.
 pub fn compile_piped(mut from: impl Read, mut to: impl Write) -> Result<(), PipedError> {
     // Nothing runs here, so that it needs less room than the gateway.
     let options = RuntimeOptions { instances: 1, ..RuntimeOptions::default() };
@@ -41,12 +41,12 @@ pub fn compile_piped(mut from: impl Read, mut to: impl Write) -> Result<(), Pipe
 }
 
 /// Whether bytes of WebAssembly are a component (layer 1) and not a core module (layer 0).
-pub(super) fn is_component(bytes: &[u8]) -> bool {
+pub(crate) fn is_component(bytes: &[u8]) -> bool {
     matches!(bytes.get(..8), Some([0, b'a', b's', b'm', _, _, 1, 0]))
 }
 
 /// What can be compiled.
-pub(super) trait Compiled: Sized {
+pub(crate) trait Compiled: Sized {
     fn compile(engine: &Engine, bytes: &[u8]) -> Outcome<Self>;
     fn serialize(&self) -> Outcome<Vec<u8>>;
     /// # Safety
@@ -89,7 +89,7 @@ impl Compiled for Module {
 }
 
 /// Compiles these bytes, of which the hash is given, or finds them in the cache.
-pub(super) fn compiled<T: Compiled>(
+pub(crate) fn compiled<T: Compiled>(
     runtime: &Runtime,
     bytes: &[u8],
     hash: &[u8; 32],

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cpu_time::ThreadTime;
 
-use super::engine::Ticker;
+use crate::load::ticker::Ticker;
 
 /// No slice has begun.
 const NONE: u64 = u64::MAX;
@@ -18,32 +18,32 @@ fn thread_ns() -> u64 {
 }
 
 /// Adds up the slices of a call. Shared with the futures that resume the guest; always on one thread.
-pub(super) struct CpuMeter {
+pub(crate) struct CpuMeter {
     ticker: Arc<Ticker>,
     slice_start: AtomicU64,
     spent: AtomicU64,
 }
 
 impl CpuMeter {
-    pub(super) fn new(ticker: Arc<Ticker>) -> CpuMeter {
+    pub(crate) fn new(ticker: Arc<Ticker>) -> CpuMeter {
         CpuMeter { ticker, slice_start: AtomicU64::new(NONE), spent: AtomicU64::new(0) }
     }
 
     /// A call begins. Its first slice is measured from the first tick on: reading the clock costs as much as a short call.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.ticker.keep_going();
         self.slice_start.store(NONE, Ordering::Relaxed);
         self.spent.store(0, Ordering::Relaxed);
     }
 
     /// The guest goes on after it was suspended: maybe for so long that the ticker has gone to sleep.
-    pub(super) fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.ticker.keep_going();
         self.slice_start.store(thread_ns(), Ordering::Relaxed);
     }
 
     /// The guest is interrupted: what it has spent in all.
-    pub(super) fn tick(&self) -> Duration {
+    pub(crate) fn tick(&self) -> Duration {
         self.ticker.hurry();
         let now = thread_ns();
         let start = self.slice_start.swap(now, Ordering::Relaxed);

@@ -18,33 +18,33 @@ use module::Draft;
 
 /// A component that is one core module and the plumbing around it.
 #[derive(Debug)]
-pub(super) struct Unbundled {
+pub struct Unbundled {
     /// Where the core module lies in the component's bytes.
-    pub(super) module: Range<usize>,
+    pub module: Range<usize>,
     /// What the module imports, in its order.
-    pub(super) imports: Vec<Import>,
+    pub imports: Vec<Import>,
     /// The functions that the component exports in instances: exported with the name of the interface.
-    pub(super) exports: Vec<Export>,
+    pub exports: Vec<Export>,
     /// The instances that it exports, also those without functions.
-    pub(super) interfaces: Vec<String>,
+    pub interfaces: Vec<String>,
     /// Under which names the module exports its memory and its `realloc`, which all functions share.
-    pub(super) memory: Option<String>,
-    pub(super) realloc: Option<String>,
+    pub memory: Option<String>,
+    pub realloc: Option<String>,
     /// An export `func()` of the module that the component calls right after instantiation (`_initialize`), if any.
-    pub(super) start: Option<String>,
+    pub start: Option<String>,
 }
 
 /// An import of the core module, by the names that it has there.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Import {
-    pub(super) module: String,
-    pub(super) name: String,
-    pub(super) what: Imported,
+pub struct Import {
+    pub module: String,
+    pub name: String,
+    pub what: Imported,
 }
 
 impl Import {
     /// The imported interface that it is of.
-    pub(super) fn interface(&self) -> &str {
+    pub fn interface(&self) -> &str {
         match &self.what {
             Imported::Function { interface, .. } | Imported::Drop { interface, .. } => interface,
         }
@@ -53,7 +53,7 @@ impl Import {
 
 /// What is behind an import of the core module.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Imported {
+pub enum Imported {
     /// A function of an imported instance, lowered: `sluice:filter/request@0.1.0` `set-header`, and its type as text.
     Function { interface: String, name: String, signature: String },
     /// Drops a handle of this resource of an imported instance.
@@ -62,17 +62,17 @@ pub(super) enum Imported {
 
 /// A function that the component exports in an instance.
 #[derive(Debug, PartialEq)]
-pub(super) struct Export {
-    pub(super) interface: String,
-    pub(super) name: String,
-    pub(super) signature: String,
+pub struct Export {
+    pub interface: String,
+    pub name: String,
+    pub signature: String,
     /// Its name in the core module.
-    pub(super) function: String,
-    pub(super) post_return: Option<String>,
+    pub function: String,
+    pub post_return: Option<String>,
 }
 
 /// Takes a component apart. Errors say why it has to be left as it is.
-pub(super) fn unbundle(bytes: &[u8]) -> Result<Unbundled, String> {
+pub fn unbundle(bytes: &[u8]) -> Result<Unbundled, String> {
     // What wasmtime has by default with the parts of it that are compiled in.
     let mut features = WasmFeatures::WASM3 | WasmFeatures::COMPONENT_MODEL;
     features.remove(WasmFeatures::GC_TYPES | WasmFeatures::EXCEPTIONS | WasmFeatures::THREADS);

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
 
-use super::abi::Guest;
-use super::bindings::Error;
-use super::cpu::CpuMeter;
-use super::engine::Ticker;
-use super::host::services::FilterServices;
-use super::names::Names;
-use super::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, Mode};
+use super::guest::Guest;
+use super::services::FilterServices;
+use crate::bindings::Error;
+use crate::call::cpu::CpuMeter;
+use crate::call::names::Names;
 use crate::exchange::Exchange;
+use crate::filter::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, Mode};
+use crate::load::ticker::Ticker;
 use sluice_services::log_limit::{self, LogLimit};
 use sluice_services::{KeySet, TokenVerifier};
 
@@ -24,24 +24,24 @@ const MAX_LINE: usize = log_limit::LINE_BYTES;
 const MAX_LAST_WORDS: usize = 2048;
 
 /// What all instances of a filter have in common.
-pub(super) struct FilterShared {
-    pub(super) name: Arc<str>,
+pub(crate) struct FilterShared {
+    pub(crate) name: Arc<str>,
     /// JSON text.
-    pub(super) config: String,
-    pub(super) mode: Mode,
-    pub(super) limits: FilterLimits,
-    pub(super) grants: Grants,
+    pub(crate) config: String,
+    pub(crate) mode: Mode,
+    pub(crate) limits: FilterLimits,
+    pub(crate) grants: Grants,
     /// None while a plugin only describes itself.
-    pub(super) services: Option<FilterServices>,
-    pub(super) exports: HookSet,
-    pub(super) log: LogLimit,
+    pub(crate) services: Option<FilterServices>,
+    pub(crate) exports: HookSet,
+    pub(crate) log: LogLimit,
     /// Set once a plain call overran a tick: from then on the filter is called on a fiber.
-    pub(super) overran: AtomicBool,
+    pub(crate) overran: AtomicBool,
 }
 
 /// What the instance is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     Start,
     Describe,
     Configure,
@@ -51,17 +51,17 @@ pub(super) enum Stage {
 /// What the host keeps for a configured filter from call to call: never anything of an exchange, so that it can be handed from one
 /// instance to the next.
 #[derive(Default)]
-pub(super) struct Kit {
-    pub(super) key_sets: Vec<Arc<KeySet>>,
-    pub(super) verifiers: Vec<TokenVerifier>,
+pub(crate) struct HostResources {
+    pub(crate) key_sets: Vec<Arc<KeySet>>,
+    pub(crate) verifiers: Vec<TokenVerifier>,
     /// Borrowed for one look-up at a time.
-    pub(super) names: RefCell<Names>,
+    pub(crate) names: RefCell<Names>,
 }
 
-impl Kit {
+impl HostResources {
     /// Another one of the same filter.
-    pub(super) fn anew(&self) -> Kit {
-        Kit {
+    pub(crate) fn anew(&self) -> HostResources {
+        HostResources {
             key_sets: self.key_sets.clone(),
             verifiers: self.verifiers.iter().map(TokenVerifier::anew).collect(),
             names: RefCell::default(),
@@ -70,50 +70,50 @@ impl Kit {
 }
 
 /// The data of a store.
-pub(super) struct CallState {
-    pub(super) shared: Arc<FilterShared>,
-    pub(super) stage: Stage,
+pub(crate) struct CallState {
+    pub(crate) shared: Arc<FilterShared>,
+    pub(crate) stage: Stage,
     /// The exchange of the call in progress.
-    pub(super) exchange: Option<Box<Exchange>>,
+    pub(crate) exchange: Option<Box<Exchange>>,
     /// The position of the filter in the pipeline of that exchange.
-    pub(super) index: usize,
+    pub(crate) index: usize,
     /// What `log.fail` said in this call.
-    pub(super) failed: Option<String>,
+    pub(crate) failed: Option<String>,
     /// What `configure` declares.
-    pub(super) interests: Interests,
-    pub(super) kit: Box<Kit>,
+    pub(crate) interests: Interests,
+    pub(crate) resources: Box<HostResources>,
     /// Whether this is the instance of the trial at load, on a thread that may wait.
-    pub(super) is_trial: bool,
+    pub(crate) is_trial: bool,
     /// Whether the hook is only tried: no service is in reach and nothing is logged.
-    pub(super) is_rehearsal: bool,
+    pub(crate) is_rehearsal: bool,
     /// Whether a service was refused because of that.
-    pub(super) was_refused: Cell<bool>,
-    pub(super) memory: MemoryUse,
+    pub(crate) was_refused: Cell<bool>,
+    pub(crate) memory: MemoryUse,
     /// How the guest is reached by functions that it calls.
-    pub(super) guest: Guest,
+    pub(crate) guest: Guest,
     /// Bytes that the guest may hand over in one call of a function.
-    pub(super) transfer: usize,
-    pub(super) meter: Arc<CpuMeter>,
+    pub(crate) transfer: usize,
+    pub(crate) meter: Arc<CpuMeter>,
     /// Whether this call was stopped for its CPU time.
-    pub(super) overspent: bool,
+    pub(crate) overspent: bool,
     /// Whether this call runs on a fiber, and so can yield.
-    pub(super) on_fiber: bool,
-    pub(super) cpu_limit: Duration,
+    pub(crate) on_fiber: bool,
+    pub(crate) cpu_limit: Duration,
     /// When the call in progress has to be over.
-    pub(super) wall_end: Option<Instant>,
+    pub(crate) wall_end: Option<Instant>,
     /// Bytes of header fields that this call has set.
-    pub(super) field_bytes: usize,
+    pub(crate) field_bytes: usize,
     /// Resources of ours that the guest holds: they are not part of its memory.
-    pub(super) handles: usize,
+    pub(crate) handles: usize,
     /// Whether the guest was given random numbers, other than the seed of its hash maps.
-    pub(super) drew: bool,
+    pub(crate) drew: bool,
     out: Vec<u8>,
     err: Vec<u8>,
     last_words: Vec<u8>,
 }
 
 impl CallState {
-    pub(super) fn new(shared: Arc<FilterShared>, ticker: Arc<Ticker>, kit: Box<Kit>) -> CallState {
+    pub(crate) fn new(shared: Arc<FilterShared>, ticker: Arc<Ticker>, resources: Box<HostResources>) -> CallState {
         let memory = MemoryUse::new(&shared.limits);
         CallState {
             shared,
@@ -122,7 +122,7 @@ impl CallState {
             index: 0,
             failed: None,
             interests: Interests::default(),
-            kit,
+            resources,
             is_trial: false,
             is_rehearsal: false,
             was_refused: Cell::new(false),
@@ -144,7 +144,7 @@ impl CallState {
     }
 
     /// A call begins.
-    pub(super) fn begin(&mut self, stage: Stage, on_fiber: bool, cpu_limit: Duration) {
+    pub(crate) fn begin(&mut self, stage: Stage, on_fiber: bool, cpu_limit: Duration) {
         self.stage = stage;
         self.on_fiber = on_fiber;
         self.cpu_limit = cpu_limit;
@@ -160,28 +160,28 @@ impl CallState {
         }
     }
 
-    /// The hook in progress, if there is one that `allowed` allows.
-    pub(super) fn hook(&self, allowed: impl Fn(Hook) -> bool) -> Result<Hook, Error> {
+    /// The hook in progress, if it is one of these.
+    pub(crate) fn hook(&self, allowed: HookSet) -> Result<Hook, Error> {
         match self.stage {
-            Stage::Hook(hook) if allowed(hook) => Ok(hook),
+            Stage::Hook(hook) if allowed.contains(hook) => Ok(hook),
             _ => Err(Error::WrongHook),
         }
     }
 
-    /// The exchange, in a hook that `allowed` allows.
-    pub(super) fn exchange(&self, allowed: impl Fn(Hook) -> bool) -> Result<&Exchange, Error> {
+    /// The exchange, in one of these hooks.
+    pub(crate) fn exchange(&self, allowed: HookSet) -> Result<&Exchange, Error> {
         self.hook(allowed)?;
         self.exchange.as_deref().ok_or(Error::WrongHook)
     }
 
     /// The same, to edit it.
-    pub(super) fn exchange_mut(&mut self, allowed: impl Fn(Hook) -> bool) -> Result<&mut Exchange, Error> {
+    pub(crate) fn exchange_mut(&mut self, allowed: HookSet) -> Result<&mut Exchange, Error> {
         self.hook(allowed)?;
         self.exchange.as_deref_mut().ok_or(Error::WrongHook)
     }
 
     /// Takes what the guest writes to standard output or error: whole lines go to the log.
-    pub(super) fn write_output(&mut self, is_err: bool, mut bytes: &[u8]) {
+    pub(crate) fn write_output(&mut self, is_err: bool, mut bytes: &[u8]) {
         if is_err {
             let room = MAX_LAST_WORDS.saturating_sub(self.last_words.len());
             self.last_words.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
@@ -203,7 +203,7 @@ impl CallState {
 
     /// Logs what is left of a line: the call that wrote it is over, and the next one belongs to another exchange.
     #[inline]
-    pub(super) fn flush_output(&mut self) {
+    pub(crate) fn flush_output(&mut self) {
         if !self.out.is_empty() || !self.err.is_empty() {
             self.log_rest();
         }
@@ -219,17 +219,17 @@ impl CallState {
     }
 
     /// What the guest last wrote to standard error in this call: the text of a panic.
-    pub(super) fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         String::from_utf8_lossy(&self.last_words).trim().replace('\n', " | ")
     }
 
     /// Writes a line for the filter, if its budget allows.
-    pub(super) fn log(&self, level: tracing::Level, line: &str) {
+    pub(crate) fn log(&self, level: tracing::Level, line: &str) {
         // A blank line tells nothing; the text of a panic begins with one.
         if line.trim().is_empty() {
             return;
         }
-        if self.is_rehearsal || !self.shared.log.allow(super::wasi::since_epoch().as_micros() as u64) {
+        if self.is_rehearsal || !self.shared.log.allow(super::clock::since_epoch().as_micros() as u64) {
             return;
         }
         let line = log_limit::cut(line);
@@ -246,13 +246,13 @@ impl CallState {
 }
 
 /// The memory of one instance: its limits, what it has, and whether it asked for more.
-pub(super) struct MemoryUse {
+pub(crate) struct MemoryUse {
     limit: usize,
     table_elements: usize,
     /// Bytes of all linear memories; they never shrink, so this is the peak as well.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     /// What was refused during this call.
-    pub(super) refused: Option<FilterError>,
+    pub(crate) refused: Option<FilterError>,
 }
 
 impl MemoryUse {

@@ -120,10 +120,16 @@ pub enum LoadError {
     CoreModule,
     #[error("does not compile: {0}")]
     Compile(String),
-    #[error("imports `{import}`, which this gateway does not have ({known})")]
-    UnknownImport { import: String, known: &'static str },
-    #[error("exports `{export}`, a version that this gateway does not speak (it speaks `{spoken}`)")]
-    Version { export: String, spoken: &'static str },
+    #[error("imports `{import}`, which this gateway does not have (it has sluice:filter@0.1 and a part of WASI 0.2)")]
+    UnknownImport { import: String },
+    #[error(
+        "imports the function `{function}` of `{interface}`, which this gateway does not have (it has sluice:filter@{known}): {advice}"
+    )]
+    MissingFunction { interface: String, function: String, known: &'static str, advice: String },
+    #[error(
+        "uses `{interface}`, a version that this gateway does not speak: it has sluice:filter@{known} and speaks every 0.1 version"
+    )]
+    Version { interface: String, known: &'static str },
     #[error("exports no hook of `sluice:filter@0.1.0`, {found}")]
     NoHooks { found: String },
     #[error("export `{export}` has another type than the interface says: {reason}")]

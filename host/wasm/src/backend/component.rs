@@ -7,32 +7,32 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{
     self, ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Linker, Lower, TypedFunc,
 };
-use wasmtime::{Result as Outcome, Store};
+use wasmtime::{Error, Result as Outcome, Store, Trap};
 
-use super::bindings::Verdict;
-use super::cache::Cache;
-use super::engine::Runtime;
-use super::plugin::our_interface;
-use super::state::CallState;
-use super::{Hook, HookSet, LoadError, compile, host, wasi};
+use super::interface::{missing_function, our_interface};
+use crate::abi::NoSuchCase;
+use crate::bindings::Verdict;
+use crate::call::state::CallState;
+use crate::filter::{Hook, HookSet, LoadError};
+use crate::host;
+use crate::host::wasi;
+use crate::load::cache::Cache;
+use crate::load::compile;
+use crate::load::engine::Runtime;
 use sluice_services::log_limit;
 
-/// The interfaces a filter can import, besides WASI 0.2.
-const IMPORTS: [&str; 16] = [
-    "types", "interest", "request", "response", "route", "state", "context", "log", "clock", "random", "limiter", "kv",
-    "http", "crypto", "secrets", "metrics",
-];
-const KNOWN: &str = "it has sluice:filter@0.1 and a part of WASI 0.2";
-
 /// A compiled and linked component.
-pub(super) struct Component {
+pub(crate) struct ComponentCode {
     pre: InstancePre<CallState>,
-    exports: Exports,
+    exports: Arc<Exports>,
+    /// The imported and the exported interfaces, by their full names.
+    imported: Vec<String>,
+    exported: Vec<String>,
     /// Whether it imports functions that can wait.
-    pub(super) waits: bool,
+    pub(crate) waits: bool,
 }
 
-/// Where the exports of a component are.
+/// Where the exports of a component are. Shared with its instances.
 #[derive(Default)]
 struct Exports {
     describe: Option<ComponentExportIndex>,
@@ -40,109 +40,114 @@ struct Exports {
     hooks: [Option<ComponentExportIndex>; Hook::COUNT],
 }
 
-impl Component {
+impl ComponentCode {
     /// Compiles (or finds in the cache) and links.
-    pub(super) fn link(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Component, LoadError> {
+    pub(crate) fn link(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<ComponentCode, LoadError> {
         let component = compiled(runtime, bytes, runtime.cache.as_ref())?;
         let waits = check_imports(runtime, &component)?;
         let exports = find_exports(runtime, &component)?;
         let mut linker = Linker::new(&runtime.engine);
-        let failed = |e: wasmtime::Error| LoadError::Link(format!("{e:#}"));
+        let failed = |e: Error| LoadError::Link(format!("{e:#}"));
         host::link(&mut linker).map_err(failed)?;
         if waits {
             host::link_waiting(&mut linker).map_err(failed)?;
         }
         wasi::link(&mut linker, &component)?;
         let pre = linker.instantiate_pre(&component).map_err(failed)?;
-        Ok(Component { pre, exports, waits })
+        let ty = component.component_type();
+        let imported = ty.imports(&runtime.engine).map(|(name, _)| name.to_owned()).collect();
+        let exported = ty.exports(&runtime.engine).map(|(name, _)| name.to_owned()).collect();
+        Ok(ComponentCode { pre, exports: Arc::new(exports), imported, exported, waits })
     }
 
     /// The hooks that it exports.
-    pub(super) fn hooks(&self) -> HookSet {
+    pub(crate) fn hooks(&self) -> HookSet {
         Hook::ALL.into_iter().filter(|hook| self.exports.hooks[hook.index()].is_some()).collect()
     }
 
     /// Whether it says of itself what it is.
-    pub(super) fn describes(&self) -> bool {
+    pub(crate) fn describes(&self) -> bool {
         self.exports.describe.is_some()
     }
 
-    pub(super) async fn instantiate(&self, store: &mut Store<CallState>) -> Outcome<Running> {
-        let instance = self.pre.instantiate_async(store).await?;
-        Ok(Running { instance, hooks: [None; Hook::COUNT] })
+    /// The exported interfaces, by their full names.
+    pub(crate) fn exported(&self) -> impl Iterator<Item = &str> {
+        self.exported.iter().map(String::as_str)
+    }
+
+    /// The imported and exported interfaces, by their full names.
+    pub(crate) fn interfaces(&self) -> impl Iterator<Item = &str> {
+        self.imported.iter().map(String::as_str).chain(self.exported())
+    }
+
+    pub(crate) async fn instantiate(&self, store: &mut Store<CallState>) -> Outcome<ComponentInstance> {
+        let instance = self.pre.instantiate_async(store).await.map_err(typed)?;
+        Ok(ComponentInstance { instance, exports: self.exports.clone(), hooks: [None; Hook::COUNT] })
     }
 }
 
 /// An instance of a component.
-pub(super) struct Running {
+pub(crate) struct ComponentInstance {
     instance: Instance,
-    hooks: [Option<Entry>; Hook::COUNT],
+    exports: Arc<Exports>,
+    /// Looked up at the first call.
+    hooks: [Option<HookFunction>; Hook::COUNT],
 }
 
 /// An exported hook.
 #[derive(Clone, Copy)]
-enum Entry {
+enum HookFunction {
     Verdict(TypedFunc<(), (Verdict,)>),
     Plain(TypedFunc<(), ()>),
 }
 
-impl Running {
+impl ComponentInstance {
     /// Hands over the config, if it takes one.
-    pub(super) async fn configure(
-        &self,
-        of: &Component,
-        store: &mut Store<CallState>,
-        config: String,
-    ) -> Outcome<Result<(), String>> {
-        let Some(index) = &of.exports.configure else { return Ok(Ok(())) };
+    pub(crate) async fn configure(&self, store: &mut Store<CallState>, config: String) -> Outcome<Result<(), String>> {
+        let Some(index) = &self.exports.configure else { return Ok(Ok(())) };
         let func: TypedFunc<(String,), (Result<(), String>,)> = self.typed(store, index)?;
-        Ok(func.call_async(store, (config,)).await?.0)
+        Ok(func.call_async(store, (config,)).await.map_err(typed)?.0)
     }
 
     /// What it says of itself.
-    pub(super) async fn describe(&self, of: &Component, store: &mut Store<CallState>) -> Outcome<Option<String>> {
-        let Some(index) = &of.exports.describe else { return Ok(None) };
+    pub(crate) async fn describe(&self, store: &mut Store<CallState>) -> Outcome<Option<String>> {
+        let Some(index) = &self.exports.describe else { return Ok(None) };
         let func: TypedFunc<(), (String,)> = self.typed(store, index)?;
-        Ok(Some(func.call_async(store, ()).await?.0))
+        Ok(Some(func.call_async(store, ()).await.map_err(typed)?.0))
     }
 
     /// Finds an exported hook, once.
-    pub(super) fn find(&mut self, of: &Component, store: &mut Store<CallState>, hook: Hook) -> Outcome<()> {
-        self.entry(of, store, hook).map(|_| ())
+    pub(crate) fn find(&mut self, store: &mut Store<CallState>, hook: Hook) -> Outcome<()> {
+        self.function(store, hook).map(|_| ())
     }
 
-    fn entry(&mut self, of: &Component, store: &mut Store<CallState>, hook: Hook) -> Outcome<Entry> {
+    fn function(&mut self, store: &mut Store<CallState>, hook: Hook) -> Outcome<HookFunction> {
         if let Some(entry) = self.hooks[hook.index()] {
             return Ok(entry);
         }
-        let index = of.exports.hooks[hook.index()].as_ref();
-        let index = index.ok_or_else(|| wasmtime::Error::msg(format!("{hook} is not exported")))?;
+        let index = self.exports.hooks[hook.index()].as_ref();
+        let index = index.ok_or_else(|| Error::msg(format!("{hook} is not exported")))?;
         let entry = if hook.has_verdict() {
-            Entry::Verdict(self.typed(store, index)?)
+            HookFunction::Verdict(self.typed(store, index)?)
         } else {
-            Entry::Plain(self.typed(store, index)?)
+            HookFunction::Plain(self.typed(store, index)?)
         };
         Ok(*self.hooks[hook.index()].insert(entry))
     }
 
     /// Calls a hook and holds the thread.
-    pub(super) fn call(&mut self, of: &Component, store: &mut Store<CallState>, hook: Hook) -> Outcome<Verdict> {
-        match self.entry(of, store, hook)? {
-            Entry::Verdict(func) => func.call(store, ()).map(|(verdict,)| verdict),
-            Entry::Plain(func) => func.call(store, ()).map(|()| Verdict::Continue),
+    pub(crate) fn call(&mut self, store: &mut Store<CallState>, hook: Hook) -> Outcome<Verdict> {
+        match self.function(store, hook)? {
+            HookFunction::Verdict(func) => func.call(store, ()).map(|(verdict,)| verdict).map_err(typed),
+            HookFunction::Plain(func) => func.call(store, ()).map(|()| Verdict::Continue).map_err(typed),
         }
     }
 
     /// Calls a hook on a fiber.
-    pub(super) async fn call_on_fiber(
-        &mut self,
-        of: &Component,
-        store: &mut Store<CallState>,
-        hook: Hook,
-    ) -> Outcome<Verdict> {
-        match self.entry(of, store, hook)? {
-            Entry::Verdict(func) => func.call_async(store, ()).await.map(|(verdict,)| verdict),
-            Entry::Plain(func) => func.call_async(store, ()).await.map(|()| Verdict::Continue),
+    pub(crate) async fn call_on_fiber(&mut self, store: &mut Store<CallState>, hook: Hook) -> Outcome<Verdict> {
+        match self.function(store, hook)? {
+            HookFunction::Verdict(func) => func.call_async(store, ()).await.map(|(verdict,)| verdict).map_err(typed),
+            HookFunction::Plain(func) => func.call_async(store, ()).await.map(|()| Verdict::Continue).map_err(typed),
         }
     }
 
@@ -166,16 +171,25 @@ fn compiled(runtime: &Runtime, bytes: &[u8], cache: Option<&Cache>) -> Result<co
 
 /// Refuses imports that are not there, by name, and answers whether one of them can wait.
 fn check_imports(runtime: &Runtime, component: &component::Component) -> Result<bool, LoadError> {
+    let known = host::functions();
     let mut waits = false;
-    for (name, _) in component.component_type().imports(&runtime.engine) {
+    for (name, import) in component.component_type().imports(&runtime.engine) {
         if wasi::interface_of(name).is_some() {
             continue;
         }
-        let interface = our_interface(name)?.filter(|interface| IMPORTS.contains(interface));
-        let Some(interface) = interface else {
-            return Err(LoadError::UnknownImport { import: name.to_owned(), known: KNOWN });
+        let Some(interface) = our_interface(name)? else {
+            return Err(LoadError::UnknownImport { import: name.to_owned() });
         };
-        waits |= interface == "http";
+        let ComponentItem::ComponentInstance(instance) = import.ty else { continue };
+        for (function, item) in instance.exports(&runtime.engine) {
+            if !matches!(item.ty, ComponentItem::ComponentFunc(_)) {
+                continue;
+            }
+            match known.find(interface, function) {
+                Some(can_wait) => waits |= can_wait,
+                None => return Err(missing_function(name, function)),
+            }
+        }
     }
     Ok(waits)
 }
@@ -192,7 +206,7 @@ fn find_exports(runtime: &Runtime, component: &component::Component) -> Result<E
             "configure" => &mut exports.configure,
             _ => match Hook::from_name(interface) {
                 Some(hook) => &mut exports.hooks[hook.index()],
-                // A hook of a later version: never called.
+                // A hook of a later version: never called, and `Code::unknown_hooks` says so.
                 None => continue,
             },
         };
@@ -211,6 +225,18 @@ fn find_exports(runtime: &Runtime, component: &component::Component) -> Result<E
         return Err(LoadError::NoHooks { found: some_of(&names) });
     }
     Ok(exports)
+}
+
+/// An error of wasmtime with a type, where it has none: a value that is no case of its type. Its text is all that tells it apart, and the
+/// tests of both backends hold that it does.
+fn typed(error: Error) -> Error {
+    const TEXTS: [&str; 3] =
+        ["unexpected discriminant", "invalid option discriminant", "invalid expected discriminant"];
+    if error.is::<Trap>() {
+        return error;
+    }
+    let cause = error.root_cause().to_string();
+    if TEXTS.iter().any(|text| cause.starts_with(text)) { Error::new(NoSuchCase(cause)) } else { error }
 }
 
 /// What an error says of these names.

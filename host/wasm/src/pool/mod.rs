@@ -1,5 +1,11 @@
 //! The instances of one filter on one worker: so many at once, a queue behind them, and every call accounted.
 
+pub(crate) mod image;
+pub(crate) mod instance;
+pub(crate) mod plugin;
+pub(crate) mod program;
+mod restore;
+
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,13 +18,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::image::Image;
-use super::instance::Instance;
-use super::program::Program;
-use super::state::Kit;
-use super::stats::{Counters, Live};
-use super::{FilterError, Hook, Mode, Verdict};
+use crate::call::state::HostResources;
 use crate::exchange::Exchange;
+use crate::filter::stats::{Counters, Live};
+use crate::filter::{FilterError, Hook, Mode, Verdict};
+use crate::pool::image::Image;
+use crate::pool::instance::Instance;
+use crate::pool::program::Program;
 
 /// Idle instances that are always kept.
 const MIN_IDLE: usize = 4;
@@ -42,8 +48,8 @@ struct Inner {
     demand: Cell<Demand>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
     /// Of instances of an image that could not be restored.
-    #[expect(clippy::vec_box, reason = "a kit moves in and out of its instance as a box")]
-    kits: RefCell<Vec<Box<Kit>>>,
+    #[expect(clippy::vec_box, reason = "it moves in and out of its instance as a box")]
+    resources: RefCell<Vec<Box<HostResources>>>,
     counters: Arc<Counters>,
 }
 
@@ -124,7 +130,7 @@ impl Pool {
                 in_use: Cell::new(0),
                 demand: Cell::new(Demand::new(Instant::now())),
                 waiting: RefCell::default(),
-                kits: RefCell::default(),
+                resources: RefCell::default(),
                 counters,
             }),
         }
@@ -243,9 +249,9 @@ impl Pool {
     /// Drops an instance.
     fn let_go(&self, instance: Box<Instance>) {
         let inner = &self.inner;
-        let mut kits = inner.kits.borrow_mut();
-        if inner.program.image.is_some() && kits.len() < inner.program.shared.limits.max_instances {
-            kits.push(instance.into_kit());
+        let mut resources = inner.resources.borrow_mut();
+        if inner.program.image.is_some() && resources.len() < inner.program.shared.limits.max_instances {
+            resources.push(instance.into_resources());
         }
     }
 
@@ -341,7 +347,7 @@ impl Pool {
 
     async fn start(&self) -> Result<Instance, FilterError> {
         let inner = &self.inner;
-        let mut instance = inner.program.start(|image| self.kit(image)).await?;
+        let mut instance = inner.program.start(|image| self.resources(image)).await?;
         instance.live = Some(Live::new(&inner.counters));
         Ok(instance)
     }
@@ -350,15 +356,15 @@ impl Pool {
     fn start_now(&self) -> Option<Result<Box<Instance>, FilterError>> {
         let inner = &self.inner;
         let image = inner.program.image.as_ref().filter(|image| !image.waits())?;
-        let instance = image.instance_now(&inner.program.shared, self.kit(image));
+        let instance = image.instance_now(&inner.program.shared, self.resources(image));
         Some(instance.map(|mut instance| {
             instance.live = Some(Live::new(&inner.counters));
             Box::new(instance)
         }))
     }
 
-    fn kit(&self, image: &Image) -> Box<Kit> {
-        self.inner.kits.borrow_mut().pop().unwrap_or_else(|| image.kit())
+    fn resources(&self, image: &Image) -> Box<HostResources> {
+        self.inner.resources.borrow_mut().pop().unwrap_or_else(|| image.resources())
     }
 }
 

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use wasmtime::{Error, Result as Outcome, Store, StoreContextMut, Trap, UpdateDeadline};
+use wasmtime::{Error, Result as Outcome, Store, StoreContextMut, UpdateDeadline};
 
-use super::bindings::Verdict as GuestVerdict;
-use super::plugin::{Code, Description, Plugin};
-use super::seats::Seat;
-use super::state::{CallState, FilterShared, Kit, Stage};
-use super::stats::Live;
-use super::{FilterError, Hook, LoadError, Verdict, component, direct};
+use super::plugin::Description;
+use crate::abi::NoSuchCase;
+use crate::backend::direct::DirectCode;
+use crate::backend::{Code, GuestInstance};
+use crate::bindings::Verdict as GuestVerdict;
+use crate::call::state::{CallState, FilterShared, HostResources, Stage};
 use crate::exchange::Exchange;
+use crate::filter::stats::Live;
+use crate::filter::{FilterError, Hook, LoadError, Verdict};
+use crate::load::Runtime;
+use crate::load::quota::QuotaPermit;
 use sluice_services::log_limit;
 
 /// CPU time of starting an instance: its start functions and `configure`. It runs on a fiber, so neighbours go on meanwhile.
@@ -22,100 +26,73 @@ const START_CPU: Duration = Duration::from_secs(1);
 /// Bytes that a guest may hand over at once whatever its limits are: of cryptography's 1 MiB, and as much again.
 const TRANSFER_BESIDE: usize = 2 << 20;
 
-pub(super) struct Instance {
-    pub(super) store: Store<CallState>,
-    pub(super) running: Running,
-    plugin: Arc<Plugin>,
-    pub(super) uses: u64,
+pub(crate) struct Instance {
+    pub(crate) store: Store<CallState>,
+    pub(crate) guest: GuestInstance,
+    pub(crate) uses: u64,
     /// Counts it in its pool; none in a trial.
-    pub(super) live: Option<Live>,
+    pub(crate) live: Option<Live>,
     /// While a fresh one waits for the next hook of its exchange.
-    pub(super) waiting: Option<Seat>,
+    pub(crate) waiting: Option<QuotaPermit>,
     /// Has a fresh one kept from exchange to exchange.
-    pub(super) kept: Option<Seat>,
-}
-
-/// What runs in the store.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "almost all are of the large kind, and a box would be one more step at each hook"
-)]
-pub(super) enum Running {
-    Direct(direct::Running),
-    Component(component::Running),
+    pub(crate) kept: Option<QuotaPermit>,
 }
 
 impl Instance {
-    /// Instantiates.
-    pub(super) async fn create(
-        plugin: &Arc<Plugin>,
+    /// Instantiates, on a fiber.
+    pub(crate) async fn create(
+        runtime: &Runtime,
+        code: &Code,
         shared: &Arc<FilterShared>,
-        kit: Box<Kit>,
+        resources: Box<HostResources>,
     ) -> Result<Instance, FilterError> {
-        let mut store = Instance::store(plugin, shared, kit, true);
-        let running = match &plugin.code {
-            Code::Direct(direct) => direct.instantiate(&mut store).await.map(Running::Direct),
-            Code::Component { component, .. } => component.instantiate(&mut store).await.map(Running::Component),
-        };
-        Instance::finish(plugin, store, running)
+        let mut store = new_store(runtime, shared, resources, true);
+        let guest = code.instantiate(&mut store).await;
+        Instance::finish(store, guest)
     }
 
-    /// Instantiates a plugin whose start function has run, and holds the thread until that is done.
-    pub(super) fn create_now(
-        plugin: &Arc<Plugin>,
+    /// The same for a module that is called directly.
+    pub(crate) async fn create_direct(
+        runtime: &Runtime,
+        code: &DirectCode,
         shared: &Arc<FilterShared>,
-        kit: Box<Kit>,
+        resources: Box<HostResources>,
     ) -> Result<Instance, FilterError> {
-        let mut store = Instance::store(plugin, shared, kit, false);
-        let running = match &plugin.code {
-            Code::Direct(direct) => direct.instantiate_now(&mut store).map(Running::Direct),
-            Code::Component { .. } => Err(Error::msg("it is not called directly")),
-        };
-        Instance::finish(plugin, store, running)
+        let mut store = new_store(runtime, shared, resources, true);
+        let guest = code.instantiate(&mut store).await.map(GuestInstance::Direct);
+        Instance::finish(store, guest)
     }
 
-    fn store(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, kit: Box<Kit>, on_fiber: bool) -> Store<CallState> {
-        let mut state = CallState::new(shared.clone(), plugin.runtime.ticker.clone(), kit);
-        state.transfer = transfer_limit(shared);
-        let mut store = Store::new(&plugin.runtime.engine, state);
-        store.limiter(|state| &mut state.memory);
-        store.set_hostcall_fuel(transfer_limit(shared));
-        let tick = plugin.runtime.options.tick;
-        store.epoch_deadline_callback(move |cx| Ok(on_tick(cx, tick)));
-        begin(&mut store, Stage::Start, on_fiber, START_CPU);
-        store
+    /// Instantiates a module whose start function has run, and holds the thread until that is done.
+    pub(crate) fn create_now(
+        runtime: &Runtime,
+        code: &DirectCode,
+        shared: &Arc<FilterShared>,
+        resources: Box<HostResources>,
+    ) -> Result<Instance, FilterError> {
+        let mut store = new_store(runtime, shared, resources, false);
+        let guest = code.instantiate_now(&mut store).map(GuestInstance::Direct);
+        Instance::finish(store, guest)
     }
 
-    fn finish(
-        plugin: &Arc<Plugin>,
-        store: Store<CallState>,
-        running: Outcome<Running>,
-    ) -> Result<Instance, FilterError> {
-        let running = running.map_err(|error| match classify(store.data(), error) {
+    fn finish(store: Store<CallState>, guest: Outcome<GuestInstance>) -> Result<Instance, FilterError> {
+        let guest = guest.map_err(|error| match classify(store.data(), error) {
             FilterError::Trap(text) => FilterError::Instantiate(text),
             other => other,
         })?;
-        Ok(Instance { store, running, plugin: plugin.clone(), uses: 0, live: None, waiting: None, kept: None })
+        Ok(Instance { store, guest, uses: 0, live: None, waiting: None, kept: None })
     }
 
     /// What the host has kept for it, for another instance of the same filter.
-    pub(super) fn into_kit(self) -> Box<Kit> {
-        self.store.into_data().kit
+    pub(crate) fn into_resources(self) -> Box<HostResources> {
+        self.store.into_data().resources
     }
 
     /// Hands the filter its config. A refusal is `FilterError::Refused`.
-    pub(super) async fn configure(&mut self) -> Result<(), FilterError> {
+    pub(crate) async fn configure(&mut self) -> Result<(), FilterError> {
         begin(&mut self.store, Stage::Configure, true, START_CPU);
         let shared = self.store.data().shared.clone();
-        let answer = match (&self.running, &self.plugin.code) {
-            (Running::Direct(running), Code::Direct(direct)) => {
-                running.configure(direct, &mut self.store, &shared.config).await
-            }
-            (Running::Component(running), Code::Component { component, .. }) => {
-                running.configure(component, &mut self.store, shared.config.clone()).await
-            }
-            _ => unreachable!("an instance is of its plugin"),
-        };
+        let answer = self.guest.configure(&mut self.store, &shared.config).await;
         match answer {
             Ok(Ok(())) => match self.store.data_mut().failed.take() {
                 Some(reason) => Err(FilterError::Declared(reason)),
@@ -127,15 +104,9 @@ impl Instance {
     }
 
     /// Asks the component about itself.
-    pub(super) async fn describe(&mut self) -> Result<Description, LoadError> {
+    pub(crate) async fn describe(&mut self) -> Result<Description, LoadError> {
         begin(&mut self.store, Stage::Describe, true, START_CPU);
-        let answer = match (&self.running, &self.plugin.code) {
-            (Running::Direct(running), Code::Direct(direct)) => running.describe(direct, &mut self.store).await,
-            (Running::Component(running), Code::Component { component, .. }) => {
-                running.describe(component, &mut self.store).await
-            }
-            _ => unreachable!("an instance is of its plugin"),
-        };
+        let answer = self.guest.describe(&mut self.store).await;
         let text = answer.map_err(|error| LoadError::Describe(classify(self.store.data(), error).to_string()))?;
         let Some(text) = text else { return Ok(Description::default()) };
         serde_json::from_str(&text)
@@ -143,55 +114,35 @@ impl Instance {
     }
 
     /// Looks up every exported hook, so that one of another type is found at load.
-    pub(super) fn resolve(&mut self) -> Result<(), LoadError> {
-        for hook in self.plugin.hooks().iter() {
-            let found = match (&mut self.running, &self.plugin.code) {
-                (Running::Direct(running), Code::Direct(direct)) => running.find(direct, &mut self.store, hook),
-                (Running::Component(running), Code::Component { component, .. }) => {
-                    running.find(component, &mut self.store, hook)
-                }
-                _ => unreachable!("an instance is of its plugin"),
-            };
+    pub(crate) fn resolve(&mut self) -> Result<(), LoadError> {
+        for hook in self.store.data().shared.exports.iter() {
+            let found = self.guest.find(&mut self.store, hook);
             found.map_err(|e| LoadError::Export { export: hook.to_string(), reason: format!("{e:#}") })?;
         }
         Ok(())
     }
 
     /// Calls a hook and holds the thread until it returns or is stopped.
-    pub(super) fn call(&mut self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Result<Verdict, FilterError> {
+    pub(crate) fn call(&mut self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Result<Verdict, FilterError> {
         self.prepare(hook, exchange, index, false);
-        let answer = match (&mut self.running, &self.plugin.code) {
-            (Running::Direct(running), Code::Direct(direct)) => running.call(direct, &mut self.store, hook),
-            (Running::Component(running), Code::Component { component, .. }) => {
-                running.call(component, &mut self.store, hook)
-            }
-            _ => unreachable!("an instance is of its plugin"),
-        };
+        let answer = self.guest.call(&mut self.store, hook);
         self.conclude(answer)
     }
 
     /// Calls a hook on a fiber: it yields at each tick and where it waits.
-    pub(super) async fn call_on_fiber(
+    pub(crate) async fn call_on_fiber(
         &mut self,
         hook: Hook,
         exchange: Box<Exchange>,
         index: usize,
     ) -> Result<Verdict, FilterError> {
         self.prepare(hook, exchange, index, true);
-        let answer = match (&mut self.running, &self.plugin.code) {
-            (Running::Direct(running), Code::Direct(direct)) => {
-                running.call_on_fiber(direct, &mut self.store, hook).await
-            }
-            (Running::Component(running), Code::Component { component, .. }) => {
-                running.call_on_fiber(component, &mut self.store, hook).await
-            }
-            _ => unreachable!("an instance is of its plugin"),
-        };
+        let answer = self.guest.call_on_fiber(&mut self.store, hook).await;
         self.conclude(answer)
     }
 
     /// Takes the exchange back, also from a call that was abandoned.
-    pub(super) fn take_exchange(&mut self) -> Option<Box<Exchange>> {
+    pub(crate) fn take_exchange(&mut self) -> Option<Box<Exchange>> {
         let state = self.store.data_mut();
         state.flush_output();
         state.exchange.take()
@@ -229,6 +180,23 @@ fn transfer_limit(shared: &FilterShared) -> usize {
     let body = usize::try_from(limits.max_body).unwrap_or(usize::MAX);
     let quota = if services.kv.is_empty() { 0 } else { usize::try_from(services.kv_quota).unwrap_or(usize::MAX) };
     body.max(quota.min(limits.memory)).saturating_add(TRANSFER_BESIDE)
+}
+
+fn new_store(
+    runtime: &Runtime,
+    shared: &Arc<FilterShared>,
+    resources: Box<HostResources>,
+    on_fiber: bool,
+) -> Store<CallState> {
+    let mut state = CallState::new(shared.clone(), runtime.ticker.clone(), resources);
+    state.transfer = transfer_limit(shared);
+    let mut store = Store::new(&runtime.engine, state);
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(transfer_limit(shared));
+    let tick = runtime.options.tick;
+    store.epoch_deadline_callback(move |cx| Ok(on_tick(cx, tick)));
+    begin(&mut store, Stage::Start, on_fiber, START_CPU);
+    store
 }
 
 /// A call begins: the state is cleared and the clock starts.
@@ -272,7 +240,7 @@ fn classify(state: &CallState, error: Error) -> FilterError {
     }
     // It may quote names of the guest.
     let cause = log_limit::cut(&error.root_cause().to_string()).to_owned();
-    if error.downcast_ref::<Trap>().is_none() && cause.contains("discriminant") {
+    if error.is::<NoSuchCase>() {
         return FilterError::BadAnswer(cause);
     }
     let words = state.last_words();

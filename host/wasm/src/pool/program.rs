@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
-use super::engine::Runtime;
-use super::host::services::FilterServices;
 use super::image::{Image, Opened};
 use super::instance::Instance;
-use super::plugin::{self, Plugin};
-use super::state::{FilterShared, Kit};
-use super::stats::{Account, FilterStats};
-use super::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, LoadError, Mode};
+use super::plugin::Plugin;
+use crate::call::services::FilterServices;
+use crate::call::state::{FilterShared, HostResources};
 use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
+use crate::filter::stats::Account;
+use crate::filter::{
+    CallMode, FilterError, FilterLimits, FilterStats, Grants, Hook, HookSet, Interests, LoadError, Mode, Phase,
+};
+use crate::load::Runtime;
 use sluice_services::log_limit::{self, LogLimit};
 use sluice_services::{KeySet, Services};
 
@@ -39,11 +41,11 @@ pub struct ProgramSpec {
 
 /// A filter that has taken its config in a trial.
 pub struct Program {
-    pub(super) plugin: Arc<Plugin>,
-    pub(super) shared: Arc<FilterShared>,
-    pub(super) account: Arc<Account>,
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) shared: Arc<FilterShared>,
+    pub(crate) account: Arc<Account>,
     /// Of a fresh filter, if one could be made.
-    pub(super) image: Option<Image>,
+    pub(crate) image: Option<Image>,
     interests: Interests,
     /// What an operator should know of the trial.
     warnings: Vec<String>,
@@ -54,9 +56,14 @@ pub struct Program {
 impl Runtime {
     /// Compiles, links and describes a component. Slow: not for a worker, and not within an async runtime.
     pub fn load(self: &Arc<Self>, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
-        let linked = Arc::new(plugin::link(self, bytes)?);
-        if !linked.describes() {
-            return Ok(linked);
+        self.load_for(bytes, CallMode::Auto)
+    }
+
+    /// The same, for calls of this kind.
+    pub fn load_for(self: &Arc<Self>, bytes: &[u8], mode: CallMode) -> Result<Arc<Plugin>, LoadError> {
+        let mut plugin = Plugin::link(self, bytes, mode)?;
+        if !plugin.code.describes() {
+            return Ok(Arc::new(plugin));
         }
         let shared = Arc::new(FilterShared {
             name: "(describe)".into(),
@@ -65,16 +72,14 @@ impl Runtime {
             limits: FilterLimits { memory: self.options.max_memory, ..FilterLimits::default() },
             grants: Grants::default(),
             services: None,
-            exports: linked.hooks(),
+            exports: plugin.hooks(),
             log: LogLimit::default(),
             overran: AtomicBool::new(false),
         });
-        let description = block_on(async {
-            let mut instance = Instance::create(&linked, &shared, Box::default()).await.map_err(not_instantiated)?;
-            instance.describe().await
+        plugin.description = block_on(async {
+            let instance = Instance::create(self, &plugin.code, &shared, Box::default()).await;
+            instance.map_err(not_instantiated)?.describe().await
         })?;
-        let mut plugin = Arc::into_inner(linked).expect("the instance that shared it is gone");
-        plugin.description = description;
         Ok(Arc::new(plugin))
     }
 }
@@ -109,25 +114,36 @@ impl Program {
             })?;
             let state = instance.store.data_mut();
             state.flush_output();
-            let (interests, key_sets) = (std::mem::take(&mut state.interests), state.kit.key_sets.clone());
+            let (interests, key_sets) = (std::mem::take(&mut state.interests), state.resources.key_sets.clone());
             let image = match opened {
                 Some(Ok(opened)) => Some(opened.image(instance).await),
                 Some(Err(why)) => Some(Err(why)),
                 None => None,
             };
             let image = image.and_then(|image| image.inspect_err(|reason| no_image(&shared.name, reason)).ok());
-            let warnings = rehearse(&plugin, &shared, image.as_ref(), interests.off).await;
+            let mut warnings = rehearse(&plugin, &shared, image.as_ref(), interests.off).await;
+            warnings.extend(plugin.unknown_hooks().into_iter().map(|hook| {
+                format!(
+                    "filter `{}`: its hook `{}` is of a later version of the interface and is never called",
+                    shared.name,
+                    log_limit::cut(&hook)
+                )
+            }));
             Ok((interests, key_sets, image, warnings))
         })?;
         Ok(Program { plugin, shared, account, image, interests, warnings, _key_sets: key_sets })
     }
 
     /// An instance that has the config, when there is no idle one. Has to be awaited within tokio.
-    pub(super) async fn start(&self, kit: impl FnOnce(&Image) -> Box<Kit>) -> Result<Instance, FilterError> {
+    pub(crate) async fn start(
+        &self,
+        resources: impl FnOnce(&Image) -> Box<HostResources>,
+    ) -> Result<Instance, FilterError> {
         if let Some(image) = &self.image {
-            return image.instance(&self.shared, kit(image)).await;
+            return image.instance(&self.shared, resources(image)).await;
         }
-        let mut instance = Instance::create(&self.plugin, &self.shared, Box::default()).await?;
+        let plugin = &self.plugin;
+        let mut instance = Instance::create(&plugin.runtime, &plugin.code, &self.shared, Box::default()).await?;
         instance.configure().await?;
         Ok(instance)
     }
@@ -142,22 +158,22 @@ impl Program {
 
     /// Whether a further hook is likely to be called for an exchange, in which the filter has position `index`, before its response is
     /// sent. Sending may take hours.
-    pub(super) fn is_called_behind(&self, hook: Hook, exchange: &Exchange, index: usize) -> bool {
+    pub(crate) fn is_called_behind(&self, hook: Hook, exchange: &Exchange, index: usize) -> bool {
         let interests = &self.interests;
         let mut behind = self.shared.exports.iter().filter(|other| other.index() > hook.index());
         behind.any(|other| {
             !interests.off.contains(other)
-                && match other {
-                    Hook::OnRequestBody => {
+                && match other.phase() {
+                    Phase::RequestBody => {
                         interests.request_body.is_some()
                             || exchange.request_body_wish.is_some_and(|wish| wish.filter == index)
                     }
-                    Hook::OnResponseBody => {
+                    Phase::ResponseBody => {
                         interests.response_body.is_some()
                             || exchange.response_body_wishes.iter().any(|wish| wish.filter == index)
                     }
-                    Hook::OnRequest | Hook::SelectUpstream | Hook::OnResponse => true,
-                    Hook::OnResponseTrailers | Hook::OnComplete => false,
+                    Phase::RequestHead | Phase::Selection | Phase::ResponseHead => true,
+                    Phase::ResponseTrailers | Phase::Completion => false,
                 }
         })
     }
@@ -188,14 +204,14 @@ async fn trial_instance<'a>(
     shared: &Arc<FilterShared>,
     mut opened: Option<Result<Opened<'a>, String>>,
 ) -> Result<(Instance, Option<Result<Opened<'a>, String>>), LoadError> {
-    if let Some(Ok(component)) = &opened {
-        match Instance::create(&component.plugin, shared, Box::default()).await {
+    if let Some(Ok(code)) = &opened {
+        match code.instance(shared).await {
             Ok(instance) => return Ok((instance, opened)),
             Err(error) => opened = Some(Err(error.to_string())),
         }
     }
-    let instance = Instance::create(plugin, shared, Box::default()).await.map_err(not_instantiated)?;
-    Ok((instance, opened))
+    let instance = Instance::create(&plugin.runtime, &plugin.code, shared, Box::default()).await;
+    Ok((instance.map_err(not_instantiated)?, opened))
 }
 
 fn no_image(filter: &str, reason: &str) {
@@ -216,8 +232,8 @@ async fn rehearse(
     let mut odd = Vec::new();
     for hook in shared.exports.iter().filter(|hook| !off.contains(*hook)) {
         let instance = match image {
-            Some(image) => image.instance(shared, image.kit()).await,
-            None => Instance::create(plugin, shared, Box::default()).await,
+            Some(image) => image.instance(shared, image.resources()).await,
+            None => Instance::create(&plugin.runtime, &plugin.code, shared, Box::default()).await,
         };
         let Ok(mut instance) = instance else { break };
         // Also for `configure`: it has said what it has to say in the trial before.

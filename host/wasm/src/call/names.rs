@@ -4,7 +4,7 @@
 use http::HeaderName;
 use http::header::HOST;
 
-use super::Grants;
+use crate::filter::Grants;
 use sluice_http::http::headers::is_framing;
 use sluice_services::log_limit;
 
@@ -15,17 +15,17 @@ const MAX_LENGTH: usize = 64;
 
 /// A name, and what the filter may do with the field.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) name: HeaderName,
-    pub(super) readable: bool,
-    pub(super) writable: bool,
+pub(crate) struct Known {
+    pub(crate) name: HeaderName,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
     /// Set by the gateway alone.
-    pub(super) framing: bool,
+    pub(crate) framing: bool,
 }
 
 /// The names that an instance has used. What it remembers depends on nothing but the name and the filter's grants.
 #[derive(Debug)]
-pub(super) struct Names([[Option<Box<Known>>; 2]; PLACES]);
+pub(crate) struct Names([[Option<Box<Known>>; 2]; PLACES]);
 
 impl Default for Names {
     fn default() -> Names {
@@ -35,7 +35,7 @@ impl Default for Names {
 
 impl Names {
     /// The name of this text, or why it is none.
-    pub(super) fn find(&mut self, text: &str, grants: &Grants) -> Result<&Known, String> {
+    pub(crate) fn find(&mut self, text: &str, grants: &Grants) -> Result<&Known, String> {
         let [first, second] = &mut self.0[place(text.as_bytes())];
         if let Some(known) = first.take_if(|known| known.is(text)) {
             return Ok(first.insert(known));
@@ -66,7 +66,7 @@ impl Known {
 
 /// `host` is never seen: the authority of the request tells more, and may have another source (RFC 9113 §8.3.1). In a response it means
 /// nothing (RFC 9110 §7.2).
-pub(super) fn is_readable(name: &HeaderName, grants: &Grants) -> bool {
+pub(crate) fn is_readable(name: &HeaderName, grants: &Grants) -> bool {
     *name != HOST && grants.read.allows(name)
 }
 

@@ -10,29 +10,37 @@ use wasmtime::{
     ValType, bail,
 };
 
-use super::abi::Guest;
-use super::abi::define::Wanted;
-use super::bindings::Verdict;
-use super::cache::Cache;
-use super::engine::Runtime;
-use super::plugin::our_interface;
-use super::state::CallState;
-use super::unbundle::{Unbundled, unbundle};
-use super::{Hook, HookSet, LoadError, abi, compile, host, wasi};
+use super::interface::our_interface;
+use crate::abi::define::ModuleImports;
+use crate::bindings::Verdict;
+use crate::call::guest::Guest;
+use crate::call::state::CallState;
+use crate::filter::{Hook, HookSet, LoadError};
+use crate::host::wasi;
+use crate::load::cache::Cache;
+use crate::load::compile;
+use crate::load::engine::Runtime;
+use crate::load::unbundle::{Unbundled, unbundle};
+use crate::{abi, host};
 
 /// A compiled and linked core module.
-pub(super) struct Direct {
+pub(crate) struct DirectCode {
     pre: InstancePre<CallState>,
-    /// What the component has told of its module, which is the same for an image of it.
+    /// What the component says of its module, which is the same for an image of it.
     names: Arc<Unbundled>,
+    start: Option<ModuleExport>,
+    exports: Arc<Exports>,
+    /// Whether it imports functions that can wait.
+    pub(crate) waits: bool,
+}
+
+/// Where the exports of a module are. Shared with its instances.
+struct Exports {
     memory: ModuleExport,
     realloc: Option<ModuleExport>,
-    start: Option<ModuleExport>,
     describe: Option<Function>,
     configure: Option<Function>,
     hooks: [Option<Function>; Hook::COUNT],
-    /// Whether it imports functions that can wait.
-    pub(super) waits: bool,
 }
 
 /// An exported function, and the one to call when its answer was read.
@@ -42,29 +50,29 @@ struct Function {
     after: Option<ModuleExport>,
 }
 
-impl Direct {
+impl DirectCode {
     /// Takes the component apart, compiles the module (or finds it in the cache) and links it.
-    pub(super) fn link(runtime: &Arc<Runtime>, component: &[u8]) -> Result<Direct, NotDirect> {
+    pub(crate) fn link(runtime: &Arc<Runtime>, component: &[u8]) -> Result<DirectCode, NotDirect> {
         let names = Arc::new(unbundle(component)?);
         let bytes = module_of(&names, component)?;
         check(&names)?;
-        Direct::of(runtime, &names, bytes, runtime.cache.as_ref(), false)
+        DirectCode::of(runtime, &names, bytes, runtime.cache.as_ref(), false)
     }
 
     /// The core module of the component that this is made of.
-    pub(super) fn module_of<'a>(&self, component: &'a [u8]) -> Result<&'a [u8], String> {
+    pub(crate) fn module_of<'a>(&self, component: &'a [u8]) -> Result<&'a [u8], String> {
         module_of(&self.names, component)
     }
 
     /// The same with a module that exports more.
-    pub(super) fn opened(&self, runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Direct, String> {
-        Direct::of(runtime, &self.names, bytes, runtime.cache.as_ref(), false).map_err(|error| error.to_string())
+    pub(crate) fn opened(&self, runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<DirectCode, String> {
+        DirectCode::of(runtime, &self.names, bytes, runtime.cache.as_ref(), false).map_err(|error| error.to_string())
     }
 
     /// The same with a module that begins as one that has run. It has all that the config said, secrets included: neither it nor what it
     /// is compiled to gets to the disk.
-    pub(super) fn image(&self, runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Direct, String> {
-        Direct::of(runtime, &self.names, bytes, None, true).map_err(|error| error.to_string())
+    pub(crate) fn image(&self, runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<DirectCode, String> {
+        DirectCode::of(runtime, &self.names, bytes, None, true).map_err(|error| error.to_string())
     }
 
     fn of(
@@ -73,35 +81,37 @@ impl Direct {
         bytes: &[u8],
         cache: Option<&Cache>,
         has_run: bool,
-    ) -> Result<Direct, NotDirect> {
+    ) -> Result<DirectCode, NotDirect> {
         let hash: [u8; 32] = Sha256::digest(bytes).into();
         let module: Module = compile::compiled(runtime, bytes, &hash, cache).map_err(NotDirect::Broken)?;
         let (pre, waits) = linked(runtime, names, &module).map_err(|error| format!("{error:#}"))?;
         check_realloc(names, &module)?;
         let find = |name: &str| module.get_export_index(name).ok_or_else(|| format!("it has no export `{name}`"));
-        let mut direct = Direct {
-            pre,
+        let mut exports = Exports {
             memory: find(names.memory.as_deref().ok_or("it has no memory")?)?,
             realloc: names.realloc.as_deref().map(find).transpose()?,
-            start: names.start.as_deref().filter(|_| !has_run).map(find).transpose()?,
             describe: None,
             configure: None,
             hooks: [None; Hook::COUNT],
-            waits,
-            names: names.clone(),
         };
         for export in &names.exports {
-            let Some(slot) = ours(&export.interface, &export.name).and_then(|interface| direct.slot(interface)) else {
+            let Some(slot) = ours(&export.interface, &export.name).and_then(|interface| exports.slot(interface)) else {
                 continue;
             };
             let after = export.post_return.as_deref().map(find).transpose()?;
             *slot = Some(Function { call: find(&export.function)?, after });
         }
-        Ok(direct)
+        Ok(DirectCode {
+            pre,
+            names: names.clone(),
+            start: names.start.as_deref().filter(|_| !has_run).map(find).transpose()?,
+            exports: Arc::new(exports),
+            waits,
+        })
     }
 
     /// The globals that can change and are exported.
-    pub(super) fn globals(&self) -> Vec<ModuleExport> {
+    pub(crate) fn globals(&self) -> Vec<ModuleExport> {
         let module = self.pre.module();
         let changing = module.exports().filter(
             |export| matches!(export.ty(), ExternType::Global(global) if global.mutability() == Mutability::Var),
@@ -109,26 +119,28 @@ impl Direct {
         changing.filter_map(|export| module.get_export_index(export.name())).collect()
     }
 
-    /// Where the function of one of our interfaces is kept, if it is known.
-    fn slot(&mut self, interface: &str) -> Option<&mut Option<Function>> {
-        match interface {
-            "describe" => Some(&mut self.describe),
-            "configure" => Some(&mut self.configure),
-            _ => Hook::from_name(interface).map(|hook| &mut self.hooks[hook.index()]),
-        }
-    }
-
     /// The hooks that it exports.
-    pub(super) fn hooks(&self) -> HookSet {
-        Hook::ALL.into_iter().filter(|hook| self.hooks[hook.index()].is_some()).collect()
+    pub(crate) fn hooks(&self) -> HookSet {
+        Hook::ALL.into_iter().filter(|hook| self.exports.hooks[hook.index()].is_some()).collect()
     }
 
     /// Whether it says of itself what it is.
-    pub(super) fn describes(&self) -> bool {
-        self.describe.is_some()
+    pub(crate) fn describes(&self) -> bool {
+        self.exports.describe.is_some()
     }
 
-    pub(super) async fn instantiate(&self, store: &mut Store<CallState>) -> Outcome<Running> {
+    /// The exported interfaces, by their full names.
+    pub(crate) fn exported(&self) -> impl Iterator<Item = &str> {
+        self.names.interfaces.iter().map(String::as_str)
+    }
+
+    /// The imported and exported interfaces, by their full names.
+    pub(crate) fn interfaces(&self) -> impl Iterator<Item = &str> {
+        let imported = self.names.imports.iter().map(|import| import.interface());
+        imported.chain(self.exported())
+    }
+
+    pub(crate) async fn instantiate(&self, store: &mut Store<CallState>) -> Outcome<DirectInstance> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
         let running = self.enter(store, instance)?;
         if let Some(start) = &self.start {
@@ -139,22 +151,34 @@ impl Direct {
     }
 
     /// Instantiates a module that has run, and holds the thread until that is done.
-    pub(super) fn instantiate_now(&self, store: &mut Store<CallState>) -> Outcome<Running> {
+    pub(crate) fn instantiate_now(&self, store: &mut Store<CallState>) -> Outcome<DirectInstance> {
         let instance = self.pre.instantiate(&mut *store)?;
         self.enter(store, instance)
     }
 
-    fn enter(&self, store: &mut Store<CallState>, instance: Instance) -> Outcome<Running> {
+    fn enter(&self, store: &mut Store<CallState>, instance: Instance) -> Outcome<DirectInstance> {
+        let exports = &self.exports;
         let missing = || Error::msg("the module lacks an export that it has");
-        let memory = instance.get_module_export(&mut *store, &self.memory).and_then(wasmtime::Extern::into_memory);
-        let realloc = self.realloc.as_ref().and_then(|realloc| instance.get_module_export(&mut *store, realloc));
+        let memory = instance.get_module_export(&mut *store, &exports.memory).and_then(wasmtime::Extern::into_memory);
+        let realloc = exports.realloc.as_ref().and_then(|realloc| instance.get_module_export(&mut *store, realloc));
         store.data_mut().guest = Guest {
             memory: Some(memory.ok_or_else(missing)?),
             realloc: realloc.and_then(wasmtime::Extern::into_func),
             may_not_call: false,
             is_within: false,
         };
-        Ok(Running { instance, hooks: [const { None }; Hook::COUNT] })
+        Ok(DirectInstance { instance, exports: exports.clone(), hooks: [const { None }; Hook::COUNT] })
+    }
+}
+
+impl Exports {
+    /// Where the function of one of our interfaces is kept, if it is known.
+    fn slot(&mut self, interface: &str) -> Option<&mut Option<Function>> {
+        match interface {
+            "describe" => Some(&mut self.describe),
+            "configure" => Some(&mut self.configure),
+            _ => Hook::from_name(interface).map(|hook| &mut self.hooks[hook.index()]),
+        }
     }
 }
 
@@ -163,7 +187,7 @@ fn module_of<'a>(names: &Unbundled, component: &'a [u8]) -> Result<&'a [u8], Str
 }
 
 /// Why a component is not called directly.
-pub(super) enum NotDirect {
+pub(crate) enum NotDirect {
     /// It can be run as what it is.
     Unfit(String),
     /// It can't be run at all.
@@ -235,16 +259,16 @@ fn linked(runtime: &Runtime, names: &Unbundled, module: &Module) -> Outcome<(Ins
     let mut linker = wasmtime::Linker::new(&runtime.engine);
     // A module may import a function twice.
     linker.allow_shadowing(true);
-    let mut wanted = Wanted { linker, left: names.imports.clone() };
-    host::link(&mut wanted)?;
-    let plain = wanted.left.len();
-    host::link_waiting(&mut wanted)?;
-    let waits = wanted.left.len() < plain;
-    wasi::link_direct(&mut wanted, module)?;
-    if let Some(unknown) = wanted.left.first() {
+    let mut imports = ModuleImports { linker, left: names.imports.clone() };
+    host::link(&mut imports)?;
+    let plain = imports.left.len();
+    host::link_waiting(&mut imports)?;
+    let waits = imports.left.len() < plain;
+    wasi::link_direct(&mut imports, module)?;
+    if let Some(unknown) = imports.left.first() {
         bail!("the gateway has nothing for its import `{}` `{}`", unknown.module, unknown.name);
     }
-    Ok((wanted.linker.instantiate_pre(module)?, waits))
+    Ok((imports.linker.instantiate_pre(module)?, waits))
 }
 
 /// What is not checked when functions are looked up.
@@ -261,27 +285,24 @@ fn check_realloc(names: &Unbundled, module: &Module) -> Result<(), String> {
 }
 
 /// An instance of a module.
-pub(super) struct Running {
-    pub(super) instance: Instance,
-    hooks: [Option<Entry>; Hook::COUNT],
+pub(crate) struct DirectInstance {
+    pub(crate) instance: Instance,
+    exports: Arc<Exports>,
+    /// Looked up at the first call.
+    hooks: [Option<HookFunction>; Hook::COUNT],
 }
 
 /// An exported hook.
-enum Entry {
+enum HookFunction {
     /// And what to call when the verdict was read.
     Verdict(TypedFunc<(), u32>, Option<TypedFunc<u32, ()>>),
     Plain(TypedFunc<(), ()>),
 }
 
-impl Running {
+impl DirectInstance {
     /// Hands over the config, if it takes one.
-    pub(super) async fn configure(
-        &self,
-        of: &Direct,
-        store: &mut Store<CallState>,
-        config: &str,
-    ) -> Outcome<Result<(), String>> {
-        let Some(function) = of.configure else { return Ok(Ok(())) };
+    pub(crate) async fn configure(&self, store: &mut Store<CallState>, config: &str) -> Outcome<Result<(), String>> {
+        let Some(function) = self.exports.configure else { return Ok(Ok(())) };
         let at = self.make_room(store, config.len()).await?;
         abi::write(store, at, config.as_bytes())?;
         let configure: TypedFunc<(u32, u32), u32> = self.typed(store, &function.call)?;
@@ -292,8 +313,8 @@ impl Running {
     }
 
     /// What it says of itself.
-    pub(super) async fn describe(&self, of: &Direct, store: &mut Store<CallState>) -> Outcome<Option<String>> {
-        let Some(function) = of.describe else { return Ok(None) };
+    pub(crate) async fn describe(&self, store: &mut Store<CallState>) -> Outcome<Option<String>> {
+        let Some(function) = self.exports.describe else { return Ok(None) };
         let describe: TypedFunc<(), u32> = self.typed(store, &function.call)?;
         let answer = describe.call_async(&mut *store, ()).await?;
         let text = abi::read_text(store, answer)?;
@@ -322,28 +343,28 @@ impl Running {
     }
 
     /// Finds an exported hook, once.
-    pub(super) fn find(&mut self, of: &Direct, store: &mut Store<CallState>, hook: Hook) -> Outcome<()> {
-        self.entry(of, store, hook).map(|_| ())
+    pub(crate) fn find(&mut self, store: &mut Store<CallState>, hook: Hook) -> Outcome<()> {
+        self.function(store, hook).map(|_| ())
     }
 
-    fn entry(&mut self, of: &Direct, store: &mut Store<CallState>, hook: Hook) -> Outcome<&Entry> {
+    fn function(&mut self, store: &mut Store<CallState>, hook: Hook) -> Outcome<&HookFunction> {
         let slot = &mut self.hooks[hook.index()];
         if slot.is_none() {
-            let Some(function) = &of.hooks[hook.index()] else { bail!("{hook} is not exported") };
+            let Some(function) = &self.exports.hooks[hook.index()] else { bail!("{hook} is not exported") };
             *slot = Some(if hook.has_verdict() {
                 let after = function.after.map(|after| self::function(&self.instance, store, &after)).transpose()?;
-                Entry::Verdict(self::function(&self.instance, store, &function.call)?, after)
+                HookFunction::Verdict(self::function(&self.instance, store, &function.call)?, after)
             } else {
-                Entry::Plain(self::function(&self.instance, store, &function.call)?)
+                HookFunction::Plain(self::function(&self.instance, store, &function.call)?)
             });
         }
         slot.as_ref().ok_or_else(|| Error::msg("a hook is missing"))
     }
 
     /// Calls a hook and holds the thread.
-    pub(super) fn call(&mut self, of: &Direct, store: &mut Store<CallState>, hook: Hook) -> Outcome<Verdict> {
-        match self.entry(of, store, hook)? {
-            Entry::Verdict(func, after) => {
+    pub(crate) fn call(&mut self, store: &mut Store<CallState>, hook: Hook) -> Outcome<Verdict> {
+        match self.function(store, hook)? {
+            HookFunction::Verdict(func, after) => {
                 let verdict = func.call(&mut *store, ())?;
                 if let Some(after) = after {
                     store.data_mut().guest.may_not_call = true;
@@ -351,19 +372,14 @@ impl Running {
                 }
                 abi::verdict(verdict)
             }
-            Entry::Plain(func) => func.call(store, ()).map(|()| Verdict::Continue),
+            HookFunction::Plain(func) => func.call(store, ()).map(|()| Verdict::Continue),
         }
     }
 
     /// Calls a hook on a fiber.
-    pub(super) async fn call_on_fiber(
-        &mut self,
-        of: &Direct,
-        store: &mut Store<CallState>,
-        hook: Hook,
-    ) -> Outcome<Verdict> {
-        match self.entry(of, store, hook)? {
-            Entry::Verdict(func, after) => {
+    pub(crate) async fn call_on_fiber(&mut self, store: &mut Store<CallState>, hook: Hook) -> Outcome<Verdict> {
+        match self.function(store, hook)? {
+            HookFunction::Verdict(func, after) => {
                 let verdict = func.call_async(&mut *store, ()).await?;
                 if let Some(after) = after {
                     store.data_mut().guest.may_not_call = true;
@@ -371,7 +387,7 @@ impl Running {
                 }
                 abi::verdict(verdict)
             }
-            Entry::Plain(func) => func.call_async(store, ()).await.map(|()| Verdict::Continue),
+            HookFunction::Plain(func) => func.call_async(store, ()).await.map(|()| Verdict::Continue),
         }
     }
 

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{FailureKind, FilterError, Hook};
+use crate::filter::{FailureKind, FilterError, Hook};
 
 /// The accounts of all filters by name. They outlive the filters, so that counters survive a reload.
 #[derive(Default)]
-pub(super) struct Accounts(Mutex<HashMap<Arc<str>, Arc<Account>>>);
+pub(crate) struct Accounts(Mutex<HashMap<Arc<str>, Arc<Account>>>);
 
 impl Accounts {
-    pub(super) fn of(&self, filter: &Arc<str>) -> Arc<Account> {
+    pub(crate) fn of(&self, filter: &Arc<str>) -> Arc<Account> {
         let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         accounts.entry(filter.clone()).or_default().clone()
     }
@@ -20,24 +20,24 @@ impl Accounts {
 
 /// The calls of one filter: those of pools that are gone, and the counters of those that live.
 #[derive(Default)]
-pub(super) struct Account(Mutex<(FilterStats, Vec<Arc<Counters>>)>);
+pub(crate) struct Account(Mutex<(FilterStats, Vec<Arc<Counters>>)>);
 
 impl Account {
     /// Counters for one worker. Closed by [`Account::close`].
-    pub(super) fn open(&self) -> Arc<Counters> {
+    pub(crate) fn open(&self) -> Arc<Counters> {
         let counters = Arc::new(Counters::default());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).1.push(counters.clone());
         counters
     }
 
-    pub(super) fn close(&self, counters: &Arc<Counters>) {
+    pub(crate) fn close(&self, counters: &Arc<Counters>) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (retired, open) = &mut *inner;
         open.retain(|other| !Arc::ptr_eq(other, counters));
         counters.add_to(retired);
     }
 
-    pub(super) fn sum(&self) -> FilterStats {
+    pub(crate) fn sum(&self) -> FilterStats {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sum = FilterStats { instances: 0, ..inner.0.clone() };
         inner.1.iter().for_each(|counters| {
@@ -85,7 +85,7 @@ struct HookCounters {
 
 /// The counters of one worker.
 #[derive(Default)]
-pub(super) struct Counters {
+pub(crate) struct Counters {
     hooks: [HookCounters; Hook::COUNT],
     peak_memory: AtomicU64,
     started: AtomicU64,
@@ -94,10 +94,10 @@ pub(super) struct Counters {
 }
 
 /// Counts an instance while it lives.
-pub(super) struct Live(Arc<Counters>);
+pub(crate) struct Live(Arc<Counters>);
 
 impl Live {
-    pub(super) fn new(counters: &Arc<Counters>) -> Live {
+    pub(crate) fn new(counters: &Arc<Counters>) -> Live {
         add(&counters.started, 1);
         add(&counters.instances, 1);
         Live(counters.clone())
@@ -117,11 +117,11 @@ fn add(counter: &AtomicU64, more: u64) {
 
 impl Counters {
     /// Instances that are alive.
-    pub(super) fn instances(&self) -> u64 {
+    pub(crate) fn instances(&self) -> u64 {
         self.instances.load(Ordering::Relaxed)
     }
 
-    pub(super) fn called(&self, hook: Hook, cpu: Duration, wall: Duration, failure: Option<&FilterError>) {
+    pub(crate) fn called(&self, hook: Hook, cpu: Duration, wall: Duration, failure: Option<&FilterError>) {
         let counters = &self.hooks[hook.index()];
         add(&counters.calls, 1);
         add(&counters.cpu_ns, cpu.as_nanos() as u64);
@@ -131,11 +131,11 @@ impl Counters {
         }
     }
 
-    pub(super) fn unseen_body(&self) {
+    pub(crate) fn unseen_body(&self) {
         add(&self.unseen_bodies, 1);
     }
 
-    pub(super) fn memory(&self, bytes: usize) {
+    pub(crate) fn memory(&self, bytes: usize) {
         if bytes as u64 > self.peak_memory.load(Ordering::Relaxed) {
             self.peak_memory.store(bytes as u64, Ordering::Relaxed);
         }
