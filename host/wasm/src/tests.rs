@@ -1,7 +1,10 @@
 //! The runtime with small guests written as text: each kind of failure at each hook, in each mode, plain and on a fiber.
 
 mod bounds;
+mod fixtures;
 mod images;
+mod layers;
+mod versions;
 
 use std::io::Write;
 use std::rc::Rc;

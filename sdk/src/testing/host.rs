@@ -27,15 +27,15 @@ fn during<T>(phases: &[Phase], act: impl FnOnce(&mut World) -> Result<T, Error>)
     with(|world| if phases.contains(&world.phase) { act(world) } else { Err(Error::WrongHook) })
 }
 
-const EXCHANGE: &[Phase] = &[
-    Phase::Request,
-    Phase::RequestBody,
-    Phase::Select,
-    Phase::Response,
-    Phase::ResponseBody,
-    Phase::Trailers,
-    Phase::Complete,
-];
+/// As [`with`], in every hook but this one.
+fn unless<T>(phase: Phase, act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
+    in_exchange(|world| if world.phase == phase { Err(Error::WrongHook) } else { act(world) })
+}
+
+/// As [`with`], in any hook.
+fn in_exchange<T>(act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
+    with(|world| if world.phase == Phase::Configure { Err(Error::WrongHook) } else { act(world) })
+}
 
 pub(crate) mod interest {
     use super::*;
@@ -78,31 +78,31 @@ pub(crate) mod route {
     use super::*;
     use crate::bindings::sluice::filter::route::{Endpoint, Failure};
 
-    const SELECT: &[Phase] = &[Phase::Select];
+    const SELECT: &[Phase] = &[Phase::SelectUpstream];
 
     pub(crate) fn name() -> Result<String, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.route.name.clone()))
+        in_exchange(|world| Ok(world.exchange.route.name.clone()))
     }
 
     pub(crate) fn param(name: &str) -> Result<Option<String>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.route.params.get(name).cloned()))
+        in_exchange(|world| Ok(world.exchange.route.params.get(name).cloned()))
     }
 
     pub(crate) fn upstreams() -> Result<Vec<String>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.route.upstreams.clone()))
+        in_exchange(|world| Ok(world.exchange.route.upstreams.clone()))
     }
 
     pub(crate) fn endpoints() -> Result<Vec<Endpoint>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.route.endpoints.clone()))
+        in_exchange(|world| Ok(world.exchange.route.endpoints.clone()))
     }
 
     pub(crate) fn endpoint_label(upstream: &str, address: &str, label: &str) -> Result<Option<String>, Error> {
         let key = (upstream.to_owned(), address.to_owned(), label.to_owned());
-        during(EXCHANGE, |world| Ok(world.exchange.route.labels.get(&key).cloned()))
+        in_exchange(|world| Ok(world.exchange.route.labels.get(&key).cloned()))
     }
 
     pub(crate) fn failures() -> Result<Vec<Failure>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.route.failures.clone()))
+        in_exchange(|world| Ok(world.exchange.route.failures.clone()))
     }
 
     pub(crate) fn choose_upstream(name: &str) -> Result<(), Error> {
@@ -130,7 +130,7 @@ pub(crate) mod route {
     }
 
     pub(crate) fn summary() -> Result<String, Error> {
-        during(&[Phase::Complete], |world| Ok(world.exchange.summary.clone()))
+        during(&[Phase::OnComplete], |world| Ok(world.exchange.summary.clone()))
     }
 }
 
@@ -138,11 +138,11 @@ pub(crate) mod state {
     use super::*;
 
     pub(crate) fn get() -> Result<Option<Vec<u8>>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.state.get(&world.services.id).cloned()))
+        in_exchange(|world| Ok(world.exchange.state.get(&world.services.id).cloned()))
     }
 
     pub(crate) fn set(value: &[u8]) -> Result<(), Error> {
-        during(EXCHANGE, |world| {
+        in_exchange(|world| {
             if value.len() > 65_536 {
                 return Err(Error::TooLarge(65_536));
             }
@@ -159,11 +159,9 @@ pub(crate) mod context {
     const LARGEST_VALUE: usize = 65_536;
     const MOST_KEYS: usize = 64;
     const LONGEST_CONSUMER: usize = 1024;
-    const WRITE: &[Phase] =
-        &[Phase::Request, Phase::RequestBody, Phase::Select, Phase::Response, Phase::ResponseBody, Phase::Trailers];
 
     pub(crate) fn get(key: &str) -> Result<Option<Value>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.context.get(key).map(|(value, _)| value.clone())))
+        in_exchange(|world| Ok(world.exchange.context.get(key).map(|(value, _)| value.clone())))
     }
 
     pub(crate) fn get_path(key: &str, path: &[String]) -> Result<Option<Value>, Error> {
@@ -194,7 +192,7 @@ pub(crate) mod context {
             Value::Texts(texts) => texts.iter().map(|text| text.len() + 1).sum(),
             Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => 8,
         };
-        during(WRITE, |world| {
+        unless(Phase::OnComplete, |world| {
             if size + key.len() > LARGEST_VALUE {
                 return Err(Error::TooLarge(LARGEST_VALUE as u64));
             }
@@ -213,15 +211,15 @@ pub(crate) mod context {
     }
 
     pub(crate) fn writer(key: &str) -> Result<Option<String>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.context.get(key).map(|(_, writer)| writer.clone())))
+        in_exchange(|world| Ok(world.exchange.context.get(key).map(|(_, writer)| writer.clone())))
     }
 
     pub(crate) fn consumer() -> Result<Option<String>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.consumer.clone()))
+        in_exchange(|world| Ok(world.exchange.consumer.clone()))
     }
 
     pub(crate) fn set_consumer(name: &str) -> Result<(), Error> {
-        during(WRITE, |world| {
+        unless(Phase::OnComplete, |world| {
             if name.len() > LONGEST_CONSUMER {
                 return Err(Error::TooLarge(LONGEST_CONSUMER as u64));
             }
@@ -272,7 +270,7 @@ pub(crate) mod random {
 
     /// A reproducible sequence (splitmix64), one for each harness.
     pub(crate) fn number() -> Result<u64, Error> {
-        during(EXCHANGE, |world| {
+        in_exchange(|world| {
             world.services.random = world.services.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut z = world.services.random;
             z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -294,7 +292,7 @@ pub(crate) mod limiter {
     use crate::bindings::sluice::filter::limiter::{Limit, Standing};
 
     pub(crate) fn take(limits: &[Limit], cost: u64) -> Result<Vec<Standing>, Error> {
-        during(EXCHANGE, |world| {
+        in_exchange(|world| {
             if limits.len() > 16 {
                 return Err(Error::TooLarge(16));
             }
@@ -313,7 +311,7 @@ pub(crate) mod kv {
     use crate::bindings::sluice::filter::kv::Reservation;
 
     fn space<T>(space: &str, key: &str, act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
-        during(EXCHANGE, |world| {
+        in_exchange(|world| {
             let granted = world.services.grants["kv"].as_array();
             if !granted.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(space))) {
                 return Err(Error::NotGranted(format!("grants.kv = [\"{space}\"]")));
@@ -386,7 +384,7 @@ pub(crate) mod http {
     }
 
     pub(crate) fn send(requests: &[Outgoing], _timeout_ms: u32) -> Result<Vec<Result<Incoming, Error>>, Error> {
-        let mut answer = during(EXCHANGE, |world| {
+        let mut answer = in_exchange(|world| {
             if requests.len() > 16 {
                 return Err(Error::TooLarge(16));
             }
@@ -411,7 +409,7 @@ pub(crate) mod secrets {
     use super::*;
 
     pub(crate) fn get(name: &str) -> Result<String, Error> {
-        during(EXCHANGE, |world| {
+        in_exchange(|world| {
             let missing = || Error::NotGranted(format!("grants.secrets = {{ {name} = \"…\" }}"));
             world.services.secrets.get(name).cloned().ok_or_else(missing)
         })
@@ -429,7 +427,7 @@ pub(crate) mod metrics {
     }
 
     fn record(name: &str, labels: &[Label], act: impl FnOnce(&mut f64)) -> Result<(), Error> {
-        during(EXCHANGE, |world| {
+        in_exchange(|world| {
             if !is_name(name) {
                 return Err(Error::Invalid(format!("`{name}` is no name of a metric: it has to be [a-z][a-z0-9_]*")));
             }

@@ -41,10 +41,8 @@ use std::{
 
 use serde_json::Value as Json;
 
-use crate::{
-    Error, Filter, Finished, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody, OnResponseTrailers,
-    Request, Response, Route, SelectUpstream, Verdict, context::Value, export, http,
-};
+use crate::hooks::{hook_table, traits::*};
+use crate::{Error, Filter, Finished, Request, Response, Route, Verdict, context::Value, export, http};
 pub use message::{Headers, RequestMessage, ResponseMessage};
 
 /// One request and its response, with the facts gathered on the way. Hooks of several harnesses may be run over one
@@ -155,18 +153,24 @@ pub fn config_keys<F: Filter>() -> std::collections::BTreeSet<String> {
     known.split(", ").filter(|key| !key.is_empty()).map(str::to_owned).collect()
 }
 
-/// Where the filter stands: decides which functions have a meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Configure,
-    Request,
-    RequestBody,
-    Select,
-    Response,
-    ResponseBody,
-    Trailers,
-    Complete,
+macro_rules! phases {
+    ($(
+        $(#[$doc:meta])*
+        $hook:ident {
+            $(#[$errors:meta])*
+            $method:ident($about:ident: $handle:ident) $answer:ident $name:literal $world:literal
+        }
+    )*) => {
+        /// Where the filter stands: decides which functions have a meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        enum Phase {
+            Configure,
+            $($hook,)*
+        }
+    };
 }
+
+hook_table!(phases);
 
 type Outbound = Box<dyn FnMut(&http::Outgoing) -> Result<http::Incoming, Error>>;
 
@@ -357,34 +361,34 @@ fn enter<T>(
     let result = call();
     let world = WORLD.with(|slot| slot.borrow_mut().take()).expect("set above");
     *exchange = world.exchange;
-    exchange.request.wanted_body |= world.wanted_body && matches!(phase, Phase::Request);
-    exchange.response.wanted_body |= world.wanted_body && matches!(phase, Phase::Response);
+    exchange.request.wanted_body |= world.wanted_body && matches!(phase, Phase::OnRequest);
+    exchange.response.wanted_body |= world.wanted_body && matches!(phase, Phase::OnResponse);
     ((result, world.failed), world.services)
 }
 
 macro_rules! hooks {
-    ($($hook:ident $method:ident $phase:ident $handle:ident $answer:ty;)*) => { $(
+    ($(
+        $(#[$doc:meta])*
+        $hook:ident {
+            $(#[$errors:meta])*
+            $method:ident($about:ident: $handle:ident) $answer:ident $name:literal $world:literal
+        }
+    )*) => { $(
         impl<F: $hook> Harness<F> {
             /// Runs the hook.
             ///
             /// # Errors
             /// The reason when the hook failed; the exchange is then as it was before.
-            pub fn $method(&self, exchange: &mut Exchange) -> Result<$answer, String> {
-                self.run(Phase::$phase, exchange, |filter| filter.$method(&$handle(())))
+            pub fn $method(&self, exchange: &mut Exchange) -> Result<hooks!(@$answer), String> {
+                self.run(Phase::$hook, exchange, |filter| filter.$method(&$handle(())))
             }
         }
     )* };
+    (@verdict) => { Verdict };
+    (@nothing) => { () };
 }
 
-hooks! {
-    OnRequest on_request Request Request Verdict;
-    OnRequestBody on_request_body RequestBody Request Verdict;
-    SelectUpstream select_upstream Select Route ();
-    OnResponse on_response Response Response Verdict;
-    OnResponseBody on_response_body ResponseBody Response Verdict;
-    OnResponseTrailers on_response_trailers Trailers Response ();
-    OnComplete on_complete Complete Finished ();
-}
+hook_table!(hooks);
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ pub(crate) fn verify(
     message: &[u8],
     signature: &[u8],
 ) -> Result<Verification, Error> {
-    during(EXCHANGE, |world| match world.services.key_sets.get(key_set as usize) {
+    in_exchange(|world| match world.services.key_sets.get(key_set as usize) {
         Some(set) => set.verify(algorithm, key_id, message, signature),
         None => Err(Error::Invalid(format!("key set {key_set}"))),
     })
@@ -40,7 +40,7 @@ pub(crate) fn token_verifier(rules: &TokenRules) -> Result<u32, Error> {
 }
 
 pub(crate) fn verify_token(verifier: u32, token: &[u8]) -> Result<Token, Error> {
-    during(EXCHANGE, |world| {
+    in_exchange(|world| {
         let rules = world.services.token_rules.get(verifier as usize);
         let rules = rules.ok_or_else(|| Error::Invalid(format!("token verifier {verifier}")))?;
         let keys = world.services.key_sets.get(rules.key_set as usize);
@@ -50,7 +50,7 @@ pub(crate) fn verify_token(verifier: u32, token: &[u8]) -> Result<Token, Error> 
 }
 
 pub(crate) fn verify_bearer(verifier: u32) -> Result<Bearer, Error> {
-    during(EXCHANGE, |world| {
+    in_exchange(|world| {
         let rules = world.services.token_rules.get(verifier as usize);
         rules.map(drop).ok_or_else(|| Error::Invalid(format!("token verifier {verifier}")))
     })?;
@@ -67,7 +67,7 @@ pub(crate) fn verify_bearer(verifier: u32) -> Result<Bearer, Error> {
 }
 
 pub(crate) fn sign(key_set: u32, algorithm: &str, key_id: Option<&str>, message: &[u8]) -> Result<Vec<u8>, Error> {
-    during(EXCHANGE, |world| match world.services.key_sets.get(key_set as usize) {
+    in_exchange(|world| match world.services.key_sets.get(key_set as usize) {
         Some(set) => set.sign(algorithm, key_id, message),
         None => Err(Error::Invalid(format!("key set {key_set}"))),
     })
