@@ -13,18 +13,18 @@ pub const INTERFACE_VERSION: &str = "0.1.0";
 
 /// One world with one export, and the macro that exports it for a type.
 macro_rules! world {
-    ($module:ident nothing $world:literal) => {
-        world!($module $world {});
+    ($module:ident nothing $name:literal $world:literal) => {
+        world!($module $name $world {});
     };
-    ($module:ident verdict $world:literal) => {
-        world!($module $world { "sluice:filter/types@0.1.0": crate::bindings::sluice::filter::types });
+    ($module:ident verdict $name:literal $world:literal) => {
+        world!($module $name $world { "sluice:filter/types@0.1.0": crate::bindings::sluice::filter::types });
     };
-    ($module:ident $world:literal { $($with:tt)* }) => {
+    ($module:ident $name:literal $world:literal { $($with:tt)* }) => {
         pub mod $module {
             wit_bindgen::generate!({
                 path: "../wit",
                 inline: $world,
-                world: "sluice:sdk/hook",
+                world: $name,
                 with: { $($with)* },
                 pub_export_macro: true,
             });
@@ -40,10 +40,10 @@ macro_rules! hooks {
             $method:ident($about:ident: $handle:ident) $answer:ident $name:literal $world:literal
         }
     )*) => {
-        $(world!($method $answer $world);)*
+        $(world!($method $answer $name $world);)*
     };
 }
 
-world!(describe nothing "package sluice:sdk; world hook { export sluice:filter/describe@0.1.0; }");
-world!(configure nothing "package sluice:sdk; world hook { export sluice:filter/configure@0.1.0; }");
+world!(describe nothing "describe" "package sluice:sdk; world describe { export sluice:filter/describe@0.1.0; }");
+world!(configure nothing "configure" "package sluice:sdk; world configure { export sluice:filter/configure@0.1.0; }");
 crate::hooks::hook_table!(hooks);
