@@ -63,7 +63,7 @@ macro_rules! hook_table {
 pub(crate) use hook_table;
 
 /// The traits, one for each hook.
-pub mod traits {
+pub(crate) mod traits {
     use crate::{Error, Filter, Finished, Request, Response, Route, Verdict};
 
     macro_rules! traits {
