@@ -9,16 +9,16 @@ use super::*;
 
 /// What is expected of a fixture.
 struct Fixture {
-    name: &'static str,
+    file: &'static str,
     config: &'static str,
     hook: Hook,
     /// What it does to the exchange of [`request`].
     answer: fn(&Exchange, Verdict),
 }
 
-fn component(name: &str) -> Vec<u8> {
+fn component(file: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/components/fixtures-0.1.0");
-    let file = std::fs::File::open(folder.join(format!("{name}.wasm.gz"))).unwrap();
+    let file = std::fs::File::open(folder.join(file)).unwrap();
     let mut bytes = Vec::new();
     GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
     bytes
@@ -36,7 +36,7 @@ fn request() -> Box<Exchange> {
 
 const FIXTURES: [Fixture; 6] = [
     Fixture {
-        name: "cors",
+        file: "cors.wasm.gz",
         config: r#"{"origins":["https://app.example.org"]}"#,
         hook: Hook::OnResponse,
         answer: |exchange, _| {
@@ -45,7 +45,7 @@ const FIXTURES: [Fixture; 6] = [
         },
     },
     Fixture {
-        name: "jwt-auth",
+        file: "jwt-auth.wasm.gz",
         config: r#"{"secret":"0123456789abcdef0123456789abcdef","algorithms":["HS256"]}"#,
         hook: Hook::OnRequest,
         answer: |exchange, verdict| {
@@ -54,25 +54,25 @@ const FIXTURES: [Fixture; 6] = [
         },
     },
     Fixture {
-        name: "rate-limit",
+        file: "rate-limit.wasm.gz",
         config: r#"{"limits":[{"key":"header:x-api-key","amount":10,"window":"1m"}]}"#,
         hook: Hook::OnRequest,
         answer: |_, verdict| assert_eq!(verdict, Verdict::Continue),
     },
     Fixture {
-        name: "rust-header",
+        file: "rust-header.wasm.gz",
         config: r#"{"copy_from":"x-in","copy_to":"x-out","response_header":"x-resp","response_value":"1"}"#,
         hook: Hook::OnRequest,
         answer: |exchange, _| assert_eq!(exchange.request.headers["x-out"], "hello"),
     },
     Fixture {
-        name: "traffic-split",
+        file: "traffic-split.wasm.gz",
         config: r#"{"split":[{"upstream":"things","weight":1}]}"#,
         hook: Hook::SelectUpstream,
         answer: |exchange, _| assert_eq!(exchange.selection.upstream.as_deref(), Some("things")),
     },
     Fixture {
-        name: "transform",
+        file: "transform.wasm.gz",
         config: r#"{"request":{"headers":{"set":{"x-set":"1"}}}}"#,
         hook: Hook::OnRequest,
         answer: |exchange, _| assert_eq!(exchange.request.headers["x-set"], "1"),
@@ -82,8 +82,8 @@ const FIXTURES: [Fixture; 6] = [
 #[test]
 fn components_of_the_first_version_load_and_answer_in_both_ways() {
     let runtime = runtime();
-    for Fixture { name, config, hook, answer } in FIXTURES {
-        let bytes = component(name);
+    for Fixture { file, config, hook, answer } in FIXTURES {
+        let (bytes, name) = (component(file), file.trim_end_matches(".wasm.gz"));
         for mode in [CallMode::Auto, CallMode::Component] {
             let plugin = runtime.load_for(&bytes, mode).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(plugin.interface_version(), "0.1.0", "{name}");
