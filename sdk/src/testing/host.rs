@@ -5,17 +5,46 @@ mod messages;
 
 pub(crate) use messages::{request, response};
 
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use sluice_services::{
+    Origins, Outbound, ServiceError,
+    outbound::{Answers, Call, Offline},
+};
+
 use super::{Phase, WORLD, World};
 use crate::bindings::sluice::filter::types::Error;
 
-/// Bytes of a key of the limiter and the key-value store.
-const LONGEST_KEY: usize = 1024;
+/// Key sets with a URL stay empty: nothing is fetched here. Outbound calls are the test's ([`http`]).
+pub(crate) struct NoNetwork;
 
-fn check_key(key: &str) -> Result<(), Error> {
-    if key.len() > LONGEST_KEY {
-        return Err(Error::Invalid(format!("a key of {} bytes: {LONGEST_KEY} are the most", key.len())));
+impl Outbound for NoNetwork {
+    fn send<'a>(
+        &'a self,
+        calls: Vec<Call>,
+        timeout: Duration,
+        origins: &'a Origins,
+        max_body: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
+        Offline.send(calls, timeout, origins, max_body)
     }
-    Ok(())
+
+    fn keep_fresh(&self, _: &Arc<sluice_services::KeySet>) -> Result<(), ServiceError> {
+        Ok(())
+    }
+}
+
+impl From<ServiceError> for Error {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::NotGranted(grant) => Self::NotGranted(grant),
+            ServiceError::Invalid(why) => Self::Invalid(why),
+            ServiceError::TooLarge(limit) => Self::TooLarge(limit),
+            ServiceError::Unavailable(what) => Self::Unavailable(what),
+            ServiceError::Timeout => Self::Timeout,
+            ServiceError::Other(why) => Self::Other(why),
+        }
+    }
 }
 
 fn with<T>(act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
@@ -257,7 +286,7 @@ pub(crate) mod clock {
     use super::*;
 
     pub(crate) fn now_us() -> u64 {
-        with(|world| Ok(world.services.now_us)).unwrap_or(0)
+        with(|world| Ok(world.services.gateway.clock.now_us())).unwrap_or(0)
     }
 
     pub(crate) fn monotonic_ns() -> u64 {
@@ -288,64 +317,63 @@ pub(crate) mod random {
 }
 
 pub(crate) mod limiter {
+    use sluice_services::limiter as native;
+
     use super::*;
-    use crate::bindings::sluice::filter::limiter::{Limit, Standing};
+    use crate::bindings::sluice::filter::limiter::{Algorithm, Limit, Standing};
 
     pub(crate) fn take(limits: &[Limit], cost: u64) -> Result<Vec<Standing>, Error> {
         in_exchange(|world| {
-            if limits.len() > 16 {
-                return Err(Error::TooLarge(16));
-            }
-            if limits.iter().any(|limit| limit.amount == 0 || !(1..=31_622_400_000).contains(&limit.window_ms)) {
-                return Err(Error::Invalid("amount or window out of range".to_owned()));
-            }
-            limits.iter().try_for_each(|limit| check_key(&limit.key))?;
-            let now = world.services.now_us;
-            Ok(world.services.limiter.take(now, limits, cost))
+            let limits: Vec<_> = limits.iter().map(limit).collect();
+            let standings = world.services.gateway.limiter.take(&world.services.name, &limits, cost)?;
+            Ok(standings.into_iter().map(standing).collect())
         })
+    }
+
+    fn limit(limit: &Limit) -> native::Limit<'_> {
+        let algorithm = match limit.algorithm {
+            Algorithm::TokenBucket => native::Algorithm::TokenBucket,
+            Algorithm::LeakyBucket => native::Algorithm::LeakyBucket,
+            Algorithm::FixedWindow => native::Algorithm::FixedWindow,
+            Algorithm::SlidingWindow => native::Algorithm::SlidingWindow,
+        };
+        let Limit { key, amount, window_ms, burst, .. } = limit;
+        native::Limit { key, algorithm, amount: *amount, window_ms: *window_ms, burst: *burst }
+    }
+
+    fn standing(of: native::Standing) -> Standing {
+        let native::Standing { allowed, remaining, reset_ms, retry_after_ms } = of;
+        Standing { allowed, remaining, reset_ms, retry_after_ms }
     }
 }
 
 pub(crate) mod kv {
+    use sluice_services::kv::{self as native, KvSpace};
+
     use super::*;
     use crate::bindings::sluice::filter::kv::Reservation;
 
-    fn space<T>(space: &str, key: &str, act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
+    /// The space, if it is granted. The harness knows no quota.
+    fn space<T>(name: &str, act: impl FnOnce(&KvSpace) -> Result<T, ServiceError>) -> Result<T, Error> {
         in_exchange(|world| {
             let granted = world.services.grants["kv"].as_array();
-            if !granted.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(space))) {
-                return Err(Error::NotGranted(format!("grants.kv = [\"{space}\"]")));
+            if !granted.is_some_and(|names| names.iter().any(|granted| granted.as_str() == Some(name))) {
+                return Err(Error::NotGranted(format!("grants.kv = [\"{name}\"]")));
             }
-            check_key(key)?;
-            let now = world.services.now_us;
-            world.services.kv.retain(|_, (_, until)| until.is_none_or(|until| until > now));
-            act(world)
+            Ok(act(&world.services.gateway.kv.space(&world.services.name, name, u64::MAX))?)
         })
-    }
-
-    fn check_life(ttl_ms: Option<u64>) -> Result<(), Error> {
-        if ttl_ms == Some(0) { Err(Error::Invalid("a time to live of 0 ms".to_owned())) } else { Ok(()) }
-    }
-
-    fn entry(name: &str, key: &str) -> (String, String) {
-        (name.to_owned(), key.to_owned())
     }
 
     pub(crate) fn get(name: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        space(name, key, |world| Ok(world.services.kv.get(&entry(name, key)).map(|(value, _)| value.clone())))
+        space(name, |space| Ok(space.get(key)?.map(|value| value.to_vec())))
     }
 
     pub(crate) fn set(name: &str, key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), Error> {
-        space(name, key, |world| {
-            check_life(ttl_ms)?;
-            let until = ttl_ms.map(|ttl| world.services.now_us.saturating_add(ttl.saturating_mul(1000)));
-            world.services.kv.insert(entry(name, key), (value.to_vec(), until));
-            Ok(())
-        })
+        space(name, |space| space.set(key, value, ttl_ms))
     }
 
     pub(crate) fn delete(name: &str, key: &str) -> Result<bool, Error> {
-        space(name, key, |world| Ok(world.services.kv.remove(&entry(name, key)).is_some()))
+        space(name, |space| space.delete(key))
     }
 
     pub(crate) fn compare_and_swap(
@@ -355,20 +383,15 @@ pub(crate) mod kv {
         value: &[u8],
         ttl_ms: Option<u64>,
     ) -> Result<bool, Error> {
-        let old = get(name, key)?;
-        check_life(ttl_ms)?;
-        if old.as_deref() != expected {
-            return Ok(false);
-        }
-        set(name, key, value, ttl_ms)?;
-        Ok(true)
+        space(name, |space| space.compare_and_swap(key, expected, value, ttl_ms))
     }
 
-    /// One caller at a time: a reservation is always free.
     pub(crate) fn get_or_reserve(name: &str, key: &str, ttl_ms: u64) -> Result<Reservation, Error> {
-        let old = get(name, key)?;
-        check_life(Some(ttl_ms))?;
-        Ok(old.map_or(Reservation::Reserved, Reservation::Found))
+        Ok(match space(name, |space| space.get_or_reserve(key, ttl_ms))? {
+            native::Reservation::Found(value) => Reservation::Found(value.to_vec()),
+            native::Reservation::Reserved => Reservation::Reserved,
+            native::Reservation::Pending => Reservation::Pending,
+        })
     }
 }
 
@@ -377,7 +400,7 @@ pub(crate) mod http {
     use crate::bindings::sluice::filter::http::{Incoming, Outgoing};
 
     /// `https://a.test` of `https://a.test/b`.
-    fn origin(url: &str) -> &str {
+    pub(super) fn origin(url: &str) -> &str {
         let host = url.find("://").map_or(0, |at| at + 3);
         let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
         &url[..end]

@@ -27,16 +27,16 @@
 //! ```
 
 pub(crate) mod host;
-mod keys;
-mod limiter;
 mod message;
-mod tokens;
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
     marker::PhantomData,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde_json::Value as Json;
@@ -178,13 +178,14 @@ type Outbound = Box<dyn FnMut(&http::Outgoing) -> Result<http::Incoming, Error>>
 struct Services {
     name: String,
     id: u64,
-    now_us: u64,
-    limiter: limiter::Limiter,
-    kv: HashMap<(String, String), (Vec<u8>, Option<u64>)>,
+    /// The gateway's own services.
+    gateway: Arc<sluice_services::Services>,
+    /// Moves their clock; in microseconds.
+    now: Arc<AtomicU64>,
     secrets: HashMap<String, String>,
     outbound: Option<Outbound>,
-    key_sets: Vec<keys::KeySet>,
-    token_rules: Vec<host::crypto::TokenRules>,
+    key_sets: Vec<Arc<sluice_services::KeySet>>,
+    verifiers: Vec<sluice_services::TokenVerifier>,
     log: Vec<String>,
     counters: BTreeMap<String, f64>,
     grants: Json,
@@ -244,16 +245,16 @@ impl<F: Filter> Harness<F> {
     pub fn with_grants(config: Json, grants: Json) -> Result<Self, String> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (clock, now) = sluice_services::Clock::manual(1_700_000_000_000_000);
         let services = Services {
             name: std::any::type_name::<F>().rsplit("::").next().unwrap_or_default().to_lowercase(),
             id,
-            now_us: 1_700_000_000_000_000,
-            limiter: limiter::Limiter::default(),
-            kv: HashMap::new(),
+            gateway: sluice_services::Services::new(clock, Arc::new(host::NoNetwork)),
+            now,
             secrets: HashMap::new(),
             outbound: None,
             key_sets: Vec::new(),
-            token_rules: Vec::new(),
+            verifiers: Vec::new(),
             log: Vec::new(),
             counters: BTreeMap::new(),
             grants,
@@ -272,12 +273,13 @@ impl<F: Filter> Harness<F> {
 
     /// Moves the clock on.
     pub fn advance(&self, by: std::time::Duration) {
-        self.with(|services| services.now_us += u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
+        let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        self.with(|services| services.now.fetch_add(by, Ordering::AcqRel));
     }
 
     /// Sets the clock, in seconds since 1970.
     pub fn set_now(&self, seconds: u64) {
-        self.with(|services| services.now_us = seconds * 1_000_000);
+        self.with(|services| services.now.store(seconds * 1_000_000, Ordering::Release));
     }
 
     /// Gives the filter a secret.
