@@ -8,82 +8,42 @@ wit_bindgen::generate!({
     generate_all,
 });
 
+/// The version of the interface that filters of this SDK are built for.
+pub const INTERFACE_VERSION: &str = "0.1.0";
+
 /// One world with one export, and the macro that exports it for a type.
-macro_rules! hook {
-    ($module:ident, $world:literal, $inline:literal, $root:literal, { $($with:tt)* }) => {
+macro_rules! world {
+    ($module:ident nothing $name:literal $world:literal) => {
+        world!($module $name $world {});
+    };
+    ($module:ident verdict $name:literal $world:literal) => {
+        world!($module $name $world { "sluice:filter/types@0.1.0": crate::bindings::sluice::filter::types });
+    };
+    ($module:ident $name:literal $world:literal { $($with:tt)* }) => {
         pub mod $module {
             wit_bindgen::generate!({
                 path: "../wit",
-                inline: $inline,
-                world: $world,
+                inline: $world,
+                world: $name,
                 with: { $($with)* },
                 pub_export_macro: true,
-                default_bindings_module: $root,
             });
         }
     };
 }
 
-hook!(
-    describe,
-    "describes",
-    "package sluice:sdk; world describes { export sluice:filter/describe@0.1.0; }",
-    "sluice_filter::bindings::describe",
-    {}
-);
-hook!(
-    configure,
-    "configures",
-    "package sluice:sdk; world configures { export sluice:filter/configure@0.1.0; }",
-    "sluice_filter::bindings::configure",
-    {}
-);
-hook!(
-    on_request,
-    "handles-request",
-    "package sluice:sdk; world handles-request { export sluice:filter/on-request@0.1.0; }",
-    "sluice_filter::bindings::on_request",
-    { "sluice:filter/types@0.1.0": crate::bindings::sluice::filter::types }
-);
-hook!(
-    on_request_body,
-    "handles-request-body",
-    "package sluice:sdk; world handles-request-body { export sluice:filter/on-request-body@0.1.0; }",
-    "sluice_filter::bindings::on_request_body",
-    { "sluice:filter/types@0.1.0": crate::bindings::sluice::filter::types }
-);
-hook!(
-    select_upstream,
-    "selects-upstream",
-    "package sluice:sdk; world selects-upstream { export sluice:filter/select-upstream@0.1.0; }",
-    "sluice_filter::bindings::select_upstream",
-    {}
-);
-hook!(
-    on_response,
-    "handles-response",
-    "package sluice:sdk; world handles-response { export sluice:filter/on-response@0.1.0; }",
-    "sluice_filter::bindings::on_response",
-    { "sluice:filter/types@0.1.0": crate::bindings::sluice::filter::types }
-);
-hook!(
-    on_response_body,
-    "handles-response-body",
-    "package sluice:sdk; world handles-response-body { export sluice:filter/on-response-body@0.1.0; }",
-    "sluice_filter::bindings::on_response_body",
-    { "sluice:filter/types@0.1.0": crate::bindings::sluice::filter::types }
-);
-hook!(
-    on_response_trailers,
-    "handles-response-trailers",
-    "package sluice:sdk; world handles-response-trailers { export sluice:filter/on-response-trailers@0.1.0; }",
-    "sluice_filter::bindings::on_response_trailers",
-    {}
-);
-hook!(
-    on_complete,
-    "completes",
-    "package sluice:sdk; world completes { export sluice:filter/on-complete@0.1.0; }",
-    "sluice_filter::bindings::on_complete",
-    {}
-);
+macro_rules! hooks {
+    ($(
+        $(#[$doc:meta])*
+        $hook:ident {
+            $(#[$errors:meta])*
+            $method:ident($about:ident: $handle:ident) $answer:ident $name:literal $world:literal
+        }
+    )*) => {
+        $(world!($method $answer $name $world);)*
+    };
+}
+
+world!(describe nothing "describe" "package sluice:sdk; world describe { export sluice:filter/describe@0.1.0; }");
+world!(configure nothing "configure" "package sluice:sdk; world configure { export sluice:filter/configure@0.1.0; }");
+crate::hooks::hook_table!(hooks);

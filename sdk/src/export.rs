@@ -5,9 +5,9 @@ use std::marker::PhantomData;
 
 use serde_json::{Map, Value};
 
+use crate::hooks::{hook_table, traits::*};
 use crate::{
-    ConfigError, Describe, Error, Filter, Finished, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody,
-    OnResponseTrailers, Request, Response, Route, SelectUpstream, Setup, Verdict, config, host,
+    ConfigError, Describe, Error, Filter, Finished, Request, Response, Route, Setup, Verdict, bindings, config, host,
 };
 
 /// The one filter of a component.
@@ -70,6 +70,7 @@ pub fn describe(about: Describe, name: &str, version: &str, summary: &str, hooks
     let mut members = Map::new();
     members.insert("name".into(), name.into());
     members.insert("version".into(), version.into());
+    members.insert("interface".into(), bindings::INTERFACE_VERSION.into());
     if !summary.is_empty() {
         members.insert("description".into(), summary.into());
     }
@@ -101,62 +102,46 @@ fn hook_name(name: &str) -> Value {
     out.into()
 }
 
-/// The hooks of a slot, as the interface has them.
-impl<F: OnRequest> Slot<F> {
-    /// Calls the hook.
-    pub fn on_request(&self) -> Verdict {
-        self.call(|filter| filter.on_request(&Request(()))).unwrap_or(Verdict::Continue)
-    }
+macro_rules! slots {
+    ($(
+        $(#[$doc:meta])*
+        $hook:ident {
+            $(#[$errors:meta])*
+            $method:ident($about:ident: $handle:ident) $answer:ident $name:literal $world:literal
+        }
+    )*) => { $(slots!(@$answer $hook $method $handle);)* };
+    (@verdict $hook:ident $method:ident $handle:ident) => {
+        impl<F: $hook> Slot<F> {
+            /// Calls the hook.
+            pub fn $method(&self) -> Verdict {
+                self.call(|filter| filter.$method(&$handle(()))).unwrap_or(Verdict::Continue)
+            }
+        }
+    };
+    (@nothing $hook:ident $method:ident $handle:ident) => {
+        impl<F: $hook> Slot<F> {
+            /// Calls the hook.
+            pub fn $method(&self) {
+                self.call(|filter| filter.$method(&$handle(())));
+            }
+        }
+    };
 }
 
-impl<F: OnRequestBody> Slot<F> {
-    /// Calls the hook.
-    pub fn on_request_body(&self) -> Verdict {
-        self.call(|filter| filter.on_request_body(&Request(()))).unwrap_or(Verdict::Continue)
-    }
-}
-
-impl<F: SelectUpstream> Slot<F> {
-    /// Calls the hook.
-    pub fn select_upstream(&self) {
-        self.call(|filter| filter.select_upstream(&Route(())));
-    }
-}
-
-impl<F: OnResponse> Slot<F> {
-    /// Calls the hook.
-    pub fn on_response(&self) -> Verdict {
-        self.call(|filter| filter.on_response(&Response(()))).unwrap_or(Verdict::Continue)
-    }
-}
-
-impl<F: OnResponseBody> Slot<F> {
-    /// Calls the hook.
-    pub fn on_response_body(&self) -> Verdict {
-        self.call(|filter| filter.on_response_body(&Response(()))).unwrap_or(Verdict::Continue)
-    }
-}
-
-impl<F: OnResponseTrailers> Slot<F> {
-    /// Calls the hook.
-    pub fn on_response_trailers(&self) {
-        self.call(|filter| filter.on_response_trailers(&Response(())));
-    }
-}
-
-impl<F: OnComplete> Slot<F> {
-    /// Calls the hook.
-    pub fn on_complete(&self) {
-        self.call(|filter| filter.on_complete(&Finished(())));
-    }
-}
+hook_table!(slots);
 
 /// Which hooks a filter implements: where it does, the constant of the type is found before the one of the trait.
 #[derive(Debug)]
 pub struct Implements<F>(PhantomData<F>);
 
 macro_rules! implements {
-    ($($hook:ident)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $hook:ident {
+            $(#[$errors:meta])*
+            $method:ident($about:ident: $handle:ident) $answer:ident $name:literal $world:literal
+        }
+    )*) => {
         /// What holds for a hook that a filter lacks.
         #[allow(non_upper_case_globals, reason = "named as the hooks are")]
         pub trait ImplementsNot {
@@ -176,7 +161,7 @@ macro_rules! implements {
     };
 }
 
-implements! { OnRequest OnRequestBody SelectUpstream OnResponse OnResponseBody OnResponseTrailers OnComplete }
+hook_table!(implements);
 
 /// Whether a hook is in the list of `export!`.
 #[must_use]
@@ -243,9 +228,7 @@ macro_rules! export {
         const _: () = {
             const fn has_hooks<F: $($crate::$hook +)+>() {}
             has_hooks::<$filter>();
-            $crate::__listed!(
-                $filter, [$($hook),+], OnRequest OnRequestBody SelectUpstream OnResponse OnResponseBody OnResponseTrailers OnComplete
-            );
+            $crate::__listed!($filter, [$($hook),+]);
         };
         #[cfg(target_family = "wasm")]
         const _: () = {
@@ -276,26 +259,6 @@ macro_rules! export {
     };
 }
 
-/// That every hook of a filter is listed.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __listed {
-    ($filter:ident, $listed:tt, $($hook:ident)*) => {
-        $(
-            ::core::assert!(
-                !{
-                    #[allow(unused_imports, reason = "of use for a hook that the filter lacks")]
-                    use $crate::export::ImplementsNot as _;
-                    $crate::export::Implements::<$filter>::$hook
-                } || $crate::export::lists(&$crate::__names!($listed), ::core::stringify!($hook)),
-                ::core::concat!(
-                    "`", ::core::stringify!($hook), "` is implemented and not listed in `export!`: it would never be called"
-                )
-            );
-        )*
-    };
-}
-
 /// The names of hooks as text.
 #[doc(hidden)]
 #[macro_export]
@@ -303,40 +266,65 @@ macro_rules! __names {
     ([$($hook:ident),+]) => { [$(::core::stringify!($hook)),+] };
 }
 
-/// One export of [`export!`].
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __hook {
-    (OnRequest) => { $crate::__hook!(@verdict on_request); };
-    (OnRequestBody) => { $crate::__hook!(@verdict on_request_body); };
-    (SelectUpstream) => { $crate::__hook!(@plain select_upstream); };
-    (OnResponse) => { $crate::__hook!(@verdict on_response); };
-    (OnResponseBody) => { $crate::__hook!(@verdict on_response_body); };
-    (OnResponseTrailers) => { $crate::__hook!(@plain on_response_trailers); };
-    (OnComplete) => { $crate::__hook!(@plain on_complete); };
-    ($other:ident) => {
-        ::core::compile_error!(::core::concat!(
-            "`", ::core::stringify!($other), "` is no hook: they are OnRequest, OnRequestBody, SelectUpstream, OnResponse, ",
-            "OnResponseBody, OnResponseTrailers and OnComplete"
-        ));
-    };
-    (@verdict $name:ident) => {
-        impl $crate::bindings::$name::exports::sluice::filter::$name::Guest for Component {
-            fn $name() -> $crate::Verdict {
-                SLOT.$name()
-            }
+/// The parts of [`export!`] that name every hook. `$d` is a `$` of the macros that are made here.
+macro_rules! exported {
+    ([$d:tt] $(
+        $(#[$doc:meta])*
+        $hook:ident {
+            $(#[$errors:meta])*
+            $method:ident($about:ident: $handle:ident) $answer:ident $name:literal $world:literal
         }
-        $crate::bindings::$name::export!(Component with_types_in $crate::bindings::$name);
-    };
-    (@plain $name:ident) => {
-        impl $crate::bindings::$name::exports::sluice::filter::$name::Guest for Component {
-            fn $name() {
-                SLOT.$name();
-            }
+    )*) => {
+        /// That every hook of a filter is listed.
+        #[doc(hidden)]
+        #[macro_export]
+        macro_rules! __listed {
+            ($d filter:ident, $d listed:tt) => { $(
+                ::core::assert!(
+                    !{
+                        #[allow(unused_imports, reason = "of use for a hook that the filter lacks")]
+                        use $crate::export::ImplementsNot as _;
+                        $crate::export::Implements::<$d filter>::$hook
+                    } || $crate::export::lists(&$crate::__names!($d listed), ::core::stringify!($hook)),
+                    ::core::concat!(
+                        "`", ::core::stringify!($hook), "` is implemented and not listed in `export!`: it would never be called"
+                    )
+                );
+            )* };
         }
-        $crate::bindings::$name::export!(Component with_types_in $crate::bindings::$name);
+
+        /// One export of [`export!`].
+        #[doc(hidden)]
+        #[macro_export]
+        macro_rules! __hook {
+            $(($hook) => { $crate::__hook!(@$answer $method); };)*
+            ($d other:ident) => {
+                ::core::compile_error!(::core::concat!(
+                    "`", ::core::stringify!($d other), "` is no hook: they are"
+                    $(, " ", ::core::stringify!($hook))*
+                ));
+            };
+            (@verdict $d method:ident) => {
+                impl $crate::bindings::$d method::exports::sluice::filter::$d method::Guest for Component {
+                    fn $d method() -> $crate::Verdict {
+                        SLOT.$d method()
+                    }
+                }
+                $crate::bindings::$d method::export!(Component with_types_in $crate::bindings::$d method);
+            };
+            (@nothing $d method:ident) => {
+                impl $crate::bindings::$d method::exports::sluice::filter::$d method::Guest for Component {
+                    fn $d method() {
+                        SLOT.$d method();
+                    }
+                }
+                $crate::bindings::$d method::export!(Component with_types_in $crate::bindings::$d method);
+            };
+        }
     };
 }
+
+hook_table!(exported [$]);
 
 #[cfg(test)]
 mod tests {
@@ -379,7 +367,7 @@ mod tests {
         assert_eq!(
             json,
             serde_json::json!({
-                "name": "tag", "version": "1.2.3", "description": "Tags requests",
+                "name": "tag", "version": "1.2.3", "interface": "0.1.0", "description": "Tags requests",
                 "hooks": ["on-request", "on-response-trailers"],
                 "grants": {"read_headers": ["authorization"]}, "authenticates": true,
             })

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use crate::{
-    ConfigError, Error, Finished, Request, Response, Route, Verdict,
+    ConfigError, Error, Hook,
     crypto::{KeySet, TokenRules, TokenVerifier},
     host,
 };
@@ -45,90 +45,6 @@ pub struct Describe {
     pub docs: Option<&'static str>,
     /// The filter decides who may call: the gateway warns when it fails open.
     pub authenticates: bool,
-}
-
-/// Sees the request head and answers, or edits and goes on.
-pub trait OnRequest: Filter {
-    /// # Errors
-    /// The hook is rolled back and the filter's failure policy decides.
-    fn on_request(&self, request: &Request) -> Result<Verdict, Error>;
-}
-
-/// Sees the whole request body, decoded; the head can still be changed.
-pub trait OnRequestBody: Filter {
-    /// # Errors
-    /// The hook is rolled back and the filter's failure policy decides.
-    fn on_request_body(&self, request: &Request) -> Result<Verdict, Error>;
-}
-
-/// Chooses where the request goes; choosing nothing leaves it to the gateway's balancer.
-pub trait SelectUpstream: Filter {
-    /// # Errors
-    /// The choice is dropped and the filter's failure policy decides.
-    fn select_upstream(&self, route: &Route) -> Result<(), Error>;
-}
-
-/// Sees the response head and edits or replaces the response.
-pub trait OnResponse: Filter {
-    /// # Errors
-    /// The hook is rolled back and the filter's failure policy decides.
-    fn on_response(&self, response: &Response) -> Result<Verdict, Error>;
-}
-
-/// Sees the whole response body, decoded; the head can still be changed.
-pub trait OnResponseBody: Filter {
-    /// # Errors
-    /// The hook is rolled back and the filter's failure policy decides.
-    fn on_response_body(&self, response: &Response) -> Result<Verdict, Error>;
-}
-
-/// Sees and edits the trailers.
-pub trait OnResponseTrailers: Filter {
-    /// # Errors
-    /// The hook is rolled back and the filter's failure policy decides.
-    fn on_response_trailers(&self, response: &Response) -> Result<(), Error>;
-}
-
-/// Observes the finished exchange.
-pub trait OnComplete: Filter {
-    /// # Errors
-    /// The text goes to the log.
-    fn on_complete(&self, exchange: &Finished) -> Result<(), Error>;
-}
-
-/// A hook by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Hook {
-    /// The request head is in.
-    OnRequest,
-    /// The request body is in.
-    OnRequestBody,
-    /// An endpoint is to be chosen.
-    SelectUpstream,
-    /// The response head is in.
-    OnResponse,
-    /// The response body is in.
-    OnResponseBody,
-    /// The trailers are in.
-    OnResponseTrailers,
-    /// The exchange is finished.
-    OnComplete,
-}
-
-impl Hook {
-    /// Its name in the interface.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::OnRequest => "on-request",
-            Self::OnRequestBody => "on-request-body",
-            Self::SelectUpstream => "select-upstream",
-            Self::OnResponse => "on-response",
-            Self::OnResponseBody => "on-response-body",
-            Self::OnResponseTrailers => "on-response-trailers",
-            Self::OnComplete => "on-complete",
-        }
-    }
 }
 
 /// What a filter can declare while it is made.

@@ -8,6 +8,7 @@ mod error;
 #[doc(hidden)]
 pub mod export;
 mod filter;
+mod hooks;
 mod message;
 mod route;
 mod services;
@@ -27,10 +28,8 @@ static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_all
 
 pub use config::{ByteSize, ConfigError, Duration, is_token};
 pub use error::Error;
-pub use filter::{
-    Describe, Filter, Hook, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody, OnResponseTrailers,
-    SelectUpstream, Setup,
-};
+pub use filter::{Describe, Filter, Setup};
+pub use hooks::{Hook, traits::*};
 pub use message::{Draft, Finished, HeaderChange, HeaderEdit, Problem, Request, Response, Source, Verdict};
 pub use route::{Endpoint, Failure, Route};
 pub use serde;
@@ -39,9 +38,9 @@ pub use services::{clock, context, crypto, http, kv, limiter, log, metrics, rand
 
 /// What a filter's file usually needs.
 pub mod prelude {
+    pub use crate::hooks::traits::*;
     pub use crate::{
-        ConfigError, Describe, Error, Filter, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody,
-        OnResponseTrailers, Problem, Request, Response, Route, SelectUpstream, Setup, Verdict, context, log, state,
+        ConfigError, Describe, Error, Filter, Problem, Request, Response, Route, Setup, Verdict, context, log, state,
     };
     pub use serde::{Deserialize, Serialize};
 }

@@ -93,6 +93,7 @@ const TABLE: &[(&str, &str)] = &[
     ("plugins.*.limits.memory", "settings::the_instances_and_limits_of_a_plugin"),
     ("plugins.*.limits.table_elements", "settings::the_instances_and_limits_of_a_plugin"),
     ("plugins.*.limits.wall", "settings::the_instances_and_limits_of_a_plugin"),
+    ("plugins.*.call", "settings::a_plugin_that_is_called_as_a_component"),
     ("plugins.*.sha256", "settings::a_plugin_file_and_its_hash"),
     ("routes.*.host", "headers::host_policies"),
     ("routes.*.limits.body", "limits::body_size_by_length_and_by_count"),

@@ -88,6 +88,22 @@ fn a_plugin_file_and_its_hash() {
     assert!(!refused.status.success() && refused.stderr.contains("sha256"), "{refused:?}");
 }
 
+#[test]
+fn a_plugin_that_is_called_as_a_component() {
+    let toml = |call: &str| {
+        let filter = probe("probe", json!({"on-request": [{"do": "respond", "status": 418}]}));
+        with_base(&format!("{}[plugins.probe]\n{call}\n{filter}", route("http://127.0.0.1:1", &["probe"])))
+    };
+    for (call, called) in [("", "direct"), ("call = \"auto\"", "direct"), ("call = \"component\"", "component")] {
+        let gateway = setup().start(&toml(call));
+        assert_eq!(gateway.get("/").status, 418, "{call}");
+        let labels = [("filter", "probe"), ("plugin", "probe"), ("called", called)];
+        assert_eq!(gateway.metric("sluice_filter_info", &labels), Some(1.0), "{call}");
+    }
+    let refused = setup().refused(&toml("call = \"indirect\""));
+    assert!(!refused.status.success() && refused.stderr.contains("plugins.probe.call"), "{refused:?}");
+}
+
 fn sha256(file: &Path) -> String {
     let output = std::process::Command::new("sha256sum").arg(file).output().expect("sha256sum");
     String::from_utf8_lossy(&output.stdout)[..64].to_string()

@@ -93,6 +93,7 @@ fn public(item: &Item, hidden: bool) -> Option<String> {
         let exported = found.attrs.iter().any(|attribute| attribute.path().is_ident("macro_export"));
         return match &found.ident {
             Some(ident) if exported && !is_hidden(&found.attrs) => Some(format!("macro_rules! {ident}")),
+            Some(ident) if ident == "hook_table" => Some(hooks(found.mac.tokens.clone())),
             Some(_) if !exported && !hidden => {
                 Some(signatures(found.mac.tokens.clone())).filter(|text| !text.is_empty())
             }
@@ -208,6 +209,28 @@ fn without_private(fields: &mut Fields) {
         }
         Fields::Unit => {}
     }
+}
+
+/// The rows of the SDK's table of hooks, of which it makes traits and methods.
+fn hooks(tokens: TokenStream) -> String {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut found = String::new();
+    for pair in tokens.windows(2) {
+        match pair {
+            [TokenTree::Ident(hook), TokenTree::Group(row)] if row.delimiter() == Delimiter::Brace => {
+                let is_comment = |token: &TokenTree| match token {
+                    TokenTree::Punct(hash) => hash.as_char() == '#',
+                    TokenTree::Group(group) => group.delimiter() == Delimiter::Bracket,
+                    _ => false,
+                };
+                let row: TokenStream = row.stream().into_iter().filter(|token| !is_comment(token)).collect();
+                found.push_str(&format!("hook {hook}: {row}\n"));
+            }
+            [_, TokenTree::Group(group)] => found.push_str(&hooks(group.stream())),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// The `pub fn` of a macro's rules, each up to its body.

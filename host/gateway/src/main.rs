@@ -128,6 +128,7 @@ fn inspect(path: &Path) -> Result<ExitCode, String> {
         ("description", or_none(&about.description)),
         ("sha256", plugin.sha256()),
         ("size", format!("{} bytes", bytes.len())),
+        ("interface", format!("sluice:filter@{}", plugin.interface_version())),
         ("hooks", hooks.join(", ")),
         ("waits", if plugin.waits() { "yes: it imports sluice:filter/http" } else { "no" }.to_owned()),
         ("called", plugin.not_direct().map_or("directly".into(), |why| format!("as a component: {why}"))),

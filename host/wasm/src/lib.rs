@@ -1,44 +1,36 @@
-//! The filter runtime: components, their instances, and the functions they may call. The only module that names wasmtime.
+//! The filter runtime: components, their instances, and the functions they may call. The only crate that names wasmtime.
+//!
+//! The modules in the order of their dependencies; each may name those above it (`tests/layers.rs` holds this):
+//!
+//! - `exchange`: one request and its response, and the journal of edits
+//! - `filter`: what a filter is to the rest of the gateway
+//! - `bindings`: the types of `wit/`
+//! - `load`: the engine, the compiler, the cache, and taking components apart
+//! - `call`: the data of a store
+//! - `abi`: the canonical ABI, for host functions and core modules
+//! - `host`: the functions that a guest may call
+//! - `backend`: the two ways to run a component, each with its compiled code and its instances
+//! - `pool`: plugins, configured filters, and their instances on each worker
 
 mod abi;
+mod backend;
 mod bindings;
-mod cache;
-mod compile;
-mod component;
-mod cpu;
-mod direct;
-mod engine;
-mod error;
+mod call;
 pub mod exchange;
-mod grants;
-mod hook;
+mod filter;
 mod host;
-mod image;
-mod instance;
-mod interest;
-mod names;
-mod plugin;
+mod load;
 mod pool;
-mod program;
-mod restore;
-mod seats;
-mod settings;
-mod state;
-mod stats;
-mod unbundle;
-mod wasi;
 
-pub use compile::{CompilerCommand, PipedError, UNABLE, compile_piped};
-pub use engine::{Runtime, RuntimeOptions};
-pub use error::{FailureKind, FilterError, LoadError, RuntimeError};
-pub use grants::{Grants, HeaderGrant};
-pub use hook::{Hook, HookSet, Verdict};
-pub use interest::{BodyInterest, Interests, MediaPattern};
-pub use plugin::{Description, Plugin};
+pub use filter::{
+    BodyInterest, CallMode, FailureKind, FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet,
+    HookStats, Interests, LoadError, MediaPattern, Mode, Phase, RuntimeError, Verdict,
+};
+pub use load::compile::{CompilerCommand, PipedError, UNABLE, compile_piped};
+pub use load::{Runtime, RuntimeOptions, unbundle};
+pub use pool::plugin::{Description, Plugin};
+pub use pool::program::{Program, ProgramSpec};
 pub use pool::{Called, Pool};
-pub use program::{Program, ProgramSpec};
-pub use settings::{FilterLimits, Mode};
-pub use stats::{FilterStats, HookStats};
 
 #[cfg(test)]
 mod tests;

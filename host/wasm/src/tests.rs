@@ -1,7 +1,10 @@
 //! The runtime with small guests written as text: each kind of failure at each hook, in each mode, plain and on a fiber.
 
 mod bounds;
+mod fixtures;
 mod images;
+mod layers;
+mod versions;
 
 use std::io::Write;
 use std::rc::Rc;
@@ -13,8 +16,8 @@ use sluice_harness::guest::{WIT, as_component, encode, world};
 use wit_component::dummy_module;
 use wit_parser::{ManglingAndAbi, Resolve};
 
-use super::plugin::Code;
 use super::*;
+use crate::backend::Code;
 use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
 use sluice_services::outbound::Offline;
 use sluice_services::{Clock, Services};
@@ -26,7 +29,7 @@ fn guest(hooks: &[(Hook, &str)], waits: bool) -> Vec<u8> {
 }
 
 /// Whether a plugin is called directly.
-pub(super) fn is_direct(plugin: &Plugin) -> bool {
+pub(crate) fn is_direct(plugin: &Plugin) -> bool {
     matches!(plugin.code, Code::Direct(_))
 }
 
@@ -50,11 +53,11 @@ pub(super) fn runtime() -> Arc<Runtime> {
     Runtime::new(RuntimeOptions { instances: 50, ..RuntimeOptions::default() }).unwrap()
 }
 
-pub(super) fn limits() -> FilterLimits {
+pub(crate) fn limits() -> FilterLimits {
     FilterLimits { memory: 4 << 20, wall: Duration::from_secs(20), ..FilterLimits::default() }
 }
 
-pub(super) fn spec(mode: Mode, limits: FilterLimits) -> ProgramSpec {
+pub(crate) fn spec(mode: Mode, limits: FilterLimits) -> ProgramSpec {
     ProgramSpec {
         name: "guest".into(),
         config: "{}".into(),
@@ -67,7 +70,7 @@ pub(super) fn spec(mode: Mode, limits: FilterLimits) -> ProgramSpec {
     }
 }
 
-pub(super) fn program(runtime: &Arc<Runtime>, bytes: &[u8], mode: Mode, limits: FilterLimits) -> Arc<Program> {
+pub(crate) fn program(runtime: &Arc<Runtime>, bytes: &[u8], mode: Mode, limits: FilterLimits) -> Arc<Program> {
     let plugin = runtime.load(bytes).unwrap();
     Arc::new(Program::new(plugin, ProgramSpec { component: Some(bytes.into()), ..spec(mode, limits) }).unwrap())
 }
@@ -89,7 +92,7 @@ pub(super) fn exchange() -> Box<Exchange> {
     exchange
 }
 
-pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }

@@ -31,6 +31,9 @@ impl OnRequest for Signer {
     }
 }
 
+/// RFC 7518 §3.2: as long as the hash.
+const SECRET: &str = "a secret of thirty-two bytes, or so";
+
 fn sign_with(secret: &str, head: &Value, claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", part(head), part(claims));
@@ -41,7 +44,7 @@ fn sign_with(secret: &str, head: &Value, claims: &Value) -> String {
 }
 
 fn sign(claims: &Value) -> String {
-    sign_with("key", &json!({"alg": "HS256", "typ": "JWT"}), claims)
+    sign_with(SECRET, &json!({"alg": "HS256", "typ": "JWT"}), claims)
 }
 
 fn good() -> Value {
@@ -49,7 +52,7 @@ fn good() -> Value {
 }
 
 fn filter(extra: Value) -> Harness<JwtAuth> {
-    let mut config = json!({"secret": "key", "issuer": "me"});
+    let mut config = json!({"secret": SECRET, "issuer": "me"});
     for (key, value) in extra.as_object().unwrap() {
         config[key] = value.clone();
     }
@@ -96,7 +99,7 @@ fn refuses_bad_tokens() {
         claims[name] = value;
         sign(&claims)
     };
-    let head = |head: Value| sign_with("key", &head, &good());
+    let head = |head: Value| sign_with(SECRET, &head, &good());
     let token = sign(&good());
     let (rest, signature) = token.rsplit_once('.').unwrap();
     let refused = [
@@ -106,7 +109,7 @@ fn refuses_bad_tokens() {
         with("iss", json!("you")),
         with("aud", json!("c")),
         sign(&json!({"iss": "me", "aud": "b"})),
-        sign_with("other", &json!({"alg": "HS256"}), &good()),
+        sign_with("another secret of thirty-two bytes, or so", &json!({"alg": "HS256"}), &good()),
         head(json!({"alg": "none"})),
         head(json!({"alg": "HS512"})),
         head(json!({"alg": "RS256"})),
@@ -175,7 +178,7 @@ fn rules_by_route_and_method() {
 }
 
 fn writing(extra: Value) -> Harness<JwtAuth> {
-    let mut config = json!({"secret": "key", "issuer": "me"});
+    let mut config = json!({"secret": SECRET, "issuer": "me"});
     for (key, value) in extra.as_object().unwrap() {
         config[key] = value.clone();
     }
@@ -194,7 +197,7 @@ fn credentials() -> Vec<Option<Vec<u8>>> {
         None,
         bearer(sign(&good())),
         bearer(sign(&expired)),
-        bearer(sign_with("other", &json!({"alg": "HS256"}), &good())),
+        bearer(sign_with("another secret of thirty-two bytes, or so", &json!({"alg": "HS256"}), &good())),
         Some(b"Basic eDp5".to_vec()),
         Some(b"Bearer \xff".to_vec()),
     ]
@@ -287,7 +290,7 @@ fn duplicate_members_are_refused() {
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let claims = format!(r#"{{"iss":"me","exp":{},"sub":"a","sub":"b"}}"#, NOW + 60);
     let message = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(&claims));
-    let signer = Harness::<Signer>::new(json!({ "secret": "key" })).unwrap();
+    let signer = Harness::<Signer>::new(json!({ "secret": SECRET })).unwrap();
     let mut exchange = Exchange::get("/").header("message", &message);
     signer.on_request(&mut exchange).unwrap();
     let token = format!("{message}.{}", exchange.request.headers.get("signature").unwrap());

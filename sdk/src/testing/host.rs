@@ -5,17 +5,46 @@ mod messages;
 
 pub(crate) use messages::{request, response};
 
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use sluice_services::{
+    Origins, Outbound, ServiceError,
+    outbound::{Answers, Call, Offline},
+};
+
 use super::{Phase, WORLD, World};
 use crate::bindings::sluice::filter::types::Error;
 
-/// Bytes of a key of the limiter and the key-value store.
-const LONGEST_KEY: usize = 1024;
+/// Key sets with a URL stay empty: nothing is fetched here. Outbound calls are the test's ([`http`]).
+pub(crate) struct NoNetwork;
 
-fn check_key(key: &str) -> Result<(), Error> {
-    if key.len() > LONGEST_KEY {
-        return Err(Error::Invalid(format!("a key of {} bytes: {LONGEST_KEY} are the most", key.len())));
+impl Outbound for NoNetwork {
+    fn send<'a>(
+        &'a self,
+        calls: Vec<Call>,
+        timeout: Duration,
+        origins: &'a Origins,
+        max_body: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
+        Offline.send(calls, timeout, origins, max_body)
     }
-    Ok(())
+
+    fn keep_fresh(&self, _: &Arc<sluice_services::KeySet>) -> Result<(), ServiceError> {
+        Ok(())
+    }
+}
+
+impl From<ServiceError> for Error {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::NotGranted(grant) => Self::NotGranted(grant),
+            ServiceError::Invalid(why) => Self::Invalid(why),
+            ServiceError::TooLarge(limit) => Self::TooLarge(limit),
+            ServiceError::Unavailable(what) => Self::Unavailable(what),
+            ServiceError::Timeout => Self::Timeout,
+            ServiceError::Other(why) => Self::Other(why),
+        }
+    }
 }
 
 fn with<T>(act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
@@ -27,15 +56,15 @@ fn during<T>(phases: &[Phase], act: impl FnOnce(&mut World) -> Result<T, Error>)
     with(|world| if phases.contains(&world.phase) { act(world) } else { Err(Error::WrongHook) })
 }
 
-const EXCHANGE: &[Phase] = &[
-    Phase::Request,
-    Phase::RequestBody,
-    Phase::Select,
-    Phase::Response,
-    Phase::ResponseBody,
-    Phase::Trailers,
-    Phase::Complete,
-];
+/// As [`with`], in every hook but this one.
+fn unless<T>(phase: Phase, act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
+    in_exchange(|world| if world.phase == phase { Err(Error::WrongHook) } else { act(world) })
+}
+
+/// As [`with`], in any hook.
+fn in_exchange<T>(act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
+    with(|world| if world.phase == Phase::Configure { Err(Error::WrongHook) } else { act(world) })
+}
 
 pub(crate) mod interest {
     use super::*;
@@ -78,31 +107,31 @@ pub(crate) mod route {
     use super::*;
     use crate::bindings::sluice::filter::route::{Endpoint, Failure};
 
-    const SELECT: &[Phase] = &[Phase::Select];
+    const SELECT: &[Phase] = &[Phase::SelectUpstream];
 
     pub(crate) fn name() -> Result<String, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.route.name.clone()))
+        in_exchange(|world| Ok(world.exchange.route.name.clone()))
     }
 
     pub(crate) fn param(name: &str) -> Result<Option<String>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.route.params.get(name).cloned()))
+        in_exchange(|world| Ok(world.exchange.route.params.get(name).cloned()))
     }
 
     pub(crate) fn upstreams() -> Result<Vec<String>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.route.upstreams.clone()))
+        in_exchange(|world| Ok(world.exchange.route.upstreams.clone()))
     }
 
     pub(crate) fn endpoints() -> Result<Vec<Endpoint>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.route.endpoints.clone()))
+        in_exchange(|world| Ok(world.exchange.route.endpoints.clone()))
     }
 
     pub(crate) fn endpoint_label(upstream: &str, address: &str, label: &str) -> Result<Option<String>, Error> {
         let key = (upstream.to_owned(), address.to_owned(), label.to_owned());
-        during(EXCHANGE, |world| Ok(world.exchange.route.labels.get(&key).cloned()))
+        in_exchange(|world| Ok(world.exchange.route.labels.get(&key).cloned()))
     }
 
     pub(crate) fn failures() -> Result<Vec<Failure>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.route.failures.clone()))
+        in_exchange(|world| Ok(world.exchange.route.failures.clone()))
     }
 
     pub(crate) fn choose_upstream(name: &str) -> Result<(), Error> {
@@ -130,7 +159,7 @@ pub(crate) mod route {
     }
 
     pub(crate) fn summary() -> Result<String, Error> {
-        during(&[Phase::Complete], |world| Ok(world.exchange.summary.clone()))
+        during(&[Phase::OnComplete], |world| Ok(world.exchange.summary.clone()))
     }
 }
 
@@ -138,11 +167,11 @@ pub(crate) mod state {
     use super::*;
 
     pub(crate) fn get() -> Result<Option<Vec<u8>>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.state.get(&world.services.id).cloned()))
+        in_exchange(|world| Ok(world.exchange.state.get(&world.services.id).cloned()))
     }
 
     pub(crate) fn set(value: &[u8]) -> Result<(), Error> {
-        during(EXCHANGE, |world| {
+        in_exchange(|world| {
             if value.len() > 65_536 {
                 return Err(Error::TooLarge(65_536));
             }
@@ -159,11 +188,9 @@ pub(crate) mod context {
     const LARGEST_VALUE: usize = 65_536;
     const MOST_KEYS: usize = 64;
     const LONGEST_CONSUMER: usize = 1024;
-    const WRITE: &[Phase] =
-        &[Phase::Request, Phase::RequestBody, Phase::Select, Phase::Response, Phase::ResponseBody, Phase::Trailers];
 
     pub(crate) fn get(key: &str) -> Result<Option<Value>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.context.get(key).map(|(value, _)| value.clone())))
+        in_exchange(|world| Ok(world.exchange.context.get(key).map(|(value, _)| value.clone())))
     }
 
     pub(crate) fn get_path(key: &str, path: &[String]) -> Result<Option<Value>, Error> {
@@ -194,7 +221,7 @@ pub(crate) mod context {
             Value::Texts(texts) => texts.iter().map(|text| text.len() + 1).sum(),
             Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => 8,
         };
-        during(WRITE, |world| {
+        unless(Phase::OnComplete, |world| {
             if size + key.len() > LARGEST_VALUE {
                 return Err(Error::TooLarge(LARGEST_VALUE as u64));
             }
@@ -213,15 +240,15 @@ pub(crate) mod context {
     }
 
     pub(crate) fn writer(key: &str) -> Result<Option<String>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.context.get(key).map(|(_, writer)| writer.clone())))
+        in_exchange(|world| Ok(world.exchange.context.get(key).map(|(_, writer)| writer.clone())))
     }
 
     pub(crate) fn consumer() -> Result<Option<String>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.consumer.clone()))
+        in_exchange(|world| Ok(world.exchange.consumer.clone()))
     }
 
     pub(crate) fn set_consumer(name: &str) -> Result<(), Error> {
-        during(WRITE, |world| {
+        unless(Phase::OnComplete, |world| {
             if name.len() > LONGEST_CONSUMER {
                 return Err(Error::TooLarge(LONGEST_CONSUMER as u64));
             }
@@ -259,7 +286,7 @@ pub(crate) mod clock {
     use super::*;
 
     pub(crate) fn now_us() -> u64 {
-        with(|world| Ok(world.services.now_us)).unwrap_or(0)
+        with(|world| Ok(world.services.gateway.clock.now_us())).unwrap_or(0)
     }
 
     pub(crate) fn monotonic_ns() -> u64 {
@@ -272,7 +299,7 @@ pub(crate) mod random {
 
     /// A reproducible sequence (splitmix64), one for each harness.
     pub(crate) fn number() -> Result<u64, Error> {
-        during(EXCHANGE, |world| {
+        in_exchange(|world| {
             world.services.random = world.services.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut z = world.services.random;
             z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -290,64 +317,63 @@ pub(crate) mod random {
 }
 
 pub(crate) mod limiter {
+    use sluice_services::limiter as native;
+
     use super::*;
-    use crate::bindings::sluice::filter::limiter::{Limit, Standing};
+    use crate::bindings::sluice::filter::limiter::{Algorithm, Limit, Standing};
 
     pub(crate) fn take(limits: &[Limit], cost: u64) -> Result<Vec<Standing>, Error> {
-        during(EXCHANGE, |world| {
-            if limits.len() > 16 {
-                return Err(Error::TooLarge(16));
-            }
-            if limits.iter().any(|limit| limit.amount == 0 || !(1..=31_622_400_000).contains(&limit.window_ms)) {
-                return Err(Error::Invalid("amount or window out of range".to_owned()));
-            }
-            limits.iter().try_for_each(|limit| check_key(&limit.key))?;
-            let now = world.services.now_us;
-            Ok(world.services.limiter.take(now, limits, cost))
+        in_exchange(|world| {
+            let limits: Vec<_> = limits.iter().map(limit).collect();
+            let standings = world.services.gateway.limiter.take(&world.services.name, &limits, cost)?;
+            Ok(standings.into_iter().map(standing).collect())
         })
+    }
+
+    fn limit(limit: &Limit) -> native::Limit<'_> {
+        let algorithm = match limit.algorithm {
+            Algorithm::TokenBucket => native::Algorithm::TokenBucket,
+            Algorithm::LeakyBucket => native::Algorithm::LeakyBucket,
+            Algorithm::FixedWindow => native::Algorithm::FixedWindow,
+            Algorithm::SlidingWindow => native::Algorithm::SlidingWindow,
+        };
+        let Limit { key, amount, window_ms, burst, .. } = limit;
+        native::Limit { key, algorithm, amount: *amount, window_ms: *window_ms, burst: *burst }
+    }
+
+    fn standing(of: native::Standing) -> Standing {
+        let native::Standing { allowed, remaining, reset_ms, retry_after_ms } = of;
+        Standing { allowed, remaining, reset_ms, retry_after_ms }
     }
 }
 
 pub(crate) mod kv {
+    use sluice_services::kv::{self as native, KvSpace};
+
     use super::*;
     use crate::bindings::sluice::filter::kv::Reservation;
 
-    fn space<T>(space: &str, key: &str, act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
-        during(EXCHANGE, |world| {
+    /// The space, if it is granted. The harness knows no quota.
+    fn space<T>(name: &str, act: impl FnOnce(&KvSpace) -> Result<T, ServiceError>) -> Result<T, Error> {
+        in_exchange(|world| {
             let granted = world.services.grants["kv"].as_array();
-            if !granted.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(space))) {
-                return Err(Error::NotGranted(format!("grants.kv = [\"{space}\"]")));
+            if !granted.is_some_and(|names| names.iter().any(|granted| granted.as_str() == Some(name))) {
+                return Err(Error::NotGranted(format!("grants.kv = [\"{name}\"]")));
             }
-            check_key(key)?;
-            let now = world.services.now_us;
-            world.services.kv.retain(|_, (_, until)| until.is_none_or(|until| until > now));
-            act(world)
+            Ok(act(&world.services.gateway.kv.space(&world.services.name, name, u64::MAX))?)
         })
-    }
-
-    fn check_life(ttl_ms: Option<u64>) -> Result<(), Error> {
-        if ttl_ms == Some(0) { Err(Error::Invalid("a time to live of 0 ms".to_owned())) } else { Ok(()) }
-    }
-
-    fn entry(name: &str, key: &str) -> (String, String) {
-        (name.to_owned(), key.to_owned())
     }
 
     pub(crate) fn get(name: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        space(name, key, |world| Ok(world.services.kv.get(&entry(name, key)).map(|(value, _)| value.clone())))
+        space(name, |space| Ok(space.get(key)?.map(|value| value.to_vec())))
     }
 
     pub(crate) fn set(name: &str, key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), Error> {
-        space(name, key, |world| {
-            check_life(ttl_ms)?;
-            let until = ttl_ms.map(|ttl| world.services.now_us.saturating_add(ttl.saturating_mul(1000)));
-            world.services.kv.insert(entry(name, key), (value.to_vec(), until));
-            Ok(())
-        })
+        space(name, |space| space.set(key, value, ttl_ms))
     }
 
     pub(crate) fn delete(name: &str, key: &str) -> Result<bool, Error> {
-        space(name, key, |world| Ok(world.services.kv.remove(&entry(name, key)).is_some()))
+        space(name, |space| space.delete(key))
     }
 
     pub(crate) fn compare_and_swap(
@@ -357,20 +383,15 @@ pub(crate) mod kv {
         value: &[u8],
         ttl_ms: Option<u64>,
     ) -> Result<bool, Error> {
-        let old = get(name, key)?;
-        check_life(ttl_ms)?;
-        if old.as_deref() != expected {
-            return Ok(false);
-        }
-        set(name, key, value, ttl_ms)?;
-        Ok(true)
+        space(name, |space| space.compare_and_swap(key, expected, value, ttl_ms))
     }
 
-    /// One caller at a time: a reservation is always free.
     pub(crate) fn get_or_reserve(name: &str, key: &str, ttl_ms: u64) -> Result<Reservation, Error> {
-        let old = get(name, key)?;
-        check_life(Some(ttl_ms))?;
-        Ok(old.map_or(Reservation::Reserved, Reservation::Found))
+        Ok(match space(name, |space| space.get_or_reserve(key, ttl_ms))? {
+            native::Reservation::Found(value) => Reservation::Found(value.to_vec()),
+            native::Reservation::Reserved => Reservation::Reserved,
+            native::Reservation::Pending => Reservation::Pending,
+        })
     }
 }
 
@@ -379,14 +400,14 @@ pub(crate) mod http {
     use crate::bindings::sluice::filter::http::{Incoming, Outgoing};
 
     /// `https://a.test` of `https://a.test/b`.
-    fn origin(url: &str) -> &str {
+    pub(super) fn origin(url: &str) -> &str {
         let host = url.find("://").map_or(0, |at| at + 3);
         let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
         &url[..end]
     }
 
     pub(crate) fn send(requests: &[Outgoing], _timeout_ms: u32) -> Result<Vec<Result<Incoming, Error>>, Error> {
-        let mut answer = during(EXCHANGE, |world| {
+        let mut answer = in_exchange(|world| {
             if requests.len() > 16 {
                 return Err(Error::TooLarge(16));
             }
@@ -411,7 +432,7 @@ pub(crate) mod secrets {
     use super::*;
 
     pub(crate) fn get(name: &str) -> Result<String, Error> {
-        during(EXCHANGE, |world| {
+        in_exchange(|world| {
             let missing = || Error::NotGranted(format!("grants.secrets = {{ {name} = \"…\" }}"));
             world.services.secrets.get(name).cloned().ok_or_else(missing)
         })
@@ -429,7 +450,7 @@ pub(crate) mod metrics {
     }
 
     fn record(name: &str, labels: &[Label], act: impl FnOnce(&mut f64)) -> Result<(), Error> {
-        during(EXCHANGE, |world| {
+        in_exchange(|world| {
             if !is_name(name) {
                 return Err(Error::Invalid(format!("`{name}` is no name of a metric: it has to be [a-z][a-z0-9_]*")));
             }

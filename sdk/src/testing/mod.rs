@@ -27,24 +27,22 @@
 //! ```
 
 pub(crate) mod host;
-mod keys;
-mod limiter;
 mod message;
-mod tokens;
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
     marker::PhantomData,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde_json::Value as Json;
 
-use crate::{
-    Error, Filter, Finished, OnComplete, OnRequest, OnRequestBody, OnResponse, OnResponseBody, OnResponseTrailers,
-    Request, Response, Route, SelectUpstream, Verdict, context::Value, export, http,
-};
+use crate::hooks::{hook_table, traits::*};
+use crate::{Error, Filter, Finished, Request, Response, Route, Verdict, context::Value, export, http};
 pub use message::{Headers, RequestMessage, ResponseMessage};
 
 /// One request and its response, with the facts gathered on the way. Hooks of several harnesses may be run over one
@@ -155,18 +153,24 @@ pub fn config_keys<F: Filter>() -> std::collections::BTreeSet<String> {
     known.split(", ").filter(|key| !key.is_empty()).map(str::to_owned).collect()
 }
 
-/// Where the filter stands: decides which functions have a meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Configure,
-    Request,
-    RequestBody,
-    Select,
-    Response,
-    ResponseBody,
-    Trailers,
-    Complete,
+macro_rules! phases {
+    ($(
+        $(#[$doc:meta])*
+        $hook:ident {
+            $(#[$errors:meta])*
+            $method:ident($about:ident: $handle:ident) $answer:ident $name:literal $world:literal
+        }
+    )*) => {
+        /// Where the filter stands: decides which functions have a meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        enum Phase {
+            Configure,
+            $($hook,)*
+        }
+    };
 }
+
+hook_table!(phases);
 
 type Outbound = Box<dyn FnMut(&http::Outgoing) -> Result<http::Incoming, Error>>;
 
@@ -174,13 +178,14 @@ type Outbound = Box<dyn FnMut(&http::Outgoing) -> Result<http::Incoming, Error>>
 struct Services {
     name: String,
     id: u64,
-    now_us: u64,
-    limiter: limiter::Limiter,
-    kv: HashMap<(String, String), (Vec<u8>, Option<u64>)>,
+    /// The gateway's own services.
+    gateway: Arc<sluice_services::Services>,
+    /// Moves their clock; in microseconds.
+    now: Arc<AtomicU64>,
     secrets: HashMap<String, String>,
     outbound: Option<Outbound>,
-    key_sets: Vec<keys::KeySet>,
-    token_rules: Vec<host::crypto::TokenRules>,
+    key_sets: Vec<Arc<sluice_services::KeySet>>,
+    verifiers: Vec<sluice_services::TokenVerifier>,
     log: Vec<String>,
     counters: BTreeMap<String, f64>,
     grants: Json,
@@ -240,16 +245,16 @@ impl<F: Filter> Harness<F> {
     pub fn with_grants(config: Json, grants: Json) -> Result<Self, String> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (clock, now) = sluice_services::Clock::manual(1_700_000_000_000_000);
         let services = Services {
             name: std::any::type_name::<F>().rsplit("::").next().unwrap_or_default().to_lowercase(),
             id,
-            now_us: 1_700_000_000_000_000,
-            limiter: limiter::Limiter::default(),
-            kv: HashMap::new(),
+            gateway: sluice_services::Services::new(clock, Arc::new(host::NoNetwork)),
+            now,
             secrets: HashMap::new(),
             outbound: None,
             key_sets: Vec::new(),
-            token_rules: Vec::new(),
+            verifiers: Vec::new(),
             log: Vec::new(),
             counters: BTreeMap::new(),
             grants,
@@ -268,12 +273,13 @@ impl<F: Filter> Harness<F> {
 
     /// Moves the clock on.
     pub fn advance(&self, by: std::time::Duration) {
-        self.with(|services| services.now_us += u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
+        let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        self.with(|services| services.now.fetch_add(by, Ordering::AcqRel));
     }
 
     /// Sets the clock, in seconds since 1970.
     pub fn set_now(&self, seconds: u64) {
-        self.with(|services| services.now_us = seconds * 1_000_000);
+        self.with(|services| services.now.store(seconds * 1_000_000, Ordering::Release));
     }
 
     /// Gives the filter a secret.
@@ -357,34 +363,34 @@ fn enter<T>(
     let result = call();
     let world = WORLD.with(|slot| slot.borrow_mut().take()).expect("set above");
     *exchange = world.exchange;
-    exchange.request.wanted_body |= world.wanted_body && matches!(phase, Phase::Request);
-    exchange.response.wanted_body |= world.wanted_body && matches!(phase, Phase::Response);
+    exchange.request.wanted_body |= world.wanted_body && matches!(phase, Phase::OnRequest);
+    exchange.response.wanted_body |= world.wanted_body && matches!(phase, Phase::OnResponse);
     ((result, world.failed), world.services)
 }
 
 macro_rules! hooks {
-    ($($hook:ident $method:ident $phase:ident $handle:ident $answer:ty;)*) => { $(
+    ($(
+        $(#[$doc:meta])*
+        $hook:ident {
+            $(#[$errors:meta])*
+            $method:ident($about:ident: $handle:ident) $answer:ident $name:literal $world:literal
+        }
+    )*) => { $(
         impl<F: $hook> Harness<F> {
             /// Runs the hook.
             ///
             /// # Errors
             /// The reason when the hook failed; the exchange is then as it was before.
-            pub fn $method(&self, exchange: &mut Exchange) -> Result<$answer, String> {
-                self.run(Phase::$phase, exchange, |filter| filter.$method(&$handle(())))
+            pub fn $method(&self, exchange: &mut Exchange) -> Result<hooks!(@$answer), String> {
+                self.run(Phase::$hook, exchange, |filter| filter.$method(&$handle(())))
             }
         }
     )* };
+    (@verdict) => { Verdict };
+    (@nothing) => { () };
 }
 
-hooks! {
-    OnRequest on_request Request Request Verdict;
-    OnRequestBody on_request_body RequestBody Request Verdict;
-    SelectUpstream select_upstream Select Route ();
-    OnResponse on_response Response Response Verdict;
-    OnResponseBody on_response_body ResponseBody Response Verdict;
-    OnResponseTrailers on_response_trailers Trailers Response ();
-    OnComplete on_complete Complete Finished ();
-}
+hook_table!(hooks);
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::model::{AccessLog, Balance, ByteSize, FailurePolicy, InstanceMode, LogLevel, TlsVersion};
+use super::model::{AccessLog, Balance, ByteSize, FailurePolicy, InstanceMode, LogLevel, PluginCall, TlsVersion};
 
 const fn kib(n: u64) -> ByteSize {
     ByteSize(n << 10)
@@ -63,6 +63,7 @@ pub const HTTP_BODY: ByteSize = mib(1);
 pub const FILTER_BODY: ByteSize = mib(1);
 pub const BODY_GRANT: bool = true;
 pub const KV_QUOTA: ByteSize = mib(16);
+pub const PLUGIN_CALL: PluginCall = PluginCall::Auto;
 pub const INSTANCE_MODE: InstanceMode = InstanceMode::Reused;
 pub const MAX_INSTANCES: u32 = 64;
 pub const INSTANCE_QUEUE: u32 = 256;

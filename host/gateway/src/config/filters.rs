@@ -51,11 +51,13 @@ struct InstancesTable {
 }
 
 pub(super) fn plugin(name: &str, table: &Table<'_>) -> PluginTable {
+    let calls = [("auto", PluginCall::Auto), ("component", PluginCall::Component)];
     PluginTable {
         plugin: Plugin {
             name: Name::from(name),
             file: table.get("file", path),
             sha256: table.get("sha256", |item| item.parse("64 hexadecimal digits", sha256)),
+            call: table.or("call", defaults::PLUGIN_CALL, |item| item.choice(&calls)),
         },
         limits: limits(table),
         grants: grants(&table.table("grants"), &GrantsTable::default()),
@@ -105,7 +107,7 @@ pub(super) fn pipelines(table: &Table<'_>, filters: &BTreeSet<String>) -> Vec<Pi
 impl PluginTable {
     fn bare(name: &str) -> Self {
         Self {
-            plugin: Plugin { name: Name::from(name), file: None, sha256: None },
+            plugin: Plugin { name: Name::from(name), file: None, sha256: None, call: defaults::PLUGIN_CALL },
             limits: Limits::default(),
             grants: GrantsTable::default(),
             instances: InstancesTable::default(),

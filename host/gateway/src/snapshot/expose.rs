@@ -1,6 +1,6 @@
 //! Metrics of what a snapshot holds: what filters have cost, what they count themselves, what is buffered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Snapshot;
 use crate::http::buffer::MemoryBudget;
@@ -10,6 +10,15 @@ use crate::wasm::{FailureKind, Hook};
 
 /// Writes the families. Called by a scrape, on the admin thread.
 pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, out: &mut Exposition) {
+    let info: BTreeSet<_> = snapshot
+        .pipelines
+        .iter()
+        .flat_map(|pipeline| pipeline.filters())
+        .map(|filter| {
+            let called = if filter.plugin().not_direct().is_none() { "direct" } else { "component" };
+            (filter.name().clone(), filter.plugin_name().clone(), called)
+        })
+        .collect();
     let filters: BTreeMap<_, _> = snapshot
         .pipelines
         .iter()
@@ -50,6 +59,10 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
         "Response bodies too large for a filter, passed on.",
         |stats| stats.unseen_bodies,
     );
+    out.family("sluice_filter_info", "gauge", "1 for each filter, with the way its hooks are called.");
+    for (filter, plugin, called) in info {
+        out.sample("sluice_filter_info", &[("filter", &filter), ("plugin", &plugin), ("called", called)], 1.0);
+    }
     out.family("sluice_buffered_bytes", "gauge", "Body bytes held in memory.");
     out.sample("sluice_buffered_bytes", &[], budget.used() as f64);
     services.metrics.render(out);

@@ -12,6 +12,7 @@ use crate::config::{ConfigError, Loaded, nearest};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterLimits, FilterSpec, Grants, HeaderGrant, LoadError, Mode, Plugin};
 use crate::services::{self, Origins};
+use crate::wasm::CallMode;
 
 /// The plugins that filters name, and the bytes of those with fresh filters: they are not kept for longer than the build.
 pub(super) type Plugins = HashMap<Name, (Arc<Plugin>, Option<Arc<[u8]>>)>;
@@ -29,12 +30,17 @@ impl Workshop {
                     return Err(loaded.error_on(&key(&["plugins", &plugin.name, "sha256"]), message));
                 }
                 let hash = hex(&hash);
-                let kept = before.and_then(|before| before.plugins.iter().find(|known| known.sha256() == hash));
+                let mode = match plugin.call {
+                    model::PluginCall::Auto => CallMode::Auto,
+                    model::PluginCall::Component => CallMode::Component,
+                };
+                let is_same = |known: &&Arc<Plugin>| known.sha256() == hash && known.call_mode() == mode;
+                let kept = before.and_then(|before| before.plugins.iter().find(is_same));
                 let made = match kept {
                     Some(kept) => Arc::clone(kept),
                     None => self
                         .runtime
-                        .load(&bytes)
+                        .load_for(&bytes, mode)
                         .map_err(|error| loaded.error_on(&where_named(config, plugin), format!("{file}: {error}")))?,
                 };
                 let is_fresh = |filter: &model::Filter| filter.instances.mode == model::InstanceMode::Fresh;

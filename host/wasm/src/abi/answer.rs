@@ -6,11 +6,11 @@ use wasmtime::component::Resource;
 use wasmtime::{Error, Result as Outcome, ValRaw, ValType};
 
 use super::param::Named;
-use super::{Lower, Sink, max, up};
+use super::{Lower, Sink, up};
 
 /// Writes a part of an answer.
 #[inline]
-pub(super) fn put(out: &mut [u8], at: usize, bytes: &[u8]) -> Outcome<()> {
+pub(crate) fn put(out: &mut [u8], at: usize, bytes: &[u8]) -> Outcome<()> {
     let place = out.get_mut(at..).and_then(|rest| rest.get_mut(..bytes.len()));
     place.ok_or_else(too_small)?.copy_from_slice(bytes);
     Ok(())
@@ -18,7 +18,7 @@ pub(super) fn put(out: &mut [u8], at: usize, bytes: &[u8]) -> Outcome<()> {
 
 /// Where a part of this type lies in an answer.
 #[inline]
-pub(super) fn part<T: Lower>(out: &mut [u8], at: u32) -> Outcome<&mut [u8]> {
+pub(crate) fn part<T: Lower>(out: &mut [u8], at: u32) -> Outcome<&mut [u8]> {
     out.get_mut(at as usize..).and_then(|rest| rest.get_mut(..T::SIZE as usize)).ok_or_else(too_small)
 }
 
@@ -36,8 +36,6 @@ fn too_small() -> Error {
 macro_rules! number {
     ($($type:ident $name:literal $core:ident $raw:ident;)*) => {$(
         impl Lower for $type {
-            const SIZE: u32 = size_of::<$type>() as u32;
-            const ALIGN: u32 = size_of::<$type>() as u32;
             const FLAT: bool = true;
 
             fn flatten(types: &mut Vec<ValType>) {
@@ -68,8 +66,6 @@ number! {
 }
 
 impl Lower for f64 {
-    const SIZE: u32 = 8;
-    const ALIGN: u32 = 8;
     const FLAT: bool = true;
 
     fn flatten(types: &mut Vec<ValType>) {
@@ -90,8 +86,6 @@ impl Lower for f64 {
 }
 
 impl Lower for bool {
-    const SIZE: u32 = 1;
-    const ALIGN: u32 = 1;
     const FLAT: bool = true;
 
     fn flatten(types: &mut Vec<ValType>) {
@@ -113,8 +107,6 @@ impl Lower for bool {
 
 /// A handle that the guest gets.
 impl<T: Named> Lower for Resource<T> {
-    const SIZE: u32 = 4;
-    const ALIGN: u32 = 4;
     const FLAT: bool = true;
 
     fn flatten(types: &mut Vec<ValType>) {
@@ -139,8 +131,6 @@ impl<T: Named> Lower for Resource<T> {
 macro_rules! text {
     ($($type:ty),*) => {$(
         impl Lower for $type {
-            const SIZE: u32 = 8;
-            const ALIGN: u32 = 4;
 
             fn describe(text: &mut String) {
                 text.push_str("string");
@@ -157,9 +147,6 @@ macro_rules! text {
 text!(String, Arc<str>);
 
 impl<T: Lower> Lower for Vec<T> {
-    const SIZE: u32 = 8;
-    const ALIGN: u32 = 4;
-
     fn describe(text: &mut String) {
         text.push_str("list<");
         T::describe(text);
@@ -185,9 +172,6 @@ impl<T: Lower> Lower for Vec<T> {
 }
 
 impl<T: Lower> Lower for Option<T> {
-    const SIZE: u32 = up(up(1, T::ALIGN) + T::SIZE, T::ALIGN);
-    const ALIGN: u32 = T::ALIGN;
-
     fn describe(text: &mut String) {
         text.push_str("option<");
         T::describe(text);
@@ -204,9 +188,6 @@ impl<T: Lower> Lower for Option<T> {
 }
 
 impl<T: Lower, E: Lower> Lower for Result<T, E> {
-    const SIZE: u32 = up(up(1, Self::ALIGN) + max(T::SIZE, E::SIZE), Self::ALIGN);
-    const ALIGN: u32 = max(T::ALIGN, E::ALIGN);
-
     fn describe(text: &mut String) {
         text.push_str("result<");
         T::describe(text);
@@ -227,9 +208,6 @@ impl<T: Lower, E: Lower> Lower for Result<T, E> {
 
 /// What a result has that carries nothing.
 impl Lower for () {
-    const SIZE: u32 = 0;
-    const ALIGN: u32 = 1;
-
     fn describe(text: &mut String) {
         text.push('_');
     }
@@ -240,9 +218,6 @@ impl Lower for () {
 }
 
 impl<A: Lower, B: Lower> Lower for (A, B) {
-    const SIZE: u32 = up(up(A::SIZE, B::ALIGN) + B::SIZE, Self::ALIGN);
-    const ALIGN: u32 = max(A::ALIGN, B::ALIGN);
-
     fn describe(text: &mut String) {
         text.push_str("tuple<");
         A::describe(text);

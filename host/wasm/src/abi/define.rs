@@ -8,12 +8,13 @@ use wasmtime::{
     AsContextMut, Caller, FuncType, Linker, Memory, Result as Outcome, StoreContextMut, Val, ValRaw, ValType, bail,
 };
 
-use super::{Args, Kept, Lower, Params, Sink, Source, ready};
-use crate::state::CallState;
-use crate::unbundle::{Import, Imported};
+use super::{Args, Lower, OwnedParams, Params, Sink, Source};
+use crate::call::guest::ready;
+use crate::call::state::CallState;
+use crate::load::unbundle::{Import, Imported};
 
 /// Where the functions of one interface are defined. An error of theirs is a trap.
-pub(in super::super) trait Define {
+pub(crate) trait Define {
     /// A function that answers something.
     fn function<P: Params, R: Lower>(
         &mut self,
@@ -29,7 +30,7 @@ pub(in super::super) trait Define {
     ) -> Outcome<()>;
 
     /// A function that may wait for its answer. Whatever calls it is called on a fiber.
-    fn waiting<P: Kept, R: Lower>(
+    fn waiting<P: OwnedParams, R: Lower>(
         &mut self,
         name: &str,
         run: impl for<'a> Fn(StoreContextMut<'a, CallState>, P::Owned) -> Answering<'a, R> + Copy + Send + Sync + 'static,
@@ -37,7 +38,7 @@ pub(in super::super) trait Define {
 }
 
 /// The answer of a function that may wait for it.
-pub(in super::super) type Answering<'a, R> = Pin<Box<dyn Future<Output = Outcome<R>> + Send + 'a>>;
+pub(crate) type Answering<'a, R> = Pin<Box<dyn Future<Output = Outcome<R>> + Send + 'a>>;
 
 impl Define for LinkerInstance<'_, CallState> {
     fn function<P: Params, R: Lower>(
@@ -60,7 +61,7 @@ impl Define for LinkerInstance<'_, CallState> {
         })
     }
 
-    fn waiting<P: Kept, R: Lower>(
+    fn waiting<P: OwnedParams, R: Lower>(
         &mut self,
         name: &str,
         run: impl for<'a> Fn(StoreContextMut<'a, CallState>, P::Owned) -> Answering<'a, R> + Copy + Send + Sync + 'static,
@@ -72,26 +73,26 @@ impl Define for LinkerInstance<'_, CallState> {
 }
 
 /// What a core module imports.
-pub(in super::super) struct Wanted {
-    pub(in super::super) linker: Linker<CallState>,
+pub(crate) struct ModuleImports {
+    pub(crate) linker: Linker<CallState>,
     /// What is not defined yet.
-    pub(in super::super) left: Vec<Import>,
+    pub(crate) left: Vec<Import>,
 }
 
-impl Wanted {
+impl ModuleImports {
     /// Those of one interface, given without its version.
-    pub(in super::super) fn of(&mut self, interface: String) -> Direct<'_> {
-        Direct { wanted: self, interface }
+    pub(crate) fn of(&mut self, interface: String) -> InterfaceImports<'_> {
+        InterfaceImports { imports: self, interface }
     }
 }
 
 /// What a core module imports of one interface.
-pub(in super::super) struct Direct<'a> {
-    wanted: &'a mut Wanted,
+pub(crate) struct InterfaceImports<'a> {
+    imports: &'a mut ModuleImports,
     interface: String,
 }
 
-impl Direct<'_> {
+impl InterfaceImports<'_> {
     /// Has a function defined wherever the module imports it. Refuses one of another type.
     fn define(
         &mut self,
@@ -100,7 +101,7 @@ impl Direct<'_> {
         (params, results): (Vec<ValType>, Vec<ValType>),
         define: impl Fn(&mut Linker<CallState>, &Import, FuncType) -> Outcome<()>,
     ) -> Outcome<()> {
-        let Wanted { linker, left } = &mut *self.wanted;
+        let ModuleImports { linker, left } = &mut *self.imports;
         let ty = FuncType::new(linker.engine(), params, results);
         for import in left.extract_if(.., |import| import.is(&self.interface, name)) {
             if let Imported::Function { signature: imported, .. } = &import.what
@@ -172,7 +173,7 @@ fn split<'a>(memory: Option<Memory>, caller: &'a mut Caller<'_, CallState>) -> (
     }
 }
 
-impl Define for Direct<'_> {
+impl Define for InterfaceImports<'_> {
     fn function<P: Params, R: Lower>(
         &mut self,
         name: &str,
@@ -220,7 +221,7 @@ impl Define for Direct<'_> {
         })
     }
 
-    fn waiting<P: Kept, R: Lower>(
+    fn waiting<P: OwnedParams, R: Lower>(
         &mut self,
         name: &str,
         run: impl for<'a> Fn(StoreContextMut<'a, CallState>, P::Owned) -> Answering<'a, R> + Copy + Send + Sync + 'static,

@@ -4,9 +4,11 @@
 //!
 //! Each type says how it looks to a core module and how to a component, so that a function is defined once for both (`define`).
 
-mod answer;
-pub(super) mod define;
+pub(crate) mod answer;
+pub(crate) mod define;
+pub(crate) mod layout;
 mod param;
+mod records;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -15,23 +17,25 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 
 use wasmtime::component::{self, ComponentNamedList, ComponentType};
-use wasmtime::{AsContextMut, Error, Func, Memory, Result as Outcome, Store, StoreContextMut, ValRaw, ValType, bail};
+use wasmtime::{AsContextMut, Error, Memory, Result as Outcome, Store, StoreContextMut, ValRaw, ValType, bail};
 
-pub(super) use self::param::{Bytes, Handle, List, Named, Str};
-pub(super) use self::values::{Edit, GuestChange, GuestLimit};
-use super::state::CallState;
+pub(crate) use self::layout::{record, variant};
+pub(crate) use self::param::{Bytes, Handle, List, Named, Str};
+pub(crate) use self::records::{Edit, GuestChange, GuestLimit};
+use crate::call::state::CallState;
 
 /// A type of which a guest hands over values.
-pub(super) trait Lift: 'static {
+pub(crate) trait Lift: 'static {
     /// The value as functions take it: texts and bytes where the guest has them.
     type Of<'a>;
     /// The value as wasmtime's components hand it over.
     type Owned: ComponentType + component::Lift + Send + Sync + 'static;
-    /// How many bytes it takes in memory, and at which multiples of what it lies.
-    const SIZE: u32;
-    const ALIGN: u32;
+    /// How many bytes it takes in memory. This and the next two are what the bindings, generated from `wit/`, say of the type.
+    const SIZE: u32 = <Self::Owned as ComponentType>::SIZE32 as u32;
+    /// At which multiples of what it lies.
+    const ALIGN: u32 = <Self::Owned as ComponentType>::ALIGN32;
     /// How many core values it takes as an argument.
-    const FLAT: usize;
+    const FLAT: usize = flat_count::<Self::Owned>();
 
     /// The types of these core values.
     fn flatten(types: &mut Vec<ValType>);
@@ -45,7 +49,7 @@ pub(super) trait Lift: 'static {
 }
 
 /// The arguments of a function.
-pub(super) trait Params: 'static {
+pub(crate) trait Params: 'static {
     type Of<'a>;
     type Owned: ComponentNamedList + component::Lift + Send + Sync + 'static;
 
@@ -56,14 +60,15 @@ pub(super) trait Params: 'static {
 }
 
 /// Arguments that outlive the look at the guest's memory.
-pub(super) trait Kept: Params {
+pub(crate) trait OwnedParams: Params {
     fn keep(values: Self::Of<'_>) -> Self::Owned;
 }
 
 /// A type of which functions answer values.
-pub(super) trait Lower: component::Lower + Send + Sync + 'static {
-    const SIZE: u32;
-    const ALIGN: u32;
+pub(crate) trait Lower: component::Lower + Send + Sync + 'static {
+    /// As for [`Lift`].
+    const SIZE: u32 = <Self as ComponentType>::SIZE32 as u32;
+    const ALIGN: u32 = <Self as ComponentType>::ALIGN32;
     /// Whether it is one core value, which functions return; others they write to where the guest wants them.
     const FLAT: bool = false;
 
@@ -81,7 +86,7 @@ pub(super) trait Lower: component::Lower + Send + Sync + 'static {
 }
 
 /// The core values that a call is made with.
-pub(super) struct Args<'a> {
+pub(crate) struct Args<'a> {
     values: std::slice::Iter<'a, MaybeUninit<ValRaw>>,
 }
 
@@ -122,14 +127,14 @@ impl<'a> Args<'a> {
 }
 
 /// The memory that arguments are read from.
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     memory: &'a [u8],
     /// How many bytes the guest may still hand over in this call.
     left: Cell<usize>,
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(memory: &'a [u8], left: usize) -> Source<'a> {
+    pub(crate) fn new(memory: &'a [u8], left: usize) -> Source<'a> {
         Source { memory, left: Cell::new(left) }
     }
 
@@ -165,38 +170,8 @@ impl<'a> Source<'a> {
     }
 }
 
-/// How an instance that is called directly is reached; empty for one that wasmtime calls as a component.
-#[derive(Default)]
-pub(super) struct Guest {
-    pub(super) memory: Option<Memory>,
-    pub(super) realloc: Option<Func>,
-    /// It runs only to make room or to take room back, and can call no function of the gateway meanwhile.
-    pub(super) may_not_call: bool,
-    /// A function of the gateway waits for it: it may not be suspended.
-    pub(super) is_within: bool,
-}
-
-impl Guest {
-    /// Its memory, when it calls a function of the gateway. There is none yet while the module's own start function runs.
-    fn calls(&self) -> Outcome<Option<Memory>> {
-        if self.may_not_call {
-            bail!("a function of the gateway was called by `realloc` or a post-return");
-        }
-        Ok(self.memory)
-    }
-
-    /// Its memory, when values lie in it.
-    fn called(&self) -> Outcome<Memory> {
-        ready(self.calls()?)
-    }
-}
-
-fn ready(memory: Option<Memory>) -> Outcome<Memory> {
-    memory.ok_or_else(|| Error::msg("a function of the gateway was called before the guest was ready"))
-}
-
 /// The memory that answers are written to.
-pub(super) struct Sink<'a> {
+pub(crate) struct Sink<'a> {
     store: StoreContextMut<'a, CallState>,
     memory: Memory,
 }
@@ -267,7 +242,7 @@ fn out_of_bounds(at: usize, length: usize) -> Error {
 
 /// Bytes as text. Most texts are short and ASCII, which is seen sooner than that they are UTF-8.
 #[inline]
-pub(super) fn text(bytes: &[u8]) -> Result<&str, std::str::Utf8Error> {
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, std::str::Utf8Error> {
     if !bytes.is_ascii() {
         return std::str::from_utf8(bytes);
     }
@@ -281,45 +256,54 @@ fn aligned(at: u32, align: u32) -> Outcome<()> {
 }
 
 /// The next multiple of `align`.
-const fn up(offset: u32, align: u32) -> u32 {
+pub(crate) const fn up(offset: u32, align: u32) -> u32 {
     offset.next_multiple_of(align)
 }
 
-const fn max(a: u32, b: u32) -> u32 {
-    if a > b { a } else { b }
+/// How many core values a value of a type is.
+const fn flat_count<T: ComponentType>() -> usize {
+    match T::ABI.flat_count {
+        Some(count) => count as usize,
+        // Too many to be arguments: they lie in memory.
+        None => usize::MAX,
+    }
 }
 
 fn add(at: u32, offset: u32) -> Outcome<u32> {
     at.checked_add(offset).ok_or_else(|| Error::msg("an address is out of bounds of the guest's memory"))
 }
 
-/// The discriminant of a case that is none.
-fn no_case<T>(of: &str, case: u32) -> Outcome<T> {
-    bail!("the discriminant {case} is none of `{of}`")
+/// A value of an enum, a variant, an option or a result that is none of its cases: the guest does not keep to the interface.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NoSuchCase(pub(crate) String);
+
+pub(crate) fn no_case<T>(of: &str, case: u32) -> Outcome<T> {
+    Err(Error::new(NoSuchCase(format!("the discriminant {case} is none of `{of}`"))))
 }
 
 /// The verdict that a hook answered.
-pub(super) fn verdict(answer: u32) -> Outcome<super::bindings::Verdict> {
+pub(crate) fn verdict(answer: u32) -> Outcome<crate::bindings::Verdict> {
     match answer {
-        0 => Ok(super::bindings::Verdict::Continue),
-        1 => Ok(super::bindings::Verdict::Respond),
+        0 => Ok(crate::bindings::Verdict::Continue),
+        1 => Ok(crate::bindings::Verdict::Respond),
         other => no_case("verdict", other),
     }
 }
 
 /// Writes an argument.
-pub(super) fn write(store: &mut Store<CallState>, at: u32, bytes: &[u8]) -> Outcome<()> {
+pub(crate) fn write(store: &mut Store<CallState>, at: u32, bytes: &[u8]) -> Outcome<()> {
     let memory = store.data().guest.called()?;
     Sink { store: store.as_context_mut(), memory }.put(at, bytes)
 }
 
 /// Reads an answer of the type `string`.
-pub(super) fn read_text(store: &Store<CallState>, at: u32) -> Outcome<String> {
+pub(crate) fn read_text(store: &Store<CallState>, at: u32) -> Outcome<String> {
     read_answer::<Str, _>(store, at, |text| text.to_owned())
 }
 
 /// Reads the error of an answer of the type `result<_, string>`.
-pub(super) fn read_refusal(store: &Store<CallState>, at: u32) -> Outcome<Option<String>> {
+pub(crate) fn read_refusal(store: &Store<CallState>, at: u32) -> Outcome<Option<String>> {
     // It lies as an option does.
     read_answer::<Option<Str>, _>(store, at, |refusal| refusal.map(str::to_owned))
 }

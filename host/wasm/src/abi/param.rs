@@ -6,19 +6,19 @@ use smallvec::SmallVec;
 use wasmtime::component::Resource;
 use wasmtime::{Result as Outcome, ValType, bail};
 
-use super::{Args, Lift, Params, Source, add, aligned, max, no_case, up};
+use super::{Args, Lift, Params, Source, add, aligned, no_case, up};
 
 /// Text, as `&str`.
-pub(in super::super) struct Str;
+pub(crate) struct Str;
 /// A list of bytes, as `&[u8]`.
-pub(in super::super) struct Bytes;
+pub(crate) struct Bytes;
 /// A list.
-pub(in super::super) struct List<T>(PhantomData<T>);
+pub(crate) struct List<T>(PhantomData<T>);
 /// A handle of one of our resources, as its number. The guest keeps it: it is only lent.
-pub(in super::super) struct Handle<T>(PhantomData<T>);
+pub(crate) struct Handle<T>(PhantomData<T>);
 
 /// The name of a resource in its interface.
-pub(in super::super) trait Named: Send + Sync + 'static {
+pub(crate) trait Named: Send + Sync + 'static {
     const NAME: &'static str;
 }
 
@@ -28,9 +28,6 @@ const INLINE: usize = 4;
 impl Lift for Str {
     type Of<'a> = &'a str;
     type Owned = String;
-    const SIZE: u32 = 8;
-    const ALIGN: u32 = 4;
-    const FLAT: usize = 2;
 
     fn flatten(types: &mut Vec<ValType>) {
         types.extend([ValType::I32, ValType::I32]);
@@ -59,9 +56,6 @@ impl Lift for Str {
 impl Lift for Bytes {
     type Of<'a> = &'a [u8];
     type Owned = Vec<u8>;
-    const SIZE: u32 = 8;
-    const ALIGN: u32 = 4;
-    const FLAT: usize = 2;
 
     fn flatten(types: &mut Vec<ValType>) {
         types.extend([ValType::I32, ValType::I32]);
@@ -95,9 +89,6 @@ fn slice(guest: &Source<'_>, at: u32) -> Outcome<(u32, u32)> {
 impl<T: Lift> Lift for List<T> {
     type Of<'a> = SmallVec<[T::Of<'a>; INLINE]>;
     type Owned = Vec<T::Owned>;
-    const SIZE: u32 = 8;
-    const ALIGN: u32 = 4;
-    const FLAT: usize = 2;
 
     fn flatten(types: &mut Vec<ValType>) {
         types.extend([ValType::I32, ValType::I32]);
@@ -124,7 +115,7 @@ impl<T: Lift> Lift for List<T> {
     }
 }
 
-pub(super) fn elements<'a, T: Lift>(
+pub(crate) fn elements<'a, T: Lift>(
     guest: &Source<'a>,
     at: u32,
     length: u32,
@@ -142,9 +133,6 @@ pub(super) fn elements<'a, T: Lift>(
 impl<T: Lift> Lift for Option<T> {
     type Of<'a> = Option<T::Of<'a>>;
     type Owned = Option<T::Owned>;
-    const SIZE: u32 = up(up(1, T::ALIGN) + T::SIZE, T::ALIGN);
-    const ALIGN: u32 = max(1, T::ALIGN);
-    const FLAT: usize = 1 + T::FLAT;
 
     fn flatten(types: &mut Vec<ValType>) {
         types.push(ValType::I32);
@@ -181,9 +169,6 @@ impl<T: Lift> Lift for Option<T> {
 impl<T: Named> Lift for Handle<T> {
     type Of<'a> = u32;
     type Owned = Resource<T>;
-    const SIZE: u32 = 4;
-    const ALIGN: u32 = 4;
-    const FLAT: usize = 1;
 
     fn flatten(types: &mut Vec<ValType>) {
         types.push(ValType::I32);
@@ -212,9 +197,6 @@ impl<T: Named> Lift for Handle<T> {
 impl Lift for Result<(), ()> {
     type Of<'a> = Result<(), ()>;
     type Owned = Result<(), ()>;
-    const SIZE: u32 = 1;
-    const ALIGN: u32 = 1;
-    const FLAT: usize = 1;
 
     fn flatten(types: &mut Vec<ValType>) {
         types.push(ValType::I32);
@@ -251,9 +233,6 @@ macro_rules! number {
         impl Lift for $type {
             type Of<'a> = $type;
             type Owned = $type;
-            const SIZE: u32 = size_of::<$type>() as u32;
-            const ALIGN: u32 = size_of::<$type>() as u32;
-            const FLAT: usize = 1;
 
             fn flatten(types: &mut Vec<ValType>) {
                 types.push(ValType::$core);
@@ -289,9 +268,6 @@ number! {
 impl Lift for bool {
     type Of<'a> = bool;
     type Owned = bool;
-    const SIZE: u32 = 1;
-    const ALIGN: u32 = 1;
-    const FLAT: usize = 1;
 
     fn flatten(types: &mut Vec<ValType>) {
         types.push(ValType::I32);

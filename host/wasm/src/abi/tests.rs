@@ -8,10 +8,11 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 use wit_parser::Resolve;
 
-use super::super::tests::{exchange, is_direct, limits, program, run, runtime, spec};
-use super::super::{
-    FailureKind, FilterError, FilterLimits, Hook, LoadError, Mode, Pool, Program, ProgramSpec, Runtime, Verdict,
-};
+use crate::filter::{FailureKind, FilterError, FilterLimits, Hook, LoadError, Mode, Verdict};
+use crate::load::Runtime;
+use crate::pool::Pool;
+use crate::pool::program::{Program, ProgramSpec};
+use crate::tests::{exchange, is_direct, limits, program, run, runtime, spec};
 use sluice_harness::guest::{WIT, as_component, encode, world};
 
 /// What a guest imports.

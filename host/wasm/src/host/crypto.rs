@@ -7,11 +7,12 @@ use http::header::AUTHORIZATION;
 use wasmtime::Result as Outcome;
 use wasmtime::component::{ComponentType, Lower};
 
-use super::super::abi::define::Define;
-use super::super::abi::{Bytes, Str};
-use super::super::bindings::{Error, crypto};
-use super::super::state::{CallState, Stage};
-use super::{Interfaces, anywhere};
+use super::Interfaces;
+use crate::abi::define::Define;
+use crate::abi::{Bytes, Str, variant};
+use crate::bindings::{Error, crypto};
+use crate::call::state::{CallState, Stage};
+use crate::filter::HookSet;
 use sluice_services::token::{MAX_REMEMBERED, Refusal, TokenVerifier};
 use sluice_services::{KeySet, Verification, crypto as native};
 
@@ -24,7 +25,18 @@ const MAX_ALGORITHMS: usize = 16;
 /// Bytes of the name of an algorithm or of a type of tokens.
 const MAX_NAME: usize = 256;
 
-pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+variant!(Token {
+    0 Payload(text: Arc<str>) "payload",
+    1 Refused(why: crypto::TokenRefusal) "refused",
+});
+variant!(Bearer {
+    0 Missing "missing",
+    1 Repeated "repeated",
+    2 Payload(text: Arc<str>) "payload",
+    3 Refused(why: crypto::TokenRefusal) "refused",
+});
+
+pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     let mut at = linker.interface("crypto")?;
     at.function::<(Str,), _>("key-set", |state, (source,)| Ok(state.declare_key_set(source)))?;
     at.function::<(u32, Str, Option<Str>, Bytes, Bytes), _>(
@@ -39,13 +51,13 @@ pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
         Ok(set.and_then(|set| Ok(set.sign(algorithm, id, message)?)))
     })?;
     at.function::<(Str, Bytes), _>("hash", |state, (algorithm, data)| {
-        Ok(state.hook(anywhere).and_then(|_| Ok(native::hash(algorithm, data)?)))
+        Ok(state.hook(HookSet::ALL).and_then(|_| Ok(native::hash(algorithm, data)?)))
     })?;
     at.function::<(Str, Bytes, Bytes), _>("hmac", |state, (algorithm, key, data)| {
-        Ok(state.hook(anywhere).and_then(|_| Ok(native::hmac(algorithm, key, data)?)))
+        Ok(state.hook(HookSet::ALL).and_then(|_| Ok(native::hmac(algorithm, key, data)?)))
     })?;
     at.function::<(Bytes, Bytes), _>("equal", |state, (a, b)| {
-        Ok(state.hook(anywhere).and_then(|_| Ok(native::equal(a, b)?)))
+        Ok(state.hook(HookSet::ALL).and_then(|_| Ok(native::equal(a, b)?)))
     })
 }
 
@@ -54,7 +66,7 @@ impl CallState {
         if self.stage != Stage::Configure {
             return Err(Error::WrongHook);
         }
-        if self.kit.key_sets.len() >= MAX_KEY_SETS {
+        if self.resources.key_sets.len() >= MAX_KEY_SETS {
             return Err(Error::TooLarge(MAX_KEY_SETS as u64));
         }
         let shared = self.shared.clone();
@@ -62,15 +74,15 @@ impl CallState {
         // Only the trial at load may wait: it holds the set, so that workers find it there.
         let wait = if self.is_trial { KEY_SET_WAIT } else { Duration::ZERO };
         let set = services.services.key_sets.resolve(source, &shared.grants.services.http, wait)?;
-        self.kit.key_sets.push(set);
-        Ok(self.kit.key_sets.len() as u32 - 1)
+        self.resources.key_sets.push(set);
+        Ok(self.resources.key_sets.len() as u32 - 1)
     }
 }
 
 /// `crypto.token`, its payload where it is.
 #[derive(ComponentType, Lower)]
 #[component(variant)]
-pub(in super::super) enum Token {
+pub(crate) enum Token {
     #[component(name = "payload")]
     Payload(Arc<str>),
     #[component(name = "refused")]
@@ -80,7 +92,7 @@ pub(in super::super) enum Token {
 /// `crypto.bearer`, likewise.
 #[derive(ComponentType, Lower)]
 #[component(variant)]
-pub(in super::super) enum Bearer {
+pub(crate) enum Bearer {
     #[component(name = "missing")]
     Missing,
     #[component(name = "repeated")]
@@ -93,7 +105,7 @@ pub(in super::super) enum Bearer {
 
 impl CallState {
     fn key_set_of(&self, number: u32) -> Result<&Arc<KeySet>, Error> {
-        let set = usize::try_from(number).ok().and_then(|number| self.kit.key_sets.get(number));
+        let set = usize::try_from(number).ok().and_then(|number| self.resources.key_sets.get(number));
         set.ok_or_else(|| Error::Invalid(format!("there is no key set {number}")))
     }
 
@@ -117,11 +129,11 @@ impl CallState {
         if self.stage != Stage::Configure {
             return Err(Error::WrongHook);
         }
-        if self.kit.verifiers.len() >= MAX_KEY_SETS {
+        if self.resources.verifiers.len() >= MAX_KEY_SETS {
             return Err(Error::TooLarge(MAX_KEY_SETS as u64));
         }
         let remembered =
-            self.kit.verifiers.iter().fold(rules.remember, |sum, other| sum.saturating_add(other.remembers()));
+            self.resources.verifiers.iter().fold(rules.remember, |sum, other| sum.saturating_add(other.remembers()));
         if remembered > MAX_REMEMBERED {
             return Err(Error::TooLarge(MAX_REMEMBERED.into()));
         }
@@ -132,13 +144,13 @@ impl CallState {
             return Err(Error::TooLarge(MAX_NAME as u64));
         }
         let set = Arc::clone(self.key_set_of(rules.key_set)?);
-        self.kit.verifiers.push(TokenVerifier::new(set, rules.algorithms, rules.typ, rules.remember));
-        Ok(self.kit.verifiers.len() as u32 - 1)
+        self.resources.verifiers.push(TokenVerifier::new(set, rules.algorithms, rules.typ, rules.remember));
+        Ok(self.resources.verifiers.len() as u32 - 1)
     }
 
     fn verifier(&self, number: u32) -> Result<&TokenVerifier, Error> {
         self.services()?;
-        let verifier = usize::try_from(number).ok().and_then(|number| self.kit.verifiers.get(number));
+        let verifier = usize::try_from(number).ok().and_then(|number| self.resources.verifiers.get(number));
         verifier.ok_or_else(|| Error::Invalid(format!("there is no token verifier {number}")))
     }
 
@@ -154,7 +166,7 @@ impl CallState {
         if !self.shared.grants.read.allows(&AUTHORIZATION) {
             return Ok(Bearer::Missing);
         }
-        let mut fields = self.exchange(anywhere)?.request.headers.get_all(AUTHORIZATION).iter();
+        let mut fields = self.exchange(HookSet::ALL)?.request.headers.get_all(AUTHORIZATION).iter();
         let Some(credentials) = fields.next() else { return Ok(Bearer::Missing) };
         if fields.next().is_some() {
             return Ok(Bearer::Repeated);

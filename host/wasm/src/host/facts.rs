@@ -2,12 +2,13 @@
 
 use wasmtime::Result as Outcome;
 
-use super::super::abi::define::Define;
-use super::super::abi::{Bytes, List, Str};
-use super::super::bindings::{Error, context};
-use super::super::state::CallState;
-use super::{Interfaces, anywhere, before_completion, invalid};
+use super::{Interfaces, invalid};
+use crate::abi::define::Define;
+use crate::abi::{Bytes, List, Str};
+use crate::bindings::{Error, context};
+use crate::call::state::CallState;
 use crate::exchange::{ContextError, Value};
+use crate::filter::HookSet;
 
 /// Bytes of a filter's private slot.
 const MAX_STATE: usize = 64 << 10;
@@ -15,7 +16,7 @@ const MAX_STATE: usize = 64 << 10;
 const MAX_CONSUMER: usize = 1024;
 
 /// Defines `state` and `context`.
-pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     state_functions(&mut linker.interface("state")?)?;
     context_functions(&mut linker.interface("context")?)
 }
@@ -36,12 +37,12 @@ fn context_functions(at: &mut impl Define) -> Outcome<()> {
 
 impl CallState {
     fn slot(&self) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.exchange(anywhere)?.state(self.index).map(|bytes| bytes.to_vec()))
+        Ok(self.exchange(HookSet::ALL)?.state(self.index).map(|bytes| bytes.to_vec()))
     }
 
     fn set_slot(&mut self, value: &[u8]) -> Result<(), Error> {
         let index = self.index;
-        let exchange = self.exchange_mut(anywhere)?;
+        let exchange = self.exchange_mut(HookSet::ALL)?;
         if value.len() > MAX_STATE {
             return Err(Error::TooLarge(MAX_STATE as u64));
         }
@@ -50,16 +51,16 @@ impl CallState {
     }
 
     fn fact(&self, key: &str) -> Result<Option<context::Value>, Error> {
-        Ok(self.exchange(anywhere)?.context.entry(key).map(|entry| to_guest(entry.value.clone())))
+        Ok(self.exchange(HookSet::ALL)?.context.entry(key).map(|entry| to_guest(entry.value.clone())))
     }
 
     fn part_of_fact(&self, key: &str, path: &[&str]) -> Result<Option<context::Value>, Error> {
-        Ok(self.exchange(anywhere)?.context.path(key, path).map(to_guest))
+        Ok(self.exchange(HookSet::ALL)?.context.path(key, path).map(to_guest))
     }
 
     fn set_fact(&mut self, key: &str, value: context::Value) -> Result<(), Error> {
         let writer = self.shared.name.clone();
-        let exchange = self.exchange_mut(before_completion)?;
+        let exchange = self.exchange_mut(HookSet::CONTEXT_WRITES)?;
         exchange.set_context(key, from_guest(value), writer).map_err(|error| match error {
             ContextError::TooLarge(limit) => Error::TooLarge(limit),
             error @ ContextError::Json { .. } => invalid(error.to_string()),
@@ -67,15 +68,15 @@ impl CallState {
     }
 
     fn writer(&self, key: &str) -> Result<Option<String>, Error> {
-        Ok(self.exchange(anywhere)?.context.entry(key).map(|entry| entry.writer.to_string()))
+        Ok(self.exchange(HookSet::ALL)?.context.entry(key).map(|entry| entry.writer.to_string()))
     }
 
     fn consumer(&self) -> Result<Option<String>, Error> {
-        Ok(self.exchange(anywhere)?.context.consumer().map(|name| name.to_string()))
+        Ok(self.exchange(HookSet::ALL)?.context.consumer().map(|name| name.to_string()))
     }
 
     fn set_consumer(&mut self, name: &str) -> Result<(), Error> {
-        let exchange = self.exchange_mut(before_completion)?;
+        let exchange = self.exchange_mut(HookSet::CONTEXT_WRITES)?;
         if name.len() > MAX_CONSUMER {
             return Err(Error::TooLarge(MAX_CONSUMER as u64));
         }

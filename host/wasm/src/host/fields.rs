@@ -4,13 +4,14 @@ use http::header::ValueIter;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmtime::Result as Outcome;
 
-use super::super::abi::define::Define;
-use super::super::abi::{self, Bytes, Edit, GuestChange, List, Str};
-use super::super::bindings::{Error, Field};
-use super::super::names::is_readable;
-use super::super::state::CallState;
-use super::{anywhere, invalid};
+use super::invalid;
+use crate::abi::define::Define;
+use crate::abi::{self, Bytes, Edit, GuestChange, List, Str};
+use crate::bindings::{Error, Field};
+use crate::call::names::is_readable;
+use crate::call::state::CallState;
 use crate::exchange::{HeaderEdit, ResponseHead};
+use crate::filter::HookSet;
 
 /// Bytes of one value that a filter sets.
 const MAX_VALUE: usize = 64 << 10;
@@ -25,16 +26,16 @@ const FIELD_BYTES: usize = 32;
 
 /// The header fields of one message.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Fields {
+pub(crate) struct Fields {
     /// What there is to read now.
-    pub(super) map: for<'a> fn(&'a CallState) -> Result<&'a HeaderMap, Error>,
+    pub(crate) map: for<'a> fn(&'a CallState) -> Result<&'a HeaderMap, Error>,
     /// Whether the hook may edit them.
-    pub(super) check: fn(&CallState) -> Result<(), Error>,
-    pub(in super::super) edit: fn(&mut CallState, HeaderName, HeaderEdit) -> Result<(), Error>,
+    pub(crate) check: fn(&CallState) -> Result<(), Error>,
+    pub(crate) edit: fn(&mut CallState, HeaderName, HeaderEdit) -> Result<(), Error>,
 }
 
 /// Defines the functions that requests and responses have in common.
-pub(super) fn link(at: &mut impl Define, of: Fields) -> Outcome<()> {
+pub(crate) fn link(at: &mut impl Define, of: Fields) -> Outcome<()> {
     at.function::<(Str,), _>("header", move |state, (name,)| {
         Ok((of.map)(state).and_then(|map| first(state, map, name)))
     })?;
@@ -98,19 +99,19 @@ impl Fields {
 }
 
 /// The length of the journal, the draft, and the bytes set so far.
-pub(in super::super) struct BeforeEdits(usize, Option<Box<ResponseHead>>, usize);
+pub(crate) struct BeforeEdits(usize, Option<Box<ResponseHead>>, usize);
 
 fn text(value: &HeaderValue) -> Option<String> {
     abi::text(value.as_bytes()).ok().map(str::to_owned)
 }
 
 /// The first value that is text.
-pub(super) fn first(state: &CallState, map: &HeaderMap, name: &str) -> Result<Option<String>, Error> {
+pub(crate) fn first(state: &CallState, map: &HeaderMap, name: &str) -> Result<Option<String>, Error> {
     state.see(map, name, |mut values| values.find_map(text))
 }
 
 /// All fields that the filter may see and that are text.
-pub(super) fn all(state: &CallState, map: &HeaderMap) -> Vec<Field> {
+pub(crate) fn all(state: &CallState, map: &HeaderMap) -> Vec<Field> {
     let grants = &state.shared.grants;
     map.iter()
         .filter(|(name, _)| is_readable(name, grants))
@@ -126,14 +127,14 @@ impl CallState {
         name: &str,
         read: impl FnOnce(ValueIter<'_, HeaderValue>) -> T,
     ) -> Result<T, Error> {
-        let mut names = self.kit.names.borrow_mut();
+        let mut names = self.resources.names.borrow_mut();
         let known = names.find(name, &self.shared.grants).map_err(Error::Invalid)?;
         Ok(if known.readable { read(map.get_all(&known.name).into_iter()) } else { T::default() })
     }
 
     /// The name of a field that the filter may set.
-    pub(in super::super) fn writable(&self, text: &str) -> Result<HeaderName, Error> {
-        let mut names = self.kit.names.borrow_mut();
+    pub(crate) fn writable(&self, text: &str) -> Result<HeaderName, Error> {
+        let mut names = self.resources.names.borrow_mut();
         let known = names.find(text, &self.shared.grants).map_err(Error::Invalid)?;
         if known.framing {
             return Err(invalid(format!("`{text}` frames or routes the message and is set by the gateway")));
@@ -145,13 +146,13 @@ impl CallState {
     }
 
     /// Where edits begin that are all made or none.
-    pub(in super::super) fn before_edits(&self) -> Result<BeforeEdits, Error> {
-        let exchange = self.exchange(anywhere)?;
+    pub(crate) fn before_edits(&self) -> Result<BeforeEdits, Error> {
+        let exchange = self.exchange(HookSet::ALL)?;
         // A draft has no journal, but it is short, and mostly there is none.
         Ok(BeforeEdits(exchange.journal.len(), exchange.draft.clone(), self.field_bytes))
     }
 
-    pub(in super::super) fn take_back_edits(&mut self, BeforeEdits(length, draft, field_bytes): BeforeEdits) {
+    pub(crate) fn take_back_edits(&mut self, BeforeEdits(length, draft, field_bytes): BeforeEdits) {
         self.field_bytes = field_bytes;
         if let Some(exchange) = self.exchange.as_deref_mut() {
             exchange.take_back(length);
@@ -160,7 +161,7 @@ impl CallState {
     }
 
     /// Counts what the call sets.
-    pub(super) fn charge_field(&mut self, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
+    pub(crate) fn charge_field(&mut self, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
         let (HeaderEdit::Set(value) | HeaderEdit::Append(value)) = edit else { return Ok(()) };
         let total = self.field_bytes + name.as_str().len() + value.len() + FIELD_BYTES;
         if total > MAX_SET {
@@ -172,7 +173,7 @@ impl CallState {
 }
 
 /// A value that may be sent: RFC 9110 §5.5.
-pub(super) fn value(bytes: &[u8]) -> Result<HeaderValue, Error> {
+pub(crate) fn value(bytes: &[u8]) -> Result<HeaderValue, Error> {
     if bytes.len() > MAX_VALUE {
         return Err(Error::TooLarge(MAX_VALUE as u64));
     }
@@ -182,7 +183,7 @@ pub(super) fn value(bytes: &[u8]) -> Result<HeaderValue, Error> {
 
 /// Refuses a field that would make the map too large. A map panics at some ten thousand names, and what it holds is memory of
 /// the gateway.
-pub(super) fn check_room(map: &HeaderMap, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
+pub(crate) fn check_room(map: &HeaderMap, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
     let is_full = match edit {
         HeaderEdit::Remove => false,
         HeaderEdit::Set(_) => map.keys_len() >= MAX_FIELDS && !map.contains_key(name),

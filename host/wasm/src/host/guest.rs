@@ -2,13 +2,14 @@
 
 use wasmtime::Result as Outcome;
 
-use super::super::abi::define::Define;
-use super::super::abi::{List, Str};
-use super::super::bindings::{Error, log};
-use super::super::interest::{BodyInterest, MediaPattern};
-use super::super::state::{CallState, Stage};
-use super::super::{Hook, wasi};
-use super::{Interfaces, anywhere, invalid};
+use super::{Interfaces, invalid};
+use crate::abi::define::Define;
+use crate::abi::{List, Str};
+use crate::bindings::{Error, log};
+use crate::call::clock;
+use crate::call::state::{CallState, Stage};
+use crate::filter::{BodyInterest, MediaPattern};
+use crate::filter::{Hook, HookSet};
 use sluice_services::log_limit;
 
 /// Content types that a filter may list.
@@ -36,7 +37,7 @@ impl CallState {
 }
 
 /// Defines `interest`, `log`, `clock` and `random`.
-pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     interest_functions(&mut linker.interface("interest")?)?;
     log_functions(&mut linker.interface("log")?)?;
     clock_functions(&mut linker.interface("clock")?)?;
@@ -69,16 +70,16 @@ fn log_functions(at: &mut impl Define) -> Outcome<()> {
 }
 
 fn clock_functions(at: &mut impl Define) -> Outcome<()> {
-    at.function::<(), _>("now-us", |_, ()| Ok(wasi::since_epoch().as_micros() as u64))?;
-    at.function::<(), _>("monotonic-ns", |_, ()| Ok(wasi::monotonic_ns()))
+    at.function::<(), _>("now-us", |_, ()| Ok(clock::since_epoch().as_micros() as u64))?;
+    at.function::<(), _>("monotonic-ns", |_, ()| Ok(clock::monotonic_ns()))
 }
 
 fn random_functions(at: &mut impl Define) -> Outcome<()> {
     at.function::<(u32,), _>("bytes", |state, (length,)| {
-        Ok(state.hook(anywhere).and_then(|_| Ok(sluice_services::random::bytes(length)?)))
+        Ok(state.hook(HookSet::ALL).and_then(|_| Ok(sluice_services::random::bytes(length)?)))
     })?;
     at.function::<(), _>("number", |state, ()| {
-        Ok(state.hook(anywhere).and_then(|_| Ok(sluice_services::random::number()?)))
+        Ok(state.hook(HookSet::ALL).and_then(|_| Ok(sluice_services::random::number()?)))
     })
 }
 

@@ -1,24 +1,28 @@
 //! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`.
 
-pub(super) mod crypto;
+pub(crate) mod crypto;
 mod facts;
-pub(super) mod fields;
+pub(crate) mod fields;
 mod guest;
-pub(super) mod request;
-pub(super) mod response;
+pub(crate) mod request;
+pub(crate) mod response;
 mod route;
-pub(super) mod services;
+pub(crate) mod services;
+pub(crate) mod wasi;
 
-use wasmtime::Result as Outcome;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use wasmtime::component::{Linker, LinkerInstance};
+use wasmtime::{Result as Outcome, StoreContextMut};
 
-use super::Hook;
-use super::abi::define::{Define, Direct, Wanted};
-use super::bindings::Error;
-use super::state::CallState;
+use crate::abi::define::{Answering, Define, InterfaceImports, ModuleImports};
+use crate::abi::{Lower, OwnedParams, Params};
+use crate::bindings::{Error, INTERFACE_VERSION};
+use crate::call::state::CallState;
 
 /// Where functions are defined, interface by interface.
-pub(super) trait Interfaces {
+pub(crate) trait Interfaces {
     type At<'a>: Define
     where
         Self: 'a;
@@ -31,20 +35,21 @@ impl Interfaces for Linker<CallState> {
     type At<'a> = LinkerInstance<'a, CallState>;
 
     fn interface(&mut self, name: &'static str) -> Outcome<LinkerInstance<'_, CallState>> {
-        self.instance(&format!("sluice:filter/{name}@0.1.0"))
+        // wasmtime links imports of every compatible version to it.
+        self.instance(&format!("sluice:filter/{name}@{INTERFACE_VERSION}"))
     }
 }
 
-impl Interfaces for Wanted {
-    type At<'a> = Direct<'a>;
+impl Interfaces for ModuleImports {
+    type At<'a> = InterfaceImports<'a>;
 
-    fn interface(&mut self, name: &'static str) -> Outcome<Direct<'_>> {
+    fn interface(&mut self, name: &'static str) -> Outcome<InterfaceImports<'_>> {
         Ok(self.of(format!("sluice:filter/{name}")))
     }
 }
 
 /// Defines every function that does not wait.
-pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     linker.interface("types")?;
     guest::link(linker)?;
     request::link(linker)?;
@@ -56,23 +61,72 @@ pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
 }
 
 /// Defines those that do: they put every call of the store on a fiber.
-pub(super) fn link_waiting(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link_waiting(linker: &mut impl Interfaces) -> Outcome<()> {
     services::link_waiting(linker)
+}
+
+/// The functions that this gateway has, by interface and name, and whether they can wait.
+#[derive(Default)]
+pub(crate) struct Functions(HashMap<&'static str, HashMap<String, bool>>);
+
+impl Functions {
+    /// Whether the function can wait; `None` where there is no such function.
+    pub(crate) fn find(&self, interface: &str, function: &str) -> Option<bool> {
+        self.0.get(interface)?.get(function).copied()
+    }
+}
+
+/// The functions that [`link`] and [`link_waiting`] define.
+pub(crate) fn functions() -> &'static Functions {
+    static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
+        let mut functions = Functions::default();
+        let listed = link(&mut functions).and_then(|()| link_waiting(&mut functions));
+        listed.expect("listing functions can't fail");
+        functions
+    });
+    &FUNCTIONS
+}
+
+impl Interfaces for Functions {
+    type At<'a> = InterfaceFunctions<'a>;
+
+    fn interface(&mut self, name: &'static str) -> Outcome<InterfaceFunctions<'_>> {
+        Ok(InterfaceFunctions(self.0.entry(name).or_default()))
+    }
+}
+
+/// Lists the functions of one interface.
+pub(crate) struct InterfaceFunctions<'a>(&'a mut HashMap<String, bool>);
+
+impl Define for InterfaceFunctions<'_> {
+    fn function<P: Params, R: Lower>(
+        &mut self,
+        name: &str,
+        _: impl for<'a> Fn(&'a mut CallState, P::Of<'a>) -> Outcome<R> + Copy + Send + Sync + 'static,
+    ) -> Outcome<()> {
+        self.0.insert(name.to_owned(), false);
+        Ok(())
+    }
+
+    fn procedure<P: Params>(
+        &mut self,
+        name: &str,
+        _: impl for<'a> Fn(&'a mut CallState, P::Of<'a>) -> Outcome<()> + Copy + Send + Sync + 'static,
+    ) -> Outcome<()> {
+        self.0.insert(name.to_owned(), false);
+        Ok(())
+    }
+
+    fn waiting<P: OwnedParams, R: Lower>(
+        &mut self,
+        name: &str,
+        _: impl for<'a> Fn(StoreContextMut<'a, CallState>, P::Owned) -> Answering<'a, R> + Copy + Send + Sync + 'static,
+    ) -> Outcome<()> {
+        self.0.insert(name.to_owned(), true);
+        Ok(())
+    }
 }
 
 fn invalid(text: impl Into<String>) -> Error {
     Error::Invalid(text.into())
-}
-
-/// Hooks in which the request may be changed, and an answer drafted.
-fn in_request(hook: Hook) -> bool {
-    hook.is_request()
-}
-
-fn anywhere(_: Hook) -> bool {
-    true
-}
-
-fn before_completion(hook: Hook) -> bool {
-    hook != Hook::OnComplete
 }

@@ -3,14 +3,14 @@
 use http::{HeaderName, Method, Version};
 use wasmtime::Result as Outcome;
 
-use super::super::Hook;
-use super::super::abi::define::Define;
-use super::super::abi::{Bytes, Str};
-use super::super::bindings::Error;
-use super::super::state::CallState;
 use super::fields::{self, Fields};
-use super::{Interfaces, anywhere, in_request, invalid};
+use super::{Interfaces, invalid};
+use crate::abi::define::Define;
+use crate::abi::{Bytes, Str};
+use crate::bindings::Error;
+use crate::call::state::CallState;
 use crate::exchange::{BodyWish, Exchange, HeaderEdit};
+use crate::filter::{Hook, HookSet};
 
 /// Bytes of a path or query that a filter sets.
 const MAX_TARGET: usize = 64 << 10;
@@ -18,14 +18,14 @@ const MAX_TARGET: usize = 64 << 10;
 const MAX_METHOD: usize = 64;
 
 /// The header fields of the request.
-pub(in super::super) const FIELDS: Fields = Fields {
-    map: |state| Ok(&state.exchange(anywhere)?.request.headers),
-    check: |state| state.hook(in_request).map(|_| ()),
+pub(crate) const FIELDS: Fields = Fields {
+    map: |state| Ok(&state.exchange(HookSet::ALL)?.request.headers),
+    check: |state| state.hook(HookSet::REQUEST_WRITES).map(|_| ()),
     edit: CallState::edit_request_header,
 };
 
 /// Defines `request`.
-pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     let mut at = linker.interface("request")?;
     fields::link(&mut at, FIELDS)?;
     at.function::<(), _>("method", |state, ()| Ok(state.method()))?;
@@ -47,13 +47,13 @@ pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
 
 impl CallState {
     fn edit_request_header(&mut self, name: HeaderName, edit: HeaderEdit) -> Result<(), Error> {
-        fields::check_room(&self.exchange(in_request)?.request.headers, &name, &edit)?;
+        fields::check_room(&self.exchange(HookSet::REQUEST_WRITES)?.request.headers, &name, &edit)?;
         self.charge_field(&name, &edit)?;
-        self.exchange_mut(in_request)?.edit_request_header(name, edit);
+        self.exchange_mut(HookSet::REQUEST_WRITES)?.edit_request_header(name, edit);
         Ok(())
     }
 
-    pub(super) fn see_bodies(&self) -> Result<(), Error> {
+    pub(crate) fn see_bodies(&self) -> Result<(), Error> {
         if self.shared.grants.no_bodies {
             return Err(Error::NotGranted("grants.body = true".into()));
         }
@@ -61,11 +61,11 @@ impl CallState {
     }
 
     fn method(&self) -> Result<String, Error> {
-        Ok(self.exchange(anywhere)?.request.method.as_str().to_owned())
+        Ok(self.exchange(HookSet::ALL)?.request.method.as_str().to_owned())
     }
 
-    pub(in super::super) fn set_method(&mut self, method: &str) -> Result<(), Error> {
-        let exchange = self.exchange_mut(in_request)?;
+    pub(crate) fn set_method(&mut self, method: &str) -> Result<(), Error> {
+        let exchange = self.exchange_mut(HookSet::REQUEST_WRITES)?;
         if method.len() > MAX_METHOD {
             return Err(Error::TooLarge(MAX_METHOD as u64));
         }
@@ -79,19 +79,19 @@ impl CallState {
     }
 
     fn scheme(&self) -> Result<String, Error> {
-        Ok(self.exchange(anywhere)?.request.scheme.as_str().to_owned())
+        Ok(self.exchange(HookSet::ALL)?.request.scheme.as_str().to_owned())
     }
 
     fn authority(&self) -> Result<String, Error> {
-        Ok(self.exchange(anywhere)?.request.authority.as_str().to_owned())
+        Ok(self.exchange(HookSet::ALL)?.request.authority.as_str().to_owned())
     }
 
     fn path(&self) -> Result<String, Error> {
-        Ok(self.exchange(anywhere)?.request.target.path().to_owned())
+        Ok(self.exchange(HookSet::ALL)?.request.target.path().to_owned())
     }
 
     fn set_path(&mut self, path: &str) -> Result<(), Error> {
-        let exchange = self.exchange_mut(in_request)?;
+        let exchange = self.exchange_mut(HookSet::REQUEST_WRITES)?;
         check_path(path)?;
         let target = match exchange.request.target.query() {
             Some(query) => format!("{path}?{query}"),
@@ -101,11 +101,11 @@ impl CallState {
     }
 
     fn query(&self) -> Result<Option<String>, Error> {
-        Ok(self.exchange(anywhere)?.request.target.query().map(str::to_owned))
+        Ok(self.exchange(HookSet::ALL)?.request.target.query().map(str::to_owned))
     }
 
     fn set_query(&mut self, query: Option<&str>) -> Result<(), Error> {
-        let exchange = self.exchange_mut(in_request)?;
+        let exchange = self.exchange_mut(HookSet::REQUEST_WRITES)?;
         let path = exchange.request.target.path();
         let target = match query {
             Some(query) => {
@@ -118,7 +118,7 @@ impl CallState {
     }
 
     fn protocol(&self) -> Result<String, Error> {
-        Ok(match self.exchange(anywhere)?.request.version {
+        Ok(match self.exchange(HookSet::ALL)?.request.version {
             Version::HTTP_10 => "HTTP/1.0",
             Version::HTTP_2 => "HTTP/2",
             Version::HTTP_3 => "HTTP/3",
@@ -128,39 +128,39 @@ impl CallState {
     }
 
     fn client_address(&self) -> Result<String, Error> {
-        Ok(self.exchange(anywhere)?.client.to_string())
+        Ok(self.exchange(HookSet::ALL)?.client.to_string())
     }
 
     fn id(&self) -> Result<String, Error> {
-        Ok(String::from_utf8_lossy(self.exchange(anywhere)?.id.as_bytes()).into_owned())
+        Ok(String::from_utf8_lossy(self.exchange(HookSet::ALL)?.id.as_bytes()).into_owned())
     }
 
     fn want_request_body(&mut self, max_bytes: u64) -> Result<(), Error> {
-        self.hook(|hook| hook == Hook::OnRequest)?;
+        self.hook(HookSet::REQUEST_BODY_WISH)?;
         self.see_bodies()?;
         if !self.shared.exports.contains(Hook::OnRequestBody) {
             return Err(invalid("this component does not export on-request-body"));
         }
         let wish = BodyWish { filter: self.index, max_bytes: max_bytes.min(self.shared.limits.max_body) };
-        self.exchange_mut(in_request)?.wish_request_body(wish);
+        self.exchange_mut(HookSet::REQUEST_WRITES)?.wish_request_body(wish);
         Ok(())
     }
 
     fn request_body_length(&self) -> Result<u64, Error> {
-        let exchange = self.exchange(|hook| hook == Hook::OnRequestBody)?;
+        let exchange = self.exchange(HookSet::REQUEST_BODY)?;
         Ok(exchange.request_body.as_ref().map_or(0, |body| body.len() as u64))
     }
 
     fn request_body(&self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
-        let exchange = self.exchange(|hook| hook == Hook::OnRequestBody)?;
+        let exchange = self.exchange(HookSet::REQUEST_BODY)?;
         Ok(slice(exchange.request_body.as_ref(), offset, length))
     }
 
     fn set_request_body(&mut self, body: &[u8]) -> Result<(), Error> {
-        self.hook(in_request)?;
+        self.hook(HookSet::REQUEST_WRITES)?;
         self.see_bodies()?;
         check_body(body, self.shared.limits.max_body)?;
-        let exchange = self.exchange_mut(in_request)?;
+        let exchange = self.exchange_mut(HookSet::REQUEST_WRITES)?;
         exchange.edit_request_header(http::header::CONTENT_ENCODING, HeaderEdit::Remove);
         exchange.edit_request_header(HeaderName::from_static("content-md5"), HeaderEdit::Remove);
         exchange.set_request_body(bytes::Bytes::copy_from_slice(body));
@@ -169,14 +169,14 @@ impl CallState {
 }
 
 /// Up to `length` bytes from `offset`.
-pub(super) fn slice(body: Option<&bytes::Bytes>, offset: u64, length: u64) -> Vec<u8> {
+pub(crate) fn slice(body: Option<&bytes::Bytes>, offset: u64, length: u64) -> Vec<u8> {
     let Some(body) = body else { return Vec::new() };
     let start = usize::try_from(offset).unwrap_or(usize::MAX).min(body.len());
     let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(body.len());
     body.get(start..end).unwrap_or_default().to_vec()
 }
 
-pub(super) fn check_body(body: &[u8], max: u64) -> Result<(), Error> {
+pub(crate) fn check_body(body: &[u8], max: u64) -> Result<(), Error> {
     if body.len() as u64 > max { Err(Error::TooLarge(max)) } else { Ok(()) }
 }
 

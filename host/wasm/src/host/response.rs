@@ -5,32 +5,16 @@ use std::sync::LazyLock;
 use http::{HeaderName, StatusCode};
 use wasmtime::Result as Outcome;
 
-use super::super::Hook;
-use super::super::abi::define::Define;
-use super::super::abi::{Bytes, Str};
-use super::super::bindings::{Error, Field, response};
-use super::super::state::CallState;
 use super::fields::{self, Fields};
 use super::request::{check_body, slice};
 use super::{Interfaces, invalid};
+use crate::abi::define::Define;
+use crate::abi::{Bytes, Str};
+use crate::bindings::{Error, Field, response};
+use crate::call::state::CallState;
 use crate::exchange::{BodyWish, Exchange, HeaderEdit, Origin, ResponseHead};
+use crate::filter::{Hook, HookSet};
 use sluice_http::http::headers::is_forbidden_in_trailers;
-
-fn readable(hook: Hook) -> bool {
-    hook != Hook::SelectUpstream
-}
-
-fn writable(hook: Hook) -> bool {
-    matches!(hook, Hook::OnRequest | Hook::OnRequestBody | Hook::OnResponse | Hook::OnResponseBody)
-}
-
-fn in_body(hook: Hook) -> bool {
-    hook == Hook::OnResponseBody
-}
-
-fn in_trailers(hook: Hook) -> bool {
-    hook == Hook::OnResponseTrailers
-}
 
 fn draft(exchange: &mut Exchange) -> &mut ResponseHead {
     exchange.draft.get_or_insert_with(|| Box::new(ResponseHead::new(Origin::Filter, StatusCode::OK)))
@@ -40,14 +24,14 @@ fn draft(exchange: &mut Exchange) -> &mut ResponseHead {
 static UNDRAFTED: LazyLock<ResponseHead> = LazyLock::new(|| ResponseHead::new(Origin::Filter, StatusCode::OK));
 
 /// The header fields of the response.
-pub(in super::super) const FIELDS: Fields = Fields {
+pub(crate) const FIELDS: Fields = Fields {
     map: |state| Ok(&state.response()?.headers),
-    check: |state| state.hook(writable).map(|_| ()),
+    check: |state| state.hook(HookSet::RESPONSE_WRITES).map(|_| ()),
     edit: CallState::edit_response_header,
 };
 
 /// Defines `response`.
-pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     let mut at = linker.interface("response")?;
     fields::link(&mut at, FIELDS)?;
     at.function::<(), _>("origin", |state, ()| Ok(state.origin()))?;
@@ -68,8 +52,8 @@ pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
 impl CallState {
     /// The response to read: the draft in a request hook.
     fn response(&self) -> Result<&ResponseHead, Error> {
-        let hook = self.hook(readable)?;
-        let exchange = self.exchange(readable)?;
+        let hook = self.hook(HookSet::RESPONSE_READS)?;
+        let exchange = self.exchange(HookSet::RESPONSE_READS)?;
         if hook.is_request() {
             return Ok(exchange.draft.as_deref().unwrap_or(&UNDRAFTED));
         }
@@ -77,14 +61,14 @@ impl CallState {
     }
 
     fn edit_response_header(&mut self, name: HeaderName, edit: HeaderEdit) -> Result<(), Error> {
-        let hook = self.hook(writable)?;
-        let exchange = self.exchange(writable)?;
+        let hook = self.hook(HookSet::RESPONSE_WRITES)?;
+        let exchange = self.exchange(HookSet::RESPONSE_WRITES)?;
         let edited = if hook.is_request() { exchange.draft.as_deref() } else { exchange.response.as_deref() };
         if let Some(edited) = edited {
             fields::check_room(&edited.headers, &name, &edit)?;
         }
         self.charge_field(&name, &edit)?;
-        let exchange = self.exchange_mut(writable)?;
+        let exchange = self.exchange_mut(HookSet::RESPONSE_WRITES)?;
         if !hook.is_request() {
             exchange.edit_response_header(name, edit);
             return Ok(());
@@ -105,17 +89,17 @@ impl CallState {
     }
 
     fn edit_trailer(&mut self, name: &str, edit: impl FnOnce() -> Result<HeaderEdit, Error>) -> Result<(), Error> {
-        self.hook(in_trailers)?;
+        self.hook(HookSet::TRAILERS)?;
         let name = self.writable(name)?;
         if is_forbidden_in_trailers(&name) {
             return Err(invalid(format!("`{name}` can't be a trailer")));
         }
         let edit = edit()?;
-        if let Some(map) = trailers(self.exchange(in_trailers)?) {
+        if let Some(map) = trailers(self.exchange(HookSet::TRAILERS)?) {
             fields::check_room(map, &name, &edit)?;
         }
         self.charge_field(&name, &edit)?;
-        self.exchange_mut(in_trailers)?.edit_trailer(name, edit);
+        self.exchange_mut(HookSet::TRAILERS)?.edit_trailer(name, edit);
         Ok(())
     }
 }
@@ -138,8 +122,8 @@ impl CallState {
     }
 
     fn set_status(&mut self, status: u16) -> Result<(), Error> {
-        let hook = self.hook(writable)?;
-        let exchange = self.exchange_mut(writable)?;
+        let hook = self.hook(HookSet::RESPONSE_WRITES)?;
+        let exchange = self.exchange_mut(HookSet::RESPONSE_WRITES)?;
         let code = match StatusCode::from_u16(status) {
             Ok(code) if (200..600).contains(&status) => code,
             _ => return Err(invalid(format!("{status} is not a status of a final response"))),
@@ -153,7 +137,7 @@ impl CallState {
     }
 
     fn want_response_body(&mut self, max_bytes: u64) -> Result<(), Error> {
-        let allowed = |hook: Hook| hook.is_request() || hook == Hook::OnResponse;
+        let allowed = HookSet::RESPONSE_BODY_WISH;
         self.hook(allowed)?;
         self.see_bodies()?;
         if !self.shared.exports.contains(Hook::OnResponseBody) {
@@ -165,23 +149,23 @@ impl CallState {
     }
 
     fn response_body_length(&self) -> Result<u64, Error> {
-        let response = self.exchange(in_body)?.response.as_ref();
+        let response = self.exchange(HookSet::RESPONSE_BODY)?.response.as_ref();
         Ok(response.and_then(|r| r.body.as_ref()).map_or(0, |body| body.len() as u64))
     }
 
     fn response_body(&self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
-        let response = self.exchange(in_body)?.response.as_ref();
+        let response = self.exchange(HookSet::RESPONSE_BODY)?.response.as_ref();
         Ok(slice(response.and_then(|r| r.body.as_ref()), offset, length))
     }
 
     fn set_response_body(&mut self, body: &[u8]) -> Result<(), Error> {
-        let hook = self.hook(writable)?;
+        let hook = self.hook(HookSet::RESPONSE_WRITES)?;
         // The body of an answer that the filter drafts is its own: no grant is needed for it.
         if !hook.is_request() {
             self.see_bodies()?;
         }
         check_body(body, self.shared.limits.max_body)?;
-        let exchange = self.exchange_mut(writable)?;
+        let exchange = self.exchange_mut(HookSet::RESPONSE_WRITES)?;
         if hook.is_request() {
             draft(exchange).body = Some(bytes::Bytes::copy_from_slice(body));
         } else {
@@ -192,14 +176,14 @@ impl CallState {
     }
 
     fn trailer(&self, name: &str) -> Result<Option<String>, Error> {
-        match trailers(self.exchange(in_trailers)?) {
+        match trailers(self.exchange(HookSet::TRAILERS)?) {
             Some(map) => fields::first(self, map, name),
             None => Ok(None),
         }
     }
 
     fn trailers(&self) -> Result<Vec<Field>, Error> {
-        let map = trailers(self.exchange(in_trailers)?);
+        let map = trailers(self.exchange(HookSet::TRAILERS)?);
         Ok(map.map(|map| fields::all(self, map)).unwrap_or_default())
     }
 }

@@ -4,25 +4,21 @@ use std::sync::Arc;
 
 use wasmtime::Result as Outcome;
 
-use super::super::Hook;
-use super::super::abi::define::Define;
-use super::super::abi::{List, Str};
-use super::super::bindings::{Error, route};
-use super::super::state::CallState;
-use super::{Interfaces, anywhere, invalid};
+use super::{Interfaces, invalid};
+use crate::abi::define::Define;
+use crate::abi::{List, Str};
+use crate::bindings::{Error, route};
+use crate::call::state::CallState;
 use crate::exchange::{Candidate, Selection};
+use crate::filter::HookSet;
 
 /// Endpoints that a filter may name at once.
 const MAX_ENDPOINTS: usize = 256;
 /// Bytes of a hash key.
 const MAX_HASH_KEY: usize = 4096;
 
-fn in_selection(hook: Hook) -> bool {
-    hook == Hook::SelectUpstream
-}
-
 /// Defines `route`.
-pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     let mut at = linker.interface("route")?;
     at.function::<(), _>("name", |state, ()| Ok(state.route_name()))?;
     at.function::<(Str,), _>("param", |state, (name,)| Ok(state.param(name)))?;
@@ -40,7 +36,7 @@ pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
 
 impl CallState {
     fn select(&mut self, change: impl FnOnce(&mut Selection)) -> Result<(), Error> {
-        let exchange = self.exchange_mut(in_selection)?;
+        let exchange = self.exchange_mut(HookSet::SELECTION)?;
         let mut selection = exchange.selection.clone();
         change(&mut selection);
         exchange.set_selection(selection);
@@ -48,16 +44,16 @@ impl CallState {
     }
 
     fn route_name(&self) -> Result<String, Error> {
-        Ok(self.exchange(anywhere)?.route.name.to_string())
+        Ok(self.exchange(HookSet::ALL)?.route.name.to_string())
     }
 
     fn param(&self, name: &str) -> Result<Option<String>, Error> {
-        let params = &self.exchange(anywhere)?.params;
+        let params = &self.exchange(HookSet::ALL)?.params;
         Ok(params.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.clone()))
     }
 
     fn upstreams(&self) -> Result<Vec<String>, Error> {
-        Ok(self.exchange(anywhere)?.route.upstreams.iter().map(|name| name.to_string()).collect())
+        Ok(self.exchange(HookSet::ALL)?.route.upstreams.iter().map(|name| name.to_string()).collect())
     }
 
     fn endpoints(&self) -> Result<Vec<route::Endpoint>, Error> {
@@ -69,17 +65,17 @@ impl CallState {
             active: c.active,
             latency_us: c.latency_us,
         };
-        Ok(self.exchange(anywhere)?.candidates.iter().map(endpoint).collect())
+        Ok(self.exchange(HookSet::ALL)?.candidates.iter().map(endpoint).collect())
     }
 
     fn endpoint_label(&self, upstream: &str, address: &str, label: &str) -> Result<Option<String>, Error> {
-        let candidates = &self.exchange(anywhere)?.candidates;
+        let candidates = &self.exchange(HookSet::ALL)?.candidates;
         let candidate = candidates.iter().find(|c| *c.upstream == *upstream && *c.address == *address);
         Ok(candidate.and_then(|c| c.labels.iter().find(|(name, _)| *name == label)).map(|(_, value)| value.clone()))
     }
 
     fn failures(&self) -> Result<Vec<route::Failure>, Error> {
-        let failures = &self.exchange(anywhere)?.failures;
+        let failures = &self.exchange(HookSet::ALL)?.failures;
         Ok(failures
             .iter()
             .map(|f| route::Failure {
@@ -91,7 +87,7 @@ impl CallState {
     }
 
     fn choose_upstream(&mut self, name: &str) -> Result<(), Error> {
-        let route = &self.exchange(in_selection)?.route;
+        let route = &self.exchange(HookSet::SELECTION)?.route;
         let Some(upstream) = route.upstreams.iter().find(|known| ***known == *name).map(Arc::clone) else {
             return Err(invalid(format!("the route `{}` does not list the upstream `{name}`", route.name)));
         };
@@ -99,7 +95,7 @@ impl CallState {
     }
 
     fn choose_endpoints(&mut self, addresses: &[&str]) -> Result<(), Error> {
-        let exchange = self.exchange(in_selection)?;
+        let exchange = self.exchange(HookSet::SELECTION)?;
         if addresses.len() > MAX_ENDPOINTS {
             return Err(Error::TooLarge(MAX_ENDPOINTS as u64));
         }
@@ -114,7 +110,7 @@ impl CallState {
     }
 
     fn hash_key(&mut self, key: &str) -> Result<(), Error> {
-        self.exchange(in_selection)?;
+        self.exchange(HookSet::SELECTION)?;
         if key.len() > MAX_HASH_KEY {
             return Err(Error::TooLarge(MAX_HASH_KEY as u64));
         }
@@ -122,7 +118,7 @@ impl CallState {
     }
 
     fn summary(&self) -> Result<String, Error> {
-        let exchange = self.exchange(|hook| hook == Hook::OnComplete)?;
+        let exchange = self.exchange(HookSet::COMPLETION)?;
         Ok(exchange.summary.clone().unwrap_or_else(|| "{}".to_owned()))
     }
 }

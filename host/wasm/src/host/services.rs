@@ -1,48 +1,26 @@
 //! The services a filter may call: limits, values, outbound calls, secrets and metrics. What they do is in `sluice_services`; here is
 //! who may call what, and when.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wasmtime::{Result as Outcome, StoreContextMut, bail};
 
-use super::super::abi::define::Define;
-use super::super::abi::{Bytes, GuestLimit, List, Str};
-use super::super::bindings::metrics::Label;
-use super::super::bindings::{Error, Field, http, kv, limiter};
-use super::super::state::{CallState, FilterShared};
-use super::{Interfaces, anywhere};
-use sluice_services::filter_metrics::FilterSeries;
+use super::Interfaces;
+use crate::abi::define::Define;
+use crate::abi::{Bytes, GuestLimit, List, Str};
+use crate::bindings::metrics::Label;
+use crate::bindings::{Error, Field, http, kv, limiter};
+use crate::call::services::FilterServices;
+use crate::call::state::{CallState, FilterShared};
+use crate::filter::HookSet;
+use sluice_services::ServiceError;
 use sluice_services::kv::{KvSpace, Reservation};
-use sluice_services::limiter::{CounterSpace, Limit, MAX_LIMITS, Standing};
+use sluice_services::limiter::{Limit, MAX_LIMITS, Standing};
 use sluice_services::outbound::{self, Call};
-use sluice_services::{Grants, ServiceError, Services};
-
-/// The services as one filter reaches them.
-#[derive(Clone)]
-pub(crate) struct FilterServices {
-    pub(super) services: Arc<Services>,
-    counters: Arc<CounterSpace>,
-    spaces: HashMap<String, Arc<KvSpace>>,
-    series: Arc<FilterSeries>,
-}
-
-impl FilterServices {
-    /// Counters and values are private to the plugin, metrics to the filter.
-    pub(crate) fn new(services: &Arc<Services>, plugin: &str, filter: &str, grants: &Grants) -> FilterServices {
-        let space = |name: &String| (name.clone(), services.kv.space(plugin, name, grants.kv_quota));
-        FilterServices {
-            services: services.clone(),
-            counters: services.limiter.space(plugin),
-            spaces: grants.kv.iter().map(space).collect(),
-            series: services.metrics.filter(filter),
-        }
-    }
-}
 
 /// Defines the services, but for `http`.
-pub(super) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     limiter_functions(&mut linker.interface("limiter")?)?;
     kv_functions(&mut linker.interface("kv")?)?;
     secrets_functions(&mut linker.interface("secrets")?)?;
@@ -89,7 +67,7 @@ fn metrics_functions(at: &mut impl Define) -> Outcome<()> {
 }
 
 /// Defines `http`, whose one function waits.
-pub(super) fn link_waiting(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link_waiting(linker: &mut impl Interfaces) -> Outcome<()> {
     let mut at = linker.interface("http")?;
     at.waiting::<(List<http::Outgoing>, u32), _>("send", |cx, (requests, timeout_ms)| {
         Box::pin(send(cx, requests, timeout_ms))
@@ -111,8 +89,8 @@ impl From<ServiceError> for Error {
 
 impl CallState {
     /// The services, in any hook.
-    pub(super) fn services(&self) -> Result<&FilterServices, Error> {
-        self.hook(anywhere)?;
+    pub(crate) fn services(&self) -> Result<&FilterServices, Error> {
+        self.hook(HookSet::ALL)?;
         if self.is_rehearsal {
             self.was_refused.set(true);
             return Err(Error::NotGranted("nothing is granted while a hook is tried at load".into()));
@@ -217,7 +195,7 @@ impl CallState {
     }
 
     fn secret(&self, name: &str) -> Result<String, Error> {
-        self.hook(anywhere)?;
+        self.hook(HookSet::ALL)?;
         Ok(self.shared.grants.services.secrets.find(name)?.to_owned())
     }
 }

@@ -1,12 +1,12 @@
 //! What one call can take of the gateway: time between waits, header fields, bytes handed over, lines.
 
-use super::super::bindings::Error;
-use super::super::host::fields::Fields;
-use super::super::host::request::FIELDS;
-use super::super::host::response;
-use super::super::state::{CallState, Stage};
 use super::*;
+use crate::bindings::Error;
+use crate::call::state::{CallState, Stage};
 use crate::exchange::HeaderEdit;
+use crate::host::fields::Fields;
+use crate::host::request::FIELDS;
+use crate::host::response;
 
 /// Sends nothing, again and again: each call returns at once, with an empty list or (tried at load) refused.
 const SEND: &str =

@@ -1,16 +1,28 @@
-//! Key sets, tokens and hashes of the harness.
+//! Key sets, tokens and hashes of the harness: the gateway's own code, without a network.
+
+use sluice_services::{TokenVerifier, Verification as Found, crypto as native, token::Refusal};
 
 use super::*;
 use crate::bindings::sluice::filter::crypto::Verification;
-pub(crate) use crate::bindings::sluice::filter::crypto::{Bearer, Token, TokenRules};
-use crate::testing::{keys, tokens};
+pub(crate) use crate::bindings::sluice::filter::crypto::{Bearer, Token, TokenRefusal, TokenRules};
+
+/// Tokens that a verifier may remember.
+const MOST_REMEMBERED: u32 = 10_000;
 
 pub(crate) fn key_set(source: &str) -> Result<u32, Error> {
     during(&[Phase::Configure], |world| {
-        let set = keys::KeySet::parse(source).map_err(Error::Invalid)?;
+        // A set that is never fetched needs no grant.
+        let json: serde_json::Value = serde_json::from_str(source).unwrap_or_default();
+        let origins = Origins::parse(json["jwks_url"].as_str().map(http::origin))?;
+        let set = world.services.gateway.key_sets.resolve(source, &origins, Duration::ZERO)?;
         world.services.key_sets.push(set);
         Ok(world.services.key_sets.len() as u32 - 1)
     })
+}
+
+fn keys(world: &World, number: u32) -> Result<&Arc<sluice_services::KeySet>, Error> {
+    let set = world.services.key_sets.get(number as usize);
+    set.ok_or_else(|| Error::Invalid(format!("key set {number}")))
 }
 
 pub(crate) fn verify(
@@ -20,67 +32,88 @@ pub(crate) fn verify(
     message: &[u8],
     signature: &[u8],
 ) -> Result<Verification, Error> {
-    during(EXCHANGE, |world| match world.services.key_sets.get(key_set as usize) {
-        Some(set) => set.verify(algorithm, key_id, message, signature),
-        None => Err(Error::Invalid(format!("key set {key_set}"))),
+    in_exchange(|world| {
+        Ok(match keys(world, key_set)?.verify(algorithm, key_id, message, signature)? {
+            Found::Valid => Verification::Valid,
+            Found::Invalid => Verification::Invalid,
+            Found::UnknownKey => Verification::UnknownKey,
+        })
     })
 }
 
 pub(crate) fn token_verifier(rules: &TokenRules) -> Result<u32, Error> {
     during(&[Phase::Configure], |world| {
-        if rules.remember > 10_000 {
-            return Err(Error::TooLarge(10_000));
+        if rules.remember > MOST_REMEMBERED {
+            return Err(Error::TooLarge(MOST_REMEMBERED.into()));
         }
-        if rules.key_set as usize >= world.services.key_sets.len() {
-            return Err(Error::Invalid(format!("key set {}", rules.key_set)));
-        }
-        world.services.token_rules.push(rules.clone());
-        Ok(world.services.token_rules.len() as u32 - 1)
+        let set = Arc::clone(keys(world, rules.key_set)?);
+        let TokenRules { algorithms, typ, remember, .. } = rules.clone();
+        world.services.verifiers.push(TokenVerifier::new(set, algorithms, typ, remember));
+        Ok(world.services.verifiers.len() as u32 - 1)
     })
 }
 
 pub(crate) fn verify_token(verifier: u32, token: &[u8]) -> Result<Token, Error> {
-    during(EXCHANGE, |world| {
-        let rules = world.services.token_rules.get(verifier as usize);
-        let rules = rules.ok_or_else(|| Error::Invalid(format!("token verifier {verifier}")))?;
-        let keys = world.services.key_sets.get(rules.key_set as usize);
-        let keys = keys.ok_or_else(|| Error::Invalid(format!("key set {}", rules.key_set)))?;
-        tokens::verify(rules, keys, token)
+    in_exchange(|world| {
+        let found = world.services.verifiers.get(verifier as usize);
+        let found = found.ok_or_else(|| Error::Invalid(format!("token verifier {verifier}")))?;
+        Ok(match found.verify(token)? {
+            Ok(payload) => Token::Payload(payload.to_string()),
+            Err(refusal) => Token::Refused(to_guest(refusal)),
+        })
     })
 }
 
 pub(crate) fn verify_bearer(verifier: u32) -> Result<Bearer, Error> {
-    during(EXCHANGE, |world| {
-        let rules = world.services.token_rules.get(verifier as usize);
-        rules.map(drop).ok_or_else(|| Error::Invalid(format!("token verifier {verifier}")))
+    in_exchange(|world| {
+        let found = world.services.verifiers.get(verifier as usize);
+        found.map(drop).ok_or_else(|| Error::Invalid(format!("token verifier {verifier}")))
     })?;
     let credentials = match <[_; 1]>::try_from(request::header_bytes("authorization")?) {
         Ok([credentials]) => credentials,
         Err(none) if none.is_empty() => return Ok(Bearer::Missing),
         Err(_) => return Ok(Bearer::Repeated),
     };
-    let Some(token) = tokens::bearer(&credentials) else { return Ok(Bearer::Missing) };
+    let Some(token) = bearer(&credentials) else { return Ok(Bearer::Missing) };
     Ok(match verify_token(verifier, token)? {
         Token::Payload(payload) => Bearer::Payload(payload),
         Token::Refused(refusal) => Bearer::Refused(refusal),
     })
 }
 
+/// The token of credentials with the scheme `Bearer`, in whatever case.
+fn bearer(credentials: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credentials.split_at_checked(6)?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && matches!(token, [] | [b' ', ..]);
+    let spaces = token.iter().take_while(|byte| **byte == b' ').count();
+    token.get(spaces..).filter(|_| is_bearer)
+}
+
+fn to_guest(refusal: Refusal) -> TokenRefusal {
+    match refusal {
+        Refusal::NotCompact => TokenRefusal::NotCompact,
+        Refusal::BadHeader => TokenRefusal::BadHeader,
+        Refusal::Critical => TokenRefusal::Critical,
+        Refusal::WrongType => TokenRefusal::WrongType,
+        Refusal::WrongAlgorithm => TokenRefusal::WrongAlgorithm,
+        Refusal::UnknownKey => TokenRefusal::UnknownKey,
+        Refusal::BadSignature => TokenRefusal::BadSignature,
+        Refusal::BadPayload => TokenRefusal::BadPayload,
+    }
+}
+
 pub(crate) fn sign(key_set: u32, algorithm: &str, key_id: Option<&str>, message: &[u8]) -> Result<Vec<u8>, Error> {
-    during(EXCHANGE, |world| match world.services.key_sets.get(key_set as usize) {
-        Some(set) => set.sign(algorithm, key_id, message),
-        None => Err(Error::Invalid(format!("key set {key_set}"))),
-    })
+    in_exchange(|world| Ok(keys(world, key_set)?.sign(algorithm, key_id, message)?))
 }
 
 pub(crate) fn hash(algorithm: &str, data: &[u8]) -> Result<Vec<u8>, Error> {
-    keys::hash(algorithm, data)
+    Ok(native::hash(algorithm, data)?)
 }
 
 pub(crate) fn hmac(algorithm: &str, key: &[u8], data: &[u8]) -> Result<Vec<u8>, Error> {
-    keys::hmac(algorithm, key, data)
+    Ok(native::hmac(algorithm, key, data)?)
 }
 
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> Result<bool, Error> {
-    Ok(a == b)
+    Ok(native::equal(a, b)?)
 }

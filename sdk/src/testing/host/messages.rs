@@ -1,6 +1,6 @@
 //! Requests and responses as a filter reads and sets them: who may see and set which field, and in which hook.
 
-use super::{EXCHANGE, during};
+use super::{during, in_exchange, unless};
 use crate::bindings::sluice::filter::types::{Error, Field, HeaderChange, HeaderEdit};
 use crate::is_token;
 use crate::testing::{Headers, Phase, World};
@@ -48,10 +48,8 @@ const NOT_IN_TRAILERS: [&str; 20] = [
     "www-authenticate",
 ];
 
-const REQUEST: &[Phase] = &[Phase::Request, Phase::RequestBody];
-const RESPONSE_READ: &[Phase] =
-    &[Phase::Request, Phase::RequestBody, Phase::Response, Phase::ResponseBody, Phase::Trailers, Phase::Complete];
-const RESPONSE_WRITE: &[Phase] = &[Phase::Request, Phase::RequestBody, Phase::Response, Phase::ResponseBody];
+const REQUEST: &[Phase] = &[Phase::OnRequest, Phase::OnRequestBody];
+const RESPONSE_WRITE: &[Phase] = &[Phase::OnRequest, Phase::OnRequestBody, Phase::OnResponse, Phase::OnResponseBody];
 
 /// Bytes of a field's value.
 const LARGEST_VALUE: usize = 64 << 10;
@@ -117,9 +115,9 @@ fn seen(world: &World, headers: &Headers) -> Vec<Field> {
 }
 
 macro_rules! message {
-    ($field:ident, read: $read:expr, write: $write:expr, want: $want:expr, body: $body:expr, set_body: $set_body:expr) => {
+    ($field:ident, read: $read:path, write: $write:expr, want: $want:expr, body: $body:expr, set_body: $set_body:expr) => {
         pub(crate) fn header(name: &str) -> Result<Option<String>, Error> {
-            during($read, |world| {
+            $read(|world| {
                 let name = name.to_ascii_lowercase();
                 check_name(&name)?;
                 if !may_read(world, &name) {
@@ -134,7 +132,7 @@ macro_rules! message {
         }
 
         pub(crate) fn header_bytes(name: &str) -> Result<Vec<Vec<u8>>, Error> {
-            during($read, |world| {
+            $read(|world| {
                 let name = name.to_ascii_lowercase();
                 check_name(&name)?;
                 if !may_read(world, &name) {
@@ -146,7 +144,7 @@ macro_rules! message {
         }
 
         pub(crate) fn headers() -> Result<Vec<Field>, Error> {
-            during($read, |world| Ok(seen(world, &world.exchange.$field.headers)))
+            $read(|world| Ok(seen(world, &world.exchange.$field.headers)))
         }
 
         pub(crate) fn set_header(name: &str, value: &str) -> Result<(), Error> {
@@ -228,15 +226,20 @@ macro_rules! message {
     };
 }
 
+/// In every hook but the choice of an upstream, before which there is no response.
+fn seen_response<T>(act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
+    unless(Phase::SelectUpstream, act)
+}
+
 pub(crate) mod request {
     use super::*;
 
-    message!(request, read: EXCHANGE, write: REQUEST, want: &[Phase::Request], body: &[Phase::RequestBody], set_body: REQUEST);
+    message!(request, read: in_exchange, write: REQUEST, want: &[Phase::OnRequest], body: &[Phase::OnRequestBody], set_body: REQUEST);
 
     macro_rules! reads {
         ($($name:ident $field:ident;)*) => { $(
             pub(crate) fn $name() -> Result<String, Error> {
-                during(EXCHANGE, |world| Ok(world.exchange.request.$field.clone()))
+                in_exchange(|world| Ok(world.exchange.request.$field.clone()))
             }
         )* };
     }
@@ -266,7 +269,7 @@ pub(crate) mod request {
     }
 
     pub(crate) fn query() -> Result<Option<String>, Error> {
-        during(EXCHANGE, |world| Ok(world.exchange.request.query.clone()))
+        in_exchange(|world| Ok(world.exchange.request.query.clone()))
     }
 
     pub(crate) fn set_query(query: Option<&str>) -> Result<(), Error> {
@@ -285,16 +288,16 @@ pub(crate) mod response {
     use super::*;
     use crate::bindings::sluice::filter::response::Source;
 
-    message!(response, read: RESPONSE_READ, write: RESPONSE_WRITE, want: &[Phase::Request, Phase::RequestBody, Phase::Response], body: &[Phase::ResponseBody], set_body: RESPONSE_WRITE);
+    message!(response, read: seen_response, write: RESPONSE_WRITE, want: &[Phase::OnRequest, Phase::OnRequestBody, Phase::OnResponse], body: &[Phase::OnResponseBody], set_body: RESPONSE_WRITE);
 
-    const TRAILERS: &[Phase] = &[Phase::Trailers];
+    const TRAILERS: &[Phase] = &[Phase::OnResponseTrailers];
 
     pub(crate) fn origin() -> Result<Source, Error> {
-        during(RESPONSE_READ, |world| Ok(world.exchange.response.origin))
+        seen_response(|world| Ok(world.exchange.response.origin))
     }
 
     pub(crate) fn status() -> Result<u16, Error> {
-        during(RESPONSE_READ, |world| Ok(world.exchange.response.status))
+        seen_response(|world| Ok(world.exchange.response.status))
     }
 
     pub(crate) fn set_status(status: u16) -> Result<(), Error> {

@@ -17,6 +17,16 @@ pub struct Plugin {
     pub file: Option<PathBuf>,
     /// What the file has to hash to.
     pub sha256: Option<[u8; 32]>,
+    pub call: PluginCall,
+}
+
+/// How the hooks of a plugin are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PluginCall {
+    /// Directly where that is possible.
+    Auto,
+    /// Always by the component runtime.
+    Component,
 }
 
 /// A named use of a plugin. Limits, grants and instances are its own, else those of the plugin, else the defaults.

@@ -1,0 +1,67 @@
+//! The versions of the WIT package: which interfaces are ours, and what a component that was built for a later version lacks here.
+//! `docs/src/internals/adr/0001-wit-growth.md` says how the package grows.
+
+use crate::bindings::INTERFACE_VERSION;
+use crate::filter::LoadError;
+
+const PACKAGE: &str = "sluice:filter/";
+/// All versions that begin so are compatible.
+const SERIES: &str = "0.1.";
+
+/// `on-request` of `sluice:filter/on-request@0.1.3`; `None` for names of other packages.
+pub(crate) fn our_interface(name: &str) -> Result<Option<&str>, LoadError> {
+    let Some(rest) = name.strip_prefix(PACKAGE) else { return Ok(None) };
+    match rest.split_once('@') {
+        Some((interface, version)) if version.starts_with(SERIES) => Ok(Some(interface)),
+        _ => Err(LoadError::Version { interface: name.to_owned(), known: INTERFACE_VERSION }),
+    }
+}
+
+/// The newest version of the package that these interfaces name: `0.1.3`. `None` where none is ours.
+pub(crate) fn newest<'a>(interfaces: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let versions =
+        interfaces.filter_map(|name| name.strip_prefix(PACKAGE)?.split_once('@').map(|(_, version)| version));
+    versions.max_by_key(|version| patch(version))
+}
+
+/// The last number of `0.1.3`; what can't be read counts as the oldest.
+fn patch(version: &str) -> u64 {
+    version.strip_prefix(SERIES).and_then(|patch| patch.parse().ok()).unwrap_or_default()
+}
+
+/// The error for a function that a component imports and this gateway lacks.
+pub(crate) fn missing_function(interface: &str, function: &str) -> LoadError {
+    let version = interface.split_once('@').map_or("", |(_, version)| version);
+    let advice = if patch(version) > patch(INTERFACE_VERSION) {
+        format!("use a release of Sluice that has sluice:filter@{version}, or build the plugin for an older interface")
+    } else {
+        "no version of this interface has it".to_owned()
+    };
+    LoadError::MissingFunction {
+        interface: interface.to_owned(),
+        function: function.to_owned(),
+        known: INTERFACE_VERSION,
+        advice,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compatible_within_a_minor() {
+        assert_eq!(our_interface("sluice:filter/on-request@0.1.7").unwrap(), Some("on-request"));
+        assert_eq!(our_interface("wasi:io/poll@0.2.0").unwrap(), None);
+        assert!(matches!(our_interface("sluice:filter/on-request@0.2.0"), Err(LoadError::Version { .. })));
+        assert!(matches!(our_interface("sluice:filter/on-request@0.10.0"), Err(LoadError::Version { .. })));
+        assert!(matches!(our_interface("sluice:filter/on-request"), Err(LoadError::Version { .. })));
+    }
+
+    #[test]
+    fn the_newest_version_is_what_a_component_needs() {
+        let names = ["sluice:filter/log@0.1.2", "wasi:io/poll@0.2.9", "sluice:filter/on-request@0.1.10"];
+        assert_eq!(newest(names.into_iter()), Some("0.1.10"));
+        assert_eq!(newest(names[1..2].iter().copied()), None);
+    }
+}

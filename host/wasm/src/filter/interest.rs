@@ -1,0 +1,124 @@
+//! What a filter wants to be called for, as it declared in `configure`.
+
+use http::HeaderValue;
+use serde_json::Value;
+
+use crate::filter::HookSet;
+
+/// What `configure` declared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interests {
+    /// Hooks that were switched off.
+    pub off: HookSet,
+    pub request_body: Option<BodyInterest>,
+    pub response_body: Option<BodyInterest>,
+    /// What it needs to be granted, where that depends on its config.
+    pub needs: Option<Value>,
+}
+
+/// The bodies that a filter asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BodyInterest {
+    /// In bytes, decoded; never over the operator's limit.
+    pub max_bytes: u64,
+    /// Empty means any.
+    pub types: Vec<MediaPattern>,
+}
+
+impl BodyInterest {
+    /// Whether a body of this `content-type` is wanted.
+    pub fn matches(&self, content_type: Option<&HeaderValue>) -> bool {
+        if self.types.is_empty() {
+            return true;
+        }
+        let Some(value) = content_type.and_then(|v| v.to_str().ok()) else { return false };
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        let Some((kind, subtype)) = essence.split_once('/') else { return false };
+        self.types.iter().any(|pattern| pattern.matches(kind, subtype))
+    }
+}
+
+/// `application/json`, `application/*`, `*/*` or a suffix such as `*/*+json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaPattern {
+    kind: Option<String>,
+    subtype: Subtype,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Subtype {
+    Any,
+    Exact(String),
+    /// With the `+`.
+    Suffix(String),
+}
+
+impl MediaPattern {
+    /// `None` when the text is not such a pattern.
+    pub fn parse(text: &str) -> Option<MediaPattern> {
+        let is_token =
+            |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
+        let (kind, subtype) = text.split_once('/')?;
+        let kind = match kind {
+            "*" => None,
+            kind if is_token(kind) => Some(kind.to_ascii_lowercase()),
+            _ => return None,
+        };
+        let subtype = match subtype {
+            "*" => Subtype::Any,
+            _ => match subtype.strip_prefix('*') {
+                Some(suffix) if suffix.starts_with('+') && is_token(suffix) => {
+                    Subtype::Suffix(suffix.to_ascii_lowercase())
+                }
+                Some(_) => return None,
+                None if is_token(subtype) => Subtype::Exact(subtype.to_ascii_lowercase()),
+                None => return None,
+            },
+        };
+        Some(MediaPattern { kind, subtype })
+    }
+
+    fn matches(&self, kind: &str, subtype: &str) -> bool {
+        self.kind.as_ref().is_none_or(|k| k.eq_ignore_ascii_case(kind))
+            && match &self.subtype {
+                Subtype::Any => true,
+                Subtype::Exact(exact) => exact.eq_ignore_ascii_case(subtype),
+                Subtype::Suffix(suffix) => subtype
+                    .len()
+                    .checked_sub(suffix.len())
+                    .and_then(|at| subtype.get(at..))
+                    .is_some_and(|end| end.eq_ignore_ascii_case(suffix)),
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wants(patterns: &[&str], content_type: &str) -> bool {
+        let types = patterns.iter().map(|p| MediaPattern::parse(p).unwrap()).collect();
+        BodyInterest { max_bytes: 1, types }.matches(Some(&HeaderValue::from_str(content_type).unwrap()))
+    }
+
+    #[test]
+    fn media_types_match_by_type_subtype_and_suffix() {
+        assert!(wants(&["application/json"], "Application/JSON; charset=utf-8"));
+        assert!(wants(&["text/plain", "application/*"], "application/x"));
+        assert!(wants(&["*/*+json"], "application/problem+JSON"));
+        assert!(wants(&["*/*"], "image/png"));
+        assert!(!wants(&["*/*+json"], "application/json"));
+        assert!(!wants(&["application/json"], "application/jsonp"));
+        assert!(!wants(&["application/json"], "nonsense"));
+        for bad in ["json", "*", "a/", "/b", "a/*b", "a b/c", ""] {
+            assert_eq!(MediaPattern::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_types_means_any_body_even_without_a_type() {
+        assert!(BodyInterest { max_bytes: 1, types: vec![] }.matches(None));
+        let json = MediaPattern::parse("application/json").unwrap();
+        assert!(!BodyInterest { max_bytes: 1, types: vec![json] }.matches(None));
+    }
+}

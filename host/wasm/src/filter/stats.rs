@@ -1,0 +1,157 @@
+//! What calls cost: counters for each filter and hook. Each worker's pool has its own, written by it alone; a reader adds them up.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::filter::{FailureKind, FilterError, Hook};
+
+/// The accounts of all filters by name. They outlive the filters, so that counters survive a reload.
+#[derive(Default)]
+pub(crate) struct Accounts(Mutex<HashMap<Arc<str>, Arc<Account>>>);
+
+impl Accounts {
+    pub(crate) fn of(&self, filter: &Arc<str>) -> Arc<Account> {
+        let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.entry(filter.clone()).or_default().clone()
+    }
+}
+
+/// The calls of one filter: those of pools that are gone, and the counters of those that live.
+#[derive(Default)]
+pub(crate) struct Account(Mutex<(FilterStats, Vec<Arc<Counters>>)>);
+
+impl Account {
+    /// Counters for one worker. Closed by [`Account::close`].
+    pub(crate) fn open(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.push(counters.clone());
+        counters
+    }
+
+    pub(crate) fn close(&self, counters: &Arc<Counters>) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (retired, open) = &mut *inner;
+        open.retain(|other| !Arc::ptr_eq(other, counters));
+        counters.add_to(retired);
+    }
+
+    pub(crate) fn sum(&self) -> FilterStats {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = FilterStats { instances: 0, ..inner.0.clone() };
+        inner.1.iter().for_each(|counters| {
+            counters.add_to(&mut sum);
+            sum.instances += counters.instances.load(Ordering::Relaxed);
+        });
+        sum
+    }
+}
+
+/// What one filter has cost since the start of the process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FilterStats {
+    /// In the order of [`Hook::ALL`].
+    pub hooks: [HookStats; Hook::COUNT],
+    /// The most linear memory that one instance has had, in bytes.
+    pub peak_memory: u64,
+    /// Instances made.
+    pub started: u64,
+    /// Instances that live now.
+    pub instances: u64,
+    /// Response bodies that were passed on without the filter having seen them.
+    pub unseen_bodies: u64,
+}
+
+/// What the calls of one hook have cost.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HookStats {
+    pub calls: u64,
+    /// Time on the worker: for a call that doesn't wait, all of it; measured by the monotonic clock.
+    pub cpu: Duration,
+    /// Time from the call to its answer, with the wait for an instance and for host calls.
+    pub wall: Duration,
+    /// By kind, in the order of [`FailureKind::ALL`].
+    pub failures: [u64; FailureKind::COUNT],
+}
+
+#[derive(Default)]
+struct HookCounters {
+    calls: AtomicU64,
+    cpu_ns: AtomicU64,
+    wall_ns: AtomicU64,
+    failures: [AtomicU64; FailureKind::COUNT],
+}
+
+/// The counters of one worker.
+#[derive(Default)]
+pub(crate) struct Counters {
+    hooks: [HookCounters; Hook::COUNT],
+    peak_memory: AtomicU64,
+    started: AtomicU64,
+    instances: AtomicU64,
+    unseen_bodies: AtomicU64,
+}
+
+/// Counts an instance while it lives.
+pub(crate) struct Live(Arc<Counters>);
+
+impl Live {
+    pub(crate) fn new(counters: &Arc<Counters>) -> Live {
+        add(&counters.started, 1);
+        add(&counters.instances, 1);
+        Live(counters.clone())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        add(&self.0.instances, 1_u64.wrapping_neg());
+    }
+}
+
+/// Only one thread writes, so no atomic addition is needed.
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
+
+impl Counters {
+    /// Instances that are alive.
+    pub(crate) fn instances(&self) -> u64 {
+        self.instances.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn called(&self, hook: Hook, cpu: Duration, wall: Duration, failure: Option<&FilterError>) {
+        let counters = &self.hooks[hook.index()];
+        add(&counters.calls, 1);
+        add(&counters.cpu_ns, cpu.as_nanos() as u64);
+        add(&counters.wall_ns, wall.as_nanos() as u64);
+        if let Some(error) = failure {
+            add(&counters.failures[error.kind() as usize], 1);
+        }
+    }
+
+    pub(crate) fn unseen_body(&self) {
+        add(&self.unseen_bodies, 1);
+    }
+
+    pub(crate) fn memory(&self, bytes: usize) {
+        if bytes as u64 > self.peak_memory.load(Ordering::Relaxed) {
+            self.peak_memory.store(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn add_to(&self, sum: &mut FilterStats) {
+        for (into, from) in sum.hooks.iter_mut().zip(&self.hooks) {
+            into.calls += from.calls.load(Ordering::Relaxed);
+            into.cpu += Duration::from_nanos(from.cpu_ns.load(Ordering::Relaxed));
+            into.wall += Duration::from_nanos(from.wall_ns.load(Ordering::Relaxed));
+            for (into, from) in into.failures.iter_mut().zip(&from.failures) {
+                *into += from.load(Ordering::Relaxed);
+            }
+        }
+        sum.peak_memory = sum.peak_memory.max(self.peak_memory.load(Ordering::Relaxed));
+        sum.started += self.started.load(Ordering::Relaxed);
+        sum.unseen_bodies += self.unseen_bodies.load(Ordering::Relaxed);
+    }
+}

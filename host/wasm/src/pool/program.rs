@@ -1,0 +1,306 @@
+//! A plugin with the config, limits and grants of one filter: what the pools of all workers make instances of.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tracing::{debug, info};
+
+use super::image::{Image, Opened};
+use super::instance::Instance;
+use super::plugin::Plugin;
+use crate::call::services::FilterServices;
+use crate::call::state::{FilterShared, HostResources};
+use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
+use crate::filter::stats::Account;
+use crate::filter::{
+    CallMode, FilterError, FilterLimits, FilterStats, Grants, Hook, HookSet, Interests, LoadError, Mode, Phase,
+};
+use crate::load::Runtime;
+use sluice_services::log_limit::{self, LogLimit};
+use sluice_services::{KeySet, Services};
+
+/// How long one hook is tried at load.
+const REHEARSAL: Duration = Duration::from_millis(200);
+
+/// How a filter uses a plugin.
+pub struct ProgramSpec {
+    /// The filter's name.
+    pub name: Arc<str>,
+    /// Its config: the JSON text of its table.
+    pub config: String,
+    pub mode: Mode,
+    pub limits: FilterLimits,
+    pub grants: Grants,
+    /// The plugin's name: counters and values are private to it.
+    pub plugin: Arc<str>,
+    pub services: Arc<Services>,
+    /// The file of the plugin, of which fresh instances are given an image; without it each is configured.
+    pub component: Option<Arc<[u8]>>,
+}
+
+/// A filter that has taken its config in a trial.
+pub struct Program {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) shared: Arc<FilterShared>,
+    pub(crate) account: Arc<Account>,
+    /// Of a fresh filter, if one could be made.
+    pub(crate) image: Option<Image>,
+    interests: Interests,
+    /// What an operator should know of the trial.
+    warnings: Vec<String>,
+    /// Held so that instances on workers find them and never wait for a fetch.
+    _key_sets: Vec<Arc<KeySet>>,
+}
+
+impl Runtime {
+    /// Compiles, links and describes a component. Slow: not for a worker, and not within an async runtime.
+    pub fn load(self: &Arc<Self>, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
+        self.load_for(bytes, CallMode::Auto)
+    }
+
+    /// The same, for calls of this kind.
+    pub fn load_for(self: &Arc<Self>, bytes: &[u8], mode: CallMode) -> Result<Arc<Plugin>, LoadError> {
+        let mut plugin = Plugin::link(self, bytes, mode)?;
+        if !plugin.code.describes() {
+            return Ok(Arc::new(plugin));
+        }
+        let shared = Arc::new(FilterShared {
+            name: "(describe)".into(),
+            config: String::new(),
+            mode: Mode::Fresh,
+            limits: FilterLimits { memory: self.options.max_memory, ..FilterLimits::default() },
+            grants: Grants::default(),
+            services: None,
+            exports: plugin.hooks(),
+            log: LogLimit::default(),
+            overran: AtomicBool::new(false),
+        });
+        plugin.description = block_on(async {
+            let instance = Instance::create(self, &plugin.code, &shared, Box::default()).await;
+            instance.map_err(not_instantiated)?.describe().await
+        })?;
+        Ok(Arc::new(plugin))
+    }
+}
+
+impl Program {
+    /// Makes a trial instance and configures it. Slow: not for a worker, and not within an async runtime.
+    pub fn new(plugin: Arc<Plugin>, spec: ProgramSpec) -> Result<Program, LoadError> {
+        check_limits(&spec.limits, &plugin.runtime)?;
+        let account = plugin.runtime.accounts.of(&spec.name);
+        let shared = Arc::new(FilterShared {
+            services: Some(FilterServices::new(&spec.services, &spec.plugin, &spec.name, &spec.grants.services)),
+            name: spec.name,
+            config: spec.config,
+            mode: spec.mode,
+            limits: spec.limits,
+            grants: spec.grants,
+            exports: plugin.hooks(),
+            log: LogLimit::default(),
+            overran: AtomicBool::new(false),
+        });
+        let opened = (spec.mode == Mode::Fresh).then(|| match &spec.component {
+            Some(bytes) => Opened::new(&plugin, bytes),
+            None => Err("its component is not at hand".into()),
+        });
+        let (interests, key_sets, image, warnings) = block_on(async {
+            let (mut instance, opened) = trial_instance(&plugin, &shared, opened).await?;
+            instance.resolve()?;
+            instance.store.data_mut().is_trial = true;
+            instance.configure().await.map_err(|error| match error {
+                FilterError::Refused(reason) => LoadError::Refused(reason),
+                other => LoadError::Configure(other),
+            })?;
+            let state = instance.store.data_mut();
+            state.flush_output();
+            let (interests, key_sets) = (std::mem::take(&mut state.interests), state.resources.key_sets.clone());
+            let image = match opened {
+                Some(Ok(opened)) => Some(opened.image(instance).await),
+                Some(Err(why)) => Some(Err(why)),
+                None => None,
+            };
+            let image = image.and_then(|image| image.inspect_err(|reason| no_image(&shared.name, reason)).ok());
+            let mut warnings = rehearse(&plugin, &shared, image.as_ref(), interests.off).await;
+            warnings.extend(plugin.unknown_hooks().into_iter().map(|hook| {
+                format!(
+                    "filter `{}`: its hook `{}` is of a later version of the interface and is never called",
+                    shared.name,
+                    log_limit::cut(&hook)
+                )
+            }));
+            Ok((interests, key_sets, image, warnings))
+        })?;
+        Ok(Program { plugin, shared, account, image, interests, warnings, _key_sets: key_sets })
+    }
+
+    /// An instance that has the config, when there is no idle one. Has to be awaited within tokio.
+    pub(crate) async fn start(
+        &self,
+        resources: impl FnOnce(&Image) -> Box<HostResources>,
+    ) -> Result<Instance, FilterError> {
+        if let Some(image) = &self.image {
+            return image.instance(&self.shared, resources(image)).await;
+        }
+        let plugin = &self.plugin;
+        let mut instance = Instance::create(&plugin.runtime, &plugin.code, &self.shared, Box::default()).await?;
+        instance.configure().await?;
+        Ok(instance)
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.shared.name
+    }
+
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    /// Whether a further hook is likely to be called for an exchange, in which the filter has position `index`, before its response is
+    /// sent. Sending may take hours.
+    pub(crate) fn is_called_behind(&self, hook: Hook, exchange: &Exchange, index: usize) -> bool {
+        let interests = &self.interests;
+        let mut behind = self.shared.exports.iter().filter(|other| other.index() > hook.index());
+        behind.any(|other| {
+            !interests.off.contains(other)
+                && match other.phase() {
+                    Phase::RequestBody => {
+                        interests.request_body.is_some()
+                            || exchange.request_body_wish.is_some_and(|wish| wish.filter == index)
+                    }
+                    Phase::ResponseBody => {
+                        interests.response_body.is_some()
+                            || exchange.response_body_wishes.iter().any(|wish| wish.filter == index)
+                    }
+                    Phase::RequestHead | Phase::Selection | Phase::ResponseHead => true,
+                    Phase::ResponseTrailers | Phase::Completion => false,
+                }
+        })
+    }
+
+    /// What `configure` declared in the trial; the same holds for every instance.
+    pub fn interests(&self) -> &Interests {
+        &self.interests
+    }
+
+    /// What was odd when its hooks were tried.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    pub fn limits(&self) -> &FilterLimits {
+        &self.shared.limits
+    }
+
+    /// What calls of filters of this name have cost since the start of the process.
+    pub fn stats(&self) -> FilterStats {
+        self.account.sum()
+    }
+}
+
+/// An instance for the trial: of the opened component, so that there can be an image of it, or else of the plugin.
+async fn trial_instance<'a>(
+    plugin: &Arc<Plugin>,
+    shared: &Arc<FilterShared>,
+    mut opened: Option<Result<Opened<'a>, String>>,
+) -> Result<(Instance, Option<Result<Opened<'a>, String>>), LoadError> {
+    if let Some(Ok(code)) = &opened {
+        match code.instance(shared).await {
+            Ok(instance) => return Ok((instance, opened)),
+            Err(error) => opened = Some(Err(error.to_string())),
+        }
+    }
+    let instance = Instance::create(&plugin.runtime, &plugin.code, shared, Box::default()).await;
+    Ok((instance.map_err(not_instantiated)?, opened))
+}
+
+fn no_image(filter: &str, reason: &str) {
+    // It may quote names of the guest.
+    let reason = log_limit::cut(reason);
+    info!(filter, reason, "each instance of this fresh filter is started and configured: there is no image of it");
+}
+
+/// Calls every hook once for an exchange that is none, with no service in reach, and answers what is odd. Some toolchains build a
+/// component with a hook missing, and it traps when it is called; since a good hook may trap on an empty message as well, that is
+/// said and not refused. One that was refused a service before may have trapped because of that, so it is not even said.
+async fn rehearse(
+    plugin: &Arc<Plugin>,
+    shared: &Arc<FilterShared>,
+    image: Option<&Image>,
+    off: HookSet,
+) -> Vec<String> {
+    let mut odd = Vec::new();
+    for hook in shared.exports.iter().filter(|hook| !off.contains(*hook)) {
+        let instance = match image {
+            Some(image) => image.instance(shared, image.resources()).await,
+            None => Instance::create(&plugin.runtime, &plugin.code, shared, Box::default()).await,
+        };
+        let Ok(mut instance) = instance else { break };
+        // Also for `configure`: it has said what it has to say in the trial before.
+        instance.store.data_mut().is_rehearsal = true;
+        if image.is_none() && instance.configure().await.is_err() {
+            break;
+        }
+        let call = instance.call_on_fiber(hook, nobodys_exchange(), 0);
+        let Ok(Err(error @ FilterError::Trap(_))) = tokio::time::timeout(REHEARSAL, call).await else { continue };
+        let filter = &shared.name;
+        if instance.store.data().was_refused.get() {
+            debug!(%filter, %hook, "the hook {error}, when tried on an empty message without services");
+        } else {
+            odd.push(format!(
+                "filter `{filter}`: the hook {hook} {error}, when tried on an empty message: is it implemented?"
+            ));
+        }
+    }
+    odd
+}
+
+fn nobodys_exchange() -> Box<Exchange> {
+    let request = RequestHead {
+        method: http::Method::GET,
+        scheme: http::uri::Scheme::HTTP,
+        authority: http::uri::Authority::from_static("localhost"),
+        target: http::uri::PathAndQuery::from_static("/"),
+        version: http::Version::HTTP_11,
+        headers: http::HeaderMap::new(),
+    };
+    let route = Arc::new(RouteFacts { name: "(trial)".into(), upstreams: Vec::new() });
+    let id = http::HeaderValue::from_static("trial");
+    let mut exchange = Exchange::new(id, std::net::Ipv4Addr::LOCALHOST.into(), request, route);
+    let mut response = ResponseHead::new(Origin::Gateway, http::StatusCode::OK);
+    response.body = Some(bytes::Bytes::new());
+    response.trailers = Some(http::HeaderMap::new());
+    exchange.response = Some(Box::new(response));
+    exchange.request_body = Some(bytes::Bytes::new());
+    exchange
+}
+
+fn not_instantiated(error: FilterError) -> LoadError {
+    LoadError::Instantiate(match error {
+        FilterError::Instantiate(text) => text,
+        other => other.to_string(),
+    })
+}
+
+/// Limits that the engine's pool can't hold are refused, not cut.
+fn check_limits(limits: &FilterLimits, runtime: &Runtime) -> Result<(), LoadError> {
+    let options = &runtime.options;
+    if limits.memory > options.max_memory {
+        return Err(LoadError::Limit(format!("memory {} is over {}", limits.memory, options.max_memory)));
+    }
+    if limits.table_elements > options.max_table_elements {
+        let (asked, most) = (limits.table_elements, options.max_table_elements);
+        return Err(LoadError::Limit(format!("table elements {asked} is over {most}")));
+    }
+    if limits.max_instances == 0 {
+        return Err(LoadError::Limit("at least one instance is needed".into()));
+    }
+    Ok(())
+}
+
+/// Runs a trial on this thread.
+fn block_on<T>(trial: impl Future<Output = Result<T, LoadError>>) -> Result<T, LoadError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.map_err(|e| LoadError::Instantiate(format!("no runtime for the trial: {e}")))?;
+    runtime.block_on(trial)
+}
