@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 
 use super::pipeline::{before, downward, upward};
-use super::verdict::{Step, settle};
+use super::verdict::{CallOutcome, settle};
 use super::{BodySource, BodySourceError, FailurePolicy, LocalPipeline, Traversal};
 use crate::exchange::Exchange;
 use crate::wasm::{BodyInterest, FilterError, Hook};
@@ -53,8 +53,8 @@ pub enum ResponseOutcome {
 }
 
 /// The way of one message through one filter.
-enum Way {
-    Next,
+enum FilterOutcome {
+    Continue,
     Respond,
     Failed(FilterFailure),
     Body(BodySourceError),
@@ -68,10 +68,10 @@ impl LocalPipeline {
         let mask = self.pipeline.mask(Hook::OnRequest) | self.pipeline.mask(Hook::OnRequestBody);
         for index in upward(mask) {
             let outcome = match self.request_through(traversal, body, index).await {
-                Way::Next => continue,
-                Way::Respond => RequestOutcome::Respond { by: index },
-                Way::Failed(failure) => RequestOutcome::Failed(failure),
-                Way::Body(error) => RequestOutcome::Body { by: index, error },
+                FilterOutcome::Continue => continue,
+                FilterOutcome::Respond => RequestOutcome::Respond { by: index },
+                FilterOutcome::Failed(failure) => RequestOutcome::Failed(failure),
+                FilterOutcome::Body(error) => RequestOutcome::Body { by: index, error },
             };
             traversal.request_ends(index + 1, index);
             return outcome;
@@ -80,22 +80,31 @@ impl LocalPipeline {
         RequestOutcome::Continue
     }
 
-    async fn request_through<B: BodySource>(&self, traversal: &mut Traversal, body: &mut B, index: usize) -> Way {
+    async fn request_through<B: BodySource>(
+        &self,
+        traversal: &mut Traversal,
+        body: &mut B,
+        index: usize,
+    ) -> FilterOutcome {
         if self.has(Hook::OnRequest, index) {
-            let way = self.call(Hook::OnRequest, traversal, index).await;
-            if !matches!(way, Way::Next) || traversal.is_absent(index) {
-                return way;
+            let outcome = self.call(Hook::OnRequest, traversal, index).await;
+            if !matches!(outcome, FilterOutcome::Continue) || traversal.is_absent(index) {
+                return outcome;
             }
         }
-        let Some(max_bytes) = self.request_body_wanted(traversal.exchange(), body, index) else { return Way::Next };
+        let Some(max_bytes) = self.request_body_wanted(traversal.exchange(), body, index) else {
+            return FilterOutcome::Continue;
+        };
         traversal.cursor.now = None;
         let exchange = traversal.exchange();
         match &exchange.request_body {
-            Some(known) if known.len() as u64 > max_bytes => return Way::Body(BodySourceError::TooLarge(max_bytes)),
+            Some(known) if known.len() as u64 > max_bytes => {
+                return FilterOutcome::Body(BodySourceError::TooLarge(max_bytes));
+            }
             Some(_) => {}
             None => match Box::pin(body.buffer(max_bytes)).await {
                 Ok(bytes) => exchange.request_body = Some(bytes),
-                Err(error) => return Way::Body(error),
+                Err(error) => return FilterOutcome::Body(error),
             },
         }
         self.call(Hook::OnRequestBody, traversal, index).await
@@ -112,9 +121,9 @@ impl LocalPipeline {
             traversal.cursor.left = index;
             match self.response_through(traversal, body, index).await {
                 // A replaced response passes the filters that are left like any other.
-                Way::Next | Way::Respond => {}
-                Way::Failed(failure) => return ResponseOutcome::Failed(failure),
-                Way::Body(error) => return ResponseOutcome::Body { by: index, error },
+                FilterOutcome::Continue | FilterOutcome::Respond => {}
+                FilterOutcome::Failed(failure) => return ResponseOutcome::Failed(failure),
+                FilterOutcome::Body(error) => return ResponseOutcome::Body { by: index, error },
             }
         }
         traversal.cursor.left = 0;
@@ -125,14 +134,21 @@ impl LocalPipeline {
         ResponseOutcome::Continue
     }
 
-    async fn response_through<B: BodySource>(&self, traversal: &mut Traversal, body: &mut B, index: usize) -> Way {
+    async fn response_through<B: BodySource>(
+        &self,
+        traversal: &mut Traversal,
+        body: &mut B,
+        index: usize,
+    ) -> FilterOutcome {
         if self.has(Hook::OnResponse, index) {
-            let way = self.call(Hook::OnResponse, traversal, index).await;
-            if !matches!(way, Way::Next) || traversal.is_absent(index) {
-                return way;
+            let outcome = self.call(Hook::OnResponse, traversal, index).await;
+            if !matches!(outcome, FilterOutcome::Continue) || traversal.is_absent(index) {
+                return outcome;
             }
         }
-        let Some(max_bytes) = self.response_body_wanted(traversal.exchange(), body, index) else { return Way::Next };
+        let Some(max_bytes) = self.response_body_wanted(traversal.exchange(), body, index) else {
+            return FilterOutcome::Continue;
+        };
         traversal.cursor.now = None;
         let exchange = traversal.exchange();
         let buffered = match exchange.response.as_ref().and_then(|response| response.body.as_ref()) {
@@ -151,9 +167,9 @@ impl LocalPipeline {
                 // A body that broke off can't be passed on by anybody.
                 if open && !matches!(error, BodySourceError::Aborted(..)) {
                     self.pools[index].count_unseen_body();
-                    return Way::Next;
+                    return FilterOutcome::Continue;
                 }
-                return Way::Body(error);
+                return FilterOutcome::Body(error);
             }
         }
         self.call(Hook::OnResponseBody, traversal, index).await
@@ -164,7 +180,7 @@ impl LocalPipeline {
         let cursor = &mut traversal.cursor;
         cursor.now = None;
         for index in upward(self.pipeline.mask(Hook::SelectUpstream) & before(cursor.seen) & !cursor.absent) {
-            if let Way::Failed(failure) = self.call(Hook::SelectUpstream, traversal, index).await {
+            if let FilterOutcome::Failed(failure) = self.call(Hook::SelectUpstream, traversal, index).await {
                 return Err(failure);
             }
             if !traversal.exchange().selection.is_empty() {
@@ -180,7 +196,7 @@ impl LocalPipeline {
         let cursor = &mut traversal.cursor;
         cursor.now = None;
         for index in downward(self.pipeline.mask(Hook::OnResponseTrailers) & before(cursor.behind) & !cursor.absent) {
-            if let Way::Failed(failure) = self.call(Hook::OnResponseTrailers, traversal, index).await {
+            if let FilterOutcome::Failed(failure) = self.call(Hook::OnResponseTrailers, traversal, index).await {
                 return Err(failure);
             }
         }
@@ -205,7 +221,7 @@ impl LocalPipeline {
         self.pipeline.mask(hook) & (1 << index) != 0
     }
 
-    async fn call(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> Way {
+    async fn call(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> FilterOutcome {
         let pool = &self.pools[index];
         let exchange = traversal.exchange.take().expect("an exchange is in one call at a time");
         let (exchange, result) = match pool.call_now(hook, exchange, index, &mut traversal.cursor.now) {
@@ -218,15 +234,15 @@ impl LocalPipeline {
         };
         let exchange = traversal.exchange.insert(exchange);
         match settle(&self.pipeline.filters()[index], hook, exchange, result) {
-            Step::Continue => Way::Next,
-            Step::Respond => Way::Respond,
-            Step::Absent => {
+            CallOutcome::Continue => FilterOutcome::Continue,
+            CallOutcome::Respond => FilterOutcome::Respond,
+            CallOutcome::Absent => {
                 traversal.cursor.absent |= 1 << index;
-                Way::Next
+                FilterOutcome::Continue
             }
-            Step::Failed(error) => {
+            CallOutcome::Failed(error) => {
                 let filter = self.pipeline.filters()[index].name().clone();
-                Way::Failed(FilterFailure { by: index, filter, hook, error })
+                FilterOutcome::Failed(FilterFailure { by: index, filter, hook, error })
             }
         }
     }

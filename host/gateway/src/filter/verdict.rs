@@ -10,7 +10,7 @@ use crate::wasm::{FilterError, Hook, Verdict};
 
 /// How the pipeline goes on.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum CallOutcome {
     Continue,
     /// `exchange.response` is now the filter's.
     Respond,
@@ -26,12 +26,12 @@ pub(super) fn settle(
     hook: Hook,
     exchange: &mut Exchange,
     result: Result<Verdict, FilterError>,
-) -> Step {
+) -> CallOutcome {
     match result {
         Ok(Verdict::Continue) => {
             exchange.draft = None;
             exchange.commit();
-            Step::Continue
+            CallOutcome::Continue
         }
         Ok(Verdict::Respond) => {
             if hook.is_request() {
@@ -40,14 +40,14 @@ pub(super) fn settle(
                 replace(exchange);
             }
             exchange.commit();
-            Step::Respond
+            CallOutcome::Respond
         }
         Err(error) => {
             exchange.roll_back();
             log(filter, hook, exchange, &error);
             match filter.failure() {
-                FailurePolicy::Open => Step::Absent,
-                FailurePolicy::Closed => Step::Failed(error),
+                FailurePolicy::Open => CallOutcome::Absent,
+                FailurePolicy::Closed => CallOutcome::Failed(error),
             }
         }
     }

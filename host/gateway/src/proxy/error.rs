@@ -6,7 +6,7 @@ use crate::filter::{BodySourceError, FilterError, FilterFailure};
 use crate::http::body::{BodyError, BodyErrorKind};
 use crate::http1::HeadError;
 use crate::server::Refusal;
-use crate::telemetry::Side;
+use crate::telemetry::ErrorSource;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl ProxyError {
         ProxyError { kind, detail: detail.into() }
     }
 
-    pub fn side(&self) -> Side {
+    pub fn source(&self) -> ErrorSource {
         match self.kind {
             Kind::BadRequest
             | Kind::MethodNotSupported
@@ -113,16 +113,16 @@ impl ProxyError {
             | Kind::UnsupportedCoding
             | Kind::ClientTimeout
             | Kind::ClientAborted
-            | Kind::NoRoute => Side::Client,
-            Kind::OutOfMemory => Side::Gateway,
-            Kind::FilterFailed | Kind::FilterBusy => Side::Filter,
+            | Kind::NoRoute => ErrorSource::Client,
+            Kind::OutOfMemory => ErrorSource::Gateway,
+            Kind::FilterFailed | Kind::FilterBusy => ErrorSource::Filter,
             Kind::NoEndpoint
             | Kind::ConnectFailed
             | Kind::ConnectTimeout
             | Kind::UpstreamTimeout
             | Kind::UpstreamReset
             | Kind::UpstreamProtocol
-            | Kind::UpstreamBody => Side::Upstream,
+            | Kind::UpstreamBody => ErrorSource::Upstream,
         }
     }
 

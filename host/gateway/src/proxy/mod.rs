@@ -26,7 +26,7 @@ use self::receive::{receive, turn_away};
 use crate::filter::{LocalPipeline, RequestOutcome, ResponseOutcome};
 use crate::http::body::Body;
 use crate::http::trace;
-use crate::server::{ConnectionInfo, Refusal, Service, Switch};
+use crate::server::{ConnectionInfo, OnUpgrade, Refusal, Service};
 use crate::snapshot::LocalSnapshot;
 use crate::snapshot::routes::Route;
 
@@ -49,11 +49,11 @@ impl Service for Proxy {
         connection: &Rc<ConnectionInfo>,
         head: Box<request::Parts>,
         body: Body,
-        switch: Option<Switch>,
+        on_upgrade: Option<OnUpgrade>,
     ) -> impl Future<Output = Box<Response<Body>>> {
         let local = self.worker.snapshot();
         // Before the future, which would keep a copy of everything that is handed on.
-        let received = receive(&self.worker, &local, connection, head, body, switch);
+        let received = receive(&self.worker, &local, connection, head, body, on_upgrade);
         async move {
             let mut context = match received {
                 Ok(context) => context,

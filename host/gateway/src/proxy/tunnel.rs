@@ -13,10 +13,15 @@ use super::context::RequestContext;
 use super::error::{Kind, ProxyError};
 use crate::deadline::Deadline;
 use crate::http1::Transport;
-use crate::server::Switch;
+use crate::server::OnUpgrade;
 
 /// Joins both sides in a task of this worker. The context ends with the tunnel.
-pub(super) fn join(client: Switch, upstream: Box<Transport>, idle: Option<Duration>, mut context: Box<RequestContext>) {
+pub(super) fn join(
+    client: OnUpgrade,
+    upstream: Box<Transport>,
+    idle: Option<Duration>,
+    mut context: Box<RequestContext>,
+) {
     tokio::task::spawn_local(async move {
         // The client may have left before it read the answer.
         let Ok(client) = client.await else { return };

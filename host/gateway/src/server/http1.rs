@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::activity::{Activity, Expiry, Patience};
 use super::connection::End;
 use super::worker::Shared;
-use super::{ConnectionInfo, Last, Refusal, Service};
+use super::{CloseConnection, ConnectionInfo, Refusal, Service};
 use crate::coarse;
 use crate::deadline::{self, Deadline};
 use crate::http1::{Framing, Incoming, Limits, RequestHead, Transport, Writing, read_request, response_head};
@@ -153,24 +153,24 @@ impl<S: Service> Connection<S> {
         let RequestHead { parts, body, mut persistent, expects_continue, asks_to_switch } = head;
         let (head_only, version) = (parts.method == Method::HEAD, parts.version);
         let body = self.incoming.begin(body, expects_continue);
-        let may_switch = asks_to_switch && self.incoming.borrow().is_between();
-        let (switch, switched) = match may_switch {
+        let may_upgrade = asks_to_switch && self.incoming.borrow().is_between();
+        let (upgrade, on_upgrade) = match may_upgrade {
             true => {
-                let (switch, switched) = oneshot::channel();
-                (Some(switch), Some(switched))
+                let (upgrade, on_upgrade) = oneshot::channel();
+                (Some(upgrade), Some(on_upgrade))
             }
             false => (None, None),
         };
         let response = {
             let (worker, info) = (Rc::clone(&self.worker), Rc::clone(&self.info));
-            let mut handling = pin!(worker.service.handle(&info, parts, body, switched));
+            let mut handling = pin!(worker.service.handle(&info, parts, body, on_upgrade));
             poll_fn(|cx| match handling.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
                 Poll::Pending => self.poll_interrupted(cx).map(Err),
             })
             .await?
         };
-        persistent &= !self.worker.draining.has_begun() && response.extensions().get::<Last>().is_none();
+        persistent &= !self.worker.draining.has_begun() && response.extensions().get::<CloseConnection>().is_none();
         // RFC 9110 §7.8: who asks for another protocol can't know in which one to go on before the answer. What came all the same
         // would be read by one side as something else than by the other.
         if asks_to_switch && !self.incoming.borrow().is_between() {
@@ -179,12 +179,12 @@ impl<S: Service> Connection<S> {
                 return Err(End::Early);
             }
         }
-        let switch = switch.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        let upgrade = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
         let kept = self.respond(response, version, head_only, persistent).await?;
         drop(exchanging);
-        if let Some(switch) = switch {
+        if let Some(upgrade) = upgrade {
             // The socket goes on without us.
-            let _ = switch.send(self.incoming.borrow().end());
+            let _ = upgrade.send(self.incoming.borrow().end());
             return Ok(false);
         }
         if !kept {

@@ -45,7 +45,7 @@ pub trait Service: 'static {
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + 'static;
 
     /// Answers one request. The future is dropped when the client goes away before the response head is out; the body is
-    /// dropped when it is sent or can't be sent any more. `switch` is there when the client asks for another protocol: after an
+    /// dropped when it is sent or can't be sent any more. `on_upgrade` is there when the client asks for another protocol: after an
     /// answer of 101 it brings the client's side. Heads are boxed: each step that hands one
     /// on would copy it.
     fn handle(
@@ -53,7 +53,7 @@ pub trait Service: 'static {
         connection: &Rc<ConnectionInfo>,
         head: Box<request::Parts>,
         body: Body,
-        switch: Option<Switch>,
+        on_upgrade: Option<OnUpgrade>,
     ) -> impl Future<Output = Box<Response<Self::Body>>>;
 
     /// Answers what is no request. The connection is closed after it.
@@ -66,12 +66,12 @@ pub trait Service: 'static {
 }
 
 /// The client's side of a connection, once it has switched protocols. An error: it ended before.
-pub type Switch = oneshot::Receiver<Transport>;
+pub type OnUpgrade = oneshot::Receiver<Transport>;
 
 /// In the extensions of a response of HTTP/1: no other request of the connection is served. A request that one parser refuses may be
 /// two to another one.
 #[derive(Debug, Clone, Copy)]
-pub struct Last;
+pub struct CloseConnection;
 
 /// Why what came on a connection is no request.
 #[derive(Debug, thiserror::Error)]
