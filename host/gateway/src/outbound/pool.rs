@@ -12,7 +12,7 @@ use rustls_pki_types::ServerName;
 
 use super::Tls;
 use crate::http::body::Body;
-use crate::http1::{self, Answer, Keeper};
+use crate::http1::{self, Keeper, Reply};
 use crate::services::grants::Origin;
 use crate::upstream::connect::{Connection, Speak, TlsClient, connect};
 use crate::upstream::dns::{Dns, TtlBounds};
@@ -110,8 +110,8 @@ impl Lease {
     pub(super) async fn send(self, mut request: Request<Body>) -> Result<Response<Body>, Failure> {
         match self.connection {
             Connection::Http1(connection) => match connection.send(&mut request, None, None, Home(self.origin)).await {
-                Ok(Answer::Response(response)) => Ok(*response),
-                Ok(Answer::Switched(..)) => Err(Failure { reason: "101 without an upgrade".to_owned(), sent: true }),
+                Ok(Reply::Response(response)) => Ok(*response),
+                Ok(Reply::Upgraded(..)) => Err(Failure { reason: "101 without an upgrade".to_owned(), sent: true }),
                 Err(unanswered) => Err(Failure { reason: describe(&unanswered.error), sent: !unanswered.unsent }),
             },
             Connection::Http2(mut session) => match session.try_send_request(request).await {

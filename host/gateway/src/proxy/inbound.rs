@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::error::{Kind, ProxyError};
 use crate::exchange::RequestHead;
 use crate::http::forwarded;
-use crate::http::headers::{self, Noted};
+use crate::http::headers::{self, HeaderClasses};
 use crate::http::target::{Target, TargetError};
 use crate::http::trace;
 use crate::server::ConnectionInfo;
@@ -17,7 +17,7 @@ use crate::server::ConnectionInfo;
 /// A request head with the facts that routing needs.
 pub(super) struct Inbound {
     pub(super) head: RequestHead,
-    pub(super) noted: Noted,
+    pub(super) classes: HeaderClasses,
     /// The client: the peer, or what a trusted proxy says.
     pub(super) client: IpAddr,
     /// The protocol that the client asks to switch to.
@@ -53,15 +53,15 @@ pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inb
     let (peer, trusted) = (&connection.peer, &connection.settings.trusted_proxies);
     let mut client = forwarded::client(peer, &parts.headers, trusted);
     let scheme = client.scheme.take().unwrap_or_else(|| scheme(connection));
-    let noted = Noted::of(&parts.headers);
+    let classes = HeaderClasses::of(&parts.headers);
     let upgrade = match parts.version {
-        Version::HTTP_11 if noted.has(Noted::HOP_BY_HOP) => headers::upgrade_requested(&parts.headers),
+        Version::HTTP_11 if classes.has(HeaderClasses::HOP_BY_HOP) => headers::upgrade_requested(&parts.headers),
         _ => None,
     };
     Ok(Inbound {
         client: client.address,
         upgrade,
-        noted,
+        classes,
         head: RequestHead {
             method: parts.method,
             scheme,
@@ -81,16 +81,16 @@ fn scheme(connection: &ConnectionInfo) -> Scheme {
 /// until it is known what the upstream gets; no filter sees it.
 pub(super) fn clean(
     head: &mut RequestHead,
-    noted: Noted,
+    classes: HeaderClasses,
     connection: &ConnectionInfo,
     (id_header, id): (&HeaderName, &HeaderValue),
 ) {
-    if noted.has(Noted::HOP_BY_HOP) {
+    if classes.has(HeaderClasses::HOP_BY_HOP) {
         headers::strip_hop_by_hop(&mut head.headers);
     }
-    forwarded::apply(&mut head.headers, noted, &connection.peer, &scheme(connection), &head.authority);
+    forwarded::apply(&mut head.headers, classes, &connection.peer, &scheme(connection), &head.authority);
     head.headers.insert(id_header, id.clone());
-    trace::ensure_traceparent(&mut head.headers, noted);
+    trace::ensure_traceparent(&mut head.headers, classes);
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
     }

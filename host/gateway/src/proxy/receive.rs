@@ -73,8 +73,8 @@ fn enter_route(
     on_upgrade: Option<OnUpgrade>,
 ) {
     let route = &local.shared.routes[found.index];
-    let Inbound { mut head, noted, client: address, upgrade } = inbound;
-    inbound::clean(&mut head, noted, connection, (&local.shared.id_header, &context.id));
+    let Inbound { mut head, classes, client: address, upgrade } = inbound;
+    inbound::clean(&mut head, classes, connection, (&local.shared.id_header, &context.id));
     context.upgrade_request = match (upgrade, on_upgrade) {
         (Some(protocol), Some(client)) if route.upgrade => Some(Box::new(UpgradeRequest { protocol, client })),
         _ => None,
@@ -91,7 +91,7 @@ fn enter_route(
         }
     };
     let until = route.timeouts.request.and_then(|limit| context.start.checked_add(limit));
-    context.request_body = MessageBody::new(body, coded(&head.headers, noted)).within(until);
+    context.request_body = MessageBody::new(body, coded(&head.headers, classes)).within(until);
     let mut exchange = Exchange::new(context.id.clone(), address, head, local.facts(found.index).clone());
     exchange.params = found.params;
     context.enter_route(local, found.index, exchange);

@@ -150,10 +150,10 @@ impl<S: Service> Connection<S> {
     async fn exchange(&mut self, head: RequestHead) -> Result<bool, End> {
         let exchanging = self.activity.begin();
         self.served = true;
-        let RequestHead { parts, body, mut persistent, expects_continue, asks_to_switch } = head;
+        let RequestHead { parts, body, mut persistent, expects_continue, asks_to_upgrade } = head;
         let (head_only, version) = (parts.method == Method::HEAD, parts.version);
         let body = self.incoming.begin(body, expects_continue);
-        let may_upgrade = asks_to_switch && self.incoming.borrow().is_between();
+        let may_upgrade = asks_to_upgrade && self.incoming.borrow().is_between();
         let (upgrade, on_upgrade) = match may_upgrade {
             true => {
                 let (upgrade, on_upgrade) = oneshot::channel();
@@ -173,7 +173,7 @@ impl<S: Service> Connection<S> {
         persistent &= !self.worker.draining.has_begun() && response.extensions().get::<CloseConnection>().is_none();
         // RFC 9110 §7.8: who asks for another protocol can't know in which one to go on before the answer. What came all the same
         // would be read by one side as something else than by the other.
-        if asks_to_switch && !self.incoming.borrow().is_between() {
+        if asks_to_upgrade && !self.incoming.borrow().is_between() {
             persistent &= !self.incoming.borrow().is_read();
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(End::Early);
@@ -311,7 +311,7 @@ impl<S: Service> Connection<S> {
             }
         }
         // A client that has ended its side behind its request is gone only once its answer could have been written.
-        if self.incoming.borrow().transport.waits_its_turn() {
+        if self.incoming.borrow().transport.is_write_deferred() {
             return Poll::Pending;
         }
         self.poll_interrupted(cx).map(Err)

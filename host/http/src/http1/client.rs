@@ -52,7 +52,7 @@ pub enum SendError {
     Interim,
     /// RFC 9110 §15.2.2: a server must not switch unasked.
     #[error("another protocol, for which nobody has asked")]
-    Unasked,
+    UnaskedUpgrade,
     /// The request could not be sent to its end because of its own body.
     #[error("the request broke off")]
     Body(#[source] BodyError),
@@ -62,7 +62,7 @@ pub enum SendError {
 
 /// A request that got no response.
 #[derive(Debug)]
-pub struct Unanswered {
+pub struct NoReply {
     pub error: SendError,
     /// Nothing of it was written, so the server can't have seen it.
     pub unsent: bool,
@@ -76,10 +76,10 @@ pub trait Keeper: Unpin + 'static {
 }
 
 /// A response.
-pub enum Answer {
+pub enum Reply {
     Response(Box<Response<Body>>),
     /// 101: the connection speaks another protocol from here on.
-    Switched(Box<Response<Body>>, Box<Transport>),
+    Upgraded(Box<Response<Body>>, Box<Transport>),
 }
 
 impl Connection {
@@ -108,18 +108,18 @@ impl Connection {
         gate: Option<&Gate>,
         progress: Option<&Progress>,
         keeper: K,
-    ) -> Result<Answer, Unanswered> {
+    ) -> Result<Reply, NoReply> {
         let mut sending = Sending::new(self, request);
         let head = poll_fn(|cx| sending.poll_head(cx, gate, progress)).await;
         match head {
-            Ok(head) => Ok(sending.answer(head, keeper)),
+            Ok(head) => Ok(sending.reply(head, keeper)),
             Err(error) => {
                 let unsent = sending.upload.is_untouched(&sending.connection.0.borrow());
                 let silent = sending.silent;
                 if unsent {
                     *request.body_mut() = sending.upload.body;
                 }
-                Err(Unanswered { error, unsent, silent })
+                Err(NoReply { error, unsent, silent })
             }
         }
     }
@@ -128,7 +128,7 @@ impl Connection {
 /// A request on its way.
 struct Sending {
     connection: Connection,
-    asks_to_switch: bool,
+    asks_to_upgrade: bool,
     upload: Upload,
     method: Method,
     interim: usize,
@@ -161,8 +161,8 @@ impl Sending {
         transport.ask();
         drop(transport);
         let upload = Upload { body, writing: Writing::new(framing), taken: false, broken: false };
-        let asks_to_switch = framing == Framing::Upgrade;
-        Sending { connection, asks_to_switch, upload, method: request.method().clone(), interim: 0, silent: true }
+        let asks_to_upgrade = framing == Framing::Upgrade;
+        Sending { connection, asks_to_upgrade, upload, method: request.method().clone(), interim: 0, silent: true }
     }
 
     fn poll_head(
@@ -179,7 +179,7 @@ impl Sending {
         loop {
             let sending = self.upload.poll(transport, cx);
             if let Some(progress) = progress {
-                let blocked = !self.upload.broken && !transport.is_flushed() && !transport.waits_its_turn();
+                let blocked = !self.upload.broken && !transport.is_flushed() && !transport.is_write_deferred();
                 progress.blocked.set(blocked);
                 progress.writes.set(transport.writes());
             }
@@ -197,8 +197,8 @@ impl Sending {
             }
             while let Some(head) = read_response(transport.received(), LIMITS, &self.method).map_err(SendError::Head)? {
                 match head.status {
-                    StatusCode::SWITCHING_PROTOCOLS if !self.asks_to_switch || !transport.is_flushed() => {
-                        return Poll::Ready(Err(SendError::Unasked));
+                    StatusCode::SWITCHING_PROTOCOLS if !self.asks_to_upgrade || !transport.is_flushed() => {
+                        return Poll::Ready(Err(SendError::UnaskedUpgrade));
                     }
                     StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Ok(head)),
                     status if !status.is_informational() => return Poll::Ready(Ok(head)),
@@ -215,7 +215,7 @@ impl Sending {
         }
     }
 
-    fn answer<K: Keeper>(self, head: ResponseHead, keeper: K) -> Answer {
+    fn reply<K: Keeper>(self, head: ResponseHead, keeper: K) -> Reply {
         let ResponseHead { status, version, headers, body, persistent } = head;
         let Sending { connection, upload, .. } = self;
         let response = |body| {
@@ -227,7 +227,7 @@ impl Sending {
         };
         if status == StatusCode::SWITCHING_PROTOCOLS {
             let transport = connection.0.replace(Transport::new(tokio::io::empty()));
-            return Answer::Switched(response(Body::Empty), Box::new(transport));
+            return Reply::Upgraded(response(Body::Empty), Box::new(transport));
         }
         let mut reading = Reading::new(body, LIMITS, Message::Response);
         let whole = reading.whole(connection.0.borrow_mut().received());
@@ -237,7 +237,7 @@ impl Sending {
             if persistent && connection.is_free() {
                 keeper.keep(connection);
             }
-            return Answer::Response(response(whole.map_or(Body::Empty, Body::full)));
+            return Reply::Response(response(whole.map_or(Body::Empty, Body::full)));
         }
         let rest = ResponseBody {
             connection: Some(connection),
@@ -247,7 +247,7 @@ impl Sending {
             upload: uploading.then(|| Box::new(upload)),
             whole,
         };
-        Answer::Response(response(Body::stream(rest)))
+        Reply::Response(response(Body::stream(rest)))
     }
 }
 

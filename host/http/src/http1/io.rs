@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::task::coop::unconstrained;
 
-use super::turns;
+use super::write_queue;
 
 /// What a read has room for at first; more once a peer fills it.
 const READ: usize = 8 << 10;
@@ -73,8 +73,8 @@ pub struct Transport {
     after: &'static [u8],
     /// Whether `io` may hold back bytes that it took.
     unflushed: bool,
-    turn: Turn,
-    /// This, where `turns` can write what waits its turn.
+    turn: WriteTurn,
+    /// This, where `write_queue` can write what waits its turn.
     me: Weak<RefCell<Transport>>,
     /// Nothing of a message was written that has to come before anything of the peer's.
     unasked: bool,
@@ -84,12 +84,12 @@ pub struct Transport {
 
 /// Whether what is to be written may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum WriteTurn {
     /// Not if it is small.
     No,
     /// When this is polled for the next time.
     Next,
-    /// When `turns` comes to it.
+    /// When `write_queue` comes to it.
     Queued,
     Yes,
 }
@@ -110,7 +110,7 @@ impl Transport {
             large: Bytes::new(),
             after: &[],
             unflushed: false,
-            turn: Turn::No,
+            turn: WriteTurn::No,
             me: Weak::new(),
             unasked: false,
             writes: 0,
@@ -190,8 +190,8 @@ impl Transport {
     /// woken by the first bytes that it gets: what is sent one message behind the other it finds together, and what is sent between
     /// the work of other requests wakes it each time. Also the code of the requests and the kernel's each run while they are cached.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.turn == Turn::No && self.is_small() {
-            self.turn = Turn::Next;
+        if self.turn == WriteTurn::No && self.is_small() {
+            self.turn = WriteTurn::Next;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -201,11 +201,11 @@ impl Transport {
     /// The same for who has nothing else to do when that is done: the task is woken only if it fails, or can't be done at once. Must
     /// not be polled from another task before it is ready.
     pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.turn == Turn::No && self.is_small() && turns::write_later(&self.me, cx.waker()) {
-            self.turn = Turn::Queued;
+        if self.turn == WriteTurn::No && self.is_small() && write_queue::write_later(&self.me, cx.waker()) {
+            self.turn = WriteTurn::Queued;
             return Poll::Pending;
         }
-        if self.turn == Turn::Queued && self.is_small() {
+        if self.turn == WriteTurn::Queued && self.is_small() {
             return Poll::Pending;
         }
         self.poll_flush(cx)
@@ -216,7 +216,7 @@ impl Transport {
     }
 
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.turn = Turn::Yes;
+        self.turn = WriteTurn::Yes;
         if self.unasked && self.has_said(cx) {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         }
@@ -243,18 +243,18 @@ impl Transport {
             ready!(Pin::new(&mut *self.io).poll_flush(cx))?;
             self.unflushed = false;
         }
-        self.turn = Turn::No;
+        self.turn = WriteTurn::No;
         Poll::Ready(Ok(()))
     }
 
     /// Whether nothing but the turn is waited for: it will come without another poll.
-    pub fn waits_its_turn(&self) -> bool {
-        matches!(self.turn, Turn::Next | Turn::Queued)
+    pub fn is_write_deferred(&self) -> bool {
+        matches!(self.turn, WriteTurn::Next | WriteTurn::Queued)
     }
 
     /// Writes what waits its turn, in the name of the task that waits for it. Whether that has to look what became of it.
-    pub(super) fn take_turn(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.turn != Turn::Queued {
+    pub(super) fn write_deferred(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.turn != WriteTurn::Queued {
             return false;
         }
         !matches!(self.poll_write_out(cx), Poll::Ready(Ok(())))
@@ -262,7 +262,7 @@ impl Transport {
 
     /// Lets the next [`Transport::poll_flush`] write at once, for who will not call it again.
     pub fn hurry(&mut self) {
-        self.turn = Turn::Yes;
+        self.turn = WriteTurn::Yes;
     }
 
     fn wrote(&mut self, written: usize) {
