@@ -164,7 +164,7 @@ impl LocalPipeline {
             }
             Err(error) => {
                 let open = self.pipeline.filters()[index].failure() == FailurePolicy::Open;
-                // A body that broke off can't be passed on by anybody.
+                // No policy can pass on a body that broke off.
                 if open && !matches!(error, BodySourceError::Aborted(..)) {
                     self.pools[index].count_unseen_body();
                     return FilterOutcome::Continue;
@@ -226,7 +226,7 @@ impl LocalPipeline {
         let exchange = traversal.exchange.take().expect("an exchange is in one call at a time");
         let (exchange, result) = match pool.call_now(hook, exchange, index, &mut traversal.cursor.now) {
             Ok(called) => called,
-            // Rare and large: boxed, since the future of a request, which is moved when it is made, would have it in it.
+            // Rare and large, so boxed: it would enlarge the future of every request.
             Err(exchange) => {
                 traversal.cursor.now = None;
                 Box::pin(pool.call(hook, exchange, index)).await

@@ -1,4 +1,4 @@
-//! What the end of a call means for the exchange: edits kept or taken back, an answer put in place, the failure policy applied.
+//! Applies the outcome of a call to the exchange: keeps or rolls back its edits, sets a filter's response, applies the failure policy.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -68,7 +68,7 @@ fn replace(exchange: &mut Exchange) {
     if !body_set {
         exchange.set_response_body(Bytes::new());
         if let Some(response) = &mut exchange.response {
-            // It described the body that is dropped.
+            // It described the dropped body.
             response.headers.remove(http::header::CONTENT_ENCODING);
         }
     }

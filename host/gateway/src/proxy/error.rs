@@ -1,5 +1,4 @@
-//! Everything that can keep an exchange from its answer, and whose fault it is. What the client reads of it is decided in
-//! `respond.rs`; what the log reads is the `detail` here.
+//! The errors of an exchange and their source. `respond.rs` decides what the client reads; the log gets the `detail`.
 
 use crate::chain;
 use crate::filter::{BodySourceError, FilterError, FilterFailure};
@@ -126,7 +125,7 @@ impl ProxyError {
         }
     }
 
-    /// What came is no request.
+    /// A refused request head.
     pub fn refused(refusal: &Refusal) -> Self {
         let kind = match refusal {
             Refusal::Head(HeadError::Malformed(_)) => Kind::BadRequest,
@@ -157,7 +156,7 @@ impl ProxyError {
         ProxyError::new(kind, format!("filter `{}` at {}: {}", failure.filter, failure.hook, chain(&failure.error)))
     }
 
-    /// A request body that a filter asked for and that can't be had.
+    /// A request body that a filter asked for and that could not be buffered.
     pub fn unbuffered_request(error: &BodySourceError) -> Self {
         let kind = match error {
             BodySourceError::TooLarge(_) => Kind::BodyTooLarge,

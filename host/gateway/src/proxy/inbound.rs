@@ -1,4 +1,4 @@
-//! A request head on its way in: what is believed of it, and what the upstream will be told. Nothing here waits.
+//! The request head on the way in: which fields are trusted, and which ones the upstream gets. Nothing here waits.
 
 use http::header::COOKIE;
 use http::request::Parts;
@@ -44,7 +44,7 @@ fn refusal(error: TargetError) -> ProxyError {
 
 /// Reads a request head.
 pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inbound, ProxyError> {
-    // Those of HTTP/1 were counted before; the header list of HTTP/2 is bounded in bytes only.
+    // The HTTP/1 codec has counted its fields already; the header list of HTTP/2 is bounded in bytes only.
     if parts.headers.len() > connection.settings.max_headers {
         let message = format!("{} header fields, more than {}", parts.headers.len(), connection.settings.max_headers);
         return Err(ProxyError::new(Kind::TooManyHeaders, message));
@@ -77,8 +77,8 @@ fn scheme(connection: &ConnectionInfo) -> Scheme {
     if connection.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
 }
 
-/// Takes out what ends at this hop and what nobody here believes, and puts in what the upstream is told instead. `Host` stays
-/// until it is known what the upstream gets; no filter sees it.
+/// Removes hop-by-hop and untrusted fields and adds the gateway's own. `Host` stays until the upstream's `Host` is known; no filter sees
+/// it.
 pub(super) fn clean(
     head: &mut RequestHead,
     classes: HeaderClasses,
@@ -96,7 +96,7 @@ pub(super) fn clean(
     }
 }
 
-/// RFC 9113 §8.2.3: cookies that HTTP/2 split are one field for everybody who is not HTTP/2.
+/// RFC 9113 §8.2.3: joins cookies that HTTP/2 has split, because other protocols expect one field.
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
     let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };

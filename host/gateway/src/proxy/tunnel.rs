@@ -1,5 +1,5 @@
-//! Connections that have switched protocols (WebSocket): bytes in both directions until both sides are done, or neither has
-//! sent anything for the idle timeout.
+//! Upgraded connections (WebSocket): bytes flow in both directions until both sides have closed, or neither has sent anything for the
+//! idle timeout.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -40,7 +40,7 @@ pub(super) fn join(
             }
         };
         tokio::select! {
-            // An error here is a side that closed without goodbye, which is how most WebSockets end.
+            // An error means that a side closed without a close frame, as most WebSockets do.
             _ = copy_bidirectional(&mut client, &mut upstream) => context.ended = true,
             () = idled => context.fail(&ProxyError::new(Kind::ClientTimeout, "the upgraded connection was idle")),
         }

@@ -45,8 +45,8 @@ pub trait Service: 'static {
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + 'static;
 
     /// Answers one request. The future is dropped when the client goes away before the response head is out; the body is
-    /// dropped when it is sent or can't be sent any more. `on_upgrade` is there when the client asks for another protocol: after an
-    /// answer of 101 it brings the client's side. Heads are boxed: each step that hands one
+    /// dropped when it is sent or can't be sent any more. `on_upgrade` is there when the client asks for another protocol: after a
+    /// response of 101 it brings the client's side. Heads are boxed: each step that hands one
     /// on would copy it.
     fn handle(
         &self,

@@ -1,4 +1,4 @@
-//! Workers: one thread, one event loop, one socket for each listener. Nothing of a request ever leaves its worker.
+//! Workers: one thread, one event loop, one socket for each listener. A request never leaves its worker.
 
 use std::cell::Cell;
 use std::io;
@@ -22,8 +22,8 @@ use super::{ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
 use crate::allocator::Keeping;
 use crate::telemetry::{ListenerCounters, Metrics, WorkerMetrics};
 
-/// Tasks that are polled before the worker looks for further events, while there are more to poll. More than one each for what one
-/// look finds on a busy worker, because a write waits until everything else was seen to.
+/// Tasks polled between two looks for I/O events. It is larger than the number of events that a busy worker finds at once, because
+/// deferred writes wait until all other ready tasks have run.
 const EVENT_INTERVAL: u32 = 128;
 /// How often a draining worker looks whether its connections are gone.
 const DRAIN_STEP: Duration = Duration::from_millis(10);
@@ -212,7 +212,7 @@ fn work<S: Service>(
                 Rc::clone(&shared),
             )));
         }
-        // Fails only when `Workers` is gone; then nobody is left to serve for.
+        // Fails only when `Workers` is gone, which ends the worker too.
         let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
         shared.draining.begin();
         for task in accepting {
@@ -242,7 +242,7 @@ async fn admit<S: Service>(tcp: TcpListener, mut listener: WorkerListener, share
         };
         listener.receive(socket, peer, &shared);
     }
-    // Connections that the kernel has taken already are served once, instead of being reset by closing the socket.
+    // Connections in the kernel's queue are still served: closing the socket would reset them.
     while let Some((socket, peer)) = waiting(&tcp).await {
         listener.counters.accepted.add(1);
         listener.receive(socket, peer, &shared);
@@ -303,7 +303,7 @@ impl Draining {
     /// Ready when draining has begun.
     pub(super) async fn begun(&self) {
         let mut told = pin!(self.told.notified());
-        // Enlisted before the look at the flag, so that no wake-up falls in between.
+        // Registered before the flag is read, so that no wake-up is lost.
         told.as_mut().enable();
         if !self.begun.get() {
             told.await;

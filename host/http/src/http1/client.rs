@@ -25,17 +25,16 @@ const LIMITS: Limits = Limits { bytes: 24 << 10, fields: 256 };
 /// Interim responses (RFC 9110 §15.2) before the final one; more are an endless answer.
 const MAX_INTERIM: usize = 32;
 
-/// How the sending of a request goes, for whoever waits for its response: a server that reads nothing is told from a client that sends
-/// nothing.
+/// The progress of sending a request. It tells a server that reads nothing from a client that sends nothing.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// The server takes no more at the moment.
+    /// The server accepts no more bytes at the moment.
     pub blocked: Cell<bool>,
     /// Counts writes.
     pub writes: Cell<u64>,
 }
 
-/// An open connection on which nothing is going on.
+/// An idle open connection.
 pub struct Connection(Rc<RefCell<Transport>>);
 
 /// Why there is no response.
@@ -92,8 +91,8 @@ impl Connection {
         self.0.borrow_mut().is_quiet()
     }
 
-    /// Whether nothing is left of the exchange before: no part of the request, no bytes behind the response. Nobody would know to
-    /// which request they belong.
+    /// Whether nothing is left over from the last exchange: no unsent part of its request and no bytes after its response, which could
+    /// be taken for the next response.
     fn is_free(&self) -> bool {
         let mut transport = self.0.borrow_mut();
         transport.is_flushed() && transport.received().is_empty()
@@ -157,7 +156,7 @@ impl Sending {
         };
         let mut transport = connection.0.borrow_mut();
         request_head(transport.out(), request.method(), target, request.headers(), framing);
-        // The server may say goodbye while the request waits its turn; what comes before a request answers none.
+        // The server may close while the write is deferred. Bytes that arrive before the request do not answer it.
         transport.ask();
         drop(transport);
         let upload = Upload { body, writing: Writing::new(framing), taken: false, broken: false };
@@ -172,7 +171,7 @@ impl Sending {
         progress: Option<&Progress>,
     ) -> Poll<Result<ResponseHead, SendError>> {
         let transport = &mut *self.connection.0.borrow_mut();
-        // Before a part of the body is taken: without that the request could not go out on another connection.
+        // Checked before any of the body is taken: afterwards the request could not go out on another connection.
         if !self.upload.writing.has_ended() && self.upload.is_untouched(transport) && transport.has_said(cx) {
             return Poll::Ready(Err(SendError::Closed));
         }
@@ -186,7 +185,7 @@ impl Sending {
             if let Poll::Ready(Err(error)) = sending {
                 return Poll::Ready(Err(error));
             }
-            // What comes before is no answer. Who writes looks for it, which also has this task woken for what comes afterwards.
+            // Bytes that arrive before the first write are no response. The writer looks for them, which registers this task's waker.
             if transport.is_unasked() {
                 return Poll::Pending;
             }
@@ -257,7 +256,7 @@ struct Upload {
     writing: Writing,
     /// A part of the body was taken.
     taken: bool,
-    /// The server takes no more; it may have answered all the same.
+    /// The server accepts no more bytes; it may have responded all the same.
     broken: bool,
 }
 
@@ -299,7 +298,7 @@ impl Upload {
                 }
             }
             if over {
-                // It may know more of its end than its length: it is not asked again.
+                // A body of known length is not polled after its last byte.
                 self.body = Body::Empty;
             }
             if transport.is_flushed() {
@@ -324,7 +323,7 @@ impl Upload {
     }
 }
 
-/// The body of a response; the connection goes back with its last byte.
+/// The body of a response. The last byte returns the connection to its keeper.
 struct ResponseBody<K: Keeper> {
     connection: Option<Connection>,
     keeper: Option<K>,
@@ -332,7 +331,7 @@ struct ResponseBody<K: Keeper> {
     persistent: bool,
     /// The rest of the request, where the server has answered before its end.
     upload: Option<Box<Upload>>,
-    /// The whole of it, which came with the head.
+    /// The whole body, if it arrived with the head.
     whole: Option<Bytes>,
 }
 

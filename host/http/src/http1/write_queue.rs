@@ -1,5 +1,5 @@
-//! Writes what waits its turn on connections to servers: one task of the worker for all of them. The task of a request is deep, and
-//! has nothing to do before the response comes.
+//! One task per worker flushes the deferred writes of all upstream connections. Waking the task of each request instead would poll its
+//! deep future for nothing: it has nothing to do before the response arrives.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -12,11 +12,11 @@ use super::io::Transport;
 
 #[derive(Default)]
 struct WriteQueue {
-    /// What is to be written, and whom to tell where it could not be.
+    /// The transports to flush, and the task to wake where a write fails or blocks.
     waiting: Vec<(Weak<RefCell<Transport>>, Waker)>,
     /// The writing task, while it waits for work.
     idle: Option<Waker>,
-    /// Whether there is one.
+    /// Whether the writing task exists.
     running: bool,
 }
 
@@ -24,8 +24,8 @@ thread_local! {
     static QUEUE: RefCell<WriteQueue> = RefCell::default();
 }
 
-/// Has it written when everything that is ready now was seen to, and `owner` woken if that fails. `false`: there is nothing to write
-/// through. Must be called within a local runtime.
+/// Queues a write for after all tasks that are ready now; wakes `owner` if it fails. Returns `false` if the transport is gone. Must be
+/// called within a local runtime.
 pub(super) fn write_later(transport: &Weak<RefCell<Transport>>, owner: &Waker) -> bool {
     if transport.strong_count() == 0 {
         return false;
@@ -44,14 +44,14 @@ pub(super) fn write_later(transport: &Weak<RefCell<Transport>>, owner: &Waker) -
     true
 }
 
-/// Says that nobody writes any more, also when the runtime is dropped under the task.
+/// Marks the writing task as gone when it ends, also when the runtime drops it.
 struct WriterGuard;
 
 impl Drop for WriterGuard {
     fn drop(&mut self) {
         let _ = QUEUE.try_with(|queue| {
             let left = queue.try_borrow_mut().map(|mut queue| std::mem::take(&mut *queue));
-            // Outside the borrow: a waker may own a task whose drop comes back here.
+            // Dropped outside the borrow: a waker may own a task whose drop enters this queue again.
             drop(left);
         });
     }
