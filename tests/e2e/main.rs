@@ -3,6 +3,7 @@
 mod bodies;
 mod commands;
 mod errors;
+mod examples;
 mod external;
 mod filters;
 mod grants;

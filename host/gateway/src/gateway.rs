@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::admin::{self, AdminError};
+use crate::background::Background;
 use crate::config::{self, Config, ConfigErrors, Loaded, model};
 use crate::filter::Runtime;
 use crate::http::buffer::MemoryBudget;
@@ -56,7 +57,9 @@ pub enum GatewayError {
 pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<String>, GatewayError> {
     let loaded = config::load(path)?;
     dns::use_nameservers(&loaded.config.gateway.nameservers);
-    let workshop = workshop(&loaded.config, compiler, Metrics::new())?;
+    let metrics = Metrics::new();
+    let (background, _thread) = Background::start(Arc::clone(&metrics))?;
+    let workshop = workshop(&loaded.config, compiler, metrics, background)?;
     Ok(workshop.build(&loaded, None)?.warnings)
 }
 
@@ -71,7 +74,8 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
     let metrics = Metrics::new();
     let log = start_operational_log(log_level(config), Arc::clone(&metrics)).map_err(GatewayError::Log)?;
     dns::use_nameservers(&config.gateway.nameservers);
-    let workshop = workshop(config, compiler, Arc::clone(&metrics))?;
+    let (background, background_thread) = Background::start(Arc::clone(&metrics))?;
+    let workshop = workshop(config, compiler, Arc::clone(&metrics), background)?;
     let snapshot = workshop.build(&loaded, None)?;
     say(&snapshot.warnings);
 
@@ -119,6 +123,8 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
     let reloader = start_reloader(watched, metrics, move || loader.reload())?;
     readiness.serving();
     let code = signals.run(workers, &reloader, &readiness, || **patience.load());
+    // After the workers: until their last exchange its key sets are kept fresh.
+    drop(background_thread);
     flush.flush(FLUSH);
     Ok(code)
 }
@@ -189,6 +195,7 @@ fn workshop(
     config: &Config,
     compiler: Option<CompilerCommand>,
     metrics: Arc<Metrics>,
+    background: Background,
 ) -> Result<Workshop, GatewayError> {
     let most = |of: fn(&model::Filter) -> u64, least: u64| config.filters.iter().map(of).fold(least, u64::max);
     let defaults = RuntimeOptions::default();
@@ -201,7 +208,7 @@ fn workshop(
     };
     Ok(Workshop {
         runtime: Runtime::new(options)?,
-        services: Services::new(Clock::system(), OutboundClient::new(Tls::system())),
+        services: Services::new(Clock::system(), OutboundClient::new(Tls::system(), background)),
         metrics,
     })
 }

@@ -12,11 +12,15 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{OutboundClient, Tls};
+use crate::background::{Background, BackgroundThread};
 use crate::services::grants::Origins;
 use crate::services::{Clock, KeySets, ServiceError, Verification};
+use crate::telemetry::Metrics;
 
-fn sets() -> KeySets {
-    KeySets::new(Clock::system(), OutboundClient::new(Tls::system()))
+/// Key sets, and the thread that refreshes them for as long as it is held.
+fn sets() -> (KeySets, BackgroundThread) {
+    let (background, thread) = Background::start(Metrics::new()).unwrap();
+    (KeySets::new(Clock::system(), OutboundClient::new(Tls::system(), background)), thread)
 }
 
 fn ec_key(kid: &str) -> (serde_json::Value, EcdsaKeyPair) {
@@ -107,7 +111,7 @@ fn a_fetched_set_is_shared_rotates_and_survives_its_server() {
     let server = KeyServer::start("127.0.0.1:0", Arc::default());
     let ((key_a, pair_a), (key_b, pair_b)) = (ec_key("a"), ec_key("b"));
     server.answer(&[&key_a]);
-    let sets = sets();
+    let (sets, _background) = sets();
     let refused = sets.resolve(&server.source(), &Origins::default(), LONG);
     assert!(matches!(refused, Err(ServiceError::NotGranted(_))));
     let set = sets.resolve(&server.source(), &server.origins(), LONG).unwrap();
@@ -169,7 +173,7 @@ fn rotation_is_seen_without_ids() {
     for ((old, old_pair), (new, new_pair), kid) in cases {
         let server = KeyServer::start("127.0.0.1:0", Arc::default());
         server.answer(&[&old]);
-        let sets = sets();
+        let (sets, _background) = sets();
         let set = sets.resolve(&server.source(), &server.origins(), LONG).unwrap();
         let verify = |pair: &EcdsaKeyPair| set.verify("ES256", kid, b"m", &sign(pair)).unwrap();
         assert_eq!(verify(&old_pair), Verification::Valid);
@@ -190,7 +194,7 @@ fn a_set_whose_server_is_dead_at_load_is_unavailable_until_it_comes() {
     };
     let source = format!(r#"{{"jwks_url": "http://{address}/", "cooldown": "1s"}}"#);
     let origins = Origins::parse([&*format!("http://{address}")]).unwrap();
-    let sets = sets();
+    let (sets, _background) = sets();
     let set = sets.resolve(&source, &origins, LONG).unwrap();
     assert!(!set.ready());
     let (key, pair) = ec_key("a");

@@ -16,7 +16,7 @@
 //! | `sluice_connections_total`, `sluice_connections_active`, `sluice_connections_refused_total` | `listener` |
 //! | `sluice_connection_errors_total`, `sluice_tls_failures_total`, `sluice_accept_errors_total` | `listener` |
 //! | `sluice_received_bytes_total`, `sluice_sent_bytes_total` | `listener` |
-//! | `sluice_completions_dropped_total`, `sluice_panics_total` | |
+//! | `sluice_completions_dropped_total`, `sluice_panics_total`, `sluice_background_panics_total` | |
 //! | `sluice_reloads_total` | `result` |
 //! | `sluice_last_reload_timestamp_seconds` | |
 //! | `sluice_log_lines_dropped_total` | `log` |
@@ -112,6 +112,8 @@ pub struct Metrics {
     pub access_log_dropped: Counter,
     /// Operational log lines lost for the same reason.
     pub log_dropped: Counter,
+    /// Tasks of the background runtime that a panic has ended.
+    pub background_panics: Counter,
 }
 
 type Collector = Box<dyn Fn(&mut Exposition) + Send + Sync>;
@@ -130,6 +132,7 @@ impl Metrics {
             last_reload: Counter::default(),
             access_log_dropped: Counter::default(),
             log_dropped: Counter::default(),
+            background_panics: Counter::default(),
         })
     }
 
@@ -271,6 +274,12 @@ impl Metrics {
         out.sample("sluice_completions_dropped_total", &[], total(|cells| &cells.completions_dropped) as f64);
         out.family("sluice_panics_total", "counter", "Panics caught in connection tasks: bugs of the gateway.");
         out.sample("sluice_panics_total", &[], total(|cells| &cells.panics) as f64);
+        out.family(
+            "sluice_background_panics_total",
+            "counter",
+            "Panics caught in background tasks: bugs of the gateway.",
+        );
+        out.sample("sluice_background_panics_total", &[], self.background_panics.value() as f64);
         out.family("sluice_reloads_total", "counter", "Configuration reloads by result.");
         out.sample("sluice_reloads_total", &[("result", "ok")], self.reloads.value() as f64);
         out.sample("sluice_reloads_total", &[("result", "refused")], self.reloads_refused.value() as f64);
