@@ -163,3 +163,22 @@ impl<'a> RouteHandler<'a> {
         exchange.response = Some(head);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Handle<'a, F> = fn(&'a Proxy, &'a Rc<ConnectionInfo>, Box<request::Parts>, Body, Option<OnUpgrade>) -> F;
+
+    /// The size of the future that handles a request.
+    fn future_of<'a, F: Future>(_: Handle<'a, F>) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        // It is allocated once for each request. Rare and large parts, such as opening a connection, are boxed within.
+        let size = future_of(<Proxy as Service>::handle);
+        assert!(size <= 1856, "what handles a request: {size} bytes");
+    }
+}

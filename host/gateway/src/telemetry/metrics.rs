@@ -344,14 +344,16 @@ impl WorkerMetrics {
     }
 }
 
+/// By upstream and outcome, then by endpoint.
+type AttemptFailures = HashMap<(UpstreamId, &'static str), HashMap<Arc<str>, u64>>;
+
 #[derive(Default)]
 struct Cells {
     routes: Table<Traffic>,
     upstreams: Table<Traffic>,
     errors: Mutex<HashMap<(RouteId, ErrorSource, &'static str), u64>>,
     upstream_errors: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
-    /// By upstream and outcome, then by endpoint.
-    attempt_failures: Mutex<HashMap<(UpstreamId, &'static str), HashMap<Arc<str>, u64>>>,
+    attempt_failures: Mutex<AttemptFailures>,
     completions_dropped: Counter,
     panics: Counter,
 }
