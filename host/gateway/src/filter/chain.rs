@@ -13,8 +13,6 @@ use crate::wasm::{BodyInterest, FilterError, Hook};
 /// A filter gave no verdict and its policy is `closed`.
 #[derive(Debug, Clone)]
 pub struct FilterFailure {
-    /// Its index in the pipeline.
-    pub by: usize,
     pub filter: Arc<str>,
     pub hook: Hook,
     pub error: FilterError,
@@ -30,11 +28,8 @@ pub enum RequestOutcome {
         by: usize,
     },
     Failed(FilterFailure),
-    /// The body that the filter of this index asked for can't be had.
-    Body {
-        by: usize,
-        error: BodySourceError,
-    },
+    /// The body that a filter asked for could not be buffered.
+    Body(BodySourceError),
 }
 
 /// How the response hooks ended. After `Failed` and `Body` the response is to be replaced by an error, which
@@ -45,11 +40,8 @@ pub enum ResponseOutcome {
     /// the upstream still sends is to be discarded.
     Continue,
     Failed(FilterFailure),
-    /// The body that the filter of this index asked for can't be had.
-    Body {
-        by: usize,
-        error: BodySourceError,
-    },
+    /// The body that a filter asked for could not be buffered.
+    Body(BodySourceError),
 }
 
 /// The way of one message through one filter.
@@ -71,7 +63,7 @@ impl LocalPipeline {
                 FilterOutcome::Continue => continue,
                 FilterOutcome::Respond => RequestOutcome::Respond { by: index },
                 FilterOutcome::Failed(failure) => RequestOutcome::Failed(failure),
-                FilterOutcome::Body(error) => RequestOutcome::Body { by: index, error },
+                FilterOutcome::Body(error) => RequestOutcome::Body(error),
             };
             traversal.request_ends(index + 1, index);
             return outcome;
@@ -123,7 +115,7 @@ impl LocalPipeline {
                 // A replaced response passes the filters that are left like any other.
                 FilterOutcome::Continue | FilterOutcome::Respond => {}
                 FilterOutcome::Failed(failure) => return ResponseOutcome::Failed(failure),
-                FilterOutcome::Body(error) => return ResponseOutcome::Body { by: index, error },
+                FilterOutcome::Body(error) => return ResponseOutcome::Body(error),
             }
         }
         traversal.cursor.left = 0;
@@ -242,7 +234,7 @@ impl LocalPipeline {
             }
             CallOutcome::Failed(error) => {
                 let filter = self.pipeline.filters()[index].name().clone();
-                FilterOutcome::Failed(FilterFailure { by: index, filter, hook, error })
+                FilterOutcome::Failed(FilterFailure { filter, hook, error })
             }
         }
     }

@@ -125,7 +125,7 @@ impl<'a> RouteHandler<'a> {
                     return Ok(AfterRequestFilters::Responded);
                 }
                 RequestOutcome::Failed(failure) => return Err(ProxyError::filter(&failure)),
-                RequestOutcome::Body { error, .. } => return Err(ProxyError::unbuffered_request(&error)),
+                RequestOutcome::Body(error) => return Err(ProxyError::unbuffered_request(&error)),
             }
         }
         // Refused before any of it is read, and after the pipeline, so that the refusal gets its headers (CORS).
@@ -146,7 +146,7 @@ impl<'a> RouteHandler<'a> {
             let error = match self.pipeline.on_response(&mut context.traversal, &mut body).await {
                 ResponseOutcome::Continue => return,
                 ResponseOutcome::Failed(failure) => ProxyError::filter(&failure),
-                ResponseOutcome::Body { error, .. } => ProxyError::unbuffered_response(&error),
+                ResponseOutcome::Body(error) => ProxyError::unbuffered_response(&error),
             };
             self.replace_response(context, &error);
         }

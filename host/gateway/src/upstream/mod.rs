@@ -19,7 +19,7 @@ pub mod tls;
 mod tests;
 
 pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};
-pub use attempt_log::{Attempt, AttemptLog, AttemptOutcome};
+pub use attempt_log::{AttemptLog, AttemptOutcome};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use local::{Choice, LocalUpstream};
 pub use spec::{Balance, EndpointSpec, Protocol, SpecError, TargetSpec, Upstream, UpstreamSpec};
