@@ -1,11 +1,11 @@
-//! Time to a few milliseconds, at a fifth of the price of a precise reading: for limits of seconds and longer.
+//! A clock with a precision of a few milliseconds, for limits of seconds and longer. It costs a fifth of a precise reading.
 
 use std::time::Duration;
 
-/// How far it may lag behind: one tick of a kernel that ticks slowly.
+/// The most that the clock lags behind: one tick of a kernel with a slow tick.
 pub const LAG: Duration = Duration::from_millis(10);
 
-/// Milliseconds of a clock that only goes forward.
+/// Milliseconds of a monotonic clock.
 pub fn now_ms() -> u64 {
     // Its own cache would be one cache line that all workers write.
     coarsetime::Duration::from_ticks(coarsetime::Instant::now_without_cache_update().as_ticks()).as_millis()

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::coarse;
 
-/// How often deadlines are looked at. One is noticed at most this and twice [`coarse::LAG`] late, and never early.
+/// How often deadlines are checked. A deadline fires at most this plus twice [`coarse::LAG`] late, and never early.
 pub const TICK: Duration = Duration::from_millis(20);
 /// The ticking task ends after this many ticks without deadlines, so that an idle worker sleeps.
 const IDLE_TICKS: u32 = 100;
@@ -18,7 +18,7 @@ const IDLE_TICKS: u32 = 100;
 struct Slot {
     /// By [`coarse::now_ms`].
     at: u64,
-    /// Set by the ticking task, which alone looks at the clock.
+    /// Set by the ticking task, which is the only one that reads the clock.
     passed: bool,
     waker: Option<Waker>,
 }
@@ -108,13 +108,13 @@ impl Drop for Deadline {
     }
 }
 
-/// The clock may lag behind now and be right later, and milliseconds are cut off: neither makes a deadline early.
+/// Adds what the coarse clock may lag and what rounding to milliseconds cuts off, so that no deadline fires early.
 fn after_now(after: Duration) -> u64 {
     let after = u64::try_from(after.saturating_add(coarse::LAG).as_millis()).unwrap_or(u64::MAX);
     coarse::now_ms().saturating_add(after).saturating_add(1)
 }
 
-/// Says that nobody ticks any more, also when the runtime is dropped under the task.
+/// Marks the ticking task as gone when it ends, also when the runtime drops it.
 struct Ticking;
 
 impl Drop for Ticking {

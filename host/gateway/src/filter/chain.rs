@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 
 use super::pipeline::{before, downward, upward};
-use super::verdict::{Step, settle};
+use super::verdict::{CallOutcome, settle};
 use super::{BodySource, BodySourceError, FailurePolicy, LocalPipeline, Traversal};
 use crate::exchange::Exchange;
 use crate::wasm::{BodyInterest, FilterError, Hook};
@@ -13,8 +13,6 @@ use crate::wasm::{BodyInterest, FilterError, Hook};
 /// A filter gave no verdict and its policy is `closed`.
 #[derive(Debug, Clone)]
 pub struct FilterFailure {
-    /// Its index in the pipeline.
-    pub by: usize,
     pub filter: Arc<str>,
     pub hook: Hook,
     pub error: FilterError,
@@ -30,11 +28,8 @@ pub enum RequestOutcome {
         by: usize,
     },
     Failed(FilterFailure),
-    /// The body that the filter of this index asked for can't be had.
-    Body {
-        by: usize,
-        error: BodySourceError,
-    },
+    /// The body that a filter asked for could not be buffered.
+    Body(BodySourceError),
 }
 
 /// How the response hooks ended. After `Failed` and `Body` the response is to be replaced by an error, which
@@ -45,16 +40,13 @@ pub enum ResponseOutcome {
     /// the upstream still sends is to be discarded.
     Continue,
     Failed(FilterFailure),
-    /// The body that the filter of this index asked for can't be had.
-    Body {
-        by: usize,
-        error: BodySourceError,
-    },
+    /// The body that a filter asked for could not be buffered.
+    Body(BodySourceError),
 }
 
 /// The way of one message through one filter.
-enum Way {
-    Next,
+enum FilterOutcome {
+    Continue,
     Respond,
     Failed(FilterFailure),
     Body(BodySourceError),
@@ -68,10 +60,10 @@ impl LocalPipeline {
         let mask = self.pipeline.mask(Hook::OnRequest) | self.pipeline.mask(Hook::OnRequestBody);
         for index in upward(mask) {
             let outcome = match self.request_through(traversal, body, index).await {
-                Way::Next => continue,
-                Way::Respond => RequestOutcome::Respond { by: index },
-                Way::Failed(failure) => RequestOutcome::Failed(failure),
-                Way::Body(error) => RequestOutcome::Body { by: index, error },
+                FilterOutcome::Continue => continue,
+                FilterOutcome::Respond => RequestOutcome::Respond { by: index },
+                FilterOutcome::Failed(failure) => RequestOutcome::Failed(failure),
+                FilterOutcome::Body(error) => RequestOutcome::Body(error),
             };
             traversal.request_ends(index + 1, index);
             return outcome;
@@ -80,22 +72,31 @@ impl LocalPipeline {
         RequestOutcome::Continue
     }
 
-    async fn request_through<B: BodySource>(&self, traversal: &mut Traversal, body: &mut B, index: usize) -> Way {
+    async fn request_through<B: BodySource>(
+        &self,
+        traversal: &mut Traversal,
+        body: &mut B,
+        index: usize,
+    ) -> FilterOutcome {
         if self.has(Hook::OnRequest, index) {
-            let way = self.call(Hook::OnRequest, traversal, index).await;
-            if !matches!(way, Way::Next) || traversal.is_absent(index) {
-                return way;
+            let outcome = self.call(Hook::OnRequest, traversal, index).await;
+            if !matches!(outcome, FilterOutcome::Continue) || traversal.is_absent(index) {
+                return outcome;
             }
         }
-        let Some(max_bytes) = self.request_body_wanted(traversal.exchange(), body, index) else { return Way::Next };
+        let Some(max_bytes) = self.request_body_wanted(traversal.exchange(), body, index) else {
+            return FilterOutcome::Continue;
+        };
         traversal.cursor.now = None;
         let exchange = traversal.exchange();
         match &exchange.request_body {
-            Some(known) if known.len() as u64 > max_bytes => return Way::Body(BodySourceError::TooLarge(max_bytes)),
+            Some(known) if known.len() as u64 > max_bytes => {
+                return FilterOutcome::Body(BodySourceError::TooLarge(max_bytes));
+            }
             Some(_) => {}
             None => match Box::pin(body.buffer(max_bytes)).await {
                 Ok(bytes) => exchange.request_body = Some(bytes),
-                Err(error) => return Way::Body(error),
+                Err(error) => return FilterOutcome::Body(error),
             },
         }
         self.call(Hook::OnRequestBody, traversal, index).await
@@ -112,9 +113,9 @@ impl LocalPipeline {
             traversal.cursor.left = index;
             match self.response_through(traversal, body, index).await {
                 // A replaced response passes the filters that are left like any other.
-                Way::Next | Way::Respond => {}
-                Way::Failed(failure) => return ResponseOutcome::Failed(failure),
-                Way::Body(error) => return ResponseOutcome::Body { by: index, error },
+                FilterOutcome::Continue | FilterOutcome::Respond => {}
+                FilterOutcome::Failed(failure) => return ResponseOutcome::Failed(failure),
+                FilterOutcome::Body(error) => return ResponseOutcome::Body(error),
             }
         }
         traversal.cursor.left = 0;
@@ -125,14 +126,21 @@ impl LocalPipeline {
         ResponseOutcome::Continue
     }
 
-    async fn response_through<B: BodySource>(&self, traversal: &mut Traversal, body: &mut B, index: usize) -> Way {
+    async fn response_through<B: BodySource>(
+        &self,
+        traversal: &mut Traversal,
+        body: &mut B,
+        index: usize,
+    ) -> FilterOutcome {
         if self.has(Hook::OnResponse, index) {
-            let way = self.call(Hook::OnResponse, traversal, index).await;
-            if !matches!(way, Way::Next) || traversal.is_absent(index) {
-                return way;
+            let outcome = self.call(Hook::OnResponse, traversal, index).await;
+            if !matches!(outcome, FilterOutcome::Continue) || traversal.is_absent(index) {
+                return outcome;
             }
         }
-        let Some(max_bytes) = self.response_body_wanted(traversal.exchange(), body, index) else { return Way::Next };
+        let Some(max_bytes) = self.response_body_wanted(traversal.exchange(), body, index) else {
+            return FilterOutcome::Continue;
+        };
         traversal.cursor.now = None;
         let exchange = traversal.exchange();
         let buffered = match exchange.response.as_ref().and_then(|response| response.body.as_ref()) {
@@ -148,12 +156,12 @@ impl LocalPipeline {
             }
             Err(error) => {
                 let open = self.pipeline.filters()[index].failure() == FailurePolicy::Open;
-                // A body that broke off can't be passed on by anybody.
+                // No policy can pass on a body that broke off.
                 if open && !matches!(error, BodySourceError::Aborted(..)) {
                     self.pools[index].count_unseen_body();
-                    return Way::Next;
+                    return FilterOutcome::Continue;
                 }
-                return Way::Body(error);
+                return FilterOutcome::Body(error);
             }
         }
         self.call(Hook::OnResponseBody, traversal, index).await
@@ -164,7 +172,7 @@ impl LocalPipeline {
         let cursor = &mut traversal.cursor;
         cursor.now = None;
         for index in upward(self.pipeline.mask(Hook::SelectUpstream) & before(cursor.seen) & !cursor.absent) {
-            if let Way::Failed(failure) = self.call(Hook::SelectUpstream, traversal, index).await {
+            if let FilterOutcome::Failed(failure) = self.call(Hook::SelectUpstream, traversal, index).await {
                 return Err(failure);
             }
             if !traversal.exchange().selection.is_empty() {
@@ -180,7 +188,7 @@ impl LocalPipeline {
         let cursor = &mut traversal.cursor;
         cursor.now = None;
         for index in downward(self.pipeline.mask(Hook::OnResponseTrailers) & before(cursor.behind) & !cursor.absent) {
-            if let Way::Failed(failure) = self.call(Hook::OnResponseTrailers, traversal, index).await {
+            if let FilterOutcome::Failed(failure) = self.call(Hook::OnResponseTrailers, traversal, index).await {
                 return Err(failure);
             }
         }
@@ -205,12 +213,12 @@ impl LocalPipeline {
         self.pipeline.mask(hook) & (1 << index) != 0
     }
 
-    async fn call(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> Way {
+    async fn call(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> FilterOutcome {
         let pool = &self.pools[index];
         let exchange = traversal.exchange.take().expect("an exchange is in one call at a time");
         let (exchange, result) = match pool.call_now(hook, exchange, index, &mut traversal.cursor.now) {
             Ok(called) => called,
-            // Rare and large: boxed, since the future of a request, which is moved when it is made, would have it in it.
+            // Rare and large, so boxed: it would enlarge the future of every request.
             Err(exchange) => {
                 traversal.cursor.now = None;
                 Box::pin(pool.call(hook, exchange, index)).await
@@ -218,15 +226,15 @@ impl LocalPipeline {
         };
         let exchange = traversal.exchange.insert(exchange);
         match settle(&self.pipeline.filters()[index], hook, exchange, result) {
-            Step::Continue => Way::Next,
-            Step::Respond => Way::Respond,
-            Step::Absent => {
+            CallOutcome::Continue => FilterOutcome::Continue,
+            CallOutcome::Respond => FilterOutcome::Respond,
+            CallOutcome::Absent => {
                 traversal.cursor.absent |= 1 << index;
-                Way::Next
+                FilterOutcome::Continue
             }
-            Step::Failed(error) => {
+            CallOutcome::Failed(error) => {
                 let filter = self.pipeline.filters()[index].name().clone();
-                Way::Failed(FilterFailure { by: index, filter, hook, error })
+                FilterOutcome::Failed(FilterFailure { filter, hook, error })
             }
         }
     }

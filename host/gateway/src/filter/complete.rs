@@ -1,4 +1,4 @@
-//! Finished exchanges on their way to `on-complete`: a bounded queue of one worker, emptied when it has nothing else to do.
+//! A bounded queue, per worker, of finished exchanges for `on-complete`. The worker empties it when it has no other work.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

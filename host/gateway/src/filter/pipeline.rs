@@ -11,7 +11,7 @@ use crate::exchange::Exchange;
 use crate::wasm::{Hook, Pool, Program};
 
 /// The most filters of one pipeline.
-pub const MAX_FILTERS: usize = 64;
+const MAX_FILTERS: usize = 64;
 
 /// An ordered list of filters. Shared by all workers.
 pub struct Pipeline {

@@ -1,4 +1,4 @@
-//! What the end of a call means for the exchange: edits kept or taken back, an answer put in place, the failure policy applied.
+//! Applies the outcome of a call to the exchange: keeps or rolls back its edits, sets a filter's response, applies the failure policy.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -10,7 +10,7 @@ use crate::wasm::{FilterError, Hook, Verdict};
 
 /// How the pipeline goes on.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum CallOutcome {
     Continue,
     /// `exchange.response` is now the filter's.
     Respond,
@@ -26,12 +26,12 @@ pub(super) fn settle(
     hook: Hook,
     exchange: &mut Exchange,
     result: Result<Verdict, FilterError>,
-) -> Step {
+) -> CallOutcome {
     match result {
         Ok(Verdict::Continue) => {
             exchange.draft = None;
             exchange.commit();
-            Step::Continue
+            CallOutcome::Continue
         }
         Ok(Verdict::Respond) => {
             if hook.is_request() {
@@ -40,14 +40,14 @@ pub(super) fn settle(
                 replace(exchange);
             }
             exchange.commit();
-            Step::Respond
+            CallOutcome::Respond
         }
         Err(error) => {
             exchange.roll_back();
             log(filter, hook, exchange, &error);
             match filter.failure() {
-                FailurePolicy::Open => Step::Absent,
-                FailurePolicy::Closed => Step::Failed(error),
+                FailurePolicy::Open => CallOutcome::Absent,
+                FailurePolicy::Closed => CallOutcome::Failed(error),
             }
         }
     }
@@ -68,7 +68,7 @@ fn replace(exchange: &mut Exchange) {
     if !body_set {
         exchange.set_response_body(Bytes::new());
         if let Some(response) = &mut exchange.response {
-            // It described the body that is dropped.
+            // It described the dropped body.
             response.headers.remove(http::header::CONTENT_ENCODING);
         }
     }

@@ -11,7 +11,7 @@ use crate::filter::{BodySource, BodySourceError};
 use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, collect};
 use crate::http::coding::{self, CodingError};
-use crate::http::headers::Noted;
+use crate::http::headers::HeaderClasses;
 
 /// The body of a message of either direction.
 #[derive(Default)]
@@ -50,8 +50,8 @@ impl MessageBody {
 }
 
 /// The headers, if they tell of a coding.
-pub(super) fn coded(headers: &HeaderMap, noted: Noted) -> Option<&HeaderMap> {
-    noted.has(Noted::CODING).then_some(headers)
+pub(super) fn coded(headers: &HeaderMap, classes: HeaderClasses) -> Option<&HeaderMap> {
+    classes.has(HeaderClasses::CODING).then_some(headers)
 }
 
 /// A body that filters can ask for.

@@ -17,9 +17,9 @@ use crate::exchange::Exchange;
 use crate::filter::{Hook, LocalPipeline, Traversal};
 use crate::http::body::{BodyError, Watch};
 use crate::http1::Transport;
-use crate::server::{ConnectionInfo, Switch};
+use crate::server::{ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
-use crate::telemetry::{AccessRecord, Answerer, RouteId, Side, Timings};
+use crate::telemetry::{AccessRecord, Answerer, ErrorSource, RouteId, Timings};
 use crate::upstream::AttemptLog;
 
 /// Who made the response.
@@ -43,7 +43,7 @@ pub(super) struct MatchedRoute {
 pub(super) struct UpgradeRequest {
     pub(super) protocol: HeaderValue,
     /// The client's side of the connection, after an answer of 101.
-    pub(super) client: Switch,
+    pub(super) client: OnUpgrade,
 }
 
 /// A change of protocol that the upstream has accepted.
@@ -97,7 +97,7 @@ pub(super) struct RequestContext {
     head_ready_at: Option<Instant>,
     pub(super) consumer: Option<Arc<str>>,
     pub(super) responder: Responder,
-    pub(super) error: Option<(Side, &'static str)>,
+    pub(super) error: Option<(ErrorSource, &'static str)>,
     /// The last byte was handed to the connection.
     pub(super) ended: bool,
 }
@@ -183,17 +183,17 @@ impl RequestContext {
 
     /// Notes an error and writes its detail to the operational log when somebody here has to act on it.
     pub(super) fn fail(&mut self, error: &ProxyError) {
-        let side = error.side();
+        let side = error.source();
         self.error = Some((side, error.kind.name()));
         let route = self.route.as_ref().map_or("", |route| &route.name);
         let id = self.id.to_str().unwrap_or_default();
         let (side, kind, detail) = (side.name(), error.kind.name(), error.detail.as_str());
-        match error.side() {
+        match error.source() {
             // A filter's failure has its line already, from where its policy was applied.
-            Side::Client | Side::Filter => {
+            ErrorSource::Client | ErrorSource::Filter => {
                 tracing::debug!(request_id = id, route, side, kind, detail, "exchange failed");
             }
-            Side::Gateway | Side::Upstream => {
+            ErrorSource::Gateway | ErrorSource::Upstream => {
                 tracing::warn!(request_id = id, route, side, kind, detail, "exchange failed");
             }
         }
@@ -239,7 +239,7 @@ impl Drop for RequestContext {
         self.timings.total = now.saturating_duration_since(self.start);
         self.timings.response = self.head_ready_at.map(|at| now.saturating_duration_since(at));
         if !self.ended && self.error.is_none() {
-            self.error = Some((Side::Client, "client-aborted"));
+            self.error = Some((ErrorSource::Client, "client-aborted"));
         }
         let route = self.route.as_ref().map_or(self.worker.no_route, |route| route.metrics);
         let metrics = &self.worker.metrics;

@@ -1,12 +1,11 @@
-//! Everything that can keep an exchange from its answer, and whose fault it is. What the client reads of it is decided in
-//! `respond.rs`; what the log reads is the `detail` here.
+//! The errors of an exchange and their source. `respond.rs` decides what the client reads; the log gets the `detail`.
 
 use crate::chain;
 use crate::filter::{BodySourceError, FilterError, FilterFailure};
 use crate::http::body::{BodyError, BodyErrorKind};
 use crate::http1::HeadError;
 use crate::server::Refusal;
-use crate::telemetry::Side;
+use crate::telemetry::ErrorSource;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +98,7 @@ impl ProxyError {
         ProxyError { kind, detail: detail.into() }
     }
 
-    pub fn side(&self) -> Side {
+    pub fn source(&self) -> ErrorSource {
         match self.kind {
             Kind::BadRequest
             | Kind::MethodNotSupported
@@ -113,20 +112,20 @@ impl ProxyError {
             | Kind::UnsupportedCoding
             | Kind::ClientTimeout
             | Kind::ClientAborted
-            | Kind::NoRoute => Side::Client,
-            Kind::OutOfMemory => Side::Gateway,
-            Kind::FilterFailed | Kind::FilterBusy => Side::Filter,
+            | Kind::NoRoute => ErrorSource::Client,
+            Kind::OutOfMemory => ErrorSource::Gateway,
+            Kind::FilterFailed | Kind::FilterBusy => ErrorSource::Filter,
             Kind::NoEndpoint
             | Kind::ConnectFailed
             | Kind::ConnectTimeout
             | Kind::UpstreamTimeout
             | Kind::UpstreamReset
             | Kind::UpstreamProtocol
-            | Kind::UpstreamBody => Side::Upstream,
+            | Kind::UpstreamBody => ErrorSource::Upstream,
         }
     }
 
-    /// What came is no request.
+    /// A refused request head.
     pub fn refused(refusal: &Refusal) -> Self {
         let kind = match refusal {
             Refusal::Head(HeadError::Malformed(_)) => Kind::BadRequest,
@@ -157,7 +156,7 @@ impl ProxyError {
         ProxyError::new(kind, format!("filter `{}` at {}: {}", failure.filter, failure.hook, chain(&failure.error)))
     }
 
-    /// A request body that a filter asked for and that can't be had.
+    /// A request body that a filter asked for and that could not be buffered.
     pub fn unbuffered_request(error: &BodySourceError) -> Self {
         let kind = match error {
             BodySourceError::TooLarge(_) => Kind::BodyTooLarge,

@@ -1,4 +1,4 @@
-//! A request head on its way in: what is believed of it, and what the upstream will be told. Nothing here waits.
+//! The request head on the way in: which fields are trusted, and which ones the upstream gets. Nothing here waits.
 
 use http::header::COOKIE;
 use http::request::Parts;
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::error::{Kind, ProxyError};
 use crate::exchange::RequestHead;
 use crate::http::forwarded;
-use crate::http::headers::{self, Noted};
+use crate::http::headers::{self, HeaderClasses};
 use crate::http::target::{Target, TargetError};
 use crate::http::trace;
 use crate::server::ConnectionInfo;
@@ -17,7 +17,7 @@ use crate::server::ConnectionInfo;
 /// A request head with the facts that routing needs.
 pub(super) struct Inbound {
     pub(super) head: RequestHead,
-    pub(super) noted: Noted,
+    pub(super) classes: HeaderClasses,
     /// The client: the peer, or what a trusted proxy says.
     pub(super) client: IpAddr,
     /// The protocol that the client asks to switch to.
@@ -44,7 +44,7 @@ fn refusal(error: TargetError) -> ProxyError {
 
 /// Reads a request head.
 pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inbound, ProxyError> {
-    // Those of HTTP/1 were counted before; the header list of HTTP/2 is bounded in bytes only.
+    // The HTTP/1 codec has counted its fields already; the header list of HTTP/2 is bounded in bytes only.
     if parts.headers.len() > connection.settings.max_headers {
         let message = format!("{} header fields, more than {}", parts.headers.len(), connection.settings.max_headers);
         return Err(ProxyError::new(Kind::TooManyHeaders, message));
@@ -53,15 +53,15 @@ pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inb
     let (peer, trusted) = (&connection.peer, &connection.settings.trusted_proxies);
     let mut client = forwarded::client(peer, &parts.headers, trusted);
     let scheme = client.scheme.take().unwrap_or_else(|| scheme(connection));
-    let noted = Noted::of(&parts.headers);
+    let classes = HeaderClasses::of(&parts.headers);
     let upgrade = match parts.version {
-        Version::HTTP_11 if noted.has(Noted::HOP_BY_HOP) => headers::upgrade_requested(&parts.headers),
+        Version::HTTP_11 if classes.has(HeaderClasses::HOP_BY_HOP) => headers::upgrade_requested(&parts.headers),
         _ => None,
     };
     Ok(Inbound {
         client: client.address,
         upgrade,
-        noted,
+        classes,
         head: RequestHead {
             method: parts.method,
             scheme,
@@ -77,26 +77,26 @@ fn scheme(connection: &ConnectionInfo) -> Scheme {
     if connection.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
 }
 
-/// Takes out what ends at this hop and what nobody here believes, and puts in what the upstream is told instead. `Host` stays
-/// until it is known what the upstream gets; no filter sees it.
+/// Removes hop-by-hop and untrusted fields and adds the gateway's own. `Host` stays until the upstream's `Host` is known; no filter sees
+/// it.
 pub(super) fn clean(
     head: &mut RequestHead,
-    noted: Noted,
+    classes: HeaderClasses,
     connection: &ConnectionInfo,
     (id_header, id): (&HeaderName, &HeaderValue),
 ) {
-    if noted.has(Noted::HOP_BY_HOP) {
+    if classes.has(HeaderClasses::HOP_BY_HOP) {
         headers::strip_hop_by_hop(&mut head.headers);
     }
-    forwarded::apply(&mut head.headers, noted, &connection.peer, &scheme(connection), &head.authority);
+    forwarded::apply(&mut head.headers, classes, &connection.peer, &scheme(connection), &head.authority);
     head.headers.insert(id_header, id.clone());
-    trace::ensure_traceparent(&mut head.headers, noted);
+    trace::ensure_traceparent(&mut head.headers, classes);
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
     }
 }
 
-/// RFC 9113 §8.2.3: cookies that HTTP/2 split are one field for everybody who is not HTTP/2.
+/// RFC 9113 §8.2.3: joins cookies that HTTP/2 has split, because other protocols expect one field.
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
     let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };

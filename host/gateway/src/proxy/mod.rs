@@ -26,7 +26,7 @@ use self::receive::{receive, turn_away};
 use crate::filter::{LocalPipeline, RequestOutcome, ResponseOutcome};
 use crate::http::body::Body;
 use crate::http::trace;
-use crate::server::{ConnectionInfo, Refusal, Service, Switch};
+use crate::server::{ConnectionInfo, OnUpgrade, Refusal, Service};
 use crate::snapshot::LocalSnapshot;
 use crate::snapshot::routes::Route;
 
@@ -49,11 +49,11 @@ impl Service for Proxy {
         connection: &Rc<ConnectionInfo>,
         head: Box<request::Parts>,
         body: Body,
-        switch: Option<Switch>,
+        on_upgrade: Option<OnUpgrade>,
     ) -> impl Future<Output = Box<Response<Body>>> {
         let local = self.worker.snapshot();
         // Before the future, which would keep a copy of everything that is handed on.
-        let received = receive(&self.worker, &local, connection, head, body, switch);
+        let received = receive(&self.worker, &local, connection, head, body, on_upgrade);
         async move {
             let mut context = match received {
                 Ok(context) => context,
@@ -125,7 +125,7 @@ impl<'a> RouteHandler<'a> {
                     return Ok(AfterRequestFilters::Responded);
                 }
                 RequestOutcome::Failed(failure) => return Err(ProxyError::filter(&failure)),
-                RequestOutcome::Body { error, .. } => return Err(ProxyError::unbuffered_request(&error)),
+                RequestOutcome::Body(error) => return Err(ProxyError::unbuffered_request(&error)),
             }
         }
         // Refused before any of it is read, and after the pipeline, so that the refusal gets its headers (CORS).
@@ -146,7 +146,7 @@ impl<'a> RouteHandler<'a> {
             let error = match self.pipeline.on_response(&mut context.traversal, &mut body).await {
                 ResponseOutcome::Continue => return,
                 ResponseOutcome::Failed(failure) => ProxyError::filter(&failure),
-                ResponseOutcome::Body { error, .. } => ProxyError::unbuffered_response(&error),
+                ResponseOutcome::Body(error) => ProxyError::unbuffered_response(&error),
             };
             self.replace_response(context, &error);
         }
@@ -161,5 +161,24 @@ impl<'a> RouteHandler<'a> {
         let exchange = context.exchange();
         exchange.response_body_replaced = false;
         exchange.response = Some(head);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Handle<'a, F> = fn(&'a Proxy, &'a Rc<ConnectionInfo>, Box<request::Parts>, Body, Option<OnUpgrade>) -> F;
+
+    /// The size of the future that handles a request.
+    fn future_of<'a, F: Future>(_: Handle<'a, F>) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        // It is allocated once for each request. Rare and large parts, such as opening a connection, are boxed within.
+        let size = future_of(<Proxy as Service>::handle);
+        assert!(size <= 1856, "what handles a request: {size} bytes");
     }
 }

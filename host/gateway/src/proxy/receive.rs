@@ -18,7 +18,7 @@ use crate::http::body::Body;
 use crate::http::target::routing_host;
 use crate::http::trace;
 use crate::route::{RequestView, RouteMatch};
-use crate::server::{ConnectionInfo, Last, Switch};
+use crate::server::{CloseConnection, ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
 
 /// Reads a request and finds its route. The refusal is the whole response.
@@ -28,7 +28,7 @@ pub(super) fn receive(
     connection: &ConnectionInfo,
     parts: Box<request::Parts>,
     body: Body,
-    client: Option<Switch>,
+    on_upgrade: Option<OnUpgrade>,
 ) -> Result<Box<RequestContext>, Box<Response<Body>>> {
     let id_header = &local.shared.id_header;
     let id = trace::request_id(&parts.headers, id_header, connection.peer.trusted);
@@ -44,7 +44,7 @@ pub(super) fn receive(
         Ok(found) => found,
         Err(error) => return Err(turn_away(local, context, &error)),
     };
-    enter_route(&mut context, local, found, connection, inbound, body, client);
+    enter_route(&mut context, local, found, connection, inbound, body, on_upgrade);
     Ok(context)
 }
 
@@ -70,12 +70,12 @@ fn enter_route(
     connection: &ConnectionInfo,
     inbound: Inbound,
     body: Body,
-    client: Option<Switch>,
+    on_upgrade: Option<OnUpgrade>,
 ) {
     let route = &local.shared.routes[found.index];
-    let Inbound { mut head, noted, client: address, upgrade } = inbound;
-    inbound::clean(&mut head, noted, connection, (&local.shared.id_header, &context.id));
-    context.upgrade_request = match (upgrade, client) {
+    let Inbound { mut head, classes, client: address, upgrade } = inbound;
+    inbound::clean(&mut head, classes, connection, (&local.shared.id_header, &context.id));
+    context.upgrade_request = match (upgrade, on_upgrade) {
         (Some(protocol), Some(client)) if route.upgrade => Some(Box::new(UpgradeRequest { protocol, client })),
         _ => None,
     };
@@ -91,7 +91,7 @@ fn enter_route(
         }
     };
     let until = route.timeouts.request.and_then(|limit| context.start.checked_add(limit));
-    context.request_body = MessageBody::new(body, coded(&head.headers, noted)).within(until);
+    context.request_body = MessageBody::new(body, coded(&head.headers, classes)).within(until);
     let mut exchange = Exchange::new(context.id.clone(), address, head, local.facts(found.index).clone());
     exchange.params = found.params;
     context.enter_route(local, found.index, exchange);
@@ -108,7 +108,7 @@ pub(super) fn turn_away(
     let head = respond::problem(error, &context.id, &local.shared.id_header);
     let mut response = send(OutgoingResponse::whole(head), context);
     if matches!(error.kind, Kind::BadRequest | Kind::MethodNotSupported) {
-        response.extensions_mut().insert(Last);
+        response.extensions_mut().insert(CloseConnection);
     }
     response
 }

@@ -1,5 +1,4 @@
-//! The only place where an error becomes a status, and what the client reads of it: problem details (RFC 9457) with the
-//! request id and nothing internal.
+//! The only place where an error becomes a response: a status and problem details (RFC 9457) with the request id and no internals.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
@@ -8,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::error::{Kind, ProxyError};
 use crate::exchange::{Origin, ResponseHead};
 
-/// The status of a kind, and a sentence that is safe for strangers.
+/// The status of a kind, and a sentence that tells a client nothing internal.
 fn public(kind: Kind) -> (StatusCode, &'static str) {
     match kind {
         Kind::BadRequest => {

@@ -1,5 +1,5 @@
-//! Connections that have switched protocols (WebSocket): bytes in both directions until both sides are done, or neither has
-//! sent anything for the idle timeout.
+//! Upgraded connections (WebSocket): bytes flow in both directions until both sides have closed, or neither has sent anything for the
+//! idle timeout.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -13,10 +13,15 @@ use super::context::RequestContext;
 use super::error::{Kind, ProxyError};
 use crate::deadline::Deadline;
 use crate::http1::Transport;
-use crate::server::Switch;
+use crate::server::OnUpgrade;
 
 /// Joins both sides in a task of this worker. The context ends with the tunnel.
-pub(super) fn join(client: Switch, upstream: Box<Transport>, idle: Option<Duration>, mut context: Box<RequestContext>) {
+pub(super) fn join(
+    client: OnUpgrade,
+    upstream: Box<Transport>,
+    idle: Option<Duration>,
+    mut context: Box<RequestContext>,
+) {
     tokio::task::spawn_local(async move {
         // The client may have left before it read the answer.
         let Ok(client) = client.await else { return };
@@ -35,7 +40,7 @@ pub(super) fn join(client: Switch, upstream: Box<Transport>, idle: Option<Durati
             }
         };
         tokio::select! {
-            // An error here is a side that closed without goodbye, which is how most WebSockets end.
+            // An error means that a side closed without a close frame, as most WebSockets do.
             _ = copy_bidirectional(&mut client, &mut upstream) => context.ended = true,
             () = idled => context.fail(&ProxyError::new(Kind::ClientTimeout, "the upgraded connection was idle")),
         }

@@ -19,7 +19,7 @@ use crate::exchange::{Failure, Origin, ResponseHead, Selection};
 use crate::filter::Hook;
 use crate::http::body::Body;
 use crate::http::coding;
-use crate::http::headers::{Noted, strip_hop_by_hop};
+use crate::http::headers::{HeaderClasses, strip_hop_by_hop};
 use crate::snapshot::Target;
 use crate::snapshot::routes::{Action, HostPolicy, host_value};
 use crate::telemetry::UpstreamId;
@@ -277,12 +277,12 @@ impl RouteHandler<'_> {
             }
             None => {}
         }
-        let noted = Noted::of(&head.headers);
-        if noted.has(Noted::HOP_BY_HOP) {
+        let classes = HeaderClasses::of(&head.headers);
+        if classes.has(HeaderClasses::HOP_BY_HOP) {
             strip_hop_by_hop(&mut head.headers);
         }
         let body = timed(body, self.route.timeouts.idle, context.progress.as_ref());
-        context.response_body = MessageBody::new(body, coded(&head.headers, noted));
+        context.response_body = MessageBody::new(body, coded(&head.headers, classes));
         context.responder = Responder::Upstream;
         context.exchange().response = Some(head);
         Ok(())

@@ -18,7 +18,7 @@ const COMPLETE_QUEUE: usize = 1024;
 pub struct Worker {
     pub(super) metrics: WorkerMetrics,
     pub(super) access_log: Rc<AccessLogBuffer>,
-    /// Counts what no route took.
+    /// The route label of requests that no route has matched.
     pub(super) no_route: RouteId,
     pub(super) budget: MemoryBudget,
     pub(super) complete: Rc<CompleteQueue>,
@@ -27,7 +27,7 @@ pub struct Worker {
 
 /// What this worker knows of the running snapshot.
 struct View {
-    /// Looking whether it has changed counts no references.
+    /// The cache compares pointers and touches no shared reference count.
     running: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     local: Rc<LocalSnapshot>,
 }
@@ -59,7 +59,7 @@ impl Worker {
         Rc::clone(local)
     }
 
-    /// Runs what is left in the queue of `on-complete` and hands the log lines over, at shutdown.
+    /// Empties the `on-complete` queue and flushes the access log, at shutdown.
     pub async fn finish(&self) {
         self.complete.drain().await;
         self.access_log.flush();

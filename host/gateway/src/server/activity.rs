@@ -60,7 +60,7 @@ pub(super) struct Activity {
     exchanges: Cell<u32>,
     /// Milliseconds since `start` plus one; 0 while writing goes on.
     stalled: Cell<u64>,
-    /// Whether the client is to see a reset instead of an end.
+    /// The socket is closed with a reset instead of an orderly end.
     reset: Cell<bool>,
     /// Whether bytes that come on an idle connection begin a request head. On HTTP/2 they may be pings.
     bytes_are_heads: bool,
@@ -127,12 +127,12 @@ impl Activity {
         }
     }
 
-    /// Has the socket reset when it is closed: an end would make what was sent look whole.
+    /// Closes the socket with a reset: an orderly end would make the response look complete.
     pub(super) fn break_off(&self) {
         self.reset.set(true);
     }
 
-    /// A head has begun to come: at once behind another request, its first bytes were seen before the connection was idle.
+    /// A head has begun to arrive. Its first bytes may have come before the connection was idle, right after another request.
     pub(super) fn heading(&self) {
         self.received(|| self.now());
     }

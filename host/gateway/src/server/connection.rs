@@ -39,7 +39,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Flow-control windows: large enough for a fast client far away, small enough for many streams at once.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// What hyper may hold of one response stream or connection that the client does not take.
+/// Bytes that hyper may buffer of a response that the client does not read.
 const WRITE_BUFFER: usize = 32 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(20);
@@ -50,8 +50,8 @@ const MAX_RESETS: usize = 64;
 /// A connection whose protocol is known, served to its end.
 type Serving = Pin<Box<dyn Future<Output = Result<(), End>>>>;
 
-/// Serves the connection to its end. What finds the protocol and what each protocol needs has its own memory: a connection lives long,
-/// and would keep the room of the largest of them.
+/// Serves the connection to its end. The protocol detection and each protocol have their own allocation: a connection lives long, and
+/// one future would keep the size of the largest of them.
 pub(super) fn serve<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> impl Future<Output = ()> + 'static {
     let probe = PanicProbe::new(worker.metrics.clone());
     let counters = Arc::clone(accepted.socket.counters());
@@ -73,7 +73,7 @@ pub(super) fn serve<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> im
     }
 }
 
-/// A connection that nothing is known of but where it came from.
+/// A new connection, before its protocol is known.
 pub(super) struct Accepted {
     pub(super) socket: Watched,
     pub(super) peer: SocketAddr,
@@ -128,14 +128,14 @@ pub(super) async fn over_tls<S: Service>(
     Ok(None)
 }
 
-/// The choice of the protocol by what the client sends. `None`: nothing, until the worker had drained.
+/// Detects the protocol by the first bytes. `None`: the client sent nothing until the worker had drained.
 pub(super) async fn plain<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> Result<Option<Serving>, End> {
     let (mut socket, info) = accepted.split();
     let h2 = match (info.settings.http1, info.settings.h2) {
         (true, false) => false,
         (false, _) => true,
         (true, true) => {
-            // The first request of a connection that was just opened may be on its way.
+            // The first request of a new connection may be on its way.
             let lingering = async {
                 worker.draining.begun().await;
                 tokio::time::sleep(LINGER).await;
@@ -162,7 +162,7 @@ pub(super) async fn plain<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>)
 
 /// Whether the client begins with the HTTP/2 preface. What was read is read again by the codec.
 async fn has_preface(socket: &mut Watched) -> std::io::Result<bool> {
-    // Empty until something comes: a client may be silent for long.
+    // Allocated with the first bytes: a client may be silent for long.
     let mut read = BytesMut::new();
     let found = poll_fn(|cx| {
         loop {
@@ -259,7 +259,7 @@ pub(super) enum End {
     Expired(Expiry),
     #[error("the client left before its response was complete")]
     Gone,
-    #[error("the client went on before it was told in which protocol")]
+    #[error("the client sent data before the upgrade was confirmed")]
     Early,
     #[error("the response broke off: {0}")]
     Body(Box<dyn StdError + Send + Sync>),
@@ -291,7 +291,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             ready!(timer.as_mut().poll(cx));
             match (activity.check(patience), expired) {
                 (Ok(next), _) => timer.as_mut().reset(next),
-                // Nobody is owed anything on an idle connection: it is told to end, and ended if that does not help.
+                // An idle connection has no open exchange: it is asked to end, then cut.
                 (Err(Expiry::Idle), None) => {
                     expired = Some(Expiry::Idle);
                     timer.as_mut().reset(Instant::now() + LINGER);

@@ -1,4 +1,4 @@
-//! One client connection that speaks HTTP/1.1: request after request, each read, answered and finished in this task.
+//! One HTTP/1.1 client connection. Its task reads, handles and answers one request after the other.
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
@@ -17,14 +17,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::activity::{Activity, Expiry, Patience};
 use super::connection::End;
 use super::worker::Shared;
-use super::{ConnectionInfo, Last, Refusal, Service};
+use super::{CloseConnection, ConnectionInfo, Refusal, Service};
 use crate::coarse;
 use crate::deadline::{self, Deadline};
 use crate::http1::{Framing, Incoming, Limits, RequestHead, Transport, Writing, read_request, response_head};
 
-/// How long a client may take to read its answer and stop sending, once the connection is to be closed (RFC 9112 §9.6).
+/// How long a client may take to read the response and stop sending before the connection is closed (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
-/// What it may send meanwhile: more than is on its way at once.
+/// Bytes it may send meanwhile: more than can be in flight at once.
 const LINGER_BYTES: usize = 64 << 20;
 /// The bytes of the empty lines that may stand before a request.
 const EMPTY_LINES: usize = 4;
@@ -32,7 +32,7 @@ const EMPTY_LINES: usize = 4;
 /// What comes next on a connection.
 enum Next {
     Head(RequestHead),
-    /// The client is done, or nothing was asked for too long, or the worker drains.
+    /// The client has closed, the connection was idle too long, or the worker drains.
     Over,
     Refused(Refusal),
 }
@@ -57,8 +57,8 @@ impl<S: Service> Drop for Connection<S> {
     }
 }
 
-/// Serves a connection to its end. A connection is idle most of its life: what waits for the next request is all that it keeps, and an
-/// exchange has its own memory while it lasts, which the next one on the worker finds in its caches.
+/// Serves a connection to its end. A connection is idle most of its life, so it keeps only what waits for the next request. An exchange
+/// has its own allocation while it lasts; the next exchange of the worker reuses that memory while it is cached.
 pub(super) fn serve<S: Service>(
     transport: Transport,
     activity: Rc<Activity>,
@@ -83,7 +83,7 @@ pub(super) fn serve<S: Service>(
         loop {
             match connection.next(drain.as_mut()).await? {
                 Next::Head(head) => {
-                    // Made in its place: `Box::pin` would have all of it copied there from the stack, for each request.
+                    // Built in place: `Box::pin` would copy the future from the stack for each request.
                     let exchange = Box::into_pin(Box::write(Box::new_uninit(), connection.exchange(head)));
                     if !exchange.await? {
                         return Ok(());
@@ -102,7 +102,7 @@ pub(super) fn serve<S: Service>(
 impl<S: Service> Connection<S> {
     /// Reads a request head.
     async fn next(&mut self, mut drain: Pin<&mut impl Future<Output = ()>>) -> Result<Next, End> {
-        // Since when it is known that the worker drains.
+        // Set when the worker drains.
         let mut drained: Option<Deadline> = None;
         poll_fn(|cx| {
             let mut incoming = self.incoming.borrow();
@@ -127,8 +127,7 @@ impl<S: Service> Connection<S> {
                     let told = pin!(unconstrained(drain.as_mut())).poll(cx);
                     drained = told.is_ready().then(|| Deadline::after(LINGER));
                 }
-                // A request that has begun to come is still answered, and the first one of a connection that was just opened is on
-                // its way.
+                // A request that has begun to arrive is still answered. The first request of a new connection may be on its way.
                 if let Some(drained) = drained.as_ref().filter(|_| !begun)
                     && (self.served || drained.poll_passed(cx).is_ready())
                 {
@@ -136,7 +135,7 @@ impl<S: Service> Connection<S> {
                 }
                 return Poll::Ready(match ready!(self.clock.poll(cx)) {
                     Expiry::Header if begun => Ok(Next::Refused(Refusal::Timeout)),
-                    // Nobody is owed anything on an idle connection, nor one that has only sent the empty lines behind its last request.
+                    // No exchange is open, also where only empty lines have followed the last request.
                     Expiry::Idle => Ok(Next::Over),
                     Expiry::Header if self.served => Ok(Next::Over),
                     expiry => Err(End::Expired(expiry)),
@@ -146,45 +145,45 @@ impl<S: Service> Connection<S> {
         .await
     }
 
-    /// One request and its response. Whether another may follow.
+    /// Handles one request. Returns whether another may follow.
     async fn exchange(&mut self, head: RequestHead) -> Result<bool, End> {
         let exchanging = self.activity.begin();
         self.served = true;
-        let RequestHead { parts, body, mut persistent, expects_continue, asks_to_switch } = head;
+        let RequestHead { parts, body, mut persistent, expects_continue, asks_to_upgrade } = head;
         let (head_only, version) = (parts.method == Method::HEAD, parts.version);
         let body = self.incoming.begin(body, expects_continue);
-        let may_switch = asks_to_switch && self.incoming.borrow().is_between();
-        let (switch, switched) = match may_switch {
+        let may_upgrade = asks_to_upgrade && self.incoming.borrow().is_between();
+        let (upgrade, on_upgrade) = match may_upgrade {
             true => {
-                let (switch, switched) = oneshot::channel();
-                (Some(switch), Some(switched))
+                let (upgrade, on_upgrade) = oneshot::channel();
+                (Some(upgrade), Some(on_upgrade))
             }
             false => (None, None),
         };
         let response = {
             let (worker, info) = (Rc::clone(&self.worker), Rc::clone(&self.info));
-            let mut handling = pin!(worker.service.handle(&info, parts, body, switched));
+            let mut handling = pin!(worker.service.handle(&info, parts, body, on_upgrade));
             poll_fn(|cx| match handling.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
                 Poll::Pending => self.poll_interrupted(cx).map(Err),
             })
             .await?
         };
-        persistent &= !self.worker.draining.has_begun() && response.extensions().get::<Last>().is_none();
-        // RFC 9110 §7.8: who asks for another protocol can't know in which one to go on before the answer. What came all the same
-        // would be read by one side as something else than by the other.
-        if asks_to_switch && !self.incoming.borrow().is_between() {
+        persistent &= !self.worker.draining.has_begun() && response.extensions().get::<CloseConnection>().is_none();
+        // RFC 9110 §7.8: a client that asks for an upgrade must wait for the response. Data sent earlier would be read as one protocol by
+        // the gateway and as another by the upstream.
+        if asks_to_upgrade && !self.incoming.borrow().is_between() {
             persistent &= !self.incoming.borrow().is_read();
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(End::Early);
             }
         }
-        let switch = switch.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        let upgrade = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
         let kept = self.respond(response, version, head_only, persistent).await?;
         drop(exchanging);
-        if let Some(switch) = switch {
-            // The socket goes on without us.
-            let _ = switch.send(self.incoming.borrow().end());
+        if let Some(upgrade) = upgrade {
+            // The tunnel owns the socket from here on.
+            let _ = upgrade.send(self.incoming.borrow().end());
             return Ok(false);
         }
         if !kept {
@@ -206,7 +205,7 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Writes a response. Whether another request may follow.
+    /// Writes a response. Returns whether another request may follow.
     async fn respond<B>(
         &mut self,
         response: Box<Response<B>>,
@@ -217,7 +216,7 @@ impl<S: Service> Connection<S> {
     where
         B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
     {
-        // The box ends here, not when the body was sent.
+        // Frees the box now, not when the body is sent.
         let (parts, body) = {
             let response = response;
             (*response).into_parts()
@@ -235,9 +234,10 @@ impl<S: Service> Connection<S> {
         };
         persistent &= !matches!(framing, Framing::Close);
         persistent &= self.incoming.borrow().answer();
-        // Who reads the request's body while the response is sent may still come to its end. Otherwise what is here of it is read.
+        // A reader of the request body may still reach its end while the response is sent. Without a reader, the received bytes are
+        // discarded.
         if persistent && self.incoming.borrow().is_abandoned() {
-            // Not under the task's budget: that would look like a body that is not there.
+            // Unconstrained: an exhausted task budget would look like a body without data.
             persistent = unconstrained(poll_fn(|cx| Poll::Ready(self.incoming.borrow().discard(cx)))).await;
         }
         response_head(
@@ -282,11 +282,11 @@ impl<S: Service> Connection<S> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
                 Poll::Pending => break,
             }
-            // Also a body whose length is known is read to its end, so that it knows it was.
+            // A body of known length is also polled to its end, so that its observers see the end.
             if writing.has_ended() && (!writing.has_body() || body.is_end_stream()) {
                 return Poll::Ready(Ok(()));
             }
-            // Not under the borrow: the body may be made of the request's.
+            // Polled outside the borrow: the response body may be made of the request body.
             let frame = body.as_mut().poll_frame(cx);
             let transport = &mut self.incoming.borrow().transport;
             let added = match frame {
@@ -294,7 +294,7 @@ impl<S: Service> Connection<S> {
                 Poll::Ready(None) if writing.has_ended() => return Poll::Ready(Ok(())),
                 Poll::Ready(None) => writing.end(transport, None),
                 Poll::Ready(Some(Err(error))) => {
-                    // What came before the error is still worth something; the missing end says the rest.
+                    // The data before the error is still sent; the missing end tells the client that it is incomplete.
                     transport.hurry();
                     let _ = transport.poll_flush(cx);
                     return Poll::Ready(Err(End::Body(error.into())));
@@ -310,8 +310,8 @@ impl<S: Service> Connection<S> {
                 return Poll::Ready(Err(End::Body(Box::new(error))));
             }
         }
-        // A client that has ended its side behind its request is gone only once its answer could have been written.
-        if self.incoming.borrow().transport.waits_its_turn() {
+        // A client that has closed its side after its request counts as gone only after the response could be written.
+        if self.incoming.borrow().transport.is_write_deferred() {
             return Poll::Pending;
         }
         self.poll_interrupted(cx).map(Err)
@@ -375,7 +375,7 @@ impl Clock {
             return Poll::Pending;
         }
         loop {
-            // Not under the task's budget: a timer that was not asked for want of it would wake nobody.
+            // Unconstrained: a timer that is not polled because the task budget is exhausted would wake nobody.
             let passed = pin!(unconstrained(self.timer.as_mut())).poll(cx);
             self.armed = passed.is_pending();
             ready!(passed);

@@ -37,16 +37,15 @@ pub use worker::{StartError, WorkerSettings, Workers};
 pub trait Service: 'static {
     type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + 'static;
 
-    /// Answers one request. The future is dropped when the client goes away before the response head is out; the body is
-    /// dropped when it is sent or can't be sent any more. `switch` is there when the client asks for another protocol: after an
-    /// answer of 101 it brings the client's side. Heads are boxed: each step that hands one
-    /// on would copy it.
+    /// Handles one request. The future is dropped when the client leaves before the response head is out; the body is dropped when
+    /// it is sent or can't be sent any more. `on_upgrade` is present when the client asks for another protocol: after a response of
+    /// 101 it brings the client's side. Heads are boxed so that handing one on moves a pointer.
     fn handle(
         &self,
         connection: &Rc<ConnectionInfo>,
         head: Box<request::Parts>,
         body: Body,
-        switch: Option<Switch>,
+        on_upgrade: Option<OnUpgrade>,
     ) -> impl Future<Output = Box<Response<Self::Body>>>;
 
     /// Answers what is no request. The connection is closed after it.
@@ -58,13 +57,13 @@ pub trait Service: 'static {
     }
 }
 
-/// The client's side of a connection, once it has switched protocols. An error: it ended before.
-pub type Switch = oneshot::Receiver<Transport>;
+/// Resolves to the client's side of a connection once it is upgraded, or to an error if the connection ended before.
+pub type OnUpgrade = oneshot::Receiver<Transport>;
 
-/// In the extensions of a response of HTTP/1: no other request of the connection is served. A request that one parser refuses may be
-/// two to another one.
+/// An extension of an HTTP/1 response: the connection is closed after it. A request that one parser refuses may be two requests to
+/// another parser.
 #[derive(Debug, Clone, Copy)]
-pub struct Last;
+pub struct CloseConnection;
 
 /// Why what came on a connection is no request.
 #[derive(Debug, thiserror::Error)]

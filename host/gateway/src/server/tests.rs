@@ -38,7 +38,7 @@ impl Service for Facts {
         connection: &Rc<ConnectionInfo>,
         head: Box<request::Parts>,
         _: Body,
-        _: Option<Switch>,
+        _: Option<OnUpgrade>,
     ) -> Box<Response<Full<Bytes>>> {
         match head.uri.path() {
             "/panic" => panic!("asked for"),

@@ -1,4 +1,4 @@
-//! Workers: one thread, one event loop, one socket for each listener. Nothing of a request ever leaves its worker.
+//! Workers: one thread, one event loop, one socket for each listener. A request never leaves its worker.
 
 use std::cell::Cell;
 use std::io;
@@ -22,8 +22,8 @@ use super::{ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
 use crate::allocator::Keeping;
 use crate::telemetry::{ListenerCounters, Metrics, WorkerMetrics};
 
-/// Tasks that are polled before the worker looks for further events, while there are more to poll. More than one each for what one
-/// look finds on a busy worker, because a write waits until everything else was seen to.
+/// Tasks polled between two looks for I/O events. It is larger than the number of events that a busy worker finds at once, because
+/// deferred writes wait until all other ready tasks have run.
 const EVENT_INTERVAL: u32 = 128;
 /// How often a draining worker looks whether its connections are gone.
 const DRAIN_STEP: Duration = Duration::from_millis(10);
@@ -81,14 +81,14 @@ impl Workers {
             addresses: Vec::new(),
             threads: Vec::new(),
         };
-        let mut seats: Vec<Vec<Door>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
+        let mut by_worker: Vec<Vec<WorkerListener>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
         for spec in &listeners {
             let settings = table.load().find(&spec.name).map(Arc::clone);
             let settings = settings.ok_or_else(|| StartError::NoSettings(spec.name.to_string()))?;
             let open = Arc::<AtomicUsize>::default();
-            let (address, sockets) = bind(spec, seats.len())?;
-            for (seat, socket) in seats.iter_mut().zip(sockets) {
-                seat.push(Door {
+            let (address, sockets) = bind(spec, by_worker.len())?;
+            for (of_worker, socket) in by_worker.iter_mut().zip(sockets) {
+                of_worker.push(WorkerListener {
                     name: Arc::clone(&spec.name),
                     socket,
                     settings: Arc::clone(&settings),
@@ -100,13 +100,13 @@ impl Workers {
             started.addresses.push((Arc::clone(&spec.name), address));
         }
         let service = Arc::new(service);
-        for (index, doors) in seats.into_iter().enumerate() {
+        for (index, bound) in by_worker.into_iter().enumerate() {
             let (service, metrics, watch) = (Arc::clone(&service), Arc::clone(&metrics), watch.clone());
             let running = Running::new(&started.running);
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _running = running;
                 let _keeping = Keeping::new();
-                if let Err(error) = work(index, doors, &*service, &metrics, watch) {
+                if let Err(error) = work(index, bound, &*service, &metrics, watch) {
                     tracing::error!(worker = index, %error, "worker cannot run");
                 }
             });
@@ -166,7 +166,7 @@ impl Drop for Running {
 }
 
 /// A worker's socket of a listener.
-struct Door {
+struct WorkerListener {
     name: Arc<str>,
     socket: StdListener,
     /// As last seen in the table.
@@ -187,7 +187,7 @@ pub(super) struct Shared<S> {
 
 fn work<S: Service>(
     index: usize,
-    doors: Vec<Door>,
+    bound: Vec<WorkerListener>,
     service: &(impl Fn(usize, WorkerMetrics) -> Rc<S> + ?Sized),
     metrics: &Metrics,
     mut phase: watch::Receiver<Phase>,
@@ -205,14 +205,14 @@ fn work<S: Service>(
             open: Arc::default(),
         });
         let mut accepting = Vec::new();
-        for door in doors {
+        for listener in bound {
             accepting.push(tokio::task::spawn_local(admit(
-                TcpListener::from_std(door.socket.try_clone()?)?,
-                door,
+                TcpListener::from_std(listener.socket.try_clone()?)?,
+                listener,
                 Rc::clone(&shared),
             )));
         }
-        // Fails only when `Workers` is gone; then nobody is left to serve for.
+        // Fails only when `Workers` is gone, which ends the worker too.
         let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
         shared.draining.begin();
         for task in accepting {
@@ -233,19 +233,19 @@ fn work<S: Service>(
 }
 
 /// Accepts until the worker drains.
-async fn admit<S: Service>(listener: TcpListener, mut door: Door, shared: Rc<Shared<S>>) {
+async fn admit<S: Service>(tcp: TcpListener, mut listener: WorkerListener, shared: Rc<Shared<S>>) {
     loop {
         let (socket, peer) = tokio::select! {
             biased;
             () = shared.draining.begun() => break,
-            accepted = accept(&listener, &door.counters) => accepted,
+            accepted = accept(&tcp, &listener.counters) => accepted,
         };
-        door.receive(socket, peer, &shared);
+        listener.receive(socket, peer, &shared);
     }
-    // Connections that the kernel has taken already are served once, instead of being reset by closing the socket.
-    while let Some((socket, peer)) = waiting(&listener).await {
-        door.counters.accepted.add(1);
-        door.receive(socket, peer, &shared);
+    // Connections in the kernel's queue are still served: closing the socket would reset them.
+    while let Some((socket, peer)) = waiting(&tcp).await {
+        listener.counters.accepted.add(1);
+        listener.receive(socket, peer, &shared);
     }
 }
 
@@ -257,7 +257,7 @@ async fn waiting(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     .await
 }
 
-impl Door {
+impl WorkerListener {
     /// Serves a connection in a task of its own, or closes it when there are too many.
     fn receive<S: Service>(&mut self, socket: TcpStream, peer: SocketAddr, shared: &Rc<Shared<S>>) {
         let table = self.table.load();
@@ -303,7 +303,7 @@ impl Draining {
     /// Ready when draining has begun.
     pub(super) async fn begun(&self) {
         let mut told = pin!(self.told.notified());
-        // Enlisted before the look at the flag, so that no wake-up falls in between.
+        // Registered before the flag is read, so that no wake-up is lost.
         told.as_mut().enable();
         if !self.begun.get() {
             told.await;

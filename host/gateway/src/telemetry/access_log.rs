@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{StatusCode, Version};
 
-use super::metrics::{Metrics, Side};
+use super::metrics::{ErrorSource, Metrics};
 use super::sink::Sink;
 
 /// A buffer of this size goes to the writer at once.
@@ -81,7 +81,7 @@ pub struct AccessRecord<'a> {
     pub consumer: Option<&'a str>,
     pub answered_by: Answerer<'a>,
     /// The guilty side and what went wrong.
-    pub error: Option<(Side, &'a str)>,
+    pub error: Option<(ErrorSource, &'a str)>,
     /// The exchange ended before its last byte.
     pub aborted: bool,
 }
@@ -449,7 +449,7 @@ mod tests {
     fn a_json_line_has_all_members() {
         let mut record = record();
         record.answered_by = Answerer::Filter("limit");
-        record.error = Some((Side::Client, "too-many-requests"));
+        record.error = Some((ErrorSource::Client, "too-many-requests"));
         let line = written(AccessLogFormat::Auto, &record);
         let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(json["time"], "2023-11-14T22:13:20.042Z");

@@ -59,21 +59,21 @@ pub struct UpstreamId(u32);
 
 /// Who is to blame for an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Side {
+pub enum ErrorSource {
     Client,
     Gateway,
     Filter,
     Upstream,
 }
 
-impl Side {
+impl ErrorSource {
     /// The label value and the access log's word.
     pub fn name(self) -> &'static str {
         match self {
-            Side::Client => "client",
-            Side::Gateway => "gateway",
-            Side::Filter => "filter",
-            Side::Upstream => "upstream",
+            ErrorSource::Client => "client",
+            ErrorSource::Gateway => "gateway",
+            ErrorSource::Filter => "filter",
+            ErrorSource::Upstream => "upstream",
         }
     }
 }
@@ -204,7 +204,7 @@ impl Metrics {
             }
         }
 
-        let mut errors: HashMap<(RouteId, Side, &'static str), u64> = HashMap::new();
+        let mut errors: HashMap<(RouteId, ErrorSource, &'static str), u64> = HashMap::new();
         let mut upstream_errors: HashMap<(UpstreamId, &'static str), u64> = HashMap::new();
         let mut attempts: BTreeMap<(u32, Arc<str>, &'static str), u64> = BTreeMap::new();
         for cells in workers {
@@ -330,7 +330,7 @@ impl WorkerMetrics {
     }
 
     /// An error of an exchange. Takes a lock that only a scrape shares.
-    pub fn error(&self, route: RouteId, side: Side, kind: &'static str) {
+    pub fn error(&self, route: RouteId, side: ErrorSource, kind: &'static str) {
         *lock(&self.cells.errors).entry((route, side, kind)).or_default() += 1;
     }
 
@@ -345,14 +345,16 @@ impl WorkerMetrics {
     }
 }
 
+/// By upstream and outcome, then by endpoint.
+type AttemptFailures = HashMap<(UpstreamId, &'static str), HashMap<Arc<str>, u64>>;
+
 #[derive(Default)]
 struct Cells {
     routes: Table<Traffic>,
     upstreams: Table<Traffic>,
-    errors: Mutex<HashMap<(RouteId, Side, &'static str), u64>>,
+    errors: Mutex<HashMap<(RouteId, ErrorSource, &'static str), u64>>,
     upstream_errors: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
-    /// By upstream and outcome, then by endpoint.
-    attempt_failures: Mutex<HashMap<(UpstreamId, &'static str), HashMap<Arc<str>, u64>>>,
+    attempt_failures: Mutex<AttemptFailures>,
     completions_dropped: Counter,
     panics: Counter,
 }
@@ -390,7 +392,7 @@ mod tests {
             let worker = metrics.worker();
             worker.request(route, 200, Duration::from_millis(3));
             worker.request(route, 599, Duration::from_secs(90));
-            worker.error(route, Side::Upstream, "connect");
+            worker.error(route, ErrorSource::Upstream, "connect");
             worker.attempt_failed(metrics.upstream("orders"), "10.0.0.1:80", "connect");
         }
         let text = metrics.render();

@@ -10,5 +10,5 @@ mod sink;
 pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat, AccessRecord, Answerer, Timings};
 pub use cells::Counter;
 pub use log::{LogLevel, OperationalLog, start_operational_log};
-pub use metrics::{ListenerCounters, Metrics, RouteId, Side, UpstreamId, WorkerMetrics};
+pub use metrics::{ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId, WorkerMetrics};
 pub use sluice_services::Exposition;

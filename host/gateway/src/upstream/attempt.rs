@@ -24,7 +24,7 @@ use crate::deadline::{self, Passed};
 use crate::exchange::{Origin, ResponseHead};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
 use crate::http::gate::Gate;
-use crate::http1::{Answer, Progress, SendError, Transport, Unanswered};
+use crate::http1::{NoReply, Progress, Reply, SendError, Transport};
 
 /// How long an upstream may think about `Expect: 100-continue` before the body goes out anyway (RFC 9110 §10.1.1).
 const EXPECT_WAIT: Duration = Duration::from_secs(1);
@@ -248,9 +248,9 @@ async fn exchange(
             let sent = pin!(connection.send(request, gate, progress, lease));
             match await_head(sent, timeouts, upload, gate, begun).await {
                 Err(Passed) => Err(timed_out()),
-                Ok(Ok(Answer::Response(response))) => Ok(taken_apart(*response, None)),
-                Ok(Ok(Answer::Switched(response, transport))) => Ok(taken_apart(*response, Some(transport))),
-                Ok(Err(Unanswered { error, unsent, silent })) => {
+                Ok(Ok(Reply::Response(response))) => Ok(taken_apart(*response, None)),
+                Ok(Ok(Reply::Upgraded(response, transport))) => Ok(taken_apart(*response, Some(transport))),
+                Ok(Err(NoReply { error, unsent, silent })) => {
                     let delivery = match (unsent, silent && was_idle) {
                         (true, _) => Delivery::Unsent,
                         // A server may close a connection that it has just used: the request crosses its goodbye.
@@ -305,7 +305,7 @@ fn send_failure(error: &SendError, upload: Option<&Upload>) -> UpstreamErrorKind
         (Some(body), _) => UpstreamErrorKind::RequestBody(body),
         (None, SendError::Body(error)) => UpstreamErrorKind::RequestBody(error.kind()),
         (None, SendError::Closed | SendError::Io(_)) => UpstreamErrorKind::Reset,
-        (None, SendError::Head(_) | SendError::Interim | SendError::Unasked | SendError::Length(_)) => {
+        (None, SendError::Head(_) | SendError::Interim | SendError::UnaskedUpgrade | SendError::Length(_)) => {
             UpstreamErrorKind::Protocol
         }
     }

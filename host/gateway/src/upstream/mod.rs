@@ -25,7 +25,7 @@ mod change_tests;
 mod tests;
 
 pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};
-pub use attempt_log::{Attempt, AttemptLog, AttemptOutcome};
+pub use attempt_log::{AttemptLog, AttemptOutcome};
 pub use endpoints::{EndpointRegistry, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use local::{Choice, LocalUpstream};

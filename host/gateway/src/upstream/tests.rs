@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::attempt_log::Attempt;
 use super::connect::LocalExecutor;
 use super::retry::{Budget, Delivery, Next};
 use super::*;

@@ -10,7 +10,7 @@ use http::uri::{Authority, Scheme};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use super::headers::{Noted, is_forwarding};
+use super::headers::{HeaderClasses, is_forwarding};
 use super::target::parse_authority;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -221,13 +221,13 @@ fn parse_value(text: &str) -> Option<(String, &str)> {
 }
 
 /// Writes what the upstream is told. From a stranger all such fields are removed first; a trusted proxy's are kept and continued.
-/// `noted` are those of the head as it came. `scheme` and `authority` are those of the request as it reached this gateway.
+/// `classes` are those of the head as it came. `scheme` and `authority` are those of the request as it reached this gateway.
 ///
 /// `Forwarded` is continued where a trusted proxy began it and never begun: an upstream that reads both would have two sources for
 /// one fact, and the older one is what upstreams read.
-pub fn apply(headers: &mut HeaderMap, noted: Noted, peer: &Peer, scheme: &Scheme, authority: &Authority) {
+pub fn apply(headers: &mut HeaderMap, classes: HeaderClasses, peer: &Peer, scheme: &Scheme, authority: &Authority) {
     if !peer.trusted {
-        if noted.has(Noted::FORWARDING) {
+        if classes.has(HeaderClasses::FORWARDING) {
             let doomed: SmallVec<[HeaderName; 4]> =
                 headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
             for name in doomed {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     fn apply_all(headers: &mut HeaderMap, peer: &Peer, scheme: &Scheme, authority: &Authority) {
-        apply(headers, Noted::of(headers), peer, scheme, authority);
+        apply(headers, HeaderClasses::of(headers), peer, scheme, authority);
     }
 
     fn peer(address: &str) -> Peer {

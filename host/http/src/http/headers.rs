@@ -18,34 +18,34 @@ pub const CREDENTIALS: [HeaderName; 8] = [
 /// Which kinds of fields a head has, of those that the gateway itself looks at. One pass over the names finds them: most heads have
 /// none, and a look-up by hash for each name would cost more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Noted(u8);
+pub struct HeaderClasses(u8);
 
-impl Noted {
+impl HeaderClasses {
     /// What ends at this hop.
-    pub const HOP_BY_HOP: Noted = Noted(1);
+    pub const HOP_BY_HOP: HeaderClasses = HeaderClasses(1);
     /// What tells who the client is.
-    pub const FORWARDING: Noted = Noted(2);
+    pub const FORWARDING: HeaderClasses = HeaderClasses(2);
     /// What belongs to W3C Trace Context.
-    pub const TRACE: Noted = Noted(4);
+    pub const TRACE: HeaderClasses = HeaderClasses(4);
     /// `content-encoding`.
-    pub const CODING: Noted = Noted(8);
+    pub const CODING: HeaderClasses = HeaderClasses(8);
 
-    pub fn of(headers: &HeaderMap) -> Noted {
-        Noted(headers.keys().fold(0, |noted, name| noted | Noted::kind(name.as_str()).0))
+    pub fn of(headers: &HeaderMap) -> HeaderClasses {
+        HeaderClasses(headers.keys().fold(0, |classes, name| classes | HeaderClasses::kind(name.as_str()).0))
     }
 
-    pub fn has(self, kind: Noted) -> bool {
+    pub fn has(self, kind: HeaderClasses) -> bool {
         self.0 & kind.0 != 0
     }
 
-    fn kind(name: &str) -> Noted {
+    fn kind(name: &str) -> HeaderClasses {
         // Most names are told from all of these by their first letter.
         match (name.as_bytes().first(), name) {
-            (Some(b'c'), "content-encoding") => Noted::CODING,
-            (Some(b't'), "traceparent" | "tracestate") => Noted::TRACE,
-            (Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u'), _) if is_hop_by_hop(name) => Noted::HOP_BY_HOP,
-            (Some(b'c' | b'f' | b't' | b'x'), _) if is_forwarding(name) => Noted::FORWARDING,
-            _ => Noted(0),
+            (Some(b'c'), "content-encoding") => HeaderClasses::CODING,
+            (Some(b't'), "traceparent" | "tracestate") => HeaderClasses::TRACE,
+            (Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u'), _) if is_hop_by_hop(name) => HeaderClasses::HOP_BY_HOP,
+            (Some(b'c' | b'f' | b't' | b'x'), _) if is_forwarding(name) => HeaderClasses::FORWARDING,
+            _ => HeaderClasses(0),
         }
     }
 }
@@ -259,17 +259,17 @@ mod tests {
         let forwarding = "forwarded x-forwarded x-forwarded-prefix x-real-ip x-client-ip x-cluster-client-ip x-original-forwarded-for \
             x-envoy-external-address true-client-ip cf-connecting-ip fastly-client-ip";
         let kinds = [
-            (hop, Noted::HOP_BY_HOP),
-            (forwarding, Noted::FORWARDING),
-            ("traceparent tracestate", Noted::TRACE),
-            ("content-encoding", Noted::CODING),
-            ("content-type date host server x-request-id", Noted(0)),
+            (hop, HeaderClasses::HOP_BY_HOP),
+            (forwarding, HeaderClasses::FORWARDING),
+            ("traceparent tracestate", HeaderClasses::TRACE),
+            ("content-encoding", HeaderClasses::CODING),
+            ("content-type date host server x-request-id", HeaderClasses(0)),
         ];
         for (names, kind) in kinds {
             for name in names.split_whitespace() {
-                assert_eq!(Noted::of(&map(&[(name, "")])), kind, "{name}");
-                assert_eq!(is_hop_by_hop(name), kind == Noted::HOP_BY_HOP, "{name}");
-                assert_eq!(is_forwarding(name), kind == Noted::FORWARDING, "{name}");
+                assert_eq!(HeaderClasses::of(&map(&[(name, "")])), kind, "{name}");
+                assert_eq!(is_hop_by_hop(name), kind == HeaderClasses::HOP_BY_HOP, "{name}");
+                assert_eq!(is_forwarding(name), kind == HeaderClasses::FORWARDING, "{name}");
             }
         }
     }
@@ -325,17 +325,18 @@ mod tests {
 
     #[test]
     fn kinds_of_fields_are_noted() {
-        let noted = |names: &[&str]| {
+        let classes = |names: &[&str]| {
             let fields: Vec<_> = names.iter().map(|name| (*name, "1")).collect();
-            let noted = Noted::of(&map(&fields));
-            [Noted::HOP_BY_HOP, Noted::FORWARDING, Noted::TRACE, Noted::CODING].map(|kind| noted.has(kind))
+            let classes = HeaderClasses::of(&map(&fields));
+            [HeaderClasses::HOP_BY_HOP, HeaderClasses::FORWARDING, HeaderClasses::TRACE, HeaderClasses::CODING]
+                .map(|kind| classes.has(kind))
         };
-        assert_eq!(noted(&["accept", "host", "x-a"]), [false; 4]);
-        assert_eq!(noted(&["accept", "te"]), [true, false, false, false]);
-        assert_eq!(noted(&["x-forwarded-port", "accept"]), [false, true, false, false]);
-        assert_eq!(noted(&["x-real-ip"]), [false, true, false, false]);
-        assert_eq!(noted(&["tracestate"]), [false, false, true, false]);
-        assert_eq!(noted(&["upgrade", "forwarded", "traceparent", "content-encoding"]), [true; 4]);
+        assert_eq!(classes(&["accept", "host", "x-a"]), [false; 4]);
+        assert_eq!(classes(&["accept", "te"]), [true, false, false, false]);
+        assert_eq!(classes(&["x-forwarded-port", "accept"]), [false, true, false, false]);
+        assert_eq!(classes(&["x-real-ip"]), [false, true, false, false]);
+        assert_eq!(classes(&["tracestate"]), [false, false, true, false]);
+        assert_eq!(classes(&["upgrade", "forwarded", "traceparent", "content-encoding"]), [true; 4]);
     }
 
     #[test]

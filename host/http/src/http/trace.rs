@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::headers::Noted;
+use super::headers::HeaderClasses;
 
 /// The field of W3C Trace Context §3.2.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -37,8 +37,8 @@ pub fn request_id(headers: &HeaderMap, name: &HeaderName, trusted: bool) -> Head
 /// which means nothing without its parent, is dropped (W3C Trace Context §3.3).
 ///
 /// A new trace is marked as sampled: unmarked, the usual parent-based samplers of the services behind would record nothing.
-pub fn ensure_traceparent(headers: &mut HeaderMap, noted: Noted) {
-    if noted.has(Noted::TRACE) {
+pub fn ensure_traceparent(headers: &mut HeaderMap, classes: HeaderClasses) {
+    if classes.has(HeaderClasses::TRACE) {
         let mut sent = headers.get_all(TRACEPARENT).iter();
         if let (Some(value), None) = (sent.next(), sent.next())
             && is_traceparent(value.as_bytes())
@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn ensure(headers: &mut HeaderMap) {
-        ensure_traceparent(headers, Noted::of(headers));
+        ensure_traceparent(headers, HeaderClasses::of(headers));
     }
 
     #[test]

@@ -15,8 +15,7 @@ use super::body::{Body, BodyError, Polled};
 use super::gate::Gate;
 use crate::deadline::Deadline;
 
-/// What follows a body to its end, for logs and metrics. Dropped with the body: without `end` before it, the reader went
-/// away first.
+/// An observer of a body, for logs and metrics. It is dropped with the body; a drop without `end` means that the reader left first.
 pub trait Watch: 'static {
     /// A data frame of `bytes` bytes was handed on.
     fn data(&mut self, bytes: usize);
@@ -99,7 +98,7 @@ impl Wrapped {
                         watch.data(bytes);
                     }
                 }
-                // Nobody asks again once it is known that the body is over.
+                // A body whose end is known is not polled again.
                 if frame.is_trailers() || self.inner.is_end_stream() {
                     self.end(Ok(()));
                 }
@@ -146,7 +145,7 @@ impl Wrapped {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        // A hook and a gate have deadlines of their own, and the sender is not to blame.
+        // A hook and a gate have their own deadlines, and the sender did not cause the wait.
         let Some(idle) = self.idle.as_mut().filter(|_| self.hooked.is_none() && self.gate.is_none()) else {
             return Poll::Pending;
         };

@@ -13,7 +13,7 @@ const DIGITS: usize = 16;
 /// Bytes of the extensions of one chunk.
 const EXTENSION: usize = 256;
 
-/// Bytes of all extensions of a body. Nobody uses them but to make a body cost more than it weighs.
+/// Bytes of all extensions of a body. Only attackers use them, to make a small body expensive.
 const EXTENSIONS: usize = 4096;
 
 /// Reads a chunked body piece by piece.
@@ -36,7 +36,7 @@ enum State {
     End,
 }
 
-/// Which way a message goes: servers are owed more trust than clients, and what a client sends is acted upon.
+/// The direction of a message. Servers are trusted more than clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
     Request,

@@ -25,17 +25,16 @@ const LIMITS: Limits = Limits { bytes: 24 << 10, fields: 256 };
 /// Interim responses (RFC 9110 §15.2) before the final one; more are an endless answer.
 const MAX_INTERIM: usize = 32;
 
-/// How the sending of a request goes, for whoever waits for its response: a server that reads nothing is told from a client that sends
-/// nothing.
+/// The progress of sending a request. It tells a server that reads nothing from a client that sends nothing.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// The server takes no more at the moment.
+    /// The server accepts no more bytes at the moment.
     pub blocked: Cell<bool>,
     /// Counts writes.
     pub writes: Cell<u64>,
 }
 
-/// An open connection on which nothing is going on.
+/// An idle open connection.
 pub struct Connection(Rc<RefCell<Transport>>);
 
 /// Why there is no response.
@@ -52,7 +51,7 @@ pub enum SendError {
     Interim,
     /// RFC 9110 §15.2.2: a server must not switch unasked.
     #[error("another protocol, for which nobody has asked")]
-    Unasked,
+    UnaskedUpgrade,
     /// The request could not be sent to its end because of its own body.
     #[error("the request broke off")]
     Body(#[source] BodyError),
@@ -62,7 +61,7 @@ pub enum SendError {
 
 /// A request that got no response.
 #[derive(Debug)]
-pub struct Unanswered {
+pub struct NoReply {
     pub error: SendError,
     /// Nothing of it was written, so the server can't have seen it.
     pub unsent: bool,
@@ -76,10 +75,10 @@ pub trait Keeper: Unpin + 'static {
 }
 
 /// A response.
-pub enum Answer {
+pub enum Reply {
     Response(Box<Response<Body>>),
     /// 101: the connection speaks another protocol from here on.
-    Switched(Box<Response<Body>>, Box<Transport>),
+    Upgraded(Box<Response<Body>>, Box<Transport>),
 }
 
 impl Connection {
@@ -92,8 +91,8 @@ impl Connection {
         self.0.borrow_mut().is_quiet()
     }
 
-    /// Whether nothing is left of the exchange before: no part of the request, no bytes behind the response. Nobody would know to
-    /// which request they belong.
+    /// Whether nothing is left over from the last exchange: no unsent part of its request and no bytes after its response, which could
+    /// be taken for the next response.
     fn is_free(&self) -> bool {
         let mut transport = self.0.borrow_mut();
         transport.is_flushed() && transport.received().is_empty()
@@ -108,18 +107,18 @@ impl Connection {
         gate: Option<&Gate>,
         progress: Option<&Progress>,
         keeper: K,
-    ) -> Result<Answer, Unanswered> {
+    ) -> Result<Reply, NoReply> {
         let mut sending = Sending::new(self, request);
         let head = poll_fn(|cx| sending.poll_head(cx, gate, progress)).await;
         match head {
-            Ok(head) => Ok(sending.answer(head, keeper)),
+            Ok(head) => Ok(sending.reply(head, keeper)),
             Err(error) => {
                 let unsent = sending.upload.is_untouched(&sending.connection.0.borrow());
                 let silent = sending.silent;
                 if unsent {
                     *request.body_mut() = sending.upload.body;
                 }
-                Err(Unanswered { error, unsent, silent })
+                Err(NoReply { error, unsent, silent })
             }
         }
     }
@@ -128,7 +127,7 @@ impl Connection {
 /// A request on its way.
 struct Sending {
     connection: Connection,
-    asks_to_switch: bool,
+    asks_to_upgrade: bool,
     upload: Upload,
     method: Method,
     interim: usize,
@@ -157,12 +156,12 @@ impl Sending {
         };
         let mut transport = connection.0.borrow_mut();
         request_head(transport.out(), request.method(), target, request.headers(), framing);
-        // The server may say goodbye while the request waits its turn; what comes before a request answers none.
+        // The server may close while the write is deferred. Bytes that arrive before the request do not answer it.
         transport.ask();
         drop(transport);
         let upload = Upload { body, writing: Writing::new(framing), taken: false, broken: false };
-        let asks_to_switch = framing == Framing::Upgrade;
-        Sending { connection, asks_to_switch, upload, method: request.method().clone(), interim: 0, silent: true }
+        let asks_to_upgrade = framing == Framing::Upgrade;
+        Sending { connection, asks_to_upgrade, upload, method: request.method().clone(), interim: 0, silent: true }
     }
 
     fn poll_head(
@@ -172,21 +171,21 @@ impl Sending {
         progress: Option<&Progress>,
     ) -> Poll<Result<ResponseHead, SendError>> {
         let transport = &mut *self.connection.0.borrow_mut();
-        // Before a part of the body is taken: without that the request could not go out on another connection.
+        // Checked before any of the body is taken: afterwards the request could not go out on another connection.
         if !self.upload.writing.has_ended() && self.upload.is_untouched(transport) && transport.has_said(cx) {
             return Poll::Ready(Err(SendError::Closed));
         }
         loop {
             let sending = self.upload.poll(transport, cx);
             if let Some(progress) = progress {
-                let blocked = !self.upload.broken && !transport.is_flushed() && !transport.waits_its_turn();
+                let blocked = !self.upload.broken && !transport.is_flushed() && !transport.is_write_deferred();
                 progress.blocked.set(blocked);
                 progress.writes.set(transport.writes());
             }
             if let Poll::Ready(Err(error)) = sending {
                 return Poll::Ready(Err(error));
             }
-            // What comes before is no answer. Who writes looks for it, which also has this task woken for what comes afterwards.
+            // Bytes that arrive before the first write are no response. The writer looks for them, which registers this task's waker.
             if transport.is_unasked() {
                 return Poll::Pending;
             }
@@ -197,8 +196,8 @@ impl Sending {
             }
             while let Some(head) = read_response(transport.received(), LIMITS, &self.method).map_err(SendError::Head)? {
                 match head.status {
-                    StatusCode::SWITCHING_PROTOCOLS if !self.asks_to_switch || !transport.is_flushed() => {
-                        return Poll::Ready(Err(SendError::Unasked));
+                    StatusCode::SWITCHING_PROTOCOLS if !self.asks_to_upgrade || !transport.is_flushed() => {
+                        return Poll::Ready(Err(SendError::UnaskedUpgrade));
                     }
                     StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Ok(head)),
                     status if !status.is_informational() => return Poll::Ready(Ok(head)),
@@ -215,7 +214,7 @@ impl Sending {
         }
     }
 
-    fn answer<K: Keeper>(self, head: ResponseHead, keeper: K) -> Answer {
+    fn reply<K: Keeper>(self, head: ResponseHead, keeper: K) -> Reply {
         let ResponseHead { status, version, headers, body, persistent } = head;
         let Sending { connection, upload, .. } = self;
         let response = |body| {
@@ -227,7 +226,7 @@ impl Sending {
         };
         if status == StatusCode::SWITCHING_PROTOCOLS {
             let transport = connection.0.replace(Transport::new(tokio::io::empty()));
-            return Answer::Switched(response(Body::Empty), Box::new(transport));
+            return Reply::Upgraded(response(Body::Empty), Box::new(transport));
         }
         let mut reading = Reading::new(body, LIMITS, Message::Response);
         let whole = reading.whole(connection.0.borrow_mut().received());
@@ -237,7 +236,7 @@ impl Sending {
             if persistent && connection.is_free() {
                 keeper.keep(connection);
             }
-            return Answer::Response(response(whole.map_or(Body::Empty, Body::full)));
+            return Reply::Response(response(whole.map_or(Body::Empty, Body::full)));
         }
         let rest = ResponseBody {
             connection: Some(connection),
@@ -247,7 +246,7 @@ impl Sending {
             upload: uploading.then(|| Box::new(upload)),
             whole,
         };
-        Answer::Response(response(Body::stream(rest)))
+        Reply::Response(response(Body::stream(rest)))
     }
 }
 
@@ -257,7 +256,7 @@ struct Upload {
     writing: Writing,
     /// A part of the body was taken.
     taken: bool,
-    /// The server takes no more; it may have answered all the same.
+    /// The server accepts no more bytes; it may have responded all the same.
     broken: bool,
 }
 
@@ -299,7 +298,7 @@ impl Upload {
                 }
             }
             if over {
-                // It may know more of its end than its length: it is not asked again.
+                // A body of known length is not polled after its last byte.
                 self.body = Body::Empty;
             }
             if transport.is_flushed() {
@@ -324,7 +323,7 @@ impl Upload {
     }
 }
 
-/// The body of a response; the connection goes back with its last byte.
+/// The body of a response. The last byte returns the connection to its keeper.
 struct ResponseBody<K: Keeper> {
     connection: Option<Connection>,
     keeper: Option<K>,
@@ -332,7 +331,7 @@ struct ResponseBody<K: Keeper> {
     persistent: bool,
     /// The rest of the request, where the server has answered before its end.
     upload: Option<Box<Upload>>,
-    /// The whole of it, which came with the head.
+    /// The whole body, if it arrived with the head.
     whole: Option<Bytes>,
 }
 

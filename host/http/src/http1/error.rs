@@ -1,8 +1,8 @@
-//! Why bytes are refused. Which status that is, the proxy decides.
+//! Why bytes are refused. The proxy decides the status.
 
 use http::HeaderName;
 
-/// Why a head is refused. What follows it on the connection can't be told apart from it: the connection ends.
+/// Why a head is refused. The connection must end, because the end of the message is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
     /// Against the grammar or the rules of framing: 400.

@@ -106,7 +106,7 @@ impl Described {
     }
 
     /// Whether the sender names another protocol (RFC 9110 §7.8).
-    pub(super) fn asks_to_switch(&self) -> bool {
+    pub(super) fn asks_to_upgrade(&self) -> bool {
         self.upgrade
     }
 

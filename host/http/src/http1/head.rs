@@ -36,7 +36,7 @@ pub struct RequestHead {
     /// The client may wait for a `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// It has an `Upgrade`.
-    pub asks_to_switch: bool,
+    pub asks_to_upgrade: bool,
 }
 
 /// The head of a response, also of an interim one. As to `Connection` see [`RequestHead`].
@@ -89,7 +89,7 @@ pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<Requ
         body,
         persistent: described.persistent(version),
         expects_continue: described.expects_continue(version, body),
-        asks_to_switch: described.asks_to_switch(),
+        asks_to_upgrade: described.asks_to_upgrade(),
     }))
 }
 

@@ -1,5 +1,5 @@
-//! The gateway's side of a client connection: the socket, shared by who writes the response and by the body of the request. That
-//! body may be read in another task of the worker (one that feeds an HTTP/2 upstream), so each side wakes the other.
+//! The gateway's side of a client connection. The writer of the response and the reader of the request body share the socket. The body
+//! may be read in another task of the worker, such as one that feeds an HTTP/2 upstream, so each side wakes the other.
 
 use std::cell::{RefCell, RefMut};
 use std::io;
@@ -17,12 +17,12 @@ use crate::http::body::{Body, BodyError};
 
 /// RFC 9110 §15.2.1.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// How much of a request body that nobody wanted is read to keep the connection.
+/// Bytes of an unwanted request body that are read to keep the connection.
 const DISCARD: usize = 256 << 10;
-/// What is read ahead of such a body to notice that the client leaves.
+/// Bytes read ahead of an unwanted body to notice that the client has left.
 const AHEAD: usize = 64 << 10;
 
-/// A client connection of HTTP/1. Everything happens on its worker; a borrow never outlives a poll.
+/// A client connection of HTTP/1. It stays on its worker, and no borrow outlives a poll.
 pub struct Incoming {
     inner: RefCell<Inner>,
 }
@@ -53,7 +53,7 @@ enum Expects {
     Nothing,
     /// `100 Continue`, once somebody wants the body.
     Continue,
-    /// It has the final answer instead: it may send the body or another request.
+    /// The final response came first: the client may send the body or another request.
     Anything,
 }
 
@@ -107,7 +107,7 @@ impl Inner {
         self.reading.is_done()
     }
 
-    /// Whether a body was not read to its end and nobody does.
+    /// Whether the body has an unread rest that nobody will read.
     pub fn is_abandoned(&self) -> bool {
         self.abandoned && !self.is_read()
     }
@@ -117,8 +117,8 @@ impl Inner {
         self.is_read() && self.transport.received().is_empty()
     }
 
-    /// The final answer goes out from here on: nothing else may come between. Whether it is known how the client goes on: not if it
-    /// was never told to send the body.
+    /// Begins the final response; no interim response may follow. Returns whether it is known what the client sends next. It is not
+    /// known if the client was never told to send its body.
     pub fn answer(&mut self) -> bool {
         self.answering = true;
         if self.expects == Expects::Continue {
@@ -136,7 +136,7 @@ impl Inner {
         std::mem::replace(&mut self.transport, Transport::new(tokio::io::empty()))
     }
 
-    /// Reads on where nobody wants the body, as far as it is there already. Whether it was read to its end.
+    /// Discards the received part of an unwanted body. Returns whether the body has ended.
     pub fn discard(&mut self, cx: &mut Context<'_>) -> bool {
         let mut seen = 0;
         while self.abandoned && !self.failed && !self.is_read() {
@@ -156,7 +156,7 @@ impl Inner {
     /// Whether the client has closed the connection, or its side of it, while it is owed a response.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_read() && !self.abandoned {
-            // Whoever reads the body finds out, and wakes this task when it has ended.
+            // The reader of the body notices, and wakes this task at the end of the body.
             if !self.watcher.as_ref().is_some_and(|watcher| watcher.will_wake(cx.waker())) {
                 self.watcher = Some(cx.waker().clone());
             }
@@ -249,7 +249,7 @@ impl http_body::Body for RequestBody {
         })
     }
 
-    // A body may be dropped, and asked this, while the connection is borrowed.
+    // May be called while the connection is borrowed, as may the body's drop.
     fn is_end_stream(&self) -> bool {
         self.connection.inner.try_borrow().is_ok_and(|inner| inner.request == self.request && inner.is_read())
     }

@@ -1,5 +1,5 @@
-//! The socket of an HTTP/1 connection with the bytes that were read and not used yet, and those that are to be written. Buffers are
-//! lent by the worker while they hold something, so that an idle connection has none.
+//! The socket of an HTTP/1 connection and its read and write buffers. The worker lends a buffer only while it holds something, so
+//! an idle connection has none.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -12,17 +12,17 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::task::coop::unconstrained;
 
-use super::turns;
+use super::write_queue;
 
-/// What a read has room for at first; more once a peer fills it.
+/// Bytes of room for a read at first; more once a peer fills it.
 const READ: usize = 8 << 10;
 /// The most room for a read.
 const MAX_READ: usize = 64 << 10;
-/// Parts of a body up to this size are copied behind what is to be written; larger ones are written from where they are.
+/// Body parts up to this many bytes are copied into the write buffer; larger ones are written without a copy.
 const COPY: usize = 16 << 10;
 /// Buffers that a worker keeps for the next connection that needs one.
 const SPARE: usize = 64;
-/// The same of those for large bodies. To find that much memory takes an allocator longer than to read into it.
+/// The same for large bodies: allocating that much takes longer than reading into it.
 const SPARE_LARGE: usize = 8;
 
 thread_local! {
@@ -40,7 +40,7 @@ fn is_large(room: usize) -> bool {
 fn give_buffer_back(mut buffer: BytesMut) {
     buffer.clear();
     let large = is_large(buffer.capacity());
-    // What is left of a buffer whose beginning is still in use keeps that alive: worth it only while much is left.
+    // The rest of a buffer keeps the part alive that is still in use. It is worth keeping only while much of it is left.
     if buffer.capacity() < READ / 2 || buffer.capacity() > 2 * MAX_READ {
         return;
     }
@@ -61,7 +61,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Io for T {}
 /// A socket with its buffers.
 pub struct Transport {
     io: Box<dyn Io>,
-    /// What was read and not used yet.
+    /// Bytes read and not consumed yet.
     read: BytesMut,
     /// The room for the next read.
     room: usize,
@@ -73,23 +73,23 @@ pub struct Transport {
     after: &'static [u8],
     /// Whether `io` may hold back bytes that it took.
     unflushed: bool,
-    turn: Turn,
-    /// This, where `turns` can write what waits its turn.
+    turn: WriteTurn,
+    /// This transport, where `write_queue` may write for it.
     me: Weak<RefCell<Transport>>,
-    /// Nothing of a message was written that has to come before anything of the peer's.
+    /// A message must go out before the peer may send anything, and none of it was written yet.
     unasked: bool,
     /// Counts the writes that took something.
     writes: u64,
 }
 
-/// Whether what is to be written may be.
+/// Whether buffered bytes may be written now. Small messages wait until the worker has handled all other ready tasks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// Not if it is small.
+enum WriteTurn {
+    /// Not if the message is small.
     No,
-    /// When this is polled for the next time.
+    /// At the next poll.
     Next,
-    /// When `turns` comes to it.
+    /// When the task of `write_queue` reaches it.
     Queued,
     Yes,
 }
@@ -110,14 +110,14 @@ impl Transport {
             large: Bytes::new(),
             after: &[],
             unflushed: false,
-            turn: Turn::No,
+            turn: WriteTurn::No,
             me: Weak::new(),
             unasked: false,
             writes: 0,
         }
     }
 
-    /// One whose task need not be woken to write a small message: see [`Transport::poll_finish`].
+    /// A transport whose task need not be woken to write a small message; see [`Transport::poll_finish`].
     pub fn shared(io: impl Io) -> Rc<RefCell<Self>> {
         Rc::new_cyclic(|me| {
             let mut transport = Transport::new(io);
@@ -126,7 +126,7 @@ impl Transport {
         })
     }
 
-    /// What was read and not used yet.
+    /// The bytes read and not consumed yet.
     pub fn received(&mut self) -> &mut BytesMut {
         &mut self.read
     }
@@ -169,8 +169,8 @@ impl Transport {
         self.out.len() + self.large.len() + self.after.len()
     }
 
-    /// A message begins that has to come before anything of the peer's: what the peer sends before its first byte is a goodbye, or
-    /// part of an attack, and makes [`Transport::poll_flush`] fail with [`io::ErrorKind::NotConnected`] and write nothing.
+    /// Begins a message that must go out before the peer may send anything. Bytes that arrive earlier are a close notice or an attack:
+    /// [`Transport::poll_flush`] then fails with [`io::ErrorKind::NotConnected`] and writes nothing.
     pub fn ask(&mut self) {
         self.unasked = true;
         self.writes = 0;
@@ -186,26 +186,26 @@ impl Transport {
         self.writes
     }
 
-    /// Writes what waits, small messages only when everything else that is ready on this worker was seen to. A peer that sleeps is
-    /// woken by the first bytes that it gets: what is sent one message behind the other it finds together, and what is sent between
-    /// the work of other requests wakes it each time. Also the code of the requests and the kernel's each run while they are cached.
+    /// Writes the buffered bytes. A small message is written only after all other ready tasks of this worker have run. The first bytes
+    /// wake a sleeping peer: messages sent in a row wake it once, messages sent between other work wake it each time. It also keeps
+    /// the gateway's code and the kernel's in the instruction cache.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.turn == Turn::No && self.is_small() {
-            self.turn = Turn::Next;
+        if self.turn == WriteTurn::No && self.is_small() {
+            self.turn = WriteTurn::Next;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         self.poll_write_out(cx)
     }
 
-    /// The same for who has nothing else to do when that is done: the task is woken only if it fails, or can't be done at once. Must
-    /// not be polled from another task before it is ready.
+    /// The same for a caller that has nothing to do after the write: its task is woken only if the write fails or blocks. No other task
+    /// may poll it before it is ready.
     pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.turn == Turn::No && self.is_small() && turns::write_later(&self.me, cx.waker()) {
-            self.turn = Turn::Queued;
+        if self.turn == WriteTurn::No && self.is_small() && write_queue::write_later(&self.me, cx.waker()) {
+            self.turn = WriteTurn::Queued;
             return Poll::Pending;
         }
-        if self.turn == Turn::Queued && self.is_small() {
+        if self.turn == WriteTurn::Queued && self.is_small() {
             return Poll::Pending;
         }
         self.poll_flush(cx)
@@ -216,7 +216,7 @@ impl Transport {
     }
 
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.turn = Turn::Yes;
+        self.turn = WriteTurn::Yes;
         if self.unasked && self.has_said(cx) {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         }
@@ -243,26 +243,26 @@ impl Transport {
             ready!(Pin::new(&mut *self.io).poll_flush(cx))?;
             self.unflushed = false;
         }
-        self.turn = Turn::No;
+        self.turn = WriteTurn::No;
         Poll::Ready(Ok(()))
     }
 
-    /// Whether nothing but the turn is waited for: it will come without another poll.
-    pub fn waits_its_turn(&self) -> bool {
-        matches!(self.turn, Turn::Next | Turn::Queued)
+    /// Whether a write is only put off: it will happen without another poll.
+    pub fn is_write_deferred(&self) -> bool {
+        matches!(self.turn, WriteTurn::Next | WriteTurn::Queued)
     }
 
-    /// Writes what waits its turn, in the name of the task that waits for it. Whether that has to look what became of it.
-    pub(super) fn take_turn(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.turn != Turn::Queued {
+    /// Writes a deferred message for the task that waits for it. Returns whether that task must be woken to see the outcome.
+    pub(super) fn write_deferred(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.turn != WriteTurn::Queued {
             return false;
         }
         !matches!(self.poll_write_out(cx), Poll::Ready(Ok(())))
     }
 
-    /// Lets the next [`Transport::poll_flush`] write at once, for who will not call it again.
+    /// Makes the next [`Transport::poll_flush`] write at once, for a caller that will not poll again.
     pub fn hurry(&mut self) {
-        self.turn = Turn::Yes;
+        self.turn = WriteTurn::Yes;
     }
 
     fn wrote(&mut self, written: usize) {
@@ -273,7 +273,7 @@ impl Transport {
         let of_large = (written - of_out).min(self.large.len());
         self.large.advance(of_large);
         if self.large.is_empty() {
-            // What was sent is not held any longer than it has to be.
+            // Frees the sent bytes at once.
             self.large = Bytes::new();
         }
         self.after = self.after.get(written - of_out - of_large..).unwrap_or_default();
@@ -316,7 +316,7 @@ impl Transport {
         !self.read.is_empty() || pin!(unconstrained(poll_fn(|cx| self.poll_fill(cx)))).poll(cx).is_ready()
     }
 
-    /// Says goodbye.
+    /// Closes the write side.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.io).poll_shutdown(cx)
     }

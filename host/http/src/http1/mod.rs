@@ -16,14 +16,14 @@ mod incoming;
 mod io;
 mod lines;
 mod reading;
-mod turns;
+mod write_queue;
 mod writing;
 
 #[cfg(test)]
 mod tests;
 
 pub use chunked::{Chunked, Message, Piece};
-pub use client::{Answer, Connection, Keeper, Progress, SendError, Unanswered};
+pub use client::{Connection, Keeper, NoReply, Progress, Reply, SendError};
 pub use encode::{Framing, chunk_head, last_chunk, request_head, response_head};
 pub use error::{ChunkError, HeadError};
 pub use framing::Length;

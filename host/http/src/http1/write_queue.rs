@@ -1,5 +1,5 @@
-//! Writes what waits its turn on connections to servers: one task of the worker for all of them. The task of a request is deep, and
-//! has nothing to do before the response comes.
+//! One task per worker flushes the deferred writes of all upstream connections. Waking the task of each request instead would poll its
+//! deep future for nothing: it has nothing to do before the response arrives.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -11,32 +11,32 @@ use tokio::task::coop::unconstrained;
 use super::io::Transport;
 
 #[derive(Default)]
-struct Turns {
-    /// What is to be written, and whom to tell where it could not be.
+struct WriteQueue {
+    /// The transports to flush, and the task to wake where a write fails or blocks.
     waiting: Vec<(Weak<RefCell<Transport>>, Waker)>,
     /// The writing task, while it waits for work.
     idle: Option<Waker>,
-    /// Whether there is one.
+    /// Whether the writing task exists.
     running: bool,
 }
 
 thread_local! {
-    static TURNS: RefCell<Turns> = RefCell::default();
+    static QUEUE: RefCell<WriteQueue> = RefCell::default();
 }
 
-/// Has it written when everything that is ready now was seen to, and `owner` woken if that fails. `false`: there is nothing to write
-/// through. Must be called within a local runtime.
+/// Queues a write for after all tasks that are ready now; wakes `owner` if it fails. Returns `false` if the transport is gone. Must be
+/// called within a local runtime.
 pub(super) fn write_later(transport: &Weak<RefCell<Transport>>, owner: &Waker) -> bool {
     if transport.strong_count() == 0 {
         return false;
     }
-    if !TURNS.with_borrow(|turns| turns.running) {
-        tokio::task::spawn_local(unconstrained(write(Running)));
+    if !QUEUE.with_borrow(|queue| queue.running) {
+        tokio::task::spawn_local(unconstrained(write(WriterGuard)));
     }
-    let idle = TURNS.with_borrow_mut(|turns| {
-        turns.running = true;
-        turns.waiting.push((transport.clone(), owner.clone()));
-        turns.idle.take()
+    let idle = QUEUE.with_borrow_mut(|queue| {
+        queue.running = true;
+        queue.waiting.push((transport.clone(), owner.clone()));
+        queue.idle.take()
     });
     if let Some(idle) = idle {
         idle.wake();
@@ -44,30 +44,30 @@ pub(super) fn write_later(transport: &Weak<RefCell<Transport>>, owner: &Waker) -
     true
 }
 
-/// Says that nobody writes any more, also when the runtime is dropped under the task.
-struct Running;
+/// Marks the writing task as gone when it ends, also when the runtime drops it.
+struct WriterGuard;
 
-impl Drop for Running {
+impl Drop for WriterGuard {
     fn drop(&mut self) {
-        let _ = TURNS.try_with(|turns| {
-            let left = turns.try_borrow_mut().map(|mut turns| std::mem::take(&mut *turns));
-            // Outside the borrow: a waker may own a task whose drop comes back here.
+        let _ = QUEUE.try_with(|queue| {
+            let left = queue.try_borrow_mut().map(|mut queue| std::mem::take(&mut *queue));
+            // Dropped outside the borrow: a waker may own a task whose drop enters this queue again.
             drop(left);
         });
     }
 }
 
-async fn write(_running: Running) {
-    let mut turn = Vec::new();
+async fn write(_running: WriterGuard) {
+    let mut batch = Vec::new();
     poll_fn(|cx| {
-        TURNS.with_borrow_mut(|turns| {
-            std::mem::swap(&mut turns.waiting, &mut turn);
-            turns.idle = Some(cx.waker().clone());
+        QUEUE.with_borrow_mut(|queue| {
+            std::mem::swap(&mut queue.waiting, &mut batch);
+            queue.idle = Some(cx.waker().clone());
         });
-        for (transport, owner) in turn.drain(..) {
+        for (transport, owner) in batch.drain(..) {
             let has_to_look = transport
                 .upgrade()
-                .is_some_and(|transport| transport.borrow_mut().take_turn(&mut Context::from_waker(&owner)));
+                .is_some_and(|transport| transport.borrow_mut().write_deferred(&mut Context::from_waker(&owner)));
             if has_to_look {
                 owner.wake();
             }
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::http::body::Body;
-    use crate::http1::{Answer, Connection, Keeper, SendError, Unanswered};
+    use crate::http1::{Connection, Keeper, NoReply, Reply, SendError};
 
     struct Nobody;
 
@@ -103,7 +103,7 @@ mod tests {
         let length = theirs.read(&mut head).await.unwrap();
         assert_eq!(&head[..length], b"GET / HTTP/1.1\r\n\r\n");
         theirs.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
-        assert!(matches!(sent.await, Ok(Answer::Response(response)) if response.status() == 204));
+        assert!(matches!(sent.await, Ok(Reply::Response(response)) if response.status() == 204));
     }
 
     #[tokio::test(flavor = "local")]
@@ -116,7 +116,7 @@ mod tests {
                 theirs.shutdown().await.unwrap();
                 let mut request = Request::post("/").body(make()).unwrap();
                 let sent = connection.send(&mut request, None, None, Nobody).await;
-                let Err(Unanswered { error, unsent, .. }) = sent else { panic!("an answer to nothing") };
+                let Err(NoReply { error, unsent, .. }) = sent else { panic!("an answer to nothing") };
                 assert!(matches!(error, SendError::Closed) && unsent, "{error:?}");
                 assert_eq!(theirs.read(&mut [0; 64]).await.unwrap(), 0);
                 assert_eq!(request.body().exact_size(), make().exact_size());
