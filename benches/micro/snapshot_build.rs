@@ -8,7 +8,7 @@ use sluice::config;
 use sluice::filter::Runtime;
 use sluice::services::outbound::Offline;
 use sluice::services::{Clock, Services};
-use sluice::snapshot::Workshop;
+use sluice::snapshot::SnapshotBuilder;
 use sluice::telemetry::Metrics;
 use sluice::wasm::RuntimeOptions;
 
@@ -40,7 +40,7 @@ fn build(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let options =
         RuntimeOptions { instances: 100, cache: Some(folder.path().join("cache")), ..RuntimeOptions::default() };
-    let workshop = Workshop {
+    let builder = SnapshotBuilder {
         runtime: Runtime::new(options).expect("the runtime"),
         services: Services::new(Clock::system(), Arc::new(Offline)),
         metrics: Metrics::new(),
@@ -51,15 +51,15 @@ fn build(c: &mut Criterion) {
         let file = folder.path().join(format!("{routes}.toml"));
         std::fs::write(&file, written(routes)).expect("a file");
         let load = || config::load(&file).expect("the configuration");
-        let running = workshop.build(&load(), None).expect("a snapshot");
+        let running = builder.build(&load(), None).expect("a snapshot");
         group.bench_function(BenchmarkId::new("read", routes), |b| b.iter(load));
         group.bench_function(BenchmarkId::new("start", routes), |b| {
             let loaded = load();
-            b.iter(|| workshop.build(&loaded, None).expect("a snapshot"));
+            b.iter(|| builder.build(&loaded, None).expect("a snapshot"));
         });
         group.bench_function(BenchmarkId::new("reload", routes), |b| {
             let loaded = load();
-            b.iter(|| workshop.build(&loaded, Some(&running)).expect("a snapshot"));
+            b.iter(|| builder.build(&loaded, Some(&running)).expect("a snapshot"));
         });
     }
     group.finish();

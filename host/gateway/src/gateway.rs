@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use crate::admin::{self, AdminError};
 use crate::background::Background;
 use crate::config::{self, Config, ConfigErrors, Loaded, model};
-use crate::filter::Runtime;
+use crate::filter::{Mode, Runtime};
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
 use crate::proxy::{Proxy, Worker};
@@ -20,8 +20,8 @@ use crate::server::{
 };
 use crate::services::Services;
 use crate::services::clock::Clock;
-use crate::snapshot::{Snapshot, Workshop};
-use crate::telemetry::{AccessLog, AccessLogFormat, LogLevel, Metrics, start_operational_log};
+use crate::snapshot::{Snapshot, SnapshotBuilder};
+use crate::telemetry::{AccessLog, LogLevel, Metrics, start_operational_log};
 use crate::upstream::dns;
 use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
 
@@ -59,8 +59,8 @@ pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<Strin
     dns::use_nameservers(&loaded.config.gateway.nameservers);
     let metrics = Metrics::new();
     let (background, _thread) = Background::start(Arc::clone(&metrics))?;
-    let workshop = workshop(&loaded.config, compiler, metrics, background)?;
-    Ok(workshop.build(&loaded, None)?.warnings)
+    let builder = builder(&loaded.config, compiler, metrics, background)?;
+    Ok(builder.build(&loaded, None)?.warnings)
 }
 
 /// Serves a configuration until a signal ends it. Answers the exit code.
@@ -72,19 +72,19 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
     let config = &loaded.config;
     let watched = config.gateway.reload.then(|| WatchedFiles::look(watched(&loaded)));
     let metrics = Metrics::new();
-    let log = start_operational_log(log_level(config), Arc::clone(&metrics)).map_err(GatewayError::Log)?;
+    let log = start_operational_log(config.telemetry.log_level, Arc::clone(&metrics)).map_err(GatewayError::Log)?;
     dns::use_nameservers(&config.gateway.nameservers);
     let (background, background_thread) = Background::start(Arc::clone(&metrics))?;
-    let workshop = workshop(config, compiler, Arc::clone(&metrics), background)?;
-    let snapshot = workshop.build(&loaded, None)?;
+    let builder = builder(config, compiler, Arc::clone(&metrics), background)?;
+    let snapshot = builder.build(&loaded, None)?;
     say(&snapshot.warnings);
 
     let signals = Signals::catch()?;
-    let access_log = AccessLog::start(access_log_format(config), Arc::clone(&metrics))?;
+    let access_log = AccessLog::start(config.telemetry.access_log, Arc::clone(&metrics))?;
     let table: ListenerTable = Arc::new(ArcSwap::from_pointee(snapshot.listeners.clone()));
     let running = Arc::new(ArcSwap::from_pointee(snapshot));
     let budget = MemoryBudget::new(usize::try_from(config.gateway.max_buffered_memory.0).unwrap_or(usize::MAX));
-    observe(&metrics, &workshop, &running, &budget);
+    observe(&metrics, &builder, &running, &budget);
 
     let settings = WorkerSettings {
         workers: config.gateway.workers.get(),
@@ -109,7 +109,7 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
     let loader = Loader {
         path: path.to_owned(),
         began: config.clone(),
-        workshop,
+        builder,
         running,
         table,
         patience: Arc::clone(&patience),
@@ -134,7 +134,7 @@ struct Loader {
     path: PathBuf,
     /// What the process was started with: some of it can't change.
     began: Config,
-    workshop: Workshop,
+    builder: SnapshotBuilder,
     running: Arc<ArcSwap<Snapshot>>,
     table: ListenerTable,
     patience: Arc<ArcSwap<Duration>>,
@@ -149,7 +149,7 @@ impl Loader {
         let before = self.running.load_full();
         // Key sets are fetched for the new configuration while it is built.
         let servers = dns::use_nameservers(&config.gateway.nameservers);
-        let snapshot = self.workshop.build(&loaded, Some(&before)).inspect_err(|_| {
+        let snapshot = self.builder.build(&loaded, Some(&before)).inspect_err(|_| {
             dns::use_nameservers(&servers);
         })?;
         say(&snapshot.warnings);
@@ -157,8 +157,8 @@ impl Loader {
         self.table.store(Arc::new(snapshot.listeners.clone()));
         self.running.store(Arc::new(snapshot));
         self.patience.store(Arc::new(config.gateway.shutdown_timeout));
-        self.access_log.set_format(access_log_format(config));
-        (self.set_level)(log_level(config));
+        self.access_log.set_format(config.telemetry.access_log);
+        (self.set_level)(config.telemetry.log_level);
         Ok(ReloadReport { routes, upstreams, restart_needed: fixed(&self.began, config), watch: watched(&loaded) })
     }
 }
@@ -191,22 +191,23 @@ fn binds(config: &Config) -> Vec<(Arc<str>, SocketAddr)> {
     config.listeners.iter().map(|listener| (listener.name.clone().into(), listener.bind)).collect()
 }
 
-fn workshop(
+fn builder(
     config: &Config,
     compiler: Option<CompilerCommand>,
     metrics: Arc<Metrics>,
     background: Background,
-) -> Result<Workshop, GatewayError> {
-    let most = |of: fn(&model::Filter) -> u64, least: u64| config.filters.iter().map(of).fold(least, u64::max);
+) -> Result<SnapshotBuilder, GatewayError> {
+    let most = |of: fn(&model::Filter) -> usize, least| config.filters.iter().map(of).fold(least, usize::max);
     let defaults = RuntimeOptions::default();
     let options = RuntimeOptions {
-        max_memory: usize::try_from(most(|f| f.limits.memory.0, defaults.max_memory as u64)).unwrap_or(usize::MAX),
+        max_memory: most(|filter| filter.limits.memory, defaults.max_memory),
+        max_table_elements: most(|filter| filter.limits.table_elements, defaults.max_table_elements),
         instances: instances(config),
         cache: config.gateway.cache_dir.clone().or_else(default_cache),
         compiler,
         ..defaults
     };
-    Ok(Workshop {
+    Ok(SnapshotBuilder {
         runtime: Runtime::new(options)?,
         services: Services::new(Clock::system(), OutboundClient::new(Tls::system(), background)),
         metrics,
@@ -217,11 +218,11 @@ fn workshop(
 /// the first are still on their way, and some for trials. A reload can't make more of them; what is over is the error of a call.
 fn instances(config: &Config) -> u32 {
     // As many of a fresh filter's wait for the next hook of their exchange as are called at the same time.
-    let most = |instances: &model::Instances| match instances.mode {
-        model::InstanceMode::Reused => instances.max,
-        model::InstanceMode::Fresh => instances.max.saturating_mul(2),
+    let most = |filter: &model::Filter| {
+        let most = u32::try_from(filter.limits.max_instances).unwrap_or(u32::MAX);
+        if filter.mode == Mode::Fresh { most.saturating_mul(2) } else { most }
     };
-    let per_worker = config.filters.iter().fold(0_u32, |sum, filter| sum.saturating_add(most(&filter.instances)));
+    let per_worker = config.filters.iter().fold(0_u32, |sum, filter| sum.saturating_add(most(filter)));
     let workers = u32::try_from(config.gateway.workers.get()).unwrap_or(u32::MAX);
     per_worker.saturating_mul(workers).saturating_mul(2).saturating_add(TRIALS).clamp(MIN_INSTANCES, MAX_INSTANCES)
 }
@@ -245,33 +246,14 @@ fn watched(loaded: &Loaded) -> Vec<PathBuf> {
 }
 
 /// What the metrics can't count by themselves.
-fn observe(metrics: &Arc<Metrics>, workshop: &Workshop, running: &Arc<ArcSwap<Snapshot>>, budget: &MemoryBudget) {
-    let (running, services, budget) = (Arc::clone(running), Arc::clone(&workshop.services), budget.clone());
+fn observe(metrics: &Arc<Metrics>, builder: &SnapshotBuilder, running: &Arc<ArcSwap<Snapshot>>, budget: &MemoryBudget) {
+    let (running, services, budget) = (Arc::clone(running), Arc::clone(&builder.services), budget.clone());
     metrics.collect(move |out| crate::snapshot::expose(&running.load(), &services, &budget, out));
 }
 
 fn say(warnings: &[String]) {
     for warning in warnings {
         tracing::warn!("{warning}");
-    }
-}
-
-fn log_level(config: &Config) -> LogLevel {
-    match config.telemetry.log_level {
-        model::LogLevel::Error => LogLevel::Error,
-        model::LogLevel::Warn => LogLevel::Warn,
-        model::LogLevel::Info => LogLevel::Info,
-        model::LogLevel::Debug => LogLevel::Debug,
-        model::LogLevel::Trace => LogLevel::Trace,
-    }
-}
-
-fn access_log_format(config: &Config) -> AccessLogFormat {
-    match config.telemetry.access_log {
-        model::AccessLog::Auto => AccessLogFormat::Auto,
-        model::AccessLog::Json => AccessLogFormat::Json,
-        model::AccessLog::Console => AccessLogFormat::Console,
-        model::AccessLog::Off => AccessLogFormat::Off,
     }
 }
 

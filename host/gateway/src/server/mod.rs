@@ -37,7 +37,7 @@ use crate::telemetry::ListenerCounters;
 pub use drain::{Readiness, Signals};
 pub use listener::BindError;
 pub use reload::{ReloadReport, Reloader, WatchedFiles, start_reloader};
-pub use tls::{CertificateSource, MinVersion, TlsError, server_config};
+pub use tls::{CertificateSource, TlsError, server_config};
 pub use worker::{StartError, WorkerSettings, Workers};
 
 /// What a worker does with requests.

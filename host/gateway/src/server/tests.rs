@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 
 use super::*;
+use crate::config::model::TlsVersion;
 use crate::telemetry::Metrics;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -408,7 +409,7 @@ fn tls_gateway(names: &[&str]) -> (Gateway, Vec<String>) {
         .collect();
     let sources: Vec<CertificateSource<'_>> =
         made.iter().map(|(chain, key)| CertificateSource { name: "c", chain, key, hosts: &[] }).collect();
-    let tls = server_config(&sources, true, true, MinVersion::Tls12).expect("a configuration");
+    let tls = server_config(&sources, true, true, TlsVersion::Tls12).expect("a configuration");
     let gateway = gateway(1, ListenerSettings { tls: Some(tls), ..settings() });
     (gateway, made.iter().map(|(chain, _)| chain.clone()).collect())
 }

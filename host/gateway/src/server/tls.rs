@@ -10,6 +10,8 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::config::model::TlsVersion;
+
 /// A certificate chain with its key, as PEM text.
 #[derive(Clone, Copy)]
 pub struct CertificateSource<'a> {
@@ -18,13 +20,6 @@ pub struct CertificateSource<'a> {
     pub key: &'a str,
     /// `example.org` or `*.example.org`; empty means the names in the certificate.
     pub hosts: &'a [String],
-}
-
-/// The oldest TLS version that is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MinVersion {
-    Tls12,
-    Tls13,
 }
 
 /// Why no TLS configuration could be made.
@@ -51,7 +46,7 @@ pub fn server_config(
     certificates: &[CertificateSource<'_>],
     http1: bool,
     h2: bool,
-    min_version: MinVersion,
+    min_version: TlsVersion,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(default_provider());
     let mut resolver: Option<ByServerName> = None;
@@ -73,8 +68,8 @@ pub fn server_config(
     }
     let resolver = resolver.ok_or(TlsError::NoCertificate)?;
     let versions: &[&rustls::SupportedProtocolVersion] = match min_version {
-        MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-        MinVersion::Tls13 => &[&rustls::version::TLS13],
+        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
@@ -154,12 +149,12 @@ mod tests {
         let (_, other_key) = pair(&["b.test"]);
         let make = |chain: &str, key: &str| {
             let source = CertificateSource { name: "main", chain, key, hosts: &[] };
-            server_config(&[source], true, true, MinVersion::Tls12).map(|_| ()).expect_err("refused").to_string()
+            server_config(&[source], true, true, TlsVersion::Tls12).map(|_| ()).expect_err("refused").to_string()
         };
         assert_eq!(make("", &other_key), "certificate `main`: no certificate in the chain");
         assert_eq!(make(&chain, "nonsense"), "certificate `main`: key is not PEM");
         assert!(make(&chain, &other_key).starts_with("certificate `main`: chain and key cannot be used together"));
-        let none = server_config(&[], true, true, MinVersion::Tls12).map(|_| ()).expect_err("refused");
+        let none = server_config(&[], true, true, TlsVersion::Tls12).map(|_| ()).expect_err("refused");
         assert_eq!(none.to_string(), "no certificate");
     }
 

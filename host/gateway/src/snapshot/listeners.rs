@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Errors, key};
 use crate::config::{Loaded, model};
-use crate::server::{CertificateSource, ListenerSettings, Listeners, MinVersion, server_config};
+use crate::server::{CertificateSource, ListenerSettings, Listeners, server_config};
 
 pub(super) fn build(loaded: &Loaded, errors: &mut Errors) -> Option<Listeners> {
     let mut settings = Vec::new();
@@ -49,14 +49,7 @@ fn tls_config(
         .iter()
         .filter_map(|name| loaded.config.certificates.iter().find(|certificate| certificate.name == *name))
         .map(|certificate| {
-            let hosts: Vec<String> = certificate
-                .hosts
-                .iter()
-                .map(|host| match host {
-                    model::HostPattern::Exact(name) => name.clone(),
-                    model::HostPattern::Subdomains(parent) => format!("*.{parent}"),
-                })
-                .collect();
+            let hosts: Vec<String> = certificate.hosts.iter().map(ToString::to_string).collect();
             (certificate, hosts)
         })
         .collect();
@@ -69,10 +62,6 @@ fn tls_config(
             hosts,
         })
         .collect();
-    let min_version = match tls.min_version {
-        model::TlsVersion::Tls12 => MinVersion::Tls12,
-        model::TlsVersion::Tls13 => MinVersion::Tls13,
-    };
-    server_config(&sources, listener.protocols.http1, listener.protocols.h2, min_version)
+    server_config(&sources, listener.protocols.http1, listener.protocols.h2, tls.min_version)
         .map_err(|error| crate::chain(&error))
 }

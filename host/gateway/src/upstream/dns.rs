@@ -14,6 +14,7 @@ use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfi
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
+pub use crate::config::model::TtlBounds;
 use crate::deadline;
 
 /// How long a caller waits for a new answer while an old one is at hand.
@@ -35,19 +36,6 @@ pub fn use_nameservers(servers: &[SocketAddr]) -> Arc<Vec<SocketAddr>> {
         NAMESERVERS.store(Arc::new(servers.to_vec()));
     }
     before
-}
-
-/// Bounds on the time an answer is used, whatever its TTL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TtlBounds {
-    pub min: Duration,
-    pub max: Duration,
-}
-
-impl Default for TtlBounds {
-    fn default() -> Self {
-        TtlBounds { min: Duration::from_secs(1), max: Duration::from_secs(300) }
-    }
 }
 
 /// Why a name has no addresses.
