@@ -11,7 +11,7 @@ use sluice::filter::Runtime;
 use sluice::outbound::{OutboundClient, Tls};
 use sluice::services::outbound::Offline;
 use sluice::services::{Clock, Services};
-use sluice::snapshot::Workshop;
+use sluice::snapshot::SnapshotBuilder;
 use sluice::telemetry::Metrics;
 use sluice::upstream::{EndpointRegistry, Resolver};
 use sluice::wasm::RuntimeOptions;
@@ -45,7 +45,7 @@ fn build(c: &mut Criterion) {
     let options =
         RuntimeOptions { instances: 100, cache: Some(folder.path().join("cache")), ..RuntimeOptions::default() };
     let (background, _thread) = Background::start(Metrics::new()).expect("a thread");
-    let workshop = Workshop {
+    let builder = SnapshotBuilder {
         runtime: Runtime::new(options).expect("the runtime"),
         services: Services::new(Clock::system(), Arc::new(Offline)),
         certs: CertStore::default(),
@@ -59,15 +59,15 @@ fn build(c: &mut Criterion) {
         let file = folder.path().join(format!("{routes}.toml"));
         std::fs::write(&file, written(routes)).expect("a file");
         let load = || config::load(&file).expect("the configuration");
-        let running = workshop.build(&load(), None).expect("a snapshot");
+        let running = builder.build(&load(), None).expect("a snapshot");
         group.bench_function(BenchmarkId::new("read", routes), |b| b.iter(load));
         group.bench_function(BenchmarkId::new("start", routes), |b| {
             let loaded = load();
-            b.iter(|| workshop.build(&loaded, None).expect("a snapshot"));
+            b.iter(|| builder.build(&loaded, None).expect("a snapshot"));
         });
         group.bench_function(BenchmarkId::new("reload", routes), |b| {
             let loaded = load();
-            b.iter(|| workshop.build(&loaded, Some(&running)).expect("a snapshot"));
+            b.iter(|| builder.build(&loaded, Some(&running)).expect("a snapshot"));
         });
     }
     group.finish();

@@ -302,3 +302,43 @@ fn the_instances_and_limits_of_a_plugin() {
     assert!(origin.last().header("x-called").is_some_and(|v| v.starts_with("too-large")));
     assert_eq!(gateway.request("POST", "/", &[], &[b'x'; 2000]).status, 413);
 }
+
+/// What a route or an upstream leaves out is that of its group, or else the defaults.
+#[test]
+fn what_routes_and_upstreams_share() {
+    let origin = Origin::named("o");
+    let target = |name: &str| format!("[upstreams.{name}]\nendpoints = [\"{}\"]\n", origin.url());
+    let gateway = Gateway::start(&with_base(&format!(
+        "[defaults.route]\nlimits = {{ body = \"10B\" }}\n[groups.large.route]\nlimits = {{ body = \"20B\" }}\n\
+         [routes.small]\nmatch = {{ path = \"/small\" }}\nupstream = \"one\"\n\
+         [routes.large]\ngroup = \"large\"\nmatch = {{ path = \"/large\" }}\nupstream = \"one\"\n\
+         [routes.own]\ngroup = \"large\"\nmatch = {{ path = \"/own\" }}\nupstream = \"one\"\nlimits = {{ body = \"30B\" }}\n{}",
+        target("one")
+    )));
+    let status = |path: &str, size: usize| gateway.request("POST", path, &[], &vec![b'x'; size]).status;
+    for (path, most) in [("/small", 10), ("/large", 20), ("/own", 30)] {
+        assert_eq!((status(path, most), status(path, most + 1)), (200, 413), "{path}");
+    }
+
+    // Nobody speaks HTTP/2 there, so that an upstream that inherits `h2c` gets no answer.
+    let gateway = Gateway::start(&with_base(&format!(
+        "[defaults.upstream]\nprotocol = \"h2c\"\n[groups.old.upstream]\nprotocol = \"http/1.1\"\n\
+         [routes.new]\nmatch = {{ path = \"/new\" }}\nupstream = \"new\"\n\
+         [routes.old]\nmatch = {{ path = \"/old\" }}\nupstream = \"old\"\n{}{}group = \"old\"\n",
+        target("new"),
+        target("old")
+    )));
+    assert_eq!((gateway.get("/new").status, gateway.get("/old").status), (502, 200));
+}
+
+#[test]
+fn a_key_says_where_its_value_comes_from() {
+    let toml = with_base(&format!("[defaults.route]\nupgrade = false\n{HELLO}"));
+    let line = 1 + toml.lines().position(|line| line == "upgrade = false").expect("the line");
+    let said = |key: &str| setup().command_output(&toml, &["check", "--explain-key", key]);
+    let expected = format!("routes.all.upgrade = false\n    gateway.toml:{line}:11, from defaults.route.upgrade\n");
+    assert_eq!(said("routes.all.upgrade").stdout, expected);
+    let unknown = said("routes.all.upgrad");
+    assert!(!unknown.status.success());
+    assert_eq!(unknown.stderr, "there is no key `routes.all.upgrad`, did you mean `routes.all.upgrade`?\n");
+}

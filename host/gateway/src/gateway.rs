@@ -11,14 +11,14 @@ use crate::background::Background;
 use crate::certs::CertStore;
 use crate::config::{self, Config, ConfigErrors, Loaded, model};
 use crate::control::{Control, Replacement, Running, Signals, WatchedFiles, start_loader, watched_files};
-use crate::filter::Runtime;
+use crate::filter::{Mode, Runtime};
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
 use crate::proxy::{Proxy, Worker};
 use crate::server::{ListenerSpec, ListenerTable, StartError, WorkerSettings, Workers};
 use crate::services::Services;
 use crate::services::clock::Clock;
-use crate::snapshot::{Snapshot, Workshop};
+use crate::snapshot::{Snapshot, SnapshotBuilder};
 use crate::telemetry::{AccessLog, Metrics, OperationalLog, start_operational_log};
 use crate::upstream::{EndpointRegistry, Resolver};
 use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
@@ -56,8 +56,8 @@ pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<Strin
     let loaded = config::load(path)?;
     let metrics = Metrics::new();
     let (background, _thread) = Background::start(Arc::clone(&metrics))?;
-    let workshop = workshop(&loaded.config, compiler, metrics, background)?;
-    Ok(workshop.build(&loaded, None)?.warnings)
+    let builder = builder(&loaded.config, compiler, metrics, background)?;
+    Ok(builder.build(&loaded, None)?.warnings)
 }
 
 /// Serves a configuration until a signal ends it. Answers the exit code.
@@ -68,8 +68,8 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
     let loaded = config::load(path)?;
     let watched = loaded.config.gateway.reload.then(|| WatchedFiles::look(watched_files(&loaded)));
     let metrics = Metrics::new();
-    let log = start_operational_log(loaded.config.telemetry.log_level.into(), Arc::clone(&metrics))
-        .map_err(GatewayError::Log)?;
+    let log =
+        start_operational_log(loaded.config.telemetry.log_level, Arc::clone(&metrics)).map_err(GatewayError::Log)?;
     let log = Arc::new(log);
     let result = serve(path, loaded, watched, compiler, &metrics, &log);
     // The last lines say how it ended, also where the start has failed.
@@ -88,22 +88,22 @@ fn serve(
 ) -> Result<u8, GatewayError> {
     let started = SystemTime::now();
     let (background, background_thread) = Background::start(Arc::clone(metrics))?;
-    let workshop = workshop(&loaded.config, compiler, Arc::clone(metrics), background.clone())?;
-    let snapshot = workshop.build(&loaded, None)?;
+    let builder = builder(&loaded.config, compiler, Arc::clone(metrics), background.clone())?;
+    let snapshot = builder.build(&loaded, None)?;
     for warning in &snapshot.warnings {
         tracing::warn!("{warning}");
     }
     let config = Arc::new(loaded.config);
 
     let signals = Signals::catch()?;
-    let access_log = AccessLog::start(config.telemetry.access_log.into(), Arc::clone(metrics))?;
+    let access_log = AccessLog::start(config.telemetry.access_log, Arc::clone(metrics))?;
     let table: ListenerTable = Arc::new(ArcSwap::from_pointee(snapshot.listeners.clone()));
     let running = Running {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         config: Arc::new(ArcSwap::new(Arc::clone(&config))),
     };
     let budget = MemoryBudget::new(usize::try_from(config.gateway.max_buffered_memory.0).unwrap_or(usize::MAX));
-    observe(metrics, &workshop, &running.snapshot, &budget);
+    observe(metrics, &builder, &running.snapshot, &budget);
 
     let settings = WorkerSettings {
         workers: config.gateway.workers.get(),
@@ -123,7 +123,7 @@ fn serve(
     let replacement = Replacement {
         path: path.to_owned(),
         started_with: Arc::clone(&config),
-        workshop,
+        builder,
         running: running.clone(),
         listeners: table,
         access_log: Arc::clone(&access_log),
@@ -148,16 +148,17 @@ fn specs(config: &Config) -> Vec<ListenerSpec> {
     config.listeners.iter().map(spec).collect()
 }
 
-fn workshop(
+fn builder(
     config: &Config,
     compiler: Option<CompilerCommand>,
     metrics: Arc<Metrics>,
     background: Background,
-) -> Result<Workshop, GatewayError> {
-    let most = |of: fn(&model::Filter) -> u64, least: u64| config.filters.iter().map(of).fold(least, u64::max);
+) -> Result<SnapshotBuilder, GatewayError> {
+    let most = |of: fn(&model::Filter) -> usize, least| config.filters.iter().map(of).fold(least, usize::max);
     let defaults = RuntimeOptions::default();
     let options = RuntimeOptions {
-        max_memory: usize::try_from(most(|f| f.limits.memory.0, defaults.max_memory as u64)).unwrap_or(usize::MAX),
+        max_memory: most(|filter| filter.limits.memory, defaults.max_memory),
+        max_table_elements: most(|filter| filter.limits.table_elements, defaults.max_table_elements),
         instances: instances(config),
         cache: config.gateway.cache_dir.clone().or_else(default_cache),
         compiler,
@@ -165,7 +166,7 @@ fn workshop(
     };
     let resolver = Resolver::new(&config.gateway.nameservers, Some(background.clone()));
     let outbound = OutboundClient::new(Tls::system(), resolver, background);
-    Ok(Workshop {
+    Ok(SnapshotBuilder {
         runtime: Runtime::new(options)?,
         services: Services::new(Clock::system(), outbound.clone()),
         certs: CertStore::default(),
@@ -179,11 +180,11 @@ fn workshop(
 /// the first are still on their way, and some for trials. A reload can't make more of them; what is over is the error of a call.
 fn instances(config: &Config) -> u32 {
     // As many of a fresh filter's wait for the next hook of their exchange as are called at the same time.
-    let most = |instances: &model::Instances| match instances.mode {
-        model::InstanceMode::Reused => instances.max,
-        model::InstanceMode::Fresh => instances.max.saturating_mul(2),
+    let most = |filter: &model::Filter| {
+        let most = u32::try_from(filter.limits.max_instances).unwrap_or(u32::MAX);
+        if filter.mode == Mode::Fresh { most.saturating_mul(2) } else { most }
     };
-    let per_worker = config.filters.iter().fold(0_u32, |sum, filter| sum.saturating_add(most(&filter.instances)));
+    let per_worker = config.filters.iter().fold(0_u32, |sum, filter| sum.saturating_add(most(filter)));
     let workers = u32::try_from(config.gateway.workers.get()).unwrap_or(u32::MAX);
     per_worker.saturating_mul(workers).saturating_mul(2).saturating_add(TRIALS).clamp(MIN_INSTANCES, MAX_INSTANCES)
 }
@@ -196,8 +197,8 @@ fn default_cache() -> Option<PathBuf> {
 }
 
 /// What the metrics can't count by themselves.
-fn observe(metrics: &Arc<Metrics>, workshop: &Workshop, running: &Arc<ArcSwap<Snapshot>>, budget: &MemoryBudget) {
-    let (running, services, budget) = (Arc::clone(running), Arc::clone(&workshop.services), budget.clone());
+fn observe(metrics: &Arc<Metrics>, builder: &SnapshotBuilder, running: &Arc<ArcSwap<Snapshot>>, budget: &MemoryBudget) {
+    let (running, services, budget) = (Arc::clone(running), Arc::clone(&builder.services), budget.clone());
     metrics.collect(move |out| crate::snapshot::expose(&running.load(), &services, &budget, out));
 }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sluice::filter::Runtime;
 use sluice::wasm::{CompilerCommand, PipedError, RuntimeOptions, UNABLE, compile_piped};
-use sluice::{embedded, gateway};
+use sluice::{config, embedded, gateway};
 
 #[global_allocator]
 static ALLOCATOR: sluice::allocator::Allocator = sluice::allocator::Allocator;
@@ -37,6 +37,9 @@ enum Command {
         /// The configuration.
         #[arg(value_name = "FILE", default_value = "gateway.toml")]
         config: PathBuf,
+        /// Say which value a key has, and where it is written: routes.api.timeouts.request, or routes.api for all of its keys.
+        #[arg(long, value_name = "KEY")]
+        explain_key: Option<String>,
     },
     /// Look at plugins.
     Plugin {
@@ -66,7 +69,8 @@ fn main() -> ExitCode {
         Command::Run { config } => {
             gateway::run(&config, COMPILER).map(ExitCode::from).map_err(|error| sluice::chain(&error))
         }
-        Command::Check { config } => check(&config),
+        Command::Check { config, explain_key: None } => check(&config),
+        Command::Check { config, explain_key: Some(key) } => explain(&config, &key),
         Command::Plugin { command: PluginCommand::Inspect { file } } => inspect(&file),
         Command::Compile => return compile(),
         Command::Version => print(&format!("sluice {}\n", env!("CARGO_PKG_VERSION"))),
@@ -106,6 +110,11 @@ fn check(path: &Path) -> Result<ExitCode, String> {
     let mut text: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     text.push_str(&format!("{}: ok\n", path.display()));
     print(&text)
+}
+
+fn explain(path: &Path, key: &str) -> Result<ExitCode, String> {
+    let explained = config::explain(path, key).map_err(|error| error.to_string())?;
+    print(&explained.iter().map(|one| format!("{one}\n")).collect::<String>())
 }
 
 fn inspect(path: &Path) -> Result<ExitCode, String> {

@@ -122,6 +122,12 @@ impl Origins {
     }
 }
 
+impl FromIterator<Origin> for Origins {
+    fn from_iter<T: IntoIterator<Item = Origin>>(origins: T) -> Self {
+        Origins(origins.into_iter().collect())
+    }
+}
+
 fn parse_origin(text: &str) -> Result<Origin, ServiceError> {
     let invalid = |why: String| ServiceError::Invalid(format!("`{text}` is not an origin: {why}"));
     let url = url::Url::parse(text).map_err(|e| invalid(e.to_string()))?;

@@ -24,7 +24,7 @@ use crate::control::{Refused, ReloadReport, Running, start_loader};
 use crate::filter::Runtime;
 use crate::outbound::{OutboundClient, Tls};
 use crate::services::{Clock, Services};
-use crate::snapshot::Workshop;
+use crate::snapshot::SnapshotBuilder;
 use crate::wasm::RuntimeOptions;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -51,14 +51,14 @@ fn fixture(admin: &str) -> Fixture {
     let metrics = Metrics::new();
     let (background, thread) = Background::start(Arc::clone(&metrics)).expect("a thread");
     let outbound = OutboundClient::new(Tls::system(), background.clone());
-    let workshop = Workshop {
+    let builder = SnapshotBuilder {
         runtime: Runtime::new(RuntimeOptions { instances: 10, ..RuntimeOptions::default() }).expect("a runtime"),
         services: Services::new(Clock::system(), outbound),
         certs: CertStore::default(),
         metrics: Arc::clone(&metrics),
     };
     let loaded = config::load(&path).expect("a configuration");
-    let snapshot = workshop.build(&loaded, None).expect("a snapshot");
+    let snapshot = builder.build(&loaded, None).expect("a snapshot");
     let running = Running {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         config: Arc::new(ArcSwap::from_pointee(loaded.config)),

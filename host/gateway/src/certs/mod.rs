@@ -15,6 +15,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
+use crate::config::model::TlsVersion;
 use resolver::ByServerName;
 use sessions::{Scope, Sessions};
 
@@ -26,13 +27,6 @@ pub struct CertificateSource<'a> {
     pub key: &'a str,
     /// `example.org` or `*.example.org`; empty means the names in the certificate.
     pub hosts: &'a [String],
-}
-
-/// The oldest TLS version that is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MinVersion {
-    Tls12,
-    Tls13,
 }
 
 /// Why no TLS configuration could be made.
@@ -63,7 +57,7 @@ pub struct TlsPolicy<'a> {
     pub certificates: &'a [CertificateSource<'a>],
     pub http1: bool,
     pub h2: bool,
-    pub min_version: MinVersion,
+    pub min_version: TlsVersion,
 }
 
 /// What all snapshots share.
@@ -102,8 +96,8 @@ impl CertStore {
         let sessions = shared.sessions(Scope::of(&policy))?;
         drop(shared);
         let versions: &[&rustls::SupportedProtocolVersion] = match policy.min_version {
-            MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-            MinVersion::Tls13 => &[&rustls::version::TLS13],
+            TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            TlsVersion::Tls13 => &[&rustls::version::TLS13],
         };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)

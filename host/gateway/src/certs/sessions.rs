@@ -6,7 +6,8 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 use rustls::{Error, ServerConfig};
 
-use super::{MinVersion, TlsPolicy};
+use super::TlsPolicy;
+use crate::config::model::TlsVersion;
 
 /// Sessions kept for clients without tickets, for each scope.
 const CACHED_SESSIONS: usize = 256;
@@ -18,7 +19,7 @@ const CACHED_SESSIONS: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope {
     listener: Box<str>,
-    min_version: MinVersion,
+    min_version: TlsVersion,
 }
 
 impl Scope {

@@ -26,7 +26,7 @@ fn source(pair: &Pair) -> CertificateSource<'_> {
     CertificateSource { name: "main", chain: &pair.chain, key: &pair.key, hosts: &[] }
 }
 
-fn config(store: &CertStore, listener: &str, pair: &Pair, min_version: MinVersion) -> Arc<ServerConfig> {
+fn config(store: &CertStore, listener: &str, pair: &Pair, min_version: TlsVersion) -> Arc<ServerConfig> {
     let certificates = &[source(pair)];
     store.server_config(TlsPolicy { listener, certificates, http1: true, h2: true, min_version }).expect("a config")
 }
@@ -77,13 +77,13 @@ fn bad_pems_name_their_certificate() {
     let (good, other) = (pair(&["a.test"]), pair(&["b.test"]));
     let make = |chain: &str, key: &str| {
         let certificates = &[CertificateSource { name: "main", chain, key, hosts: &[] }];
-        let policy = TlsPolicy { listener: "l", certificates, http1: true, h2: true, min_version: MinVersion::Tls12 };
+        let policy = TlsPolicy { listener: "l", certificates, http1: true, h2: true, min_version: TlsVersion::Tls12 };
         CertStore::default().server_config(policy).map(|_| ()).expect_err("refused").to_string()
     };
     assert_eq!(make("", &other.key), "certificate `main`: no certificate in the chain");
     assert_eq!(make(&good.chain, "nonsense"), "certificate `main`: key is not PEM");
     assert!(make(&good.chain, &other.key).starts_with("certificate `main`: chain and key cannot be used together"));
-    let policy = TlsPolicy { listener: "l", certificates: &[], http1: true, h2: true, min_version: MinVersion::Tls12 };
+    let policy = TlsPolicy { listener: "l", certificates: &[], http1: true, h2: true, min_version: TlsVersion::Tls12 };
     let none = CertStore::default().server_config(policy).map(|_| ()).expect_err("refused");
     assert_eq!(none.to_string(), "no certificate");
 }
@@ -111,14 +111,14 @@ fn sessions_outlive_a_configuration_and_a_certificate() {
     for versions in [TLS12, TLS13] {
         let (old, new) = (pair(&["a.test"]), pair(&["a.test"]));
         let store = CertStore::default();
-        let before = config(&store, "https", &old, MinVersion::Tls12);
+        let before = config(&store, "https", &old, TlsVersion::Tls12);
         let known = client(&[&old, &new], versions);
         assert_eq!(handshake(&known, &before), (HandshakeKind::Full, old.der.clone()));
         assert_eq!(handshake(&known, &before).0, HandshakeKind::Resumed);
-        let after = config(&store, "https", &old, MinVersion::Tls12);
+        let after = config(&store, "https", &old, TlsVersion::Tls12);
         drop(before);
         assert_eq!(handshake(&known, &after).0, HandshakeKind::Resumed, "{versions:?}");
-        let renewed = config(&store, "https", &new, MinVersion::Tls12);
+        let renewed = config(&store, "https", &new, TlsVersion::Tls12);
         drop(after);
         assert_eq!(handshake(&known, &renewed).0, HandshakeKind::Resumed, "{versions:?}");
         let stranger = client(&[&old, &new], versions);
@@ -130,9 +130,9 @@ fn sessions_outlive_a_configuration_and_a_certificate() {
 fn a_session_is_not_resumed_under_another_policy() {
     let pair = pair(&["a.test"]);
     let store = CertStore::default();
-    let usual = config(&store, "https", &pair, MinVersion::Tls12);
-    let strict = config(&store, "https", &pair, MinVersion::Tls13);
-    let other = config(&store, "internal", &pair, MinVersion::Tls12);
+    let usual = config(&store, "https", &pair, TlsVersion::Tls12);
+    let strict = config(&store, "https", &pair, TlsVersion::Tls13);
+    let other = config(&store, "internal", &pair, TlsVersion::Tls12);
     for elsewhere in [strict, other] {
         let client = client(&[&pair], TLS13);
         assert_eq!(handshake(&client, &usual).0, HandshakeKind::Full);
@@ -144,15 +144,15 @@ fn a_session_is_not_resumed_under_another_policy() {
 fn what_nobody_uses_is_forgotten() {
     let (old, new) = (pair(&["a.test"]), pair(&["a.test"]));
     let store = CertStore::default();
-    let before = config(&store, "https", &old, MinVersion::Tls12);
+    let before = config(&store, "https", &old, TlsVersion::Tls12);
     let held = |store: &CertStore| {
         let shared = store.shared.lock().expect("no panic");
         (shared.sessions.len(), shared.certificates.len())
     };
-    let after = config(&store, "other", &new, MinVersion::Tls12);
+    let after = config(&store, "other", &new, TlsVersion::Tls12);
     assert_eq!(held(&store), (2, 2), "a failed reload must not lose what is running");
     drop(before);
-    let _again = config(&store, "other", &new, MinVersion::Tls12);
+    let _again = config(&store, "other", &new, TlsVersion::Tls12);
     assert_eq!(held(&store), (1, 1));
     drop(after);
 }

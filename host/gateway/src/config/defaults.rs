@@ -1,10 +1,13 @@
-//! The defaults of every key, as `gateway.toml` shows them; a test compares the two.
+//! The defaults of the keys, as `gateway.toml` and the reference show them; tests compare them. There is no second set: what is built
+//! without a configuration takes these, too.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-use super::model::{AccessLog, Balance, ByteSize, FailurePolicy, InstanceMode, LogLevel, PluginCall, TlsVersion};
+use super::model::{Balance, ByteSize, FailurePolicy, Protocol, TlsVersion};
+use crate::telemetry::{AccessLogFormat, LogLevel};
+use crate::wasm::{CallMode, Mode};
 
 const fn kib(n: u64) -> ByteSize {
     ByteSize(n << 10)
@@ -25,6 +28,8 @@ pub const REQUEST_ID_HEADER: &str = "x-request-id";
 pub const NAMESERVER_PORT: u16 = 53;
 
 // [listeners.NAME]
+pub const HTTP1: bool = true;
+pub const H2: bool = true;
 pub const MIN_TLS: TlsVersion = TlsVersion::Tls12;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -40,12 +45,13 @@ pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const BODY_LIMIT: ByteSize = mib(10);
 pub const UPGRADE: bool = true;
-pub const PRIORITY: i32 = 0;
+pub const PRIORITY: i64 = 0;
 pub const REDIRECT_STATUS: StatusCode = StatusCode::FOUND;
 pub const RESPOND_STATUS: StatusCode = StatusCode::OK;
 
 // [upstreams.NAME]
 pub const BALANCE: Balance = Balance::RoundRobin;
+pub const PROTOCOL: Protocol = Protocol::Auto;
 pub const ENDPOINT_WEIGHT: u32 = 1;
 pub const VERIFY: bool = true;
 pub const MAX_IDLE: u32 = 1024;
@@ -53,22 +59,13 @@ pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(300);
 
-// [plugins.NAME] and [filters.NAME]
+// [plugins.NAME] and [filters.NAME]; limits and numbers of instances are `FilterLimits::default()`.
 pub const ON_ERROR: FailurePolicy = FailurePolicy::Closed;
-pub const FILTER_MEMORY: ByteSize = mib(32);
-pub const FILTER_CPU: Duration = Duration::from_millis(5);
-pub const FILTER_WALL: Duration = Duration::from_secs(1);
-pub const TABLE_ELEMENTS: u32 = 20_000;
-pub const HTTP_BODY: ByteSize = mib(1);
-pub const FILTER_BODY: ByteSize = mib(1);
 pub const BODY_GRANT: bool = true;
 pub const KV_QUOTA: ByteSize = mib(16);
-pub const PLUGIN_CALL: PluginCall = PluginCall::Auto;
-pub const INSTANCE_MODE: InstanceMode = InstanceMode::Reused;
-pub const MAX_INSTANCES: u32 = 64;
-pub const INSTANCE_QUEUE: u32 = 256;
-pub const INSTANCE_USES: u32 = 10_000;
+pub const PLUGIN_CALL: CallMode = CallMode::Auto;
+pub const INSTANCE_MODE: Mode = Mode::Reused;
 
 // [telemetry]
-pub const ACCESS_LOG: AccessLog = AccessLog::Auto;
+pub const ACCESS_LOG: AccessLogFormat = AccessLogFormat::Auto;
 pub const LOG_LEVEL: LogLevel = LogLevel::Info;

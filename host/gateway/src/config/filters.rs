@@ -1,6 +1,6 @@
 //! Reads `[plugins]`, `[filters]` and `[pipelines]`. What a filter leaves out comes from its plugin, then from the defaults.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Number};
@@ -12,91 +12,79 @@ use super::model::*;
 use super::read::Table;
 use super::tree::{Node, Value};
 use super::upstreams::origin;
+use crate::services::{self, Origin, Origins, Secrets};
+use crate::wasm::{FilterLimits, Grants, HeaderGrant, Mode};
 
-/// What a plugin's table says; all that filters can override is as it is written.
+/// A plugin's table, with the grants that its filters stay within.
 pub(super) struct PluginTable {
     pub(super) plugin: Plugin,
-    limits: Limits,
-    grants: GrantsTable,
-    instances: InstancesTable,
-}
-
-#[derive(Default)]
-struct Limits {
-    memory: Option<ByteSize>,
-    cpu: Option<Duration>,
-    wall: Option<Duration>,
-    table_elements: Option<u32>,
-    http_body: Option<ByteSize>,
-    body: Option<ByteSize>,
-}
-
-#[derive(Default)]
-struct GrantsTable {
-    read_headers: Option<HeaderGrant>,
-    write_headers: Option<HeaderGrant>,
-    body: Option<bool>,
-    http: Option<Vec<String>>,
-    kv: Option<Vec<String>>,
-    kv_quota: Option<ByteSize>,
-    secrets: Option<BTreeMap<String, Secret>>,
-}
-
-#[derive(Default)]
-struct InstancesTable {
-    mode: Option<InstanceMode>,
-    max: Option<u32>,
-    queue: Option<u32>,
-    uses: Option<u32>,
+    grants: Grants,
 }
 
 pub(super) fn plugin(name: &str, table: &Table<'_>) -> PluginTable {
-    let calls = [("auto", PluginCall::Auto), ("component", PluginCall::Component)];
-    PluginTable {
-        plugin: Plugin {
-            name: Name::from(name),
-            file: table.get("file", path),
-            sha256: table.get("sha256", |item| item.parse("64 hexadecimal digits", sha256)),
-            call: table.or("call", defaults::PLUGIN_CALL, |item| item.choice(&calls)),
-        },
-        limits: limits(table),
-        grants: grants(&table.table("grants"), &GrantsTable::default()),
-        instances: instances(&table.table("instances")),
-    }
+    let file = table
+        .key("file", "The component.", r#""build/my_plugin.wasm""#)
+        .get("`NAME.wasm` in `gateway.plugin_dir`, or the plugin of that name that ships with the gateway", path);
+    let hash = table
+        .key(
+            "sha256",
+            "What the file has to hash to.",
+            r#""9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08""#,
+        )
+        .get("any", |item| item.parse("64 hexadecimal digits", sha256));
+    instances(table);
+    let grants = grants(&table.table("grants"), None);
+    let call = table
+        .key(
+            "call",
+            "How its hooks are called: directly where the component allows it (`auto`), or always by the engine's component runtime (`component`).",
+            r#""component""#,
+        )
+        .word_or(defaults::PLUGIN_CALL);
+    PluginTable { plugin: Plugin { name: Name::from(name), file, sha256: hash, call }, grants }
 }
 
-/// Reads a filter. A plugin without a table is added to the list.
-pub(super) fn filter(name: &str, table: &Table<'_>, plugins: &mut Vec<PluginTable>) -> Filter {
-    let plugin = table.get("plugin", Item::string).unwrap_or_else(|| name.to_owned());
-    let position = plugins.iter().position(|known| known.plugin.name.as_str() == plugin);
-    let config = table.get("config", |item| config(&item)).unwrap_or_else(|| "{}".to_owned());
-    let policies = [("closed", FailurePolicy::Closed), ("open", FailurePolicy::Open)];
-    let on_error = table.or("on_error", defaults::ON_ERROR, |item| item.choice(&policies));
-    let limits = limits(table);
-    let instances = instances(&table.table("instances"));
-    let nothing = PluginTable::bare(&plugin);
-    let outer = position.and_then(|at| plugins.get(at)).unwrap_or(&nothing);
-    let grants = grants(&table.table("grants"), &outer.grants);
-    let filter = Filter {
-        name: Name::from(name),
-        plugin: Name::from(plugin.as_str()),
-        config: Secret::from(config),
-        on_error,
-        limits: limits.over(&outer.limits),
-        grants: grants.over(&outer.grants),
-        instances: instances.over(&outer.instances),
-    };
-    if filter.limits.cpu > filter.limits.wall {
+/// The plugin that a filter is a use of, if that is written.
+pub(super) fn plugin_of(name: &str, table: &Table<'_>) -> String {
+    let plugin = table.key("plugin", "The plugin that it is a use of.", r#""my-plugin""#);
+    plugin.get("the plugin of the filter's name", Item::string).unwrap_or_else(|| name.to_owned())
+}
+
+/// Reads a filter, here with the table of its plugin to inherit from. A plugin without a table is added to the list.
+pub(super) fn filter(name: &str, plugin: &str, table: &Table<'_>, plugins: &mut Vec<PluginTable>) -> Filter {
+    let config = table
+        .key(
+            "config",
+            "The config of the filter. Its plugin says which keys it has.",
+            r#"{ origins = ["https://a.example"] }"#,
+        )
+        .get("`{}`", |item| config(&item));
+    let on_error = table
+        .key(
+            "on_error",
+            "What becomes of a request when the filter fails: an error (`closed`), or what it would get without the filter (`open`).",
+            r#""open""#,
+        )
+        .word_or(defaults::ON_ERROR);
+    let (mode, limits) = instances(table);
+    if limits.cpu > limits.wall {
         table.fail("the limit `cpu` is above `wall`");
     }
-    if position.is_none() {
-        plugins.push(nothing);
+    let outer = plugins.iter().find(|known| known.plugin.name.as_str() == plugin);
+    let is_known = outer.is_some();
+    let grants = grants(&table.table("grants"), outer.map(|outer| &outer.grants));
+    let plugin = Name::from(plugin);
+    if !is_known {
+        let bare = Plugin { name: plugin.clone(), file: None, sha256: None, call: defaults::PLUGIN_CALL };
+        plugins.push(PluginTable { plugin: bare, grants: Grants::default() });
     }
-    filter
+    let config = Secret::from(config.unwrap_or_else(|| "{}".to_owned()));
+    Filter { name: Name::from(name), plugin, config, on_error, mode, limits, grants }
 }
 
 pub(super) fn pipelines(table: &Table<'_>, filters: &BTreeSet<String>) -> Vec<Pipeline> {
-    let named = table.named().into_iter();
+    let meaning = "The filters of the pipeline, in their order. `default` is for the routes that name none.";
+    let named = table.named(meaning, r#"["login", "quota"]"#).into_iter();
     let read = named.filter_map(|(name, item)| {
         let filters = item.list(|item| item.reference("filter", filters))?;
         Some(Pipeline { name: Name::from(name.as_str()), filters })
@@ -104,112 +92,140 @@ pub(super) fn pipelines(table: &Table<'_>, filters: &BTreeSet<String>) -> Vec<Pi
     read.collect()
 }
 
-impl PluginTable {
-    fn bare(name: &str) -> Self {
-        Self {
-            plugin: Plugin { name: Name::from(name), file: None, sha256: None, call: defaults::PLUGIN_CALL },
-            limits: Limits::default(),
-            grants: GrantsTable::default(),
-            instances: InstancesTable::default(),
+/// How instances live and what they may use.
+fn instances(table: &Table<'_>) -> (Mode, FilterLimits) {
+    let default = FilterLimits::default();
+    let limits = table.table("limits");
+    let instances = table.table("instances");
+    let bytes = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+    let mode = instances
+        .key(
+            "mode",
+            "`reused`: an instance serves one call after the other. `fresh`: each request gets one in which nothing of others is left.",
+            r#""fresh""#,
+        )
+        .word_or(defaults::INSTANCE_MODE);
+    let limits = FilterLimits {
+        memory: bytes(
+            limits
+                .key("memory", "The linear memory of an instance.", r#""64MiB""#)
+                .or(ByteSize(default.memory as u64), |item| item.size_within(ByteSize(64 << 10)..=ByteSize(4 << 30))),
+        ),
+        cpu: limits
+            .key("cpu", "CPU time of a call.", r#""20ms""#)
+            .or(default.cpu, |item| item.duration_up_to(Duration::from_secs(10))),
+        wall: limits
+            .key("wall", "Time of a call, with all that it waits for.", r#""3s""#)
+            .or(default.wall, |item| item.duration_up_to(Duration::from_secs(600))),
+        table_elements: limits
+            .key("table_elements", "Elements of each table of an instance.", "50000")
+            .or(default.table_elements, |item| item.integer(1..=10_000_000)),
+        max_http_body: limits
+            .key("http_body", "The largest body of an answer to an outbound call.", r#""4MiB""#)
+            .or(ByteSize(default.max_http_body), body)
+            .0,
+        max_body: limits
+            .key("body", "The largest body that is held for the filter, decoded.", r#""4MiB""#)
+            .or(ByteSize(default.max_body), body)
+            .0,
+        max_instances: instances
+            .key("max", "Instances of each worker.", "16")
+            .or(default.max_instances, |item| item.integer(1..=100_000u32).map(|most| most as usize)),
+        queue: instances
+            .key("queue", "Requests of each worker that may wait for an instance.", "1000")
+            .or(default.queue, |item| item.integer(0..=1_000_000u32).map(|most| most as usize)),
+        uses: instances
+            .key("uses", "Calls after which a reused instance is renewed.", "1000")
+            .or(default.uses, |item| item.integer(1..=u32::MAX).map(u64::from)),
+    };
+    (mode, limits)
+}
+
+fn body(item: Item<'_>) -> Option<ByteSize> {
+    item.size_within(ByteSize(0)..=ByteSize(1 << 30))
+}
+
+/// Reads grants. Those of a filter stay within those that the table of its plugin (`outer`) names.
+fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
+    // Without a line of the plugin's table a filter may have what it likes.
+    let within = |key: &str| outer.filter(|_| table.inherits(key));
+    let none = "all headers but credentials";
+    let read = table
+        .key(
+            "read_headers",
+            "Headers that it may see besides all that are no credentials. `*` is every header.",
+            r#"["authorization"]"#,
+        )
+        .get(none, |item| headers(item, within("read_headers").map(|outer| &outer.read)));
+    let write = table
+        .key(
+            "write_headers",
+            "Headers that it may set besides all that are no credentials. `*` is every header.",
+            r#"["set-cookie"]"#,
+        )
+        .get(none, |item| headers(item, within("write_headers").map(|outer| &outer.write)));
+    let bodies = table.key("body", "Whether it may see bodies.", "false").or(defaults::BODY_GRANT, |item| {
+        let body = item.clone().boolean()?;
+        if body && within("body").is_some_and(|outer| outer.no_bodies) {
+            not_granted(&item, "it");
         }
-    }
-}
-
-fn limits(table: &Table<'_>) -> Limits {
-    let table = table.table("limits");
-    let whole = |item: Item<'_>| item.size_within(ByteSize(0)..=ByteSize(1 << 30));
-    Limits {
-        memory: table.get("memory", |item| item.size_within(ByteSize(64 << 10)..=ByteSize(4 << 30))),
-        cpu: table.get("cpu", |item| item.duration_up_to(Duration::from_secs(10))),
-        wall: table.get("wall", |item| item.duration_up_to(Duration::from_secs(600))),
-        table_elements: table.get("table_elements", |item| item.integer(1..=10_000_000)),
-        http_body: table.get("http_body", whole),
-        body: table.get("body", whole),
-    }
-}
-
-impl Limits {
-    fn over(self, outer: &Self) -> FilterLimits {
-        FilterLimits {
-            memory: self.memory.or(outer.memory).unwrap_or(defaults::FILTER_MEMORY),
-            cpu: self.cpu.or(outer.cpu).unwrap_or(defaults::FILTER_CPU),
-            wall: self.wall.or(outer.wall).unwrap_or(defaults::FILTER_WALL),
-            table_elements: self.table_elements.or(outer.table_elements).unwrap_or(defaults::TABLE_ELEMENTS),
-            http_body: self.http_body.or(outer.http_body).unwrap_or(defaults::HTTP_BODY),
-            body: self.body.or(outer.body).unwrap_or(defaults::FILTER_BODY),
-        }
-    }
-}
-
-fn instances(table: &Table<'_>) -> InstancesTable {
-    let modes = [("reused", InstanceMode::Reused), ("fresh", InstanceMode::Fresh)];
-    InstancesTable {
-        mode: table.get("mode", |item| item.choice(&modes)),
-        max: table.get("max", |item| item.integer(1..=100_000)),
-        queue: table.get("queue", |item| item.integer(0..=1_000_000)),
-        uses: table.get("uses", |item| item.integer(1..=u32::MAX)),
-    }
-}
-
-impl InstancesTable {
-    fn over(self, outer: &Self) -> Instances {
-        Instances {
-            mode: self.mode.or(outer.mode).unwrap_or(defaults::INSTANCE_MODE),
-            max: self.max.or(outer.max).unwrap_or(defaults::MAX_INSTANCES),
-            queue: self.queue.or(outer.queue).unwrap_or(defaults::INSTANCE_QUEUE),
-            uses: self.uses.or(outer.uses).unwrap_or(defaults::INSTANCE_USES),
-        }
-    }
-}
-
-/// Reads grants within those that the plugin's table names.
-fn grants(table: &Table<'_>, outer: &GrantsTable) -> GrantsTable {
-    let space = |item: Item<'_>| item.parse("the name of a space", |text| (!text.is_empty()).then(|| text.to_owned()));
-    GrantsTable {
-        read_headers: table.get("read_headers", |item| headers(item, outer.read_headers.as_ref())),
-        write_headers: table.get("write_headers", |item| headers(item, outer.write_headers.as_ref())),
-        body: table.get("body", |item| {
-            let body = item.clone().boolean()?;
-            if body && outer.body == Some(false) {
-                not_granted(&item, "it");
+        Some(body)
+    });
+    let http = table.key("http", "Origins that it may call.", r#"["https://auth.internal"]"#).get("none", |item| {
+        let outer = within("http").map(|outer| &outer.services.http);
+        item.list(|item| {
+            let origin: Origin = origin(item.clone())?;
+            if outer.is_some_and(|granted| granted.check(&origin).is_err()) {
+                not_granted(&item, &format!("`{}`", item.shown(&origin.to_string())));
             }
-            Some(body)
-        }),
-        http: table.get("http", |item| list(item, outer.http.as_deref(), canonical_origin)),
-        kv: table.get("kv", |item| list(item, outer.kv.as_deref(), space)),
-        kv_quota: table.get("kv_quota", |item| {
+            Some(origin)
+        })
+    });
+    let kv = table.key("kv", "Spaces of the key-value store that it may use.", r#"["sessions"]"#).get("none", |item| {
+        let outer = within("kv").map(|outer| &outer.services.kv);
+        item.list(|item| {
+            let space =
+                item.clone().parse("the name of a space", |text| (!text.is_empty()).then(|| text.to_owned()))?;
+            if outer.is_some_and(|granted| !granted.contains(&space)) {
+                not_granted(&item, &format!("`{}`", item.shown(&space)));
+            }
+            Some(space)
+        })
+    });
+    let kv_quota = table.key("kv_quota", "How much it may keep in each of its spaces.", r#""64MiB""#).or(
+        defaults::KV_QUOTA,
+        |item| {
             let quota = item.clone().size_within(ByteSize(1)..=ByteSize(64 << 30))?;
-            if outer.kv_quota.is_some_and(|most| quota > most) {
+            if within("kv_quota").is_some_and(|outer| quota.0 > outer.services.kv_quota) {
                 not_granted(&item, "so much");
             }
             Some(quota)
-        }),
-        secrets: table.optional_table("secrets").map(|table| {
-            let mut secrets = BTreeMap::new();
-            for (name, item) in table.named() {
-                if outer.secrets.as_ref().is_some_and(|granted| !granted.contains_key(&name)) {
-                    not_granted(&item, &format!("`{name}`"));
-                }
-                secrets.extend(item.secret().map(|secret| (name, secret)));
-            }
-            secrets
-        }),
+        },
+    );
+    let outer = within("secrets").map(|outer| &outer.services.secrets);
+    let secrets = table.optional_whole_table("secrets").map(|table| secrets(&table, outer));
+    Grants {
+        read: read.unwrap_or_default(),
+        write: write.unwrap_or_default(),
+        no_bodies: !bodies,
+        services: services::Grants {
+            http: Origins::from_iter(http.unwrap_or_default()),
+            kv: kv.unwrap_or_default().into_iter().collect(),
+            kv_quota: kv_quota.0,
+            secrets: secrets.unwrap_or_default(),
+        },
     }
 }
 
-impl GrantsTable {
-    fn over(self, outer: &Self) -> Grants {
-        let headers = || HeaderGrant::AllButCredentials { and: Vec::new() };
-        Grants {
-            read_headers: self.read_headers.or_else(|| outer.read_headers.clone()).unwrap_or_else(headers),
-            write_headers: self.write_headers.or_else(|| outer.write_headers.clone()).unwrap_or_else(headers),
-            body: self.body.or(outer.body).unwrap_or(defaults::BODY_GRANT),
-            http: self.http.or_else(|| outer.http.clone()).unwrap_or_default(),
-            kv: self.kv.or_else(|| outer.kv.clone()).unwrap_or_default(),
-            kv_quota: self.kv_quota.or(outer.kv_quota).unwrap_or(defaults::KV_QUOTA),
-            secrets: self.secrets.or_else(|| outer.secrets.clone()).unwrap_or_default(),
+fn secrets(table: &Table<'_>, outer: Option<&Secrets>) -> Secrets {
+    let mut secrets = Vec::new();
+    for (name, item) in table.named("A secret that it may ask for by this name.", r#""${file:token.txt}""#) {
+        if outer.is_some_and(|granted| granted.find(&name).is_err()) {
+            not_granted(&item, &format!("`{name}`"));
         }
+        secrets.extend(item.secret().map(|secret| (name, secret.expose().to_owned())));
     }
+    secrets.into_iter().collect()
 }
 
 fn not_granted(item: &Item<'_>, what: &str) {
@@ -235,22 +251,6 @@ fn headers(item: Item<'_>, outer: Option<&HeaderGrant>) -> Option<HeaderGrant> {
     Some(if all { HeaderGrant::All } else { HeaderGrant::AllButCredentials { and } })
 }
 
-fn list(item: Item<'_>, outer: Option<&[String]>, read: impl Fn(Item<'_>) -> Option<String>) -> Option<Vec<String>> {
-    item.list(|item| {
-        let value = read(item.clone())?;
-        if outer.is_some_and(|granted| !granted.contains(&value)) {
-            not_granted(&item, &format!("`{}`", item.shown(&value)));
-        }
-        Some(value)
-    })
-}
-
-fn canonical_origin(item: Item<'_>) -> Option<String> {
-    let (scheme, host, port) = item.check(origin)?;
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
-    Some(if port == scheme.default_port() { format!("{scheme}://{host}") } else { format!("{scheme}://{host}:{port}") })
-}
-
 fn sha256(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
@@ -267,6 +267,7 @@ fn sha256(text: &str) -> Option<[u8; 32]> {
 
 /// The JSON text of a filter's config table.
 fn config(item: &Item<'_>) -> Option<String> {
+    let item = item.clone().taking("a table");
     if !item.is_table() {
         item.expected("a table");
         return None;

@@ -12,7 +12,7 @@ use super::defaults;
 use super::item::Item;
 use super::model::*;
 use super::read::Table;
-use crate::route;
+use crate::route::HostPattern;
 
 /// Bytes of the admin token: shorter ones can be guessed.
 const MIN_TOKEN: usize = 16;
@@ -22,47 +22,80 @@ pub(super) type Binds = HashMap<SocketAddr, String>;
 
 pub(super) fn gateway(table: &Table<'_>) -> Gateway {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let workers = table.or("workers", cores, |item| item.integer(1..=1024u16).map(usize::from));
+    let workers = table
+        .key("workers", "Worker threads, each with its own sockets, connections and filter instances.", "4")
+        .get("one for each core", |item| item.integer(1..=1024u16).map(usize::from));
     Gateway {
-        workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
-        shutdown_timeout: table.or("shutdown_timeout", defaults::SHUTDOWN_TIMEOUT, Item::duration),
-        plugin_dir: table.get("plugin_dir", path).unwrap_or_else(|| table.directory().join(defaults::PLUGIN_DIR)),
-        cache_dir: table.get("cache_dir", path),
-        max_buffered_memory: table.or("max_buffered_memory", defaults::MAX_BUFFERED_MEMORY, Item::size),
-        max_connections: table.or("max_connections", defaults::MAX_CONNECTIONS, |item| item.integer(1..=10_000_000)),
-        reload: table.or("reload", defaults::RELOAD, Item::boolean),
-        request_id_header: table.or(
-            "request_id_header",
-            HeaderName::from_static(defaults::REQUEST_ID_HEADER),
-            header_name,
-        ),
-        nameservers: table.or("nameservers", Vec::new(), |item| item.list(nameserver)),
+        workers: NonZeroUsize::new(workers.unwrap_or(cores)).unwrap_or(NonZeroUsize::MIN),
+        shutdown_timeout: table
+            .key("shutdown_timeout", "How long requests in flight may take to finish after SIGTERM.", r#""1m""#)
+            .or(defaults::SHUTDOWN_TIMEOUT, Item::duration),
+        plugin_dir: table
+            .key(
+                "plugin_dir",
+                "The folder of plugins. `NAME.wasm` in it is used before the plugin of that name that ships with the gateway.",
+                r#""/etc/sluice/plugins""#,
+            )
+            .or(table.directory().join(defaults::PLUGIN_DIR), path),
+        cache_dir: table
+            .key("cache_dir", "The folder where compiled plugins are kept.", r#""/var/cache/sluice""#)
+            .get("`sluice` in the user's cache directory", path),
+        max_buffered_memory: table
+            .key(
+                "max_buffered_memory",
+                "How much memory the bodies that are held for filters may take, for all requests together.",
+                r#""1GiB""#,
+            )
+            .or(defaults::MAX_BUFFERED_MEMORY, Item::size),
+        max_connections: table
+            .key("max_connections", "Open connections from clients, on all listeners together.", "20000")
+            .or(defaults::MAX_CONNECTIONS, |item| item.integer(1..=10_000_000)),
+        reload: table
+            .key("reload", "Whether changed files are loaded. SIGHUP always loads them.", "false")
+            .or(defaults::RELOAD, Item::boolean),
+        request_id_header: table
+            .key("request_id_header", "The header that carries the id of a request.", r#""x-correlation-id""#)
+            .or(HeaderName::from_static(defaults::REQUEST_ID_HEADER), header_name),
+        nameservers: table
+            .key(
+                "nameservers",
+                "The DNS servers to ask; an empty list stands for those of the system. The port is 53 unless given.",
+                r#"["10.0.0.53", "[::1]:5353"]"#,
+            )
+            .or(Vec::new(), |item| item.list(nameserver)),
     }
 }
 
 pub(super) fn telemetry(table: &Table<'_>) -> Telemetry {
-    let logs = [
-        ("auto", AccessLog::Auto),
-        ("json", AccessLog::Json),
-        ("console", AccessLog::Console),
-        ("off", AccessLog::Off),
-    ];
-    let levels = [
-        ("error", LogLevel::Error),
-        ("warn", LogLevel::Warn),
-        ("info", LogLevel::Info),
-        ("debug", LogLevel::Debug),
-        ("trace", LogLevel::Trace),
-    ];
     Telemetry {
-        access_log: table.or("access_log", defaults::ACCESS_LOG, |item| item.choice(&logs)),
-        log_level: table.or("log_level", defaults::LOG_LEVEL, |item| item.choice(&levels)),
+        access_log: table
+            .key(
+                "access_log",
+                "The form of the access log on standard output. `auto` is `console` on a terminal and `json` elsewhere.",
+                r#""json""#,
+            )
+            .word_or(defaults::ACCESS_LOG),
+        log_level: table
+            .key("log_level", "The least important lines of the operational log that are written.", r#""debug""#)
+            .word_or(defaults::LOG_LEVEL),
     }
 }
 
 pub(super) fn admin(table: &Table<'_>, binds: &mut Binds) -> Option<Admin> {
-    let bind = table.require("bind", |item| bind(&item, binds));
-    let token = table.get("token", token);
+    let bind = table
+        .key(
+            "bind",
+            "The address of the admin listener: `/metrics`, `/healthz`, `/readyz` and the admin API. There is none without this table.",
+            r#""127.0.0.1:9901""#,
+        )
+        .require(|item| bind(&item, binds));
+    let token = table
+        .key(
+            "token",
+            "The bearer token that a request to the admin API needs which changes something. Without one, no request can.",
+            r#""${env:ADMIN_TOKEN}""#,
+        )
+        .get("none", token);
     Some(Admin { bind: bind?, token })
 }
 
@@ -73,32 +106,37 @@ pub(super) fn listener(
     certificates: &BTreeSet<String>,
     binds: &mut Binds,
 ) -> Option<Listener> {
-    let bind = table.require("bind", |item| bind(&item, binds));
-    let tls = table.optional_table("tls").map(|tls| {
-        let names = tls.require("certificates", |item| item.filled(|item| item.reference("certificate", certificates)));
-        let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
-        let min_version = tls.or("min_version", defaults::MIN_TLS, |item| item.choice(&versions));
-        names.map(|certificates| ListenerTls { certificates, min_version })
-    });
-    let protocols = table.get("protocols", |item| {
-        let words = [("http/1.1", true), ("h2", false)];
-        let list = item.filled(|item| item.choice(&words))?;
-        Some(ListenerProtocols { http1: list.contains(&true), h2: list.contains(&false) })
-    });
-    let trusted_proxies = table.or("trusted_proxies", Vec::new(), |item| item.list(network));
-    let max_connections = table.or("max_connections", max_connections, |item| item.integer(1..=10_000_000));
-    let timeouts = table.table("timeouts");
-    let limits = table.table("limits");
-    let timeouts = ListenerTimeouts {
-        header: timeouts.or("header", defaults::HEADER_TIMEOUT, Item::duration),
-        idle: timeouts.or("idle", defaults::CLIENT_IDLE_TIMEOUT, Item::duration),
-        handshake: timeouts.or("handshake", defaults::HANDSHAKE_TIMEOUT, Item::duration),
-    };
-    let limits = ListenerLimits {
-        head: limits.or("head", defaults::HEAD_LIMIT, |item| item.size_within(ByteSize(1 << 10)..=ByteSize(16 << 20))),
-        headers: limits.or("headers", defaults::HEADERS_LIMIT, |item| item.integer(1..=10_000)),
-        streams: limits.or("streams", defaults::STREAMS_LIMIT, |item| item.integer(1..=100_000)),
-    };
+    let bind = table
+        .key("bind", "The address and port that clients connect to.", r#""0.0.0.0:8080""#)
+        .require(|item| bind(&item, binds));
+    let tls = table.optional_table("tls").map(|tls| listener_tls(&tls, certificates));
+    let protocols = table
+        .key(
+            "protocols",
+            "The protocols that are spoken. Without TLS a client uses HTTP/2 by prior knowledge; with TLS it chooses by ALPN.",
+            r#"["http/1.1"]"#,
+        )
+        .or(ListenerProtocols::default(), |item| {
+            let list = item.filled(Item::word)?;
+            Some(ListenerProtocols {
+                http1: list.contains(&HttpVersion::Http1),
+                h2: list.contains(&HttpVersion::Http2),
+            })
+        });
+    let trusted_proxies = table
+        .key(
+            "trusted_proxies",
+            "The addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are believed.",
+            r#"["10.0.0.0/8"]"#,
+        )
+        .or(Vec::new(), |item| item.list(network));
+    let max_connections = table.key("max_connections", "Open connections of this listener.", "5000").or_as(
+        "gateway.max_connections",
+        max_connections,
+        |item| item.integer(1..=10_000_000),
+    );
+    let timeouts = listener_timeouts(&table.table("timeouts"));
+    let limits = listener_limits(&table.table("limits"));
     Some(Listener {
         name: Name::from(name),
         bind: bind?,
@@ -106,7 +144,7 @@ pub(super) fn listener(
             Some(tls) => Some(tls?),
             None => None,
         },
-        protocols: protocols.unwrap_or(ListenerProtocols { http1: true, h2: true }),
+        protocols,
         trusted_proxies,
         max_connections,
         timeouts,
@@ -114,11 +152,66 @@ pub(super) fn listener(
     })
 }
 
+fn listener_tls(table: &Table<'_>, certificates: &BTreeSet<String>) -> Option<ListenerTls> {
+    let names = table
+        .key(
+            "certificates",
+            "The names of the certificates. The client's server name chooses one; the first serves all other clients.",
+            r#"["main"]"#,
+        )
+        .require(|item| item.filled(|item| item.reference("certificate", certificates)));
+    let min_version =
+        table.key("min_version", "The oldest version of TLS that is spoken.", r#""1.3""#).word_or(defaults::MIN_TLS);
+    Some(ListenerTls { certificates: names?, min_version })
+}
+
+fn listener_timeouts(table: &Table<'_>) -> ListenerTimeouts {
+    ListenerTimeouts {
+        header: table
+            .key(
+                "header",
+                "From the first byte of a request's head (of the first request: from the connection) to the end of the head.",
+                r#""5s""#,
+            )
+            .or(defaults::HEADER_TIMEOUT, Item::duration),
+        idle: table
+            .key("idle", "Between two requests of a connection.", r#""2m""#)
+            .or(defaults::CLIENT_IDLE_TIMEOUT, Item::duration),
+        handshake: table
+            .key("handshake", "For the TLS handshake.", r#""5s""#)
+            .or(defaults::HANDSHAKE_TIMEOUT, Item::duration),
+    }
+}
+
+fn listener_limits(table: &Table<'_>) -> ListenerLimits {
+    ListenerLimits {
+        head: table
+            .key("head", "The request line and the headers of a request together.", r#""64KiB""#)
+            .or(defaults::HEAD_LIMIT, |item| item.size_within(ByteSize(1 << 10)..=ByteSize(16 << 20))),
+        headers: table
+            .key("headers", "Header fields of a request.", "200")
+            .or(defaults::HEADERS_LIMIT, |item| item.integer(1..=10_000)),
+        streams: table
+            .key("streams", "Concurrent HTTP/2 streams of a connection.", "250")
+            .or(defaults::STREAMS_LIMIT, |item| item.integer(1..=100_000)),
+    }
+}
+
 pub(super) fn certificate(name: &str, table: &Table<'_>) -> Option<Certificate> {
-    let cert = table.require("cert", |item| item.pem("CERTIFICATE"));
-    let key = table.require("key", |item| item.pem("PRIVATE KEY"));
-    let hosts = table.or("hosts", Vec::new(), |item| item.list(host_pattern));
-    Some(Certificate { name: Name::from(name), cert: cert?, key: Secret::from(key?), hosts })
+    let cert = table
+        .key("cert", "The certificate chain, the server's own certificate first.", r#""certs/main.pem""#)
+        .require(|item| item.pem("CERTIFICATE"));
+    let key = table
+        .key("key", "The private key of the certificate.", r#""${env:TLS_KEY}""#)
+        .require(|item| item.pem("PRIVATE KEY"));
+    let hosts = table
+        .key(
+            "hosts",
+            "The server names that it is for, also with `*.` at the start.",
+            r#"["example.com", "*.example.com"]"#,
+        )
+        .get("the names in the certificate", |item| item.list(host_pattern));
+    Some(Certificate { name: Name::from(name), cert: cert?, key: Secret::from(key?), hosts: hosts.unwrap_or_default() })
 }
 
 fn bind(item: &Item<'_>, binds: &mut Binds) -> Option<SocketAddr> {
@@ -166,12 +259,20 @@ pub(super) fn header_name(item: Item<'_>) -> Option<HeaderName> {
 }
 
 pub(super) fn host_pattern(item: Item<'_>) -> Option<HostPattern> {
-    let pattern = item.clone().check(route::HostPattern::parse)?;
-    match pattern {
-        route::HostPattern::Exact(host) => Some(HostPattern::Exact(host.into())),
-        route::HostPattern::Wildcard(host) => Some(HostPattern::Subdomains(host.into())),
-        route::HostPattern::Any => {
-            item.fail("leave the key out to take every host");
+    let pattern = item.clone().check(r#"a host name, also with "*." at the start"#, HostPattern::parse)?;
+    if pattern == HostPattern::Any {
+        item.fail("leave the key out to take every host");
+        return None;
+    }
+    Some(pattern)
+}
+
+/// A host name without a wildcard.
+pub(super) fn host_name(item: Item<'_>) -> Option<String> {
+    match host_pattern(item.clone().taking("a host name"))? {
+        HostPattern::Exact(host) => Some(host.into()),
+        HostPattern::Wildcard(_) | HostPattern::Any => {
+            item.expected("a host name");
             None
         }
     }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::key::Words;
 use super::model::{ByteSize, Name, Secret};
 use super::read::{Reader, Table, nearest};
 use super::tree::{Entry, Node, Place, Value};
@@ -19,29 +20,55 @@ pub(super) struct Item<'r> {
     /// Where to point at.
     pub(super) place: Place,
     pub(super) path: String,
+    /// It is written in a table that is inherited from. What is wrong with it by itself is found there.
+    pub(super) inherited: bool,
+    /// It is an item of a list.
+    listed: bool,
 }
 
 impl<'r> Item<'r> {
+    pub(super) fn of(reader: &'r Reader, node: &'r Node, place: Place, path: String, inherited: bool) -> Self {
+        Self { reader, node: Some(node), place, path, inherited, listed: false }
+    }
+
+    /// What could be there.
+    pub(super) fn absent(reader: &'r Reader, place: Place, path: String) -> Self {
+        Self { reader, node: None, place, path, inherited: false, listed: false }
+    }
+
     pub(super) fn fail(&self, message: impl Into<String>) {
-        if self.node.is_some() {
+        if self.node.is_some() && !self.inherited {
             self.reader.fail(self.place, &self.path, message);
         }
     }
 
-    /// Refuses the value: it is not what was expected.
+    /// Refuses the value: it is not what was expected. In a listing this is what the key takes.
     pub(super) fn expected(&self, what: impl Display) {
-        let found = match self.node.map(|node| (&node.value, node.secret)) {
-            None | Some((Value::Broken, _)) => return,
-            Some((_, true)) => "…".to_owned(),
-            Some((Value::String(text), _)) => format!("{text:?}"),
-            Some((Value::Integer(number), _)) => number.to_string(),
-            Some((Value::Float(number), _)) => number.to_string(),
-            Some((Value::Boolean(value), _)) => value.to_string(),
-            Some((Value::Datetime(text), _)) => text.clone(),
-            Some((Value::Array(_), _)) => "a list".to_owned(),
-            Some((Value::Table(_), _)) => "a table".to_owned(),
+        let Some(node) = self.node else {
+            return self.takes(what);
         };
-        self.fail(format!("expected {what}, found {found}"));
+        if matches!(node.value, Value::Broken) {
+            return;
+        }
+        let from = node.reference.as_ref().map(|reference| format!(" ({reference})")).unwrap_or_default();
+        self.fail(format!("expected {what}, found {}{from}", node.shown()));
+    }
+
+    /// Says in a listing what the key takes. The first to say so is right.
+    fn takes(&self, what: impl Display) {
+        self.reader.amend(&self.path, |doc| {
+            if doc.expected.is_empty() {
+                doc.expected = if self.listed { format!("a list: {what}") } else { what.to_string() };
+            }
+        });
+    }
+
+    /// The same, for a value that is read in several steps.
+    pub(super) fn taking(self, what: impl Display) -> Self {
+        if self.node.is_none() {
+            self.takes(what);
+        }
+        self
     }
 
     /// The text as an error may show it.
@@ -90,13 +117,11 @@ impl<'r> Item<'r> {
     /// The items of a list, each with its index in its path.
     pub(super) fn items(self) -> Vec<Item<'r>> {
         match self.node.map(|node| &node.value) {
-            None => vec![self],
+            None => vec![Item { listed: true, ..self }],
             Some(Value::Array(nodes)) => (nodes.iter().enumerate())
                 .map(|(i, node)| Item {
-                    reader: self.reader,
-                    node: Some(node),
-                    place: node.place,
-                    path: format!("{}[{i}]", self.path),
+                    listed: true,
+                    ..Item::of(self.reader, node, node.place, format!("{}[{i}]", self.path), self.inherited)
                 })
                 .collect(),
             Some(_) => {
@@ -136,17 +161,20 @@ impl<'r> Item<'r> {
     }
 
     pub(super) fn secret(self) -> Option<Secret> {
+        self.reader.hide(&self.path);
         self.string().map(Secret::from)
     }
 
     pub(super) fn boolean(self) -> Option<bool> {
-        match self.node.map(|node| &node.value) {
+        let value = match self.node.map(|node| &node.value) {
             Some(Value::Boolean(value)) => Some(*value),
-            _ => {
-                self.expected("true or false");
-                None
-            }
+            // A reference takes the type that is expected.
+            _ => self.as_reference().and_then(|text| text.parse().ok()),
+        };
+        if value.is_none() {
+            self.expected("true or false");
         }
+        value
     }
 
     pub(super) fn integer<T: TryFrom<i64> + TryInto<i64> + Copy + Display>(
@@ -157,13 +185,11 @@ impl<'r> Item<'r> {
             let bounds = (*range.start()).try_into().ok().zip((*range.end()).try_into().ok());
             bounds.is_some_and(|(low, high)| (low..=high).contains(&number))
         };
-        match self.node.map(|node| &node.value) {
-            Some(Value::Integer(number)) if within(*number) => T::try_from(*number).ok(),
-            _ => {
-                self.expected(format_args!("an integer from {} to {}", range.start(), range.end()));
-                None
-            }
+        let number = self.as_integer().filter(|number| within(*number));
+        if number.is_none() {
+            self.expected(format_args!("an integer from {} to {}", range.start(), range.end()));
         }
+        number.and_then(|number| T::try_from(number).ok())
     }
 
     /// A duration above zero.
@@ -197,9 +223,10 @@ impl<'r> Item<'r> {
     }
 
     pub(super) fn size_within(self, range: RangeInclusive<ByteSize>) -> Option<ByteSize> {
-        let size = self.clone().size()?;
+        let what = format!("a size from {} to {}", range.start(), range.end());
+        let size = self.clone().taking(&what).size()?;
         if !range.contains(&size) {
-            self.expected(format_args!("a size from {} to {}", range.start(), range.end()));
+            self.expected(what);
             return None;
         }
         Some(size)
@@ -207,7 +234,7 @@ impl<'r> Item<'r> {
 
     /// A duration above zero and up to `most`.
     pub(super) fn duration_up_to(self, most: Duration) -> Option<Duration> {
-        let duration = self.clone().duration()?;
+        let duration = self.clone().taking(format_args!("a duration of at most {most:?}")).duration()?;
         if duration > most {
             self.expected(format_args!("at most {most:?}"));
             return None;
@@ -229,7 +256,9 @@ impl<'r> Item<'r> {
 
     /// PEM text with a block whose label ends in `label`, or the path of a file with it.
     pub(super) fn pem(self, label: &str) -> Option<String> {
-        let text = self.clone().string()?;
+        self.reader.hide(&self.path);
+        let text =
+            self.clone().taking(format_args!("PEM text with a `{label}`, or the path of a file with it")).string()?;
         let pem = if text.contains("-----BEGIN ") {
             text
         } else {
@@ -257,25 +286,37 @@ impl<'r> Item<'r> {
 
     fn parse_size(&self) -> Option<ByteSize> {
         match self.node.map(|node| &node.value) {
-            Some(Value::Integer(number)) => u64::try_from(*number).ok().map(ByteSize),
-            Some(Value::String(text)) => units::size(text),
-            _ => None,
+            Some(Value::String(text)) if self.as_integer().is_none() => units::size(text),
+            _ => self.as_integer().and_then(|number| u64::try_from(number).ok()).map(ByteSize),
         }
     }
 
-    /// One of several words.
-    pub(super) fn choice<T: Copy>(self, words: &[(&'static str, T)]) -> Option<T> {
+    /// A number, or the text of a reference that is one.
+    fn as_integer(&self) -> Option<i64> {
+        match self.node.map(|node| &node.value) {
+            Some(Value::Integer(number)) => Some(*number),
+            _ => self.as_reference().and_then(|text| text.parse().ok()),
+        }
+    }
+
+    /// The text of a value that is a reference and nothing else.
+    fn as_reference(&self) -> Option<&'r str> {
+        self.as_str().filter(|_| self.node.is_some_and(|node| node.reference.is_some()))
+    }
+
+    /// A word of its type.
+    pub(super) fn word<T: Words>(self) -> Option<T> {
         let text = self.as_str();
-        let found = words.iter().find(|(word, _)| Some(*word) == text);
+        let found = T::WORDS.iter().find(|(word, _)| Some(*word) == text);
         if found.is_none() {
-            let known: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-            let near = |text| nearest(text, words.iter().map(|(word, _)| *word));
+            let known: Vec<String> = T::WORDS.iter().map(|(word, _)| format!("{word:?}")).collect();
+            let near = |text| nearest(text, T::WORDS.iter().map(|(word, _)| *word));
             match text.filter(|_| !self.is_secret()).and_then(near) {
                 Some(hint) => self.expected(format_args!("{} (did you mean {hint:?}?)", known.join(" or "))),
                 None => self.expected(known.join(" or ")),
             }
         }
-        found.map(|(_, value)| *value)
+        found.map(|(_, value)| value.clone())
     }
 
     /// Text as its parser understands it.
@@ -287,8 +328,11 @@ impl<'r> Item<'r> {
         value
     }
 
-    /// Text as its parser understands it, who says what is wrong with it.
-    pub(super) fn check<T, E: Display>(self, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    /// Text as its parser understands it, who says what is wrong with it. `what` is for the listing.
+    pub(super) fn check<T, E: Display>(self, what: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+        if self.node.is_none() {
+            self.takes(what);
+        }
         let Some(text) = self.as_str() else {
             self.expected("a string");
             return None;
@@ -308,7 +352,10 @@ impl<'r> Item<'r> {
 
     /// A name out of those that there are.
     pub(super) fn reference(self, kind: &str, known: &BTreeSet<String>) -> Option<Name> {
-        let name = self.clone().string()?;
+        let name = self
+            .clone()
+            .taking(format_args!("the name of {} {kind}", if kind == "upstream" { "an" } else { "a" }))
+            .string()?;
         self.name_of(&name, kind, known)
     }
 
@@ -318,7 +365,8 @@ impl<'r> Item<'r> {
             return Some(Name::from(name));
         }
         let shown = self.shown(name);
-        match nearest(shown, known.iter().map(String::as_str)) {
+        let known = known.iter();
+        match nearest(shown, known.map(String::as_str)) {
             Some(hint) => self.fail(format!("unknown {kind} `{shown}`, did you mean `{hint}`?")),
             None => self.fail(format!("unknown {kind} `{shown}`")),
         }

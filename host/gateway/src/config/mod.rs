@@ -1,20 +1,26 @@
 //! `gateway.toml` to `Config`: reading, defaults and checks. Building something to serve from it is the snapshot's job.
 //!
 //! The files become one tree of values that know their place (`tree`), typed readers take it apart (`read`, and a file for
-//! each group of tables), and every error is collected on the way.
+//! each group of tables), and every error is collected on the way. A key is one call (`key`): it reads the value and is what the
+//! reference says of the key.
 
 pub mod defaults;
 mod error;
+mod explain;
 mod filters;
 mod gateway;
 mod item;
+mod key;
+mod levels;
 pub mod model;
+mod path;
 mod read;
 mod routes;
 mod syntax;
 mod tree;
 mod units;
 mod upstreams;
+mod words;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,16 +28,21 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, ConfigErrors, Location};
+pub use explain::{ExplainError, explain};
+pub use key::{Absent, KeyDoc};
 pub use model::Config;
-pub use read::nearest;
+pub use path::KeyPart;
+pub use read::{Explained, ValueSource, nearest};
 pub use units::size;
 
+use item::Item;
+use path::{render, split};
 use read::{Reader, Table};
-use tree::{Entry, Node, Place, Sources, Value, join};
+use tree::{Entry, Node, Place, Sources, Value};
 
 /// The tables to which included files can add names.
-const NAMED_SECTIONS: [&str; 7] =
-    ["listeners", "certificates", "routes", "upstreams", "plugins", "filters", "pipelines"];
+const NAMED_SECTIONS: [&str; 8] =
+    ["listeners", "certificates", "routes", "upstreams", "plugins", "filters", "pipelines", "groups"];
 
 /// A configuration without errors, and where it was written.
 pub struct Loaded {
@@ -41,14 +52,6 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     sources: Sources,
     root: Vec<Entry>,
-}
-
-/// One step of a key path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyPart {
-    Key(String),
-    /// From 0.
-    Index(usize),
 }
 
 /// Something that is written.
@@ -70,7 +73,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     }
     let reader = Reader::new(sources);
     let config = read(&reader.root(&root));
-    let (mut sources, _) = reader.finish();
+    let mut sources = reader.into_sources();
     let errors = std::mem::take(&mut sources.errors);
     match config {
         Some(config) if errors.is_empty() => Ok(Loaded { config, files: sources.paths(), sources, root }),
@@ -78,42 +81,60 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     }
 }
 
-/// The path of every key there is, sorted, with `*` for a name: `routes.*.timeouts.first_byte`. The items of a list have the
-/// path of the list.
-pub fn keys() -> Vec<String> {
-    let reader = Reader::listing(Sources::empty());
+/// Every key there is, in the order of reading, with what is known of it.
+pub fn keys() -> Vec<KeyDoc> {
+    let reader = Reader::listing();
     read(&reader.root(&[]));
-    let (_, mut keys) = reader.finish();
-    keys.insert("include".to_owned());
-    keys.into_iter().collect()
+    reader.into_keys()
 }
 
 fn read(root: &Table<'_>) -> Option<Config> {
+    // The files are read already; in a reading it is a key as others are.
+    if root.reader.is_listing() {
+        root.key(
+            "include",
+            "Other files to read, each by a path from the directory of this file; the file name can have a `*`. Their tables are added to these.",
+            r#"["conf.d/*.toml"]"#,
+        )
+        .or(Vec::<String>::new(), |item| item.taking("a list: a path").list(Item::string));
+    }
     let names = |section: &'static str| -> BTreeSet<String> { root.names(section) };
     let mut binds = gateway::Binds::new();
-    let certificates = root.section("certificates", |name, table| gateway::certificate(name, &table));
     let gateway = gateway::gateway(&root.table("gateway"));
     let known = names("certificates");
     let listeners = root.section("listeners", |name, table| {
         gateway::listener(name, &table, gateway.max_connections, &known, &mut binds)
     });
+    let certificates = root.section("certificates", |name, table| gateway::certificate(name, &table));
     let admin = root.optional_table("admin").map(|table| gateway::admin(&table, &mut binds));
     let telemetry = gateway::telemetry(&root.table("telemetry"));
 
     let mut plugins = root.section("plugins", |name, table| Some(filters::plugin(name, &table)));
-    let filters = root.section("filters", |name, table| Some(filters::filter(name, &table, &mut plugins)));
+    let filters = root.section("filters", |name, mut table| {
+        let plugin = filters::plugin_of(name, &table);
+        table.inherit(root.level(&["plugins", &plugin]));
+        Some(filters::filter(name, &plugin, &table, &mut plugins))
+    });
     let known_filters = names("filters");
     let pipelines = filters::pipelines(&root.table("pipelines"), &known_filters);
 
-    let mut upstreams = root.section("upstreams", |name, table| upstreams::upstream(name, &table));
     let by_name: BTreeMap<_, _> = pipelines.iter().map(|one| (one.name.to_string(), one.filters.clone())).collect();
     let known = routes::Known {
         upstreams: &names("upstreams"),
         filters: &known_filters,
         pipelines: &by_name,
+        upstream_defaults: root.level(&["defaults", "upstream"]),
         anonymous: RefCell::default(),
     };
-    let routes = root.section("routes", |name, table| routes::route(name, &table, &known));
+    levels::check(root, &known);
+    let mut upstreams = root.section("upstreams", |name, mut table| {
+        levels::inherit(root, &mut table, "upstream");
+        upstreams::upstream(name, &table)
+    });
+    let routes = root.section("routes", |name, mut table| {
+        levels::inherit(root, &mut table, "route");
+        routes::route(name, &table, &known)
+    });
     upstreams.append(&mut known.anonymous.into_inner());
     if !root.has("listeners") {
         root.fail("there is no listener, expected a table like `[listeners.http]`");
@@ -207,92 +228,6 @@ impl fmt::Debug for Loaded {
         // The tree holds secrets.
         f.debug_struct("Loaded").field("config", &self.config).field("files", &self.files).finish_non_exhaustive()
     }
-}
-
-impl From<&str> for KeyPart {
-    fn from(key: &str) -> Self {
-        Self::Key(key.to_owned())
-    }
-}
-
-impl From<usize> for KeyPart {
-    fn from(index: usize) -> Self {
-        Self::Index(index)
-    }
-}
-
-fn render(path: &[KeyPart]) -> String {
-    path.iter().fold(String::new(), |path, part| match part {
-        KeyPart::Key(key) => join(&path, key),
-        KeyPart::Index(index) => format!("{path}[{index}]"),
-    })
-}
-
-/// Splits `limits[1].window: message`. The keys that are there may have any characters; after them only bare keys are taken
-/// for a path. `: message` has none.
-fn split<'m>(node: Option<&Node>, message: &'m str) -> (Vec<KeyPart>, &'m str) {
-    if let Some(message) = message.strip_prefix(": ") {
-        return (Vec::new(), message);
-    }
-    let mut steps = Vec::new();
-    let mut rest = message;
-    let mut node = node;
-    while let Some(at) = node {
-        let (step, inner, after) = match &at.value {
-            Value::Table(entries) => {
-                let text = if steps.is_empty() { rest } else { rest.strip_prefix('.').unwrap_or_default() };
-                let ends = |after: &str| after.starts_with(['.', '[']) || after.starts_with(": ");
-                let fits = entries.iter().filter(|entry| !entry.key.is_empty());
-                let fits = fits.filter_map(|entry| Some((entry, text.strip_prefix(entry.key.as_str())?)));
-                let longest = fits.filter(|(_, after)| ends(after)).max_by_key(|(entry, _)| entry.key.len());
-                let Some((entry, after)) = longest else { break };
-                (KeyPart::from(entry.key.as_str()), &entry.node, after)
-            }
-            Value::Array(items) => {
-                let index = rest.strip_prefix('[').and_then(|text| text.split_once(']'));
-                let parsed = index.and_then(|(index, after)| Some((index.parse::<usize>().ok()?, after)));
-                let Some((index, after)) = parsed else { break };
-                let Some(item) = items.get(index) else { break };
-                (KeyPart::from(index), item, after)
-            }
-            _ => break,
-        };
-        steps.push(step);
-        rest = after;
-        node = Some(inner);
-    }
-    if let Some(message) = rest.strip_prefix(": ").filter(|_| !steps.is_empty()) {
-        return (steps, message);
-    }
-    match rest.split_once(": ").and_then(|(key, message)| Some((parse(key.strip_prefix('.').unwrap_or(key))?, message)))
-    {
-        Some((more, message)) => {
-            steps.extend(more);
-            (steps, message)
-        }
-        None => (Vec::new(), message),
-    }
-}
-
-/// Reads `limits[1].window`. None for what is no key path.
-fn parse(text: &str) -> Option<Vec<KeyPart>> {
-    let mut parts = Vec::new();
-    for step in text.split('.') {
-        let (key, indexes) = step.split_at(step.find('[').unwrap_or(step.len()));
-        let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-        if !key.bytes().all(bare) || key.is_empty() && (!parts.is_empty() || indexes.is_empty()) {
-            return None;
-        }
-        if !key.is_empty() {
-            parts.push(KeyPart::from(key));
-        }
-        if !indexes.is_empty() {
-            for index in indexes.strip_prefix('[')?.strip_suffix(']')?.split("][") {
-                parts.push(KeyPart::Index(index.parse().ok()?));
-            }
-        }
-    }
-    Some(parts)
 }
 
 #[cfg(test)]

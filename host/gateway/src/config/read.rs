@@ -1,4 +1,4 @@
-//! Reading typed values out of the tree. Reading a key is what declares it: a key that nobody asks for is unknown, and the
+//! Reading typed values out of the tree. Reading a key is what declares it (`key`): a key that nobody asks for is unknown, and the
 //! same readers run over an empty tree list all keys there are. Readers therefore ask for every key of a table before they
 //! give up on one.
 
@@ -6,42 +6,112 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, Location};
 use super::item::Item;
-use super::tree::{Entry, Place, Sources, Value, join};
+use super::key::{Key, KeyDoc};
+use super::tree::{Entry, Node, Place, Sources, Value, join};
 
 /// What one reading of the tree has found.
 pub(super) struct Reader {
     pub(super) sources: RefCell<Sources>,
-    /// The keys asked for; only where the keys and not the values are of interest.
-    keys: Option<RefCell<BTreeSet<String>>>,
+    mode: Mode,
 }
 
-/// A table, or the absence of an optional one: reading it then gives the defaults. Refuses the keys that were not asked for
-/// when it is dropped.
+/// What a reading is for.
+enum Mode {
+    /// The values.
+    Values,
+    /// The keys that there are, by readers that run over nothing.
+    Listing(RefCell<Vec<KeyDoc>>),
+    /// Where the value of each key comes from.
+    Explaining(RefCell<Vec<Explained>>),
+}
+
+/// A key that was asked for, with its value and where that comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// `routes.api.timeouts.request`
+    pub key: String,
+    /// As it is written in a file; `…` for what is secret.
+    pub value: String,
+    pub source: ValueSource,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValueSource {
+    /// It is written, as this key: its own, or that of a group, of the defaults or of a plugin.
+    Written { key: String, at: Location },
+    /// It is the same as that of another key.
+    SameAs(&'static str),
+    /// It is written nowhere.
+    Default,
+}
+
+/// A table, or the absence of an optional one: reading it then gives the defaults. What is not written in it may be inherited from
+/// other tables of the same shape, key by key. Refuses the keys that were not asked for when it is dropped.
 pub(super) struct Table<'r> {
-    reader: &'r Reader,
-    entries: &'r [Entry],
-    place: Place,
-    path: String,
+    pub(super) reader: &'r Reader,
+    own: &'r [Entry],
+    /// The nearest first.
+    inherited: Vec<Level<'r>>,
+    /// Whether the table itself is there. An error of one that is inherited as a whole is found where it is written.
+    is_written: bool,
+    pub(super) place: Place,
+    pub(super) path: String,
     known: RefCell<Vec<&'static str>>,
     /// The keys are names that the user gives.
     open: Cell<bool>,
 }
 
+/// A table to inherit from.
+#[derive(Clone)]
+pub(super) struct Level<'r> {
+    entries: &'r [Entry],
+    path: String,
+}
+
+/// A value that was found for a key.
+struct Found<'r> {
+    entry: &'r Entry,
+    /// The key that it is written as.
+    path: String,
+    inherited: bool,
+}
+
 impl Reader {
     pub(super) fn new(sources: Sources) -> Self {
-        Self { sources: RefCell::new(sources), keys: None }
+        Self { sources: RefCell::new(sources), mode: Mode::Values }
     }
 
     /// A reader that lists keys.
-    pub(super) fn listing(sources: Sources) -> Self {
-        Self { sources: RefCell::new(sources), keys: Some(RefCell::default()) }
+    pub(super) fn listing() -> Self {
+        Self { sources: RefCell::new(Sources::empty()), mode: Mode::Listing(RefCell::default()) }
     }
 
-    /// What was found: the sources with all errors in them, and the keys.
-    pub(super) fn finish(self) -> (Sources, BTreeSet<String>) {
-        (self.sources.into_inner(), self.keys.map(RefCell::into_inner).unwrap_or_default())
+    /// A reader that notes where values come from.
+    pub(super) fn explaining(sources: Sources) -> Self {
+        Self { sources: RefCell::new(sources), mode: Mode::Explaining(RefCell::default()) }
+    }
+
+    /// The sources, with all errors in them.
+    pub(super) fn into_sources(self) -> Sources {
+        self.sources.into_inner()
+    }
+
+    /// The keys of a listing, in the order of reading.
+    pub(super) fn into_keys(self) -> Vec<KeyDoc> {
+        if let Mode::Listing(keys) = self.mode { keys.into_inner() } else { Vec::new() }
+    }
+
+    /// The sources, and what was noted of each key.
+    pub(super) fn into_explained(self) -> (Sources, Vec<Explained>) {
+        let noted = if let Mode::Explaining(noted) = self.mode { noted.into_inner() } else { Vec::new() };
+        (self.sources.into_inner(), noted)
+    }
+
+    pub(super) fn is_listing(&self) -> bool {
+        matches!(self.mode, Mode::Listing(_))
     }
 
     pub(super) fn root<'r>(&'r self, entries: &'r [Entry]) -> Table<'r> {
@@ -54,109 +124,224 @@ impl Reader {
         let error: ConfigError = sources.error(place, path, message);
         sources.errors.push(error);
     }
+
+    /// Adds a key to the listing. One that is read a second time is not listed again.
+    pub(super) fn list(&self, doc: impl FnOnce() -> KeyDoc) {
+        if let Mode::Listing(keys) = &self.mode {
+            let doc = doc();
+            let mut keys = keys.borrow_mut();
+            if !keys.iter().any(|known| known.path == doc.path) {
+                keys.push(doc);
+            }
+        }
+    }
+
+    /// Changes what the listing says of a key.
+    pub(super) fn amend(&self, path: &str, change: impl FnOnce(&mut KeyDoc)) {
+        if let Mode::Listing(keys) = &self.mode
+            && let Some(doc) = keys.borrow_mut().iter_mut().find(|doc| doc.path == path)
+        {
+            change(doc);
+        }
+    }
+
+    pub(super) fn note(&self, explained: impl FnOnce() -> Explained) {
+        if let Mode::Explaining(noted) = &self.mode {
+            let explained = explained();
+            let mut noted = noted.borrow_mut();
+            if !noted.iter().any(|known| known.key == explained.key) {
+                noted.push(explained);
+            }
+        }
+    }
+
+    /// Takes a value out of what was noted.
+    pub(super) fn hide(&self, path: &str) {
+        if let Mode::Explaining(noted) = &self.mode {
+            let mut noted = noted.borrow_mut();
+            noted.iter_mut().filter(|known| known.key == path).for_each(|known| known.value = "…".to_owned());
+        }
+    }
 }
 
 impl<'r> Table<'r> {
     pub(super) fn new(reader: &'r Reader, entries: &'r [Entry], place: Place, path: String) -> Self {
-        Self { reader, entries, place, path, known: RefCell::default(), open: Cell::new(false) }
+        Self {
+            reader,
+            own: entries,
+            inherited: Vec::new(),
+            is_written: true,
+            place,
+            path,
+            known: RefCell::default(),
+            open: Cell::new(false),
+        }
     }
 
-    /// The value of a key, if it is there.
+    /// Takes from this table what is in none before it.
+    pub(super) fn inherit(&mut self, level: Option<Level<'r>>) {
+        self.inherited.extend(level);
+    }
+
+    /// A key with its description: what it means and an example of its value. How it is read says the rest.
+    pub(super) fn key<'t>(&'t self, name: &'static str, meaning: &'static str, example: &'static str) -> Key<'t, 'r> {
+        Key { table: self, name, meaning, example }
+    }
+
+    /// The value of a key that `Key` describes.
     pub(super) fn item(&self, key: &'static str) -> Option<Item<'r>> {
         self.declare(key);
         let path = join(&self.path, key);
-        if let Some(keys) = &self.reader.keys {
-            keys.borrow_mut().insert(path.clone());
-            return Some(Item { reader: self.reader, node: None, place: self.place, path });
+        if self.reader.is_listing() {
+            return Some(Item::absent(self.reader, self.place, path));
         }
-        let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        Some(Item { reader: self.reader, node: Some(&entry.node), place: entry.pointer(), path })
-    }
-
-    /// The value of a key as its reader understands it; none if the key is absent or wrong.
-    pub(super) fn get<T>(&self, key: &'static str, read: impl FnOnce(Item<'r>) -> Option<T>) -> Option<T> {
-        self.item(key).and_then(read)
-    }
-
-    /// The value of a key, or its default.
-    pub(super) fn or<T>(&self, key: &'static str, default: T, read: impl FnOnce(Item<'r>) -> Option<T>) -> T {
-        self.get(key, read).unwrap_or(default)
-    }
-
-    /// The value of a key that has to be there.
-    pub(super) fn require<T>(&self, key: &'static str, read: impl FnOnce(Item<'r>) -> Option<T>) -> Option<T> {
-        match self.item(key) {
-            Some(item) => read(item),
-            None => {
-                self.fail(format!("the key `{key}` is missing"));
-                None
-            }
-        }
+        let found = self.find(key)?;
+        self.reader.note(|| Explained {
+            key: path.clone(),
+            value: found.entry.node.shown(),
+            source: ValueSource::Written {
+                at: self.reader.sources.borrow().locate(found.entry.pointer()),
+                key: found.path.clone(),
+            },
+        });
+        Some(Item::of(self.reader, &found.entry.node, found.entry.pointer(), path, found.inherited))
     }
 
     /// The table at a key; an empty one if it is absent.
     pub(super) fn table(&self, key: &'static str) -> Table<'r> {
-        let absent = || Table::new(self.reader, &[], self.place, join(&self.path, key));
-        self.optional_table(key).unwrap_or_else(absent)
+        self.declare(key);
+        self.open_table(key).unwrap_or_else(|| {
+            let mut absent = Table::new(self.reader, &[], self.place, join(&self.path, key));
+            absent.is_written = self.is_written && self.find(key).is_none();
+            absent
+        })
     }
 
     /// The table at a key, if it is there.
     pub(super) fn optional_table(&self, key: &'static str) -> Option<Table<'r>> {
-        let item = self.item(key)?;
-        if let Some(keys) = &self.reader.keys {
-            // Only what is in the table is a key to set.
-            keys.borrow_mut().remove(&item.path);
+        self.declare(key);
+        if self.reader.is_listing() {
+            return Some(Table::new(self.reader, &[], self.place, join(&self.path, key)));
         }
-        item.table()
+        self.open_table(key)
     }
 
-    /// The names in the table with their values. All names are known.
-    pub(super) fn named(&self) -> Vec<(String, Item<'r>)> {
-        let item = |name: &str, node, place| {
-            let path = join(&self.path, name);
-            if let Some(keys) = &self.reader.keys {
-                keys.borrow_mut().insert(path.clone());
-            }
-            (name.to_owned(), Item { reader: self.reader, node, place, path })
-        };
-        if self.reader.keys.is_some() {
-            return vec![item("*", None, self.place)];
+    /// The same where the whole table is inherited or none of it.
+    pub(super) fn optional_whole_table(&self, key: &'static str) -> Option<Table<'r>> {
+        let mut table = self.optional_table(key)?;
+        if table.is_written {
+            table.inherited.clear();
+        } else {
+            table.inherited.truncate(1);
+        }
+        Some(table)
+    }
+
+    /// The tables at a key in this table and in those that it inherits from. None if there is none, or something else.
+    fn open_table(&self, key: &'static str) -> Option<Table<'r>> {
+        let path = join(&self.path, key);
+        let own = self.own.iter().find(|entry| entry.key == key);
+        if let Some(entry) = own
+            && !matches!(entry.node.value, Value::Table(_))
+        {
+            Item::of(self.reader, &entry.node, entry.pointer(), path, false).expected("a table");
+            return None;
+        }
+        let levels: Vec<(Level<'r>, Place)> = (self.inherited.iter())
+            .filter_map(|level| {
+                let entry = level.entries.iter().find(|entry| entry.key == key)?;
+                Some((Level { entries: entry.node.entries()?, path: join(&level.path, key) }, entry.place))
+            })
+            .collect();
+        let place = own.map(|entry| entry.place).or_else(|| levels.first().map(|(_, place)| *place))?;
+        let mut table = Table::new(self.reader, own.and_then(|entry| entry.node.entries()).unwrap_or(&[]), place, path);
+        table.is_written = own.is_some();
+        table.inherited = levels.into_iter().map(|(level, _)| level).collect();
+        Some(table)
+    }
+
+    /// The names in the table with their values. All names are known. In a listing it is one, with this description.
+    pub(super) fn named(&self, meaning: &'static str, example: &'static str) -> Vec<(String, Item<'r>)> {
+        if self.reader.is_listing() {
+            let path = join(&self.path, "*");
+            self.reader.list(|| KeyDoc::new(path.clone(), meaning, example));
+            return vec![("*".to_owned(), Item::absent(self.reader, self.place, path))];
         }
         self.open.set(true);
-        self.entries.iter().map(|entry| item(&entry.key, Some(&entry.node), entry.pointer())).collect()
-    }
-
-    /// Reads the tables of a section, each under its name. A wrong one is left out.
-    pub(super) fn section<T>(&self, key: &'static str, mut read: impl FnMut(&str, Table<'r>) -> Option<T>) -> Vec<T> {
-        let mut found = Vec::new();
-        for (name, item) in self.table(key).named() {
-            if let Some(keys) = &self.reader.keys {
-                keys.borrow_mut().remove(&item.path);
+        let mut found: Vec<(String, Item<'r>)> = Vec::new();
+        let own = self.own.iter().map(|entry| (entry, &self.path, false));
+        let inherited = self.inherited.iter().flat_map(|level| level.entries.iter().map(|e| (e, &level.path, true)));
+        for (entry, written, inherited) in own.chain(inherited) {
+            if found.iter().any(|(name, _)| *name == entry.key) {
+                continue;
             }
-            if !is_name(&name) && item.node.is_some() {
-                item.fail("a name has only letters, digits, `-`, `_` and `.`");
-            }
-            found.extend(item.table().and_then(|table| read(&name, table)));
+            let path = join(&self.path, &entry.key);
+            self.reader.note(|| Explained {
+                key: path.clone(),
+                value: entry.node.shown(),
+                source: ValueSource::Written {
+                    at: self.reader.sources.borrow().locate(entry.pointer()),
+                    key: join(written, &entry.key),
+                },
+            });
+            found.push((entry.key.clone(), Item::of(self.reader, &entry.node, entry.pointer(), path, inherited)));
         }
         found
     }
 
-    /// Whether the key is there, right or wrong.
+    /// Reads the tables of a section, each under its name. A wrong one is left out.
+    pub(super) fn section<T>(&self, key: &'static str, mut read: impl FnMut(&str, Table<'r>) -> Option<T>) -> Vec<T> {
+        let section = self.table(key);
+        section.open.set(true);
+        if self.reader.is_listing() {
+            let table = Table::new(self.reader, &[], self.place, join(&section.path, "*"));
+            return read("*", table).into_iter().collect();
+        }
+        let mut found = Vec::new();
+        for entry in section.own {
+            let path = join(&section.path, &entry.key);
+            let item = Item::of(self.reader, &entry.node, entry.pointer(), path, false);
+            if !is_name(&entry.key) {
+                item.fail("a name has only letters, digits, `-`, `_` and `.`");
+            }
+            found.extend(item.table().and_then(|table| read(&entry.key, table)));
+        }
+        found
+    }
+
+    /// Whether the key is there, right or wrong, inherited or not.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == key)
+        self.has_own(key) || self.inherits(key)
+    }
+
+    /// Whether the key is in this table itself.
+    pub(super) fn has_own(&self, key: &str) -> bool {
+        self.own.iter().any(|entry| entry.key == key)
+    }
+
+    /// Whether the key is in a table that this one inherits from.
+    pub(super) fn inherits(&self, key: &str) -> bool {
+        self.inherited.iter().any(|level| level.entries.iter().any(|entry| entry.key == key))
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.own.is_empty()
     }
 
     /// The names in a section, whether what they stand for is right or not: a reference to it is not one more error.
-    pub(super) fn names(&self, section: &'static str) -> BTreeSet<String> {
-        let entry = self.entries.iter().find(|entry| entry.key == section);
-        match entry.map(|entry| &entry.node.value) {
-            Some(Value::Table(entries)) => entries.iter().map(|entry| entry.key.clone()).collect(),
-            _ => BTreeSet::new(),
+    pub(super) fn names(&self, section: &str) -> BTreeSet<String> {
+        let entries = self.level(&[section]).map(|level| level.entries).unwrap_or_default();
+        entries.iter().map(|entry| entry.key.clone()).collect()
+    }
+
+    /// A table below this one, as it is written, for others to inherit from.
+    pub(super) fn level(&self, path: &[&str]) -> Option<Level<'r>> {
+        let mut level = Level { entries: self.own, path: self.path.clone() };
+        for key in path {
+            let entry = level.entries.iter().find(|entry| entry.key == *key)?;
+            level = Level { entries: entry.node.entries()?, path: join(&level.path, key) };
         }
+        Some(level)
     }
 
     /// The directory that relative paths of defaults start from: that of the main file for an absent table.
@@ -166,9 +351,30 @@ impl<'r> Table<'r> {
     }
 
     pub(super) fn fail(&self, message: impl Into<String>) {
-        if self.reader.keys.is_none() {
+        if self.is_written && !self.reader.is_listing() {
             self.reader.fail(self.place, &self.path, message);
         }
+    }
+
+    /// Refuses a value that does not fit others of this table, at the value; if it is inherited, here, with its place.
+    pub(super) fn fail_at(&self, item: &Item<'_>, message: &str) {
+        if !item.inherited {
+            return item.fail(message);
+        }
+        let at = self.reader.sources.borrow().locate(item.place);
+        let key = item.path.strip_prefix(&self.path).unwrap_or(&item.path).trim_start_matches('.');
+        self.fail(format!("`{key}`, inherited from {at}: {message}"));
+    }
+
+    fn find(&self, key: &str) -> Option<Found<'r>> {
+        let own = self.own.iter().find(|entry| entry.key == key);
+        if let Some(entry) = own {
+            return Some(Found { entry, path: join(&self.path, key), inherited: false });
+        }
+        self.inherited.iter().find_map(|level| {
+            let entry = level.entries.iter().find(|entry| entry.key == key)?;
+            Some(Found { entry, path: join(&level.path, key), inherited: true })
+        })
     }
 
     fn declare(&self, key: &'static str) {
@@ -185,13 +391,23 @@ impl Drop for Table<'_> {
             return;
         }
         let known = self.known.get_mut();
-        for entry in self.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+        for entry in self.own.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             let hint = nearest(&entry.key, known.iter().copied());
             let message = match hint {
                 Some(hint) => format!("unknown key, did you mean `{hint}`?"),
                 None => format!("unknown key, expected {}", list(known)),
             };
             self.reader.fail(entry.place, &join(&self.path, &entry.key), message);
+        }
+    }
+}
+
+impl Node {
+    /// The entries of a table.
+    fn entries(&self) -> Option<&[Entry]> {
+        match &self.value {
+            Value::Table(entries) => Some(entries),
+            _ => None,
         }
     }
 }

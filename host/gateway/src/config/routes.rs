@@ -3,23 +3,27 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::defaults;
-use super::gateway::{host_pattern, network};
+use super::gateway::{host_name, host_pattern, network};
 use super::item::Item;
 use super::model::*;
-use super::read::Table;
+use super::read::{Level, Table};
 use super::upstreams;
 use crate::http::headers::is_framing;
-use crate::route::{PathPattern, Template};
+use crate::http::path::normalise_path;
+use crate::http::target::parse_authority;
+use crate::route::{FieldSpec, MatchSpec, PathPattern, PathRewrite, Redirect, Template, ValuePattern};
 
 /// What routes can name.
 pub(super) struct Known<'k> {
     pub(super) upstreams: &'k BTreeSet<String>,
     pub(super) filters: &'k BTreeSet<String>,
     pub(super) pipelines: &'k BTreeMap<String, Vec<Name>>,
+    pub(super) upstream_defaults: Option<Level<'k>>,
     /// The upstreams that routes name by their address.
     pub(super) anonymous: RefCell<Vec<Upstream>>,
 }
@@ -27,40 +31,54 @@ pub(super) struct Known<'k> {
 /// The parameters that every match of a route has; none where a match is wrong and they can't be known.
 type Params = Option<BTreeSet<String>>;
 
+/// What a route can have in common with others: what is left out of it comes from its group, then from `[defaults.route]`. What a
+/// route is for and what answers it are its own.
+pub(super) struct Shared {
+    host: HostPolicy,
+    pipeline: Vec<Name>,
+    priority: i64,
+    timeouts: RouteTimeouts,
+    limits: RouteLimits,
+    upgrade: bool,
+}
+
+/// Reads a route, here with the tables that it inherits from.
 pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<Route> {
     let mut params = None;
-    let matches = table.require("match", |item| {
-        if item.is_empty_list() {
-            item.fail("expected at least one match");
-        }
-        let items = item.one_or_more();
-        let read: Vec<_> = items.into_iter().map(|item| item.table().and_then(|table| route_match(&table))).collect();
-        let (matches, of_each): (Vec<RouteMatch>, Vec<BTreeSet<String>>) = read.into_iter().collect::<Option<_>>()?;
-        params = of_each.into_iter().reduce(|all, these| &all & &these);
-        Some(matches)
-    });
+    let matches = table
+        .key(
+            "match",
+            "Which requests the route is for: a table of conditions that all have to hold, or a list of such tables of which one has to.",
+            r#"[{ path = "/a/**" }, { path = "/b/**" }]"#,
+        )
+        .require(|item| {
+            if item.is_empty_list() {
+                item.fail("expected at least one match");
+            }
+            let items = item.taking("a table or a list of tables").one_or_more();
+            let read: Vec<_> =
+                items.into_iter().map(|item| item.table().and_then(|table| route_match(&table))).collect();
+            let matches: Vec<MatchSpec> = read.into_iter().collect::<Option<_>>()?;
+            params = matches.iter().map(|one| names(&one.path)).reduce(|all, these| &all & &these);
+            Some(matches)
+        });
     let action = action(table, known, &params);
     let rewrite = rewrite(table, matches.as_deref(), &params);
-    let host = table.get("host", host_policy);
     let forwards = table.has("upstream") || table.has("upstreams");
-    for key in ["rewrite", "host"].into_iter().filter(|key| !forwards && table.has(key)) {
+    for key in ["rewrite", "host"].into_iter().filter(|key| !forwards && table.has_own(key)) {
         table.fail(format!("`{key}` is only for routes with an upstream"));
     }
-    let pipeline = table.get("pipeline", |item| pipeline(&item, known));
-    let priority = table.or("priority", defaults::PRIORITY, |item| item.integer(-1_000_000..=1_000_000));
-    let timeouts = timeouts(&table.table("timeouts"));
-    let body = table.table("limits").or("body", Some(defaults::BODY_LIMIT), Item::limit);
-    let upgrade = table.or("upgrade", defaults::UPGRADE, Item::boolean);
+    let Shared { host, pipeline, priority, timeouts, limits, upgrade } = shared(table, known);
     Some(Route {
         name: Name::from(name),
         matches: matches?,
         action: action?,
         rewrite,
-        host: host.unwrap_or(HostPolicy::Keep),
-        pipeline: pipeline.unwrap_or_else(|| known.pipelines.get(DEFAULT_PIPELINE).cloned().unwrap_or_default()),
+        host,
+        pipeline,
         priority,
         timeouts,
-        limits: RouteLimits { body },
+        limits,
         upgrade,
     })
 }
@@ -68,33 +86,94 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
 /// The pipeline of the routes that name none.
 const DEFAULT_PIPELINE: &str = "default";
 
-fn route_match(table: &Table<'_>) -> Option<(RouteMatch, BTreeSet<String>)> {
-    let hosts = table.or("host", Vec::new(), |item| {
-        if item.is_empty_list() {
-            item.fail("expected at least one");
-        }
-        Some(item.one_or_more().into_iter().filter_map(host_pattern).collect())
-    });
-    let pattern = table.get("path", |item| {
-        let params = item.clone().check(|text| PathPattern::parse(text).map(|pattern| names(&pattern)))?;
-        Some((PathMatch::Pattern(item.string()?), params))
-    });
-    let regex = table.get("path_regex", |item| {
-        let params = item.clone().check(|text| PathPattern::regex(text).map(|pattern| names(&pattern)))?;
-        Some((PathMatch::Regex(item.string()?), params))
-    });
+pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
+    let host = table
+        .key(
+            "host",
+            "The `Host` that the upstream gets: what the client sent (`keep`), the endpoint's own (`upstream`), or a name.",
+            r#""upstream""#,
+        )
+        .or(HostPolicy::Keep, host_policy);
+    let pipeline = table
+        .key(
+            "pipeline",
+            "The filters that a request passes, in this order (a response in reverse), or the name of a pipeline. `[]` is no filter.",
+            r#"["login", "quota"]"#,
+        )
+        .get("the pipeline `default`, if there is one", |item| pipeline(&item, known));
+    let priority = table
+        .key("priority", "A route of higher priority wins, whatever else the matches say.", "10")
+        .or(defaults::PRIORITY, |item| item.integer(-1_000_000..=1_000_000));
+    let timeouts = timeouts(&table.table("timeouts"));
+    let body = table
+        .table("limits")
+        .key("body", "The largest body of a request.", r#""100MiB""#)
+        .or(Some(defaults::BODY_LIMIT), Item::limit);
+    let upgrade = table
+        .key("upgrade", "Whether a request may change the protocol (WebSocket).", "false")
+        .or(defaults::UPGRADE, Item::boolean);
+    Shared {
+        host,
+        pipeline: pipeline.unwrap_or_else(|| known.pipelines.get(DEFAULT_PIPELINE).cloned().unwrap_or_default()),
+        priority,
+        timeouts,
+        limits: RouteLimits { body },
+        upgrade,
+    }
+}
+
+fn route_match(table: &Table<'_>) -> Option<MatchSpec> {
+    let hosts = table
+        .key(
+            "host",
+            "The host, or one of a list; `*.` at the start stands for one or more labels.",
+            r#""*.example.com""#,
+        )
+        .get("any host", |item| {
+            if item.is_empty_list() {
+                item.fail("expected at least one");
+            }
+            Some(item.one_or_more().into_iter().filter_map(host_pattern).collect())
+        });
+    let pattern = table
+        .key(
+            "path",
+            "The path by segments: literal ones, `{name}` for one that gets a name, `*` for any one, and `**` at the end for all the rest.",
+            r#""/users/{id}/**""#,
+        )
+        .get("any path", |item| item.check("a path pattern", PathPattern::parse));
+    let regex = table
+        .key(
+            "path_regex",
+            "In place of `path`: a regular expression for the whole path. Its named groups become parameters.",
+            r#""/v[0-9]+/.*""#,
+        )
+        .get("any path", |item| item.check("a regular expression", PathPattern::regex));
     if table.has("path") && table.has("path_regex") {
         table.fail("has both `path` and `path_regex`");
     }
     let wrong = table.has("path") && pattern.is_none() || table.has("path_regex") && regex.is_none();
-    let (path, params) = pattern.or(regex).unwrap_or_default();
-    let methods = table.or("methods", Vec::new(), |item| item.filled(method));
-    let headers = values(table, "headers", header_name);
+    let path = pattern.or(regex).unwrap_or_else(PathPattern::any);
+    let methods = table
+        .key("methods", "The method is one of these.", r#"["GET", "HEAD"]"#)
+        .get("any", |item| item.filled(method));
     let text = |_: &Item<'_>, name: &str| Some(name.to_owned());
-    let query = values(table, "query", text);
-    let cookies = values(table, "cookies", text);
-    let client_ip = table.or("client_ip", Vec::new(), |item| item.filled(network));
-    (!wrong).then_some((RouteMatch { hosts, path, methods, headers, query, cookies, client_ip }, params))
+    let headers = fields(table, "headers", "A header has this value; of several lines one has to.", header_name);
+    let query = fields(table, "query", "A parameter of the query has this value; of several the first counts.", text);
+    let cookies = fields(table, "cookies", "A cookie has this value; of several the first counts.", text);
+    let client_ip = table
+        .key("client_ip", "The client's address is in one of these networks.", r#"["10.0.0.0/8"]"#)
+        .get("any", |item| item.filled(network));
+    let spec = MatchSpec {
+        hosts: hosts.unwrap_or_default(),
+        path,
+        methods: methods.unwrap_or_default(),
+        headers,
+        query,
+        cookies,
+        client_ip: client_ip.unwrap_or_default(),
+    };
+    (!wrong).then_some(spec)
 }
 
 fn names(pattern: &PathPattern) -> BTreeSet<String> {
@@ -109,45 +188,47 @@ fn method(item: Item<'_>) -> Option<Method> {
     })
 }
 
-fn values<N: PartialEq>(
+fn fields<N: PartialEq>(
     table: &Table<'_>,
     key: &'static str,
+    meaning: &'static str,
     name: impl Fn(&Item<'_>, &str) -> Option<N>,
-) -> Vec<(N, ValueMatch)> {
+) -> Vec<FieldSpec<N>> {
     let Some(table) = table.optional_table(key) else {
         return Vec::new();
     };
-    let mut found: Vec<(N, ValueMatch)> = Vec::new();
-    for (key, item) in table.named() {
+    let mut found: Vec<FieldSpec<N>> = Vec::new();
+    for (key, item) in table.named(meaning, r#""1""#) {
         let name = name(&item, &key);
         // Header names have no case, keys do.
-        if found.iter().any(|(known, _)| Some(known) == name.as_ref()) {
+        if found.iter().any(|known| Some(&known.name) == name.as_ref()) {
             item.fail("is named twice");
         }
-        found.extend(name.zip(value_match(item)));
+        found.extend(name.zip(value_pattern(item)).map(|(name, value)| FieldSpec { name, value }));
     }
     found
 }
 
-fn value_match(item: Item<'_>) -> Option<ValueMatch> {
+fn value_pattern(item: Item<'_>) -> Option<ValuePattern> {
     if let Some(text) = item.as_str() {
-        return Some(ValueMatch::Exact(text.to_owned()));
+        return Some(ValuePattern::Exact(text.to_owned()));
     }
+    let item = item.taking(VALUE);
     if !item.is_table() {
-        item.expected("a string, `{ regex = \"…\" }` or `{ present = true }`");
+        item.expected(VALUE);
         return None;
     }
     let table = item.table()?;
-    let regex = table.get("regex", |item| {
-        let text = item.clone().string()?;
-        item.check(|text| PathPattern::regex(text).map(|_| ()))?;
-        Some(ValueMatch::Regex(text))
-    });
-    let present = table.get("present", |item| match item.clone().boolean()? {
-        true => Some(ValueMatch::Present),
-        false => {
-            item.fail("can only be true");
-            None
+    let regex = table
+        .key("regex", "A regular expression for the whole value.", r#""[0-9]+""#)
+        .get("-", |item| item.check("a regular expression", ValuePattern::regex));
+    let present = table.key("present", "Whatever the value is, it is there.", "true").get("-", |item| {
+        match item.clone().boolean()? {
+            true => Some(ValuePattern::Present),
+            false => {
+                item.fail("can only be true");
+                None
+            }
         }
     });
     if table.has("regex") == table.has("present") {
@@ -157,11 +238,18 @@ fn value_match(item: Item<'_>) -> Option<ValueMatch> {
     regex.or(present)
 }
 
+/// What a value in a match can be.
+const VALUE: &str = "a string, `{ regex = \"…\" }` or `{ present = true }`";
+
 fn action(table: &Table<'_>, known: &Known<'_>, params: &Params) -> Option<Action> {
-    let upstream = table.get("upstream", |item| upstream(&item, known)).map(|name| vec![(name, 1)]);
+    let upstream = table
+        .key("upstream", "The upstream that answers, by its name or by its only address.", r#""http://localhost:3000""#)
+        .get("-", |item| upstream(&item, known))
+        .map(|name| vec![(name, 1)]);
     let upstreams = table.optional_table("upstreams").map(|upstreams| {
         let mut list = Vec::new();
-        for (name, item) in upstreams.named() {
+        let meaning = "In place of `upstream`: several upstreams, each with its share of the requests as a weight.";
+        for (name, item) in upstreams.named(meaning, "90") {
             let name = item.name_of(&name, "upstream", known.upstreams);
             list.extend(name.zip(item.integer(0..=1_000_000u32)));
         }
@@ -179,15 +267,15 @@ fn action(table: &Table<'_>, known: &Known<'_>, params: &Params) -> Option<Actio
         table.fail("needs exactly one of `upstream`, `upstreams`, `redirect` and `respond`");
         return None;
     }
-    let forward = upstream.or(upstreams).map(Action::Forward);
-    forward.or(redirect.map(Action::Redirect)).or(respond.map(Action::Respond))
+    upstream.or(upstreams).map(Action::Forward).or(redirect).or(respond)
 }
 
 fn upstream(item: &Item<'_>, known: &Known<'_>) -> Option<Name> {
     if !item.as_str().is_some_and(|text| text.contains("://")) {
-        return item.clone().reference("upstream", known.upstreams);
+        let item = item.clone().taking("the name or the address of an upstream");
+        return item.reference("upstream", known.upstreams);
     }
-    let upstream = upstreams::anonymous(item)?;
+    let upstream = upstreams::anonymous(item, known.upstream_defaults.clone())?;
     let name = upstream.name.clone();
     let mut anonymous = known.anonymous.borrow_mut();
     if !anonymous.iter().any(|other| other.name == name) {
@@ -196,39 +284,37 @@ fn upstream(item: &Item<'_>, known: &Known<'_>) -> Option<Name> {
     Some(name)
 }
 
-fn redirect(table: &Table<'_>, params: &Params) -> Redirect {
-    let status = table.get("status", |item| {
-        let allowed = [301, 302, 303, 307, 308];
-        let status = item.clone().integer(301..=308u16)?;
-        if !allowed.contains(&status) {
-            item.expected("301, 302, 303, 307 or 308");
+fn redirect(table: &Table<'_>, params: &Params) -> Action {
+    let status = table.key("status", "The status of the redirect.", "308").or(defaults::REDIRECT_STATUS, |item| {
+        let what = "301, 302, 303, 307 or 308";
+        let status = item.clone().taking(what).integer(301..=308u16)?;
+        if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+            item.expected(what);
         }
         StatusCode::from_u16(status).ok()
     });
-    let scheme = table.get("scheme", |item| item.choice(&[("http", Scheme::Http), ("https", Scheme::Https)]));
-    let host = table.get("host", exact_host);
-    let port = table.get("port", |item| item.integer(1..=u16::MAX));
-    let path = table.get("path", |item| template(&item, params));
+    let unset = "that of the request";
+    let scheme = table.key("scheme", "The scheme to go to.", r#""https""#).get(unset, Item::word);
+    let host = table.key("host", "The host to go to.", r#""www.example.com""#).get(unset, host_name);
+    let port = table
+        .key("port", "The port to go to.", "8443")
+        .get("that of the new scheme, or of the request", |item| item.integer(1..=u16::MAX));
+    let path = table
+        .key("path", "The path to go to, with parameters of the match. The query stays.", r#""/new/{page}""#)
+        .get(unset, |item| template(item, params));
     if !["scheme", "host", "port", "path"].iter().any(|key| table.has(key)) {
         table.fail("leads to where it comes from: needs `scheme`, `host`, `port` or `path`");
     }
-    Redirect { status: status.unwrap_or(defaults::REDIRECT_STATUS), scheme, host, port, path }
+    let to = Redirect { scheme, host, port, path: path.map(PathRewrite::Template), drop_query: false };
+    Action::Redirect { status, to }
 }
 
-fn exact_host(item: Item<'_>) -> Option<String> {
-    match host_pattern(item.clone())? {
-        HostPattern::Exact(host) => Some(host),
-        HostPattern::Subdomains(_) => {
-            item.expected("a host name");
-            None
-        }
-    }
-}
-
-fn respond(table: &Table<'_>) -> DirectResponse {
-    let status = table.get("status", |item| StatusCode::from_u16(item.integer(200..=599u16)?).ok());
-    let mut headers = Vec::new();
-    for (name, item) in table.table("headers").named() {
+fn respond(table: &Table<'_>) -> Action {
+    let status = table
+        .key("status", "The status of the answer.", "503")
+        .or(defaults::RESPOND_STATUS, |item| StatusCode::from_u16(item.integer(200..=599u16)?).ok());
+    let mut headers = HeaderMap::new();
+    for (name, item) in table.table("headers").named("A header of the answer.", r#""text/plain""#) {
         let value = item.clone().parse("a header value", |text| HeaderValue::from_str(text).ok());
         let name = header_name(&item, &name).filter(|name| {
             if is_framing(name) {
@@ -236,15 +322,16 @@ fn respond(table: &Table<'_>) -> DirectResponse {
             }
             !is_framing(name)
         });
-        headers.extend(name.zip(value));
+        if let Some((name, value)) = name.zip(value) {
+            headers.append(name, value);
+        }
     }
-    let body = table.or("body", String::new(), Item::string);
-    let status = status.unwrap_or(defaults::RESPOND_STATUS);
+    let body = table.key("body", "The body of the answer.", r#""closed\n""#).or(String::new(), Item::string);
     // RFC 9110 §6.4.1: these have no content.
     if !body.is_empty() && matches!(status.as_u16(), 204 | 205 | 304) {
         table.fail(format!("a response with status {} has no body", status.as_u16()));
     }
-    DirectResponse { status, headers, body }
+    Action::Respond { status, headers, body: Bytes::from(body) }
 }
 
 /// The header that is the key of a value.
@@ -256,21 +343,33 @@ fn header_name(item: &Item<'_>, name: &str) -> Option<HeaderName> {
     parsed
 }
 
-fn rewrite(table: &Table<'_>, matches: Option<&[RouteMatch]>, params: &Params) -> Option<Rewrite> {
+fn rewrite(table: &Table<'_>, matches: Option<&[MatchSpec]>, params: &Params) -> Option<PathRewrite> {
     let table = table.optional_table("rewrite")?;
-    let strip = table.get("strip_prefix", prefix);
-    let replace = table.get("replace_prefix", prefix);
-    let path = table.get("path", |item| template(&item, params));
+    let strip = table
+        .key("strip_prefix", "What is taken away from the start of the path, by whole segments.", r#""/api""#)
+        .get("-", prefix);
+    let replace = table
+        .key(
+            "replace_prefix",
+            "What is put in the place of `strip_prefix`, or else of the part of the match before its `/**`.",
+            r#""/v2""#,
+        )
+        .get("-", prefix);
+    let path = table
+        .key("path", "A whole new path, with parameters of the match. The query stays.", r#""/items/{id}""#)
+        .get("-", |item| template(item, params));
     match (table.has("strip_prefix"), table.has("replace_prefix"), table.has("path")) {
-        (false, false, true) => path.map(Rewrite::Path),
-        (true, false, false) => strip.map(|from| Rewrite::Prefix { from: Some(from), to: "/".to_owned() }),
-        (true, true, false) => strip.zip(replace).map(|(from, to)| Rewrite::Prefix { from: Some(from), to }),
+        (false, false, true) => path.map(PathRewrite::Template),
+        (true, false, false) => strip.map(PathRewrite::StripPrefix),
+        (true, true, false) => strip.zip(replace).map(|(prefix, with)| PathRewrite::ReplacePrefix { prefix, with }),
         (false, true, false) => {
-            if matches.is_some_and(|list| list.iter().any(|one| one.literal_prefix().is_none())) {
+            let prefixes = matches.map(|list| list.iter().map(|one| one.path.literal_prefix()).collect::<Vec<_>>());
+            if prefixes.as_ref().is_some_and(|list| list.iter().any(Option::is_none)) {
                 table
                     .fail("`replace_prefix` needs `strip_prefix`, as not every match has a path of literals and `/**`");
             }
-            replace.map(|to| Rewrite::Prefix { from: None, to })
+            let prefix = prefixes.and_then(|list| list.into_iter().next().flatten());
+            prefix.zip(replace).map(|(prefix, with)| PathRewrite::ReplacePrefix { prefix, with })
         }
         (_, _, true) => {
             table.fail("`path` excludes `strip_prefix` and `replace_prefix`");
@@ -283,22 +382,22 @@ fn rewrite(table: &Table<'_>, matches: Option<&[RouteMatch]>, params: &Params) -
     }
 }
 
-/// Literal segments, without a slash at the end.
+/// Literal segments, without a slash at the end, in the form that paths of requests have.
 fn prefix(item: Item<'_>) -> Option<String> {
     item.parse("a path like \"/api\"", |text| {
         PathPattern::parse(text).ok()?;
-        let literal = !text.contains(['*', '{']);
-        (literal && (text == "/" || !text.ends_with('/'))).then(|| text.to_owned())
+        let literal = !text.contains(['*', '{']) && (text == "/" || !text.ends_with('/'));
+        normalise_path(text).ok().filter(|_| literal).map(|path| path.into_owned())
     })
 }
 
-fn template(item: &Item<'_>, params: &Params) -> Option<String> {
-    let template = item.clone().check(Template::parse)?;
+fn template(item: Item<'_>, params: &Params) -> Option<Template> {
+    let template = item.clone().check("a path, also with parameters", Template::parse)?;
     let known = params.as_ref();
     for name in template.params().filter(|name| known.is_some_and(|known| !known.contains(&***name))) {
         item.fail(format!("the parameter `{name}` is not in the path of every match"));
     }
-    item.clone().string()
+    Some(template)
 }
 
 fn host_policy(item: Item<'_>) -> Option<HostPolicy> {
@@ -306,16 +405,15 @@ fn host_policy(item: Item<'_>) -> Option<HostPolicy> {
         Some("keep") => Some(HostPolicy::Keep),
         Some("upstream") => Some(HostPolicy::Upstream),
         _ => item.parse(r#""keep", "upstream" or a host name"#, |text| {
-            crate::http::target::parse_authority(text.as_bytes())
-                .ok()
-                .map(|authority| HostPolicy::Fixed(authority.as_str().to_owned()))
+            parse_authority(text.as_bytes()).ok().map(HostPolicy::Fixed)
         }),
     }
 }
 
 fn pipeline(item: &Item<'_>, known: &Known<'_>) -> Option<Vec<Name>> {
     if item.as_str().is_none() {
-        return item.clone().list(|item| item.reference("filter", known.filters));
+        let item = item.clone().taking("a list of filters or the name of a pipeline");
+        return item.list(|item| item.reference("filter", known.filters));
     }
     let names = known.pipelines.keys().cloned().collect();
     let name = item.clone().reference("pipeline", &names)?;
@@ -324,9 +422,21 @@ fn pipeline(item: &Item<'_>, known: &Known<'_>) -> Option<Vec<Name>> {
 
 fn timeouts(table: &Table<'_>) -> RouteTimeouts {
     RouteTimeouts {
-        request: table.or("request", Some(defaults::REQUEST_TIMEOUT), Item::timeout),
-        connect: table.or("connect", defaults::CONNECT_TIMEOUT, Item::duration),
-        first_byte: table.or("first_byte", Some(defaults::FIRST_BYTE_TIMEOUT), Item::timeout),
-        idle: table.or("idle", Some(defaults::BODY_IDLE_TIMEOUT), Item::timeout),
+        request: table
+            .key(
+                "request",
+                "From the request's head to the response's head, filters and further attempts included.",
+                r#""10s""#,
+            )
+            .or(Some(defaults::REQUEST_TIMEOUT), Item::timeout),
+        connect: table
+            .key("connect", "For an attempt to connect to an endpoint, TLS included.", r#""500ms""#)
+            .or(defaults::CONNECT_TIMEOUT, Item::duration),
+        first_byte: table
+            .key("first_byte", "From the end of the request to the head of the response, for each attempt.", r#""5s""#)
+            .or(Some(defaults::FIRST_BYTE_TIMEOUT), Item::timeout),
+        idle: table
+            .key("idle", "Between two parts of a body, in either direction.", r#""5m""#)
+            .or(Some(defaults::BODY_IDLE_TIMEOUT), Item::timeout),
     }
 }

@@ -7,6 +7,13 @@ use tempfile::TempDir;
 
 use super::model::*;
 use super::*;
+use crate::route::{FieldSpec, HostPattern, PathRewrite, ValuePattern};
+use crate::services::Origin;
+use crate::telemetry::LogLevel;
+use crate::wasm::{FilterLimits, Mode};
+
+mod levels;
+mod reference;
 
 /// Loads `text` as `gateway.toml` beside `files`.
 fn load_with(text: &str, files: &[(&str, &str)]) -> (TempDir, Result<Loaded, ConfigErrors>) {
@@ -342,7 +349,7 @@ fn references() {
         ),
         (
             "gateway.plugin_dir = '${home}'",
-            "gateway.toml:2:22: gateway.plugin_dir: unknown reference `${home}`, expected `${env:NAME}` or `${file:PATH}` (a literal `${` is written `$${`)",
+            "gateway.toml:2:22: gateway.plugin_dir: unknown reference `${home}`, expected `${env:NAME}`, `${env:NAME:-default}` or `${file:PATH}` (a literal `${` is written `$${`)",
         ),
         (
             "gateway.plugin_dir = '${env:A'",
@@ -350,13 +357,13 @@ fn references() {
         ),
         (
             "admin.bind = '${env:PATH}'",
-            "gateway.toml:2:14: admin.bind: expected an address like \"0.0.0.0:8080\" or \"[::]:8080\", found …",
+            "gateway.toml:2:14: admin.bind: expected an address like \"0.0.0.0:8080\" or \"[::]:8080\", found … (the environment variable `PATH`)",
         ),
     ]);
     let text = "[routes.r]\nmatch = { path = '/' }\nrespond = { body = 'a${file:x/b.txt}c $${d}' }\n";
     let (directory, loaded) = load_with(&format!("{LISTENER}{text}"), &[("x/b.txt", "B\n")]);
     let loaded = loaded.unwrap();
-    assert!(matches!(&loaded.config.routes[0].action, Action::Respond(respond) if respond.body == "aBc ${d}"));
+    assert!(matches!(&loaded.config.routes[0].action, Action::Respond { body, .. } if body == "aBc ${d}"));
     assert_eq!(loaded.files, ["gateway.toml", "x/b.txt"].map(|name| directory.path().join(name)));
 }
 
@@ -464,7 +471,7 @@ fn secrets_are_not_shown() {
     let loaded = loaded.unwrap();
     let filter = &loaded.config.filters[0];
     assert_eq!(filter.config.expose(), r#"{"token":"a hunter2"}"#);
-    assert_eq!(filter.grants.secrets["s"].expose(), "hunter2");
+    assert_eq!(filter.grants.services.secrets.find("s").ok(), Some("hunter2"));
     assert!(!format!("{loaded:?}").contains("hunter2"));
 }
 
@@ -475,13 +482,11 @@ fn what_a_filter_leaves_out_comes_from_its_plugin() {
          [filters.f]\nplugin = 'p'\nlimits.cpu = '7ms'\ngrants.kv = ['x']\non_error = 'open'\n",
     );
     let filter = &config.filters[0];
-    assert_eq!((filter.limits.cpu.as_millis(), filter.limits.memory.0), (7, 1 << 20));
-    assert_eq!(filter.limits.wall, defaults::FILTER_WALL);
-    assert_eq!(
-        (filter.grants.http.as_slice(), filter.grants.kv.as_slice()),
-        (&["http://a".to_owned()][..], &["x".to_owned()][..])
-    );
-    assert_eq!((filter.instances.mode, filter.on_error), (InstanceMode::Fresh, FailurePolicy::Open));
+    assert_eq!((filter.limits.cpu.as_millis(), filter.limits.memory), (7, 1 << 20));
+    assert_eq!(filter.limits.wall, FilterLimits::default().wall);
+    let granted = Origin { https: false, host: "a".into(), port: 80 };
+    assert!(filter.grants.services.http.check(&granted).is_ok() && filter.grants.services.check_kv("x").is_ok());
+    assert_eq!((filter.mode, filter.on_error), (Mode::Fresh, FailurePolicy::Open));
 }
 
 #[test]
@@ -496,10 +501,10 @@ fn routes_and_upstreams() {
     );
     let [a, b, c] = &config.routes[..] else { panic!("three routes") };
     let one = &a.matches[0];
-    assert_eq!(one.hosts, [HostPattern::Exact("a.example".into()), HostPattern::Subdomains("b.example".into())]);
-    assert_eq!((one.path.clone(), one.literal_prefix()), (PathMatch::Pattern("/a/**".into()), Some("/a")));
-    assert_eq!(one.headers, [(http::HeaderName::from_static("x-a"), ValueMatch::Present)]);
-    assert_eq!(a.rewrite, Some(Rewrite::Prefix { from: None, to: "/v2".into() }));
+    assert_eq!(one.hosts, [HostPattern::Exact("a.example".into()), HostPattern::Wildcard("b.example".into())]);
+    let field = FieldSpec { name: http::HeaderName::from_static("x-a"), value: ValuePattern::Present };
+    assert_eq!(one.headers, [field]);
+    assert_eq!(a.rewrite, Some(PathRewrite::ReplacePrefix { prefix: "/a".into(), with: "/v2".into() }));
     assert_eq!((a.timeouts.request, a.limits.body), (None, None));
     assert_eq!(a.pipeline, [Name::from("f")]);
     assert_eq!((b.pipeline.len(), &b.host), (0, &HostPolicy::Upstream));
@@ -507,8 +512,8 @@ fn routes_and_upstreams() {
     let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     assert_eq!(names, ["u", "http://localhost:3000"]);
     let Service::Endpoints(endpoints) = &config.upstreams[0].service else { panic!("endpoints") };
-    let shown: Vec<_> = endpoints.iter().map(|e| (e.scheme.as_str(), e.authority(), e.weight)).collect();
-    assert_eq!(shown, [("https", "[::1]:443".to_owned(), 1), ("http", "b:81".to_owned(), 3)]);
+    let shown: Vec<_> = endpoints.iter().map(|e| (e.origin.https, e.authority(), e.weight)).collect();
+    assert_eq!(shown, [(true, "[::1]:443".to_owned(), 1), (false, "b:81".to_owned(), 3)]);
 }
 
 #[test]
@@ -544,7 +549,7 @@ fn the_tour_shows_every_key() {
     let tour = tour();
     let words: BTreeSet<&str> =
         tour.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
-    let keys = keys();
+    let keys: Vec<String> = keys().into_iter().map(|key| key.path).collect();
     for key in &keys {
         for step in key.split('.').filter(|step| *step != "*") {
             assert!(words.contains(step), "`{key}` is not in gateway.toml");

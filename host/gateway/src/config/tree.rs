@@ -23,6 +23,8 @@ pub(super) struct Node {
     pub(super) value: Value,
     /// It came from a variable or a file by reference and is not to be shown.
     pub(super) secret: bool,
+    /// What it refers to, where the value is one reference and nothing else: it then takes the type that its key expects.
+    pub(super) reference: Option<String>,
 }
 
 pub(super) enum Value {
@@ -53,6 +55,23 @@ impl Node {
         }
     }
 
+    /// The value as an error may show it.
+    pub(super) fn shown(&self) -> String {
+        if self.secret {
+            return "…".to_owned();
+        }
+        match &self.value {
+            Value::String(text) => format!("{text:?}"),
+            Value::Integer(number) => number.to_string(),
+            Value::Float(number) => number.to_string(),
+            Value::Boolean(value) => value.to_string(),
+            Value::Datetime(text) => text.clone(),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Table(_) => "a table".to_owned(),
+            Value::Broken => "…".to_owned(),
+        }
+    }
+
     /// All texts in it that are not to be shown.
     pub(super) fn secrets(&self) -> Vec<&str> {
         match &self.value {
@@ -72,6 +91,15 @@ impl Entry {
             _ => self.node.place,
         }
     }
+}
+
+/// A text with its references resolved.
+struct Resolved {
+    text: String,
+    /// Something in it came from a variable or a file.
+    secret: bool,
+    /// What it refers to, if the text is one reference.
+    reference: Option<String>,
 }
 
 /// The files that were read.
@@ -237,12 +265,15 @@ impl Sources {
 
     fn node(&mut self, file: usize, path: &str, value: Spanned<DeValue<'_>>) -> Node {
         let place = Place { file, offset: value.span().start };
-        let mut secret = false;
+        let (mut secret, mut reference) = (false, None);
         let value = match value.into_inner() {
-            DeValue::String(text) => {
-                secret = text.contains("${");
-                self.resolve(place, path, &text).map_or(Value::Broken, Value::String)
-            }
+            DeValue::String(text) => match self.resolve(place, path, &text) {
+                Some(resolved) => {
+                    (secret, reference) = (resolved.secret, resolved.reference);
+                    Value::String(resolved.text)
+                }
+                None => Value::Broken,
+            },
             DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) => Value::Integer(number),
                 Err(_) => {
@@ -258,54 +289,81 @@ impl Sources {
             ),
             DeValue::Table(table) => Value::Table(self.table(file, path, table)),
         };
-        Node { place, value, secret }
+        Node { place, value, secret, reference }
     }
 
     /// Puts variables and files in the place of their references; none when one of them has an error.
-    fn resolve(&mut self, place: Place, path: &str, text: &str) -> Option<String> {
-        let mut out = String::with_capacity(text.len());
+    fn resolve(&mut self, place: Place, path: &str, text: &str) -> Option<Resolved> {
+        let mut resolved = Resolved { text: String::with_capacity(text.len()), secret: false, reference: None };
         let mut complete = true;
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             if let Some(before) = before.strip_suffix('$') {
-                out.push_str(before);
-                out.push_str("${");
+                resolved.text.push_str(before);
+                resolved.text.push_str("${");
                 rest = after;
                 continue;
             }
-            out.push_str(before);
+            resolved.text.push_str(before);
             let Some((reference, after)) = after.split_once('}') else {
                 self.push(place, path, "a `${` without its `}` (a literal `${` is written `$${`)");
                 return None;
             };
+            let is_whole = rest.len() == text.len() && before.is_empty() && after.is_empty();
             rest = after;
             match self.refer(place, reference) {
-                Ok(value) => out.push_str(&value),
+                Ok(value) => {
+                    resolved.text.push_str(&value.text);
+                    resolved.secret |= value.secret;
+                    resolved.reference = value.reference.filter(|_| is_whole);
+                }
                 Err(message) => {
                     self.push(place, path, message);
                     complete = false;
                 }
             }
         }
-        out.push_str(rest);
-        complete.then_some(out)
+        resolved.text.push_str(rest);
+        complete.then_some(resolved)
     }
 
-    /// The value of one reference, here without its braces.
-    fn refer(&mut self, place: Place, reference: &str) -> Result<String, String> {
+    /// The value of one reference, here without its braces. A default is written in the file, so it is no secret.
+    fn refer(&mut self, place: Place, reference: &str) -> Result<Resolved, String> {
         match reference.split_once(':') {
-            Some(("env", name)) => std::env::var(name).map_err(|error| match error {
-                std::env::VarError::NotPresent => format!("the environment variable `{name}` is not set"),
-                std::env::VarError::NotUnicode(_) => format!("the environment variable `{name}` is not UTF-8"),
-            }),
+            Some(("env", name)) => {
+                let (name, default) = match name.split_once(":-") {
+                    Some((name, default)) => (name, Some(default)),
+                    None => (name, None),
+                };
+                let is_named = !name.is_empty() && !name.contains(['=', '\0']);
+                match std::env::var_os(name).filter(|_| is_named) {
+                    // As in a shell, an empty variable has the default, too.
+                    Some(value) if !(value.is_empty() && default.is_some()) => match value.into_string() {
+                        Ok(text) => {
+                            let reference = Some(format!("the environment variable `{name}`"));
+                            Ok(Resolved { text, secret: true, reference })
+                        }
+                        Err(_) => Err(format!("the environment variable `{name}` is not UTF-8")),
+                    },
+                    _ => match default {
+                        Some(text) => Ok(Resolved {
+                            text: text.to_owned(),
+                            secret: false,
+                            reference: Some(format!("the default of the environment variable `{name}`")),
+                        }),
+                        None => Err(format!("the environment variable `{name}` is not set")),
+                    },
+                }
+            }
             // An editor's newline at the end is not a part of the secret.
             Some(("file", name)) => self.read(place, name).map(|text| {
                 let text = text.strip_suffix('\n').unwrap_or(&text);
-                text.strip_suffix('\r').unwrap_or(text).to_owned()
+                let text = text.strip_suffix('\r').unwrap_or(text).to_owned();
+                Resolved { text, secret: true, reference: Some(format!("the file `{name}`")) }
             }),
             _ => Err(format!(
-                "unknown reference `${{{reference}}}`, expected `${{env:NAME}}` or `${{file:PATH}}` (a literal `${{` is \
-                 written `$${{`)"
+                "unknown reference `${{{reference}}}`, expected `${{env:NAME}}`, `${{env:NAME:-default}}` or `${{file:PATH}}` (a \
+                 literal `${{` is written `$${{`)"
             )),
         }
     }

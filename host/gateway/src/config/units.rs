@@ -19,6 +19,14 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (millis <= 10_000 * 24 * 60 * 60 * 1000).then_some(Duration::from_millis(millis))
 }
 
+/// A duration as `duration` reads it, in the largest unit that has no rest.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("d", 24 * 60 * 60 * 1000), ("h", 60 * 60 * 1000), ("m", 60 * 1000), ("s", 1000), ("ms", 1)];
+    let fits = units.iter().find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit));
+    fits.map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
+}
+
 /// Reads `"10B"`, `"10kB"`, `"10MB"`, `"10GB"`, `"64KiB"`, `"1MiB"` or `"1GiB"`.
 pub fn size(text: &str) -> Option<ByteSize> {
     let (number, unit) = split(text)?;
@@ -54,6 +62,13 @@ mod tests {
         }
         for wrong in ["", "5", "s", "-5s", "1.5s", "5 s", "5sec", "5M", "99999999999999999999s", "10001d", "٣s"] {
             assert_eq!(duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_as_they_are_written() {
+        for text in ["250ms", "75s", "5m", "1h", "1d", "1001ms", "0s"] {
+            assert_eq!(duration(text).map(show_duration).as_deref(), Some(text));
         }
     }
 

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Refused, ReloadReport, Running};
-use crate::config::{self, Config, ConfigErrors, Loaded, model};
+use crate::config::{self, Config, ConfigErrors, Loaded};
 use crate::server::ListenerTable;
-use crate::snapshot::Workshop;
-use crate::telemetry::{AccessLog, AccessLogFormat, LogLevel, OperationalLog};
+use crate::snapshot::SnapshotBuilder;
+use crate::telemetry::{AccessLog, OperationalLog};
 
 /// What a reload needs.
 pub struct Replacement {
@@ -17,7 +17,7 @@ pub struct Replacement {
     pub path: PathBuf,
     /// What the process was started with: some of it can't change.
     pub started_with: Arc<Config>,
-    pub workshop: Workshop,
+    pub builder: SnapshotBuilder,
     pub running: Running,
     pub listeners: ListenerTable,
     pub access_log: Arc<AccessLog>,
@@ -30,8 +30,8 @@ impl Replacement {
     pub fn replace(&self) -> Result<(ReloadReport, Vec<PathBuf>), Refused> {
         let loaded = config::load(&self.path).map_err(lines)?;
         let before = self.running.snapshot.load_full();
-        let snapshot = self.workshop.build(&loaded, Some(&before)).map_err(lines)?;
-        self.workshop.outbound.use_resolver(Arc::clone(&snapshot.resolver));
+        let snapshot = self.builder.build(&loaded, Some(&before)).map_err(lines)?;
+        self.builder.outbound.use_resolver(Arc::clone(&snapshot.resolver));
         for warning in &snapshot.warnings {
             tracing::warn!("{warning}");
         }
@@ -43,8 +43,8 @@ impl Replacement {
         let watch = watched_files(&loaded);
         self.listeners.store(Arc::new(snapshot.listeners.clone()));
         self.running.snapshot.store(Arc::new(snapshot));
-        self.access_log.set_format(loaded.config.telemetry.access_log.into());
-        self.log.set_level(loaded.config.telemetry.log_level.into());
+        self.access_log.set_format(loaded.config.telemetry.access_log);
+        self.log.set_level(loaded.config.telemetry.log_level);
         self.running.config.store(Arc::new(loaded.config));
         Ok((report, watch))
     }
@@ -91,27 +91,4 @@ fn restart_needed(started_with: &Config, now: &Config) -> Vec<String> {
 
 fn binds(config: &Config) -> Vec<(Arc<str>, SocketAddr)> {
     config.listeners.iter().map(|listener| (listener.name.clone().into(), listener.bind)).collect()
-}
-
-impl From<model::LogLevel> for LogLevel {
-    fn from(level: model::LogLevel) -> Self {
-        match level {
-            model::LogLevel::Error => LogLevel::Error,
-            model::LogLevel::Warn => LogLevel::Warn,
-            model::LogLevel::Info => LogLevel::Info,
-            model::LogLevel::Debug => LogLevel::Debug,
-            model::LogLevel::Trace => LogLevel::Trace,
-        }
-    }
-}
-
-impl From<model::AccessLog> for AccessLogFormat {
-    fn from(format: model::AccessLog) -> Self {
-        match format {
-            model::AccessLog::Auto => AccessLogFormat::Auto,
-            model::AccessLog::Json => AccessLogFormat::Json,
-            model::AccessLog::Console => AccessLogFormat::Console,
-            model::AccessLog::Off => AccessLogFormat::Off,
-        }
-    }
 }

@@ -14,6 +14,7 @@ pub use chain::{FilterFailure, RequestOutcome, ResponseOutcome};
 pub use complete::CompleteQueue;
 pub use pipeline::{LocalPipeline, Pipeline, Traversal, WorkerFilters};
 
+pub use crate::config::model::FailurePolicy;
 pub use crate::wasm::{
     FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet, LoadError, Mode, Plugin, Runtime,
 };
@@ -21,16 +22,6 @@ pub use crate::wasm::{
 use crate::services::Services;
 use crate::services::log_limit::LogLimit;
 use crate::wasm::{Program, ProgramSpec};
-
-/// What becomes of an exchange when a filter gives no verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FailurePolicy {
-    /// The exchange gets an error.
-    #[default]
-    Closed,
-    /// As if the filter were not there, for the rest of that exchange.
-    Open,
-}
 
 /// What a filter is made of.
 pub struct FilterSpec {

@@ -13,7 +13,8 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 
 use super::*;
-use crate::certs::{CertStore, CertificateSource, MinVersion, TlsPolicy};
+use crate::certs::{CertStore, CertificateSource, TlsPolicy};
+use crate::config::model::TlsVersion;
 use crate::telemetry::Metrics;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -410,7 +411,7 @@ fn tls_gateway(names: &[&str]) -> (Gateway, Vec<String>) {
     let sources: Vec<CertificateSource<'_>> =
         made.iter().map(|(chain, key)| CertificateSource { name: "c", chain, key, hosts: &[] }).collect();
     let policy =
-        TlsPolicy { listener: "l", certificates: &sources, http1: true, h2: true, min_version: MinVersion::Tls12 };
+        TlsPolicy { listener: "l", certificates: &sources, http1: true, h2: true, min_version: TlsVersion::Tls12 };
     let tls = CertStore::default().server_config(policy).expect("a configuration");
     let gateway = gateway(1, ListenerSettings { tls: Some(tls), ..settings() });
     (gateway, made.iter().map(|(chain, _)| chain.clone()).collect())

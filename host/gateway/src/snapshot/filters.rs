@@ -6,18 +6,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Errors, Snapshot, Workshop, key, needs};
+use super::{Errors, Snapshot, SnapshotBuilder, key, needs};
 use crate::config::model::{self, Name};
 use crate::config::{ConfigError, Loaded, nearest};
 use crate::embedded;
-use crate::filter::{FailurePolicy, Filter, FilterLimits, FilterSpec, Grants, HeaderGrant, LoadError, Mode, Plugin};
-use crate::services::{self, Origins};
-use crate::wasm::CallMode;
+use crate::filter::{FailurePolicy, Filter, FilterSpec, LoadError, Mode, Plugin};
 
 /// The plugins that filters name, and the bytes of those with fresh filters: they are not kept for longer than the build.
 pub(super) type Plugins = HashMap<Name, (Arc<Plugin>, Option<Arc<[u8]>>)>;
 
-impl Workshop {
+impl SnapshotBuilder {
     /// Loads every plugin that a filter names.
     pub(super) fn plugins(&self, loaded: &Loaded, before: Option<&Snapshot>, errors: &mut Errors) -> Plugins {
         let config = &loaded.config;
@@ -30,20 +28,16 @@ impl Workshop {
                     return Err(loaded.error_on(&key(&["plugins", &plugin.name, "sha256"]), message));
                 }
                 let hash = hex(&hash);
-                let mode = match plugin.call {
-                    model::PluginCall::Auto => CallMode::Auto,
-                    model::PluginCall::Component => CallMode::Component,
-                };
-                let is_same = |known: &&Arc<Plugin>| known.sha256() == hash && known.call_mode() == mode;
+                let is_same = |known: &&Arc<Plugin>| known.sha256() == hash && known.call_mode() == plugin.call;
                 let kept = before.and_then(|before| before.plugins.iter().find(is_same));
                 let made = match kept {
                     Some(kept) => Arc::clone(kept),
                     None => self
                         .runtime
-                        .load_for(&bytes, mode)
+                        .load_for(&bytes, plugin.call)
                         .map_err(|error| loaded.error_on(&where_named(config, plugin), format!("{file}: {error}")))?,
                 };
-                let is_fresh = |filter: &model::Filter| filter.instances.mode == model::InstanceMode::Fresh;
+                let is_fresh = |filter: &model::Filter| filter.mode == Mode::Fresh;
                 let any = config.filters.iter().any(|filter| filter.plugin == plugin.name && is_fresh(filter));
                 Ok((made, any.then(|| bytes.into())))
             });
@@ -70,35 +64,22 @@ impl Workshop {
             // Without its plugin there already is an error.
             let Some((plugin, component)) = plugins.get(&filter.plugin) else { continue };
             let at = |part: &str| key(&["filters", &filter.name, part]);
-            let grants = match grants(&filter.grants) {
-                Ok(grants) => grants,
-                Err(message) => {
-                    errors.push(loaded.error_on(&at("grants"), message));
-                    continue;
-                }
-            };
             warn_of_open_door(filter, plugin, warnings);
             let spec = FilterSpec {
                 name: filter.name.clone().into(),
                 plugin: Arc::clone(plugin),
                 plugin_name: filter.plugin.clone().into(),
                 config: filter.config.expose().to_owned(),
-                failure: match filter.on_error {
-                    model::FailurePolicy::Closed => FailurePolicy::Closed,
-                    model::FailurePolicy::Open => FailurePolicy::Open,
-                },
-                mode: match filter.instances.mode {
-                    model::InstanceMode::Reused => Mode::Reused,
-                    model::InstanceMode::Fresh => Mode::Fresh,
-                },
-                limits: limits(filter),
-                grants: grants.clone(),
+                failure: filter.on_error,
+                mode: filter.mode,
+                limits: filter.limits.clone(),
+                grants: filter.grants.clone(),
                 services: Arc::clone(&self.services),
                 component: component.clone(),
             };
             match Filter::new(spec) {
                 Ok(built) => {
-                    warn_of_needs(filter, built.needs(), &grants, warnings);
+                    warn_of_needs(filter, built.needs(), warnings);
                     warnings.extend_from_slice(built.warnings());
                     found.insert(filter.name.clone(), built);
                 }
@@ -161,46 +142,9 @@ fn where_named(config: &model::Config, plugin: &model::Plugin) -> Vec<crate::con
     }
 }
 
-fn limits(filter: &model::Filter) -> FilterLimits {
-    let bytes = |size: model::ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
-    FilterLimits {
-        memory: bytes(filter.limits.memory),
-        table_elements: filter.limits.table_elements as usize,
-        cpu: filter.limits.cpu,
-        wall: filter.limits.wall,
-        max_instances: filter.instances.max as usize,
-        queue: filter.instances.queue as usize,
-        uses: filter.instances.uses.into(),
-        max_body: filter.limits.body.0,
-        max_http_body: filter.limits.http_body.0,
-    }
-}
-
-fn grants(grants: &model::Grants) -> Result<Grants, String> {
-    let http = Origins::parse(grants.http.iter().map(String::as_str)).map_err(|error| error.to_string())?;
-    Ok(Grants {
-        read: headers(&grants.read_headers),
-        write: headers(&grants.write_headers),
-        no_bodies: !grants.body,
-        services: services::Grants {
-            http,
-            kv: grants.kv.iter().cloned().collect(),
-            kv_quota: grants.kv_quota.0,
-            secrets: grants.secrets.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
-        },
-    })
-}
-
-fn headers(grant: &model::HeaderGrant) -> HeaderGrant {
-    match grant {
-        model::HeaderGrant::All => HeaderGrant::All,
-        model::HeaderGrant::AllButCredentials { and } => HeaderGrant::AllButCredentials { and: and.clone() },
-    }
-}
-
 /// Says where authentication lets everybody in when it fails.
 fn warn_of_open_door(filter: &model::Filter, plugin: &Plugin, warnings: &mut Vec<String>) {
-    if plugin.description().authenticates && filter.on_error == model::FailurePolicy::Open {
+    if plugin.description().authenticates && filter.on_error == FailurePolicy::Open {
         let name = &filter.name;
         warnings.push(format!(
             "filter `{name}` authenticates and fails open: when it fails, everybody is let in; set on_error = \"closed\""
@@ -209,10 +153,10 @@ fn warn_of_open_door(filter: &model::Filter, plugin: &Plugin, warnings: &mut Vec
 }
 
 /// Says which grants are missing.
-fn warn_of_needs(filter: &model::Filter, needed: Option<&Value>, grants: &Grants, warnings: &mut Vec<String>) {
+fn warn_of_needs(filter: &model::Filter, needed: Option<&Value>, warnings: &mut Vec<String>) {
     let Some(needed) = needed else { return };
     let (name, plugin) = (&filter.name, &filter.plugin);
-    let needs::Comparison { missing, odd } = needs::compare(needed, grants);
+    let needs::Comparison { missing, odd } = needs::compare(needed, &filter.grants);
     for what in odd {
         let line = format!("plugin `{plugin}` says what it needs, but not in a way that is understood: {what}");
         // Once for all its filters.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Errors, key};
-use crate::certs::{CertStore, CertificateSource, MinVersion, TlsPolicy};
+use crate::certs::{CertStore, CertificateSource, TlsPolicy};
 use crate::config::{Loaded, model};
 use crate::server::{ListenerSettings, Listeners};
 
@@ -51,14 +51,7 @@ fn tls_config(
         .iter()
         .filter_map(|name| loaded.config.certificates.iter().find(|certificate| certificate.name == *name))
         .map(|certificate| {
-            let hosts: Vec<String> = certificate
-                .hosts
-                .iter()
-                .map(|host| match host {
-                    model::HostPattern::Exact(name) => name.clone(),
-                    model::HostPattern::Subdomains(parent) => format!("*.{parent}"),
-                })
-                .collect();
+            let hosts: Vec<String> = certificate.hosts.iter().map(ToString::to_string).collect();
             (certificate, hosts)
         })
         .collect();
@@ -71,16 +64,12 @@ fn tls_config(
             hosts,
         })
         .collect();
-    let min_version = match tls.min_version {
-        model::TlsVersion::Tls12 => MinVersion::Tls12,
-        model::TlsVersion::Tls13 => MinVersion::Tls13,
-    };
     let policy = TlsPolicy {
         listener: &listener.name,
         certificates: &sources,
         http1: listener.protocols.http1,
         h2: listener.protocols.h2,
-        min_version,
+        min_version: tls.min_version,
     };
     certs.server_config(policy).map_err(|error| crate::chain(&error))
 }

@@ -46,7 +46,7 @@ pub struct Snapshot {
 }
 
 /// What a snapshot is built with; all of it outlives the snapshot.
-pub struct Workshop {
+pub struct SnapshotBuilder {
     pub runtime: Arc<Runtime>,
     pub services: Arc<Services>,
     pub certs: CertStore,
@@ -56,7 +56,7 @@ pub struct Workshop {
     pub endpoints: Arc<EndpointRegistry>,
 }
 
-impl Workshop {
+impl SnapshotBuilder {
     /// Builds a snapshot. `before` lends what has not changed. All errors are found at once, each at its place in the file.
     pub fn build(&self, loaded: &Loaded, before: Option<&Snapshot>) -> Result<Snapshot, ConfigErrors> {
         let config = &loaded.config;

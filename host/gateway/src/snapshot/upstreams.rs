@@ -6,10 +6,8 @@ use std::sync::Arc;
 use super::{Errors, Snapshot, key};
 use crate::config::{Loaded, model};
 use crate::telemetry::{Metrics, UpstreamId};
-use crate::upstream::resolver::TtlBounds;
 use crate::upstream::{
-    Balance, ClientCertificate, EndpointRegistry, EndpointSpec, Protocol, Resolver, TargetSpec, TlsSpec, Upstream,
-    UpstreamSpec,
+    ClientCertificate, EndpointRegistry, EndpointSpec, Resolver, TargetSpec, TlsSpec, Upstream, UpstreamSpec,
 };
 
 pub(super) fn build(
@@ -43,16 +41,8 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
             model::Service::Builtin(model::Builtin::Status) => TargetSpec::Status,
             model::Service::Endpoints(endpoints) => TargetSpec::Endpoints(endpoints.iter().map(endpoint).collect()),
         },
-        balance: match upstream.balance {
-            model::Balance::RoundRobin => Balance::RoundRobin,
-            model::Balance::LeastRequest => Balance::LeastRequest,
-        },
-        protocol: match upstream.protocol {
-            model::UpstreamProtocol::Auto => Protocol::Auto,
-            model::UpstreamProtocol::Http1 => Protocol::Http1,
-            model::UpstreamProtocol::H2 => Protocol::Http2,
-            model::UpstreamProtocol::H2c => Protocol::H2c,
-        },
+        balance: upstream.balance,
+        protocol: upstream.protocol,
         tls: TlsSpec {
             ca_pem: upstream.tls.ca.clone(),
             server_name: upstream.tls.server_name.clone(),
@@ -64,17 +54,17 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
         },
         max_idle: upstream.pool.max_idle as usize,
         idle_timeout: upstream.pool.idle_timeout,
-        dns: TtlBounds { min: upstream.dns.min_ttl, max: upstream.dns.max_ttl },
+        dns: upstream.dns,
         max_tries: 0,
     }
 }
 
 fn endpoint(endpoint: &model::Endpoint) -> EndpointSpec {
     EndpointSpec {
-        https: endpoint.scheme == model::Scheme::Https,
-        host: endpoint.host.clone(),
-        port: endpoint.port,
+        https: endpoint.origin.https,
+        host: endpoint.origin.host.clone(),
+        port: endpoint.origin.port,
         weight: endpoint.weight,
-        labels: endpoint.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        labels: endpoint.labels.clone(),
     }
 }

@@ -14,6 +14,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::sync::oneshot;
 
 use crate::background::Background;
+pub use crate::config::model::TtlBounds;
 
 /// How long a caller waits for a new answer while an old one is at hand.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,19 +27,6 @@ const LITERAL: Duration = Duration::from_secs(86_400);
 
 /// The addresses of a name.
 pub type Addresses = Arc<[IpAddr]>;
-
-/// Bounds on the time an answer is used, whatever its TTL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TtlBounds {
-    pub min: Duration,
-    pub max: Duration,
-}
-
-impl Default for TtlBounds {
-    fn default() -> Self {
-        TtlBounds { min: Duration::from_secs(1), max: Duration::from_secs(300) }
-    }
-}
 
 /// Why a name has no addresses.
 #[derive(Debug, Clone, thiserror::Error)]

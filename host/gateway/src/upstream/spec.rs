@@ -17,6 +17,8 @@ use super::endpoints::{EndpointRegistry, EndpointSet};
 use super::pool::Limits;
 use super::resolver::{Resolver, TtlBounds};
 use super::tls::{self, TlsError, TlsSpec};
+use crate::config::defaults;
+pub use crate::config::model::{Balance, Protocol};
 
 /// An upstream as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,11 +43,11 @@ impl UpstreamSpec {
         UpstreamSpec {
             name: name.into(),
             target,
-            balance: Balance::RoundRobin,
-            protocol: Protocol::Auto,
+            balance: defaults::BALANCE,
+            protocol: defaults::PROTOCOL,
             tls: TlsSpec::default(),
-            max_idle: 1024,
-            idle_timeout: Duration::from_secs(60),
+            max_idle: defaults::MAX_IDLE as usize,
+            idle_timeout: defaults::POOL_IDLE_TIMEOUT,
             dns: TtlBounds::default(),
             max_tries: 0,
         }
@@ -60,27 +62,6 @@ pub enum TargetSpec {
     Echo,
     /// Built in: `/…/503` answers with that status.
     Status,
-}
-
-/// How a request finds its endpoint when nobody has chosen one for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// In turn, in proportion to the weights.
-    RoundRobin,
-    /// Of two drawn in proportion to the weights, the one with fewer active requests for its weight.
-    LeastRequest,
-}
-
-/// What to speak to the endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    Http1,
-    /// HTTP/2; over cleartext the same as `H2c`.
-    Http2,
-    /// HTTP/2 over cleartext by prior knowledge.
-    H2c,
-    /// HTTP/2 where ALPN agrees on it, else HTTP/1.1.
-    Auto,
 }
 
 /// One endpoint of an upstream.

@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderName, Method};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use regex::Regex;
@@ -90,7 +90,7 @@ pub(super) fn build(specs: &[RouteSpec]) -> Result<Router, Vec<RouteError>> {
             errors.push(RouteError::NoMatch { route: spec.name.clone() });
         }
         for wanted in &spec.matches {
-            let conditions = Conditions::build(&spec.name, wanted, &mut errors);
+            let conditions = Conditions::build(wanted);
             let at = matches.len();
             matches.push(Match { route, conditions, params: params(&wanted.path) });
             let hosts = if wanted.hosts.is_empty() { &[HostPattern::Any] } else { wanted.hosts.as_slice() };
@@ -174,9 +174,12 @@ struct Demand<'a> {
     host: &'a HostPattern,
     path: String,
     method: Option<&'a Method>,
-    fields: [Vec<(String, &'a super::ValuePattern)>; 3],
+    fields: [Vec<Field<'a>>; 3],
     client_ip: Vec<IpNet>,
 }
+
+/// A name, and the key of its pattern.
+type Field<'a> = (&'a str, (u8, &'a str));
 
 /// Methods are compared one by one, as hosts are: `GET, HEAD` and `GET` on the same path match the same `GET`s.
 fn find_duplicates(candidates: &[Candidate], errors: &mut Vec<RouteError>) {
@@ -196,9 +199,9 @@ fn find_duplicates(candidates: &[Candidate], errors: &mut Vec<RouteError>) {
                 path: shape(&wanted.path),
                 method,
                 fields: [
-                    sorted(&wanted.headers, str::to_ascii_lowercase),
-                    sorted(&wanted.query, str::to_owned),
-                    sorted(&wanted.cookies, str::to_owned),
+                    sorted(&wanted.headers, HeaderName::as_str),
+                    sorted(&wanted.query, String::as_str),
+                    sorted(&wanted.cookies, String::as_str),
                 ],
                 client_ip,
             };
@@ -216,8 +219,8 @@ fn find_duplicates(candidates: &[Candidate], errors: &mut Vec<RouteError>) {
     }
 }
 
-fn sorted(fields: &[FieldSpec], name: impl Fn(&str) -> String) -> Vec<(String, &super::ValuePattern)> {
-    let mut sorted: Vec<_> = fields.iter().map(|field| (name(&field.name), &field.value)).collect();
+fn sorted<N>(fields: &[FieldSpec<N>], name: impl Fn(&N) -> &str) -> Vec<Field<'_>> {
+    let mut sorted: Vec<_> = fields.iter().map(|field| (name(&field.name), field.value.key())).collect();
     sorted.sort();
     sorted.dedup();
     sorted

@@ -23,10 +23,10 @@ mod tree;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use ipnet::IpNet;
 
-pub use pattern::{HostPattern, PathPattern, PatternError};
+pub use pattern::{HostPattern, PathPattern, PatternError, ValuePattern};
 pub use rewrite::{PathRewrite, Redirect, RewriteError, Template};
 
 use build::Match;
@@ -50,11 +50,11 @@ pub struct MatchSpec {
     /// Any of these.
     pub methods: Vec<Method>,
     /// All of these; for a field of several lines any line.
-    pub headers: Vec<FieldSpec>,
+    pub headers: Vec<FieldSpec<HeaderName>>,
     /// All of these; for a repeated parameter the first.
-    pub query: Vec<FieldSpec>,
+    pub query: Vec<FieldSpec<String>>,
     /// All of these; for a repeated cookie the first.
-    pub cookies: Vec<FieldSpec>,
+    pub cookies: Vec<FieldSpec<String>>,
     /// The client is in any of these.
     pub client_ip: Vec<IpNet>,
 }
@@ -74,21 +74,11 @@ impl MatchSpec {
     }
 }
 
-/// A condition on a named value. Header names have no case, other names do.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FieldSpec {
-    pub name: String,
+/// A condition on a named value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldSpec<N> {
+    pub name: N,
     pub value: ValuePattern,
-}
-
-/// What a value has to be.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ValuePattern {
-    /// There is a value, whatever it is.
-    Present,
-    Exact(String),
-    /// The whole value matches a regular expression.
-    Regex(String),
 }
 
 /// Why no router can be built.
@@ -96,12 +86,8 @@ pub enum ValuePattern {
 pub enum RouteError {
     #[error("there is no match")]
     NoMatch { route: Arc<str> },
-    #[error("`{pattern}` is not a regular expression: {why}")]
-    Regex { route: Arc<str>, pattern: String, why: String },
     #[error("the regular expressions of all paths can't be compiled together: {why}")]
     Regexes { why: String },
-    #[error("`{name}` is not a header name")]
-    HeaderName { route: Arc<str>, name: String },
     #[error("matches the same requests as the route `{first}`")]
     Duplicate { first: Arc<str>, second: Arc<str> },
 }

@@ -1,5 +1,6 @@
 //! Host and path patterns as they are written in a route.
 
+use std::fmt;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -36,6 +37,16 @@ pub enum Segment {
     Param(Arc<str>),
     /// `*`: any non-empty segment.
     Any,
+}
+
+/// What a value has to be.
+#[derive(Debug, Clone)]
+pub enum ValuePattern {
+    /// There is a value, whatever it is.
+    Present,
+    Exact(String),
+    /// The whole value matches. Made by [`ValuePattern::regex`].
+    Regex(Regex),
 }
 
 /// Why a pattern is not one.
@@ -86,7 +97,73 @@ impl HostPattern {
     }
 }
 
+/// As it is written.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Any => f.write_str("*"),
+            HostPattern::Exact(host) => f.write_str(host),
+            HostPattern::Wildcard(suffix) => write!(f, "*.{suffix}"),
+        }
+    }
+}
+
+impl ValuePattern {
+    /// Reads a regular expression for the whole value. It needs no `^` and `$`.
+    pub fn regex(text: &str) -> Result<ValuePattern, PatternError> {
+        match whole(text) {
+            Ok(regex) => Ok(ValuePattern::Regex(regex)),
+            Err(why) => Err(PatternError::Regex { pattern: text.to_owned(), why: why.to_string() }),
+        }
+    }
+
+    /// Whether a value passes; `None` is one that is there but not text.
+    pub(super) fn holds(&self, value: Option<&str>) -> bool {
+        match self {
+            ValuePattern::Present => true,
+            ValuePattern::Exact(wanted) => value == Some(wanted),
+            ValuePattern::Regex(regex) => value.is_some_and(|value| regex.is_match(value)),
+        }
+    }
+
+    /// Equal for equal patterns.
+    pub(super) fn key(&self) -> (u8, &str) {
+        match self {
+            ValuePattern::Present => (0, ""),
+            ValuePattern::Exact(text) => (1, text),
+            ValuePattern::Regex(regex) => (2, regex.as_str()),
+        }
+    }
+}
+
+impl PartialEq for ValuePattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for ValuePattern {}
+
 impl PathPattern {
+    /// Every path.
+    pub fn any() -> PathPattern {
+        PathPattern::Segments { segments: Vec::new(), rest: true }
+    }
+
+    /// What stands before the `/**` at the end (`/` if nothing does), if all of it is literal.
+    pub fn literal_prefix(&self) -> Option<String> {
+        let PathPattern::Segments { segments, rest: true } = self else {
+            return None;
+        };
+        let mut prefix = String::new();
+        for segment in segments {
+            let Segment::Literal(text) = segment else { return None };
+            prefix.push('/');
+            prefix.push_str(text);
+        }
+        Some(if prefix.is_empty() { "/".to_owned() } else { prefix })
+    }
+
     /// Reads `/a`, `/a/{id}`, `/a/*/b`, `/a/**`. Literals are normalised as request paths are.
     pub fn parse(text: &str) -> Result<PathPattern, PatternError> {
         let pattern = || text.to_owned();
@@ -195,6 +272,9 @@ mod tests {
             assert!(text(wrong).is_err(), "{wrong}");
         }
         assert!(PathPattern::regex("a)|(b").is_err());
+        let prefix = |text| PathPattern::parse(text).unwrap().literal_prefix();
+        assert_eq!((prefix("/ä/b/**").as_deref(), prefix("/**").as_deref()), (Some("/%C3%A4/b"), Some("/")));
+        assert_eq!((prefix("/a/{b}/**"), prefix("/a")), (None, None));
         assert_eq!(PathPattern::regex("/(?<year>[0-9]+)/.*").unwrap().params(), ["year"]);
     }
 }

@@ -47,16 +47,17 @@ pub struct FilterLimits {
     pub max_http_body: u64,
 }
 
+/// The defaults of `gateway.toml`.
 impl Default for FilterLimits {
     fn default() -> Self {
         FilterLimits {
-            memory: 64 << 20,
+            memory: 32 << 20,
             table_elements: 20_000,
             cpu: Duration::from_millis(5),
             wall: Duration::from_secs(1),
             max_instances: 64,
             queue: 256,
-            uses: 100_000,
+            uses: 10_000,
             max_body: 1 << 20,
             max_http_body: 1 << 20,
         }

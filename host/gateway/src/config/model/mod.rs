@@ -1,5 +1,9 @@
 //! What `gateway.toml` means, checked and complete: defaults are filled in, names resolve, numbers are in range. How it is
 //! written is the readers' job.
+//!
+//! A value has one type. It belongs to the lowest module that knows it: patterns and rewrites to `route`, grants, limits and modes to
+//! `services` and `wasm`, the form of logs to `telemetry`; the types of what is built on top of the configuration (listeners,
+//! upstreams, filters) are here, and those modules use them.
 
 mod filters;
 mod routes;
@@ -13,6 +17,10 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use ipnet::IpNet;
+
+use crate::config::defaults;
+use crate::route::HostPattern;
+use crate::telemetry::{AccessLogFormat, LogLevel};
 
 pub use filters::*;
 pub use routes::*;
@@ -83,10 +91,18 @@ pub struct ListenerTls {
     pub min_version: TlsVersion,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsVersion {
     Tls12,
     Tls13,
+}
+
+/// A version of HTTP that a listener can speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpVersion {
+    Http1,
+    Http2,
 }
 
 /// What a listener speaks; at least one is set. On a plain listener `h2` is prior knowledge (RFC 9113 §3.3), over TLS it is ALPN.
@@ -130,26 +146,8 @@ pub struct Certificate {
 
 #[derive(Debug, Clone)]
 pub struct Telemetry {
-    pub access_log: AccessLog,
+    pub access_log: AccessLogFormat,
     pub log_level: LogLevel,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AccessLog {
-    /// `Console` on a terminal, else `Json`.
-    Auto,
-    Json,
-    Console,
-    Off,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
 }
 
 /// The admin listener.
@@ -158,4 +156,10 @@ pub struct Admin {
     pub bind: SocketAddr,
     /// What a request that changes something has to show; none: nothing can be changed.
     pub token: Option<Secret>,
+}
+
+impl Default for ListenerProtocols {
+    fn default() -> Self {
+        Self { http1: defaults::HTTP1, h2: defaults::H2 }
+    }
 }

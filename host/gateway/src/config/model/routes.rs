@@ -2,73 +2,30 @@
 
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue};
-use http::{Method, StatusCode};
-use ipnet::IpNet;
+use bytes::Bytes;
+use http::uri::Authority;
+use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Name, Scheme};
+use super::{ByteSize, Name};
+use crate::route::{MatchSpec, PathRewrite, Redirect};
 
 /// What is done with the requests that match.
 #[derive(Debug, Clone)]
 pub struct Route {
     pub name: Name,
     /// At least one; the route is for requests that satisfy one of them.
-    pub matches: Vec<RouteMatch>,
+    pub matches: Vec<MatchSpec>,
     pub action: Action,
-    pub rewrite: Option<Rewrite>,
+    pub rewrite: Option<PathRewrite>,
     pub host: HostPolicy,
     /// Names in `Config::filters`, resolved from a named pipeline, a list or the default pipeline.
     pub pipeline: Vec<Name>,
     /// Higher goes first, before all other rules of precedence.
-    pub priority: i32,
+    pub priority: i64,
     pub timeouts: RouteTimeouts,
     pub limits: RouteLimits,
     /// Whether a request may switch protocols (WebSocket).
     pub upgrade: bool,
-}
-
-/// All conditions that are given have to hold; an empty list is no condition.
-#[derive(Debug, Clone, Default)]
-pub struct RouteMatch {
-    /// One of these.
-    pub hosts: Vec<HostPattern>,
-    pub path: PathMatch,
-    /// One of these.
-    pub methods: Vec<Method>,
-    /// All of these. A header may be named only once.
-    pub headers: Vec<(HeaderName, ValueMatch)>,
-    /// All of these.
-    pub query: Vec<(String, ValueMatch)>,
-    /// All of these.
-    pub cookies: Vec<(String, ValueMatch)>,
-    /// One of these.
-    pub client_ip: Vec<IpNet>,
-}
-
-/// A host name without port, lower-case.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    Exact(String),
-    /// `*.example.com`, here without the `*.`: names with at least one more label.
-    Subdomains(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum PathMatch {
-    #[default]
-    Any,
-    /// Segments that are literal, `{param}`, `*` (any one) or, at the end, `**` (any number, also none).
-    Pattern(String),
-    /// A regular expression that has to match the whole path.
-    Regex(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ValueMatch {
-    Exact(String),
-    /// A regular expression that has to match the whole value.
-    Regex(String),
-    Present,
 }
 
 /// What answers.
@@ -76,38 +33,13 @@ pub enum ValueMatch {
 pub enum Action {
     /// Names in `Config::upstreams` with their weights, at least one, with a sum above 0.
     Forward(Vec<(Name, u32)>),
-    Redirect(Redirect),
-    Respond(DirectResponse),
-}
-
-/// Where to send the client; what is none stays as the request had it.
-#[derive(Debug, Clone)]
-pub struct Redirect {
-    /// 301, 302, 303, 307 or 308.
-    pub status: StatusCode,
-    pub scheme: Option<Scheme>,
-    pub host: Option<String>,
-    pub port: Option<u16>,
-    /// With `{param}`s of the match.
-    pub path: Option<String>,
-}
-
-/// An answer that the gateway gives by itself.
-#[derive(Debug, Clone)]
-pub struct DirectResponse {
-    pub status: StatusCode,
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    pub body: String,
-}
-
-/// A change of the path before it is forwarded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rewrite {
-    /// Replaces the whole segments of `from` at the start by `to`; both start with `/`. A `from` of none is the literal part of
-    /// the matched pattern before its `/**` (`RouteMatch::literal_prefix`), which all matches then have.
-    Prefix { from: Option<String>, to: String },
-    /// The whole path, with `{param}`s of the match.
-    Path(String),
+    Redirect {
+        /// 301, 302, 303, 307 or 308.
+        status: StatusCode,
+        to: Redirect,
+    },
+    /// The gateway itself.
+    Respond { status: StatusCode, headers: HeaderMap, body: Bytes },
 }
 
 /// The `Host` that the upstream gets.
@@ -117,8 +49,7 @@ pub enum HostPolicy {
     Keep,
     /// The endpoint's host and port.
     Upstream,
-    /// `host` or `host:port`.
-    Fixed(String),
+    Fixed(Authority),
 }
 
 /// None is no deadline.
@@ -138,16 +69,4 @@ pub struct RouteTimeouts {
 pub struct RouteLimits {
     /// The request body; none is no limit.
     pub body: Option<ByteSize>,
-}
-
-impl RouteMatch {
-    /// What stands before the `/**` at the end of the pattern (`/` if nothing does), if all of it is literal.
-    pub fn literal_prefix(&self) -> Option<&str> {
-        let PathMatch::Pattern(pattern) = &self.path else {
-            return None;
-        };
-        let prefix = pattern.strip_suffix("/**")?;
-        let literal = !prefix.split('/').any(|s| s == "*" || s.starts_with('{'));
-        literal.then_some(if prefix.is_empty() { "/" } else { prefix })
-    }
 }

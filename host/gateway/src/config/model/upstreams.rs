@@ -1,16 +1,10 @@
 //! The services behind the gateway.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use super::{Name, Secret};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    Http,
-    Https,
-}
+use crate::config::defaults;
+use crate::services::Origin;
 
 /// A service behind the gateway.
 #[derive(Debug, Clone)]
@@ -18,10 +12,10 @@ pub struct Upstream {
     pub name: Name,
     pub service: Service,
     pub balance: Balance,
-    pub protocol: UpstreamProtocol,
+    pub protocol: Protocol,
     pub tls: UpstreamTls,
     pub pool: Pool,
-    pub dns: Dns,
+    pub dns: TtlBounds,
 }
 
 /// Who serves an upstream.
@@ -35,13 +29,10 @@ pub enum Service {
 /// One address of an upstream.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    pub scheme: Scheme,
-    /// A name or address; an IPv6 address without brackets.
-    pub host: String,
-    pub port: u16,
+    pub origin: Origin,
     /// Its share of the traffic; 0 takes it out.
     pub weight: u32,
-    pub labels: BTreeMap<String, String>,
+    pub labels: Vec<(String, String)>,
 }
 
 /// A service inside the gateway, for demos and tests.
@@ -53,6 +44,7 @@ pub enum Builtin {
     Status,
 }
 
+/// How a request finds its endpoint when nobody has chosen one for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
     /// In proportion to the weights.
@@ -61,13 +53,14 @@ pub enum Balance {
     LeastRequest,
 }
 
+/// What is spoken to the endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpstreamProtocol {
+pub enum Protocol {
     /// ALPN on https, HTTP/1.1 on http.
     Auto,
     Http1,
     /// HTTP/2 over TLS.
-    H2,
+    Http2,
     /// HTTP/2 in clear text by prior knowledge.
     H2c,
 }
@@ -100,42 +93,26 @@ pub struct Pool {
     pub idle_timeout: Duration,
 }
 
-/// Bounds of how long an answer of the DNS is used.
-#[derive(Debug, Clone)]
-pub struct Dns {
-    pub min_ttl: Duration,
-    pub max_ttl: Duration,
+/// Bounds of how long an answer of the DNS is used, whatever its TTL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TtlBounds {
+    pub min: Duration,
+    pub max: Duration,
 }
 
-impl Scheme {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-
-    pub fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-}
-
-impl fmt::Display for Scheme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+impl Default for TtlBounds {
+    fn default() -> Self {
+        Self { min: defaults::MIN_TTL, max: defaults::MAX_TTL }
     }
 }
 
 impl Endpoint {
     /// `host:port`, with brackets around an IPv6 address.
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
+        if self.origin.host.contains(':') {
+            format!("[{}]:{}", self.origin.host, self.origin.port)
         } else {
-            format!("{}:{}", self.host, self.port)
+            format!("{}:{}", self.origin.host, self.origin.port)
         }
     }
 }

@@ -1,0 +1,79 @@
+//! The words that stand for values, as they are written in a file.
+
+use http::uri::Scheme;
+
+use super::key::{Words, Written};
+use super::model::{Balance, Builtin, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, Protocol, TlsVersion};
+use crate::telemetry::{AccessLogFormat, LogLevel};
+use crate::wasm::{CallMode, Mode};
+
+impl Words for AccessLogFormat {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("json", Self::Json), ("console", Self::Console), ("off", Self::Off)];
+}
+
+impl Words for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+impl Words for TlsVersion {
+    const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::Tls12), ("1.3", Self::Tls13)];
+}
+
+impl Words for HttpVersion {
+    const WORDS: &'static [(&'static str, Self)] = &[("http/1.1", Self::Http1), ("h2", Self::Http2)];
+}
+
+impl Written for ListenerProtocols {
+    fn written(&self) -> String {
+        let both = [(self.http1, HttpVersion::Http1), (self.h2, HttpVersion::Http2)];
+        let words: Vec<String> = both.iter().filter(|(on, _)| *on).map(|(_, version)| version.written()).collect();
+        format!("[{}]", words.join(", "))
+    }
+}
+
+impl Written for HostPolicy {
+    fn written(&self) -> String {
+        match self {
+            Self::Keep => r#""keep""#.to_owned(),
+            Self::Upstream => r#""upstream""#.to_owned(),
+            Self::Fixed(name) => format!("{:?}", name.as_str()),
+        }
+    }
+}
+
+impl Words for Scheme {
+    const WORDS: &'static [(&'static str, Self)] = &[("http", Self::HTTP), ("https", Self::HTTPS)];
+}
+
+impl Words for Builtin {
+    const WORDS: &'static [(&'static str, Self)] = &[("echo", Self::Echo), ("status", Self::Status)];
+}
+
+impl Words for Balance {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("round_robin", Self::RoundRobin), ("least_request", Self::LeastRequest)];
+}
+
+impl Words for Protocol {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("http/1.1", Self::Http1), ("h2", Self::Http2), ("h2c", Self::H2c)];
+}
+
+impl Words for FailurePolicy {
+    const WORDS: &'static [(&'static str, Self)] = &[("closed", Self::Closed), ("open", Self::Open)];
+}
+
+impl Words for Mode {
+    const WORDS: &'static [(&'static str, Self)] = &[("reused", Self::Reused), ("fresh", Self::Fresh)];
+}
+
+impl Words for CallMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("component", Self::Component)];
+}
