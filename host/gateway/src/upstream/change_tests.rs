@@ -188,3 +188,40 @@ async fn another_protocol_takes_other_connections_and_keeps_the_record() {
     until(|| server.closed() == 1).await;
     assert_eq!(running.local.candidates()[0].latency_us, latency);
 }
+
+#[tokio::test(flavor = "local")]
+async fn addresses_of_a_name_come_and_go() {
+    let server = Server::start().await;
+    let endpoint = EndpointSpec::from_url(&format!("http://orders.test:{}", server.port.get())).unwrap();
+    let running = Running::start(UpstreamSpec::new("orders", TargetSpec::Endpoints(vec![endpoint])));
+    let know = async |last: &[u8]| {
+        let addresses: Vec<_> = last.iter().map(|last| [127, 3, 0, *last].into()).collect();
+        running.resolver.learn("orders.test", &addresses);
+        let endpoints = running.local.endpoints();
+        running.upstream.set().locate(endpoints.endpoint(0)).await.unwrap();
+    };
+    let send = async || {
+        let response = running.send(Choice::Balanced).await.unwrap();
+        running.finish(response).await;
+    };
+    know(&[1, 2]).await;
+    for _ in 0..4 {
+        send().await;
+    }
+    assert_eq!(
+        server.open.borrow().iter().map(|open| open.ip().to_string()).collect::<Vec<_>>(),
+        ["127.3.0.1", "127.3.0.2"]
+    );
+    let known = running.local.candidates();
+    assert_eq!((known.len(), known[0].weight, known[0].active), (1, 1, 0), "one endpoint, as it is written");
+    know(&[2, 3]).await;
+    for _ in 0..4 {
+        send().await;
+    }
+    until(|| server.closed() == 1).await;
+    assert_eq!(
+        server.open.borrow().iter().map(|open| open.ip().to_string()).collect::<Vec<_>>(),
+        ["127.3.0.2", "127.3.0.3"]
+    );
+    assert_eq!(server.opened.get(), 3, "the address that stayed keeps its connection");
+}

@@ -122,6 +122,13 @@ impl Resolver {
         self.cache.answers().get(name).map(|cached| cached.answer(bounds))
     }
 
+    /// As if a server had answered.
+    #[cfg(test)]
+    pub(super) fn learn(&self, name: &str, addresses: &[IpAddr]) {
+        let cached = Cached { addresses: addresses.into(), at: Instant::now(), ttl: Duration::from_secs(60) };
+        self.cache.answers().insert(name.into(), cached);
+    }
+
     /// Runs a future where questions are asked.
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         match &self.background {
