@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::Context;
 use super::problem::Problem;
-use crate::config::model::{self, HostPattern, PathMatch};
+use crate::config::model;
 use crate::control::{self, Control};
 use crate::filter::{FailurePolicy, Filter};
+use crate::route::{MatchSpec, PathPattern};
 use crate::upstream::{self, TargetSpec};
 
 /// A time as RFC 3339 writes it, in UTC.
@@ -174,33 +175,29 @@ impl From<&model::Route> for Route {
                         .map(|(name, weight)| WeightedUpstream { upstream: name.to_string(), weight: *weight })
                         .collect(),
                 ),
-                model::Action::Redirect(redirect) => Action::Redirect { status: redirect.status.as_u16() },
-                model::Action::Respond(response) => Action::Respond { status: response.status.as_u16() },
+                model::Action::Redirect { status, .. } => Action::Redirect { status: status.as_u16() },
+                model::Action::Respond { status, .. } => Action::Respond { status: status.as_u16() },
             },
             filters: route.pipeline.iter().map(ToString::to_string).collect(),
         }
     }
 }
 
-impl From<&model::RouteMatch> for Match {
-    fn from(found: &model::RouteMatch) -> Self {
-        let host = |host: &HostPattern| match host {
-            HostPattern::Exact(name) => name.clone(),
-            HostPattern::Subdomains(parent) => format!("*.{parent}"),
-        };
-        let (path, path_regex) = match &found.path {
-            PathMatch::Any => (Some("/**".to_owned()), None),
-            PathMatch::Pattern(pattern) => (Some(pattern.clone()), None),
-            PathMatch::Regex(regex) => (None, Some(regex.clone())),
+impl From<&MatchSpec> for Match {
+    fn from(found: &MatchSpec) -> Self {
+        let path = found.path.to_string();
+        let (path, path_regex) = match found.path {
+            PathPattern::Segments { .. } => (Some(path), None),
+            PathPattern::Regex(_) => (None, Some(path)),
         };
         Match {
-            hosts: found.hosts.iter().map(host).collect(),
+            hosts: found.hosts.iter().map(ToString::to_string).collect(),
             path,
             path_regex,
             methods: found.methods.iter().map(ToString::to_string).collect(),
-            headers: found.headers.iter().map(|(name, _)| name.to_string()).collect(),
-            query: found.query.iter().map(|(name, _)| name.clone()).collect(),
-            cookies: found.cookies.iter().map(|(name, _)| name.clone()).collect(),
+            headers: found.headers.iter().map(|field| field.name.to_string()).collect(),
+            query: found.query.iter().map(|field| field.name.clone()).collect(),
+            cookies: found.cookies.iter().map(|field| field.name.clone()).collect(),
             client_ip: found.client_ip.iter().map(ToString::to_string).collect(),
         }
     }

@@ -25,6 +25,7 @@ use crate::filter::Runtime;
 use crate::outbound::{OutboundClient, Tls};
 use crate::services::{Clock, Services};
 use crate::snapshot::SnapshotBuilder;
+use crate::upstream::{EndpointRegistry, Resolver};
 use crate::wasm::RuntimeOptions;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -50,12 +51,14 @@ fn fixture(admin: &str) -> Fixture {
     std::fs::write(&path, format!("{CONFIG}{admin}")).expect("a file");
     let metrics = Metrics::new();
     let (background, thread) = Background::start(Arc::clone(&metrics)).expect("a thread");
-    let outbound = OutboundClient::new(Tls::system(), background.clone());
+    let outbound = OutboundClient::new(Tls::system(), Resolver::new(&[], None), background.clone());
     let builder = SnapshotBuilder {
         runtime: Runtime::new(RuntimeOptions { instances: 10, ..RuntimeOptions::default() }).expect("a runtime"),
-        services: Services::new(Clock::system(), outbound),
+        services: Services::new(Clock::system(), outbound.clone()),
         certs: CertStore::default(),
         metrics: Arc::clone(&metrics),
+        outbound,
+        endpoints: EndpointRegistry::new(),
     };
     let loaded = config::load(&path).expect("a configuration");
     let snapshot = builder.build(&loaded, None).expect("a snapshot");

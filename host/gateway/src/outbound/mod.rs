@@ -23,7 +23,7 @@ pub use self::client::OutboundClient;
 pub use self::tls::Tls;
 use crate::http::body::Body;
 use crate::http::headers::{is_framing, strip_hop_by_hop};
-use crate::http1::Answer;
+use crate::http1::Reply;
 use crate::services::ServiceError;
 use crate::services::grants::{Origin, Origins};
 use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS};
@@ -167,8 +167,8 @@ async fn send_on(lease: Lease, request: Request<Body>) -> Result<Response<Body>,
         Some(Leased::Http1(connection)) => {
             head::for_http1(&mut request, pool.endpoint());
             match connection.send(&mut request, None, None, lease).await {
-                Ok(Answer::Response(response)) => Ok(*response),
-                Ok(Answer::Switched(..)) => Err(Failure { reason: "101 without an upgrade".to_owned(), sent: true }),
+                Ok(Reply::Response(response)) => Ok(*response),
+                Ok(Reply::Upgraded(..)) => Err(Failure { reason: "101 without an upgrade".to_owned(), sent: true }),
                 Err(unanswered) => Err(Failure { reason: crate::chain(&unanswered.error), sent: !unanswered.unsent }),
             }
         }

@@ -98,6 +98,33 @@ impl HostPattern {
 }
 
 /// As it is written.
+/// As it is written; a literal segment is in its normalised form.
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PathPattern::Segments { segments, rest } => {
+                for segment in segments {
+                    match segment {
+                        Segment::Literal(text) => write!(f, "/{text}")?,
+                        Segment::Param(name) => write!(f, "/{{{name}}}")?,
+                        Segment::Any => f.write_str("/*")?,
+                    }
+                }
+                match (rest, segments.is_empty()) {
+                    (true, _) => f.write_str("/**"),
+                    (false, true) => f.write_str("/"),
+                    (false, false) => Ok(()),
+                }
+            }
+            // `whole` has put the anchors around it.
+            PathPattern::Regex(regex) => {
+                let text = regex.as_str();
+                f.write_str(text.strip_prefix("^(?:").and_then(|text| text.strip_suffix(")$")).unwrap_or(text))
+            }
+        }
+    }
+}
+
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
