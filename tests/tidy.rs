@@ -1,5 +1,5 @@
-//! Reads the sources of the gateway and holds what ARCHITECTURE.md says of them. Only code counts: comments and unit tests may
-//! name what they like, unless a rule says otherwise.
+//! Reads the sources of the gateway and holds what docs/src/internals/architecture.md says of them. Only code counts: comments and
+//! unit tests may name what they like, unless a rule says otherwise.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ mod behind;
 mod differential;
 mod http2;
 mod refused;
+mod released;
 mod responses;
 mod support;
 mod wit;

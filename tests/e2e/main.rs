@@ -4,6 +4,7 @@ mod admin;
 mod bodies;
 mod commands;
 mod errors;
+mod examples;
 mod external;
 mod filters;
 mod grants;

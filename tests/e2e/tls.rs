@@ -3,13 +3,15 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use rustls::NamedGroup;
+use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind};
 use sluice_harness::certs::Leaf;
 use sluice_harness::h2::H2;
-use sluice_harness::{Certs, Client, Gateway, Origin};
+use sluice_harness::{Certs, Client, Gateway, Origin, Reply, eventually};
 
-use crate::support::route;
+use crate::support::{route, setup, with_base};
 
 type Versions = &'static [&'static rustls::SupportedProtocolVersion];
 const ONLY_12: Versions = &[&TLS12];
@@ -166,4 +168,49 @@ fn sessions_survive_a_reload_and_new_ones_see_the_new_certificate() {
         let stranger = certs.client_config(&["http/1.1"], versions);
         assert_eq!(connect(&stranger), (HandshakeKind::Full, new.der().to_vec()));
     }
+}
+
+#[test]
+fn clients_exchange_keys_that_a_quantum_computer_does_not_break() {
+    let certs = Certs::new();
+    let leaf = certs.leaf(&["localhost"]);
+    let origin = Origin::named("o");
+    let gateway = serving(&[("a", &leaf)], "", "", &origin.url());
+    // The gateway's order decides, not the client's; older clients keep what they know.
+    let offers: [(&[&'static dyn rustls::crypto::SupportedKxGroup], NamedGroup); 3] = [
+        (&[X25519MLKEM768, X25519], NamedGroup::X25519MLKEM768),
+        (&[X25519], NamedGroup::X25519),
+        (&[SECP256R1], NamedGroup::secp256r1),
+    ];
+    for (offered, agreed) in offers {
+        let mut client = Client::connect_tls(gateway.address(), "localhost", certs.client_config_with(offered))
+            .unwrap_or_else(|error| panic!("{agreed:?}: {error}"));
+        let group = client.tls().and_then(|tls| tls.negotiated_key_exchange_group()).expect("a key exchange");
+        assert_eq!(group.name(), agreed);
+        assert_eq!(client.get("/").text(), "o");
+    }
+}
+
+#[test]
+fn so_do_upstreams_and_outbound_calls() {
+    let certs = Certs::new();
+    let leaf = certs.leaf(&["localhost"]);
+    // They answer only if the gateway offers this key exchange.
+    let upstream = Origin::serve_tls(leaf.config_with_only(X25519MLKEM768), |_| Reply::text("upstream"));
+    let keys = Origin::serve_tls(leaf.config_with_only(X25519MLKEM768), |_| Reply::text("{\"keys\": []}"));
+    let url = |origin: &Origin| format!("https://localhost:{}", origin.address().port());
+    let toml = with_base(&format!(
+        "[upstreams.tls]\nendpoints = [\"{}\"]\ntls = {{ ca = \"${{file:{}}}\" }}\n{}\
+         [filters.auth]\nplugin = \"jwt-auth\"\ngrants = {{ read_headers = [\"authorization\"], http = [\"{}\"] }}\n\
+         config = {{ jwks_url = \"{}/jwks\" }}\n",
+        url(&upstream),
+        certs.ca().display(),
+        route("tls", &[])
+            + "[routes.guarded]\nmatch = { path = \"/guarded\" }\nupstream = \"tls\"\npipeline = [\"auth\"]\n",
+        url(&keys),
+        url(&keys),
+    ));
+    let gateway = setup().env("SSL_CERT_FILE", certs.ca().to_str().expect("UTF-8")).start(&toml);
+    assert_eq!(gateway.get("/").text(), "upstream");
+    eventually("the keys to be asked for", || keys.count() > 0);
 }

@@ -1,4 +1,4 @@
-//! Sluice: an API gateway whose policies are WebAssembly components. ARCHITECTURE.md lists the modules from the
+//! Sluice: an API gateway whose policies are WebAssembly components. docs/src/internals/architecture.md lists the modules from the
 //! outside in, and says which way they depend on each other.
 
 pub mod admin;

@@ -25,7 +25,7 @@ pub fn need<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
     let found = names.map(|name| {
         let path = match name {
             "python" => Some(tools().join("venv/bin/python")),
-            "gunicorn" => Some(tools().join("venv/bin/gunicorn")),
+            "gunicorn" | "just" => Some(tools().join("venv/bin").join(name)),
             "plain-node" => on_path("node"),
             // With the packages of `tests/external`.
             "node" => tools().join("node/node_modules").exists().then(|| on_path("node")).flatten(),
@@ -83,14 +83,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it and returns the port that it prints first.
+    /// Starts it and returns the port that its first line ends with.
     pub fn start(command: &mut Command) -> (Server, u16) {
         let mut child =
             without_proxies(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the server");
         let input = child.stdin.take().expect("a pipe");
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut server = Server { child, input, output };
-        let port = server.line().parse().expect("a port");
+        let line = server.line();
+        let port =
+            line.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("no port: {line}"));
         (server, port)
     }
 

@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 
 use super::pipeline::{before, downward, upward};
 use super::verdict::{Step, settle};
-use super::{BodySource, BodySourceError, FailurePolicy, LocalPipeline, Passage};
+use super::{BodySource, BodySourceError, FailurePolicy, LocalPipeline, Traversal};
 use crate::exchange::Exchange;
 use crate::wasm::{BodyInterest, FilterError, Hook};
 
@@ -62,106 +62,79 @@ enum Way {
 
 impl LocalPipeline {
     /// Calls the request hooks. `body` is the request's.
-    pub async fn on_request<B: BodySource>(
-        &self,
-        mut exchange: Box<Exchange>,
-        passage: &mut Passage,
-        body: &mut B,
-    ) -> (Box<Exchange>, RequestOutcome) {
+    pub async fn on_request<B: BodySource>(&self, traversal: &mut Traversal, body: &mut B) -> RequestOutcome {
         let all = self.pipeline.filters().len();
-        passage.now = None;
+        traversal.cursor.now = None;
         let mask = self.pipeline.mask(Hook::OnRequest) | self.pipeline.mask(Hook::OnRequestBody);
         for index in upward(mask) {
-            let way;
-            (exchange, way) = self.request_through(exchange, passage, body, index).await;
-            let outcome = match way {
+            let outcome = match self.request_through(traversal, body, index).await {
                 Way::Next => continue,
                 Way::Respond => RequestOutcome::Respond { by: index },
                 Way::Failed(failure) => RequestOutcome::Failed(failure),
                 Way::Body(error) => RequestOutcome::Body { by: index, error },
             };
-            passage.request_ends(index + 1, index);
-            return (exchange, outcome);
+            traversal.request_ends(index + 1, index);
+            return outcome;
         }
-        passage.request_ends(all, all);
-        (exchange, RequestOutcome::Continue)
+        traversal.request_ends(all, all);
+        RequestOutcome::Continue
     }
 
-    async fn request_through<B: BodySource>(
-        &self,
-        mut exchange: Box<Exchange>,
-        passage: &mut Passage,
-        body: &mut B,
-        index: usize,
-    ) -> (Box<Exchange>, Way) {
+    async fn request_through<B: BodySource>(&self, traversal: &mut Traversal, body: &mut B, index: usize) -> Way {
         if self.has(Hook::OnRequest, index) {
-            let way;
-            (exchange, way) = self.call(Hook::OnRequest, exchange, passage, index).await;
-            if !matches!(way, Way::Next) || passage.is_absent(index) {
-                return (exchange, way);
+            let way = self.call(Hook::OnRequest, traversal, index).await;
+            if !matches!(way, Way::Next) || traversal.is_absent(index) {
+                return way;
             }
         }
-        let Some(max_bytes) = self.request_body_wanted(&exchange, body, index) else { return (exchange, Way::Next) };
-        passage.now = None;
+        let Some(max_bytes) = self.request_body_wanted(traversal.exchange(), body, index) else { return Way::Next };
+        traversal.cursor.now = None;
+        let exchange = traversal.exchange();
         match &exchange.request_body {
-            Some(known) if known.len() as u64 > max_bytes => {
-                return (exchange, Way::Body(BodySourceError::TooLarge(max_bytes)));
-            }
+            Some(known) if known.len() as u64 > max_bytes => return Way::Body(BodySourceError::TooLarge(max_bytes)),
             Some(_) => {}
             None => match Box::pin(body.buffer(max_bytes)).await {
                 Ok(bytes) => exchange.request_body = Some(bytes),
-                Err(error) => return (exchange, Way::Body(error)),
+                Err(error) => return Way::Body(error),
             },
         }
-        self.call(Hook::OnRequestBody, exchange, passage, index).await
+        self.call(Hook::OnRequestBody, traversal, index).await
     }
 
     /// Calls the response hooks of the filters that saw the request, for `exchange.response`; `body` is its body as far as
     /// it isn't in `exchange.response.body` yet. Called again for an error that takes the place of the response, it goes on after
     /// the filter that failed.
-    pub async fn on_response<B: BodySource>(
-        &self,
-        mut exchange: Box<Exchange>,
-        passage: &mut Passage,
-        body: &mut B,
-    ) -> (Box<Exchange>, ResponseOutcome) {
+    pub async fn on_response<B: BodySource>(&self, traversal: &mut Traversal, body: &mut B) -> ResponseOutcome {
         let mask = self.pipeline.mask(Hook::OnResponse) | self.pipeline.mask(Hook::OnResponseBody);
-        passage.now = None;
-        for index in downward(mask & before(passage.left) & !passage.absent) {
-            passage.left = index;
-            let way;
-            (exchange, way) = self.response_through(exchange, passage, body, index).await;
-            match way {
+        let cursor = &mut traversal.cursor;
+        cursor.now = None;
+        for index in downward(mask & before(cursor.left) & !cursor.absent) {
+            traversal.cursor.left = index;
+            match self.response_through(traversal, body, index).await {
                 // A replaced response passes the filters that are left like any other.
                 Way::Next | Way::Respond => {}
-                Way::Failed(failure) => return (exchange, ResponseOutcome::Failed(failure)),
-                Way::Body(error) => return (exchange, ResponseOutcome::Body { by: index, error }),
+                Way::Failed(failure) => return ResponseOutcome::Failed(failure),
+                Way::Body(error) => return ResponseOutcome::Body { by: index, error },
             }
         }
-        passage.left = 0;
-        // Of a filter that wanted a body which was not collected, say.
-        for (index, sandbox) in exchange.sandboxes.drain(..) {
+        traversal.cursor.left = 0;
+        // A filter may have wanted a body that was never collected.
+        for (index, sandbox) in traversal.exchange().sandboxes.drain(..) {
             self.pools[index].take_back(sandbox);
         }
-        (exchange, ResponseOutcome::Continue)
+        ResponseOutcome::Continue
     }
 
-    async fn response_through<B: BodySource>(
-        &self,
-        mut exchange: Box<Exchange>,
-        passage: &mut Passage,
-        body: &mut B,
-        index: usize,
-    ) -> (Box<Exchange>, Way) {
+    async fn response_through<B: BodySource>(&self, traversal: &mut Traversal, body: &mut B, index: usize) -> Way {
         if self.has(Hook::OnResponse, index) {
-            let way;
-            (exchange, way) = self.call(Hook::OnResponse, exchange, passage, index).await;
-            if !matches!(way, Way::Next) || passage.is_absent(index) {
-                return (exchange, way);
+            let way = self.call(Hook::OnResponse, traversal, index).await;
+            if !matches!(way, Way::Next) || traversal.is_absent(index) {
+                return way;
             }
         }
-        let Some(max_bytes) = self.response_body_wanted(&exchange, body, index) else { return (exchange, Way::Next) };
-        passage.now = None;
+        let Some(max_bytes) = self.response_body_wanted(traversal.exchange(), body, index) else { return Way::Next };
+        traversal.cursor.now = None;
+        let exchange = traversal.exchange();
         let buffered = match exchange.response.as_ref().and_then(|response| response.body.as_ref()) {
             Some(known) if known.len() as u64 > max_bytes => Err(BodySourceError::TooLarge(max_bytes)),
             Some(_) => Ok(None),
@@ -178,99 +151,84 @@ impl LocalPipeline {
                 // A body that broke off can't be passed on by anybody.
                 if open && !matches!(error, BodySourceError::Aborted(..)) {
                     self.pools[index].count_unseen_body();
-                    return (exchange, Way::Next);
+                    return Way::Next;
                 }
-                return (exchange, Way::Body(error));
+                return Way::Body(error);
             }
         }
-        self.call(Hook::OnResponseBody, exchange, passage, index).await
+        self.call(Hook::OnResponseBody, traversal, index).await
     }
 
     /// Lets the filters choose an upstream: the first that chooses wins. `exchange.selection` has to be empty before.
-    pub async fn select_upstream(
-        &self,
-        mut exchange: Box<Exchange>,
-        passage: &mut Passage,
-    ) -> (Box<Exchange>, Result<(), FilterFailure>) {
-        passage.now = None;
-        for index in upward(self.pipeline.mask(Hook::SelectUpstream) & before(passage.seen) & !passage.absent) {
-            let way;
-            (exchange, way) = self.call(Hook::SelectUpstream, exchange, passage, index).await;
-            if let Way::Failed(failure) = way {
-                return (exchange, Err(failure));
+    pub async fn select_upstream(&self, traversal: &mut Traversal) -> Result<(), FilterFailure> {
+        let cursor = &mut traversal.cursor;
+        cursor.now = None;
+        for index in upward(self.pipeline.mask(Hook::SelectUpstream) & before(cursor.seen) & !cursor.absent) {
+            if let Way::Failed(failure) = self.call(Hook::SelectUpstream, traversal, index).await {
+                return Err(failure);
             }
-            if !exchange.selection.is_empty() {
+            if !traversal.exchange().selection.is_empty() {
                 break;
             }
         }
-        (exchange, Ok(()))
+        Ok(())
     }
 
     /// Shows the trailers in `exchange.response.trailers` to the filters that saw the response. A failure means that the
     /// response can't be ended well.
-    pub async fn on_response_trailers(
-        &self,
-        mut exchange: Box<Exchange>,
-        passage: &mut Passage,
-    ) -> (Box<Exchange>, Result<(), FilterFailure>) {
-        passage.now = None;
-        let mask = self.pipeline.mask(Hook::OnResponseTrailers) & before(passage.behind) & !passage.absent;
-        for index in downward(mask) {
-            let way;
-            (exchange, way) = self.call(Hook::OnResponseTrailers, exchange, passage, index).await;
-            if let Way::Failed(failure) = way {
-                return (exchange, Err(failure));
+    pub async fn on_response_trailers(&self, traversal: &mut Traversal) -> Result<(), FilterFailure> {
+        let cursor = &mut traversal.cursor;
+        cursor.now = None;
+        for index in downward(self.pipeline.mask(Hook::OnResponseTrailers) & before(cursor.behind) & !cursor.absent) {
+            if let Way::Failed(failure) = self.call(Hook::OnResponseTrailers, traversal, index).await {
+                return Err(failure);
             }
         }
-        (exchange, Ok(()))
+        Ok(())
     }
 
     /// Shows the finished exchange to the filters that saw its request. Failures are logged and counted.
-    pub(super) async fn on_complete(&self, mut exchange: Box<Exchange>, passage: &mut Passage) {
-        for index in upward(self.complete_mask(passage)) {
-            passage.now = None;
-            (exchange, _) = self.call(Hook::OnComplete, exchange, passage, index).await;
+    pub(super) async fn on_complete(&self, traversal: &mut Traversal) {
+        for index in upward(self.complete_mask(traversal)) {
+            traversal.cursor.now = None;
+            self.call(Hook::OnComplete, traversal, index).await;
             tokio::task::yield_now().await;
         }
     }
 
-    pub(super) fn complete_mask(&self, passage: &Passage) -> u64 {
-        self.pipeline.mask(Hook::OnComplete) & before(passage.seen) & !passage.absent
+    /// The filters whose `on-complete` is to see the exchange.
+    pub(super) fn complete_mask(&self, traversal: &Traversal) -> u64 {
+        self.pipeline.mask(Hook::OnComplete) & before(traversal.cursor.seen) & !traversal.cursor.absent
     }
 
     fn has(&self, hook: Hook, index: usize) -> bool {
         self.pipeline.mask(hook) & (1 << index) != 0
     }
 
-    async fn call(
-        &self,
-        hook: Hook,
-        exchange: Box<Exchange>,
-        passage: &mut Passage,
-        index: usize,
-    ) -> (Box<Exchange>, Way) {
+    async fn call(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> Way {
         let pool = &self.pools[index];
-        let (mut exchange, result) = match pool.call_now(hook, exchange, index, &mut passage.now) {
+        let exchange = traversal.exchange.take().expect("an exchange is in one call at a time");
+        let (exchange, result) = match pool.call_now(hook, exchange, index, &mut traversal.cursor.now) {
             Ok(called) => called,
             // Rare and large: boxed, since the future of a request, which is moved when it is made, would have it in it.
             Err(exchange) => {
-                passage.now = None;
+                traversal.cursor.now = None;
                 Box::pin(pool.call(hook, exchange, index)).await
             }
         };
-        let way = match settle(&self.pipeline.filters()[index], hook, &mut exchange, result) {
+        let exchange = traversal.exchange.insert(exchange);
+        match settle(&self.pipeline.filters()[index], hook, exchange, result) {
             Step::Continue => Way::Next,
             Step::Respond => Way::Respond,
             Step::Absent => {
-                passage.absent |= 1 << index;
+                traversal.cursor.absent |= 1 << index;
                 Way::Next
             }
             Step::Failed(error) => {
                 let filter = self.pipeline.filters()[index].name().clone();
                 Way::Failed(FilterFailure { by: index, filter, hook, error })
             }
-        };
-        (exchange, way)
+        }
     }
 
     /// How much of the request's body the filter wants, if any.

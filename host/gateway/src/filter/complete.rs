@@ -6,12 +6,11 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use super::{LocalPipeline, Passage};
-use crate::exchange::Exchange;
+use super::{LocalPipeline, Traversal};
 use crate::telemetry::WorkerMetrics;
 
-/// An exchange with the way it took.
-type Finished = (Rc<LocalPipeline>, Passage, Box<Exchange>);
+/// An exchange with its pipeline.
+type Finished = (Rc<LocalPipeline>, Traversal);
 
 /// The finished exchanges of one worker.
 pub struct CompleteQueue {
@@ -29,8 +28,8 @@ impl CompleteQueue {
 
     /// Adds an exchange whose `summary` is set. Does nothing when no filter wants to see it; drops and counts it when the queue
     /// is full.
-    pub fn push(&self, pipeline: &Rc<LocalPipeline>, passage: Passage, exchange: Box<Exchange>) {
-        if !self.wants(pipeline, &passage) {
+    pub fn push(&self, pipeline: &Rc<LocalPipeline>, traversal: Traversal) {
+        if !self.wants(pipeline, &traversal) {
             return;
         }
         let mut waiting = self.waiting.borrow_mut();
@@ -38,13 +37,13 @@ impl CompleteQueue {
             self.metrics.completion_dropped();
             return;
         }
-        waiting.push_back((pipeline.clone(), passage, exchange));
+        waiting.push_back((pipeline.clone(), traversal));
         self.arrived.notify_one();
     }
 
     /// Whether a filter would see an exchange that came this far: if not, its summary need not be made.
-    pub fn wants(&self, pipeline: &LocalPipeline, passage: &Passage) -> bool {
-        pipeline.complete_mask(passage) != 0
+    pub fn wants(&self, pipeline: &LocalPipeline, traversal: &Traversal) -> bool {
+        traversal.exchange.is_some() && pipeline.complete_mask(traversal) != 0
     }
 
     /// Calls the hooks, for ever. To be spawned once on the worker; after each call the worker's other tasks go first.
@@ -59,9 +58,9 @@ impl CompleteQueue {
     pub async fn drain(&self) {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
-            let Some((pipeline, mut passage, exchange)) = next else { return };
+            let Some((pipeline, mut traversal)) = next else { return };
             tokio::task::yield_now().await;
-            pipeline.on_complete(exchange, &mut passage).await;
+            pipeline.on_complete(&mut traversal).await;
         }
     }
 }

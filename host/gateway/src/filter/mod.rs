@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use body::{BodySource, BodySourceError};
 pub use chain::{FilterFailure, RequestOutcome, ResponseOutcome};
 pub use complete::CompleteQueue;
-pub use pipeline::{LocalPipeline, MAX_FILTERS, Passage, Pipeline, TooManyFilters, WorkerFilters};
+pub use pipeline::{LocalPipeline, MAX_FILTERS, Pipeline, TooManyFilters, Traversal, WorkerFilters};
 
 pub use crate::wasm::{
     FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet, LoadError, Mode, Plugin, Runtime,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Filter;
+use crate::exchange::Exchange;
 use crate::wasm::{Hook, Pool, Program};
 
 /// The most filters of one pipeline.
@@ -91,9 +92,9 @@ impl LocalPipeline {
     }
 }
 
-/// How far an exchange has come in its pipeline. The caller keeps it beside the exchange.
+/// How far an exchange has come in its pipeline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Passage {
+pub(super) struct Cursor {
     /// The filters before this index saw the request; on-complete is for them.
     pub(super) seen: usize,
     /// The filters before this index see the response: those before the one that answered or failed.
@@ -102,29 +103,58 @@ pub struct Passage {
     pub(super) left: usize,
     /// Filters that failed open and are out for this exchange, as a mask.
     pub(super) absent: u64,
-    /// When the last call ended, as long as nothing else has happened: the next one begins then. Reading the clock costs as much as a
-    /// call of the gateway by a filter.
+    /// When the last call ended, as long as nothing else has happened: the next call begins then. Reading the clock costs as much
+    /// as a call of the gateway by a filter.
     pub(super) now: Option<Instant>,
 }
 
-impl Passage {
-    /// Whether this filter has failed and was passed over.
-    pub fn is_absent(&self, index: usize) -> bool {
-        index < MAX_FILTERS && self.absent & (1 << index) != 0
+/// An exchange on its way through its pipeline: the exchange and the cursor. It owns the exchange for its whole life; a call
+/// borrows the box, which moves into the instance's store and back.
+#[derive(Debug, Default)]
+pub struct Traversal {
+    /// Empty before the route is known, while a call has it, and after [`Traversal::take`].
+    pub(super) exchange: Option<Box<Exchange>>,
+    pub(super) cursor: Cursor,
+}
+
+impl Traversal {
+    /// At the start of the pipeline.
+    pub fn new(exchange: Box<Exchange>) -> Self {
+        Traversal { exchange: Some(exchange), cursor: Cursor::default() }
     }
 
-    /// Filters that failed and were passed over.
-    pub fn absent(&self) -> u32 {
-        self.absent.count_ones()
+    /// The exchange, which is here whenever no call is in progress.
+    pub fn exchange(&mut self) -> &mut Exchange {
+        self.exchange.as_deref_mut().expect("an exchange is only away during a call")
+    }
+
+    /// The exchange, unless it was taken or a call that was dropped has kept it.
+    pub fn exchange_if_present(&mut self) -> Option<&mut Exchange> {
+        self.exchange.as_deref_mut()
+    }
+
+    /// Moves the exchange and its cursor on and leaves an empty traversal.
+    pub fn take(&mut self) -> Traversal {
+        std::mem::take(self)
+    }
+
+    /// Drops the exchange: no hook will need it any more.
+    pub fn clear(&mut self) {
+        self.exchange = None;
+    }
+
+    /// Whether this filter has failed and was passed over.
+    pub fn is_absent(&self, index: usize) -> bool {
+        index < MAX_FILTERS && self.cursor.absent & (1 << index) != 0
     }
 
     pub(super) fn request_ends(&mut self, seen: usize, behind: usize) {
-        *self = Passage { seen, behind, left: behind, ..*self };
+        self.cursor = Cursor { seen, behind, left: behind, ..self.cursor };
     }
 
     /// The time when the hooks that were called together have ended.
     pub fn ended(&mut self) -> Instant {
-        self.now.take().unwrap_or_else(Instant::now)
+        self.cursor.now.take().unwrap_or_else(Instant::now)
     }
 }
 

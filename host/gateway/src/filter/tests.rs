@@ -108,15 +108,20 @@ fn an_answer_passes_the_filters_before_it_in_reverse() {
     let fourth = maker.filter("fourth", closed, &[(Hook::OnRequest, "unreachable"), (Hook::OnResponse, "unreachable")]);
     let pipeline = local(vec![first, second, third, fourth]);
     run(async {
-        let mut passage = Passage::default();
-        let (exchange, outcome) = pipeline.on_request(exchange(), &mut passage, &mut Body(b"", 0)).await;
+        let mut traversal = Traversal::new(exchange());
+        let outcome = pipeline.on_request(&mut traversal, &mut Body(b"", 0)).await;
+        let exchange = traversal.exchange();
         assert!(matches!(outcome, RequestOutcome::Respond { by: 2 }), "{outcome:?}");
         let response = exchange.response.as_ref().unwrap();
         assert_eq!((response.status, response.origin), (StatusCode::IM_A_TEAPOT, Origin::Filter));
         assert!(exchange.response_body_replaced && response.body.is_some());
-        let (exchange, outcome) = pipeline.on_response(exchange, &mut passage, &mut Body(b"", 0)).await;
+        let outcome = pipeline.on_response(&mut traversal, &mut Body(b"", 0)).await;
         assert!(matches!(outcome, ResponseOutcome::Continue), "{outcome:?}");
-        assert_eq!(exchange.response.unwrap().status, StatusCode::CREATED, "`first` comes last on the way out");
+        assert_eq!(
+            traversal.exchange().response.take().unwrap().status,
+            StatusCode::CREATED,
+            "`first` comes last on the way out"
+        );
     });
 }
 
@@ -132,23 +137,25 @@ fn a_failure_is_an_error_when_closed_and_nothing_when_open() {
         ];
         let pipeline = local(filters);
         run(async {
-            let mut passage = Passage::default();
-            let (exchange, outcome) = pipeline.on_request(exchange(), &mut passage, &mut Body(b"", 0)).await;
+            let mut traversal = Traversal::new(exchange());
+            let outcome = pipeline.on_request(&mut traversal, &mut Body(b"", 0)).await;
+            let exchange = traversal.exchange();
             assert_eq!(exchange.request.method, Method::GET, "half-made edits are gone");
             match outcome {
-                RequestOutcome::Continue => assert!(passes && passage.is_absent(1)),
+                RequestOutcome::Continue => assert!(passes && traversal.is_absent(1)),
                 RequestOutcome::Failed(failure) => assert!(!passes && failure.by == 1 && &*failure.filter == "fails"),
                 other => panic!("{other:?}"),
             }
-            let (exchange, outcome) = pipeline.on_response(exchange, &mut passage, &mut Body(b"", 0)).await;
+            let outcome = pipeline.on_response(&mut traversal, &mut Body(b"", 0)).await;
             assert!(matches!(outcome, ResponseOutcome::Continue), "the filter that failed takes no part: {outcome:?}");
-            assert_eq!(exchange.response.unwrap().status.as_u16(), 299);
+            assert_eq!(traversal.exchange().response.take().unwrap().status.as_u16(), 299);
         });
     }
     let pipeline = local(vec![maker.filter("edit", FailurePolicy::Closed, &[(Hook::OnRequest, &edit)])]);
     run(async {
-        let (exchange, _) = pipeline.on_request(exchange(), &mut Passage::default(), &mut Body(b"", 0)).await;
-        assert_eq!(exchange.request.method, Method::PUT, "edits of a good call stay");
+        let mut traversal = Traversal::new(exchange());
+        pipeline.on_request(&mut traversal, &mut Body(b"", 0)).await;
+        assert_eq!(traversal.exchange().request.method, Method::PUT, "edits of a good call stay");
     });
 }
 
@@ -161,13 +168,13 @@ fn after_a_failure_on_the_way_out_the_error_passes_the_filters_that_are_left() {
     ];
     let pipeline = local(filters);
     run(async {
-        let mut passage = Passage::default();
-        let (exchange, _) = pipeline.on_request(exchange(), &mut passage, &mut Body(b"", 0)).await;
-        let (exchange, outcome) = pipeline.on_response(exchange, &mut passage, &mut Body(b"", 0)).await;
+        let mut traversal = Traversal::new(exchange());
+        pipeline.on_request(&mut traversal, &mut Body(b"", 0)).await;
+        let outcome = pipeline.on_response(&mut traversal, &mut Body(b"", 0)).await;
         assert!(matches!(outcome, ResponseOutcome::Failed(failure) if failure.by == 1));
-        let (exchange, outcome) = pipeline.on_response(exchange, &mut passage, &mut Body(b"", 0)).await;
+        let outcome = pipeline.on_response(&mut traversal, &mut Body(b"", 0)).await;
         assert!(matches!(outcome, ResponseOutcome::Continue));
-        assert_eq!(exchange.response.unwrap().status, StatusCode::CREATED);
+        assert_eq!(traversal.exchange().response.take().unwrap().status, StatusCode::CREATED);
     });
 }
 
@@ -183,8 +190,9 @@ fn a_body_is_buffered_once_and_only_when_asked_for() {
         let pipeline = local(filters);
         run(async {
             let mut body = Body(b"0123456789", 0);
-            let (exchange, outcome) = pipeline.on_request(exchange(), &mut Passage::default(), &mut body).await;
-            (exchange.request_body.clone(), outcome, body.1)
+            let mut traversal = Traversal::new(exchange());
+            let outcome = pipeline.on_request(&mut traversal, &mut body).await;
+            (traversal.exchange().request_body.clone(), outcome, body.1)
         })
     };
     let (body, outcome, buffered) = calls(vec![never.clone()]);
@@ -201,11 +209,11 @@ fn a_filter_can_replace_a_response() {
     let maker = Maker::new();
     let pipeline = local(vec![maker.filter("cover", FailurePolicy::Closed, &[(Hook::OnResponse, RESPOND)])]);
     run(async {
-        let mut passage = Passage::default();
-        let (exchange, _) = pipeline.on_request(exchange(), &mut passage, &mut Body(b"", 0)).await;
-        let (exchange, _) = pipeline.on_response(exchange, &mut passage, &mut Body(b"secret", 0)).await;
-        let response = exchange.response.unwrap();
-        assert!(exchange.response_body_replaced && response.origin == Origin::Filter);
+        let mut traversal = Traversal::new(exchange());
+        pipeline.on_request(&mut traversal, &mut Body(b"", 0)).await;
+        pipeline.on_response(&mut traversal, &mut Body(b"secret", 0)).await;
+        let response = traversal.exchange().response.take().unwrap();
+        assert!(traversal.exchange().response_body_replaced && response.origin == Origin::Filter);
         assert_eq!(response.body.unwrap(), Bytes::new());
     });
 }
@@ -216,14 +224,14 @@ fn finished_exchanges_are_queued_and_dropped_when_there_are_too_many() {
     let observer = maker.filter("observer", FailurePolicy::Closed, &[(Hook::OnComplete, "i32.const 0")]);
     let pipeline = local(vec![observer.clone()]);
     run(async {
-        let mut passage = Passage::default();
+        let mut traversal = Traversal::new(exchange());
         let metrics = crate::telemetry::Metrics::new();
         let queue = CompleteQueue::new(2, metrics.worker());
-        queue.push(&pipeline, passage, exchange());
-        let (exchange_seen, _) = pipeline.on_request(exchange(), &mut passage, &mut Body(b"", 0)).await;
-        queue.push(&pipeline, passage, exchange_seen);
-        queue.push(&pipeline, passage, exchange());
-        queue.push(&pipeline, passage, exchange());
+        queue.push(&pipeline, Traversal::new(exchange()));
+        pipeline.on_request(&mut traversal, &mut Body(b"", 0)).await;
+        for _ in 0..3 {
+            queue.push(&pipeline, Traversal { exchange: Some(exchange()), ..traversal });
+        }
         assert!(metrics.render().contains("\nsluice_completions_dropped_total 1\n"));
         queue.drain().await;
         assert_eq!(observer.stats().hooks[Hook::OnComplete as usize].calls, 2, "the first was seen by nobody");

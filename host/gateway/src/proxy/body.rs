@@ -13,35 +13,39 @@ use crate::http::buffer::{MemoryBudget, collect};
 use crate::http::coding::{self, CodingError};
 use crate::http::headers::Noted;
 
-/// A body of either direction.
-pub(super) struct Passing<'a> {
+/// The body of a message of either direction.
+#[derive(Default)]
+pub(super) struct MessageBody {
     body: Body,
     /// `content-encoding`, as the sender wrote it if it did: filters may edit the head before the body is wanted.
     codings: Option<Box<HeaderMap>>,
-    /// Borrowed: all workers would count references to it in one place.
-    budget: &'a MemoryBudget,
     /// When the whole has to be in memory, if a filter wants it.
     until: Option<Instant>,
 }
 
-impl<'a> Passing<'a> {
+impl MessageBody {
     /// `headers` are those of the body, if they may tell of a coding.
-    pub(super) fn new(body: Body, headers: Option<&HeaderMap>, budget: &'a MemoryBudget) -> Self {
+    pub(super) fn new(body: Body, headers: Option<&HeaderMap>) -> Self {
         let mut codings = None::<Box<HeaderMap>>;
         for value in headers.into_iter().flat_map(|headers| headers.get_all(http::header::CONTENT_ENCODING)) {
             codings.get_or_insert_default().append(http::header::CONTENT_ENCODING, value.clone());
         }
-        Passing { body, codings, budget, until: None }
+        MessageBody { body, codings, until: None }
     }
 
     /// Bounds how long buffering may take in all: single bytes at long intervals are no idling.
     pub(super) fn within(self, until: Option<Instant>) -> Self {
-        Passing { until, ..self }
+        MessageBody { until, ..self }
     }
 
     /// What is passed on when no filter has replaced it: byte for byte what came in.
-    pub(super) fn into_body(self) -> Body {
-        self.body
+    pub(super) fn take(&mut self) -> Body {
+        std::mem::take(&mut self.body)
+    }
+
+    /// The body as the pipeline buffers it. What is buffered counts against `budget`.
+    pub(super) fn source<'a>(&'a mut self, budget: &'a MemoryBudget) -> Bufferable<'a> {
+        Bufferable { message: self, budget }
     }
 }
 
@@ -50,19 +54,26 @@ pub(super) fn coded(headers: &HeaderMap, noted: Noted) -> Option<&HeaderMap> {
     noted.has(Noted::CODING).then_some(headers)
 }
 
-impl BodySource for Passing<'_> {
+/// A body that filters can ask for.
+pub(super) struct Bufferable<'a> {
+    message: &'a mut MessageBody,
+    budget: &'a MemoryBudget,
+}
+
+impl BodySource for Bufferable<'_> {
     fn is_empty(&self) -> bool {
-        self.body.is_end_stream()
+        self.message.body.is_end_stream()
     }
 
     async fn buffer(&mut self, max_bytes: u64) -> Result<Bytes, BodySourceError> {
-        let whole = collect(&mut self.body, max_bytes, self.budget);
-        let raw = match self.until.map(|until| until.saturating_duration_since(Instant::now())) {
+        let MessageBody { body, codings, until } = &mut *self.message;
+        let whole = collect(body, max_bytes, self.budget);
+        let raw = match until.map(|until| until.saturating_duration_since(Instant::now())) {
             None => whole.await,
             Some(left) => deadline::timeout(left, whole).await.unwrap_or(Err(BodyError::IdleTimeout(left))),
         };
         let raw = raw.map_err(source_error)?;
-        let Some(codings) = &self.codings else { return Ok(raw) };
+        let Some(codings) = codings else { return Ok(raw) };
         coding::decode(codings, raw, max_bytes, self.budget).map_err(|error| match error {
             CodingError::TooLarge(limit) => BodySourceError::TooLarge(limit),
             CodingError::Budget(_) => BodySourceError::Budget,

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
+use super::context::RequestContext;
 use super::error::{Kind, ProxyError};
-use super::record::Record;
 use crate::deadline::Deadline;
 use crate::http1::Transport;
 use crate::server::Switch;
 
-/// Joins both sides in a task of this worker. The record ends with the tunnel.
-pub(super) fn join(client: Switch, upstream: Box<Transport>, idle: Option<Duration>, mut record: Box<Record>) {
+/// Joins both sides in a task of this worker. The context ends with the tunnel.
+pub(super) fn join(client: Switch, upstream: Box<Transport>, idle: Option<Duration>, mut context: Box<RequestContext>) {
     tokio::task::spawn_local(async move {
         // The client may have left before it read the answer.
         let Ok(client) = client.await else { return };
@@ -36,12 +36,12 @@ pub(super) fn join(client: Switch, upstream: Box<Transport>, idle: Option<Durati
         };
         tokio::select! {
             // An error here is a side that closed without goodbye, which is how most WebSockets end.
-            _ = copy_bidirectional(&mut client, &mut upstream) => record.ended = true,
-            () = idled => record.fail(&ProxyError::new(Kind::ClientTimeout, "the upgraded connection was idle")),
+            _ = copy_bidirectional(&mut client, &mut upstream) => context.ended = true,
+            () = idled => context.fail(&ProxyError::new(Kind::ClientTimeout, "the upgraded connection was idle")),
         }
-        let bytes_in = record.bytes_in.get_or_insert_default();
+        let bytes_in = context.bytes_in.get_or_insert_default();
         bytes_in.set(bytes_in.get() + from_client.get());
-        record.bytes_out += from_upstream.get();
+        context.bytes_out += from_upstream.get();
     });
 }
 

@@ -72,6 +72,8 @@ pub struct AccessRecord<'a> {
     pub route: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub endpoint: Option<&'a str>,
+    /// How often an endpoint was asked; shown when that was more than once.
+    pub attempts: usize,
     /// Body bytes from and to the client.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -247,6 +249,9 @@ impl AccessRecord<'_> {
         text(out, "route", self.route.map(str::as_bytes));
         text(out, "upstream", self.upstream.map(str::as_bytes));
         text(out, "endpoint", self.endpoint.map(str::as_bytes));
+        if self.attempts > 1 {
+            let _ = write!(out, ",\"attempts\":{}", self.attempts);
+        }
         let _ = write!(out, ",\"bytes_in\":{},\"bytes_out\":{}", self.bytes_in, self.bytes_out);
         let timings = &self.timings;
         for (name, time) in [
@@ -304,6 +309,9 @@ impl AccessRecord<'_> {
         let (route, upstream, endpoint) =
             (self.route.unwrap_or("-"), self.upstream.unwrap_or("-"), self.endpoint.unwrap_or("-"));
         let _ = write!(out, "  {} > {} > {}", Plain(route), Plain(upstream), Plain(endpoint));
+        if self.attempts > 1 {
+            let _ = write!(out, " ({} attempts)", self.attempts);
+        }
         let _ = write!(out, "  {} B in, {} B out  {}", self.bytes_in, self.bytes_out, self.client);
         match self.answered_by {
             Answerer::Upstream | Answerer::Nobody => {}
@@ -407,6 +415,7 @@ mod tests {
             route: Some("all"),
             upstream: Some("echo"),
             endpoint: None,
+            attempts: 1,
             bytes_in: 0,
             bytes_out: 12,
             timings: Timings { total: Duration::from_micros(1234), ..Timings::default() },

@@ -12,6 +12,7 @@
 //! | `sluice_upstream_requests_total` | `upstream`, `code` |
 //! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |
 //! | `sluice_upstream_errors_total` | `upstream`, `kind` |
+//! | `sluice_upstream_attempt_failures_total` | `upstream`, `endpoint`, `outcome` |
 //! | `sluice_connections_total`, `sluice_connections_active`, `sluice_connections_refused_total` | `listener` |
 //! | `sluice_connection_errors_total`, `sluice_tls_failures_total`, `sluice_accept_errors_total` | `listener` |
 //! | `sluice_received_bytes_total`, `sluice_sent_bytes_total` | `listener` |
@@ -41,6 +42,11 @@ use std::time::{Duration, SystemTime};
 
 use super::Exposition;
 use super::cells::{Counter, Names, Table, Traffic, code_name, lock};
+
+/// What stands for all names beyond a limit.
+const OTHER: &str = "(other)";
+/// Endpoints of one upstream that have series of their own for each outcome.
+const MAX_ENDPOINTS: usize = 4096;
 
 /// A route's place in the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,8 +121,8 @@ type Collector = Box<dyn Fn(&mut Exposition) + Send + Sync>;
 impl Metrics {
     pub fn new() -> Arc<Self> {
         Arc::new(Metrics {
-            routes: Names::new(Arc::from("(other)")),
-            upstreams: Names::new(Arc::from("(other)")),
+            routes: Names::new(Arc::from(OTHER)),
+            upstreams: Names::new(Arc::from(OTHER)),
             listeners: Mutex::default(),
             workers: Mutex::default(),
             collectors: Mutex::default(),
@@ -198,13 +204,19 @@ impl Metrics {
         }
 
         let mut errors: HashMap<(RouteId, Side, &'static str), u64> = HashMap::new();
-        let mut attempts: HashMap<(UpstreamId, &'static str), u64> = HashMap::new();
+        let mut upstream_errors: HashMap<(UpstreamId, &'static str), u64> = HashMap::new();
+        let mut attempts: BTreeMap<(u32, Arc<str>, &'static str), u64> = BTreeMap::new();
         for cells in workers {
             for (key, count) in lock(&cells.errors).iter() {
                 *errors.entry(*key).or_default() += count;
             }
-            for (key, count) in lock(&cells.failed_attempts).iter() {
-                *attempts.entry(*key).or_default() += count;
+            for (key, count) in lock(&cells.upstream_errors).iter() {
+                *upstream_errors.entry(*key).or_default() += count;
+            }
+            for ((upstream, outcome), endpoints) in lock(&cells.attempt_failures).iter() {
+                for (endpoint, count) in endpoints {
+                    *attempts.entry((upstream.0, Arc::clone(endpoint), outcome)).or_default() += count;
+                }
             }
         }
         out.family("sluice_errors_total", "counter", "Errors by route, guilty side and kind.");
@@ -216,10 +228,16 @@ impl Metrics {
                 count as f64,
             );
         }
-        out.family("sluice_upstream_errors_total", "counter", "Attempts without a response, by upstream and kind.");
-        for ((upstream, kind), count) in sorted(attempts, |(upstream, kind)| (upstream.0, *kind)) {
+        out.family("sluice_upstream_errors_total", "counter", "Requests without a response, by upstream and kind.");
+        for ((upstream, kind), count) in sorted(upstream_errors, |(upstream, kind)| (upstream.0, *kind)) {
             let upstream = self.upstreams.name(upstream.0);
             out.sample("sluice_upstream_errors_total", &[("upstream", &*upstream), ("kind", kind)], count as f64);
+        }
+        let name = "sluice_upstream_attempt_failures_total";
+        out.family(name, "counter", "Attempts without a response, by upstream, endpoint and outcome.");
+        for ((upstream, endpoint, outcome), count) in attempts {
+            let upstream = self.upstreams.name(upstream);
+            out.sample(name, &[("upstream", &*upstream), ("endpoint", &endpoint), ("outcome", outcome)], count as f64);
         }
     }
 
@@ -292,9 +310,22 @@ impl WorkerMetrics {
         self.cells.upstreams.cell(upstream.0).record(status, to_first_byte);
     }
 
-    /// An attempt that brought no response.
+    /// An attempt at one endpoint that brought no response.
+    pub fn attempt_failed(&self, upstream: UpstreamId, endpoint: &str, outcome: &'static str) {
+        let mut all = lock(&self.cells.attempt_failures);
+        let endpoints = all.entry((upstream, outcome)).or_default();
+        if let Some(count) = endpoints.get_mut(endpoint) {
+            *count += 1;
+            return;
+        }
+        // Endpoints come and go with discovery, and series live as long as the process.
+        let name = if endpoints.len() < MAX_ENDPOINTS { endpoint } else { OTHER };
+        *endpoints.entry(Arc::from(name)).or_default() += 1;
+    }
+
+    /// A request that got no response of an upstream.
     pub fn upstream_failed(&self, upstream: UpstreamId, kind: &'static str) {
-        *lock(&self.cells.failed_attempts).entry((upstream, kind)).or_default() += 1;
+        *lock(&self.cells.upstream_errors).entry((upstream, kind)).or_default() += 1;
     }
 
     /// An error of an exchange. Takes a lock that only a scrape shares.
@@ -318,7 +349,9 @@ struct Cells {
     routes: Table<Traffic>,
     upstreams: Table<Traffic>,
     errors: Mutex<HashMap<(RouteId, Side, &'static str), u64>>,
-    failed_attempts: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
+    upstream_errors: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
+    /// By upstream and outcome, then by endpoint.
+    attempt_failures: Mutex<HashMap<(UpstreamId, &'static str), HashMap<Arc<str>, u64>>>,
     completions_dropped: Counter,
     panics: Counter,
 }
@@ -357,6 +390,7 @@ mod tests {
             worker.request(route, 200, Duration::from_millis(3));
             worker.request(route, 599, Duration::from_secs(90));
             worker.error(route, Side::Upstream, "connect");
+            worker.attempt_failed(metrics.upstream("orders"), "10.0.0.1:80", "connect");
         }
         let text = metrics.render();
         for line in [
@@ -367,6 +401,7 @@ mod tests {
             r#"sluice_request_duration_seconds_bucket{route="orders",le="+Inf"} 4"#,
             r#"sluice_request_duration_seconds_count{route="orders"} 4"#,
             r#"sluice_errors_total{route="orders",side="upstream",kind="connect"} 2"#,
+            r#"sluice_upstream_attempt_failures_total{upstream="orders",endpoint="10.0.0.1:80",outcome="connect"} 2"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

@@ -1,13 +1,11 @@
-//! Why an upstream gave no answer.
+//! Why an upstream gave no answer: one failed attempt, and the whole request.
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
+use std::rc::Rc;
 
-use http::Request;
-
-use crate::exchange::Failure;
-use crate::http::body::{Body, BodyErrorKind};
+use super::retry::{Delivery, FailedAttempt};
+use crate::http::body::BodyErrorKind;
 
 /// What went wrong, to decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,34 +27,31 @@ pub enum UpstreamErrorKind {
     RequestBody(BodyErrorKind),
 }
 
-/// No answer from an upstream.
-pub struct UpstreamError {
-    pub kind: UpstreamErrorKind,
-    pub upstream: Arc<str>,
-    /// The endpoint of the last attempt.
-    pub endpoint: Option<Arc<str>>,
-    /// The request, when nothing of it was sent: it may go elsewhere.
-    pub request: Option<Box<Request<Body>>>,
-    /// Otherwise its head, for whoever still reads it.
-    pub spent: Option<Box<Request<Body>>>,
-    /// All attempts, oldest first.
-    pub failures: Vec<Failure>,
-    pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
-}
-
-impl UpstreamError {
-    /// A built-in upstream took too long.
-    pub(super) fn timed_out(upstream: Arc<str>) -> Self {
-        UpstreamError {
-            kind: UpstreamErrorKind::FirstByteTimeout,
-            upstream,
-            endpoint: None,
-            request: None,
-            spent: None,
-            failures: Vec::new(),
-            source: None,
+impl UpstreamErrorKind {
+    /// As metrics show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            UpstreamErrorKind::NoEndpoint => "no-endpoint",
+            UpstreamErrorKind::Dns => "dns",
+            UpstreamErrorKind::Connect => "connect",
+            UpstreamErrorKind::ConnectTimeout => "connect-timeout",
+            UpstreamErrorKind::Tls => "tls",
+            UpstreamErrorKind::FirstByteTimeout => "first-byte-timeout",
+            UpstreamErrorKind::Reset => "reset",
+            UpstreamErrorKind::Protocol => "protocol",
+            UpstreamErrorKind::RequestBody(_) => "request-body",
         }
     }
+}
+
+/// No answer from an upstream, after all attempts.
+#[derive(Debug)]
+pub struct UpstreamError {
+    pub kind: UpstreamErrorKind,
+    pub upstream: Rc<str>,
+    /// The endpoint of the last attempt.
+    pub endpoint: Option<Rc<str>>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl fmt::Display for UpstreamError {
@@ -80,55 +75,55 @@ impl fmt::Display for UpstreamError {
     }
 }
 
-impl fmt::Debug for UpstreamError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, upstream, endpoint, request, spent: _, failures, source } = self;
-        f.debug_struct("UpstreamError")
-            .field("kind", kind)
-            .field("upstream", upstream)
-            .field("endpoint", endpoint)
-            .field("request", &request.is_some())
-            .field("failures", failures)
-            .field("source", source)
-            .finish()
-    }
-}
-
 impl StdError for UpstreamError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }
 }
 
-/// One attempt at one endpoint that failed.
-pub(super) struct Attempt {
-    pub(super) kind: UpstreamErrorKind,
-    pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
-    pub(super) request: Option<Box<Request<Body>>>,
-    /// Whether `request` may be sent again.
-    pub(super) again: bool,
+/// One attempt that brought no response.
+#[derive(Debug)]
+pub struct AttemptError {
+    pub kind: UpstreamErrorKind,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    delivery: Delivery,
+    reused_connection: bool,
 }
 
-impl Attempt {
-    pub(super) fn new(kind: UpstreamErrorKind) -> Self {
-        Attempt { kind, source: None, request: None, again: false }
+impl AttemptError {
+    /// A failure before anything was sent.
+    pub fn new(kind: UpstreamErrorKind) -> Self {
+        AttemptError { kind, source: None, delivery: Delivery::Unsent, reused_connection: false }
     }
 
+    /// The same with its cause.
     pub(super) fn because(kind: UpstreamErrorKind, source: impl StdError + Send + Sync + 'static) -> Self {
-        Attempt { kind, source: Some(Box::new(source)), request: None, again: false }
+        AttemptError { source: Some(Box::new(source)), ..AttemptError::new(kind) }
     }
 
-    pub(super) fn with(self, request: Box<Request<Body>>) -> Self {
-        Attempt { request: Some(request), again: true, ..self }
+    /// With what the server may have seen of the request.
+    pub(super) fn delivered(self, delivery: Delivery) -> Self {
+        AttemptError { delivery, ..self }
     }
 
-    /// With a request of which the server may have seen something.
-    pub(super) fn spent(self, request: Box<Request<Body>>) -> Self {
-        Attempt { request: Some(request), again: false, ..self }
+    /// With whether the connection was open before.
+    pub(super) fn on_reused_connection(self, reused_connection: bool) -> Self {
+        AttemptError { reused_connection, ..self }
+    }
+
+    /// What the retry decision needs of it.
+    pub fn failed(&self, repeatable: bool) -> FailedAttempt {
+        FailedAttempt { delivery: self.delivery, reused_connection: self.reused_connection, repeatable }
+    }
+
+    /// The error of the request, whose last attempt this was.
+    pub fn of(self, upstream: &Rc<str>, endpoint: Option<&Rc<str>>) -> UpstreamError {
+        let (upstream, endpoint) = (Rc::clone(upstream), endpoint.map(Rc::clone));
+        UpstreamError { kind: self.kind, upstream, endpoint, source: self.source }
     }
 
     /// The reason in a line.
-    pub(super) fn reason(&self) -> String {
+    pub fn reason(&self) -> String {
         match &self.source {
             Some(source) => crate::chain(&**source),
             None => match self.kind {

@@ -11,7 +11,7 @@ use hyper::client::conn::http2;
 
 use super::connect::{self, ConnectError, Connected, Connection, MAX_STREAMS, Speak};
 use super::dns::{Answer, Dns};
-use super::error::{Attempt, UpstreamErrorKind};
+use super::error::{AttemptError, UpstreamErrorKind};
 use super::spec::{Endpoint, Upstream};
 use crate::coarse;
 use crate::deadline;
@@ -158,19 +158,19 @@ impl LocalEndpoint {
     }
 
     /// Opens a connection within `limit`. Where HTTP/2 is possible, one request opens it and the others wait to share it.
-    pub(super) async fn dial(self: &Rc<Self>, limit: Duration, http1_only: bool) -> Result<Lease, Attempt> {
+    pub(super) async fn dial(self: &Rc<Self>, limit: Duration, http1_only: bool) -> Result<Lease, AttemptError> {
         let begun = Instant::now();
         let _opening = Opening::new(self);
         match deadline::timeout(limit, self.dial_now(begun, http1_only)).await {
             Ok(outcome) => outcome,
             Err(deadline::Passed) => {
                 self.failed.set(Some((Instant::now(), UpstreamErrorKind::ConnectTimeout)));
-                Err(Attempt::new(UpstreamErrorKind::ConnectTimeout))
+                Err(AttemptError::new(UpstreamErrorKind::ConnectTimeout))
             }
         }
     }
 
-    async fn dial_now(self: &Rc<Self>, begun: Instant, http1_only: bool) -> Result<Lease, Attempt> {
+    async fn dial_now(self: &Rc<Self>, begun: Instant, http1_only: bool) -> Result<Lease, AttemptError> {
         let shared = self.shared();
         let speak = if http1_only && shared.speak == Speak::Either { Speak::Http1 } else { shared.speak };
         let may_share = || speak == Speak::Http2 || speak == Speak::Either && !self.speaks_http1.get();
@@ -181,7 +181,7 @@ impl LocalEndpoint {
                 return Ok(self.lease(Line::Http2(session), peer, None, None));
             }
             if let Some((_, kind)) = self.failed.get().filter(|(at, _)| *at > begun) {
-                return Err(Attempt::new(kind));
+                return Err(AttemptError::new(kind));
             }
         }
         // Nothing to share after all: those who waited open their own at the same time.
@@ -193,18 +193,18 @@ impl LocalEndpoint {
         outcome
     }
 
-    async fn open(self: &Rc<Self>, speak: Speak, begun: Instant) -> Result<Lease, Attempt> {
+    async fn open(self: &Rc<Self>, speak: Speak, begun: Instant) -> Result<Lease, AttemptError> {
         let shared = self.shared();
         let answer = self.dns.resolve(&shared.host, self.upstream.spec().dns).await;
-        let answer = answer.map_err(|error| Attempt::because(UpstreamErrorKind::Dns, error))?;
+        let answer = answer.map_err(|error| AttemptError::because(UpstreamErrorKind::Dns, error))?;
         self.keep_only(&answer);
         let first = self.rotation.replace(self.rotation.get().wrapping_add(1));
         let tls = shared.tls.as_ref().map(|tls| if speak == Speak::Http1 { &tls.http1 } else { &tls.usual });
         let Connected { connection, peer } =
             connect::connect(&answer.addresses, shared.port, first, tls, speak).await.map_err(|error| match error {
-                ConnectError::Tcp { .. } => Attempt::because(UpstreamErrorKind::Connect, error),
-                ConnectError::Tls(_) | ConnectError::NoHttp2 => Attempt::because(UpstreamErrorKind::Tls, error),
-                ConnectError::Http(_) => Attempt::because(UpstreamErrorKind::Protocol, error),
+                ConnectError::Tcp { .. } => AttemptError::because(UpstreamErrorKind::Connect, error),
+                ConnectError::Tls(_) | ConnectError::NoHttp2 => AttemptError::because(UpstreamErrorKind::Tls, error),
+                ConnectError::Http(_) => AttemptError::because(UpstreamErrorKind::Protocol, error),
             })?;
         let line = match connection {
             Connection::Http1(connection) => {

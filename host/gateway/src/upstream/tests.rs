@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::connect::LocalExecutor;
 use super::dns::Dns;
+use super::retry::{Budget, Delivery, Next};
 use super::*;
 use crate::http::body::Body;
 use crate::http::buffer::{MemoryBudget, collect};
@@ -125,12 +126,74 @@ fn long() -> Request<Body> {
     Request::post("/").header(HOST, "shop.example").body(Body::full(vec![b'x'; 256 << 10])).unwrap()
 }
 
-async fn send(upstream: &LocalUpstream, request: Request<Body>) -> Result<Box<Sent>, UpstreamError> {
-    upstream.send(Box::new(request), Choice::Balanced, TIMEOUTS).await
+/// A response with the attempts that led to it.
+struct Reply {
+    response: UpstreamResponse,
+    attempts: Vec<Attempt>,
 }
 
-async fn text(mut sent: Box<Sent>) -> String {
-    let bytes = collect(&mut sent.body, 1 << 20, &MemoryBudget::new(1 << 20)).await.unwrap();
+impl Reply {
+    fn last(&self) -> &Attempt {
+        self.attempts.last().unwrap()
+    }
+
+    /// The endpoints that took no request.
+    fn failed(&self) -> Vec<&str> {
+        let failed = self.attempts.iter().filter(|attempt| matches!(attempt.outcome, AttemptOutcome::Failed(_)));
+        failed.map(|attempt| &**attempt.endpoint.as_ref().unwrap()).collect()
+    }
+}
+
+async fn send(upstream: &LocalUpstream, request: Request<Body>) -> Result<Reply, AttemptError> {
+    let mut outgoing = OutgoingRequest::new(Box::new(request), TIMEOUTS);
+    send_chosen(upstream, &mut outgoing, Choice::Balanced).await
+}
+
+async fn send_within(upstream: &LocalUpstream, request: Request<Body>, limits: Timeouts) -> AttemptError {
+    let mut outgoing = OutgoingRequest::new(Box::new(request), limits);
+    send_chosen(upstream, &mut outgoing, Choice::Balanced).await.err().unwrap()
+}
+
+/// Attempts as a route makes them that no filter chooses for.
+async fn send_chosen(
+    upstream: &LocalUpstream,
+    request: &mut OutgoingRequest,
+    choice: Choice<'_>,
+) -> Result<Reply, AttemptError> {
+    let (mut budget, mut attempts, mut next) = (Budget::default(), Vec::new(), Next::OtherEndpoint);
+    let mut last = AttemptError::new(UpstreamErrorKind::NoEndpoint);
+    budget.select(upstream.max_endpoints(), 0, false);
+    loop {
+        match next {
+            Next::SameEndpoint => {}
+            Next::OtherEndpoint => match upstream.choose(choice, budget.tried()) {
+                Some(endpoint) => budget.spend(endpoint),
+                None => return Err(last),
+            },
+            Next::Selection | Next::GiveUp => return Err(last),
+        }
+        let endpoint = *budget.tried().last().unwrap();
+        let mut attempt = Attempt::new(upstream.name().clone(), Some(upstream.endpoint_name(endpoint)));
+        let outcome = upstream.attempt(endpoint, request, &mut attempt).await;
+        match outcome {
+            Ok(response) => {
+                attempts.push(attempt);
+                return Ok(Reply { response, attempts });
+            }
+            Err(error) => last = error,
+        }
+        next = budget.after(last.failed(request.is_repeatable()));
+        if next == Next::SameEndpoint {
+            attempt.outcome = AttemptOutcome::Stale;
+        } else {
+            request.forget_endpoint();
+        }
+        attempts.push(attempt);
+    }
+}
+
+async fn text(mut reply: Reply) -> String {
+    let bytes = collect(&mut reply.response.body, 1 << 20, &MemoryBudget::new(1 << 20)).await.unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -142,7 +205,7 @@ async fn connections_are_used_again_and_heads_are_in_origin_form() {
         let mut request = get("http://other.example/a");
         *request.body_mut() = Body::full("hi");
         let sent = send(&upstream, request).await.unwrap();
-        assert_eq!(sent.connect.is_some(), turn == 0);
+        assert_eq!(sent.last().connect.is_some(), turn == 0);
         assert_eq!(text(sent).await, "HTTP/1.1 shop.example /a hi");
     }
     let sent = send(&upstream, long()).await.unwrap();
@@ -162,17 +225,18 @@ async fn the_next_endpoint_serves_when_one_is_down() {
     let dead = dead_port().await;
     let upstream = local(spec(&[dead, origin.port], "http"));
     let sent = send(&upstream, get("/")).await.unwrap();
-    assert_eq!(*sent.endpoint, *format!("localhost:{}", origin.port));
-    assert_eq!((sent.failures.len(), &*sent.failures[0].address), (1, &*format!("localhost:{dead}")));
-    assert!(sent.failures[0].reason.contains("refused"), "{}", sent.failures[0].reason);
+    assert_eq!(sent.last().endpoint.as_deref(), Some(&*format!("localhost:{}", origin.port)));
+    assert_eq!(sent.failed(), [format!("localhost:{dead}")]);
+    assert_eq!(sent.attempts[0].outcome, AttemptOutcome::Failed(UpstreamErrorKind::Connect));
     assert_eq!(upstream.candidates().iter().map(|c| c.healthy).collect::<Vec<_>>(), [false, true]);
     for _ in 0..5 {
         let sent = send(&upstream, get("/")).await.unwrap();
-        assert!(sent.failures.is_empty(), "an endpoint that is down is left out");
+        assert!(sent.failed().is_empty(), "an endpoint that is down is left out");
     }
     let wanted = [format!("localhost:{dead}"), "unknown:1".to_owned(), format!("localhost:{}", origin.port)];
-    let sent = upstream.send(Box::new(get("/")), Choice::Addresses(&wanted), TIMEOUTS).await.unwrap();
-    assert_eq!(sent.failures.len(), 1, "a list is taken in its order");
+    let mut request = OutgoingRequest::new(Box::new(get("/")), TIMEOUTS);
+    let sent = send_chosen(&upstream, &mut request, Choice::Addresses(&wanted)).await.unwrap();
+    assert_eq!(sent.failed().len(), 1, "a list is taken in its order");
 }
 
 #[tokio::test(flavor = "local")]
@@ -203,7 +267,7 @@ async fn a_name_that_came_back_from_http2_is_kept() {
     let mut request = get("/");
     assert!(head::for_http2(&mut request, upstream.endpoints()[0].shared()) && !request.headers().contains_key(HOST));
     let sent = send(&upstream, request).await.unwrap();
-    assert_eq!((sent.failures.len(), &*text(sent).await), (1, "HTTP/1.1 shop.example / "));
+    assert_eq!((sent.failed().len(), &*text(sent).await), (1, "HTTP/1.1 shop.example / "));
 }
 
 #[tokio::test(flavor = "local")]
@@ -212,13 +276,17 @@ async fn a_request_comes_back_when_nobody_took_it() {
     let upstream = local(spec(&dead, "http"));
     let mut request = get("/");
     *request.body_mut() = Body::full("kept");
-    let error = send(&upstream, request).await.unwrap_err();
-    assert_eq!((error.kind, error.failures.len()), (UpstreamErrorKind::Connect, 2));
-    let mut body = error.request.unwrap().into_body();
+    let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS);
+    let error = send_chosen(&upstream, &mut request, Choice::Balanced).await.err().unwrap();
+    assert_eq!(error.kind, UpstreamErrorKind::Connect);
+    assert!(error.reason().contains("refused"), "{}", error.reason());
+    assert!(upstream.candidates().iter().all(|candidate| !candidate.healthy), "both were tried");
+    let mut body = request.into_request().into_body();
     assert_eq!(collect(&mut body, 9, &MemoryBudget::new(9)).await.unwrap(), "kept");
     let unknown = ["unknown:1".to_owned()];
-    let error = upstream.send(Box::new(get("/")), Choice::Addresses(&unknown), TIMEOUTS).await.unwrap_err();
-    assert_eq!((error.kind, error.request.is_some()), (UpstreamErrorKind::NoEndpoint, true));
+    let mut request = OutgoingRequest::new(Box::new(get("/")), TIMEOUTS);
+    let error = send_chosen(&upstream, &mut request, Choice::Addresses(&unknown)).await.err().unwrap();
+    assert_eq!(error.kind, UpstreamErrorKind::NoEndpoint);
 }
 
 #[tokio::test(flavor = "local")]
@@ -255,10 +323,11 @@ async fn what_was_sent_is_repeated_only_when_that_is_harmless() {
         upstream.endpoints()[0].age(Duration::from_secs(1));
         let request = Request::builder().method(method).uri("/").body(Body::Empty).unwrap();
         match send(&upstream, request).await {
-            Ok(sent) => assert!(harmless && text(sent).await == "ok"),
-            Err(error) => {
-                assert!(!harmless && error.kind == UpstreamErrorKind::Reset && error.request.is_none(), "{error:?}");
+            Ok(sent) => {
+                assert!(harmless && sent.attempts[0].outcome == AttemptOutcome::Stale && sent.attempts.len() == 2);
+                assert_eq!(text(sent).await, "ok");
             }
+            Err(error) => assert!(!harmless && error.kind == UpstreamErrorKind::Reset, "{error:?}"),
         }
     }
 }
@@ -310,10 +379,10 @@ async fn tls_is_verified_and_alpn_decides() {
     let sent = send(&with(Protocol::Http1, trusted.clone()), get("/")).await.unwrap();
     assert_eq!(text(sent).await, "HTTP/1.1 shop.example / ");
 
-    let error = send(&with(Protocol::Auto, TlsSpec::default()), get("/")).await.unwrap_err();
+    let error = send(&with(Protocol::Auto, TlsSpec::default()), get("/")).await.err().unwrap();
     assert_eq!(error.kind, UpstreamErrorKind::Tls, "unknown issuer");
     let other = TlsSpec { server_name: Some("other.example".into()), ..trusted };
-    let error = send(&with(Protocol::Auto, other), get("/")).await.unwrap_err();
+    let error = send(&with(Protocol::Auto, other), get("/")).await.err().unwrap();
     assert_eq!(error.kind, UpstreamErrorKind::Tls, "wrong name");
     let blind = TlsSpec { verify: false, ..TlsSpec::default() };
     assert!(send(&with(Protocol::Auto, blind), get("/")).await.is_ok());
@@ -327,8 +396,9 @@ async fn a_silent_server_is_given_up() {
     .await;
     let upstream = local(spec(&[port], "http"));
     let timeouts = Timeouts { first_byte: Duration::from_millis(30), ..TIMEOUTS };
-    let error = upstream.send(Box::new(get("/")), Choice::Balanced, timeouts).await.unwrap_err();
-    assert_eq!((error.kind, error.request.is_none()), (UpstreamErrorKind::FirstByteTimeout, true));
+    let error = send_within(&upstream, get("/"), timeouts).await;
+    assert_eq!(error.kind, UpstreamErrorKind::FirstByteTimeout);
+    assert_eq!(error.failed(true).delivery, Delivery::Possible);
     assert_eq!((upstream.endpoints()[0].idle_count(), upstream.candidates()[0].active), (0, 0));
 }
 
@@ -338,7 +408,7 @@ async fn a_broken_upload_is_not_blamed_on_the_upstream() {
     let upstream = local(spec(&[origin.port], "http"));
     let mut request = get("/");
     *request.body_mut() = Body::full("too much").limited(3);
-    let error = send(&upstream, request).await.unwrap_err();
+    let error = send(&upstream, request).await.err().unwrap();
     let kind = crate::http::body::BodyErrorKind::TooLarge;
     assert_eq!(error.kind, UpstreamErrorKind::RequestBody(kind), "{error:?}");
 }
@@ -381,7 +451,7 @@ async fn a_refused_body_is_never_sent() {
     .await;
     let upstream = local(spec(&[port], "http"));
     let sent = send(&upstream, expecting()).await.unwrap();
-    assert_eq!(sent.head.status, StatusCode::EXPECTATION_FAILED);
+    assert_eq!(sent.response.head.status, StatusCode::EXPECTATION_FAILED);
     assert_eq!(text(sent).await, "no");
     assert!(rest.await.unwrap().is_empty());
 }
@@ -407,7 +477,7 @@ async fn a_server_that_reads_nothing_is_not_waited_for_as_long_as_the_request_la
     let part = Body::full(vec![b'x'; 32 << 20]);
     *request.body_mut() = Body::Resumed(vec![b'x'; 32 << 20].into(), Box::new(part));
     let timeouts = Timeouts { first_byte: Duration::from_millis(50), ..TIMEOUTS };
-    let error = upstream.send(Box::new(request), Choice::Balanced, timeouts).await.unwrap_err();
+    let error = send_within(&upstream, request, timeouts).await;
     assert_eq!(error.kind, UpstreamErrorKind::FirstByteTimeout);
     drop(keep);
 }
@@ -426,8 +496,8 @@ async fn an_upgraded_connection_is_handed_over() {
     let upstream = local(spec(&[port], "http"));
     let request = Request::get("/").header("connection", "upgrade").header("upgrade", "echo").body(Body::Empty);
     let sent = send(&upstream, request.unwrap()).await.unwrap();
-    assert_eq!(sent.head.status, StatusCode::SWITCHING_PROTOCOLS);
-    let mut upgraded = sent.switched.unwrap();
+    assert_eq!(sent.response.head.status, StatusCode::SWITCHING_PROTOCOLS);
+    let mut upgraded = sent.response.upgraded.unwrap();
     upgraded.write_all(b"ping").await.unwrap();
     let mut four = [0; 4];
     upgraded.read_exact(&mut four).await.unwrap();
@@ -451,15 +521,15 @@ async fn idle_connections_are_bounded_in_number_and_time() {
     while upstream.endpoints()[0].idle_count() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(send(&upstream, get("/")).await.unwrap().connect.is_some());
+    assert!(send(&upstream, get("/")).await.unwrap().last().connect.is_some());
 }
 
 #[tokio::test(flavor = "local")]
 async fn builtins_need_no_server() {
     let upstream = local(UpstreamSpec::new("demo", TargetSpec::Echo));
     let sent = send(&upstream, get("/x")).await.unwrap();
-    assert_eq!((&*sent.endpoint, sent.head.status), ("echo", StatusCode::OK));
+    assert_eq!((sent.last().endpoint.as_deref(), sent.response.head.status), (Some("echo"), StatusCode::OK));
     assert!(text(sent).await.starts_with("{\n  \"method\": \"GET\",\n  \"path\": \"/x\""));
     let upstream = local(UpstreamSpec::new("demo", TargetSpec::Status));
-    assert_eq!(send(&upstream, get("/status/418")).await.unwrap().head.status, StatusCode::IM_A_TEAPOT);
+    assert_eq!(send(&upstream, get("/status/418")).await.unwrap().response.head.status, StatusCode::IM_A_TEAPOT);
 }

@@ -1,0 +1,296 @@
+//! The one thing that travels through the proxy. Dropping it ends the request: it writes the access log, counts, and hands the exchange
+//! to `on-complete`, so that a client that hangs up is counted like any other.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, StatusCode, Version};
+
+use super::body::MessageBody;
+use super::error::ProxyError;
+use super::worker::Worker;
+use crate::exchange::Exchange;
+use crate::filter::{Hook, LocalPipeline, Traversal};
+use crate::http::body::{BodyError, Watch};
+use crate::http1::Transport;
+use crate::server::{ConnectionInfo, Switch};
+use crate::snapshot::LocalSnapshot;
+use crate::telemetry::{AccessRecord, Answerer, RouteId, Side, Timings};
+use crate::upstream::AttemptLog;
+
+/// Who made the response.
+#[derive(Debug, Clone)]
+pub(super) enum Responder {
+    Nobody,
+    Upstream,
+    Filter(Arc<str>),
+    Gateway,
+}
+
+/// The route that took a request.
+pub(super) struct MatchedRoute {
+    /// Its index in the snapshot.
+    pub(super) index: usize,
+    pub(super) metrics: RouteId,
+    pub(super) name: Arc<str>,
+}
+
+/// A change of protocol that the client asks for, where the route allows one.
+pub(super) struct UpgradeRequest {
+    pub(super) protocol: HeaderValue,
+    /// The client's side of the connection, after an answer of 101.
+    pub(super) client: Switch,
+}
+
+/// A change of protocol that the upstream has accepted.
+pub(super) struct AcceptedUpgrade {
+    pub(super) protocol: Option<HeaderValue>,
+    /// The upstream's side of the connection.
+    pub(super) upstream: Box<Transport>,
+}
+
+/// An exchange that hooks after the response head may still need. Empty while a call has it.
+pub(super) type SharedTraversal = Rc<RefCell<Traversal>>;
+
+/// A request on its way, from its head to the last byte of its response: the exchange with its position in the pipeline, both bodies,
+/// and what the access log and the metrics say about it. Boxed, so that each phase is handed one pointer.
+pub(super) struct RequestContext {
+    worker: Rc<Worker>,
+    pub(super) start: Instant,
+    pub(super) id: HeaderValue,
+    pub(super) client: IpAddr,
+    pub(super) method: Method,
+    pub(super) authority: Option<Authority>,
+    pub(super) target: Option<PathAndQuery>,
+    pub(super) protocol: Version,
+    pub(super) route: Option<MatchedRoute>,
+
+    /// The exchange, from the moment its route is known until the response is sent, or until it is shared.
+    pub(super) traversal: Traversal,
+    /// The exchange while the response is sent, where a hook sees the trailers.
+    shared_traversal: Option<SharedTraversal>,
+    /// The pipeline whose `on-complete` hooks see the exchange when it is over.
+    completes_in: Option<Rc<LocalPipeline>>,
+
+    /// The request's body, until it goes to an upstream.
+    pub(super) request_body: MessageBody,
+    /// The length that the client announced is more than the route takes.
+    pub(super) request_too_large: bool,
+    /// The upstream's body, until it goes to the client.
+    pub(super) response_body: MessageBody,
+    /// When a part of either body last came; only where the request has one.
+    pub(super) progress: Option<Rc<Cell<Instant>>>,
+    pub(super) upgrade_request: Option<Box<UpgradeRequest>>,
+    pub(super) accepted_upgrade: Option<Box<AcceptedUpgrade>>,
+
+    pub(super) attempts: AttemptLog,
+    pub(super) status: Option<StatusCode>,
+    /// Only where the request has a body.
+    pub(super) bytes_in: Option<Rc<Cell<u64>>>,
+    pub(super) bytes_out: u64,
+    pub(super) timings: Timings,
+    /// When the response head was ready to be sent; only where somebody reads it.
+    head_ready_at: Option<Instant>,
+    pub(super) consumer: Option<Arc<str>>,
+    pub(super) responder: Responder,
+    pub(super) error: Option<(Side, &'static str)>,
+    /// The last byte was handed to the connection.
+    pub(super) ended: bool,
+}
+
+impl RequestContext {
+    pub(super) fn new(
+        worker: &Rc<Worker>,
+        connection: &ConnectionInfo,
+        method: &Method,
+        protocol: Version,
+        id: HeaderValue,
+    ) -> Box<Self> {
+        // Large values are built in place to avoid a copy from the stack.
+        Box::write(
+            Box::new_uninit(),
+            RequestContext {
+                worker: Rc::clone(worker),
+                start: Instant::now(),
+                id,
+                client: connection.peer.address,
+                method: method.clone(),
+                authority: None,
+                target: None,
+                protocol,
+                route: None,
+                traversal: Traversal::default(),
+                shared_traversal: None,
+                completes_in: None,
+                request_body: MessageBody::default(),
+                request_too_large: false,
+                response_body: MessageBody::default(),
+                progress: None,
+                upgrade_request: None,
+                accepted_upgrade: None,
+                attempts: AttemptLog::default(),
+                status: None,
+                bytes_in: None,
+                bytes_out: 0,
+                timings: Timings::default(),
+                head_ready_at: None,
+                consumer: None,
+                responder: Responder::Nobody,
+                error: None,
+                ended: false,
+            },
+        )
+    }
+
+    /// The route is known, and with it the exchange.
+    pub(super) fn enter_route(&mut self, local: &LocalSnapshot, index: usize, exchange: Box<Exchange>) {
+        let route = &local.shared.routes[index];
+        self.route = Some(MatchedRoute { index, metrics: route.metrics, name: exchange.route.name.clone() });
+        self.traversal = Traversal::new(exchange);
+        let pipeline = local.pipeline(route.pipeline);
+        if pipeline.pipeline().has(Hook::OnComplete) {
+            self.completes_in = Some(Rc::clone(pipeline));
+        }
+    }
+
+    /// The exchange, once the route is known.
+    pub(super) fn exchange(&mut self) -> &mut Exchange {
+        self.traversal.exchange()
+    }
+
+    /// Whether `on-complete` will see the exchange.
+    pub(super) fn completes(&self) -> bool {
+        self.completes_in.as_ref().is_some_and(|pipeline| self.worker.complete.wants(pipeline, &self.traversal))
+    }
+
+    /// Shares the exchange with the hooks of the trailers.
+    pub(super) fn share_traversal(&mut self) -> SharedTraversal {
+        let shared = Rc::new(RefCell::new(self.traversal.take()));
+        self.shared_traversal = Some(Rc::clone(&shared));
+        shared
+    }
+
+    /// The response head is ready to be sent.
+    pub(super) fn head_ready(&mut self) {
+        if self.completes_in.is_some() || self.worker.access_log.is_on() {
+            self.head_ready_at = Some(Instant::now());
+        }
+    }
+
+    /// Notes an error and writes its detail to the operational log when somebody here has to act on it.
+    pub(super) fn fail(&mut self, error: &ProxyError) {
+        let side = error.side();
+        self.error = Some((side, error.kind.name()));
+        let route = self.route.as_ref().map_or("", |route| &route.name);
+        let id = self.id.to_str().unwrap_or_default();
+        let (side, kind, detail) = (side.name(), error.kind.name(), error.detail.as_str());
+        match error.side() {
+            // A filter's failure has its line already, from where its policy was applied.
+            Side::Client | Side::Filter => {
+                tracing::debug!(request_id = id, route, side, kind, detail, "exchange failed");
+            }
+            Side::Gateway | Side::Upstream => {
+                tracing::warn!(request_id = id, route, side, kind, detail, "exchange failed");
+            }
+        }
+    }
+
+    fn as_log(&self) -> AccessRecord<'_> {
+        let last = self.attempts.last();
+        AccessRecord {
+            time: SystemTime::now().checked_sub(self.timings.total).unwrap_or(SystemTime::UNIX_EPOCH),
+            request_id: self.id.as_bytes(),
+            client: self.client,
+            method: self.method.as_str(),
+            authority: self.authority.as_ref().map_or("", Authority::as_str),
+            path: self.target.as_ref().map_or("", PathAndQuery::path),
+            protocol: self.protocol,
+            status: self.status,
+            route: self.route.as_ref().map(|route| &*route.name),
+            upstream: last.map(|attempt| &*attempt.upstream),
+            endpoint: last.and_then(|attempt| attempt.endpoint.as_deref()),
+            attempts: self.attempts.count(),
+            bytes_in: self.bytes_in.as_ref().map_or(0, |bytes| bytes.get()),
+            bytes_out: self.bytes_out,
+            timings: self.timings,
+            consumer: self.consumer.as_deref(),
+            answered_by: match &self.responder {
+                Responder::Nobody => Answerer::Nobody,
+                Responder::Upstream => Answerer::Upstream,
+                Responder::Filter(name) => Answerer::Filter(name),
+                Responder::Gateway => Answerer::Gateway,
+            },
+            error: self.error,
+            aborted: !self.ended,
+        }
+    }
+}
+
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let last = self.attempts.last();
+        self.timings.connect = last.and_then(|attempt| attempt.connect);
+        self.timings.first_byte = last.and_then(|attempt| attempt.first_byte);
+        self.timings.total = now.saturating_duration_since(self.start);
+        self.timings.response = self.head_ready_at.map(|at| now.saturating_duration_since(at));
+        if !self.ended && self.error.is_none() {
+            self.error = Some((Side::Client, "client-aborted"));
+        }
+        let route = self.route.as_ref().map_or(self.worker.no_route, |route| route.metrics);
+        let metrics = &self.worker.metrics;
+        metrics.request(route, self.status.map_or(0, |status| status.as_u16()), self.timings.total);
+        if let Some((side, kind)) = self.error {
+            metrics.error(route, side, kind);
+        }
+        if let Some(pipeline) = self.completes_in.take() {
+            self.complete(&pipeline);
+        }
+        let log = &self.worker.access_log;
+        if log.is_on() {
+            log.write(&self.as_log());
+        }
+    }
+}
+
+impl RequestContext {
+    /// Queues the exchange for `on-complete`, unless a call that was dropped has kept it.
+    fn complete(&mut self, pipeline: &Rc<LocalPipeline>) {
+        let mut traversal = match self.shared_traversal.take() {
+            Some(shared) => shared.take(),
+            None => self.traversal.take(),
+        };
+        if self.worker.complete.wants(pipeline, &traversal) {
+            let exchange = traversal.exchange();
+            // No hook to come can read them, and exchanges may wait long for `on-complete`.
+            exchange.request_body = None;
+            exchange.sandboxes.clear();
+            if let Some(response) = &mut exchange.response {
+                response.body = None;
+            }
+            exchange.summary = Some(self.worker.access_log.summary(&self.as_log()));
+            self.worker.complete.push(pipeline, traversal);
+        }
+    }
+}
+
+/// It follows the response body to its end.
+impl Watch for RequestContext {
+    fn data(&mut self, bytes: usize) {
+        self.bytes_out += bytes as u64;
+    }
+
+    fn end(&mut self, outcome: Result<(), &BodyError>) {
+        match outcome {
+            Ok(()) => self.ended = true,
+            Err(error) => {
+                let error = ProxyError::response_body(error);
+                self.fail(&error);
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The last phase: the response head and its body become what the connection sends. The request's context follows them to the last
+//! byte.
+
+use std::rc::Rc;
+
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+
+use super::context::{RequestContext, SharedTraversal};
+use super::error::{Kind, ProxyError};
+use super::{RouteHandler, respond, tunnel};
+use crate::exchange::{Origin, ResponseHead};
+use crate::filter::{Hook, LocalPipeline};
+use crate::http::body::{Body, BodyError};
+use crate::http::headers;
+
+impl RouteHandler<'_> {
+    /// The response, with what has to happen while and after its body is sent.
+    pub(super) fn send(&self, mut context: Box<RequestContext>) -> Box<Response<Body>> {
+        // What nobody has read of the request by now is not wanted.
+        drop(context.request_body.take());
+        let exchange = context.traversal.exchange();
+        let Some(head) = exchange.response.take() else {
+            // Every way to here leaves a response; an exchange without one would be a bug of ours, not a reason to panic.
+            let error = ProxyError::new(Kind::FilterFailed, "no response");
+            context.fail(&error);
+            let head = respond::problem(&error, &context.id, &self.local.shared.id_header);
+            return send(OutgoingResponse::whole(head), context);
+        };
+        let replaced = exchange.response_body_replaced;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS
+            && context.upgrade_request.is_some()
+            && context.accepted_upgrade.is_some()
+        {
+            return self.switch_protocols(head, context);
+        }
+        let body = context.response_body.take();
+        let trailers = self.pipeline.pipeline().has(Hook::OnResponseTrailers);
+        // The hooks to come see the head; its body is on its way.
+        let later = (trailers || context.completes()).then(|| Box::new(ResponseHead { body: None, ..(*head).clone() }));
+        let mut response = match (head.origin, replaced) {
+            (Origin::Upstream, false) => OutgoingResponse { head, body },
+            (_, true) => OutgoingResponse::replaced(head),
+            (Origin::Filter | Origin::Gateway, false) => OutgoingResponse::whole(head),
+        };
+        self.keep_for_later_hooks(&mut context, later);
+        if trailers {
+            let (pipeline, shared) = (Rc::clone(self.pipeline), context.share_traversal());
+            response.body = response.body.with_trailers_hook(move |trailers| run_hooks(pipeline, shared, trailers));
+        }
+        send(response, context)
+    }
+
+    /// Leaves of the exchange what later hooks can read: all but the bodies, or nothing where no hook comes.
+    fn keep_for_later_hooks(&self, context: &mut RequestContext, head: Option<Box<ResponseHead>>) {
+        let Some(head) = head else { return context.traversal.clear() };
+        let exchange = context.traversal.exchange();
+        exchange.response = Some(head);
+        // Exchanges may wait long for `on-complete`.
+        exchange.request_body = None;
+        exchange.sandboxes.clear();
+    }
+
+    /// `101 Switching Protocols`, and both sides joined in a task of their own.
+    fn switch_protocols(&self, head: Box<ResponseHead>, mut context: Box<RequestContext>) -> Box<Response<Body>> {
+        let mut response = Box::new(Response::new(Body::Empty));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = head.headers;
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        let (request, accepted) = (context.upgrade_request.take(), context.accepted_upgrade.take());
+        let (Some(request), Some(accepted)) = (request, accepted) else { return response };
+        if let Some(protocol) = accepted.protocol {
+            response.headers_mut().insert(UPGRADE, protocol);
+        }
+        context.status = Some(StatusCode::SWITCHING_PROTOCOLS);
+        let later = context.completes().then(|| {
+            let mut head = ResponseHead::new(Origin::Upstream, StatusCode::SWITCHING_PROTOCOLS);
+            head.headers = response.headers().clone();
+            Box::new(head)
+        });
+        self.keep_for_later_hooks(&mut context, later);
+        context.head_ready();
+        tunnel::join(request.client, accepted.upstream, self.route.timeouts.idle, context);
+        response
+    }
+}
+
+/// A response that is ready to be sent.
+pub(super) struct OutgoingResponse {
+    head: Box<ResponseHead>,
+    body: Body,
+}
+
+impl OutgoingResponse {
+    /// A response whose body is in its head.
+    pub(super) fn whole(mut head: Box<ResponseHead>) -> Self {
+        let body = Body::full(head.body.take().unwrap_or_default());
+        OutgoingResponse { head, body }
+    }
+
+    /// A response whose body a filter or the gateway has set, in place of what the upstream sent.
+    fn replaced(mut head: Box<ResponseHead>) -> Self {
+        // The old framing and coding described other bytes. The connection writes the length of the new ones.
+        head.headers.remove(CONTENT_LENGTH);
+        head.headers.remove(TRANSFER_ENCODING);
+        head.headers.remove(CONTENT_ENCODING);
+        OutgoingResponse::whole(head)
+    }
+}
+
+/// The response as the connection takes it, with the context following it to its last byte.
+pub(super) fn send(response: OutgoingResponse, mut context: Box<RequestContext>) -> Box<Response<Body>> {
+    let OutgoingResponse { head, body } = response;
+    let ResponseHead { status, mut headers, .. } = *head;
+    context.status = Some(status);
+    context.head_ready();
+    // RFC 9110 §6.4.1: these have no body, whatever a filter has set.
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(CONTENT_LENGTH);
+    }
+    // RFC 9110 §9.3.2: a HEAD is told the length and gets no body, over HTTP/2 too.
+    let head = context.method == Method::HEAD;
+    if head
+        && !headers.contains_key(CONTENT_LENGTH)
+        && let Some(length) = body.exact_size().filter(|length| *length > 0)
+    {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    let bodiless = head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let body = if bodiless { Body::Empty } else { body };
+    let mut response = Box::write(Box::new_uninit(), Response::new(body.watched(context)));
+    *response.status_mut() = status;
+    headers::fill(response.headers_mut(), headers);
+    response
+}
+
+async fn run_hooks(
+    pipeline: Rc<LocalPipeline>,
+    shared: SharedTraversal,
+    trailers: HeaderMap,
+) -> Result<HeaderMap, BodyError> {
+    // It is empty where the request is over.
+    let mut traversal = shared.take();
+    let Some(exchange) = traversal.exchange_if_present() else { return Ok(trailers) };
+    if let Some(response) = &mut exchange.response {
+        response.trailers = Some(trailers);
+    }
+    let outcome = pipeline.on_response_trailers(&mut traversal).await;
+    let response = traversal.exchange().response.as_mut();
+    let trailers = response.and_then(|response| response.trailers.take()).unwrap_or_default();
+    shared.replace(traversal);
+    match outcome {
+        Ok(()) => Ok(trailers),
+        Err(failure) => Err(BodyError::Filter(Box::new(failure.error))),
+    }
+}

@@ -1,0 +1,76 @@
+//! The attempts of one request, one record each: what the access log, the metrics and `route.failures` know of them.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::error::UpstreamErrorKind;
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// It has not ended, or the client left before.
+    Pending,
+    /// The response head came.
+    Response,
+    /// The server had closed the idle connection; the request went out again on another one.
+    Stale,
+    Failed(UpstreamErrorKind),
+}
+
+impl AttemptOutcome {
+    /// As metrics show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            AttemptOutcome::Pending => "pending",
+            AttemptOutcome::Response => "response",
+            AttemptOutcome::Stale => "stale-connection",
+            AttemptOutcome::Failed(kind) => kind.name(),
+        }
+    }
+}
+
+/// One attempt to get a response. The texts are this worker's own, so that counting references to them is cheap.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    pub upstream: Rc<str>,
+    /// `host:port`, or the name of the builtin. `None`: there was none to choose.
+    pub endpoint: Option<Rc<str>>,
+    pub outcome: AttemptOutcome,
+    /// Time taken to connect; `None` when a connection was open already.
+    pub connect: Option<Duration>,
+    /// From sending the request to its response head.
+    pub first_byte: Option<Duration>,
+}
+
+impl Attempt {
+    pub fn new(upstream: Rc<str>, endpoint: Option<Rc<str>>) -> Self {
+        Attempt { upstream, endpoint, outcome: AttemptOutcome::Pending, connect: None, first_byte: None }
+    }
+}
+
+/// All attempts of one request, oldest first. The first one needs no memory of its own.
+#[derive(Debug, Clone, Default)]
+pub struct AttemptLog(SmallVec<[Attempt; 1]>);
+
+impl AttemptLog {
+    /// Adds an attempt that begins now.
+    pub fn begin(&mut self, upstream: &Rc<str>, endpoint: Option<Rc<str>>) -> &mut Attempt {
+        self.0.push(Attempt::new(Rc::clone(upstream), endpoint));
+        self.0.last_mut().expect("an attempt was pushed")
+    }
+
+    pub fn last(&self) -> Option<&Attempt> {
+        self.0.last()
+    }
+
+    pub fn last_mut(&mut self) -> Option<&mut Attempt> {
+        self.0.last_mut()
+    }
+
+    /// How often an endpoint was asked.
+    pub fn count(&self) -> usize {
+        self.0.iter().filter(|attempt| attempt.endpoint.is_some()).count()
+    }
+}

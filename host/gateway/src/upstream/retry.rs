@@ -1,0 +1,157 @@
+//! Whether a request that got no response is sent again, and where. All attempts of a request share one [`Budget`], and each decision
+//! is a pure function of it and of how the last attempt failed.
+//!
+//! By RFC 9110 §9.2.2 a request is sent again
+//! - to another endpoint, or on a new connection where an open one turned out to be closed, if nothing of the request was written:
+//!   any method;
+//! - on another connection, if a connection that had been idle closed before any byte of the response came, and the method is
+//!   idempotent and the request has no body;
+//! - otherwise never: the upstream may have acted on it.
+
+use smallvec::SmallVec;
+
+/// What the server may have seen of a request that got no response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Nothing of it was written.
+    Unsent,
+    /// It was written to a connection that had been idle, and that ended without a byte of a response: the server has probably closed
+    /// the connection before the request reached it.
+    ClosedIdle,
+    /// The server may have acted on it.
+    Possible,
+}
+
+/// How an attempt failed, as far as the decision depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailedAttempt {
+    pub delivery: Delivery,
+    /// The connection was open before this request needed one.
+    pub reused_connection: bool,
+    /// The request has an idempotent method and no body.
+    pub repeatable: bool,
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The same endpoint, on another connection.
+    SameEndpoint,
+    /// Another endpoint of the same selection.
+    OtherEndpoint,
+    /// The filters are asked for a selection again.
+    Selection,
+    /// The error is the answer.
+    GiveUp,
+}
+
+/// What the attempts of one request have used up, and what they may use.
+#[derive(Debug, Default)]
+pub struct Budget {
+    /// The endpoints tried of this selection, in order.
+    tried: SmallVec<[usize; 4]>,
+    max_endpoints: usize,
+    /// How often the filters were asked.
+    selections: usize,
+    max_selections: usize,
+    /// The filters have made another choice than before: they react to failures, so it is worth asking again.
+    chosen_anew: bool,
+}
+
+impl Budget {
+    /// Begins a selection. The filters may be asked again as long as they choose something else each time, `max_selections` times
+    /// in all.
+    pub fn select(&mut self, max_endpoints: usize, max_selections: usize, chosen_anew: bool) {
+        self.tried.clear();
+        self.selections += 1;
+        (self.max_endpoints, self.max_selections, self.chosen_anew) = (max_endpoints, max_selections, chosen_anew);
+    }
+
+    /// The endpoints tried of this selection.
+    pub fn tried(&self) -> &[usize] {
+        &self.tried
+    }
+
+    /// Counts an endpoint as tried.
+    pub fn spend(&mut self, endpoint: usize) {
+        self.tried.push(endpoint);
+    }
+
+    /// The decision.
+    pub fn after(&self, failed: FailedAttempt) -> Next {
+        let may_repeat = match failed.delivery {
+            Delivery::Unsent => true,
+            Delivery::ClosedIdle => failed.repeatable,
+            Delivery::Possible => false,
+        };
+        match may_repeat {
+            false => Next::GiveUp,
+            // It says nothing about the endpoint, which has closed a connection that nobody used.
+            true if failed.reused_connection => Next::SameEndpoint,
+            true if self.tried.len() < self.max_endpoints => Next::OtherEndpoint,
+            true => self.without_endpoint(),
+        }
+    }
+
+    /// The decision where the selection has no endpoint left.
+    pub fn without_endpoint(&self) -> Next {
+        match self.chosen_anew && self.selections < self.max_selections {
+            true => Next::Selection,
+            false => Next::GiveUp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: FailedAttempt =
+        FailedAttempt { delivery: Delivery::Unsent, reused_connection: false, repeatable: false };
+
+    fn budget(max_endpoints: usize, tried: &[usize]) -> Budget {
+        let mut budget = Budget::default();
+        budget.select(max_endpoints, 0, false);
+        tried.iter().for_each(|endpoint| budget.spend(*endpoint));
+        budget
+    }
+
+    #[test]
+    fn what_was_not_sent_goes_to_another_endpoint_whatever_the_method() {
+        for repeatable in [true, false] {
+            assert_eq!(budget(3, &[1]).after(FailedAttempt { repeatable, ..REFUSED }), Next::OtherEndpoint);
+        }
+        assert_eq!(budget(2, &[1, 0]).after(REFUSED), Next::GiveUp, "all endpoints were tried");
+    }
+
+    #[test]
+    fn a_stale_connection_costs_no_endpoint() {
+        let stale = FailedAttempt { reused_connection: true, ..REFUSED };
+        assert_eq!(budget(1, &[0]).after(stale), Next::SameEndpoint);
+        let crossed = FailedAttempt { delivery: Delivery::ClosedIdle, repeatable: true, ..stale };
+        assert_eq!(budget(1, &[0]).after(crossed), Next::SameEndpoint);
+        assert_eq!(budget(9, &[0]).after(FailedAttempt { repeatable: false, ..crossed }), Next::GiveUp);
+    }
+
+    #[test]
+    fn what_the_server_may_have_acted_on_is_never_sent_again() {
+        for reused_connection in [true, false] {
+            let failed = FailedAttempt { delivery: Delivery::Possible, reused_connection, repeatable: true };
+            assert_eq!(budget(9, &[0]).after(failed), Next::GiveUp);
+        }
+    }
+
+    #[test]
+    fn filters_are_asked_again_while_they_choose_something_else() {
+        let mut budget = Budget::default();
+        budget.select(1, 2, true);
+        budget.spend(0);
+        assert_eq!(budget.after(REFUSED), Next::Selection);
+        budget.select(1, 2, true);
+        assert!(budget.tried().is_empty(), "a selection may have the same endpoints");
+        assert_eq!(budget.without_endpoint(), Next::GiveUp, "twice in all");
+        let mut budget = Budget::default();
+        budget.select(1, 2, false);
+        assert_eq!(budget.without_endpoint(), Next::GiveUp, "the same choice would fail again");
+    }
+}

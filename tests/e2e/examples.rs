@@ -1,0 +1,188 @@
+//! The gateways of `examples/`, as their READMEs show them. The listed folders and the folders that are there are the same.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use regex::Regex;
+use sluice_harness::gateway::Setup;
+use sluice_harness::tools::{Server, need};
+use sluice_harness::{Gateway, eventually, transcript};
+
+/// What an example needs beside the gateway.
+enum Backend {
+    /// Its upstreams are built into the gateway.
+    Builtin,
+    /// `server.py` in its folder, which the configuration expects at this port.
+    Python(u16),
+}
+
+const EXAMPLES: [(&str, Backend); 5] = [
+    ("canary", Backend::Builtin),
+    ("grpc", Backend::Python(50051)),
+    ("multi-tenant", Backend::Builtin),
+    ("shop", Backend::Builtin),
+    ("websocket", Backend::Python(9000)),
+];
+
+fn top() -> PathBuf {
+    std::fs::canonicalize(sluice_harness::tools::scripts().join("../..")).expect("the top of the repository")
+}
+
+fn folder(name: &str) -> PathBuf {
+    top().join("examples").join(name)
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// An example's configuration with free ports in place of fixed ones, and `backend` in place of the backend's.
+fn config(name: &str, backend: Option<(u16, u16)>) -> String {
+    let text = read(&folder(name).join("gateway.toml"));
+    let text =
+        Regex::new(r#"bind = "127\.0\.0\.1:\d+""#).expect("a pattern").replace_all(&text, "bind = \"127.0.0.1:0\"");
+    match backend {
+        None => text.into_owned(),
+        Some((from, to)) => text.replace(&format!("http://127.0.0.1:{from}"), &format!("http://127.0.0.1:{to}")),
+    }
+}
+
+/// The other files of a configuration, at their places.
+fn with_files(name: &str) -> Setup {
+    let tenants = folder(name).join("tenants");
+    let Ok(entries) = std::fs::read_dir(&tenants) else { return Gateway::setup() };
+    entries.map(|entry| entry.expect("an entry").path()).fold(Gateway::setup(), |setup, file| {
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        setup.file(&format!("tenants/{name}"), read(&file))
+    })
+}
+
+/// Runs an example and every command of its README.
+fn walk_through(name: &str) {
+    let (_, backend) = EXAMPLES.iter().find(|(known, _)| *known == name).expect("an example of the list");
+    let mut path = std::env::var("PATH").unwrap_or_default();
+    let (_server, ports) = match backend {
+        Backend::Builtin => {
+            if need(["curl"]).is_none() {
+                return;
+            }
+            (None, None)
+        }
+        Backend::Python(expected) => {
+            let Some([python]) = need(["python"]) else { return };
+            path = format!("{}:{path}", python.parent().expect("a folder").display());
+            let (server, port) = Server::start(Command::new(&python).arg(folder(name).join("server.py")).arg("0"));
+            (Some(server), Some((*expected, port)))
+        }
+    };
+    let gateway = with_files(name).start(&config(name, ports));
+    let (address, admin) = (gateway.address().to_string(), gateway.address_of("admin").to_string());
+    transcript::run(
+        &read(&folder(name).join("README.md")),
+        &[("127.0.0.1:8080", &address), ("127.0.0.1:9901", &admin)],
+        |shell| {
+            shell.current_dir(top()).env("PATH", path).env_remove("TOKEN");
+        },
+    );
+}
+
+#[test]
+fn shop() {
+    walk_through("shop");
+}
+
+#[test]
+fn canary() {
+    walk_through("canary");
+}
+
+#[test]
+fn multi_tenant() {
+    walk_through("multi-tenant");
+}
+
+#[test]
+fn grpc() {
+    walk_through("grpc");
+}
+
+#[test]
+fn websocket() {
+    walk_through("websocket");
+}
+
+#[test]
+fn every_folder_has_a_test_and_a_first_command() {
+    let mut found: Vec<String> = std::fs::read_dir(folder("."))
+        .expect("the examples")
+        .map(|entry| entry.expect("an entry"))
+        .filter(|entry| entry.path().is_dir() && entry.file_name() != "filters")
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    found.sort();
+    assert_eq!(found, EXAMPLES.map(|(name, _)| name));
+    for name in found {
+        let command = format!("    cargo run --release -- run -c examples/{name}/gateway.toml\n");
+        assert!(read(&folder(&name).join("README.md")).contains(&command), "examples/{name}/README.md");
+        assert!(read(&folder("README.md")).contains(&format!("({name}/README.md)")), "examples/README.md: {name}");
+    }
+}
+
+#[test]
+fn check_finds_nothing_in_them() {
+    for (name, _) in EXAMPLES {
+        let checked = with_files(name).command_output(&read(&folder(name).join("gateway.toml")), &["check"]);
+        assert_eq!((checked.status.code(), &*checked.stderr), (Some(0), ""), "{name}: {}", checked.stdout);
+        assert!(!checked.stdout.contains("warning"), "{name}: {}", checked.stdout);
+    }
+}
+
+/// How many of so many new browsers get version 2.
+fn share_of_version_2(gateway: &Gateway, browsers: usize) -> usize {
+    let mut client = gateway.client();
+    (0..browsers).filter(|_| client.get("/orders/1").header("x-served-by") == Some("orders-v2")).count()
+}
+
+#[test]
+fn a_canary_grows_by_an_edit_and_keeps_its_browsers() {
+    let text = config("canary", None);
+    let gateway = Gateway::start(&text);
+    let few = share_of_version_2(&gateway, 400);
+    assert!((1..80).contains(&few), "{few} of 400");
+    let on_version_2 = ("cookie", "orders_release=f9c0ffee00000000");
+    let half = text.replacen("weight = 95", "weight = 50", 1).replacen("weight = 5 }", "weight = 50 }", 1);
+    gateway.write("gateway.toml", &half);
+    eventually("the new shares", || share_of_version_2(&gateway, 100) > 25);
+    let response = gateway.request("GET", "/orders/1", &[on_version_2], b"");
+    assert_eq!(response.header("x-served-by"), Some("orders-v2"), "a browser of version 2 stays there");
+}
+
+#[test]
+fn a_tenant_comes_with_a_file() {
+    let gateway = with_files("multi-tenant").start(&config("multi-tenant", None));
+    let status = |host: &str| gateway.request("GET", "/", &[("host", host)], b"").status;
+    assert_eq!((status("acme.example.com"), status("initech.example.com")), (401, 404));
+    let acme = read(&folder("multi-tenant").join("tenants/acme.toml"));
+    gateway.write("tenants/initech.toml", acme.replace("acme", "initech"));
+    eventually("the new tenant", || status("initech.example.com") == 401);
+    assert_eq!(status("acme.example.com"), 401);
+}
+
+#[test]
+fn a_transcript_runs_in_one_shell_and_an_ellipsis_stands_for_lines_or_text() {
+    let document = "```sh\n$ exit 1\n```\n```console\n$ a=1\n\n$ echo $a; echo two\n1\ntwo\n```\n";
+    transcript::run(document, &[("two", "three")], |_| {});
+    for (printed, expected) in [("a b c d", "a … d"), ("a d", "a … d"), ("x=1y2", "x=…y…"), ("a", "… a …")]
+    {
+        let lines = |words: &str| words.replace(' ', "\n");
+        let document =
+            format!("```console\n$ printf '{}'\n{}\n```", lines(printed).replace('\n', "\\n"), lines(expected));
+        transcript::run(&document, &[], |_| {});
+    }
+}
+
+#[test]
+#[should_panic(expected = "line 2: echo b")]
+fn a_transcript_fails_where_another_output_comes() {
+    transcript::run("```console\n$ echo b\nb…c\n```", &[], |_| {});
+}
