@@ -134,6 +134,43 @@ fn clear_text_on_a_tls_listener() {
 }
 
 #[test]
+fn sessions_survive_a_reload_and_new_ones_see_the_new_certificate() {
+    let origin = Origin::named("o");
+    for versions in [ONLY_12, ONLY_13] {
+        let certs = Certs::new();
+        let (old, new) = (certs.leaf(&["localhost"]), certs.leaf(&["localhost"]));
+        let toml = |leaf: &Leaf, more: &str| {
+            format!(
+                "[gateway]\nreload = false\nworkers = 2\n[listeners.https]\nbind = \"127.0.0.1:0\"\n\
+                 tls = {{ certificates = [\"a\"] }}\n\
+                 [certificates.a]\ncert = \"${{file:{}}}\"\nkey = \"${{file:{}}}\"\n{}{more}",
+                leaf.cert.display(),
+                leaf.key.display(),
+                route(&origin.url(), &[]),
+            )
+        };
+        let gateway = Gateway::start(&toml(&old, ""));
+        let connect = |config: &Arc<ClientConfig>| {
+            let mut client =
+                Client::connect_tls(gateway.address(), "localhost", Arc::clone(config)).expect("a handshake");
+            // The tickets of TLS 1.3 come behind the handshake.
+            assert_eq!(client.get("/").status, 200);
+            let tls = client.tls().expect("a session");
+            (tls.handshake_kind().expect("it is over"), tls.peer_certificates().expect("a certificate")[0].to_vec())
+        };
+        let known = certs.client_config(&["http/1.1"], versions);
+        assert_eq!(connect(&known), (HandshakeKind::Full, old.der().to_vec()));
+        assert_eq!(connect(&known).0, HandshakeKind::Resumed);
+        gateway.reload(&toml(&old, "[routes.other]\nmatch = { path = \"/other\" }\nrespond = { status = 200 }\n"));
+        assert_eq!(connect(&known).0, HandshakeKind::Resumed, "a changed route: {versions:?}");
+        gateway.reload(&toml(&new, ""));
+        assert_eq!(connect(&known).0, HandshakeKind::Resumed, "a changed certificate: {versions:?}");
+        let stranger = certs.client_config(&["http/1.1"], versions);
+        assert_eq!(connect(&stranger), (HandshakeKind::Full, new.der().to_vec()));
+    }
+}
+
+#[test]
 fn clients_exchange_keys_that_a_quantum_computer_does_not_break() {
     let certs = Certs::new();
     let leaf = certs.leaf(&["localhost"]);
@@ -176,41 +213,4 @@ fn so_do_upstreams_and_outbound_calls() {
     let gateway = setup().env("SSL_CERT_FILE", certs.ca().to_str().expect("UTF-8")).start(&toml);
     assert_eq!(gateway.get("/").text(), "upstream");
     eventually("the keys to be asked for", || keys.count() > 0);
-}
-
-#[test]
-fn sessions_survive_a_reload_and_new_ones_see_the_new_certificate() {
-    let origin = Origin::named("o");
-    for versions in [ONLY_12, ONLY_13] {
-        let certs = Certs::new();
-        let (old, new) = (certs.leaf(&["localhost"]), certs.leaf(&["localhost"]));
-        let toml = |leaf: &Leaf, more: &str| {
-            format!(
-                "[gateway]\nreload = false\nworkers = 2\n[listeners.https]\nbind = \"127.0.0.1:0\"\n\
-                 tls = {{ certificates = [\"a\"] }}\n\
-                 [certificates.a]\ncert = \"${{file:{}}}\"\nkey = \"${{file:{}}}\"\n{}{more}",
-                leaf.cert.display(),
-                leaf.key.display(),
-                route(&origin.url(), &[]),
-            )
-        };
-        let gateway = Gateway::start(&toml(&old, ""));
-        let connect = |config: &Arc<ClientConfig>| {
-            let mut client =
-                Client::connect_tls(gateway.address(), "localhost", Arc::clone(config)).expect("a handshake");
-            // The tickets of TLS 1.3 come behind the handshake.
-            assert_eq!(client.get("/").status, 200);
-            let tls = client.tls().expect("a session");
-            (tls.handshake_kind().expect("it is over"), tls.peer_certificates().expect("a certificate")[0].to_vec())
-        };
-        let known = certs.client_config(&["http/1.1"], versions);
-        assert_eq!(connect(&known), (HandshakeKind::Full, old.der().to_vec()));
-        assert_eq!(connect(&known).0, HandshakeKind::Resumed);
-        gateway.reload(&toml(&old, "[routes.other]\nmatch = { path = \"/other\" }\nrespond = { status = 200 }\n"));
-        assert_eq!(connect(&known).0, HandshakeKind::Resumed, "a changed route: {versions:?}");
-        gateway.reload(&toml(&new, ""));
-        assert_eq!(connect(&known).0, HandshakeKind::Resumed, "a changed certificate: {versions:?}");
-        let stranger = certs.client_config(&["http/1.1"], versions);
-        assert_eq!(connect(&stranger), (HandshakeKind::Full, new.der().to_vec()));
-    }
 }

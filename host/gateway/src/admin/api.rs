@@ -383,7 +383,7 @@ pub(super) fn filters(context: &Context) -> Filters {
 }
 
 /// Each filter of the pipelines once, by name.
-fn each_filter(context: &Context, mut visit: impl FnMut(&Filter)) {
+fn each_filter(context: &Context, visit: impl FnMut(&Filter)) {
     let snapshot = context.control.snapshot();
     let filters: BTreeMap<&str, &Filter> = snapshot
         .pipelines
@@ -391,5 +391,5 @@ fn each_filter(context: &Context, mut visit: impl FnMut(&Filter)) {
         .flat_map(|pipeline| pipeline.filters())
         .map(|filter| (&**filter.name(), &**filter))
         .collect();
-    filters.into_values().for_each(|filter| visit(filter));
+    filters.into_values().for_each(visit);
 }

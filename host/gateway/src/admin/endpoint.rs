@@ -25,14 +25,18 @@ pub(super) struct Endpoint {
     pub(super) problems: Vec<(StatusCode, &'static str)>,
 }
 
+type Render = dyn Fn(&Context, &str) -> Result<Page, Problem> + Send + Sync;
+type Change = dyn Fn(Control) -> Changing + Send + Sync;
+type Changing = Pin<Box<dyn Future<Output = Result<Page, Problem>>>>;
+
 /// How an answer is made.
 pub(super) enum Handler {
     /// At once, on the background thread: it must take microseconds.
     Quick(fn(&Context) -> Page),
     /// On the runtime's blocking thread, since it may take milliseconds. Gets the segment that stands for the path's `{name}`.
-    Rendered(Arc<dyn Fn(&Context, &str) -> Result<Page, Problem> + Send + Sync>),
+    Rendered(Arc<Render>),
     /// It changes something, so it needs the token; it waits on the background thread.
-    Change(Box<dyn Fn(Control) -> Pin<Box<dyn Future<Output = Result<Page, Problem>>>> + Send + Sync>),
+    Change(Box<Change>),
 }
 
 /// The media type of an answer, for the document.
@@ -88,7 +92,7 @@ impl Endpoint {
     {
         let change = move |control: Control| {
             let answer = handler(control);
-            Box::pin(async move { json(&answer.await?) }) as Pin<Box<dyn Future<Output = _>>>
+            Box::pin(async move { json(&answer.await?) }) as Changing
         };
         Endpoint {
             method: Method::POST,

@@ -21,7 +21,7 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<String>,
     #[serde(skip)]
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Problem {
@@ -40,7 +40,7 @@ impl Problem {
 
     /// The path is there, but not for this method. `allowed` are those for which it is.
     pub(super) fn method(allowed: &str) -> Self {
-        let allow = HeaderValue::from_str(allowed).ok().map(|value| (ALLOW, value));
+        let allow = HeaderValue::from_str(allowed).ok().map(|value| Box::new((ALLOW, value)));
         Problem { header: allow, ..Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed} can be used")) }
     }
 
@@ -51,7 +51,7 @@ impl Problem {
         } else {
             ("a bearer token is needed: `Authorization: Bearer …`", "Bearer realm=\"sluice admin\"")
         };
-        let header = Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
+        let header = Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static(challenge))));
         Problem { header, ..Problem::new(StatusCode::UNAUTHORIZED, detail) }
     }
 
@@ -75,7 +75,7 @@ impl Problem {
         let mut response = Response::new(Full::new(body.into()));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
-        response.headers_mut().extend(self.header);
+        response.headers_mut().extend(self.header.map(|header| *header));
         response
     }
 }

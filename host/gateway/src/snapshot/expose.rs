@@ -8,7 +8,7 @@ use crate::services::Services;
 use crate::telemetry::Exposition;
 use crate::wasm::{FailureKind, Hook};
 
-/// Writes the families. Called by a scrape, on the admin thread.
+/// Writes the families. Called by a scrape, on the blocking thread of the background runtime.
 pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, out: &mut Exposition) {
     let info: BTreeSet<_> = snapshot
         .pipelines

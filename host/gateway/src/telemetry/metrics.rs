@@ -162,7 +162,7 @@ impl Metrics {
         WorkerMetrics { cells, _one_writer: PhantomData }
     }
 
-    /// Adds families that another module keeps, such as gauges of pools; called at each scrape, from the admin thread.
+    /// Adds families that another module keeps, such as gauges of pools; called at each scrape, on the blocking thread of the background runtime.
     pub fn collect(&self, collector: impl Fn(&mut Exposition) + Send + Sync + 'static) {
         lock(&self.collectors).push(Box::new(collector));
     }
