@@ -46,7 +46,8 @@ pub(crate) fn root() -> PathBuf {
 /// Every page that a reader is sent to.
 pub(crate) fn pages() -> Vec<Page> {
     let root = root();
-    let mut found = vec![root.join("README.md")];
+    let top = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benches/README.md"];
+    let mut found = top.map(|file| root.join(file)).to_vec();
     for folder in ["docs/src", "sdk", "plugins", "examples"] {
         walk(&root.join(folder), &mut found);
     }

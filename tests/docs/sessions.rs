@@ -9,13 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use regex::Regex;
-use sluice_harness::{Gateway, eventually_within, gateway, tools};
+use sluice_harness::transcript::{self, Step};
+use sluice_harness::{Gateway, eventually_within, gateway};
 use tempfile::TempDir;
 
 use crate::blocks::{Rule, rule};
 use crate::configs::merge;
 use crate::markdown::{Block, Page, pages, root};
-use crate::shell::Shell;
+use crate::shell::{self, Shell};
 
 /// Commands that take too long or change the machine, and the file and text that show where they are run instead.
 const ELSEWHERE: [(&str, &str, &str); 2] = [
@@ -27,11 +28,11 @@ const ELSEWHERE: [(&str, &str, &str); 2] = [
 /// of their own, since each needs its own gateway and service.
 const OTHER_PAGES: [&str; 2] = ["sdk/README.md", "examples/"];
 
-/// Programs that `.ci/run` installs; without them, a page that uses one is only run where all tools are required.
-const TOOLS: [&str; 2] = ["componentize-qjs", "componentize-py"];
+/// Programs that `.ci/run` installs. A page that uses a missing one is only run where all tools are required.
+const TOOLS: [&str; 3] = ["curl", "componentize-qjs", "componentize-py"];
 
 /// How long a changed configuration may take to be in use: an interpreter is compiled by a compiler that is not optimised itself.
-const TAKEN_UP: Duration = Duration::from_secs(400);
+const TAKEN_UP: Duration = Duration::from_secs(900);
 
 /// One reader at work.
 struct Session<'p> {
@@ -112,7 +113,7 @@ impl<'p> Session<'p> {
 
     /// The commands of a block with what they should print.
     fn console(&mut self, block: &Block) -> Result<(), String> {
-        for (command, expected) in commands(&block.text) {
+        for Step { command, expected, .. } in transcript::steps(&format!("```console\n{}```\n", block.text)) {
             if is_elsewhere(&command) {
                 continue;
             }
@@ -161,55 +162,18 @@ fn check_out(folder: &Path) {
     link(&root().join("plugins"), &folder.join("plugins"));
 }
 
-/// The commands behind `$ `, each with the lines below it; blank lines between commands are for the eye.
-fn commands(text: &str) -> Vec<(String, Vec<String>)> {
-    let mut commands: Vec<(String, Vec<String>)> = Vec::new();
-    for line in text.lines() {
-        match (line.strip_prefix("$ "), commands.last_mut()) {
-            (Some(command), _) => commands.push((command.to_owned(), Vec::new())),
-            (None, Some((command, output))) if output.is_empty() && command.ends_with('\\') => {
-                command.pop();
-                command.push_str(line.trim_start());
-            }
-            (None, Some((_, output))) => output.push(line.trim_end().to_owned()),
-            (None, None) => panic!("`{line}` stands before the first command"),
-        }
-    }
-    for (_, output) in &mut commands {
-        while output.last().is_some_and(String::is_empty) {
-            output.pop();
-        }
-    }
-    commands
-}
-
 fn is_elsewhere(command: &str) -> bool {
     ELSEWHERE.iter().any(|(prefix, ..)| command.starts_with(prefix))
 }
 
-/// Whether the output is what a page shows. `…` alone on a line stands for any lines.
+/// Whether the output is what a page shows, but for what differs from run to run.
 fn same(expected: &[String], printed: &[String]) -> bool {
-    let printed: Vec<_> = printed.iter().map(|line| stable(line)).collect();
-    let end = printed.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
-    let parts: Vec<Vec<String>> =
-        expected.split(|line| line.trim() == "…").map(|part| part.iter().map(|line| stable(line)).collect()).collect();
-    let mut rest = &printed[..end];
-    for (index, part) in parts.iter().enumerate() {
-        let (first, last) = (index == 0, index + 1 == parts.len());
-        let at = if first {
-            rest.starts_with(part).then_some(0)
-        } else if last {
-            rest.ends_with(part).then(|| rest.len() - part.len())
-        } else {
-            (0..=rest.len().saturating_sub(part.len())).find(|at| rest[*at..].starts_with(part))
-        };
-        let Some(at) = at else { return false };
-        if first && last {
-            return rest.len() == part.len();
-        }
-        rest = &rest[at + part.len()..];
+    let expected: Vec<_> = expected.iter().map(|line| stable(line)).collect();
+    let mut printed: Vec<_> = printed.iter().map(|line| stable(line)).collect();
+    while printed.last().is_some_and(String::is_empty) {
+        printed.pop();
     }
-    true
+    transcript::lines_match(&expected, &printed.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// A line without what differs from run to run.
@@ -234,12 +198,11 @@ fn stable(line: &str) -> String {
 
 /// Whether a page needs a tool that is not there and need not be.
 fn lacks_tools(page: &Page) -> bool {
-    let on_path = |name: &str| {
-        let tools = tools::tools();
-        tools.join("venv/bin").join(name).exists() || tools.join("node/node_modules/.bin").join(name).exists()
-    };
+    let path = shell::search_path();
+    let there = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).exists());
     let required = std::env::var("SLUICE_REQUIRE_ALL").is_ok_and(|value| value == "1");
-    !required && TOOLS.iter().any(|tool| page.text.contains(&format!("\n{tool} ")) && !on_path(tool))
+    let used = |tool: &str| page.blocks().iter().any(|block| block.text.contains(&format!("{tool} ")));
+    !required && TOOLS.iter().any(|tool| used(tool) && !there(tool))
 }
 
 /// Runs a page and returns what was wrong.
@@ -311,6 +274,4 @@ fn outputs_are_compared_but_for_what_differs() {
     assert!(same(&lines("a\n…\nd\n…"), &lines("a\nb\nc\nd\ne")));
     assert!(!same(&lines("a\n…\nd"), &lines("a\nb\nd\ne")));
     assert!(!same(&lines("a"), &lines("a\nb")) && !same(&[], &lines("a")) && same(&[], &[]));
-    let found = commands("$ a \\\n  b\nc\n\n$ d\n");
-    assert_eq!(found, [("a b".to_owned(), lines("c")), ("d".to_owned(), lines(""))]);
 }

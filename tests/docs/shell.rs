@@ -1,5 +1,6 @@
 //! A shell that runs commands one after the other, as a reader would in one terminal.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -14,6 +15,18 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// Stands at the end of each command's output, with its exit code.
 const END: &str = "--end-of-command-";
 
+/// Where programs are found: `sluice`, the tools that `.ci/run` installs, then the reader's own.
+pub(crate) fn search_path() -> OsString {
+    let bin = gateway::binary();
+    let before = [
+        bin.parent().expect("the folder of the binary").to_owned(),
+        tools::tools().join("venv/bin"),
+        tools::tools().join("node/node_modules/.bin"),
+    ];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(before.into_iter().chain(std::env::split_paths(&path))).expect("a search path")
+}
+
 pub(crate) struct Shell {
     child: Child,
     input: ChildStdin,
@@ -21,18 +34,10 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    /// A shell in this folder, which finds `sluice` and the tools that `.ci/run` installs.
+    /// A shell in this folder.
     pub(crate) fn start(folder: &Path) -> Shell {
-        let bin = gateway::binary();
-        let before = [
-            bin.parent().expect("the folder of the binary").to_owned(),
-            tools::tools().join("venv/bin"),
-            tools::tools().join("node/node_modules/.bin"),
-        ];
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths(before.into_iter().chain(std::env::split_paths(&path))).expect("a search path");
         let mut command = Command::new("bash");
-        command.args(["--noprofile", "--norc"]).current_dir(folder).env("PATH", path);
+        command.args(["--noprofile", "--norc"]).current_dir(folder).env("PATH", search_path());
         // What cargo has set for this test is not what a reader has set.
         for name in
             std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("CARGO_") && name != "CARGO_HOME")

@@ -69,7 +69,8 @@ pub fn run(markdown: &str, replaced: &[(&str, &str)], prepare: impl FnOnce(&mut 
     }
 }
 
-fn lines_match(expected: &[String], printed: &[&str]) -> bool {
+/// Whether the printed lines are the expected ones, with `…` as above.
+pub fn lines_match(expected: &[String], printed: &[&str]) -> bool {
     match expected.split_first() {
         None => printed.is_empty(),
         Some((first, rest)) if first.trim() == "…" => {
