@@ -18,8 +18,8 @@ use tokio::task::LocalSet;
 
 use crate::telemetry::Metrics;
 
-/// Blocking jobs that run at the same time; more of them wait. One is enough for the responses of the admin API, and one response
-/// in memory at a time is a bound on what slow clients can cost.
+/// Blocking jobs that run at the same time; more of them wait. One is enough for the responses of the admin API. A response stays in
+/// memory until its client has read it, so slow clients can keep one for each connection of the admin listener.
 const BLOCKING_THREADS: usize = 1;
 /// How long the end of the thread is waited for. It only drops its tasks, so more means that a task blocks.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -40,7 +40,7 @@ pub(super) struct Status {
     routes: usize,
     upstreams: usize,
     /// None before the first.
-    last_reload: Option<Reload>,
+    last_reload: Option<LastReload>,
 }
 
 /// `starting`, `serving`, or `draining` (finishing what is in flight).
@@ -62,6 +62,25 @@ pub(super) struct Reload {
     errors: Vec<String>,
     /// Keys that have changed but take effect only after a restart.
     restart_needed: Vec<String>,
+}
+
+/// How the last reload went, without its errors: they quote the file, and reading needs no token. The log has them.
+#[derive(Serialize, JsonSchema)]
+struct LastReload {
+    at: Timestamp,
+    took_ms: u64,
+    result: ReloadResult,
+    /// How many errors it was refused for.
+    error_count: usize,
+    /// Keys that have changed but take effect only after a restart.
+    restart_needed: Vec<String>,
+}
+
+impl From<&control::Reload> for LastReload {
+    fn from(reload: &control::Reload) -> Self {
+        let Reload { at, took_ms, result, errors, restart_needed } = reload.into();
+        LastReload { at, took_ms, result, error_count: errors.len(), restart_needed }
+    }
 }
 
 /// A configuration that is `refused` leaves the running one in place.
@@ -86,7 +105,7 @@ pub(super) fn status(context: &Context) -> Status {
         generation: 1 + context.metrics.reloads.value(),
         routes: snapshot.routes.len(),
         upstreams: snapshot.upstreams.len(),
-        last_reload: context.control.last_reload().map(|reload| Reload::from(&*reload)),
+        last_reload: context.control.last_reload().map(|reload| LastReload::from(&*reload)),
     }
 }
 

@@ -28,7 +28,8 @@ pub fn explain(path: &Path, key: &str) -> Result<Vec<Explained>, ExplainError> {
     if !sources.errors.is_empty() {
         return Err(ConfigErrors::new(sources.errors).into());
     }
-    let is_below = |path: &str| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let is_below =
+        |path: &str| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
     let nearest = nearest(key, explained.iter().map(|one| one.key.as_str())).map(str::to_owned);
     let found: Vec<_> = explained.into_iter().filter(|one| is_below(&one.key)).collect();
     if found.is_empty() { Err(ExplainError::Unknown { key: key.to_owned(), nearest }) } else { Ok(found) }

@@ -162,7 +162,16 @@ impl<'r> Item<'r> {
 
     pub(super) fn secret(self) -> Option<Secret> {
         self.reader.hide(&self.path);
-        self.string().map(Secret::from)
+        let text = self.as_str();
+        if text.is_none() {
+            match self.node {
+                // What is there in its place may be the secret without its quotes.
+                Some(node) if !matches!(node.value, Value::Broken) => self.fail("expected a string"),
+                Some(_) => {}
+                None => self.expected("a string"),
+            }
+        }
+        text.map(|text| Secret::from(text.to_owned()))
     }
 
     pub(super) fn boolean(self) -> Option<bool> {
@@ -265,6 +274,11 @@ impl<'r> Item<'r> {
             let read = self.reader.sources.borrow_mut().read(self.place, &text);
             match read {
                 Ok(pem) => pem,
+                // A key without its first line is no path, and not to be shown.
+                Err(_) if label == "PRIVATE KEY" && (text.len() > 255 || text.contains('\n')) => {
+                    self.fail("expected PEM text that begins with `-----BEGIN `, or the path of a file with it");
+                    return None;
+                }
                 Err(_) if self.is_secret() => {
                     self.fail("what the reference stands for is neither PEM text nor the path of a file");
                     return None;

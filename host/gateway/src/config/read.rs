@@ -198,7 +198,7 @@ impl<'r> Table<'r> {
         let found = self.find(key)?;
         self.reader.note(|| Explained {
             key: path.clone(),
-            value: found.entry.node.shown(),
+            value: found.entry.node.explained(),
             source: ValueSource::Written {
                 at: self.reader.sources.borrow().locate(found.entry.pointer()),
                 key: found.path.clone(),
@@ -278,7 +278,7 @@ impl<'r> Table<'r> {
             let path = join(&self.path, &entry.key);
             self.reader.note(|| Explained {
                 key: path.clone(),
-                value: entry.node.shown(),
+                value: entry.node.explained(),
                 source: ValueSource::Written {
                     at: self.reader.sources.borrow().locate(entry.pointer()),
                     key: join(written, &entry.key),

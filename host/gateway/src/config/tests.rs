@@ -356,6 +356,10 @@ fn references() {
             "gateway.toml:2:22: gateway.plugin_dir: a `${` without its `}` (a literal `${` is written `$${`)",
         ),
         (
+            "gateway.plugin_dir = '${env:SLUICE_NO_SUCH:-${env:PATH}}'",
+            "gateway.toml:2:22: gateway.plugin_dir: the default of a reference can't have a reference in it",
+        ),
+        (
             "admin.bind = '${env:PATH}'",
             "gateway.toml:2:14: admin.bind: expected an address like \"0.0.0.0:8080\" or \"[::]:8080\", found … (the environment variable `PATH`)",
         ),
@@ -473,6 +477,18 @@ fn secrets_are_not_shown() {
     assert_eq!(filter.config.expose(), r#"{"token":"a hunter2"}"#);
     assert_eq!(filter.grants.services.secrets.find("s").ok(), Some("hunter2"));
     assert!(!format!("{loaded:?}").contains("hunter2"));
+}
+
+/// A token without its quotes, and a key without its first line.
+#[test]
+fn what_stands_in_the_place_of_a_secret_is_not_shown() {
+    let key = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC".repeat(9);
+    let text = format!(
+        "{LISTENER}[admin]\nbind = '127.0.0.1:0'\ntoken = 1234567890123456\n[certificates.a]\ncert = 'x.pem'\nkey = '{key}'\n"
+    );
+    let errors = load_with(&text, &[]).1.unwrap_err().to_string();
+    assert!(errors.contains("admin.token: expected a string") && errors.contains("certificates.a.key: "), "{errors}");
+    assert!(!errors.contains("1234567890123456") && !errors.contains("MIIEvQ"), "{errors}");
 }
 
 #[test]

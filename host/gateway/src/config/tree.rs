@@ -72,6 +72,17 @@ impl Node {
         }
     }
 
+    /// The value as `--explain-key` shows it: lists with what is in them.
+    pub(super) fn explained(&self) -> String {
+        match &self.value {
+            Value::Array(items) if !self.secret => {
+                let items: Vec<String> = items.iter().map(Node::explained).collect();
+                format!("[{}]", items.join(", "))
+            }
+            _ => self.shown(),
+        }
+    }
+
     /// All texts in it that are not to be shown.
     pub(super) fn secrets(&self) -> Vec<&str> {
         match &self.value {
@@ -332,6 +343,10 @@ impl Sources {
         match reference.split_once(':') {
             Some(("env", name)) => {
                 let (name, default) = match name.split_once(":-") {
+                    // The reference ends at the first brace, so an inner one would leave half of itself in the value.
+                    Some((_, default)) if default.contains("${") => {
+                        return Err("the default of a reference can't have a reference in it".to_owned());
+                    }
                     Some((name, default)) => (name, Some(default)),
                     None => (name, None),
                 };

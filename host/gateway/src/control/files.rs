@@ -100,7 +100,7 @@ impl Watch {
 
     /// Whether nobody reports changes, so that the files have to be compared from time to time.
     pub(super) fn has_to_poll(&self) -> bool {
-        self.watcher.is_none()
+        self.watcher.as_ref().is_none_or(Watcher::has_ended)
     }
 
     pub(super) fn files(&self) -> &[PathBuf] {

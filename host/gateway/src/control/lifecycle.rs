@@ -44,10 +44,10 @@ impl Signals {
                     _ = terminate.recv() => control.shut_down(),
                     _ = interrupt.recv() => control.shut_down(),
                     _ = hangup.recv() => control.request_reload(),
-                    () = sleep(Duration::from_secs(1)), if workers.are_done() => {
+                    () = sleep(Duration::from_secs(1)) => if workers.are_done() {
                         tracing::error!("all workers have ended");
                         return 1;
-                    }
+                    },
                 }
             }
             let patience = control.config().gateway.shutdown_timeout;

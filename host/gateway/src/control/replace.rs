@@ -30,8 +30,14 @@ impl Replacement {
     pub fn replace(&self) -> Result<(ReloadReport, Vec<PathBuf>), Refused> {
         let loaded = config::load(&self.path).map_err(lines)?;
         let before = self.running.snapshot.load_full();
-        let snapshot = self.builder.build(&loaded, Some(&before)).map_err(lines)?;
-        self.builder.outbound.use_resolver(Arc::clone(&snapshot.resolver));
+        // Key sets are fetched for the new configuration while it is built.
+        let outbound = &self.builder.outbound;
+        let resolver = outbound.resolver();
+        outbound.use_resolver(resolver.with_servers(&loaded.config.gateway.nameservers));
+        let snapshot = self.builder.build(&loaded, Some(&before)).map_err(|errors| {
+            outbound.use_resolver(resolver);
+            lines(errors)
+        })?;
         for warning in &snapshot.warnings {
             tracing::warn!("{warning}");
         }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -41,6 +42,17 @@ pub(super) enum Change {
 struct Shared {
     /// Two paths may lead to one directory: it has one watch, and one of the paths.
     known: Mutex<HashMap<WatchDescriptor, (PathBuf, Names)>>,
+    ended: AtomicBool,
+}
+
+/// Says that nobody reads events any more, however that came about, and that files may have changed since.
+struct Ended<F: Fn(Change)>(Arc<Shared>, F);
+
+impl<F: Fn(Change)> Drop for Ended<F> {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.1(Change::Any);
+    }
 }
 
 impl Watcher {
@@ -51,11 +63,17 @@ impl Watcher {
         let task = background.spawn("file watcher", {
             let shared = Arc::clone(&shared);
             move || async move {
-                let Err(error) = read(inotify, &shared, touched).await;
-                tracing::warn!(%error, "changed files are not noticed any more: send SIGHUP");
+                let ended = Ended(shared, touched);
+                let Err(error) = read(inotify, &ended.0, &ended.1).await;
+                tracing::warn!(%error, "changes are not reported any more; files are compared every 2 s");
             }
         });
         Ok(Watcher { watches, shared, _task: task })
+    }
+
+    /// Whether changes are not reported any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Acquire)
     }
 
     /// Watches these directories, as they are now, and no others. Answers those that can't be watched, and why. One that is not there

@@ -92,7 +92,7 @@ pub struct ListenerCounters {
     pub connection_errors: Counter,
     /// Failed `accept` calls, among them those for want of file descriptors.
     pub accept_errors: Counter,
-    /// These two are counted on every request, by the worker alone: with [`Counter::bump`].
+    /// These two are counted on every request, by the worker alone: with `Counter::bump`.
     pub bytes_in: Counter,
     pub bytes_out: Counter,
 }
