@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, Method, Version};
-use sluice::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
+use sluice::exchange::{Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
 use sluice::services::outbound::Offline;
 use sluice::services::{Clock, Services};
 use sluice::wasm::{FilterLimits, Grants, HeaderGrant, Hook, Mode, Pool, Program, ProgramSpec, Runtime};
@@ -96,7 +96,7 @@ pub(crate) fn exchange() -> Box<Exchange> {
     let client = std::net::IpAddr::from([127, 0, 0, 1]);
     let mut exchange = Exchange::new(HeaderValue::from_static("0123456789abcdef"), client, request, route);
     exchange.states.resize(1, None);
-    exchange.response = Some(Box::new(ResponseHead::new(Origin::Upstream, http::StatusCode::OK)));
+    exchange.response = Some(Box::new(ResponseHead::new(ResponseSource::Upstream, http::StatusCode::OK)));
     exchange
 }
 

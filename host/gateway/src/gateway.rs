@@ -10,7 +10,7 @@ use crate::admin::{self, AdminError};
 use crate::background::Background;
 use crate::certs::CertStore;
 use crate::config::{self, Config, ConfigErrors, Loaded, model};
-use crate::control::{Control, Replacement, Running, Signals, WatchedFiles, start_loader, watched_files};
+use crate::control::{Control, Replacement, RunningState, Signals, WatchedFiles, start_loader, watched_files};
 use crate::filter::{Mode, Runtime};
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
@@ -98,7 +98,7 @@ fn serve(
     let signals = Signals::catch()?;
     let access_log = AccessLog::start(config.telemetry.access_log, Arc::clone(metrics))?;
     let table: ListenerTable = Arc::new(ArcSwap::from_pointee(snapshot.listeners.clone()));
-    let running = Running {
+    let running = RunningState {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         config: Arc::new(ArcSwap::new(Arc::clone(&config))),
     };

@@ -13,8 +13,6 @@ use crate::{KeySet, ServiceError};
 
 /// The requests of one call.
 pub const MAX_REQUESTS: usize = 16;
-/// The bytes of a response body, unless the filter's `max_http_body` says otherwise.
-pub const DEFAULT_MAX_BODY: usize = 1024 * 1024;
 
 /// A request as a filter gives it.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use wit_parser::{ManglingAndAbi, Resolve};
 
 use super::*;
 use crate::backend::Code;
-use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
+use crate::exchange::{Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
 use sluice_services::outbound::Offline;
 use sluice_services::{Clock, Services};
 
@@ -86,7 +86,7 @@ pub(super) fn exchange() -> Box<Exchange> {
     };
     let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![] });
     let mut exchange = Exchange::new(HeaderValue::from_static("id"), [127, 0, 0, 1].into(), request, route);
-    let mut response = ResponseHead::new(Origin::Upstream, http::StatusCode::OK);
+    let mut response = ResponseHead::new(ResponseSource::Upstream, http::StatusCode::OK);
     response.trailers = Some(HeaderMap::new());
     exchange.response = Some(Box::new(response));
     exchange

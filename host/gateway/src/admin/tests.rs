@@ -20,7 +20,7 @@ use super::*;
 use crate::background::BackgroundThread;
 use crate::certs::CertStore;
 use crate::config;
-use crate::control::{Refused, ReloadReport, Running, start_loader};
+use crate::control::{Refused, ReloadReport, RunningState, start_loader};
 use crate::filter::Runtime;
 use crate::outbound::{OutboundClient, Tls};
 use crate::services::{Clock, Services};
@@ -62,7 +62,7 @@ fn fixture(admin: &str) -> Fixture {
     };
     let loaded = config::load(&path).expect("a configuration");
     let snapshot = builder.build(&loaded, None).expect("a snapshot");
-    let running = Running {
+    let running = RunningState {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         config: Arc::new(ArcSwap::from_pointee(loaded.config)),
     };

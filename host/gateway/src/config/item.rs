@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::key::Words;
 use super::model::{ByteSize, Name, Secret};
 use super::read::{Reader, Table, nearest};
-use super::tree::{Entry, Node, Place, Value};
+use super::tree::{KeyValue, Node, Place, Value};
 use super::units;
 
 /// A value that is there, or (when keys are listed) one that could be.
@@ -103,7 +103,7 @@ impl<'r> Item<'r> {
     }
 
     pub(super) fn table(self) -> Option<Table<'r>> {
-        let entries: &[Entry] = match self.node.map(|node| &node.value) {
+        let entries: &[KeyValue] = match self.node.map(|node| &node.value) {
             None => &[],
             Some(Value::Table(entries)) => entries,
             Some(_) => {

@@ -38,7 +38,7 @@ pub use units::size;
 use item::Item;
 use path::{render, split};
 use read::{Reader, Table};
-use tree::{Entry, Node, Place, Sources, Value};
+use tree::{KeyValue, Node, Place, Sources, Value};
 
 /// The tables to which included files can add names.
 const NAMED_SECTIONS: [&str; 8] =
@@ -51,7 +51,7 @@ pub struct Loaded {
     /// them can change the configuration.
     pub files: Vec<PathBuf>,
     sources: Sources,
-    root: Vec<Entry>,
+    root: Vec<KeyValue>,
 }
 
 /// Something that is written.
@@ -197,7 +197,7 @@ impl Loaded {
     /// The longest part of a path that is written.
     fn find(&self, path: &[KeyPart]) -> Option<Found> {
         let mut found = None;
-        let mut entries: &[Entry] = &self.root;
+        let mut entries: &[KeyValue] = &self.root;
         let mut items: &[Node] = &[];
         for (i, part) in path.iter().enumerate() {
             let node = match part {

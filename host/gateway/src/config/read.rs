@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::error::{ConfigError, Location};
 use super::item::Item;
 use super::key::{Key, KeyDoc};
-use super::tree::{Entry, Node, Place, Sources, Value, join};
+use super::tree::{KeyValue, Node, Place, Sources, Value, join};
 
 /// What one reading of the tree has found.
 pub(super) struct Reader {
@@ -52,7 +52,7 @@ pub enum ValueSource {
 /// other tables of the same shape, key by key. Refuses the keys that were not asked for when it is dropped.
 pub(super) struct Table<'r> {
     pub(super) reader: &'r Reader,
-    own: &'r [Entry],
+    own: &'r [KeyValue],
     /// The nearest first.
     inherited: Vec<Level<'r>>,
     /// Whether the table itself is there. An error of one that is inherited as a whole is found where it is written.
@@ -67,13 +67,13 @@ pub(super) struct Table<'r> {
 /// A table to inherit from.
 #[derive(Clone)]
 pub(super) struct Level<'r> {
-    entries: &'r [Entry],
+    entries: &'r [KeyValue],
     path: String,
 }
 
 /// A value that was found for a key.
 struct Found<'r> {
-    entry: &'r Entry,
+    entry: &'r KeyValue,
     /// The key that it is written as.
     path: String,
     inherited: bool,
@@ -114,7 +114,7 @@ impl Reader {
         matches!(self.mode, Mode::Listing(_))
     }
 
-    pub(super) fn root<'r>(&'r self, entries: &'r [Entry]) -> Table<'r> {
+    pub(super) fn root<'r>(&'r self, entries: &'r [KeyValue]) -> Table<'r> {
         let place = self.sources.borrow().start();
         Table::new(self, entries, place, String::new())
     }
@@ -165,7 +165,7 @@ impl Reader {
 }
 
 impl<'r> Table<'r> {
-    pub(super) fn new(reader: &'r Reader, entries: &'r [Entry], place: Place, path: String) -> Self {
+    pub(super) fn new(reader: &'r Reader, entries: &'r [KeyValue], place: Place, path: String) -> Self {
         Self {
             reader,
             own: entries,
@@ -404,7 +404,7 @@ impl Drop for Table<'_> {
 
 impl Node {
     /// The entries of a table.
-    fn entries(&self) -> Option<&[Entry]> {
+    fn entries(&self) -> Option<&[KeyValue]> {
         match &self.value {
             Value::Table(entries) => Some(entries),
             _ => None,

@@ -34,13 +34,13 @@ pub(super) enum Value {
     Boolean(bool),
     Datetime(String),
     Array(Vec<Node>),
-    Table(Vec<Entry>),
+    Table(Vec<KeyValue>),
     /// There is an error for it already.
     Broken,
 }
 
 /// A key with its value.
-pub(super) struct Entry {
+pub(super) struct KeyValue {
     pub(super) key: String,
     pub(super) place: Place,
     pub(super) node: Node,
@@ -48,7 +48,7 @@ pub(super) struct Entry {
 
 impl Node {
     /// The entry of a table.
-    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+    pub(super) fn entry(&self, key: &str) -> Option<&KeyValue> {
         match &self.value {
             Value::Table(entries) => entries.iter().find(|entry| entry.key == key),
             _ => None,
@@ -83,7 +83,7 @@ impl Node {
     }
 }
 
-impl Entry {
+impl KeyValue {
     /// The place to point at: tables are best known by their name, other values by themselves.
     pub(super) fn pointer(&self) -> Place {
         match self.node.value {
@@ -119,7 +119,7 @@ impl Sources {
     }
 
     /// Reads a file and all it includes. What can't be read is missing from the tree and has its error.
-    pub(super) fn load(main: &Path) -> (Self, Vec<Entry>) {
+    pub(super) fn load(main: &Path) -> (Self, Vec<KeyValue>) {
         let mut sources = Self::empty();
         let mut root = sources.parse(main, None);
         let Some(at) = root.iter().position(|entry| entry.key == "include") else {
@@ -188,7 +188,7 @@ impl Sources {
     }
 
     /// Parses a file to its entries. `named` says where and under which key the file is named.
-    fn parse(&mut self, path: &Path, named: Option<(Place, &str)>) -> Vec<Entry> {
+    fn parse(&mut self, path: &Path, named: Option<(Place, &str)>) -> Vec<KeyValue> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
@@ -250,13 +250,13 @@ impl Sources {
         }
     }
 
-    fn table(&mut self, file: usize, path: &str, table: DeTable<'_>) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = Vec::with_capacity(table.len());
+    fn table(&mut self, file: usize, path: &str, table: DeTable<'_>) -> Vec<KeyValue> {
+        let mut entries: Vec<KeyValue> = Vec::with_capacity(table.len());
         for (key, value) in table {
             let place = Place { file, offset: key.span().start };
             let key = key.into_inner().into_owned();
             let node = self.node(file, &join(path, &key), value);
-            entries.push(Entry { key, place, node });
+            entries.push(KeyValue { key, place, node });
         }
         // The parser's map is sorted by name; filters see their config in the order of the file.
         entries.sort_by_key(|entry| entry.place.offset);
@@ -368,7 +368,7 @@ impl Sources {
         }
     }
 
-    fn patterns(&mut self, include: &Entry) -> Vec<(String, Place)> {
+    fn patterns(&mut self, include: &KeyValue) -> Vec<(String, Place)> {
         let Value::Array(items) = &include.node.value else {
             self.push(include.node.place, "include", "expected a list of file patterns");
             return Vec::new();
@@ -408,7 +408,7 @@ impl Sources {
     }
 
     /// Adds an entry of an included file. Files can add names to a section, but not keys to the table of one name.
-    fn merge(&mut self, root: &mut Vec<Entry>, entry: Entry) {
+    fn merge(&mut self, root: &mut Vec<KeyValue>, entry: KeyValue) {
         if entry.key == "include" {
             self.push(entry.place, "include", "an included file can't include others");
             return;

@@ -44,7 +44,7 @@ impl Phase {
 
 /// What is running now. A reload replaces both; the snapshot first, since it is what serves.
 #[derive(Clone)]
-pub struct Running {
+pub struct RunningState {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub config: Arc<ArcSwap<Config>>,
 }
@@ -92,13 +92,13 @@ pub struct LoaderEnded;
 #[derive(Clone)]
 pub struct Control {
     phase: Arc<watch::Sender<Phase>>,
-    running: Running,
+    running: RunningState,
     loader: Loader,
 }
 
 impl Control {
     /// A gateway that is starting.
-    pub fn new(running: Running, loader: Loader) -> Control {
+    pub fn new(running: RunningState, loader: Loader) -> Control {
         Control { phase: Arc::new(watch::Sender::new(Phase::Starting)), running, loader }
     }
 

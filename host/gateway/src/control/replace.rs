@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Refused, ReloadReport, Running};
+use super::{Refused, ReloadReport, RunningState};
 use crate::config::{self, Config, ConfigErrors, Loaded};
 use crate::server::ListenerTable;
 use crate::snapshot::SnapshotBuilder;
@@ -18,7 +18,7 @@ pub struct Replacement {
     /// What the process was started with: some of it can't change.
     pub started_with: Arc<Config>,
     pub builder: SnapshotBuilder,
-    pub running: Running,
+    pub running: RunningState,
     pub listeners: ListenerTable,
     pub access_log: Arc<AccessLog>,
     pub log: Arc<OperationalLog>,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::*;
-use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
+use crate::exchange::{Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
 use crate::services::Clock;
 use crate::services::outbound::Offline;
 use crate::wasm::RuntimeOptions;
@@ -35,7 +35,7 @@ fn exchange() -> Box<Exchange> {
     let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![] });
     let id = http::HeaderValue::from_static("id");
     let mut exchange = Exchange::new(id, [127, 0, 0, 1].into(), request, route);
-    exchange.response = Some(Box::new(ResponseHead::new(Origin::Upstream, StatusCode::OK)));
+    exchange.response = Some(Box::new(ResponseHead::new(ResponseSource::Upstream, StatusCode::OK)));
     exchange
 }
 
@@ -113,7 +113,7 @@ fn an_answer_passes_the_filters_before_it_in_reverse() {
         let exchange = traversal.exchange();
         assert!(matches!(outcome, RequestOutcome::Respond { by: 2 }), "{outcome:?}");
         let response = exchange.response.as_ref().unwrap();
-        assert_eq!((response.status, response.origin), (StatusCode::IM_A_TEAPOT, Origin::Filter));
+        assert_eq!((response.status, response.origin), (StatusCode::IM_A_TEAPOT, ResponseSource::Filter));
         assert!(exchange.response_body_replaced && response.body.is_some());
         let outcome = pipeline.on_response(&mut traversal, &mut Body(b"", 0)).await;
         assert!(matches!(outcome, ResponseOutcome::Continue), "{outcome:?}");
@@ -213,7 +213,7 @@ fn a_filter_can_replace_a_response() {
         pipeline.on_request(&mut traversal, &mut Body(b"", 0)).await;
         pipeline.on_response(&mut traversal, &mut Body(b"secret", 0)).await;
         let response = traversal.exchange().response.take().unwrap();
-        assert!(traversal.exchange().response_body_replaced && response.origin == Origin::Filter);
+        assert!(traversal.exchange().response_body_replaced && response.origin == ResponseSource::Filter);
         assert_eq!(response.body.unwrap(), Bytes::new());
     });
 }

@@ -5,7 +5,7 @@ use http::StatusCode;
 use tracing::warn;
 
 use super::{FailurePolicy, Filter};
-use crate::exchange::{Exchange, Origin, ResponseHead, Undo};
+use crate::exchange::{Exchange, ResponseHead, ResponseSource, Undo};
 use crate::wasm::{FilterError, Hook, Verdict};
 
 /// How the pipeline goes on.
@@ -56,7 +56,7 @@ pub(super) fn settle(
 /// The draft becomes the response.
 fn answer(exchange: &mut Exchange) {
     let mut response =
-        exchange.draft.take().unwrap_or_else(|| Box::new(ResponseHead::new(Origin::Filter, StatusCode::OK)));
+        exchange.draft.take().unwrap_or_else(|| Box::new(ResponseHead::new(ResponseSource::Filter, StatusCode::OK)));
     response.body.get_or_insert_default();
     exchange.response = Some(response);
     exchange.response_body_replaced = true;
@@ -73,7 +73,7 @@ fn replace(exchange: &mut Exchange) {
         }
     }
     if let Some(response) = &mut exchange.response {
-        response.origin = Origin::Filter;
+        response.origin = ResponseSource::Filter;
         response.trailers = None;
     }
 }

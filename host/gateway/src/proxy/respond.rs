@@ -5,7 +5,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::error::{Kind, ProxyError};
-use crate::exchange::{Origin, ResponseHead};
+use crate::exchange::{ResponseHead, ResponseSource};
 
 /// The status of a kind, and a sentence that tells a client nothing internal.
 fn public(kind: Kind) -> (StatusCode, &'static str) {
@@ -65,7 +65,7 @@ pub(super) fn problem(error: &ProxyError, id: &HeaderValue, id_header: &HeaderNa
         "detail": detail,
         "request_id": id.to_str().unwrap_or_default(),
     });
-    let mut head = ResponseHead::new(Origin::Gateway, status);
+    let mut head = ResponseHead::new(ResponseSource::Gateway, status);
     head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use super::context::{RequestContext, SharedTraversal};
 use super::error::{Kind, ProxyError};
 use super::{RouteHandler, respond, tunnel};
-use crate::exchange::{Origin, ResponseHead};
+use crate::exchange::{ResponseHead, ResponseSource};
 use crate::filter::{Hook, LocalPipeline};
 use crate::http::body::{Body, BodyError};
 use crate::http::headers;
@@ -39,9 +39,9 @@ impl RouteHandler<'_> {
         // The hooks to come see the head; its body is on its way.
         let later = (trailers || context.completes()).then(|| Box::new(ResponseHead { body: None, ..(*head).clone() }));
         let mut response = match (head.origin, replaced) {
-            (Origin::Upstream, false) => OutgoingResponse { head, body },
+            (ResponseSource::Upstream, false) => OutgoingResponse { head, body },
             (_, true) => OutgoingResponse::replaced(head),
-            (Origin::Filter | Origin::Gateway, false) => OutgoingResponse::whole(head),
+            (ResponseSource::Filter | ResponseSource::Gateway, false) => OutgoingResponse::whole(head),
         };
         self.keep_for_later_hooks(&mut context, later);
         if trailers {
@@ -74,7 +74,7 @@ impl RouteHandler<'_> {
         }
         context.status = Some(StatusCode::SWITCHING_PROTOCOLS);
         let later = context.completes().then(|| {
-            let mut head = ResponseHead::new(Origin::Upstream, StatusCode::SWITCHING_PROTOCOLS);
+            let mut head = ResponseHead::new(ResponseSource::Upstream, StatusCode::SWITCHING_PROTOCOLS);
             head.headers = response.headers().clone();
             Box::new(head)
         });

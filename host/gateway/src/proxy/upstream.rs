@@ -15,12 +15,12 @@ use super::RouteHandler;
 use super::body::{MessageBody, coded};
 use super::context::{AcceptedUpgrade, RequestContext, Responder};
 use super::error::{Kind, ProxyError};
-use crate::exchange::{Failure, Origin, ResponseHead, Selection};
+use crate::exchange::{Failure, ResponseHead, ResponseSource, Selection};
 use crate::filter::Hook;
 use crate::http::body::Body;
 use crate::http::coding;
 use crate::http::headers::{HeaderClasses, strip_hop_by_hop};
-use crate::snapshot::Target;
+use crate::snapshot::UpstreamHandle;
 use crate::snapshot::routes::{Action, HostPolicy, host_value};
 use crate::telemetry::UpstreamId;
 use crate::upstream::retry::{Budget, Next};
@@ -50,7 +50,7 @@ impl RouteHandler<'_> {
         let head = match &self.route.action {
             Action::Forward(targets) => return self.forward(context, targets).await,
             Action::Respond { status, headers, body } => {
-                let mut head = ResponseHead::new(Origin::Gateway, *status);
+                let mut head = ResponseHead::new(ResponseSource::Gateway, *status);
                 head.headers = headers.clone();
                 head.body = Some(body.clone());
                 head
@@ -60,7 +60,7 @@ impl RouteHandler<'_> {
                 let location = to
                     .location(&request.scheme, &request.authority, &request.target, &exchange.params)
                     .map_err(|error| ProxyError::new(Kind::BadRequest, format!("redirect: {error}")))?;
-                let mut head = ResponseHead::new(Origin::Gateway, *status);
+                let mut head = ResponseHead::new(ResponseSource::Gateway, *status);
                 head.headers.insert(LOCATION, location);
                 head
             }
@@ -167,7 +167,7 @@ impl RouteHandler<'_> {
     }
 
     /// The upstream that a filter has named, if the route lists it.
-    fn selected(&self, selection: &Selection, targets: &[(usize, u32)]) -> Option<&Target> {
+    fn selected(&self, selection: &Selection, targets: &[(usize, u32)]) -> Option<&UpstreamHandle> {
         let name = selection.upstream.as_deref()?;
         let mut listed = targets.iter().map(|(index, _)| &self.local.upstreams[*index]);
         listed.find(|target| **target.upstream.upstream().name() == *name)

@@ -113,7 +113,6 @@ pub(super) async fn over_tls<S: Service>(
             let tls = TlsInfo {
                 sni: session.server_name().map(str::to_owned),
                 alpn: session.alpn_protocol().map(<[u8]>::to_vec),
-                version: session.protocol_version(),
             };
             let h2 = tls.alpn.as_deref() == Some(b"h2") || !info.settings.http1;
             info.tls = Some(tls);

@@ -97,7 +97,6 @@ pub struct TlsInfo {
     /// The server name that the client asked for, lower-case.
     pub sni: Option<String>,
     pub alpn: Option<Vec<u8>>,
-    pub version: Option<rustls::ProtocolVersion>,
 }
 
 /// A listener as it is bound: this can't change while the gateway runs.

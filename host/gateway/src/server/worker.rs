@@ -102,7 +102,7 @@ impl Workers {
         let service = Arc::new(service);
         for (index, bound) in by_worker.into_iter().enumerate() {
             let (service, metrics, watch) = (Arc::clone(&service), Arc::clone(&metrics), watch.clone());
-            let running = Running::new(&started.running);
+            let running = RunningGuard::new(&started.running);
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _running = running;
                 let _keeping = Keeping::new();
@@ -150,16 +150,16 @@ impl Workers {
     }
 }
 
-struct Running(Arc<AtomicUsize>);
+struct RunningGuard(Arc<AtomicUsize>);
 
-impl Running {
+impl RunningGuard {
     fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Relaxed);
-        Running(Arc::clone(count))
+        RunningGuard(Arc::clone(count))
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }

@@ -13,7 +13,7 @@ use crate::telemetry::{UpstreamId, WorkerMetrics};
 use crate::upstream::{LocalUpstream, Upstream};
 
 /// An upstream of this worker.
-pub struct Target {
+pub struct UpstreamHandle {
     pub upstream: Rc<LocalUpstream>,
     pub metrics: UpstreamId,
 }
@@ -21,7 +21,7 @@ pub struct Target {
 /// One worker's view of a snapshot.
 pub struct LocalSnapshot {
     pub shared: Arc<Snapshot>,
-    pub upstreams: Vec<Target>,
+    pub upstreams: Vec<UpstreamHandle>,
     pub metrics: WorkerMetrics,
     filters: WorkerFilters,
     /// Made when a route first needs them.
@@ -35,16 +35,16 @@ pub struct LocalSnapshot {
 impl LocalSnapshot {
     /// The view of `shared`. What the view `before` has of it is kept: connections, and places in turns. What it has beyond that drains.
     pub fn new(shared: Arc<Snapshot>, before: Option<&LocalSnapshot>, metrics: WorkerMetrics) -> Rc<Self> {
-        let known: HashMap<&str, &Target> =
+        let known: HashMap<&str, &UpstreamHandle> =
             before.iter().flat_map(|before| &before.upstreams).map(|known| (&**known.upstream.name(), known)).collect();
         let local = |upstream: &Arc<Upstream>| match known.get(&**upstream.name()).map(|known| &known.upstream) {
             Some(known) if Arc::ptr_eq(known.upstream(), upstream) => Rc::clone(known),
             known => LocalUpstream::new(Arc::clone(upstream), known.map(|known| &**known)),
         };
-        let upstreams: Vec<Target> = shared
+        let upstreams: Vec<UpstreamHandle> = shared
             .upstreams
             .iter()
-            .map(|(upstream, metrics)| Target { upstream: local(upstream), metrics: *metrics })
+            .map(|(upstream, metrics)| UpstreamHandle { upstream: local(upstream), metrics: *metrics })
             .collect();
         let kept: HashSet<_> = upstreams.iter().map(|kept| Rc::as_ptr(&kept.upstream)).collect();
         for known in known.values().filter(|known| !kept.contains(&Rc::as_ptr(&known.upstream))) {

@@ -24,7 +24,7 @@ use crate::telemetry::{Metrics, UpstreamId};
 use crate::upstream::{EndpointRegistry, Resolver, Upstream};
 
 pub use expose::expose;
-pub use local::{LocalSnapshot, Target};
+pub use local::{LocalSnapshot, UpstreamHandle};
 
 use routes::Route;
 

@@ -8,7 +8,6 @@ mod process;
 mod sink;
 
 pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat, AccessRecord, Answerer, Timings};
-pub use cells::Counter;
 pub use log::{LogLevel, OperationalLog, start_operational_log};
 pub use metrics::{ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId, WorkerMetrics};
 pub use sluice_services::Exposition;

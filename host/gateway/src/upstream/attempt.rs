@@ -21,7 +21,7 @@ use super::pool::{Lease, Leased, Pool};
 use super::retry::Delivery;
 use super::spec::TargetSpec;
 use crate::deadline::{self, Passed};
-use crate::exchange::{Origin, ResponseHead};
+use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
 use crate::http::gate::Gate;
 use crate::http1::{NoReply, Progress, Reply, SendError, Transport};
@@ -314,7 +314,7 @@ fn send_failure(error: &SendError, upload: Option<&Upload>) -> UpstreamErrorKind
 /// A response as the exchange takes it.
 fn taken_apart(response: Response<Body>, upgraded: Option<Box<Transport>>) -> UpstreamResponse {
     let (parts, body) = response.into_parts();
-    let (origin, status, headers) = (Origin::Upstream, parts.status, parts.headers);
+    let (origin, status, headers) = (ResponseSource::Upstream, parts.status, parts.headers);
     let head = Box::new(ResponseHead { origin, status, headers, body: None, trailers: None });
     UpstreamResponse { head, body, upgraded }
 }

@@ -41,7 +41,7 @@ pub enum DnsError {
 
 /// Addresses of a name, never empty, and when to ask again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Resolution {
     pub addresses: Addresses,
     pub fresh_until: Instant,
 }
@@ -72,9 +72,9 @@ struct Cached {
 }
 
 impl Cached {
-    fn answer(&self, bounds: TtlBounds) -> Answer {
+    fn answer(&self, bounds: TtlBounds) -> Resolution {
         let fresh = self.ttl.clamp(bounds.min, bounds.max.max(bounds.min));
-        Answer { addresses: self.addresses.clone(), fresh_until: self.at + fresh }
+        Resolution { addresses: self.addresses.clone(), fresh_until: self.at + fresh }
     }
 }
 
@@ -97,9 +97,9 @@ impl Resolver {
 
     /// The addresses of a name. IP literals and `localhost` (RFC 6761 §6.3) need no DNS. When DNS fails, the last good
     /// answer is given again, and the next question goes out after the lower bound.
-    pub async fn resolve(self: &Arc<Self>, name: &Arc<str>, bounds: TtlBounds) -> Result<Answer, DnsError> {
+    pub async fn resolve(self: &Arc<Self>, name: &Arc<str>, bounds: TtlBounds) -> Result<Resolution, DnsError> {
         if let Some(addresses) = literal(name) {
-            return Ok(Answer { addresses, fresh_until: Instant::now() + LITERAL });
+            return Ok(Resolution { addresses, fresh_until: Instant::now() + LITERAL });
         }
         let Some(old) = self.known(name, bounds) else { return self.ask(name, bounds).await };
         if old.fresh_until > Instant::now() {
@@ -118,7 +118,7 @@ impl Resolver {
     }
 
     /// The answer that is at hand, fresh or not.
-    pub(super) fn known(&self, name: &str, bounds: TtlBounds) -> Option<Answer> {
+    pub(super) fn known(&self, name: &str, bounds: TtlBounds) -> Option<Resolution> {
         self.cache.answers().get(name).map(|cached| cached.answer(bounds))
     }
 
@@ -137,7 +137,7 @@ impl Resolver {
         }
     }
 
-    async fn ask(self: &Arc<Self>, name: &Arc<str>, bounds: TtlBounds) -> Result<Answer, DnsError> {
+    async fn ask(self: &Arc<Self>, name: &Arc<str>, bounds: TtlBounds) -> Result<Resolution, DnsError> {
         let asking = Arc::clone(self).ask_once(name.clone(), bounds);
         let Some(background) = &self.background else { return asking.await };
         let (told, answer) = oneshot::channel();
@@ -149,7 +149,7 @@ impl Resolver {
         answer.await.unwrap_or_else(|_| Err(DnsError::Stopped(name.clone())))
     }
 
-    async fn ask_once(self: Arc<Self>, name: Arc<str>, bounds: TtlBounds) -> Result<Answer, DnsError> {
+    async fn ask_once(self: Arc<Self>, name: Arc<str>, bounds: TtlBounds) -> Result<Resolution, DnsError> {
         let turn = self.cache.asking().entry(name.clone()).or_default().clone();
         let waiting = turn.lock().await;
         let outcome = match self.known(&name, bounds).filter(|answer| answer.fresh_until > Instant::now()) {
@@ -165,7 +165,7 @@ impl Resolver {
         outcome
     }
 
-    async fn lookup(&self, name: &Arc<str>, bounds: TtlBounds) -> Result<Answer, DnsError> {
+    async fn lookup(&self, name: &Arc<str>, bounds: TtlBounds) -> Result<Resolution, DnsError> {
         let failed = |source: Arc<NetError>| DnsError::Lookup { name: name.clone(), source };
         let client = self.client.get_or_init(|| client(&self.servers).map_err(Arc::new)).as_ref();
         let client = client.map_err(|error| failed(error.clone()))?;

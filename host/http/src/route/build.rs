@@ -12,7 +12,7 @@ use regex::Regex;
 use super::conditions::Conditions;
 use super::draft::Draft;
 use super::pattern::Segment;
-use super::tree::{Entry, Tree, index, segments};
+use super::tree::{RankedMatch, Tree, index, segments};
 use super::{Captures, FieldSpec, HostPattern, MatchSpec, PathPattern, RequestView, RouteError, RouteSpec, Router};
 
 /// A match, ready to be tried.
@@ -102,7 +102,7 @@ pub(super) fn build(specs: &[RouteSpec]) -> Result<Router, Vec<RouteError>> {
     let mut draft = Draft::default();
     for (rank, candidate) in candidates.iter().enumerate() {
         let conditional = matches.get(candidate.at).is_some_and(|found| found.conditions.is_some());
-        let entry = Entry { rank: index(rank), at: index(candidate.at), conditional };
+        let entry = RankedMatch { rank: index(rank), at: index(candidate.at), conditional };
         draft.insert(candidate.host, &candidate.wanted.path, entry);
     }
     match Tree::new(draft) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::tree::Entry;
+use super::tree::RankedMatch;
 use super::{HostPattern, PathPattern, pattern};
 
 /// What is known of every host pattern.
@@ -17,7 +17,7 @@ pub(super) struct Draft {
 pub(super) struct DraftBucket {
     pub(super) root: DraftNode,
     /// Regular expressions, best first.
-    pub(super) patterns: Vec<(String, Entry)>,
+    pub(super) patterns: Vec<(String, RankedMatch)>,
 }
 
 /// A place that a number of segments leads to.
@@ -26,14 +26,14 @@ pub(super) struct DraftNode {
     pub(super) literals: BTreeMap<Box<str>, DraftNode>,
     pub(super) wild: Option<Box<DraftNode>>,
     /// For paths that end here, best first.
-    pub(super) here: Vec<Entry>,
+    pub(super) here: Vec<RankedMatch>,
     /// For paths that end here or go on, best first.
-    pub(super) below: Vec<Entry>,
+    pub(super) below: Vec<RankedMatch>,
 }
 
 impl Draft {
     /// Entries have to come in the order of rank.
-    pub(super) fn insert(&mut self, host: &HostPattern, path: &PathPattern, entry: Entry) {
+    pub(super) fn insert(&mut self, host: &HostPattern, path: &PathPattern, entry: RankedMatch) {
         let at = *self.known.entry(host.clone()).or_insert_with(|| {
             self.hosts.push((host.clone(), DraftBucket::default()));
             self.hosts.len() - 1

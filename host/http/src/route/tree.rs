@@ -19,7 +19,7 @@ use super::{HostPattern, RequestView};
 
 /// A match in the index.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
+pub(super) struct RankedMatch {
     /// The place in the order of precedence, 0 first.
     pub(super) rank: u32,
     /// The place in the router's list of matches.
@@ -39,7 +39,7 @@ pub(super) struct Tree {
     nodes: Vec<Node>,
     labels: String,
     slots: Vec<Slot>,
-    entries: Vec<Entry>,
+    entries: Vec<RankedMatch>,
     /// Roots by host; the label of a root is the host.
     exact: Table,
     /// Roots by the suffix of a wildcard.
@@ -90,7 +90,7 @@ struct Slot {
 /// The regular expressions of one host, best first, tried in one pass.
 #[derive(Debug)]
 struct Patterns {
-    entries: Vec<Entry>,
+    entries: Vec<RankedMatch>,
     set: RegexSet,
 }
 
@@ -178,7 +178,7 @@ impl Tree {
         index(at)
     }
 
-    fn add_entries(&mut self, entries: &[Entry]) -> Span {
+    fn add_entries(&mut self, entries: &[RankedMatch]) -> Span {
         let start = index(self.entries.len());
         self.entries.extend_from_slice(entries);
         Span { start, len: index(entries.len()) }
@@ -215,7 +215,7 @@ impl Tree {
     }
 
     /// The best match.
-    pub(super) fn find(&self, view: &RequestView, matches: &[Match]) -> Option<Entry> {
+    pub(super) fn find(&self, view: &RequestView, matches: &[Match]) -> Option<RankedMatch> {
         let mut walk = Walk { tree: self, view, matches, best: None };
         walk.host(self.exact, view.host);
         if !self.wildcard.is_empty() {
@@ -247,7 +247,7 @@ struct Walk<'a> {
     tree: &'a Tree,
     view: &'a RequestView<'a>,
     matches: &'a [Match],
-    best: Option<Entry>,
+    best: Option<RankedMatch>,
 }
 
 impl Walk<'_> {
@@ -323,7 +323,7 @@ impl Walk<'_> {
     }
 
     /// Whether later entries of the same list are out of the question.
-    fn offer(&mut self, entry: Entry) -> bool {
+    fn offer(&mut self, entry: RankedMatch) -> bool {
         if !self.could_win(entry.rank) {
             return true;
         }

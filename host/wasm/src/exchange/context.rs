@@ -22,7 +22,7 @@ pub enum Value {
 
 /// A fact with the filter that wrote it.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct ContextEntry {
     pub key: String,
     pub value: Value,
     pub writer: Arc<str>,
@@ -41,13 +41,13 @@ pub enum ContextError {
 /// All facts of one exchange. Few, so a vector is searched.
 #[derive(Debug, Default)]
 pub struct Context {
-    entries: Vec<Entry>,
+    entries: Vec<ContextEntry>,
     consumer: Option<Arc<str>>,
 }
 
 impl Context {
     /// The entry of a key.
-    pub fn entry(&self, key: &str) -> Option<&Entry> {
+    pub fn entry(&self, key: &str) -> Option<&ContextEntry> {
         self.entries.iter().find(|e| e.key == key)
     }
 
@@ -77,7 +77,7 @@ impl Context {
     }
 
     /// Sets a key and answers what was there before, for the journal.
-    pub fn set(&mut self, key: &str, value: Value, writer: Arc<str>) -> Result<Option<Entry>, ContextError> {
+    pub fn set(&mut self, key: &str, value: Value, writer: Arc<str>) -> Result<Option<ContextEntry>, ContextError> {
         let size = match &value {
             Value::Text(s) | Value::Json(s) => s.len(),
             Value::Texts(list) => list.iter().map(|s| s.len() + 1).sum(),
@@ -90,7 +90,7 @@ impl Context {
             serde_json::from_str::<serde::de::IgnoredAny>(text)
                 .map_err(|source| ContextError::Json { key: key.to_owned(), source })?;
         }
-        let entry = Entry { key: key.to_owned(), value, writer, parsed: OnceCell::new() };
+        let entry = ContextEntry { key: key.to_owned(), value, writer, parsed: OnceCell::new() };
         if let Some(at) = self.entries.iter_mut().find(|e| e.key == key) {
             return Ok(Some(std::mem::replace(at, entry)));
         }
@@ -102,7 +102,7 @@ impl Context {
     }
 
     /// Puts back what `set` answered.
-    pub(super) fn restore(&mut self, key: &str, before: Option<Entry>) {
+    pub(super) fn restore(&mut self, key: &str, before: Option<ContextEntry>) {
         self.entries.retain(|e| e.key != key);
         self.entries.extend(before);
     }

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
-use super::{BodyWish, Context, ContextError, Entry, Exchange, Selection, Value};
+use super::{BodyWish, Context, ContextEntry, ContextError, Exchange, Selection, Value};
 
 /// The values of a header field: mostly none or one.
 pub type Values = SmallVec<[HeaderValue; 1]>;
@@ -25,7 +25,7 @@ pub enum Undo {
     ResponseHeader(HeaderName, Values),
     ResponseBody(Option<Bytes>, bool),
     Trailer(HeaderName, Values),
-    Context(String, Option<Box<Entry>>),
+    Context(String, Option<Box<ContextEntry>>),
     Consumer(Option<Arc<str>>),
     State(usize, Option<Bytes>),
     Selection(Selection),
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_failed_call_leaves_nothing_behind() {
         let mut ex = exchange();
-        ex.response = Some(Box::new(ResponseHead::new(Origin::Upstream, StatusCode::OK)));
+        ex.response = Some(Box::new(ResponseHead::new(ResponseSource::Upstream, StatusCode::OK)));
         let accept = http::header::ACCEPT;
         ex.edit_request_header(accept.clone(), HeaderEdit::Set(HeaderValue::from_static("text/html")));
         ex.edit_request_header(accept.clone(), HeaderEdit::Append(HeaderValue::from_static("text/plain")));

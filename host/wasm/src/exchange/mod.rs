@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
-pub use context::{Context, ContextError, Entry, Value};
+pub use context::{Context, ContextEntry, ContextError, Value};
 pub use journal::{HeaderEdit, Undo, Values};
 
 /// The request head as the pipeline has left it so far.
@@ -29,7 +29,7 @@ pub struct RequestHead {
 
 /// Who made a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum ResponseSource {
     Upstream,
     Filter,
     Gateway,
@@ -38,7 +38,7 @@ pub enum Origin {
 /// A response head, with a body when one is buffered or was set by a filter.
 #[derive(Debug, Clone)]
 pub struct ResponseHead {
-    pub origin: Origin,
+    pub origin: ResponseSource,
     pub status: StatusCode,
     pub headers: HeaderMap,
     /// The decoded body: `Some` once buffered for a filter or set by one.
@@ -48,7 +48,7 @@ pub struct ResponseHead {
 
 impl ResponseHead {
     /// A head without headers.
-    pub fn new(origin: Origin, status: StatusCode) -> Self {
+    pub fn new(origin: ResponseSource, status: StatusCode) -> Self {
         ResponseHead { origin, status, headers: HeaderMap::new(), body: None, trailers: None }
     }
 }

@@ -12,16 +12,16 @@ use crate::abi::define::Define;
 use crate::abi::{Bytes, Str};
 use crate::bindings::{Error, Field, response};
 use crate::call::state::CallState;
-use crate::exchange::{BodyWish, Exchange, HeaderEdit, Origin, ResponseHead};
+use crate::exchange::{BodyWish, Exchange, HeaderEdit, ResponseHead, ResponseSource};
 use crate::filter::{Hook, HookSet};
 use sluice_http::http::headers::is_forbidden_in_trailers;
 
 fn draft(exchange: &mut Exchange) -> &mut ResponseHead {
-    exchange.draft.get_or_insert_with(|| Box::new(ResponseHead::new(Origin::Filter, StatusCode::OK)))
+    exchange.draft.get_or_insert_with(|| Box::new(ResponseHead::new(ResponseSource::Filter, StatusCode::OK)))
 }
 
 /// What a request hook reads of an answer of which nothing is drafted yet.
-static UNDRAFTED: LazyLock<ResponseHead> = LazyLock::new(|| ResponseHead::new(Origin::Filter, StatusCode::OK));
+static UNDRAFTED: LazyLock<ResponseHead> = LazyLock::new(|| ResponseHead::new(ResponseSource::Filter, StatusCode::OK));
 
 /// The header fields of the response.
 pub(crate) const FIELDS: Fields = Fields {
@@ -111,9 +111,9 @@ fn trailers(exchange: &Exchange) -> Option<&http::HeaderMap> {
 impl CallState {
     fn origin(&self) -> Result<response::Source, Error> {
         Ok(match self.response()?.origin {
-            Origin::Upstream => response::Source::Upstream,
-            Origin::Filter => response::Source::Filter,
-            Origin::Gateway => response::Source::Gateway,
+            ResponseSource::Upstream => response::Source::Upstream,
+            ResponseSource::Filter => response::Source::Filter,
+            ResponseSource::Gateway => response::Source::Gateway,
         })
     }
 

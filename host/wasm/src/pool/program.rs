@@ -11,7 +11,7 @@ use super::instance::Instance;
 use super::plugin::Plugin;
 use crate::call::services::FilterServices;
 use crate::call::state::{FilterShared, HostResources};
-use crate::exchange::{Exchange, Origin, RequestHead, ResponseHead, RouteFacts};
+use crate::exchange::{Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
 use crate::filter::stats::Account;
 use crate::filter::{
     CallMode, FilterError, FilterLimits, FilterStats, Grants, Hook, HookSet, Interests, LoadError, Mode, Phase,
@@ -267,7 +267,7 @@ fn nobodys_exchange() -> Box<Exchange> {
     let route = Arc::new(RouteFacts { name: "(trial)".into(), upstreams: Vec::new() });
     let id = http::HeaderValue::from_static("trial");
     let mut exchange = Exchange::new(id, std::net::Ipv4Addr::LOCALHOST.into(), request, route);
-    let mut response = ResponseHead::new(Origin::Gateway, http::StatusCode::OK);
+    let mut response = ResponseHead::new(ResponseSource::Gateway, http::StatusCode::OK);
     response.body = Some(bytes::Bytes::new());
     response.trailers = Some(http::HeaderMap::new());
     exchange.response = Some(Box::new(response));

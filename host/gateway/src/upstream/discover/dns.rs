@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::upstream::endpoints::Listing;
-use crate::upstream::resolver::{Addresses, Answer, DnsError, Resolver, TtlBounds, literal};
+use crate::upstream::resolver::{Addresses, DnsError, Resolution, Resolver, TtlBounds, literal};
 use crate::upstream::spec::Endpoint;
 
 /// Names that are asked for at the same time.
@@ -32,7 +32,7 @@ impl Dns {
         let mut addresses = |endpoint: &Arc<Endpoint>, literal: &Option<Addresses>| match literal {
             Some(addresses) => addresses.clone(),
             None => match self.known(endpoint) {
-                Some(Answer { addresses, fresh_until }) => {
+                Some(Resolution { addresses, fresh_until }) => {
                     refresh_at = Some(refresh_at.map_or(fresh_until, |at| at.min(fresh_until)));
                     addresses
                 }
@@ -76,7 +76,7 @@ impl Dns {
         self.resolver.spawn(future);
     }
 
-    fn known(&self, endpoint: &Endpoint) -> Option<Answer> {
+    fn known(&self, endpoint: &Endpoint) -> Option<Resolution> {
         self.resolver.known(&endpoint.host, self.bounds)
     }
 }
