@@ -137,6 +137,7 @@ async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Res
         let (pool, kept) = (lease.pool.clone(), lease.connect.is_none());
         match send_on(lease, request).await {
             Ok(response) => {
+                pool.record().succeeded();
                 let (mut head, body) = response.into_parts();
                 strip_hop_by_hop(&mut head.headers);
                 let body = collect(body, max_body, &unreachable).await?;
@@ -144,7 +145,7 @@ async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Res
             }
             Err(failure) if kept && !repeated && (!failure.sent || outgoing.method.is_idempotent()) => {
                 // A server that has closed one connection has often closed all.
-                pool.clear();
+                origins::clear(&origin);
                 repeated = true;
             }
             Err(failure) => return Err(unreachable(failure.reason)),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Network, Tls};
 use crate::services::grants::Origin;
 use crate::upstream::endpoints::Record;
-use crate::upstream::pool::{Lease, Limits, Pool};
+use crate::upstream::pool::{Lease, Limits, Opening, Pool};
 use crate::upstream::race;
 use crate::upstream::resolver::TtlBounds;
 use crate::upstream::spec::{Endpoint, EndpointSpec, Protocol, TlsConfigs};
@@ -44,7 +44,15 @@ pub(super) async fn checkout(origin: &Origin, network: &Network) -> Result<Lease
         let addresses = answer.addresses.iter().map(|address| SocketAddr::new(*address, endpoint.port));
         Ok::<_, String>(Pools::of(origins, origin, tls)?.at(addresses))
     })?;
+    // Pools that a connection is being opened for are in use.
+    let _opening: Vec<_> = pools.iter().map(|pool| Opening::new(pool.record())).collect();
     race::connect(&pools, false).await.map_err(|attempt| attempt.reason())
+}
+
+/// Closes what is idle. A server that has closed one connection has often closed all.
+pub(super) fn clear(origin: &Origin) {
+    ORIGINS
+        .with_borrow(|origins| origins.get(origin).into_iter().flat_map(|of| &of.pools).for_each(|pool| pool.clear()));
 }
 
 impl Pools {

@@ -135,7 +135,10 @@ impl RouteHandler<'_> {
                 }
                 Err(failed) => error = failed,
             }
-            next = budget.after(error.failed(request.is_repeatable()));
+            next = match request.is_late() {
+                true => Next::GiveUp,
+                false => budget.after(error.failed(request.is_repeatable())),
+            };
             self.log_failure(context, target.metrics, &error, next);
             if next != Next::SameEndpoint {
                 request.forget_endpoint();

@@ -180,8 +180,9 @@ impl LocalUpstream {
             Some(lease) => (lease, now),
             // Opening is rare and its future is large, so it is kept out of this one.
             None => {
-                let limit = request.timeouts.left_at(request.timeouts.connect, now);
-                let lease = Box::pin(self.open(endpoints, host, limit, http1_only)).await?;
+                let whole = request.timeouts.connect;
+                let limit = request.timeouts.left_at(whole, now);
+                let lease = Box::pin(self.open(endpoints, host, (limit, whole), http1_only)).await?;
                 (lease, Instant::now())
             }
         };
@@ -202,6 +203,11 @@ impl LocalUpstream {
 }
 
 impl OutgoingRequest {
+    /// Whether the time is over that the whole request may take: what is tried then comes too late.
+    pub fn is_late(&self) -> bool {
+        self.timeouts.until.is_some_and(|until| until <= Instant::now())
+    }
+
     /// Moves the request out, for who does not give it back. Its head stays, for whoever still reads it.
     fn give_away(&mut self) -> Request<Body> {
         let mut head = Request::new(Body::Empty);

@@ -12,10 +12,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::attempt_log::Attempt;
+use super::resolver::TtlBounds;
 use super::*;
 use crate::http::body::Body;
 use crate::http::buffer::{MemoryBudget, collect};
 
+const LONG: Duration = Duration::from_secs(5);
 const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None };
 
@@ -163,7 +165,7 @@ async fn a_removed_endpoint_drains() {
     // Its response is there and not read to the end: the request is under way.
     let lease = {
         let endpoints = running.local.endpoints();
-        running.local.open(&endpoints, 0, Duration::from_secs(5), false).await.ok().unwrap()
+        running.local.open(&endpoints, 0, (LONG, LONG), false).await.ok().unwrap()
     };
     assert_eq!(running.local.candidates()[0].active, 1);
     running.reload(spec(&[1]));
@@ -225,4 +227,47 @@ async fn addresses_of_a_name_come_and_go() {
         ["127.3.0.2", "127.3.0.3"]
     );
     assert_eq!(server.opened.get(), 3, "the address that stayed keeps its connection");
+}
+
+/// Another upstream, or a filter's call, has asked for the name meanwhile.
+#[tokio::test(flavor = "local")]
+async fn an_answer_that_somebody_else_got_is_used() {
+    let server = Server::start().await;
+    let endpoint = EndpointSpec::from_url(&format!("http://orders.test:{}", server.port.get())).unwrap();
+    let running = Running::start(UpstreamSpec::new("orders", TargetSpec::Endpoints(vec![endpoint])));
+    running.resolver.learn("orders.test", &[[127, 3, 0, 1].into()]);
+    let response = running.send(Choice::Balanced).await.unwrap();
+    running.finish(response).await;
+    assert_eq!(server.opened.get(), 1);
+}
+
+/// 50 requests need a name that can't be resolved: it is asked for once, and they share the failure.
+#[tokio::test(flavor = "local")]
+async fn a_failed_look_up_is_shared_by_those_who_waited_for_it() {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let resolver = Resolver::new(&[socket.local_addr().unwrap()], None);
+    let asked = Rc::new(Cell::new(0));
+    let count = asked.clone();
+    let server = tokio::task::spawn_local(async move {
+        let mut packet = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut packet).await {
+            count.set(count.get() + 1);
+            // A response (RFC 1035 §4.1.1) with the code for a failure of the server.
+            packet[2] |= 0x80;
+            packet[3] = packet[3] & 0xf0 | 2;
+            socket.send_to(&packet[..length], from).await.unwrap();
+        }
+    });
+    let name: Arc<str> = "orders.test".into();
+    let ask = || {
+        let (resolver, name) = (resolver.clone(), name.clone());
+        tokio::task::spawn_local(async move { resolver.resolve(&name, TtlBounds::default()).await })
+    };
+    let asking: Vec<_> = (0..50).map(|_| ask()).collect();
+    for one in asking {
+        assert!(one.await.unwrap().is_err());
+    }
+    // Two kinds of addresses, each asked for a few times at most.
+    assert!(asked.get() <= 20, "{} questions", asked.get());
+    server.abort();
 }

@@ -134,12 +134,13 @@ impl LocalUpstream {
         endpoints.pool(host)?.checkout(http1_only)
     }
 
-    /// Opens a connection to a host, or to another address of its endpoint where it does not take one, within `limit`.
+    /// Opens a connection to a host, or to another address of its endpoint where it does not take one, within `limit`, which is what is
+    /// left of the time to connect (`whole`).
     pub(super) async fn open(
         &self,
         endpoints: &LocalEndpoints,
         host: usize,
-        limit: Duration,
+        (limit, whole): (Duration, Duration),
         http1_only: bool,
     ) -> Result<Lease, AttemptError> {
         let begun = Instant::now();
@@ -151,9 +152,12 @@ impl LocalUpstream {
             }
             Ok(Err(error)) => Err(error),
             Err(Passed) => {
-                match endpoints.pool(host) {
-                    Some(pool) => pool.timed_out(begun),
-                    None => endpoints.record(host).failed(begun, Instant::now()),
+                // An attempt that the deadline of its request cut short says nothing of the address, nor to those who wait for it.
+                if limit >= whole.min(race::NEXT_ADDRESS) {
+                    match endpoints.pool(host) {
+                        Some(pool) => pool.timed_out(begun),
+                        None => endpoints.record(host).failed(begun, Instant::now()),
+                    }
                 }
                 Err(AttemptError::new(UpstreamErrorKind::ConnectTimeout))
             }
@@ -169,7 +173,8 @@ impl LocalUpstream {
     ) -> Result<Lease, AttemptError> {
         let (set, endpoint) = (self.upstream.set(), endpoints.endpoint(host));
         let first = endpoints.pool(host).map(|pool| pool.address());
-        let pools = if set.is_stale(endpoint, begun) {
+        // Somebody else may have asked for this name: then the answer is at hand and only not in this set yet.
+        let pools = if first.is_none() || set.is_stale(endpoint, begun) {
             if let Err(error) = set.locate(endpoint).await {
                 endpoints.record(host).failed(begun, Instant::now());
                 return Err(AttemptError::because(UpstreamErrorKind::Dns, error));

@@ -329,10 +329,10 @@ impl Lease {
 }
 
 /// Counts a request as active while its connection is being opened: an address that takes none is no idle one.
-pub(super) struct Opening<'a>(&'a Record);
+pub(crate) struct Opening<'a>(&'a Record);
 
 impl<'a> Opening<'a> {
-    pub(super) fn new(record: &'a Record) -> Self {
+    pub(crate) fn new(record: &'a Record) -> Self {
         record.enter();
         Opening(record)
     }

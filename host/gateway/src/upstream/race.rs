@@ -4,13 +4,13 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::pool::{Lease, Pool};
 
 /// While one address does not answer, the next one is tried after this long (RFC 8305 §8).
-const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+pub(super) const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 type Opening = Pin<Box<dyn Future<Output = Result<Lease, AttemptError>>>>;
 
@@ -18,13 +18,13 @@ type Opening = Pin<Box<dyn Future<Output = Result<Lease, AttemptError>>>>;
 /// whole by a deadline.
 pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Lease, AttemptError> {
     let mut rest = pools.iter();
-    let mut openings: Vec<Opening> = Vec::new();
+    let mut openings: Vec<(&Rc<Pool>, Instant, Opening)> = Vec::new();
     let mut failure = None;
     loop {
         match rest.next() {
             // The usual one has one address, and needs no box.
             Some(pool) if pools.len() == 1 => return get(pool.clone(), http1_only).await,
-            Some(pool) => openings.push(Box::pin(get(pool.clone(), http1_only))),
+            Some(pool) => openings.push((pool, Instant::now(), Box::pin(get(pool.clone(), http1_only)))),
             None if openings.is_empty() => {
                 return Err(failure.unwrap_or_else(|| AttemptError::new(UpstreamErrorKind::Connect)));
             }
@@ -32,7 +32,7 @@ pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Leas
         }
         let next = std::future::poll_fn(|cx| {
             for i in 0..openings.len() {
-                if let Poll::Ready(outcome) = openings[i].as_mut().poll(cx) {
+                if let Poll::Ready(outcome) = openings[i].2.as_mut().poll(cx) {
                     drop(openings.swap_remove(i));
                     return Poll::Ready(outcome);
                 }
@@ -48,7 +48,14 @@ pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Leas
             }
         };
         match outcome {
-            Ok(lease) => return Ok(lease),
+            Ok(lease) => {
+                // An address that was silent until another one had a connection has not taken one.
+                let now = Instant::now();
+                for (pool, begun, _) in openings.iter().filter(|(_, begun, _)| now - *begun >= NEXT_ADDRESS) {
+                    pool.record().failed(*begun, now);
+                }
+                return Ok(lease);
+            }
             // What a server said tells more than that nobody listens at another of its addresses.
             Err(attempt) => match &failure {
                 Some(AttemptError { kind, .. }) if *kind != UpstreamErrorKind::Connect => {}

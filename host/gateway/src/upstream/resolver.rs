@@ -62,8 +62,11 @@ pub struct Resolver {
 struct Cache {
     answers: Mutex<HashMap<Arc<str>, Cached>>,
     /// Questions under way, so that many who need a name ask once.
-    asking: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>>,
+    asking: Mutex<HashMap<Arc<str>, Question>>,
 }
+
+/// A question under way: who holds it asks. It has the last failure, for those who waited for it.
+type Question = Arc<tokio::sync::Mutex<Option<(Instant, DnsError)>>>;
 
 struct Cached {
     addresses: Addresses,
@@ -150,13 +153,18 @@ impl Resolver {
     }
 
     async fn ask_once(self: Arc<Self>, name: Arc<str>, bounds: TtlBounds) -> Result<Resolution, DnsError> {
+        let begun = Instant::now();
         let turn = self.cache.asking().entry(name.clone()).or_default().clone();
-        let waiting = turn.lock().await;
+        let mut failure = turn.lock().await;
         let outcome = match self.known(&name, bounds).filter(|answer| answer.fresh_until > Instant::now()) {
             Some(answer) => Ok(answer),
-            None => self.lookup(&name, bounds).await,
+            None => match failure.as_ref().filter(|(at, _)| *at > begun) {
+                Some((_, error)) => Err(error.clone()),
+                None => self.lookup(&name, bounds).await,
+            },
         };
-        drop(waiting);
+        *failure = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        drop(failure);
         let mut asking = self.cache.asking();
         // The map and this function hold the last two references when nobody waits.
         if Arc::strong_count(&turn) == 2 {
@@ -195,7 +203,7 @@ impl Cache {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn asking(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>> {
+    fn asking(&self) -> MutexGuard<'_, HashMap<Arc<str>, Question>> {
         self.asking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
