@@ -156,6 +156,8 @@ fn role(name: &str) -> Role {
     }
 }
 
+// As a call, it costs a head a tenth more instructions.
+#[inline(always)]
 fn field(out: &mut BytesMut, name: &str, value: &HeaderValue) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
