@@ -23,7 +23,7 @@ use crate::http::headers::{HeaderClasses, strip_hop_by_hop};
 use crate::snapshot::UpstreamHandle;
 use crate::snapshot::routes::{Action, HostPolicy, host_value};
 use crate::telemetry::UpstreamId;
-use crate::upstream::retry::{Budget, Next};
+use crate::upstream::retry::{Budget, FilterChoice, Next};
 use crate::upstream::{
     AttemptError, AttemptOutcome, Choice, OutgoingRequest, Timeouts, UpstreamError, UpstreamErrorKind, UpstreamResponse,
 };
@@ -105,11 +105,11 @@ impl RouteHandler<'_> {
         let mut next = Next::Selection;
         while next != Next::GiveUp {
             if next == Next::Selection {
-                let chosen_anew = self.select_upstream(context, targets).await?;
+                let choice = self.select_upstream(context, targets).await?;
                 let exchange = context.exchange();
                 target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
                 endpoints = target.upstream.endpoints();
-                budget.select(target.upstream.max_endpoints(&endpoints), exchange.candidates.len(), chosen_anew);
+                budget.select(target.upstream.max_endpoints(&endpoints), exchange.candidates.len(), choice);
             }
             if next != Next::SameEndpoint {
                 let choice = choice(&context.exchange().selection);
@@ -150,14 +150,14 @@ impl RouteHandler<'_> {
         Err(error)
     }
 
-    /// Lets the filters choose an upstream. Tells whether they have made another choice than before.
+    /// Lets the filters choose an upstream.
     async fn select_upstream(
         &self,
         context: &mut RequestContext,
         targets: &[(usize, u32)],
-    ) -> Result<bool, ProxyError> {
+    ) -> Result<FilterChoice, ProxyError> {
         if !self.pipeline.pipeline().has(Hook::SelectUpstream) {
-            return Ok(false);
+            return Ok(FilterChoice::NoneOrSame);
         }
         let exchange = context.traversal.exchange();
         let before = std::mem::take(&mut exchange.selection);
@@ -166,7 +166,8 @@ impl RouteHandler<'_> {
         let selected = self.pipeline.select_upstream(&mut context.traversal).await;
         selected.map_err(|failure| ProxyError::filter(&failure))?;
         let selection = &context.exchange().selection;
-        Ok(!selection.is_empty() && *selection != before)
+        let is_new = !selection.is_empty() && *selection != before;
+        Ok(if is_new { FilterChoice::New } else { FilterChoice::NoneOrSame })
     }
 
     /// The upstream that a filter has named, if the route lists it.

@@ -37,6 +37,14 @@ enum Next {
     Refused(Refusal),
 }
 
+/// What becomes of a connection after a response (RFC 9112 §9.3).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AfterResponse {
+    /// Another request may follow.
+    Persist,
+    Close,
+}
+
 struct Connection<S: Service> {
     incoming: Rc<Incoming>,
     info: Rc<ConnectionInfo>,
@@ -85,7 +93,7 @@ pub(super) fn serve<S: Service>(
                 Next::Head(head) => {
                     // Built in place: `Box::pin` would copy the future from the stack for each request.
                     let exchange = Box::into_pin(Box::write(Box::new_uninit(), connection.exchange(head)));
-                    if !exchange.await? {
+                    if exchange.await? == AfterResponse::Close {
                         return Ok(());
                     }
                 }
@@ -145,8 +153,8 @@ impl<S: Service> Connection<S> {
         .await
     }
 
-    /// Handles one request. Returns whether another may follow.
-    async fn exchange(&mut self, head: RequestHead) -> Result<bool, End> {
+    /// Handles one request, and closes the connection if no other may follow.
+    async fn exchange(&mut self, head: RequestHead) -> Result<AfterResponse, End> {
         let exchanging = self.activity.begin();
         self.served = true;
         let RequestHead { parts, body, mut persistent, expects_continue, asks_to_upgrade } = head;
@@ -179,18 +187,18 @@ impl<S: Service> Connection<S> {
             }
         }
         let upgrade = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
-        let kept = self.respond(response, version, head_only, persistent).await?;
+        let after = self.respond(response, version, head_only, persistent).await?;
         drop(exchanging);
         if let Some(upgrade) = upgrade {
             // The tunnel owns the socket from here on.
             let _ = upgrade.send(self.incoming.borrow().end());
-            return Ok(false);
+            return Ok(AfterResponse::Close);
         }
-        if !kept {
+        if after == AfterResponse::Close {
             let over = self.incoming.borrow().is_between();
             self.close(!over).await;
         }
-        Ok(kept)
+        Ok(after)
     }
 
     /// Ready when the client has left, or takes no bytes for too long.
@@ -205,14 +213,14 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Writes a response. Returns whether another request may follow.
+    /// Writes a response.
     async fn respond<B>(
         &mut self,
         response: Box<Response<B>>,
         version: Version,
         head_only: bool,
         mut persistent: bool,
-    ) -> Result<bool, End>
+    ) -> Result<AfterResponse, End>
     where
         B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
     {
@@ -256,7 +264,8 @@ impl<S: Service> Connection<S> {
             self.activity.break_off();
         }
         sent?;
-        Ok(persistent && self.incoming.borrow().is_read())
+        let persists = persistent && self.incoming.borrow().is_read();
+        Ok(if persists { AfterResponse::Persist } else { AfterResponse::Close })
     }
 
     /// Writes what there is of a response's body.

@@ -45,6 +45,15 @@ pub enum Next {
     GiveUp,
 }
 
+/// What the filters have chosen, compared with their choice before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FilterChoice {
+    #[default]
+    NoneOrSame,
+    /// They react to failures, so it is worth asking again.
+    New,
+}
+
 /// What the attempts of one request have used up, and what they may use.
 #[derive(Debug, Default)]
 pub struct Budget {
@@ -54,17 +63,16 @@ pub struct Budget {
     /// How often the filters were asked.
     selections: usize,
     max_selections: usize,
-    /// The filters have made another choice than before: they react to failures, so it is worth asking again.
-    chosen_anew: bool,
+    choice: FilterChoice,
 }
 
 impl Budget {
     /// Begins a selection. The filters may be asked again as long as they choose something else each time, `max_selections` times
     /// in all.
-    pub fn select(&mut self, max_endpoints: usize, max_selections: usize, chosen_anew: bool) {
+    pub fn select(&mut self, max_endpoints: usize, max_selections: usize, choice: FilterChoice) {
         self.tried.clear();
         self.selections += 1;
-        (self.max_endpoints, self.max_selections, self.chosen_anew) = (max_endpoints, max_selections, chosen_anew);
+        (self.max_endpoints, self.max_selections, self.choice) = (max_endpoints, max_selections, choice);
     }
 
     /// The endpoints tried of this selection.
@@ -95,7 +103,7 @@ impl Budget {
 
     /// The decision where the selection has no endpoint left.
     pub fn without_endpoint(&self) -> Next {
-        match self.chosen_anew && self.selections < self.max_selections {
+        match self.choice == FilterChoice::New && self.selections < self.max_selections {
             true => Next::Selection,
             false => Next::GiveUp,
         }
@@ -111,7 +119,7 @@ mod tests {
 
     fn budget(max_endpoints: usize, tried: &[usize]) -> Budget {
         let mut budget = Budget::default();
-        budget.select(max_endpoints, 0, false);
+        budget.select(max_endpoints, 0, FilterChoice::NoneOrSame);
         tried.iter().for_each(|endpoint| budget.spend(*endpoint));
         budget
     }
@@ -144,14 +152,14 @@ mod tests {
     #[test]
     fn filters_are_asked_again_while_they_choose_something_else() {
         let mut budget = Budget::default();
-        budget.select(1, 2, true);
+        budget.select(1, 2, FilterChoice::New);
         budget.spend(0);
         assert_eq!(budget.after(REFUSED), Next::Selection);
-        budget.select(1, 2, true);
+        budget.select(1, 2, FilterChoice::New);
         assert!(budget.tried().is_empty(), "a selection may have the same endpoints");
         assert_eq!(budget.without_endpoint(), Next::GiveUp, "twice in all");
         let mut budget = Budget::default();
-        budget.select(1, 2, false);
+        budget.select(1, 2, FilterChoice::NoneOrSame);
         assert_eq!(budget.without_endpoint(), Next::GiveUp, "the same choice would fail again");
     }
 }

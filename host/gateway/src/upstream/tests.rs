@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::attempt_log::Attempt;
 use super::connect::LocalExecutor;
-use super::retry::{Budget, Delivery, Next};
+use super::retry::{Budget, Delivery, FilterChoice, Next};
 use super::*;
 use crate::http::body::Body;
 use crate::http::buffer::{MemoryBudget, collect};
@@ -168,7 +168,7 @@ async fn send_chosen(
     let (mut budget, mut attempts, mut next) = (Budget::default(), Vec::new(), Next::OtherEndpoint);
     let mut last = AttemptError::new(UpstreamErrorKind::NoEndpoint);
     let endpoints = upstream.endpoints();
-    budget.select(upstream.max_endpoints(&endpoints), 0, false);
+    budget.select(upstream.max_endpoints(&endpoints), 0, FilterChoice::NoneOrSame);
     loop {
         match next {
             Next::SameEndpoint => {}
