@@ -6,6 +6,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use indexmap::IndexMap;
+
 use super::error::{ConfigError, Location};
 use super::item::Item;
 use super::key::{Key, KeyDoc};
@@ -24,7 +26,7 @@ enum Mode {
     /// The keys that there are, by readers that run over nothing.
     Listing(RefCell<Vec<KeyDoc>>),
     /// Where the value of each key comes from.
-    Explaining(RefCell<Vec<Explained>>),
+    Explaining(RefCell<IndexMap<String, Explained>>),
 }
 
 /// A key that was asked for, with its value and where that comes from.
@@ -106,8 +108,8 @@ impl Reader {
 
     /// The sources, and what was noted of each key.
     pub(super) fn into_explained(self) -> (Sources, Vec<Explained>) {
-        let noted = if let Mode::Explaining(noted) = self.mode { noted.into_inner() } else { Vec::new() };
-        (self.sources.into_inner(), noted)
+        let noted = if let Mode::Explaining(noted) = self.mode { noted.into_inner() } else { IndexMap::new() };
+        (self.sources.into_inner(), noted.into_values().collect())
     }
 
     pub(super) fn is_listing(&self) -> bool {
@@ -148,18 +150,16 @@ impl Reader {
     pub(super) fn note(&self, explained: impl FnOnce() -> Explained) {
         if let Mode::Explaining(noted) = &self.mode {
             let explained = explained();
-            let mut noted = noted.borrow_mut();
-            if !noted.iter().any(|known| known.key == explained.key) {
-                noted.push(explained);
-            }
+            noted.borrow_mut().entry(explained.key.clone()).or_insert(explained);
         }
     }
 
     /// Takes a value out of what was noted.
     pub(super) fn hide(&self, path: &str) {
         if let Mode::Explaining(noted) = &self.mode {
-            let mut noted = noted.borrow_mut();
-            noted.iter_mut().filter(|known| known.key == path).for_each(|known| known.value = "…".to_owned());
+            if let Some(known) = noted.borrow_mut().get_mut(path) {
+                known.value = "…".to_owned();
+            }
         }
     }
 }
