@@ -376,4 +376,10 @@ mod tests {
         let text = describe(mistaken, "tag", "1.2.3", "", &["OnRequest"]);
         assert!(text.contains(r#""grants":"{read_headers}""#), "{text}");
     }
+
+    #[test]
+    fn the_version_is_that_of_the_package() {
+        let package = format!("package sluice:filter@{};", bindings::INTERFACE_VERSION);
+        assert!(include_str!("../../wit/types.wit").contains(&package));
+    }
 }

@@ -172,7 +172,7 @@ fn other_imports_are_refused_by_name() {
     let error = runtime().load(&wat::parse_str(text).unwrap()).err().unwrap();
     assert!(matches!(&error, LoadError::UnknownImport { import, .. } if import == "acme:own/thing@1.0.0"), "{error}");
     let error = runtime().load(&wat::parse_str("(component)").unwrap()).err().unwrap();
-    assert_eq!(error.to_string(), "exports no hook of `sluice:filter@0.1.0`, and nothing else");
+    assert_eq!(error.to_string(), "exports no hook of `sluice:filter@0.1`, and nothing else");
     let (resolve, world) = world(&["configure"], false);
     let module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
     let error = runtime().load(&encode(module, &resolve, world)).err().unwrap();

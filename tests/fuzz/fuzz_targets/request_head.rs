@@ -1,13 +1,13 @@
 //! Heads of requests: no panic, no dependence on how bytes arrive, one reading.
 #![no_main]
 
-use http::uri::Authority;
 use bytes::BytesMut;
+use http::uri::Authority;
 use libfuzzer_sys::fuzz_target;
+use sluice_fuzz::{assert_one_reading, feed};
 use sluice_http::http::path::normalise_path;
 use sluice_http::http::target::{KnownHost, Target};
 use sluice_http::http1::{HeadError, Length, Limits, RequestHead, read_request};
-use sluice_fuzz::{assert_one_reading, feed};
 
 const LIMITS: Limits = Limits { bytes: 2048, fields: 80 };
 

@@ -1,11 +1,11 @@
 //! Heads of responses: no panic, no dependence on how bytes arrive, one reading.
 #![no_main]
 
-use http::Method;
 use bytes::BytesMut;
+use http::Method;
 use libfuzzer_sys::fuzz_target;
-use sluice_http::http1::{HeadError, Length, Limits, ResponseHead, read_response};
 use sluice_fuzz::{assert_one_reading, feed};
+use sluice_http::http1::{HeadError, Length, Limits, ResponseHead, read_response};
 
 const LIMITS: Limits = Limits { bytes: 2048, fields: 80 };
 

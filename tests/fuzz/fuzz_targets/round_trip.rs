@@ -1,10 +1,10 @@
 //! What is written is read back as the same message, whatever its fields are.
 #![no_main]
 
+use bytes::BytesMut;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Version};
-use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use sluice_fuzz::assert_one_reading;
 use sluice_http::http1::*;

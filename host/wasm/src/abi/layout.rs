@@ -84,7 +84,10 @@ macro_rules! variant {
                 match self {
                     $(Self::$case $(($value))? => {
                         $crate::abi::answer::put(out, 0, &[$number])?;
-                        $(return $value.write(_guest, $crate::abi::answer::part::<$payload>(out, PAYLOAD)?);)?
+                        $(
+                            let $value: $payload = $value;
+                            return $value.write(_guest, $crate::abi::answer::part::<$payload>(out, PAYLOAD)?);
+                        )?
                     })*
                 }
                 #[allow(unreachable_code, reason = "every case of some variants carries something")]
@@ -113,7 +116,8 @@ macro_rules! record {
                 let mut offset = 0;
                 $(
                     offset = $crate::abi::up(offset, <$part as $crate::abi::Lower>::ALIGN);
-                    self.$field.write(guest, $crate::abi::answer::part::<$part>(out, offset)?)?;
+                    let field: $part = self.$field;
+                    field.write(guest, $crate::abi::answer::part::<$part>(out, offset)?)?;
                     offset += <$part as $crate::abi::Lower>::SIZE;
                 )*
                 const { assert!($crate::abi::layout::is_layout(&[$((<$part as $crate::abi::Lower>::SIZE, <$part as $crate::abi::Lower>::ALIGN)),*], <$type as $crate::abi::Lower>::SIZE)) };

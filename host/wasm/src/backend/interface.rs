@@ -12,7 +12,10 @@ const SERIES: &str = "0.1.";
 pub(crate) fn our_interface(name: &str) -> Result<Option<&str>, LoadError> {
     let Some(rest) = name.strip_prefix(PACKAGE) else { return Ok(None) };
     match rest.split_once('@') {
-        Some((interface, version)) if version.starts_with(SERIES) => Ok(Some(interface)),
+        // A pre-release promises nothing (Semantic Versioning 2.0.0 §9).
+        Some((interface, version)) if version.strip_prefix(SERIES).is_some_and(|n| n.parse::<u64>().is_ok()) => {
+            Ok(Some(interface))
+        }
         _ => Err(LoadError::Version { interface: name.to_owned(), known: INTERFACE_VERSION }),
     }
 }
@@ -27,6 +30,11 @@ pub(crate) fn newest<'a>(interfaces: impl Iterator<Item = &'a str>) -> Option<&'
 /// The last number of `0.1.3`; what can't be read counts as the oldest.
 fn patch(version: &str) -> u64 {
     version.strip_prefix(SERIES).and_then(|patch| patch.parse().ok()).unwrap_or_default()
+}
+
+/// Whether an interface is of a later version than this gateway's.
+pub(crate) fn is_later(name: &str) -> bool {
+    name.split_once('@').is_some_and(|(_, version)| patch(version) > patch(INTERFACE_VERSION))
 }
 
 /// The error for a function that a component imports and this gateway lacks.

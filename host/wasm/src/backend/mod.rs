@@ -11,11 +11,14 @@ use wasmtime::{Result as Outcome, Store};
 
 use self::component::{ComponentCode, ComponentInstance};
 use self::direct::{DirectCode, DirectInstance, NotDirect};
-use self::interface::{newest, our_interface};
+use self::interface::{is_later, newest, our_interface};
 use crate::bindings::Verdict;
 use crate::call::state::CallState;
 use crate::filter::{CallMode, Hook, HookSet, LoadError};
 use crate::load::Runtime;
+
+/// Unknown exports that are told of.
+const SHOWN: usize = 8;
 
 /// Compiled and linked code of a component.
 pub(crate) enum Code {
@@ -71,7 +74,8 @@ impl Code {
         }
     }
 
-    /// Exported interfaces of the package that this gateway does not know: hooks of a later version, which are never called.
+    /// Exported interfaces of a later version of the package that this gateway does not know, and so never calls. The first few: a
+    /// component may export any number.
     pub(crate) fn unknown_hooks(&self) -> Vec<String> {
         let exports: Vec<&str> = match self {
             Code::Direct(direct) => direct.exported().collect(),
@@ -79,9 +83,9 @@ impl Code {
         };
         let unknown = |name: &&str| {
             let Ok(Some(interface)) = our_interface(name) else { return false };
-            !matches!(interface, "describe" | "configure") && Hook::from_name(interface).is_none()
+            is_later(name) && !matches!(interface, "describe" | "configure") && Hook::from_name(interface).is_none()
         };
-        exports.into_iter().filter(unknown).map(str::to_owned).collect()
+        exports.into_iter().filter(unknown).take(SHOWN).map(str::to_owned).collect()
     }
 
     /// Makes an instance.

@@ -130,7 +130,7 @@ pub enum LoadError {
         "uses `{interface}`, a version that this gateway does not speak: it has sluice:filter@{known} and speaks every 0.1 version"
     )]
     Version { interface: String, known: &'static str },
-    #[error("exports no hook of `sluice:filter@0.1.0`, {found}")]
+    #[error("exports no hook of `sluice:filter@0.1`, {found}")]
     NoHooks { found: String },
     #[error("export `{export}` has another type than the interface says: {reason}")]
     Export { export: String, reason: String },
