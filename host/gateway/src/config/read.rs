@@ -156,10 +156,10 @@ impl Reader {
 
     /// Takes a value out of what was noted.
     pub(super) fn hide(&self, path: &str) {
-        if let Mode::Explaining(noted) = &self.mode {
-            if let Some(known) = noted.borrow_mut().get_mut(path) {
-                known.value = "…".to_owned();
-            }
+        if let Mode::Explaining(noted) = &self.mode
+            && let Some(known) = noted.borrow_mut().get_mut(path)
+        {
+            known.value = "…".to_owned();
         }
     }
 }
