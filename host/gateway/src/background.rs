@@ -2,8 +2,8 @@
 //! refreshing key sets, watching files and the admin API.
 //!
 //! Nothing may block it. Reading files and building a snapshot is the loader thread's work; rendering a long response goes to the
-//! runtime's blocking thread (`tokio::task::spawn_blocking`). Nothing may depend on it to serve a request: if it stops, the gateway
-//! goes on with the last good state.
+//! runtime's blocking thread (`tokio::task::spawn_blocking`). A request depends on it only where a name
+//! was never resolved: if the runtime stops, the gateway goes on with the last good state.
 
 use std::future::Future;
 use std::io;

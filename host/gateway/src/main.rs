@@ -32,7 +32,7 @@ enum Command {
         #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
         config: PathBuf,
     },
-    /// Say whether a configuration would be served, with all errors, and what to think of.
+    /// Check a configuration without serving it: prints all errors and warnings.
     Check {
         /// The configuration.
         #[arg(value_name = "FILE", default_value = "gateway.toml")]
