@@ -9,7 +9,7 @@ wit_bindgen::generate!({
 });
 
 /// The version of the interface that filters of this SDK are built for.
-pub const INTERFACE_VERSION: &str = "0.1.0";
+pub const INTERFACE_VERSION: &str = "0.1.1";
 
 /// One world with one export, and the macro that exports it for a type.
 macro_rules! world {
@@ -17,7 +17,7 @@ macro_rules! world {
         world!($module $name $world {});
     };
     ($module:ident verdict $name:literal $world:literal) => {
-        world!($module $name $world { "sluice:filter/types@0.1.0": crate::bindings::sluice::filter::types });
+        world!($module $name $world { "sluice:filter/types@0.1.1": crate::bindings::sluice::filter::types });
     };
     ($module:ident $name:literal $world:literal { $($with:tt)* }) => {
         pub mod $module {
@@ -44,6 +44,6 @@ macro_rules! hooks {
     };
 }
 
-world!(describe nothing "describe" "package sluice:sdk; world describe { export sluice:filter/describe@0.1.0; }");
-world!(configure nothing "configure" "package sluice:sdk; world configure { export sluice:filter/configure@0.1.0; }");
+world!(describe nothing "describe" "package sluice:sdk; world describe { export sluice:filter/describe@0.1.1; }");
+world!(configure nothing "configure" "package sluice:sdk; world configure { export sluice:filter/configure@0.1.1; }");
 crate::hooks::hook_table!(hooks);

@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(
             json,
             serde_json::json!({
-                "name": "tag", "version": "1.2.3", "interface": "0.1.0", "description": "Tags requests",
+                "name": "tag", "version": "1.2.3", "interface": "0.1.1", "description": "Tags requests",
                 "hooks": ["on-request", "on-response-trailers"],
                 "grants": {"read_headers": ["authorization"]}, "authenticates": true,
             })

@@ -12,49 +12,49 @@ macro_rules! hook_table {
                 /// # Errors
                 /// The hook is rolled back and the filter's failure policy decides.
                 on_request(request: Request) verdict "on-request"
-                "package sluice:sdk; world on-request { export sluice:filter/on-request@0.1.0; }"
+                "package sluice:sdk; world on-request { export sluice:filter/on-request@0.1.1; }"
             }
             /// Sees the whole request body, decoded; the head can still be changed.
             OnRequestBody {
                 /// # Errors
                 /// The hook is rolled back and the filter's failure policy decides.
                 on_request_body(request: Request) verdict "on-request-body"
-                "package sluice:sdk; world on-request-body { export sluice:filter/on-request-body@0.1.0; }"
+                "package sluice:sdk; world on-request-body { export sluice:filter/on-request-body@0.1.1; }"
             }
             /// Chooses where the request goes; choosing nothing leaves it to the gateway's balancer.
             SelectUpstream {
                 /// # Errors
                 /// The choice is dropped and the filter's failure policy decides.
                 select_upstream(route: Route) nothing "select-upstream"
-                "package sluice:sdk; world select-upstream { export sluice:filter/select-upstream@0.1.0; }"
+                "package sluice:sdk; world select-upstream { export sluice:filter/select-upstream@0.1.1; }"
             }
             /// Sees the response head and edits or replaces the response.
             OnResponse {
                 /// # Errors
                 /// The hook is rolled back and the filter's failure policy decides.
                 on_response(response: Response) verdict "on-response"
-                "package sluice:sdk; world on-response { export sluice:filter/on-response@0.1.0; }"
+                "package sluice:sdk; world on-response { export sluice:filter/on-response@0.1.1; }"
             }
             /// Sees the whole response body, decoded; the head can still be changed.
             OnResponseBody {
                 /// # Errors
                 /// The hook is rolled back and the filter's failure policy decides.
                 on_response_body(response: Response) verdict "on-response-body"
-                "package sluice:sdk; world on-response-body { export sluice:filter/on-response-body@0.1.0; }"
+                "package sluice:sdk; world on-response-body { export sluice:filter/on-response-body@0.1.1; }"
             }
             /// Sees and edits the trailers.
             OnResponseTrailers {
                 /// # Errors
                 /// The hook is rolled back and the filter's failure policy decides.
                 on_response_trailers(response: Response) nothing "on-response-trailers"
-                "package sluice:sdk; world on-response-trailers { export sluice:filter/on-response-trailers@0.1.0; }"
+                "package sluice:sdk; world on-response-trailers { export sluice:filter/on-response-trailers@0.1.1; }"
             }
             /// Observes the finished exchange.
             OnComplete {
                 /// # Errors
                 /// The text goes to the log.
                 on_complete(exchange: Finished) nothing "on-complete"
-                "package sluice:sdk; world on-complete { export sluice:filter/on-complete@0.1.0; }"
+                "package sluice:sdk; world on-complete { export sluice:filter/on-complete@0.1.1; }"
             }
         }
     };

@@ -45,14 +45,14 @@ fn interfaces(component: &[u8]) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 fn full_name(interface: &str) -> String {
-    format!("sluice:filter/{interface}@0.1.0")
+    format!("sluice:filter/{interface}@0.1.1")
 }
 
 #[test]
 fn it_parses_and_has_the_hooks() {
     let (resolve, package) = published();
     let package = &resolve.packages[package];
-    assert_eq!(package.name.to_string(), "sluice:filter@0.1.0");
+    assert_eq!(package.name.to_string(), "sluice:filter@0.1.1");
     for hook in HOOKS {
         assert!(package.interfaces.contains_key(hook), "no interface `{hook}`");
     }
@@ -107,7 +107,7 @@ fn a_component_for_each_set_of_hooks_in_use() {
     }
     for (n, set) in sets.iter().enumerate() {
         let exports: String = set.iter().map(|hook| format!("export {hook};")).collect();
-        let text = format!("package test:set{n}; world filter {{ include sluice:filter/imports@0.1.0; {exports} }}");
+        let text = format!("package test:set{n}; world filter {{ include sluice:filter/imports@0.1.1; {exports} }}");
         let package = resolve.push_str("set.wit", &text).expect("a world");
         let (_, built) = interfaces(&build(&resolve, package, "filter"));
         assert_eq!(built, *set);

@@ -20,12 +20,12 @@ const SECRET: &str = "bench-secret-0123456789abcdef0123456789";
 fn empty() -> Vec<u8> {
     let mut resolve = Resolve::default();
     resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).expect("the WIT package");
-    let world = "package bench:guest; world guest { export sluice:filter/on-request@0.1.0; }";
+    let world = "package bench:guest; world guest { export sluice:filter/on-request@0.1.1; }";
     let package = resolve.push_str("guest.wit", world).expect("a world");
     let world = resolve.select_world(&[package], Some("guest")).expect("the world");
     let text = r#"(module
         (memory (export "memory") 1)
-        (func (export "sluice:filter/on-request@0.1.0#on-request") (result i32) i32.const 0))"#;
+        (func (export "sluice:filter/on-request@0.1.1#on-request") (result i32) i32.const 0))"#;
     let mut module = wat::parse_str(text).expect("a module");
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).expect("metadata");
     ComponentEncoder::default().module(&module).expect("a module").encode().expect("a component")

@@ -37,8 +37,8 @@ mod tests {
             let mut exports: Vec<String> =
                 resolve.worlds[world].exports.keys().map(|key| resolve.name_world_key(key)).collect();
             exports.sort_unstable();
-            assert!(exports.contains(&"sluice:filter/configure@0.1.0".to_owned()), "{name}: {exports:?}");
-            assert!(exports.contains(&"sluice:filter/describe@0.1.0".to_owned()), "{name}: {exports:?}");
+            assert!(exports.contains(&"sluice:filter/configure@0.1.1".to_owned()), "{name}: {exports:?}");
+            assert!(exports.contains(&"sluice:filter/describe@0.1.1".to_owned()), "{name}: {exports:?}");
             assert!(exports.iter().all(|export| export.starts_with("sluice:filter/")), "{name}: {exports:?}");
             let hooks = exports.len() - 2;
             assert!((1..7).contains(&hooks), "{name} has every hook, or none: {exports:?}");

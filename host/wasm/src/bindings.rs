@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, reason = "generated code")]
 
 /// The version of the package in `wit/`; components of other versions of the same series load too.
-pub(crate) const INTERFACE_VERSION: &str = "0.1.0";
+pub(crate) const INTERFACE_VERSION: &str = "0.1.1";
 
 wasmtime::component::bindgen!({ path: "../../wit", world: "imports" });
 

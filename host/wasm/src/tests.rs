@@ -130,7 +130,7 @@ fn the_interface_parses() {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(WIT).unwrap();
     let package = &resolve.packages[package];
-    assert_eq!(package.name.to_string(), "sluice:filter@0.1.0");
+    assert_eq!(package.name.to_string(), "sluice:filter@0.1.1");
     for hook in Hook::ALL {
         let interface = &resolve.interfaces[package.interfaces[hook.name()]];
         assert!(interface.docs.contents.is_some(), "{hook} is documented");
@@ -176,7 +176,7 @@ fn other_imports_are_refused_by_name() {
     let (resolve, world) = world(&["configure"], false);
     let module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
     let error = runtime().load(&encode(module, &resolve, world)).err().unwrap();
-    assert!(error.to_string().ends_with(", only `sluice:filter/configure@0.1.0`"), "{error}");
+    assert!(error.to_string().ends_with(", only `sluice:filter/configure@0.1.1`"), "{error}");
     let error = runtime().load(&wat::parse_str("(module)").unwrap()).err().unwrap();
     assert!(matches!(error, LoadError::CoreModule));
 }

@@ -12,9 +12,9 @@ pub fn world(exports: &[&str], imports: bool) -> (Resolve, wit_parser::WorldId) 
     resolve.push_dir(WIT).unwrap();
     let mut text = String::from("package test:guest;\nworld guest {\n");
     if imports {
-        text.push_str("include sluice:filter/imports@0.1.0;\n");
+        text.push_str("include sluice:filter/imports@0.1.1;\n");
     }
-    exports.iter().for_each(|name| text.push_str(&format!("export sluice:filter/{name}@0.1.0;\n")));
+    exports.iter().for_each(|name| text.push_str(&format!("export sluice:filter/{name}@0.1.1;\n")));
     text.push('}');
     let package = resolve.push_str("guest.wit", &text).unwrap();
     let world = resolve.select_world(&[package], Some("guest")).unwrap();
@@ -30,11 +30,11 @@ pub fn encode(mut module: Vec<u8>, resolve: &Resolve, world: wit_parser::WorldId
 pub fn guest(hooks: &[(&str, &str)], waits: bool) -> Vec<u8> {
     let mut text = String::from(
         r#"(module
-        (import "sluice:filter/request@0.1.0" "set-method" (func $set-method (param i32 i32 i32)))
-        (import "sluice:filter/response@0.1.0" "set-status" (func $set-status (param i32 i32)))
-        (import "sluice:filter/request@0.1.0" "want-body" (func $want-body (param i64 i32)))
-        (import "sluice:filter/log@0.1.0" "fail" (func $fail (param i32 i32)))
-        (import "sluice:filter/metrics@0.1.0" "count" (func $count (param i32 i32 i32 i32 i64 i32)))
+        (import "sluice:filter/request@0.1.1" "set-method" (func $set-method (param i32 i32 i32)))
+        (import "sluice:filter/response@0.1.1" "set-status" (func $set-status (param i32 i32)))
+        (import "sluice:filter/request@0.1.1" "want-body" (func $want-body (param i64 i32)))
+        (import "sluice:filter/log@0.1.1" "fail" (func $fail (param i32 i32)))
+        (import "sluice:filter/metrics@0.1.1" "count" (func $count (param i32 i32 i32 i32 i64 i32)))
         (memory (export "memory") 1)
         (data (i32.const 16) "PUT")
         (global $calls (mut i32) (i32.const 0))
@@ -42,13 +42,13 @@ pub fn guest(hooks: &[(&str, &str)], waits: bool) -> Vec<u8> {
         "#,
     );
     if waits {
-        text.insert_str(8, r#"(import "sluice:filter/http@0.1.0" "send" (func $send (param i32 i32 i32 i32)))"#);
+        text.insert_str(8, r#"(import "sluice:filter/http@0.1.1" "send" (func $send (param i32 i32 i32 i32)))"#);
     }
     for (hook, body) in hooks {
         let verdict = !matches!(*hook, "select-upstream" | "on-response-trailers" | "on-complete");
         let (result, value) = if verdict { ("(result i32)", "") } else { ("", "drop") };
         text.push_str(&format!(
-            "(func (export \"sluice:filter/{hook}@0.1.0#{hook}\") {result} (local $i i32) {body} {value})\n"
+            "(func (export \"sluice:filter/{hook}@0.1.1#{hook}\") {result} (local $i i32) {body} {value})\n"
         ));
     }
     text.push(')');

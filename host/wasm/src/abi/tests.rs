@@ -17,19 +17,19 @@ use sluice_harness::guest::{WIT, as_component, encode, world};
 
 /// What a guest imports.
 const HEAD: &str = r#"
-    (import "sluice:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))
-    (import "sluice:filter/request@0.1.0" "set-header" (func $set-header (param i32 i32 i32 i32 i32)))
-    (import "sluice:filter/request@0.1.0" "header" (func $header (param i32 i32 i32)))
-    (import "sluice:filter/request@0.1.0" "headers" (func $headers (param i32)))
-    (import "sluice:filter/request@0.1.0" "method" (func $method (param i32)))
-    (import "sluice:filter/request@0.1.0" "set-query" (func $set-query (param i32 i32 i32 i32)))
-    (import "sluice:filter/request@0.1.0" "set-body" (func $set-body (param i32 i32 i32)))
-    (import "sluice:filter/request@0.1.0" "edit-headers" (func $edit-headers (param i32 i32 i32)))
-    (import "sluice:filter/response@0.1.0" "status" (func $status (param i32)))
-    (import "sluice:filter/response@0.1.0" "set-status" (func $set-status (param i32 i32)))
-    (import "sluice:filter/context@0.1.0" "set" (func $set (param i32 i32 i32 i64 i32 i32)))
-    (import "sluice:filter/context@0.1.0" "get-path" (func $get-path (param i32 i32 i32 i32 i32)))
-    (import "sluice:filter/limiter@0.1.0" "take" (func $take (param i32 i32 i64 i32)))
+    (import "sluice:filter/log@0.1.1" "log" (func $log (param i32 i32 i32)))
+    (import "sluice:filter/request@0.1.1" "set-header" (func $set-header (param i32 i32 i32 i32 i32)))
+    (import "sluice:filter/request@0.1.1" "header" (func $header (param i32 i32 i32)))
+    (import "sluice:filter/request@0.1.1" "headers" (func $headers (param i32)))
+    (import "sluice:filter/request@0.1.1" "method" (func $method (param i32)))
+    (import "sluice:filter/request@0.1.1" "set-query" (func $set-query (param i32 i32 i32 i32)))
+    (import "sluice:filter/request@0.1.1" "set-body" (func $set-body (param i32 i32 i32)))
+    (import "sluice:filter/request@0.1.1" "edit-headers" (func $edit-headers (param i32 i32 i32)))
+    (import "sluice:filter/response@0.1.1" "status" (func $status (param i32)))
+    (import "sluice:filter/response@0.1.1" "set-status" (func $set-status (param i32 i32)))
+    (import "sluice:filter/context@0.1.1" "set" (func $set (param i32 i32 i32 i64 i32 i32)))
+    (import "sluice:filter/context@0.1.1" "get-path" (func $get-path (param i32 i32 i32 i32 i32)))
+    (import "sluice:filter/limiter@0.1.1" "take" (func $take (param i32 i32 i64 i32)))
 "#;
 /// Its memory: `PUT` lies at 16, bytes that are no text at 32.
 const MEMORY: &str = r#"
@@ -49,7 +49,7 @@ fn guest(realloc: &str, more: &str, hooks: &[(Hook, &str)]) -> Vec<u8> {
     );
     for (hook, body) in hooks {
         text.push_str(&format!(
-            "(func (export \"sluice:filter/{hook}@0.1.0#{hook}\") (result i32) {body} i32.const 0)"
+            "(func (export \"sluice:filter/{hook}@0.1.1#{hook}\") (result i32) {body} i32.const 0)"
         ));
     }
     text.push(')');
@@ -290,7 +290,7 @@ fn a_guest_is_asked_for_room_for_nothing_too() {
 
 #[test]
 fn a_post_return_can_t_call_the_gateway() {
-    let more = "(func (export \"cabi_post_sluice:filter/on-request@0.1.0#on-request\") (param i32)
+    let more = "(func (export \"cabi_post_sluice:filter/on-request@0.1.1#on-request\") (param i32)
         (call $log (i32.const 2) (i32.const 16) (i32.const 3)))";
     all_end(&runtime(), "post-return", GOOD, more, "", TRAP);
 }
@@ -302,9 +302,9 @@ fn answers_of_configure_are_looked_at_where_they_may_lie() {
         let text = format!(
             "(module (memory (export \"memory\") 1)
             (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) i32.const 4096)
-            (func (export \"sluice:filter/configure@0.1.0#configure\") (param i32 i32) (result i32)
+            (func (export \"sluice:filter/configure@0.1.1#configure\") (param i32 i32) (result i32)
                 (i32.store (i32.const {at}) (i32.const {case})) i32.const {at})
-            (func (export \"sluice:filter/on-request@0.1.0#on-request\") (result i32) i32.const 0))"
+            (func (export \"sluice:filter/on-request@0.1.1#on-request\") (result i32) i32.const 0))"
         );
         let (resolve, world) = world(&["configure", "on-request"], false);
         let bytes = encode(wat::parse_str(&text).unwrap(), &resolve, world);
@@ -331,12 +331,12 @@ fn a_start_function_can_call_what_needs_no_memory() {
     let loads = |body: &str, direct: bool| {
         let text = format!(
             "(module
-            (import \"sluice:filter/log@0.1.0\" \"enabled\" (func $enabled (param i32) (result i32)))
-            (import \"sluice:filter/log@0.1.0\" \"log\" (func $log (param i32 i32 i32)))
+            (import \"sluice:filter/log@0.1.1\" \"enabled\" (func $enabled (param i32) (result i32)))
+            (import \"sluice:filter/log@0.1.1\" \"log\" (func $log (param i32 i32 i32)))
             (memory (export \"memory\") 1)
             (func $start {body})
             (start $start)
-            (func (export \"sluice:filter/on-request@0.1.0#on-request\") (result i32) i32.const 0))"
+            (func (export \"sluice:filter/on-request@0.1.1#on-request\") (result i32) i32.const 0))"
         );
         let (resolve, world) = world(&["on-request"], true);
         let bytes = encode(wat::parse_str(&text).unwrap(), &resolve, world);
@@ -371,11 +371,11 @@ fn handles_are_never_zero_which_some_guests_take_for_none() {
          }",
         "package test:guest;
          world guest {
-             import sluice:filter/log@0.1.0;
+             import sluice:filter/log@0.1.1;
              import wasi:cli/stdin@0.2.0;
              import wasi:cli/stderr@0.2.0;
              import wasi:clocks/monotonic-clock@0.2.0;
-             export sluice:filter/on-request@0.1.0;
+             export sluice:filter/on-request@0.1.1;
          }",
     ];
     let mut resolve = Resolve::default();
@@ -384,12 +384,12 @@ fn handles_are_never_zero_which_some_guests_take_for_none() {
     let world = resolve.select_world(&[package], Some("guest")).unwrap();
     // A module that nobody needs the memory of would not be called directly: hence the log.
     let text = r#"(module
-        (import "sluice:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))
+        (import "sluice:filter/log@0.1.1" "log" (func $log (param i32 i32 i32)))
         (import "wasi:cli/stdin@0.2.0" "get-stdin" (func $stdin (result i32)))
         (import "wasi:cli/stderr@0.2.0" "get-stderr" (func $stderr (result i32)))
         (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $subscribe (param i64) (result i32)))
         (memory (export "memory") 1)
-        (func (export "sluice:filter/on-request@0.1.0#on-request") (result i32)
+        (func (export "sluice:filter/on-request@0.1.1#on-request") (result i32)
             (if (i32.eqz (call $stdin)) (then unreachable))
             (if (i32.eqz (call $stderr)) (then unreachable))
             (if (i32.eqz (call $subscribe (i64.const 1))) (then unreachable))
@@ -426,7 +426,7 @@ fn a_neighbour_runs(realloc: &str, more: &str, body: &str) -> bool {
 fn only_where_a_function_of_the_gateway_waits_for_it_a_guest_holds_the_worker() {
     let long = "(local $i i32) (loop $again (local.set $i (i32.add (local.get $i) (i32.const 1)))
         (br_if $again (i32.lt_u (local.get $i) (i32.const 200000000))))";
-    let more = format!("(func (export \"cabi_post_sluice:filter/on-request@0.1.0#on-request\") (param i32) {long})");
+    let more = format!("(func (export \"cabi_post_sluice:filter/on-request@0.1.1#on-request\") (param i32) {long})");
     assert!(a_neighbour_runs(GOOD, &more, ""), "a post-return");
     let realloc = format!("{long} {GOOD}");
     assert!(!a_neighbour_runs(&realloc, "", "(call $method (i32.const 64))"), "room for an answer");
@@ -492,7 +492,7 @@ fn a_stack_that_is_used_up_twice_is_a_trap() {
 
 #[test]
 fn a_stack_that_is_used_up_twice_around_a_function_that_waits_is_a_trap() {
-    let import = r#"(import "sluice:filter/http@0.1.0" "send" (func $send (param i32 i32 i32 i32)))"#;
+    let import = r#"(import "sluice:filter/http@0.1.1" "send" (func $send (param i32 i32 i32 i32)))"#;
     let send = "(call $send (i32.const 1024) (i32.const 0) (i32.const 1000) (i32.const 64))";
     use_up_the_stack_twice(import, send, &[true]);
 }

@@ -429,9 +429,9 @@ mod tests {
                 (core instance $i (instantiate $m))
                 (func $f (canon lift (core func $i "f")))
                 (instance $first (export "select-upstream" (func $f)))
-                (export "sluice:filter/select-upstream@0.1.0" (instance $first))
+                (export "sluice:filter/select-upstream@0.1.1" (instance $first))
                 (instance $second {second})
-                (export "sluice:filter/on-complete@0.1.0" (instance $second)))"#
+                (export "sluice:filter/on-complete@0.1.1" (instance $second)))"#
         );
         unbundle(&wat::parse_str(&text).unwrap()).unwrap()
     }
@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(check(&hooks(r#"(export "on-complete" (func $f))"#)), Ok(()));
         for second in ["", r#"(export "on-completed" (func $f))"#] {
             let why = check(&hooks(second)).unwrap_err();
-            assert_eq!(why, "its `sluice:filter/on-complete@0.1.0` has no function `on-complete`");
+            assert_eq!(why, "its `sluice:filter/on-complete@0.1.1` has no function `on-complete`");
         }
     }
 }

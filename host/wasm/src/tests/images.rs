@@ -12,13 +12,13 @@ const WASI: [&str; 3] = [
      interface stdout { use wasi:io/streams@0.2.0.{output-stream}; get-stdout: func() -> output-stream; }",
 ];
 const WORLD: &str = "package test:guest; world guest {
-    include sluice:filter/imports@0.1.0;
+    include sluice:filter/imports@0.1.1;
     import wasi:random/random@0.2.0;
     import wasi:random/insecure-seed@0.2.0;
     import wasi:io/streams@0.2.0;
     import wasi:cli/stdout@0.2.0;
-    export sluice:filter/configure@0.1.0;
-    export sluice:filter/on-request@0.1.0;
+    export sluice:filter/configure@0.1.1;
+    export sluice:filter/on-request@0.1.1;
 }";
 
 /// A component with a `configure` that logs `configured` and takes every config, and an `on-request`. The config lies at `$config`.
@@ -37,7 +37,7 @@ fn guest_of(memory: &str, imports: &str, configure: &str, on_request: &str) -> V
     let world = resolve.select_world(&[package], Some("guest")).unwrap();
     let text = format!(
         r#"(module
-        (import "sluice:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))
+        (import "sluice:filter/log@0.1.1" "log" (func $log (param i32 i32 i32)))
         {imports}
         (memory (export "memory") {memory})
         (data (i32.const 16) "configured")
@@ -46,12 +46,12 @@ fn guest_of(memory: &str, imports: &str, configure: &str, on_request: &str) -> V
         (func $start (global.set $starts (i32.add (global.get $starts) (i32.const 1))))
         (start $start)
         (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096)
-        (func (export "sluice:filter/configure@0.1.0#configure") (param i32 i32) (result i32)
+        (func (export "sluice:filter/configure@0.1.1#configure") (param i32 i32) (result i32)
             (call $log (i32.const 2) (i32.const 16) (i32.const 10))
             (global.set $config (local.get 0))
             {configure}
             i32.const 512)
-        (func (export "sluice:filter/on-request@0.1.0#on-request") (result i32) {on_request}))"#
+        (func (export "sluice:filter/on-request@0.1.1#on-request") (result i32) {on_request}))"#
     );
     encode(wat::parse_str(&text).unwrap(), &resolve, world)
 }

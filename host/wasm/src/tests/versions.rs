@@ -81,7 +81,7 @@ fn a_function_of_a_later_version_is_named_in_the_refusal() {
         assert_eq!(
             error.to_string(),
             "imports the function `trace-id` of `sluice:filter/request@0.1.7`, which this gateway does not have (it has \
-             sluice:filter@0.1.0): use a release of Sluice that has sluice:filter@0.1.7, or build the plugin for an older interface"
+             sluice:filter@0.1.1): use a release of Sluice that has sluice:filter@0.1.7, or build the plugin for an older interface"
         );
     }
 }
@@ -104,7 +104,7 @@ fn another_series_of_versions_is_refused() {
         let text = error.to_string();
         assert!(text.starts_with("uses `sluice:filter/"), "{text}");
         assert!(
-            text.ends_with("@0.2.0`, a version that this gateway does not speak: it has sluice:filter@0.1.0 and speaks every 0.1 version"),
+            text.ends_with("@0.2.0`, a version that this gateway does not speak: it has sluice:filter@0.1.1 and speaks every 0.1 version"),
             "{text}"
         );
     }

@@ -5,7 +5,7 @@ use crate::actions::{self, Outcome};
 /// An address that no guest of these tests has.
 const NOWHERE: u32 = 0xffff_fff0;
 
-#[link(wasm_import_module = "sluice:filter/log@0.1.0")]
+#[link(wasm_import_module = "sluice:filter/log@0.1.1")]
 unsafe extern "C" {
     #[link_name = "log"]
     fn raw_log(level: i32, text: u32, length: u32);
@@ -47,7 +47,7 @@ fn leak(text: String) -> (u32, u32) {
     (text.as_ptr() as u32, text.len() as u32)
 }
 
-#[unsafe(export_name = "sluice:filter/describe@0.1.0#describe")]
+#[unsafe(export_name = "sluice:filter/describe@0.1.1#describe")]
 extern "C" fn describe() -> *const u32 {
     let (address, length) = leak(actions::description());
     answer([address, length, 0])
@@ -55,7 +55,7 @@ extern "C" fn describe() -> *const u32 {
 
 /// # Safety
 /// The host hands over a string that it allocated through `cabi_realloc`.
-#[unsafe(export_name = "sluice:filter/configure@0.1.0#configure")]
+#[unsafe(export_name = "sluice:filter/configure@0.1.1#configure")]
 unsafe extern "C" fn configure(text: *mut u8, length: usize) -> *const u32 {
     // SAFETY: see above.
     let config = unsafe { String::from_raw_parts(text, length, length) };
@@ -69,37 +69,37 @@ unsafe extern "C" fn configure(text: *mut u8, length: usize) -> *const u32 {
     }
 }
 
-#[unsafe(export_name = "sluice:filter/on-request@0.1.0#on-request")]
+#[unsafe(export_name = "sluice:filter/on-request@0.1.1#on-request")]
 extern "C" fn on_request() -> i32 {
     verdict("on-request")
 }
 
-#[unsafe(export_name = "sluice:filter/on-request-body@0.1.0#on-request-body")]
+#[unsafe(export_name = "sluice:filter/on-request-body@0.1.1#on-request-body")]
 extern "C" fn on_request_body() -> i32 {
     verdict("on-request-body")
 }
 
-#[unsafe(export_name = "sluice:filter/select-upstream@0.1.0#select-upstream")]
+#[unsafe(export_name = "sluice:filter/select-upstream@0.1.1#select-upstream")]
 extern "C" fn select_upstream() {
     observe("select-upstream");
 }
 
-#[unsafe(export_name = "sluice:filter/on-response@0.1.0#on-response")]
+#[unsafe(export_name = "sluice:filter/on-response@0.1.1#on-response")]
 extern "C" fn on_response() -> i32 {
     verdict("on-response")
 }
 
-#[unsafe(export_name = "sluice:filter/on-response-body@0.1.0#on-response-body")]
+#[unsafe(export_name = "sluice:filter/on-response-body@0.1.1#on-response-body")]
 extern "C" fn on_response_body() -> i32 {
     verdict("on-response-body")
 }
 
-#[unsafe(export_name = "sluice:filter/on-response-trailers@0.1.0#on-response-trailers")]
+#[unsafe(export_name = "sluice:filter/on-response-trailers@0.1.1#on-response-trailers")]
 extern "C" fn on_response_trailers() {
     observe("on-response-trailers");
 }
 
-#[unsafe(export_name = "sluice:filter/on-complete@0.1.0#on-complete")]
+#[unsafe(export_name = "sluice:filter/on-complete@0.1.1#on-complete")]
 extern "C" fn on_complete() {
     observe("on-complete");
 }

@@ -54,7 +54,7 @@ impl Import {
 /// What is behind an import of the core module.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Imported {
-    /// A function of an imported instance, lowered: `sluice:filter/request@0.1.0` `set-header`, and its type as text.
+    /// A function of an imported instance, lowered: `sluice:filter/request@0.1.1` `set-header`, and its type as text.
     Function { interface: String, name: String, signature: String },
     /// Drops a handle of this resource of an imported instance.
     Drop { interface: String, resource: String },

@@ -26,25 +26,25 @@ fn encode(module: &str, world: &str) -> Vec<u8> {
 }
 
 const WORLD: &str = "world guest {
-    include sluice:filter/imports@0.1.0;
-    export sluice:filter/on-request@0.1.0;
-    export sluice:filter/describe@0.1.0;
+    include sluice:filter/imports@0.1.1;
+    export sluice:filter/on-request@0.1.1;
+    export sluice:filter/describe@0.1.1;
 }";
 const GUEST: &str = r#"(module
-    (import "sluice:filter/request@0.1.0" "headers" (func (param i32)))
-    (import "sluice:filter/clock@0.1.0" "now-us" (func (result i64)))
-    (import "sluice:filter/log@0.1.0" "log" (func (param i32 i32 i32)))
+    (import "sluice:filter/request@0.1.1" "headers" (func (param i32)))
+    (import "sluice:filter/clock@0.1.1" "now-us" (func (result i64)))
+    (import "sluice:filter/log@0.1.1" "log" (func (param i32 i32 i32)))
     (memory (export "memory") 1)
     (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096)
     (func (export "_initialize"))
-    (func (export "sluice:filter/on-request@0.1.0#on-request") (result i32) i32.const 0)
-    (func (export "sluice:filter/describe@0.1.0#describe") (result i32) i32.const 0)
-    (func (export "cabi_post_sluice:filter/describe@0.1.0#describe") (param i32))
+    (func (export "sluice:filter/on-request@0.1.1#on-request") (result i32) i32.const 0)
+    (func (export "sluice:filter/describe@0.1.1#describe") (result i32) i32.const 0)
+    (func (export "cabi_post_sluice:filter/describe@0.1.1#describe") (param i32))
 )"#;
 
 fn function(interface: &str, name: &str, signature: &str) -> Imported {
     Imported::Function {
-        interface: format!("sluice:filter/{interface}@0.1.0"),
+        interface: format!("sluice:filter/{interface}@0.1.1"),
         name: name.into(),
         signature: signature.into(),
     }
@@ -56,7 +56,7 @@ fn imports_are_found_behind_the_shim() {
     let found = unbundle(&bytes).unwrap();
     let names: Vec<_> = found.imports.iter().map(|import| (&*import.module, &*import.name)).collect();
     let expected = [("request", "headers"), ("clock", "now-us"), ("log", "log")]
-        .map(|(interface, name)| (format!("sluice:filter/{interface}@0.1.0"), name));
+        .map(|(interface, name)| (format!("sluice:filter/{interface}@0.1.1"), name));
     assert_eq!(names, expected.iter().map(|(module, name)| (&**module, *name)).collect::<Vec<_>>());
     let whats: Vec<_> = found.imports.into_iter().map(|import| import.what).collect();
     assert_eq!(whats[1], function("clock", "now-us", "() -> u64"));
@@ -70,12 +70,12 @@ fn imports_are_found_behind_the_shim() {
     assert_eq!(found.start.as_deref(), Some("_initialize"));
     assert_eq!(found.exports.len(), 2);
     let [hook, describe] = [&found.exports[0], &found.exports[1]];
-    assert_eq!((&*hook.interface, &*hook.name), ("sluice:filter/on-request@0.1.0", "on-request"));
-    assert_eq!(hook.function, "sluice:filter/on-request@0.1.0#on-request");
+    assert_eq!((&*hook.interface, &*hook.name), ("sluice:filter/on-request@0.1.1", "on-request"));
+    assert_eq!(hook.function, "sluice:filter/on-request@0.1.1#on-request");
     assert_eq!(hook.signature, "() -> enum{continue, respond}");
     assert_eq!(hook.post_return, None);
     assert_eq!((&*describe.name, &*describe.signature), ("describe", "() -> string"));
-    assert_eq!(describe.post_return.as_deref(), Some("cabi_post_sluice:filter/describe@0.1.0#describe"));
+    assert_eq!(describe.post_return.as_deref(), Some("cabi_post_sluice:filter/describe@0.1.1#describe"));
 }
 
 #[test]
