@@ -9,7 +9,7 @@ use httparse::Header;
 
 use super::framing::Described;
 use super::lines::{Section, find_end, first};
-use super::{HeadError, Length, Limits, fields};
+use super::{HeadError, Length, Limits, fields, lenient};
 use crate::http::headers::fill;
 
 /// RFC 9112 §2.2: a server should ignore at least one empty line before a request; some old clients end a body with one.
@@ -64,33 +64,49 @@ pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<Requ
     };
     buffer.advance(empty);
     let head = buffer.split_to(section.end).freeze();
+    match parse_request(&head, section) {
+        Err(error) => parse_lenient(&head, section, error).map(Some),
+        read => read.map(Some),
+    }
+}
+
+/// What is not written as it should be but can be read in one way only is read so.
+#[cold]
+fn parse_lenient(head: &Bytes, section: Section, error: HeadError) -> Result<RequestHead, HeadError> {
+    match lenient::request(head) {
+        Some(corrected) => parse_request(&Bytes::from(corrected), section),
+        None => Err(error),
+    }
+}
+
+fn parse_request(head: &Bytes, section: Section) -> Result<RequestHead, HeadError> {
     let mut few = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     let mut many = Vec::new();
     let mut request = httparse::Request::new(&mut []);
-    let read = request.parse_with_uninit_headers(&head, room(section, &mut few, &mut many));
+    let read = request.parse_with_uninit_headers(head, room(section, &mut few, &mut many));
     let (Ok(httparse::Status::Complete(end)), Some(method), Some(target), Some(version)) =
         (read, request.method, request.path, request.version)
     else {
-        check_request_line(&head)?;
-        return Err(fields::explain(after_first_line(&head)));
+        check_request_line(head)?;
+        return Err(fields::explain(after_first_line(head)));
     };
-    debug_assert_eq!(end, section.end);
+    debug_assert_eq!(end, head.len());
     let version = version_of(version);
     let mut parts = Box::write(Box::new_uninit(), http::Request::new(()).into_parts().0);
     parts.method =
         Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Malformed("the method is not a token"))?;
     parts.uri = uri(head.slice_ref(target.as_bytes()))?;
     parts.version = version;
-    let (headers, described) = collect(&head, request.headers)?;
+    let (headers, described) = collect(head, request.headers)?;
     fill(&mut parts.headers, headers);
     let body = described.request(version)?;
-    Ok(Some(RequestHead {
+    Ok(RequestHead {
         parts,
         body,
         persistent: described.persistent(version),
         expects_continue: described.expects_continue(version, body),
         asks_to_upgrade: described.asks_to_upgrade(),
-    }))
+    })
 }
 
 /// Splits the head of a response off a buffer. `None`: more bytes are needed. After an error the buffer is of no use.
@@ -109,7 +125,10 @@ pub fn read_response(
         Err(HeadError::TargetTooLong) => return Err(HeadError::TooLarge),
         Err(error) => return check_status_line(buffer).and(Err(error)),
     };
-    let head = buffer.split_to(section.end).freeze();
+    let mut head = buffer.split_to(section.end).freeze();
+    if let Some(corrected) = lenient::response(&head) {
+        head = corrected.into();
+    }
     let mut few = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     let mut many = Vec::new();
     let mut response = httparse::Response::new(&mut []);
@@ -167,6 +186,9 @@ fn check_request_line(bytes: &[u8]) -> Result<(), HeadError> {
     let Err(error) = httparse::Request::new(&mut []).parse(line) else {
         return Ok(());
     };
+    if lenient::request(line).is_some_and(|line| httparse::Request::new(&mut []).parse(&line).is_ok()) {
+        return Ok(());
+    }
     let line = line.strip_suffix(b"\r\n").unwrap_or(line);
     let mut words = line.split(|b| *b == b' ');
     Err(match (words.next(), words.next(), words.next(), words.next()) {
@@ -194,6 +216,9 @@ fn check_status_line(bytes: &[u8]) -> Result<(), HeadError> {
     let Err(error) = httparse::Response::new(&mut []).parse(line) else {
         return Ok(());
     };
+    if lenient::response(line).is_some_and(|line| httparse::Response::new(&mut []).parse(&line).is_ok()) {
+        return Ok(());
+    }
     let version = line.split(|b| *b == b' ').next().unwrap_or_default();
     Err(match error {
         httparse::Error::Version if is_version(version) => HeadError::Version,

@@ -14,6 +14,7 @@ mod framing;
 mod head;
 mod incoming;
 mod io;
+mod lenient;
 mod lines;
 mod reading;
 mod write_queue;

@@ -41,7 +41,9 @@ fn request_lines() {
         (b"\xff\xfe", FIRST),
         // §2.3
         (b"GET / HTTP/0.9\r\n\r\n", VERSION),
-        (b"GET / HTTP/1.2\r\n\r\n", VERSION),
+        (b"GET / HTTP/1.9\r\n", "more"),
+        (b"GET / HTTP/1.2\r\nhost: a\r\n\r\nGET", "GET / HTTP/1.1 0 host=a | GET"),
+        (b"GET / HTTP/1.2 \r\n\r\n", LINE),
         (b"GET / HTTP/2.0\r\n\r\n", VERSION),
         (b"GET / HTTP/9.9\r\n", VERSION),
         (b"GET / HTTP/1.10\r\n\r\n", LINE),
@@ -113,7 +115,17 @@ fn request_targets() {
         let line = [b"GET ", target, b" HTTP/1.1\r\n\r\n"].concat();
         request_within(&line, LIMITS)
     });
-    assert_eq!(request_within(b"GET /\xff HTTP/1.1\r\n\r\n", LIMITS), TARGET);
+    let rows: &[(&[u8], &str)] = &[
+        (br#"/a?filter={"a":1}&q=<x>"#, "/a?filter={%22a%22:1}&q=%3Cx%3E"),
+        (b"/<a>`?`", "/%3Ca%3E%60?`"),
+        (b"/caf\xe9?q=\xc3\xa4\xff", "/caf%E9?q=%C3%A4%FF"),
+        (b"http://a/<?<", "http://a/%3C?%3C"),
+    ];
+    for (sent, read) in rows {
+        let head = [b"GET ", *sent, b" HTTP/1.1\r\n\r\n"].concat();
+        assert_eq!(request_within(&head, LIMITS), format!("GET {read} HTTP/1.1 0 | "));
+    }
+    assert_eq!(request_within(b"GET /?<#\xff HTTP/1.1\r\n\r\n", LIMITS), "a fragment in the request target");
 }
 
 #[test]
@@ -329,7 +341,8 @@ fn responses() {
         (b"HTTP/1.1 200 OK\r\nx: y\n\r\n", FEED),
         (b"HTTP/1.1 200 OK\r\n\n", FEED),
         (b"HTTP/2.0 200 OK\r\n\r\n", VERSION),
-        (b"HTTP/1.2 200 OK\r\n\r\n", VERSION),
+        (b"HTTP/1.2 204 OK\r\n\r\n", "HTTP/1.1 204 0 | "),
+        (b"HTTP/1.2\r\n\r\n", status),
         (b"HTTP/1.10 200 OK\r\n\r\n", status),
         (b"\r\nHTTP/1.1 200 OK\r\n\r\n", other),
         (b"http/1.1 200 OK\r\n\r\n", other),
