@@ -14,10 +14,10 @@ use std::net::IpAddr;
 
 use bytes::BytesMut;
 use heads::{BROWSER, DATE, LIMITS, RESPONSE, TOOL};
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, StatusCode, Version};
 use sluice::http1::{self, Framing};
-use sluice::route::RequestView;
+use sluice::route::{Ingress, RequestView};
 use sluice::wasm::{Mode, Runtime, RuntimeOptions, Verdict};
 
 /// That of the gateway's binary.
@@ -73,7 +73,9 @@ fn find_routes(often: Often) {
         step(often, &format!("find a route among {count}"), || {
             let Some((host, path)) = requests.next() else { return };
             let client_ip = IpAddr::from([127, 0, 0, 1]);
-            let view = RequestView { host, path, method: &Method::GET, query: None, headers: &headers, client_ip };
+            let ingress = &Ingress { listener: "http", scheme: &Scheme::HTTP, sni: None };
+            let view =
+                RequestView { ingress, host, path, method: &Method::GET, query: None, headers: &headers, client_ip };
             black_box(router.find(black_box(&view)));
         });
     }

@@ -7,8 +7,9 @@ use std::hint::black_box;
 use std::net::IpAddr;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::uri::Scheme;
 use http::{HeaderMap, Method};
-use sluice::route::RequestView;
+use sluice::route::{Ingress, RequestView};
 
 fn route_match(c: &mut Criterion) {
     let mut group = c.benchmark_group("route_match");
@@ -21,7 +22,9 @@ fn route_match(c: &mut Criterion) {
             b.iter(|| {
                 at = (at + 1) % requests.len();
                 let (host, path) = &requests[at];
+                let ingress = &Ingress { listener: "http", scheme: &Scheme::HTTP, sni: None };
                 let view = RequestView {
+                    ingress,
                     host,
                     path,
                     method: &Method::GET,

@@ -64,6 +64,73 @@ fn forwarded_fields_of_strangers_are_replaced() {
 }
 
 #[test]
+fn routes_see_what_the_gateway_says_of_a_stranger() {
+    let toml = |listener: &str| {
+        format!(
+            "[listeners.http]\nbind = \"127.0.0.1:0\"\n{listener}\n\
+             [routes.all]\nmatch = {{ path = \"/**\" }}\nrespond = {{ status = 200, body = \"all\" }}\n\
+             [routes.proto]\nmatch = {{ path = \"/**\", headers = {{ x-forwarded-proto = \"https\" }} }}\nrespond = {{ status = 200, body = \"proto\" }}\n\
+             [routes.ip]\nmatch = {{ path = \"/**\", headers = {{ x-real-ip = {{ present = true }} }} }}\nrespond = {{ status = 200, body = \"ip\" }}\n\
+             [routes.ours]\nmatch = {{ path = \"/ours\", headers = {{ x-forwarded-for = \"127.0.0.1\" }} }}\nrespond = {{ status = 200, body = \"ours\" }}\n\
+             [routes.ws]\nmatch = {{ path = \"/**\", headers = {{ upgrade = \"websocket\" }} }}\nrespond = {{ status = 200, body = \"ws\" }}\n"
+        )
+    };
+    let gateway = Gateway::start(&toml(""));
+    let asked =
+        |gateway: &Gateway, target: &str, fields: &[(&str, &str)]| gateway.request("GET", target, fields, b"").text();
+    for name in ["x-forwarded-proto", "X_Forwarded_Proto", "x_forwarded-proto"] {
+        assert_eq!(asked(&gateway, "/", &[(name, "https")]), "all", "{name}");
+    }
+    assert_eq!(asked(&gateway, "/", &[("x-real-ip", "10.0.0.1")]), "all");
+    assert_eq!(asked(&gateway, "/ours", &[("x-forwarded-for", "6.6.6.6")]), "ours");
+    assert_eq!(asked(&gateway, "/", &[("connection", "upgrade"), ("upgrade", "websocket")]), "ws");
+    let trusting = Gateway::start(&toml("trusted_proxies = [\"127.0.0.1\"]"));
+    assert_eq!(asked(&trusting, "/", &[("x-forwarded-proto", "https")]), "proto");
+    assert_eq!(asked(&trusting, "/", &[("x-real-ip", "10.0.0.1")]), "ip");
+}
+
+#[test]
+fn no_spelling_with_underscores_stands_for_a_field_that_upstreams_trust() {
+    let origin = Origin::named("o");
+    let fields = [
+        ("X_Forwarded_For", "6.6.6.6"),
+        ("x_forwarded-proto", "6.6.6.6"),
+        ("x-forwarded_host", "6.6.6.6"),
+        ("x_real_ip", "6.6.6.6"),
+        ("x_request_id", "6.6.6.6"),
+        ("x_user_id", "6.6.6.6"),
+        ("Content_Length", "6.6.6.6"),
+        ("x_set", "6.6.6.6"),
+        ("api_key", "kept"),
+        ("x_other", "kept"),
+    ];
+    for trusted in ["", "\"127.0.0.1\""] {
+        let gateway = Gateway::setup().start(&format!(
+            "[listeners.http]\nbind = \"127.0.0.1:0\"\ntrusted_proxies = [{trusted}]\n\
+             [filters.set]\nplugin = \"transform\"\nconfig.request = {{ headers = {{ set = {{ x-set = \"ours\" }} }} }}\n{}",
+            route(&origin.url(), &["set"])
+        ));
+        assert_eq!(gateway.request("GET", "/", &fields, b"").status, 200);
+        let seen = origin.last();
+        assert!(!format!("{:?}", seen.head).contains("6.6.6.6"), "{:?}", seen.head);
+        let kept = [seen.header("api_key"), seen.header("x_other"), seen.header("x-set")];
+        assert_eq!(kept, [Some("kept"), Some("kept"), Some("ours")]);
+    }
+}
+
+#[test]
+fn an_expectation_that_needs_no_answer_ends_here() {
+    let origin = Origin::named("o");
+    let gateway = Gateway::before(&origin.url());
+    for (value, body) in [("100-continue", "all of it"), ("100-continue", ""), ("something-else", "body")] {
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\nexpect: {value}\r\ncontent-length: {}\r\n", body.len());
+        let raw = gateway.raw(format!("{head}connection: close\r\n\r\n{body}"));
+        assert!(raw.starts_with("HTTP/1.1 200"), "{raw}");
+        assert_eq!((origin.last().header("expect"), origin.last().text()), (None, body.to_owned()), "{value}");
+    }
+}
+
+#[test]
 fn trusted_proxies_are_believed() {
     let origin = Origin::named("o");
     let toml = format!(

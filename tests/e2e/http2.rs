@@ -98,6 +98,18 @@ fn prior_knowledge_can_be_switched_off() {
 }
 
 #[test]
+fn crumbs_of_a_cookie_count_as_one_field() {
+    let origin = Origin::named("o");
+    let gateway = Gateway::before(&origin.url());
+    let mut h2 = H2::connect(gateway.address());
+    let cookies = (0..110).fold(h2.builder("GET", "/"), |request, n| request.header("cookie", format!("c{n}=1")));
+    assert_eq!(h2.send(cookies.body(full("")).expect("a request")).status, 200);
+    assert_eq!(origin.last().head.all("cookie").len(), 1);
+    let fields = (0..110).fold(h2.builder("GET", "/"), |request, n| request.header(format!("x-{n}"), "1"));
+    assert_eq!(h2.send(fields.body(full("")).expect("a request")).status, 431);
+}
+
+#[test]
 fn an_error_answer_is_the_same_as_over_http1() {
     let gateway = gateway("[routes.one]\nmatch = { path = \"/one\" }\nrespond = { status = 200 }\n");
     let mut h2 = H2::connect(gateway.address());

@@ -10,6 +10,7 @@ mod filters;
 mod grants;
 mod headers;
 mod http2;
+mod ingress;
 mod keys;
 mod limits;
 mod names;

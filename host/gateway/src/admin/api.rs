@@ -147,6 +147,10 @@ struct Route {
 /// All conditions have to hold; an empty list is no condition.
 #[derive(Serialize, JsonSchema)]
 struct Match {
+    listeners: Vec<String>,
+    scheme: Option<String>,
+    /// Server names of the TLS handshake.
+    sni: Vec<String>,
     hosts: Vec<String>,
     /// A pattern such as `/orders/**`, or none where `path_regex` is used.
     path: Option<String>,
@@ -210,6 +214,9 @@ impl From<&MatchSpec> for Match {
             PathPattern::Regex(_) => (None, Some(path)),
         };
         Match {
+            listeners: found.listeners.iter().map(ToString::to_string).collect(),
+            scheme: found.scheme.as_ref().map(ToString::to_string),
+            sni: found.sni.iter().map(ToString::to_string).collect(),
             hosts: found.hosts.iter().map(ToString::to_string).collect(),
             path,
             path_regex,

@@ -37,6 +37,10 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HEAD_LIMIT: ByteSize = kib(32);
 pub const HEADERS_LIMIT: u32 = 100;
 pub const STREAMS_LIMIT: u32 = 100;
+/// The method and the body stay, and browsers remember it.
+pub const HTTPS_REDIRECT_STATUS: StatusCode = StatusCode::PERMANENT_REDIRECT;
+/// Where an authority looks whether a host is its owner's (RFC 8555 §8.3). It asks without TLS: there may be no certificate yet.
+pub const HTTPS_REDIRECT_EXCEPT: &str = "/.well-known/acme-challenge/**";
 
 // [routes.NAME]
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use http::StatusCode;
 use http::header::HeaderName;
 use ipnet::IpNet;
 
@@ -12,7 +13,7 @@ use super::defaults;
 use super::item::Item;
 use super::model::*;
 use super::read::Table;
-use crate::route::HostPattern;
+use crate::route::{HostPattern, PathPattern};
 
 /// Bytes of the admin token: shorter ones can be guessed.
 const MIN_TOKEN: usize = 16;
@@ -104,12 +105,24 @@ pub(super) fn listener(
     table: &Table<'_>,
     max_connections: u32,
     certificates: &BTreeSet<String>,
+    tls_listeners: &BTreeSet<String>,
     binds: &mut Binds,
 ) -> Option<Listener> {
     let bind = table
         .key("bind", "The address and port that clients connect to.", r#""0.0.0.0:8080""#)
         .require(|item| bind(&item, binds));
     let tls = table.optional_table("tls").map(|tls| listener_tls(&tls, certificates));
+    let https_redirect = table
+        .key(
+            "https_redirect",
+            "Whether requests are redirected to https, whatever routes there are: `true`, or a table of settings.",
+            "true",
+        )
+        .get("false", |item| https_redirect(item, tls_listeners))
+        .flatten();
+    if https_redirect.is_some() && table.has("tls") {
+        table.fail("`https_redirect` is for a listener without `tls`: here it would lead back to itself");
+    }
     let protocols = table
         .key(
             "protocols",
@@ -144,6 +157,7 @@ pub(super) fn listener(
             Some(tls) => Some(tls?),
             None => None,
         },
+        https_redirect,
         protocols,
         trusted_proxies,
         max_connections,
@@ -163,6 +177,59 @@ fn listener_tls(table: &Table<'_>, certificates: &BTreeSet<String>) -> Option<Li
     let min_version =
         table.key("min_version", "The oldest version of TLS that is spoken.", r#""1.3""#).word_or(defaults::MIN_TLS);
     Some(ListenerTls { certificates: names?, min_version })
+}
+
+/// `Some(None)` is `false`.
+fn https_redirect(item: Item<'_>, tls_listeners: &BTreeSet<String>) -> Option<Option<HttpsRedirect>> {
+    let except = || PathPattern::parse(defaults::HTTPS_REDIRECT_EXCEPT).ok().into_iter().collect();
+    let item = item.taking("true, false or a table");
+    if !item.is_table() {
+        let on = item.clone().boolean()?;
+        if on && tls_listeners.len() > 1 {
+            item.fail(r#"there are several listeners with TLS: name one, as `{ listener = "…" }`"#);
+        }
+        return Some(on.then(|| HttpsRedirect {
+            listener: sole(tls_listeners),
+            port: None,
+            status: defaults::HTTPS_REDIRECT_STATUS,
+            except: except(),
+        }));
+    }
+    let table = item.table()?;
+    let listener = table
+        .key("listener", "The listener with TLS to go to.", r#""https""#)
+        .get("the only one with TLS", |item| item.reference("listener with TLS", tls_listeners));
+    let port = table
+        .key("port", "The port to go to, where clients see another one than that listener's.", "443")
+        .get("that of the listener", |item| item.integer(1..=u16::MAX));
+    let status = table
+        .key("status", "The status of the redirect.", "301")
+        .or(defaults::HTTPS_REDIRECT_STATUS, |item| redirect_status(&item));
+    let except = table
+        .key("except", "The paths that are served without TLS.", r#"["/.well-known/acme-challenge/**", "/healthz"]"#)
+        .get(r#"["/.well-known/acme-challenge/**"]"#, |item| {
+            item.list(|item| item.check("a path pattern", PathPattern::parse))
+        })
+        .unwrap_or_else(except);
+    if !table.has("listener") && !table.has("port") && tls_listeners.len() > 1 {
+        table.fail("there are several listeners with TLS: name one as `listener`");
+    }
+    Some(Some(HttpsRedirect { listener: listener.or_else(|| sole(tls_listeners)), port, status, except }))
+}
+
+fn sole(names: &BTreeSet<String>) -> Option<Name> {
+    let mut names = names.iter();
+    names.next().filter(|_| names.next().is_none()).map(|name| Name::from(&**name))
+}
+
+/// A status of a redirect.
+pub(super) fn redirect_status(item: &Item<'_>) -> Option<StatusCode> {
+    let what = "301, 302, 303, 307 or 308";
+    let status = item.clone().taking(what).integer(301..=308u16)?;
+    if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        item.expected(what);
+    }
+    StatusCode::from_u16(status).ok()
 }
 
 fn listener_timeouts(table: &Table<'_>) -> ListenerTimeouts {

@@ -102,8 +102,9 @@ fn read(root: &Table<'_>) -> Option<Config> {
     let mut binds = gateway::Binds::new();
     let gateway = gateway::gateway(&root.table("gateway"));
     let known = names("certificates");
+    let with_tls = root.names_with("listeners", "tls");
     let listeners = root.section("listeners", |name, table| {
-        gateway::listener(name, &table, gateway.max_connections, &known, &mut binds)
+        gateway::listener(name, &table, gateway.max_connections, &known, &with_tls, &mut binds)
     });
     let certificates = root.section("certificates", |name, table| gateway::certificate(name, &table));
     let admin = root.optional_table("admin").map(|table| gateway::admin(&table, &mut binds));
@@ -120,6 +121,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
 
     let by_name: BTreeMap<_, _> = pipelines.iter().map(|one| (one.name.to_string(), one.filters.clone())).collect();
     let known = routes::Known {
+        listeners: &names("listeners"),
         upstreams: &names("upstreams"),
         filters: &known_filters,
         pipelines: &by_name,

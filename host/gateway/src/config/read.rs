@@ -334,6 +334,13 @@ impl<'r> Table<'r> {
         entries.iter().map(|entry| entry.key.clone()).collect()
     }
 
+    /// The same, but only those that have a key.
+    pub(super) fn names_with(&self, section: &str, key: &str) -> BTreeSet<String> {
+        let entries = self.level(&[section]).map(|level| level.entries).unwrap_or_default();
+        let has = |entry: &&KeyValue| entry.node.entry(key).is_some();
+        entries.iter().filter(has).map(|entry| entry.key.clone()).collect()
+    }
+
     /// A table below this one, as it is written, for others to inherit from.
     pub(super) fn level(&self, path: &[&str]) -> Option<Level<'r>> {
         let mut level = Level { entries: self.own, path: self.path.clone() };

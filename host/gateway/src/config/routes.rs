@@ -8,7 +8,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::defaults;
-use super::gateway::{host_name, host_pattern, network};
+use super::gateway::{host_name, host_pattern, network, redirect_status};
 use super::item::Item;
 use super::model::*;
 use super::read::{Level, Table};
@@ -20,6 +20,7 @@ use crate::route::{FieldSpec, MatchSpec, PathPattern, PathRewrite, Redirect, Tem
 
 /// What routes can name.
 pub(super) struct Known<'k> {
+    pub(super) listeners: &'k BTreeSet<String>,
     pub(super) upstreams: &'k BTreeSet<String>,
     pub(super) filters: &'k BTreeSet<String>,
     pub(super) pipelines: &'k BTreeMap<String, Vec<Name>>,
@@ -57,12 +58,12 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
             }
             let items = item.taking("a table or a list of tables").one_or_more();
             let read: Vec<_> =
-                items.into_iter().map(|item| item.table().and_then(|table| route_match(&table))).collect();
+                items.into_iter().map(|item| item.table().and_then(|table| route_match(&table, known))).collect();
             let matches: Vec<MatchSpec> = read.into_iter().collect::<Option<_>>()?;
             params = matches.iter().map(|one| names(&one.path)).reduce(|all, these| &all & &these);
             Some(matches)
         });
-    let action = action(table, known, &params);
+    let action = action(table, known, matches.as_deref(), &params);
     let rewrite = rewrite(table, matches.as_deref(), &params);
     let forwards = table.has("upstream") || table.has("upstreams");
     for key in ["rewrite", "host"].into_iter().filter(|key| !forwards && table.has_own(key)) {
@@ -122,7 +123,35 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
     }
 }
 
-fn route_match(table: &Table<'_>) -> Option<MatchSpec> {
+fn route_match(table: &Table<'_>, known: &Known<'_>) -> Option<MatchSpec> {
+    let listeners = table
+        .key("listener", "The listener that the request came in at, or one of a list.", r#"["internal"]"#)
+        .get("any listener", |item| {
+            if item.is_empty_list() {
+                item.fail("expected at least one");
+            }
+            let names = item.one_or_more().into_iter();
+            Some(names.filter_map(|item| item.reference("listener", known.listeners)).map(Into::into).collect())
+        });
+    let scheme = table
+        .key(
+            "scheme",
+            "How the client spoke: to this gateway, or to a trusted proxy before it that says so.",
+            r#""http""#,
+        )
+        .get("any", Item::word);
+    let sni = table
+        .key(
+            "sni",
+            "The server name of the client's TLS handshake, or one of a list; `*.` at the start stands for one or more labels.",
+            r#""*.example.com""#,
+        )
+        .get("any, or none", |item| {
+            if item.is_empty_list() {
+                item.fail("expected at least one");
+            }
+            Some(item.one_or_more().into_iter().filter_map(host_pattern).collect())
+        });
     let hosts = table
         .key(
             "host",
@@ -138,7 +167,7 @@ fn route_match(table: &Table<'_>) -> Option<MatchSpec> {
     let pattern = table
         .key(
             "path",
-            "The path by segments: literal ones, `{name}` for one that gets a name, `*` for any one, and `**` at the end for all the rest.",
+            "The path by segments: literal ones, `{name}` for one that gets a name, `*` for any one, and at the end `**` for all the rest, or `{name=**}` for the rest with a name.",
             r#""/users/{id}/**""#,
         )
         .get("any path", |item| item.check("a path pattern", PathPattern::parse));
@@ -155,7 +184,7 @@ fn route_match(table: &Table<'_>) -> Option<MatchSpec> {
     let wrong = table.has("path") && pattern.is_none() || table.has("path_regex") && regex.is_none();
     let path = pattern.or(regex).unwrap_or_else(PathPattern::any);
     let methods = table
-        .key("methods", "The method is one of these.", r#"["GET", "HEAD"]"#)
+        .key("methods", "The method is one of these. `GET` stands for `HEAD`, too.", r#"["GET", "POST"]"#)
         .get("any", |item| item.filled(method));
     let text = |_: &Item<'_>, name: &str| Some(name.to_owned());
     let headers = fields(table, "headers", "A header has this value; of several lines one has to.", header_name);
@@ -165,6 +194,9 @@ fn route_match(table: &Table<'_>) -> Option<MatchSpec> {
         .key("client_ip", "The client's address is in one of these networks.", r#"["10.0.0.0/8"]"#)
         .get("any", |item| item.filled(network));
     let spec = MatchSpec {
+        listeners: listeners.unwrap_or_default(),
+        scheme,
+        sni: sni.unwrap_or_default(),
         hosts: hosts.unwrap_or_default(),
         path,
         methods: methods.unwrap_or_default(),
@@ -241,7 +273,7 @@ fn value_pattern(item: Item<'_>) -> Option<ValuePattern> {
 /// What a value in a match can be.
 const VALUE: &str = "a string, `{ regex = \"…\" }` or `{ present = true }`";
 
-fn action(table: &Table<'_>, known: &Known<'_>, params: &Params) -> Option<Action> {
+fn action(table: &Table<'_>, known: &Known<'_>, matches: Option<&[MatchSpec]>, params: &Params) -> Option<Action> {
     let upstream = table
         .key("upstream", "The upstream that answers, by its name or by its only address.", r#""http://localhost:3000""#)
         .get("-", |item| upstream(&item, known))
@@ -260,7 +292,7 @@ fn action(table: &Table<'_>, known: &Known<'_>, params: &Params) -> Option<Actio
         }
         list
     });
-    let redirect = table.optional_table("redirect").map(|table| redirect(&table, params));
+    let redirect = table.optional_table("redirect").map(|table| redirect(&table, matches, params));
     let respond = table.optional_table("respond").map(|table| respond(&table));
     let keys = ["upstream", "upstreams", "redirect", "respond"];
     if keys.iter().filter(|key| table.has(key)).count() != 1 {
@@ -284,29 +316,23 @@ fn upstream(item: &Item<'_>, known: &Known<'_>) -> Option<Name> {
     Some(name)
 }
 
-fn redirect(table: &Table<'_>, params: &Params) -> Action {
-    let status = table.key("status", "The status of the redirect.", "308").or(defaults::REDIRECT_STATUS, |item| {
-        let what = "301, 302, 303, 307 or 308";
-        let status = item.clone().taking(what).integer(301..=308u16)?;
-        if !matches!(status, 301 | 302 | 303 | 307 | 308) {
-            item.expected(what);
-        }
-        StatusCode::from_u16(status).ok()
-    });
+fn redirect(table: &Table<'_>, matches: Option<&[MatchSpec]>, params: &Params) -> Action {
+    let status = table
+        .key("status", "The status of the redirect.", "308")
+        .or(defaults::REDIRECT_STATUS, |item| redirect_status(&item));
     let unset = "that of the request";
     let scheme = table.key("scheme", "The scheme to go to.", r#""https""#).get(unset, Item::word);
     let host = table.key("host", "The host to go to.", r#""www.example.com""#).get(unset, host_name);
     let port = table
         .key("port", "The port to go to.", "8443")
         .get("that of the new scheme, or of the request", |item| item.integer(1..=u16::MAX));
-    let path = table
-        .key("path", "The path to go to, with parameters of the match. The query stays.", r#""/new/{page}""#)
-        .get(unset, |item| template(item, params));
-    if !["scheme", "host", "port", "path"].iter().any(|key| table.has(key)) {
-        table.fail("leads to where it comes from: needs `scheme`, `host`, `port` or `path`");
+    let path = path_rewrite(table, matches, params);
+    if !["scheme", "host", "port"].iter().chain(&PATH_KEYS).any(|key| table.has(key)) {
+        table.fail(
+            "leads to where it comes from: needs `scheme`, `host`, `port`, `path`, `strip_prefix` or `replace_prefix`",
+        );
     }
-    let to = Redirect { scheme, host, port, path: path.map(PathRewrite::Template), drop_query: false };
-    Action::Redirect { status, to }
+    Action::Redirect { status, to: Redirect { scheme, host, port, path, drop_query: false } }
 }
 
 fn respond(table: &Table<'_>) -> Action {
@@ -345,13 +371,23 @@ fn header_name(item: &Item<'_>, name: &str) -> Option<HeaderName> {
 
 fn rewrite(table: &Table<'_>, matches: Option<&[MatchSpec]>, params: &Params) -> Option<PathRewrite> {
     let table = table.optional_table("rewrite")?;
+    if !PATH_KEYS.iter().any(|key| table.has(key)) {
+        table.fail("needs `strip_prefix`, `replace_prefix` or `path`");
+    }
+    path_rewrite(&table, matches, params)
+}
+
+const PATH_KEYS: [&str; 3] = ["path", "strip_prefix", "replace_prefix"];
+
+/// The keys of a rewrite, which a redirect has as well.
+fn path_rewrite(table: &Table<'_>, matches: Option<&[MatchSpec]>, params: &Params) -> Option<PathRewrite> {
     let strip = table
         .key("strip_prefix", "What is taken away from the start of the path, by whole segments.", r#""/api""#)
         .get("-", prefix);
     let replace = table
         .key(
             "replace_prefix",
-            "What is put in the place of `strip_prefix`, or else of the part of the match before its `/**`.",
+            "What is put in the place of `strip_prefix`, or else of the part of the match before its `/**`; `/` takes it away.",
             r#""/v2""#,
         )
         .get("-", prefix);
@@ -375,10 +411,7 @@ fn rewrite(table: &Table<'_>, matches: Option<&[MatchSpec]>, params: &Params) ->
             table.fail("`path` excludes `strip_prefix` and `replace_prefix`");
             None
         }
-        (false, false, false) => {
-            table.fail("needs `strip_prefix`, `replace_prefix` or `path`");
-            None
-        }
+        (false, false, false) => None,
     }
 }
 

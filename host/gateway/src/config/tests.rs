@@ -257,7 +257,7 @@ fn actions() {
         ),
         (
             "redirect = {}",
-            "4:1: routes.r.redirect: leads to where it comes from: needs `scheme`, `host`, `port` or `path`",
+            "4:1: routes.r.redirect: leads to where it comes from: needs `scheme`, `host`, `port`, `path`, `strip_prefix` or `replace_prefix`",
         ),
         (
             "respond = { status = 204, body = 'x', headers = { content-length = '1' } }",

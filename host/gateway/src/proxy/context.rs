@@ -39,6 +39,14 @@ pub(super) struct MatchedRoute {
     pub(super) name: Arc<str>,
 }
 
+/// Why a request goes no further than the filters of its route.
+pub(super) enum EndsHere {
+    /// A CORS preflight for a route that does not take OPTIONS itself; with the methods that are allowed.
+    Preflight { allow: HeaderValue },
+    /// RFC 9110 §7.6.2: its `Max-Forwards` is used up.
+    MaxForwards,
+}
+
 /// A change of protocol that the client asks for, where the route allows one.
 pub(super) struct UpgradeRequest {
     pub(super) protocol: HeaderValue,
@@ -85,6 +93,10 @@ pub(super) struct RequestContext {
     /// When a part of either body last came; only where the request has one.
     pub(super) progress: Option<Rc<Cell<Instant>>>,
     pub(super) upgrade_request: Option<Box<UpgradeRequest>>,
+    /// Unless a filter answers it, it goes no further.
+    pub(super) ends_here: Option<Box<EndsHere>>,
+    /// The client has sent a name with an underscore.
+    pub(super) underscores: bool,
     pub(super) accepted_upgrade: Option<Box<AcceptedUpgrade>>,
 
     pub(super) attempts: AttemptLog,
@@ -131,6 +143,8 @@ impl RequestContext {
                 response_body: MessageBody::default(),
                 progress: None,
                 upgrade_request: None,
+                ends_here: None,
+                underscores: false,
                 accepted_upgrade: None,
                 attempts: AttemptLog::default(),
                 status: None,

@@ -35,6 +35,8 @@ pub enum Kind {
     /// The client went away.
     ClientAborted,
     NoRoute,
+    /// A route is for the request but for its method.
+    MethodNotAllowed,
     /// All buffered memory is in use.
     OutOfMemory,
     /// A filter trapped, overran a deadline or its memory, or declared an error.
@@ -71,6 +73,7 @@ impl Kind {
             Kind::ClientTimeout => "client-timeout",
             Kind::ClientAborted => "client-aborted",
             Kind::NoRoute => "no-route",
+            Kind::MethodNotAllowed => "method-not-allowed",
             Kind::OutOfMemory => "out-of-memory",
             Kind::FilterFailed => "filter-failed",
             Kind::FilterBusy => "filter-busy",
@@ -112,7 +115,8 @@ impl ProxyError {
             | Kind::UnsupportedCoding
             | Kind::ClientTimeout
             | Kind::ClientAborted
-            | Kind::NoRoute => ErrorSource::Client,
+            | Kind::NoRoute
+            | Kind::MethodNotAllowed => ErrorSource::Client,
             Kind::OutOfMemory => ErrorSource::Gateway,
             Kind::FilterFailed | Kind::FilterBusy => ErrorSource::Filter,
             Kind::NoEndpoint

@@ -1,6 +1,6 @@
 //! The request head on the way in: which fields are trusted, and which ones the upstream gets. Nothing here waits.
 
-use http::header::COOKIE;
+use http::header::{COOKIE, MAX_FORWARDS};
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -46,8 +46,13 @@ fn refusal(error: TargetError) -> ProxyError {
 pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inbound, ProxyError> {
     // The HTTP/1 codec has counted its fields already; the header list of HTTP/2 is bounded in bytes only.
     if parts.headers.len() > connection.settings.max_headers {
-        let message = format!("{} header fields, more than {}", parts.headers.len(), connection.settings.max_headers);
-        return Err(ProxyError::new(Kind::TooManyHeaders, message));
+        // RFC 9113 §8.2.3: a client may split a cookie for the sake of compression; it is one field.
+        let crumbs = parts.headers.get_all(COOKIE).iter().count();
+        let fields = parts.headers.len() - crumbs.saturating_sub(1);
+        if fields > connection.settings.max_headers {
+            let message = format!("{fields} header fields, more than {}", connection.settings.max_headers);
+            return Err(ProxyError::new(Kind::TooManyHeaders, message));
+        }
     }
     let target = Target::from_request(&parts, &connection.local, &connection.known_host).map_err(refusal)?;
     let (peer, trusted) = (&connection.peer, &connection.settings.trusted_proxies);
@@ -77,22 +82,36 @@ fn scheme(connection: &ConnectionInfo) -> Scheme {
     if connection.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
 }
 
-/// Removes hop-by-hop and untrusted fields and adds the gateway's own. `Host` stays until the upstream's `Host` is known; no filter sees
-/// it.
-pub(super) fn clean(
-    head: &mut RequestHead,
-    classes: HeaderClasses,
-    connection: &ConnectionInfo,
-    (id_header, id): (&HeaderName, &HeaderValue),
-) {
+/// Removes hop-by-hop and untrusted fields and adds the gateway's own. Routes are matched after it: what a stranger says of himself
+/// chooses none. `Host` stays until the upstream's `Host` is known; no filter sees it.
+pub(super) fn clean(inbound: &mut Inbound, connection: &ConnectionInfo, (id_header, id): (&HeaderName, &HeaderValue)) {
+    let Inbound { head, classes, .. } = inbound;
+    let classes = *classes;
     if classes.has(HeaderClasses::HOP_BY_HOP) {
         headers::strip_hop_by_hop(&mut head.headers);
+    }
+    if classes.has(HeaderClasses::UNDERSCORE) {
+        headers::strip_lookalikes(&mut head.headers, id_header);
     }
     forwarded::apply(&mut head.headers, classes, &connection.peer, &scheme(connection), &head.authority);
     head.headers.insert(id_header, id.clone());
     trace::ensure_traceparent(&mut head.headers, classes);
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
+    }
+}
+
+/// RFC 9110 §7.6.2: takes one from `Max-Forwards`, for the methods that have it. `true`: there is none left. A value that is no number says
+/// nothing.
+pub(super) fn spend_forward(head: &mut RequestHead) -> bool {
+    let Some(value) = head.headers.get_mut(MAX_FORWARDS) else { return false };
+    match value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).map(|left| left.checked_sub(1)) {
+        None => false,
+        Some(None) => true,
+        Some(Some(left)) => {
+            *value = HeaderValue::from(left);
+            false
+        }
     }
 }
 

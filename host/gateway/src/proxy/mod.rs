@@ -15,14 +15,16 @@ mod worker;
 use std::pin::pin;
 use std::rc::Rc;
 
-use http::{HeaderMap, Method, Response, Version, request};
+use http::header::ALLOW;
+use http::{HeaderMap, Method, Response, StatusCode, Version, request};
 
 pub use error::{Kind, ProxyError};
 pub use worker::Worker;
 
 use self::body::MessageBody;
-use self::context::{RequestContext, Responder};
+use self::context::{EndsHere, RequestContext, Responder};
 use self::receive::{receive, turn_away};
+use crate::exchange::{ResponseHead, ResponseSource};
 use crate::filter::{LocalPipeline, RequestOutcome, ResponseOutcome};
 use crate::http::body::Body;
 use crate::http::trace;
@@ -61,6 +63,7 @@ impl Service for Proxy {
             };
             let route = RouteHandler::new(&self.worker, &local, &context);
             let responded = match route.filter_request(&mut context).await {
+                Ok(AfterRequestFilters::Forward) if context.ends_here.is_some() => route.end_here(&mut context),
                 Ok(AfterRequestFilters::Forward) => pin!(route.respond(&mut context)).await,
                 Ok(AfterRequestFilters::Responded) => Ok(()),
                 Err(error) => Err(error),
@@ -136,6 +139,26 @@ impl<'a> RouteHandler<'a> {
         Ok(AfterRequestFilters::Forward)
     }
 
+    /// Answers what may not go on to an upstream.
+    fn end_here(&self, context: &mut RequestContext) -> Result<(), ProxyError> {
+        match context.ends_here.as_deref() {
+            Some(EndsHere::MaxForwards) if context.method == Method::OPTIONS => {
+                context.responder = Responder::Gateway;
+                let head = ResponseHead::new(ResponseSource::Gateway, StatusCode::NO_CONTENT);
+                context.response_body = MessageBody::new(Body::Empty, Some(&head.headers));
+                context.exchange().response = Some(Box::new(head));
+                Ok(())
+            }
+            Some(EndsHere::MaxForwards) => {
+                // RFC 9110 §9.3.8: a trace would show what proxies before this one have added.
+                Err(ProxyError::new(Kind::MethodNotSupported, "TRACE with no forwards left"))
+            }
+            Some(EndsHere::Preflight { .. }) | None => {
+                Err(ProxyError::new(Kind::MethodNotAllowed, "a preflight that no filter has answered"))
+            }
+        }
+    }
+
     /// The pipeline on the way out. An error on the way takes the place of the response and passes the filters that are left.
     async fn filter_response(&self, context: &mut RequestContext) {
         if self.pipeline.pipeline().filters().is_empty() {
@@ -156,7 +179,12 @@ impl<'a> RouteHandler<'a> {
     fn replace_response(&self, context: &mut RequestContext, error: &ProxyError) {
         context.fail(error);
         context.responder = Responder::Gateway;
-        let head = respond::problem(error, &context.id, &self.local.shared.id_header);
+        let mut head = respond::problem(error, &context.id, &self.local.shared.id_header);
+        if let (Kind::MethodNotAllowed, Some(EndsHere::Preflight { allow })) =
+            (error.kind, context.ends_here.as_deref())
+        {
+            head.headers.insert(ALLOW, allow.clone());
+        }
         context.response_body = MessageBody::new(Body::Empty, Some(&head.headers));
         let exchange = context.exchange();
         exchange.response_body_replaced = false;

@@ -3,21 +3,23 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use http::{Response, request};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, EXPECT, LOCATION, ORIGIN, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
 
 use super::body::{MessageBody, coded};
-use super::context::{RequestContext, UpgradeRequest};
+use super::context::{EndsHere, RequestContext, Responder, UpgradeRequest};
 use super::error::{Kind, ProxyError};
 use super::inbound::{self, Inbound};
 use super::respond;
 use super::send::{OutgoingResponse, send};
 use super::upstream::timed;
 use super::worker::Worker;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, ResponseHead, ResponseSource};
 use crate::http::body::Body;
+use crate::http::headers::HeaderClasses;
 use crate::http::target::routing_host;
 use crate::http::trace;
-use crate::route::{RequestView, RouteMatch};
+use crate::route::{Ingress, Preflight, RequestView, RouteMatch};
 use crate::server::{CloseConnection, ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
 
@@ -33,24 +35,63 @@ pub(super) fn receive(
     let id_header = &local.shared.id_header;
     let id = trace::request_id(&parts.headers, id_header, connection.peer.trusted);
     let mut context = RequestContext::new(worker, connection, &parts.method, parts.version, id);
-    let inbound = match inbound::read(parts, connection) {
+    let mut inbound = match inbound::read(parts, connection) {
         Ok(inbound) => inbound,
         Err(error) => return Err(turn_away(local, context, &error)),
     };
+    inbound::clean(&mut inbound, connection, (id_header, &context.id));
     context.authority = Some(inbound.head.authority.clone());
     context.target = Some(inbound.head.target.clone());
     context.client = inbound.client;
-    let found = match find_route(local, &inbound) {
+    context.underscores = inbound.classes.has(HeaderClasses::UNDERSCORE);
+    if let Some((status, location)) = local.shared.https_redirects.find(&connection.listener, &inbound.head) {
+        return Err(redirect(context, status, location));
+    }
+    // Routes may ask for it. No upstream gets it but with the switch that it asks for.
+    if let Some(protocol) = &inbound.upgrade {
+        inbound.head.headers.insert(UPGRADE, protocol.clone());
+    }
+    let found = find_route(local, connection, &inbound);
+    if inbound.upgrade.is_some() {
+        inbound.head.headers.remove(UPGRADE);
+    }
+    let found = match found {
         Ok(found) => found,
-        Err(error) => return Err(turn_away(local, context, &error)),
+        Err(NotFound { error, allow }) => {
+            let mut response = turn_away(local, context, &error);
+            response.headers_mut().extend(allow.map(|methods| (ALLOW, methods)));
+            return Err(response);
+        }
     };
-    enter_route(&mut context, local, found, connection, inbound, body, on_upgrade);
+    context.ends_here = found.ends_here;
+    if matches!(inbound.head.method, Method::OPTIONS | Method::TRACE) && inbound::spend_forward(&mut inbound.head) {
+        context.ends_here.get_or_insert_with(|| Box::new(EndsHere::MaxForwards));
+    }
+    enter_route(&mut context, local, found.route, inbound, body, on_upgrade);
     Ok(context)
 }
 
-fn find_route(local: &LocalSnapshot, inbound: &Inbound) -> Result<RouteMatch, ProxyError> {
+/// The route of a request.
+struct Found {
+    route: RouteMatch,
+    ends_here: Option<Box<EndsHere>>,
+}
+
+/// Why there is none.
+struct NotFound {
+    error: ProxyError,
+    /// RFC 9110 §15.5.6: the methods that would have found one.
+    allow: Option<HeaderValue>,
+}
+
+fn find_route(local: &LocalSnapshot, connection: &ConnectionInfo, inbound: &Inbound) -> Result<Found, NotFound> {
     let head = &inbound.head;
     let view = RequestView {
+        ingress: &Ingress {
+            listener: &connection.listener,
+            scheme: &head.scheme,
+            sni: connection.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+        },
         host: routing_host(&head.authority),
         path: head.target.path(),
         method: &head.method,
@@ -58,8 +99,55 @@ fn find_route(local: &LocalSnapshot, inbound: &Inbound) -> Result<RouteMatch, Pr
         headers: &head.headers,
         client_ip: inbound.client,
     };
-    let none = || ProxyError::new(Kind::NoRoute, format!("no route for {} {}", head.method, head.target.path()));
-    local.shared.router.find(&view).ok_or_else(none)
+    let found = match announced_method(&view) {
+        None => local.shared.router.find(&view).map(|route| Found { route, ends_here: None }),
+        Some(announced) => find_preflight(local, &view, &announced),
+    };
+    found.ok_or_else(|| {
+        let (kind, allow) = match allowed(local, &view) {
+            Some(methods) => (Kind::MethodNotAllowed, Some(methods)),
+            None => (Kind::NoRoute, None),
+        };
+        NotFound { error: ProxyError::new(kind, format!("no route for {} {}", head.method, head.target.path())), allow }
+    })
+}
+
+/// The method of the request that a CORS preflight (the Fetch standard) announces.
+fn announced_method(view: &RequestView) -> Option<Method> {
+    if *view.method != Method::OPTIONS || !view.headers.contains_key(ORIGIN) {
+        return None;
+    }
+    Method::from_bytes(view.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
+}
+
+#[cold]
+fn find_preflight(local: &LocalSnapshot, view: &RequestView, announced: &Method) -> Option<Found> {
+    let has_filters = |route: usize| {
+        let route = local.shared.routes.get(route);
+        route.is_some_and(|route| !local.pipeline(route.pipeline).pipeline().filters().is_empty())
+    };
+    match local.shared.router.find_preflight(view, announced, has_filters)? {
+        Preflight::AsOptions(route) => Some(Found { route, ends_here: None }),
+        Preflight::AsAnnounced(route) => {
+            let allow = allowed(local, view).unwrap_or(HeaderValue::from_static(""));
+            Some(Found { route, ends_here: Some(Box::new(EndsHere::Preflight { allow })) })
+        }
+    }
+}
+
+/// The methods that find a route for this request, if any does.
+#[cold]
+fn allowed(local: &LocalSnapshot, view: &RequestView) -> Option<HeaderValue> {
+    let methods: Vec<&str> = local.shared.router.allowed(view).iter().map(|method| method.as_str()).collect();
+    if methods.is_empty() { None } else { HeaderValue::try_from(methods.join(", ")).ok() }
+}
+
+/// The answer to a request that a listener sends to https.
+fn redirect(mut context: Box<RequestContext>, status: StatusCode, location: HeaderValue) -> Box<Response<Body>> {
+    context.responder = Responder::Gateway;
+    let mut head = ResponseHead::new(ResponseSource::Gateway, status);
+    head.headers.insert(LOCATION, location);
+    send(OutgoingResponse::whole(Box::new(head)), context)
 }
 
 /// Makes the exchange of a request whose route is known, and bounds its body as the route says.
@@ -67,14 +155,15 @@ fn enter_route(
     context: &mut RequestContext,
     local: &LocalSnapshot,
     found: RouteMatch,
-    connection: &ConnectionInfo,
     inbound: Inbound,
     body: Body,
     on_upgrade: Option<OnUpgrade>,
 ) {
     let route = &local.shared.routes[found.index];
     let Inbound { mut head, classes, client: address, upgrade } = inbound;
-    inbound::clean(&mut head, classes, connection, (&local.shared.id_header, &context.id));
+    if classes.has(HeaderClasses::EXPECT) && !expects_continue(&head.headers, &body) {
+        head.headers.remove(EXPECT);
+    }
     context.upgrade_request = match (upgrade, on_upgrade) {
         (Some(protocol), Some(client)) if route.upgrade => Some(Box::new(UpgradeRequest { protocol, client })),
         _ => None,
@@ -97,6 +186,13 @@ fn enter_route(
     context.enter_route(local, found.index, exchange);
 }
 
+/// Whether there is something to wait for. RFC 9110 §10.1.1: a body that is here, or none, needs no leave, and nothing else that may be
+/// expected is known here.
+fn expects_continue(headers: &HeaderMap, body: &Body) -> bool {
+    let is_known = headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    is_known && !matches!(body, Body::Empty | Body::Full { .. })
+}
+
 /// The answer to a request that no route has seen.
 pub(super) fn turn_away(
     local: &LocalSnapshot,
@@ -104,7 +200,7 @@ pub(super) fn turn_away(
     error: &ProxyError,
 ) -> Box<Response<Body>> {
     context.fail(error);
-    context.responder = super::context::Responder::Gateway;
+    context.responder = Responder::Gateway;
     let head = respond::problem(error, &context.id, &local.shared.id_header);
     let mut response = send(OutgoingResponse::whole(head), context);
     if matches!(error.kind, Kind::BadRequest | Kind::MethodNotSupported) {

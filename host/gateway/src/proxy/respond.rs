@@ -37,6 +37,9 @@ fn public(kind: Kind) -> (StatusCode, &'static str) {
         // Nobody reads it; the access log shows nginx's code for a client that went away.
         Kind::ClientAborted => (client_closed_request(), "The client closed the connection."),
         Kind::NoRoute => (StatusCode::NOT_FOUND, "There is nothing at this address."),
+        Kind::MethodNotAllowed => {
+            (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here. The field Allow lists those that are.")
+        }
         Kind::OutOfMemory => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
         Kind::FilterFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The request could not be processed."),
         Kind::FilterBusy => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),

@@ -19,7 +19,7 @@ use crate::exchange::{Failure, ResponseHead, ResponseSource, Selection};
 use crate::filter::Hook;
 use crate::http::body::Body;
 use crate::http::coding;
-use crate::http::headers::{HeaderClasses, strip_hop_by_hop};
+use crate::http::headers::{HeaderClasses, strip_hop_by_hop, strip_lookalikes};
 use crate::snapshot::UpstreamHandle;
 use crate::snapshot::routes::{Action, HostPolicy, host_value};
 use crate::telemetry::UpstreamId;
@@ -240,6 +240,10 @@ impl RouteHandler<'_> {
         match place {
             RequestHeaders::Copied => headers.clone_from(&exchange.request.headers),
             RequestHeaders::Lent | RequestHeaders::Moved => std::mem::swap(headers, &mut exchange.request.headers),
+        }
+        if context.underscores {
+            // Once more: filters have set fields that a client's may look like.
+            strip_lookalikes(headers, &self.local.shared.id_header);
         }
         if pipeline.has(Hook::OnResponseBody) {
             coding::keep_decodable(headers);

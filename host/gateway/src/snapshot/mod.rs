@@ -3,8 +3,10 @@
 
 mod expose;
 mod filters;
+mod https;
 mod listeners;
 mod local;
+mod loops;
 mod needs;
 pub mod routes;
 mod upstreams;
@@ -24,6 +26,7 @@ use crate::telemetry::{Metrics, UpstreamId};
 use crate::upstream::{EndpointRegistry, Resolver, Upstream};
 
 pub use expose::expose;
+pub use https::HttpsRedirects;
 pub use local::{LocalSnapshot, UpstreamHandle};
 
 use routes::Route;
@@ -31,6 +34,7 @@ use routes::Route;
 /// A configuration that is ready to serve.
 pub struct Snapshot {
     pub router: Router,
+    pub https_redirects: HttpsRedirects,
     /// In the order of the router's.
     pub routes: Vec<Route>,
     pub upstreams: Vec<(Arc<Upstream>, UpstreamId)>,
@@ -70,6 +74,9 @@ impl SnapshotBuilder {
         let upstreams = upstreams::build(loaded, before, &self.metrics, shared, &mut errors);
         let listeners = listeners::build(loaded, &self.certs, &mut errors);
         let router = routes::router(loaded).map_err(|found| errors.extend(found));
+        let https_redirects = HttpsRedirects::build(config).map_err(|error| {
+            errors.push(loaded.error_on(&key(&["listeners"]), error.to_string()));
+        });
         let mut pipelines: Vec<(Vec<_>, Arc<Pipeline>)> = Vec::new();
         let mut built = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
@@ -94,9 +101,11 @@ impl SnapshotBuilder {
                 Err(message) => errors.push(loaded.error_on(&key(&["routes", &route.name]), message)),
             }
         }
-        match (router, listeners) {
-            (Ok(router), Some(listeners)) if errors.is_empty() => Ok(Snapshot {
+        match (router, https_redirects, listeners) {
+            (Ok(router), Ok(https_redirects), Some(listeners)) if errors.is_empty() => Ok(Snapshot {
+                warnings: warnings.into_iter().chain(loops::warnings(loaded, &router)).collect(),
                 router,
+                https_redirects,
                 routes: built,
                 upstreams,
                 pipelines: pipelines.into_iter().map(|(_, pipeline)| pipeline).collect(),
@@ -104,7 +113,6 @@ impl SnapshotBuilder {
                 listeners,
                 resolver,
                 plugins: plugins.into_values().map(|(plugin, _)| plugin).collect(),
-                warnings,
             }),
             _ => Err(ConfigErrors::new(errors)),
         }

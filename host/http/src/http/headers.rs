@@ -29,9 +29,17 @@ impl HeaderClasses {
     pub const TRACE: HeaderClasses = HeaderClasses(4);
     /// `content-encoding`.
     pub const CODING: HeaderClasses = HeaderClasses(8);
+    /// Names with an underscore.
+    pub const UNDERSCORE: HeaderClasses = HeaderClasses(16);
+    /// `expect`.
+    pub const EXPECT: HeaderClasses = HeaderClasses(32);
 
     pub fn of(headers: &HeaderMap) -> HeaderClasses {
-        HeaderClasses(headers.keys().fold(0, |classes, name| classes | HeaderClasses::kind(name.as_str()).0))
+        let class = |name: &str| match has_underscore(name.as_bytes()) {
+            true => HeaderClasses::UNDERSCORE.0,
+            false => HeaderClasses::kind(name).0,
+        };
+        HeaderClasses(headers.keys().fold(0, |classes, name| classes | class(name.as_str())))
     }
 
     pub fn has(self, kind: HeaderClasses) -> bool {
@@ -42,6 +50,7 @@ impl HeaderClasses {
         // Most names are told from all of these by their first letter.
         match (name.as_bytes().first(), name) {
             (Some(b'c'), "content-encoding") => HeaderClasses::CODING,
+            (Some(b'e'), "expect") => HeaderClasses::EXPECT,
             (Some(b't'), "traceparent" | "tracestate") => HeaderClasses::TRACE,
             (Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u'), _) if is_hop_by_hop(name) => HeaderClasses::HOP_BY_HOP,
             (Some(b'c' | b'f' | b't' | b'x'), _) if is_forwarding(name) => HeaderClasses::FORWARDING,
@@ -49,6 +58,51 @@ impl HeaderClasses {
         }
     }
 }
+
+/// Eight bytes at a time: it is asked of every name of every head.
+fn has_underscore(name: &[u8]) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    const UNDERSCORES: u64 = u64::from_ne_bytes([b'_'; 8]);
+    let in_eight = |bytes: &[u8; 8]| {
+        // A byte is zero where there was an underscore.
+        let zeros = u64::from_ne_bytes(*bytes) ^ UNDERSCORES;
+        zeros.wrapping_sub(EACH) & !zeros & (EACH << 7) != 0
+    };
+    match name.last_chunk() {
+        // The last eight overlap what stands before them.
+        Some(last) => name.as_chunks().0.iter().any(in_eight) || in_eight(last),
+        None => name.contains(&b'_'),
+    }
+}
+
+/// Removes fields that stand for another one to servers which read `_` and `-` in names as the same (CGI, RFC 3875 §4.1.18, and
+/// what took its names from there: WSGI, Rack, PHP). Such a server would take `X_Forwarded_For` for what this gateway says of the client.
+/// Removed is a name with `_` whose spelling with `-` is one of a field that frames the message, that a proxy writes, that says who the
+/// user is, or that the head has as well. Also from a trusted proxy: none writes them, and many pass them on.
+pub fn strip_lookalikes(headers: &mut HeaderMap, id_header: &HeaderName) {
+    let is_lookalike = |name: &&HeaderName| {
+        has_underscore(name.as_str().as_bytes()) && {
+            let meant = name.as_str().replace('_', "-");
+            is_framing_name(&meant)
+                || is_forwarding(&meant)
+                || meant == id_header.as_str().replace('_', "-") && *name != id_header
+                || is_identity(&meant)
+                || headers.contains_key(&*meant)
+        }
+    };
+    let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_lookalike).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+/// Whether a field is one by which gateways tell upstreams who the user is. A credential is the user's own word.
+fn is_identity(name: &str) -> bool {
+    IDENTITY.iter().any(|prefix| name.starts_with(prefix))
+        && !CREDENTIALS.iter().any(|credential| credential.as_str() == name)
+}
+
+const IDENTITY: [&str; 3] = ["x-user-", "x-auth-", "x-consumer-"];
 
 /// Whether a field is one by which a proxy tells who the client is: `Forwarded`, all `X-Forwarded-*` (also the certificate and the
 /// prefix, which upstreams trust as much), and the single-address fields of other products.
@@ -71,7 +125,11 @@ pub fn is_forwarding(name: &str) -> bool {
 
 /// Whether a field frames the message or belongs to this hop, so that no filter may set it.
 pub fn is_framing(name: &HeaderName) -> bool {
-    is_hop_by_hop(name.as_str()) || matches!(name.as_str(), "content-length" | "host" | "trailer")
+    is_framing_name(name.as_str())
+}
+
+fn is_framing_name(name: &str) -> bool {
+    is_hop_by_hop(name) || matches!(name, "content-length" | "host" | "trailer")
 }
 
 /// RFC 9110 §7.6.1, and `http2-settings` of the upgrade that RFC 9113 §3.1 withdrew. `trailer` is not here: it announces to
@@ -142,9 +200,8 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 /// recipients, so such a list is malformed; honouring it would let a client erase what a proxy between it and us has
 /// written (who the client is), or what filters and upstreams decide by.
 fn is_protected(name: &str) -> bool {
-    const PREFIXES: [&str; 9] =
-        ["x-forwarded-", "x-user-", "x-auth-", "x-consumer-", "content-", "if-", "accept", "access-control-", "sec-"];
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    const PREFIXES: [&str; 6] = ["x-forwarded-", "content-", "if-", "accept", "access-control-", "sec-"];
+    PREFIXES.iter().chain(&IDENTITY).any(|prefix| name.starts_with(prefix))
         || CREDENTIALS.iter().any(|credential| credential.as_str() == name)
         || matches!(
             name,
@@ -272,6 +329,35 @@ mod tests {
                 assert_eq!(is_forwarding(name), kind == HeaderClasses::FORWARDING, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_name_with_underscores_stands_for_no_field_that_others_trust() {
+        let left = |names: &[&str]| {
+            let mut headers = map(&names.iter().map(|name| (*name, "1")).collect::<Vec<_>>());
+            assert!(HeaderClasses::of(&headers).has(HeaderClasses::UNDERSCORE), "{names:?}");
+            strip_lookalikes(&mut headers, &HeaderName::from_static("x-request-id"));
+            headers.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        for name in [
+            "x_forwarded_for",
+            "x_forwarded-proto",
+            "x-forwarded_host",
+            "x_real_ip",
+            "true_client_ip",
+            "x_request_id",
+            "x_user_id",
+            "content_length",
+            "transfer_encoding",
+            "keep_alive",
+        ] {
+            assert_eq!(left(&[name]), [""; 0], "{name}");
+        }
+        for name in ["api_key", "x_api_key", "x_auth_token", "_", "a_b", "x_tenant", "seven_b", "eight__8"] {
+            assert_eq!(left(&[name]), [name]);
+        }
+        assert_eq!(left(&["x_tenant", "x-tenant"]), ["x-tenant"], "one of two that would become one");
+        assert!(!HeaderClasses::of(&map(&[("accept-encoding", ""), ("te", "")])).has(HeaderClasses::UNDERSCORE));
     }
 
     #[test]

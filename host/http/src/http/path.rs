@@ -126,6 +126,25 @@ fn remove_dot_segments(path: &str) -> String {
     out
 }
 
+/// Whether a path has a segment that is `.` or `..`, also with its dots encoded.
+pub(crate) fn has_dot_segments(path: &str) -> bool {
+    let is_dot = |segment: &str| {
+        let bytes = segment.as_bytes();
+        let mut dots = 0;
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            at += match rest {
+                [b'.', ..] => 1,
+                [b'%', b'2', b'e' | b'E', ..] => 3,
+                _ => return false,
+            };
+            dots += 1;
+        }
+        matches!(dots, 1 | 2)
+    };
+    path.split('/').any(is_dot)
+}
+
 /// Appends `%XX`.
 pub(crate) fn push_encoded(text: &mut String, byte: u8) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";

@@ -98,6 +98,11 @@ impl Target {
                 (None, None) => default.clone(),
             }
         };
+        // RFC 9113 §8.3.1: only the absolute form of HTTP/1 may leave out an empty path.
+        if parts.version >= Version::HTTP_2 && uri.path_and_query().is_some_and(|path| !path.as_str().starts_with('/'))
+        {
+            return Err(TargetError::RelativePath);
+        }
         Ok(Target { authority, scheme, target: normalise_target(uri.path_and_query())? })
     }
 
@@ -274,6 +279,7 @@ mod tests {
             (v2, "https://a.example/x", &["b.example"], Err(ContradictoryHost)),
             (v2, "/x", &["b.example"], Ok("b.example")),
             (v2, "/x", &[], Err(MissingHost)),
+            (v2, "https://a.example?x", &[], Err(RelativePath)),
         ];
         for (version, uri, hosts, want) in table {
             let got = target(*version, "GET", uri, hosts).map(|t| t.0);

@@ -4,16 +4,18 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use http::uri::Scheme;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
-use percent_encoding::percent_decode_str;
 use regex::Regex;
 
 use super::conditions::Conditions;
 use super::draft::Draft;
-use super::pattern::Segment;
+use super::methods;
 use super::tree::{RankedMatch, Tree, index, segments};
-use super::{Captures, FieldSpec, HostPattern, MatchSpec, PathPattern, RequestView, RouteError, RouteSpec, Router};
+use super::{
+    Captures, FieldSpec, HostPattern, MatchSpec, PathPattern, RequestView, Rest, RouteError, RouteSpec, Router, Segment,
+};
 
 /// A match, ready to be tried.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(super) struct Match {
 enum Params {
     /// By the index of the segment.
     Segments(Vec<(usize, Arc<str>)>),
+    /// The same, and all from a segment on.
+    Rest(Box<(Vec<(usize, Arc<str>)>, (usize, Arc<str>))>),
     Groups(Box<(Regex, Vec<Arc<str>>)>),
 }
 
@@ -36,15 +40,20 @@ impl Match {
         self.conditions.as_ref().is_none_or(|conditions| conditions.hold(view))
     }
 
+    /// Whether it names this method, so that it is more than a match for any.
+    pub(super) fn names(&self, method: &Method) -> bool {
+        self.conditions.as_ref().is_some_and(|conditions| conditions.names(method))
+    }
+
     pub(super) fn captures(&self, path: &str) -> Captures {
         match &self.params {
-            Params::Segments(params) => {
-                let mut left = segments(path).enumerate();
-                let value = |(at, name): &(usize, Arc<str>)| {
-                    let (_, segment) = left.find(|(n, _)| n == at)?;
-                    Some((name.clone(), decoded(segment)))
-                };
-                params.iter().filter_map(value).collect()
+            Params::Segments(params) => captured(params, path),
+            Params::Rest(rest) => {
+                let (params, (at, name)) = &**rest;
+                let mut captures = captured(params, path);
+                let below = path.strip_prefix('/').unwrap_or(path).splitn(at + 1, '/').nth(*at);
+                captures.push((name.clone(), below.unwrap_or_default().to_owned()));
+                captures
             }
             Params::Groups(groups) => {
                 let (regex, names) = &**groups;
@@ -52,29 +61,35 @@ impl Match {
                     return Vec::new();
                 }
                 let Some(found) = regex.captures(path) else { return Vec::new() };
-                let value = |name: &Arc<str>| Some((name.clone(), decoded(found.name(name)?.as_str())));
+                let value = |name: &Arc<str>| Some((name.clone(), found.name(name)?.as_str().to_owned()));
                 names.iter().filter_map(value).collect()
             }
         }
     }
 }
 
-fn decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), |text| text.into_owned())
+fn captured(params: &[(usize, Arc<str>)], path: &str) -> Captures {
+    let mut left = segments(path).enumerate();
+    let value = |(at, name): &(usize, Arc<str>)| {
+        let (_, segment) = left.find(|(n, _)| n == at)?;
+        Some((name.clone(), segment.to_owned()))
+    };
+    params.iter().filter_map(value).collect()
 }
 
 fn params(path: &PathPattern) -> Params {
     match path {
-        PathPattern::Segments { segments, .. } => Params::Segments(
-            segments
-                .iter()
-                .enumerate()
-                .filter_map(|(at, segment)| match segment {
-                    Segment::Param(name) => Some((at, name.clone())),
-                    Segment::Literal(_) | Segment::Any => None,
-                })
-                .collect(),
-        ),
+        PathPattern::Segments { segments, rest } => {
+            let named = |(at, segment): (usize, &Segment)| match segment {
+                Segment::Param(name) => Some((at, name.clone())),
+                Segment::Literal(_) | Segment::Any => None,
+            };
+            let each = segments.iter().enumerate().filter_map(named).collect();
+            match rest {
+                Rest::Param(name) => Params::Rest(Box::new((each, (segments.len(), name.clone())))),
+                Rest::None | Rest::Any => Params::Segments(each),
+            }
+        }
         PathPattern::Regex(regex) => {
             Params::Groups(Box::new((regex.clone(), regex.capture_names().flatten().map(Arc::from).collect())))
         }
@@ -106,7 +121,7 @@ pub(super) fn build(specs: &[RouteSpec]) -> Result<Router, Vec<RouteError>> {
         draft.insert(candidate.host, &candidate.wanted.path, entry);
     }
     match Tree::new(draft) {
-        Ok(tree) if errors.is_empty() => return Ok(Router { tree, matches }),
+        Ok(tree) if errors.is_empty() => return Ok(Router { tree, matches, methods: methods::named(specs) }),
         Ok(_) => {}
         Err(error) => errors.push(RouteError::Regexes { why: error.to_string() }),
     }
@@ -124,12 +139,14 @@ struct Candidate<'a> {
 impl Candidate<'_> {
     /// `Less` wins. The rules are in the description of [`super`].
     fn precedence(&self, other: &Self) -> Ordering {
+        let ingress = |m: &MatchSpec| Reverse((!m.listeners.is_empty(), m.scheme.is_some(), !m.sni.is_empty()));
         let conditions = |m: &MatchSpec| {
-            let of = (!m.methods.is_empty(), m.headers.len(), m.query.len(), m.cookies.len(), !m.client_ip.is_empty());
-            Reverse(of)
+            let methods = (!m.methods.is_empty(), methods::names_head_alone(&m.methods));
+            Reverse((methods, m.headers.len(), m.query.len(), m.cookies.len(), !m.client_ip.is_empty()))
         };
         Reverse(self.spec.priority)
             .cmp(&Reverse(other.spec.priority))
+            .then_with(|| ingress(self.wanted).cmp(&ingress(other.wanted)))
             .then_with(|| host_order(self.host).cmp(&host_order(other.host)))
             .then_with(|| path_order(&self.wanted.path, &other.wanted.path))
             .then_with(|| conditions(self.wanted).cmp(&conditions(other.wanted)))
@@ -154,10 +171,10 @@ fn path_order(a: &PathPattern, b: &PathPattern) -> Ordering {
         (PathPattern::Regex(_), PathPattern::Segments { .. }) => return Ordering::Greater,
         (PathPattern::Segments { .. }, PathPattern::Regex(_)) => return Ordering::Less,
         (PathPattern::Segments { segments: a, rest: x }, PathPattern::Segments { segments: b, rest: y }) => {
-            if x != y {
-                return x.cmp(y);
+            if x.is_any() != y.is_any() {
+                return x.is_any().cmp(&y.is_any());
             }
-            (a, b, *x)
+            (a, b, x.is_any())
         }
     };
     let is_wild = |segment: &Segment| !matches!(segment, Segment::Literal(_));
@@ -171,6 +188,9 @@ fn path_order(a: &PathPattern, b: &PathPattern) -> Ordering {
 #[derive(PartialEq, Eq, Hash)]
 struct Demand<'a> {
     priority: i64,
+    listener: Option<&'a str>,
+    scheme: Option<&'a str>,
+    sni: Vec<String>,
     host: &'a HostPattern,
     path: String,
     method: Option<&'a Method>,
@@ -181,20 +201,26 @@ struct Demand<'a> {
 /// A name, and the key of its pattern.
 type Field<'a> = (&'a str, (u8, &'a str));
 
-/// Methods are compared one by one, as hosts are: `GET, HEAD` and `GET` on the same path match the same `GET`s.
+/// Methods and listeners are compared one by one, as hosts are: `GET, HEAD` and `GET` on the same path match the same `GET`s.
 fn find_duplicates(candidates: &[Candidate], errors: &mut Vec<RouteError>) {
     let mut seen: HashMap<Demand, &Arc<str>> = HashMap::new();
     let mut told = HashSet::new();
     for candidate in candidates {
         let wanted = candidate.wanted;
-        let methods: Vec<Option<&Method>> =
-            if wanted.methods.is_empty() { vec![None] } else { wanted.methods.iter().map(Some).collect() };
-        for method in methods {
+        let methods = each_or_none(&wanted.methods);
+        let listeners = each_or_none(&wanted.listeners);
+        for (method, listener) in methods.iter().flat_map(|m| listeners.iter().map(move |l| (*m, *l))) {
+            let mut sni: Vec<String> = wanted.sni.iter().map(ToString::to_string).collect();
+            sni.sort();
+            sni.dedup();
             let mut client_ip: Vec<IpNet> = wanted.client_ip.iter().map(IpNet::trunc).collect();
             client_ip.sort();
             client_ip.dedup();
             let demand = Demand {
                 priority: candidate.spec.priority,
+                listener: listener.map(|name| &**name),
+                scheme: wanted.scheme.as_ref().map(Scheme::as_str),
+                sni,
                 host: candidate.host,
                 path: shape(&wanted.path),
                 method,
@@ -219,6 +245,11 @@ fn find_duplicates(candidates: &[Candidate], errors: &mut Vec<RouteError>) {
     }
 }
 
+/// Every item of a list, or `None` for a list that asks for nothing.
+fn each_or_none<T>(list: &[T]) -> Vec<Option<&T>> {
+    if list.is_empty() { vec![None] } else { list.iter().map(Some).collect() }
+}
+
 fn sorted<N>(fields: &[FieldSpec<N>], name: impl Fn(&N) -> &str) -> Vec<Field<'_>> {
     let mut sorted: Vec<_> = fields.iter().map(|field| (name(&field.name), field.value.key())).collect();
     sorted.sort();
@@ -239,7 +270,7 @@ fn shape(path: &PathPattern) -> String {
                     Segment::Param(_) | Segment::Any => text.push_str("{}"),
                 }
             }
-            if *rest {
+            if rest.is_any() {
                 text.push_str("/{**}");
             }
             text

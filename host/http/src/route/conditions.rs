@@ -1,17 +1,21 @@
 //! What a match asks for beside host and path, evaluated only for routes that the tree has found.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::header::{COOKIE, HeaderName};
+use http::uri::Scheme;
 use http::{HeaderMap, Method};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 
-use super::{FieldSpec, MatchSpec, RequestView};
+use super::{FieldSpec, HostPattern, Ingress, MatchSpec, RequestView, methods};
 
 /// All of them have to hold.
 #[derive(Debug)]
 pub(super) struct Conditions {
+    /// Only where the match asks where a request came in.
+    ingress: Option<Box<IngressConditions>>,
     methods: Vec<Method>,
     headers: Vec<FieldSpec<HeaderName>>,
     query: Vec<FieldSpec<String>>,
@@ -23,13 +27,15 @@ impl Conditions {
     /// `None` when nothing is asked for.
     pub(super) fn build(spec: &MatchSpec) -> Option<Box<Conditions>> {
         let conditions = Conditions {
+            ingress: IngressConditions::build(spec),
             methods: spec.methods.clone(),
             headers: spec.headers.clone(),
             query: spec.query.clone(),
             cookies: spec.cookies.clone(),
             client_ip: spec.client_ip.clone(),
         };
-        let asks = !conditions.methods.is_empty()
+        let asks = conditions.ingress.is_some()
+            || !conditions.methods.is_empty()
             || !conditions.headers.is_empty()
             || !conditions.query.is_empty()
             || !conditions.cookies.is_empty()
@@ -38,7 +44,8 @@ impl Conditions {
     }
 
     pub(super) fn hold(&self, view: &RequestView) -> bool {
-        (self.methods.is_empty() || self.methods.contains(view.method))
+        self.ingress.as_ref().is_none_or(|ingress| ingress.hold(view.ingress))
+            && (self.methods.is_empty() || methods::take(&self.methods, view.method))
             && self.headers.iter().all(|FieldSpec { name, value: wanted }| {
                 let mut lines = view.headers.get_all(name).iter();
                 lines.any(|line| wanted.holds(std::str::from_utf8(line.as_bytes()).ok()))
@@ -52,6 +59,35 @@ impl Conditions {
                 None => false,
             })
             && (self.client_ip.is_empty() || self.client_ip.iter().any(|net| net.contains(&view.client_ip)))
+    }
+}
+
+impl Conditions {
+    pub(super) fn names(&self, method: &Method) -> bool {
+        self.methods.contains(method)
+    }
+}
+
+/// What a match asks of the place where a request came in.
+#[derive(Debug)]
+struct IngressConditions {
+    listeners: Vec<Arc<str>>,
+    scheme: Option<Scheme>,
+    sni: Vec<HostPattern>,
+}
+
+impl IngressConditions {
+    fn build(spec: &MatchSpec) -> Option<Box<IngressConditions>> {
+        let conditions =
+            IngressConditions { listeners: spec.listeners.clone(), scheme: spec.scheme.clone(), sni: spec.sni.clone() };
+        let asks = !conditions.listeners.is_empty() || conditions.scheme.is_some() || !conditions.sni.is_empty();
+        asks.then(|| Box::new(conditions))
+    }
+
+    fn hold(&self, ingress: &Ingress) -> bool {
+        (self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *ingress.listener))
+            && self.scheme.as_ref().is_none_or(|scheme| scheme == ingress.scheme)
+            && (self.sni.is_empty() || ingress.sni.is_some_and(|name| self.sni.iter().any(|one| one.holds(name))))
     }
 }
 

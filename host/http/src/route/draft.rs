@@ -49,7 +49,7 @@ impl Draft {
                         pattern::Segment::Param(_) | pattern::Segment::Any => node.wild.get_or_insert_default(),
                     };
                 }
-                if *rest { node.below.push(entry) } else { node.here.push(entry) }
+                if rest.is_any() { node.below.push(entry) } else { node.here.push(entry) }
             }
         }
     }

@@ -23,7 +23,7 @@ pub enum HostPattern {
 #[derive(Debug, Clone)]
 pub enum PathPattern {
     /// Segment by segment; with `rest`, also everything below (`/a/**` is for `/a`, `/a/` and `/a/b`).
-    Segments { segments: Vec<Segment>, rest: bool },
+    Segments { segments: Vec<Segment>, rest: Rest },
     /// The whole normalised path, still percent-encoded.
     Regex(Regex),
 }
@@ -37,6 +37,16 @@ pub enum Segment {
     Param(Arc<str>),
     /// `*`: any non-empty segment.
     Any,
+}
+
+/// Whether a pattern is also for what is below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rest {
+    None,
+    /// `/**`
+    Any,
+    /// `/{name=**}` (as in `google.api.http` and Envoy's URI templates): the same, kept with its slashes.
+    Param(Arc<str>),
 }
 
 /// What a value has to be.
@@ -56,7 +66,7 @@ pub enum PatternError {
     Host(String),
     #[error("the path pattern `{0}` does not start with a slash")]
     Relative(String),
-    #[error("`**` is not the last segment of the path pattern `{0}`")]
+    #[error("`**` or `{{name=**}}` is not the last segment of the path pattern `{0}`")]
     RestNotLast(String),
     #[error("`{segment}` in the path pattern `{pattern}`: a `{{param}}` or `*` is a whole segment")]
     PartialSegment { segment: String, pattern: String },
@@ -97,7 +107,6 @@ impl HostPattern {
     }
 }
 
-/// As it is written.
 /// As it is written; a literal segment is in its normalised form.
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,9 +120,10 @@ impl fmt::Display for PathPattern {
                     }
                 }
                 match (rest, segments.is_empty()) {
-                    (true, _) => f.write_str("/**"),
-                    (false, true) => f.write_str("/"),
-                    (false, false) => Ok(()),
+                    (Rest::Any, _) => f.write_str("/**"),
+                    (Rest::Param(name), _) => write!(f, "/{{{name}=**}}"),
+                    (Rest::None, true) => f.write_str("/"),
+                    (Rest::None, false) => Ok(()),
                 }
             }
             // `whole` has put the anchors around it.
@@ -131,6 +141,28 @@ impl fmt::Display for HostPattern {
             HostPattern::Any => f.write_str("*"),
             HostPattern::Exact(host) => f.write_str(host),
             HostPattern::Wildcard(suffix) => write!(f, "*.{suffix}"),
+        }
+    }
+}
+
+impl HostPattern {
+    /// Whether it is for a host without port, in lower case.
+    pub(super) fn holds(&self, host: &str) -> bool {
+        match self {
+            HostPattern::Any => true,
+            HostPattern::Exact(name) => **name == *host,
+            HostPattern::Wildcard(suffix) => {
+                host.strip_suffix(&**suffix).is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
+            }
+        }
+    }
+}
+
+impl Rest {
+    pub(super) fn is_any(&self) -> bool {
+        match self {
+            Rest::None => false,
+            Rest::Any | Rest::Param(_) => true,
         }
     }
 }
@@ -174,12 +206,12 @@ impl Eq for ValuePattern {}
 impl PathPattern {
     /// Every path.
     pub fn any() -> PathPattern {
-        PathPattern::Segments { segments: Vec::new(), rest: true }
+        PathPattern::Segments { segments: Vec::new(), rest: Rest::Any }
     }
 
     /// What stands before the `/**` at the end (`/` if nothing does), if all of it is literal.
     pub fn literal_prefix(&self) -> Option<String> {
-        let PathPattern::Segments { segments, rest: true } = self else {
+        let PathPattern::Segments { segments, rest: Rest::Any | Rest::Param(_) } = self else {
             return None;
         };
         let mut prefix = String::new();
@@ -191,23 +223,27 @@ impl PathPattern {
         Some(if prefix.is_empty() { "/".to_owned() } else { prefix })
     }
 
-    /// Reads `/a`, `/a/{id}`, `/a/*/b`, `/a/**`. Literals are normalised as request paths are.
+    /// Reads `/a`, `/a/{id}`, `/a/*/b`, `/a/**`, `/a/{rest=**}`. Literals are normalised as request paths are.
     pub fn parse(text: &str) -> Result<PathPattern, PatternError> {
         let pattern = || text.to_owned();
         let Some(inner) = text.strip_prefix('/') else {
             return Err(PatternError::Relative(pattern()));
         };
         let mut segments: Vec<Segment> = Vec::new();
-        let mut rest = false;
+        let mut rest = Rest::None;
         for part in inner.split('/') {
-            if rest {
+            if rest.is_any() {
                 return Err(PatternError::RestNotLast(pattern()));
             }
             match part {
-                "**" => rest = true,
+                "**" => rest = Rest::Any,
                 "*" => segments.push(Segment::Any),
                 _ if part.starts_with('{') && part.ends_with('}') => {
-                    let name = &part[1..part.len() - 1];
+                    let inner = &part[1..part.len() - 1];
+                    let (name, is_rest) = match inner.strip_suffix("=**") {
+                        Some(name) => (name, true),
+                        None => (inner, false),
+                    };
                     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
                         return Err(PatternError::ParamName { segment: part.to_owned(), pattern: pattern() });
                     }
@@ -215,7 +251,10 @@ impl PathPattern {
                     if segments.iter().any(twice) {
                         return Err(PatternError::RepeatedParam { name: name.to_owned(), pattern: pattern() });
                     }
-                    segments.push(Segment::Param(name.into()));
+                    match is_rest {
+                        true => rest = Rest::Param(name.into()),
+                        false => segments.push(Segment::Param(name.into())),
+                    }
                 }
                 _ if part.contains(['{', '}', '*']) => {
                     return Err(PatternError::PartialSegment { segment: part.to_owned(), pattern: pattern() });
@@ -245,13 +284,17 @@ impl PathPattern {
     /// The names of the parameters that a match fills.
     pub fn params(&self) -> Vec<&str> {
         match self {
-            PathPattern::Segments { segments, .. } => segments
-                .iter()
-                .filter_map(|segment| match segment {
+            PathPattern::Segments { segments, rest } => {
+                let each = segments.iter().filter_map(|segment| match segment {
                     Segment::Param(name) => Some(&**name),
                     Segment::Literal(_) | Segment::Any => None,
-                })
-                .collect(),
+                });
+                let rest = match rest {
+                    Rest::Param(name) => Some(&**name),
+                    Rest::None | Rest::Any => None,
+                };
+                each.chain(rest).collect()
+            }
             PathPattern::Regex(regex) => regex.capture_names().flatten().collect(),
         }
     }
@@ -288,14 +331,31 @@ mod tests {
             PathPattern::Regex(_) => panic!("no regular expression was asked for"),
         };
         let literal = |text: &str| Segment::Literal(text.into());
-        assert_eq!(text("/"), Ok((vec![literal("")], false)));
-        assert_eq!(text("/**"), Ok((vec![], true)));
-        assert_eq!(text("/a/"), Ok((vec![literal("a"), literal("")], false)));
+        assert_eq!(text("/"), Ok((vec![literal("")], Rest::None)));
+        assert_eq!(text("/**"), Ok((vec![], Rest::Any)));
+        assert_eq!(text("/a/"), Ok((vec![literal("a"), literal("")], Rest::None)));
+        assert_eq!(text("/a/{b=**}"), Ok((vec![literal("a")], Rest::Param("b".into()))));
         let param = Segment::Param("id".into());
-        assert_eq!(text("/ä/{id}/*/**"), Ok((vec![literal("%C3%A4"), param, Segment::Any], true)));
-        for wrong in
-            ["", "a", "/**/a", "/a**", "/{id", "/x{id}", "/{}", "/{a b}", "/{a}/{a}", "/a/../b", "/%2e", "/a?b", "/%zz"]
-        {
+        assert_eq!(text("/ä/{id}/*/**"), Ok((vec![literal("%C3%A4"), param, Segment::Any], Rest::Any)));
+        for wrong in [
+            "",
+            "a",
+            "/**/a",
+            "/{a=**}/a",
+            "/{=**}",
+            "/{a=*}",
+            "/{a}/{a=**}",
+            "/a**",
+            "/{id",
+            "/x{id}",
+            "/{}",
+            "/{a b}",
+            "/{a}/{a}",
+            "/a/../b",
+            "/%2e",
+            "/a?b",
+            "/%zz",
+        ] {
             assert!(text(wrong).is_err(), "{wrong}");
         }
         assert!(PathPattern::regex("a)|(b").is_err());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
-use crate::http::path::{normalise_path, push_encoded};
+use crate::http::path::{has_dot_segments, normalise_path, push_encoded};
 use crate::http::target::TargetError;
 
 /// A path with `{param}` in it, for example `/users/{id}/orders`.
@@ -52,10 +52,14 @@ pub enum RewriteError {
     Brace(String),
     #[error("the path template `{0}` is not a path: {1}")]
     Template(String, TargetError),
+    #[error("a dot segment in the path template `{0}`")]
+    TemplateDots(String),
     #[error("the route has no parameter `{0}`")]
     UnknownParam(Arc<str>),
     #[error("the new path is not one: {0}")]
     Path(#[source] TargetError),
+    #[error("a value of the request makes a dot segment of the new path")]
+    DotSegment,
     #[error("the new location is not valid")]
     Location,
 }
@@ -88,6 +92,9 @@ impl Template {
             })
             .collect();
         normalise_path(&sample).map_err(|why| RewriteError::Template(text.to_owned(), why))?;
+        if has_dot_segments(&sample) {
+            return Err(RewriteError::TemplateDots(text.to_owned()));
+        }
         Ok(template)
     }
 
@@ -107,7 +114,7 @@ impl Template {
                 Part::Param(name) => {
                     let value = params.iter().find(|(known, _)| known == name);
                     let (_, value) = value.ok_or_else(|| RewriteError::UnknownParam(name.clone()))?;
-                    push_segment(&mut path, value);
+                    push_value(&mut path, value);
                 }
             }
         }
@@ -115,23 +122,32 @@ impl Template {
     }
 }
 
-/// Encodes a value so that it stays one segment: a slash in it becomes `%2F`.
-fn push_segment(path: &mut String, value: &str) {
-    for byte in value.bytes() {
+/// Adds a part of the request's path. Its slashes separate segments and stay, and so does what is encoded in it, such as `%2F`. A group
+/// of a regular expression may begin or end within an encoded byte: a `%` that is none then becomes `%25`.
+fn push_value(path: &mut String, value: &str) {
+    let bytes = value.as_bytes();
+    for (at, byte) in bytes.iter().enumerate() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => path.push(byte as char),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => path.push(*byte as char),
             b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' => {
-                path.push(byte as char);
+                path.push(*byte as char);
             }
-            _ => push_encoded(path, byte),
+            b'%' if matches!(bytes.get(at + 1..at + 3), Some(pair) if pair.iter().all(u8::is_ascii_hexdigit)) => {
+                path.push('%');
+            }
+            _ => push_encoded(path, *byte),
         }
     }
 }
 
 impl PathRewrite {
-    /// The new target. The path is normalised again: a value may hold what only now becomes a dot segment.
+    /// The new target, normalised. What the request brings can't lead out of the place that the rewrite names: where it would make
+    /// a dot segment, as a part of a segment can, there is no new path.
     pub fn apply(&self, target: &PathAndQuery, params: &[(Arc<str>, String)]) -> Result<PathAndQuery, RewriteError> {
         let path = self.path(target.path(), params)?;
+        if has_dot_segments(&path) {
+            return Err(RewriteError::DotSegment);
+        }
         let path = normalise_path(&path).map_err(RewriteError::Path)?;
         let whole = match target.query() {
             Some(query) => format!("{path}?{query}"),
@@ -211,17 +227,54 @@ mod tests {
     }
 
     #[test]
-    fn a_value_stays_one_segment() {
+    fn a_value_stays_as_it_stood_in_the_path() {
         let template = PathRewrite::Template(Template::parse("/u/{id}/x-{v}").unwrap());
-        assert_eq!(rewritten(&template, "/?q=1", &[("id", "a/b c?"), ("v", "ä")]), "/u/a%2Fb%20c%3F/x-%C3%A4?q=1");
+        assert_eq!(
+            rewritten(&template, "/?q=1", &[("id", "a%2Fb%20c%3F"), ("v", "%C3%A4")]),
+            "/u/a%2Fb%20c%3F/x-%C3%A4?q=1"
+        );
+        assert_eq!(rewritten(&template, "/", &[("id", "a/b/c"), ("v", "")]), "/u/a/b/c/x-", "slashes between segments");
+        assert_eq!(
+            rewritten(&template, "/", &[("id", "%2"), ("v", "%C3%A")]),
+            "/u/%252/x-%C3%25A",
+            "a part of an encoded byte"
+        );
         let missing = template.apply(&"/".parse().unwrap(), &[]);
         assert_eq!(missing, Err(RewriteError::UnknownParam("id".into())));
-        let dots = PathRewrite::Template(Template::parse("/a/b/.{v}").unwrap());
-        assert_eq!(rewritten(&dots, "/", &[("v", ".")]), "/a/");
-        for wrong in ["a", "/{a", "/a}", "/a?b=c", "/%zz"] {
+        for wrong in ["a", "/{a", "/a}", "/a?b=c", "/%zz", "/a/../b", "/a/%2e%2E"] {
             assert!(Template::parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(Template::parse("/{a}/{b}").unwrap().params().count(), 2);
+    }
+
+    #[test]
+    fn no_request_leads_out_of_the_place_that_a_rewrite_names() {
+        let template = |text| PathRewrite::Template(Template::parse(text).unwrap());
+        let refused = |rewrite: &PathRewrite, target: &str, value: &str| {
+            let target = PathAndQuery::try_from(target).unwrap();
+            rewrite.apply(&target, &[("v".into(), value.to_owned())]).is_err()
+        };
+        for (text, value) in [
+            ("/tenant/{v}", ".."),
+            ("/tenant/{v}/secret", ".."),
+            ("/tenant/{v}", "a/../../admin"),
+            ("/tenant/.{v}", "."),
+            ("/tenant/.{v}", "%2E/admin"),
+            ("/tenant/{v}", "%2e%2e"),
+            ("/tenant/{v}", "..%2Fadmin"),
+            ("/tenant/x{v}", "/.."),
+            ("/tenant/{v}", "a%5C..%5Cb"),
+        ] {
+            assert!(refused(&template(text), "/", value), "{text} {value}");
+        }
+        let replace = PathRewrite::ReplacePrefix { prefix: "/api".into(), with: "/tenant".into() };
+        // A path that a filter has set is not always in its one form.
+        for target in ["/api/../admin", "/api/%2e%2e/admin", "/api/..", "/api/a/../../admin", "/api/..%2Fadmin"] {
+            assert!(refused(&replace, target, ""), "{target}");
+            assert!(refused(&PathRewrite::StripPrefix("/api".into()), target, ""), "{target}");
+        }
+        assert!(!refused(&template("/tenant/{v}"), "/", "..."));
+        assert!(!refused(&replace, "/api/.well-known/x", ""));
     }
 
     #[test]
@@ -243,5 +296,12 @@ mod tests {
         assert_eq!(at(&host, "http://a.example:8080//evil.example/?y"), "http://b.example:8080//evil.example/");
         let path = Redirect { path: Some(PathRewrite::StripPrefix("/old".into())), ..Redirect::default() };
         assert_eq!(at(&path, "https://[::1]:443/old/x?y"), "https://[::1]/x?y");
+        let moved = Redirect {
+            host: Some("blog.example".into()),
+            path: Some(PathRewrite::ReplacePrefix { prefix: "/blog".into(), with: "/".into() }),
+            ..Redirect::default()
+        };
+        assert_eq!(at(&moved, "https://a.example/blog/a/b%2Fc?x=1&y"), "https://blog.example/a/b%2Fc?x=1&y");
+        assert_eq!(at(&moved, "https://a.example/blog"), "https://blog.example/");
     }
 }

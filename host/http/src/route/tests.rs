@@ -8,7 +8,8 @@ use http::header::HeaderName;
 
 use super::*;
 
-/// `GET host/path?query h:name=value c:name=value ip:net`, where only the host with its path is required; `-` is any host.
+/// `GET host/path h:name=value q:name=value c:name=value ip:net l:listener s:scheme n:sni`, where only the host with its path is required;
+/// `-` is any host.
 fn spec(name: &str, priority: i64, text: &str) -> RouteSpec {
     RouteSpec { name: name.into(), matches: text.split(" | ").map(match_spec).collect(), priority }
 }
@@ -31,6 +32,9 @@ fn match_spec(text: &str) -> MatchSpec {
                 "q" => spec.query.push(field(rest)),
                 "c" => spec.cookies.push(field(rest)),
                 "ip" => spec.client_ip.push(rest.parse().unwrap()),
+                "l" => spec.listeners.push(rest.into()),
+                "s" => spec.scheme = Some(rest.parse().unwrap()),
+                "n" => spec.sni.push(HostPattern::parse(rest).unwrap()),
                 _ => spec.path = PathPattern::regex(rest).unwrap(),
             }
         } else if let Some(at) = word.find('/') {
@@ -47,6 +51,9 @@ fn match_spec(text: &str) -> MatchSpec {
 
 #[derive(Debug, Default)]
 struct Sent {
+    listener: String,
+    scheme: Option<Scheme>,
+    sni: Option<String>,
     host: String,
     path: String,
     method: Method,
@@ -55,7 +62,7 @@ struct Sent {
     client: Option<IpAddr>,
 }
 
-/// As for `spec`: `GET host/path?query h:name=value c:name=value ip:address`.
+/// As for `spec`: `GET host/path?query h:name=value c:name=value ip:address l:listener s:scheme n:sni`.
 fn request(text: &str) -> Sent {
     let mut sent = Sent::default();
     for word in text.split_whitespace() {
@@ -69,6 +76,9 @@ fn request(text: &str) -> Sent {
                 sent.headers.append("cookie", HeaderValue::from_str(&format!("x=y; {cookie}")).unwrap());
             }
             Some(("ip", address)) => sent.client = Some(address.parse().unwrap()),
+            Some(("l", name)) => sent.listener = name.to_owned(),
+            Some(("s", scheme)) => sent.scheme = Some(scheme.parse().unwrap()),
+            Some(("n", name)) => sent.sni = Some(name.to_owned()),
             _ => match word.find('/') {
                 Some(at) => {
                     sent.host = word[..at].to_owned();
@@ -84,8 +94,17 @@ fn request(text: &str) -> Sent {
 }
 
 impl Sent {
-    fn view(&self) -> RequestView<'_> {
+    fn ingress(&self) -> Ingress<'_> {
+        Ingress {
+            listener: &self.listener,
+            scheme: self.scheme.as_ref().unwrap_or(&Scheme::HTTP),
+            sni: self.sni.as_deref(),
+        }
+    }
+
+    fn view<'a>(&'a self, ingress: &'a Ingress<'a>) -> RequestView<'a> {
         RequestView {
+            ingress,
             host: &self.host,
             path: &self.path,
             method: &self.method,
@@ -102,7 +121,7 @@ fn found(routes: &[RouteSpec], text: &str) -> Option<String> {
     let name = |routes: Vec<RouteSpec>| {
         let names: Vec<_> = routes.iter().map(|r| r.name.to_string()).collect();
         let router = Router::build(routes).unwrap();
-        router.find(&sent.view()).map(|m| names[m.index].clone())
+        router.find(&sent.view(&sent.ingress())).map(|m| names[m.index].clone())
     };
     let mut reversed = routes.to_vec();
     reversed.reverse();
@@ -115,6 +134,11 @@ fn found(routes: &[RouteSpec], text: &str) -> Option<String> {
 fn the_more_specific_match_wins() {
     // Each row: the winner, the loser, a request that both match.
     for (winner, loser, text) in [
+        // Where it came in, before all that it asks for.
+        ("-/** l:in", "a.example/x", "a.example/x l:in"),
+        ("-/** l:in", "-/** s:https n:a.example", "h/x l:in s:https n:a.example"),
+        ("-/** s:https", "a.example/x n:*.example", "a.example/x s:https n:a.example"),
+        ("-/** n:a.example", "a.example/x", "a.example/x n:a.example"),
         // Host before path.
         ("a.example/**", "-/x/y", "a.example/x/y"),
         ("a.example/**", "*.example/x", "a.example/x"),
@@ -133,6 +157,9 @@ fn the_more_specific_match_wins() {
         ("r:/x/y.*", "r:/x/.*", "h/x/y"),
         // Method before headers.
         ("GET -/x", "-/x h:a=1 h:b=1", "h/x h:a=1 h:b=1"),
+        // GET takes HEAD, but gives way to what names HEAD alone.
+        ("HEAD -/x", "GET -/x h:a=1", "HEAD h/x h:a=1"),
+        ("GET -/x h:a=1", "GET HEAD -/x", "HEAD h/x h:a=1"),
         // More headers before more of the query.
         ("-/x h:a=1 h:b=1", "-/x h:a=1 q:a q:b q:c", "h/x?a&b&c h:a=1 h:b=1"),
         ("-/x q:a", "-/x c:a c:b", "h/x?a c:a=1 c:b=1"),
@@ -202,6 +229,61 @@ fn paths_match_by_element() {
 }
 
 #[test]
+fn a_place_to_come_in_by_is_a_condition() {
+    for (condition, yes, no) in [
+        ("l:in l:out", "h/ l:in;h/ l:out", "h/ l:other;h/"),
+        ("s:https", "h/ s:https", "h/ s:http;h/"),
+        ("n:a.example n:*.b.example", "h/ n:a.example;h/ n:x.b.example", "h/;h/ n:b.example;h/ n:xb.example"),
+    ] {
+        let routes = [spec("r", 0, &format!("-/** {condition}"))];
+        yes.split(';').for_each(|text| assert!(found(&routes, text).is_some(), "{condition} {text}"));
+        no.split(';').for_each(|text| assert!(found(&routes, text).is_none(), "{condition} {text}"));
+    }
+}
+
+/// A router for these routes, named by their place, and a request.
+fn with_router<T>(routes: &[&str], text: &str, ask: impl FnOnce(&Router, &RequestView) -> T) -> T {
+    let specs = routes.iter().enumerate().map(|(n, text)| spec(&format!("r{n}"), 0, text)).collect();
+    let sent = request(text);
+    ask(&Router::build(specs).unwrap(), &sent.view(&sent.ingress()))
+}
+
+#[test]
+fn the_methods_of_a_resource_are_those_that_find_a_route() {
+    let allowed = |text: &str| {
+        let routes = ["GET -/a", "POST -/a", "DELETE -/a h:admin", "PUT -/b"];
+        with_router(&routes, text, |router, view| {
+            router.allowed(view).iter().map(|method| method.as_str().to_owned()).collect::<Vec<_>>().join(" ")
+        })
+    };
+    assert_eq!(allowed("PATCH h/a"), "GET HEAD POST");
+    assert_eq!(allowed("PATCH h/a h:admin=1"), "GET HEAD POST DELETE");
+    assert_eq!(allowed("PATCH h/b"), "PUT");
+    assert_eq!(allowed("PATCH h/c"), "");
+}
+
+#[test]
+fn a_preflight_belongs_to_the_route_that_it_announces() {
+    let taken = |routes: &[&str], filters: bool| {
+        with_router(routes, "OPTIONS h/a/b", |router, view| {
+            match router.find_preflight(view, &Method::POST, |_| filters) {
+                None => "none".to_owned(),
+                Some(Preflight::AsOptions(found)) => format!("own {}", found.index),
+                Some(Preflight::AsAnnounced(found)) => format!("announced {}", found.index),
+            }
+        })
+    };
+    assert_eq!(taken(&["POST -/a/**"], true), "announced 0");
+    assert_eq!(taken(&["POST -/a/**"], false), "none", "no filter could answer");
+    assert_eq!(taken(&["GET -/a/**"], true), "none");
+    assert_eq!(taken(&["POST -/a/**", "-/**"], true), "announced 0", "the better match");
+    assert_eq!(taken(&["POST -/**", "-/a/**"], true), "own 1");
+    assert_eq!(taken(&["POST -/a/**", "-/**"], false), "own 1");
+    assert_eq!(taken(&["POST -/a/**", "OPTIONS -/**"], true), "own 1", "it names OPTIONS");
+    assert_eq!(taken(&["-/a/**"], true), "own 0");
+}
+
+#[test]
 fn hosts_match_by_label() {
     for (hosts, yes, no) in [
         ("a.example", "a.example", "b.example x.a.example example"),
@@ -236,17 +318,22 @@ fn query_and_cookies_take_the_first_value_decoded() {
 }
 
 #[test]
-fn parameters_are_decoded_for_the_match_found() {
+fn parameters_are_as_they_stand_in_the_path() {
     let captured = |pattern: &str, path: &str| {
         let router = Router::build(vec![spec("r", 0, pattern)]).unwrap();
-        let found = router.find(&request(&format!("h{path}")).view()).unwrap();
+        let sent = request(&format!("h{path}"));
+        let found = router.find(&sent.view(&sent.ingress())).unwrap();
         found.params.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>()
     };
-    assert_eq!(captured("-/u/{id}/*/{x}/**", "/u/a%20b%2Fc/y/%C3%A4/z"), ["id=a b/c", "x=ä"]);
-    assert_eq!(captured("-/{raw}", "/%FF"), ["raw=%FF"]);
+    assert_eq!(captured("-/u/{id}/*/{x}/**", "/u/a%20b%2Fc/y/%C3%A4/z"), ["id=a%20b%2Fc", "x=%C3%A4"]);
+    assert_eq!([decode_param("a%20b%2Fc"), decode_param("%FF")], ["a b/c", "%FF"], "what is no text stays encoded");
+    for (path, rest) in [("/u/1", ""), ("/u/1/", ""), ("/u/1/a/b%2Fc/", "a/b%2Fc/"), ("/u/1//a", "/a")] {
+        assert_eq!(captured("-/u/{id}/{rest=**}", path), ["id=1".to_owned(), format!("rest={rest}")], "{path}");
+    }
+    assert_eq!(captured("-/{all=**}", "/a/b"), ["all=a/b"]);
     assert_eq!(captured("-/u/**", "/u/x"), [""; 0]);
     assert_eq!(captured("r:/(?<year>[0-9]+)(/(?<rest>.*))?", "/2024"), ["year=2024"]);
-    assert_eq!(captured("r:/(?<year>[0-9]+)(/(?<rest>.*))?", "/2024/a%20b"), ["year=2024", "rest=a b"]);
+    assert_eq!(captured("r:/(?<year>[0-9]+)(/(?<rest>.*))?", "/2024/a%20b"), ["year=2024", "rest=a%20b"]);
 }
 
 #[test]
@@ -262,6 +349,9 @@ fn routes_that_can_not_be_told_apart_are_an_error() {
         ("-/x/{a}", "-/x/*"),
         ("a.example,b.example/x", "c.example,b.example/x"),
         ("GET HEAD -/x", "GET -/x"),
+        ("-/x l:a l:b", "-/x l:b"),
+        ("-/x s:https n:b.example n:a.example", "-/x s:https n:a.example n:b.example"),
+        ("-/x/{a=**}", "-/x/**"),
         ("-/x h:A=1 h:b=2", "-/x h:b=2 h:a=1"),
         ("-/x ip:10.0.0.1/8", "-/x ip:10.0.0.0/8"),
         ("r:/x.*", "r:/x.*"),
@@ -274,7 +364,12 @@ fn routes_that_can_not_be_told_apart_are_an_error() {
         ("-/x", "-/x/"),
         ("-/x", "-/x/**"),
         ("GET -/x", "POST -/x"),
+        ("GET -/x", "HEAD -/x"),
         ("GET -/x", "-/x"),
+        ("-/x l:a", "-/x l:b"),
+        ("-/x l:a", "-/x"),
+        ("-/x s:http", "-/x s:https"),
+        ("-/x n:a.example", "-/x n:*.example"),
         ("-/x h:a=1", "-/x h:a=2"),
         ("-/x q:a", "-/x c:a"),
         ("-/x q:a", "-/x q:A"),
@@ -315,7 +410,7 @@ fn the_index_agrees_with_trying_everything() {
         for _ in 0..60 {
             let text = random.request_text();
             let sent = request(&text);
-            let got = router.find(&sent.view()).map(|m| routes[m.index].name.clone());
+            let got = router.find(&sent.view(&sent.ingress())).map(|m| routes[m.index].name.clone());
             assert_eq!(got, naive(&routes, &sent), "round {round}: {text} among {routes:#?}");
         }
     }
@@ -349,7 +444,9 @@ impl Random {
                 host + &path
             }
         };
-        for condition in ["GET", "POST", "h:k=1", "h:l", "q:k=1", "q:l", "c:k=1", "ip:127.0.0.0/8"] {
+        for condition in
+            ["GET", "POST", "h:k=1", "h:l", "q:k=1", "q:l", "c:k=1", "ip:127.0.0.0/8", "l:in", "s:https", "n:h.x"]
+        {
             if self.below(9) == 0 {
                 text = format!("{text} {condition}");
             }
@@ -367,7 +464,7 @@ impl Random {
         }
         text.push_str(self.one(&["", "", "?k=1", "?l&k=1", "?k=2"]));
         let method = self.one(&["GET", "POST"]);
-        for field in ["h:k=1", "h:l=2", "c:k=1", "ip:10.0.0.1"] {
+        for field in ["h:k=1", "h:l=2", "c:k=1", "ip:10.0.0.1", "l:in", "s:https", "n:h.x"] {
             if self.below(3) == 0 {
                 text = format!("{text} {field}");
             }
@@ -393,8 +490,10 @@ fn naive(routes: &[RouteSpec], sent: &Sent) -> Option<Arc<str>> {
                     HostPattern::Exact(_) | HostPattern::Wildcard(_) => continue,
                 };
                 let counts = (wanted.headers.len(), wanted.query.len(), wanted.cookies.len(), wanted.client_ip.len());
+                let ingress = (wanted.listeners.len(), wanted.scheme.is_some(), wanted.sni.len());
                 all.push((
                     Reverse(route.priority),
+                    Reverse(ingress),
                     host_rank,
                     path_rank(&wanted.path),
                     Reverse((wanted.methods.len().min(1), counts)),
@@ -403,19 +502,19 @@ fn naive(routes: &[RouteSpec], sent: &Sent) -> Option<Arc<str>> {
             }
         }
     }
-    all.into_iter().min().map(|best| best.4)
+    all.into_iter().min().map(|best| best.5)
 }
 
 fn path_rank(path: &PathPattern) -> (u8, Reverse<usize>, String) {
     match path {
         PathPattern::Regex(regex) => (3, Reverse(regex.as_str().len()), regex.as_str().to_owned()),
         PathPattern::Segments { segments, rest } => {
-            let wild = |s: &pattern::Segment| !matches!(s, pattern::Segment::Literal(_));
+            let wild = |s: &Segment| !matches!(s, Segment::Literal(_));
             let marks: String = segments.iter().map(|s| if wild(s) { 'w' } else { 'l' }).collect();
             match (rest, segments.iter().any(wild)) {
-                (false, false) => (0, Reverse(0), String::new()),
-                (false, true) => (1, Reverse(0), marks),
-                (true, _) => (2, Reverse(segments.len()), marks),
+                (Rest::None, false) => (0, Reverse(0), String::new()),
+                (Rest::None, true) => (1, Reverse(0), marks),
+                (Rest::Any | Rest::Param(_), _) => (2, Reverse(segments.len()), marks),
             }
         }
     }
@@ -426,11 +525,11 @@ fn path_matches(pattern: &PathPattern, path: &str) -> bool {
         PathPattern::Regex(regex) => regex.is_match(path),
         PathPattern::Segments { segments, rest } => {
             let parts: Vec<&str> = path[1..].split('/').collect();
-            let length = if *rest { parts.len() >= segments.len() } else { parts.len() == segments.len() };
+            let length = if rest.is_any() { parts.len() >= segments.len() } else { parts.len() == segments.len() };
             length
                 && segments.iter().zip(&parts).all(|(segment, part)| match segment {
-                    pattern::Segment::Literal(text) => **text == **part,
-                    pattern::Segment::Param(_) | pattern::Segment::Any => !part.is_empty(),
+                    Segment::Literal(text) => **text == **part,
+                    Segment::Param(_) | Segment::Any => !part.is_empty(),
                 })
         }
     }
@@ -441,6 +540,9 @@ fn conditions_hold(wanted: &MatchSpec, sent: &Sent) -> bool {
     let cookies: Vec<&str> = sent.headers.get_all("cookie").iter().map(|v| v.to_str().unwrap()).collect();
     let query = sent.query.as_deref().unwrap_or("");
     (wanted.methods.is_empty() || wanted.methods.contains(&sent.method))
+        && (wanted.listeners.is_empty() || sent.listener == "in")
+        && (wanted.scheme.is_none() || sent.scheme.is_some())
+        && (wanted.sni.is_empty() || sent.sni.is_some())
         && wanted.headers.iter().all(|h| sent.headers.contains_key(h.name.as_str()))
         && wanted.query.iter().all(|q| if q.name == "k" { query.contains("k=1") } else { query.contains('l') })
         && wanted.cookies.iter().all(|_| cookies.iter().any(|c| c.ends_with("k=1")))

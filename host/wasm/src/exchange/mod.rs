@@ -130,7 +130,7 @@ pub struct Exchange {
     /// The answer that the filter being called drafts in a request hook. Dropped unless its verdict is `respond`.
     pub draft: Option<Box<ResponseHead>>,
     pub route: Arc<RouteFacts>,
-    /// Values of `{param}`s, percent-decoded.
+    /// Values of `{param}`s as they stand in the path, percent-encoded.
     pub params: Vec<(Arc<str>, String)>,
     pub context: Context,
     /// The private slot of each filter, by its index in the pipeline.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sluice_http::route::decode_param;
 use wasmtime::Result as Outcome;
 
 use super::{Interfaces, invalid};
@@ -49,7 +50,7 @@ impl CallState {
 
     fn param(&self, name: &str) -> Result<Option<String>, Error> {
         let params = &self.exchange(HookSet::ALL)?.params;
-        Ok(params.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.clone()))
+        Ok(params.iter().find(|(known, _)| **known == *name).map(|(_, value)| decode_param(value)))
     }
 
     fn upstreams(&self) -> Result<Vec<String>, Error> {

@@ -15,11 +15,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::HeaderName;
 use ipnet::IpNet;
 
 use crate::config::defaults;
-use crate::route::HostPattern;
+use crate::route::{HostPattern, PathPattern};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 
 pub use filters::*;
@@ -74,6 +75,8 @@ pub struct Listener {
     pub name: Name,
     pub bind: SocketAddr,
     pub tls: Option<ListenerTls>,
+    /// Only without TLS.
+    pub https_redirect: Option<HttpsRedirect>,
     pub protocols: ListenerProtocols,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
@@ -81,6 +84,19 @@ pub struct Listener {
     pub max_connections: u32,
     pub timeouts: ListenerTimeouts,
     pub limits: ListenerLimits,
+}
+
+/// How a listener without TLS sends clients to HTTPS.
+#[derive(Debug, Clone)]
+pub struct HttpsRedirect {
+    /// The name of a listener with TLS; none: the only one there is.
+    pub listener: Option<Name>,
+    /// In place of that listener's port.
+    pub port: Option<u16>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// The paths that are served without TLS.
+    pub except: Vec<PathPattern>,
 }
 
 /// How a listener speaks TLS.
