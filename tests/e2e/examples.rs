@@ -6,7 +6,7 @@ use std::process::Command;
 use regex::Regex;
 use sluice_harness::gateway::Setup;
 use sluice_harness::tools::{Server, need};
-use sluice_harness::{Gateway, eventually, transcript};
+use sluice_harness::{Certs, Gateway, eventually, transcript};
 
 /// What an example needs beside the gateway.
 enum Backend {
@@ -16,8 +16,10 @@ enum Backend {
     Python(u16),
 }
 
-const EXAMPLES: [(&str, Backend); 5] = [
+const EXAMPLES: [(&str, Backend); 7] = [
     ("canary", Backend::Builtin),
+    ("from-kong", Backend::Builtin),
+    ("from-nginx", Backend::Builtin),
     ("grpc", Backend::Python(50051)),
     ("multi-tenant", Backend::Builtin),
     ("shop", Backend::Builtin),
@@ -47,14 +49,33 @@ fn config(name: &str, backend: Option<(u16, u16)>) -> String {
     }
 }
 
-/// The other files of a configuration, at their places.
+/// The other files of a configuration, at their places. Certificates are not in the repository: the README says how to make one.
 fn with_files(name: &str) -> Setup {
+    let setup = certificates(name).into_iter().fold(Gateway::setup(), |setup, file| {
+        let certs = Certs::new();
+        let leaf = certs.leaf(&["www.example.com"]);
+        setup.file(&format!("{file}.pem"), read(&leaf.cert)).file(&format!("{file}.key"), read(&leaf.key))
+    });
     let tenants = folder(name).join("tenants");
-    let Ok(entries) = std::fs::read_dir(&tenants) else { return Gateway::setup() };
-    entries.map(|entry| entry.expect("an entry").path()).fold(Gateway::setup(), |setup, file| {
+    let Ok(entries) = std::fs::read_dir(&tenants) else { return setup };
+    entries.map(|entry| entry.expect("an entry").path()).fold(setup, |setup, file| {
         let name = file.file_name().expect("a name").to_string_lossy().into_owned();
         setup.file(&format!("tenants/{name}"), read(&file))
     })
+}
+
+/// The certificates that a configuration names, without the ends of their files.
+fn certificates(name: &str) -> Vec<String> {
+    let text = read(&folder(name).join("gateway.toml"));
+    let files = Regex::new(r#"cert = "(.+)\.pem""#).expect("a pattern");
+    files.captures_iter(&text).map(|found| found[1].to_owned()).collect()
+}
+
+/// The addresses of an example's listeners as they are written, and as they are.
+fn addresses(name: &str, gateway: &Gateway) -> Vec<(String, String)> {
+    let text = read(&folder(name).join("gateway.toml"));
+    let binds = Regex::new(r#"(?m)^\[(?:listeners\.)?([a-z]+)\]\nbind = "(127\.0\.0\.1:\d+)""#).expect("a pattern");
+    binds.captures_iter(&text).map(|found| (found[2].to_owned(), gateway.address_of(&found[1]).to_string())).collect()
 }
 
 /// Runs an example and every command of its README.
@@ -76,14 +97,21 @@ fn walk_through(name: &str) {
         }
     };
     let gateway = with_files(name).start(&config(name, ports));
-    let (address, admin) = (gateway.address().to_string(), gateway.address_of("admin").to_string());
-    transcript::run(
-        &read(&folder(name).join("README.md")),
-        &[("127.0.0.1:8080", &address), ("127.0.0.1:9901", &admin)],
-        |shell| {
-            shell.current_dir(top()).env("PATH", path).env_remove("TOKEN");
-        },
-    );
+    let addresses = addresses(name, &gateway);
+    let addresses: Vec<_> = addresses.iter().map(|(written, real)| (&**written, &**real)).collect();
+    transcript::run(&read(&folder(name).join("README.md")), &addresses, |shell| {
+        shell.current_dir(top()).env("PATH", path).env_remove("TOKEN");
+    });
+}
+
+#[test]
+fn from_nginx() {
+    walk_through("from-nginx");
+}
+
+#[test]
+fn from_kong() {
+    walk_through("from-kong");
 }
 
 #[test]
