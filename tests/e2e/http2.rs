@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, mpsc};
 
 use http_body_util::BodyExt;
+use sluice_harness::frames::{Ended, Frames};
 use sluice_harness::h2::{H2, full, until, within};
 use sluice_harness::{Gateway, Origin, Reply, wire};
 
@@ -107,6 +108,27 @@ fn crumbs_of_a_cookie_count_as_one_field() {
     assert_eq!(origin.last().head.all("cookie").len(), 1);
     let fields = (0..110).fold(h2.builder("GET", "/"), |request, n| request.header(format!("x-{n}"), "1"));
     assert_eq!(h2.send(fields.body(full("")).expect("a request")).status, 431);
+}
+
+#[test]
+fn a_malformed_request_gets_an_answer_before_its_reset() {
+    let origin = Origin::named("o");
+    let gateway = Gateway::before(&origin.url());
+    let head = |path: &'static [u8]| -> [(&'static [u8], &'static [u8]); 4] {
+        [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", path)]
+    };
+    let mut frames = Frames::connect(gateway.address());
+    for (n, path) in [&b"/a?q=<x>"[..], b"/a?filter={\"a\":1}", b"/<a>", b"/a\x01", b"?a"].into_iter().enumerate() {
+        let stream = 4 * u32::try_from(n).expect("small") + 1;
+        // Half of them would have a body.
+        frames.headers(stream, &head(path), n % 2 == 0);
+        assert_eq!(frames.wait(stream), Ended::Response(400), "{}", path.escape_ascii());
+        frames.headers(stream + 2, &head(b"/good?a={b}|^"), true);
+        assert_eq!(frames.wait(stream + 2), Ended::Response(200), "the other streams go on");
+        assert_eq!(origin.last().target, "/good?a={b}|^");
+    }
+    frames.headers(41, &head(b"/<"), false);
+    assert_eq!((frames.wait(41), frames.wait(41)), (Ended::Response(400), Ended::Reset(0)), "no body is wanted");
 }
 
 #[test]

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
+use super::malformed::AnswersMalformed;
 use super::worker::{Draining, PanicProbe, Shared};
 use super::{ConnectionInfo, ListenerSettings, Refusal, Service, TlsInfo, http1};
 use crate::http::body::Body;
@@ -220,7 +221,7 @@ fn serve_h2<S: Service>(
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
     let service = exchanges(Rc::clone(&worker), info, Rc::clone(&activity));
-    let connection = Box::pin(builder.serve_connection(TokioIo::new(io), service_fn(service)));
+    let connection = Box::pin(builder.serve_connection(TokioIo::new(AnswersMalformed::new(io)), service_fn(service)));
     async move { drive(connection, |connection| connection.graceful_shutdown(), activity, patience, &worker.draining).await }
 }
 

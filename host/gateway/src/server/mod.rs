@@ -5,6 +5,7 @@ mod activity;
 mod connection;
 mod http1;
 mod listener;
+mod malformed;
 mod worker;
 
 #[cfg(test)]
