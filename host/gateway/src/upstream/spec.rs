@@ -15,7 +15,7 @@ use super::connect::{Speak, TlsClient};
 use super::discover::Discovery;
 use super::endpoints::{EndpointRegistry, EndpointSet};
 use super::pool::Limits;
-use super::resolver::{Resolver, TtlBounds};
+use super::resolver::{DnsPolicy, Resolver};
 use super::tls::{self, TlsError, TlsSpec};
 use crate::config::defaults;
 pub use crate::config::model::{Balance, Protocol};
@@ -32,7 +32,7 @@ pub struct UpstreamSpec {
     pub max_idle: usize,
     /// How long an idle connection is kept. Less than what the servers allow avoids requests on dying connections.
     pub idle_timeout: Duration,
-    pub dns: TtlBounds,
+    pub dns: DnsPolicy,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
     pub max_tries: usize,
 }
@@ -48,7 +48,7 @@ impl UpstreamSpec {
             tls: TlsSpec::default(),
             max_idle: defaults::MAX_IDLE as usize,
             idle_timeout: defaults::POOL_IDLE_TIMEOUT,
-            dns: TtlBounds::default(),
+            dns: DnsPolicy::default(),
             max_tries: 0,
         }
     }
