@@ -56,6 +56,7 @@ pub const ENDPOINT_WEIGHT: u32 = 1;
 pub const VERIFY: bool = true;
 pub const MAX_IDLE: u32 = 1024;
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const PING_INTERVAL: Option<Duration> = None;
 pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(300);
 pub const MAX_STALE: Duration = Duration::from_secs(86_400);

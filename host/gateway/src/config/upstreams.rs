@@ -176,6 +176,13 @@ fn pool(table: &Table<'_>) -> Pool {
                 r#""30s""#,
             )
             .or(defaults::POOL_IDLE_TIMEOUT, Item::duration),
+        ping_interval: table
+            .key(
+                "ping_interval",
+                "How long an HTTP/2 connection with open streams may be silent before it is pinged, or `off`. gRPC servers close a connection that is pinged more than once in 5 minutes.",
+                r#""10m""#,
+            )
+            .or(defaults::PING_INTERVAL, Item::timeout),
     }
 }
 

@@ -32,6 +32,8 @@ pub struct UpstreamSpec {
     pub max_idle: usize,
     /// How long an idle connection is kept. Less than what the servers allow avoids requests on dying connections.
     pub idle_timeout: Duration,
+    /// How long a connection of HTTP/2 with open streams may be silent before it is pinged.
+    pub ping_interval: Option<Duration>,
     pub dns: DnsPolicy,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
     pub max_tries: usize,
@@ -48,6 +50,7 @@ impl UpstreamSpec {
             tls: TlsSpec::default(),
             max_idle: defaults::MAX_IDLE as usize,
             idle_timeout: defaults::POOL_IDLE_TIMEOUT,
+            ping_interval: defaults::PING_INTERVAL,
             dns: DnsPolicy::default(),
             max_tries: 0,
         }
@@ -219,7 +222,8 @@ impl Upstream {
 
     /// What each worker keeps for each address.
     pub(super) fn limits(&self) -> Limits {
-        Limits { max_idle: self.spec.max_idle, idle_timeout: self.spec.idle_timeout }
+        let UpstreamSpec { max_idle, idle_timeout, ping_interval, .. } = self.spec;
+        Limits { max_idle, idle_timeout, ping_interval }
     }
 }
 

@@ -86,11 +86,13 @@ pub struct ClientCertificate {
     pub key: Secret,
 }
 
-/// Idle connections of one worker to one endpoint.
+/// Connections of one worker to one endpoint.
 #[derive(Debug, Clone)]
 pub struct Pool {
     pub max_idle: u32,
     pub idle_timeout: Duration,
+    /// How long an HTTP/2 connection with open streams may be silent before it is pinged.
+    pub ping_interval: Option<Duration>,
 }
 
 /// Which answers of the DNS are used, and for how long.
