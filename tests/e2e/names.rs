@@ -77,6 +77,64 @@ fn an_answer_is_used_no_longer_than_told() {
     assert_eq!((gateway.get("/long").text(), server.questions("long.test")), ("before".into(), 1));
 }
 
+#[test]
+fn ipv6_addresses_that_are_never_answered_hold_up_nothing() {
+    let (origin, server) = (Origin::named("o"), NameServer::start());
+    let families = ["all", "auto", "v4_preferred", "v4_only"];
+    let routes: String = (0..families.len())
+        .map(|i| {
+            server.set(&format!("n{i}.test"), [127, 0, 0, 1], HOUR);
+            server.ignore_ipv6(&format!("n{i}.test"));
+            let dns = format!("dns = {{ lookup_family = {:?} }}", families[i]);
+            named(&format!("n{i}"), origin.address().port(), &dns)
+        })
+        .collect();
+    let gateway = setup().start(&(asking(&[&server]) + &routes));
+    for (i, family) in families.iter().enumerate() {
+        assert_eq!(gateway.get(&format!("/n{i}")).text(), "o", "{family}");
+    }
+    let refused = setup().refused(&with_base(&named("n", 80, "dns = { lookup_family = \"both\" }")));
+    assert!(refused.stderr.contains("upstreams.n.dns.lookup_family"), "{}", refused.stderr);
+}
+
+#[test]
+fn an_answer_that_there_is_no_address_ends_the_use_of_the_old_one() {
+    let (origin, server) = (Origin::named("o"), NameServer::start());
+    let port = origin.address().port();
+    ["gone", "empty"].iter().for_each(|name| server.set(&format!("{name}.test"), [127, 0, 0, 1], HOUR));
+    let dns = "dns = { min_ttl = \"50ms\", max_ttl = \"100ms\" }";
+    let gateway = setup().start(&(asking(&[&server]) + &named("gone", port, dns) + &named("empty", port, dns)));
+    for target in ["/gone", "/empty"] {
+        assert_eq!(gateway.get(target).text(), "o");
+    }
+    server.remove("gone.test");
+    server.empty("empty.test");
+    for target in ["/gone", "/empty"] {
+        eventually("the end of the old address", || gateway.get(target).status == 502);
+    }
+    eventually("the end of the old connections", || origin.open() == 0);
+    server.set("gone.test", [127, 0, 0, 1], HOUR);
+    eventually("the name to be back", || gateway.get("/gone").status == 200);
+}
+
+#[test]
+fn a_failure_of_the_name_servers_keeps_the_last_address_for_a_stated_time() {
+    let (origin, server) = (Origin::named("o"), NameServer::start());
+    let port = origin.address().port();
+    ["short", "long"].iter().for_each(|name| server.set(&format!("{name}.test"), [127, 0, 0, 1], HOUR));
+    let dns = |stale| format!("dns = {{ min_ttl = \"50ms\", max_ttl = \"100ms\", max_stale = \"{stale}\" }}");
+    let routes = named("short", port, &dns("300ms")) + &named("long", port, &dns("1h"));
+    let gateway = setup().start(&(asking(&[&server]) + &routes));
+    assert_eq!((gateway.get("/short").status, gateway.get("/long").status), (200, 200));
+    ["short.test", "long.test"].iter().for_each(|name| server.fail(name));
+    eventually("the end of what is too old", || {
+        assert_eq!(gateway.get("/long").status, 200);
+        gateway.get("/short").status == 502
+    });
+    assert_eq!(gateway.get("/long").status, 200);
+    assert!(server.questions("long.test") > 1);
+}
+
 /// The servers say that an answer is for once.
 #[test]
 fn an_answer_is_used_no_shorter_than_told() {

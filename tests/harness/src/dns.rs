@@ -1,6 +1,6 @@
 //! A name server over UDP that knows a few names, and counts who asks for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,23 +8,37 @@ use std::thread;
 
 /// A (RFC 1035 §3.2.2).
 const A: [u8; 2] = [0, 1];
-/// NXDOMAIN (RFC 1035 §4.1.1).
+/// AAAA (RFC 3596 §2.1).
+const AAAA: [u8; 2] = [0, 28];
+/// NXDOMAIN and SERVFAIL (RFC 1035 §4.1.1).
 const NO_SUCH_NAME: u8 = 3;
+const FAILURE: u8 = 2;
 
-#[derive(Clone, Copy)]
-struct Record {
-    address: Ipv4Addr,
-    ttl: u32,
+/// What is said of a name.
+#[derive(Clone, Default)]
+enum Entry {
+    /// IPv4 addresses, for so many seconds.
+    Addresses(Vec<Ipv4Addr>, u32),
+    /// It exists and has no address, says an authority (RFC 2308 §2.2).
+    Empty,
+    /// The same authority: it does not exist.
+    Gone,
+    /// It does not exist, without an authority that says so.
+    #[default]
+    Unknown,
+    Failure,
 }
 
 #[derive(Default)]
 struct Zone {
-    records: Mutex<HashMap<String, Record>>,
+    entries: Mutex<HashMap<String, Entry>>,
+    /// Names whose IPv6 addresses are asked for in vain.
+    silent: Mutex<HashSet<String>>,
     questions: Mutex<HashMap<String, usize>>,
     stopped: AtomicBool,
 }
 
-/// A running name server. The names it was told have one IPv4 address each, all others do not exist.
+/// A running name server. The names it was told have IPv4 addresses, all others do not exist.
 pub struct NameServer {
     address: SocketAddr,
     zone: Arc<Zone>,
@@ -58,7 +72,36 @@ impl NameServer {
 
     /// From now on the name has this address, for so many seconds.
     pub fn set(&self, name: &str, address: [u8; 4], ttl: u32) {
-        self.zone.records.lock().unwrap().insert(name.to_string(), Record { address: address.into(), ttl });
+        self.set_all(name, &[address], ttl);
+    }
+
+    /// From now on the name has these addresses, for so many seconds.
+    pub fn set_all(&self, name: &str, addresses: &[[u8; 4]], ttl: u32) {
+        self.say(name, Entry::Addresses(addresses.iter().map(|address| (*address).into()).collect(), ttl));
+    }
+
+    /// From now on an authority says that the name has no address.
+    pub fn empty(&self, name: &str) {
+        self.say(name, Entry::Empty);
+    }
+
+    /// From now on an authority says that the name does not exist.
+    pub fn remove(&self, name: &str) {
+        self.say(name, Entry::Gone);
+    }
+
+    /// From now on there are failures in place of answers.
+    pub fn fail(&self, name: &str) {
+        self.say(name, Entry::Failure);
+    }
+
+    /// Never answers questions for the IPv6 addresses of the name.
+    pub fn ignore_ipv6(&self, name: &str) {
+        self.zone.silent.lock().unwrap().insert(name.to_string());
+    }
+
+    fn say(&self, name: &str, entry: Entry) {
+        self.zone.entries.lock().unwrap().insert(name.to_string(), entry);
     }
 
     /// How often it was asked for the IPv4 address of the name.
@@ -81,24 +124,42 @@ impl Zone {
         let (header, rest) = query.split_at_checked(12)?;
         let (name, labels) = name(rest)?;
         let question = rest.get(..labels + 4)?;
-        let record = self.records.lock().unwrap().get(&name).copied();
+        let entry = self.entries.lock().unwrap().get(&name).cloned().unwrap_or_default();
         let asks_a = question[labels..].starts_with(&A);
+        if question[labels..].starts_with(&AAAA) && self.silent.lock().unwrap().contains(&name) {
+            return None;
+        }
         if asks_a {
             *self.questions.lock().unwrap().entry(name).or_default() += 1;
         }
-        let code = if record.is_some() { 0 } else { NO_SUCH_NAME };
-        let record = record.filter(|_| asks_a);
+        let code = match entry {
+            Entry::Addresses(..) | Entry::Empty => 0,
+            Entry::Gone | Entry::Unknown => NO_SUCH_NAME,
+            Entry::Failure => FAILURE,
+        };
+        let (addresses, ttl) = match &entry {
+            Entry::Addresses(addresses, ttl) if asks_a => (&addresses[..], *ttl),
+            _ => (&[][..], 0),
+        };
+        let is_authority = matches!(entry, Entry::Empty | Entry::Gone);
         let mut answer = header[..2].to_vec();
         // A response, authoritative; recursion as it was desired, and available.
         answer.extend([0x84 | header[2] & 1, 0x80 | code]);
-        answer.extend([0, 1, 0, u8::from(record.is_some()), 0, 0, 0, 0]);
+        answer.extend([0, 1, 0, u8::try_from(addresses.len()).ok()?, 0, u8::from(is_authority), 0, 0]);
         answer.extend(question);
-        if let Some(Record { address, ttl }) = record {
+        for address in addresses {
             // The name is that of the question; class IN.
             answer.extend([0xc0, 12, 0, 1, 0, 1]);
             answer.extend(ttl.to_be_bytes());
             answer.extend([0, 4]);
             answer.extend(address.octets());
+        }
+        if is_authority {
+            // An SOA of the root (RFC 1035 §3.3.13), for an hour: the root as server and mailbox, and five numbers.
+            answer.extend([0, 0, 6, 0, 1]);
+            answer.extend(3600_u32.to_be_bytes());
+            answer.extend([0, 22, 0, 0]);
+            [1_u32, 3600, 3600, 3600, 3600].iter().for_each(|number| answer.extend(number.to_be_bytes()));
         }
         Some(answer)
     }

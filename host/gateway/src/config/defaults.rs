@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::model::{Balance, ByteSize, FailurePolicy, Protocol, TlsVersion};
+use super::model::{Balance, ByteSize, FailurePolicy, LookupFamily, Protocol, TlsVersion};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -60,8 +60,11 @@ pub const ENDPOINT_WEIGHT: u32 = 1;
 pub const VERIFY: bool = true;
 pub const MAX_IDLE: u32 = 1024;
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const PING_INTERVAL: Option<Duration> = None;
 pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(300);
+pub const MAX_STALE: Duration = Duration::from_secs(86_400);
+pub const LOOKUP_FAMILY: LookupFamily = LookupFamily::All;
 
 // [plugins.NAME] and [filters.NAME]; limits and numbers of instances are `FilterLimits::default()`.
 pub const ON_ERROR: FailurePolicy = FailurePolicy::Closed;

@@ -16,7 +16,7 @@ pub(super) struct Shared {
     protocol: Protocol,
     tls: UpstreamTls,
     pool: Pool,
-    dns: TtlBounds,
+    dns: DnsPolicy,
 }
 
 /// Reads an upstream, here with the tables that it inherits from.
@@ -176,10 +176,17 @@ fn pool(table: &Table<'_>) -> Pool {
                 r#""30s""#,
             )
             .or(defaults::POOL_IDLE_TIMEOUT, Item::duration),
+        ping_interval: table
+            .key(
+                "ping_interval",
+                "How long an HTTP/2 connection with open streams may be silent before it is pinged, or `off`. gRPC servers close a connection that is pinged more than once in 5 minutes.",
+                r#""10m""#,
+            )
+            .or(defaults::PING_INTERVAL, Item::timeout),
     }
 }
 
-fn dns(table: &Table<'_>) -> TtlBounds {
+fn dns(table: &Table<'_>) -> DnsPolicy {
     let min = table
         .key("min_ttl", "How long an answer of the DNS is used at least.", r#""5s""#)
         .or(defaults::MIN_TTL, Item::duration);
@@ -189,5 +196,19 @@ fn dns(table: &Table<'_>) -> TtlBounds {
     if min > max {
         table.fail("`min_ttl` is above `max_ttl`");
     }
-    TtlBounds { min, max }
+    let max_stale = table
+        .key(
+            "max_stale",
+            "How long an answer stays in use after that while the name servers fail. Their answer that there is no address ends it at once.",
+            r#""1h""#,
+        )
+        .or(defaults::MAX_STALE, Item::duration);
+    let lookup_family = table
+        .key(
+            "lookup_family",
+            "Which addresses of a name are used: all; IPv6 and only without it IPv4 (`auto`); IPv4 and only without it IPv6 (`v4_preferred`); or one kind.",
+            r#""v4_only""#,
+        )
+        .word_or(defaults::LOOKUP_FAMILY);
+    DnsPolicy { min_ttl: min, max_ttl: max, max_stale, lookup_family }
 }

@@ -3,7 +3,9 @@
 use http::uri::Scheme;
 
 use super::key::{Words, Written};
-use super::model::{Balance, Builtin, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, Protocol, TlsVersion};
+use super::model::{
+    Balance, Builtin, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, TlsVersion,
+};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -64,6 +66,16 @@ impl Words for Balance {
 impl Words for Protocol {
     const WORDS: &'static [(&'static str, Self)] =
         &[("auto", Self::Auto), ("http/1.1", Self::Http1), ("h2", Self::Http2), ("h2c", Self::H2c)];
+}
+
+impl Words for LookupFamily {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("v4_only", Self::V4Only),
+        ("v6_only", Self::V6Only),
+        ("v4_preferred", Self::V4Preferred),
+        ("all", Self::All),
+    ];
 }
 
 impl Words for FailurePolicy {

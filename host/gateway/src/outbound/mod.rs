@@ -28,7 +28,7 @@ use crate::services::ServiceError;
 use crate::services::grants::{Origin, Origins};
 use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS};
 use crate::upstream::pool::{Lease, Leased};
-use crate::upstream::{Resolver, head};
+use crate::upstream::{Resolver, head, http2};
 
 /// The header fields of a request.
 const MAX_HEADERS: usize = 256;
@@ -126,7 +126,7 @@ fn check(call: Call, origins: &Origins) -> Result<Outgoing, ServiceError> {
 
 /// One exchange with the origin of the URL, whatever is granted. A kept connection may have been closed by the server while
 /// the request was on its way; then it is sent once more on a new one, if it was not sent at all or may be sent twice
-/// (RFC 9110 §9.2.2).
+/// (RFC 9110 §9.2.2). A request that the server has refused without processing it is sent once more, too.
 async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Result<Incoming, ServiceError> {
     let origin = Origin::of(&outgoing.url)?;
     let unreachable = |e: String| ServiceError::Unavailable(format!("{origin}: {e}"));
@@ -143,7 +143,9 @@ async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Res
                 let body = collect(body, max_body, &unreachable).await?;
                 return Ok(Incoming { status: head.status, headers: head.headers, body });
             }
-            Err(failure) if kept && !repeated && (!failure.sent || outgoing.method.is_idempotent()) => {
+            Err(failure)
+                if !repeated && (failure.refused || kept && (!failure.sent || outgoing.method.is_idempotent())) =>
+            {
                 // A server that has closed one connection has often closed all.
                 origins::clear(&origin);
                 repeated = true;
@@ -158,6 +160,14 @@ struct Failure {
     reason: String,
     /// Whether the server may have seen it.
     sent: bool,
+    /// Whether the server said that it has not processed it (RFC 9113 §8.7).
+    refused: bool,
+}
+
+impl Failure {
+    fn new(reason: String, sent: bool) -> Self {
+        Failure { reason, sent, refused: false }
+    }
 }
 
 /// Sends a request. The connection is kept once its response was read to the end.
@@ -169,25 +179,29 @@ async fn send_on(lease: Lease, request: Request<Body>) -> Result<Response<Body>,
             head::for_http1(&mut request, pool.endpoint());
             match connection.send(&mut request, None, None, lease).await {
                 Ok(Reply::Response(response)) => Ok(*response),
-                Ok(Reply::Upgraded(..)) => Err(Failure { reason: "101 without an upgrade".to_owned(), sent: true }),
-                Err(unanswered) => Err(Failure { reason: crate::chain(&unanswered.error), sent: !unanswered.unsent }),
+                Ok(Reply::Upgraded(..)) => Err(Failure::new("101 without an upgrade".to_owned(), true)),
+                Err(unanswered) => Err(Failure::new(crate::chain(&unanswered.error), !unanswered.unsent)),
             }
         }
         Some(Leased::Http2(session)) => {
             let mut sender = session.sender.clone();
             lease.connection = Some(Leased::Http2(session));
             if !head::for_http2(&mut request, pool.endpoint()) {
-                return Err(Failure { reason: "the url can't be requested over HTTP/2".to_owned(), sent: false });
+                return Err(Failure::new("the url can't be requested over HTTP/2".to_owned(), false));
             }
             match sender.try_send_request(request).await {
                 Ok(response) => Ok(lease.hold(response)),
                 Err(mut failure) => {
                     let unsent = failure.take_message().is_some();
-                    Err(Failure { reason: crate::chain(failure.error()), sent: !unsent })
+                    let refused = http2::is_unprocessed(failure.error());
+                    if refused {
+                        lease.forget();
+                    }
+                    Err(Failure { refused, ..Failure::new(crate::chain(failure.error()), !unsent) })
                 }
             }
         }
-        None => Err(Failure { reason: "no connection".to_owned(), sent: false }),
+        None => Err(Failure::new("no connection".to_owned(), false)),
     }
 }
 

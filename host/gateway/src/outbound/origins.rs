@@ -12,11 +12,11 @@ use crate::services::grants::Origin;
 use crate::upstream::endpoints::Record;
 use crate::upstream::pool::{Lease, Limits, Opening, Pool};
 use crate::upstream::race;
-use crate::upstream::resolver::TtlBounds;
+use crate::upstream::resolver::DnsPolicy;
 use crate::upstream::spec::{Endpoint, EndpointSpec, Protocol, TlsConfigs};
 
 /// What is kept for each address of an origin.
-const LIMITS: Limits = Limits { max_idle: 16, idle_timeout: Duration::from_secs(60) };
+const LIMITS: Limits = Limits { max_idle: 16, idle_timeout: Duration::from_secs(60), ping_interval: None };
 
 thread_local! {
     static ORIGINS: RefCell<HashMap<Origin, Pools>> = RefCell::default();
@@ -39,7 +39,7 @@ pub(super) async fn checkout(origin: &Origin, network: &Network) -> Result<Lease
     if let Some(lease) = open {
         return Ok(lease);
     }
-    let answer = resolver.resolve(&endpoint.host, TtlBounds::default()).await.map_err(|error| crate::chain(&error))?;
+    let answer = resolver.resolve(&endpoint.host, DnsPolicy::default()).await.map_err(|error| crate::chain(&error))?;
     let pools = ORIGINS.with_borrow_mut(|origins| {
         let addresses = answer.addresses.iter().map(|address| SocketAddr::new(*address, endpoint.port));
         Ok::<_, String>(Pools::of(origins, origin, tls)?.at(addresses))

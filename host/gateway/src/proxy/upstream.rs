@@ -183,7 +183,7 @@ impl RouteHandler<'_> {
         let RequestContext { attempts, traversal, .. } = context;
         let Some(attempt) = attempts.last_mut() else { return };
         let endpoint = attempt.endpoint.as_deref().unwrap_or_default();
-        if next == Next::SameEndpoint {
+        if next == Next::SameEndpoint && error.kind != UpstreamErrorKind::Refused {
             attempt.outcome = AttemptOutcome::Stale;
         } else {
             let (upstream, address) = (Arc::from(&*attempt.upstream), Arc::from(endpoint));
@@ -322,7 +322,7 @@ fn upstream_error(error: &UpstreamError) -> ProxyError {
         UpstreamErrorKind::Dns | UpstreamErrorKind::Connect | UpstreamErrorKind::Tls => Kind::ConnectFailed,
         UpstreamErrorKind::ConnectTimeout => Kind::ConnectTimeout,
         UpstreamErrorKind::FirstByteTimeout => Kind::UpstreamTimeout,
-        UpstreamErrorKind::Reset => Kind::UpstreamReset,
+        UpstreamErrorKind::Reset | UpstreamErrorKind::Refused => Kind::UpstreamReset,
         UpstreamErrorKind::Protocol => Kind::UpstreamProtocol,
         UpstreamErrorKind::RequestBody(body) => super::error::request_body_kind(body),
     };

@@ -54,6 +54,7 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
         },
         max_idle: upstream.pool.max_idle as usize,
         idle_timeout: upstream.pool.idle_timeout,
+        ping_interval: upstream.pool.ping_interval,
         dns: upstream.dns,
         max_tries: 0,
     }

@@ -16,6 +16,7 @@ use super::builtin;
 use super::endpoints::LocalEndpoints;
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::head;
+use super::http2::{self, MalformedResponse, Replay};
 use super::local::LocalUpstream;
 use super::pool::{Lease, Leased, Pool};
 use super::retry::Delivery;
@@ -270,7 +271,10 @@ async fn exchange(
         Some(Leased::Http2(session)) => {
             let mut sender = session.sender.clone();
             lease.connection = Some(Leased::Http2(session));
+            // The whole request but its body, for whoever still reads it or sends it again.
             let mut head = Request::new(Body::Empty);
+            *head.method_mut() = request.method().clone();
+            *head.uri_mut() = request.uri().clone();
             *head.headers_mut() = request.headers().clone();
             // Not to be sent again: on the same session it would fail again.
             if !head::for_http2(request, pool.endpoint()) {
@@ -279,26 +283,39 @@ async fn exchange(
             if let Some(gate) = gate {
                 gate.open();
             }
-            let sent = std::mem::replace(&mut **request, head);
+            let mut sent = std::mem::replace(&mut **request, head);
+            let replay = upload.map(|_| {
+                let (body, replay) = Replay::of(std::mem::take(sent.body_mut()));
+                *sent.body_mut() = body;
+                replay
+            });
             match await_head(pin!(sender.try_send_request(sent)), timeouts, upload, gate, begun).await {
                 Err(Passed) => Err(timed_out()),
                 Ok(Ok(response)) => Ok(taken_apart(lease.hold(response), None)),
                 Ok(Err(mut failure)) => {
-                    let kind = match upload.and_then(|upload| upload.failed.get()) {
-                        Some(body) => UpstreamErrorKind::RequestBody(body),
-                        None if failure.error().is_parse() => UpstreamErrorKind::Protocol,
-                        None => UpstreamErrorKind::Reset,
-                    };
                     let returned = failure.take_message();
-                    let error = AttemptError::because(kind, failure.into_error());
-                    Err(match returned {
-                        Some(unsent) => {
-                            lease.forget();
-                            **request = unsent;
-                            error
+                    let error = failure.into_error();
+                    let refused = http2::is_unprocessed(&error);
+                    let mut delivery = Delivery::Possible;
+                    if returned.is_some() || refused {
+                        lease.forget();
+                    }
+                    if let Some(unsent) = returned {
+                        **request = unsent;
+                        delivery = Delivery::Unsent;
+                    } else if refused && let Some(body) = replay.map_or(Some(Body::Empty), Replay::take_back) {
+                        *request.body_mut() = body;
+                        delivery = Delivery::Unprocessed;
+                    }
+                    Err(match upload.and_then(|upload| upload.failed.get()) {
+                        Some(body) => AttemptError::because(UpstreamErrorKind::RequestBody(body), error),
+                        None if refused => AttemptError::because(UpstreamErrorKind::Refused, error),
+                        None if http2::is_malformed(&error) => {
+                            AttemptError::because(UpstreamErrorKind::Protocol, MalformedResponse(error))
                         }
-                        None => error.delivered(Delivery::Possible),
-                    })
+                        None => AttemptError::because(UpstreamErrorKind::Reset, error),
+                    }
+                    .delivered(delivery))
                 }
             }
         }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::attempt_log::Attempt;
-use super::resolver::TtlBounds;
+use super::resolver::DnsPolicy;
 use super::*;
 use crate::http::body::Body;
 use crate::http::buffer::{MemoryBudget, collect};
@@ -261,7 +261,7 @@ async fn a_failed_look_up_is_shared_by_those_who_waited_for_it() {
     let name: Arc<str> = "orders.test".into();
     let ask = || {
         let (resolver, name) = (resolver.clone(), name.clone());
-        tokio::task::spawn_local(async move { resolver.resolve(&name, TtlBounds::default()).await })
+        tokio::task::spawn_local(async move { resolver.resolve(&name, DnsPolicy::default()).await })
     };
     let asking: Vec<_> = (0..50).map(|_| ask()).collect();
     for one in asking {

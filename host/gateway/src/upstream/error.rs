@@ -21,6 +21,8 @@ pub enum UpstreamErrorKind {
     FirstByteTimeout,
     /// The connection broke before a response head had come.
     Reset,
+    /// The server said that it has not processed the request (RFC 9113 §8.7).
+    Refused,
     /// What came is not HTTP, or its head is too large.
     Protocol,
     /// The request could not be sent to its end because its own body failed: not the upstream's fault.
@@ -38,6 +40,7 @@ impl UpstreamErrorKind {
             UpstreamErrorKind::Tls => "tls",
             UpstreamErrorKind::FirstByteTimeout => "first-byte-timeout",
             UpstreamErrorKind::Reset => "reset",
+            UpstreamErrorKind::Refused => "refused",
             UpstreamErrorKind::Protocol => "protocol",
             UpstreamErrorKind::RequestBody(_) => "request-body",
         }
@@ -64,6 +67,7 @@ impl fmt::Display for UpstreamError {
             UpstreamErrorKind::Tls => "failed the TLS handshake",
             UpstreamErrorKind::FirstByteTimeout => "did not answer in time",
             UpstreamErrorKind::Reset => "closed the connection without an answer",
+            UpstreamErrorKind::Refused => "refused the request",
             UpstreamErrorKind::Protocol => "sent a malformed answer",
             UpstreamErrorKind::RequestBody(_) => "did not get the whole request",
         };

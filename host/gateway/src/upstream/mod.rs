@@ -1,5 +1,5 @@
 //! Upstreams: who they are (`spec`), where their endpoints come from (`discover`) and what is known of them (`endpoints`), which one is
-//! next (`local`, `balance`), connections to them (`connect`, `race`, `pool`), one attempt to get a response (`attempt`), and whether
+//! next (`local`, `balance`), connections to them (`connect`, `http2`, `race`, `pool`), one attempt to get a response (`attempt`), and whether
 //! another one follows (`retry`).
 
 mod attempt;
@@ -11,6 +11,7 @@ mod discover;
 pub(crate) mod endpoints;
 mod error;
 pub(crate) mod head;
+pub(crate) mod http2;
 mod local;
 pub(crate) mod pool;
 pub(crate) mod race;
@@ -21,6 +22,8 @@ pub mod tls;
 
 #[cfg(test)]
 mod change_tests;
+#[cfg(test)]
+mod http2_tests;
 #[cfg(test)]
 mod tests;
 

@@ -10,23 +10,26 @@ use std::time::{Duration, Instant};
 
 use http::Response;
 use hyper::body::Incoming;
-use hyper::client::conn::http2;
+use hyper::client::conn::http2::SendRequest;
 
-use super::connect::{self, ConnectError, Connection, MAX_STREAMS, Speak};
+use super::connect::{self, ConnectError, Connection, Speak};
 use super::endpoints::Record;
 use super::error::{AttemptError, UpstreamErrorKind};
+use super::http2::{AllowedStreams, MAX_STREAMS};
 use super::spec::Endpoint;
 use crate::coarse;
 use crate::http::body::Body;
 use crate::http1::{self, Keeper};
 
-/// What may be kept.
+/// What may be kept, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Idle connections.
     pub(crate) max_idle: usize,
     /// How long one may be idle.
     pub(crate) idle_timeout: Duration,
+    /// How long a connection of HTTP/2 with open streams may be silent before it is pinged.
+    pub(crate) ping_interval: Option<Duration>,
 }
 
 /// One address as one worker sees it.
@@ -43,7 +46,9 @@ pub(crate) struct Pool {
     idle: RefCell<VecDeque<Idle>>,
     sessions: RefCell<Vec<Rc<Session>>>,
     /// Held while a connection is opened that others could share.
-    opening: tokio::sync::Mutex<()>,
+    opening: tokio::sync::Semaphore,
+    /// How many such connections may be opened at the same time: as many as it takes to serve [`MAX_STREAMS`] requests.
+    openings: Cell<u32>,
     /// The last failure to open a shared connection, for those who waited for it.
     failed: Cell<Option<(Instant, UpstreamErrorKind)>>,
     /// ALPN said HTTP/1.1, so that there is nothing to share.
@@ -71,8 +76,9 @@ impl Idle {
 
 /// A connection of HTTP/2, which many requests share.
 pub(crate) struct Session {
-    pub(crate) sender: http2::SendRequest<Body>,
+    pub(crate) sender: SendRequest<Body>,
     streams: Cell<u32>,
+    allowed: Rc<AllowedStreams>,
     /// When its last stream ended.
     since: Cell<Instant>,
 }
@@ -106,7 +112,8 @@ impl Pool {
             users: Cell::new(0),
             idle: RefCell::default(),
             sessions: RefCell::default(),
-            opening: tokio::sync::Mutex::new(()),
+            opening: tokio::sync::Semaphore::new(1),
+            openings: Cell::new(1),
             failed: Cell::new(None),
             speaks_http1: Cell::new(false),
             sweeping: Cell::new(false),
@@ -184,7 +191,7 @@ impl Pool {
             return None;
         }
         sessions.retain(|session| !session.sender.is_closed());
-        sessions.iter().find(|session| session.streams.get() < MAX_STREAMS).cloned()
+        sessions.iter().find(|session| session.streams.get() < session.allowed.get()).cloned()
     }
 
     fn lease(self: &Rc<Self>, connection: Leased, idle: Option<Duration>, connect: Option<Duration>) -> Lease {
@@ -195,14 +202,14 @@ impl Pool {
         Lease { pool: self.clone(), connection: Some(connection), idle, connect }
     }
 
-    /// Opens a connection. Where HTTP/2 is possible, one request opens it and the others wait to share it. The caller bounds the time
-    /// and says so by [`Self::timed_out`].
+    /// Opens a connection. Where HTTP/2 is possible, one request opens it and the others wait to share it; where a server allows few
+    /// streams, several are opened at the same time. The caller bounds the time and says so by [`Self::timed_out`].
     pub(crate) async fn open(self: &Rc<Self>, http1_only: bool) -> Result<Lease, AttemptError> {
         let begun = Instant::now();
         let endpoint = &self.endpoint;
         let speak = if http1_only && endpoint.speak == Speak::Either { Speak::Http1 } else { endpoint.speak };
         let may_share = || speak == Speak::Http2 || speak == Speak::Either && !self.speaks_http1.get();
-        let turn = if may_share() { Some(self.opening.lock().await) } else { None };
+        let turn = if may_share() { self.opening.acquire().await.ok() } else { None };
         if turn.is_some() {
             if let Some(session) = self.session() {
                 return Ok(self.lease(Leased::Http2(session), None, None));
@@ -229,19 +236,30 @@ impl Pool {
 
     async fn open_now(self: &Rc<Self>, speak: Speak, begun: Instant) -> Result<Lease, AttemptError> {
         let tls = self.endpoint.tls.as_ref().map(|tls| if speak == Speak::Http1 { &tls.http1 } else { &tls.usual });
-        let connection = connect::connect(self.address, tls, speak).await.map_err(|error| match error {
+        let connection = connect::connect(self.address, tls, speak, self.limits.get().ping_interval).await;
+        let connection = connection.map_err(|error| match error {
             ConnectError::Tcp { .. } => AttemptError::because(UpstreamErrorKind::Connect, error),
             ConnectError::Tls(_) | ConnectError::NoHttp2 => AttemptError::because(UpstreamErrorKind::Tls, error),
-            ConnectError::Http(_) => AttemptError::because(UpstreamErrorKind::Protocol, error),
+            ConnectError::Http(_) | ConnectError::Closed => AttemptError::because(UpstreamErrorKind::Protocol, error),
         })?;
         let leased = match connection {
             Connection::Http1(connection) => {
                 self.speaks_http1.set(self.speaks_http1.get() || speak == Speak::Either);
                 Leased::Http1(connection)
             }
-            Connection::Http2(sender) => {
+            Connection::Http2(opened) => {
                 self.speaks_http1.set(false);
-                let session = Rc::new(Session { sender, streams: Cell::new(0), since: Cell::new(begun) });
+                let openings = MAX_STREAMS / opened.streams.get();
+                if let Some(more @ 1..) = openings.checked_sub(self.openings.get()) {
+                    self.openings.set(openings);
+                    self.opening.add_permits(more as usize);
+                }
+                let session = Rc::new(Session {
+                    sender: opened.sender,
+                    streams: Cell::new(0),
+                    allowed: opened.streams,
+                    since: Cell::new(begun),
+                });
                 if self.users.get() > 0 {
                     self.sessions.borrow_mut().push(session.clone());
                     self.sweep();

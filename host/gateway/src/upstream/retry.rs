@@ -6,6 +6,8 @@
 //!   any method;
 //! - on another connection, if a connection that had been idle closed before any byte of the response came, and the method is
 //!   idempotent and the request has no body;
+//! - to another endpoint, or on another connection to this one, if the server says that it has not processed the request (RFC 9113 §8.7)
+//!   and the body can be sent again: any method, a few times;
 //! - otherwise never: the upstream may have acted on it.
 
 use smallvec::SmallVec;
@@ -18,6 +20,8 @@ pub enum Delivery {
     /// It was written to a connection that had been idle, and that ended without a byte of a response: the server has probably closed
     /// the connection before the request reached it.
     ClosedIdle,
+    /// The server said that it has not processed it, and the whole request is here again.
+    Unprocessed,
     /// The server may have acted on it.
     Possible,
 }
@@ -64,7 +68,12 @@ pub struct Budget {
     selections: usize,
     max_selections: usize,
     choice: FilterChoice,
+    /// How often a server has refused it.
+    refusals: usize,
 }
+
+/// Refusals after which a request is given up: a server that refuses again and again has no room.
+const MAX_REFUSALS: usize = 3;
 
 impl Budget {
     /// Begins a selection. The filters may be asked again as long as they choose something else each time, `max_selections` times
@@ -86,8 +95,17 @@ impl Budget {
     }
 
     /// The decision.
-    pub fn after(&self, failed: FailedAttempt) -> Next {
+    pub fn after(&mut self, failed: FailedAttempt) -> Next {
         let may_repeat = match failed.delivery {
+            Delivery::Unprocessed => {
+                self.refusals += 1;
+                let has_other = !failed.reused_connection && self.tried.len() < self.max_endpoints;
+                return match (self.refusals < MAX_REFUSALS, has_other) {
+                    (false, _) => Next::GiveUp,
+                    (true, true) => Next::OtherEndpoint,
+                    (true, false) => Next::SameEndpoint,
+                };
+            }
             Delivery::Unsent => true,
             Delivery::ClosedIdle => failed.repeatable,
             Delivery::Possible => false,
@@ -139,6 +157,19 @@ mod tests {
         let crossed = FailedAttempt { delivery: Delivery::ClosedIdle, repeatable: true, ..stale };
         assert_eq!(budget(1, &[0]).after(crossed), Next::SameEndpoint);
         assert_eq!(budget(9, &[0]).after(FailedAttempt { repeatable: false, ..crossed }), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_refused_request_is_sent_again_a_few_times() {
+        let refused = FailedAttempt { delivery: Delivery::Unprocessed, reused_connection: true, repeatable: false };
+        let mut one = budget(1, &[0]);
+        assert_eq!(
+            [one.after(refused), one.after(refused), one.after(refused)],
+            [Next::SameEndpoint, Next::SameEndpoint, Next::GiveUp]
+        );
+        let at_once = FailedAttempt { reused_connection: false, ..refused };
+        assert_eq!(budget(2, &[0]).after(at_once), Next::OtherEndpoint);
+        assert_eq!(budget(1, &[0]).after(at_once), Next::SameEndpoint, "there is no other");
     }
 
     #[test]

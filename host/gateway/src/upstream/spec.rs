@@ -15,7 +15,7 @@ use super::connect::{Speak, TlsClient};
 use super::discover::Discovery;
 use super::endpoints::{EndpointRegistry, EndpointSet};
 use super::pool::Limits;
-use super::resolver::{Resolver, TtlBounds};
+use super::resolver::{DnsPolicy, Resolver};
 use super::tls::{self, TlsError, TlsSpec};
 use crate::config::defaults;
 pub use crate::config::model::{Balance, Protocol};
@@ -32,7 +32,9 @@ pub struct UpstreamSpec {
     pub max_idle: usize,
     /// How long an idle connection is kept. Less than what the servers allow avoids requests on dying connections.
     pub idle_timeout: Duration,
-    pub dns: TtlBounds,
+    /// How long a connection of HTTP/2 with open streams may be silent before it is pinged.
+    pub ping_interval: Option<Duration>,
+    pub dns: DnsPolicy,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
     pub max_tries: usize,
 }
@@ -48,7 +50,8 @@ impl UpstreamSpec {
             tls: TlsSpec::default(),
             max_idle: defaults::MAX_IDLE as usize,
             idle_timeout: defaults::POOL_IDLE_TIMEOUT,
-            dns: TtlBounds::default(),
+            ping_interval: defaults::PING_INTERVAL,
+            dns: DnsPolicy::default(),
             max_tries: 0,
         }
     }
@@ -219,7 +222,8 @@ impl Upstream {
 
     /// What each worker keeps for each address.
     pub(super) fn limits(&self) -> Limits {
-        Limits { max_idle: self.spec.max_idle, idle_timeout: self.spec.idle_timeout }
+        let UpstreamSpec { max_idle, idle_timeout, ping_interval, .. } = self.spec;
+        Limits { max_idle, idle_timeout, ping_interval }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::http::gate::Gate;
 use crate::http::headers::fill;
 
 /// What a server may send as a head, an interim one or a trailer section.
-const LIMITS: Limits = Limits { bytes: 24 << 10, fields: 256 };
+pub const RESPONSE_LIMITS: Limits = Limits { bytes: 24 << 10, fields: 256 };
 /// Interim responses (RFC 9110 §15.2) before the final one; more are an endless answer.
 const MAX_INTERIM: usize = 32;
 
@@ -194,7 +194,9 @@ impl Sending {
                 Ok(_) => self.silent = false,
                 Err(error) => return Poll::Ready(Err(SendError::Io(error))),
             }
-            while let Some(head) = read_response(transport.received(), LIMITS, &self.method).map_err(SendError::Head)? {
+            while let Some(head) =
+                read_response(transport.received(), RESPONSE_LIMITS, &self.method).map_err(SendError::Head)?
+            {
                 match head.status {
                     StatusCode::SWITCHING_PROTOCOLS if !self.asks_to_upgrade || !transport.is_flushed() => {
                         return Poll::Ready(Err(SendError::UnaskedUpgrade));
@@ -228,7 +230,7 @@ impl Sending {
             let transport = connection.0.replace(Transport::new(tokio::io::empty()));
             return Reply::Upgraded(response(Body::Empty), Box::new(transport));
         }
-        let mut reading = Reading::new(body, LIMITS, Message::Response);
+        let mut reading = Reading::new(body, RESPONSE_LIMITS, Message::Response);
         let whole = reading.whole(connection.0.borrow_mut().received());
         let uploading = !upload.is_over(&connection.0.borrow());
         let persistent = persistent && !upload.broken;

@@ -24,7 +24,7 @@ mod writing;
 mod tests;
 
 pub use chunked::{Chunked, Message, Piece};
-pub use client::{Connection, Keeper, NoReply, Progress, Reply, SendError};
+pub use client::{Connection, Keeper, NoReply, Progress, RESPONSE_LIMITS, Reply, SendError};
 pub use encode::{Framing, chunk_head, last_chunk, request_head, response_head};
 pub use error::{ChunkError, HeadError};
 pub use framing::Length;

@@ -15,7 +15,7 @@ pub struct Upstream {
     pub protocol: Protocol,
     pub tls: UpstreamTls,
     pub pool: Pool,
-    pub dns: TtlBounds,
+    pub dns: DnsPolicy,
 }
 
 /// Who serves an upstream.
@@ -86,23 +86,46 @@ pub struct ClientCertificate {
     pub key: Secret,
 }
 
-/// Idle connections of one worker to one endpoint.
+/// Connections of one worker to one endpoint.
 #[derive(Debug, Clone)]
 pub struct Pool {
     pub max_idle: u32,
     pub idle_timeout: Duration,
+    /// How long an HTTP/2 connection with open streams may be silent before it is pinged.
+    pub ping_interval: Option<Duration>,
 }
 
-/// Bounds of how long an answer of the DNS is used, whatever its TTL.
+/// Which answers of the DNS are used, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TtlBounds {
-    pub min: Duration,
-    pub max: Duration,
+pub struct DnsPolicy {
+    /// Bounds of how long an answer is used, whatever its TTL.
+    pub min_ttl: Duration,
+    pub max_ttl: Duration,
+    /// How long an answer stays in use after that while the name servers fail (RFC 8767).
+    pub max_stale: Duration,
+    pub lookup_family: LookupFamily,
 }
 
-impl Default for TtlBounds {
+/// Which kinds of address a name is looked up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupFamily {
+    /// IPv6, or IPv4 where there is no IPv6 address.
+    Auto,
+    V4Only,
+    V6Only,
+    /// IPv4, or IPv6 where there is no IPv4 address.
+    V4Preferred,
+    All,
+}
+
+impl Default for DnsPolicy {
     fn default() -> Self {
-        Self { min: defaults::MIN_TTL, max: defaults::MAX_TTL }
+        Self {
+            min_ttl: defaults::MIN_TTL,
+            max_ttl: defaults::MAX_TTL,
+            max_stale: defaults::MAX_STALE,
+            lookup_family: defaults::LOOKUP_FAMILY,
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Endpoints by name: each name is asked for when a request first needs it, and again by the TTL of its answer while requests come. The
-//! last good answer stays when DNS fails.
+//! last good answer stays for a while when DNS fails.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::upstream::endpoints::Listing;
-use crate::upstream::resolver::{Addresses, DnsError, Resolution, Resolver, TtlBounds, literal};
+use crate::upstream::resolver::{Addresses, DnsError, DnsPolicy, Resolution, Resolver, literal};
 use crate::upstream::spec::Endpoint;
 
 /// Names that are asked for at the same time.
@@ -15,29 +15,30 @@ pub(crate) struct Dns {
     /// The endpoints, with the addresses of those that are no names.
     endpoints: Vec<(Arc<Endpoint>, Option<Addresses>)>,
     resolver: Arc<Resolver>,
-    bounds: TtlBounds,
+    policy: DnsPolicy,
 }
 
 impl Dns {
-    pub(super) fn new(endpoints: Vec<Arc<Endpoint>>, resolver: Arc<Resolver>, bounds: TtlBounds) -> Self {
+    pub(super) fn new(endpoints: Vec<Arc<Endpoint>>, resolver: Arc<Resolver>, policy: DnsPolicy) -> Self {
         let with_literal = |endpoint: Arc<Endpoint>| {
-            let literal = literal(&endpoint.host);
+            let literal = literal(&endpoint.host, policy.lookup_family);
             (endpoint, literal)
         };
-        Dns { endpoints: endpoints.into_iter().map(with_literal).collect(), resolver, bounds }
+        Dns { endpoints: endpoints.into_iter().map(with_literal).collect(), resolver, policy }
     }
 
     pub(super) fn listing(&self) -> Listing {
         let mut refresh_at: Option<Instant> = None;
         let mut addresses = |endpoint: &Arc<Endpoint>, literal: &Option<Addresses>| match literal {
             Some(addresses) => addresses.clone(),
-            None => match self.known(endpoint) {
-                Some(Resolution { addresses, fresh_until }) => {
-                    refresh_at = Some(refresh_at.map_or(fresh_until, |at| at.min(fresh_until)));
-                    addresses
+            None => {
+                let known = self.known(endpoint);
+                // A name without addresses is asked for by the next request that needs it.
+                if known.has_addresses() {
+                    refresh_at = Some(refresh_at.map_or(known.refresh_at, |at| at.min(known.refresh_at)));
                 }
-                None => Arc::default(),
-            },
+                known.addresses
+            }
         };
         let endpoints =
             self.endpoints.iter().map(|(endpoint, literal)| (endpoint.clone(), addresses(endpoint, literal)));
@@ -45,16 +46,23 @@ impl Dns {
     }
 
     pub(super) fn is_stale(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        literal(&endpoint.host).is_none() && self.known(endpoint).is_none_or(|answer| answer.fresh_until <= now)
+        if literal(&endpoint.host, self.policy.lookup_family).is_some() {
+            return false;
+        }
+        let known = self.known(endpoint);
+        !known.has_addresses() || known.fresh_until <= now
     }
 
     pub(super) async fn locate(&self, endpoint: &Endpoint) -> Result<(), DnsError> {
-        self.resolver.resolve(&endpoint.host, self.bounds).await.map(drop)
+        self.resolver.resolve(&endpoint.host, self.policy).await.map(drop)
     }
 
     pub(super) async fn refresh(&self) {
         let now = Instant::now();
-        let is_due = |endpoint: &Endpoint| self.known(endpoint).is_some_and(|answer| answer.fresh_until <= now);
+        let is_due = |endpoint: &Endpoint| {
+            let known = self.known(endpoint);
+            known.has_addresses() && known.refresh_at <= now
+        };
         let names = self.endpoints.iter().filter(|(_, literal)| literal.is_none());
         let mut due = names.filter(|(endpoint, _)| is_due(endpoint)).map(|(endpoint, _)| endpoint.host.clone());
         let mut asking = tokio::task::JoinSet::new();
@@ -62,9 +70,9 @@ impl Dns {
             while asking.len() < AT_ONCE
                 && let Some(name) = due.next()
             {
-                let (resolver, bounds) = (self.resolver.clone(), self.bounds);
+                let (resolver, policy) = (self.resolver.clone(), self.policy);
                 // A failure is in the log, and the name is due again later.
-                asking.spawn(async move { resolver.resolve(&name, bounds).await.is_ok() });
+                asking.spawn(async move { resolver.refresh(&name, policy).await });
             }
             if asking.join_next().await.is_none() {
                 return;
@@ -76,7 +84,7 @@ impl Dns {
         self.resolver.spawn(future);
     }
 
-    fn known(&self, endpoint: &Endpoint) -> Option<Resolution> {
-        self.resolver.known(&endpoint.host, self.bounds)
+    fn known(&self, endpoint: &Endpoint) -> Resolution {
+        self.resolver.known(&endpoint.host, self.policy)
     }
 }

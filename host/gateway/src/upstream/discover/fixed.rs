@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use crate::upstream::endpoints::Listing;
-use crate::upstream::resolver::{Addresses, literal};
+use crate::upstream::resolver::{Addresses, LookupFamily, literal};
 use crate::upstream::spec::Endpoint;
 
 pub(crate) struct Fixed(Vec<(Arc<Endpoint>, Addresses)>);
 
 impl Fixed {
     /// `None` where an endpoint has a name that has to be asked for.
-    pub(super) fn new(endpoints: &[Arc<Endpoint>]) -> Option<Self> {
-        let located = endpoints.iter().map(|endpoint| Some((endpoint.clone(), literal(&endpoint.host)?)));
+    pub(super) fn new(endpoints: &[Arc<Endpoint>], family: LookupFamily) -> Option<Self> {
+        let located = endpoints.iter().map(|endpoint| Some((endpoint.clone(), literal(&endpoint.host, family)?)));
         located.collect::<Option<_>>().map(Fixed)
     }
 

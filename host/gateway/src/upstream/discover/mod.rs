@@ -11,7 +11,7 @@ use std::time::Instant;
 use self::dns::Dns;
 use self::fixed::Fixed;
 use super::endpoints::Listing;
-use super::resolver::{DnsError, Resolver, TtlBounds};
+use super::resolver::{DnsError, DnsPolicy, Resolver};
 use super::spec::Endpoint;
 
 /// A source of endpoints.
@@ -24,10 +24,10 @@ pub(crate) enum Discovery {
 
 impl Discovery {
     /// The source of a list of the configuration.
-    pub(super) fn of(endpoints: Vec<Arc<Endpoint>>, resolver: &Arc<Resolver>, bounds: TtlBounds) -> Self {
-        match Fixed::new(&endpoints) {
+    pub(super) fn of(endpoints: Vec<Arc<Endpoint>>, resolver: &Arc<Resolver>, policy: DnsPolicy) -> Self {
+        match Fixed::new(&endpoints, policy.lookup_family) {
             Some(fixed) => Discovery::Static(fixed),
-            None => Discovery::Dns(Dns::new(endpoints, resolver.clone(), bounds)),
+            None => Discovery::Dns(Dns::new(endpoints, resolver.clone(), policy)),
         }
     }
 

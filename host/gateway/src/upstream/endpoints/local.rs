@@ -142,7 +142,9 @@ impl LocalEndpoints {
         let Some(first) = first.or_else(|| self.one_of(member, &[])) else { return SmallVec::new() };
         let now = Instant::now();
         let mut others: SmallVec<[usize; 2]> = member.hosts.clone().filter(|host| *host != first).collect();
-        others.sort_by_key(|host| !self.record(*host).may_try(now));
+        // RFC 8305 §4: after an address of one kind one of the other, since often all of a kind can't be reached.
+        let is_v4 = |host: usize| self.address(host).is_some_and(|address| address.is_ipv4());
+        others.sort_by_key(|host| (!self.record(*host).may_try(now), is_v4(*host) == is_v4(first)));
         std::iter::once(first).chain(others).filter_map(|host| self.pools[host].clone()).collect()
     }
 

@@ -105,11 +105,11 @@ impl EndpointSet {
         self.discovery.is_stale(endpoint, now)
     }
 
-    /// Waits for the addresses of an endpoint, and publishes them.
+    /// Waits for the addresses of an endpoint, and publishes what is known then: also that there are none any more.
     pub(crate) async fn locate(&self, endpoint: &Endpoint) -> Result<(), DnsError> {
-        self.discovery.locate(endpoint).await?;
+        let located = self.discovery.locate(endpoint).await;
         self.publish();
-        Ok(())
+        located
     }
 
     /// Has the source asked again in the background, if it is time. One request does it for all workers.

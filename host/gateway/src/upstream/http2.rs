@@ -1,0 +1,226 @@
+//! HTTP/2 towards servers: the handshake, how many streams a server allows, the requests that a server says it has not processed, and
+//! request bodies that can be sent again for them.
+
+use std::cell::{Cell, RefCell};
+use std::error::Error as StdError;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::connect::ConnectError;
+use crate::http::body::{Body, BodyError};
+use crate::http1;
+
+/// What one slow reader pins of a session …
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// … which is never more than its share, so that it does not stop its neighbours.
+const SESSION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS;
+/// Streams in one session, also where the server allows more; more open another one.
+pub(super) const MAX_STREAMS: u32 = 100;
+/// How long the server's first frame, its SETTINGS (RFC 9113 §3.4), is waited for. Before it, nobody knows how many streams it allows.
+const SETTINGS_WAIT: Duration = Duration::from_secs(1);
+/// The number of streams that a server allows which has not said so. No server can say it: a setting has 32 bits.
+const UNSAID: usize = usize::MAX - 1;
+/// How long the answer to a ping is waited for.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// The size of a response head by RFC 9113 §6.5.2, which adds 32 bytes for each field: whatever HTTP/1 may send fits in.
+const HEAD_SIZE: usize = http1::RESPONSE_LIMITS.bytes + 32 * http1::RESPONSE_LIMITS.fields;
+/// The part of a request body that is kept until the response begins, in case the server refuses the request.
+const REPLAY: usize = 64 << 10;
+
+/// A connection of HTTP/2. Its driver runs as a task of this worker until both sides are done.
+pub struct Session {
+    pub sender: http2::SendRequest<Body>,
+    pub streams: Rc<AllowedStreams>,
+}
+
+/// How many streams the server allows at a time, as far as is known.
+#[derive(Debug, Default)]
+pub struct AllowedStreams(Cell<usize>);
+
+impl AllowedStreams {
+    /// At least 1: a server that allows none has to refuse.
+    pub(super) fn get(&self) -> u32 {
+        u32::try_from(self.0.get()).map_or(MAX_STREAMS, |allowed| allowed.clamp(1, MAX_STREAMS))
+    }
+}
+
+/// Opens a session and learns how many streams it may have. With `ping_interval`, a session that has open streams and was silent for
+/// this long is pinged, and ends if there is no answer.
+pub(super) async fn handshake<T>(stream: T, ping_interval: Option<Duration>) -> Result<Session, ConnectError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let executor = SessionExecutor::default();
+    let (sender, mut connection) = http2::Builder::new(executor.clone())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(SESSION_WINDOW)
+        .initial_max_send_streams(UNSAID)
+        .max_header_list_size(HEAD_SIZE as u32)
+        .keep_alive_interval(ping_interval)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(ConnectError::Http)?;
+    let settings = std::future::poll_fn(|cx| {
+        executor.reading.wait(cx);
+        let polled = Pin::new(&mut connection).poll(cx);
+        match polled {
+            _ if connection.current_max_send_streams() != UNSAID => Poll::Ready(Ok(())),
+            Poll::Ready(ended) => Poll::Ready(ended.map_err(ConnectError::Http).and(Err(ConnectError::Closed))),
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    // A server that says nothing yet may still answer requests.
+    tokio::time::timeout(SETTINGS_WAIT, settings).await.unwrap_or(Ok(()))?;
+    executor.reading.0.take();
+    let streams = Rc::new(AllowedStreams(Cell::new(connection.current_max_send_streams())));
+    let allowed = Rc::clone(&streams);
+    tokio::task::spawn_local(async move {
+        let driven = std::future::poll_fn(|cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            allowed.0.set(connection.current_max_send_streams());
+            polled
+        });
+        let _ = driven.await;
+    });
+    Ok(Session { sender, streams })
+}
+
+/// Whether the server has said that it has not processed a request (RFC 9113 §8.7): it refused the stream, or the number of the stream
+/// is above the last one of its GOAWAY.
+pub(crate) fn is_unprocessed(error: &hyper::Error) -> bool {
+    protocol_error(error).is_some_and(|error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+/// Whether the server broke the rules of HTTP/2, or sent a head of more than [`HEAD_SIZE`]: the two can't be told apart.
+pub(super) fn is_malformed(error: &hyper::Error) -> bool {
+    protocol_error(error).is_some_and(h2::Error::is_library)
+}
+
+fn protocol_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
+}
+
+/// A response that was given up because of [`is_malformed`].
+#[derive(Debug, thiserror::Error)]
+#[error("the response is malformed, or its head is larger than {HEAD_SIZE} bytes")]
+pub(super) struct MalformedResponse(#[source] pub(super) hyper::Error);
+
+/// Runs hyper's tasks of one session on this worker.
+#[derive(Clone, Default)]
+struct SessionExecutor {
+    /// The first task reads the connection.
+    has_reader: Rc<Cell<bool>>,
+    reading: Reading,
+}
+
+/// Who is woken when something may have been read.
+#[derive(Clone, Default)]
+struct Reading(Rc<Cell<Option<Waker>>>);
+
+impl Reading {
+    fn wait(&self, cx: &Context<'_>) {
+        self.0.set(Some(cx.waker().clone()));
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for SessionExecutor {
+    fn execute(&self, future: F) {
+        if self.has_reader.replace(true) {
+            tokio::task::spawn_local(future);
+            return;
+        }
+        let reading = self.reading.clone();
+        tokio::task::spawn_local(async move {
+            let mut future = pin!(future);
+            std::future::poll_fn(|cx| {
+                let polled = future.as_mut().poll(cx);
+                if let Some(waiting) = reading.0.take() {
+                    waiting.wake();
+                }
+                polled
+            })
+            .await;
+        });
+    }
+}
+
+/// A request body on its way, of which the first part is kept.
+#[derive(Default)]
+pub(crate) struct Replay(Rc<RefCell<Sent>>);
+
+#[derive(Default)]
+struct Sent {
+    body: Body,
+    kept: Vec<Bytes>,
+    size: usize,
+    /// More was sent than is kept.
+    lost: bool,
+}
+
+impl Replay {
+    /// The body to send, and the means to get it back.
+    pub(crate) fn of(body: Body) -> (Body, Self) {
+        let sent = Rc::new(RefCell::new(Sent { body, ..Sent::default() }));
+        (Body::stream(Sending(sent.clone())), Replay(sent))
+    }
+
+    /// The body as it was before it was sent, unless too much of it has gone.
+    pub(crate) fn take_back(self) -> Option<Body> {
+        let mut sent = self.0.try_borrow_mut().ok()?;
+        let Sent { body, kept, lost, .. } = std::mem::take(&mut *sent);
+        match (lost, kept.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some(body),
+            (false, false) => {
+                let mut data = BytesMut::new();
+                kept.iter().for_each(|part| data.extend_from_slice(part));
+                Some(Body::Resumed(data.freeze(), Box::new(body)))
+            }
+        }
+    }
+}
+
+struct Sending(Rc<RefCell<Sent>>);
+
+impl http_body::Body for Sending {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let sent = &mut *self.0.borrow_mut();
+        let polled = http_body::Body::poll_frame(Pin::new(&mut sent.body), cx);
+        if let Poll::Ready(Some(frame)) = &polled {
+            match frame.as_ref().ok().and_then(Frame::data_ref) {
+                Some(data) if !sent.lost && sent.size + data.len() <= REPLAY => {
+                    sent.size += data.len();
+                    sent.kept.push(data.clone());
+                }
+                _ => {
+                    sent.lost = true;
+                    sent.kept = Vec::new();
+                }
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.0.borrow().body)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.0.borrow().body)
+    }
+}

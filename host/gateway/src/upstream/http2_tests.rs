@@ -1,0 +1,261 @@
+//! HTTP/2 servers that say no: limits of streams, refused streams, GOAWAY, heads that are too large. The servers write their frames by hand.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use http::header::HOST;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::attempt_log::Attempt;
+use super::retry::{Budget, Delivery, FilterChoice, Next};
+use super::*;
+use crate::http::body::Body;
+
+const TIMEOUTS: Timeouts =
+    Timeouts { connect: Duration::from_secs(20), first_byte: Duration::from_secs(20), until: None };
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const REFUSED_STREAM: u32 = 7;
+
+/// What a server does with the request that began on a stream.
+enum Then {
+    /// Answers 200.
+    Answer,
+    /// Answers with a head of so many bytes.
+    LargeHead(usize),
+    Refuse,
+    /// Says that it has processed nothing, and goes.
+    GoAway,
+    /// Lets it wait.
+    Nothing,
+}
+
+/// What a server has seen.
+#[derive(Default)]
+struct Seen {
+    connections: Cell<usize>,
+    /// Bytes of bodies, by connection.
+    bodies: RefCell<Vec<usize>>,
+    /// Requests that wait for their answer.
+    waiting: Cell<usize>,
+    pings: Cell<usize>,
+}
+
+/// A server whose connections allow `streams` at a time, and decide by connection and stream.
+async fn server(streams: u32, decide: impl Fn(usize, u32) -> Then + 'static) -> (u16, Rc<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (seen, decide) = (Rc::new(Seen::default()), Rc::new(decide));
+    let shared = seen.clone();
+    tokio::task::spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let connection = shared.connections.replace(shared.connections.get() + 1);
+            shared.bodies.borrow_mut().push(0);
+            let (seen, decide) = (shared.clone(), decide.clone());
+            // Ends with the connection.
+            tokio::task::spawn_local(async move {
+                let _ = converse(stream, connection, streams, &seen, &*decide).await;
+            });
+        }
+    });
+    (port, seen)
+}
+
+async fn converse(
+    mut stream: TcpStream,
+    connection: usize,
+    streams: u32,
+    seen: &Seen,
+    decide: &dyn Fn(usize, u32) -> Then,
+) -> std::io::Result<()> {
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await?;
+    let allowed = [&[0, 3][..], &streams.to_be_bytes()].concat();
+    write(&mut stream, SETTINGS, 0, 0, &allowed).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).await?;
+        let (kind, flags, id) = (head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
+        match kind {
+            DATA if !payload.is_empty() => {
+                seen.bodies.borrow_mut()[connection] += payload.len();
+                let read = (payload.len() as u32).to_be_bytes();
+                write(&mut stream, WINDOW_UPDATE, 0, 0, &read).await?;
+                write(&mut stream, WINDOW_UPDATE, 0, id, &read).await?;
+            }
+            PING if flags == 0 => {
+                seen.pings.set(seen.pings.get() + 1);
+                write(&mut stream, PING, 1, 0, &payload).await?;
+            }
+            SETTINGS if flags == 0 => write(&mut stream, SETTINGS, 1, 0, b"").await?,
+            _ => {}
+        }
+        // A request is there with its end.
+        if !matches!(kind, HEADERS | DATA) || flags & END_STREAM == 0 {
+            continue;
+        }
+        match decide(connection, id) {
+            // :status 200 of the static table.
+            Then::Answer => write(&mut stream, HEADERS, END_STREAM | END_HEADERS, id, &[0x88]).await?,
+            Then::LargeHead(size) => {
+                // Fields without Huffman coding and index: 64 bytes each by the count of RFC 9113 §6.5.2.
+                let field = [&[0, 1, b'x', 31][..], &[b'v'; 31]].concat();
+                let block = [&[0x88][..], &field.repeat(size / 64)].concat();
+                let parts: Vec<&[u8]> = block.chunks(16_000).collect();
+                for (i, part) in parts.iter().enumerate() {
+                    let flags = if i + 1 == parts.len() { END_HEADERS } else { 0 };
+                    let (kind, flags) = if i == 0 { (HEADERS, flags | END_STREAM) } else { (CONTINUATION, flags) };
+                    write(&mut stream, kind, flags, id, part).await?;
+                }
+            }
+            Then::Refuse => write(&mut stream, RST_STREAM, 0, id, &REFUSED_STREAM.to_be_bytes()).await?,
+            Then::GoAway => write(&mut stream, GOAWAY, 0, 0, &[0; 8]).await?,
+            Then::Nothing => seen.waiting.set(seen.waiting.get() + 1),
+        }
+    }
+}
+
+async fn write(stream: &mut TcpStream, kind: u8, flags: u8, id: u32, payload: &[u8]) -> std::io::Result<()> {
+    let length = (payload.len() as u32).to_be_bytes();
+    let frame = [&length[1..], &[kind, flags], &id.to_be_bytes(), payload].concat();
+    stream.write_all(&frame).await
+}
+
+fn upstream(port: u16) -> Rc<LocalUpstream> {
+    pinging(port, UpstreamSpec::new("defaults", TargetSpec::Echo).ping_interval)
+}
+
+fn pinging(port: u16, ping_interval: Option<Duration>) -> Rc<LocalUpstream> {
+    let endpoint = EndpointSpec::from_url(&format!("http://127.0.0.1:{port}")).unwrap();
+    let mut spec = UpstreamSpec::new("orders", TargetSpec::Endpoints(vec![endpoint]));
+    (spec.protocol, spec.ping_interval) = (Protocol::H2c, ping_interval);
+    let upstream = Upstream::new(spec, &EndpointRegistry::new(), &Resolver::new(&[], None), None);
+    LocalUpstream::new(Arc::new(upstream.unwrap()), None)
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let reached = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), reached).await.expect("the condition");
+}
+
+/// Sends a request as the proxy does, and answers how many attempts it took.
+async fn send(upstream: &LocalUpstream, body: Body) -> Result<usize, AttemptError> {
+    let request = Request::post("/").header(HOST, "shop.example").body(body).unwrap();
+    let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS);
+    let endpoints = upstream.endpoints();
+    let mut budget = Budget::default();
+    budget.select(1, 0, FilterChoice::NoneOrSame);
+    budget.spend(0);
+    for attempts in 1.. {
+        let mut attempt = Attempt::new(Rc::clone(upstream.name()), None);
+        let failed = match upstream.attempt(&endpoints, 0, &mut request, &mut attempt).await {
+            Ok(response) => {
+                assert_eq!(response.head.status, 200);
+                return Ok(attempts);
+            }
+            Err(failed) => failed,
+        };
+        if budget.after(failed.failed(request.is_repeatable())) != Next::SameEndpoint {
+            return Err(failed);
+        }
+    }
+    unreachable!("the budget ends")
+}
+
+#[tokio::test(flavor = "local")]
+async fn more_requests_than_a_server_allows_streams_open_more_connections() {
+    let (port, seen) = server(2, |_, _| Then::Nothing).await;
+    let upstream = upstream(port);
+    let requests: Vec<_> = (0..7)
+        .map(|_| {
+            let upstream = upstream.clone();
+            tokio::task::spawn_local(async move { send(&upstream, Body::Empty).await })
+        })
+        .collect();
+    until(|| seen.waiting.get() == 7).await;
+    assert!((4..=7).contains(&seen.connections.get()), "{} connections", seen.connections.get());
+    requests.iter().for_each(|request| request.abort());
+}
+
+/// gRPC servers close connections that are pinged often.
+#[tokio::test(flavor = "local")]
+async fn a_silent_stream_is_pinged_only_where_the_configuration_says_so() {
+    let ((often, seen_often), (never, seen_never)) =
+        (server(100, |_, _| Then::Nothing).await, server(100, |_, _| Then::Nothing).await);
+    let upstreams = [pinging(often, Some(Duration::from_millis(10))), upstream(never)];
+    let requests =
+        upstreams.map(|upstream| tokio::task::spawn_local(async move { send(&upstream, Body::Empty).await }));
+    until(|| seen_often.pings.get() > 3 && seen_never.waiting.get() == 1).await;
+    assert_eq!((seen_never.pings.get(), seen_often.connections.get()), (0, 1));
+    requests.iter().for_each(|request| request.abort());
+}
+
+#[tokio::test(flavor = "local")]
+async fn one_connection_carries_all_streams_that_a_server_allows() {
+    let (port, seen) = server(100, |_, _| Then::Nothing).await;
+    let upstream = upstream(port);
+    let requests: Vec<_> = (0..50)
+        .map(|_| {
+            let upstream = upstream.clone();
+            tokio::task::spawn_local(async move { send(&upstream, Body::Empty).await })
+        })
+        .collect();
+    until(|| seen.waiting.get() == 50).await;
+    assert_eq!(seen.connections.get(), 1);
+    requests.iter().for_each(|request| request.abort());
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_request_that_was_refused_or_cut_off_by_a_goaway_is_sent_again_with_its_body() {
+    for goes_away in [false, true] {
+        let say_no = move |connection, _| match (connection, goes_away) {
+            (0, true) => Then::GoAway,
+            (0, false) => Then::Refuse,
+            _ => Then::Answer,
+        };
+        let (port, seen) = server(100, say_no).await;
+        let sent = send(&upstream(port), Body::full(vec![b'x'; 20_000])).await;
+        assert_eq!(sent.unwrap(), 2);
+        assert_eq!(*seen.bodies.borrow(), [20_000, 20_000], "goes away: {goes_away}");
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_server_that_refuses_everything_is_given_up() {
+    let (port, seen) = server(100, |_, _| Then::Refuse).await;
+    let upstream = upstream(port);
+    let refused = send(&upstream, Body::Empty).await.unwrap_err();
+    assert_eq!((refused.kind, seen.connections.get()), (UpstreamErrorKind::Refused, 3));
+    let large = send(&upstream, Body::full(vec![b'x'; (64 << 10) + 1])).await.unwrap_err();
+    let failed = large.failed(false);
+    assert_eq!((large.kind, failed.delivery), (UpstreamErrorKind::Refused, Delivery::Possible), "too large to be kept");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_head_that_is_too_large_is_named_as_such() {
+    let (port, _) = server(100, |_, id| Then::LargeHead(if id == 1 { 30_000 } else { 40_000 })).await;
+    let upstream = upstream(port);
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 1, "what fits into HTTP/1 fits into HTTP/2");
+    let error = send(&upstream, Body::Empty).await.unwrap_err();
+    assert_eq!(error.kind, UpstreamErrorKind::Protocol);
+    assert!(error.reason().contains("larger than 32768 bytes"), "{}", error.reason());
+}
