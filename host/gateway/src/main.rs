@@ -123,7 +123,7 @@ fn inspect(path: &Path) -> Result<ExitCode, String> {
     let shipped = path.to_str().filter(|_| !path.is_file()).and_then(embedded::find);
     let bytes = match shipped {
         Some(bytes) => bytes.to_vec(),
-        None => std::fs::read(path).map_err(|error| format!("{name}: {error}"))?,
+        None => config::read_file(path, config::MAX_COMPONENT).map_err(|error| format!("{name}: {error}"))?,
     };
     let runtime = Runtime::new(RuntimeOptions { compiler: COMPILER, ..RuntimeOptions::default() })
         .map_err(|error| sluice::chain(&error))?;

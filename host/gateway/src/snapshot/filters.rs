@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Errors, Snapshot, SnapshotBuilder, key, needs};
-use crate::config::model::{self, Name};
-use crate::config::{ConfigError, Loaded, nearest};
+use crate::config::model::{self, Name, TrialPolicy};
+use crate::config::{self, ConfigError, Loaded, nearest};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterSpec, LoadError, Mode, Plugin};
 
@@ -98,13 +98,13 @@ fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<(Vec<u8>, String), C
     let at = where_named(config, plugin);
     let shown = |path: &Path| path.display().to_string();
     if let Some(path) = &plugin.file {
-        let bytes = std::fs::read(path).map_err(|error| {
+        let bytes = config::read_file(path, config::MAX_COMPONENT).map_err(|error| {
             loaded.error_on(&key(&["plugins", &plugin.name, "file"]), format!("{}: {error}", shown(path)))
         })?;
         return Ok((bytes, shown(path)));
     }
     let path = config.gateway.plugin_dir.join(format!("{}.wasm", plugin.name));
-    match std::fs::read(&path) {
+    match config::read_file(&path, config::MAX_COMPONENT) {
         Ok(bytes) => Ok((bytes, shown(&path))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let bytes = embedded::find(&plugin.name).ok_or_else(|| {
@@ -134,7 +134,7 @@ fn in_folder(folder: &Path) -> Vec<String> {
 }
 
 /// The key to blame for a plugin: its table, or the filter that names it.
-fn where_named(config: &model::Config, plugin: &model::Plugin) -> Vec<crate::config::KeyPart> {
+fn where_named(config: &model::Config, plugin: &model::Plugin) -> Vec<config::KeyPart> {
     let named = config.filters.iter().find(|filter| filter.plugin == plugin.name);
     match named {
         Some(filter) => key(&["filters", &filter.name, "plugin"]),
