@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -11,7 +12,7 @@ use serde_json::json;
 use sluice_harness::load::Neighbour;
 use sluice_harness::{Origin, Reply, eventually};
 
-use crate::support::{gateway, probe, route, setup, with_base};
+use crate::support::{filter, gateway, probe, route, setup, with_base};
 
 fn answering(body: &str) -> String {
     with_base(&format!("[routes.all]\nmatch = {{ path = \"/**\" }}\nrespond = {{ status = 200, body = \"{body}\" }}\n"))
@@ -64,6 +65,59 @@ fn broken_toml_and_broken_plugins_are_refused() {
         assert!(line.to_string().contains("gateway.toml:"), "{line}");
         assert_eq!(gateway.get("/").text(), "old");
     }
+}
+
+#[test]
+fn a_filter_that_traps_on_every_request_is_refused_unless_a_key_allows_it() {
+    let origin = Origin::named("o");
+    let trapping = |lines: &str| {
+        with_base(
+            &(route(&origin.url(), &["a"]) + &filter("a", "probe", lines, json!({"on-response": [{"do": "trap"}]}))),
+        )
+    };
+    let gateway = setup().start(&answering("old"));
+    let line = gateway.try_reload(&trapping(""));
+    assert!(line.to_string().contains("filters.a.plugin: the hook on-response trapped: "), "{line}");
+    assert_eq!(gateway.get("/").text(), "old");
+    gateway.reload(&trapping("on_failed_trial = \"warn\""));
+    assert_eq!(gateway.get("/").status, 500);
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_later_reloads_go_on() {
+    let gateway = setup().file("plugins/real.wasm", "no component").start(&answering("old"));
+    let fifo = |path: &str| {
+        let path = gateway.dir().join(path);
+        let _ = std::fs::remove_file(&path);
+        assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo(1)").success());
+    };
+    fifo("plugins/stuck.wasm");
+    fifo("stuck");
+    let filter = |lines: &str| with_base(&format!("{}[filters.a]\n{lines}\n", route("http://127.0.0.1:1", &["a"])));
+    let certificate = |cert: &str| answering("x") + &format!("[certificates.c]\ncert = \"{cert}\"\nkey = \"stuck\"\n");
+    let include = |path: &str| answering("x").replace("[gateway]", &format!("include = [\"{path}\"]\n[gateway]"));
+    let cases = [
+        (filter("plugin = \"stuck\""), "a FIFO or a pipe"),
+        (filter("plugin = \"b\"\n[plugins.b]\nfile = \"stuck\""), "a FIFO or a pipe"),
+        (filter("plugin = \"b\"\n[plugins.b]\nfile = \"/dev/zero\""), "a device"),
+        (filter("plugin = \"b\"\n[plugins.b]\nfile = \"plugins\""), "a directory"),
+        (filter("plugin = \"cors\"\nconfig = { origins = [\"${file:stuck}\"] }"), "a FIFO or a pipe"),
+        (certificate("stuck"), "a FIFO or a pipe"),
+        (certificate("/dev/zero"), "a device"),
+        (include("stuck"), "a FIFO or a pipe"),
+    ];
+    for (toml, found) in cases {
+        let line = gateway.try_reload(&toml);
+        let text = line.to_string();
+        assert!(text.contains(&format!("it is {found}, expected a regular file")), "{toml}\n{line}");
+    }
+    fifo("gateway.toml");
+    gateway.signal("HUP");
+    gateway.wait_log("the configuration itself", |line| {
+        line.to_string().contains("gateway.toml: cannot read the file: it is a FIFO or a pipe, expected a regular file")
+    });
+    gateway.reload(&answering("new"));
+    assert_eq!(gateway.get("/").text(), "new");
 }
 
 #[test]
@@ -137,9 +191,7 @@ fn counters_and_values_survive() {
             ],
         });
         with_base(
-            &(route(&origin.url(), &["a"])
-                + &crate::support::filter("a", "probe", "grants = { kv = [\"mine\"] }", config)
-                + extra),
+            &(route(&origin.url(), &["a"]) + &filter("a", "probe", "grants = { kv = [\"mine\"] }", config) + extra),
         )
     };
     let gateway = setup().start(&toml(""));

@@ -240,23 +240,24 @@ fn an_instance_that_trapped_is_never_used_again() {
 }
 
 #[test]
-fn hooks_are_tried_at_load_and_a_trap_there_refuses_nothing() {
+fn hooks_are_tried_at_load_and_those_that_trap_are_told() {
     let hooks: Vec<_> = Hook::ALL.into_iter().map(|hook| (hook, TRAP)).collect();
     let program = program(&runtime(), &guest(&hooks, true), Mode::Reused, limits());
     assert_eq!(program.stats(), FilterStats::default(), "the trial is on nobody's account");
-    assert_eq!(program.warnings().len(), Hook::COUNT, "{:?}", program.warnings());
-    for (warning, hook) in program.warnings().iter().zip(Hook::ALL) {
-        let start =
-            format!("filter `guest`: the hook {hook} trapped: wasm trap: wasm `unreachable` instruction executed");
-        assert!(warning.starts_with(&start), "{warning}");
+    let failures = program.trial_failures();
+    assert_eq!(failures.len(), Hook::COUNT, "{failures:?}");
+    for (failure, hook) in failures.iter().zip(Hook::ALL) {
+        let start = format!("the hook {hook} trapped: wasm trap: wasm `unreachable` instruction executed");
+        assert!(failure.starts_with(&start), "{failure}");
     }
+    assert_eq!(program.warnings(), [""; 0]);
 }
 
 #[test]
-fn a_trap_for_want_of_a_service_in_the_trial_is_no_warning() {
+fn a_trap_for_want_of_a_service_in_the_trial_is_no_failure() {
     let hooks: Vec<_> = Hook::ALL.into_iter().map(|hook| (hook, COUNT_AND_TRAP)).collect();
     let program = program(&runtime(), &guest(&hooks, false), Mode::Reused, limits());
-    assert_eq!(program.warnings(), [""; 0]);
+    assert_eq!((program.warnings(), program.trial_failures()), (&[][..], &[][..]));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::model::{Balance, ByteSize, FailurePolicy, Protocol, TlsVersion};
+use super::model::{Balance, ByteSize, FailurePolicy, Protocol, TlsVersion, TrialPolicy};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -61,6 +61,7 @@ pub const MAX_TTL: Duration = Duration::from_secs(300);
 
 // [plugins.NAME] and [filters.NAME]; limits and numbers of instances are `FilterLimits::default()`.
 pub const ON_ERROR: FailurePolicy = FailurePolicy::Closed;
+pub const ON_FAILED_TRIAL: TrialPolicy = TrialPolicy::Refuse;
 pub const BODY_GRANT: bool = true;
 pub const KV_QUOTA: ByteSize = mib(16);
 pub const PLUGIN_CALL: CallMode = CallMode::Auto;

@@ -3,7 +3,9 @@
 use http::uri::Scheme;
 
 use super::key::{Words, Written};
-use super::model::{Balance, Builtin, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, Protocol, TlsVersion};
+use super::model::{
+    Balance, Builtin, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, Protocol, TlsVersion, TrialPolicy,
+};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -68,6 +70,10 @@ impl Words for Protocol {
 
 impl Words for FailurePolicy {
     const WORDS: &'static [(&'static str, Self)] = &[("closed", Self::Closed), ("open", Self::Open)];
+}
+
+impl Words for TrialPolicy {
+    const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("warn", Self::Warn)];
 }
 
 impl Words for Mode {

@@ -81,6 +81,14 @@ impl SnapshotBuilder {
                 Ok(built) => {
                     warn_of_needs(filter, built.needs(), warnings);
                     warnings.extend_from_slice(built.warnings());
+                    let failures = built.trial_failures();
+                    match filter.on_failed_trial {
+                        TrialPolicy::Warn => warnings.extend(failures.iter().map(|failure| {
+                            format!("filter `{}`: {failure}, when tried on an empty message", filter.name)
+                        })),
+                        TrialPolicy::Refuse if failures.is_empty() => {}
+                        TrialPolicy::Refuse => errors.push(loaded.error_on(&at("plugin"), failed_trial(failures))),
+                    }
                     found.insert(filter.name.clone(), built);
                 }
                 Err(LoadError::Refused(message)) => errors.push(loaded.error_at(&filter.name, &message)),
@@ -140,6 +148,15 @@ fn where_named(config: &model::Config, plugin: &model::Plugin) -> Vec<config::Ke
         Some(filter) => key(&["filters", &filter.name, "plugin"]),
         None => key(&["plugins", &plugin.name]),
     }
+}
+
+/// Why a filter is refused whose hooks fail in the trial.
+fn failed_trial(failures: &[String]) -> String {
+    format!(
+        "{}, when tried on an empty message: such requests would fail; mend the filter, or load it all the same with \
+         `on_failed_trial = \"warn\"`",
+        failures.join("; ")
+    )
 }
 
 /// Says where authentication lets everybody in when it fails.
