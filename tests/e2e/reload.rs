@@ -120,6 +120,74 @@ fn what_is_no_regular_file_is_refused_and_later_reloads_go_on() {
     assert_eq!(gateway.get("/").text(), "new");
 }
 
+/// A component that compiles for a long time: the fixture with one more core module, which has one large function.
+fn slow_component() -> Vec<u8> {
+    fn number(mut n: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while n > 0x7f {
+            bytes.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        bytes.push(n as u8);
+        bytes
+    }
+    let counted = |bytes: &[u8]| [&number(bytes.len())[..], bytes].concat();
+    let section = |kind: u8, content: &[u8]| [&[kind][..], &counted(content)].concat();
+    // 100 locals of the type i32, and as many blocks as follow, each of which changes some of them.
+    let mut body = vec![1, 100, 0x7f];
+    for n in 0..150_000_usize {
+        let local = |k: usize| (n * 7 + n / 100 * k + k * 31) as u8 % 100;
+        // block; local.get; br_if 0; local.get; local.get; i32.add; local.set; end
+        body.extend([0x02, 0x40, 0x20, local(0), 0x0d, 0, 0x20, local(1), 0x20, local(2), 0x6a, 0x21, local(3), 0x0b]);
+    }
+    body.push(0x0b);
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    module.extend(section(1, &[1, 0x60, 0, 0]));
+    module.extend(section(3, &[1, 0]));
+    module.extend(section(10, &[&[1][..], &counted(&body)].concat()));
+    let fixture = std::fs::read(sluice_harness::fixtures::file("plain")).expect("a fixture");
+    [fixture, section(1, &module)].concat()
+}
+
+#[test]
+fn a_plugin_that_compiles_for_long_is_told_of_and_holds_up_no_other_reload() {
+    let gateway = setup().file("plugins/slow.wasm", slow_component()).start(&answering("old"));
+    let slow = with_base(&(route("http://127.0.0.1:1", &["a"]) + "[filters.a]\nplugin = \"slow\"\n"));
+    gateway.write("gateway.toml", &slow);
+    gateway.signal("HUP");
+    let told = gateway.wait_log("the compilation", |line| line["message"] == "still compiling");
+    assert_eq!(told["what"], "plugin `slow`", "{told}");
+    assert_eq!(gateway.metric("sluice_reload_in_progress", &[]), Some(1.0));
+    gateway.reload(&answering("new"));
+    assert_eq!(gateway.get("/").text(), "new");
+    assert_eq!(gateway.metric("sluice_reload_in_progress", &[]), Some(0.0));
+    eventually("the end of a compilation that nobody needs", || !has_children(gateway.pid()));
+}
+
+/// Whether a process has started others that have not ended.
+fn has_children(process: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of a process");
+    let children =
+        tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    children.into_iter().any(|children| !children.is_empty())
+}
+
+#[test]
+fn a_plugin_that_takes_more_than_it_may_to_compile_is_refused_with_the_key() {
+    let gateway = setup().file("plugins/slow.wasm", slow_component()).start(&answering("old"));
+    let cases = [
+        ("timeout = \"50ms\"", "takes longer than 50ms to compile; `gateway.compile.timeout` allows more"),
+        ("memory = \"64MiB\"", "needs more than 64 MiB of memory to compile; `gateway.compile.memory` allows more"),
+    ];
+    for (limit, expected) in cases {
+        let rest = format!("{}[filters.a]\nplugin = \"slow\"\n", route("http://127.0.0.1:1", &["a"]));
+        let line = gateway.try_reload(&with_base(&rest).replace("[gateway]", &format!("[gateway]\ncompile.{limit}")));
+        let place = format!("/plugins/slow.wasm: {expected}");
+        assert!(line.to_string().contains(&place), "{line}");
+    }
+    assert_eq!(gateway.get("/").text(), "old");
+}
+
 #[test]
 fn a_changed_file_is_noticed() {
     let config = answering("old").replace("reload = false", "reload = true");

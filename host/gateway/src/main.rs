@@ -96,7 +96,9 @@ fn complain(message: impl Display) {
 }
 
 fn compile() -> ExitCode {
-    match compile_piped(std::io::stdin().lock(), std::io::stdout().lock()) {
+    // The gateway has ended, or does not wait any more.
+    let unwanted = || std::process::exit(UNABLE.into());
+    match compile_piped(std::io::stdin(), std::io::stdout().lock(), unwanted) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);

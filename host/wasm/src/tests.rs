@@ -424,14 +424,17 @@ fn a_compiler_that_can_t_be_used_is_done_without_and_its_refusal_is_told() {
         let options = RuntimeOptions { instances: 10, compiler: Some(compiler), ..RuntimeOptions::default() };
         Runtime::new(options).unwrap().load(&bytes).map(drop)
     };
-    // None that can be started, and one that hands the component back as it is.
-    for compiler in [["/no/such/program", ""], ["cat", "-"]] {
+    // None that can be started, and one that hands back what is no code.
+    for compiler in [["/no/such/program", ""], ["head", "-c100"]] {
         assert!(load(compiler).is_ok(), "{compiler:?}");
     }
     let refusal = load(["ls", "/no/such/file"]).unwrap_err().to_string();
     assert!(refusal.starts_with("does not compile: ls: "), "{refusal}");
-    let mut compiled = Vec::new();
-    compile_piped(&bytes[..], &mut compiled).unwrap();
-    assert!(compiled.len() > bytes.len());
-    assert!(compile_piped(&b"\0asm"[..], Vec::new()).is_err());
+    let compile = |bytes: &[u8]| {
+        let input = [&(bytes.len() as u64).to_le_bytes()[..], bytes].concat();
+        let mut compiled = Vec::new();
+        compile_piped(std::io::Cursor::new(input), &mut compiled, || {}).map(|()| compiled)
+    };
+    assert!(compile(&bytes).unwrap().len() > bytes.len());
+    assert!(compile(b"\0asm").is_err());
 }

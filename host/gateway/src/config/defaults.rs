@@ -17,7 +17,7 @@ const fn mib(n: u64) -> ByteSize {
     ByteSize(n << 20)
 }
 
-// [gateway]; `workers` is the number of cores.
+// [gateway]; `workers` is the number of cores, and `compile` is `CompileLimits::default()`.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const PLUGIN_DIR: &str = "plugins";
 pub const MAX_BUFFERED_MEMORY: ByteSize = mib(256);

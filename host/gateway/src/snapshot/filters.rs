@@ -32,10 +32,12 @@ impl SnapshotBuilder {
                 let kept = before.and_then(|before| before.plugins.iter().find(is_same));
                 let made = match kept {
                     Some(kept) => Arc::clone(kept),
-                    None => self
-                        .runtime
-                        .load_for(&bytes, plugin.call)
-                        .map_err(|error| loaded.error_on(&where_named(config, plugin), format!("{file}: {error}")))?,
+                    None => self.runtime.load_for(&format!("plugin `{}`", plugin.name), &bytes, plugin.call).map_err(
+                        |error| {
+                            let message = format!("{file}: {error}{}", allowing(&error));
+                            loaded.error_on(&where_named(config, plugin), message)
+                        },
+                    )?,
                 };
                 let is_fresh = |filter: &model::Filter| filter.mode == Mode::Fresh;
                 let any = config.filters.iter().any(|filter| filter.plugin == plugin.name && is_fresh(filter));
@@ -147,6 +149,17 @@ fn where_named(config: &model::Config, plugin: &model::Plugin) -> Vec<config::Ke
     match named {
         Some(filter) => key(&["filters", &filter.name, "plugin"]),
         None => key(&["plugins", &plugin.name]),
+    }
+}
+
+/// How to allow what was refused.
+fn allowing(error: &LoadError) -> &'static str {
+    if matches!(error, LoadError::CompileMemory(_)) {
+        "; `gateway.compile.memory` allows more"
+    } else if matches!(error, LoadError::CompileTime(_)) {
+        "; `gateway.compile.timeout` allows more"
+    } else {
+        ""
     }
 }
 

@@ -62,12 +62,12 @@ pub struct Program {
 impl Runtime {
     /// Compiles, links and describes a component. Slow: not for a worker, and not within an async runtime.
     pub fn load(self: &Arc<Self>, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
-        self.load_for(bytes, CallMode::Auto)
+        self.load_for("plugin", bytes, CallMode::Auto)
     }
 
-    /// The same, for calls of this kind.
-    pub fn load_for(self: &Arc<Self>, bytes: &[u8], mode: CallMode) -> Result<Arc<Plugin>, LoadError> {
-        let mut plugin = Plugin::link(self, bytes, mode)?;
+    /// The same, for calls of this kind. The log has the name while it is compiled.
+    pub fn load_for(self: &Arc<Self>, name: &str, bytes: &[u8], mode: CallMode) -> Result<Arc<Plugin>, LoadError> {
+        let mut plugin = Plugin::link(self, name, bytes, mode)?;
         if !plugin.code.describes() {
             return Ok(Arc::new(plugin));
         }
@@ -107,7 +107,7 @@ impl Program {
             overran: AtomicBool::new(false),
         });
         let opened = (spec.mode == Mode::Fresh).then(|| match &spec.component {
-            Some(bytes) => Opened::new(&plugin, bytes),
+            Some(bytes) => Opened::new(&plugin, &format!("image of filter `{}`", shared.name), bytes),
             None => Err("its component is not at hand".into()),
         });
         let (interests, key_sets, image, trial) = block_on(async {
@@ -137,6 +137,10 @@ impl Program {
             }));
             Ok((interests, key_sets, image, trial))
         })?;
+        // Without the image that was not waited for, it would be another program.
+        if plugin.runtime.interrupt().was_heeded() {
+            return Err(LoadError::Interrupted);
+        }
         let Trial { warnings, failures } = trial;
         Ok(Program { plugin, shared, account, image, interests, warnings, failures, _key_sets: key_sets })
     }
