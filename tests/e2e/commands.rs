@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sluice_harness::fixtures;
 use sluice_harness::gateway::binary;
 
-use crate::support::{filter, gateway, probe, route, setup, with_base};
+use crate::support::{FAILS, filter, gateway, probe, route, setup, with_base};
 
 const NOBODY: &str = "http://127.0.0.1:1";
 
@@ -28,15 +28,50 @@ fn plain(lines: &str) -> String {
     format!("[filters.a]\nplugin = \"plain\"\n{lines}\n")
 }
 
+/// A filter whose hook does this, whatever the request.
+fn that_does(action: &str, lines: &str) -> String {
+    with_filter(&filter("a", "probe", lines, json!({"on-request": [{"do": action}]})))
+}
+
 #[test]
-fn check_tells_of_a_hook_that_traps_when_it_is_tried() {
-    let panics = with_filter(&probe("a", json!({"on-request": [{"do": "panic"}]})));
+fn a_filter_that_fails_for_every_request_is_refused_with_its_hook_and_the_key_that_allows_it() {
+    let cases = [
+        ("trap", "the hook on-request trapped: "),
+        ("panic", "the probe panics"),
+        ("memory", "the hook on-request needed more than its "),
+        ("nonsense", "the hook on-request gave a bad answer: "),
+        ("spin", "the hook on-request used more than its 100ms of CPU time"),
+    ];
+    for (action, expected) in cases {
+        let toml = with_base(&that_does(action, ""));
+        let checked = setup().command_output(&toml, &["check"]);
+        let line = toml.lines().position(|line| line == "plugin = \"probe\"").expect("the plugin") + 1;
+        let place = format!("gateway.toml:{line}:10: filters.a.plugin: the hook on-request ");
+        assert!(!checked.status.success() && checked.stderr.contains(&place), "{action}: {checked:?}");
+        assert!(checked.stderr.contains(expected), "{action}: {checked:?}");
+        assert!(checked.stderr.contains("`on_failed_trial = \"warn\"`"), "{action}: {checked:?}");
+    }
+    assert!(setup().refused(&with_base(&that_does("trap", ""))).stderr.contains("the hook on-request trapped: "));
+}
+
+#[test]
+fn a_failing_trial_that_is_allowed_is_a_warning() {
+    let panics = that_does("panic", FAILS);
     let found = warnings(&panics);
     assert!(found[0].starts_with("warning: filter `a`: the hook on-request trapped: "), "{found:?}");
     assert!(found[0].contains("the probe panics") && found.len() == 1, "{found:?}");
     gateway(&panics).wait_log("the same", |line| {
         line["level"] == "WARN" && line["message"].as_str().is_some_and(|text| found[0].ends_with(text))
     });
+}
+
+#[test]
+fn a_hook_that_is_a_little_slow_when_it_is_tried_is_a_warning() {
+    let found = warnings(&with_filter(&probe("a", json!({"on-request": [{"do": "spin", "ms": 20}]}))));
+    assert_eq!(
+        found,
+        ["warning: filter `a`: the hook on-request used more than its 5ms of CPU time, when tried on an empty message"]
+    );
 }
 
 #[test]

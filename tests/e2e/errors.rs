@@ -4,7 +4,7 @@ use serde_json::json;
 use sluice_harness::origin::nobody;
 use sluice_harness::{Origin, Reply, Response};
 
-use crate::support::{gateway, probe, route};
+use crate::support::{FAILS, filter, gateway, route};
 
 #[track_caller]
 fn is_problem(response: &Response, statuses: &[u16]) {
@@ -57,7 +57,8 @@ fn a_failing_filter() {
     let origin = Origin::named("o");
     for action in ["trap", "panic", "memory", "nonsense", "spin", "fail"] {
         let gateway = gateway(
-            &(route(&origin.url(), &["a"]) + &probe("a", json!({"on-request": [{"do": action, "value": "secret"}]}))),
+            &(route(&origin.url(), &["a"])
+                + &filter("a", "probe", FAILS, json!({"on-request": [{"do": action, "value": "secret"}]}))),
         );
         is_problem(&gateway.get("/"), &[500, 502, 503]);
         gateway.wait_log("the cause, with the filter", |l| {

@@ -4,7 +4,7 @@ use serde_json::json;
 use sluice_harness::origin::nobody;
 use sluice_harness::{Client, Origin, Reply, eventually};
 
-use crate::support::{filter, gateway, probe, route, setup, with_base};
+use crate::support::{FAILS, filter, gateway, probe, route, setup, with_base};
 
 fn mark(name: &str) -> serde_json::Value {
     json!({
@@ -350,7 +350,9 @@ fn open_and_closed() {
 #[test]
 fn closed_is_the_default() {
     let origin = Origin::named("o");
-    let gateway = gateway(&(route(&origin.url(), &["a"]) + &probe("a", json!({"on-request": [{"do": "trap"}]}))));
+    let gateway = gateway(
+        &(route(&origin.url(), &["a"]) + &filter("a", "probe", FAILS, json!({"on-request": [{"do": "trap"}]}))),
+    );
     assert!(gateway.get("/").status >= 500);
     assert_eq!(origin.count(), 0);
 }

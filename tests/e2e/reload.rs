@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -11,7 +12,7 @@ use serde_json::json;
 use sluice_harness::load::Neighbour;
 use sluice_harness::{Origin, Reply, eventually};
 
-use crate::support::{gateway, probe, route, setup, with_base};
+use crate::support::{filter, gateway, probe, route, setup, with_base};
 
 fn answering(body: &str) -> String {
     with_base(&format!("[routes.all]\nmatch = {{ path = \"/**\" }}\nrespond = {{ status = 200, body = \"{body}\" }}\n"))
@@ -64,6 +65,127 @@ fn broken_toml_and_broken_plugins_are_refused() {
         assert!(line.to_string().contains("gateway.toml:"), "{line}");
         assert_eq!(gateway.get("/").text(), "old");
     }
+}
+
+#[test]
+fn a_filter_that_traps_on_every_request_is_refused_unless_a_key_allows_it() {
+    let origin = Origin::named("o");
+    let trapping = |lines: &str| {
+        with_base(
+            &(route(&origin.url(), &["a"]) + &filter("a", "probe", lines, json!({"on-response": [{"do": "trap"}]}))),
+        )
+    };
+    let gateway = setup().start(&answering("old"));
+    let line = gateway.try_reload(&trapping(""));
+    assert!(line.to_string().contains("filters.a.plugin: the hook on-response trapped: "), "{line}");
+    assert_eq!(gateway.get("/").text(), "old");
+    gateway.reload(&trapping("on_failed_trial = \"warn\""));
+    assert_eq!(gateway.get("/").status, 500);
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_later_reloads_go_on() {
+    let gateway = setup().file("plugins/real.wasm", "no component").start(&answering("old"));
+    let fifo = |path: &str| {
+        let path = gateway.dir().join(path);
+        let _ = std::fs::remove_file(&path);
+        assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo(1)").success());
+    };
+    fifo("plugins/stuck.wasm");
+    fifo("stuck");
+    let filter = |lines: &str| with_base(&format!("{}[filters.a]\n{lines}\n", route("http://127.0.0.1:1", &["a"])));
+    let certificate = |cert: &str| answering("x") + &format!("[certificates.c]\ncert = \"{cert}\"\nkey = \"stuck\"\n");
+    let include = |path: &str| answering("x").replace("[gateway]", &format!("include = [\"{path}\"]\n[gateway]"));
+    let cases = [
+        (filter("plugin = \"stuck\""), "a FIFO or a pipe"),
+        (filter("plugin = \"b\"\n[plugins.b]\nfile = \"stuck\""), "a FIFO or a pipe"),
+        (filter("plugin = \"b\"\n[plugins.b]\nfile = \"/dev/zero\""), "a device"),
+        (filter("plugin = \"b\"\n[plugins.b]\nfile = \"plugins\""), "a directory"),
+        (filter("plugin = \"cors\"\nconfig = { origins = [\"${file:stuck}\"] }"), "a FIFO or a pipe"),
+        (certificate("stuck"), "a FIFO or a pipe"),
+        (certificate("/dev/zero"), "a device"),
+        (include("stuck"), "a FIFO or a pipe"),
+    ];
+    for (toml, found) in cases {
+        let line = gateway.try_reload(&toml);
+        let text = line.to_string();
+        assert!(text.contains(&format!("it is {found}, expected a regular file")), "{toml}\n{line}");
+    }
+    fifo("gateway.toml");
+    gateway.signal("HUP");
+    gateway.wait_log("the configuration itself", |line| {
+        line.to_string().contains("gateway.toml: cannot read the file: it is a FIFO or a pipe, expected a regular file")
+    });
+    gateway.reload(&answering("new"));
+    assert_eq!(gateway.get("/").text(), "new");
+}
+
+/// A component that compiles for a long time: the fixture with one more core module, which has one large function.
+fn slow_component() -> Vec<u8> {
+    fn number(mut n: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while n > 0x7f {
+            bytes.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        bytes.push(n as u8);
+        bytes
+    }
+    let counted = |bytes: &[u8]| [&number(bytes.len())[..], bytes].concat();
+    let section = |kind: u8, content: &[u8]| [&[kind][..], &counted(content)].concat();
+    // 100 locals of the type i32, and as many blocks as follow, each of which changes some of them.
+    let mut body = vec![1, 100, 0x7f];
+    for n in 0..150_000_usize {
+        let local = |k: usize| (n * 7 + n / 100 * k + k * 31) as u8 % 100;
+        // block; local.get; br_if 0; local.get; local.get; i32.add; local.set; end
+        body.extend([0x02, 0x40, 0x20, local(0), 0x0d, 0, 0x20, local(1), 0x20, local(2), 0x6a, 0x21, local(3), 0x0b]);
+    }
+    body.push(0x0b);
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    module.extend(section(1, &[1, 0x60, 0, 0]));
+    module.extend(section(3, &[1, 0]));
+    module.extend(section(10, &[&[1][..], &counted(&body)].concat()));
+    let fixture = std::fs::read(sluice_harness::fixtures::file("plain")).expect("a fixture");
+    [fixture, section(1, &module)].concat()
+}
+
+#[test]
+fn a_plugin_that_compiles_for_long_is_told_of_and_holds_up_no_other_reload() {
+    let gateway = setup().file("plugins/slow.wasm", slow_component()).start(&answering("old"));
+    let slow = with_base(&(route("http://127.0.0.1:1", &["a"]) + "[filters.a]\nplugin = \"slow\"\n"));
+    gateway.write("gateway.toml", &slow);
+    gateway.signal("HUP");
+    let told = gateway.wait_log("the compilation", |line| line["message"] == "still compiling");
+    assert_eq!(told["what"], "plugin `slow`", "{told}");
+    assert_eq!(gateway.metric("sluice_reload_in_progress", &[]), Some(1.0));
+    gateway.reload(&answering("new"));
+    assert_eq!(gateway.get("/").text(), "new");
+    assert_eq!(gateway.metric("sluice_reload_in_progress", &[]), Some(0.0));
+    eventually("the end of a compilation that nobody needs", || !has_children(gateway.pid()));
+}
+
+/// Whether a process has started others that have not ended.
+fn has_children(process: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of a process");
+    let children =
+        tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    children.into_iter().any(|children| !children.is_empty())
+}
+
+#[test]
+fn a_plugin_that_takes_more_than_it_may_to_compile_is_refused_with_the_key() {
+    let gateway = setup().file("plugins/slow.wasm", slow_component()).start(&answering("old"));
+    let cases = [
+        ("timeout = \"50ms\"", "takes longer than 50ms to compile; `gateway.compile.timeout` allows more"),
+        ("memory = \"64MiB\"", "needs more than 64 MiB of memory to compile; `gateway.compile.memory` allows more"),
+    ];
+    for (limit, expected) in cases {
+        let rest = format!("{}[filters.a]\nplugin = \"slow\"\n", route("http://127.0.0.1:1", &["a"]));
+        let line = gateway.try_reload(&with_base(&rest).replace("[gateway]", &format!("[gateway]\ncompile.{limit}")));
+        let place = format!("/plugins/slow.wasm: {expected}");
+        assert!(line.to_string().contains(&place), "{line}");
+    }
+    assert_eq!(gateway.get("/").text(), "old");
 }
 
 #[test]
@@ -137,9 +259,7 @@ fn counters_and_values_survive() {
             ],
         });
         with_base(
-            &(route(&origin.url(), &["a"])
-                + &crate::support::filter("a", "probe", "grants = { kv = [\"mine\"] }", config)
-                + extra),
+            &(route(&origin.url(), &["a"]) + &filter("a", "probe", "grants = { kv = [\"mine\"] }", config) + extra),
         )
     };
     let gateway = setup().start(&toml(""));

@@ -31,6 +31,9 @@ pub(crate) fn with_base(rest: &str) -> String {
     format!("{BASE}{rest}")
 }
 
+/// The line of a filter that fails for every request, and so in its trial.
+pub(crate) const FAILS: &str = "on_failed_trial = \"warn\"";
+
 /// A route for everything.
 pub(crate) fn route(upstream: &str, pipeline: &[&str]) -> String {
     format!("[routes.all]\nmatch = {{ path = \"/**\" }}\nupstream = \"{upstream}\"\npipeline = {pipeline:?}\n")

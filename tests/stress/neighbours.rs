@@ -6,7 +6,7 @@ use serde_json::json;
 use sluice_harness::load::{Neighbour, flood, scaled};
 use sluice_harness::{Gateway, Origin};
 
-use crate::support::{probe, route, setup, with_base};
+use crate::support::{FAILS, filter, probe, route, setup, with_base};
 use crate::{alone, tell};
 
 /// One worker, a good route at `/` and a bad one at `/bad`.
@@ -16,7 +16,7 @@ fn beside(bad: &str, origin: &Origin) -> Gateway {
         route(&origin.url(), &["good"]),
         origin.url(),
         probe("good", json!({"on-request": [{"do": "set-header", "name": "x-good", "value": "1"}]})),
-        probe("bad", json!({"on-request": [{"do": bad}]})),
+        filter("bad", "probe", FAILS, json!({"on-request": [{"do": bad}]})),
     );
     setup().start(&with_base(&rest))
 }

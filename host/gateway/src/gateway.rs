@@ -129,7 +129,8 @@ fn serve(
         access_log: Arc::clone(&access_log),
         log: Arc::clone(log),
     };
-    let loader = start_loader(watched, &background, Arc::clone(metrics), move || replacement.replace())?;
+    let interrupt = Arc::clone(replacement.builder.runtime.interrupt());
+    let loader = start_loader(watched, &background, Arc::clone(metrics), interrupt, move || replacement.replace())?;
     let control = Control::new(running, loader);
     if let Some(admin) = &config.admin {
         let (control, metrics, config_file) = (control.clone(), Arc::clone(metrics), path.to_owned());
@@ -166,8 +167,10 @@ fn builder(
     };
     let resolver = Resolver::new(&config.gateway.nameservers, Some(background.clone()));
     let outbound = OutboundClient::new(Tls::system(), resolver, background);
+    let runtime = Runtime::new(options)?;
+    runtime.set_compile_limits(config.gateway.compile);
     Ok(SnapshotBuilder {
-        runtime: Runtime::new(options)?,
+        runtime,
         services: Services::new(Clock::system(), outbound.clone()),
         certs: CertStore::default(),
         metrics,

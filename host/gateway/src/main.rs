@@ -96,7 +96,9 @@ fn complain(message: impl Display) {
 }
 
 fn compile() -> ExitCode {
-    match compile_piped(std::io::stdin().lock(), std::io::stdout().lock()) {
+    // The gateway has ended, or does not wait any more.
+    let unwanted = || std::process::exit(UNABLE.into());
+    match compile_piped(std::io::stdin(), std::io::stdout().lock(), unwanted) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -123,7 +125,7 @@ fn inspect(path: &Path) -> Result<ExitCode, String> {
     let shipped = path.to_str().filter(|_| !path.is_file()).and_then(embedded::find);
     let bytes = match shipped {
         Some(bytes) => bytes.to_vec(),
-        None => std::fs::read(path).map_err(|error| format!("{name}: {error}"))?,
+        None => config::read_file(path, config::MAX_COMPONENT).map_err(|error| format!("{name}: {error}"))?,
     };
     let runtime = Runtime::new(RuntimeOptions { compiler: COMPILER, ..RuntimeOptions::default() })
         .map_err(|error| sluice::chain(&error))?;

@@ -27,6 +27,7 @@ pub use filter::{
     HookStats, Interests, LoadError, MediaPattern, Mode, Phase, RuntimeError, Verdict,
 };
 pub use load::compile::{CompilerCommand, PipedError, UNABLE, compile_piped};
+pub use load::process::{CompileLimits, Interrupt};
 pub use load::{Runtime, RuntimeOptions, unbundle};
 pub use pool::plugin::{Description, Plugin};
 pub use pool::program::{Program, ProgramSpec};

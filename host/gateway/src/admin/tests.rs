@@ -68,11 +68,12 @@ fn fixture(admin: &str) -> Fixture {
     };
     let refuse = Arc::<Mutex<Option<String>>>::default();
     let why = Arc::clone(&refuse);
-    let loader = start_loader(None, &background, Arc::clone(&metrics), move || match &*why.lock().unwrap() {
-        Some(why) => Err(Refused(vec![why.clone()])),
-        None => Ok((ReloadReport { restart_needed: vec!["gateway.workers".into()], ..Default::default() }, vec![])),
-    })
-    .expect("a thread");
+    let loader =
+        start_loader(None, &background, Arc::clone(&metrics), Arc::default(), move || match &*why.lock().unwrap() {
+            Some(why) => Err(Refused(vec![why.clone()])),
+            None => Ok((ReloadReport { restart_needed: vec!["gateway.workers".into()], ..Default::default() }, vec![])),
+        })
+        .expect("a thread");
     let control = Control::new(running, loader);
     let context = Context { control, metrics, config_file: path, started: SystemTime::now() };
     Fixture { context, background, refuse, _thread: thread, _directory: directory }

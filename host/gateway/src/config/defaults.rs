@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::model::{Balance, ByteSize, FailurePolicy, LookupFamily, Protocol, TlsVersion};
+use super::model::{Balance, ByteSize, FailurePolicy, LookupFamily, Protocol, TlsVersion, TrialPolicy};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -17,7 +17,7 @@ const fn mib(n: u64) -> ByteSize {
     ByteSize(n << 20)
 }
 
-// [gateway]; `workers` is the number of cores.
+// [gateway]; `workers` is the number of cores, and `compile` is `CompileLimits::default()`.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const PLUGIN_DIR: &str = "plugins";
 pub const MAX_BUFFERED_MEMORY: ByteSize = mib(256);
@@ -68,6 +68,7 @@ pub const LOOKUP_FAMILY: LookupFamily = LookupFamily::All;
 
 // [plugins.NAME] and [filters.NAME]; limits and numbers of instances are `FilterLimits::default()`.
 pub const ON_ERROR: FailurePolicy = FailurePolicy::Closed;
+pub const ON_FAILED_TRIAL: TrialPolicy = TrialPolicy::Refuse;
 pub const BODY_GRANT: bool = true;
 pub const KV_QUOTA: ByteSize = mib(16);
 pub const PLUGIN_CALL: CallMode = CallMode::Auto;

@@ -66,6 +66,13 @@ pub(super) fn filter(name: &str, plugin: &str, table: &Table<'_>, plugins: &mut 
             r#""open""#,
         )
         .word_or(defaults::ON_ERROR);
+    let on_failed_trial = table
+        .key(
+            "on_failed_trial",
+            "What becomes of the configuration when a hook of the filter fails on the empty message of the trial at load: it is refused (`refuse`), or loaded with a warning (`warn`).",
+            r#""warn""#,
+        )
+        .word_or(defaults::ON_FAILED_TRIAL);
     let (mode, limits) = instances(table);
     if limits.cpu > limits.wall {
         table.fail("the limit `cpu` is above `wall`");
@@ -79,7 +86,7 @@ pub(super) fn filter(name: &str, plugin: &str, table: &Table<'_>, plugins: &mut 
         plugins.push(PluginTable { plugin: bare, grants: Grants::default() });
     }
     let config = Secret::from(config.unwrap_or_else(|| "{}".to_owned()));
-    Filter { name: Name::from(name), plugin, config, on_error, mode, limits, grants }
+    Filter { name: Name::from(name), plugin, config, on_error, on_failed_trial, mode, limits, grants }
 }
 
 pub(super) fn pipelines(table: &Table<'_>, filters: &BTreeSet<String>) -> Vec<Pipeline> {

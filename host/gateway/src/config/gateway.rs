@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderName;
@@ -14,6 +15,7 @@ use super::item::Item;
 use super::model::*;
 use super::read::Table;
 use crate::route::{HostPattern, PathPattern};
+use crate::wasm::CompileLimits;
 
 /// Bytes of the admin token: shorter ones can be guessed.
 const MIN_TOKEN: usize = 16;
@@ -41,6 +43,7 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
         cache_dir: table
             .key("cache_dir", "The folder where compiled plugins are kept.", r#""/var/cache/sluice""#)
             .get("`sluice` in the user's cache directory", path),
+        compile: compile_limits(&table.table("compile")),
         max_buffered_memory: table
             .key(
                 "max_buffered_memory",
@@ -64,6 +67,23 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
                 r#"["10.0.0.53", "[::1]:5353"]"#,
             )
             .or(Vec::new(), |item| item.list(nameserver)),
+    }
+}
+
+/// What the compilation of one plugin may take.
+fn compile_limits(table: &Table<'_>) -> CompileLimits {
+    let default = CompileLimits::default();
+    CompileLimits {
+        memory: table
+            .key("memory", "The memory of the process that compiles a plugin.", r#""2GiB""#)
+            .or(ByteSize(default.memory), |item| item.size_within(ByteSize(64 << 20)..=ByteSize(64 << 30)))
+            .0,
+        timeout: table
+            .key("timeout", "How long a plugin may take to compile.", r#""10m""#)
+            .or(default.timeout, |item| item.duration_up_to(Duration::from_secs(3600))),
+        threads: table
+            .key("threads", "The threads that compile a plugin. More are faster and need more memory.", "4")
+            .or(default.threads, |item| item.integer(1..=256u16).map(usize::from)),
     }
 }
 

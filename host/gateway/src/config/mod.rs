@@ -7,6 +7,7 @@
 pub mod defaults;
 mod error;
 mod explain;
+mod file;
 mod filters;
 mod gateway;
 mod item;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use explain::{ExplainError, explain};
+pub use file::{MAX_COMPONENT, read_file};
 pub use key::{Absent, KeyDoc};
 pub use model::Config;
 pub use path::KeyPart;

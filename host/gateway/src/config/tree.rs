@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Location};
+use super::file::read_text;
 use super::syntax::{Repeated, repeated, unclosed};
 
 /// Where something is written: a file by its position in `Sources`, and the byte in it.
@@ -188,7 +189,7 @@ impl Sources {
     /// Reads a file that a value at this place names.
     pub(super) fn read(&mut self, place: Place, path: &str) -> Result<String, String> {
         let path = self.directory(place).join(path);
-        let text = fs::read_to_string(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()));
+        let text = read_text(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()));
         self.referenced.push(path);
         text
     }
@@ -200,7 +201,7 @@ impl Sources {
 
     /// Parses a file to its entries. `named` says where and under which key the file is named.
     fn parse(&mut self, path: &Path, named: Option<(Place, &str)>) -> Vec<KeyValue> {
-        let text = match fs::read_to_string(path) {
+        let text = match read_text(path) {
             Ok(text) => text,
             Err(error) => {
                 let message = format!("cannot read `{}`: {error}", path.display());

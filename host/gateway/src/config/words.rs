@@ -5,6 +5,7 @@ use http::uri::Scheme;
 use super::key::{Words, Written};
 use super::model::{
     Balance, Builtin, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, TlsVersion,
+    TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -80,6 +81,10 @@ impl Words for LookupFamily {
 
 impl Words for FailurePolicy {
     const WORDS: &'static [(&'static str, Self)] = &[("closed", Self::Closed), ("open", Self::Open)];
+}
+
+impl Words for TrialPolicy {
+    const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("warn", Self::Warn)];
 }
 
 impl Words for Mode {

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use super::loader::Job;
 use super::watcher::{Names, Watcher};
 use crate::background::Background;
+use crate::wasm::Interrupt;
 
 /// Files to watch, and what they look like now. To be made when they have just been loaded, so that no change after it is missed.
 pub struct WatchedFiles {
@@ -82,12 +83,19 @@ impl Print {
 }
 
 impl Watch {
-    pub(super) fn new(watched: WatchedFiles, background: &Background, jobs: &Arc<Sender<Job>>) -> Self {
+    pub(super) fn new(
+        watched: WatchedFiles,
+        background: &Background,
+        jobs: &Arc<Sender<Job>>,
+        interrupt: &Arc<Interrupt>,
+    ) -> Self {
         // The loader thread ends with its last handle, and the watcher with the loader thread.
         let jobs = Arc::downgrade(jobs);
+        let interrupt = Arc::clone(interrupt);
         let watcher = Watcher::start(background, move |change| {
             if let Some(jobs) = jobs.upgrade() {
                 let _ = jobs.send(Job::Changed(change));
+                interrupt.raise();
             }
         })
         .inspect_err(|error| tracing::warn!(%error, "changed files are found by comparing them every 2 s"))

@@ -1,5 +1,6 @@
 //! The loader: one thread of low priority that reads files and builds snapshots, one reload at a time, when it is asked or when a
-//! watched file has changed. What a reload does is given to it.
+//! watched file has changed. What a reload does is given to it. A reload that waits for a compilation gives way to a newer one, so that a
+//! plugin that compiles for long holds up nothing but itself.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,11 +16,14 @@ use super::watcher::Change;
 use super::{LastReload, Refused, Reload, ReloadReport};
 use crate::background::Background;
 use crate::telemetry::Metrics;
+use crate::wasm::Interrupt;
 
 /// Changes are waited for to settle: editors and copies write in several steps.
 const QUIET: Duration = Duration::from_millis(200);
 /// A file that never rests is loaded after this time all the same.
 const MAX_UNREST: Duration = Duration::from_secs(2);
+/// How often in a row a reload gives way to a newer one. After that it is finished, however long it takes.
+const MAX_GIVEN_WAY: u32 = 3;
 /// How often files are compared where the system reports no changes.
 const POLL: Duration = Duration::from_secs(2);
 
@@ -27,6 +31,7 @@ const POLL: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Loader {
     jobs: Arc<Sender<Job>>,
+    interrupt: Arc<Interrupt>,
     last: LastReload,
 }
 
@@ -45,6 +50,7 @@ impl Loader {
     pub(super) fn request(&self, reply: Option<Reply>) {
         // Fails only when the loader has panicked, which was logged.
         let _ = self.jobs.send(Job::Reload(reply));
+        self.interrupt.raise();
     }
 
     /// How the last reload went; none before the first.
@@ -54,17 +60,18 @@ impl Loader {
 }
 
 /// Starts the loader thread. Without `files` it loads only when asked. `load` builds and swaps the configuration, and answers with
-/// what it did and the files to watch from now on, or why it can't.
+/// what it did and the files to watch from now on, or why it can't; it heeds `interrupt`.
 pub fn start_loader(
     files: Option<WatchedFiles>,
     background: &Background,
     metrics: Arc<Metrics>,
+    interrupt: Arc<Interrupt>,
     load: impl FnMut() -> Result<(ReloadReport, Vec<PathBuf>), Refused> + Send + 'static,
 ) -> io::Result<Loader> {
     metrics.last_reload.set(now());
     let (jobs, queue) = mpsc::channel();
-    let loader = Loader { jobs: Arc::new(jobs), last: LastReload::default() };
-    let watch = files.map(|files| Watch::new(files, background, &loader.jobs));
+    let loader = Loader { jobs: Arc::new(jobs), interrupt: Arc::clone(&interrupt), last: LastReload::default() };
+    let watch = files.map(|files| Watch::new(files, background, &loader.jobs, &interrupt));
     if watch.is_some() {
         // Nobody was told what has changed since the files were loaded.
         let _ = loader.jobs.send(Job::Changed(Change::Any));
@@ -72,7 +79,7 @@ pub fn start_loader(
     let last = Arc::clone(&loader.last);
     std::thread::Builder::new().name("loader".into()).spawn(move || {
         lower_priority();
-        run(&queue, watch, &metrics, &last, load);
+        run(&queue, watch, &metrics, &last, &interrupt, load);
     })?;
     Ok(loader)
 }
@@ -82,13 +89,17 @@ fn run(
     mut watch: Option<Watch>,
     metrics: &Metrics,
     last: &LastReload,
+    interrupt: &Interrupt,
     mut load: impl FnMut() -> Result<(ReloadReport, Vec<PathBuf>), Refused>,
 ) {
     // Something has happened before the files were watched where they are now.
     let mut missed = false;
+    // A reload that has given way, and who waits for how it goes.
+    let mut given_way: u32 = 0;
+    let mut waiting: Vec<Reply> = Vec::new();
     loop {
         let poll = watch.as_ref().is_some_and(Watch::has_to_poll);
-        let job = if std::mem::take(&mut missed) {
+        let job = if std::mem::take(&mut missed) || given_way > 0 {
             Ok(Job::Changed(Change::Any))
         } else if poll {
             match queue.recv_timeout(POLL) {
@@ -100,14 +111,28 @@ fn run(
             queue.recv()
         };
         let Ok(job) = job else { return };
+        // What is asked for from now on is newer than what is loaded next, unless it settles with it: that costs no more than another try.
+        interrupt.clear();
         let Settled { requested, changed, replies } = settle(queue, job, poll);
+        waiting.extend(replies);
         // Looked at before the load, so that a change during it leads to another one.
         let changed = (requested || changed) && watch.as_mut().is_some_and(Watch::has_changed);
-        if !requested && !changed {
+        if !requested && !changed && given_way == 0 {
             continue;
         }
+        if given_way >= MAX_GIVEN_WAY {
+            interrupt.ignore();
+        }
         let begun = Instant::now();
+        metrics.reload_in_progress.set(1);
         let loaded = load();
+        metrics.reload_in_progress.set(0);
+        if interrupt.was_heeded() {
+            given_way += 1;
+            tracing::info!("the reload gives way to a newer one while a plugin is being compiled");
+            continue;
+        }
+        given_way = 0;
         let took = begun.elapsed();
         let (result, files) = match loaded {
             Ok((report, files)) => (Ok(report), Some(files).filter(|files| !files.is_empty())),
@@ -117,7 +142,7 @@ fn run(
         tell(&result, took, metrics);
         let reload = Arc::new(Reload { at: SystemTime::now(), took, result });
         last.store(Some(Arc::clone(&reload)));
-        for reply in replies {
+        for reply in waiting.drain(..) {
             // Fails when nobody waits any more.
             let _ = reply.send(Arc::clone(&reload));
         }
@@ -231,7 +256,7 @@ mod tests {
         let metrics = Metrics::new();
         let (background, thread) = Background::start(Arc::clone(&metrics)).expect("a thread");
         let watched = path;
-        let loader = start_loader(Some(files), &background, Arc::clone(&metrics), move || {
+        let loader = start_loader(Some(files), &background, Arc::clone(&metrics), Arc::default(), move || {
             let text = std::fs::read_to_string(&watched).unwrap_or_default();
             let _ = loaded.send(text.clone());
             if text == "broken" {
@@ -312,11 +337,17 @@ mod tests {
         let part = parts.join("a.toml");
         let read = part.clone();
         let (background, _thread) = Background::start(Metrics::new()).expect("a thread");
-        let _loader = start_loader(Some(WatchedFiles::look(vec![parts])), &background, Metrics::new(), move || {
-            let text = std::fs::read_to_string(&read).unwrap_or_default();
-            let _ = loaded.send(text.clone());
-            if text == "broken" { Err(Refused(vec![text])) } else { Ok(Default::default()) }
-        })
+        let _loader = start_loader(
+            Some(WatchedFiles::look(vec![parts])),
+            &background,
+            Metrics::new(),
+            Arc::default(),
+            move || {
+                let text = std::fs::read_to_string(&read).unwrap_or_default();
+                let _ = loaded.send(text.clone());
+                if text == "broken" { Err(Refused(vec![text])) } else { Ok(Default::default()) }
+            },
+        )
         .expect("a thread");
         for text in ["broken", "mended"] {
             std::fs::write(&part, text).expect("a file");
@@ -340,6 +371,40 @@ mod tests {
         let last = fixture.loader.last().expect("two reloads");
         assert!(last.result.is_err());
         assert!((fixture.metrics.reloads.value(), fixture.metrics.reloads_refused.value()) >= (1, 1));
+    }
+
+    #[test]
+    fn a_slow_reload_gives_way_to_newer_ones_but_not_for_ever() {
+        let (background, _thread) = Background::start(Metrics::new()).expect("a thread");
+        let interrupt = Arc::<Interrupt>::default();
+        let (begins, begun) = mpsc::channel();
+        let (goes_on, go_on) = mpsc::channel::<()>();
+        let loader = start_loader(None, &background, Metrics::new(), Arc::clone(&interrupt), move || {
+            let _ = begins.send(());
+            // What is asked for meanwhile has come.
+            let _ = go_on.recv();
+            if interrupt.heed() { Err(Refused(vec!["a compilation".into()])) } else { Ok(Default::default()) }
+        })
+        .expect("a thread");
+        let mut answers = Vec::new();
+        for _ in 0..=MAX_GIVEN_WAY + 1 {
+            let (reply, answer) = oneshot::channel();
+            loader.request(Some(reply));
+            answers.push(answer);
+            if answers.len() > 1 {
+                goes_on.send(()).expect("a load that waits");
+            }
+            if answers.len() <= MAX_GIVEN_WAY as usize + 1 {
+                begun.recv_timeout(Duration::from_secs(10)).expect("a load");
+            }
+        }
+        let last = answers.pop().expect("an answer");
+        for answer in answers {
+            assert!(answer.blocking_recv().expect("an answer").result.is_ok(), "all are told how the last one went");
+        }
+        begun.recv_timeout(Duration::from_secs(10)).expect("a load for the last one");
+        goes_on.send(()).expect("a load that waits");
+        assert!(last.blocking_recv().expect("an answer").result.is_ok());
     }
 
     #[test]

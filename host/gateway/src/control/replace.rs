@@ -29,6 +29,8 @@ impl Replacement {
     /// everything as it is.
     pub fn replace(&self) -> Result<(ReloadReport, Vec<PathBuf>), Refused> {
         let loaded = config::load(&self.path).map_err(lines)?;
+        let runtime = &self.builder.runtime;
+        runtime.set_compile_limits(loaded.config.gateway.compile);
         let before = self.running.snapshot.load_full();
         // Key sets are fetched for the new configuration while it is built.
         let outbound = &self.builder.outbound;
@@ -36,8 +38,13 @@ impl Replacement {
         outbound.use_resolver(resolver.with_servers(&loaded.config.gateway.nameservers));
         let snapshot = self.builder.build(&loaded, Some(&before)).map_err(|errors| {
             outbound.use_resolver(resolver);
+            if !runtime.interrupt().was_heeded() {
+                runtime.end_left_compilation();
+            }
             lines(errors)
         })?;
+        // Nothing of this configuration needs it.
+        runtime.end_left_compilation();
         for warning in &snapshot.warnings {
             tracing::warn!("{warning}");
         }

@@ -111,6 +111,11 @@ impl Filter {
         self.program.warnings()
     }
 
+    /// Hooks that failed when they were tried at load, and how.
+    pub fn trial_failures(&self) -> &[String] {
+        self.program.trial_failures()
+    }
+
     /// What calls of filters of this name have cost since the start of the process.
     pub fn stats(&self) -> FilterStats {
         self.program.stats()

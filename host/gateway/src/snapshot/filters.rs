@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Errors, Snapshot, SnapshotBuilder, key, needs};
-use crate::config::model::{self, Name};
-use crate::config::{ConfigError, Loaded, nearest};
+use crate::config::model::{self, Name, TrialPolicy};
+use crate::config::{self, ConfigError, Loaded, nearest};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterSpec, LoadError, Mode, Plugin};
 
@@ -32,10 +32,12 @@ impl SnapshotBuilder {
                 let kept = before.and_then(|before| before.plugins.iter().find(is_same));
                 let made = match kept {
                     Some(kept) => Arc::clone(kept),
-                    None => self
-                        .runtime
-                        .load_for(&bytes, plugin.call)
-                        .map_err(|error| loaded.error_on(&where_named(config, plugin), format!("{file}: {error}")))?,
+                    None => self.runtime.load_for(&format!("plugin `{}`", plugin.name), &bytes, plugin.call).map_err(
+                        |error| {
+                            let message = format!("{file}: {error}{}", allowing(&error));
+                            loaded.error_on(&where_named(config, plugin), message)
+                        },
+                    )?,
                 };
                 let is_fresh = |filter: &model::Filter| filter.mode == Mode::Fresh;
                 let any = config.filters.iter().any(|filter| filter.plugin == plugin.name && is_fresh(filter));
@@ -81,6 +83,14 @@ impl SnapshotBuilder {
                 Ok(built) => {
                     warn_of_needs(filter, built.needs(), warnings);
                     warnings.extend_from_slice(built.warnings());
+                    let failures = built.trial_failures();
+                    match filter.on_failed_trial {
+                        TrialPolicy::Warn => warnings.extend(failures.iter().map(|failure| {
+                            format!("filter `{}`: {failure}, when tried on an empty message", filter.name)
+                        })),
+                        TrialPolicy::Refuse if failures.is_empty() => {}
+                        TrialPolicy::Refuse => errors.push(loaded.error_on(&at("plugin"), failed_trial(failures))),
+                    }
                     found.insert(filter.name.clone(), built);
                 }
                 Err(LoadError::Refused(message)) => errors.push(loaded.error_at(&filter.name, &message)),
@@ -98,13 +108,13 @@ fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<(Vec<u8>, String), C
     let at = where_named(config, plugin);
     let shown = |path: &Path| path.display().to_string();
     if let Some(path) = &plugin.file {
-        let bytes = std::fs::read(path).map_err(|error| {
+        let bytes = config::read_file(path, config::MAX_COMPONENT).map_err(|error| {
             loaded.error_on(&key(&["plugins", &plugin.name, "file"]), format!("{}: {error}", shown(path)))
         })?;
         return Ok((bytes, shown(path)));
     }
     let path = config.gateway.plugin_dir.join(format!("{}.wasm", plugin.name));
-    match std::fs::read(&path) {
+    match config::read_file(&path, config::MAX_COMPONENT) {
         Ok(bytes) => Ok((bytes, shown(&path))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let bytes = embedded::find(&plugin.name).ok_or_else(|| {
@@ -134,12 +144,32 @@ fn in_folder(folder: &Path) -> Vec<String> {
 }
 
 /// The key to blame for a plugin: its table, or the filter that names it.
-fn where_named(config: &model::Config, plugin: &model::Plugin) -> Vec<crate::config::KeyPart> {
+fn where_named(config: &model::Config, plugin: &model::Plugin) -> Vec<config::KeyPart> {
     let named = config.filters.iter().find(|filter| filter.plugin == plugin.name);
     match named {
         Some(filter) => key(&["filters", &filter.name, "plugin"]),
         None => key(&["plugins", &plugin.name]),
     }
+}
+
+/// How to allow what was refused.
+fn allowing(error: &LoadError) -> &'static str {
+    if matches!(error, LoadError::CompileMemory(_)) {
+        "; `gateway.compile.memory` allows more"
+    } else if matches!(error, LoadError::CompileTime(_)) {
+        "; `gateway.compile.timeout` allows more"
+    } else {
+        ""
+    }
+}
+
+/// Why a filter is refused whose hooks fail in the trial.
+fn failed_trial(failures: &[String]) -> String {
+    format!(
+        "{}, when tried on an empty message: such requests would fail; mend the filter, or load it all the same with \
+         `on_failed_trial = \"warn\"`",
+        failures.join("; ")
+    )
 }
 
 /// Says where authentication lets everybody in when it fails.

@@ -18,7 +18,7 @@
 //! | `sluice_received_bytes_total`, `sluice_sent_bytes_total` | `listener` |
 //! | `sluice_completions_dropped_total`, `sluice_panics_total`, `sluice_background_panics_total` | |
 //! | `sluice_reloads_total` | `result` |
-//! | `sluice_last_reload_timestamp_seconds` | |
+//! | `sluice_last_reload_timestamp_seconds`, `sluice_reload_in_progress` | |
 //! | `sluice_log_lines_dropped_total` | `log` |
 //! | `sluice_build_info` | `version` |
 //! | `process_start_time_seconds`, `process_resident_memory_bytes`, `process_open_fds` | |
@@ -109,6 +109,8 @@ pub struct Metrics {
     pub reloads_refused: Counter,
     /// Seconds since the Unix epoch.
     pub last_reload: Counter,
+    /// 1 while a configuration is being loaded.
+    pub reload_in_progress: Counter,
     /// Access log lines lost since the reader of the log was too slow or gone.
     pub access_log_dropped: Counter,
     /// Operational log lines lost for the same reason.
@@ -131,6 +133,7 @@ impl Metrics {
             reloads: Counter::default(),
             reloads_refused: Counter::default(),
             last_reload: Counter::default(),
+            reload_in_progress: Counter::default(),
             access_log_dropped: Counter::default(),
             log_dropped: Counter::default(),
             background_panics: Counter::default(),
@@ -286,6 +289,8 @@ impl Metrics {
         out.sample("sluice_reloads_total", &[("result", "refused")], self.reloads_refused.value() as f64);
         out.family("sluice_last_reload_timestamp_seconds", "gauge", "When the running configuration was loaded.");
         out.sample("sluice_last_reload_timestamp_seconds", &[], self.last_reload.value() as f64);
+        out.family("sluice_reload_in_progress", "gauge", "1 while a configuration is being loaded, else 0.");
+        out.sample("sluice_reload_in_progress", &[], self.reload_in_progress.value() as f64);
         out.family("sluice_log_lines_dropped_total", "counter", "Log lines lost to a slow or closed reader.");
         out.sample("sluice_log_lines_dropped_total", &[("log", "access")], self.access_log_dropped.value() as f64);
         out.sample("sluice_log_lines_dropped_total", &[("log", "operational")], self.log_dropped.value() as f64);

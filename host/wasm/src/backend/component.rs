@@ -16,9 +16,9 @@ use crate::call::state::CallState;
 use crate::filter::{Hook, HookSet, LoadError};
 use crate::host;
 use crate::host::wasi;
-use crate::load::cache::Cache;
 use crate::load::compile;
 use crate::load::engine::Runtime;
+use crate::load::process::Subject;
 use sluice_services::log_limit;
 
 /// A compiled and linked component.
@@ -42,8 +42,11 @@ struct Exports {
 
 impl ComponentCode {
     /// Compiles (or finds in the cache) and links.
-    pub(crate) fn link(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<ComponentCode, LoadError> {
-        let component = compiled(runtime, bytes, runtime.cache.as_ref())?;
+    pub(crate) fn link(runtime: &Arc<Runtime>, name: &str, bytes: &[u8]) -> Result<ComponentCode, LoadError> {
+        let hash: [u8; 32] = Sha256::digest(bytes).into();
+        let subject = Subject { name, can_wait: true };
+        let component: component::Component =
+            compile::compiled(runtime, subject, bytes, &hash, runtime.cache.as_ref())?;
         let waits = check_imports(runtime, &component)?;
         let exports = find_exports(runtime, &component)?;
         let mut linker = Linker::new(&runtime.engine);
@@ -162,11 +165,6 @@ impl ComponentInstance {
     {
         self.instance.get_typed_func(store, index)
     }
-}
-
-fn compiled(runtime: &Runtime, bytes: &[u8], cache: Option<&Cache>) -> Result<component::Component, LoadError> {
-    let hash: [u8; 32] = Sha256::digest(bytes).into();
-    compile::compiled(runtime, bytes, &hash, cache)
 }
 
 /// Refuses imports that are not there, by name, and answers whether one of them can wait.

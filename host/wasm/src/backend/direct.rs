@@ -20,6 +20,7 @@ use crate::host::wasi;
 use crate::load::cache::Cache;
 use crate::load::compile;
 use crate::load::engine::Runtime;
+use crate::load::process::Subject;
 use crate::load::unbundle::{Unbundled, unbundle};
 use crate::{abi, host};
 
@@ -52,11 +53,12 @@ struct Function {
 
 impl DirectCode {
     /// Takes the component apart, compiles the module (or finds it in the cache) and links it.
-    pub(crate) fn link(runtime: &Arc<Runtime>, component: &[u8]) -> Result<DirectCode, NotDirect> {
+    pub(crate) fn link(runtime: &Arc<Runtime>, name: &str, component: &[u8]) -> Result<DirectCode, NotDirect> {
         let names = Arc::new(unbundle(component)?);
         let bytes = module_of(&names, component)?;
         check(&names)?;
-        DirectCode::of(runtime, &names, bytes, runtime.cache.as_ref(), false)
+        let subject = Subject { name, can_wait: true };
+        DirectCode::of(runtime, subject, &names, bytes, runtime.cache.as_ref(), false)
     }
 
     /// The core module of the component that this is made of.
@@ -65,25 +67,30 @@ impl DirectCode {
     }
 
     /// The same with a module that exports more.
-    pub(crate) fn opened(&self, runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<DirectCode, String> {
-        DirectCode::of(runtime, &self.names, bytes, runtime.cache.as_ref(), false).map_err(|error| error.to_string())
+    pub(crate) fn opened(&self, runtime: &Arc<Runtime>, name: &str, bytes: &[u8]) -> Result<DirectCode, String> {
+        let subject = Subject { name, can_wait: true };
+        let opened = DirectCode::of(runtime, subject, &self.names, bytes, runtime.cache.as_ref(), false);
+        opened.map_err(|error| error.to_string())
     }
 
     /// The same with a module that begins as one that has run. It has all that the config said, secrets included: neither it nor what it
     /// is compiled to gets to the disk.
-    pub(crate) fn image(&self, runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<DirectCode, String> {
-        DirectCode::of(runtime, &self.names, bytes, None, true).map_err(|error| error.to_string())
+    pub(crate) fn image(&self, runtime: &Arc<Runtime>, name: &str, bytes: &[u8]) -> Result<DirectCode, String> {
+        // The image of the next load will be another one.
+        let subject = Subject { name, can_wait: false };
+        DirectCode::of(runtime, subject, &self.names, bytes, None, true).map_err(|error| error.to_string())
     }
 
     fn of(
         runtime: &Arc<Runtime>,
+        subject: Subject<'_>,
         names: &Arc<Unbundled>,
         bytes: &[u8],
         cache: Option<&Cache>,
         has_run: bool,
     ) -> Result<DirectCode, NotDirect> {
         let hash: [u8; 32] = Sha256::digest(bytes).into();
-        let module: Module = compile::compiled(runtime, bytes, &hash, cache).map_err(NotDirect::Broken)?;
+        let module: Module = compile::compiled(runtime, subject, bytes, &hash, cache).map_err(NotDirect::Broken)?;
         let (pre, waits) = linked(runtime, names, &module).map_err(|error| format!("{error:#}"))?;
         check_realloc(names, &module)?;
         let find = |name: &str| module.get_export_index(name).ok_or_else(|| format!("it has no export `{name}`"));

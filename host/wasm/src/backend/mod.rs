@@ -30,16 +30,16 @@ pub(crate) enum Code {
 
 impl Code {
     /// Compiles (or finds in the cache) and links a component; nothing of it has run yet.
-    pub(crate) fn link(runtime: &Arc<Runtime>, bytes: &[u8], mode: CallMode) -> Result<Code, LoadError> {
+    pub(crate) fn link(runtime: &Arc<Runtime>, name: &str, bytes: &[u8], mode: CallMode) -> Result<Code, LoadError> {
         let why = match mode {
             CallMode::Component => "`call = \"component\"` is configured".to_owned(),
-            CallMode::Auto => match DirectCode::link(runtime, bytes) {
+            CallMode::Auto => match DirectCode::link(runtime, name, bytes) {
                 Ok(direct) => return Ok(Code::Direct(Box::new(direct))),
                 Err(NotDirect::Unfit(why)) => why,
                 Err(NotDirect::Broken(error)) => return Err(error),
             },
         };
-        Ok(Code::Component { component: ComponentCode::link(runtime, bytes)?, why })
+        Ok(Code::Component { component: ComponentCode::link(runtime, name, bytes)?, why })
     }
 
     /// The hooks that the component exports.

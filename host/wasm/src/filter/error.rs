@@ -120,6 +120,12 @@ pub enum LoadError {
     CoreModule,
     #[error("does not compile: {0}")]
     Compile(String),
+    #[error("needs more than {0} MiB of memory to compile")]
+    CompileMemory(u64),
+    #[error("takes longer than {0:?} to compile")]
+    CompileTime(Duration),
+    #[error("was not loaded, since there is something newer to load")]
+    Interrupted,
     #[error("imports `{import}`, which this gateway does not have (it has sluice:filter@0.1 and a part of WASI 0.2)")]
     UnknownImport { import: String },
     #[error(

@@ -1,8 +1,6 @@
-//! Compiles components and core modules: in a process of its own, which takes the compiler's memory with it when it ends (some hundred times the
-//! size of the component), and whose death is an error of the plugin. In this process where none can be started.
+//! Compiles components and core modules: in a process of its own (`process`), or in this one where none can be started.
 
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
 
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Result as Outcome};
@@ -10,6 +8,7 @@ use wasmtime::{Engine, Module, Result as Outcome};
 use crate::filter::LoadError;
 use crate::load::cache::Cache;
 use crate::load::engine::{Runtime, RuntimeOptions, config};
+use crate::load::process::{ProcessError, Subject};
 
 /// The command line of a program that calls [`compile_piped`].
 pub type CompilerCommand = [&'static str; 2];
@@ -27,17 +26,36 @@ pub enum PipedError {
     Refused(String),
 }
 
-/// Compiles what `from` has, for a [`crate::load::Runtime`] of this same program, into `to`.
-pub fn compile_piped(mut from: impl Read, mut to: impl Write) -> Result<(), PipedError> {
+/// Compiles what `from` has, for a [`crate::load::Runtime`] of this same program, into `to`. `from` has the length of the input in eight
+/// bytes (little-endian), and then the input. It stays open as long as the gateway wants the result: `unwanted` is called when it ends.
+pub fn compile_piped(
+    mut from: impl Read + Send + 'static,
+    mut to: impl Write,
+    unwanted: impl FnOnce() + Send + 'static,
+) -> Result<(), PipedError> {
     // Nothing runs here, so that it needs less room than the gateway.
     let options = RuntimeOptions { instances: 1, ..RuntimeOptions::default() };
     let engine = Engine::new(&config(&options)).map_err(|error| PipedError::Unable(format!("{error:#}")))?;
-    let mut bytes = Vec::new();
-    from.read_to_end(&mut bytes).map_err(|error| PipedError::Unable(error.to_string()))?;
+    let bytes = input(&mut from).map_err(|error| PipedError::Unable(error.to_string()))?;
+    let watch = std::thread::Builder::new().name("parent".into()).spawn(move || {
+        if matches!(from.read(&mut [0]), Ok(0) | Err(_)) {
+            unwanted();
+        }
+    });
+    watch.map_err(|error| PipedError::Unable(error.to_string()))?;
     let compiled =
         if is_component(&bytes) { engine.precompile_component(&bytes) } else { engine.precompile_module(&bytes) };
     let compiled = compiled.map_err(|error| PipedError::Refused(format!("{error:#}")))?;
     to.write_all(&compiled).and_then(|()| to.flush()).map_err(|error| PipedError::Unable(error.to_string()))
+}
+
+fn input(from: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 8];
+    from.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length);
+    let mut bytes = Vec::new();
+    from.take(length).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 == length { Ok(bytes) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// Whether bytes of WebAssembly are a component (layer 1) and not a core module (layer 0).
@@ -91,6 +109,7 @@ impl Compiled for Module {
 /// Compiles these bytes, of which the hash is given, or finds them in the cache.
 pub(crate) fn compiled<T: Compiled>(
     runtime: &Runtime,
+    subject: Subject<'_>,
     bytes: &[u8],
     hash: &[u8; 32],
     cache: Option<&Cache>,
@@ -98,56 +117,42 @@ pub(crate) fn compiled<T: Compiled>(
     if let Some(known) = cache.and_then(|cache| cache.load(&runtime.engine, hash)) {
         return Ok(known);
     }
-    let compiled = compile(&runtime.engine, runtime.options.compiler, bytes)?;
+    let compiled = compile(runtime, subject, bytes, hash)?;
     if let Some(cache) = cache {
         cache.store(&compiled, hash);
     }
     Ok(compiled)
 }
 
-fn compile<T: Compiled>(engine: &Engine, with: Option<CompilerCommand>, bytes: &[u8]) -> Result<T, LoadError> {
-    if let Some(command) = with
-        && let Some(done) = compile_apart(engine, command, bytes)
-    {
-        return done;
+fn compile<T: Compiled>(
+    runtime: &Runtime,
+    subject: Subject<'_>,
+    bytes: &[u8],
+    hash: &[u8; 32],
+) -> Result<T, LoadError> {
+    let engine = &runtime.engine;
+    let apart = runtime.options.compiler.map(|command| runtime.compiler.run(command, subject, bytes, hash));
+    let unusable = match apart {
+        None => None,
+        Some(Ok(compiled)) => {
+            #[allow(
+                unsafe_code,
+                reason = "deserialize trusts its bytes: our own program made them of those that it got, over a pipe"
+            )]
+            // SAFETY: they are what `compile_piped` of this same program serialised.
+            match unsafe { T::deserialize(engine, &compiled) } {
+                Ok(compiled) => return Ok(compiled),
+                Err(error) => Some(format!("{error:#}")),
+            }
+        }
+        Some(Err(ProcessError::Unable(why))) => Some(why),
+        Some(Err(ProcessError::Refused(why))) => return Err(LoadError::Compile(why)),
+        Some(Err(ProcessError::Memory(limit))) => return Err(LoadError::CompileMemory(limit >> 20)),
+        Some(Err(ProcessError::Timeout(limit))) => return Err(LoadError::CompileTime(limit)),
+        Some(Err(ProcessError::Interrupted)) => return Err(LoadError::Interrupted),
+    };
+    if let Some(error) = unusable {
+        tracing::warn!(error, "no process can compile a plugin: this one does, and keeps the memory that it takes");
     }
     T::compile(engine, bytes).map_err(|error| LoadError::Compile(format!("{error:#}")))
-}
-
-/// `None` where no process can be started, or what it made does not fit.
-fn compile_apart<T: Compiled>(
-    engine: &Engine,
-    [program, argument]: CompilerCommand,
-    bytes: &[u8],
-) -> Option<Result<T, LoadError>> {
-    let unusable = |error: &dyn std::fmt::Display| {
-        tracing::warn!(%error, "no process can compile a plugin: this one does, and keeps the memory that it takes");
-    };
-    let (input, output, errors) = (Stdio::piped(), Stdio::piped(), Stdio::piped());
-    let started = Command::new(program).arg(argument).stdin(input).stdout(output).stderr(errors).spawn();
-    let mut child = started.inspect_err(|error| unusable(error)).ok()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // What it did not read it does not need: its status says why.
-        let _ = stdin.write_all(bytes);
-    }
-    let output = child.wait_with_output().inspect_err(|error| unusable(error)).ok()?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        if output.status.code() == Some(UNABLE.into()) {
-            unusable(&said.trim());
-            return None;
-        }
-        let why = match output.status.code() {
-            Some(_) => said.trim().to_owned(),
-            None => format!("the compiler did not survive it ({})", output.status),
-        };
-        return Some(Err(LoadError::Compile(why)));
-    }
-    #[allow(
-        unsafe_code,
-        reason = "deserialize trusts its bytes: our own program made them of those that it got, over a pipe"
-    )]
-    // SAFETY: they are what `compile_piped` of this same program serialised.
-    let compiled = unsafe { T::deserialize(engine, &output.stdout) };
-    compiled.inspect_err(|error| unusable(error)).ok().map(Ok)
 }

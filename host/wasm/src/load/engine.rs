@@ -13,6 +13,7 @@ use crate::filter::stats::Accounts;
 use crate::load::cache::Cache;
 use crate::load::compile::CompilerCommand;
 use crate::load::pages::PageMap;
+use crate::load::process::{CompileLimits, Compiler, Interrupt};
 use crate::load::quota::InstanceQuota;
 use crate::load::ticker::Ticker;
 
@@ -58,6 +59,7 @@ pub struct Runtime {
     pub(crate) engine: Engine,
     pub(crate) cache: Option<Cache>,
     pub(crate) options: RuntimeOptions,
+    pub(crate) compiler: Compiler,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) accounts: Accounts,
     pub(crate) waiting: InstanceQuota,
@@ -85,11 +87,27 @@ impl Runtime {
             waiting: InstanceQuota::of(options.instances),
             kept: InstanceQuota::of(options.instances),
             options,
+            compiler: Compiler::default(),
             ticker,
             accounts: Accounts::default(),
             pages: PageMap::open(),
             thread: Some(thread),
         }))
+    }
+
+    /// What compilations that begin from now on may take.
+    pub fn set_compile_limits(&self, limits: CompileLimits) {
+        self.compiler.set_limits(limits);
+    }
+
+    /// Interrupts loads that wait for a compilation.
+    pub fn interrupt(&self) -> &Arc<Interrupt> {
+        &self.compiler.interrupt
+    }
+
+    /// Ends the compilation that an interrupted load has left, if no load has taken it over.
+    pub fn end_left_compilation(&self) {
+        self.compiler.end_left();
     }
 }
 

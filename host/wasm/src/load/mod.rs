@@ -5,6 +5,7 @@ pub(crate) mod cache;
 pub(crate) mod compile;
 pub(crate) mod engine;
 pub(crate) mod pages;
+pub(crate) mod process;
 pub(crate) mod quota;
 pub(crate) mod ticker;
 pub mod unbundle;

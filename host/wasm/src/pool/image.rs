@@ -40,11 +40,13 @@ pub(crate) struct Opened<'a> {
     context: ModuleContext<'a>,
     runtime: Arc<Runtime>,
     code: DirectCode,
+    /// As the log calls what is compiled.
+    name: String,
 }
 
 impl<'a> Opened<'a> {
     /// Compiles it. Errors say why there can be no image.
-    pub(crate) fn new(plugin: &Plugin, component: &'a [u8]) -> Result<Opened<'a>, String> {
+    pub(crate) fn new(plugin: &Plugin, name: &str, component: &'a [u8]) -> Result<Opened<'a>, String> {
         let direct = match &plugin.code {
             Code::Direct(direct) => direct,
             Code::Component { why, .. } => return Err(format!("it is not called directly: {why}")),
@@ -54,8 +56,8 @@ impl<'a> Opened<'a> {
             return Err(format!("its module has {} bytes, more than {MAX_MODULE}", bytes.len()));
         }
         let (wizer, context, opened) = instrumented(bytes)?;
-        let code = direct.opened(&plugin.runtime, &opened)?;
-        Ok(Opened { wizer, context, runtime: plugin.runtime.clone(), code })
+        let code = direct.opened(&plugin.runtime, name, &opened)?;
+        Ok(Opened { wizer, context, runtime: plugin.runtime.clone(), code, name: name.to_owned() })
     }
 
     /// An instance whose state can be read.
@@ -97,7 +99,7 @@ impl<'a> Opened<'a> {
         let resources = *reader.instance.into_resources();
         // Its state has to be read and written for as long as it lives, and the exports for that are gone.
         let (_, _, bytes) = instrumented(&bytes)?;
-        let code = self.code.image(&self.runtime, &bytes)?;
+        let code = self.code.image(&self.runtime, &self.name, &bytes)?;
         let globals = code.globals();
         let mut image = Image { runtime: self.runtime.clone(), code, resources: Mutex::new(resources), pristine: None };
         image.pristine = image.read(&shared, &globals).await;

@@ -124,7 +124,7 @@ impl Instance {
 
     /// Calls a hook and holds the thread until it returns or is stopped.
     pub(crate) fn call(&mut self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Result<Verdict, FilterError> {
-        self.prepare(hook, exchange, index, false);
+        self.prepare(hook, exchange, index, false, None);
         let answer = self.guest.call(&mut self.store, hook);
         self.conclude(answer)
     }
@@ -136,7 +136,19 @@ impl Instance {
         exchange: Box<Exchange>,
         index: usize,
     ) -> Result<Verdict, FilterError> {
-        self.prepare(hook, exchange, index, true);
+        self.prepare(hook, exchange, index, true, None);
+        let answer = self.guest.call_on_fiber(&mut self.store, hook).await;
+        self.conclude(answer)
+    }
+
+    /// Calls a hook in the trial at load, with this CPU time.
+    pub(crate) async fn rehearse(
+        &mut self,
+        hook: Hook,
+        exchange: Box<Exchange>,
+        cpu: Duration,
+    ) -> Result<Verdict, FilterError> {
+        self.prepare(hook, exchange, 0, true, Some(cpu));
         let answer = self.guest.call_on_fiber(&mut self.store, hook).await;
         self.conclude(answer)
     }
@@ -148,13 +160,13 @@ impl Instance {
         state.exchange.take()
     }
 
-    fn prepare(&mut self, hook: Hook, exchange: Box<Exchange>, index: usize, on_fiber: bool) {
+    fn prepare(&mut self, hook: Hook, exchange: Box<Exchange>, index: usize, on_fiber: bool, cpu: Option<Duration>) {
         let state = self.store.data_mut();
         // Of `configure`, for no exchange.
         state.flush_output();
         state.exchange = Some(exchange);
         state.index = index;
-        let cpu = state.shared.limits.cpu;
+        let cpu = cpu.unwrap_or(state.shared.limits.cpu);
         begin(&mut self.store, Stage::Hook(hook), on_fiber, cpu);
         self.uses += 1;
     }

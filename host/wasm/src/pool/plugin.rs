@@ -40,9 +40,9 @@ pub struct Description {
 
 impl Plugin {
     /// Reads, compiles (or finds in the cache) and links a component; nothing of it has run yet.
-    pub(crate) fn link(runtime: &Arc<Runtime>, bytes: &[u8], mode: CallMode) -> Result<Plugin, LoadError> {
+    pub(crate) fn link(runtime: &Arc<Runtime>, name: &str, bytes: &[u8], mode: CallMode) -> Result<Plugin, LoadError> {
         check_magic(bytes)?;
-        let code = Code::link(runtime, bytes, mode)?;
+        let code = Code::link(runtime, name, bytes, mode)?;
         let hash = Sha256::digest(bytes).into();
         Ok(Plugin { runtime: runtime.clone(), code, description: Description::default(), mode, hash })
     }

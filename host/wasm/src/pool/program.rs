@@ -20,8 +20,12 @@ use crate::load::Runtime;
 use sluice_services::log_limit::{self, LogLimit};
 use sluice_services::{KeySet, Services};
 
-/// How long one hook is tried at load.
-const REHEARSAL: Duration = Duration::from_millis(200);
+/// How long one hook is tried at load. Its CPU time has a limit of its own.
+const REHEARSAL: Duration = Duration::from_secs(2);
+/// A hook that overran its CPU time is tried again with so many times as much, and with no more than [`MAX_PATIENCE`]: whether it took
+/// a little too long depends on the machine, and whether it ends does not.
+const PATIENCE: u32 = 20;
+const MAX_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a filter uses a plugin.
 pub struct ProgramSpec {
@@ -49,6 +53,8 @@ pub struct Program {
     interests: Interests,
     /// What an operator should know of the trial.
     warnings: Vec<String>,
+    /// Hooks that failed in the trial through the filter's own fault, and how.
+    failures: Vec<String>,
     /// Held so that instances on workers find them and never wait for a fetch.
     _key_sets: Vec<Arc<KeySet>>,
 }
@@ -56,12 +62,12 @@ pub struct Program {
 impl Runtime {
     /// Compiles, links and describes a component. Slow: not for a worker, and not within an async runtime.
     pub fn load(self: &Arc<Self>, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
-        self.load_for(bytes, CallMode::Auto)
+        self.load_for("plugin", bytes, CallMode::Auto)
     }
 
-    /// The same, for calls of this kind.
-    pub fn load_for(self: &Arc<Self>, bytes: &[u8], mode: CallMode) -> Result<Arc<Plugin>, LoadError> {
-        let mut plugin = Plugin::link(self, bytes, mode)?;
+    /// The same, for calls of this kind. The log has the name while it is compiled.
+    pub fn load_for(self: &Arc<Self>, name: &str, bytes: &[u8], mode: CallMode) -> Result<Arc<Plugin>, LoadError> {
+        let mut plugin = Plugin::link(self, name, bytes, mode)?;
         if !plugin.code.describes() {
             return Ok(Arc::new(plugin));
         }
@@ -101,10 +107,10 @@ impl Program {
             overran: AtomicBool::new(false),
         });
         let opened = (spec.mode == Mode::Fresh).then(|| match &spec.component {
-            Some(bytes) => Opened::new(&plugin, bytes),
+            Some(bytes) => Opened::new(&plugin, &format!("image of filter `{}`", shared.name), bytes),
             None => Err("its component is not at hand".into()),
         });
-        let (interests, key_sets, image, warnings) = block_on(async {
+        let (interests, key_sets, image, trial) = block_on(async {
             let (mut instance, opened) = trial_instance(&plugin, &shared, opened).await?;
             instance.resolve()?;
             instance.store.data_mut().is_trial = true;
@@ -121,17 +127,22 @@ impl Program {
                 None => None,
             };
             let image = image.and_then(|image| image.inspect_err(|reason| no_image(&shared.name, reason)).ok());
-            let mut warnings = rehearse(&plugin, &shared, image.as_ref(), interests.off).await;
-            warnings.extend(plugin.unknown_hooks().into_iter().map(|hook| {
+            let mut trial = rehearse(&plugin, &shared, image.as_ref(), interests.off).await;
+            trial.warnings.extend(plugin.unknown_hooks().into_iter().map(|hook| {
                 format!(
                     "filter `{}`: its hook `{}` is of a later version of the interface and is never called",
                     shared.name,
                     log_limit::cut(&hook)
                 )
             }));
-            Ok((interests, key_sets, image, warnings))
+            Ok((interests, key_sets, image, trial))
         })?;
-        Ok(Program { plugin, shared, account, image, interests, warnings, _key_sets: key_sets })
+        // Without the image that was not waited for, it would be another program.
+        if plugin.runtime.interrupt().was_heeded() {
+            return Err(LoadError::Interrupted);
+        }
+        let Trial { warnings, failures } = trial;
+        Ok(Program { plugin, shared, account, image, interests, warnings, failures, _key_sets: key_sets })
     }
 
     /// An instance that has the config, when there is no idle one. Has to be awaited within tokio.
@@ -183,9 +194,14 @@ impl Program {
         &self.interests
     }
 
-    /// What was odd when its hooks were tried.
+    /// What was odd when its hooks were tried, beside failures.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Hooks that failed when they were tried, and how. Requests without anything special would fail in the same way.
+    pub fn trial_failures(&self) -> &[String] {
+        &self.failures
     }
 
     pub fn limits(&self) -> &FilterLimits {
@@ -220,42 +236,81 @@ fn no_image(filter: &str, reason: &str) {
     info!(filter, reason, "each instance of this fresh filter is started and configured: there is no image of it");
 }
 
-/// Calls every hook once for an exchange that is none, with no service in reach, and answers what is odd. Some toolchains build a
-/// component with a hook missing, and it traps when it is called; since a good hook may trap on an empty message as well, that is
-/// said and not refused. One that was refused a service before may have trapped because of that, so it is not even said.
-async fn rehearse(
+/// What was found when the hooks of a filter were tried.
+#[derive(Default)]
+struct Trial {
+    warnings: Vec<String>,
+    failures: Vec<String>,
+}
+
+/// Calls every hook once for a synthetic exchange, with no service in reach. The message is one that any client can send, so a hook that
+/// fails on it fails for requests too. Some toolchains build a component with a hook missing, and it traps when it is called. A hook that
+/// was refused a service before it failed may have failed because of that, so nothing is said of it.
+async fn rehearse(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, image: Option<&Image>, off: HookSet) -> Trial {
+    let mut trial = Trial::default();
+    for hook in shared.exports.iter().filter(|hook| !off.contains(*hook)) {
+        let limit = shared.limits.cpu;
+        let Some(first) = rehearse_hook(plugin, shared, image, hook, limit).await else { continue };
+        let patience = (limit * PATIENCE).min(MAX_PATIENCE).max(limit);
+        let error = match first {
+            FilterError::Deadline(_) => match rehearse_hook(plugin, shared, image, hook, patience).await {
+                Some(error) => error,
+                None => {
+                    trial.warnings.push(format!(
+                        "filter `{}`: the hook {hook} {first}, when tried on an empty message",
+                        shared.name
+                    ));
+                    continue;
+                }
+            },
+            error => error,
+        };
+        trial.failures.push(format!("the hook {hook} {error}"));
+    }
+    trial
+}
+
+/// How a hook fails when it is called on an instance of its own; none where it does not fail, or not through a fault of the filter.
+async fn rehearse_hook(
     plugin: &Arc<Plugin>,
     shared: &Arc<FilterShared>,
     image: Option<&Image>,
-    off: HookSet,
-) -> Vec<String> {
-    let mut odd = Vec::new();
-    for hook in shared.exports.iter().filter(|hook| !off.contains(*hook)) {
-        let instance = match image {
-            Some(image) => image.instance(shared, image.resources()).await,
-            None => Instance::create(&plugin.runtime, &plugin.code, shared, Box::default()).await,
-        };
-        let Ok(mut instance) = instance else { break };
-        // Also for `configure`: it has said what it has to say in the trial before.
-        instance.store.data_mut().is_rehearsal = true;
-        if image.is_none() && instance.configure().await.is_err() {
-            break;
-        }
-        let call = instance.call_on_fiber(hook, nobodys_exchange(), 0);
-        let Ok(Err(error @ FilterError::Trap(_))) = tokio::time::timeout(REHEARSAL, call).await else { continue };
-        let filter = &shared.name;
-        if instance.store.data().was_refused.get() {
-            debug!(%filter, %hook, "the hook {error}, when tried on an empty message without services");
-        } else {
-            odd.push(format!(
-                "filter `{filter}`: the hook {hook} {error}, when tried on an empty message: is it implemented?"
-            ));
-        }
+    hook: Hook,
+    cpu: Duration,
+) -> Option<FilterError> {
+    let instance = match image {
+        Some(image) => image.instance(shared, image.resources()).await,
+        None => Instance::create(&plugin.runtime, &plugin.code, shared, Box::default()).await,
+    };
+    let mut instance = instance.ok()?;
+    // Also for `configure`: it has said what it has to say in the trial before.
+    instance.store.data_mut().is_rehearsal = true;
+    if image.is_none() {
+        instance.configure().await.ok()?;
     }
-    odd
+    let call = instance.rehearse(hook, synthetic_exchange(), cpu);
+    let error = tokio::time::timeout(REHEARSAL, call).await.ok()?.err()?;
+    let is_fault = match error {
+        FilterError::Trap(_)
+        | FilterError::Deadline(_)
+        | FilterError::Memory(_)
+        | FilterError::Table(_)
+        | FilterError::BadAnswer(_) => true,
+        // A filter may well declare that it can do nothing with an empty message; the rest is not of its doing.
+        FilterError::Declared(_)
+        | FilterError::Timeout(_)
+        | FilterError::Busy { .. }
+        | FilterError::Refused(_)
+        | FilterError::Instantiate(_) => false,
+    };
+    if is_fault && instance.store.data().was_refused.get() {
+        debug!(filter = %shared.name, %hook, "the hook {error}, when tried on an empty message without services");
+        return None;
+    }
+    is_fault.then_some(error)
 }
 
-fn nobodys_exchange() -> Box<Exchange> {
+fn synthetic_exchange() -> Box<Exchange> {
     let request = RequestHead {
         method: http::Method::GET,
         scheme: http::uri::Scheme::HTTP,

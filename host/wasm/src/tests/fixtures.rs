@@ -85,7 +85,7 @@ fn components_of_the_first_version_load_and_answer_in_both_ways() {
     for Fixture { file, config, hook, answer } in FIXTURES {
         let (bytes, name) = (component(file), file.trim_end_matches(".wasm.gz"));
         for mode in [CallMode::Auto, CallMode::Component] {
-            let plugin = runtime.load_for(&bytes, mode).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let plugin = runtime.load_for("guest", &bytes, mode).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(plugin.interface_version(), "0.1.0", "{name}");
             assert_eq!(is_direct(&plugin), mode == CallMode::Auto, "{name}: {:?}", plugin.not_direct());
             assert_eq!(plugin.description().name.as_deref(), Some(name));

@@ -77,7 +77,7 @@ fn a_component_of_a_later_version_loads_if_all_that_it_imports_is_here() {
 fn a_function_of_a_later_version_is_named_in_the_refusal() {
     let bytes = guest_of("0.1.7", "trace-id", false);
     for mode in [CallMode::Auto, CallMode::Component] {
-        let error = runtime().load_for(&bytes, mode).err().unwrap();
+        let error = runtime().load_for("guest", &bytes, mode).err().unwrap();
         assert_eq!(
             error.to_string(),
             "imports the function `trace-id` of `sluice:filter/request@0.1.7`, which this gateway does not have (it has \
@@ -100,7 +100,7 @@ fn a_hook_of_a_later_version_is_told_of_and_not_called() {
 #[test]
 fn another_series_of_versions_is_refused() {
     for mode in [CallMode::Auto, CallMode::Component] {
-        let error = runtime().load_for(&guest_of("0.2.0", "method", false), mode).err().unwrap();
+        let error = runtime().load_for("guest", &guest_of("0.2.0", "method", false), mode).err().unwrap();
         let text = error.to_string();
         assert!(text.starts_with("uses `sluice:filter/"), "{text}");
         assert!(

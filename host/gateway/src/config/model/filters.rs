@@ -25,6 +25,7 @@ pub struct Filter {
     /// JSON text of its config table, in the order of the file; `{}` without one.
     pub config: Secret,
     pub on_error: FailurePolicy,
+    pub on_failed_trial: TrialPolicy,
     pub mode: Mode,
     pub limits: FilterLimits,
     pub grants: Grants,
@@ -38,6 +39,15 @@ pub enum FailurePolicy {
     Closed,
     /// As if the filter were not there, for the rest of that exchange.
     Open,
+}
+
+/// What becomes of a configuration in which a hook of a filter fails in the trial at load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrialPolicy {
+    /// It is refused.
+    Refuse,
+    /// It is loaded, with a warning.
+    Warn,
 }
 
 /// A named list of filters.

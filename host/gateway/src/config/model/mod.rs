@@ -22,6 +22,7 @@ use ipnet::IpNet;
 use crate::config::defaults;
 use crate::route::{HostPattern, PathPattern};
 use crate::telemetry::{AccessLogFormat, LogLevel};
+use crate::wasm::CompileLimits;
 
 pub use filters::*;
 pub use routes::*;
@@ -57,6 +58,8 @@ pub struct Gateway {
     pub plugin_dir: PathBuf,
     /// Where compiled components are kept; none is the platform's cache directory.
     pub cache_dir: Option<PathBuf>,
+    /// What the compilation of one component may take.
+    pub compile: CompileLimits,
     /// What all exchanges together may buffer.
     pub max_buffered_memory: ByteSize,
     /// Open client connections of all listeners together.
