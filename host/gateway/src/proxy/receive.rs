@@ -8,6 +8,7 @@ use http::{Response, request};
 use super::body::{MessageBody, coded};
 use super::context::{RequestContext, UpgradeRequest};
 use super::error::{Kind, ProxyError};
+use super::grpc;
 use super::inbound::{self, Inbound};
 use super::respond;
 use super::send::{OutgoingResponse, send};
@@ -15,6 +16,7 @@ use super::upstream::timed;
 use super::worker::Worker;
 use crate::exchange::Exchange;
 use crate::http::body::Body;
+use crate::http::headers::HeaderClasses;
 use crate::http::target::routing_host;
 use crate::http::trace;
 use crate::route::{RequestView, RouteMatch};
@@ -40,6 +42,7 @@ pub(super) fn receive(
     context.authority = Some(inbound.head.authority.clone());
     context.target = Some(inbound.head.target.clone());
     context.client = inbound.client;
+    context.grpc = inbound.classes.has(HeaderClasses::GRPC);
     let found = match find_route(local, &inbound) {
         Ok(found) => found,
         Err(error) => return Err(turn_away(local, context, &error)),
@@ -106,7 +109,7 @@ pub(super) fn turn_away(
     context.fail(error);
     context.responder = super::context::Responder::Gateway;
     let head = respond::problem(error, &context.id, &local.shared.id_header);
-    let mut response = send(OutgoingResponse::whole(head), context);
+    let mut response = send(OutgoingResponse::whole(grpc::answer(head, &context)), context);
     if matches!(error.kind, Kind::BadRequest | Kind::MethodNotSupported) {
         response.extensions_mut().insert(CloseConnection);
     }

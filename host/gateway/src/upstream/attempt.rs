@@ -194,6 +194,7 @@ impl LocalUpstream {
                 let first_byte = begun.elapsed();
                 pool.record().succeeded();
                 pool.record().note_latency(first_byte);
+                pool.responded(response.head.status.as_u16());
                 attempt.first_byte = Some(first_byte);
                 Ok(response)
             }

@@ -29,18 +29,22 @@ impl HeaderClasses {
     pub const TRACE: HeaderClasses = HeaderClasses(4);
     /// `content-encoding`.
     pub const CODING: HeaderClasses = HeaderClasses(8);
+    /// A `content-type` of gRPC.
+    pub const GRPC: HeaderClasses = HeaderClasses(16);
 
     pub fn of(headers: &HeaderMap) -> HeaderClasses {
-        HeaderClasses(headers.keys().fold(0, |classes, name| classes | HeaderClasses::kind(name.as_str()).0))
+        let class = |classes, (name, value): (&HeaderName, _)| classes | HeaderClasses::class(name.as_str(), value).0;
+        HeaderClasses(headers.iter().fold(0, class))
     }
 
     pub fn has(self, kind: HeaderClasses) -> bool {
         self.0 & kind.0 != 0
     }
 
-    fn kind(name: &str) -> HeaderClasses {
+    fn class(name: &str, value: &HeaderValue) -> HeaderClasses {
         // Most names are told from all of these by their first letter.
         match (name.as_bytes().first(), name) {
+            (Some(b'c'), "content-type") if is_grpc(value.as_bytes()) => HeaderClasses::GRPC,
             (Some(b'c'), "content-encoding") => HeaderClasses::CODING,
             (Some(b't'), "traceparent" | "tracestate") => HeaderClasses::TRACE,
             (Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u'), _) if is_hop_by_hop(name) => HeaderClasses::HOP_BY_HOP,
@@ -48,6 +52,12 @@ impl HeaderClasses {
             _ => HeaderClasses(0),
         }
     }
+}
+
+/// `application/grpc`, alone or with the format of its messages (`application/grpc+proto`). `application/grpc-web` is another protocol.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// Whether a field is one by which a proxy tells who the client is: `Forwarded`, all `X-Forwarded-*` (also the certificate and the
@@ -271,6 +281,17 @@ mod tests {
                 assert_eq!(is_hop_by_hop(name), kind == HeaderClasses::HOP_BY_HOP, "{name}");
                 assert_eq!(is_forwarding(name), kind == HeaderClasses::FORWARDING, "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn grpc_is_told_from_its_neighbours() {
+        let is_grpc = |value| HeaderClasses::of(&map(&[("content-type", value)])).has(HeaderClasses::GRPC);
+        for value in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+            assert!(is_grpc(value), "{value}");
+        }
+        for value in ["application/grpc-web", "application/grpc-web+proto", "application/json", "application/grp", ""] {
+            assert!(!is_grpc(value), "{value}");
         }
     }
 
