@@ -308,6 +308,14 @@ impl Response {
         Ok(host::response::set_status(status)?)
     }
 
+    /// Says why the response is given, as a token such as `token-expired`: for the access log and the metrics, never for the client.
+    ///
+    /// # Errors
+    /// `Invalid` unless it has 1 to 64 letters, digits, `-`, `_`, `.` or `:`.
+    pub fn set_reason(&self, reason: &str) -> Result<(), Error> {
+        Ok(host::response::set_reason(reason)?)
+    }
+
     /// The first value of a trailer (in `on_response_trailers`).
     ///
     /// # Errors
@@ -358,6 +366,11 @@ impl Draft {
     /// Sets the status; 200 until set.
     pub fn status(self, status: u16) -> Self {
         self.then(|| Ok(host::response::set_status(status)?))
+    }
+
+    /// Says why, as [`Response::set_reason`] does.
+    pub fn reason(self, reason: &str) -> Self {
+        self.then(|| Ok(host::response::set_reason(reason)?))
     }
 
     /// Sets a header.

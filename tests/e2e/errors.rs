@@ -1,8 +1,10 @@
 //! Errors of the gateway: problem details (RFC 9457) with the request id and nothing internal.
 
 use serde_json::json;
+use sluice_harness::h2::{Answer, H2, full};
 use sluice_harness::origin::nobody;
-use sluice_harness::{Origin, Reply, Response};
+use sluice_harness::tools::{Server, need, run_script};
+use sluice_harness::{Gateway, Origin, Reply, Response};
 
 use crate::support::{FAILS, filter, gateway, route};
 
@@ -83,4 +85,100 @@ fn an_id_that_could_break_a_header_is_not_taken_over() {
         assert_ne!(response.header("x-request-id"), Some(given.as_str()));
         is_problem(&response, &[404]);
     }
+}
+
+/// A call of gRPC, as far as a gateway sees it.
+fn call(gateway: &Gateway, target: &str, content_type: &str) -> Answer {
+    let mut h2 = H2::connect(gateway.address());
+    let request = h2.builder("POST", target).header("content-type", content_type).header("te", "trailers");
+    h2.send(request.body(full(&b"\0\0\0\0\0"[..])).expect("a request"))
+}
+
+#[track_caller]
+fn is_grpc_error(answer: &Answer, status: &str, message: &str) {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for (name, value) in [("content-type", "application/grpc"), ("grpc-status", status), ("grpc-message", message)] {
+        assert_eq!(answer.header(name), Some(value), "{name} in {answer:?}");
+    }
+    assert_eq!(answer.text(), "");
+}
+
+#[test]
+fn a_client_of_grpc_gets_errors_in_its_own_form() {
+    let refuse = |status: u16, text: &str| json!({"on-request": [{"do": "respond", "status": status, "body": text, "headers": {"content-type": "text/plain"}}]});
+    let trap = json!({"on-request": [{"do": "trap"}]});
+    let replace = json!({"on-response": [{"do": "set-status", "status": 403}, {"do": "respond", "status": 403}]});
+    let on = |name: &str, upstream: &str, pipeline: &[&str]| {
+        format!(
+            "[routes.{name}]\nmatch = {{ path = \"/{name}/**\" }}\nupstream = \"{upstream}\"\npipeline = {pipeline:?}\n"
+        )
+    };
+    let silent = Origin::serve(|_| Reply::script(|conn| conn.wait_for_close()));
+    let origin = Origin::named("o");
+    let dead = format!("http://{}", nobody());
+    let gateway = gateway(
+        &([
+            on("dead", &dead, &[]),
+            on("silent", &silent.url(), &[]) + "timeouts = { first_byte = \"50ms\" }\n",
+            on("unknown", &dead, &["unknown"]),
+            on("later", &dead, &["later"]),
+            on("broken", &dead, &["broken"]),
+            on("replaced", &origin.url(), &["replaced"]),
+            on("large", &origin.url(), &[]) + "limits = { body = 2 }\n",
+        ]
+        .concat()
+            + &probe("unknown", refuse(401, "who are you?"))
+            + &probe("later", refuse(429, "100 % \u{fc}ber"))
+            + &probe("broken", trap)
+            + &probe("replaced", replace)),
+    );
+    for (target, status, message) in [
+        ("/dead/x", "14", "The service could not be reached."),
+        ("/silent/x", "4", "The service did not answer in time."),
+        ("/unknown/x", "16", "who are you?"),
+        ("/later/x", "14", "100 %25 %C3%BCber"),
+        ("/broken/x", "13", "The request could not be processed."),
+        ("/replaced/x", "7", "Forbidden"),
+        ("/large/x", "8", "The request body is larger than allowed."),
+        ("/nowhere", "12", "There is nothing at this address."),
+    ] {
+        is_grpc_error(&call(&gateway, target, "application/grpc+proto"), status, message);
+        let line = gateway.wait_access("the call", |l| l["path"] == target);
+        assert_eq!((&line["status"], line["grpc_status"].to_string().as_str()), (&json!(200), status), "{line}");
+    }
+    assert_eq!(gateway.metric("sluice_grpc_responses_total", &[("route", "dead"), ("grpc_status", "14")]), Some(1.0));
+    for content_type in ["application/json", "application/grpc-web"] {
+        assert_eq!(call(&gateway, "/dead/x", content_type).status, 502, "{content_type}");
+    }
+}
+
+#[test]
+fn the_grpc_status_of_an_upstream_is_logged_and_counted() {
+    let Some([python]) = need(["python"]) else { return };
+    let (_server, port) = Server::script(&python, "grpc_server.py");
+    let gateway = gateway(&format!(
+        "[upstreams.grpc]\nendpoints = [\"http://127.0.0.1:{port}\"]\nprotocol = \"h2c\"\n{}",
+        route("grpc", &[])
+    ));
+    assert_eq!(run_script(&python, "grpc_client.py", &[&gateway.address().to_string()]).trim(), "fine");
+    let line = gateway.wait_access("the failed call", |l| l["path"] == "/test.Echo/Fail");
+    assert_eq!((&line["status"], &line["grpc_status"]), (&json!(200), &json!(9)), "{line}");
+    let line = gateway.wait_access("the stream", |l| l["path"] == "/test.Echo/Chat");
+    assert_eq!(line["grpc_status"], 0, "{line}");
+    for status in ["0", "9"] {
+        let count = gateway.metric("sluice_grpc_responses_total", &[("route", "all"), ("grpc_status", status)]);
+        assert_eq!(count, Some(1.0), "{status}");
+    }
+}
+
+#[test]
+fn a_real_client_of_grpc_understands_the_errors_of_the_gateway() {
+    let Some([python]) = need(["python"]) else { return };
+    let refuse = json!({"on-request": [{"do": "respond", "status": 401, "if-header": "x-unknown"}]});
+    let gateway = gateway(&format!(
+        "[routes.dead]\nmatch = {{ path = \"/test.Echo/*\" }}\nupstream = \"http://{}\"\npipeline = [\"a\"]\n{}",
+        nobody(),
+        probe("a", refuse)
+    ));
+    assert_eq!(run_script(&python, "grpc_errors.py", &[&gateway.address().to_string()]).trim(), "fine");
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 
 use crate::admin::{self, AdminError};
-use crate::background::Background;
+use crate::background::{Background, Task};
 use crate::certs::CertStore;
 use crate::config::{self, Config, ConfigErrors, Loaded, model};
 use crate::control::{Control, Replacement, RunningState, Signals, WatchedFiles, start_loader, watched_files};
@@ -104,6 +104,7 @@ fn serve(
     };
     let budget = MemoryBudget::new(usize::try_from(config.gateway.max_buffered_memory.0).unwrap_or(usize::MAX));
     observe(metrics, &builder, &running.snapshot, &budget);
+    let _expiry = warn_of_expiry(&background, &running.snapshot);
 
     let settings = WorkerSettings {
         workers: config.gateway.workers.get(),
@@ -203,6 +204,20 @@ fn default_cache() -> Option<PathBuf> {
 fn observe(metrics: &Arc<Metrics>, builder: &SnapshotBuilder, running: &Arc<ArcSwap<Snapshot>>, budget: &MemoryBudget) {
     let (running, services, budget) = (Arc::clone(running), Arc::clone(&builder.services), budget.clone());
     metrics.collect(move |out| crate::snapshot::expose(&running.load(), &services, &budget, out));
+}
+
+/// Says once a day which certificates are about to expire. A start and a reload say so themselves.
+fn warn_of_expiry(background: &Background, running: &Arc<ArcSwap<Snapshot>>) -> Task {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let running = Arc::clone(running);
+    background.spawn("certificate expiry", move || async move {
+        loop {
+            tokio::time::sleep(DAY).await;
+            for warning in running.load().expiry_warnings() {
+                tracing::warn!("{warning}");
+            }
+        }
+    })
 }
 
 #[cfg(test)]

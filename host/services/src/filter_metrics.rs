@@ -21,13 +21,14 @@ pub const MAX_NAME: usize = 64;
 pub const MAX_VALUE: usize = 256;
 
 /// What the gateway itself says of each filter as `sluice_filter_<name>`: a family can't have two meanings.
-const TAKEN: [&str; 10] = [
+const TAKEN: [&str; 11] = [
     "calls_total",
     "cpu_seconds_total",
     "failures_total",
     "info",
     "instances",
     "instances_started_total",
+    "log_lines_dropped_total",
     "memory_peak_bytes",
     "seconds_total",
     "series_dropped_total",

@@ -145,8 +145,14 @@ impl Cors {
             None => asked_names().all(is_token),
             Some(headers) => asked_names().all(|name| headers.iter().any(|one| one.eq_ignore_ascii_case(name))),
         };
-        if !self.origins.allow(origin) || !method_allowed || !headers_allowed || !is_token(method) {
-            return draft.send();
+        let refusal = match (self.origins.allow(origin), method_allowed && is_token(method), headers_allowed) {
+            (false, ..) => Some("origin-not-allowed"),
+            (_, false, _) => Some("method-not-allowed"),
+            (.., false) => Some("header-not-allowed"),
+            (true, true, true) => None,
+        };
+        if let Some(reason) = refusal {
+            return draft.reason(reason).send();
         }
         let mut draft = draft.header("access-control-allow-origin", if self.origins.any() { "*" } else { origin });
         if self.credentials {

@@ -31,7 +31,8 @@ enum Refusal {
     /// No credentials of this scheme: no error code.
     Missing,
     Malformed(&'static str),
-    Token(Cow<'static, str>),
+    /// The reason for the operator, and the text for the caller.
+    Token(&'static str, Cow<'static, str>),
     /// Neither a role nor the scopes that are asked for; the scopes are named.
     Forbidden(String),
 }
@@ -114,9 +115,11 @@ impl JwtAuth {
             Credentials::Missing => return Ok(Err(Refusal::Missing)),
             Credentials::Repeated => return Ok(Err(Refusal::Malformed("more than one authorization header"))),
             Credentials::Token(Ok(text)) => text,
-            Credentials::Token(Err(refusal)) => return Ok(Err(invalid(detail(refusal)))),
+            Credentials::Token(Err(refusal)) => return Ok(Err(token_refusal(refusal))),
         };
-        let Some(claims) = Claims::parse(&text) else { return Ok(Err(invalid("the claims can't be read"))) };
+        let Some(claims) = Claims::parse(&text) else {
+            return Ok(Err(invalid("bad-claims", "the claims can't be read")));
+        };
         if let Err(refusal) = self.check(&claims) {
             return Ok(Err(refusal));
         }
@@ -136,28 +139,28 @@ impl JwtAuth {
     fn check(&self, claims: &Claims<'_>) -> Result<(), Refusal> {
         let config = &self.config;
         if let Some(name) = config.required_claims.iter().find(|name| !claims.has(name)) {
-            return Err(Refusal::Token(format!("the claim {name} is missing").into()));
+            return Err(Refusal::Token("claim-missing", format!("the claim {name} is missing").into()));
         }
         let (Ok(expires), Ok(begins)) = (claims.date("exp"), claims.date("nbf")) else {
-            return Err(invalid("exp or nbf is no date"));
+            return Err(invalid("bad-claims", "exp or nbf is no date"));
         };
         if expires.is_some() || begins.is_some() {
             let now = clock::now_us() as f64 / 1e6;
             let leeway = config.leeway.as_secs_f64();
             if expires.is_some_and(|expires| now >= expires + leeway) {
-                return Err(invalid("the token has expired"));
+                return Err(invalid("token-expired", "the token has expired"));
             }
             if begins.is_some_and(|begins| now + leeway < begins) {
-                return Err(invalid("the token is not valid yet"));
+                return Err(invalid("token-not-yet-valid", "the token is not valid yet"));
             }
         }
         let issuers = &config.issuer.0;
         if !issuers.is_empty() && !claims.text("iss").is_some_and(|issuer| issuers.iter().any(|one| one == issuer)) {
-            return Err(invalid("the issuer is not accepted"));
+            return Err(invalid("wrong-issuer", "the issuer is not accepted"));
         }
         let audiences = &config.audience.0;
         if !audiences.is_empty() && !claims.any("aud", |audience| audiences.iter().any(|one| one == audience)) {
-            return Err(invalid("the token is for another audience"));
+            return Err(invalid("wrong-audience", "the token is for another audience"));
         }
         Ok(())
     }
@@ -213,15 +216,18 @@ impl JwtAuth {
         let realm = &self.config.realm;
         match refusal {
             Refusal::Missing => {
-                answer(401, "Unauthorized", "a bearer token is needed", &format!("Bearer realm=\"{realm}\""))
+                let challenge = format!("Bearer realm=\"{realm}\"");
+                answer("token-missing", 401, "Unauthorized", "a bearer token is needed", &challenge)
             }
             Refusal::Malformed(detail) => answer(
+                "bad-authorization",
                 400,
                 "Bad Request",
                 detail,
                 &format!("Bearer realm=\"{realm}\", error=\"invalid_request\", error_description=\"{detail}\""),
             ),
-            Refusal::Token(detail) => answer(
+            Refusal::Token(reason, detail) => answer(
+                reason,
                 401,
                 "Unauthorized",
                 &detail,
@@ -230,6 +236,7 @@ impl JwtAuth {
             Refusal::Forbidden(scopes) => {
                 let scope = if scopes.is_empty() { String::new() } else { format!(", scope=\"{scopes}\"") };
                 answer(
+                    "not-allowed",
                     403,
                     "Forbidden",
                     "the token does not allow this",
@@ -240,25 +247,25 @@ impl JwtAuth {
     }
 }
 
-fn invalid(detail: &'static str) -> Refusal {
-    Refusal::Token(Cow::Borrowed(detail))
+fn invalid(reason: &'static str, detail: &'static str) -> Refusal {
+    Refusal::Token(reason, Cow::Borrowed(detail))
 }
 
-fn detail(refusal: TokenRefusal) -> &'static str {
+fn token_refusal(refusal: TokenRefusal) -> Refusal {
     match refusal {
-        TokenRefusal::NotCompact => "not a token in compact form",
-        TokenRefusal::BadHeader => "the header of the token can't be read",
-        TokenRefusal::Critical => "the token has critical extensions",
-        TokenRefusal::WrongType => "the token is of another type",
-        TokenRefusal::WrongAlgorithm => "the algorithm is not accepted",
-        TokenRefusal::UnknownKey => "no key fits the token",
-        TokenRefusal::BadSignature => "the signature is not valid",
-        TokenRefusal::BadPayload => "the claims can't be read",
+        TokenRefusal::NotCompact => invalid("not-a-token", "not a token in compact form"),
+        TokenRefusal::BadHeader => invalid("bad-token-header", "the header of the token can't be read"),
+        TokenRefusal::Critical => invalid("critical-extension", "the token has critical extensions"),
+        TokenRefusal::WrongType => invalid("wrong-type", "the token is of another type"),
+        TokenRefusal::WrongAlgorithm => invalid("wrong-algorithm", "the algorithm is not accepted"),
+        TokenRefusal::UnknownKey => invalid("unknown-key", "no key fits the token"),
+        TokenRefusal::BadSignature => invalid("bad-signature", "the signature is not valid"),
+        TokenRefusal::BadPayload => invalid("bad-claims", "the claims can't be read"),
     }
 }
 
-fn answer(status: u16, title: &str, detail: &str, challenge: &str) -> Result<Verdict, Error> {
-    let draft: Draft = Problem::new(status, title).detail(detail).draft();
+fn answer(reason: &str, status: u16, title: &str, detail: &str, challenge: &str) -> Result<Verdict, Error> {
+    let draft: Draft = Problem::new(status, title).detail(detail).draft().reason(reason);
     draft.header("www-authenticate", challenge).header("cache-control", "no-store").send()
 }
 

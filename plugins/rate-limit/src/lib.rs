@@ -190,7 +190,9 @@ impl OnRequest for RateLimit {
             }
             return Ok(Verdict::Continue);
         }
-        let mut draft = Problem::new(self.status, title(self.status)).detail(self.message.as_str()).draft();
+        let reason: String = format!("over-limit:{}", self.limits[index].name).chars().take(64).collect();
+        let mut draft =
+            Problem::new(self.status, title(self.status)).detail(self.message.as_str()).draft().reason(&reason);
         if let Some(seconds) = retry_after(&standings) {
             draft = draft.header("retry-after", &seconds.to_string());
         }

@@ -115,7 +115,7 @@ impl OnRequestBody for Transform {
         if edit_body(rules, request, request)? {
             Ok(Verdict::Continue)
         } else {
-            Problem::new(400, "Bad Request").detail("the body is not valid JSON").send()
+            Problem::new(400, "Bad Request").detail("the body is not valid JSON").draft().reason("body-not-json").send()
         }
     }
 }

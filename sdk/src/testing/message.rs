@@ -110,6 +110,8 @@ pub struct ResponseMessage {
     pub trailers: Headers,
     /// Whether a filter has called `want_body`.
     pub wanted_body: bool,
+    /// Why it is given, if a filter has said so.
+    pub reason: Option<String>,
 }
 
 impl ResponseMessage {
@@ -127,6 +129,7 @@ impl ResponseMessage {
             body: Vec::new(),
             trailers: Headers::default(),
             wanted_body: false,
+            reason: None,
         }
     }
 

@@ -39,8 +39,21 @@ impl Certs {
 
     /// A certificate for these names or addresses.
     pub fn leaf(&self, names: &[&str]) -> Leaf {
+        self.issue(names, |_| ())
+    }
+
+    /// A certificate that has expired at the end of 2020.
+    pub fn expired_leaf(&self, names: &[&str]) -> Leaf {
+        self.issue(names, |params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2020, 12, 31);
+        })
+    }
+
+    fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(names.iter().map(|n| n.to_string()).collect::<Vec<_>>()).unwrap();
+        let mut params = CertificateParams::new(names.iter().map(|n| n.to_string()).collect::<Vec<_>>()).unwrap();
+        change(&mut params);
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let file = names[0].replace('*', "any");
         let leaf = Leaf {

@@ -1,6 +1,7 @@
 //! Certificates and TLS sessions. They live in a store that outlives snapshots: after a reload clients resume their sessions, and a
 //! certificate that has not changed is not read again. The handshake itself is part of the connection.
 
+mod expiry;
 mod resolver;
 mod sessions;
 
@@ -16,6 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
 use crate::config::model::TlsVersion;
+pub use expiry::Validity;
 use resolver::ByServerName;
 use sessions::{Scope, Sessions};
 

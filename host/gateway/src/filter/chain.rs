@@ -109,11 +109,13 @@ impl LocalPipeline {
         let mask = self.pipeline.mask(Hook::OnResponse) | self.pipeline.mask(Hook::OnResponseBody);
         let cursor = &mut traversal.cursor;
         cursor.now = None;
+        cursor.replaced_by = None;
         for index in downward(mask & before(cursor.left) & !cursor.absent) {
             traversal.cursor.left = index;
             match self.response_through(traversal, body, index).await {
+                FilterOutcome::Continue => {}
                 // A replaced response passes the filters that are left like any other.
-                FilterOutcome::Continue | FilterOutcome::Respond => {}
+                FilterOutcome::Respond => traversal.cursor.replaced_by = Some(index),
                 FilterOutcome::Failed(failure) => return ResponseOutcome::Failed(failure),
                 FilterOutcome::Body(error) => return ResponseOutcome::Body(error),
             }

@@ -101,6 +101,8 @@ pub(super) struct Cursor {
     pub(super) behind: usize,
     /// The filters before this index have still to see the response.
     pub(super) left: usize,
+    /// The filter that has replaced the response last, of those that were called together.
+    pub(super) replaced_by: Option<usize>,
     /// Filters that failed open and are out for this exchange, as a mask.
     pub(super) absent: u64,
     /// When the last call ended, as long as nothing else has happened: the next call begins then. Reading the clock costs as much
@@ -146,6 +148,21 @@ impl Traversal {
     /// Whether this filter has failed and was passed over.
     pub fn is_absent(&self, index: usize) -> bool {
         index < MAX_FILTERS && self.cursor.absent & (1 << index) != 0
+    }
+
+    /// The filter that has answered the request, has failed, or wanted a body that could not be had; after the request hooks.
+    pub fn request_stopped_at(&self) -> usize {
+        self.cursor.behind
+    }
+
+    /// The filter that has failed or wanted a body that could not be had; after response hooks that did not end well.
+    pub fn response_stopped_at(&self) -> usize {
+        self.cursor.left
+    }
+
+    /// The last filter that has answered in a response hook; after response hooks that ended well.
+    pub fn response_replaced_by(&self) -> Option<usize> {
+        self.cursor.replaced_by
     }
 
     pub(super) fn request_ends(&mut self, seen: usize, behind: usize) {

@@ -8,19 +8,20 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::body::MessageBody;
-use super::error::ProxyError;
+use super::error::{Kind, ProxyError};
+use super::grpc;
 use super::worker::Worker;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Reason};
 use crate::filter::{Hook, LocalPipeline, Traversal};
 use crate::http::body::{BodyError, Watch};
 use crate::http1::Transport;
 use crate::server::{ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
-use crate::telemetry::{AccessRecord, Answerer, ErrorSource, RouteId, Timings};
-use crate::upstream::AttemptLog;
+use crate::telemetry::{AccessRecord, Answerer, ErrorSource, FailedAttempt, RouteId, Timings};
+use crate::upstream::{Attempt, AttemptFailure, AttemptLog};
 
 /// Who made the response.
 #[derive(Debug, Clone)]
@@ -109,7 +110,15 @@ pub(super) struct RequestContext {
     head_ready_at: Option<Instant>,
     pub(super) consumer: Option<Arc<str>>,
     pub(super) responder: Responder,
-    pub(super) error: Option<(ErrorSource, &'static str)>,
+    /// Why the response was given, if a filter has said so.
+    pub(super) reason: Option<Box<Reason>>,
+    /// The client speaks gRPC.
+    pub(super) grpc: bool,
+    /// The status of gRPC, from the head or the trailers of the response.
+    pub(super) grpc_status: Option<u8>,
+    pub(super) error: Option<(ErrorSource, Kind)>,
+    /// The filter that the error is about.
+    error_filter: Option<Arc<str>>,
     /// The last byte was handed to the connection.
     pub(super) ended: bool,
 }
@@ -154,7 +163,11 @@ impl RequestContext {
                 head_ready_at: None,
                 consumer: None,
                 responder: Responder::Nobody,
+                reason: None,
+                grpc: false,
+                grpc_status: None,
                 error: None,
+                error_filter: None,
                 ended: false,
             },
         )
@@ -198,7 +211,8 @@ impl RequestContext {
     /// Notes an error and writes its detail to the operational log when somebody here has to act on it.
     pub(super) fn fail(&mut self, error: &ProxyError) {
         let side = error.source();
-        self.error = Some((side, error.kind.name()));
+        self.error = Some((side, error.kind));
+        self.error_filter.clone_from(&error.filter);
         let route = self.route.as_ref().map_or("", |route| &route.name);
         let id = self.id.to_str().unwrap_or_default();
         let (side, kind, detail) = (side.name(), error.kind.name(), error.detail.as_str());
@@ -228,6 +242,7 @@ impl RequestContext {
             upstream: last.map(|attempt| &*attempt.upstream),
             endpoint: last.and_then(|attempt| attempt.endpoint.as_deref()),
             attempts: self.attempts.count(),
+            failed_attempts: self.attempts.failed().map(failed_attempt).collect(),
             bytes_in: self.bytes_in.as_ref().map_or(0, |bytes| bytes.get()),
             bytes_out: self.bytes_out,
             timings: self.timings,
@@ -238,9 +253,22 @@ impl RequestContext {
                 Responder::Filter(name) => Answerer::Filter(name),
                 Responder::Gateway => Answerer::Gateway,
             },
-            error: self.error,
+            reason: self.reason.as_ref().map(|reason| &*reason.text),
+            grpc_status: self.grpc_status,
+            error: self.error.map(|(side, kind)| (side, kind.name())),
+            error_filter: self.error_filter.as_deref(),
             aborted: !self.ended,
         }
+    }
+}
+
+fn failed_attempt<'a>((attempt, failure): (&'a Attempt, &'a AttemptFailure)) -> FailedAttempt<'a> {
+    FailedAttempt {
+        upstream: &attempt.upstream,
+        endpoint: attempt.endpoint.as_deref(),
+        address: failure.address,
+        outcome: attempt.outcome.name(),
+        reason: &failure.reason,
     }
 }
 
@@ -253,13 +281,19 @@ impl Drop for RequestContext {
         self.timings.total = now.saturating_duration_since(self.start);
         self.timings.response = self.head_ready_at.map(|at| now.saturating_duration_since(at));
         if !self.ended && self.error.is_none() {
-            self.error = Some((ErrorSource::Client, "client-aborted"));
+            self.error = Some((ErrorSource::Client, Kind::ClientAborted));
         }
         let route = self.route.as_ref().map_or(self.worker.no_route, |route| route.metrics);
         let metrics = &self.worker.metrics;
         metrics.request(route, self.status.map_or(0, |status| status.as_u16()), self.timings.total);
         if let Some((side, kind)) = self.error {
-            metrics.error(route, side, kind);
+            metrics.error(route, side, kind.name());
+        }
+        if let Some(reason) = &self.reason {
+            metrics.response_reason(&reason.filter, &reason.text);
+        }
+        if let Some(status) = self.grpc_status {
+            metrics.grpc_response(route, status);
         }
         if let Some(pipeline) = self.completes_in.take() {
             self.complete(&pipeline);
@@ -296,6 +330,12 @@ impl RequestContext {
 impl Watch for RequestContext {
     fn data(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if self.grpc {
+            self.grpc_status = grpc::status(trailers);
+        }
     }
 
     fn end(&mut self, outcome: Result<(), &BodyError>) {

@@ -1,5 +1,7 @@
 //! The errors of an exchange and their source. `respond.rs` decides what the client reads; the log gets the `detail`.
 
+use std::sync::Arc;
+
 use crate::chain;
 use crate::filter::{BodySourceError, FilterError, FilterFailure};
 use crate::http::body::{BodyError, BodyErrorKind};
@@ -94,11 +96,17 @@ pub struct ProxyError {
     pub kind: Kind,
     /// For the log only: it may name endpoints, filters and their messages.
     pub detail: String,
+    /// The filter that failed, or whose wish for a body could not be fulfilled.
+    pub filter: Option<Arc<str>>,
 }
 
 impl ProxyError {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        ProxyError { kind, detail: detail.into() }
+        ProxyError { kind, detail: detail.into(), filter: None }
+    }
+
+    fn of_filter(filter: &Arc<str>, kind: Kind, detail: String) -> Self {
+        ProxyError { kind, detail, filter: Some(Arc::clone(filter)) }
     }
 
     pub fn source(&self) -> ErrorSource {
@@ -157,28 +165,29 @@ impl ProxyError {
             | FilterError::Instantiate(_)
             | FilterError::BadAnswer(_) => Kind::FilterFailed,
         };
-        ProxyError::new(kind, format!("filter `{}` at {}: {}", failure.filter, failure.hook, chain(&failure.error)))
+        let detail = format!("filter `{}` at {}: {}", failure.filter, failure.hook, chain(&failure.error));
+        ProxyError::of_filter(&failure.filter, kind, detail)
     }
 
     /// A request body that a filter asked for and that could not be buffered.
-    pub fn unbuffered_request(error: &BodySourceError) -> Self {
+    pub fn unbuffered_request(filter: &Arc<str>, error: &BodySourceError) -> Self {
         let kind = match error {
             BodySourceError::TooLarge(_) => Kind::BodyTooLarge,
             BodySourceError::Coding(_) => Kind::UnsupportedCoding,
             BodySourceError::Aborted(kind, _) => request_body_kind(*kind),
             BodySourceError::Budget => Kind::OutOfMemory,
         };
-        ProxyError::new(kind, format!("request body: {error}"))
+        ProxyError::of_filter(filter, kind, format!("request body for filter `{filter}`: {error}"))
     }
 
     /// The same for a response body.
-    pub fn unbuffered_response(error: &BodySourceError) -> Self {
+    pub fn unbuffered_response(filter: &Arc<str>, error: &BodySourceError) -> Self {
         let kind = match error {
             BodySourceError::TooLarge(_) | BodySourceError::Coding(_) => Kind::UpstreamBody,
             BodySourceError::Aborted(kind, _) => response_body_kind(*kind),
             BodySourceError::Budget => Kind::OutOfMemory,
         };
-        ProxyError::new(kind, format!("response body: {error}"))
+        ProxyError::of_filter(filter, kind, format!("response body for filter `{filter}`: {error}"))
     }
 
     /// A response body that broke off on its way to the client.

@@ -4,6 +4,7 @@
 mod body;
 mod context;
 mod error;
+mod grpc;
 mod inbound;
 mod receive;
 mod respond;
@@ -128,7 +129,10 @@ impl<'a> RouteHandler<'a> {
                     return Ok(AfterRequestFilters::Responded);
                 }
                 RequestOutcome::Failed(failure) => return Err(ProxyError::filter(&failure)),
-                RequestOutcome::Body(error) => return Err(ProxyError::unbuffered_request(&error)),
+                RequestOutcome::Body(error) => {
+                    let filter = filters[context.traversal.request_stopped_at()].name();
+                    return Err(ProxyError::unbuffered_request(filter, &error));
+                }
             }
         }
         // Refused before any of it is read, and after the pipeline, so that the refusal gets its headers (CORS).
@@ -161,15 +165,24 @@ impl<'a> RouteHandler<'a> {
 
     /// The pipeline on the way out. An error on the way takes the place of the response and passes the filters that are left.
     async fn filter_response(&self, context: &mut RequestContext) {
-        if self.pipeline.pipeline().filters().is_empty() {
+        let filters = self.pipeline.pipeline().filters();
+        if filters.is_empty() {
             return;
         }
         loop {
             let mut body = context.response_body.source(&self.worker.budget);
             let error = match self.pipeline.on_response(&mut context.traversal, &mut body).await {
-                ResponseOutcome::Continue => return,
+                ResponseOutcome::Continue => {
+                    if let Some(by) = context.traversal.response_replaced_by() {
+                        context.responder = Responder::Filter(filters[by].name().clone());
+                    }
+                    return;
+                }
                 ResponseOutcome::Failed(failure) => ProxyError::filter(&failure),
-                ResponseOutcome::Body(error) => ProxyError::unbuffered_response(&error),
+                ResponseOutcome::Body(error) => {
+                    let filter = filters[context.traversal.response_stopped_at()].name();
+                    ProxyError::unbuffered_response(filter, &error)
+                }
             };
             self.replace_response(context, &error);
         }

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
 use super::body::{MessageBody, coded};
 use super::context::{EndsHere, RequestContext, Responder, UpgradeRequest};
 use super::error::{Kind, ProxyError};
+use super::grpc;
 use super::inbound::{self, Inbound};
 use super::respond;
 use super::send::{OutgoingResponse, send};
@@ -43,6 +44,7 @@ pub(super) fn receive(
     context.authority = Some(inbound.head.authority.clone());
     context.target = Some(inbound.head.target.clone());
     context.client = inbound.client;
+    context.grpc = inbound.classes.has(HeaderClasses::GRPC);
     context.underscores = inbound.classes.has(HeaderClasses::UNDERSCORE);
     if let Some((status, location)) = local.shared.https_redirects.find(&connection.listener, &inbound.head) {
         return Err(redirect(context, status, location));
@@ -202,7 +204,7 @@ pub(super) fn turn_away(
     context.fail(error);
     context.responder = Responder::Gateway;
     let head = respond::problem(error, &context.id, &local.shared.id_header);
-    let mut response = send(OutgoingResponse::whole(head), context);
+    let mut response = send(OutgoingResponse::whole(grpc::answer(head, &context)), context);
     if matches!(error.kind, Kind::BadRequest | Kind::MethodNotSupported) {
         response.extensions_mut().insert(CloseConnection);
     }

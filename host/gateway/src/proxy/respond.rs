@@ -53,6 +53,56 @@ fn public(kind: Kind) -> (StatusCode, &'static str) {
     }
 }
 
+/// The status of gRPC for a kind: that of its status of HTTP, but where gRPC has a word that says more.
+pub(super) fn grpc_status(kind: Kind) -> u8 {
+    const CANCELLED: u8 = 1;
+    const DEADLINE_EXCEEDED: u8 = 4;
+    const RESOURCE_EXHAUSTED: u8 = 8;
+    const INTERNAL: u8 = 13;
+    match kind {
+        Kind::ClientAborted => CANCELLED,
+        Kind::HeadTimeout | Kind::ClientTimeout | Kind::UpstreamTimeout => DEADLINE_EXCEEDED,
+        Kind::BodyTooLarge | Kind::TooManyHeaders | Kind::HeadTooLarge => RESOURCE_EXHAUSTED,
+        Kind::FilterFailed => INTERNAL,
+        Kind::BadRequest
+        | Kind::MethodNotSupported
+        | Kind::TargetTooLong
+        | Kind::UnknownTransferCoding
+        | Kind::VersionNotSupported
+        | Kind::UnsupportedCoding
+        | Kind::NoRoute
+        | Kind::OutOfMemory
+        | Kind::FilterBusy
+        | Kind::NoEndpoint
+        | Kind::ConnectFailed
+        | Kind::ConnectTimeout
+        | Kind::UpstreamReset
+        | Kind::UpstreamProtocol
+        | Kind::UpstreamBody => grpc_status_of(public(kind).0),
+    }
+}
+
+/// The status of gRPC that its clients take a status of HTTP for ("HTTP to gRPC Status Code Mapping").
+pub(super) fn grpc_status_of(status: StatusCode) -> u8 {
+    const UNKNOWN: u8 = 2;
+    const PERMISSION_DENIED: u8 = 7;
+    const UNIMPLEMENTED: u8 = 12;
+    const INTERNAL: u8 = 13;
+    const UNAVAILABLE: u8 = 14;
+    const UNAUTHENTICATED: u8 = 16;
+    match status {
+        StatusCode::BAD_REQUEST => INTERNAL,
+        StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
+        StatusCode::FORBIDDEN => PERMISSION_DENIED,
+        StatusCode::NOT_FOUND => UNIMPLEMENTED,
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => UNAVAILABLE,
+        _ => UNKNOWN,
+    }
+}
+
 /// nginx's 499.
 fn client_closed_request() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)

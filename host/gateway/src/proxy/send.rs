@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::context::{RequestContext, SharedTraversal};
 use super::error::{Kind, ProxyError};
-use super::{RouteHandler, respond, tunnel};
+use super::{RouteHandler, grpc, respond, tunnel};
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::filter::{Hook, LocalPipeline};
 use crate::http::body::{Body, BodyError};
@@ -20,20 +20,21 @@ impl RouteHandler<'_> {
         // What nobody has read of the request by now is not wanted.
         drop(context.request_body.take());
         let exchange = context.traversal.exchange();
+        let replaced = exchange.response_body_replaced;
         let Some(head) = exchange.response.take() else {
             // Every way to here leaves a response; an exchange without one would be a bug of ours, not a reason to panic.
             let error = ProxyError::new(Kind::FilterFailed, "no response");
             context.fail(&error);
             let head = respond::problem(&error, &context.id, &self.local.shared.id_header);
-            return send(OutgoingResponse::whole(head), context);
+            return send(OutgoingResponse::whole(grpc::answer(head, &context)), context);
         };
-        let replaced = exchange.response_body_replaced;
         if head.status == StatusCode::SWITCHING_PROTOCOLS
             && context.upgrade_request.is_some()
             && context.accepted_upgrade.is_some()
         {
             return self.switch_protocols(head, context);
         }
+        let head = grpc::answer(head, &context);
         let body = context.response_body.take();
         let trailers = self.pipeline.pipeline().has(Hook::OnResponseTrailers);
         // The hooks to come see the head; its body is on its way.
@@ -73,6 +74,7 @@ impl RouteHandler<'_> {
             response.headers_mut().insert(UPGRADE, protocol);
         }
         context.status = Some(StatusCode::SWITCHING_PROTOCOLS);
+        context.reason = head.reason;
         let later = context.completes().then(|| {
             let mut head = ResponseHead::new(ResponseSource::Upstream, StatusCode::SWITCHING_PROTOCOLS);
             head.headers = response.headers().clone();
@@ -111,8 +113,12 @@ impl OutgoingResponse {
 /// The response as the connection takes it, with the context following it to its last byte.
 pub(super) fn send(response: OutgoingResponse, mut context: Box<RequestContext>) -> Box<Response<Body>> {
     let OutgoingResponse { head, body } = response;
-    let ResponseHead { status, mut headers, .. } = *head;
+    let ResponseHead { status, mut headers, reason, .. } = *head;
     context.status = Some(status);
+    context.reason = reason;
+    if context.grpc {
+        context.grpc_status = grpc::status(&headers);
+    }
     context.head_ready();
     // RFC 9110 §6.4.1: these have no body, whatever a filter has set.
     if status == StatusCode::NO_CONTENT {

@@ -2,6 +2,7 @@
 //! [`RouteHandler::ask_upstream`]; what it decides is in `upstream::retry`.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ use crate::snapshot::routes::{Action, HostPolicy, host_value};
 use crate::telemetry::UpstreamId;
 use crate::upstream::retry::{Budget, FilterChoice, Next};
 use crate::upstream::{
-    AttemptError, AttemptOutcome, Choice, OutgoingRequest, Timeouts, UpstreamError, UpstreamErrorKind, UpstreamResponse,
+    AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Timeouts, UpstreamError, UpstreamErrorKind,
+    UpstreamResponse,
 };
 
 /// As good as no deadline.
@@ -139,7 +141,7 @@ impl RouteHandler<'_> {
                 true => Next::GiveUp,
                 false => budget.after(error.failed(request.is_repeatable())),
             };
-            self.log_failure(context, target.metrics, &error, next);
+            self.log_failure(context, target.metrics, (endpoints.address(endpoint), &error), next);
             if next != Next::SameEndpoint {
                 request.forget_endpoint();
             }
@@ -179,10 +181,17 @@ impl RouteHandler<'_> {
 
     /// Writes a failed attempt where others read it: the log, the metrics, and `route.failures`, which does not show an idle
     /// connection that was found closed.
-    fn log_failure(&self, context: &mut RequestContext, upstream: UpstreamId, error: &AttemptError, next: Next) {
+    fn log_failure(
+        &self,
+        context: &mut RequestContext,
+        upstream: UpstreamId,
+        (address, error): (Option<SocketAddr>, &AttemptError),
+        next: Next,
+    ) {
         let RequestContext { attempts, traversal, .. } = context;
         let Some(attempt) = attempts.last_mut() else { return };
         let endpoint = attempt.endpoint.as_deref().unwrap_or_default();
+        attempt.failure = Some(Box::new(AttemptFailure { address, reason: error.reason() }));
         if next == Next::SameEndpoint && error.kind != UpstreamErrorKind::Refused {
             attempt.outcome = AttemptOutcome::Stale;
         } else {

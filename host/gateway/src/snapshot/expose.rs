@@ -1,15 +1,25 @@
-//! Metrics of what a snapshot holds: what filters have cost, what they count themselves, what is buffered.
+//! Metrics of what a snapshot holds: the state of endpoints, key sets and certificates, what filters have cost, what they count
+//! themselves, what is buffered.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Snapshot;
 use crate::http::buffer::MemoryBudget;
 use crate::services::Services;
+use crate::services::keyset::KeySetStatistics;
 use crate::telemetry::Exposition;
+use crate::upstream::EndpointState;
 use crate::wasm::{FailureKind, Hook};
+
+/// Addresses of one upstream that have series.
+const MAX_ENDPOINTS: usize = 4096;
 
 /// Writes the families. Called by a scrape, on the blocking thread of the background runtime.
 pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, out: &mut Exposition) {
+    endpoints(snapshot, out);
+    key_sets(services, out);
+    certificates(snapshot, out);
     let info: BTreeSet<_> = snapshot
         .pipelines
         .iter()
@@ -59,6 +69,9 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
         "Response bodies too large for a filter, passed on.",
         |stats| stats.unseen_bodies,
     );
+    gauge("sluice_filter_log_lines_dropped_total", "counter", "Log lines of filters over their rate.", |stats| {
+        stats.log_lines_dropped
+    });
     out.family("sluice_filter_info", "gauge", "1 for each filter, with the way its hooks are called.");
     for (filter, plugin, called) in info {
         out.sample("sluice_filter_info", &[("filter", &filter), ("plugin", &plugin), ("called", called)], 1.0);
@@ -66,4 +79,84 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
     out.family("sluice_buffered_bytes", "gauge", "Body bytes held in memory.");
     out.sample("sluice_buffered_bytes", &[], budget.used() as f64);
     services.metrics.render(out);
+}
+
+fn endpoints(snapshot: &Snapshot, out: &mut Exposition) {
+    let mut states = Vec::new();
+    for (upstream, _) in &snapshot.upstreams {
+        for state in upstream.endpoint_states(MAX_ENDPOINTS) {
+            let address = state.address.map(|address| address.to_string()).unwrap_or_default();
+            states.push((upstream.name(), address, state));
+        }
+    }
+    let mut gauge = |name: &str, help: &str, of: fn(&EndpointState) -> Option<f64>| {
+        out.family(name, "gauge", help);
+        for (upstream, address, state) in &states {
+            if let Some(value) = of(state) {
+                let labels = [("upstream", &***upstream), ("endpoint", &*state.endpoint), ("address", address)];
+                out.sample(name, &labels, value);
+            }
+        }
+    };
+    gauge("sluice_endpoint_healthy", "1 if it took the last connection or was never tried, else 0.", |state| {
+        Some(f64::from(u8::from(state.healthy)))
+    });
+    gauge("sluice_endpoint_active_requests", "Requests under way.", |state| Some(f64::from(state.active)));
+    gauge("sluice_endpoint_latency_seconds", "Time to the response head, moving average.", |state| {
+        state.latency.map(|latency| latency.as_secs_f64())
+    });
+    let name = "sluice_endpoint_responses_total";
+    out.family(name, "counter", "Responses by the class of their status.");
+    for (upstream, address, state) in &states {
+        for (code, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(state.responses) {
+            if count > 0 {
+                let labels =
+                    [("upstream", &***upstream), ("endpoint", &*state.endpoint), ("address", address), ("code", code)];
+                out.sample(name, &labels, count as f64);
+            }
+        }
+    }
+}
+
+fn key_sets(services: &Services, out: &mut Exposition) {
+    // Sets of one URL that differ in how often they are fetched share their series: the one that is behind is shown.
+    let mut sets: BTreeMap<String, KeySetStatistics> = BTreeMap::new();
+    for set in services.key_sets.statistics() {
+        match sets.entry(set.url.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(set);
+            }
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                known.succeeded += set.succeeded;
+                known.failed += set.failed;
+                known.keys = known.keys.min(set.keys);
+                known.age = known.age.zip(set.age).map(|(one, other)| one.max(other));
+            }
+        }
+    }
+    out.family("sluice_key_set_keys", "gauge", "Keys of a set that is fetched.");
+    for (url, set) in &sets {
+        out.sample("sluice_key_set_keys", &[("url", url)], set.keys as f64);
+    }
+    out.family("sluice_key_set_age_seconds", "gauge", "Time since a key set was last fetched; absent before that.");
+    for (url, set) in &sets {
+        if let Some(age) = set.age {
+            out.sample("sluice_key_set_age_seconds", &[("url", url)], age.as_secs_f64());
+        }
+    }
+    out.family("sluice_key_set_fetches_total", "counter", "Fetches of key sets by result.");
+    for (url, set) in &sets {
+        for (result, count) in [("ok", set.succeeded), ("failed", set.failed)] {
+            out.sample("sluice_key_set_fetches_total", &[("url", url), ("result", result)], count as f64);
+        }
+    }
+}
+
+fn certificates(snapshot: &Snapshot, out: &mut Exposition) {
+    let name = "sluice_certificate_expiry_timestamp_seconds";
+    out.family(name, "gauge", "When the first certificate of a chain expires.");
+    for (certificate, validity) in &snapshot.validities {
+        out.sample(name, &[("certificate", certificate)], validity.not_after as f64);
+    }
 }

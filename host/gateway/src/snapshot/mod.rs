@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use crate::certs::CertStore;
+use crate::certs::{CertStore, Validity};
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
 use crate::filter::{Pipeline, Plugin, Runtime};
 use crate::outbound::OutboundClient;
@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub resolver: Arc<Resolver>,
     /// Kept so that the next snapshot need not load them again.
     plugins: Vec<Arc<Plugin>>,
+    /// Of the certificates that it uses, by their names.
+    pub validities: Vec<(String, Validity)>,
     /// What an operator should know, as lines for the log and `check`.
     pub warnings: Vec<String>,
 }
@@ -72,6 +74,8 @@ impl SnapshotBuilder {
         let resolver = self.outbound.resolver().with_servers(&config.gateway.nameservers);
         let shared = (&self.endpoints, &resolver);
         let upstreams = upstreams::build(loaded, before, &self.metrics, shared, &mut errors);
+        let validities = validities(loaded);
+        warnings.extend(expiry_warnings(&validities));
         let listeners = listeners::build(loaded, &self.certs, &mut errors);
         let router = routes::router(loaded).map_err(|found| errors.extend(found));
         let https_redirects = HttpsRedirects::build(config).map_err(|error| {
@@ -113,10 +117,33 @@ impl SnapshotBuilder {
                 listeners,
                 resolver,
                 plugins: plugins.into_values().map(|(plugin, _)| plugin).collect(),
+                validities,
             }),
             _ => Err(ConfigErrors::new(errors)),
         }
     }
+}
+
+impl Snapshot {
+    /// What an operator should know now of certificates and their end.
+    pub fn expiry_warnings(&self) -> Vec<String> {
+        expiry_warnings(&self.validities).collect()
+    }
+}
+
+/// The certificates of listeners and those that the gateway shows to upstreams.
+fn validities(loaded: &Loaded) -> Vec<(String, Validity)> {
+    let own = loaded.config.certificates.iter().map(|certificate| (certificate.name.to_string(), &certificate.cert));
+    let clients = loaded.config.upstreams.iter().filter_map(|upstream| {
+        let client = upstream.tls.client.as_ref()?;
+        Some((format!("upstreams.{}.tls.cert", upstream.name), &client.cert))
+    });
+    own.chain(clients).filter_map(|(name, chain)| Some((name, Validity::of_chain(chain)?))).collect()
+}
+
+fn expiry_warnings(validities: &[(String, Validity)]) -> impl Iterator<Item = String> {
+    let now = jiff::Timestamp::now().as_second();
+    validities.iter().filter_map(move |(name, validity)| validity.warning(name, now))
 }
 
 /// A key path of names.

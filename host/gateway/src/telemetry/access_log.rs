@@ -2,16 +2,14 @@
 //! The path is logged without its query, since queries carry tokens and personal data.
 
 use std::cell::{Cell, RefCell};
-use std::io::{IsTerminal, Write as _};
-use std::net::IpAddr;
+use std::io::IsTerminal;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{StatusCode, Version};
-
-use super::metrics::{ErrorSource, Metrics};
+use super::access_record::AccessRecord;
+use super::metrics::Metrics;
 use super::sink::Sink;
 
 /// A buffer of this size goes to the writer at once.
@@ -29,61 +27,6 @@ pub enum AccessLogFormat {
     Console,
     /// Console on a terminal, JSON otherwise.
     Auto,
-}
-
-/// Who made the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answerer<'a> {
-    Upstream,
-    /// The filter of this name.
-    Filter(&'a str),
-    Gateway,
-    /// Nobody: the client left before.
-    Nobody,
-}
-
-/// Where the time went. What did not happen is `None`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Timings {
-    /// From the request head to the last byte.
-    pub total: Duration,
-    pub request_filters: Option<Duration>,
-    pub connect: Option<Duration>,
-    /// From sending upstream to the response head.
-    pub first_byte: Option<Duration>,
-    /// From the response head to the last byte.
-    pub response: Option<Duration>,
-}
-
-/// A finished exchange. Texts that come from the client are bytes: they are made safe here.
-#[derive(Debug, Clone)]
-pub struct AccessRecord<'a> {
-    /// When the request head was in.
-    pub time: SystemTime,
-    pub request_id: &'a [u8],
-    pub client: IpAddr,
-    pub method: &'a str,
-    pub authority: &'a str,
-    /// As the client sent it, without the query.
-    pub path: &'a str,
-    pub protocol: Version,
-    /// `None` when nothing was sent.
-    pub status: Option<StatusCode>,
-    pub route: Option<&'a str>,
-    pub upstream: Option<&'a str>,
-    pub endpoint: Option<&'a str>,
-    /// How often an endpoint was asked; shown when that was more than once.
-    pub attempts: usize,
-    /// Body bytes from and to the client.
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub timings: Timings,
-    pub consumer: Option<&'a str>,
-    pub answered_by: Answerer<'a>,
-    /// The guilty side and what went wrong.
-    pub error: Option<(ErrorSource, &'a str)>,
-    /// The exchange ended before its last byte.
-    pub aborted: bool,
 }
 
 /// The access log of the process.
@@ -231,163 +174,20 @@ impl Drop for AccessLogBuffer {
     }
 }
 
-impl AccessRecord<'_> {
-    fn json(&self, out: &mut Vec<u8>, second: &(u64, String)) {
-        let _ = write!(out, "{{\"time\":\"{}.{:03}Z\"", second.1, self.millis());
-        text(out, "request_id", Some(self.request_id));
-        let _ = write!(out, ",\"client\":\"{}\"", self.client);
-        text(out, "method", Some(self.method.as_bytes()));
-        text(out, "authority", Some(self.authority.as_bytes()));
-        text(out, "path", Some(self.path.as_bytes()));
-        let _ = write!(out, ",\"protocol\":\"{:?}\"", self.protocol);
-        match self.status {
-            Some(status) => {
-                let _ = write!(out, ",\"status\":{}", status.as_u16());
-            }
-            None => out.extend_from_slice(b",\"status\":null"),
-        }
-        text(out, "route", self.route.map(str::as_bytes));
-        text(out, "upstream", self.upstream.map(str::as_bytes));
-        text(out, "endpoint", self.endpoint.map(str::as_bytes));
-        if self.attempts > 1 {
-            let _ = write!(out, ",\"attempts\":{}", self.attempts);
-        }
-        let _ = write!(out, ",\"bytes_in\":{},\"bytes_out\":{}", self.bytes_in, self.bytes_out);
-        let timings = &self.timings;
-        for (name, time) in [
-            ("duration_ms", Some(timings.total)),
-            ("request_filters_ms", timings.request_filters),
-            ("connect_ms", timings.connect),
-            ("first_byte_ms", timings.first_byte),
-            ("response_ms", timings.response),
-        ] {
-            if let Some(time) = time {
-                let micros = time.as_micros();
-                let _ = write!(out, ",\"{name}\":{}.{:03}", micros / 1000, micros % 1000);
-            }
-        }
-        text(out, "consumer", self.consumer.map(str::as_bytes));
-        match self.answered_by {
-            Answerer::Upstream => out.extend_from_slice(b",\"answered_by\":\"upstream\""),
-            Answerer::Gateway => out.extend_from_slice(b",\"answered_by\":\"gateway\""),
-            Answerer::Nobody => {}
-            Answerer::Filter(name) => {
-                out.extend_from_slice(b",\"answered_by\":\"filter:");
-                escape(out, name.as_bytes());
-                out.push(b'"');
-            }
-        }
-        if let Some((side, kind)) = self.error {
-            text(out, "error_side", Some(side.name().as_bytes()));
-            text(out, "error", Some(kind.as_bytes()));
-        }
-        let _ = write!(out, ",\"aborted\":{}}}", self.aborted);
-    }
-
-    fn console(&self, out: &mut Vec<u8>, second: &(u64, String), colour: bool) {
-        let clock = second.1.split('T').nth(1).unwrap_or("");
-        let _ = write!(out, "{clock}.{:03} ", self.millis());
-        let code = self.status.map_or(0, |status| status.as_u16());
-        let (on, off) = match (colour, code / 100) {
-            (false, _) => ("", ""),
-            (true, 2) => ("\x1b[32m", "\x1b[0m"),
-            (true, 1 | 3) => ("\x1b[36m", "\x1b[0m"),
-            (true, 4) => ("\x1b[33m", "\x1b[0m"),
-            (true, _) => ("\x1b[31m", "\x1b[0m"),
-        };
-        match self.status {
-            Some(_) => {
-                let _ = write!(out, "{on}{code}{off} ");
-            }
-            None => {
-                let _ = write!(out, "{on}---{off} ");
-            }
-        }
-        let _ = write!(out, "{:>8.1} ms  {:<6} ", self.timings.total.as_secs_f64() * 1000.0, Plain(self.method));
-        escape(out, self.authority.as_bytes());
-        escape(out, self.path.as_bytes());
-        let (route, upstream, endpoint) =
-            (self.route.unwrap_or("-"), self.upstream.unwrap_or("-"), self.endpoint.unwrap_or("-"));
-        let _ = write!(out, "  {} > {} > {}", Plain(route), Plain(upstream), Plain(endpoint));
-        if self.attempts > 1 {
-            let _ = write!(out, " ({} attempts)", self.attempts);
-        }
-        let _ = write!(out, "  {} B in, {} B out  {}", self.bytes_in, self.bytes_out, self.client);
-        match self.answered_by {
-            Answerer::Upstream | Answerer::Nobody => {}
-            Answerer::Gateway => out.extend_from_slice(b"  by gateway"),
-            Answerer::Filter(name) => {
-                let _ = write!(out, "  by filter {}", Plain(name));
-            }
-        }
-        if let Some(consumer) = self.consumer {
-            out.extend_from_slice(b"  consumer ");
-            escape(out, consumer.as_bytes());
-        }
-        if let Some((side, kind)) = self.error {
-            let _ = write!(out, "  {on}{}: {}{off}", side.name(), Plain(kind));
-        }
-        if self.aborted {
-            out.extend_from_slice(b"  aborted");
-        }
-        out.extend_from_slice(b"  ");
-        escape(out, self.request_id);
-    }
-
-    fn millis(&self) -> u32 {
-        self.time.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis()
-    }
-}
-
-/// Text of our own configuration or of the HTTP grammar, still escaped for safety.
-struct Plain<'a>(&'a str);
-
-impl std::fmt::Display for Plain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut escaped = Vec::with_capacity(self.0.len());
-        escape(&mut escaped, self.0.as_bytes());
-        f.pad(&String::from_utf8_lossy(&escaped))
-    }
-}
-
-fn text(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
-    if let Some(value) = value {
-        let _ = write!(out, ",\"{name}\":\"");
-        escape(out, value);
-        out.push(b'"');
-    }
-}
-
-/// Escapes for a JSON string. Control characters of all kinds go out as `\u00XX`, so that a terminal is safe as well;
-/// bytes that are not UTF-8 become U+FFFD.
-fn escape(out: &mut Vec<u8>, value: &[u8]) {
-    let harmless = |b: &u8| (0x20..0x7f).contains(b) && *b != b'"' && *b != b'\\';
-    if value.iter().all(harmless) {
-        out.extend_from_slice(value);
-        return;
-    }
-    for c in String::from_utf8_lossy(value).chars() {
-        match c {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            // U+2028 to U+202E and U+2066 to U+2069 break or turn lines in viewers.
-            c if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-}
-
 fn lines(chunk: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', chunk).count() as u64
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::sync::Mutex;
 
+    use http::{StatusCode, Version};
+
+    use super::super::access_record::{Answerer, FailedAttempt, Timings};
     use super::super::cells::lock;
+    use super::super::metrics::ErrorSource;
     use super::*;
 
     #[derive(Clone, Default)]
@@ -416,12 +216,16 @@ mod tests {
             upstream: Some("echo"),
             endpoint: None,
             attempts: 1,
+            failed_attempts: Vec::new(),
             bytes_in: 0,
             bytes_out: 12,
             timings: Timings { total: Duration::from_micros(1234), ..Timings::default() },
             consumer: None,
             answered_by: Answerer::Upstream,
+            reason: None,
+            grpc_status: None,
             error: None,
+            error_filter: None,
             aborted: false,
         }
     }
@@ -459,6 +263,32 @@ mod tests {
         assert_eq!(json["answered_by"], "filter:limit");
         assert_eq!(json["error_side"], "client");
         assert!(line.ends_with("}\n"));
+    }
+
+    #[test]
+    fn failed_attempts_are_listed_up_to_a_bound() {
+        let mut record = record();
+        record.failed_attempts = vec![
+            FailedAttempt {
+                upstream: "echo",
+                endpoint: Some("a.test:80"),
+                address: Some(([192, 0, 2, 7], 80).into()),
+                outcome: "connect",
+                reason: "connection \"refused\"",
+            };
+            40
+        ];
+        record.attempts = 41;
+        let json: serde_json::Value = serde_json::from_str(&written(AccessLogFormat::Json, &record)).expect("JSON");
+        let failed = json["failed_attempts"].as_array().expect("a list");
+        assert_eq!((failed.len(), &json["attempts"]), (16, &serde_json::json!(41)));
+        let expected = serde_json::json!({
+            "upstream": "echo", "endpoint": "a.test:80", "address": "192.0.2.7:80", "outcome": "connect", "reason": "connection \"refused\""
+        });
+        assert_eq!(failed[0], expected);
+        record.failed_attempts.truncate(1);
+        let line = written(AccessLogFormat::Console, &record);
+        assert!(line.contains(" (41 attempts)  failed: a.test:80 connect  "), "{line}");
     }
 
     #[test]

@@ -151,6 +151,29 @@ impl Traffic {
     }
 }
 
+/// Responses by status of gRPC: those that are defined (0 to 16), and the others together.
+#[derive(Default)]
+pub(super) struct GrpcStatuses([Counter; 18]);
+
+impl GrpcStatuses {
+    pub(super) fn record(&self, status: u8) {
+        self.0[usize::from(status).min(self.0.len() - 1)].bump(1);
+    }
+
+    pub(super) fn add_all(&self, other: &GrpcStatuses) {
+        for (sum, count) in self.0.iter().zip(&other.0) {
+            sum.bump(count.value());
+        }
+    }
+
+    /// Those that have occurred.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (String, u64)> {
+        let name = |status: usize| if status > 16 { "other".to_owned() } else { status.to_string() };
+        let counts = self.0.iter().map(Counter::value).enumerate();
+        counts.filter(|(_, count)| *count > 0).map(move |(status, count)| (name(status), count))
+    }
+}
+
 /// Upper bounds of the latency buckets in nanoseconds: 0.5 ms to 60 s, about three for each power of ten.
 const BOUNDS: [u64; 16] = [
     500_000,

@@ -1,4 +1,4 @@
-//! Counters and histograms. Each worker owns its cells and is their only writer, so that counting is a plain load and store;
+//! Counters and histograms; `scrape` writes them out. Each worker owns its cells and is their only writer, so that counting is a plain load and store;
 //! a scrape adds the workers up while they run. Series are keyed by name and live as long as the process: a reload loses
 //! nothing.
 //!
@@ -9,6 +9,8 @@
 //! | `sluice_requests_total` | `route`, `code` |
 //! | `sluice_request_duration_seconds` (histogram) | `route` |
 //! | `sluice_errors_total` | `route`, `side`, `kind` |
+//! | `sluice_response_reasons_total` | `filter`, `reason` |
+//! | `sluice_grpc_responses_total` | `route`, `grpc_status` |
 //! | `sluice_upstream_requests_total` | `upstream`, `code` |
 //! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |
 //! | `sluice_upstream_errors_total` | `upstream`, `kind` |
@@ -23,6 +25,16 @@
 //! | `sluice_build_info` | `version` |
 //! | `process_start_time_seconds`, `process_resident_memory_bytes`, `process_open_fds` | |
 //!
+//! Of endpoints, key sets and certificates, from the running snapshot (`snapshot/expose.rs`):
+//!
+//! | family | labels |
+//! |---|---|
+//! | `sluice_endpoint_healthy`, `sluice_endpoint_active_requests`, `sluice_endpoint_latency_seconds` | `upstream`, `endpoint`, `address` |
+//! | `sluice_endpoint_responses_total` | `upstream`, `endpoint`, `address`, `code` |
+//! | `sluice_key_set_keys`, `sluice_key_set_age_seconds` | `url` |
+//! | `sluice_key_set_fetches_total` | `url`, `result` |
+//! | `sluice_certificate_expiry_timestamp_seconds` | `certificate` |
+//!
 //! Of filters, from the accounts of the running snapshot (`snapshot/expose.rs`):
 //!
 //! | family | labels |
@@ -32,30 +44,32 @@
 //! | `sluice_filter_instances`, `sluice_filter_instances_started_total` | `filter`, `plugin` |
 //! | `sluice_filter_memory_peak_bytes`, `sluice_filter_unseen_bodies_total` | `filter`, `plugin` |
 //! | `sluice_filter_info`: 1, with the way its hooks are called (`direct` or `component`) | `filter`, `plugin`, `called` |
-//! | `sluice_filter_series_dropped_total` | `filter` |
+//! | `sluice_filter_series_dropped_total`, `sluice_filter_log_lines_dropped_total` | `filter` |
 //! | `sluice_buffered_bytes` | |
 //! | `sluice_filter_NAME`: what filters count themselves | `filter` and their own |
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::Exposition;
-use super::cells::{Counter, Names, Table, Traffic, code_name, lock};
+use super::cells::{Counter, GrpcStatuses, Names, Table, Traffic, lock};
 
 /// What stands for all names beyond a limit.
 const OTHER: &str = "(other)";
 /// Endpoints of one upstream that have series of their own for each outcome.
 const MAX_ENDPOINTS: usize = 4096;
+/// Reasons of one filter that have series of their own.
+const MAX_REASONS: usize = 100;
 
 /// A route's place in the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RouteId(u32);
+pub struct RouteId(pub(super) u32);
 
 /// An upstream's place in the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct UpstreamId(u32);
+pub struct UpstreamId(pub(super) u32);
 
 /// Who is to blame for an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,12 +113,12 @@ pub struct ListenerCounters {
 
 /// All metrics of the process.
 pub struct Metrics {
-    routes: Names<Arc<str>>,
-    upstreams: Names<Arc<str>>,
-    listeners: Mutex<Vec<(Arc<str>, Arc<ListenerCounters>)>>,
-    workers: Mutex<Vec<Arc<Cells>>>,
-    collectors: Mutex<Vec<Collector>>,
-    started: SystemTime,
+    pub(super) routes: Names<Arc<str>>,
+    pub(super) upstreams: Names<Arc<str>>,
+    pub(super) listeners: Mutex<Vec<(Arc<str>, Arc<ListenerCounters>)>>,
+    pub(super) workers: Mutex<Vec<Arc<Cells>>>,
+    pub(super) collectors: Mutex<Vec<Collector>>,
+    pub(super) started: SystemTime,
     pub reloads: Counter,
     pub reloads_refused: Counter,
     /// Seconds since the Unix epoch.
@@ -169,133 +183,6 @@ impl Metrics {
     pub fn collect(&self, collector: impl Fn(&mut Exposition) + Send + Sync + 'static) {
         lock(&self.collectors).push(Box::new(collector));
     }
-
-    /// The Prometheus text exposition, version 0.0.4.
-    pub fn render(&self) -> String {
-        let mut out = Exposition::default();
-        let workers = lock(&self.workers).clone();
-        self.render_requests(&workers, &mut out);
-        self.render_listeners(&mut out);
-        self.render_process(&workers, &mut out);
-        for collector in lock(&self.collectors).iter() {
-            collector(&mut out);
-        }
-        out.finish()
-    }
-
-    fn render_requests(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
-        let routes: Vec<(Arc<str>, Traffic)> = sum_traffic(&self.routes, workers, |cells| &cells.routes);
-        let upstreams: Vec<(Arc<str>, Traffic)> = sum_traffic(&self.upstreams, workers, |cells| &cells.upstreams);
-        for (label, requests, duration, series) in [
-            ("route", "sluice_requests_total", "sluice_request_duration_seconds", &routes),
-            ("upstream", "sluice_upstream_requests_total", "sluice_upstream_duration_seconds", &upstreams),
-        ] {
-            let (of_requests, of_duration) = if label == "route" {
-                ("Exchanges by route and response status (0: no response was sent).", "Whole exchanges.")
-            } else {
-                ("Responses of upstreams by status.", "Time from sending a request upstream to its response head.")
-            };
-            out.family(requests, "counter", of_requests);
-            for (name, traffic) in series {
-                for (slot, count) in traffic.codes.iter().enumerate().filter(|(_, count)| count.value() > 0) {
-                    out.sample(requests, &[(label, name), ("code", code_name(slot))], count.value() as f64);
-                }
-            }
-            out.family(duration, "histogram", of_duration);
-            for (name, traffic) in series {
-                traffic.duration.render(duration, &[(label, name)], out);
-            }
-        }
-
-        let mut errors: HashMap<(RouteId, ErrorSource, &'static str), u64> = HashMap::new();
-        let mut upstream_errors: HashMap<(UpstreamId, &'static str), u64> = HashMap::new();
-        let mut attempts: BTreeMap<(u32, Arc<str>, &'static str), u64> = BTreeMap::new();
-        for cells in workers {
-            for (key, count) in lock(&cells.errors).iter() {
-                *errors.entry(*key).or_default() += count;
-            }
-            for (key, count) in lock(&cells.upstream_errors).iter() {
-                *upstream_errors.entry(*key).or_default() += count;
-            }
-            for ((upstream, outcome), endpoints) in lock(&cells.attempt_failures).iter() {
-                for (endpoint, count) in endpoints {
-                    *attempts.entry((upstream.0, Arc::clone(endpoint), outcome)).or_default() += count;
-                }
-            }
-        }
-        out.family("sluice_errors_total", "counter", "Errors by route, guilty side and kind.");
-        for ((route, side, kind), count) in sorted(errors, |(route, side, kind)| (route.0, *side, *kind)) {
-            let route = self.routes.name(route.0);
-            out.sample(
-                "sluice_errors_total",
-                &[("route", &*route), ("side", side.name()), ("kind", kind)],
-                count as f64,
-            );
-        }
-        out.family("sluice_upstream_errors_total", "counter", "Requests without a response, by upstream and kind.");
-        for ((upstream, kind), count) in sorted(upstream_errors, |(upstream, kind)| (upstream.0, *kind)) {
-            let upstream = self.upstreams.name(upstream.0);
-            out.sample("sluice_upstream_errors_total", &[("upstream", &*upstream), ("kind", kind)], count as f64);
-        }
-        let name = "sluice_upstream_attempt_failures_total";
-        out.family(name, "counter", "Attempts without a response, by upstream, endpoint and outcome.");
-        for ((upstream, endpoint, outcome), count) in attempts {
-            let upstream = self.upstreams.name(upstream);
-            out.sample(name, &[("upstream", &*upstream), ("endpoint", &endpoint), ("outcome", outcome)], count as f64);
-        }
-    }
-
-    fn render_listeners(&self, out: &mut Exposition) {
-        type Read = fn(&ListenerCounters) -> u64;
-        let families: [(&str, &str, &str, Read); 8] = [
-            ("sluice_connections_total", "counter", "Accepted connections.", |l| l.accepted.value()),
-            ("sluice_connections_active", "gauge", "Open connections.", |l| l.active.value()),
-            ("sluice_connections_refused_total", "counter", "Connections over a limit.", |l| l.refused.value()),
-            ("sluice_connection_errors_total", "counter", "Connections ended by an error.", |l| {
-                l.connection_errors.value()
-            }),
-            ("sluice_tls_failures_total", "counter", "Failed TLS handshakes.", |l| l.tls_failures.value()),
-            ("sluice_accept_errors_total", "counter", "Failed accepts.", |l| l.accept_errors.value()),
-            ("sluice_received_bytes_total", "counter", "Bytes from clients, as on the wire.", |l| l.bytes_in.value()),
-            ("sluice_sent_bytes_total", "counter", "Bytes to clients.", |l| l.bytes_out.value()),
-        ];
-        let mut listeners: BTreeMap<Arc<str>, Vec<Arc<ListenerCounters>>> = BTreeMap::new();
-        for (name, counters) in lock(&self.listeners).iter() {
-            listeners.entry(Arc::clone(name)).or_default().push(Arc::clone(counters));
-        }
-        for (name, kind, help, read) in families {
-            out.family(name, kind, help);
-            for (listener, workers) in &listeners {
-                let sum: u64 = workers.iter().map(|counters| read(counters)).sum();
-                out.sample(name, &[("listener", listener)], sum as f64);
-            }
-        }
-    }
-
-    fn render_process(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
-        let total = |read: fn(&Cells) -> &Counter| workers.iter().map(|cells| read(cells).value()).sum::<u64>();
-        out.family("sluice_completions_dropped_total", "counter", "on-complete calls dropped from a full queue.");
-        out.sample("sluice_completions_dropped_total", &[], total(|cells| &cells.completions_dropped) as f64);
-        out.family("sluice_panics_total", "counter", "Panics caught in connection tasks: bugs of the gateway.");
-        out.sample("sluice_panics_total", &[], total(|cells| &cells.panics) as f64);
-        out.family(
-            "sluice_background_panics_total",
-            "counter",
-            "Panics caught in background tasks: bugs of the gateway.",
-        );
-        out.sample("sluice_background_panics_total", &[], self.background_panics.value() as f64);
-        out.family("sluice_reloads_total", "counter", "Configuration reloads by result.");
-        out.sample("sluice_reloads_total", &[("result", "ok")], self.reloads.value() as f64);
-        out.sample("sluice_reloads_total", &[("result", "refused")], self.reloads_refused.value() as f64);
-        out.family("sluice_last_reload_timestamp_seconds", "gauge", "When the running configuration was loaded.");
-        out.sample("sluice_last_reload_timestamp_seconds", &[], self.last_reload.value() as f64);
-        out.family("sluice_reload_in_progress", "gauge", "1 while a configuration is being loaded, else 0.");
-        out.sample("sluice_reload_in_progress", &[], self.reload_in_progress.value() as f64);
-        out.family("sluice_log_lines_dropped_total", "counter", "Log lines lost to a slow or closed reader.");
-        out.sample("sluice_log_lines_dropped_total", &[("log", "access")], self.access_log_dropped.value() as f64);
-        out.sample("sluice_log_lines_dropped_total", &[("log", "operational")], self.log_dropped.value() as f64);
-        super::process::process(self.started, out);
-    }
 }
 
 /// The metrics of one worker. Not `Send`: its thread is the only writer.
@@ -309,6 +196,26 @@ impl WorkerMetrics {
     /// A finished exchange. `status` is what was sent, 0 when nothing was.
     pub fn request(&self, route: RouteId, status: u16, elapsed: Duration) {
         self.cells.routes.cell(route.0).record(status, elapsed);
+    }
+
+    /// Why a filter has given a response.
+    pub fn response_reason(&self, filter: &Arc<str>, reason: &str) {
+        let mut all = lock(&self.cells.reasons);
+        if !all.contains_key(filter) {
+            all.insert(Arc::clone(filter), HashMap::new());
+        }
+        let Some(reasons) = all.get_mut(filter) else { return };
+        if let Some(count) = reasons.get_mut(reason) {
+            *count += 1;
+            return;
+        }
+        let name = if reasons.len() < MAX_REASONS { reason } else { OTHER };
+        *reasons.entry(Arc::from(name)).or_default() += 1;
+    }
+
+    /// A response to a client of gRPC.
+    pub fn grpc_response(&self, route: RouteId, status: u8) {
+        self.cells.grpc.cell(route.0).record(status);
     }
 
     /// A response head of an upstream.
@@ -350,38 +257,23 @@ impl WorkerMetrics {
     }
 }
 
+/// By filter, then by reason.
+type Reasons = HashMap<Arc<str>, HashMap<Arc<str>, u64>>;
+
 /// By upstream and outcome, then by endpoint.
 type AttemptFailures = HashMap<(UpstreamId, &'static str), HashMap<Arc<str>, u64>>;
 
 #[derive(Default)]
-struct Cells {
-    routes: Table<Traffic>,
-    upstreams: Table<Traffic>,
-    errors: Mutex<HashMap<(RouteId, ErrorSource, &'static str), u64>>,
-    upstream_errors: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
-    attempt_failures: Mutex<AttemptFailures>,
-    completions_dropped: Counter,
-    panics: Counter,
-}
-
-fn sum_traffic(
-    names: &Names<Arc<str>>,
-    workers: &[Arc<Cells>],
-    table: fn(&Cells) -> &Table<Traffic>,
-) -> Vec<(Arc<str>, Traffic)> {
-    let mut sums = Vec::new();
-    for (id, name) in names.all().into_iter().enumerate() {
-        let sum = Traffic::default();
-        workers.iter().filter_map(|cells| table(cells).peek(id as u32)).for_each(|cells| sum.add_all(cells));
-        sums.push((name, sum));
-    }
-    sums
-}
-
-fn sorted<K, V, S: Ord>(map: HashMap<K, V>, key: impl Fn(&K) -> S) -> Vec<(K, V)> {
-    let mut entries: Vec<(K, V)> = map.into_iter().collect();
-    entries.sort_by_key(|(entry, _)| key(entry));
-    entries
+pub(super) struct Cells {
+    pub(super) routes: Table<Traffic>,
+    pub(super) upstreams: Table<Traffic>,
+    pub(super) errors: Mutex<HashMap<(RouteId, ErrorSource, &'static str), u64>>,
+    pub(super) upstream_errors: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
+    pub(super) attempt_failures: Mutex<AttemptFailures>,
+    pub(super) reasons: Mutex<Reasons>,
+    pub(super) grpc: Table<GrpcStatuses>,
+    pub(super) completions_dropped: Counter,
+    pub(super) panics: Counter,
 }
 
 #[cfg(test)]
@@ -399,6 +291,9 @@ mod tests {
             worker.request(route, 599, Duration::from_secs(90));
             worker.error(route, ErrorSource::Upstream, "connect");
             worker.attempt_failed(metrics.upstream("orders"), "10.0.0.1:80", "connect");
+            worker.response_reason(&Arc::from("auth"), "token-expired");
+            worker.grpc_response(route, 14);
+            worker.grpc_response(route, 99);
         }
         let text = metrics.render();
         for line in [
@@ -410,9 +305,25 @@ mod tests {
             r#"sluice_request_duration_seconds_count{route="orders"} 4"#,
             r#"sluice_errors_total{route="orders",side="upstream",kind="connect"} 2"#,
             r#"sluice_upstream_attempt_failures_total{upstream="orders",endpoint="10.0.0.1:80",outcome="connect"} 2"#,
+            r#"sluice_response_reasons_total{filter="auth",reason="token-expired"} 2"#,
+            r#"sluice_grpc_responses_total{route="orders",grpc_status="14"} 2"#,
+            r#"sluice_grpc_responses_total{route="orders",grpc_status="other"} 2"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_filter_that_invents_reasons_has_few_series() {
+        let metrics = Metrics::new();
+        let worker = metrics.worker();
+        for number in 0..MAX_REASONS + 50 {
+            worker.response_reason(&Arc::from("odd"), &format!("reason-{number}"));
+        }
+        let text = metrics.render();
+        let series = text.lines().filter(|line| line.starts_with("sluice_response_reasons_total{")).count();
+        assert_eq!(series, MAX_REASONS + 1);
+        assert!(text.contains(r#"sluice_response_reasons_total{filter="odd",reason="(other)"} 50"#), "{text}");
     }
 
     #[test]

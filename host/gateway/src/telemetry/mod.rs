@@ -1,13 +1,16 @@
 //! What the gateway tells about itself: metrics, the access log and the operational log. Known to every module, knows none.
 
 mod access_log;
+mod access_record;
 mod cells;
 mod log;
 mod metrics;
 mod process;
+mod scrape;
 mod sink;
 
-pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat, AccessRecord, Answerer, Timings};
+pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat};
+pub use access_record::{AccessRecord, Answerer, FailedAttempt, Timings};
 pub use log::{LogLevel, OperationalLog, start_operational_log};
 pub use metrics::{ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId, WorkerMetrics};
 pub use sluice_services::Exposition;

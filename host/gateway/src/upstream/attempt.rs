@@ -195,6 +195,7 @@ impl LocalUpstream {
                 let first_byte = begun.elapsed();
                 pool.record().succeeded();
                 pool.record().note_latency(first_byte);
+                pool.responded(response.head.status.as_u16());
                 attempt.first_byte = Some(first_byte);
                 Ok(response)
             }
@@ -338,7 +339,7 @@ fn send_failure(error: &SendError, upload: Option<&Upload>) -> UpstreamErrorKind
 fn taken_apart(response: Response<Body>, upgraded: Option<Box<Transport>>) -> UpstreamResponse {
     let (parts, body) = response.into_parts();
     let (origin, status, headers) = (ResponseSource::Upstream, parts.status, parts.headers);
-    let head = Box::new(ResponseHead { origin, status, headers, body: None, trailers: None });
+    let head = Box::new(ResponseHead { origin, status, headers, body: None, trailers: None, reason: None });
     UpstreamResponse { head, body, upgraded }
 }
 

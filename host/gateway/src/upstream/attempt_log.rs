@@ -1,5 +1,6 @@
 //! The attempts of one request, one record each: what the access log, the metrics and `route.failures` know of them.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -42,11 +43,21 @@ pub struct Attempt {
     pub connect: Option<Duration>,
     /// From sending the request to its response head.
     pub first_byte: Option<Duration>,
+    /// Of an attempt that brought no response; boxed since it is rare.
+    pub failure: Option<Box<AttemptFailure>>,
+}
+
+/// Where and why an attempt has failed.
+#[derive(Debug, Clone)]
+pub struct AttemptFailure {
+    /// The address of the endpoint that was chosen; `None` where its name had none.
+    pub address: Option<SocketAddr>,
+    pub reason: String,
 }
 
 impl Attempt {
     pub fn new(upstream: Rc<str>, endpoint: Option<Rc<str>>) -> Self {
-        Attempt { upstream, endpoint, outcome: AttemptOutcome::Pending, connect: None, first_byte: None }
+        Attempt { upstream, endpoint, outcome: AttemptOutcome::Pending, connect: None, first_byte: None, failure: None }
     }
 }
 
@@ -67,6 +78,11 @@ impl AttemptLog {
 
     pub fn last_mut(&mut self) -> Option<&mut Attempt> {
         self.0.last_mut()
+    }
+
+    /// The attempts that brought no response, with their failures.
+    pub fn failed(&self) -> impl Iterator<Item = (&Attempt, &AttemptFailure)> {
+        self.0.iter().filter_map(|attempt| Some((attempt, attempt.failure.as_deref()?)))
     }
 
     /// How often an endpoint was asked.

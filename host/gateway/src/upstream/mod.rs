@@ -28,8 +28,8 @@ mod http2_tests;
 mod tests;
 
 pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};
-pub use attempt_log::{AttemptLog, AttemptOutcome};
-pub use endpoints::{EndpointRegistry, LocalEndpoints};
+pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
+pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use local::{Choice, LocalUpstream};
 pub use resolver::Resolver;

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 
 use super::connect::{self, ConnectError, Connection, Speak};
-use super::endpoints::Record;
+use super::endpoints::{Record, Responses};
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::http2::{AllowedStreams, MAX_STREAMS};
 use super::spec::Endpoint;
@@ -39,6 +39,7 @@ pub(crate) struct Pool {
     endpoint: Arc<Endpoint>,
     address: SocketAddr,
     record: Arc<Record>,
+    responses: Arc<Responses>,
     me: Weak<Self>,
     limits: Cell<Limits>,
     /// Who has this pool in its list. Without anybody it drains: nothing is kept any more.
@@ -106,6 +107,7 @@ impl Pool {
             name: Rc::from(&*endpoint.name),
             endpoint,
             address,
+            responses: record.open_responses(),
             record,
             me: me.clone(),
             limits: Cell::new(limits),
@@ -135,6 +137,11 @@ impl Pool {
 
     pub(crate) fn record(&self) -> &Arc<Record> {
         &self.record
+    }
+
+    /// Counts a response of this address.
+    pub(crate) fn responded(&self, status: u16) {
+        self.responses.count(status);
     }
 
     /// Whether a list with this endpoint, address and record may go on with this pool.
@@ -326,6 +333,12 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn idle_count(&self) -> usize {
         self.idle.borrow().len()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.record.close_responses(&self.responses);
     }
 }
 

@@ -13,7 +13,7 @@ use rustls_pki_types::ServerName;
 use super::balance;
 use super::connect::{Speak, TlsClient};
 use super::discover::Discovery;
-use super::endpoints::{EndpointRegistry, EndpointSet};
+use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
 use super::tls::{self, TlsError, TlsSpec};
@@ -218,6 +218,11 @@ impl Upstream {
 
     pub(super) fn set(&self) -> &Arc<EndpointSet> {
         &self.set
+    }
+
+    /// Its endpoints as all workers know them, one entry for each address, and at most `most`.
+    pub fn endpoint_states(&self, most: usize) -> Vec<EndpointState> {
+        self.set.members().hosts.iter().take(most).map(|host| host.record.state()).collect()
     }
 
     /// What each worker keeps for each address.

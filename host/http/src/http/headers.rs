@@ -33,22 +33,28 @@ impl HeaderClasses {
     pub const UNDERSCORE: HeaderClasses = HeaderClasses(16);
     /// `expect`.
     pub const EXPECT: HeaderClasses = HeaderClasses(32);
+    /// A `content-type` of gRPC.
+    pub const GRPC: HeaderClasses = HeaderClasses(64);
 
     pub fn of(headers: &HeaderMap) -> HeaderClasses {
-        let class = |name: &str| match has_underscore(name.as_bytes()) {
-            true => HeaderClasses::UNDERSCORE.0,
-            false => HeaderClasses::kind(name).0,
+        let class = |classes, (name, value): (&HeaderName, _)| {
+            classes
+                | match has_underscore(name.as_str().as_bytes()) {
+                    true => HeaderClasses::UNDERSCORE.0,
+                    false => HeaderClasses::class(name.as_str(), value).0,
+                }
         };
-        HeaderClasses(headers.keys().fold(0, |classes, name| classes | class(name.as_str())))
+        HeaderClasses(headers.iter().fold(0, class))
     }
 
     pub fn has(self, kind: HeaderClasses) -> bool {
         self.0 & kind.0 != 0
     }
 
-    fn kind(name: &str) -> HeaderClasses {
+    fn class(name: &str, value: &HeaderValue) -> HeaderClasses {
         // Most names are told from all of these by their first letter.
         match (name.as_bytes().first(), name) {
+            (Some(b'c'), "content-type") if is_grpc(value.as_bytes()) => HeaderClasses::GRPC,
             (Some(b'c'), "content-encoding") => HeaderClasses::CODING,
             (Some(b'e'), "expect") => HeaderClasses::EXPECT,
             (Some(b't'), "traceparent" | "tracestate") => HeaderClasses::TRACE,
@@ -103,6 +109,12 @@ fn is_identity(name: &str) -> bool {
 }
 
 const IDENTITY: [&str; 3] = ["x-user-", "x-auth-", "x-consumer-"];
+
+/// `application/grpc`, alone or with the format of its messages (`application/grpc+proto`). `application/grpc-web` is another protocol.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
 
 /// Whether a field is one by which a proxy tells who the client is: `Forwarded`, all `X-Forwarded-*` (also the certificate and the
 /// prefix, which upstreams trust as much), and the single-address fields of other products.
@@ -358,6 +370,17 @@ mod tests {
         }
         assert_eq!(left(&["x_tenant", "x-tenant"]), ["x-tenant"], "one of two that would become one");
         assert!(!HeaderClasses::of(&map(&[("accept-encoding", ""), ("te", "")])).has(HeaderClasses::UNDERSCORE));
+    }
+
+    #[test]
+    fn grpc_is_told_from_its_neighbours() {
+        let is_grpc = |value| HeaderClasses::of(&map(&[("content-type", value)])).has(HeaderClasses::GRPC);
+        for value in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+            assert!(is_grpc(value), "{value}");
+        }
+        for value in ["application/grpc-web", "application/grpc-web+proto", "application/json", "application/grp", ""] {
+            assert!(!is_grpc(value), "{value}");
+        }
     }
 
     #[test]

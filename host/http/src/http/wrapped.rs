@@ -19,6 +19,8 @@ use crate::deadline::Deadline;
 pub trait Watch: 'static {
     /// A data frame of `bytes` bytes was handed on.
     fn data(&mut self, bytes: usize);
+    /// The trailers were handed on.
+    fn trailers(&mut self, _: &HeaderMap) {}
     /// The last frame was handed on, or the body failed. Called at most once.
     fn end(&mut self, outcome: Result<(), &BodyError>);
 }
@@ -97,6 +99,8 @@ impl Wrapped {
                     if let Some(watch) = &mut self.watch {
                         watch.data(bytes);
                     }
+                } else if let (Some(watch), Some(trailers)) = (&mut self.watch, frame.trailers_ref()) {
+                    watch.trailers(trailers);
                 }
                 // A body whose end is known is not polled again.
                 if frame.is_trailers() || self.inner.is_end_stream() {

@@ -34,7 +34,7 @@ pub(crate) struct FilterShared {
     /// None while a plugin only describes itself.
     pub(crate) services: Option<FilterServices>,
     pub(crate) exports: HookSet,
-    pub(crate) log: LogLimit,
+    pub(crate) log: Arc<LogLimit>,
     /// Set once a plain call overran a tick: from then on the filter is called on a fiber.
     pub(crate) overran: AtomicBool,
 }

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
-use super::{BodyWish, Context, ContextEntry, ContextError, Exchange, Selection, Value};
+use super::{BodyWish, Context, ContextEntry, ContextError, Exchange, Reason, Selection, Value};
 
 /// The values of a header field: mostly none or one.
 pub type Values = SmallVec<[HeaderValue; 1]>;
@@ -22,6 +22,7 @@ pub enum Undo {
     RequestHeader(HeaderName, Values),
     RequestBody(Option<Bytes>, bool),
     Status(StatusCode),
+    Reason(Option<Box<Reason>>),
     ResponseHeader(HeaderName, Values),
     ResponseBody(Option<Bytes>, bool),
     Trailer(HeaderName, Values),
@@ -116,6 +117,11 @@ impl Exchange {
                         response.status = status;
                     }
                 }
+                Undo::Reason(before) => {
+                    if let Some(response) = &mut self.response {
+                        response.reason = before;
+                    }
+                }
                 Undo::ResponseHeader(name, before) => {
                     if let Some(response) = &mut self.response {
                         put_back(&mut response.headers, &name, before);
@@ -157,6 +163,14 @@ impl Exchange {
         if let Some(response) = &mut self.response {
             let before = std::mem::replace(&mut response.status, status);
             self.journal.push(Undo::Status(before));
+        }
+    }
+
+    /// Nothing happens when there is no response.
+    pub fn set_reason(&mut self, reason: Box<Reason>) {
+        if let Some(response) = &mut self.response {
+            let before = response.reason.replace(reason);
+            self.journal.push(Undo::Reason(before));
         }
     }
 
@@ -257,6 +271,7 @@ mod tests {
         ex.set_method(Method::POST);
         ex.set_target("/other".parse().unwrap());
         ex.set_status(StatusCode::IM_A_TEAPOT);
+        ex.set_reason(Box::new(Reason { filter: "f".into(), text: "teapot".into() }));
         ex.set_state(3, Bytes::from_static(b"s"));
         ex.set_context("k", Value::Integer(1), "f".into()).unwrap();
         ex.set_consumer("alice".into());
@@ -267,6 +282,7 @@ mod tests {
         assert_eq!((ex.request.method.as_str(), ex.request.target.as_str()), ("GET", "/a?b=c"));
         let response = ex.response.as_ref().unwrap();
         assert_eq!((response.status, response.body.is_none()), (StatusCode::OK, true));
+        assert!(response.reason.is_none());
         assert!(ex.state(3).is_none() && ex.context.entry("k").is_none() && ex.context.consumer().is_none());
         assert!(!ex.response_body_replaced && ex.journal.is_empty());
     }

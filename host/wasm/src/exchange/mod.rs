@@ -35,6 +35,14 @@ pub enum ResponseSource {
     Gateway,
 }
 
+/// Why a response is given, as a filter has put it for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// The name of the filter.
+    pub filter: Arc<str>,
+    pub text: Box<str>,
+}
+
 /// A response head, with a body when one is buffered or was set by a filter.
 #[derive(Debug, Clone)]
 pub struct ResponseHead {
@@ -44,12 +52,14 @@ pub struct ResponseHead {
     /// The decoded body: `Some` once buffered for a filter or set by one.
     pub body: Option<Bytes>,
     pub trailers: Option<HeaderMap>,
+    /// Never sent; boxed since it is rare.
+    pub reason: Option<Box<Reason>>,
 }
 
 impl ResponseHead {
     /// A head without headers.
     pub fn new(origin: ResponseSource, status: StatusCode) -> Self {
-        ResponseHead { origin, status, headers: HeaderMap::new(), body: None, trailers: None }
+        ResponseHead { origin, status, headers: HeaderMap::new(), body: None, trailers: None, reason: None }
     }
 }
 

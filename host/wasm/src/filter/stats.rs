@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::filter::{FailureKind, FilterError, Hook};
+use sluice_services::log_limit::LogLimit;
 
 /// The accounts of all filters by name. They outlive the filters, so that counters survive a reload.
 #[derive(Default)]
@@ -20,26 +21,34 @@ impl Accounts {
 
 /// The calls of one filter: those of pools that are gone, and the counters of those that live.
 #[derive(Default)]
-pub(crate) struct Account(Mutex<(FilterStats, Vec<Arc<Counters>>)>);
+pub(crate) struct Account {
+    calls: Mutex<(FilterStats, Vec<Arc<Counters>>)>,
+    log: Arc<LogLimit>,
+}
 
 impl Account {
     /// Counters for one worker. Closed by [`Account::close`].
     pub(crate) fn open(&self) -> Arc<Counters> {
         let counters = Arc::new(Counters::default());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.push(counters.clone());
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).1.push(counters.clone());
         counters
     }
 
+    /// How many lines the filter may write. A reload does not change it.
+    pub(crate) fn log(&self) -> Arc<LogLimit> {
+        Arc::clone(&self.log)
+    }
+
     pub(crate) fn close(&self, counters: &Arc<Counters>) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let (retired, open) = &mut *inner;
         open.retain(|other| !Arc::ptr_eq(other, counters));
         counters.add_to(retired);
     }
 
     pub(crate) fn sum(&self) -> FilterStats {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut sum = FilterStats { instances: 0, ..inner.0.clone() };
+        let inner = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = FilterStats { instances: 0, log_lines_dropped: self.log.dropped(), ..inner.0.clone() };
         inner.1.iter().for_each(|counters| {
             counters.add_to(&mut sum);
             sum.instances += counters.instances.load(Ordering::Relaxed);
@@ -61,6 +70,8 @@ pub struct FilterStats {
     pub instances: u64,
     /// Response bodies that were passed on without the filter having seen them.
     pub unseen_bodies: u64,
+    /// Log lines over the filter's rate.
+    pub log_lines_dropped: u64,
 }
 
 /// What the calls of one hook have cost.

@@ -12,9 +12,12 @@ use crate::abi::define::Define;
 use crate::abi::{Bytes, Str};
 use crate::bindings::{Error, Field, response};
 use crate::call::state::CallState;
-use crate::exchange::{BodyWish, Exchange, HeaderEdit, ResponseHead, ResponseSource};
+use crate::exchange::{BodyWish, Exchange, HeaderEdit, Reason, ResponseHead, ResponseSource};
 use crate::filter::{Hook, HookSet};
 use sluice_http::http::headers::is_forbidden_in_trailers;
+
+/// Bytes of a reason.
+const MAX_REASON: usize = 64;
 
 fn draft(exchange: &mut Exchange) -> &mut ResponseHead {
     exchange.draft.get_or_insert_with(|| Box::new(ResponseHead::new(ResponseSource::Filter, StatusCode::OK)))
@@ -37,6 +40,7 @@ pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     at.function::<(), _>("origin", |state, ()| Ok(state.origin()))?;
     at.function::<(), _>("status", |state, ()| Ok(state.status()))?;
     at.function::<(u16,), _>("set-status", |state, (status,)| Ok(state.set_status(status)))?;
+    at.function::<(Str,), _>("set-reason", |state, (reason,)| Ok(state.set_reason(reason)))?;
     at.function::<(u64,), _>("want-body", |state, (most,)| Ok(state.want_response_body(most)))?;
     at.function::<(), _>("body-length", |state, ()| Ok(state.response_body_length()))?;
     at.function::<(u64, u64), _>("body", |state, (offset, length)| Ok(state.response_body(offset, length)))?;
@@ -132,6 +136,24 @@ impl CallState {
             draft(exchange).status = code;
         } else {
             exchange.set_status(code);
+        }
+        Ok(())
+    }
+
+    fn set_reason(&mut self, reason: &str) -> Result<(), Error> {
+        let hook = self.hook(HookSet::RESPONSE_WRITES)?;
+        let is_token = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+        if reason.is_empty() || reason.len() > MAX_REASON || !reason.bytes().all(is_token) {
+            return Err(invalid(format!(
+                "a reason has 1 to {MAX_REASON} letters, digits, `-`, `_`, `.` or `:`, such as `token-expired`"
+            )));
+        }
+        let reason = Box::new(Reason { filter: self.shared.name.clone(), text: reason.into() });
+        let exchange = self.exchange_mut(HookSet::RESPONSE_WRITES)?;
+        if hook.is_request() {
+            draft(exchange).reason = Some(reason);
+        } else {
+            exchange.set_reason(reason);
         }
         Ok(())
     }

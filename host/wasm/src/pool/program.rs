@@ -17,7 +17,7 @@ use crate::filter::{
     CallMode, FilterError, FilterLimits, FilterStats, Grants, Hook, HookSet, Interests, LoadError, Mode, Phase,
 };
 use crate::load::Runtime;
-use sluice_services::log_limit::{self, LogLimit};
+use sluice_services::log_limit;
 use sluice_services::{KeySet, Services};
 
 /// How long one hook is tried at load. Its CPU time has a limit of its own.
@@ -79,7 +79,7 @@ impl Runtime {
             grants: Grants::default(),
             services: None,
             exports: plugin.hooks(),
-            log: LogLimit::default(),
+            log: Arc::default(),
             overran: AtomicBool::new(false),
         });
         plugin.description = block_on(async {
@@ -103,7 +103,7 @@ impl Program {
             limits: spec.limits,
             grants: spec.grants,
             exports: plugin.hooks(),
-            log: LogLimit::default(),
+            log: account.log(),
             overran: AtomicBool::new(false),
         });
         let opened = (spec.mode == Mode::Fresh).then(|| match &spec.component {

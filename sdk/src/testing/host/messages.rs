@@ -310,6 +310,17 @@ pub(crate) mod response {
         })
     }
 
+    pub(crate) fn set_reason(reason: &str) -> Result<(), Error> {
+        during(RESPONSE_WRITE, |world| {
+            let is_token = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+            if reason.is_empty() || reason.len() > 64 || !reason.bytes().all(is_token) {
+                return Err(Error::Invalid(format!("reason `{reason}`")));
+            }
+            world.exchange.response.reason = Some(reason.to_owned());
+            Ok(())
+        })
+    }
+
     pub(crate) fn trailer(name: &str) -> Result<Option<String>, Error> {
         during(TRAILERS, |world| {
             check_name(name)?;

@@ -229,6 +229,7 @@ fn act(hook: &str, action: &Value) -> Option<Outcome> {
         "param" => leave(hook, action, optional(route::param(name))),
         "route" => leave(hook, action, route::name()),
         "set-status" => response::set_status(action["status"].as_u64().unwrap_or(200) as u16).unwrap(),
+        "set-reason" => response::set_reason(value).unwrap(),
         "origin" => leave(hook, action, shown(response::origin())),
         "status" => leave(hook, action, response::status().map(|s| s.to_string())),
         "respond" => {
@@ -238,6 +239,9 @@ fn act(hook: &str, action: &Value) -> Option<Outcome> {
             }
             if let Some(body) = action["body"].as_str() {
                 response::set_body(body.as_bytes()).unwrap();
+            }
+            if let Some(reason) = action["reason"].as_str() {
+                response::set_reason(reason).unwrap();
             }
             return Some(Outcome::Respond);
         }

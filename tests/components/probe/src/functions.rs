@@ -256,6 +256,7 @@ fn responses(name: &str, with: &With<'_>) -> Answer {
         "origin" => shown(response::origin()),
         "status" => shown(response::status()),
         "set-status" => shown(response::set_status(with.number(0) as u16)),
+        "set-reason" => shown(response::set_reason(&with.text(0))),
         "header" => shown(response::header(&with.text(0))),
         "header-values" => shown(response::header_values(&with.text(0))),
         "header-bytes" => shown(response::header_bytes(&with.text(0))),

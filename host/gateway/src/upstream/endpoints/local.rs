@@ -171,8 +171,9 @@ impl LocalEndpoints {
         self.members.endpoints.iter().find(|member| *member.endpoint.name == *name)
     }
 
-    fn address(&self, host: usize) -> Option<SocketAddr> {
-        self.members.hosts[host].record.key().address
+    /// The address of a host; `None` while its name has none, and for a built-in upstream.
+    pub(crate) fn address(&self, host: usize) -> Option<SocketAddr> {
+        self.members.hosts.get(host)?.record.key().address
     }
 
     /// One of an endpoint's hosts that was not tried yet: of those that may be tried the one with the fewest requests, else of all.

@@ -7,6 +7,7 @@ mod registry;
 mod set;
 
 pub use local::LocalEndpoints;
-pub(crate) use record::Record;
+pub use record::EndpointState;
+pub(crate) use record::{Record, Responses};
 pub use registry::EndpointRegistry;
 pub(super) use set::{EndpointSet, Host, Listing};

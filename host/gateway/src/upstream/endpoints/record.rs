@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::registry::EndpointRegistry;
@@ -31,6 +31,45 @@ pub(crate) struct Record {
     registry: Weak<EndpointRegistry>,
     traffic: Traffic,
     health: Health,
+    /// Those of workers that no longer have connections there, and the counters of those that do.
+    responses: Mutex<([u64; CLASSES], Vec<Arc<Responses>>)>,
+}
+
+/// Classes of statuses: 1xx to 5xx.
+const CLASSES: usize = 5;
+
+/// The responses of one address by the class of their status, on one worker, which alone writes it.
+#[derive(Debug, Default)]
+pub(crate) struct Responses([AtomicU64; CLASSES]);
+
+impl Responses {
+    pub(crate) fn count(&self, status: u16) {
+        if let Some(count) = self.0.get(usize::from(status / 100).wrapping_sub(1)) {
+            // One writer: no locked instruction.
+            count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    fn add_to(&self, sum: &mut [u64; CLASSES]) {
+        sum.iter_mut().zip(&self.0).for_each(|(sum, count)| *sum += count.load(Relaxed));
+    }
+}
+
+/// What is known of one address, for the metrics.
+#[derive(Debug, Clone)]
+pub struct EndpointState {
+    /// `host:port` as written.
+    pub endpoint: Arc<str>,
+    /// `None` while no address of the name is known.
+    pub address: Option<SocketAddr>,
+    /// Whether it took the last connection, or was never tried.
+    pub healthy: bool,
+    /// Requests under way.
+    pub active: u32,
+    /// Time to first byte, moving average; `None` when nothing was measured.
+    pub latency: Option<Duration>,
+    /// Responses by the class of their status, from 1xx on.
+    pub responses: [u64; CLASSES],
 }
 
 /// Written by every request: kept apart from what every choice reads. Two lines of 64 bytes, since processors fetch them in pairs.
@@ -90,7 +129,8 @@ impl Record {
     pub(super) fn new(key: Key, registry: Weak<EndpointRegistry>) -> Self {
         // The clock of this module begins before the first record, so that no record is older than it.
         millis(Instant::now());
-        Record { key, registry, traffic: Traffic::default(), health: Health::default() }
+        let (traffic, health, responses) = (Traffic::default(), Health::default(), Mutex::default());
+        Record { key, registry, traffic, health, responses }
     }
 
     /// A record that nobody else can find: of an address that no upstream lists.
@@ -128,6 +168,29 @@ impl Record {
         self.traffic.latency_us.load(Relaxed)
     }
 
+    /// A counter for the pool of one worker.
+    pub(crate) fn open_responses(&self) -> Arc<Responses> {
+        let opened = Arc::new(Responses::default());
+        self.responses.lock().unwrap_or_else(PoisonError::into_inner).1.push(Arc::clone(&opened));
+        opened
+    }
+
+    /// The pool of a counter is gone; what it has counted stays.
+    pub(crate) fn close_responses(&self, counter: &Arc<Responses>) {
+        let mut all = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+        let (gone, open) = &mut *all;
+        open.retain(|other| !Arc::ptr_eq(other, counter));
+        counter.add_to(gone);
+    }
+
+    /// The responses of all workers by the class of their status.
+    pub(crate) fn responses(&self) -> [u64; CLASSES] {
+        let all = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = all.0;
+        all.1.iter().for_each(|counter| counter.add_to(&mut sum));
+        sum
+    }
+
     /// Whether it took the last connection, or was never tried.
     pub(crate) fn is_healthy(&self) -> bool {
         self.health.failing.load(Relaxed) == 0
@@ -159,7 +222,8 @@ impl Record {
         if before.failures > 0 {
             let down_ms = millis(Instant::now()).saturating_sub(self.health.since.load(Relaxed));
             let Key { upstream, endpoint, address } = &self.key;
-            tracing::debug!(%upstream, %endpoint, ?address, down_ms, failures = before.failures, "the endpoint is back");
+            let address = address.map(tracing::field::display);
+            tracing::info!(%upstream, %endpoint, address, down_ms, failures = before.failures, "the endpoint is back");
         }
     }
 
@@ -177,8 +241,26 @@ impl Record {
             }
             Some(Failing { failures: before.failures.saturating_add(1), ..before }.paused(now).word())
         };
-        if self.health.failing.fetch_update(Relaxed, Relaxed, note).is_ok() {
+        if let Ok(before) = self.health.failing.fetch_update(Relaxed, Relaxed, note) {
             self.health.last_failure.store(now, Relaxed);
+            // At most once in the shortest pause, whatever the traffic is.
+            if before == 0 {
+                let Key { upstream, endpoint, address } = &self.key;
+                let address = address.map(tracing::field::display);
+                tracing::warn!(%upstream, %endpoint, address, "the endpoint takes no connections");
+            }
+        }
+    }
+
+    pub(crate) fn state(&self) -> EndpointState {
+        let latency = self.latency_us();
+        EndpointState {
+            endpoint: Arc::clone(&self.key.endpoint),
+            address: self.key.address,
+            healthy: self.is_healthy(),
+            active: self.active(),
+            latency: (latency > 0).then(|| Duration::from_micros(latency)),
+            responses: self.responses(),
         }
     }
 
@@ -230,6 +312,21 @@ mod tests {
             record.failed(start, noted);
         }
         assert!(record.may_try(noted + FIRST_PAUSE), "no longer pause for more waiting requests");
+    }
+
+    #[test]
+    fn responses_outlive_the_pools_that_count_them() {
+        let record = record();
+        let (first, second) = (record.open_responses(), record.open_responses());
+        for status in [101, 200, 204, 302, 404, 503, 999, 0] {
+            first.count(status);
+        }
+        second.count(200);
+        assert_eq!(record.responses(), [1, 3, 1, 1, 1]);
+        record.close_responses(&first);
+        drop(first);
+        second.count(500);
+        assert_eq!(record.responses(), [1, 3, 1, 1, 2]);
     }
 
     #[test]
