@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
+use super::gather::Gathered;
 use super::malformed::AnswersMalformed;
 use super::worker::{Draining, PanicProbe, Shared};
 use super::{ConnectionInfo, ListenerSettings, Refusal, Service, TlsInfo, http1};
@@ -161,7 +163,7 @@ pub(super) async fn plain<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>)
 }
 
 /// Whether the client begins with the HTTP/2 preface. What was read is read again by the codec.
-async fn has_preface(socket: &mut Watched) -> std::io::Result<bool> {
+async fn has_preface(socket: &mut Watched) -> io::Result<bool> {
     // Allocated with the first bytes: a client may be silent for long.
     let mut read = BytesMut::new();
     let found = poll_fn(|cx| {
@@ -182,7 +184,7 @@ async fn has_preface(socket: &mut Watched) -> std::io::Result<bool> {
             read.extend_from_slice(room.filled());
         }
     });
-    let found: std::io::Result<bool> = found.await;
+    let found: io::Result<bool> = found.await;
     socket.unread(read.freeze());
     found
 }
@@ -221,8 +223,13 @@ fn serve_h2<S: Service>(
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
     let service = exchanges(Rc::clone(&worker), info, Rc::clone(&activity));
-    let connection = Box::pin(builder.serve_connection(TokioIo::new(AnswersMalformed::new(io)), service_fn(service)));
-    async move { drive(connection, |connection| connection.graceful_shutdown(), activity, patience, &worker.draining).await }
+    let io = Gathered::new(io);
+    let framed = TokioIo::new(AnswersMalformed::new(io.clone()));
+    let connection = Box::pin(builder.serve_connection(framed, service_fn(service)));
+    async move {
+        let finish = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
+        drive(connection, finish, |cx| io.poll_end_turn(cx), activity, patience, &worker.draining).await
+    }
 }
 
 /// The connection's service: each call is one exchange, from its head to the last byte of the response.
@@ -252,7 +259,7 @@ pub(super) enum End {
     #[error("{0}")]
     Http(hyper::Error),
     #[error("{0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     #[error("the request was refused: {0}")]
     Refused(Refusal),
     #[error("{}", .0.reason())]
@@ -265,10 +272,12 @@ pub(super) enum End {
     Body(Box<dyn StdError + Send + Sync>),
 }
 
-/// Polls a connection until it ends, telling it to finish when the worker drains or the connection idles.
+/// Polls a connection until it ends, telling it to finish when the worker drains or the connection idles. `end_turn` writes what a poll
+/// has gathered.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<Box<C>>,
     mut finish: impl FnMut(Pin<&mut C>),
+    mut end_turn: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
     activity: Rc<Activity>,
     patience: Patience,
     draining: &Draining,
@@ -281,7 +290,12 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     poll_fn(move |cx| {
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                // A last GOAWAY, as far as the socket takes it.
+                let _ = end_turn(cx);
                 return Poll::Ready(result.map_err(End::Http));
+            }
+            if let Poll::Ready(Err(error)) = end_turn(cx) {
+                return Poll::Ready(Err(End::Io(error)));
             }
             if !finishing && drain.as_mut().poll(cx).is_ready() {
                 finishing = true;

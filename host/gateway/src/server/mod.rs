@@ -3,6 +3,7 @@
 
 mod activity;
 mod connection;
+mod gather;
 mod http1;
 mod listener;
 mod malformed;
