@@ -14,6 +14,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::certs::CertStore;
+use crate::config::model::Name;
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
 use crate::filter::{Pipeline, Plugin, Runtime};
 use crate::outbound::OutboundClient;
@@ -40,7 +41,7 @@ pub struct Snapshot {
     /// Asks the name servers of this configuration.
     pub resolver: Arc<Resolver>,
     /// Kept so that the next snapshot need not load them again.
-    plugins: Vec<Arc<Plugin>>,
+    plugins: Vec<(Name, Arc<Plugin>, filters::Source)>,
     /// What an operator should know, as lines for the log and `check`.
     pub warnings: Vec<String>,
 }
@@ -63,7 +64,7 @@ impl SnapshotBuilder {
         let mut errors = Vec::new();
         let mut warnings = Vec::new();
 
-        let plugins = self.plugins(loaded, before, &mut errors);
+        let plugins = self.plugins(loaded, before, &mut errors, &mut warnings);
         let filters = self.filters(loaded, &plugins, &mut errors, &mut warnings);
         let resolver = self.outbound.resolver().with_servers(&config.gateway.nameservers);
         let shared = (&self.endpoints, &resolver);
@@ -103,7 +104,7 @@ impl SnapshotBuilder {
                 id_header: config.gateway.request_id_header.clone(),
                 listeners,
                 resolver,
-                plugins: plugins.into_values().map(|(plugin, _)| plugin).collect(),
+                plugins: plugins.into_iter().map(|(name, loaded)| (name, loaded.plugin, loaded.source)).collect(),
                 warnings,
             }),
             _ => Err(ConfigErrors::new(errors)),
