@@ -1,5 +1,6 @@
 //! What the commands beside `run` say, to the operator and to nobody.
 
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -63,15 +64,6 @@ fn a_failing_trial_that_is_allowed_is_a_warning() {
     gateway(&panics).wait_log("the same", |line| {
         line["level"] == "WARN" && line["message"].as_str().is_some_and(|text| found[0].ends_with(text))
     });
-}
-
-#[test]
-fn a_hook_that_is_a_little_slow_when_it_is_tried_is_a_warning() {
-    let found = warnings(&with_filter(&probe("a", json!({"on-request": [{"do": "spin", "ms": 20}]}))));
-    assert_eq!(
-        found,
-        ["warning: filter `a`: the hook on-request used more than its 5ms of CPU time, when tried on an empty message"]
-    );
 }
 
 #[test]
@@ -148,11 +140,43 @@ fn inspect_tells_how_a_component_is_called() {
 }
 
 #[test]
+fn inspect_compiles_a_plugin_once() {
+    let caches = tempfile::tempdir().expect("a directory");
+    let cache = caches.path().join("sluice");
+    let inspect = || {
+        let said = setup()
+            .env("XDG_CACHE_HOME", caches.path().to_str().expect("a path"))
+            .command_output("", &["plugin", "inspect", "plugins/plain.wasm"]);
+        assert!(said.status.success(), "{said:?}");
+        let kept = std::fs::read_dir(&cache).expect("the cache").map(|entry| entry.expect("an entry").metadata());
+        kept.map(|data| data.expect("a file").ino()).collect::<Vec<_>>()
+    };
+    let kept = inspect();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(inspect(), kept, "a compiled plugin is not replaced");
+}
+
+#[test]
+fn the_text_of_a_plugin_forges_no_line_and_steers_no_terminal() {
+    let refuses =
+        |text: &str| with_base(&with_filter(&probe("a", json!({"configure": [{"do": "refuse", "message": text}]}))));
+    let checked = setup().command_output(&refuses("no\ngateway.toml: ok\u{1b}[2J"), &["check"]);
+    assert!(checked.stderr.contains("no\\ngateway.toml: ok\\u{1b}[2J\n1 error\n"), "{checked:?}");
+}
+
+#[test]
 fn inspect_shows_a_shipped_plugin_by_its_name() {
     let said = setup().command_output("", &["plugin", "inspect", "jwt-auth"]);
     let has = |line: &str| said.stdout.lines().any(|found| found == line);
     assert!(said.status.success() && has("name         jwt-auth"), "{said:?}");
     assert!(has("access       decides who may call") && has("docs         # jwt-auth"), "{said:?}");
+    // The plugin's text stands behind the titles: no line of it can be taken for a row.
+    let titles = said.stdout.lines().filter(|line| !line.starts_with(' ')).map(|line| &line[..12]);
+    assert!(
+        titles.clone().all(|title| title.trim_end().chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())),
+        "{said:?}"
+    );
+    assert_eq!(titles.filter(|title| title.starts_with("sha256 ")).count(), 1);
     let unknown = setup().command_output("", &["plugin", "inspect", "jwt-aut"]);
     assert!(!unknown.status.success() && unknown.stderr.contains("jwt-aut: "), "{unknown:?}");
 }

@@ -264,6 +264,40 @@ fn a_plugin_of_the_same_name_in_the_folder_wins() {
     );
     let gateway = Gateway::setup().plugin("cors", &sluice_harness::fixtures::file("probe")).start(&toml);
     assert_eq!(gateway.get("/").header("x-mine"), Some("1"));
+    assert!(gateway.log().iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains(OWN))));
+}
+
+/// What is said of a file that stands for a shipped plugin.
+const OWN: &str =
+    "plugins/cors.wasm, not the plugin of that name that ships with the gateway; write `file` in [plugins.cors]";
+
+#[test]
+fn a_file_that_comes_or_goes_in_the_place_of_a_shipped_plugin_is_told() {
+    let origin = Origin::named("o");
+    let shipped = sluice::embedded::find("cors").expect("a shipped plugin");
+    let toml = with_base(&(route(&origin.url(), &["cors"]) + "[filters.cors]\nconfig = { origins = [\"*\"] }\n"));
+    let named = toml.clone() + "[plugins.cors]\nfile = \"plugins/cors.wasm\"\n";
+    let check =
+        |toml: &str| Gateway::setup().file("plugins/cors.wasm", shipped).command_output(toml, &["check"]).stdout;
+    assert!(check(&toml).contains(OWN), "{}", check(&toml));
+    assert_eq!(check(&named), "gateway.toml: ok\n");
+    let gateway = Gateway::start(&toml);
+    gateway.write("plugins/cors.wasm", shipped);
+    gateway.reload(&toml);
+    let told = |what: &str| {
+        gateway.wait_log(what, |line| {
+            let text = line["message"].as_str().unwrap_or_default();
+            text.starts_with("plugin `cors` is ") && text.ends_with(what)
+        });
+    };
+    told("plugins/cors.wasm from now on; it was the shipped plugin `cors`");
+    std::fs::remove_file(gateway.dir().join("plugins/cors.wasm")).expect("the file");
+    gateway.reload(&toml);
+    gateway.wait_log("the way back", |line| {
+        line["message"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("plugin `cors` is the shipped plugin `cors` from now on; it was "))
+    });
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::proxy::{Proxy, Worker};
 use crate::server::{ListenerSpec, ListenerTable, StartError, WorkerSettings, Workers};
 use crate::services::Services;
 use crate::services::clock::Clock;
+use crate::services::log_limit::visible;
 use crate::snapshot::{Snapshot, SnapshotBuilder};
 use crate::telemetry::{AccessLog, Metrics, OperationalLog, start_operational_log};
 use crate::upstream::{EndpointRegistry, Resolver};
@@ -91,7 +92,7 @@ fn serve(
     let builder = builder(&loaded.config, compiler, Arc::clone(metrics), background.clone())?;
     let snapshot = builder.build(&loaded, None)?;
     for warning in &snapshot.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", visible(warning));
     }
     let config = Arc::new(loaded.config);
 
@@ -194,7 +195,7 @@ fn instances(config: &Config) -> u32 {
 }
 
 /// Where the platform keeps what can be made again (XDG Base Directory Specification).
-fn default_cache() -> Option<PathBuf> {
+pub fn default_cache() -> Option<PathBuf> {
     let base = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home = || std::env::var_os("HOME").filter(|dir| !dir.is_empty()).map(|home| PathBuf::from(home).join(".cache"));
     Some(base.or_else(home)?.join("sluice"))

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sluice::filter::Runtime;
+use sluice::services::log_limit::visible;
 use sluice::wasm::{CompilerCommand, PipedError, RuntimeOptions, UNABLE, compile_piped};
 use sluice::{config, embedded, gateway};
 
@@ -109,7 +110,8 @@ fn compile() -> ExitCode {
 
 fn check(path: &Path) -> Result<ExitCode, String> {
     let warnings = gateway::check(path, COMPILER).map_err(|error| sluice::chain(&error))?;
-    let mut text: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    // A warning may quote a plugin.
+    let mut text: String = warnings.iter().map(|warning| format!("warning: {}\n", visible(warning))).collect();
     text.push_str(&format!("{}: ok\n", path.display()));
     print(&text)
 }
@@ -127,9 +129,9 @@ fn inspect(path: &Path) -> Result<ExitCode, String> {
         Some(bytes) => bytes.to_vec(),
         None => config::read_file(path, config::MAX_COMPONENT).map_err(|error| format!("{name}: {error}"))?,
     };
-    let runtime = Runtime::new(RuntimeOptions { compiler: COMPILER, ..RuntimeOptions::default() })
-        .map_err(|error| sluice::chain(&error))?;
-    let plugin = runtime.load(&bytes).map_err(|error| format!("{name}: {error}"))?;
+    let options = RuntimeOptions { compiler: COMPILER, cache: gateway::default_cache(), ..RuntimeOptions::default() };
+    let runtime = Runtime::new(options).map_err(|error| sluice::chain(&error))?;
+    let plugin = runtime.load(&bytes).map_err(|error| format!("{name}: {}", visible(&error.to_string())))?;
     let about = plugin.description();
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     let hooks: Vec<_> = plugin.hooks().iter().map(|hook| hook.name()).collect();
@@ -153,5 +155,11 @@ fn inspect(path: &Path) -> Result<ExitCode, String> {
         rows.push((title, or_none(&json)));
     }
     rows.extend(about.docs.as_ref().map(|docs| ("docs", docs.trim_end().to_owned())));
-    print(&rows.iter().map(|(title, value)| format!("{title:<12} {value}\n")).collect::<String>())
+    print(&rows.iter().map(|(title, value)| row(title, value)).collect::<String>())
+}
+
+/// A row of `inspect`. The value is the plugin's own text: a line of it must not look like a row.
+fn row(title: &str, value: &str) -> String {
+    let lines: Vec<_> = value.split('\n').map(visible).collect();
+    format!("{title:<12} {}\n", lines.join(&format!("\n{:<12} ", "")))
 }

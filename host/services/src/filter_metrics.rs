@@ -55,10 +55,16 @@ impl Kind {
     }
 }
 
-/// The metrics of all filters. A name has one kind, whichever filter uses it.
+/// What the name of a histogram is followed by in its series: those names can't be families of their own beside it.
+const SUFFIXES: [&str; 3] = ["_bucket", "_count", "_sum"];
+
+/// The names in use: their kinds, and how many series have them.
+type Kinds = Arc<Mutex<HashMap<Box<str>, (Kind, usize)>>>;
+
+/// The metrics of all filters. A name has one kind, whichever filter uses it, for as long as a filter has a series of this name.
 #[derive(Debug, Default)]
 pub struct FilterMetrics {
-    kinds: Arc<Mutex<HashMap<Box<str>, Kind>>>,
+    kinds: Kinds,
     filters: RwLock<BTreeMap<Box<str>, Arc<FilterSeries>>>,
 }
 
@@ -69,7 +75,14 @@ impl FilterMetrics {
             return series.clone();
         }
         let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(FilterSeries { kinds: self.kinds.clone(), ..FilterSeries::default() });
+        let new = || {
+            Arc::new(FilterSeries {
+                kinds: self.kinds.clone(),
+                hasher: RandomState::default(),
+                table: RwLock::default(),
+                dropped: AtomicU64::new(0),
+            })
+        };
         filters.entry(name.into()).or_insert_with(new).clone()
     }
 
@@ -111,9 +124,9 @@ impl FilterMetrics {
 }
 
 /// The series of one filter. A value for a known series takes a read lock for the look-up and one atomic step.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FilterSeries {
-    kinds: Arc<Mutex<HashMap<Box<str>, Kind>>>,
+    kinds: Kinds,
     hasher: RandomState,
     table: RwLock<HashTable<Series>>,
     dropped: AtomicU64,
@@ -220,13 +233,7 @@ impl FilterSeries {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 return Ok(());
             }
-            let known = {
-                let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-                *kinds.entry(name.into()).or_insert(kind)
-            };
-            if known != kind {
-                return Err(other_kind(name, known));
-            }
+            self.claim(name, kind)?;
             let labels = labels.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
             let series = Series { hash, name: name.into(), labels, value: Value::new(kind) };
             table.insert_unique(hash, series, |series| series.hash);
@@ -236,6 +243,47 @@ impl FilterSeries {
             update(&series.value);
         }
         Ok(())
+    }
+}
+
+impl FilterSeries {
+    /// Takes a name for one more series of this kind.
+    fn claim(&self, name: &str, kind: Kind) -> Result<(), ServiceError> {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        match kinds.get_mut(name) {
+            Some((known, series)) if *known == kind => {
+                *series += 1;
+                return Ok(());
+            }
+            Some((known, _)) => return Err(other_kind(name, *known)),
+            None => {}
+        }
+        let is_taken = |suffix: &str| {
+            let is_histogram = |base: &str| matches!(kinds.get(base), Some((Kind::Histogram, _)));
+            name.strip_suffix(suffix).is_some_and(is_histogram)
+                || kind == Kind::Histogram && kinds.contains_key(&*format!("{name}{suffix}"))
+        };
+        if let Some(suffix) = SUFFIXES.into_iter().find(|suffix| is_taken(suffix)) {
+            return Err(ServiceError::Invalid(format!(
+                "`{name}` can't be the name of this metric: a histogram has a series of its own with `{suffix}` at the end"
+            )));
+        }
+        kinds.insert(name.into(), (kind, 1));
+        Ok(())
+    }
+}
+
+impl Drop for FilterSeries {
+    fn drop(&mut self) {
+        let table = self.table.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        for series in table.iter() {
+            let Some((_, left)) = kinds.get_mut(&series.name) else { continue };
+            *left -= 1;
+            if *left == 0 {
+                kinds.remove(&series.name);
+            }
+        }
     }
 }
 
@@ -363,6 +411,33 @@ mod tests {
         assert!(matches!(series.gauge("n", &[], 1.0), Err(ServiceError::Invalid(_))));
         assert!(matches!(series.gauge("n", &[("a", "b")], 1.0), Err(ServiceError::Invalid(_))));
         assert!(matches!(series.observe("h", &[], f64::NAN), Err(ServiceError::Invalid(_))));
+    }
+
+    #[test]
+    fn a_name_that_a_histogram_has_for_its_series_is_refused() {
+        let metrics = FilterMetrics::default();
+        let (a, b) = (metrics.filter("a"), metrics.filter("b"));
+        a.observe("lat", &[], 1.0).unwrap();
+        for name in ["lat_count", "lat_sum", "lat_bucket"] {
+            assert!(matches!(b.count(name, &[], 1), Err(ServiceError::Invalid(_))), "{name}");
+        }
+        b.count("size_sum", &[], 1).unwrap();
+        assert!(matches!(a.observe("size", &[], 1.0), Err(ServiceError::Invalid(_))));
+        a.count("lat_other", &[], 1).unwrap();
+        a.observe("lat_other_bucket", &[], 1.0).unwrap();
+    }
+
+    #[test]
+    fn a_kind_is_free_again_when_no_filter_has_it() {
+        let metrics = FilterMetrics::default();
+        for name in ["old", "older"] {
+            metrics.filter(name).count("n", &[("a", "1")], 1).unwrap();
+            metrics.filter(name).count("n", &[("a", "2")], 1).unwrap();
+        }
+        metrics.retain(|name| name == "old");
+        assert!(metrics.filter("new").gauge("n", &[], 1.0).is_err());
+        metrics.retain(|name| name == "new");
+        metrics.filter("new").gauge("n", &[], 1.0).unwrap();
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How many log lines a filter may write: so many a second, the rest dropped and counted.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The lines a filter may write in one second, over all workers.
@@ -49,6 +50,24 @@ pub fn cut(line: &str) -> &str {
     line.get(..end).unwrap_or_default()
 }
 
+/// A text of a plugin or another stranger as one line that can be shown: what could end the line, steer a terminal or turn the direction
+/// of writing is escaped.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_steering) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_steering(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
+}
+
+fn is_steering(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +80,15 @@ mod tests {
         assert!(limit.allow(6_000_000));
         // A calendar set back starts a new second too.
         assert!(limit.allow(5_000_000));
+    }
+
+    #[test]
+    fn what_could_forge_a_line_is_escaped() {
+        assert_eq!(visible("näive — text"), "näive — text");
+        assert_eq!(
+            visible("a\nb\r\t\u{1b}[2J\u{9b}\u{202e}\u{2028}"),
+            "a\\nb\\r\\t\\u{1b}[2J\\u{9b}\\u{202e}\\u{2028}"
+        );
     }
 
     #[test]

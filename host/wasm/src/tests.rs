@@ -254,6 +254,19 @@ fn hooks_are_tried_at_load_and_those_that_trap_are_told() {
 }
 
 #[test]
+fn a_hook_that_does_not_end_in_the_trial_is_a_failure_and_a_slow_one_a_warning() {
+    let limits = || FilterLimits { cpu: Duration::from_millis(2), ..limits() };
+    let tried = |hook| program(&runtime(), &guest(&[(Hook::OnRequest, hook)], false), Mode::Reused, limits());
+    let slow = tried(LONG);
+    let warning =
+        "filter `guest`: the hook on-request used more than its 2ms of CPU time, when tried on an empty message";
+    assert_eq!((slow.warnings(), slow.trial_failures()), (&[warning.to_owned()][..], &[][..]));
+    let endless = tried(SPIN);
+    let failure = "the hook on-request used more than its 40ms of CPU time";
+    assert_eq!((endless.warnings(), endless.trial_failures()), (&[][..], &[failure.to_owned()][..]));
+}
+
+#[test]
 fn a_trap_for_want_of_a_service_in_the_trial_is_no_failure() {
     let hooks: Vec<_> = Hook::ALL.into_iter().map(|hook| (hook, COUNT_AND_TRAP)).collect();
     let program = program(&runtime(), &guest(&hooks, false), Mode::Reused, limits());

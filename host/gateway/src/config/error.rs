@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::services::log_limit::visible;
+
 /// A place in a file, to point at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
@@ -43,7 +45,8 @@ impl fmt::Display for ConfigError {
         if !self.key.is_empty() {
             write!(f, ": {}", self.key)?;
         }
-        write!(f, ": {}", self.message)
+        // It may quote a plugin, or the file.
+        write!(f, ": {}", visible(&self.message))
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Refused, ReloadReport, RunningState};
 use crate::config::{self, Config, ConfigErrors, Loaded};
 use crate::server::ListenerTable;
+use crate::services::log_limit::visible;
 use crate::snapshot::SnapshotBuilder;
 use crate::telemetry::{AccessLog, OperationalLog};
 
@@ -46,8 +47,10 @@ impl Replacement {
         // Nothing of this configuration needs it.
         runtime.end_left_compilation();
         for warning in &snapshot.warnings {
-            tracing::warn!("{warning}");
+            tracing::warn!("{}", visible(warning));
         }
+        // Their names are free for metrics of other kinds, and their series end.
+        self.builder.services.metrics.retain(|name| loaded.config.filters.iter().any(|filter| *filter.name == *name));
         let report = ReloadReport {
             routes: snapshot.routes.len(),
             upstreams: snapshot.upstreams.len(),

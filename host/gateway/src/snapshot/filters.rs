@@ -1,7 +1,8 @@
 //! Plugins and filters of the configuration → loaded components and configured filters.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -12,16 +13,48 @@ use crate::config::{self, ConfigError, Loaded, nearest};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterSpec, LoadError, Mode, Plugin};
 
-/// The plugins that filters name, and the bytes of those with fresh filters: they are not kept for longer than the build.
-pub(super) type Plugins = HashMap<Name, (Arc<Plugin>, Option<Arc<[u8]>>)>;
+/// The plugins that filters name.
+pub(super) type Plugins = HashMap<Name, LoadedPlugin>;
+
+pub(super) struct LoadedPlugin {
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) source: Source,
+    /// The bytes, where a filter is fresh: they are not kept for longer than the build.
+    component: Option<Arc<[u8]>>,
+}
+
+/// Where the component of a plugin is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// `plugins.NAME.file`.
+    Configured(PathBuf),
+    /// `NAME.wasm` in the plugin folder.
+    Folder(PathBuf),
+    Shipped(Name),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Configured(path) | Source::Folder(path) => write!(f, "{}", path.display()),
+            Source::Shipped(name) => write!(f, "the shipped plugin `{name}`"),
+        }
+    }
+}
 
 impl SnapshotBuilder {
     /// Loads every plugin that a filter names.
-    pub(super) fn plugins(&self, loaded: &Loaded, before: Option<&Snapshot>, errors: &mut Errors) -> Plugins {
+    pub(super) fn plugins(
+        &self,
+        loaded: &Loaded,
+        before: Option<&Snapshot>,
+        errors: &mut Errors,
+        warnings: &mut Vec<String>,
+    ) -> Plugins {
         let config = &loaded.config;
         let mut found = HashMap::new();
         for plugin in config.plugins.iter().filter(|p| config.filters.iter().any(|f| f.plugin == p.name)) {
-            let loaded_plugin = bytes(loaded, plugin).and_then(|(bytes, file)| {
+            let loaded_plugin = bytes(loaded, plugin).and_then(|(bytes, source)| {
                 let hash = sha256(&bytes);
                 if plugin.sha256.is_some_and(|wanted| wanted != hash) {
                     let message = format!("the file hashes to {}, another file than was configured", hex(&hash));
@@ -29,22 +62,24 @@ impl SnapshotBuilder {
                 }
                 let hash = hex(&hash);
                 let is_same = |known: &&Arc<Plugin>| known.sha256() == hash && known.call_mode() == plugin.call;
-                let kept = before.and_then(|before| before.plugins.iter().find(is_same));
+                let kept = before.and_then(|before| before.plugins.iter().map(|(_, known, _)| known).find(is_same));
                 let made = match kept {
                     Some(kept) => Arc::clone(kept),
                     None => self.runtime.load_for(&format!("plugin `{}`", plugin.name), &bytes, plugin.call).map_err(
                         |error| {
-                            let message = format!("{file}: {error}{}", allowing(&error));
+                            let message = format!("{source}: {error}{}", allowing(&error));
                             loaded.error_on(&where_named(config, plugin), message)
                         },
                     )?,
                 };
                 let is_fresh = |filter: &model::Filter| filter.mode == Mode::Fresh;
                 let any = config.filters.iter().any(|filter| filter.plugin == plugin.name && is_fresh(filter));
-                Ok((made, any.then(|| bytes.into())))
+                Ok(LoadedPlugin { plugin: made, source, component: any.then(|| bytes.into()) })
             });
             match loaded_plugin {
                 Ok(plugin_loaded) => {
+                    let known = before.and_then(|before| before.plugins.iter().find(|(name, ..)| *name == plugin.name));
+                    warn_of_source(&plugin.name, &plugin_loaded.source, known.map(|(_, _, source)| source), warnings);
                     found.insert(plugin.name.clone(), plugin_loaded);
                 }
                 Err(error) => errors.push(error),
@@ -64,7 +99,7 @@ impl SnapshotBuilder {
         let mut found = HashMap::new();
         for filter in &loaded.config.filters {
             // Without its plugin there already is an error.
-            let Some((plugin, component)) = plugins.get(&filter.plugin) else { continue };
+            let Some(LoadedPlugin { plugin, component, .. }) = plugins.get(&filter.plugin) else { continue };
             let at = |part: &str| key(&["filters", &filter.name, part]);
             warn_of_open_door(filter, plugin, warnings);
             let spec = FilterSpec {
@@ -101,9 +136,9 @@ impl SnapshotBuilder {
     }
 }
 
-/// The component and what to call its file: the one that is configured, or one in the plugin folder, or the one that ships with the
+/// The component and where it is from: the one that is configured, or one in the plugin folder, or the one that ships with the
 /// gateway.
-fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<(Vec<u8>, String), ConfigError> {
+fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<(Vec<u8>, Source), ConfigError> {
     let config = &loaded.config;
     let at = where_named(config, plugin);
     let shown = |path: &Path| path.display().to_string();
@@ -111,11 +146,11 @@ fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<(Vec<u8>, String), C
         let bytes = config::read_file(path, config::MAX_COMPONENT).map_err(|error| {
             loaded.error_on(&key(&["plugins", &plugin.name, "file"]), format!("{}: {error}", shown(path)))
         })?;
-        return Ok((bytes, shown(path)));
+        return Ok((bytes, Source::Configured(path.clone())));
     }
     let path = config.gateway.plugin_dir.join(format!("{}.wasm", plugin.name));
     match config::read_file(&path, config::MAX_COMPONENT) {
-        Ok(bytes) => Ok((bytes, shown(&path))),
+        Ok(bytes) => Ok((bytes, Source::Folder(path))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let bytes = embedded::find(&plugin.name).ok_or_else(|| {
                 let shipped: Vec<_> = embedded::names().collect();
@@ -131,7 +166,7 @@ fn bytes(loaded: &Loaded, plugin: &model::Plugin) -> Result<(Vec<u8>, String), C
                 );
                 loaded.error_on(&at, message)
             })?;
-            Ok((bytes.to_vec(), format!("the shipped plugin `{}`", plugin.name)))
+            Ok((bytes.to_vec(), Source::Shipped(plugin.name.clone())))
         }
         Err(error) => Err(loaded.error_on(&at, format!("{}: {error}", shown(&path)))),
     }
@@ -149,6 +184,22 @@ fn where_named(config: &model::Config, plugin: &model::Plugin) -> Vec<config::Ke
     match named {
         Some(filter) => key(&["filters", &filter.name, "plugin"]),
         None => key(&["plugins", &plugin.name]),
+    }
+}
+
+/// Says where a file stands for a shipped plugin, and where that has changed: both follow from a file being there or not.
+fn warn_of_source(name: &Name, source: &Source, before: Option<&Source>, warnings: &mut Vec<String>) {
+    let is_chosen = |source: &Source| matches!(source, Source::Configured(_));
+    match before {
+        Some(before) if before != source && !is_chosen(before) && !is_chosen(source) => {
+            warnings.push(format!("plugin `{name}` is {source} from now on; it was {before}"));
+        }
+        Some(_) | None => {}
+    }
+    if matches!(source, Source::Folder(_)) && embedded::find(name).is_some() {
+        warnings.push(format!(
+            "plugin `{name}` is {source}, not the plugin of that name that ships with the gateway; write `file` in [plugins.{name}] if that is meant"
+        ));
     }
 }
 

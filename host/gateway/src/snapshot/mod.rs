@@ -16,6 +16,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::certs::{CertStore, Validity};
+use crate::config::model::Name;
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
 use crate::filter::{Pipeline, Plugin, Runtime};
 use crate::outbound::OutboundClient;
@@ -44,7 +45,7 @@ pub struct Snapshot {
     /// Asks the name servers of this configuration.
     pub resolver: Arc<Resolver>,
     /// Kept so that the next snapshot need not load them again.
-    plugins: Vec<Arc<Plugin>>,
+    plugins: Vec<(Name, Arc<Plugin>, filters::Source)>,
     /// Of the certificates that it uses, by their names.
     pub validities: Vec<(String, Validity)>,
     /// What an operator should know, as lines for the log and `check`.
@@ -69,7 +70,7 @@ impl SnapshotBuilder {
         let mut errors = Vec::new();
         let mut warnings = Vec::new();
 
-        let plugins = self.plugins(loaded, before, &mut errors);
+        let plugins = self.plugins(loaded, before, &mut errors, &mut warnings);
         let filters = self.filters(loaded, &plugins, &mut errors, &mut warnings);
         let resolver = self.outbound.resolver().with_servers(&config.gateway.nameservers);
         let shared = (&self.endpoints, &resolver);
@@ -116,7 +117,7 @@ impl SnapshotBuilder {
                 id_header: config.gateway.request_id_header.clone(),
                 listeners,
                 resolver,
-                plugins: plugins.into_values().map(|(plugin, _)| plugin).collect(),
+                plugins: plugins.into_iter().map(|(name, loaded)| (name, loaded.plugin, loaded.source)).collect(),
                 validities,
             }),
             _ => Err(ConfigErrors::new(errors)),

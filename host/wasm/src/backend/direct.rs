@@ -10,7 +10,7 @@ use wasmtime::{
     ValType, bail,
 };
 
-use super::interface::our_interface;
+use super::interface::{missing_function, our_interface};
 use crate::abi::define::ModuleImports;
 use crate::bindings::Verdict;
 use crate::call::guest::Guest;
@@ -21,7 +21,7 @@ use crate::load::cache::Cache;
 use crate::load::compile;
 use crate::load::engine::Runtime;
 use crate::load::process::Subject;
-use crate::load::unbundle::{Unbundled, unbundle};
+use crate::load::unbundle::{Imported, Unbundled, unbundle};
 use crate::{abi, host};
 
 /// A compiled and linked core module.
@@ -57,6 +57,9 @@ impl DirectCode {
         let names = Arc::new(unbundle(component)?);
         let bytes = module_of(&names, component)?;
         check(&names)?;
+        if let Some(missing) = missing(&names) {
+            return Err(NotDirect::Broken(missing));
+        }
         let subject = Subject { name, can_wait: true };
         DirectCode::of(runtime, subject, &names, bytes, runtime.cache.as_ref(), false)
     }
@@ -259,6 +262,15 @@ fn check(names: &Unbundled) -> Result<(), String> {
         }
     }
     if hooks == 0 { Err("it has no hook".into()) } else { Ok(()) }
+}
+
+/// A function of ours that is imported and not here. As a component it would lack it too, so neither is worth compiling.
+fn missing(names: &Unbundled) -> Option<LoadError> {
+    names.imports.iter().find_map(|import| {
+        let Imported::Function { interface, name, .. } = &import.what else { return None };
+        let known = our_interface(interface).ok().flatten()?;
+        host::functions().find(known, name).is_none().then(|| missing_function(interface, name))
+    })
 }
 
 /// Defines all that the module imports, and answers whether some of it can wait.

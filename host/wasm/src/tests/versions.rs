@@ -87,6 +87,16 @@ fn a_function_of_a_later_version_is_named_in_the_refusal() {
 }
 
 #[test]
+fn a_missing_function_is_found_before_anything_is_compiled() {
+    // A compiler that refuses everything.
+    let options =
+        RuntimeOptions { instances: 10, compiler: Some(["ls", "/no/such/file"]), ..RuntimeOptions::default() };
+    let runtime = Runtime::new(options).unwrap();
+    let error = runtime.load(&guest_of("0.1.7", "trace-id", false)).err().unwrap();
+    assert!(matches!(error, LoadError::MissingFunction { .. }), "{error}");
+}
+
+#[test]
 fn a_hook_of_a_later_version_is_told_of_and_not_called() {
     let runtime = runtime();
     let bytes = guest_of("0.1.7", "method", true);
