@@ -48,6 +48,21 @@ fn coded_bodies_are_decoded_for_filters() {
     assert_eq!(response.body, gzip, "untouched bytes are sent as they came");
 }
 
+/// An origin that answers in the first coding that it is offered would answer in one that nobody here can decode.
+#[test]
+fn an_upstream_is_offered_only_codings_that_a_filter_can_read() {
+    let origin = Origin::serve(|r| Reply::text(r.header("accept-encoding").unwrap_or("any").to_string()));
+    let config = json!({"on-response-body": [{"do": "body-length", "to": "x-length"}]});
+    let read = gateway(&(route(&origin.url(), &["a"]) + &probe("a", config)));
+    let unread = gateway(&route(&origin.url(), &[]));
+    for (accepted, offered) in [("zstd, gzip;q=0.5", "gzip;q=0.5"), ("zstd", "identity"), ("*", "identity")] {
+        let fields = [("accept-encoding", accepted)];
+        assert_eq!(read.request("GET", "/", &fields, b"").text(), offered, "{accepted}");
+        assert_eq!(unread.request("GET", "/", &fields, b"").text(), accepted, "nobody reads it");
+    }
+    assert_eq!((read.get("/").text(), unread.get("/").text()), ("identity".into(), "any".into()));
+}
+
 #[test]
 fn bodies_only_where_they_are_wanted() {
     let origin = Origin::serve(|r| Reply::text(r.text()));

@@ -1,6 +1,10 @@
 //! Who is asked for the names of endpoints, and how long an answer is used.
 
+use std::net::TcpListener;
+
 use serde_json::json;
+use sluice_harness::h2::{self, H2Origin};
+use sluice_harness::wait::eventually_some;
 use sluice_harness::{NameServer, Origin, eventually};
 
 use crate::support::{BASE, filter, gateway, route, setup, with_base};
@@ -133,6 +137,36 @@ fn a_failure_of_the_name_servers_keeps_the_last_address_for_a_stated_time() {
     });
     assert_eq!(gateway.get("/long").status, 200);
     assert!(server.questions("long.test") > 1);
+}
+
+#[test]
+fn all_addresses_of_a_name_get_their_share_over_http2() {
+    let answers_as = |name: &'static str| move |_| async move { http::Response::new(h2::full(name)) };
+    let (port, listeners) = eventually_some("a port that is free at three addresses", || {
+        let first = TcpListener::bind("127.0.0.1:0").ok()?;
+        let port = first.local_addr().ok()?.port();
+        let other = |address: &str| TcpListener::bind((address, port)).ok();
+        Some((port, [first, other("127.0.0.2")?, other("127.0.0.3")?]))
+    });
+    let names = ["one", "two", "three"];
+    let _origins: Vec<H2Origin> =
+        listeners.into_iter().zip(names).map(|(listener, name)| H2Origin::on(listener, answers_as(name))).collect();
+    let server = NameServer::start();
+    server.set_all("h2.test", &[[127, 0, 0, 1], [127, 0, 0, 2]], 0);
+    let dns = "protocol = \"h2c\"\ndns = { min_ttl = \"50ms\", max_ttl = \"100ms\" }";
+    let gateway = setup().start(&(asking(&[&server]) + &named("h2", port, dns)));
+    let mut client = gateway.client();
+    let mut shares = |requests: usize| {
+        let answers: Vec<String> = (0..requests).map(|_| client.get("/h2").text()).collect();
+        names.map(|name| answers.iter().filter(|answer| *answer == name).count())
+    };
+    eventually("the second address", || shares(2)[1] > 0);
+    let [one, two, three] = shares(40);
+    assert!((15..=25).contains(&one) && one + two == 40 && three == 0, "{one} {two} {three}");
+    server.set_all("h2.test", &[[127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]], 0);
+    eventually("the third address", || shares(3)[2] > 0);
+    let found = shares(60);
+    assert!(found.iter().all(|share| (15..=25).contains(share)), "{found:?}");
 }
 
 /// The servers say that an answer is for once.

@@ -2,7 +2,7 @@
 
 use sluice_harness::{Gateway, Origin};
 
-use crate::support::{gateway, statuses};
+use crate::support::{gateway, setup, statuses, with_base};
 
 /// Routes that answer by themselves: `NAME`, its other keys, and its name as the body.
 fn answering(routes: &[(&str, &str)]) -> Gateway {
@@ -284,6 +284,28 @@ fn ambiguous_paths_are_refused_or_normalised() {
     }
     assert_eq!(origin.count(), 0);
     assert_eq!(statuses(&gateway, &["/open/a", "/closed/a", "/neither"]), [200, 403, 404]);
+}
+
+/// A reload does not begin the turn anew: a small share would get nothing.
+#[test]
+fn a_small_share_of_the_traffic_survives_reloads() {
+    let (heavy, light) = (Origin::named("heavy"), Origin::named("light"));
+    let toml = with_base(&format!(
+        "[upstreams.heavy]\nendpoints = [{:?}]\n[upstreams.light]\nendpoints = [{:?}]\n[routes.split]\nmatch = {{ path = \"/**\" }}\n\
+         upstreams = {{ heavy = 90, light = 10 }}\n",
+        heavy.url(),
+        light.url()
+    ));
+    let gateway = setup().start(&toml);
+    for reload in 0..10 {
+        gateway.reload(&format!("{toml}# {reload}\n"));
+        let mut client = gateway.client();
+        for _ in 0..20 {
+            assert_eq!(client.get("/").status, 200);
+        }
+    }
+    assert_eq!(heavy.count() + light.count(), 200);
+    assert!((17..=23).contains(&light.count()), "{} of 200", light.count());
 }
 
 #[test]

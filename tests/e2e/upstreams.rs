@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use http_body_util::{BodyExt, Full};
+use sluice_harness::frames::Frames;
 use sluice_harness::h2::{self, H2, H2Origin, full};
 use sluice_harness::origin::nobody;
 use sluice_harness::{Certs, Gateway, Origin, Reply, eventually};
@@ -185,6 +186,60 @@ fn h2c_upstreams() {
         assert_eq!(client.request("POST", "/", &[], b"hello").text(), "HTTP/2.0 hello");
     }
     assert_eq!(origin.connections(), 1, "one connection carries all streams");
+}
+
+#[test]
+fn a_silent_http2_connection_is_pinged_if_configured() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let gateway = gateway(&format!(
+        "[upstreams.h2]\nendpoints = [\"http://{}\"]\nprotocol = \"h2c\"\npool = {{ ping_interval = \"50ms\" }}\n{}",
+        listener.local_addr().expect("an address"),
+        route("h2", &[])
+    ));
+    let mut client = gateway.client();
+    client.send(client.format("GET", "/", &[], b""));
+    let mut server = Frames::accept(&listener);
+    (0..3).for_each(|_| server.answer_ping());
+    server.answer(1);
+    assert_eq!(client.read_response("GET").status, 200);
+}
+
+/// All of them at the same time: none waits for another.
+#[test]
+fn more_streams_than_a_server_allows_need_more_connections() {
+    let together = Arc::new(tokio::sync::Barrier::new(7));
+    let origin = H2Origin::limited(2, move |_| {
+        let together = together.clone();
+        async move {
+            together.wait().await;
+            http::Response::new(full("together"))
+        }
+    });
+    let gateway = gateway(&format!(
+        "[upstreams.h2]\nendpoints = [\"http://{}\"]\nprotocol = \"h2c\"\n{}",
+        origin.address(),
+        route("h2", &[])
+    ));
+    let mut client = H2::connect(gateway.address());
+    let request = || client.builder("GET", "/").body(full("")).expect("a request");
+    let requests = (0..7).map(|_| request()).collect();
+    for answer in client.send_all(requests) {
+        assert_eq!(answer.expect("an answer").text(), "together");
+    }
+    assert!(origin.connections() >= 4);
+}
+
+#[test]
+fn workers_together_spread_requests_evenly() {
+    let origins: Vec<Origin> = ["a", "b", "c", "d"].map(Origin::named).into();
+    let urls: Vec<String> = origins.iter().map(Origin::url).collect();
+    let toml = with_base(&format!("[upstreams.four]\nendpoints = {urls:?}\n{}", route("four", &[])));
+    let gateway = setup().start(&toml.replace("workers = 1", "workers = 8"));
+    for _ in 0..160 {
+        gateway.get("/");
+    }
+    let counts: Vec<usize> = origins.iter().map(Origin::count).collect();
+    assert!(counts.iter().all(|count| (30..=50).contains(count)), "{counts:?}");
 }
 
 #[test]

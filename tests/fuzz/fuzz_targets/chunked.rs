@@ -49,6 +49,7 @@ fn naive(mut body: &[u8]) -> (Vec<u8>, &[u8]) {
     loop {
         let end = body.windows(2).position(|pair| pair == b"\r\n").expect("a line");
         let line = std::str::from_utf8(body[..end].split(|b| *b == b';').next().unwrap()).expect("digits");
+        let line = line.trim_end_matches([' ', '\t']);
         assert!(line.bytes().all(|b| b.is_ascii_hexdigit()));
         let size = usize::from_str_radix(line, 16).expect("a size");
         body = &body[end + 2..];

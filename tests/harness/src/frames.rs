@@ -1,13 +1,14 @@
 //! HTTP/2 frame by frame, for what no well-behaved library sends: header blocks as literals without Huffman coding.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 const END_STREAM: u8 = 1;
@@ -40,6 +41,36 @@ impl Frames {
         frames.tcp.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
         frames.send(SETTINGS, 0, 0, b"");
         frames
+    }
+
+    /// The server's end of the next connection.
+    pub fn accept(listener: &TcpListener) -> Frames {
+        let (tcp, _) = listener.accept().unwrap();
+        tcp.set_nodelay(true).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut frames = Frames { tcp };
+        let mut preface = [0; 24];
+        frames.tcp.read_exact(&mut preface).unwrap();
+        frames.send(SETTINGS, 0, 0, b"");
+        frames
+    }
+
+    /// Waits for a ping and answers it.
+    pub fn answer_ping(&mut self) {
+        loop {
+            let (kind, flags, _, payload) = self.frame().expect("a ping");
+            match kind {
+                SETTINGS if flags & ACK == 0 => self.send(SETTINGS, ACK, 0, b""),
+                PING if flags & ACK == 0 => return self.send(PING, ACK, 0, &payload),
+                _ => {}
+            }
+        }
+    }
+
+    /// Answers a stream with 200 and no body.
+    pub fn answer(&mut self, stream: u32) {
+        // :status 200 of the static table of HPACK.
+        self.send(HEADERS, END_HEADERS | END_STREAM, stream, &[0x88]);
     }
 
     fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

@@ -174,7 +174,37 @@ impl H2Origin {
     where
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), tls, None, handler)
+    }
+
+    /// The same over clear text, with a listener of one's own.
+    pub fn on<F>(
+        listener: std::net::TcpListener,
+        handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    ) -> H2Origin
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        Self::start(listener, None, None, handler)
+    }
+
+    /// The same over clear text, with a limit of the streams that a connection may have at a time.
+    pub fn limited<F>(streams: u32, handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> H2Origin
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        Self::start(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), None, Some(streams), handler)
+    }
+
+    fn start<F>(
+        listener: std::net::TcpListener,
+        tls: Option<Arc<ServerConfig>>,
+        streams: Option<u32>,
+        handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    ) -> H2Origin
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -190,10 +220,10 @@ impl H2Origin {
                     let (tls, handler) = (tls.clone(), handler.clone());
                     tokio::spawn(async move {
                         match tls {
-                            None => converse(Io(tcp), handler).await,
+                            None => converse(Io(tcp), streams, handler).await,
                             Some(config) => {
                                 if let Ok(tls) = tokio_rustls::TlsAcceptor::from(config).accept(tcp).await {
-                                    converse(Io(tls), handler).await;
+                                    converse(Io(tls), streams, handler).await;
                                 }
                             }
                         }
@@ -215,7 +245,7 @@ impl H2Origin {
     }
 }
 
-async fn converse<T>(io: Io<T>, handler: Arc<dyn Fn(Request<Incoming>) -> Handled + Send + Sync>)
+async fn converse<T>(io: Io<T>, streams: Option<u32>, handler: Arc<dyn Fn(Request<Incoming>) -> Handled + Send + Sync>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -223,7 +253,11 @@ where
         let answer = handler(request);
         async move { Ok::<_, io::Error>(answer.await) }
     });
-    let _ = hyper::server::conn::http2::Builder::new(Tasks).serve_connection(io, service).await;
+    let mut builder = hyper::server::conn::http2::Builder::new(Tasks);
+    if streams.is_some() {
+        builder.max_concurrent_streams(streams);
+    }
+    let _ = builder.serve_connection(io, service).await;
 }
 
 /// Runs hyper's tasks on the current runtime.

@@ -329,9 +329,14 @@ fn send_failure(error: &SendError, upload: Option<&Upload>) -> UpstreamErrorKind
         (Some(body), _) => UpstreamErrorKind::RequestBody(body),
         (None, SendError::Body(error)) => UpstreamErrorKind::RequestBody(error.kind()),
         (None, SendError::Closed | SendError::Io(_)) => UpstreamErrorKind::Reset,
-        (None, SendError::Head(_) | SendError::Interim | SendError::UnaskedUpgrade | SendError::Length(_)) => {
-            UpstreamErrorKind::Protocol
-        }
+        (
+            None,
+            SendError::Head(_)
+            | SendError::Chunk(_)
+            | SendError::Interim
+            | SendError::UnaskedUpgrade
+            | SendError::Length(_),
+        ) => UpstreamErrorKind::Protocol,
     }
 }
 

@@ -54,28 +54,39 @@ pub fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, CodingError> {
 }
 
 /// Leaves in `accept-encoding` only what [`decode`] can take off again, so that an upstream sends nothing else to a
-/// client whose response a filter has to read.
+/// client whose response a filter has to read. Without the field, and by `*`, all codings are acceptable (RFC 9110 §12.5.3); only
+/// `identity` is left of them. It is left, too, where a client takes only codings that are not known here.
 pub fn keep_decodable(headers: &mut HeaderMap) {
-    if !headers.contains_key(ACCEPT_ENCODING) {
-        return;
-    }
-    let mut kept = Vec::new();
+    let (mut kept, mut is_enough) = (Vec::new(), false);
     for value in headers.get_all(ACCEPT_ENCODING) {
         for member in tokens(value.as_bytes()) {
-            let name = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-            if ["gzip", "x-gzip", "deflate", "br", "identity"]
-                .iter()
-                .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
-            {
+            let (name, weight) = match member.iter().position(|byte| *byte == b';') {
+                Some(end) => (member[..end].trim_ascii(), &member[end + 1..]),
+                None => (member, &b""[..]),
+            };
+            let is = |known: &&str| known.as_bytes().eq_ignore_ascii_case(name);
+            if ["gzip", "x-gzip", "deflate", "br", "identity"].iter().any(|known| is(&known)) {
                 if !kept.is_empty() {
                     kept.extend_from_slice(b", ");
                 }
                 kept.extend_from_slice(member);
+                is_enough |= !is_zero(weight);
             }
         }
     }
-    let kept = HeaderValue::try_from(kept).ok().filter(|kept| !kept.is_empty());
+    let kept = HeaderValue::try_from(kept).ok().filter(|_| is_enough);
     headers.insert(ACCEPT_ENCODING, kept.unwrap_or(HeaderValue::from_static("identity")));
+}
+
+/// Whether a weight (RFC 9110 §12.4.2) says "not acceptable".
+fn is_zero(weight: &[u8]) -> bool {
+    let Some((name, value)) = weight.iter().position(|byte| *byte == b'=').map(|at| weight.split_at(at)) else {
+        return false;
+    };
+    let digits = value[1..].trim_ascii();
+    name.trim_ascii().eq_ignore_ascii_case(b"q")
+        && digits.first() == Some(&b'0')
+        && digits.iter().all(|byte| matches!(byte, b'0' | b'.'))
 }
 
 /// Takes the codings that `content-encoding` names off a body, last first. No step yields more than `limit` bytes. What
@@ -171,6 +182,32 @@ mod tests {
         assert_eq!(run("br", brotli(text)).unwrap(), &text[..]);
         assert_eq!(run("gzip, identity, br", brotli(&gzip(text))).unwrap(), &text[..]);
         assert_eq!(run("identity", &text[..]).unwrap(), &text[..]);
+    }
+
+    #[test]
+    fn only_what_can_be_decoded_is_offered() {
+        let offered = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(ACCEPT_ENCODING, HeaderValue::from_static(value));
+            }
+            keep_decodable(&mut headers);
+            headers.get_all(ACCEPT_ENCODING).iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for (accepted, expected) in [
+            (&["gzip, deflate, br, zstd"][..], "gzip, deflate, br"),
+            (&["zstd;q=1, GZIP;q=0.5", "br"], "GZIP;q=0.5, br"),
+            (&["zstd"], "identity"),
+            (&["zstd, *;q=0"], "identity"),
+            (&["*"], "identity"),
+            (&["identity;q=0, zstd"], "identity"),
+            (&["gzip;q=0.000, *"], "identity"),
+            (&["gzip;q=0.001, identity; q=0"], "gzip;q=0.001, identity; q=0"),
+            (&[""], "identity"),
+            (&[], "identity"),
+        ] {
+            assert_eq!(offered(accepted), [expected], "of {accepted:?}");
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Chunked {
         loop {
             match self.state {
                 State::Size => {
-                    let Some(line) = size_line(buffer)? else {
+                    let Some(line) = size_line(buffer, self.message)? else {
                         return Ok(None);
                     };
                     self.extensions = self
@@ -155,9 +155,9 @@ struct SizeLine {
     end: usize,
 }
 
-/// RFC 9112 §7.1: `1*HEXDIG`, extensions from the first semicolon on, CRLF. White space before the semicolon (§7.1.1) is refused:
-/// parsers disagree on what stands behind it.
-fn size_line(bytes: &[u8]) -> Result<Option<SizeLine>, ChunkError> {
+/// RFC 9112 §7.1: `1*HEXDIG`, extensions from the first semicolon on, CRLF. White space behind the size (§7.1.1) is refused in
+/// requests: parsers disagree on what stands behind it. In responses it is skipped: old servers write a size over blanks.
+fn size_line(bytes: &[u8], message: Message) -> Result<Option<SizeLine>, ChunkError> {
     let mut size: u64 = 0;
     let mut digits = 0;
     for byte in bytes {
@@ -175,6 +175,14 @@ fn size_line(bytes: &[u8]) -> Result<Option<SizeLine>, ChunkError> {
     if digits == 0 && !rest.is_empty() {
         return Err(ChunkError::Malformed("a chunk size that is not a hexadecimal number"));
     }
+    let blanks = match message {
+        Message::Request => 0,
+        Message::Response => rest.iter().take(EXTENSION + 1).take_while(|byte| matches!(byte, b' ' | b'\t')).count(),
+    };
+    if blanks > EXTENSION {
+        return Err(ChunkError::Malformed("blanks behind a chunk size that are longer than the limit"));
+    }
+    let rest = rest.get(blanks..).unwrap_or_default();
     let extensions = match rest {
         [] | [b'\r'] => return Ok(None),
         [b'\r', b'\n', ..] => 0,
@@ -184,7 +192,7 @@ fn size_line(bytes: &[u8]) -> Result<Option<SizeLine>, ChunkError> {
         },
         _ => return Err(ChunkError::Malformed("a chunk size that is not a hexadecimal number")),
     };
-    Ok(Some(SizeLine { size, extensions, end: digits + extensions + 2 }))
+    Ok(Some(SizeLine { size, extensions, end: digits + blanks + extensions + 2 }))
 }
 
 /// The length of the extensions that `bytes` starts with, without the CRLF behind them.

@@ -15,7 +15,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::io::{Io, Transport};
 use super::reading::Reading;
 use super::writing::{Writing, WrongLength};
-use super::{Framing, HeadError, Limits, Message, Piece, ResponseHead, read_response, request_head};
+use super::{ChunkError, Framing, HeadError, Limits, Message, Piece, ResponseHead, read_response, request_head};
 use crate::http::body::{Body, BodyError};
 use crate::http::gate::Gate;
 use crate::http::headers::fill;
@@ -47,6 +47,9 @@ pub enum SendError {
     Io(#[source] io::Error),
     #[error("the response is malformed: {0}")]
     Head(#[source] HeadError),
+    /// The first chunk, which came with the head.
+    #[error("the body of the response is malformed: {0}")]
+    Chunk(#[source] ChunkError),
     #[error("more than {MAX_INTERIM} interim responses")]
     Interim,
     /// RFC 9110 §15.2.2: a server must not switch unasked.
@@ -111,7 +114,7 @@ impl Connection {
         let mut sending = Sending::new(self, request);
         let head = poll_fn(|cx| sending.poll_head(cx, gate, progress)).await;
         match head {
-            Ok(head) => Ok(sending.reply(head, keeper)),
+            Ok(head) => sending.reply(head, keeper).map_err(|error| NoReply { error, unsent: false, silent: false }),
             Err(error) => {
                 let unsent = sending.upload.is_untouched(&sending.connection.0.borrow());
                 let silent = sending.silent;
@@ -216,7 +219,7 @@ impl Sending {
         }
     }
 
-    fn reply<K: Keeper>(self, head: ResponseHead, keeper: K) -> Reply {
+    fn reply<K: Keeper>(self, head: ResponseHead, keeper: K) -> Result<Reply, SendError> {
         let ResponseHead { status, version, headers, body, persistent } = head;
         let Sending { connection, upload, .. } = self;
         let response = |body| {
@@ -228,17 +231,21 @@ impl Sending {
         };
         if status == StatusCode::SWITCHING_PROTOCOLS {
             let transport = connection.0.replace(Transport::new(tokio::io::empty()));
-            return Reply::Upgraded(response(Body::Empty), Box::new(transport));
+            return Ok(Reply::Upgraded(response(Body::Empty), Box::new(transport)));
         }
         let mut reading = Reading::new(body, RESPONSE_LIMITS, Message::Response);
-        let whole = reading.whole(connection.0.borrow_mut().received());
+        let first = reading.first(connection.0.borrow_mut().received()).map_err(SendError::Chunk)?;
         let uploading = !upload.is_over(&connection.0.borrow());
         let persistent = persistent && !upload.broken;
         if reading.is_done() && !uploading {
             if persistent && connection.is_free() {
                 keeper.keep(connection);
             }
-            return Reply::Response(response(whole.map_or(Body::Empty, Body::full)));
+            return Ok(Reply::Response(response(match first {
+                Some(Piece::Data(data)) => Body::full(data),
+                Some(Piece::End(trailers)) => Body::with_trailers(Bytes::new(), trailers),
+                None => Body::Empty,
+            })));
         }
         let rest = ResponseBody {
             connection: Some(connection),
@@ -246,9 +253,9 @@ impl Sending {
             reading,
             persistent,
             upload: uploading.then(|| Box::new(upload)),
-            whole,
+            first,
         };
-        Reply::Response(response(Body::stream(rest)))
+        Ok(Reply::Response(response(Body::stream(rest))))
     }
 }
 
@@ -333,14 +340,14 @@ struct ResponseBody<K: Keeper> {
     persistent: bool,
     /// The rest of the request, where the server has answered before its end.
     upload: Option<Box<Upload>>,
-    /// The whole body, if it arrived with the head.
-    whole: Option<Bytes>,
+    /// What arrived with the head.
+    first: Option<Piece>,
 }
 
 impl<K: Keeper> ResponseBody<K> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
-        if let Some(data) = self.whole.take() {
-            return Poll::Ready(Ok(Piece::Data(data)));
+        if let Some(piece) = self.first.take() {
+            return Poll::Ready(Ok(piece));
         }
         let Some(connection) = &self.connection else { return Poll::Ready(Ok(Piece::End(None))) };
         let transport = &mut *connection.0.borrow_mut();
@@ -400,20 +407,20 @@ impl<K: Keeper> http_body::Body for ResponseBody<K> {
                 Some(Err(error))
             }
         };
-        if this.reading.is_done() && this.whole.is_none() {
+        if this.reading.is_done() && this.first.is_none() {
             this.end();
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.whole.is_none() && (self.reading.is_done() || self.connection.is_none())
+        self.first.is_none() && (self.reading.is_done() || self.connection.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.whole {
-            Some(whole) => SizeHint::with_exact(whole.len() as u64),
-            None => self.reading.size_hint(),
+        match &self.first {
+            Some(Piece::Data(whole)) if self.reading.is_done() => SizeHint::with_exact(whole.len() as u64),
+            Some(_) | None => self.reading.size_hint(),
         }
     }
 }

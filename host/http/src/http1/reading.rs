@@ -65,6 +65,15 @@ impl Reading {
         Some(buffer.split_to(length).freeze())
     }
 
+    /// What there is with the head: the whole body if its length was told and all of it is here, or the first chunk. A body that is
+    /// malformed from the start is found before its head is passed on.
+    pub(super) fn first(&mut self, buffer: &mut BytesMut) -> Result<Option<Piece>, ChunkError> {
+        match self {
+            Reading::Chunked(_) => self.next(buffer),
+            Reading::Done | Reading::Exact(_) | Reading::UntilClose => Ok(self.whole(buffer).map(Piece::Data)),
+        }
+    }
+
     pub(super) fn size_hint(&self) -> SizeHint {
         match self {
             Reading::Done => SizeHint::with_exact(0),
