@@ -37,7 +37,12 @@ pub(super) fn receive(
     let mut context = RequestContext::new(worker, connection, &parts.method, parts.version, id);
     let inbound = match inbound::read(parts, connection) {
         Ok(inbound) => inbound,
-        Err(error) => return Err(turn_away(local, context, &error)),
+        Err((parts, error)) => {
+            context.grpc = HeaderClasses::of(&parts.headers).has(HeaderClasses::GRPC);
+            context.target = parts.uri.path_and_query().cloned();
+            context.remember(&parts.headers);
+            return Err(turn_away(local, context, &error));
+        }
     };
     context.authority = Some(inbound.head.authority.clone());
     context.target = Some(inbound.head.target.clone());
@@ -45,7 +50,10 @@ pub(super) fn receive(
     context.grpc = inbound.classes.has(HeaderClasses::GRPC);
     let found = match find_route(local, &inbound) {
         Ok(found) => found,
-        Err(error) => return Err(turn_away(local, context, &error)),
+        Err(error) => {
+            context.remember(&inbound.head.headers);
+            return Err(turn_away(local, context, &error));
+        }
     };
     enter_route(&mut context, local, found, connection, inbound, body, on_upgrade);
     Ok(context)

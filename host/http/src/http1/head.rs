@@ -50,7 +50,8 @@ pub struct ResponseHead {
     pub persistent: bool,
 }
 
-/// Splits the head of a request off a buffer. `None`: more bytes are needed. After an error the buffer is of no use.
+/// Splits the head of a request off a buffer. `None`: more bytes are needed. After an error the buffer begins with the request line as far
+/// as it has come, for the logs, and is of no other use.
 pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<RequestHead>, HeadError> {
     let Some(empty) = empty_lines(buffer)? else {
         return Ok(None);
@@ -64,15 +65,25 @@ pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<Requ
     };
     buffer.advance(empty);
     let head = buffer.split_to(section.end).freeze();
+    match request(&head, section) {
+        Ok(head) => Ok(Some(head)),
+        Err(error) => {
+            *buffer = BytesMut::from(first_line(&head));
+            Err(error)
+        }
+    }
+}
+
+fn request(head: &Bytes, section: Section) -> Result<RequestHead, HeadError> {
     let mut few = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     let mut many = Vec::new();
     let mut request = httparse::Request::new(&mut []);
-    let read = request.parse_with_uninit_headers(&head, room(section, &mut few, &mut many));
+    let read = request.parse_with_uninit_headers(head, room(section, &mut few, &mut many));
     let (Ok(httparse::Status::Complete(end)), Some(method), Some(target), Some(version)) =
         (read, request.method, request.path, request.version)
     else {
-        check_request_line(&head)?;
-        return Err(fields::explain(after_first_line(&head)));
+        check_request_line(head)?;
+        return Err(fields::explain(after_first_line(head)));
     };
     debug_assert_eq!(end, section.end);
     let version = version_of(version);
@@ -81,16 +92,47 @@ pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<Requ
         Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Malformed("the method is not a token"))?;
     parts.uri = uri(head.slice_ref(target.as_bytes()))?;
     parts.version = version;
-    let (headers, described) = collect(&head, request.headers)?;
+    let (headers, described) = collect(head, request.headers)?;
     fill(&mut parts.headers, headers);
     let body = described.request(version)?;
-    Ok(Some(RequestHead {
+    Ok(RequestHead {
         parts,
         body,
         persistent: described.persistent(version),
         expects_continue: described.expects_continue(version, body),
         asks_to_upgrade: described.asks_to_upgrade(),
-    }))
+    })
+}
+
+/// What can be told of the line of a request that is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestLine {
+    /// `None` for what is no method.
+    pub method: Option<Method>,
+    /// As it was sent, without the query; cut after 1 KiB.
+    pub path: String,
+}
+
+impl RequestLine {
+    /// The line at the start of what was received, as far as it has come.
+    pub fn of(received: &[u8]) -> RequestLine {
+        const LONGEST_METHOD: usize = 64;
+        const LONGEST_PATH: usize = 1024;
+        let start = received.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(received.len());
+        let line = first_line(received.get(start..).unwrap_or_default());
+        let mut words = line.split(|byte| *byte == b' ');
+        let method = words.next().filter(|method| method.len() <= LONGEST_METHOD);
+        let target = words.next().unwrap_or_default();
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        RequestLine {
+            method: method.and_then(|method| Method::from_bytes(method).ok()),
+            path: String::from_utf8_lossy(path.get(..LONGEST_PATH).unwrap_or(path)).into_owned(),
+        }
+    }
+}
+
+fn first_line(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default()
 }
 
 /// Splits the head of a response off a buffer. `None`: more bytes are needed. After an error the buffer is of no use.
