@@ -67,6 +67,17 @@ fn a_failing_trial_that_is_allowed_is_a_warning() {
 }
 
 #[test]
+fn check_tells_of_addresses_that_can_t_be_bound() {
+    // RFC 5737: an address of the documentation is nobody's.
+    let found = warnings(&format!("[listeners.far]\nbind = \"192.0.2.1:8080\"\n{}", route(NOBODY, &[])));
+    let expected = "warning: listeners.far.bind: 192.0.2.1:8080 can't be bound on this machine: ";
+    assert!(found.len() == 1 && found[0].starts_with(expected), "{found:?}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    assert!(warnings(&format!("[listeners.near]\nbind = \"{address}\"\n{}", route(NOBODY, &[]))).is_empty());
+}
+
+#[test]
 fn a_hook_that_traps_for_want_of_a_service_is_no_matter() {
     let granted = "grants = { kv = [\"sessions\"], http = [\"https://auth.test\"], secrets = { token = \"x\" } }";
     let found = warnings(&with_filter(&plain(granted)));

@@ -182,3 +182,29 @@ fn a_real_client_of_grpc_understands_the_errors_of_the_gateway() {
     ));
     assert_eq!(run_script(&python, "grpc_errors.py", &[&gateway.address().to_string()]).trim(), "fine");
 }
+
+#[test]
+fn what_is_refused_is_logged_with_its_method_and_path() {
+    let gateway = gateway(
+        "[listeners.http.limits]\nhead = \"2KiB\"\nheaders = 5\n[routes.one]\nmatch = { path = \"/one\" }\nrespond = { status = 200 }\n",
+    );
+    let many: String = (0..9).map(|n| format!("x-{n}: 1\r\n")).collect();
+    for (path, request, status) in [
+        ("/malformed", "PUT /malformed?q=1 HTTP/1.1\r\nhost: x\r\nno field\r\n\r\n".to_owned(), 400),
+        ("/many", format!("PUT /many HTTP/1.1\r\nhost: x\r\n{many}\r\n"), 431),
+        ("/large", format!("PUT /large HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(3000)), 431),
+        ("/coding", "PUT /coding HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n".to_owned(), 501),
+        ("/hosts", "PUT /hosts HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n".to_owned(), 400),
+    ] {
+        let answer = gateway.raw(&request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+        let line = gateway.wait_access(path, |l| l["path"] == path);
+        assert_eq!((&line["method"], &line["status"]), (&json!("PUT"), &json!(status)), "{line}");
+    }
+    gateway.raw(format!("GET /{} HTTP/1.1\r\n", "long".repeat(1000)));
+    let line = gateway.wait_access("the long target", |l| l["status"] == 414);
+    assert!(line["path"].as_str().is_some_and(|path| path.starts_with("/longlong") && path.len() == 1024), "{line}");
+    gateway.raw("{} /x HTTP/1.1\r\n\r\n");
+    let line = gateway.wait_access("no method", |l| l["path"] == "/x");
+    assert_eq!((&line["method"], &line["status"]), (&json!("-"), &json!(400)), "{line}");
+}

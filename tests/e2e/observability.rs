@@ -308,3 +308,59 @@ fn dropped_lines_of_a_filter_are_counted() {
         dropped().is_some_and(|count| count > 0.0)
     });
 }
+
+#[test]
+fn the_access_log_tells_trace_and_user_agent_and_tls() {
+    let certs = Certs::new();
+    let leaf = certs.leaf(&["localhost"]);
+    let gateway = Gateway::start(&format!(
+        "[listeners.https]\nbind = \"127.0.0.1:0\"\ntls = {{ certificates = [\"c\"] }}\n[certificates.c]\ncert = \"{}\"\nkey = \"{}\"\n\
+         [routes.one]\nmatch = {{ path = \"/one\" }}\nrespond = {{ status = 200 }}\n",
+        leaf.cert.display(),
+        leaf.key.display(),
+    ));
+    let config = certs.client_config(&[], &[&rustls::version::TLS12]);
+    let mut client = sluice_harness::Client::connect_tls(gateway.address(), "localhost", config).expect("a connection");
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let parent = format!("00-{trace}-b7ad6b7169203331-01");
+    for target in ["/one", "/two"] {
+        client.request("GET", target, &[("user-agent", "a browser/1.0"), ("traceparent", &parent)], b"");
+        let line = gateway.wait_access(target, |l| l["path"] == target);
+        for (member, value) in [("trace_id", trace), ("user_agent", "a browser/1.0"), ("tls_version", "TLSv1.2")] {
+            assert_eq!(line[member], value, "{member} in {line}");
+        }
+    }
+    client.request("GET", "/one", &[], b"");
+    let line = gateway.wait_access("a trace of the gateway's own", |l| l["user_agent"].is_null());
+    assert!(line["trace_id"].as_str().is_some_and(|id| id.len() == 32 && id != trace), "{line}");
+}
+
+#[test]
+fn key_sets_have_metrics() {
+    // RFC 8037 appendix A.2
+    let key = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    let keys = Origin::serve(move |r| match r.target.as_str() {
+        "/keys" => Reply::json(&json!({"keys": [key]})),
+        _ => Reply::status(500),
+    });
+    let filter = |name: &str| {
+        format!(
+            "[filters.{name}]\nplugin = \"jwt-auth\"\ngrants = {{ read_headers = [\"authorization\"], http = [\"{url}\"] }}\n\
+             config = {{ jwks_url = \"{url}/{name}\", audience = \"a\" }}\n",
+            url = keys.url()
+        )
+    };
+    let gateway = gateway(&(route("http://127.0.0.1:1", &["keys", "lost"]) + &filter("keys") + &filter("lost")));
+    let of = |name: &str, path: &str, more: &[(&str, &str)]| {
+        let url = format!("{}/{path}", keys.url());
+        gateway.metric(name, &[&[("url", url.as_str())], more].concat())
+    };
+    assert_eq!(of("sluice_key_set_keys", "keys", &[]), Some(1.0));
+    assert_eq!(of("sluice_key_set_fetches_total", "keys", &[("result", "ok")]), Some(1.0));
+    assert!(of("sluice_key_set_age_seconds", "keys", &[]).is_some_and(|age| age < 60.0));
+    assert_eq!(of("sluice_key_set_keys", "lost", &[]), Some(0.0));
+    eventually("the failed fetch", || {
+        of("sluice_key_set_fetches_total", "lost", &[("result", "failed")]).is_some_and(|count| count >= 1.0)
+    });
+    assert_eq!(of("sluice_key_set_age_seconds", "lost", &[]), None);
+}

@@ -15,7 +15,7 @@ use crate::filter::{Mode, Runtime};
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
 use crate::proxy::{Proxy, Worker};
-use crate::server::{ListenerSpec, ListenerTable, StartError, WorkerSettings, Workers};
+use crate::server::{ListenerSpec, ListenerTable, StartError, WorkerSettings, Workers, can_bind};
 use crate::services::Services;
 use crate::services::clock::Clock;
 use crate::services::log_limit::visible;
@@ -58,7 +58,20 @@ pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<Strin
     let metrics = Metrics::new();
     let (background, _thread) = Background::start(Arc::clone(&metrics))?;
     let builder = builder(&loaded.config, compiler, metrics, background)?;
-    Ok(builder.build(&loaded, None)?.warnings)
+    let mut warnings = builder.build(&loaded, None)?.warnings;
+    warnings.extend(unbindable(&loaded.config));
+    Ok(warnings)
+}
+
+/// The addresses that can't be bound on this machine. Not an error: a configuration may be checked on another one than it is for.
+fn unbindable(config: &Config) -> impl Iterator<Item = String> {
+    let listeners =
+        config.listeners.iter().map(|listener| (format!("listeners.{}.bind", listener.name), listener.bind));
+    let admin = config.admin.iter().map(|admin| ("admin.bind".to_owned(), admin.bind));
+    listeners.chain(admin).filter_map(|(key, address)| {
+        let error = can_bind(address).err()?;
+        Some(format!("{key}: {address} can't be bound on this machine: {error}"))
+    })
 }
 
 /// Serves a configuration until a signal ends it. Answers the exit code.

@@ -1,6 +1,6 @@
 //! Reads `[gateway]`, `[telemetry]`, `[admin]`, `[listeners]` and `[certificates]`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::wasm::CompileLimits;
 const MIN_TOKEN: usize = 16;
 
 /// The addresses that are taken, with the key that takes each.
-pub(super) type Binds = HashMap<SocketAddr, String>;
+pub(super) type Binds = BTreeMap<SocketAddr, String>;
 
 pub(super) fn gateway(table: &Table<'_>) -> Gateway {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -305,12 +305,23 @@ fn bind(item: &Item<'_>, binds: &mut Binds) -> Option<SocketAddr> {
     let address: SocketAddr =
         item.clone().parse(r#"an address like "0.0.0.0:8080" or "[::]:8080""#, |text| text.parse().ok())?;
     // Port 0 is a different one each time.
-    if address.port() != 0
-        && let Some(other) = binds.insert(address, item.path.clone())
-    {
-        item.fail(format!("the address {address} is already that of `{other}`"));
+    if address.port() != 0 {
+        if let Some(other) = binds.get(&address) {
+            item.fail(format!("the address {address} is already that of `{other}`"));
+        } else if let Some((known, other)) = binds.iter().find(|(known, _)| overlap(address, **known)) {
+            item.fail(format!("the address {address} overlaps with {known} of `{other}`"));
+        }
+        binds.insert(address, item.path.clone());
     }
     Some(address)
+}
+
+/// Whether the system refuses to bind one while the other is bound. `[::]` takes IPv4 as well.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes = |wide: SocketAddr, narrow: SocketAddr| {
+        wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4()) || wide.ip() == narrow.ip()
+    };
+    one.port() == other.port() && (takes(one, other) || takes(other, one))
 }
 
 /// A bearer token (RFC 6750 §2.1).

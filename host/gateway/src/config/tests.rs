@@ -191,6 +191,14 @@ fn listeners_and_certificates() {
             "gateway.toml:3:20: listeners.b.bind: the address 127.0.0.1:80 is already that of `listeners.a.bind`",
         ),
         (
+            "listeners.a.bind = '127.0.0.1:80'\nlisteners.b.bind = '0.0.0.0:80'",
+            "gateway.toml:3:20: listeners.b.bind: the address 0.0.0.0:80 overlaps with 127.0.0.1:80 of `listeners.a.bind`",
+        ),
+        (
+            "listeners.a.bind = '0.0.0.0:80'\nlisteners.b.bind = '[::]:80'",
+            "gateway.toml:3:20: listeners.b.bind: the address [::]:80 overlaps with 0.0.0.0:80 of `listeners.a.bind`",
+        ),
+        (
             "[listeners.a]\nbind = '127.0.0.1:0'\ntls = { certificates = ['mian'] }\nprotocols = []\n[certificates.main]\ncert = 'none.pem'\nkey = '-----BEGIN CERTIFICATE-----'\n",
             "gateway.toml:4:25: listeners.a.tls.certificates[0]: unknown certificate `mian`, did you mean `main`?\n\
              gateway.toml:5:13: listeners.a.protocols: expected at least one\n\

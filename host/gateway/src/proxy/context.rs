@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use http::header::USER_AGENT;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
@@ -17,6 +18,7 @@ use super::worker::Worker;
 use crate::exchange::{Exchange, Reason};
 use crate::filter::{Hook, LocalPipeline, Traversal};
 use crate::http::body::{BodyError, Watch};
+use crate::http::trace;
 use crate::http1::Transport;
 use crate::server::{ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
@@ -75,7 +77,13 @@ pub(super) struct RequestContext {
     pub(super) method: Method,
     pub(super) authority: Option<Authority>,
     pub(super) target: Option<PathAndQuery>,
+    /// The path of a request whose head could not be read.
+    pub(super) refused_path: Option<Box<str>>,
     pub(super) protocol: Version,
+    tls_version: Option<&'static str>,
+    /// These two only where somebody reads them.
+    traceparent: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
     pub(super) route: Option<MatchedRoute>,
 
     /// The exchange, from the moment its route is known until the response is sent, or until it is shared.
@@ -142,7 +150,11 @@ impl RequestContext {
                 method: method.clone(),
                 authority: None,
                 target: None,
+                refused_path: None,
                 protocol,
+                tls_version: connection.tls.as_ref().map(|tls| tls.version),
+                traceparent: None,
+                user_agent: None,
                 route: None,
                 traversal: Traversal::default(),
                 shared_traversal: None,
@@ -182,6 +194,22 @@ impl RequestContext {
         if pipeline.pipeline().has(Hook::OnComplete) {
             self.completes_in = Some(Rc::clone(pipeline));
         }
+        if self.is_told() {
+            let headers = &self.traversal.exchange().request.headers;
+            (self.traceparent, self.user_agent) = told(headers);
+        }
+    }
+
+    /// Keeps what the access log says of the head of a request that no route has taken.
+    pub(super) fn remember(&mut self, headers: &HeaderMap) {
+        if self.is_told() {
+            (self.traceparent, self.user_agent) = told(headers);
+        }
+    }
+
+    /// Whether the access log or a filter will be told of the exchange.
+    fn is_told(&self) -> bool {
+        self.completes_in.is_some() || self.worker.access_log.is_on()
     }
 
     /// The exchange, once the route is known.
@@ -203,7 +231,7 @@ impl RequestContext {
 
     /// The response head is ready to be sent.
     pub(super) fn head_ready(&mut self) {
-        if self.completes_in.is_some() || self.worker.access_log.is_on() {
+        if self.is_told() {
             self.head_ready_at = Some(Instant::now());
         }
     }
@@ -235,8 +263,14 @@ impl RequestContext {
             client: self.client,
             method: self.method.as_str(),
             authority: self.authority.as_ref().map_or("", Authority::as_str),
-            path: self.target.as_ref().map_or("", PathAndQuery::path),
+            path: match (&self.target, &self.refused_path) {
+                (Some(target), _) => target.path(),
+                (None, path) => path.as_deref().unwrap_or_default(),
+            },
             protocol: self.protocol,
+            tls_version: self.tls_version,
+            trace_id: self.traceparent.as_ref().and_then(|value| trace::trace_id(value)),
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
             status: self.status,
             route: self.route.as_ref().map(|route| &*route.name),
             upstream: last.map(|attempt| &*attempt.upstream),
@@ -260,6 +294,11 @@ impl RequestContext {
             aborted: !self.ended,
         }
     }
+}
+
+/// `traceparent` and `user-agent`.
+fn told(headers: &HeaderMap) -> (Option<HeaderValue>, Option<HeaderValue>) {
+    (headers.get(trace::TRACEPARENT).cloned(), headers.get(USER_AGENT).cloned())
 }
 
 fn failed_attempt<'a>((attempt, failure): (&'a Attempt, &'a AttemptFailure)) -> FailedAttempt<'a> {

@@ -140,13 +140,13 @@ impl ProxyError {
     /// A refused request head.
     pub fn refused(refusal: &Refusal) -> Self {
         let kind = match refusal {
-            Refusal::Head(HeadError::Malformed(_)) => Kind::BadRequest,
-            Refusal::Head(HeadError::TooLarge) => Kind::HeadTooLarge,
-            Refusal::Head(HeadError::TooManyFields) => Kind::TooManyHeaders,
-            Refusal::Head(HeadError::TargetTooLong) => Kind::TargetTooLong,
-            Refusal::Head(HeadError::UnknownCoding) => Kind::UnknownTransferCoding,
-            Refusal::Head(HeadError::Version) => Kind::VersionNotSupported,
-            Refusal::Timeout => Kind::HeadTimeout,
+            Refusal::Head { error: HeadError::Malformed(_), .. } => Kind::BadRequest,
+            Refusal::Head { error: HeadError::TooLarge, .. } => Kind::HeadTooLarge,
+            Refusal::Head { error: HeadError::TooManyFields, .. } => Kind::TooManyHeaders,
+            Refusal::Head { error: HeadError::TargetTooLong, .. } => Kind::TargetTooLong,
+            Refusal::Head { error: HeadError::UnknownCoding, .. } => Kind::UnknownTransferCoding,
+            Refusal::Head { error: HeadError::Version, .. } => Kind::VersionNotSupported,
+            Refusal::Timeout { .. } => Kind::HeadTimeout,
         };
         ProxyError::new(kind, refusal.to_string())
     }

@@ -42,8 +42,8 @@ fn refusal(error: TargetError) -> ProxyError {
     ProxyError::new(kind, error.to_string())
 }
 
-/// Reads a request head.
-pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inbound, ProxyError> {
+/// Reads a request head. One that is refused comes back, for the logs.
+pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inbound, (Box<Parts>, ProxyError)> {
     // The HTTP/1 codec has counted its fields already; the header list of HTTP/2 is bounded in bytes only.
     if parts.headers.len() > connection.settings.max_headers {
         // RFC 9113 §8.2.3: a client may split a cookie for the sake of compression; it is one field.
@@ -51,10 +51,13 @@ pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inb
         let fields = parts.headers.len() - crumbs.saturating_sub(1);
         if fields > connection.settings.max_headers {
             let message = format!("{fields} header fields, more than {}", connection.settings.max_headers);
-            return Err(ProxyError::new(Kind::TooManyHeaders, message));
+            return Err((parts, ProxyError::new(Kind::TooManyHeaders, message)));
         }
     }
-    let target = Target::from_request(&parts, &connection.local, &connection.known_host).map_err(refusal)?;
+    let target = match Target::from_request(&parts, &connection.local, &connection.known_host) {
+        Ok(target) => target,
+        Err(error) => return Err((parts, refusal(error))),
+    };
     let (peer, trusted) = (&connection.peer, &connection.settings.trusted_proxies);
     let mut client = forwarded::client(peer, &parts.headers, trusted);
     let scheme = client.scheme.take().unwrap_or_else(|| scheme(connection));

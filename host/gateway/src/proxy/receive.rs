@@ -38,7 +38,12 @@ pub(super) fn receive(
     let mut context = RequestContext::new(worker, connection, &parts.method, parts.version, id);
     let mut inbound = match inbound::read(parts, connection) {
         Ok(inbound) => inbound,
-        Err(error) => return Err(turn_away(local, context, &error)),
+        Err((parts, error)) => {
+            context.grpc = HeaderClasses::of(&parts.headers).has(HeaderClasses::GRPC);
+            context.target = parts.uri.path_and_query().cloned();
+            context.remember(&parts.headers);
+            return Err(turn_away(local, context, &error));
+        }
     };
     inbound::clean(&mut inbound, connection, (id_header, &context.id));
     context.authority = Some(inbound.head.authority.clone());
@@ -60,6 +65,7 @@ pub(super) fn receive(
     let found = match found {
         Ok(found) => found,
         Err(NotFound { error, allow }) => {
+            context.remember(&inbound.head.headers);
             let mut response = turn_away(local, context, &error);
             response.headers_mut().extend(allow.map(|methods| (ALLOW, methods)));
             return Err(response);

@@ -116,6 +116,11 @@ pub(super) async fn over_tls<S: Service>(
             let tls = TlsInfo {
                 sni: session.server_name().map(str::to_owned),
                 alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+                version: match session.protocol_version() {
+                    Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                    Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                    _ => "unknown",
+                },
             };
             let h2 = tls.alpn.as_deref() == Some(b"h2") || !info.settings.http1;
             info.tls = Some(tls);
@@ -261,7 +266,7 @@ pub(super) enum End {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("the request was refused: {0}")]
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     #[error("{}", .0.reason())]
     Expired(Expiry),
     #[error("the client left before its response was complete")]

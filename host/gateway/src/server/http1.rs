@@ -20,7 +20,9 @@ use super::worker::Shared;
 use super::{CloseConnection, ConnectionInfo, Refusal, Service};
 use crate::coarse;
 use crate::deadline::{self, Deadline};
-use crate::http1::{Framing, Incoming, Limits, RequestHead, Transport, Writing, read_request, response_head};
+use crate::http1::{
+    Framing, Incoming, Limits, RequestHead, RequestLine, Transport, Writing, read_request, response_head,
+};
 
 /// How long a client may take to read the response and stop sending before the connection is closed (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
@@ -34,7 +36,7 @@ enum Next {
     Head(RequestHead),
     /// The client has closed, the connection was idle too long, or the worker drains.
     Over,
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 /// What becomes of a connection after a response (RFC 9112 §9.3).
@@ -121,7 +123,10 @@ impl<S: Service> Connection<S> {
                     match read_request(transport.received(), self.limits) {
                         Ok(Some(head)) => return Poll::Ready(Ok(Next::Head(head))),
                         Ok(None) => self.activity.heading(),
-                        Err(error) => return Poll::Ready(Ok(Next::Refused(Refusal::Head(error)))),
+                        Err(error) => {
+                            let line = RequestLine::of(transport.received());
+                            return Poll::Ready(Ok(Next::Refused(Box::new(Refusal::Head { error, line }))));
+                        }
                     }
                 }
                 match transport.poll_fill(cx) {
@@ -142,7 +147,10 @@ impl<S: Service> Connection<S> {
                     return Poll::Ready(Ok(Next::Over));
                 }
                 return Poll::Ready(match ready!(self.clock.poll(cx)) {
-                    Expiry::Header if begun => Ok(Next::Refused(Refusal::Timeout)),
+                    Expiry::Header if begun => {
+                        let line = RequestLine::of(transport.received());
+                        Ok(Next::Refused(Box::new(Refusal::Timeout { line })))
+                    }
                     // No exchange is open, also where only empty lines have followed the last request.
                     Expiry::Idle => Ok(Next::Over),
                     Expiry::Header if self.served => Ok(Next::Over),
@@ -327,7 +335,7 @@ impl<S: Service> Connection<S> {
     }
 
     /// Answers a request that can't be read, and closes: what follows on the connection can't be trusted either.
-    async fn refuse(&mut self, refusal: Refusal) -> Result<(), End> {
+    async fn refuse(&mut self, refusal: Box<Refusal>) -> Result<(), End> {
         let exchanging = self.activity.begin();
         let response = self.worker.service.refuse(&self.info, &refusal);
         self.respond(response, Version::HTTP_11, false, false).await?;

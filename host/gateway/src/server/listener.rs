@@ -45,6 +45,14 @@ pub(super) fn bind(spec: &ListenerSpec, sockets: usize) -> Result<(SocketAddr, V
     Ok((address, bound))
 }
 
+/// Whether an address could be bound here, as far as that does not depend on what else runs now.
+pub fn can_bind(address: SocketAddr) -> io::Result<()> {
+    match socket(address, false) {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn socket(address: SocketAddr, share_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

@@ -29,10 +29,10 @@ use tokio::sync::oneshot;
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
 use crate::http::target::KnownHost;
-use crate::http1::{HeadError, Transport};
+use crate::http1::{HeadError, RequestLine, Transport};
 use crate::telemetry::ListenerCounters;
 
-pub use listener::BindError;
+pub use listener::{BindError, can_bind};
 pub use worker::{StartError, WorkerSettings, Workers};
 
 /// What a worker does with requests.
@@ -70,11 +70,11 @@ pub struct CloseConnection;
 /// Why what came on a connection is no request.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    #[error(transparent)]
-    Head(HeadError),
+    #[error("{error}")]
+    Head { error: HeadError, line: RequestLine },
     /// The head did not come in time.
     #[error("request head timeout")]
-    Timeout,
+    Timeout { line: RequestLine },
 }
 
 /// What is known of a client connection.
@@ -99,6 +99,8 @@ pub struct TlsInfo {
     /// The server name that the client asked for, lower-case.
     pub sni: Option<String>,
     pub alpn: Option<Vec<u8>>,
+    /// Such as `TLSv1.3`.
+    pub version: &'static str,
 }
 
 /// A listener as it is bound: this can't change while the gateway runs.

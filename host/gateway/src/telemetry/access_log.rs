@@ -211,6 +211,9 @@ mod tests {
             authority: "example.org",
             path: "/a",
             protocol: Version::HTTP_2,
+            tls_version: None,
+            trace_id: None,
+            user_agent: None,
             status: Some(StatusCode::OK),
             route: Some("all"),
             upstream: Some("echo"),
@@ -296,6 +299,8 @@ mod tests {
         let mut record = record();
         record.request_id = b"a\"b\\c\r\n\x1b[31m\xff\x7f";
         record.path = "/\u{9b}31m\u{202e}\u{e9}";
+        let agent = [&b"\"\x1b\xff"[..], &[b'x'; 300]].concat();
+        record.user_agent = Some(&agent);
         for format in [AccessLogFormat::Json, AccessLogFormat::Console] {
             let line = written(format, &record);
             assert_eq!(line.lines().count(), 1);
@@ -304,6 +309,8 @@ mod tests {
                 let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
                 assert_eq!(json["request_id"], "a\"b\\c\r\n\u{1b}[31m\u{fffd}\u{7f}");
                 assert_eq!(json["path"], "/\u{9b}31m\u{202e}\u{e9}");
+                let agent = json["user_agent"].as_str().expect("text");
+                assert!(agent.starts_with("\"\u{1b}\u{fffd}xx") && agent.len() < 300, "{agent}");
             }
         }
     }

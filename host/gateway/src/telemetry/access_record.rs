@@ -10,6 +10,8 @@ use super::metrics::ErrorSource;
 
 /// Failed attempts that one line shows: an upstream may have thousands of endpoints.
 const MAX_FAILED: usize = 16;
+/// Bytes of a `User-Agent` that a line shows.
+const MAX_USER_AGENT: usize = 256;
 
 /// Who made the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,10 @@ pub struct AccessRecord<'a> {
     /// As the client sent it, without the query.
     pub path: &'a str,
     pub protocol: Version,
+    pub tls_version: Option<&'a str>,
+    /// Of W3C Trace Context.
+    pub trace_id: Option<&'a str>,
+    pub user_agent: Option<&'a [u8]>,
     /// `None` when nothing was sent.
     pub status: Option<StatusCode>,
     pub route: Option<&'a str>,
@@ -95,6 +101,9 @@ impl AccessRecord<'_> {
         text(out, "authority", Some(self.authority.as_bytes()));
         text(out, "path", Some(self.path.as_bytes()));
         let _ = write!(out, ",\"protocol\":\"{:?}\"", self.protocol);
+        text(out, "tls_version", self.tls_version.map(str::as_bytes));
+        text(out, "trace_id", self.trace_id.map(str::as_bytes));
+        text(out, "user_agent", self.user_agent.map(|agent| agent.get(..MAX_USER_AGENT).unwrap_or(agent)));
         match self.status {
             Some(status) => {
                 let _ = write!(out, ",\"status\":{}", status.as_u16());

@@ -56,6 +56,12 @@ pub fn ensure_traceparent(headers: &mut HeaderMap, classes: HeaderClasses) {
     headers.insert(TRACEPARENT, value);
 }
 
+/// The trace id of a valid `traceparent`.
+pub fn trace_id(traceparent: &HeaderValue) -> Option<&str> {
+    let value = traceparent.to_str().ok()?;
+    is_traceparent(value.as_bytes()).then(|| &value[3..35])
+}
+
 /// W3C Trace Context §3.2.2: `version "-" trace-id "-" parent-id "-" flags`, lower-case hexadecimal. Versions above 00 may go on
 /// after a further dash.
 fn is_traceparent(value: &[u8]) -> bool {

@@ -50,7 +50,8 @@ pub struct ResponseHead {
     pub persistent: bool,
 }
 
-/// Splits the head of a request off a buffer. `None`: more bytes are needed. After an error the buffer is of no use.
+/// Splits the head of a request off a buffer. `None`: more bytes are needed. After an error the buffer begins with the request line as far
+/// as it has come, for the logs, and is of no other use.
 pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<RequestHead>, HeadError> {
     let Some(empty) = empty_lines(buffer)? else {
         return Ok(None);
@@ -64,9 +65,12 @@ pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<Requ
     };
     buffer.advance(empty);
     let head = buffer.split_to(section.end).freeze();
-    match parse_request(&head, section) {
-        Err(error) => parse_lenient(&head, section, error).map(Some),
-        read => read.map(Some),
+    match parse_request(&head, section).or_else(|error| parse_lenient(&head, section, error)) {
+        Ok(head) => Ok(Some(head)),
+        Err(error) => {
+            *buffer = BytesMut::from(first_line(&head));
+            Err(error)
+        }
     }
 }
 
@@ -107,6 +111,37 @@ fn parse_request(head: &Bytes, section: Section) -> Result<RequestHead, HeadErro
         expects_continue: described.expects_continue(version, body),
         asks_to_upgrade: described.asks_to_upgrade(),
     })
+}
+
+/// What can be told of the line of a request that is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestLine {
+    /// `None` for what is no method.
+    pub method: Option<Method>,
+    /// As it was sent, without the query; cut after 1 KiB.
+    pub path: String,
+}
+
+impl RequestLine {
+    /// The line at the start of what was received, as far as it has come.
+    pub fn of(received: &[u8]) -> RequestLine {
+        const LONGEST_METHOD: usize = 64;
+        const LONGEST_PATH: usize = 1024;
+        let start = received.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(received.len());
+        let line = first_line(received.get(start..).unwrap_or_default());
+        let mut words = line.split(|byte| *byte == b' ');
+        let method = words.next().filter(|method| method.len() <= LONGEST_METHOD);
+        let target = words.next().unwrap_or_default();
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        RequestLine {
+            method: method.and_then(|method| Method::from_bytes(method).ok()),
+            path: String::from_utf8_lossy(path.get(..LONGEST_PATH).unwrap_or(path)).into_owned(),
+        }
+    }
+}
+
+fn first_line(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default()
 }
 
 /// Splits the head of a response off a buffer. `None`: more bytes are needed. After an error the buffer is of no use.

@@ -28,7 +28,7 @@ pub use client::{Connection, Keeper, NoReply, Progress, RESPONSE_LIMITS, Reply, 
 pub use encode::{Framing, chunk_head, last_chunk, request_head, response_head};
 pub use error::{ChunkError, HeadError};
 pub use framing::Length;
-pub use head::{RequestHead, ResponseHead, read_request, read_response};
+pub use head::{RequestHead, RequestLine, ResponseHead, read_request, read_response};
 pub use incoming::Incoming;
 pub use io::{Io, Transport};
 pub use lines::Limits;

@@ -396,3 +396,23 @@ fn responses() {
     let long = [&b"HTTP/1.1 200 "[..], &[b'a'; 2000][..]].concat();
     assert_eq!(response_within(&long, &Method::GET, LIMITS), "the head is larger than the limit");
 }
+
+#[test]
+fn the_line_of_a_refused_request_can_be_told() {
+    let line = |received: &[u8]| {
+        let mut buffer = BytesMut::from(received);
+        read_request(&mut buffer, Limits { bytes: 2048, fields: 2 }).expect_err("a refusal");
+        let RequestLine { method, path } = RequestLine::of(&buffer);
+        (method.map(|method| method.to_string()).unwrap_or_default(), path)
+    };
+    let told = |method: &str, path: &str| (method.to_owned(), path.to_owned());
+    assert_eq!(line(b"POST /a?secret=1 HTTP/1.1\r\nbad header: x\r\n\r\n"), told("POST", "/a"));
+    assert_eq!(line(b"\r\nPUT /many HTTP/1.1\r\na: 1\r\nb: 2\r\nc: 3\r\n\r\n"), told("PUT", "/many"));
+    assert_eq!(line(b"GET /\xff HTTP/1.1\r\nhost x\r\n\r\n"), told("GET", "/\u{fffd}"));
+    assert_eq!(line(b"G(T /x HTTP/1.1\r\n\r\n"), told("", "/x"));
+    assert_eq!(
+        line(format!("GET /{} HTTP/1.1\r\n", "x".repeat(4000)).as_bytes()),
+        told("GET", &format!("/{}", "x".repeat(1023)))
+    );
+    assert_eq!(RequestLine::of(b""), RequestLine::default());
+}
