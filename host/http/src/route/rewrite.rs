@@ -129,9 +129,11 @@ fn push_segment(path: &mut String, value: &str) {
 }
 
 impl PathRewrite {
-    /// The new target. The path is normalised again: a value may hold what only now becomes a dot segment.
+    /// The new target. The path is normalised before and after: a filter may have set one that would take back the new prefix, and a value may hold
+    /// what only now becomes a dot segment.
     pub fn apply(&self, target: &PathAndQuery, params: &[(Arc<str>, String)]) -> Result<PathAndQuery, RewriteError> {
-        let path = self.path(target.path(), params)?;
+        let old = normalise_path(target.path()).map_err(RewriteError::Path)?;
+        let path = self.path(&old, params)?;
         let path = normalise_path(&path).map_err(RewriteError::Path)?;
         let whole = match target.query() {
             Some(query) => format!("{path}?{query}"),
@@ -208,6 +210,15 @@ mod tests {
         ] {
             assert_eq!(rewritten(rewrite, target, &[]), want, "{rewrite:?} {target}");
         }
+    }
+
+    #[test]
+    fn no_path_takes_back_its_new_prefix() {
+        let replace = PathRewrite::ReplacePrefix { prefix: "/".into(), with: "/tenant".into() };
+        for target in ["/../admin", "/%2e%2e/admin", "/a/../../admin", "/./admin"] {
+            assert_eq!(rewritten(&replace, target, &[]), "/tenant/admin", "{target}");
+        }
+        assert!(replace.apply(&"/..%2Fadmin".parse().unwrap(), &[]).is_err());
     }
 
     #[test]
