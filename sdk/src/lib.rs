@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![allow(clippy::test_attr_in_doctest, reason = "the README shows a test module to copy")]
 
+mod attribute;
 #[doc(hidden)]
 pub mod bindings;
 mod config;
@@ -26,6 +27,7 @@ use testing::host;
 #[global_allocator]
 static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
 
+pub use attribute::{Attribute, ClaimPath, bytes_to_text, shortened};
 pub use config::{ByteSize, ConfigError, Duration, is_token};
 pub use error::Error;
 pub use filter::{Describe, Filter, Setup};

@@ -39,7 +39,19 @@ macro_rules! headers {
             Ok(host::$message::header(name)?)
         }
 
-        /// All values of a header, in order.
+        /// As [`Self::header`], and where no value is UTF-8, the first one in the form of [`crate::bytes_to_text`]: a header that the client has sent is
+        /// never taken for one that it has not.
+        ///
+        /// # Errors
+        /// `WrongHook` where there is no such message.
+        pub fn header_text(&self, name: &str) -> Result<Option<String>, Error> {
+            match self.header(name)? {
+                Some(value) => Ok(Some(value)),
+                None => Ok(self.header_bytes(name)?.into_iter().next().map(crate::bytes_to_text)),
+            }
+        }
+
+        /// All values of a header that are UTF-8, in order.
         ///
         /// # Errors
         /// `WrongHook` where there is no such message.
@@ -247,18 +259,18 @@ impl Request {
         Ok(host::request::id()?)
     }
 
-    /// The value of a cookie, as it was sent. Needs the grant `read_headers = ["cookie"]`.
+    /// The value of a cookie, as it was sent, or in the form of [`crate::bytes_to_text`] where it is not UTF-8. Needs the grant
+    /// `read_headers = ["cookie"]`.
     ///
     /// # Errors
     /// `WrongHook`.
     pub fn cookie(&self, name: &str) -> Result<Option<String>, Error> {
-        for line in self.header_values("cookie")? {
+        for line in self.header_bytes("cookie")? {
             // RFC 6265 §4.2.1: pairs are separated by a semicolon and a space.
-            for pair in line.split(';') {
-                if let Some((key, value)) = pair.trim().split_once('=')
-                    && key == name
-                {
-                    return Ok(Some(value.to_owned()));
+            for pair in line.split(|byte| *byte == b';') {
+                let pair = pair.trim_ascii();
+                if let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) {
+                    return Ok(Some(crate::bytes_to_text(value.to_vec())));
                 }
             }
         }

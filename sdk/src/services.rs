@@ -41,6 +41,8 @@ pub mod state {
 
 /// Typed facts handed from filter to filter within the exchange. Never sent to anybody.
 pub mod context {
+    use std::collections::BTreeMap;
+
     use serde::de::DeserializeOwned;
 
     pub use crate::bindings::sluice::filter::context::Value;
@@ -87,7 +89,12 @@ pub mod context {
     /// `WrongHook`.
     pub fn path(key: &str, path: &[&str]) -> Result<Option<Value>, Error> {
         let path: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
-        Ok(host::context::get_path(key, &path)?)
+        part(key, &path)
+    }
+
+    /// As [`path`], for names that are at hand as the host takes them.
+    pub(crate) fn part(key: &str, path: &[String]) -> Result<Option<Value>, Error> {
+        Ok(host::context::get_path(key, path)?)
     }
 
     /// Sets a key for the filters after this one.
@@ -138,6 +145,47 @@ pub mod context {
             Value::Integer(number) => Some(number.to_string()),
             Value::Boolean(truth) => Some(truth.to_string()),
             Value::Float(_) | Value::Texts(_) | Value::Json(_) => None,
+        }
+    }
+
+    /// The one text of a value of any kind, for keys and names that are made of it: a text as it is, `true` and `false`, numbers without a
+    /// needless fraction (`7` for 7.0), and JSON without spaces, its members in the order of their names, for everything else (`["a","b"]`).
+    /// Numbers beyond 2^53 with a fraction or an exponent, and whole ones from 2^64, are rounded to the nearest double.
+    #[must_use]
+    pub fn canonical(value: Value) -> String {
+        let json = match value {
+            Value::Text(text) => return text,
+            Value::Integer(number) => return number.to_string(),
+            Value::Boolean(truth) => return truth.to_string(),
+            Value::Float(number) => number.into(),
+            Value::Texts(texts) => texts.into(),
+            Value::Json(text) => match serde_json::from_str(&text) {
+                Ok(json) => json,
+                // The host has checked it.
+                Err(_) => return text,
+            },
+        };
+        match in_order(json) {
+            serde_json::Value::String(text) => text,
+            json => json.to_string(),
+        }
+    }
+
+    fn in_order(json: serde_json::Value) -> serde_json::Value {
+        use serde_json::Value as Json;
+        /// Below, every whole number is a double of its own.
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        match json {
+            Json::Number(number) => match number.as_f64() {
+                Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < EXACT => (float as i64).into(),
+                _ => Json::Number(number),
+            },
+            Json::Array(items) => items.into_iter().map(in_order).collect(),
+            Json::Object(members) => {
+                let members: BTreeMap<_, _> = members.into_iter().collect();
+                Json::Object(members.into_iter().map(|(name, member)| (name, in_order(member))).collect())
+            }
+            Json::Null | Json::Bool(_) | Json::String(_) => json,
         }
     }
 

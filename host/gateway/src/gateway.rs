@@ -19,7 +19,7 @@ use crate::server::{ListenerSpec, ListenerTable, StartError, WorkerSettings, Wor
 use crate::services::Services;
 use crate::services::clock::Clock;
 use crate::services::log_limit::visible;
-use crate::snapshot::{Snapshot, SnapshotBuilder};
+use crate::snapshot::{KEY_SET_WAIT, Snapshot, SnapshotBuilder};
 use crate::telemetry::{AccessLog, Metrics, OperationalLog, start_operational_log};
 use crate::upstream::{EndpointRegistry, Resolver};
 use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
@@ -58,7 +58,9 @@ pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<Strin
     let metrics = Metrics::new();
     let (background, _thread) = Background::start(Arc::clone(&metrics))?;
     let builder = builder(&loaded.config, compiler, metrics, background)?;
-    let mut warnings = builder.build(&loaded, None)?.warnings;
+    let snapshot = builder.build(&loaded, None)?;
+    let mut warnings = snapshot.warnings.clone();
+    warnings.extend(builder.services.key_sets.wait_until_ready(KEY_SET_WAIT));
     warnings.extend(unbindable(&loaded.config));
     Ok(warnings)
 }
@@ -135,6 +137,7 @@ fn serve(
         }
     })?;
 
+    let services = Arc::clone(&builder.services);
     let replacement = Replacement {
         path: path.to_owned(),
         started_with: Arc::clone(&config),
@@ -151,12 +154,30 @@ fn serve(
         let (control, metrics, config_file) = (control.clone(), Arc::clone(metrics), path.to_owned());
         admin::start(admin.bind, admin::Context { control, metrics, config_file, started }, &background)?;
     }
-    control.serving();
+    serve_when_ready(&control, services)?;
     let code = signals.run(workers, &control);
     // After the workers: until their last exchange key sets are kept fresh, and the admin listener says that the gateway drains.
     drop(background_thread);
     access_log.flush(FLUSH);
     Ok(code)
+}
+
+/// Says that the gateway serves, once it has the keys that tokens are verified with, or has waited for them long enough. Listeners are open
+/// meanwhile: what needs no key works.
+fn serve_when_ready(control: &Control, services: Arc<Services>) -> std::io::Result<()> {
+    if services.key_sets.ready() {
+        control.serving();
+        return Ok(());
+    }
+    let control = control.clone();
+    let wait = move || {
+        for why in services.key_sets.wait_until_ready(KEY_SET_WAIT) {
+            tracing::warn!("{why}");
+        }
+        control.serving();
+    };
+    // It ends by itself, soon.
+    std::thread::Builder::new().name("readiness".to_owned()).spawn(wait).map(drop)
 }
 
 fn specs(config: &Config) -> Vec<ListenerSpec> {

@@ -172,7 +172,9 @@ impl TokenVerifier {
         if text.trim_ascii_start().first() != Some(&b'{') {
             return Err(Refusal::BadHeader);
         }
-        let parsed: Head = serde_json::from_slice(&text).map_err(|_| Refusal::BadHeader)?;
+        // RFC 7515 §5.2: the octets are UTF-8, also of members that are ignored here.
+        let text = std::str::from_utf8(&text).map_err(|_| Refusal::BadHeader)?;
+        let parsed: Head = serde_json::from_str(text).map_err(|_| Refusal::BadHeader)?;
         // RFC 7515 §4.1.11: an extension that is not understood makes the token invalid, and none is understood here.
         if parsed.crit {
             return Err(Refusal::Critical);
@@ -209,8 +211,6 @@ fn decode(text: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::outbound::Offline;
     use crate::{Clock, Services, grants::Origins};
@@ -220,17 +220,14 @@ mod tests {
 
     fn keys() -> Arc<KeySet> {
         let source = format!(r#"{{"secret": "{SECRET}", "kid": "k1"}}"#);
-        Services::new(Clock::system(), Arc::new(Offline))
-            .key_sets
-            .resolve(&source, &Origins::default(), Duration::ZERO)
-            .unwrap()
+        Services::new(Clock::system(), Arc::new(Offline)).key_sets.resolve(&source, &Origins::default()).unwrap()
     }
 
     fn verifier(typ: Option<&str>, remember: u32) -> TokenVerifier {
         TokenVerifier::new(keys(), vec!["HS256".into()], typ.map(str::to_owned), remember)
     }
 
-    fn sign(head: &str, payload: &[u8]) -> String {
+    fn sign(head: impl AsRef<[u8]>, payload: &[u8]) -> String {
         let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(payload));
         let signature = keys().sign("HS256", None, message.as_bytes()).unwrap();
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
@@ -266,6 +263,7 @@ mod tests {
             (&sign(r#"{"alg":"HS256","alg":"HS256"}"#, b"{}"), Refusal::BadHeader),
             (&sign(r#"{"alg":1}"#, b"{}"), Refusal::BadHeader),
             (&sign("{}", b"{}"), Refusal::BadHeader),
+            (&sign(b"{\"alg\":\"HS256\",\"x\":\"\xff\"}", b"{}"), Refusal::BadHeader),
             (&sign("[]", b"{}"), Refusal::BadHeader),
             (&sign(r#"["HS256",null,true,null]"#, b"{}"), Refusal::BadHeader),
             (&sign(HEAD, b"\xff"), Refusal::BadPayload),

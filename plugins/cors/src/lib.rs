@@ -90,12 +90,12 @@ impl Filter for Cors {
 
 impl OnRequest for Cors {
     fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
-        let Some(origin) = request.header("origin")? else { return Ok(Verdict::Continue) };
+        let Some(origin) = request.header_text("origin")? else { return Ok(Verdict::Continue) };
         if request.method()? != "OPTIONS" {
             return Ok(Verdict::Continue);
         }
-        let Some(method) = request.header("access-control-request-method")? else { return Ok(Verdict::Continue) };
-        let asked = request.header("access-control-request-headers")?;
+        let Some(method) = request.header_text("access-control-request-method")? else { return Ok(Verdict::Continue) };
+        let asked = request.header_text("access-control-request-headers")?;
         let private = self.private_network
             && request.header("access-control-request-private-network")?.as_deref() == Some("true");
         self.preflight(&origin, &method, asked.as_deref(), private)
@@ -108,7 +108,7 @@ impl OnResponse for Cors {
         if !self.origins.any() {
             add_vary(response, "origin")?;
         }
-        let origin = response.request().header("origin")?;
+        let origin = response.request().header_text("origin")?;
         let allowed = match &origin {
             // An answer for everybody is the same for everybody: a cache may give it to a script later.
             _ if self.origins.any() => "*",

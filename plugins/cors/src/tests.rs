@@ -116,6 +116,21 @@ fn nothing_is_granted_to_an_origin_that_is_not_listed() {
     }
 }
 
+/// An origin that can't be read is one that is not listed, and not the absence of one.
+#[test]
+fn nothing_is_granted_to_an_origin_that_is_not_utf_8() {
+    let filter = filter(json!({"origins": ["https://a.example"], "methods": ["*"], "headers": ["*"]}));
+    let mut exchange = Exchange::new("OPTIONS", "/");
+    exchange.request.headers.append("origin", b"https://a.example\xff");
+    exchange.request.headers.append("access-control-request-method", b"P\xff");
+    exchange.request.headers.append("access-control-request-headers", b"x\xff, y");
+    assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Respond));
+    assert_eq!((exchange.response.status, allowed(&exchange)), (204, None));
+    exchange.respond(ResponseMessage::new(200).header("access-control-allow-origin", "*"));
+    assert_eq!(filter.on_response(&mut exchange), Ok(Verdict::Continue));
+    assert_eq!(allowed(&exchange), None);
+}
+
 #[test]
 fn a_plain_options_request_goes_on() {
     let filter = filter(json!({"origins": ["*"]}));

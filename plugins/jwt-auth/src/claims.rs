@@ -6,6 +6,8 @@ use serde::{
     Deserialize,
     de::{Deserializer, Error, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::Value;
+use sluice_filter::{ClaimPath, context};
 
 /// The claims, in their order.
 pub(crate) struct Claims<'a>(Vec<(Cow<'a, str>, Claim<'a>)>);
@@ -35,20 +37,18 @@ impl<'a> Claims<'a> {
         }
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.find(name).is_some()
+    pub(crate) fn has(&self, path: &ClaimPath) -> bool {
+        self.find(path).is_some()
     }
 
-    /// A claim by its name, or by a path of names with dots (`realm_access.roles`) when there is none of that name.
-    fn find(&self, name: &str) -> Option<&Claim<'a>> {
-        if let Some(claim) = self.get(name) {
-            return Some(claim);
-        }
-        let (first, rest) = name.split_once('.')?;
-        match self.get(first)? {
-            Claim::Object(inner) => inner.find(rest),
-            _ => None,
-        }
+    fn find(&self, path: &ClaimPath) -> Option<&Claim<'a>> {
+        path.ways().find_map(|way| {
+            let (first, inner) = way.split_first()?;
+            inner.iter().try_fold(self.get(first)?, |claim, name| match claim {
+                Claim::Object(members) => members.get(name),
+                _ => None,
+            })
+        })
     }
 
     fn get(&self, name: &str) -> Option<&Claim<'a>> {
@@ -57,12 +57,12 @@ impl<'a> Claims<'a> {
 
     /// A claim that is a string.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.find(name)?.text()
+        self.get(name)?.text()
     }
 
     /// A NumericDate (RFC 7519 §2): seconds, possibly with a fraction. `Err` when the claim is there but is not one.
     pub(crate) fn date(&self, name: &str) -> Result<Option<f64>, ()> {
-        match self.find(name) {
+        match self.get(name) {
             None => Ok(None),
             Some(Claim::Integer(seconds)) => Ok(Some(*seconds as f64)),
             Some(Claim::Large(seconds)) => Ok(Some(*seconds as f64)),
@@ -73,7 +73,7 @@ impl<'a> Claims<'a> {
 
     /// Whether a claim that is a string or a list of strings has one that `accept` accepts.
     pub(crate) fn any(&self, name: &str, mut accept: impl FnMut(&str) -> bool) -> bool {
-        match self.find(name) {
+        match self.get(name) {
             Some(Claim::Text(one)) => accept(one),
             Some(Claim::List(list)) => texts(list).is_some_and(|list| list.into_iter().any(accept)),
             _ => false,
@@ -81,8 +81,8 @@ impl<'a> Claims<'a> {
     }
 
     /// The words of a claim: of a list its strings, of a string what is between the spaces (RFC 8693 §4.2).
-    pub(crate) fn words(&self, name: &str) -> Vec<&str> {
-        match self.find(name) {
+    pub(crate) fn words(&self, path: &ClaimPath) -> Vec<&str> {
+        match self.find(path) {
             Some(Claim::Text(one)) => one.split(' ').filter(|word| !word.is_empty()).collect(),
             Some(Claim::List(list)) => texts(list).unwrap_or_default(),
             _ => Vec::new(),
@@ -90,8 +90,8 @@ impl<'a> Claims<'a> {
     }
 
     /// A claim as a header value: a string, number or boolean as it is, a list of strings with commas.
-    pub(crate) fn header(&self, name: &str) -> Option<String> {
-        Some(match self.find(name)? {
+    pub(crate) fn header(&self, path: &ClaimPath) -> Option<String> {
+        Some(match self.find(path)? {
             Claim::Text(text) => text.clone().into_owned(),
             Claim::Bool(value) => value.to_string(),
             Claim::Integer(value) => value.to_string(),
@@ -101,9 +101,41 @@ impl<'a> Claims<'a> {
             Claim::Float(_) | Claim::Null | Claim::Object(_) => return None,
         })
     }
+
+    /// A claim as the name of somebody, in the form of `context::canonical`. `Err` for a number that can't be told from its neighbours: it
+    /// would give one caller the name of another.
+    pub(crate) fn name(&self, path: &ClaimPath) -> Result<Option<String>, ()> {
+        let Some(claim) = self.find(path) else { return Ok(None) };
+        Ok(Some(match claim {
+            Claim::Null => return Ok(None),
+            Claim::Text(text) => text.clone().into_owned(),
+            Claim::Float(value) if value.abs() >= EXACT => return Err(()),
+            Claim::Bool(_)
+            | Claim::Integer(_)
+            | Claim::Large(_)
+            | Claim::Float(_)
+            | Claim::List(_)
+            | Claim::Object(_) => context::canonical(context::Value::Json(claim.json().to_string())),
+        }))
+    }
 }
 
 impl Claim<'_> {
+    fn json(&self) -> Value {
+        match self {
+            Claim::Null => Value::Null,
+            Claim::Bool(value) => Value::from(*value),
+            Claim::Integer(value) => Value::from(*value),
+            Claim::Large(value) => Value::from(*value),
+            Claim::Float(value) => Value::from(*value),
+            Claim::Text(text) => Value::from(&**text),
+            Claim::List(list) => list.iter().map(Claim::json).collect(),
+            Claim::Object(Claims(members)) => {
+                Value::Object(members.iter().map(|(name, claim)| (name.to_string(), claim.json())).collect())
+            }
+        }
+    }
+
     fn text(&self) -> Option<&str> {
         match self {
             Claim::Text(text) => Some(text),
@@ -192,6 +224,28 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 mod tests {
     use super::*;
 
+    fn path(text: &str) -> ClaimPath {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn names_are_exact_or_refused() {
+        let rows = [
+            (r#""a b""#, Ok(Some("a b"))),
+            ("7.0", Ok(Some("7"))),
+            ("9223372036854775809", Ok(Some("9223372036854775809"))),
+            (r#"["a", 1.5, {"c": null, "b": 2.0}]"#, Ok(Some(r#"["a",1.5,{"b":2,"c":null}]"#))),
+            ("null", Ok(None)),
+            ("1e20", Err(())),
+        ];
+        for (value, name) in rows {
+            let text = format!(r#"{{"https://example.com/org": {{"id": {value}}}}}"#);
+            let claims = Claims::parse(&text).unwrap();
+            let found = claims.name(&path(r#"["https://example.com/org", "id"]"#));
+            assert_eq!(found.as_ref().map(Option::as_deref), name.as_ref().copied(), "{value}");
+        }
+    }
+
     #[test]
     fn what_is_no_set_of_claims() {
         let twice = [r#"{"a": 1, "a": 1}"#, r#"{"a": {"b": 1, "b": 2}}"#, r#"{"a": [{"b": 1, "\u0062": 2}]}"#];
@@ -220,7 +274,7 @@ mod tests {
         for (value, header) in rows {
             let text = format!(r#"{{"x": {{"y": {value}}}}}"#);
             let claims = Claims::parse(&text).unwrap();
-            assert_eq!(claims.header("x.y").as_deref(), header, "{value}");
+            assert_eq!(claims.header(&path("x.y")).as_deref(), header, "{value}");
         }
     }
 
@@ -230,7 +284,7 @@ mod tests {
         let claims = Claims::parse(text).unwrap();
         assert_eq!((claims.date("exp"), claims.date("none"), claims.date("iat")), (Ok(Some(17.5)), Ok(None), Err(())));
         assert_eq!(claims.date("nbf"), Ok(Some(18_446_744_073_709_551_615.0)));
-        assert_eq!((claims.words("scope"), claims.words("roles")), (vec!["a", "b"], vec!["c d"]));
+        assert_eq!((claims.words(&path("scope")), claims.words(&path("roles"))), (vec!["a", "b"], vec!["c d"]));
         assert!(claims.any("roles", |role| role == "c d") && !claims.any("exp", |_| true));
         assert_eq!(claims.text("x.y"), Some("dot"));
     }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_filter::{
-    ConfigError, Duration, Setup,
+    ClaimPath, ConfigError, Duration, Setup,
     crypto::{TokenRules, TokenVerifier},
 };
 
-/// What RFC 7518 §3.1 and RFC 8037 §3.1 name, without `none`.
-const ALGORITHMS: [&str; 13] = [
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+/// What RFC 7518 §3.1, RFC 8037 §3.1 and RFC 9864 §2.2 name, without `none`.
+const ALGORITHMS: [&str; 14] = [
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
+    "EdDSA", "Ed25519",
 ];
 
 /// The hyphens of a header's name, each of which doubles its spellings.
@@ -43,7 +44,7 @@ pub(crate) struct Config {
     #[serde(default = "default_leeway")]
     pub(crate) leeway: Duration,
     #[serde(default = "default_required")]
-    pub(crate) required_claims: Vec<String>,
+    pub(crate) required_claims: Vec<ClaimPath>,
     #[serde(default)]
     pub(crate) typ: Option<String>,
     #[serde(default = "default_remember")]
@@ -53,13 +54,13 @@ pub(crate) struct Config {
     #[serde(default = "default_realm")]
     pub(crate) realm: String,
     #[serde(default = "default_consumer")]
-    pub(crate) consumer_claim: String,
+    pub(crate) consumer_claim: ClaimPath,
     #[serde(default = "default_roles")]
-    pub(crate) roles_claim: String,
+    pub(crate) roles_claim: ClaimPath,
     #[serde(default = "default_scope")]
-    pub(crate) scope_claim: String,
+    pub(crate) scope_claim: ClaimPath,
     #[serde(default = "default_headers")]
-    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, ClaimPath>,
     #[serde(default)]
     pub(crate) strip_headers: Vec<String>,
     #[serde(default = "yes")]
@@ -277,11 +278,13 @@ fn of_jwks(jwks: &Value) -> Result<Vec<&'static str>, ConfigError> {
             (Some("EC"), Some("P-256")) => &["ES256"],
             (Some("EC"), Some("P-384")) => &["ES384"],
             (Some("EC"), Some("P-521")) => &["ES512"],
-            (Some("OKP"), _) => &["EdDSA"],
+            (Some("OKP"), _) => &ALGORITHMS[12..],
             _ => &[],
         };
         for name in of_type {
-            if text("alg").is_none_or(|alg| alg == *name) && !fitting.contains(name) {
+            // The key's `alg` may have the older name of its algorithm, or the newer one.
+            let is_named = |alg: &str| alg == *name || (of_type.contains(&alg) && text("kty") == Some("OKP"));
+            if text("alg").is_none_or(is_named) && !fitting.contains(name) {
                 fitting.push(*name);
             }
         }
@@ -297,29 +300,33 @@ const fn default_remember() -> u32 {
     1000
 }
 
-fn default_required() -> Vec<String> {
-    vec!["exp".to_owned()]
+fn claim(name: &str) -> ClaimPath {
+    ClaimPath::new([name]).expect("a name that is not empty")
+}
+
+fn default_required() -> Vec<ClaimPath> {
+    vec![claim("exp")]
 }
 
 fn default_realm() -> String {
     "gateway".to_owned()
 }
 
-fn default_consumer() -> String {
-    "sub".to_owned()
+fn default_consumer() -> ClaimPath {
+    claim("sub")
 }
 
-fn default_roles() -> String {
-    "roles".to_owned()
+fn default_roles() -> ClaimPath {
+    claim("roles")
 }
 
-fn default_scope() -> String {
-    "scope".to_owned()
+fn default_scope() -> ClaimPath {
+    claim("scope")
 }
 
-fn default_headers() -> BTreeMap<String, String> {
+fn default_headers() -> BTreeMap<String, ClaimPath> {
     [("x-user-id", "sub"), ("x-user-roles", "roles"), ("x-user-scopes", "scope")]
-        .map(|(header, claim)| (header.to_owned(), claim.to_owned()))
+        .map(|(header, name)| (header.to_owned(), claim(name)))
         .into()
 }
 

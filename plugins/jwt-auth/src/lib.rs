@@ -10,6 +10,7 @@ use sluice_filter::{
     Draft, HeaderChange, HeaderEdit, clock,
     crypto::{Credentials, TokenRefusal, TokenVerifier},
     prelude::*,
+    shortened,
 };
 
 use claims::Claims;
@@ -35,7 +36,20 @@ enum Refusal {
     Token(&'static str, Cow<'static, str>),
     /// Neither a role nor the scopes that are asked for; the scopes are named.
     Forbidden(String),
+    /// More than a message or the context can hold.
+    TooLarge,
+    /// The keys have not been fetched yet.
+    NoKeys,
 }
+
+/// Bytes of a consumer's name; a longer one is known by its hash.
+const LONGEST_CONSUMER: usize = 1024;
+/// Bytes of a value of the context, with its key.
+const LONGEST_CLAIMS: usize = (64 << 10) - CLAIMS.len();
+/// Seconds: the gateway fetches keys again after one second, then two, and so on.
+const RETRY_AFTER: &str = "2";
+/// The context key of the claims.
+const CLAIMS: &str = "auth.claims";
 
 impl Filter for JwtAuth {
     type Config = Config;
@@ -111,7 +125,13 @@ impl JwtAuth {
     }
 
     fn admit(&self, request: &Request, rule: Option<&Rule>) -> Result<Result<(), Refusal>, Error> {
-        let text = match self.tokens.verify_bearer(request)? {
+        let credentials = match self.tokens.verify_bearer(request) {
+            Ok(credentials) => credentials,
+            Err(Error::Unavailable(_)) => return Ok(Err(Refusal::NoKeys)),
+            Err(Error::TooLarge(_)) => return Ok(Err(Refusal::TooLarge)),
+            Err(error) => return Err(error),
+        };
+        let text = match credentials {
             Credentials::Missing => return Ok(Err(Refusal::Missing)),
             Credentials::Repeated => return Ok(Err(Refusal::Malformed("more than one authorization header"))),
             Credentials::Token(Ok(text)) => text,
@@ -128,10 +148,15 @@ impl JwtAuth {
         {
             return Ok(Err(refusal));
         }
-        self.hand_on(request, &claims)?;
+        if self.config.context && text.len() > LONGEST_CLAIMS {
+            return Ok(Err(Refusal::TooLarge));
+        }
+        if let Err(refusal) = self.hand_on(request, &claims)? {
+            return Ok(Err(refusal));
+        }
         drop(claims);
         if self.config.context {
-            context::set_json("auth.claims", text)?;
+            context::set_json(CLAIMS, text)?;
         }
         Ok(Ok(()))
     }
@@ -139,7 +164,10 @@ impl JwtAuth {
     fn check(&self, claims: &Claims<'_>) -> Result<(), Refusal> {
         let config = &self.config;
         if let Some(name) = config.required_claims.iter().find(|name| !claims.has(name)) {
-            return Err(Refusal::Token("claim-missing", format!("the claim {name} is missing").into()));
+            return Err(Refusal::Token(
+                "claim-missing",
+                format!("the claim {} is missing", quotable(name.as_str())).into(),
+            ));
         }
         let (Ok(expires), Ok(begins)) = (claims.date("exp"), claims.date("nbf")) else {
             return Err(invalid("bad-claims", "exp or nbf is no date"));
@@ -182,21 +210,32 @@ impl JwtAuth {
         Ok(())
     }
 
-    /// Tells the upstream and the filters after this one who calls.
-    fn hand_on(&self, request: &Request, claims: &Claims<'_>) -> Result<(), Error> {
+    /// Tells the upstream and the filters after this one who calls. Nothing has changed where that can't be told.
+    fn hand_on(&self, request: &Request, claims: &Claims<'_>) -> Result<Result<(), Refusal>, Error> {
+        let Ok(consumer) = claims.name(&self.config.consumer_claim) else {
+            return Ok(Err(invalid("the number that names the caller is not exact")));
+        };
         let mut edits = self.edits.borrow_mut();
+        let mut fits = true;
         for (edit, claim) in edits.iter_mut().zip(self.config.headers.values()) {
             if let Some(value) = claims.header(claim) {
+                // Encoded, it could be taken for another caller's.
+                fits &= !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
                 edit.change = HeaderChange::Set(value);
             }
         }
-        let edited = request.edit_headers(&edits);
+        let edited = if fits { request.edit_headers(&edits) } else { Ok(()) };
         edits.iter_mut().for_each(|edit| edit.change = HeaderChange::Remove);
-        edited?;
-        if let Some(consumer) = claims.text(&self.config.consumer_claim) {
-            context::set_consumer(consumer)?;
+        match edited {
+            Ok(()) if fits => {}
+            Ok(()) => return Ok(Err(invalid("a claim has control characters and can't be a header"))),
+            Err(Error::TooLarge(_)) => return Ok(Err(Refusal::TooLarge)),
+            Err(error) => return Err(error),
         }
-        Ok(())
+        if let Some(consumer) = consumer {
+            context::set_consumer(&shortened(consumer, LONGEST_CONSUMER)?)?;
+        }
+        Ok(Ok(()))
     }
 
     /// Removes what a client without a token may not claim to be.
@@ -243,12 +282,33 @@ impl JwtAuth {
                     &format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\"{scope}"),
                 )
             }
+            Refusal::TooLarge => Problem::new(431, "Request Header Fields Too Large")
+                .detail("the token or its claims are too large")
+                .draft()
+                .reason("token-too-large")
+                .send(),
+            Refusal::NoKeys => {
+                let problem = Problem::new(503, "Service Unavailable").detail("tokens can't be verified yet");
+                problem
+                    .draft()
+                    .reason("no-keys")
+                    .header("retry-after", RETRY_AFTER)
+                    .header("cache-control", "no-store")
+                    .send()
+            }
         }
     }
 }
 
 fn invalid(reason: &'static str, detail: &'static str) -> Refusal {
     Refusal::Token(reason, Cow::Borrowed(detail))
+}
+
+/// A text without what an `error_description` can't have (RFC 6750 §3).
+fn quotable(text: &str) -> String {
+    text.chars()
+        .map(|letter| if matches!(letter, ' '..='~') && !matches!(letter, '"' | '\\') { letter } else { '?' })
+        .collect()
 }
 
 fn token_refusal(refusal: TokenRefusal) -> Refusal {

@@ -347,3 +347,73 @@ fn says_what_it_reads_and_writes() {
     assert!(written(needs(json!({"forward_token": false})), "authorization"));
     assert!(written(needs(json!({"strip_headers": ["x-api-key"]})), "x-api-key"));
 }
+
+/// Whoever issues tokens decides what is in them: nothing of it fails the filter.
+#[test]
+fn claims_that_cannot_be_sent_on_are_refused() {
+    let filter = filter(json!({"headers": {"x-user-id": "sub", "x-org": ["https://example.com/org", "id"]}}));
+    let with = |name: &str, value: Value| {
+        let mut claims = good();
+        claims[name] = value;
+        call(&filter, &sign(&claims))
+    };
+    for text in ["a\nb", "a\r\nx-admin: 1", "\u{0}", "\u{7f}"] {
+        for exchange in [with("sub", json!(text)), with("https://example.com/org", json!({"id": text}))] {
+            assert_eq!(exchange.response.status, 401, "{text:?}");
+            assert!(exchange.consumer.is_none() && !exchange.request.headers.has("x-user-id"));
+        }
+    }
+    assert_eq!(with("sub", json!(1e300)).response.status, 401);
+    assert_eq!(with("filler", json!("x".repeat(70_000))).response.status, 431);
+    assert_eq!(with("sub", json!("x".repeat(70_000))).response.status, 431);
+}
+
+#[test]
+fn every_claim_that_names_a_caller_is_a_consumer() {
+    let filter = filter(json!({"consumer_claim": "https://example.com/id", "headers": {}}));
+    let named = |id: Value| {
+        let mut claims = good();
+        claims["https://example.com/id"] = id;
+        call(&filter, &sign(&claims)).consumer.unwrap()
+    };
+    let long = named(json!("x".repeat(1100)));
+    assert!(long.starts_with("sha256:") && long.len() == 71, "{long}");
+    assert_ne!(long, named(json!("x".repeat(1101))));
+    assert_eq!((named(json!(7.0)), named(json!(["a", "b"]))), ("7".to_owned(), r#"["a","b"]"#.to_owned()));
+    assert_eq!(named(json!(u64::MAX)), u64::MAX.to_string());
+    assert_eq!(named(json!("a\nb")), "a\nb");
+}
+
+#[test]
+fn keys_that_have_not_come_yet_are_no_fault_of_the_filter() {
+    let grants = json!({"read_headers": ["authorization"], "write_headers": ["authorization"]});
+    for public in [false, true] {
+        let config = json!({"jwks_url": "https://keys.example/", "rules": [{"public": public}]});
+        let filter = Harness::<JwtAuth>::with_grants(config, grants.clone()).unwrap();
+        let token = sign_with(SECRET, &json!({"alg": "RS256"}), &good());
+        let exchange = call(&filter, &token);
+        if public {
+            assert_eq!(exchange.response.status, 0);
+            assert!(!exchange.request.headers.has("authorization"), "it was not verified");
+        } else {
+            assert_eq!((exchange.response.status, exchange.response.headers.get("retry-after")), (503, Some("2")));
+        }
+    }
+}
+
+/// RFC 9864: the fully-specified name of EdDSA over Curve25519. The key is that of RFC 8037, appendix A.
+#[test]
+fn ed25519_has_two_names() {
+    for alg in [None, Some("EdDSA"), Some("Ed25519")] {
+        let mut key = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+        if let Some(alg) = alg {
+            key["alg"] = json!(alg);
+        }
+        let filter = Harness::<JwtAuth>::new(json!({"jwks": {"keys": [key]}})).unwrap();
+        for name in ["EdDSA", "Ed25519"] {
+            let head = URL_SAFE_NO_PAD.encode(json!({"alg": name}).to_string());
+            let refused = call(&filter, &format!("{head}.e30.{}", URL_SAFE_NO_PAD.encode([0; 64])));
+            assert!(challenge(&refused).contains("the signature is not valid"), "{name}: {}", challenge(&refused));
+        }
+    }
+}

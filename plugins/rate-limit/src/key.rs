@@ -1,12 +1,12 @@
 //! Whom a limit counts: one part or a combination of parts of the request.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, SeqAccess, Visitor},
+    de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
-use sluice_filter::{Error, Request, context, crypto, is_token};
+use sluice_filter::{Attribute, Error, Request, shortened};
 
 /// A longer value counts by its hash: whoever sends it must not decide how long a key gets.
 const LONGEST_VALUE: usize = 64;
@@ -20,25 +20,21 @@ pub(crate) struct Key(Vec<Part>);
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
     Global,
-    Ip,
-    Consumer,
-    Route,
-    Header(String),
-    Claim(Vec<String>),
+    Of(Attribute),
 }
 
 impl Default for Key {
     fn default() -> Self {
-        Self(vec![Part::Ip])
+        Self(vec![Part::Of(Attribute::Ip)])
     }
 }
 
 impl Key {
-    /// The headers that it is made of.
-    pub(crate) fn headers(&self) -> impl Iterator<Item = &str> {
+    /// What it is made of.
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = &Attribute> {
         self.0.iter().filter_map(|part| match part {
-            Part::Header(name) => Some(name.as_str()),
-            _ => None,
+            Part::Of(attribute) => Some(attribute),
+            Part::Global => None,
         })
     }
 
@@ -49,38 +45,22 @@ impl Key {
         for part in &self.0 {
             let value = match part {
                 Part::Global => continue,
-                Part::Ip => Some(network(request.client_address()?)),
-                Part::Consumer => context::consumer()?,
-                Part::Route => Some(request.route().name()?),
-                Part::Header(name) => request.header(name)?,
-                Part::Claim(path) => {
-                    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                    context::path("auth.claims", &path)?.and_then(context::into_text)
-                }
+                Part::Of(Attribute::Ip) => Some(network(request.client_address()?)),
+                Part::Of(attribute) => attribute.value(request)?,
             };
             let Some(value) = value else { return Ok(None) };
             // The length keeps `a` + `b:c` and `a:b` + `c` apart, and no length looks like a hash.
             key.push('|');
             if value.len() > LONGEST_VALUE {
-                key.push_str(&hashed(&value)?);
+                key.push_str(&shortened(value, LONGEST_VALUE)?);
             } else {
                 key.push_str(&value.len().to_string());
                 key.push(':');
                 key.push_str(&value);
             }
         }
-        Ok(Some(if key.len() > LONGEST_KEY { hashed(&key)? } else { key }))
+        shortened(key, LONGEST_KEY).map(Some)
     }
-}
-
-/// `#` and the SHA-256 in hex.
-fn hashed(text: &str) -> Result<String, Error> {
-    let mut out = String::with_capacity(65);
-    out.push('#');
-    for byte in crypto::hash("sha-256", text.as_bytes())? {
-        let _ = write!(out, "{byte:02x}");
-    }
-    Ok(out)
 }
 
 /// An IPv6 caller has a whole /64 to call from, and is counted by it.
@@ -99,24 +79,26 @@ fn network(address: String) -> String {
 
 impl Part {
     fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None => match text {
-                "global" => Ok(Self::Global),
-                "ip" => Ok(Self::Ip),
-                "consumer" => Ok(Self::Consumer),
-                "route" => Ok(Self::Route),
-                _ => Err(format!(
-                    "unknown key `{text}`, expected `ip`, `consumer`, `route`, `global`, `header:NAME` or `claim:NAME`"
-                )),
-            },
-            Some(("header", name)) if name.eq_ignore_ascii_case("host") => {
-                Err("no filter sees the field `host`: nobody would be limited by it".to_owned())
+        if text == "global" { Ok(Self::Global) } else { text.parse().map(Self::Of) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One;
+        impl<'de> Visitor<'de> for One {
+            type Value = Part;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key such as \"ip\"")
             }
-            Some(("header", name)) if !is_token(name) => Err(format!("`{name}` is not a header name")),
-            Some(("header", name)) => Ok(Self::Header(name.to_ascii_lowercase())),
-            Some(("claim", name)) if !name.is_empty() => Ok(Self::Claim(name.split('.').map(str::to_owned).collect())),
-            Some(_) => Err(format!("unknown key `{text}`, expected `header:NAME` or `claim:NAME`")),
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Part, E> {
+                Part::parse(text).map_err(E::custom)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Part, A::Error> {
+                Attribute::deserialize(MapAccessDeserializer::new(map)).map(Part::Of)
+            }
         }
+        deserializer.deserialize_any(One)
     }
 }
 
@@ -131,10 +113,13 @@ impl<'de> Deserialize<'de> for Key {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Key, E> {
                 Part::parse(text).map(|part| Key(vec![part])).map_err(E::custom)
             }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Key, A::Error> {
+                Attribute::deserialize(MapAccessDeserializer::new(map)).map(|one| Key(vec![Part::Of(one)]))
+            }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Key, A::Error> {
                 let mut parts = Vec::new();
-                while let Some(text) = list.next_element::<String>()? {
-                    parts.push(Part::parse(&text).map_err(de::Error::custom)?);
+                while let Some(part) = list.next_element()? {
+                    parts.push(part);
                 }
                 if parts.is_empty() {
                     return Err(de::Error::custom("an empty list; say `global` for one counter for all"));

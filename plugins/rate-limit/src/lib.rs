@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 use sluice_filter::{
-    Duration,
+    Attribute, Duration,
     limiter::{self, Algorithm, Limit, Standing},
     prelude::*,
 };
@@ -99,8 +99,13 @@ impl Filter for RateLimit {
                 return Err(ConfigError::new(format!("limits[{i}].name"), format!("`{}` is there twice", limit.name)));
             }
         }
-        let headers: Vec<&str> = limits.iter().flat_map(|limit| limit.key.headers()).collect();
-        setup.needs(&json!({ "read_headers": headers }))?;
+        let attributes = || limits.iter().flat_map(|limit| limit.key.attributes());
+        let headers: Vec<&str> = attributes().filter_map(Attribute::header).collect();
+        let mut needs = json!({ "read_headers": headers });
+        if attributes().any(Attribute::needs_authentication) {
+            needs["authentication"] = true.into();
+        }
+        setup.needs(&needs)?;
         let ratelimit = config.headers.contains(&HeaderStyle::Ratelimit);
         let x_ratelimit = config.headers.contains(&HeaderStyle::XRatelimit);
         if !ratelimit && !x_ratelimit {
@@ -211,7 +216,11 @@ impl OnResponse for RateLimit {
             |i: usize| kept.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
         let index = usize::try_from(number(0)).unwrap_or(usize::MAX);
         for (name, value) in self.fields(index, number(1), number(2)) {
-            response.set_header(name, &value)?;
+            match response.set_header(name, &value) {
+                // The upstream has sent as many fields as a response can have: its response is worth more than ours.
+                Err(Error::TooLarge(_)) => break,
+                set => set?,
+            }
         }
         Ok(Verdict::Continue)
     }

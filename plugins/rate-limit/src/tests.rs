@@ -174,8 +174,66 @@ fn says_which_headers_its_keys_are_made_of() {
         let limits = json!([{"key": key, "amount": 1, "window": "1m"}]);
         Harness::<RateLimit>::new(json!({ "limits": limits })).err().unwrap_or_default()
     };
-    let host = "limits[0].key: no filter sees the field `host`: nobody would be limited by it";
+    let host = "limits[0].key: no filter sees the field `host`";
     assert_eq!(refusal("header:Host"), host);
     assert_eq!(refusal("header:a b"), "limits[0].key: `a b` is not a header name");
     assert_eq!(refusal("header:"), "limits[0].key: `` is not a header name");
+}
+
+fn with_claims(claims: &Value) -> Exchange {
+    let mut exchange = Exchange::get("/");
+    exchange.context.insert("auth.claims".to_owned(), (context::Value::Json(claims.to_string()), "auth".to_owned()));
+    exchange
+}
+
+#[test]
+fn a_claim_is_counted_whatever_its_name_and_value() {
+    let keys = [json!("claim:https://example.com/tenant"), json!({"claim": ["https://example.com/tenant"]})];
+    for key in keys {
+        let filter = filter(json!([{"key": key, "amount": 1, "window": "1m"}]));
+        assert_eq!(filter.needs().unwrap()["authentication"], json!(true));
+        let values = [
+            json!("a"),
+            json!(["a", "b"]),
+            json!(["a,b"]),
+            json!(["a", 1]),
+            json!(7.5),
+            json!(9_223_372_036_854_775_808_u64),
+            json!(9_223_372_036_854_775_809_u64),
+            json!(1e30),
+            json!(true),
+            json!({"id": 1}),
+            json!([]),
+            json!("\n\u{0}"),
+            json!("x".repeat(2000)),
+        ];
+        for value in values {
+            let with = || with_claims(&json!({"https://example.com/tenant": value}));
+            assert!(allowed(&filter, with()), "{value}: one of its own");
+            assert!(!allowed(&filter, with()), "{value}");
+        }
+    }
+    // One number, written in two ways.
+    let filter = filter(json!([{"key": "claim:org.id", "amount": 1, "window": "1m"}]));
+    assert!(allowed(&filter, with_claims(&json!({"org": {"id": 7}}))));
+    assert!(!allowed(&filter, with_claims(&json!({"org": {"id": 7.0}}))));
+    assert!(allowed(&filter, with_claims(&json!({"org": {"id": null}}))), "null is no value");
+}
+
+#[test]
+fn a_header_is_counted_whatever_its_bytes() {
+    let grants = json!({"read_headers": ["x-api-key", "cookie"]});
+    for (key, name) in [("header:x-api-key", "x-api-key"), ("cookie:k", "cookie")] {
+        let limits = json!({"limits": [{"key": key, "amount": 1, "window": "1m"}]});
+        let filter = Harness::<RateLimit>::with_grants(limits, grants.clone()).unwrap();
+        for value in [b"k=caf\xe9".as_slice(), b"k=\xff", b"k=a", "k=\u{e9}".as_bytes(), &b"k=\xfe".repeat(2000)] {
+            let with = || {
+                let mut exchange = Exchange::get("/");
+                exchange.request.headers.append(name, value);
+                exchange
+            };
+            assert!(allowed(&filter, with()), "{key}: {value:?}");
+            assert!(!allowed(&filter, with()), "{key}: {value:?}");
+        }
+    }
 }

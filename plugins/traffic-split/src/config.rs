@@ -1,8 +1,13 @@
 //! The filter's table in `gateway.toml`.
 
-use serde::{Deserialize, Deserializer, de};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::{Value, json};
-use sluice_filter::{ConfigError, Duration, is_token};
+use sluice_filter::{Attribute, ConfigError, Duration, is_token};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,7 +29,8 @@ pub(crate) struct Config {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
-    pub(crate) when: When,
+    /// What it looks at.
+    pub(crate) when: Attribute,
     #[serde(default)]
     pub(crate) value: Option<String>,
     pub(crate) upstream: String,
@@ -46,41 +52,32 @@ pub(crate) struct Sticky {
     pub(crate) max_age: Duration,
 }
 
-/// What a rule looks at.
-#[derive(Debug)]
-pub(crate) enum When {
-    Header(String),
-    Cookie(String),
-}
-
 /// What decides a caller's place.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) enum By {
     #[default]
     Random,
-    Ip,
-    Consumer,
-    Header(String),
-    Cookie(String),
+    Of(Attribute),
 }
 
 impl Config {
     /// The grants without which some of it would do nothing.
     pub(crate) fn needs(&self) -> Value {
-        let rules = self.rules.iter().map(|rule| match &rule.when {
-            When::Header(name) => name.as_str(),
-            When::Cookie(_) => "cookie",
-        });
         let by = match &self.by {
-            By::Header(name) => Some(name.as_str()),
-            By::Cookie(_) => Some("cookie"),
-            By::Random | By::Ip | By::Consumer => self.sticky.as_ref().map(|_| "cookie"),
+            By::Of(attribute) => Some(attribute),
+            By::Random => None,
         };
-        let mut read: Vec<&str> = rules.chain(by).collect();
+        let attributes = || self.rules.iter().map(|rule| &rule.when).chain(by);
+        let sticky = self.sticky.as_ref().map(|_| "cookie");
+        let mut read: Vec<&str> = attributes().filter_map(Attribute::header).chain(sticky).collect();
         read.sort_unstable();
         read.dedup();
         let written: &[&str] = if self.sticky.is_some() { &["set-cookie"] } else { &[] };
-        json!({ "read_headers": read, "write_headers": written })
+        let mut needs = json!({ "read_headers": read, "write_headers": written });
+        if attributes().any(Attribute::needs_authentication) {
+            needs["authentication"] = true.into();
+        }
+        needs
     }
 
     /// Checks what serde can't, and adds the weights up.
@@ -109,36 +106,22 @@ impl Config {
     }
 }
 
-/// A header that a filter can see.
-fn header(name: &str) -> Result<String, &'static str> {
-    let name = name.to_ascii_lowercase();
-    if name == "host" { Err("no filter sees the field `host`") } else { Ok(name) }
-}
-
-impl<'de> Deserialize<'de> for When {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.split_once(':') {
-            Some(("header", name)) if is_token(name) => header(name).map(Self::Header).map_err(de::Error::custom),
-            Some(("cookie", name)) if is_token(name) => Ok(Self::Cookie(name.to_owned())),
-            _ => Err(de::Error::custom(format!("expected `header:NAME` or `cookie:NAME`, not `{text}`"))),
-        }
-    }
-}
-
 impl<'de> Deserialize<'de> for By {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match (text.as_str(), text.split_once(':')) {
-            ("random", _) => Ok(Self::Random),
-            ("ip", _) => Ok(Self::Ip),
-            ("consumer", _) => Ok(Self::Consumer),
-            (_, Some(("header", name))) if is_token(name) => header(name).map(Self::Header).map_err(de::Error::custom),
-            (_, Some(("cookie", name))) if is_token(name) => Ok(Self::Cookie(name.to_owned())),
-            _ => Err(de::Error::custom(format!(
-                "expected `random`, `ip`, `consumer`, `header:NAME` or `cookie:NAME`, not `{text}`"
-            ))),
+        struct One;
+        impl<'de> Visitor<'de> for One {
+            type Value = By;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"random\", or a key such as \"ip\"")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<By, E> {
+                if text == "random" { Ok(By::Random) } else { text.parse().map(By::Of).map_err(E::custom) }
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<By, A::Error> {
+                Attribute::deserialize(MapAccessDeserializer::new(map)).map(By::Of)
+            }
         }
+        deserializer.deserialize_any(One)
     }
 }
 

@@ -4,7 +4,7 @@ mod config;
 
 use sluice_filter::{Hook, prelude::*, random};
 
-use config::{By, Config, Rule, When};
+use config::{By, Config, Rule};
 
 struct TrafficSplit {
     config: Config,
@@ -85,7 +85,7 @@ impl OnResponse for TrafficSplit {
     fn on_response(&self, response: &Response) -> Result<Verdict, Error> {
         let Some(chosen) = Chosen::kept()? else { return Ok(Verdict::Continue) };
         if let Some(name) = &self.config.response_header {
-            response.set_header(name, &chosen.upstream)?;
+            if_there_is_room(response.set_header(name, &chosen.upstream))?;
         }
         if let (Some(sticky), Some(place)) = (&self.config.sticky, chosen.place) {
             let secure = if response.request().scheme()? == "https" { "; Secure" } else { "" };
@@ -94,7 +94,7 @@ impl OnResponse for TrafficSplit {
                 sticky.cookie,
                 sticky.max_age.as_secs()
             );
-            response.append_header("set-cookie", &cookie)?;
+            if_there_is_room(response.append_header("set-cookie", &cookie))?;
         }
         Ok(Verdict::Continue)
     }
@@ -119,10 +119,7 @@ impl TrafficSplit {
         }
         let value = match &self.config.by {
             By::Random => None,
-            By::Ip => Some(request.client_address()?),
-            By::Consumer => context::consumer()?,
-            By::Header(name) => request.header(name)?,
-            By::Cookie(name) => request.cookie(name)?,
+            By::Of(attribute) => attribute.value(request)?,
         };
         match value {
             Some(value) => Ok((hash(&self.config.salt, &value), false)),
@@ -144,12 +141,13 @@ impl TrafficSplit {
     }
 }
 
+/// An upstream may have sent as many fields as a response can have: its response is worth more than ours.
+fn if_there_is_room(edited: Result<(), Error>) -> Result<(), Error> {
+    edited.or_else(|error| if matches!(error, Error::TooLarge(_)) { Ok(()) } else { Err(error) })
+}
+
 fn fits(rule: &Rule, request: &Request) -> Result<bool, Error> {
-    let value = match &rule.when {
-        When::Header(name) => request.header(name)?,
-        When::Cookie(name) => request.cookie(name)?,
-    };
-    Ok(match (&value, &rule.value) {
+    Ok(match (&rule.when.value(request)?, &rule.value) {
         (Some(value), Some(wanted)) => value == wanted,
         (Some(_), None) => true,
         (None, _) => false,

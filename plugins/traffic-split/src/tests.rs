@@ -93,9 +93,12 @@ fn refuses_bad_configs() {
     let refusal = |config: Value| Harness::<TrafficSplit>::new(config).err().unwrap_or_default();
     assert!(refusal(json!({})).starts_with("nothing to do"));
     assert!(refusal(json!({"split": [{"upstream": "a", "weight": 0}]})).starts_with("split: "));
-    assert!(refusal(json!({"split": split(), "by": "ipp"})).starts_with("by: expected"));
+    assert!(refusal(json!({"split": split(), "by": "ipp"})).starts_with("by: unknown key `ipp`, expected"));
     assert!(refusal(json!({"split": split(), "by": "ip", "sticky": {}})).starts_with("sticky: "));
-    assert!(refusal(json!({"rules": [{"when": "path:/", "upstream": "a"}]})).starts_with("rules[0].when: expected"));
+    assert!(
+        refusal(json!({"rules": [{"when": "path:/", "upstream": "a"}]}))
+            .starts_with("rules[0].when: unknown key `path:/`")
+    );
     let unseen = "no filter sees the field `host`";
     assert_eq!(
         refusal(json!({"rules": [{"when": "header:Host", "upstream": "a"}]})),
@@ -139,5 +142,47 @@ fn a_retry_stays_where_it_was_placed_at_random() {
         let first = chosen(&filter, &mut exchange);
         assert!(first.is_some());
         assert_eq!(chosen(&filter, &mut exchange), first);
+    }
+}
+
+/// What a client sends is a value, in whatever bytes: the same bytes get the same share.
+#[test]
+fn a_value_that_is_not_utf_8_keeps_its_place() {
+    for (by, name) in [("header:x-user", "x-user"), ("cookie:user", "cookie")] {
+        let grants = json!({"read_headers": ["cookie"]});
+        let filter = Harness::<TrafficSplit>::with_grants(json!({"split": split(), "by": by}), grants).unwrap();
+        let placed = |value: &[u8]| {
+            let mut exchange = request();
+            exchange.request.headers.append(name, value);
+            chosen(&filter, &mut exchange)
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 0..200 {
+            let value = [b"other=1; user=caf\xe9".as_slice(), number.to_string().as_bytes()].concat();
+            let first = placed(&value);
+            assert!((0..5).all(|_| placed(&value) == first), "{by}");
+            seen.insert(first);
+        }
+        assert_eq!(seen.len(), 2, "{by}: not all in one place");
+    }
+    let rule = json!({"rules": [{"when": "header:x-user", "upstream": "canary"}]});
+    let mut exchange = request();
+    exchange.request.headers.append("x-user", b"\xff");
+    assert_eq!(chosen(&filter(rule), &mut exchange).as_deref(), Some("canary"));
+}
+
+#[test]
+fn a_claim_of_any_kind_places_its_caller() {
+    let filter = filter(json!({"split": split(), "by": {"claim": ["https://example.com/org", "id"]}}));
+    assert_eq!(filter.needs().unwrap()["authentication"], json!(true));
+    for id in [json!("a"), json!(7.0), json!(["a", "b"]), json!(9_223_372_036_854_775_809_u64)] {
+        let placed = || {
+            let mut exchange = request();
+            let claims = json!({"https://example.com/org": {"id": id}}).to_string();
+            exchange.context.insert("auth.claims".to_owned(), (context::Value::Json(claims), "auth".to_owned()));
+            chosen(&filter, &mut exchange)
+        };
+        let first = placed();
+        assert!((0..40).all(|_| placed() == first), "{id}");
     }
 }

@@ -10,9 +10,12 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 use serde_json::{Value, json};
-use sluice_filter::{ByteSize, ConfigError, Error, HeaderEdit, Request, is_token};
+use sluice_filter::{Attribute, ByteSize, ConfigError, Error, HeaderEdit, Request, is_token};
 
-use crate::{json, template::Template};
+use crate::{
+    RANGES, STALE, json,
+    template::{Form, Template},
+};
 
 /// Fields that no filter may set or remove.
 const FRAMING: [&str; 10] = [
@@ -50,17 +53,27 @@ impl Config {
         let fields =
             headers().chain(&self.request.query).flat_map(|rules| rules.set.values().chain(rules.add.values()));
         let path = self.request.path.iter().filter_map(|rules| rules.set.as_ref());
-        let bodies = [&self.request.body, &self.response.body].into_iter().flatten();
+        let bodies = || [&self.request.body, &self.response.body].into_iter().flatten();
         let members =
-            bodies.flat_map(|rules| rules.set.iter().chain(&rules.add)).filter_map(|(_, value)| match value {
+            bodies().flat_map(|rules| rules.set.iter().chain(&rules.add)).filter_map(|(_, value)| match value {
                 JsonValue::Text(template) => Some(template),
                 JsonValue::Fixed(_) => None,
             });
-        let taken = fields.chain(path).chain(members).flat_map(Template::headers);
+        let templates: Vec<&Template> = fields.chain(path).chain(members).collect();
+        let taken = templates.iter().flat_map(|template| template.headers());
         let read = headers().flat_map(|rules| rules.rename.keys().map(String::as_str)).chain(taken);
         let unique =
             |names: &mut dyn Iterator<Item = &str>| names.map(str::to_ascii_lowercase).collect::<BTreeSet<_>>();
-        json!({ "read_headers": unique(&mut read.into_iter()), "write_headers": unique(&mut written.map(String::as_str)) })
+        let ranges = self.response.body.iter().flat_map(|_| RANGES);
+        let stale = bodies().flat_map(|_| STALE);
+        let mut needs = json!({
+            "read_headers": unique(&mut { read }),
+            "write_headers": unique(&mut written.map(String::as_str).chain(ranges).chain(stale)),
+        });
+        if templates.iter().flat_map(|template| template.attributes()).any(Attribute::needs_authentication) {
+            needs["authentication"] = true.into();
+        }
+        needs
     }
 }
 
@@ -161,9 +174,7 @@ impl JsonValue {
     pub(crate) fn fill(&self, request: &Request) -> Result<Option<String>, Error> {
         match self {
             Self::Fixed(json) => Ok(Some(json.clone())),
-            Self::Text(template) => {
-                Ok(template.fill(request, |value| value)?.map(|text| Value::from(text).to_string()))
-            }
+            Self::Text(template) => Ok(template.fill(request, Form::Text)?.map(|text| Value::from(text).to_string())),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Values with holes: `"user-{claim.sub}"`.
 
 use serde::{Deserialize, Deserializer, de};
-use sluice_filter::{Error, Request, context, is_token};
+use sluice_filter::{Attribute, Error, Request, bytes_to_text, context};
+
+use crate::query::encode;
 
 /// A text with holes that are filled from the exchange.
 #[derive(Debug, PartialEq, Eq)]
@@ -10,60 +12,67 @@ pub(crate) struct Template(Vec<Part>);
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Header(String),
-    Param(String),
-    Claim(Vec<String>),
+    Of(Attribute),
     Context(String),
-    Consumer,
-    ClientAddress,
     RequestId,
-    Route,
     Method,
     Path,
+}
+
+/// What a value becomes a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A header or a member of a body: values go in as text.
+    Text,
+    /// A path: values are percent-encoded, but for the path itself, which is encoded already.
+    Path,
+    /// The value of a query's pair: all of it is percent-encoded.
+    Query,
 }
 
 impl Template {
     /// The headers that holes are filled from.
     pub(crate) fn headers(&self) -> impl Iterator<Item = &str> {
+        self.attributes().filter_map(Attribute::header)
+    }
+
+    /// What holes are filled from, as far as other filters can name it too.
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = &Attribute> {
         self.0.iter().filter_map(|part| match part {
-            Part::Header(name) => Some(name.as_str()),
-            _ => None,
+            Part::Of(attribute) => Some(attribute),
+            Part::Text(_) | Part::Context(_) | Part::RequestId | Part::Method | Part::Path => None,
         })
     }
 
-    /// The value, with what fills a hole passed through `encode` (but for the path); none when a hole can't be filled.
-    pub(crate) fn fill(&self, request: &Request, encode: fn(String) -> String) -> Result<Option<String>, Error> {
-        let mut text = String::new();
+    /// The value; none when a hole can't be filled.
+    pub(crate) fn fill(&self, request: &Request, form: Form) -> Result<Option<String>, Error> {
+        let mut filled = String::new();
         for part in &self.0 {
             let value = match part {
+                Part::Text(fixed) if form == Form::Query => Some(fixed.clone().into_bytes()),
                 Part::Text(fixed) => {
-                    text.push_str(fixed);
+                    filled.push_str(fixed);
                     continue;
                 }
-                Part::Header(name) => request.header(name)?,
-                Part::Param(name) => request.route().param(name)?,
-                Part::Claim(path) => {
-                    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                    context::path("auth.claims", &path)?.and_then(context::into_text)
-                }
-                Part::Context(key) => context::text(key)?,
-                Part::Consumer => context::consumer()?,
-                Part::ClientAddress => Some(request.client_address()?),
-                Part::RequestId => Some(request.id()?),
-                Part::Route => Some(request.route().name()?),
-                Part::Method => Some(request.method()?),
-                Part::Path => {
-                    // It is encoded already: once more, and it would name something else.
-                    text.push_str(&request.path()?);
+                Part::Of(Attribute::Header(name)) => header(request, name)?,
+                Part::Of(attribute) => attribute.value(request)?.map(String::into_bytes),
+                Part::Context(key) => context::get(key)?.map(|value| context::canonical(value).into_bytes()),
+                Part::RequestId => Some(request.id()?.into_bytes()),
+                Part::Method => Some(request.method()?.into_bytes()),
+                Part::Path if form == Form::Path => {
+                    // Encoded once more, it would name something else.
+                    filled.push_str(&request.path()?);
                     continue;
                 }
+                Part::Path => Some(request.path()?.into_bytes()),
             };
-            match value {
-                Some(value) => text.push_str(&encode(value)),
-                None => return Ok(None),
+            match (value, form) {
+                (Some(value), Form::Text) => filled.push_str(&bytes_to_text(value)),
+                (Some(value), Form::Path | Form::Query) => filled.push_str(&encode(&value)),
+                (None, _) => return Ok(None),
             }
         }
-        Ok(Some(text))
+        Ok(Some(filled))
     }
 
     /// The text of a template without holes.
@@ -108,31 +117,34 @@ impl Part {
     fn parse(hole: &str) -> Result<Self, String> {
         let unknown = || {
             format!(
-                "unknown value `{{{hole}}}`, expected header.NAME, param.NAME, claim.NAME, context.KEY, consumer, \
+                "unknown value `{{{hole}}}`, expected header.NAME, cookie.NAME, param.NAME, claim.NAME, context.KEY, consumer, \
                  client_address, request_id, route, method or path"
             )
         };
         Ok(match hole.split_once('.') {
             None => match hole {
-                "consumer" => Self::Consumer,
-                "client_address" => Self::ClientAddress,
+                "client_address" => Self::Of(Attribute::Ip),
                 "request_id" => Self::RequestId,
-                "route" => Self::Route,
                 "method" => Self::Method,
                 "path" => Self::Path,
+                "consumer" | "route" => Self::Of(Attribute::named(hole, None)?),
                 _ => return Err(unknown()),
             },
             Some((_, "")) => return Err(unknown()),
-            Some(("header", name)) if name.eq_ignore_ascii_case("host") => {
-                return Err("no filter sees the field `host`".to_owned());
-            }
-            Some(("header", name)) if !is_token(name) => return Err(format!("`{name}` is not a header name")),
-            Some(("header", name)) => Self::Header(name.to_owned()),
-            Some(("param", name)) => Self::Param(name.to_owned()),
-            Some(("claim", path)) => Self::Claim(path.split('.').map(str::to_owned).collect()),
             Some(("context", key)) => Self::Context(key.to_owned()),
+            Some((kind @ ("header" | "cookie" | "param" | "claim"), name)) => {
+                Self::Of(Attribute::named(kind, Some(name))?)
+            }
             Some(_) => return Err(unknown()),
         })
+    }
+}
+
+/// The first value that is text, or else the bytes of the first one.
+fn header(request: &Request, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    match request.header(name)? {
+        Some(value) => Ok(Some(value.into_bytes())),
+        None => Ok(request.header_bytes(name)?.into_iter().next()),
     }
 }
 

@@ -205,9 +205,11 @@ pub(crate) mod context {
             serde_json::Value::Null => None,
             serde_json::Value::String(text) => Some(Value::Text(text.clone())),
             serde_json::Value::Bool(truth) => Some(Value::Boolean(*truth)),
-            serde_json::Value::Number(number) => {
-                number.as_i64().map(Value::Integer).or_else(|| number.as_f64().map(Value::Float))
-            }
+            serde_json::Value::Number(number) => match number.as_i64() {
+                Some(integer) => Some(Value::Integer(integer)),
+                None if number.is_u64() => Some(Value::Json(number.to_string())),
+                None => number.as_f64().map(Value::Float),
+            },
             serde_json::Value::Array(items) if items.iter().all(serde_json::Value::is_string) => {
                 Some(Value::Texts(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()))
             }

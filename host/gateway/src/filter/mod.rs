@@ -19,8 +19,8 @@ pub use crate::wasm::{
     FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet, LoadError, Mode, Plugin, Runtime,
 };
 
-use crate::services::Services;
 use crate::services::log_limit::LogLimit;
+use crate::services::{KeySet, Services};
 use crate::wasm::{Program, ProgramSpec};
 
 /// What a filter is made of.
@@ -89,6 +89,11 @@ impl Filter {
 
     pub fn plugin(&self) -> &Arc<Plugin> {
         self.program.plugin()
+    }
+
+    /// The key sets that it verifies with.
+    pub fn key_sets(&self) -> &[Arc<KeySet>] {
+        self.program.key_sets()
     }
 
     pub fn failure(&self) -> FailurePolicy {

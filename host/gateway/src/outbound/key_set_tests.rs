@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::{OutboundClient, Tls};
 use crate::background::{Background, BackgroundThread};
 use crate::services::grants::Origins;
-use crate::services::{Clock, KeySets, ServiceError, Verification};
+use crate::services::{Clock, KeySet, KeySets, ServiceError, Verification};
 use crate::telemetry::Metrics;
 use crate::upstream::Resolver;
 
@@ -105,7 +105,12 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-const LONG: Duration = Duration::from_secs(20);
+/// The set of this source, after the first attempt to fetch it.
+fn fetched(sets: &KeySets, source: &str, origins: &Origins) -> Arc<KeySet> {
+    let set = sets.resolve(source, origins).unwrap();
+    let _ = set.wait_for_first_attempt(Instant::now() + Duration::from_secs(20));
+    set
+}
 
 #[test]
 fn a_fetched_set_is_shared_rotates_and_survives_its_server() {
@@ -113,13 +118,13 @@ fn a_fetched_set_is_shared_rotates_and_survives_its_server() {
     let ((key_a, pair_a), (key_b, pair_b)) = (ec_key("a"), ec_key("b"));
     server.answer(&[&key_a]);
     let (sets, _background) = sets();
-    let refused = sets.resolve(&server.source(), &Origins::default(), LONG);
+    let refused = sets.resolve(&server.source(), &Origins::default());
     assert!(matches!(refused, Err(ServiceError::NotGranted(_))));
-    let set = sets.resolve(&server.source(), &server.origins(), LONG).unwrap();
+    let set = fetched(&sets, &server.source(), &server.origins());
     assert!(set.ready());
-    let again = sets.resolve(&server.source(), &server.origins(), LONG).unwrap();
+    let again = fetched(&sets, &server.source(), &server.origins());
     assert!(Arc::ptr_eq(&set, &again));
-    assert!(matches!(sets.resolve(&server.source(), &Origins::default(), LONG), Err(ServiceError::NotGranted(_))));
+    assert!(matches!(sets.resolve(&server.source(), &Origins::default()), Err(ServiceError::NotGranted(_))));
     let verify = |kid: &str, pair: &EcdsaKeyPair| set.verify("ES256", Some(kid), b"m", &sign(pair)).unwrap();
     assert_eq!(verify("a", &pair_a), Verification::Valid);
     assert_eq!(server.requests.load(Ordering::Acquire), 1);
@@ -132,14 +137,23 @@ fn a_fetched_set_is_shared_rotates_and_survives_its_server() {
     let allowed = 2 + begun.elapsed().as_secs() as usize;
     assert!(server.requests.load(Ordering::Acquire) <= allowed);
 
-    // Garbage, and then death: the keys stay.
+    // A new key under the old id.
+    let (renewed, renewed_pair) = ec_key("b");
+    server.answer(&[&renewed]);
+    eventually("the new key of the old id is found", || verify("b", &renewed_pair) == Verification::Valid);
+    let pair_b = renewed_pair;
+
+    // Sets without a key, garbage, and then death: the keys stay.
     let failed = || sets.statistics()[0].failed;
-    *server.answer.lock().unwrap() = "<html>".to_owned();
-    eventually("garbage is fetched", || {
-        verify("c", &pair_a);
-        failed() > 0
-    });
-    assert_eq!(verify("b", &pair_b), Verification::Valid);
+    for useless in [r#"{"keys": []}"#, r#"{"keys": [{"kty": "XYZ"}]}"#, "<html>"] {
+        *server.answer.lock().unwrap() = useless.to_owned();
+        let before = failed();
+        eventually("it is fetched", || {
+            verify("c", &pair_a);
+            failed() > before
+        });
+        assert_eq!(verify("b", &pair_b), Verification::Valid, "{useless}");
+    }
     let (address, answer) = (server.address.to_string(), server.answer.clone());
     drop(server);
     let before = failed();
@@ -175,7 +189,7 @@ fn rotation_is_seen_without_ids() {
         let server = KeyServer::start("127.0.0.1:0", Arc::default());
         server.answer(&[&old]);
         let (sets, _background) = sets();
-        let set = sets.resolve(&server.source(), &server.origins(), LONG).unwrap();
+        let set = fetched(&sets, &server.source(), &server.origins());
         let verify = |pair: &EcdsaKeyPair| set.verify("ES256", kid, b"m", &sign(pair)).unwrap();
         assert_eq!(verify(&old_pair), Verification::Valid);
         assert_eq!(verify(&new_pair), Verification::Invalid);
@@ -196,7 +210,7 @@ fn a_set_whose_server_is_dead_at_load_is_unavailable_until_it_comes() {
     let source = format!(r#"{{"jwks_url": "http://{address}/", "cooldown": "1s"}}"#);
     let origins = Origins::parse([&*format!("http://{address}")]).unwrap();
     let (sets, _background) = sets();
-    let set = sets.resolve(&source, &origins, LONG).unwrap();
+    let set = fetched(&sets, &source, &origins);
     assert!(!set.ready());
     let (key, pair) = ec_key("a");
     let verify = || set.verify("ES256", Some("a"), b"m", &sign(&pair));

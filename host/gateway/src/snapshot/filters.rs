@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -12,6 +13,10 @@ use crate::config::model::{self, Name, TrialPolicy};
 use crate::config::{self, ConfigError, Loaded, nearest};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterSpec, LoadError, Mode, Plugin};
+use crate::services::KeySet;
+
+/// How long the key sets of a configuration may take, all together: for the gateway to be ready after its start, and for a reload.
+pub const KEY_SET_WAIT: Duration = Duration::from_secs(5);
 
 /// The plugins that filters name.
 pub(super) type Plugins = HashMap<Name, LoadedPlugin>;
@@ -93,9 +98,11 @@ impl SnapshotBuilder {
         &self,
         loaded: &Loaded,
         plugins: &Plugins,
+        before: Option<&Snapshot>,
         errors: &mut Errors,
         warnings: &mut Vec<String>,
     ) -> HashMap<Name, Arc<Filter>> {
+        let held = self.services.key_sets.held();
         let mut found = HashMap::new();
         for filter in &loaded.config.filters {
             // Without its plugin there already is an error.
@@ -132,7 +139,24 @@ impl SnapshotBuilder {
                 Err(error) => errors.push(loaded.error_on(&at("plugin"), crate::chain(&error))),
             }
         }
+        if before.is_some() && errors.is_empty() {
+            wait_for_keys(loaded, &found, &held, errors);
+        }
         found
+    }
+}
+
+/// Refuses a reload to key sets that can't be fetched: the running configuration has those that it needs, and would lose them. All are fetched at
+/// the same time. At the start there is nothing to lose, and the gateway serves what needs no keys.
+fn wait_for_keys(loaded: &Loaded, found: &HashMap<Name, Arc<Filter>>, held: &[Arc<KeySet>], errors: &mut Errors) {
+    let until = Instant::now() + KEY_SET_WAIT;
+    for filter in &loaded.config.filters {
+        let sets = found.get(&filter.name).map_or(&[][..], |filter| filter.key_sets());
+        for set in sets.iter().filter(|set| !held.iter().any(|known| Arc::ptr_eq(known, set))) {
+            if let Err(why) = set.wait_for_first_attempt(until) {
+                errors.push(loaded.error_on(&key(&["filters", &filter.name, "config"]), why));
+            }
+        }
     }
 }
 
@@ -250,6 +274,24 @@ fn warn_of_needs(filter: &model::Filter, needed: Option<&Value>, warnings: &mut 
         warnings.push(format!(
             "filter `{name}` needs grants that it does not have; add to the table `grants` of [filters.{name}] or [plugins.{plugin}]: {lines}"
         ));
+    }
+}
+
+/// Says which filters look for a caller that no filter before them finds.
+pub(super) fn warn_of_strangers(pipeline: &[Arc<Filter>], route: &str, warnings: &mut Vec<String>) {
+    let mut authenticated = false;
+    for filter in pipeline {
+        let name = filter.name();
+        let begin = format!("filter `{name}` goes by the consumer or claims of the caller");
+        if !authenticated
+            && needs::needs_authentication(filter.needs())
+            && !warnings.iter().any(|known| known.starts_with(&begin))
+        {
+            warnings.push(format!(
+                "{begin}, but in the pipeline of route `{route}` no filter before it authenticates: it finds none"
+            ));
+        }
+        authenticated |= filter.plugin().description().authenticates;
     }
 }
 

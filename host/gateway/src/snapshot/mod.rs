@@ -27,6 +27,7 @@ use crate::telemetry::{Metrics, UpstreamId};
 use crate::upstream::{EndpointRegistry, Resolver, Upstream};
 
 pub use expose::expose;
+pub use filters::KEY_SET_WAIT;
 pub use https::HttpsRedirects;
 pub use local::{LocalSnapshot, UpstreamHandle};
 
@@ -71,7 +72,7 @@ impl SnapshotBuilder {
         let mut warnings = Vec::new();
 
         let plugins = self.plugins(loaded, before, &mut errors, &mut warnings);
-        let filters = self.filters(loaded, &plugins, &mut errors, &mut warnings);
+        let filters = self.filters(loaded, &plugins, before, &mut errors, &mut warnings);
         let resolver = self.outbound.resolver().with_servers(&config.gateway.nameservers);
         let shared = (&self.endpoints, &resolver);
         let upstreams = upstreams::build(loaded, before, &self.metrics, shared, &mut errors);
@@ -89,7 +90,8 @@ impl SnapshotBuilder {
             let pipeline = match pipelines.iter().position(|(names, _)| *names == route.pipeline) {
                 Some(known) => known,
                 None => {
-                    let found = route.pipeline.iter().filter_map(|name| filters.get(name).cloned()).collect();
+                    let found: Vec<_> = route.pipeline.iter().filter_map(|name| filters.get(name).cloned()).collect();
+                    filters::warn_of_strangers(&found, &route.name, &mut warnings);
                     match Pipeline::new(found) {
                         Ok(pipeline) => pipelines.push((route.pipeline.clone(), pipeline)),
                         Err(error) => {

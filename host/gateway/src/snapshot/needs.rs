@@ -33,6 +33,11 @@ pub(super) fn compare(needed: &Value, grants: &Grants) -> Comparison {
     found
 }
 
+/// Whether a filter before it has to authenticate, for some of its config to have an effect.
+pub(super) fn needs_authentication(needed: Option<&Value>) -> bool {
+    needed.is_some_and(|needed| needed["authentication"] == true)
+}
+
 /// The line that one grant lacks, or why it can't be understood.
 fn one(key: &str, value: &Value, grants: &Grants) -> Result<Option<String>, String> {
     let line = |names: Vec<&str>| (!names.is_empty()).then(|| format!("{key} = {names:?}"));
@@ -66,6 +71,8 @@ fn one(key: &str, value: &Value, grants: &Grants) -> Result<Option<String>, Stri
             let missing: Vec<_> = missing.map(|name| format!("{name} = \"…\"")).collect();
             Ok((!missing.is_empty()).then(|| format!("secrets = {{ {} }}", missing.join(", "))))
         }
+        // No grant: `needs_authentication` looks at it.
+        "authentication" => value.as_bool().map(|_| None).ok_or_else(|| "expected true or false".to_owned()),
         _ => Err("there is no such grant".to_owned()),
     }
 }

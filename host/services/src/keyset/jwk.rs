@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
+use super::MAX_TRIES;
 use super::key::{Algorithm, Hash, Key, Material, RsaPublic, Secret, ec_signing, ec_verification};
 
 /// More keys than this are no set anybody publishes, but an attack on memory.
@@ -57,6 +58,14 @@ pub(super) fn parse_set(text: &[u8], set: &str) -> Result<Vec<Key>, String> {
                 tracing::warn!(set, index, kid, reason, "a key of a key set is left out");
             }
         }
+    }
+    if keys.len() > MAX_TRIES {
+        tracing::info!(
+            set,
+            keys = keys.len(),
+            tried = MAX_TRIES,
+            "a signature that names no key is tried with the first keys of its algorithm only"
+        );
     }
     Ok(keys)
 }

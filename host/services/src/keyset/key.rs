@@ -7,7 +7,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, ParsedPublicKey, RsaKeyPair};
 
-/// A signature algorithm of RFC 7518 §3.1 or RFC 8037.
+/// A signature algorithm of RFC 7518 §3.1, RFC 8037 or RFC 9864.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Algorithm {
     Hs(Hash),
@@ -27,7 +27,8 @@ pub(super) enum Hash {
 impl Algorithm {
     /// The algorithm of this name; names are case-sensitive (RFC 7515 §4.1.1), and `none` is no algorithm.
     pub(super) fn parse(name: &str) -> Option<Self> {
-        if name == "EdDSA" {
+        // RFC 9864 §2.2: the same algorithm, by the name that says the curve too. No other curve is supported.
+        if name == "EdDSA" || name == "Ed25519" {
             return Some(Algorithm::EdDsa);
         }
         let (family, bits) = name.split_at_checked(2)?;

@@ -31,7 +31,7 @@ const MAX_TRIES: usize = 8;
 pub enum Verification {
     /// The signature is good.
     Valid,
-    /// It is not. If no key has the id that was asked for, a set from a URL will look for a newer key in the background.
+    /// It is not. A set from a URL will look for a newer key in the background.
     Invalid,
     /// The set has no key of this id for this algorithm; a set from a URL will look for it in the background.
     UnknownKey,
@@ -50,11 +50,10 @@ impl KeySets {
         KeySets { clock, sets: Mutex::default(), outbound }
     }
 
-    /// The set that this source declares (see `crypto.key-set` in the WIT package), made if nobody holds it yet. A new set
-    /// from a URL is fetched at once, and this call **blocks** for at most `wait` until the first attempt is over; whether
-    /// it succeeded shows [`KeySet::ready`]. A set that is held already never blocks. Errors: `Invalid` for a source that is
+    /// The set that this source declares (see `crypto.key-set` in the WIT package), made if nobody holds it yet. Never blocks: a new set from a
+    /// URL is fetched in the background, and has the keys of a held one from the same URL until then. Errors: `Invalid` for a source that is
     /// not as documented, `NotGranted` for a URL whose origin is not granted.
-    pub fn resolve(&self, source: &str, origins: &Origins, wait: Duration) -> Result<Arc<KeySet>, ServiceError> {
+    pub fn resolve(&self, source: &str, origins: &Origins) -> Result<Arc<KeySet>, ServiceError> {
         let known = self.sets.lock().unwrap_or_else(PoisonError::into_inner).get(source).and_then(Weak::upgrade);
         if let Some(set) = known {
             set.check_grant(origins)?;
@@ -63,8 +62,13 @@ impl KeySets {
         let set = match source::parse(source).map_err(ServiceError::Invalid)? {
             Source::Keys(keys) => KeySet { keys: ArcSwap::from_pointee(keys), remote: None },
             Source::Remote(remote) => {
+                let same = self.held().into_iter().find(|held| held.is_from(&remote));
                 let remote = Remote::new(remote, self.clock.clone());
-                KeySet { keys: ArcSwap::default(), remote: Some(remote) }
+                let keys = same.map_or_else(ArcSwap::default, |same| {
+                    remote.fetched_us.store(same.fetched_us(), Ordering::Release);
+                    ArcSwap::new(same.keys.load_full())
+                });
+                KeySet { keys, remote: Some(remote) }
             }
         };
         set.check_grant(origins)?;
@@ -79,20 +83,33 @@ impl KeySets {
             sets.insert(source.into(), Arc::downgrade(&set));
             set
         };
-        if let Some(remote) = &set.remote {
+        if set.remote.is_some() {
             self.outbound.keep_fresh(&set)?;
-            remote.wait_for_first_attempt(wait);
         }
         Ok(set)
     }
 
+    /// The sets that somebody holds now.
+    pub fn held(&self) -> Vec<Arc<KeySet>> {
+        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether every set that is held has keys.
+    pub fn ready(&self) -> bool {
+        self.held().iter().all(|set| set.ready())
+    }
+
+    /// **Blocks** until every set that is held has keys, for at most `wait` in all. Answers why those that have none do not.
+    pub fn wait_until_ready(&self, wait: Duration) -> Vec<String> {
+        let until = Instant::now() + wait;
+        let waited = self.held().into_iter().map(|set| set.wait(until, Awaited::Keys));
+        waited.filter_map(Result::err).collect()
+    }
+
     /// The fetched sets and how their refresh goes, for the metrics.
     pub fn statistics(&self) -> Vec<KeySetStatistics> {
-        let sets: Vec<_> = {
-            let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-            sets.values().filter_map(Weak::upgrade).collect()
-        };
-        sets.iter().filter_map(|set| set.remote.as_ref().map(|remote| remote.statistics(set.len()))).collect()
+        self.held().iter().filter_map(|set| set.remote.as_ref().map(|remote| remote.statistics(set.len()))).collect()
     }
 }
 
@@ -121,6 +138,37 @@ impl KeySet {
     /// Whether there are keys to ask: false for a set from a URL that could not be fetched yet.
     pub fn ready(&self) -> bool {
         self.remote.as_ref().is_none_or(|remote| remote.fetched_us.load(Ordering::Acquire) != 0)
+    }
+
+    /// **Blocks** until the first attempt to fetch the set is over, at most until then. `Err` says why there are no keys.
+    pub fn wait_for_first_attempt(&self, until: Instant) -> Result<(), String> {
+        self.wait(until, Awaited::Attempt)
+    }
+
+    fn wait(&self, until: Instant, awaited: Awaited) -> Result<(), String> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        let mut failure = remote.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        while !self.ready() && (awaited == Awaited::Keys || failure.is_none()) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            failure = remote.attempted.wait_timeout(failure, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if self.ready() {
+            return Ok(());
+        }
+        let why = failure.as_deref().unwrap_or("no answer yet");
+        Err(format!("the key set {} can't be fetched: {why}", remote.source.name()))
+    }
+
+    /// Whether it has been fetched from the URL of this source.
+    fn is_from(&self, source: &RemoteSource) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.source.url == source.url) && self.ready()
+    }
+
+    fn fetched_us(&self) -> u64 {
+        self.remote.as_ref().map_or(0, |remote| remote.fetched_us.load(Ordering::Acquire))
     }
 
     /// How many keys the set has now.
@@ -160,10 +208,9 @@ impl KeySet {
                 return Ok(Verification::Valid);
             }
         }
-        // A key that was tried for want of one of this very id may have been replaced since.
-        if let Some(remote) = &self.remote
-            && !has_id(&keys, key_id, fits)
-        {
+        // A key may have been replaced since, also under its old id. A flood of bad signatures brings one fetch in each cooldown, as a flood
+        // of invented ids does.
+        if let Some(remote) = &self.remote {
             remote.demand();
         }
         if tried > 0 {
@@ -242,6 +289,13 @@ fn has_id<'a>(keys: &'a [Key], key_id: Option<&str>, fits: impl Fn(&&'a Key) -> 
     key_id.is_some_and(|id| keys.iter().filter(fits).any(|key| key.kid.as_deref() == Some(id)))
 }
 
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    Attempt,
+    Keys,
+}
+
 /// What a fetched set has beside its keys.
 #[derive(Debug)]
 struct Remote {
@@ -250,8 +304,10 @@ struct Remote {
     /// Wakes the refresh: a key is missing, or the set is gone.
     wake: Arc<Notify>,
     demanded: AtomicBool,
-    attempted: Mutex<bool>,
-    first_attempt: Condvar,
+    /// Why the last attempt has failed; `None` before the first and after a good one.
+    failure: Mutex<Option<String>>,
+    /// An attempt is over.
+    attempted: Condvar,
     succeeded: AtomicU64,
     failed: AtomicU64,
     /// Microseconds since the Unix epoch; 0 before the first success.
@@ -265,8 +321,8 @@ impl Remote {
             clock,
             wake: Arc::default(),
             demanded: AtomicBool::new(false),
-            attempted: Mutex::new(false),
-            first_attempt: Condvar::new(),
+            failure: Mutex::default(),
+            attempted: Condvar::new(),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             fetched_us: AtomicU64::new(0),
@@ -280,27 +336,18 @@ impl Remote {
         }
     }
 
-    fn wait_for_first_attempt(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        let mut attempted = self.attempted.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*attempted {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            attempted = self.first_attempt.wait_timeout(attempted, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn attempt_over(&self, succeeded: bool) {
-        if succeeded {
+    fn attempt_over(&self, result: Result<(), String>) {
+        // Under the lock, so that nobody waits for what has just come.
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if result.is_ok() {
             self.succeeded.fetch_add(1, Ordering::Relaxed);
             self.fetched_us.store(self.clock.steady_us().max(1), Ordering::Release);
         } else {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
-        *self.attempted.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.first_attempt.notify_all();
+        *failure = result.err();
+        drop(failure);
+        self.attempted.notify_all();
     }
 
     fn statistics(&self, keys: usize) -> KeySetStatistics {

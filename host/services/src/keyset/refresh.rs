@@ -46,9 +46,7 @@ pub async fn keep_fresh(set: Weak<KeySet>, get: impl AsyncFn(Get) -> Result<Inco
         remote.demanded.store(false, Ordering::Release);
         let pause = match answer {
             Ok(Fetched { keys, text, max_age }) => {
-                if keys.is_empty() {
-                    tracing::warn!(url = source.name(), "the fetched key set has no key that can be used");
-                } else if failures > 0 {
+                if failures > 0 {
                     tracing::info!(url = source.name(), keys = keys.len(), "the key set can be fetched again");
                 }
                 failures = 0;
@@ -57,14 +55,14 @@ pub async fn keep_fresh(set: Weak<KeySet>, get: impl AsyncFn(Get) -> Result<Inco
                     set.keys.store(Arc::new(keys));
                     before = text;
                 }
-                remote.attempt_over(true);
+                remote.attempt_over(Ok(()));
                 max_age.unwrap_or(source.refresh).clamp(source.cooldown, source.refresh)
             }
             Err(error) => {
-                remote.attempt_over(false);
                 let pause = back_off(failures, source.refresh);
                 failures += 1;
                 tracing::warn!(url = source.name(), %error, kept = set.len(), retry_in = ?pause, "a key set can't be fetched; its keys are kept");
+                remote.attempt_over(Err(error));
                 pause
             }
         };
@@ -108,6 +106,10 @@ async fn fetch(
         return Err(format!("the server answered {}", answer.status));
     }
     let keys = jwk::parse_set(&answer.body, &source.name())?;
+    // Nobody publishes a set to say that no token is good any more: it is a mistake, or a set of keys of another kind.
+    if keys.is_empty() {
+        return Err("the set has no key that can be used".to_owned());
+    }
     Ok(Fetched { keys, max_age: max_age(&answer.headers), text: answer.body })
 }
 

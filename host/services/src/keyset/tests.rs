@@ -18,7 +18,7 @@ fn sets() -> KeySets {
 }
 
 fn set(source: &str) -> Arc<KeySet> {
-    sets().resolve(source, &Origins::default(), Duration::ZERO).unwrap()
+    sets().resolve(source, &Origins::default()).unwrap()
 }
 
 fn url64(bytes: &[u8]) -> String {
@@ -224,7 +224,7 @@ fn what_a_set_says_of_its_keys_is_honoured() {
     }
     let small = serde_json::json!({"kty": "RSA", "n": url64(&[0xff; 128]), "e": "AQAB"});
     let source = serde_json::json!({"jwks": {"keys": [small]}}).to_string();
-    assert!(matches!(sets().resolve(&source, &Origins::default(), Duration::ZERO), Err(ServiceError::Invalid(_))));
+    assert!(matches!(sets().resolve(&source, &Origins::default()), Err(ServiceError::Invalid(_))));
 }
 
 /// Takes sets and fetches nothing: the tests publish keys themselves.
@@ -246,18 +246,70 @@ impl Outbound for NeverFetches {
     }
 }
 
-#[test]
-fn a_bad_signature_under_an_id_that_the_set_has_is_no_sign_of_a_rotation() {
-    let ((key, pair), (_, other)) = (ec_key("a"), ec_key("b"));
+/// A set from a URL that is fetched by nobody, with these sets around it.
+fn unfetched(source: &str) -> (KeySets, Arc<KeySet>) {
     let sets = KeySets::new(Clock::system(), Arc::new(NeverFetches));
     let origins = Origins::parse(["https://keys.example"]).unwrap();
-    let set = sets.resolve(r#"{"jwks_url": "https://keys.example/"}"#, &origins, Duration::ZERO).unwrap();
-    let keys = jwk::parse_set(serde_json::json!({ "keys": [key] }).to_string().as_bytes(), "test").unwrap();
-    set.keys.store(Arc::new(keys));
-    let demanded = || set.remote.as_ref().unwrap().demanded.load(Ordering::Acquire);
+    let set = sets.resolve(source, &origins).unwrap();
+    (sets, set)
+}
+
+fn publish(set: &KeySet, key: &serde_json::Value) {
+    let text = serde_json::json!({ "keys": [key] }).to_string();
+    set.keys.store(Arc::new(jwk::parse_set(text.as_bytes(), "test").unwrap()));
+    set.remote.as_ref().unwrap().attempt_over(Ok(()));
+}
+
+#[test]
+fn any_bad_signature_may_be_the_sign_of_a_rotation() {
+    let ((key, pair), (_, other)) = (ec_key("a"), ec_key("b"));
+    let (_sets, set) = unfetched(r#"{"jwks_url": "https://keys.example/"}"#);
+    publish(&set, &key);
+    let demanded = || set.remote.as_ref().unwrap().demanded.swap(false, Ordering::AcqRel);
     assert_eq!(set.verify("ES256", Some("a"), b"m", &sign(&pair)), Ok(Verification::Valid));
-    assert_eq!(set.verify("ES256", Some("a"), b"m", &sign(&other)), Ok(Verification::Invalid));
     assert!(!demanded());
-    assert!(!matches!(set.verify("ES256", Some("b"), b"m", &sign(&other)), Ok(Verification::Valid)));
+    assert_eq!(set.verify("ES256", Some("a"), b"m", &sign(&other)), Ok(Verification::Invalid));
+    assert!(demanded(), "a new key may have an old id");
+    assert_eq!(set.verify("ES256", Some("b"), b"m", &sign(&other)), Ok(Verification::UnknownKey));
     assert!(demanded());
+}
+
+#[test]
+fn a_set_begins_with_the_keys_of_another_from_the_same_url() {
+    let (key, pair) = ec_key("a");
+    let (sets, first) = unfetched(r#"{"jwks_url": "https://keys.example/a"}"#);
+    let again = |source: &str| sets.resolve(source, &Origins::parse(["https://keys.example"]).unwrap()).unwrap();
+    assert!(!again(r#"{"jwks_url": "https://keys.example/a", "refresh": "2m"}"#).ready());
+    publish(&first, &key);
+    let second = again(r#"{"jwks_url": "https://keys.example/a", "refresh": "1m"}"#);
+    assert!(second.ready());
+    assert_eq!(second.verify("ES256", Some("a"), b"m", &sign(&pair)), Ok(Verification::Valid));
+    // Another URL may be another authority.
+    assert!(!again(r#"{"jwks_url": "https://keys.example/b"}"#).ready());
+}
+
+#[test]
+fn all_sets_are_waited_for_together() {
+    let (sets, first) = unfetched(r#"{"jwks_url": "https://keys.example/a"}"#);
+    let origins = Origins::parse(["https://keys.example"]).unwrap();
+    let others: Vec<_> = ["b", "c"]
+        .iter()
+        .map(|path| sets.resolve(&format!(r#"{{"jwks_url": "https://keys.example/{path}"}}"#), &origins).unwrap())
+        .collect();
+    publish(&first, &ec_key("a").0);
+    others[0].remote.as_ref().unwrap().attempt_over(Err("refused".to_owned()));
+    let begun = Instant::now();
+    let mut missing = sets.wait_until_ready(Duration::from_millis(60));
+    missing.sort();
+    assert!(begun.elapsed() < Duration::from_millis(110), "{:?}", begun.elapsed());
+    assert_eq!(
+        missing,
+        [
+            "the key set https://keys.example/b can't be fetched: refused",
+            "the key set https://keys.example/c can't be fetched: no answer yet"
+        ]
+    );
+    // Of one that has failed, the first attempt is over.
+    assert!(others[0].wait_for_first_attempt(Instant::now() + Duration::from_secs(60)).is_err());
+    assert!(!sets.ready());
 }

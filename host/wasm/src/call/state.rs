@@ -82,8 +82,6 @@ pub(crate) struct CallState {
     /// What `configure` declares.
     pub(crate) interests: Interests,
     pub(crate) resources: Box<HostResources>,
-    /// Whether this is the instance of the trial at load, on a thread that may wait.
-    pub(crate) is_trial: bool,
     /// Whether the hook is only tried: no service is in reach and nothing is logged.
     pub(crate) is_rehearsal: bool,
     /// Whether a service was refused because of that.
@@ -123,7 +121,6 @@ impl CallState {
             failed: None,
             interests: Interests::default(),
             resources,
-            is_trial: false,
             is_rehearsal: false,
             was_refused: Cell::new(false),
             memory,

@@ -67,6 +67,8 @@ impl Context {
             serde_json::Value::Bool(b) => Value::Boolean(*b),
             serde_json::Value::Number(n) => match n.as_i64() {
                 Some(i) => Value::Integer(i),
+                // As text it keeps all its digits.
+                None if n.is_u64() => Value::Json(n.to_string()),
                 None => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
             },
             serde_json::Value::Array(items) if items.iter().all(serde_json::Value::is_string) => {
@@ -125,11 +127,12 @@ mod tests {
     #[test]
     fn claims_are_reached_by_path_with_their_type() {
         let mut context = Context::default();
-        let json = r#"{"realm_access":{"roles":["a","b"]},"n":3,"deep":{"x":1.5}}"#;
+        let json = r#"{"realm_access":{"roles":["a","b"]},"n":3,"u":9223372036854775809,"deep":{"x":1.5}}"#;
         context.set("auth.claims", Value::Json(json.into()), "jwt".into()).unwrap();
         let path = |p: &[&str]| context.path("auth.claims", &p.iter().map(|s| s.to_string()).collect::<Vec<_>>());
         assert_eq!(path(&["realm_access", "roles"]), Some(Value::Texts(vec!["a".into(), "b".into()])));
         assert_eq!(path(&["n"]), Some(Value::Integer(3)));
+        assert_eq!(path(&["u"]), Some(Value::Json("9223372036854775809".into())));
         assert_eq!(path(&["deep"]), Some(Value::Json(r#"{"x":1.5}"#.into())));
         assert_eq!(path(&["none", "x"]), None);
     }

@@ -1,7 +1,6 @@
 //! `crypto`: what it does is in `sluice_services`; here is who may call what, and when.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use wasmtime::Result as Outcome;
@@ -16,8 +15,6 @@ use crate::filter::HookSet;
 use sluice_services::token::{MAX_REMEMBERED, Refusal, TokenVerifier};
 use sluice_services::{KeySet, Verification, crypto as native};
 
-/// How long `configure` waits at load for the first fetch of a key set.
-const KEY_SET_WAIT: Duration = Duration::from_secs(5);
 /// Key sets that one filter may declare, and token verifiers.
 const MAX_KEY_SETS: usize = 64;
 /// Algorithms of a token verifier.
@@ -71,9 +68,7 @@ impl CallState {
         }
         let shared = self.shared.clone();
         let services = shared.services.as_ref().ok_or(Error::WrongHook)?;
-        // Only the trial at load may wait: it holds the set, so that workers find it there.
-        let wait = if self.is_trial { KEY_SET_WAIT } else { Duration::ZERO };
-        let set = services.services.key_sets.resolve(source, &shared.grants.services.http, wait)?;
+        let set = services.services.key_sets.resolve(source, &shared.grants.services.http)?;
         self.resources.key_sets.push(set);
         Ok(self.resources.key_sets.len() as u32 - 1)
     }

@@ -56,7 +56,7 @@ pub struct Program {
     /// Hooks that failed in the trial through the filter's own fault, and how.
     failures: Vec<String>,
     /// Held so that instances on workers find them and never wait for a fetch.
-    _key_sets: Vec<Arc<KeySet>>,
+    key_sets: Vec<Arc<KeySet>>,
 }
 
 impl Runtime {
@@ -113,7 +113,6 @@ impl Program {
         let (interests, key_sets, image, trial) = block_on(async {
             let (mut instance, opened) = trial_instance(&plugin, &shared, opened).await?;
             instance.resolve()?;
-            instance.store.data_mut().is_trial = true;
             instance.configure().await.map_err(|error| match error {
                 FilterError::Refused(reason) => LoadError::Refused(reason),
                 other => LoadError::Configure(other),
@@ -142,7 +141,7 @@ impl Program {
             return Err(LoadError::Interrupted);
         }
         let Trial { warnings, failures } = trial;
-        Ok(Program { plugin, shared, account, image, interests, warnings, failures, _key_sets: key_sets })
+        Ok(Program { plugin, shared, account, image, interests, warnings, failures, key_sets })
     }
 
     /// An instance that has the config, when there is no idle one. Has to be awaited within tokio.
@@ -165,6 +164,11 @@ impl Program {
 
     pub fn plugin(&self) -> &Arc<Plugin> {
         &self.plugin
+    }
+
+    /// The key sets that `configure` has declared. They are held for as long as the program is, so that its instances find them.
+    pub fn key_sets(&self) -> &[Arc<KeySet>] {
+        &self.key_sets
     }
 
     /// Whether a further hook is likely to be called for an exchange, in which the filter has position `index`, before its response is

@@ -14,7 +14,7 @@ pub(crate) fn key_set(source: &str) -> Result<u32, Error> {
         // A set that is never fetched needs no grant.
         let json: serde_json::Value = serde_json::from_str(source).unwrap_or_default();
         let origins = Origins::parse(json["jwks_url"].as_str().map(http::origin))?;
-        let set = world.services.gateway.key_sets.resolve(source, &origins, Duration::ZERO)?;
+        let set = world.services.gateway.key_sets.resolve(source, &origins)?;
         world.services.key_sets.push(set);
         Ok(world.services.key_sets.len() as u32 - 1)
     })
