@@ -213,7 +213,7 @@ impl JwtAuth {
     /// Tells the upstream and the filters after this one who calls. Nothing has changed where that can't be told.
     fn hand_on(&self, request: &Request, claims: &Claims<'_>) -> Result<Result<(), Refusal>, Error> {
         let Ok(consumer) = claims.name(&self.config.consumer_claim) else {
-            return Ok(Err(invalid("the number that names the caller is not exact")));
+            return Ok(Err(invalid("bad-claims", "the number that names the caller is not exact")));
         };
         let mut edits = self.edits.borrow_mut();
         let mut fits = true;
@@ -228,7 +228,7 @@ impl JwtAuth {
         edits.iter_mut().for_each(|edit| edit.change = HeaderChange::Remove);
         match edited {
             Ok(()) if fits => {}
-            Ok(()) => return Ok(Err(invalid("a claim has control characters and can't be a header"))),
+            Ok(()) => return Ok(Err(invalid("bad-claims", "a claim has control characters and can't be a header"))),
             Err(Error::TooLarge(_)) => return Ok(Err(Refusal::TooLarge)),
             Err(error) => return Err(error),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::chain;
-use crate::filter::{BodySourceError, FilterError, FilterFailure};
+use crate::filter::{BodyFailure, BodySourceError, FilterError, FilterFailure};
 use crate::http::body::{BodyError, BodyErrorKind};
 use crate::http1::HeadError;
 use crate::server::Refusal;
@@ -39,12 +39,16 @@ pub enum Kind {
     NoRoute,
     /// A route is for the request but for its method.
     MethodNotAllowed,
+    /// The request goes in circles: gateways like this one have passed it on too often (RFC 8586).
+    LoopDetected,
     /// All buffered memory is in use.
     OutOfMemory,
     /// A filter trapped, overran a deadline or its memory, or declared an error.
     FilterFailed,
     /// All instances of a filter are busy and its queue is full.
     FilterBusy,
+    /// The response is larger than a filter that fails closed takes: its limit, and no fault of the upstream.
+    ResponseTooLarge,
     NoEndpoint,
     ConnectFailed,
     ConnectTimeout,
@@ -54,7 +58,7 @@ pub enum Kind {
     UpstreamReset,
     /// The upstream spoke something that is not HTTP, or not what was negotiated.
     UpstreamProtocol,
-    /// The response is too large, or can't be decoded, for a filter that fails closed.
+    /// The response can't be decoded for a filter that fails closed.
     UpstreamBody,
 }
 
@@ -76,9 +80,11 @@ impl Kind {
             Kind::ClientAborted => "client-aborted",
             Kind::NoRoute => "no-route",
             Kind::MethodNotAllowed => "method-not-allowed",
+            Kind::LoopDetected => "loop-detected",
             Kind::OutOfMemory => "out-of-memory",
             Kind::FilterFailed => "filter-failed",
             Kind::FilterBusy => "filter-busy",
+            Kind::ResponseTooLarge => "response-too-large",
             Kind::NoEndpoint => "no-endpoint",
             Kind::ConnectFailed => "connect-failed",
             Kind::ConnectTimeout => "connect-timeout",
@@ -124,9 +130,10 @@ impl ProxyError {
             | Kind::ClientTimeout
             | Kind::ClientAborted
             | Kind::NoRoute
-            | Kind::MethodNotAllowed => ErrorSource::Client,
+            | Kind::MethodNotAllowed
+            | Kind::LoopDetected => ErrorSource::Client,
             Kind::OutOfMemory => ErrorSource::Gateway,
-            Kind::FilterFailed | Kind::FilterBusy => ErrorSource::Filter,
+            Kind::FilterFailed | Kind::FilterBusy | Kind::ResponseTooLarge => ErrorSource::Filter,
             Kind::NoEndpoint
             | Kind::ConnectFailed
             | Kind::ConnectTimeout
@@ -154,7 +161,8 @@ impl ProxyError {
     /// A failed call of a filter that fails closed.
     pub fn filter(failure: &FilterFailure) -> Self {
         let kind = match failure.error {
-            FilterError::Busy { .. } => Kind::FilterBusy,
+            FilterError::Busy { .. } | FilterError::NoTurn(_) => Kind::FilterBusy,
+            FilterError::OutOfMemory { .. } => Kind::OutOfMemory,
             FilterError::Trap(_)
             | FilterError::Deadline(_)
             | FilterError::Timeout(_)
@@ -170,24 +178,33 @@ impl ProxyError {
     }
 
     /// A request body that a filter asked for and that could not be buffered.
-    pub fn unbuffered_request(filter: &Arc<str>, error: &BodySourceError) -> Self {
-        let kind = match error {
+    pub fn unbuffered_request(failure: &BodyFailure) -> Self {
+        let kind = match &failure.error {
             BodySourceError::TooLarge(_) => Kind::BodyTooLarge,
             BodySourceError::Coding(_) => Kind::UnsupportedCoding,
             BodySourceError::Aborted(kind, _) => request_body_kind(*kind),
             BodySourceError::Budget => Kind::OutOfMemory,
         };
-        ProxyError::of_filter(filter, kind, format!("request body for filter `{filter}`: {error}"))
+        ProxyError::of_filter(
+            &failure.filter,
+            kind,
+            format!("request body for filter `{}`: {}", failure.filter, failure.error),
+        )
     }
 
     /// The same for a response body.
-    pub fn unbuffered_response(filter: &Arc<str>, error: &BodySourceError) -> Self {
-        let kind = match error {
-            BodySourceError::TooLarge(_) | BodySourceError::Coding(_) => Kind::UpstreamBody,
+    pub fn unbuffered_response(failure: &BodyFailure) -> Self {
+        let kind = match &failure.error {
+            BodySourceError::TooLarge(_) => Kind::ResponseTooLarge,
+            BodySourceError::Coding(_) => Kind::UpstreamBody,
             BodySourceError::Aborted(kind, _) => response_body_kind(*kind),
             BodySourceError::Budget => Kind::OutOfMemory,
         };
-        ProxyError::of_filter(filter, kind, format!("response body for filter `{filter}`: {error}"))
+        ProxyError::of_filter(
+            &failure.filter,
+            kind,
+            format!("response body for filter `{}`: {}", failure.filter, failure.error),
+        )
     }
 
     /// A response body that broke off on its way to the client.

@@ -134,10 +134,7 @@ impl<'a> RouteHandler<'a> {
                     return Ok(AfterRequestFilters::Responded);
                 }
                 RequestOutcome::Failed(failure) => return Err(ProxyError::filter(&failure)),
-                RequestOutcome::Body(error) => {
-                    let filter = filters[context.traversal.request_stopped_at()].name();
-                    return Err(ProxyError::unbuffered_request(filter, &error));
-                }
+                RequestOutcome::Body(failure) => return Err(ProxyError::unbuffered_request(&failure)),
             }
         }
         // Refused before any of it is read, and after the pipeline, so that the refusal gets its headers (CORS).
@@ -184,10 +181,7 @@ impl<'a> RouteHandler<'a> {
                     return;
                 }
                 ResponseOutcome::Failed(failure) => ProxyError::filter(&failure),
-                ResponseOutcome::Body(error) => {
-                    let filter = filters[context.traversal.response_stopped_at()].name();
-                    ProxyError::unbuffered_response(filter, &error)
-                }
+                ResponseOutcome::Body(failure) => ProxyError::unbuffered_response(&failure),
             };
             self.replace_response(context, &error);
         }

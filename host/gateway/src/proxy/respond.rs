@@ -40,8 +40,12 @@ fn public(kind: Kind) -> (StatusCode, &'static str) {
         Kind::MethodNotAllowed => {
             (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here. The field Allow lists those that are.")
         }
+        Kind::LoopDetected => (StatusCode::LOOP_DETECTED, "The request goes in circles."),
         Kind::OutOfMemory => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
         Kind::FilterFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The request could not be processed."),
+        Kind::ResponseTooLarge => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "The response is larger than the gateway can process.")
+        }
         Kind::FilterBusy => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
         Kind::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "The service is not available. Try again later."),
         Kind::ConnectFailed => (StatusCode::BAD_GATEWAY, "The service could not be reached."),
@@ -62,8 +66,8 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
     match kind {
         Kind::ClientAborted => CANCELLED,
         Kind::HeadTimeout | Kind::ClientTimeout | Kind::UpstreamTimeout => DEADLINE_EXCEEDED,
-        Kind::BodyTooLarge | Kind::TooManyHeaders | Kind::HeadTooLarge => RESOURCE_EXHAUSTED,
-        Kind::FilterFailed => INTERNAL,
+        Kind::BodyTooLarge | Kind::TooManyHeaders | Kind::HeadTooLarge | Kind::ResponseTooLarge => RESOURCE_EXHAUSTED,
+        Kind::FilterFailed | Kind::LoopDetected => INTERNAL,
         Kind::BadRequest
         | Kind::MethodNotSupported
         | Kind::TargetTooLong
@@ -71,6 +75,7 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
         | Kind::VersionNotSupported
         | Kind::UnsupportedCoding
         | Kind::NoRoute
+        | Kind::MethodNotAllowed
         | Kind::OutOfMemory
         | Kind::FilterBusy
         | Kind::NoEndpoint

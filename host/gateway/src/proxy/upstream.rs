@@ -19,6 +19,7 @@ use super::error::{Kind, ProxyError};
 use crate::exchange::{Failure, ResponseHead, ResponseSource, Selection};
 use crate::filter::Hook;
 use crate::http::body::Body;
+use crate::http::cdn_loop;
 use crate::http::coding;
 use crate::http::headers::{HeaderClasses, strip_hop_by_hop, strip_lookalikes};
 use crate::snapshot::UpstreamHandle;
@@ -223,6 +224,7 @@ impl RouteHandler<'_> {
         };
         let body = if exchange.request_body_replaced {
             let body = exchange.request_body.clone().unwrap_or_default();
+            context.request_body.release();
             // The length and coding of the old body describe other bytes.
             exchange.request.headers.remove(CONTENT_ENCODING);
             exchange.request.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -254,6 +256,7 @@ impl RouteHandler<'_> {
             // Once more: filters have set fields that a client's may look like.
             strip_lookalikes(headers, &self.local.shared.id_header);
         }
+        cdn_loop::pass_on(headers);
         if pipeline.has(Hook::OnResponseBody) {
             coding::keep_decodable(headers);
         }

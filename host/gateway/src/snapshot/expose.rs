@@ -3,6 +3,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Snapshot;
 use crate::http::buffer::MemoryBudget;
@@ -10,7 +11,7 @@ use crate::services::Services;
 use crate::services::keyset::KeySetStatistics;
 use crate::telemetry::Exposition;
 use crate::upstream::EndpointState;
-use crate::wasm::{FailureKind, Hook};
+use crate::wasm::{FailureKind, FilterStats, Hook, UnreadReason};
 
 /// Addresses of one upstream that have series.
 const MAX_ENDPOINTS: usize = 4096;
@@ -54,7 +55,7 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
             out.sample("sluice_filter_failures_total", &labels, count as f64);
         }
     }
-    let mut gauge = |name: &str, kind: &str, help: &str, of: fn(&crate::wasm::FilterStats) -> u64| {
+    let mut gauge = |name: &str, kind: &str, help: &str, of: fn(&FilterStats) -> u64| {
         out.family(name, kind, help);
         for (filter, (plugin, stats)) in &filters {
             out.sample(name, &[("filter", filter), ("plugin", plugin)], of(stats) as f64);
@@ -63,20 +64,15 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
     gauge("sluice_filter_instances", "gauge", "Live instances.", |stats| stats.instances);
     gauge("sluice_filter_instances_started_total", "counter", "Instances made.", |stats| stats.started);
     gauge("sluice_filter_memory_peak_bytes", "gauge", "The most memory of one instance.", |stats| stats.peak_memory);
-    gauge(
-        "sluice_filter_unseen_bodies_total",
-        "counter",
-        "Response bodies too large for a filter, passed on.",
-        |stats| stats.unseen_bodies,
-    );
     gauge("sluice_filter_log_lines_dropped_total", "counter", "Log lines of filters over their rate.", |stats| {
         stats.log_lines_dropped
     });
+    unread_bodies(&filters, out);
     out.family("sluice_filter_info", "gauge", "1 for each filter, with the way its hooks are called.");
     for (filter, plugin, called) in info {
         out.sample("sluice_filter_info", &[("filter", &filter), ("plugin", &plugin), ("called", called)], 1.0);
     }
-    out.family("sluice_buffered_bytes", "gauge", "Body bytes held in memory.");
+    out.family("sluice_buffered_bytes", "gauge", "Memory that bodies held for filters, and what filters keep, take.");
     out.sample("sluice_buffered_bytes", &[], budget.used() as f64);
     services.metrics.render(out);
 }
@@ -158,5 +154,32 @@ fn certificates(snapshot: &Snapshot, out: &mut Exposition) {
     out.family(name, "gauge", "When the first certificate of a chain expires.");
     for (certificate, validity) in &snapshot.validities {
         out.sample(name, &[("certificate", certificate)], validity.not_after as f64);
+    }
+}
+
+/// Bodies that filters asked for and did not get.
+fn unread_bodies(filters: &BTreeMap<Arc<str>, (Arc<str>, FilterStats)>, out: &mut Exposition) {
+    let name = "sluice_filter_unseen_bodies_total";
+    out.family(name, "counter", "Responses passed on though the filter did not get their body.");
+    for (filter, (plugin, stats)) in filters {
+        for (reason, count) in UnreadReason::ALL.into_iter().zip(stats.bodies.passed) {
+            let labels = [("filter", &**filter), ("plugin", &**plugin), ("reason", reason.name())];
+            out.sample(name, &labels, count as f64);
+        }
+    }
+    let name = "sluice_filter_refused_bodies_total";
+    out.family(name, "counter", "Requests and responses refused because the filter did not get their body.");
+    for (filter, (plugin, stats)) in filters {
+        let of = [
+            (Hook::OnRequestBody, stats.bodies.refused_requests),
+            (Hook::OnResponseBody, stats.bodies.refused_responses),
+        ];
+        for (hook, counts) in of {
+            for (reason, count) in UnreadReason::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+                let labels =
+                    [("filter", &**filter), ("plugin", &**plugin), ("hook", hook.name()), ("reason", reason.name())];
+                out.sample(name, &labels, count as f64);
+            }
+        }
     }
 }

@@ -35,6 +35,8 @@ impl HeaderClasses {
     pub const EXPECT: HeaderClasses = HeaderClasses(32);
     /// A `content-type` of gRPC.
     pub const GRPC: HeaderClasses = HeaderClasses(64);
+    /// `cdn-loop`.
+    pub const LOOP: HeaderClasses = HeaderClasses(128);
 
     pub fn of(headers: &HeaderMap) -> HeaderClasses {
         let class = |classes, (name, value): (&HeaderName, _)| {
@@ -57,6 +59,7 @@ impl HeaderClasses {
             (Some(b'c'), "content-type") if is_grpc(value.as_bytes()) => HeaderClasses::GRPC,
             (Some(b'c'), "content-encoding") => HeaderClasses::CODING,
             (Some(b'e'), "expect") => HeaderClasses::EXPECT,
+            (Some(b'c'), "cdn-loop") => HeaderClasses::LOOP,
             (Some(b't'), "traceparent" | "tracestate") => HeaderClasses::TRACE,
             (Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u'), _) if is_hop_by_hop(name) => HeaderClasses::HOP_BY_HOP,
             (Some(b'c' | b'f' | b't' | b'x'), _) if is_forwarding(name) => HeaderClasses::FORWARDING,
@@ -135,13 +138,14 @@ pub fn is_forwarding(name: &str) -> bool {
         )
 }
 
-/// Whether a field frames the message or belongs to this hop, so that no filter may set it.
+/// Whether a field frames or routes the message, or belongs to this hop, so that no filter may set it. RFC 8586 §2: `cdn-loop` must not be
+/// changed by what is configured.
 pub fn is_framing(name: &HeaderName) -> bool {
     is_framing_name(name.as_str())
 }
 
 fn is_framing_name(name: &str) -> bool {
-    is_hop_by_hop(name) || matches!(name, "content-length" | "host" | "trailer")
+    is_hop_by_hop(name) || matches!(name, "content-length" | "host" | "trailer" | "cdn-loop")
 }
 
 /// RFC 9110 §7.6.1, and `http2-settings` of the upgrade that RFC 9113 §3.1 withdrew. `trailer` is not here: it announces to
@@ -238,6 +242,7 @@ fn is_protected(name: &str) -> bool {
                 | "origin"
                 | "referer"
                 | "user-agent"
+                | "cdn-loop"
                 | "via"
                 | "max-forwards"
                 | "retry-after"

@@ -14,7 +14,8 @@ use crate::call::state::{FilterShared, HostResources};
 use crate::exchange::{Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
 use crate::filter::stats::Account;
 use crate::filter::{
-    CallMode, FilterError, FilterLimits, FilterStats, Grants, Hook, HookSet, Interests, LoadError, Mode, Phase,
+    BodyInterest, CallMode, FilterError, FilterLimits, FilterStats, Grants, Hook, HookSet, Interests, LoadError, Mode,
+    Phase,
 };
 use crate::load::Runtime;
 use sluice_services::log_limit;
@@ -78,9 +79,11 @@ impl Runtime {
             limits: FilterLimits { memory: self.options.max_memory, ..FilterLimits::default() },
             grants: Grants::default(),
             services: None,
+            budget: self.options.budget.clone(),
             exports: plugin.hooks(),
             log: Arc::default(),
             overran: AtomicBool::new(false),
+            was_cut: AtomicBool::new(false),
         });
         plugin.description = block_on(async {
             let instance = Instance::create(self, &plugin.code, &shared, Box::default()).await;
@@ -97,6 +100,7 @@ impl Program {
         let account = plugin.runtime.accounts.of(&spec.name);
         let shared = Arc::new(FilterShared {
             services: Some(FilterServices::new(&spec.services, &spec.plugin, &spec.name, &spec.grants.services)),
+            budget: plugin.runtime.options.budget.clone(),
             name: spec.name,
             config: spec.config,
             mode: spec.mode,
@@ -105,6 +109,7 @@ impl Program {
             exports: plugin.hooks(),
             log: account.log(),
             overran: AtomicBool::new(false),
+            was_cut: AtomicBool::new(false),
         });
         let opened = (spec.mode == Mode::Fresh).then(|| match &spec.component {
             Some(bytes) => Opened::new(&plugin, &format!("image of filter `{}`", shared.name), bytes),
@@ -134,6 +139,7 @@ impl Program {
                     log_limit::cut(&hook)
                 )
             }));
+            trial.warnings.extend(cut_interests(&shared.name, &interests));
             Ok((interests, key_sets, image, trial))
         })?;
         // Without the image that was not waited for, it would be another program.
@@ -304,6 +310,8 @@ async fn rehearse_hook(
         FilterError::Declared(_)
         | FilterError::Timeout(_)
         | FilterError::Busy { .. }
+        | FilterError::NoTurn(_)
+        | FilterError::OutOfMemory { .. }
         | FilterError::Refused(_)
         | FilterError::Instantiate(_) => false,
     };
@@ -312,6 +320,16 @@ async fn rehearse_hook(
         return None;
     }
     is_fault.then_some(error)
+}
+
+/// Larger bodies than the operator allows.
+fn cut_interests(filter: &str, interests: &Interests) -> impl Iterator<Item = String> {
+    let bodies = [("request", &interests.request_body), ("response", &interests.response_body)];
+    let cut =
+        bodies.into_iter().filter_map(|(kind, interest)| Some((kind, interest.as_ref()?))).filter(|(_, i)| i.is_cut());
+    cut.map(move |(kind, BodyInterest { asked_bytes, max_bytes, .. })| {
+        format!("filter `{filter}` asks for {kind} bodies of up to {asked_bytes} bytes, and its `limits.body` allows {max_bytes}: larger ones are refused")
+    })
 }
 
 fn synthetic_exchange() -> Box<Exchange> {
