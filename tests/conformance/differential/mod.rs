@@ -154,6 +154,15 @@ fn forwarded(target: &str) -> String {
         }
         _ => target,
     };
+    // A byte is a character here. What is no UTF-8 is percent-encoded, and so is what RFC 3986 has no place for.
+    let bytes: Option<Vec<u8>> = target.chars().map(|c| u8::try_from(c).ok()).collect();
+    let is_text = bytes.is_none_or(|bytes| String::from_utf8(bytes).is_ok());
+    let encoded = |c: char| match c {
+        '"' | '<' | '>' => format!("%{:02X}", u32::from(c)),
+        '\u{80}'..='\u{ff}' if !is_text => format!("%{:02X}", u32::from(c)),
+        _ => c.to_string(),
+    };
+    let target: &str = &target.chars().map(encoded).collect::<String>();
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let path = normalise_path(if path.is_empty() { "/" } else { path }).map_or_else(|e| e.to_string(), Into::into);
     query.map_or(path.clone(), |query| format!("{path}?{query}"))
