@@ -30,5 +30,5 @@ pub use framing::Length;
 pub use head::{RequestHead, ResponseHead, read_request, read_response};
 pub use incoming::Incoming;
 pub use io::{Io, Transport};
-pub use lines::Limits;
+pub use lines::{Limits, Tolerance};
 pub use writing::{Writing, WrongLength};
