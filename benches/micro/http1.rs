@@ -45,7 +45,7 @@ fn read_and_written(c: &mut Criterion) {
         b.iter(|| {
             buffer.reserve(BUFFER);
             buffer.extend_from_slice(black_box(RESPONSE));
-            http1::read_response(&mut buffer, LIMITS, &Method::GET)
+            http1::read_response(&mut buffer, LIMITS, &Method::GET, http1::Tolerance::default())
         });
     });
     // What an attacker pays a packet for each time: a head of almost the limit to which one byte was added.
@@ -72,7 +72,7 @@ fn read_and_written(c: &mut Criterion) {
             });
         });
     }
-    let head = http1::read_response(&mut BytesMut::from(RESPONSE), LIMITS, &Method::GET);
+    let head = http1::read_response(&mut BytesMut::from(RESPONSE), LIMITS, &Method::GET, http1::Tolerance::default());
     let headers = head.expect("a good head").expect("a whole head").headers;
     group.throughput(Throughput::Bytes(RESPONSE.len() as u64));
     group.bench_function("response", |b| {

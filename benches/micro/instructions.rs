@@ -91,8 +91,10 @@ fn read_and_write_heads(often: Often) {
     let mut received = fill(BROWSER);
     let request = http1::read_request(&mut received, LIMITS).expect("a good head").expect("a whole head").parts.headers;
     let mut received = fill(RESPONSE);
-    let response =
-        http1::read_response(&mut received, LIMITS, &Method::GET).expect("a good head").expect("a whole head").headers;
+    let response = http1::read_response(&mut received, LIMITS, &Method::GET, http1::Tolerance::default())
+        .expect("a good head")
+        .expect("a whole head")
+        .headers;
     let mut received = BytesMut::with_capacity(BUFFER);
     for (name, bytes) in [("read the head of a request", BROWSER), ("read the head of a tool's request", TOOL)] {
         step(often, name, || {
@@ -104,7 +106,10 @@ fn read_and_write_heads(often: Often) {
     step(often, "read the head of a response", || {
         received.reserve(BUFFER);
         received.extend_from_slice(black_box(RESPONSE));
-        assert!(matches!(http1::read_response(&mut received, LIMITS, &Method::GET), Ok(Some(_))));
+        assert!(matches!(
+            http1::read_response(&mut received, LIMITS, &Method::GET, http1::Tolerance::default()),
+            Ok(Some(_))
+        ));
     });
     let target = PathAndQuery::from_static("/shop/items/4711/reviews?page=2&sort=date");
     let mut out = BytesMut::with_capacity(BUFFER);

@@ -172,6 +172,7 @@ const TABLE: &[(&str, &str)] = &[
     ("upstreams.*.tls.cert", "upstreams::client_certificates"),
     ("upstreams.*.tls.key", "upstreams::client_certificates"),
     ("upstreams.*.tls.server_name", "upstreams::the_name_in_the_certificate_counts"),
+    ("upstreams.*.tolerate", "upstreams::deviations_of_old_servers_can_be_tolerated"),
     ("upstreams.*.tls.verify", "upstreams::tls_with_an_authority_of_its_own"),
 ];
 

@@ -243,6 +243,36 @@ fn workers_together_spread_requests_evenly() {
 }
 
 #[test]
+fn deviations_of_old_servers_can_be_tolerated() {
+    for (deviation, response) in [
+        ("bare_lf", "HTTP/1.1 200 OK\ncontent-length: 2\nx-a: b\n\nok"),
+        ("bare_lf", "HTTP/1.1 200 OK\r\ncontent-length: 2\nx-a: b\r\n\nok"),
+        ("repeated_content_length", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: b\r\ncontent-length: 2\r\n\r\nok"),
+    ] {
+        let origin = Origin::serve(|_| Reply::Raw(response.into()));
+        let config = |tolerate: &str| {
+            format!(
+                "[upstreams.old]\nendpoints = [\"{}\"]\ntolerate = [{tolerate}]\n{}",
+                origin.url(),
+                route("old", &[])
+            )
+        };
+        assert_eq!(gateway(&config("")).get("/").status, 502, "{response:?}");
+        let tolerant = gateway(&config(&format!("{deviation:?}")));
+        let mut client = tolerant.client();
+        for _ in 0..2 {
+            let answer = client.get("/");
+            assert_eq!((answer.status, answer.text().as_str(), answer.header("x-a")), (200, "ok", Some("b")));
+        }
+    }
+    let lengths =
+        Origin::serve(|_| Reply::Raw("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok".into()));
+    let all = "tolerate = [\"bare_lf\", \"repeated_content_length\"]";
+    let config = format!("[upstreams.old]\nendpoints = [\"{}\"]\n{all}\n{}", lengths.url(), route("old", &[]));
+    assert_eq!(gateway(&config).get("/").status, 502, "two lengths that differ");
+}
+
+#[test]
 fn h2_upstreams_over_tls_by_alpn() {
     let certs = Certs::new();
     let origin = H2Origin::serve(Some(certs.leaf(&["localhost"]).server_config(&["h2", "http/1.1"])), greet);

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use http::Method;
 use libfuzzer_sys::fuzz_target;
 use sluice_fuzz::{assert_one_reading, feed};
-use sluice_http::http1::{HeadError, Length, Limits, ResponseHead, read_response};
+use sluice_http::http1::{HeadError, Length, Limits, ResponseHead, Tolerance, read_response};
 
 const LIMITS: Limits = Limits { bytes: 2048, fields: 80 };
 
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     let method = if cut % 2 == 0 { Method::GET } else { Method::HEAD };
     let read = |buffer: &mut BytesMut| {
         let before = buffer.len();
-        let outcome = read_response(buffer, LIMITS, &method).transpose();
+        let outcome = read_response(buffer, LIMITS, &method, Tolerance::default()).transpose();
         if outcome.is_none() {
             assert_eq!(buffer.len(), before);
             assert!(before < LIMITS.bytes, "waits for a head that can't be accepted");

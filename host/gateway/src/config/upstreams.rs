@@ -17,6 +17,7 @@ pub(super) struct Shared {
     tls: UpstreamTls,
     pool: Pool,
     dns: DnsPolicy,
+    tolerate: Vec<Deviation>,
 }
 
 /// Reads an upstream, here with the tables that it inherits from.
@@ -35,7 +36,7 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared { balance, protocol, tls, pool, dns } = shared(table, endpoints.as_deref());
+    let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(table, endpoints.as_deref());
     let service = match (table.has("endpoints"), table.has("builtin")) {
         (true, false) => Service::Endpoints(endpoints?),
         (false, true) => Service::Builtin(builtin?),
@@ -44,7 +45,7 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             return None;
         }
     };
-    Some(Upstream { name: Name::from(name), service, balance, protocol, tls, pool, dns })
+    Some(Upstream { name: Name::from(name), service, balance, protocol, tls, pool, dns, tolerate })
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
@@ -66,6 +67,13 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
         tls: tls(&table.table("tls")),
         pool: pool(&table.table("pool")),
         dns: dns(&table.table("dns")),
+        tolerate: table
+            .key(
+                "tolerate",
+                "What its servers may do over HTTP/1 that is a 502 otherwise: end lines of a head with a line feed alone (`bare_lf`), repeat the same `Content-Length` (`repeated_content_length`).",
+                r#"["bare_lf"]"#,
+            )
+            .or(Vec::new(), |item| item.list(Item::word)),
     }
 }
 
@@ -78,9 +86,9 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balance, protocol, tls, pool, dns } = shared(&table, Some(&endpoints));
+    let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
-    Some(Upstream { name: Name::from(name.as_str()), service, balance, protocol, tls, pool, dns })
+    Some(Upstream { name: Name::from(name.as_str()), service, balance, protocol, tls, pool, dns, tolerate })
 }
 
 /// Reads `http://host:port` or `https://host:port`, without more.

@@ -4,8 +4,8 @@ use http::uri::Scheme;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, TlsVersion,
-    TrialPolicy,
+    Balance, Builtin, Deviation, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol,
+    TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -67,6 +67,11 @@ impl Words for Balance {
 impl Words for Protocol {
     const WORDS: &'static [(&'static str, Self)] =
         &[("auto", Self::Auto), ("http/1.1", Self::Http1), ("h2", Self::Http2), ("h2c", Self::H2c)];
+}
+
+impl Words for Deviation {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("bare_lf", Self::BareLf), ("repeated_content_length", Self::RepeatedContentLength)];
 }
 
 impl Words for LookupFamily {

@@ -24,7 +24,7 @@ use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, collect};
 use crate::http::cdn_loop::CDN_LOOP;
 use crate::http::headers::{is_framing, strip_hop_by_hop};
-use crate::http1::Reply;
+use crate::http1::{Reply, Tolerance};
 use crate::services::ServiceError;
 use crate::services::grants::{Origin, Origins};
 use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS};
@@ -185,7 +185,7 @@ async fn send_on(lease: Lease, request: Request<Body>) -> Result<Response<Body>,
     match lease.connection.take() {
         Some(Leased::Http1(connection)) => {
             head::for_http1(&mut request, pool.endpoint());
-            match connection.send(&mut request, None, None, lease).await {
+            match connection.send(&mut request, None, None, Tolerance::default(), lease).await {
                 Ok(Reply::Response(response)) => Ok(*response),
                 Ok(Reply::Upgraded(..)) => Err(Failure::new("101 without an upgrade".to_owned(), true)),
                 Err(unanswered) => Err(Failure::new(crate::chain(&unanswered.error), !unanswered.unsent)),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Errors, Snapshot, key};
 use crate::config::{Loaded, model};
+use crate::http1::Tolerance;
 use crate::telemetry::{Metrics, UpstreamId};
 use crate::upstream::{
     ClientCertificate, EndpointRegistry, EndpointSpec, Resolver, TargetSpec, TlsSpec, Upstream, UpstreamSpec,
@@ -56,6 +57,10 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
         idle_timeout: upstream.pool.idle_timeout,
         ping_interval: upstream.pool.ping_interval,
         dns: upstream.dns,
+        tolerance: Tolerance {
+            bare_line_feed: upstream.tolerate.contains(&model::Deviation::BareLf),
+            repeated_content_length: upstream.tolerate.contains(&model::Deviation::RepeatedContentLength),
+        },
         max_tries: 0,
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use http::header::{EXPECT, HOST, UPGRADE};
 use http::{Request, Response};
 use http_body::Body as _;
+use hyper::client::conn::TrySendError;
 
 use super::attempt_log::{Attempt, AttemptOutcome};
 use super::builtin;
@@ -20,7 +21,7 @@ use super::http2::{self, MalformedResponse, Replay};
 use super::local::LocalUpstream;
 use super::pool::{Lease, Leased, Pool};
 use super::retry::Delivery;
-use super::spec::TargetSpec;
+use super::spec::{Endpoint, TargetSpec};
 use crate::deadline::{self, Passed};
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
@@ -253,7 +254,7 @@ async fn exchange(
             head::for_http1(request, pool.endpoint());
             let was_idle = lease.idle.is_some();
             let progress = upload.map(|upload| &upload.progress);
-            let sent = pin!(connection.send(request, gate, progress, lease));
+            let sent = pin!(connection.send(request, gate, progress, pool.endpoint().tolerance, lease));
             match await_head(sent, timeouts, upload, gate, begun).await {
                 Err(Passed) => Err(timed_out()),
                 Ok(Ok(Reply::Response(response))) => Ok(taken_apart(*response, None)),
@@ -272,56 +273,77 @@ async fn exchange(
         Some(Leased::Http2(session)) => {
             let mut sender = session.sender.clone();
             lease.connection = Some(Leased::Http2(session));
-            // The whole request but its body, for whoever still reads it or sends it again.
-            let mut head = Request::new(Body::Empty);
-            *head.method_mut() = request.method().clone();
-            *head.uri_mut() = request.uri().clone();
-            *head.headers_mut() = request.headers().clone();
             // Not to be sent again: on the same session it would fail again.
-            if !head::for_http2(request, pool.endpoint()) {
+            let Some((sent, replay)) = taken_for_http2(request, pool.endpoint(), upload.is_some()) else {
                 return Err(AttemptError::new(UpstreamErrorKind::Protocol).delivered(Delivery::Possible));
-            }
+            };
             if let Some(gate) = gate {
                 gate.open();
             }
-            let mut sent = std::mem::replace(&mut **request, head);
-            let replay = upload.map(|_| {
-                let (body, replay) = Replay::of(std::mem::take(sent.body_mut()));
-                *sent.body_mut() = body;
-                replay
-            });
             match await_head(pin!(sender.try_send_request(sent)), timeouts, upload, gate, begun).await {
                 Err(Passed) => Err(timed_out()),
                 Ok(Ok(response)) => Ok(taken_apart(lease.hold(response), None)),
-                Ok(Err(mut failure)) => {
-                    let returned = failure.take_message();
-                    let error = failure.into_error();
-                    let refused = http2::is_unprocessed(&error);
-                    let mut delivery = Delivery::Possible;
-                    if returned.is_some() || refused {
-                        lease.forget();
-                    }
-                    if let Some(unsent) = returned {
-                        **request = unsent;
-                        delivery = Delivery::Unsent;
-                    } else if refused && let Some(body) = replay.map_or(Some(Body::Empty), Replay::take_back) {
-                        *request.body_mut() = body;
-                        delivery = Delivery::Unprocessed;
-                    }
-                    Err(match upload.and_then(|upload| upload.failed.get()) {
-                        Some(body) => AttemptError::because(UpstreamErrorKind::RequestBody(body), error),
-                        None if refused => AttemptError::because(UpstreamErrorKind::Refused, error),
-                        None if http2::is_malformed(&error) => {
-                            AttemptError::because(UpstreamErrorKind::Protocol, MalformedResponse(error))
-                        }
-                        None => AttemptError::because(UpstreamErrorKind::Reset, error),
-                    }
-                    .delivered(delivery))
-                }
+                Ok(Err(failure)) => Err(unanswered(failure, &lease, request, replay, upload)),
             }
         }
         None => Err(AttemptError::new(UpstreamErrorKind::Connect)),
     }
+}
+
+/// Takes a request out in the form of HTTP/2. All but its body stays in its place, for whoever still reads it or sends it again.
+/// `None`: it can't be sent over HTTP/2.
+fn taken_for_http2(
+    request: &mut Request<Body>,
+    endpoint: &Endpoint,
+    has_body: bool,
+) -> Option<(Request<Body>, Option<Replay>)> {
+    let mut head = Request::new(Body::Empty);
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    if !head::for_http2(request, endpoint) {
+        return None;
+    }
+    let mut sent = std::mem::replace(request, head);
+    let replay = has_body.then(|| {
+        let (body, replay) = Replay::of(std::mem::take(sent.body_mut()));
+        *sent.body_mut() = body;
+        replay
+    });
+    Some((sent, replay))
+}
+
+/// What it means that there was no response over HTTP/2. A request that can be sent again is put back.
+fn unanswered(
+    mut failure: TrySendError<Request<Body>>,
+    lease: &Lease,
+    request: &mut Request<Body>,
+    replay: Option<Replay>,
+    upload: Option<&Upload>,
+) -> AttemptError {
+    let returned = failure.take_message();
+    let error = failure.into_error();
+    let refused = http2::is_unprocessed(&error);
+    if returned.is_some() || refused {
+        lease.forget();
+    }
+    let mut delivery = Delivery::Possible;
+    if let Some(unsent) = returned {
+        *request = unsent;
+        delivery = Delivery::Unsent;
+    } else if refused && let Some(body) = replay.map_or(Some(Body::Empty), Replay::take_back) {
+        *request.body_mut() = body;
+        delivery = Delivery::Unprocessed;
+    }
+    let attempt = match upload.and_then(|upload| upload.failed.get()) {
+        Some(body) => AttemptError::because(UpstreamErrorKind::RequestBody(body), error),
+        None if refused => AttemptError::because(UpstreamErrorKind::Refused, error),
+        None if http2::is_malformed(&error) => {
+            AttemptError::because(UpstreamErrorKind::Protocol, MalformedResponse(error))
+        }
+        None => AttemptError::because(UpstreamErrorKind::Reset, error),
+    };
+    attempt.delivered(delivery)
 }
 
 fn send_failure(error: &SendError, upload: Option<&Upload>) -> UpstreamErrorKind {

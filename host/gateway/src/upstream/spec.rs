@@ -19,6 +19,7 @@ use super::resolver::{DnsPolicy, Resolver};
 use super::tls::{self, TlsError, TlsSpec};
 use crate::config::defaults;
 pub use crate::config::model::{Balance, Protocol};
+use crate::http1::Tolerance;
 
 /// An upstream as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct UpstreamSpec {
     /// How long a connection of HTTP/2 with open streams may be silent before it is pinged.
     pub ping_interval: Option<Duration>,
     pub dns: DnsPolicy,
+    /// What its servers may do that is refused otherwise.
+    pub tolerance: Tolerance,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
     pub max_tries: usize,
 }
@@ -52,6 +55,7 @@ impl UpstreamSpec {
             idle_timeout: defaults::POOL_IDLE_TIMEOUT,
             ping_interval: defaults::PING_INTERVAL,
             dns: DnsPolicy::default(),
+            tolerance: Tolerance::default(),
             max_tries: 0,
         }
     }
@@ -160,6 +164,7 @@ pub(crate) struct Endpoint {
     pub(crate) authority: Authority,
     pub(crate) host_value: HeaderValue,
     pub(crate) speak: Speak,
+    pub(crate) tolerance: Tolerance,
     pub(crate) tls: Option<EndpointTls>,
 }
 
@@ -190,7 +195,8 @@ impl Upstream {
         let mut names = HashSet::with_capacity(list.len());
         let mut endpoints = Vec::with_capacity(list.len());
         for item in list {
-            let endpoint = Endpoint::new(item, spec.protocol, spec.tls.server_name.as_deref(), tls.as_ref())?;
+            let mut endpoint = Endpoint::new(item, spec.protocol, spec.tls.server_name.as_deref(), tls.as_ref())?;
+            endpoint.tolerance = spec.tolerance;
             if !names.insert(endpoint.name.clone()) {
                 return Err(SpecError::Twice(spec.name.clone(), endpoint.name.to_string()));
             }
@@ -295,6 +301,7 @@ impl Endpoint {
             weight: item.weight,
             labels: Arc::new(item.labels.clone()),
             speak,
+            tolerance: Tolerance::default(),
             tls,
         })
     }
@@ -308,7 +315,7 @@ impl Endpoint {
             }
             _ => false,
         };
-        tls && self.speak == other.speak
+        tls && self.speak == other.speak && self.tolerance == other.tolerance
     }
 }
 

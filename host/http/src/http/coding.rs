@@ -64,8 +64,10 @@ pub fn keep_decodable(headers: &mut HeaderMap) {
                 Some(end) => (member[..end].trim_ascii(), &member[end + 1..]),
                 None => (member, &b""[..]),
             };
-            let is = |known: &&str| known.as_bytes().eq_ignore_ascii_case(name);
-            if ["gzip", "x-gzip", "deflate", "br", "identity"].iter().any(|known| is(&known)) {
+            if ["gzip", "x-gzip", "deflate", "br", "identity"]
+                .iter()
+                .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+            {
                 if !kept.is_empty() {
                     kept.extend_from_slice(b", ");
                 }

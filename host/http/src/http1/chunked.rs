@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName};
 
-use super::lines::find_end;
+use super::lines::{Tolerance, find_end};
 use super::{ChunkError, HeadError, Limits, fields};
 use crate::http::headers::{CREDENTIALS, is_forbidden_in_trailers, is_framing};
 
@@ -93,7 +93,7 @@ impl Chunked {
                     _ => return Err(ChunkError::Malformed("chunk data that does not end where its size says")),
                 },
                 State::Trailers => {
-                    let section = find_end(buffer, 0, self.limits).map_err(trailer_error)?;
+                    let section = find_end(buffer, 0, self.limits, Tolerance::default()).map_err(trailer_error)?;
                     let Some(section) = section else {
                         return Ok(None);
                     };

@@ -15,7 +15,9 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::io::{Io, Transport};
 use super::reading::Reading;
 use super::writing::{Writing, WrongLength};
-use super::{ChunkError, Framing, HeadError, Limits, Message, Piece, ResponseHead, read_response, request_head};
+use super::{
+    ChunkError, Framing, HeadError, Limits, Message, Piece, ResponseHead, Tolerance, read_response, request_head,
+};
 use crate::http::body::{Body, BodyError};
 use crate::http::gate::Gate;
 use crate::http::headers::fill;
@@ -102,16 +104,17 @@ impl Connection {
     }
 
     /// Sends a request whose target is in origin form and whose head has all it needs but the framing, and waits for the
-    /// response. The body is taken out of the request once the head is on its way. `gate` is opened by `100 Continue`;
+    /// response, in which `tolerance` is allowed. The body is taken out of the request once the head is on its way. `gate` is opened by `100 Continue`;
     /// `progress` is kept while the response is waited for.
     pub async fn send<K: Keeper>(
         self,
         request: &mut Request<Body>,
         gate: Option<&Gate>,
         progress: Option<&Progress>,
+        tolerance: Tolerance,
         keeper: K,
     ) -> Result<Reply, NoReply> {
-        let mut sending = Sending::new(self, request);
+        let mut sending = Sending::new(self, request, tolerance);
         let head = poll_fn(|cx| sending.poll_head(cx, gate, progress)).await;
         match head {
             Ok(head) => sending.reply(head, keeper).map_err(|error| NoReply { error, unsent: false, silent: false }),
@@ -133,12 +136,13 @@ struct Sending {
     asks_to_upgrade: bool,
     upload: Upload,
     method: Method,
+    tolerance: Tolerance,
     interim: usize,
     silent: bool,
 }
 
 impl Sending {
-    fn new(connection: Connection, request: &mut Request<Body>) -> Self {
+    fn new(connection: Connection, request: &mut Request<Body>, tolerance: Tolerance) -> Self {
         let body = std::mem::take(request.body_mut());
         let framing = match body.exact_size() {
             // RFC 9110 §7.8: who is asked to switch may go on without; a request with a body does.
@@ -164,7 +168,15 @@ impl Sending {
         drop(transport);
         let upload = Upload { body, writing: Writing::new(framing), taken: false, broken: false };
         let asks_to_upgrade = framing == Framing::Upgrade;
-        Sending { connection, asks_to_upgrade, upload, method: request.method().clone(), interim: 0, silent: true }
+        Sending {
+            connection,
+            asks_to_upgrade,
+            upload,
+            method: request.method().clone(),
+            tolerance,
+            interim: 0,
+            silent: true,
+        }
     }
 
     fn poll_head(
@@ -197,8 +209,8 @@ impl Sending {
                 Ok(_) => self.silent = false,
                 Err(error) => return Poll::Ready(Err(SendError::Io(error))),
             }
-            while let Some(head) =
-                read_response(transport.received(), RESPONSE_LIMITS, &self.method).map_err(SendError::Head)?
+            while let Some(head) = read_response(transport.received(), RESPONSE_LIMITS, &self.method, self.tolerance)
+                .map_err(SendError::Head)?
             {
                 match head.status {
                     StatusCode::SWITCHING_PROTOCOLS if !self.asks_to_upgrade || !transport.is_flushed() => {

@@ -3,7 +3,7 @@
 use http::header::HeaderName;
 use http::{Method, StatusCode, Version};
 
-use super::HeadError;
+use super::{HeadError, Tolerance};
 use crate::http::headers::tokens;
 
 /// How a body is delimited (RFC 9112 §6.3). No body is `Exact(0)`.
@@ -23,16 +23,25 @@ pub(super) struct Described {
     keep_alive: bool,
     continues: bool,
     upgrade: bool,
+    tolerance: Tolerance,
 }
 
 impl Described {
+    pub(super) fn new(tolerance: Tolerance) -> Self {
+        Described { tolerance, ..Described::default() }
+    }
+
     /// Takes note of a field. Refuses whatever two recipients could read in two ways. `false`: the field says nothing else.
     pub(super) fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool, HeadError> {
         let name = name.as_str();
         if name == "content-length" {
-            // RFC 9112 §6.3: equal repeated lengths may be merged. A sender that repeats them is broken or an attacker.
-            if self.length.replace(length(value)?).is_some() {
-                return Err(HeadError::Malformed("more than one content-length"));
+            // RFC 9112 §6.3: equal repeated lengths may be merged. A sender that repeats them is broken or an attacker, so this has
+            // to be allowed.
+            let length = length(value)?;
+            match self.length.replace(length) {
+                None => {}
+                Some(before) if before == length && self.tolerance.repeated_content_length => return Ok(false),
+                Some(_) => return Err(HeadError::Malformed("more than one content-length")),
             }
         } else if name == "transfer-encoding" {
             if self.chunked {

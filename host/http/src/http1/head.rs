@@ -8,7 +8,7 @@ use http::{Method, StatusCode, Uri, Version, request};
 use httparse::Header;
 
 use super::framing::Described;
-use super::lines::{Section, find_end, first};
+use super::lines::{Section, Tolerance, find_end, first};
 use super::{HeadError, Length, Limits, fields, lenient};
 use crate::http::headers::fill;
 
@@ -58,7 +58,7 @@ pub fn read_request(buffer: &mut BytesMut, limits: Limits) -> Result<Option<Requ
     };
     let bytes = buffer.get(empty..).unwrap_or_default();
     let limits = Limits { bytes: limits.bytes.saturating_sub(empty), ..limits };
-    let section = match find_end(bytes, 1, limits) {
+    let section = match find_end(bytes, 1, limits, Tolerance::default()) {
         Ok(Some(section)) => section,
         Ok(None) => return check_request_line(bytes).map(|()| None),
         Err(error) => return check_request_line(bytes).and(Err(error)),
@@ -101,7 +101,7 @@ fn parse_request(head: &Bytes, section: Section) -> Result<RequestHead, HeadErro
         Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Malformed("the method is not a token"))?;
     parts.uri = uri(head.slice_ref(target.as_bytes()))?;
     parts.version = version;
-    let (headers, described) = collect(head, request.headers)?;
+    let (headers, described) = collect(head, request.headers, Tolerance::default())?;
     fill(&mut parts.headers, headers);
     let body = described.request(version)?;
     Ok(RequestHead {
@@ -151,9 +151,10 @@ pub fn read_response(
     buffer: &mut BytesMut,
     limits: Limits,
     request_method: &Method,
+    tolerance: Tolerance,
 ) -> Result<Option<ResponseHead>, HeadError> {
     check_protocol(buffer)?;
-    let section = match find_end(buffer, 1, limits) {
+    let section = match find_end(buffer, 1, limits, tolerance) {
         Ok(Some(section)) => section,
         Ok(None) => return check_status_line(buffer).map(|()| None),
         // No target is to blame for a long status line.
@@ -177,7 +178,7 @@ pub fn read_response(
     debug_assert_eq!(end, section.end);
     let version = version_of(version);
     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Malformed("the status is not valid"))?;
-    let (headers, described) = collect(&head, response.headers)?;
+    let (headers, described) = collect(&head, response.headers, tolerance)?;
     let (body, persistent) = described.response(version, status, request_method)?;
     Ok(Some(ResponseHead { status, version, headers, body, persistent }))
 }
@@ -306,9 +307,9 @@ fn uri(target: Bytes) -> Result<Uri, HeadError> {
     Uri::from_maybe_shared(target).map_err(|_| HeadError::Malformed("the request target is not valid"))
 }
 
-fn collect(head: &Bytes, parsed: &[Header<'_>]) -> Result<(HeaderMap, Described), HeadError> {
+fn collect(head: &Bytes, parsed: &[Header<'_>], tolerance: Tolerance) -> Result<(HeaderMap, Described), HeadError> {
     let mut headers = fields::map(parsed.len() + MORE)?;
-    let mut described = Described::default();
+    let mut described = Described::new(tolerance);
     for field in parsed {
         let name = fields::name(field)?;
         if !described.note(&name, field.value)? {

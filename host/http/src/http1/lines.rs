@@ -12,6 +12,15 @@ pub struct Limits {
     pub fields: usize,
 }
 
+/// What a server may do that is refused otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tolerance {
+    /// RFC 9112 §2.2: lines of the head may end with a line feed alone.
+    pub bare_line_feed: bool,
+    /// RFC 9112 §6.3: the same `content-length` several times.
+    pub repeated_content_length: bool,
+}
+
 /// A whole section.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Section {
@@ -22,16 +31,22 @@ pub(super) struct Section {
 }
 
 /// Finds the empty line that ends a section. `start_lines` is 1 for a head and 0 for trailers. `None`: it is not there yet.
-pub(super) fn find_end(bytes: &[u8], start_lines: usize, limits: Limits) -> Result<Option<Section>, HeadError> {
+pub(super) fn find_end(
+    bytes: &[u8],
+    start_lines: usize,
+    limits: Limits,
+    tolerance: Tolerance,
+) -> Result<Option<Section>, HeadError> {
     let window = bytes.get(..limits.bytes).unwrap_or(bytes);
     let mut lines = 0;
     let mut start = 0;
     for feed in memchr::memchr_iter(b'\n', window) {
         // RFC 9112 §2.2 allows a bare line feed as an end of line. Who takes it reads other lines than who does not.
-        if feed == start || window.get(feed - 1) != Some(&b'\r') {
+        let is_bare = feed == start || window.get(feed - 1) != Some(&b'\r');
+        if is_bare && !tolerance.bare_line_feed {
             return Err(HeadError::Malformed("a line feed without a carriage return"));
         }
-        if feed == start + 1 && lines >= start_lines {
+        if feed == start + usize::from(!is_bare) && lines >= start_lines {
             return Ok(Some(Section { end: feed + 1, fields: lines - start_lines }));
         }
         start = feed + 1;

@@ -31,5 +31,5 @@ pub use framing::Length;
 pub use head::{RequestHead, RequestLine, ResponseHead, read_request, read_response};
 pub use incoming::Incoming;
 pub use io::{Io, Transport};
-pub use lines::Limits;
+pub use lines::{Limits, Tolerance};
 pub use writing::{Writing, WrongLength};

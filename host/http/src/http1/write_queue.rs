@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::http::body::Body;
-    use crate::http1::{Connection, Keeper, NoReply, Reply, SendError};
+    use crate::http1::{Connection, Keeper, NoReply, Reply, SendError, Tolerance};
 
     struct Nobody;
 
@@ -96,7 +96,7 @@ mod tests {
     async fn a_request_is_written_while_its_task_sleeps() {
         let (ours, mut theirs) = duplex(4096);
         let mut request = Request::get("/").body(Body::Empty).unwrap();
-        let mut sent = Box::pin(Connection::new(ours).send(&mut request, None, None, Nobody));
+        let mut sent = Box::pin(Connection::new(ours).send(&mut request, None, None, Tolerance::default(), Nobody));
         // Polled once, and not again before the answer is there.
         poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx).is_pending().then_some(()))).await.expect("no answer yet");
         let mut head = [0; 64];
@@ -115,7 +115,7 @@ mod tests {
                 theirs.write_all(goodbye.as_bytes()).await.unwrap();
                 theirs.shutdown().await.unwrap();
                 let mut request = Request::post("/").body(make()).unwrap();
-                let sent = connection.send(&mut request, None, None, Nobody).await;
+                let sent = connection.send(&mut request, None, None, Tolerance::default(), Nobody).await;
                 let Err(NoReply { error, unsent, .. }) = sent else { panic!("an answer to nothing") };
                 assert!(matches!(error, SendError::Closed) && unsent, "{error:?}");
                 assert_eq!(theirs.read(&mut [0; 64]).await.unwrap(), 0);

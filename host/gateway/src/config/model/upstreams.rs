@@ -16,6 +16,7 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     pub pool: Pool,
     pub dns: DnsPolicy,
+    pub tolerate: Vec<Deviation>,
 }
 
 /// Who serves an upstream.
@@ -84,6 +85,15 @@ pub struct ClientCertificate {
     pub cert: String,
     /// PEM text.
     pub key: Secret,
+}
+
+/// What is wrong in a response, and can be taken all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deviation {
+    /// Lines of the head that end with a line feed alone.
+    BareLf,
+    /// The same `Content-Length` several times.
+    RepeatedContentLength,
 }
 
 /// Connections of one worker to one endpoint.

@@ -140,7 +140,7 @@ fn what_is_written_is_read_back() {
     ] {
         let mut out = BytesMut::new();
         response_head(&mut out, Version::HTTP_11, StatusCode::OK, &map(fields), body, persistent, b"now");
-        let head = read_response(&mut out, LIMITS, &Method::GET).unwrap().unwrap();
+        let head = read_response(&mut out, LIMITS, &Method::GET, Tolerance::default()).unwrap().unwrap();
         assert!(out.is_empty());
         assert_eq!((head.body, head.persistent), want);
         assert_eq!(head.headers["date"], "now");
