@@ -2,6 +2,7 @@
 //! and runs on the loader thread.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +42,45 @@ pub(super) struct Watch {
 fn parent(path: &Path) -> Option<PathBuf> {
     let parent = path.parent()?;
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
+}
+
+/// The symbolic links that a path may lead through, as many as Linux follows.
+const MAX_LINKS: usize = 40;
+
+/// The names on the way to a path, each with the directory in which it is looked up, through all symbolic links. The way ends where
+/// something is not there.
+fn steps(path: &Path) -> Vec<(PathBuf, OsString)> {
+    let mut steps = Vec::new();
+    let Ok(path) = std::path::absolute(path) else { return steps };
+    let parts = |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
+    let mut left = parts(&path);
+    let (mut here, mut links) = (PathBuf::from("/"), 0);
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            here.pop();
+            continue;
+        }
+        let next = here.join(&part);
+        // Of the root, which nobody replaces, it is the path itself.
+        if next == here || next.as_os_str() == "/" {
+            here = next;
+            continue;
+        }
+        steps.push((here.clone(), part));
+        match std::fs::symlink_metadata(&next) {
+            Ok(data) if data.is_symlink() => {
+                links += 1;
+                let Ok(target) = std::fs::read_link(&next) else { break };
+                if links > MAX_LINKS {
+                    break;
+                }
+                left.extend(parts(&target));
+            }
+            Ok(_) => here = next,
+            Err(_) => break,
+        }
+    }
+    steps
 }
 
 /// What tells a file from its earlier self.
@@ -118,27 +158,26 @@ impl Watch {
     /// Watches these files, and what leads to them as it is now.
     pub(super) fn follow(&mut self, files: Vec<PathBuf>) {
         let mut directories: BTreeMap<PathBuf, Names> = BTreeMap::new();
-        let mut whole = |directory: PathBuf| {
-            // A directory may be replaced as a whole, or be a link to another one: its parent tells.
-            if let (Some(parent), Some(name)) = (parent(&directory), directory.file_name())
-                && let Some(names) = directories.entry(parent).or_insert_with(|| Some(BTreeSet::new()))
-            {
-                names.insert(name.to_owned());
-            }
-            directories.insert(directory, None);
-        };
         for file in &files {
             let real = std::fs::canonicalize(file).ok();
             for path in std::iter::once(file).chain(&real) {
                 if path.is_dir() {
-                    whole(path.clone());
+                    directories.insert(path.clone(), None);
                 }
-                parent(path).map(&mut whole);
+                directories.extend(parent(path).map(|directory| (directory, None)));
+            }
+        }
+        // Beside the directories themselves, each name on the way to them: any of them can be replaced, or be a link to elsewhere.
+        let whole: BTreeSet<PathBuf> = directories.keys().cloned().collect();
+        for (directory, name) in whole.iter().chain(&files).flat_map(|path| steps(path)) {
+            if let Some(names) = directories.entry(directory).or_insert_with(|| Some(BTreeSet::new())) {
+                names.insert(name);
             }
         }
         if let Some(watcher) = &mut self.watcher {
-            // An optional folder, such as that of the plugins, may not be there: SIGHUP will do when it is.
-            let refused = watcher.follow(directories);
+            // Nothing that is needed is missed where a directory on the way may only be passed.
+            let refused = watcher.follow(directories).into_iter().filter(|(directory, _)| whole.contains(directory));
+            let refused: Vec<_> = refused.collect();
             for (directory, error) in refused.iter().filter(|(directory, _)| !self.refused.contains(directory)) {
                 tracing::warn!(directory = %directory.display(), %error, "cannot watch for changes");
             }

@@ -118,6 +118,11 @@ fn run(
         // Looked at before the load, so that a change during it leads to another one.
         let changed = (requested || changed) && watch.as_mut().is_some_and(Watch::has_changed);
         if !requested && !changed && given_way == 0 {
+            // What leads to the files may be another way now, or have come into being.
+            if let Some(watch) = &mut watch {
+                watch.follow(watch.files().to_vec());
+                missed = watch.differs();
+            }
             continue;
         }
         if given_way >= MAX_GIVEN_WAY {
@@ -326,6 +331,37 @@ mod tests {
         assert_eq!(loader.next(), "two");
         std::fs::write(root.join("live/gateway.toml"), "three").expect("a file");
         assert_eq!(loader.next(), "three");
+    }
+
+    #[test]
+    fn a_link_in_the_middle_of_a_path_and_a_directory_further_up_are_seen() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().to_owned();
+        for (folder, text) in [("one/a/b", "one"), ("two/a/b", "two"), ("three/a/b", "three")] {
+            std::fs::create_dir_all(root.join(folder)).expect("a directory");
+            std::fs::write(root.join(folder).join("gateway.toml"), text).expect("a file");
+        }
+        std::os::unix::fs::symlink("one", root.join("live")).expect("a link");
+        std::os::unix::fs::symlink("live/a", root.join("outer")).expect("a link");
+        let loader = watching(directory, root.join("outer/b/gateway.toml"));
+        // Two links up.
+        std::os::unix::fs::symlink("two", root.join("next")).expect("a link");
+        std::fs::rename(root.join("next"), root.join("live")).expect("a rename");
+        assert_eq!(loader.next(), "two");
+        // A real directory that is three levels up.
+        std::fs::rename(root.join("two"), root.join("old")).expect("a rename");
+        std::fs::rename(root.join("three"), root.join("two")).expect("a rename");
+        assert_eq!(loader.next(), "three");
+    }
+
+    #[test]
+    fn a_file_in_a_directory_that_was_not_there_is_seen() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().to_owned();
+        let loader = watching(directory, root.join("late/r/gateway.toml"));
+        std::fs::create_dir_all(root.join("late/r")).expect("a directory");
+        std::fs::write(root.join("late/r/gateway.toml"), "here").expect("a file");
+        assert_eq!(loader.next(), "here");
     }
 
     #[test]

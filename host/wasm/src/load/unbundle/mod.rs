@@ -5,6 +5,7 @@
 
 mod component;
 mod module;
+mod nested;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -13,8 +14,9 @@ use std::ops::Range;
 
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
-use component::{Component, Nested};
+use component::Component;
 use module::Draft;
+use nested::Nested;
 
 /// A component that is one core module and the plumbing around it.
 #[derive(Debug)]
