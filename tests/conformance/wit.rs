@@ -25,6 +25,34 @@ fn published() -> (Resolve, PackageId) {
     (resolve, package)
 }
 
+/// Generators copy the documentation into comments of other languages. There, the end of a comment of C and its kin would end theirs.
+#[test]
+fn no_documentation_ends_a_comment() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
+    for file in std::fs::read_dir(folder).expect("the folder") {
+        let path = file.expect("a file").path();
+        let text = std::fs::read_to_string(&path).expect("text");
+        for (number, line) in text.lines().enumerate() {
+            assert!(!["*/", "-->"].iter().any(|end| line.contains(end)), "{}:{}: {line}", path.display(), number + 1);
+        }
+    }
+}
+
+#[test]
+fn there_are_worlds_for_a_body_alone() {
+    let (resolve, package) = published();
+    for (name, hooks) in [
+        ("request-body-only-filter", &["on-request-body"][..]),
+        ("response-body-filter", &["on-response-body"]),
+        ("response-trailers-filter", &["on-response", "on-response-trailers"]),
+        ("audit-filter", &["on-request", "on-complete"]),
+    ] {
+        let (_, exports) = interfaces(&build(&resolve, package, name));
+        let expected: BTreeSet<String> = hooks.iter().chain(&["configure"]).map(|hook| full_name(hook)).collect();
+        assert_eq!(exports, expected, "{name}");
+    }
+}
+
 /// A component of a world whose functions all trap.
 fn build(resolve: &Resolve, package: PackageId, world: &str) -> Vec<u8> {
     let world = resolve.select_world(&[package], Some(world)).expect("the world");

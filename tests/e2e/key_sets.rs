@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sluice_harness::certs::Certs;
 use sluice_harness::{Origin, Reply, eventually};
 
 use crate::support::{filter, gateway, with_base};
@@ -77,4 +78,24 @@ fn a_reload_to_keys_that_cannot_be_fetched_leaves_the_running_ones() {
     drop(keys);
     gateway.reload(&toml(&stopped, "10m"));
     assert_eq!(ask(), 200);
+}
+
+#[test]
+fn keys_from_a_server_with_an_authority_of_its_own() {
+    let origin = Origin::named("o");
+    let certs = Certs::new();
+    let set = || {
+        let body = format!(r#"{{"keys": [{KEY}]}}"#).into_bytes();
+        Reply::Full(200, vec![("content-type".into(), "application/json".into())], body)
+    };
+    let keys = Origin::serve_tls(certs.leaf(&["localhost"]).server_config(&["http/1.1"]), move |_| set());
+    let url = format!("https://localhost:{}", keys.address().port());
+    let ask = |ca: &Certs| {
+        let ca = format!("jwks_ca = \"${{file:{}}}\", ", ca.ca().display());
+        let toml = guarded("r", &origin.url(), &url, "5m").replace("\"jwks_url\"", &format!("{ca}jwks_url"));
+        let gateway = gateway(&toml);
+        eventually("the gateway is ready", || gateway.admin("/readyz").status == 200);
+        gateway.request("GET", "/r", &[("authorization", &format!("Bearer {TOKEN}"))], b"").status
+    };
+    assert_eq!((ask(&certs), ask(&Certs::new())), (200, 503));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_filter::{
-    ClaimPath, ConfigError, Duration, Setup,
+    ClaimPath, ConfigError, Duration, Error, Setup,
     crypto::{TokenRules, TokenVerifier},
 };
 
@@ -29,6 +29,8 @@ pub(crate) struct Config {
     refresh: Option<Duration>,
     #[serde(default)]
     cooldown: Option<Duration>,
+    #[serde(default)]
+    jwks_ca: Option<String>,
     #[serde(default)]
     pem: Option<String>,
     #[serde(default)]
@@ -130,7 +132,12 @@ impl Config {
             [_, second, ..] => return Err(ConfigError::new(second, format!("only one of {}", given.join(", ")))),
         };
         if self.jwks_url.is_none() {
-            for (key, is) in [("refresh", self.refresh.is_some()), ("cooldown", self.cooldown.is_some())] {
+            let beside = [
+                ("refresh", self.refresh.is_some()),
+                ("cooldown", self.cooldown.is_some()),
+                ("jwks_ca", self.jwks_ca.is_some()),
+            ];
+            for (key, is) in beside {
                 if is {
                     return Err(ConfigError::new(key, "has a meaning only beside `jwks_url`"));
                 }
@@ -145,6 +152,9 @@ impl Config {
                 }
                 if let Some(cooldown) = self.cooldown {
                     source["cooldown"] = format!("{}ms", cooldown.as_millis()).into();
+                }
+                if let Some(authorities) = &self.jwks_ca {
+                    source["ca"] = authorities.as_str().into();
                 }
                 (source, ALGORITHMS[3..].to_vec())
             }
@@ -161,7 +171,10 @@ impl Config {
             None => fitting,
             Some(named) => self.checked(named, name)?,
         };
-        let keys = setup.key_set(&source).map_err(|error| ConfigError::new(name, error))?;
+        let keys = setup.key_set(&source).map_err(|error| {
+            let is_of_ca = matches!(&error, Error::Invalid(why) if why.starts_with("`ca`"));
+            ConfigError::new(if is_of_ca { "jwks_ca" } else { name }, error)
+        })?;
         let rules =
             TokenRules { keys, algorithms: &algorithms, typ: self.typ.as_deref(), remember: self.remember_tokens };
         setup.token_verifier(&rules).map_err(|error| ConfigError::new("remember_tokens", error))

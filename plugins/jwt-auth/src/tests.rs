@@ -325,6 +325,9 @@ fn refuses_bad_configs() {
     }
     assert!(refusal(json!({"secret": "a", "strip_headers": ["a-b-c-d-e-f-g-h"]})).starts_with("strip_headers: "));
     assert!(refusal(json!({"jwks": {"keys": []}})).starts_with("jwks: no key"));
+    assert!(refusal(json!({"secret": "a", "jwks_ca": "b"})).starts_with("jwks_ca: has a meaning only beside"));
+    let ca = refusal(json!({"jwks_url": "https://a.example/", "jwks_ca": "b"}));
+    assert!(ca.starts_with("jwks_ca: ") && ca.contains("no certificate"), "{ca}");
 }
 
 #[test]

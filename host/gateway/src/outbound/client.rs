@@ -58,8 +58,11 @@ impl Outbound for OutboundClient {
     }
 
     fn keep_fresh(&self, set: &Arc<KeySet>) -> Result<(), ServiceError> {
-        let (set, tls, resolver) = (Arc::downgrade(set), self.tls.clone(), Arc::clone(&self.resolver));
-        let budget = self.budget.clone();
+        let tls = match set.authorities() {
+            [] => self.tls.clone(),
+            own => Tls::with_authorities(own.to_vec()),
+        };
+        let (set, resolver, budget) = (Arc::downgrade(set), Arc::clone(&self.resolver), self.budget.clone());
         let refresh = move || {
             keep_fresh(set, async move |get: Get| {
                 let Get { url, headers, max_body } = get;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use rustls_pki_types::CertificateDer;
 use tokio::sync::Notify;
 
 use self::key::{Algorithm, Key};
@@ -162,9 +163,15 @@ impl KeySet {
         Err(format!("the key set {} can't be fetched: {why}", remote.source.name()))
     }
 
-    /// Whether it has been fetched from the URL of this source.
+    /// The authorities that its server may be certified by, beside those of the system.
+    pub fn authorities(&self) -> &[CertificateDer<'static>] {
+        self.remote.as_ref().map_or(&[], |remote| &remote.source.authorities)
+    }
+
+    /// Whether it has been fetched from the URL of this source, by the same authorities.
     fn is_from(&self, source: &RemoteSource) -> bool {
-        self.remote.as_ref().is_some_and(|remote| remote.source.url == source.url) && self.ready()
+        let is_same = |own: &RemoteSource| own.url == source.url && own.authorities == source.authorities;
+        self.remote.as_ref().is_some_and(|remote| is_same(&remote.source)) && self.ready()
     }
 
     fn fetched_us(&self) -> u64 {

@@ -29,6 +29,16 @@ pub(super) fn parse(text: &str) -> Result<Material, String> {
     Err("the pem has neither a key nor a certificate".to_owned())
 }
 
+/// The certificates of authorities: all of the text.
+pub(super) fn authorities(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let list = list.map_err(|e| format!("the pem can't be read: {}", describe(&e)))?;
+    for der in &list {
+        webpki::anchor_from_trusted_cert(der).map_err(|e| format!("a certificate can't be read: {e}"))?;
+    }
+    if list.is_empty() { Err("the pem has no certificate".to_owned()) } else { Ok(list) }
+}
+
 fn from_certificate(der: Vec<u8>) -> Result<Material, String> {
     let der = CertificateDer::from(der);
     let certificate =

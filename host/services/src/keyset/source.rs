@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
 use url::Url;
 
@@ -31,6 +32,8 @@ pub(super) struct RemoteSource {
     pub(super) origin: Origin,
     pub(super) refresh: Duration,
     pub(super) cooldown: Duration,
+    /// Authorities that the server may be certified by, beside those of the system.
+    pub(super) authorities: Vec<CertificateDer<'static>>,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +43,7 @@ struct Fields {
     jwks_url: Option<String>,
     refresh: Option<String>,
     cooldown: Option<String>,
+    ca: Option<String>,
     pem: Option<String>,
     secret: Option<String>,
     encoding: Option<String>,
@@ -61,6 +65,7 @@ pub(super) fn parse(text: &str) -> Result<Source, String> {
     if fields.jwks_url.is_none() {
         only(fields.refresh.is_some(), "refresh", "`jwks_url`")?;
         only(fields.cooldown.is_some(), "cooldown", "`jwks_url`")?;
+        only(fields.ca.is_some(), "ca", "`jwks_url`")?;
     }
     if fields.secret.is_none() {
         only(fields.encoding.is_some(), "encoding", "`secret`")?;
@@ -132,7 +137,12 @@ fn remote(text: &str, fields: &Fields) -> Result<RemoteSource, String> {
     };
     let refresh = time("refresh", &fields.refresh, Duration::from_secs(300))?;
     let cooldown = time("cooldown", &fields.cooldown, Duration::from_secs(5))?.min(refresh);
-    Ok(RemoteSource { url, origin, refresh, cooldown })
+    let authorities = match &fields.ca {
+        None => Vec::new(),
+        Some(_) if !origin.https => return Err("`ca` has a meaning for an https url only".to_owned()),
+        Some(text) => pem::authorities(text).map_err(|why| format!("`ca`: {why}"))?,
+    };
+    Ok(RemoteSource { url, origin, refresh, cooldown, authorities })
 }
 
 /// A whole number with a unit of `ms`, `s`, `m`, `h` or `d`.
@@ -201,6 +211,9 @@ mod tests {
             (r#"{"jwks_url": "https://u@a/b"}"#, "user information"),
             (r#"{"jwks_url": "https://a/b", "refresh": "10ms"}"#, "under a second"),
             (r#"{"jwks_url": "https://a/b", "cooldown": "soon"}"#, "not a time"),
+            (r#"{"jwks_url": "https://a/b", "ca": "x"}"#, "`ca`: the pem has no certificate"),
+            (r#"{"jwks_url": "http://a/b", "ca": "x"}"#, "an https url only"),
+            (r#"{"pem": "x", "ca": "x"}"#, "`ca` goes with `jwks_url` only"),
         ];
         for (text, expected) in cases {
             match parse(text) {
