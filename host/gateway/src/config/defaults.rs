@@ -18,6 +18,7 @@ const fn mib(n: u64) -> ByteSize {
 }
 
 // [gateway]; `workers` is the number of cores.
+pub const SHUTDOWN_DELAY: Option<Duration> = None;
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const PLUGIN_DIR: &str = "plugins";
 pub const MAX_BUFFERED_MEMORY: ByteSize = mib(256);

@@ -27,8 +27,19 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
         .get("one for each core", |item| item.integer(1..=1024u16).map(usize::from));
     Gateway {
         workers: NonZeroUsize::new(workers.unwrap_or(cores)).unwrap_or(NonZeroUsize::MIN),
+        shutdown_delay: table
+            .key(
+                "shutdown_delay",
+                "How long the gateway goes on as before after SIGTERM, except that `/readyz` answers 503: time for load balancers to send new connections elsewhere.",
+                r#""10s""#,
+            )
+            .or(defaults::SHUTDOWN_DELAY, Item::timeout),
         shutdown_timeout: table
-            .key("shutdown_timeout", "How long requests in flight may take to finish after SIGTERM.", r#""1m""#)
+            .key(
+                "shutdown_timeout",
+                "How long requests in flight may take to finish after SIGTERM and `shutdown_delay`.",
+                r#""1m""#,
+            )
             .or(defaults::SHUTDOWN_TIMEOUT, Item::duration),
         plugin_dir: table
             .key(

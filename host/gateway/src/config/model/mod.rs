@@ -50,7 +50,9 @@ pub struct Config {
 pub struct Gateway {
     /// The number of worker threads.
     pub workers: NonZeroUsize,
-    /// How long exchanges in flight may take to finish after SIGTERM.
+    /// How long the gateway still takes connections after SIGTERM, while it says that it is not ready.
+    pub shutdown_delay: Option<Duration>,
+    /// How long exchanges in flight may take to finish after that.
     pub shutdown_timeout: Duration,
     /// Where plugins without a `file` are looked for.
     pub plugin_dir: PathBuf,
