@@ -81,6 +81,15 @@ impl Service for Proxy {
         turn_away(&local, context, &ProxyError::refused(refusal))
     }
 
+    fn note_refused(&self, connection: &Rc<ConnectionInfo>, reason: &str) {
+        let local = self.worker.snapshot();
+        let id = trace::request_id(&HeaderMap::new(), &local.shared.id_header, false);
+        let mut context = RequestContext::new(&self.worker, connection, &Method::default(), Version::HTTP_2, id);
+        context.responder = Responder::Gateway;
+        // Dropping it writes the line of the access log.
+        context.fail(&ProxyError::new(Kind::BadRequest, reason));
+    }
+
     async fn drained(&self) {
         self.worker.finish().await;
     }

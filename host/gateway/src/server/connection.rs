@@ -30,7 +30,7 @@ use crate::http::body::Body;
 use crate::http::forwarded::Peer;
 use crate::http::target::KnownHost;
 use crate::http1::{Io, Transport};
-use crate::telemetry::ListenerCounters;
+use crate::telemetry::{ListenerCounters, watch_h2_refusals};
 
 /// RFC 9113 §3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -219,18 +219,22 @@ fn serve_h2<S: Service>(
         .max_local_error_reset_streams(MAX_RESETS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
-    let service = exchanges(Rc::clone(&worker), info, Rc::clone(&activity));
+    let info = Rc::new(info);
+    let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity));
     let connection = Box::pin(builder.serve_connection(TokioIo::new(io), service_fn(service)));
-    async move { drive(connection, |connection| connection.graceful_shutdown(), activity, patience, &worker.draining).await }
+    async move {
+        let refused = |reason: String| worker.service.note_refused(&info, &reason);
+        drive(connection, |connection| connection.graceful_shutdown(), refused, activity, patience, &worker.draining)
+            .await
+    }
 }
 
 /// The connection's service: each call is one exchange, from its head to the last byte of the response.
 fn exchanges<S: Service>(
     worker: Rc<Shared<S>>,
-    info: ConnectionInfo,
+    info: Rc<ConnectionInfo>,
     activity: Rc<Activity>,
 ) -> impl Fn(Request<Incoming>) -> ResponseFuture<S> {
-    let info = Rc::new(info);
     move |request| {
         let exchanging = activity.begin();
         let (worker, info) = (Rc::clone(&worker), Rc::clone(&info));
@@ -279,11 +283,12 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut expired = None;
     poll_fn(move |cx| {
         loop {
-            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+            if let Poll::Ready(result) = watch_h2_refusals(|| connection.as_mut().poll(cx), &mut refused) {
                 return Poll::Ready(result.map_err(End::Http));
             }
             if !finishing && drain.as_mut().poll(cx).is_ready() {
                 finishing = true;
+    mut refused: impl FnMut(String),
                 finish(connection.as_mut());
                 continue;
             }

@@ -52,6 +52,9 @@ pub trait Service: 'static {
     fn refuse(&self, connection: &Rc<ConnectionInfo>, refusal: &Refusal) -> Box<Response<Self::Body>>;
 
     /// Called once at shutdown, after the worker's last connection is closed, within the shutdown timeout.
+    /// Notes a request of HTTP/2 that was refused before it became one. Its stream is reset already.
+    fn note_refused(&self, connection: &Rc<ConnectionInfo>, reason: &str);
+
     fn drained(&self) -> impl Future<Output = ()> {
         async {}
     }

@@ -70,6 +70,8 @@ impl Service for Facts {
         response
     }
 
+    fn note_refused(&self, _: &Rc<ConnectionInfo>, _: &str) {}
+
     async fn drained(&self) {
         self.gate.drained.fetch_add(1, SeqCst);
     }
