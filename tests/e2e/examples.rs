@@ -16,9 +16,10 @@ enum Backend {
     Python(u16),
 }
 
-const EXAMPLES: [(&str, Backend); 5] = [
+const EXAMPLES: [(&str, Backend); 6] = [
     ("canary", Backend::Builtin),
     ("grpc", Backend::Python(50051)),
+    ("mtls", Backend::Builtin),
     ("multi-tenant", Backend::Builtin),
     ("shop", Backend::Builtin),
     ("websocket", Backend::Python(9000)),
@@ -49,11 +50,11 @@ fn config(name: &str, backend: Option<(u16, u16)>) -> String {
 
 /// The other files of a configuration, at their places.
 fn with_files(name: &str) -> Setup {
-    let tenants = folder(name).join("tenants");
-    let Ok(entries) = std::fs::read_dir(&tenants) else { return Gateway::setup() };
-    entries.map(|entry| entry.expect("an entry").path()).fold(Gateway::setup(), |setup, file| {
-        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
-        setup.file(&format!("tenants/{name}"), read(&file))
+    let folders = ["certs", "tenants"].map(|below| folder(name).join(below));
+    let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    files.map(|entry| entry.expect("an entry").path()).fold(Gateway::setup(), |setup, file| {
+        let place = file.strip_prefix(folder(name)).expect("it lies there").to_string_lossy().into_owned();
+        setup.file(&place, read(&file))
     })
 }
 
@@ -79,7 +80,7 @@ fn walk_through(name: &str) {
     let (address, admin) = (gateway.address().to_string(), gateway.address_of("admin").to_string());
     transcript::run(
         &read(&folder(name).join("README.md")),
-        &[("127.0.0.1:8080", &address), ("127.0.0.1:9901", &admin)],
+        &[("127.0.0.1:8080", &address), ("127.0.0.1:8443", &address), ("127.0.0.1:9901", &admin)],
         |shell| {
             shell.current_dir(top()).env("PATH", path).env_remove("TOKEN");
         },
@@ -94,6 +95,11 @@ fn shop() {
 #[test]
 fn canary() {
     walk_through("canary");
+}
+
+#[test]
+fn mtls() {
+    walk_through("mtls");
 }
 
 #[test]

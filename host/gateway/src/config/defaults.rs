@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::model::{Balance, ByteSize, FailurePolicy, Protocol, TlsVersion};
+use super::model::{Balance, ByteSize, ClientAuthMode, FailurePolicy, Protocol, TlsVersion};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -32,6 +32,8 @@ pub const NAMESERVER_PORT: u16 = 53;
 pub const HTTP1: bool = true;
 pub const H2: bool = true;
 pub const MIN_TLS: TlsVersion = TlsVersion::Tls12;
+pub const CLIENT_AUTH: ClientAuthMode = ClientAuthMode::Required;
+pub const FORWARD_CLIENT_CERTIFICATE: bool = false;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

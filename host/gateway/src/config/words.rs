@@ -3,7 +3,9 @@
 use http::uri::Scheme;
 
 use super::key::{Words, Written};
-use super::model::{Balance, Builtin, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, Protocol, TlsVersion};
+use super::model::{
+    Balance, Builtin, ClientAuthMode, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, Protocol, TlsVersion,
+};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -24,6 +26,10 @@ impl Words for LogLevel {
 
 impl Words for TlsVersion {
     const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::Tls12), ("1.3", Self::Tls13)];
+}
+
+impl Words for ClientAuthMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("required", Self::Required), ("optional", Self::Optional)];
 }
 
 impl Words for HttpVersion {

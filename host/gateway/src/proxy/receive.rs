@@ -94,6 +94,8 @@ fn enter_route(
     context.request_body = MessageBody::new(body, coded(&head.headers, classes)).within(until);
     let mut exchange = Exchange::new(context.id.clone(), address, head, local.facts(found.index).clone());
     exchange.params = found.params;
+    exchange.client_certificate =
+        connection.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref()).map(|shown| shown.facts.clone());
     context.enter_route(local, found.index, exchange);
 }
 

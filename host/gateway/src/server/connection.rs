@@ -18,14 +18,16 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
 use super::worker::{Draining, PanicProbe, Shared};
 use super::{ConnectionInfo, ListenerSettings, Refusal, Service, TlsInfo, http1};
+use crate::certs::{ClientCertificate, TlsContext};
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
 use crate::http::target::KnownHost;
@@ -57,7 +59,7 @@ pub(super) fn serve<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> im
     let counters = Arc::clone(accepted.socket.counters());
     let peer = accepted.peer;
     let opening: Pin<Box<dyn Future<Output = Result<Option<Serving>, End>>>> = match accepted.settings.tls.clone() {
-        Some(config) => Box::pin(over_tls(accepted, config, worker)),
+        Some(context) => Box::pin(over_tls(accepted, context, worker)),
         None => Box::pin(plain(accepted, worker)),
     };
     async move {
@@ -101,19 +103,14 @@ impl Accepted {
 /// The handshake. `None`: it failed.
 pub(super) async fn over_tls<S: Service>(
     accepted: Accepted,
-    config: Arc<ServerConfig>,
+    context: Arc<TlsContext>,
     worker: Rc<Shared<S>>,
 ) -> Result<Option<Serving>, End> {
     let peer = accepted.peer;
     let (socket, mut info) = accepted.split();
-    let failure: String = match timeout(info.settings.handshake_timeout, TlsAcceptor::from(config).accept(socket)).await
-    {
-        Ok(Ok(mut stream)) => {
-            let (socket, session) = stream.get_mut();
-            let tls = TlsInfo {
-                sni: session.server_name().map(str::to_owned),
-                alpn: session.alpn_protocol().map(<[u8]>::to_vec),
-            };
+    let failure: String = match timeout(info.settings.handshake_timeout, handshake(socket, &context)).await {
+        Ok(Ok((mut stream, tls))) => {
+            let (socket, _) = stream.get_mut();
             let h2 = tls.alpn.as_deref() == Some(b"h2") || !info.settings.http1;
             info.tls = Some(tls);
             let activity = if h2 { socket.speak_h2() } else { Rc::clone(socket.activity()) };
@@ -125,6 +122,25 @@ pub(super) async fn over_tls<S: Service>(
     info.counters.tls_failures.add(1);
     tracing::debug!(%peer, listener = &*info.listener, error = failure, "TLS handshake failed");
     Ok(None)
+}
+
+/// The server name chooses the policy before the handshake goes on under it.
+async fn handshake(socket: Watched, context: &TlsContext) -> std::io::Result<(TlsStream<Watched>, TlsInfo)> {
+    // Each step has memory of its own, so that only that of the step at hand is held.
+    let hello = Box::pin(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
+    let policy = context.policy(hello.client_hello().server_name());
+    let rest = Box::pin(hello.into_stream(Arc::clone(context.config(policy))));
+    let stream = rest.await?;
+    let (_, session) = stream.get_ref();
+    let shown = session.peer_certificates().and_then(|chain| chain.first());
+    let client_certificate = shown.map(|leaf| ClientCertificate::read(leaf, context.forwards(policy)));
+    let tls = TlsInfo {
+        sni: session.server_name().map(str::to_owned),
+        alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+        policy,
+        client_certificate: client_certificate.transpose().map_err(std::io::Error::other)?,
+    };
+    Ok((stream, tls))
 }
 
 /// Detects the protocol by the first bytes. `None`: the client sent nothing until the worker had drained.
@@ -272,6 +288,7 @@ pub(super) enum End {
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<Box<C>>,
     mut finish: impl FnMut(Pin<&mut C>),
+    mut refused: impl FnMut(String),
     activity: Rc<Activity>,
     patience: Patience,
     draining: &Draining,
@@ -288,7 +305,6 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             }
             if !finishing && drain.as_mut().poll(cx).is_ready() {
                 finishing = true;
-    mut refused: impl FnMut(String),
                 finish(connection.as_mut());
                 continue;
             }

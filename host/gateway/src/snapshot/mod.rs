@@ -68,7 +68,7 @@ impl SnapshotBuilder {
         let resolver = self.outbound.resolver().with_servers(&config.gateway.nameservers);
         let shared = (&self.endpoints, &resolver);
         let upstreams = upstreams::build(loaded, before, &self.metrics, shared, &mut errors);
-        let listeners = listeners::build(loaded, &self.certs, &mut errors);
+        let listeners = listeners::build(loaded, &self.certs, &mut errors, &mut warnings);
         let router = routes::router(loaded).map_err(|found| errors.extend(found));
         let mut pipelines: Vec<(Vec<_>, Arc<Pipeline>)> = Vec::new();
         let mut built = Vec::with_capacity(config.routes.len());

@@ -51,7 +51,7 @@ impl HeaderClasses {
 }
 
 /// Whether a field is one by which a proxy tells who the client is: `Forwarded`, all `X-Forwarded-*` (also the certificate and the
-/// prefix, which upstreams trust as much), and the single-address fields of other products.
+/// prefix, which upstreams trust as much), the client's certificate (RFC 9440), and the single-address fields of other products.
 pub fn is_forwarding(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || matches!(
@@ -66,6 +66,8 @@ pub fn is_forwarding(name: &str) -> bool {
                 | "true-client-ip"
                 | "cf-connecting-ip"
                 | "fastly-client-ip"
+                | "client-cert"
+                | "client-cert-chain"
         )
 }
 
@@ -97,6 +99,8 @@ pub fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
             "age"
                 | "authorization"
                 | "cache-control"
+                | "client-cert"
+                | "client-cert-chain"
                 | "content-encoding"
                 | "content-length"
                 | "content-range"
@@ -151,6 +155,8 @@ fn is_protected(name: &str) -> bool {
             "host"
                 | "forwarded"
                 | "x-real-ip"
+                | "client-cert"
+                | "client-cert-chain"
                 | "x-request-id"
                 | "traceparent"
                 | "tracestate"
