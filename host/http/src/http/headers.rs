@@ -263,7 +263,7 @@ mod tests {
     fn the_first_letter_of_a_name_hides_nothing() {
         let hop = "connection keep-alive proxy-connection te transfer-encoding upgrade http2-settings";
         let forwarding = "forwarded x-forwarded x-forwarded-prefix x-real-ip x-client-ip x-cluster-client-ip x-original-forwarded-for \
-            x-envoy-external-address true-client-ip cf-connecting-ip fastly-client-ip";
+            x-envoy-external-address true-client-ip cf-connecting-ip fastly-client-ip client-cert client-cert-chain";
         let kinds = [
             (hop, HeaderClasses::HOP_BY_HOP),
             (forwarding, HeaderClasses::FORWARDING),
