@@ -19,7 +19,7 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
     ("upstream", &["background", "config", "telemetry"]),
     ("outbound", &["background", "telemetry", "upstream"]),
     ("filter", &["config", "telemetry"]),
-    ("server", &["allocator", "config", "telemetry"]),
+    ("server", &["allocator", "certs", "config", "telemetry"]),
     ("admin", &["background", "config", "control", "filter", "snapshot", "telemetry", "upstream"]),
     ("snapshot", &["certs", "config", "embedded", "filter", "outbound", "server", "telemetry", "upstream"]),
     ("proxy", &["filter", "server", "snapshot", "telemetry", "upstream"]),

@@ -32,7 +32,9 @@ pub use config::{ByteSize, ConfigError, Duration, is_token};
 pub use error::Error;
 pub use filter::{Describe, Filter, Setup};
 pub use hooks::{Hook, traits::*};
-pub use message::{Draft, Finished, HeaderChange, HeaderEdit, Problem, Request, Response, Source, Verdict};
+pub use message::{
+    ClientCertificate, Draft, Finished, HeaderChange, HeaderEdit, Problem, Request, Response, Source, Verdict,
+};
 pub use route::{Endpoint, Failure, Route};
 pub use serde;
 pub use serde_json;

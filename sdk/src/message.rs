@@ -1,6 +1,6 @@
 //! The request and the response of the current exchange: handles without content, whose methods are host calls.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use crate::bindings::sluice::filter::{
@@ -251,6 +251,17 @@ impl Request {
         Ok(host::request::client_address()?)
     }
 
+    /// The certificate that the client has shown and the listener has verified.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn client_certificate(&self) -> Result<Option<ClientCertificate>, Error> {
+        let Some(text) = host::request::client_certificate()? else { return Ok(None) };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|error| Error::new(format_args!("the client's certificate: {error}")))
+    }
+
     /// The request id, as in the access log.
     ///
     /// # Errors
@@ -282,6 +293,35 @@ impl Request {
     pub fn route(&self) -> &Route {
         &Route(())
     }
+}
+
+/// A certificate that a client has shown (mutual TLS).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct ClientCertificate {
+    /// The subject, such as `CN=alice,O=Acme` (RFC 4514).
+    pub subject: String,
+    /// The issuer, in the same form.
+    pub issuer: String,
+    /// The serial number in hexadecimal.
+    pub serial: String,
+    /// The SHA-256 of the certificate in hexadecimal.
+    pub sha256: String,
+    /// The start of its validity, in seconds since the Unix epoch.
+    pub not_before: i64,
+    /// The end of its validity, in seconds since the Unix epoch.
+    pub not_after: i64,
+    /// The DNS names of the subject.
+    pub dns_names: Vec<String>,
+    /// The URIs of the subject, such as its SPIFFE ID.
+    pub uris: Vec<String>,
+    /// The e-mail addresses of the subject.
+    pub emails: Vec<String>,
+    /// The IP addresses of the subject.
+    pub ip_addresses: Vec<String>,
+    /// The certificate itself.
+    pub pem: String,
 }
 
 /// The response of the current exchange.

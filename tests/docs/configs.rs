@@ -40,7 +40,11 @@ fn lay_out(folder: &Path) {
     let certs = Certs::new();
     let leaf = certs.leaf(&["example.com"]);
     write("certs/ca.pem", &fs::read(certs.ca()).unwrap());
-    for name in ["me", "example"] {
+    for name in ["clients", "partners", "staff"] {
+        write(&format!("certs/{name}.pem"), &fs::read(certs.ca()).unwrap());
+    }
+    write("certs/clients.crl", &fs::read(certs.revoke(&[])).unwrap());
+    for name in ["me", "example", "main"] {
         write(&format!("certs/{name}.pem"), &fs::read(&leaf.cert).unwrap());
         write(&format!("certs/{name}.key"), &fs::read(&leaf.key).unwrap());
     }

@@ -16,11 +16,12 @@ enum Backend {
     Python(u16),
 }
 
-const EXAMPLES: [(&str, Backend); 7] = [
+const EXAMPLES: [(&str, Backend); 8] = [
     ("canary", Backend::Builtin),
     ("from-kong", Backend::Builtin),
     ("from-nginx", Backend::Builtin),
     ("grpc", Backend::Python(50051)),
+    ("mtls", Backend::Builtin),
     ("multi-tenant", Backend::Builtin),
     ("shop", Backend::Builtin),
     ("websocket", Backend::Python(9000)),
@@ -49,18 +50,19 @@ fn config(name: &str, backend: Option<(u16, u16)>) -> String {
     }
 }
 
-/// The other files of a configuration, at their places. Certificates are not in the repository: the README says how to make one.
+/// The other files of a configuration, at their places. Where its certificates are not in the repository, the README says how to make them.
 fn with_files(name: &str) -> Setup {
-    let setup = certificates(name).into_iter().fold(Gateway::setup(), |setup, file| {
+    let folders = ["certs", "tenants"].map(|below| folder(name).join(below));
+    let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    let setup = files.map(|entry| entry.expect("an entry").path()).fold(Gateway::setup(), |setup, file| {
+        let place = file.strip_prefix(folder(name)).expect("it lies there").to_string_lossy().into_owned();
+        setup.file(&place, read(&file))
+    });
+    let missing = certificates(name).into_iter().filter(|file| !folder(name).join(format!("{file}.pem")).exists());
+    missing.fold(setup, |setup, file| {
         let certs = Certs::new();
         let leaf = certs.leaf(&["www.example.com"]);
         setup.file(&format!("{file}.pem"), read(&leaf.cert)).file(&format!("{file}.key"), read(&leaf.key))
-    });
-    let tenants = folder(name).join("tenants");
-    let Ok(entries) = std::fs::read_dir(&tenants) else { return setup };
-    entries.map(|entry| entry.expect("an entry").path()).fold(setup, |setup, file| {
-        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
-        setup.file(&format!("tenants/{name}"), read(&file))
     })
 }
 
@@ -122,6 +124,11 @@ fn shop() {
 #[test]
 fn canary() {
     walk_through("canary");
+}
+
+#[test]
+fn mtls() {
+    walk_through("mtls");
 }
 
 #[test]

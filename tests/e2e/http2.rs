@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, mpsc};
 
 use http_body_util::BodyExt;
+use serde_json::json;
 use sluice_harness::frames::{Ended, Frames};
 use sluice_harness::h2::{H2, full, until, within};
-use sluice_harness::{Gateway, Origin, Reply, wire};
+use sluice_harness::{Gateway, Origin, Reply, eventually, wire};
 
-use crate::support::{gateway, route};
+use crate::support::{BASE, gateway, route};
 
 #[test]
 fn requests_and_bodies() {
@@ -46,6 +47,65 @@ fn streams_don_t_wait_for_each_other() {
         let slow = within("the slow answer", slow).await.expect("the task").expect("an answer");
         assert_eq!(slow.into_body().collect().await.expect("a body").to_bytes(), "/slow");
     });
+}
+
+#[test]
+fn what_is_refused_before_it_is_a_request_is_in_the_log() {
+    let limits = "[listeners.http]\nlimits = { head = \"4KiB\" }\n";
+    let origin = Origin::named("o");
+    let toml = BASE.replace("[listeners.http]\n", limits) + &route(&origin.url(), &[]);
+    let gateway = Gateway::start(&toml);
+    type Row<'a> = Vec<(&'a [u8], &'a [u8])>;
+    let head = |path: &'static [u8]| -> Row<'_> {
+        vec![(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", path)]
+    };
+    let large = [b'x'; 10_000];
+    let with = |name: &'static [u8], value| -> Row<'_> { head(b"/").into_iter().chain([(name, value)]).collect() };
+    let (malformed, connection, large) = (head(b"/a b"), with(b"connection", b"close"), with(b"x-large", &large[..]));
+    let mut refused = 0;
+    for row in [malformed, connection, large] {
+        let mut frames = Frames::connect(gateway.address());
+        frames.headers(1, &row, true);
+        assert!(matches!(frames.wait(1), Ended::Reset(_) | Ended::Response(0)), "{refused}");
+        refused += 1;
+        frames.headers(3, &head(b"/good"), true);
+        assert_eq!(frames.wait(3), Ended::Response(200));
+        eventually("a line for each refusal", || {
+            let lines = gateway.access();
+            let of = |error| lines.iter().filter(|line| line["error"] == json!(error)).count();
+            of("bad-request") == refused
+        });
+    }
+    let line = gateway.wait_access("a refusal", |line| line["error"] == "bad-request");
+    assert_eq!(
+        (&line["protocol"], &line["status"], &line["error_side"]),
+        (&json!("HTTP/2.0"), &json!(null), &json!("client"))
+    );
+    assert_eq!(line["client"], "127.0.0.1");
+    assert_eq!(gateway.access().len(), 2 * refused, "and none for what is in order");
+}
+
+#[test]
+fn no_client_fills_the_log_at_its_own_rate() {
+    const ACKS: usize = 20_000;
+    let gateway = gateway(&route(&Origin::named("o").url(), &[]));
+    let mut frames = Frames::connect(gateway.address());
+    frames.ping_acks(ACKS);
+    let acks =
+        || gateway.log().iter().filter(|line| line["message"].as_str().is_some_and(|m| m.contains("PING"))).count();
+    let dropped =
+        || gateway.metric("sluice_log_lines_dropped_total", &[("log", "operational")]).unwrap_or_default() as usize;
+    eventually("all of them to be written or dropped", || acks() + dropped() == ACKS);
+    assert!(acks() < ACKS / 20, "{}", acks());
+    let told = || {
+        gateway
+            .log()
+            .iter()
+            .filter(|line| line["source"] == "h2::proto::ping_pong")
+            .filter_map(|line| line["dropped"].as_u64())
+            .sum::<u64>() as usize
+    };
+    eventually("the log to tell how many were dropped", || told() == dropped());
 }
 
 #[test]

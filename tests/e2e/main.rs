@@ -2,6 +2,7 @@
 
 mod admin;
 mod bodies;
+mod client_auth;
 mod commands;
 mod errors;
 mod examples;

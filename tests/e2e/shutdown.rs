@@ -43,6 +43,32 @@ fn idle_connections_do_not_hold_it_up() {
 }
 
 #[test]
+fn a_delay_lets_load_balancers_turn_away_before_connections_are_refused() {
+    let origin = Origin::named("o");
+    let toml = BASE.replace("workers = 1", "workers = 1\nshutdown_delay = \"1h\"") + &route(&origin.url(), &[]);
+    let mut gateway = Gateway::start(&toml);
+    let mut open = gateway.client();
+    assert_eq!(open.get("/").status, 200);
+    gateway.signal("TERM");
+    eventually("not ready", || gateway.admin("/readyz").status == 503);
+    assert_eq!(gateway.get("/").text(), "o", "new connections are accepted");
+    let response = open.get("/");
+    assert_eq!((response.text().as_str(), response.header("connection")), ("o", None), "open ones stay");
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait_end().code(), Some(143), "a second signal does not wait");
+}
+
+#[test]
+fn after_the_delay_it_ends_in_order() {
+    let origin = Origin::named("o");
+    let toml = BASE.replace("workers = 1", "workers = 1\nshutdown_delay = \"200ms\"") + &route(&origin.url(), &[]);
+    let mut gateway = Gateway::start(&toml);
+    let start = Instant::now();
+    assert_eq!(gateway.terminate().code(), Some(0));
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+}
+
+#[test]
 fn an_interrupt_is_the_same() {
     let mut gateway = Gateway::before(&Origin::named("o").url());
     gateway.signal("INT");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, HandshakeKind};
+use rustls::{ClientConfig, HandshakeKind, SignatureScheme};
 use sluice_harness::certs::Leaf;
 use sluice_harness::h2::H2;
 use sluice_harness::{Certs, Client, Gateway, Origin, Reply, eventually};
@@ -102,6 +102,39 @@ fn alpn_chooses_the_protocol() {
     let client = Client::connect_tls(only_h1.address(), "localhost", certs.client_config(&["h2", "http/1.1"], BOTH))
         .expect("h1");
     assert_eq!(client.tls().and_then(|t| t.alpn_protocol()), Some(&b"http/1.1"[..]));
+}
+
+#[test]
+fn a_client_that_offers_only_http_1_0_is_served() {
+    let certs = Certs::new();
+    let leaf = certs.leaf(&["localhost"]);
+    let origin = Origin::named("o");
+    let gateway = serving(&[("a", &leaf)], "", "", &origin.url());
+    let config = certs.client_config(&["http/1.0"], BOTH);
+    let mut client = Client::connect_tls(gateway.address(), "localhost", config).expect("a handshake");
+    assert_eq!(client.tls().and_then(|t| t.alpn_protocol()), Some(&b"http/1.0"[..]));
+    client.send("GET / HTTP/1.0\r\nhost: localhost\r\n\r\n");
+    assert_eq!(client.read_response("GET").status, 200);
+}
+
+#[test]
+fn rsa_and_ecdsa_certificates_for_one_name_are_both_used() {
+    let certs = Certs::new();
+    let rsa = certs.leaf_for(&["localhost"], &rcgen::PKCS_RSA_SHA256);
+    let ecdsa = certs.leaf(&["localhost"]);
+    let origin = Origin::named("o");
+    let gateway = serving(&[("modern", &ecdsa), ("old", &rsa)], "", "", &origin.url());
+    let shown = |schemes: &[SignatureScheme], versions| {
+        let config = certs.client_config_verifying(schemes, versions);
+        let client = Client::connect_tls(gateway.address(), "localhost", config).expect("a handshake");
+        client.tls().and_then(|tls| tls.peer_certificates()).expect("a certificate")[0].to_vec()
+    };
+    for versions in [ONLY_12, ONLY_13] {
+        let both = [SignatureScheme::RSA_PSS_SHA256, SignatureScheme::ECDSA_NISTP256_SHA256];
+        assert_eq!(shown(&both[..1], versions), rsa.der().to_vec(), "{versions:?}");
+        assert_eq!(shown(&both[1..], versions), ecdsa.der().to_vec(), "{versions:?}");
+        assert_eq!(shown(&both, versions), ecdsa.der().to_vec(), "the first that fits: {versions:?}");
+    }
 }
 
 #[test]

@@ -119,6 +119,7 @@ fn of_messages() -> Vec<Value> {
         ["request.query"],
         ["request.protocol"],
         ["request.client-address"],
+        ["request.client-certificate"],
         ["request.id"],
         ["request.set-method", "PATCH"],
         ["request.set-method", "CONNECT"],

@@ -24,6 +24,8 @@ use crate::telemetry::{AccessLog, Metrics, OperationalLog, start_operational_log
 use crate::upstream::{EndpointRegistry, Resolver};
 use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
 
+/// How often the operational log tells what was dropped.
+const SUMMARY: Duration = Duration::from_secs(1);
 /// How long the last lines of the logs may take.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -88,6 +90,7 @@ pub fn run(path: &Path, compiler: Option<CompilerCommand>) -> Result<u8, Gateway
         start_operational_log(loaded.config.telemetry.log_level, Arc::clone(&metrics)).map_err(GatewayError::Log)?;
     let log = Arc::new(log);
     let result = serve(path, loaded, watched, compiler, &metrics, &log);
+    log.summarize();
     // The last lines say how it ended, also where the start has failed.
     log.flush(FLUSH);
     result
@@ -104,6 +107,15 @@ fn serve(
 ) -> Result<u8, GatewayError> {
     let started = SystemTime::now();
     let (background, background_thread) = Background::start(Arc::clone(metrics))?;
+    let _summary = background.spawn("log summary", {
+        let log = Arc::clone(log);
+        move || async move {
+            loop {
+                tokio::time::sleep(SUMMARY).await;
+                log.summarize();
+            }
+        }
+    });
     let budget = budget(&loaded.config);
     let builder = builder(&loaded.config, compiler, Arc::clone(metrics), background.clone(), &budget)?;
     let snapshot = builder.build(&loaded, None)?;

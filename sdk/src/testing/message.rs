@@ -1,6 +1,6 @@
 //! The messages of an exchange in memory.
 
-use crate::Source;
+use crate::{ClientCertificate, Source};
 
 /// Header fields in order, with lower-case names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct RequestMessage {
     pub protocol: String,
     /// `192.0.2.1` until set.
     pub client_address: String,
+    /// None until set.
+    pub client_certificate: Option<ClientCertificate>,
     /// The request id.
     pub id: String,
     /// The header fields.
@@ -87,6 +89,7 @@ impl RequestMessage {
             query,
             protocol: "HTTP/1.1".to_owned(),
             client_address: "192.0.2.1".to_owned(),
+            client_certificate: None,
             id: "test-request".to_owned(),
             headers: Headers::default(),
             body: Vec::new(),

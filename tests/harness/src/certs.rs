@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SerialNumber, SignatureAlgorithm, date_time_ymd,
+};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -29,7 +32,7 @@ impl Certs {
     pub fn new() -> Certs {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(rcgen::DnType::CommonName, "a test authority");
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -39,23 +42,28 @@ impl Certs {
 
     /// A certificate for these names or addresses.
     pub fn leaf(&self, names: &[&str]) -> Leaf {
-        self.issue(names, |_| ())
+        self.leaf_for(names, &rcgen::PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// The same with a key for these signatures.
+    pub fn leaf_for(&self, names: &[&str], signatures: &'static SignatureAlgorithm) -> Leaf {
+        let params = CertificateParams::new(names.iter().map(|n| n.to_string()).collect::<Vec<_>>()).unwrap();
+        let key = KeyPair::generate_for(signatures).unwrap();
+        let kind = if signatures == &rcgen::PKCS_RSA_SHA256 { "-rsa" } else { "" };
+        self.sign(&format!("{}{kind}", names[0].replace('*', "any")), params, &key)
     }
 
     /// A certificate that has expired at the end of 2020.
     pub fn expired_leaf(&self, names: &[&str]) -> Leaf {
-        self.issue(names, |params| {
-            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-            params.not_after = rcgen::date_time_ymd(2020, 12, 31);
-        })
+        let mut params = CertificateParams::new(names.iter().map(|n| n.to_string()).collect::<Vec<_>>()).unwrap();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2020, 12, 31);
+        self.sign(&names[0].replace('*', "any"), params, &KeyPair::generate().unwrap())
     }
 
-    fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Leaf {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names.iter().map(|n| n.to_string()).collect::<Vec<_>>()).unwrap();
-        change(&mut params);
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
-        let file = names[0].replace('*', "any");
+    /// A certificate with all that these parameters say, in files of this name.
+    pub fn sign(&self, file: &str, params: CertificateParams, key: &KeyPair) -> Leaf {
+        let cert = params.signed_by(key, &self.issuer).unwrap();
         let leaf = Leaf {
             cert: self.dir.path().join(format!("{file}.pem")),
             key: self.dir.path().join(format!("{file}.key")),
@@ -63,6 +71,27 @@ impl Certs {
         std::fs::write(&leaf.cert, cert.pem()).unwrap();
         std::fs::write(&leaf.key, key.serialize_pem()).unwrap();
         leaf
+    }
+
+    /// A revocation list of the certificates with these serial numbers.
+    pub fn revoke(&self, serials: &[&[u8]]) -> PathBuf {
+        let revoked = |serial: &&[u8]| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let file = self.dir.path().join("ca.crl");
+        std::fs::write(&file, params.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        file
     }
 
     /// The authority's certificate.
@@ -78,6 +107,37 @@ impl Certs {
             .with_root_certificates(self.roots())
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|a| a.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// The same for a client that shows a certificate.
+    pub fn client_config_showing(&self, leaf: &Leaf, alpn: &[&str]) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_client_auth_cert(chain(&leaf.cert), PrivateKeyDer::from_pem_file(&leaf.key).unwrap())
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|a| a.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// The same for a client that verifies only these signatures of a handshake.
+    pub fn client_config_verifying(
+        &self,
+        schemes: &[SignatureScheme],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        let known = provider.signature_verification_algorithms.mapping.iter();
+        let mapping: Vec<_> = known.filter(|(scheme, _)| schemes.contains(scheme)).copied().collect();
+        // A test makes few of them.
+        provider.signature_verification_algorithms.mapping = Vec::leak(mapping);
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_no_client_auth();
         Arc::new(config)
     }
 

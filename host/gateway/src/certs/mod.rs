@@ -1,25 +1,34 @@
-//! Certificates and TLS sessions. They live in a store that outlives snapshots: after a reload clients resume their sessions, and a
-//! certificate that has not changed is not read again. The handshake itself is part of the connection.
+//! Certificates, verification of clients and TLS sessions. They live in a store that outlives snapshots: after a reload clients resume
+//! their sessions, and a certificate that has not changed is not read again. The handshake itself is part of the connection.
 
+mod by_name;
+mod client;
+mod context;
 mod expiry;
 mod resolver;
 mod sessions;
+mod x509;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::server::{ResolvesServerCert, VerifierBuilderError};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
-use crate::config::model::TlsVersion;
+use crate::config::model::{ClientAuth, TlsVersion};
 pub use expiry::Validity;
 use resolver::ByServerName;
 use sessions::{Scope, Sessions};
+
+pub use client::{ClientCertificate, ClientCertificateError};
+pub use context::{PolicyIndex, TlsContext};
 
 /// A certificate chain with its key, as PEM text.
 #[derive(Clone, Copy)]
@@ -46,6 +55,14 @@ pub enum TlsError {
     Certificate(String, webpki::Error),
     #[error("no certificate")]
     NoCertificate,
+    #[error("`client_auth.ca` is not PEM")]
+    ClientCa(#[source] rustls_pki_types::pem::Error),
+    #[error("`client_auth.ca`: malformed certificate: {0}")]
+    ClientAuthority(rustls::Error),
+    #[error("`client_auth.crl` is not PEM")]
+    ClientCrl(#[source] rustls_pki_types::pem::Error),
+    #[error("`client_auth`: clients cannot be verified: {0}")]
+    ClientVerifier(VerifierBuilderError),
     #[error("TLS cannot be set up")]
     Setup(#[source] rustls::Error),
 }
@@ -55,8 +72,10 @@ pub enum TlsError {
 pub struct TlsPolicy<'a> {
     /// The listener's name. Sessions of one listener are not resumed on another one.
     pub listener: &'a str,
-    /// The first certificate serves clients whose server name fits none.
+    /// The first certificate serves clients whose server name fits none. Of several for one name, the first that a client can verify.
     pub certificates: &'a [CertificateSource<'a>],
+    /// Whether and how clients authenticate, by server name.
+    pub client_auth: &'a [ClientAuth],
     pub http1: bool,
     pub h2: bool,
     pub min_version: TlsVersion,
@@ -81,41 +100,72 @@ struct Certificate {
     key: Arc<CertifiedKey>,
     /// The names in it.
     names: Vec<String>,
+    not_after: SystemTime,
 }
 
 impl CertStore {
     /// The TLS side of a listener. One configuration serves all workers, so a ticket of one is good at every other.
-    pub fn server_config(&self, policy: TlsPolicy<'_>) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn context(&self, policy: TlsPolicy<'_>) -> Result<Arc<TlsContext>, TlsError> {
         let provider = Arc::new(default_provider());
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut resolver: Option<ByServerName> = None;
+        let mut resolver = ByServerName::new();
+        let mut certificates = Vec::new();
+        let mut warnings = Vec::new();
         for source in policy.certificates {
-            let Certificate { key, names } = shared.certificate(source, &provider)?;
+            let Certificate { key, names, not_after } = shared.certificate(source, &provider)?;
             let names = if source.hosts.is_empty() { &names } else { source.hosts };
-            resolver.get_or_insert_with(|| ByServerName::new(Arc::clone(&key))).add(names, &key);
+            for host in resolver.add(names, &key) {
+                warnings.push(format!(
+                    "certificate `{}` is never used for `{host}`: an earlier one has a key of the same kind",
+                    source.name
+                ));
+            }
+            certificates.push((source.name.into(), not_after));
         }
-        let resolver = resolver.ok_or(TlsError::NoCertificate)?;
-        let sessions = shared.sessions(Scope::of(&policy))?;
-        drop(shared);
-        let versions: &[&rustls::SupportedProtocolVersion] = match policy.min_version {
-            TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-            TlsVersion::Tls13 => &[&rustls::version::TLS13],
-        };
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .map_err(TlsError::Setup)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(resolver));
-        sessions.apply(&mut config);
-        config.max_early_data_size = 0;
-        // RFC 7301 §3.2: a client that offers only protocols that we don't list is turned away in the handshake.
-        config.alpn_protocols = [(policy.h2, "h2"), (policy.http1, "http/1.1")]
-            .iter()
-            .filter(|(on, _)| *on)
-            .map(|(_, name)| name.as_bytes().to_vec())
-            .collect();
-        Ok(Arc::new(config))
+        if resolver.is_empty() {
+            return Err(TlsError::NoCertificate);
+        }
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::new(resolver);
+        let mut context = TlsContext::new(certificates, warnings);
+        let default = policy.client_auth.iter().find(|auth| auth.hosts.is_empty());
+        let named = policy.client_auth.iter().filter(|auth| !auth.hosts.is_empty());
+        for auth in std::iter::once(default).chain(named.map(Some)) {
+            let sessions = shared.sessions(Scope::of(&policy, auth))?;
+            context.add(auth, server_config(&policy, auth, &provider, &resolver, &sessions)?);
+        }
+        Ok(Arc::new(context))
     }
+}
+
+/// The configuration for the server names of one way to authenticate clients.
+fn server_config(
+    policy: &TlsPolicy<'_>,
+    auth: Option<&ClientAuth>,
+    provider: &Arc<CryptoProvider>,
+    resolver: &Arc<dyn ResolvesServerCert>,
+    sessions: &Sessions,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let versions: &[&rustls::SupportedProtocolVersion] = match policy.min_version {
+        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(versions)
+        .map_err(TlsError::Setup)?;
+    let builder = match auth {
+        Some(auth) => builder.with_client_cert_verifier(client::verifier(auth, provider)?),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::clone(resolver));
+    sessions.apply(&mut config);
+    config.max_early_data_size = 0;
+    // RFC 7301 §3.2: a client that offers only protocols that we don't list is turned away in the handshake.
+    config.alpn_protocols = [(policy.h2, "h2"), (policy.http1, "http/1.1"), (policy.http1, "http/1.0")]
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| name.as_bytes().to_vec())
+        .collect();
+    Ok(Arc::new(config))
 }
 
 impl Shared {
@@ -162,11 +212,12 @@ fn read(source: &CertificateSource<'_>, provider: &CryptoProvider) -> Result<Cer
         .collect::<Result<_, _>>()
         .map_err(|error| TlsError::Chain(name(), error))?;
     let Some(leaf) = chain.first() else { return Err(TlsError::Empty(name())) };
+    let not_after = client::not_after(leaf).ok_or_else(|| TlsError::Certificate(name(), webpki::Error::BadDer))?;
     let leaf = webpki::EndEntityCert::try_from(leaf).map_err(|error| TlsError::Certificate(name(), error))?;
     let names = leaf.valid_dns_names().map(str::to_owned).collect();
     let key = PrivateKeyDer::from_pem_slice(source.key.as_bytes()).map_err(|error| TlsError::Key(name(), error))?;
     let pair = CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Pair(name(), error))?;
-    Ok(Certificate { key: Arc::new(pair), names })
+    Ok(Certificate { key: Arc::new(pair), names, not_after })
 }
 
 #[cfg(test)]

@@ -5,27 +5,45 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 use rustls::{Error, ServerConfig};
+use sha2::{Digest, Sha256};
 
 use super::TlsPolicy;
-use crate::config::model::TlsVersion;
+use crate::config::model::{ClientAuth, ClientAuthMode, TlsVersion};
 
 /// Sessions kept for clients without tickets, for each scope.
 const CACHED_SESSIONS: usize = 256;
 
 /// Where a session can be resumed: everything that decides who is let in and how. A resumed session skips the checks of the handshake,
-/// so a session that began under one policy must never go on under another. Client authentication belongs here when there is any.
-/// Certificates don't: who resumes does not see one, and has checked it when the session began (rustls resumes a session only for the
+/// so a session that began under one policy must never go on under another: a client that was not asked for a certificate, or that showed
+/// one of other authorities, or one that was revoked since. The gateway's own certificates don't belong here: who resumes does not see one, and has checked it when the session began (rustls resumes a session only for the
 /// same server name).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope {
     listener: Box<str>,
     min_version: TlsVersion,
+    /// The hash of how clients authenticate, where they do.
+    client_auth: Option<[u8; 32]>,
 }
 
 impl Scope {
-    pub(super) fn of(policy: &TlsPolicy<'_>) -> Self {
-        Scope { listener: policy.listener.into(), min_version: policy.min_version }
+    pub(super) fn of(policy: &TlsPolicy<'_>, auth: Option<&ClientAuth>) -> Self {
+        Scope { listener: policy.listener.into(), min_version: policy.min_version, client_auth: auth.map(hash) }
     }
+}
+
+fn hash(auth: &ClientAuth) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update([match auth.mode {
+        ClientAuthMode::Required => 0,
+        ClientAuthMode::Optional => 1,
+    }]);
+    // The length says where the authorities end.
+    hasher.update(auth.ca.len().to_be_bytes());
+    hasher.update(&auth.ca);
+    if let Some(lists) = &auth.crl {
+        hasher.update(lists);
+    }
+    hasher.finalize().into()
 }
 
 /// The sessions of one scope. Clones are the same sessions.

@@ -1,10 +1,12 @@
 //! Sessions and certificates over several configurations, with a client in memory.
 
 use rustls::client::Resumption;
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConnection, SignatureScheme};
 use rustls_pki_types::ServerName;
 
 use super::*;
+use crate::config::model::ClientAuthMode;
+use crate::route::HostPattern;
 
 type Versions = &'static [&'static rustls::SupportedProtocolVersion];
 const TLS12: Versions = &[&rustls::version::TLS12];
@@ -17,31 +19,60 @@ struct Pair {
 }
 
 fn pair(names: &[&str]) -> Pair {
+    pair_for(names, &rcgen::PKCS_ECDSA_P256_SHA256)
+}
+
+fn pair_for(names: &[&str], algorithm: &'static rcgen::SignatureAlgorithm) -> Pair {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-    Pair { chain: made.cert.pem(), key: made.signing_key.serialize_pem(), der: made.cert.der().clone() }
+    let key = rcgen::KeyPair::generate_for(algorithm).expect("a key");
+    let params = rcgen::CertificateParams::new(names).expect("names");
+    let cert = params.self_signed(&key).expect("a certificate");
+    Pair { chain: cert.pem(), key: key.serialize_pem(), der: cert.der().clone() }
 }
 
 fn source(pair: &Pair) -> CertificateSource<'_> {
     CertificateSource { name: "main", chain: &pair.chain, key: &pair.key, hosts: &[] }
 }
 
-fn config(store: &CertStore, listener: &str, pair: &Pair, min_version: TlsVersion) -> Arc<ServerConfig> {
-    let certificates = &[source(pair)];
-    store.server_config(TlsPolicy { listener, certificates, http1: true, h2: true, min_version }).expect("a config")
+fn policy<'a>(listener: &'a str, certificates: &'a [CertificateSource<'a>]) -> TlsPolicy<'a> {
+    let min_version = TlsVersion::Tls12;
+    TlsPolicy { listener, certificates, client_auth: &[], http1: true, h2: true, min_version }
+}
+
+/// The configuration for all server names of a listener.
+fn config(store: &CertStore, policy: TlsPolicy<'_>) -> Arc<ServerConfig> {
+    let context = store.context(policy).expect("a context");
+    Arc::clone(context.config(context.policy(None)))
+}
+
+/// Clients show a certificate of this authority.
+fn auth(authority: &Pair, mode: ClientAuthMode, hosts: &[&str]) -> ClientAuth {
+    let hosts = hosts.iter().map(|host| HostPattern::parse(host).expect("a host")).collect();
+    ClientAuth { hosts, ca: authority.chain.clone(), crl: None, mode, forward: false }
 }
 
 /// A client that trusts these certificates and remembers its sessions.
 fn client(trusted: &[&Pair], versions: Versions) -> Arc<ClientConfig> {
+    client_showing(None, trusted, versions)
+}
+
+/// The same with a certificate of its own.
+fn client_showing(shown: Option<&Pair>, trusted: &[&Pair], versions: Versions) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for pair in trusted {
         roots.add(pair.der.clone()).expect("a root");
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(versions)
         .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match shown {
+        None => config.with_no_client_auth(),
+        Some(pair) => {
+            let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+            config.with_client_auth_cert(vec![pair.der.clone()], key).expect("a pair")
+        }
+    };
     config.resumption = Resumption::in_memory_sessions(16);
     Arc::new(config)
 }
@@ -77,15 +108,30 @@ fn bad_pems_name_their_certificate() {
     let (good, other) = (pair(&["a.test"]), pair(&["b.test"]));
     let make = |chain: &str, key: &str| {
         let certificates = &[CertificateSource { name: "main", chain, key, hosts: &[] }];
-        let policy = TlsPolicy { listener: "l", certificates, http1: true, h2: true, min_version: TlsVersion::Tls12 };
-        CertStore::default().server_config(policy).map(|_| ()).expect_err("refused").to_string()
+        CertStore::default().context(policy("l", certificates)).map(|_| ()).expect_err("refused").to_string()
     };
     assert_eq!(make("", &other.key), "certificate `main`: no certificate in the chain");
     assert_eq!(make(&good.chain, "nonsense"), "certificate `main`: key is not PEM");
     assert!(make(&good.chain, &other.key).starts_with("certificate `main`: chain and key cannot be used together"));
-    let policy = TlsPolicy { listener: "l", certificates: &[], http1: true, h2: true, min_version: TlsVersion::Tls12 };
-    let none = CertStore::default().server_config(policy).map(|_| ()).expect_err("refused");
+    let none = CertStore::default().context(policy("l", &[])).map(|_| ()).expect_err("refused");
     assert_eq!(none.to_string(), "no certificate");
+}
+
+#[test]
+fn bad_authorities_and_revocation_lists_are_errors() {
+    let pair = pair(&["a.test"]);
+    let make = |ca: &str, crl: Option<&str>| {
+        let auth = auth(&pair, ClientAuthMode::Required, &[]);
+        let auth = ClientAuth { ca: ca.to_owned(), crl: crl.map(str::to_owned), ..auth };
+        let certificates = [source(&pair)];
+        let policy = TlsPolicy { client_auth: &[auth], ..policy("l", &certificates) };
+        CertStore::default().context(policy).map(|_| ()).expect_err("refused").to_string()
+    };
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let list = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+    assert!(make(broken, None).starts_with("`client_auth.ca`: malformed certificate"), "{}", make(broken, None));
+    let wrong = make(&pair.chain, Some(list));
+    assert!(wrong.starts_with("`client_auth`: clients cannot be verified"), "{wrong}");
 }
 
 #[test]
@@ -95,15 +141,77 @@ fn names_choose_exactly_then_by_wildcard_then_the_first() {
     let first = read(&source(&first), &provider).expect("a certificate");
     let wild = read(&source(&wild), &provider).expect("a certificate");
     assert_eq!((&*first.names, &*wild.names), (&["first.test".to_owned()][..], &["*.wild.test".to_owned()][..]));
-    let mut resolver = ByServerName::new(Arc::clone(&first.key));
-    resolver.add(&first.names, &first.key);
-    resolver.add(&wild.names, &wild.key);
-    resolver.add(&first.names, &wild.key);
-    assert!(Arc::ptr_eq(resolver.find(Some("first.test")), &first.key), "the first certificate keeps the name");
-    assert!(Arc::ptr_eq(resolver.find(Some("a.wild.test")), &wild.key));
-    assert!(Arc::ptr_eq(resolver.find(Some("a.b.wild.test")), &first.key), "one label only");
-    assert!(Arc::ptr_eq(resolver.find(Some("wild.test")), &first.key));
-    assert!(Arc::ptr_eq(resolver.find(None), &first.key));
+    let mut resolver = ByServerName::new();
+    assert!(resolver.add(&first.names, &first.key).is_empty());
+    assert!(resolver.add(&wild.names, &wild.key).is_empty());
+    assert_eq!(resolver.add(&first.names, &wild.key), ["first.test"], "the first certificate keeps the name");
+    let found = |name| resolver.find(name, &[SignatureScheme::ECDSA_NISTP256_SHA256]).expect("a certificate");
+    assert!(Arc::ptr_eq(found(Some("first.test")), &first.key));
+    assert!(Arc::ptr_eq(found(Some("a.wild.test")), &wild.key));
+    assert!(Arc::ptr_eq(found(Some("a.b.wild.test")), &first.key), "one label only");
+    assert!(Arc::ptr_eq(found(Some("wild.test")), &first.key));
+    assert!(Arc::ptr_eq(found(None), &first.key));
+}
+
+#[test]
+fn two_kinds_of_key_for_one_name_are_both_used() {
+    let (rsa, ecdsa) = (pair_for(&["a.test"], &rcgen::PKCS_RSA_SHA256), pair(&["a.test"]));
+    let certificates = [source(&rsa), source(&ecdsa)];
+    let context = CertStore::default().context(policy("l", &certificates)).expect("a context");
+    assert!(context.warnings().is_empty(), "{:?}", context.warnings());
+    let provider = default_provider();
+    let mut resolver = ByServerName::new();
+    for source in &certificates {
+        let Certificate { key, names, .. } = read(source, &provider).expect("a certificate");
+        resolver.add(&names, &key);
+    }
+    use SignatureScheme::{ECDSA_NISTP256_SHA256, ECDSA_NISTP384_SHA384, RSA_PKCS1_SHA256, RSA_PSS_SHA256};
+    for name in [Some("a.test"), None, Some("unknown.test")] {
+        let found = |schemes: &[SignatureScheme]| resolver.find(name, schemes).expect("a certificate").cert[0].clone();
+        assert_eq!(found(&[ECDSA_NISTP256_SHA256]), ecdsa.der, "{name:?}");
+        assert_eq!(found(&[RSA_PSS_SHA256]), rsa.der);
+        assert_eq!(found(&[ECDSA_NISTP256_SHA256, RSA_PSS_SHA256]), rsa.der, "the operator's order");
+        assert_eq!(found(&[RSA_PKCS1_SHA256, ECDSA_NISTP256_SHA256]), ecdsa.der, "TLS 1.3 signs nothing by PKCS 1");
+        assert_eq!(found(&[RSA_PKCS1_SHA256]), rsa.der, "TLS 1.2 does");
+        assert_eq!(found(&[ECDSA_NISTP384_SHA384]), rsa.der, "none fits");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_never_used_is_warned_of() {
+    let (one, two) = (pair(&["a.test"]), pair(&["a.test", "b.test"]));
+    let two = CertificateSource { name: "two", ..source(&two) };
+    let context = CertStore::default().context(policy("l", &[source(&one), two])).expect("a context");
+    let expected = ["certificate `two` is never used for `a.test`: an earlier one has a key of the same kind"];
+    assert_eq!(context.warnings(), expected);
+}
+
+#[test]
+fn certificates_say_when_they_end() {
+    let pair = pair(&["a.test"]);
+    let context = CertStore::default().context(policy("l", &[source(&pair)])).expect("a context");
+    let [(name, not_after)] = context.certificates() else { panic!("{:?}", context.certificates()) };
+    assert_eq!(&**name, "main");
+    assert!(*not_after > SystemTime::now());
+}
+
+#[test]
+fn hosts_have_policies_of_their_own() {
+    let pair = pair(&["a.test"]);
+    let required = |hosts| auth(&pair, ClientAuthMode::Required, hosts);
+    let client_auth = [required(&["partners.test", "*.deep.partners.test"]), required(&["*.partners.test"])];
+    let certificates = [source(&pair)];
+    let policy = TlsPolicy { client_auth: &client_auth, ..policy("l", &certificates) };
+    let context = CertStore::default().context(policy).expect("a context");
+    let of = |host| context.policy(Some(host));
+    let open = context.policy(None);
+    assert_eq!(of("a.test"), open);
+    assert_eq!(of("test"), open);
+    assert_ne!(of("partners.test"), open);
+    assert_eq!(of("Partners.TEST."), of("partners.test"), "case and a last dot mean nothing");
+    assert_eq!(of("x.deep.partners.test"), of("partners.test"), "the longest wildcard holds");
+    assert_ne!(of("x.partners.test"), of("partners.test"));
+    assert_eq!(of("y.x.partners.test"), of("x.partners.test"), "no depth of labels gets past it");
 }
 
 #[test]
@@ -111,14 +219,14 @@ fn sessions_outlive_a_configuration_and_a_certificate() {
     for versions in [TLS12, TLS13] {
         let (old, new) = (pair(&["a.test"]), pair(&["a.test"]));
         let store = CertStore::default();
-        let before = config(&store, "https", &old, TlsVersion::Tls12);
+        let before = config(&store, policy("https", &[source(&old)]));
         let known = client(&[&old, &new], versions);
         assert_eq!(handshake(&known, &before), (HandshakeKind::Full, old.der.clone()));
         assert_eq!(handshake(&known, &before).0, HandshakeKind::Resumed);
-        let after = config(&store, "https", &old, TlsVersion::Tls12);
+        let after = config(&store, policy("https", &[source(&old)]));
         drop(before);
         assert_eq!(handshake(&known, &after).0, HandshakeKind::Resumed, "{versions:?}");
-        let renewed = config(&store, "https", &new, TlsVersion::Tls12);
+        let renewed = config(&store, policy("https", &[source(&new)]));
         drop(after);
         assert_eq!(handshake(&known, &renewed).0, HandshakeKind::Resumed, "{versions:?}");
         let stranger = client(&[&old, &new], versions);
@@ -130,9 +238,10 @@ fn sessions_outlive_a_configuration_and_a_certificate() {
 fn a_session_is_not_resumed_under_another_policy() {
     let pair = pair(&["a.test"]);
     let store = CertStore::default();
-    let usual = config(&store, "https", &pair, TlsVersion::Tls12);
-    let strict = config(&store, "https", &pair, TlsVersion::Tls13);
-    let other = config(&store, "internal", &pair, TlsVersion::Tls12);
+    let certificates = [source(&pair)];
+    let usual = config(&store, policy("https", &certificates));
+    let strict = config(&store, TlsPolicy { min_version: TlsVersion::Tls13, ..policy("https", &certificates) });
+    let other = config(&store, policy("internal", &certificates));
     for elsewhere in [strict, other] {
         let client = client(&[&pair], TLS13);
         assert_eq!(handshake(&client, &usual).0, HandshakeKind::Full);
@@ -141,18 +250,48 @@ fn a_session_is_not_resumed_under_another_policy() {
 }
 
 #[test]
+fn a_session_does_not_carry_a_client_past_another_authentication() {
+    let (server, one, two) = (pair(&["a.test"]), pair(&["one.test"]), pair(&["two.test"]));
+    let certificates = [source(&server)];
+    for versions in [TLS12, TLS13] {
+        let store = CertStore::default();
+        let with =
+            |client_auth: &[ClientAuth]| config(&store, TlsPolicy { client_auth, ..policy("https", &certificates) });
+        let open = with(&[]);
+        let optional = with(&[auth(&one, ClientAuthMode::Optional, &[])]);
+        let required = with(&[auth(&one, ClientAuthMode::Required, &[])]);
+        // A self-signed certificate stands for its authority.
+        let both = ClientAuth { ca: one.chain.clone() + &two.chain, ..auth(&one, ClientAuthMode::Required, &[]) };
+        let more = with(&[both]);
+        let ways = [&open, &optional, &required, &more];
+        for (first, from) in ways.iter().enumerate() {
+            for (second, to) in ways.iter().enumerate() {
+                let client = client_showing(Some(&one), &[&server], versions);
+                assert_eq!(handshake(&client, from).0, HandshakeKind::Full);
+                let expected = if first == second { HandshakeKind::Resumed } else { HandshakeKind::Full };
+                assert_eq!(handshake(&client, to).0, expected, "{first} then {second}, {versions:?}");
+            }
+        }
+        let again = with(&[auth(&one, ClientAuthMode::Required, &[])]);
+        let client = client_showing(Some(&one), &[&server], versions);
+        assert_eq!(handshake(&client, &required).0, HandshakeKind::Full);
+        assert_eq!(handshake(&client, &again).0, HandshakeKind::Resumed, "a reload without a change");
+    }
+}
+
+#[test]
 fn what_nobody_uses_is_forgotten() {
     let (old, new) = (pair(&["a.test"]), pair(&["a.test"]));
     let store = CertStore::default();
-    let before = config(&store, "https", &old, TlsVersion::Tls12);
+    let before = config(&store, policy("https", &[source(&old)]));
     let held = |store: &CertStore| {
         let shared = store.shared.lock().expect("no panic");
         (shared.sessions.len(), shared.certificates.len())
     };
-    let after = config(&store, "other", &new, TlsVersion::Tls12);
+    let after = config(&store, policy("other", &[source(&new)]));
     assert_eq!(held(&store), (2, 2), "a failed reload must not lose what is running");
     drop(before);
-    let _again = config(&store, "other", &new, TlsVersion::Tls12);
+    let _again = config(&store, policy("other", &[source(&new)]));
     assert_eq!(held(&store), (1, 1));
     drop(after);
 }

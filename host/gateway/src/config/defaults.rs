@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::model::{Balance, ByteSize, FailurePolicy, LookupFamily, Protocol, TlsVersion, TrialPolicy};
+use super::model::{Balance, ByteSize, ClientAuthMode, FailurePolicy, LookupFamily, Protocol, TlsVersion, TrialPolicy};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -18,6 +18,7 @@ const fn mib(n: u64) -> ByteSize {
 }
 
 // [gateway]; `workers` is the number of cores, and `compile` is `CompileLimits::default()`.
+pub const SHUTDOWN_DELAY: Option<Duration> = None;
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const PLUGIN_DIR: &str = "plugins";
 pub const MAX_BUFFERED_MEMORY: ByteSize = mib(256);
@@ -32,6 +33,8 @@ pub const NAMESERVER_PORT: u16 = 53;
 pub const HTTP1: bool = true;
 pub const H2: bool = true;
 pub const MIN_TLS: TlsVersion = TlsVersion::Tls12;
+pub const CLIENT_AUTH: ClientAuthMode = ClientAuthMode::Required;
+pub const FORWARD_CLIENT_CERTIFICATE: bool = false;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

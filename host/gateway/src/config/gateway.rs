@@ -30,8 +30,19 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
         .get("one for each core", |item| item.integer(1..=1024u16).map(usize::from));
     Gateway {
         workers: NonZeroUsize::new(workers.unwrap_or(cores)).unwrap_or(NonZeroUsize::MIN),
+        shutdown_delay: table
+            .key(
+                "shutdown_delay",
+                "How long the gateway goes on as before after SIGTERM, except that `/readyz` answers 503: time for load balancers to send new connections elsewhere.",
+                r#""10s""#,
+            )
+            .or(defaults::SHUTDOWN_DELAY, Item::timeout),
         shutdown_timeout: table
-            .key("shutdown_timeout", "How long requests in flight may take to finish after SIGTERM.", r#""1m""#)
+            .key(
+                "shutdown_timeout",
+                "How long requests in flight may take to finish after SIGTERM and `shutdown_delay`.",
+                r#""1m""#,
+            )
             .or(defaults::SHUTDOWN_TIMEOUT, Item::duration),
         plugin_dir: table
             .key(
@@ -203,7 +214,62 @@ fn listener_tls(table: &Table<'_>, certificates: &BTreeSet<String>) -> Option<Li
         .require(|item| item.filled(|item| item.reference("certificate", certificates)));
     let min_version =
         table.key("min_version", "The oldest version of TLS that is spoken.", r#""1.3""#).word_or(defaults::MIN_TLS);
-    Some(ListenerTls { certificates: names?, min_version })
+    let client_auth = table
+        .key(
+            "client_auth",
+            "Certificates that clients show (mutual TLS): one table, or a list of tables for different server names.",
+            r#"{ ca = "certs/clients.pem" }"#,
+        )
+        .get("clients are not asked for a certificate", client_auths);
+    Some(ListenerTls { certificates: names?, min_version, client_auth: client_auth.unwrap_or_default() })
+}
+
+fn client_auths(item: Item<'_>) -> Option<Vec<ClientAuth>> {
+    let item = item.taking("a table or a list of tables");
+    let mut found: Vec<ClientAuth> = Vec::new();
+    for item in item.one_or_more() {
+        let Some(auth) = item.clone().table().and_then(|table| client_auth(&table)) else { continue };
+        let twice = match auth.hosts.as_slice() {
+            [] => {
+                found.iter().any(|other| other.hosts.is_empty()).then_some("only one can be without `hosts`".to_owned())
+            }
+            hosts => (hosts.iter())
+                .find(|host| found.iter().any(|other| other.hosts.contains(host)))
+                .map(|host| format!("the host `{host}` is in two of them")),
+        };
+        if let Some(message) = twice {
+            item.fail(message);
+        }
+        found.push(auth);
+    }
+    Some(found)
+}
+
+fn client_auth(table: &Table<'_>) -> Option<ClientAuth> {
+    let ca = table
+        .key("ca", "The authorities that sign the certificates of clients.", r#""certs/clients.pem""#)
+        .require(|item| item.pem("CERTIFICATE"));
+    let mode = table
+        .key(
+            "mode",
+            "Whether a client has to show a certificate. One that it shows must be good in any case.",
+            r#""optional""#,
+        )
+        .word_or(defaults::CLIENT_AUTH);
+    let crl = table
+        .key(
+            "crl",
+            "Revocation lists, one of each authority in the chain of a client. A certificate without a list, or with one past its next update, is refused.",
+            r#""certs/clients.crl""#,
+        )
+        .get("revocation is not checked", |item| item.pem("X509 CRL"));
+    let hosts = table
+        .key("hosts", "The server names that it is for, also with `*.` at the start.", r#"["partners.example.com"]"#)
+        .get("all server names that no other table names", |item| item.filled(host_pattern));
+    let forward = table
+        .key("forward", "Whether upstreams get the certificate, in the field `Client-Cert` (RFC 9440).", "true")
+        .or(defaults::FORWARD_CLIENT_CERTIFICATE, Item::boolean);
+    Some(ClientAuth { hosts: hosts.unwrap_or_default(), ca: ca?, crl, mode, forward })
 }
 
 /// `Some(None)` is `false`.

@@ -4,8 +4,8 @@ use http::uri::Scheme;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, Deviation, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol,
-    TlsVersion, TrialPolicy,
+    Balance, Builtin, ClientAuthMode, Deviation, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols,
+    LookupFamily, Protocol, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -27,6 +27,10 @@ impl Words for LogLevel {
 
 impl Words for TlsVersion {
     const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::Tls12), ("1.3", Self::Tls13)];
+}
+
+impl Words for ClientAuthMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("required", Self::Required), ("optional", Self::Optional)];
 }
 
 impl Words for HttpVersion {

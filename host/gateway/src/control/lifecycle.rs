@@ -33,8 +33,10 @@ impl Signals {
     }
 
     /// Waits on the calling thread until somebody asks for the end, then drains: SIGTERM and SIGINT ask for it as
-    /// [`Control::shut_down`] does, SIGHUP asks for a reload. Returns the exit code: 0 when the gateway ended in order, within the
-    /// shutdown timeout of the running configuration, and 128 plus the signal's number after a second signal.
+    /// [`Control::shut_down`] does, SIGHUP asks for a reload. From then on `/readyz` says no, but for the shutdown delay the workers go on as
+    /// before: a load balancer needs time to learn that it should send connections elsewhere, and those on their way would be refused.
+    /// Returns the exit code: 0 when the gateway ended in order, within the shutdown timeout of the running configuration, and 128 plus
+    /// the signal's number after a second signal.
     pub fn run(mut self, workers: Workers, control: &Control) -> u8 {
         let Signals { runtime, terminate, interrupt, hangup } = &mut self;
         runtime.block_on(async {
@@ -50,7 +52,21 @@ impl Signals {
                     },
                 }
             }
-            let patience = control.config().gateway.shutdown_timeout;
+            let config = control.config();
+            let (delay, patience) = (config.gateway.shutdown_delay, config.gateway.shutdown_timeout);
+            if let Some(delay) = delay {
+                let delay_ms = delay.as_millis() as u64;
+                tracing::info!(
+                    connections = workers.connections(),
+                    delay_ms,
+                    "no longer ready, still accepting connections"
+                );
+                tokio::select! {
+                    _ = terminate.recv() => return 128 + 15,
+                    _ = interrupt.recv() => return 128 + 2,
+                    () = sleep(delay) => {}
+                }
+            }
             tracing::info!(
                 connections = workers.connections(),
                 timeout_ms = patience.as_millis() as u64,

@@ -14,6 +14,8 @@ use crate::telemetry::ErrorSource;
 pub enum Kind {
     /// The request target or `Host` is malformed or ambiguous.
     BadRequest,
+    /// A host that this connection is not for: its TLS policy is another than that of the connection's server name.
+    MisdirectedRequest,
     /// A method that this gateway does not forward (`CONNECT`, `TRACE` with a body …).
     MethodNotSupported,
     /// More header fields than the listener allows.
@@ -67,6 +69,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::BadRequest => "bad-request",
+            Kind::MisdirectedRequest => "misdirected-request",
             Kind::MethodNotSupported => "method-not-supported",
             Kind::TooManyHeaders => "too-many-headers",
             Kind::HeadTooLarge => "head-too-large",
@@ -118,6 +121,7 @@ impl ProxyError {
     pub fn source(&self) -> ErrorSource {
         match self.kind {
             Kind::BadRequest
+            | Kind::MisdirectedRequest
             | Kind::MethodNotSupported
             | Kind::TooManyHeaders
             | Kind::HeadTooLarge

@@ -11,9 +11,13 @@ use crate::exchange::RequestHead;
 use crate::http::cdn_loop;
 use crate::http::forwarded;
 use crate::http::headers::{self, HeaderClasses};
-use crate::http::target::{Target, TargetError};
+use crate::http::target::{Target, TargetError, routing_host};
 use crate::http::trace;
 use crate::server::ConnectionInfo;
+
+/// RFC 9440 §2.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 
 /// A request head with the facts that routing needs.
 pub(super) struct Inbound {
@@ -59,6 +63,12 @@ pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inb
         Ok(target) => target,
         Err(error) => return Err((parts, refusal(error))),
     };
+    // RFC 9110 §15.5.20, RFC 9113 §9.1.1: clients may use a connection for other hosts of its certificate, and then learn so.
+    if !connection.serves(routing_host(&target.authority)) {
+        let sni = connection.tls.as_ref().and_then(|tls| tls.sni.as_deref()).unwrap_or_default();
+        let message = format!("`{}` has another TLS policy than the server name `{sni}`", target.authority);
+        return Err((parts, ProxyError::new(Kind::MisdirectedRequest, message)));
+    }
     let (peer, trusted) = (&connection.peer, &connection.settings.trusted_proxies);
     let mut client = forwarded::client(peer, &parts.headers, trusted);
     let scheme = client.scheme.take().unwrap_or_else(|| scheme(connection));
@@ -102,6 +112,13 @@ pub(super) fn clean(inbound: &mut Inbound, connection: &ConnectionInfo, (id_head
         headers::strip_lookalikes(&mut head.headers, id_header);
     }
     forwarded::apply(&mut head.headers, classes, &connection.peer, &scheme(connection), &head.authority);
+    if let Some(shown) = connection.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref())
+        && let Some(field) = &shown.field
+    {
+        // RFC 9440 §2.4: no value of the client's own stands beside it.
+        head.headers.remove(CLIENT_CERT_CHAIN);
+        head.headers.insert(CLIENT_CERT, field.clone());
+    }
     head.headers.insert(id_header, id.clone());
     trace::ensure_traceparent(&mut head.headers, classes);
     if head.version == Version::HTTP_2 {

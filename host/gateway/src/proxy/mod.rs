@@ -44,6 +44,11 @@ impl Proxy {
     }
 }
 
+/// What logs show in the place of a method that is not known.
+fn unknown_method() -> Method {
+    Method::from_bytes(b"-").expect("a token")
+}
+
 impl Service for Proxy {
     type Body = Body;
 
@@ -82,12 +87,19 @@ impl Service for Proxy {
         let local = self.worker.snapshot();
         let id = trace::request_id(&HeaderMap::new(), &local.shared.id_header, false);
         let (Refusal::Head { line, .. } | Refusal::Timeout { line }) = refusal;
-        // The usual mark of logs for what is not known.
-        let unknown = || Method::from_bytes(b"-").expect("a token");
-        let method = line.method.clone().unwrap_or_else(unknown);
+        let method = line.method.clone().unwrap_or_else(unknown_method);
         let mut context = RequestContext::new(&self.worker, connection, &method, Version::HTTP_11, id);
         context.refused_path = Some(line.path.as_str().into());
         turn_away(&local, context, &ProxyError::refused(refusal))
+    }
+
+    fn note_refused(&self, connection: &Rc<ConnectionInfo>, reason: &str) {
+        let local = self.worker.snapshot();
+        let id = trace::request_id(&HeaderMap::new(), &local.shared.id_header, false);
+        let mut context = RequestContext::new(&self.worker, connection, &unknown_method(), Version::HTTP_2, id);
+        context.responder = Responder::Gateway;
+        // Dropping it writes the line of the access log.
+        context.fail(&ProxyError::new(Kind::BadRequest, reason));
     }
 
     async fn drained(&self) {

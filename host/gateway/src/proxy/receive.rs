@@ -75,7 +75,7 @@ pub(super) fn receive(
     if matches!(inbound.head.method, Method::OPTIONS | Method::TRACE) && inbound::spend_forward(&mut inbound.head) {
         context.ends_here.get_or_insert_with(|| Box::new(EndsHere::MaxForwards));
     }
-    enter_route(&mut context, local, found.route, inbound, body, on_upgrade);
+    enter_route(&mut context, local, found.route, connection, inbound, body, on_upgrade);
     Ok(context)
 }
 
@@ -163,6 +163,7 @@ fn enter_route(
     context: &mut RequestContext,
     local: &LocalSnapshot,
     found: RouteMatch,
+    connection: &ConnectionInfo,
     inbound: Inbound,
     body: Body,
     on_upgrade: Option<OnUpgrade>,
@@ -191,6 +192,8 @@ fn enter_route(
     context.request_body = MessageBody::new(body, coded(&head.headers, classes)).within(until);
     let mut exchange = Exchange::new(context.id.clone(), address, head, local.facts(found.index).clone());
     exchange.params = found.params;
+    exchange.client_certificate =
+        connection.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref()).map(|shown| shown.facts.clone());
     context.enter_route(local, found.index, exchange);
 }
 

@@ -13,6 +13,9 @@ fn public(kind: Kind) -> (StatusCode, &'static str) {
         Kind::BadRequest => {
             (StatusCode::BAD_REQUEST, "The request line, a header field or the framing of the body is not valid.")
         }
+        Kind::MisdirectedRequest => {
+            (StatusCode::MISDIRECTED_REQUEST, "This connection is not for this host. Open another one.")
+        }
         Kind::MethodNotSupported => (StatusCode::NOT_IMPLEMENTED, "This method is not supported."),
         Kind::TooManyHeaders => {
             (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has more header fields than are allowed.")
@@ -69,6 +72,7 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
         Kind::BodyTooLarge | Kind::TooManyHeaders | Kind::HeadTooLarge | Kind::ResponseTooLarge => RESOURCE_EXHAUSTED,
         Kind::FilterFailed | Kind::LoopDetected => INTERNAL,
         Kind::BadRequest
+        | Kind::MisdirectedRequest
         | Kind::MethodNotSupported
         | Kind::TargetTooLong
         | Kind::UnknownTransferCoding

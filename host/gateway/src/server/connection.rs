@@ -19,21 +19,23 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
 use super::gather::Gathered;
 use super::malformed::AnswersMalformed;
 use super::worker::{Draining, PanicProbe, Shared};
 use super::{ConnectionInfo, ListenerSettings, Refusal, Service, TlsInfo, http1};
+use crate::certs::{ClientCertificate, TlsContext};
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
 use crate::http::target::KnownHost;
 use crate::http1::{Io, Transport};
-use crate::telemetry::ListenerCounters;
+use crate::telemetry::{ListenerCounters, watch_h2_refusals};
 
 /// RFC 9113 §3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -60,7 +62,7 @@ pub(super) fn serve<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> im
     let counters = Arc::clone(accepted.socket.counters());
     let peer = accepted.peer;
     let opening: Pin<Box<dyn Future<Output = Result<Option<Serving>, End>>>> = match accepted.settings.tls.clone() {
-        Some(config) => Box::pin(over_tls(accepted, config, worker)),
+        Some(context) => Box::pin(over_tls(accepted, context, worker)),
         None => Box::pin(plain(accepted, worker)),
     };
     async move {
@@ -104,24 +106,14 @@ impl Accepted {
 /// The handshake. `None`: it failed.
 pub(super) async fn over_tls<S: Service>(
     accepted: Accepted,
-    config: Arc<ServerConfig>,
+    context: Arc<TlsContext>,
     worker: Rc<Shared<S>>,
 ) -> Result<Option<Serving>, End> {
     let peer = accepted.peer;
     let (socket, mut info) = accepted.split();
-    let failure: String = match timeout(info.settings.handshake_timeout, TlsAcceptor::from(config).accept(socket)).await
-    {
-        Ok(Ok(mut stream)) => {
-            let (socket, session) = stream.get_mut();
-            let tls = TlsInfo {
-                sni: session.server_name().map(str::to_owned),
-                alpn: session.alpn_protocol().map(<[u8]>::to_vec),
-                version: match session.protocol_version() {
-                    Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-                    Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                    _ => "unknown",
-                },
-            };
+    let failure: String = match timeout(info.settings.handshake_timeout, handshake(socket, &context)).await {
+        Ok(Ok((mut stream, tls))) => {
+            let (socket, _) = stream.get_mut();
             let h2 = tls.alpn.as_deref() == Some(b"h2") || !info.settings.http1;
             info.tls = Some(tls);
             let activity = if h2 { socket.speak_h2() } else { Rc::clone(socket.activity()) };
@@ -133,6 +125,30 @@ pub(super) async fn over_tls<S: Service>(
     info.counters.tls_failures.add(1);
     tracing::debug!(%peer, listener = &*info.listener, error = failure, "TLS handshake failed");
     Ok(None)
+}
+
+/// The server name chooses the policy before the handshake goes on under it.
+async fn handshake(socket: Watched, context: &TlsContext) -> std::io::Result<(TlsStream<Watched>, TlsInfo)> {
+    // Each step has memory of its own, so that only that of the step at hand is held.
+    let hello = Box::pin(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
+    let policy = context.policy(hello.client_hello().server_name());
+    let rest = Box::pin(hello.into_stream(Arc::clone(context.config(policy))));
+    let stream = rest.await?;
+    let (_, session) = stream.get_ref();
+    let shown = session.peer_certificates().and_then(|chain| chain.first());
+    let client_certificate = shown.map(|leaf| ClientCertificate::read(leaf, context.forwards(policy)));
+    let tls = TlsInfo {
+        sni: session.server_name().map(str::to_owned),
+        alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+        version: match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "unknown",
+        },
+        policy,
+        client_certificate: client_certificate.transpose().map_err(std::io::Error::other)?,
+    };
+    Ok((stream, tls))
 }
 
 /// Detects the protocol by the first bytes. `None`: the client sent nothing until the worker had drained.
@@ -227,23 +243,24 @@ fn serve_h2<S: Service>(
         .max_local_error_reset_streams(MAX_RESETS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
-    let service = exchanges(Rc::clone(&worker), info, Rc::clone(&activity));
+    let info = Rc::new(info);
+    let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity));
     let io = Gathered::new(io);
     let framed = TokioIo::new(AnswersMalformed::new(io.clone()));
     let connection = Box::pin(builder.serve_connection(framed, service_fn(service)));
     async move {
+        let refused = |reason: String| worker.service.note_refused(&info, &reason);
         let finish = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
-        drive(connection, finish, |cx| io.poll_end_turn(cx), activity, patience, &worker.draining).await
+        drive(connection, finish, |cx| io.poll_end_turn(cx), refused, activity, patience, &worker.draining).await
     }
 }
 
 /// The connection's service: each call is one exchange, from its head to the last byte of the response.
 fn exchanges<S: Service>(
     worker: Rc<Shared<S>>,
-    info: ConnectionInfo,
+    info: Rc<ConnectionInfo>,
     activity: Rc<Activity>,
 ) -> impl Fn(Request<Incoming>) -> ResponseFuture<S> {
-    let info = Rc::new(info);
     move |request| {
         let exchanging = activity.begin();
         let (worker, info) = (Rc::clone(&worker), Rc::clone(&info));
@@ -283,6 +300,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<Box<C>>,
     mut finish: impl FnMut(Pin<&mut C>),
     mut end_turn: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
+    mut refused: impl FnMut(String),
     activity: Rc<Activity>,
     patience: Patience,
     draining: &Draining,
@@ -294,7 +312,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut expired = None;
     poll_fn(move |cx| {
         loop {
-            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+            if let Poll::Ready(result) = watch_h2_refusals(|| connection.as_mut().poll(cx), &mut refused) {
                 // A last GOAWAY, as far as the socket takes it.
                 let _ = end_turn(cx);
                 return Poll::Ready(result.map_err(End::Http));

@@ -26,6 +26,7 @@ use http::{Response, request};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
+use crate::certs::{ClientCertificate, PolicyIndex, TlsContext};
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
 use crate::http::target::KnownHost;
@@ -52,6 +53,9 @@ pub trait Service: 'static {
 
     /// Answers what is no request. The connection is closed after it.
     fn refuse(&self, connection: &Rc<ConnectionInfo>, refusal: &Refusal) -> Box<Response<Self::Body>>;
+
+    /// Notes a request of HTTP/2 that was refused before it became one. Its stream is reset already.
+    fn note_refused(&self, connection: &Rc<ConnectionInfo>, reason: &str);
 
     /// Called once at shutdown, after the worker's last connection is closed, within the shutdown timeout.
     fn drained(&self) -> impl Future<Output = ()> {
@@ -90,6 +94,7 @@ pub struct ConnectionInfo {
     /// The listener's settings when the connection was accepted.
     pub settings: Arc<ListenerSettings>,
     pub counters: Arc<ListenerCounters>,
+    /// What the handshake brought, on a listener with TLS.
     pub tls: Option<TlsInfo>,
 }
 
@@ -101,6 +106,10 @@ pub struct TlsInfo {
     pub alpn: Option<Vec<u8>>,
     /// Such as `TLSv1.3`.
     pub version: &'static str,
+    /// Which of the listener's policies the server name has chosen.
+    pub policy: PolicyIndex,
+    /// What the client has shown, where the listener asks for it.
+    pub client_certificate: Option<ClientCertificate>,
 }
 
 /// A listener as it is bound: this can't change while the gateway runs.
@@ -118,7 +127,7 @@ pub struct ListenerSettings {
     /// Whether HTTP/2 is spoken: by ALPN over TLS, by prior knowledge (RFC 9113 §3.3) without.
     pub h2: bool,
     /// From the certificate store; `None` for a plain listener.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<TlsContext>>,
     pub trusted_proxies: Vec<IpNet>,
     /// Open connections of this listener on all workers.
     pub max_connections: usize,
@@ -132,6 +141,15 @@ pub struct ListenerSettings {
     pub max_headers: usize,
     /// Concurrent streams of an HTTP/2 connection.
     pub max_streams: u32,
+}
+
+impl ConnectionInfo {
+    /// Whether requests for this host belong on this connection: whether its server name has chosen the policy that the host has. A client
+    /// that reuses a connection for another host must not get past the certificate that the host asks for.
+    pub fn serves(&self, host: &str) -> bool {
+        let policies = self.tls.as_ref().zip(self.settings.tls.as_ref());
+        policies.is_none_or(|(tls, context)| context.policy(Some(host)) == tls.policy)
+    }
 }
 
 /// The current settings of all listeners.

@@ -70,6 +70,8 @@ impl Service for Facts {
         response
     }
 
+    fn note_refused(&self, _: &Rc<ConnectionInfo>, _: &str) {}
+
     async fn drained(&self) {
         self.gate.drained.fetch_add(1, SeqCst);
     }
@@ -410,9 +412,15 @@ fn tls_gateway(names: &[&str]) -> (Gateway, Vec<String>) {
         .collect();
     let sources: Vec<CertificateSource<'_>> =
         made.iter().map(|(chain, key)| CertificateSource { name: "c", chain, key, hosts: &[] }).collect();
-    let policy =
-        TlsPolicy { listener: "l", certificates: &sources, http1: true, h2: true, min_version: TlsVersion::Tls12 };
-    let tls = CertStore::default().server_config(policy).expect("a configuration");
+    let policy = TlsPolicy {
+        listener: "l",
+        certificates: &sources,
+        client_auth: &[],
+        http1: true,
+        h2: true,
+        min_version: TlsVersion::Tls12,
+    };
+    let tls = CertStore::default().context(policy).expect("a configuration");
     let gateway = gateway(1, ListenerSettings { tls: Some(tls), ..settings() });
     (gateway, made.iter().map(|(chain, _)| chain.clone()).collect())
 }

@@ -3,18 +3,27 @@
 use std::sync::Arc;
 
 use super::{Errors, key};
-use crate::certs::{CertStore, CertificateSource, TlsPolicy};
+use crate::certs::{CertStore, CertificateSource, TlsContext, TlsPolicy};
 use crate::config::{Loaded, model};
 use crate::server::{ListenerSettings, Listeners};
 
-pub(super) fn build(loaded: &Loaded, certs: &CertStore, errors: &mut Errors) -> Option<Listeners> {
+pub(super) fn build(
+    loaded: &Loaded,
+    certs: &CertStore,
+    errors: &mut Errors,
+    warnings: &mut Vec<String>,
+) -> Option<Listeners> {
     let mut settings = Vec::new();
     let before = errors.len();
     for listener in &loaded.config.listeners {
         let tls = match &listener.tls {
             None => None,
-            Some(tls) => match tls_config(loaded, certs, listener, tls) {
-                Ok(config) => Some(config),
+            Some(tls) => match tls_context(loaded, certs, listener, tls) {
+                Ok(context) => {
+                    warnings
+                        .extend(context.warnings().iter().map(|line| format!("listener `{}`: {line}", listener.name)));
+                    Some(context)
+                }
                 Err(message) => {
                     errors.push(loaded.error_on(&key(&["listeners", &listener.name, "tls"]), message));
                     continue;
@@ -40,12 +49,12 @@ pub(super) fn build(loaded: &Loaded, certs: &CertStore, errors: &mut Errors) -> 
     (errors.len() == before).then_some(Listeners { settings, max_connections })
 }
 
-fn tls_config(
+fn tls_context(
     loaded: &Loaded,
     certs: &CertStore,
     listener: &model::Listener,
     tls: &model::ListenerTls,
-) -> Result<Arc<rustls::ServerConfig>, String> {
+) -> Result<Arc<TlsContext>, String> {
     let found: Vec<_> = tls
         .certificates
         .iter()
@@ -70,6 +79,7 @@ fn tls_config(
         http1: listener.protocols.http1,
         h2: listener.protocols.h2,
         min_version: tls.min_version,
+        client_auth: &tls.client_auth,
     };
-    certs.server_config(policy).map_err(|error| crate::chain(&error))
+    certs.context(policy).map_err(|error| crate::chain(&error))
 }

@@ -80,7 +80,7 @@ impl SnapshotBuilder {
         let upstreams = upstreams::build(loaded, before, &self.metrics, shared, &mut errors);
         let validities = validities(loaded);
         warnings.extend(expiry_warnings(&validities));
-        let listeners = listeners::build(loaded, &self.certs, &mut errors);
+        let listeners = listeners::build(loaded, &self.certs, &mut errors, &mut warnings);
         let router = routes::router(loaded).map_err(|found| errors.extend(found));
         let https_redirects = HttpsRedirects::build(config).map_err(|error| {
             errors.push(loaded.error_on(&key(&["listeners"]), error.to_string()));

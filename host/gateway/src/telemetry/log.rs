@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Metadata, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use super::h2_refusals;
+use super::log_limit::LogLimit;
 use super::metrics::Metrics;
 use super::sink::Sink;
 
@@ -26,7 +30,8 @@ pub enum LogLevel {
 
 /// The running operational log.
 pub struct OperationalLog {
-    filter: reload::Handle<Targets, Registry>,
+    filter: reload::Handle<Enabled, Registry>,
+    limit: LogLimit,
     sink: Sink,
 }
 
@@ -34,7 +39,12 @@ impl OperationalLog {
     /// Changes the level.
     pub fn set_level(&self, level: LogLevel) {
         // Fails only when the subscriber is gone, and it lives as long as the process.
-        let _ = self.filter.reload(targets(level));
+        let _ = self.filter.reload(Enabled(targets(level)));
+    }
+
+    /// Writes how many lines were dropped since the last time, if any were.
+    pub fn summarize(&self) {
+        self.limit.summarize();
     }
 
     /// Waits until all lines are written, at most `patience`. Call it before the process ends.
@@ -50,7 +60,8 @@ pub fn start_operational_log(level: LogLevel, metrics: Arc<Metrics>) -> Result<O
         move |_| metrics.log_dropped.add(1)
     })
     .map_err(|error| format!("cannot start the log writer: {error}"))?;
-    let (filter, handle) = reload::Layer::new(targets(level));
+    let (filter, handle) = reload::Layer::new(Enabled(targets(level)));
+    let limit = LogLimit::new(Arc::clone(&metrics));
     let lines =
         tracing_subscriber::fmt::layer().with_writer(Lines { sink: sink.clone(), metrics }).log_internal_errors(false);
     let lines = if std::io::stderr().is_terminal() {
@@ -60,6 +71,7 @@ pub fn start_operational_log(level: LogLevel, metrics: Arc<Metrics>) -> Result<O
     };
     tracing_subscriber::registry()
         .with(filter)
+        .with(limit.clone())
         .with(lines)
         .try_init()
         .map_err(|error| format!("cannot install the operational log: {error}"))?;
@@ -69,7 +81,27 @@ pub fn start_operational_log(level: LogLevel, metrics: Arc<Metrics>) -> Result<O
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(location, panic = message, "panic");
     }));
-    Ok(OperationalLog { filter: handle, sink })
+    Ok(OperationalLog { filter: handle, limit, sink })
+}
+
+/// Which events are looked at: those that are written, and those that tell what the HTTP/2 library has refused.
+struct Enabled(Targets);
+
+impl<S: Subscriber> Layer<S> for Enabled {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if h2_refusals::reports(metadata) {
+            return Interest::always();
+        }
+        Layer::<S>::register_callsite(&self.0, metadata)
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
+        h2_refusals::reports(metadata) || Layer::<S>::enabled(&self.0, metadata, context)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Layer::<S>::max_level_hint(&self.0).map(|level| level.max(LevelFilter::DEBUG))
+    }
 }
 
 /// Our own modules at the level that was asked for; dependencies speak only when something is wrong.

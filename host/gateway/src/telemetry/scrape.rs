@@ -155,7 +155,11 @@ impl Metrics {
         out.sample("sluice_last_reload_timestamp_seconds", &[], self.last_reload.value() as f64);
         out.family("sluice_reload_in_progress", "gauge", "1 while a configuration is being loaded, else 0.");
         out.sample("sluice_reload_in_progress", &[], self.reload_in_progress.value() as f64);
-        out.family("sluice_log_lines_dropped_total", "counter", "Log lines lost to a slow or closed reader.");
+        out.family(
+            "sluice_log_lines_dropped_total",
+            "counter",
+            "Log lines lost to a slow or closed reader, or above the rate of their kind.",
+        );
         out.sample("sluice_log_lines_dropped_total", &[("log", "access")], self.access_log_dropped.value() as f64);
         out.sample("sluice_log_lines_dropped_total", &[("log", "operational")], self.log_dropped.value() as f64);
         super::process::process(self.started, out);

@@ -120,7 +120,7 @@ fn is_grpc(content_type: &[u8]) -> bool {
 }
 
 /// Whether a field is one by which a proxy tells who the client is: `Forwarded`, all `X-Forwarded-*` (also the certificate and the
-/// prefix, which upstreams trust as much), and the single-address fields of other products.
+/// prefix, which upstreams trust as much), the client's certificate (RFC 9440), and the single-address fields of other products.
 pub fn is_forwarding(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || matches!(
@@ -135,6 +135,8 @@ pub fn is_forwarding(name: &str) -> bool {
                 | "true-client-ip"
                 | "cf-connecting-ip"
                 | "fastly-client-ip"
+                | "client-cert"
+                | "client-cert-chain"
         )
 }
 
@@ -171,6 +173,8 @@ pub fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
             "age"
                 | "authorization"
                 | "cache-control"
+                | "client-cert"
+                | "client-cert-chain"
                 | "content-encoding"
                 | "content-length"
                 | "content-range"
@@ -224,6 +228,8 @@ fn is_protected(name: &str) -> bool {
             "host"
                 | "forwarded"
                 | "x-real-ip"
+                | "client-cert"
+                | "client-cert-chain"
                 | "x-request-id"
                 | "traceparent"
                 | "tracestate"
@@ -331,7 +337,7 @@ mod tests {
     fn the_first_letter_of_a_name_hides_nothing() {
         let hop = "connection keep-alive proxy-connection te transfer-encoding upgrade http2-settings";
         let forwarding = "forwarded x-forwarded x-forwarded-prefix x-real-ip x-client-ip x-cluster-client-ip x-original-forwarded-for \
-            x-envoy-external-address true-client-ip cf-connecting-ip fastly-client-ip";
+            x-envoy-external-address true-client-ip cf-connecting-ip fastly-client-ip client-cert client-cert-chain";
         let kinds = [
             (hop, HeaderClasses::HOP_BY_HOP),
             (forwarding, HeaderClasses::FORWARDING),

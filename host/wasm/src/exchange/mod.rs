@@ -130,6 +130,8 @@ pub struct Exchange {
     /// As in `x-request-id`.
     pub id: HeaderValue,
     pub client: IpAddr,
+    /// The certificate that the client has shown and the listener has verified, as JSON text.
+    pub client_certificate: Option<Arc<str>>,
     pub request: RequestHead,
     /// The decoded request body, once it is buffered for a filter or set by one.
     pub request_body: Option<Bytes>,
@@ -184,6 +186,7 @@ impl Exchange {
             Exchange {
                 id,
                 client,
+                client_certificate: None,
                 request,
                 request_body: None,
                 request_body_replaced: false,

@@ -41,6 +41,7 @@ pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     at.function::<(Option<Str>,), _>("set-query", |state, (query,)| Ok(state.set_query(query)))?;
     at.function::<(), _>("protocol", |state, ()| Ok(state.protocol()))?;
     at.function::<(), _>("client-address", |state, ()| Ok(state.client_address()))?;
+    at.function::<(), _>("client-certificate", |state, ()| Ok(state.client_certificate()))?;
     at.function::<(), _>("id", |state, ()| Ok(state.id()))?;
     at.function::<(u64,), _>("want-body", |state, (most,)| Ok(state.want_request_body(most)))?;
     at.function::<(), _>("body-length", |state, ()| Ok(state.request_body_length()))?;
@@ -143,6 +144,10 @@ impl CallState {
 
     fn client_address(&self) -> Result<String, Error> {
         Ok(self.exchange(HookSet::ALL)?.client.to_string())
+    }
+
+    fn client_certificate(&self) -> Result<Option<String>, Error> {
+        Ok(self.exchange(HookSet::ALL)?.client_certificate.as_deref().map(str::to_owned))
     }
 
     fn id(&self) -> Result<String, Error> {

@@ -2,8 +2,8 @@
 
 use super::{during, in_exchange, unless};
 use crate::bindings::sluice::filter::types::{Error, Field, HeaderChange, HeaderEdit};
-use crate::is_token;
 use crate::testing::{Headers, Phase, World};
+use crate::{ClientCertificate, is_token};
 
 /// Headers that a filter sees and sets only when they are granted by name.
 const CREDENTIALS: [&str; 8] = [
@@ -25,9 +25,11 @@ const HOP_BY_HOP: [&str; 7] =
 const FRAMING: [&str; 3] = ["content-length", "host", "trailer"];
 
 /// Fields that mean nothing, or something dangerous, in trailers (RFC 9110 §6.5.1), beside credentials and those of one hop.
-const NOT_IN_TRAILERS: [&str; 20] = [
+const NOT_IN_TRAILERS: [&str; 22] = [
     "age",
     "cache-control",
+    "client-cert",
+    "client-cert-chain",
     "content-encoding",
     "content-length",
     "content-range",
@@ -245,6 +247,13 @@ pub(crate) mod request {
     }
 
     reads! { method method; scheme scheme; authority authority; path path; protocol protocol; client_address client_address; id id; }
+
+    pub(crate) fn client_certificate() -> Result<Option<String>, Error> {
+        let json = |shown: &ClientCertificate| {
+            serde_json::to_string(shown).map_err(|error| Error::Other(format!("the client's certificate: {error}")))
+        };
+        in_exchange(|world| world.exchange.request.client_certificate.as_ref().map(json).transpose())
+    }
 
     pub(crate) fn set_method(method: &str) -> Result<(), Error> {
         during(REQUEST, |world| {

@@ -226,6 +226,7 @@ fn act(hook: &str, action: &Value) -> Option<Outcome> {
         "method" => leave(hook, action, request::method()),
         "path" => leave(hook, action, request::path()),
         "client-address" => leave(hook, action, request::client_address()),
+        "client-certificate" => leave(hook, action, optional(request::client_certificate())),
         "param" => leave(hook, action, optional(route::param(name))),
         "route" => leave(hook, action, route::name()),
         "set-status" => response::set_status(action["status"].as_u64().unwrap_or(200) as u16).unwrap(),

@@ -233,6 +233,7 @@ fn requests(name: &str, with: &With<'_>) -> Answer {
         "set-query" => shown(request::set_query(with.maybe_text(0).as_deref())),
         "protocol" => request::protocol(),
         "client-address" => request::client_address(),
+        "client-certificate" => shown(request::client_certificate()),
         "id" => request::id().map(|id| id.len().to_string()),
         "header" => shown(request::header(&with.text(0))),
         "header-values" => shown(request::header_values(&with.text(0))),

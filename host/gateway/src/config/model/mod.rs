@@ -52,7 +52,9 @@ pub struct Config {
 pub struct Gateway {
     /// The number of worker threads.
     pub workers: NonZeroUsize,
-    /// How long exchanges in flight may take to finish after SIGTERM.
+    /// How long the gateway still takes connections after SIGTERM, while it says that it is not ready.
+    pub shutdown_delay: Option<Duration>,
+    /// How long exchanges in flight may take to finish after that.
     pub shutdown_timeout: Duration,
     /// Where plugins without a `file` are looked for.
     pub plugin_dir: PathBuf,
@@ -110,6 +112,29 @@ pub struct ListenerTls {
     /// Names in `Config::certificates`, at least one. The first serves clients whose server name fits none.
     pub certificates: Vec<Name>,
     pub min_version: TlsVersion,
+    /// Whether and how clients authenticate. At most one is without hosts, and no host is in two.
+    pub client_auth: Vec<ClientAuth>,
+}
+
+/// How clients authenticate by a certificate (mutual TLS).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// The server names that it is for; empty for all that no other is for.
+    pub hosts: Vec<HostPattern>,
+    /// PEM text of the authorities.
+    pub ca: String,
+    /// PEM text of revocation lists.
+    pub crl: Option<String>,
+    pub mode: ClientAuthMode,
+    /// Whether upstreams get the certificate.
+    pub forward: bool,
+}
+
+/// Whether a client has to show a certificate. One that it shows has to be good in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuthMode {
+    Required,
+    Optional,
 }
 
 /// A version of TLS.

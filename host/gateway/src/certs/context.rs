@@ -1,0 +1,72 @@
+//! The TLS side of a listener, ready to use. A listener may authenticate clients in different ways by server name; each way is a policy.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::ServerConfig;
+
+use super::by_name::ByName;
+use crate::config::model::ClientAuth;
+
+/// The configurations of a listener, one for each policy.
+#[derive(Debug)]
+pub struct TlsContext {
+    /// The first holds for all server names that no other is for.
+    policies: Vec<Policy>,
+    by_host: ByName<PolicyIndex>,
+    certificates: Vec<(Arc<str>, SystemTime)>,
+    warnings: Vec<String>,
+}
+
+/// One of the policies of a listener.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PolicyIndex(usize);
+
+#[derive(Debug)]
+struct Policy {
+    config: Arc<ServerConfig>,
+    /// Whether upstreams get the certificates of clients.
+    forward: bool,
+}
+
+impl TlsContext {
+    pub(super) fn new(certificates: Vec<(Arc<str>, SystemTime)>, warnings: Vec<String>) -> Self {
+        TlsContext { policies: Vec::new(), by_host: ByName::new(), certificates, warnings }
+    }
+
+    /// Adds a policy; the first one is for all server names that no other is for.
+    pub(super) fn add(&mut self, auth: Option<&ClientAuth>, config: Arc<ServerConfig>) {
+        for host in auth.iter().flat_map(|auth| &auth.hosts) {
+            *self.by_host.entry(&host.to_string()) = PolicyIndex(self.policies.len());
+        }
+        self.policies.push(Policy { config, forward: auth.is_some_and(|auth| auth.forward) });
+    }
+
+    /// The policy for a server name or, in a request, for its host.
+    pub fn policy(&self, host: Option<&str>) -> PolicyIndex {
+        if self.policies.len() == 1 {
+            return PolicyIndex::default();
+        }
+        host.and_then(|host| self.by_host.find_by_suffix(host)).copied().unwrap_or_default()
+    }
+
+    /// The configuration of a policy of this listener.
+    pub fn config(&self, policy: PolicyIndex) -> &Arc<ServerConfig> {
+        &self.policies[policy.0].config
+    }
+
+    /// Whether upstreams get the certificates that clients show under this policy.
+    pub fn forwards(&self, policy: PolicyIndex) -> bool {
+        self.policies[policy.0].forward
+    }
+
+    /// The names of the certificates and when each ends.
+    pub fn certificates(&self) -> &[(Arc<str>, SystemTime)] {
+        &self.certificates
+    }
+
+    /// What an operator should know.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
