@@ -79,11 +79,8 @@ impl Service for Proxy {
         let local = self.worker.snapshot();
         let id = trace::request_id(&HeaderMap::new(), &local.shared.id_header, false);
         let (Refusal::Head { line, .. } | Refusal::Timeout { line }) = refusal;
-        // The usual mark of logs for what is not known.
-        let unknown = || Method::from_bytes(b"-").expect("a token");
-        let method = line.method.clone().unwrap_or_else(unknown);
-        let mut context = RequestContext::new(&self.worker, connection, &method, Version::HTTP_11, id);
-        context.refused_path = Some(line.path.as_str().into());
+        let mut context = RequestContext::new(&self.worker, connection, &Method::default(), Version::HTTP_11, id);
+        context.refused = Some(Box::new(line.clone()));
         turn_away(&local, context, &ProxyError::refused(refusal))
     }
 
