@@ -20,7 +20,7 @@ use crate::filter::{Hook, LocalPipeline, Traversal};
 use crate::http::body::{BodyError, Watch};
 use crate::http::buffer::Reservation;
 use crate::http::trace;
-use crate::http1::Transport;
+use crate::http1::{RequestLine, Transport};
 use crate::server::{ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
 use crate::telemetry::{AccessRecord, Answerer, ErrorSource, FailedAttempt, RouteId, Timings};
@@ -78,8 +78,8 @@ pub(super) struct RequestContext {
     pub(super) method: Method,
     pub(super) authority: Option<Authority>,
     pub(super) target: Option<PathAndQuery>,
-    /// The path of a request whose head could not be read.
-    pub(super) refused_path: Option<Box<str>>,
+    /// What is known of a request whose head could not be read.
+    pub(super) refused: Option<Box<RequestLine>>,
     pub(super) protocol: Version,
     tls_version: Option<&'static str>,
     /// These two only where somebody reads them.
@@ -153,7 +153,7 @@ impl RequestContext {
                 method: method.clone(),
                 authority: None,
                 target: None,
-                refused_path: None,
+                refused: None,
                 protocol,
                 tls_version: connection.tls.as_ref().map(|tls| tls.version),
                 traceparent: None,
@@ -261,16 +261,18 @@ impl RequestContext {
 
     fn as_log(&self) -> AccessRecord<'_> {
         let last = self.attempts.last();
+        let (method, path) = match &self.refused {
+            // The usual mark of logs for what is not known.
+            Some(line) => (line.method.as_ref().map_or("-", Method::as_str), &*line.path),
+            None => (self.method.as_str(), self.target.as_ref().map_or("", PathAndQuery::path)),
+        };
         AccessRecord {
             time: SystemTime::now().checked_sub(self.timings.total).unwrap_or(SystemTime::UNIX_EPOCH),
             request_id: self.id.as_bytes(),
             client: self.client,
-            method: self.method.as_str(),
+            method,
             authority: self.authority.as_ref().map_or("", Authority::as_str),
-            path: match (&self.target, &self.refused_path) {
-                (Some(target), _) => target.path(),
-                (None, path) => path.as_deref().unwrap_or_default(),
-            },
+            path,
             protocol: self.protocol,
             tls_version: self.tls_version,
             trace_id: self.traceparent.as_ref().and_then(|value| trace::trace_id(value)),

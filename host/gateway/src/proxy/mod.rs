@@ -44,11 +44,6 @@ impl Proxy {
     }
 }
 
-/// What logs show in the place of a method that is not known.
-fn unknown_method() -> Method {
-    Method::from_bytes(b"-").expect("a token")
-}
-
 impl Service for Proxy {
     type Body = Body;
 
@@ -87,16 +82,16 @@ impl Service for Proxy {
         let local = self.worker.snapshot();
         let id = trace::request_id(&HeaderMap::new(), &local.shared.id_header, false);
         let (Refusal::Head { line, .. } | Refusal::Timeout { line }) = refusal;
-        let method = line.method.clone().unwrap_or_else(unknown_method);
-        let mut context = RequestContext::new(&self.worker, connection, &method, Version::HTTP_11, id);
-        context.refused_path = Some(line.path.as_str().into());
+        let mut context = RequestContext::new(&self.worker, connection, &Method::default(), Version::HTTP_11, id);
+        context.refused = Some(Box::new(line.clone()));
         turn_away(&local, context, &ProxyError::refused(refusal))
     }
 
     fn note_refused(&self, connection: &Rc<ConnectionInfo>, reason: &str) {
         let local = self.worker.snapshot();
         let id = trace::request_id(&HeaderMap::new(), &local.shared.id_header, false);
-        let mut context = RequestContext::new(&self.worker, connection, &unknown_method(), Version::HTTP_2, id);
+        let mut context = RequestContext::new(&self.worker, connection, &Method::default(), Version::HTTP_2, id);
+        context.refused = Some(Box::default());
         context.responder = Responder::Gateway;
         // Dropping it writes the line of the access log.
         context.fail(&ProxyError::new(Kind::BadRequest, reason));

@@ -128,7 +128,7 @@ pub(super) async fn over_tls<S: Service>(
 }
 
 /// The server name chooses the policy before the handshake goes on under it.
-async fn handshake(socket: Watched, context: &TlsContext) -> std::io::Result<(TlsStream<Watched>, TlsInfo)> {
+async fn handshake(socket: Watched, context: &TlsContext) -> io::Result<(TlsStream<Watched>, TlsInfo)> {
     // Each step has memory of its own, so that only that of the step at hand is held.
     let hello = Box::pin(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
     let policy = context.policy(hello.client_hello().server_name());
@@ -146,7 +146,7 @@ async fn handshake(socket: Watched, context: &TlsContext) -> std::io::Result<(Tl
             _ => "unknown",
         },
         policy,
-        client_certificate: client_certificate.transpose().map_err(std::io::Error::other)?,
+        client_certificate: client_certificate.transpose().map_err(io::Error::other)?,
     };
     Ok((stream, tls))
 }

@@ -11,7 +11,7 @@ mod process;
 mod scrape;
 mod sink;
 
-pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat, AccessRecord, Answerer, Timings};
+pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat};
 pub use access_record::{AccessRecord, Answerer, FailedAttempt, Timings};
 pub use h2_refusals::watch as watch_h2_refusals;
 pub use log::{LogLevel, OperationalLog, start_operational_log};
