@@ -25,13 +25,16 @@ pub(super) struct Match {
     params: Params,
 }
 
+/// The index of a segment, and the name of its value.
+type Named = (usize, Arc<str>);
+
 /// Where the values of parameters are found.
 #[derive(Debug)]
 enum Params {
     /// By the index of the segment.
-    Segments(Vec<(usize, Arc<str>)>),
+    Segments(Vec<Named>),
     /// The same, and all from a segment on.
-    Rest(Box<(Vec<(usize, Arc<str>)>, (usize, Arc<str>))>),
+    Rest(Box<(Vec<Named>, Named)>),
     Groups(Box<(Regex, Vec<Arc<str>>)>),
 }
 
@@ -68,9 +71,9 @@ impl Match {
     }
 }
 
-fn captured(params: &[(usize, Arc<str>)], path: &str) -> Captures {
+fn captured(params: &[Named], path: &str) -> Captures {
     let mut left = segments(path).enumerate();
-    let value = |(at, name): &(usize, Arc<str>)| {
+    let value = |(at, name): &Named| {
         let (_, segment) = left.find(|(n, _)| n == at)?;
         Some((name.clone(), segment.to_owned()))
     };
