@@ -6,7 +6,7 @@ use sluice_harness::origin::nobody;
 use sluice_harness::tools::{Server, need, run_script};
 use sluice_harness::{Gateway, Origin, Reply, Response};
 
-use crate::support::{FAILS, filter, gateway, route};
+use crate::support::{FAILS, filter, gateway, probe, route};
 
 #[track_caller]
 fn is_problem(response: &Response, statuses: &[u16]) {
@@ -129,7 +129,7 @@ fn a_client_of_grpc_gets_errors_in_its_own_form() {
         .concat()
             + &probe("unknown", refuse(401, "who are you?"))
             + &probe("later", refuse(429, "100 % \u{fc}ber"))
-            + &probe("broken", trap)
+            + &filter("broken", "probe", FAILS, trap)
             + &probe("replaced", replace)),
     );
     for (target, status, message) in [
