@@ -50,7 +50,12 @@ fn build(c: &mut Criterion) {
         services: Services::new(Clock::system(), Arc::new(Offline)),
         certs: CertStore::default(),
         metrics: Metrics::new(),
-        outbound: OutboundClient::new(Tls::system(), Resolver::new(&[], None), background, RuntimeOptions::default().budget),
+        outbound: OutboundClient::new(
+            Tls::system(),
+            Resolver::new(&[], None),
+            background,
+            RuntimeOptions::default().budget,
+        ),
         endpoints: EndpointRegistry::new(),
     };
     let mut group = c.benchmark_group("snapshot_build");

@@ -221,7 +221,7 @@ fn matches() {
             "[routes.r]\nrespond = {}\n[[routes.r.match]]\npath = 'a'\n[[routes.r.match]]\npath = '/a'\npath_regex = '('\nmethods = ['get']\nhost = '*'",
             "gateway.toml:5:8: routes.r.match[0].path: the path pattern `a` does not start with a slash\n\
              gateway.toml:6:1: routes.r.match[1]: has both `path` and `path_regex`\n\
-             gateway.toml:8:14: routes.r.match[1].path_regex: `(` is not a regular expression: regex parse error:\n    (\n    ^\nerror: unclosed group\n\
+             gateway.toml:8:14: routes.r.match[1].path_regex: `(` is not a regular expression: unclosed group\n\
              gateway.toml:9:12: routes.r.match[1].methods[0]: expected a method like \"GET\", found \"get\"\n\
              gateway.toml:10:8: routes.r.match[1].host: leave the key out to take every host",
         ),

@@ -115,7 +115,7 @@ pub(super) async fn over_tls<S: Service>(
         Ok(Ok((mut stream, tls))) => {
             let (socket, _) = stream.get_mut();
             let h2 = tls.alpn.as_deref() == Some(b"h2") || !info.settings.http1;
-            info.tls = Some(tls);
+            info.tls = Some(Box::new(tls));
             let activity = if h2 { socket.speak_h2() } else { Rc::clone(socket.activity()) };
             return Ok(Some(serving(h2, stream, activity, info, worker)));
         }

@@ -95,7 +95,7 @@ pub struct ConnectionInfo {
     pub settings: Arc<ListenerSettings>,
     pub counters: Arc<ListenerCounters>,
     /// What the handshake brought, on a listener with TLS.
-    pub tls: Option<TlsInfo>,
+    pub tls: Option<Box<TlsInfo>>,
 }
 
 /// What the TLS handshake brought.

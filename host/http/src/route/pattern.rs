@@ -172,7 +172,7 @@ impl ValuePattern {
     pub fn regex(text: &str) -> Result<ValuePattern, PatternError> {
         match whole(text) {
             Ok(regex) => Ok(ValuePattern::Regex(regex)),
-            Err(why) => Err(PatternError::Regex { pattern: text.to_owned(), why: why.to_string() }),
+            Err(why) => Err(PatternError::Regex { pattern: text.to_owned(), why: last_line(&why) }),
         }
     }
 
@@ -277,7 +277,7 @@ impl PathPattern {
     pub fn regex(text: &str) -> Result<PathPattern, PatternError> {
         match whole(text) {
             Ok(regex) => Ok(PathPattern::Regex(regex)),
-            Err(why) => Err(PatternError::Regex { pattern: text.to_owned(), why: why.to_string() }),
+            Err(why) => Err(PatternError::Regex { pattern: text.to_owned(), why: last_line(&why) }),
         }
     }
 
@@ -298,6 +298,13 @@ impl PathPattern {
             PathPattern::Regex(regex) => regex.capture_names().flatten().collect(),
         }
     }
+}
+
+/// What is wrong with a regular expression. The lines before show it, and the error names it already.
+fn last_line(why: &regex::Error) -> String {
+    let text = why.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    last.strip_prefix("error: ").unwrap_or(last).to_owned()
 }
 
 /// Compiles a regular expression that has to match the whole text.

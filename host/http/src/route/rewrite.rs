@@ -141,12 +141,10 @@ fn push_value(path: &mut String, value: &str) {
 }
 
 impl PathRewrite {
-    /// The new target. The path is normalised before, since a filter may have set one that would take back the new prefix, and after. What the
-    /// request brings can't lead out of the place that the rewrite names: where it would make a dot segment, as a part of a segment can,
-    /// there is no new path.
+    /// The new target, normalised. What the request brings, or a filter has set, can't lead out of the place that the rewrite names: where it
+    /// would make a dot segment, as a part of a segment can, there is no new path.
     pub fn apply(&self, target: &PathAndQuery, params: &[(Arc<str>, String)]) -> Result<PathAndQuery, RewriteError> {
-        let old = normalise_path(target.path()).map_err(RewriteError::Path)?;
-        let path = self.path(&old, params)?;
+        let path = self.path(target.path(), params)?;
         if has_dot_segments(&path) {
             return Err(RewriteError::DotSegment);
         }
@@ -231,10 +229,9 @@ mod tests {
     #[test]
     fn no_path_takes_back_its_new_prefix() {
         let replace = PathRewrite::ReplacePrefix { prefix: "/".into(), with: "/tenant".into() };
-        for target in ["/../admin", "/%2e%2e/admin", "/a/../../admin", "/./admin"] {
-            assert_eq!(rewritten(&replace, target, &[]), "/tenant/admin", "{target}");
+        for target in ["/../admin", "/%2e%2e/admin", "/a/../../admin", "/./admin", "/..%2Fadmin"] {
+            assert!(replace.apply(&target.parse().unwrap(), &[]).is_err(), "{target}");
         }
-        assert!(replace.apply(&"/..%2Fadmin".parse().unwrap(), &[]).is_err());
     }
 
     #[test]
