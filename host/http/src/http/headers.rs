@@ -143,13 +143,22 @@ fn is_hop_by_hop(name: &str) -> bool {
 
 /// Whether a field means nothing, or something dangerous, in trailers: framing, routing, authentication, request modifiers,
 /// response controls and content format (RFC 9110 §6.5.1).
+///
+/// Also in the spelling with underscores: see [`strip_lookalikes`].
 pub fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
     let name = name.as_str();
+    match has_underscore(name.as_bytes()) {
+        true => is_forbidden_trailer(&name.replace('_', "-")),
+        false => is_forbidden_trailer(name),
+    }
+}
+
+fn is_forbidden_trailer(name: &str) -> bool {
     is_hop_by_hop(name)
+        || is_forwarding(name)
         || CREDENTIALS.iter().any(|credential| credential.as_str() == name)
         || name.starts_with("if-")
         || name.starts_with("proxy-")
-        || name.starts_with("x-forwarded-")
         || matches!(
             name,
             "age"
@@ -163,7 +172,6 @@ pub fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
                 | "date"
                 | "expect"
                 | "expires"
-                | "forwarded"
                 | "host"
                 | "location"
                 | "max-forwards"
@@ -435,9 +443,17 @@ mod tests {
         for n in ["content-type", "x-trace", "grpc-status"] {
             assert!(!is_framing(&name(n)), "{n}");
         }
-        let mut trailers =
-            map(&[("grpc-status", "0"), ("set-cookie", "a=b"), ("if-match", "x"), ("server-timing", "x")]);
+        let mut trailers = map(&[
+            ("grpc-status", "0"),
+            ("set-cookie", "a=b"),
+            ("if-match", "x"),
+            ("server-timing", "x"),
+            ("x_sum", "1"),
+        ]);
+        for name in ["x-real-ip", "x_real_ip", "x_forwarded_for", "forwarded", "content_length"] {
+            trailers.insert(name, HeaderValue::from_static("1"));
+        }
         strip_trailers(&mut trailers);
-        assert_eq!(trailers.len(), 2);
+        assert_eq!(trailers.len(), 3);
     }
 }
