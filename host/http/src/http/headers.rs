@@ -96,6 +96,18 @@ pub fn strip_lookalikes(headers: &mut HeaderMap, id_header: &HeaderName) {
     }
 }
 
+/// The same once filters have set fields: removes a name with `_` where its spelling with `-` is there. What a filter has set with `_` alone
+/// stays.
+pub fn strip_shadowed(headers: &mut HeaderMap) {
+    let is_shadowed = |name: &&HeaderName| {
+        has_underscore(name.as_str().as_bytes()) && headers.contains_key(name.as_str().replace('_', "-"))
+    };
+    let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_shadowed).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
 /// Whether a field is one by which gateways tell upstreams who the user is. A credential is the user's own word.
 fn is_identity(name: &str) -> bool {
     IDENTITY.iter().any(|prefix| name.starts_with(prefix))
@@ -365,6 +377,9 @@ mod tests {
             assert_eq!(left(&[name]), [name]);
         }
         assert_eq!(left(&["x_tenant", "x-tenant"]), ["x-tenant"], "one of two that would become one");
+        let mut set = map(&[("x_user_id", "1"), ("x_tenant", "1"), ("x-tenant", "2")]);
+        strip_shadowed(&mut set);
+        assert_eq!(set, map(&[("x_user_id", "1"), ("x-tenant", "2")]), "what a filter has set stays");
         assert!(!HeaderClasses::of(&map(&[("accept-encoding", ""), ("te", "")])).has(HeaderClasses::UNDERSCORE));
     }
 
