@@ -5,7 +5,7 @@ use std::fmt::Write;
 use rustls::version::{TLS12, TLS13};
 use sluice_harness::{Certs, Client, Gateway, Origin};
 
-use crate::support::{gateway, setup};
+use crate::support::{gateway, route, setup};
 
 /// Two plain listeners and one with TLS for `a.test` and `b.test`, then `rest`.
 fn three_listeners(certs: &Certs, plain: &str, rest: &str) -> String {
@@ -199,12 +199,15 @@ fn a_preflight_that_no_filter_answers_goes_to_no_upstream() {
 #[test]
 fn max_forwards_is_counted_down_and_ends_at_the_gateway() {
     let origin = Origin::named("o");
-    let gateway = Gateway::before(&origin.url());
+    let routes = route(&origin.url(), &[]) + &answering("own", "path = \"/own\"");
+    let gateway = gateway(&routes);
     let ask = |method: &str, left: &str| gateway.request(method, "/", &[("max-forwards", left)], b"").status;
     assert_eq!((ask("OPTIONS", "3"), origin.last().header("max-forwards")), (200, Some("2")));
     assert_eq!((ask("GET", "3"), origin.last().header("max-forwards")), (200, Some("3")), "GET has no such field");
     assert_eq!((ask("OPTIONS", "many"), origin.last().header("max-forwards")), (200, Some("many")));
     let before = origin.count();
     assert_eq!((ask("OPTIONS", "0"), ask("TRACE", "0")), (204, 501));
+    let own = gateway.request("OPTIONS", "/own", &[("max-forwards", "0")], b"");
+    assert_eq!(own.text(), "own", "the gateway is the last recipient anyway");
     assert_eq!(origin.count(), before);
 }

@@ -23,6 +23,7 @@ use crate::http::trace;
 use crate::route::{Ingress, Preflight, RequestView, RouteMatch};
 use crate::server::{CloseConnection, ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
+use crate::snapshot::routes::Action;
 
 /// Reads a request and finds its route. The refusal is the whole response.
 pub(super) fn receive(
@@ -72,7 +73,10 @@ pub(super) fn receive(
         }
     };
     context.ends_here = found.ends_here;
-    if matches!(inbound.head.method, Method::OPTIONS | Method::TRACE) && inbound::spend_forward(&mut inbound.head) {
+    if matches!(inbound.head.method, Method::OPTIONS | Method::TRACE)
+        && inbound::spend_forward(&mut inbound.head)
+        && matches!(local.shared.routes[found.route.index].action, Action::Forward(_))
+    {
         context.ends_here.get_or_insert_with(|| Box::new(EndsHere::MaxForwards));
     }
     enter_route(&mut context, local, found.route, connection, inbound, body, on_upgrade);

@@ -21,7 +21,7 @@ use crate::filter::Hook;
 use crate::http::body::Body;
 use crate::http::cdn_loop;
 use crate::http::coding;
-use crate::http::headers::{HeaderClasses, strip_hop_by_hop, strip_lookalikes};
+use crate::http::headers::{HeaderClasses, strip_hop_by_hop, strip_shadowed};
 use crate::snapshot::UpstreamHandle;
 use crate::snapshot::routes::{Action, HostPolicy, host_value};
 use crate::telemetry::UpstreamId;
@@ -254,7 +254,7 @@ impl RouteHandler<'_> {
         }
         if context.underscores {
             // Once more: filters have set fields that a client's may look like.
-            strip_lookalikes(headers, &self.local.shared.id_header);
+            strip_shadowed(headers);
         }
         cdn_loop::pass_on(headers);
         if pipeline.has(Hook::OnResponseBody) {

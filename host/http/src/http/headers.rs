@@ -30,7 +30,7 @@ impl HeaderClasses {
     /// `content-encoding`.
     pub const CODING: HeaderClasses = HeaderClasses(8);
     /// Names with an underscore.
-    pub const UNDERSCORE: HeaderClasses = HeaderClasses(16);
+    pub const UNDERSCORE: HeaderClasses = HeaderClasses(64);
     /// `expect`.
     pub const EXPECT: HeaderClasses = HeaderClasses(32);
     /// A `content-type` of gRPC.
@@ -105,6 +105,18 @@ pub fn strip_lookalikes(headers: &mut HeaderMap, id_header: &HeaderName) {
     }
 }
 
+/// The same once filters have set fields: removes a name with `_` where its spelling with `-` is there. What a filter has set with `_` alone
+/// stays.
+pub fn strip_shadowed(headers: &mut HeaderMap) {
+    let is_shadowed = |name: &&HeaderName| {
+        has_underscore(name.as_str().as_bytes()) && headers.contains_key(name.as_str().replace('_', "-"))
+    };
+    let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_shadowed).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
 /// Whether a field is one by which gateways tell upstreams who the user is. A credential is the user's own word.
 fn is_identity(name: &str) -> bool {
     IDENTITY.iter().any(|prefix| name.starts_with(prefix))
@@ -161,13 +173,22 @@ fn is_hop_by_hop(name: &str) -> bool {
 
 /// Whether a field means nothing, or something dangerous, in trailers: framing, routing, authentication, request modifiers,
 /// response controls and content format (RFC 9110 §6.5.1).
+///
+/// Also in the spelling with underscores: see [`strip_lookalikes`].
 pub fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
     let name = name.as_str();
+    match has_underscore(name.as_bytes()) {
+        true => is_forbidden_trailer(&name.replace('_', "-")),
+        false => is_forbidden_trailer(name),
+    }
+}
+
+fn is_forbidden_trailer(name: &str) -> bool {
     is_hop_by_hop(name)
+        || is_forwarding(name)
         || CREDENTIALS.iter().any(|credential| credential.as_str() == name)
         || name.starts_with("if-")
         || name.starts_with("proxy-")
-        || name.starts_with("x-forwarded-")
         || matches!(
             name,
             "age"
@@ -183,7 +204,6 @@ pub fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
                 | "date"
                 | "expect"
                 | "expires"
-                | "forwarded"
                 | "host"
                 | "location"
                 | "max-forwards"
@@ -380,6 +400,9 @@ mod tests {
             assert_eq!(left(&[name]), [name]);
         }
         assert_eq!(left(&["x_tenant", "x-tenant"]), ["x-tenant"], "one of two that would become one");
+        let mut set = map(&[("x_user_id", "1"), ("x_tenant", "1"), ("x-tenant", "2")]);
+        strip_shadowed(&mut set);
+        assert_eq!(set, map(&[("x_user_id", "1"), ("x-tenant", "2")]), "what a filter has set stays");
         assert!(!HeaderClasses::of(&map(&[("accept-encoding", ""), ("te", "")])).has(HeaderClasses::UNDERSCORE));
     }
 
@@ -469,9 +492,17 @@ mod tests {
         for n in ["content-type", "x-trace", "grpc-status"] {
             assert!(!is_framing(&name(n)), "{n}");
         }
-        let mut trailers =
-            map(&[("grpc-status", "0"), ("set-cookie", "a=b"), ("if-match", "x"), ("server-timing", "x")]);
+        let mut trailers = map(&[
+            ("grpc-status", "0"),
+            ("set-cookie", "a=b"),
+            ("if-match", "x"),
+            ("server-timing", "x"),
+            ("x_sum", "1"),
+        ]);
+        for name in ["x-real-ip", "x_real_ip", "x_forwarded_for", "forwarded", "content_length"] {
+            trailers.insert(name, HeaderValue::from_static("1"));
+        }
         strip_trailers(&mut trailers);
-        assert_eq!(trailers.len(), 2);
+        assert_eq!(trailers.len(), 3);
     }
 }
