@@ -153,23 +153,27 @@ fn slow_component() -> Vec<u8> {
 fn a_plugin_that_compiles_for_long_is_told_of_and_holds_up_no_other_reload() {
     let gateway = setup().file("plugins/slow.wasm", slow_component()).start(&answering("old"));
     let slow = with_base(&(route("http://127.0.0.1:1", &["a"]) + "[filters.a]\nplugin = \"slow\"\n"));
+    let slow = slow.replace("[gateway]", "[gateway]\ncompile.threads = 3");
     gateway.write("gateway.toml", &slow);
     gateway.signal("HUP");
     let told = gateway.wait_log("the compilation", |line| line["message"] == "still compiling");
     assert_eq!(told["what"], "plugin `slow`", "{told}");
     assert_eq!(gateway.metric("sluice_reload_in_progress", &[]), Some(1.0));
+    let compiler = children(gateway.pid()).pop().expect("a process that compiles");
+    let environment = std::fs::read(format!("/proc/{compiler}/environ")).expect("its environment");
+    assert!(environment.split(|byte| *byte == 0).any(|one| one == b"RAYON_NUM_THREADS=3"));
     gateway.reload(&answering("new"));
     assert_eq!(gateway.get("/").text(), "new");
     assert_eq!(gateway.metric("sluice_reload_in_progress", &[]), Some(0.0));
-    eventually("the end of a compilation that nobody needs", || !has_children(gateway.pid()));
+    eventually("the end of a compilation that nobody needs", || children(gateway.pid()).is_empty());
 }
 
-/// Whether a process has started others that have not ended.
-fn has_children(process: u32) -> bool {
+/// The processes that a process has started and that have not ended.
+fn children(process: u32) -> Vec<String> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of a process");
     let children =
         tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
-    children.into_iter().any(|children| !children.is_empty())
+    children.flat_map(|children| children.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl HeaderClasses {
     /// `content-encoding`.
     pub const CODING: HeaderClasses = HeaderClasses(8);
     /// Names with an underscore.
-    pub const UNDERSCORE: HeaderClasses = HeaderClasses(64);
+    pub const UNDERSCORE: HeaderClasses = HeaderClasses(16);
     /// `expect`.
     pub const EXPECT: HeaderClasses = HeaderClasses(32);
     /// A `content-type` of gRPC.

@@ -2,6 +2,7 @@
 
 pub(crate) mod image;
 pub(crate) mod instance;
+mod pace;
 pub(crate) mod plugin;
 pub(crate) mod program;
 mod restore;
@@ -24,6 +25,7 @@ use crate::filter::stats::{Counters, Live, Unread, UnreadReason};
 use crate::filter::{FilterError, Hook, Mode, Verdict};
 use crate::pool::image::Image;
 use crate::pool::instance::{Instance, body_len};
+use crate::pool::pace::Pace;
 use crate::pool::program::Program;
 
 /// Idle instances that are always kept.
@@ -49,6 +51,7 @@ struct Inner {
     idle: RefCell<Vec<Box<Instance>>>,
     in_use: Cell<usize>,
     demand: Cell<Demand>,
+    pace: Cell<Pace>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
     /// Of instances of an image that could not be restored.
     #[expect(clippy::vec_box, reason = "it moves in and out of its instance as a box")]
@@ -136,6 +139,7 @@ impl Pool {
                 idle: RefCell::default(),
                 in_use: Cell::new(0),
                 demand: Cell::new(Demand::new(Instant::now())),
+                pace: Cell::new(Pace::new(Instant::now())),
                 waiting: RefCell::default(),
                 resources: RefCell::default(),
                 counters,
@@ -216,6 +220,10 @@ impl Pool {
         let ended_well =
             matches!(result, Ok(_) | Err(FilterError::Declared(_) | FilterError::OutOfMemory { declared: Some(_) }));
         if !ended_well {
+            // No code of the guest runs to make one of an image.
+            if inner.program.image.is_none() {
+                self.pace(Pace::lose);
+            }
             return self.let_go(instance);
         }
         if shared.mode == Mode::Fresh && matches!(result, Ok(Verdict::Continue)) && self.stays(hook, exchange, index) {
@@ -289,7 +297,7 @@ impl Pool {
         let mut instance = match self.ready(&mut exchange, index) {
             Some(instance) => instance,
             // Rare and large parts are boxed: the future of a request is moved when it is made, and this one is in it.
-            None => match within(end, Box::pin(self.start())).await.0.unwrap_or(Err(FilterError::Timeout(allowed))) {
+            None => match Box::pin(self.start_within(end, allowed)).await {
                 Ok(instance) => Box::new(instance),
                 Err(error) => {
                     inner.counters.called(hook, Duration::ZERO, started.elapsed(), Some(&error));
@@ -357,6 +365,33 @@ impl Pool {
             // The senders live as long as the pool, which `self` keeps.
             Ok(Err(_)) | Err(_) => Err(FilterError::Timeout(allowed)),
         }
+    }
+
+    /// Makes an instance, in its turn if it replaces one that has failed.
+    async fn start_within(&self, end: Instant, allowed: Duration) -> Result<Instance, FilterError> {
+        let timeout = || FilterError::Timeout(allowed);
+        let expected = loop {
+            match self.pace(|pace| pace.begin(Instant::now())) {
+                Ok(expected) => break expected,
+                Err(at) if at < end => tokio::time::sleep_until(at.into()).await,
+                Err(_) => {
+                    tokio::time::sleep_until(end.into()).await;
+                    return Err(timeout());
+                }
+            }
+        };
+        let (started, took) = within(end, self.start()).await;
+        if let Some(expected) = expected {
+            self.pace(|pace| pace.end(expected, took));
+        }
+        started.unwrap_or_else(|| Err(timeout()))
+    }
+
+    fn pace<T>(&self, change: impl FnOnce(&mut Pace) -> T) -> T {
+        let mut pace = self.inner.pace.get();
+        let changed = change(&mut pace);
+        self.inner.pace.set(pace);
+        changed
     }
 
     async fn start(&self) -> Result<Instance, FilterError> {

@@ -11,7 +11,7 @@ use super::instance::Instance;
 use super::plugin::Plugin;
 use crate::call::services::FilterServices;
 use crate::call::state::{FilterShared, HostResources};
-use crate::exchange::{Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
+use crate::exchange::{Candidate, Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
 use crate::filter::stats::Account;
 use crate::filter::{
     BodyInterest, CallMode, FilterError, FilterLimits, FilterStats, Grants, Hook, HookSet, Interests, LoadError, Mode,
@@ -341,9 +341,20 @@ fn synthetic_exchange() -> Box<Exchange> {
         version: http::Version::HTTP_11,
         headers: http::HeaderMap::new(),
     };
-    let route = Arc::new(RouteFacts { name: "(trial)".into(), upstreams: Vec::new() });
+    let name: Arc<str> = "(trial)".into();
+    let route = Arc::new(RouteFacts { name: name.clone(), upstreams: vec![name.clone()] });
     let id = http::HeaderValue::from_static("trial");
     let mut exchange = Exchange::new(id, std::net::Ipv4Addr::LOCALHOST.into(), request, route);
+    // A route that chooses an upstream has one.
+    exchange.candidates.push(Candidate {
+        upstream: name,
+        address: "127.0.0.1:80".into(),
+        weight: 1,
+        healthy: true,
+        active: 0,
+        latency_us: 0,
+        labels: Arc::default(),
+    });
     let mut response = ResponseHead::new(ResponseSource::Gateway, http::StatusCode::OK);
     response.body = Some(bytes::Bytes::new());
     response.trailers = Some(http::HeaderMap::new());
