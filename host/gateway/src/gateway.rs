@@ -57,10 +57,9 @@ pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<Strin
     let metrics = Metrics::new();
     let (background, _thread) = Background::start(Arc::clone(&metrics))?;
     let builder = builder(&loaded.config, compiler, metrics, background)?;
-    let snapshot = builder.build(&loaded, None)?;
-    let mut warnings = snapshot.warnings.clone();
-    warnings.extend(builder.services.key_sets.wait_until_ready(KEY_SET_WAIT));
-    Ok(warnings)
+    let mut snapshot = builder.build(&loaded, None)?;
+    snapshot.warnings.extend(builder.services.key_sets.wait_until_ready(KEY_SET_WAIT));
+    Ok(snapshot.warnings)
 }
 
 /// Serves a configuration until a signal ends it. Answers the exit code.
