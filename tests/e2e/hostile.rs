@@ -105,15 +105,15 @@ fn no_value_of_a_caller_fails_a_shipped_plugin() {
     heads.push(many.into_bytes());
     let params =
         ["a", "%0a", "%0d%0ax-admin:%201", "%2e%2e%2fa", "%7f", "%ff", "%C3%A9", "%25", "a%00", &"y".repeat(3000)];
-    for i in 0..holes.len() {
+    for (i, hole) in holes.iter().enumerate() {
         for head in &heads {
             let got = status(&gateway, &format!("/{i}/a"), head);
-            assert!(got < 500, "{} with {}: {got}", holes[i], head.escape_ascii());
+            assert!(got < 500, "{hole} with {}: {got}", head.escape_ascii());
         }
         for param in params {
             let head = bearer(&json!({"sub": "s"}));
             let got = status(&gateway, &format!("/{i}/{param}?f={{%22a%22:1}}&g[]=|"), &head);
-            assert!(got < 500, "{} with {param}: {got}", holes[i]);
+            assert!(got < 500, "{hole} with {param}: {got}");
         }
     }
     let log: Vec<Value> = gateway.log();

@@ -60,11 +60,10 @@ pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<Strin
     let metrics = Metrics::new();
     let (background, _thread) = Background::start(Arc::clone(&metrics))?;
     let builder = builder(&loaded.config, compiler, metrics, background, &budget(&loaded.config))?;
-    let snapshot = builder.build(&loaded, None)?;
-    let mut warnings = snapshot.warnings.clone();
-    warnings.extend(builder.services.key_sets.wait_until_ready(KEY_SET_WAIT));
-    warnings.extend(unbindable(&loaded.config));
-    Ok(warnings)
+    let mut snapshot = builder.build(&loaded, None)?;
+    snapshot.warnings.extend(builder.services.key_sets.wait_until_ready(KEY_SET_WAIT));
+    snapshot.warnings.extend(unbindable(&loaded.config));
+    Ok(snapshot.warnings)
 }
 
 /// The addresses that can't be bound on this machine. Not an error: a configuration may be checked on another one than it is for.

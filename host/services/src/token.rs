@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn the_type_is_compared_as_a_media_type() {
         let verifier = verifier(Some("application/AT+jwt"), 0);
-        let typed = |typ: &str| sign(&format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#), b"{}");
+        let typed = |typ: &str| sign(format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#), b"{}");
         for (typ, good) in [("at+jwt", true), ("Application/at+JWT", true), ("jwt", false), ("", false)] {
             let expected = if good { Ok("{}") } else { Err(&Refusal::WrongType) };
             assert_eq!(verifier.verify(typed(typ).as_bytes()).unwrap().as_deref(), expected, "{typ}");
