@@ -219,7 +219,7 @@ impl Record {
             return;
         }
         let before = Failing::of(self.health.failing.swap(0, Relaxed));
-        if before.failures > 0 {
+        if before.failures > 0 && !self.key.upstream.is_empty() {
             let down_ms = millis(Instant::now()).saturating_sub(self.health.since.load(Relaxed));
             let Key { upstream, endpoint, address } = &self.key;
             let address = address.map(tracing::field::display);
@@ -243,8 +243,8 @@ impl Record {
         };
         if let Ok(before) = self.health.failing.fetch_update(Relaxed, Relaxed, note) {
             self.health.last_failure.store(now, Relaxed);
-            // At most once in the shortest pause, whatever the traffic is.
-            if before == 0 {
+            // At most once in the shortest pause, whatever the traffic is. What an outbound call does not reach, its caller tells.
+            if before == 0 && !self.key.upstream.is_empty() {
                 let Key { upstream, endpoint, address } = &self.key;
                 let address = address.map(tracing::field::display);
                 tracing::warn!(%upstream, %endpoint, address, "the endpoint takes no connections");
