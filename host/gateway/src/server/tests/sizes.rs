@@ -22,6 +22,7 @@ fn idle_connections_are_small() {
     assert!(task <= 128, "the task of a connection: {task} bytes");
     assert!(http1 <= 448, "what waits for a request: {http1} bytes");
     assert!(silent <= 1152, "what waits for the first bytes: {silent} bytes");
+    // Beside it, one step of the handshake at a time has memory of its own.
     assert!(handshake <= 2304, "what waits for a handshake: {handshake} bytes");
     assert!(parts.iter().sum::<usize>() <= 640, "the parts of a connection: {parts:?} bytes");
 }
