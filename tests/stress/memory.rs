@@ -39,11 +39,13 @@ fn hold(gateway: &Gateway, origin: &Origin, request: &[u8], many: usize, guests:
             client
         })
         .collect();
-    let refused =
-        || gateway.metric("sluice_requests_total", &[("route", "all"), ("code", "503")]).unwrap_or(0.0) as usize;
-    eventually("each request is refused or held", || refused() + origin.count() >= many);
-    let other = gateway.metric("sluice_requests_total", &[("route", "all")]).unwrap_or(0.0) as usize;
-    assert_eq!(other, refused(), "a request was refused by another error");
+    let answered = |labels: &[(&str, &str)]| gateway.metric("sluice_requests_total", labels).unwrap_or(0.0) as usize;
+    eventually("each request is refused or held", || answered(&[("route", "all")]) + origin.count() >= many);
+    assert_eq!(
+        answered(&[("route", "all")]),
+        answered(&[("route", "all"), ("code", "503")]),
+        "refused by another error"
+    );
     let (held, grown) = (origin.count(), gateway.peak_resident().saturating_sub(before));
     let charged = gateway.metric("sluice_buffered_bytes", &[]).unwrap();
     tell(&format!("{many} exchanges: {held} held, {charged} bytes charged, {} MiB more of memory", grown / MIB));
@@ -65,7 +67,10 @@ fn replaced_bodies_are_within_the_budget() {
     let _alone = alone();
     let (origin, plain) = (silent(), Origin::named("plain"));
     let rules = json!({"request": {"body": {"rename": {"/qty": "quantity"}, "set": {"/meta/by": "{client_address}"}}}});
-    let gateway = start(&(route(&origin.url(), &["shape"]) + &filter("shape", "transform", "", rules)), &plain);
+    let gateway = start(
+        &(route(&origin.url(), &["shape"]) + &filter("shape", "transform", "limits = { wall = \"20s\" }", rules)),
+        &plain,
+    );
     let items = vec![json!({"id": 1, "name": "a thing of some length", "cost": 2}); (1 << 20) / 55];
     let body = json!({"qty": 1, "items": items}).to_string();
     assert!((900_000..1 << 20).contains(&body.len()), "{}", body.len());
@@ -82,7 +87,9 @@ fn context_values_are_within_the_budget() {
     let _alone = alone();
     let (origin, plain) = (silent(), Origin::named("plain"));
     let config = json!({"on-request": [{"do": "fill-context", "values": 64, "bytes": 32_000}]});
-    let gateway =
-        start(&(route(&origin.url(), &["a"]) + &filter("a", "probe", "limits = { cpu = \"200ms\" }", config)), &plain);
+    let gateway = start(
+        &(route(&origin.url(), &["a"]) + &filter("a", "probe", "limits = { cpu = \"2s\", wall = \"20s\" }", config)),
+        &plain,
+    );
     hold(&gateway, &origin, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", scaled("SLUICE_TEST_CONTEXTS", 200), 4 * 32 * MIB);
 }

@@ -73,7 +73,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert_eq!(passes(&headers), 0);
         pass_on(&mut headers);
-        assert_eq!((passes(&headers), headers[CDN_LOOP].to_str().unwrap()), (1, "sluice"));
+        assert_eq!((passes(&headers), headers[CDN_LOOP].as_bytes()), (1, &b"sluice"[..]));
         headers.append(CDN_LOOP, HeaderValue::from_static("other.example; a=\"b\", Sluice ; x=y"));
         headers.append(CDN_LOOP, HeaderValue::from_bytes(b"\xff,,;sluice,sluiced").unwrap());
         assert_eq!(passes(&headers), 2);

@@ -31,9 +31,9 @@ pub struct ContextEntry {
 
 /// JSON text as a tree, which may be many times as large.
 #[derive(Debug, Clone)]
-struct Parsed {
+pub(super) struct Parsed {
     tree: serde_json::Value,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 impl Parsed {
@@ -130,20 +130,17 @@ impl Context {
         })
     }
 
-    /// Parses the JSON of a key before [`Context::path`] does. Answers the memory that the tree takes, where that is new.
-    pub(super) fn parse(&self, key: &str) -> Option<usize> {
+    /// The JSON of a key as a tree, where there is none yet: it is kept with [`Context::keep_parsed`], so that [`Context::path`] finds it.
+    pub(super) fn parse(&self, key: &str) -> Option<Parsed> {
         let entry = self.entry(key)?;
         let Value::Json(text) = &entry.value else { return None };
-        if entry.parsed.get().is_some() {
-            return None;
-        }
-        Some(entry.parsed.get_or_init(|| Parsed::new(text)).bytes)
+        entry.parsed.get().is_none().then(|| Parsed::new(text))
     }
 
-    /// Drops what [`Context::parse`] has made.
-    pub(super) fn drop_parsed(&mut self, key: &str) {
-        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.key == key) {
-            entry.parsed.take();
+    pub(super) fn keep_parsed(&self, key: &str, parsed: Parsed) {
+        if let Some(entry) = self.entry(key) {
+            // It is empty: nothing was parsed in between.
+            let _ = entry.parsed.set(parsed);
         }
     }
 

@@ -216,11 +216,9 @@ impl Exchange {
         path: &[impl AsRef<str>],
         budget: &MemoryBudget,
     ) -> Result<Option<Value>, BodyError> {
-        if let Some(bytes) = self.context.parse(key)
-            && let Err(refused) = self.keep(bytes, budget)
-        {
-            self.context.drop_parsed(key);
-            return Err(refused);
+        if let Some(parsed) = self.context.parse(key) {
+            self.keep(parsed.bytes, budget)?;
+            self.context.keep_parsed(key, parsed);
         }
         Ok(self.context.path(key, path))
     }

@@ -10,7 +10,7 @@ pub enum FilterError {
     Trap(String),
     #[error("used more than its {0:?} of CPU time")]
     Deadline(Duration),
-    /// The call waited (for an instance or a host call) past its wall deadline.
+    /// The call took longer than its wall deadline, with its waits for host calls.
     #[error("took longer than {0:?}")]
     Timeout(Duration),
     /// The guest failed after it was refused more memory.
@@ -31,8 +31,8 @@ pub enum FilterError {
     /// All instances are in use and the queue is full.
     #[error("all {instances} instances are in use and {queue} calls are waiting")]
     Busy { instances: usize, queue: usize },
-    /// Other bodies had the turns of this worker for as long as a call may take.
-    #[error("waited {0:?} for its turn with a body: other bodies are in work")]
+    /// The call waited for as long as it may take: for an instance, or for its turn with a body.
+    #[error("waited {0:?} for its turn: other calls are in work")]
     NoTurn(Duration),
     /// `configure` refused the config on a new instance, though it took it at load.
     #[error("refused its config: {}", of_the_whole(.0))]

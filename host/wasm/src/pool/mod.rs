@@ -363,7 +363,7 @@ impl Pool {
         match tokio::time::timeout_at(end.into(), permit).await {
             Ok(Ok(permit)) => Ok(permit),
             // The senders live as long as the pool, which `self` keeps.
-            Ok(Err(_)) | Err(_) => Err(FilterError::Timeout(allowed)),
+            Ok(Err(_)) | Err(_) => Err(FilterError::NoTurn(allowed)),
         }
     }
 
