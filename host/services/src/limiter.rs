@@ -26,9 +26,11 @@ const SHARDS: usize = 64;
 const SWEEP_FROM: usize = 64;
 /// A shard that takes a new counter is swept if it was not for this long.
 const SWEEP_EVERY_US: u64 = 60_000_000;
-/// After a search through all shards that found nothing expired, the next one waits this long: a flood of new keys against
-/// a space full of live ones must not make each call look at all of them.
-const SEARCH_AGAIN_US: u64 = 1_000_000;
+/// While the space is full, a shard is swept at most this often, and only if something can have expired in it: a flood of new keys against
+/// live counters must not make each call look at all of them.
+const SWEEP_AGAIN_US: u64 = 1_000_000;
+/// Shards that one call sweeps to find room, beside its own: a sweep looks at all counters of a shard.
+const SWEEPS_PER_CALL: usize = 2;
 
 /// How a limit counts; see `limiter.algorithm` in the WIT package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,14 +103,36 @@ pub struct CounterSpace {
     capacity: usize,
     /// The shard that the next search for room begins with.
     next_search: AtomicUsize,
-    /// No search before this time, in microseconds since the Unix epoch.
-    search_from_us: AtomicU64,
+    /// Counters that sweeps have looked at.
+    #[cfg(test)]
+    looked_at: AtomicUsize,
 }
 
 /// On its own cache line, so that workers on neighbouring shards don't disturb each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
-struct Shard(Mutex<Counters>);
+struct Shard {
+    counters: Mutex<Counters>,
+    /// When a sweep for room is worth its time, in microseconds since the Unix epoch. Read without the lock, so that a search passes over
+    /// shards that have nothing to give.
+    sweep_from_us: AtomicU64,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Shard { counters: Mutex::default(), sweep_from_us: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_give_room(&self, now: u64) -> bool {
+        self.sweep_from_us.load(Ordering::Relaxed) <= now
+    }
+}
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -156,7 +180,8 @@ impl CounterSpace {
             counters: AtomicUsize::new(0),
             capacity,
             next_search: AtomicUsize::new(0),
-            search_from_us: AtomicU64::new(0),
+            #[cfg(test)]
+            looked_at: AtomicUsize::new(0),
         }
     }
 
@@ -168,7 +193,7 @@ impl CounterSpace {
     /// Takes `cost` from every limit, or from none if one of them would not allow it; a cost of 0 only looks. A counter
     /// that several limits of the call share is charged once. Errors: `Invalid` for an amount or window that is out of
     /// range, or for a key past [`MAX_KEY`], `TooLarge` past [`MAX_LIMITS`], `Unavailable` when the plugin holds [`MAX_COUNTERS`]
-    /// counters, none of which was expired when last searched (at most a second ago), and this call needs a new one.
+    /// counters, this call needs a new one, and none was found that had expired. Each shard is searched at most once a second.
     pub fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Standings, ServiceError> {
         if limits.len() > MAX_LIMITS {
             return Err(ServiceError::TooLarge(MAX_LIMITS as u64));
@@ -187,7 +212,7 @@ impl CounterSpace {
         let mut guards: SmallVec<[MutexGuard<'_, Counters>; 4]> = SmallVec::new();
         for &shard in &shards {
             if let Some(shard) = self.shards.get(shard) {
-                guards.push(shard.0.lock().unwrap_or_else(PoisonError::into_inner));
+                guards.push(shard.lock());
             }
         }
         // Read under the locks: a call that waited must not bring an older time.
@@ -235,11 +260,11 @@ impl CounterSpace {
             return Ok(());
         }
         for take in takes.iter().filter(|take| !take.known) {
-            if let Some(counters) = guards.get_mut(take.guard) {
-                let full = !self.has_room(new);
+            if let (Some(shard), Some(counters)) = (self.shards.get(shard_of(take.hash)), guards.get_mut(take.guard)) {
+                let full = !self.has_room(new) && shard.may_give_room(now);
                 let due = now.saturating_sub(counters.swept_us) > SWEEP_EVERY_US;
                 if full || due || counters.table.len() >= counters.sweep_at.max(SWEEP_FROM) {
-                    self.sweep(counters, now);
+                    self.sweep(shard, counters, now);
                 }
             }
         }
@@ -260,37 +285,44 @@ impl CounterSpace {
         self.counters().saturating_add(new) <= self.capacity
     }
 
-    /// Sweeps the shards that this call does not hold, until there is room. It never waits for a lock, since it comes while
+    /// Sweeps some of the shards that this call does not hold and that can have room. It never waits for a lock, since it comes while
     /// others are held; a busy shard is left out.
     fn search_room(&self, new: usize, held: &[usize], now: u64) {
-        if now < self.search_from_us.load(Ordering::Relaxed) {
-            return;
-        }
         let start = self.next_search.load(Ordering::Relaxed);
+        let mut sweeps = 0;
         for at in (0..SHARDS).map(|step| (start + step) % SHARDS).filter(|at| !held.contains(at)) {
-            if let Some(shard) = self.shards.get(at)
-                && let Ok(mut counters) = shard.0.try_lock()
+            if let Some(shard) = self.shards.get(at).filter(|shard| shard.may_give_room(now))
+                && let Ok(mut counters) = shard.counters.try_lock()
             {
-                self.sweep(&mut counters, now);
-            }
-            if self.has_room(new) {
-                self.next_search.store(at, Ordering::Relaxed);
-                return;
+                self.sweep(shard, &mut counters, now);
+                sweeps += 1;
+                if self.has_room(new) || sweeps == SWEEPS_PER_CALL {
+                    self.next_search.store(at, Ordering::Relaxed);
+                    return;
+                }
             }
         }
-        self.search_from_us.store(now.saturating_add(SEARCH_AGAIN_US), Ordering::Relaxed);
     }
 
     /// The next sweep comes when the shard has doubled, so that sweeping costs each insertion a constant.
-    fn sweep(&self, counters: &mut Counters, now: u64) {
+    fn sweep(&self, shard: &Shard, counters: &mut Counters, now: u64) {
         let before = counters.table.len();
+        #[cfg(test)]
+        self.looked_at.fetch_add(before, Ordering::Relaxed);
+        let mut earliest = u64::MAX;
         counters.table.retain(|counter| {
-            rate::expires(counter.algorithm, counter.amount, counter.window_us, &counter.state) > now
+            let expires = rate::expires(counter.algorithm, counter.amount, counter.window_us, &counter.state);
+            let live = expires > now;
+            if live {
+                earliest = earliest.min(expires);
+            }
+            live
         });
         let after = counters.table.len();
         self.counters.fetch_sub(before - after, Ordering::Relaxed);
         counters.sweep_at = after.saturating_mul(2);
         counters.swept_us = now;
+        shard.sweep_from_us.store(earliest.max(now.saturating_add(SWEEP_AGAIN_US)), Ordering::Relaxed);
         if after < counters.table.capacity() / 4 {
             counters.table.shrink_to(after.saturating_mul(2), |counter| counter.hash);
         }
@@ -309,6 +341,14 @@ impl CounterSpace {
             algorithm: limit.algorithm,
             state,
         };
+        if let Some(shard) = self.shards.get(shard_of(hash)) {
+            let expires = rate::expires(counter.algorithm, counter.amount, counter.window_us, &counter.state);
+            // Not before the time of the last sweep and a second more.
+            let from = expires.max(counters.swept_us.saturating_add(SWEEP_AGAIN_US));
+            if from < shard.sweep_from_us.load(Ordering::Relaxed) {
+                shard.sweep_from_us.store(from, Ordering::Relaxed);
+            }
+        }
         counters.table.insert_unique(hash, counter, |counter| counter.hash);
         self.counters.fetch_add(1, Ordering::Relaxed);
     }
@@ -454,6 +494,36 @@ mod tests {
             time.fetch_add(1_000_000, Ordering::AcqRel);
         }
         assert_eq!(space.counters(), 1);
+    }
+
+    /// What is counted is the work, not the time.
+    #[test]
+    fn a_refused_key_looks_at_less_than_a_counter() {
+        for algorithm in ALL {
+            let (clock, time) = Clock::manual(0);
+            let space = CounterSpace::new(clock, 6_400);
+            let take = |key: String, window_ms| space.take(&[limit(&key, algorithm, 5, window_ms)], 1);
+            // Windows of different length: later, something expires all the time.
+            for i in 0..6_400_u64 {
+                take(format!("old{i}"), 100_000 + i * 200).unwrap();
+            }
+            let before = space.looked_at.load(Ordering::Relaxed);
+            let refused = (0..20_000).filter(|i| take(format!("new{i}"), 100_000).is_err()).count();
+            let looked_at = space.looked_at.load(Ordering::Relaxed) - before;
+            assert_eq!(refused, 20_000);
+            assert!(looked_at <= 6_400, "{algorithm:?}: {looked_at} looks at counters that are all alive");
+            // Seconds in which counters expire and more new ones come than there is room for.
+            time.store(300_000_000, Ordering::Release);
+            let before = space.looked_at.load(Ordering::Relaxed);
+            let served = (0..50_000).filter(|i| {
+                time.fetch_add(100, Ordering::AcqRel);
+                take(format!("later{i}"), 1_000_000).is_ok()
+            });
+            let served = served.count();
+            let looked_at = space.looked_at.load(Ordering::Relaxed) - before;
+            assert!((100..50_000).contains(&served), "{algorithm:?}: {served}");
+            assert!(looked_at < 50_000, "{algorithm:?}: {looked_at} looks in 50,000 calls");
+        }
     }
 
     #[test]
