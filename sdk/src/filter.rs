@@ -71,7 +71,7 @@ impl Setup {
         Ok(host::interest::request_body(max_bytes, &owned(content_types))?)
     }
 
-    /// The same for responses. A larger one is passed on unseen when the filter fails open, and answered with 502 when closed.
+    /// The same for responses. A larger one is passed on unseen when the filter fails open, and answered with 500 when closed.
     ///
     /// # Errors
     /// As [`Self::request_body`].

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 use sluice_harness::h2::{H2, H2Origin, full};
-use sluice_harness::{Origin, Reply};
+use sluice_harness::{Gateway, Origin, Reply};
 
-use crate::support::{filter, gateway, probe, route};
+use crate::support::{filter, gateway, probe, route, setup, with_base};
 
 #[test]
 fn request_bodies_are_read_and_replaced() {
@@ -84,10 +84,64 @@ fn bodies_over_the_limit_of_a_filter() {
         || json!({"body-limit": 10, "on-response-body": [{"do": "set-header", "name": "x-seen", "value": "yes"}]});
     let closed = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", "on_error = \"closed\"", response())));
     assert_eq!(closed.get("/").header("x-seen"), Some("yes"));
-    assert_eq!(closed.get("/big").status, 502);
+    assert_eq!(closed.get("/big").status, 500);
+    let line = closed.wait_access("the error", |l| l["path"] == "/big");
+    assert_eq!(
+        (line["error"].as_str(), line["error_side"].as_str()),
+        (Some("response-too-large"), Some("filter")),
+        "{line}"
+    );
+    let line = closed.wait_log("which filter and limit", |l| l["filter"] == "a" && l["passed_over"] == false);
+    assert!(line.to_string().contains("more than 10 bytes"), "{line}");
     let open = gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", "on_error = \"open\"", response())));
     let big = open.get("/big");
     assert_eq!((big.status, big.body.len(), big.header("x-seen")), (200, 100, None));
+    let count =
+        |gateway: &Gateway, name: &str, label| gateway.metric(name, &[("filter", "a"), label, ("reason", "too-large")]);
+    let refused = "sluice_filter_refused_bodies_total";
+    assert_eq!(count(&strict, refused, ("hook", "on-request-body")), Some(1.0));
+    assert_eq!(count(&closed, refused, ("hook", "on-response-body")), Some(1.0));
+    assert_eq!(count(&open, refused, ("hook", "on-response-body")), None);
+    assert_eq!(count(&open, "sluice_filter_unseen_bodies_total", ("plugin", "probe")), Some(1.0));
+    open.wait_log("that it was passed on unread", |l| l["filter"] == "a" && l["passed_over"] == true);
+}
+
+#[test]
+fn a_filter_that_asks_for_more_than_it_may_have_is_told_of() {
+    let config = json!({"body-limit": 5000, "on-request-body": [], "on-response-body": []});
+    let toml = |limits: &str| {
+        with_base(&(route("http://127.0.0.1:1", &["a"]) + &filter("a", "probe", limits, config.clone())))
+    };
+    let check = |limits: &str| setup().command_output(&toml(limits), &["check"]).stdout;
+    let cut = check("limits = { body = \"1KiB\" }");
+    for kind in ["request", "response"] {
+        let line = format!("filter `a` asks for {kind} bodies of up to 5000 bytes, and its `limits.body` allows 1024");
+        assert!(cut.contains(&line), "{cut}");
+    }
+    assert!(!check("").contains("asks for"), "within the limit");
+
+    let origin = Origin::named("o");
+    let asking = json!({"ask": true, "on-request": [{"do": "want-body", "max": 5000}], "on-request-body": []});
+    let gateway =
+        gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", "limits = { body = \"1KiB\" }", asking)));
+    assert_eq!(gateway.request("POST", "/", &[], b"x").status, 200);
+    gateway.wait_log("what it asks for", |l| l["filter"] == "a" && l.to_string().contains("5000 bytes"));
+}
+
+#[test]
+fn limits_that_contradict_are_told_of() {
+    let config = json!({"body-limit": 20 << 20, "on-request-body": []});
+    let check = |limits: &str, gateway: &str| {
+        let toml = with_base(&(route("http://127.0.0.1:1", &["a"]) + &filter("a", "probe", limits, config.clone())));
+        setup().command_output(&toml.replace("workers = 1", gateway), &["check"]).stdout
+    };
+    assert!(!check("", "workers = 1").contains("may have bodies of"));
+    let told =
+        check("limits = { body = \"20MiB\", cpu_per_mib = \"1ms\" }", "workers = 1\nmax_buffered_memory = \"30MiB\"");
+    for limit in ["limits.memory", "gateway.max_buffered_memory", "limits.cpu_per_mib"] {
+        let line = told.lines().find(|line| line.contains(limit)).unwrap_or_else(|| panic!("{limit} in {told}"));
+        assert!(line.contains("filter `a` may have bodies of 20971520 bytes"), "{line}");
+    }
 }
 
 #[test]

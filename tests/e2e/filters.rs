@@ -416,6 +416,42 @@ fn outbound_calls() {
 }
 
 #[test]
+fn a_filter_that_calls_its_own_route_does_so_once() {
+    let origin = Origin::named("o");
+    let own = nobody().port();
+    let url = format!("http://127.0.0.1:{own}");
+    let call = json!({"do": "call", "url": format!("{url}/"), "to": "x-called"});
+    let config = json!({"on-request": [call.clone(), call]});
+    let lines = format!("grants = {{ http = [\"{url}\"] }}");
+    let toml = route(&origin.url(), &["a"]) + &filter("a", "probe-waiting", &lines, config);
+    let gateway = setup().start(&with_base(&toml).replacen("127.0.0.1:0", &format!("127.0.0.1:{own}"), 1));
+    assert_eq!(gateway.get("/").status, 200);
+    // The request, and the two calls for it, in which the filter calls nobody.
+    assert_eq!(origin.count(), 3);
+    let seen = origin.requests();
+    assert!(seen[0].header("x-called").is_some_and(|v| v.starts_with("invalid: this filter")), "{:?}", seen[0]);
+    assert_eq!(seen[2].header("x-called"), Some("200 o"));
+}
+
+#[test]
+fn a_request_that_goes_in_circles_is_refused() {
+    let own = nobody();
+    let toml = route(&format!("http://{own}"), &[])
+        + "[routes.origin]\nmatch = { path = \"/origin\" }\nupstream = \"ORIGIN\"\n";
+    let origin = Origin::named("o");
+    let toml = with_base(&toml.replace("ORIGIN", &origin.url()));
+    let gateway = setup().start(&toml.replacen("127.0.0.1:0", &own.to_string(), 1));
+    assert_eq!(gateway.get("/").status, 508);
+    let refused = gateway.wait_access("the refusal", |l| l["error"] == "loop-detected");
+    assert_eq!((refused["status"].as_u64(), refused["error_side"].as_str()), (Some(508), Some("client")), "{refused}");
+    eventually("the passes before it", || gateway.access().len() == 11);
+    // Other networks are passed on, and a client can't hide that a request has been here.
+    let headers = [("cdn-loop", "other.example; a=b"), ("connection", "cdn-loop")];
+    assert_eq!(gateway.request("GET", "/origin", &headers, b"").status, 200);
+    assert_eq!(origin.last().header("cdn-loop"), Some("other.example; a=b, sluice"));
+}
+
+#[test]
 fn a_waiting_filter_does_not_hold_up_its_worker() {
     let origin = Origin::named("o");
     let slow = Origin::scripted();

@@ -3,7 +3,7 @@
 use sluice_harness::h2::{H2, full};
 use sluice_harness::{Gateway, Origin, Reply, eventually};
 
-use crate::support::{probe, route, setup, with_base};
+use crate::support::{filter, probe, route, setup, with_base};
 
 fn listener(lines: &str, upstream: &str) -> String {
     format!(
@@ -102,6 +102,49 @@ fn buffered_memory_of_all_exchanges() {
     let refused = gateway.request("POST", "/", &[], &vec![b'x'; 700_000]);
     assert!([413, 503].contains(&refused.status), "{refused:?}");
     assert_eq!(gateway.request("POST", "/", &[], &vec![b'x'; 100_000]).status, 200, "what was buffered is free again");
+}
+
+/// With the defaults, and rules as in the README of the plugin.
+#[test]
+fn a_body_of_the_largest_size_is_transformed_in_its_time() {
+    let item = r#"{"id":12345,"name":"a thing","tags":["a","b"],"cost":1.25}"#;
+    let items = |bytes: usize| format!("[{item}{}]", format!(",{item}").repeat(bytes / (item.len() + 1) - 1));
+    let rest = r#"{"qty":1,"items":}"#.len();
+    let mut body = format!(r#"{{"qty":1,"items":{}}}"#, items((1 << 20) - rest - 2));
+    body.push_str(&" ".repeat((1 << 20) - body.len()));
+    let answered: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let origin = Origin::serve(move |_| Reply::json(&answered));
+    let rules = serde_json::json!({
+        "request": {"body": {"rename": {"/qty": "quantity"}, "set": {"/meta/by": "{client_address}"}}},
+        "response": {"body": {"remove": ["/items/*/cost"]}},
+    });
+    let toml = with_base(&(route(&origin.url(), &["shape"]) + &filter("shape", "transform", "", rules)));
+    let gateway = setup().start(&toml);
+    let answer = gateway.request("POST", "/", &[("content-type", "application/json")], body.as_bytes());
+    assert_eq!(answer.status, 200, "{:?}", gateway.log());
+    let sent: serde_json::Value = serde_json::from_str(&origin.last().text()).expect("JSON");
+    assert_eq!((&sent["quantity"], &sent["meta"]["by"]), (&1.into(), &"127.0.0.1".into()));
+    let answer = answer.json();
+    assert!(answer["items"][1000]["cost"].is_null() && answer["items"][1000]["id"] == 12345);
+    body.push(' ');
+    let refused = gateway.request("POST", "/", &[("content-type", "application/json")], body.as_bytes());
+    assert_eq!(refused.status, 413);
+}
+
+#[test]
+fn bodies_take_turns_in_filters() {
+    let origin = Origin::named("o");
+    let config = serde_json::json!({"on-request-body": [{"do": "spin", "ms": 30}]});
+    let lines = "limits = { cpu = \"2s\", wall = \"30s\" }";
+    let toml = with_base(&(route(&origin.url(), &["a"]) + &filter("a", "probe", lines, config)));
+    let gateway = setup().start(&toml.replace("workers = 1", "workers = 1\nmax_filtered_bodies = \"4KiB\""));
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| assert_eq!(gateway.request("POST", "/", &[], &[b'x'; 4000]).status, 200));
+        }
+    });
+    // Each call is suspended at each tick, so without turns all would have an instance.
+    assert_eq!(gateway.metric("sluice_filter_instances_started_total", &[("filter", "a")]), Some(1.0));
 }
 
 #[test]

@@ -166,6 +166,19 @@ fn the_cpu_time_of_a_call() {
 }
 
 #[test]
+fn the_cpu_time_for_a_body() {
+    let origin = Origin::named("o");
+    let config = || json!({"on-request-body": [{"do": "spin", "ms": 60}]});
+    let with = |lines: &str| gateway(&(route(&origin.url(), &["a"]) + &filter("a", "probe", lines, config())));
+    // 64 KiB: a sixteenth of what a MiB has.
+    let body = [b'x'; 64 << 10];
+    assert_eq!(with("limits = { cpu_per_mib = \"10ms\" }").request("POST", "/", &[], &body).status, 500);
+    let longer = with("limits = { cpu_per_mib = \"60s\" }");
+    assert_eq!(longer.request("POST", "/", &[], &body).status, 200);
+    assert_eq!(longer.request("POST", "/", &[], b"x").status, 500, "a small body has little time");
+}
+
+#[test]
 fn the_time_of_a_call_with_its_waits() {
     let origin = Origin::named("o");
     let silent = Origin::serve(|_| Reply::script(|conn| conn.wait_for_close()));
@@ -294,7 +307,7 @@ fn the_instances_and_limits_of_a_plugin() {
     let big = Origin::serve(|_| Reply::text("x".repeat(5000)));
     let config = json!({"on-request": [{"do": "call", "url": big.url(), "to": "x-called"}], "on-request-body": []});
     let plugin = format!(
-        "[plugins.probe-waiting]\nlimits = {{ http_body = \"1KiB\", body = \"1KiB\" }}\ngrants = {{ http = [\"{}\"] }}\n",
+        "[plugins.probe-waiting]\nlimits = {{ http_body = \"1KiB\", body = \"1KiB\", cpu_per_mib = \"1s\" }}\ngrants = {{ http = [\"{}\"] }}\n",
         big.url()
     );
     let gateway = gateway(&(plugin + &route(&origin.url(), &["a"]) + &filter("a", "probe-waiting", "", config)));

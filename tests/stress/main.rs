@@ -3,6 +3,7 @@
 
 mod exact;
 mod failures;
+mod memory;
 mod neighbours;
 mod reloads;
 mod streaming;

@@ -56,7 +56,7 @@ pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<Strin
     let loaded = config::load(path)?;
     let metrics = Metrics::new();
     let (background, _thread) = Background::start(Arc::clone(&metrics))?;
-    let builder = builder(&loaded.config, compiler, metrics, background)?;
+    let builder = builder(&loaded.config, compiler, metrics, background, &budget(&loaded.config))?;
     Ok(builder.build(&loaded, None)?.warnings)
 }
 
@@ -88,7 +88,8 @@ fn serve(
 ) -> Result<u8, GatewayError> {
     let started = SystemTime::now();
     let (background, background_thread) = Background::start(Arc::clone(metrics))?;
-    let builder = builder(&loaded.config, compiler, Arc::clone(metrics), background.clone())?;
+    let budget = budget(&loaded.config);
+    let builder = builder(&loaded.config, compiler, Arc::clone(metrics), background.clone(), &budget)?;
     let snapshot = builder.build(&loaded, None)?;
     for warning in &snapshot.warnings {
         tracing::warn!("{warning}");
@@ -102,7 +103,6 @@ fn serve(
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         config: Arc::new(ArcSwap::new(Arc::clone(&config))),
     };
-    let budget = MemoryBudget::new(usize::try_from(config.gateway.max_buffered_memory.0).unwrap_or(usize::MAX));
     observe(metrics, &builder, &running.snapshot, &budget);
 
     let settings = WorkerSettings {
@@ -148,11 +148,17 @@ fn specs(config: &Config) -> Vec<ListenerSpec> {
     config.listeners.iter().map(spec).collect()
 }
 
+/// The one account of the memory that others can make the process keep.
+fn budget(config: &Config) -> MemoryBudget {
+    MemoryBudget::new(usize::try_from(config.gateway.max_buffered_memory.0).unwrap_or(usize::MAX))
+}
+
 fn builder(
     config: &Config,
     compiler: Option<CompilerCommand>,
     metrics: Arc<Metrics>,
     background: Background,
+    budget: &MemoryBudget,
 ) -> Result<SnapshotBuilder, GatewayError> {
     let most = |of: fn(&model::Filter) -> usize, least| config.filters.iter().map(of).fold(least, usize::max);
     let defaults = RuntimeOptions::default();
@@ -162,10 +168,11 @@ fn builder(
         instances: instances(config),
         cache: config.gateway.cache_dir.clone().or_else(default_cache),
         compiler,
+        budget: budget.clone(),
         ..defaults
     };
     let resolver = Resolver::new(&config.gateway.nameservers, Some(background.clone()));
-    let outbound = OutboundClient::new(Tls::system(), resolver, background);
+    let outbound = OutboundClient::new(Tls::system(), resolver, background, budget.clone());
     Ok(SnapshotBuilder {
         runtime: Runtime::new(options)?,
         services: Services::new(Clock::system(), outbound.clone()),

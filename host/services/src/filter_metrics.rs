@@ -21,7 +21,7 @@ pub const MAX_NAME: usize = 64;
 pub const MAX_VALUE: usize = 256;
 
 /// What the gateway itself says of each filter as `sluice_filter_<name>`: a family can't have two meanings.
-const TAKEN: [&str; 10] = [
+const TAKEN: [&str; 11] = [
     "calls_total",
     "cpu_seconds_total",
     "failures_total",
@@ -29,6 +29,7 @@ const TAKEN: [&str; 10] = [
     "instances",
     "instances_started_total",
     "memory_peak_bytes",
+    "refused_bodies_total",
     "seconds_total",
     "series_dropped_total",
     "unseen_bodies_total",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::grants::Origins;
 use crate::{KeySet, ServiceError};
@@ -22,6 +22,8 @@ pub struct Call {
     pub url: String,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
+    /// The field `CDN-Loop` that it is sent with.
+    pub cdn_loop: HeaderValue,
 }
 
 /// The answer to a call, without hop-by-hop fields.

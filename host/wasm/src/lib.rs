@@ -24,7 +24,8 @@ mod pool;
 
 pub use filter::{
     BodyInterest, CallMode, FailureKind, FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet,
-    HookStats, Interests, LoadError, MediaPattern, Mode, Phase, RuntimeError, Verdict,
+    HookStats, Interests, LoadError, MediaPattern, Mode, Phase, RuntimeError, Unread, UnreadBodies, UnreadReason,
+    Verdict,
 };
 pub use load::compile::{CompilerCommand, PipedError, UNABLE, compile_piped};
 pub use load::{Runtime, RuntimeOptions, unbundle};

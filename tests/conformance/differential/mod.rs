@@ -130,7 +130,7 @@ fn same(seen: &Seen, message: &Message) -> Result<(), &'static str> {
     let own = |name: &str, value: &str| match name {
         // RFC 9110 §10.1.4
         "connection" => value == "te",
-        "x-request-id" | "traceparent" | "content-length" | "transfer-encoding" | "host" => true,
+        "x-request-id" | "traceparent" | "cdn-loop" | "content-length" | "transfer-encoding" | "host" => true,
         _ => name.starts_with("x-forwarded-"),
     };
     if fields.iter().any(|(name, value)| !own(name, value) && (!named(name) || name == "connection")) {

@@ -415,6 +415,13 @@ impl Gateway {
         self.wait_end()
     }
 
+    /// The most resident memory that the process has had, in bytes.
+    pub fn peak_resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("/proc");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("kB") * 1024
+    }
+
     /// Resident memory in bytes. From `smaps_rollup`: the counter in `status` is off by megabytes on many cores.
     pub fn resident(&self) -> u64 {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).expect("/proc");

@@ -22,6 +22,7 @@ use crate::certs::CertStore;
 use crate::config;
 use crate::control::{Refused, ReloadReport, RunningState, start_loader};
 use crate::filter::Runtime;
+use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
 use crate::services::{Clock, Services};
 use crate::snapshot::SnapshotBuilder;
@@ -51,7 +52,8 @@ fn fixture(admin: &str) -> Fixture {
     std::fs::write(&path, format!("{CONFIG}{admin}")).expect("a file");
     let metrics = Metrics::new();
     let (background, thread) = Background::start(Arc::clone(&metrics)).expect("a thread");
-    let outbound = OutboundClient::new(Tls::system(), Resolver::new(&[], None), background.clone());
+    let outbound =
+        OutboundClient::new(Tls::system(), Resolver::new(&[], None), background.clone(), MemoryBudget::new(1 << 20));
     let builder = SnapshotBuilder {
         runtime: Runtime::new(RuntimeOptions { instances: 10, ..RuntimeOptions::default() }).expect("a runtime"),
         services: Services::new(Clock::system(), outbound.clone()),

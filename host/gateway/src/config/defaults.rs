@@ -21,6 +21,7 @@ const fn mib(n: u64) -> ByteSize {
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const PLUGIN_DIR: &str = "plugins";
 pub const MAX_BUFFERED_MEMORY: ByteSize = mib(256);
+pub const MAX_FILTERED_BODIES: ByteSize = mib(8);
 pub const MAX_CONNECTIONS: u32 = 10_000;
 pub const RELOAD: bool = true;
 pub const REQUEST_ID_HEADER: &str = "x-request-id";

@@ -114,8 +114,15 @@ fn instances(table: &Table<'_>) -> (Mode, FilterLimits) {
         cpu: limits
             .key("cpu", "CPU time of a call.", r#""20ms""#)
             .or(default.cpu, |item| item.duration_up_to(Duration::from_secs(10))),
+        cpu_per_mib: limits
+            .key("cpu_per_mib", "CPU time of a call with a body besides `cpu`, for each MiB of the body.", r#""500ms""#)
+            .or(default.cpu_per_mib, |item| item.duration_up_to(Duration::from_secs(60))),
         wall: limits
-            .key("wall", "Time of a call, with all that it waits for.", r#""3s""#)
+            .key(
+                "wall",
+                "Time of a call, with all that it waits for. A call with a body has as much more as it has CPU time.",
+                r#""3s""#,
+            )
             .or(default.wall, |item| item.duration_up_to(Duration::from_secs(600))),
         table_elements: limits
             .key("table_elements", "Elements of each table of an instance.", "50000")

@@ -43,10 +43,17 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
         max_buffered_memory: table
             .key(
                 "max_buffered_memory",
-                "How much memory the bodies that are held for filters may take, for all requests together.",
+                "How much memory bodies that are held for filters, and what filters keep, may take, for all requests together.",
                 r#""1GiB""#,
             )
             .or(defaults::MAX_BUFFERED_MEMORY, Item::size),
+        max_filtered_bodies: table
+            .key(
+                "max_filtered_bodies",
+                "How large the bodies together may be that the filters of a worker work on at once. A larger body is alone.",
+                r#""32MiB""#,
+            )
+            .or(defaults::MAX_FILTERED_BODIES, Item::size),
         max_connections: table
             .key("max_connections", "Open connections from clients, on all listeners together.", "20000")
             .or(defaults::MAX_CONNECTIONS, |item| item.integer(1..=10_000_000)),

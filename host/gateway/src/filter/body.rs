@@ -1,8 +1,11 @@
 //! The body of a message as a pipeline needs it: buffered once, when the first filter asks.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::http::body::BodyErrorKind;
+use crate::wasm::UnreadReason;
 
 /// A body that can be buffered. What was read stays with the source, so that a body that turned out too large for a filter
 /// can still be passed on.
@@ -12,6 +15,13 @@ pub trait BodySource {
 
     /// The whole body without its content coding, if it has at most `max_bytes`.
     fn buffer(&mut self, max_bytes: u64) -> impl Future<Output = Result<Bytes, BodySourceError>>;
+}
+
+/// A body that a filter asked for and that could not be buffered.
+#[derive(Debug, Clone)]
+pub struct BodyFailure {
+    pub filter: Arc<str>,
+    pub error: BodySourceError,
 }
 
 /// Why a body could not be buffered.
@@ -28,4 +38,16 @@ pub enum BodySourceError {
     /// The gateway's budget for buffered bodies is used up.
     #[error("no room to buffer the body")]
     Budget,
+}
+
+impl BodySourceError {
+    /// How it is counted for the filter; `None` where the peer broke off.
+    pub(super) fn reason(&self) -> Option<UnreadReason> {
+        match self {
+            BodySourceError::TooLarge(_) => Some(UnreadReason::TooLarge),
+            BodySourceError::Coding(_) => Some(UnreadReason::Coding),
+            BodySourceError::Aborted(..) => None,
+            BodySourceError::Budget => Some(UnreadReason::OutOfMemory),
+        }
+    }
 }

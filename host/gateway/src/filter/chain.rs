@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
 use super::pipeline::{before, downward, upward};
-use super::verdict::{CallOutcome, settle};
-use super::{BodySource, BodySourceError, FailurePolicy, LocalPipeline, Traversal};
+use super::verdict::{CallOutcome, log_unread, settle};
+use super::{BodyFailure, BodySource, BodySourceError, FailurePolicy, LocalPipeline, Traversal};
 use crate::exchange::Exchange;
-use crate::wasm::{BodyInterest, FilterError, Hook};
+use crate::wasm::{BodyInterest, Called, FilterError, Hook, Phase, Unread};
 
 /// A filter gave no verdict and its policy is `closed`.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ pub enum RequestOutcome {
     },
     Failed(FilterFailure),
     /// The body that a filter asked for could not be buffered.
-    Body(BodySourceError),
+    Body(BodyFailure),
 }
 
 /// How the response hooks ended. After `Failed` and `Body` the response is to be replaced by an error, which
@@ -41,7 +42,7 @@ pub enum ResponseOutcome {
     Continue,
     Failed(FilterFailure),
     /// The body that a filter asked for could not be buffered.
-    Body(BodySourceError),
+    Body(BodyFailure),
 }
 
 /// The way of one message through one filter.
@@ -49,7 +50,7 @@ enum FilterOutcome {
     Continue,
     Respond,
     Failed(FilterFailure),
-    Body(BodySourceError),
+    Body(BodyFailure),
 }
 
 impl LocalPipeline {
@@ -90,16 +91,31 @@ impl LocalPipeline {
         traversal.cursor.now = None;
         let exchange = traversal.exchange();
         match &exchange.request_body {
-            Some(known) if known.len() as u64 > max_bytes => {
-                return FilterOutcome::Body(BodySourceError::TooLarge(max_bytes));
+            Some(known) if !fits(known, max_bytes, exchange.request_body_replaced) => {
+                return self.request_refused(BodySourceError::TooLarge(max_bytes), index);
             }
             Some(_) => {}
             None => match Box::pin(body.buffer(max_bytes)).await {
                 Ok(bytes) => exchange.request_body = Some(bytes),
-                Err(error) => return FilterOutcome::Body(error),
+                Err(error) => return self.request_refused(error, index),
             },
         }
         self.call(Hook::OnRequestBody, traversal, index).await
+    }
+
+    /// No policy lets a request pass whose body the filter has asked for and not seen.
+    fn request_refused(&self, error: BodySourceError, index: usize) -> FilterOutcome {
+        self.unread(Unread::RequestRefused, &error, Hook::OnRequestBody, index);
+        FilterOutcome::Body(BodyFailure { filter: self.pipeline.filters()[index].name().clone(), error })
+    }
+
+    /// Counts a body that a filter did not get, and says so where that is for the operator to change.
+    fn unread(&self, what: Unread, error: &BodySourceError, hook: Hook, index: usize) {
+        let Some(reason) = error.reason() else { return };
+        self.pools[index].count_unread_body(what, reason);
+        if what != Unread::RequestRefused {
+            log_unread(&self.pipeline.filters()[index], hook, what == Unread::Passed, error);
+        }
     }
 
     /// Calls the response hooks of the filters that saw the request, for `exchange.response`; `body` is its body as far as
@@ -144,7 +160,9 @@ impl LocalPipeline {
         traversal.cursor.now = None;
         let exchange = traversal.exchange();
         let buffered = match exchange.response.as_ref().and_then(|response| response.body.as_ref()) {
-            Some(known) if known.len() as u64 > max_bytes => Err(BodySourceError::TooLarge(max_bytes)),
+            Some(known) if !fits(known, max_bytes, exchange.response_body_replaced) => {
+                Err(BodySourceError::TooLarge(max_bytes))
+            }
             Some(_) => Ok(None),
             None => Box::pin(body.buffer(max_bytes)).await.map(Some),
         };
@@ -158,10 +176,14 @@ impl LocalPipeline {
                 let open = self.pipeline.filters()[index].failure() == FailurePolicy::Open;
                 // No policy can pass on a body that broke off.
                 if open && !matches!(error, BodySourceError::Aborted(..)) {
-                    self.pools[index].count_unseen_body();
+                    self.unread(Unread::Passed, &error, Hook::OnResponseBody, index);
                     return FilterOutcome::Continue;
                 }
-                return FilterOutcome::Body(error);
+                self.unread(Unread::ResponseRefused, &error, Hook::OnResponseBody, index);
+                return FilterOutcome::Body(BodyFailure {
+                    filter: self.pipeline.filters()[index].name().clone(),
+                    error,
+                });
             }
         }
         self.call(Hook::OnResponseBody, traversal, index).await
@@ -221,7 +243,7 @@ impl LocalPipeline {
             // Rare and large, so boxed: it would enlarge the future of every request.
             Err(exchange) => {
                 traversal.cursor.now = None;
-                Box::pin(pool.call(hook, exchange, index)).await
+                Box::pin(self.call_in_turn(hook, exchange, index)).await
             }
         };
         let exchange = traversal.exchange.insert(exchange);
@@ -237,6 +259,30 @@ impl LocalPipeline {
                 FilterOutcome::Failed(FilterFailure { filter, hook, error })
             }
         }
+    }
+
+    /// Calls a hook that may be suspended, when it is the turn of its body.
+    async fn call_in_turn(&self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Called {
+        let pool = &self.pools[index];
+        let length = match hook.phase() {
+            Phase::RequestBody => exchange.request_body_len(),
+            Phase::ResponseBody => exchange.response_body_len(),
+            Phase::RequestHead
+            | Phase::Selection
+            | Phase::ResponseHead
+            | Phase::ResponseTrailers
+            | Phase::Completion => {
+                return pool.call(hook, exchange, index).await;
+            }
+        };
+        let limits = pool.program().limits();
+        let patience = limits.wall.saturating_add(limits.time_for_body(length));
+        let Some(_turn) = self.turns.take(length, patience).await else {
+            let error = FilterError::NoTurn(patience);
+            pool.count_refusal(hook, patience, &error);
+            return (exchange, Err(error));
+        };
+        pool.call(hook, exchange, index).await
     }
 
     /// How much of the request's body the filter wants, if any.
@@ -265,6 +311,13 @@ impl LocalPipeline {
         let interest = self.pipeline.filters()[index].program.interests().response_body.as_ref()?;
         wanted(interest, has_body, response.headers.get(CONTENT_TYPE))
     }
+}
+
+/// Whether a body that is here is small enough for a filter. One that a filter has set may be twice as large, as it may be for who sets it:
+/// what filters add is no fault of the client or the upstream.
+fn fits(body: &Bytes, max_bytes: u64, replaced: bool) -> bool {
+    let most = if replaced { max_bytes.saturating_mul(2) } else { max_bytes };
+    body.len() as u64 <= most
 }
 
 fn wanted(interest: &BodyInterest, has_body: bool, content_type: Option<&http::HeaderValue>) -> Option<u64> {

@@ -5,18 +5,20 @@ mod body;
 mod chain;
 mod complete;
 mod pipeline;
+mod turns;
 mod verdict;
 
 use std::sync::Arc;
 
-pub use body::{BodySource, BodySourceError};
+pub use body::{BodyFailure, BodySource, BodySourceError};
 pub use chain::{FilterFailure, RequestOutcome, ResponseOutcome};
 pub use complete::CompleteQueue;
 pub use pipeline::{LocalPipeline, Pipeline, Traversal, WorkerFilters};
 
 pub use crate::config::model::FailurePolicy;
 pub use crate::wasm::{
-    FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet, LoadError, Mode, Plugin, Runtime,
+    FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet, Interests, LoadError, Mode, Plugin,
+    Runtime,
 };
 
 use crate::services::Services;
@@ -104,6 +106,11 @@ impl Filter {
     pub fn needs(&self) -> Option<&serde_json::Value> {
         let own = self.program.interests().needs.as_ref();
         own.or(self.plugin().description().grants.as_ref())
+    }
+
+    /// What it has asked for when it took its config.
+    pub fn interests(&self) -> &Interests {
+        self.program.interests()
     }
 
     /// What was odd when its hooks were tried at load.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Filter;
+use super::turns::BodyTurns;
 use crate::exchange::Exchange;
 use crate::wasm::{Hook, Pool, Program};
 
@@ -55,16 +56,16 @@ impl Pipeline {
 }
 
 /// The instances of one worker for one snapshot. A filter that is used in several pipelines has one pool.
-#[derive(Default)]
 pub struct WorkerFilters {
     /// By the address of the program, which the pool keeps alive.
     pools: RefCell<HashMap<*const Program, Rc<Pool>>>,
+    turns: Rc<BodyTurns>,
 }
 
 impl WorkerFilters {
-    /// Without instances: they are made when they are first needed.
-    pub fn new() -> WorkerFilters {
-        WorkerFilters::default()
+    /// Without instances: they are made when they are first needed. They work on at most `bodies` bytes of bodies at once.
+    pub fn new(bodies: u64) -> WorkerFilters {
+        WorkerFilters { pools: RefCell::default(), turns: BodyTurns::new(bodies) }
     }
 
     /// The pipeline as this worker runs it. To be made once for each snapshot, and kept.
@@ -75,7 +76,7 @@ impl WorkerFilters {
             pool.or_insert_with(|| Rc::new(Pool::new(filter.program.clone()))).clone()
         };
         let pools = pipeline.filters.iter().map(pool).collect();
-        Rc::new(LocalPipeline { pipeline: pipeline.clone(), pools })
+        Rc::new(LocalPipeline { pipeline: pipeline.clone(), pools, turns: Rc::clone(&self.turns) })
     }
 }
 
@@ -83,6 +84,7 @@ impl WorkerFilters {
 pub struct LocalPipeline {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) pools: Vec<Rc<Pool>>,
+    pub(super) turns: Rc<BodyTurns>,
 }
 
 impl LocalPipeline {

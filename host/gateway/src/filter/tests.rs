@@ -68,7 +68,7 @@ impl Maker {
 }
 
 fn local(filters: Vec<Arc<Filter>>) -> Rc<LocalPipeline> {
-    WorkerFilters::new().pipeline(&Pipeline::new(filters).unwrap())
+    WorkerFilters::new(1 << 20).pipeline(&Pipeline::new(filters).unwrap())
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {
@@ -201,7 +201,10 @@ fn a_body_is_buffered_once_and_only_when_asked_for() {
     assert!(matches!(outcome, RequestOutcome::Continue), "{outcome:?}");
     assert_eq!((body.unwrap().len(), buffered), (10, 1));
     let (_, outcome, _) = calls(vec![asks("a", 100), asks("small", 9)]);
-    assert!(matches!(outcome, RequestOutcome::Body(BodySourceError::TooLarge(9))), "{outcome:?}");
+    assert!(
+        matches!(outcome, RequestOutcome::Body(BodyFailure { error: BodySourceError::TooLarge(9), .. })),
+        "{outcome:?}"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tracing::warn;
 
-use super::{FailurePolicy, Filter};
+use super::{BodySourceError, FailurePolicy, Filter};
 use crate::exchange::{Exchange, ResponseHead, ResponseSource, Undo};
 use crate::wasm::{FilterError, Hook, Verdict};
 
@@ -78,9 +78,20 @@ fn replace(exchange: &mut Exchange) {
     }
 }
 
-fn log(filter: &Filter, hook: Hook, exchange: &Exchange, error: &FilterError) {
+/// Writes about a response whose body the filter did not get.
+pub(super) fn log_unread(filter: &Filter, hook: Hook, passed_over: bool, error: &BodySourceError) {
+    if may_log(filter) {
+        warn!(filter = %filter.name(), %hook, passed_over, "the filter did not get the body that it asked for: {error}");
+    }
+}
+
+fn may_log(filter: &Filter) -> bool {
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-    if filter.failure_log.allow(now.as_micros() as u64) {
+    filter.failure_log.allow(now.as_micros() as u64)
+}
+
+fn log(filter: &Filter, hook: Hook, exchange: &Exchange, error: &FilterError) {
+    if may_log(filter) {
         warn!(
             filter = %filter.name(),
             %hook,

@@ -12,6 +12,7 @@ use http::Method;
 
 use super::{Network, Outgoing, Tls};
 use crate::background::Background;
+use crate::http::buffer::MemoryBudget;
 use crate::services::grants::Origins;
 use crate::services::keyset::{Get, keep_fresh};
 use crate::services::outbound::{Answers, Call};
@@ -24,12 +25,13 @@ pub struct OutboundClient {
     /// That of the running snapshot.
     resolver: Arc<ArcSwap<Resolver>>,
     background: Background,
+    budget: MemoryBudget,
 }
 
 impl OutboundClient {
-    /// A client that asks this resolver for names, and refreshes key sets in the background.
-    pub fn new(tls: Tls, resolver: Arc<Resolver>, background: Background) -> Arc<Self> {
-        Arc::new(OutboundClient { tls, resolver: Arc::new(ArcSwap::new(resolver)), background })
+    /// A client that asks this resolver for names, refreshes key sets in the background, and charges answers to the budget.
+    pub fn new(tls: Tls, resolver: Arc<Resolver>, background: Background, budget: MemoryBudget) -> Arc<Self> {
+        Arc::new(OutboundClient { tls, resolver: Arc::new(ArcSwap::new(resolver)), background, budget })
     }
 
     /// Who is asked for names.
@@ -51,17 +53,18 @@ impl Outbound for OutboundClient {
         origins: &'a Origins,
         max_body: usize,
     ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
-        let network = Network { tls: self.tls.clone(), resolver: self.resolver() };
+        let network = Network { tls: self.tls.clone(), resolver: self.resolver(), budget: self.budget.clone() };
         Box::pin(async move { super::send(calls, timeout, origins, &network, max_body).await })
     }
 
     fn keep_fresh(&self, set: &Arc<KeySet>) -> Result<(), ServiceError> {
         let (set, tls, resolver) = (Arc::downgrade(set), self.tls.clone(), Arc::clone(&self.resolver));
+        let budget = self.budget.clone();
         let refresh = move || {
             keep_fresh(set, async move |get: Get| {
                 let Get { url, headers, max_body } = get;
                 let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new() };
-                let network = Network { tls: tls.clone(), resolver: resolver.load_full() };
+                let network = Network { tls: tls.clone(), resolver: resolver.load_full(), budget: budget.clone() };
                 super::exchange(request, &network, max_body).await
             })
         };

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{OutboundClient, Tls};
 use crate::background::{Background, BackgroundThread};
+use crate::http::buffer::MemoryBudget;
 use crate::services::grants::Origins;
 use crate::services::{Clock, KeySets, ServiceError, Verification};
 use crate::telemetry::Metrics;
@@ -21,7 +22,9 @@ use crate::upstream::Resolver;
 /// Key sets, and the thread that refreshes them for as long as it is held.
 fn sets() -> (KeySets, BackgroundThread) {
     let (background, thread) = Background::start(Metrics::new()).unwrap();
-    (KeySets::new(Clock::system(), OutboundClient::new(Tls::system(), Resolver::new(&[], None), background)), thread)
+    let budget = MemoryBudget::new(1 << 20);
+    let outbound = OutboundClient::new(Tls::system(), Resolver::new(&[], None), background, budget);
+    (KeySets::new(Clock::system(), outbound), thread)
 }
 
 fn ec_key(kid: &str) -> (serde_json::Value, EcdsaKeyPair) {

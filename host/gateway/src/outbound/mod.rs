@@ -12,16 +12,17 @@ mod tls;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
-use http_body_util::BodyExt;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use url::Url;
 
 pub use self::client::OutboundClient;
 pub use self::tls::Tls;
-use crate::http::body::Body;
+use crate::http::body::{Body, BodyError};
+use crate::http::buffer::{MemoryBudget, collect};
+use crate::http::cdn_loop::CDN_LOOP;
 use crate::http::headers::{is_framing, strip_hop_by_hop};
 use crate::http1::Reply;
 use crate::services::ServiceError;
@@ -38,6 +39,8 @@ const MAX_HEADERS: usize = 256;
 struct Network {
     tls: Tls,
     resolver: Arc<Resolver>,
+    /// Answers are charged to it as they come.
+    budget: MemoryBudget,
 }
 
 /// A request that was checked.
@@ -121,6 +124,7 @@ fn check(call: Call, origins: &Origins) -> Result<Outgoing, ServiceError> {
             .map_err(|_| invalid(format!("the value of `{name}` is not a header value")))?;
         headers.append(name, value);
     }
+    headers.insert(CDN_LOOP, call.cdn_loop);
     Ok(Outgoing { method, url, headers, body: call.body })
 }
 
@@ -138,9 +142,13 @@ async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Res
         match send_on(lease, request).await {
             Ok(response) => {
                 pool.record().succeeded();
-                let (mut head, body) = response.into_parts();
+                let (mut head, mut body) = response.into_parts();
                 strip_hop_by_hop(&mut head.headers);
-                let body = collect(body, max_body, &unreachable).await?;
+                let body = collect(&mut body, max_body as u64, &network.budget).await.map_err(|error| match error {
+                    BodyError::TooLarge(limit) => ServiceError::TooLarge(limit),
+                    BodyError::BudgetExhausted(_) => unreachable("no memory is left for its response".to_owned()),
+                    error => unreachable(format!("the response broke off: {}", crate::chain(&error))),
+                })?;
                 return Ok(Incoming { status: head.status, headers: head.headers, body });
             }
             Err(failure) if kept && !repeated && (!failure.sent || outgoing.method.is_idempotent()) => {
@@ -203,34 +211,4 @@ fn request(outgoing: &Outgoing) -> Result<Request<Body>, ServiceError> {
     *request.uri_mut() = Uri::builder().path_and_query(path).build().map_err(invalid)?;
     *request.headers_mut() = outgoing.headers.clone();
     Ok(request)
-}
-
-async fn collect(
-    mut body: Body,
-    max: usize,
-    unreachable: &impl Fn(String) -> ServiceError,
-) -> Result<Bytes, ServiceError> {
-    let too_large = || ServiceError::TooLarge(max as u64);
-    if body.exact_size().is_some_and(|size| size > max as u64) {
-        return Err(too_large());
-    }
-    let mut whole = BytesMut::new();
-    let mut first = Bytes::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| unreachable(format!("the response broke off: {e}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if first.len() + whole.len() + data.len() > max {
-            return Err(too_large());
-        }
-        // Most bodies come in one piece and need no copy.
-        if first.is_empty() && whole.is_empty() {
-            first = data;
-        } else {
-            if whole.is_empty() {
-                whole.extend_from_slice(&std::mem::take(&mut first));
-            }
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
 }

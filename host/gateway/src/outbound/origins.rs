@@ -30,7 +30,7 @@ struct Pools {
 
 /// A kept connection to the origin, or a new one.
 pub(super) async fn checkout(origin: &Origin, network: &Network) -> Result<Lease, String> {
-    let Network { tls, resolver } = network;
+    let Network { tls, resolver, .. } = network;
     let (endpoint, open) = ORIGINS.with_borrow_mut(|origins| {
         let pools = Pools::of(origins, origin, tls)?;
         let open = pools.pools.iter().find_map(|pool| pool.checkout(false));

@@ -55,11 +55,12 @@ async fn serve(
 }
 
 fn call(url: String) -> Call {
-    Call { method: "GET".to_owned(), url, headers: Vec::new(), body: Bytes::new() }
+    let cdn_loop = http::HeaderValue::from_static("sluice");
+    Call { method: "GET".to_owned(), url, headers: Vec::new(), body: Bytes::new(), cdn_loop }
 }
 
 fn network(tls: Tls) -> Network {
-    Network { tls, resolver: Resolver::new(&[], None) }
+    Network { tls, resolver: Resolver::new(&[], None), budget: MemoryBudget::new(1 << 20) }
 }
 
 async fn send_one(call: Call, origin: &str) -> Result<Incoming, ServiceError> {
@@ -85,6 +86,7 @@ async fn a_request_arrives_as_it_was_given_and_the_connection_is_kept() {
             url: format!("{origin}/p/a%20b?q=1#fragment"),
             headers: vec![("X-Test".to_owned(), "v".to_owned())],
             body: Bytes::from_static(b"body"),
+            cdn_loop: http::HeaderValue::from_static("sluice"),
         };
         let answer = send_one(call, &origin).await.unwrap();
         assert_eq!((answer.status.as_u16(), &answer.body[..]), (201, &b"hi"[..]));

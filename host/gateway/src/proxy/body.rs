@@ -43,6 +43,13 @@ impl MessageBody {
         std::mem::take(&mut self.body)
     }
 
+    /// Drops the bytes of a body that is here as a whole, when a filter has replaced them.
+    pub(super) fn release(&mut self) {
+        if matches!(self.body, Body::Full { .. }) {
+            self.body = Body::Empty;
+        }
+    }
+
     /// The body as the pipeline buffers it. What is buffered counts against `budget`.
     pub(super) fn source<'a>(&'a mut self, budget: &'a MemoryBudget) -> Bufferable<'a> {
         Bufferable { message: self, budget }

@@ -16,6 +16,7 @@ use super::worker::Worker;
 use crate::exchange::Exchange;
 use crate::filter::{Hook, LocalPipeline, Traversal};
 use crate::http::body::{BodyError, Watch};
+use crate::http::buffer::Reservation;
 use crate::http1::Transport;
 use crate::server::{ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
@@ -73,6 +74,8 @@ pub(super) struct RequestContext {
     pub(super) traversal: Traversal,
     /// The exchange while the response is sent, where a hook sees the trailers.
     shared_traversal: Option<SharedTraversal>,
+    /// The charge for what filters had the exchange keep, where the exchange is over before the response is sent.
+    pub(super) charge: Option<Reservation>,
     /// The pipeline whose `on-complete` hooks see the exchange when it is over.
     completes_in: Option<Rc<LocalPipeline>>,
 
@@ -125,6 +128,7 @@ impl RequestContext {
                 route: None,
                 traversal: Traversal::default(),
                 shared_traversal: None,
+                charge: None,
                 completes_in: None,
                 request_body: MessageBody::default(),
                 request_too_large: false,

@@ -1,7 +1,7 @@
 //! The errors of an exchange and their source. `respond.rs` decides what the client reads; the log gets the `detail`.
 
 use crate::chain;
-use crate::filter::{BodySourceError, FilterError, FilterFailure};
+use crate::filter::{BodyFailure, BodySourceError, FilterError, FilterFailure};
 use crate::http::body::{BodyError, BodyErrorKind};
 use crate::http1::HeadError;
 use crate::server::Refusal;
@@ -35,12 +35,16 @@ pub enum Kind {
     /// The client went away.
     ClientAborted,
     NoRoute,
+    /// The request goes in circles: gateways like this one have passed it on too often (RFC 8586).
+    LoopDetected,
     /// All buffered memory is in use.
     OutOfMemory,
     /// A filter trapped, overran a deadline or its memory, or declared an error.
     FilterFailed,
     /// All instances of a filter are busy and its queue is full.
     FilterBusy,
+    /// The response is larger than a filter that fails closed takes: its limit, and no fault of the upstream.
+    ResponseTooLarge,
     NoEndpoint,
     ConnectFailed,
     ConnectTimeout,
@@ -50,7 +54,7 @@ pub enum Kind {
     UpstreamReset,
     /// The upstream spoke something that is not HTTP, or not what was negotiated.
     UpstreamProtocol,
-    /// The response is too large, or can't be decoded, for a filter that fails closed.
+    /// The response can't be decoded for a filter that fails closed.
     UpstreamBody,
 }
 
@@ -71,9 +75,11 @@ impl Kind {
             Kind::ClientTimeout => "client-timeout",
             Kind::ClientAborted => "client-aborted",
             Kind::NoRoute => "no-route",
+            Kind::LoopDetected => "loop-detected",
             Kind::OutOfMemory => "out-of-memory",
             Kind::FilterFailed => "filter-failed",
             Kind::FilterBusy => "filter-busy",
+            Kind::ResponseTooLarge => "response-too-large",
             Kind::NoEndpoint => "no-endpoint",
             Kind::ConnectFailed => "connect-failed",
             Kind::ConnectTimeout => "connect-timeout",
@@ -112,9 +118,10 @@ impl ProxyError {
             | Kind::UnsupportedCoding
             | Kind::ClientTimeout
             | Kind::ClientAborted
-            | Kind::NoRoute => ErrorSource::Client,
+            | Kind::NoRoute
+            | Kind::LoopDetected => ErrorSource::Client,
             Kind::OutOfMemory => ErrorSource::Gateway,
-            Kind::FilterFailed | Kind::FilterBusy => ErrorSource::Filter,
+            Kind::FilterFailed | Kind::FilterBusy | Kind::ResponseTooLarge => ErrorSource::Filter,
             Kind::NoEndpoint
             | Kind::ConnectFailed
             | Kind::ConnectTimeout
@@ -142,7 +149,8 @@ impl ProxyError {
     /// A failed call of a filter that fails closed.
     pub fn filter(failure: &FilterFailure) -> Self {
         let kind = match failure.error {
-            FilterError::Busy { .. } => Kind::FilterBusy,
+            FilterError::Busy { .. } | FilterError::NoTurn(_) => Kind::FilterBusy,
+            FilterError::OutOfMemory { .. } => Kind::OutOfMemory,
             FilterError::Trap(_)
             | FilterError::Deadline(_)
             | FilterError::Timeout(_)
@@ -157,24 +165,25 @@ impl ProxyError {
     }
 
     /// A request body that a filter asked for and that could not be buffered.
-    pub fn unbuffered_request(error: &BodySourceError) -> Self {
-        let kind = match error {
+    pub fn unbuffered_request(failure: &BodyFailure) -> Self {
+        let kind = match &failure.error {
             BodySourceError::TooLarge(_) => Kind::BodyTooLarge,
             BodySourceError::Coding(_) => Kind::UnsupportedCoding,
             BodySourceError::Aborted(kind, _) => request_body_kind(*kind),
             BodySourceError::Budget => Kind::OutOfMemory,
         };
-        ProxyError::new(kind, format!("request body: {error}"))
+        ProxyError::new(kind, format!("request body for filter `{}`: {}", failure.filter, failure.error))
     }
 
     /// The same for a response body.
-    pub fn unbuffered_response(error: &BodySourceError) -> Self {
-        let kind = match error {
-            BodySourceError::TooLarge(_) | BodySourceError::Coding(_) => Kind::UpstreamBody,
+    pub fn unbuffered_response(failure: &BodyFailure) -> Self {
+        let kind = match &failure.error {
+            BodySourceError::TooLarge(_) => Kind::ResponseTooLarge,
+            BodySourceError::Coding(_) => Kind::UpstreamBody,
             BodySourceError::Aborted(kind, _) => response_body_kind(*kind),
             BodySourceError::Budget => Kind::OutOfMemory,
         };
-        ProxyError::new(kind, format!("response body: {error}"))
+        ProxyError::new(kind, format!("response body for filter `{}`: {}", failure.filter, failure.error))
     }
 
     /// A response body that broke off on its way to the client.

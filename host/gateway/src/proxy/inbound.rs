@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::error::{Kind, ProxyError};
 use crate::exchange::RequestHead;
+use crate::http::cdn_loop;
 use crate::http::forwarded;
 use crate::http::headers::{self, HeaderClasses};
 use crate::http::target::{Target, TargetError};
@@ -54,6 +55,10 @@ pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inb
     let mut client = forwarded::client(peer, &parts.headers, trusted);
     let scheme = client.scheme.take().unwrap_or_else(|| scheme(connection));
     let classes = HeaderClasses::of(&parts.headers);
+    if classes.has(HeaderClasses::LOOP) && cdn_loop::passes(&parts.headers) >= cdn_loop::MAX_PASSES {
+        let message = format!("the request has been passed on {} times already", cdn_loop::MAX_PASSES);
+        return Err(ProxyError::new(Kind::LoopDetected, message));
+    }
     let upgrade = match parts.version {
         Version::HTTP_11 if classes.has(HeaderClasses::HOP_BY_HOP) => headers::upgrade_requested(&parts.headers),
         _ => None,

@@ -37,8 +37,12 @@ fn public(kind: Kind) -> (StatusCode, &'static str) {
         // Nobody reads it; the access log shows nginx's code for a client that went away.
         Kind::ClientAborted => (client_closed_request(), "The client closed the connection."),
         Kind::NoRoute => (StatusCode::NOT_FOUND, "There is nothing at this address."),
+        Kind::LoopDetected => (StatusCode::LOOP_DETECTED, "The request goes in circles."),
         Kind::OutOfMemory => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
         Kind::FilterFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The request could not be processed."),
+        Kind::ResponseTooLarge => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "The response is larger than the gateway can process.")
+        }
         Kind::FilterBusy => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
         Kind::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "The service is not available. Try again later."),
         Kind::ConnectFailed => (StatusCode::BAD_GATEWAY, "The service could not be reached."),

@@ -53,7 +53,10 @@ impl RouteHandler<'_> {
 
     /// Leaves of the exchange what later hooks can read: all but the bodies, or nothing where no hook comes.
     fn keep_for_later_hooks(&self, context: &mut RequestContext, head: Option<Box<ResponseHead>>) {
-        let Some(head) = head else { return context.traversal.clear() };
+        let Some(head) = head else {
+            context.charge = std::mem::take(&mut context.traversal.exchange().kept).into_charge();
+            return context.traversal.clear();
+        };
         let exchange = context.traversal.exchange();
         exchange.response = Some(head);
         // Exchanges may wait long for `on-complete`.

@@ -18,6 +18,7 @@ use super::error::{Kind, ProxyError};
 use crate::exchange::{Failure, ResponseHead, ResponseSource, Selection};
 use crate::filter::Hook;
 use crate::http::body::Body;
+use crate::http::cdn_loop;
 use crate::http::coding;
 use crate::http::headers::{HeaderClasses, strip_hop_by_hop};
 use crate::snapshot::UpstreamHandle;
@@ -214,6 +215,7 @@ impl RouteHandler<'_> {
         };
         let body = if exchange.request_body_replaced {
             let body = exchange.request_body.clone().unwrap_or_default();
+            context.request_body.release();
             // The length and coding of the old body describe other bytes.
             exchange.request.headers.remove(CONTENT_ENCODING);
             exchange.request.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -241,6 +243,7 @@ impl RouteHandler<'_> {
             RequestHeaders::Copied => headers.clone_from(&exchange.request.headers),
             RequestHeaders::Lent | RequestHeaders::Moved => std::mem::swap(headers, &mut exchange.request.headers),
         }
+        cdn_loop::pass_on(headers);
         if pipeline.has(Hook::OnResponseBody) {
             coding::keep_decodable(headers);
         }

@@ -1,12 +1,13 @@
 //! Metrics of what a snapshot holds: what filters have cost, what they count themselves, what is buffered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Snapshot;
 use crate::http::buffer::MemoryBudget;
 use crate::services::Services;
 use crate::telemetry::Exposition;
-use crate::wasm::{FailureKind, Hook};
+use crate::wasm::{FailureKind, FilterStats, Hook, UnreadReason};
 
 /// Writes the families. Called by a scrape, on the blocking thread of the background runtime.
 pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, out: &mut Exposition) {
@@ -44,7 +45,7 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
             out.sample("sluice_filter_failures_total", &labels, count as f64);
         }
     }
-    let mut gauge = |name: &str, kind: &str, help: &str, of: fn(&crate::wasm::FilterStats) -> u64| {
+    let mut gauge = |name: &str, kind: &str, help: &str, of: fn(&FilterStats) -> u64| {
         out.family(name, kind, help);
         for (filter, (plugin, stats)) in &filters {
             out.sample(name, &[("filter", filter), ("plugin", plugin)], of(stats) as f64);
@@ -53,17 +54,39 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
     gauge("sluice_filter_instances", "gauge", "Live instances.", |stats| stats.instances);
     gauge("sluice_filter_instances_started_total", "counter", "Instances made.", |stats| stats.started);
     gauge("sluice_filter_memory_peak_bytes", "gauge", "The most memory of one instance.", |stats| stats.peak_memory);
-    gauge(
-        "sluice_filter_unseen_bodies_total",
-        "counter",
-        "Response bodies too large for a filter, passed on.",
-        |stats| stats.unseen_bodies,
-    );
+    unread_bodies(&filters, out);
     out.family("sluice_filter_info", "gauge", "1 for each filter, with the way its hooks are called.");
     for (filter, plugin, called) in info {
         out.sample("sluice_filter_info", &[("filter", &filter), ("plugin", &plugin), ("called", called)], 1.0);
     }
-    out.family("sluice_buffered_bytes", "gauge", "Body bytes held in memory.");
+    out.family("sluice_buffered_bytes", "gauge", "Memory that bodies held for filters, and what filters keep, take.");
     out.sample("sluice_buffered_bytes", &[], budget.used() as f64);
     services.metrics.render(out);
+}
+
+/// Bodies that filters asked for and did not get.
+fn unread_bodies(filters: &BTreeMap<Arc<str>, (Arc<str>, FilterStats)>, out: &mut Exposition) {
+    let name = "sluice_filter_unseen_bodies_total";
+    out.family(name, "counter", "Responses passed on though the filter did not get their body.");
+    for (filter, (plugin, stats)) in filters {
+        for (reason, count) in UnreadReason::ALL.into_iter().zip(stats.bodies.passed) {
+            let labels = [("filter", &**filter), ("plugin", &**plugin), ("reason", reason.name())];
+            out.sample(name, &labels, count as f64);
+        }
+    }
+    let name = "sluice_filter_refused_bodies_total";
+    out.family(name, "counter", "Requests and responses refused because the filter did not get their body.");
+    for (filter, (plugin, stats)) in filters {
+        let of = [
+            (Hook::OnRequestBody, stats.bodies.refused_requests),
+            (Hook::OnResponseBody, stats.bodies.refused_responses),
+        ];
+        for (hook, counts) in of {
+            for (reason, count) in UnreadReason::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
+                let labels =
+                    [("filter", &**filter), ("plugin", &**plugin), ("hook", hook.name()), ("reason", reason.name())];
+                out.sample(name, &labels, count as f64);
+            }
+        }
+    }
 }

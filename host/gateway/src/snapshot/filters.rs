@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,7 +11,12 @@ use super::{Errors, Snapshot, SnapshotBuilder, key, needs};
 use crate::config::model::{self, Name};
 use crate::config::{ConfigError, Loaded, nearest};
 use crate::embedded;
-use crate::filter::{FailurePolicy, Filter, FilterSpec, LoadError, Mode, Plugin};
+use crate::filter::{FailurePolicy, Filter, FilterSpec, Interests, LoadError, Mode, Plugin};
+
+/// Less CPU time for a MiB is a contradiction: to copy a body in and out of a guest takes about a millisecond.
+const LEAST_CPU_PER_MIB: Duration = Duration::from_millis(2);
+/// Whose handling is within any `limits.cpu`.
+const SMALL_BODY: u64 = 64 << 10;
 
 /// The plugins that filters name, and the bytes of those with fresh filters: they are not kept for longer than the build.
 pub(super) type Plugins = HashMap<Name, (Arc<Plugin>, Option<Arc<[u8]>>)>;
@@ -80,6 +86,7 @@ impl SnapshotBuilder {
             match Filter::new(spec) {
                 Ok(built) => {
                     warn_of_needs(filter, built.needs(), warnings);
+                    warn_of_limits(&loaded.config, filter, built.interests(), warnings);
                     warnings.extend_from_slice(built.warnings());
                     found.insert(filter.name.clone(), built);
                 }
@@ -149,6 +156,29 @@ fn warn_of_open_door(filter: &model::Filter, plugin: &Plugin, warnings: &mut Vec
         warnings.push(format!(
             "filter `{name}` authenticates and fails open: when it fails, everybody is let in; set on_error = \"closed\""
         ));
+    }
+}
+
+/// Says where the largest body that a filter may have can't be handled within its other limits.
+fn warn_of_limits(config: &model::Config, filter: &model::Filter, interests: &Interests, warnings: &mut Vec<String>) {
+    let most =
+        [&interests.request_body, &interests.response_body].into_iter().flatten().map(|body| body.max_bytes).max();
+    let Some(most) = most else { return };
+    let (name, limits) = (&filter.name, &filter.limits);
+    let mut warn =
+        |other: String| warnings.push(format!("filter `{name}` may have bodies of {most} bytes, but {other}"));
+    // As it came, and as it is after the filter.
+    let both = most.saturating_add(limits.max_set_body());
+    if both > limits.memory as u64 {
+        warn(format!("`limits.memory` of {} bytes does not hold one and its replacement", limits.memory));
+    }
+    let budget = config.gateway.max_buffered_memory.0;
+    if both > budget {
+        warn(format!("`gateway.max_buffered_memory` of {budget} bytes does not hold one and its replacement"));
+    }
+    let per_mib = limits.cpu_per_mib;
+    if per_mib < LEAST_CPU_PER_MIB && most > SMALL_BODY {
+        warn(format!("`limits.cpu_per_mib` of {per_mib:?} is hardly enough to read them"));
     }
 }
 

@@ -55,7 +55,7 @@ impl LocalSnapshot {
         Rc::new(LocalSnapshot {
             upstreams,
             metrics,
-            filters: WorkerFilters::new(),
+            filters: WorkerFilters::new(shared.max_filtered_bodies),
             pipelines: shared.pipelines.iter().map(|_| OnceCell::new()).collect(),
             facts: shared.routes.iter().map(|_| OnceCell::new()).collect(),
             turn: Cell::new(turn),

@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub pipelines: Vec<Arc<Pipeline>>,
     pub id_header: HeaderName,
     pub listeners: Listeners,
+    /// The bytes of bodies that the filters of a worker may work on at once.
+    pub max_filtered_bodies: u64,
     /// Asks the name servers of this configuration.
     pub resolver: Arc<Resolver>,
     /// Kept so that the next snapshot need not load them again.
@@ -101,6 +103,7 @@ impl SnapshotBuilder {
                 upstreams,
                 pipelines: pipelines.into_iter().map(|(_, pipeline)| pipeline).collect(),
                 id_header: config.gateway.request_id_header.clone(),
+                max_filtered_bodies: config.gateway.max_filtered_bodies.0,
                 listeners,
                 resolver,
                 plugins: plugins.into_values().map(|(plugin, _)| plugin).collect(),

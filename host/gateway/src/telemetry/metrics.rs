@@ -30,7 +30,9 @@
 //! | `sluice_filter_calls_total`, `sluice_filter_cpu_seconds_total`, `sluice_filter_seconds_total` | `filter`, `plugin`, `hook` |
 //! | `sluice_filter_failures_total` | `filter`, `plugin`, `hook`, `kind` |
 //! | `sluice_filter_instances`, `sluice_filter_instances_started_total` | `filter`, `plugin` |
-//! | `sluice_filter_memory_peak_bytes`, `sluice_filter_unseen_bodies_total` | `filter`, `plugin` |
+//! | `sluice_filter_memory_peak_bytes` | `filter`, `plugin` |
+//! | `sluice_filter_unseen_bodies_total` | `filter`, `plugin`, `reason` |
+//! | `sluice_filter_refused_bodies_total` | `filter`, `plugin`, `hook`, `reason` |
 //! | `sluice_filter_info`: 1, with the way its hooks are called (`direct` or `component`) | `filter`, `plugin`, `called` |
 //! | `sluice_filter_series_dropped_total` | `filter` |
 //! | `sluice_buffered_bytes` | |

@@ -1,4 +1,4 @@
-//! Whole bodies in memory, under a budget that all workers share.
+//! The memory account of the process, and whole bodies that are charged to it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use http_body::Body as _;
 
 use super::body::{Body, BodyError};
 
-/// A bound on the memory of all buffered bodies, shared by all workers.
+/// A bound on the memory that others can make the process keep, shared by all workers.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget {
     shared: Arc<Account>,
@@ -79,6 +79,18 @@ impl Reservation {
         self.bytes += more;
         Ok(())
     }
+
+    /// Takes or gives back as much as it needs to be of `bytes`. Nothing changes when it answers an error.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), BodyError> {
+        match self.bytes.checked_sub(bytes) {
+            None => self.grow(bytes - self.bytes),
+            Some(less) => {
+                self.budget.shared.used.fetch_sub(less, Ordering::Relaxed);
+                self.bytes = bytes;
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Drop for Reservation {
@@ -147,6 +159,19 @@ mod tests {
 
     fn trailers(name: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(http::HeaderName::from_static(name), http::HeaderValue::from_static("1"))])
+    }
+
+    #[test]
+    fn a_reservation_grows_and_shrinks() {
+        let budget = MemoryBudget::new(10);
+        let mut reservation = budget.reserve(4).unwrap();
+        reservation.resize(9).unwrap();
+        assert!(reservation.resize(11).is_err());
+        assert_eq!(budget.used(), 9);
+        reservation.resize(2).unwrap();
+        assert_eq!(budget.used(), 2);
+        drop(reservation);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test(flavor = "local")]

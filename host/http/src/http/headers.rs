@@ -29,6 +29,8 @@ impl HeaderClasses {
     pub const TRACE: HeaderClasses = HeaderClasses(4);
     /// `content-encoding`.
     pub const CODING: HeaderClasses = HeaderClasses(8);
+    /// `cdn-loop`.
+    pub const LOOP: HeaderClasses = HeaderClasses(16);
 
     pub fn of(headers: &HeaderMap) -> HeaderClasses {
         HeaderClasses(headers.keys().fold(0, |classes, name| classes | HeaderClasses::kind(name.as_str()).0))
@@ -42,6 +44,7 @@ impl HeaderClasses {
         // Most names are told from all of these by their first letter.
         match (name.as_bytes().first(), name) {
             (Some(b'c'), "content-encoding") => HeaderClasses::CODING,
+            (Some(b'c'), "cdn-loop") => HeaderClasses::LOOP,
             (Some(b't'), "traceparent" | "tracestate") => HeaderClasses::TRACE,
             (Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u'), _) if is_hop_by_hop(name) => HeaderClasses::HOP_BY_HOP,
             (Some(b'c' | b'f' | b't' | b'x'), _) if is_forwarding(name) => HeaderClasses::FORWARDING,
@@ -69,9 +72,10 @@ pub fn is_forwarding(name: &str) -> bool {
         )
 }
 
-/// Whether a field frames the message or belongs to this hop, so that no filter may set it.
+/// Whether a field frames or routes the message, or belongs to this hop, so that no filter may set it. RFC 8586 §2: `cdn-loop` must not be
+/// changed by what is configured.
 pub fn is_framing(name: &HeaderName) -> bool {
-    is_hop_by_hop(name.as_str()) || matches!(name.as_str(), "content-length" | "host" | "trailer")
+    is_hop_by_hop(name.as_str()) || matches!(name.as_str(), "content-length" | "host" | "trailer" | "cdn-loop")
 }
 
 /// RFC 9110 §7.6.1, and `http2-settings` of the upgrade that RFC 9113 §3.1 withdrew. `trailer` is not here: it announces to
@@ -169,6 +173,7 @@ fn is_protected(name: &str) -> bool {
                 | "origin"
                 | "referer"
                 | "user-agent"
+                | "cdn-loop"
                 | "via"
                 | "max-forwards"
                 | "retry-after"

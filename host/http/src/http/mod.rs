@@ -4,6 +4,7 @@
 pub mod body;
 mod body_error;
 pub mod buffer;
+pub mod cdn_loop;
 pub mod coding;
 pub mod forwarded;
 pub mod gate;

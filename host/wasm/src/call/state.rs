@@ -13,8 +13,10 @@ use crate::bindings::Error;
 use crate::call::cpu::CpuMeter;
 use crate::call::names::Names;
 use crate::exchange::Exchange;
+use crate::exchange::kept::OWN_CHARGE;
 use crate::filter::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, Mode};
 use crate::load::ticker::Ticker;
+use sluice_http::http::buffer::MemoryBudget;
 use sluice_services::log_limit::{self, LogLimit};
 use sluice_services::{KeySet, TokenVerifier};
 
@@ -33,10 +35,14 @@ pub(crate) struct FilterShared {
     pub(crate) grants: Grants,
     /// None while a plugin only describes itself.
     pub(crate) services: Option<FilterServices>,
+    /// What the host keeps for its exchanges is charged to it.
+    pub(crate) budget: MemoryBudget,
     pub(crate) exports: HookSet,
     pub(crate) log: LogLimit,
     /// Set once a plain call overran a tick: from then on the filter is called on a fiber.
     pub(crate) overran: AtomicBool,
+    /// Set once it asked for larger bodies than it may have, and that was said.
+    pub(crate) was_cut: AtomicBool,
 }
 
 /// What the instance is doing.
@@ -94,6 +100,8 @@ pub(crate) struct CallState {
     /// Bytes that the guest may hand over in one call of a function.
     pub(crate) transfer: usize,
     pub(crate) meter: Arc<CpuMeter>,
+    /// Whether this call was refused memory of the host.
+    pub(crate) lacked_memory: bool,
     /// Whether this call was stopped for its CPU time.
     pub(crate) overspent: bool,
     /// Whether this call runs on a fiber, and so can yield.
@@ -130,6 +138,7 @@ impl CallState {
             guest: Guest::default(),
             transfer: 0,
             meter: Arc::new(CpuMeter::new(ticker)),
+            lacked_memory: false,
             overspent: false,
             on_fiber: false,
             cpu_limit: Duration::ZERO,
@@ -149,6 +158,7 @@ impl CallState {
         self.on_fiber = on_fiber;
         self.cpu_limit = cpu_limit;
         self.failed = None;
+        self.lacked_memory = false;
         self.overspent = false;
         self.guest.may_not_call = false;
         self.guest.is_within = false;
@@ -178,6 +188,31 @@ impl CallState {
     pub(crate) fn exchange_mut(&mut self, allowed: HookSet) -> Result<&mut Exchange, Error> {
         self.hook(allowed)?;
         self.exchange.as_deref_mut().ok_or(Error::WrongHook)
+    }
+
+    /// Accounts for an edit that has the exchange keep `bytes`, before it is made.
+    #[inline]
+    pub(crate) fn keep(&mut self, bytes: usize) -> Result<(), Error> {
+        let exchange = self.exchange.as_deref_mut().ok_or(Error::WrongHook)?;
+        exchange.keep(bytes, &self.shared.budget).map_err(|_| self.lack_memory())
+    }
+
+    /// Copies a body that the filter has set. It may outlive the exchange.
+    pub(crate) fn keep_body(&mut self, body: &[u8]) -> Result<bytes::Bytes, Error> {
+        if body.len() < OWN_CHARGE {
+            self.keep(body.len())?;
+            return Ok(bytes::Bytes::copy_from_slice(body));
+        }
+        self.keep(0)?;
+        let charge = self.shared.budget.reserve(body.len()).map_err(|_| self.lack_memory())?;
+        Ok(MemoryBudget::hold(bytes::Bytes::copy_from_slice(body), charge))
+    }
+
+    /// The call is refused memory: if it fails, that is why.
+    #[cold]
+    pub(crate) fn lack_memory(&mut self) -> Error {
+        self.lacked_memory = true;
+        Error::Unavailable("the memory that the gateway keeps for filters is used up".into())
     }
 
     /// Takes what the guest writes to standard output or error: whole lines go to the log.

@@ -26,7 +26,59 @@ pub struct ContextEntry {
     pub key: String,
     pub value: Value,
     pub writer: Arc<str>,
-    parsed: OnceCell<serde_json::Value>,
+    parsed: OnceCell<Parsed>,
+}
+
+/// JSON text as a tree, which may be many times as large.
+#[derive(Debug, Clone)]
+pub(super) struct Parsed {
+    tree: serde_json::Value,
+    pub(super) bytes: usize,
+}
+
+impl Parsed {
+    fn new(text: &str) -> Parsed {
+        let tree = serde_json::from_str(text).unwrap_or_default();
+        Parsed { bytes: tree_bytes(&tree), tree }
+    }
+}
+
+/// The memory of a tree, without the node itself.
+fn tree_bytes(tree: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    match tree {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.capacity(),
+        Value::Array(items) => items.capacity() * size_of::<Value>() + items.iter().map(tree_bytes).sum::<usize>(),
+        // An index map: a vector of hashes, names and values, and a table of indices; both have room to grow.
+        Value::Object(members) => {
+            let entry = size_of::<(u64, String, Value)>() + 2 * size_of::<usize>();
+            let room = members.len().next_power_of_two().max(4) * entry;
+            room + members.iter().map(|(name, value)| name.capacity() + tree_bytes(value)).sum::<usize>()
+        }
+    }
+}
+
+impl ContextEntry {
+    /// The memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        entry_bytes(&self.key, &self.value) + self.parsed.get().map_or(0, |parsed| parsed.bytes)
+    }
+}
+
+/// What a fact takes in the context.
+pub fn entry_bytes(key: &str, value: &Value) -> usize {
+    size_of::<ContextEntry>() + key.len() + value.bytes()
+}
+
+impl Value {
+    fn bytes(&self) -> usize {
+        match self {
+            Value::Text(text) | Value::Json(text) => text.len(),
+            Value::Texts(texts) => texts.iter().map(|text| text.len() + size_of_val(text)).sum(),
+            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => 0,
+        }
+    }
 }
 
 /// Why a fact was not taken.
@@ -57,7 +109,7 @@ impl Context {
         let Value::Json(text) = &entry.value else {
             return path.is_empty().then(|| entry.value.clone());
         };
-        let mut at = entry.parsed.get_or_init(|| serde_json::from_str(text).unwrap_or_default());
+        let mut at = &entry.parsed.get_or_init(|| Parsed::new(text)).tree;
         for name in path {
             at = at.get(name.as_ref())?;
         }
@@ -74,6 +126,26 @@ impl Context {
             }
             other => Value::Json(other.to_string()),
         })
+    }
+
+    /// The JSON of a key as a tree, where there is none yet: it is kept with [`Context::keep_parsed`], so that [`Context::path`] finds it.
+    pub(super) fn parse(&self, key: &str) -> Option<Parsed> {
+        let entry = self.entry(key)?;
+        let Value::Json(text) = &entry.value else { return None };
+        entry.parsed.get().is_none().then(|| Parsed::new(text))
+    }
+
+    pub(super) fn keep_parsed(&self, key: &str, parsed: Parsed) {
+        if let Some(entry) = self.entry(key) {
+            // It is empty: nothing was parsed in between.
+            let _ = entry.parsed.set(parsed);
+        }
+    }
+
+    /// The memory of all entries.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.iter().map(ContextEntry::bytes).sum::<usize>()
+            + self.consumer.as_ref().map_or(0, |name| name.len())
     }
 
     /// Sets a key and answers what was there before, for the journal.

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http::header::{Entry as Field, HeaderName};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use sluice_http::http::body::BodyError;
+use sluice_http::http::buffer::MemoryBudget;
 use smallvec::SmallVec;
 
 use super::{BodyWish, Context, ContextEntry, ContextError, Exchange, Selection, Value};
@@ -191,6 +193,20 @@ impl Exchange {
         let before = Context::set(&mut self.context, key, value, writer)?;
         self.journal.push(Undo::Context(key.to_owned(), before.map(Box::new)));
         Ok(())
+    }
+
+    /// A part of a fact; see [`Context::path`]. The tree of a JSON text is kept, and so charged to `budget`.
+    pub fn context_path(
+        &mut self,
+        key: &str,
+        path: &[impl AsRef<str>],
+        budget: &MemoryBudget,
+    ) -> Result<Option<Value>, BodyError> {
+        if let Some(parsed) = self.context.parse(key) {
+            self.keep(parsed.bytes, budget)?;
+            self.context.keep_parsed(key, parsed);
+        }
+        Ok(self.context.path(key, path))
     }
 
     pub fn set_consumer(&mut self, name: Arc<str>) {

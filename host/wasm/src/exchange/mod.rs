@@ -3,6 +3,7 @@
 
 mod context;
 mod journal;
+pub mod kept;
 
 use std::any::Any;
 use std::net::IpAddr;
@@ -12,8 +13,9 @@ use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
-pub use context::{Context, ContextEntry, ContextError, Value};
+pub use context::{Context, ContextEntry, ContextError, Value, entry_bytes};
 pub use journal::{HeaderEdit, Undo, Values};
+pub use kept::Kept;
 
 /// The request head as the pipeline has left it so far.
 #[derive(Debug, Clone)]
@@ -149,9 +151,21 @@ pub struct Exchange {
     /// The sandboxes of filters that have one of their own for this exchange, by their index in the pipeline: for their next hooks, and
     /// gone with the exchange.
     pub sandboxes: Vec<(usize, Box<dyn Any + Send>)>,
+    /// What filters have it keep, as it is charged.
+    pub kept: Kept,
 }
 
 impl Exchange {
+    /// The length of the request's body, as far as it is buffered.
+    pub fn request_body_len(&self) -> usize {
+        self.request_body.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// The length of the response's body, as far as it is buffered.
+    pub fn response_body_len(&self) -> usize {
+        self.response.as_ref().and_then(|response| response.body.as_ref()).map_or(0, Bytes::len)
+    }
+
     /// A new exchange at the moment its route is known.
     pub fn new(id: HeaderValue, client: IpAddr, request: RequestHead, route: Arc<RouteFacts>) -> Box<Self> {
         // Made in its place: `Box::new` would have all of it copied there from the stack.
@@ -178,6 +192,7 @@ impl Exchange {
                 summary: None,
                 journal: Vec::new(),
                 sandboxes: Vec::new(),
+                kept: Kept::default(),
             },
         )
     }

@@ -10,7 +10,7 @@ pub enum FilterError {
     Trap(String),
     #[error("used more than its {0:?} of CPU time")]
     Deadline(Duration),
-    /// The call waited (for an instance or a host call) past its wall deadline.
+    /// The call took longer than its wall deadline, with its waits for host calls.
     #[error("took longer than {0:?}")]
     Timeout(Duration),
     /// The guest failed after it was refused more memory.
@@ -19,12 +19,21 @@ pub enum FilterError {
     /// The guest failed after it was refused a larger table.
     #[error("needed more than its {0} table elements")]
     Table(usize),
+    /// The guest failed after the host had no memory left to keep what it asked for.
+    #[error("failed because all memory that the gateway keeps for filters is in use{}", told(.declared))]
+    OutOfMemory {
+        /// What it said by `log.fail`; `None` where it trapped.
+        declared: Option<String>,
+    },
     /// The filter called `log.fail`.
     #[error("failed: {0}")]
     Declared(String),
     /// All instances are in use and the queue is full.
     #[error("all {instances} instances are in use and {queue} calls are waiting")]
     Busy { instances: usize, queue: usize },
+    /// The call waited for as long as it may take: for an instance, or for its turn with a body.
+    #[error("waited {0:?} for its turn: other calls are in work")]
+    NoTurn(Duration),
     /// `configure` refused the config on a new instance, though it took it at load.
     #[error("refused its config: {}", of_the_whole(.0))]
     Refused(String),
@@ -43,13 +52,18 @@ impl FilterError {
             FilterError::Deadline(_) => FailureKind::Deadline,
             FilterError::Timeout(_) => FailureKind::Timeout,
             FilterError::Memory(_) | FilterError::Table(_) => FailureKind::Memory,
+            FilterError::OutOfMemory { .. } => FailureKind::OutOfMemory,
             FilterError::Declared(_) => FailureKind::Declared,
-            FilterError::Busy { .. } => FailureKind::Busy,
+            FilterError::Busy { .. } | FilterError::NoTurn(_) => FailureKind::Busy,
             FilterError::Refused(_) => FailureKind::Refused,
             FilterError::Instantiate(_) => FailureKind::Instantiate,
             FilterError::BadAnswer(_) => FailureKind::BadAnswer,
         }
     }
+}
+
+fn told(declared: &Option<String>) -> String {
+    declared.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
 /// The kinds of [`FilterError`].
@@ -60,6 +74,7 @@ pub enum FailureKind {
     Deadline,
     Timeout,
     Memory,
+    OutOfMemory,
     Declared,
     Busy,
     Refused,
@@ -69,7 +84,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// How many there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     /// All of them.
     pub const ALL: [FailureKind; FailureKind::COUNT] = [
@@ -77,6 +92,7 @@ impl FailureKind {
         FailureKind::Deadline,
         FailureKind::Timeout,
         FailureKind::Memory,
+        FailureKind::OutOfMemory,
         FailureKind::Declared,
         FailureKind::Busy,
         FailureKind::Refused,
@@ -91,6 +107,7 @@ impl FailureKind {
             FailureKind::Deadline => "deadline",
             FailureKind::Timeout => "timeout",
             FailureKind::Memory => "memory",
+            FailureKind::OutOfMemory => "out-of-memory",
             FailureKind::Declared => "declared",
             FailureKind::Busy => "busy",
             FailureKind::Refused => "refused",

@@ -46,6 +46,11 @@ macro_rules! hooks {
                 }
             }
 
+            /// Whether the hook is called with a body.
+            pub const fn has_body(self) -> bool {
+                matches!(self.phase(), Phase::RequestBody | Phase::ResponseBody)
+            }
+
             /// Whether the hook answers a verdict.
             pub const fn has_verdict(self) -> bool {
                 match self {

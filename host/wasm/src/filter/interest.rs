@@ -21,11 +21,18 @@ pub struct Interests {
 pub struct BodyInterest {
     /// In bytes, decoded; never over the operator's limit.
     pub max_bytes: u64,
+    /// What it asked for.
+    pub asked_bytes: u64,
     /// Empty means any.
     pub types: Vec<MediaPattern>,
 }
 
 impl BodyInterest {
+    /// Whether it asked for more than the operator allows. Who asks for all there can be means the limit.
+    pub fn is_cut(&self) -> bool {
+        self.asked_bytes > self.max_bytes && self.asked_bytes != u64::MAX
+    }
+
     /// Whether a body of this `content-type` is wanted.
     pub fn matches(&self, content_type: Option<&HeaderValue>) -> bool {
         if self.types.is_empty() {
@@ -98,7 +105,8 @@ mod tests {
 
     fn wants(patterns: &[&str], content_type: &str) -> bool {
         let types = patterns.iter().map(|p| MediaPattern::parse(p).unwrap()).collect();
-        BodyInterest { max_bytes: 1, types }.matches(Some(&HeaderValue::from_str(content_type).unwrap()))
+        BodyInterest { max_bytes: 1, asked_bytes: 1, types }
+            .matches(Some(&HeaderValue::from_str(content_type).unwrap()))
     }
 
     #[test]
@@ -117,8 +125,8 @@ mod tests {
 
     #[test]
     fn no_types_means_any_body_even_without_a_type() {
-        assert!(BodyInterest { max_bytes: 1, types: vec![] }.matches(None));
+        assert!(BodyInterest { max_bytes: 1, asked_bytes: 1, types: vec![] }.matches(None));
         let json = MediaPattern::parse("application/json").unwrap();
-        assert!(!BodyInterest { max_bytes: 1, types: vec![json] }.matches(None));
+        assert!(!BodyInterest { max_bytes: 1, asked_bytes: 1, types: vec![json] }.matches(None));
     }
 }

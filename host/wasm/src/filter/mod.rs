@@ -13,4 +13,4 @@ pub use grants::{Grants, HeaderGrant};
 pub use hook::{Hook, HookSet, Phase, Verdict};
 pub use interest::{BodyInterest, Interests, MediaPattern};
 pub use settings::{CallMode, FilterLimits, Mode};
-pub use stats::{FilterStats, HookStats};
+pub use stats::{FilterStats, HookStats, Unread, UnreadBodies, UnreadReason};

@@ -33,7 +33,9 @@ pub struct FilterLimits {
     pub table_elements: usize,
     /// CPU time of one call, up to three milliseconds more: it is looked at every one or two.
     pub cpu: Duration,
-    /// Time of one call, waits included.
+    /// CPU time that a call with a body has besides, for each MiB of the body.
+    pub cpu_per_mib: Duration,
+    /// Time of one call, waits included. A call with a body has as much more as it has CPU time.
     pub wall: Duration,
     /// Instances per worker.
     pub max_instances: usize,
@@ -47,6 +49,19 @@ pub struct FilterLimits {
     pub max_http_body: u64,
 }
 
+impl FilterLimits {
+    /// The largest body that the filter may set: it may add to the largest one that it gets.
+    pub fn max_set_body(&self) -> u64 {
+        self.max_body.saturating_mul(2)
+    }
+
+    /// The time that a call has for a body of this length, besides `cpu` and `wall`: what is allowed in size can be done in time.
+    pub fn time_for_body(&self, bytes: usize) -> Duration {
+        let nanos = self.cpu_per_mib.as_nanos().saturating_mul(bytes as u128) >> 20;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
 /// The defaults of `gateway.toml`.
 impl Default for FilterLimits {
     fn default() -> Self {
@@ -54,6 +69,7 @@ impl Default for FilterLimits {
             memory: 32 << 20,
             table_elements: 20_000,
             cpu: Duration::from_millis(5),
+            cpu_per_mib: Duration::from_millis(200),
             wall: Duration::from_secs(1),
             max_instances: 64,
             queue: 256,
@@ -61,5 +77,20 @@ impl Default for FilterLimits {
             max_body: 1 << 20,
             max_http_body: 1 << 20,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_for_a_body_grows_with_it() {
+        let limits = FilterLimits { cpu_per_mib: Duration::from_millis(64), ..FilterLimits::default() };
+        assert_eq!(limits.time_for_body(0), Duration::ZERO);
+        assert_eq!(limits.time_for_body(1 << 10), Duration::from_micros(62) + Duration::from_nanos(500));
+        assert_eq!(limits.time_for_body(10 << 20), Duration::from_millis(640));
+        let limits = FilterLimits { cpu_per_mib: Duration::MAX, ..limits };
+        assert!(limits.time_for_body(usize::MAX) > Duration::from_secs(1 << 30));
     }
 }

@@ -59,8 +59,49 @@ pub struct FilterStats {
     pub started: u64,
     /// Instances that live now.
     pub instances: u64,
-    /// Response bodies that were passed on without the filter having seen them.
-    pub unseen_bodies: u64,
+    /// Bodies that the filter asked for and did not get.
+    pub bodies: UnreadBodies,
+}
+
+/// Why a filter did not get a body that it asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum UnreadReason {
+    /// It is larger than the filter takes.
+    TooLarge,
+    /// Its content coding is unknown or its content is damaged.
+    Coding,
+    /// The gateway had no memory left for it.
+    OutOfMemory,
+}
+
+impl UnreadReason {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+
+    /// All of them.
+    pub const ALL: [UnreadReason; UnreadReason::COUNT] =
+        [UnreadReason::TooLarge, UnreadReason::Coding, UnreadReason::OutOfMemory];
+
+    /// As metrics show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            UnreadReason::TooLarge => "too-large",
+            UnreadReason::Coding => "coding",
+            UnreadReason::OutOfMemory => "out-of-memory",
+        }
+    }
+}
+
+/// Bodies that a filter asked for and did not get, in the order of [`UnreadReason::ALL`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnreadBodies {
+    /// Responses that were passed on without the filter having seen their body.
+    pub passed: [u64; UnreadReason::COUNT],
+    /// Requests that were refused.
+    pub refused_requests: [u64; UnreadReason::COUNT],
+    /// Responses in the place of which the client got an error.
+    pub refused_responses: [u64; UnreadReason::COUNT],
 }
 
 /// What the calls of one hook have cost.
@@ -90,7 +131,17 @@ pub(crate) struct Counters {
     peak_memory: AtomicU64,
     started: AtomicU64,
     instances: AtomicU64,
-    unseen_bodies: AtomicU64,
+    bodies: [[AtomicU64; UnreadReason::COUNT]; 3],
+}
+
+/// What became of a message whose body a filter did not get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Unread {
+    /// The response was passed on.
+    Passed,
+    RequestRefused,
+    ResponseRefused,
 }
 
 /// Counts an instance while it lives.
@@ -131,8 +182,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn unseen_body(&self) {
-        add(&self.unseen_bodies, 1);
+    pub(crate) fn unread_body(&self, what: Unread, reason: UnreadReason) {
+        add(&self.bodies[what as usize][reason as usize], 1);
     }
 
     pub(crate) fn memory(&self, bytes: usize) {
@@ -152,6 +203,11 @@ impl Counters {
         }
         sum.peak_memory = sum.peak_memory.max(self.peak_memory.load(Ordering::Relaxed));
         sum.started += self.started.load(Ordering::Relaxed);
-        sum.unseen_bodies += self.unseen_bodies.load(Ordering::Relaxed);
+        let UnreadBodies { passed, refused_requests, refused_responses } = &mut sum.bodies;
+        for (into, from) in [passed, refused_requests, refused_responses].into_iter().zip(&self.bodies) {
+            for (into, from) in into.iter_mut().zip(from) {
+                *into += from.load(Ordering::Relaxed);
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::abi::define::Define;
 use crate::abi::{Bytes, List, Str};
 use crate::bindings::{Error, context};
 use crate::call::state::CallState;
-use crate::exchange::{ContextError, Value};
+use crate::exchange::{ContextError, Value, entry_bytes};
 use crate::filter::HookSet;
 
 /// Bytes of a filter's private slot.
@@ -42,11 +42,12 @@ impl CallState {
 
     fn set_slot(&mut self, value: &[u8]) -> Result<(), Error> {
         let index = self.index;
-        let exchange = self.exchange_mut(HookSet::ALL)?;
+        self.hook(HookSet::ALL)?;
         if value.len() > MAX_STATE {
             return Err(Error::TooLarge(MAX_STATE as u64));
         }
-        exchange.set_state(index, bytes::Bytes::copy_from_slice(value));
+        self.keep(value.len())?;
+        self.exchange_mut(HookSet::ALL)?.set_state(index, bytes::Bytes::copy_from_slice(value));
         Ok(())
     }
 
@@ -54,14 +55,21 @@ impl CallState {
         Ok(self.exchange(HookSet::ALL)?.context.entry(key).map(|entry| to_guest(entry.value.clone())))
     }
 
-    fn part_of_fact(&self, key: &str, path: &[&str]) -> Result<Option<context::Value>, Error> {
-        Ok(self.exchange(HookSet::ALL)?.context.path(key, path).map(to_guest))
+    fn part_of_fact(&mut self, key: &str, path: &[&str]) -> Result<Option<context::Value>, Error> {
+        self.hook(HookSet::ALL)?;
+        let exchange = self.exchange.as_deref_mut().ok_or(Error::WrongHook)?;
+        let part = exchange.context_path(key, path, &self.shared.budget);
+        Ok(part.map_err(|_| self.lack_memory())?.map(to_guest))
     }
 
     fn set_fact(&mut self, key: &str, value: context::Value) -> Result<(), Error> {
         let writer = self.shared.name.clone();
+        let value = from_guest(value);
+        self.hook(HookSet::CONTEXT_WRITES)?;
+        // Once as the key of the undo record.
+        self.keep(entry_bytes(key, &value) + key.len())?;
         let exchange = self.exchange_mut(HookSet::CONTEXT_WRITES)?;
-        exchange.set_context(key, from_guest(value), writer).map_err(|error| match error {
+        exchange.set_context(key, value, writer).map_err(|error| match error {
             ContextError::TooLarge(limit) => Error::TooLarge(limit),
             error @ ContextError::Json { .. } => invalid(error.to_string()),
         })
@@ -76,11 +84,12 @@ impl CallState {
     }
 
     fn set_consumer(&mut self, name: &str) -> Result<(), Error> {
-        let exchange = self.exchange_mut(HookSet::CONTEXT_WRITES)?;
+        self.hook(HookSet::CONTEXT_WRITES)?;
         if name.len() > MAX_CONSUMER {
             return Err(Error::TooLarge(MAX_CONSUMER as u64));
         }
-        exchange.set_consumer(name.into());
+        self.keep(name.len())?;
+        self.exchange_mut(HookSet::CONTEXT_WRITES)?.set_consumer(name.into());
         Ok(())
     }
 }

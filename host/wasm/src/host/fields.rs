@@ -10,7 +10,7 @@ use crate::abi::{self, Bytes, Edit, GuestChange, List, Str};
 use crate::bindings::{Error, Field};
 use crate::call::names::is_readable;
 use crate::call::state::CallState;
-use crate::exchange::{HeaderEdit, ResponseHead};
+use crate::exchange::{HeaderEdit, ResponseHead, kept};
 use crate::filter::HookSet;
 
 /// Bytes of one value that a filter sets.
@@ -160,13 +160,15 @@ impl CallState {
         }
     }
 
-    /// Counts what the call sets.
-    pub(crate) fn charge_field(&mut self, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
-        let (HeaderEdit::Set(value) | HeaderEdit::Append(value)) = edit else { return Ok(()) };
-        let total = self.field_bytes + name.as_str().len() + value.len() + FIELD_BYTES;
+    /// Counts what the call sets, and what its undo record keeps of the values that are `present`.
+    pub(crate) fn charge_field(&mut self, name: &HeaderName, edit: &HeaderEdit, present: usize) -> Result<(), Error> {
+        let (HeaderEdit::Set(value) | HeaderEdit::Append(value)) = edit else { return self.keep(0) };
+        let bytes = name.as_str().len() + value.len() + FIELD_BYTES;
+        let total = self.field_bytes + bytes;
         if total > MAX_SET {
             return Err(Error::TooLarge(MAX_SET as u64));
         }
+        self.keep(bytes + kept::values(present))?;
         self.field_bytes = total;
         Ok(())
     }
@@ -182,17 +184,21 @@ pub(crate) fn value(bytes: &[u8]) -> Result<HeaderValue, Error> {
 }
 
 /// Refuses a field that would make the map too large. A map panics at some ten thousand names, and what it holds is memory of
-/// the gateway.
-pub(crate) fn check_room(map: &HeaderMap, name: &HeaderName, edit: &HeaderEdit) -> Result<(), Error> {
+/// the gateway. Answers how many values are there to which one is appended.
+pub(crate) fn check_room(map: &HeaderMap, name: &HeaderName, edit: &HeaderEdit) -> Result<usize, Error> {
+    let mut present = 0;
     let is_full = match edit {
         HeaderEdit::Remove => false,
         HeaderEdit::Set(_) => map.keys_len() >= MAX_FIELDS && !map.contains_key(name),
         HeaderEdit::Append(_) => match map.get_all(name).iter().count() {
             0 => map.keys_len() >= MAX_FIELDS,
-            values => values >= MAX_FIELDS,
+            values => {
+                present = values;
+                values >= MAX_FIELDS
+            }
         },
     };
-    if is_full { Err(Error::TooLarge(MAX_FIELDS as u64)) } else { Ok(()) }
+    if is_full { Err(Error::TooLarge(MAX_FIELDS as u64)) } else { Ok(present) }
 }
 
 #[cfg(test)]

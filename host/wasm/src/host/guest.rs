@@ -32,7 +32,7 @@ impl CallState {
         let parse =
             |text: &&str| MediaPattern::parse(text).ok_or_else(|| invalid(format!("`{text}` is not a content type")));
         let types = types.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(BodyInterest { max_bytes: max_bytes.min(self.shared.limits.max_body), types })
+        Ok(BodyInterest { max_bytes: max_bytes.min(self.shared.limits.max_body), asked_bytes: max_bytes, types })
     }
 }
 

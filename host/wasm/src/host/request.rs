@@ -1,5 +1,8 @@
 //! `request`: the request of the current exchange.
 
+use std::sync::atomic::Ordering;
+
+use http::uri::PathAndQuery;
 use http::{HeaderName, Method, Version};
 use wasmtime::Result as Outcome;
 
@@ -9,7 +12,7 @@ use crate::abi::define::Define;
 use crate::abi::{Bytes, Str};
 use crate::bindings::Error;
 use crate::call::state::CallState;
-use crate::exchange::{BodyWish, Exchange, HeaderEdit};
+use crate::exchange::{BodyWish, HeaderEdit};
 use crate::filter::{Hook, HookSet};
 
 /// Bytes of a path or query that a filter sets.
@@ -47,8 +50,8 @@ pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
 
 impl CallState {
     fn edit_request_header(&mut self, name: HeaderName, edit: HeaderEdit) -> Result<(), Error> {
-        fields::check_room(&self.exchange(HookSet::REQUEST_WRITES)?.request.headers, &name, &edit)?;
-        self.charge_field(&name, &edit)?;
+        let present = fields::check_room(&self.exchange(HookSet::REQUEST_WRITES)?.request.headers, &name, &edit)?;
+        self.charge_field(&name, &edit, present)?;
         self.exchange_mut(HookSet::REQUEST_WRITES)?.edit_request_header(name, edit);
         Ok(())
     }
@@ -65,7 +68,7 @@ impl CallState {
     }
 
     pub(crate) fn set_method(&mut self, method: &str) -> Result<(), Error> {
-        let exchange = self.exchange_mut(HookSet::REQUEST_WRITES)?;
+        self.hook(HookSet::REQUEST_WRITES)?;
         if method.len() > MAX_METHOD {
             return Err(Error::TooLarge(MAX_METHOD as u64));
         }
@@ -74,7 +77,8 @@ impl CallState {
         if method == Method::CONNECT {
             return Err(invalid("`CONNECT` can't be set"));
         }
-        exchange.set_method(method);
+        self.keep(0)?;
+        self.exchange_mut(HookSet::REQUEST_WRITES)?.set_method(method);
         Ok(())
     }
 
@@ -91,13 +95,13 @@ impl CallState {
     }
 
     fn set_path(&mut self, path: &str) -> Result<(), Error> {
-        let exchange = self.exchange_mut(HookSet::REQUEST_WRITES)?;
+        let exchange = self.exchange(HookSet::REQUEST_WRITES)?;
         check_path(path)?;
         let target = match exchange.request.target.query() {
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
         };
-        set_target(exchange, target)
+        self.set_target(target)
     }
 
     fn query(&self) -> Result<Option<String>, Error> {
@@ -105,8 +109,7 @@ impl CallState {
     }
 
     fn set_query(&mut self, query: Option<&str>) -> Result<(), Error> {
-        let exchange = self.exchange_mut(HookSet::REQUEST_WRITES)?;
-        let path = exchange.request.target.path();
+        let path = self.exchange(HookSet::REQUEST_WRITES)?.request.target.path();
         let target = match query {
             Some(query) => {
                 check_query(query)?;
@@ -114,7 +117,18 @@ impl CallState {
             }
             None => path.to_owned(),
         };
-        set_target(exchange, target)
+        self.set_target(target)
+    }
+
+    fn set_target(&mut self, target: String) -> Result<(), Error> {
+        if target.len() > MAX_TARGET {
+            return Err(Error::TooLarge(MAX_TARGET as u64));
+        }
+        let target: PathAndQuery =
+            target.parse().map_err(|_| invalid(format!("`{target}` is not a request target")))?;
+        self.keep(target.as_str().len())?;
+        self.exchange_mut(HookSet::REQUEST_WRITES)?.set_target(target);
+        Ok(())
     }
 
     fn protocol(&self) -> Result<String, Error> {
@@ -141,9 +155,25 @@ impl CallState {
         if !self.shared.exports.contains(Hook::OnRequestBody) {
             return Err(invalid("this component does not export on-request-body"));
         }
-        let wish = BodyWish { filter: self.index, max_bytes: max_bytes.min(self.shared.limits.max_body) };
+        let wish = BodyWish { filter: self.index, max_bytes: self.allowed_body(max_bytes) };
+        self.hook(HookSet::REQUEST_WRITES)?;
+        self.keep(0)?;
         self.exchange_mut(HookSet::REQUEST_WRITES)?.wish_request_body(wish);
         Ok(())
+    }
+
+    /// What the filter gets of the size that it asks for. The operator hears once of a filter that asks for more.
+    pub(crate) fn allowed_body(&self, asked: u64) -> u64 {
+        let most = self.shared.limits.max_body;
+        if asked > most && asked != u64::MAX && !self.is_rehearsal && !self.shared.was_cut.swap(true, Ordering::Relaxed)
+        {
+            let filter = &*self.shared.name;
+            tracing::warn!(
+                filter,
+                "the filter asks for bodies of up to {asked} bytes, and `limits.body` allows {most}"
+            );
+        }
+        asked.min(most)
     }
 
     fn request_body_length(&self) -> Result<u64, Error> {
@@ -159,11 +189,12 @@ impl CallState {
     fn set_request_body(&mut self, body: &[u8]) -> Result<(), Error> {
         self.hook(HookSet::REQUEST_WRITES)?;
         self.see_bodies()?;
-        check_body(body, self.shared.limits.max_body)?;
+        check_body(body, self.shared.limits.max_set_body())?;
+        let body = self.keep_body(body)?;
         let exchange = self.exchange_mut(HookSet::REQUEST_WRITES)?;
         exchange.edit_request_header(http::header::CONTENT_ENCODING, HeaderEdit::Remove);
         exchange.edit_request_header(HeaderName::from_static("content-md5"), HeaderEdit::Remove);
-        exchange.set_request_body(bytes::Bytes::copy_from_slice(body));
+        exchange.set_request_body(body);
         Ok(())
     }
 }
@@ -178,15 +209,6 @@ pub(crate) fn slice(body: Option<&bytes::Bytes>, offset: u64, length: u64) -> Ve
 
 pub(crate) fn check_body(body: &[u8], max: u64) -> Result<(), Error> {
     if body.len() as u64 > max { Err(Error::TooLarge(max)) } else { Ok(()) }
-}
-
-fn set_target(exchange: &mut Exchange, target: String) -> Result<(), Error> {
-    if target.len() > MAX_TARGET {
-        return Err(Error::TooLarge(MAX_TARGET as u64));
-    }
-    let target = target.parse().map_err(|_| invalid(format!("`{target}` is not a request target")))?;
-    exchange.set_target(target);
-    Ok(())
 }
 
 /// RFC 3986 §3.3: `pchar` and `/`.

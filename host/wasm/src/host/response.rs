@@ -64,10 +64,11 @@ impl CallState {
         let hook = self.hook(HookSet::RESPONSE_WRITES)?;
         let exchange = self.exchange(HookSet::RESPONSE_WRITES)?;
         let edited = if hook.is_request() { exchange.draft.as_deref() } else { exchange.response.as_deref() };
-        if let Some(edited) = edited {
-            fields::check_room(&edited.headers, &name, &edit)?;
-        }
-        self.charge_field(&name, &edit)?;
+        let present = match edited {
+            Some(edited) => fields::check_room(&edited.headers, &name, &edit)?,
+            None => 0,
+        };
+        self.charge_field(&name, &edit, present)?;
         let exchange = self.exchange_mut(HookSet::RESPONSE_WRITES)?;
         if !hook.is_request() {
             exchange.edit_response_header(name, edit);
@@ -95,10 +96,11 @@ impl CallState {
             return Err(invalid(format!("`{name}` can't be a trailer")));
         }
         let edit = edit()?;
-        if let Some(map) = trailers(self.exchange(HookSet::TRAILERS)?) {
-            fields::check_room(map, &name, &edit)?;
-        }
-        self.charge_field(&name, &edit)?;
+        let present = match trailers(self.exchange(HookSet::TRAILERS)?) {
+            Some(map) => fields::check_room(map, &name, &edit)?,
+            None => 0,
+        };
+        self.charge_field(&name, &edit, present)?;
         self.exchange_mut(HookSet::TRAILERS)?.edit_trailer(name, edit);
         Ok(())
     }
@@ -123,11 +125,12 @@ impl CallState {
 
     fn set_status(&mut self, status: u16) -> Result<(), Error> {
         let hook = self.hook(HookSet::RESPONSE_WRITES)?;
-        let exchange = self.exchange_mut(HookSet::RESPONSE_WRITES)?;
         let code = match StatusCode::from_u16(status) {
             Ok(code) if (200..600).contains(&status) => code,
             _ => return Err(invalid(format!("{status} is not a status of a final response"))),
         };
+        self.keep(0)?;
+        let exchange = self.exchange_mut(HookSet::RESPONSE_WRITES)?;
         if hook.is_request() {
             draft(exchange).status = code;
         } else {
@@ -143,7 +146,8 @@ impl CallState {
         if !self.shared.exports.contains(Hook::OnResponseBody) {
             return Err(invalid("this component does not export on-response-body"));
         }
-        let wish = BodyWish { filter: self.index, max_bytes: max_bytes.min(self.shared.limits.max_body) };
+        let wish = BodyWish { filter: self.index, max_bytes: self.allowed_body(max_bytes) };
+        self.keep(size_of_val(&*self.exchange(allowed)?.response_body_wishes))?;
         self.exchange_mut(allowed)?.wish_response_body(wish);
         Ok(())
     }
@@ -164,13 +168,14 @@ impl CallState {
         if !hook.is_request() {
             self.see_bodies()?;
         }
-        check_body(body, self.shared.limits.max_body)?;
+        check_body(body, self.shared.limits.max_set_body())?;
+        let body = self.keep_body(body)?;
         let exchange = self.exchange_mut(HookSet::RESPONSE_WRITES)?;
         if hook.is_request() {
-            draft(exchange).body = Some(bytes::Bytes::copy_from_slice(body));
+            draft(exchange).body = Some(body);
         } else {
             exchange.edit_response_header(http::header::CONTENT_ENCODING, HeaderEdit::Remove);
-            exchange.set_response_body(bytes::Bytes::copy_from_slice(body));
+            exchange.set_response_body(body);
         }
         Ok(())
     }

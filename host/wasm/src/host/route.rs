@@ -9,7 +9,7 @@ use crate::abi::define::Define;
 use crate::abi::{List, Str};
 use crate::bindings::{Error, route};
 use crate::call::state::CallState;
-use crate::exchange::{Candidate, Selection};
+use crate::exchange::{Candidate, Selection, kept};
 use crate::filter::HookSet;
 
 /// Endpoints that a filter may name at once.
@@ -36,10 +36,10 @@ pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
 
 impl CallState {
     fn select(&mut self, change: impl FnOnce(&mut Selection)) -> Result<(), Error> {
-        let exchange = self.exchange_mut(HookSet::SELECTION)?;
-        let mut selection = exchange.selection.clone();
+        let mut selection = self.exchange(HookSet::SELECTION)?.selection.clone();
         change(&mut selection);
-        exchange.set_selection(selection);
+        self.keep(kept::selection(&selection))?;
+        self.exchange_mut(HookSet::SELECTION)?.set_selection(selection);
         Ok(())
     }
 

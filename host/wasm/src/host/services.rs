@@ -1,9 +1,11 @@
 //! The services a filter may call: limits, values, outbound calls, secrets and metrics. What they do is in `sluice_services`; here is
 //! who may call what, and when.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use ::http::HeaderValue;
 use wasmtime::{Result as Outcome, StoreContextMut, bail};
 
 use super::Interfaces;
@@ -14,6 +16,7 @@ use crate::bindings::{Error, Field, http, kv, limiter};
 use crate::call::services::FilterServices;
 use crate::call::state::{CallState, FilterShared};
 use crate::filter::HookSet;
+use sluice_http::http::cdn_loop;
 use sluice_services::ServiceError;
 use sluice_services::kv::{KvSpace, Reservation};
 use sluice_services::limiter::{Limit, MAX_LIMITS, Standing};
@@ -119,14 +122,19 @@ async fn send(
     }
     let left = state.wall_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
     let timeout = left.min(Duration::from_millis(timeout_ms.into()));
-    let checked = state.services().map(|_| state.shared.clone());
+    // The guest has handed them over, and they are kept as long as the server takes.
+    let handed_over = requests.iter().map(outgoing_bytes).sum();
+    let charge = state.shared.budget.reserve(handed_over).map_err(|_| state.lack_memory());
+    let checked = state.services().map(|_| state.shared.clone()).and_then(|shared| Ok((shared, state.cdn_loop()?)));
     let meter = state.meter.clone();
     // Also a call that is refused lets the worker go on, and look at the wall deadline.
     tokio::task::yield_now().await;
-    let answer = match checked {
-        Ok(shared) => send_all(&shared, requests, timeout).await,
-        Err(refused) => Err(refused),
+    let answer = match (checked, &charge) {
+        (Ok((shared, cdn_loop)), Ok(_)) => send_all(&shared, requests, &cdn_loop, timeout).await,
+        (Err(refused), _) => Err(refused),
+        (Ok(_), Err(refused)) => Err(refused.clone()),
     };
+    drop(charge);
     meter.resume();
     cx.set_epoch_deadline(1);
     Ok(answer)
@@ -135,22 +143,30 @@ async fn send(
 async fn send_all(
     shared: &FilterShared,
     requests: Vec<http::Outgoing>,
+    cdn_loop: &HeaderValue,
     timeout: Duration,
 ) -> Result<Vec<Result<http::Incoming, Error>>, Error> {
     let Some(services) = &shared.services else { return Err(Error::WrongHook) };
-    let calls = requests.into_iter().map(to_call).collect();
+    let calls = requests.into_iter().map(|request| to_call(request, cdn_loop.clone())).collect();
     let max_body = usize::try_from(shared.limits.max_http_body).unwrap_or(usize::MAX);
     let origins = &shared.grants.services.http;
     let answers = services.services.outbound.send(calls, timeout, origins, max_body).await?;
     Ok(answers.into_iter().map(|answer| answer.map(to_incoming).map_err(Error::from)).collect())
 }
 
-fn to_call(request: http::Outgoing) -> Call {
+/// What a request takes until it is answered.
+fn outgoing_bytes(request: &http::Outgoing) -> usize {
+    let fields = request.headers.iter().map(|field| size_of_val(field) + field.name.len() + field.value.len());
+    request.url.len() + request.body.len() + fields.sum::<usize>()
+}
+
+fn to_call(request: http::Outgoing, cdn_loop: HeaderValue) -> Call {
     Call {
         method: request.method,
         url: request.url,
         headers: request.headers.into_iter().map(|field| (field.name, field.value)).collect(),
         body: bytes::Bytes::from(request.body),
+        cdn_loop,
     }
 }
 
@@ -167,6 +183,21 @@ fn to_incoming(answer: outbound::Incoming) -> http::Incoming {
 }
 
 impl CallState {
+    /// The `CDN-Loop` of outbound calls. A filter makes none for a request that it has made itself: with 16 requests in a call, few rounds
+    /// of that would be millions.
+    fn cdn_loop(&self) -> Result<HeaderValue, Error> {
+        /// So that nobody outside knows a filter by its mark, and other processes have other marks.
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let headers = &self.exchange(HookSet::ALL)?.request.headers;
+        let caller = KEY.hash_one(&*self.shared.name);
+        if cdn_loop::is_made_by(headers, caller) {
+            return Err(Error::Invalid(
+                "this filter has made the request itself: its calls would go in circles".into(),
+            ));
+        }
+        Ok(cdn_loop::made_by(headers, caller))
+    }
+
     fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Vec<limiter::Standing>, Error> {
         let services = self.services()?;
         if limits.len() > MAX_LIMITS {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sluice_http::http::buffer::MemoryBudget;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use crate::filter::RuntimeError;
@@ -38,6 +39,8 @@ pub struct RuntimeOptions {
     pub compiler: Option<CompilerCommand>,
     /// The epoch's tick: the unit of CPU deadlines.
     pub tick: Duration,
+    /// What the host keeps for exchanges at the wish of filters is charged to it.
+    pub budget: MemoryBudget,
 }
 
 impl Default for RuntimeOptions {
@@ -49,6 +52,7 @@ impl Default for RuntimeOptions {
             cache: None,
             compiler: None,
             tick: Duration::from_millis(1),
+            budget: MemoryBudget::new(256 << 20),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::bindings::Verdict as GuestVerdict;
 use crate::call::state::{CallState, FilterShared, HostResources, Stage};
 use crate::exchange::Exchange;
 use crate::filter::stats::Live;
-use crate::filter::{FilterError, Hook, LoadError, Verdict};
+use crate::filter::{FilterError, Hook, LoadError, Phase, Verdict};
 use crate::load::Runtime;
 use crate::load::quota::QuotaPermit;
 use sluice_services::log_limit;
@@ -152,9 +152,11 @@ impl Instance {
         let state = self.store.data_mut();
         // Of `configure`, for no exchange.
         state.flush_output();
+        let limits = &state.shared.limits;
+        let cpu =
+            if hook.has_body() { limits.cpu + limits.time_for_body(body_len(hook, &exchange)) } else { limits.cpu };
         state.exchange = Some(exchange);
         state.index = index;
-        let cpu = state.shared.limits.cpu;
         begin(&mut self.store, Stage::Hook(hook), on_fiber, cpu);
         self.uses += 1;
     }
@@ -164,6 +166,7 @@ impl Instance {
         match answer {
             Err(error) => Err(classify(state, error)),
             Ok(verdict) => match (state.failed.take(), verdict) {
+                (Some(reason), _) if state.lacked_memory => Err(FilterError::OutOfMemory { declared: Some(reason) }),
                 (Some(reason), _) => Err(FilterError::Declared(reason)),
                 (None, GuestVerdict::Continue) => Ok(Verdict::Continue),
                 (None, GuestVerdict::Respond) => Ok(Verdict::Respond),
@@ -172,12 +175,21 @@ impl Instance {
     }
 }
 
+/// The length of the body that a hook is called with.
+pub(crate) fn body_len(hook: Hook, exchange: &Exchange) -> usize {
+    match hook.phase() {
+        Phase::RequestBody => exchange.request_body_len(),
+        Phase::ResponseBody => exchange.response_body_len(),
+        Phase::RequestHead | Phase::Selection | Phase::ResponseHead | Phase::ResponseTrailers | Phase::Completion => 0,
+    }
+}
+
 /// What a guest may hand over in one call of a host function: enough for the largest body or value that it may set, and for all
 /// else beside it. The engine's own limit is the same for every filter, and large.
 fn transfer_limit(shared: &FilterShared) -> usize {
     let limits = &shared.limits;
     let services = &shared.grants.services;
-    let body = usize::try_from(limits.max_body).unwrap_or(usize::MAX);
+    let body = usize::try_from(limits.max_set_body()).unwrap_or(usize::MAX);
     let quota = if services.kv.is_empty() { 0 } else { usize::try_from(services.kv_quota).unwrap_or(usize::MAX) };
     body.max(quota.min(limits.memory)).saturating_add(TRANSFER_BESIDE)
 }
@@ -237,6 +249,9 @@ fn classify(state: &CallState, error: Error) -> FilterError {
     }
     if let Some(refused) = &state.memory.refused {
         return refused.clone();
+    }
+    if state.lacked_memory {
+        return FilterError::OutOfMemory { declared: None };
     }
     // It may quote names of the guest.
     let cause = log_limit::cut(&error.root_cause().to_string()).to_owned();

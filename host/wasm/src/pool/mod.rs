@@ -20,14 +20,17 @@ use tokio::sync::oneshot;
 
 use crate::call::state::HostResources;
 use crate::exchange::Exchange;
-use crate::filter::stats::{Counters, Live};
+use crate::filter::stats::{Counters, Live, Unread, UnreadReason};
 use crate::filter::{FilterError, Hook, Mode, Verdict};
 use crate::pool::image::Image;
-use crate::pool::instance::Instance;
+use crate::pool::instance::{Instance, body_len};
 use crate::pool::program::Program;
 
 /// Idle instances that are always kept.
 const MIN_IDLE: usize = 4;
+/// An instance with more memory than this is large. As many large ones are kept idle as idle instances are always kept: what a guest has
+/// once needed for a body stays resident.
+const LARGE: usize = 4 << 20;
 /// An instance that was not needed for one to two of these is dropped, one at each call.
 const DEMAND_PERIOD: Duration = Duration::from_secs(10);
 
@@ -71,6 +74,10 @@ impl Inner {
         let mut demand = self.demand.get();
         let keep = demand.keep(self.busy(idle.len()), now);
         self.demand.set(demand);
+        let is_large = |instance: &Instance| instance.store.data().memory.bytes > LARGE;
+        if is_large(&instance) && idle.iter().filter(|other| is_large(other)).count() >= MIN_IDLE {
+            return Some(instance);
+        }
         idle.push(instance);
         (idle.len() > keep).then(|| idle.remove(0))
     }
@@ -206,7 +213,9 @@ impl Pool {
         let shared = &inner.program.shared;
         inner.counters.called(hook, cpu, wall, result.as_ref().err());
         inner.counters.memory(instance.store.data().memory.bytes);
-        if !matches!(result, Ok(_) | Err(FilterError::Declared(_))) {
+        let ended_well =
+            matches!(result, Ok(_) | Err(FilterError::Declared(_) | FilterError::OutOfMemory { declared: Some(_) }));
+        if !ended_well {
             return self.let_go(instance);
         }
         if shared.mode == Mode::Fresh && matches!(result, Ok(Verdict::Continue)) && self.stays(hook, exchange, index) {
@@ -268,8 +277,9 @@ impl Pool {
         let inner = &self.inner;
         let limits = &inner.program.shared.limits;
         let started = Instant::now();
-        let end = started + limits.wall;
-        let permit = match self.admit(end).await {
+        let allowed = limits.wall.saturating_add(limits.time_for_body(body_len(hook, &exchange)));
+        let end = started.checked_add(allowed).unwrap_or(started + limits.wall);
+        let permit = match self.admit(end, allowed).await {
             Ok(permit) => permit,
             Err(error) => {
                 inner.counters.called(hook, Duration::ZERO, started.elapsed(), Some(&error));
@@ -279,8 +289,7 @@ impl Pool {
         let mut instance = match self.ready(&mut exchange, index) {
             Some(instance) => instance,
             // Rare and large parts are boxed: the future of a request is moved when it is made, and this one is in it.
-            None => match within(end, Box::pin(self.start())).await.0.unwrap_or(Err(FilterError::Timeout(limits.wall)))
-            {
+            None => match within(end, Box::pin(self.start())).await.0.unwrap_or(Err(FilterError::Timeout(allowed))) {
                 Ok(instance) => Box::new(instance),
                 Err(error) => {
                     inner.counters.called(hook, Duration::ZERO, started.elapsed(), Some(&error));
@@ -292,7 +301,7 @@ impl Pool {
         instance.store.data_mut().wall_end = Some(end);
         let (result, cpu) = if self.on_fiber() {
             let (result, cpu) = within(end, Box::pin(instance.call_on_fiber(hook, exchange, index))).await;
-            (result.unwrap_or(Err(FilterError::Timeout(limits.wall))), Some(cpu))
+            (result.unwrap_or(Err(FilterError::Timeout(allowed))), Some(cpu))
         } else {
             (instance.call(hook, exchange, index), None)
         };
@@ -309,9 +318,14 @@ impl Pool {
         &self.inner.program
     }
 
-    /// Counts a response body that was passed on without the filter having seen it.
-    pub fn count_unseen_body(&self) {
-        self.inner.counters.unseen_body();
+    /// Counts a call that was refused before it came here, after a wait.
+    pub fn count_refusal(&self, hook: Hook, waited: Duration, error: &FilterError) {
+        self.inner.counters.called(hook, Duration::ZERO, waited, Some(error));
+    }
+
+    /// Counts a body that the filter asked for and did not get.
+    pub fn count_unread_body(&self, what: Unread, reason: UnreadReason) {
+        self.inner.counters.unread_body(what, reason);
     }
 
     fn on_fiber(&self) -> bool {
@@ -319,7 +333,7 @@ impl Pool {
         program.plugin.waits() || program.shared.overran.load(Ordering::Relaxed)
     }
 
-    async fn admit(&self, end: Instant) -> Result<Permit, FilterError> {
+    async fn admit(&self, end: Instant, allowed: Duration) -> Result<Permit, FilterError> {
         let inner = &self.inner;
         let limits = &inner.program.shared.limits;
         if inner.in_use.get() < limits.max_instances {
@@ -341,7 +355,7 @@ impl Pool {
         match tokio::time::timeout_at(end.into(), permit).await {
             Ok(Ok(permit)) => Ok(permit),
             // The senders live as long as the pool, which `self` keeps.
-            Ok(Err(_)) | Err(_) => Err(FilterError::Timeout(limits.wall)),
+            Ok(Err(_)) | Err(_) => Err(FilterError::NoTurn(allowed)),
         }
     }
 

@@ -14,7 +14,8 @@ use crate::call::state::{FilterShared, HostResources};
 use crate::exchange::{Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
 use crate::filter::stats::Account;
 use crate::filter::{
-    CallMode, FilterError, FilterLimits, FilterStats, Grants, Hook, HookSet, Interests, LoadError, Mode, Phase,
+    BodyInterest, CallMode, FilterError, FilterLimits, FilterStats, Grants, Hook, HookSet, Interests, LoadError, Mode,
+    Phase,
 };
 use crate::load::Runtime;
 use sluice_services::log_limit::{self, LogLimit};
@@ -72,9 +73,11 @@ impl Runtime {
             limits: FilterLimits { memory: self.options.max_memory, ..FilterLimits::default() },
             grants: Grants::default(),
             services: None,
+            budget: self.options.budget.clone(),
             exports: plugin.hooks(),
             log: LogLimit::default(),
             overran: AtomicBool::new(false),
+            was_cut: AtomicBool::new(false),
         });
         plugin.description = block_on(async {
             let instance = Instance::create(self, &plugin.code, &shared, Box::default()).await;
@@ -91,6 +94,7 @@ impl Program {
         let account = plugin.runtime.accounts.of(&spec.name);
         let shared = Arc::new(FilterShared {
             services: Some(FilterServices::new(&spec.services, &spec.plugin, &spec.name, &spec.grants.services)),
+            budget: plugin.runtime.options.budget.clone(),
             name: spec.name,
             config: spec.config,
             mode: spec.mode,
@@ -99,6 +103,7 @@ impl Program {
             exports: plugin.hooks(),
             log: LogLimit::default(),
             overran: AtomicBool::new(false),
+            was_cut: AtomicBool::new(false),
         });
         let opened = (spec.mode == Mode::Fresh).then(|| match &spec.component {
             Some(bytes) => Opened::new(&plugin, bytes),
@@ -129,6 +134,7 @@ impl Program {
                     log_limit::cut(&hook)
                 )
             }));
+            warnings.extend(cut_interests(&shared.name, &interests));
             Ok((interests, key_sets, image, warnings))
         })?;
         Ok(Program { plugin, shared, account, image, interests, warnings, _key_sets: key_sets })
@@ -253,6 +259,16 @@ async fn rehearse(
         }
     }
     odd
+}
+
+/// Larger bodies than the operator allows.
+fn cut_interests(filter: &str, interests: &Interests) -> impl Iterator<Item = String> {
+    let bodies = [("request", &interests.request_body), ("response", &interests.response_body)];
+    let cut =
+        bodies.into_iter().filter_map(|(kind, interest)| Some((kind, interest.as_ref()?))).filter(|(_, i)| i.is_cut());
+    cut.map(move |(kind, BodyInterest { asked_bytes, max_bytes, .. })| {
+        format!("filter `{filter}` asks for {kind} bodies of up to {asked_bytes} bytes, and its `limits.body` allows {max_bytes}: larger ones are refused")
+    })
 }
 
 fn nobodys_exchange() -> Box<Exchange> {

@@ -264,6 +264,12 @@ fn act(hook: &str, action: &Value) -> Option<Outcome> {
             state::get().map(|s| s.map_or("none".into(), |s| String::from_utf8_lossy(&s).into_owned())),
         ),
         "context-set" => context::set(name, &context::Value::Text(value.into())).unwrap(),
+        "fill-context" => {
+            let value = "x".repeat(action["bytes"].as_u64().unwrap() as usize);
+            for number in 0..action["values"].as_u64().unwrap() {
+                context::set(&format!("k{number}"), &context::Value::Text(value.clone())).unwrap();
+            }
+        }
         "context-get" => leave(hook, action, shown(context::get(name))),
         "context-writer" => leave(hook, action, optional(context::writer(name))),
         "set-consumer" => context::set_consumer(value).unwrap(),

@@ -58,6 +58,8 @@ pub struct Gateway {
     pub cache_dir: Option<PathBuf>,
     /// What all exchanges together may buffer.
     pub max_buffered_memory: ByteSize,
+    /// What the bodies may have together that the filters of one worker work on at once.
+    pub max_filtered_bodies: ByteSize,
     /// Open client connections of all listeners together.
     pub max_connections: u32,
     /// Whether changed files are loaded without being told by SIGHUP.
