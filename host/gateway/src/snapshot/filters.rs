@@ -12,6 +12,7 @@ use crate::config::model::{self, Name, TrialPolicy};
 use crate::config::{self, ConfigError, Loaded, nearest};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterSpec, LoadError, Mode, Plugin};
+use crate::services::log_limit::visible;
 
 /// The plugins that filters name.
 pub(super) type Plugins = HashMap<Name, LoadedPlugin>;
@@ -67,7 +68,7 @@ impl SnapshotBuilder {
                     Some(kept) => Arc::clone(kept),
                     None => self.runtime.load_for(&format!("plugin `{}`", plugin.name), &bytes, plugin.call).map_err(
                         |error| {
-                            let message = format!("{source}: {error}{}", allowing(&error));
+                            let message = format!("{source}: {}{}", visible(&error.to_string()), allowing(&error));
                             loaded.error_on(&where_named(config, plugin), message)
                         },
                     )?,
@@ -128,8 +129,8 @@ impl SnapshotBuilder {
                     }
                     found.insert(filter.name.clone(), built);
                 }
-                Err(LoadError::Refused(message)) => errors.push(loaded.error_at(&filter.name, &message)),
-                Err(error) => errors.push(loaded.error_on(&at("plugin"), crate::chain(&error))),
+                Err(LoadError::Refused(message)) => errors.push(loaded.error_at(&filter.name, &visible(&message))),
+                Err(error) => errors.push(loaded.error_on(&at("plugin"), visible(&crate::chain(&error)))),
             }
         }
         found
@@ -219,7 +220,7 @@ fn failed_trial(failures: &[String]) -> String {
     format!(
         "{}, when tried on an empty message: such requests would fail; mend the filter, or load it all the same with \
          `on_failed_trial = \"warn\"`",
-        failures.join("; ")
+        visible(&failures.join("; "))
     )
 }
 
