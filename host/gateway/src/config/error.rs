@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::services::log_limit::visible;
-
 /// A place in a file, to point at.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
@@ -45,8 +43,7 @@ impl fmt::Display for ConfigError {
         if !self.key.is_empty() {
             write!(f, ": {}", self.key)?;
         }
-        // It may quote a plugin, or the file.
-        write!(f, ": {}", visible(&self.message))
+        write!(f, ": {}", self.message)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::config::{self, ConfigError, Loaded, nearest};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterSpec, Interests, LoadError, Mode, Plugin};
 use crate::services::KeySet;
+use crate::services::log_limit::visible;
 
 /// Less CPU time for a MiB is a contradiction: to copy a body in and out of a guest takes about a millisecond.
 const LEAST_CPU_PER_MIB: Duration = Duration::from_millis(2);
@@ -77,7 +78,7 @@ impl SnapshotBuilder {
                     Some(kept) => Arc::clone(kept),
                     None => self.runtime.load_for(&format!("plugin `{}`", plugin.name), &bytes, plugin.call).map_err(
                         |error| {
-                            let message = format!("{source}: {error}{}", allowing(&error));
+                            let message = format!("{source}: {}{}", visible(&error.to_string()), allowing(&error));
                             loaded.error_on(&where_named(config, plugin), message)
                         },
                     )?,
@@ -141,8 +142,8 @@ impl SnapshotBuilder {
                     }
                     found.insert(filter.name.clone(), built);
                 }
-                Err(LoadError::Refused(message)) => errors.push(loaded.error_at(&filter.name, &message)),
-                Err(error) => errors.push(loaded.error_on(&at("plugin"), crate::chain(&error))),
+                Err(LoadError::Refused(message)) => errors.push(loaded.error_at(&filter.name, &visible(&message))),
+                Err(error) => errors.push(loaded.error_on(&at("plugin"), visible(&crate::chain(&error)))),
             }
         }
         if before.is_some() && errors.is_empty() {
@@ -249,7 +250,7 @@ fn failed_trial(failures: &[String]) -> String {
     format!(
         "{}, when tried on an empty message: such requests would fail; mend the filter, or load it all the same with \
          `on_failed_trial = \"warn\"`",
-        failures.join("; ")
+        visible(&failures.join("; "))
     )
 }
 
