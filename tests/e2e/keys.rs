@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const SOURCES: &[(&str, &str)] = &[
     ("admin", include_str!("admin.rs")),
     ("bodies", include_str!("bodies.rs")),
+    ("client_auth", include_str!("client_auth.rs")),
     ("errors", include_str!("errors.rs")),
     ("filters", include_str!("filters.rs")),
     ("grants", include_str!("grants.rs")),
@@ -61,6 +62,7 @@ const TABLE: &[(&str, &str)] = &[
     ("gateway.plugin_dir", "settings::the_folder_of_plugins"),
     ("gateway.reload", "reload::a_changed_file_is_left_alone_when_told_so"),
     ("gateway.request_id_header", "headers::the_name_of_the_request_id_header"),
+    ("gateway.shutdown_delay", "shutdown::a_delay_lets_load_balancers_turn_away_before_connections_are_refused"),
     ("gateway.shutdown_timeout", "shutdown::the_deadline_cuts_what_does_not_end"),
     ("gateway.workers", "settings::the_number_of_workers"),
     ("groups.*.route", "settings::what_routes_and_upstreams_share"),
@@ -76,6 +78,21 @@ const TABLE: &[(&str, &str)] = &[
     ("listeners.*.timeouts.header", "timeouts::a_head_that_never_ends"),
     ("listeners.*.timeouts.idle", "timeouts::an_idle_connection"),
     ("listeners.*.tls.certificates", "tls::certificates_by_server_name"),
+    ("listeners.*.tls.client_auth", "client_auth::an_optional_certificate_may_be_missing_but_not_bad"),
+    ("listeners.*.tls.client_auth.ca", "client_auth::an_optional_certificate_may_be_missing_but_not_bad"),
+    (
+        "listeners.*.tls.client_auth.crl",
+        "client_auth::a_revoked_certificate_is_refused_also_in_a_session_that_began_before",
+    ),
+    (
+        "listeners.*.tls.client_auth.forward",
+        "client_auth::upstreams_get_the_certificate_where_asked_and_never_that_of_a_stranger",
+    ),
+    (
+        "listeners.*.tls.client_auth.hosts",
+        "client_auth::a_host_with_another_policy_than_the_server_name_is_misdirected",
+    ),
+    ("listeners.*.tls.client_auth.mode", "client_auth::an_optional_certificate_may_be_missing_but_not_bad"),
     ("listeners.*.tls.min_version", "tls::the_minimum_version"),
     ("listeners.*.trusted_proxies", "headers::trusted_proxies_are_believed"),
     ("pipelines.*", "settings::pipelines_by_name_and_by_default"),

@@ -138,7 +138,7 @@ async fn handshake(socket: Watched, context: &TlsContext) -> std::io::Result<(Tl
         sni: session.server_name().map(str::to_owned),
         alpn: session.alpn_protocol().map(<[u8]>::to_vec),
         policy,
-        client_certificate: client_certificate.transpose().map_err(std::io::Error::other)?,
+        client_certificate: client_certificate.transpose().map_err(std::io::Error::other)?.map(Box::new),
     };
     Ok((stream, tls))
 }
