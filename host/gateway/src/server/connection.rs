@@ -146,7 +146,7 @@ async fn handshake(socket: Watched, context: &TlsContext) -> io::Result<(TlsStre
             _ => "unknown",
         },
         policy,
-        client_certificate: client_certificate.transpose().map_err(io::Error::other)?,
+        client_certificate: client_certificate.transpose().map_err(io::Error::other)?.map(Box::new),
     };
     Ok((stream, tls))
 }

@@ -109,7 +109,7 @@ pub struct TlsInfo {
     /// Which of the listener's policies the server name has chosen.
     pub policy: PolicyIndex,
     /// What the client has shown, where the listener asks for it.
-    pub client_certificate: Option<ClientCertificate>,
+    pub client_certificate: Option<Box<ClientCertificate>>,
 }
 
 /// A listener as it is bound: this can't change while the gateway runs.
