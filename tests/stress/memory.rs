@@ -33,7 +33,7 @@ fn hold(gateway: &Gateway, origin: &Origin, request: &[u8], many: usize, guests:
     let before = gateway.resident();
     let clients: Vec<TcpStream> = (0..many)
         .map(|_| {
-            let mut client = TcpStream::connect(gateway.address()).unwrap();
+            let mut client = TcpStream::connect(gateway.address()).expect("a connection");
             // A refused request may be answered before all of it is sent.
             let _ = client.write_all(request);
             client
@@ -47,7 +47,7 @@ fn hold(gateway: &Gateway, origin: &Origin, request: &[u8], many: usize, guests:
         "refused by another error"
     );
     let (held, grown) = (origin.count(), gateway.peak_resident().saturating_sub(before));
-    let charged = gateway.metric("sluice_buffered_bytes", &[]).unwrap();
+    let charged = gateway.metric("sluice_buffered_bytes", &[]).expect("the gauge");
     tell(&format!("{many} exchanges: {held} held, {charged} bytes charged, {} MiB more of memory", grown / MIB));
     assert!(held > 0 && held < many, "{held} of {many} are held");
     assert_eq!(gateway.get("/plain").status, 200, "nothing else suffers");
