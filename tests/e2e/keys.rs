@@ -174,22 +174,6 @@ const TABLE: &[(&str, &str)] = &[
     ("routes.*.upstreams.*", "routing::weights_split_the_traffic"),
     ("telemetry.access_log", "observability::the_access_log_can_be_off_and_readable"),
     ("telemetry.log_level", "observability::the_log_level"),
-    ("gateway.shutdown_delay", "shutdown::a_delay_lets_load_balancers_turn_away_before_connections_are_refused"),
-    ("listeners.*.tls.client_auth", "client_auth::a_client_without_a_good_certificate_is_not_let_in"),
-    ("listeners.*.tls.client_auth.ca", "client_auth::a_client_without_a_good_certificate_is_not_let_in"),
-    (
-        "listeners.*.tls.client_auth.crl",
-        "client_auth::a_revoked_certificate_is_refused_also_in_a_session_that_began_before",
-    ),
-    (
-        "listeners.*.tls.client_auth.forward",
-        "client_auth::upstreams_get_the_certificate_where_asked_and_never_that_of_a_stranger",
-    ),
-    (
-        "listeners.*.tls.client_auth.hosts",
-        "client_auth::a_host_with_another_policy_than_the_server_name_is_misdirected",
-    ),
-    ("listeners.*.tls.client_auth.mode", "client_auth::an_optional_certificate_may_be_missing_but_not_bad"),
     ("upstreams.*.balance", "upstreams::the_way_of_balancing"),
     ("upstreams.*.builtin", "upstreams::the_built_in_upstreams"),
     ("upstreams.*.dns.lookup_family", "names::ipv6_addresses_that_are_never_answered_hold_up_nothing"),
