@@ -1,7 +1,7 @@
 //! Certificates of clients: how they are verified, and who is in one.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -90,12 +90,6 @@ impl ClientCertificate {
         let field = field.transpose().map_err(|_| ClientCertificateError::Malformed)?;
         Ok(ClientCertificate { facts: facts.to_string().into(), field })
     }
-}
-
-/// When a certificate ends.
-pub(super) fn not_after(der: &CertificateDer<'_>) -> Option<SystemTime> {
-    let seconds = u64::try_from(Fields::read(der)?.not_after).unwrap_or(0);
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 fn pem(base64: &str) -> String {

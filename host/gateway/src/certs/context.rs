@@ -1,7 +1,6 @@
 //! The TLS side of a listener, ready to use. A listener may authenticate clients in different ways by server name; each way is a policy.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rustls::ServerConfig;
 
@@ -14,7 +13,6 @@ pub struct TlsContext {
     /// The first holds for all server names that no other is for.
     policies: Vec<Policy>,
     by_host: ByName<PolicyIndex>,
-    certificates: Vec<(Arc<str>, SystemTime)>,
     warnings: Vec<String>,
 }
 
@@ -30,8 +28,8 @@ struct Policy {
 }
 
 impl TlsContext {
-    pub(super) fn new(certificates: Vec<(Arc<str>, SystemTime)>, warnings: Vec<String>) -> Self {
-        TlsContext { policies: Vec::new(), by_host: ByName::new(), certificates, warnings }
+    pub(super) fn new(warnings: Vec<String>) -> Self {
+        TlsContext { policies: Vec::new(), by_host: ByName::new(), warnings }
     }
 
     /// Adds a policy; the first one is for all server names that no other is for.
@@ -58,11 +56,6 @@ impl TlsContext {
     /// Whether upstreams get the certificates that clients show under this policy.
     pub fn forwards(&self, policy: PolicyIndex) -> bool {
         self.policies[policy.0].forward
-    }
-
-    /// The names of the certificates and when each ends.
-    pub fn certificates(&self) -> &[(Arc<str>, SystemTime)] {
-        &self.certificates
     }
 
     /// What an operator should know.

@@ -11,7 +11,6 @@ mod x509;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -100,7 +99,6 @@ struct Certificate {
     key: Arc<CertifiedKey>,
     /// The names in it.
     names: Vec<String>,
-    not_after: SystemTime,
 }
 
 impl CertStore {
@@ -109,10 +107,9 @@ impl CertStore {
         let provider = Arc::new(default_provider());
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let mut resolver = ByServerName::new();
-        let mut certificates = Vec::new();
         let mut warnings = Vec::new();
         for source in policy.certificates {
-            let Certificate { key, names, not_after } = shared.certificate(source, &provider)?;
+            let Certificate { key, names } = shared.certificate(source, &provider)?;
             let names = if source.hosts.is_empty() { &names } else { source.hosts };
             for host in resolver.add(names, &key) {
                 warnings.push(format!(
@@ -120,13 +117,12 @@ impl CertStore {
                     source.name
                 ));
             }
-            certificates.push((source.name.into(), not_after));
         }
         if resolver.is_empty() {
             return Err(TlsError::NoCertificate);
         }
         let resolver: Arc<dyn ResolvesServerCert> = Arc::new(resolver);
-        let mut context = TlsContext::new(certificates, warnings);
+        let mut context = TlsContext::new(warnings);
         let default = policy.client_auth.iter().find(|auth| auth.hosts.is_empty());
         let named = policy.client_auth.iter().filter(|auth| !auth.hosts.is_empty());
         for auth in std::iter::once(default).chain(named.map(Some)) {
@@ -212,12 +208,11 @@ fn read(source: &CertificateSource<'_>, provider: &CryptoProvider) -> Result<Cer
         .collect::<Result<_, _>>()
         .map_err(|error| TlsError::Chain(name(), error))?;
     let Some(leaf) = chain.first() else { return Err(TlsError::Empty(name())) };
-    let not_after = client::not_after(leaf).ok_or_else(|| TlsError::Certificate(name(), webpki::Error::BadDer))?;
     let leaf = webpki::EndEntityCert::try_from(leaf).map_err(|error| TlsError::Certificate(name(), error))?;
     let names = leaf.valid_dns_names().map(str::to_owned).collect();
     let key = PrivateKeyDer::from_pem_slice(source.key.as_bytes()).map_err(|error| TlsError::Key(name(), error))?;
     let pair = CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Pair(name(), error))?;
-    Ok(Certificate { key: Arc::new(pair), names, not_after })
+    Ok(Certificate { key: Arc::new(pair), names })
 }
 
 #[cfg(test)]

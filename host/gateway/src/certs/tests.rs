@@ -187,15 +187,6 @@ fn a_certificate_that_is_never_used_is_warned_of() {
 }
 
 #[test]
-fn certificates_say_when_they_end() {
-    let pair = pair(&["a.test"]);
-    let context = CertStore::default().context(policy("l", &[source(&pair)])).expect("a context");
-    let [(name, not_after)] = context.certificates() else { panic!("{:?}", context.certificates()) };
-    assert_eq!(&**name, "main");
-    assert!(*not_after > SystemTime::now());
-}
-
-#[test]
 fn hosts_have_policies_of_their_own() {
     let pair = pair(&["a.test"]);
     let required = |hosts| auth(&pair, ClientAuthMode::Required, hosts);
