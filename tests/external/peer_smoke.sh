@@ -21,6 +21,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 PY
 pids+=($!)
+for _ in $(seq 300); do
+  curl -s --noproxy '*' -o /dev/null "http://127.0.0.1:$UP_PORT/" && break
+  sleep 0.1
+done
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
   -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout "$run/key.pem" -out "$run/cert.pem" 2> /dev/null
 export CERT=$run/cert.pem KEY=$run/key.pem JWT_SECRET=a-made-up-secret-of-thirty-two-bytes RATE=1000 WORKERS=1
