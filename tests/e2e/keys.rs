@@ -94,7 +94,7 @@ const TABLE: &[(&str, &str)] = &[
     ("listeners.*.tls.client_auth.ca", "client_auth::an_optional_certificate_may_be_missing_but_not_bad"),
     (
         "listeners.*.tls.client_auth.crl",
-        "client_auth::a_revoked_certificate_is_refused_also_in_a_session_that_began_before",
+        "client_auth::a_revoked_certificate_is_refused_and_no_session_gets_past_a_list",
     ),
     (
         "listeners.*.tls.client_auth.forward",

@@ -153,7 +153,11 @@ fn server_config(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::clone(resolver));
-    sessions.apply(&mut config);
+    match auth.is_some_and(|auth| auth.crl.is_some()) {
+        // A resumed session skips the lists: also one that has run out since (rustls verifies nothing then).
+        true => sessions::resume_nothing(&mut config),
+        false => sessions.apply(&mut config),
+    }
     config.max_early_data_size = 0;
     // RFC 7301 §3.2: a client that offers only protocols that we don't list is turned away in the handshake.
     config.alpn_protocols = [(policy.h2, "h2"), (policy.http1, "http/1.1"), (policy.http1, "http/1.0")]

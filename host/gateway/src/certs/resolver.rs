@@ -43,16 +43,17 @@ impl ByServerName {
     /// for the same names, also serve clients that ask for none of the names. Answers the names for which `key` is never used, because each of
     /// its signatures is one of an earlier certificate, too.
     pub(super) fn add(&mut self, names: &[String], key: &Arc<CertifiedKey>) -> Vec<String> {
-        let mut sorted = names.to_vec();
-        sorted.sort();
+        let mut names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        names.sort();
+        names.dedup();
         if self.default.is_empty() {
-            self.first = sorted.clone();
+            self.first.clone_from(&names);
         }
-        if self.first == sorted {
+        if self.first == names {
             self.default.push(Arc::clone(key));
         }
         let mut unused = Vec::new();
-        for name in names {
+        for name in &names {
             let keys = self.names.entry(name);
             let is_new = |scheme| signs(key, scheme) && !keys.iter().any(|earlier| signs(earlier, scheme));
             if !SCHEMES.into_iter().any(is_new) {

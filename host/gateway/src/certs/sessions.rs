@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 use rustls::{Error, ServerConfig};
 use sha2::{Digest, Sha256};
 
@@ -15,8 +15,8 @@ const CACHED_SESSIONS: usize = 256;
 
 /// Where a session can be resumed: everything that decides who is let in and how. A resumed session skips the checks of the handshake,
 /// so a session that began under one policy must never go on under another: a client that was not asked for a certificate, or that showed
-/// one of other authorities, or one that was revoked since. The gateway's own certificates don't belong here: who resumes does not see one, and has checked it when the session began (rustls resumes a session only for the
-/// same server name).
+/// one of other authorities. The gateway's own certificates don't belong here: who resumes does not see one, and has checked it when the
+/// session began (rustls resumes a session only for the same server name).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope {
     listener: Box<str>,
@@ -68,4 +68,10 @@ impl Sessions {
     pub(super) fn are_used(&self) -> bool {
         Arc::strong_count(&self.tickets) > 1
     }
+}
+
+/// Clients shake hands in full each time.
+pub(super) fn resume_nothing(config: &mut ServerConfig) {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
 }

@@ -4,8 +4,7 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use jiff::civil::{DateTime, date};
 
 const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
@@ -175,7 +174,8 @@ fn time(element: &Element<'_>) -> Option<i64> {
     let part = |at: usize| text[at..at + 2].parse::<i8>().ok();
     let year = format!("{century}{}", &text[..2]).parse().ok()?;
     let civil = DateTime::new(year, part(2)?, part(4)?, part(6)?, part(8)?, part(10)?, 0).ok()?;
-    Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
+    // By the calendar alone: an instant of jiff ends before 9999-12-31, which stands for "never" (RFC 5280 §4.1.2.5).
+    Some(civil.duration_since(date(1970, 1, 1).at(0, 0, 0, 0)).as_secs())
 }
 
 /// A name as RFC 4514 writes it: the last element first, and escaped, so that no value can look like an element of its own.
@@ -276,6 +276,13 @@ mod tests {
         let fields = Fields::read(&certificate()).expect("a certificate");
         assert_eq!((fields.not_before, fields.not_after), (1_770_076_800, 2_587_593_600));
         assert_eq!(fields.ip_addresses, ["2001:db8::1"]);
+    }
+
+    #[test]
+    fn a_certificate_that_never_ends_is_read() {
+        let element = |tag, value: &'static [u8]| Element { tag, value, whole: value };
+        assert_eq!(time(&element(GENERALIZED_TIME, b"99991231235959Z")), Some(253_402_300_799));
+        assert_eq!(time(&element(UTC_TIME, b"491231235959Z")), Some(2_524_607_999));
     }
 
     #[test]

@@ -259,7 +259,7 @@ fn client_auth(table: &Table<'_>) -> Option<ClientAuth> {
     let crl = table
         .key(
             "crl",
-            "Revocation lists, one of each authority in the chain of a client. A certificate without a list, or with one past its next update, is refused.",
+            "Revocation lists, one of each authority in the chain of a client. A certificate without a list, or with one past its next update, is refused. Sessions are not resumed.",
             r#""certs/clients.crl""#,
         )
         .get("revocation is not checked", |item| item.pem("X509 CRL"));

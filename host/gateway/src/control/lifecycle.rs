@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Control;
 use crate::server::Workers;
 
 const STEP: Duration = Duration::from_millis(10);
+/// How often the workers are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The signals of the process, caught from the moment that this is made.
 pub struct Signals {
@@ -46,7 +48,7 @@ impl Signals {
                     _ = terminate.recv() => control.shut_down(),
                     _ = interrupt.recv() => control.shut_down(),
                     _ = hangup.recv() => control.request_reload(),
-                    () = sleep(Duration::from_secs(1)) => if workers.are_done() {
+                    () = sleep(LOOK) => if workers.are_done() {
                         tracing::error!("all workers have ended");
                         return 1;
                     },
@@ -61,10 +63,17 @@ impl Signals {
                     delay_ms,
                     "no longer ready, still accepting connections"
                 );
-                tokio::select! {
-                    _ = terminate.recv() => return 128 + 15,
-                    _ = interrupt.recv() => return 128 + 2,
-                    () = sleep(delay) => {}
+                let until = Instant::now() + delay;
+                while Instant::now() < until {
+                    tokio::select! {
+                        _ = terminate.recv() => return 128 + 15,
+                        _ = interrupt.recv() => return 128 + 2,
+                        _ = hangup.recv() => control.request_reload(),
+                        () = sleep_until(until.min(Instant::now() + LOOK)) => if workers.are_done() {
+                            tracing::error!("all workers have ended");
+                            return 1;
+                        },
+                    }
                 }
             }
             tracing::info!(

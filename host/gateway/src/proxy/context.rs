@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use http::header::USER_AGENT;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::body::MessageBody;
 use super::error::{Kind, ProxyError};
@@ -107,8 +107,8 @@ pub(super) struct RequestContext {
     pub(super) upgrade_request: Option<Box<UpgradeRequest>>,
     /// Unless a filter answers it, it goes no further.
     pub(super) ends_here: Option<Box<EndsHere>>,
-    /// The client has sent a name with an underscore.
-    pub(super) underscores: bool,
+    /// The names with an underscore that the client has sent, if there are any.
+    pub(super) underscored: Option<Box<[HeaderName]>>,
     pub(super) accepted_upgrade: Option<Box<AcceptedUpgrade>>,
 
     pub(super) attempts: AttemptLog,
@@ -169,7 +169,7 @@ impl RequestContext {
                 progress: None,
                 upgrade_request: None,
                 ends_here: None,
-                underscores: false,
+                underscored: None,
                 accepted_upgrade: None,
                 attempts: AttemptLog::default(),
                 status: None,

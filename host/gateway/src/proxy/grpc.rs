@@ -15,8 +15,8 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Bytes of a body in which a message is looked for.
 const MAX_BODY: usize = 8 * 1024;
-/// Characters of a message, before they are encoded.
-const MAX_MESSAGE: usize = 1024;
+/// Bytes of an encoded message: clients take some KiB of metadata.
+const MAX_MESSAGE: usize = 2048;
 
 /// The status in a head or in trailers.
 pub(super) fn status(headers: &HeaderMap) -> Option<u8> {
@@ -60,13 +60,16 @@ fn message(head: &ResponseHead) -> String {
         None
     };
     let usual = || head.status.canonical_reason().unwrap_or_default().to_owned();
-    found.filter(|text| !text.is_empty()).unwrap_or_else(usual).chars().take(MAX_MESSAGE).collect()
+    found.filter(|text| !text.is_empty()).unwrap_or_else(usual)
 }
 
-/// `Percent-Encoded` of the specification: all but printable ASCII, and the percent sign.
+/// `Percent-Encoded` of the specification: all but printable ASCII, and the percent sign. Cut where it is long, so that it stays valid.
 fn encode(message: &str) -> HeaderValue {
-    let mut encoded = String::with_capacity(message.len());
+    let mut encoded = String::with_capacity(message.len().min(MAX_MESSAGE));
     for byte in message.bytes() {
+        if encoded.len() + "%00".len() > MAX_MESSAGE {
+            break;
+        }
         match byte {
             b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
             _ => {
@@ -84,6 +87,8 @@ mod tests {
     #[test]
     fn a_message_is_one_line_of_printable_ascii() {
         assert_eq!(encode("100 % \u{e9}\r\n~"), "100 %25 %C3%A9%0D%0A~");
+        let long = encode(&"\u{e9}".repeat(4096));
+        assert!(long.len() <= MAX_MESSAGE && long.as_bytes().ends_with(b"%A9"), "{}", long.len());
     }
 
     #[test]

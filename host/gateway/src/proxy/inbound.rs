@@ -119,6 +119,7 @@ pub(super) fn clean(inbound: &mut Inbound, connection: &ConnectionInfo, (id_head
         head.headers.remove(CLIENT_CERT_CHAIN);
         head.headers.insert(CLIENT_CERT, field.clone());
     }
+    headers::strip_twin(&mut head.headers, id_header);
     head.headers.insert(id_header, id.clone());
     trace::ensure_traceparent(&mut head.headers, classes);
     if head.version == Version::HTTP_2 {

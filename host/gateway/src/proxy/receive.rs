@@ -17,7 +17,7 @@ use super::upstream::timed;
 use super::worker::Worker;
 use crate::exchange::{Exchange, ResponseHead, ResponseSource};
 use crate::http::body::Body;
-use crate::http::headers::HeaderClasses;
+use crate::http::headers::{HeaderClasses, underscored};
 use crate::http::target::routing_host;
 use crate::http::trace;
 use crate::route::{Ingress, Preflight, RequestView, RouteMatch};
@@ -51,8 +51,11 @@ pub(super) fn receive(
     context.target = Some(inbound.head.target.clone());
     context.client = inbound.client;
     context.grpc = inbound.classes.has(HeaderClasses::GRPC);
-    context.underscores = inbound.classes.has(HeaderClasses::UNDERSCORE);
+    if inbound.classes.has(HeaderClasses::UNDERSCORE) {
+        context.underscored = underscored(&inbound.head.headers);
+    }
     if let Some((status, location)) = local.shared.https_redirects.find(&connection.listener, &inbound.head) {
+        context.remember(&inbound.head.headers);
         return Err(redirect(context, status, location));
     }
     // Routes may ask for it. No upstream gets it but with the switch that it asks for.

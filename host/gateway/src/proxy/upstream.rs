@@ -252,9 +252,9 @@ impl RouteHandler<'_> {
             RequestHeaders::Copied => headers.clone_from(&exchange.request.headers),
             RequestHeaders::Lent | RequestHeaders::Moved => std::mem::swap(headers, &mut exchange.request.headers),
         }
-        if context.underscores {
+        if let Some(of_client) = &context.underscored {
             // Once more: filters have set fields that a client's may look like.
-            strip_shadowed(headers);
+            strip_shadowed(headers, of_client);
         }
         cdn_loop::pass_on(headers);
         if pipeline.has(Hook::OnResponseBody) {

@@ -68,8 +68,10 @@ impl<T: Io> Gather<T> {
         self.written = 0;
         let mut buffer = std::mem::take(&mut self.gathered);
         buffer.clear();
-        // The thread may be going away.
-        let _ = SPARE.try_with(|spare| spare.set(buffer));
+        // Without one, the spare one stays. The thread may be going away.
+        if buffer.capacity() > 0 {
+            let _ = SPARE.try_with(|spare| spare.set(buffer));
+        }
     }
 
     /// Room for gathered bytes.
@@ -77,6 +79,11 @@ impl<T: Io> Gather<T> {
         if self.gathered.capacity() == 0 {
             self.gathered = SPARE.try_with(Cell::take).unwrap_or_default();
             self.gathered.reserve(FULL + LARGE);
+        }
+        // A client that takes a part each time must not make the buffer grow by all that passes.
+        if self.written > 0 {
+            self.gathered.drain(..self.written);
+            self.written = 0;
         }
         &mut self.gathered
     }
@@ -292,6 +299,36 @@ mod tests {
         io.0.borrow_mut().io.room = usize::MAX;
         assert!(end_turn(&io));
         assert_eq!(io.0.borrow().io.taken.len(), taken);
+    }
+
+    #[test]
+    fn a_client_that_takes_a_part_each_time_bounds_the_buffer() {
+        let mut io = gathered(0, usize::MAX);
+        let (mut taken, part) = (0, [&[1; 9][..], &[2; 4000]]);
+        for _ in 0..1000 {
+            io.0.borrow_mut().io.room += 5000;
+            taken += write(&mut io, part);
+            assert!(!end_turn(&io) || io.0.borrow().gathered.is_empty());
+        }
+        let gather = io.0.borrow();
+        assert!(
+            taken > 1_000_000 && gather.gathered.capacity() <= FULL + LARGE,
+            "{taken} {}",
+            gather.gathered.capacity()
+        );
+        let sent = gather.io.taken.len() + gather.rest().len();
+        assert_eq!(sent, taken);
+    }
+
+    #[test]
+    fn the_spare_buffer_outlives_large_writes() {
+        let mut io = gathered(usize::MAX, usize::MAX);
+        write(&mut io, [b"head", b""]);
+        assert!(end_turn(&io));
+        for _ in 0..3 {
+            write(&mut io, [b"head", &[7; 16_384]]);
+        }
+        assert!(SPARE.take().capacity() >= FULL);
     }
 
     #[test]

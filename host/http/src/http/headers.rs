@@ -105,15 +105,26 @@ pub fn strip_lookalikes(headers: &mut HeaderMap, id_header: &HeaderName) {
     }
 }
 
-/// The same once filters have set fields: removes a name with `_` where its spelling with `-` is there. What a filter has set with `_` alone
-/// stays.
-pub fn strip_shadowed(headers: &mut HeaderMap) {
-    let is_shadowed = |name: &&HeaderName| {
-        has_underscore(name.as_str().as_bytes()) && headers.contains_key(name.as_str().replace('_', "-"))
-    };
-    let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_shadowed).cloned().collect();
-    for name in doomed {
-        headers.remove(name);
+/// The names with an underscore that a client has sent, if there are any.
+pub fn underscored(headers: &HeaderMap) -> Option<Box<[HeaderName]>> {
+    let names: Vec<_> = headers.keys().filter(|name| has_underscore(name.as_str().as_bytes())).cloned().collect();
+    (!names.is_empty()).then(|| names.into())
+}
+
+/// The same once filters have set fields: removes what the client has sent with `_` where its spelling with `-` is there now. What a filter
+/// has set stays.
+pub fn strip_shadowed(headers: &mut HeaderMap, of_client: &[HeaderName]) {
+    for name in of_client {
+        if headers.contains_key(name.as_str().replace('_', "-")) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Removes what a client sends in the place of a name of ours that has an underscore.
+pub fn strip_twin(headers: &mut HeaderMap, ours: &HeaderName) {
+    if has_underscore(ours.as_str().as_bytes()) {
+        headers.remove(ours.as_str().replace('_', "-"));
     }
 }
 
@@ -127,8 +138,12 @@ const IDENTITY: [&str; 3] = ["x-user-", "x-auth-", "x-consumer-"];
 
 /// `application/grpc`, alone or with the format of its messages (`application/grpc+proto`). `application/grpc-web` is another protocol.
 fn is_grpc(content_type: &[u8]) -> bool {
-    let rest = content_type.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    // RFC 9110 §8.3.1: types have no case, and there may be blanks before a parameter.
+    let split = content_type.split_at_checked(b"application/grpc".len());
+    split.is_some_and(|(first, rest)| {
+        first.eq_ignore_ascii_case(b"application/grpc")
+            && matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'\t'))
+    })
 }
 
 /// Whether a field is one by which a proxy tells who the client is: `Forwarded`, all `X-Forwarded-*` (also the certificate and the
@@ -400,16 +415,24 @@ mod tests {
             assert_eq!(left(&[name]), [name]);
         }
         assert_eq!(left(&["x_tenant", "x-tenant"]), ["x-tenant"], "one of two that would become one");
-        let mut set = map(&[("x_user_id", "1"), ("x_tenant", "1"), ("x-tenant", "2")]);
-        strip_shadowed(&mut set);
-        assert_eq!(set, map(&[("x_user_id", "1"), ("x-tenant", "2")]), "what a filter has set stays");
+        let of_client = underscored(&map(&[("x_tenant", "1"), ("a_b", "1"), ("x-user-id", "1")])).expect("two of them");
+        let mut set = map(&[("x_user_id", "1"), ("x-user-id", "1"), ("x_tenant", "1"), ("x-tenant", "2")]);
+        strip_shadowed(&mut set, &of_client);
+        let left = map(&[("x_user_id", "1"), ("x-user-id", "1"), ("x-tenant", "2")]);
+        assert_eq!(set, left, "what a filter has set stays");
+        assert_eq!(underscored(&map(&[("x-a", "1")])), None);
+        let mut set = map(&[("x-request-id", "forged"), ("x_request_id", "ours")]);
+        strip_twin(&mut set, &HeaderName::from_static("x_request_id"));
+        assert_eq!(set, map(&[("x_request_id", "ours")]));
         assert!(!HeaderClasses::of(&map(&[("accept-encoding", ""), ("te", "")])).has(HeaderClasses::UNDERSCORE));
     }
 
     #[test]
     fn grpc_is_told_from_its_neighbours() {
         let is_grpc = |value| HeaderClasses::of(&map(&[("content-type", value)])).has(HeaderClasses::GRPC);
-        for value in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+        for value in
+            ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8", "Application/GRPC ;a=b"]
+        {
             assert!(is_grpc(value), "{value}");
         }
         for value in ["application/grpc-web", "application/grpc-web+proto", "application/json", "application/grp", ""] {
