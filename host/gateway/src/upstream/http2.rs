@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connect::ConnectError;
 use crate::http::body::{Body, BodyError};
+use crate::http::buffer::{MemoryBudget, Reservation};
 use crate::http1;
 
 /// What one slow reader pins of a session …
@@ -156,38 +157,70 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for SessionExecuto
     }
 }
 
-/// A request body on its way, of which the first part is kept.
-#[derive(Default)]
+/// A request body on its way, of which the first part is kept until this is dropped.
 pub(crate) struct Replay(Rc<RefCell<Sent>>);
 
 #[derive(Default)]
 struct Sent {
     body: Body,
-    kept: Vec<Bytes>,
-    size: usize,
-    /// More was sent than is kept.
-    lost: bool,
+    /// `None`: more was sent than is kept, or nobody asks for it any more.
+    kept: Option<Kept>,
+}
+
+/// A copy of what was sent: the parts may be many and tiny, or pin the buffers that they were read into.
+struct Kept {
+    bytes: Vec<u8>,
+    budget: MemoryBudget,
+    /// For the capacity.
+    charge: Reservation,
+}
+
+impl Kept {
+    /// Whether there was room for it.
+    fn add(&mut self, data: &[u8]) -> bool {
+        let size = self.bytes.len() + data.len();
+        if size > REPLAY {
+            return false;
+        }
+        if size > self.bytes.capacity() {
+            let capacity = size.next_power_of_two();
+            // Exchanges fail whose filters find no room, and this one only can't be sent again: half is left to them.
+            let others = self.budget.used().saturating_sub(self.bytes.capacity());
+            if others + capacity > self.budget.limit() / 2 || self.charge.resize(capacity).is_err() {
+                return false;
+            }
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        true
+    }
 }
 
 impl Replay {
-    /// The body to send, and the means to get it back.
-    pub(crate) fn of(body: Body) -> (Body, Self) {
-        let sent = Rc::new(RefCell::new(Sent { body, ..Sent::default() }));
+    /// The body to send, and the means to get it back. What is kept for that is charged to `budget`, of which it takes at most half;
+    /// without room there, nothing is kept.
+    pub(crate) fn of(body: Body, budget: &MemoryBudget) -> (Body, Self) {
+        let kept = budget.reserve(0).ok().map(|charge| Kept { bytes: Vec::new(), budget: budget.clone(), charge });
+        let sent = Rc::new(RefCell::new(Sent { body, kept }));
         (Body::stream(Sending(sent.clone())), Replay(sent))
     }
 
     /// The body as it was before it was sent, unless too much of it has gone.
     pub(crate) fn take_back(self) -> Option<Body> {
-        let mut sent = self.0.try_borrow_mut().ok()?;
-        let Sent { body, kept, lost, .. } = std::mem::take(&mut *sent);
-        match (lost, kept.is_empty()) {
-            (true, _) => None,
-            (false, true) => Some(body),
-            (false, false) => {
-                let mut data = BytesMut::new();
-                kept.iter().for_each(|part| data.extend_from_slice(part));
-                Some(Body::Resumed(data.freeze(), Box::new(body)))
-            }
+        let Sent { body, kept } = std::mem::take(&mut *self.0.try_borrow_mut().ok()?);
+        let Kept { bytes, charge, .. } = kept?;
+        Some(match bytes.is_empty() {
+            true => body,
+            false => Body::Resumed(MemoryBudget::hold(bytes.into(), charge), Box::new(body)),
+        })
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        // The rest of the body may take as long as the response.
+        if let Ok(mut sent) = self.0.try_borrow_mut() {
+            sent.kept = None;
         }
     }
 }
@@ -199,18 +232,12 @@ impl http_body::Body for Sending {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let sent = &mut *self.0.borrow_mut();
-        let polled = http_body::Body::poll_frame(Pin::new(&mut sent.body), cx);
-        if let Poll::Ready(Some(frame)) = &polled {
-            match frame.as_ref().ok().and_then(Frame::data_ref) {
-                Some(data) if !sent.lost && sent.size + data.len() <= REPLAY => {
-                    sent.size += data.len();
-                    sent.kept.push(data.clone());
-                }
-                _ => {
-                    sent.lost = true;
-                    sent.kept = Vec::new();
-                }
+        let Sent { body, kept } = &mut *self.0.borrow_mut();
+        let polled = http_body::Body::poll_frame(Pin::new(body), cx);
+        if let (Poll::Ready(Some(frame)), Some(keeping)) = (&polled, kept.as_mut()) {
+            let data = frame.as_ref().ok().and_then(Frame::data_ref);
+            if !data.is_some_and(|data| keeping.add(data)) {
+                *kept = None;
             }
         }
         polled

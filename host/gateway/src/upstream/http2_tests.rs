@@ -1,22 +1,29 @@
 //! HTTP/2 servers that say no: limits of streams, refused streams, GOAWAY, heads that are too large. The servers write their frames by hand.
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use http::header::HOST;
+use http_body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::attempt_log::Attempt;
+use super::http2::Replay;
 use super::retry::{Budget, Delivery, FilterChoice, Next};
 use super::*;
-use crate::http::body::Body;
+use crate::http::body::{Body, BodyError};
+use crate::http::buffer::{MemoryBudget, collect};
 
 const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(20), first_byte: Duration::from_secs(20), until: None };
+static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(1 << 20));
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -160,7 +167,7 @@ async fn until(condition: impl Fn() -> bool) {
 /// Sends a request as the proxy does, and answers how many attempts it took.
 async fn send(upstream: &LocalUpstream, body: Body) -> Result<usize, AttemptError> {
     let request = Request::post("/").header(HOST, "shop.example").body(body).unwrap();
-    let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS);
+    let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
     let endpoints = upstream.endpoints();
     let mut budget = Budget::default();
     budget.select(1, 0, FilterChoice::NoneOrSame);
@@ -258,4 +265,79 @@ async fn a_head_that_is_too_large_is_named_as_such() {
     let error = send(&upstream, Body::Empty).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Protocol);
     assert!(error.reason().contains("larger than 32768 bytes"), "{}", error.reason());
+}
+
+/// A body of so many parts of one byte, all of one large buffer.
+struct Crumbs(Bytes, usize);
+
+impl http_body::Body for Crumbs {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let part = this.1.checked_sub(1).map(|left| {
+            this.1 = left;
+            Ok(Frame::data(this.0.slice(left..=left)))
+        });
+        Poll::Ready(part)
+    }
+}
+
+fn crumbs(parts: usize) -> (Bytes, Body) {
+    let buffer = Bytes::from(vec![b'x'; 1 << 20]);
+    (buffer.clone(), Body::stream(Crumbs(buffer, parts)))
+}
+
+async fn send_part(body: &mut Body) -> Option<usize> {
+    let frame = std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut *body), cx)).await;
+    frame.map(|frame| frame.unwrap().into_data().unwrap().len())
+}
+
+#[tokio::test(flavor = "local")]
+async fn what_is_kept_to_be_sent_again_is_charged_by_what_it_takes_until_it_is_gone() {
+    let budget = MemoryBudget::new(100_000);
+    let (buffer, body) = crumbs(10_000);
+    let (mut sent, replay) = Replay::of(body, &budget);
+    for _ in 0..9_000 {
+        assert_eq!(send_part(&mut sent).await, Some(1));
+    }
+    assert_eq!(budget.used(), 16_384, "what 9,000 bytes take in one buffer");
+    let mut again = replay.take_back().unwrap();
+    drop(sent);
+    let whole = collect(&mut again, 10_000, &MemoryBudget::new(10_000)).await.unwrap();
+    assert_eq!((whole.len(), budget.used()), (10_000, 0), "given back with the bytes");
+    assert!(buffer.is_unique(), "nothing pins what was read");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_body_that_goes_on_after_its_response_has_begun_is_not_kept() {
+    let budget = MemoryBudget::new(100_000);
+    let (_, body) = crumbs(100);
+    let (mut sent, replay) = Replay::of(body, &budget);
+    send_part(&mut sent).await.unwrap();
+    assert!(budget.used() > 0);
+    // As an attempt does that has its response.
+    drop(replay);
+    assert_eq!(budget.used(), 0);
+    while send_part(&mut sent).await.is_some() {
+        assert_eq!(budget.used(), 0);
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_body_without_room_in_the_memory_account_is_sent_all_the_same() {
+    let budget = MemoryBudget::new(1000);
+    // The half of an account that filters may need is left to them.
+    for (parts, others) in [(600, 0), (100, 500)] {
+        let _others = budget.reserve(others).unwrap();
+        let (_, body) = crumbs(parts);
+        let (mut sent, replay) = Replay::of(body, &budget);
+        let mut size = 0;
+        while let Some(part) = send_part(&mut sent).await {
+            size += part;
+        }
+        assert_eq!((size, budget.used()), (parts, others));
+        assert!(replay.take_back().is_none(), "it can't be sent again");
+    }
 }
