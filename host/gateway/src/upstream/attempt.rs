@@ -326,21 +326,26 @@ fn unanswered(
 ) -> AttemptError {
     let returned = failure.take_message();
     let error = failure.into_error();
-    let refused = http2::is_unprocessed(&error);
-    if returned.is_some() || refused {
+    let unprocessed = http2::unprocessed(&error);
+    if returned.is_some() {
         lease.forget();
+    }
+    if let Some(how) = unprocessed {
+        lease.unprocessed(how);
     }
     let mut delivery = Delivery::Possible;
     if let Some(unsent) = returned {
         *request = unsent;
         delivery = Delivery::Unsent;
-    } else if refused && let Some(body) = replay.map_or(Some(Body::Empty), Replay::take_back) {
+    } else if let Some(how) = unprocessed
+        && let Some(body) = replay.map_or(Some(Body::Empty), Replay::take_back)
+    {
         *request.body_mut() = body;
-        delivery = Delivery::Unprocessed;
+        delivery = Delivery::Unprocessed(how);
     }
     let attempt = match upload.and_then(|upload| upload.failed.get()) {
         Some(body) => AttemptError::because(UpstreamErrorKind::RequestBody(body), error),
-        None if refused => AttemptError::because(UpstreamErrorKind::Refused, error),
+        None if unprocessed.is_some() => AttemptError::because(UpstreamErrorKind::Refused, error),
         None if http2::is_malformed(&error) => {
             AttemptError::because(UpstreamErrorKind::Protocol, MalformedResponse(error))
         }

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connect::ConnectError;
+use super::retry::Unprocessed;
 use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, Reservation};
 use crate::http1;
@@ -96,12 +97,14 @@ where
     Ok(Session { sender, streams })
 }
 
-/// Whether the server has said that it has not processed a request (RFC 9113 §8.7): it refused the stream, or the number of the stream
-/// is above the last one of its GOAWAY.
-pub(crate) fn is_unprocessed(error: &hyper::Error) -> bool {
-    protocol_error(error).is_some_and(|error| {
-        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
-    })
+/// Whether and how the server has said that it has not processed a request.
+pub(crate) fn unprocessed(error: &hyper::Error) -> Option<Unprocessed> {
+    let error = protocol_error(error).filter(|error| error.is_remote())?;
+    match error.reason() {
+        _ if error.is_go_away() => Some(Unprocessed::GoAway),
+        Some(h2::Reason::REFUSED_STREAM) => Some(Unprocessed::RefusedStream),
+        _ => None,
+    }
 }
 
 /// Whether the server broke the rules of HTTP/2, or sent a head of more than [`HEAD_SIZE`]: the two can't be told apart.

@@ -250,11 +250,30 @@ async fn a_request_that_was_refused_or_cut_off_by_a_goaway_is_sent_again_with_it
 async fn a_server_that_refuses_everything_is_given_up() {
     let (port, seen) = server(100, |_, _| Then::Refuse).await;
     let upstream = upstream(port);
-    let refused = send(&upstream, Body::Empty).await.unwrap_err();
-    assert_eq!((refused.kind, seen.connections.get()), (UpstreamErrorKind::Refused, 3));
+    for _ in 0..5 {
+        let refused = send(&upstream, Body::Empty).await.unwrap_err();
+        assert_eq!((refused.kind, seen.connections.get()), (UpstreamErrorKind::Refused, 2), "not two for each request");
+    }
     let large = send(&upstream, Body::full(vec![b'x'; (64 << 10) + 1])).await.unwrap_err();
     let failed = large.failed(false);
     assert_eq!((large.kind, failed.delivery), (UpstreamErrorKind::Refused, Delivery::Possible), "too large to be kept");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_connection_that_refused_a_stream_serves_again() {
+    let served = Rc::new(RefCell::new(Vec::new()));
+    let log = served.clone();
+    let decide = move |connection, id| {
+        log.borrow_mut().push((connection, id));
+        if (connection, id) == (0, 1) { Then::Refuse } else { Then::Answer }
+    };
+    let (port, _) = server(100, decide).await;
+    let upstream = upstream(port);
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 2);
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 1);
+    upstream.endpoints().pools().for_each(|pool| pool.age(Duration::from_secs(2)));
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 1);
+    assert_eq!(*served.borrow(), [(0, 1), (1, 1), (1, 3), (0, 3)], "it was only passed over for a moment");
 }
 
 #[tokio::test(flavor = "local")]
