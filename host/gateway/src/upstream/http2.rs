@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -40,17 +40,31 @@ const REPLAY: usize = 64 << 10;
 /// A connection of HTTP/2. Its driver runs as a task of this worker until both sides are done.
 pub struct Session {
     pub sender: http2::SendRequest<Body>,
-    pub streams: Rc<AllowedStreams>,
+    pub streams: AllowedStreams,
 }
 
-/// How many streams the server allows at a time, as far as is known.
-#[derive(Debug, Default)]
-pub struct AllowedStreams(Cell<usize>);
+/// How many streams the server allows at a time, as far as is known. It is asked each time: a server may change it at any time, and
+/// nobody is woken for that.
+pub struct AllowedStreams(Weak<RefCell<dyn StreamLimit>>);
 
 impl AllowedStreams {
-    /// At least 1: a server that allows none has to refuse.
+    /// None where the connection has ended.
     pub(super) fn get(&self) -> u32 {
-        u32::try_from(self.0.get()).map_or(MAX_STREAMS, |allowed| allowed.clamp(1, MAX_STREAMS))
+        let allowed = self.0.upgrade().and_then(|connection| Some(connection.try_borrow().ok()?.stream_limit()));
+        u32::try_from(allowed.unwrap_or_default()).map_or(MAX_STREAMS, |allowed| allowed.min(MAX_STREAMS))
+    }
+}
+
+trait StreamLimit {
+    fn stream_limit(&self) -> usize;
+}
+
+impl<T> StreamLimit for http2::Connection<TokioIo<T>, Body, SessionExecutor>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    fn stream_limit(&self) -> usize {
+        self.current_max_send_streams()
     }
 }
 
@@ -84,15 +98,16 @@ where
     // A server that says nothing yet may still answer requests.
     tokio::time::timeout(SETTINGS_WAIT, settings).await.unwrap_or(Ok(()))?;
     executor.reading.0.take();
-    let streams = Rc::new(AllowedStreams(Cell::new(connection.current_max_send_streams())));
-    let allowed = Rc::clone(&streams);
+    if connection.current_max_send_streams() == 0 {
+        return Err(ConnectError::NoStreams);
+    }
+    // It ends with its driver: the sender learns of the end by that.
+    let connection = Rc::new(RefCell::new(connection));
+    let shared: Rc<RefCell<dyn StreamLimit>> = connection.clone();
+    let streams = AllowedStreams(Rc::downgrade(&shared));
+    drop(shared);
     tokio::task::spawn_local(async move {
-        let driven = std::future::poll_fn(|cx| {
-            let polled = Pin::new(&mut connection).poll(cx);
-            allowed.0.set(connection.current_max_send_streams());
-            polled
-        });
-        let _ = driven.await;
+        let _ = std::future::poll_fn(|cx| Pin::new(&mut *connection.borrow_mut()).poll(cx)).await;
     });
     Ok(Session { sender, streams })
 }

@@ -41,6 +41,8 @@ const REFUSED_STREAM: u32 = 7;
 enum Then {
     /// Answers 200.
     Answer,
+    /// Allows no more streams, and answers 200.
+    AnswerAsLast,
     /// Answers with a head of so many bytes.
     LargeHead(usize),
     Refuse,
@@ -119,6 +121,10 @@ async fn converse(
         match decide(connection, id) {
             // :status 200 of the static table.
             Then::Answer => write(&mut stream, HEADERS, END_STREAM | END_HEADERS, id, &[0x88]).await?,
+            Then::AnswerAsLast => {
+                write(&mut stream, SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 0]).await?;
+                write(&mut stream, HEADERS, END_STREAM | END_HEADERS, id, &[0x88]).await?;
+            }
             Then::LargeHead(size) => {
                 // Fields without Huffman coding and index: 64 bytes each by the count of RFC 9113 §6.5.2.
                 let field = [&[0, 1, b'x', 31][..], &[b'v'; 31]].concat();
@@ -274,6 +280,24 @@ async fn a_connection_that_refused_a_stream_serves_again() {
     upstream.endpoints().pools().for_each(|pool| pool.age(Duration::from_secs(2)));
     assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 1);
     assert_eq!(*served.borrow(), [(0, 1), (1, 1), (1, 3), (0, 3)], "it was only passed over for a moment");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_server_that_allows_no_streams_is_an_error_that_says_so() {
+    let (port, _) = server(0, |_, _| Then::Answer).await;
+    let error = send(&upstream(port), Body::Empty).await.unwrap_err();
+    assert_eq!((error.kind, error.failed(false).delivery), (UpstreamErrorKind::Refused, Delivery::Unsent));
+    assert!(error.reason().contains("allows no streams"), "{}", error.reason());
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_limit_that_a_server_lowers_is_seen_by_the_next_request() {
+    let last = |connection, _| if connection == 0 { Then::AnswerAsLast } else { Then::Answer };
+    let (port, seen) = server(100, last).await;
+    let upstream = upstream(port);
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 1);
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 1, "it does not wait where nothing may begin");
+    assert_eq!(seen.connections.get(), 2);
 }
 
 #[tokio::test(flavor = "local")]

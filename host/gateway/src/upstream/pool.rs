@@ -83,7 +83,7 @@ impl Idle {
 pub(crate) struct Session {
     pub(crate) sender: SendRequest<Body>,
     streams: Cell<u32>,
-    allowed: Rc<AllowedStreams>,
+    allowed: AllowedStreams,
     /// When its last stream ended.
     since: Cell<Instant>,
     /// When the server refused a stream of it.
@@ -272,6 +272,7 @@ impl Pool {
             ConnectError::Tcp { .. } => AttemptError::because(UpstreamErrorKind::Connect, error),
             ConnectError::Tls(_) | ConnectError::NoHttp2 => AttemptError::because(UpstreamErrorKind::Tls, error),
             ConnectError::Http(_) | ConnectError::Closed => AttemptError::because(UpstreamErrorKind::Protocol, error),
+            ConnectError::NoStreams => AttemptError::because(UpstreamErrorKind::Refused, error),
         })?;
         let leased = match connection {
             Connection::Http1(connection) => {
@@ -280,7 +281,7 @@ impl Pool {
             }
             Connection::Http2(opened) => {
                 self.speaks_http1.set(false);
-                let openings = MAX_STREAMS / opened.streams.get();
+                let openings = MAX_STREAMS / opened.streams.get().max(1);
                 if let Some(more @ 1..) = openings.checked_sub(self.openings.get()) {
                     self.openings.set(openings);
                     self.opening.add_permits(more as usize);
