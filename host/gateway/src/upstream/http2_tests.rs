@@ -212,6 +212,7 @@ async fn more_requests_than_a_server_allows_streams_open_more_connections() {
 /// gRPC servers close connections that are pinged often.
 #[tokio::test(flavor = "local")]
 async fn a_silent_stream_is_pinged_only_where_the_configuration_says_so() {
+    assert_eq!(UpstreamSpec::new("defaults", TargetSpec::Echo).ping_interval, None, "it does not by default");
     let ((often, seen_often), (never, seen_never)) =
         (server(100, |_, _| Then::Nothing).await, server(100, |_, _| Then::Nothing).await);
     let upstreams = [pinging(often, Some(Duration::from_millis(10))), upstream(never)];

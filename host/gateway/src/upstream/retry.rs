@@ -1,5 +1,5 @@
-//! Whether a request that got no response is sent again, and where. All attempts of a request share one [`Budget`], and each decision
-//! is a pure function of it and of how the last attempt failed.
+//! Whether a request that got no response is sent again, and where. All attempts of a request share one [`Budget`], which counts what
+//! they have used up. Each decision follows from it and from how the last attempt failed alone: no clock, no I/O.
 //!
 //! By RFC 9110 §9.2.2 a request is sent again
 //! - to another endpoint, or on a new connection where an open one turned out to be closed, if nothing of the request was written:
@@ -108,7 +108,7 @@ impl Budget {
         self.refused_here = 0;
     }
 
-    /// The decision.
+    /// Counts a failed attempt, and decides what follows.
     pub fn after(&mut self, failed: FailedAttempt) -> Next {
         let may_repeat = match failed.delivery {
             Delivery::Unprocessed(unprocessed) => {
