@@ -29,6 +29,7 @@ use crate::services::ServiceError;
 use crate::services::grants::{Origin, Origins};
 use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS};
 use crate::upstream::pool::{Lease, Leased};
+use crate::upstream::retry::Unprocessed;
 use crate::upstream::{Resolver, head, http2};
 
 /// The header fields of a request.
@@ -152,10 +153,14 @@ async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Res
                 return Ok(Incoming { status: head.status, headers: head.headers, body });
             }
             Err(failure)
-                if !repeated && (failure.refused || kept && (!failure.sent || outgoing.method.is_idempotent())) =>
+                if !repeated
+                    && (failure.unprocessed.is_some()
+                        || kept && (!failure.sent || outgoing.method.is_idempotent())) =>
             {
                 // A server that has closed one connection has often closed all.
-                origins::clear(&origin);
+                if failure.unprocessed != Some(Unprocessed::RefusedStream) {
+                    origins::clear(&origin);
+                }
                 repeated = true;
             }
             Err(failure) => return Err(unreachable(failure.reason)),
@@ -168,13 +173,13 @@ struct Failure {
     reason: String,
     /// Whether the server may have seen it.
     sent: bool,
-    /// Whether the server said that it has not processed it (RFC 9113 §8.7).
-    refused: bool,
+    /// Whether and how the server said that it has not processed it.
+    unprocessed: Option<Unprocessed>,
 }
 
 impl Failure {
     fn new(reason: String, sent: bool) -> Self {
-        Failure { reason, sent, refused: false }
+        Failure { reason, sent, unprocessed: None }
     }
 }
 
@@ -201,11 +206,11 @@ async fn send_on(lease: Lease, request: Request<Body>) -> Result<Response<Body>,
                 Ok(response) => Ok(lease.hold(response)),
                 Err(mut failure) => {
                     let unsent = failure.take_message().is_some();
-                    let refused = http2::is_unprocessed(failure.error());
-                    if refused {
-                        lease.forget();
+                    let unprocessed = http2::unprocessed(failure.error());
+                    if let Some(how) = unprocessed {
+                        lease.unprocessed(how);
                     }
-                    Err(Failure { refused, ..Failure::new(crate::chain(failure.error()), !unsent) })
+                    Err(Failure { unprocessed, ..Failure::new(crate::chain(failure.error()), !unsent) })
                 }
             }
         }

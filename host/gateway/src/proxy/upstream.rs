@@ -83,7 +83,7 @@ impl RouteHandler<'_> {
             return Err(ProxyError::new(Kind::ClientTimeout, message));
         }
         let (request, headers) = self.request(context)?;
-        let mut request = OutgoingRequest::new(request, self.timeouts(context.start));
+        let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
         let outcome = pin!(self.ask_upstream(context, targets, &mut request)).await;
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
@@ -97,7 +97,7 @@ impl RouteHandler<'_> {
         &self,
         context: &mut RequestContext,
         targets: &[(usize, u32)],
-        request: &mut OutgoingRequest,
+        request: &mut OutgoingRequest<'_>,
     ) -> Result<UpstreamResponse, ProxyError> {
         let mut budget = Budget::default();
         let weighted = &self.local.upstreams[self.local.pick(targets)];

@@ -25,6 +25,7 @@ use super::spec::{Endpoint, TargetSpec};
 use crate::deadline::{self, Passed};
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
+use crate::http::buffer::MemoryBudget;
 use crate::http::gate::Gate;
 use crate::http1::{NoReply, Progress, Reply, SendError, Transport};
 
@@ -63,9 +64,11 @@ pub struct UpstreamResponse {
 }
 
 /// A request that is sent once or more. Its head is here at all times; its body leaves with the first attempt that writes any of it.
-pub struct OutgoingRequest {
+pub struct OutgoingRequest<'a> {
     request: Box<Request<Body>>,
     timeouts: Timeouts,
+    /// What is kept of its body, to be sent again, is charged to it.
+    budget: &'a MemoryBudget,
     upload: Option<Rc<Upload>>,
     gate: Option<Rc<Gate>>,
     /// It names its host. Otherwise it gets the name of each endpoint in turn.
@@ -74,10 +77,10 @@ pub struct OutgoingRequest {
     repeatable: bool,
 }
 
-impl OutgoingRequest {
+impl<'a> OutgoingRequest<'a> {
     /// The URI may be in any form; `Host` says what the upstream is to see (the endpoint's own name when absent). The request is boxed
     /// so that handing it on moves one pointer.
-    pub fn new(mut request: Box<Request<Body>>, timeouts: Timeouts) -> Self {
+    pub fn new(mut request: Box<Request<Body>>, timeouts: Timeouts, budget: &'a MemoryBudget) -> Self {
         let is_named = request.headers().contains_key(HOST) || request.uri().authority().is_some();
         let (mut upload, mut gate) = (None, None);
         let has_body = !request.body().is_end_stream();
@@ -93,7 +96,7 @@ impl OutgoingRequest {
             *request.body_mut() = body;
         }
         let repeatable = !has_body && request.method().is_idempotent();
-        OutgoingRequest { request, timeouts, upload, gate, is_named, repeatable }
+        OutgoingRequest { request, timeouts, budget, upload, gate, is_named, repeatable }
     }
 
     /// Whether sending it twice is harmless.
@@ -147,7 +150,7 @@ impl LocalUpstream {
         &self,
         endpoints: &LocalEndpoints,
         host: usize,
-        request: &mut OutgoingRequest,
+        request: &mut OutgoingRequest<'_>,
         attempt: &mut Attempt,
     ) -> Result<UpstreamResponse, AttemptError> {
         let outcome = match self.upstream().spec().target {
@@ -173,7 +176,7 @@ impl LocalUpstream {
         &self,
         endpoints: &LocalEndpoints,
         host: usize,
-        request: &mut OutgoingRequest,
+        request: &mut OutgoingRequest<'_>,
         attempt: &mut Attempt,
     ) -> Result<UpstreamResponse, AttemptError> {
         let http1_only = request.request.headers().contains_key(UPGRADE);
@@ -205,7 +208,7 @@ impl LocalUpstream {
     }
 }
 
-impl OutgoingRequest {
+impl OutgoingRequest<'_> {
     /// Whether the time is over that the whole request may take: what is tried then comes too late.
     pub fn is_late(&self) -> bool {
         self.timeouts.until.is_some_and(|until| until <= Instant::now())
@@ -222,7 +225,7 @@ impl OutgoingRequest {
 /// Waits for the answer of a built-in upstream.
 async fn answered(
     answer: Pin<Box<impl Future<Output = Result<Response<Body>, BodyError>>>>,
-    request: &OutgoingRequest,
+    request: &OutgoingRequest<'_>,
     attempt: &mut Attempt,
 ) -> Result<UpstreamResponse, AttemptError> {
     let timeouts = &request.timeouts;
@@ -243,11 +246,11 @@ async fn answered(
 async fn exchange(
     pool: &Pool,
     mut lease: Lease,
-    outgoing: &mut OutgoingRequest,
+    outgoing: &mut OutgoingRequest<'_>,
     begun: Instant,
 ) -> Result<UpstreamResponse, AttemptError> {
     let timed_out = || AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
-    let OutgoingRequest { request, timeouts, upload, gate, .. } = outgoing;
+    let OutgoingRequest { request, timeouts, budget, upload, gate, .. } = outgoing;
     let (upload, gate) = (upload.as_deref(), gate.as_deref());
     match lease.connection.take() {
         Some(Leased::Http1(connection)) => {
@@ -274,7 +277,7 @@ async fn exchange(
             let mut sender = session.sender.clone();
             lease.connection = Some(Leased::Http2(session));
             // Not to be sent again: on the same session it would fail again.
-            let Some((sent, replay)) = taken_for_http2(request, pool.endpoint(), upload.is_some()) else {
+            let Some((sent, replay)) = taken_for_http2(request, pool.endpoint(), upload.map(|_| *budget)) else {
                 return Err(AttemptError::new(UpstreamErrorKind::Protocol).delivered(Delivery::Possible));
             };
             if let Some(gate) = gate {
@@ -291,11 +294,11 @@ async fn exchange(
 }
 
 /// Takes a request out in the form of HTTP/2. All but its body stays in its place, for whoever still reads it or sends it again.
-/// `None`: it can't be sent over HTTP/2.
+/// With a budget, its body is kept to be sent again. `None`: it can't be sent over HTTP/2.
 fn taken_for_http2(
     request: &mut Request<Body>,
     endpoint: &Endpoint,
-    has_body: bool,
+    body: Option<&MemoryBudget>,
 ) -> Option<(Request<Body>, Option<Replay>)> {
     let mut head = Request::new(Body::Empty);
     *head.method_mut() = request.method().clone();
@@ -305,8 +308,8 @@ fn taken_for_http2(
         return None;
     }
     let mut sent = std::mem::replace(request, head);
-    let replay = has_body.then(|| {
-        let (body, replay) = Replay::of(std::mem::take(sent.body_mut()));
+    let replay = body.map(|budget| {
+        let (body, replay) = Replay::of(std::mem::take(sent.body_mut()), budget);
         *sent.body_mut() = body;
         replay
     });
@@ -323,21 +326,26 @@ fn unanswered(
 ) -> AttemptError {
     let returned = failure.take_message();
     let error = failure.into_error();
-    let refused = http2::is_unprocessed(&error);
-    if returned.is_some() || refused {
+    let unprocessed = http2::unprocessed(&error);
+    if returned.is_some() {
         lease.forget();
+    }
+    if let Some(how) = unprocessed {
+        lease.unprocessed(how);
     }
     let mut delivery = Delivery::Possible;
     if let Some(unsent) = returned {
         *request = unsent;
         delivery = Delivery::Unsent;
-    } else if refused && let Some(body) = replay.map_or(Some(Body::Empty), Replay::take_back) {
+    } else if let Some(how) = unprocessed
+        && let Some(body) = replay.map_or(Some(Body::Empty), Replay::take_back)
+    {
         *request.body_mut() = body;
-        delivery = Delivery::Unprocessed;
+        delivery = Delivery::Unprocessed(how);
     }
     let attempt = match upload.and_then(|upload| upload.failed.get()) {
         Some(body) => AttemptError::because(UpstreamErrorKind::RequestBody(body), error),
-        None if refused => AttemptError::because(UpstreamErrorKind::Refused, error),
+        None if unprocessed.is_some() => AttemptError::because(UpstreamErrorKind::Refused, error),
         None if http2::is_malformed(&error) => {
             AttemptError::because(UpstreamErrorKind::Protocol, MalformedResponse(error))
         }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use http::Request;
@@ -20,6 +20,7 @@ use crate::http::buffer::{MemoryBudget, collect};
 const LONG: Duration = Duration::from_secs(5);
 const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None };
+static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(1 << 20));
 
 /// A server on all addresses of this machine, which knows who has connected to which of them.
 #[derive(Default)]
@@ -95,7 +96,7 @@ impl Running {
     /// The response of the endpoint that is next, not read yet.
     async fn send(&self, choice: Choice<'_>) -> Result<UpstreamResponse, AttemptError> {
         let request = Request::get("/").body(Body::Empty).unwrap();
-        let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS);
+        let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
         let endpoints = self.local.endpoints();
         let host = self.local.choose(&endpoints, choice, &[]).unwrap();
         let mut attempt = Attempt::new(self.local.name().clone(), None);

@@ -30,6 +30,8 @@ pub enum ConnectError {
     Http(#[source] hyper::Error),
     #[error("the server closed the connection before it had said anything in HTTP/2")]
     Closed,
+    #[error("the server allows no streams (its SETTINGS_MAX_CONCURRENT_STREAMS is 0)")]
+    NoStreams,
 }
 
 /// What to speak on a new connection.

@@ -4,18 +4,20 @@
 use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connect::ConnectError;
+use super::retry::Unprocessed;
 use crate::http::body::{Body, BodyError};
+use crate::http::buffer::{MemoryBudget, Reservation};
 use crate::http1;
 
 /// What one slow reader pins of a session …
@@ -38,17 +40,31 @@ const REPLAY: usize = 64 << 10;
 /// A connection of HTTP/2. Its driver runs as a task of this worker until both sides are done.
 pub struct Session {
     pub sender: http2::SendRequest<Body>,
-    pub streams: Rc<AllowedStreams>,
+    pub streams: AllowedStreams,
 }
 
-/// How many streams the server allows at a time, as far as is known.
-#[derive(Debug, Default)]
-pub struct AllowedStreams(Cell<usize>);
+/// How many streams the server allows at a time, as far as is known. It is asked each time: a server may change it at any time, and
+/// nobody is woken for that.
+pub struct AllowedStreams(Weak<RefCell<dyn StreamLimit>>);
 
 impl AllowedStreams {
-    /// At least 1: a server that allows none has to refuse.
+    /// None where the connection has ended.
     pub(super) fn get(&self) -> u32 {
-        u32::try_from(self.0.get()).map_or(MAX_STREAMS, |allowed| allowed.clamp(1, MAX_STREAMS))
+        let allowed = self.0.upgrade().and_then(|connection| Some(connection.try_borrow().ok()?.stream_limit()));
+        u32::try_from(allowed.unwrap_or_default()).map_or(MAX_STREAMS, |allowed| allowed.min(MAX_STREAMS))
+    }
+}
+
+trait StreamLimit {
+    fn stream_limit(&self) -> usize;
+}
+
+impl<T> StreamLimit for http2::Connection<TokioIo<T>, Body, SessionExecutor>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    fn stream_limit(&self) -> usize {
+        self.current_max_send_streams()
     }
 }
 
@@ -82,25 +98,28 @@ where
     // A server that says nothing yet may still answer requests.
     tokio::time::timeout(SETTINGS_WAIT, settings).await.unwrap_or(Ok(()))?;
     executor.reading.0.take();
-    let streams = Rc::new(AllowedStreams(Cell::new(connection.current_max_send_streams())));
-    let allowed = Rc::clone(&streams);
+    if connection.current_max_send_streams() == 0 {
+        return Err(ConnectError::NoStreams);
+    }
+    // It ends with its driver: the sender learns of the end by that.
+    let connection = Rc::new(RefCell::new(connection));
+    let shared: Rc<RefCell<dyn StreamLimit>> = connection.clone();
+    let streams = AllowedStreams(Rc::downgrade(&shared));
+    drop(shared);
     tokio::task::spawn_local(async move {
-        let driven = std::future::poll_fn(|cx| {
-            let polled = Pin::new(&mut connection).poll(cx);
-            allowed.0.set(connection.current_max_send_streams());
-            polled
-        });
-        let _ = driven.await;
+        let _ = std::future::poll_fn(|cx| Pin::new(&mut *connection.borrow_mut()).poll(cx)).await;
     });
     Ok(Session { sender, streams })
 }
 
-/// Whether the server has said that it has not processed a request (RFC 9113 §8.7): it refused the stream, or the number of the stream
-/// is above the last one of its GOAWAY.
-pub(crate) fn is_unprocessed(error: &hyper::Error) -> bool {
-    protocol_error(error).is_some_and(|error| {
-        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
-    })
+/// Whether and how the server has said that it has not processed a request.
+pub(crate) fn unprocessed(error: &hyper::Error) -> Option<Unprocessed> {
+    let error = protocol_error(error).filter(|error| error.is_remote())?;
+    match error.reason() {
+        _ if error.is_go_away() => Some(Unprocessed::GoAway),
+        Some(h2::Reason::REFUSED_STREAM) => Some(Unprocessed::RefusedStream),
+        _ => None,
+    }
 }
 
 /// Whether the server broke the rules of HTTP/2, or sent a head of more than [`HEAD_SIZE`]: the two can't be told apart.
@@ -156,38 +175,70 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for SessionExecuto
     }
 }
 
-/// A request body on its way, of which the first part is kept.
-#[derive(Default)]
+/// A request body on its way, of which the first part is kept until this is dropped.
 pub(crate) struct Replay(Rc<RefCell<Sent>>);
 
 #[derive(Default)]
 struct Sent {
     body: Body,
-    kept: Vec<Bytes>,
-    size: usize,
-    /// More was sent than is kept.
-    lost: bool,
+    /// `None`: more was sent than is kept, or nobody asks for it any more.
+    kept: Option<Kept>,
+}
+
+/// A copy of what was sent: the parts may be many and tiny, or pin the buffers that they were read into.
+struct Kept {
+    bytes: Vec<u8>,
+    budget: MemoryBudget,
+    /// For the capacity.
+    charge: Reservation,
+}
+
+impl Kept {
+    /// Whether there was room for it.
+    fn add(&mut self, data: &[u8]) -> bool {
+        let size = self.bytes.len() + data.len();
+        if size > REPLAY {
+            return false;
+        }
+        if size > self.bytes.capacity() {
+            let capacity = size.next_power_of_two();
+            // Exchanges fail whose filters find no room, and this one only can't be sent again: half is left to them.
+            let others = self.budget.used().saturating_sub(self.bytes.capacity());
+            if others + capacity > self.budget.limit() / 2 || self.charge.resize(capacity).is_err() {
+                return false;
+            }
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        true
+    }
 }
 
 impl Replay {
-    /// The body to send, and the means to get it back.
-    pub(crate) fn of(body: Body) -> (Body, Self) {
-        let sent = Rc::new(RefCell::new(Sent { body, ..Sent::default() }));
+    /// The body to send, and the means to get it back. What is kept for that is charged to `budget`, of which it takes at most half;
+    /// without room there, nothing is kept.
+    pub(crate) fn of(body: Body, budget: &MemoryBudget) -> (Body, Self) {
+        let kept = budget.reserve(0).ok().map(|charge| Kept { bytes: Vec::new(), budget: budget.clone(), charge });
+        let sent = Rc::new(RefCell::new(Sent { body, kept }));
         (Body::stream(Sending(sent.clone())), Replay(sent))
     }
 
     /// The body as it was before it was sent, unless too much of it has gone.
     pub(crate) fn take_back(self) -> Option<Body> {
-        let mut sent = self.0.try_borrow_mut().ok()?;
-        let Sent { body, kept, lost, .. } = std::mem::take(&mut *sent);
-        match (lost, kept.is_empty()) {
-            (true, _) => None,
-            (false, true) => Some(body),
-            (false, false) => {
-                let mut data = BytesMut::new();
-                kept.iter().for_each(|part| data.extend_from_slice(part));
-                Some(Body::Resumed(data.freeze(), Box::new(body)))
-            }
+        let Sent { body, kept } = std::mem::take(&mut *self.0.try_borrow_mut().ok()?);
+        let Kept { bytes, charge, .. } = kept?;
+        Some(match bytes.is_empty() {
+            true => body,
+            false => Body::Resumed(MemoryBudget::hold(bytes.into(), charge), Box::new(body)),
+        })
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        // The rest of the body may take as long as the response.
+        if let Ok(mut sent) = self.0.try_borrow_mut() {
+            sent.kept = None;
         }
     }
 }
@@ -199,18 +250,12 @@ impl http_body::Body for Sending {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let sent = &mut *self.0.borrow_mut();
-        let polled = http_body::Body::poll_frame(Pin::new(&mut sent.body), cx);
-        if let Poll::Ready(Some(frame)) = &polled {
-            match frame.as_ref().ok().and_then(Frame::data_ref) {
-                Some(data) if !sent.lost && sent.size + data.len() <= REPLAY => {
-                    sent.size += data.len();
-                    sent.kept.push(data.clone());
-                }
-                _ => {
-                    sent.lost = true;
-                    sent.kept = Vec::new();
-                }
+        let Sent { body, kept } = &mut *self.0.borrow_mut();
+        let polled = http_body::Body::poll_frame(Pin::new(body), cx);
+        if let (Poll::Ready(Some(frame)), Some(keeping)) = (&polled, kept.as_mut()) {
+            let data = frame.as_ref().ok().and_then(Frame::data_ref);
+            if !data.is_some_and(|data| keeping.add(data)) {
+                *kept = None;
             }
         }
         polled

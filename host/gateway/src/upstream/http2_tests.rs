@@ -1,22 +1,29 @@
 //! HTTP/2 servers that say no: limits of streams, refused streams, GOAWAY, heads that are too large. The servers write their frames by hand.
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use http::header::HOST;
+use http_body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::attempt_log::Attempt;
+use super::http2::Replay;
 use super::retry::{Budget, Delivery, FilterChoice, Next};
 use super::*;
-use crate::http::body::Body;
+use crate::http::body::{Body, BodyError};
+use crate::http::buffer::{MemoryBudget, collect};
 
 const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(20), first_byte: Duration::from_secs(20), until: None };
+static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(1 << 20));
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -34,6 +41,8 @@ const REFUSED_STREAM: u32 = 7;
 enum Then {
     /// Answers 200.
     Answer,
+    /// Allows no more streams, and answers 200.
+    AnswerAsLast,
     /// Answers with a head of so many bytes.
     LargeHead(usize),
     Refuse,
@@ -112,6 +121,10 @@ async fn converse(
         match decide(connection, id) {
             // :status 200 of the static table.
             Then::Answer => write(&mut stream, HEADERS, END_STREAM | END_HEADERS, id, &[0x88]).await?,
+            Then::AnswerAsLast => {
+                write(&mut stream, SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 0]).await?;
+                write(&mut stream, HEADERS, END_STREAM | END_HEADERS, id, &[0x88]).await?;
+            }
             Then::LargeHead(size) => {
                 // Fields without Huffman coding and index: 64 bytes each by the count of RFC 9113 §6.5.2.
                 let field = [&[0, 1, b'x', 31][..], &[b'v'; 31]].concat();
@@ -160,7 +173,7 @@ async fn until(condition: impl Fn() -> bool) {
 /// Sends a request as the proxy does, and answers how many attempts it took.
 async fn send(upstream: &LocalUpstream, body: Body) -> Result<usize, AttemptError> {
     let request = Request::post("/").header(HOST, "shop.example").body(body).unwrap();
-    let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS);
+    let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
     let endpoints = upstream.endpoints();
     let mut budget = Budget::default();
     budget.select(1, 0, FilterChoice::NoneOrSame);
@@ -199,6 +212,7 @@ async fn more_requests_than_a_server_allows_streams_open_more_connections() {
 /// gRPC servers close connections that are pinged often.
 #[tokio::test(flavor = "local")]
 async fn a_silent_stream_is_pinged_only_where_the_configuration_says_so() {
+    assert_eq!(UpstreamSpec::new("defaults", TargetSpec::Echo).ping_interval, None, "it does not by default");
     let ((often, seen_often), (never, seen_never)) =
         (server(100, |_, _| Then::Nothing).await, server(100, |_, _| Then::Nothing).await);
     let upstreams = [pinging(often, Some(Duration::from_millis(10))), upstream(never)];
@@ -243,11 +257,48 @@ async fn a_request_that_was_refused_or_cut_off_by_a_goaway_is_sent_again_with_it
 async fn a_server_that_refuses_everything_is_given_up() {
     let (port, seen) = server(100, |_, _| Then::Refuse).await;
     let upstream = upstream(port);
-    let refused = send(&upstream, Body::Empty).await.unwrap_err();
-    assert_eq!((refused.kind, seen.connections.get()), (UpstreamErrorKind::Refused, 3));
+    for _ in 0..5 {
+        let refused = send(&upstream, Body::Empty).await.unwrap_err();
+        assert_eq!((refused.kind, seen.connections.get()), (UpstreamErrorKind::Refused, 2), "not two for each request");
+    }
     let large = send(&upstream, Body::full(vec![b'x'; (64 << 10) + 1])).await.unwrap_err();
     let failed = large.failed(false);
     assert_eq!((large.kind, failed.delivery), (UpstreamErrorKind::Refused, Delivery::Possible), "too large to be kept");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_connection_that_refused_a_stream_serves_again() {
+    let served = Rc::new(RefCell::new(Vec::new()));
+    let log = served.clone();
+    let decide = move |connection, id| {
+        log.borrow_mut().push((connection, id));
+        if (connection, id) == (0, 1) { Then::Refuse } else { Then::Answer }
+    };
+    let (port, _) = server(100, decide).await;
+    let upstream = upstream(port);
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 2);
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 1);
+    upstream.endpoints().pools().for_each(|pool| pool.age(Duration::from_secs(2)));
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 1);
+    assert_eq!(*served.borrow(), [(0, 1), (1, 1), (1, 3), (0, 3)], "it was only passed over for a moment");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_server_that_allows_no_streams_is_an_error_that_says_so() {
+    let (port, _) = server(0, |_, _| Then::Answer).await;
+    let error = send(&upstream(port), Body::Empty).await.unwrap_err();
+    assert_eq!((error.kind, error.failed(false).delivery), (UpstreamErrorKind::Refused, Delivery::Unsent));
+    assert!(error.reason().contains("allows no streams"), "{}", error.reason());
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_limit_that_a_server_lowers_is_seen_by_the_next_request() {
+    let last = |connection, _| if connection == 0 { Then::AnswerAsLast } else { Then::Answer };
+    let (port, seen) = server(100, last).await;
+    let upstream = upstream(port);
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 1);
+    assert_eq!(send(&upstream, Body::Empty).await.unwrap(), 1, "it does not wait where nothing may begin");
+    assert_eq!(seen.connections.get(), 2);
 }
 
 #[tokio::test(flavor = "local")]
@@ -258,4 +309,79 @@ async fn a_head_that_is_too_large_is_named_as_such() {
     let error = send(&upstream, Body::Empty).await.unwrap_err();
     assert_eq!(error.kind, UpstreamErrorKind::Protocol);
     assert!(error.reason().contains("larger than 32768 bytes"), "{}", error.reason());
+}
+
+/// A body of so many parts of one byte, all of one large buffer.
+struct Crumbs(Bytes, usize);
+
+impl http_body::Body for Crumbs {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let part = this.1.checked_sub(1).map(|left| {
+            this.1 = left;
+            Ok(Frame::data(this.0.slice(left..=left)))
+        });
+        Poll::Ready(part)
+    }
+}
+
+fn crumbs(parts: usize) -> (Bytes, Body) {
+    let buffer = Bytes::from(vec![b'x'; 1 << 20]);
+    (buffer.clone(), Body::stream(Crumbs(buffer, parts)))
+}
+
+async fn send_part(body: &mut Body) -> Option<usize> {
+    let frame = std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut *body), cx)).await;
+    frame.map(|frame| frame.unwrap().into_data().unwrap().len())
+}
+
+#[tokio::test(flavor = "local")]
+async fn what_is_kept_to_be_sent_again_is_charged_by_what_it_takes_until_it_is_gone() {
+    let budget = MemoryBudget::new(100_000);
+    let (buffer, body) = crumbs(10_000);
+    let (mut sent, replay) = Replay::of(body, &budget);
+    for _ in 0..9_000 {
+        assert_eq!(send_part(&mut sent).await, Some(1));
+    }
+    assert_eq!(budget.used(), 16_384, "what 9,000 bytes take in one buffer");
+    let mut again = replay.take_back().unwrap();
+    drop(sent);
+    let whole = collect(&mut again, 10_000, &MemoryBudget::new(10_000)).await.unwrap();
+    assert_eq!((whole.len(), budget.used()), (10_000, 0), "given back with the bytes");
+    assert!(buffer.is_unique(), "nothing pins what was read");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_body_that_goes_on_after_its_response_has_begun_is_not_kept() {
+    let budget = MemoryBudget::new(100_000);
+    let (_, body) = crumbs(100);
+    let (mut sent, replay) = Replay::of(body, &budget);
+    send_part(&mut sent).await.unwrap();
+    assert!(budget.used() > 0);
+    // As an attempt does that has its response.
+    drop(replay);
+    assert_eq!(budget.used(), 0);
+    while send_part(&mut sent).await.is_some() {
+        assert_eq!(budget.used(), 0);
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_body_without_room_in_the_memory_account_is_sent_all_the_same() {
+    let budget = MemoryBudget::new(1000);
+    // The half of an account that filters may need is left to them.
+    for (parts, others) in [(600, 0), (100, 500)] {
+        let _others = budget.reserve(others).unwrap();
+        let (_, body) = crumbs(parts);
+        let (mut sent, replay) = Replay::of(body, &budget);
+        let mut size = 0;
+        while let Some(part) = send_part(&mut sent).await {
+            size += part;
+        }
+        assert_eq!((size, budget.used()), (parts, others));
+        assert!(replay.take_back().is_none(), "it can't be sent again");
+    }
 }

@@ -16,10 +16,14 @@ use super::connect::{self, ConnectError, Connection, Speak};
 use super::endpoints::{Record, Responses};
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::http2::{AllowedStreams, MAX_STREAMS};
+use super::retry::Unprocessed;
 use super::spec::Endpoint;
 use crate::coarse;
 use crate::http::body::Body;
 use crate::http1::{self, Keeper};
+
+/// How long a connection that has refused a stream comes after others.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What may be kept, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,9 +83,21 @@ impl Idle {
 pub(crate) struct Session {
     pub(crate) sender: SendRequest<Body>,
     streams: Cell<u32>,
-    allowed: Rc<AllowedStreams>,
+    allowed: AllowedStreams,
     /// When its last stream ended.
     since: Cell<Instant>,
+    /// When the server refused a stream of it.
+    refused: Cell<Option<Instant>>,
+}
+
+impl Session {
+    fn has_room(&self) -> bool {
+        self.streams.get() < self.allowed.get()
+    }
+
+    fn has_refused(&self) -> bool {
+        self.refused.get().is_some_and(|at| at.elapsed() < REFUSAL_PAUSE)
+    }
 }
 
 /// A connection in use.
@@ -192,13 +208,21 @@ impl Pool {
         Some(self.lease(Leased::Http1(last.connection), Some(since), None))
     }
 
+    /// A session with room. Where the only one has refused a stream a moment ago, another one is opened, for the request that was
+    /// refused; but a server that refuses everything gets no connection for each request.
     fn session(&self) -> Option<Rc<Session>> {
         let mut sessions = self.sessions.borrow_mut();
         if sessions.is_empty() {
             return None;
         }
         sessions.retain(|session| !session.sender.is_closed());
-        sessions.iter().find(|session| session.streams.get() < session.allowed.get()).cloned()
+        let mut with_room = sessions.iter().filter(|session| session.has_room());
+        let first = with_room.next()?;
+        if !first.has_refused() {
+            return Some(Rc::clone(first));
+        }
+        let willing = with_room.clone().find(|session| !session.has_refused());
+        willing.or_else(|| with_room.next().map(|_| first)).cloned()
     }
 
     fn lease(self: &Rc<Self>, connection: Leased, idle: Option<Duration>, connect: Option<Duration>) -> Lease {
@@ -248,6 +272,7 @@ impl Pool {
             ConnectError::Tcp { .. } => AttemptError::because(UpstreamErrorKind::Connect, error),
             ConnectError::Tls(_) | ConnectError::NoHttp2 => AttemptError::because(UpstreamErrorKind::Tls, error),
             ConnectError::Http(_) | ConnectError::Closed => AttemptError::because(UpstreamErrorKind::Protocol, error),
+            ConnectError::NoStreams => AttemptError::because(UpstreamErrorKind::Refused, error),
         })?;
         let leased = match connection {
             Connection::Http1(connection) => {
@@ -256,7 +281,7 @@ impl Pool {
             }
             Connection::Http2(opened) => {
                 self.speaks_http1.set(false);
-                let openings = MAX_STREAMS / opened.streams.get();
+                let openings = MAX_STREAMS / opened.streams.get().max(1);
                 if let Some(more @ 1..) = openings.checked_sub(self.openings.get()) {
                     self.openings.set(openings);
                     self.opening.add_permits(more as usize);
@@ -266,6 +291,7 @@ impl Pool {
                     streams: Cell::new(0),
                     allowed: opened.streams,
                     since: Cell::new(begun),
+                    refused: Cell::new(None),
                 });
                 if self.users.get() > 0 {
                     self.sessions.borrow_mut().push(session.clone());
@@ -322,11 +348,14 @@ impl Pool {
         });
     }
 
-    /// Makes idle connections look older than they are.
+    /// Makes idle connections and refusals look older than they are.
     #[cfg(test)]
     pub(super) fn age(&self, by: Duration) {
         for idle in self.idle.borrow_mut().iter_mut() {
             idle.age += by;
+        }
+        for session in self.sessions.borrow().iter() {
+            session.refused.set(session.refused.get().and_then(|at| at.checked_sub(by)));
         }
     }
 
@@ -349,6 +378,22 @@ impl Lease {
             Body::Empty => Body::Empty,
             body => body.guarded(self),
         })
+    }
+
+    /// The server has not processed the request. A session that it refused a stream of is healthy, and has no room for the moment.
+    pub(crate) fn unprocessed(&self, how: Unprocessed) {
+        match (how, &self.connection) {
+            (Unprocessed::GoAway, _) => self.forget(),
+            (Unprocessed::RefusedStream, Some(Leased::Http2(session))) => {
+                session.refused.set(Some(Instant::now()));
+                // The one that refused last comes last.
+                let mut sessions = self.pool.sessions.borrow_mut();
+                if let Some(at) = sessions.iter().position(|other| Rc::ptr_eq(other, session)) {
+                    sessions[at..].rotate_left(1);
+                }
+            }
+            (Unprocessed::RefusedStream, _) => {}
+        }
     }
 
     /// Gives no more requests to a session that did not take one.

@@ -1,5 +1,5 @@
-//! Whether a request that got no response is sent again, and where. All attempts of a request share one [`Budget`], and each decision
-//! is a pure function of it and of how the last attempt failed.
+//! Whether a request that got no response is sent again, and where. All attempts of a request share one [`Budget`], which counts what
+//! they have used up. Each decision follows from it and from how the last attempt failed alone: no clock, no I/O.
 //!
 //! By RFC 9110 §9.2.2 a request is sent again
 //! - to another endpoint, or on a new connection where an open one turned out to be closed, if nothing of the request was written:
@@ -7,7 +7,7 @@
 //! - on another connection, if a connection that had been idle closed before any byte of the response came, and the method is
 //!   idempotent and the request has no body;
 //! - to another endpoint, or on another connection to this one, if the server says that it has not processed the request (RFC 9113 §8.7)
-//!   and the body can be sent again: any method, a few times;
+//!   and the body can be sent again: any method, a few times. An endpoint that refuses streams gets it on two connections at most;
 //! - otherwise never: the upstream may have acted on it.
 
 use smallvec::SmallVec;
@@ -21,9 +21,18 @@ pub enum Delivery {
     /// the connection before the request reached it.
     ClosedIdle,
     /// The server said that it has not processed it, and the whole request is here again.
-    Unprocessed,
+    Unprocessed(Unprocessed),
     /// The server may have acted on it.
     Possible,
+}
+
+/// How a server says that it has not processed a request (RFC 9113 §8.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unprocessed {
+    /// It refused the stream: it has no room for it now.
+    RefusedStream,
+    /// It closes the connection by GOAWAY, and takes streams only up to a number that is below this one's.
+    GoAway,
 }
 
 /// How an attempt failed, as far as the decision depends on it.
@@ -68,12 +77,16 @@ pub struct Budget {
     selections: usize,
     max_selections: usize,
     choice: FilterChoice,
-    /// How often a server has refused it.
+    /// How often a server said that it has not processed it.
     refusals: usize,
+    /// How many streams the last endpoint has refused.
+    refused_here: usize,
 }
 
 /// Refusals after which a request is given up: a server that refuses again and again has no room.
 const MAX_REFUSALS: usize = 3;
+/// Streams that one endpoint may refuse of a request: another of its connections may have room, a third one hardly.
+const MAX_REFUSED_HERE: usize = 2;
 
 impl Budget {
     /// Begins a selection. The filters may be asked again as long as they choose something else each time, `max_selections` times
@@ -92,18 +105,22 @@ impl Budget {
     /// Counts an endpoint as tried.
     pub fn spend(&mut self, endpoint: usize) {
         self.tried.push(endpoint);
+        self.refused_here = 0;
     }
 
-    /// The decision.
+    /// Counts a failed attempt, and decides what follows.
     pub fn after(&mut self, failed: FailedAttempt) -> Next {
         let may_repeat = match failed.delivery {
-            Delivery::Unprocessed => {
+            Delivery::Unprocessed(unprocessed) => {
                 self.refusals += 1;
-                let has_other = !failed.reused_connection && self.tried.len() < self.max_endpoints;
-                return match (self.refusals < MAX_REFUSALS, has_other) {
-                    (false, _) => Next::GiveUp,
-                    (true, true) => Next::OtherEndpoint,
-                    (true, false) => Next::SameEndpoint,
+                self.refused_here += usize::from(unprocessed == Unprocessed::RefusedStream);
+                let is_done_here = self.refused_here >= MAX_REFUSED_HERE;
+                let prefers_other = is_done_here || !failed.reused_connection;
+                return match self.tried.len() < self.max_endpoints {
+                    _ if self.refusals >= MAX_REFUSALS => Next::GiveUp,
+                    true if prefers_other => Next::OtherEndpoint,
+                    false if is_done_here => self.without_endpoint(),
+                    _ => Next::SameEndpoint,
                 };
             }
             Delivery::Unsent => true,
@@ -161,15 +178,36 @@ mod tests {
 
     #[test]
     fn a_refused_request_is_sent_again_a_few_times() {
-        let refused = FailedAttempt { delivery: Delivery::Unprocessed, reused_connection: true, repeatable: false };
+        let gone = FailedAttempt {
+            delivery: Delivery::Unprocessed(Unprocessed::GoAway),
+            reused_connection: true,
+            repeatable: false,
+        };
         let mut one = budget(1, &[0]);
         assert_eq!(
-            [one.after(refused), one.after(refused), one.after(refused)],
+            [one.after(gone), one.after(gone), one.after(gone)],
             [Next::SameEndpoint, Next::SameEndpoint, Next::GiveUp]
         );
-        let at_once = FailedAttempt { reused_connection: false, ..refused };
+        let at_once = FailedAttempt { reused_connection: false, ..gone };
         assert_eq!(budget(2, &[0]).after(at_once), Next::OtherEndpoint);
         assert_eq!(budget(1, &[0]).after(at_once), Next::SameEndpoint, "there is no other");
+    }
+
+    #[test]
+    fn a_refused_stream_is_tried_on_one_other_connection_and_then_at_another_endpoint() {
+        let refused = FailedAttempt {
+            delivery: Delivery::Unprocessed(Unprocessed::RefusedStream),
+            reused_connection: true,
+            repeatable: false,
+        };
+        let mut two = budget(2, &[0]);
+        assert_eq!([two.after(refused), two.after(refused)], [Next::SameEndpoint, Next::OtherEndpoint]);
+        two.spend(1);
+        assert_eq!(two.after(refused), Next::GiveUp, "three times in all");
+        let mut one = budget(1, &[0]);
+        assert_eq!([one.after(refused), one.after(refused)], [Next::SameEndpoint, Next::GiveUp]);
+        let at_once = FailedAttempt { reused_connection: false, ..refused };
+        assert_eq!(budget(2, &[0]).after(at_once), Next::OtherEndpoint);
     }
 
     #[test]

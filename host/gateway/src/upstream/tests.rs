@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::header::{EXPECT, HOST};
@@ -23,6 +23,7 @@ use crate::http::buffer::{MemoryBudget, collect};
 
 const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None };
+static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(1 << 20));
 
 /// An HTTP server that answers with what it saw: version, `Host` or `:authority`, path, body.
 struct Origin {
@@ -150,19 +151,19 @@ impl Reply {
 }
 
 async fn send(upstream: &LocalUpstream, request: Request<Body>) -> Result<Reply, AttemptError> {
-    let mut outgoing = OutgoingRequest::new(Box::new(request), TIMEOUTS);
+    let mut outgoing = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
     send_chosen(upstream, &mut outgoing, Choice::Balanced).await
 }
 
 async fn send_within(upstream: &LocalUpstream, request: Request<Body>, limits: Timeouts) -> AttemptError {
-    let mut outgoing = OutgoingRequest::new(Box::new(request), limits);
+    let mut outgoing = OutgoingRequest::new(Box::new(request), limits, &BUDGET);
     send_chosen(upstream, &mut outgoing, Choice::Balanced).await.err().unwrap()
 }
 
 /// Attempts as a route makes them that no filter chooses for.
 async fn send_chosen(
     upstream: &LocalUpstream,
-    request: &mut OutgoingRequest,
+    request: &mut OutgoingRequest<'_>,
     choice: Choice<'_>,
 ) -> Result<Reply, AttemptError> {
     let (mut budget, mut attempts, mut next) = (Budget::default(), Vec::new(), Next::OtherEndpoint);
@@ -244,7 +245,7 @@ async fn the_next_endpoint_serves_when_one_is_down() {
         assert!(sent.failed().is_empty(), "an endpoint that is down is left out");
     }
     let wanted = [format!("localhost:{dead}"), "unknown:1".to_owned(), format!("localhost:{}", origin.port)];
-    let mut request = OutgoingRequest::new(Box::new(get("/")), TIMEOUTS);
+    let mut request = OutgoingRequest::new(Box::new(get("/")), TIMEOUTS, &BUDGET);
     let sent = send_chosen(&upstream, &mut request, Choice::Addresses(&wanted)).await.unwrap();
     assert_eq!(sent.failed().len(), 1, "a list is taken in its order");
 }
@@ -279,7 +280,7 @@ async fn a_name_that_came_back_from_http2_is_kept() {
     let mut request = get("/");
     assert!(head::for_http2(&mut request, upstream.endpoints().endpoint(0)) && !request.headers().contains_key(HOST));
     let wanted = [dead, alive].map(|port| format!("localhost:{port}"));
-    let mut outgoing = OutgoingRequest::new(Box::new(request), TIMEOUTS);
+    let mut outgoing = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
     let sent = send_chosen(&upstream, &mut outgoing, Choice::Addresses(&wanted)).await.unwrap();
     assert_eq!((sent.failed().len(), &*text(sent).await), (1, "HTTP/1.1 shop.example / "));
 }
@@ -290,7 +291,7 @@ async fn a_request_comes_back_when_nobody_took_it() {
     let upstream = local(spec(&dead, "http"));
     let mut request = get("/");
     *request.body_mut() = Body::full("kept");
-    let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS);
+    let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
     let error = send_chosen(&upstream, &mut request, Choice::Balanced).await.err().unwrap();
     assert_eq!(error.kind, UpstreamErrorKind::Connect);
     assert!(error.reason().contains("refused"), "{}", error.reason());
@@ -298,7 +299,7 @@ async fn a_request_comes_back_when_nobody_took_it() {
     let mut body = request.into_request().into_body();
     assert_eq!(collect(&mut body, 9, &MemoryBudget::new(9)).await.unwrap(), "kept");
     let unknown = ["unknown:1".to_owned()];
-    let mut request = OutgoingRequest::new(Box::new(get("/")), TIMEOUTS);
+    let mut request = OutgoingRequest::new(Box::new(get("/")), TIMEOUTS, &BUDGET);
     let error = send_chosen(&upstream, &mut request, Choice::Addresses(&unknown)).await.err().unwrap();
     assert_eq!(error.kind, UpstreamErrorKind::NoEndpoint);
 }

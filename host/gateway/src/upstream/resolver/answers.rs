@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use super::{DnsPolicy, LookupFamily, Resolution};
 
 /// Beyond this many names, the one that nobody has asked for the longest time makes room.
@@ -27,6 +29,8 @@ pub(super) enum Kind {
 pub(super) struct Answer {
     /// Sorted: servers rotate them, and in a fixed order a change is a real change. None at all is an answer, too (RFC 2308 §2).
     pub(super) addresses: Vec<IpAddr>,
+    /// There is no such name, so it has no addresses of the other kind either (RFC 8020 §2).
+    pub(super) no_such_name: bool,
     /// The place in the search list of the name that has them.
     pub(super) rank: usize,
     pub(super) at: Instant,
@@ -139,24 +143,41 @@ impl Name {
     fn resolution(&self, policy: DnsPolicy, servers: &Servers, now: Instant) -> Resolution {
         let legs = || kinds(policy.lookup_family).iter().map(|kind| self.leg(*kind));
         let refresh_at = legs().map(|leg| leg.due(policy, servers, now)).min().unwrap_or(now);
-        let usable = || legs().filter_map(|leg| Some((leg, leg.usable(policy, now)?)));
+        let usable = || {
+            let kinds = kinds(policy.lookup_family).iter().filter(|kind| !self.is_gone(**kind, policy, servers, now));
+            kinds.map(|kind| self.leg(*kind)).filter_map(|leg| Some((leg, leg.usable(policy, now)?)))
+        };
         // Addresses of two names of the search list do not belong together.
         let rank = usable().map(|(_, answer)| answer.rank).min();
         let mut found = usable().filter(|(_, answer)| Some(answer.rank) == rank);
-        let (mut addresses, mut stale, mut fresh_until) = (Vec::new(), false, None::<Instant>);
-        let mut take = |(leg, answer): (&Leg, &Answer)| {
-            let until = leg.due(policy, servers, now);
-            fresh_until = Some(fresh_until.map_or(until, |known| known.min(until)));
-            stale |= leg.failed.is_some();
-            addresses.extend(&answer.addresses);
-        };
-        match policy.lookup_family {
-            LookupFamily::All => found.for_each(take),
+        let used: SmallVec<[(&Leg, &Answer); 2]> = match policy.lookup_family {
+            LookupFamily::All => found.collect(),
             LookupFamily::Auto | LookupFamily::V4Preferred | LookupFamily::V4Only | LookupFamily::V6Only => {
-                found.next().into_iter().for_each(&mut take);
+                // An old answer is the last resort (RFC 8767 §4).
+                found.clone().find(|(leg, _)| leg.failed.is_none()).or_else(|| found.next()).into_iter().collect()
             }
-        }
-        Resolution { addresses: addresses.into(), stale, fresh_until: fresh_until.unwrap_or(refresh_at), refresh_at }
+        };
+        // One kind that is fresh is enough to go on; nobody waits for the other one, for which the servers may be silent.
+        let latest = |failed: bool| {
+            let legs = used.iter().map(|(leg, _)| leg).filter(|leg| leg.failed.is_some() == failed);
+            legs.map(|leg| leg.due(policy, servers, now)).max()
+        };
+        let (good, failed) = (latest(false), latest(true));
+        let (stale, fresh_until) = (good.is_none() && failed.is_some(), good.or(failed).unwrap_or(refresh_at));
+        let addresses = used.iter().flat_map(|(_, answer)| &answer.addresses).copied().collect();
+        Resolution { addresses, stale, fresh_until, refresh_at }
+    }
+
+    /// Whether the addresses of this kind are old and there is no such name since, by what was said for the other kind. As long as they
+    /// are fresh they stay in use: some servers deny a name that has addresses of the other kind only (RFC 4074 §4.2).
+    fn is_gone(&self, kind: Kind, policy: DnsPolicy, servers: &Servers, now: Instant) -> bool {
+        let (leg, other) = match kind {
+            Kind::V4 => (&self.v4, &self.v6),
+            Kind::V6 => (&self.v6, &self.v4),
+        };
+        let (Some(known), Some(denied)) = (&leg.answer, &other.answer) else { return false };
+        let is_old = leg.failed.is_some() || known.expires(policy) <= now;
+        is_old && denied.no_such_name && denied.at >= known.at && Arc::ptr_eq(&other.servers, servers)
     }
 }
 
@@ -197,7 +218,7 @@ mod tests {
 
     fn answer(addresses: &[&str], ttl: u64) -> Answer {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        Answer { addresses, rank: 0, at: Instant::now(), ttl: Duration::from_secs(ttl) }
+        Answer { addresses, no_such_name: false, rank: 0, at: Instant::now(), ttl: Duration::from_secs(ttl) }
     }
 
     fn shown(resolution: &Resolution) -> String {
@@ -258,6 +279,47 @@ mod tests {
         assert!(found.fresh_until > now + Duration::from_secs(50) && found.refresh_at > now + RECHECK / 2);
         assert_eq!(case.due(policy, now), []);
         assert_eq!(case.due(policy, now + RECHECK * 3), [Kind::V4, Kind::V6]);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_kind_that_fell_silent_while_the_other_is_fresh() {
+        use LookupFamily::{All, Auto, V4Preferred};
+        let (case, begun) = (Case::new(), Instant::now());
+        let later = begun + Duration::from_secs(30);
+        case.answered(Kind::V6, answer(&[AAAA], 1));
+        case.answered(Kind::V4, answer(&[A], 60));
+        let found = |family, now| case.found(DnsPolicy { lookup_family: family, ..DnsPolicy::default() }, now);
+        let both = found(All, later);
+        assert!(both.fresh_until > later && both.refresh_at <= later, "asked for again in the background");
+        case.answers.failed(&case.name, Kind::V6);
+        for now in [begun, later] {
+            let shown = [All, Auto, V4Preferred].map(|family| {
+                let found = found(family, now);
+                assert!(!found.stale && found.fresh_until > later, "{family:?}");
+                shown(&found)
+            });
+            assert_eq!(shown, [&format!("{A} {AAAA}"), A, A], "an old address is the last resort of a single kind");
+        }
+        case.answers.failed(&case.name, Kind::V4);
+        assert!(found(All, later).stale && found(Auto, later).stale, "now both have failed");
+        assert_eq!(shown(&found(Auto, later)), AAAA);
+    }
+
+    #[test]
+    fn no_such_name_ends_both_kinds_and_no_address_only_its_own() {
+        let (policy, now) = (DnsPolicy::default(), Instant::now());
+        for no_such_name in [false, true] {
+            let case = Case::new();
+            case.answered(Kind::V4, answer(&[A], 60));
+            case.answered(Kind::V6, Answer { no_such_name, ..answer(&[], 60) });
+            assert_eq!(shown(&case.found(policy, now)), A, "still fresh");
+            case.answers.failed(&case.name, Kind::V4);
+            assert_eq!(shown(&case.found(policy, now)), if no_such_name { "" } else { A });
+            let others: Servers = Arc::new([SocketAddr::from(([192, 0, 2, 9], 53))]);
+            assert_eq!(shown(&case.answers.resolution(&case.name, policy, &others, now)), A, "these have not said so");
+            case.answered(Kind::V4, answer(&[A], 60));
+            assert_eq!(shown(&case.found(policy, now)), A, "a new answer counts");
+        }
     }
 
     #[test]

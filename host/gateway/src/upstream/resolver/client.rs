@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use hickory_resolver::{Resolver, TokioResolver};
@@ -54,7 +55,7 @@ impl Client {
             Kind::V4 => RecordType::A,
             Kind::V6 => RecordType::AAAA,
         };
-        let (mut failure, mut negative_ttl) = (None, None::<Duration>);
+        let (mut failure, mut negative_ttl, mut no_such_name) = (None, None::<Duration>, true);
         for (rank, name) in self.names(Name::from_utf8(name)?).into_iter().enumerate() {
             let ttl = match self.resolver.lookup(name, record_type).await {
                 Ok(found) => {
@@ -65,11 +66,13 @@ impl Client {
                     addresses.sort_unstable();
                     addresses.dedup();
                     if !addresses.is_empty() {
-                        return Ok(Answer { addresses, rank, at, ttl });
+                        return Ok(Answer { addresses, no_such_name: false, rank, at, ttl });
                     }
+                    no_such_name = false;
                     ttl
                 }
                 Err(NetError::Dns(DnsError::NoRecordsFound(none))) if !is_referral(&none) => {
+                    no_such_name &= none.response_code == ResponseCode::NXDomain;
                     // RFC 2308 §5: without an SOA it is not to be kept.
                     none.negative_ttl.map_or(Duration::ZERO, |seconds| Duration::from_secs(seconds.into()))
                 }
@@ -84,7 +87,7 @@ impl Client {
             Some(error) => Err(error),
             None => {
                 let ttl = negative_ttl.unwrap_or_default();
-                Ok(Answer { addresses: Vec::new(), rank: 0, at: Instant::now(), ttl })
+                Ok(Answer { addresses: Vec::new(), no_such_name, rank: 0, at: Instant::now(), ttl })
             }
         }
     }
@@ -133,6 +136,30 @@ mod tests {
         assert_eq!((server.ip, server.connections.len()), (address.ip(), 2));
         assert!(server.connections.iter().all(|connection| connection.port == 5353));
         assert!(Client::new(&[address]).is_ok());
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn no_such_name_is_told_apart_from_no_such_address() {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut client = Client::new(&[socket.local_addr().unwrap()]).unwrap();
+        client.search = vec!["a.test.".parse().unwrap()];
+        let server = tokio::task::spawn_local(async move {
+            let mut packet = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut packet).await.unwrap();
+                // The name ends with an empty label; type and class follow.
+                let end = 12 + packet[12..length].iter().position(|byte| *byte == 0).unwrap();
+                let name = String::from_utf8_lossy(&packet[12..end]).to_ascii_lowercase();
+                let code = if name.contains("gone") || name.ends_with("a\u{4}test") { 3 } else { 0 };
+                packet[2..12].copy_from_slice(&[0x85, 0x80 | code, 0, 1, 0, 0, 0, 0, 0, 0]);
+                socket.send_to(&packet[..end + 5], from).await.unwrap();
+            }
+        });
+        for (name, no_such_name) in [("gone", true), ("known", false)] {
+            let answer = client.ask(name, Kind::V6).await.unwrap();
+            assert_eq!((answer.addresses.len(), answer.no_such_name), (0, no_such_name), "{name}");
+        }
+        server.abort();
     }
 
     #[test]

@@ -46,11 +46,12 @@ pub enum DnsError {
 pub struct Resolution {
     /// None if there are none, or none is known.
     pub addresses: Addresses,
-    /// They are those of an earlier time: the name servers failed when they were asked again.
+    /// They are those of an earlier time: the name servers failed when they were asked again. One kind of address that is fresh makes
+    /// the whole fresh.
     pub stale: bool,
     /// How long they are good without asking again.
     pub fresh_until: Instant,
-    /// When there is something to ask for. It is earlier than `fresh_until` while one kind of address is missing.
+    /// When there is something to ask for. It is earlier than `fresh_until` while one kind of address is missing or old.
     pub refresh_at: Instant,
 }
 
@@ -147,6 +148,7 @@ impl Resolver {
     pub(super) fn learn(&self, name: &str, addresses: &[IpAddr]) {
         let of = |v4: bool| answers::Answer {
             addresses: addresses.iter().copied().filter(|address| address.is_ipv4() == v4).collect(),
+            no_such_name: false,
             rank: 0,
             at: Instant::now(),
             ttl: Duration::from_secs(60),
@@ -308,7 +310,7 @@ mod tests {
         let name: Arc<str> = "gone.test".into();
         let addresses = vec![IpAddr::from([192, 0, 2, 1])];
         let at = Instant::now() - Duration::from_secs(600);
-        let old = Answer { addresses: addresses.clone(), rank: 0, at, ttl: Duration::ZERO };
+        let old = Answer { addresses: addresses.clone(), no_such_name: false, rank: 0, at, ttl: Duration::ZERO };
         resolver.answers.answered(&name, Kind::V4, old, &resolver.servers);
         let policy = DnsPolicy { min_ttl: Duration::from_secs(60), ..DnsPolicy::default() };
         let answer = resolver.resolve(&name, policy).await.unwrap();
@@ -370,6 +372,26 @@ mod tests {
         let both = resolver.resolve(&name, policy).await.unwrap();
         assert_eq!(both.addresses.len(), 2);
         assert!(both.refresh_at > now + Duration::from_secs(50));
+        server.abort();
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_kind_that_fell_silent_holds_up_no_request() {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let resolver = Resolver::new(&[socket.local_addr().unwrap()], None);
+        let server = tokio::task::spawn_local(slow_for_ipv6(socket, Arc::default()));
+        let (name, policy): (Arc<str>, _) = ("late.test".into(), DnsPolicy::default());
+        let at = Instant::now() - Duration::from_secs(600);
+        let addresses = vec![IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let old = Answer { addresses, no_such_name: false, rank: 0, at, ttl: Duration::ZERO };
+        resolver.answers.answered(&name, Kind::V6, old, &resolver.servers);
+        for turn in 0..3 {
+            let found = resolver.resolve(&name, policy).await.unwrap();
+            assert_eq!((found.addresses.len(), found.stale), (2, false), "turn {turn}");
+            assert!(found.fresh_until > Instant::now() + Duration::from_secs(30), "turn {turn}");
+            let asking = resolver.asking().keys().map(|(_, kind)| *kind).collect::<Vec<_>>();
+            assert_eq!(asking, [Kind::V6], "turn {turn}: it was not waited for, and may still come");
+        }
         server.abort();
     }
 
