@@ -87,12 +87,29 @@ pub(super) fn note(event: &Event<'_>) {
 
 /// Polls the connection of a client and hands over what was refused meanwhile.
 pub fn watch<T>(poll: impl FnOnce() -> T, mut refused: impl FnMut(&T, H2Refusal)) -> T {
-    WATCHING.set(true);
+    let watching = Watching::begin();
     let polled = poll();
-    WATCHING.set(false);
     let refusals = REFUSALS.with_borrow_mut(|refusals| (!refusals.is_empty()).then(|| std::mem::take(refusals)));
+    drop(watching);
     refusals.into_iter().flatten().for_each(|refusal| refused(&polled, refusal));
     polled
+}
+
+/// The watch over one poll. It ends with a panic too: what this thread polls next is no part of that connection.
+struct Watching;
+
+impl Watching {
+    fn begin() -> Self {
+        WATCHING.set(true);
+        Watching
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        WATCHING.set(false);
+        REFUSALS.with_borrow_mut(Vec::clear);
+    }
 }
 
 #[derive(Default)]
@@ -106,7 +123,30 @@ impl Visit for Text {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
+
+    fn refuse(reason: &str) {
+        REFUSALS.with_borrow_mut(|refusals| {
+            refusals.push(H2Refusal { kind: H2RefusalKind::Malformed, reason: reason.into() });
+        });
+    }
+
+    #[test]
+    fn a_panic_in_one_connection_leaves_nothing_to_the_next() {
+        let poll = || {
+            refuse("of the first");
+            panic!("in the library");
+        };
+        let panicked = catch_unwind(AssertUnwindSafe(|| watch(poll, |(), _| {})));
+        assert!(panicked.is_err());
+        assert!(!WATCHING.get());
+        let mut seen = Vec::new();
+        watch(|| refuse("of the second"), |(), refusal| seen.push(refusal.reason));
+        assert_eq!(seen, ["of the second"]);
+        assert!(!WATCHING.get());
+    }
 
     #[test]
     fn only_refused_requests_are_told() {
