@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use http_body_util::BodyExt;
 use serde_json::json;
-use sluice_harness::frames::{CONTINUATION, END_HEADERS, END_STREAM, Ended, Frames, HEADERS, PING, PRIORITY, block};
+use sluice_harness::frames::{
+    CONTINUATION, END_HEADERS, END_STREAM, Ended, Frames, HEADERS, PING, PRIORITY, SETTINGS, block,
+};
 use sluice_harness::h2::{H2, full, until, within};
 use sluice_harness::{Gateway, Origin, Reply, eventually, wire};
 
@@ -251,6 +253,25 @@ fn a_malformed_request_gets_an_answer_before_its_reset() {
     }
     frames.headers(41, &head(b"/<"), false);
     assert_eq!((frames.wait(41), frames.wait(41)), (Ended::Response(400), Ended::Reset(0)), "no body is wanted");
+}
+
+#[test]
+fn no_answer_comes_before_the_update_of_a_smaller_header_table() {
+    let gateway = Gateway::before(&Origin::named("o").url());
+    let mut frames = Frames::connect(gateway.address());
+    // SETTINGS_HEADER_TABLE_SIZE.
+    frames.send(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]);
+    frames.headers(1, &head(b"/<"), true);
+    // RFC 7541 §4.2: a header block without the update would end the connection of a strict client.
+    assert_eq!(frames.wait(1), Ended::Reset(1));
+    let line = gateway.wait_access("the refusal", |line| line["error"] == "bad-request");
+    assert_eq!((&line["status"], &line["aborted"]), (&json!(null), &json!(true)), "as it was");
+    frames.headers(3, &head(b"/good"), true);
+    // It begins with the update, which is no status.
+    assert_eq!(frames.wait(3), Ended::Response(0));
+    frames.headers(5, &head(b"/<"), true);
+    assert_eq!(frames.wait(5), Ended::Response(400));
+    gateway.wait_access("the answer", |line| line["error"] == "bad-request" && line["status"] == 400);
 }
 
 #[test]

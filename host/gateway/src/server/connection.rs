@@ -246,14 +246,15 @@ fn serve_h2<S: Service>(
     let info = Rc::new(info);
     let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity));
     let io = Gathered::new(io);
-    let framed = TokioIo::new(AnswersMalformed::new(io.clone()));
-    let connection = Box::pin(builder.serve_connection(framed, service_fn(service)));
+    let framed = AnswersMalformed::new(io.clone());
+    let answers = framed.answers();
+    let connection = Box::pin(builder.serve_connection(TokioIo::new(framed), service_fn(service)));
     async move {
         let refused = |refusal: H2Refusal, failed: bool| {
             let status = match refusal.kind {
                 // What was refused in the turn that the connection failed in was not written any more.
                 _ if failed => None,
-                H2RefusalKind::Malformed => Some(StatusCode::BAD_REQUEST),
+                H2RefusalKind::Malformed => answers.get().then_some(StatusCode::BAD_REQUEST),
                 H2RefusalKind::TooLarge => Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             };
             worker.service.note_refused(&info, &refusal, status);
