@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use http_body_util::BodyExt;
 use serde_json::json;
-use sluice_harness::frames::{Ended, Frames};
+use sluice_harness::frames::{
+    CONTINUATION, END_HEADERS, END_STREAM, Ended, Frames, HEADERS, PING, PRIORITY, SETTINGS, block,
+};
 use sluice_harness::h2::{H2, full, until, within};
 use sluice_harness::{Gateway, Origin, Reply, eventually, wire};
 
@@ -49,41 +51,105 @@ fn streams_don_t_wait_for_each_other() {
     });
 }
 
+type Row<'a> = Vec<(&'a [u8], &'a [u8])>;
+
+fn head(path: &'static [u8]) -> Row<'static> {
+    vec![(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", path)]
+}
+
+fn with<'a>(fields: &[(&'a [u8], &'a [u8])]) -> Row<'a> {
+    head(b"/").into_iter().chain(fields.iter().copied()).collect()
+}
+
+fn without(name: &[u8]) -> Row<'static> {
+    head(b"/").into_iter().filter(|(field, _)| *field != name).collect()
+}
+
 #[test]
 fn what_is_refused_before_it_is_a_request_is_in_the_log() {
     let limits = "[listeners.http]\nlimits = { head = \"4KiB\" }\n";
     let origin = Origin::named("o");
-    let toml = BASE.replace("[listeners.http]\n", limits) + &route(&origin.url(), &[]);
+    let debug = "[telemetry]\nlog_level = \"debug\"\n";
+    let toml = BASE.replace("[listeners.http]\n", limits) + debug + &route(&origin.url(), &[]);
     let gateway = Gateway::start(&toml);
-    type Row<'a> = Vec<(&'a [u8], &'a [u8])>;
-    let head = |path: &'static [u8]| -> Row<'_> {
-        vec![(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", path)]
-    };
     let large = [b'x'; 10_000];
-    let with = |name: &'static [u8], value| -> Row<'_> { head(b"/").into_iter().chain([(name, value)]).collect() };
-    let (malformed, connection, large) = (head(b"/a b"), with(b"connection", b"close"), with(b"x-large", &large[..]));
-    let mut refused = 0;
-    // The library answers what is too large itself, with a status that is no entry of HPACK's static table.
-    for (row, status) in [(malformed, 400), (connection, 400), (large, 0)] {
+    let whole = |row: &Row<'_>| vec![(HEADERS, END_HEADERS | END_STREAM, block(row))];
+    let (before, behind) = (block(&head(b"/")), block(&[(b"connection", b"close")]));
+    let split = vec![(HEADERS, END_STREAM, before), (CONTINUATION, END_HEADERS, behind)];
+    // A stream that depends on itself.
+    let priority = [&[0, 0, 0, 1, 0][..], &block(&head(b"/"))].concat();
+    let depends = vec![(HEADERS, END_HEADERS | END_STREAM | PRIORITY, priority)];
+    // What the library says of each, so that none is lost when it says it in other words.
+    let malformed = [
+        ("malformed headers: malformed path", whole(&head(b"/a b"))),
+        ("malformed headers: missing scheme", whole(&without(b":scheme"))),
+        ("malformed headers: missing method", whole(&without(b":method"))),
+        ("error building request", whole(&without(b":path"))),
+        ("malformed header block", whole(&with(&[(b"connection", b"close")]))),
+        ("malformed CONTINUATION frame", split),
+        ("invalid HEADERS dependency ID", depends),
+        ("could not parse content-length", whole(&with(&[(b"content-length", b"x")]))),
+        ("conflicting content-length", whole(&with(&[(b"content-length", b"0"), (b"content-length", b"1")]))),
+        ("content-length is not zero", whole(&with(&[(b"content-length", b"1")]))),
+        ("cannot use :protocol", whole(&[head(b"/"), vec![(b":protocol", b"websocket")]].concat())),
+        ("cannot use :status", whole(&[head(b"/"), vec![(b":status", b"200")]].concat())),
+    ]
+    .map(|(text, frames)| (text, frames, 400, "bad-request"));
+    let too_large = [("frame is over size", whole(&with(&[(b"x-large", &large[..])])), 431, "head-too-large")];
+    let mut lines = 0;
+    for (text, sent, status, error) in malformed.into_iter().chain(too_large) {
         let mut frames = Frames::connect(gateway.address());
-        frames.headers(1, &row, true);
-        assert_eq!(frames.wait(1), Ended::Response(status), "{refused}");
-        refused += 1;
+        for (kind, flags, payload) in sent {
+            frames.send(kind, flags, 1, &payload);
+        }
+        // 431 is no entry of HPACK's static table.
+        assert_eq!(frames.wait(1), Ended::Response(if status == 400 { 400 } else { 0 }), "{text}");
         frames.headers(3, &head(b"/good"), true);
-        assert_eq!(frames.wait(3), Ended::Response(200));
-        eventually("a line for each refusal", || {
-            let lines = gateway.access();
-            let of = |error| lines.iter().filter(|line| line["error"] == json!(error)).count();
-            of("bad-request") == refused
+        assert_eq!(frames.wait(3), Ended::Response(200), "{text}");
+        lines += 2;
+        eventually("a line for each", || gateway.access().len() >= lines);
+        let refused: Vec<_> = gateway.access().into_iter().filter(|line| line["method"] == "-").collect();
+        assert_eq!(refused.len(), lines / 2, "{text}");
+        let line = refused.last().expect("a refusal");
+        assert_eq!(
+            (&line["status"], &line["error"], &line["error_side"], &line["answered_by"], &line["aborted"]),
+            (&json!(status), &json!(error), &json!("client"), &json!("gateway"), &json!(false)),
+            "{text}"
+        );
+        assert_eq!((&line["protocol"], &line["client"]), (&json!("HTTP/2.0"), &json!("127.0.0.1")));
+        eventually("the reason in the words of the library", || {
+            let log = gateway.log();
+            log.iter().any(|told| {
+                told["request_id"] == line["request_id"] && told["detail"].as_str().is_some_and(|d| d.contains(text))
+            })
         });
     }
-    let line = gateway.wait_access("a refusal", |line| line["error"] == "bad-request");
-    assert_eq!(
-        (&line["protocol"], &line["status"], &line["error_side"]),
-        (&json!("HTTP/2.0"), &json!(null), &json!("client"))
-    );
-    assert_eq!(line["client"], "127.0.0.1");
-    assert_eq!(gateway.access().len(), 2 * refused, "and none for what is in order");
+    assert_eq!(gateway.access().len(), lines, "and none for what is in order");
+    for (status, count) in [("400", 12.0), ("431", 1.0)] {
+        assert_eq!(gateway.metric("sluice_requests_total", &[("code", status)]), Some(count), "{status}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_after_a_request_or_beside_it_is_no_refused_request() {
+    let gateway = gateway("[routes.one]\nmatch = { path = \"/*\" }\nrespond = { status = 200 }\n");
+    let mut frames = Frames::connect(gateway.address());
+    let announced = with(&[(b"content-length", b"3")]);
+    frames.headers(1, &announced, false);
+    frames.data(1, b"more than that", true);
+    frames.headers(3, &announced, false);
+    frames.data(3, b"le", true);
+    frames.headers(5, &head(b"/"), false);
+    frames.headers(5, &[(b"x-trailer", b"but not the end")], false);
+    frames.headers(7, &head(b"/good"), true);
+    assert_eq!(frames.wait(7), Ended::Response(200));
+    frames.send(PING, 0, 0, b"short");
+    assert_eq!(frames.wait(0), Ended::Connection(1));
+    let failed = || gateway.metric("sluice_connection_errors_total", &[]).unwrap_or_default();
+    eventually("the connection to be counted", || failed() >= 1.0);
+    gateway.wait_access("the request in order", |line| line["path"] == "/good");
+    let refused: Vec<_> = gateway.access().into_iter().filter(|line| line["method"] == "-").collect();
+    assert!(refused.is_empty(), "{refused:?}");
 }
 
 #[test]
@@ -175,9 +241,6 @@ fn crumbs_of_a_cookie_count_as_one_field() {
 fn a_malformed_request_gets_an_answer_before_its_reset() {
     let origin = Origin::named("o");
     let gateway = Gateway::before(&origin.url());
-    let head = |path: &'static [u8]| -> [(&'static [u8], &'static [u8]); 4] {
-        [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", path)]
-    };
     let mut frames = Frames::connect(gateway.address());
     for (n, path) in [&b"/a?q=<x>"[..], b"/a?filter={\"a\":1}", b"/<a>", b"/a\x01", b"?a"].into_iter().enumerate() {
         let stream = 4 * u32::try_from(n).expect("small") + 1;
@@ -190,6 +253,25 @@ fn a_malformed_request_gets_an_answer_before_its_reset() {
     }
     frames.headers(41, &head(b"/<"), false);
     assert_eq!((frames.wait(41), frames.wait(41)), (Ended::Response(400), Ended::Reset(0)), "no body is wanted");
+}
+
+#[test]
+fn no_answer_comes_before_the_update_of_a_smaller_header_table() {
+    let gateway = Gateway::before(&Origin::named("o").url());
+    let mut frames = Frames::connect(gateway.address());
+    // SETTINGS_HEADER_TABLE_SIZE.
+    frames.send(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]);
+    frames.headers(1, &head(b"/<"), true);
+    // RFC 7541 §4.2: a header block without the update would end the connection of a strict client.
+    assert_eq!(frames.wait(1), Ended::Reset(1));
+    let line = gateway.wait_access("the refusal", |line| line["error"] == "bad-request");
+    assert_eq!((&line["status"], &line["aborted"]), (&json!(null), &json!(true)), "as it was");
+    frames.headers(3, &head(b"/good"), true);
+    // It begins with the update, which is no status.
+    assert_eq!(frames.wait(3), Ended::Response(0));
+    frames.headers(5, &head(b"/<"), true);
+    assert_eq!(frames.wait(5), Ended::Response(400));
+    gateway.wait_access("the answer", |line| line["error"] == "bad-request" && line["status"] == 400);
 }
 
 #[test]

@@ -32,6 +32,7 @@ use crate::http::trace;
 use crate::server::{ConnectionInfo, OnUpgrade, Refusal, Service};
 use crate::snapshot::LocalSnapshot;
 use crate::snapshot::routes::Route;
+use crate::telemetry::{H2Refusal, H2RefusalKind};
 
 /// The gateway's answer to every request of one worker.
 pub struct Proxy {
@@ -87,14 +88,20 @@ impl Service for Proxy {
         turn_away(&local, context, &ProxyError::refused(refusal))
     }
 
-    fn note_refused(&self, connection: &Rc<ConnectionInfo>, reason: &str) {
+    fn note_refused(&self, connection: &Rc<ConnectionInfo>, refusal: &H2Refusal, status: Option<StatusCode>) {
         let local = self.worker.snapshot();
         let id = trace::request_id(&HeaderMap::new(), &local.shared.id_header, false);
         let mut context = RequestContext::new(&self.worker, connection, &Method::default(), Version::HTTP_2, id);
         context.refused = Some(Box::default());
-        context.responder = Responder::Gateway;
+        if status.is_some() {
+            (context.status, context.responder, context.ended) = (status, Responder::Gateway, true);
+        }
+        let kind = match refusal.kind {
+            H2RefusalKind::Malformed => Kind::BadRequest,
+            H2RefusalKind::TooLarge => Kind::HeadTooLarge,
+        };
         // Dropping it writes the line of the access log.
-        context.fail(&ProxyError::new(Kind::BadRequest, reason));
+        context.fail(&ProxyError::new(kind, &refusal.reason));
     }
 
     async fn drained(&self) {

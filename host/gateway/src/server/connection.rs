@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -35,7 +35,7 @@ use crate::http::body::Body;
 use crate::http::forwarded::Peer;
 use crate::http::target::KnownHost;
 use crate::http1::{Io, Transport};
-use crate::telemetry::{ListenerCounters, watch_h2_refusals};
+use crate::telemetry::{H2Refusal, H2RefusalKind, ListenerCounters, watch_h2_refusals};
 
 /// RFC 9113 §3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -246,10 +246,19 @@ fn serve_h2<S: Service>(
     let info = Rc::new(info);
     let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity));
     let io = Gathered::new(io);
-    let framed = TokioIo::new(AnswersMalformed::new(io.clone()));
-    let connection = Box::pin(builder.serve_connection(framed, service_fn(service)));
+    let framed = AnswersMalformed::new(io.clone());
+    let answers = framed.answers();
+    let connection = Box::pin(builder.serve_connection(TokioIo::new(framed), service_fn(service)));
     async move {
-        let refused = |reason: String| worker.service.note_refused(&info, &reason);
+        let refused = |refusal: H2Refusal, failed: bool| {
+            let status = match refusal.kind {
+                // What was refused in the turn that the connection failed in was not written any more.
+                _ if failed => None,
+                H2RefusalKind::Malformed => answers.get().then_some(StatusCode::BAD_REQUEST),
+                H2RefusalKind::TooLarge => Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            };
+            worker.service.note_refused(&info, &refusal, status);
+        };
         let finish = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
         drive(connection, finish, |cx| io.poll_end_turn(cx), refused, activity, patience, &worker.draining).await
     }
@@ -300,7 +309,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<Box<C>>,
     mut finish: impl FnMut(Pin<&mut C>),
     mut end_turn: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
-    mut refused: impl FnMut(String),
+    mut refused: impl FnMut(H2Refusal, bool),
     activity: Rc<Activity>,
     patience: Patience,
     draining: &Draining,
@@ -312,7 +321,11 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut expired = None;
     poll_fn(move |cx| {
         loop {
-            if let Poll::Ready(result) = watch_h2_refusals(|| connection.as_mut().poll(cx), &mut refused) {
+            let polled = watch_h2_refusals(
+                || connection.as_mut().poll(cx),
+                |polled, refusal| refused(refusal, matches!(polled, Poll::Ready(Err(_)))),
+            );
+            if let Poll::Ready(result) = polled {
                 // A last GOAWAY, as far as the socket takes it.
                 let _ = end_turn(cx);
                 return Poll::Ready(result.map_err(End::Http));

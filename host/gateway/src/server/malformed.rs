@@ -2,9 +2,13 @@
 //! target has a `<`; a client then learns nothing. RFC 9113 §8.1.1 lets a server answer first: a 400 goes out in front of such a reset.
 //!
 //! It is put between the frames that the codec writes. Its field is one of HPACK's static table, so the codec's own tables stay as they are.
+//! Where the client has lowered the size of its table, the next header block must begin with an update (RFC 7541 §4.2). That is for the
+//! codec to write, so until it has, a malformed request gets the reset alone.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,6 +16,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// RFC 9113 §4.1.
 const FRAME_HEAD: usize = 9;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+/// The flag of `SETTINGS`.
+const ACK: u8 = 1;
+/// RFC 9113 §3.4: what a client begins with, before its frames.
+const PREFACE: usize = 24;
+/// RFC 9113 §6.5.2: `SETTINGS_HEADER_TABLE_SIZE` and its value unless a client says otherwise. The codec uses no larger table.
+const HEADER_TABLE_SIZE: u16 = 1;
+const TABLE_SIZE: u32 = 4096;
 /// A `RST_STREAM`.
 const RESET: usize = FRAME_HEAD + 4;
 /// A `HEADERS` with one byte, and a `RST_STREAM`.
@@ -20,7 +32,10 @@ const ANSWER: usize = FRAME_HEAD + 1 + RESET;
 /// The socket of a connection of HTTP/2.
 pub(super) struct AnswersMalformed<T> {
     io: T,
+    received: Received,
     written: Written,
+    /// Whether a malformed request would be answered now.
+    answers: Rc<Cell<bool>>,
     /// What is written before all else, and how much of it is.
     answer: Option<([u8; ANSWER], usize)>,
     /// Bytes of the codec's reset, which the answer takes the place of.
@@ -37,6 +52,87 @@ struct Written {
     left: usize,
     /// The highest stream with a response. Streams above it have none.
     answered: u32,
+    /// `SETTINGS` of the client that the codec has not acknowledged.
+    unacknowledged: u32,
+    /// The codec's next header block has to tell of a smaller table.
+    update_due: bool,
+}
+
+/// Where in its frames the client is.
+#[derive(Debug)]
+struct Received {
+    head: [u8; FRAME_HEAD],
+    /// Bytes of `head`.
+    known: usize,
+    /// Bytes of the preface, or of the frame behind its head.
+    left: usize,
+    /// The frame is a `SETTINGS`.
+    settings: bool,
+    /// One setting of it: an identifier and a value.
+    setting: [u8; 6],
+    /// Bytes of `setting`.
+    setting_known: usize,
+    /// The size of the client's table, as far as the codec uses it.
+    table: u32,
+}
+
+impl Received {
+    fn new() -> Self {
+        Received {
+            head: [0; FRAME_HEAD],
+            known: 0,
+            left: PREFACE,
+            settings: false,
+            setting: [0; 6],
+            setting_known: 0,
+            table: TABLE_SIZE,
+        }
+    }
+
+    /// Follows bytes and notes what the codec has to write for them.
+    fn follow(&mut self, bytes: &[u8], written: &mut Written) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (payload, behind) = rest.split_at(self.left.min(rest.len()));
+            self.left -= payload.len();
+            if self.settings {
+                payload.iter().for_each(|byte| self.setting(*byte, written));
+            }
+            let (_, room) = self.head.split_at_mut(self.known);
+            let (more, behind) = behind.split_at(room.len().min(behind.len()));
+            room.iter_mut().zip(more).for_each(|(place, byte)| *place = *byte);
+            self.known += more.len();
+            rest = behind;
+            if self.known < FRAME_HEAD {
+                continue;
+            }
+            let [x, y, z, kind, flags, ..] = self.head;
+            self.known = 0;
+            self.left = length([x, y, z]);
+            self.settings = kind == SETTINGS && flags & ACK == 0;
+            if self.settings {
+                self.setting_known = 0;
+                written.unacknowledged = written.unacknowledged.saturating_add(1);
+            }
+        }
+    }
+
+    fn setting(&mut self, byte: u8, written: &mut Written) {
+        if let Some(place) = self.setting.get_mut(self.setting_known) {
+            *place = byte;
+        }
+        self.setting_known += 1;
+        if self.setting_known < self.setting.len() {
+            return;
+        }
+        self.setting_known = 0;
+        let [x, y, a, b, c, d] = self.setting;
+        if u16::from_be_bytes([x, y]) == HEADER_TABLE_SIZE {
+            let table = u32::from_be_bytes([a, b, c, d]).min(TABLE_SIZE);
+            written.update_due |= table < self.table;
+            self.table = table;
+        }
+    }
 }
 
 /// A reset of a stream without a response.
@@ -57,7 +153,7 @@ impl Written {
             // The codec writes control frames whole. PROTOCOL_ERROR (RFC 9113 §7) is what §8.1.1 has for a malformed request.
             if let (0, [0, 0, 4, 3, _, a, b, c, d, 0, 0, 0, 1, ..]) = (self.known, rest) {
                 let stream = stream([*a, *b, *c, *d]);
-                if stream > self.answered {
+                if stream > self.answered && !self.update_due {
                     return Some(Reset { at: bytes.len() - rest.len(), stream });
                 }
             }
@@ -70,14 +166,24 @@ impl Written {
             if self.known < FRAME_HEAD {
                 return None;
             }
-            let [x, y, z, kind, _, a, b, c, d] = self.head;
+            let [x, y, z, kind, flags, a, b, c, d] = self.head;
             self.known = 0;
-            self.left = usize::from(x) << 16 | usize::from(y) << 8 | usize::from(z);
-            if kind == HEADERS {
-                self.answered = self.answered.max(stream([a, b, c, d]));
+            self.left = length([x, y, z]);
+            match kind {
+                HEADERS => {
+                    self.answered = self.answered.max(stream([a, b, c, d]));
+                    // A block before the acknowledgement knows nothing of the new size.
+                    self.update_due &= self.unacknowledged > 0;
+                }
+                SETTINGS if flags & ACK != 0 => self.unacknowledged = self.unacknowledged.saturating_sub(1),
+                _ => {}
             }
         }
     }
+}
+
+fn length([x, y, z]: [u8; 3]) -> usize {
+    usize::from(x) << 16 | usize::from(y) << 8 | usize::from(z)
 }
 
 /// The highest bit has no meaning.
@@ -94,7 +200,19 @@ fn answer(stream: u32) -> [u8; ANSWER] {
 
 impl<T: AsyncWrite + Unpin> AnswersMalformed<T> {
     pub(super) fn new(io: T) -> Self {
-        AnswersMalformed { io, written: Written::default(), answer: None, replaced: 0 }
+        AnswersMalformed {
+            io,
+            received: Received::new(),
+            written: Written::default(),
+            answers: Rc::new(Cell::new(true)),
+            answer: None,
+            replaced: 0,
+        }
+    }
+
+    /// Whether a malformed request would be answered now, for as long as the connection lives.
+    pub(super) fn answers(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.answers)
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -118,6 +236,7 @@ impl<T: AsyncWrite + Unpin> AnswersMalformed<T> {
             self.written.follow(part);
             count -= part.len();
         }
+        self.answers.set(!self.written.update_due);
     }
 }
 
@@ -150,9 +269,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for AnswersMalformed<T> {
         match found {
             None if this.replaced == 0 => {
                 let count = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices))?;
-                match count == before {
-                    true => this.written = written,
-                    false => this.advance(slices, count),
+                if count == before {
+                    this.written = written;
+                    this.answers.set(!written.update_due);
+                } else {
+                    this.advance(slices, count);
                 }
                 return Poll::Ready(Ok(count));
             }
@@ -197,7 +318,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for AnswersMalformed<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for AnswersMalformed<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, room)
+        let this = self.get_mut();
+        let before = room.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, room))?;
+        this.received.follow(room.filled().get(before..).unwrap_or_default(), &mut this.written);
+        this.answers.set(!this.written.update_due);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -274,5 +400,38 @@ mod tests {
         assert_eq!(written(&before, 7, 2), before);
         // RFC 7541, appendix A: 12 is `:status: 400`.
         assert_eq!(answer(7)[..10], [0, 0, 1, 1, 5, 0, 0, 0, 7, 0x80 | 12]);
+    }
+
+    #[test]
+    fn no_400_goes_before_the_codec_tells_of_a_smaller_table() {
+        const NO_FLAGS: u8 = 0;
+        let settings = |flags: u8, entries: &[u8]| {
+            let mut frame = frame(SETTINGS, 0, entries);
+            frame[4] = flags;
+            frame
+        };
+        // SETTINGS_MAX_FRAME_SIZE, then SETTINGS_HEADER_TABLE_SIZE.
+        let of_size = |size: u16| {
+            let [a, b] = size.to_be_bytes();
+            settings(NO_FLAGS, &[0, 5, 0, 0, 64, 0, 0, 1, 0, 0, a, b])
+        };
+        let client =
+            [&[7; PREFACE][..], &of_size(4096), &frame(HEADERS, 1, &[0x82; 40]), &of_size(100), &of_size(8192)];
+        let (client, block) = (client.concat(), frame(HEADERS, 1, &[0x88]));
+        for part in 1..client.len() {
+            let (mut received, mut written) = (Received::new(), Written::default());
+            client.chunks(part).for_each(|bytes| received.follow(bytes, &mut written));
+            assert_eq!((received.table, written.unacknowledged), (4096, 3), "{part} bytes at once");
+            for n in 0..3 {
+                assert!(written.update_due, "{n} acknowledged");
+                assert!(written.follow(&[&block[..], &reset(3, 1)].concat()).is_none(), "{n} acknowledged");
+                written.follow(&settings(ACK, &[]));
+            }
+            assert!(written.update_due && written.follow(&reset(3, 1)).is_none());
+            assert!(written.follow(&[&block[..], &reset(5, 1)].concat()).is_some(), "the block had the update");
+        }
+        let (mut received, mut written) = (Received::new(), Written::default());
+        received.follow(&[&[7; PREFACE][..], &of_size(4096), &of_size(8192)].concat(), &mut written);
+        assert!(!written.update_due, "none is smaller");
     }
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{Response, request};
+use http::{Response, StatusCode, request};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
@@ -31,7 +31,7 @@ use crate::http::body::Body;
 use crate::http::forwarded::Peer;
 use crate::http::target::KnownHost;
 use crate::http1::{HeadError, RequestLine, Transport};
-use crate::telemetry::ListenerCounters;
+use crate::telemetry::{H2Refusal, ListenerCounters};
 
 pub use listener::{BindError, can_bind};
 pub use worker::{StartError, WorkerSettings, Workers};
@@ -54,8 +54,9 @@ pub trait Service: 'static {
     /// Answers what is no request. The connection is closed after it.
     fn refuse(&self, connection: &Rc<ConnectionInfo>, refusal: &Refusal) -> Box<Response<Self::Body>>;
 
-    /// Notes a request of HTTP/2 that was refused before it became one. Its stream is reset already.
-    fn note_refused(&self, connection: &Rc<ConnectionInfo>, reason: &str);
+    /// Notes a request of HTTP/2 that was refused before it became one. Its stream is reset already, after a response of this status if
+    /// there was one.
+    fn note_refused(&self, connection: &Rc<ConnectionInfo>, refusal: &H2Refusal, status: Option<StatusCode>);
 
     /// Called once at shutdown, after the worker's last connection is closed, within the shutdown timeout.
     fn drained(&self) -> impl Future<Output = ()> {

@@ -13,7 +13,7 @@ mod sink;
 
 pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat};
 pub use access_record::{AccessRecord, Answerer, FailedAttempt, Timings};
-pub use h2_refusals::watch as watch_h2_refusals;
+pub use h2_refusals::{H2Refusal, H2RefusalKind, watch as watch_h2_refusals};
 pub use log::{LogLevel, OperationalLog, start_operational_log};
 pub use metrics::{ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId, WorkerMetrics};
 pub use sluice_services::Exposition;
