@@ -219,8 +219,9 @@ impl JwtAuth {
         let mut fits = true;
         for (edit, claim) in edits.iter_mut().zip(self.config.headers.values()) {
             if let Some(value) = claims.header(claim) {
-                // Encoded, it could be taken for another caller's.
-                fits &= !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
+                // Encoded, or without the blanks around it, it could be taken for another caller's.
+                fits &= value.trim_ascii().len() == value.len()
+                    && !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
                 edit.change = HeaderChange::Set(value);
             }
         }
@@ -228,7 +229,12 @@ impl JwtAuth {
         edits.iter_mut().for_each(|edit| edit.change = HeaderChange::Remove);
         match edited {
             Ok(()) if fits => {}
-            Ok(()) => return Ok(Err(invalid("bad-claims", "a claim has control characters and can't be a header"))),
+            Ok(()) => {
+                return Ok(Err(invalid(
+                    "bad-claims",
+                    "a claim has control characters or blanks around it and can't be a header",
+                )));
+            }
             Err(Error::TooLarge(_)) => return Ok(Err(Refusal::TooLarge)),
             Err(error) => return Err(error),
         }

@@ -360,7 +360,7 @@ fn claims_that_cannot_be_sent_on_are_refused() {
         claims[name] = value;
         call(&filter, &sign(&claims))
     };
-    for text in ["a\nb", "a\r\nx-admin: 1", "\u{0}", "\u{7f}"] {
+    for text in ["a\nb", "a\r\nx-admin: 1", "\u{0}", "\u{7f}", " a", "a ", "\ta"] {
         for exchange in [with("sub", json!(text)), with("https://example.com/org", json!({"id": text}))] {
             assert_eq!(exchange.response.status, 401, "{text:?}");
             assert!(exchange.consumer.is_none() && !exchange.request.headers.has("x-user-id"));

@@ -18,7 +18,8 @@ use crate::{
 };
 
 /// Fields that no filter may set or remove.
-const FRAMING: [&str; 10] = [
+const FRAMING: [&str; 11] = [
+    "cdn-loop",
     "connection",
     "content-length",
     "host",

@@ -22,6 +22,9 @@ const RANGES: [&str; 2] = ["range", "if-range"];
 const STALE: [&str; 7] =
     ["content-digest", "repr-digest", "digest", "content-md5", "content-range", "accept-ranges", "etag"];
 
+/// What is said of the age of a representation and how long it may be stored, beside `cache-control` (RFC 9111 §5, RFC 9213).
+const OF_STORING: [&str; 5] = ["age", "cdn-cache-control", "expires", "last-modified", "surrogate-control"];
+
 /// Why an edit can't be made.
 enum Stop {
     /// Because of what the client has sent: the reason for the operator, the status with its title, and the text for the client.
@@ -193,8 +196,12 @@ impl OnResponseBody for Transform {
     fn on_response_body(&self, response: &Response) -> Result<Verdict, Error> {
         let Some(rules) = &self.0.response.body else { return Ok(Verdict::Continue) };
         if response.status()? == 206 {
+            // The answer keeps the other fields of the response. What is said of the part, and how long it may be stored, is not true of it.
+            remove(response, &STALE)?;
+            remove(response, &OF_STORING)?;
             let detail = "the upstream sent a part of a representation without being asked for one";
-            return Problem::new(502, "Bad Gateway").detail(detail).send();
+            let draft = Problem::new(502, "Bad Gateway").detail(detail).draft().reason("unasked-part");
+            return draft.header("cache-control", "no-store").send();
         }
         let edited = edit_body(rules, response, response.request()).and_then(|is_json| match is_json {
             true => Ok(()),
@@ -269,13 +276,17 @@ fn edit_headers<M: Message>(rules: &HeaderRules, message: &M, request: &Request)
     for (name, template) in &rules.set {
         let value = match template.fixed() {
             Some(_) => None,
-            None => Some(template.fill(request, Form::Text)?.map(|value| header_value::<M>(name, value)).transpose()?),
+            None => {
+                let filled = template.fill(request, Form::Text)?;
+                Some(filled.map(|value| header_value::<M>(name, template.trimmed(&value))).transpose()?)
+            }
         };
         set.push((name, value, template));
     }
     let mut added = Vec::with_capacity(rules.add.len());
     for (name, template) in &rules.add {
-        let value = template.fill(request, Form::Text)?.map(|value| header_value::<M>(name, value)).transpose()?;
+        let filled = template.fill(request, Form::Text)?;
+        let value = filled.map(|value| header_value::<M>(name, template.trimmed(&value))).transpose()?;
         added.push((name, value));
     }
     for name in &rules.remove {
@@ -316,19 +327,23 @@ fn rename(message: &impl Message, from: &str, to: &str) -> Result<(), Error> {
     message.remove(from)
 }
 
-/// A value that a header can have. A client whose value can't be one is told so: encoded, it could be taken for another one's. A response gets
-/// the encoded form, since its request is over.
-fn header_value<M: Message>(name: &str, value: String) -> Result<String, Stop> {
+/// A value that a header can have: blanks around it would be lost. A client whose value can't be one is told so: encoded or trimmed, it could
+/// be taken for another one's. A response gets the encoded form, since its request is over.
+fn header_value<M: Message>(name: &str, value: &str) -> Result<String, Stop> {
     let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
-    if !value.bytes().any(is_control) {
-        return Ok(value);
+    let begin = value.len() - value.trim_ascii_start().len();
+    let end = value.trim_ascii_end().len();
+    let is_bad = |at: usize, byte: u8| is_control(byte) || at < begin || at >= end;
+    if !value.bytes().enumerate().any(|(at, byte)| is_bad(at, byte)) {
+        return Ok(value.to_owned());
     }
     if M::IS_REQUEST {
-        return Err(Stop::bad_request("bad-value", format!("the value for the header {name} has control characters")));
+        let detail = format!("the value for the header {name} has control characters, or blanks around it");
+        return Err(Stop::bad_request("bad-value", detail));
     }
-    Ok(value.chars().fold(String::with_capacity(value.len() + 8), |mut out, letter| {
+    Ok(value.char_indices().fold(String::with_capacity(value.len() + 8), |mut out, (at, letter)| {
         match u8::try_from(letter) {
-            Ok(byte) if is_control(byte) => out.push_str(&format!("%{byte:02X}")),
+            Ok(byte) if is_bad(at, byte) => out.push_str(&format!("%{byte:02X}")),
             _ => out.push(letter),
         }
         out

@@ -75,6 +75,20 @@ impl Template {
         Ok(Some(filled))
     }
 
+    /// What it was filled to, without the blanks that the template itself begins and ends with.
+    pub(crate) fn trimmed<'v>(&self, filled: &'v str) -> &'v str {
+        if self.fixed().is_some() {
+            return filled.trim_ascii();
+        }
+        let blanks = |part: Option<&Part>, trim: fn(&[u8]) -> &[u8]| match part {
+            Some(Part::Text(text)) => text.len() - trim(text.as_bytes()).len(),
+            _ => 0,
+        };
+        let begin = blanks(self.0.first(), <[u8]>::trim_ascii_start);
+        let end = filled.len() - blanks(self.0.last(), <[u8]>::trim_ascii_end);
+        &filled[begin..end]
+    }
+
     /// The text of a template without holes.
     pub(crate) fn fixed(&self) -> Option<&str> {
         match &self.0[..] {

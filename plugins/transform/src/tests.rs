@@ -124,6 +124,8 @@ fn refuses_bad_configs() {
     assert!(refusal(json!({"response": {"headers": {"remove": ["a b"]}}})).starts_with("response.headers: "));
     let framing = refusal(json!({"request": {"headers": {"rename": {"Host": "x-host"}}}}));
     assert_eq!(framing, "request.headers: `Host` frames or routes the message and is set by the gateway");
+    let of_loops = refusal(json!({"response": {"headers": {"set": {"CDN-Loop": "x"}}}}));
+    assert_eq!(of_loops, "response.headers: `CDN-Loop` frames or routes the message and is set by the gateway");
     for (hole, why) in
         [("{header.host}", "no filter sees the field `host`"), ("{header.a b}", "`a b` is not a header name")]
     {
@@ -178,7 +180,7 @@ fn what_a_client_sends_is_no_failure() {
             "response": {"headers": {"set": {"x-a": hole}, "add": {"x-b": hole}}},
         });
         let filter = filter(config);
-        for value in ["a\nb", "a\r\nx-admin: 1", "\u{0}", "\u{7f}", "\u{1b}[0m"] {
+        for value in ["a\nb", "a\r\nx-admin: 1", "\u{0}", "\u{7f}", "\u{1b}[0m", " a", "a ", "\ta", " "] {
             let mut exchange = Exchange::get("/");
             exchange.route.params.insert("x".to_owned(), value.to_owned());
             exchange.consumer = Some(value.to_owned());
@@ -194,6 +196,13 @@ fn what_a_client_sends_is_no_failure() {
             assert!(set.contains('%') && exchange.response.headers.get("x-b") == Some(set), "{set}");
         }
     }
+    let blanks = filter(
+        json!({"request": {"headers": {"set": {"x-a": " <{consumer} {consumer}> ", "x-b": "{consumer} "}, "add": {"x-c": " "}}}}),
+    );
+    let mut exchange = Exchange::get("/");
+    exchange.consumer = Some("a".to_owned());
+    assert_eq!(blanks.on_request(&mut exchange), Ok(Verdict::Continue), "blanks of the rule itself are the operator's");
+    assert_eq!((exchange.request.headers.get("x-a"), exchange.request.headers.get("x-b")), (Some("<a a>"), Some("a")));
     let filter = filter(json!({"request": {"query": {"set": {"q": "{param.x}"}}, "path": {"set": "/{param.x}"}}}));
     let mut exchange = Exchange::get(r#"/?f={"a":1}&g=%zz"#);
     exchange.route.params.insert("x".to_owned(), "a\n\u{e9}".to_owned());
@@ -252,9 +261,26 @@ fn no_part_of_a_body_is_asked_for_or_let_through() {
     assert!(!exchange.request.headers.has("range") && !exchange.request.headers.has("if-range"));
     assert!(exchange.request.headers.has("x-a"));
     for media_type in ["application/json", "multipart/byteranges; boundary=x"] {
-        exchange.respond(ResponseMessage::new(206).body(media_type, r#"{"cost": 1, "a"#));
+        let of_the_part = [
+            ("content-range", "bytes 0-13/99"),
+            ("accept-ranges", "bytes"),
+            ("etag", "W/\"a\""),
+            ("repr-digest", "sha-256=:x:"),
+            ("last-modified", "x"),
+            ("expires", "x"),
+            ("cdn-cache-control", "max-age=60"),
+        ];
+        let mut part = ResponseMessage::new(206).body(media_type, r#"{"cost": 1, "a"#);
+        for (name, value) in of_the_part {
+            part = part.header(name, value);
+        }
+        exchange.respond(part.header("cache-control", "public, max-age=60").header("x-b", "1"));
         assert_eq!(filter.on_response_body(&mut exchange), Ok(Verdict::Respond));
         assert_eq!(exchange.response.status, 502);
+        assert_eq!(exchange.response.reason.as_deref(), Some("unasked-part"));
+        let headers = &exchange.response.headers;
+        assert!(of_the_part.iter().all(|(name, _)| !headers.has(name)), "{headers:?}");
+        assert_eq!((headers.get("cache-control"), headers.get("x-b")), (Some("no-store"), Some("1")));
         assert!(!String::from_utf8_lossy(&exchange.response.body).contains("cost"));
     }
 }

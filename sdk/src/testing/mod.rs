@@ -467,8 +467,10 @@ mod tests {
                     let tries = [response.set_trailer(name, "1"), response.remove_trailer(name)];
                     tries.iter().all(Result::is_err).then(|| name.to_owned())
                 };
-                let all: Vec<_> =
-                    ["Vary", "te", "If-Match", "set-cookie", "X-Sum"].into_iter().filter_map(refused).collect();
+                let all: Vec<_> = ["Vary", "te", "If-Match", "CDN-Loop", "set-cookie", "X-Sum"]
+                    .into_iter()
+                    .filter_map(refused)
+                    .collect();
                 response.set_trailer("x-seen", &names.join(" "))?;
                 response.set_trailer("x-cookie", response.trailer("Set-Cookie")?.as_deref().unwrap_or("none"))?;
                 response.set_trailer("x-refused", &all.join(" "))
@@ -485,7 +487,7 @@ mod tests {
         let trailers = &exchange.response.trailers;
         assert_eq!(trailers.get("x-seen"), Some("grpc-status x-sum"));
         assert_eq!(trailers.get("x-cookie"), Some("none"));
-        assert_eq!(trailers.get("x-refused"), Some("Vary te If-Match set-cookie"));
+        assert_eq!(trailers.get("x-refused"), Some("Vary te If-Match CDN-Loop set-cookie"));
         assert!(!trailers.has("x-sum") && trailers.has("x-bytes"));
     }
 }

@@ -21,8 +21,8 @@ const CREDENTIALS: [&str; 8] = [
 const HOP_BY_HOP: [&str; 7] =
     ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "http2-settings"];
 
-/// Fields that, beside those of one hop, frame or route a message.
-const FRAMING: [&str; 3] = ["content-length", "host", "trailer"];
+/// Fields that, beside those of one hop, frame or route a message, or tell of loops (RFC 8586 §2).
+const FRAMING: [&str; 4] = ["cdn-loop", "content-length", "host", "trailer"];
 
 /// Fields that mean nothing, or something dangerous, in trailers (RFC 9110 §6.5.1), beside credentials and those of one hop.
 const NOT_IN_TRAILERS: [&str; 22] = [
