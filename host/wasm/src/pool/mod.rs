@@ -310,7 +310,7 @@ impl Pool {
         let turn = tokio::time::timeout_at(end.into(), turn).await;
         drop(waits);
         let Ok(turn) = turn else {
-            risk.is_safe();
+            risk.forget();
             self.reuse(instance, Instant::now());
             return (exchange, refused(FilterError::NoTurn(allowed)));
         };
@@ -321,7 +321,7 @@ impl Pool {
         } else {
             (instance.call(hook, exchange, index), None)
         };
-        risk.is_safe();
+        risk.forget();
         let mut exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let wall = started.elapsed();
         let took = (cpu.unwrap_or(wall), wall);
@@ -396,7 +396,7 @@ impl Pool {
         drop(starved);
         let risk = AtRisk::new(self, expected);
         let instance = within(end, &risk.busy, self.start()).await.unwrap_or_else(|| Err(timeout()))?;
-        risk.is_safe();
+        risk.forget();
         Ok(Box::new(instance))
     }
 

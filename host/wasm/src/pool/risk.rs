@@ -36,7 +36,7 @@ impl<'a> AtRisk<'a> {
         AtRisk { pool, expected, busy: Cell::default(), is_lost: true }
     }
 
-    pub(super) fn is_safe(mut self) {
+    pub(super) fn forget(mut self) {
         self.is_lost = false;
     }
 }
