@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn warnings_of_a_configuration_are_all_written() {
         let (limit, written) = (LogLimit::new(Metrics::new()), Written::default());
-        with_default(tracing_subscriber::registry().with(limit.clone()).with(written.clone()), || {
+        with_default(tracing_subscriber::registry().with(limit).with(written.clone()), || {
             for n in 0..1000 {
                 tracing::warn!(target: "sluice::gateway", "warning {n}");
                 tracing::warn!(target: "sluice::control::replace", "warning {n}");

@@ -305,12 +305,12 @@ impl Pool {
             },
         };
         // From here on the instance is out of the pool: it goes back only if the call ends well.
-        let risk = AtRisk::new(self, None);
+        let risk = AtRisk::new(self, None, self.is_reused());
         let waits = is_large(&instance).then(|| Counted::new(&inner.large_in_wait));
         let turn = tokio::time::timeout_at(end.into(), turn).await;
         drop(waits);
         let Ok(turn) = turn else {
-            risk.forget();
+            risk.survives();
             self.reuse(instance, Instant::now());
             return (exchange, refused(FilterError::NoTurn(allowed)));
         };
@@ -321,7 +321,7 @@ impl Pool {
         } else {
             (instance.call(hook, exchange, index), None)
         };
-        risk.forget();
+        risk.survives();
         let mut exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let wall = started.elapsed();
         let took = (cpu.unwrap_or(wall), wall);
@@ -385,7 +385,7 @@ impl Pool {
             if now >= end {
                 return Err(timeout());
             }
-            match self.pace(|pace| pace.begin(now)) {
+            match self.pace(|pace| pace.begin(now, self.is_reused())) {
                 Ok(expected) => break expected,
                 Err(at) => {
                     // Either way, it is looked at again what there is.
@@ -394,10 +394,15 @@ impl Pool {
             }
         };
         drop(starved);
-        let risk = AtRisk::new(self, expected);
+        let risk = AtRisk::new(self, expected, true);
         let instance = within(end, &risk.busy, self.start()).await.unwrap_or_else(|| Err(timeout()))?;
-        risk.forget();
+        risk.survives();
         Ok(Box::new(instance))
+    }
+
+    /// Whether calls that end well leave their instances to others. Where they do not, an exchange needs a new one in any case.
+    fn is_reused(&self) -> bool {
+        self.inner.program.shared.mode == Mode::Reused
     }
 
     /// An instance has failed, or could not be made.

@@ -41,11 +41,11 @@ impl Pace {
         }
     }
 
-    /// Begins to make an instance. Answers what it is expected to take if it replaces one, or when to try again. While something is to be
-    /// earned, every instance counts as one that replaces another: several may be wanted because of one that is lost.
-    pub(super) fn begin(&mut self, now: Instant) -> Result<Option<Duration>, Instant> {
+    /// Begins to make an instance. Answers what it is expected to take if it replaces one, or when to try again. Of instances that
+    /// are reused, every one counts as that while something is to be earned: several may be wanted because of one that is lost.
+    pub(super) fn begin(&mut self, now: Instant, is_reused: bool) -> Result<Option<Duration>, Instant> {
         self.forget(now);
-        if self.lost == 0 && self.even <= now {
+        if self.lost == 0 && (self.even <= now || !is_reused) {
             return Ok(None);
         }
         self.even = self.even.max(now);
@@ -79,7 +79,7 @@ mod tests {
         let mut pace = Pace::new(now);
         while now < begun + 1000 * MS {
             pace.lose(now);
-            match pace.begin(now) {
+            match pace.begin(now, true) {
                 Ok(expected) => {
                     now += took;
                     pace.end(expected.expect("a replacement"), took);
@@ -102,11 +102,11 @@ mod tests {
     fn instances_that_replace_none_are_free() {
         let now = Instant::now();
         let mut pace = Pace::new(now);
-        assert_eq!(pace.begin(now), Ok(None), "the demand has grown");
+        assert_eq!(pace.begin(now, true), Ok(None), "the demand has grown");
         pace.lose(now);
-        assert_eq!(pace.begin(now), Ok(Some(Duration::ZERO)));
+        assert_eq!(pace.begin(now, true), Ok(Some(Duration::ZERO)));
         pace.end(Duration::ZERO, 20 * MS);
-        assert_eq!(pace.begin(now + 200 * MS), Ok(None), "all is earned");
+        assert_eq!(pace.begin(now + 200 * MS, true), Ok(None), "all is earned");
     }
 
     #[test]
@@ -114,12 +114,13 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace::new(now);
         pace.lose(now);
-        assert_eq!(pace.begin(now), Ok(Some(Duration::ZERO)));
+        assert_eq!(pace.begin(now, true), Ok(Some(Duration::ZERO)));
         pace.end(Duration::ZERO, 1000 * MS);
+        assert_eq!(pace.begin(now, false), Ok(None), "where every exchange has a new one, it replaces none");
         let at = now + 9500 * MS;
-        assert_eq!(pace.begin(now), Err(at));
-        assert_eq!(pace.begin(at), Ok(Some(1000 * MS)));
-        assert_eq!(pace.begin(at), Err(at + 10_000 * MS), "of those that have waited together, one goes on");
+        assert_eq!(pace.begin(now, true), Err(at));
+        assert_eq!(pace.begin(at, true), Ok(Some(1000 * MS)));
+        assert_eq!(pace.begin(at, true), Err(at + 10_000 * MS), "of those that have waited together, one goes on");
     }
 
     #[test]
@@ -129,8 +130,8 @@ mod tests {
         now += 3600 * 1000 * MS;
         pace.lose(now);
         pace.lose(now);
-        assert_eq!(pace.begin(now + FORGOTTEN), Ok(Some(Duration::ZERO)));
+        assert_eq!(pace.begin(now + FORGOTTEN, true), Ok(Some(Duration::ZERO)));
         pace.lose(now);
-        assert_eq!(pace.begin(now + FORGOTTEN + MS * 10_001), Ok(None));
+        assert_eq!(pace.begin(now + FORGOTTEN + MS * 10_001, true), Ok(None));
     }
 }

@@ -21,7 +21,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// An instance that is being made or called. If that is given up, it is lost.
+/// An instance that is being made or called. If that is given up, it is lost, where it would have been of use to others.
 pub(super) struct AtRisk<'a> {
     pool: &'a Pool,
     /// What making it was expected to take, if that is charged.
@@ -32,11 +32,11 @@ pub(super) struct AtRisk<'a> {
 }
 
 impl<'a> AtRisk<'a> {
-    pub(super) fn new(pool: &'a Pool, expected: Option<Duration>) -> AtRisk<'a> {
-        AtRisk { pool, expected, busy: Cell::default(), is_lost: true }
+    pub(super) fn new(pool: &'a Pool, expected: Option<Duration>, is_lost: bool) -> AtRisk<'a> {
+        AtRisk { pool, expected, busy: Cell::default(), is_lost }
     }
 
-    pub(super) fn forget(mut self) {
+    pub(super) fn survives(mut self) {
         self.is_lost = false;
     }
 }

@@ -28,7 +28,7 @@ fn a_call_that_may_start_no_instance_takes_one_that_becomes_idle() {
         let instance = Box::new(pool.start().await.unwrap());
         pool.pace(|pace| {
             pace.lose(now);
-            pace.begin(now).unwrap();
+            pace.begin(now, true).unwrap();
             pace.end(Duration::ZERO, Duration::from_secs(3600));
         });
         let starved = Rc::clone(&pool);
@@ -51,6 +51,10 @@ fn an_abandoned_call_has_lost_its_instance() {
         tokio::task::yield_now().await;
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled());
-        assert_eq!(pool.pace(|pace| pace.begin(Instant::now())), Ok(Some(Duration::ZERO)), "the next replaces it");
+        assert_eq!(
+            pool.pace(|pace| pace.begin(Instant::now(), true)),
+            Ok(Some(Duration::ZERO)),
+            "the next replaces it"
+        );
     });
 }
