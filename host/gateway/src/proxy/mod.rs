@@ -88,18 +88,19 @@ impl Service for Proxy {
         turn_away(&local, context, &ProxyError::refused(refusal))
     }
 
-    fn note_refused(&self, connection: &Rc<ConnectionInfo>, refusal: &H2Refusal, status: Option<StatusCode>) {
+    fn note_refused(&self, connection: &Rc<ConnectionInfo>, refusal: &H2Refusal, answered: bool) {
         let local = self.worker.snapshot();
         let id = trace::request_id(&HeaderMap::new(), &local.shared.id_header, false);
         let mut context = RequestContext::new(&self.worker, connection, &Method::default(), Version::HTTP_2, id);
         context.refused = Some(Box::default());
-        if status.is_some() {
-            (context.status, context.responder, context.ended) = (status, Responder::Gateway, true);
-        }
         let kind = match refusal.kind {
             H2RefusalKind::Malformed => Kind::BadRequest,
             H2RefusalKind::TooLarge => Kind::HeadTooLarge,
         };
+        if answered {
+            let (status, _) = respond::public(kind);
+            (context.status, context.responder, context.ended) = (Some(status), Responder::Gateway, true);
+        }
         // Dropping it writes the line of the access log.
         context.fail(&ProxyError::new(kind, &refusal.reason));
     }

@@ -8,7 +8,7 @@ use super::error::{Kind, ProxyError};
 use crate::exchange::{ResponseHead, ResponseSource};
 
 /// The status of a kind, and a sentence that tells a client nothing internal.
-fn public(kind: Kind) -> (StatusCode, &'static str) {
+pub(super) fn public(kind: Kind) -> (StatusCode, &'static str) {
     match kind {
         Kind::BadRequest => {
             (StatusCode::BAD_REQUEST, "The request line, a header field or the framing of the body is not valid.")

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -251,13 +251,9 @@ fn serve_h2<S: Service>(
     let connection = Box::pin(builder.serve_connection(TokioIo::new(framed), service_fn(service)));
     async move {
         let refused = |refusal: H2Refusal, failed: bool| {
-            let status = match refusal.kind {
-                // What was refused in the turn that the connection failed in was not written any more.
-                _ if failed => None,
-                H2RefusalKind::Malformed => answers.get().then_some(StatusCode::BAD_REQUEST),
-                H2RefusalKind::TooLarge => Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
-            };
-            worker.service.note_refused(&info, &refusal, status);
+            // What was refused in the turn that the connection failed in was not written any more.
+            let answered = !failed && (refusal.kind == H2RefusalKind::TooLarge || answers.get());
+            worker.service.note_refused(&info, &refusal, answered);
         };
         let finish = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
         drive(connection, finish, |cx| io.poll_end_turn(cx), refused, activity, patience, &worker.draining).await

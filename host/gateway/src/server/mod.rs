@@ -22,7 +22,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{Response, StatusCode, request};
+use http::{Response, request};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
@@ -54,9 +54,9 @@ pub trait Service: 'static {
     /// Answers what is no request. The connection is closed after it.
     fn refuse(&self, connection: &Rc<ConnectionInfo>, refusal: &Refusal) -> Box<Response<Self::Body>>;
 
-    /// Notes a request of HTTP/2 that was refused before it became one. Its stream is reset already, after a response of this status if
-    /// there was one.
-    fn note_refused(&self, connection: &Rc<ConnectionInfo>, refusal: &H2Refusal, status: Option<StatusCode>);
+    /// Notes a request of HTTP/2 that was refused before it became one. Its stream is reset already, after a bare response if it
+    /// was answered.
+    fn note_refused(&self, connection: &Rc<ConnectionInfo>, refusal: &H2Refusal, answered: bool);
 
     /// Called once at shutdown, after the worker's last connection is closed, within the shutdown timeout.
     fn drained(&self) -> impl Future<Output = ()> {

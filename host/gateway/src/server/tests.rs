@@ -66,11 +66,11 @@ impl Service for Facts {
 
     fn refuse(&self, _: &Rc<ConnectionInfo>, refusal: &Refusal) -> Box<Response<Full<Bytes>>> {
         let mut response = Box::new(Response::new(Full::new(refusal.to_string().into())));
-        *response.status_mut() = StatusCode::BAD_REQUEST;
+        *response.status_mut() = http::StatusCode::BAD_REQUEST;
         response
     }
 
-    fn note_refused(&self, _: &Rc<ConnectionInfo>, _: &H2Refusal, _: Option<StatusCode>) {}
+    fn note_refused(&self, _: &Rc<ConnectionInfo>, _: &H2Refusal, _: bool) {}
 
     async fn drained(&self) {
         self.gate.drained.fetch_add(1, SeqCst);
