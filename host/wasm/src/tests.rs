@@ -4,6 +4,7 @@ mod bounds;
 mod fixtures;
 mod images;
 mod layers;
+mod turns;
 mod versions;
 
 use std::io::Write;

@@ -277,14 +277,7 @@ impl LocalPipeline {
                 return pool.call(hook, exchange, index).await;
             }
         };
-        let limits = pool.program().limits();
-        let patience = limits.wall.saturating_add(limits.time_for_body(length));
-        let Some(_turn) = self.turns.take(length, patience).await else {
-            let error = FilterError::NoTurn(patience);
-            pool.count_refusal(hook, patience, &error);
-            return (exchange, Err(error));
-        };
-        pool.call(hook, exchange, index).await
+        pool.call_in_turn(hook, exchange, index, self.turns.take(length)).await
     }
 
     /// How much of the request's body the filter wants, if any.

@@ -3,7 +3,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -28,10 +27,9 @@ impl BodyTurns {
     }
 
     /// A turn for a body of this length. One that is larger than all turns together is alone.
-    pub(super) async fn take(&self, length: usize, patience: Duration) -> Option<BodyTurn> {
+    pub(super) async fn take(&self, length: usize) -> BodyTurn {
         let units = u32::try_from((length as u64).div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.all);
-        let turn = Arc::clone(&self.units).acquire_many_owned(units);
-        tokio::time::timeout(patience, turn).await.ok()?.ok()
+        Arc::clone(&self.units).acquire_many_owned(units).await.expect("nobody closes it")
     }
 }
 
@@ -42,16 +40,16 @@ mod tests {
     #[tokio::test(flavor = "local")]
     async fn bodies_take_turns_by_their_size() {
         let turns = BodyTurns::new(10 * UNIT);
-        let patience = Duration::ZERO;
-        let small = turns.take(3000, patience).await.unwrap();
-        let other = turns.take(7 * 1024, patience).await.unwrap();
-        assert!(turns.take(1, patience).await.is_none(), "all are taken");
+        let take = async |length| tokio::time::timeout(std::time::Duration::ZERO, turns.take(length)).await.ok();
+        let small = take(3000).await.unwrap();
+        let other = take(7 * 1024).await.unwrap();
+        assert!(take(1).await.is_none(), "all are taken");
         drop(other);
-        assert!(turns.take(1 << 40, patience).await.is_none(), "a huge one waits for all");
+        assert!(take(1 << 40).await.is_none(), "a huge one waits for all");
         drop(small);
-        let huge = turns.take(1 << 40, patience).await.unwrap();
-        assert!(turns.take(0, patience).await.is_none(), "and is alone");
+        let huge = take(1 << 40).await.unwrap();
+        assert!(take(0).await.is_none(), "and is alone");
         drop(huge);
-        assert!(turns.take(0, patience).await.is_some());
+        assert!(take(0).await.is_some());
     }
 }

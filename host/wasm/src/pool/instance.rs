@@ -30,6 +30,8 @@ pub(crate) struct Instance {
     pub(crate) store: Store<CallState>,
     pub(crate) guest: GuestInstance,
     pub(crate) uses: u64,
+    /// Bytes of its memory when it was configured.
+    pub(crate) memory_at_first: usize,
     /// Counts it in its pool; none in a trial.
     pub(crate) live: Option<Live>,
     /// While a fresh one waits for the next hook of its exchange.
@@ -80,7 +82,12 @@ impl Instance {
             FilterError::Trap(text) => FilterError::Instantiate(text),
             other => other,
         })?;
-        Ok(Instance { store, guest, uses: 0, live: None, waiting: None, kept: None })
+        Ok(Instance { store, guest, uses: 0, memory_at_first: 0, live: None, waiting: None, kept: None })
+    }
+
+    /// Bytes that its memory has grown by since it was configured.
+    pub(crate) fn grown(&self) -> usize {
+        self.store.data().memory.bytes.saturating_sub(self.memory_at_first)
     }
 
     /// What the host has kept for it, for another instance of the same filter.

@@ -1,11 +1,15 @@
 //! The instances of one filter on one worker: so many at once, a queue behind them, and every call accounted.
 
+mod demand;
 pub(crate) mod image;
 pub(crate) mod instance;
 mod pace;
 pub(crate) mod plugin;
 pub(crate) mod program;
 mod restore;
+mod risk;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -17,24 +21,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::call::state::HostResources;
 use crate::exchange::Exchange;
 use crate::filter::stats::{Counters, Live, Unread, UnreadReason};
 use crate::filter::{FilterError, Hook, Mode, Verdict};
+use crate::pool::demand::{Demand, MIN_IDLE};
 use crate::pool::image::Image;
 use crate::pool::instance::{Instance, body_len};
 use crate::pool::pace::Pace;
 use crate::pool::program::Program;
+use crate::pool::risk::{AtRisk, Counted};
 
-/// Idle instances that are always kept.
-const MIN_IDLE: usize = 4;
-/// An instance with more memory than this is large. As many large ones are kept idle as idle instances are always kept: what a guest has
-/// once needed for a body stays resident.
+/// An instance whose memory has grown by more than this since it was configured is large: what a guest has once needed for a body stays
+/// resident. Outside of calls, there are only as many large ones as idle instances are always kept.
 const LARGE: usize = 4 << 20;
-/// An instance that was not needed for one to two of these is dropped, one at each call.
-const DEMAND_PERIOD: Duration = Duration::from_secs(10);
 
 /// The exchange after a call, and how the call ended.
 pub type Called = (Box<Exchange>, Result<Verdict, FilterError>);
@@ -50,6 +52,11 @@ struct Inner {
     #[expect(clippy::vec_box, reason = "an instance is large and moves in and out of its call as a box")]
     idle: RefCell<Vec<Box<Instance>>>,
     in_use: Cell<usize>,
+    /// Large instances that are in use already, and wait for the turn of their body.
+    large_in_wait: Cell<usize>,
+    /// Calls that have to wait until they may start an instance, and what tells them that one is idle.
+    starved: Cell<usize>,
+    came_idle: Notify,
     demand: Cell<Demand>,
     pace: Cell<Pace>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
@@ -77,37 +84,22 @@ impl Inner {
         let mut demand = self.demand.get();
         let keep = demand.keep(self.busy(idle.len()), now);
         self.demand.set(demand);
-        let is_large = |instance: &Instance| instance.store.data().memory.bytes > LARGE;
-        if is_large(&instance) && idle.iter().filter(|other| is_large(other)).count() >= MIN_IDLE {
-            return Some(instance);
+        if is_large(&instance) {
+            let others = idle.iter().filter(|other| is_large(other)).count() + self.large_in_wait.get();
+            if others >= MIN_IDLE {
+                return Some(instance);
+            }
         }
         idle.push(instance);
+        if self.starved.get() > 0 {
+            self.came_idle.notify_one();
+        }
         (idle.len() > keep).then(|| idle.remove(0))
     }
 }
 
-/// How many instances were in use or waited for their exchange at once, in this period and the one before it.
-#[derive(Debug, Clone, Copy)]
-struct Demand {
-    /// The end of this period.
-    until: Instant,
-    most: usize,
-    most_before: usize,
-}
-
-impl Demand {
-    fn new(now: Instant) -> Demand {
-        Demand { until: now + DEMAND_PERIOD, most: 0, most_before: 0 }
-    }
-
-    /// How many idle instances are worth their memory, when so many are in use.
-    fn keep(&mut self, in_use: usize, now: Instant) -> usize {
-        if now >= self.until {
-            *self = Demand { most_before: self.most, ..Demand::new(now) };
-        }
-        self.most = self.most.max(in_use);
-        self.most.max(self.most_before).max(MIN_IDLE)
-    }
+fn is_large(instance: &Instance) -> bool {
+    instance.grown() > LARGE
 }
 
 /// The right to use one instance. Passed on to the first who waits, or given back.
@@ -138,6 +130,9 @@ impl Pool {
                 program,
                 idle: RefCell::default(),
                 in_use: Cell::new(0),
+                large_in_wait: Cell::new(0),
+                starved: Cell::new(0),
+                came_idle: Notify::new(),
                 demand: Cell::new(Demand::new(Instant::now())),
                 pace: Cell::new(Pace::new(Instant::now())),
                 waiting: RefCell::default(),
@@ -152,7 +147,7 @@ impl Pool {
     pub async fn call(&self, hook: Hook, exchange: Box<Exchange>, index: usize) -> Called {
         match self.call_now(hook, exchange, index, &mut None) {
             Ok(called) => called,
-            Err(exchange) => self.call_in_turn(hook, exchange, index).await,
+            Err(exchange) => self.call_in_turn(hook, exchange, index, std::future::ready(())).await,
         }
     }
 
@@ -220,13 +215,12 @@ impl Pool {
         let ended_well =
             matches!(result, Ok(_) | Err(FilterError::Declared(_) | FilterError::OutOfMemory { declared: Some(_) }));
         if !ended_well {
-            // No code of the guest runs to make one of an image.
-            if inner.program.image.is_none() {
-                self.pace(Pace::lose);
-            }
+            self.lose();
             return self.let_go(instance);
         }
-        if shared.mode == Mode::Fresh && matches!(result, Ok(Verdict::Continue)) && self.stays(hook, exchange, index) {
+        // Upstreams may be slow, and there may be as many that wait for them as are called.
+        let may_stay = shared.mode == Mode::Fresh && matches!(result, Ok(Verdict::Continue)) && !is_large(&instance);
+        if may_stay && self.stays(hook, exchange, index) {
             instance.waiting = inner.program.plugin.runtime.waiting.take();
             if instance.waiting.is_some() {
                 return exchange.sandboxes.push((index, instance));
@@ -280,43 +274,59 @@ impl Pool {
             && inner.program.is_called_behind(after, exchange, index)
     }
 
-    /// Calls a hook when it is its turn, on a fresh instance if none is idle, and on a fiber if the filter may wait.
-    async fn call_in_turn(&self, hook: Hook, mut exchange: Box<Exchange>, index: usize) -> Called {
+    /// Calls a hook when it is its turn, on a fresh instance if none is idle, and on a fiber if the filter may wait. `turn` is that of its
+    /// body: it is waited for when all else is ready, so that a turn is only held by a call, and kept for as long as the call takes.
+    pub async fn call_in_turn<T>(
+        &self,
+        hook: Hook,
+        mut exchange: Box<Exchange>,
+        index: usize,
+        turn: impl Future<Output = T>,
+    ) -> Called {
         let inner = &self.inner;
         let limits = &inner.program.shared.limits;
         let started = Instant::now();
         let allowed = limits.wall.saturating_add(limits.time_for_body(body_len(hook, &exchange)));
         let end = started.checked_add(allowed).unwrap_or(started + limits.wall);
+        let refused = |error: FilterError| {
+            inner.counters.called(hook, Duration::ZERO, started.elapsed(), Some(&error));
+            Err(error)
+        };
         let permit = match self.admit(end, allowed).await {
             Ok(permit) => permit,
-            Err(error) => {
-                inner.counters.called(hook, Duration::ZERO, started.elapsed(), Some(&error));
-                return (exchange, Err(error));
-            }
+            Err(error) => return (exchange, refused(error)),
         };
         let mut instance = match self.ready(&mut exchange, index) {
             Some(instance) => instance,
             // Rare and large parts are boxed: the future of a request is moved when it is made, and this one is in it.
             None => match Box::pin(self.start_within(end, allowed)).await {
-                Ok(instance) => Box::new(instance),
-                Err(error) => {
-                    inner.counters.called(hook, Duration::ZERO, started.elapsed(), Some(&error));
-                    return (exchange, Err(error));
-                }
+                Ok(instance) => instance,
+                Err(error) => return (exchange, refused(error)),
             },
         };
         // From here on the instance is out of the pool: it goes back only if the call ends well.
+        let risk = AtRisk::new(self, None, self.is_reused());
+        let waits = is_large(&instance).then(|| Counted::new(&inner.large_in_wait));
+        let turn = tokio::time::timeout_at(end.into(), turn).await;
+        drop(waits);
+        let Ok(turn) = turn else {
+            risk.survives();
+            self.reuse(instance, Instant::now());
+            return (exchange, refused(FilterError::NoTurn(allowed)));
+        };
         instance.store.data_mut().wall_end = Some(end);
         let (result, cpu) = if self.on_fiber() {
-            let (result, cpu) = within(end, Box::pin(instance.call_on_fiber(hook, exchange, index))).await;
-            (result.unwrap_or(Err(FilterError::Timeout(allowed))), Some(cpu))
+            let result = within(end, &risk.busy, Box::pin(instance.call_on_fiber(hook, exchange, index))).await;
+            (result.unwrap_or(Err(FilterError::Timeout(allowed))), Some(risk.busy.get()))
         } else {
             (instance.call(hook, exchange, index), None)
         };
+        risk.survives();
         let mut exchange = instance.take_exchange().expect("host functions only borrow the exchange");
         let wall = started.elapsed();
         let took = (cpu.unwrap_or(wall), wall);
         self.conclude(hook, (&mut exchange, index), instance, &result, took, started + wall);
+        drop(turn);
         drop(permit);
         (exchange, result)
     }
@@ -324,11 +334,6 @@ impl Pool {
     /// The filter of this pool.
     pub fn program(&self) -> &Arc<Program> {
         &self.inner.program
-    }
-
-    /// Counts a call that was refused before it came here, after a wait.
-    pub fn count_refusal(&self, hook: Hook, waited: Duration, error: &FilterError) {
-        self.inner.counters.called(hook, Duration::ZERO, waited, Some(error));
     }
 
     /// Counts a body that the filter asked for and did not get.
@@ -367,24 +372,45 @@ impl Pool {
         }
     }
 
-    /// Makes an instance, in its turn if it replaces one that has failed.
-    async fn start_within(&self, end: Instant, allowed: Duration) -> Result<Instance, FilterError> {
+    /// Makes an instance, in its turn if it replaces one that has failed, or takes one that is idle before that.
+    async fn start_within(&self, end: Instant, allowed: Duration) -> Result<Box<Instance>, FilterError> {
+        let inner = &self.inner;
         let timeout = || FilterError::Timeout(allowed);
+        let starved = Counted::new(&inner.starved);
         let expected = loop {
-            match self.pace(|pace| pace.begin(Instant::now())) {
+            if let Some(instance) = inner.idle.borrow_mut().pop() {
+                return Ok(instance);
+            }
+            let now = Instant::now();
+            if now >= end {
+                return Err(timeout());
+            }
+            match self.pace(|pace| pace.begin(now, self.is_reused())) {
                 Ok(expected) => break expected,
-                Err(at) if at < end => tokio::time::sleep_until(at.into()).await,
-                Err(_) => {
-                    tokio::time::sleep_until(end.into()).await;
-                    return Err(timeout());
+                Err(at) => {
+                    // Either way, it is looked at again what there is.
+                    let _ = tokio::time::timeout_at(at.min(end).into(), inner.came_idle.notified()).await;
                 }
             }
         };
-        let (started, took) = within(end, self.start()).await;
-        if let Some(expected) = expected {
-            self.pace(|pace| pace.end(expected, took));
+        drop(starved);
+        let risk = AtRisk::new(self, expected, true);
+        let instance = within(end, &risk.busy, self.start()).await.unwrap_or_else(|| Err(timeout()))?;
+        risk.survives();
+        Ok(Box::new(instance))
+    }
+
+    /// Whether calls that end well leave their instances to others. Where they do not, an exchange needs a new one in any case.
+    fn is_reused(&self) -> bool {
+        self.inner.program.shared.mode == Mode::Reused
+    }
+
+    /// An instance has failed, or could not be made.
+    fn lose(&self) {
+        // No code of the guest runs to make one of an image.
+        if self.inner.program.image.is_none() {
+            self.pace(|pace| pace.lose(Instant::now()));
         }
-        started.unwrap_or_else(|| Err(timeout()))
     }
 
     fn pace<T>(&self, change: impl FnOnce(&mut Pace) -> T) -> T {
@@ -398,6 +424,7 @@ impl Pool {
         let inner = &self.inner;
         let mut instance = inner.program.start(|image| self.resources(image)).await?;
         instance.live = Some(Live::new(&inner.counters));
+        instance.memory_at_first = instance.store.data().memory.bytes;
         Ok(instance)
     }
 
@@ -408,6 +435,7 @@ impl Pool {
         let instance = image.instance_now(&inner.program.shared, self.resources(image));
         Some(instance.map(|mut instance| {
             instance.live = Some(Live::new(&inner.counters));
+            instance.memory_at_first = instance.store.data().memory.bytes;
             Box::new(instance)
         }))
     }
@@ -417,39 +445,20 @@ impl Pool {
     }
 }
 
-/// Awaits until a point in time, and adds up the time for which the future held the thread. `None`: the time has passed.
-async fn within<F: Future>(end: Instant, future: F) -> (Option<F::Output>, Duration) {
+/// Awaits until a point in time, and adds the time for which the future held the thread to `busy`. `None`: the time has passed.
+async fn within<F: Future>(end: Instant, busy: &Cell<Duration>, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut busy = Duration::ZERO;
     let timed = poll_fn(|cx| {
         let start = Instant::now();
         let poll = future.as_mut().poll(cx);
-        busy += start.elapsed();
+        busy.set(busy.get() + start.elapsed());
         poll
     });
     let mut timed = pin!(timed);
     // Most calls are over at the first poll: they need no timer.
     let first = poll_fn(|cx| std::task::Poll::Ready(timed.as_mut().poll(cx))).await;
-    let output = match first {
+    match first {
         std::task::Poll::Ready(output) => Some(output),
         std::task::Poll::Pending => tokio::time::timeout_at(end.into(), timed).await.ok(),
-    };
-    (output, busy)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn instances_of_a_peak_are_kept_for_a_while() {
-        let start = Instant::now();
-        let mut demand = Demand::new(start);
-        assert_eq!(demand.keep(1, start), MIN_IDLE);
-        assert_eq!(demand.keep(50, start), 50);
-        assert_eq!(demand.keep(49, start), 50, "the peak is remembered");
-        assert_eq!(demand.keep(10, start + DEMAND_PERIOD), 50, "and in the next period");
-        assert_eq!(demand.keep(2, start + 2 * DEMAND_PERIOD), 10, "and then forgotten");
-        assert_eq!(demand.keep(1, start + 4 * DEMAND_PERIOD), MIN_IDLE);
     }
 }

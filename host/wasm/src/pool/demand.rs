@@ -1,0 +1,49 @@
+//! How many idle instances are worth their memory: as many as were needed at once of late.
+
+use std::time::{Duration, Instant};
+
+/// Idle instances that are always kept.
+pub(super) const MIN_IDLE: usize = 4;
+/// An instance that was not needed for one to two of these is dropped, one at each call.
+const DEMAND_PERIOD: Duration = Duration::from_secs(10);
+
+/// How many instances were in use or waited for their exchange at once, in this period and the one before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Demand {
+    /// The end of this period.
+    until: Instant,
+    most: usize,
+    most_before: usize,
+}
+
+impl Demand {
+    pub(super) fn new(now: Instant) -> Demand {
+        Demand { until: now + DEMAND_PERIOD, most: 0, most_before: 0 }
+    }
+
+    /// How many idle instances are worth their memory, when so many are in use.
+    pub(super) fn keep(&mut self, in_use: usize, now: Instant) -> usize {
+        if now >= self.until {
+            *self = Demand { most_before: self.most, ..Demand::new(now) };
+        }
+        self.most = self.most.max(in_use);
+        self.most.max(self.most_before).max(MIN_IDLE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_of_a_peak_are_kept_for_a_while() {
+        let start = Instant::now();
+        let mut demand = Demand::new(start);
+        assert_eq!(demand.keep(1, start), MIN_IDLE);
+        assert_eq!(demand.keep(50, start), 50);
+        assert_eq!(demand.keep(49, start), 50, "the peak is remembered");
+        assert_eq!(demand.keep(10, start + DEMAND_PERIOD), 50, "and in the next period");
+        assert_eq!(demand.keep(2, start + 2 * DEMAND_PERIOD), 10, "and then forgotten");
+        assert_eq!(demand.keep(1, start + 4 * DEMAND_PERIOD), MIN_IDLE);
+    }
+}
