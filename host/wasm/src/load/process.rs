@@ -110,6 +110,7 @@ pub(crate) struct Compiler {
 /// A compilation. The process is killed when this is dropped.
 struct Job {
     hash: [u8; 32],
+    limits: CompileLimits,
     begun: Instant,
     result: Receiver<Result<Vec<u8>, ProcessError>>,
     /// The process lives as long as this.
@@ -134,10 +135,12 @@ impl Compiler {
         bytes: &[u8],
         hash: &[u8; 32],
     ) -> Result<Vec<u8>, ProcessError> {
-        let left = locked(&self.left).take().filter(|job| job.hash == *hash);
+        let limits = *locked(&self.limits);
+        // One with other limits could fail for what is allowed now, and take what is not.
+        let left = locked(&self.left).take().filter(|job| job.hash == *hash && job.limits == limits);
         let job = match left {
             Some(job) => job,
-            None => Job::start(command, *locked(&self.limits), bytes, hash)?,
+            None => Job::start(command, limits, bytes, hash)?,
         };
         let mut say = FIRST_WORD;
         let result = loop {
@@ -183,7 +186,7 @@ impl Job {
             let _ = sender.send(supervise(child, limits, bytes, &ended));
         });
         supervised.map_err(|error| ProcessError::Unable(error.to_string()))?;
-        Ok(Job { hash: *hash, begun: Instant::now(), result, _alive: alive })
+        Ok(Job { hash: *hash, limits, begun: Instant::now(), result, _alive: alive })
     }
 }
 
@@ -313,6 +316,10 @@ mod tests {
             assert!(compiler.interrupt.was_heeded());
             assert!(before.is_none_or(|before| begun() == Some(before)), "the same process");
         }
+        let before = begun();
+        compiler.set_limits(CompileLimits { timeout: Duration::from_secs(60), ..CompileLimits::default() });
+        assert!(compiler.run(STUCK, SUBJECT, &bytes(), &[2; 32]).is_err());
+        assert!(before.is_some() && begun().is_some() && begun() != before, "another one for other limits");
         compiler.end_left();
         assert_eq!(begun(), None);
     }
