@@ -111,9 +111,7 @@ fn run(
             queue.recv()
         };
         let Ok(job) = job else { return };
-        // What is asked for from now on is newer than what is loaded next, unless it settles with it: that costs no more than another try.
-        interrupt.clear();
-        let Settled { requested, changed, replies } = settle(queue, job, poll);
+        let Settled { requested, changed, replies } = settle(queue, job, poll, interrupt);
         waiting.extend(replies);
         // Looked at before the load, so that a change during it leads to another one.
         let changed = (requested || changed) && watch.as_mut().is_some_and(Watch::has_changed);
@@ -178,8 +176,8 @@ impl Settled {
     }
 }
 
-/// Takes all jobs until there is quiet.
-fn settle(queue: &Receiver<Job>, first: Job, polling: bool) -> Settled {
+/// Takes all jobs until there is quiet. None of them interrupts the load that follows; what comes later does.
+fn settle(queue: &Receiver<Job>, first: Job, polling: bool, interrupt: &Interrupt) -> Settled {
     let mut settled = Settled::default();
     settled.take(first);
     let begun = Instant::now();
@@ -190,6 +188,9 @@ fn settle(queue: &Receiver<Job>, first: Job, polling: bool) -> Settled {
     {
         settled.take(job);
     }
+    interrupt.clear();
+    // One that came at this moment may have raised it before that.
+    queue.try_iter().for_each(|job| settled.take(job));
     settled
 }
 
@@ -441,6 +442,19 @@ mod tests {
         begun.recv_timeout(Duration::from_secs(10)).expect("a load for the last one");
         goes_on.send(()).expect("a load that waits");
         assert!(last.blocking_recv().expect("an answer").result.is_ok());
+    }
+
+    #[test]
+    fn a_reload_gives_way_to_what_comes_later_and_not_to_what_it_loads() {
+        let (jobs, queue) = mpsc::channel();
+        let loader = Loader { jobs: Arc::new(jobs), interrupt: Arc::default(), last: LastReload::default() };
+        // The second step of one save.
+        loader.request(None);
+        let settled = settle(&queue, Job::Changed(Change::Any), false, &loader.interrupt);
+        assert!(settled.requested && settled.changed);
+        assert!(!loader.interrupt.heed());
+        loader.request(None);
+        assert!(loader.interrupt.heed());
     }
 
     #[test]
