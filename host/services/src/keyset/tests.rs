@@ -299,9 +299,10 @@ fn all_sets_are_waited_for_together() {
     publish(&first, &ec_key("a").0);
     others[0].remote.as_ref().unwrap().attempt_over(Err("refused".to_owned()));
     let begun = Instant::now();
-    let mut missing = sets.wait_until_ready(Duration::from_millis(60));
+    let patience = Duration::from_millis(500);
+    let mut missing = sets.wait_until_ready(patience);
     missing.sort();
-    assert!(begun.elapsed() < Duration::from_millis(110), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < patience * 2, "one after the other: {:?}", begun.elapsed());
     assert_eq!(
         missing,
         [
