@@ -130,7 +130,6 @@ impl SnapshotBuilder {
             match Filter::new(spec) {
                 Ok(built) => {
                     warn_of_needs(filter, built.needs(), warnings);
-                    warn_of_limits(&loaded.config, filter, built.interests(), warnings);
                     warnings.extend_from_slice(built.warnings());
                     let failures = built.trial_failures();
                     match filter.on_failed_trial {
@@ -144,6 +143,13 @@ impl SnapshotBuilder {
                 }
                 Err(LoadError::Refused(message)) => errors.push(loaded.error_at(&filter.name, &visible(&message))),
                 Err(error) => errors.push(loaded.error_on(&at("plugin"), visible(&crate::chain(&error)))),
+            }
+        }
+        let interests = |name: &Name| found.get(name).map(|filter| filter.interests());
+        for filter in &loaded.config.filters {
+            let pipelines = loaded.config.routes.iter().map(|route| &route.pipeline[..]);
+            if let Some(most) = largest_body(&filter.name, pipelines, interests) {
+                warn_of_limits(&loaded.config, filter, most, warnings);
             }
         }
         if before.is_some() && errors.is_empty() {
@@ -264,11 +270,32 @@ fn warn_of_open_door(filter: &model::Filter, plugin: &Plugin, warnings: &mut Vec
     }
 }
 
+/// The largest body that a filter may have, if it asks for any: twice what it asks for where another filter reads the same body before it in
+/// one of the pipelines, and may have replaced it.
+fn largest_body<'p, 'i>(
+    name: &Name,
+    pipelines: impl Iterator<Item = &'p [Name]>,
+    interests: impl Fn(&Name) -> Option<&'i Interests>,
+) -> Option<u64> {
+    let own = interests(name)?;
+    let reads = |other: &Name, of: fn(&Interests) -> bool| interests(other).is_some_and(of);
+    let (mut request_is_second, mut response_is_second) = (false, false);
+    for pipeline in pipelines {
+        let Some(at) = pipeline.iter().position(|other| other == name) else { continue };
+        let (before, from) = pipeline.split_at(at);
+        request_is_second |= before.iter().any(|other| reads(other, |found| found.request_body.is_some()));
+        response_is_second |= from.iter().skip(1).any(|other| reads(other, |found| found.response_body.is_some()));
+    }
+    let bodies = [(&own.request_body, request_is_second), (&own.response_body, response_is_second)];
+    let most = bodies.into_iter().filter_map(|(body, is_second)| {
+        let asked = body.as_ref()?.max_bytes;
+        Some(if is_second { asked.saturating_mul(2) } else { asked })
+    });
+    most.max()
+}
+
 /// Says where the largest body that a filter may have can't be handled within its other limits.
-fn warn_of_limits(config: &model::Config, filter: &model::Filter, interests: &Interests, warnings: &mut Vec<String>) {
-    let most =
-        [&interests.request_body, &interests.response_body].into_iter().flatten().map(|body| body.max_bytes).max();
-    let Some(most) = most else { return };
+fn warn_of_limits(config: &model::Config, filter: &model::Filter, most: u64, warnings: &mut Vec<String>) {
     let (name, limits) = (&filter.name, &filter.limits);
     let mut warn =
         |other: String| warnings.push(format!("filter `{name}` may have bodies of {most} bytes, but {other}"));
@@ -336,4 +363,35 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wasm::BodyInterest;
+
+    #[test]
+    fn a_filter_that_is_not_the_first_to_read_a_body_may_have_one_of_twice_the_size() {
+        let asks = |request: Option<u64>, response: Option<u64>| {
+            let body = |bytes| BodyInterest { max_bytes: bytes, asked_bytes: bytes, types: Vec::new() };
+            Interests { request_body: request.map(body), response_body: response.map(body), ..Interests::default() }
+        };
+        let found = [
+            ("a", asks(Some(10), None)),
+            ("b", asks(Some(10), Some(12))),
+            ("c", asks(None, Some(10))),
+            ("d", asks(None, None)),
+        ];
+        let interests = |name: &Name| found.iter().find(|(known, _)| **name == **known).map(|(_, interests)| interests);
+        let largest = |name: &str, pipeline: &[&str]| {
+            let names: Vec<Name> = pipeline.iter().map(|name| (*name).into()).collect();
+            largest_body(&name.into(), [&names[..]].into_iter(), interests)
+        };
+        assert_eq!(largest("a", &["a", "b", "c"]), Some(10));
+        assert_eq!(largest("b", &["b", "d"]), Some(12));
+        assert_eq!(largest("b", &["a", "b"]), Some(20));
+        assert_eq!(largest("b", &["b", "d", "c"]), Some(24), "responses pass in reverse");
+        assert_eq!(largest("c", &["b", "c"]), Some(10));
+        assert_eq!(largest("d", &["a", "d"]), None);
+    }
 }
