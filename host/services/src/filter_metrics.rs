@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
@@ -82,6 +82,7 @@ impl FilterMetrics {
                 hasher: RandomState::default(),
                 table: RwLock::default(),
                 dropped: AtomicU64::new(0),
+                released: AtomicBool::new(false),
             })
         };
         filters.entry(name.into()).or_insert_with(new).clone()
@@ -89,7 +90,10 @@ impl FilterMetrics {
 
     /// Forgets the filters that are no more, after a reload.
     pub fn retain(&self, keep: impl Fn(&str) -> bool) {
-        self.filters.write().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));
+        let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
+        for (_, series) in filters.extract_if(.., |name, _| !keep(name)) {
+            series.release();
+        }
     }
 
     /// Writes the series as `sluice_filter_<name>` with the label `filter`, and how many values were dropped for want of room as
@@ -131,6 +135,8 @@ pub struct FilterSeries {
     hasher: RandomState,
     table: RwLock<HashTable<Series>>,
     dropped: AtomicU64,
+    /// Set, under the lock of the table, once the filter is no more. Exchanges may still be on their way through it.
+    released: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -229,6 +235,10 @@ impl FilterSeries {
         }
         check_names(name, &labels)?;
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        // Nobody reads it any more, and it must not hold a name.
+        if self.released.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         if table.find(hash, is).is_none() {
             if table.len() >= MAX_SERIES {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -274,11 +284,13 @@ impl FilterSeries {
     }
 }
 
-impl Drop for FilterSeries {
-    fn drop(&mut self) {
-        let table = self.table.get_mut().unwrap_or_else(PoisonError::into_inner);
+impl FilterSeries {
+    /// Forgets all series, and frees their names for others.
+    fn release(&self) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        self.released.store(true, Ordering::Relaxed);
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        for series in table.iter() {
+        for series in table.drain() {
             let Some((_, left)) = kinds.get_mut(&series.name) else { continue };
             *left -= 1;
             if *left == 0 {
@@ -436,9 +448,14 @@ mod tests {
             metrics.filter(name).count("n", &[("a", "2")], 1).unwrap();
         }
         metrics.retain(|name| name == "old");
+        let held = metrics.filter("old");
         assert!(metrics.filter("new").gauge("n", &[], 1.0).is_err());
         metrics.retain(|name| name == "new");
         metrics.filter("new").gauge("n", &[], 1.0).unwrap();
+        // By an exchange that is still on its way through the old filter.
+        held.count("n", &[("a", "1")], 1).unwrap();
+        held.count("m", &[], 1).unwrap();
+        metrics.filter("new").gauge("m", &[], 1.0).unwrap();
     }
 
     #[test]
