@@ -52,8 +52,6 @@ struct Inner {
     #[expect(clippy::vec_box, reason = "an instance is large and moves in and out of its call as a box")]
     idle: RefCell<Vec<Box<Instance>>>,
     in_use: Cell<usize>,
-    /// Large instances that are in use already, and wait for the turn of their body.
-    large_in_wait: Cell<usize>,
     /// Calls that have to wait until they may start an instance, and what tells them that one is idle.
     starved: Cell<usize>,
     came_idle: Notify,
@@ -85,7 +83,7 @@ impl Inner {
         let keep = demand.keep(self.busy(idle.len()), now);
         self.demand.set(demand);
         if is_large(&instance) {
-            let others = idle.iter().filter(|other| is_large(other)).count() + self.large_in_wait.get();
+            let others = idle.iter().filter(|other| is_large(other)).count();
             if others >= MIN_IDLE {
                 return Some(instance);
             }
@@ -130,7 +128,6 @@ impl Pool {
                 program,
                 idle: RefCell::default(),
                 in_use: Cell::new(0),
-                large_in_wait: Cell::new(0),
                 starved: Cell::new(0),
                 came_idle: Notify::new(),
                 demand: Cell::new(Demand::new(Instant::now())),
@@ -275,7 +272,8 @@ impl Pool {
     }
 
     /// Calls a hook when it is its turn, on a fresh instance if none is idle, and on a fiber if the filter may wait. `turn` is that of its
-    /// body: it is waited for when all else is ready, so that a turn is only held by a call, and kept for as long as the call takes.
+    /// body. It is waited for when the filter has room for the call, so that a busy filter holds no turns of others, and before there is an
+    /// instance, since instances that wait would take the memory that turns are there to bound.
     pub async fn call_in_turn<T>(
         &self,
         hook: Hook,
@@ -296,6 +294,10 @@ impl Pool {
             Ok(permit) => permit,
             Err(error) => return (exchange, refused(error)),
         };
+        let Ok(turn) = tokio::time::timeout_at(end.into(), turn).await else {
+            drop(permit);
+            return (exchange, refused(FilterError::NoTurn(allowed)));
+        };
         let mut instance = match self.ready(&mut exchange, index) {
             Some(instance) => instance,
             // Rare and large parts are boxed: the future of a request is moved when it is made, and this one is in it.
@@ -306,14 +308,6 @@ impl Pool {
         };
         // From here on the instance is out of the pool: it goes back only if the call ends well.
         let risk = AtRisk::new(self, None, self.is_reused());
-        let waits = is_large(&instance).then(|| Counted::new(&inner.large_in_wait));
-        let turn = tokio::time::timeout_at(end.into(), turn).await;
-        drop(waits);
-        let Ok(turn) = turn else {
-            risk.survives();
-            self.reuse(instance, Instant::now());
-            return (exchange, refused(FilterError::NoTurn(allowed)));
-        };
         instance.store.data_mut().wall_end = Some(end);
         let (result, cpu) = if self.on_fiber() {
             let result = within(end, &risk.busy, Box::pin(instance.call_on_fiber(hook, exchange, index))).await;

@@ -15,7 +15,7 @@ fn a_fresh_instance_that_has_become_large_does_not_wait_for_its_exchange() {
 }
 
 #[test]
-fn the_turn_of_a_body_is_waited_for_when_an_instance_is_ready() {
+fn the_turn_of_a_body_is_waited_for_when_the_filter_has_room() {
     let limits = FilterLimits { cpu: Duration::from_secs(60), max_instances: 1, ..limits() };
     let hooks = [(Hook::OnRequest, SPIN), (Hook::OnResponse, RESPOND)];
     let program = program(&runtime(), &guest(&hooks, true), Mode::Reused, limits);
@@ -42,7 +42,7 @@ fn the_turn_of_a_body_is_waited_for_when_an_instance_is_ready() {
 }
 
 #[test]
-fn a_call_whose_turn_does_not_come_gives_its_instance_back() {
+fn a_call_whose_turn_does_not_come_has_taken_no_instance() {
     let limits = FilterLimits { wall: Duration::from_millis(20), ..limits() };
     let program = program(&runtime(), &guest(&[(Hook::OnRequest, CONTINUE)], false), Mode::Reused, limits);
     run(async {
