@@ -272,8 +272,8 @@ impl Pool {
     }
 
     /// Calls a hook when it is its turn, on a fresh instance if none is idle, and on a fiber if the filter may wait. `turn` is that of its
-    /// body. It is waited for when the filter has room for the call, so that a busy filter holds no turns of others, and before there is an
-    /// instance, since instances that wait would take the memory that turns are there to bound.
+    /// body. It is waited for when the filter has room for the call, so that a busy filter holds no turns of others. And it is waited for
+    /// before there is an instance: instances that wait would take the memory that turns are there to bound.
     pub async fn call_in_turn<T>(
         &self,
         hook: Hook,
@@ -295,7 +295,6 @@ impl Pool {
             Err(error) => return (exchange, refused(error)),
         };
         let Ok(turn) = tokio::time::timeout_at(end.into(), turn).await else {
-            drop(permit);
             return (exchange, refused(FilterError::NoTurn(allowed)));
         };
         let mut instance = match self.ready(&mut exchange, index) {
