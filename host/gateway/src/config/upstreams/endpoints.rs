@@ -1,0 +1,55 @@
+//! Reads the endpoints of an upstream.
+
+use url::Url;
+
+use crate::config::defaults;
+use crate::config::item::Item;
+use crate::config::model::Endpoint;
+use crate::services::Origin;
+
+/// Reads `http://host:port` or `https://host:port`, without more.
+pub(in crate::config) fn origin(item: Item<'_>) -> Option<Origin> {
+    item.check(r#"an origin like "http://host:port""#, |text| {
+        let wrong = || format!("expected an origin like \"http://host:port\", found {text:?}");
+        let url = Url::parse(text).map_err(|_| wrong())?;
+        let origin = Origin::of(&url).map_err(|_| wrong())?;
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        if bare && origin.port != 0 { Ok(origin) } else { Err(wrong()) }
+    })
+}
+
+pub(super) fn read(item: Item<'_>) -> Option<Vec<Endpoint>> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    let list = item.clone().taking("a list of origins or tables");
+    for item in item.items() {
+        let Some(endpoint) = endpoint(&item) else { continue };
+        let same =
+            |other: &Endpoint| (&other.origin.host, other.origin.port) == (&endpoint.origin.host, endpoint.origin.port);
+        if endpoints.iter().any(same) {
+            item.fail(format!("the endpoint {} is listed twice", endpoint.authority()));
+        }
+        endpoints.push(endpoint);
+    }
+    if list.is_empty_list() {
+        list.fail("expected at least one endpoint");
+    } else if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+        list.fail("at least one endpoint needs a weight above 0");
+    }
+    Some(endpoints)
+}
+
+fn endpoint(item: &Item<'_>) -> Option<Endpoint> {
+    if !item.is_table() {
+        return Some(Endpoint { origin: origin(item.clone())?, weight: defaults::ENDPOINT_WEIGHT, labels: Vec::new() });
+    }
+    let table = item.clone().table()?;
+    let url = table.key("url", "The address.", r#""https://orders.internal""#).require(origin);
+    let weight = table
+        .key("weight", "Its share of the requests; 0 takes it out.", "2")
+        .or(defaults::ENDPOINT_WEIGHT, |item| item.integer(0..=1_000_000));
+    let labels = table.table("labels").named("A label that filters can choose by.", r#""eu-west""#).into_iter();
+    let mut labels: Vec<_> = labels.filter_map(|(name, item)| Some((name, item.string()?))).collect();
+    // Their order means nothing, so that another one is no other endpoint.
+    labels.sort();
+    Some(Endpoint { origin: url?, weight, labels })
+}

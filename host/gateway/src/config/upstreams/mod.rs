@@ -1,0 +1,107 @@
+//! Reads `[upstreams]`; a file for each of its tables.
+
+mod dns;
+mod endpoints;
+mod pool;
+mod tls;
+
+use super::defaults;
+use super::item::Item;
+use super::model::*;
+use super::read::{Level, Table};
+use super::tree::join;
+
+pub(super) use endpoints::origin;
+
+/// What an upstream can have in common with others: what is left out of it comes from its group, then from `[defaults.upstream]`.
+pub(super) struct Shared {
+    balance: Balance,
+    protocol: Protocol,
+    tls: UpstreamTls,
+    pool: Pool,
+    dns: DnsPolicy,
+    tolerate: Vec<Deviation>,
+}
+
+/// Reads an upstream, here with the tables that it inherits from.
+pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
+    let endpoints = table
+        .key(
+            "endpoints",
+            "The addresses that serve it: URLs without a path, or tables with a `url`.",
+            r#"["http://10.0.0.1:3000", { url = "http://10.0.0.2:3000", weight = 2 }]"#,
+        )
+        .get("-", endpoints::read);
+    let builtin = table
+        .key(
+            "builtin",
+            "In place of endpoints a service inside the gateway, for demos and tests: `echo` answers with what it received, `status` with the status that the path names.",
+            r#""echo""#,
+        )
+        .get("-", Item::word);
+    let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(table, endpoints.as_deref());
+    let service = match (table.has("endpoints"), table.has("builtin")) {
+        (true, false) => Service::Endpoints(endpoints?),
+        (false, true) => Service::Builtin(builtin?),
+        _ => {
+            table.fail("needs either `endpoints` or `builtin`");
+            return None;
+        }
+    };
+    Some(Upstream { name: Name::from(name), service, balance, protocol, tls, pool, dns, tolerate })
+}
+
+pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
+    Shared {
+        balance: table
+            .key(
+                "balance",
+                "How an endpoint is chosen: in turn by weight, or of two drawn by weight the one with fewer requests under way.",
+                r#""least_request""#,
+            )
+            .word_or(defaults::BALANCE),
+        protocol: table
+            .key(
+                "protocol",
+                "What is spoken to the endpoints. `auto` negotiates on https and is `http/1.1` on http; `h2c` is HTTP/2 without TLS.",
+                r#""h2""#,
+            )
+            .or(defaults::PROTOCOL, |item| protocol(table, item, endpoints)),
+        tls: tls::read(&table.table("tls")),
+        pool: pool::read(&table.table("pool")),
+        dns: dns::read(&table.table("dns")),
+        tolerate: table
+            .key(
+                "tolerate",
+                "What its servers may do over HTTP/1 that is a 502 otherwise: end lines of a head with a line feed alone (`bare_lf`), repeat the same `Content-Length` (`repeated_content_length`).",
+                r#"["bare_lf"]"#,
+            )
+            .or(Vec::new(), |item| item.list(Item::word)),
+    }
+}
+
+/// The upstream that a route names by its only address. For the rest it is as upstreams are by default.
+pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Option<Upstream> {
+    let origin = origin(item.clone())?;
+    let scheme = if origin.https { "https" } else { "http" };
+    let endpoint = Endpoint { origin, weight: defaults::ENDPOINT_WEIGHT, labels: Vec::new() };
+    let name = format!("{scheme}://{}", endpoint.authority());
+    let endpoints = vec![endpoint];
+    let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
+    table.inherit(defaults);
+    let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(&table, Some(&endpoints));
+    let service = Service::Endpoints(endpoints);
+    Some(Upstream { name: Name::from(name.as_str()), service, balance, protocol, tls, pool, dns, tolerate })
+}
+
+fn protocol(table: &Table<'_>, item: Item<'_>, endpoints: Option<&[Endpoint]>) -> Option<Protocol> {
+    let protocol = item.clone().word()?;
+    let any = |https| endpoints.is_some_and(|list| list.iter().any(|endpoint| endpoint.origin.https == https));
+    if protocol == Protocol::Http2 && any(false) {
+        table.fail_at(&item, "`h2` is for https endpoints; over http it is `h2c`");
+    }
+    if protocol == Protocol::H2c && any(true) {
+        table.fail_at(&item, "`h2c` is for http endpoints; over https it is `h2`");
+    }
+    Some(protocol)
+}

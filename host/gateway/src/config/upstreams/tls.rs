@@ -1,0 +1,29 @@
+//! Reads `[upstreams.*.tls]`.
+
+use crate::config::defaults;
+use crate::config::gateway::host_name;
+use crate::config::item::Item;
+use crate::config::model::{ClientCertificate, Secret, UpstreamTls};
+use crate::config::read::Table;
+
+pub(super) fn read(table: &Table<'_>) -> UpstreamTls {
+    let ca = table
+        .key("ca", "The authorities to trust in place of the system's.", r#""certs/ca.pem""#)
+        .get("the system's authorities", |item| item.pem("CERTIFICATE"));
+    let server_name = table
+        .key("server_name", "The name to ask for and to find in the certificate.", r#""orders.internal""#)
+        .get("the endpoint's host", host_name);
+    let verify =
+        table.key("verify", "Whether the certificate is verified.", "false").or(defaults::VERIFY, Item::boolean);
+    let cert = table
+        .key("cert", "The certificate chain that the gateway shows.", r#""certs/gateway.pem""#)
+        .get("none", |item| item.pem("CERTIFICATE"));
+    let key = table
+        .key("key", "The private key of that certificate.", r#""certs/gateway.key""#)
+        .get("none", |item| item.pem("PRIVATE KEY"));
+    if table.has("cert") != table.has("key") {
+        table.fail("`cert` and `key` go together");
+    }
+    let client = cert.zip(key).map(|(cert, key)| ClientCertificate { cert, key: Secret::from(key) });
+    UpstreamTls { ca, server_name, verify, client }
+}
