@@ -21,7 +21,7 @@ use crate::services::clock::Clock;
 use crate::services::log_limit::visible;
 use crate::snapshot::{KEY_SET_WAIT, Snapshot, SnapshotBuilder};
 use crate::telemetry::{AccessLog, Metrics, OperationalLog, start_operational_log};
-use crate::upstream::{EndpointRegistry, Resolver};
+use crate::upstream::{EndpointRegistry, Resolver, Upkeep};
 use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
 
 /// How often the operational log tells what was dropped.
@@ -149,7 +149,9 @@ fn serve(
     })?;
 
     let services = Arc::clone(&builder.services);
-    let replacement = Replacement {
+    let mut upkeep = Upkeep::new(background.clone());
+    upkeep.follow(running.snapshot.load().upstreams.iter().map(|(upstream, _)| upstream));
+    let mut replacement = Replacement {
         path: path.to_owned(),
         started_with: Arc::clone(&config),
         builder,
@@ -157,6 +159,7 @@ fn serve(
         listeners: table,
         access_log: Arc::clone(&access_log),
         log: Arc::clone(log),
+        upkeep,
     };
     let interrupt = Arc::clone(replacement.builder.runtime.interrupt());
     let loader = start_loader(watched, &background, Arc::clone(metrics), interrupt, move || replacement.replace())?;

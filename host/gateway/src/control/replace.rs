@@ -11,6 +11,7 @@ use crate::server::ListenerTable;
 use crate::services::log_limit::visible;
 use crate::snapshot::SnapshotBuilder;
 use crate::telemetry::{AccessLog, OperationalLog};
+use crate::upstream::Upkeep;
 
 /// What a reload needs.
 pub struct Replacement {
@@ -23,12 +24,13 @@ pub struct Replacement {
     pub listeners: ListenerTable,
     pub access_log: Arc<AccessLog>,
     pub log: Arc<OperationalLog>,
+    pub upkeep: Upkeep,
 }
 
 impl Replacement {
     /// Puts the configuration of the file in place of the running one. Answers what was done and which files to watch, or leaves
     /// everything as it is.
-    pub fn replace(&self) -> Result<(ReloadReport, Vec<PathBuf>), Refused> {
+    pub fn replace(&mut self) -> Result<(ReloadReport, Vec<PathBuf>), Refused> {
         let loaded = config::load(&self.path).map_err(lines)?;
         let runtime = &self.builder.runtime;
         runtime.set_compile_limits(loaded.config.gateway.compile);
@@ -58,7 +60,9 @@ impl Replacement {
         };
         let watch = watched_files(&loaded);
         self.listeners.store(Arc::new(snapshot.listeners.clone()));
-        self.running.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.running.snapshot.store(Arc::clone(&snapshot));
+        self.upkeep.follow(snapshot.upstreams.iter().map(|(upstream, _)| upstream));
         self.access_log.set_format(loaded.config.telemetry.access_log);
         self.log.set_level(loaded.config.telemetry.log_level);
         self.running.config.store(Arc::new(loaded.config));

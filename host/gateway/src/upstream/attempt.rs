@@ -194,17 +194,26 @@ impl LocalUpstream {
         attempt.connect = lease.connect;
         let reused = lease.connect.is_none();
         let pool = Rc::clone(&lease.pool);
-        match exchange(&pool, lease, request, begun).await {
+        let outcome = exchange(&pool, lease, request, begun).await;
+        let took = begun.elapsed();
+        observe(&pool, &outcome, took);
+        match outcome {
             Ok(response) => {
-                let first_byte = begun.elapsed();
-                pool.record().succeeded();
-                pool.record().note_latency(first_byte);
-                pool.responded(response.head.status.as_u16());
-                attempt.first_byte = Some(first_byte);
+                attempt.first_byte = Some(took);
                 Ok(response)
             }
             Err(error) => Err(error.on_reused_connection(reused)),
         }
+    }
+}
+
+/// Notes what an attempt tells of the address that it went to. An attempt that ends because its client has left tells nothing and does not
+/// come here; one that got no connection was noted where the connection was tried.
+fn observe(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, took: Duration) {
+    if let Ok(response) = outcome {
+        pool.record().succeeded();
+        pool.record().note_latency(took);
+        pool.responded(response.head.status.as_u16());
     }
 }
 

@@ -1,4 +1,4 @@
-//! Upstreams: who they are (`spec`), where their endpoints come from (`discover`) and what is known of them (`endpoints`), which one is
+//! Upstreams: who they are (`spec`), where their endpoints come from (`discover`) and what is known of them (`endpoints`, `health`), which one is
 //! next (`local`, `balance`), connections to them (`connect`, `http2`, `race`, `pool`), one attempt to get a response (`attempt`), and whether
 //! another one follows (`retry`).
 
@@ -11,6 +11,7 @@ mod discover;
 pub(crate) mod endpoints;
 mod error;
 pub(crate) mod head;
+pub(crate) mod health;
 pub(crate) mod http2;
 mod local;
 pub(crate) mod pool;
@@ -19,6 +20,7 @@ pub mod resolver;
 pub mod retry;
 pub(crate) mod spec;
 pub mod tls;
+mod upkeep;
 
 #[cfg(test)]
 mod change_tests;
@@ -31,7 +33,9 @@ pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};
 pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
 pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
+pub use health::{Reason, StateChange};
 pub use local::{Choice, LocalUpstream};
 pub use resolver::Resolver;
 pub use spec::{Balance, EndpointSpec, Protocol, SpecError, TargetSpec, Upstream, UpstreamSpec};
 pub use tls::{ClientCertificate, TlsSpec};
+pub use upkeep::Upkeep;

@@ -17,6 +17,7 @@ use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
 use super::tls::{self, TlsError, TlsSpec};
+use crate::background::{Background, Task};
 use crate::config::defaults;
 pub use crate::config::model::{Balance, Protocol};
 use crate::http1::Tolerance;
@@ -229,6 +230,11 @@ impl Upstream {
     /// Its endpoints as all workers know them, one entry for each address, and at most `most`.
     pub fn endpoint_states(&self, most: usize) -> Vec<EndpointState> {
         self.set.members().hosts.iter().take(most).map(|host| host.record.state()).collect()
+    }
+
+    /// Starts what it has done in the background while it is running.
+    pub(super) fn tasks(self: &Arc<Self>, _: &Background) -> Vec<Task> {
+        Vec::new()
     }
 
     /// What each worker keeps for each address.

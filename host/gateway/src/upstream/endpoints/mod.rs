@@ -8,6 +8,6 @@ mod set;
 
 pub use local::LocalEndpoints;
 pub use record::EndpointState;
-pub(crate) use record::{Record, Responses};
+pub(crate) use record::{Record, Responses, millis};
 pub use registry::EndpointRegistry;
 pub(super) use set::{EndpointSet, Host, Listing};

@@ -7,11 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::registry::EndpointRegistry;
-
-/// The pause after the first failure in a row; it doubles with each one …
-pub(crate) const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// … up to this.
-pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+use crate::upstream::health::{Health, Reason, StateChange, Told};
 
 /// What a record belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,7 +58,7 @@ pub struct EndpointState {
     pub endpoint: Arc<str>,
     /// `None` while no address of the name is known.
     pub address: Option<SocketAddr>,
-    /// Whether it took the last connection, or was never tried.
+    /// Whether nothing is known that speaks against it.
     pub healthy: bool,
     /// Requests under way.
     pub active: u32,
@@ -70,6 +66,12 @@ pub struct EndpointState {
     pub latency: Option<Duration>,
     /// Responses by the class of their status, from 1xx on.
     pub responses: [u64; CLASSES],
+    /// Why it is out.
+    pub out: Vec<Reason>,
+    /// How often it went out, by reason.
+    pub outs: [u64; Reason::COUNT],
+    /// Its last changes of state, oldest first.
+    pub history: Vec<StateChange>,
 }
 
 /// Written by every request: kept apart from what every choice reads. Two lines of 64 bytes, since processors fetch them in pairs.
@@ -80,43 +82,6 @@ struct Traffic {
     active: AtomicU32,
     /// Time to first byte, moving average in microseconds; 0 before the first.
     latency_us: AtomicU64,
-}
-
-/// Written when connections fail and when one succeeds after that.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Health {
-    /// A [`Failing`] as one word, so that its parts change together; 0 when healthy.
-    failing: AtomicU64,
-    /// When the last failure that counts was noted, by [`millis`].
-    last_failure: AtomicU64,
-    /// When the first of the failures in a row was noted, by [`millis`].
-    since: AtomicU64,
-}
-
-/// Failures to connect in a row, and when the next trial may go out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Failing {
-    failures: u16,
-    /// By [`millis`]; 48 bits are 8,900 years.
-    retry_at: u64,
-}
-
-impl Failing {
-    fn of(word: u64) -> Self {
-        Failing { failures: (word >> 48) as u16, retry_at: word & ((1 << 48) - 1) }
-    }
-
-    fn word(self) -> u64 {
-        u64::from(self.failures) << 48 | self.retry_at
-    }
-
-    /// Paused from now on.
-    fn paused(self, now: u64) -> Self {
-        let doublings = self.failures.saturating_sub(1).min(5);
-        let pause = (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE);
-        Failing { retry_at: now + pause.as_millis() as u64, ..self }
-    }
 }
 
 /// Milliseconds since the process first asked, so that an instant fits into an atomic.
@@ -191,64 +156,43 @@ impl Record {
         sum
     }
 
-    /// Whether it took the last connection, or was never tried.
+    /// Whether nothing is known that speaks against it.
     pub(crate) fn is_healthy(&self) -> bool {
-        self.health.failing.load(Relaxed) == 0
+        self.health.is_healthy()
     }
 
-    /// Whether a request may go there: it is healthy, or its pause is over.
+    /// Whether a request may go there: it is healthy, or it is time to try it again.
     pub(crate) fn may_try(&self, now: Instant) -> bool {
-        let word = self.health.failing.load(Relaxed);
-        word == 0 || Failing::of(word).retry_at <= millis(now)
+        self.health.may_try(now)
     }
 
     /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known. False when
     /// another request, maybe of another worker, was there first.
     pub(crate) fn claim(&self, now: Instant) -> bool {
-        let word = self.health.failing.load(Relaxed);
-        if word == 0 {
-            return true;
-        }
-        let paused = Failing::of(word).paused(millis(now)).word();
-        self.health.failing.compare_exchange(word, paused, Relaxed, Relaxed).is_ok()
+        self.health.claim(now)
     }
 
     /// The address took a connection and answered on it.
     pub(crate) fn succeeded(&self) {
-        if self.is_healthy() {
-            return;
-        }
-        let before = Failing::of(self.health.failing.swap(0, Relaxed));
-        if before.failures > 0 && !self.key.upstream.is_empty() {
-            let down_ms = millis(Instant::now()).saturating_sub(self.health.since.load(Relaxed));
-            let Key { upstream, endpoint, address } = &self.key;
-            let address = address.map(tracing::field::display);
-            tracing::info!(%upstream, %endpoint, address, down_ms, failures = before.failures, "the endpoint is back");
-        }
+        self.tell(self.health.reached());
     }
 
-    /// The address did not take a connection that was tried from `begun` on. Failures that overlap are one: how many requests were
-    /// waiting for a dead address says nothing about how long it will be dead.
+    /// The address did not take a connection that was tried from `begun` on.
     pub(crate) fn failed(&self, begun: Instant, now: Instant) {
-        let (begun, now) = (millis(begun), millis(now));
-        let note = |word: u64| {
-            let before = Failing::of(word);
-            if before.failures > 0 && begun < self.health.last_failure.load(Relaxed) {
-                return None;
-            }
-            if before.failures == 0 {
-                self.health.since.store(now, Relaxed);
-            }
-            Some(Failing { failures: before.failures.saturating_add(1), ..before }.paused(now).word())
-        };
-        if let Ok(before) = self.health.failing.fetch_update(Relaxed, Relaxed, note) {
-            self.health.last_failure.store(now, Relaxed);
-            // At most once in the shortest pause, whatever the traffic is. What an outbound call does not reach, its caller tells.
-            if before == 0 && !self.key.upstream.is_empty() {
-                let Key { upstream, endpoint, address } = &self.key;
-                let address = address.map(tracing::field::display);
-                tracing::warn!(%upstream, %endpoint, address, "the endpoint takes no connections");
-            }
+        self.tell(self.health.not_reached(begun, now));
+    }
+
+    /// Writes a change of state to the log. What an outbound call does not reach, its caller tells.
+    fn tell(&self, told: Option<Told>) {
+        let Some(Told { is_out, reason, evidence }) = told else { return };
+        let Key { upstream, endpoint, address } = &self.key;
+        if upstream.is_empty() {
+            return;
+        }
+        let (reason, address) = (reason.name(), address.map(tracing::field::display));
+        match is_out {
+            true => tracing::warn!(%upstream, %endpoint, address, reason, evidence, "the endpoint is out"),
+            false => tracing::info!(%upstream, %endpoint, address, reason, evidence, "the endpoint is back"),
         }
     }
 
@@ -261,6 +205,9 @@ impl Record {
             active: self.active(),
             latency: (latency > 0).then(|| Duration::from_micros(latency)),
             responses: self.responses(),
+            out: self.health.reasons().collect(),
+            outs: self.health.outs(),
+            history: self.health.history(),
         }
     }
 
@@ -280,6 +227,7 @@ impl Drop for Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::health::unreachable::{FIRST_PAUSE, LONGEST_PAUSE};
 
     fn record() -> Arc<Record> {
         Record::alone(&"a:80".into(), ([10, 0, 0, 1], 80).into())
