@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::rc::Rc;
 
+use super::health::outliers::Failure;
 use super::retry::{Delivery, FailedAttempt};
 use crate::http::body::BodyErrorKind;
 
@@ -92,12 +93,14 @@ pub struct AttemptError {
     source: Option<Box<dyn StdError + Send + Sync>>,
     delivery: Delivery,
     reused_connection: bool,
+    /// The endpoint is not to blame, whatever the kind says.
+    blameless: bool,
 }
 
 impl AttemptError {
     /// A failure before anything was sent.
     pub fn new(kind: UpstreamErrorKind) -> Self {
-        AttemptError { kind, source: None, delivery: Delivery::Unsent, reused_connection: false }
+        AttemptError { kind, source: None, delivery: Delivery::Unsent, reused_connection: false, blameless: false }
     }
 
     /// The same with its cause.
@@ -113,6 +116,31 @@ impl AttemptError {
     /// With whether the connection was open before.
     pub(super) fn on_reused_connection(self, reused_connection: bool) -> Self {
         AttemptError { reused_connection, ..self }
+    }
+
+    /// With the endpoint not to blame for it.
+    pub(super) fn blameless(self) -> Self {
+        AttemptError { blameless: true, ..self }
+    }
+
+    /// How the endpoint has failed; `None` where it has not, or where that is known already: that it takes no connections.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        // A server may close an idle connection at any time, also while a request is on its way.
+        let was_closed = self.reused_connection && matches!(self.delivery, Delivery::Unsent | Delivery::ClosedIdle);
+        match self.kind {
+            _ if self.blameless => None,
+            UpstreamErrorKind::FirstByteTimeout => Some(Failure::Timeout),
+            UpstreamErrorKind::Reset if was_closed => None,
+            UpstreamErrorKind::Reset => Some(Failure::Reset),
+            UpstreamErrorKind::Protocol => Some(Failure::Malformed),
+            UpstreamErrorKind::NoEndpoint
+            | UpstreamErrorKind::Dns
+            | UpstreamErrorKind::Connect
+            | UpstreamErrorKind::ConnectTimeout
+            | UpstreamErrorKind::Tls
+            | UpstreamErrorKind::Refused
+            | UpstreamErrorKind::RequestBody(_) => None,
+        }
     }
 
     /// What the retry decision needs of it.
