@@ -343,11 +343,16 @@ impl Record {
             active: self.active(),
             latency: (latency > 0).then(|| Duration::from_micros(latency)),
             responses: self.responses(),
-            out: self.health.reasons(),
+            out: self.health.evidence(),
             outs: self.health.outs(),
             checks: self.health.checks(),
             history,
         }
+    }
+
+    /// Why it is out.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = Reason> {
+        self.health.reasons()
     }
 
     pub(crate) fn key(&self) -> &Key {

@@ -250,8 +250,14 @@ impl Health {
         self.checked.counts()
     }
 
-    /// Why it is out.
-    pub(crate) fn reasons(&self) -> Vec<StateChange> {
+    /// The reasons why it is out.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = Reason> {
+        let out = self.out();
+        Reason::ALL.into_iter().filter(move |reason| reason.is_in(out))
+    }
+
+    /// The same with their evidence.
+    pub(crate) fn evidence(&self) -> Vec<StateChange> {
         self.lock().out()
     }
 

@@ -63,14 +63,11 @@ fn each_reason_stands_for_itself() {
     let (health, now) = (Health::default(), Instant::now());
     health.not_reached(now, now).expect("out");
     health.eject(&policy(), "slow", now).expect("out");
-    assert_eq!(
-        health.reasons().iter().map(|out| out.reason).collect::<Vec<_>>(),
-        [Reason::Unreachable, Reason::Ejected]
-    );
+    assert_eq!(health.reasons().collect::<Vec<_>>(), [Reason::Unreachable, Reason::Ejected]);
     health.reached().expect("it takes connections");
     assert!(!health.is_healthy() && !health.may_try(now), "still ejected");
     health.forget(Reason::Ejected).expect("nobody would end it");
-    assert!(health.is_healthy() && health.reasons().is_empty());
+    assert!(health.is_healthy() && health.evidence().is_empty());
     assert_eq!(health.history().len(), 4);
 }
 
@@ -93,6 +90,6 @@ fn the_history_is_bounded_and_keeps_why_it_is_out() {
         health.reached().expect("back");
     }
     assert_eq!(health.history().len(), 16);
-    let [out] = &health.reasons()[..] else { panic!("one reason") };
+    let [out] = &health.evidence()[..] else { panic!("one reason") };
     assert_eq!(out.evidence, "ejected for 30s: the first");
 }
