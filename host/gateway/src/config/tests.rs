@@ -12,6 +12,7 @@ use crate::services::Origin;
 use crate::telemetry::LogLevel;
 use crate::wasm::{FilterLimits, Mode};
 
+mod health;
 mod levels;
 mod reference;
 
