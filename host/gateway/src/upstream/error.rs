@@ -115,6 +115,11 @@ impl AttemptError {
         AttemptError { reused_connection, ..self }
     }
 
+    /// Whether the server had the request and failed.
+    pub(super) fn is_of_server(&self) -> bool {
+        self.delivery == Delivery::Possible && !matches!(self.kind, UpstreamErrorKind::RequestBody(_))
+    }
+
     /// What the retry decision needs of it.
     pub fn failed(&self, repeatable: bool) -> FailedAttempt {
         FailedAttempt { delivery: self.delivery, reused_connection: self.reused_connection, repeatable }
