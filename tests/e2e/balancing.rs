@@ -69,7 +69,8 @@ fn the_same_value_leads_to_the_same_endpoint() {
     for algorithm in ["maglev", "ring_hash"] {
         for (hash, target, header) in sent {
             let pipeline: &[&str] = if hash == "consumer" { &["who"] } else { &[] };
-            let routes = route("all", pipeline).replace("path = \"/**\"", "path = \"/of/{user}\"").replace(".all]", ".of]");
+            let routes =
+                route("all", pipeline).replace("path = \"/**\"", "path = \"/of/{user}\"").replace(".all]", ".of]");
             let urls: Vec<String> = all.iter().map(Origin::url).collect();
             let gateway = gateway(&format!(
                 "[upstreams.all]\nendpoints = {urls:?}\nbalance = {{ hash = \"{hash}\", algorithm = \"{algorithm}\" }}\n{}\n{}{consumer}",
@@ -134,7 +135,8 @@ fn a_bound_on_the_load_of_a_hash() {
         drop(held);
         clients.iter_mut().for_each(|client| assert_eq!(client.read_response("GET").status, 200));
     }
-    let refused = setup().refused(&with_base(&upstream(&origins(1), "balance = { hash = \"ip\", bounded_load = 1.0 }")));
+    let refused =
+        setup().refused(&with_base(&upstream(&origins(1), "balance = { hash = \"ip\", bounded_load = 1.0 }")));
     assert!(refused.stderr.contains("a number from 1.01 to 10"), "{}", refused.stderr);
 }
 
@@ -260,7 +262,10 @@ fn a_session_stays_at_its_endpoint() {
         assert!(client.request("GET", "/", headers, b"").header("set-cookie").is_some());
     }
     // Another gateway with the same key knows it, and one with another key does not.
-    let other = setup().start(&config(&all, ", path = \"/shop\", max_age = \"1m\", http_only = false, same_site = \"none\", secure = true"));
+    let other = setup().start(&config(
+        &all,
+        ", path = \"/shop\", max_age = \"1m\", http_only = false, same_site = \"none\", secure = true",
+    ));
     let mut client = other.client();
     assert!((0..8).all(|_| answer(&mut client, "/", &[("cookie", pair)]) == first.text()));
     let cookie = client.get("/").header("set-cookie").expect("a cookie").to_owned();
@@ -269,7 +274,8 @@ fn a_session_stays_at_its_endpoint() {
     let used: BTreeSet<String> = (0..8).map(|_| answer(&mut client, "/", &[("cookie", pair)])).collect();
     assert!(used.len() > 1);
     // Its endpoint goes: another one and a new cookie.
-    let left: Vec<Origin> = all.into_iter().enumerate().filter(|(n, _)| n.to_string() != first.text()).map(|(_, o)| o).collect();
+    let left: Vec<Origin> =
+        all.into_iter().enumerate().filter(|(n, _)| n.to_string() != first.text()).map(|(_, o)| o).collect();
     gateway.reload(&config(&left, ""));
     let moved = gateway.request("GET", "/", &[("cookie", pair)], b"");
     assert!(moved.status == 200 && moved.header("set-cookie").is_some_and(|cookie| !cookie.starts_with(pair)));

@@ -120,6 +120,11 @@ impl AttemptError {
         self.delivery == Delivery::Possible && !matches!(self.kind, UpstreamErrorKind::RequestBody(_))
     }
 
+    /// Whether the server may have acted on the request.
+    pub fn may_have_been_processed(&self) -> bool {
+        matches!(self.delivery, Delivery::Possible | Delivery::ClosedIdle)
+    }
+
     /// What the retry decision needs of it.
     pub fn failed(&self, repeatable: bool) -> FailedAttempt {
         FailedAttempt { delivery: self.delivery, reused_connection: self.reused_connection, repeatable }

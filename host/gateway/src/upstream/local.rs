@@ -15,6 +15,7 @@ use super::pool::{Lease, Opening};
 use super::race;
 use super::spec::{Subset, TargetSpec, Upstream};
 use crate::deadline::{self, Passed};
+#[cfg(test)]
 use crate::exchange::Candidate;
 
 /// How an endpoint is chosen.
@@ -89,8 +90,9 @@ impl LocalUpstream {
     }
 
     /// Its endpoints as filters see them.
+    #[cfg(test)]
     pub fn candidates(&self) -> Vec<Candidate> {
-        self.endpoints().candidates(self.upstream.name())
+        super::candidates::of(self.upstream.name(), self.endpoints().members())
     }
 
     /// The host for the next attempt; `None` when all that the choice allows were tried. A subset bounds the choice, but for addresses.

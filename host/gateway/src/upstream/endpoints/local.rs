@@ -15,7 +15,6 @@ use super::changes::Changes;
 use super::record::Record;
 use super::set::{EndpointSet, Host, Member, Members};
 use crate::config::model::{Balance, Balancing, ConsistentHash, Subset, SubsetFallback};
-use crate::exchange::Candidate;
 use crate::upstream::balance::{self, Affinity, Basis, Dice, Plan};
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::spec::Endpoint;
@@ -92,6 +91,11 @@ impl LocalEndpoints {
     /// The connections to a host; `None` while its name has no address.
     pub(crate) fn pool(&self, host: usize) -> Option<&Rc<Pool>> {
         self.pools[host].as_ref()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
     }
 
     #[cfg(test)]
@@ -297,25 +301,6 @@ impl LocalEndpoints {
         let is_v4 = |host: usize| self.address(host).is_some_and(|address| address.is_ipv4());
         others.sort_by_key(|host| (!self.record(*host).may_try(now), is_v4(*host) == is_v4(first)));
         std::iter::once(first).chain(others).filter_map(|host| self.pools[host].clone()).collect()
-    }
-
-    /// The endpoints as filters see them. Of an endpoint of several addresses: whether one of them is healthy, the requests of all, and
-    /// the mean latency of those that have one.
-    pub(crate) fn candidates(&self, upstream: &Arc<str>) -> Vec<Candidate> {
-        let shown = |member: &Member| {
-            let records = || self.members.hosts[member.hosts.clone()].iter().map(|host| &host.record);
-            let latencies = || records().map(|record| record.latency_us()).filter(|latency| *latency > 0);
-            Candidate {
-                upstream: upstream.clone(),
-                address: member.endpoint.name.clone(),
-                weight: member.endpoint.weight,
-                healthy: records().any(|record| record.is_healthy()),
-                active: records().map(|record| record.active()).sum(),
-                latency_us: latencies().sum::<u64>() / latencies().count().max(1) as u64,
-                labels: member.endpoint.labels.clone(),
-            }
-        };
-        self.members.endpoints.iter().map(shown).collect()
     }
 
     fn named(&self, name: &str) -> Option<&Member> {

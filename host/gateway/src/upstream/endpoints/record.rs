@@ -258,6 +258,11 @@ impl Record {
         self.up_since.store(millis(at), Relaxed);
     }
 
+    /// Why it is out.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = Reason> {
+        self.health.reasons()
+    }
+
     pub(crate) fn key(&self) -> &Key {
         &self.key
     }
