@@ -83,7 +83,7 @@ fn balance(item: Item<'_>) -> Option<Balance> {
         .key(
             "bounded_load",
             "The most requests under way of an endpoint, as a multiple of its fair share; values beyond it go to the next endpoint of \
-             their hash. (Envoy's `hash_balance_factor`, in percent, is a hundred times this.)",
+             their hash. Envoy's `hash_balance_factor` is a hundred times this.",
             "1.25",
         )
         .get("no bound", factor);

@@ -7,6 +7,9 @@ use super::{maglev, mix, ring_hash};
 use crate::config::model::HashAlgorithm;
 use crate::upstream::endpoints::Host;
 
+/// Slots anywhere in a table that are looked at before all of them are.
+const PROBES: u64 = 64;
+
 /// The endpoints of a set in the order that each key prefers.
 #[derive(Debug)]
 pub(in crate::upstream) struct HashTable {
@@ -31,15 +34,22 @@ impl HashTable {
         }
     }
 
-    /// The endpoints from the place of a key on, each as often as it stands in the table.
+    /// The endpoints of a key: first the one that it belongs to, then those for when that can't be used, the same each time. In the end all
+    /// were there.
     pub(super) fn from(&self, key: u64) -> impl Iterator<Item = usize> {
         let length = self.endpoints.len();
+        let slot = move |key: u64| ((u128::from(key) * length as u128) >> 64) as usize;
         let start = match self.points.is_empty() {
-            true => ((u128::from(key) * length as u128) >> 64) as usize,
+            true => slot(key),
             false => self.points.partition_point(|point| *point < key),
         };
         let (before, after) = self.endpoints.split_at(start.min(length));
-        after.iter().chain(before).map(|endpoint| *endpoint as usize)
+        let around = after.iter().chain(before);
+        // Slots side by side are not independent of each other, so that one neighbour would get more than the others. Points are.
+        let probes = if self.points.is_empty() && length > 0 { PROBES } else { 0 };
+        let probed = (1..=probes).map(move |n| &self.endpoints[slot(mix(key.wrapping_add(n)))]);
+        let first = around.clone().take(1);
+        first.chain(probed).chain(around.skip(1)).map(|endpoint| *endpoint as usize)
     }
 }
 

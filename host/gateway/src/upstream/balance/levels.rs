@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(parts(&[(0, 100), (100, 100)], 50), [(0, false), (100, false)], "no panic: the next one has enough");
         assert_eq!(parts(&[(50, 100), (50, 100)], 50), [(70, false), (30, false)]);
         assert_eq!(parts(&[(20, 100), (20, 100)], 50), [(50, true), (50, true)], "in proportion where all are short");
-        assert_eq!(parts(&[(5, 100), (65, 100)], 50), [(7, true), (93, false)]);
+        assert_eq!(parts(&[(5, 100), (65, 100)], 50), [(8, true), (92, false)]);
     }
 
     #[test]

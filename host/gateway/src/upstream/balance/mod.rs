@@ -23,7 +23,7 @@ use std::cell::Cell;
 
 pub(super) use hashing::HashTable;
 pub use hashing::hash;
-pub(super) use peak_ewma::Ewma;
+pub(crate) use peak_ewma::Ewma;
 pub(super) use plan::{Basis, Plan};
 pub(super) use sticky::Sessions;
 

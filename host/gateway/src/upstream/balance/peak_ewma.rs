@@ -18,7 +18,7 @@ const UNKNOWN: f64 = 1e12;
 /// The average of one address in microseconds, and when it was noted: one word, so that they change together. Of two notes at the same
 /// instant one may be lost.
 #[derive(Debug, Default)]
-pub(in crate::upstream) struct Ewma(AtomicU64);
+pub(crate) struct Ewma(AtomicU64);
 
 impl Ewma {
     /// Notes a latency. Times are milliseconds of any one clock.

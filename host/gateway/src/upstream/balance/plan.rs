@@ -82,6 +82,7 @@ pub(in crate::upstream) struct Plan {
     shares: Vec<Share>,
     parts: u64,
     is_in_panic: bool,
+    has_hosts: bool,
 }
 
 /// What a plan is made from.
@@ -163,7 +164,8 @@ impl Plan {
         });
         let shares: Vec<Share> = shares.collect();
         let parts = shares.iter().map(|share| share.part).sum();
-        Plan { changes: *changes, until: Cell::new(until), places, shares, parts, is_in_panic }
+        let has_hosts = places.iter().any(|place| place.rank != Rank::OUTSIDE);
+        Plan { changes: *changes, until: Cell::new(until), places, shares, parts, is_in_panic, has_hosts }
     }
 
     /// Whether it is still right, of this number of changes.
@@ -184,7 +186,7 @@ impl Plan {
 
     /// Whether any host is in the subset.
     pub(in crate::upstream) fn has_hosts(&self) -> bool {
-        self.places.iter().any(|place| place.rank != Rank::OUTSIDE)
+        self.has_hosts
     }
 
     pub(in crate::upstream) fn is_available(&self, host: usize) -> bool {

@@ -5,7 +5,7 @@ use super::mix;
 
 /// Up to so many endpoints, the heaviest has so many points. A number that depended on each endpoint would move keys of all others when
 /// one comes or goes.
-const TIERS: [(usize, u64); 3] = [(64, 1024), (4096, 128), (usize::MAX, 16)];
+const TIERS: [(usize, u64); 4] = [(16, 4096), (64, 1024), (4096, 128), (usize::MAX, 16)];
 
 /// The points of endpoints, given as hash and weight, in order: each with the place of its endpoint in this list.
 pub(super) fn points(endpoints: &[(u64, u32)]) -> Vec<(u64, u32)> {
