@@ -3,6 +3,7 @@
 
 mod body;
 mod context;
+mod deadline;
 mod error;
 mod grpc;
 mod inbound;

@@ -6,6 +6,7 @@
 //! upstreams, filters) are here, and those modules use them.
 
 mod filters;
+mod retry;
 mod routes;
 mod upstreams;
 mod values;
@@ -25,6 +26,7 @@ use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
 pub use filters::*;
+pub use retry::*;
 pub use routes::*;
 pub use upstreams::*;
 pub use values::*;
