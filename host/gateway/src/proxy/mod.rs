@@ -4,11 +4,14 @@
 mod affinity;
 mod body;
 mod context;
+mod deadline;
 mod error;
 mod grpc;
 mod inbound;
+mod outgoing;
 mod receive;
 mod respond;
+mod retry;
 mod send;
 mod tunnel;
 mod upstream;

@@ -7,7 +7,9 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::key;
-pub use crate::config::model::{HostPolicy, RouteTimeouts as Timeouts, Subset};
+pub use crate::config::model::{
+    DeadlinePolicy, HostPolicy, RetryCondition, RetryPolicy, RouteTimeouts as Timeouts, Subset,
+};
 use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
 use crate::route::{PathRewrite, Redirect, RouteError, RouteSpec, Router};
@@ -23,6 +25,8 @@ pub struct Route {
     /// The index of its pipeline in the snapshot.
     pub pipeline: usize,
     pub timeouts: Timeouts,
+    pub retry: Option<RetryPolicy>,
+    pub deadline: Option<DeadlinePolicy>,
     /// The largest request body, in bytes.
     pub max_body: u64,
     /// Whether a request may switch protocols.
@@ -97,6 +101,8 @@ pub(super) fn route(
         host: route.host.clone(),
         pipeline,
         timeouts: route.timeouts.clone(),
+        retry: route.retry.clone(),
+        deadline: route.deadline.clone(),
         max_body: route.limits.body.map_or(u64::MAX, |size| size.0),
         upgrade: route.upgrade,
         subset: route.subset.clone().map(Arc::new),

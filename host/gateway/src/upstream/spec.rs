@@ -16,6 +16,7 @@ use super::discover::Discovery;
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
+use super::retry::RetryLoad;
 use super::tls::{self, TlsError, TlsSpec};
 use crate::background::{Background, Task};
 use crate::config::defaults;
@@ -143,6 +144,8 @@ pub struct Upstream {
     tls: Option<TlsConfigs>,
     resolver: Arc<Resolver>,
     set: Arc<EndpointSet>,
+    /// Of all that have had this name.
+    retries: Arc<RetryLoad>,
 }
 
 /// TLS towards all endpoints of an upstream.
@@ -208,7 +211,8 @@ impl Upstream {
         }
         let discovery = Discovery::of(endpoints, resolver, spec.dns);
         let set = EndpointSet::new(spec.name.clone(), &spec.balancing, discovery, registry.clone());
-        Ok(Upstream { spec, tls, resolver: resolver.clone(), set })
+        let retries = before.map(|before| before.retries.clone()).unwrap_or_default();
+        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, retries })
     }
 
     /// Whether it is what these would make.
@@ -224,6 +228,11 @@ impl Upstream {
     /// What it was made from.
     pub fn spec(&self) -> &UpstreamSpec {
         &self.spec
+    }
+
+    /// Its requests and retries of late, for the budget of the latter.
+    pub fn retries(&self) -> &RetryLoad {
+        &self.retries
     }
 
     pub(super) fn set(&self) -> &Arc<EndpointSet> {

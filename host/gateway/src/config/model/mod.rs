@@ -7,6 +7,7 @@
 
 mod balancing;
 mod filters;
+mod retry;
 mod routes;
 mod upstreams;
 mod values;
@@ -27,6 +28,7 @@ use crate::wasm::CompileLimits;
 
 pub use balancing::*;
 pub use filters::*;
+pub use retry::*;
 pub use routes::*;
 pub use upstreams::*;
 pub use values::*;

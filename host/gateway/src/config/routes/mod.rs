@@ -1,5 +1,7 @@
 //! Reads `[routes]`.
 
+mod retry;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +42,8 @@ pub(super) struct Shared {
     priority: i64,
     timeouts: RouteTimeouts,
     limits: RouteLimits,
+    retry: Option<RetryPolicy>,
+    deadline: Option<DeadlinePolicy>,
     upgrade: bool,
 }
 
@@ -70,7 +74,7 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         table.fail(format!("`{key}` is only for routes with an upstream"));
     }
     let subset = subset(table);
-    let Shared { host, pipeline, priority, timeouts, limits, upgrade } = shared(table, known);
+    let Shared { host, pipeline, priority, timeouts, limits, retry, deadline, upgrade } = shared(table, known);
     Some(Route {
         name: Name::from(name),
         matches: matches?,
@@ -81,6 +85,8 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         priority,
         timeouts,
         limits,
+        retry,
+        deadline,
         upgrade,
         subset,
     })
@@ -121,6 +127,8 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
         priority,
         timeouts,
         limits: RouteLimits { body },
+        retry: table.optional_table("retry").map(|table| retry::retry(&table)),
+        deadline: table.optional_table("deadline").map(|table| retry::deadline(&table)),
         upgrade,
     }
 }
