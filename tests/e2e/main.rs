@@ -12,6 +12,7 @@ mod external;
 mod filters;
 mod grants;
 mod headers;
+mod health;
 mod hostile;
 mod http2;
 mod ingress;

@@ -1,9 +1,10 @@
 //! The defaults of the keys, as `gateway.toml` and the reference show them; tests compare them. There is no second set: what is built
 //! without a configuration takes these, too.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::model::{
     Balance, ByteSize, ClientAuthMode, FailurePolicy, HashAlgorithm, LookupFamily, Protocol, RetryCondition,
@@ -102,6 +103,31 @@ pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(300);
 pub const MAX_STALE: Duration = Duration::from_secs(86_400);
 pub const LOOKUP_FAMILY: LookupFamily = LookupFamily::All;
+
+// [upstreams.NAME.health]
+pub const CHECK_PATH: &str = "/";
+pub const CHECK_METHOD: Method = Method::GET;
+pub const CHECK_STATUSES: RangeInclusive<u16> = 200..=299;
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+pub const CHECK_JITTER_PERCENT: u32 = 10;
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+pub const HEALTHY_THRESHOLD: u32 = 2;
+pub const UNHEALTHY_THRESHOLD: u32 = 3;
+
+/// Of checks and comparisons: they must not keep the background thread busy.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+// [upstreams.NAME.outlier_detection]; Envoy's, but for the share that may be ejected: upstreams have few endpoints more often than many.
+pub const CONSECUTIVE_GATEWAY_ERRORS: u32 = 5;
+pub const CONSECUTIVE_5XX: u32 = 0;
+pub const OUTLIER_INTERVAL: Duration = Duration::from_secs(10);
+pub const BASE_EJECTION_TIME: Duration = Duration::from_secs(30);
+pub const MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
+pub const MAX_EJECTION_PERCENT: u32 = 50;
+pub const SUCCESS_RATE_MINIMUM_HOSTS: u32 = 5;
+pub const SUCCESS_RATE_REQUEST_VOLUME: u32 = 100;
+pub const SUCCESS_RATE_STDEV_FACTOR: u32 = 1900;
+pub const LATENCY_FACTOR: u32 = 0;
 
 // [plugins.NAME] and [filters.NAME]; limits and numbers of instances are `FilterLimits::default()`.
 pub const ON_ERROR: FailurePolicy = FailurePolicy::Closed;

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header::HeaderName;
+use http::{Method, StatusCode};
 
 use super::item::Item;
 use super::model::ByteSize;
@@ -154,6 +154,12 @@ impl Written for Option<ByteSize> {
 }
 
 impl Written for HeaderName {
+    fn written(&self) -> String {
+        format!("{:?}", self.as_str())
+    }
+}
+
+impl Written for Method {
     fn written(&self) -> String {
         format!("{:?}", self.as_str())
     }

@@ -17,7 +17,7 @@ const KINDS: [(&str, &str, &str); 2] = [
     (
         "upstream",
         "What upstreams have unless they say otherwise: the keys of an upstream but for its endpoints, so `balance` and what belongs to it, \
-         `protocol`, `tls`, `pool`, `dns` and `tolerate`.",
+         `protocol`, `tls`, `pool`, `dns`, `tolerate`, `health` and `outlier_detection`.",
         r#"{ balance = "least_request" }"#,
     ),
 ];

@@ -62,6 +62,8 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
             repeated_content_length: upstream.tolerate.contains(&model::Deviation::RepeatedContentLength),
         },
         max_tries: 0,
+        health: upstream.health.clone(),
+        outlier_detection: upstream.outlier_detection.clone(),
     }
 }
 

@@ -34,6 +34,8 @@
 //! | `sluice_upstream_panic_requests_total` | `upstream` |
 //! | `sluice_endpoint_healthy`, `sluice_endpoint_active_requests`, `sluice_endpoint_latency_seconds` | `upstream`, `endpoint`, `address` |
 //! | `sluice_endpoint_responses_total` | `upstream`, `endpoint`, `address`, `code` |
+//! | `sluice_endpoint_out`, `sluice_endpoint_outs_total` | `upstream`, `endpoint`, `address`, `reason` |
+//! | `sluice_endpoint_checks_total` | `upstream`, `endpoint`, `address`, `result` |
 //! | `sluice_key_set_keys`, `sluice_key_set_age_seconds` | `url` |
 //! | `sluice_key_set_fetches_total` | `url`, `result` |
 //! | `sluice_certificate_expiry_timestamp_seconds` | `certificate` |

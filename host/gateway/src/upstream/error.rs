@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::rc::Rc;
 
+use super::health::outliers::Failure;
 use super::retry::{Delivery, EndedAttempt, Repeatability};
 use crate::config::model::RetryCondition;
 use crate::http::body::BodyErrorKind;
@@ -97,12 +98,14 @@ pub struct AttemptError {
     pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
     pub(super) delivery: Delivery,
     pub(super) reused_connection: bool,
+    /// The endpoint is not to blame, whatever the kind says.
+    pub(super) blameless: bool,
 }
 
 impl AttemptError {
     /// A failure before anything was sent.
     pub fn new(kind: UpstreamErrorKind) -> Self {
-        AttemptError { kind, source: None, delivery: Delivery::Unsent, reused_connection: false }
+        AttemptError { kind, source: None, delivery: Delivery::Unsent, reused_connection: false, blameless: false }
     }
 
     /// The same with its cause.
@@ -120,9 +123,30 @@ impl AttemptError {
         AttemptError { reused_connection, ..self }
     }
 
-    /// Whether the server had the request and failed.
-    pub(super) fn is_of_server(&self) -> bool {
-        self.delivery == Delivery::Possible && !matches!(self.kind, UpstreamErrorKind::RequestBody(_))
+    /// With the endpoint not to blame for it.
+    pub(super) fn blameless(self) -> Self {
+        AttemptError { blameless: true, ..self }
+    }
+
+    /// How the endpoint has failed; `None` where it has not, or where that is known already: that it takes no connections.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        // A server may close an idle connection at any time, also while a request is on its way.
+        let was_closed = self.reused_connection && matches!(self.delivery, Delivery::Unsent | Delivery::ClosedIdle);
+        match self.kind {
+            _ if self.blameless => None,
+            UpstreamErrorKind::FirstByteTimeout => Some(Failure::Timeout),
+            UpstreamErrorKind::Reset if was_closed => None,
+            UpstreamErrorKind::Reset => Some(Failure::Reset),
+            UpstreamErrorKind::Protocol => Some(Failure::Malformed),
+            UpstreamErrorKind::NoEndpoint
+            | UpstreamErrorKind::Dns
+            | UpstreamErrorKind::Connect
+            | UpstreamErrorKind::ConnectTimeout
+            | UpstreamErrorKind::Tls
+            | UpstreamErrorKind::DeadlineExceeded
+            | UpstreamErrorKind::Refused
+            | UpstreamErrorKind::RequestBody(_) => None,
+        }
     }
 
     /// Whether the server may have acted on the request.

@@ -14,6 +14,8 @@ use super::balance;
 use super::connect::{Speak, TlsClient};
 use super::discover::Discovery;
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
+use super::health;
+use super::health::outliers::OutlierDetector;
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
 use super::retry::RetryLoad;
@@ -21,6 +23,7 @@ use super::tls::{self, TlsError, TlsSpec};
 use crate::background::{Background, Task};
 use crate::config::defaults;
 pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
+use crate::config::model::{HealthCheck, OutlierDetection};
 use crate::http1::Tolerance;
 
 /// An upstream as configured.
@@ -42,6 +45,9 @@ pub struct UpstreamSpec {
     pub tolerance: Tolerance,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
     pub max_tries: usize,
+    /// The checks of its endpoints.
+    pub health: Option<HealthCheck>,
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 impl UpstreamSpec {
@@ -59,6 +65,8 @@ impl UpstreamSpec {
             dns: DnsPolicy::default(),
             tolerance: Tolerance::default(),
             max_tries: 0,
+            health: None,
+            outlier_detection: None,
         }
     }
 }
@@ -146,6 +154,7 @@ pub struct Upstream {
     set: Arc<EndpointSet>,
     /// Of all that have had this name.
     retries: Arc<RetryLoad>,
+    outliers: Option<OutlierDetector>,
 }
 
 /// TLS towards all endpoints of an upstream.
@@ -212,7 +221,9 @@ impl Upstream {
         let discovery = Discovery::of(endpoints, resolver, spec.dns);
         let set = EndpointSet::new(spec.name.clone(), &spec.balancing, discovery, registry.clone());
         let retries = before.map(|before| before.retries.clone()).unwrap_or_default();
-        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, retries })
+        let watched = before.and_then(|before| before.outliers.as_ref());
+        let outliers = spec.outlier_detection.clone().map(|policy| OutlierDetector::new(policy, watched));
+        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, retries, outliers })
     }
 
     /// Whether it is what these would make.
@@ -239,6 +250,10 @@ impl Upstream {
         &self.set
     }
 
+    pub(super) fn outliers(&self) -> Option<&OutlierDetector> {
+        self.outliers.as_ref()
+    }
+
     /// Its endpoints as all workers know them, one entry for each address, and at most `most`.
     pub fn endpoint_states(&self, most: usize) -> Vec<EndpointState> {
         self.set.members().hosts.iter().take(most).map(|host| host.record.state()).collect()
@@ -255,8 +270,8 @@ impl Upstream {
     }
 
     /// Starts what it has done in the background while it is running.
-    pub(super) fn tasks(self: &Arc<Self>, _: &Background) -> Vec<Task> {
-        Vec::new()
+    pub(super) fn tasks(self: &Arc<Self>, background: &Background) -> Vec<Task> {
+        health::tasks(self, background)
     }
 
     /// What each worker keeps for each address.

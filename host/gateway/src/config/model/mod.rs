@@ -7,6 +7,7 @@
 
 mod balancing;
 mod filters;
+mod health;
 mod retry;
 mod routes;
 mod upstreams;
@@ -28,6 +29,7 @@ use crate::wasm::CompileLimits;
 
 pub use balancing::*;
 pub use filters::*;
+pub use health::*;
 pub use retry::*;
 pub use routes::*;
 pub use upstreams::*;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Balancing, Name, Secret};
+use super::{Balancing, HealthCheck, Name, OutlierDetection, Secret};
 use crate::config::defaults;
 use crate::services::Origin;
 
@@ -17,6 +17,8 @@ pub struct Upstream {
     pub pool: Pool,
     pub dns: DnsPolicy,
     pub tolerate: Vec<Deviation>,
+    pub health: Option<HealthCheck>,
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 /// Who serves an upstream.

@@ -222,7 +222,7 @@ fn names(pattern: &PathPattern) -> BTreeSet<String> {
     pattern.params().into_iter().map(str::to_owned).collect()
 }
 
-fn method(item: Item<'_>) -> Option<Method> {
+pub(in crate::config) fn method(item: Item<'_>) -> Option<Method> {
     item.parse(r#"a method like "GET""#, |text| {
         // Methods have case (RFC 9110 §9.1): `get` would never match.
         let lower = text.bytes().any(|b| b.is_ascii_lowercase());
@@ -371,7 +371,7 @@ fn respond(table: &Table<'_>) -> Action {
 }
 
 /// The header that is the key of a value.
-fn header_name(item: &Item<'_>, name: &str) -> Option<HeaderName> {
+pub(in crate::config) fn header_name(item: &Item<'_>, name: &str) -> Option<HeaderName> {
     let parsed = name.parse().ok();
     if parsed.is_none() {
         item.fail(format!("`{name}` is not a header name"));
