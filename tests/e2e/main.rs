@@ -20,6 +20,7 @@ mod names;
 mod observability;
 mod plugins;
 mod proxying;
+mod releases;
 mod reload;
 mod routing;
 mod selection;

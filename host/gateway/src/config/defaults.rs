@@ -57,6 +57,10 @@ pub const PRIORITY: i64 = 0;
 pub const REDIRECT_STATUS: StatusCode = StatusCode::FOUND;
 pub const RESPOND_STATUS: StatusCode = StatusCode::OK;
 
+pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(10);
+pub const MIRROR_MAX_REQUESTS: u32 = 100;
+pub const MIRROR_MAX_BODY: ByteSize = mib(1);
+
 // [upstreams.NAME]
 pub const BALANCE: Balance = Balance::RoundRobin;
 pub const PROTOCOL: Protocol = Protocol::Auto;

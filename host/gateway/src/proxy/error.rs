@@ -51,6 +51,8 @@ pub enum Kind {
     FilterBusy,
     /// The response is larger than a filter that fails closed takes: its limit, and no fault of the upstream.
     ResponseTooLarge,
+    /// A delay that the route injects has taken what was left of the request's time.
+    InjectedDelay,
     NoEndpoint,
     ConnectFailed,
     ConnectTimeout,
@@ -88,6 +90,7 @@ impl Kind {
             Kind::FilterFailed => "filter-failed",
             Kind::FilterBusy => "filter-busy",
             Kind::ResponseTooLarge => "response-too-large",
+            Kind::InjectedDelay => "injected-delay",
             Kind::NoEndpoint => "no-endpoint",
             Kind::ConnectFailed => "connect-failed",
             Kind::ConnectTimeout => "connect-timeout",
@@ -136,7 +139,7 @@ impl ProxyError {
             | Kind::NoRoute
             | Kind::MethodNotAllowed
             | Kind::LoopDetected => ErrorSource::Client,
-            Kind::OutOfMemory => ErrorSource::Gateway,
+            Kind::OutOfMemory | Kind::InjectedDelay => ErrorSource::Gateway,
             Kind::FilterFailed | Kind::FilterBusy | Kind::ResponseTooLarge => ErrorSource::Filter,
             Kind::NoEndpoint
             | Kind::ConnectFailed

@@ -4,11 +4,14 @@
 mod body;
 mod context;
 mod error;
+mod fault;
 mod grpc;
 mod inbound;
+mod mirror;
 mod receive;
 mod respond;
 mod send;
+mod sticky;
 mod tunnel;
 mod upstream;
 mod worker;

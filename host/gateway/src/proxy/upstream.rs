@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, LOCATION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, LOCATION, SET_COOKIE, UPGRADE};
 use http::{HeaderValue, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 
@@ -16,6 +16,7 @@ use super::RouteHandler;
 use super::body::{MessageBody, coded};
 use super::context::{AcceptedUpgrade, RequestContext, Responder};
 use super::error::{Kind, ProxyError};
+use super::fault::slowed;
 use crate::exchange::{Candidates, Failure, ResponseHead, ResponseSource, RetryState, Selection};
 use crate::filter::Hook;
 use crate::http::body::Body;
@@ -24,6 +25,7 @@ use crate::http::coding;
 use crate::http::headers::{HeaderClasses, strip_hop_by_hop, strip_shadowed};
 use crate::snapshot::UpstreamHandle;
 use crate::snapshot::routes::{Action, HostPolicy, host_value};
+use crate::snapshot::split::Split;
 use crate::telemetry::UpstreamId;
 use crate::upstream::retry::{Budget, FilterChoice, Next};
 use crate::upstream::{
@@ -51,7 +53,7 @@ impl RouteHandler<'_> {
     pub(super) async fn respond(&self, context: &mut RequestContext) -> Result<(), ProxyError> {
         let exchange = context.traversal.exchange();
         let head = match &self.route.action {
-            Action::Forward(targets) => return self.forward(context, targets).await,
+            Action::Forward(split) => return self.forward(context, split).await,
             Action::Respond { status, headers, body } => {
                 let mut head = ResponseHead::new(ResponseSource::Gateway, *status);
                 head.headers = headers.clone();
@@ -75,16 +77,23 @@ impl RouteHandler<'_> {
     }
 
     /// Sends the request to an upstream and takes its response into the exchange.
-    async fn forward(&self, context: &mut RequestContext, targets: &[(usize, u32)]) -> Result<(), ProxyError> {
+    async fn forward(&self, context: &mut RequestContext, split: &Split) -> Result<(), ProxyError> {
         // Only filters have waited so far, for a body or for an answer of their own.
         let waited = context.timings.request_filters.unwrap_or_default();
         if let Some(whole) = self.route.timeouts.request.filter(|whole| *whole <= waited) {
             let message = format!("the request was not in after {whole:?}");
             return Err(ProxyError::new(Kind::ClientTimeout, message));
         }
-        let (request, headers) = self.request(context)?;
+        if let Some(fault) = &self.route.fault
+            && Box::pin(self.inject(context, fault)).await?
+        {
+            return Ok(());
+        }
+        context.weighted = self.weighted(context, split);
+        let (mut request, headers) = self.request(context)?;
+        self.mirror(context, &mut request);
         let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
-        let outcome = pin!(self.ask_upstream(context, targets, &mut request)).await;
+        let outcome = pin!(self.ask_upstream(context, &split.targets, &mut request)).await;
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
         }
@@ -96,11 +105,11 @@ impl RouteHandler<'_> {
     async fn ask_upstream(
         &self,
         context: &mut RequestContext,
-        targets: &[(usize, u32)],
+        targets: &[usize],
         request: &mut OutgoingRequest<'_>,
     ) -> Result<UpstreamResponse, ProxyError> {
         let mut budget = Budget::default();
-        let weighted = &self.local.upstreams[self.local.pick(targets)];
+        let weighted = &self.local.upstreams[context.weighted];
         let mut target = weighted;
         let mut endpoints = target.upstream.endpoints();
         let mut endpoint = 0;
@@ -162,7 +171,7 @@ impl RouteHandler<'_> {
     async fn select_upstream(
         &self,
         context: &mut RequestContext,
-        targets: &[(usize, u32)],
+        targets: &[usize],
     ) -> Result<FilterChoice, ProxyError> {
         if !self.pipeline.pipeline().has(Hook::SelectUpstream) {
             return Ok(FilterChoice::NoneOrSame);
@@ -180,9 +189,9 @@ impl RouteHandler<'_> {
     }
 
     /// The upstream that a filter has named, if the route lists it.
-    fn selected(&self, selection: &Selection, targets: &[(usize, u32)]) -> Option<&UpstreamHandle> {
+    fn selected(&self, selection: &Selection, targets: &[usize]) -> Option<&UpstreamHandle> {
         let name = selection.upstream.as_deref()?;
-        let mut listed = targets.iter().map(|(index, _)| &self.local.upstreams[*index]);
+        let mut listed = targets.iter().map(|index| &self.local.upstreams[*index]);
         listed.find(|target| **target.upstream.upstream().name() == *name)
     }
 
@@ -314,7 +323,13 @@ impl RouteHandler<'_> {
         if classes.has(HeaderClasses::HOP_BY_HOP) {
             strip_hop_by_hop(&mut head.headers);
         }
-        let body = timed(body, self.route.timeouts.idle, context.progress.as_ref());
+        let mut body = timed(body, self.route.timeouts.idle, context.progress.as_ref());
+        if let Some(rate) = context.faults.as_ref().and_then(|faults| faults.bytes_per_second) {
+            body = slowed(body, rate);
+        }
+        if let Some(cookie) = context.sticky_cookie.take() {
+            head.headers.append(SET_COOKIE, cookie);
+        }
         context.response_body = MessageBody::new(body, coded(&head.headers, classes));
         context.responder = Responder::Upstream;
         context.exchange().response = Some(head);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Name};
+use super::{ByteSize, Fault, Mirror, Name, Sticky};
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
 /// What is done with the requests that match.
@@ -26,6 +26,11 @@ pub struct Route {
     pub limits: RouteLimits,
     /// Whether a request may switch protocols (WebSocket).
     pub upgrade: bool,
+    /// Only with several upstreams.
+    pub sticky: Option<Sticky>,
+    /// These two only with an upstream.
+    pub mirror: Option<Mirror>,
+    pub fault: Option<Fault>,
 }
 
 /// What answers.
