@@ -23,6 +23,7 @@ mod names;
 mod observability;
 mod plugins;
 mod proxying;
+mod releases;
 mod reload;
 mod retries;
 mod routing;

@@ -81,6 +81,10 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
 pub const GRPC_DEADLINE: bool = false;
 pub const TRUST_DEADLINE_HEADER: bool = false;
 
+pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(10);
+pub const MIRROR_MAX_REQUESTS: u32 = 100;
+pub const MIRROR_MAX_BODY: ByteSize = mib(1);
+
 // [upstreams.NAME]
 pub const BALANCE: Balance = Balance::RoundRobin;
 /// Envoy's, as the share that a slow start begins with.

@@ -8,7 +8,7 @@ use http::header::HeaderName;
 use http::{Method, StatusCode};
 
 use super::item::Item;
-use super::model::ByteSize;
+use super::model::{ByteSize, Share};
 use super::read::{Explained, Table, ValueSource};
 use super::tree::join;
 use super::units;
@@ -180,6 +180,12 @@ impl Written for String {
 impl Written for PathBuf {
     fn written(&self) -> String {
         format!("{:?}", self.to_string_lossy())
+    }
+}
+
+impl Written for Share {
+    fn written(&self) -> String {
+        self.as_percent().to_string()
     }
 }
 

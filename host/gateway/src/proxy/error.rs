@@ -53,6 +53,8 @@ pub enum Kind {
     ResponseTooLarge,
     /// The time was over that the client gives its request.
     DeadlineExceeded,
+    /// A delay that the route injects has taken what was left of the request's time.
+    InjectedDelay,
     NoEndpoint,
     ConnectFailed,
     ConnectTimeout,
@@ -91,6 +93,7 @@ impl Kind {
             Kind::FilterBusy => "filter-busy",
             Kind::ResponseTooLarge => "response-too-large",
             Kind::DeadlineExceeded => "deadline-exceeded",
+            Kind::InjectedDelay => "injected-delay",
             Kind::NoEndpoint => "no-endpoint",
             Kind::ConnectFailed => "connect-failed",
             Kind::ConnectTimeout => "connect-timeout",
@@ -140,7 +143,7 @@ impl ProxyError {
             | Kind::MethodNotAllowed
             | Kind::LoopDetected
             | Kind::DeadlineExceeded => ErrorSource::Client,
-            Kind::OutOfMemory => ErrorSource::Gateway,
+            Kind::OutOfMemory | Kind::InjectedDelay => ErrorSource::Gateway,
             Kind::FilterFailed | Kind::FilterBusy | Kind::ResponseTooLarge => ErrorSource::Filter,
             Kind::NoEndpoint
             | Kind::ConnectFailed

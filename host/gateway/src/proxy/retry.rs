@@ -38,12 +38,12 @@ impl RouteHandler<'_> {
     pub(super) async fn ask_upstream(
         &self,
         context: &mut RequestContext,
-        targets: &[(usize, u32)],
+        targets: &[usize],
         request: &mut OutgoingRequest<'_>,
     ) -> Result<UpstreamResponse, ProxyError> {
         let policy = self.route.retry.as_ref();
         let mut attempts = Attempts::new(policy);
-        let weighted = &self.local.upstreams[self.local.pick(targets)];
+        let weighted = &self.local.upstreams[context.weighted];
         let mut target = weighted;
         let mut endpoints = target.upstream.endpoints();
         let mut endpoint = 0;
@@ -185,7 +185,7 @@ impl RouteHandler<'_> {
     async fn select_upstream(
         &self,
         context: &mut RequestContext,
-        targets: &[(usize, u32)],
+        targets: &[usize],
     ) -> Result<FilterChoice, ProxyError> {
         if !self.pipeline.pipeline().has(Hook::SelectUpstream) {
             return Ok(FilterChoice::NoneOrSame);
@@ -205,9 +205,9 @@ impl RouteHandler<'_> {
     }
 
     /// The upstream that a filter has named, if the route lists it.
-    fn selected(&self, selection: &Selection, targets: &[(usize, u32)]) -> Option<&UpstreamHandle> {
+    fn selected(&self, selection: &Selection, targets: &[usize]) -> Option<&UpstreamHandle> {
         let name = selection.upstream.as_deref()?;
-        let mut listed = targets.iter().map(|(index, _)| &self.local.upstreams[*index]);
+        let mut listed = targets.iter().map(|index| &self.local.upstreams[*index]);
         listed.find(|target| **target.upstream.upstream().name() == *name)
     }
 

@@ -8,11 +8,13 @@
 mod balancing;
 mod filters;
 mod health;
+mod releases;
 mod retry;
 mod routes;
 mod upstreams;
 mod values;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ use crate::wasm::CompileLimits;
 pub use balancing::*;
 pub use filters::*;
 pub use health::*;
+pub use releases::*;
 pub use retry::*;
 pub use routes::*;
 pub use upstreams::*;
@@ -51,6 +54,19 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// No admin listener without it.
     pub admin: Option<Admin>,
+    /// What the configuration files said, as a hash of their text.
+    pub revision: Revision,
+}
+
+/// A hash (SHA-256) of the text of all configuration files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Revision(pub [u8; 32]);
+
+impl fmt::Debug for Revision {
+    // Two texts that mean the same are shown as the same configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Revision(…)")
+    }
 }
 
 /// Settings of the process.

@@ -1,7 +1,7 @@
 //! Reads `[routes]`.
 
+mod releases;
 mod retry;
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,10 +70,18 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     let action = action(table, known, matches.as_deref(), &params);
     let rewrite = rewrite(table, matches.as_deref(), &params);
     let forwards = table.has("upstream") || table.has("upstreams");
-    for key in ["rewrite", "host", "subset"].into_iter().filter(|key| !forwards && table.has_own(key)) {
+    for key in
+        ["rewrite", "host", "subset", "mirror", "fault"].into_iter().filter(|key| !forwards && table.has_own(key))
+    {
         table.fail(format!("`{key}` is only for routes with an upstream"));
     }
     let subset = subset(table);
+    let sticky = releases::sticky(table);
+    if table.has_own("sticky") && !table.has("upstreams") {
+        table.fail("`sticky` is only for routes with `upstreams`");
+    }
+    let mirror = releases::mirror(table, known);
+    let fault = releases::fault(table);
     let Shared { host, pipeline, priority, timeouts, limits, retry, deadline, upgrade } = shared(table, known);
     Some(Route {
         name: Name::from(name),
@@ -89,6 +97,9 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         deadline,
         upgrade,
         subset,
+        sticky,
+        mirror,
+        fault,
     })
 }
 
