@@ -4,6 +4,7 @@ mod admin;
 mod bodies;
 mod client_auth;
 mod commands;
+mod discovery;
 mod errors;
 mod examples;
 mod external;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::model::{Balance, ByteSize, ClientAuthMode, FailurePolicy, LookupFamily, Protocol, TlsVersion, TrialPolicy};
+use super::model::{
+    Balance, ByteSize, ClientAuthMode, EndpointScheme, FailurePolicy, LookupFamily, Protocol, TlsVersion, TrialPolicy,
+};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -61,6 +63,10 @@ pub const RESPOND_STATUS: StatusCode = StatusCode::OK;
 pub const BALANCE: Balance = Balance::RoundRobin;
 pub const PROTOCOL: Protocol = Protocol::Auto;
 pub const ENDPOINT_WEIGHT: u32 = 1;
+/// Where the agent of this machine listens.
+pub const CONSUL_ADDRESS: &str = "http://127.0.0.1:8500";
+pub const CONSUL_WAIT: Duration = Duration::from_secs(60);
+pub const DISCOVERY_SCHEME: EndpointScheme = EndpointScheme::Http;
 pub const VERIFY: bool = true;
 pub const MAX_IDLE: u32 = 1024;
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,8 +4,8 @@ use http::uri::Scheme;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, ClientAuthMode, Deviation, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols,
-    LookupFamily, Protocol, TlsVersion, TrialPolicy,
+    Balance, Builtin, ClientAuthMode, Deviation, EndpointScheme, FailurePolicy, HostPolicy, HttpVersion,
+    ListenerProtocols, LookupFamily, Protocol, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -66,6 +66,10 @@ impl Words for Builtin {
 impl Words for Balance {
     const WORDS: &'static [(&'static str, Self)] =
         &[("round_robin", Self::RoundRobin), ("least_request", Self::LeastRequest)];
+}
+
+impl Words for EndpointScheme {
+    const WORDS: &'static [(&'static str, Self)] = &[("http", Self::Http), ("https", Self::Https)];
 }
 
 impl Words for Protocol {

@@ -118,7 +118,7 @@ impl RouteHandler<'_> {
                 let choice = choice(&context.exchange().selection);
                 let Some(chosen) = target.upstream.choose(&endpoints, choice, budget.tried()) else {
                     if budget.tried().is_empty() {
-                        error = AttemptError::new(UpstreamErrorKind::NoEndpoint);
+                        error = target.upstream.no_endpoint();
                         let attempt = context.attempts.begin(target.upstream.name(), None);
                         attempt.outcome = AttemptOutcome::Failed(error.kind);
                     }

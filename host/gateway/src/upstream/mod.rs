@@ -31,6 +31,7 @@ mod tests;
 
 pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};
 pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
+pub use discover::{DiscoveryState, Fetch, Fetched, Get, Sources};
 pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use health::{Reason, StateChange};

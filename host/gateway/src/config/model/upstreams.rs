@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Name, Secret};
+use super::{Discovery, Name, Secret};
 use crate::config::defaults;
 use crate::services::Origin;
 
@@ -24,6 +24,8 @@ pub struct Upstream {
 pub enum Service {
     /// At least one, with a sum of weights above 0.
     Endpoints(Vec<Endpoint>),
+    /// A source lists them.
+    Discovery(Discovery),
     Builtin(Builtin),
 }
 

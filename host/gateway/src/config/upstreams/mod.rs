@@ -1,5 +1,6 @@
 //! Reads `[upstreams]`; a file for each of its tables.
 
+mod discovery;
 mod dns;
 mod endpoints;
 mod pool;
@@ -39,12 +40,18 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
+    let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
     let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(table, endpoints.as_deref());
-    let service = match (table.has("endpoints"), table.has("builtin")) {
-        (true, false) => Service::Endpoints(endpoints?),
-        (false, true) => Service::Builtin(builtin?),
+    let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
+        (true, None, false) => Service::Endpoints(endpoints?),
+        (false, Some(discovery), false) => {
+            let discovery = discovery?;
+            discovery::check_protocol(table, &discovery, protocol);
+            Service::Discovery(discovery)
+        }
+        (false, None, true) => Service::Builtin(builtin?),
         _ => {
-            table.fail("needs either `endpoints` or `builtin`");
+            table.fail("needs exactly one of `endpoints`, `discovery` and `builtin`");
             return None;
         }
     };
