@@ -150,10 +150,10 @@ impl Zone {
             Entry::Gone | Entry::Unknown => NO_SUCH_NAME,
             Entry::Failure => FAILURE,
         };
-        let (records, ttl): (Vec<([u8; 2], Vec<u8>)>, u32) = match &entry {
-            Entry::Addresses(all, ttl) if asks_a => (all.iter().map(|one| (A, one.octets().to_vec())).collect(), *ttl),
-            Entry::Services(all, ttl) if asks_srv => (all.iter().map(|one| (SRV, service(one))).collect(), *ttl),
-            _ => (Vec::new(), 0),
+        let (kind, records, ttl): (_, Vec<Vec<u8>>, _) = match &entry {
+            Entry::Addresses(all, ttl) if asks_a => (A, all.iter().map(|one| one.octets().to_vec()).collect(), *ttl),
+            Entry::Services(all, ttl) if asks_srv => (SRV, all.iter().map(service).collect(), *ttl),
+            _ => (A, Vec::new(), 0),
         };
         let is_authority = matches!(entry, Entry::Empty | Entry::Gone);
         let mut answer = header[..2].to_vec();
@@ -161,7 +161,7 @@ impl Zone {
         answer.extend([0x84 | header[2] & 1, 0x80 | code]);
         answer.extend([0, 1, 0, u8::try_from(records.len()).ok()?, 0, u8::from(is_authority), 0, 0]);
         answer.extend(question);
-        for (kind, data) in records {
+        for data in records {
             // The name is that of the question; class IN.
             answer.extend([0xc0, 12, kind[0], kind[1], 0, 1]);
             answer.extend(ttl.to_be_bytes());

@@ -11,7 +11,7 @@ use super::Secret;
 /// Who lists the endpoints of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Discovery {
-    Consul(Consul),
+    Consul(Box<Consul>),
     Srv(Srv),
     /// A file with a list, in TOML if its name ends so, else in JSON.
     File(PathBuf),
@@ -63,7 +63,8 @@ impl Discovery {
     /// Whether it can list endpoints of `https`.
     pub fn may_be_https(&self) -> bool {
         match self {
-            Discovery::Consul(Consul { https, .. }) | Discovery::Srv(Srv { https, .. }) => *https,
+            Discovery::Consul(consul) => consul.https,
+            Discovery::Srv(srv) => srv.https,
             Discovery::File(_) => true,
         }
     }
@@ -73,7 +74,8 @@ impl Discovery {
 impl fmt::Display for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Discovery::Consul(Consul { service, address, tag, dc, namespace, .. }) => {
+            Discovery::Consul(consul) => {
+                let Consul { service, address, tag, dc, namespace, .. } = &**consul;
                 write!(f, "consul `{service}` at {}", address.as_str().trim_end_matches('/'))?;
                 for (name, value) in [("tag", tag), ("dc", dc), ("namespace", namespace)] {
                     if let Some(value) = value {

@@ -82,7 +82,8 @@ pub(super) fn read(table: &Table<'_>) -> Option<Discovery> {
         "file" => Some(Discovery::File(file?)),
         _ => {
             let address: Url = address.parse().ok()?;
-            Some(Discovery::Consul(Consul { service: consul?, address, tag, dc, namespace, token, wait, ca, https }))
+            let consul = Consul { service: consul?, address, tag, dc, namespace, token, wait, ca, https };
+            Some(Discovery::Consul(Box::new(consul)))
         }
     }
 }

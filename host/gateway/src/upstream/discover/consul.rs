@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::document::MAX_WEIGHT;
-use super::listed::Pauses;
+use super::listed::{Last, Pauses};
 use super::statistics::{Fault, FaultKind};
 use super::{Feed, Fetch, Fetched, Get};
 use crate::config::{defaults, model};
@@ -34,21 +34,13 @@ pub(super) async fn follow(consul: &model::Consul, feed: &Feed) {
     let authorities = consul.ca.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes())).flatten();
     let fetch = feed.listed.sources().connect(authorities.collect());
     let mut pauses = Pauses::new(feed.listed.upstream());
-    let mut before = None;
-    let mut index = 0;
+    let (mut last, mut index) = (Last::none(), 0);
     loop {
         let begun = Instant::now();
         let pause = match ask(consul, index, &fetch).await {
             Ok((told, body)) => {
-                let is_new = before.as_ref() != Some(&body);
-                let is_good = match is_new {
-                    true => take(feed, body.clone(), consul.https).await,
-                    false => {
-                        feed.confirm();
-                        true
-                    }
-                };
-                before = Some(body).filter(|_| is_good);
+                let https = consul.https;
+                let is_new = feed.read(&mut last, body, move |body| parse(body, https)).await;
                 pauses.succeeded();
                 // An index that goes back is that of another server, or of one that was restored: what it counts is not known.
                 index = if told < index { 0 } else { told };
@@ -58,7 +50,6 @@ pub(super) async fn follow(consul: &model::Consul, feed: &Feed) {
                 feed.listed.fault(&fault);
                 // What has happened meanwhile is asked for without waiting.
                 index = 0;
-                before = None;
                 pauses.failed()
             }
         };
@@ -120,21 +111,6 @@ fn url(consul: &model::Consul, index: u64) -> Url {
         }
     }
     url
-}
-
-/// Reads an answer and hands it on. Answers whether it could be used.
-async fn take(feed: &Feed, body: Bytes, https: bool) -> bool {
-    let parsed = match feed.listed.sources().compute().run(move || parse(&body, https)).await {
-        Ok(parsed) => parsed,
-        Err(_) => return false,
-    };
-    match parsed {
-        Ok(specs) => feed.told(specs).await,
-        Err(fault) => {
-            feed.listed.fault(&fault);
-            false
-        }
-    }
 }
 
 /// What is used of an instance of a service. `null` stands for what is absent.

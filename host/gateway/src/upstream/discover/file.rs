@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::document::{self, Format};
+use super::listed::Last;
 use super::statistics::{Fault, FaultKind};
 use super::{Feed, Listed};
 use crate::background::Background;
@@ -49,36 +50,17 @@ pub(super) async fn follow(path: PathBuf, feed: &Feed, background: &Background) 
     });
     let warn = |error: &io::Error| tracing::warn!(%error, file = %path.display(), "the file is compared every second");
     let mut watcher = watcher.inspect_err(warn).ok();
-    // What was read last, right or wrong.
-    let mut before = None;
+    let mut last = Last::none();
     loop {
         let looked = look(&feed.listed, path.clone(), watcher).await;
         let Some(Looked { text, is_watched, watcher: used }) = looked else { return };
         watcher = used;
         match text {
-            Err(fault) => {
-                before = None;
-                feed.listed.fault(&fault);
-            }
-            // What is wrong with it was said.
-            Ok(text) if before.as_ref().is_some_and(|(known, _)| *known == text) => {
-                if let Some((_, true)) = before {
-                    feed.confirm();
-                }
-            }
             Ok(text) => {
                 let path = path.clone();
-                let read = move || (parse(&path, &text), text);
-                let Ok((parsed, text)) = feed.listed.sources().compute().run(read).await else { return };
-                let is_good = match parsed {
-                    Ok(specs) => feed.told(specs).await,
-                    Err(fault) => {
-                        feed.listed.fault(&fault);
-                        false
-                    }
-                };
-                before = Some((text, is_good));
+                feed.read(&mut last, text.into(), move |text| parse(&path, text)).await;
             }
+            Err(fault) => feed.listed.fault(&fault),
         }
         wait(&feed.listed, &mut changes, if is_watched { COMPARE } else { POLL }).await;
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::statistics::{DiscoveryState, Fault, FaultKind, Statistics};
@@ -88,7 +89,11 @@ impl Listed {
                     statistics.confirm(SystemTime::now());
                     specs = found;
                 }
-                Err(fault) => unread = Some(fault),
+                Err(fault) => {
+                    // The log has it as a warning of the configuration.
+                    statistics.note(&fault);
+                    unread = Some(fault);
+                }
             }
         }
         if specs.is_empty()
@@ -210,10 +215,8 @@ impl Listed {
             return Err(Fault::new(FaultKind::Invalid, reason));
         }
         let before = self.current.load();
-        let (list, changes) = match before.replaced(specs, &self.maker, &self.resolver, self.policy) {
-            Some(replaced) => replaced,
-            None => return Ok(None),
-        };
+        let replaced = before.replaced(specs, &self.maker, &self.resolver, self.policy);
+        let Some((list, changes)) = replaced else { return Ok(None) };
         match list.unusable.first() {
             Some(first) if list.endpoints.is_empty() => Err(Fault::new(FaultKind::Invalid, first.clone())),
             _ => Ok(Some((list, changes))),
@@ -221,7 +224,48 @@ impl Listed {
     }
 }
 
+/// The text of the last good list, to pass over what is told again: a number in place of a text of megabytes.
+pub(super) struct Last {
+    hasher: RandomState,
+    text: Option<u64>,
+}
+
+impl Last {
+    pub(super) fn none() -> Self {
+        Last { hasher: RandomState::new(), text: None }
+    }
+}
+
 impl Feed {
+    /// The source has told a list in this text. Answers whether it is another text than before.
+    pub(super) async fn read(
+        &self,
+        last: &mut Last,
+        text: Bytes,
+        parse: impl FnOnce(&[u8]) -> Result<Vec<EndpointSpec>, Fault> + Send + 'static,
+    ) -> bool {
+        let (hasher, before) = (last.hasher.clone(), last.text.take());
+        let read = move || {
+            let print = hasher.hash_one(&*text);
+            (print, (before != Some(print)).then(|| parse(&text)))
+        };
+        let Ok((print, parsed)) = self.listed.sources.compute().run(read).await else { return true };
+        let is_good = match parsed {
+            None => {
+                self.confirm();
+                last.text = Some(print);
+                return false;
+            }
+            Some(Ok(specs)) => self.told(specs).await,
+            Some(Err(fault)) => {
+                self.listed.fault(&fault);
+                false
+            }
+        };
+        last.text = is_good.then_some(print);
+        true
+    }
+
     /// The source has told this list. Answers whether it could be used.
     pub(super) async fn told(&self, specs: Vec<EndpointSpec>) -> bool {
         let listed = Arc::clone(&self.listed);
@@ -240,8 +284,7 @@ impl Feed {
         true
     }
 
-    /// The source has told the same as before.
-    pub(super) fn confirm(&self) {
+    fn confirm(&self) {
         // Also the same list as before: it may have been saved as that of another source, or long ago.
         if !self.listed.told.swap(true, Ordering::Relaxed) {
             self.listed.unsaved.notify_one();

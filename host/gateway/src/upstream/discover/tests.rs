@@ -122,7 +122,7 @@ async fn a_change_of_one_of_a_thousand_is_in_use_soon() {
         assert!(local.choose(&endpoints, Choice::Balanced, &[]).is_some());
     }
     took.sort_unstable();
-    let p99 = took[CHANGES * 99 / 100 - 1];
-    // The promise is 50 ms; a busy machine that runs a build without optimisation gets more.
-    assert!(p99 < Duration::from_millis(500), "{p99:?}");
+    let (p50, p99) = (took[CHANGES / 2], took[CHANGES * 99 / 100 - 1]);
+    // The promise is 50 ms for both. Other tests run meanwhile, and this build is not optimised.
+    assert!(p50 < Duration::from_millis(50) && p99 < Duration::from_millis(500), "{p50:?} {p99:?}");
 }
