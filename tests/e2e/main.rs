@@ -6,6 +6,7 @@ mod bodies;
 mod client_auth;
 mod commands;
 mod deadlines;
+mod discovery;
 mod errors;
 mod examples;
 mod external;

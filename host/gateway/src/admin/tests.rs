@@ -26,7 +26,7 @@ use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
 use crate::services::{Clock, Services};
 use crate::snapshot::SnapshotBuilder;
-use crate::upstream::{EndpointRegistry, Resolver};
+use crate::upstream::{EndpointRegistry, Resolver, Sources};
 use crate::wasm::RuntimeOptions;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -63,6 +63,7 @@ fn fixture(admin: &str) -> Fixture {
         metrics: Arc::clone(&metrics),
         outbound,
         endpoints: EndpointRegistry::new(),
+        sources: Sources::none(),
     };
     let loaded = config::load(&path).expect("a configuration");
     let snapshot = builder.build(&loaded, None).expect("a snapshot");

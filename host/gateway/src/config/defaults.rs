@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::model::{
-    Balance, ByteSize, ClientAuthMode, FailurePolicy, HashAlgorithm, LookupFamily, Protocol, RetryCondition,
-    RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
+    Balance, ByteSize, ClientAuthMode, EndpointScheme, FailurePolicy, HashAlgorithm, LookupFamily, Protocol,
+    RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -99,6 +99,10 @@ pub const COOKIE_SAME_SITE: SameSite = SameSite::Lax;
 pub const ENDPOINT_PRIORITY: u8 = 0;
 pub const PROTOCOL: Protocol = Protocol::Auto;
 pub const ENDPOINT_WEIGHT: u32 = 1;
+/// Where the agent of this machine listens.
+pub const CONSUL_ADDRESS: &str = "http://127.0.0.1:8500";
+pub const CONSUL_WAIT: Duration = Duration::from_secs(60);
+pub const DISCOVERY_SCHEME: EndpointScheme = EndpointScheme::Http;
 pub const VERIFY: bool = true;
 pub const MAX_IDLE: u32 = 1024;
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use http::uri::Scheme;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, ClientAuthMode, Deviation, FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion,
+    Balance, Builtin, ClientAuthMode, Deviation, EndpointScheme, FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion,
     ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion,
     TrialPolicy,
 };
@@ -86,6 +86,10 @@ impl Words for SubsetFallback {
 impl Words for SameSite {
     const WORDS: &'static [(&'static str, Self)] =
         &[("lax", Self::Lax), ("strict", Self::Strict), ("none", Self::None)];
+}
+
+impl Words for EndpointScheme {
+    const WORDS: &'static [(&'static str, Self)] = &[("http", Self::Http), ("https", Self::Https)];
 }
 
 impl Words for Protocol {

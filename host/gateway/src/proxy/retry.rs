@@ -67,7 +67,7 @@ impl RouteHandler<'_> {
                 let subset = self.route.subset.as_ref();
                 let Some(chosen) = target.upstream.choose(&endpoints, choice, subset, attempts.tried()) else {
                     if attempts.tried().is_empty() && held.is_none() {
-                        error = AttemptError::new(UpstreamErrorKind::NoEndpoint);
+                        error = target.upstream.no_endpoint();
                         let attempt = context.attempts.begin(target.upstream.name(), None);
                         attempt.outcome = AttemptOutcome::Failed(error.kind);
                     }

@@ -38,6 +38,8 @@
 //! | `sluice_endpoint_responses_total` | `upstream`, `endpoint`, `address`, `code` |
 //! | `sluice_endpoint_out`, `sluice_endpoint_outs_total` | `upstream`, `endpoint`, `address`, `reason` |
 //! | `sluice_endpoint_checks_total` | `upstream`, `endpoint`, `address`, `result` |
+//! | `sluice_discovery_endpoints`, `sluice_discovery_age_seconds`, `sluice_discovery_updates_total` | `upstream`, `source` |
+//! | `sluice_discovery_errors_total` | `upstream`, `source`, `kind` |
 //! | `sluice_key_set_keys`, `sluice_key_set_age_seconds` | `url` |
 //! | `sluice_key_set_fetches_total` | `url`, `result` |
 //! | `sluice_certificate_expiry_timestamp_seconds` | `certificate` |

@@ -91,7 +91,9 @@ impl LocalUpstream {
         attempt: &mut Attempt,
     ) -> Result<UpstreamResponse, AttemptError> {
         let outcome = match self.upstream().spec().target {
-            TargetSpec::Endpoints(_) => self.attempt_host(endpoints, host, request, attempt).await,
+            TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) => {
+                self.attempt_host(endpoints, host, request, attempt).await
+            }
             TargetSpec::Echo => {
                 let sent = request.give_away();
                 answered(Box::pin(builtin::echo(sent, self.upstream().name())), request, attempt).await

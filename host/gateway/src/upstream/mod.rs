@@ -38,6 +38,7 @@ pub use attempt::UpstreamResponse;
 pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
 pub use balance::{Affinity, hash};
 pub use candidates::RouteCandidates;
+pub use discover::{DiscoveryState, Fetch, Fetched, Get, Sources};
 pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use health::{Reason, StateChange};

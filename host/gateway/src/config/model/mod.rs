@@ -6,6 +6,7 @@
 //! upstreams, filters) are here, and those modules use them.
 
 mod balancing;
+mod discovery;
 mod filters;
 mod health;
 mod releases;
@@ -30,6 +31,7 @@ use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
 pub use balancing::*;
+pub use discovery::*;
 pub use filters::*;
 pub use health::*;
 pub use releases::*;
@@ -82,6 +84,8 @@ pub struct Gateway {
     pub plugin_dir: PathBuf,
     /// Where compiled components are kept; none is the platform's cache directory.
     pub cache_dir: Option<PathBuf>,
+    /// Where is kept what the next start needs; none is the platform's state directory.
+    pub state_dir: Option<PathBuf>,
     /// What the compilation of one component may take.
     pub compile: CompileLimits,
     /// What all exchanges together may buffer.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Balancing, HealthCheck, Name, OutlierDetection, Secret};
+use super::{Balancing, Discovery, HealthCheck, Name, OutlierDetection, Secret};
 use crate::config::defaults;
 use crate::services::Origin;
 
@@ -26,6 +26,8 @@ pub struct Upstream {
 pub enum Service {
     /// At least one, with a sum of weights above 0.
     Endpoints(Vec<Endpoint>),
+    /// A source lists them.
+    Discovery(Discovery),
     Builtin(Builtin),
 }
 

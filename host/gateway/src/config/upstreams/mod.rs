@@ -1,6 +1,7 @@
 //! Reads `[upstreams]`; a file for each of its tables.
 
 mod balancing;
+mod discovery;
 mod dns;
 mod endpoints;
 mod health;
@@ -46,11 +47,17 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
         .get("-", Item::word);
     let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection } =
         shared(table, endpoints.as_deref());
-    let service = match (table.has("endpoints"), table.has("builtin")) {
-        (true, false) => Service::Endpoints(endpoints?),
-        (false, true) => Service::Builtin(builtin?),
+    let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
+    let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
+        (true, None, false) => Service::Endpoints(endpoints?),
+        (false, Some(discovery), false) => {
+            let discovery = discovery?;
+            discovery::check_protocol(table, &discovery, protocol);
+            Service::Discovery(discovery)
+        }
+        (false, None, true) => Service::Builtin(builtin?),
         _ => {
-            table.fail("needs either `endpoints` or `builtin`");
+            table.fail("needs exactly one of `endpoints`, `discovery` and `builtin`");
             return None;
         }
     };

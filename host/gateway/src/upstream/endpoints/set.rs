@@ -160,8 +160,13 @@ impl EndpointSet {
         }
     }
 
+    /// Where its endpoints come from.
+    pub(in crate::upstream) fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
     /// Publishes what the source knows, if that is new.
-    fn publish(&self) {
+    pub(in crate::upstream) fn publish(&self) {
         let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let Listing { endpoints, refresh_at } = self.discovery.listing();
         if !self.members.load().list(&endpoints) {
