@@ -73,7 +73,7 @@ fn a_caller_without_a_key_gets_a_cookie() {
     let route = "upstreams = { blue = 1, green = 1 }\nsticky = { by = [\"header:x-user\", \"cookie:release\"], max_age = \"7d\" }";
     let gateway = gateway(&split(&blue, &green, route));
     let mut browsers = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..40 {
         let first = gateway.get("/");
         let cookie = first.header("set-cookie").expect("a cookie").to_owned();
         let (pair, attributes) = cookie.split_once(';').expect("attributes");
@@ -83,7 +83,8 @@ fn a_caller_without_a_key_gets_a_cookie() {
         );
         browsers.push((first.text(), pair.to_owned()));
     }
-    assert!((8..=12).contains(&on_green(&browsers.iter().map(|(side, _)| side.clone()).collect::<Vec<_>>())));
+    // Their slots are by chance.
+    assert!((5..=35).contains(&on_green(&browsers.iter().map(|(side, _)| side.clone()).collect::<Vec<_>>())));
     for (side, cookie) in &browsers {
         let again = gateway.request("GET", "/", &[("cookie", &format!("a=b; {cookie}"))], b"");
         assert_eq!((&again.text(), again.header("set-cookie")), (side, None), "{cookie}");
