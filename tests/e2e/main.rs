@@ -4,6 +4,7 @@ mod admin;
 mod bodies;
 mod client_auth;
 mod commands;
+mod connections;
 mod errors;
 mod examples;
 mod external;

@@ -217,7 +217,7 @@ fn serving<S: Service>(
     info: ConnectionInfo,
     worker: Rc<Shared<S>>,
 ) -> Serving {
-    let patience = Patience { header: info.settings.header_timeout, idle: info.settings.idle_timeout };
+    let patience = Patience::of(&info.settings);
     match h2 {
         true => Box::pin(serve_h2(io, activity, info, patience, worker)),
         false => Box::pin(http1::serve(Transport::new(io), activity, info, patience, worker)),
@@ -299,8 +299,8 @@ pub(super) enum End {
     Body(Box<dyn StdError + Send + Sync>),
 }
 
-/// Polls a connection until it ends, telling it to finish when the worker drains or the connection idles. `end_turn` writes what a poll
-/// has gathered.
+/// Polls a connection until it ends, telling it to finish when the worker drains, the connection idles or has had its time or its
+/// requests. `end_turn` writes what a poll has gathered.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<Box<C>>,
     mut finish: impl FnMut(Pin<&mut C>),
@@ -315,6 +315,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut timer = pin!(sleep_until(first));
     let mut finishing = false;
     let mut expired = None;
+    // When a connection that has had its time is closed, whatever goes on on it.
+    let mut cut = None;
     poll_fn(move |cx| {
         loop {
             let polled = watch_h2_refusals(
@@ -334,9 +336,21 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 finish(connection.as_mut());
                 continue;
             }
+            if !finishing && activity.is_spent(patience) {
+                finishing = true;
+                let at = Instant::now() + patience.grace;
+                cut = Some(at);
+                let next = timer.deadline();
+                timer.as_mut().reset(next.min(at));
+                finish(connection.as_mut());
+                continue;
+            }
             ready!(timer.as_mut().poll(cx));
+            if cut.is_some_and(|at| at <= Instant::now()) {
+                return Poll::Ready(Err(End::Expired(Expiry::Age)));
+            }
             match (activity.check(patience), expired) {
-                (Ok(next), _) => timer.as_mut().reset(next),
+                (Ok(next), _) => timer.as_mut().reset(cut.map_or(next, |at| next.min(at))),
                 // An idle connection has no open exchange: it is asked to end, then cut.
                 (Err(Expiry::Idle), None) => {
                     expired = Some(Expiry::Idle);

@@ -7,6 +7,7 @@ mod gather;
 mod http1;
 mod listener;
 mod malformed;
+mod reset;
 mod worker;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use crate::certs::{ClientCertificate, PolicyIndex, TlsContext};
+use crate::config::model::ConnectionLifetime;
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
 use crate::http::target::KnownHost;
@@ -132,6 +134,7 @@ pub struct ListenerSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Open connections of this listener on all workers.
     pub max_connections: usize,
+    pub lifetime: ConnectionLifetime,
     /// From the first byte of a request head, or the start of the connection, to the head's end (HTTP/1.1).
     pub header_timeout: Duration,
     /// How long a connection without an exchange is kept, and how long a client may take no byte of a response.

@@ -13,6 +13,7 @@ mod error;
 pub(crate) mod head;
 pub(crate) mod health;
 pub(crate) mod http2;
+mod lifetime;
 mod local;
 pub(crate) mod pool;
 pub(crate) mod race;

@@ -29,7 +29,7 @@ pub use encode::{Framing, chunk_head, last_chunk, request_head, response_head};
 pub use error::{ChunkError, HeadError};
 pub use framing::Length;
 pub use head::{RequestHead, RequestLine, ResponseHead, read_request, read_response};
-pub use incoming::Incoming;
+pub use incoming::{Departure, Incoming};
 pub use io::{Io, Transport};
 pub use lines::{Limits, Tolerance};
 pub use writing::{Writing, WrongLength};
