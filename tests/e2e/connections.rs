@@ -315,3 +315,48 @@ fn a_client_that_has_left_is_noticed() {
     assert!(left.iter().all(|line| line["error"] == "client-aborted"), "{left:?}");
     assert_eq!(gateway.get("/").text(), "at once");
 }
+
+#[test]
+fn an_exchange_ends_with_its_longest_life() {
+    let origin = Origin::serve(|request| match request.target.as_str() {
+        "/silent" => Reply::script(|conn| conn.wait_for_close()),
+        "/ws" => Reply::script(|conn| {
+            conn.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+            while conn.try_write(b"tick").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }),
+        _ => Reply::script(|conn| {
+            conn.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+            while conn.try_write(wire::chunk(b"tick")).is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }),
+    });
+    let gateway = gateway(&format!("{}timeouts = {{ max_stream_duration = \"300ms\" }}\n", route(&origin.url(), &[])));
+    let error = |path: &str| {
+        let line = gateway.wait_access("the line", |line| line["path"] == path);
+        (line["status"].as_u64(), line["error"].clone(), line["aborted"].as_bool())
+    };
+    let ended = serde_json::json!("max-stream-duration");
+    // Parts come all the time, so that no other limit ends it.
+    let mut client = gateway.client();
+    client.send("GET /endless HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert!(client.try_read_response("GET").is_err(), "broken off");
+    assert_eq!(error("/endless"), (Some(200), ended.clone(), Some(true)));
+    let mut client = gateway.client();
+    client.send("GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    client.read_head();
+    assert!(client.read_to_close().starts_with(b"ticktick"));
+    assert_eq!(error("/ws"), (Some(101), ended.clone(), Some(true)));
+    assert_eq!(gateway.get("/silent").status, 504);
+    assert_eq!(error("/silent"), (Some(504), ended.clone(), Some(false)));
+    let mut h2 = H2::connect(gateway.address());
+    let request = |path: &str| h2.builder("POST", path).header("content-type", "application/grpc");
+    let (endless, silent) = (request("/endless2"), request("/silent"));
+    let answer = h2.send(silent.body(full("")).expect("a request"));
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("4")), "DEADLINE_EXCEEDED");
+    assert!(h2.try_send(endless.body(full("")).expect("a request")).is_err(), "reset");
+    assert_eq!(error("/endless2"), (Some(200), ended, Some(true)));
+    eventually("the origin to be let go", || origin.open() == 0);
+}

@@ -26,6 +26,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("timeouts", include_str!("timeouts.rs")),
     ("tls", include_str!("tls.rs")),
     ("upstreams", include_str!("upstreams.rs")),
+    ("websocket", include_str!("websocket.rs")),
 ];
 
 /// A key, and the test that changes it and sees the difference.
@@ -172,6 +173,7 @@ const TABLE: &[(&str, &str)] = &[
     ("routes.*.timeouts.connect", "timeouts::an_address_that_never_accepts"),
     ("routes.*.timeouts.first_byte", "timeouts::an_upstream_that_never_answers"),
     ("routes.*.timeouts.idle", "timeouts::a_body_that_stops_half_way"),
+    ("routes.*.timeouts.max_stream_duration", "connections::an_exchange_ends_with_its_longest_life"),
     ("routes.*.timeouts.request", "timeouts::an_upstream_that_never_answers"),
     ("routes.*.upgrade", "proxying::upgrades_can_be_forbidden"),
     ("routes.*.upstream", "upstreams::round_robin_by_weight"),

@@ -30,3 +30,4 @@ mod timeouts;
 mod tls;
 mod upstreams;
 mod ways;
+mod websocket;

@@ -26,6 +26,7 @@ use crate::snapshot::UpstreamHandle;
 use crate::snapshot::routes::{Action, HostPolicy, host_value};
 use crate::telemetry::UpstreamId;
 use crate::upstream::retry::{Budget, FilterChoice, Next};
+use crate::upstream::websocket;
 use crate::upstream::{
     AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Timeouts, UpstreamError, UpstreamErrorKind,
     UpstreamResponse,
@@ -78,7 +79,7 @@ impl RouteHandler<'_> {
     async fn forward(&self, context: &mut RequestContext, targets: &[(usize, u32)]) -> Result<(), ProxyError> {
         // Only filters have waited so far, for a body or for an answer of their own.
         let waited = context.timings.request_filters.unwrap_or_default();
-        if let Some(whole) = self.route.timeouts.request.filter(|whole| *whole <= waited) {
+        if let Some(whole) = self.route.timeouts.to_head().filter(|whole| *whole <= waited) {
             let message = format!("the request was not in after {whole:?}");
             return Err(ProxyError::new(Kind::ClientTimeout, message));
         }
@@ -88,7 +89,7 @@ impl RouteHandler<'_> {
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
         }
-        self.accept(context, outcome?)
+        self.accept(context, outcome.map_err(|error| self.outlived(context, error))?)
     }
 
     /// The retry loop: attempts until an upstream has answered or the budget allows no other attempt. Each attempt goes to the log of
@@ -207,7 +208,16 @@ impl RouteHandler<'_> {
         Timeouts {
             connect: limits.connect,
             first_byte: limits.first_byte.unwrap_or(FOREVER),
-            until: limits.request.and_then(|whole| start.checked_add(whole)),
+            until: limits.to_head().and_then(|whole| start.checked_add(whole)),
+        }
+    }
+
+    /// An upstream that did not answer in time, where that is the longest life of the exchange.
+    fn outlived(&self, context: &RequestContext, error: ProxyError) -> ProxyError {
+        let waited = matches!(error.kind, Kind::UpstreamTimeout | Kind::ConnectTimeout);
+        match self.route.timeouts.max_stream_duration {
+            Some(limit) if waited && context.start.elapsed() >= limit => ProxyError::outlived(limit),
+            Some(_) | None => error,
         }
     }
 
@@ -286,9 +296,16 @@ impl RouteHandler<'_> {
     /// Takes an upstream's response into the exchange.
     fn accept(&self, context: &mut RequestContext, response: UpstreamResponse) -> Result<(), ProxyError> {
         let UpstreamResponse { mut head, body, upgraded } = response;
+        let extended_connect = context.extended_connect;
         // RFC 9110 §15.2.2: a server must not switch unasked.
         match upgraded.filter(|_| context.upgrade_request.is_some()) {
             Some(upstream) => {
+                let request = &context.exchange().request.headers;
+                // The key is the gateway's own. A client of HTTP/1.1 checks the answer to its key itself.
+                if extended_connect && !websocket::is_accepted(request, &head.headers) {
+                    let message = "101 without the `Sec-WebSocket-Accept` for the key of the request";
+                    return Err(ProxyError::new(Kind::UpstreamProtocol, message));
+                }
                 let protocol = head.headers.remove(UPGRADE);
                 context.accepted_upgrade = Some(Box::new(AcceptedUpgrade { protocol, upstream }));
             }
@@ -302,6 +319,12 @@ impl RouteHandler<'_> {
             strip_hop_by_hop(&mut head.headers);
         }
         let body = timed(body, self.route.timeouts.idle, context.progress.as_ref());
+        let body = match self.route.timeouts.max_stream_duration {
+            Some(limit) if !body.is_end_stream() => {
+                body.outlived_after(limit, limit.saturating_sub(context.start.elapsed()))
+            }
+            Some(_) | None => body,
+        };
         context.response_body = MessageBody::new(body, coded(&head.headers, classes));
         context.responder = Responder::Upstream;
         context.exchange().response = Some(head);

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -29,7 +29,7 @@ use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
 use super::gather::Gathered;
 use super::malformed::AnswersMalformed;
 use super::worker::{Draining, PanicProbe, Shared};
-use super::{ConnectionInfo, ListenerSettings, Refusal, Service, TlsInfo, http1};
+use super::{ConnectionInfo, ListenerSettings, Refusal, Service, TlsInfo, extended_connect, http1};
 use crate::certs::{ClientCertificate, TlsContext};
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
@@ -241,6 +241,7 @@ fn serve_h2<S: Service>(
         .max_send_buf_size(WRITE_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_RESETS)
+        .enable_connect_protocol()
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
     let info = Rc::new(info);
@@ -266,12 +267,16 @@ fn exchanges<S: Service>(
     info: Rc<ConnectionInfo>,
     activity: Rc<Activity>,
 ) -> impl Fn(Request<Incoming>) -> ResponseFuture<S> {
-    move |request| {
+    move |mut request| {
         let exchanging = activity.begin();
+        let on_upgrade = match *request.method() == Method::CONNECT {
+            true => extended_connect::take(&mut request, &activity),
+            false => None,
+        };
         let (worker, info) = (Rc::clone(&worker), Rc::clone(&info));
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let response = worker.service.handle(&info, Box::new(parts), Body::from_client(body), None).await;
+            let response = worker.service.handle(&info, Box::new(parts), Body::from_client(body), on_upgrade).await;
             Ok((*response).map(|body| Tracked { body, exchanging }))
         })
     }

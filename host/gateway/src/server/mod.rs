@@ -3,6 +3,7 @@
 
 mod activity;
 mod connection;
+mod extended_connect;
 mod gather;
 mod http1;
 mod listener;
@@ -44,7 +45,8 @@ pub trait Service: 'static {
 
     /// Handles one request. The future is dropped when the client leaves before the response head is out; the body is dropped when
     /// it is sent or can't be sent any more. `on_upgrade` is present when the client asks for another protocol: after a response of
-    /// 101 it brings the client's side. Heads are boxed so that handing one on moves a pointer.
+    /// 101, or 200 to an extended CONNECT, it brings the client's side. Such a CONNECT is a `GET` here, with its [`hyper::ext::Protocol`] as an
+    /// extension. Heads are boxed so that handing one on moves a pointer.
     fn handle(
         &self,
         connection: &Rc<ConnectionInfo>,

@@ -7,10 +7,11 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::{EXPECT, HOST, UPGRADE};
+use http::header::{EXPECT, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::client::conn::TrySendError;
+use hyper::client::conn::http2::SendRequest;
 
 use super::attempt_log::{Attempt, AttemptOutcome};
 use super::builtin;
@@ -22,6 +23,7 @@ use super::local::LocalUpstream;
 use super::pool::{Lease, Leased, Pool};
 use super::retry::Delivery;
 use super::spec::{Endpoint, TargetSpec};
+use super::websocket;
 use crate::deadline::{self, Passed};
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
@@ -194,7 +196,7 @@ impl LocalUpstream {
         attempt.connect = lease.connect;
         let reused = lease.connect.is_none();
         let pool = Rc::clone(&lease.pool);
-        let outcome = exchange(&pool, lease, request, begun).await;
+        let outcome = exchange(&pool, lease, request, begun, http1_only).await;
         let took = begun.elapsed();
         observe(&pool, &outcome, took);
         match outcome {
@@ -257,6 +259,7 @@ async fn exchange(
     mut lease: Lease,
     outgoing: &mut OutgoingRequest<'_>,
     begun: Instant,
+    upgrades: bool,
 ) -> Result<UpstreamResponse, AttemptError> {
     let timed_out = || AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
     let OutgoingRequest { request, timeouts, budget, upload, gate, .. } = outgoing;
@@ -284,7 +287,12 @@ async fn exchange(
         }
         Some(Leased::Http2(session)) => {
             let mut sender = session.sender.clone();
+            let takes_connect = upgrades && session.takes_extended_connect();
             lease.connection = Some(Leased::Http2(session));
+            // A server that does not take it gets the request alone: RFC 9110 §7.8 lets it ignore the wish, too.
+            if takes_connect && let Some(connect) = websocket::extended_connect(request, pool.endpoint()) {
+                return Box::pin(open_tunnel(sender, connect, request, lease, timeouts, begun)).await;
+            }
             // Not to be sent again: on the same session it would fail again.
             let Some((sent, replay)) = taken_for_http2(request, pool.endpoint(), upload.map(|_| *budget)) else {
                 return Err(AttemptError::new(UpstreamErrorKind::Protocol).delivered(Delivery::Possible));
@@ -299,6 +307,27 @@ async fn exchange(
             }
         }
         None => Err(AttemptError::new(UpstreamErrorKind::Connect)),
+    }
+}
+
+/// A switch of protocols as an extended CONNECT. The request itself stays as it is, to be sent again.
+async fn open_tunnel(
+    mut sender: SendRequest<Body>,
+    connect: Request<Body>,
+    request: &Request<Body>,
+    lease: Lease,
+    timeouts: &Timeouts,
+    begun: Instant,
+) -> Result<UpstreamResponse, AttemptError> {
+    let sent = pin!(sender.try_send_request(connect));
+    match await_head(sent, timeouts, None, None, begun).await {
+        Err(Passed) => Err(AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible)),
+        Ok(Ok(response)) => {
+            let (response, transport) =
+                websocket::switched(response, request.headers().get(SEC_WEBSOCKET_KEY), lease).await;
+            Ok(taken_apart(response, transport))
+        }
+        Ok(Err(failure)) => Err(unanswered(failure, &lease, &mut Request::default(), None, None)),
     }
 }
 

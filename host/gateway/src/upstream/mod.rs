@@ -22,6 +22,7 @@ pub mod retry;
 pub(crate) mod spec;
 pub mod tls;
 mod upkeep;
+pub(crate) mod websocket;
 
 #[cfg(test)]
 mod change_tests;

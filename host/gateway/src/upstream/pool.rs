@@ -15,7 +15,7 @@ use hyper::client::conn::http2::SendRequest;
 use super::connect::{self, ConnectError, Connection, Speak};
 use super::endpoints::{Record, Responses};
 use super::error::{AttemptError, UpstreamErrorKind};
-use super::http2::{AllowedStreams, MAX_STREAMS};
+use super::http2::{MAX_STREAMS, ServerSettings};
 use super::lifetime::Lifetime;
 use super::retry::Unprocessed;
 use super::spec::Endpoint;
@@ -100,7 +100,7 @@ impl Idle {
 pub(crate) struct Session {
     pub(crate) sender: SendRequest<Body>,
     streams: Cell<u32>,
-    allowed: AllowedStreams,
+    settings: ServerSettings,
     lifetime: Cell<Lifetime>,
     /// When its last stream ended.
     since: Cell<Instant>,
@@ -110,12 +110,17 @@ pub(crate) struct Session {
 
 impl Session {
     fn has_room(&self) -> bool {
-        self.streams.get() < self.allowed.get()
+        self.streams.get() < self.settings.streams()
     }
 
     /// Whether it may get requests.
     fn is_open(&self) -> bool {
         !self.sender.is_closed() && !self.lifetime.get().is_over()
+    }
+
+    /// Whether its server takes an extended CONNECT.
+    pub(crate) fn takes_extended_connect(&self) -> bool {
+        self.settings.extended_connect()
     }
 
     fn has_refused(&self) -> bool {
@@ -218,7 +223,8 @@ impl Pool {
     /// A connection that is open as far as is known: before a request is written the server's goodbye is looked for. Those that were
     /// idle too long go on the way.
     pub(crate) fn checkout(self: &Rc<Self>, http1_only: bool) -> Option<Lease> {
-        if !http1_only && let Some(session) = self.session() {
+        let may_share = !http1_only || self.endpoint.speak == Speak::Http2;
+        if may_share && let Some(session) = self.session() {
             return Some(self.lease_session(session, None));
         }
         let mut idle = self.idle.borrow_mut();
@@ -321,7 +327,7 @@ impl Pool {
             }
             Connection::Http2(opened) => {
                 self.speaks_http1.set(false);
-                let openings = MAX_STREAMS / opened.streams.get().max(1);
+                let openings = MAX_STREAMS / opened.settings.streams().max(1);
                 if let Some(more @ 1..) = openings.checked_sub(self.openings.get()) {
                     self.openings.set(openings);
                     self.opening.add_permits(more as usize);
@@ -329,7 +335,7 @@ impl Pool {
                 let session = Rc::new(Session {
                     sender: opened.sender,
                     streams: Cell::new(0),
-                    allowed: opened.streams,
+                    settings: opened.settings,
                     lifetime: Cell::new(lifetime),
                     since: Cell::new(begun),
                     refused: Cell::new(None),
