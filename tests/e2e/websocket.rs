@@ -198,8 +198,8 @@ fn what_is_no_websocket_is_refused() {
     }
     assert_eq!(
         origin.requests().iter().map(|r| r.target.as_str()).collect::<Vec<_>>(),
-        ["/plain"],
-        "and one that lied"
+        ["/plain", "/lies"],
+        "nothing else went on"
     );
     let line = gateway.wait_access("the refusal", |line| line["path"] == "/plain");
     assert_eq!((&line["error"], &line["error_side"]), (&json!("method-not-supported"), &json!("client")));

@@ -34,18 +34,10 @@ impl RouteHandler<'_> {
         {
             return self.switch_protocols(head, context);
         }
-        if context.extended_connect && !is_refusal(head.status) {
-            // RFC 8441 §4: a success would open a stream, with nobody behind it.
-            let detail =
-                format!("an extended CONNECT that was answered by {} without a switch of protocols", head.status);
-            let error = ProxyError::new(Kind::MethodNotSupported, detail);
-            context.fail(&error);
-            context.responder = Responder::Gateway;
-            drop(context.response_body.take());
-            let head = respond::problem(&error, &context.id, &self.local.shared.id_header);
-            self.keep_for_later_hooks(&mut context, None);
-            return send(OutgoingResponse::whole(head), context);
-        }
+        let (head, replaced) = match context.extended_connect && !is_refusal(head.status) {
+            true => (self.refuse_stream(&mut context, head.status), false),
+            false => (head, replaced),
+        };
         let head = grpc::answer(head, &context);
         let body = context.response_body.take();
         let trailers = self.pipeline.pipeline().has(Hook::OnResponseTrailers);
@@ -62,6 +54,16 @@ impl RouteHandler<'_> {
             response.body = response.body.with_trailers_hook(move |trailers| run_hooks(pipeline, shared, trailers));
         }
         send(response, context)
+    }
+
+    /// RFC 8441 §4: to an extended CONNECT, a success would open a stream with nobody behind it.
+    #[cold]
+    fn refuse_stream(&self, context: &mut RequestContext, status: StatusCode) -> Box<ResponseHead> {
+        let detail = format!("an extended CONNECT that was answered by {status} without a switch of protocols");
+        let error = ProxyError::new(Kind::MethodNotSupported, detail);
+        context.fail(&error);
+        context.responder = Responder::Gateway;
+        respond::problem(&error, &context.id, &self.local.shared.id_header)
     }
 
     /// Leaves of the exchange what later hooks can read: all but the bodies, or nothing where no hook comes.
