@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::{EXPECT, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::SendRequest;
@@ -24,6 +24,7 @@ use super::pool::{Lease, Leased, Pool};
 use super::retry::Delivery;
 use super::spec::{Endpoint, TargetSpec};
 use super::websocket;
+use crate::coarse;
 use crate::deadline::{self, Passed};
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
@@ -113,6 +114,11 @@ impl<'a> OutgoingRequest<'a> {
         }
     }
 
+    /// Its header fields, as they are sent.
+    pub fn headers(&self) -> &HeaderMap {
+        self.request.headers()
+    }
+
     /// The request as the last attempt left it: with its body if nothing of it was written.
     pub fn into_request(self) -> Box<Request<Body>> {
         self.request
@@ -199,6 +205,9 @@ impl LocalUpstream {
         let outcome = exchange(&pool, lease, request, begun, http1_only).await;
         let took = begun.elapsed();
         observe(&pool, &outcome, took);
+        if self.upstream().is_balanced_by_latency() {
+            note_latency(&pool, &outcome, took);
+        }
         match outcome {
             Ok(response) => {
                 attempt.first_byte = Some(took);
@@ -216,6 +225,18 @@ fn observe(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, took: 
         pool.record().succeeded();
         pool.record().note_latency(took);
         pool.responded(response.head.status.as_u16());
+    }
+}
+
+/// Notes how long the address takes, for balancing. What the client, or a connection that was closed while idle, has failed says nothing
+/// about it.
+fn note_latency(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, took: Duration) {
+    let (ewma, now) = (pool.record().ewma(), coarse::now_ms());
+    match outcome {
+        Ok(response) if !response.head.status.is_server_error() => ewma.note(took, now),
+        Ok(_) => ewma.note_failure(took, now),
+        Err(error) if error.is_of_server() => ewma.note_failure(took, now),
+        Err(_) => {}
     }
 }
 
