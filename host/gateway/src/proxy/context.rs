@@ -50,6 +50,8 @@ pub(super) enum EndsHere {
     Preflight { allow: HeaderValue },
     /// RFC 9110 §7.6.2: its `Max-Forwards` is used up.
     MaxForwards,
+    /// An extended CONNECT for a route that takes no upgrades. Over HTTP/1.1 the wish can be ignored.
+    NoUpgrade,
 }
 
 /// A change of protocol that the client asks for, where the route allows one.
@@ -106,6 +108,8 @@ pub(super) struct RequestContext {
     /// When a part of either body last came; only where the request has one.
     pub(super) progress: Option<Rc<Cell<Instant>>>,
     pub(super) upgrade_request: Option<Box<UpgradeRequest>>,
+    /// The client asks by an extended CONNECT: a success would open a stream.
+    pub(super) extended_connect: bool,
     /// Unless a filter answers it, it goes no further.
     pub(super) ends_here: Option<Box<EndsHere>>,
     /// The names with an underscore that the client has sent, if there are any.
@@ -174,6 +178,7 @@ impl RequestContext {
                 response_body: MessageBody::default(),
                 progress: None,
                 upgrade_request: None,
+                extended_connect: false,
                 ends_here: None,
                 underscored: None,
                 accepted_upgrade: None,
