@@ -54,7 +54,7 @@ impl RouteHandler<'_> {
         let mut next = Next::Selection;
         while next != Next::GiveUp {
             if next == Next::Selection {
-                let choice = self.select_upstream(context, targets).await?;
+                let choice = self.select_upstream(context, targets, weighted).await?;
                 let exchange = context.exchange();
                 target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
                 endpoints = target.upstream.endpoints();
@@ -104,7 +104,7 @@ impl RouteHandler<'_> {
                     };
                     let Some(condition) = wish.condition else { return Ok(response) };
                     let ended = EndedAttempt::answered(condition, request.repeatability());
-                    let decision = attempts.after(ended, false);
+                    let decision = attempts.after(ended, context.exchange().selection.no_retry);
                     next = self.agree(decision, &wish, target, request, attempts.made()).await;
                     if next == Next::GiveUp {
                         return Ok(response);
@@ -116,7 +116,9 @@ impl RouteHandler<'_> {
                     error = failed;
                     let decision = match request.is_late() {
                         true => Decision::GIVE_UP,
-                        false => attempts.after(error.ended(request.repeatability()), false),
+                        false => {
+                            attempts.after(error.ended(request.repeatability()), context.exchange().selection.no_retry)
+                        }
                     };
                     let is_stale = decision.next == Next::SameEndpoint && error.kind != UpstreamErrorKind::Refused;
                     self.log_failure(context, target.metrics, (endpoints.address(endpoint), &error), is_stale);
@@ -186,6 +188,7 @@ impl RouteHandler<'_> {
         &self,
         context: &mut RequestContext,
         targets: &[usize],
+        weighted: &UpstreamHandle,
     ) -> Result<FilterChoice, ProxyError> {
         if !self.pipeline.pipeline().has(Hook::SelectUpstream) {
             return Ok(FilterChoice::NoneOrSame);
@@ -195,8 +198,12 @@ impl RouteHandler<'_> {
         let route = context.route_index();
         let exchange = context.traversal.exchange();
         exchange.candidates = Candidates::of(self.local.candidates(route, targets).clone());
-        let (left, budget) = (0, None);
-        exchange.retry = RetryState { attempt: made + 1, left, budget };
+        let policy = self.route.retry.as_ref();
+        exchange.retry = RetryState {
+            attempt: made + 1,
+            left: policy.map_or(0, |policy| policy.attempts.saturating_sub(made + 1)),
+            budget: policy.map(|policy| weighted.upstream.upstream().retries().room(policy.budget, coarse::now_ms())),
+        };
         let selected = self.pipeline.select_upstream(&mut context.traversal).await;
         selected.map_err(|failure| ProxyError::filter(&failure))?;
         let selection = &context.exchange().selection;

@@ -45,6 +45,17 @@ impl RetryLoad {
     }
 }
 
+impl RetryLoad {
+    /// How many retries there is room for now.
+    pub fn room(&self, budget: RetryBudget, now: u64) -> u32 {
+        let second = second(now);
+        let (retries, requests) = (self.retries.sum(second), self.requests.sum(second));
+        let by_share = (requests * u64::from(budget.percent) / 100).saturating_sub(retries);
+        let by_second = u64::from(budget.min_per_second).saturating_sub(self.retries.of(second));
+        u32::try_from(by_share.max(by_second)).unwrap_or(u32::MAX)
+    }
+}
+
 fn second(now: u64) -> u32 {
     // 32 bits are 136 years.
     (now / 1000) as u32
@@ -64,6 +75,11 @@ impl Counts {
             Ok(_) => 1,
             Err(_) => (cell.fetch_add(1, Relaxed) + 1) & u64::from(u32::MAX),
         }
+    }
+
+    fn of(&self, second: u32) -> u64 {
+        let word = self.0[second as usize % WINDOW].load(Relaxed);
+        if word >> 32 == u64::from(second) { word & u64::from(u32::MAX) } else { 0 }
     }
 
     fn take_back(&self, second: u32) {
