@@ -19,7 +19,7 @@ impl CandidateSource for RouteCandidates {
 impl RouteCandidates {
     /// How many endpoints there are.
     pub fn count(&self) -> usize {
-        self.0.iter().map(|upstream| upstream.set().members().endpoints.len()).sum()
+        self.0.iter().map(|upstream| upstream.set().endpoint_count()).sum()
     }
 }
 
