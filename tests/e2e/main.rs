@@ -1,15 +1,19 @@
 //! The gateway from outside: the real binary between real sockets, one module for each promise.
 
 mod admin;
+mod balancing;
 mod bodies;
 mod client_auth;
 mod commands;
+mod deadlines;
+mod discovery;
 mod errors;
 mod examples;
 mod external;
 mod filters;
 mod grants;
 mod headers;
+mod health;
 mod hostile;
 mod http2;
 mod ingress;
@@ -22,6 +26,7 @@ mod plugins;
 mod proxying;
 mod releases;
 mod reload;
+mod retries;
 mod routing;
 mod selection;
 mod settings;

@@ -14,7 +14,6 @@ use crate::filter::{FailurePolicy, Filter};
 use crate::route::{MatchSpec, PathPattern};
 use crate::snapshot::routes;
 use crate::snapshot::split::Split;
-use crate::upstream::{self, TargetSpec};
 
 /// A time as RFC 3339 writes it, in UTC.
 #[derive(Serialize, JsonSchema)]
@@ -250,96 +249,6 @@ impl From<&MatchSpec> for Match {
             query: found.query.iter().map(|field| field.name.clone()).collect(),
             cookies: found.cookies.iter().map(|field| field.name.clone()).collect(),
             client_ip: found.client_ip.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
-
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Upstreams {
-    upstreams: Vec<Upstream>,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Upstream {
-    name: String,
-    /// `echo` or `status` where it is built into the gateway.
-    builtin: Option<&'static str>,
-    balance: Balance,
-    protocol: Protocol,
-    endpoints: Vec<Endpoint>,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Balance {
-    RoundRobin,
-    LeastRequest,
-}
-
-#[derive(Serialize, JsonSchema)]
-enum Protocol {
-    #[serde(rename = "auto")]
-    Auto,
-    #[serde(rename = "http/1.1")]
-    Http1,
-    #[serde(rename = "h2")]
-    Http2,
-    #[serde(rename = "h2c")]
-    H2c,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Endpoint {
-    url: String,
-    weight: u32,
-    labels: BTreeMap<String, String>,
-}
-
-pub(super) fn upstreams(context: &Context) -> Upstreams {
-    let snapshot = context.control.snapshot();
-    Upstreams { upstreams: snapshot.upstreams.iter().map(|(upstream, _)| Upstream::from(&**upstream)).collect() }
-}
-
-pub(super) fn upstream(context: &Context, name: &str) -> Result<Upstream, Problem> {
-    let snapshot = context.control.snapshot();
-    let found = snapshot.upstreams.iter().find(|(upstream, _)| **upstream.name() == *name);
-    found.map(|(upstream, _)| Upstream::from(&**upstream)).ok_or_else(|| Problem::unknown("upstream", name))
-}
-
-impl From<&upstream::Upstream> for Upstream {
-    fn from(upstream: &upstream::Upstream) -> Self {
-        let spec = upstream.spec();
-        let (builtin, endpoints) = match &spec.target {
-            TargetSpec::Echo => (Some("echo"), &[][..]),
-            TargetSpec::Status => (Some("status"), &[][..]),
-            TargetSpec::Endpoints(endpoints) => (None, &endpoints[..]),
-        };
-        Upstream {
-            name: spec.name.to_string(),
-            builtin,
-            balance: match spec.balance {
-                upstream::Balance::RoundRobin => Balance::RoundRobin,
-                upstream::Balance::LeastRequest => Balance::LeastRequest,
-            },
-            protocol: match spec.protocol {
-                upstream::Protocol::Auto => Protocol::Auto,
-                upstream::Protocol::Http1 => Protocol::Http1,
-                upstream::Protocol::Http2 => Protocol::Http2,
-                upstream::Protocol::H2c => Protocol::H2c,
-            },
-            endpoints: endpoints.iter().map(Endpoint::from).collect(),
-        }
-    }
-}
-
-impl From<&upstream::EndpointSpec> for Endpoint {
-    fn from(endpoint: &upstream::EndpointSpec) -> Self {
-        let scheme = if endpoint.https { "https" } else { "http" };
-        let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-        Endpoint {
-            url: format!("{scheme}://{host}:{}", endpoint.port),
-            weight: endpoint.weight,
-            labels: endpoint.labels.iter().cloned().collect(),
         }
     }
 }

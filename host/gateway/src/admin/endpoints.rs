@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::endpoint::Endpoint;
-use super::{JSON, api, pages, weights};
+use super::{JSON, api, pages, upstreams, weights};
 use crate::telemetry::Exposition;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -16,8 +16,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::text("/api/v1/openapi.json", JSON, "This API as an OpenAPI 3.1 document.", pages::openapi),
         Endpoint::json("/api/v1/status", "The process, its configuration and its last reload.", api::status),
         Endpoint::json("/api/v1/routes", "The routes, in the order of the configuration.", api::routes),
-        Endpoint::json("/api/v1/upstreams", "The upstreams and their endpoints.", api::upstreams),
-        Endpoint::json_named("/api/v1/upstreams/{name}", "One upstream and its endpoints.", api::upstream),
+        Endpoint::json("/api/v1/upstreams", "The upstreams and their endpoints.", upstreams::upstreams),
+        Endpoint::json_named(
+            "/api/v1/upstreams/{name}",
+            "One upstream, its endpoints and what is known of their addresses.",
+            upstreams::upstream,
+        ),
         Endpoint::json("/api/v1/plugins", "The plugins that filters use.", api::plugins),
         Endpoint::json("/api/v1/filters", "The filters that routes use.", api::filters),
         Endpoint::change(

@@ -12,6 +12,7 @@ mod pages;
 mod problem;
 mod router;
 mod server;
+mod upstreams;
 mod weights;
 
 #[cfg(test)]

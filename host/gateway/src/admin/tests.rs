@@ -26,7 +26,7 @@ use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
 use crate::services::{Clock, Services};
 use crate::snapshot::SnapshotBuilder;
-use crate::upstream::{EndpointRegistry, Resolver};
+use crate::upstream::{EndpointRegistry, Resolver, Sources};
 use crate::wasm::RuntimeOptions;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -63,6 +63,7 @@ fn fixture(admin: &str) -> Fixture {
         metrics: Arc::clone(&metrics),
         outbound,
         endpoints: EndpointRegistry::new(),
+        sources: Sources::none(),
     };
     let loaded = config::load(&path).expect("a configuration");
     let snapshot = builder.build(&loaded, None).expect("a snapshot");
@@ -202,6 +203,12 @@ fn the_running_configuration_is_shown() {
         let upstream = get_json(&router, "/api/v1/upstreams/name").await;
         let endpoint = serde_json::json!({ "url": "http://127.0.0.1:81", "weight": 3, "labels": { "zone": "b" } });
         assert_eq!((&upstream["name"], &upstream["endpoints"][0]), (&"name".into(), &endpoint));
+        let address = &upstream["addresses"][0];
+        assert_eq!(
+            (&address["endpoint"], &address["state"]),
+            (&"127.0.0.1:81".into(), &"healthy".into()),
+            "{upstream}"
+        );
         // The name of an upstream that a route writes as a URL.
         let anonymous = get_json(&router, "/api/v1/upstreams/http:%2F%2F127.0.0.1:82").await;
         assert_eq!(anonymous["endpoints"][0]["url"], "http://127.0.0.1:82");

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header::HeaderName;
+use http::{Method, StatusCode};
 
 use super::item::Item;
 use super::model::{ByteSize, Share};
@@ -159,6 +159,12 @@ impl Written for HeaderName {
     }
 }
 
+impl Written for Method {
+    fn written(&self) -> String {
+        format!("{:?}", self.as_str())
+    }
+}
+
 impl Written for StatusCode {
     fn written(&self) -> String {
         self.as_u16().to_string()
@@ -200,4 +206,4 @@ macro_rules! written_as_shown {
     )*};
 }
 
-written_as_shown!(bool, i64, u16, u32, u64, usize);
+written_as_shown!(bool, i64, u8, u16, u32, u64, usize);

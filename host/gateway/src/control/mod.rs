@@ -5,7 +5,6 @@ mod files;
 mod lifecycle;
 mod loader;
 mod replace;
-mod watcher;
 mod weights;
 
 use std::fmt;

@@ -98,6 +98,7 @@ fn restart_needed(started_with: &Config, now: &Config) -> Vec<String> {
     };
     compare("gateway.workers", old.workers == new.workers);
     compare("gateway.cache_dir", old.cache_dir == new.cache_dir);
+    compare("gateway.state_dir", old.state_dir == new.state_dir);
     compare("gateway.max_buffered_memory", old.max_buffered_memory == new.max_buffered_memory);
     compare("gateway.reload", old.reload == new.reload);
     compare("admin.bind", started_with.admin.as_ref().map(|a| a.bind) == now.admin.as_ref().map(|a| a.bind));

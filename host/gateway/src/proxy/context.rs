@@ -198,6 +198,11 @@ impl RequestContext {
         )
     }
 
+    /// The index of its route in the snapshot; 0 before one has matched.
+    pub(super) fn route_index(&self) -> usize {
+        self.route.as_ref().map_or(0, |route| route.index)
+    }
+
     /// The route is known, and with it the exchange.
     pub(super) fn enter_route(&mut self, local: &LocalSnapshot, index: usize, exchange: Box<Exchange>) {
         let route = &local.shared.routes[index];

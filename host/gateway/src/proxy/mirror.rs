@@ -22,14 +22,14 @@ use crate::deadline;
 use crate::http::body::{Body, BodyError, MemoryBudget, Reservation};
 use crate::snapshot::routes::Mirror;
 use crate::telemetry::{RouteId, UpstreamId, WorkerMetrics};
-use crate::upstream::retry::Delivery;
-use crate::upstream::{Attempt, Choice, LocalUpstream, OutgoingRequest, Timeouts, UpstreamErrorKind};
+use crate::upstream::retry::{Attempts, FilterChoice, Next};
+use crate::upstream::{Affinity, Attempt, Choice, LocalUpstream, OutgoingRequest, Timeouts, UpstreamErrorKind};
 
 /// Says to an upstream that nobody reads its response, and which route has sent the copy.
 const MARK: HeaderName = HeaderName::from_static("x-sluice-mirror");
 
-/// How often a copy is sent: a kept connection may turn out to be closed.
-const MAX_ATTEMPTS: usize = 2;
+/// Endpoints that a copy is tried at while connecting fails.
+const MAX_ENDPOINTS: usize = 2;
 
 /// What became of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,9 +173,21 @@ impl Copy {
         };
         let mut request = OutgoingRequest::new(request, timeouts, &self.budget);
         let endpoints = upstream.endpoints();
-        let mut tried = Vec::new();
-        for _ in 0..MAX_ATTEMPTS {
-            let Some(endpoint) = upstream.choose(&endpoints, Choice::Balanced, &tried) else { break };
+        let mut attempts = Attempts::new(None);
+        attempts.select(MAX_ENDPOINTS.min(upstream.max_endpoints(&endpoints)), 0, FilterChoice::NoneOrSame);
+        let mut endpoint = 0;
+        let mut next = Next::OtherEndpoint;
+        while matches!(next, Next::OtherEndpoint | Next::SameEndpoint) {
+            if next == Next::OtherEndpoint {
+                let choice = Choice::Balanced(Affinity::default());
+                let Some(chosen) = upstream.choose(&endpoints, choice, None, attempts.tried()) else { break };
+                attempts.spend(chosen);
+                endpoint = chosen;
+                request.forget_endpoint();
+            }
+            if !request.begin_attempt(attempts.made()) {
+                break;
+            }
             let mut attempt = Attempt::new(upstream.name().clone(), None);
             let error = match upstream.attempt(&endpoints, endpoint, &mut request, &mut attempt).await {
                 Ok(mut response) => {
@@ -190,16 +202,7 @@ impl Copy {
             if matches!(error.kind, UpstreamErrorKind::FirstByteTimeout | UpstreamErrorKind::ConnectTimeout) {
                 return Outcome::Timeout;
             }
-            let failed = error.failed(request.is_repeatable());
-            match failed.delivery {
-                Delivery::Unsent | Delivery::Unprocessed(_) => {}
-                Delivery::ClosedIdle if failed.repeatable => {}
-                Delivery::ClosedIdle | Delivery::Possible => break,
-            }
-            if !failed.reused_connection {
-                tried.push(endpoint);
-            }
-            request.forget_endpoint();
+            next = attempts.after(error.ended(request.repeatability()), false).next;
         }
         Outcome::Failed
     }

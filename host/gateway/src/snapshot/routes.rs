@@ -10,7 +10,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::split::Split;
 use super::{Snapshot, key};
-pub use crate::config::model::{AbortWith, Fault, HostPolicy, RouteTimeouts as Timeouts, Share};
+pub use crate::config::model::{
+    AbortWith, DeadlinePolicy, Fault, HostPolicy, RetryCondition, RetryPolicy, RouteTimeouts as Timeouts, Share, Subset,
+};
 use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
 use crate::route::{PathRewrite, Redirect, RouteError, RouteSpec, Router};
@@ -26,10 +28,14 @@ pub struct Route {
     /// The index of its pipeline in the snapshot.
     pub pipeline: usize,
     pub timeouts: Timeouts,
+    pub retry: Option<RetryPolicy>,
+    pub deadline: Option<DeadlinePolicy>,
     /// The largest request body, in bytes.
     pub max_body: u64,
     /// Whether a request may switch protocols.
     pub upgrade: bool,
+    /// The endpoints that it uses of its upstreams.
+    pub subset: Option<Arc<Subset>>,
     pub mirror: Option<Mirror>,
     /// Boxed, since few routes have any.
     pub fault: Option<Box<Fault>>,
@@ -113,8 +119,11 @@ pub(super) fn route(
         host: route.host.clone(),
         pipeline,
         timeouts: route.timeouts.clone(),
+        retry: route.retry.clone(),
+        deadline: route.deadline.clone(),
         max_body: route.limits.body.map_or(u64::MAX, |size| size.0),
         upgrade: route.upgrade,
+        subset: route.subset.clone().map(Arc::new),
         mirror: match &route.mirror {
             Some(mirror) => Some(Mirror {
                 upstream: upstream(&mirror.upstream)?,

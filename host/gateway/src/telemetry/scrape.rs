@@ -83,6 +83,34 @@ impl Metrics {
             let upstream = self.upstreams.name(upstream);
             out.sample(name, &[("upstream", &*upstream), ("endpoint", &endpoint), ("outcome", outcome)], count as f64);
         }
+        self.render_retries(workers, out);
+    }
+
+    fn render_retries(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
+        type Counts = HashMap<(UpstreamId, &'static str), u64>;
+        type Of = fn(&Cells) -> &Mutex<Counts>;
+        let families: [(&str, &str, &str, Of); 2] = [
+            ("sluice_upstream_retries_total", "reason", "Further attempts by upstream and reason.", |cells| {
+                &cells.retries
+            }),
+            (
+                "sluice_upstream_retries_denied_total",
+                "cause",
+                "Attempts that a retry policy wanted and did not get, by upstream and cause.",
+                |cells| &cells.retries_denied,
+            ),
+        ];
+        for (name, label, help, of) in families {
+            let mut sums = Counts::new();
+            for cells in workers {
+                lock(of(cells)).iter().for_each(|(key, count)| *sums.entry(*key).or_default() += count);
+            }
+            out.family(name, "counter", help);
+            for ((upstream, why), count) in sorted(sums, |(upstream, why)| (upstream.0, *why)) {
+                let upstream = self.upstreams.name(upstream.0);
+                out.sample(name, &[("upstream", &*upstream), (label, why)], count as f64);
+            }
+        }
     }
 
     fn render_responses(&self, workers: &[Arc<Cells>], out: &mut Exposition) {

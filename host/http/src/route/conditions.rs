@@ -47,7 +47,7 @@ impl Conditions {
         self.ingress.as_ref().is_none_or(|ingress| ingress.hold(view.ingress))
             && (self.methods.is_empty() || methods::take(&self.methods, view.method))
             && self.headers.iter().all(|field| field.holds(view.headers))
-            && self.query.iter().all(|field| match query_value(view.query.unwrap_or(""), &field.name) {
+            && self.query.iter().all(|field| match query_parameter(view.query.unwrap_or(""), &field.name) {
                 Some(value) => field.value.holds(Some(&value)),
                 None => false,
             })
@@ -97,7 +97,7 @@ impl IngressConditions {
 }
 
 /// The first value of a parameter, decoded as forms are.
-fn query_value<'a>(query: &'a str, wanted: &str) -> Option<Cow<'a, str>> {
+pub fn query_parameter<'a>(query: &'a str, wanted: &str) -> Option<Cow<'a, str>> {
     query.split('&').find_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (form_decoded(name) == wanted).then(|| form_decoded(value))

@@ -5,8 +5,12 @@
 //! `services` and `wasm`, the form of logs to `telemetry`; the types of what is built on top of the configuration (listeners,
 //! upstreams, filters) are here, and those modules use them.
 
+mod balancing;
+mod discovery;
 mod filters;
+mod health;
 mod releases;
+mod retry;
 mod routes;
 mod upstreams;
 mod values;
@@ -26,8 +30,12 @@ use crate::route::{HostPattern, PathPattern};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
+pub use balancing::*;
+pub use discovery::*;
 pub use filters::*;
+pub use health::*;
 pub use releases::*;
+pub use retry::*;
 pub use routes::*;
 pub use upstreams::*;
 pub use values::*;
@@ -76,6 +84,8 @@ pub struct Gateway {
     pub plugin_dir: PathBuf,
     /// Where compiled components are kept; none is the platform's cache directory.
     pub cache_dir: Option<PathBuf>,
+    /// Where is kept what the next start needs; none is the platform's state directory.
+    pub state_dir: Option<PathBuf>,
     /// What the compilation of one component may take.
     pub compile: CompileLimits,
     /// What all exchanges together may buffer.
