@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sluice_harness::h2::{H2, full};
 use sluice_harness::{Client, Gateway, Origin, Reply, Response, eventually};
 
 use crate::support::{BASE, gateway};
@@ -177,6 +178,17 @@ fn a_copy_of_each_request_goes_to_the_mirror() {
     assert!(got.iter().all(|request| request.header("x-sluice-mirror") == Some("shop")), "they are marked");
     assert_eq!((got[2].header("host"), got[2].header("x-a")), (Some("a.test"), Some("1")));
     assert!(live.requests().iter().all(|request| request.header("x-sluice-mirror").is_none()));
+}
+
+#[test]
+fn a_copy_is_whole_where_the_client_speaks_http2() {
+    let (live, shadow, gateway) = mirrored("", Origin::named("shadow"));
+    let body = vec![b'x'; 100_000];
+    let mut client = H2::connect(gateway.address());
+    let request = client.builder("POST", "/").body(full(body.clone())).expect("a request");
+    assert_eq!((client.send(request).status, live.count()), (200, 1));
+    eventually("the copy", || copies(&gateway, "response") == 1.0);
+    assert_eq!(shadow.last().body, body);
 }
 
 #[test]

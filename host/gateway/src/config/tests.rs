@@ -14,6 +14,7 @@ use crate::wasm::{FilterLimits, Mode};
 
 mod levels;
 mod reference;
+mod releases;
 
 /// Loads `text` as `gateway.toml` beside `files`.
 fn load_with(text: &str, files: &[(&str, &str)]) -> (TempDir, Result<Loaded, ConfigErrors>) {

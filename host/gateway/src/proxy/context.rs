@@ -119,7 +119,7 @@ pub(super) struct RequestContext {
     /// The upstream that the weights of the route give, by index in the snapshot.
     pub(super) weighted: usize,
     /// For a caller of a sticky split who had no key.
-    pub(super) sticky_cookie: Option<HeaderValue>,
+    pub(super) sticky_cookie: Option<Box<HeaderValue>>,
     pub(super) faults: Option<Box<Injected>>,
     pub(super) attempts: AttemptLog,
     pub(super) status: Option<StatusCode>,

@@ -134,7 +134,7 @@ impl RouteHandler<'_> {
             body = slowed(body, rate);
         }
         if let Some(cookie) = context.sticky_cookie.take() {
-            head.headers.append(SET_COOKIE, cookie);
+            head.headers.append(SET_COOKIE, *cookie);
         }
         context.response_body = MessageBody::new(body, coded(&head.headers, classes));
         context.responder = Responder::Upstream;
