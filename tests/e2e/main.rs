@@ -1,9 +1,11 @@
 //! The gateway from outside: the real binary between real sockets, one module for each promise.
 
 mod admin;
+mod balancing;
 mod bodies;
 mod client_auth;
 mod commands;
+mod deadlines;
 mod discovery;
 mod errors;
 mod examples;
@@ -11,6 +13,7 @@ mod external;
 mod filters;
 mod grants;
 mod headers;
+mod health;
 mod hostile;
 mod http2;
 mod ingress;
@@ -21,7 +24,9 @@ mod names;
 mod observability;
 mod plugins;
 mod proxying;
+mod releases;
 mod reload;
+mod retries;
 mod routing;
 mod selection;
 mod settings;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::weights::tell_what_ended;
 use super::{Refused, ReloadReport, RunningState};
 use crate::config::{self, Config, ConfigErrors, Loaded};
 use crate::server::ListenerTable;
@@ -59,6 +60,7 @@ impl Replacement {
             restart_needed: restart_needed(&self.started_with, &loaded.config),
         };
         let watch = watched_files(&loaded);
+        tell_what_ended(&before, &snapshot);
         self.listeners.store(Arc::new(snapshot.listeners.clone()));
         let snapshot = Arc::new(snapshot);
         self.running.snapshot.store(Arc::clone(&snapshot));

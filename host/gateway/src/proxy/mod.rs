@@ -1,14 +1,21 @@
 //! The life of a request, from its head to the last byte of its response. [`Proxy::handle`] is the page to start with; each phase has
 //! a file of its own.
 
+mod affinity;
 mod body;
 mod context;
+mod deadline;
 mod error;
+mod fault;
 mod grpc;
 mod inbound;
+mod mirror;
+mod outgoing;
 mod receive;
 mod respond;
+mod retry;
 mod send;
+mod sticky;
 mod tunnel;
 mod upstream;
 mod worker;

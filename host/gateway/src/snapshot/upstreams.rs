@@ -46,7 +46,7 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
             model::Service::Discovery(source) => TargetSpec::Discovered(source.clone()),
             model::Service::Endpoints(endpoints) => TargetSpec::Endpoints(endpoints.iter().map(endpoint).collect()),
         },
-        balance: upstream.balance,
+        balancing: upstream.balancing.clone(),
         protocol: upstream.protocol,
         tls: TlsSpec {
             ca_pem: upstream.tls.ca.clone(),
@@ -66,6 +66,8 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
             repeated_content_length: upstream.tolerate.contains(&model::Deviation::RepeatedContentLength),
         },
         max_tries: 0,
+        health: upstream.health.clone(),
+        outlier_detection: upstream.outlier_detection.clone(),
     }
 }
 
@@ -76,5 +78,6 @@ fn endpoint(endpoint: &model::Endpoint) -> EndpointSpec {
         port: endpoint.origin.port,
         weight: endpoint.weight,
         labels: endpoint.labels.clone(),
+        priority: endpoint.priority,
     }
 }

@@ -14,11 +14,15 @@ use super::balance;
 use super::connect::{Speak, TlsClient};
 use super::discover::{self, Discovery, DiscoveryState, Listed, Located, Sources};
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
+use super::health;
+use super::health::outliers::OutlierDetector;
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
+use super::retry::RetryLoad;
 use super::tls::{self, TlsError, TlsSpec};
 use crate::background::{Background, Task};
-pub use crate::config::model::{Balance, Protocol};
+pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
+use crate::config::model::{HealthCheck, OutlierDetection};
 use crate::config::{defaults, model};
 use crate::http1::Tolerance;
 
@@ -27,7 +31,7 @@ use crate::http1::Tolerance;
 pub struct UpstreamSpec {
     pub name: Arc<str>,
     pub target: TargetSpec,
-    pub balance: Balance,
+    pub balancing: Balancing,
     pub protocol: Protocol,
     pub tls: TlsSpec,
     /// Idle connections kept for each endpoint by each worker.
@@ -41,6 +45,9 @@ pub struct UpstreamSpec {
     pub tolerance: Tolerance,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
     pub max_tries: usize,
+    /// The checks of its endpoints.
+    pub health: Option<HealthCheck>,
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 impl UpstreamSpec {
@@ -49,7 +56,7 @@ impl UpstreamSpec {
         UpstreamSpec {
             name: name.into(),
             target,
-            balance: defaults::BALANCE,
+            balancing: Balancing::default(),
             protocol: defaults::PROTOCOL,
             tls: TlsSpec::default(),
             max_idle: defaults::MAX_IDLE as usize,
@@ -58,6 +65,8 @@ impl UpstreamSpec {
             dns: DnsPolicy::default(),
             tolerance: Tolerance::default(),
             max_tries: 0,
+            health: None,
+            outlier_detection: None,
         }
     }
 }
@@ -84,6 +93,8 @@ pub struct EndpointSpec {
     /// Share of the traffic; 0 only when chosen by address, or when no other is left.
     pub weight: u32,
     pub labels: Vec<(String, String)>,
+    /// Those of higher numbers are for when those of lower ones are out.
+    pub priority: u8,
 }
 
 /// Why an upstream can't be.
@@ -134,7 +145,7 @@ impl EndpointSpec {
         if host.is_empty() || port == 0 {
             return Err(bad());
         }
-        Ok(EndpointSpec { https, host, port, weight: 1, labels: Vec::new() })
+        Ok(EndpointSpec { https, host, port, weight: 1, labels: Vec::new(), priority: 0 })
     }
 
     /// Its origin, with the port in any case.
@@ -171,6 +182,9 @@ pub struct Upstream {
     tls: Option<TlsConfigs>,
     resolver: Arc<Resolver>,
     set: Arc<EndpointSet>,
+    /// Of all that have had this name.
+    retries: Arc<RetryLoad>,
+    outliers: Option<OutlierDetector>,
 }
 
 /// TLS towards all endpoints of an upstream.
@@ -189,6 +203,7 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     pub(crate) weight: u32,
     pub(crate) labels: Arc<Vec<(String, String)>>,
+    pub(crate) priority: u8,
     /// Of the name, for hash keys: the same in every worker and gateway.
     pub(crate) hash: u64,
     /// What `Host` says when the request names none.
@@ -243,8 +258,11 @@ impl Upstream {
                 Discovery::Configured(Located::of(Vec::new(), resolver, spec.dns), resolver.clone())
             }
         };
-        let set = EndpointSet::new(spec.name.clone(), discovery, registry.clone());
-        Ok(Upstream { spec, tls, resolver: resolver.clone(), set })
+        let set = EndpointSet::new(spec.name.clone(), &spec.balancing, discovery, registry.clone());
+        let retries = before.map(|before| before.retries.clone()).unwrap_or_default();
+        let watched = before.and_then(|before| before.outliers.as_ref());
+        let outliers = spec.outlier_detection.clone().map(|policy| OutlierDetector::new(policy, watched));
+        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, retries, outliers })
     }
 
     /// Whether it is what these would make.
@@ -262,8 +280,17 @@ impl Upstream {
         &self.spec
     }
 
+    /// Its requests and retries of late, for the budget of the latter.
+    pub fn retries(&self) -> &RetryLoad {
+        &self.retries
+    }
+
     pub(super) fn set(&self) -> &Arc<EndpointSet> {
         &self.set
+    }
+
+    pub(super) fn outliers(&self) -> Option<&OutlierDetector> {
+        self.outliers.as_ref()
     }
 
     /// Its list of endpoints, if a source tells it.
@@ -309,9 +336,21 @@ impl Upstream {
         self.set.members().hosts.iter().take(most).map(|host| host.record.state()).collect()
     }
 
+    /// Requests that were balanced among endpoints that are out, since too few were available.
+    pub fn panic_requests(&self) -> u64 {
+        self.set.changes().panic_requests()
+    }
+
+    /// Whether it is balanced by latencies.
+    pub(super) fn is_balanced_by_latency(&self) -> bool {
+        self.spec.balancing.algorithm == Balance::PeakEwma
+    }
+
     /// Starts what it has done in the background while it is running.
     pub(super) fn tasks(self: &Arc<Self>, background: &Background) -> Vec<Task> {
-        discover::tasks(&self.set, background)
+        let mut tasks = health::tasks(self, background);
+        tasks.extend(discover::tasks(&self.set, background));
+        tasks
     }
 
     /// What each worker keeps for each address.
@@ -420,6 +459,7 @@ impl Endpoint {
             port: item.port,
             weight: item.weight,
             labels: Arc::new(item.labels.clone()),
+            priority: item.priority,
             speak,
             tolerance: Tolerance::default(),
             tls,

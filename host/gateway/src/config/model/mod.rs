@@ -5,12 +5,17 @@
 //! `services` and `wasm`, the form of logs to `telemetry`; the types of what is built on top of the configuration (listeners,
 //! upstreams, filters) are here, and those modules use them.
 
+mod balancing;
 mod discovery;
 mod filters;
+mod health;
+mod releases;
+mod retry;
 mod routes;
 mod upstreams;
 mod values;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -25,8 +30,12 @@ use crate::route::{HostPattern, PathPattern};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
+pub use balancing::*;
 pub use discovery::*;
 pub use filters::*;
+pub use health::*;
+pub use releases::*;
+pub use retry::*;
 pub use routes::*;
 pub use upstreams::*;
 pub use values::*;
@@ -47,6 +56,19 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// No admin listener without it.
     pub admin: Option<Admin>,
+    /// What the configuration files said, as a hash of their text.
+    pub revision: Revision,
+}
+
+/// A hash (SHA-256) of the text of all configuration files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Revision(pub [u8; 32]);
+
+impl fmt::Debug for Revision {
+    // Two texts that mean the same are shown as the same configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Revision(…)")
+    }
 }
 
 /// Settings of the process.

@@ -1,8 +1,11 @@
 //! Reads `[upstreams]`; a file for each of its tables.
 
+mod balancing;
 mod discovery;
 mod dns;
 mod endpoints;
+mod health;
+mod outlier;
 mod pool;
 mod tls;
 
@@ -16,12 +19,14 @@ pub(super) use endpoints::origin;
 
 /// What an upstream can have in common with others: what is left out of it comes from its group, then from `[defaults.upstream]`.
 pub(super) struct Shared {
-    balance: Balance,
+    balancing: Balancing,
     protocol: Protocol,
     tls: UpstreamTls,
     pool: Pool,
     dns: DnsPolicy,
     tolerate: Vec<Deviation>,
+    health: Option<HealthCheck>,
+    outlier_detection: Option<OutlierDetection>,
 }
 
 /// Reads an upstream, here with the tables that it inherits from.
@@ -40,8 +45,9 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
+    let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection } =
+        shared(table, endpoints.as_deref());
     let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
-    let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(table, endpoints.as_deref());
     let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
         (true, None, false) => Service::Endpoints(endpoints?),
         (false, Some(discovery), false) => {
@@ -55,18 +61,13 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             return None;
         }
     };
-    Some(Upstream { name: Name::from(name), service, balance, protocol, tls, pool, dns, tolerate })
+    let name = Name::from(name);
+    Some(Upstream { name, service, balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection })
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
     Shared {
-        balance: table
-            .key(
-                "balance",
-                "How an endpoint is chosen: in turn by weight, or of two drawn by weight the one with fewer requests under way.",
-                r#""least_request""#,
-            )
-            .word_or(defaults::BALANCE),
+        balancing: balancing::read(table),
         protocol: table
             .key(
                 "protocol",
@@ -84,6 +85,8 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
                 r#"["bare_lf"]"#,
             )
             .or(Vec::new(), |item| item.list(Item::word)),
+        health: health::read(table, endpoints),
+        outlier_detection: outlier::read(table),
     }
 }
 
@@ -91,14 +94,16 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
 pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Option<Upstream> {
     let origin = origin(item.clone())?;
     let scheme = if origin.https { "https" } else { "http" };
-    let endpoint = Endpoint { origin, weight: defaults::ENDPOINT_WEIGHT, labels: Vec::new() };
+    let endpoint = Endpoint::new(origin);
     let name = format!("{scheme}://{}", endpoint.authority());
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(&table, Some(&endpoints));
+    let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection } =
+        shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
-    Some(Upstream { name: Name::from(name.as_str()), service, balance, protocol, tls, pool, dns, tolerate })
+    let name = Name::from(name.as_str());
+    Some(Upstream { name, service, balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection })
 }
 
 fn protocol(table: &Table<'_>, item: Item<'_>, endpoints: Option<&[Endpoint]>) -> Option<Protocol> {

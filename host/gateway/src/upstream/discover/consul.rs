@@ -160,6 +160,7 @@ fn parse(body: &[u8], https: bool) -> Result<Vec<EndpointSpec>, Fault> {
             port: u16::try_from(service.port).ok().filter(|port| *port > 0)?,
             weight: u32::try_from(weight.clamp(0, i64::from(MAX_WEIGHT))).unwrap_or(MAX_WEIGHT),
             labels: service.meta.unwrap_or_default().into_iter().collect(),
+            priority: defaults::ENDPOINT_PRIORITY,
         })
     };
     let specs: Vec<_> = instances.into_iter().filter_map(endpoint).collect();

@@ -11,6 +11,7 @@ use crate::upstream::spec::EndpointSpec;
 
 /// As for endpoints of the configuration.
 pub(super) const MAX_WEIGHT: u32 = 1_000_000;
+pub(super) const MAX_PRIORITY: u8 = 127;
 
 /// How a list is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub(super) struct Entry {
     weight: u32,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "is_first")]
+    priority: u8,
 }
 
 /// The endpoints of a text, or what is wrong with it.
@@ -54,7 +57,11 @@ pub(super) fn specs(entries: Vec<Entry>) -> Result<Vec<EndpointSpec>, String> {
         if entry.weight > MAX_WEIGHT {
             return Err(wrong(format!("weight {} is above {MAX_WEIGHT}", entry.weight)));
         }
-        Ok(EndpointSpec { weight: entry.weight, labels: entry.labels.into_iter().collect(), ..spec })
+        let Entry { weight, labels, priority, .. } = entry;
+        if priority > MAX_PRIORITY {
+            return Err(wrong(format!("priority {priority} is above {MAX_PRIORITY}")));
+        }
+        Ok(EndpointSpec { weight, labels: labels.into_iter().collect(), priority, ..spec })
     };
     entries.into_iter().enumerate().map(read).collect()
 }
@@ -65,6 +72,7 @@ pub(super) fn entries(specs: &[EndpointSpec]) -> Vec<Entry> {
         url: spec.url(),
         weight: spec.weight,
         labels: spec.labels.iter().cloned().collect(),
+        priority: spec.priority,
     };
     specs.iter().map(entry).collect()
 }
@@ -91,7 +99,7 @@ impl<'de> Visitor<'de> for EntryVisitor {
     }
 
     fn visit_str<E>(self, url: &str) -> Result<Entry, E> {
-        Ok(Entry { url: url.to_owned(), weight: default_weight(), labels: BTreeMap::new() })
+        Ok(Entry { url: url.to_owned(), weight: default_weight(), labels: BTreeMap::new(), priority: 0 })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
@@ -103,10 +111,17 @@ impl<'de> Visitor<'de> for EntryVisitor {
             weight: u32,
             #[serde(default)]
             labels: BTreeMap<String, String>,
+            #[serde(default)]
+            priority: u8,
         }
-        let Fields { url, weight, labels } = Fields::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Entry { url, weight, labels })
+        let Fields { url, weight, labels, priority } = Fields::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Entry { url, weight, labels, priority })
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_first(priority: &u8) -> bool {
+    *priority == 0
 }
 
 fn default_weight() -> u32 {

@@ -1,8 +1,10 @@
 //! Endpoints of a service that the DNS knows (RFC 2782), asked for by the TTL of its records.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Feed;
+use super::document::MAX_PRIORITY;
 use super::listed::Pauses;
 use super::statistics::{Fault, FaultKind};
 use crate::config::model;
@@ -37,9 +39,12 @@ pub(super) async fn follow(srv: model::Srv, feed: &Feed) {
 
 /// The targets of the records.
 fn endpoints(records: &[ServiceRecord], https: bool) -> Vec<EndpointSpec> {
-    // A client must use those of the lowest number (RFC 2782, "Priority").
-    let Some(priority) = records.iter().map(|record| record.priority).min() else { return Vec::new() };
-    let used = || records.iter().filter(|record| record.priority == priority && !record.target.is_empty());
+    let used = || records.iter().filter(|record| !record.target.is_empty());
+    // A client must use those of the lowest number that it can reach (RFC 2782, "Priority").
+    let priorities: BTreeSet<u16> = used().map(|record| record.priority).collect();
+    let rank = |priority: u16| {
+        u8::try_from(priorities.range(..priority).count()).map_or(MAX_PRIORITY, |rank| rank.min(MAX_PRIORITY))
+    };
     let (none, some) = (used().any(|record| record.weight == 0), used().any(|record| record.weight > 0));
     let weight = |weight: u16| match (none, some) {
         (true, true) => (u32::from(weight) * SCALE).max(1),
@@ -52,6 +57,7 @@ fn endpoints(records: &[ServiceRecord], https: bool) -> Vec<EndpointSpec> {
         port: record.port,
         weight: weight(record.weight),
         labels: Vec::new(),
+        priority: rank(record.priority),
     };
     used().filter(|record| record.port > 0).map(endpoint).collect()
 }
@@ -68,15 +74,15 @@ mod tests {
             target: (*target).to_owned(),
         };
         let endpoints = endpoints(&records.iter().map(record).collect::<Vec<_>>(), false);
-        let shown = |spec: &EndpointSpec| format!("{}:{} {}", spec.host, spec.port, spec.weight);
+        let shown = |spec: &EndpointSpec| format!("{}:{} {} {}", spec.host, spec.port, spec.weight, spec.priority);
         endpoints.iter().map(shown).collect::<Vec<_>>().join(", ")
     }
 
     #[test]
-    fn weights_and_the_best_priority_are_used() {
-        assert_eq!(shown(&[(1, 3, 80, "a"), (1, 1, 81, "b"), (2, 9, 82, "c")]), "a:80 3, b:81 1");
-        assert_eq!(shown(&[(0, 0, 80, "a"), (0, 0, 81, "b")]), "a:80 1, b:81 1", "without weights all are equal");
-        assert_eq!(shown(&[(0, 0, 80, "a"), (0, 5, 81, "b")]), "a:80 1, b:81 50", "a weight of 0 gets little");
+    fn weights_and_priorities_are_used() {
+        assert_eq!(shown(&[(10, 3, 80, "a"), (10, 1, 81, "b"), (20, 9, 82, "c")]), "a:80 3 0, b:81 1 0, c:82 9 1");
+        assert_eq!(shown(&[(0, 0, 80, "a"), (0, 0, 81, "b")]), "a:80 1 0, b:81 1 0", "without weights all are equal");
+        assert_eq!(shown(&[(0, 0, 80, "a"), (0, 5, 81, "b")]), "a:80 1 0, b:81 50 0", "a weight of 0 gets little");
         assert_eq!(shown(&[]), "");
         assert_eq!(shown(&[(0, 0, 0, "")]), "", "the target `.` says that there is no such service");
     }

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::upstream::{Choice, EndpointRegistry, EndpointSpec, LocalUpstream, TargetSpec, Upstream, UpstreamSpec};
+use crate::upstream::{
+    Affinity, Choice, EndpointRegistry, EndpointSpec, LocalUpstream, TargetSpec, Upstream, UpstreamSpec,
+};
 
 fn endpoint(i: usize, weight: u32) -> EndpointSpec {
     let url = format!("http://127.1.{}.{}:8080", i / 250, i % 250 + 1);
@@ -51,14 +53,14 @@ async fn the_last_good_list_stays() {
     assert!(!case.upstream.has_endpoints() && case.upstream.discovery_state().unwrap().age.is_none());
     assert!(case.upstream.warning().is_some_and(|warning| warning.contains("/nonexistent/orders.json")));
     let local = LocalUpstream::new(case.upstream.clone(), None);
-    assert_eq!(local.choose(&local.endpoints(), Choice::Balanced, &[]), None);
+    assert_eq!(local.choose(&local.endpoints(), Choice::Balanced(Affinity::default()), None, &[]), None);
     let missing = case.upstream.wait_for_endpoints(Instant::now());
     assert!(missing.is_some_and(|why| why.contains("has told no endpoints yet")));
 
     assert!(case.feed.told(vec![endpoint(2, 1), endpoint(1, 1), endpoint(2, 1)]).await);
     assert_eq!(case.names(), "127.1.0.2:8080 127.1.0.3:8080", "in order, and each of them once");
     assert!(case.upstream.has_endpoints() && case.upstream.wait_for_endpoints(Instant::now()).is_none());
-    assert!(local.choose(&local.endpoints(), Choice::Balanced, &[]).is_some());
+    assert!(local.choose(&local.endpoints(), Choice::Balanced(Affinity::default()), None, &[]).is_some());
 
     assert!(!case.feed.told(Vec::new()).await);
     assert!(!case.feed.told((0..20_000).map(|i| endpoint(i, 1)).collect()).await);
@@ -119,7 +121,7 @@ async fn a_change_of_one_of_a_thousand_is_in_use_soon() {
         took.push(begun.elapsed());
         assert_ne!(endpoints.version(), before.version());
         assert!(endpoints.pools().any(|pool| std::rc::Rc::ptr_eq(pool, &stays)), "its connections stay");
-        assert!(local.choose(&endpoints, Choice::Balanced, &[]).is_some());
+        assert!(local.choose(&endpoints, Choice::Balanced(Affinity::default()), None, &[]).is_some());
     }
     took.sort_unstable();
     let (p50, p99) = (took[CHANGES / 2], took[CHANGES * 99 / 100 - 1]);
