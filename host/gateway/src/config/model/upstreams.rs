@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Balancing, Name, Pin, Secret};
+use super::{Balancing, Discovery, HealthCheck, Name, OutlierDetection, Pin, Secret};
 use crate::config::defaults;
 use crate::services::Origin;
 
@@ -17,6 +17,8 @@ pub struct Upstream {
     pub pool: Pool,
     pub dns: DnsPolicy,
     pub tolerate: Vec<Deviation>,
+    pub health: Option<HealthCheck>,
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 /// Who serves an upstream.
@@ -24,6 +26,8 @@ pub struct Upstream {
 pub enum Service {
     /// At least one, with a sum of weights above 0.
     Endpoints(Vec<Endpoint>),
+    /// A source lists them.
+    Discovery(Discovery),
     Builtin(Builtin),
 }
 
