@@ -1,7 +1,6 @@
 //! The phases of a run, and the stage that they are played on.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::cell::Cell;
 use std::time::Duration;
 
 use sluice_harness::dns::NameServer;
@@ -119,11 +118,11 @@ impl Stage {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         LocalSet::new().block_on(&runtime, async {
             self.names.set_all(NAME, &[ip(0).octets(), ip(1).octets()], 1);
-            let consul = Rc::new(RefCell::new(Consul::start(&self.endpoints.addresses)));
+            let mut consul = Consul::start(&self.endpoints.addresses);
             let around = Surroundings {
                 endpoints: &self.endpoints.addresses,
                 name_server: self.names.address(),
-                consul: consul.borrow().address,
+                consul: consul.address,
                 trap: &self.trap,
             };
             let running = proxy.start(&around);
@@ -135,20 +134,20 @@ impl Stage {
                 let victim = mix(self.seed.wrapping_add(number)) as usize % COUNT;
                 let (outcomes, ()) = tokio::join!(
                     clients.load(phase.path(), Rate(rate), length),
-                    self.play(phase, victim, &running, &consul, length)
+                    self.play(phase, victim, &running, &mut consul, length)
                 );
                 phases.push(PhaseReport::new(phase, &outcomes, &self.endpoints.received, running.resident()));
                 // What was out comes back.
                 clients.load("/app/item", Rate(rate / 2), length / 2).await;
             }
             self.next_id.set(clients.next_id());
-            consul.borrow_mut().stop().await;
+            consul.stop().await;
             Report { proxy, phases }
         })
     }
 
     /// The trouble of a phase: from a sixth of its time on to two thirds.
-    async fn play(&self, phase: Phase, victim: usize, running: &Running, consul: &RefCell<Consul>, length: Duration) {
+    async fn play(&self, phase: Phase, victim: usize, running: &Running, consul: &mut Consul, length: Duration) {
         tokio::time::sleep(length / 6).await;
         let trouble = length / 2;
         if let Some(mode) = phase.fault() {
@@ -174,10 +173,9 @@ impl Stage {
                 self.endpoints.set(1, Mode::Well).await;
             }
             Phase::SourceAway => {
-                let mut agent = consul.borrow_mut();
-                agent.stop().await;
+                consul.stop().await;
                 tokio::time::sleep(trouble).await;
-                agent.restart();
+                consul.restart();
             }
             _ => {}
         }

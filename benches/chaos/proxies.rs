@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Proxy {
     Sluice,
-    HaProxy,
+    Haproxy,
     Nginx,
     Envoy,
 }
@@ -42,12 +42,12 @@ pub(crate) struct Running {
 }
 
 impl Proxy {
-    pub(crate) const ALL: [Proxy; 4] = [Proxy::Sluice, Proxy::HaProxy, Proxy::Nginx, Proxy::Envoy];
+    pub(crate) const ALL: [Proxy; 4] = [Proxy::Sluice, Proxy::Haproxy, Proxy::Nginx, Proxy::Envoy];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Proxy::Sluice => "sluice",
-            Proxy::HaProxy => "haproxy",
+            Proxy::Haproxy => "haproxy",
             Proxy::Nginx => "nginx",
             Proxy::Envoy => "envoy",
         }
@@ -82,7 +82,7 @@ impl Proxy {
                 let config = self.lay_out(run, "gateway.toml", include_str!("gateway.toml"), (http, grpc), around);
                 command.args(["run", "--config"]).arg(config);
             }
-            Proxy::HaProxy => {
+            Proxy::Haproxy => {
                 let config = self.lay_out(run, "haproxy.cfg", include_str!("haproxy.cfg"), (http, grpc), around);
                 command.args(["-W", "-db", "-f"]).arg(config);
             }
@@ -119,7 +119,7 @@ impl Proxy {
                 let at = of(address);
                 match self {
                     Proxy::Sluice => format!("\"http://{at}\""),
-                    Proxy::HaProxy => format!("  server e{number} {at}"),
+                    Proxy::Haproxy => format!("  server e{number} {at}"),
                     Proxy::Nginx => format!("    server {at} max_fails=2 fail_timeout=2s;"),
                     Proxy::Envoy => format!(
                         "{{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }} }}",
@@ -162,7 +162,7 @@ impl Running {
     /// Has it load its configuration again, as its manual says.
     pub(crate) fn reload(&self) {
         let name = match self.proxy {
-            Proxy::HaProxy => "USR2",
+            Proxy::Haproxy => "USR2",
             Proxy::Sluice | Proxy::Nginx => "HUP",
             Proxy::Envoy => unreachable!("it has no reload"),
         };
