@@ -159,11 +159,9 @@ pub enum FilterChoice {
 
 /// The condition of an answer that the policy wants replaced, if the request allows it.
 pub fn condition_of(policy: &RetryPolicy, status: StatusCode, grpc_status: Option<u8>) -> Option<RetryCondition> {
-    let of_status = match status {
+    let of_status = match status.as_u16() {
         _ if policy.status_codes.contains(&status) => Some(RetryCondition::RetriableStatusCodes),
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            Some(RetryCondition::GatewayError)
-        }
+        502..=504 => Some(RetryCondition::GatewayError),
         _ => grpc_status.and_then(RetryCondition::of_grpc),
     };
     of_status.filter(|condition| policy.on.contains(*condition))
