@@ -59,7 +59,11 @@ impl RouteHandler<'_> {
                 target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
                 endpoints = target.upstream.endpoints();
                 affinity = affinity::of(&target.upstream, &endpoints, exchange, request.headers());
-                let candidates = self.local.candidates(context.route_index(), targets).count();
+                // Only filters ask for another selection.
+                let candidates = match self.pipeline.pipeline().has(Hook::SelectUpstream) {
+                    true => self.local.candidates(context.route_index(), targets).count(),
+                    false => 0,
+                };
                 attempts.select(target.upstream.max_endpoints(&endpoints), candidates, choice);
             }
             if next != Next::SameEndpoint {
