@@ -1,9 +1,13 @@
 //! The gateway from outside: the real binary between real sockets, one module for each promise.
 
 mod admin;
+mod balancing;
 mod bodies;
 mod client_auth;
 mod commands;
+mod connections;
+mod deadlines;
+mod discovery;
 mod errors;
 mod examples;
 mod external;
@@ -21,7 +25,9 @@ mod names;
 mod observability;
 mod plugins;
 mod proxying;
+mod releases;
 mod reload;
+mod retries;
 mod routing;
 mod selection;
 mod settings;
@@ -31,3 +37,4 @@ mod timeouts;
 mod tls;
 mod upstreams;
 mod ways;
+mod websocket;

@@ -12,6 +12,8 @@ use crate::config::model;
 use crate::control::{self, Control};
 use crate::filter::{FailurePolicy, Filter};
 use crate::route::{MatchSpec, PathPattern};
+use crate::snapshot::routes;
+use crate::snapshot::split::Split;
 
 /// A time as RFC 3339 writes it, in UTC.
 #[derive(Serialize, JsonSchema)]
@@ -141,6 +143,8 @@ struct Route {
     action: Action,
     /// The pipeline, in the order of requests.
     filters: Vec<String>,
+    /// The weights were changed here and are not those of the configuration file: the next reload ends them.
+    weights_until_reload: bool,
 }
 
 /// All conditions have to hold; an empty list is no condition.
@@ -182,7 +186,27 @@ struct WeightedUpstream {
 }
 
 pub(super) fn routes(context: &Context) -> Routes {
-    Routes { routes: context.control.config().routes.iter().map(Route::from).collect() }
+    let (config, snapshot) = (context.control.config(), context.control.snapshot());
+    let route = |route: &model::Route| {
+        let mut shown = Route::from(route);
+        let running = snapshot.routes.iter().find(|running| *running.facts.name == *route.name);
+        if let (Action::Forward(_), Some(routes::Action::Forward(split))) = (&shown.action, running.map(|r| &r.action))
+        {
+            let weights = split.weights().into_iter();
+            let weights = weights.map(|(name, weight)| WeightedUpstream { upstream: name.to_string(), weight });
+            shown.action = Action::Forward(weights.collect());
+            shown.weights_until_reload = split.is_overridden() && differs(route, split);
+        }
+        shown
+    };
+    Routes { routes: config.routes.iter().map(route).collect() }
+}
+
+/// Whether other weights hold than those of the file, in which they may have been saved.
+fn differs(route: &model::Route, split: &Split) -> bool {
+    let model::Action::Forward(written) = &route.action else { return false };
+    let now = split.weights();
+    written.iter().any(|(name, weight)| now.iter().all(|(known, now)| **known != **name || now != weight))
 }
 
 impl From<&model::Route> for Route {
@@ -201,6 +225,7 @@ impl From<&model::Route> for Route {
                 model::Action::Respond { status, .. } => Action::Respond { status: status.as_u16() },
             },
             filters: route.pipeline.iter().map(ToString::to_string).collect(),
+            weights_until_reload: false,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The table of endpoints. An endpoint that is added here is served and documented.
 
 use http::StatusCode;
+use serde_json::json;
 
 use super::endpoint::Endpoint;
-use super::{JSON, api, pages, upstreams};
+use super::{JSON, api, pages, upstreams, weights};
 use crate::telemetry::Exposition;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -29,5 +30,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             api::reload,
         )
         .problem(StatusCode::UNPROCESSABLE_ENTITY, "The configuration is refused; the running one stays."),
+        Endpoint::put_named(
+            "/api/v1/routes/{name}/weights",
+            "Changes the weights of a route's upstreams, at once for all workers; with `save`, in the configuration file, too.",
+            json!({ "weights": { "blue": 0, "green": 100 } }),
+            weights::put,
+        )
+        .problem(StatusCode::CONFLICT, "The weights can't be saved; nothing has changed.")
+        .problem(StatusCode::UNPROCESSABLE_ENTITY, "The weights are not those of the route's upstreams."),
     ]
 }

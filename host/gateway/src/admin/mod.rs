@@ -13,6 +13,7 @@ mod problem;
 mod router;
 mod server;
 mod upstreams;
+mod weights;
 
 #[cfg(test)]
 mod tests;

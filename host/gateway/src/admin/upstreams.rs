@@ -34,6 +34,10 @@ pub(super) struct Upstream {
 enum Balance {
     RoundRobin,
     LeastRequest,
+    PeakEwma,
+    Random,
+    Maglev,
+    RingHash,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -140,17 +144,23 @@ pub(super) fn upstream(context: &Context, name: &str) -> Result<UpstreamState, P
 impl From<&upstream::Upstream> for Upstream {
     fn from(upstream: &upstream::Upstream) -> Self {
         let spec = upstream.spec();
-        let (builtin, endpoints) = match &spec.target {
-            TargetSpec::Echo => (Some("echo"), &[][..]),
-            TargetSpec::Status => (Some("status"), &[][..]),
-            TargetSpec::Endpoints(endpoints) => (None, &endpoints[..]),
+        let builtin = match &spec.target {
+            TargetSpec::Echo => Some("echo"),
+            TargetSpec::Status => Some("status"),
+            TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) => None,
         };
         Upstream {
             name: spec.name.to_string(),
             builtin,
-            balance: match spec.balance {
+            balance: match &spec.balancing.algorithm {
                 upstream::Balance::RoundRobin => Balance::RoundRobin,
                 upstream::Balance::LeastRequest => Balance::LeastRequest,
+                upstream::Balance::PeakEwma => Balance::PeakEwma,
+                upstream::Balance::Random => Balance::Random,
+                upstream::Balance::Hash(hash) => match hash.algorithm {
+                    upstream::HashAlgorithm::Maglev => Balance::Maglev,
+                    upstream::HashAlgorithm::RingHash => Balance::RingHash,
+                },
             },
             protocol: match spec.protocol {
                 upstream::Protocol::Auto => Protocol::Auto,
@@ -158,20 +168,14 @@ impl From<&upstream::Upstream> for Upstream {
                 upstream::Protocol::Http2 => Protocol::Http2,
                 upstream::Protocol::H2c => Protocol::H2c,
             },
-            endpoints: endpoints.iter().map(Endpoint::from).collect(),
+            endpoints: upstream.endpoint_specs().iter().map(Endpoint::from).collect(),
         }
     }
 }
 
 impl From<&upstream::EndpointSpec> for Endpoint {
     fn from(endpoint: &upstream::EndpointSpec) -> Self {
-        let scheme = if endpoint.https { "https" } else { "http" };
-        let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-        Endpoint {
-            url: format!("{scheme}://{host}:{}", endpoint.port),
-            weight: endpoint.weight,
-            labels: endpoint.labels.iter().cloned().collect(),
-        }
+        Endpoint { url: endpoint.url(), weight: endpoint.weight, labels: endpoint.labels.iter().cloned().collect() }
     }
 }
 

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use super::model::{Balance, ByteSize, ClientAuthMode, FailurePolicy, LookupFamily, Protocol, TlsVersion, TrialPolicy};
+use super::model::{
+    Balance, ByteSize, ClientAuthMode, EndpointScheme, FailurePolicy, HashAlgorithm, LookupFamily, Protocol,
+    RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
+};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -36,6 +39,7 @@ pub const H2: bool = true;
 pub const MIN_TLS: TlsVersion = TlsVersion::Tls12;
 pub const CLIENT_AUTH: ClientAuthMode = ClientAuthMode::Required;
 pub const FORWARD_CLIENT_CERTIFICATE: bool = false;
+pub const MAX_CONNECTION_AGE_GRACE: Duration = Duration::from_secs(30);
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,20 +56,61 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const MAX_STREAM_DURATION: Option<Duration> = None;
 pub const BODY_LIMIT: ByteSize = mib(10);
 pub const UPGRADE: bool = true;
 pub const PRIORITY: i64 = 0;
 pub const REDIRECT_STATUS: StatusCode = StatusCode::FOUND;
 pub const RESPOND_STATUS: StatusCode = StatusCode::OK;
 
+// [routes.NAME.retry] and [routes.NAME.deadline]
+pub const RETRY_ATTEMPTS: u32 = 3;
+pub const RETRY_ON: RetryConditions = RetryConditions::of(&[
+    RetryCondition::ConnectFailure,
+    RetryCondition::RefusedStream,
+    RetryCondition::Reset,
+    RetryCondition::GatewayError,
+    RetryCondition::RetriableStatusCodes,
+]);
+pub const PER_TRY_TIMEOUT: Option<Duration> = None;
+pub const BACKOFF_BASE: Duration = Duration::from_millis(25);
+pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
+pub const RETRY_BUDGET_PERCENT: u32 = 20;
+pub const RETRY_BUDGET_MIN_PER_SECOND: u32 = 3;
+pub const RETRY_BODY: ByteSize = kib(64);
+pub const RETRY_NON_IDEMPOTENT: bool = false;
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
+pub const GRPC_DEADLINE: bool = false;
+pub const TRUST_DEADLINE_HEADER: bool = false;
+
+pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(10);
+pub const MIRROR_MAX_REQUESTS: u32 = 100;
+pub const MIRROR_MAX_BODY: ByteSize = mib(1);
+
 // [upstreams.NAME]
 pub const BALANCE: Balance = Balance::RoundRobin;
+/// Envoy's, as the share that a slow start begins with.
+pub const PANIC_THRESHOLD: u32 = 50;
+pub const MIN_WEIGHT_PERCENT: u32 = 10;
+pub const SUBSET_FALLBACK: SubsetFallback = SubsetFallback::NoFallback;
+pub const HASH_ALGORITHM: HashAlgorithm = HashAlgorithm::Maglev;
+pub const ZONE_LABEL: &str = "zone";
+pub const COOKIE_PATH: &str = "/";
+pub const COOKIE_HTTP_ONLY: bool = true;
+pub const COOKIE_SAME_SITE: SameSite = SameSite::Lax;
+pub const ENDPOINT_PRIORITY: u8 = 0;
 pub const PROTOCOL: Protocol = Protocol::Auto;
 pub const ENDPOINT_WEIGHT: u32 = 1;
+/// Where the agent of this machine listens.
+pub const CONSUL_ADDRESS: &str = "http://127.0.0.1:8500";
+pub const CONSUL_WAIT: Duration = Duration::from_secs(60);
+pub const DISCOVERY_SCHEME: EndpointScheme = EndpointScheme::Http;
 pub const VERIFY: bool = true;
 pub const MAX_IDLE: u32 = 1024;
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const PING_INTERVAL: Option<Duration> = None;
+/// Of connections of upstreams and of listeners.
+pub const MAX_CONNECTION_AGE: Option<Duration> = None;
 pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(300);
 pub const MAX_STALE: Duration = Duration::from_secs(86_400);

@@ -8,7 +8,7 @@ use http::header::HeaderName;
 use http::{Method, StatusCode};
 
 use super::item::Item;
-use super::model::ByteSize;
+use super::model::{ByteSize, Share};
 use super::read::{Explained, Table, ValueSource};
 use super::tree::join;
 use super::units;
@@ -183,6 +183,12 @@ impl Written for PathBuf {
     }
 }
 
+impl Written for Share {
+    fn written(&self) -> String {
+        self.as_percent().to_string()
+    }
+}
+
 impl<T> Written for Vec<T> {
     /// A list has no default but the empty one.
     fn written(&self) -> String {
@@ -200,4 +206,4 @@ macro_rules! written_as_shown {
     )*};
 }
 
-written_as_shown!(bool, i64, u16, u32, u64, usize);
+written_as_shown!(bool, i64, u8, u16, u32, u64, usize);

@@ -15,6 +15,7 @@ use crate::wasm::{FilterLimits, Mode};
 mod health;
 mod levels;
 mod reference;
+mod releases;
 
 /// Loads `text` as `gateway.toml` beside `files`.
 fn load_with(text: &str, files: &[(&str, &str)]) -> (TempDir, Result<Loaded, ConfigErrors>) {
@@ -305,7 +306,7 @@ fn actions() {
 #[test]
 fn upstreams() {
     let cases = [
-        ("", "2:12: upstreams.u: needs either `endpoints` or `builtin`"),
+        ("", "2:12: upstreams.u: needs exactly one of `endpoints`, `discovery` and `builtin`"),
         ("endpoints = []", "3:13: upstreams.u.endpoints: expected at least one endpoint"),
         (
             "endpoints = ['http://a', 'http://a:80', 'http://b/x']",

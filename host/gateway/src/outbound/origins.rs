@@ -16,7 +16,7 @@ use crate::upstream::resolver::DnsPolicy;
 use crate::upstream::spec::{Endpoint, EndpointSpec, Protocol, TlsConfigs};
 
 /// What is kept for each address of an origin.
-const LIMITS: Limits = Limits { max_idle: 16, idle_timeout: Duration::from_secs(60), ping_interval: None };
+const LIMITS: Limits = Limits { max_idle: 16, idle_timeout: Duration::from_secs(60), ..Limits::NONE };
 
 thread_local! {
     static ORIGINS: RefCell<HashMap<Origin, Pools>> = RefCell::default();
@@ -100,7 +100,7 @@ impl Drop for Pools {
 fn endpoint(origin: &Origin, tls: &Tls) -> Result<Endpoint, String> {
     let Origin { https, host, port, .. } = origin;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let spec = EndpointSpec { https: *https, host, port: *port, weight: 1, labels: Vec::new() };
+    let spec = EndpointSpec { https: *https, host, port: *port, weight: 1, labels: Vec::new(), priority: 0 };
     let configs = https.then(|| TlsConfigs { usual: tls.config(), http1: tls.config() });
     Endpoint::new(&spec, Protocol::Auto, None, configs.as_ref()).map_err(|error| error.to_string())
 }

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::body::MessageBody;
 use super::error::{Kind, ProxyError};
+use super::fault::Injected;
 use super::grpc;
 use super::worker::Worker;
 use crate::exchange::{Exchange, Reason};
@@ -49,6 +50,8 @@ pub(super) enum EndsHere {
     Preflight { allow: HeaderValue },
     /// RFC 9110 §7.6.2: its `Max-Forwards` is used up.
     MaxForwards,
+    /// An extended CONNECT for a route that takes no upgrades. Over HTTP/1.1 the wish can be ignored.
+    NoUpgrade,
 }
 
 /// A change of protocol that the client asks for, where the route allows one.
@@ -105,12 +108,19 @@ pub(super) struct RequestContext {
     /// When a part of either body last came; only where the request has one.
     pub(super) progress: Option<Rc<Cell<Instant>>>,
     pub(super) upgrade_request: Option<Box<UpgradeRequest>>,
+    /// The client asks by an extended CONNECT: a success would open a stream.
+    pub(super) extended_connect: bool,
     /// Unless a filter answers it, it goes no further.
     pub(super) ends_here: Option<Box<EndsHere>>,
     /// The names with an underscore that the client has sent, if there are any.
     pub(super) underscored: Option<Box<[HeaderName]>>,
     pub(super) accepted_upgrade: Option<Box<AcceptedUpgrade>>,
 
+    /// The upstream that the weights of the route give, by index in the snapshot.
+    pub(super) weighted: usize,
+    /// For a caller of a sticky split who had no key.
+    pub(super) sticky_cookie: Option<Box<HeaderValue>>,
+    pub(super) faults: Option<Box<Injected>>,
     pub(super) attempts: AttemptLog,
     pub(super) status: Option<StatusCode>,
     /// Only where the request has a body.
@@ -168,9 +178,13 @@ impl RequestContext {
                 response_body: MessageBody::default(),
                 progress: None,
                 upgrade_request: None,
+                extended_connect: false,
                 ends_here: None,
                 underscored: None,
                 accepted_upgrade: None,
+                weighted: 0,
+                sticky_cookie: None,
+                faults: None,
                 attempts: AttemptLog::default(),
                 status: None,
                 bytes_in: None,
@@ -187,6 +201,11 @@ impl RequestContext {
                 ended: false,
             },
         )
+    }
+
+    /// The index of its route in the snapshot; 0 before one has matched.
+    pub(super) fn route_index(&self) -> usize {
+        self.route.as_ref().map_or(0, |route| route.index)
     }
 
     /// The route is known, and with it the exchange.
@@ -297,6 +316,7 @@ impl RequestContext {
             grpc_status: self.grpc_status,
             error: self.error.map(|(side, kind)| (side, kind.name())),
             error_filter: self.error_filter.as_deref(),
+            faults: self.faults.as_ref().map_or(&[], |faults| &faults.names),
             aborted: !self.ended,
         }
     }

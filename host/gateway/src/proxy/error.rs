@@ -1,6 +1,7 @@
 //! The errors of an exchange and their source. `respond.rs` decides what the client reads; the log gets the `detail`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::chain;
 use crate::filter::{BodyFailure, BodySourceError, FilterError, FilterFailure};
@@ -38,6 +39,8 @@ pub enum Kind {
     ClientTimeout,
     /// The client went away.
     ClientAborted,
+    /// The exchange has lasted as long as the route allows.
+    StreamDuration,
     NoRoute,
     /// A route is for the request but for its method.
     MethodNotAllowed,
@@ -51,6 +54,10 @@ pub enum Kind {
     FilterBusy,
     /// The response is larger than a filter that fails closed takes: its limit, and no fault of the upstream.
     ResponseTooLarge,
+    /// The time was over that the client gives its request.
+    DeadlineExceeded,
+    /// A delay that the route injects has taken what was left of the request's time.
+    InjectedDelay,
     NoEndpoint,
     ConnectFailed,
     ConnectTimeout,
@@ -81,6 +88,7 @@ impl Kind {
             Kind::UnsupportedCoding => "unsupported-coding",
             Kind::ClientTimeout => "client-timeout",
             Kind::ClientAborted => "client-aborted",
+            Kind::StreamDuration => "max-stream-duration",
             Kind::NoRoute => "no-route",
             Kind::MethodNotAllowed => "method-not-allowed",
             Kind::LoopDetected => "loop-detected",
@@ -88,6 +96,8 @@ impl Kind {
             Kind::FilterFailed => "filter-failed",
             Kind::FilterBusy => "filter-busy",
             Kind::ResponseTooLarge => "response-too-large",
+            Kind::DeadlineExceeded => "deadline-exceeded",
+            Kind::InjectedDelay => "injected-delay",
             Kind::NoEndpoint => "no-endpoint",
             Kind::ConnectFailed => "connect-failed",
             Kind::ConnectTimeout => "connect-timeout",
@@ -133,10 +143,12 @@ impl ProxyError {
             | Kind::UnsupportedCoding
             | Kind::ClientTimeout
             | Kind::ClientAborted
+            | Kind::StreamDuration
             | Kind::NoRoute
             | Kind::MethodNotAllowed
-            | Kind::LoopDetected => ErrorSource::Client,
-            Kind::OutOfMemory => ErrorSource::Gateway,
+            | Kind::LoopDetected
+            | Kind::DeadlineExceeded => ErrorSource::Client,
+            Kind::OutOfMemory | Kind::InjectedDelay => ErrorSource::Gateway,
             Kind::FilterFailed | Kind::FilterBusy | Kind::ResponseTooLarge => ErrorSource::Filter,
             Kind::NoEndpoint
             | Kind::ConnectFailed
@@ -211,6 +223,11 @@ impl ProxyError {
         )
     }
 
+    /// An exchange that has lasted as long as its route allows.
+    pub fn outlived(limit: Duration) -> Self {
+        ProxyError::new(Kind::StreamDuration, format!("the exchange has lasted longer than {limit:?}"))
+    }
+
     /// A response body that broke off on its way to the client.
     pub fn response_body(error: &BodyError) -> Self {
         ProxyError::new(response_body_kind(error.kind()), format!("response body: {}", chain(error)))
@@ -223,6 +240,7 @@ pub(super) fn request_body_kind(kind: BodyErrorKind) -> Kind {
         BodyErrorKind::ClientAborted => Kind::ClientAborted,
         BodyErrorKind::TooLarge => Kind::BodyTooLarge,
         BodyErrorKind::IdleTimeout => Kind::ClientTimeout,
+        BodyErrorKind::Outlived => Kind::StreamDuration,
         BodyErrorKind::BudgetExhausted => Kind::OutOfMemory,
         BodyErrorKind::Protocol => Kind::BadRequest,
         BodyErrorKind::Filter => Kind::FilterFailed,
@@ -235,6 +253,7 @@ fn response_body_kind(kind: BodyErrorKind) -> Kind {
         BodyErrorKind::UpstreamAborted => Kind::UpstreamReset,
         BodyErrorKind::TooLarge => Kind::UpstreamBody,
         BodyErrorKind::IdleTimeout => Kind::UpstreamTimeout,
+        BodyErrorKind::Outlived => Kind::StreamDuration,
         BodyErrorKind::BudgetExhausted => Kind::OutOfMemory,
         BodyErrorKind::Protocol => Kind::UpstreamProtocol,
         BodyErrorKind::Filter => Kind::FilterFailed,

@@ -1,14 +1,21 @@
 //! The life of a request, from its head to the last byte of its response. [`Proxy::handle`] is the page to start with; each phase has
 //! a file of its own.
 
+mod affinity;
 mod body;
 mod context;
+mod deadline;
 mod error;
+mod fault;
 mod grpc;
 mod inbound;
+mod mirror;
+mod outgoing;
 mod receive;
 mod respond;
+mod retry;
 mod send;
+mod sticky;
 mod tunnel;
 mod upstream;
 mod worker;
@@ -173,6 +180,9 @@ impl<'a> RouteHandler<'a> {
             Some(EndsHere::MaxForwards) => {
                 // RFC 9110 §9.3.8: a trace would show what proxies before this one have added.
                 Err(ProxyError::new(Kind::MethodNotSupported, "TRACE with no forwards left"))
+            }
+            Some(EndsHere::NoUpgrade) => {
+                Err(ProxyError::new(Kind::MethodNotSupported, "an extended CONNECT for a route that takes no upgrades"))
             }
             Some(EndsHere::Preflight { .. }) | None => {
                 Err(ProxyError::new(Kind::MethodNotAllowed, "a preflight that no filter has answered"))

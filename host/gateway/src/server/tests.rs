@@ -92,6 +92,7 @@ fn settings() -> ListenerSettings {
         tls: None,
         trusted_proxies: Vec::new(),
         max_connections: 100,
+        lifetime: ConnectionLifetime::default(),
         header_timeout: PATIENCE,
         idle_timeout: PATIENCE,
         handshake_timeout: PATIENCE,

@@ -10,7 +10,7 @@ use crate::http::buffer::MemoryBudget;
 use crate::services::Services;
 use crate::services::keyset::KeySetStatistics;
 use crate::telemetry::Exposition;
-use crate::upstream::{EndpointState, Reason};
+use crate::upstream::{DiscoveryState, EndpointState, Reason};
 use crate::wasm::{FailureKind, FilterStats, Hook, UnreadReason};
 
 /// Addresses of one upstream that have series.
@@ -19,6 +19,7 @@ const MAX_ENDPOINTS: usize = 4096;
 /// Writes the families. Called by a scrape, on the blocking thread of the background runtime.
 pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, out: &mut Exposition) {
     endpoints(snapshot, out);
+    discovery(snapshot, out);
     key_sets(services, out);
     certificates(snapshot, out);
     let info: BTreeSet<_> = snapshot
@@ -78,6 +79,11 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
 }
 
 fn endpoints(snapshot: &Snapshot, out: &mut Exposition) {
+    let name = "sluice_upstream_panic_requests_total";
+    out.family(name, "counter", "Requests balanced among all endpoints, since too few were available.");
+    for (upstream, _) in &snapshot.upstreams {
+        out.sample(name, &[("upstream", upstream.name())], upstream.panic_requests() as f64);
+    }
     let mut states = Vec::new();
     for (upstream, _) in &snapshot.upstreams {
         for state in upstream.endpoint_states(MAX_ENDPOINTS) {
@@ -141,6 +147,38 @@ fn health(states: &[(&Arc<str>, String, EndpointState)], out: &mut Exposition) {
             let labels =
                 [("upstream", &***upstream), ("endpoint", &*state.endpoint), ("address", address), ("result", result)];
             out.sample(name, &labels, count as f64);
+        }
+    }
+}
+
+/// Where endpoints come from, for upstreams with a source.
+fn discovery(snapshot: &Snapshot, out: &mut Exposition) {
+    let states: Vec<_> = snapshot
+        .upstreams
+        .iter()
+        .filter_map(|(upstream, _)| Some((upstream.name(), upstream.discovery_state()?)))
+        .collect();
+    let mut each = |name: &str, kind: &str, help: &str, of: fn(&DiscoveryState) -> Option<f64>| {
+        out.family(name, kind, help);
+        for (upstream, state) in &states {
+            if let Some(value) = of(state) {
+                out.sample(name, &[("upstream", &***upstream), ("source", state.source)], value);
+            }
+        }
+    };
+    each("sluice_discovery_endpoints", "gauge", "Endpoints that a source has told.", |state| {
+        Some(state.endpoints as f64)
+    });
+    let help = "Time since a source has last told its endpoints; absent before that.";
+    each("sluice_discovery_age_seconds", "gauge", help, |state| state.age.map(|age| age.as_secs_f64()));
+    let help = "Changes of the endpoints that a source tells.";
+    each("sluice_discovery_updates_total", "counter", help, |state| Some(state.updates as f64));
+    let name = "sluice_discovery_errors_total";
+    out.family(name, "counter", "Failures of discovery, by kind.");
+    for (upstream, state) in &states {
+        for (kind, count) in &state.errors {
+            let labels = [("upstream", &***upstream), ("source", state.source), ("kind", kind)];
+            out.sample(name, &labels, *count as f64);
         }
     }
 }

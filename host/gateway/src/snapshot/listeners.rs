@@ -36,6 +36,7 @@ pub(super) fn build(
             tls,
             trusted_proxies: listener.trusted_proxies.clone(),
             max_connections: listener.max_connections as usize,
+            lifetime: listener.lifetime,
             header_timeout: listener.timeouts.header,
             idle_timeout: listener.timeouts.idle,
             handshake_timeout: listener.timeouts.handshake,

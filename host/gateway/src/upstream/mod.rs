@@ -14,15 +14,19 @@ mod error;
 pub(crate) mod head;
 pub(crate) mod health;
 pub(crate) mod http2;
+mod lifetime;
 mod local;
+mod outgoing;
 pub(crate) mod pool;
 pub(crate) mod race;
 mod record_use;
+mod replay;
 pub mod resolver;
 pub mod retry;
 pub(crate) mod spec;
 pub mod tls;
 mod upkeep;
+pub(crate) mod websocket;
 
 #[cfg(test)]
 mod change_tests;
@@ -31,15 +35,19 @@ mod http2_tests;
 #[cfg(test)]
 mod tests;
 
-pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};
+pub use crate::config::model::{HashAlgorithm, HashKey};
+pub use attempt::UpstreamResponse;
 pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
+pub use balance::{Affinity, hash};
 pub use candidates::RouteCandidates;
+pub use discover::{DiscoveryState, Fetch, Fetched, Get, Sources};
 pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use health::{Reason, StateChange};
 pub use local::{Choice, LocalUpstream};
+pub use outgoing::{Extras, OutgoingRequest, Timeouts};
 pub use record_use::RecordUse;
 pub use resolver::Resolver;
-pub use spec::{Balance, EndpointSpec, Protocol, SpecError, TargetSpec, Upstream, UpstreamSpec};
+pub use spec::{Balance, Balancing, EndpointSpec, Protocol, SpecError, Subset, TargetSpec, Upstream, UpstreamSpec};
 pub use tls::{ClientCertificate, TlsSpec};
 pub use upkeep::Upkeep;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::attempt::{self, UpstreamResponse};
+use super::balance::Affinity;
 use super::endpoints::LocalEndpoints;
 use super::error::AttemptError;
 use super::local::{Choice, LocalUpstream};
@@ -31,7 +32,7 @@ impl RecordUse {
 
     /// Chooses an address, counts a request there, notes its response and counts back. False: there is no address.
     pub fn request(&self) -> bool {
-        let chosen = self.upstream.choose(&self.endpoints, Choice::Balanced, &[]);
+        let chosen = self.upstream.choose(&self.endpoints, Choice::Balanced(Affinity::default()), None, &[]);
         let Some(pool) = chosen.and_then(|host| self.endpoints.pool(host)) else { return false };
         pool.record().enter();
         attempt::observe(self.upstream.upstream(), pool, &self.response, Duration::from_micros(800));

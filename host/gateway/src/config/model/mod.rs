@@ -5,12 +5,17 @@
 //! `services` and `wasm`, the form of logs to `telemetry`; the types of what is built on top of the configuration (listeners,
 //! upstreams, filters) are here, and those modules use them.
 
+mod balancing;
+mod discovery;
 mod filters;
 mod health;
+mod releases;
+mod retry;
 mod routes;
 mod upstreams;
 mod values;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -25,8 +30,12 @@ use crate::route::{HostPattern, PathPattern};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
+pub use balancing::*;
+pub use discovery::*;
 pub use filters::*;
 pub use health::*;
+pub use releases::*;
+pub use retry::*;
 pub use routes::*;
 pub use upstreams::*;
 pub use values::*;
@@ -47,6 +56,19 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// No admin listener without it.
     pub admin: Option<Admin>,
+    /// What the configuration files said, as a hash of their text.
+    pub revision: Revision,
+}
+
+/// A hash (SHA-256) of the text of all configuration files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Revision(pub [u8; 32]);
+
+impl fmt::Debug for Revision {
+    // Two texts that mean the same are shown as the same configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Revision(…)")
+    }
 }
 
 /// Settings of the process.
@@ -62,6 +84,8 @@ pub struct Gateway {
     pub plugin_dir: PathBuf,
     /// Where compiled components are kept; none is the platform's cache directory.
     pub cache_dir: Option<PathBuf>,
+    /// Where is kept what the next start needs; none is the platform's state directory.
+    pub state_dir: Option<PathBuf>,
     /// What the compilation of one component may take.
     pub compile: CompileLimits,
     /// What all exchanges together may buffer.
@@ -91,6 +115,7 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     /// Open connections of this listener.
     pub max_connections: u32,
+    pub lifetime: ConnectionLifetime,
     pub timeouts: ListenerTimeouts,
     pub limits: ListenerLimits,
 }
@@ -160,6 +185,15 @@ pub struct ListenerProtocols {
     pub h2: bool,
 }
 
+/// How long a client's connection is given requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLifetime {
+    pub max_age: Option<Duration>,
+    /// How long the streams of HTTP/2 may go on after that.
+    pub grace: Duration,
+    pub max_requests: Option<u32>,
+}
+
 #[derive(Debug, Clone)]
 pub struct ListenerTimeouts {
     /// From the first byte of a request head, or the acceptance of the connection, to the end of the head.
@@ -204,6 +238,12 @@ pub struct Admin {
     pub bind: SocketAddr,
     /// What a request that changes something has to show; none: nothing can be changed.
     pub token: Option<Secret>,
+}
+
+impl Default for ConnectionLifetime {
+    fn default() -> Self {
+        Self { max_age: defaults::MAX_CONNECTION_AGE, grace: defaults::MAX_CONNECTION_AGE_GRACE, max_requests: None }
+    }
 }
 
 impl Default for ListenerProtocols {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Name};
+use super::{ByteSize, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Sticky};
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
 /// What is done with the requests that match.
@@ -24,9 +24,23 @@ pub struct Route {
     pub priority: i64,
     pub timeouts: RouteTimeouts,
     pub limits: RouteLimits,
+    /// None: a request is sent again only where no endpoint has processed it.
+    pub retry: Option<RetryPolicy>,
+    /// None: deadlines of clients are passed on as they are.
+    pub deadline: Option<DeadlinePolicy>,
     /// Whether a request may switch protocols (WebSocket).
     pub upgrade: bool,
+    pub subset: Option<Subset>,
+    /// Only with several upstreams.
+    pub sticky: Option<Sticky>,
+    /// These two only with an upstream.
+    pub mirror: Option<Mirror>,
+    pub fault: Option<Fault>,
 }
+
+/// The endpoints that a route uses of its upstreams: those with all of these labels, which are sorted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subset(pub Vec<(String, String)>);
 
 /// What answers.
 #[derive(Debug, Clone)]
@@ -63,6 +77,18 @@ pub struct RouteTimeouts {
     pub first_byte: Option<Duration>,
     /// Between two parts of a body, in either direction.
     pub idle: Option<Duration>,
+    /// From the request head to the last byte of the response, or of a tunnel.
+    pub max_stream_duration: Option<Duration>,
+}
+
+impl RouteTimeouts {
+    /// What there is for the response head.
+    pub fn to_head(&self) -> Option<Duration> {
+        match (self.request, self.max_stream_duration) {
+            (Some(request), Some(whole)) => Some(request.min(whole)),
+            (request, whole) => request.or(whole),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

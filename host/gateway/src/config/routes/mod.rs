@@ -1,5 +1,7 @@
 //! Reads `[routes]`.
 
+mod releases;
+mod retry;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +42,8 @@ pub(super) struct Shared {
     priority: i64,
     timeouts: RouteTimeouts,
     limits: RouteLimits,
+    retry: Option<RetryPolicy>,
+    deadline: Option<DeadlinePolicy>,
     upgrade: bool,
 }
 
@@ -66,10 +70,19 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     let action = action(table, known, matches.as_deref(), &params);
     let rewrite = rewrite(table, matches.as_deref(), &params);
     let forwards = table.has("upstream") || table.has("upstreams");
-    for key in ["rewrite", "host"].into_iter().filter(|key| !forwards && table.has_own(key)) {
+    for key in
+        ["rewrite", "host", "subset", "mirror", "fault"].into_iter().filter(|key| !forwards && table.has_own(key))
+    {
         table.fail(format!("`{key}` is only for routes with an upstream"));
     }
-    let Shared { host, pipeline, priority, timeouts, limits, upgrade } = shared(table, known);
+    let subset = subset(table);
+    let sticky = releases::sticky(table);
+    if table.has_own("sticky") && !table.has("upstreams") {
+        table.fail("`sticky` is only for routes with `upstreams`");
+    }
+    let mirror = releases::mirror(table, known);
+    let fault = releases::fault(table);
+    let Shared { host, pipeline, priority, timeouts, limits, retry, deadline, upgrade } = shared(table, known);
     Some(Route {
         name: Name::from(name),
         matches: matches?,
@@ -80,7 +93,13 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         priority,
         timeouts,
         limits,
+        retry,
+        deadline,
         upgrade,
+        subset,
+        sticky,
+        mirror,
+        fault,
     })
 }
 
@@ -119,6 +138,8 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
         priority,
         timeouts,
         limits: RouteLimits { body },
+        retry: table.optional_table("retry").map(|table| retry::retry(&table)),
+        deadline: table.optional_table("deadline").map(|table| retry::deadline(&table)),
         upgrade,
     }
 }
@@ -453,6 +474,18 @@ fn pipeline(item: &Item<'_>, known: &Known<'_>) -> Option<Vec<Name>> {
     known.pipelines.get(name.as_str()).cloned()
 }
 
+fn subset(table: &Table<'_>) -> Option<Subset> {
+    let table = table.optional_table("subset")?;
+    let meaning = "Only endpoints with this label are used, in all upstreams of the route.";
+    let labels = table.named(meaning, r#""v2""#).into_iter();
+    let mut labels: Vec<_> = labels.filter_map(|(name, item)| Some((name, item.string()?))).collect();
+    if labels.is_empty() {
+        table.fail("expected at least one label");
+    }
+    labels.sort();
+    Some(Subset(labels))
+}
+
 fn timeouts(table: &Table<'_>) -> RouteTimeouts {
     RouteTimeouts {
         request: table
@@ -471,5 +504,12 @@ fn timeouts(table: &Table<'_>) -> RouteTimeouts {
         idle: table
             .key("idle", "Between two parts of a body, in either direction.", r#""5m""#)
             .or(Some(defaults::BODY_IDLE_TIMEOUT), Item::timeout),
+        max_stream_duration: table
+            .key(
+                "max_stream_duration",
+                "The longest life of an exchange, from the request's head to the last byte of the response or of a WebSocket connection. What goes on then is broken off.",
+                r#""1h""#,
+            )
+            .or(defaults::MAX_STREAM_DURATION, Item::timeout),
     }
 }

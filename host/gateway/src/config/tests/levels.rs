@@ -33,7 +33,7 @@ fn upstreams_inherit_too() {
          [upstreams.u]\ngroup = 'a'\nbuiltin = 'echo'\npool.max_idle = 8\n[routes.r]\nmatch = {}\nupstream = 'http://x'\n",
     );
     let [u, anonymous] = &config.upstreams[..] else { panic!("two upstreams") };
-    assert_eq!((u.balance, anonymous.balance), (Balance::LeastRequest, Balance::LeastRequest));
+    assert_eq!((&u.balancing.algorithm, &anonymous.balancing), (&Balance::LeastRequest, &u.balancing));
     assert_eq!((u.pool.max_idle, u.pool.idle_timeout.as_secs(), u.tls.verify), (8, 9, false));
     assert_eq!((anonymous.pool.max_idle, anonymous.tls.verify), (7, true));
 }
@@ -43,7 +43,7 @@ fn each_level_is_checked_at_its_place_and_once() {
     check(&[
         (
             "[defaults.route]\nupsteam = 'x'\nupgrad = true\ntimeouts = { request = 5 }\n[routes.a]\nmatch = {}\nrespond = {}\n[routes.b]\nmatch.path = '/b'\nrespond = {}\n",
-            "gateway.toml:3:1: defaults.route.upsteam: unknown key, expected `host`, `pipeline`, `priority`, `timeouts`, `limits` or `upgrade`\n\
+            "gateway.toml:3:1: defaults.route.upsteam: unknown key, expected `host`, `pipeline`, `priority`, `timeouts`, `limits`, `upgrade`, `retry` or `deadline`\n\
              gateway.toml:4:1: defaults.route.upgrad: unknown key, did you mean `upgrade`?\n\
              gateway.toml:5:24: defaults.route.timeouts.request: expected a duration like \"250ms\", \"2s\" or \"5m\", or \"off\", found 5",
         ),
@@ -140,7 +140,8 @@ fn a_value_says_where_it_comes_from() {
             "routes.api.timeouts.request = \"3s\"\n    gateway.toml:5:20, from groups.a.route.timeouts.request\n\
              routes.api.timeouts.connect = \"1s\"\n    gateway.toml:10:20\n\
              routes.api.timeouts.first_byte = \"30s\"\n    the default\n\
-             routes.api.timeouts.idle = \"2s\"\n    gateway.toml:3:21, from defaults.route.timeouts.idle",
+             routes.api.timeouts.idle = \"2s\"\n    gateway.toml:3:21, from defaults.route.timeouts.idle\n\
+             routes.api.timeouts.max_stream_duration = \"off\"\n    the default",
         ),
         (
             "listeners.http.max_connections",

@@ -1,5 +1,7 @@
 //! Reads `[upstreams]`; a file for each of its tables.
 
+mod balancing;
+mod discovery;
 mod dns;
 mod endpoints;
 mod health;
@@ -17,7 +19,7 @@ pub(super) use endpoints::origin;
 
 /// What an upstream can have in common with others: what is left out of it comes from its group, then from `[defaults.upstream]`.
 pub(super) struct Shared {
-    balance: Balance,
+    balancing: Balancing,
     protocol: Protocol,
     tls: UpstreamTls,
     pool: Pool,
@@ -43,29 +45,29 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared { balance, protocol, tls, pool, dns, tolerate, health, outlier_detection } =
+    let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection } =
         shared(table, endpoints.as_deref());
-    let service = match (table.has("endpoints"), table.has("builtin")) {
-        (true, false) => Service::Endpoints(endpoints?),
-        (false, true) => Service::Builtin(builtin?),
+    let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
+    let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
+        (true, None, false) => Service::Endpoints(endpoints?),
+        (false, Some(discovery), false) => {
+            let discovery = discovery?;
+            discovery::check_protocol(table, &discovery, protocol);
+            Service::Discovery(discovery)
+        }
+        (false, None, true) => Service::Builtin(builtin?),
         _ => {
-            table.fail("needs either `endpoints` or `builtin`");
+            table.fail("needs exactly one of `endpoints`, `discovery` and `builtin`");
             return None;
         }
     };
     let name = Name::from(name);
-    Some(Upstream { name, service, balance, protocol, tls, pool, dns, tolerate, health, outlier_detection })
+    Some(Upstream { name, service, balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection })
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
     Shared {
-        balance: table
-            .key(
-                "balance",
-                "How an endpoint is chosen: in turn by weight, or of two drawn by weight the one with fewer requests under way.",
-                r#""least_request""#,
-            )
-            .word_or(defaults::BALANCE),
+        balancing: balancing::read(table),
         protocol: table
             .key(
                 "protocol",
@@ -92,16 +94,16 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
 pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Option<Upstream> {
     let origin = origin(item.clone())?;
     let scheme = if origin.https { "https" } else { "http" };
-    let endpoint = Endpoint { origin, weight: defaults::ENDPOINT_WEIGHT, labels: Vec::new() };
+    let endpoint = Endpoint::new(origin);
     let name = format!("{scheme}://{}", endpoint.authority());
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balance, protocol, tls, pool, dns, tolerate, health, outlier_detection } =
+    let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection } =
         shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
     let name = Name::from(name.as_str());
-    Some(Upstream { name, service, balance, protocol, tls, pool, dns, tolerate, health, outlier_detection })
+    Some(Upstream { name, service, balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection })
 }
 
 fn protocol(table: &Table<'_>, item: Item<'_>, endpoints: Option<&[Endpoint]>) -> Option<Protocol> {

@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::changes::Changes;
 use super::registry::EndpointRegistry;
+use crate::coarse;
 use crate::config::model::{HealthCheck, OutlierDetection};
+use crate::upstream::balance::Ewma;
 use crate::upstream::health::outliers::{Failure, Tally};
 use crate::upstream::health::{Health, Reason, StateChange, Told};
 
@@ -30,6 +33,10 @@ pub(crate) struct Record {
     registry: Weak<EndpointRegistry>,
     traffic: Traffic,
     health: Health,
+    /// Since when nothing speaks against it, or since when it is known, by [`millis`].
+    up_since: AtomicU64,
+    /// Told of each change of its state, after the change.
+    changes: Arc<Changes>,
     counted: Mutex<Counted>,
     created: SystemTime,
 }
@@ -147,6 +154,8 @@ struct Traffic {
     active: AtomicU32,
     /// Time to first byte, moving average in microseconds; 0 before the first.
     latency_us: AtomicU64,
+    /// Only where the upstream balances by it.
+    ewma: Ewma,
 }
 
 /// Milliseconds since the process first asked, so that an instant fits into an atomic.
@@ -156,17 +165,17 @@ pub(crate) fn millis(at: Instant) -> u64 {
 }
 
 impl Record {
-    pub(super) fn new(key: Key, registry: Weak<EndpointRegistry>) -> Self {
+    pub(super) fn new(key: Key, registry: Weak<EndpointRegistry>, changes: Arc<Changes>) -> Self {
         // The clock of this module begins before the first record, so that no record is older than it.
-        millis(Instant::now());
+        let up_since = AtomicU64::new(millis(Instant::now()));
         let (traffic, health, counted) = (Traffic::default(), Health::default(), Mutex::default());
-        Record { key, registry, traffic, health, counted, created: SystemTime::now() }
+        Record { key, registry, traffic, health, up_since, changes, counted, created: SystemTime::now() }
     }
 
     /// A record that nobody else can find: of an address that no upstream lists.
     pub(crate) fn alone(endpoint: &Arc<str>, address: SocketAddr) -> Arc<Self> {
         let key = Key { upstream: Arc::default(), endpoint: endpoint.clone(), address: Some(address) };
-        Arc::new(Record::new(key, Weak::new()))
+        Arc::new(Record::new(key, Weak::new(), Arc::default()))
     }
 
     /// Counts a request.
@@ -196,6 +205,11 @@ impl Record {
     /// Time to first byte, moving average in microseconds; 0 when nothing was measured.
     pub(crate) fn latency_us(&self) -> u64 {
         self.traffic.latency_us.load(Relaxed)
+    }
+
+    /// Its latency as an average that jumps to peaks and decays with time.
+    pub(crate) fn ewma(&self) -> &Ewma {
+        &self.traffic.ewma
     }
 
     /// A counter for the pool of one worker.
@@ -241,11 +255,32 @@ impl Record {
     /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known. False when
     /// another request, maybe of another worker, was there first.
     pub(crate) fn claim(&self, now: Instant) -> bool {
-        if self.health.is_healthy() {
+        if self.is_healthy() {
             return true;
         }
         self.end_ejection(now);
-        self.health.claim(now)
+        // There is no trial of one that is out for another reason, and used all the same: nothing has changed.
+        if !self.is_unreachable() {
+            return true;
+        }
+        let is_first = self.health.claim(now);
+        self.changes.add();
+        is_first
+    }
+
+    /// Whether it is out because it takes no connections.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.health.reasons().any(|reason| reason == Reason::Unreachable)
+    }
+
+    /// When [`Self::may_try`] may change though nothing happens, by [`millis`].
+    pub(crate) fn retry_at(&self) -> Option<u64> {
+        self.health.retry_at()
+    }
+
+    /// Since when nothing speaks against it, or since when it is known, by [`millis`].
+    pub(crate) fn up_since(&self) -> u64 {
+        self.up_since.load(Relaxed)
     }
 
     /// The address took a connection and answered on it.
@@ -260,7 +295,10 @@ impl Record {
 
     /// The address did not take a connection that was tried from `begun` on.
     pub(crate) fn failed(&self, begun: Instant, now: Instant) {
+        self.traffic.ewma.note_failure(now.saturating_duration_since(begun), coarse::now_ms());
         self.tell(self.health.not_reached(begun, now));
+        // Also where it was out already: the time of the next trial is another one.
+        self.changes.add();
     }
 
     /// One more request in a row that the address has failed. Answers how many of gateway errors there are in a row, and of all.
@@ -321,6 +359,10 @@ impl Record {
     /// Writes a change of state to the log. What an outbound call does not reach, its caller tells.
     fn tell(&self, told: Option<Told>) {
         let Some(Told { is_out, reason, evidence }) = told else { return };
+        if !is_out && self.is_healthy() {
+            self.up_since.store(millis(Instant::now()), Relaxed);
+        }
+        self.changes.add();
         let Key { upstream, endpoint, address } = &self.key;
         if upstream.is_empty() {
             return;
@@ -348,6 +390,12 @@ impl Record {
             checks: self.health.checks(),
             history,
         }
+    }
+
+    /// It is up since then.
+    #[cfg(test)]
+    pub(crate) fn came_back(&self, at: Instant) {
+        self.up_since.store(millis(at), Relaxed);
     }
 
     /// Why it is out.

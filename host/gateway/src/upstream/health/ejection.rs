@@ -23,6 +23,10 @@ impl Ejection {
         takes
     }
 
+    pub(super) fn until(&self) -> u64 {
+        self.until.load(Relaxed)
+    }
+
     pub(super) fn is_over(&self, now: u64) -> bool {
         self.until.load(Relaxed) <= now
     }

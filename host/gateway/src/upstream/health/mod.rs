@@ -113,6 +113,13 @@ impl Health {
             && (!Reason::Unreachable.is_in(out) || self.unreachable.may_try(now))
     }
 
+    /// When [`Self::may_try`] may change though nothing happens, by [`millis`].
+    pub(crate) fn retry_at(&self) -> Option<u64> {
+        let out = self.out();
+        let of_ejection = Reason::Ejected.is_in(out).then(|| self.ejection.until());
+        [self.unreachable.retry_at(), of_ejection].into_iter().flatten().min()
+    }
+
     /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known. False when
     /// another request, maybe of another worker, was there first.
     pub(crate) fn claim(&self, now: Instant) -> bool {
