@@ -229,13 +229,15 @@ impl<'p> Attempts<'p> {
             Delivery::ClosedIdle => reused_connection && request.idempotent && !request.has_body,
             Delivery::Unprocessed(_) | Delivery::Possible => false,
         };
-        match self.policy {
+        if is_stale {
             // It says nothing about the endpoint, which has closed a connection that nobody used.
-            _ if is_stale => free(Next::SameEndpoint),
-            _ if forbidden => denied(Denied::Filter),
+            return free(Next::SameEndpoint);
+        }
+        let decision = match self.policy {
             None => free(self.by_default(ended)),
             Some(policy) => self.by_policy(policy, ended),
-        }
+        };
+        if forbidden && decision.next != Next::GiveUp { denied(Denied::Filter) } else { decision }
     }
 
     fn by_default(&mut self, ended: EndedAttempt) -> Next {
