@@ -26,7 +26,8 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
 ];
 
 /// The other crates, by the names that the gateway has for them, and `chain`.
-const EVERYBODYS: [&str; 9] = ["chain", "coarse", "deadline", "exchange", "http", "http1", "route", "services", "wasm"];
+const EVERYBODYS: [&str; 10] =
+    ["chain", "coarse", "deadline", "exchange", "http", "http1", "proxy_protocol", "route", "services", "wasm"];
 
 /// Of those, what a module must not name: for the rest, cargo's dependencies are the rule.
 const MUST_NOT_NAME: [(&str, &[&str]); 7] = [

@@ -19,6 +19,7 @@ mod limits;
 mod names;
 mod observability;
 mod plugins;
+mod proxy_protocol;
 mod proxying;
 mod reload;
 mod routing;

@@ -17,7 +17,7 @@ pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;
 
-pub use sluice_http::{coarse, deadline, http, http1, route};
+pub use sluice_http::{coarse, deadline, http, http1, proxy_protocol, route};
 pub use sluice_services as services;
 pub use sluice_wasm as wasm;
 pub use sluice_wasm::exchange;

@@ -38,6 +38,7 @@ pub const FORWARD_CLIENT_CERTIFICATE: bool = false;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const PROXY_PROTOCOL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const HEAD_LIMIT: ByteSize = kib(32);
 pub const HEADERS_LIMIT: u32 = 100;
 pub const STREAMS_LIMIT: u32 = 100;

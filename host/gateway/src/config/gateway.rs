@@ -14,6 +14,8 @@ use super::defaults;
 use super::item::Item;
 use super::model::*;
 use super::read::Table;
+use super::sockets::{proxy_protocol, trusted_peers};
+use crate::http::forwarded::TrustedPeers;
 use crate::route::{HostPattern, PathPattern};
 use crate::wasm::CompileLimits;
 
@@ -177,10 +179,11 @@ pub(super) fn listener(
     let trusted_proxies = table
         .key(
             "trusted_proxies",
-            "The addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are believed.",
+            "The addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are believed. `unix:` stands for those over a Unix socket.",
             r#"["10.0.0.0/8"]"#,
         )
-        .or(Vec::new(), |item| item.list(network));
+        .or(TrustedPeers::default(), trusted_peers);
+    let proxy_protocol = table.optional_table("proxy_protocol").map(|table| proxy_protocol(&table));
     let max_connections = table.key("max_connections", "Open connections of this listener.", "5000").or_as(
         "gateway.max_connections",
         max_connections,
@@ -198,6 +201,10 @@ pub(super) fn listener(
         https_redirect,
         protocols,
         trusted_proxies,
+        proxy_protocol: match proxy_protocol {
+            Some(protocol) => Some(protocol?),
+            None => None,
+        },
         max_connections,
         timeouts,
         limits,

@@ -12,6 +12,7 @@ use super::model::ByteSize;
 use super::read::{Explained, Table, ValueSource};
 use super::tree::join;
 use super::units;
+use crate::http::forwarded::TrustedPeers;
 
 /// A key of a table, about to be read.
 pub(super) struct Key<'t, 'r> {
@@ -174,6 +175,13 @@ impl Written for String {
 impl Written for PathBuf {
     fn written(&self) -> String {
         format!("{:?}", self.to_string_lossy())
+    }
+}
+
+impl Written for TrustedPeers {
+    /// Nobody, by default.
+    fn written(&self) -> String {
+        "[]".to_owned()
     }
 }
 

@@ -17,6 +17,7 @@ pub mod model;
 mod path;
 mod read;
 mod routes;
+mod sockets;
 mod syntax;
 mod tree;
 mod units;

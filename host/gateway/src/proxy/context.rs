@@ -2,7 +2,6 @@
 //! to `on-complete`, so that a client that hangs up is counted like any other.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -19,6 +18,7 @@ use crate::exchange::{Exchange, Reason};
 use crate::filter::{Hook, LocalPipeline, Traversal};
 use crate::http::body::{BodyError, Watch};
 use crate::http::buffer::Reservation;
+use crate::http::forwarded::ClientAddress;
 use crate::http::trace;
 use crate::http1::{RequestLine, Transport};
 use crate::server::{ConnectionInfo, OnUpgrade};
@@ -74,7 +74,7 @@ pub(super) struct RequestContext {
     worker: Rc<Worker>,
     pub(super) start: Instant,
     pub(super) id: HeaderValue,
-    pub(super) client: IpAddr,
+    pub(super) client: ClientAddress,
     pub(super) method: Method,
     pub(super) authority: Option<Authority>,
     pub(super) target: Option<PathAndQuery>,
@@ -269,7 +269,7 @@ impl RequestContext {
         AccessRecord {
             time: SystemTime::now().checked_sub(self.timings.total).unwrap_or(SystemTime::UNIX_EPOCH),
             request_id: self.id.as_bytes(),
-            client: self.client,
+            client: self.client.ip(),
             method,
             authority: self.authority.as_ref().map_or("", Authority::as_str),
             path,

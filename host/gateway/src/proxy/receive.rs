@@ -112,7 +112,7 @@ fn find_route(local: &LocalSnapshot, connection: &ConnectionInfo, inbound: &Inbo
         method: &head.method,
         query: head.target.query(),
         headers: &head.headers,
-        client_ip: inbound.client,
+        client_ip: inbound.client.ip(),
     };
     let found = match announced_method(&view) {
         None => local.shared.router.find(&view).map(|route| Found { route, ends_here: None }),

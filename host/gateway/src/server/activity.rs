@@ -216,7 +216,7 @@ impl Watched {
 
     /// Gives bytes back, to be read first.
     pub(super) fn unread(&mut self, bytes: Bytes) {
-        self.prefix = bytes;
+        self.prefix = if self.prefix.is_empty() { bytes } else { [bytes, self.prefix.split_off(0)].concat().into() };
     }
 
     /// From here on HTTP/2 is spoken. The connection counts as idle until its first stream.

@@ -7,6 +7,7 @@ mod gather;
 mod http1;
 mod listener;
 mod malformed;
+mod proxied;
 mod worker;
 
 #[cfg(test)]
@@ -23,12 +24,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{Response, request};
-use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use crate::certs::{ClientCertificate, PolicyIndex, TlsContext};
+use crate::config::model;
 use crate::http::body::Body;
-use crate::http::forwarded::Peer;
+use crate::http::forwarded::{ClientAddress, Peer, TrustedPeers};
 use crate::http::target::KnownHost;
 use crate::http1::{HeadError, RequestLine, Transport};
 use crate::telemetry::{H2Refusal, ListenerCounters};
@@ -82,6 +83,31 @@ pub enum Refusal {
     Timeout { line: RequestLine },
 }
 
+/// Both ends of a client connection: of the socket, or as a trusted proxy has told by the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    Ip { peer: SocketAddr, local: SocketAddr },
+    Unix,
+}
+
+impl Ends {
+    /// The address of the client's end.
+    pub fn peer(&self) -> ClientAddress {
+        match self {
+            Ends::Ip { peer, .. } => ClientAddress::Ip(peer.ip().to_canonical()),
+            Ends::Unix => ClientAddress::Unix,
+        }
+    }
+
+    /// Its address and port.
+    fn peer_socket(self) -> Option<SocketAddr> {
+        match self {
+            Ends::Ip { peer, .. } => Some(peer),
+            Ends::Unix => None,
+        }
+    }
+}
+
 /// What is known of a client connection.
 #[derive(Debug)]
 pub struct ConnectionInfo {
@@ -129,7 +155,9 @@ pub struct ListenerSettings {
     pub h2: bool,
     /// From the certificate store; `None` for a plain listener.
     pub tls: Option<Arc<TlsContext>>,
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedPeers,
+    /// Which peers begin with a PROXY header; all others never do.
+    pub proxy_protocol: Option<model::ProxyProtocol>,
     /// Open connections of this listener on all workers.
     pub max_connections: usize,
     /// From the first byte of a request head, or the start of the connection, to the head's end (HTTP/1.1).

@@ -90,7 +90,8 @@ fn settings() -> ListenerSettings {
         http1: true,
         h2: true,
         tls: None,
-        trusted_proxies: Vec::new(),
+        trusted_proxies: TrustedPeers::default(),
+        proxy_protocol: None,
         max_connections: 100,
         header_timeout: PATIENCE,
         idle_timeout: PATIENCE,
@@ -229,7 +230,9 @@ fn half_a_next_request_does_not_hold_back_an_answer() {
 #[test]
 fn a_reload_reaches_new_connections() {
     let gateway = gateway(1, settings());
-    let trusting = ListenerSettings { trusted_proxies: vec!["127.0.0.0/8".parse().expect("a net")], ..settings() };
+    let networks = vec!["127.0.0.0/8".parse().expect("a net")];
+    let trusted_proxies = TrustedPeers { networks, unix: false };
+    let trusting = ListenerSettings { trusted_proxies, ..settings() };
     gateway.table.store(Arc::new(table(trusting, 1000)));
     let mut socket = gateway.connect();
     ask(&mut socket, "/");

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use super::activity::{Occupancy, Watched};
 use super::connection::Accepted;
 use super::listener::{BindError, accept, bind};
-use super::{ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
+use super::{Ends, ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
 use crate::allocator::Keeping;
 use crate::telemetry::{ListenerCounters, Metrics, WorkerMetrics};
 
@@ -277,7 +277,8 @@ impl WorkerListener {
         let open = [Arc::clone(process), Arc::clone(listener), Arc::clone(&shared.open)];
         let socket = Watched::new(socket, Occupancy::take(Arc::clone(&self.counters), open));
         let (listener, settings) = (Arc::clone(&self.name), Arc::clone(&self.settings));
-        let accepted = Accepted { socket, peer, local, listener, settings };
+        let ends = Ends::Ip { peer, local };
+        let accepted = Accepted { socket, ends, listener, settings };
         tokio::task::spawn_local(connection::serve(accepted, Rc::clone(shared)));
     }
 }

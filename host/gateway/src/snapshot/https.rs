@@ -61,7 +61,7 @@ impl OfListener {
             method: &Method::GET,
             query: None,
             headers: &HeaderMap::new(),
-            client_ip: [0, 0, 0, 0].into(),
+            client_ip: None,
         };
         self.except.find(&view).is_some()
     }

@@ -75,7 +75,7 @@ fn redirected(
         method,
         query: target.query(),
         headers: &HeaderMap::new(),
-        client_ip: [127, 0, 0, 1].into(),
+        client_ip: Some([127, 0, 0, 1].into()),
     };
     let found = router.find(&view).filter(|found| found.index == index)?;
     to.location(&scheme, authority, target, &found.params).ok()?.to_str().ok()?.parse().ok()

@@ -7,6 +7,7 @@
 
 mod filters;
 mod routes;
+mod sockets;
 mod upstreams;
 mod values;
 
@@ -17,15 +18,16 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderName;
-use ipnet::IpNet;
 
 use crate::config::defaults;
+use crate::http::forwarded::TrustedPeers;
 use crate::route::{HostPattern, PathPattern};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
 pub use filters::*;
 pub use routes::*;
+pub use sockets::*;
 pub use upstreams::*;
 pub use values::*;
 
@@ -86,7 +88,9 @@ pub struct Listener {
     pub https_redirect: Option<HttpsRedirect>,
     pub protocols: ListenerProtocols,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedPeers,
+    /// No connection begins with a PROXY header without it.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Open connections of this listener.
     pub max_connections: u32,
     pub timeouts: ListenerTimeouts,
