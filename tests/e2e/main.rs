@@ -23,6 +23,7 @@ mod proxy_protocol;
 mod proxying;
 mod reload;
 mod routing;
+mod selection;
 mod settings;
 mod shutdown;
 mod support;

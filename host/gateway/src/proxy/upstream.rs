@@ -16,7 +16,7 @@ use super::RouteHandler;
 use super::body::{MessageBody, coded};
 use super::context::{AcceptedUpgrade, RequestContext, Responder};
 use super::error::{Kind, ProxyError};
-use crate::exchange::{Failure, ResponseHead, ResponseSource, Selection};
+use crate::exchange::{Candidates, Failure, ResponseHead, ResponseSource, RetryState, Selection};
 use crate::filter::Hook;
 use crate::http::body::Body;
 use crate::http::cdn_loop;
@@ -112,7 +112,12 @@ impl RouteHandler<'_> {
                 let exchange = context.exchange();
                 target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
                 endpoints = target.upstream.endpoints();
-                budget.select(target.upstream.max_endpoints(&endpoints), exchange.candidates.len(), choice);
+                let route = context.route.as_ref().map_or(0, |route| route.index);
+                budget.select(
+                    target.upstream.max_endpoints(&endpoints),
+                    self.local.candidates(route, targets).count(),
+                    choice,
+                );
             }
             if next != Next::SameEndpoint {
                 let choice = choice(&context.exchange().selection);
@@ -164,8 +169,9 @@ impl RouteHandler<'_> {
         }
         let exchange = context.traversal.exchange();
         let before = std::mem::take(&mut exchange.selection);
-        exchange.candidates =
-            targets.iter().flat_map(|(index, _)| self.local.upstreams[*index].upstream.candidates()).collect();
+        let source = self.local.candidates(context.route.as_ref().map_or(0, |route| route.index), targets);
+        exchange.candidates = Candidates::of(source.clone());
+        exchange.retry = RetryState { attempt: 1 + context.attempts.count() as u32, left: 0, budget: None };
         let selected = self.pipeline.select_upstream(&mut context.traversal).await;
         selected.map_err(|failure| ProxyError::filter(&failure))?;
         let selection = &context.exchange().selection;
@@ -197,7 +203,14 @@ impl RouteHandler<'_> {
             attempt.outcome = AttemptOutcome::Stale;
         } else {
             let (upstream, address) = (Arc::from(&*attempt.upstream), Arc::from(endpoint));
-            traversal.exchange().failures.push(Failure { upstream, address, reason: error.reason() });
+            traversal.exchange().failures.push(Failure {
+                upstream,
+                address,
+                kind: attempt.outcome.name(),
+                reason: error.reason(),
+                status: None,
+                sent: error.may_have_been_processed(),
+            });
         }
         self.local.metrics.attempt_failed(upstream, endpoint, attempt.outcome.name());
     }

@@ -10,7 +10,7 @@ use super::Snapshot;
 use crate::exchange::RouteFacts;
 use crate::filter::{LocalPipeline, WorkerFilters};
 use crate::telemetry::{UpstreamId, WorkerMetrics};
-use crate::upstream::{LocalUpstream, Upstream};
+use crate::upstream::{LocalUpstream, RouteCandidates, Upstream};
 
 /// An upstream of this worker.
 pub struct UpstreamHandle {
@@ -28,6 +28,8 @@ pub struct LocalSnapshot {
     pipelines: Vec<OnceCell<Rc<LocalPipeline>>>,
     /// By route, made when it is first used.
     facts: Vec<OnceCell<Arc<RouteFacts>>>,
+    /// The same for what `select-upstream` filters may look at.
+    candidates: Vec<OnceCell<Arc<RouteCandidates>>>,
     /// The place of this worker in the turns of weighted upstreams.
     turn: Cell<u64>,
 }
@@ -58,6 +60,7 @@ impl LocalSnapshot {
             filters: WorkerFilters::new(shared.max_filtered_bodies),
             pipelines: shared.pipelines.iter().map(|_| OnceCell::new()).collect(),
             facts: shared.routes.iter().map(|_| OnceCell::new()).collect(),
+            candidates: shared.routes.iter().map(|_| OnceCell::new()).collect(),
             turn: Cell::new(turn),
             shared,
         })
@@ -71,6 +74,14 @@ impl LocalSnapshot {
     /// What filters may know of the route of this index.
     pub fn facts(&self, index: usize) -> &Arc<RouteFacts> {
         self.facts[index].get_or_init(|| self.shared.routes[index].facts.apart())
+    }
+
+    /// The endpoints that the route of this index leads to by these targets.
+    pub fn candidates(&self, index: usize, targets: &[(usize, u32)]) -> &Arc<RouteCandidates> {
+        self.candidates[index].get_or_init(|| {
+            let of = |(index, _): &(usize, u32)| self.upstreams[*index].upstream.upstream().clone();
+            Arc::new(RouteCandidates(targets.iter().map(of).collect()))
+        })
     }
 
     /// One of the weighted upstreams of a route. Weights are spread by a low-discrepancy sequence: evenly, also over few

@@ -115,6 +115,11 @@ impl AttemptError {
         AttemptError { reused_connection, ..self }
     }
 
+    /// Whether the server may have acted on the request.
+    pub fn may_have_been_processed(&self) -> bool {
+        matches!(self.delivery, Delivery::Possible | Delivery::ClosedIdle)
+    }
+
     /// What the retry decision needs of it.
     pub fn failed(&self, repeatable: bool) -> FailedAttempt {
         FailedAttempt { delivery: self.delivery, reused_connection: self.reused_connection, repeatable }

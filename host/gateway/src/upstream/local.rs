@@ -13,6 +13,7 @@ use super::pool::{Lease, Opening};
 use super::race;
 use super::spec::{TargetSpec, Upstream};
 use crate::deadline::{self, Passed};
+#[cfg(test)]
 use crate::exchange::Candidate;
 
 /// How an endpoint is chosen.
@@ -87,8 +88,9 @@ impl LocalUpstream {
     }
 
     /// Its endpoints as filters see them.
+    #[cfg(test)]
     pub fn candidates(&self) -> Vec<Candidate> {
-        self.endpoints().candidates(self.upstream.name())
+        super::candidates::of(self.upstream.name(), self.endpoints().members())
     }
 
     /// The host for the next attempt; `None` when all that the choice allows were tried.

@@ -6,6 +6,7 @@ mod attempt;
 mod attempt_log;
 mod balance;
 mod builtin;
+mod candidates;
 pub mod connect;
 mod discover;
 pub(crate) mod endpoints;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};
 pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
+pub use candidates::RouteCandidates;
 pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use health::{Reason, StateChange};

@@ -11,7 +11,6 @@ use smallvec::SmallVec;
 
 use super::record::Record;
 use super::set::{EndpointSet, Host, Member, Members};
-use crate::exchange::Candidate;
 use crate::upstream::balance::{self, Cursors, Dice};
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::spec::{Balance, Endpoint};
@@ -89,6 +88,11 @@ impl LocalEndpoints {
     }
 
     #[cfg(test)]
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    #[cfg(test)]
     pub(crate) fn pools(&self) -> impl Iterator<Item = &Rc<Pool>> {
         self.pools.iter().flatten()
     }
@@ -146,25 +150,6 @@ impl LocalEndpoints {
         let is_v4 = |host: usize| self.address(host).is_some_and(|address| address.is_ipv4());
         others.sort_by_key(|host| (!self.record(*host).may_try(now), is_v4(*host) == is_v4(first)));
         std::iter::once(first).chain(others).filter_map(|host| self.pools[host].clone()).collect()
-    }
-
-    /// The endpoints as filters see them. Of an endpoint of several addresses: whether one of them is healthy, the requests of all, and
-    /// the mean latency of those that have one.
-    pub(crate) fn candidates(&self, upstream: &Arc<str>) -> Vec<Candidate> {
-        let shown = |member: &Member| {
-            let records = || self.members.hosts[member.hosts.clone()].iter().map(|host| &host.record);
-            let latencies = || records().map(|record| record.latency_us()).filter(|latency| *latency > 0);
-            Candidate {
-                upstream: upstream.clone(),
-                address: member.endpoint.name.clone(),
-                weight: member.endpoint.weight,
-                healthy: records().any(|record| record.is_healthy()),
-                active: records().map(|record| record.active()).sum(),
-                latency_us: latencies().sum::<u64>() / latencies().count().max(1) as u64,
-                labels: member.endpoint.labels.clone(),
-            }
-        };
-        self.members.endpoints.iter().map(shown).collect()
     }
 
     fn named(&self, name: &str) -> Option<&Member> {

@@ -10,4 +10,4 @@ pub use local::LocalEndpoints;
 pub use record::EndpointState;
 pub(crate) use record::{Record, Responses, millis};
 pub use registry::EndpointRegistry;
-pub(super) use set::{EndpointSet, Host, Listing};
+pub(super) use set::{EndpointSet, Host, Listing, Member, Members};

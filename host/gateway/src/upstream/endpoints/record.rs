@@ -211,6 +211,11 @@ impl Record {
         }
     }
 
+    /// Why it is out.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = Reason> {
+        self.health.reasons()
+    }
+
     pub(crate) fn key(&self) -> &Key {
         &self.key
     }
