@@ -8,19 +8,20 @@ use regex::Regex;
 
 /// For each module of the gateway, the modules of the gateway that it may name besides itself. `main` and `gateway` put everything together
 /// and may name all. The other crates are cargo's business, and `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 15] = [
     ("allocator", &[]),
     ("embedded", &[]),
     ("telemetry", &[]),
     ("background", &["telemetry"]),
     ("certs", &["config"]),
+    ("sockets", &["config"]),
     ("control", &["background", "config", "server", "snapshot", "telemetry", "upstream"]),
     ("config", &["telemetry"]),
     ("upstream", &["background", "config", "telemetry"]),
     ("outbound", &["background", "telemetry", "upstream"]),
     ("filter", &["config", "telemetry"]),
-    ("server", &["allocator", "certs", "config", "telemetry"]),
-    ("admin", &["background", "config", "control", "filter", "snapshot", "telemetry", "upstream"]),
+    ("server", &["allocator", "certs", "config", "sockets", "telemetry"]),
+    ("admin", &["background", "config", "control", "filter", "snapshot", "sockets", "telemetry", "upstream"]),
     ("snapshot", &["certs", "config", "embedded", "filter", "outbound", "server", "telemetry", "upstream"]),
     ("proxy", &["filter", "server", "snapshot", "telemetry", "upstream"]),
 ];

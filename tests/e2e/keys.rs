@@ -25,6 +25,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("shutdown", include_str!("shutdown.rs")),
     ("timeouts", include_str!("timeouts.rs")),
     ("tls", include_str!("tls.rs")),
+    ("unix_sockets", include_str!("unix_sockets.rs")),
     ("upstreams", include_str!("upstreams.rs")),
 ];
 
@@ -32,6 +33,9 @@ const SOURCES: &[(&str, &str)] = &[
 const TABLE: &[(&str, &str)] = &[
     ("admin.bind", "observability::health_and_readiness"),
     ("admin.token", "admin::the_token_guards_a_reload"),
+    ("admin.unix_socket.group", "unix_sockets::an_abstract_name_and_the_admin_listener"),
+    ("admin.unix_socket.mode", "unix_sockets::an_abstract_name_and_the_admin_listener"),
+    ("admin.unix_socket.owner", "unix_sockets::an_abstract_name_and_the_admin_listener"),
     ("certificates.*.cert", "tls::certificates_by_server_name"),
     ("certificates.*.hosts", "tls::hosts_of_a_certificate_can_be_named"),
     ("certificates.*.key", "tls::certificates_by_server_name"),
@@ -109,6 +113,9 @@ const TABLE: &[(&str, &str)] = &[
     ),
     ("listeners.*.tls.client_auth.mode", "client_auth::an_optional_certificate_may_be_missing_but_not_bad"),
     ("listeners.*.tls.min_version", "tls::the_minimum_version"),
+    ("listeners.*.unix_socket.group", "unix_sockets::mode_owner_and_group_of_the_file"),
+    ("listeners.*.unix_socket.mode", "unix_sockets::mode_owner_and_group_of_the_file"),
+    ("listeners.*.unix_socket.owner", "unix_sockets::mode_owner_and_group_of_the_file"),
     ("listeners.*.trusted_proxies", "headers::trusted_proxies_are_believed"),
     ("pipelines.*", "settings::pipelines_by_name_and_by_default"),
     ("plugins.*.file", "settings::a_plugin_file_and_its_hash"),

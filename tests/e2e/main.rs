@@ -29,5 +29,6 @@ mod shutdown;
 mod support;
 mod timeouts;
 mod tls;
+mod unix_sockets;
 mod upstreams;
 mod ways;

@@ -18,9 +18,8 @@ fn a_filter_sees_why_an_endpoint_is_out() {
     let toml = format!("[upstreams.pair]\nendpoints = [\"http://{dead}\", \"{}\"]\n", origin.url());
     let gateway = gateway(&(toml + &route("pair", &["f"]) + &probe("f", config)));
     assert_eq!(gateway.get("/").status, 502, "the only endpoint of the choice is dead");
-    gateway.wait_log("well before it was tried", |line| {
-        line.to_string().contains("dead: Some(EndpointState { out: []")
-    });
+    gateway
+        .wait_log("well before it was tried", |line| line.to_string().contains("dead: Some(EndpointState { out: []"));
     assert_eq!(gateway.get("/").status, 502);
     gateway.wait_log("out after that", |line| {
         line.to_string().contains("dead: Some(EndpointState { out: [\\\"unreachable")
@@ -39,8 +38,7 @@ fn a_filter_sees_how_attempts_failed() {
     let toml = format!("[upstreams.pair]\nendpoints = [\"http://{}\", \"{}\"]\n", nobody(), origin.url());
     let gateway = gateway(&(toml + &route("pair", &["f"]) + &probe("f", config)));
     assert_eq!(gateway.get("/").text(), "alive");
-    gateway
-        .wait_log("the first attempt", |line| line.to_string().contains("next: RetryState { attempt: 1, left: 0"));
+    gateway.wait_log("the first attempt", |line| line.to_string().contains("next: RetryState { attempt: 1, left: 0"));
     gateway.wait_log("the second one", |line| line.to_string().contains("next: RetryState { attempt: 2, left: 0"));
     gateway.wait_log("what the first came to", |line| {
         let line = line.to_string();

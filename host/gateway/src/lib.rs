@@ -14,6 +14,7 @@ pub mod outbound;
 pub mod proxy;
 pub mod server;
 pub mod snapshot;
+pub mod sockets;
 pub mod telemetry;
 pub mod upstream;
 

@@ -2,8 +2,8 @@
 //! clients cost the gateway no more than these bounds.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,12 +15,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::router::Router;
 use crate::background::Background;
+use crate::sockets::{Listener, Stream};
 
 /// What clients can take.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ const BUFFER: usize = 16 * 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves for as long as the background thread runs.
-pub(super) fn start(listener: StdListener, router: Arc<Router>, background: &Background, limits: Limits) {
+pub(super) fn start(listener: Listener, router: Arc<Router>, background: &Background, limits: Limits) {
     let connections = background.clone();
     let accepting = move || async move {
         let Err(error) = accept(listener, router, connections, limits).await;
@@ -52,16 +52,16 @@ pub(super) fn start(listener: StdListener, router: Arc<Router>, background: &Bac
 }
 
 async fn accept(
-    listener: StdListener,
+    listener: Listener,
     router: Arc<Router>,
     background: Background,
     limits: Limits,
 ) -> io::Result<Infallible> {
-    let listener = TcpListener::from_std(listener)?;
+    let listener = listener.acceptor()?;
     let free = Arc::new(Semaphore::new(limits.connections));
     loop {
         let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
-        let Ok((socket, _)) = listener.accept().await else {
+        let Ok((socket, _)) = poll_fn(|cx| listener.poll_accept(cx)).await else {
             sleep(PAUSE).await;
             continue;
         };
@@ -74,7 +74,7 @@ async fn accept(
     }
 }
 
-async fn serve(socket: TcpStream, router: &Router, limits: Limits) {
+async fn serve(socket: Stream, router: &Router, limits: Limits) {
     let socket = Stalling { socket, patience: limits.stall, expires: Box::pin(sleep(limits.stall)), stalls: false };
     let service = service_fn(move |request: Request<Incoming>| async move {
         // The body is not read: no endpoint takes one.
@@ -92,7 +92,7 @@ async fn serve(socket: TcpStream, router: &Router, limits: Limits) {
 
 /// A socket that fails when its peer takes no bytes for too long.
 struct Stalling {
-    socket: TcpStream,
+    socket: Stream,
     patience: Duration,
     expires: Pin<Box<Sleep>>,
     stalls: bool,

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::model::{Balance, ByteSize, ClientAuthMode, FailurePolicy, LookupFamily, Protocol, TlsVersion, TrialPolicy};
+use super::model::{
+    Balance, ByteSize, ClientAuthMode, FailurePolicy, FileMode, LookupFamily, Protocol, TlsVersion, TrialPolicy,
+};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -38,6 +40,8 @@ pub const FORWARD_CLIENT_CERTIFICATE: bool = false;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The group of the process may connect, and others may not.
+pub const UNIX_SOCKET_MODE: FileMode = FileMode(0o660);
 pub const PROXY_PROTOCOL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const HEAD_LIMIT: ByteSize = kib(32);
 pub const HEADERS_LIMIT: u32 = 100;

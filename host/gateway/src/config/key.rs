@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::header::HeaderName;
 
 use super::item::Item;
-use super::model::ByteSize;
+use super::model::{ByteSize, FileMode};
 use super::read::{Explained, Table, ValueSource};
 use super::tree::join;
 use super::units;
@@ -151,6 +151,12 @@ impl Written for ByteSize {
 impl Written for Option<ByteSize> {
     fn written(&self) -> String {
         self.map_or_else(|| r#""unlimited""#.to_owned(), |size| size.written())
+    }
+}
+
+impl Written for FileMode {
+    fn written(&self) -> String {
+        format!("\"{:04o}\"", self.0)
     }
 }
 

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::coarse;
+use crate::sockets::Stream;
 use crate::telemetry::ListenerCounters;
 
 const HEAD: u64 = 0;
@@ -194,7 +194,7 @@ impl Drop for Occupancy {
 
 /// A client socket that notes what happens on it.
 pub(super) struct Watched {
-    socket: TcpStream,
+    socket: Stream,
     /// Bytes that were read to find the protocol, to be read again.
     prefix: Bytes,
     activity: Rc<Activity>,
@@ -202,7 +202,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(socket: TcpStream, occupancy: Occupancy) -> Self {
+    pub(super) fn new(socket: Stream, occupancy: Occupancy) -> Self {
         Watched { socket, prefix: Bytes::new(), activity: Rc::new(Activity::new()), occupancy }
     }
 
@@ -243,8 +243,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if self.activity.reset.get() {
-            // Fails only on a socket that is gone already.
-            let _ = self.socket.set_zero_linger();
+            self.socket.reset_at_close();
         }
     }
 }

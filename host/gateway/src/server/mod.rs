@@ -27,14 +27,14 @@ use http::{Response, request};
 use tokio::sync::oneshot;
 
 use crate::certs::{ClientCertificate, PolicyIndex, TlsContext};
-use crate::config::model;
+use crate::config::model::{self, BindAddress};
 use crate::http::body::Body;
 use crate::http::forwarded::{ClientAddress, Peer, TrustedPeers};
 use crate::http::target::KnownHost;
 use crate::http1::{HeadError, RequestLine, Transport};
 use crate::telemetry::{H2Refusal, ListenerCounters};
 
-pub use listener::{BindError, can_bind};
+pub use listener::BindError;
 pub use worker::{StartError, WorkerSettings, Workers};
 
 /// What a worker does with requests.
@@ -143,7 +143,7 @@ pub struct TlsInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSpec {
     pub name: Arc<str>,
-    pub bind: SocketAddr,
+    pub bind: BindAddress,
 }
 
 /// The settings of a listener that a reload can change; they hold for connections accepted from then on.

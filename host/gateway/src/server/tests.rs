@@ -109,12 +109,12 @@ fn table(settings: ListenerSettings, max_connections: usize) -> Listeners {
 fn gateway(workers: usize, settings: ListenerSettings) -> Gateway {
     let table: ListenerTable = Arc::new(ArcSwap::from_pointee(table(settings, 1000)));
     let (metrics, gate) = (Metrics::new(), Arc::<Gate>::default());
-    let listeners = vec![ListenerSpec { name: "web".into(), bind: ([127, 0, 0, 1], 0).into() }];
+    let listeners = vec![ListenerSpec { name: "web".into(), bind: BindAddress::Ip(([127, 0, 0, 1], 0).into()) }];
     let start = WorkerSettings { workers, listeners, table: Arc::clone(&table), metrics: Arc::clone(&metrics) };
     let shared = Arc::clone(&gate);
     let workers = Workers::start(start, move |_, _| Rc::new(Facts { gate: Arc::clone(&shared) }));
     let workers = workers.expect("the workers start");
-    let address = workers.addresses()[0].1;
+    let Some((_, &BindAddress::Ip(address))) = workers.addresses().next() else { panic!("no address") };
     Gateway { workers, address, table, metrics, gate }
 }
 
@@ -488,7 +488,7 @@ fn workers_say_which_address_is_taken() {
     let gateway = gateway(1, settings());
     let again = WorkerSettings {
         workers: 1,
-        listeners: vec![ListenerSpec { name: "web".into(), bind: gateway.address }],
+        listeners: vec![ListenerSpec { name: "web".into(), bind: BindAddress::Ip(gateway.address) }],
         table: Arc::clone(&gateway.table),
         metrics: Metrics::new(),
     };

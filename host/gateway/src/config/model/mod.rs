@@ -82,7 +82,7 @@ pub struct Gateway {
 #[derive(Debug, Clone)]
 pub struct Listener {
     pub name: Name,
-    pub bind: SocketAddr,
+    pub bind: BindAddress,
     pub tls: Option<ListenerTls>,
     /// Only without TLS.
     pub https_redirect: Option<HttpsRedirect>,
@@ -203,7 +203,7 @@ pub struct Telemetry {
 /// The admin listener.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    pub bind: SocketAddr,
+    pub bind: BindAddress,
     /// What a request that changes something has to show; none: nothing can be changed.
     pub token: Option<Secret>,
 }
