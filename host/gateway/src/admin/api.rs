@@ -249,6 +249,10 @@ pub(super) struct Upstream {
 enum Balance {
     RoundRobin,
     LeastRequest,
+    PeakEwma,
+    Random,
+    Maglev,
+    RingHash,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -292,9 +296,15 @@ impl From<&upstream::Upstream> for Upstream {
         Upstream {
             name: spec.name.to_string(),
             builtin,
-            balance: match spec.balance {
+            balance: match &spec.balancing.algorithm {
                 upstream::Balance::RoundRobin => Balance::RoundRobin,
                 upstream::Balance::LeastRequest => Balance::LeastRequest,
+                upstream::Balance::PeakEwma => Balance::PeakEwma,
+                upstream::Balance::Random => Balance::Random,
+                upstream::Balance::Hash(hash) => match hash.algorithm {
+                    upstream::HashAlgorithm::Maglev => Balance::Maglev,
+                    upstream::HashAlgorithm::RingHash => Balance::RingHash,
+                },
             },
             protocol: match spec.protocol {
                 upstream::Protocol::Auto => Protocol::Auto,

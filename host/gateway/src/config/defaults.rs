@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::model::{
-    Balance, ByteSize, ClientAuthMode, FailurePolicy, FileMode, LookupFamily, Protocol, TlsVersion, TrialPolicy,
+    Balance, ByteSize, ClientAuthMode, FailurePolicy, FileMode, HashAlgorithm, LookupFamily, Protocol, SameSite,
+    SubsetFallback, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -64,6 +65,16 @@ pub const RESPOND_STATUS: StatusCode = StatusCode::OK;
 
 // [upstreams.NAME]
 pub const BALANCE: Balance = Balance::RoundRobin;
+/// Envoy's, as the share that a slow start begins with.
+pub const PANIC_THRESHOLD: u32 = 50;
+pub const MIN_WEIGHT_PERCENT: u32 = 10;
+pub const SUBSET_FALLBACK: SubsetFallback = SubsetFallback::NoFallback;
+pub const HASH_ALGORITHM: HashAlgorithm = HashAlgorithm::Maglev;
+pub const ZONE_LABEL: &str = "zone";
+pub const COOKIE_PATH: &str = "/";
+pub const COOKIE_HTTP_ONLY: bool = true;
+pub const COOKIE_SAME_SITE: SameSite = SameSite::Lax;
+pub const ENDPOINT_PRIORITY: u8 = 0;
 pub const PROTOCOL: Protocol = Protocol::Auto;
 pub const ENDPOINT_WEIGHT: u32 = 1;
 pub const VERIFY: bool = true;

@@ -208,4 +208,4 @@ macro_rules! written_as_shown {
     )*};
 }
 
-written_as_shown!(bool, i64, u16, u32, u64, usize);
+written_as_shown!(bool, i64, u8, u16, u32, u64, usize);

@@ -16,8 +16,8 @@ const KINDS: [(&str, &str, &str); 2] = [
     ),
     (
         "upstream",
-        "What upstreams have unless they say otherwise: the keys of an upstream but for its endpoints, so `balance`, `protocol`, `tls`, \
-         `pool`, `dns` and `tolerate`.",
+        "What upstreams have unless they say otherwise: the keys of an upstream but for its endpoints, so `balance` and what belongs to it, \
+         `protocol`, `tls`, `pool`, `dns` and `tolerate`.",
         r#"{ balance = "least_request" }"#,
     ),
 ];

@@ -8,14 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, LOCATION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, LOCATION, SET_COOKIE, UPGRADE};
+use http::uri::Scheme;
 use http::{HeaderValue, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 
-use super::RouteHandler;
 use super::body::{MessageBody, coded};
 use super::context::{AcceptedUpgrade, RequestContext, Responder};
 use super::error::{Kind, ProxyError};
+use super::{RouteHandler, affinity};
 use crate::exchange::{Candidates, Failure, ResponseHead, ResponseSource, RetryState, Selection};
 use crate::filter::Hook;
 use crate::http::body::Body;
@@ -27,8 +28,8 @@ use crate::snapshot::routes::{Action, HostPolicy, host_value};
 use crate::telemetry::UpstreamId;
 use crate::upstream::retry::{Budget, FilterChoice, Next};
 use crate::upstream::{
-    AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Timeouts, UpstreamError, UpstreamErrorKind,
-    UpstreamResponse,
+    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Timeouts, UpstreamError,
+    UpstreamErrorKind, UpstreamResponse,
 };
 
 /// As good as no deadline.
@@ -104,6 +105,7 @@ impl RouteHandler<'_> {
         let mut target = weighted;
         let mut endpoints = target.upstream.endpoints();
         let mut endpoint = 0;
+        let mut affinity = Affinity::default();
         let mut error = AttemptError::new(UpstreamErrorKind::NoEndpoint);
         let mut next = Next::Selection;
         while next != Next::GiveUp {
@@ -112,6 +114,7 @@ impl RouteHandler<'_> {
                 let exchange = context.exchange();
                 target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
                 endpoints = target.upstream.endpoints();
+                affinity = affinity::of(&target.upstream, &endpoints, exchange, request.headers());
                 let route = context.route.as_ref().map_or(0, |route| route.index);
                 budget.select(
                     target.upstream.max_endpoints(&endpoints),
@@ -120,8 +123,9 @@ impl RouteHandler<'_> {
                 );
             }
             if next != Next::SameEndpoint {
-                let choice = choice(&context.exchange().selection);
-                let Some(chosen) = target.upstream.choose(&endpoints, choice, budget.tried()) else {
+                let choice = choice(&context.exchange().selection, affinity);
+                let subset = self.route.subset.as_ref();
+                let Some(chosen) = target.upstream.choose(&endpoints, choice, subset, budget.tried()) else {
                     if budget.tried().is_empty() {
                         error = AttemptError::new(UpstreamErrorKind::NoEndpoint);
                         let attempt = context.attempts.begin(target.upstream.name(), None);
@@ -136,7 +140,14 @@ impl RouteHandler<'_> {
             let name = target.upstream.endpoint_name(&endpoints, endpoint);
             let attempt = context.attempts.begin(target.upstream.name(), Some(name));
             match target.upstream.attempt(&endpoints, endpoint, request, attempt).await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    let exchange = context.traversal.exchange();
+                    let is_https = exchange.request.scheme == Scheme::HTTPS;
+                    let choice = choice(&exchange.selection, affinity);
+                    let cookie = target.upstream.session_cookie(&endpoints, endpoint, choice, is_https);
+                    if let Some(cookie) = cookie {
+                        response.head.headers.append(SET_COOKIE, cookie);
+                    }
                     let first_byte = attempt.first_byte.unwrap_or_default();
                     self.local.metrics.upstream(target.metrics, response.head.status.as_u16(), first_byte);
                     return Ok(response);
@@ -322,11 +333,11 @@ impl RouteHandler<'_> {
     }
 }
 
-fn choice(selection: &Selection) -> Choice<'_> {
+fn choice(selection: &Selection, affinity: Affinity) -> Choice<'_> {
     match (&selection.endpoints, &selection.hash_key) {
         (Some(addresses), _) => Choice::Addresses(addresses),
         (None, Some(key)) => Choice::Key(key),
-        (None, None) => Choice::Balanced,
+        (None, None) => Choice::Balanced(affinity),
     }
 }
 

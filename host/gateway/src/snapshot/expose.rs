@@ -78,6 +78,11 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
 }
 
 fn endpoints(snapshot: &Snapshot, out: &mut Exposition) {
+    let name = "sluice_upstream_panic_requests_total";
+    out.family(name, "counter", "Requests balanced among all endpoints, since too few were available.");
+    for (upstream, _) in &snapshot.upstreams {
+        out.sample(name, &[("upstream", upstream.name())], upstream.panic_requests() as f64);
+    }
     let mut states = Vec::new();
     for (upstream, _) in &snapshot.upstreams {
         for state in upstream.endpoint_states(MAX_ENDPOINTS) {

@@ -7,7 +7,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::key;
-pub use crate::config::model::{HostPolicy, RouteTimeouts as Timeouts};
+pub use crate::config::model::{HostPolicy, RouteTimeouts as Timeouts, Subset};
 use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
 use crate::route::{PathRewrite, Redirect, RouteError, RouteSpec, Router};
@@ -27,6 +27,8 @@ pub struct Route {
     pub max_body: u64,
     /// Whether a request may switch protocols.
     pub upgrade: bool,
+    /// The endpoints that it uses of its upstreams.
+    pub subset: Option<Arc<Subset>>,
 }
 
 /// What answers.
@@ -97,6 +99,7 @@ pub(super) fn route(
         timeouts: route.timeouts.clone(),
         max_body: route.limits.body.map_or(u64::MAX, |size| size.0),
         upgrade: route.upgrade,
+        subset: route.subset.clone().map(Arc::new),
     })
 }
 

@@ -42,7 +42,7 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
             model::Service::Builtin(model::Builtin::Status) => TargetSpec::Status,
             model::Service::Endpoints(endpoints) => TargetSpec::Endpoints(endpoints.iter().map(endpoint).collect()),
         },
-        balance: upstream.balance,
+        balancing: upstream.balancing.clone(),
         protocol: upstream.protocol,
         tls: TlsSpec {
             ca_pem: upstream.tls.ca.clone(),
@@ -72,5 +72,6 @@ fn endpoint(endpoint: &model::Endpoint) -> EndpointSpec {
         port: endpoint.origin.port,
         weight: endpoint.weight,
         labels: endpoint.labels.clone(),
+        priority: endpoint.priority,
     }
 }

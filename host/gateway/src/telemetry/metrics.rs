@@ -30,6 +30,7 @@
 //!
 //! | family | labels |
 //! |---|---|
+//! | `sluice_upstream_panic_requests_total` | `upstream` |
 //! | `sluice_endpoint_healthy`, `sluice_endpoint_active_requests`, `sluice_endpoint_latency_seconds` | `upstream`, `endpoint`, `address` |
 //! | `sluice_endpoint_responses_total` | `upstream`, `endpoint`, `address`, `code` |
 //! | `sluice_key_set_keys`, `sluice_key_set_age_seconds` | `url` |

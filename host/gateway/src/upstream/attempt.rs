@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::{EXPECT, HOST, UPGRADE};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use hyper::client::conn::TrySendError;
 
@@ -22,6 +22,7 @@ use super::local::LocalUpstream;
 use super::pool::{Lease, Leased, Pool};
 use super::retry::Delivery;
 use super::spec::{Endpoint, TargetSpec};
+use crate::coarse;
 use crate::deadline::{self, Passed};
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
@@ -111,6 +112,11 @@ impl<'a> OutgoingRequest<'a> {
         }
     }
 
+    /// Its header fields, as they are sent.
+    pub fn headers(&self) -> &HeaderMap {
+        self.request.headers()
+    }
+
     /// The request as the last attempt left it: with its body if nothing of it was written.
     pub fn into_request(self) -> Box<Request<Body>> {
         self.request
@@ -197,6 +203,9 @@ impl LocalUpstream {
         let outcome = exchange(&pool, lease, request, begun).await;
         let took = begun.elapsed();
         observe(&pool, &outcome, took);
+        if self.upstream().is_balanced_by_latency() {
+            note_latency(&pool, &outcome, took);
+        }
         match outcome {
             Ok(response) => {
                 attempt.first_byte = Some(took);
@@ -214,6 +223,18 @@ fn observe(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, took: 
         pool.record().succeeded();
         pool.record().note_latency(took);
         pool.responded(response.head.status.as_u16());
+    }
+}
+
+/// Notes how long the address takes, for balancing. What the client, or a connection that was closed while idle, has failed says nothing
+/// about it.
+fn note_latency(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, took: Duration) {
+    let (ewma, now) = (pool.record().ewma(), coarse::now_ms());
+    match outcome {
+        Ok(response) if !response.head.status.is_server_error() => ewma.note(took, now),
+        Ok(_) => ewma.note_failure(took, now),
+        Err(error) if error.is_of_server() => ewma.note_failure(took, now),
+        Err(_) => {}
     }
 }
 

@@ -115,6 +115,11 @@ impl AttemptError {
         AttemptError { reused_connection, ..self }
     }
 
+    /// Whether the server had the request and failed.
+    pub(super) fn is_of_server(&self) -> bool {
+        self.delivery == Delivery::Possible && !matches!(self.kind, UpstreamErrorKind::RequestBody(_))
+    }
+
     /// Whether the server may have acted on the request.
     pub fn may_have_been_processed(&self) -> bool {
         matches!(self.delivery, Delivery::Possible | Delivery::ClosedIdle)

@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::balance::Dice;
+use http::HeaderValue;
+
+use super::balance::{Affinity, Dice};
 use super::endpoints::LocalEndpoints;
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::pool::{Lease, Opening};
 use super::race;
-use super::spec::{TargetSpec, Upstream};
+use super::spec::{Subset, TargetSpec, Upstream};
 use crate::deadline::{self, Passed};
 #[cfg(test)]
 use crate::exchange::Candidate;
@@ -19,15 +21,15 @@ use crate::exchange::Candidate;
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Copy)]
 pub enum Choice<'a> {
-    /// As the upstream balances.
-    Balanced,
+    /// As the upstream balances, with what keeps the request at its endpoint.
+    Balanced(Affinity),
     /// The same key leads to the same endpoint.
     Key(&'a str),
     /// The first of these addresses (`host:port`) that takes a connection; unknown ones are passed over.
     Addresses(&'a [String]),
 }
 
-/// An upstream on one worker: its pools and its place in the turn. What is known of the endpoints is in their records, which all
+/// An upstream on one worker: its pools and its plans of whom to choose. What is known of the endpoints is in their records, which all
 /// workers share.
 pub struct LocalUpstream {
     upstream: Arc<Upstream>,
@@ -52,7 +54,7 @@ impl LocalUpstream {
         // Each worker's own, lest all of them send to the same endpoint at the same time.
         let dice = before.map_or_else(|| Dice::new(RandomState::new().hash_one(&*name)), |before| before.dice.clone());
         let known = before.map(|before| before.endpoints.borrow().clone());
-        let endpoints = LocalEndpoints::new(upstream.set(), upstream.limits(), &dice, known.as_deref());
+        let endpoints = LocalEndpoints::new(upstream.set(), upstream.limits(), known.as_deref());
         let superseded = Cell::new(false);
         Rc::new(LocalUpstream { upstream, name, dice, endpoints: RefCell::new(endpoints), superseded })
     }
@@ -68,7 +70,7 @@ impl LocalUpstream {
     pub fn endpoints(&self) -> Rc<LocalEndpoints> {
         let mut endpoints = self.endpoints.borrow_mut();
         if endpoints.version() != self.upstream.set().version() {
-            let new = LocalEndpoints::new(self.upstream.set(), self.upstream.limits(), &self.dice, Some(&endpoints));
+            let new = LocalEndpoints::new(self.upstream.set(), self.upstream.limits(), Some(&endpoints));
             if self.superseded.get() {
                 new.retire();
             }
@@ -93,18 +95,37 @@ impl LocalUpstream {
         super::candidates::of(self.upstream.name(), self.endpoints().members())
     }
 
-    /// The host for the next attempt; `None` when all that the choice allows were tried.
-    pub fn choose(&self, endpoints: &LocalEndpoints, choice: Choice<'_>, tried: &[usize]) -> Option<usize> {
+    /// The host for the next attempt; `None` when all that the choice allows were tried. A subset bounds the choice, but for addresses.
+    pub fn choose(
+        &self,
+        endpoints: &LocalEndpoints,
+        choice: Choice<'_>,
+        subset: Option<&Arc<Subset>>,
+        tried: &[usize],
+    ) -> Option<usize> {
         // A built-in upstream has nothing to choose.
         if !matches!(self.upstream.spec().target, TargetSpec::Endpoints(_)) {
             return tried.is_empty().then_some(0);
         }
         let tried = endpoints.with_siblings(tried);
+        let balancing = (&self.upstream.spec().balancing, &self.dice);
         match choice {
-            Choice::Balanced => endpoints.balanced(self.upstream.spec().balance, &self.dice, &tried),
-            Choice::Key(key) => endpoints.by_hash(key, &tried),
+            Choice::Balanced(affinity) => endpoints.balanced(balancing, affinity, subset, &tried),
+            Choice::Key(key) => endpoints.by_hash(balancing, key, subset, &tried),
             Choice::Addresses(wanted) => endpoints.first_of(wanted, &tried),
         }
+    }
+
+    /// The `Set-Cookie` for a request that this host has answered, where sessions are sticky and this is another endpoint than before.
+    pub fn session_cookie(
+        &self,
+        endpoints: &LocalEndpoints,
+        host: usize,
+        choice: Choice<'_>,
+        is_https: bool,
+    ) -> Option<HeaderValue> {
+        let Choice::Balanced(affinity) = choice else { return None };
+        endpoints.session_cookie(host, affinity, &self.upstream.spec().balancing, is_https)
     }
 
     /// `host:port` of a host's endpoint, or the name of the builtin, as this worker's own text.

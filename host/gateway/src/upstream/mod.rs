@@ -30,14 +30,16 @@ mod http2_tests;
 #[cfg(test)]
 mod tests;
 
+pub use crate::config::model::{HashAlgorithm, HashKey};
 pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};
 pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
+pub use balance::{Affinity, hash};
 pub use candidates::RouteCandidates;
 pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use health::{Reason, StateChange};
 pub use local::{Choice, LocalUpstream};
 pub use resolver::Resolver;
-pub use spec::{Balance, EndpointSpec, Protocol, SpecError, TargetSpec, Upstream, UpstreamSpec};
+pub use spec::{Balance, Balancing, EndpointSpec, Protocol, SpecError, Subset, TargetSpec, Upstream, UpstreamSpec};
 pub use tls::{ClientCertificate, TlsSpec};
 pub use upkeep::Upkeep;

@@ -19,7 +19,7 @@ use super::resolver::{DnsPolicy, Resolver};
 use super::tls::{self, TlsError, TlsSpec};
 use crate::background::{Background, Task};
 use crate::config::defaults;
-pub use crate::config::model::{Balance, Protocol};
+pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
 use crate::http1::Tolerance;
 
 /// An upstream as configured.
@@ -27,7 +27,7 @@ use crate::http1::Tolerance;
 pub struct UpstreamSpec {
     pub name: Arc<str>,
     pub target: TargetSpec,
-    pub balance: Balance,
+    pub balancing: Balancing,
     pub protocol: Protocol,
     pub tls: TlsSpec,
     /// Idle connections kept for each endpoint by each worker.
@@ -49,7 +49,7 @@ impl UpstreamSpec {
         UpstreamSpec {
             name: name.into(),
             target,
-            balance: defaults::BALANCE,
+            balancing: Balancing::default(),
             protocol: defaults::PROTOCOL,
             tls: TlsSpec::default(),
             max_idle: defaults::MAX_IDLE as usize,
@@ -82,6 +82,8 @@ pub struct EndpointSpec {
     /// Share of the traffic; 0 only when chosen by address, or when no other is left.
     pub weight: u32,
     pub labels: Vec<(String, String)>,
+    /// Those of higher numbers are for when those of lower ones are out.
+    pub priority: u8,
 }
 
 /// Why an upstream can't be.
@@ -130,7 +132,7 @@ impl EndpointSpec {
         if host.is_empty() || port == 0 {
             return Err(bad());
         }
-        Ok(EndpointSpec { https, host, port, weight: 1, labels: Vec::new() })
+        Ok(EndpointSpec { https, host, port, weight: 1, labels: Vec::new(), priority: 0 })
     }
 }
 
@@ -159,6 +161,7 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     pub(crate) weight: u32,
     pub(crate) labels: Arc<Vec<(String, String)>>,
+    pub(crate) priority: u8,
     /// Of the name, for hash keys: the same in every worker and gateway.
     pub(crate) hash: u64,
     /// What `Host` says when the request names none.
@@ -204,7 +207,7 @@ impl Upstream {
             endpoints.push(Arc::new(endpoint));
         }
         let discovery = Discovery::of(endpoints, resolver, spec.dns);
-        let set = EndpointSet::new(spec.name.clone(), discovery, registry.clone());
+        let set = EndpointSet::new(spec.name.clone(), &spec.balancing, discovery, registry.clone());
         Ok(Upstream { spec, tls, resolver: resolver.clone(), set })
     }
 
@@ -230,6 +233,16 @@ impl Upstream {
     /// Its endpoints as all workers know them, one entry for each address, and at most `most`.
     pub fn endpoint_states(&self, most: usize) -> Vec<EndpointState> {
         self.set.members().hosts.iter().take(most).map(|host| host.record.state()).collect()
+    }
+
+    /// Requests that were balanced among endpoints that are out, since too few were available.
+    pub fn panic_requests(&self) -> u64 {
+        self.set.changes().panic_requests()
+    }
+
+    /// Whether it is balanced by latencies.
+    pub(super) fn is_balanced_by_latency(&self) -> bool {
+        self.spec.balancing.algorithm == Balance::PeakEwma
     }
 
     /// Starts what it has done in the background while it is running.
@@ -306,6 +319,7 @@ impl Endpoint {
             port: item.port,
             weight: item.weight,
             labels: Arc::new(item.labels.clone()),
+            priority: item.priority,
             speak,
             tolerance: Tolerance::default(),
             tls,

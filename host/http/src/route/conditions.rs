@@ -50,7 +50,7 @@ impl Conditions {
                 let mut lines = view.headers.get_all(name).iter();
                 lines.any(|line| wanted.holds(std::str::from_utf8(line.as_bytes()).ok()))
             })
-            && self.query.iter().all(|field| match query_value(view.query.unwrap_or(""), &field.name) {
+            && self.query.iter().all(|field| match query_parameter(view.query.unwrap_or(""), &field.name) {
                 Some(value) => field.value.holds(Some(&value)),
                 None => false,
             })
@@ -93,7 +93,7 @@ impl IngressConditions {
 }
 
 /// The first value of a parameter, decoded as forms are.
-fn query_value<'a>(query: &'a str, wanted: &str) -> Option<Cow<'a, str>> {
+pub fn query_parameter<'a>(query: &'a str, wanted: &str) -> Option<Cow<'a, str>> {
     query.split('&').find_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (form_decoded(name) == wanted).then(|| form_decoded(value))
@@ -109,7 +109,7 @@ fn form_decoded(text: &str) -> Cow<'_, str> {
 }
 
 /// The first value of a cookie (RFC 6265 §4.2.1). HTTP/2 may send one line for each (RFC 9113 §8.2.3).
-fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+pub fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     headers.get_all(COOKIE).iter().filter_map(|line| std::str::from_utf8(line.as_bytes()).ok()).find_map(|line| {
         line.split(';').find_map(|pair| {
             let (name, value) = pair.trim().split_once('=')?;

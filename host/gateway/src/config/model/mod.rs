@@ -5,6 +5,7 @@
 //! `services` and `wasm`, the form of logs to `telemetry`; the types of what is built on top of the configuration (listeners,
 //! upstreams, filters) are here, and those modules use them.
 
+mod balancing;
 mod filters;
 mod routes;
 mod sockets;
@@ -25,6 +26,7 @@ use crate::route::{HostPattern, PathPattern};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
+pub use balancing::*;
 pub use filters::*;
 pub use routes::*;
 pub use sockets::*;

@@ -26,7 +26,12 @@ pub struct Route {
     pub limits: RouteLimits,
     /// Whether a request may switch protocols (WebSocket).
     pub upgrade: bool,
+    pub subset: Option<Subset>,
 }
+
+/// The endpoints that a route uses of its upstreams: those with all of these labels, which are sorted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subset(pub Vec<(String, String)>);
 
 /// What answers.
 #[derive(Debug, Clone)]

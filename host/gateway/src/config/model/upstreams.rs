@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Name, Secret};
+use super::{Balancing, Name, Secret};
 use crate::config::defaults;
 use crate::services::Origin;
 
@@ -11,7 +11,7 @@ use crate::services::Origin;
 pub struct Upstream {
     pub name: Name,
     pub service: Service,
-    pub balance: Balance,
+    pub balancing: Balancing,
     pub protocol: Protocol,
     pub tls: UpstreamTls,
     pub pool: Pool,
@@ -34,6 +34,8 @@ pub struct Endpoint {
     /// Its share of the traffic; 0 takes it out.
     pub weight: u32,
     pub labels: Vec<(String, String)>,
+    /// Those of higher numbers are for when those of lower ones are out.
+    pub priority: u8,
 }
 
 /// A service inside the gateway, for demos and tests.
@@ -43,15 +45,6 @@ pub enum Builtin {
     Echo,
     /// Answers with the status that the path names.
     Status,
-}
-
-/// How a request finds its endpoint when nobody has chosen one for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// In proportion to the weights.
-    RoundRobin,
-    /// Of two drawn by weight, the one with fewer requests under way for its weight.
-    LeastRequest,
 }
 
 /// What is spoken to the endpoints.
@@ -140,6 +133,12 @@ impl Default for DnsPolicy {
 }
 
 impl Endpoint {
+    /// An endpoint with defaults for all but its address.
+    pub fn new(origin: Origin) -> Self {
+        let (weight, priority) = (defaults::ENDPOINT_WEIGHT, defaults::ENDPOINT_PRIORITY);
+        Self { origin, weight, labels: Vec::new(), priority }
+    }
+
     /// `host:port`, with brackets around an IPv6 address.
     pub fn authority(&self) -> String {
         if self.origin.host.contains(':') {

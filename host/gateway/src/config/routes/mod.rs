@@ -66,9 +66,10 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     let action = action(table, known, matches.as_deref(), &params);
     let rewrite = rewrite(table, matches.as_deref(), &params);
     let forwards = table.has("upstream") || table.has("upstreams");
-    for key in ["rewrite", "host"].into_iter().filter(|key| !forwards && table.has_own(key)) {
+    for key in ["rewrite", "host", "subset"].into_iter().filter(|key| !forwards && table.has_own(key)) {
         table.fail(format!("`{key}` is only for routes with an upstream"));
     }
+    let subset = subset(table);
     let Shared { host, pipeline, priority, timeouts, limits, upgrade } = shared(table, known);
     Some(Route {
         name: Name::from(name),
@@ -81,6 +82,7 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         timeouts,
         limits,
         upgrade,
+        subset,
     })
 }
 
@@ -451,6 +453,18 @@ fn pipeline(item: &Item<'_>, known: &Known<'_>) -> Option<Vec<Name>> {
     let names = known.pipelines.keys().cloned().collect();
     let name = item.clone().reference("pipeline", &names)?;
     known.pipelines.get(name.as_str()).cloned()
+}
+
+fn subset(table: &Table<'_>) -> Option<Subset> {
+    let table = table.optional_table("subset")?;
+    let meaning = "Only endpoints with this label are used, in all upstreams of the route.";
+    let labels = table.named(meaning, r#""v2""#).into_iter();
+    let mut labels: Vec<_> = labels.filter_map(|(name, item)| Some((name, item.string()?))).collect();
+    if labels.is_empty() {
+        table.fail("expected at least one label");
+    }
+    labels.sort();
+    Some(Subset(labels))
 }
 
 fn timeouts(table: &Table<'_>) -> RouteTimeouts {

@@ -1,5 +1,6 @@
 //! Reads `[upstreams]`; a file for each of its tables.
 
+mod balancing;
 mod dns;
 mod endpoints;
 mod pool;
@@ -15,7 +16,7 @@ pub(super) use endpoints::origin;
 
 /// What an upstream can have in common with others: what is left out of it comes from its group, then from `[defaults.upstream]`.
 pub(super) struct Shared {
-    balance: Balance,
+    balancing: Balancing,
     protocol: Protocol,
     tls: UpstreamTls,
     pool: Pool,
@@ -39,7 +40,7 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(table, endpoints.as_deref());
+    let Shared { balancing, protocol, tls, pool, dns, tolerate } = shared(table, endpoints.as_deref());
     let service = match (table.has("endpoints"), table.has("builtin")) {
         (true, false) => Service::Endpoints(endpoints?),
         (false, true) => Service::Builtin(builtin?),
@@ -48,18 +49,12 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             return None;
         }
     };
-    Some(Upstream { name: Name::from(name), service, balance, protocol, tls, pool, dns, tolerate })
+    Some(Upstream { name: Name::from(name), service, balancing, protocol, tls, pool, dns, tolerate })
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
     Shared {
-        balance: table
-            .key(
-                "balance",
-                "How an endpoint is chosen: in turn by weight, or of two drawn by weight the one with fewer requests under way.",
-                r#""least_request""#,
-            )
-            .word_or(defaults::BALANCE),
+        balancing: balancing::read(table),
         protocol: table
             .key(
                 "protocol",
@@ -84,14 +79,14 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
 pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Option<Upstream> {
     let origin = origin(item.clone())?;
     let scheme = if origin.https { "https" } else { "http" };
-    let endpoint = Endpoint { origin, weight: defaults::ENDPOINT_WEIGHT, labels: Vec::new() };
+    let endpoint = Endpoint::new(origin);
     let name = format!("{scheme}://{}", endpoint.authority());
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(&table, Some(&endpoints));
+    let Shared { balancing, protocol, tls, pool, dns, tolerate } = shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
-    Some(Upstream { name: Name::from(name.as_str()), service, balance, protocol, tls, pool, dns, tolerate })
+    Some(Upstream { name: Name::from(name.as_str()), service, balancing, protocol, tls, pool, dns, tolerate })
 }
 
 fn protocol(table: &Table<'_>, item: Item<'_>, endpoints: Option<&[Endpoint]>) -> Option<Protocol> {

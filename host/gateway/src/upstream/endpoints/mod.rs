@@ -1,6 +1,7 @@
 //! The endpoints of an upstream: what is known of each address (`record`), who has a record (`registry`), which addresses there are
-//! now (`set`), and a worker's pools and cursors for them (`local`). ADR 0002 says what an endpoint is, ADR 0003 what is shared.
+//! now (`set`), whether a state has changed (`changes`), and a worker's pools and plans for them (`local`). ADR 0002 says what an endpoint is, ADR 0003 what is shared.
 
+mod changes;
 mod local;
 mod record;
 mod registry;

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::changes::Changes;
 use super::registry::EndpointRegistry;
+use crate::coarse;
+use crate::upstream::balance::Ewma;
 use crate::upstream::health::{Health, Reason, StateChange, Told};
 
 /// What a record belongs to.
@@ -27,6 +30,10 @@ pub(crate) struct Record {
     registry: Weak<EndpointRegistry>,
     traffic: Traffic,
     health: Health,
+    /// Since when nothing speaks against it, or since when it is known, by [`millis`].
+    up_since: AtomicU64,
+    /// Told of each change of its state, after the change.
+    changes: Arc<Changes>,
     /// Those of workers that no longer have connections there, and the counters of those that do.
     responses: Mutex<([u64; CLASSES], Vec<Arc<Responses>>)>,
 }
@@ -82,6 +89,8 @@ struct Traffic {
     active: AtomicU32,
     /// Time to first byte, moving average in microseconds; 0 before the first.
     latency_us: AtomicU64,
+    /// Only where the upstream balances by it.
+    ewma: Ewma,
 }
 
 /// Milliseconds since the process first asked, so that an instant fits into an atomic.
@@ -91,17 +100,17 @@ pub(crate) fn millis(at: Instant) -> u64 {
 }
 
 impl Record {
-    pub(super) fn new(key: Key, registry: Weak<EndpointRegistry>) -> Self {
+    pub(super) fn new(key: Key, registry: Weak<EndpointRegistry>, changes: Arc<Changes>) -> Self {
         // The clock of this module begins before the first record, so that no record is older than it.
-        millis(Instant::now());
+        let up_since = AtomicU64::new(millis(Instant::now()));
         let (traffic, health, responses) = (Traffic::default(), Health::default(), Mutex::default());
-        Record { key, registry, traffic, health, responses }
+        Record { key, registry, traffic, health, up_since, changes, responses }
     }
 
     /// A record that nobody else can find: of an address that no upstream lists.
     pub(crate) fn alone(endpoint: &Arc<str>, address: SocketAddr) -> Arc<Self> {
         let key = Key { upstream: Arc::default(), endpoint: endpoint.clone(), address: Some(address) };
-        Arc::new(Record::new(key, Weak::new()))
+        Arc::new(Record::new(key, Weak::new(), Arc::default()))
     }
 
     /// Counts a request.
@@ -131,6 +140,11 @@ impl Record {
     /// Time to first byte, moving average in microseconds; 0 when nothing was measured.
     pub(crate) fn latency_us(&self) -> u64 {
         self.traffic.latency_us.load(Relaxed)
+    }
+
+    /// Its latency as an average that jumps to peaks and decays with time.
+    pub(crate) fn ewma(&self) -> &Ewma {
+        &self.traffic.ewma
     }
 
     /// A counter for the pool of one worker.
@@ -169,7 +183,27 @@ impl Record {
     /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known. False when
     /// another request, maybe of another worker, was there first.
     pub(crate) fn claim(&self, now: Instant) -> bool {
-        self.health.claim(now)
+        if self.is_healthy() {
+            return true;
+        }
+        let is_first = self.health.claim(now);
+        self.changes.add();
+        is_first
+    }
+
+    /// Whether it is out because it takes no connections.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.health.reasons().any(|reason| reason == Reason::Unreachable)
+    }
+
+    /// When [`Self::may_try`] may change though nothing happens, by [`millis`].
+    pub(crate) fn retry_at(&self) -> Option<u64> {
+        self.health.retry_at()
+    }
+
+    /// Since when nothing speaks against it, or since when it is known, by [`millis`].
+    pub(crate) fn up_since(&self) -> u64 {
+        self.up_since.load(Relaxed)
     }
 
     /// The address took a connection and answered on it.
@@ -179,12 +213,19 @@ impl Record {
 
     /// The address did not take a connection that was tried from `begun` on.
     pub(crate) fn failed(&self, begun: Instant, now: Instant) {
+        self.traffic.ewma.note_failure(now.saturating_duration_since(begun), coarse::now_ms());
         self.tell(self.health.not_reached(begun, now));
+        // Also where it was out already: the time of the next trial is another one.
+        self.changes.add();
     }
 
     /// Writes a change of state to the log. What an outbound call does not reach, its caller tells.
     fn tell(&self, told: Option<Told>) {
         let Some(Told { is_out, reason, evidence }) = told else { return };
+        if !is_out && self.is_healthy() {
+            self.up_since.store(millis(Instant::now()), Relaxed);
+        }
+        self.changes.add();
         let Key { upstream, endpoint, address } = &self.key;
         if upstream.is_empty() {
             return;
@@ -209,6 +250,12 @@ impl Record {
             outs: self.health.outs(),
             history: self.health.history(),
         }
+    }
+
+    /// It is up since then.
+    #[cfg(test)]
+    pub(crate) fn came_back(&self, at: Instant) {
+        self.up_since.store(millis(at), Relaxed);
     }
 
     /// Why it is out.

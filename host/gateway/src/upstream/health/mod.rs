@@ -70,6 +70,11 @@ impl Health {
         out == 0 || self.unreachable.may_try(millis(now))
     }
 
+    /// When [`Self::may_try`] may change though nothing happens, by [`millis`].
+    pub(crate) fn retry_at(&self) -> Option<u64> {
+        self.unreachable.retry_at()
+    }
+
     /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known. False when
     /// another request, maybe of another worker, was there first.
     pub(crate) fn claim(&self, now: Instant) -> bool {
