@@ -216,6 +216,7 @@ const TABLE: &[(&str, &str)] = &[
     ("upstreams.*.sticky.same_site", "balancing::a_session_stays_at_its_endpoint"),
     ("upstreams.*.sticky.secure", "balancing::a_session_stays_at_its_endpoint"),
     ("upstreams.*.subset_fallback", "balancing::a_route_uses_a_subset_by_labels"),
+    ("upstreams.*.proxy_protocol", "proxy_protocol::an_upstream_is_told_of_each_client"),
     ("upstreams.*.tls.ca", "upstreams::tls_with_an_authority_of_its_own"),
     ("upstreams.*.tls.cert", "upstreams::client_certificates"),
     ("upstreams.*.tls.key", "upstreams::client_certificates"),

@@ -1,8 +1,9 @@
 //! The PROXY protocol: a load balancer in front says whose connection it is, and nobody else does.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustls::version::TLS13;
@@ -200,7 +201,7 @@ fn a_header_in_the_packet_of_the_tls_hello() {
         let mut stream = StreamOwned::new(session, tcp);
         stream.write_all(b"GET /near HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n").expect("a request");
         let mut answer = Vec::new();
-        let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
+        let _ = stream.read_to_end(&mut answer);
         assert!(String::from_utf8_lossy(&answer).ends_with("near"), "{}", String::from_utf8_lossy(&answer));
     }
 }
@@ -257,4 +258,101 @@ fn a_reload_takes_the_header_in_and_out_of_use() {
     assert_eq!(origin.last().head.all("x-forwarded-for"), ["192.0.2.7"]);
     gateway.reload(&toml(""));
     assert_eq!(begin(&gateway, "").get("/").status, 200);
+}
+
+/// A server that reads one request of each connection, with what is in front of it, and answers `ok` without closing.
+fn recording() -> (SocketAddr, mpsc::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                let mut seen = Vec::new();
+                while !seen.ends_with(b"\r\n\r\n") || !seen.windows(9).any(|part| part == b" HTTP/1.1") {
+                    let mut byte = [0];
+                    if stream.read(&mut byte).unwrap_or(0) == 0 {
+                        return;
+                    }
+                    seen.push(byte[0]);
+                }
+                let _ = sender.send(seen);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+                // Until the gateway closes.
+                let _ = stream.read(&mut [0]);
+            });
+        }
+    });
+    (address, receiver)
+}
+
+#[test]
+fn an_upstream_is_told_of_each_client() {
+    let (address, seen) = recording();
+    let toml = |version: &str| {
+        format!(
+            "[gateway]\nworkers = 1\nreload = false\n[listeners.behind]\nbind = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]\n\
+             [routes.all]\nmatch = {{ path = \"/**\" }}\nupstream = \"u\"\n\
+             [upstreams.u]\nendpoints = [\"http://{address}\"]\n{version}\n"
+        )
+    };
+    let gateway = Gateway::start(&toml("proxy_protocol = \"v1\""));
+    let mut client = Client::connect(gateway.address_of("behind"));
+    let own = client.writer().local_addr().expect("a socket");
+    let to = gateway.address_of("behind");
+    for _ in 0..2 {
+        // Each request has a connection of its own, whatever was there before.
+        assert_eq!(client.get("/").text(), "ok");
+        let header = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\nGET / HTTP/1.1\r\n", own.port(), to.port());
+        let got = seen.recv_timeout(Duration::from_secs(10)).expect("a connection");
+        assert!(got.starts_with(header.as_bytes()), "{}", String::from_utf8_lossy(&got));
+    }
+    // A client that a proxy has named has no port.
+    client.request("GET", "/", &[("x-forwarded-for", "2001:db8::7")], b"");
+    let got = seen.recv_timeout(Duration::from_secs(10)).expect("a connection");
+    let header = format!("PROXY TCP6 2001:db8::7 ::ffff:127.0.0.1 0 {}\r\n", to.port());
+    assert!(got.starts_with(header.as_bytes()), "{}", String::from_utf8_lossy(&got));
+
+    gateway.reload(&toml("proxy_protocol = \"v2\""));
+    assert_eq!(client.get("/").text(), "ok");
+    let mut header = v2(0x21, 0x11, &[127, 0, 0, 1, 127, 0, 0, 1]);
+    header[15] = 12;
+    header.extend(own.port().to_be_bytes());
+    header.extend(to.port().to_be_bytes());
+    let got = seen.recv_timeout(Duration::from_secs(10)).expect("a connection");
+    assert!(got.starts_with(&header), "{got:?}");
+
+    // Without the key again, no connection that began with a header is used for others.
+    gateway.reload(&toml(""));
+    assert_eq!(client.get("/").text(), "ok");
+    let got = seen.recv_timeout(Duration::from_secs(10)).expect("a connection");
+    assert!(got.starts_with(b"GET / HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&got));
+}
+
+#[test]
+fn nginx_behind_the_gateway() {
+    let Some([nginx]) = need(["nginx"]) else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let (port, root) = (free_port(), dir.path().display());
+    let user = if std::env::var("USER").is_ok_and(|user| user != "root") { "" } else { "user root;\n" };
+    let conf = format!(
+        "{user}daemon off;\npid {root}/pid;\nerror_log stderr;\nworker_processes 1;\nevents {{}}\nhttp {{ access_log off; client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3; uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;\n\
+         server {{ listen 127.0.0.1:{port} proxy_protocol; location / {{ return 200 \"$proxy_protocol_addr $proxy_protocol_server_port\"; }} }} }}\n"
+    );
+    std::fs::write(dir.path().join("nginx.conf"), conf).expect("a file");
+    let mut command = Command::new(nginx);
+    command.arg("-e").arg("stderr").arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf"));
+    let _child = Ended(command.stderr(Stdio::null()).spawn().expect("nginx"));
+    wait_for_port(port);
+    let gateway = gateway(&format!(
+        "[listeners.behind]\nbind = \"127.0.0.1:0\"\nproxy_protocol = {{ trusted = [\"127.0.0.1\"] }}\n\
+         [routes.one]\nmatch = {{ path = \"/one\" }}\nupstream = \"one\"\n[routes.two]\nmatch = {{ path = \"/two\" }}\nupstream = \"two\"\n\
+         [upstreams.one]\nendpoints = [\"http://127.0.0.1:{port}\"]\nproxy_protocol = \"v1\"\n\
+         [upstreams.two]\nendpoints = [\"http://127.0.0.1:{port}\"]\nproxy_protocol = \"v2\"\n"
+    ));
+    // The ends of the header that came in are those of the header that goes out.
+    for path in ["/one", "/two", "/one"] {
+        assert_eq!(begin(&gateway, V1).get(path).text(), "192.0.2.7 443", "{path}");
+    }
 }

@@ -21,6 +21,7 @@ use crate::http::buffer::Reservation;
 use crate::http::forwarded::ClientAddress;
 use crate::http::trace;
 use crate::http1::{RequestLine, Transport};
+use crate::proxy_protocol::Proxied;
 use crate::server::{ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
 use crate::telemetry::{AccessRecord, Answerer, ErrorSource, FailedAttempt, RouteId, Timings};
@@ -96,6 +97,8 @@ pub(super) struct RequestContext {
     /// The pipeline whose `on-complete` hooks see the exchange when it is over.
     completes_in: Option<Rc<LocalPipeline>>,
 
+    /// Whose request it is, where an upstream of its route is told by a PROXY header.
+    pub(super) proxied: Option<Box<Proxied>>,
     /// The request's body, until it goes to an upstream.
     pub(super) request_body: MessageBody,
     /// The length that the client announced is more than the route takes.
@@ -163,6 +166,7 @@ impl RequestContext {
                 shared_traversal: None,
                 charge: None,
                 completes_in: None,
+                proxied: None,
                 request_body: MessageBody::default(),
                 request_too_large: false,
                 response_body: MessageBody::default(),

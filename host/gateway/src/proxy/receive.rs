@@ -184,6 +184,9 @@ fn enter_route(
         (Some(protocol), Some(client)) if route.upgrade => Some(Box::new(UpgradeRequest { protocol, client })),
         _ => None,
     };
+    if route.proxy_protocol {
+        context.proxied = Some(Box::new(connection.ends.proxied(address)));
+    }
     context.request_too_large = body.exact_size().is_some_and(|length| length > route.max_body);
     let body = match body {
         Body::Empty => body,

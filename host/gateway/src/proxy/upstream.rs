@@ -85,6 +85,7 @@ impl RouteHandler<'_> {
         }
         let (request, headers) = self.request(context)?;
         let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
+        request.on_behalf_of(context.proxied.take());
         let outcome = pin!(self.ask_upstream(context, targets, &mut request)).await;
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());

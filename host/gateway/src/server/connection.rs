@@ -113,6 +113,7 @@ impl Accepted {
         };
         let info = ConnectionInfo {
             peer: Peer::new(self.ends.peer(), &self.settings.trusted_proxies),
+            ends: self.ends,
             local,
             known_host: KnownHost::default(),
             listener: self.listener,

@@ -15,7 +15,7 @@ mod tests;
 
 use std::error::Error as StdError;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use crate::http::body::Body;
 use crate::http::forwarded::{ClientAddress, Peer, TrustedPeers};
 use crate::http::target::KnownHost;
 use crate::http1::{HeadError, RequestLine, Transport};
+use crate::proxy_protocol::Proxied;
 use crate::telemetry::{H2Refusal, ListenerCounters};
 
 pub use listener::BindError;
@@ -99,6 +100,22 @@ impl Ends {
         }
     }
 
+    /// This connection as a PROXY header tells of it, for the client behind it. Of a client that was named by a header field of a proxy
+    /// no port is known.
+    pub fn proxied(&self, client: ClientAddress) -> Proxied {
+        let ClientAddress::Ip(address) = client else { return Proxied::Unix };
+        match *self {
+            Ends::Ip { peer, local } if client == self.peer() => Proxied::Ip { source: peer, destination: local },
+            Ends::Ip { local, .. } => Proxied::Ip { source: SocketAddr::new(address, 0), destination: local },
+            Ends::Unix => {
+                let nowhere =
+                    if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let destination = SocketAddr::new(nowhere, 0);
+                Proxied::Ip { source: SocketAddr::new(address, 0), destination }
+            }
+        }
+    }
+
     /// Its address and port.
     fn peer_socket(self) -> Option<SocketAddr> {
         match self {
@@ -113,6 +130,8 @@ impl Ends {
 pub struct ConnectionInfo {
     /// The other end, and whether it is one of the listener's trusted proxies.
     pub peer: Peer,
+    /// Both ends.
+    pub ends: Ends,
     /// Our end, which stands in for the host where HTTP/1.0 leaves it out.
     pub local: Authority,
     pub known_host: KnownHost,

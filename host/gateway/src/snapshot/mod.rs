@@ -105,7 +105,7 @@ impl SnapshotBuilder {
                 }
             };
             let upstream = |name: &str| config.upstreams.iter().position(|upstream| *upstream.name == *name);
-            match routes::route(route, pipeline, upstream, &self.metrics) {
+            match routes::route(route, pipeline, (&config.upstreams, upstream), &self.metrics) {
                 Ok(route) => built.push(route),
                 Err(message) => errors.push(loaded.error_on(&key(&["routes", &route.name]), message)),
             }

@@ -57,6 +57,7 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
         idle_timeout: upstream.pool.idle_timeout,
         ping_interval: upstream.pool.ping_interval,
         dns: upstream.dns,
+        proxy_protocol: upstream.proxy_protocol,
         tolerance: Tolerance {
             bare_line_feed: upstream.tolerate.contains(&model::Deviation::BareLf),
             repeated_content_length: upstream.tolerate.contains(&model::Deviation::RepeatedContentLength),

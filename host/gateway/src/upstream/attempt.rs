@@ -19,7 +19,7 @@ use super::error::{AttemptError, UpstreamErrorKind};
 use super::head;
 use super::http2::{self, MalformedResponse, Replay};
 use super::local::LocalUpstream;
-use super::pool::{Lease, Leased, Pool};
+use super::pool::{Lease, Leased, Pool, Wanted};
 use super::retry::Delivery;
 use super::spec::{Endpoint, TargetSpec};
 use crate::coarse;
@@ -29,6 +29,7 @@ use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
 use crate::http::buffer::MemoryBudget;
 use crate::http::gate::Gate;
 use crate::http1::{NoReply, Progress, Reply, SendError, Transport};
+use crate::proxy_protocol::Proxied;
 
 /// How long an upstream may think about `Expect: 100-continue` before the body goes out anyway (RFC 9110 §10.1.1).
 const EXPECT_WAIT: Duration = Duration::from_secs(1);
@@ -74,6 +75,8 @@ pub struct OutgoingRequest<'a> {
     gate: Option<Rc<Gate>>,
     /// It names its host. Otherwise it gets the name of each endpoint in turn.
     is_named: bool,
+    /// Whose it is, where an upstream is told by a PROXY header.
+    proxied: Option<Box<Proxied>>,
     /// An idempotent method (RFC 9110 §9.2.2) and no body: harmless to send twice.
     repeatable: bool,
 }
@@ -97,7 +100,12 @@ impl<'a> OutgoingRequest<'a> {
             *request.body_mut() = body;
         }
         let repeatable = !has_body && request.method().is_idempotent();
-        OutgoingRequest { request, timeouts, budget, upload, gate, is_named, repeatable }
+        OutgoingRequest { request, timeouts, budget, upload, gate, is_named, proxied: None, repeatable }
+    }
+
+    /// Says whose it is, for upstreams that are told by a PROXY header.
+    pub fn on_behalf_of(&mut self, proxied: Option<Box<Proxied>>) {
+        self.proxied = proxied;
     }
 
     /// Whether sending it twice is harmless.
@@ -193,7 +201,9 @@ impl LocalUpstream {
             None => {
                 let whole = request.timeouts.connect;
                 let limit = request.timeouts.left_at(whole, now);
-                let lease = Box::pin(self.open(endpoints, host, (limit, whole), http1_only)).await?;
+                let wanted =
+                    Wanted { http1_only, proxied: request.proxied.as_deref().copied().unwrap_or(Proxied::Own) };
+                let lease = Box::pin(self.open(endpoints, host, (limit, whole), wanted)).await?;
                 (lease, Instant::now())
             }
         };

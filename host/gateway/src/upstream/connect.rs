@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -57,14 +58,18 @@ pub enum Connection {
     Http2(http2::Session),
 }
 
-/// Opens a connection. The caller bounds the whole by a deadline.
+/// Opens a connection that begins with these bytes, before TLS. The caller bounds the whole by a deadline.
 pub async fn connect(
     address: SocketAddr,
+    header: &[u8],
     tls: Option<&TlsClient>,
     speak: Speak,
     ping_interval: Option<Duration>,
 ) -> Result<Connection, ConnectError> {
-    let tcp = open(address).await?;
+    let mut tcp = open(address).await?;
+    if !header.is_empty() {
+        tcp.write_all(header).await.map_err(|source| ConnectError::Tcp { address, source })?;
+    }
     let Some(tls) = tls else {
         return match speak {
             Speak::Http2 => http2::handshake(tcp, ping_interval).await.map(Connection::Http2),

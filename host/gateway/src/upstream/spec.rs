@@ -21,6 +21,7 @@ use crate::background::{Background, Task};
 use crate::config::defaults;
 pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
 use crate::http1::Tolerance;
+use crate::proxy_protocol::{self, Proxied};
 
 /// An upstream as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct UpstreamSpec {
     /// How long a connection of HTTP/2 with open streams may be silent before it is pinged.
     pub ping_interval: Option<Duration>,
     pub dns: DnsPolicy,
+    /// The header in front of each connection. A connection then belongs to one client: it serves one request and is not kept.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// What its servers may do that is refused otherwise.
     pub tolerance: Tolerance,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
@@ -56,6 +59,7 @@ impl UpstreamSpec {
             idle_timeout: defaults::POOL_IDLE_TIMEOUT,
             ping_interval: defaults::PING_INTERVAL,
             dns: DnsPolicy::default(),
+            proxy_protocol: None,
             tolerance: Tolerance::default(),
             max_tries: 0,
         }
@@ -169,6 +173,7 @@ pub(crate) struct Endpoint {
     pub(crate) host_value: HeaderValue,
     pub(crate) speak: Speak,
     pub(crate) tolerance: Tolerance,
+    pub(crate) proxy_protocol: Option<proxy_protocol::Version>,
     pub(crate) tls: Option<EndpointTls>,
 }
 
@@ -201,6 +206,7 @@ impl Upstream {
         for item in list {
             let mut endpoint = Endpoint::new(item, spec.protocol, spec.tls.server_name.as_deref(), tls.as_ref())?;
             endpoint.tolerance = spec.tolerance;
+            endpoint.proxy_protocol = spec.proxy_protocol;
             if !names.insert(endpoint.name.clone()) {
                 return Err(SpecError::Twice(spec.name.clone(), endpoint.name.to_string()));
             }
@@ -322,8 +328,14 @@ impl Endpoint {
             priority: item.priority,
             speak,
             tolerance: Tolerance::default(),
+            proxy_protocol: None,
             tls,
         })
+    }
+
+    /// What a connection on behalf of this client begins with.
+    pub(crate) fn proxy_header(&self, proxied: Proxied) -> Vec<u8> {
+        self.proxy_protocol.map_or_else(Vec::new, |version| proxy_protocol::write(version, proxied))
     }
 
     /// Whether connections to it are like those to another one of the same address.
@@ -335,7 +347,9 @@ impl Endpoint {
             }
             _ => false,
         };
-        tls && self.speak == other.speak && self.tolerance == other.tolerance
+        tls && self.speak == other.speak
+            && self.tolerance == other.tolerance
+            && self.proxy_protocol == other.proxy_protocol
     }
 }
 

@@ -11,6 +11,7 @@ use super::item::Item;
 use super::model::*;
 use super::read::{Level, Table};
 use super::tree::join;
+use crate::proxy_protocol;
 
 pub(super) use endpoints::origin;
 
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     tls: UpstreamTls,
     pool: Pool,
     dns: DnsPolicy,
+    proxy_protocol: Option<proxy_protocol::Version>,
     tolerate: Vec<Deviation>,
 }
 
@@ -40,7 +42,7 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared { balancing, protocol, tls, pool, dns, tolerate } = shared(table, endpoints.as_deref());
+    let Shared { balancing, protocol, tls, pool, dns, proxy_protocol, tolerate } = shared(table, endpoints.as_deref());
     let service = match (table.has("endpoints"), table.has("builtin")) {
         (true, false) => Service::Endpoints(endpoints?),
         (false, true) => Service::Builtin(builtin?),
@@ -49,7 +51,7 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             return None;
         }
     };
-    Some(Upstream { name: Name::from(name), service, balancing, protocol, tls, pool, dns, tolerate })
+    Some(Upstream { name: Name::from(name), service, balancing, protocol, tls, pool, dns, proxy_protocol, tolerate })
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
@@ -65,6 +67,13 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
         tls: tls::read(&table.table("tls")),
         pool: pool::read(&table.table("pool")),
         dns: dns::read(&table.table("dns")),
+        proxy_protocol: table
+            .key(
+                "proxy_protocol",
+                "Tells the endpoints the client's address by a PROXY header, version 1 or 2, in front of each connection. A connection then serves one request.",
+                r#""v2""#,
+            )
+            .get("no header", Item::word),
         tolerate: table
             .key(
                 "tolerate",
@@ -84,9 +93,19 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balancing, protocol, tls, pool, dns, tolerate } = shared(&table, Some(&endpoints));
+    let Shared { balancing, protocol, tls, pool, dns, proxy_protocol, tolerate } = shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
-    Some(Upstream { name: Name::from(name.as_str()), service, balancing, protocol, tls, pool, dns, tolerate })
+    Some(Upstream {
+        name: Name::from(name.as_str()),
+        service,
+        balancing,
+        protocol,
+        tls,
+        pool,
+        dns,
+        proxy_protocol,
+        tolerate,
+    })
 }
 
 fn protocol(table: &Table<'_>, item: Item<'_>, endpoints: Option<&[Endpoint]>) -> Option<Protocol> {
