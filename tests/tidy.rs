@@ -8,16 +8,17 @@ use regex::Regex;
 
 /// For each module of the gateway, the modules of the gateway that it may name besides itself. `main` and `gateway` put everything together
 /// and may name all. The other crates are cargo's business, and `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 15] = [
+const MAY_NAME: [(&str, &[&str]); 16] = [
     ("allocator", &[]),
     ("embedded", &[]),
     ("telemetry", &[]),
     ("background", &["telemetry"]),
+    ("watcher", &["background"]),
     ("certs", &["config"]),
     ("sockets", &["config"]),
-    ("control", &["background", "config", "server", "snapshot", "telemetry", "upstream"]),
+    ("control", &["background", "config", "server", "snapshot", "telemetry", "upstream", "watcher"]),
     ("config", &["telemetry"]),
-    ("upstream", &["background", "config", "telemetry"]),
+    ("upstream", &["background", "config", "telemetry", "watcher"]),
     ("outbound", &["background", "telemetry", "upstream"]),
     ("filter", &["config", "telemetry"]),
     ("server", &["allocator", "certs", "config", "sockets", "telemetry"]),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sluice_harness::origin::Request;
 use sluice_harness::origin::nobody;
 use sluice_harness::{Client, Gateway, Origin, Reply, eventually};
 
@@ -41,18 +42,18 @@ fn by_chance_and_by_latency() {
         eventually("the time of a slow answer", || begun.elapsed() > Duration::from_millis(40));
         Reply::text("slow")
     });
-    // It fails fast.
-    let failing = Origin::serve(|_| Reply::status(503));
-    let quick = origins(2);
-    let urls = [slow.url(), failing.url(), quick[0].url(), quick[1].url()];
-    gateway.reload(&with_base(&format!(
-        "[upstreams.all]\nendpoints = {urls:?}\nbalance = \"peak_ewma\"\n{}",
-        route("all", &[])
-    )));
-    let mut client = gateway.client();
-    (0..300).for_each(|_| drop(client.get("/")));
-    assert!(slow.count() <= 15 && failing.count() <= 15, "{} and {} of 300", slow.count(), failing.count());
-    assert!(quick.iter().all(|origin| origin.count() > 80));
+    let failing_fast = Origin::serve(|_| Reply::status(503));
+    for bad in [slow, failing_fast] {
+        let quick = origins(3);
+        let urls = [bad.url(), quick[0].url(), quick[1].url(), quick[2].url()];
+        gateway.reload(&with_base(&format!(
+            "[upstreams.all]\nendpoints = {urls:?}\nbalance = \"peak_ewma\"\n{}",
+            route("all", &[])
+        )));
+        let mut client = gateway.client();
+        (0..300).for_each(|_| drop(client.get("/")));
+        assert!(bad.count() <= 15, "{} of 300", bad.count());
+    }
 }
 
 #[test]
@@ -255,7 +256,7 @@ fn a_session_stays_at_its_endpoint() {
         assert_eq!((response.text(), response.header("set-cookie")), (first.text(), None));
     }
     // Without the cookie, and with one that the gateway has not made, it is anybody's turn.
-    let forged = format!("{}A", &pair[..pair.len() - 1]);
+    let forged = pair.replacen('=', "=A", 1);
     for headers in [&[][..], &[("cookie", &*forged)], &[("cookie", "at=")]] {
         let used: BTreeSet<String> = (0..8).map(|_| answer(&mut client, "/", headers)).collect();
         assert_eq!(used.len(), 4, "{headers:?}");
@@ -279,4 +280,29 @@ fn a_session_stays_at_its_endpoint() {
     gateway.reload(&config(&left, ""));
     let moved = gateway.request("GET", "/", &[("cookie", pair)], b"");
     assert!(moved.status == 200 && moved.header("set-cookie").is_some_and(|cookie| !cookie.starts_with(pair)));
+}
+
+#[test]
+fn endpoints_that_are_out_are_used_when_too_few_are_left() {
+    let failing_checks = |request: &Request| match &*request.target {
+        "/healthz" => Reply::status(503),
+        _ => Reply::text("out"),
+    };
+    let all = [Origin::named("good"), Origin::serve(failing_checks), Origin::serve(failing_checks)];
+    let config = |threshold: u32| {
+        let check = "health = { type = \"http\", path = \"/healthz\", interval = \"50ms\", unhealthy_threshold = 1 }";
+        with_base(&upstream(&all, &format!("{check}\npanic_threshold = {threshold}")))
+    };
+    let gateway = setup().start(&config(0));
+    let mut client = gateway.client();
+    let mut are_all_good = || (0..12).all(|_| answer(&mut client, "/", &[]) == "good");
+    eventually("only the good one is used", &mut are_all_good);
+    let in_panic = || gateway.metric("sluice_upstream_panic_requests_total", &[("upstream", "all")]);
+    assert_eq!(in_panic(), Some(0.0));
+    gateway.reload(&config(50));
+    assert!(!are_all_good());
+    assert!(in_panic().is_some_and(|requests| requests >= 12.0));
+    gateway.wait_log("the panic in the log", |line| {
+        line["fields"]["evidence"].as_str().or(line["evidence"].as_str()) == Some("1 of 3 addresses are available")
+    });
 }

@@ -17,6 +17,7 @@ pub mod snapshot;
 pub mod sockets;
 pub mod telemetry;
 pub mod upstream;
+mod watcher;
 
 pub use sluice_http::{coarse, deadline, http, http1, proxy_protocol, route};
 pub use sluice_services as services;

@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::router::Router;
 use crate::background::Background;
+use crate::http::forwarded::ClientAddress;
 use crate::sockets::{Listener, Stream};
 
 /// What clients can take.
@@ -61,25 +62,25 @@ async fn accept(
     let free = Arc::new(Semaphore::new(limits.connections));
     loop {
         let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
-        let Ok((socket, _)) = poll_fn(|cx| listener.poll_accept(cx)).await else {
+        let Ok((socket, peer)) = poll_fn(|cx| listener.poll_accept(cx)).await else {
             sleep(PAUSE).await;
             continue;
         };
         let router = Arc::clone(&router);
         let serving = move || async move {
             let _permit = permit;
-            serve(socket, &router, limits).await;
+            let client = peer.map_or(ClientAddress::Unix, |peer| ClientAddress::Ip(peer.ip()));
+            serve(socket, client, &router, limits).await;
         };
         background.spawn("admin connection", serving).detach();
     }
 }
 
-async fn serve(socket: Stream, router: &Router, limits: Limits) {
+async fn serve(socket: Stream, client: ClientAddress, router: &Router, limits: Limits) {
     let socket = Stalling { socket, patience: limits.stall, expires: Box::pin(sleep(limits.stall)), stalls: false };
     let service = service_fn(move |request: Request<Incoming>| async move {
-        // The body is not read: no endpoint takes one.
-        let (head, _) = request.into_parts();
-        Ok::<_, Infallible>(router.answer(&head).await)
+        let (head, body) = request.into_parts();
+        Ok::<_, Infallible>(router.answer(&head, body, client).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,13 +1,14 @@
 //! The defaults of the keys, as `gateway.toml` and the reference show them; tests compare them. There is no second set: what is built
 //! without a configuration takes these, too.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::model::{
-    Balance, ByteSize, ClientAuthMode, FailurePolicy, FileMode, HashAlgorithm, LookupFamily, Protocol, SameSite,
-    SubsetFallback, TlsVersion, TrialPolicy,
+    Balance, ByteSize, ClientAuthMode, EndpointScheme, FailurePolicy, FileMode, HashAlgorithm, LookupFamily, Protocol,
+    RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -63,6 +64,30 @@ pub const PRIORITY: i64 = 0;
 pub const REDIRECT_STATUS: StatusCode = StatusCode::FOUND;
 pub const RESPOND_STATUS: StatusCode = StatusCode::OK;
 
+// [routes.NAME.retry] and [routes.NAME.deadline]
+pub const RETRY_ATTEMPTS: u32 = 3;
+pub const RETRY_ON: RetryConditions = RetryConditions::of(&[
+    RetryCondition::ConnectFailure,
+    RetryCondition::RefusedStream,
+    RetryCondition::Reset,
+    RetryCondition::GatewayError,
+    RetryCondition::RetriableStatusCodes,
+]);
+pub const PER_TRY_TIMEOUT: Option<Duration> = None;
+pub const BACKOFF_BASE: Duration = Duration::from_millis(25);
+pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
+pub const RETRY_BUDGET_PERCENT: u32 = 20;
+pub const RETRY_BUDGET_MIN_PER_SECOND: u32 = 3;
+pub const RETRY_BODY: ByteSize = kib(64);
+pub const RETRY_NON_IDEMPOTENT: bool = false;
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
+pub const GRPC_DEADLINE: bool = false;
+pub const TRUST_DEADLINE_HEADER: bool = false;
+
+pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(10);
+pub const MIRROR_MAX_REQUESTS: u32 = 100;
+pub const MIRROR_MAX_BODY: ByteSize = mib(1);
+
 // [upstreams.NAME]
 pub const BALANCE: Balance = Balance::RoundRobin;
 /// Envoy's, as the share that a slow start begins with.
@@ -77,6 +102,10 @@ pub const COOKIE_SAME_SITE: SameSite = SameSite::Lax;
 pub const ENDPOINT_PRIORITY: u8 = 0;
 pub const PROTOCOL: Protocol = Protocol::Auto;
 pub const ENDPOINT_WEIGHT: u32 = 1;
+/// Where the agent of this machine listens.
+pub const CONSUL_ADDRESS: &str = "http://127.0.0.1:8500";
+pub const CONSUL_WAIT: Duration = Duration::from_secs(60);
+pub const DISCOVERY_SCHEME: EndpointScheme = EndpointScheme::Http;
 pub const VERIFY: bool = true;
 pub const MAX_IDLE: u32 = 1024;
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -85,6 +114,31 @@ pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(300);
 pub const MAX_STALE: Duration = Duration::from_secs(86_400);
 pub const LOOKUP_FAMILY: LookupFamily = LookupFamily::All;
+
+// [upstreams.NAME.health]
+pub const CHECK_PATH: &str = "/";
+pub const CHECK_METHOD: Method = Method::GET;
+pub const CHECK_STATUSES: RangeInclusive<u16> = 200..=299;
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+pub const CHECK_JITTER_PERCENT: u32 = 10;
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+pub const HEALTHY_THRESHOLD: u32 = 2;
+pub const UNHEALTHY_THRESHOLD: u32 = 3;
+
+/// Of checks and comparisons: they must not keep the background thread busy.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+// [upstreams.NAME.outlier_detection]; Envoy's, but for the share that may be ejected: upstreams have few endpoints more often than many.
+pub const CONSECUTIVE_GATEWAY_ERRORS: u32 = 5;
+pub const CONSECUTIVE_5XX: u32 = 0;
+pub const OUTLIER_INTERVAL: Duration = Duration::from_secs(10);
+pub const BASE_EJECTION_TIME: Duration = Duration::from_secs(30);
+pub const MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
+pub const MAX_EJECTION_PERCENT: u32 = 50;
+pub const SUCCESS_RATE_MINIMUM_HOSTS: u32 = 5;
+pub const SUCCESS_RATE_REQUEST_VOLUME: u32 = 100;
+pub const SUCCESS_RATE_STDEV_FACTOR: u32 = 1900;
+pub const LATENCY_FACTOR: u32 = 0;
 
 // [plugins.NAME] and [filters.NAME]; limits and numbers of instances are `FilterLimits::default()`.
 pub const ON_ERROR: FailurePolicy = FailurePolicy::Closed;

@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header::HeaderName;
+use http::{Method, StatusCode};
 
 use super::item::Item;
-use super::model::{ByteSize, FileMode};
+use super::model::{ByteSize, FileMode, Share};
 use super::read::{Explained, Table, ValueSource};
 use super::tree::join;
 use super::units;
@@ -166,6 +166,12 @@ impl Written for HeaderName {
     }
 }
 
+impl Written for Method {
+    fn written(&self) -> String {
+        format!("{:?}", self.as_str())
+    }
+}
+
 impl Written for StatusCode {
     fn written(&self) -> String {
         self.as_u16().to_string()
@@ -188,6 +194,12 @@ impl Written for TrustedPeers {
     /// Nobody, by default.
     fn written(&self) -> String {
         "[]".to_owned()
+    }
+}
+
+impl Written for Share {
+    fn written(&self) -> String {
+        self.as_percent().to_string()
     }
 }
 

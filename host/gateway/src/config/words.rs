@@ -4,8 +4,9 @@ use http::uri::Scheme;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, ClientAuthMode, Deviation, FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion,
-    ListenerProtocols, LookupFamily, Protocol, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
+    Balance, Builtin, ClientAuthMode, Deviation, EndpointScheme, FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion,
+    ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion,
+    TrialPolicy,
 };
 use crate::proxy_protocol;
 use crate::telemetry::{AccessLogFormat, LogLevel};
@@ -92,9 +93,31 @@ impl Words for SameSite {
         &[("lax", Self::Lax), ("strict", Self::Strict), ("none", Self::None)];
 }
 
+impl Words for EndpointScheme {
+    const WORDS: &'static [(&'static str, Self)] = &[("http", Self::Http), ("https", Self::Https)];
+}
+
 impl Words for Protocol {
     const WORDS: &'static [(&'static str, Self)] =
         &[("auto", Self::Auto), ("http/1.1", Self::Http1), ("h2", Self::Http2), ("h2c", Self::H2c)];
+}
+
+impl Words for RetryCondition {
+    const WORDS: &'static [(&'static str, Self)] = &{
+        let (mut words, mut at) = ([("", RetryCondition::Reset); RetryCondition::ALL.len()], 0);
+        while at < words.len() {
+            words[at] = (RetryCondition::ALL[at].name(), RetryCondition::ALL[at]);
+            at += 1;
+        }
+        words
+    };
+}
+
+impl Written for RetryConditions {
+    fn written(&self) -> String {
+        let words: Vec<String> = self.iter().map(|condition| condition.written()).collect();
+        format!("[{}]", words.join(", "))
+    }
 }
 
 impl Words for Deviation {

@@ -51,6 +51,10 @@ pub enum Kind {
     FilterBusy,
     /// The response is larger than a filter that fails closed takes: its limit, and no fault of the upstream.
     ResponseTooLarge,
+    /// The time was over that the client gives its request.
+    DeadlineExceeded,
+    /// A delay that the route injects has taken what was left of the request's time.
+    InjectedDelay,
     NoEndpoint,
     ConnectFailed,
     ConnectTimeout,
@@ -88,6 +92,8 @@ impl Kind {
             Kind::FilterFailed => "filter-failed",
             Kind::FilterBusy => "filter-busy",
             Kind::ResponseTooLarge => "response-too-large",
+            Kind::DeadlineExceeded => "deadline-exceeded",
+            Kind::InjectedDelay => "injected-delay",
             Kind::NoEndpoint => "no-endpoint",
             Kind::ConnectFailed => "connect-failed",
             Kind::ConnectTimeout => "connect-timeout",
@@ -135,8 +141,9 @@ impl ProxyError {
             | Kind::ClientAborted
             | Kind::NoRoute
             | Kind::MethodNotAllowed
-            | Kind::LoopDetected => ErrorSource::Client,
-            Kind::OutOfMemory => ErrorSource::Gateway,
+            | Kind::LoopDetected
+            | Kind::DeadlineExceeded => ErrorSource::Client,
+            Kind::OutOfMemory | Kind::InjectedDelay => ErrorSource::Gateway,
             Kind::FilterFailed | Kind::FilterBusy | Kind::ResponseTooLarge => ErrorSource::Filter,
             Kind::NoEndpoint
             | Kind::ConnectFailed

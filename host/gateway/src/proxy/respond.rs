@@ -50,10 +50,15 @@ pub(super) fn public(kind: Kind) -> (StatusCode, &'static str) {
             (StatusCode::INTERNAL_SERVER_ERROR, "The response is larger than the gateway can process.")
         }
         Kind::FilterBusy => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
+        Kind::DeadlineExceeded => {
+            (StatusCode::GATEWAY_TIMEOUT, "The request was not answered within the time that its client gives it.")
+        }
         Kind::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "The service is not available. Try again later."),
         Kind::ConnectFailed => (StatusCode::BAD_GATEWAY, "The service could not be reached."),
         Kind::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "The service could not be reached in time."),
-        Kind::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "The service did not answer in time."),
+        Kind::UpstreamTimeout | Kind::InjectedDelay => {
+            (StatusCode::GATEWAY_TIMEOUT, "The service did not answer in time.")
+        }
         Kind::UpstreamReset | Kind::UpstreamProtocol | Kind::UpstreamBody => {
             (StatusCode::BAD_GATEWAY, "The service gave no valid answer.")
         }
@@ -68,7 +73,11 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
     const INTERNAL: u8 = 13;
     match kind {
         Kind::ClientAborted => CANCELLED,
-        Kind::HeadTimeout | Kind::ClientTimeout | Kind::UpstreamTimeout => DEADLINE_EXCEEDED,
+        Kind::HeadTimeout
+        | Kind::ClientTimeout
+        | Kind::UpstreamTimeout
+        | Kind::DeadlineExceeded
+        | Kind::InjectedDelay => DEADLINE_EXCEEDED,
         Kind::BodyTooLarge | Kind::TooManyHeaders | Kind::HeadTooLarge | Kind::ResponseTooLarge => RESOURCE_EXHAUSTED,
         Kind::FilterFailed | Kind::LoopDetected => INTERNAL,
         Kind::BadRequest

@@ -8,14 +8,14 @@ use crate::config::{Loaded, model};
 use crate::http1::Tolerance;
 use crate::telemetry::{Metrics, UpstreamId};
 use crate::upstream::{
-    ClientCertificate, EndpointRegistry, EndpointSpec, Resolver, TargetSpec, TlsSpec, Upstream, UpstreamSpec,
+    ClientCertificate, EndpointRegistry, EndpointSpec, Resolver, Sources, TargetSpec, TlsSpec, Upstream, UpstreamSpec,
 };
 
 pub(super) fn build(
     loaded: &Loaded,
     before: Option<&Snapshot>,
     metrics: &Metrics,
-    (registry, resolver): (&Arc<EndpointRegistry>, &Arc<Resolver>),
+    (registry, resolver, sources): (&Arc<EndpointRegistry>, &Arc<Resolver>, &Arc<Sources>),
     errors: &mut Errors,
 ) -> Vec<(Arc<Upstream>, UpstreamId)> {
     let mut built = Vec::new();
@@ -24,7 +24,10 @@ pub(super) fn build(
         let before = before.and_then(|before| before.upstreams.iter().find(|(known, _)| *known.name() == spec.name));
         let found = match before {
             Some((kept, _)) if kept.is_of(&spec, resolver) => Ok(Arc::clone(kept)),
-            _ => Upstream::new(spec, registry, resolver, before.map(|(before, _)| &**before)).map(Arc::new),
+            _ => {
+                let before = before.map(|(before, _)| &**before);
+                Upstream::with_sources(spec, registry, resolver, sources, before).map(Arc::new)
+            }
         };
         match found {
             Ok(found) => built.push((found, metrics.upstream(&upstream.name))),
@@ -40,6 +43,7 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
         target: match &upstream.service {
             model::Service::Builtin(model::Builtin::Echo) => TargetSpec::Echo,
             model::Service::Builtin(model::Builtin::Status) => TargetSpec::Status,
+            model::Service::Discovery(source) => TargetSpec::Discovered(source.clone()),
             model::Service::Endpoints(endpoints) => TargetSpec::Endpoints(endpoints.iter().map(endpoint).collect()),
         },
         balancing: upstream.balancing.clone(),
@@ -63,6 +67,8 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
             repeated_content_length: upstream.tolerate.contains(&model::Deviation::RepeatedContentLength),
         },
         max_tries: 0,
+        health: upstream.health.clone(),
+        outlier_detection: upstream.outlier_detection.clone(),
     }
 }
 

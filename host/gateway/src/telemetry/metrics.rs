@@ -11,10 +11,14 @@
 //! | `sluice_errors_total` | `route`, `side`, `kind` |
 //! | `sluice_response_reasons_total` | `filter`, `reason` |
 //! | `sluice_grpc_responses_total` | `route`, `grpc_status` |
+//! | `sluice_mirrored_requests_total` | `route`, `outcome` |
+//! | `sluice_faults_injected_total` | `route`, `fault` |
 //! | `sluice_upstream_requests_total` | `upstream`, `code` |
 //! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |
 //! | `sluice_upstream_errors_total` | `upstream`, `kind` |
 //! | `sluice_upstream_attempt_failures_total` | `upstream`, `endpoint`, `outcome` |
+//! | `sluice_upstream_retries_total` | `upstream`, `reason` |
+//! | `sluice_upstream_retries_denied_total` | `upstream`, `cause` |
 //! | `sluice_connections_total`, `sluice_connections_active`, `sluice_connections_refused_total` | `listener` |
 //! | `sluice_connection_errors_total`, `sluice_tls_failures_total`, `sluice_accept_errors_total` | `listener` |
 //! | `sluice_proxy_protocol_failures_total` | `listener` |
@@ -33,6 +37,10 @@
 //! | `sluice_upstream_panic_requests_total` | `upstream` |
 //! | `sluice_endpoint_healthy`, `sluice_endpoint_active_requests`, `sluice_endpoint_latency_seconds` | `upstream`, `endpoint`, `address` |
 //! | `sluice_endpoint_responses_total` | `upstream`, `endpoint`, `address`, `code` |
+//! | `sluice_endpoint_out`, `sluice_endpoint_outs_total` | `upstream`, `endpoint`, `address`, `reason` |
+//! | `sluice_endpoint_checks_total` | `upstream`, `endpoint`, `address`, `result` |
+//! | `sluice_discovery_endpoints`, `sluice_discovery_age_seconds`, `sluice_discovery_updates_total` | `upstream`, `source` |
+//! | `sluice_discovery_errors_total` | `upstream`, `source`, `kind` |
 //! | `sluice_key_set_keys`, `sluice_key_set_age_seconds` | `url` |
 //! | `sluice_key_set_fetches_total` | `url`, `result` |
 //! | `sluice_certificate_expiry_timestamp_seconds` | `certificate` |
@@ -242,6 +250,16 @@ impl WorkerMetrics {
         *endpoints.entry(Arc::from(name)).or_default() += 1;
     }
 
+    /// Another attempt, for what happened to the one before.
+    pub fn retried(&self, upstream: UpstreamId, reason: &'static str) {
+        *lock(&self.cells.retries).entry((upstream, reason)).or_default() += 1;
+    }
+
+    /// No other attempt, though what happened is worth one.
+    pub fn retry_denied(&self, upstream: UpstreamId, cause: &'static str) {
+        *lock(&self.cells.retries_denied).entry((upstream, cause)).or_default() += 1;
+    }
+
     /// A request that got no response of an upstream.
     pub fn upstream_failed(&self, upstream: UpstreamId, kind: &'static str) {
         *lock(&self.cells.upstream_errors).entry((upstream, kind)).or_default() += 1;
@@ -250,6 +268,16 @@ impl WorkerMetrics {
     /// An error of an exchange. Takes a lock that only a scrape shares.
     pub fn error(&self, route: RouteId, side: ErrorSource, kind: &'static str) {
         *lock(&self.cells.errors).entry((route, side, kind)).or_default() += 1;
+    }
+
+    /// What became of a copy of a request.
+    pub fn mirrored(&self, route: RouteId, outcome: &'static str) {
+        *lock(&self.cells.mirrored).entry((route, outcome)).or_default() += 1;
+    }
+
+    /// A fault that a route has injected.
+    pub fn fault_injected(&self, route: RouteId, fault: &'static str) {
+        *lock(&self.cells.faults).entry((route, fault)).or_default() += 1;
     }
 
     /// An `on-complete` call that did not fit into its queue.
@@ -266,6 +294,8 @@ impl WorkerMetrics {
 /// By filter, then by reason.
 type Reasons = HashMap<Arc<str>, HashMap<Arc<str>, u64>>;
 
+pub(super) type ByRoute = HashMap<(RouteId, &'static str), u64>;
+
 /// By upstream and outcome, then by endpoint.
 type AttemptFailures = HashMap<(UpstreamId, &'static str), HashMap<Arc<str>, u64>>;
 
@@ -276,7 +306,12 @@ pub(super) struct Cells {
     pub(super) errors: Mutex<HashMap<(RouteId, ErrorSource, &'static str), u64>>,
     pub(super) upstream_errors: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) attempt_failures: Mutex<AttemptFailures>,
+    pub(super) retries: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
+    pub(super) retries_denied: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) reasons: Mutex<Reasons>,
+    /// These two by route and outcome or fault.
+    pub(super) mirrored: Mutex<ByRoute>,
+    pub(super) faults: Mutex<ByRoute>,
     pub(super) grpc: Table<GrpcStatuses>,
     pub(super) completions_dropped: Counter,
     pub(super) panics: Counter,
@@ -297,6 +332,8 @@ mod tests {
             worker.request(route, 599, Duration::from_secs(90));
             worker.error(route, ErrorSource::Upstream, "connect");
             worker.attempt_failed(metrics.upstream("orders"), "10.0.0.1:80", "connect");
+            worker.retried(metrics.upstream("orders"), "gateway-error");
+            worker.retry_denied(metrics.upstream("orders"), "budget");
             worker.response_reason(&Arc::from("auth"), "token-expired");
             worker.grpc_response(route, 14);
             worker.grpc_response(route, 99);
@@ -311,6 +348,8 @@ mod tests {
             r#"sluice_request_duration_seconds_count{route="orders"} 4"#,
             r#"sluice_errors_total{route="orders",side="upstream",kind="connect"} 2"#,
             r#"sluice_upstream_attempt_failures_total{upstream="orders",endpoint="10.0.0.1:80",outcome="connect"} 2"#,
+            r#"sluice_upstream_retries_total{upstream="orders",reason="gateway-error"} 2"#,
+            r#"sluice_upstream_retries_denied_total{upstream="orders",cause="budget"} 2"#,
             r#"sluice_response_reasons_total{filter="auth",reason="token-expired"} 2"#,
             r#"sluice_grpc_responses_total{route="orders",grpc_status="14"} 2"#,
             r#"sluice_grpc_responses_total{route="orders",grpc_status="other"} 2"#,

@@ -1,11 +1,11 @@
 //! A scrape: adds the cells of all workers up and writes them as text.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::Exposition;
 use super::cells::{Counter, GrpcStatuses, Names, Table, Traffic, code_name, lock};
-use super::metrics::{Cells, ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId};
+use super::metrics::{ByRoute, Cells, ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId};
 
 impl Metrics {
     /// The Prometheus text exposition, version 0.0.4.
@@ -71,6 +71,7 @@ impl Metrics {
             );
         }
         self.render_responses(workers, out);
+        self.render_releases(workers, out);
         out.family("sluice_upstream_errors_total", "counter", "Requests without a response, by upstream and kind.");
         for ((upstream, kind), count) in sorted(upstream_errors, |(upstream, kind)| (upstream.0, *kind)) {
             let upstream = self.upstreams.name(upstream.0);
@@ -81,6 +82,34 @@ impl Metrics {
         for ((upstream, endpoint, outcome), count) in attempts {
             let upstream = self.upstreams.name(upstream);
             out.sample(name, &[("upstream", &*upstream), ("endpoint", &endpoint), ("outcome", outcome)], count as f64);
+        }
+        self.render_retries(workers, out);
+    }
+
+    fn render_retries(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
+        type Counts = HashMap<(UpstreamId, &'static str), u64>;
+        type Of = fn(&Cells) -> &Mutex<Counts>;
+        let families: [(&str, &str, &str, Of); 2] = [
+            ("sluice_upstream_retries_total", "reason", "Further attempts by upstream and reason.", |cells| {
+                &cells.retries
+            }),
+            (
+                "sluice_upstream_retries_denied_total",
+                "cause",
+                "Attempts that a retry policy wanted and did not get, by upstream and cause.",
+                |cells| &cells.retries_denied,
+            ),
+        ];
+        for (name, label, help, of) in families {
+            let mut sums = Counts::new();
+            for cells in workers {
+                lock(of(cells)).iter().for_each(|(key, count)| *sums.entry(*key).or_default() += count);
+            }
+            out.family(name, "counter", help);
+            for ((upstream, why), count) in sorted(sums, |(upstream, why)| (upstream.0, *why)) {
+                let upstream = self.upstreams.name(upstream.0);
+                out.sample(name, &[("upstream", &*upstream), (label, why)], count as f64);
+            }
         }
     }
 
@@ -105,6 +134,28 @@ impl Metrics {
             workers.iter().filter_map(|cells| cells.grpc.peek(id as u32)).for_each(|cells| sum.add_all(cells));
             for (status, count) in sum.counts() {
                 out.sample(name, &[("route", &*route), ("grpc_status", &status)], count as f64);
+            }
+        }
+    }
+
+    /// Counters of a route and a word.
+    fn render_releases(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
+        type Read = fn(&Cells) -> &Mutex<ByRoute>;
+        let families: [(&str, &str, &str, Read); 2] = [
+            ("sluice_mirrored_requests_total", "outcome", "Copies of requests by outcome.", |cells| &cells.mirrored),
+            ("sluice_faults_injected_total", "fault", "Faults that routes have injected.", |cells| &cells.faults),
+        ];
+        for (name, label, help, read) in families {
+            let mut sums = ByRoute::new();
+            for cells in workers {
+                for (key, count) in lock(read(cells)).iter() {
+                    *sums.entry(*key).or_default() += count;
+                }
+            }
+            out.family(name, "counter", help);
+            for ((route, word), count) in sorted(sums, |(route, word)| (route.0, *word)) {
+                let route = self.routes.name(route.0);
+                out.sample(name, &[("route", &*route), (label, word)], count as f64);
             }
         }
     }

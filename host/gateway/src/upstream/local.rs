@@ -41,6 +41,11 @@ pub struct LocalUpstream {
     superseded: Cell<bool>,
 }
 
+/// The source of endpoints has told none yet.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotListed(String);
+
 impl Drop for LocalUpstream {
     fn drop(&mut self) {
         self.endpoints.borrow().retire();
@@ -104,7 +109,7 @@ impl LocalUpstream {
         tried: &[usize],
     ) -> Option<usize> {
         // A built-in upstream has nothing to choose.
-        if !matches!(self.upstream.spec().target, TargetSpec::Endpoints(_)) {
+        if self.upstream.spec().target.is_builtin() {
             return tried.is_empty().then_some(0);
         }
         let tried = endpoints.with_siblings(tried);
@@ -128,10 +133,18 @@ impl LocalUpstream {
         endpoints.session_cookie(host, affinity, &self.upstream.spec().balancing, is_https)
     }
 
+    /// Why there was no host to choose.
+    pub fn no_endpoint(&self) -> AttemptError {
+        match self.upstream.listed().filter(|listed| !listed.is_known()) {
+            Some(listed) => AttemptError::because(UpstreamErrorKind::NoEndpoint, NotListed(listed.missing())),
+            None => AttemptError::new(UpstreamErrorKind::NoEndpoint),
+        }
+    }
+
     /// `host:port` of a host's endpoint, or the name of the builtin, as this worker's own text.
     pub fn endpoint_name(&self, endpoints: &LocalEndpoints, host: usize) -> Rc<str> {
         match self.upstream.spec().target {
-            TargetSpec::Endpoints(_) => endpoints.name(host),
+            TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) => endpoints.name(host),
             TargetSpec::Echo => Rc::from("echo"),
             TargetSpec::Status => Rc::from("status"),
         }

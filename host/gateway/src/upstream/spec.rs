@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use http::uri::Authority;
@@ -12,14 +12,18 @@ use rustls_pki_types::ServerName;
 
 use super::balance;
 use super::connect::{Speak, TlsClient};
-use super::discover::Discovery;
+use super::discover::{self, Discovery, DiscoveryState, Listed, Located, Sources};
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
+use super::health;
+use super::health::outliers::OutlierDetector;
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
+use super::retry::RetryLoad;
 use super::tls::{self, TlsError, TlsSpec};
 use crate::background::{Background, Task};
-use crate::config::defaults;
 pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
+use crate::config::model::{HealthCheck, OutlierDetection};
+use crate::config::{defaults, model};
 use crate::http1::Tolerance;
 use crate::proxy_protocol::{self, Proxied};
 
@@ -44,6 +48,9 @@ pub struct UpstreamSpec {
     pub tolerance: Tolerance,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
     pub max_tries: usize,
+    /// The checks of its endpoints.
+    pub health: Option<HealthCheck>,
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 impl UpstreamSpec {
@@ -62,6 +69,8 @@ impl UpstreamSpec {
             proxy_protocol: None,
             tolerance: Tolerance::default(),
             max_tries: 0,
+            health: None,
+            outlier_detection: None,
         }
     }
 }
@@ -70,6 +79,8 @@ impl UpstreamSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetSpec {
     Endpoints(Vec<EndpointSpec>),
+    /// Endpoints that a source lists.
+    Discovered(model::Discovery),
     /// Built in: answers with what it received, as JSON.
     Echo,
     /// Built in: `/…/503` answers with that status.
@@ -103,6 +114,8 @@ pub enum SpecError {
     Host(String),
     #[error("protocol `h2c` is for cleartext, and endpoint `{0}` is `https`")]
     H2cOverTls(Arc<str>),
+    #[error("protocol `h2` is for TLS, and endpoint `{0}` is `http`")]
+    H2OverCleartext(Arc<str>),
     #[error("TLS of upstream `{name}`: {source}")]
     Tls { name: Arc<str>, source: TlsError },
 }
@@ -138,6 +151,32 @@ impl EndpointSpec {
         }
         Ok(EndpointSpec { https, host, port, weight: 1, labels: Vec::new(), priority: 0 })
     }
+
+    /// Its origin, with the port in any case.
+    pub fn url(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        format!("{scheme}://{host}:{}", self.port)
+    }
+}
+
+impl TargetSpec {
+    /// Whether the gateway itself answers.
+    pub(super) fn is_builtin(&self) -> bool {
+        match self {
+            TargetSpec::Echo | TargetSpec::Status => true,
+            TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) => false,
+        }
+    }
+
+    /// Whether there are endpoints of `https`, or may be.
+    fn needs_tls(&self) -> bool {
+        match self {
+            TargetSpec::Endpoints(list) => list.iter().any(|endpoint| endpoint.https),
+            TargetSpec::Discovered(source) => source.may_be_https(),
+            TargetSpec::Echo | TargetSpec::Status => false,
+        }
+    }
 }
 
 /// An upstream, checked and ready; part of a snapshot.
@@ -147,6 +186,9 @@ pub struct Upstream {
     tls: Option<TlsConfigs>,
     resolver: Arc<Resolver>,
     set: Arc<EndpointSet>,
+    /// Of all that have had this name.
+    retries: Arc<RetryLoad>,
+    outliers: Option<OutlierDetector>,
 }
 
 /// TLS towards all endpoints of an upstream.
@@ -191,30 +233,41 @@ impl Upstream {
         resolver: &Arc<Resolver>,
         before: Option<&Upstream>,
     ) -> Result<Self, SpecError> {
-        let list: &[EndpointSpec] = match &spec.target {
-            TargetSpec::Endpoints(list) if list.is_empty() => return Err(SpecError::NoEndpoint(spec.name)),
-            TargetSpec::Endpoints(list) => list,
-            TargetSpec::Echo | TargetSpec::Status => &[],
-        };
+        Self::with_sources(spec, registry, resolver, &Sources::none(), before)
+    }
+
+    /// The same for one whose endpoints may come from a source.
+    pub fn with_sources(
+        spec: UpstreamSpec,
+        registry: &Arc<EndpointRegistry>,
+        resolver: &Arc<Resolver>,
+        sources: &Arc<Sources>,
+        before: Option<&Upstream>,
+    ) -> Result<Self, SpecError> {
         let tls = match before.filter(|before| before.spec.tls == spec.tls && before.spec.protocol == spec.protocol) {
-            _ if !list.iter().any(|endpoint| endpoint.https) => None,
+            _ if !spec.target.needs_tls() => None,
             Some(Upstream { tls: Some(configs), .. }) => Some(configs.clone()),
             _ => Some(TlsConfigs::new(&spec)?),
         };
-        let mut names = HashSet::with_capacity(list.len());
-        let mut endpoints = Vec::with_capacity(list.len());
-        for item in list {
-            let mut endpoint = Endpoint::new(item, spec.protocol, spec.tls.server_name.as_deref(), tls.as_ref())?;
-            endpoint.tolerance = spec.tolerance;
-            endpoint.proxy_protocol = spec.proxy_protocol;
-            if !names.insert(endpoint.name.clone()) {
-                return Err(SpecError::Twice(spec.name.clone(), endpoint.name.to_string()));
+        let maker = EndpointMaker::new(&spec, tls.clone());
+        let discovery = match &spec.target {
+            TargetSpec::Discovered(source) => {
+                let names = (resolver, spec.dns);
+                Discovery::Listed(Listed::new(&spec.name, source, maker, names, sources, before))
             }
-            endpoints.push(Arc::new(endpoint));
-        }
-        let discovery = Discovery::of(endpoints, resolver, spec.dns);
+            TargetSpec::Endpoints(list) if list.is_empty() => return Err(SpecError::NoEndpoint(spec.name)),
+            TargetSpec::Endpoints(list) => {
+                Discovery::Configured(Located::of(maker.all(&spec.name, list)?, resolver, spec.dns), resolver.clone())
+            }
+            TargetSpec::Echo | TargetSpec::Status => {
+                Discovery::Configured(Located::of(Vec::new(), resolver, spec.dns), resolver.clone())
+            }
+        };
         let set = EndpointSet::new(spec.name.clone(), &spec.balancing, discovery, registry.clone());
-        Ok(Upstream { spec, tls, resolver: resolver.clone(), set })
+        let retries = before.map(|before| before.retries.clone()).unwrap_or_default();
+        let watched = before.and_then(|before| before.outliers.as_ref());
+        let outliers = spec.outlier_detection.clone().map(|policy| OutlierDetector::new(policy, watched));
+        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, retries, outliers })
     }
 
     /// Whether it is what these would make.
@@ -232,8 +285,55 @@ impl Upstream {
         &self.spec
     }
 
+    /// Its requests and retries of late, for the budget of the latter.
+    pub fn retries(&self) -> &RetryLoad {
+        &self.retries
+    }
+
     pub(super) fn set(&self) -> &Arc<EndpointSet> {
         &self.set
+    }
+
+    pub(super) fn outliers(&self) -> Option<&OutlierDetector> {
+        self.outliers.as_ref()
+    }
+
+    /// Its list of endpoints, if a source tells it.
+    pub(super) fn listed(&self) -> Option<&Arc<Listed>> {
+        match self.set.discovery() {
+            Discovery::Listed(listed) => Some(listed),
+            Discovery::Configured(..) => None,
+        }
+    }
+
+    /// Its endpoints as they are now: those of the configuration, or those that its source has told.
+    pub fn endpoint_specs(&self) -> Vec<EndpointSpec> {
+        match (&self.spec.target, self.listed()) {
+            (TargetSpec::Endpoints(list), _) => list.clone(),
+            (_, Some(listed)) => listed.specs(),
+            (TargetSpec::Discovered(_) | TargetSpec::Echo | TargetSpec::Status, None) => Vec::new(),
+        }
+    }
+
+    /// What its source of endpoints has done so far; `None` without one.
+    pub fn discovery_state(&self) -> Option<DiscoveryState> {
+        self.listed().map(|listed| listed.state())
+    }
+
+    /// Why its source of endpoints could not be read, for the log and `check`.
+    pub fn warning(&self) -> Option<String> {
+        self.listed()?.warning()
+    }
+
+    /// Whether its endpoints are known.
+    pub fn has_endpoints(&self) -> bool {
+        self.listed().is_none_or(|listed| listed.is_known())
+    }
+
+    /// **Blocks** until its endpoints are known, until this time at most. Answers why they are not.
+    pub fn wait_for_endpoints(&self, until: Instant) -> Option<String> {
+        let listed = self.listed().filter(|listed| !listed.wait_until_known(until))?;
+        Some(format!("upstream `{}` has no endpoints yet: {}", self.spec.name, listed.missing()))
     }
 
     /// Its endpoints as all workers know them, one entry for each address, and at most `most`.
@@ -252,8 +352,10 @@ impl Upstream {
     }
 
     /// Starts what it has done in the background while it is running.
-    pub(super) fn tasks(self: &Arc<Self>, _: &Background) -> Vec<Task> {
-        Vec::new()
+    pub(super) fn tasks(self: &Arc<Self>, background: &Background) -> Vec<Task> {
+        let mut tasks = health::tasks(self, background);
+        tasks.extend(discover::tasks(&self.set, background));
+        tasks
     }
 
     /// What each worker keeps for each address.
@@ -277,6 +379,46 @@ impl TlsConfigs {
         // A resumed session must not bring the other protocol back.
         http1.resumption = rustls::client::Resumption::in_memory_sessions(64);
         Ok(TlsConfigs { usual: Arc::new(usual), http1: Arc::new(http1) })
+    }
+}
+
+/// Makes the endpoints of an upstream.
+pub(crate) struct EndpointMaker {
+    protocol: Protocol,
+    server_name: Option<String>,
+    tls: Option<TlsConfigs>,
+    tolerance: Tolerance,
+    proxy_protocol: Option<proxy_protocol::Version>,
+}
+
+impl EndpointMaker {
+    fn new(spec: &UpstreamSpec, tls: Option<TlsConfigs>) -> Self {
+        let server_name = spec.tls.server_name.clone();
+        let UpstreamSpec { protocol, tolerance, proxy_protocol, .. } = *spec;
+        EndpointMaker { protocol, server_name, tls, tolerance, proxy_protocol }
+    }
+
+    pub(super) fn make(&self, item: &EndpointSpec) -> Result<Endpoint, SpecError> {
+        let mut endpoint = Endpoint::new(item, self.protocol, self.server_name.as_deref(), self.tls.as_ref())?;
+        if self.protocol == Protocol::Http2 && !item.https {
+            return Err(SpecError::H2OverCleartext(endpoint.name));
+        }
+        endpoint.tolerance = self.tolerance;
+        endpoint.proxy_protocol = self.proxy_protocol;
+        Ok(endpoint)
+    }
+
+    /// All of a list of the configuration.
+    fn all(&self, upstream: &Arc<str>, list: &[EndpointSpec]) -> Result<Vec<Arc<Endpoint>>, SpecError> {
+        let mut names = HashSet::with_capacity(list.len());
+        let endpoint = |item: &EndpointSpec| {
+            let endpoint = self.make(item)?;
+            if !names.insert(endpoint.name.clone()) {
+                return Err(SpecError::Twice(upstream.clone(), endpoint.name.to_string()));
+            }
+            Ok(Arc::new(endpoint))
+        };
+        list.iter().map(endpoint).collect()
     }
 }
 

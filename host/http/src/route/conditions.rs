@@ -46,10 +46,7 @@ impl Conditions {
     pub(super) fn hold(&self, view: &RequestView) -> bool {
         self.ingress.as_ref().is_none_or(|ingress| ingress.hold(view.ingress))
             && (self.methods.is_empty() || methods::take(&self.methods, view.method))
-            && self.headers.iter().all(|FieldSpec { name, value: wanted }| {
-                let mut lines = view.headers.get_all(name).iter();
-                lines.any(|line| wanted.holds(std::str::from_utf8(line.as_bytes()).ok()))
-            })
+            && self.headers.iter().all(|field| field.holds(view.headers))
             && self.query.iter().all(|field| match query_parameter(view.query.unwrap_or(""), &field.name) {
                 Some(value) => field.value.holds(Some(&value)),
                 None => false,
@@ -60,6 +57,14 @@ impl Conditions {
             })
             && (self.client_ip.is_empty()
                 || view.client_ip.is_some_and(|address| self.client_ip.iter().any(|net| net.contains(&address))))
+    }
+}
+
+impl FieldSpec<HeaderName> {
+    /// Whether one of the lines of the header has the value.
+    pub fn holds(&self, headers: &HeaderMap) -> bool {
+        let mut lines = headers.get_all(&self.name).iter();
+        lines.any(|line| self.value.holds(std::str::from_utf8(line.as_bytes()).ok()))
     }
 }
 

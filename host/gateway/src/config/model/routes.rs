@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Name};
+use super::{ByteSize, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Sticky};
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
 /// What is done with the requests that match.
@@ -24,9 +24,18 @@ pub struct Route {
     pub priority: i64,
     pub timeouts: RouteTimeouts,
     pub limits: RouteLimits,
+    /// None: a request is sent again only where no endpoint has processed it.
+    pub retry: Option<RetryPolicy>,
+    /// None: deadlines of clients are passed on as they are.
+    pub deadline: Option<DeadlinePolicy>,
     /// Whether a request may switch protocols (WebSocket).
     pub upgrade: bool,
     pub subset: Option<Subset>,
+    /// Only with several upstreams.
+    pub sticky: Option<Sticky>,
+    /// These two only with an upstream.
+    pub mirror: Option<Mirror>,
+    pub fault: Option<Fault>,
 }
 
 /// The endpoints that a route uses of its upstreams: those with all of these labels, which are sorted.

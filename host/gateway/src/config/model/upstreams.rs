@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Balancing, Name, Secret};
+use super::{Balancing, Discovery, HealthCheck, Name, OutlierDetection, Secret};
 use crate::config::defaults;
 use crate::proxy_protocol;
 use crate::services::Origin;
@@ -20,6 +20,8 @@ pub struct Upstream {
     /// Whether the endpoints are told by a PROXY header whose connection it is.
     pub proxy_protocol: Option<proxy_protocol::Version>,
     pub tolerate: Vec<Deviation>,
+    pub health: Option<HealthCheck>,
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 /// Who serves an upstream.
@@ -27,6 +29,8 @@ pub struct Upstream {
 pub enum Service {
     /// At least one, with a sum of weights above 0.
     Endpoints(Vec<Endpoint>),
+    /// A source lists them.
+    Discovery(Discovery),
     Builtin(Builtin),
 }
 

@@ -1,5 +1,7 @@
 //! Reads `[routes]`.
 
+mod releases;
+mod retry;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +42,8 @@ pub(super) struct Shared {
     priority: i64,
     timeouts: RouteTimeouts,
     limits: RouteLimits,
+    retry: Option<RetryPolicy>,
+    deadline: Option<DeadlinePolicy>,
     upgrade: bool,
 }
 
@@ -66,11 +70,19 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     let action = action(table, known, matches.as_deref(), &params);
     let rewrite = rewrite(table, matches.as_deref(), &params);
     let forwards = table.has("upstream") || table.has("upstreams");
-    for key in ["rewrite", "host", "subset"].into_iter().filter(|key| !forwards && table.has_own(key)) {
+    for key in
+        ["rewrite", "host", "subset", "mirror", "fault"].into_iter().filter(|key| !forwards && table.has_own(key))
+    {
         table.fail(format!("`{key}` is only for routes with an upstream"));
     }
     let subset = subset(table);
-    let Shared { host, pipeline, priority, timeouts, limits, upgrade } = shared(table, known);
+    let sticky = releases::sticky(table);
+    if table.has_own("sticky") && !table.has("upstreams") {
+        table.fail("`sticky` is only for routes with `upstreams`");
+    }
+    let mirror = releases::mirror(table, known);
+    let fault = releases::fault(table);
+    let Shared { host, pipeline, priority, timeouts, limits, retry, deadline, upgrade } = shared(table, known);
     Some(Route {
         name: Name::from(name),
         matches: matches?,
@@ -81,8 +93,13 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         priority,
         timeouts,
         limits,
+        retry,
+        deadline,
         upgrade,
         subset,
+        sticky,
+        mirror,
+        fault,
     })
 }
 
@@ -121,6 +138,8 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
         priority,
         timeouts,
         limits: RouteLimits { body },
+        retry: table.optional_table("retry").map(|table| retry::retry(&table)),
+        deadline: table.optional_table("deadline").map(|table| retry::deadline(&table)),
         upgrade,
     }
 }
@@ -214,7 +233,7 @@ fn names(pattern: &PathPattern) -> BTreeSet<String> {
     pattern.params().into_iter().map(str::to_owned).collect()
 }
 
-fn method(item: Item<'_>) -> Option<Method> {
+pub(in crate::config) fn method(item: Item<'_>) -> Option<Method> {
     item.parse(r#"a method like "GET""#, |text| {
         // Methods have case (RFC 9110 §9.1): `get` would never match.
         let lower = text.bytes().any(|b| b.is_ascii_lowercase());
@@ -363,7 +382,7 @@ fn respond(table: &Table<'_>) -> Action {
 }
 
 /// The header that is the key of a value.
-fn header_name(item: &Item<'_>, name: &str) -> Option<HeaderName> {
+pub(in crate::config) fn header_name(item: &Item<'_>, name: &str) -> Option<HeaderName> {
     let parsed = name.parse().ok();
     if parsed.is_none() {
         item.fail(format!("`{name}` is not a header name"));

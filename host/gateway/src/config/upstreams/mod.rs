@@ -1,8 +1,11 @@
 //! Reads `[upstreams]`; a file for each of its tables.
 
 mod balancing;
+mod discovery;
 mod dns;
 mod endpoints;
+mod health;
+mod outlier;
 mod pool;
 mod tls;
 
@@ -24,6 +27,8 @@ pub(super) struct Shared {
     dns: DnsPolicy,
     proxy_protocol: Option<proxy_protocol::Version>,
     tolerate: Vec<Deviation>,
+    health: Option<HealthCheck>,
+    outlier_detection: Option<OutlierDetection>,
 }
 
 /// Reads an upstream, here with the tables that it inherits from.
@@ -42,16 +47,36 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared { balancing, protocol, tls, pool, dns, proxy_protocol, tolerate } = shared(table, endpoints.as_deref());
-    let service = match (table.has("endpoints"), table.has("builtin")) {
-        (true, false) => Service::Endpoints(endpoints?),
-        (false, true) => Service::Builtin(builtin?),
+    let Shared { balancing, protocol, tls, pool, dns, proxy_protocol, tolerate, health, outlier_detection } =
+        shared(table, endpoints.as_deref());
+    let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
+    let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
+        (true, None, false) => Service::Endpoints(endpoints?),
+        (false, Some(discovery), false) => {
+            let discovery = discovery?;
+            discovery::check_protocol(table, &discovery, protocol);
+            Service::Discovery(discovery)
+        }
+        (false, None, true) => Service::Builtin(builtin?),
         _ => {
-            table.fail("needs either `endpoints` or `builtin`");
+            table.fail("needs exactly one of `endpoints`, `discovery` and `builtin`");
             return None;
         }
     };
-    Some(Upstream { name: Name::from(name), service, balancing, protocol, tls, pool, dns, proxy_protocol, tolerate })
+    let name = Name::from(name);
+    Some(Upstream {
+        name,
+        service,
+        balancing,
+        protocol,
+        tls,
+        pool,
+        dns,
+        proxy_protocol,
+        tolerate,
+        health,
+        outlier_detection,
+    })
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
@@ -81,6 +106,8 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
                 r#"["bare_lf"]"#,
             )
             .or(Vec::new(), |item| item.list(Item::word)),
+        health: health::read(table, endpoints),
+        outlier_detection: outlier::read(table),
     }
 }
 
@@ -93,10 +120,12 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balancing, protocol, tls, pool, dns, proxy_protocol, tolerate } = shared(&table, Some(&endpoints));
+    let Shared { balancing, protocol, tls, pool, dns, proxy_protocol, tolerate, health, outlier_detection } =
+        shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
+    let name = Name::from(name.as_str());
     Some(Upstream {
-        name: Name::from(name.as_str()),
+        name,
         service,
         balancing,
         protocol,
@@ -105,6 +134,8 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
         dns,
         proxy_protocol,
         tolerate,
+        health,
+        outlier_detection,
     })
 }
 

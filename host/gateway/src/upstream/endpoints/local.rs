@@ -19,6 +19,9 @@ use crate::upstream::balance::{self, Affinity, Basis, Dice, Plan};
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::spec::Endpoint;
 
+/// Something for each subset that routes use; `None` is all endpoints.
+type BySubset<T> = Vec<(Option<Arc<Subset>>, T)>;
+
 /// Plans that are kept of one upstream: one for each subset that routes use.
 const MAX_PLANS: usize = 64;
 
@@ -30,9 +33,9 @@ pub struct LocalEndpoints {
     /// By host; `None` while its name has no address.
     pools: Vec<Option<Rc<Pool>>>,
     changes: Arc<Changes>,
-    plans: RefCell<Vec<(Option<Arc<Subset>>, Rc<Plan>)>>,
+    plans: RefCell<BySubset<Rc<Plan>>>,
     /// Whose turn it was in the list before, by subset, until this one has a plan.
-    orders: RefCell<Vec<(Option<Arc<Subset>>, Vec<u32>)>>,
+    orders: RefCell<BySubset<Vec<u32>>>,
     /// Whether the pools count this list among their users.
     joined: Cell<bool>,
 }
@@ -231,7 +234,7 @@ impl LocalEndpoints {
     }
 
     /// Whose turn it is in each plan, in the numbers of another version.
-    fn orders_in(&self, members: &Members) -> Vec<(Option<Arc<Subset>>, Vec<u32>)> {
+    fn orders_in(&self, members: &Members) -> BySubset<Vec<u32>> {
         let place = |(i, host): (u32, &Host)| (Arc::as_ptr(&host.record), i);
         let places: HashMap<*const Record, u32> = (0..).zip(&members.hosts).map(place).collect();
         let moved = |host: &u32| places.get(&Arc::as_ptr(&self.members.hosts[*host as usize].record)).copied();

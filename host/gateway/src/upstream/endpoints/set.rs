@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::changes::Changes;
 use super::record::{Key, Record, millis};
@@ -45,6 +47,8 @@ pub(crate) struct EndpointSet {
     refresh_at: AtomicU64,
     /// Held by who publishes.
     publishing: Mutex<()>,
+    /// Told of each publication.
+    published: Notify,
 }
 
 /// The endpoints and addresses of one version.
@@ -103,6 +107,7 @@ impl EndpointSet {
             version: AtomicU64::new(0),
             refresh_at: AtomicU64::new(NEVER),
             publishing: Mutex::new(()),
+            published: Notify::new(),
         };
         set.publish();
         Arc::new(set)
@@ -121,6 +126,11 @@ impl EndpointSet {
     /// The members of this version or a later one.
     pub(crate) fn members(&self) -> Arc<Members> {
         self.members.load_full()
+    }
+
+    /// Ends with the next version, once it was polled or enabled.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.published.notified()
     }
 
     /// Whether the addresses of an endpoint must be asked for before a connection is opened to it.
@@ -150,14 +160,20 @@ impl EndpointSet {
         }
     }
 
+    /// Where its endpoints come from.
+    pub(in crate::upstream) fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
     /// Publishes what the source knows, if that is new.
-    fn publish(&self) {
+    pub(in crate::upstream) fn publish(&self) {
         let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let Listing { endpoints, refresh_at } = self.discovery.listing();
         if !self.members.load().list(&endpoints) {
             self.members.store(Arc::new(self.members_of(endpoints)));
             // After the members: who sees the number sees them.
             self.version.fetch_add(1, Ordering::Release);
+            self.published.notify_waiters();
         }
         self.refresh_at.store(refresh_at.map_or(NEVER, millis), Ordering::Relaxed);
     }

@@ -1,0 +1,282 @@
+//! The retry loop of a request: [`RouteHandler::ask_upstream`]. What it decides is in `upstream::retry`.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::SET_COOKIE;
+use http::uri::Scheme;
+
+use super::context::RequestContext;
+use super::error::ProxyError;
+use super::upstream::upstream_error;
+use super::{RouteHandler, affinity, grpc};
+use crate::coarse;
+use crate::exchange::{Candidates, Failure, RetryState, Selection};
+use crate::filter::Hook;
+use crate::snapshot::UpstreamHandle;
+use crate::snapshot::routes::{RetryCondition, RetryPolicy};
+use crate::telemetry::UpstreamId;
+use crate::upstream::retry::{
+    Attempts, Decision, Denied, EndedAttempt, FilterChoice, Next, Pushback, condition_of, pause, pushback,
+};
+use crate::upstream::{
+    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, UpstreamErrorKind,
+    UpstreamResponse,
+};
+
+/// What speaks for another attempt, and what the upstream says of its time.
+struct Wish {
+    condition: Option<RetryCondition>,
+    pushback: Pushback,
+}
+
+impl RouteHandler<'_> {
+    /// The retry loop: attempts until there is an answer to pass on, or no other attempt is allowed. Each attempt goes to the log of
+    /// the request.
+    pub(super) async fn ask_upstream(
+        &self,
+        context: &mut RequestContext,
+        targets: &[usize],
+        request: &mut OutgoingRequest<'_>,
+    ) -> Result<UpstreamResponse, ProxyError> {
+        let policy = self.route.retry.as_ref();
+        let mut attempts = Attempts::new(policy);
+        let weighted = &self.local.upstreams[context.weighted];
+        let mut target = weighted;
+        let mut endpoints = target.upstream.endpoints();
+        let mut endpoint = 0;
+        let mut affinity = Affinity::default();
+        let mut error = AttemptError::new(UpstreamErrorKind::NoEndpoint);
+        // An answer that another attempt is to replace. Until that begins it can still become the client's.
+        let mut held: Option<Box<UpstreamResponse>> = None;
+        let mut next = Next::Selection;
+        while next != Next::GiveUp {
+            if next == Next::Selection {
+                let choice = self.select_upstream(context, targets).await?;
+                let exchange = context.exchange();
+                target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
+                endpoints = target.upstream.endpoints();
+                affinity = affinity::of(&target.upstream, &endpoints, exchange, request.headers());
+                let candidates = self.local.candidates(context.route_index(), targets).count();
+                attempts.select(target.upstream.max_endpoints(&endpoints), candidates, choice);
+            }
+            if next != Next::SameEndpoint {
+                let choice = choice(&context.exchange().selection, affinity);
+                let subset = self.route.subset.as_ref();
+                let Some(chosen) = target.upstream.choose(&endpoints, choice, subset, attempts.tried()) else {
+                    if attempts.tried().is_empty() && held.is_none() {
+                        error = target.upstream.no_endpoint();
+                        let attempt = context.attempts.begin(target.upstream.name(), None);
+                        attempt.outcome = AttemptOutcome::Failed(error.kind);
+                    }
+                    next = attempts.without_endpoint();
+                    continue;
+                };
+                attempts.spend(chosen);
+                endpoint = chosen;
+                if policy.is_some() && attempts.made() == 1 {
+                    target.upstream.upstream().retries().note_request(coarse::now_ms());
+                }
+            }
+            if !request.begin_attempt(attempts.made()) {
+                break;
+            }
+            if let Some(answer) = held.take() {
+                answer.discard();
+            }
+            let name = target.upstream.endpoint_name(&endpoints, endpoint);
+            let attempt = context.attempts.begin(target.upstream.name(), Some(name));
+            match target.upstream.attempt(&endpoints, endpoint, request, attempt).await {
+                Ok(mut response) => {
+                    let exchange = context.traversal.exchange();
+                    let is_https = exchange.request.scheme == Scheme::HTTPS;
+                    let choice = choice(&exchange.selection, affinity);
+                    let cookie = target.upstream.session_cookie(&endpoints, endpoint, choice, is_https);
+                    if let Some(cookie) = cookie {
+                        response.head.headers.append(SET_COOKIE, cookie);
+                    }
+                    let first_byte = attempt.first_byte.unwrap_or_default();
+                    self.local.metrics.upstream(target.metrics, response.head.status.as_u16(), first_byte);
+                    let Some(wish) = policy.and_then(|policy| wish(policy, &response, context.grpc)) else {
+                        return Ok(response);
+                    };
+                    let Some(condition) = wish.condition else { return Ok(response) };
+                    let ended = EndedAttempt::answered(condition, request.repeatability());
+                    let decision = attempts.after(ended, false);
+                    next = self.agree(decision, &wish, target, request, attempts.made()).await;
+                    if next == Next::GiveUp {
+                        return Ok(response);
+                    }
+                    log_answer(context, endpoints.address(endpoint), &response);
+                    held = Some(Box::new(response));
+                }
+                Err(failed) => {
+                    error = failed;
+                    let decision = match request.is_late() {
+                        true => Decision::GIVE_UP,
+                        false => attempts.after(error.ended(request.repeatability()), false),
+                    };
+                    let is_stale = decision.next == Next::SameEndpoint && error.kind != UpstreamErrorKind::Refused;
+                    self.log_failure(context, target.metrics, (endpoints.address(endpoint), &error), is_stale);
+                    let condition = error.condition().filter(|_| !is_stale);
+                    let wish = Wish { condition, pushback: Pushback::Nothing };
+                    next = self.agree(decision, &wish, target, request, attempts.made()).await;
+                }
+            }
+            if next != Next::SameEndpoint {
+                request.forget_endpoint();
+            }
+        }
+        if let Some(answer) = held {
+            return Ok(*answer);
+        }
+        let last = context.attempts.last();
+        let error = upstream_error(&error.of(target.upstream.name(), last.and_then(|last| last.endpoint.as_ref())));
+        self.local.metrics.upstream_failed(target.metrics, error.kind.name());
+        Err(error)
+    }
+
+    /// What follows an attempt once the budget of the upstream and the time of the request are asked, too; waits until it is time for it.
+    async fn agree(
+        &self,
+        decision: Decision,
+        wish: &Wish,
+        target: &UpstreamHandle,
+        request: &OutgoingRequest<'_>,
+        made: u32,
+    ) -> Next {
+        let deny = |why: Denied| {
+            self.local.metrics.retry_denied(target.metrics, why.name());
+            Next::GiveUp
+        };
+        if decision.next == Next::GiveUp {
+            return decision.denied.map_or(Next::GiveUp, deny);
+        }
+        let Some(condition) = wish.condition else { return decision.next };
+        let mut wait = Duration::ZERO;
+        if let Some(policy) = &self.route.retry {
+            match wish.pushback {
+                Pushback::Nothing => {}
+                Pushback::After(asked) if asked <= policy.max_retry_after => wait = asked,
+                Pushback::After(_) | Pushback::Never => return deny(Denied::RetryAfter),
+            }
+            if decision.is_paused {
+                wait = wait.max(pause(policy.backoff, made, RandomState::new().hash_one(made)));
+            }
+            if request.is_late_after(wait) {
+                return deny(Denied::Deadline);
+            }
+            let load = target.upstream.upstream().retries();
+            if decision.is_charged && !load.withdraw(policy.budget, coarse::now_ms()) {
+                return deny(Denied::Budget);
+            }
+        }
+        self.local.metrics.retried(target.metrics, condition.name());
+        if !wait.is_zero() {
+            // It is rare, and a timer is large.
+            Box::pin(tokio::time::sleep(wait)).await;
+        }
+        decision.next
+    }
+
+    /// Lets the filters choose an upstream.
+    async fn select_upstream(
+        &self,
+        context: &mut RequestContext,
+        targets: &[usize],
+    ) -> Result<FilterChoice, ProxyError> {
+        if !self.pipeline.pipeline().has(Hook::SelectUpstream) {
+            return Ok(FilterChoice::NoneOrSame);
+        }
+        let before = std::mem::take(&mut context.traversal.exchange().selection);
+        let made = context.attempts.count() as u32;
+        let route = context.route_index();
+        let exchange = context.traversal.exchange();
+        exchange.candidates = Candidates::of(self.local.candidates(route, targets).clone());
+        let (left, budget) = (0, None);
+        exchange.retry = RetryState { attempt: made + 1, left, budget };
+        let selected = self.pipeline.select_upstream(&mut context.traversal).await;
+        selected.map_err(|failure| ProxyError::filter(&failure))?;
+        let selection = &context.exchange().selection;
+        let is_new = !selection.is_empty() && *selection != before;
+        Ok(if is_new { FilterChoice::New } else { FilterChoice::NoneOrSame })
+    }
+
+    /// The upstream that a filter has named, if the route lists it.
+    fn selected(&self, selection: &Selection, targets: &[usize]) -> Option<&UpstreamHandle> {
+        let name = selection.upstream.as_deref()?;
+        let mut listed = targets.iter().map(|index| &self.local.upstreams[*index]);
+        listed.find(|target| **target.upstream.upstream().name() == *name)
+    }
+
+    /// Writes a failed attempt where others read it: the log, the metrics, and `route.failures`, which does not show an idle
+    /// connection that was found closed.
+    fn log_failure(
+        &self,
+        context: &mut RequestContext,
+        upstream: UpstreamId,
+        (address, error): (Option<SocketAddr>, &AttemptError),
+        is_stale: bool,
+    ) {
+        let RequestContext { attempts, traversal, .. } = context;
+        let Some(attempt) = attempts.last_mut() else { return };
+        let endpoint = attempt.endpoint.as_deref().unwrap_or_default();
+        attempt.failure = Some(Box::new(AttemptFailure { address, reason: error.reason() }));
+        if is_stale {
+            attempt.outcome = AttemptOutcome::Stale;
+        } else {
+            let (upstream, address) = (Arc::from(&*attempt.upstream), Arc::from(endpoint));
+            traversal.exchange().failures.push(Failure {
+                upstream,
+                address,
+                kind: attempt.outcome.name(),
+                reason: error.reason(),
+                status: None,
+                sent: error.may_have_been_processed(),
+            });
+        }
+        self.local.metrics.attempt_failed(upstream, endpoint, attempt.outcome.name());
+    }
+}
+
+fn choice(selection: &Selection, affinity: Affinity) -> Choice<'_> {
+    match (&selection.endpoints, &selection.hash_key) {
+        (Some(addresses), _) => Choice::Addresses(addresses),
+        (None, Some(key)) => Choice::Key(key),
+        (None, None) => Choice::Balanced(affinity),
+    }
+}
+
+/// Whether the policy wants another answer than this one.
+fn wish(policy: &RetryPolicy, response: &UpstreamResponse, is_grpc: bool) -> Option<Wish> {
+    let head = &response.head;
+    let grpc_status = if is_grpc { grpc::status(&head.headers) } else { None };
+    let condition = condition_of(policy, head.status, grpc_status)?;
+    let pushback = pushback(&head.headers, is_grpc, SystemTime::now());
+    Some(Wish { condition: Some(condition), pushback })
+}
+
+/// Writes an answer that is not passed on where others read it: the log and `route.failures`.
+fn log_answer(context: &mut RequestContext, address: Option<SocketAddr>, response: &UpstreamResponse) {
+    let RequestContext { attempts, traversal, grpc: is_grpc, .. } = context;
+    let Some(attempt) = attempts.last_mut() else { return };
+    let status = response.head.status.as_u16();
+    let reason = match grpc::status(&response.head.headers).filter(|_| *is_grpc) {
+        Some(of_grpc) => format!("answered {status} with grpc-status {of_grpc}"),
+        None => format!("answered {status}"),
+    };
+    attempt.outcome = AttemptOutcome::Retried;
+    let endpoint = attempt.endpoint.as_deref().unwrap_or_default();
+    let (upstream, name) = (Arc::from(&*attempt.upstream), Arc::from(endpoint));
+    traversal.exchange().failures.push(Failure {
+        upstream,
+        address: name,
+        kind: attempt.outcome.name(),
+        reason: reason.clone(),
+        status: Some(response.head.status),
+        sent: true,
+    });
+    attempt.failure = Some(Box::new(AttemptFailure { address, reason }));
+}
