@@ -197,6 +197,7 @@ pub(super) fn listener(
         max_connections,
         |item| item.integer(1..=10_000_000),
     );
+    let lifetime = connection_lifetime(table);
     let timeouts = listener_timeouts(&table.table("timeouts"));
     let limits = listener_limits(&table.table("limits"));
     Some(Listener {
@@ -214,6 +215,7 @@ pub(super) fn listener(
             None => None,
         },
         max_connections,
+        lifetime,
         timeouts,
         limits,
     })
@@ -338,6 +340,32 @@ pub(super) fn redirect_status(item: &Item<'_>) -> Option<StatusCode> {
         item.expected(what);
     }
     StatusCode::from_u16(status).ok()
+}
+
+fn connection_lifetime(table: &Table<'_>) -> ConnectionLifetime {
+    ConnectionLifetime {
+        max_age: table
+            .key(
+                "max_connection_age",
+                "How long a client's connection is given requests, or `off`. Each has up to a tenth less, so that they do not end together. Over HTTP/1.1 the next response says `Connection: close`, over HTTP/2 a GOAWAY is sent.",
+                r#""1h""#,
+            )
+            .or(defaults::MAX_CONNECTION_AGE, Item::timeout),
+        grace: table
+            .key(
+                "max_connection_age_grace",
+                "How long the streams of an HTTP/2 connection may go on after its GOAWAY. Then it is closed.",
+                r#""5m""#,
+            )
+            .or(defaults::MAX_CONNECTION_AGE_GRACE, Item::duration),
+        max_requests: table
+            .key(
+                "max_requests_per_connection",
+                "How many requests a client's connection is given before it ends in the same way.",
+                "10000",
+            )
+            .get("no limit", |item| item.integer(1..=u32::MAX)),
+    }
 }
 
 fn listener_timeouts(table: &Table<'_>) -> ListenerTimeouts {

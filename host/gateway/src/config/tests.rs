@@ -12,8 +12,10 @@ use crate::services::Origin;
 use crate::telemetry::LogLevel;
 use crate::wasm::{FilterLimits, Mode};
 
+mod health;
 mod levels;
 mod reference;
+mod releases;
 
 /// Loads `text` as `gateway.toml` beside `files`.
 fn load_with(text: &str, files: &[(&str, &str)]) -> (TempDir, Result<Loaded, ConfigErrors>) {

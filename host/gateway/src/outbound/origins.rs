@@ -16,7 +16,7 @@ use crate::upstream::resolver::DnsPolicy;
 use crate::upstream::spec::{Endpoint, EndpointSpec, Protocol, TlsConfigs};
 
 /// What is kept for each address of an origin.
-const LIMITS: Limits = Limits { max_idle: 16, idle_timeout: Duration::from_secs(60), ping_interval: None };
+const LIMITS: Limits = Limits { max_idle: 16, idle_timeout: Duration::from_secs(60), ..Limits::NONE };
 
 thread_local! {
     static ORIGINS: RefCell<HashMap<Origin, Pools>> = RefCell::default();

@@ -51,6 +51,8 @@ pub(super) enum EndsHere {
     Preflight { allow: HeaderValue },
     /// RFC 9110 §7.6.2: its `Max-Forwards` is used up.
     MaxForwards,
+    /// An extended CONNECT for a route that takes no upgrades. Over HTTP/1.1 the wish can be ignored.
+    NoUpgrade,
 }
 
 /// A change of protocol that the client asks for, where the route allows one.
@@ -109,6 +111,8 @@ pub(super) struct RequestContext {
     /// When a part of either body last came; only where the request has one.
     pub(super) progress: Option<Rc<Cell<Instant>>>,
     pub(super) upgrade_request: Option<Box<UpgradeRequest>>,
+    /// The client asks by an extended CONNECT: a success would open a stream.
+    pub(super) extended_connect: bool,
     /// Unless a filter answers it, it goes no further.
     pub(super) ends_here: Option<Box<EndsHere>>,
     /// The names with an underscore that the client has sent, if there are any.
@@ -118,7 +122,7 @@ pub(super) struct RequestContext {
     /// The upstream that the weights of the route give, by index in the snapshot.
     pub(super) weighted: usize,
     /// For a caller of a sticky split who had no key.
-    pub(super) sticky_cookie: Option<HeaderValue>,
+    pub(super) sticky_cookie: Option<Box<HeaderValue>>,
     pub(super) faults: Option<Box<Injected>>,
     pub(super) attempts: AttemptLog,
     pub(super) status: Option<StatusCode>,
@@ -178,6 +182,7 @@ impl RequestContext {
                 response_body: MessageBody::default(),
                 progress: None,
                 upgrade_request: None,
+                extended_connect: false,
                 ends_here: None,
                 underscored: None,
                 accepted_upgrade: None,

@@ -35,7 +35,8 @@ impl RouteHandler<'_> {
         });
         let Some(name) = name else { return split.at(self.local.turn()) };
         let slot = slot_at(self.local.turn());
-        context.sticky_cookie = set_cookie(name, slot, sticky, context.exchange().request.scheme == Scheme::HTTPS);
+        let https = context.exchange().request.scheme == Scheme::HTTPS;
+        context.sticky_cookie = set_cookie(name, slot, sticky, https).map(Box::new);
         split.of_slot(slot)
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -31,7 +31,7 @@ use super::gather::Gathered;
 use super::malformed::AnswersMalformed;
 use super::proxied::behind_proxy;
 use super::worker::{Draining, PanicProbe, Shared};
-use super::{ConnectionInfo, Ends, ListenerSettings, Refusal, Service, TlsInfo, http1};
+use super::{ConnectionInfo, Ends, ListenerSettings, Refusal, Service, TlsInfo, extended_connect, http1};
 use crate::certs::{ClientCertificate, TlsContext};
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
@@ -241,7 +241,7 @@ fn serving<S: Service>(
     info: ConnectionInfo,
     worker: Rc<Shared<S>>,
 ) -> Serving {
-    let patience = Patience { header: info.settings.header_timeout, idle: info.settings.idle_timeout };
+    let patience = Patience::of(&info.settings);
     match h2 {
         true => Box::pin(serve_h2(io, activity, info, patience, worker)),
         false => Box::pin(http1::serve(Transport::new(io), activity, info, patience, worker)),
@@ -265,6 +265,7 @@ fn serve_h2<S: Service>(
         .max_send_buf_size(WRITE_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_RESETS)
+        .enable_connect_protocol()
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
     let info = Rc::new(info);
@@ -290,12 +291,16 @@ fn exchanges<S: Service>(
     info: Rc<ConnectionInfo>,
     activity: Rc<Activity>,
 ) -> impl Fn(Request<Incoming>) -> ResponseFuture<S> {
-    move |request| {
+    move |mut request| {
         let exchanging = activity.begin();
+        let on_upgrade = match *request.method() == Method::CONNECT {
+            true => extended_connect::take(&mut request, &activity),
+            false => None,
+        };
         let (worker, info) = (Rc::clone(&worker), Rc::clone(&info));
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let response = worker.service.handle(&info, Box::new(parts), Body::from_client(body), None).await;
+            let response = worker.service.handle(&info, Box::new(parts), Body::from_client(body), on_upgrade).await;
             Ok((*response).map(|body| Tracked { body, exchanging }))
         })
     }
@@ -323,8 +328,8 @@ pub(super) enum End {
     Body(Box<dyn StdError + Send + Sync>),
 }
 
-/// Polls a connection until it ends, telling it to finish when the worker drains or the connection idles. `end_turn` writes what a poll
-/// has gathered.
+/// Polls a connection until it ends, telling it to finish when the worker drains, the connection idles or has had its time or its
+/// requests. `end_turn` writes what a poll has gathered.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<Box<C>>,
     mut finish: impl FnMut(Pin<&mut C>),
@@ -339,6 +344,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut timer = pin!(sleep_until(first));
     let mut finishing = false;
     let mut expired = None;
+    // When a connection that has had its time is closed, whatever goes on on it.
+    let mut cut = None;
     poll_fn(move |cx| {
         loop {
             let polled = watch_h2_refusals(
@@ -358,9 +365,21 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 finish(connection.as_mut());
                 continue;
             }
+            if !finishing && activity.is_spent(patience) {
+                finishing = true;
+                let at = Instant::now() + patience.grace;
+                cut = Some(at);
+                let next = timer.deadline();
+                timer.as_mut().reset(next.min(at));
+                finish(connection.as_mut());
+                continue;
+            }
             ready!(timer.as_mut().poll(cx));
+            if cut.is_some_and(|at| at <= Instant::now()) {
+                return Poll::Ready(Err(End::Expired(Expiry::Age)));
+            }
             match (activity.check(patience), expired) {
-                (Ok(next), _) => timer.as_mut().reset(next),
+                (Ok(next), _) => timer.as_mut().reset(cut.map_or(next, |at| next.min(at))),
                 // An idle connection has no open exchange: it is asked to end, then cut.
                 (Err(Expiry::Idle), None) => {
                     expired = Some(Expiry::Idle);

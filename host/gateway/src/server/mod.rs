@@ -3,11 +3,13 @@
 
 mod activity;
 mod connection;
+mod extended_connect;
 mod gather;
 mod http1;
 mod listener;
 mod malformed;
 mod proxied;
+mod reset;
 mod worker;
 
 #[cfg(test)]
@@ -27,7 +29,7 @@ use http::{Response, request};
 use tokio::sync::oneshot;
 
 use crate::certs::{ClientCertificate, PolicyIndex, TlsContext};
-use crate::config::model::{self, BindAddress};
+use crate::config::model::{self, BindAddress, ConnectionLifetime};
 use crate::http::body::Body;
 use crate::http::forwarded::{ClientAddress, Peer, TrustedPeers};
 use crate::http::target::KnownHost;
@@ -44,7 +46,8 @@ pub trait Service: 'static {
 
     /// Handles one request. The future is dropped when the client leaves before the response head is out; the body is dropped when
     /// it is sent or can't be sent any more. `on_upgrade` is present when the client asks for another protocol: after a response of
-    /// 101 it brings the client's side. Heads are boxed so that handing one on moves a pointer.
+    /// 101, or 200 to an extended CONNECT, it brings the client's side. Such a CONNECT is a `GET` here, with its [`hyper::ext::Protocol`] as an
+    /// extension. Heads are boxed so that handing one on moves a pointer.
     fn handle(
         &self,
         connection: &Rc<ConnectionInfo>,
@@ -179,6 +182,7 @@ pub struct ListenerSettings {
     pub proxy_protocol: Option<model::ProxyProtocol>,
     /// Open connections of this listener on all workers.
     pub max_connections: usize,
+    pub lifetime: ConnectionLifetime,
     /// From the first byte of a request head, or the start of the connection, to the head's end (HTTP/1.1).
     pub header_timeout: Duration,
     /// How long a connection without an exchange is kept, and how long a client may take no byte of a response.

@@ -93,6 +93,7 @@ fn settings() -> ListenerSettings {
         trusted_proxies: TrustedPeers::default(),
         proxy_protocol: None,
         max_connections: 100,
+        lifetime: ConnectionLifetime::default(),
         header_timeout: PATIENCE,
         idle_timeout: PATIENCE,
         handshake_timeout: PATIENCE,

@@ -37,6 +37,7 @@ pub(super) fn build(
             trusted_proxies: listener.trusted_proxies.clone(),
             proxy_protocol: listener.proxy_protocol.clone(),
             max_connections: listener.max_connections as usize,
+            lifetime: listener.lifetime,
             header_timeout: listener.timeouts.header,
             idle_timeout: listener.timeouts.idle,
             handshake_timeout: listener.timeouts.handshake,

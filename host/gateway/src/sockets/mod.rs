@@ -5,6 +5,7 @@ mod unix;
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -150,6 +151,15 @@ impl Stream {
             // Fails only on a socket that is gone already.
             Stream::Tcp(stream) => drop(stream.set_zero_linger()),
             Stream::Unix(_) => {}
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
         }
     }
 }

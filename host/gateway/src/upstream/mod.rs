@@ -14,6 +14,7 @@ mod error;
 pub(crate) mod head;
 pub(crate) mod health;
 pub(crate) mod http2;
+mod lifetime;
 mod local;
 mod outgoing;
 pub(crate) mod pool;
@@ -25,6 +26,7 @@ pub mod retry;
 pub(crate) mod spec;
 pub mod tls;
 mod upkeep;
+pub(crate) mod websocket;
 
 #[cfg(test)]
 mod change_tests;

@@ -88,7 +88,7 @@ mod tests {
         let endpoint = Arc::new(Endpoint::new(&spec, Protocol::Auto, None, None).unwrap());
         let address = SocketAddr::from((address, port));
         let record = Record::alone(&endpoint.name, address);
-        Pool::new(endpoint, address, record, Limits { max_idle: 1, idle_timeout: NEXT_ADDRESS, ping_interval: None })
+        Pool::new(endpoint, address, record, Limits { max_idle: 1, idle_timeout: NEXT_ADDRESS, ..Limits::NONE })
     }
 
     #[tokio::test(flavor = "local")]

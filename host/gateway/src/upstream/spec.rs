@@ -41,6 +41,10 @@ pub struct UpstreamSpec {
     pub idle_timeout: Duration,
     /// How long a connection of HTTP/2 with open streams may be silent before it is pinged.
     pub ping_interval: Option<Duration>,
+    /// How long a connection is given requests.
+    pub max_connection_age: Option<Duration>,
+    /// How many requests a connection is given.
+    pub max_requests_per_connection: Option<u32>,
     pub dns: DnsPolicy,
     /// The header in front of each connection. A connection then belongs to one client: it serves one request and is not kept.
     pub proxy_protocol: Option<proxy_protocol::Version>,
@@ -65,6 +69,8 @@ impl UpstreamSpec {
             max_idle: defaults::MAX_IDLE as usize,
             idle_timeout: defaults::POOL_IDLE_TIMEOUT,
             ping_interval: defaults::PING_INTERVAL,
+            max_connection_age: defaults::MAX_CONNECTION_AGE,
+            max_requests_per_connection: None,
             dns: DnsPolicy::default(),
             proxy_protocol: None,
             tolerance: Tolerance::default(),
@@ -361,7 +367,8 @@ impl Upstream {
     /// What each worker keeps for each address.
     pub(super) fn limits(&self) -> Limits {
         let UpstreamSpec { max_idle, idle_timeout, ping_interval, .. } = self.spec;
-        Limits { max_idle, idle_timeout, ping_interval }
+        let UpstreamSpec { max_connection_age, max_requests_per_connection, .. } = self.spec;
+        Limits { max_idle, idle_timeout, ping_interval, max_connection_age, max_requests_per_connection }
     }
 }
 

@@ -119,6 +119,7 @@ pub struct Listener {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Open connections of this listener.
     pub max_connections: u32,
+    pub lifetime: ConnectionLifetime,
     pub timeouts: ListenerTimeouts,
     pub limits: ListenerLimits,
 }
@@ -188,6 +189,15 @@ pub struct ListenerProtocols {
     pub h2: bool,
 }
 
+/// How long a client's connection is given requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLifetime {
+    pub max_age: Option<Duration>,
+    /// How long the streams of HTTP/2 may go on after that.
+    pub grace: Duration,
+    pub max_requests: Option<u32>,
+}
+
 #[derive(Debug, Clone)]
 pub struct ListenerTimeouts {
     /// From the first byte of a request head, or the acceptance of the connection, to the end of the head.
@@ -232,6 +242,12 @@ pub struct Admin {
     pub bind: BindAddress,
     /// What a request that changes something has to show; none: nothing can be changed.
     pub token: Option<Secret>,
+}
+
+impl Default for ConnectionLifetime {
+    fn default() -> Self {
+        Self { max_age: defaults::MAX_CONNECTION_AGE, grace: defaults::MAX_CONNECTION_AGE_GRACE, max_requests: None }
+    }
 }
 
 impl Default for ListenerProtocols {

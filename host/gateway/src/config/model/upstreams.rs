@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Balancing, Discovery, HealthCheck, Name, OutlierDetection, Secret};
+use super::{Balancing, Discovery, HealthCheck, Name, OutlierDetection, Pin, Secret};
 use crate::config::defaults;
 use crate::proxy_protocol;
 use crate::services::Origin;
@@ -75,6 +75,8 @@ pub struct UpstreamTls {
     pub server_name: Option<String>,
     /// Whether the certificate is checked.
     pub verify: bool,
+    /// Public keys of which the certificate has to have one; empty for any.
+    pub pins: Vec<Pin>,
     pub client: Option<ClientCertificate>,
 }
 
@@ -103,6 +105,10 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// How long an HTTP/2 connection with open streams may be silent before it is pinged.
     pub ping_interval: Option<Duration>,
+    /// How long a connection is given requests.
+    pub max_connection_age: Option<Duration>,
+    /// How many requests a connection is given.
+    pub max_requests_per_connection: Option<u32>,
 }
 
 /// Which answers of the DNS are used, and for how long.
