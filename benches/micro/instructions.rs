@@ -80,7 +80,7 @@ fn find_routes(often: Often) {
         let mut requests = requests.iter().take(often.times).cycle();
         step(often, &format!("find a route among {count}"), || {
             let Some((host, path)) = requests.next() else { return };
-            let client_ip = IpAddr::from([127, 0, 0, 1]);
+            let client_ip = Some(IpAddr::from([127, 0, 0, 1]));
             let ingress = &Ingress { listener: "http", scheme: &Scheme::HTTP, sni: None };
             let view =
                 RequestView { ingress, host, path, method: &Method::GET, query: None, headers: &headers, client_ip };

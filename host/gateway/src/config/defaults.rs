@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::model::{
-    Balance, ByteSize, ClientAuthMode, EndpointScheme, FailurePolicy, HashAlgorithm, LookupFamily, Protocol,
+    Balance, ByteSize, ClientAuthMode, EndpointScheme, FailurePolicy, FileMode, HashAlgorithm, LookupFamily, Protocol,
     RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
@@ -43,6 +43,9 @@ pub const MAX_CONNECTION_AGE_GRACE: Duration = Duration::from_secs(30);
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The group of the process may connect, and others may not.
+pub const UNIX_SOCKET_MODE: FileMode = FileMode(0o660);
+pub const PROXY_PROTOCOL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const HEAD_LIMIT: ByteSize = kib(32);
 pub const HEADERS_LIMIT: u32 = 100;
 pub const STREAMS_LIMIT: u32 = 100;

@@ -2,7 +2,6 @@
 //! to `on-complete`, so that a client that hangs up is counted like any other.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -20,8 +19,10 @@ use crate::exchange::{Exchange, Reason};
 use crate::filter::{Hook, LocalPipeline, Traversal};
 use crate::http::body::{BodyError, Watch};
 use crate::http::buffer::Reservation;
+use crate::http::forwarded::ClientAddress;
 use crate::http::trace;
 use crate::http1::{RequestLine, Transport};
+use crate::proxy_protocol::Proxied;
 use crate::server::{ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
 use crate::telemetry::{AccessRecord, Answerer, ErrorSource, FailedAttempt, RouteId, Timings};
@@ -77,7 +78,7 @@ pub(super) struct RequestContext {
     worker: Rc<Worker>,
     pub(super) start: Instant,
     pub(super) id: HeaderValue,
-    pub(super) client: IpAddr,
+    pub(super) client: ClientAddress,
     pub(super) method: Method,
     pub(super) authority: Option<Authority>,
     pub(super) target: Option<PathAndQuery>,
@@ -99,6 +100,8 @@ pub(super) struct RequestContext {
     /// The pipeline whose `on-complete` hooks see the exchange when it is over.
     completes_in: Option<Rc<LocalPipeline>>,
 
+    /// Whose request it is, where an upstream of its route is told by a PROXY header.
+    pub(super) proxied: Option<Box<Proxied>>,
     /// The request's body, until it goes to an upstream.
     pub(super) request_body: MessageBody,
     /// The length that the client announced is more than the route takes.
@@ -173,6 +176,7 @@ impl RequestContext {
                 shared_traversal: None,
                 charge: None,
                 completes_in: None,
+                proxied: None,
                 request_body: MessageBody::default(),
                 request_too_large: false,
                 response_body: MessageBody::default(),
@@ -288,7 +292,7 @@ impl RequestContext {
         AccessRecord {
             time: SystemTime::now().checked_sub(self.timings.total).unwrap_or(SystemTime::UNIX_EPOCH),
             request_id: self.id.as_bytes(),
-            client: self.client,
+            client: self.client.ip(),
             method,
             authority: self.authority.as_ref().map_or("", Authority::as_str),
             path,

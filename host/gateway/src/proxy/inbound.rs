@@ -5,12 +5,11 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use hyper::ext::Protocol;
-use std::net::IpAddr;
 
 use super::error::{Kind, ProxyError};
 use crate::exchange::RequestHead;
 use crate::http::cdn_loop;
-use crate::http::forwarded;
+use crate::http::forwarded::{self, ClientAddress};
 use crate::http::headers::{self, HeaderClasses};
 use crate::http::target::{Target, TargetError, routing_host};
 use crate::http::trace;
@@ -26,7 +25,7 @@ pub(super) struct Inbound {
     pub(super) head: RequestHead,
     pub(super) classes: HeaderClasses,
     /// The client: the peer, or what a trusted proxy says.
-    pub(super) client: IpAddr,
+    pub(super) client: ClientAddress,
     /// The protocol that the client asks to switch to.
     pub(super) upgrade: Option<HeaderValue>,
     /// It asks by an extended CONNECT.

@@ -116,7 +116,7 @@ fn find_route(local: &LocalSnapshot, connection: &ConnectionInfo, inbound: &Inbo
         method: &head.method,
         query: head.target.query(),
         headers: &head.headers,
-        client_ip: inbound.client,
+        client_ip: inbound.client.ip(),
     };
     let found = match announced_method(&view) {
         None => local.shared.router.find(&view).map(|route| Found { route, ends_here: None }),
@@ -188,6 +188,9 @@ fn enter_route(
         (Some(protocol), Some(client)) if route.upgrade => Some(Box::new(UpgradeRequest { protocol, client })),
         _ => None,
     };
+    if route.proxy_protocol {
+        context.proxied = Some(Box::new(connection.ends.proxied(address)));
+    }
     if extended_connect && !route.upgrade {
         context.ends_here.get_or_insert_with(|| Box::new(EndsHere::NoUpgrade));
     }

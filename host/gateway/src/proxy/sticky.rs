@@ -48,7 +48,7 @@ fn slot_by(key: &CallerKey, context: &mut RequestContext) -> Option<u16> {
     let headers = &exchange.request.headers;
     match key {
         CallerKey::Consumer => exchange.context.consumer().map(|name| slot(name.as_bytes())),
-        CallerKey::Ip => Some(match client.to_canonical() {
+        CallerKey::Ip => Some(match client.ip()? {
             IpAddr::V4(address) => slot(&address.octets()),
             IpAddr::V6(address) => slot(&address.octets()[..8]),
         }),

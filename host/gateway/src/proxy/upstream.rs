@@ -78,6 +78,7 @@ impl RouteHandler<'_> {
         let (mut request, headers) = self.request(context)?;
         self.mirror(context, &mut request);
         let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
+        request.on_behalf_of(context.proxied.take());
         if let Some(extras) = self.extras(context.start, deadline, is_grpc) {
             request = request.with(extras);
         }

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::ListenerSettings;
 use super::reset::ResetWatch;
 use crate::coarse;
 use crate::config::model::ConnectionLifetime;
+use crate::sockets::Stream;
 use crate::telemetry::ListenerCounters;
 
 const HEAD: u64 = 0;
@@ -246,7 +246,7 @@ impl Drop for Occupancy {
 
 /// A client socket that notes what happens on it.
 pub(super) struct Watched {
-    socket: TcpStream,
+    socket: Stream,
     /// Bytes that were read to find the protocol, to be read again.
     prefix: Bytes,
     activity: Rc<Activity>,
@@ -256,7 +256,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(socket: TcpStream, occupancy: Occupancy) -> Self {
+    pub(super) fn new(socket: Stream, occupancy: Occupancy) -> Self {
         Watched { socket, prefix: Bytes::new(), activity: Rc::new(Activity::new()), occupancy, reset_watch: None }
     }
 
@@ -270,7 +270,7 @@ impl Watched {
 
     /// Gives bytes back, to be read first.
     pub(super) fn unread(&mut self, bytes: Bytes) {
-        self.prefix = bytes;
+        self.prefix = if self.prefix.is_empty() { bytes } else { [bytes, self.prefix.split_off(0)].concat().into() };
     }
 
     /// From here on HTTP/2 is spoken. The connection counts as idle until its first stream.
@@ -297,8 +297,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if self.activity.reset.get() {
-            // Fails only on a socket that is gone already.
-            let _ = self.socket.set_zero_linger();
+            self.socket.reset_at_close();
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Tells when a client that has closed its side of a connection resets it. Reads only repeat that its side has ended, so the socket is
-//! watched a second time, for errors alone.
+//! watched a second time, for errors alone. A Unix socket has no resets: a write to a client that has left fails at once.
 
 use std::future::Future;
 use std::os::fd::AsFd;

@@ -35,6 +35,7 @@ pub(super) fn build(
             h2: listener.protocols.h2,
             tls,
             trusted_proxies: listener.trusted_proxies.clone(),
+            proxy_protocol: listener.proxy_protocol.clone(),
             max_connections: listener.max_connections as usize,
             lifetime: listener.lifetime,
             header_timeout: listener.timeouts.header,

@@ -109,7 +109,7 @@ impl SnapshotBuilder {
                 }
             };
             let upstream = |name: &str| config.upstreams.iter().position(|upstream| *upstream.name == *name);
-            match routes::route(route, pipeline, upstream, &self.metrics, before) {
+            match routes::route(route, pipeline, (&config.upstreams, upstream), &self.metrics, before) {
                 Ok(route) => built.push(route),
                 Err(message) => errors.push(loaded.error_on(&key(&["routes", &route.name]), message)),
             }

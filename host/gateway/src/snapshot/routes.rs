@@ -32,6 +32,8 @@ pub struct Route {
     pub deadline: Option<DeadlinePolicy>,
     /// The largest request body, in bytes.
     pub max_body: u64,
+    /// Whether one of its upstreams is told of the client by a PROXY header.
+    pub proxy_protocol: bool,
     /// Whether a request may switch protocols.
     pub upgrade: bool,
     /// The endpoints that it uses of its upstreams.
@@ -92,7 +94,7 @@ pub(super) fn router(loaded: &Loaded) -> Result<Router, Vec<ConfigError>> {
 pub(super) fn route(
     route: &config::Route,
     pipeline: usize,
-    upstream: impl Fn(&str) -> Option<usize>,
+    (upstreams, upstream): (&[config::Upstream], impl Fn(&str) -> Option<usize>),
     metrics: &Metrics,
     before: Option<&Snapshot>,
 ) -> Result<Route, String> {
@@ -122,6 +124,12 @@ pub(super) fn route(
         retry: route.retry.clone(),
         deadline: route.deadline.clone(),
         max_body: route.limits.body.map_or(u64::MAX, |size| size.0),
+        proxy_protocol: match &route.action {
+            config::Action::Forward(targets) => targets.iter().any(|(name, _)| {
+                upstreams.iter().any(|upstream| upstream.name == *name && upstream.proxy_protocol.is_some())
+            }),
+            config::Action::Redirect { .. } | config::Action::Respond { .. } => false,
+        },
         upgrade: route.upgrade,
         subset: route.subset.clone().map(Arc::new),
         mirror: match &route.mirror {

@@ -64,6 +64,7 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
         max_connection_age: upstream.pool.max_connection_age,
         max_requests_per_connection: upstream.pool.max_requests_per_connection,
         dns: upstream.dns,
+        proxy_protocol: upstream.proxy_protocol,
         tolerance: Tolerance {
             bare_line_feed: upstream.tolerate.contains(&model::Deviation::BareLf),
             repeated_content_length: upstream.tolerate.contains(&model::Deviation::RepeatedContentLength),

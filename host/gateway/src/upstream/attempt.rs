@@ -22,7 +22,7 @@ use super::health::outliers::Failure;
 use super::http2::{self, MalformedResponse};
 use super::local::LocalUpstream;
 use super::outgoing::{OutgoingRequest, Timeouts, Upload};
-use super::pool::{Lease, Leased, Pool};
+use super::pool::{Lease, Leased, Pool, Wanted};
 use super::replay::{self, Replay};
 use super::retry::Delivery;
 use super::spec::{Endpoint, TargetSpec, Upstream};
@@ -128,7 +128,8 @@ impl LocalUpstream {
             None => {
                 let whole = request.timeouts.connect;
                 let limit = request.timeouts.left_at(whole, now);
-                let lease = Box::pin(self.open(endpoints, host, (limit, whole), http1_only)).await;
+                let wanted = Wanted { http1_only, proxied: request.proxied() };
+                let lease = Box::pin(self.open(endpoints, host, (limit, whole), wanted)).await;
                 let lease = lease.map_err(|error| blame(error, request))?;
                 (lease, Instant::now())
             }

@@ -17,6 +17,7 @@ use crate::http::buffer::MemoryBudget;
 use crate::http::gate::Gate;
 use crate::http::grpc;
 use crate::http1::Progress;
+use crate::proxy_protocol::Proxied;
 
 /// Bounds for one attempt.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +57,8 @@ pub struct OutgoingRequest<'a> {
     /// What has gone of its body, where a policy may want it sent again.
     pub(super) replay: Option<Replay>,
     extras: Option<Box<Extras<'a>>>,
+    /// Whose it is, where an upstream is told by a PROXY header.
+    proxied: Option<Box<Proxied>>,
 }
 
 /// What only some routes have of a request.
@@ -91,7 +94,18 @@ impl<'a> OutgoingRequest<'a> {
             *request.body_mut() = body;
         }
         let idempotent = request.method().is_idempotent();
-        OutgoingRequest { request, timeouts, budget, upload, gate, is_named, idempotent, replay: None, extras: None }
+        let (replay, extras, proxied) = (None, None, None);
+        OutgoingRequest { request, timeouts, budget, upload, gate, is_named, idempotent, replay, extras, proxied }
+    }
+
+    /// Says whose it is, for upstreams that are told by a PROXY header. Without it, it is the gateway's own.
+    pub fn on_behalf_of(&mut self, proxied: Option<Box<Proxied>>) {
+        self.proxied = proxied;
+    }
+
+    /// Whom a PROXY header names.
+    pub(super) fn proxied(&self) -> Proxied {
+        self.proxied.as_deref().copied().unwrap_or(Proxied::Own)
     }
 
     /// With what the route has beyond the usual.

@@ -23,6 +23,7 @@ use super::spec::Endpoint;
 use crate::coarse;
 use crate::http::body::Body;
 use crate::http1::{self, Keeper};
+use crate::proxy_protocol::Proxied;
 
 /// How long a connection that has refused a stream comes after others.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
@@ -51,6 +52,21 @@ impl Limits {
         max_connection_age: None,
         max_requests_per_connection: None,
     };
+}
+
+/// Which connection a request needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The request can't go over HTTP/2.
+    pub(crate) http1_only: bool,
+    /// Whom a PROXY header names.
+    pub(crate) proxied: Proxied,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Wanted { http1_only: false, proxied: Proxied::Own }
+    }
 }
 
 /// One address as one worker sees it.
@@ -229,6 +245,9 @@ impl Pool {
     /// A connection that is open as far as is known: before a request is written the server's goodbye is looked for. Those that were
     /// idle too long go on the way.
     pub(crate) fn checkout(self: &Rc<Self>, http1_only: bool) -> Option<Lease> {
+        if !self.is_shared() {
+            return None;
+        }
         let may_share = !http1_only || self.endpoint.speak == Speak::Http2;
         if may_share && let Some(session) = self.session() {
             return Some(self.lease_session(session, None));
@@ -247,6 +266,12 @@ impl Pool {
                 return Some(self.lease(Leased::Http1(last.connection), Some(since), None, last.lifetime));
             }
         }
+    }
+
+    /// Whether its connections serve one client after the other. Behind a PROXY header each belongs to one client, and to one request of
+    /// it: who connects may be another client each time, so there is hardly ever a second use.
+    fn is_shared(&self) -> bool {
+        self.endpoint.proxy_protocol.is_none()
     }
 
     /// A session with room. Where the only one has refused a stream a moment ago, another one is opened, for the request that was
@@ -286,11 +311,12 @@ impl Pool {
 
     /// Opens a connection. Where HTTP/2 is possible, one request opens it and the others wait to share it; where a server allows few
     /// streams, several are opened at the same time. The caller bounds the time and says so by [`Self::timed_out`].
-    pub(crate) async fn open(self: &Rc<Self>, http1_only: bool) -> Result<Lease, AttemptError> {
+    pub(crate) async fn open(self: &Rc<Self>, wanted: Wanted) -> Result<Lease, AttemptError> {
         let begun = Instant::now();
         let endpoint = &self.endpoint;
-        let speak = if http1_only && endpoint.speak == Speak::Either { Speak::Http1 } else { endpoint.speak };
-        let may_share = || speak == Speak::Http2 || speak == Speak::Either && !self.speaks_http1.get();
+        let speak = if wanted.http1_only && endpoint.speak == Speak::Either { Speak::Http1 } else { endpoint.speak };
+        let is_shared = self.is_shared();
+        let may_share = || is_shared && (speak == Speak::Http2 || speak == Speak::Either && !self.speaks_http1.get());
         let turn = if may_share() { self.opening.acquire().await.ok() } else { None };
         if turn.is_some() {
             if let Some(session) = self.session() {
@@ -302,7 +328,7 @@ impl Pool {
         }
         // Nothing to share after all: those who waited open their own at the same time.
         let _turn = turn.filter(|_| may_share());
-        self.open_now(speak, begun).await.inspect_err(|attempt| {
+        self.open_now(speak, wanted.proxied, begun).await.inspect_err(|attempt| {
             let now = Instant::now();
             self.failed.set(Some((now, attempt.kind)));
             self.record.failed(begun, now);
@@ -316,9 +342,10 @@ impl Pool {
         self.record.failed(begun, now);
     }
 
-    async fn open_now(self: &Rc<Self>, speak: Speak, begun: Instant) -> Result<Lease, AttemptError> {
+    async fn open_now(self: &Rc<Self>, speak: Speak, proxied: Proxied, begun: Instant) -> Result<Lease, AttemptError> {
         let tls = self.endpoint.tls.as_ref().map(|tls| if speak == Speak::Http1 { &tls.http1 } else { &tls.usual });
-        let connection = connect::connect(self.address, tls, speak, self.limits.get().ping_interval).await;
+        let (header, ping_interval) = (self.endpoint.proxy_header(proxied), self.limits.get().ping_interval);
+        let connection = connect::connect(self.address, &header, tls, speak, ping_interval).await;
         let connection = connection.map_err(|error| match error {
             ConnectError::Tcp { .. } => AttemptError::because(UpstreamErrorKind::Connect, error),
             ConnectError::Tls(_) | ConnectError::NoHttp2 => AttemptError::because(UpstreamErrorKind::Tls, error),
@@ -346,7 +373,7 @@ impl Pool {
                     since: Cell::new(begun),
                     refused: Cell::new(None),
                 });
-                if self.users.get() > 0 {
+                if self.users.get() > 0 && self.is_shared() {
                     self.sessions.borrow_mut().push(session.clone());
                     self.sweep();
                 }
@@ -357,7 +384,7 @@ impl Pool {
 
     fn put_back(&self, connection: http1::Connection, lifetime: Lifetime) {
         let Limits { max_idle, .. } = self.limits.get();
-        if max_idle == 0 || self.users.get() == 0 || lifetime.is_over() {
+        if max_idle == 0 || self.users.get() == 0 || !self.is_shared() || lifetime.is_over() {
             return;
         }
         let mut idle = self.idle.borrow_mut();

@@ -25,6 +25,7 @@ pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
 use crate::config::model::{HealthCheck, OutlierDetection};
 use crate::config::{defaults, model};
 use crate::http1::Tolerance;
+use crate::proxy_protocol::{self, Proxied};
 
 /// An upstream as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct UpstreamSpec {
     /// How many requests a connection is given.
     pub max_requests_per_connection: Option<u32>,
     pub dns: DnsPolicy,
+    /// The header in front of each connection. A connection then belongs to one client: it serves one request and is not kept.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// What its servers may do that is refused otherwise.
     pub tolerance: Tolerance,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
@@ -69,6 +72,7 @@ impl UpstreamSpec {
             max_connection_age: defaults::MAX_CONNECTION_AGE,
             max_requests_per_connection: None,
             dns: DnsPolicy::default(),
+            proxy_protocol: None,
             tolerance: Tolerance::default(),
             max_tries: 0,
             health: None,
@@ -217,6 +221,7 @@ pub(crate) struct Endpoint {
     pub(crate) host_value: HeaderValue,
     pub(crate) speak: Speak,
     pub(crate) tolerance: Tolerance,
+    pub(crate) proxy_protocol: Option<proxy_protocol::Version>,
     pub(crate) tls: Option<EndpointTls>,
 }
 
@@ -390,12 +395,14 @@ pub(crate) struct EndpointMaker {
     server_name: Option<String>,
     tls: Option<TlsConfigs>,
     tolerance: Tolerance,
+    proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 impl EndpointMaker {
     fn new(spec: &UpstreamSpec, tls: Option<TlsConfigs>) -> Self {
         let server_name = spec.tls.server_name.clone();
-        EndpointMaker { protocol: spec.protocol, server_name, tls, tolerance: spec.tolerance }
+        let UpstreamSpec { protocol, tolerance, proxy_protocol, .. } = *spec;
+        EndpointMaker { protocol, server_name, tls, tolerance, proxy_protocol }
     }
 
     pub(super) fn make(&self, item: &EndpointSpec) -> Result<Endpoint, SpecError> {
@@ -404,6 +411,7 @@ impl EndpointMaker {
             return Err(SpecError::H2OverCleartext(endpoint.name));
         }
         endpoint.tolerance = self.tolerance;
+        endpoint.proxy_protocol = self.proxy_protocol;
         Ok(endpoint)
     }
 
@@ -469,8 +477,14 @@ impl Endpoint {
             priority: item.priority,
             speak,
             tolerance: Tolerance::default(),
+            proxy_protocol: None,
             tls,
         })
+    }
+
+    /// What a connection on behalf of this client begins with.
+    pub(crate) fn proxy_header(&self, proxied: Proxied) -> Vec<u8> {
+        self.proxy_protocol.map_or_else(Vec::new, |version| proxy_protocol::write(version, proxied))
     }
 
     /// Whether connections to it are like those to another one of the same address.
@@ -482,7 +496,9 @@ impl Endpoint {
             }
             _ => false,
         };
-        tls && self.speak == other.speak && self.tolerance == other.tolerance
+        tls && self.speak == other.speak
+            && self.tolerance == other.tolerance
+            && self.proxy_protocol == other.proxy_protocol
     }
 }
 

@@ -12,6 +12,7 @@ mod health;
 mod releases;
 mod retry;
 mod routes;
+mod sockets;
 mod upstreams;
 mod values;
 
@@ -23,9 +24,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderName;
-use ipnet::IpNet;
 
 use crate::config::defaults;
+use crate::http::forwarded::TrustedPeers;
 use crate::route::{HostPattern, PathPattern};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
@@ -37,6 +38,7 @@ pub use health::*;
 pub use releases::*;
 pub use retry::*;
 pub use routes::*;
+pub use sockets::*;
 pub use upstreams::*;
 pub use values::*;
 
@@ -106,13 +108,15 @@ pub struct Gateway {
 #[derive(Debug, Clone)]
 pub struct Listener {
     pub name: Name,
-    pub bind: SocketAddr,
+    pub bind: BindAddress,
     pub tls: Option<ListenerTls>,
     /// Only without TLS.
     pub https_redirect: Option<HttpsRedirect>,
     pub protocols: ListenerProtocols,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedPeers,
+    /// No connection begins with a PROXY header without it.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Open connections of this listener.
     pub max_connections: u32,
     pub lifetime: ConnectionLifetime,
@@ -235,7 +239,7 @@ pub struct Telemetry {
 /// The admin listener.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    pub bind: SocketAddr,
+    pub bind: BindAddress,
     /// What a request that changes something has to show; none: nothing can be changed.
     pub token: Option<Secret>,
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Balancing, Discovery, HealthCheck, Name, OutlierDetection, Pin, Secret};
 use crate::config::defaults;
+use crate::proxy_protocol;
 use crate::services::Origin;
 
 /// A service behind the gateway.
@@ -16,6 +17,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     pub pool: Pool,
     pub dns: DnsPolicy,
+    /// Whether the endpoints are told by a PROXY header whose connection it is.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     pub tolerate: Vec<Deviation>,
     pub health: Option<HealthCheck>,
     pub outlier_detection: Option<OutlierDetection>,

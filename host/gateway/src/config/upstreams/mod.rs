@@ -14,6 +14,7 @@ use super::item::Item;
 use super::model::*;
 use super::read::{Level, Table};
 use super::tree::join;
+use crate::proxy_protocol;
 
 pub(super) use endpoints::origin;
 
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     tls: UpstreamTls,
     pool: Pool,
     dns: DnsPolicy,
+    proxy_protocol: Option<proxy_protocol::Version>,
     tolerate: Vec<Deviation>,
     health: Option<HealthCheck>,
     outlier_detection: Option<OutlierDetection>,
@@ -45,7 +47,7 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection } =
+    let Shared { balancing, protocol, tls, pool, dns, proxy_protocol, tolerate, health, outlier_detection } =
         shared(table, endpoints.as_deref());
     let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
     let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
@@ -62,7 +64,19 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
         }
     };
     let name = Name::from(name);
-    Some(Upstream { name, service, balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection })
+    Some(Upstream {
+        name,
+        service,
+        balancing,
+        protocol,
+        tls,
+        pool,
+        dns,
+        proxy_protocol,
+        tolerate,
+        health,
+        outlier_detection,
+    })
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
@@ -78,6 +92,13 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
         tls: tls::read(&table.table("tls")),
         pool: pool::read(&table.table("pool")),
         dns: dns::read(&table.table("dns")),
+        proxy_protocol: table
+            .key(
+                "proxy_protocol",
+                "Tells the endpoints the client's address by a PROXY header, version 1 or 2, in front of each connection. A connection then serves one request.",
+                r#""v2""#,
+            )
+            .get("no header", Item::word),
         tolerate: table
             .key(
                 "tolerate",
@@ -99,11 +120,23 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection } =
+    let Shared { balancing, protocol, tls, pool, dns, proxy_protocol, tolerate, health, outlier_detection } =
         shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
     let name = Name::from(name.as_str());
-    Some(Upstream { name, service, balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection })
+    Some(Upstream {
+        name,
+        service,
+        balancing,
+        protocol,
+        tls,
+        pool,
+        dns,
+        proxy_protocol,
+        tolerate,
+        health,
+        outlier_detection,
+    })
 }
 
 fn protocol(table: &Table<'_>, item: Item<'_>, endpoints: Option<&[Endpoint]>) -> Option<Protocol> {
