@@ -2,6 +2,8 @@
 
 mod admin;
 mod bodies;
+mod bulkheads;
+mod circuits;
 mod client_auth;
 mod commands;
 mod errors;
@@ -18,6 +20,7 @@ mod keys;
 mod limits;
 mod names;
 mod observability;
+mod overload;
 mod plugins;
 mod proxying;
 mod reload;

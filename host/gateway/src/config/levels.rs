@@ -11,13 +11,13 @@ const KINDS: [(&str, &str, &str); 2] = [
     (
         "route",
         "What routes have unless they say otherwise: the keys of a route but for its match and what answers it, so `host`, `pipeline`, \
-         `priority`, `timeouts`, `limits` and `upgrade`.",
+         `priority`, `timeouts`, `limits`, `criticality` and `upgrade`.",
         r#"{ timeouts = { request = "10s" } }"#,
     ),
     (
         "upstream",
         "What upstreams have unless they say otherwise: the keys of an upstream but for its endpoints, so `balance`, `protocol`, `tls`, \
-         `pool`, `dns` and `tolerate`.",
+         `pool`, `dns`, `tolerate`, `circuit_breaker` and `limits`.",
         r#"{ balance = "least_request" }"#,
     ),
 ];

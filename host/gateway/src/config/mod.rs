@@ -14,6 +14,7 @@ mod item;
 mod key;
 mod levels;
 pub mod model;
+mod overload;
 mod path;
 mod read;
 mod routes;

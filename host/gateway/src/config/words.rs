@@ -4,8 +4,8 @@ use http::uri::Scheme;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, ClientAuthMode, Deviation, FailurePolicy, HostPolicy, HttpVersion, ListenerProtocols,
-    LookupFamily, Protocol, TlsVersion, TrialPolicy,
+    Balance, Builtin, CircuitScope, ClientAuthMode, Criticality, Deviation, FailurePolicy, HostPolicy, HttpVersion,
+    ListenerProtocols, LookupFamily, Protocol, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -66,6 +66,15 @@ impl Words for Builtin {
 impl Words for Balance {
     const WORDS: &'static [(&'static str, Self)] =
         &[("round_robin", Self::RoundRobin), ("least_request", Self::LeastRequest)];
+}
+
+impl Words for CircuitScope {
+    const WORDS: &'static [(&'static str, Self)] = &[("upstream", Self::Upstream), ("endpoint", Self::Endpoint)];
+}
+
+impl Words for Criticality {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("sheddable", Self::Sheddable), ("standard", Self::Standard), ("critical", Self::Critical)];
 }
 
 impl Words for Protocol {

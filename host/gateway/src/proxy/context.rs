@@ -11,6 +11,7 @@ use http::header::USER_AGENT;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
+use super::admission::Admission;
 use super::body::MessageBody;
 use super::error::{Kind, ProxyError};
 use super::grpc;
@@ -111,6 +112,8 @@ pub(super) struct RequestContext {
     pub(super) underscored: Option<Box<[HeaderName]>>,
     pub(super) accepted_upgrade: Option<Box<AcceptedUpgrade>>,
 
+    /// Where the route or the upstream has limits or a circuit breaker.
+    pub(super) admission: Option<Box<Admission>>,
     pub(super) attempts: AttemptLog,
     pub(super) status: Option<StatusCode>,
     /// Only where the request has a body.
@@ -171,6 +174,7 @@ impl RequestContext {
                 ends_here: None,
                 underscored: None,
                 accepted_upgrade: None,
+                admission: None,
                 attempts: AttemptLog::default(),
                 status: None,
                 bytes_in: None,

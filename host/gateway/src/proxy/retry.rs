@@ -13,7 +13,8 @@ use crate::snapshot::UpstreamHandle;
 use crate::telemetry::UpstreamId;
 use crate::upstream::retry::{Budget, FilterChoice, Next};
 use crate::upstream::{
-    AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, UpstreamErrorKind, UpstreamResponse,
+    AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Unadmitted, UpstreamErrorKind,
+    UpstreamResponse,
 };
 
 impl RouteHandler<'_> {
@@ -37,20 +38,33 @@ impl RouteHandler<'_> {
                 let choice = self.select_upstream(context, targets).await?;
                 let exchange = context.exchange();
                 target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
+                target = self.admit_to_upstream(context, target).await?;
+                let exchange = context.exchange();
                 endpoints = target.upstream.endpoints();
                 budget.select(target.upstream.max_endpoints(&endpoints), exchange.candidates.len(), choice);
             }
             if next != Next::SameEndpoint {
                 let choice = choice(&context.exchange().selection);
-                let Some(chosen) = target.upstream.choose(&endpoints, choice, budget.tried()) else {
-                    if budget.tried().is_empty() {
-                        error = AttemptError::new(UpstreamErrorKind::NoEndpoint);
-                        let attempt = context.attempts.begin(target.upstream.name(), None);
-                        attempt.outcome = AttemptOutcome::Failed(error.kind);
+                let admitted = target.upstream.admit(&endpoints, choice, budget.tried(), request.until()).await;
+                let (chosen, permit) = match admitted {
+                    Ok(admitted) => admitted,
+                    Err(Unadmitted::CircuitOpen(open)) if budget.tried().is_empty() => {
+                        target = self.fall_back(context, target, open).await?;
+                        endpoints = target.upstream.endpoints();
+                        budget.select(target.upstream.max_endpoints(&endpoints), 0, FilterChoice::NoneOrSame);
+                        continue;
                     }
-                    next = budget.without_endpoint();
-                    continue;
+                    Err(why) => {
+                        if budget.tried().is_empty() {
+                            error = AttemptError::new(why.kind());
+                            let attempt = context.attempts.begin(target.upstream.name(), None);
+                            attempt.outcome = AttemptOutcome::Failed(error.kind);
+                        }
+                        next = budget.without_endpoint();
+                        continue;
+                    }
                 };
+                request.admitted(permit);
                 budget.spend(chosen);
                 endpoint = chosen;
             }

@@ -11,6 +11,7 @@ use http::header::{LOCATION, UPGRADE};
 use http_body::Body as _;
 
 use super::RouteHandler;
+use super::admission::note_outcome;
 use super::body::{MessageBody, coded};
 use super::context::{AcceptedUpgrade, RequestContext, Responder};
 use super::error::{Kind, ProxyError};
@@ -57,9 +58,11 @@ impl RouteHandler<'_> {
             let message = format!("the request was not in after {whole:?}");
             return Err(ProxyError::new(Kind::ClientTimeout, message));
         }
+        self.admit_to_route(context).await?;
         let (request, headers) = self.request(context)?;
         let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
         let outcome = pin!(self.ask_upstream(context, targets, &mut request)).await;
+        note_outcome(context, &outcome);
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
         }
@@ -106,6 +109,8 @@ pub(super) fn timed(body: Body, idle: Option<Duration>, progress: Option<&Rc<Cel
 pub(super) fn upstream_error(error: &UpstreamError) -> ProxyError {
     let kind = match error.kind {
         UpstreamErrorKind::NoEndpoint => Kind::NoEndpoint,
+        UpstreamErrorKind::Busy => Kind::UpstreamBusy,
+        UpstreamErrorKind::CircuitOpen => Kind::CircuitOpen,
         UpstreamErrorKind::Dns | UpstreamErrorKind::Connect | UpstreamErrorKind::Tls => Kind::ConnectFailed,
         UpstreamErrorKind::ConnectTimeout => Kind::ConnectTimeout,
         UpstreamErrorKind::FirstByteTimeout => Kind::UpstreamTimeout,

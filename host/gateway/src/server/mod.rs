@@ -7,6 +7,7 @@ mod gather;
 mod http1;
 mod listener;
 mod malformed;
+mod overload;
 mod worker;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::http1::{HeadError, RequestLine, Transport};
 use crate::telemetry::{H2Refusal, ListenerCounters};
 
 pub use listener::{BindError, can_bind};
+pub use overload::{Overload, ResourceState, WorkerOverload};
 pub use worker::{StartError, WorkerSettings, Workers};
 
 /// What a worker does with requests.

@@ -1,17 +1,20 @@
 //! Routes of the configuration → the router and what each route does with a request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::key;
+use crate::config::model::Criticality;
 pub use crate::config::model::{HostPolicy, RouteTimeouts as Timeouts};
 use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
 use crate::route::{PathRewrite, Redirect, RouteError, RouteSpec, Router};
 use crate::telemetry::{Metrics, RouteId};
+use crate::upstream::{Bulkhead, EndpointRegistry};
 
 /// What is done with the requests of a route.
 pub struct Route {
@@ -25,8 +28,36 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// The largest request body, in bytes.
     pub max_body: u64,
+    /// Where the requests under way are limited.
+    pub limits: Option<RequestLimits>,
+    /// Which requests are refused first when the gateway is overloaded.
+    pub criticality: Criticality,
     /// Whether a request may switch protocols.
     pub upgrade: bool,
+}
+
+/// How many requests of a route may be under way.
+pub struct RequestLimits {
+    /// The route's.
+    pub name: Arc<str>,
+    pub requests: Arc<Bulkhead>,
+    pub queue_timeout: Duration,
+    max_requests: u32,
+    max_pending: u32,
+}
+
+impl RequestLimits {
+    fn of(route: &config::Route, registry: &EndpointRegistry) -> Option<Self> {
+        let config::RouteLimits { max_requests, max_pending_requests: max_pending, queue_timeout, .. } = route.limits;
+        let (max_requests, name) = (max_requests?, Arc::from(route.name.clone()));
+        let requests = registry.route(&name, || Bulkhead::new(Some(max_requests), max_pending));
+        Some(RequestLimits { name, requests, queue_timeout, max_requests, max_pending })
+    }
+
+    /// They hold from now on: the route is about to be served.
+    pub(super) fn apply(&self) {
+        self.requests.set(Some(self.max_requests), self.max_pending);
+    }
 }
 
 /// What answers.
@@ -69,7 +100,7 @@ pub(super) fn route(
     route: &config::Route,
     pipeline: usize,
     upstream: impl Fn(&str) -> Option<usize>,
-    metrics: &Metrics,
+    (metrics, registry): (&Metrics, &EndpointRegistry),
 ) -> Result<Route, String> {
     let mut names = Vec::new();
     let action = match &route.action {
@@ -96,6 +127,8 @@ pub(super) fn route(
         pipeline,
         timeouts: route.timeouts.clone(),
         max_body: route.limits.body.map_or(u64::MAX, |size| size.0),
+        limits: RequestLimits::of(route, registry),
+        criticality: route.criticality,
         upgrade: route.upgrade,
     })
 }

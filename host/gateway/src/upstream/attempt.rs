@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{EXPECT, HOST, UPGRADE};
@@ -14,10 +15,12 @@ use hyper::client::conn::TrySendError;
 
 use super::attempt_log::{Attempt, AttemptOutcome};
 use super::builtin;
-use super::endpoints::LocalEndpoints;
+use super::circuit::Outcome;
+use super::endpoints::{LocalEndpoints, Record};
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::head;
 use super::http2::{self, MalformedResponse, Replay};
+use super::limits::EndpointPermit;
 use super::local::LocalUpstream;
 use super::pool::{Lease, Leased, Pool};
 use super::retry::Delivery;
@@ -75,6 +78,8 @@ pub struct OutgoingRequest<'a> {
     is_named: bool,
     /// An idempotent method (RFC 9110 §9.2.2) and no body: harmless to send twice.
     repeatable: bool,
+    /// For the endpoint that it goes to.
+    permit: Option<Rc<EndpointPermit>>,
 }
 
 impl<'a> OutgoingRequest<'a> {
@@ -96,7 +101,17 @@ impl<'a> OutgoingRequest<'a> {
             *request.body_mut() = body;
         }
         let repeatable = !has_body && request.method().is_idempotent();
-        OutgoingRequest { request, timeouts, budget, upload, gate, is_named, repeatable }
+        OutgoingRequest { request, timeouts, budget, upload, gate, is_named, repeatable, permit: None }
+    }
+
+    /// It goes to another endpoint, with this permit.
+    pub fn admitted(&mut self, permit: Option<Rc<EndpointPermit>>) {
+        self.permit = permit;
+    }
+
+    /// When its response head has to be there.
+    pub fn until(&self) -> Option<Instant> {
+        self.timeouts.until
     }
 
     /// Whether sending it twice is harmless.
@@ -164,11 +179,28 @@ impl LocalUpstream {
                 answered(Box::pin(builtin::status(sent)), request, attempt).await
             }
         };
+        if let (Some(permit), Some(breaker)) = (&request.permit, self.endpoint_breaker()) {
+            let seen = outcome.as_ref().map(|response| &*response.head).map_err(|error| error.kind);
+            permit.note(breaker, Outcome::of(breaker, seen));
+        }
         attempt.outcome = match &outcome {
             Ok(_) => AttemptOutcome::Response,
             Err(error) => AttemptOutcome::Failed(error.kind),
         };
         outcome
+    }
+
+    /// The permit for the address that the connection leads to: another one of the endpoint maybe.
+    fn permit_at(
+        &self,
+        request: &mut OutgoingRequest<'_>,
+        record: &Arc<Record>,
+    ) -> Result<Option<Rc<EndpointPermit>>, AttemptError> {
+        if let Some(permit) = request.permit.take() {
+            let permit = if permit.is_for(record) { Some(permit) } else { self.permit_for(record).map(Rc::new) };
+            request.permit = Some(permit.ok_or_else(|| AttemptError::new(UpstreamErrorKind::Busy))?);
+        }
+        Ok(request.permit.clone())
     }
 
     /// An open connection, or a new one.
@@ -181,7 +213,7 @@ impl LocalUpstream {
     ) -> Result<UpstreamResponse, AttemptError> {
         let http1_only = request.request.headers().contains_key(UPGRADE);
         let now = Instant::now();
-        let (lease, begun) = match self.checkout(endpoints, host, now, http1_only) {
+        let (mut lease, begun) = match self.checkout(endpoints, host, now, http1_only) {
             Some(lease) => (lease, now),
             // Opening is rare and its future is large, so it is kept out of this one.
             None => {
@@ -191,6 +223,7 @@ impl LocalUpstream {
                 (lease, Instant::now())
             }
         };
+        lease.permit = self.permit_at(request, lease.pool.record())?;
         attempt.connect = lease.connect;
         let reused = lease.connect.is_none();
         let pool = Rc::clone(&lease.pool);

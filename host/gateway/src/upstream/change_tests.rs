@@ -98,7 +98,7 @@ impl Running {
         let request = Request::get("/").body(Body::Empty).unwrap();
         let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
         let endpoints = self.local.endpoints();
-        let host = self.local.choose(&endpoints, choice, &[]).unwrap();
+        let host = self.local.choose(&endpoints, choice, &[], &[]).unwrap();
         let mut attempt = Attempt::new(self.local.name().clone(), None);
         self.local.attempt(&endpoints, host, &mut request, &mut attempt).await
     }

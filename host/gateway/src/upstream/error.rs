@@ -12,6 +12,10 @@ use crate::http::body::BodyErrorKind;
 pub enum UpstreamErrorKind {
     /// No endpoint could be chosen: none is known by the addresses that a filter gave.
     NoEndpoint,
+    /// All endpoints, or the upstream, have as many requests under way as they may.
+    Busy,
+    /// The circuits of all endpoints are open.
+    CircuitOpen,
     Dns,
     /// No endpoint took a connection.
     Connect,
@@ -34,6 +38,8 @@ impl UpstreamErrorKind {
     pub fn name(self) -> &'static str {
         match self {
             UpstreamErrorKind::NoEndpoint => "no-endpoint",
+            UpstreamErrorKind::Busy => "busy",
+            UpstreamErrorKind::CircuitOpen => "circuit-open",
             UpstreamErrorKind::Dns => "dns",
             UpstreamErrorKind::Connect => "connect",
             UpstreamErrorKind::ConnectTimeout => "connect-timeout",
@@ -61,6 +67,8 @@ impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
             UpstreamErrorKind::NoEndpoint => "has no endpoint to choose",
+            UpstreamErrorKind::Busy => "has no room for the request",
+            UpstreamErrorKind::CircuitOpen => "has open circuits only",
             UpstreamErrorKind::Dns => "has no address",
             UpstreamErrorKind::Connect => "does not accept connections",
             UpstreamErrorKind::ConnectTimeout => "did not accept a connection in time",

@@ -91,13 +91,20 @@ impl LocalUpstream {
         self.endpoints().candidates(self.upstream.name())
     }
 
-    /// The host for the next attempt; `None` when all that the choice allows were tried.
-    pub fn choose(&self, endpoints: &LocalEndpoints, choice: Choice<'_>, tried: &[usize]) -> Option<usize> {
+    /// The host for the next attempt; `None` when all that the choice allows were tried or are passed over, for want of room.
+    pub fn choose(
+        &self,
+        endpoints: &LocalEndpoints,
+        choice: Choice<'_>,
+        tried: &[usize],
+        passed_over: &[usize],
+    ) -> Option<usize> {
         // A built-in upstream has nothing to choose.
         if !matches!(self.upstream.spec().target, TargetSpec::Endpoints(_)) {
-            return tried.is_empty().then_some(0);
+            return (tried.is_empty() && passed_over.is_empty()).then_some(0);
         }
-        let tried = endpoints.with_siblings(tried);
+        let mut tried = endpoints.with_siblings(tried);
+        tried.extend_from_slice(passed_over);
         match choice {
             Choice::Balanced => endpoints.balanced(self.upstream.spec().balance, &self.dice, &tried),
             Choice::Key(key) => endpoints.by_hash(key, &tried),

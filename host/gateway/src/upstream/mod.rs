@@ -1,11 +1,12 @@
 //! Upstreams: who they are (`spec`), where their endpoints come from (`discover`) and what is known of them (`endpoints`, `health`), which one is
-//! next (`local`, `balance`), connections to them (`connect`, `http2`, `race`, `pool`), one attempt to get a response (`attempt`), and whether
+//! next (`local`, `balance`), whether a request may go there (`limits`, `circuit`), connections to them (`connect`, `http2`, `race`, `pool`), one attempt to get a response (`attempt`), and whether
 //! another one follows (`retry`).
 
 mod attempt;
 mod attempt_log;
 mod balance;
 mod builtin;
+mod circuit;
 pub mod connect;
 mod discover;
 pub(crate) mod endpoints;
@@ -13,6 +14,7 @@ mod error;
 pub(crate) mod head;
 pub(crate) mod health;
 pub(crate) mod http2;
+pub(crate) mod limits;
 mod local;
 pub(crate) mod pool;
 pub(crate) mod race;
@@ -34,6 +36,10 @@ pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
 pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use health::{Reason, StateChange};
+pub use limits::{
+    Admitted, Bulkhead, BulkheadState, Busy, CircuitPass, CircuitState, EndpointPermit, Permit, Unadmitted,
+    UpstreamState,
+};
 pub use local::{Choice, LocalUpstream};
 pub use resolver::Resolver;
 pub use spec::{Balance, EndpointSpec, Protocol, SpecError, TargetSpec, Upstream, UpstreamSpec};

@@ -16,6 +16,7 @@ use super::connect::{self, ConnectError, Connection, Speak};
 use super::endpoints::{Record, Responses};
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::http2::{AllowedStreams, MAX_STREAMS};
+use super::limits::EndpointPermit;
 use super::retry::Unprocessed;
 use super::spec::Endpoint;
 use crate::coarse;
@@ -115,6 +116,8 @@ pub(crate) struct Lease {
     pub(crate) idle: Option<Duration>,
     /// Time taken to open it; `None` when it was open already.
     pub(crate) connect: Option<Duration>,
+    /// Where the endpoint has limits or a circuit.
+    pub(crate) permit: Option<Rc<EndpointPermit>>,
 }
 
 impl Pool {
@@ -230,7 +233,7 @@ impl Pool {
         if let Leased::Http2(session) = &connection {
             session.streams.set(session.streams.get() + 1);
         }
-        Lease { pool: self.clone(), connection: Some(connection), idle, connect }
+        Lease { pool: self.clone(), connection: Some(connection), idle, connect, permit: None }
     }
 
     /// Opens a connection. Where HTTP/2 is possible, one request opens it and the others wait to share it; where a server allows few

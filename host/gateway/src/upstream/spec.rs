@@ -11,15 +11,20 @@ use http::uri::Authority;
 use rustls_pki_types::ServerName;
 
 use super::balance;
+use super::circuit::Outcome;
 use super::connect::{Speak, TlsClient};
 use super::discover::Discovery;
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
+use super::error::UpstreamErrorKind;
+use super::limits::{CircuitPass, CircuitState, UpstreamState, upstream_breaker};
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
 use super::tls::{self, TlsError, TlsSpec};
 use crate::background::{Background, Task};
 use crate::config::defaults;
 pub use crate::config::model::{Balance, Protocol};
+use crate::config::model::{CircuitBreaker, CircuitScope, UpstreamLimits};
+use crate::exchange::ResponseHead;
 use crate::http1::Tolerance;
 
 /// An upstream as configured.
@@ -39,6 +44,8 @@ pub struct UpstreamSpec {
     pub dns: DnsPolicy,
     /// What its servers may do that is refused otherwise.
     pub tolerance: Tolerance,
+    pub circuit_breaker: Option<CircuitBreaker>,
+    pub limits: UpstreamLimits,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
     pub max_tries: usize,
 }
@@ -57,8 +64,23 @@ impl UpstreamSpec {
             ping_interval: defaults::PING_INTERVAL,
             dns: DnsPolicy::default(),
             tolerance: Tolerance::default(),
+            circuit_breaker: None,
+            limits: UpstreamLimits::default(),
             max_tries: 0,
         }
+    }
+}
+
+impl UpstreamSpec {
+    /// Whether anything has to be known of it as a whole.
+    fn has_state(&self) -> bool {
+        self.circuit_breaker.is_some() || self.limits.max_requests.is_some() || self.admits_endpoints()
+    }
+
+    /// Whether its endpoints have limits or circuits.
+    pub(super) fn admits_endpoints(&self) -> bool {
+        let per_endpoint = |breaker: &CircuitBreaker| breaker.per == CircuitScope::Endpoint;
+        self.limits.per_endpoint.max_requests.is_some() || self.circuit_breaker.as_ref().is_some_and(per_endpoint)
     }
 }
 
@@ -141,6 +163,8 @@ pub struct Upstream {
     tls: Option<TlsConfigs>,
     resolver: Arc<Resolver>,
     set: Arc<EndpointSet>,
+    /// Where it has limits or a circuit breaker.
+    state: Option<Arc<UpstreamState>>,
 }
 
 /// TLS towards all endpoints of an upstream.
@@ -205,7 +229,8 @@ impl Upstream {
         }
         let discovery = Discovery::of(endpoints, resolver, spec.dns);
         let set = EndpointSet::new(spec.name.clone(), discovery, registry.clone());
-        Ok(Upstream { spec, tls, resolver: resolver.clone(), set })
+        let state = spec.has_state().then(|| registry.upstream(&spec));
+        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, state })
     }
 
     /// Whether it is what these would make.
@@ -225,6 +250,40 @@ impl Upstream {
 
     pub(super) fn set(&self) -> &Arc<EndpointSet> {
         &self.set
+    }
+
+    /// What is known of it as a whole, where it has limits or a circuit breaker.
+    pub fn state(&self) -> Option<&Arc<UpstreamState>> {
+        self.state.as_ref()
+    }
+
+    /// Whether its circuit lets a request pass; if not, for how long. `None`: it has none.
+    pub fn pass_circuit(&self) -> Option<Result<CircuitPass, Duration>> {
+        let (state, breaker) = self.state.as_ref().zip(upstream_breaker(&self.spec))?;
+        Some(state.pass(breaker))
+    }
+
+    /// The circuit of the upstream as a whole; `None`: it has none.
+    pub fn circuit(&self) -> Option<CircuitState> {
+        self.state.as_ref().zip(upstream_breaker(&self.spec)).map(|(state, _)| state.circuit())
+    }
+
+    /// Notes how a request has ended that its circuit has let pass.
+    pub fn note_circuit(&self, pass: CircuitPass, outcome: Result<&ResponseHead, UpstreamErrorKind>) {
+        if let Some(breaker) = upstream_breaker(&self.spec) {
+            pass.note(breaker, Outcome::of(breaker, outcome));
+        }
+    }
+
+    /// Its limits and circuit breaker hold from now on: it is about to be served.
+    pub fn apply_limits(&self) {
+        if let Some(state) = &self.state {
+            state.set(&self.spec);
+        }
+        let breaker = self.spec.circuit_breaker.as_ref().filter(|breaker| breaker.per == CircuitScope::Endpoint);
+        for host in &self.set.members().hosts {
+            host.record.set_circuit(breaker.map(|breaker| breaker.window));
+        }
     }
 
     /// Its endpoints as all workers know them, one entry for each address, and at most `most`.

@@ -173,7 +173,7 @@ async fn send_chosen(
     loop {
         match next {
             Next::SameEndpoint => {}
-            Next::OtherEndpoint => match upstream.choose(&endpoints, choice, budget.tried()) {
+            Next::OtherEndpoint => match upstream.choose(&endpoints, choice, budget.tried(), &[]) {
                 Some(endpoint) => budget.spend(endpoint),
                 None => return Err(last),
             },

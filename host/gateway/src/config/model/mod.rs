@@ -6,6 +6,8 @@
 //! upstreams, filters) are here, and those modules use them.
 
 mod filters;
+mod limits;
+mod overload;
 mod routes;
 mod upstreams;
 mod values;
@@ -25,6 +27,8 @@ use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
 pub use filters::*;
+pub use limits::*;
+pub use overload::*;
 pub use routes::*;
 pub use upstreams::*;
 pub use values::*;
@@ -68,6 +72,7 @@ pub struct Gateway {
     pub max_filtered_bodies: ByteSize,
     /// Open client connections of all listeners together.
     pub max_connections: u32,
+    pub overload: Overload,
     /// Whether changed files are loaded without being told by SIGHUP.
     pub reload: bool,
     /// The header that carries the request id.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Name};
+use super::{ByteSize, Criticality, Name};
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
 /// What is done with the requests that match.
@@ -24,6 +24,8 @@ pub struct Route {
     pub priority: i64,
     pub timeouts: RouteTimeouts,
     pub limits: RouteLimits,
+    /// Which requests are refused first when the gateway is overloaded.
+    pub criticality: Criticality,
     /// Whether a request may switch protocols (WebSocket).
     pub upgrade: bool,
 }
@@ -69,4 +71,9 @@ pub struct RouteTimeouts {
 pub struct RouteLimits {
     /// The request body; none is no limit.
     pub body: Option<ByteSize>,
+    /// Requests under way; none is no limit.
+    pub max_requests: Option<u32>,
+    /// Requests that may wait.
+    pub max_pending_requests: u32,
+    pub queue_timeout: Duration,
 }

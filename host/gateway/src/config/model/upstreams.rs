@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Name, Secret};
+use super::{CircuitBreaker, Name, Secret, UpstreamLimits};
 use crate::config::defaults;
 use crate::services::Origin;
 
@@ -17,6 +17,8 @@ pub struct Upstream {
     pub pool: Pool,
     pub dns: DnsPolicy,
     pub tolerate: Vec<Deviation>,
+    pub circuit_breaker: Option<CircuitBreaker>,
+    pub limits: UpstreamLimits,
 }
 
 /// Who serves an upstream.

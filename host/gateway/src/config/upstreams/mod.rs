@@ -1,7 +1,9 @@
 //! Reads `[upstreams]`; a file for each of its tables.
 
+mod circuit;
 mod dns;
 mod endpoints;
+mod limits;
 mod pool;
 mod tls;
 
@@ -12,6 +14,7 @@ use super::read::{Level, Table};
 use super::tree::join;
 
 pub(super) use endpoints::origin;
+pub(super) use limits::count;
 
 /// What an upstream can have in common with others: what is left out of it comes from its group, then from `[defaults.upstream]`.
 pub(super) struct Shared {
@@ -21,6 +24,8 @@ pub(super) struct Shared {
     pool: Pool,
     dns: DnsPolicy,
     tolerate: Vec<Deviation>,
+    circuit_breaker: Option<CircuitBreaker>,
+    limits: UpstreamLimits,
 }
 
 /// Reads an upstream, here with the tables that it inherits from.
@@ -39,7 +44,8 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(table, endpoints.as_deref());
+    let Shared { balance, protocol, tls, pool, dns, tolerate, circuit_breaker, limits } =
+        shared(table, endpoints.as_deref());
     let service = match (table.has("endpoints"), table.has("builtin")) {
         (true, false) => Service::Endpoints(endpoints?),
         (false, true) => Service::Builtin(builtin?),
@@ -48,7 +54,18 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             return None;
         }
     };
-    Some(Upstream { name: Name::from(name), service, balance, protocol, tls, pool, dns, tolerate })
+    Some(Upstream {
+        name: Name::from(name),
+        service,
+        balance,
+        protocol,
+        tls,
+        pool,
+        dns,
+        tolerate,
+        circuit_breaker,
+        limits,
+    })
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
@@ -77,6 +94,8 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
                 r#"["bare_lf"]"#,
             )
             .or(Vec::new(), |item| item.list(Item::word)),
+        circuit_breaker: table.optional_table("circuit_breaker").map(|table| circuit::read(&table)),
+        limits: limits::read(&table.table("limits")),
     }
 }
 
@@ -89,9 +108,11 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balance, protocol, tls, pool, dns, tolerate } = shared(&table, Some(&endpoints));
+    let Shared { balance, protocol, tls, pool, dns, tolerate, circuit_breaker, limits } =
+        shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
-    Some(Upstream { name: Name::from(name.as_str()), service, balance, protocol, tls, pool, dns, tolerate })
+    let name = Name::from(name.as_str());
+    Some(Upstream { name, service, balance, protocol, tls, pool, dns, tolerate, circuit_breaker, limits })
 }
 
 fn protocol(table: &Table<'_>, item: Item<'_>, endpoints: Option<&[Endpoint]>) -> Option<Protocol> {

@@ -2,6 +2,7 @@
 //! is one for all workers, routes and reloads. A choice reads two words of one line; all else happens when a state changes.
 //!
 //! - `unreachable`: it takes no connections. Noted by requests, which also try it again.
+//! - `circuit-open`: too many of the last attempts have failed (`circuit`).
 
 mod history;
 pub(crate) mod unreachable;
@@ -20,16 +21,19 @@ use super::endpoints::millis;
 pub enum Reason {
     /// It took no connection.
     Unreachable,
+    /// Too many attempts have failed: its circuit is open.
+    CircuitOpen,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 1] = [Reason::Unreachable];
+    pub const ALL: [Reason; 2] = [Reason::Unreachable, Reason::CircuitOpen];
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// As metrics, logs and the admin API show it.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Unreachable => "unreachable",
+            Reason::CircuitOpen => "circuit-open",
         }
     }
 
@@ -90,6 +94,14 @@ impl Health {
         // Each time: a success at the same moment may have put it back.
         let evidence = self.unreachable.not_reached(millis(begun), millis(now))?;
         self.take_out(Reason::Unreachable, evidence)
+    }
+
+    /// Its circuit has opened or closed. Who may pass an open one is decided when a request is about to go there (`limits`).
+    pub(crate) fn circuit_changed(&self, is_open: bool, evidence: String) -> Option<Told> {
+        match is_open {
+            true => self.take_out(Reason::CircuitOpen, evidence),
+            false => self.put_back(Reason::CircuitOpen, evidence),
+        }
     }
 
     /// Takes the address out. `None`: it is out for this reason already.
