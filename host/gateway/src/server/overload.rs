@@ -153,7 +153,7 @@ impl Overload {
             let open = self.connections.load(Relaxed) as u64;
             let of_connections = max_connections.map_or(0, |most| percent(open, u64::from(most)));
             // What has no bound any more is over at once.
-            let mut look = |resource, level: &mut Level, bound: bool, percent| {
+            let look = |resource, level: &mut Level, bound: bool, percent| {
                 if !bound {
                     *level = Level::default();
                 }
