@@ -57,6 +57,11 @@ fn it_opens_after_fifteen_of_twenty_answers_at_once_and_closes_when_the_service_
         gateway.get("/");
         gateway.metric("sluice_circuit_open", &[]) == Some(0.0)
     });
+    let shown: serde_json::Value =
+        serde_json::from_str(&gateway.admin("/api/v1/upstreams/service").text()).expect("JSON");
+    let changes = shown["circuit"]["changes"].as_array().expect("changes");
+    assert_eq!((&shown["circuit"]["state"], changes.len()), (&"closed".into(), 3), "{shown}");
+    assert_eq!(changes[0]["evidence"], opened["evidence"]);
     gateway.wait_log("the closed circuit", |line| line["message"] == "the circuit of the upstream is closed");
     for _ in 0..40 {
         assert_eq!(gateway.get("/").status, 200);

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Context;
+use super::limits;
 use super::problem::Problem;
 use crate::config::model;
 use crate::control::{self, Control};
@@ -259,6 +260,9 @@ pub(super) struct Upstream {
     builtin: Option<&'static str>,
     balance: Balance,
     protocol: Protocol,
+    /// Where it has a circuit breaker as a whole.
+    circuit: Option<limits::Circuit>,
+    limits: Vec<limits::RequestLimit>,
     endpoints: Vec<Endpoint>,
 }
 
@@ -320,6 +324,8 @@ impl From<&upstream::Upstream> for Upstream {
                 upstream::Protocol::Http2 => Protocol::Http2,
                 upstream::Protocol::H2c => Protocol::H2c,
             },
+            circuit: limits::circuit(upstream),
+            limits: limits::request_limits(upstream),
             endpoints: endpoints.iter().map(Endpoint::from).collect(),
         }
     }
