@@ -93,7 +93,7 @@ mod tests {
         for request in 0..10_000 {
             let now = START + request * 3;
             load.note_request(now);
-            retries += usize::from((0..2).filter(|_| load.withdraw(BUDGET, now)).count());
+            retries += (0..2).filter(|_| load.withdraw(BUDGET, now)).count();
         }
         assert!((1_900..=2_100).contains(&retries), "{retries} of 10,000");
     }
