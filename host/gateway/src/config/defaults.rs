@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::model::{
-    Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, FailurePolicy, LookupFamily, Protocol, TlsVersion,
-    TrialPolicy,
+    Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, FailurePolicy, LookupFamily, Protocol,
+    RetryCondition, RetryConditions, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -62,6 +62,26 @@ pub const PRIORITY: i64 = 0;
 pub const CRITICALITY: Criticality = Criticality::Standard;
 pub const REDIRECT_STATUS: StatusCode = StatusCode::FOUND;
 pub const RESPOND_STATUS: StatusCode = StatusCode::OK;
+
+// [routes.NAME.retry] and [routes.NAME.deadline]
+pub const RETRY_ATTEMPTS: u32 = 3;
+pub const RETRY_ON: RetryConditions = RetryConditions::of(&[
+    RetryCondition::ConnectFailure,
+    RetryCondition::RefusedStream,
+    RetryCondition::Reset,
+    RetryCondition::GatewayError,
+    RetryCondition::RetriableStatusCodes,
+]);
+pub const PER_TRY_TIMEOUT: Option<Duration> = None;
+pub const BACKOFF_BASE: Duration = Duration::from_millis(25);
+pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
+pub const RETRY_BUDGET_PERCENT: u32 = 20;
+pub const RETRY_BUDGET_MIN_PER_SECOND: u32 = 3;
+pub const RETRY_BODY: ByteSize = kib(64);
+pub const RETRY_NON_IDEMPOTENT: bool = false;
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
+pub const GRPC_DEADLINE: bool = false;
+pub const TRUST_DEADLINE_HEADER: bool = false;
 
 // [upstreams.NAME]
 pub const BALANCE: Balance = Balance::RoundRobin;

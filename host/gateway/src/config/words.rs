@@ -5,7 +5,7 @@ use http::uri::Scheme;
 use super::key::{Words, Written};
 use super::model::{
     Balance, Builtin, CircuitScope, ClientAuthMode, Criticality, Deviation, FailurePolicy, HostPolicy, HttpVersion,
-    ListenerProtocols, LookupFamily, Protocol, TlsVersion, TrialPolicy,
+    ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -80,6 +80,24 @@ impl Words for Criticality {
 impl Words for Protocol {
     const WORDS: &'static [(&'static str, Self)] =
         &[("auto", Self::Auto), ("http/1.1", Self::Http1), ("h2", Self::Http2), ("h2c", Self::H2c)];
+}
+
+impl Words for RetryCondition {
+    const WORDS: &'static [(&'static str, Self)] = &{
+        let (mut words, mut at) = ([("", RetryCondition::Reset); RetryCondition::ALL.len()], 0);
+        while at < words.len() {
+            words[at] = (RetryCondition::ALL[at].name(), RetryCondition::ALL[at]);
+            at += 1;
+        }
+        words
+    };
+}
+
+impl Written for RetryConditions {
+    fn written(&self) -> String {
+        let words: Vec<String> = self.iter().map(|condition| condition.written()).collect();
+        format!("[{}]", words.join(", "))
+    }
 }
 
 impl Words for Deviation {

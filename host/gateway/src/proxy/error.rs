@@ -55,6 +55,8 @@ pub enum Kind {
     FilterBusy,
     /// The response is larger than a filter that fails closed takes: its limit, and no fault of the upstream.
     ResponseTooLarge,
+    /// The time was over that the client gives its request.
+    DeadlineExceeded,
     NoEndpoint,
     /// The upstream has as many requests under way as it may, and there is no room in its queue, or not in time.
     UpstreamBusy,
@@ -99,6 +101,7 @@ impl Kind {
             Kind::FilterFailed => "filter-failed",
             Kind::FilterBusy => "filter-busy",
             Kind::ResponseTooLarge => "response-too-large",
+            Kind::DeadlineExceeded => "deadline-exceeded",
             Kind::NoEndpoint => "no-endpoint",
             Kind::UpstreamBusy => "upstream-busy",
             Kind::RouteBusy => "route-busy",
@@ -164,7 +167,8 @@ impl ProxyError {
             | Kind::ClientAborted
             | Kind::NoRoute
             | Kind::MethodNotAllowed
-            | Kind::LoopDetected => ErrorSource::Client,
+            | Kind::LoopDetected
+            | Kind::DeadlineExceeded => ErrorSource::Client,
             Kind::OutOfMemory | Kind::Overloaded | Kind::RouteBusy => ErrorSource::Gateway,
             Kind::FilterFailed | Kind::FilterBusy | Kind::ResponseTooLarge => ErrorSource::Filter,
             Kind::NoEndpoint

@@ -8,6 +8,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::context::RequestContext;
+use super::error::Kind;
 use super::respond;
 use crate::exchange::{ResponseHead, ResponseSource};
 
@@ -21,6 +22,13 @@ const MAX_MESSAGE: usize = 2048;
 /// The status in a head or in trailers.
 pub(super) fn status(headers: &HeaderMap) -> Option<u8> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// The trailers of a call whose time is over.
+pub(super) fn deadline_exceeded() -> HeaderMap {
+    let message = HeaderValue::from_static("The deadline of the call has passed.");
+    let status = HeaderValue::from(u16::from(respond::grpc_status(Kind::DeadlineExceeded)));
+    HeaderMap::from_iter([(GRPC_STATUS, status), (GRPC_MESSAGE, message)])
 }
 
 /// A response as it is: or, if it is an error of the gateway or of a filter to a request of gRPC, one that its clients understand. What an

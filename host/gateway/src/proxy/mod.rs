@@ -4,6 +4,7 @@
 mod admission;
 mod body;
 mod context;
+mod deadline;
 mod error;
 mod grpc;
 mod inbound;

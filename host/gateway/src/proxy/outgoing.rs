@@ -7,6 +7,7 @@ use http::{HeaderValue, Request, Uri, Version};
 
 use super::RouteHandler;
 use super::context::RequestContext;
+use super::deadline::ClientDeadline;
 use super::error::{Kind, ProxyError};
 use crate::filter::Hook;
 use crate::http::body::Body;
@@ -14,7 +15,7 @@ use crate::http::cdn_loop;
 use crate::http::coding;
 use crate::http::headers::strip_shadowed;
 use crate::snapshot::routes::{HostPolicy, host_value};
-use crate::upstream::Timeouts;
+use crate::upstream::{Extras, Timeouts};
 
 /// As good as no deadline.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -39,6 +40,26 @@ impl RouteHandler<'_> {
             first_byte: limits.first_byte.unwrap_or(FOREVER),
             until: limits.request.and_then(|whole| start.checked_add(whole)),
         }
+    }
+
+    /// What the attempts of a request have beyond the usual, where the route retries or passes deadlines on.
+    pub(super) fn extras(&self, start: Instant, client: Option<ClientDeadline>, is_grpc: bool) -> Option<Extras<'_>> {
+        let (retry, deadline) = (self.route.retry.as_ref(), self.route.deadline.as_ref());
+        if retry.is_none() && deadline.is_none() {
+            return None;
+        }
+        let of_route = self.timeouts(start).until;
+        let of_client = client.map(|client| client.until);
+        let is_clients = of_client.is_some_and(|client| of_route.is_none_or(|of_route| client < of_route));
+        Some(Extras {
+            until: if is_clients { of_client } else { of_route },
+            is_clients,
+            per_try_timeout: retry.and_then(|policy| policy.per_try_timeout),
+            replay: retry.map_or(0, |policy| usize::try_from(policy.body.0).unwrap_or(usize::MAX)),
+            deadline,
+            is_grpc,
+            attempt_header: retry.and_then(|policy| policy.attempt_header.as_ref()),
+        })
     }
 
     /// The request as the upstream gets it, and where the exchange's headers are meanwhile.

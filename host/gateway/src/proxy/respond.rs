@@ -52,6 +52,9 @@ pub(super) fn public(kind: Kind) -> (StatusCode, &'static str) {
             (StatusCode::INTERNAL_SERVER_ERROR, "The response is larger than the gateway can process.")
         }
         Kind::FilterBusy => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
+        Kind::DeadlineExceeded => {
+            (StatusCode::GATEWAY_TIMEOUT, "The request was not answered within the time that its client gives it.")
+        }
         Kind::NoEndpoint | Kind::CircuitOpen => {
             (StatusCode::SERVICE_UNAVAILABLE, "The service is not available. Try again later.")
         }
@@ -75,7 +78,7 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
     const INTERNAL: u8 = 13;
     match kind {
         Kind::ClientAborted => CANCELLED,
-        Kind::HeadTimeout | Kind::ClientTimeout | Kind::UpstreamTimeout => DEADLINE_EXCEEDED,
+        Kind::HeadTimeout | Kind::ClientTimeout | Kind::UpstreamTimeout | Kind::DeadlineExceeded => DEADLINE_EXCEEDED,
         Kind::BodyTooLarge | Kind::TooManyHeaders | Kind::HeadTooLarge | Kind::ResponseTooLarge => RESOURCE_EXHAUSTED,
         Kind::FilterFailed | Kind::LoopDetected => INTERNAL,
         Kind::BadRequest

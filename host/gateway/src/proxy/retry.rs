@@ -1,24 +1,37 @@
 //! The retry loop of a request: [`RouteHandler::ask_upstream`]. What it decides is in `upstream::retry`.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::RouteHandler;
 use super::context::RequestContext;
 use super::error::ProxyError;
+use super::grpc;
 use super::upstream::upstream_error;
+use crate::coarse;
 use crate::exchange::{Failure, Selection};
 use crate::filter::Hook;
 use crate::snapshot::UpstreamHandle;
+use crate::snapshot::routes::{RetryCondition, RetryPolicy};
 use crate::telemetry::UpstreamId;
-use crate::upstream::retry::{Budget, FilterChoice, Next};
+use crate::upstream::retry::{
+    Attempts, Decision, Denied, EndedAttempt, FilterChoice, Next, Pushback, condition_of, pause, pushback,
+};
 use crate::upstream::{
     AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Unadmitted, UpstreamErrorKind,
     UpstreamResponse,
 };
 
+/// What speaks for another attempt, and what the upstream says of its time.
+struct Wish {
+    condition: Option<RetryCondition>,
+    pushback: Pushback,
+}
+
 impl RouteHandler<'_> {
-    /// The retry loop: attempts until an upstream has answered or the budget allows no other attempt. Each attempt goes to the log of
+    /// The retry loop: attempts until there is an answer to pass on, or no other attempt is allowed. Each attempt goes to the log of
     /// the request.
     pub(super) async fn ask_upstream(
         &self,
@@ -26,12 +39,15 @@ impl RouteHandler<'_> {
         targets: &[(usize, u32)],
         request: &mut OutgoingRequest<'_>,
     ) -> Result<UpstreamResponse, ProxyError> {
-        let mut budget = Budget::default();
+        let policy = self.route.retry.as_ref();
+        let mut attempts = Attempts::new(policy);
         let weighted = &self.local.upstreams[self.local.pick(targets)];
         let mut target = weighted;
         let mut endpoints = target.upstream.endpoints();
         let mut endpoint = 0;
         let mut error = AttemptError::new(UpstreamErrorKind::NoEndpoint);
+        // An answer that another attempt is to replace. Until that begins it can still become the client's.
+        let mut held: Option<Box<UpstreamResponse>> = None;
         let mut next = Next::Selection;
         while next != Next::GiveUp {
             if next == Next::Selection {
@@ -41,32 +57,41 @@ impl RouteHandler<'_> {
                 target = self.admit_to_upstream(context, target).await?;
                 let exchange = context.exchange();
                 endpoints = target.upstream.endpoints();
-                budget.select(target.upstream.max_endpoints(&endpoints), exchange.candidates.len(), choice);
+                attempts.select(target.upstream.max_endpoints(&endpoints), exchange.candidates.len(), choice);
             }
             if next != Next::SameEndpoint {
                 let choice = choice(&context.exchange().selection);
-                let admitted = target.upstream.admit(&endpoints, choice, budget.tried(), request.until()).await;
+                let admitted = target.upstream.admit(&endpoints, choice, attempts.tried(), request.until()).await;
                 let (chosen, permit) = match admitted {
                     Ok(admitted) => admitted,
-                    Err(Unadmitted::CircuitOpen(open)) if budget.tried().is_empty() => {
+                    Err(Unadmitted::CircuitOpen(open)) if attempts.tried().is_empty() && held.is_none() => {
                         target = self.fall_back(context, target, open).await?;
                         endpoints = target.upstream.endpoints();
-                        budget.select(target.upstream.max_endpoints(&endpoints), 0, FilterChoice::NoneOrSame);
+                        attempts.select(target.upstream.max_endpoints(&endpoints), 0, FilterChoice::NoneOrSame);
                         continue;
                     }
                     Err(why) => {
-                        if budget.tried().is_empty() {
+                        if attempts.tried().is_empty() && held.is_none() {
                             error = AttemptError::new(why.kind());
                             let attempt = context.attempts.begin(target.upstream.name(), None);
                             attempt.outcome = AttemptOutcome::Failed(error.kind);
                         }
-                        next = budget.without_endpoint();
+                        next = attempts.without_endpoint();
                         continue;
                     }
                 };
                 request.admitted(permit);
-                budget.spend(chosen);
+                attempts.spend(chosen);
                 endpoint = chosen;
+                if policy.is_some() && attempts.made() == 1 {
+                    target.upstream.upstream().retries().note_request(coarse::now_ms());
+                }
+            }
+            if !request.begin_attempt(attempts.made()) {
+                break;
+            }
+            if let Some(answer) = held.take() {
+                answer.discard();
             }
             let name = target.upstream.endpoint_name(&endpoints, endpoint);
             let attempt = context.attempts.begin(target.upstream.name(), Some(name));
@@ -74,23 +99,86 @@ impl RouteHandler<'_> {
                 Ok(response) => {
                     let first_byte = attempt.first_byte.unwrap_or_default();
                     self.local.metrics.upstream(target.metrics, response.head.status.as_u16(), first_byte);
-                    return Ok(response);
+                    let Some(wish) = policy.and_then(|policy| wish(policy, &response, context.grpc)) else {
+                        return Ok(response);
+                    };
+                    let Some(condition) = wish.condition else { return Ok(response) };
+                    let ended = EndedAttempt::answered(condition, request.repeatability());
+                    let decision = attempts.after(ended, false);
+                    next = self.agree(decision, &wish, target, request, attempts.made()).await;
+                    if next == Next::GiveUp {
+                        return Ok(response);
+                    }
+                    log_answer(context, endpoints.address(endpoint), &response);
+                    held = Some(Box::new(response));
                 }
-                Err(failed) => error = failed,
+                Err(failed) => {
+                    error = failed;
+                    let decision = match request.is_late() {
+                        true => Decision::GIVE_UP,
+                        false => attempts.after(error.ended(request.repeatability()), false),
+                    };
+                    let is_stale = decision.next == Next::SameEndpoint && error.kind != UpstreamErrorKind::Refused;
+                    self.log_failure(context, target.metrics, (endpoints.address(endpoint), &error), is_stale);
+                    let condition = error.condition().filter(|_| !is_stale);
+                    let wish = Wish { condition, pushback: Pushback::Nothing };
+                    next = self.agree(decision, &wish, target, request, attempts.made()).await;
+                }
             }
-            next = match request.is_late() {
-                true => Next::GiveUp,
-                false => budget.after(error.failed(request.is_repeatable())),
-            };
-            self.log_failure(context, target.metrics, (endpoints.address(endpoint), &error), next);
             if next != Next::SameEndpoint {
                 request.forget_endpoint();
             }
+        }
+        if let Some(answer) = held {
+            return Ok(*answer);
         }
         let last = context.attempts.last();
         let error = upstream_error(&error.of(target.upstream.name(), last.and_then(|last| last.endpoint.as_ref())));
         self.local.metrics.upstream_failed(target.metrics, error.kind.name());
         Err(error)
+    }
+
+    /// What follows an attempt once the budget of the upstream and the time of the request are asked, too; waits until it is time for it.
+    async fn agree(
+        &self,
+        decision: Decision,
+        wish: &Wish,
+        target: &UpstreamHandle,
+        request: &OutgoingRequest<'_>,
+        made: u32,
+    ) -> Next {
+        let deny = |why: Denied| {
+            self.local.metrics.retry_denied(target.metrics, why.name());
+            Next::GiveUp
+        };
+        if decision.next == Next::GiveUp {
+            return decision.denied.map_or(Next::GiveUp, deny);
+        }
+        let Some(condition) = wish.condition else { return decision.next };
+        let mut wait = Duration::ZERO;
+        if let Some(policy) = &self.route.retry {
+            match wish.pushback {
+                Pushback::Nothing => {}
+                Pushback::After(asked) if asked <= policy.max_retry_after => wait = asked,
+                Pushback::After(_) | Pushback::Never => return deny(Denied::RetryAfter),
+            }
+            if decision.is_paused {
+                wait = wait.max(pause(policy.backoff, made, RandomState::new().hash_one(made)));
+            }
+            if request.is_late_after(wait) {
+                return deny(Denied::Deadline);
+            }
+            let load = target.upstream.upstream().retries();
+            if decision.is_charged && !load.withdraw(policy.budget, coarse::now_ms()) {
+                return deny(Denied::Budget);
+            }
+        }
+        self.local.metrics.retried(target.metrics, condition.name());
+        if !wait.is_zero() {
+            // It is rare, and a timer is large.
+            Box::pin(tokio::time::sleep(wait)).await;
+        }
+        decision.next
     }
 
     /// Lets the filters choose an upstream.
@@ -127,13 +215,13 @@ impl RouteHandler<'_> {
         context: &mut RequestContext,
         upstream: UpstreamId,
         (address, error): (Option<SocketAddr>, &AttemptError),
-        next: Next,
+        is_stale: bool,
     ) {
         let RequestContext { attempts, traversal, .. } = context;
         let Some(attempt) = attempts.last_mut() else { return };
         let endpoint = attempt.endpoint.as_deref().unwrap_or_default();
         attempt.failure = Some(Box::new(AttemptFailure { address, reason: error.reason() }));
-        if next == Next::SameEndpoint && error.kind != UpstreamErrorKind::Refused {
+        if is_stale {
             attempt.outcome = AttemptOutcome::Stale;
         } else {
             let (upstream, address) = (Arc::from(&*attempt.upstream), Arc::from(endpoint));
@@ -149,4 +237,29 @@ fn choice(selection: &Selection) -> Choice<'_> {
         (None, Some(key)) => Choice::Key(key),
         (None, None) => Choice::Balanced,
     }
+}
+
+/// Whether the policy wants another answer than this one.
+fn wish(policy: &RetryPolicy, response: &UpstreamResponse, is_grpc: bool) -> Option<Wish> {
+    let head = &response.head;
+    let grpc_status = if is_grpc { grpc::status(&head.headers) } else { None };
+    let condition = condition_of(policy, head.status, grpc_status)?;
+    let pushback = pushback(&head.headers, is_grpc, SystemTime::now());
+    Some(Wish { condition: Some(condition), pushback })
+}
+
+/// Writes an answer that is not passed on where others read it: the log and `route.failures`.
+fn log_answer(context: &mut RequestContext, address: Option<SocketAddr>, response: &UpstreamResponse) {
+    let RequestContext { attempts, traversal, grpc: is_grpc, .. } = context;
+    let Some(attempt) = attempts.last_mut() else { return };
+    let status = response.head.status.as_u16();
+    let reason = match grpc::status(&response.head.headers).filter(|_| *is_grpc) {
+        Some(of_grpc) => format!("answered {status} with grpc-status {of_grpc}"),
+        None => format!("answered {status}"),
+    };
+    attempt.outcome = AttemptOutcome::Retried;
+    let endpoint = attempt.endpoint.as_deref().unwrap_or_default();
+    let (upstream, name) = (Arc::from(&*attempt.upstream), Arc::from(endpoint));
+    traversal.exchange().failures.push(Failure { upstream, address: name, reason: reason.clone() });
+    attempt.failure = Some(Box::new(AttemptFailure { address, reason }));
 }

@@ -14,6 +14,7 @@ use super::RouteHandler;
 use super::admission::note_outcome;
 use super::body::{MessageBody, coded};
 use super::context::{AcceptedUpgrade, RequestContext, Responder};
+use super::deadline::bounded;
 use super::error::{Kind, ProxyError};
 use super::outgoing::RequestHeaders;
 use crate::exchange::{ResponseHead, ResponseSource};
@@ -58,15 +59,30 @@ impl RouteHandler<'_> {
             let message = format!("the request was not in after {whole:?}");
             return Err(ProxyError::new(Kind::ClientTimeout, message));
         }
+        let deadline = self.client_deadline(context);
+        if deadline.is_some_and(|deadline| deadline.until <= Instant::now()) {
+            return Err(ProxyError::new(
+                Kind::DeadlineExceeded,
+                "the client's deadline was over before an upstream was asked",
+            ));
+        }
         self.admit_to_route(context).await?;
+        let is_grpc = context.grpc;
         let (request, headers) = self.request(context)?;
         let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
+        if let Some(extras) = self.extras(context.start, deadline, is_grpc) {
+            request = request.with(extras);
+        }
         let outcome = pin!(self.ask_upstream(context, targets, &mut request)).await;
         note_outcome(context, &outcome);
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
         }
-        self.accept(context, outcome?)
+        let mut response = outcome?;
+        if let Some(deadline) = deadline.filter(|deadline| deadline.is_call) {
+            response.body = bounded(response.body, deadline.until);
+        }
+        self.accept(context, response)
     }
 
     /// Takes an upstream's response into the exchange.
@@ -114,6 +130,7 @@ pub(super) fn upstream_error(error: &UpstreamError) -> ProxyError {
         UpstreamErrorKind::Dns | UpstreamErrorKind::Connect | UpstreamErrorKind::Tls => Kind::ConnectFailed,
         UpstreamErrorKind::ConnectTimeout => Kind::ConnectTimeout,
         UpstreamErrorKind::FirstByteTimeout => Kind::UpstreamTimeout,
+        UpstreamErrorKind::DeadlineExceeded => Kind::DeadlineExceeded,
         UpstreamErrorKind::Reset | UpstreamErrorKind::Refused => Kind::UpstreamReset,
         UpstreamErrorKind::Protocol => Kind::UpstreamProtocol,
         UpstreamErrorKind::RequestBody(body) => super::error::request_body_kind(body),

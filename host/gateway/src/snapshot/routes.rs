@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::key;
 use crate::config::model::Criticality;
-pub use crate::config::model::{HostPolicy, RouteTimeouts as Timeouts};
+pub use crate::config::model::{DeadlinePolicy, HostPolicy, RetryCondition, RetryPolicy, RouteTimeouts as Timeouts};
 use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
 use crate::route::{PathRewrite, Redirect, RouteError, RouteSpec, Router};
@@ -26,6 +26,8 @@ pub struct Route {
     /// The index of its pipeline in the snapshot.
     pub pipeline: usize,
     pub timeouts: Timeouts,
+    pub retry: Option<RetryPolicy>,
+    pub deadline: Option<DeadlinePolicy>,
     /// The largest request body, in bytes.
     pub max_body: u64,
     /// Where the requests under way are limited.
@@ -126,6 +128,8 @@ pub(super) fn route(
         host: route.host.clone(),
         pipeline,
         timeouts: route.timeouts.clone(),
+        retry: route.retry.clone(),
+        deadline: route.deadline.clone(),
         max_body: route.limits.body.map_or(u64::MAX, |size| size.0),
         limits: RequestLimits::of(route, registry),
         criticality: route.criticality,

@@ -15,6 +15,8 @@
 //! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |
 //! | `sluice_upstream_errors_total` | `upstream`, `kind` |
 //! | `sluice_upstream_attempt_failures_total` | `upstream`, `endpoint`, `outcome` |
+//! | `sluice_upstream_retries_total` | `upstream`, `reason` |
+//! | `sluice_upstream_retries_denied_total` | `upstream`, `cause` |
 //! | `sluice_connections_total`, `sluice_connections_active`, `sluice_connections_refused_total` | `listener` |
 //! | `sluice_connection_errors_total`, `sluice_tls_failures_total`, `sluice_accept_errors_total` | `listener` |
 //! | `sluice_received_bytes_total`, `sluice_sent_bytes_total` | `listener` |
@@ -243,6 +245,16 @@ impl WorkerMetrics {
         *endpoints.entry(Arc::from(name)).or_default() += 1;
     }
 
+    /// Another attempt, for what happened to the one before.
+    pub fn retried(&self, upstream: UpstreamId, reason: &'static str) {
+        *lock(&self.cells.retries).entry((upstream, reason)).or_default() += 1;
+    }
+
+    /// No other attempt, though what happened is worth one.
+    pub fn retry_denied(&self, upstream: UpstreamId, cause: &'static str) {
+        *lock(&self.cells.retries_denied).entry((upstream, cause)).or_default() += 1;
+    }
+
     /// A request that got no response of an upstream.
     pub fn upstream_failed(&self, upstream: UpstreamId, kind: &'static str) {
         *lock(&self.cells.upstream_errors).entry((upstream, kind)).or_default() += 1;
@@ -277,6 +289,8 @@ pub(super) struct Cells {
     pub(super) errors: Mutex<HashMap<(RouteId, ErrorSource, &'static str), u64>>,
     pub(super) upstream_errors: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) attempt_failures: Mutex<AttemptFailures>,
+    pub(super) retries: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
+    pub(super) retries_denied: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) reasons: Mutex<Reasons>,
     pub(super) grpc: Table<GrpcStatuses>,
     pub(super) completions_dropped: Counter,
@@ -298,6 +312,8 @@ mod tests {
             worker.request(route, 599, Duration::from_secs(90));
             worker.error(route, ErrorSource::Upstream, "connect");
             worker.attempt_failed(metrics.upstream("orders"), "10.0.0.1:80", "connect");
+            worker.retried(metrics.upstream("orders"), "gateway-error");
+            worker.retry_denied(metrics.upstream("orders"), "budget");
             worker.response_reason(&Arc::from("auth"), "token-expired");
             worker.grpc_response(route, 14);
             worker.grpc_response(route, 99);
@@ -312,6 +328,8 @@ mod tests {
             r#"sluice_request_duration_seconds_count{route="orders"} 4"#,
             r#"sluice_errors_total{route="orders",side="upstream",kind="connect"} 2"#,
             r#"sluice_upstream_attempt_failures_total{upstream="orders",endpoint="10.0.0.1:80",outcome="connect"} 2"#,
+            r#"sluice_upstream_retries_total{upstream="orders",reason="gateway-error"} 2"#,
+            r#"sluice_upstream_retries_denied_total{upstream="orders",cause="budget"} 2"#,
             r#"sluice_response_reasons_total{filter="auth",reason="token-expired"} 2"#,
             r#"sluice_grpc_responses_total{route="orders",grpc_status="14"} 2"#,
             r#"sluice_grpc_responses_total{route="orders",grpc_status="other"} 2"#,

@@ -1,7 +1,7 @@
 //! A scrape: adds the cells of all workers up and writes them as text.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::Exposition;
 use super::cells::{Counter, GrpcStatuses, Names, Table, Traffic, code_name, lock};
@@ -81,6 +81,34 @@ impl Metrics {
         for ((upstream, endpoint, outcome), count) in attempts {
             let upstream = self.upstreams.name(upstream);
             out.sample(name, &[("upstream", &*upstream), ("endpoint", &endpoint), ("outcome", outcome)], count as f64);
+        }
+        self.render_retries(workers, out);
+    }
+
+    fn render_retries(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
+        type Counts = HashMap<(UpstreamId, &'static str), u64>;
+        type Of = fn(&Cells) -> &Mutex<Counts>;
+        let families: [(&str, &str, &str, Of); 2] = [
+            ("sluice_upstream_retries_total", "reason", "Further attempts by upstream and reason.", |cells| {
+                &cells.retries
+            }),
+            (
+                "sluice_upstream_retries_denied_total",
+                "cause",
+                "Attempts that a retry policy wanted and did not get, by upstream and cause.",
+                |cells| &cells.retries_denied,
+            ),
+        ];
+        for (name, label, help, of) in families {
+            let mut sums = Counts::new();
+            for cells in workers {
+                lock(of(cells)).iter().for_each(|(key, count)| *sums.entry(*key).or_default() += count);
+            }
+            out.family(name, "counter", help);
+            for ((upstream, why), count) in sorted(sums, |(upstream, why)| (upstream.0, *why)) {
+                let upstream = self.upstreams.name(upstream.0);
+                out.sample(name, &[("upstream", &*upstream), (label, why)], count as f64);
+            }
         }
     }
 

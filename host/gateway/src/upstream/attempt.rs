@@ -1,14 +1,14 @@
 //! One attempt to get a response: a request on one connection of one endpoint, or a built-in upstream. Whether another attempt
 //! follows is decided by whoever owns the [`OutgoingRequest`]; see `retry`.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::header::{EXPECT, HOST, UPGRADE};
+use http::header::UPGRADE;
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::client::conn::TrySendError;
@@ -19,43 +19,23 @@ use super::circuit::Outcome;
 use super::endpoints::{LocalEndpoints, Record};
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::head;
-use super::http2::{self, MalformedResponse, Replay};
+use super::http2::{self, MalformedResponse};
 use super::limits::EndpointPermit;
 use super::local::LocalUpstream;
+use super::outgoing::{OutgoingRequest, Timeouts, Upload};
 use super::pool::{Lease, Leased, Pool};
+use super::replay::{self, Replay};
 use super::retry::Delivery;
 use super::spec::{Endpoint, TargetSpec};
 use crate::deadline::{self, Passed};
 use crate::exchange::{ResponseHead, ResponseSource};
-use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
+use crate::http::body::{Body, BodyError};
 use crate::http::buffer::MemoryBudget;
 use crate::http::gate::Gate;
-use crate::http1::{NoReply, Progress, Reply, SendError, Transport};
+use crate::http1::{NoReply, Reply, SendError, Transport};
 
 /// How long an upstream may think about `Expect: 100-continue` before the body goes out anyway (RFC 9110 §10.1.1).
 const EXPECT_WAIT: Duration = Duration::from_secs(1);
-
-/// Bounds for one attempt.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// For name, TCP, TLS and HTTP handshake together.
-    pub connect: Duration,
-    /// From the last byte of the request to the response head; up to twice as long where the request has a body.
-    pub first_byte: Duration,
-    /// When the response head has to be there, whatever was tried.
-    pub until: Option<Instant>,
-}
-
-impl Timeouts {
-    /// What is left of a limit.
-    fn left(&self, limit: Duration) -> Duration {
-        self.until.map_or(limit, |_| self.left_at(limit, Instant::now()))
-    }
-
-    fn left_at(&self, limit: Duration, now: Instant) -> Duration {
-        self.until.map_or(limit, |until| limit.min(until.saturating_duration_since(now)))
-    }
-}
 
 /// A response whose head is in. The attempt's record has the times.
 #[derive(Debug)]
@@ -66,96 +46,36 @@ pub struct UpstreamResponse {
     pub upgraded: Option<Box<Transport>>,
 }
 
-/// A request that is sent once or more. Its head is here at all times; its body leaves with the first attempt that writes any of it.
-pub struct OutgoingRequest<'a> {
-    request: Box<Request<Body>>,
-    timeouts: Timeouts,
-    /// What is kept of its body, to be sent again, is charged to it.
-    budget: &'a MemoryBudget,
-    upload: Option<Rc<Upload>>,
-    gate: Option<Rc<Gate>>,
-    /// It names its host. Otherwise it gets the name of each endpoint in turn.
-    is_named: bool,
-    /// An idempotent method (RFC 9110 §9.2.2) and no body: harmless to send twice.
-    repeatable: bool,
-    /// For the endpoint that it goes to.
-    permit: Option<Rc<EndpointPermit>>,
-}
+/// What is read of a response that nobody wants, so that its connection can be used again: that is cheaper than a new one …
+const DISCARDED: u64 = 64 << 10;
+/// … if it comes soon.
+const DISCARDED_WITHIN: Duration = Duration::from_secs(1);
 
-impl<'a> OutgoingRequest<'a> {
-    /// The URI may be in any form; `Host` says what the upstream is to see (the endpoint's own name when absent). The request is boxed
-    /// so that handing it on moves one pointer.
-    pub fn new(mut request: Box<Request<Body>>, timeouts: Timeouts, budget: &'a MemoryBudget) -> Self {
-        let is_named = request.headers().contains_key(HOST) || request.uri().authority().is_some();
-        let (mut upload, mut gate) = (None, None);
-        let has_body = !request.body().is_end_stream();
-        if has_body {
-            let watched = Rc::new(Upload::default());
-            let mut body = std::mem::take(request.body_mut()).watched(Box::new(UploadWatch(watched.clone())));
-            upload = Some(watched);
-            if request.headers().contains_key(EXPECT) {
-                let closed = Rc::new(Gate::default());
-                body = body.held(closed.clone());
-                gate = Some(closed);
-            }
-            *request.body_mut() = body;
+impl UpstreamResponse {
+    /// Lets go of a response that another attempt takes the place of.
+    pub fn discard(self) {
+        let mut body = self.body;
+        if body.is_end_stream() || body.size_hint().lower() > DISCARDED {
+            return;
         }
-        let repeatable = !has_body && request.method().is_idempotent();
-        OutgoingRequest { request, timeouts, budget, upload, gate, is_named, repeatable, permit: None }
-    }
-
-    /// It goes to another endpoint, with this permit.
-    pub fn admitted(&mut self, permit: Option<Rc<EndpointPermit>>) {
-        self.permit = permit;
-    }
-
-    /// When its response head has to be there.
-    pub fn until(&self) -> Option<Instant> {
-        self.timeouts.until
-    }
-
-    /// Whether sending it twice is harmless.
-    pub fn is_repeatable(&self) -> bool {
-        self.repeatable
-    }
-
-    /// Takes back the name of an endpoint that it has not reached, before it goes to another one.
-    pub fn forget_endpoint(&mut self) {
-        if !self.is_named {
-            head::unnamed(&mut self.request);
-        }
-    }
-
-    /// The request as the last attempt left it: with its body if nothing of it was written.
-    pub fn into_request(self) -> Box<Request<Body>> {
-        self.request
-    }
-}
-
-/// What is known of a request body while it is sent.
-#[derive(Default)]
-struct Upload {
-    /// The last byte was handed over, or the body failed.
-    ended: Cell<bool>,
-    failed: Cell<Option<BodyErrorKind>>,
-    progress: Progress,
-}
-
-struct UploadWatch(Rc<Upload>);
-
-impl Watch for UploadWatch {
-    fn data(&mut self, _: usize) {}
-
-    fn end(&mut self, outcome: Result<(), &BodyError>) {
-        self.0.ended.set(true);
-        self.0.failed.set(outcome.err().map(BodyError::kind));
-    }
-}
-
-impl Drop for UploadWatch {
-    fn drop(&mut self) {
-        // A body of a known length is not read behind its last byte.
-        self.0.ended.set(true);
+        tokio::task::spawn_local(async move {
+            let mut left = DISCARDED;
+            let reading = std::future::poll_fn(|cx| {
+                loop {
+                    match ready!(Pin::new(&mut body).poll_frame(cx)) {
+                        Some(Ok(frame)) => {
+                            let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                            left = left.saturating_sub(size);
+                            if left == 0 {
+                                return Poll::Ready(());
+                            }
+                        }
+                        Some(Err(_)) | None => return Poll::Ready(()),
+                    }
+                }
+            });
+            let _ = deadline::timeout(DISCARDED_WITHIN, reading).await;
+        });
     }
 }
 
@@ -219,7 +139,8 @@ impl LocalUpstream {
             None => {
                 let whole = request.timeouts.connect;
                 let limit = request.timeouts.left_at(whole, now);
-                let lease = Box::pin(self.open(endpoints, host, (limit, whole), http1_only)).await?;
+                let lease = Box::pin(self.open(endpoints, host, (limit, whole), http1_only)).await;
+                let lease = lease.map_err(|error| blame(error, request))?;
                 (lease, Instant::now())
             }
         };
@@ -227,7 +148,7 @@ impl LocalUpstream {
         attempt.connect = lease.connect;
         let reused = lease.connect.is_none();
         let pool = Rc::clone(&lease.pool);
-        let outcome = exchange(&pool, lease, request, begun).await;
+        let outcome = exchange(&pool, lease, request, begun).await.map_err(|error| blame(error, request));
         let took = begun.elapsed();
         observe(&pool, &outcome, took);
         match outcome {
@@ -240,6 +161,14 @@ impl LocalUpstream {
     }
 }
 
+/// Not the upstream but the client has cut an attempt short whose deadline is over.
+fn blame(error: AttemptError, request: &OutgoingRequest<'_>) -> AttemptError {
+    let is_timeout = matches!(error.kind, UpstreamErrorKind::ConnectTimeout | UpstreamErrorKind::FirstByteTimeout);
+    let kind =
+        if is_timeout && request.is_late_for_client() { UpstreamErrorKind::DeadlineExceeded } else { error.kind };
+    AttemptError { kind, ..error }
+}
+
 /// Notes what an attempt tells of the address that it went to. An attempt that ends because its client has left tells nothing and does not
 /// come here; one that got no connection was noted where the connection was tried.
 fn observe(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, took: Duration) {
@@ -247,20 +176,6 @@ fn observe(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, took: 
         pool.record().succeeded();
         pool.record().note_latency(took);
         pool.responded(response.head.status.as_u16());
-    }
-}
-
-impl OutgoingRequest<'_> {
-    /// Whether the time is over that the whole request may take: what is tried then comes too late.
-    pub fn is_late(&self) -> bool {
-        self.timeouts.until.is_some_and(|until| until <= Instant::now())
-    }
-
-    /// Moves the request out, for who does not give it back. Its head stays, for whoever still reads it.
-    fn give_away(&mut self) -> Request<Body> {
-        let mut head = Request::new(Body::Empty);
-        *head.headers_mut() = self.request.headers().clone();
-        std::mem::replace(&mut *self.request, head)
     }
 }
 
@@ -292,7 +207,7 @@ async fn exchange(
     begun: Instant,
 ) -> Result<UpstreamResponse, AttemptError> {
     let timed_out = || AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
-    let OutgoingRequest { request, timeouts, budget, upload, gate, .. } = outgoing;
+    let OutgoingRequest { request, timeouts, budget, upload, gate, replay: of_policy, .. } = outgoing;
     let (upload, gate) = (upload.as_deref(), gate.as_deref());
     match lease.connection.take() {
         Some(Leased::Http1(connection)) => {
@@ -317,9 +232,11 @@ async fn exchange(
         }
         Some(Leased::Http2(session)) => {
             let mut sender = session.sender.clone();
+            // Where a policy keeps the body already, it is not kept twice.
+            let budget_for_replay = upload.filter(|_| of_policy.is_none()).map(|_| *budget);
             lease.connection = Some(Leased::Http2(session));
             // Not to be sent again: on the same session it would fail again.
-            let Some((sent, replay)) = taken_for_http2(request, pool.endpoint(), upload.map(|_| *budget)) else {
+            let Some((sent, replay)) = taken_for_http2(request, pool.endpoint(), budget_for_replay) else {
                 return Err(AttemptError::new(UpstreamErrorKind::Protocol).delivered(Delivery::Possible));
             };
             if let Some(gate) = gate {
@@ -328,7 +245,10 @@ async fn exchange(
             match await_head(pin!(sender.try_send_request(sent)), timeouts, upload, gate, begun).await {
                 Err(Passed) => Err(timed_out()),
                 Ok(Ok(response)) => Ok(taken_apart(lease.hold(response), None)),
-                Ok(Err(failure)) => Err(unanswered(failure, &lease, request, replay, upload)),
+                Ok(Err(failure)) => {
+                    let may_return = of_policy.as_ref().is_some_and(Replay::is_whole);
+                    Err(unanswered(failure, &lease, request, (replay, may_return), upload))
+                }
             }
         }
         None => Err(AttemptError::new(UpstreamErrorKind::Connect)),
@@ -351,7 +271,7 @@ fn taken_for_http2(
     }
     let mut sent = std::mem::replace(request, head);
     let replay = body.map(|budget| {
-        let (body, replay) = Replay::of(std::mem::take(sent.body_mut()), budget);
+        let (body, replay) = Replay::of(std::mem::take(sent.body_mut()), replay::OF_HTTP2, budget);
         *sent.body_mut() = body;
         replay
     });
@@ -363,7 +283,7 @@ fn unanswered(
     mut failure: TrySendError<Request<Body>>,
     lease: &Lease,
     request: &mut Request<Body>,
-    replay: Option<Replay>,
+    (replay, may_return): (Option<Replay>, bool),
     upload: Option<&Upload>,
 ) -> AttemptError {
     let returned = failure.take_message();
@@ -379,11 +299,16 @@ fn unanswered(
     if let Some(unsent) = returned {
         *request = unsent;
         delivery = Delivery::Unsent;
-    } else if let Some(how) = unprocessed
-        && let Some(body) = replay.map_or(Some(Body::Empty), Replay::take_back)
-    {
-        *request.body_mut() = body;
-        delivery = Delivery::Unprocessed(how);
+    } else if let Some(how) = unprocessed {
+        let returned = match replay {
+            Some(replay) => replay.take_back(),
+            // There is none, or the next attempt takes it back.
+            None => (upload.is_none() || may_return).then_some(Body::Empty),
+        };
+        if let Some(body) = returned {
+            *request.body_mut() = body;
+            delivery = Delivery::Unprocessed(how);
+        }
     }
     let attempt = match upload.and_then(|upload| upload.failed.get()) {
         Some(body) => AttemptError::because(UpstreamErrorKind::RequestBody(body), error),

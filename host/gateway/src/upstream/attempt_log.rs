@@ -15,6 +15,8 @@ pub enum AttemptOutcome {
     Pending,
     /// The response head came.
     Response,
+    /// The response head came, and the route's policy wanted another attempt.
+    Retried,
     /// The server had closed the idle connection; the request went out again on another one.
     Stale,
     Failed(UpstreamErrorKind),
@@ -26,6 +28,7 @@ impl AttemptOutcome {
         match self {
             AttemptOutcome::Pending => "pending",
             AttemptOutcome::Response => "response",
+            AttemptOutcome::Retried => "retried-response",
             AttemptOutcome::Stale => "stale-connection",
             AttemptOutcome::Failed(kind) => kind.name(),
         }
@@ -43,7 +46,7 @@ pub struct Attempt {
     pub connect: Option<Duration>,
     /// From sending the request to its response head.
     pub first_byte: Option<Duration>,
-    /// Of an attempt that brought no response; boxed since it is rare.
+    /// Of an attempt that brought no response, or none that was passed on; boxed since it is rare.
     pub failure: Option<Box<AttemptFailure>>,
 }
 
@@ -80,7 +83,7 @@ impl AttemptLog {
         self.0.last_mut()
     }
 
-    /// The attempts that brought no response, with their failures.
+    /// The attempts that brought no response, or none that was passed on, with their failures.
     pub fn failed(&self) -> impl Iterator<Item = (&Attempt, &AttemptFailure)> {
         self.0.iter().filter_map(|attempt| Some((attempt, attempt.failure.as_deref()?)))
     }

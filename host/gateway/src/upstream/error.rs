@@ -4,7 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::rc::Rc;
 
-use super::retry::{Delivery, FailedAttempt};
+use super::retry::{Delivery, EndedAttempt, Repeatability};
+use crate::config::model::RetryCondition;
 use crate::http::body::BodyErrorKind;
 
 /// What went wrong, to decide on.
@@ -23,6 +24,8 @@ pub enum UpstreamErrorKind {
     Tls,
     /// The response head did not come in time.
     FirstByteTimeout,
+    /// The time was over that the client gives the request: not the upstream's fault.
+    DeadlineExceeded,
     /// The connection broke before a response head had come.
     Reset,
     /// The server said that it has not processed the request (RFC 9113 §8.7).
@@ -45,6 +48,7 @@ impl UpstreamErrorKind {
             UpstreamErrorKind::ConnectTimeout => "connect-timeout",
             UpstreamErrorKind::Tls => "tls",
             UpstreamErrorKind::FirstByteTimeout => "first-byte-timeout",
+            UpstreamErrorKind::DeadlineExceeded => "deadline-exceeded",
             UpstreamErrorKind::Reset => "reset",
             UpstreamErrorKind::Refused => "refused",
             UpstreamErrorKind::Protocol => "protocol",
@@ -74,6 +78,7 @@ impl fmt::Display for UpstreamError {
             UpstreamErrorKind::ConnectTimeout => "did not accept a connection in time",
             UpstreamErrorKind::Tls => "failed the TLS handshake",
             UpstreamErrorKind::FirstByteTimeout => "did not answer in time",
+            UpstreamErrorKind::DeadlineExceeded => "did not answer within the client's deadline",
             UpstreamErrorKind::Reset => "closed the connection without an answer",
             UpstreamErrorKind::Refused => "refused the request",
             UpstreamErrorKind::Protocol => "sent a malformed answer",
@@ -97,9 +102,9 @@ impl StdError for UpstreamError {
 #[derive(Debug)]
 pub struct AttemptError {
     pub kind: UpstreamErrorKind,
-    source: Option<Box<dyn StdError + Send + Sync>>,
-    delivery: Delivery,
-    reused_connection: bool,
+    pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
+    pub(super) delivery: Delivery,
+    pub(super) reused_connection: bool,
 }
 
 impl AttemptError {
@@ -124,8 +129,26 @@ impl AttemptError {
     }
 
     /// What the retry decision needs of it.
-    pub fn failed(&self, repeatable: bool) -> FailedAttempt {
-        FailedAttempt { delivery: self.delivery, reused_connection: self.reused_connection, repeatable }
+    pub fn ended(&self, request: Repeatability) -> EndedAttempt {
+        let AttemptError { delivery, reused_connection, .. } = *self;
+        EndedAttempt { delivery, reused_connection, condition: self.condition(), request }
+    }
+
+    /// What retry policies call it.
+    pub fn condition(&self) -> Option<RetryCondition> {
+        match (self.kind, self.delivery) {
+            (UpstreamErrorKind::Refused, _) => Some(RetryCondition::RefusedStream),
+            (UpstreamErrorKind::Dns | UpstreamErrorKind::Connect, _)
+            | (UpstreamErrorKind::ConnectTimeout | UpstreamErrorKind::Tls, _)
+            | (UpstreamErrorKind::Reset | UpstreamErrorKind::Protocol, Delivery::Unsent) => {
+                Some(RetryCondition::ConnectFailure)
+            }
+            (UpstreamErrorKind::FirstByteTimeout | UpstreamErrorKind::Reset | UpstreamErrorKind::Protocol, _) => {
+                Some(RetryCondition::Reset)
+            }
+            (UpstreamErrorKind::NoEndpoint | UpstreamErrorKind::DeadlineExceeded, _)
+            | (UpstreamErrorKind::RequestBody(_), _) => None,
+        }
     }
 
     /// The error of the request, whose last attempt this was.
@@ -141,6 +164,7 @@ impl AttemptError {
             None => match self.kind {
                 UpstreamErrorKind::ConnectTimeout => "connect timed out".to_owned(),
                 UpstreamErrorKind::FirstByteTimeout => "no response head in time".to_owned(),
+                UpstreamErrorKind::DeadlineExceeded => "no response head within the client's deadline".to_owned(),
                 other => format!("{other:?}").to_ascii_lowercase(),
             },
         }

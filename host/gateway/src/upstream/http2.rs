@@ -1,5 +1,4 @@
-//! HTTP/2 towards servers: the handshake, how many streams a server allows, the requests that a server says it has not processed, and
-//! request bodies that can be sent again for them.
+//! HTTP/2 towards servers: the handshake, how many streams a server allows, and the requests that a server says it has not processed.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
@@ -8,16 +7,13 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connect::ConnectError;
 use super::retry::Unprocessed;
-use crate::http::body::{Body, BodyError};
-use crate::http::buffer::{MemoryBudget, Reservation};
+use crate::http::body::Body;
 use crate::http1;
 
 /// What one slow reader pins of a session …
@@ -34,8 +30,6 @@ const UNSAID: usize = usize::MAX - 1;
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The size of a response head by RFC 9113 §6.5.2, which adds 32 bytes for each field: whatever HTTP/1 may send fits in.
 const HEAD_SIZE: usize = http1::RESPONSE_LIMITS.bytes + 32 * http1::RESPONSE_LIMITS.fields;
-/// The part of a request body that is kept until the response begins, in case the server refuses the request.
-const REPLAY: usize = 64 << 10;
 
 /// A connection of HTTP/2. Its driver runs as a task of this worker until both sides are done.
 pub struct Session {
@@ -172,100 +166,5 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for SessionExecuto
             })
             .await;
         });
-    }
-}
-
-/// A request body on its way, of which the first part is kept until this is dropped.
-pub(crate) struct Replay(Rc<RefCell<Sent>>);
-
-#[derive(Default)]
-struct Sent {
-    body: Body,
-    /// `None`: more was sent than is kept, or nobody asks for it any more.
-    kept: Option<Kept>,
-}
-
-/// A copy of what was sent: the parts may be many and tiny, or pin the buffers that they were read into.
-struct Kept {
-    bytes: Vec<u8>,
-    budget: MemoryBudget,
-    /// For the capacity.
-    charge: Reservation,
-}
-
-impl Kept {
-    /// Whether there was room for it.
-    fn add(&mut self, data: &[u8]) -> bool {
-        let size = self.bytes.len() + data.len();
-        if size > REPLAY {
-            return false;
-        }
-        if size > self.bytes.capacity() {
-            let capacity = size.next_power_of_two();
-            // Exchanges fail whose filters find no room, and this one only can't be sent again: half is left to them.
-            let others = self.budget.used().saturating_sub(self.bytes.capacity());
-            if others + capacity > self.budget.limit() / 2 || self.charge.resize(capacity).is_err() {
-                return false;
-            }
-            self.bytes.reserve_exact(capacity - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(data);
-        true
-    }
-}
-
-impl Replay {
-    /// The body to send, and the means to get it back. What is kept for that is charged to `budget`, of which it takes at most half;
-    /// without room there, nothing is kept.
-    pub(crate) fn of(body: Body, budget: &MemoryBudget) -> (Body, Self) {
-        let kept = budget.reserve(0).ok().map(|charge| Kept { bytes: Vec::new(), budget: budget.clone(), charge });
-        let sent = Rc::new(RefCell::new(Sent { body, kept }));
-        (Body::stream(Sending(sent.clone())), Replay(sent))
-    }
-
-    /// The body as it was before it was sent, unless too much of it has gone.
-    pub(crate) fn take_back(self) -> Option<Body> {
-        let Sent { body, kept } = std::mem::take(&mut *self.0.try_borrow_mut().ok()?);
-        let Kept { bytes, charge, .. } = kept?;
-        Some(match bytes.is_empty() {
-            true => body,
-            false => Body::Resumed(MemoryBudget::hold(bytes.into(), charge), Box::new(body)),
-        })
-    }
-}
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        // The rest of the body may take as long as the response.
-        if let Ok(mut sent) = self.0.try_borrow_mut() {
-            sent.kept = None;
-        }
-    }
-}
-
-struct Sending(Rc<RefCell<Sent>>);
-
-impl http_body::Body for Sending {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Sent { body, kept } = &mut *self.0.borrow_mut();
-        let polled = http_body::Body::poll_frame(Pin::new(body), cx);
-        if let (Poll::Ready(Some(frame)), Some(keeping)) = (&polled, kept.as_mut()) {
-            let data = frame.as_ref().ok().and_then(Frame::data_ref);
-            if !data.is_some_and(|data| keeping.add(data)) {
-                *kept = None;
-            }
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        http_body::Body::is_end_stream(&self.0.borrow().body)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.0.borrow().body)
     }
 }

@@ -15,14 +15,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::attempt_log::Attempt;
-use super::http2::Replay;
-use super::retry::{Budget, Delivery, FilterChoice, Next};
+use super::replay::{self, Replay};
+use super::retry::{Attempts, Delivery, FilterChoice, Next, Repeatability};
 use super::*;
 use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, collect};
 
 const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(20), first_byte: Duration::from_secs(20), until: None };
+const WITH_BODY: Repeatability = Repeatability { idempotent: false, has_body: true, whole: false };
 static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(1 << 20));
 
 const DATA: u8 = 0;
@@ -175,9 +176,9 @@ async fn send(upstream: &LocalUpstream, body: Body) -> Result<usize, AttemptErro
     let request = Request::post("/").header(HOST, "shop.example").body(body).unwrap();
     let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
     let endpoints = upstream.endpoints();
-    let mut budget = Budget::default();
-    budget.select(1, 0, FilterChoice::NoneOrSame);
-    budget.spend(0);
+    let mut allowed = Attempts::default();
+    allowed.select(1, 0, FilterChoice::NoneOrSame);
+    allowed.spend(0);
     for attempts in 1.. {
         let mut attempt = Attempt::new(Rc::clone(upstream.name()), None);
         let failed = match upstream.attempt(&endpoints, 0, &mut request, &mut attempt).await {
@@ -187,11 +188,11 @@ async fn send(upstream: &LocalUpstream, body: Body) -> Result<usize, AttemptErro
             }
             Err(failed) => failed,
         };
-        if budget.after(failed.failed(request.is_repeatable())) != Next::SameEndpoint {
+        if allowed.after(failed.ended(request.repeatability()), false).next != Next::SameEndpoint {
             return Err(failed);
         }
     }
-    unreachable!("the budget ends")
+    unreachable!("the attempts end")
 }
 
 #[tokio::test(flavor = "local")]
@@ -262,7 +263,7 @@ async fn a_server_that_refuses_everything_is_given_up() {
         assert_eq!((refused.kind, seen.connections.get()), (UpstreamErrorKind::Refused, 2), "not two for each request");
     }
     let large = send(&upstream, Body::full(vec![b'x'; (64 << 10) + 1])).await.unwrap_err();
-    let failed = large.failed(false);
+    let failed = large.ended(WITH_BODY);
     assert_eq!((large.kind, failed.delivery), (UpstreamErrorKind::Refused, Delivery::Possible), "too large to be kept");
 }
 
@@ -287,7 +288,7 @@ async fn a_connection_that_refused_a_stream_serves_again() {
 async fn a_server_that_allows_no_streams_is_an_error_that_says_so() {
     let (port, _) = server(0, |_, _| Then::Answer).await;
     let error = send(&upstream(port), Body::Empty).await.unwrap_err();
-    assert_eq!((error.kind, error.failed(false).delivery), (UpstreamErrorKind::Refused, Delivery::Unsent));
+    assert_eq!((error.kind, error.ended(WITH_BODY).delivery), (UpstreamErrorKind::Refused, Delivery::Unsent));
     assert!(error.reason().contains("allows no streams"), "{}", error.reason());
 }
 
@@ -342,7 +343,7 @@ async fn send_part(body: &mut Body) -> Option<usize> {
 async fn what_is_kept_to_be_sent_again_is_charged_by_what_it_takes_until_it_is_gone() {
     let budget = MemoryBudget::new(100_000);
     let (buffer, body) = crumbs(10_000);
-    let (mut sent, replay) = Replay::of(body, &budget);
+    let (mut sent, replay) = Replay::of(body, replay::OF_HTTP2, &budget);
     for _ in 0..9_000 {
         assert_eq!(send_part(&mut sent).await, Some(1));
     }
@@ -358,7 +359,7 @@ async fn what_is_kept_to_be_sent_again_is_charged_by_what_it_takes_until_it_is_g
 async fn a_body_that_goes_on_after_its_response_has_begun_is_not_kept() {
     let budget = MemoryBudget::new(100_000);
     let (_, body) = crumbs(100);
-    let (mut sent, replay) = Replay::of(body, &budget);
+    let (mut sent, replay) = Replay::of(body, replay::OF_HTTP2, &budget);
     send_part(&mut sent).await.unwrap();
     assert!(budget.used() > 0);
     // As an attempt does that has its response.
@@ -376,7 +377,7 @@ async fn a_body_without_room_in_the_memory_account_is_sent_all_the_same() {
     for (parts, others) in [(600, 0), (100, 500)] {
         let _others = budget.reserve(others).unwrap();
         let (_, body) = crumbs(parts);
-        let (mut sent, replay) = Replay::of(body, &budget);
+        let (mut sent, replay) = Replay::of(body, replay::OF_HTTP2, &budget);
         let mut size = 0;
         while let Some(part) = send_part(&mut sent).await {
             size += part;

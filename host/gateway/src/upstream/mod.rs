@@ -16,8 +16,10 @@ pub(crate) mod health;
 pub(crate) mod http2;
 pub(crate) mod limits;
 mod local;
+mod outgoing;
 pub(crate) mod pool;
 pub(crate) mod race;
+mod replay;
 pub mod resolver;
 pub mod retry;
 pub(crate) mod spec;
@@ -31,7 +33,7 @@ mod http2_tests;
 #[cfg(test)]
 mod tests;
 
-pub use attempt::{OutgoingRequest, Timeouts, UpstreamResponse};
+pub use attempt::UpstreamResponse;
 pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
 pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
@@ -41,6 +43,7 @@ pub use limits::{
     UpstreamState,
 };
 pub use local::{Choice, LocalUpstream};
+pub use outgoing::{Extras, OutgoingRequest, Timeouts};
 pub use resolver::Resolver;
 pub use spec::{Balance, EndpointSpec, Protocol, SpecError, TargetSpec, Upstream, UpstreamSpec};
 pub use tls::{ClientCertificate, TlsSpec};

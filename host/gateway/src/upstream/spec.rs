@@ -19,6 +19,7 @@ use super::error::UpstreamErrorKind;
 use super::limits::{CircuitPass, CircuitState, UpstreamState, upstream_breaker};
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
+use super::retry::RetryLoad;
 use super::tls::{self, TlsError, TlsSpec};
 use crate::background::{Background, Task};
 use crate::config::defaults;
@@ -165,6 +166,8 @@ pub struct Upstream {
     set: Arc<EndpointSet>,
     /// Where it has limits or a circuit breaker.
     state: Option<Arc<UpstreamState>>,
+    /// Of all that have had this name.
+    retries: Arc<RetryLoad>,
 }
 
 /// TLS towards all endpoints of an upstream.
@@ -230,7 +233,8 @@ impl Upstream {
         let discovery = Discovery::of(endpoints, resolver, spec.dns);
         let set = EndpointSet::new(spec.name.clone(), discovery, registry.clone());
         let state = spec.has_state().then(|| registry.upstream(&spec));
-        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, state })
+        let retries = before.map(|before| before.retries.clone()).unwrap_or_default();
+        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, state, retries })
     }
 
     /// Whether it is what these would make.
@@ -246,6 +250,11 @@ impl Upstream {
     /// What it was made from.
     pub fn spec(&self) -> &UpstreamSpec {
         &self.spec
+    }
+
+    /// Its requests and retries of late, for the budget of the latter.
+    pub fn retries(&self) -> &RetryLoad {
+        &self.retries
     }
 
     pub(super) fn set(&self) -> &Arc<EndpointSet> {

@@ -16,13 +16,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::attempt_log::Attempt;
 use super::connect::LocalExecutor;
-use super::retry::{Budget, Delivery, FilterChoice, Next};
+use super::retry::{Attempts, Delivery, FilterChoice, Next, Repeatability};
 use super::*;
 use crate::http::body::Body;
 use crate::http::buffer::{MemoryBudget, collect};
 
 const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None };
+const REPEATABLE: Repeatability = Repeatability { idempotent: true, has_body: false, whole: true };
 static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(1 << 20));
 
 /// An HTTP server that answers with what it saw: version, `Host` or `:authority`, path, body.
@@ -166,20 +167,20 @@ async fn send_chosen(
     request: &mut OutgoingRequest<'_>,
     choice: Choice<'_>,
 ) -> Result<Reply, AttemptError> {
-    let (mut budget, mut attempts, mut next) = (Budget::default(), Vec::new(), Next::OtherEndpoint);
+    let (mut allowed, mut attempts, mut next) = (Attempts::default(), Vec::new(), Next::OtherEndpoint);
     let mut last = AttemptError::new(UpstreamErrorKind::NoEndpoint);
     let endpoints = upstream.endpoints();
-    budget.select(upstream.max_endpoints(&endpoints), 0, FilterChoice::NoneOrSame);
+    allowed.select(upstream.max_endpoints(&endpoints), 0, FilterChoice::NoneOrSame);
     loop {
         match next {
             Next::SameEndpoint => {}
-            Next::OtherEndpoint => match upstream.choose(&endpoints, choice, budget.tried(), &[]) {
-                Some(endpoint) => budget.spend(endpoint),
+            Next::OtherEndpoint => match upstream.choose(&endpoints, choice, allowed.tried(), &[]) {
+                Some(endpoint) => allowed.spend(endpoint),
                 None => return Err(last),
             },
             Next::Selection | Next::GiveUp => return Err(last),
         }
-        let endpoint = *budget.tried().last().unwrap();
+        let endpoint = *allowed.tried().last().unwrap();
         let mut attempt = Attempt::new(upstream.name().clone(), Some(upstream.endpoint_name(&endpoints, endpoint)));
         let outcome = upstream.attempt(&endpoints, endpoint, request, &mut attempt).await;
         match outcome {
@@ -189,7 +190,7 @@ async fn send_chosen(
             }
             Err(error) => last = error,
         }
-        next = budget.after(last.failed(request.is_repeatable()));
+        next = allowed.after(last.ended(request.repeatability()), false).next;
         if next == Next::SameEndpoint {
             attempt.outcome = AttemptOutcome::Stale;
         } else {
@@ -413,7 +414,7 @@ async fn a_silent_server_is_given_up() {
     let timeouts = Timeouts { first_byte: Duration::from_millis(30), ..TIMEOUTS };
     let error = send_within(&upstream, get("/"), timeouts).await;
     assert_eq!(error.kind, UpstreamErrorKind::FirstByteTimeout);
-    assert_eq!(error.failed(true).delivery, Delivery::Possible);
+    assert_eq!(error.ended(REPEATABLE).delivery, Delivery::Possible);
     assert_eq!((idle_count(&upstream), upstream.candidates()[0].active), (0, 0));
 }
 

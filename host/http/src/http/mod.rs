@@ -8,6 +8,7 @@ pub mod cdn_loop;
 pub mod coding;
 pub mod forwarded;
 pub mod gate;
+pub mod grpc;
 pub mod headers;
 pub mod path;
 pub mod target;

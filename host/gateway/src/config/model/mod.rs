@@ -8,6 +8,7 @@
 mod filters;
 mod limits;
 mod overload;
+mod retry;
 mod routes;
 mod upstreams;
 mod values;
@@ -29,6 +30,7 @@ use crate::wasm::CompileLimits;
 pub use filters::*;
 pub use limits::*;
 pub use overload::*;
+pub use retry::*;
 pub use routes::*;
 pub use upstreams::*;
 pub use values::*;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Criticality, Name};
+use super::{ByteSize, Criticality, DeadlinePolicy, Name, RetryPolicy};
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
 /// What is done with the requests that match.
@@ -26,6 +26,10 @@ pub struct Route {
     pub limits: RouteLimits,
     /// Which requests are refused first when the gateway is overloaded.
     pub criticality: Criticality,
+    /// None: a request is sent again only where no endpoint has processed it.
+    pub retry: Option<RetryPolicy>,
+    /// None: deadlines of clients are passed on as they are.
+    pub deadline: Option<DeadlinePolicy>,
     /// Whether a request may switch protocols (WebSocket).
     pub upgrade: bool,
 }

@@ -2,6 +2,8 @@
 
 mod limits;
 
+mod retry;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,6 +45,8 @@ pub(super) struct Shared {
     timeouts: RouteTimeouts,
     limits: RouteLimits,
     criticality: Criticality,
+    retry: Option<RetryPolicy>,
+    deadline: Option<DeadlinePolicy>,
     upgrade: bool,
 }
 
@@ -72,7 +76,8 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     for key in ["rewrite", "host"].into_iter().filter(|key| !forwards && table.has_own(key)) {
         table.fail(format!("`{key}` is only for routes with an upstream"));
     }
-    let Shared { host, pipeline, priority, timeouts, limits, criticality, upgrade } = shared(table, known);
+    let Shared { host, pipeline, priority, timeouts, limits, criticality, retry, deadline, upgrade } =
+        shared(table, known);
     Some(Route {
         name: Name::from(name),
         matches: matches?,
@@ -84,6 +89,8 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         timeouts,
         limits,
         criticality,
+        retry,
+        deadline,
         upgrade,
     })
 }
@@ -128,6 +135,8 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
         timeouts,
         limits,
         criticality,
+        retry: table.optional_table("retry").map(|table| retry::retry(&table)),
+        deadline: table.optional_table("deadline").map(|table| retry::deadline(&table)),
         upgrade,
     }
 }

@@ -307,6 +307,7 @@ impl Outcome {
             | UpstreamErrorKind::Busy
             | UpstreamErrorKind::CircuitOpen
             | UpstreamErrorKind::Dns
+            | UpstreamErrorKind::DeadlineExceeded
             | UpstreamErrorKind::Refused
             | UpstreamErrorKind::RequestBody(_) => None,
         }

@@ -1,0 +1,79 @@
+//! Deadlines that clients set: what they bound, and how the stream of a call ends that is over its time.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::context::RequestContext;
+use super::{RouteHandler, grpc};
+use crate::deadline::Deadline;
+use crate::http::body::{Body, BodyError};
+use crate::http::grpc as http_grpc;
+
+/// When a client wants its answer, or no answer at all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientDeadline {
+    pub(super) until: Instant,
+    /// It is that of a call of gRPC, which includes the stream of the response.
+    pub(super) is_call: bool,
+}
+
+impl RouteHandler<'_> {
+    /// The deadline of the client, where the route heeds it.
+    pub(super) fn client_deadline(&self, context: &mut RequestContext) -> Option<ClientDeadline> {
+        let policy = self.route.deadline.as_ref()?;
+        let (start, is_grpc) = (context.start, context.grpc);
+        let headers = &context.exchange().request.headers;
+        let of_call = if policy.grpc && is_grpc { http_grpc::timeout(headers) } else { None };
+        let of_header = policy.header.as_ref().filter(|_| policy.trust_header).and_then(|name| {
+            let millis = headers.get(name)?.to_str().ok()?.parse().ok()?;
+            Some(Duration::from_millis(millis))
+        });
+        let is_call = of_call.is_some_and(|of_call| of_header.is_none_or(|of_header| of_call <= of_header));
+        let least = of_call.into_iter().chain(of_header).min()?;
+        Some(ClientDeadline { until: start.checked_add(least)?, is_call })
+    }
+}
+
+/// A stream of a call of gRPC that ends with DEADLINE_EXCEEDED when its time is over.
+pub(super) fn bounded(body: Body, until: Instant) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    let deadline = Deadline::after(until.saturating_duration_since(Instant::now()));
+    Body::stream(Bounded { body: Some(body), deadline })
+}
+
+struct Bounded {
+    /// `None` when the time is over.
+    body: Option<Body>,
+    deadline: Deadline,
+}
+
+impl HttpBody for Bounded {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        if this.deadline.poll_passed(cx).is_ready() {
+            // Dropping it tells the upstream.
+            this.body = None;
+            return Poll::Ready(Some(Ok(Frame::trailers(grpc::deadline_exceeded()))));
+        }
+        Pin::new(body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // The stream may end before its announced length.
+        SizeHint::new()
+    }
+}

@@ -1,0 +1,126 @@
+//! Request bodies that can be sent again: what has gone of one is kept, up to a bound, and charged to the memory account.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use crate::http::body::{Body, BodyError};
+use crate::http::buffer::{MemoryBudget, Reservation};
+
+/// The part of a request body that is kept until the response begins, in case a server of HTTP/2 refuses the request.
+pub(super) const OF_HTTP2: usize = 64 << 10;
+
+/// A request body on its way, of which the first part is kept until this is dropped.
+pub(crate) struct Replay(Rc<RefCell<Sent>>);
+
+#[derive(Default)]
+struct Sent {
+    body: Body,
+    /// `None`: more was sent than is kept, or nobody asks for it any more.
+    kept: Option<Kept>,
+    /// The body was taken back for another attempt. Whoever still has this one must not take it for a whole one.
+    taken: bool,
+}
+
+/// A copy of what was sent: the parts may be many and tiny, or pin the buffers that they were read into.
+struct Kept {
+    bytes: Vec<u8>,
+    /// The most that is kept.
+    most: usize,
+    budget: MemoryBudget,
+    /// For the capacity.
+    charge: Reservation,
+}
+
+impl Kept {
+    /// Whether there was room for it.
+    fn add(&mut self, data: &[u8]) -> bool {
+        let size = self.bytes.len() + data.len();
+        if size > self.most {
+            return false;
+        }
+        if size > self.bytes.capacity() {
+            let capacity = size.next_power_of_two();
+            // Exchanges fail whose filters find no room, and this one only can't be sent again: half is left to them.
+            let others = self.budget.used().saturating_sub(self.bytes.capacity());
+            if others + capacity > self.budget.limit() / 2 || self.charge.resize(capacity).is_err() {
+                return false;
+            }
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        true
+    }
+}
+
+impl Replay {
+    /// The body to send, and the means to get it back, if no more than `most` bytes of it have gone. What is kept for that is charged to
+    /// `budget`, of which it takes at most half; without room there, nothing is kept.
+    pub(crate) fn of(body: Body, most: usize, budget: &MemoryBudget) -> (Body, Self) {
+        let charge = budget.reserve(0).ok();
+        let kept = charge.map(|charge| Kept { bytes: Vec::new(), most, budget: budget.clone(), charge });
+        let sent = Rc::new(RefCell::new(Sent { body, kept, taken: false }));
+        (Body::stream(Sending(sent.clone())), Replay(sent))
+    }
+
+    /// Whether all that has gone is kept.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.try_borrow().is_ok_and(|sent| sent.kept.is_some())
+    }
+
+    /// The body as it was before it was sent, unless too much of it has gone.
+    pub(crate) fn take_back(self) -> Option<Body> {
+        let taken = Sent { taken: true, ..Sent::default() };
+        let Sent { body, kept, .. } = std::mem::replace(&mut *self.0.try_borrow_mut().ok()?, taken);
+        let Kept { bytes, charge, .. } = kept?;
+        Some(match bytes.is_empty() {
+            true => body,
+            false => Body::Resumed(MemoryBudget::hold(bytes.into(), charge), Box::new(body)),
+        })
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        // The rest of the body may take as long as the response.
+        if let Ok(mut sent) = self.0.try_borrow_mut() {
+            sent.kept = None;
+        }
+    }
+}
+
+struct Sending(Rc<RefCell<Sent>>);
+
+impl http_body::Body for Sending {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Sent { body, kept, taken } = &mut *self.0.borrow_mut();
+        if *taken {
+            return Poll::Ready(Some(Err(BodyError::ClientAborted("it goes out with another attempt".into()))));
+        }
+        let polled = http_body::Body::poll_frame(Pin::new(body), cx);
+        if let (Poll::Ready(Some(frame)), Some(keeping)) = (&polled, kept.as_mut()) {
+            let data = frame.as_ref().ok().and_then(Frame::data_ref);
+            if !data.is_some_and(|data| keeping.add(data)) {
+                *kept = None;
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let sent = self.0.borrow();
+        !sent.taken && http_body::Body::is_end_stream(&sent.body)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let sent = self.0.borrow();
+        if sent.taken { SizeHint::new() } else { http_body::Body::size_hint(&sent.body) }
+    }
+}
