@@ -114,7 +114,10 @@ pub(super) fn note_outcome(context: &mut RequestContext, outcome: &Result<Upstre
         Err(_) => match context.attempts.last().map(|last| last.outcome) {
             Some(AttemptOutcome::Failed(kind)) => Err(kind),
             // A filter, or the gateway itself.
-            Some(AttemptOutcome::Pending | AttemptOutcome::Response | AttemptOutcome::Stale) | None => return,
+            Some(
+                AttemptOutcome::Pending | AttemptOutcome::Response | AttemptOutcome::Stale | AttemptOutcome::Retried,
+            )
+            | None => return,
         },
     };
     upstream.upstream().note_circuit(pass, outcome);

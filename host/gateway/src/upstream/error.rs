@@ -146,7 +146,8 @@ impl AttemptError {
             (UpstreamErrorKind::FirstByteTimeout | UpstreamErrorKind::Reset | UpstreamErrorKind::Protocol, _) => {
                 Some(RetryCondition::Reset)
             }
-            (UpstreamErrorKind::NoEndpoint | UpstreamErrorKind::DeadlineExceeded, _)
+            (UpstreamErrorKind::NoEndpoint | UpstreamErrorKind::Busy | UpstreamErrorKind::CircuitOpen, _)
+            | (UpstreamErrorKind::DeadlineExceeded, _)
             | (UpstreamErrorKind::RequestBody(_), _) => None,
         }
     }
