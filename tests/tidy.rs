@@ -8,15 +8,16 @@ use regex::Regex;
 
 /// For each module of the gateway, the modules of the gateway that it may name besides itself. `main` and `gateway` put everything together
 /// and may name all. The other crates are cargo's business, and `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 15] = [
     ("allocator", &[]),
     ("embedded", &[]),
     ("telemetry", &[]),
     ("background", &["telemetry"]),
+    ("watcher", &["background"]),
     ("certs", &["config"]),
-    ("control", &["background", "config", "server", "snapshot", "telemetry", "upstream"]),
+    ("control", &["background", "config", "server", "snapshot", "telemetry", "upstream", "watcher"]),
     ("config", &["telemetry"]),
-    ("upstream", &["background", "config", "telemetry"]),
+    ("upstream", &["background", "config", "telemetry", "watcher"]),
     ("outbound", &["background", "telemetry", "upstream"]),
     ("filter", &["config", "telemetry"]),
     ("server", &["allocator", "certs", "config", "telemetry"]),

@@ -8,6 +8,8 @@ mod guests;
 mod heads;
 #[path = "shared/routes.rs"]
 mod routes;
+#[path = "shared/upstreams.rs"]
+mod upstreams;
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -18,6 +20,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, StatusCode, Version};
 use sluice::http1::{self, Framing};
 use sluice::route::{Ingress, RequestView};
+use sluice::upstream::{Affinity, Choice, hash};
 use sluice::wasm::{Mode, Runtime, RuntimeOptions, Verdict};
 
 /// That of the gateway's binary.
@@ -60,6 +63,7 @@ fn main() {
     let number = |place| std::env::args().nth(place).and_then(|number| number.parse().ok()).unwrap_or(1);
     let often = Often { times: number(1), rounds: number(3) };
     find_routes(often);
+    choose_endpoints(often);
     read_and_write_heads(often);
     call_hooks(often);
 }
@@ -78,6 +82,20 @@ fn find_routes(often: Often) {
                 RequestView { ingress, host, path, method: &Method::GET, query: None, headers: &headers, client_ip };
             black_box(router.find(black_box(&view)));
         });
+    }
+}
+
+fn choose_endpoints(often: Often) {
+    for (name, algorithm) in upstreams::algorithms() {
+        for count in [4, 1000] {
+            let upstream = upstreams::upstream(algorithm.clone(), count);
+            let mut keys = (0..often.times).map(|n| hash(&n.to_le_bytes())).cycle();
+            step(often, &format!("choose one of {count} endpoints: {name}"), || {
+                let endpoints = upstream.endpoints();
+                let choice = Choice::Balanced(Affinity::new(keys.next(), None));
+                black_box(upstream.choose(&endpoints, choice, None, black_box(&[])));
+            });
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use sluice::services::outbound::Offline;
 use sluice::services::{Clock, Services};
 use sluice::snapshot::SnapshotBuilder;
 use sluice::telemetry::Metrics;
-use sluice::upstream::{EndpointRegistry, Resolver};
+use sluice::upstream::{EndpointRegistry, Resolver, Sources};
 use sluice::wasm::RuntimeOptions;
 
 /// Routes over a few upstreams, behind two shipped filters.
@@ -57,6 +57,7 @@ fn build(c: &mut Criterion) {
             RuntimeOptions::default().budget,
         ),
         endpoints: EndpointRegistry::new(),
+        sources: Sources::none(),
     };
     let mut group = c.benchmark_group("snapshot_build");
     group.sample_size(20);

@@ -35,7 +35,7 @@ pub use hooks::{Hook, traits::*};
 pub use message::{
     ClientCertificate, Draft, Finished, HeaderChange, HeaderEdit, Problem, Request, Response, Source, Verdict,
 };
-pub use route::{Endpoint, Failure, Route};
+pub use route::{Endpoint, EndpointState, FailedAttempt, Failure, RetryState, Route};
 pub use serde;
 pub use serde_json;
 pub use services::{clock, context, crypto, http, kv, limiter, log, metrics, random, secrets, state};

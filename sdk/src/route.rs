@@ -1,6 +1,6 @@
 //! The route of the current exchange and the choice of where it goes.
 
-pub use crate::bindings::sluice::filter::route::{Endpoint, Failure};
+pub use crate::bindings::sluice::filter::route::{Endpoint, EndpointState, FailedAttempt, Failure, RetryState};
 use crate::{Error, Request, host};
 
 /// The route of the current exchange.
@@ -56,6 +56,30 @@ impl Route {
         Ok(host::route::failures()?)
     }
 
+    /// How an endpoint is now; none where it is not one of this route.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn endpoint_state(&self, upstream: &str, address: &str) -> Result<Option<EndpointState>, Error> {
+        Ok(host::route::state_of_endpoint(upstream, address)?)
+    }
+
+    /// The attempts of this exchange that failed with what is known of each, oldest first.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn failed_attempts(&self) -> Result<Vec<FailedAttempt>, Error> {
+        Ok(host::route::failed_attempts()?)
+    }
+
+    /// What the request may still do.
+    ///
+    /// # Errors
+    /// `WrongHook`.
+    pub fn retry_state(&self) -> Result<RetryState, Error> {
+        Ok(host::route::retries()?)
+    }
+
     /// Sends the request to this upstream of the route.
     ///
     /// # Errors
@@ -79,6 +103,14 @@ impl Route {
     /// `WrongHook` outside `select_upstream`.
     pub fn hash_key(&self, key: &str) -> Result<(), Error> {
         Ok(host::route::hash_key(key)?)
+    }
+
+    /// If the next attempt fails, its error is the answer.
+    ///
+    /// # Errors
+    /// `WrongHook` outside `select_upstream`.
+    pub fn no_retry(&self) -> Result<(), Error> {
+        Ok(host::route::no_retry()?)
     }
 
     /// The request that is being routed.

@@ -16,14 +16,17 @@ enum Backend {
     Python(u16),
 }
 
-const EXAMPLES: [(&str, Backend); 8] = [
+const EXAMPLES: [(&str, Backend); 11] = [
+    ("api-versions", Backend::Builtin),
     ("canary", Backend::Builtin),
+    ("cqrs", Backend::Builtin),
     ("from-kong", Backend::Builtin),
     ("from-nginx", Backend::Builtin),
     ("grpc", Backend::Python(50051)),
     ("mtls", Backend::Builtin),
     ("multi-tenant", Backend::Builtin),
     ("shop", Backend::Builtin),
+    ("strangler-fig", Backend::Builtin),
     ("websocket", Backend::Python(9000)),
 ];
 
@@ -124,6 +127,21 @@ fn shop() {
 #[test]
 fn canary() {
     walk_through("canary");
+}
+
+#[test]
+fn api_versions() {
+    walk_through("api-versions");
+}
+
+#[test]
+fn cqrs() {
+    walk_through("cqrs");
+}
+
+#[test]
+fn strangler_fig() {
+    walk_through("strangler-fig");
 }
 
 #[test]

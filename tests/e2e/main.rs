@@ -1,18 +1,21 @@
 //! The gateway from outside: the real binary between real sockets, one module for each promise.
 
 mod admin;
+mod balancing;
 mod bodies;
 mod bulkheads;
 mod circuits;
 mod client_auth;
 mod commands;
 mod deadlines;
+mod discovery;
 mod errors;
 mod examples;
 mod external;
 mod filters;
 mod grants;
 mod headers;
+mod health;
 mod hostile;
 mod http2;
 mod ingress;
@@ -24,9 +27,11 @@ mod observability;
 mod overload;
 mod plugins;
 mod proxying;
+mod releases;
 mod reload;
 mod retries;
 mod routing;
+mod selection;
 mod settings;
 mod shutdown;
 mod support;

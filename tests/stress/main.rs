@@ -1,6 +1,7 @@
 //! Failures, load and memory. A binary of its own, and one test at a time in it: cargo runs test binaries one after the other,
 //! so that nothing else of the tests takes the time that is measured here.
 
+mod discovery;
 mod exact;
 mod failures;
 mod memory;

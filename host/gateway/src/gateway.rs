@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
@@ -23,7 +23,7 @@ use crate::services::clock::Clock;
 use crate::services::log_limit::visible;
 use crate::snapshot::{KEY_SET_WAIT, Snapshot, SnapshotBuilder};
 use crate::telemetry::{AccessLog, Metrics, OperationalLog, start_operational_log};
-use crate::upstream::{EndpointRegistry, Resolver, Upkeep};
+use crate::upstream::{EndpointRegistry, Resolver, Sources, Upkeep, Upstream};
 use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
 
 /// How often the operational log tells what was dropped.
@@ -180,7 +180,8 @@ fn serve(
         let (control, metrics, config_file) = (control.clone(), Arc::clone(metrics), path.to_owned());
         admin::start(admin.bind, admin::Context { control, metrics, config_file, started }, &background)?;
     }
-    serve_when_ready(&control, services)?;
+    let upstreams = control.snapshot().upstreams.iter().map(|(upstream, _)| Arc::clone(upstream)).collect();
+    serve_when_ready(&control, services, upstreams)?;
     let code = signals.run(workers, &control);
     // After the workers: until their last exchange key sets are kept fresh, and the admin listener says that the gateway drains.
     drop(background_thread);
@@ -188,17 +189,21 @@ fn serve(
     Ok(code)
 }
 
-/// Says that the gateway serves, once it has the keys that tokens are verified with, or has waited for them long enough. Listeners are open
-/// meanwhile: what needs no key works.
-fn serve_when_ready(control: &Control, services: Arc<Services>) -> std::io::Result<()> {
-    if services.key_sets.ready() {
+/// Says that the gateway serves, once it has the keys that tokens are verified with and knows the endpoints of all upstreams, or has waited
+/// for them long enough. Listeners are open meanwhile: what needs neither works.
+fn serve_when_ready(control: &Control, services: Arc<Services>, upstreams: Vec<Arc<Upstream>>) -> std::io::Result<()> {
+    if services.key_sets.ready() && upstreams.iter().all(|upstream| upstream.has_endpoints()) {
         control.serving();
         return Ok(());
     }
     let control = control.clone();
     let wait = move || {
+        let until = Instant::now() + KEY_SET_WAIT;
         for why in services.key_sets.wait_until_ready(KEY_SET_WAIT) {
             tracing::warn!("{why}");
+        }
+        for why in upstreams.iter().filter_map(|upstream| upstream.wait_for_endpoints(until)) {
+            tracing::warn!("{}", visible(&why));
         }
         control.serving();
     };
@@ -238,6 +243,11 @@ fn builder(
     let runtime = Runtime::new(options)?;
     runtime.set_compile_limits(config.gateway.compile);
     let outbound = OutboundClient::new(Tls::system(), resolver, background, budget.clone());
+    let state_dir = config.gateway.state_dir.clone().or_else(default_state);
+    let connect = Box::new({
+        let outbound = Arc::clone(&outbound);
+        move |authorities| outbound.fetch(authorities)
+    });
     Ok(SnapshotBuilder {
         runtime,
         services: Services::new(Clock::system(), outbound.clone()),
@@ -245,6 +255,7 @@ fn builder(
         metrics,
         outbound,
         endpoints: EndpointRegistry::new(),
+        sources: Sources::new(state_dir, connect),
     })
 }
 
@@ -263,9 +274,18 @@ fn instances(config: &Config) -> u32 {
 
 /// Where the platform keeps what can be made again (XDG Base Directory Specification).
 pub fn default_cache() -> Option<PathBuf> {
-    let base = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let home = || std::env::var_os("HOME").filter(|dir| !dir.is_empty()).map(|home| PathBuf::from(home).join(".cache"));
-    Some(base.or_else(home)?.join("sluice"))
+    user_directory("XDG_CACHE_HOME", ".cache")
+}
+
+/// Where the platform keeps what the next start needs.
+fn default_state() -> Option<PathBuf> {
+    user_directory("XDG_STATE_HOME", ".local/state")
+}
+
+fn user_directory(variable: &str, in_home: &str) -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let base = set(variable).or_else(|| Some(set("HOME")?.join(in_home)))?;
+    Some(base.join("sluice"))
 }
 
 /// What the metrics can't count by themselves.

@@ -16,6 +16,7 @@ pub mod server;
 pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;
+mod watcher;
 
 pub use sluice_http::{coarse, deadline, http, http1, route};
 pub use sluice_services as services;

@@ -105,7 +105,7 @@ pub(crate) mod interest {
 
 pub(crate) mod route {
     use super::*;
-    use crate::bindings::sluice::filter::route::{Endpoint, Failure};
+    use crate::bindings::sluice::filter::route::{Endpoint, EndpointState, FailedAttempt, Failure, RetryState};
 
     const SELECT: &[Phase] = &[Phase::SelectUpstream];
 
@@ -132,6 +132,33 @@ pub(crate) mod route {
 
     pub(crate) fn failures() -> Result<Vec<Failure>, Error> {
         in_exchange(|world| Ok(world.exchange.route.failures.clone()))
+    }
+
+    pub(crate) fn state_of_endpoint(upstream: &str, address: &str) -> Result<Option<EndpointState>, Error> {
+        let key = (upstream.to_owned(), address.to_owned());
+        in_exchange(|world| {
+            let route = &world.exchange.route;
+            let known = || route.endpoints.iter().find(|one| one.upstream == upstream && one.address == address);
+            Ok(route.states.get(&key).cloned().or_else(|| {
+                known().map(|one| EndpointState { out: Vec::new(), requests: one.active, ewma_us: one.latency_us })
+            }))
+        })
+    }
+
+    pub(crate) fn failed_attempts() -> Result<Vec<FailedAttempt>, Error> {
+        in_exchange(|world| Ok(world.exchange.route.failed_attempts.clone()))
+    }
+
+    pub(crate) fn retries() -> Result<RetryState, Error> {
+        let first = RetryState { attempt: 1, left: 0, budget: None };
+        in_exchange(|world| Ok(world.exchange.route.retry.unwrap_or(first)))
+    }
+
+    pub(crate) fn no_retry() -> Result<(), Error> {
+        during(SELECT, |world| {
+            world.exchange.choice.no_retry = true;
+            Ok(())
+        })
     }
 
     pub(crate) fn choose_upstream(name: &str) -> Result<(), Error> {

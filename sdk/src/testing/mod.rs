@@ -79,8 +79,14 @@ pub struct RouteFacts {
     pub endpoints: Vec<crate::Endpoint>,
     /// Labels by upstream, address and label.
     pub labels: BTreeMap<(String, String, String), String>,
+    /// How endpoints are, by upstream and address; one that is not here is well.
+    pub states: BTreeMap<(String, String), crate::EndpointState>,
     /// Attempts that failed.
     pub failures: Vec<crate::Failure>,
+    /// Attempts that failed, with what is known of each.
+    pub failed_attempts: Vec<crate::FailedAttempt>,
+    /// What the request may still do; none is the first attempt of a route without retries.
+    pub retry: Option<crate::RetryState>,
 }
 
 /// What a filter chose in `select_upstream`.
@@ -92,6 +98,8 @@ pub struct Choice {
     pub endpoints: Vec<String>,
     /// A hash key.
     pub hash_key: Option<String>,
+    /// Whether the next attempt is the last.
+    pub no_retry: bool,
 }
 
 impl Exchange {

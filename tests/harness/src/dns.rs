@@ -10,6 +10,8 @@ use std::thread;
 const A: [u8; 2] = [0, 1];
 /// AAAA (RFC 3596 §2.1).
 const AAAA: [u8; 2] = [0, 28];
+/// SRV (RFC 2782).
+const SRV: [u8; 2] = [0, 33];
 /// NXDOMAIN and SERVFAIL (RFC 1035 §4.1.1).
 const NO_SUCH_NAME: u8 = 3;
 const FAILURE: u8 = 2;
@@ -19,6 +21,8 @@ const FAILURE: u8 = 2;
 enum Entry {
     /// IPv4 addresses, for so many seconds.
     Addresses(Vec<Ipv4Addr>, u32),
+    /// A service: priority, weight, port and target of each record, for so many seconds.
+    Services(Vec<Service>, u32),
     /// It exists and has no address, says an authority (RFC 2308 §2.2).
     Empty,
     /// The same authority: it does not exist.
@@ -28,6 +32,9 @@ enum Entry {
     Unknown,
     Failure,
 }
+
+/// Priority, weight, port and target of an SRV record.
+pub type Service = (u16, u16, u16, &'static str);
 
 #[derive(Default)]
 struct Zone {
@@ -80,6 +87,11 @@ impl NameServer {
         self.say(name, Entry::Addresses(addresses.iter().map(|address| (*address).into()).collect(), ttl));
     }
 
+    /// From now on the name is that of a service with these records, for so many seconds.
+    pub fn set_services(&self, name: &str, records: &[Service], ttl: u32) {
+        self.say(name, Entry::Services(records.to_vec(), ttl));
+    }
+
     /// From now on an authority says that the name has no address.
     pub fn empty(&self, name: &str) {
         self.say(name, Entry::Empty);
@@ -104,7 +116,7 @@ impl NameServer {
         self.zone.entries.lock().unwrap().insert(name.to_string(), entry);
     }
 
-    /// How often it was asked for the IPv4 address of the name.
+    /// How often it was asked for the IPv4 address of the name, or for its service.
     pub fn questions(&self, name: &str) -> usize {
         self.zone.questions.lock().unwrap().get(name).copied().unwrap_or(0)
     }
@@ -129,30 +141,32 @@ impl Zone {
         if question[labels..].starts_with(&AAAA) && self.silent.lock().unwrap().contains(&name) {
             return None;
         }
-        if asks_a {
+        let asks_srv = question[labels..].starts_with(&SRV);
+        if asks_a || asks_srv {
             *self.questions.lock().unwrap().entry(name).or_default() += 1;
         }
         let code = match entry {
-            Entry::Addresses(..) | Entry::Empty => 0,
+            Entry::Addresses(..) | Entry::Services(..) | Entry::Empty => 0,
             Entry::Gone | Entry::Unknown => NO_SUCH_NAME,
             Entry::Failure => FAILURE,
         };
-        let (addresses, ttl) = match &entry {
-            Entry::Addresses(addresses, ttl) if asks_a => (&addresses[..], *ttl),
-            _ => (&[][..], 0),
+        let (kind, records, ttl): (_, Vec<Vec<u8>>, _) = match &entry {
+            Entry::Addresses(all, ttl) if asks_a => (A, all.iter().map(|one| one.octets().to_vec()).collect(), *ttl),
+            Entry::Services(all, ttl) if asks_srv => (SRV, all.iter().map(service).collect(), *ttl),
+            _ => (A, Vec::new(), 0),
         };
         let is_authority = matches!(entry, Entry::Empty | Entry::Gone);
         let mut answer = header[..2].to_vec();
         // A response, authoritative; recursion as it was desired, and available.
         answer.extend([0x84 | header[2] & 1, 0x80 | code]);
-        answer.extend([0, 1, 0, u8::try_from(addresses.len()).ok()?, 0, u8::from(is_authority), 0, 0]);
+        answer.extend([0, 1, 0, u8::try_from(records.len()).ok()?, 0, u8::from(is_authority), 0, 0]);
         answer.extend(question);
-        for address in addresses {
+        for data in records {
             // The name is that of the question; class IN.
-            answer.extend([0xc0, 12, 0, 1, 0, 1]);
+            answer.extend([0xc0, 12, kind[0], kind[1], 0, 1]);
             answer.extend(ttl.to_be_bytes());
-            answer.extend([0, 4]);
-            answer.extend(address.octets());
+            answer.extend(u16::try_from(data.len()).ok()?.to_be_bytes());
+            answer.extend(data);
         }
         if is_authority {
             // An SOA of the root (RFC 1035 §3.3.13), for an hour: the root as server and mailbox, and five numbers.
@@ -163,6 +177,17 @@ impl Zone {
         }
         Some(answer)
     }
+}
+
+/// The data of an SRV record; its target is not compressed (RFC 2782).
+fn service((priority, weight, port, target): &Service) -> Vec<u8> {
+    let mut data: Vec<u8> = [priority, weight, port].iter().flat_map(|number| number.to_be_bytes()).collect();
+    for label in target.split('.').filter(|label| !label.is_empty()) {
+        data.push(u8::try_from(label.len()).expect("a short label"));
+        data.extend(label.bytes());
+    }
+    data.push(0);
+    data
 }
 
 /// The name that the bytes start with, in lower case and without the last dot, and its length on the wire.

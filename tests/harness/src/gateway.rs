@@ -176,7 +176,10 @@ impl Setup {
 
     fn command(&self, config: &Path) -> Command {
         let mut command = Command::new(binary());
-        command.arg("run").arg("--config").arg(config).current_dir(config.parent().expect("a folder"));
+        let folder = config.parent().expect("a folder");
+        command.arg("run").arg("--config").arg(config).current_dir(folder);
+        // Each gateway has its own: what it keeps for its next start is of no use to others.
+        command.env("XDG_STATE_HOME", folder.join("state"));
         self.environment(&mut command);
         command.stdin(Stdio::null());
         command

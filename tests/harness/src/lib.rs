@@ -5,6 +5,7 @@
 
 pub mod certs;
 pub mod client;
+pub mod consul;
 pub mod dns;
 pub mod fixtures;
 pub mod frames;

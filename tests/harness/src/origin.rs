@@ -217,6 +217,11 @@ impl Origin {
         Self::serve(move |_| Reply::text(name.clone()))
     }
 
+    /// Answers every request with this text on all addresses of this machine, so that one can stand for many: for load.
+    pub fn everywhere(body: &'static str) -> Origin {
+        Self::start("0.0.0.0:0", None, false, move |_| Reply::text(body))
+    }
+
     /// Two of the same port, at 127.0.0.1 and 127.0.0.2, that answer with these names: for a name that moves.
     pub fn pair(first: &str, second: &str) -> (Origin, Origin) {
         let answer = |name: &str| {

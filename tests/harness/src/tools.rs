@@ -26,6 +26,7 @@ pub fn need<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
         let path = match name {
             "python" => Some(tools().join("venv/bin/python")),
             "gunicorn" | "just" => Some(tools().join("venv/bin").join(name)),
+            "consul" => Some(tools().join("bin/consul")).filter(|path| path.exists()).or_else(|| on_path("consul")),
             "plain-node" => on_path("node"),
             // With the packages of `tests/external`.
             "node" => tools().join("node/node_modules").exists().then(|| on_path("node")).flatten(),

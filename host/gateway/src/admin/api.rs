@@ -7,13 +7,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Context;
-use super::limits;
 use super::problem::Problem;
 use crate::config::model;
 use crate::control::{self, Control};
 use crate::filter::{FailurePolicy, Filter};
 use crate::route::{MatchSpec, PathPattern};
-use crate::upstream::{self, TargetSpec};
+use crate::snapshot::routes;
+use crate::snapshot::split::Split;
 
 /// A time as RFC 3339 writes it, in UTC.
 #[derive(Serialize, JsonSchema)]
@@ -161,6 +161,8 @@ struct Route {
     action: Action,
     /// The pipeline, in the order of requests.
     filters: Vec<String>,
+    /// The weights were changed here and are not those of the configuration file: the next reload ends them.
+    weights_until_reload: bool,
 }
 
 /// All conditions have to hold; an empty list is no condition.
@@ -202,7 +204,27 @@ struct WeightedUpstream {
 }
 
 pub(super) fn routes(context: &Context) -> Routes {
-    Routes { routes: context.control.config().routes.iter().map(Route::from).collect() }
+    let (config, snapshot) = (context.control.config(), context.control.snapshot());
+    let route = |route: &model::Route| {
+        let mut shown = Route::from(route);
+        let running = snapshot.routes.iter().find(|running| *running.facts.name == *route.name);
+        if let (Action::Forward(_), Some(routes::Action::Forward(split))) = (&shown.action, running.map(|r| &r.action))
+        {
+            let weights = split.weights().into_iter();
+            let weights = weights.map(|(name, weight)| WeightedUpstream { upstream: name.to_string(), weight });
+            shown.action = Action::Forward(weights.collect());
+            shown.weights_until_reload = split.is_overridden() && differs(route, split);
+        }
+        shown
+    };
+    Routes { routes: config.routes.iter().map(route).collect() }
+}
+
+/// Whether other weights hold than those of the file, in which they may have been saved.
+fn differs(route: &model::Route, split: &Split) -> bool {
+    let model::Action::Forward(written) = &route.action else { return false };
+    let now = split.weights();
+    written.iter().any(|(name, weight)| now.iter().all(|(known, now)| **known != **name || now != weight))
 }
 
 impl From<&model::Route> for Route {
@@ -221,6 +243,7 @@ impl From<&model::Route> for Route {
                 model::Action::Respond { status, .. } => Action::Respond { status: status.as_u16() },
             },
             filters: route.pipeline.iter().map(ToString::to_string).collect(),
+            weights_until_reload: false,
         }
     }
 }
@@ -244,101 +267,6 @@ impl From<&MatchSpec> for Match {
             query: found.query.iter().map(|field| field.name.clone()).collect(),
             cookies: found.cookies.iter().map(|field| field.name.clone()).collect(),
             client_ip: found.client_ip.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
-
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Upstreams {
-    upstreams: Vec<Upstream>,
-}
-
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Upstream {
-    name: String,
-    /// `echo` or `status` where it is built into the gateway.
-    builtin: Option<&'static str>,
-    balance: Balance,
-    protocol: Protocol,
-    /// Where it has a circuit breaker as a whole.
-    circuit: Option<limits::Circuit>,
-    limits: Vec<limits::RequestLimit>,
-    endpoints: Vec<Endpoint>,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Balance {
-    RoundRobin,
-    LeastRequest,
-}
-
-#[derive(Serialize, JsonSchema)]
-enum Protocol {
-    #[serde(rename = "auto")]
-    Auto,
-    #[serde(rename = "http/1.1")]
-    Http1,
-    #[serde(rename = "h2")]
-    Http2,
-    #[serde(rename = "h2c")]
-    H2c,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Endpoint {
-    url: String,
-    weight: u32,
-    labels: BTreeMap<String, String>,
-}
-
-pub(super) fn upstreams(context: &Context) -> Upstreams {
-    let snapshot = context.control.snapshot();
-    Upstreams { upstreams: snapshot.upstreams.iter().map(|(upstream, _)| Upstream::from(&**upstream)).collect() }
-}
-
-pub(super) fn upstream(context: &Context, name: &str) -> Result<Upstream, Problem> {
-    let snapshot = context.control.snapshot();
-    let found = snapshot.upstreams.iter().find(|(upstream, _)| **upstream.name() == *name);
-    found.map(|(upstream, _)| Upstream::from(&**upstream)).ok_or_else(|| Problem::unknown("upstream", name))
-}
-
-impl From<&upstream::Upstream> for Upstream {
-    fn from(upstream: &upstream::Upstream) -> Self {
-        let spec = upstream.spec();
-        let (builtin, endpoints) = match &spec.target {
-            TargetSpec::Echo => (Some("echo"), &[][..]),
-            TargetSpec::Status => (Some("status"), &[][..]),
-            TargetSpec::Endpoints(endpoints) => (None, &endpoints[..]),
-        };
-        Upstream {
-            name: spec.name.to_string(),
-            builtin,
-            balance: match spec.balance {
-                upstream::Balance::RoundRobin => Balance::RoundRobin,
-                upstream::Balance::LeastRequest => Balance::LeastRequest,
-            },
-            protocol: match spec.protocol {
-                upstream::Protocol::Auto => Protocol::Auto,
-                upstream::Protocol::Http1 => Protocol::Http1,
-                upstream::Protocol::Http2 => Protocol::Http2,
-                upstream::Protocol::H2c => Protocol::H2c,
-            },
-            circuit: limits::circuit(upstream),
-            limits: limits::request_limits(upstream),
-            endpoints: endpoints.iter().map(Endpoint::from).collect(),
-        }
-    }
-}
-
-impl From<&upstream::EndpointSpec> for Endpoint {
-    fn from(endpoint: &upstream::EndpointSpec) -> Self {
-        let scheme = if endpoint.https { "https" } else { "http" };
-        let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-        Endpoint {
-            url: format!("{scheme}://{host}:{}", endpoint.port),
-            weight: endpoint.weight,
-            labels: endpoint.labels.iter().cloned().collect(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! An endpoint: where it is, what it answers with and how it is documented, made from a handler and the handler's types.
 
 use std::future::Future;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -8,6 +10,8 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::problem::Problem;
 use super::{Context, JSON, Page};
@@ -21,13 +25,32 @@ pub(super) struct Endpoint {
     pub(super) summary: &'static str,
     pub(super) handler: Handler,
     pub(super) content: Content,
+    /// None: its body is not read.
+    pub(super) request: Option<RequestBody>,
     /// What else than success it may answer, for the document.
     pub(super) problems: Vec<(StatusCode, &'static str)>,
 }
 
 type Render = dyn Fn(&Context, &str) -> Result<Page, Problem> + Send + Sync;
-type Change = dyn Fn(Control) -> Changing + Send + Sync;
+type Change = dyn Fn(Call) -> Changing + Send + Sync;
 type Changing = Pin<Box<dyn Future<Output = Result<Page, Problem>>>>;
+
+/// A request that changes something, with the token.
+pub(super) struct Call {
+    pub(super) control: Control,
+    pub(super) config_file: PathBuf,
+    /// The segment that stands for the path's `{name}`.
+    pub(super) name: String,
+    /// Empty where the endpoint takes none.
+    pub(super) body: Bytes,
+    pub(super) client: IpAddr,
+}
+
+/// What a request has to have in its body, for the document.
+pub(super) struct RequestBody {
+    pub(super) schema: fn(&mut SchemaGenerator) -> Schema,
+    pub(super) example: Value,
+}
 
 /// How an answer is made.
 pub(super) enum Handler {
@@ -90,16 +113,51 @@ impl Endpoint {
         T: Serialize + JsonSchema + 'static,
         F: Future<Output = Result<T, Problem>> + 'static,
     {
-        let change = move |control: Control| {
-            let answer = handler(control);
+        let change = move |call: Call| {
+            let answer = handler(call.control);
             Box::pin(async move { json(&answer.await?) }) as Changing
         };
+        Endpoint::changing(Method::POST, path, summary, Box::new(change), content::<T>())
+    }
+
+    /// A `PUT` of a value, as JSON, to the thing that the path's `{name}` names. It needs the token.
+    pub(super) fn put_named<V, T, F>(
+        path: &'static str,
+        summary: &'static str,
+        example: Value,
+        handler: fn(Call, V) -> F,
+    ) -> Self
+    where
+        V: DeserializeOwned + JsonSchema + 'static,
+        T: Serialize + JsonSchema + 'static,
+        F: Future<Output = Result<T, Problem>> + 'static,
+    {
+        let change = move |call: Call| {
+            let answer = serde_json::from_slice(&call.body)
+                .map_err(|error| Problem::bad_request(format!("the body is not as expected: {error}")))
+                .map(|value| handler(call, value));
+            Box::pin(async move { json(&answer?.await?) }) as Changing
+        };
+        let schema: fn(&mut SchemaGenerator) -> Schema = |generator| generator.subschema_for::<V>();
         Endpoint {
-            method: Method::POST,
-            ..Endpoint::get(path, summary, Handler::Change(Box::new(change)), content::<T>())
+            request: Some(RequestBody { schema, example }),
+            ..Endpoint::changing(Method::PUT, path, summary, Box::new(change), content::<T>())
         }
-        .problem(StatusCode::UNAUTHORIZED, "The token is missing or wrong.")
-        .problem(StatusCode::FORBIDDEN, "The configuration has no token, so nothing can be changed here.")
+        .problem(StatusCode::BAD_REQUEST, "The body is not JSON, or not what is described here.")
+        .problem(StatusCode::NOT_FOUND, "Nothing has this name.")
+        .problem(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
+    }
+
+    fn changing(
+        method: Method,
+        path: &'static str,
+        summary: &'static str,
+        change: Box<Change>,
+        content: Content,
+    ) -> Self {
+        Endpoint { method, ..Endpoint::get(path, summary, Handler::Change(change), content) }
+            .problem(StatusCode::UNAUTHORIZED, "The token is missing or wrong.")
+            .problem(StatusCode::FORBIDDEN, "The configuration has no token, so nothing can be changed here.")
     }
 
     /// Also answers with a problem of this status.
@@ -114,7 +172,7 @@ impl Endpoint {
     }
 
     fn get(path: &'static str, summary: &'static str, handler: Handler, content: Content) -> Self {
-        Endpoint { method: Method::GET, path, summary, handler, content, problems: Vec::new() }
+        Endpoint { method: Method::GET, path, summary, handler, content, request: None, problems: Vec::new() }
     }
 }
 

@@ -1,9 +1,10 @@
 //! The table of endpoints. An endpoint that is added here is served and documented.
 
 use http::StatusCode;
+use serde_json::json;
 
 use super::endpoint::Endpoint;
-use super::{JSON, api, pages};
+use super::{JSON, api, pages, upstreams, weights};
 use crate::telemetry::Exposition;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -15,8 +16,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::text("/api/v1/openapi.json", JSON, "This API as an OpenAPI 3.1 document.", pages::openapi),
         Endpoint::json("/api/v1/status", "The process, its configuration and its last reload.", api::status),
         Endpoint::json("/api/v1/routes", "The routes, in the order of the configuration.", api::routes),
-        Endpoint::json("/api/v1/upstreams", "The upstreams and their endpoints.", api::upstreams),
-        Endpoint::json_named("/api/v1/upstreams/{name}", "One upstream and its endpoints.", api::upstream),
+        Endpoint::json("/api/v1/upstreams", "The upstreams and their endpoints.", upstreams::upstreams),
+        Endpoint::json_named(
+            "/api/v1/upstreams/{name}",
+            "One upstream, its endpoints and what is known of their addresses.",
+            upstreams::upstream,
+        ),
         Endpoint::json("/api/v1/plugins", "The plugins that filters use.", api::plugins),
         Endpoint::json("/api/v1/filters", "The filters that routes use.", api::filters),
         Endpoint::change(
@@ -25,5 +30,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             api::reload,
         )
         .problem(StatusCode::UNPROCESSABLE_ENTITY, "The configuration is refused; the running one stays."),
+        Endpoint::put_named(
+            "/api/v1/routes/{name}/weights",
+            "Changes the weights of a route's upstreams, at once for all workers; with `save`, in the configuration file, too.",
+            json!({ "weights": { "blue": 0, "green": 100 } }),
+            weights::put,
+        )
+        .problem(StatusCode::CONFLICT, "The weights can't be saved; nothing has changed.")
+        .problem(StatusCode::UNPROCESSABLE_ENTITY, "The weights are not those of the route's upstreams."),
     ]
 }

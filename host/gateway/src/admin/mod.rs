@@ -13,6 +13,8 @@ mod pages;
 mod problem;
 mod router;
 mod server;
+mod upstreams;
+mod weights;
 
 #[cfg(test)]
 mod tests;

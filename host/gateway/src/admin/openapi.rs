@@ -55,6 +55,10 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         "parameters": parameters,
         "responses": responses,
     });
+    if let Some(request) = &endpoint.request {
+        let content = json!({ (super::JSON): { "schema": (request.schema)(generator), "example": request.example } });
+        operation["requestBody"] = json!({ "required": true, "content": content });
+    }
     if endpoint.is_guarded() {
         operation["security"] = json!([{ "token": [] }]);
     }

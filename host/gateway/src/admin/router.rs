@@ -1,20 +1,30 @@
 //! From a request to its endpoint: path, method, token; then the handler, where it may run.
 
 use std::borrow::Cow;
+use std::error::Error;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, request};
-use http_body_util::Full;
+use http_body::Body;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::endpoint::{Endpoint, Handler};
+use super::endpoint::{Call, Endpoint, Handler};
 use super::problem::Problem;
 use super::{Context, Page};
+
+/// The largest body of a request.
+const MAX_BODY: usize = 64 * 1024;
+/// For the whole of it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct Router {
     endpoints: Vec<Endpoint>,
@@ -38,10 +48,13 @@ impl Router {
         Router { endpoints, paths, context: Arc::new(context) }
     }
 
-    /// Answers a request. Its body is not read.
-    pub(super) async fn answer(&self, request: &request::Parts) -> Response<Full<Bytes>> {
+    /// Answers a request. Its body is read only where the endpoint takes one, and behind the token.
+    pub(super) async fn answer<B>(&self, request: &request::Parts, body: B, client: IpAddr) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
         let result = match self.find(&request.method, request.uri.path()) {
-            Ok((endpoint, name)) => self.call(endpoint, name.into_owned(), &request.headers).await,
+            Ok((endpoint, name)) => self.call(endpoint, name.into_owned(), &request.headers, body, client).await,
             Err(problem) => Err(problem),
         };
         let mut response = match result {
@@ -84,7 +97,17 @@ impl Router {
         methods.join(", ")
     }
 
-    async fn call(&self, index: usize, name: String, headers: &HeaderMap) -> Result<Page, Problem> {
+    async fn call<B>(
+        &self,
+        index: usize,
+        name: String,
+        headers: &HeaderMap,
+        body: B,
+        client: IpAddr,
+    ) -> Result<Page, Problem>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
         match &self.endpoints[index].handler {
             Handler::Quick(handler) => Ok(handler(&self.context)),
             Handler::Rendered(handler) => {
@@ -102,7 +125,12 @@ impl Router {
             }
             Handler::Change(handler) => {
                 self.authorize(headers)?;
-                handler(self.context.control.clone()).await
+                let body = match &self.endpoints[index].request {
+                    None => Bytes::new(),
+                    Some(_) => read(body).await?,
+                };
+                let (control, config_file) = (self.context.control.clone(), self.context.config_file.clone());
+                handler(Call { control, config_file, name, body, client }).await
             }
         }
     }
@@ -120,6 +148,20 @@ impl Router {
         let hash = |text: &[u8]| digest(&SHA256, text);
         verify_slices_are_equal(hash(sent).as_ref(), hash(token.expose().as_bytes()).as_ref())
             .map_err(|_| Problem::unauthorized(true))
+    }
+}
+
+/// A whole body, within bounds.
+async fn read<B>(body: B) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    let whole = Limited::new(body, MAX_BODY).collect();
+    match timeout(BODY_TIMEOUT, whole).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(MAX_BODY)),
+        Ok(Err(error)) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
+        Err(_) => Err(Problem::bad_request(format!("the body was not in after {BODY_TIMEOUT:?}"))),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{IpAddr, TcpListener as StdListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -61,25 +61,24 @@ async fn accept(
     let free = Arc::new(Semaphore::new(limits.connections));
     loop {
         let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
-        let Ok((socket, _)) = listener.accept().await else {
+        let Ok((socket, peer)) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
         let router = Arc::clone(&router);
         let serving = move || async move {
             let _permit = permit;
-            serve(socket, &router, limits).await;
+            serve(socket, peer.ip(), &router, limits).await;
         };
         background.spawn("admin connection", serving).detach();
     }
 }
 
-async fn serve(socket: TcpStream, router: &Router, limits: Limits) {
+async fn serve(socket: TcpStream, client: IpAddr, router: &Router, limits: Limits) {
     let socket = Stalling { socket, patience: limits.stall, expires: Box::pin(sleep(limits.stall)), stalls: false };
     let service = service_fn(move |request: Request<Incoming>| async move {
-        // The body is not read: no endpoint takes one.
-        let (head, _) = request.into_parts();
-        Ok::<_, Infallible>(router.answer(&head).await)
+        let (head, body) = request.into_parts();
+        Ok::<_, Infallible>(router.answer(&head, body, client).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -26,13 +26,15 @@ use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
 use crate::services::{Clock, Services};
 use crate::snapshot::SnapshotBuilder;
-use crate::upstream::{EndpointRegistry, Resolver};
+use crate::upstream::{EndpointRegistry, Resolver, Sources};
 use crate::wasm::RuntimeOptions;
 
 const LONG: Duration = Duration::from_secs(20);
 const TOKEN: &str = "a-token-of-some-length";
 const CONFIG: &str = "[listeners.http]\nbind = \"127.0.0.1:0\"\n\
     [upstreams.name]\nendpoints = [{ url = \"http://127.0.0.1:81\", weight = 3, labels = { zone = \"b\" } }]\n\
+    [upstreams.blue]\nbuiltin = \"echo\"\n[upstreams.green]\nbuiltin = \"echo\"\n\
+    [routes.name]\nmatch = { path = \"/name\" }\nupstreams = { blue = 100, green = 0 }\n\
     [routes.other]\nmatch = { path = \"/other\" }\nupstream = \"http://127.0.0.1:82\"\n";
 const FILTERED: &str = "[filters.shared]\nplugin = \"cors\"\nconfig = { origins = [\"https://a.test\"] }\n\
     [routes.all]\nmatch = { path = \"/**\", methods = [\"GET\"] }\nupstream = \"name\"\npipeline = [\"shared\"]\n";
@@ -61,6 +63,7 @@ fn fixture(admin: &str) -> Fixture {
         metrics: Arc::clone(&metrics),
         outbound,
         endpoints: EndpointRegistry::new(),
+        sources: Sources::none(),
     };
     let loaded = config::load(&path).expect("a configuration");
     let snapshot = builder.build(&loaded, None).expect("a snapshot");
@@ -87,12 +90,22 @@ fn with_token() -> Fixture {
 }
 
 async fn ask(router: &Router, method: &Method, path: &str, token: Option<&str>) -> (Response<()>, Vec<u8>) {
+    send(router, method, path, token, "").await
+}
+
+async fn send(
+    router: &Router,
+    method: &Method,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> (Response<()>, Vec<u8>) {
     let mut request = Request::builder().method(method).uri(path);
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, token);
     }
     let (head, ()) = request.body(()).expect("a request").into_parts();
-    let (head, body) = router.answer(&head).await.into_parts();
+    let (head, body) = router.answer(&head, Full::from(body.to_owned()), Ipv4Addr::LOCALHOST.into()).await.into_parts();
     let body = Full::collect(body).await.expect("bytes").to_bytes().to_vec();
     (Response::from_parts(head, ()), body)
 }
@@ -119,7 +132,9 @@ async fn every_endpoint_answers_as_documented() {
             documented += 1;
             let method: Method = method.to_ascii_uppercase().parse().expect("a method");
             let bearer = operation["security"].is_array().then(|| format!("Bearer {TOKEN}"));
-            let (head, body) = ask(&router, &method, &path.replace("{name}", "name"), bearer.as_deref()).await;
+            let example = &operation["requestBody"]["content"]["application/json"]["example"];
+            let sent = if example.is_null() { String::new() } else { example.to_string() };
+            let (head, body) = send(&router, &method, &path.replace("{name}", "name"), bearer.as_deref(), &sent).await;
             assert_eq!(head.status(), StatusCode::OK, "{method} {path}");
             let kind = header(&head, CONTENT_TYPE);
             let schema = &operation["responses"]["200"]["content"][kind]["schema"];
@@ -180,7 +195,7 @@ fn the_running_configuration_is_shown() {
     runtime.block_on(async {
         let status = get_json(&router, "/api/v1/status").await;
         let shown = (&status["phase"], &status["generation"], &status["routes"], &status["last_reload"]);
-        assert_eq!(shown, (&"starting".into(), &1.into(), &2.into(), &Value::Null));
+        assert_eq!(shown, (&"starting".into(), &1.into(), &3.into(), &Value::Null));
         let routes = get_json(&router, "/api/v1/routes").await;
         let all = routes["routes"].as_array().and_then(|routes| routes.iter().find(|route| route["name"] == "all"));
         let all = all.expect("the route");
@@ -189,6 +204,12 @@ fn the_running_configuration_is_shown() {
         let upstream = get_json(&router, "/api/v1/upstreams/name").await;
         let endpoint = serde_json::json!({ "url": "http://127.0.0.1:81", "weight": 3, "labels": { "zone": "b" } });
         assert_eq!((&upstream["name"], &upstream["endpoints"][0]), (&"name".into(), &endpoint));
+        let address = &upstream["addresses"][0];
+        assert_eq!(
+            (&address["endpoint"], &address["state"]),
+            (&"127.0.0.1:81".into(), &"healthy".into()),
+            "{upstream}"
+        );
         // The name of an upstream that a route writes as a URL.
         let anonymous = get_json(&router, "/api/v1/upstreams/http:%2F%2F127.0.0.1:82").await;
         assert_eq!(anonymous["endpoints"][0]["url"], "http://127.0.0.1:82");
@@ -248,6 +269,32 @@ async fn changes_need_the_token() {
 }
 
 #[tokio::test]
+async fn weights_that_make_no_sense_are_refused() {
+    let router = Router::new(endpoints(), with_token().context);
+    let good = format!("Bearer {TOKEN}");
+    let long = format!("{{\"weights\": {{}}, \"save\": {}true}}", " ".repeat(70_000));
+    for (route, body, status, says) in [
+        ("name", "", 400, "EOF"),
+        ("name", "{\"weights\": {\"blue\": -1}}", 400, "-1"),
+        ("name", "{\"weights\": {}, \"saved\": true}", 400, "`saved`"),
+        ("name", &long, 413, "65536"),
+        ("none", "{\"weights\": {}}", 404, "`none`"),
+        ("other", "{\"weights\": {}}", 422, "`upstreams`"),
+        ("name", "{\"weights\": {\"blue\": 1}}", 422, "`green`"),
+        ("name", "{\"weights\": {\"blue\": 1, \"green\": 1, \"red\": 1}}", 422, "`green`"),
+        ("name", "{\"weights\": {\"blue\": 0, \"green\": 0}}", 422, "above 0"),
+        ("name", "{\"weights\": {\"blue\": 1000001, \"green\": 0}}", 422, "1000000"),
+    ] {
+        let path = format!("/api/v1/routes/{route}/weights");
+        let (head, answer) = send(&router, &Method::PUT, &path, Some(&good), body).await;
+        let answer = String::from_utf8(answer).expect("text");
+        assert!(head.status() == status && answer.contains(says), "{route} {body:.60}: {} {answer}", head.status());
+    }
+    let (head, _) = send(&router, &Method::PUT, "/api/v1/routes/name/weights", None, "{").await;
+    assert_eq!(head.status(), StatusCode::UNAUTHORIZED, "the token comes before the body");
+}
+
+#[tokio::test]
 async fn nothing_can_be_changed_without_a_configured_token() {
     for admin in ["", "[admin]\nbind = \"127.0.0.1:0\"\n"] {
         let fixture = fixture(admin);
@@ -267,6 +314,7 @@ async fn other_methods_and_paths_are_refused() {
         (Method::POST, "/metrics", "GET, HEAD"),
         (Method::DELETE, "/api/v1/upstreams/name", "GET, HEAD"),
         (Method::GET, "/api/v1/reload", "POST"),
+        (Method::POST, "/api/v1/routes/name/weights", "PUT"),
     ] {
         let (head, _) = ask(&router, &method, path, None).await;
         assert_eq!((head.status(), header(&head, ALLOW)), (StatusCode::METHOD_NOT_ALLOWED, allow), "{path}");

@@ -1,13 +1,14 @@
 //! The defaults of the keys, as `gateway.toml` and the reference show them; tests compare them. There is no second set: what is built
 //! without a configuration takes these, too.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::model::{
-    Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, FailurePolicy, LookupFamily, Protocol,
-    RetryCondition, RetryConditions, TlsVersion, TrialPolicy,
+    Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, EndpointScheme, FailurePolicy, HashAlgorithm,
+    LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -83,10 +84,28 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
 pub const GRPC_DEADLINE: bool = false;
 pub const TRUST_DEADLINE_HEADER: bool = false;
 
+pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(10);
+pub const MIRROR_MAX_REQUESTS: u32 = 100;
+pub const MIRROR_MAX_BODY: ByteSize = mib(1);
+
 // [upstreams.NAME]
 pub const BALANCE: Balance = Balance::RoundRobin;
+/// Envoy's, as the share that a slow start begins with.
+pub const PANIC_THRESHOLD: u32 = 50;
+pub const MIN_WEIGHT_PERCENT: u32 = 10;
+pub const SUBSET_FALLBACK: SubsetFallback = SubsetFallback::NoFallback;
+pub const HASH_ALGORITHM: HashAlgorithm = HashAlgorithm::Maglev;
+pub const ZONE_LABEL: &str = "zone";
+pub const COOKIE_PATH: &str = "/";
+pub const COOKIE_HTTP_ONLY: bool = true;
+pub const COOKIE_SAME_SITE: SameSite = SameSite::Lax;
+pub const ENDPOINT_PRIORITY: u8 = 0;
 pub const PROTOCOL: Protocol = Protocol::Auto;
 pub const ENDPOINT_WEIGHT: u32 = 1;
+/// Where the agent of this machine listens.
+pub const CONSUL_ADDRESS: &str = "http://127.0.0.1:8500";
+pub const CONSUL_WAIT: Duration = Duration::from_secs(60);
+pub const DISCOVERY_SCHEME: EndpointScheme = EndpointScheme::Http;
 pub const VERIFY: bool = true;
 pub const MAX_IDLE: u32 = 1024;
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -109,6 +128,31 @@ pub const CIRCUIT_HALF_OPEN: u32 = 3;
 /// What gateways and load balancers answer when the service behind them does not. A 500 is often the fault of one request.
 pub const CIRCUIT_STATUS_CODES: [u16; 3] = [502, 503, 504];
 pub const CIRCUIT_PER: CircuitScope = CircuitScope::Upstream;
+
+// [upstreams.NAME.health]
+pub const CHECK_PATH: &str = "/";
+pub const CHECK_METHOD: Method = Method::GET;
+pub const CHECK_STATUSES: RangeInclusive<u16> = 200..=299;
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+pub const CHECK_JITTER_PERCENT: u32 = 10;
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+pub const HEALTHY_THRESHOLD: u32 = 2;
+pub const UNHEALTHY_THRESHOLD: u32 = 3;
+
+/// Of checks and comparisons: they must not keep the background thread busy.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+// [upstreams.NAME.outlier_detection]; Envoy's, but for the share that may be ejected: upstreams have few endpoints more often than many.
+pub const CONSECUTIVE_GATEWAY_ERRORS: u32 = 5;
+pub const CONSECUTIVE_5XX: u32 = 0;
+pub const OUTLIER_INTERVAL: Duration = Duration::from_secs(10);
+pub const BASE_EJECTION_TIME: Duration = Duration::from_secs(30);
+pub const MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
+pub const MAX_EJECTION_PERCENT: u32 = 50;
+pub const SUCCESS_RATE_MINIMUM_HOSTS: u32 = 5;
+pub const SUCCESS_RATE_REQUEST_VOLUME: u32 = 100;
+pub const SUCCESS_RATE_STDEV_FACTOR: u32 = 1900;
+pub const LATENCY_FACTOR: u32 = 0;
 
 // [plugins.NAME] and [filters.NAME]; limits and numbers of instances are `FilterLimits::default()`.
 pub const ON_ERROR: FailurePolicy = FailurePolicy::Closed;

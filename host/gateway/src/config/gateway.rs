@@ -55,6 +55,13 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
         cache_dir: table
             .key("cache_dir", "The folder where compiled plugins are kept.", r#""/var/cache/sluice""#)
             .get("`sluice` in the user's cache directory", path),
+        state_dir: table
+            .key(
+                "state_dir",
+                "The folder where endpoints that a source has told are kept for the next start.",
+                r#""/var/lib/sluice""#,
+            )
+            .get("`sluice` in the user's state directory", path),
         compile: compile_limits(&table.table("compile")),
         max_buffered_memory: table
             .key(

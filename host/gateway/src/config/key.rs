@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header::HeaderName;
+use http::{Method, StatusCode};
 
 use super::item::Item;
-use super::model::ByteSize;
+use super::model::{ByteSize, Share};
 use super::read::{Explained, Table, ValueSource};
 use super::tree::join;
 use super::units;
@@ -159,6 +159,12 @@ impl Written for HeaderName {
     }
 }
 
+impl Written for Method {
+    fn written(&self) -> String {
+        format!("{:?}", self.as_str())
+    }
+}
+
 impl Written for StatusCode {
     fn written(&self) -> String {
         self.as_u16().to_string()
@@ -174,6 +180,12 @@ impl Written for String {
 impl Written for PathBuf {
     fn written(&self) -> String {
         format!("{:?}", self.to_string_lossy())
+    }
+}
+
+impl Written for Share {
+    fn written(&self) -> String {
+        self.as_percent().to_string()
     }
 }
 
@@ -194,4 +206,4 @@ macro_rules! written_as_shown {
     )*};
 }
 
-written_as_shown!(bool, i64, u16, u32, u64, usize);
+written_as_shown!(bool, i64, u8, u16, u32, u64, usize);

@@ -16,8 +16,9 @@ const KINDS: [(&str, &str, &str); 2] = [
     ),
     (
         "upstream",
-        "What upstreams have unless they say otherwise: the keys of an upstream but for its endpoints, so `balance`, `protocol`, `tls`, \
-         `pool`, `dns`, `tolerate`, `circuit_breaker` and `limits`.",
+        "What upstreams have unless they say otherwise: the keys of an upstream but for its endpoints, so `balance` and what belongs to it, \
+         `protocol`, `tls`, `pool`, `dns`, `tolerate`, `health`, `outlier_detection`, \
+         `circuit_breaker` and `limits`.",
         r#"{ balance = "least_request" }"#,
     ),
 ];

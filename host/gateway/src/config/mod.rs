@@ -5,6 +5,7 @@
 //! reference says of the key.
 
 pub mod defaults;
+mod edit;
 mod error;
 mod explain;
 mod file;
@@ -29,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use edit::EditError;
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use explain::{ExplainError, explain};
 pub use file::{MAX_COMPONENT, read_file};
@@ -158,6 +160,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
             Some(admin) => Some(admin?),
             None => None,
         },
+        revision: root.reader.sources.borrow().revision(),
     })
 }
 

@@ -14,8 +14,8 @@ use super::syntax::{Repeated, repeated, unclosed};
 /// Where something is written: a file by its position in `Sources`, and the byte in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    file: usize,
-    offset: usize,
+    pub(super) file: usize,
+    pub(super) offset: usize,
 }
 
 /// A value and its place. No `Debug`: it may be secret.
@@ -117,7 +117,7 @@ struct Resolved {
 /// The files that were read.
 pub(super) struct Sources {
     /// The configuration files, the main one first.
-    files: Vec<(PathBuf, String)>,
+    pub(super) files: Vec<(PathBuf, String)>,
     /// Files that values refer to, and the directories of `include` patterns.
     referenced: Vec<PathBuf>,
     pub(super) errors: Vec<ConfigError>,

@@ -4,8 +4,9 @@ use http::uri::Scheme;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, CircuitScope, ClientAuthMode, Criticality, Deviation, FailurePolicy, HostPolicy, HttpVersion,
-    ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions, TlsVersion, TrialPolicy,
+    Balance, Builtin, CircuitScope, ClientAuthMode, Criticality, Deviation, EndpointScheme, FailurePolicy,
+    HashAlgorithm, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions,
+    SameSite, SubsetFallback, TlsVersion, TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -64,8 +65,31 @@ impl Words for Builtin {
 }
 
 impl Words for Balance {
+    /// All but hashing, which is a table.
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("round_robin", Self::RoundRobin),
+        ("least_request", Self::LeastRequest),
+        ("peak_ewma", Self::PeakEwma),
+        ("random", Self::Random),
+    ];
+}
+
+impl Words for HashAlgorithm {
+    const WORDS: &'static [(&'static str, Self)] = &[("maglev", Self::Maglev), ("ring_hash", Self::RingHash)];
+}
+
+impl Words for SubsetFallback {
     const WORDS: &'static [(&'static str, Self)] =
-        &[("round_robin", Self::RoundRobin), ("least_request", Self::LeastRequest)];
+        &[("no_fallback", Self::NoFallback), ("any_endpoint", Self::AnyEndpoint)];
+}
+
+impl Words for SameSite {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("lax", Self::Lax), ("strict", Self::Strict), ("none", Self::None)];
+}
+
+impl Words for EndpointScheme {
+    const WORDS: &'static [(&'static str, Self)] = &[("http", Self::Http), ("https", Self::Https)];
 }
 
 impl Words for CircuitScope {

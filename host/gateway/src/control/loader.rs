@@ -12,11 +12,11 @@ use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_pr
 use tokio::sync::oneshot;
 
 use super::files::{Watch, WatchedFiles};
-use super::watcher::Change;
 use super::{LastReload, Refused, Reload, ReloadReport};
 use crate::background::Background;
 use crate::telemetry::Metrics;
 use crate::wasm::Interrupt;
+use crate::watcher::Change;
 
 /// Changes are waited for to settle: editors and copies write in several steps.
 const QUIET: Duration = Duration::from_millis(200);

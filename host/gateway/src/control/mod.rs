@@ -5,10 +5,10 @@ mod files;
 mod lifecycle;
 mod loader;
 mod replace;
-mod watcher;
+mod weights;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -22,6 +22,7 @@ pub use files::WatchedFiles;
 pub use lifecycle::Signals;
 pub use loader::{Loader, start_loader};
 pub use replace::{Replacement, watched_files};
+pub use weights::{Weights, WeightsChange, WeightsError};
 
 /// The life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,12 +98,14 @@ pub struct Control {
     phase: Arc<watch::Sender<Phase>>,
     running: RunningState,
     loader: Loader,
+    /// One change of weights at a time, so that each finds the file as the one before has left it.
+    changes: Arc<Mutex<()>>,
 }
 
 impl Control {
     /// A gateway that is starting.
     pub fn new(running: RunningState, loader: Loader) -> Control {
-        Control { phase: Arc::new(watch::Sender::new(Phase::Starting)), running, loader }
+        Control { phase: Arc::new(watch::Sender::new(Phase::Starting)), running, loader, changes: Arc::default() }
     }
 
     /// How near the process is to its bounds.

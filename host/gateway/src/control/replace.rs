@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::weights::tell_what_ended;
 use super::{Refused, ReloadReport, RunningState};
 use crate::config::{self, Config, ConfigErrors, Loaded};
 use crate::server::ListenerTable;
@@ -59,6 +60,7 @@ impl Replacement {
             restart_needed: restart_needed(&self.started_with, &loaded.config),
         };
         let watch = watched_files(&loaded);
+        tell_what_ended(&before, &snapshot);
         self.listeners.store(Arc::new(snapshot.listeners.clone()));
         let snapshot = Arc::new(snapshot);
         snapshot.apply_limits();
@@ -98,6 +100,7 @@ fn restart_needed(started_with: &Config, now: &Config) -> Vec<String> {
     };
     compare("gateway.workers", old.workers == new.workers);
     compare("gateway.cache_dir", old.cache_dir == new.cache_dir);
+    compare("gateway.state_dir", old.state_dir == new.state_dir);
     compare("gateway.max_buffered_memory", old.max_buffered_memory == new.max_buffered_memory);
     compare("gateway.reload", old.reload == new.reload);
     compare("admin.bind", started_with.admin.as_ref().map(|a| a.bind) == now.admin.as_ref().map(|a| a.bind));

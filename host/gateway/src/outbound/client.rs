@@ -9,15 +9,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Method;
+use rustls_pki_types::CertificateDer;
 
 use super::{Network, Outgoing, Tls};
 use crate::background::Background;
 use crate::http::buffer::MemoryBudget;
 use crate::services::grants::Origins;
-use crate::services::keyset::{Get, keep_fresh};
+use crate::services::keyset::{self, keep_fresh};
 use crate::services::outbound::{Answers, Call};
 use crate::services::{KeySet, Outbound, ServiceError};
-use crate::upstream::Resolver;
+use crate::upstream::{Fetch, Fetched, Get, Resolver};
 
 /// Sends what the services ask for. Servers are verified with the roots of its [`Tls`].
 pub struct OutboundClient {
@@ -37,6 +38,21 @@ impl OutboundClient {
     /// Who is asked for names.
     pub fn resolver(&self) -> Arc<Resolver> {
         self.resolver.load_full()
+    }
+
+    /// A way to services for what runs on the background runtime, with these authorities beside the system's. The caller sets a time limit.
+    pub fn fetch(&self, authorities: Vec<CertificateDer<'static>>) -> Fetch {
+        let tls = if authorities.is_empty() { self.tls.clone() } else { Tls::with_authorities(authorities) };
+        let (resolver, budget) = (Arc::clone(&self.resolver), self.budget.clone());
+        Arc::new(move |get: Get| {
+            let Get { url, headers, max_body } = get;
+            let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new() };
+            let network = Network { tls: tls.clone(), resolver: resolver.load_full(), budget: budget.clone() };
+            Box::pin(async move {
+                let answer = super::exchange(request, &network, max_body).await.map_err(|error| error.to_string())?;
+                Ok(Fetched { status: answer.status, headers: answer.headers, body: answer.body })
+            })
+        })
     }
 
     /// Asks this one from now on.
@@ -64,8 +80,8 @@ impl Outbound for OutboundClient {
         };
         let (set, resolver, budget) = (Arc::downgrade(set), Arc::clone(&self.resolver), self.budget.clone());
         let refresh = move || {
-            keep_fresh(set, async move |get: Get| {
-                let Get { url, headers, max_body } = get;
+            keep_fresh(set, async move |get: keyset::Get| {
+                let keyset::Get { url, headers, max_body } = get;
                 let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new() };
                 let network = Network { tls: tls.clone(), resolver: resolver.load_full(), budget: budget.clone() };
                 super::exchange(request, &network, max_body).await

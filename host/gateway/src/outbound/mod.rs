@@ -142,7 +142,7 @@ async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Res
         let (pool, kept) = (lease.pool.clone(), lease.connect.is_none());
         match send_on(lease, request).await {
             Ok(response) => {
-                pool.record().succeeded();
+                pool.record().reached();
                 let (mut head, mut body) = response.into_parts();
                 strip_hop_by_hop(&mut head.headers);
                 let body = collect(&mut body, max_body as u64, &network.budget).await.map_err(|error| match error {

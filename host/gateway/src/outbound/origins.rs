@@ -100,7 +100,7 @@ impl Drop for Pools {
 fn endpoint(origin: &Origin, tls: &Tls) -> Result<Endpoint, String> {
     let Origin { https, host, port, .. } = origin;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let spec = EndpointSpec { https: *https, host, port: *port, weight: 1, labels: Vec::new() };
+    let spec = EndpointSpec { https: *https, host, port: *port, weight: 1, labels: Vec::new(), priority: 0 };
     let configs = https.then(|| TlsConfigs { usual: tls.config(), http1: tls.config() });
     Endpoint::new(&spec, Protocol::Auto, None, configs.as_ref()).map_err(|error| error.to_string())
 }

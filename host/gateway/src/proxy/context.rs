@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use super::admission::Admission;
 use super::body::MessageBody;
 use super::error::{Kind, ProxyError};
+use super::fault::Injected;
 use super::grpc;
 use super::worker::Worker;
 use crate::exchange::{Exchange, Reason};
@@ -114,6 +115,11 @@ pub(super) struct RequestContext {
 
     /// Where the route or the upstream has limits or a circuit breaker.
     pub(super) admission: Option<Box<Admission>>,
+    /// The upstream that the weights of the route give, by index in the snapshot.
+    pub(super) weighted: usize,
+    /// For a caller of a sticky split who had no key.
+    pub(super) sticky_cookie: Option<HeaderValue>,
+    pub(super) faults: Option<Box<Injected>>,
     pub(super) attempts: AttemptLog,
     pub(super) status: Option<StatusCode>,
     /// Only where the request has a body.
@@ -175,6 +181,9 @@ impl RequestContext {
                 underscored: None,
                 accepted_upgrade: None,
                 admission: None,
+                weighted: 0,
+                sticky_cookie: None,
+                faults: None,
                 attempts: AttemptLog::default(),
                 status: None,
                 bytes_in: None,
@@ -191,6 +200,11 @@ impl RequestContext {
                 ended: false,
             },
         )
+    }
+
+    /// The index of its route in the snapshot; 0 before one has matched.
+    pub(super) fn route_index(&self) -> usize {
+        self.route.as_ref().map_or(0, |route| route.index)
     }
 
     /// The route is known, and with it the exchange.
@@ -301,6 +315,7 @@ impl RequestContext {
             grpc_status: self.grpc_status,
             error: self.error.map(|(side, kind)| (side, kind.name())),
             error_filter: self.error_filter.as_deref(),
+            faults: self.faults.as_ref().map_or(&[], |faults| &faults.names),
             aborted: !self.ended,
         }
     }

@@ -57,6 +57,8 @@ pub enum Kind {
     ResponseTooLarge,
     /// The time was over that the client gives its request.
     DeadlineExceeded,
+    /// A delay that the route injects has taken what was left of the request's time.
+    InjectedDelay,
     NoEndpoint,
     /// The upstream has as many requests under way as it may, and there is no room in its queue, or not in time.
     UpstreamBusy,
@@ -102,6 +104,7 @@ impl Kind {
             Kind::FilterBusy => "filter-busy",
             Kind::ResponseTooLarge => "response-too-large",
             Kind::DeadlineExceeded => "deadline-exceeded",
+            Kind::InjectedDelay => "injected-delay",
             Kind::NoEndpoint => "no-endpoint",
             Kind::UpstreamBusy => "upstream-busy",
             Kind::RouteBusy => "route-busy",
@@ -169,7 +172,7 @@ impl ProxyError {
             | Kind::MethodNotAllowed
             | Kind::LoopDetected
             | Kind::DeadlineExceeded => ErrorSource::Client,
-            Kind::OutOfMemory | Kind::Overloaded | Kind::RouteBusy => ErrorSource::Gateway,
+            Kind::OutOfMemory | Kind::Overloaded | Kind::RouteBusy | Kind::InjectedDelay => ErrorSource::Gateway,
             Kind::FilterFailed | Kind::FilterBusy | Kind::ResponseTooLarge => ErrorSource::Filter,
             Kind::NoEndpoint
             | Kind::UpstreamBusy

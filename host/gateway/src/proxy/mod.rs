@@ -2,17 +2,21 @@
 //! a file of its own.
 
 mod admission;
+mod affinity;
 mod body;
 mod context;
 mod deadline;
 mod error;
+mod fault;
 mod grpc;
 mod inbound;
+mod mirror;
 mod outgoing;
 mod receive;
 mod respond;
 mod retry;
 mod send;
+mod sticky;
 mod tunnel;
 mod upstream;
 mod worker;

@@ -63,7 +63,9 @@ pub(super) fn public(kind: Kind) -> (StatusCode, &'static str) {
         }
         Kind::ConnectFailed => (StatusCode::BAD_GATEWAY, "The service could not be reached."),
         Kind::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "The service could not be reached in time."),
-        Kind::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "The service did not answer in time."),
+        Kind::UpstreamTimeout | Kind::InjectedDelay => {
+            (StatusCode::GATEWAY_TIMEOUT, "The service did not answer in time.")
+        }
         Kind::UpstreamReset | Kind::UpstreamProtocol | Kind::UpstreamBody => {
             (StatusCode::BAD_GATEWAY, "The service gave no valid answer.")
         }
@@ -78,7 +80,11 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
     const INTERNAL: u8 = 13;
     match kind {
         Kind::ClientAborted => CANCELLED,
-        Kind::HeadTimeout | Kind::ClientTimeout | Kind::UpstreamTimeout | Kind::DeadlineExceeded => DEADLINE_EXCEEDED,
+        Kind::HeadTimeout
+        | Kind::ClientTimeout
+        | Kind::UpstreamTimeout
+        | Kind::DeadlineExceeded
+        | Kind::InjectedDelay => DEADLINE_EXCEEDED,
         Kind::BodyTooLarge | Kind::TooManyHeaders | Kind::HeadTooLarge | Kind::ResponseTooLarge => RESOURCE_EXHAUSTED,
         Kind::FilterFailed | Kind::LoopDetected => INTERNAL,
         Kind::BadRequest

@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::RouteHandler;
+use http::header::SET_COOKIE;
+use http::uri::Scheme;
+
 use super::context::RequestContext;
 use super::error::ProxyError;
-use super::grpc;
 use super::upstream::upstream_error;
+use super::{RouteHandler, affinity, grpc};
 use crate::coarse;
-use crate::exchange::{Failure, Selection};
+use crate::exchange::{Candidates, Failure, RetryState, Selection};
 use crate::filter::Hook;
 use crate::snapshot::UpstreamHandle;
 use crate::snapshot::routes::{RetryCondition, RetryPolicy};
@@ -20,7 +22,7 @@ use crate::upstream::retry::{
     Attempts, Decision, Denied, EndedAttempt, FilterChoice, Next, Pushback, condition_of, pause, pushback,
 };
 use crate::upstream::{
-    AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Unadmitted, UpstreamErrorKind,
+    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Unadmitted, UpstreamErrorKind,
     UpstreamResponse,
 };
 
@@ -36,15 +38,16 @@ impl RouteHandler<'_> {
     pub(super) async fn ask_upstream(
         &self,
         context: &mut RequestContext,
-        targets: &[(usize, u32)],
+        targets: &[usize],
         request: &mut OutgoingRequest<'_>,
     ) -> Result<UpstreamResponse, ProxyError> {
         let policy = self.route.retry.as_ref();
         let mut attempts = Attempts::new(policy);
-        let weighted = &self.local.upstreams[self.local.pick(targets)];
+        let weighted = &self.local.upstreams[context.weighted];
         let mut target = weighted;
         let mut endpoints = target.upstream.endpoints();
         let mut endpoint = 0;
+        let mut affinity = Affinity::default();
         let mut error = AttemptError::new(UpstreamErrorKind::NoEndpoint);
         // An answer that another attempt is to replace. Until that begins it can still become the client's.
         let mut held: Option<Box<UpstreamResponse>> = None;
@@ -57,11 +60,15 @@ impl RouteHandler<'_> {
                 target = self.admit_to_upstream(context, target).await?;
                 let exchange = context.exchange();
                 endpoints = target.upstream.endpoints();
-                attempts.select(target.upstream.max_endpoints(&endpoints), exchange.candidates.len(), choice);
+                affinity = affinity::of(&target.upstream, &endpoints, exchange, request.headers());
+                let candidates = self.local.candidates(context.route_index(), targets).count();
+                attempts.select(target.upstream.max_endpoints(&endpoints), candidates, choice);
             }
             if next != Next::SameEndpoint {
-                let choice = choice(&context.exchange().selection);
-                let admitted = target.upstream.admit(&endpoints, choice, attempts.tried(), request.until()).await;
+                let choice = choice(&context.exchange().selection, affinity);
+                let subset = self.route.subset.as_ref();
+                let admitted =
+                    target.upstream.admit(&endpoints, choice, subset, attempts.tried(), request.until()).await;
                 let (chosen, permit) = match admitted {
                     Ok(admitted) => admitted,
                     Err(Unadmitted::CircuitOpen(open)) if attempts.tried().is_empty() && held.is_none() => {
@@ -72,7 +79,10 @@ impl RouteHandler<'_> {
                     }
                     Err(why) => {
                         if attempts.tried().is_empty() && held.is_none() {
-                            error = AttemptError::new(why.kind());
+                            error = match why {
+                                Unadmitted::NoEndpoint => target.upstream.no_endpoint(),
+                                Unadmitted::Busy(_) | Unadmitted::CircuitOpen(_) => AttemptError::new(why.kind()),
+                            };
                             let attempt = context.attempts.begin(target.upstream.name(), None);
                             attempt.outcome = AttemptOutcome::Failed(error.kind);
                         }
@@ -96,7 +106,14 @@ impl RouteHandler<'_> {
             let name = target.upstream.endpoint_name(&endpoints, endpoint);
             let attempt = context.attempts.begin(target.upstream.name(), Some(name));
             match target.upstream.attempt(&endpoints, endpoint, request, attempt).await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    let exchange = context.traversal.exchange();
+                    let is_https = exchange.request.scheme == Scheme::HTTPS;
+                    let choice = choice(&exchange.selection, affinity);
+                    let cookie = target.upstream.session_cookie(&endpoints, endpoint, choice, is_https);
+                    if let Some(cookie) = cookie {
+                        response.head.headers.append(SET_COOKIE, cookie);
+                    }
                     let first_byte = attempt.first_byte.unwrap_or_default();
                     self.local.metrics.upstream(target.metrics, response.head.status.as_u16(), first_byte);
                     let Some(wish) = policy.and_then(|policy| wish(policy, &response, context.grpc)) else {
@@ -185,15 +202,18 @@ impl RouteHandler<'_> {
     async fn select_upstream(
         &self,
         context: &mut RequestContext,
-        targets: &[(usize, u32)],
+        targets: &[usize],
     ) -> Result<FilterChoice, ProxyError> {
         if !self.pipeline.pipeline().has(Hook::SelectUpstream) {
             return Ok(FilterChoice::NoneOrSame);
         }
+        let before = std::mem::take(&mut context.traversal.exchange().selection);
+        let made = context.attempts.count() as u32;
+        let route = context.route_index();
         let exchange = context.traversal.exchange();
-        let before = std::mem::take(&mut exchange.selection);
-        exchange.candidates =
-            targets.iter().flat_map(|(index, _)| self.local.upstreams[*index].upstream.candidates()).collect();
+        exchange.candidates = Candidates::of(self.local.candidates(route, targets).clone());
+        let (left, budget) = (0, None);
+        exchange.retry = RetryState { attempt: made + 1, left, budget };
         let selected = self.pipeline.select_upstream(&mut context.traversal).await;
         selected.map_err(|failure| ProxyError::filter(&failure))?;
         let selection = &context.exchange().selection;
@@ -202,9 +222,9 @@ impl RouteHandler<'_> {
     }
 
     /// The upstream that a filter has named, if the route lists it.
-    fn selected(&self, selection: &Selection, targets: &[(usize, u32)]) -> Option<&UpstreamHandle> {
+    fn selected(&self, selection: &Selection, targets: &[usize]) -> Option<&UpstreamHandle> {
         let name = selection.upstream.as_deref()?;
-        let mut listed = targets.iter().map(|(index, _)| &self.local.upstreams[*index]);
+        let mut listed = targets.iter().map(|index| &self.local.upstreams[*index]);
         listed.find(|target| **target.upstream.upstream().name() == *name)
     }
 
@@ -225,17 +245,24 @@ impl RouteHandler<'_> {
             attempt.outcome = AttemptOutcome::Stale;
         } else {
             let (upstream, address) = (Arc::from(&*attempt.upstream), Arc::from(endpoint));
-            traversal.exchange().failures.push(Failure { upstream, address, reason: error.reason() });
+            traversal.exchange().failures.push(Failure {
+                upstream,
+                address,
+                kind: attempt.outcome.name(),
+                reason: error.reason(),
+                status: None,
+                sent: error.may_have_been_processed(),
+            });
         }
         self.local.metrics.attempt_failed(upstream, endpoint, attempt.outcome.name());
     }
 }
 
-fn choice(selection: &Selection) -> Choice<'_> {
+fn choice(selection: &Selection, affinity: Affinity) -> Choice<'_> {
     match (&selection.endpoints, &selection.hash_key) {
         (Some(addresses), _) => Choice::Addresses(addresses),
         (None, Some(key)) => Choice::Key(key),
-        (None, None) => Choice::Balanced,
+        (None, None) => Choice::Balanced(affinity),
     }
 }
 
@@ -260,6 +287,13 @@ fn log_answer(context: &mut RequestContext, address: Option<SocketAddr>, respons
     attempt.outcome = AttemptOutcome::Retried;
     let endpoint = attempt.endpoint.as_deref().unwrap_or_default();
     let (upstream, name) = (Arc::from(&*attempt.upstream), Arc::from(endpoint));
-    traversal.exchange().failures.push(Failure { upstream, address: name, reason: reason.clone() });
+    traversal.exchange().failures.push(Failure {
+        upstream,
+        address: name,
+        kind: attempt.outcome.name(),
+        reason: reason.clone(),
+        status: Some(response.head.status),
+        sent: true,
+    });
     attempt.failure = Some(Box::new(AttemptFailure { address, reason }));
 }

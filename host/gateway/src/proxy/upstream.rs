@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use http::header::{LOCATION, UPGRADE};
+use http::header::{LOCATION, SET_COOKIE, UPGRADE};
 use http_body::Body as _;
 
 use super::RouteHandler;
@@ -16,11 +16,13 @@ use super::body::{MessageBody, coded};
 use super::context::{AcceptedUpgrade, RequestContext, Responder};
 use super::deadline::bounded;
 use super::error::{Kind, ProxyError};
+use super::fault::slowed;
 use super::outgoing::RequestHeaders;
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::Body;
 use crate::http::headers::{HeaderClasses, strip_hop_by_hop};
 use crate::snapshot::routes::Action;
+use crate::snapshot::split::Split;
 use crate::upstream::{OutgoingRequest, UpstreamError, UpstreamErrorKind, UpstreamResponse};
 
 impl RouteHandler<'_> {
@@ -28,7 +30,7 @@ impl RouteHandler<'_> {
     pub(super) async fn respond(&self, context: &mut RequestContext) -> Result<(), ProxyError> {
         let exchange = context.traversal.exchange();
         let head = match &self.route.action {
-            Action::Forward(targets) => return self.forward(context, targets).await,
+            Action::Forward(split) => return self.forward(context, split).await,
             Action::Respond { status, headers, body } => {
                 let mut head = ResponseHead::new(ResponseSource::Gateway, *status);
                 head.headers = headers.clone();
@@ -52,12 +54,17 @@ impl RouteHandler<'_> {
     }
 
     /// Sends the request to an upstream and takes its response into the exchange.
-    async fn forward(&self, context: &mut RequestContext, targets: &[(usize, u32)]) -> Result<(), ProxyError> {
+    async fn forward(&self, context: &mut RequestContext, split: &Split) -> Result<(), ProxyError> {
         // Only filters have waited so far, for a body or for an answer of their own.
         let waited = context.timings.request_filters.unwrap_or_default();
         if let Some(whole) = self.route.timeouts.request.filter(|whole| *whole <= waited) {
             let message = format!("the request was not in after {whole:?}");
             return Err(ProxyError::new(Kind::ClientTimeout, message));
+        }
+        if let Some(fault) = &self.route.fault
+            && Box::pin(self.inject(context, fault)).await?
+        {
+            return Ok(());
         }
         let deadline = self.client_deadline(context);
         if deadline.is_some_and(|deadline| deadline.until <= Instant::now()) {
@@ -68,12 +75,14 @@ impl RouteHandler<'_> {
         }
         self.admit_to_route(context).await?;
         let is_grpc = context.grpc;
-        let (request, headers) = self.request(context)?;
+        context.weighted = self.weighted(context, split);
+        let (mut request, headers) = self.request(context)?;
+        self.mirror(context, &mut request);
         let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
         if let Some(extras) = self.extras(context.start, deadline, is_grpc) {
             request = request.with(extras);
         }
-        let outcome = pin!(self.ask_upstream(context, targets, &mut request)).await;
+        let outcome = pin!(self.ask_upstream(context, &split.targets, &mut request)).await;
         note_outcome(context, &outcome);
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
@@ -103,7 +112,13 @@ impl RouteHandler<'_> {
         if classes.has(HeaderClasses::HOP_BY_HOP) {
             strip_hop_by_hop(&mut head.headers);
         }
-        let body = timed(body, self.route.timeouts.idle, context.progress.as_ref());
+        let mut body = timed(body, self.route.timeouts.idle, context.progress.as_ref());
+        if let Some(rate) = context.faults.as_ref().and_then(|faults| faults.bytes_per_second) {
+            body = slowed(body, rate);
+        }
+        if let Some(cookie) = context.sticky_cookie.take() {
+            head.headers.append(SET_COOKIE, cookie);
+        }
         context.response_body = MessageBody::new(body, coded(&head.headers, classes));
         context.responder = Responder::Upstream;
         context.exchange().response = Some(head);

@@ -10,7 +10,7 @@ use crate::http::buffer::MemoryBudget;
 use crate::services::Services;
 use crate::services::keyset::KeySetStatistics;
 use crate::telemetry::Exposition;
-use crate::upstream::EndpointState;
+use crate::upstream::{DiscoveryState, EndpointState, Reason};
 use crate::wasm::{FailureKind, FilterStats, Hook, UnreadReason};
 
 /// Addresses of one upstream that have series.
@@ -20,6 +20,7 @@ const MAX_ENDPOINTS: usize = 4096;
 pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, out: &mut Exposition) {
     endpoints(snapshot, out);
     super::expose_limits::expose(snapshot, out);
+    discovery(snapshot, out);
     key_sets(services, out);
     certificates(snapshot, out);
     let info: BTreeSet<_> = snapshot
@@ -79,6 +80,11 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
 }
 
 fn endpoints(snapshot: &Snapshot, out: &mut Exposition) {
+    let name = "sluice_upstream_panic_requests_total";
+    out.family(name, "counter", "Requests balanced among all endpoints, since too few were available.");
+    for (upstream, _) in &snapshot.upstreams {
+        out.sample(name, &[("upstream", upstream.name())], upstream.panic_requests() as f64);
+    }
     let mut states = Vec::new();
     for (upstream, _) in &snapshot.upstreams {
         for state in upstream.endpoint_states(MAX_ENDPOINTS) {
@@ -95,7 +101,7 @@ fn endpoints(snapshot: &Snapshot, out: &mut Exposition) {
             }
         }
     };
-    gauge("sluice_endpoint_healthy", "1 if it took the last connection or was never tried, else 0.", |state| {
+    gauge("sluice_endpoint_healthy", "1 if nothing speaks against it, else 0.", |state| {
         Some(f64::from(u8::from(state.healthy)))
     });
     gauge("sluice_endpoint_active_requests", "Requests under way.", |state| Some(f64::from(state.active)));
@@ -111,6 +117,69 @@ fn endpoints(snapshot: &Snapshot, out: &mut Exposition) {
                     [("upstream", &***upstream), ("endpoint", &*state.endpoint), ("address", address), ("code", code)];
                 out.sample(name, &labels, count as f64);
             }
+        }
+    }
+    health(&states, out);
+}
+
+/// Why addresses are out, how often they were, and what checks have found. Of a reason that never was one there are no series.
+fn health(states: &[(&Arc<str>, String, EndpointState)], out: &mut Exposition) {
+    let reasons = || {
+        states.iter().flat_map(|(upstream, address, state)| {
+            let known = Reason::ALL.into_iter().zip(state.outs).filter(|(_, outs)| *outs > 0);
+            known.map(move |(reason, outs)| {
+                let endpoint = [("upstream", &***upstream), ("endpoint", &*state.endpoint), ("address", address)];
+                let [upstream, endpoint, address] = endpoint;
+                let is_out = state.out.iter().any(|change| change.reason == reason);
+                ([upstream, endpoint, address, ("reason", reason.name())], is_out, outs)
+            })
+        })
+    };
+    let name = "sluice_endpoint_out";
+    out.family(name, "gauge", "1 while the address is out for this reason, else 0.");
+    reasons().for_each(|(labels, is_out, _)| out.sample(name, &labels, f64::from(u8::from(is_out))));
+    let name = "sluice_endpoint_outs_total";
+    out.family(name, "counter", "How often the address went out, by reason.");
+    reasons().for_each(|(labels, _, outs)| out.sample(name, &labels, outs as f64));
+    let name = "sluice_endpoint_checks_total";
+    out.family(name, "counter", "Health checks by result.");
+    for (upstream, address, state) in states {
+        for (result, count) in ["passed", "failed"].into_iter().zip(state.checks).filter(|(_, count)| *count > 0) {
+            let labels =
+                [("upstream", &***upstream), ("endpoint", &*state.endpoint), ("address", address), ("result", result)];
+            out.sample(name, &labels, count as f64);
+        }
+    }
+}
+
+/// Where endpoints come from, for upstreams with a source.
+fn discovery(snapshot: &Snapshot, out: &mut Exposition) {
+    let states: Vec<_> = snapshot
+        .upstreams
+        .iter()
+        .filter_map(|(upstream, _)| Some((upstream.name(), upstream.discovery_state()?)))
+        .collect();
+    let mut each = |name: &str, kind: &str, help: &str, of: fn(&DiscoveryState) -> Option<f64>| {
+        out.family(name, kind, help);
+        for (upstream, state) in &states {
+            if let Some(value) = of(state) {
+                out.sample(name, &[("upstream", &***upstream), ("source", state.source)], value);
+            }
+        }
+    };
+    each("sluice_discovery_endpoints", "gauge", "Endpoints that a source has told.", |state| {
+        Some(state.endpoints as f64)
+    });
+    let help = "Time since a source has last told its endpoints; absent before that.";
+    each("sluice_discovery_age_seconds", "gauge", help, |state| state.age.map(|age| age.as_secs_f64()));
+    let help = "Changes of the endpoints that a source tells.";
+    each("sluice_discovery_updates_total", "counter", help, |state| Some(state.updates as f64));
+    let name = "sluice_discovery_errors_total";
+    out.family(name, "counter", "Failures of discovery, by kind.");
+    for (upstream, state) in &states {
+        for (kind, count) in &state.errors {
+            let labels = [("upstream", &***upstream), ("source", state.source), ("kind", kind)];
+            out.sample(name, &labels, *count as f64);
         }
     }
 }

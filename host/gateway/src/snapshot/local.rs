@@ -7,10 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Snapshot;
+use super::routes::Share;
+use super::split::mix;
 use crate::exchange::RouteFacts;
 use crate::filter::{LocalPipeline, WorkerFilters};
 use crate::telemetry::{UpstreamId, WorkerMetrics};
-use crate::upstream::{LocalUpstream, Upstream};
+use crate::upstream::{LocalUpstream, RouteCandidates, Upstream};
 
 /// An upstream of this worker.
 pub struct UpstreamHandle {
@@ -28,8 +30,12 @@ pub struct LocalSnapshot {
     pipelines: Vec<OnceCell<Rc<LocalPipeline>>>,
     /// By route, made when it is first used.
     facts: Vec<OnceCell<Arc<RouteFacts>>>,
+    /// The same for what `select-upstream` filters may look at.
+    candidates: Vec<OnceCell<Arc<RouteCandidates>>>,
     /// The place of this worker in the turns of weighted upstreams.
     turn: Cell<u64>,
+    /// The state of its random numbers (splitmix64).
+    draw: Cell<u64>,
 }
 
 impl LocalSnapshot {
@@ -58,7 +64,9 @@ impl LocalSnapshot {
             filters: WorkerFilters::new(shared.max_filtered_bodies),
             pipelines: shared.pipelines.iter().map(|_| OnceCell::new()).collect(),
             facts: shared.routes.iter().map(|_| OnceCell::new()).collect(),
+            candidates: shared.routes.iter().map(|_| OnceCell::new()).collect(),
             turn: Cell::new(turn),
+            draw: Cell::new(RandomState::new().hash_one("draw")),
             shared,
         })
     }
@@ -73,24 +81,27 @@ impl LocalSnapshot {
         self.facts[index].get_or_init(|| self.shared.routes[index].facts.apart())
     }
 
-    /// One of the weighted upstreams of a route. Weights are spread by a low-discrepancy sequence: evenly, also over few
-    /// requests, and without a generator of random numbers.
-    pub fn pick(&self, targets: &[(usize, u32)]) -> usize {
-        let [(only, _)] = targets else {
-            let total: u64 = targets.iter().map(|(_, weight)| u64::from(*weight)).sum();
-            let turn = self.turn.get().wrapping_add(1);
-            self.turn.set(turn);
-            // Multiples of the golden ratio modulo 1 (Weyl), as a fraction of 2^64.
-            let fraction = turn.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            let mut at = ((u128::from(fraction) * u128::from(total)) >> 64) as u64;
-            for (index, weight) in targets {
-                match at.checked_sub(u64::from(*weight)) {
-                    None => return *index,
-                    Some(rest) => at = rest,
-                }
-            }
-            return targets.first().map_or(0, |(index, _)| *index);
-        };
-        *only
+    /// The endpoints that the route of this index leads to by these targets.
+    pub fn candidates(&self, index: usize, targets: &[usize]) -> &Arc<RouteCandidates> {
+        self.candidates[index].get_or_init(|| {
+            let of = |index: &usize| self.upstreams[*index].upstream.upstream().clone();
+            Arc::new(RouteCandidates(targets.iter().map(of).collect()))
+        })
+    }
+
+    /// The next turn of a low-discrepancy sequence, as a fraction of 2^64: it spreads evenly, also over few requests.
+    pub fn turn(&self) -> u64 {
+        let turn = self.turn.get().wrapping_add(1);
+        self.turn.set(turn);
+        // Multiples of the golden ratio modulo 1 (Weyl).
+        turn.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    /// Whether something happens that should happen to this share of requests. By chance, not by turn: what is decided several times
+    /// for a request must not depend on each other.
+    pub fn happens_to(&self, share: Share) -> bool {
+        let draw = self.draw.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.draw.set(draw);
+        share.takes(mix(draw))
     }
 }

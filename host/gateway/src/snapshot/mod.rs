@@ -10,6 +10,7 @@ mod local;
 mod loops;
 mod needs;
 pub mod routes;
+pub mod split;
 mod upstreams;
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::route::Router;
 use crate::server::Listeners;
 use crate::services::Services;
 use crate::telemetry::{Metrics, UpstreamId};
-use crate::upstream::{EndpointRegistry, Resolver, Upstream};
+use crate::upstream::{EndpointRegistry, Resolver, Sources, Upstream};
 
 pub use expose::expose;
 pub use filters::KEY_SET_WAIT;
@@ -65,6 +66,8 @@ pub struct SnapshotBuilder {
     /// Sends what the services ask for; has the resolver of the running snapshot.
     pub outbound: Arc<OutboundClient>,
     pub endpoints: Arc<EndpointRegistry>,
+    /// What upstreams find their endpoints with.
+    pub sources: Arc<Sources>,
 }
 
 impl SnapshotBuilder {
@@ -77,8 +80,9 @@ impl SnapshotBuilder {
         let plugins = self.plugins(loaded, before, &mut errors, &mut warnings);
         let filters = self.filters(loaded, &plugins, before, &mut errors, &mut warnings);
         let resolver = self.outbound.resolver().with_servers(&config.gateway.nameservers);
-        let shared = (&self.endpoints, &resolver);
+        let shared = (&self.endpoints, &resolver, &self.sources);
         let upstreams = upstreams::build(loaded, before, &self.metrics, shared, &mut errors);
+        warnings.extend(upstreams.iter().filter_map(|(upstream, _)| upstream.warning()));
         let validities = validities(loaded);
         warnings.extend(expiry_warnings(&validities));
         let listeners = listeners::build(loaded, &self.certs, &mut errors, &mut warnings);
@@ -106,7 +110,7 @@ impl SnapshotBuilder {
                 }
             };
             let upstream = |name: &str| config.upstreams.iter().position(|upstream| *upstream.name == *name);
-            match routes::route(route, pipeline, upstream, (&self.metrics, &self.endpoints)) {
+            match routes::route(route, pipeline, upstream, (&self.metrics, &self.endpoints), before) {
                 Ok(route) => built.push(route),
                 Err(message) => errors.push(loaded.error_on(&key(&["routes", &route.name]), message)),
             }

@@ -1,15 +1,19 @@
 //! Routes of the configuration → the router and what each route does with a request.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::key;
-use crate::config::model::Criticality;
-pub use crate::config::model::{DeadlinePolicy, HostPolicy, RetryCondition, RetryPolicy, RouteTimeouts as Timeouts};
+use super::split::Split;
+use super::{Snapshot, key};
+pub use crate::config::model::{
+    AbortWith, Criticality, DeadlinePolicy, Fault, HostPolicy, RetryCondition, RetryPolicy, RouteTimeouts as Timeouts,
+    Share, Subset,
+};
 use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
 use crate::route::{PathRewrite, Redirect, RouteError, RouteSpec, Router};
@@ -36,6 +40,23 @@ pub struct Route {
     pub criticality: Criticality,
     /// Whether a request may switch protocols.
     pub upgrade: bool,
+    /// The endpoints that it uses of its upstreams.
+    pub subset: Option<Arc<Subset>>,
+    pub mirror: Option<Mirror>,
+    /// Boxed, since few routes have any.
+    pub fault: Option<Box<Fault>>,
+}
+
+/// Where a copy of requests goes, and what it may take.
+pub struct Mirror {
+    /// By index in the snapshot.
+    pub upstream: usize,
+    pub percent: Share,
+    pub timeout: Duration,
+    pub max_body: u64,
+    pub max_requests: usize,
+    /// Mirrored requests of all workers.
+    pub under_way: Arc<AtomicUsize>,
 }
 
 /// How many requests of a route may be under way.
@@ -64,8 +85,8 @@ impl RequestLimits {
 
 /// What answers.
 pub enum Action {
-    /// One of these upstreams, by index in the snapshot, in proportion to the weights.
-    Forward(Vec<(usize, u32)>),
+    /// One of these upstreams.
+    Forward(Split),
     Redirect {
         status: StatusCode,
         to: Redirect,
@@ -103,18 +124,18 @@ pub(super) fn route(
     pipeline: usize,
     upstream: impl Fn(&str) -> Option<usize>,
     (metrics, registry): (&Metrics, &EndpointRegistry),
+    before: Option<&Snapshot>,
 ) -> Result<Route, String> {
-    let mut names = Vec::new();
+    let mut names: Vec<Arc<str>> = Vec::new();
+    let upstream = |name: &config::Name| upstream(name).ok_or_else(|| format!("unknown upstream `{name}`"));
     let action = match &route.action {
-        config::Action::Forward(targets) => Action::Forward(
-            targets
-                .iter()
-                .map(|(name, weight)| {
-                    names.push(name.clone().into());
-                    upstream(name).map(|index| (index, *weight)).ok_or_else(|| format!("unknown upstream `{name}`"))
-                })
-                .collect::<Result<_, _>>()?,
-        ),
+        config::Action::Forward(targets) => {
+            let targets = targets.iter().map(|(name, weight)| {
+                names.push(name.clone().into());
+                Ok((upstream(name)?, name.clone().into(), *weight))
+            });
+            Action::Forward(Split::new(targets.collect::<Result<_, String>>()?, route.sticky.clone()))
+        }
         config::Action::Redirect { status, to } => Action::Redirect { status: *status, to: to.clone() },
         config::Action::Respond { status, headers, body } => {
             Action::Respond { status: *status, headers: headers.clone(), body: body.clone() }
@@ -134,7 +155,26 @@ pub(super) fn route(
         limits: RequestLimits::of(route, registry),
         criticality: route.criticality,
         upgrade: route.upgrade,
+        subset: route.subset.clone().map(Arc::new),
+        mirror: match &route.mirror {
+            Some(mirror) => Some(Mirror {
+                upstream: upstream(&mirror.upstream)?,
+                percent: mirror.percent,
+                timeout: mirror.timeout,
+                max_body: mirror.max_body.0,
+                max_requests: mirror.max_requests as usize,
+                under_way: before.and_then(|before| under_way(before, &route.name)).unwrap_or_default(),
+            }),
+            None => None,
+        },
+        fault: route.fault.clone().map(Box::new),
     })
+}
+
+/// The counter of the copies that a route has under way: a reload leaves them alone.
+fn under_way(before: &Snapshot, route: &str) -> Option<Arc<AtomicUsize>> {
+    let known = before.routes.iter().find(|known| *known.facts.name == *route)?;
+    known.mirror.as_ref().map(|mirror| Arc::clone(&mirror.under_way))
 }
 
 /// The value of a `Host` field.

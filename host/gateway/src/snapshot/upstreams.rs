@@ -8,14 +8,14 @@ use crate::config::{Loaded, model};
 use crate::http1::Tolerance;
 use crate::telemetry::{Metrics, UpstreamId};
 use crate::upstream::{
-    ClientCertificate, EndpointRegistry, EndpointSpec, Resolver, TargetSpec, TlsSpec, Upstream, UpstreamSpec,
+    ClientCertificate, EndpointRegistry, EndpointSpec, Resolver, Sources, TargetSpec, TlsSpec, Upstream, UpstreamSpec,
 };
 
 pub(super) fn build(
     loaded: &Loaded,
     before: Option<&Snapshot>,
     metrics: &Metrics,
-    (registry, resolver): (&Arc<EndpointRegistry>, &Arc<Resolver>),
+    (registry, resolver, sources): (&Arc<EndpointRegistry>, &Arc<Resolver>, &Arc<Sources>),
     errors: &mut Errors,
 ) -> Vec<(Arc<Upstream>, UpstreamId)> {
     let mut built = Vec::new();
@@ -36,7 +36,10 @@ pub(super) fn build(
         let before = before.and_then(|before| before.upstreams.iter().find(|(known, _)| *known.name() == spec.name));
         let found = match before {
             Some((kept, _)) if kept.is_of(&spec, resolver) => Ok(Arc::clone(kept)),
-            _ => Upstream::new(spec, registry, resolver, before.map(|(before, _)| &**before)).map(Arc::new),
+            _ => {
+                let before = before.map(|(before, _)| &**before);
+                Upstream::with_sources(spec, registry, resolver, sources, before).map(Arc::new)
+            }
         };
         match found {
             Ok(found) => built.push((found, metrics.upstream(&upstream.name))),
@@ -52,9 +55,10 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
         target: match &upstream.service {
             model::Service::Builtin(model::Builtin::Echo) => TargetSpec::Echo,
             model::Service::Builtin(model::Builtin::Status) => TargetSpec::Status,
+            model::Service::Discovery(source) => TargetSpec::Discovered(source.clone()),
             model::Service::Endpoints(endpoints) => TargetSpec::Endpoints(endpoints.iter().map(endpoint).collect()),
         },
-        balance: upstream.balance,
+        balancing: upstream.balancing.clone(),
         protocol: upstream.protocol,
         tls: TlsSpec {
             ca_pem: upstream.tls.ca.clone(),
@@ -76,6 +80,8 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
         circuit_breaker: upstream.circuit_breaker.clone(),
         limits: upstream.limits,
         max_tries: 0,
+        health: upstream.health.clone(),
+        outlier_detection: upstream.outlier_detection.clone(),
     }
 }
 
@@ -86,5 +92,6 @@ fn endpoint(endpoint: &model::Endpoint) -> EndpointSpec {
         port: endpoint.origin.port,
         weight: endpoint.weight,
         labels: endpoint.labels.clone(),
+        priority: endpoint.priority,
     }
 }

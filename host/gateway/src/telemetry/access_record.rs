@@ -88,6 +88,8 @@ pub struct AccessRecord<'a> {
     pub error: Option<(ErrorSource, &'a str)>,
     /// The filter that the error is about.
     pub error_filter: Option<&'a str>,
+    /// The faults that were injected.
+    pub faults: &'a [&'static str],
     /// The exchange ended before its last byte.
     pub aborted: bool,
 }
@@ -151,6 +153,10 @@ impl AccessRecord<'_> {
             text(out, "error", Some(kind.as_bytes()));
         }
         text(out, "error_filter", self.error_filter.map(str::as_bytes));
+        if !self.faults.is_empty() {
+            // Words of ours, without a quote.
+            let _ = write!(out, ",\"faults\":[\"{}\"]", self.faults.join("\",\""));
+        }
         let _ = write!(out, ",\"aborted\":{}}}", self.aborted);
     }
 
@@ -226,6 +232,9 @@ impl AccessRecord<'_> {
                 let _ = write!(out, " (filter {})", Plain(filter));
             }
             out.extend_from_slice(off.as_bytes());
+        }
+        if !self.faults.is_empty() {
+            let _ = write!(out, "  injected: {}", self.faults.join(", "));
         }
         if self.aborted {
             out.extend_from_slice(b"  aborted");

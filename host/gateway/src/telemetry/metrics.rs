@@ -11,6 +11,8 @@
 //! | `sluice_errors_total` | `route`, `side`, `kind` |
 //! | `sluice_response_reasons_total` | `filter`, `reason` |
 //! | `sluice_grpc_responses_total` | `route`, `grpc_status` |
+//! | `sluice_mirrored_requests_total` | `route`, `outcome` |
+//! | `sluice_faults_injected_total` | `route`, `fault` |
 //! | `sluice_upstream_requests_total` | `upstream`, `code` |
 //! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |
 //! | `sluice_upstream_errors_total` | `upstream`, `kind` |
@@ -32,12 +34,17 @@
 //!
 //! | family | labels |
 //! |---|---|
+//! | `sluice_upstream_panic_requests_total` | `upstream` |
 //! | `sluice_endpoint_healthy`, `sluice_endpoint_active_requests`, `sluice_endpoint_latency_seconds` | `upstream`, `endpoint`, `address` |
 //! | `sluice_endpoint_responses_total` | `upstream`, `endpoint`, `address`, `code` |
 //! | `sluice_circuit_open`, `sluice_circuit_opens_total`, `sluice_circuit_refused_total` (`snapshot/expose_limits.rs`) | `upstream` |
 //! | `sluice_limit_max_requests`, `sluice_limit_active_requests`, `sluice_limit_pending_requests` | `scope`, `name` |
 //! | `sluice_limit_waits_total`, `sluice_limit_wait_seconds_total` | `scope`, `name` |
 //! | `sluice_limit_refused_total` | `scope`, `name`, `reason` |
+//! | `sluice_endpoint_out`, `sluice_endpoint_outs_total` | `upstream`, `endpoint`, `address`, `reason` |
+//! | `sluice_endpoint_checks_total` | `upstream`, `endpoint`, `address`, `result` |
+//! | `sluice_discovery_endpoints`, `sluice_discovery_age_seconds`, `sluice_discovery_updates_total` | `upstream`, `source` |
+//! | `sluice_discovery_errors_total` | `upstream`, `source`, `kind` |
 //! | `sluice_key_set_keys`, `sluice_key_set_age_seconds` | `url` |
 //! | `sluice_key_set_fetches_total` | `url`, `result` |
 //! | `sluice_certificate_expiry_timestamp_seconds` | `certificate` |
@@ -265,6 +272,16 @@ impl WorkerMetrics {
         *lock(&self.cells.errors).entry((route, side, kind)).or_default() += 1;
     }
 
+    /// What became of a copy of a request.
+    pub fn mirrored(&self, route: RouteId, outcome: &'static str) {
+        *lock(&self.cells.mirrored).entry((route, outcome)).or_default() += 1;
+    }
+
+    /// A fault that a route has injected.
+    pub fn fault_injected(&self, route: RouteId, fault: &'static str) {
+        *lock(&self.cells.faults).entry((route, fault)).or_default() += 1;
+    }
+
     /// An `on-complete` call that did not fit into its queue.
     pub fn completion_dropped(&self) {
         self.cells.completions_dropped.bump(1);
@@ -279,6 +296,8 @@ impl WorkerMetrics {
 /// By filter, then by reason.
 type Reasons = HashMap<Arc<str>, HashMap<Arc<str>, u64>>;
 
+pub(super) type ByRoute = HashMap<(RouteId, &'static str), u64>;
+
 /// By upstream and outcome, then by endpoint.
 type AttemptFailures = HashMap<(UpstreamId, &'static str), HashMap<Arc<str>, u64>>;
 
@@ -292,6 +311,9 @@ pub(super) struct Cells {
     pub(super) retries: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) retries_denied: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) reasons: Mutex<Reasons>,
+    /// These two by route and outcome or fault.
+    pub(super) mirrored: Mutex<ByRoute>,
+    pub(super) faults: Mutex<ByRoute>,
     pub(super) grpc: Table<GrpcStatuses>,
     pub(super) completions_dropped: Counter,
     pub(super) panics: Counter,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Exposition;
 use super::cells::{Counter, GrpcStatuses, Names, Table, Traffic, code_name, lock};
-use super::metrics::{Cells, ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId};
+use super::metrics::{ByRoute, Cells, ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId};
 
 impl Metrics {
     /// The Prometheus text exposition, version 0.0.4.
@@ -71,6 +71,7 @@ impl Metrics {
             );
         }
         self.render_responses(workers, out);
+        self.render_releases(workers, out);
         out.family("sluice_upstream_errors_total", "counter", "Requests without a response, by upstream and kind.");
         for ((upstream, kind), count) in sorted(upstream_errors, |(upstream, kind)| (upstream.0, *kind)) {
             let upstream = self.upstreams.name(upstream.0);
@@ -133,6 +134,28 @@ impl Metrics {
             workers.iter().filter_map(|cells| cells.grpc.peek(id as u32)).for_each(|cells| sum.add_all(cells));
             for (status, count) in sum.counts() {
                 out.sample(name, &[("route", &*route), ("grpc_status", &status)], count as f64);
+            }
+        }
+    }
+
+    /// Counters of a route and a word.
+    fn render_releases(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
+        type Read = fn(&Cells) -> &Mutex<ByRoute>;
+        let families: [(&str, &str, &str, Read); 2] = [
+            ("sluice_mirrored_requests_total", "outcome", "Copies of requests by outcome.", |cells| &cells.mirrored),
+            ("sluice_faults_injected_total", "fault", "Faults that routes have injected.", |cells| &cells.faults),
+        ];
+        for (name, label, help, read) in families {
+            let mut sums = ByRoute::new();
+            for cells in workers {
+                for (key, count) in lock(read(cells)).iter() {
+                    *sums.entry(*key).or_default() += count;
+                }
+            }
+            out.family(name, "counter", help);
+            for ((route, word), count) in sorted(sums, |(route, word)| (route.0, *word)) {
+                let route = self.routes.name(route.0);
+                out.sample(name, &[("route", &*route), (label, word)], count as f64);
             }
         }
     }

@@ -19,6 +19,7 @@ use super::circuit::Outcome;
 use super::endpoints::{LocalEndpoints, Record};
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::head;
+use super::health::outliers::Failure;
 use super::http2::{self, MalformedResponse};
 use super::limits::EndpointPermit;
 use super::local::LocalUpstream;
@@ -26,7 +27,8 @@ use super::outgoing::{OutgoingRequest, Timeouts, Upload};
 use super::pool::{Lease, Leased, Pool};
 use super::replay::{self, Replay};
 use super::retry::Delivery;
-use super::spec::{Endpoint, TargetSpec};
+use super::spec::{Endpoint, TargetSpec, Upstream};
+use crate::coarse;
 use crate::deadline::{self, Passed};
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::{Body, BodyError};
@@ -36,6 +38,9 @@ use crate::http1::{NoReply, Reply, SendError, Transport};
 
 /// How long an upstream may think about `Expect: 100-continue` before the body goes out anyway (RFC 9110 §10.1.1).
 const EXPECT_WAIT: Duration = Duration::from_secs(1);
+
+/// An attempt that the deadline of its request has cut shorter than this says nothing of the endpoint.
+const CUT_SHORT: Duration = Duration::from_millis(250);
 
 /// A response whose head is in. The attempt's record has the times.
 #[derive(Debug)]
@@ -89,7 +94,9 @@ impl LocalUpstream {
         attempt: &mut Attempt,
     ) -> Result<UpstreamResponse, AttemptError> {
         let outcome = match self.upstream().spec().target {
-            TargetSpec::Endpoints(_) => self.attempt_host(endpoints, host, request, attempt).await,
+            TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) => {
+                self.attempt_host(endpoints, host, request, attempt).await
+            }
             TargetSpec::Echo => {
                 let sent = request.give_away();
                 answered(Box::pin(builtin::echo(sent, self.upstream().name())), request, attempt).await
@@ -149,15 +156,14 @@ impl LocalUpstream {
         let reused = lease.connect.is_none();
         let pool = Rc::clone(&lease.pool);
         let outcome = exchange(&pool, lease, request, begun).await.map_err(|error| blame(error, request));
+        let outcome = outcome.map_err(|error| error.on_reused_connection(reused));
         let took = begun.elapsed();
-        observe(&pool, &outcome, took);
-        match outcome {
-            Ok(response) => {
-                attempt.first_byte = Some(took);
-                Ok(response)
-            }
-            Err(error) => Err(error.on_reused_connection(reused)),
+        observe(self.upstream(), &pool, &outcome, took);
+        if self.upstream().is_balanced_by_latency() {
+            note_latency(&pool, &outcome, took);
         }
+        attempt.first_byte = outcome.is_ok().then_some(took);
+        outcome
     }
 }
 
@@ -171,11 +177,42 @@ fn blame(error: AttemptError, request: &OutgoingRequest<'_>) -> AttemptError {
 
 /// Notes what an attempt tells of the address that it went to. An attempt that ends because its client has left tells nothing and does not
 /// come here; one that got no connection was noted where the connection was tried.
-fn observe(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, took: Duration) {
+pub(super) fn observe(
+    upstream: &Upstream,
+    pool: &Pool,
+    outcome: &Result<UpstreamResponse, AttemptError>,
+    took: Duration,
+) {
+    let record = pool.record();
     if let Ok(response) = outcome {
-        pool.record().succeeded();
-        pool.record().note_latency(took);
+        record.reached();
+        record.note_latency(took);
         pool.responded(response.head.status.as_u16());
+    }
+    let Some(outliers) = upstream.outliers() else { return };
+    let failure = match outcome {
+        Ok(response) => Failure::of_response(response.head.status.as_u16(), &response.head.headers),
+        Err(error) => error.failure(),
+    };
+    match failure {
+        Some(failure) => {
+            pool.failed_request(failure);
+            outliers.failed(upstream.set(), record, failure);
+        }
+        None if outcome.is_ok() => record.well(),
+        None => {}
+    }
+}
+
+/// Notes how long the address takes, for balancing. What the client, or a connection that was closed while idle, has failed says nothing
+/// about it.
+fn note_latency(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, took: Duration) {
+    let (ewma, now) = (pool.record().ewma(), coarse::now_ms());
+    match outcome {
+        Ok(response) if !response.head.status.is_server_error() => ewma.note(took, now),
+        Ok(_) => ewma.note_failure(took, now),
+        Err(error) if error.failure().is_some() => ewma.note_failure(took, now),
+        Err(_) => {}
     }
 }
 
@@ -206,9 +243,15 @@ async fn exchange(
     outgoing: &mut OutgoingRequest<'_>,
     begun: Instant,
 ) -> Result<UpstreamResponse, AttemptError> {
-    let timed_out = || AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
     let OutgoingRequest { request, timeouts, budget, upload, gate, replay: of_policy, .. } = outgoing;
     let (upload, gate) = (upload.as_deref(), gate.as_deref());
+    let timed_out = || {
+        let error = AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
+        // Where the request was not all there, its client may be the one that is slow.
+        let had_all = upload.is_none_or(|upload| upload.ended.get() || upload.progress.blocked.get());
+        let had_time = begun.elapsed() >= timeouts.first_byte.min(CUT_SHORT);
+        if had_all && had_time { error } else { error.blameless() }
+    };
     match lease.connection.take() {
         Some(Leased::Http1(connection)) => {
             head::for_http1(request, pool.endpoint());
@@ -237,7 +280,8 @@ async fn exchange(
             lease.connection = Some(Leased::Http2(session));
             // Not to be sent again: on the same session it would fail again.
             let Some((sent, replay)) = taken_for_http2(request, pool.endpoint(), budget_for_replay) else {
-                return Err(AttemptError::new(UpstreamErrorKind::Protocol).delivered(Delivery::Possible));
+                let error = AttemptError::new(UpstreamErrorKind::Protocol).delivered(Delivery::Possible);
+                return Err(error.blameless());
             };
             if let Some(gate) = gate {
                 gate.open();

@@ -98,7 +98,7 @@ impl Running {
         let request = Request::get("/").body(Body::Empty).unwrap();
         let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
         let endpoints = self.local.endpoints();
-        let host = self.local.choose(&endpoints, choice, &[], &[]).unwrap();
+        let host = self.local.choose(&endpoints, choice, None, &[]).unwrap();
         let mut attempt = Attempt::new(self.local.name().clone(), None);
         self.local.attempt(&endpoints, host, &mut request, &mut attempt).await
     }
@@ -133,7 +133,8 @@ async fn one_of_a_thousand_endpoints_changes() {
     list[1].labels = vec![("zone".to_owned(), "b".to_owned())];
     let gone = list.remove(2);
     list.insert(2, server.endpoint(COUNT));
-    let changed = UpstreamSpec { balance: Balance::LeastRequest, max_tries: 2, max_idle: 7, ..spec(&list) };
+    let balancing = Balancing { algorithm: Balance::LeastRequest, ..Balancing::default() };
+    let changed = UpstreamSpec { balancing, max_tries: 2, max_idle: 7, ..spec(&list) };
     running.reload(changed);
     until(|| server.closed() == 1).await;
     let port = server.port.get();
@@ -170,7 +171,7 @@ async fn a_removed_endpoint_drains() {
     };
     assert_eq!(running.local.candidates()[0].active, 1);
     running.reload(spec(&[1]));
-    let response = running.send(Choice::Balanced).await.unwrap();
+    let response = running.send(Choice::Balanced(Affinity::default())).await.unwrap();
     running.finish(response).await;
     assert_eq!((server.opened.get(), server.closed()), (2, 0), "what is in use is not closed");
     drop(lease);
@@ -185,7 +186,7 @@ async fn another_protocol_takes_other_connections_and_keeps_the_record() {
         UpstreamSpec { protocol, ..UpstreamSpec::new("orders", TargetSpec::Endpoints(endpoints)) }
     };
     let mut running = Running::start(spec(Protocol::Http1));
-    let response = running.send(Choice::Balanced).await.unwrap();
+    let response = running.send(Choice::Balanced(Affinity::default())).await.unwrap();
     running.finish(response).await;
     let latency = running.local.candidates()[0].latency_us;
     running.reload(spec(Protocol::H2c));
@@ -205,7 +206,7 @@ async fn addresses_of_a_name_come_and_go() {
         running.upstream.set().locate(endpoints.endpoint(0)).await.unwrap();
     };
     let send = async || {
-        let response = running.send(Choice::Balanced).await.unwrap();
+        let response = running.send(Choice::Balanced(Affinity::default())).await.unwrap();
         running.finish(response).await;
     };
     know(&[1, 2]).await;
@@ -237,7 +238,7 @@ async fn an_answer_that_somebody_else_got_is_used() {
     let endpoint = EndpointSpec::from_url(&format!("http://orders.test:{}", server.port.get())).unwrap();
     let running = Running::start(UpstreamSpec::new("orders", TargetSpec::Endpoints(vec![endpoint])));
     running.resolver.learn("orders.test", &[[127, 3, 0, 1].into()]);
-    let response = running.send(Choice::Balanced).await.unwrap();
+    let response = running.send(Choice::Balanced(Affinity::default())).await.unwrap();
     running.finish(response).await;
     assert_eq!(server.opened.get(), 1);
 }

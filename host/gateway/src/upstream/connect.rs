@@ -81,7 +81,8 @@ pub async fn connect(
     }
 }
 
-async fn open(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+/// Opens a connection of TCP.
+pub(super) async fn open(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let failed = |source| ConnectError::Tcp { address, source };
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     // Requests are written whole; waiting for more (Nagle) only adds the peer's delayed ACK.

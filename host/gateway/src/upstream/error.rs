@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::rc::Rc;
 
+use super::health::outliers::Failure;
 use super::retry::{Delivery, EndedAttempt, Repeatability};
 use crate::config::model::RetryCondition;
 use crate::http::body::BodyErrorKind;
@@ -105,12 +106,14 @@ pub struct AttemptError {
     pub(super) source: Option<Box<dyn StdError + Send + Sync>>,
     pub(super) delivery: Delivery,
     pub(super) reused_connection: bool,
+    /// The endpoint is not to blame, whatever the kind says.
+    pub(super) blameless: bool,
 }
 
 impl AttemptError {
     /// A failure before anything was sent.
     pub fn new(kind: UpstreamErrorKind) -> Self {
-        AttemptError { kind, source: None, delivery: Delivery::Unsent, reused_connection: false }
+        AttemptError { kind, source: None, delivery: Delivery::Unsent, reused_connection: false, blameless: false }
     }
 
     /// The same with its cause.
@@ -126,6 +129,39 @@ impl AttemptError {
     /// With whether the connection was open before.
     pub(super) fn on_reused_connection(self, reused_connection: bool) -> Self {
         AttemptError { reused_connection, ..self }
+    }
+
+    /// With the endpoint not to blame for it.
+    pub(super) fn blameless(self) -> Self {
+        AttemptError { blameless: true, ..self }
+    }
+
+    /// How the endpoint has failed; `None` where it has not, or where that is known already: that it takes no connections.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        // A server may close an idle connection at any time, also while a request is on its way.
+        let was_closed = self.reused_connection && matches!(self.delivery, Delivery::Unsent | Delivery::ClosedIdle);
+        match self.kind {
+            _ if self.blameless => None,
+            UpstreamErrorKind::FirstByteTimeout => Some(Failure::Timeout),
+            UpstreamErrorKind::Reset if was_closed => None,
+            UpstreamErrorKind::Reset => Some(Failure::Reset),
+            UpstreamErrorKind::Protocol => Some(Failure::Malformed),
+            UpstreamErrorKind::NoEndpoint
+            | UpstreamErrorKind::Busy
+            | UpstreamErrorKind::CircuitOpen
+            | UpstreamErrorKind::Dns
+            | UpstreamErrorKind::Connect
+            | UpstreamErrorKind::ConnectTimeout
+            | UpstreamErrorKind::Tls
+            | UpstreamErrorKind::DeadlineExceeded
+            | UpstreamErrorKind::Refused
+            | UpstreamErrorKind::RequestBody(_) => None,
+        }
+    }
+
+    /// Whether the server may have acted on the request.
+    pub fn may_have_been_processed(&self) -> bool {
+        matches!(self.delivery, Delivery::Possible | Delivery::ClosedIdle)
     }
 
     /// What the retry decision needs of it.

@@ -6,27 +6,30 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::balance::Dice;
+use http::HeaderValue;
+
+use super::balance::{Affinity, Dice};
 use super::endpoints::LocalEndpoints;
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::pool::{Lease, Opening};
 use super::race;
-use super::spec::{TargetSpec, Upstream};
+use super::spec::{Subset, TargetSpec, Upstream};
 use crate::deadline::{self, Passed};
+#[cfg(test)]
 use crate::exchange::Candidate;
 
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Copy)]
 pub enum Choice<'a> {
-    /// As the upstream balances.
-    Balanced,
+    /// As the upstream balances, with what keeps the request at its endpoint.
+    Balanced(Affinity),
     /// The same key leads to the same endpoint.
     Key(&'a str),
     /// The first of these addresses (`host:port`) that takes a connection; unknown ones are passed over.
     Addresses(&'a [String]),
 }
 
-/// An upstream on one worker: its pools and its place in the turn. What is known of the endpoints is in their records, which all
+/// An upstream on one worker: its pools and its plans of whom to choose. What is known of the endpoints is in their records, which all
 /// workers share.
 pub struct LocalUpstream {
     upstream: Arc<Upstream>,
@@ -37,6 +40,11 @@ pub struct LocalUpstream {
     /// Another one has taken its place; only requests that began before go on with it.
     superseded: Cell<bool>,
 }
+
+/// The source of endpoints has told none yet.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotListed(String);
 
 impl Drop for LocalUpstream {
     fn drop(&mut self) {
@@ -51,7 +59,7 @@ impl LocalUpstream {
         // Each worker's own, lest all of them send to the same endpoint at the same time.
         let dice = before.map_or_else(|| Dice::new(RandomState::new().hash_one(&*name)), |before| before.dice.clone());
         let known = before.map(|before| before.endpoints.borrow().clone());
-        let endpoints = LocalEndpoints::new(upstream.set(), upstream.limits(), &dice, known.as_deref());
+        let endpoints = LocalEndpoints::new(upstream.set(), upstream.limits(), known.as_deref());
         let superseded = Cell::new(false);
         Rc::new(LocalUpstream { upstream, name, dice, endpoints: RefCell::new(endpoints), superseded })
     }
@@ -67,7 +75,7 @@ impl LocalUpstream {
     pub fn endpoints(&self) -> Rc<LocalEndpoints> {
         let mut endpoints = self.endpoints.borrow_mut();
         if endpoints.version() != self.upstream.set().version() {
-            let new = LocalEndpoints::new(self.upstream.set(), self.upstream.limits(), &self.dice, Some(&endpoints));
+            let new = LocalEndpoints::new(self.upstream.set(), self.upstream.limits(), Some(&endpoints));
             if self.superseded.get() {
                 new.retire();
             }
@@ -87,35 +95,69 @@ impl LocalUpstream {
     }
 
     /// Its endpoints as filters see them.
+    #[cfg(test)]
     pub fn candidates(&self) -> Vec<Candidate> {
-        self.endpoints().candidates(self.upstream.name())
+        super::candidates::of(self.upstream.name(), self.endpoints().members())
     }
 
-    /// The host for the next attempt; `None` when all that the choice allows were tried or are passed over, for want of room.
+    /// The host for the next attempt; `None` when all that the choice allows were tried. A subset bounds the choice, but for addresses.
     pub fn choose(
         &self,
         endpoints: &LocalEndpoints,
         choice: Choice<'_>,
+        subset: Option<&Arc<Subset>>,
+        tried: &[usize],
+    ) -> Option<usize> {
+        self.choose_other(endpoints, choice, subset, tried, &[])
+    }
+
+    /// The same where some are passed over, for want of room.
+    pub(super) fn choose_other(
+        &self,
+        endpoints: &LocalEndpoints,
+        choice: Choice<'_>,
+        subset: Option<&Arc<Subset>>,
         tried: &[usize],
         passed_over: &[usize],
     ) -> Option<usize> {
         // A built-in upstream has nothing to choose.
-        if !matches!(self.upstream.spec().target, TargetSpec::Endpoints(_)) {
+        if self.upstream.spec().target.is_builtin() {
             return (tried.is_empty() && passed_over.is_empty()).then_some(0);
         }
         let mut tried = endpoints.with_siblings(tried);
         tried.extend_from_slice(passed_over);
+        let balancing = (&self.upstream.spec().balancing, &self.dice);
         match choice {
-            Choice::Balanced => endpoints.balanced(self.upstream.spec().balance, &self.dice, &tried),
-            Choice::Key(key) => endpoints.by_hash(key, &tried),
+            Choice::Balanced(affinity) => endpoints.balanced(balancing, affinity, subset, &tried),
+            Choice::Key(key) => endpoints.by_hash(balancing, key, subset, &tried),
             Choice::Addresses(wanted) => endpoints.first_of(wanted, &tried),
+        }
+    }
+
+    /// The `Set-Cookie` for a request that this host has answered, where sessions are sticky and this is another endpoint than before.
+    pub fn session_cookie(
+        &self,
+        endpoints: &LocalEndpoints,
+        host: usize,
+        choice: Choice<'_>,
+        is_https: bool,
+    ) -> Option<HeaderValue> {
+        let Choice::Balanced(affinity) = choice else { return None };
+        endpoints.session_cookie(host, affinity, &self.upstream.spec().balancing, is_https)
+    }
+
+    /// Why there was no host to choose.
+    pub fn no_endpoint(&self) -> AttemptError {
+        match self.upstream.listed().filter(|listed| !listed.is_known()) {
+            Some(listed) => AttemptError::because(UpstreamErrorKind::NoEndpoint, NotListed(listed.missing())),
+            None => AttemptError::new(UpstreamErrorKind::NoEndpoint),
         }
     }
 
     /// `host:port` of a host's endpoint, or the name of the builtin, as this worker's own text.
     pub fn endpoint_name(&self, endpoints: &LocalEndpoints, host: usize) -> Rc<str> {
         match self.upstream.spec().target {
-            TargetSpec::Endpoints(_) => endpoints.name(host),
+            TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) => endpoints.name(host),
             TargetSpec::Echo => Rc::from("echo"),
             TargetSpec::Status => Rc::from("status"),
         }

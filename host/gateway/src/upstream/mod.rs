@@ -6,6 +6,7 @@ mod attempt;
 mod attempt_log;
 mod balance;
 mod builtin;
+mod candidates;
 mod circuit;
 pub mod connect;
 mod discover;
@@ -19,6 +20,7 @@ mod local;
 mod outgoing;
 pub(crate) mod pool;
 pub(crate) mod race;
+mod record_use;
 mod replay;
 pub mod resolver;
 pub mod retry;
@@ -33,8 +35,12 @@ mod http2_tests;
 #[cfg(test)]
 mod tests;
 
+pub use crate::config::model::{HashAlgorithm, HashKey};
 pub use attempt::UpstreamResponse;
 pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
+pub use balance::{Affinity, hash};
+pub use candidates::RouteCandidates;
+pub use discover::{DiscoveryState, Fetch, Fetched, Get, Sources};
 pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use health::{Reason, StateChange};
@@ -44,7 +50,8 @@ pub use limits::{
 };
 pub use local::{Choice, LocalUpstream};
 pub use outgoing::{Extras, OutgoingRequest, Timeouts};
+pub use record_use::RecordUse;
 pub use resolver::Resolver;
-pub use spec::{Balance, EndpointSpec, Protocol, SpecError, TargetSpec, Upstream, UpstreamSpec};
+pub use spec::{Balance, Balancing, EndpointSpec, Protocol, SpecError, Subset, TargetSpec, Upstream, UpstreamSpec};
 pub use tls::{ClientCertificate, TlsSpec};
 pub use upkeep::Upkeep;

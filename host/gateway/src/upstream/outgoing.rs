@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::{EXPECT, HOST};
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body::Body as _;
 
 use super::head;
@@ -180,6 +180,11 @@ impl<'a> OutgoingRequest<'a> {
         if !self.is_named {
             head::unnamed(&mut self.request);
         }
+    }
+
+    /// Its header fields, as they are sent.
+    pub fn headers(&self) -> &HeaderMap {
+        self.request.headers()
     }
 
     /// The request as the last attempt left it: with its body if nothing of it was written.

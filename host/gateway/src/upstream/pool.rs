@@ -15,6 +15,7 @@ use hyper::client::conn::http2::SendRequest;
 use super::connect::{self, ConnectError, Connection, Speak};
 use super::endpoints::{Record, Responses};
 use super::error::{AttemptError, UpstreamErrorKind};
+use super::health::outliers::Failure;
 use super::http2::{AllowedStreams, MAX_STREAMS};
 use super::limits::EndpointPermit;
 use super::retry::Unprocessed;
@@ -161,6 +162,11 @@ impl Pool {
     /// Counts a response of this address.
     pub(crate) fn responded(&self, status: u16) {
         self.responses.count(status);
+    }
+
+    /// Counts a request that this address has failed.
+    pub(crate) fn failed_request(&self, failure: Failure) {
+        self.responses.count_failure(failure);
     }
 
     /// Whether a list with this endpoint, address and record may go on with this pool.

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use http::uri::Authority;
@@ -13,18 +13,20 @@ use rustls_pki_types::ServerName;
 use super::balance;
 use super::circuit::Outcome;
 use super::connect::{Speak, TlsClient};
-use super::discover::Discovery;
+use super::discover::{self, Discovery, DiscoveryState, Listed, Located, Sources};
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
 use super::error::UpstreamErrorKind;
-use super::limits::{CircuitPass, CircuitState, UpstreamState, upstream_breaker};
+use super::health;
+use super::health::outliers::OutlierDetector;
+use super::limits::{Busy, CircuitPass, CircuitState, Permit, Unadmitted, UpstreamState, upstream_breaker};
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
 use super::retry::RetryLoad;
 use super::tls::{self, TlsError, TlsSpec};
 use crate::background::{Background, Task};
-use crate::config::defaults;
-pub use crate::config::model::{Balance, Protocol};
-use crate::config::model::{CircuitBreaker, CircuitScope, UpstreamLimits};
+pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
+use crate::config::model::{CircuitBreaker, CircuitScope, HealthCheck, OutlierDetection, UpstreamLimits};
+use crate::config::{defaults, model};
 use crate::exchange::ResponseHead;
 use crate::http1::Tolerance;
 
@@ -33,7 +35,7 @@ use crate::http1::Tolerance;
 pub struct UpstreamSpec {
     pub name: Arc<str>,
     pub target: TargetSpec,
-    pub balance: Balance,
+    pub balancing: Balancing,
     pub protocol: Protocol,
     pub tls: TlsSpec,
     /// Idle connections kept for each endpoint by each worker.
@@ -49,6 +51,9 @@ pub struct UpstreamSpec {
     pub limits: UpstreamLimits,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
     pub max_tries: usize,
+    /// The checks of its endpoints.
+    pub health: Option<HealthCheck>,
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 impl UpstreamSpec {
@@ -57,7 +62,7 @@ impl UpstreamSpec {
         UpstreamSpec {
             name: name.into(),
             target,
-            balance: defaults::BALANCE,
+            balancing: Balancing::default(),
             protocol: defaults::PROTOCOL,
             tls: TlsSpec::default(),
             max_idle: defaults::MAX_IDLE as usize,
@@ -68,6 +73,8 @@ impl UpstreamSpec {
             circuit_breaker: None,
             limits: UpstreamLimits::default(),
             max_tries: 0,
+            health: None,
+            outlier_detection: None,
         }
     }
 }
@@ -89,6 +96,8 @@ impl UpstreamSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetSpec {
     Endpoints(Vec<EndpointSpec>),
+    /// Endpoints that a source lists.
+    Discovered(model::Discovery),
     /// Built in: answers with what it received, as JSON.
     Echo,
     /// Built in: `/…/503` answers with that status.
@@ -105,6 +114,8 @@ pub struct EndpointSpec {
     /// Share of the traffic; 0 only when chosen by address, or when no other is left.
     pub weight: u32,
     pub labels: Vec<(String, String)>,
+    /// Those of higher numbers are for when those of lower ones are out.
+    pub priority: u8,
 }
 
 /// Why an upstream can't be.
@@ -120,6 +131,8 @@ pub enum SpecError {
     Host(String),
     #[error("protocol `h2c` is for cleartext, and endpoint `{0}` is `https`")]
     H2cOverTls(Arc<str>),
+    #[error("protocol `h2` is for TLS, and endpoint `{0}` is `http`")]
+    H2OverCleartext(Arc<str>),
     #[error("TLS of upstream `{name}`: {source}")]
     Tls { name: Arc<str>, source: TlsError },
 }
@@ -153,7 +166,33 @@ impl EndpointSpec {
         if host.is_empty() || port == 0 {
             return Err(bad());
         }
-        Ok(EndpointSpec { https, host, port, weight: 1, labels: Vec::new() })
+        Ok(EndpointSpec { https, host, port, weight: 1, labels: Vec::new(), priority: 0 })
+    }
+
+    /// Its origin, with the port in any case.
+    pub fn url(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        format!("{scheme}://{host}:{}", self.port)
+    }
+}
+
+impl TargetSpec {
+    /// Whether the gateway itself answers.
+    pub(super) fn is_builtin(&self) -> bool {
+        match self {
+            TargetSpec::Echo | TargetSpec::Status => true,
+            TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) => false,
+        }
+    }
+
+    /// Whether there are endpoints of `https`, or may be.
+    fn needs_tls(&self) -> bool {
+        match self {
+            TargetSpec::Endpoints(list) => list.iter().any(|endpoint| endpoint.https),
+            TargetSpec::Discovered(source) => source.may_be_https(),
+            TargetSpec::Echo | TargetSpec::Status => false,
+        }
     }
 }
 
@@ -168,6 +207,7 @@ pub struct Upstream {
     state: Option<Arc<UpstreamState>>,
     /// Of all that have had this name.
     retries: Arc<RetryLoad>,
+    outliers: Option<OutlierDetector>,
 }
 
 /// TLS towards all endpoints of an upstream.
@@ -186,6 +226,7 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     pub(crate) weight: u32,
     pub(crate) labels: Arc<Vec<(String, String)>>,
+    pub(crate) priority: u8,
     /// Of the name, for hash keys: the same in every worker and gateway.
     pub(crate) hash: u64,
     /// What `Host` says when the request names none.
@@ -210,31 +251,42 @@ impl Upstream {
         resolver: &Arc<Resolver>,
         before: Option<&Upstream>,
     ) -> Result<Self, SpecError> {
-        let list: &[EndpointSpec] = match &spec.target {
-            TargetSpec::Endpoints(list) if list.is_empty() => return Err(SpecError::NoEndpoint(spec.name)),
-            TargetSpec::Endpoints(list) => list,
-            TargetSpec::Echo | TargetSpec::Status => &[],
-        };
+        Self::with_sources(spec, registry, resolver, &Sources::none(), before)
+    }
+
+    /// The same for one whose endpoints may come from a source.
+    pub fn with_sources(
+        spec: UpstreamSpec,
+        registry: &Arc<EndpointRegistry>,
+        resolver: &Arc<Resolver>,
+        sources: &Arc<Sources>,
+        before: Option<&Upstream>,
+    ) -> Result<Self, SpecError> {
         let tls = match before.filter(|before| before.spec.tls == spec.tls && before.spec.protocol == spec.protocol) {
-            _ if !list.iter().any(|endpoint| endpoint.https) => None,
+            _ if !spec.target.needs_tls() => None,
             Some(Upstream { tls: Some(configs), .. }) => Some(configs.clone()),
             _ => Some(TlsConfigs::new(&spec)?),
         };
-        let mut names = HashSet::with_capacity(list.len());
-        let mut endpoints = Vec::with_capacity(list.len());
-        for item in list {
-            let mut endpoint = Endpoint::new(item, spec.protocol, spec.tls.server_name.as_deref(), tls.as_ref())?;
-            endpoint.tolerance = spec.tolerance;
-            if !names.insert(endpoint.name.clone()) {
-                return Err(SpecError::Twice(spec.name.clone(), endpoint.name.to_string()));
+        let maker = EndpointMaker::new(&spec, tls.clone());
+        let discovery = match &spec.target {
+            TargetSpec::Discovered(source) => {
+                let names = (resolver, spec.dns);
+                Discovery::Listed(Listed::new(&spec.name, source, maker, names, sources, before))
             }
-            endpoints.push(Arc::new(endpoint));
-        }
-        let discovery = Discovery::of(endpoints, resolver, spec.dns);
-        let set = EndpointSet::new(spec.name.clone(), discovery, registry.clone());
+            TargetSpec::Endpoints(list) if list.is_empty() => return Err(SpecError::NoEndpoint(spec.name)),
+            TargetSpec::Endpoints(list) => {
+                Discovery::Configured(Located::of(maker.all(&spec.name, list)?, resolver, spec.dns), resolver.clone())
+            }
+            TargetSpec::Echo | TargetSpec::Status => {
+                Discovery::Configured(Located::of(Vec::new(), resolver, spec.dns), resolver.clone())
+            }
+        };
+        let set = EndpointSet::new(spec.name.clone(), &spec.balancing, discovery, registry.clone());
         let state = spec.has_state().then(|| registry.upstream(&spec));
         let retries = before.map(|before| before.retries.clone()).unwrap_or_default();
-        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, state, retries })
+        let watched = before.and_then(|before| before.outliers.as_ref());
+        let outliers = spec.outlier_detection.clone().map(|policy| OutlierDetector::new(policy, watched));
+        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, state, retries, outliers })
     }
 
     /// Whether it is what these would make.
@@ -272,6 +324,16 @@ impl Upstream {
         Some(state.pass(breaker))
     }
 
+    /// Whether it takes a copy of a request: its circuit is closed, and it has room. The permit is none where it has no limit.
+    pub fn admit_copy(&self) -> Result<Option<Permit>, Unadmitted> {
+        let Some(state) = &self.state else { return Ok(None) };
+        if upstream_breaker(&self.spec).is_some() && state.circuit().state != "closed" {
+            return Err(Unadmitted::CircuitOpen(Duration::ZERO));
+        }
+        let Some(limit) = self.spec.limits.max_requests else { return Ok(None) };
+        state.requests().try_enter().map(Some).ok_or(Unadmitted::Busy(Busy::Full { limit, pending: 0 }))
+    }
+
     /// The circuit of the upstream as a whole; `None`: it has none.
     pub fn circuit(&self) -> Option<CircuitState> {
         self.state.as_ref().zip(upstream_breaker(&self.spec)).map(|(state, _)| state.circuit())
@@ -295,14 +357,68 @@ impl Upstream {
         }
     }
 
+    pub(super) fn outliers(&self) -> Option<&OutlierDetector> {
+        self.outliers.as_ref()
+    }
+
+    /// Its list of endpoints, if a source tells it.
+    pub(super) fn listed(&self) -> Option<&Arc<Listed>> {
+        match self.set.discovery() {
+            Discovery::Listed(listed) => Some(listed),
+            Discovery::Configured(..) => None,
+        }
+    }
+
+    /// Its endpoints as they are now: those of the configuration, or those that its source has told.
+    pub fn endpoint_specs(&self) -> Vec<EndpointSpec> {
+        match (&self.spec.target, self.listed()) {
+            (TargetSpec::Endpoints(list), _) => list.clone(),
+            (_, Some(listed)) => listed.specs(),
+            (TargetSpec::Discovered(_) | TargetSpec::Echo | TargetSpec::Status, None) => Vec::new(),
+        }
+    }
+
+    /// What its source of endpoints has done so far; `None` without one.
+    pub fn discovery_state(&self) -> Option<DiscoveryState> {
+        self.listed().map(|listed| listed.state())
+    }
+
+    /// Why its source of endpoints could not be read, for the log and `check`.
+    pub fn warning(&self) -> Option<String> {
+        self.listed()?.warning()
+    }
+
+    /// Whether its endpoints are known.
+    pub fn has_endpoints(&self) -> bool {
+        self.listed().is_none_or(|listed| listed.is_known())
+    }
+
+    /// **Blocks** until its endpoints are known, until this time at most. Answers why they are not.
+    pub fn wait_for_endpoints(&self, until: Instant) -> Option<String> {
+        let listed = self.listed().filter(|listed| !listed.wait_until_known(until))?;
+        Some(format!("upstream `{}` has no endpoints yet: {}", self.spec.name, listed.missing()))
+    }
+
     /// Its endpoints as all workers know them, one entry for each address, and at most `most`.
     pub fn endpoint_states(&self, most: usize) -> Vec<EndpointState> {
         self.set.members().hosts.iter().take(most).map(|host| host.record.state()).collect()
     }
 
+    /// Requests that were balanced among endpoints that are out, since too few were available.
+    pub fn panic_requests(&self) -> u64 {
+        self.set.changes().panic_requests()
+    }
+
+    /// Whether it is balanced by latencies.
+    pub(super) fn is_balanced_by_latency(&self) -> bool {
+        self.spec.balancing.algorithm == Balance::PeakEwma
+    }
+
     /// Starts what it has done in the background while it is running.
-    pub(super) fn tasks(self: &Arc<Self>, _: &Background) -> Vec<Task> {
-        Vec::new()
+    pub(super) fn tasks(self: &Arc<Self>, background: &Background) -> Vec<Task> {
+        let mut tasks = health::tasks(self, background);
+        tasks.extend(discover::tasks(&self.set, background));
+        tasks
     }
 
     /// What each worker keeps for each address.
@@ -326,6 +442,43 @@ impl TlsConfigs {
         // A resumed session must not bring the other protocol back.
         http1.resumption = rustls::client::Resumption::in_memory_sessions(64);
         Ok(TlsConfigs { usual: Arc::new(usual), http1: Arc::new(http1) })
+    }
+}
+
+/// Makes the endpoints of an upstream.
+pub(crate) struct EndpointMaker {
+    protocol: Protocol,
+    server_name: Option<String>,
+    tls: Option<TlsConfigs>,
+    tolerance: Tolerance,
+}
+
+impl EndpointMaker {
+    fn new(spec: &UpstreamSpec, tls: Option<TlsConfigs>) -> Self {
+        let server_name = spec.tls.server_name.clone();
+        EndpointMaker { protocol: spec.protocol, server_name, tls, tolerance: spec.tolerance }
+    }
+
+    pub(super) fn make(&self, item: &EndpointSpec) -> Result<Endpoint, SpecError> {
+        let mut endpoint = Endpoint::new(item, self.protocol, self.server_name.as_deref(), self.tls.as_ref())?;
+        if self.protocol == Protocol::Http2 && !item.https {
+            return Err(SpecError::H2OverCleartext(endpoint.name));
+        }
+        endpoint.tolerance = self.tolerance;
+        Ok(endpoint)
+    }
+
+    /// All of a list of the configuration.
+    fn all(&self, upstream: &Arc<str>, list: &[EndpointSpec]) -> Result<Vec<Arc<Endpoint>>, SpecError> {
+        let mut names = HashSet::with_capacity(list.len());
+        let endpoint = |item: &EndpointSpec| {
+            let endpoint = self.make(item)?;
+            if !names.insert(endpoint.name.clone()) {
+                return Err(SpecError::Twice(upstream.clone(), endpoint.name.to_string()));
+            }
+            Ok(Arc::new(endpoint))
+        };
+        list.iter().map(endpoint).collect()
     }
 }
 
@@ -374,6 +527,7 @@ impl Endpoint {
             port: item.port,
             weight: item.weight,
             labels: Arc::new(item.labels.clone()),
+            priority: item.priority,
             speak,
             tolerance: Tolerance::default(),
             tls,

@@ -153,12 +153,12 @@ impl Reply {
 
 async fn send(upstream: &LocalUpstream, request: Request<Body>) -> Result<Reply, AttemptError> {
     let mut outgoing = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
-    send_chosen(upstream, &mut outgoing, Choice::Balanced).await
+    send_chosen(upstream, &mut outgoing, Choice::Balanced(Affinity::default())).await
 }
 
 async fn send_within(upstream: &LocalUpstream, request: Request<Body>, limits: Timeouts) -> AttemptError {
     let mut outgoing = OutgoingRequest::new(Box::new(request), limits, &BUDGET);
-    send_chosen(upstream, &mut outgoing, Choice::Balanced).await.err().unwrap()
+    send_chosen(upstream, &mut outgoing, Choice::Balanced(Affinity::default())).await.err().unwrap()
 }
 
 /// Attempts as a route makes them that no filter chooses for.
@@ -174,7 +174,7 @@ async fn send_chosen(
     loop {
         match next {
             Next::SameEndpoint => {}
-            Next::OtherEndpoint => match upstream.choose(&endpoints, choice, allowed.tried(), &[]) {
+            Next::OtherEndpoint => match upstream.choose(&endpoints, choice, None, allowed.tried()) {
                 Some(endpoint) => allowed.spend(endpoint),
                 None => return Err(last),
             },
@@ -293,7 +293,7 @@ async fn a_request_comes_back_when_nobody_took_it() {
     let mut request = get("/");
     *request.body_mut() = Body::full("kept");
     let mut request = OutgoingRequest::new(Box::new(request), TIMEOUTS, &BUDGET);
-    let error = send_chosen(&upstream, &mut request, Choice::Balanced).await.err().unwrap();
+    let error = send_chosen(&upstream, &mut request, Choice::Balanced(Affinity::default())).await.err().unwrap();
     assert_eq!(error.kind, UpstreamErrorKind::Connect);
     assert!(error.reason().contains("refused"), "{}", error.reason());
     assert!(upstream.candidates().iter().all(|candidate| !candidate.healthy), "both were tried");

@@ -46,11 +46,8 @@ impl Conditions {
     pub(super) fn hold(&self, view: &RequestView) -> bool {
         self.ingress.as_ref().is_none_or(|ingress| ingress.hold(view.ingress))
             && (self.methods.is_empty() || methods::take(&self.methods, view.method))
-            && self.headers.iter().all(|FieldSpec { name, value: wanted }| {
-                let mut lines = view.headers.get_all(name).iter();
-                lines.any(|line| wanted.holds(std::str::from_utf8(line.as_bytes()).ok()))
-            })
-            && self.query.iter().all(|field| match query_value(view.query.unwrap_or(""), &field.name) {
+            && self.headers.iter().all(|field| field.holds(view.headers))
+            && self.query.iter().all(|field| match query_parameter(view.query.unwrap_or(""), &field.name) {
                 Some(value) => field.value.holds(Some(&value)),
                 None => false,
             })
@@ -59,6 +56,14 @@ impl Conditions {
                 None => false,
             })
             && (self.client_ip.is_empty() || self.client_ip.iter().any(|net| net.contains(&view.client_ip)))
+    }
+}
+
+impl FieldSpec<HeaderName> {
+    /// Whether one of the lines of the header has the value.
+    pub fn holds(&self, headers: &HeaderMap) -> bool {
+        let mut lines = headers.get_all(&self.name).iter();
+        lines.any(|line| self.value.holds(std::str::from_utf8(line.as_bytes()).ok()))
     }
 }
 
@@ -92,7 +97,7 @@ impl IngressConditions {
 }
 
 /// The first value of a parameter, decoded as forms are.
-fn query_value<'a>(query: &'a str, wanted: &str) -> Option<Cow<'a, str>> {
+pub fn query_parameter<'a>(query: &'a str, wanted: &str) -> Option<Cow<'a, str>> {
     query.split('&').find_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (form_decoded(name) == wanted).then(|| form_decoded(value))
@@ -108,7 +113,7 @@ fn form_decoded(text: &str) -> Cow<'_, str> {
 }
 
 /// The first value of a cookie (RFC 6265 §4.2.1). HTTP/2 may send one line for each (RFC 9113 §8.2.3).
-fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+pub fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     headers.get_all(COOKIE).iter().filter_map(|line| std::str::from_utf8(line.as_bytes()).ok()).find_map(|line| {
         line.split(';').find_map(|pair| {
             let (name, value) = pair.trim().split_once('=')?;

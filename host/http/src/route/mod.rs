@@ -31,6 +31,7 @@ use http::{HeaderMap, HeaderName, Method};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 
+pub use conditions::{cookie, query_parameter};
 pub use methods::Preflight;
 pub use pattern::{HostPattern, PathPattern, PatternError, Rest, Segment, ValuePattern};
 pub use rewrite::{PathRewrite, Redirect, RewriteError, Template};

@@ -57,6 +57,16 @@ record!(route::Endpoint {
     latency_us: u64 = "latency-us",
 });
 record!(route::Failure { upstream: String = "upstream", address: String = "address", reason: String = "reason" });
+record!(route::EndpointState { out: Vec<String> = "out", requests: u32 = "requests", ewma_us: u64 = "ewma-us" });
+record!(route::FailedAttempt {
+    upstream: String = "upstream",
+    address: String = "address",
+    kind: String = "kind",
+    reason: String = "reason",
+    status: Option<u16> = "status",
+    sent: bool = "sent",
+});
+record!(route::RetryState { attempt: u32 = "attempt", left: u32 = "left", budget: Option<u32> = "budget" });
 record!(limiter::Standing {
     allowed: bool = "allowed",
     remaining: u64 = "remaining",

@@ -1,6 +1,7 @@
 //! One request and its response as filters see them: heads, buffered bodies, typed context, private state and the choice of
 //! an upstream, with a journal that takes a failed call's edits back. No wasm, no sockets, no policy.
 
+mod candidates;
 mod context;
 mod journal;
 pub mod kept;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
+pub use candidates::{Candidate, CandidateSource, Candidates};
 pub use context::{Context, ContextEntry, ContextError, Value, entry_bytes};
 pub use journal::{HeaderEdit, Undo, Values};
 pub use kept::Kept;
@@ -65,24 +67,29 @@ impl ResponseHead {
     }
 }
 
-/// An endpoint that could serve the request, as `route.endpoints` shows it.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    pub upstream: Arc<str>,
-    pub address: Arc<str>,
-    pub weight: u32,
-    pub healthy: bool,
-    pub active: u32,
-    pub latency_us: u64,
-    pub labels: Arc<Vec<(String, String)>>,
-}
-
 /// An attempt of this exchange that failed.
 #[derive(Debug, Clone)]
 pub struct Failure {
     pub upstream: Arc<str>,
     pub address: Arc<str>,
+    /// As metrics show it.
+    pub kind: &'static str,
     pub reason: String,
+    /// Of a response that was not passed on.
+    pub status: Option<StatusCode>,
+    /// Whether the endpoint may have processed the request.
+    pub sent: bool,
+}
+
+/// What is used up and what is left of the attempts of a request, for `route.retries`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RetryState {
+    /// The number of the next attempt, from 1.
+    pub attempt: u32,
+    /// Attempts after the next one that the route allows.
+    pub left: u32,
+    /// Retries that the upstream's budget has room for.
+    pub budget: Option<u32>,
 }
 
 /// What a filter has chosen at `select-upstream`; all `None` leaves it to the balancer.
@@ -91,6 +98,8 @@ pub struct Selection {
     pub upstream: Option<Arc<str>>,
     pub endpoints: Option<Vec<String>>,
     pub hash_key: Option<String>,
+    /// The next attempt is the last.
+    pub no_retry: bool,
 }
 
 impl Selection {
@@ -150,8 +159,10 @@ pub struct Exchange {
     /// The private slot of each filter, by its index in the pipeline.
     pub states: Vec<Option<Bytes>>,
     /// Filled before `select-upstream`, when a filter of the pipeline has that hook.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Candidates,
     pub failures: Vec<Failure>,
+    /// Filled with the candidates.
+    pub retry: RetryState,
     pub selection: Selection,
     pub request_body_wish: Option<BodyWish>,
     /// Wishes for the response body, at most one for each filter.
@@ -197,8 +208,9 @@ impl Exchange {
                 params: Vec::new(),
                 context: Context::default(),
                 states: Vec::new(),
-                candidates: Vec::new(),
+                candidates: Candidates::default(),
                 failures: Vec::new(),
+                retry: RetryState::default(),
                 selection: Selection::default(),
                 request_body_wish: None,
                 response_body_wishes: Vec::new(),

@@ -10,7 +10,7 @@ use crate::abi::define::Define;
 use crate::abi::{List, Str};
 use crate::bindings::{Error, route};
 use crate::call::state::CallState;
-use crate::exchange::{Candidate, Selection, kept};
+use crate::exchange::{Candidate, Failure, RetryState, Selection, kept};
 use crate::filter::HookSet;
 
 /// Endpoints that a filter may name at once.
@@ -28,10 +28,16 @@ pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     at.function::<(Str, Str, Str), _>("endpoint-label", |state, (upstream, address, label)| {
         Ok(state.endpoint_label(upstream, address, label))
     })?;
+    at.function::<(Str, Str), _>("state-of-endpoint", |state, (upstream, address)| {
+        Ok(state.endpoint_state(upstream, address))
+    })?;
     at.function::<(), _>("failures", |state, ()| Ok(state.failures()))?;
+    at.function::<(), _>("failed-attempts", |state, ()| Ok(state.failed_attempts()))?;
+    at.function::<(), _>("retries", |state, ()| Ok(state.retry_state()))?;
     at.function::<(Str,), _>("choose-upstream", |state, (name,)| Ok(state.choose_upstream(name)))?;
     at.function::<(List<Str>,), _>("choose-endpoints", |state, (addresses,)| Ok(state.choose_endpoints(&addresses)))?;
     at.function::<(Str,), _>("hash-key", |state, (key,)| Ok(state.hash_key(key)))?;
+    at.function::<(), _>("no-retry", |state, ()| Ok(state.select(|selection| selection.no_retry = true)))?;
     at.function::<(), _>("summary", |state, ()| Ok(state.summary()))
 }
 
@@ -66,13 +72,21 @@ impl CallState {
             active: c.active,
             latency_us: c.latency_us,
         };
-        Ok(self.exchange(HookSet::ALL)?.candidates.iter().map(endpoint).collect())
+        Ok(self.exchange(HookSet::ALL)?.candidates.list().iter().map(endpoint).collect())
     }
 
     fn endpoint_label(&self, upstream: &str, address: &str, label: &str) -> Result<Option<String>, Error> {
-        let candidates = &self.exchange(HookSet::ALL)?.candidates;
-        let candidate = candidates.iter().find(|c| *c.upstream == *upstream && *c.address == *address);
+        let candidate = self.exchange(HookSet::ALL)?.candidates.find(upstream, address);
         Ok(candidate.and_then(|c| c.labels.iter().find(|(name, _)| *name == label)).map(|(_, value)| value.clone()))
+    }
+
+    fn endpoint_state(&self, upstream: &str, address: &str) -> Result<Option<route::EndpointState>, Error> {
+        let candidate = self.exchange(HookSet::ALL)?.candidates.find(upstream, address);
+        Ok(candidate.map(|c| route::EndpointState {
+            out: c.out.iter().map(|&reason| reason.to_owned()).collect(),
+            requests: c.active,
+            ewma_us: c.ewma_us,
+        }))
     }
 
     fn failures(&self) -> Result<Vec<route::Failure>, Error> {
@@ -85,6 +99,23 @@ impl CallState {
                 reason: f.reason.clone(),
             })
             .collect())
+    }
+
+    fn failed_attempts(&self) -> Result<Vec<route::FailedAttempt>, Error> {
+        let attempt = |f: &Failure| route::FailedAttempt {
+            upstream: f.upstream.to_string(),
+            address: f.address.to_string(),
+            kind: f.kind.to_owned(),
+            reason: f.reason.clone(),
+            status: f.status.map(|status| status.as_u16()),
+            sent: f.sent,
+        };
+        Ok(self.exchange(HookSet::ALL)?.failures.iter().map(attempt).collect())
+    }
+
+    fn retry_state(&self) -> Result<route::RetryState, Error> {
+        let RetryState { attempt, left, budget } = self.exchange(HookSet::ALL)?.retry;
+        Ok(route::RetryState { attempt, left, budget })
     }
 
     fn choose_upstream(&mut self, name: &str) -> Result<(), Error> {
@@ -101,7 +132,8 @@ impl CallState {
             return Err(Error::TooLarge(MAX_ENDPOINTS as u64));
         }
         // Only addresses of the route's own endpoints: a filter never opens a way to anywhere else.
-        let unknown = addresses.iter().find(|&&address| !exchange.candidates.iter().any(|c| *c.address == *address));
+        let unknown =
+            addresses.iter().find(|&&address| !exchange.candidates.list().iter().any(|c| *c.address == *address));
         if let Some(unknown) = unknown {
             return Err(invalid(format!("the route has no endpoint `{unknown}`")));
         }

@@ -11,7 +11,7 @@ use super::instance::Instance;
 use super::plugin::Plugin;
 use crate::call::services::FilterServices;
 use crate::call::state::{FilterShared, HostResources};
-use crate::exchange::{Candidate, Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
+use crate::exchange::{Candidate, Candidates, Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
 use crate::filter::stats::Account;
 use crate::filter::{
     BodyInterest, CallMode, FilterError, FilterLimits, FilterStats, Grants, Hook, HookSet, Interests, LoadError, Mode,
@@ -361,7 +361,7 @@ fn synthetic_exchange() -> Box<Exchange> {
     let id = http::HeaderValue::from_static("trial");
     let mut exchange = Exchange::new(id, std::net::Ipv4Addr::LOCALHOST.into(), request, route);
     // A route that chooses an upstream has one.
-    exchange.candidates.push(Candidate {
+    let endpoint = Candidate {
         upstream: name,
         address: "127.0.0.1:80".into(),
         weight: 1,
@@ -369,7 +369,10 @@ fn synthetic_exchange() -> Box<Exchange> {
         active: 0,
         latency_us: 0,
         labels: Arc::default(),
-    });
+        out: Vec::new(),
+        ewma_us: 0,
+    };
+    exchange.candidates = Candidates::fixed(vec![endpoint]);
     let mut response = ResponseHead::new(ResponseSource::Gateway, http::StatusCode::OK);
     response.body = Some(bytes::Bytes::new());
     response.trailers = Some(http::HeaderMap::new());

@@ -317,6 +317,10 @@ fn act(hook: &str, action: &Value) -> Option<Outcome> {
             let other = all.iter().find(|e| !failed.contains(&e.address)).unwrap();
             route::choose_endpoints(&[other.address.clone()]).unwrap();
         }
+        "state-of-endpoint" => leave(hook, action, shown(route::state_of_endpoint(name, value))),
+        "retries" => leave(hook, action, shown(route::retries())),
+        "failed-attempts" => leave(hook, action, shown(route::failed_attempts())),
+        "no-retry" => leave(hook, action, shown(route::no_retry())),
         "hash-key" => route::hash_key(&request::header(name).unwrap().unwrap_or_default()).unwrap(),
         "failures" => leave(hook, action, route::failures().map(|f| f.len().to_string())),
 

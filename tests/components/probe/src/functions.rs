@@ -293,7 +293,14 @@ fn routes(name: &str, with: &With<'_>) -> Answer {
             all.into_iter().map(text).collect::<Vec<_>>().join(",")
         }),
         "endpoint-label" => shown(route::endpoint_label(&with.text(0), &with.text(1), &with.text(2))),
+        "state-of-endpoint" => shown(route::state_of_endpoint(&with.text(0), &with.text(1)).map(|state| {
+            // Times differ.
+            state.map(|state| (state.out, state.requests))
+        })),
         "failures" => shown(route::failures()),
+        "failed-attempts" => shown(route::failed_attempts()),
+        "retries" => shown(route::retries()),
+        "no-retry" => shown(route::no_retry()),
         "choose-upstream" => shown(route::choose_upstream(&with.text(0))),
         "choose-endpoints" => shown(route::choose_endpoints(&with.texts(0))),
         "hash-key" => shown(route::hash_key(&with.text(0))),

@@ -5,14 +5,19 @@
 //! `services` and `wasm`, the form of logs to `telemetry`; the types of what is built on top of the configuration (listeners,
 //! upstreams, filters) are here, and those modules use them.
 
+mod balancing;
+mod discovery;
 mod filters;
+mod health;
 mod limits;
 mod overload;
+mod releases;
 mod retry;
 mod routes;
 mod upstreams;
 mod values;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -27,9 +32,13 @@ use crate::route::{HostPattern, PathPattern};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
+pub use balancing::*;
+pub use discovery::*;
 pub use filters::*;
+pub use health::*;
 pub use limits::*;
 pub use overload::*;
+pub use releases::*;
 pub use retry::*;
 pub use routes::*;
 pub use upstreams::*;
@@ -51,6 +60,19 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// No admin listener without it.
     pub admin: Option<Admin>,
+    /// What the configuration files said, as a hash of their text.
+    pub revision: Revision,
+}
+
+/// A hash (SHA-256) of the text of all configuration files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Revision(pub [u8; 32]);
+
+impl fmt::Debug for Revision {
+    // Two texts that mean the same are shown as the same configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Revision(…)")
+    }
 }
 
 /// Settings of the process.
@@ -66,6 +88,8 @@ pub struct Gateway {
     pub plugin_dir: PathBuf,
     /// Where compiled components are kept; none is the platform's cache directory.
     pub cache_dir: Option<PathBuf>,
+    /// Where is kept what the next start needs; none is the platform's state directory.
+    pub state_dir: Option<PathBuf>,
     /// What the compilation of one component may take.
     pub compile: CompileLimits,
     /// What all exchanges together may buffer.

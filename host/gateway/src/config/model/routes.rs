@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Criticality, DeadlinePolicy, Name, RetryPolicy};
+use super::{ByteSize, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Sticky};
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
 /// What is done with the requests that match.
@@ -32,7 +32,17 @@ pub struct Route {
     pub deadline: Option<DeadlinePolicy>,
     /// Whether a request may switch protocols (WebSocket).
     pub upgrade: bool,
+    pub subset: Option<Subset>,
+    /// Only with several upstreams.
+    pub sticky: Option<Sticky>,
+    /// These two only with an upstream.
+    pub mirror: Option<Mirror>,
+    pub fault: Option<Fault>,
 }
+
+/// The endpoints that a route uses of its upstreams: those with all of these labels, which are sorted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subset(pub Vec<(String, String)>);
 
 /// What answers.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CircuitBreaker, Name, Secret, UpstreamLimits};
+use super::{Balancing, CircuitBreaker, Discovery, HealthCheck, Name, OutlierDetection, Secret, UpstreamLimits};
 use crate::config::defaults;
 use crate::services::Origin;
 
@@ -11,7 +11,7 @@ use crate::services::Origin;
 pub struct Upstream {
     pub name: Name,
     pub service: Service,
-    pub balance: Balance,
+    pub balancing: Balancing,
     pub protocol: Protocol,
     pub tls: UpstreamTls,
     pub pool: Pool,
@@ -19,6 +19,8 @@ pub struct Upstream {
     pub tolerate: Vec<Deviation>,
     pub circuit_breaker: Option<CircuitBreaker>,
     pub limits: UpstreamLimits,
+    pub health: Option<HealthCheck>,
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 /// Who serves an upstream.
@@ -26,6 +28,8 @@ pub struct Upstream {
 pub enum Service {
     /// At least one, with a sum of weights above 0.
     Endpoints(Vec<Endpoint>),
+    /// A source lists them.
+    Discovery(Discovery),
     Builtin(Builtin),
 }
 
@@ -36,6 +40,8 @@ pub struct Endpoint {
     /// Its share of the traffic; 0 takes it out.
     pub weight: u32,
     pub labels: Vec<(String, String)>,
+    /// Those of higher numbers are for when those of lower ones are out.
+    pub priority: u8,
 }
 
 /// A service inside the gateway, for demos and tests.
@@ -45,15 +51,6 @@ pub enum Builtin {
     Echo,
     /// Answers with the status that the path names.
     Status,
-}
-
-/// How a request finds its endpoint when nobody has chosen one for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// In proportion to the weights.
-    RoundRobin,
-    /// Of two drawn by weight, the one with fewer requests under way for its weight.
-    LeastRequest,
 }
 
 /// What is spoken to the endpoints.
@@ -142,6 +139,12 @@ impl Default for DnsPolicy {
 }
 
 impl Endpoint {
+    /// An endpoint with defaults for all but its address.
+    pub fn new(origin: Origin) -> Self {
+        let (weight, priority) = (defaults::ENDPOINT_WEIGHT, defaults::ENDPOINT_PRIORITY);
+        Self { origin, weight, labels: Vec::new(), priority }
+    }
+
     /// `host:port`, with brackets around an IPv6 address.
     pub fn authority(&self) -> String {
         if self.origin.host.contains(':') {

@@ -2,8 +2,8 @@
 
 mod limits;
 
+mod releases;
 mod retry;
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,9 +73,18 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     let action = action(table, known, matches.as_deref(), &params);
     let rewrite = rewrite(table, matches.as_deref(), &params);
     let forwards = table.has("upstream") || table.has("upstreams");
-    for key in ["rewrite", "host"].into_iter().filter(|key| !forwards && table.has_own(key)) {
+    for key in
+        ["rewrite", "host", "subset", "mirror", "fault"].into_iter().filter(|key| !forwards && table.has_own(key))
+    {
         table.fail(format!("`{key}` is only for routes with an upstream"));
     }
+    let subset = subset(table);
+    let sticky = releases::sticky(table);
+    if table.has_own("sticky") && !table.has("upstreams") {
+        table.fail("`sticky` is only for routes with `upstreams`");
+    }
+    let mirror = releases::mirror(table, known);
+    let fault = releases::fault(table);
     let Shared { host, pipeline, priority, timeouts, limits, criticality, retry, deadline, upgrade } =
         shared(table, known);
     Some(Route {
@@ -92,6 +101,10 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         retry,
         deadline,
         upgrade,
+        subset,
+        sticky,
+        mirror,
+        fault,
     })
 }
 
@@ -230,7 +243,7 @@ fn names(pattern: &PathPattern) -> BTreeSet<String> {
     pattern.params().into_iter().map(str::to_owned).collect()
 }
 
-fn method(item: Item<'_>) -> Option<Method> {
+pub(in crate::config) fn method(item: Item<'_>) -> Option<Method> {
     item.parse(r#"a method like "GET""#, |text| {
         // Methods have case (RFC 9110 §9.1): `get` would never match.
         let lower = text.bytes().any(|b| b.is_ascii_lowercase());
@@ -383,7 +396,7 @@ pub(super) fn respond(table: &Table<'_>) -> FixedResponse {
 }
 
 /// The header that is the key of a value.
-fn header_name(item: &Item<'_>, name: &str) -> Option<HeaderName> {
+pub(in crate::config) fn header_name(item: &Item<'_>, name: &str) -> Option<HeaderName> {
     let parsed = name.parse().ok();
     if parsed.is_none() {
         item.fail(format!("`{name}` is not a header name"));
@@ -473,6 +486,18 @@ fn pipeline(item: &Item<'_>, known: &Known<'_>) -> Option<Vec<Name>> {
     let names = known.pipelines.keys().cloned().collect();
     let name = item.clone().reference("pipeline", &names)?;
     known.pipelines.get(name.as_str()).cloned()
+}
+
+fn subset(table: &Table<'_>) -> Option<Subset> {
+    let table = table.optional_table("subset")?;
+    let meaning = "Only endpoints with this label are used, in all upstreams of the route.";
+    let labels = table.named(meaning, r#""v2""#).into_iter();
+    let mut labels: Vec<_> = labels.filter_map(|(name, item)| Some((name, item.string()?))).collect();
+    if labels.is_empty() {
+        table.fail("expected at least one label");
+    }
+    labels.sort();
+    Some(Subset(labels))
 }
 
 fn timeouts(table: &Table<'_>) -> RouteTimeouts {

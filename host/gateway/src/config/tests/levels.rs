@@ -33,7 +33,7 @@ fn upstreams_inherit_too() {
          [upstreams.u]\ngroup = 'a'\nbuiltin = 'echo'\npool.max_idle = 8\n[routes.r]\nmatch = {}\nupstream = 'http://x'\n",
     );
     let [u, anonymous] = &config.upstreams[..] else { panic!("two upstreams") };
-    assert_eq!((u.balance, anonymous.balance), (Balance::LeastRequest, Balance::LeastRequest));
+    assert_eq!((&u.balancing.algorithm, &anonymous.balancing), (&Balance::LeastRequest, &u.balancing));
     assert_eq!((u.pool.max_idle, u.pool.idle_timeout.as_secs(), u.tls.verify), (8, 9, false));
     assert_eq!((anonymous.pool.max_idle, anonymous.tls.verify), (7, true));
 }

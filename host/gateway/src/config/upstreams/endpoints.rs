@@ -40,7 +40,7 @@ pub(super) fn read(item: Item<'_>) -> Option<Vec<Endpoint>> {
 
 fn endpoint(item: &Item<'_>) -> Option<Endpoint> {
     if !item.is_table() {
-        return Some(Endpoint { origin: origin(item.clone())?, weight: defaults::ENDPOINT_WEIGHT, labels: Vec::new() });
+        return Some(Endpoint::new(origin(item.clone())?));
     }
     let table = item.clone().table()?;
     let url = table.key("url", "The address.", r#""https://orders.internal""#).require(origin);
@@ -51,5 +51,12 @@ fn endpoint(item: &Item<'_>) -> Option<Endpoint> {
     let mut labels: Vec<_> = labels.filter_map(|(name, item)| Some((name, item.string()?))).collect();
     // Their order means nothing, so that another one is no other endpoint.
     labels.sort();
-    Some(Endpoint { origin: url?, weight, labels })
+    let priority = table
+        .key(
+            "priority",
+            "Endpoints of priority 0 are used first. Those of the next one get the share that too few of them are available for.",
+            "1",
+        )
+        .or(defaults::ENDPOINT_PRIORITY, |item| item.integer(0..=127));
+    Some(Endpoint { weight, labels, priority, ..Endpoint::new(url?) })
 }

@@ -1,9 +1,13 @@
 //! Reads `[upstreams]`; a file for each of its tables.
 
+mod balancing;
 mod circuit;
+mod discovery;
 mod dns;
 mod endpoints;
+mod health;
 mod limits;
+mod outlier;
 mod pool;
 mod tls;
 
@@ -18,7 +22,7 @@ pub(super) use limits::count;
 
 /// What an upstream can have in common with others: what is left out of it comes from its group, then from `[defaults.upstream]`.
 pub(super) struct Shared {
-    balance: Balance,
+    balancing: Balancing,
     protocol: Protocol,
     tls: UpstreamTls,
     pool: Pool,
@@ -26,6 +30,8 @@ pub(super) struct Shared {
     tolerate: Vec<Deviation>,
     circuit_breaker: Option<CircuitBreaker>,
     limits: UpstreamLimits,
+    health: Option<HealthCheck>,
+    outlier_detection: Option<OutlierDetection>,
 }
 
 /// Reads an upstream, here with the tables that it inherits from.
@@ -44,25 +50,34 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared { balance, protocol, tls, pool, dns, tolerate, circuit_breaker, limits } =
+    let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection, circuit_breaker, limits } =
         shared(table, endpoints.as_deref());
-    let service = match (table.has("endpoints"), table.has("builtin")) {
-        (true, false) => Service::Endpoints(endpoints?),
-        (false, true) => Service::Builtin(builtin?),
+    let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
+    let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
+        (true, None, false) => Service::Endpoints(endpoints?),
+        (false, Some(discovery), false) => {
+            let discovery = discovery?;
+            discovery::check_protocol(table, &discovery, protocol);
+            Service::Discovery(discovery)
+        }
+        (false, None, true) => Service::Builtin(builtin?),
         _ => {
-            table.fail("needs either `endpoints` or `builtin`");
+            table.fail("needs exactly one of `endpoints`, `discovery` and `builtin`");
             return None;
         }
     };
+    let name = Name::from(name);
     Some(Upstream {
-        name: Name::from(name),
+        name,
         service,
-        balance,
+        balancing,
         protocol,
         tls,
         pool,
         dns,
         tolerate,
+        health,
+        outlier_detection,
         circuit_breaker,
         limits,
     })
@@ -70,13 +85,7 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
     Shared {
-        balance: table
-            .key(
-                "balance",
-                "How an endpoint is chosen: in turn by weight, or of two drawn by weight the one with fewer requests under way.",
-                r#""least_request""#,
-            )
-            .word_or(defaults::BALANCE),
+        balancing: balancing::read(table),
         protocol: table
             .key(
                 "protocol",
@@ -96,6 +105,8 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
             .or(Vec::new(), |item| item.list(Item::word)),
         circuit_breaker: table.optional_table("circuit_breaker").map(|table| circuit::read(&table)),
         limits: limits::read(&table.table("limits")),
+        health: health::read(table, endpoints),
+        outlier_detection: outlier::read(table),
     }
 }
 
@@ -103,16 +114,29 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
 pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Option<Upstream> {
     let origin = origin(item.clone())?;
     let scheme = if origin.https { "https" } else { "http" };
-    let endpoint = Endpoint { origin, weight: defaults::ENDPOINT_WEIGHT, labels: Vec::new() };
+    let endpoint = Endpoint::new(origin);
     let name = format!("{scheme}://{}", endpoint.authority());
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balance, protocol, tls, pool, dns, tolerate, circuit_breaker, limits } =
+    let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection, circuit_breaker, limits } =
         shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
     let name = Name::from(name.as_str());
-    Some(Upstream { name, service, balance, protocol, tls, pool, dns, tolerate, circuit_breaker, limits })
+    Some(Upstream {
+        name,
+        service,
+        balancing,
+        protocol,
+        tls,
+        pool,
+        dns,
+        tolerate,
+        health,
+        outlier_detection,
+        circuit_breaker,
+        limits,
+    })
 }
 
 fn protocol(table: &Table<'_>, item: Item<'_>, endpoints: Option<&[Endpoint]>) -> Option<Protocol> {

@@ -1,49 +1,46 @@
-//! Chooses an address: a file for each way. Pure functions of the records, the worker's cursors and random numbers, and the time they are
-//! given; what they note is who has the trial of an address that had failed.
+//! Chooses an address: a file for each algorithm. Pure functions of the records, a plan made of their states (`plan`) and random numbers. The
+//! plan says who may be chosen, with which share: by state, priority, zone (`levels`), subset and slow start. Algorithms choose among
+//! those, in a time that does not grow with their number.
 
+mod draw;
 mod hashing;
 mod least_request;
+mod levels;
+mod maglev;
+mod peak_ewma;
+mod plan;
+mod ring_hash;
 mod round_robin;
+mod slow_start;
+mod sticky;
 
+#[cfg(test)]
+mod distribution_tests;
 #[cfg(test)]
 mod tests;
 
 use std::cell::Cell;
-use std::time::Instant;
 
-use super::endpoints::Host;
+pub(super) use hashing::HashTable;
+pub use hashing::hash;
+pub(crate) use peak_ewma::Ewma;
+pub(super) use plan::{Basis, Plan};
+pub(super) use sticky::Sessions;
 
-pub(super) use hashing::{by_hash, hash};
-pub(super) use least_request::least_request;
-pub(super) use round_robin::{Cursors, round_robin};
-
-impl Host {
-    /// Its share among those of its class. Without any weight in the class they are equal.
-    fn portion(&self) -> u64 {
-        self.share.max(1)
-    }
+/// What keeps a request at its endpoint, by what its upstream asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Affinity {
+    /// Of the value that is hashed.
+    pub(super) hash: Option<u64>,
+    /// The endpoint of its session, by index.
+    pub(super) session: Option<usize>,
 }
 
-/// What `choose` finds in the best class of hosts that has any: those that were not tried yet by this request and may be tried, else
-/// any, those with weight before those without.
-fn best_class(
-    hosts: &[Host],
-    tried: &[usize],
-    now: Instant,
-    choose: impl Fn(&dyn Fn(usize, &Host) -> bool) -> Option<usize>,
-) -> Option<usize> {
-    let may_try: [fn(&Host) -> bool; 2] = [|host| host.weight > 0, |_| true];
-    for class in may_try {
-        // Each worker that is faster to a trial takes one host out of the class, so this ends.
-        while let Some(chosen) = choose(&|i, host| !tried.contains(&i) && class(host) && host.record.may_try(now)) {
-            if hosts.get(chosen)?.record.claim(now) {
-                return Some(chosen);
-            }
-        }
+impl Affinity {
+    /// Of the hash of a value, and the endpoint that `LocalEndpoints::session` has found for a cookie.
+    pub fn new(hash: Option<u64>, session: Option<usize>) -> Self {
+        Affinity { hash, session }
     }
-    let chosen = may_try.iter().find_map(|class| choose(&|i, host| !tried.contains(&i) && class(host)))?;
-    hosts.get(chosen)?.record.claim(now);
-    Some(chosen)
 }
 
 /// Random numbers to spread requests with (splitmix64). Nothing depends on nobody guessing them.

@@ -1,92 +1,132 @@
-//! Smooth weighted round robin: in turn, in proportion to the shares, and without bursts.
+//! Weighted round robin: in turn, exactly in proportion to the shares, and without bursts. The cost of a turn does not grow with the
+//! number of hosts: those of the same share stand in a ring, and the rings take turns by when their next host is due.
 
-use std::cell::Cell;
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Instant;
+use std::cell::{Cell, RefCell};
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 
-use super::{Dice, best_class};
-use crate::upstream::endpoints::{Host, Record};
+use super::Dice;
 
-/// Steps times hosts that finding a random place may take.
-const START_WORK: usize = 1 << 16;
+/// The fractions of a step at which a ring may begin.
+const PHASES: u64 = 1 << 16;
 
-/// Where a worker is in the turn of its hosts: for each a number that grows by its share each turn, and falls by the sum of the shares
-/// when it is chosen.
+/// A worker's place in the turn.
 #[derive(Debug)]
-pub(in crate::upstream) struct Cursors(Vec<Cell<i64>>);
+pub(super) struct Turn {
+    rings: Vec<Ring>,
+    /// By ring; empty where there is one.
+    due: RefCell<BinaryHeap<Reverse<Due>>>,
+}
 
-impl Cursors {
-    /// At a random place, so that workers do not all begin with the same host.
-    pub(in crate::upstream) fn random(hosts: &[Host], dice: &Dice) -> Self {
-        let cursors = Cursors(vec![Cell::new(0); hosts.len()]);
-        let weighty = || hosts.iter().filter(|host| host.weight > 0).map(share);
-        if hosts.windows(2).all(|pair| pair[0].share == pair[1].share) {
-            // In turn: the place can be told without walking there.
-            let steps = dice.below(hosts.len() as u64) as i64;
-            let total: i64 = hosts.iter().map(share).sum();
-            for ((i, host), cursor) in (0..).zip(hosts).zip(&cursors.0) {
-                cursor.set(steps * share(host) - if i < steps { total } else { 0 });
+/// Hosts of the same share.
+#[derive(Debug)]
+struct Ring {
+    hosts: Vec<u32>,
+    next: Cell<usize>,
+}
+
+/// When a ring has its next turn: `cycle + at / (weight · PHASES)`, of a cycle in which each host has its share of turns.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    cycle: u64,
+    at: u128,
+    /// Turns of the ring in a cycle.
+    weight: u64,
+    ring: usize,
+}
+
+impl Turn {
+    /// Of hosts with shares above 0. `order` says whose turn it would be next, as far as it is known; otherwise the place is random, so that
+    /// workers do not all begin with the same host.
+    pub(super) fn new(mut shares: Vec<(u32, u64)>, order: &[u32], dice: &Dice) -> Self {
+        shares.sort_unstable_by_key(|(host, share)| (*share, *host));
+        let divisor = shares.iter().fold(0, |divisor, (_, share)| gcd(divisor, *share)).max(1);
+        let mut rings: Vec<Ring> = Vec::new();
+        let mut due = BinaryHeap::new();
+        let mut ring_of = vec![None; shares.iter().map(|(host, _)| *host as usize + 1).max().unwrap_or(0)];
+        for same in shares.chunk_by(|(_, one), (_, other)| one == other) {
+            let hosts: Vec<u32> = same.iter().map(|(host, _)| *host).collect();
+            hosts.iter().for_each(|host| ring_of[*host as usize] = Some(rings.len()));
+            let weight = same[0].1 / divisor * hosts.len() as u64;
+            // From a place of its own: rings that begin together would have their turns in bursts.
+            let at = u128::from(dice.below(PHASES));
+            due.push(Reverse(Due { cycle: 0, at, weight, ring: rings.len() }));
+            let next = Cell::new(dice.below(hosts.len() as u64) as usize);
+            rings.push(Ring { hosts, next });
+        }
+        let mut left = rings.len();
+        let mut is_placed = vec![false; rings.len()];
+        for host in order {
+            if left == 0 {
+                break;
             }
-            return cursors;
+            let Some(Some(ring)) = ring_of.get(*host as usize) else { continue };
+            if !is_placed[*ring] {
+                is_placed[*ring] = true;
+                left -= 1;
+                rings[*ring].next.set(rings[*ring].hosts.binary_search(host).unwrap_or(0));
+            }
         }
-        let cycle = weighty().sum::<i64>() / weighty().fold(0, gcd).max(1);
-        let most = (START_WORK / hosts.len().max(1)) as u64;
-        for _ in 0..dice.below(cycle.unsigned_abs().min(most)) {
-            cursors.smooth(hosts, |_, host| host.weight > 0);
-        }
-        cursors
+        Turn { rings, due: RefCell::new(due) }
     }
 
-    /// For hosts that take the place of others: who stays keeps its place in the turn.
-    pub(in crate::upstream) fn carried(&self, before: &[Host], hosts: &[Host]) -> Self {
-        let known: HashMap<*const Record, i64> =
-            before.iter().zip(&self.0).map(|(host, cursor)| (Arc::as_ptr(&host.record), cursor.get())).collect();
-        let sum = |hosts: &[Host]| hosts.iter().map(share).sum::<i64>().max(1);
-        let (old, new) = (i128::from(sum(before)), i128::from(sum(hosts)));
-        // To the scale of the new shares: beside small ones, what a large one owes would keep it waiting for very long.
-        let place =
-            |host: &Host| known.get(&Arc::as_ptr(&host.record)).map_or(0, |cursor| i128::from(*cursor) * new / old);
-        let places: Vec<i128> = hosts.iter().map(place).collect();
-        let mean = places.iter().sum::<i128>() / (places.len().max(1) as i128);
-        // Only differences count; around 0 they stay small over any number of changes.
-        Cursors(places.into_iter().map(|place| Cell::new(i64::try_from(place - mean).unwrap_or(0))).collect())
+    /// The host whose turn it is.
+    pub(super) fn next(&self) -> Option<u32> {
+        if let [ring] = &self.rings[..] {
+            return ring.take();
+        }
+        let mut heap = self.due.borrow_mut();
+        let mut first = heap.peek_mut()?;
+        let Reverse(due) = &mut *first;
+        let ring = due.ring;
+        due.at += u128::from(PHASES);
+        let whole = u128::from(due.weight) * u128::from(PHASES);
+        if due.at >= whole {
+            (due.at, due.cycle) = (due.at - whole, due.cycle + 1);
+        }
+        drop(first);
+        self.rings[ring].take()
     }
 
-    fn smooth(&self, hosts: &[Host], fits: impl Fn(usize, &Host) -> bool) -> Option<usize> {
-        let mut total = 0;
-        let mut best: Option<(usize, &Cell<i64>)> = None;
-        for ((i, host), cursor) in hosts.iter().enumerate().zip(&self.0).filter(|((i, host), _)| fits(*i, host)) {
-            total += share(host);
-            cursor.set(cursor.get() + share(host));
-            if best.is_none_or(|(_, best)| cursor.get() > best.get()) {
-                best = Some((i, cursor));
-            }
+    /// Adds the hosts of each ring, in the order of their turns from now on.
+    pub(super) fn order(&self, into: &mut Vec<u32>) {
+        for ring in &self.rings {
+            let (before, after) = ring.hosts.split_at(ring.next.get());
+            into.extend(after.iter().chain(before));
         }
-        let (i, cursor) = best?;
-        cursor.set(cursor.get() - total);
-        Some(i)
     }
 }
 
-fn share(host: &Host) -> i64 {
-    host.portion().cast_signed()
+impl Ring {
+    fn take(&self) -> Option<u32> {
+        let at = self.next.get();
+        self.next.set(if at + 1 >= self.hosts.len() { 0 } else { at + 1 });
+        self.hosts.get(at).copied()
+    }
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // a / b against c / d, without a division.
+        let parts = || (self.at * u128::from(other.weight)).cmp(&(other.at * u128::from(self.weight)));
+        self.cycle.cmp(&other.cycle).then_with(parts).then_with(|| self.ring.cmp(&other.ring))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Due {}
+
+fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// The next host that was not tried yet.
-pub(in crate::upstream) fn round_robin(
-    hosts: &[Host],
-    cursors: &Cursors,
-    tried: &[usize],
-    now: Instant,
-) -> Option<usize> {
-    if let ([host], []) = (hosts, tried) {
-        host.record.claim(now);
-        return Some(0);
-    }
-    best_class(hosts, tried, now, |fits| cursors.smooth(hosts, fits))
 }

@@ -1,185 +1,242 @@
-//! The ways of choosing, on records without sockets.
+//! Plans and algorithms on records without sockets.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
-use crate::upstream::endpoints::Record;
+use crate::config::model::{Balance, Balancing, SlowStart};
+use crate::upstream::endpoints::{Host, Record};
 
-fn host(i: usize, weight: u32) -> Host {
+pub(super) fn host(i: usize, weight: u32) -> Host {
     let name: Arc<str> = format!("10.0.0.{i}:80").into();
     Host {
-        record: Record::alone(&name, ([10, 0, 0, i as u8], 80).into()),
+        record: Record::alone(&name, ([10, 0, (i >> 8) as u8, i as u8], 80).into()),
         endpoint: i,
         weight,
         share: u64::from(weight),
+        level: 0,
         hash: hash(name.as_bytes()),
         address_hash: 0,
     }
 }
 
-fn hosts(weights: &[u32]) -> Vec<Host> {
+pub(super) fn hosts(weights: &[u32]) -> Vec<Host> {
     weights.iter().enumerate().map(|(i, weight)| host(i, *weight)).collect()
 }
 
-/// Cursors at the beginning of the turn.
-fn from_the_start(hosts: &[Host]) -> Cursors {
-    let none = Cursors::random(&[], &Dice::new(0));
-    none.carried(&[], hosts)
+pub(super) fn by(algorithm: Balance) -> Balancing {
+    Balancing { algorithm, ..Balancing::default() }
 }
 
-fn counts(weights: &[u32], turns: usize, choose: impl Fn(usize, &[Host], &Cursors) -> usize) -> Vec<usize> {
-    let hosts = hosts(weights);
-    let cursors = from_the_start(&hosts);
-    let mut counts = vec![0; weights.len()];
-    for turn in 0..turns {
-        counts[choose(turn, &hosts, &cursors)] += 1;
+pub(super) fn plan_at(hosts: &[Host], balancing: &Balancing, dice: &Dice, now: Instant, order: &[u32]) -> Plan {
+    Plan::new(&Basis { hosts, balancing, fits: &|_| true, changes: 0, now, order }, dice)
+}
+
+/// Chooses as a worker does: a plan that no longer holds is replaced, and who is tried again is claimed.
+pub(super) fn choose(
+    hosts: &[Host],
+    balancing: &Balancing,
+    dice: &Dice,
+    tried: &[usize],
+    now: Instant,
+) -> Option<usize> {
+    let chosen = plan_at(hosts, balancing, dice, now, &[]).choose(hosts, &balancing.algorithm, dice, tried)?;
+    hosts[chosen].record.claim(now);
+    Some(chosen)
+}
+
+#[test]
+fn turns_are_exact_and_smooth() {
+    let (now, dice) = (Instant::now(), Dice::new(1));
+    for weights in [&[5, 1, 1, 0][..], &[1, 1, 1], &[3, 1], &[100, 1, 7, 7, 50]] {
+        let (hosts, balancing) = (hosts(weights), by(Balance::RoundRobin));
+        let total: usize = weights.iter().map(|weight| *weight as usize).sum();
+        for _ in 0..20 {
+            let plan = plan_at(&hosts, &balancing, &dice, now, &[]);
+            let next = || plan.choose(&hosts, &Balance::RoundRobin, &dice, &[]).unwrap();
+            let turns: Vec<usize> = (0..total * 3).map(|_| next()).collect();
+            for cycle in turns.windows(total) {
+                let of = |host| cycle.iter().filter(|turn| **turn == host).count();
+                let counts: Vec<usize> = (0..weights.len()).map(of).collect();
+                assert!(counts.iter().zip(weights).all(|(count, weight)| *count == *weight as usize), "{counts:?}");
+            }
+            if weights == [5, 1, 1, 0] {
+                let longest = turns.chunk_by(|one, other| one == other).map(<[usize]>::len).max().unwrap();
+                assert!(longest <= 3, "no burst of five: {turns:?}");
+            }
+        }
     }
-    counts
 }
 
 #[test]
-fn weights_are_kept_exactly_and_smoothly() {
-    let now = Instant::now();
-    assert_eq!(counts(&[5, 1, 1, 0], 700, |_, h, c| round_robin(h, c, &[], now).unwrap()), [500, 100, 100, 0]);
-    let hosts = hosts(&[5, 1, 1]);
-    let cursors = from_the_start(&hosts);
-    let order: Vec<_> = (0..7).map(|_| round_robin(&hosts, &cursors, &[], now).unwrap()).collect();
-    assert_eq!(order, [0, 0, 1, 0, 2, 0, 0], "no burst of five");
-}
-
-#[test]
-fn workers_begin_at_random_places_and_keep_the_weights() {
+fn workers_begin_at_random_places() {
     let now = Instant::now();
     for weights in [&[1, 1, 1, 1][..], &[5, 1, 1, 0], &[3, 1]] {
         let hosts = hosts(weights);
         let total: u32 = weights.iter().sum();
         let mut first = vec![0; weights.len()];
-        for seed in 0..200 {
-            let cursors = Cursors::random(&hosts, &Dice::new(seed));
-            let mut counts = vec![0; weights.len()];
-            for turn in 0..total {
-                let chosen = round_robin(&hosts, &cursors, &[], now).unwrap();
-                counts[chosen] += 1;
-                first[chosen] += u32::from(turn == 0);
-            }
-            assert_eq!(counts, weights, "from any place one turn gives each its share");
+        for seed in 0..400 {
+            let dice = Dice::new(seed);
+            let plan = plan_at(&hosts, &by(Balance::RoundRobin), &dice, now, &[]);
+            first[plan.choose(&hosts, &Balance::RoundRobin, &dice, &[]).unwrap()] += 1;
         }
         for (first, weight) in first.iter().zip(weights) {
-            let expected = f64::from(*weight) * 200.0 / f64::from(total);
-            assert!((f64::from(*first) - expected).abs() < 30.0, "{weights:?}: {first} for {expected}");
+            let expected = f64::from(*weight) * 400.0 / f64::from(total);
+            assert!((f64::from(*first) - expected).abs() < 60.0, "{weights:?}: {first} for {expected}");
         }
     }
 }
 
 #[test]
 fn who_stays_keeps_its_place_in_the_turn() {
-    let now = Instant::now();
-    let before = hosts(&[1, 1, 1]);
-    let cursors = from_the_start(&before);
-    assert_eq!(round_robin(&before, &cursors, &[], now), Some(0));
-    let same = |i: usize, weight| Host { record: before[i].record.clone(), ..host(i, weight) };
-    let after = [same(0, 1), same(1, 1), same(2, 1), host(3, 1)];
-    let cursors = cursors.carried(&before, &after);
-    assert_ne!(round_robin(&after, &cursors, &[], now), Some(0), "it was its turn just before");
-    // What a heavy one owes is not paid with the small change of a light one.
-    let before = hosts(&[1_000_000, 1]);
-    let cursors = from_the_start(&before);
-    round_robin(&before, &cursors, &[], now);
-    let after = [Host { record: before[0].record.clone(), ..host(0, 1) }, host(1, 1)];
-    let cursors = cursors.carried(&before, &after);
-    let first = (0..20).filter(|_| round_robin(&after, &cursors, &[], now) == Some(0)).count();
-    assert!((8..=12).contains(&first), "{first}");
+    let (now, dice, balancing) = (Instant::now(), Dice::new(1), by(Balance::RoundRobin));
+    let four = hosts(&[1, 1, 1, 1]);
+    for _ in 0..20 {
+        let plan = plan_at(&four[..3], &balancing, &dice, now, &[]);
+        let last = plan.choose(&four[..3], &Balance::RoundRobin, &dice, &[]).unwrap();
+        let plan = plan_at(&four, &balancing, &dice, now, &plan.order());
+        let turns: Vec<_> = (0..2).map(|_| plan.choose(&four, &Balance::RoundRobin, &dice, &[]).unwrap()).collect();
+        assert!(!turns.contains(&last), "it was its turn just before: {last}, then {turns:?}");
+    }
 }
 
 #[test]
 fn a_failed_host_is_left_out_then_tried_by_one_request() {
+    for algorithm in [Balance::RoundRobin, Balance::LeastRequest, Balance::PeakEwma, Balance::Random] {
+        let (hosts, dice, balancing) = (hosts(&[1, 1]), Dice::new(3), by(algorithm));
+        let start = Instant::now();
+        hosts[0].record.failed(start, start);
+        assert!((0..10).all(|_| choose(&hosts, &balancing, &dice, &[], start) == Some(1)));
+        let later = start + Duration::from_secs(60);
+        let trials = (0..40).filter(|_| choose(&hosts, &balancing, &dice, &[], later) == Some(0)).count();
+        // By its latency it comes last, until that has decayed.
+        assert!(trials == 1 || trials == 0 && balancing.algorithm == Balance::PeakEwma, "{trials}: {balancing:?}");
+    }
+}
+
+#[test]
+fn a_plan_holds_until_a_pause_is_over() {
+    let (now, dice, balancing) = (Instant::now(), Dice::new(1), by(Balance::RoundRobin));
     let hosts = hosts(&[1, 1]);
-    let cursors = from_the_start(&hosts);
-    let start = Instant::now();
-    hosts[0].record.failed(start, start);
-    assert!((0..10).all(|_| round_robin(&hosts, &cursors, &[], start) == Some(1)));
-    let later = start + Duration::from_secs(1);
-    let trials = (0..10).filter(|_| round_robin(&hosts, &cursors, &[], later) == Some(0)).count();
-    assert_eq!(trials, 1, "half open");
+    let plan = plan_at(&hosts, &balancing, &dice, now, &[]);
+    let no_clock = || panic!("nothing depends on the time");
+    assert!(plan.holds(0, no_clock) && !plan.holds(1, no_clock), "only a change of state ends it");
+    hosts[0].record.failed(now, now);
+    let plan = plan_at(&hosts, &balancing, &dice, now, &[]);
+    assert!(plan.holds(0, || now) && !plan.is_available(0));
+    assert!(!plan.holds(0, || now + Duration::from_secs(1)));
+    plan.expire();
+    assert!(!plan.holds(0, || now));
 }
 
 #[test]
 fn when_all_are_down_all_are_tried_once() {
-    let now = Instant::now();
-    let hosts = hosts(&[3, 1, 0]);
-    let cursors = from_the_start(&hosts);
-    hosts.iter().for_each(|host| host.record.failed(now, now));
-    let mut tried = Vec::new();
-    while let Some(next) = round_robin(&hosts, &cursors, &tried, now) {
-        tried.push(next);
+    let (now, dice) = (Instant::now(), Dice::new(5));
+    for algorithm in [Balance::RoundRobin, Balance::LeastRequest, Balance::PeakEwma, Balance::Random] {
+        let (hosts, balancing) = (hosts(&[3, 1, 0]), by(algorithm));
+        hosts.iter().for_each(|host| host.record.failed(now, now));
+        let mut tried = Vec::new();
+        while let Some(next) = choose(&hosts, &balancing, &dice, &tried, now) {
+            tried.push(next);
+        }
+        assert_eq!(tried.last(), Some(&2), "without weight it is the last one");
+        tried.sort_unstable();
+        assert_eq!(tried, [0, 1, 2]);
+        assert_eq!(choose(&[], &balancing, &dice, &[], now), None);
     }
-    tried.sort_unstable();
-    assert_eq!(tried, [0, 1, 2]);
-    assert_eq!(round_robin(&[], &cursors, &[], now), None);
 }
 
 #[test]
 fn the_less_busy_of_two_for_its_weight() {
-    let (now, dice) = (Instant::now(), Dice::new(7));
-    let shares = counts(&[3, 1, 0], 4000, |_, h, _| least_request(h, &dice, &[], now).unwrap());
-    assert!((2800..3200).contains(&shares[0]) && shares[2] == 0, "idle ones by weight: {shares:?}");
+    let (now, dice, balancing) = (Instant::now(), Dice::new(7), by(Balance::LeastRequest));
     let held = hosts(&[1, 1]);
     held[0].record.enter();
-    assert!((0..100).all(|_| least_request(&held, &dice, &[], now) == Some(1)));
+    assert!((0..100).all(|_| choose(&held, &balancing, &dice, &[], now) == Some(1)));
     // Requests that never end pile up in proportion to the weights.
     let all = hosts(&[3, 1]);
+    let plan = plan_at(&all, &balancing, &dice, now, &[]);
     for _ in 0..400 {
-        all[least_request(&all, &dice, &[], now).unwrap()].record.enter();
+        all[plan.choose(&all, &Balance::LeastRequest, &dice, &[]).unwrap()].record.enter();
     }
     assert!((299..=301).contains(&all[0].record.active()), "{}", all[0].record.active());
     // It is the second best of every two that it is one of.
     let five = hosts(&[1; 5]);
     five[2].record.enter();
-    let mut counts = [0; 5];
-    (0..1000).for_each(|_| counts[least_request(&five, &dice, &[], now).unwrap()] += 1);
-    assert!(counts[2] == 0 && counts.iter().filter(|n| **n > 180).count() == 4, "{counts:?}");
+    let chosen = |_| choose(&five, &balancing, &dice, &[], now) == Some(2);
+    assert_eq!((0..2000).filter(|turn| chosen(*turn)).count(), 0);
+    // One that nearly all draws hit.
+    let skewed = hosts(&[1_000_000, 1]);
+    skewed[0].record.enter();
+    assert!((0..50).all(|_| choose(&skewed, &balancing, &dice, &[], now) == Some(1)));
+    let with_none = hosts(&[1, 1, 0]);
+    let choose = |tried: &[usize]| choose(&with_none, &balancing, &dice, tried, now);
+    assert_eq!((choose(&[0]), choose(&[0, 1]), choose(&[0, 1, 2])), (Some(1), Some(2), None));
 }
 
 #[test]
-fn the_less_busy_of_those_that_may_be_tried() {
-    let (now, dice) = (Instant::now(), Dice::new(7));
-    let all = hosts(&[1, 1, 1]);
-    all[1].record.failed(now, now);
-    [0, 2].iter().for_each(|i| all[*i].record.enter());
-    let choose = |tried: &[usize], at| least_request(&all, &dice, tried, at);
-    assert!((0..50).all(|_| choose(&[], now) != Some(1)), "idle because it is down");
-    assert_eq!((choose(&[0], now), choose(&[0, 2], now), choose(&[0, 1, 2], now)), (Some(2), Some(1), None));
-    let later = now + Duration::from_secs(30);
-    let trials = (0..50).filter(|_| choose(&[], later) == Some(1)).count();
-    assert_eq!(trials, 1, "half open");
-    assert_eq!(least_request(&[], &dice, &[], now), None);
-    assert_eq!(least_request(&hosts(&[0]), &dice, &[], now), Some(0), "all that there is");
+fn failures_count_as_latency_and_peaks_decay() {
+    let (ewma, took) = (Ewma::default(), Duration::from_millis(2));
+    assert_eq!(ewma.at(0), 0.0);
+    ewma.note(took, 1000);
+    assert!((ewma.at(1000) - 2000.0).abs() < 1.0);
+    ewma.note(Duration::from_millis(50), 1001);
+    assert!((ewma.at(1001) - 50_000.0).abs() < 1.0, "a peak counts at once");
+    (0..100).for_each(|n| ewma.note(took, 1001 + n * 200));
+    assert!((2000.0..9000.0).contains(&ewma.at(21_000)), "and decays with time: {}", ewma.at(21_000));
+    assert!(ewma.at(200_000) < 1.0, "also without requests");
+    // It fails fast: one failure of many is borne, a row is not.
+    let failing = Ewma::default();
+    failing.note(took, 1000);
+    failing.note_failure(Duration::from_micros(100), 1000);
+    assert!((failing.at(1000) - 4000.0).abs() < 1.0);
+    (0..20).for_each(|_| failing.note_failure(Duration::from_micros(100), 1000));
+    assert!(failing.at(1000) >= 9e6);
+    failing.note(took, 999);
+    assert!(failing.at(999) >= 9e6, "a clock that is behind a little");
 }
 
 #[test]
-fn keys_stay_and_weights_count() {
-    let now = Instant::now();
-    let by_key = |turn: usize, h: &[Host]| by_hash(h, &format!("user-{turn}"), &[], now).unwrap();
-    let all = hosts(&[1, 1, 1, 1]);
-    let moved = (0..1000)
-        .filter(|turn| {
-            let before = by_key(*turn, &all);
-            let after = by_key(*turn, &all[..3]);
-            assert!(before == 3 || before == after, "only the keys of the endpoint that went move");
-            before != after
-        })
-        .count();
-    assert!((200..300).contains(&moved), "{moved}");
-    let shares = counts(&[3, 1], 4000, |turn, h, _| by_key(turn, h));
-    assert!((2800..3200).contains(&shares[0]), "{shares:?}");
-    let two = hosts(&[1, 1]);
-    let first = by_key(7, &two);
-    two[first].record.failed(now, now);
-    assert_ne!(by_key(7, &two), first);
-    assert_eq!(by_hash(&two, "user-7", &[1 - first], now), Some(first), "all that is left");
-    // The addresses of one endpoint share its keys.
-    let two = [Host { address_hash: 1, ..host(0, 1) }, Host { address_hash: 2, ..host(0, 1) }];
-    let shares = (0..1000).filter(|turn| by_key(*turn, &two) == 0).count();
-    assert!((400..600).contains(&shares), "{shares}");
+fn other_levels_make_up_for_what_is_out() {
+    let (now, dice) = (Instant::now(), Dice::new(9));
+    let mut all = hosts(&[1; 6]);
+    all[4].level = 2;
+    all[5].level = 2;
+    let share_of_backup = |algorithm: Balance| {
+        let balancing = by(algorithm);
+        let plan = plan_at(&all, &balancing, &dice, now, &[]);
+        (0..10_000).filter(|_| plan.choose(&all, &balancing.algorithm, &dice, &[]).unwrap() >= 4).count()
+    };
+    assert_eq!(share_of_backup(Balance::RoundRobin), 0);
+    // Two of four: 1.4 times half of the requests can stay.
+    all[..2].iter().for_each(|host| host.record.failed(now, now));
+    for algorithm in [Balance::RoundRobin, Balance::LeastRequest, Balance::Random] {
+        assert!((2800..3200).contains(&share_of_backup(algorithm)));
+    }
+    all[..4].iter().for_each(|host| host.record.failed(now, now));
+    assert_eq!(share_of_backup(Balance::RoundRobin), 10_000);
+    // What was tried is not left alone because the level has no other.
+    assert!(choose(&all, &by(Balance::Random), &dice, &[4, 5], now).is_some_and(|host| host < 4));
+}
+
+#[test]
+fn a_new_host_begins_with_a_small_share() {
+    let (dice, window) = (Dice::new(2), Duration::from_secs(100));
+    let hosts = hosts(&[1, 1]);
+    let settings = SlowStart { window, min_weight_percent: 10 };
+    for algorithm in [Balance::RoundRobin, Balance::Random] {
+        let balancing = Balancing { slow_start: Some(settings), ..by(algorithm) };
+        let share = |now: Instant| {
+            let plan = plan_at(&hosts, &balancing, &dice, now, &[]);
+            (0..11_000).filter(|_| plan.choose(&hosts, &balancing.algorithm, &dice, &[]).unwrap() == 0).count()
+        };
+        let start = Instant::now() + 3 * window;
+        hosts[0].record.came_back(start);
+        assert!((900..1100).contains(&share(start)), "{}", share(start));
+        assert!(
+            (3400..3950).contains(&share(start + window / 2)),
+            "a half beside a whole one: {}",
+            share(start + window / 2)
+        );
+        assert!((5300..5700).contains(&share(start + window)));
+    }
 }

@@ -1,6 +1,7 @@
 //! Endpoints by name: each name is asked for when a request first needs it, and again by the TTL of its answer while requests come. The
 //! last good answer stays for a while when DNS fails.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,12 +60,21 @@ impl Dns {
 
     pub(super) async fn refresh(&self) {
         let now = Instant::now();
-        let is_due = |endpoint: &Endpoint| {
-            let known = self.known(endpoint);
-            known.has_addresses() && known.refresh_at <= now
-        };
+        self.ask(|known| known.has_addresses() && known.refresh_at <= now).await;
+    }
+
+    /// Asks for the names without addresses.
+    pub(super) async fn look_up(&self) {
+        self.ask(|known| !known.has_addresses()).await;
+    }
+
+    /// Asks for the names of which what is known is due.
+    async fn ask(&self, is_due: impl Fn(&Resolution) -> bool) {
         let names = self.endpoints.iter().filter(|(_, literal)| literal.is_none());
-        let mut due = names.filter(|(endpoint, _)| is_due(endpoint)).map(|(endpoint, _)| endpoint.host.clone());
+        let due =
+            names.filter(|(endpoint, _)| is_due(&self.known(endpoint))).map(|(endpoint, _)| endpoint.host.clone());
+        // Several endpoints may be ports of one host.
+        let mut due = due.collect::<HashSet<_>>().into_iter();
         let mut asking = tokio::task::JoinSet::new();
         loop {
             while asking.len() < AT_ONCE
@@ -78,10 +88,6 @@ impl Dns {
                 return;
             }
         }
-    }
-
-    pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        self.resolver.spawn(future);
     }
 
     fn known(&self, endpoint: &Endpoint) -> Resolution {

@@ -1,20 +1,29 @@
-//! The endpoints of an upstream as one worker sees them: a version of the set, with this worker's pools and its place in the turn.
+//! The endpoints of an upstream as one worker sees them: a version of the set, with this worker's pools, and its plans of whom to
+//! choose.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderValue;
 use smallvec::SmallVec;
 
+use super::changes::Changes;
 use super::record::Record;
 use super::set::{EndpointSet, Host, Member, Members};
-use crate::exchange::Candidate;
-use crate::upstream::balance::{self, Cursors, Dice};
+use crate::config::model::{Balance, Balancing, ConsistentHash, Subset, SubsetFallback};
+use crate::upstream::balance::{self, Affinity, Basis, Dice, Plan};
 use crate::upstream::pool::{Limits, Pool};
-use crate::upstream::spec::{Balance, Endpoint};
+use crate::upstream::spec::Endpoint;
+
+/// Something for each subset that routes use; `None` is all endpoints.
+type BySubset<T> = Vec<(Option<Arc<Subset>>, T)>;
+
+/// Plans that are kept of one upstream: one for each subset that routes use.
+const MAX_PLANS: usize = 64;
 
 /// One version of an upstream's endpoints on one worker. A request keeps the one that it began with, so that numbers of hosts mean the
 /// same to its end.
@@ -23,25 +32,26 @@ pub struct LocalEndpoints {
     members: Arc<Members>,
     /// By host; `None` while its name has no address.
     pools: Vec<Option<Rc<Pool>>>,
-    cursors: Cursors,
+    changes: Arc<Changes>,
+    plans: RefCell<BySubset<Rc<Plan>>>,
+    /// Whose turn it was in the list before, by subset, until this one has a plan.
+    orders: RefCell<BySubset<Vec<u32>>>,
     /// Whether the pools count this list among their users.
     joined: Cell<bool>,
 }
 
 impl LocalEndpoints {
     /// The members that are out now, with the pools and cursors that `before` has of them.
-    pub(crate) fn new(set: &EndpointSet, limits: Limits, dice: &Dice, before: Option<&Self>) -> Rc<Self> {
+    pub(crate) fn new(set: &EndpointSet, limits: Limits, before: Option<&Self>) -> Rc<Self> {
         let (version, members) = (set.version(), set.members());
         let mut known: HashMap<*const Record, &Rc<Pool>> = HashMap::new();
         for pool in before.iter().flat_map(|before| before.pools.iter().flatten()) {
             known.insert(Arc::as_ptr(pool.record()), pool);
         }
-        let mut carried = false;
         let pool = |host: &Host| {
             let address: SocketAddr = host.record.key().address?;
             let endpoint = &members.endpoints[host.endpoint].endpoint;
             let kept = known.get(&Arc::as_ptr(&host.record));
-            carried |= kept.is_some();
             let kept = kept.filter(|pool| pool.serves(endpoint, address, &host.record));
             let pool = kept.map_or_else(
                 || Pool::new(endpoint.clone(), address, host.record.clone(), limits),
@@ -51,11 +61,9 @@ impl LocalEndpoints {
             Some(pool)
         };
         let pools = members.hosts.iter().map(pool).collect();
-        let cursors = match before {
-            Some(before) if carried => before.cursors.carried(&before.members.hosts, &members.hosts),
-            _ => Cursors::random(&members.hosts, dice),
-        };
-        Rc::new(LocalEndpoints { version, members, pools, cursors, joined: Cell::new(true) })
+        let orders = RefCell::new(before.map(|before| before.orders_in(&members)).unwrap_or_default());
+        let (changes, plans, joined) = (Arc::clone(set.changes()), RefCell::default(), Cell::new(true));
+        Rc::new(LocalEndpoints { version, members, pools, changes, plans, orders, joined })
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -94,28 +102,178 @@ impl LocalEndpoints {
     }
 
     #[cfg(test)]
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    #[cfg(test)]
     pub(crate) fn pools(&self) -> impl Iterator<Item = &Rc<Pool>> {
         self.pools.iter().flatten()
     }
 
     /// The next host that a request has not tried yet, as the upstream balances.
-    pub(crate) fn balanced(&self, balance: Balance, dice: &Dice, tried: &[usize]) -> Option<usize> {
+    pub(crate) fn balanced(
+        &self,
+        (balancing, dice): (&Balancing, &Dice),
+        affinity: Affinity,
+        subset: Option<&Arc<Subset>>,
+        tried: &[usize],
+    ) -> Option<usize> {
         let hosts = &self.members.hosts;
-        // The common case needs no clock.
+        // The common case needs no plan.
         if let [host] = &hosts[..]
             && host.record.is_healthy()
+            && subset.is_none()
         {
             return tried.is_empty().then_some(0);
         }
-        match balance {
-            Balance::RoundRobin => balance::round_robin(hosts, &self.cursors, tried, Instant::now()),
-            Balance::LeastRequest => balance::least_request(hosts, dice, tried, Instant::now()),
-        }
+        self.claimed((balancing, dice), subset, |plan| {
+            let session = affinity.session.filter(|_| tried.is_empty());
+            let session = session.and_then(|endpoint| self.members.endpoints.get(endpoint));
+            if let Some(host) = session.and_then(|member| plan.available_of(hosts, member.hosts.clone())) {
+                return Some(host);
+            }
+            match (&balancing.algorithm, &self.members.table, affinity.hash) {
+                (Balance::Hash(ConsistentHash { bounded_load, .. }), Some(table), Some(key)) => {
+                    let hosts_of = |endpoint: usize| self.members.endpoints[endpoint].hosts.clone();
+                    plan.by_table(hosts, (table, key), hosts_of, *bounded_load, tried)
+                }
+                (algorithm, ..) => plan.choose(hosts, algorithm, dice, tried),
+            }
+        })
     }
 
     /// The host of a key that a request has not tried yet.
-    pub(crate) fn by_hash(&self, key: &str, tried: &[usize]) -> Option<usize> {
-        balance::by_hash(&self.members.hosts, key, tried, Instant::now())
+    pub(crate) fn by_hash(
+        &self,
+        balancing: (&Balancing, &Dice),
+        key: &str,
+        subset: Option<&Arc<Subset>>,
+        tried: &[usize],
+    ) -> Option<usize> {
+        let key = balance::hash(key.as_bytes());
+        self.claimed(balancing, subset, |plan| plan.by_score(&self.members.hosts, key, tried))
+    }
+
+    /// The endpoint that a session's cookie was made for, by index.
+    pub fn session(&self, cookie: &str) -> Option<usize> {
+        self.members.sessions.as_ref()?.endpoint(cookie)
+    }
+
+    /// The `Set-Cookie` for a request that this host has answered, unless its session is there already.
+    pub(crate) fn session_cookie(
+        &self,
+        host: usize,
+        affinity: Affinity,
+        balancing: &Balancing,
+        is_https: bool,
+    ) -> Option<HeaderValue> {
+        let sessions = self.members.sessions.as_ref()?;
+        let endpoint = self.members.hosts.get(host)?.endpoint;
+        if affinity.session == Some(endpoint) {
+            return None;
+        }
+        sessions.cookie(endpoint, balancing.sticky.as_ref()?, is_https)
+    }
+
+    /// The host that `choose` finds in the plan. Each worker that is faster to the trial of an address takes it out of the plan.
+    fn claimed(
+        &self,
+        balancing: (&Balancing, &Dice),
+        subset: Option<&Arc<Subset>>,
+        choose: impl Fn(&Plan) -> Option<usize>,
+    ) -> Option<usize> {
+        let mut chosen = None;
+        for _ in 0..=self.members.hosts.len() {
+            let plan = self.plan(balancing, subset)?;
+            chosen = choose(&plan);
+            let record = &self.members.hosts.get(chosen?)?.record;
+            let is_claimed = record.is_healthy() || record.claim(Instant::now());
+            if is_claimed || !plan.is_available(chosen?) {
+                if plan.is_in_panic() {
+                    self.changes.count_panic_request();
+                }
+                return chosen;
+            }
+            plan.expire();
+        }
+        chosen
+    }
+
+    /// The plan for a subset, as the states are now; `None` if no endpoint is in it.
+    fn plan(&self, (balancing, dice): (&Balancing, &Dice), subset: Option<&Arc<Subset>>) -> Option<Rc<Plan>> {
+        let changes = self.changes.count();
+        let mut plans = self.plans.borrow_mut();
+        let known = plans.iter_mut().find(|(of, _)| match (of, subset) {
+            (None, None) => true,
+            (Some(of), Some(subset)) => Arc::ptr_eq(of, subset) || of == subset,
+            _ => false,
+        });
+        let before = match known {
+            Some((_, plan)) if plan.holds(changes, Instant::now) => return plan.has_hosts().then(|| Rc::clone(plan)),
+            Some((_, plan)) => Some(plan),
+            None => None,
+        };
+        let order = before.as_ref().map_or_else(|| self.take_order(subset), |before| before.order());
+        let is_in = |host: &Host| {
+            let labels = &self.members.endpoints[host.endpoint].endpoint.labels;
+            subset.is_none_or(|subset| subset.0.iter().all(|label| labels.contains(label)))
+        };
+        let any = balancing.subset_fallback == SubsetFallback::AnyEndpoint && !self.members.hosts.iter().any(is_in);
+        let fits = |host: &Host| any || is_in(host);
+        let (hosts, now) = (&self.members.hosts, Instant::now());
+        let plan = Rc::new(Plan::new(&Basis { hosts, balancing, fits: &fits, changes, now, order: &order }, dice));
+        if plan.is_in_panic() != before.as_ref().is_some_and(|before| before.is_in_panic()) {
+            self.tell_panic(plan.is_in_panic(), subset.map(|subset| &**subset), balancing);
+        }
+        match before {
+            Some(before) => *before = Rc::clone(&plan),
+            None => {
+                if plans.len() >= MAX_PLANS {
+                    plans.clear();
+                }
+                plans.push((subset.cloned(), Rc::clone(&plan)));
+            }
+        }
+        plan.has_hosts().then_some(plan)
+    }
+
+    /// Whose turn it is in each plan, in the numbers of another version.
+    fn orders_in(&self, members: &Members) -> BySubset<Vec<u32>> {
+        let place = |(i, host): (u32, &Host)| (Arc::as_ptr(&host.record), i);
+        let places: HashMap<*const Record, u32> = (0..).zip(&members.hosts).map(place).collect();
+        let moved = |host: &u32| places.get(&Arc::as_ptr(&self.members.hosts[*host as usize].record)).copied();
+        let order = |(subset, plan): &(Option<Arc<Subset>>, Rc<Plan>)| {
+            (subset.clone(), plan.order().iter().filter_map(moved).collect())
+        };
+        self.plans.borrow().iter().map(order).collect()
+    }
+
+    fn take_order(&self, subset: Option<&Arc<Subset>>) -> Vec<u32> {
+        let mut orders = self.orders.borrow_mut();
+        let at = orders.iter().position(|(of, _)| of.as_ref() == subset);
+        at.map(|at| orders.swap_remove(at).1).unwrap_or_default()
+    }
+
+    fn tell_panic(&self, is_in_panic: bool, subset: Option<&Subset>, balancing: &Balancing) {
+        let labels = subset.map(|Subset(labels)| labels.iter().map(|(label, value)| format!("{label}={value}")));
+        let labels = labels.map(|labels| labels.collect::<Vec<_>>().join(",")).unwrap_or_default();
+        if !self.changes.note_panic(&labels, is_in_panic) {
+            return;
+        }
+        let Some(upstream) = self.members.hosts.first().map(|host| &host.record.key().upstream) else { return };
+        let (all, now) = (self.members.hosts.len(), Instant::now());
+        let available = self.members.hosts.iter().filter(|host| host.record.may_try(now)).count();
+        let evidence = format!("{available} of {all} addresses are available");
+        let (subset, panic_threshold) = ((!labels.is_empty()).then_some(labels), balancing.panic_threshold);
+        match is_in_panic {
+            true => {
+                tracing::warn!(%upstream, subset, panic_threshold, evidence, "all endpoints are used: too few are available")
+            }
+            false => {
+                tracing::info!(%upstream, subset, panic_threshold, evidence, "available endpoints are enough again")
+            }
+        }
     }
 
     /// A host of the first of these endpoints that a request has not tried yet.
@@ -151,25 +309,6 @@ impl LocalEndpoints {
         let is_v4 = |host: usize| self.address(host).is_some_and(|address| address.is_ipv4());
         others.sort_by_key(|host| (!self.record(*host).may_try(now), is_v4(*host) == is_v4(first)));
         std::iter::once(first).chain(others).filter_map(|host| self.pools[host].clone()).collect()
-    }
-
-    /// The endpoints as filters see them. Of an endpoint of several addresses: whether one of them is healthy, the requests of all, and
-    /// the mean latency of those that have one.
-    pub(crate) fn candidates(&self, upstream: &Arc<str>) -> Vec<Candidate> {
-        let shown = |member: &Member| {
-            let records = || self.members.hosts[member.hosts.clone()].iter().map(|host| &host.record);
-            let latencies = || records().map(|record| record.latency_us()).filter(|latency| *latency > 0);
-            Candidate {
-                upstream: upstream.clone(),
-                address: member.endpoint.name.clone(),
-                weight: member.endpoint.weight,
-                healthy: records().any(|record| record.is_healthy()),
-                active: records().map(|record| record.active()).sum(),
-                latency_us: latencies().sum::<u64>() / latencies().count().max(1) as u64,
-                labels: member.endpoint.labels.clone(),
-            }
-        };
-        self.members.endpoints.iter().map(shown).collect()
     }
 
     fn named(&self, name: &str) -> Option<&Member> {

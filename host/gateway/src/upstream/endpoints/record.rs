@@ -1,14 +1,19 @@
 //! What the gateway knows of one address of an endpoint: one record for all workers, routes and reloads. ADR 0003 gives the reason for
 //! each memory order.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::changes::Changes;
 use super::registry::EndpointRegistry;
-use crate::config::model::FailureWindow;
+use crate::coarse;
+use crate::config::model::{FailureWindow, HealthCheck, OutlierDetection};
+use crate::upstream::balance::Ewma;
 use crate::upstream::circuit::Circuit;
+use crate::upstream::health::outliers::{Failure, Tally};
 use crate::upstream::health::{Health, Reason, StateChange, Told};
 
 /// What a record belongs to.
@@ -31,27 +36,89 @@ pub(crate) struct Record {
     health: Health,
     /// Only where it has a circuit breaker.
     circuit: OnceLock<Box<(Circuit, Mutex<Option<FailureWindow>>)>>,
-    /// Those of workers that no longer have connections there, and the counters of those that do.
-    responses: Mutex<([u64; CLASSES], Vec<Arc<Responses>>)>,
+    /// Since when nothing speaks against it, or since when it is known, by [`millis`].
+    up_since: AtomicU64,
+    /// Told of each change of its state, after the change.
+    changes: Arc<Changes>,
+    counted: Mutex<Counted>,
+    created: SystemTime,
 }
 
 /// Classes of statuses: 1xx to 5xx.
 const CLASSES: usize = 5;
 
-/// The responses of one address by the class of their status, on one worker, which alone writes it.
+/// The responses of one address on one worker, which alone writes it.
 #[derive(Debug, Default)]
-pub(crate) struct Responses([AtomicU64; CLASSES]);
+pub(crate) struct Responses {
+    /// By the class of their status.
+    classes: [AtomicU64; CLASSES],
+    /// Requests that the address has failed without a response, and with one whose status does not say so. Counted only where the
+    /// upstream has outlier detection.
+    unanswered: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// What [`Responses`] have counted.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    classes: [u64; CLASSES],
+    unanswered: u64,
+    failed: u64,
+}
+
+/// The counts of all workers.
+#[derive(Debug, Default)]
+struct Counted {
+    /// Those of workers that no longer have connections there.
+    gone: Counts,
+    open: Vec<Arc<Responses>>,
+    /// What there was when the addresses of the upstream were last compared.
+    compared: Tally,
+}
 
 impl Responses {
     pub(crate) fn count(&self, status: u16) {
-        if let Some(count) = self.0.get(usize::from(status / 100).wrapping_sub(1)) {
-            // One writer: no locked instruction.
-            count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+        if let Some(count) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+            add(count);
         }
     }
 
-    fn add_to(&self, sum: &mut [u64; CLASSES]) {
-        sum.iter_mut().zip(&self.0).for_each(|(sum, count)| *sum += count.load(Relaxed));
+    /// A request that the address has failed, and whether it was answered.
+    pub(crate) fn count_failure(&self, failure: Failure) {
+        match failure {
+            // The class of its status says so.
+            Failure::Status(_) => {}
+            Failure::Grpc(_) => add(&self.failed),
+            Failure::Timeout | Failure::Reset | Failure::Malformed => add(&self.unanswered),
+        }
+    }
+
+    fn add_to(&self, sum: &mut Counts) {
+        sum.classes.iter_mut().zip(&self.classes).for_each(|(sum, count)| *sum += count.load(Relaxed));
+        sum.unanswered += self.unanswered.load(Relaxed);
+        sum.failed += self.failed.load(Relaxed);
+    }
+}
+
+/// One writer: no locked instruction.
+fn add(count: &AtomicU64) {
+    count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
+impl Counted {
+    fn sum(&self) -> Counts {
+        let mut sum = self.gone;
+        self.open.iter().for_each(|counter| counter.add_to(&mut sum));
+        sum
+    }
+}
+
+impl Counts {
+    fn tally(&self) -> Tally {
+        Tally {
+            requests: self.classes.iter().sum::<u64>() + self.unanswered,
+            failures: self.classes[CLASSES - 1] + self.unanswered + self.failed,
+        }
     }
 }
 
@@ -64,16 +131,20 @@ pub struct EndpointState {
     pub address: Option<SocketAddr>,
     /// Whether nothing is known that speaks against it.
     pub healthy: bool,
+    /// Since when its state is what it is.
+    pub since: SystemTime,
     /// Requests under way.
     pub active: u32,
     /// Time to first byte, moving average; `None` when nothing was measured.
     pub latency: Option<Duration>,
     /// Responses by the class of their status, from 1xx on.
     pub responses: [u64; CLASSES],
-    /// Why it is out.
-    pub out: Vec<Reason>,
+    /// Why it is out: the change by which it went out, for each reason.
+    pub out: Vec<StateChange>,
     /// How often it went out, by reason.
     pub outs: [u64; Reason::COUNT],
+    /// Checks that have passed, and that have failed.
+    pub checks: [u64; 2],
     /// Its last changes of state, oldest first.
     pub history: Vec<StateChange>,
 }
@@ -88,6 +159,8 @@ struct Traffic {
     occupied: AtomicU32,
     /// Time to first byte, moving average in microseconds; 0 before the first.
     latency_us: AtomicU64,
+    /// Only where the upstream balances by it.
+    ewma: Ewma,
 }
 
 /// Milliseconds since the process first asked, so that an instant fits into an atomic.
@@ -97,17 +170,27 @@ pub(crate) fn millis(at: Instant) -> u64 {
 }
 
 impl Record {
-    pub(super) fn new(key: Key, registry: Weak<EndpointRegistry>) -> Self {
+    pub(super) fn new(key: Key, registry: Weak<EndpointRegistry>, changes: Arc<Changes>) -> Self {
         // The clock of this module begins before the first record, so that no record is older than it.
-        millis(Instant::now());
-        let (traffic, health, responses) = (Traffic::default(), Health::default(), Mutex::default());
-        Record { key, registry, traffic, health, circuit: OnceLock::new(), responses }
+        let up_since = AtomicU64::new(millis(Instant::now()));
+        let (traffic, health, counted) = (Traffic::default(), Health::default(), Mutex::default());
+        Record {
+            key,
+            registry,
+            traffic,
+            health,
+            up_since,
+            changes,
+            counted,
+            created: SystemTime::now(),
+            circuit: OnceLock::new(),
+        }
     }
 
     /// A record that nobody else can find: of an address that no upstream lists.
     pub(crate) fn alone(endpoint: &Arc<str>, address: SocketAddr) -> Arc<Self> {
         let key = Key { upstream: Arc::default(), endpoint: endpoint.clone(), address: Some(address) };
-        Arc::new(Record::new(key, Weak::new()))
+        Arc::new(Record::new(key, Weak::new(), Arc::default()))
     }
 
     /// Counts a request.
@@ -176,27 +259,39 @@ impl Record {
         self.traffic.latency_us.load(Relaxed)
     }
 
+    /// Its latency as an average that jumps to peaks and decays with time.
+    pub(crate) fn ewma(&self) -> &Ewma {
+        &self.traffic.ewma
+    }
+
     /// A counter for the pool of one worker.
     pub(crate) fn open_responses(&self) -> Arc<Responses> {
         let opened = Arc::new(Responses::default());
-        self.responses.lock().unwrap_or_else(PoisonError::into_inner).1.push(Arc::clone(&opened));
+        self.counted().open.push(Arc::clone(&opened));
         opened
     }
 
     /// The pool of a counter is gone; what it has counted stays.
     pub(crate) fn close_responses(&self, counter: &Arc<Responses>) {
-        let mut all = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
-        let (gone, open) = &mut *all;
+        let Counted { gone, open, .. } = &mut *self.counted();
         open.retain(|other| !Arc::ptr_eq(other, counter));
         counter.add_to(gone);
     }
 
     /// The responses of all workers by the class of their status.
     pub(crate) fn responses(&self) -> [u64; CLASSES] {
-        let all = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut sum = all.0;
-        all.1.iter().for_each(|counter| counter.add_to(&mut sum));
-        sum
+        self.counted().sum().classes
+    }
+
+    /// What was counted since this was last asked.
+    pub(crate) fn tally_of_interval(&self) -> Tally {
+        let mut counted = self.counted();
+        let now = counted.sum().tally();
+        now.since(std::mem::replace(&mut counted.compared, now))
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nothing is known that speaks against it.
@@ -212,22 +307,110 @@ impl Record {
     /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known. False when
     /// another request, maybe of another worker, was there first.
     pub(crate) fn claim(&self, now: Instant) -> bool {
-        self.health.claim(now)
+        if self.is_healthy() {
+            return true;
+        }
+        self.end_ejection(now);
+        let is_first = self.health.claim(now);
+        self.changes.add();
+        is_first
+    }
+
+    /// Whether it is out because it takes no connections.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.health.reasons().any(|reason| reason == Reason::Unreachable)
+    }
+
+    /// When [`Self::may_try`] may change though nothing happens, by [`millis`].
+    pub(crate) fn retry_at(&self) -> Option<u64> {
+        self.health.retry_at()
+    }
+
+    /// Since when nothing speaks against it, or since when it is known, by [`millis`].
+    pub(crate) fn up_since(&self) -> u64 {
+        self.up_since.load(Relaxed)
     }
 
     /// The address took a connection and answered on it.
-    pub(crate) fn succeeded(&self) {
+    pub(crate) fn reached(&self) {
         self.tell(self.health.reached());
+    }
+
+    /// It has answered, and well: failures before are no longer in a row.
+    pub(crate) fn well(&self) {
+        self.health.well();
     }
 
     /// The address did not take a connection that was tried from `begun` on.
     pub(crate) fn failed(&self, begun: Instant, now: Instant) {
+        self.traffic.ewma.note_failure(now.saturating_duration_since(begun), coarse::now_ms());
         self.tell(self.health.not_reached(begun, now));
+        // Also where it was out already: the time of the next trial is another one.
+        self.changes.add();
+    }
+
+    /// One more request in a row that the address has failed. Answers how many of gateway errors there are in a row, and of all.
+    pub(crate) fn note_failure(&self, is_gateway_error: bool) -> (u32, u32) {
+        self.health.failed(is_gateway_error)
+    }
+
+    /// Those in a row were seen to.
+    pub(crate) fn forget_failures(&self) {
+        self.health.forget_failures();
+    }
+
+    /// Whether it is ejected, and not for longer than it should be.
+    pub(crate) fn is_ejected(&self, now: Instant) -> bool {
+        self.health.is_ejected(now)
+    }
+
+    /// Ejects it. Called by one thread at a time.
+    pub(crate) fn eject(&self, policy: &OutlierDetection, evidence: &str, now: Instant) {
+        self.tell(self.health.eject(policy, evidence, now));
+    }
+
+    /// Ends an ejection whose time is over.
+    pub(crate) fn end_ejection(&self, now: Instant) {
+        self.tell(self.health.end_ejection(now));
+    }
+
+    /// An interval has passed in which it was not ejected.
+    pub(crate) fn relax_ejection(&self) {
+        self.health.relax_ejection();
+    }
+
+    /// A check of it begins.
+    pub(crate) fn check(&self, now: Instant) {
+        self.health.check(now);
+    }
+
+    /// How long ago its last check began.
+    pub(crate) fn since_check(&self, now: Instant) -> Option<Duration> {
+        self.health.since_check(now)
+    }
+
+    /// Whether checks have failed and not said yet whether it is out.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.health.is_in_doubt()
+    }
+
+    /// A check of it has ended, and why it failed.
+    pub(crate) fn checked(&self, check: &HealthCheck, failure: Option<&dyn fmt::Display>) {
+        self.tell(self.health.checked(check, failure));
+    }
+
+    /// Nobody finds out about this reason any more.
+    pub(crate) fn forget(&self, reason: Reason) {
+        self.tell(self.health.forget(reason));
     }
 
     /// Writes a change of state to the log. What an outbound call does not reach, its caller tells.
     fn tell(&self, told: Option<Told>) {
         let Some(Told { is_out, reason, evidence }) = told else { return };
+        if !is_out && self.is_healthy() {
+            self.up_since.store(millis(Instant::now()), Relaxed);
+        }
+        self.changes.add();
         let Key { upstream, endpoint, address } = &self.key;
         if upstream.is_empty() {
             return;
@@ -241,17 +424,31 @@ impl Record {
 
     pub(crate) fn state(&self) -> EndpointState {
         let latency = self.latency_us();
+        let history = self.health.history();
         EndpointState {
             endpoint: Arc::clone(&self.key.endpoint),
             address: self.key.address,
             healthy: self.is_healthy(),
+            since: history.last().map_or(self.created, |change| change.at),
             active: self.active(),
             latency: (latency > 0).then(|| Duration::from_micros(latency)),
             responses: self.responses(),
-            out: self.health.reasons().collect(),
+            out: self.health.evidence(),
             outs: self.health.outs(),
-            history: self.health.history(),
+            checks: self.health.checks(),
+            history,
         }
+    }
+
+    /// It is up since then.
+    #[cfg(test)]
+    pub(crate) fn came_back(&self, at: Instant) {
+        self.up_since.store(millis(at), Relaxed);
+    }
+
+    /// Why it is out.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = Reason> {
+        self.health.reasons()
     }
 
     pub(crate) fn key(&self) -> &Key {
@@ -291,7 +488,7 @@ mod tests {
             record.failed(later, later);
         }
         assert!(record.may_try(later + LONGEST_PAUSE) && !record.may_try(later + LONGEST_PAUSE / 2));
-        record.succeeded();
+        record.reached();
         assert!(record.is_healthy() && record.may_try(later));
     }
 

@@ -2,8 +2,9 @@
 //! record goes when nobody uses it any more.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use super::changes::Changes;
 use super::record::{Key, Record};
 use crate::upstream::limits::{Bulkhead, UpstreamState};
 use crate::upstream::spec::UpstreamSpec;
@@ -14,6 +15,9 @@ pub struct EndpointRegistry {
     records: Mutex<HashMap<Key, Weak<Record>>>,
     upstreams: Mutex<HashMap<Arc<str>, Weak<UpstreamState>>>,
     routes: Mutex<HashMap<Arc<str>, Weak<Bulkhead>>>,
+    /// By the name of the upstream.
+    changes: Mutex<HashMap<Arc<str>, Weak<Changes>>>,
+    session_key: OnceLock<[u8; 32]>,
 }
 
 impl EndpointRegistry {
@@ -21,13 +25,37 @@ impl EndpointRegistry {
         Arc::default()
     }
 
+    /// The changes of all records of an upstream's name.
+    pub(super) fn changes(&self, upstream: &Arc<str>) -> Arc<Changes> {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = changes.get(upstream).and_then(Weak::upgrade) {
+            return known;
+        }
+        // An upstream is seldom new: time to forget those that are gone.
+        changes.retain(|_, changes| changes.strong_count() > 0);
+        let new = Arc::default();
+        changes.insert(upstream.clone(), Arc::downgrade(&new));
+        new
+    }
+
+    /// What cookies of sessions are signed with if no key is given: random, the same until the process ends.
+    pub(super) fn session_key(&self) -> &[u8] {
+        self.session_key.get_or_init(|| {
+            let mut key = [0; 32];
+            // Without randomness there is no TLS either; a key of zeros would let anybody make cookies.
+            aws_lc_rs::rand::fill(&mut key).expect("the system has random numbers");
+            key
+        })
+    }
+
     /// The record of this key, new if nobody has it.
     pub(super) fn record(self: &Arc<Self>, key: Key) -> Arc<Record> {
+        let changes = self.changes(&key.upstream);
         let mut records = self.lock();
         if let Some(known) = records.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let record = Arc::new(Record::new(key.clone(), Arc::downgrade(self)));
+        let record = Arc::new(Record::new(key.clone(), Arc::downgrade(self), changes));
         records.insert(key, Arc::downgrade(&record));
         record
     }

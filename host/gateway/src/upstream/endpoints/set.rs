@@ -8,10 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
+use super::changes::Changes;
 use super::record::{Key, Record, millis};
 use super::registry::EndpointRegistry;
-use crate::upstream::balance;
+use crate::config::model::{Balance, Balancing, ConsistentHash};
+use crate::upstream::balance::{self, HashTable, Sessions};
 use crate::upstream::discover::Discovery;
 use crate::upstream::resolver::{Addresses, DnsError};
 use crate::upstream::spec::Endpoint;
@@ -34,6 +38,8 @@ pub(crate) struct EndpointSet {
     upstream: Arc<str>,
     discovery: Discovery,
     registry: Arc<EndpointRegistry>,
+    balancing: Balancing,
+    changes: Arc<Changes>,
     members: ArcSwap<Members>,
     /// Counts publications.
     version: AtomicU64,
@@ -41,13 +47,19 @@ pub(crate) struct EndpointSet {
     refresh_at: AtomicU64,
     /// Held by who publishes.
     publishing: Mutex<()>,
+    /// Told of each publication.
+    published: Notify,
 }
 
 /// The endpoints and addresses of one version.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Members {
     pub(crate) endpoints: Vec<Member>,
     pub(crate) hosts: Vec<Host>,
+    /// Of the endpoints, where the upstream hashes.
+    pub(in crate::upstream) table: Option<HashTable>,
+    /// Where sessions are sticky.
+    pub(in crate::upstream) sessions: Option<Sessions>,
 }
 
 /// An endpoint as written.
@@ -69,6 +81,8 @@ pub(crate) struct Host {
     pub(crate) weight: u32,
     /// … and this address's share of it; 0 only without weight.
     pub(crate) share: u64,
+    /// Its place in the order of priorities, the gateway's own zone first in each.
+    pub(crate) level: u16,
     /// Of the endpoint's name, for hash keys: the same in every worker and gateway.
     pub(crate) hash: u64,
     /// Of the address, to tell the addresses of an endpoint apart.
@@ -76,15 +90,24 @@ pub(crate) struct Host {
 }
 
 impl EndpointSet {
-    pub(crate) fn new(upstream: Arc<str>, discovery: Discovery, registry: Arc<EndpointRegistry>) -> Arc<Self> {
+    pub(crate) fn new(
+        upstream: Arc<str>,
+        balancing: &Balancing,
+        discovery: Discovery,
+        registry: Arc<EndpointRegistry>,
+    ) -> Arc<Self> {
+        let changes = registry.changes(&upstream);
         let set = EndpointSet {
             upstream,
             discovery,
             registry,
-            members: ArcSwap::from_pointee(Members { endpoints: Vec::new(), hosts: Vec::new() }),
+            balancing: balancing.clone(),
+            changes,
+            members: ArcSwap::from_pointee(Members::default()),
             version: AtomicU64::new(0),
             refresh_at: AtomicU64::new(NEVER),
             publishing: Mutex::new(()),
+            published: Notify::new(),
         };
         set.publish();
         Arc::new(set)
@@ -95,9 +118,19 @@ impl EndpointSet {
         self.version.load(Ordering::Acquire)
     }
 
+    /// The changes of the states of its addresses.
+    pub(crate) fn changes(&self) -> &Arc<Changes> {
+        &self.changes
+    }
+
     /// The members of this version or a later one.
     pub(crate) fn members(&self) -> Arc<Members> {
         self.members.load_full()
+    }
+
+    /// Ends with the next version, once it was polled or enabled.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.published.notified()
     }
 
     /// Whether the addresses of an endpoint must be asked for before a connection is opened to it.
@@ -127,21 +160,30 @@ impl EndpointSet {
         }
     }
 
+    /// Where its endpoints come from.
+    pub(in crate::upstream) fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
     /// Publishes what the source knows, if that is new.
-    fn publish(&self) {
+    pub(in crate::upstream) fn publish(&self) {
         let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let Listing { endpoints, refresh_at } = self.discovery.listing();
         if !self.members.load().list(&endpoints) {
             self.members.store(Arc::new(self.members_of(endpoints)));
             // After the members: who sees the number sees them.
             self.version.fetch_add(1, Ordering::Release);
+            self.published.notify_waiters();
         }
         self.refresh_at.store(refresh_at.map_or(NEVER, millis), Ordering::Relaxed);
     }
 
     fn members_of(&self, listed: Vec<(Arc<Endpoint>, Addresses)>) -> Members {
-        let mut members =
-            Members { endpoints: Vec::with_capacity(listed.len()), hosts: Vec::with_capacity(listed.len()) };
+        let mut members = Members {
+            endpoints: Vec::with_capacity(listed.len()),
+            hosts: Vec::with_capacity(listed.len()),
+            ..Members::default()
+        };
         for (endpoint, addresses) in listed {
             let first = members.hosts.len();
             let mut host = |address: Option<SocketAddr>, share| {
@@ -151,6 +193,7 @@ impl EndpointSet {
                     endpoint: members.endpoints.len(),
                     weight: endpoint.weight,
                     share,
+                    level: self.level(&endpoint),
                     hash: endpoint.hash,
                     address_hash: address.map_or(0, |address| balance::hash(address.ip().to_string().as_bytes())),
                 });
@@ -165,7 +208,24 @@ impl EndpointSet {
             let hosts = first..members.hosts.len();
             members.endpoints.push(Member { endpoint, addresses, hosts });
         }
+        let endpoints = || members.endpoints.iter().map(|member| &member.endpoint);
+        if let Balance::Hash(ConsistentHash { algorithm, .. }) = &self.balancing.algorithm {
+            let weights = endpoints().map(|endpoint| (endpoint.hash, endpoint.weight)).collect();
+            members.table = Some(HashTable::new(*algorithm, weights));
+        }
+        if let Some(sticky) = &self.balancing.sticky {
+            let key = sticky.key.as_ref().map_or_else(|| self.registry.session_key(), |key| key.expose().as_bytes());
+            let sessions = Sessions::new(key, &self.upstream, endpoints().map(|endpoint| &*endpoint.name));
+            members.sessions = Some(sessions);
+        }
         members
+    }
+
+    fn level(&self, endpoint: &Endpoint) -> u16 {
+        let is_local = self.balancing.zone.as_ref().is_none_or(|zone| {
+            endpoint.labels.iter().any(|(label, value)| *label == zone.label && *value == zone.local)
+        });
+        u16::from(endpoint.priority) * 2 + u16::from(!is_local)
     }
 }
 

@@ -50,6 +50,12 @@ impl Unreachable {
         word == 0 || Failing::of(word).retry_at <= now
     }
 
+    /// When it may be tried again.
+    pub(super) fn retry_at(&self) -> Option<u64> {
+        let word = self.failing.load(Relaxed);
+        (word != 0).then(|| Failing::of(word).retry_at)
+    }
+
     /// Whether the caller is the one that tries it now.
     pub(super) fn claim(&self, now: u64) -> bool {
         let word = self.failing.load(Relaxed);

@@ -17,6 +17,7 @@ use crate::upstream::circuit::{Admission, Outcome, Probe};
 use crate::upstream::endpoints::Record;
 use crate::upstream::error::UpstreamErrorKind;
 use crate::upstream::local::{Choice, LocalUpstream};
+use crate::upstream::spec::Subset;
 
 /// What a request needs to go to an endpoint, as long as it is there.
 pub struct EndpointPermit {
@@ -58,17 +59,21 @@ impl LocalUpstream {
         &self,
         endpoints: &LocalEndpoints,
         choice: Choice<'_>,
+        subset: Option<&Arc<Subset>>,
         tried: &[usize],
         until: Option<Instant>,
     ) -> Result<Admitted, Unadmitted> {
         let Some(state) = self.upstream().state().filter(|_| self.upstream().spec().admits_endpoints()) else {
-            return self.choose(endpoints, choice, tried, &[]).map(|host| (host, None)).ok_or(Unadmitted::NoEndpoint);
+            return self
+                .choose(endpoints, choice, subset, tried)
+                .map(|host| (host, None))
+                .ok_or(Unadmitted::NoEndpoint);
         };
         // Requests that have waited go first. One that has tried an endpoint, or may go to a few only, does not wait: the first place that is
         // free may be of no use to it.
-        let may_wait = tried.is_empty() && !matches!(choice, Choice::Addresses(_));
+        let may_wait = tried.is_empty() && subset.is_none() && !matches!(choice, Choice::Addresses(_));
         if !may_wait || state.room_waiting() == 0 {
-            match self.try_admit(state, endpoints, choice, tried) {
+            match self.try_admit(state, endpoints, choice, subset, tried) {
                 Err(Unadmitted::Busy(_)) if may_wait => {}
                 admitted => return admitted,
             }
@@ -76,16 +81,34 @@ impl LocalUpstream {
         Box::pin(self.wait_for_room(state, endpoints, until)).await
     }
 
+    /// The same for what is not worth waiting for.
+    pub fn admit_now(
+        &self,
+        endpoints: &LocalEndpoints,
+        choice: Choice<'_>,
+        subset: Option<&Arc<Subset>>,
+        tried: &[usize],
+    ) -> Result<Admitted, Unadmitted> {
+        match self.upstream().state().filter(|_| self.upstream().spec().admits_endpoints()) {
+            Some(state) => self.try_admit(state, endpoints, choice, subset, tried),
+            None => {
+                let chosen = self.choose(endpoints, choice, subset, tried);
+                chosen.map(|host| (host, None)).ok_or(Unadmitted::NoEndpoint)
+            }
+        }
+    }
+
     fn try_admit(
         &self,
         state: &Arc<UpstreamState>,
         endpoints: &LocalEndpoints,
         choice: Choice<'_>,
+        subset: Option<&Arc<Subset>>,
         tried: &[usize],
     ) -> Result<Admitted, Unadmitted> {
         let mut passed_over = SmallVec::<[usize; 8]>::new();
         let mut why = Unadmitted::NoEndpoint;
-        while let Some(host) = self.choose(endpoints, choice, tried, &passed_over) {
+        while let Some(host) = self.choose_other(endpoints, choice, subset, tried, &passed_over) {
             let record = endpoints.record(host);
             match state.room_at(record).map(|room| self.permit(record, room)) {
                 Some(Ok(permit)) => return Ok((host, Some(Rc::new(permit)))),

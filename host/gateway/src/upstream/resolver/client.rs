@@ -12,6 +12,7 @@ use hickory_resolver::system_conf::read_system_conf;
 use hickory_resolver::{Resolver, TokioResolver};
 
 use super::answers::{Answer, Kind};
+use super::{ServiceAnswer, ServiceRecord};
 
 /// Where a name server listens (RFC 1035 §4.2).
 const PORT: u16 = 53;
@@ -92,6 +93,35 @@ impl Client {
         }
     }
 
+    /// The records of a service (RFC 2782), of the first name of the search list that has some.
+    pub(super) async fn ask_service(&self, name: &str) -> Result<ServiceAnswer, NetError> {
+        let (mut failure, mut negative_ttl) = (None, None::<Duration>);
+        for name in self.names(Name::from_utf8(name)?) {
+            let ttl = match self.resolver.lookup(name, RecordType::SRV).await {
+                Ok(found) => {
+                    let ttl = found.valid_until().saturating_duration_since(Instant::now());
+                    let records: Vec<_> = found.answers().iter().filter_map(|record| service(&record.data)).collect();
+                    if !records.is_empty() {
+                        return Ok(ServiceAnswer { records, ttl });
+                    }
+                    ttl
+                }
+                Err(NetError::Dns(DnsError::NoRecordsFound(none))) if !is_referral(&none) => {
+                    none.negative_ttl.map_or(Duration::ZERO, |seconds| Duration::from_secs(seconds.into()))
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    continue;
+                }
+            };
+            negative_ttl = Some(negative_ttl.map_or(ttl, |known| known.min(ttl)));
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(ServiceAnswer { records: Vec::new(), ttl: negative_ttl.unwrap_or_default() }),
+        }
+    }
+
     /// The names that a name may mean, in the order of `resolv.conf`.
     fn names(&self, name: Name) -> Vec<Name> {
         if name.is_fqdn() {
@@ -109,6 +139,13 @@ impl Client {
         names.retain(|name| seen.insert(name.clone()));
         names
     }
+}
+
+fn service(data: &RData) -> Option<ServiceRecord> {
+    let RData::SRV(record) = data else { return None };
+    // The target is a full name. Its last dot is left out: certificates have none. The root says that there is no such service.
+    let target = record.target.to_utf8().trim_end_matches('.').to_ascii_lowercase();
+    Some(ServiceRecord { priority: record.priority, weight: record.weight, port: record.port, target })
 }
 
 /// RFC 2308 §2.2: a server that only names others has not said that there is nothing.

@@ -35,6 +35,8 @@ pub type Addresses = Arc<[IpAddr]>;
 pub enum DnsError {
     #[error("no address for `{name}`")]
     Lookup { name: Arc<str>, source: Arc<NetError> },
+    #[error("no records of the service `{name}`")]
+    Service { name: Arc<str>, source: Arc<NetError> },
     #[error("no address for `{0}`: its name servers say that it has none")]
     NoAddress(Arc<str>),
     #[error("no address for `{0}`: the gateway is shutting down")]
@@ -53,6 +55,24 @@ pub struct Resolution {
     pub fresh_until: Instant,
     /// When there is something to ask for. It is earlier than `fresh_until` while one kind of address is missing or old.
     pub refresh_at: Instant,
+}
+
+/// What name servers say of a service.
+#[derive(Debug, Clone)]
+pub(super) struct ServiceAnswer {
+    /// None if they say that there are none.
+    pub(super) records: Vec<ServiceRecord>,
+    pub(super) ttl: Duration,
+}
+
+/// An SRV record (RFC 2782).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceRecord {
+    pub(super) priority: u16,
+    pub(super) weight: u16,
+    pub(super) port: u16,
+    /// Without the last dot; empty if the service is not available.
+    pub(super) target: String,
 }
 
 /// Asks name servers.
@@ -124,6 +144,15 @@ impl Resolver {
         let reason = failure.map_or_else(|| "no answer in time".to_owned(), |error| crate::chain(&error));
         tracing::warn!(name = &**name, reason, "dns failed, the last good answer is used");
         Ok(found)
+    }
+
+    /// Asks for the records of a service, where the caller runs. Nothing is kept.
+    pub(super) async fn services(&self, name: &Arc<str>) -> Result<ServiceAnswer, DnsError> {
+        let answer = match self.client() {
+            Ok(client) => client.ask_service(name).await.map_err(Arc::new),
+            Err(error) => Err(error.clone()),
+        };
+        answer.map_err(|source| DnsError::Service { name: name.clone(), source })
     }
 
     /// Asks for what is due of a name and waits until all is answered or has failed.
@@ -226,8 +255,7 @@ impl Resolver {
     }
 
     async fn lookup(&self, name: &Arc<str>, kind: Kind) -> Result<(), DnsError> {
-        let client = self.client.get_or_init(|| Client::new(&self.servers).map_err(Arc::new));
-        let found = match client {
+        let found = match self.client() {
             Ok(client) => client.ask(name, kind).await.map_err(Arc::new),
             Err(error) => Err(error.clone()),
         };
@@ -239,6 +267,10 @@ impl Resolver {
             }
         }
         Ok(())
+    }
+
+    fn client(&self) -> Result<&Client, &Arc<NetError>> {
+        self.client.get_or_init(|| Client::new(&self.servers).map_err(Arc::new)).as_ref()
     }
 
     fn asking(&self) -> MutexGuard<'_, HashMap<(Arc<str>, Kind), Question>> {

@@ -1,5 +1,8 @@
 //! Tells when something may have happened to files: Linux's inotify, asked for no more than what can matter. Directories are watched,
-//! not files: a file that is replaced takes its watch along. A log that grows beside a configuration costs nothing.
+//! not files: a file that is replaced takes its watch along. A log that grows beside a configuration costs nothing. `paths` says which
+//! directories lead to a file.
+
+mod paths;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -16,23 +19,24 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask, Watches};
 
+pub(crate) use self::paths::{parent, steps};
 use crate::background::{Background, Task};
 
 /// Room for the events of one read.
 const BUFFER: usize = 4096;
 
 /// What matters in a directory: `None`: all of it; else what has one of these names.
-pub(super) type Names = Option<BTreeSet<OsString>>;
+pub(crate) type Names = Option<BTreeSet<OsString>>;
 
 /// Watches directories until it is dropped.
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     watches: Watches,
     shared: Arc<Shared>,
     _task: Task,
 }
 
 /// What may have happened.
-pub(super) enum Change {
+pub(crate) enum Change {
     Any,
     /// A file, link or directory of this name is new.
     Created(PathBuf),
@@ -57,7 +61,7 @@ impl<F: Fn(Change)> Drop for Ended<F> {
 
 impl Watcher {
     /// `touched` is called on the background thread.
-    pub(super) fn start(background: &Background, touched: impl Fn(Change) + Send + 'static) -> io::Result<Watcher> {
+    pub(crate) fn start(background: &Background, touched: impl Fn(Change) + Send + 'static) -> io::Result<Watcher> {
         let inotify = Inotify::init()?;
         let (watches, shared) = (inotify.watches(), Arc::<Shared>::default());
         let task = background.spawn("file watcher", {
@@ -72,13 +76,13 @@ impl Watcher {
     }
 
     /// Whether changes are not reported any more.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::Acquire)
     }
 
     /// Watches these directories, as they are now, and no others. Answers those that can't be watched, and why. One that is not there
     /// is passed over.
-    pub(super) fn follow(&mut self, directories: BTreeMap<PathBuf, Names>) -> Vec<(PathBuf, io::Error)> {
+    pub(crate) fn follow(&mut self, directories: BTreeMap<PathBuf, Names>) -> Vec<(PathBuf, io::Error)> {
         let mut refused = Vec::new();
         let mut now: HashMap<WatchDescriptor, (PathBuf, Names)> = HashMap::new();
         for (directory, names) in directories {
@@ -139,7 +143,7 @@ impl Shared {
 
 impl Change {
     /// Whether files may differ from before. It looks at the file, so it may block.
-    pub(super) fn matters(&self) -> bool {
+    pub(crate) fn matters(&self) -> bool {
         match self {
             Change::Any => true,
             // More events of a file that is being written follow, the last one at its end. A link is complete at once.

@@ -1,0 +1,344 @@
+//! What a worker has made of the states of all hosts: who may be chosen, with which share, prepared for the upstream's algorithm. It holds until
+//! a state changes, so that a request reads one number in place of each state.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Instant;
+
+use super::draw::Weighted;
+use super::hashing::{HashTable, rendezvous};
+use super::least_request::least_request;
+use super::levels::{self, Level};
+use super::peak_ewma::peak_ewma;
+use super::round_robin::Turn;
+use super::slow_start::Warming;
+use super::{Dice, mix};
+use crate::coarse;
+use crate::config::model::{Balance, Balancing};
+use crate::upstream::endpoints::{Host, millis};
+
+/// A plan that only a change of state ends.
+const FOREVER: u64 = u64::MAX;
+/// An address that is out without a known end is looked at again after so many milliseconds, though its return is told as well.
+const LOOK_AGAIN_MS: u64 = 250;
+/// Steps to look for an endpoint with room, from the first one of a key that has none: there is one among any few.
+const BOUNDED_STEPS: usize = 64;
+/// The sum of requests under way is taken anew after a share of the hosts were chosen, so that it costs each choice the same.
+const SUMS_PER_ROUND: u32 = 16;
+
+/// How good a host is to choose; the lowest is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(u32);
+
+impl Rank {
+    const OUT: u32 = 1 << 17;
+    const WEIGHTLESS: u32 = 1 << 16;
+    /// Not in the subset: never.
+    const OUTSIDE: Rank = Rank(u32::MAX);
+
+    fn of(level: u16, weight: u32, is_available: bool) -> Self {
+        let weightless = if weight == 0 { Self::WEIGHTLESS } else { 0 };
+        Rank(u32::from(level) | weightless | if is_available { 0 } else { Self::OUT })
+    }
+
+    fn is_available(self) -> bool {
+        self.0 < Self::OUT
+    }
+}
+
+/// A host as it is now.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    rank: Rank,
+    share: u64,
+}
+
+/// The hosts of a level that gets requests.
+#[derive(Debug)]
+struct Share {
+    rank: Rank,
+    part: u64,
+    way: Way,
+    /// The requests under way of its hosts, and for how many choices that is good.
+    active: Cell<(u64, u32)>,
+}
+
+#[derive(Debug)]
+enum Way {
+    Turn(Turn),
+    Draw(Weighted),
+}
+
+/// Who may be chosen.
+#[derive(Debug)]
+pub(in crate::upstream) struct Plan {
+    /// The number of changes that it knows of.
+    changes: u64,
+    /// By [`millis`].
+    until: Cell<u64>,
+    places: Vec<Place>,
+    /// Those that get requests; none where no host with weight is available.
+    shares: Vec<Share>,
+    parts: u64,
+    is_in_panic: bool,
+    has_hosts: bool,
+}
+
+/// What a plan is made from.
+pub(in crate::upstream) struct Basis<'a> {
+    pub(in crate::upstream) hosts: &'a [Host],
+    pub(in crate::upstream) balancing: &'a Balancing,
+    /// Whether a host may be chosen at all.
+    pub(in crate::upstream) fits: &'a dyn Fn(&Host) -> bool,
+    /// Read before any state.
+    pub(in crate::upstream) changes: u64,
+    pub(in crate::upstream) now: Instant,
+    /// Whose turn it would be next.
+    pub(in crate::upstream) order: &'a [u32],
+}
+
+/// A host by what is known of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Available,
+    /// Out by what others have seen of it; it takes connections.
+    Shunned,
+    Unreachable,
+}
+
+impl Plan {
+    pub(in crate::upstream) fn new(basis: &Basis<'_>, dice: &Dice) -> Self {
+        let Basis { hosts, balancing, fits, changes, now, order } = basis;
+        let now_ms = millis(*now);
+        let mut until = FOREVER;
+        let states: Vec<Option<State>> = hosts
+            .iter()
+            .map(|host| {
+                let state = match host.record.may_try(*now) {
+                    true => State::Available,
+                    false if host.record.is_unreachable() => State::Unreachable,
+                    false => State::Shunned,
+                };
+                if state != State::Available {
+                    let at = host.record.retry_at().filter(|at| *at > now_ms);
+                    until = until.min(at.unwrap_or(now_ms + LOOK_AGAIN_MS));
+                }
+                fits(host).then_some(state)
+            })
+            .collect();
+        let mut levels: BTreeMap<u16, Level> = BTreeMap::new();
+        for (host, state) in hosts.iter().zip(&states).filter(|(host, _)| host.weight > 0) {
+            let Some(state) = state else { continue };
+            let level = levels.entry(host.level).or_default();
+            level.whole += host.share;
+            level.available += if *state == State::Available { host.share } else { 0 };
+        }
+        let loads = levels::loads(&levels.values().copied().collect::<Vec<_>>(), balancing.panic_threshold);
+        let loads: BTreeMap<u16, levels::Load> = levels.into_keys().zip(loads).collect();
+        let mut is_in_panic = false;
+        let warming = Warming::new(balancing.slow_start, now_ms);
+        let places: Vec<Place> = (hosts.iter().zip(&states))
+            .map(|(host, state)| {
+                let Some(state) = state else { return Place { rank: Rank::OUTSIDE, share: 0 } };
+                let takes_back =
+                    *state == State::Shunned && loads.get(&host.level).is_some_and(|load| load.is_in_panic);
+                is_in_panic |= takes_back && host.weight > 0;
+                let (share, next_step) = warming.share(host.share.max(1), host.record.up_since());
+                until = until.min(next_step.unwrap_or(FOREVER));
+                Place { rank: Rank::of(host.level, host.weight, *state == State::Available || takes_back), share }
+            })
+            .collect();
+        let shares = loads.into_iter().filter_map(|(level, load)| {
+            let rank = Rank::of(level, 1, true);
+            let hosts: Vec<(u32, u64)> =
+                (0..).zip(&places).filter(|(_, place)| place.rank == rank).map(|(i, place)| (i, place.share)).collect();
+            let way = match balancing.algorithm {
+                _ if hosts.is_empty() || load.part == 0 => return None,
+                Balance::RoundRobin => Way::Turn(Turn::new(hosts, order, dice)),
+                Balance::LeastRequest | Balance::PeakEwma | Balance::Random | Balance::Hash(_) => {
+                    Way::Draw(Weighted::new(hosts.into_iter()))
+                }
+            };
+            Some(Share { rank, part: load.part, way, active: Cell::new((0, 0)) })
+        });
+        let shares: Vec<Share> = shares.collect();
+        let parts = shares.iter().map(|share| share.part).sum();
+        let has_hosts = places.iter().any(|place| place.rank != Rank::OUTSIDE);
+        Plan { changes: *changes, until: Cell::new(until), places, shares, parts, is_in_panic, has_hosts }
+    }
+
+    /// Whether it is still right, of this number of changes.
+    pub(in crate::upstream) fn holds(&self, changes: u64, now: impl FnOnce() -> Instant) -> bool {
+        // The clock is read only while an address is out, or slow to start.
+        self.changes == changes && (self.until.get() == FOREVER || millis(now()) < self.until.get())
+    }
+
+    /// Another one is needed, whatever was counted.
+    pub(in crate::upstream) fn expire(&self) {
+        self.until.set(0);
+    }
+
+    /// Whether endpoints are used that are out, for want of others.
+    pub(in crate::upstream) fn is_in_panic(&self) -> bool {
+        self.is_in_panic
+    }
+
+    /// Whether any host is in the subset.
+    pub(in crate::upstream) fn has_hosts(&self) -> bool {
+        self.has_hosts
+    }
+
+    pub(in crate::upstream) fn is_available(&self, host: usize) -> bool {
+        self.places.get(host).is_some_and(|place| place.rank.is_available())
+    }
+
+    /// Whose turn it is from now on.
+    pub(in crate::upstream) fn order(&self) -> Vec<u32> {
+        let mut order = Vec::new();
+        for share in &self.shares {
+            if let Way::Turn(turn) = &share.way {
+                turn.order(&mut order);
+            }
+        }
+        order
+    }
+
+    /// The next host by the algorithm, or by chance where it needs a key.
+    pub(in crate::upstream) fn choose(
+        &self,
+        hosts: &[Host],
+        algorithm: &Balance,
+        dice: &Dice,
+        tried: &[usize],
+    ) -> Option<usize> {
+        let chosen = match self.share_at(tried, || dice.below(self.parts)) {
+            Some(Share { way: Way::Turn(turn), .. }) => turn.next(),
+            Some(Share { way: Way::Draw(among), .. }) => drawn(hosts, algorithm, among, dice),
+            None => {
+                let rank = self.best_rank(tried)?;
+                let left =
+                    (0..).zip(&self.places).filter(|(i, place)| place.rank == rank && !tried.contains(&(*i as usize)));
+                drawn(hosts, algorithm, &Weighted::new(left.map(|(i, place)| (i, place.share))), dice)
+            }
+        };
+        chosen.map(|host| host as usize)
+    }
+
+    /// The next host by latency, with a clock that tests can move.
+    #[cfg(test)]
+    pub(super) fn by_latency(&self, hosts: &[Host], dice: &Dice, now_ms: u64) -> Option<usize> {
+        match self.shares.first() {
+            Some(Share { way: Way::Draw(among), .. }) => {
+                peak_ewma(hosts, among, dice, now_ms).map(|host| host as usize)
+            }
+            Some(Share { way: Way::Turn(_), .. }) | None => None,
+        }
+    }
+
+    /// The host of a key by a table of endpoints; `hosts_of` has the addresses of each. With a bound, in percent of the fair share, an
+    /// endpoint with more requests under way leaves its keys to the next one.
+    pub(in crate::upstream) fn by_table(
+        &self,
+        hosts: &[Host],
+        (table, key): (&HashTable, u64),
+        hosts_of: impl Fn(usize) -> Range<usize>,
+        bound: Option<u32>,
+        tried: &[usize],
+    ) -> Option<usize> {
+        // By the key, too: it stays at its level.
+        let share = self.share_at(tried, || ((u128::from(mix(key)) * u128::from(self.parts)) >> 64) as u64);
+        let rank = match share {
+            Some(share) => share.rank,
+            None => self.best_rank(tried)?,
+        };
+        let fits =
+            |host: &usize| self.places.get(*host).is_some_and(|place| place.rank == rank) && !tried.contains(host);
+        let room = bound.and_then(|percent| self.room(hosts, share?, percent));
+        let mut full = None;
+        let mut steps = usize::MAX;
+        for endpoint in table.from(key) {
+            if steps == 0 {
+                break;
+            }
+            let address = hosts_of(endpoint).filter(fits).max_by_key(|host| mix(key ^ hosts[*host].address_hash));
+            match (address, &room) {
+                (Some(host), None) => return Some(host),
+                (Some(host), Some(room)) if room(host) => return Some(host),
+                (Some(host), Some(_)) if full.is_none() => {
+                    full = Some(host);
+                    steps = BOUNDED_STEPS;
+                }
+                (Some(_), Some(_)) | (None, _) => {}
+            }
+            steps -= 1;
+        }
+        // Those without weight are in no table.
+        full.or_else(|| rendezvous(hosts.iter().enumerate().filter(|(i, _)| fits(i)), key))
+    }
+
+    /// The host of a key by the scores of all.
+    pub(in crate::upstream) fn by_score(&self, hosts: &[Host], key: u64, tried: &[usize]) -> Option<usize> {
+        let rank = self.best_rank(tried)?;
+        let fits = |i: usize| self.places[i].rank == rank && !tried.contains(&i);
+        rendezvous(hosts.iter().enumerate().filter(|(i, _)| fits(*i)), key)
+    }
+
+    /// An available host of these, the one with the fewest requests.
+    pub(in crate::upstream) fn available_of(&self, hosts: &[Host], among: Range<usize>) -> Option<usize> {
+        among.filter(|host| self.is_available(*host)).min_by_key(|host| hosts[*host].record.active())
+    }
+
+    /// The level of a request, by a number below the sum of their parts. A request that has tried a host looks at all that are left.
+    fn share_at(&self, tried: &[usize], at: impl FnOnce() -> u64) -> Option<&Share> {
+        match &self.shares[..] {
+            _ if !tried.is_empty() => None,
+            [share] => Some(share),
+            shares => {
+                let mut at = if shares.is_empty() { 0 } else { at() };
+                shares.iter().find(|share| match at.checked_sub(share.part) {
+                    None => true,
+                    Some(rest) => {
+                        at = rest;
+                        false
+                    }
+                })
+            }
+        }
+    }
+
+    fn best_rank(&self, tried: &[usize]) -> Option<Rank> {
+        let left = self.places.iter().enumerate().filter(|(i, _)| !tried.contains(i));
+        left.map(|(_, place)| place.rank).min().filter(|rank| *rank != Rank::OUTSIDE)
+    }
+
+    /// Whether a host has room for one more request, of those that a level may have under way.
+    fn room<'p>(&'p self, hosts: &'p [Host], share: &'p Share, percent: u32) -> Option<impl Fn(usize) -> bool + 'p> {
+        let Way::Draw(among) = &share.way else { return None };
+        let (active, left) = share.active.get();
+        let active = if left == 0 {
+            let active = |entry: &super::draw::Entry| u64::from(hosts[entry.host as usize].record.active());
+            among.entries().iter().map(active).sum()
+        } else {
+            active
+        };
+        let left = if left == 0 { among.entries().len() as u32 / SUMS_PER_ROUND } else { left - 1 };
+        // This request counts as well, and in a sum that is used again those that were chosen since.
+        share.active.set((active + 1, left));
+        let all = u128::from(active + 1) * u128::from(percent);
+        Some(move |host: usize| {
+            // active < ceil(percent / 100 · all · share / total)
+            let of_host = u128::from(hosts[host].record.active()) * 100 * u128::from(among.total());
+            of_host < all * u128::from(self.places[host].share)
+        })
+    }
+}
+
+/// One of these by an algorithm, or by share where that has another way to choose.
+fn drawn(hosts: &[Host], algorithm: &Balance, among: &Weighted, dice: &Dice) -> Option<u32> {
+    match algorithm {
+        Balance::LeastRequest => least_request(hosts, among, dice),
+        Balance::PeakEwma => peak_ewma(hosts, among, dice, coarse::now_ms()),
+        Balance::RoundRobin | Balance::Random | Balance::Hash(_) => among.one(dice).map(|entry| entry.host),
+    }
+}

@@ -1,0 +1,114 @@
+//! What the sources of all upstreams share: the way to services over HTTP, the folder for what is kept for the next start, and a thread
+//! each for files and for the work that would hold up the background runtime.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::oneshot;
+use url::Url;
+
+/// A `GET` of a source.
+pub struct Get {
+    pub url: Url,
+    pub headers: HeaderMap,
+    /// The most bytes of the answer.
+    pub max_body: usize,
+}
+
+/// What was answered.
+pub struct Fetched {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// Sends a request on the background runtime, without a time limit. An error says why there is no answer.
+pub type Fetch = Arc<dyn Fn(Get) -> Pin<Box<dyn Future<Output = Result<Fetched, String>>>> + Send + Sync>;
+
+/// Makes a [`Fetch`] that also believes servers which these authorities certify.
+pub(super) type Connect = Box<dyn Fn(Vec<CertificateDer<'static>>) -> Fetch + Send + Sync>;
+
+/// One for the process; it outlives snapshots.
+pub struct Sources {
+    connect: Connect,
+    state_dir: Option<PathBuf>,
+    /// Reads and writes files: a disk may hang.
+    disk: Thread,
+    /// Reads long answers and builds long lists.
+    compute: Thread,
+}
+
+impl Sources {
+    /// Lists are kept in `state_dir` for the next start; without one they are not.
+    pub fn new(state_dir: Option<PathBuf>, connect: Connect) -> Arc<Self> {
+        let (disk, compute) = (Thread::new("discovery disk"), Thread::new("discovery"));
+        Arc::new(Sources { connect, state_dir, disk, compute })
+    }
+
+    /// Without a folder and a way to services.
+    pub fn none() -> Arc<Self> {
+        let nowhere =
+            |_| -> Fetch { Arc::new(|_| Box::pin(std::future::ready(Err("there is no way to services".to_owned())))) };
+        Self::new(None, Box::new(nowhere))
+    }
+
+    pub(super) fn connect(&self, authorities: Vec<CertificateDer<'static>>) -> Fetch {
+        (self.connect)(authorities)
+    }
+
+    pub(super) fn state_dir(&self) -> Option<&Path> {
+        self.state_dir.as_deref()
+    }
+
+    pub(super) fn disk(&self) -> &Thread {
+        &self.disk
+    }
+
+    pub(super) fn compute(&self) -> &Thread {
+        &self.compute
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread that does one job after the other. It starts with the first one and ends with its owner.
+pub(super) struct Thread {
+    name: &'static str,
+    jobs: OnceLock<Option<Sender<Job>>>,
+}
+
+impl Thread {
+    fn new(name: &'static str) -> Self {
+        Thread { name, jobs: OnceLock::new() }
+    }
+
+    /// What the job returns. It never does if the job panics: the panic is in the log, and the next job runs on a thread that is gone, so
+    /// nothing of the gateway but this work ends. An error if there is no thread.
+    pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Stopped> {
+        let jobs = self.jobs.get_or_init(|| self.start()).as_ref().ok_or(Stopped)?;
+        let (told, answer) = oneshot::channel();
+        let job = Box::new(move || {
+            // Fails when nobody waits any more.
+            let _ = told.send(job());
+        });
+        jobs.send(job).map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    fn start(&self) -> Option<Sender<Job>> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let thread = std::thread::Builder::new().name(self.name.to_owned());
+        let started = thread.spawn(move || queue.into_iter().for_each(|job| job()));
+        started.inspect_err(|error| tracing::error!(%error, thread = self.name, "can't start a thread")).ok()?;
+        Some(jobs)
+    }
+}
+
+/// The thread has ended, or never began.
+#[derive(Debug)]
+pub(super) struct Stopped;

@@ -1,0 +1,95 @@
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::config::model::Probe;
+
+const CHECK: HealthCheck = HealthCheck {
+    probe: Probe::Tcp,
+    interval: Duration::from_secs(5),
+    interval_jitter_percent: 0,
+    timeout: Duration::from_secs(1),
+    healthy_threshold: 2,
+    unhealthy_threshold: 3,
+    port: None,
+};
+
+fn policy() -> OutlierDetection {
+    OutlierDetection { max_ejection_time: Duration::from_secs(70), ..OutlierDetection::default() }
+}
+
+#[test]
+fn an_address_is_unchecked_then_in_doubt_then_out_and_back() {
+    let health = Health::default();
+    let fails = |health: &Health| health.checked(&CHECK, Some(&"GET /healthz answered 503"));
+    assert!(health.is_healthy() && !health.is_in_doubt(), "what was not checked yet is used");
+    assert!(fails(&health).is_none() && health.is_in_doubt() && health.is_healthy(), "one check takes nothing out");
+    assert!(health.checked(&CHECK, None).is_none() && !health.is_in_doubt());
+    assert!(fails(&health).is_none() && fails(&health).is_none());
+    assert!(!health.is_in_doubt(), "checks that once passed are not hurried");
+    let told = fails(&health).expect("the third in a row");
+    assert_eq!((told.is_out, told.evidence.as_str()), (true, "3 checks failed: GET /healthz answered 503"));
+    assert!(!health.may_try(Instant::now()), "no request tries what a check will");
+    assert!(fails(&health).is_none(), "told once");
+    assert!(
+        health.checked(&CHECK, None).is_none() && fails(&health).is_none() && health.checked(&CHECK, None).is_none()
+    );
+    let told = health.checked(&CHECK, None).expect("the second in a row");
+    assert_eq!((told.is_out, told.evidence.as_str()), (false, "2 checks passed"));
+    assert!(health.is_healthy());
+    assert_eq!((health.outs(), health.checks()), ([0, 1, 0, 0], [4, 6]));
+}
+
+#[test]
+fn ejections_grow_and_shrink_and_end_by_themselves() {
+    let (health, start) = (Health::default(), Instant::now());
+    let mut now = start;
+    for takes in [30, 60, 70, 70] {
+        let told = health.eject(&policy(), "5 gateway errors in a row", now).expect("ejected");
+        assert_eq!(told.evidence, format!("ejected for {takes}s: 5 gateway errors in a row"));
+        assert!(!health.may_try(now) && health.is_ejected(now) && health.end_ejection(now).is_none());
+        now += Duration::from_secs(takes);
+        assert!(health.may_try(now) && !health.is_ejected(now), "as soon as its time is over");
+        assert!(health.end_ejection(now).is_some() && health.is_healthy());
+    }
+    for _ in 0..9 {
+        health.relax_ejection();
+    }
+    let told = health.eject(&policy(), "again", now).expect("ejected");
+    assert_eq!(told.evidence, "ejected for 30s: again");
+}
+
+#[test]
+fn each_reason_stands_for_itself() {
+    let (health, now) = (Health::default(), Instant::now());
+    health.not_reached(now, now).expect("out");
+    health.eject(&policy(), "slow", now).expect("out");
+    assert_eq!(health.reasons().collect::<Vec<_>>(), [Reason::Unreachable, Reason::Ejected]);
+    health.reached().expect("it takes connections");
+    assert!(!health.is_healthy() && !health.may_try(now), "still ejected");
+    health.forget(Reason::Ejected).expect("nobody would end it");
+    assert!(health.is_healthy() && health.evidence().is_empty());
+    assert_eq!(health.history().len(), 4);
+}
+
+#[test]
+fn failures_in_a_row_end_with_a_success() {
+    let health = Health::default();
+    assert_eq!((health.failed(true), health.failed(true)), ((1, 1), (2, 2)));
+    assert!(health.is_healthy(), "counting is not being out");
+    assert_eq!(health.failed(false), (0, 3), "a 500 is no gateway error");
+    health.well();
+    assert_eq!(health.failed(true), (1, 1));
+}
+
+#[test]
+fn the_history_is_bounded_and_keeps_why_it_is_out() {
+    let (health, now) = (Health::default(), Instant::now());
+    health.eject(&policy(), "the first", now).expect("out");
+    for _ in 0..20 {
+        health.not_reached(now, now).expect("out");
+        health.reached().expect("back");
+    }
+    assert_eq!(health.history().len(), 16);
+    let [out] = &health.evidence()[..] else { panic!("one reason") };
+    assert_eq!(out.evidence, "ejected for 30s: the first");
+}
