@@ -1,6 +1,7 @@
 //! The life of a request, from its head to the last byte of its response. [`Proxy::handle`] is the page to start with; each phase has
 //! a file of its own.
 
+mod admission;
 mod affinity;
 mod body;
 mod context;

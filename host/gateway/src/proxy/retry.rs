@@ -22,7 +22,7 @@ use crate::upstream::retry::{
     Attempts, Decision, Denied, EndedAttempt, FilterChoice, Next, Pushback, condition_of, pause, pushback,
 };
 use crate::upstream::{
-    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, UpstreamErrorKind,
+    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Unadmitted, UpstreamErrorKind,
     UpstreamResponse,
 };
 
@@ -57,6 +57,8 @@ impl RouteHandler<'_> {
                 let choice = self.select_upstream(context, targets, (weighted, attempts.made())).await?;
                 let exchange = context.exchange();
                 target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
+                target = self.admit_to_upstream(context, target).await?;
+                let exchange = context.exchange();
                 endpoints = target.upstream.endpoints();
                 affinity = affinity::of(&target.upstream, &endpoints, exchange, request.headers());
                 // Only filters ask for another selection.
@@ -69,15 +71,30 @@ impl RouteHandler<'_> {
             if next != Next::SameEndpoint {
                 let choice = choice(&context.exchange().selection, affinity);
                 let subset = self.route.subset.as_ref();
-                let Some(chosen) = target.upstream.choose(&endpoints, choice, subset, attempts.tried()) else {
-                    if attempts.tried().is_empty() && held.is_none() {
-                        error = target.upstream.no_endpoint();
-                        let attempt = context.attempts.begin(target.upstream.name(), None);
-                        attempt.outcome = AttemptOutcome::Failed(error.kind);
+                let admitted =
+                    target.upstream.admit(&endpoints, choice, subset, attempts.tried(), request.until()).await;
+                let (chosen, permit) = match admitted {
+                    Ok(admitted) => admitted,
+                    Err(Unadmitted::CircuitOpen(open)) if attempts.tried().is_empty() && held.is_none() => {
+                        target = self.fall_back(context, target, open).await?;
+                        endpoints = target.upstream.endpoints();
+                        attempts.select(target.upstream.max_endpoints(&endpoints), 0, FilterChoice::NoneOrSame);
+                        continue;
                     }
-                    next = attempts.without_endpoint();
-                    continue;
+                    Err(why) => {
+                        if attempts.tried().is_empty() && held.is_none() {
+                            error = match why {
+                                Unadmitted::NoEndpoint => target.upstream.no_endpoint(),
+                                Unadmitted::Busy(_) | Unadmitted::CircuitOpen(_) => AttemptError::new(why.kind()),
+                            };
+                            let attempt = context.attempts.begin(target.upstream.name(), None);
+                            attempt.outcome = AttemptOutcome::Failed(error.kind);
+                        }
+                        next = attempts.without_endpoint();
+                        continue;
+                    }
                 };
+                request.admitted(permit);
                 attempts.spend(chosen);
                 endpoint = chosen;
                 if policy.is_some() && attempts.made() == 1 {
