@@ -245,6 +245,6 @@ mod tests {
     fn the_future_of_a_request_is_small() {
         // It is allocated once for each request. Rare and large parts, such as opening a connection, are boxed within.
         let size = future_of(<Proxy as Service>::handle);
-        assert!(size <= 1856, "what handles a request: {size} bytes");
+        assert!(size <= 2048, "what handles a request: {size} bytes");
     }
 }

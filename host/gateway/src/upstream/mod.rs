@@ -37,7 +37,7 @@ mod http2_tests;
 #[cfg(test)]
 mod tests;
 
-pub use crate::config::model::{HashAlgorithm, HashKey};
+pub use crate::config::model::{FixedResponse, HashAlgorithm, HashKey};
 pub use attempt::UpstreamResponse;
 pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
 pub use balance::{Affinity, hash};
