@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::chain;
-use crate::config::model::FixedResponse;
 use crate::filter::{BodyFailure, BodySourceError, FilterError, FilterFailure};
 use crate::http::body::{BodyError, BodyErrorKind};
 use crate::http1::HeadError;
 use crate::server::Refusal;
 use crate::telemetry::ErrorSource;
+use crate::upstream::FixedResponse;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
