@@ -8,26 +8,28 @@ use regex::Regex;
 
 /// For each module of the gateway, the modules of the gateway that it may name besides itself. `main` and `gateway` put everything together
 /// and may name all. The other crates are cargo's business, and `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 15] = [
+const MAY_NAME: [(&str, &[&str]); 16] = [
     ("allocator", &[]),
     ("embedded", &[]),
     ("telemetry", &[]),
     ("background", &["telemetry"]),
     ("watcher", &["background"]),
     ("certs", &["config"]),
+    ("sockets", &["config"]),
     ("control", &["background", "config", "server", "snapshot", "telemetry", "upstream", "watcher"]),
     ("config", &["telemetry"]),
     ("upstream", &["background", "config", "telemetry", "watcher"]),
     ("outbound", &["background", "telemetry", "upstream"]),
     ("filter", &["config", "telemetry"]),
-    ("server", &["allocator", "certs", "config", "telemetry"]),
-    ("admin", &["background", "config", "control", "filter", "snapshot", "telemetry", "upstream"]),
+    ("server", &["allocator", "certs", "config", "sockets", "telemetry"]),
+    ("admin", &["background", "config", "control", "filter", "snapshot", "sockets", "telemetry", "upstream"]),
     ("snapshot", &["certs", "config", "embedded", "filter", "outbound", "server", "telemetry", "upstream"]),
     ("proxy", &["filter", "server", "snapshot", "telemetry", "upstream"]),
 ];
 
 /// The other crates, by the names that the gateway has for them, and `chain`.
-const EVERYBODYS: [&str; 9] = ["chain", "coarse", "deadline", "exchange", "http", "http1", "route", "services", "wasm"];
+const EVERYBODYS: [&str; 10] =
+    ["chain", "coarse", "deadline", "exchange", "http", "http1", "proxy_protocol", "route", "services", "wasm"];
 
 /// Of those, what a module must not name: for the rest, cargo's dependencies are the rule.
 const MUST_NOT_NAME: [(&str, &[&str]); 7] = [

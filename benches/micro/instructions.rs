@@ -18,8 +18,11 @@ use bytes::BytesMut;
 use heads::{BROWSER, DATE, LIMITS, RESPONSE, TOOL};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, StatusCode, Version};
+use sluice::config::defaults;
+use sluice::config::model::{Backoff, RetryBudget, RetryPolicy};
 use sluice::http1::{self, Framing};
 use sluice::route::{Ingress, RequestView};
+use sluice::upstream::retry::{Attempts, EndedAttempt, FilterChoice, Repeatability, RetryLoad, condition_of};
 use sluice::upstream::{Affinity, Choice, hash};
 use sluice::wasm::{Mode, Runtime, RuntimeOptions, Verdict};
 
@@ -64,6 +67,7 @@ fn main() {
     let often = Often { times: number(1), rounds: number(3) };
     find_routes(often);
     choose_endpoints(often);
+    decide_on_retries(often);
     read_and_write_heads(often);
     call_hooks(often);
 }
@@ -76,7 +80,7 @@ fn find_routes(often: Often) {
         let mut requests = requests.iter().take(often.times).cycle();
         step(often, &format!("find a route among {count}"), || {
             let Some((host, path)) = requests.next() else { return };
-            let client_ip = IpAddr::from([127, 0, 0, 1]);
+            let client_ip = Some(IpAddr::from([127, 0, 0, 1]));
             let ingress = &Ingress { listener: "http", scheme: &Scheme::HTTP, sni: None };
             let view =
                 RequestView { ingress, host, path, method: &Method::GET, query: None, headers: &headers, client_ip };
@@ -97,6 +101,35 @@ fn choose_endpoints(often: Often) {
             });
         }
     }
+}
+
+/// What an attempt costs that has failed and is followed by another one: the decision, and the budget of its upstream.
+fn decide_on_retries(often: Often) {
+    let policy = RetryPolicy {
+        attempts: defaults::RETRY_ATTEMPTS,
+        on: defaults::RETRY_ON,
+        status_codes: Vec::new(),
+        per_try_timeout: defaults::PER_TRY_TIMEOUT,
+        backoff: Backoff { base: defaults::BACKOFF_BASE, max: defaults::BACKOFF_MAX },
+        budget: RetryBudget { percent: 100, min_per_second: 0 },
+        body: defaults::RETRY_BODY,
+        non_idempotent: defaults::RETRY_NON_IDEMPOTENT,
+        max_retry_after: defaults::MAX_RETRY_AFTER,
+        attempt_header: None,
+    };
+    let get = Repeatability { idempotent: true, has_body: false, whole: true };
+    let (load, now) = (RetryLoad::default(), 1_000_000);
+    step(often, "count a request for the retry budget", || load.note_request(black_box(now)));
+    step(often, "decide on a retry", || {
+        let mut attempts = Attempts::new(Some(&policy));
+        attempts.select(2, 0, FilterChoice::NoneOrSame);
+        attempts.spend(0);
+        let condition = condition_of(&policy, black_box(StatusCode::SERVICE_UNAVAILABLE), None);
+        let ended = EndedAttempt::answered(condition.expect("a condition of the policy"), get);
+        let decision = black_box(attempts.after(ended, false));
+        assert!(decision.is_charged);
+        black_box(load.withdraw(policy.budget, black_box(now)));
+    });
 }
 
 fn read_and_write_heads(often: Often) {

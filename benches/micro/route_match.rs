@@ -30,7 +30,7 @@ fn route_match(c: &mut Criterion) {
                     method: &Method::GET,
                     query: None,
                     headers: &headers,
-                    client_ip: IpAddr::from([127, 0, 0, 1]),
+                    client_ip: Some(IpAddr::from([127, 0, 0, 1])),
                 };
                 black_box(router.find(black_box(&view)))
             });

@@ -243,7 +243,7 @@ impl Request {
         Ok(host::request::protocol()?)
     }
 
-    /// The address of the client.
+    /// The address of the client; `unix:` where it came over a Unix socket.
     ///
     /// # Errors
     /// `WrongHook`.

@@ -108,6 +108,15 @@ fn websockets() {
 }
 
 #[test]
+fn websockets_over_http2() {
+    let Some([python, node]) = need(["python", "node"]) else { return };
+    let (_server, port) = Server::script(&python, "websocket_server.py");
+    let gateway = gateway(&route(&format!("http://127.0.0.1:{port}"), &[]));
+    let url = format!("http://{}", gateway.address());
+    assert_eq!(run_script(&node, "h2_websocket_client.mjs", &[&url, "/chat"]).trim(), "fine");
+}
+
+#[test]
 fn a_grpc_stream_in_both_directions() {
     let Some([python]) = need(["python"]) else { return };
     let (_server, port) = Server::script(&python, "grpc_server.py");

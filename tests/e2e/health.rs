@@ -313,6 +313,29 @@ fn an_endpoint_that_flaps_stays_in_and_a_slow_one_too() {
 }
 
 #[test]
+fn if_all_are_out_requests_go_to_them_as_if_none_were() {
+    let (a, check, _) = switched("a");
+    check.store(500, SeqCst);
+    let health = r#"health = { path = "/healthz", interval = "50ms", unhealthy_threshold = 1 }"#;
+    let gateway = gateway(&to(&[&a.url()], health));
+    out(&gateway, "u", &a.url());
+    assert_eq!(gateway.get("/").text(), "a");
+}
+
+#[test]
+fn a_check_that_passes_finds_an_address_reachable_again() {
+    let dead = nobody();
+    let url = format!("http://{dead}");
+    let health = r#"health = { type = "tcp", interval = "50ms", unhealthy_threshold = 1000 }"#;
+    let gateway = gateway(&to(&[&url], health));
+    assert!([502, 503].contains(&gateway.get("/").status));
+    assert_eq!(out(&gateway, "u", &url), "unreachable: takes no connections");
+    let _listening = std::net::TcpListener::bind(dead).expect("the port is still free");
+    // No request tries it.
+    eventually_healthy(&gateway, "u", &url);
+}
+
+#[test]
 fn a_reload_makes_no_check_early_and_ends_those_that_it_takes_away() {
     let (a, b) = (Origin::named("a"), Origin::named("b"));
     let health = r#"health = { path = "/healthz", interval = "1h" }"#;

@@ -91,7 +91,7 @@ fn what_is_refused_before_it_is_a_request_is_in_the_log() {
         ("could not parse content-length", whole(&with(&[(b"content-length", b"x")]))),
         ("conflicting content-length", whole(&with(&[(b"content-length", b"0"), (b"content-length", b"1")]))),
         ("content-length is not zero", whole(&with(&[(b"content-length", b"1")]))),
-        ("cannot use :protocol", whole(&[head(b"/"), vec![(b":protocol", b"websocket")]].concat())),
+        (":protocol on non-CONNECT request", whole(&[head(b"/"), vec![(b":protocol", b"websocket")]].concat())),
         ("cannot use :status", whole(&[head(b"/"), vec![(b":status", b"200")]].concat())),
     ]
     .map(|(text, frames)| (text, frames, 400, "bad-request"));

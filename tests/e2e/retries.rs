@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sluice_harness::load::flood;
 use sluice_harness::origin::nobody;
 use sluice_harness::tools::{Server, need, run_script};
 use sluice_harness::{Gateway, Origin, Reply, eventually};
 
-use crate::support::{gateway as gateway_of, route};
+use crate::support::{gateway as gateway_of, probe, route};
 
 /// A route with this retry table to these endpoints, and with retries enough where the table says nothing else.
 fn retrying(retry: &str, urls: &[String]) -> String {
@@ -311,6 +311,36 @@ fn a_retry_table_is_inherited_key_by_key() {
     assert!((0..TURNS).all(|_| gateway.request("POST", "/", &[], b"x").status == 200));
     let gateway = gateway_of(&config("retry = { attempts = 1 }\n"));
     assert!((0..TURNS).any(|_| gateway.request("POST", "/", &[], b"x").status == 503));
+}
+
+#[test]
+fn a_filter_sees_answers_that_are_not_passed_on_and_may_forbid_another_attempt() {
+    let (broken, good) = (answering(503), Origin::named("good"));
+    let config = |hook: Value| {
+        let retry = format!(
+            "retry = {{ on = [\"gateway-error\"], budget = {{ min_per_second = 100 }} }}\n{}",
+            probe("f", json!({"select-upstream": hook}))
+        );
+        let endpoints = [broken.url(), good.url()];
+        gateway_of(&format!("[upstreams.u]\nendpoints = {endpoints:?}\n{}{retry}", route("u", &["f"])))
+    };
+    let gateway = config(json!([
+        {"do": "retries", "to": "next"},
+        {"do": "failed-attempts", "to": "failed"},
+        {"do": "choose-another"},
+    ]));
+    assert!((0..TURNS).all(|_| gateway.get("/").status == 200), "the filter goes on to another endpoint");
+    gateway.wait_log("what is left", |line| {
+        line.to_string().contains("next: RetryState { attempt: 1, left: 2, budget: Some(")
+    });
+    gateway.wait_log("the answer", |line| {
+        let line = line.to_string();
+        line.contains("failed: [FailedAttempt {") && line.contains("status: Some(503)") && line.contains("sent: true")
+    });
+    let gateway = config(json!([{"do": "no-retry"}]));
+    let statuses: Vec<u16> = (0..TURNS).map(|_| gateway.get("/").status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), TURNS / 2, "{statuses:?}");
+    assert_eq!(denied(&gateway, "filter"), (TURNS / 2) as f64);
 }
 
 #[test]

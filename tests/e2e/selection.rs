@@ -1,8 +1,8 @@
 //! What `select-upstream` filters see of endpoints and attempts, and what they may say of retries.
 
-use serde_json::json;
-use sluice_harness::Origin;
+use serde_json::{Value, json};
 use sluice_harness::origin::nobody;
+use sluice_harness::{Origin, Reply};
 
 use crate::support::{gateway, probe, route};
 
@@ -44,4 +44,22 @@ fn a_filter_sees_how_attempts_failed() {
         let line = line.to_string();
         line.contains("failed: [FailedAttempt {") && line.contains("connect") && line.contains("sent: false")
     });
+}
+
+#[test]
+fn a_filter_can_say_that_the_next_attempt_is_the_last() {
+    let origin = Origin::serve(|_| Reply::status(503));
+    let seen = |more: Value| {
+        let asked = origin.count();
+        let config = json!({"select-upstream": [{"do": "retries", "to": "next"}, more]});
+        let routed = route(&origin.url(), &["f"]) + "retry = { attempts = 3, backoff = { base = \"1ms\" } }\n";
+        let gateway = gateway(&(routed + &probe("f", config)));
+        assert_eq!(gateway.get("/").status, 503);
+        gateway.wait_log("what is left of the attempts", |line| {
+            line.to_string().contains("next: RetryState { attempt: 1, left: 2, budget: Some(3) }")
+        });
+        origin.count() - asked
+    };
+    assert_eq!(seen(json!({"do": "failed-attempts", "to": "failed"})), 3);
+    assert_eq!(seen(json!({"do": "no-retry", "to": "none"})), 1);
 }

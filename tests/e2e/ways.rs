@@ -185,7 +185,7 @@ fn of_route(nobody: SocketAddr, origin: SocketAddr) -> Vec<Value> {
         ["route.choose-upstream", "pair"],
         ["route.choose-endpoints", ["127.0.0.1:9"]],
         ["route.choose-endpoints", []],
-        ["route.choose-endpoints", [nobody.to_string(), origin.to_string()]],
+        ["route.choose-endpoints", [origin.to_string(), nobody.to_string()]],
         ["route.summary"],
     ]))
 }

@@ -93,8 +93,8 @@ pub(crate) fn exchange() -> Box<Exchange> {
         headers,
     };
     let route = Arc::new(RouteFacts { name: "all".into(), upstreams: vec!["things".into(), "more".into()] });
-    let client = std::net::IpAddr::from([127, 0, 0, 1]);
-    let mut exchange = Exchange::new(HeaderValue::from_static("0123456789abcdef"), client, request, route);
+    let mut exchange =
+        Exchange::new(HeaderValue::from_static("0123456789abcdef"), [127, 0, 0, 1].into(), request, route);
     exchange.states.resize(1, None);
     exchange.response = Some(Box::new(ResponseHead::new(ResponseSource::Upstream, http::StatusCode::OK)));
     exchange

@@ -15,13 +15,12 @@ use crate::filter::{Mode, Runtime};
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
 use crate::proxy::{Proxy, Worker};
-use crate::server::{
-    ListenerSpec, ListenerTable, Overload, ResourceState, StartError, WorkerSettings, Workers, can_bind,
-};
+use crate::server::{ListenerSpec, ListenerTable, Overload, ResourceState, StartError, WorkerSettings, Workers};
 use crate::services::Services;
 use crate::services::clock::Clock;
 use crate::services::log_limit::visible;
 use crate::snapshot::{KEY_SET_WAIT, Snapshot, SnapshotBuilder};
+use crate::sockets::can_bind;
 use crate::telemetry::{AccessLog, Metrics, OperationalLog, start_operational_log};
 use crate::upstream::{EndpointRegistry, Resolver, Sources, Upkeep, Upstream};
 use crate::wasm::{CompilerCommand, RuntimeError, RuntimeOptions};
@@ -71,8 +70,8 @@ pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<Strin
 /// The addresses that can't be bound on this machine. Not an error: a configuration may be checked on another one than it is for.
 fn unbindable(config: &Config) -> impl Iterator<Item = String> {
     let listeners =
-        config.listeners.iter().map(|listener| (format!("listeners.{}.bind", listener.name), listener.bind));
-    let admin = config.admin.iter().map(|admin| ("admin.bind".to_owned(), admin.bind));
+        config.listeners.iter().map(|listener| (format!("listeners.{}.bind", listener.name), &listener.bind));
+    let admin = config.admin.iter().map(|admin| ("admin.bind".to_owned(), &admin.bind));
     listeners.chain(admin).filter_map(|(key, address)| {
         let error = can_bind(address).err()?;
         Some(format!("{key}: {address} can't be bound on this machine: {error}"))
@@ -176,15 +175,17 @@ fn serve(
     let interrupt = Arc::clone(replacement.builder.runtime.interrupt());
     let loader = start_loader(watched, &background, Arc::clone(metrics), interrupt, move || replacement.replace())?;
     let control = Control::new(running, loader);
+    let mut admin_listener = None;
     if let Some(admin) = &config.admin {
         let (control, metrics, config_file) = (control.clone(), Arc::clone(metrics), path.to_owned());
-        admin::start(admin.bind, admin::Context { control, metrics, config_file, started }, &background)?;
+        let context = admin::Context { control, metrics, config_file, started };
+        admin_listener = Some(admin::start(&admin.bind, context, &background)?);
     }
     let upstreams = control.snapshot().upstreams.iter().map(|(upstream, _)| Arc::clone(upstream)).collect();
     serve_when_ready(&control, services, upstreams)?;
     let code = signals.run(workers, &control);
     // After the workers: until their last exchange key sets are kept fresh, and the admin listener says that the gateway drains.
-    drop(background_thread);
+    drop((background_thread, admin_listener));
     access_log.flush(FLUSH);
     Ok(code)
 }
@@ -212,7 +213,8 @@ fn serve_when_ready(control: &Control, services: Arc<Services>, upstreams: Vec<A
 }
 
 fn specs(config: &Config) -> Vec<ListenerSpec> {
-    let spec = |listener: &model::Listener| ListenerSpec { name: listener.name.clone().into(), bind: listener.bind };
+    let spec =
+        |listener: &model::Listener| ListenerSpec { name: listener.name.clone().into(), bind: listener.bind.clone() };
     config.listeners.iter().map(spec).collect()
 }
 

@@ -14,11 +14,12 @@ pub mod outbound;
 pub mod proxy;
 pub mod server;
 pub mod snapshot;
+pub mod sockets;
 pub mod telemetry;
 pub mod upstream;
 mod watcher;
 
-pub use sluice_http::{coarse, deadline, http, http1, route};
+pub use sluice_http::{coarse, deadline, http, http1, proxy_protocol, route};
 pub use sluice_services as services;
 pub use sluice_wasm as wasm;
 pub use sluice_wasm::exchange;

@@ -5,4 +5,5 @@ pub mod coarse;
 pub mod deadline;
 pub mod http;
 pub mod http1;
+pub mod proxy_protocol;
 pub mod route;

@@ -113,6 +113,14 @@ impl Client {
         let _ = self.tcp().shutdown(std::net::Shutdown::Write);
     }
 
+    /// The same over TLS, by its own message (`close_notify`): the socket stays open in both directions.
+    pub fn finish_tls(&mut self) {
+        if let Transport::Tls(s) = self.stream.get_mut() {
+            s.conn.send_close_notify();
+            s.flush().expect("writing to the gateway");
+        }
+    }
+
     /// Reads a response head, without its body.
     #[track_caller]
     pub fn read_head(&mut self) -> Head {

@@ -122,8 +122,9 @@ impl Setup {
         let log = Lines::follow(child.stderr.take().expect("a pipe"));
         let mut gateway = Gateway { child, dir, config, log, access, listeners: Vec::new() };
         for name in listeners_of(toml) {
-            let address = gateway.listening(&name);
-            gateway.listeners.push((name, address));
+            if let Some(address) = gateway.listening(&name) {
+                gateway.listeners.push((name, address));
+            }
         }
         gateway
     }
@@ -250,12 +251,17 @@ impl Gateway {
         ))
     }
 
-    fn listening(&mut self, name: &str) -> SocketAddr {
+    /// Waits for a listener. `None`: it is a Unix socket.
+    fn listening(&mut self, name: &str) -> Option<SocketAddr> {
         let end = Instant::now() + PATIENCE;
         loop {
             let line = self.log.find(0, &mut |v| v["message"] == "listening" && v["listener"] == name);
             if let Some(line) = line {
-                return line["address"].as_str().and_then(|a| a.parse().ok()).expect("an address");
+                let address = line["address"].as_str().expect("an address");
+                return match address.starts_with("unix:") {
+                    true => None,
+                    false => Some(address.parse().expect("an address and a port")),
+                };
             }
             if let Some(status) = self.child.try_wait().unwrap() {
                 thread::sleep(Duration::from_millis(50)); // the reader of its last words

@@ -1,6 +1,6 @@
 //! HTTP/2 at both ends: a client over clear text or TLS, and an origin.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper::rt::{Executor, ReadBufCursor};
 use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -174,7 +175,7 @@ impl H2Origin {
     where
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        Self::start(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), tls, None, handler)
+        Self::start(local(), tls, Options::default(), handler)
     }
 
     /// The same over clear text, with a listener of one's own.
@@ -185,7 +186,7 @@ impl H2Origin {
     where
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        Self::start(listener, None, None, handler)
+        Self::start(listener, None, Options::default(), handler)
     }
 
     /// The same over clear text, with a limit of the streams that a connection may have at a time.
@@ -193,13 +194,24 @@ impl H2Origin {
     where
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        Self::start(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), None, Some(streams), handler)
+        Self::start(local(), None, Options { streams: Some(streams), ..Options::default() }, handler)
+    }
+
+    /// The same over clear text or TLS, with the setting that takes an extended CONNECT (RFC 8441).
+    pub fn connecting<F>(
+        tls: Option<Arc<ServerConfig>>,
+        handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    ) -> H2Origin
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        Self::start(local(), tls, Options { connect: true, ..Options::default() }, handler)
     }
 
     fn start<F>(
         listener: std::net::TcpListener,
         tls: Option<Arc<ServerConfig>>,
-        streams: Option<u32>,
+        options: Options,
         handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     ) -> H2Origin
     where
@@ -220,10 +232,10 @@ impl H2Origin {
                     let (tls, handler) = (tls.clone(), handler.clone());
                     tokio::spawn(async move {
                         match tls {
-                            None => converse(Io(tcp), streams, handler).await,
+                            None => converse(Io(tcp), options, handler).await,
                             Some(config) => {
                                 if let Ok(tls) = tokio_rustls::TlsAcceptor::from(config).accept(tcp).await {
-                                    converse(Io(tls), streams, handler).await;
+                                    converse(Io(tls), options, handler).await;
                                 }
                             }
                         }
@@ -245,7 +257,20 @@ impl H2Origin {
     }
 }
 
-async fn converse<T>(io: Io<T>, streams: Option<u32>, handler: Arc<dyn Fn(Request<Incoming>) -> Handled + Send + Sync>)
+/// What an origin says in its SETTINGS.
+#[derive(Debug, Clone, Copy, Default)]
+struct Options {
+    /// The streams that a connection may have at a time.
+    streams: Option<u32>,
+    /// An extended CONNECT is taken.
+    connect: bool,
+}
+
+fn local() -> std::net::TcpListener {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+async fn converse<T>(io: Io<T>, options: Options, handler: Arc<dyn Fn(Request<Incoming>) -> Handled + Send + Sync>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -254,8 +279,11 @@ where
         async move { Ok::<_, io::Error>(answer.await) }
     });
     let mut builder = hyper::server::conn::http2::Builder::new(Tasks);
-    if streams.is_some() {
-        builder.max_concurrent_streams(streams);
+    if options.streams.is_some() {
+        builder.max_concurrent_streams(options.streams);
+    }
+    if options.connect {
+        builder.enable_connect_protocol();
     }
     let _ = builder.serve_connection(io, service).await;
 }
@@ -307,6 +335,58 @@ impl<T: AsyncWrite + Unpin> hyper::rt::Write for Io<T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+}
+
+/// A stream of HTTP/2 that carries another protocol.
+pub struct Tunnel(Upgraded);
+
+impl Tunnel {
+    /// Asks for one by an extended CONNECT. The answer, if it is no success.
+    pub async fn open(
+        mut sender: SendRequest<Body>,
+        mut request: Request<Body>,
+        protocol: &str,
+    ) -> Result<Tunnel, Response<Incoming>> {
+        *request.method_mut() = http::Method::CONNECT;
+        request.extensions_mut().insert(hyper::ext::Protocol::from(protocol));
+        let mut response = within("an answer to CONNECT", sender.send_request(request)).await.expect("an answer");
+        match response.status() {
+            http::StatusCode::OK => Ok(Tunnel(hyper::upgrade::on(&mut response).await.expect("a stream"))),
+            _ => Err(response),
+        }
+    }
+
+    /// The stream of a request that a handler answers with 200.
+    pub async fn of(request: Request<Incoming>) -> Tunnel {
+        Tunnel(hyper::upgrade::on(request).await.expect("a stream"))
+    }
+
+    /// Sends bytes.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let n = poll_fn(|cx| hyper::rt::Write::poll_write(Pin::new(&mut self.0), cx, rest)).await?;
+            rest = &rest[n..];
+        }
+        poll_fn(|cx| hyper::rt::Write::poll_flush(Pin::new(&mut self.0), cx)).await
+    }
+
+    /// What comes next; empty at the end.
+    pub async fn receive(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = [0; 4096];
+        let mut buf = hyper::rt::ReadBuf::new(&mut bytes);
+        within(
+            "bytes, or the end",
+            poll_fn(|cx| hyper::rt::Read::poll_read(Pin::new(&mut self.0), cx, buf.unfilled())),
+        )
+        .await?;
+        Ok(buf.filled().to_vec())
+    }
+
+    /// Ends this side.
+    pub async fn finish(&mut self) {
+        let _ = poll_fn(|cx| hyper::rt::Write::poll_shutdown(Pin::new(&mut self.0), cx)).await;
     }
 }
 

@@ -1,7 +1,6 @@
 //! An endpoint: where it is, what it answers with and how it is documented, made from a handler and the handler's types.
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use serde_json::Value;
 use super::problem::Problem;
 use super::{Context, JSON, Page};
 use crate::control::Control;
+use crate::http::forwarded::ClientAddress;
 
 /// What a client can call.
 pub(super) struct Endpoint {
@@ -43,7 +43,7 @@ pub(super) struct Call {
     pub(super) name: String,
     /// Empty where the endpoint takes none.
     pub(super) body: Bytes,
-    pub(super) client: IpAddr,
+    pub(super) client: ClientAddress,
 }
 
 /// What a request has to have in its body, for the document.

@@ -20,7 +20,6 @@ mod weights;
 mod tests;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -28,7 +27,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use crate::background::Background;
+use crate::config::model::BindAddress;
 use crate::control::Control;
+use crate::sockets::{self, Bound};
 use crate::telemetry::Metrics;
 use router::Router;
 
@@ -36,7 +37,7 @@ use router::Router;
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("admin listener cannot bind {0}")]
-    Bind(SocketAddr, #[source] io::Error),
+    Bind(BindAddress, #[source] io::Error),
     #[error("admin listener cannot start")]
     Start(#[source] io::Error),
 }
@@ -50,14 +51,14 @@ pub struct Context {
 }
 
 /// Binds the admin listener and serves it on the background thread, for as long as that runs. Returns the address that it has got.
-pub fn start(bind: SocketAddr, context: Context, background: &Background) -> Result<SocketAddr, AdminError> {
-    let listener = TcpListener::bind(bind).map_err(|error| AdminError::Bind(bind, error))?;
-    listener.set_nonblocking(true).map_err(AdminError::Start)?;
-    let address = listener.local_addr().map_err(AdminError::Start)?;
+pub fn start(address: &BindAddress, context: Context, background: &Background) -> Result<Bound, AdminError> {
+    let failed = |error| AdminError::Bind(address.clone(), error);
+    let (bound, mut listeners) = sockets::bind(address, 1).map_err(failed)?;
+    let listener = listeners.pop().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
     let router = Arc::new(Router::new(endpoints::endpoints(), context));
     server::start(listener, router, background, server::LIMITS);
-    tracing::info!(listener = "admin", %address, "listening");
-    Ok(address)
+    tracing::info!(listener = "admin", address = %bound.address, "listening");
+    Ok(bound)
 }
 
 /// A response before it is sent.

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use tokio::time::timeout;
 use super::endpoint::{Call, Endpoint, Handler};
 use super::problem::Problem;
 use super::{Context, Page};
+use crate::http::forwarded::ClientAddress;
 
 /// The largest body of a request.
 const MAX_BODY: usize = 64 * 1024;
@@ -49,7 +49,12 @@ impl Router {
     }
 
     /// Answers a request. Its body is read only where the endpoint takes one, and behind the token.
-    pub(super) async fn answer<B>(&self, request: &request::Parts, body: B, client: IpAddr) -> Response<Full<Bytes>>
+    pub(super) async fn answer<B>(
+        &self,
+        request: &request::Parts,
+        body: B,
+        client: ClientAddress,
+    ) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
@@ -103,7 +108,7 @@ impl Router {
         name: String,
         headers: &HeaderMap,
         body: B,
-        client: IpAddr,
+        client: ClientAddress,
     ) -> Result<Page, Problem>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,

@@ -2,8 +2,8 @@
 //! clients cost the gateway no more than these bounds.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, TcpListener as StdListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,12 +15,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::router::Router;
 use crate::background::Background;
+use crate::http::forwarded::ClientAddress;
+use crate::sockets::{Listener, Stream};
 
 /// What clients can take.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +43,7 @@ const BUFFER: usize = 16 * 1024;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves for as long as the background thread runs.
-pub(super) fn start(listener: StdListener, router: Arc<Router>, background: &Background, limits: Limits) {
+pub(super) fn start(listener: Listener, router: Arc<Router>, background: &Background, limits: Limits) {
     let connections = background.clone();
     let accepting = move || async move {
         let Err(error) = accept(listener, router, connections, limits).await;
@@ -52,29 +53,30 @@ pub(super) fn start(listener: StdListener, router: Arc<Router>, background: &Bac
 }
 
 async fn accept(
-    listener: StdListener,
+    listener: Listener,
     router: Arc<Router>,
     background: Background,
     limits: Limits,
 ) -> io::Result<Infallible> {
-    let listener = TcpListener::from_std(listener)?;
+    let listener = listener.acceptor()?;
     let free = Arc::new(Semaphore::new(limits.connections));
     loop {
         let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
-        let Ok((socket, peer)) = listener.accept().await else {
+        let Ok((socket, peer)) = poll_fn(|cx| listener.poll_accept(cx)).await else {
             sleep(PAUSE).await;
             continue;
         };
         let router = Arc::clone(&router);
         let serving = move || async move {
             let _permit = permit;
-            serve(socket, peer.ip(), &router, limits).await;
+            let client = peer.map_or(ClientAddress::Unix, |peer| ClientAddress::Ip(peer.ip()));
+            serve(socket, client, &router, limits).await;
         };
         background.spawn("admin connection", serving).detach();
     }
 }
 
-async fn serve(socket: TcpStream, client: IpAddr, router: &Router, limits: Limits) {
+async fn serve(socket: Stream, client: ClientAddress, router: &Router, limits: Limits) {
     let socket = Stalling { socket, patience: limits.stall, expires: Box::pin(sleep(limits.stall)), stalls: false };
     let service = service_fn(move |request: Request<Incoming>| async move {
         let (head, body) = request.into_parts();
@@ -91,7 +93,7 @@ async fn serve(socket: TcpStream, client: IpAddr, router: &Router, limits: Limit
 
 /// A socket that fails when its peer takes no bytes for too long.
 struct Stalling {
-    socket: TcpStream,
+    socket: Stream,
     patience: Duration,
     expires: Pin<Box<Sleep>>,
     stalls: bool,

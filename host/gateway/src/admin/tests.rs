@@ -345,20 +345,19 @@ async fn readiness_follows_the_life_of_the_gateway() {
 
 #[test]
 fn a_taken_address_is_a_clear_error() {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound");
     let Fixture { context, background, .. } = fixture("");
-    let error = start(address, context, &background).expect_err("taken");
+    let error = start(&BindAddress::Ip(address), context, &background).expect_err("taken");
     assert_eq!(error.to_string(), format!("admin listener cannot bind {address}"));
 }
 
 /// Serves these endpoints with these limits.
 fn serving(fixture: Fixture, endpoints: Vec<Endpoint>, limits: Limits) -> (SocketAddr, BackgroundThread) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.set_nonblocking(true).expect("a socket");
-    let address = listener.local_addr().expect("bound");
+    let (bound, mut listeners) = sockets::bind(&BindAddress::Ip(([127, 0, 0, 1], 0).into()), 1).expect("a free port");
+    let BindAddress::Ip(address) = bound.address else { panic!("another kind of address") };
     let router = Arc::new(Router::new(endpoints, fixture.context));
-    server::start(listener, router, &fixture.background, limits);
+    server::start(listeners.remove(0), router, &fixture.background, limits);
     (address, fixture._thread)
 }
 

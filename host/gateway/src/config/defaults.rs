@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::model::{
-    Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, EndpointScheme, FailurePolicy, HashAlgorithm,
-    LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
+    Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, EndpointScheme, FailurePolicy, FileMode,
+    HashAlgorithm, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion,
+    TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -41,9 +42,13 @@ pub const H2: bool = true;
 pub const MIN_TLS: TlsVersion = TlsVersion::Tls12;
 pub const CLIENT_AUTH: ClientAuthMode = ClientAuthMode::Required;
 pub const FORWARD_CLIENT_CERTIFICATE: bool = false;
+pub const MAX_CONNECTION_AGE_GRACE: Duration = Duration::from_secs(30);
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The group of the process may connect, and others may not.
+pub const UNIX_SOCKET_MODE: FileMode = FileMode(0o660);
+pub const PROXY_PROTOCOL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const HEAD_LIMIT: ByteSize = kib(32);
 pub const HEADERS_LIMIT: u32 = 100;
 pub const STREAMS_LIMIT: u32 = 100;
@@ -57,6 +62,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const MAX_STREAM_DURATION: Option<Duration> = None;
 pub const BODY_LIMIT: ByteSize = mib(10);
 pub const UPGRADE: bool = true;
 pub const PRIORITY: i64 = 0;
@@ -110,6 +116,8 @@ pub const VERIFY: bool = true;
 pub const MAX_IDLE: u32 = 1024;
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const PING_INTERVAL: Option<Duration> = None;
+/// Of connections of upstreams and of listeners.
+pub const MAX_CONNECTION_AGE: Option<Duration> = None;
 pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(300);
 pub const MAX_STALE: Duration = Duration::from_secs(86_400);

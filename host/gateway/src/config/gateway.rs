@@ -1,6 +1,6 @@
 //! Reads `[gateway]`, `[telemetry]`, `[admin]`, `[listeners]` and `[certificates]`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,13 @@ use super::item::Item;
 use super::model::*;
 use super::overload;
 use super::read::Table;
+use super::sockets::{Binds, bind, proxy_protocol, trusted_peers};
+use crate::http::forwarded::TrustedPeers;
 use crate::route::{HostPattern, PathPattern};
 use crate::wasm::CompileLimits;
 
 /// Bytes of the admin token: shorter ones can be guessed.
 const MIN_TOKEN: usize = 16;
-
-/// The addresses that are taken, with the key that takes each.
-pub(super) type Binds = BTreeMap<SocketAddr, String>;
 
 pub(super) fn gateway(table: &Table<'_>) -> Gateway {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -133,10 +132,10 @@ pub(super) fn admin(table: &Table<'_>, binds: &mut Binds) -> Option<Admin> {
     let bind = table
         .key(
             "bind",
-            "The address of the admin listener: `/metrics`, `/healthz`, `/readyz` and the admin API. There is none without this table.",
+            "The address of the admin listener: `/metrics`, `/healthz`, `/readyz` and the admin API. There is none without this table. `unix:` and a path, or `@` and a name, is a Unix socket.",
             r#""127.0.0.1:9901""#,
         )
-        .require(|item| bind(&item, binds));
+        .require(|item| bind(table, &item, binds));
     let token = table
         .key(
             "token",
@@ -156,8 +155,12 @@ pub(super) fn listener(
     binds: &mut Binds,
 ) -> Option<Listener> {
     let bind = table
-        .key("bind", "The address and port that clients connect to.", r#""0.0.0.0:8080""#)
-        .require(|item| bind(&item, binds));
+        .key(
+            "bind",
+            "The address and port that clients connect to, or a Unix socket: `unix:` and the path of its file, or `@` and a name without a file (abstract).",
+            r#""0.0.0.0:8080""#,
+        )
+        .require(|item| bind(table, &item, binds));
     let tls = table.optional_table("tls").map(|tls| listener_tls(&tls, certificates));
     let https_redirect = table
         .key(
@@ -186,15 +189,17 @@ pub(super) fn listener(
     let trusted_proxies = table
         .key(
             "trusted_proxies",
-            "The addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are believed.",
+            "The addresses of proxies whose `Forwarded` and `X-Forwarded-*` headers are believed. `unix:` stands for those over a Unix socket.",
             r#"["10.0.0.0/8"]"#,
         )
-        .or(Vec::new(), |item| item.list(network));
+        .or(TrustedPeers::default(), trusted_peers);
+    let proxy_protocol = table.optional_table("proxy_protocol").map(|table| proxy_protocol(&table));
     let max_connections = table.key("max_connections", "Open connections of this listener.", "5000").or_as(
         "gateway.max_connections",
         max_connections,
         |item| item.integer(1..=10_000_000),
     );
+    let lifetime = connection_lifetime(table);
     let timeouts = listener_timeouts(&table.table("timeouts"));
     let limits = listener_limits(&table.table("limits"));
     Some(Listener {
@@ -207,7 +212,12 @@ pub(super) fn listener(
         https_redirect,
         protocols,
         trusted_proxies,
+        proxy_protocol: match proxy_protocol {
+            Some(protocol) => Some(protocol?),
+            None => None,
+        },
         max_connections,
+        lifetime,
         timeouts,
         limits,
     })
@@ -334,6 +344,32 @@ pub(super) fn redirect_status(item: &Item<'_>) -> Option<StatusCode> {
     StatusCode::from_u16(status).ok()
 }
 
+fn connection_lifetime(table: &Table<'_>) -> ConnectionLifetime {
+    ConnectionLifetime {
+        max_age: table
+            .key(
+                "max_connection_age",
+                "How long a client's connection is given requests, or `off`. Each has up to a tenth less, so that they do not end together. Over HTTP/1.1 the next response says `Connection: close`, over HTTP/2 a GOAWAY is sent.",
+                r#""1h""#,
+            )
+            .or(defaults::MAX_CONNECTION_AGE, Item::timeout),
+        grace: table
+            .key(
+                "max_connection_age_grace",
+                "How long the streams of an HTTP/2 connection may go on after its GOAWAY. Then it is closed.",
+                r#""5m""#,
+            )
+            .or(defaults::MAX_CONNECTION_AGE_GRACE, Item::duration),
+        max_requests: table
+            .key(
+                "max_requests_per_connection",
+                "How many requests a client's connection is given before it ends in the same way.",
+                "10000",
+            )
+            .get("no limit", |item| item.integer(1..=u32::MAX)),
+    }
+}
+
 fn listener_timeouts(table: &Table<'_>) -> ListenerTimeouts {
     ListenerTimeouts {
         header: table
@@ -381,29 +417,6 @@ pub(super) fn certificate(name: &str, table: &Table<'_>) -> Option<Certificate> 
         )
         .get("the names in the certificate", |item| item.list(host_pattern));
     Some(Certificate { name: Name::from(name), cert: cert?, key: Secret::from(key?), hosts: hosts.unwrap_or_default() })
-}
-
-fn bind(item: &Item<'_>, binds: &mut Binds) -> Option<SocketAddr> {
-    let address: SocketAddr =
-        item.clone().parse(r#"an address like "0.0.0.0:8080" or "[::]:8080""#, |text| text.parse().ok())?;
-    // Port 0 is a different one each time.
-    if address.port() != 0 {
-        if let Some(other) = binds.get(&address) {
-            item.fail(format!("the address {address} is already that of `{other}`"));
-        } else if let Some((known, other)) = binds.iter().find(|(known, _)| overlap(address, **known)) {
-            item.fail(format!("the address {address} overlaps with {known} of `{other}`"));
-        }
-        binds.insert(address, item.path.clone());
-    }
-    Some(address)
-}
-
-/// Whether the system refuses to bind one while the other is bound. `[::]` takes IPv4 as well.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let takes = |wide: SocketAddr, narrow: SocketAddr| {
-        wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4()) || wide.ip() == narrow.ip()
-    };
-    one.port() == other.port() && (takes(one, other) || takes(other, one))
 }
 
 /// A bearer token (RFC 6750 §2.1).

@@ -8,10 +8,11 @@ use http::header::HeaderName;
 use http::{Method, StatusCode};
 
 use super::item::Item;
-use super::model::{ByteSize, Share};
+use super::model::{ByteSize, FileMode, Share};
 use super::read::{Explained, Table, ValueSource};
 use super::tree::join;
 use super::units;
+use crate::http::forwarded::TrustedPeers;
 
 /// A key of a table, about to be read.
 pub(super) struct Key<'t, 'r> {
@@ -153,6 +154,12 @@ impl Written for Option<ByteSize> {
     }
 }
 
+impl Written for FileMode {
+    fn written(&self) -> String {
+        format!("\"{:04o}\"", self.0)
+    }
+}
+
 impl Written for HeaderName {
     fn written(&self) -> String {
         format!("{:?}", self.as_str())
@@ -180,6 +187,13 @@ impl Written for String {
 impl Written for PathBuf {
     fn written(&self) -> String {
         format!("{:?}", self.to_string_lossy())
+    }
+}
+
+impl Written for TrustedPeers {
+    /// Nobody, by default.
+    fn written(&self) -> String {
+        "[]".to_owned()
     }
 }
 

@@ -19,6 +19,7 @@ mod overload;
 mod path;
 mod read;
 mod routes;
+mod sockets;
 mod syntax;
 mod tree;
 mod units;
@@ -104,7 +105,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
         .or(Vec::<String>::new(), |item| item.taking("a list: a path").list(Item::string));
     }
     let names = |section: &'static str| -> BTreeSet<String> { root.names(section) };
-    let mut binds = gateway::Binds::new();
+    let mut binds = sockets::Binds::default();
     let gateway = gateway::gateway(&root.table("gateway"));
     let known = names("certificates");
     let with_tls = root.names_with("listeners", "tls");

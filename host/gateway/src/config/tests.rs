@@ -12,8 +12,10 @@ use crate::services::Origin;
 use crate::telemetry::LogLevel;
 use crate::wasm::{FilterLimits, Mode};
 
+mod health;
 mod levels;
 mod reference;
+mod releases;
 
 /// Loads `text` as `gateway.toml` beside `files`.
 fn load_with(text: &str, files: &[(&str, &str)]) -> (TempDir, Result<Loaded, ConfigErrors>) {
@@ -170,7 +172,7 @@ fn values_of_the_wrong_kind() {
         ),
         (
             "[admin]\nbind = '127.0.0.1'",
-            "gateway.toml:3:8: admin.bind: expected an address like \"0.0.0.0:8080\" or \"[::]:8080\", found \"127.0.0.1\"",
+            "gateway.toml:3:8: admin.bind: expected an address like \"0.0.0.0:8080\", \"[::]:8080\" or \"unix:/run/sluice/http.sock\", found \"127.0.0.1\"",
         ),
         (
             "gateway.workers = 99999999999999999999",
@@ -369,7 +371,7 @@ fn references() {
         ),
         (
             "admin.bind = '${env:PATH}'",
-            "gateway.toml:2:14: admin.bind: expected an address like \"0.0.0.0:8080\" or \"[::]:8080\", found … (the environment variable `PATH`)",
+            "gateway.toml:2:14: admin.bind: expected an address like \"0.0.0.0:8080\", \"[::]:8080\" or \"unix:/run/sluice/http.sock\", found … (the environment variable `PATH`)",
         ),
     ]);
     let text = "[routes.r]\nmatch = { path = '/' }\nrespond = { body = 'a${file:x/b.txt}c $${d}' }\n";

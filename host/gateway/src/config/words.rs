@@ -8,6 +8,7 @@ use super::model::{
     HashAlgorithm, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions,
     SameSite, SubsetFallback, TlsVersion, TrialPolicy,
 };
+use crate::proxy_protocol;
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -24,6 +25,10 @@ impl Words for LogLevel {
         ("debug", Self::Debug),
         ("trace", Self::Trace),
     ];
+}
+
+impl Words for proxy_protocol::Version {
+    const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
 }
 
 impl Words for TlsVersion {

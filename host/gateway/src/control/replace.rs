@@ -1,12 +1,12 @@
 //! A reload: loads the configuration again, builds a snapshot beside the running one and puts it in its place. It runs on the loader
 //! thread.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::weights::tell_what_ended;
 use super::{Refused, ReloadReport, RunningState};
+use crate::config::model::BindAddress;
 use crate::config::{self, Config, ConfigErrors, Loaded};
 use crate::server::ListenerTable;
 use crate::services::log_limit::visible;
@@ -103,7 +103,7 @@ fn restart_needed(started_with: &Config, now: &Config) -> Vec<String> {
     compare("gateway.state_dir", old.state_dir == new.state_dir);
     compare("gateway.max_buffered_memory", old.max_buffered_memory == new.max_buffered_memory);
     compare("gateway.reload", old.reload == new.reload);
-    compare("admin.bind", started_with.admin.as_ref().map(|a| a.bind) == now.admin.as_ref().map(|a| a.bind));
+    compare("admin.bind", started_with.admin.as_ref().map(|a| &a.bind) == now.admin.as_ref().map(|a| &a.bind));
     let (old, new) = (binds(started_with), binds(now));
     for bind in &new {
         compare(&format!("listeners.{}.bind", bind.0), old.contains(bind));
@@ -114,6 +114,6 @@ fn restart_needed(started_with: &Config, now: &Config) -> Vec<String> {
     found
 }
 
-fn binds(config: &Config) -> Vec<(Arc<str>, SocketAddr)> {
-    config.listeners.iter().map(|listener| (listener.name.clone().into(), listener.bind)).collect()
+fn binds(config: &Config) -> Vec<(Arc<str>, BindAddress)> {
+    config.listeners.iter().map(|listener| (listener.name.clone().into(), listener.bind.clone())).collect()
 }

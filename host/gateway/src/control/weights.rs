@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use super::Control;
 use crate::config::{self, EditError, KeyPart};
+use crate::http::forwarded::ClientAddress;
 use crate::snapshot::Snapshot;
 use crate::snapshot::routes::Action;
 use crate::snapshot::split::Split;
@@ -58,7 +58,7 @@ impl Control {
         route: &str,
         weights: Weights,
         file: Option<&Path>,
-        by: IpAddr,
+        by: ClientAddress,
     ) -> Result<WeightsChange, WeightsError> {
         let _one = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.snapshot();

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use super::{Network, Tls};
 use crate::services::grants::Origin;
 use crate::upstream::endpoints::Record;
-use crate::upstream::pool::{Lease, Limits, Opening, Pool};
+use crate::upstream::pool::{Lease, Limits, Opening, Pool, Wanted};
 use crate::upstream::race;
 use crate::upstream::resolver::DnsPolicy;
 use crate::upstream::spec::{Endpoint, EndpointSpec, Protocol, TlsConfigs};
 
 /// What is kept for each address of an origin.
-const LIMITS: Limits = Limits { max_idle: 16, idle_timeout: Duration::from_secs(60), ping_interval: None };
+const LIMITS: Limits = Limits { max_idle: 16, idle_timeout: Duration::from_secs(60), ..Limits::NONE };
 
 thread_local! {
     static ORIGINS: RefCell<HashMap<Origin, Pools>> = RefCell::default();
@@ -46,7 +46,7 @@ pub(super) async fn checkout(origin: &Origin, network: &Network) -> Result<Lease
     })?;
     // Pools that a connection is being opened for are in use.
     let _opening: Vec<_> = pools.iter().map(|pool| Opening::new(pool.record())).collect();
-    race::connect(&pools, false).await.map_err(|attempt| attempt.reason())
+    race::connect(&pools, Wanted::default()).await.map_err(|attempt| attempt.reason())
 }
 
 /// Closes what is idle. A server that has closed one connection has often closed all.

@@ -30,7 +30,7 @@ pub(super) fn of(
 fn hash_of(key: &HashKey, exchange: &Exchange, headers: &HeaderMap) -> Option<u64> {
     let value: Cow<'_, [u8]> = match key {
         HashKey::ClientAddress => {
-            return Some(match exchange.client {
+            return Some(match exchange.client.ip()? {
                 IpAddr::V4(address) => hash(&address.octets()),
                 IpAddr::V6(address) => hash(&address.octets()),
             });

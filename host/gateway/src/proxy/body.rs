@@ -96,6 +96,7 @@ fn source_error(error: BodyError) -> BodySourceError {
         BodyError::ClientAborted(_)
         | BodyError::UpstreamAborted(_)
         | BodyError::IdleTimeout(_)
+        | BodyError::Outlived(_)
         | BodyError::Protocol(_)
         | BodyError::Filter(_) => BodySourceError::Aborted(error.kind(), crate::chain(&error)),
     }

@@ -2,7 +2,6 @@
 //! to `on-complete`, so that a client that hangs up is counted like any other.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -21,8 +20,10 @@ use crate::exchange::{Exchange, Reason};
 use crate::filter::{Hook, LocalPipeline, Traversal};
 use crate::http::body::{BodyError, Watch};
 use crate::http::buffer::Reservation;
+use crate::http::forwarded::ClientAddress;
 use crate::http::trace;
 use crate::http1::{RequestLine, Transport};
+use crate::proxy_protocol::Proxied;
 use crate::server::{ConnectionInfo, OnUpgrade};
 use crate::snapshot::LocalSnapshot;
 use crate::telemetry::{AccessRecord, Answerer, ErrorSource, FailedAttempt, RouteId, Timings};
@@ -51,6 +52,8 @@ pub(super) enum EndsHere {
     Preflight { allow: HeaderValue },
     /// RFC 9110 §7.6.2: its `Max-Forwards` is used up.
     MaxForwards,
+    /// An extended CONNECT for a route that takes no upgrades. Over HTTP/1.1 the wish can be ignored.
+    NoUpgrade,
 }
 
 /// A change of protocol that the client asks for, where the route allows one.
@@ -76,7 +79,7 @@ pub(super) struct RequestContext {
     worker: Rc<Worker>,
     pub(super) start: Instant,
     pub(super) id: HeaderValue,
-    pub(super) client: IpAddr,
+    pub(super) client: ClientAddress,
     pub(super) method: Method,
     pub(super) authority: Option<Authority>,
     pub(super) target: Option<PathAndQuery>,
@@ -98,6 +101,8 @@ pub(super) struct RequestContext {
     /// The pipeline whose `on-complete` hooks see the exchange when it is over.
     completes_in: Option<Rc<LocalPipeline>>,
 
+    /// Whose request it is, where an upstream of its route is told by a PROXY header.
+    pub(super) proxied: Option<Box<Proxied>>,
     /// The request's body, until it goes to an upstream.
     pub(super) request_body: MessageBody,
     /// The length that the client announced is more than the route takes.
@@ -107,6 +112,8 @@ pub(super) struct RequestContext {
     /// When a part of either body last came; only where the request has one.
     pub(super) progress: Option<Rc<Cell<Instant>>>,
     pub(super) upgrade_request: Option<Box<UpgradeRequest>>,
+    /// The client asks by an extended CONNECT: a success would open a stream.
+    pub(super) extended_connect: bool,
     /// Unless a filter answers it, it goes no further.
     pub(super) ends_here: Option<Box<EndsHere>>,
     /// The names with an underscore that the client has sent, if there are any.
@@ -118,7 +125,7 @@ pub(super) struct RequestContext {
     /// The upstream that the weights of the route give, by index in the snapshot.
     pub(super) weighted: usize,
     /// For a caller of a sticky split who had no key.
-    pub(super) sticky_cookie: Option<HeaderValue>,
+    pub(super) sticky_cookie: Option<Box<HeaderValue>>,
     pub(super) faults: Option<Box<Injected>>,
     pub(super) attempts: AttemptLog,
     pub(super) status: Option<StatusCode>,
@@ -172,11 +179,13 @@ impl RequestContext {
                 shared_traversal: None,
                 charge: None,
                 completes_in: None,
+                proxied: None,
                 request_body: MessageBody::default(),
                 request_too_large: false,
                 response_body: MessageBody::default(),
                 progress: None,
                 upgrade_request: None,
+                extended_connect: false,
                 ends_here: None,
                 underscored: None,
                 accepted_upgrade: None,
@@ -287,7 +296,7 @@ impl RequestContext {
         AccessRecord {
             time: SystemTime::now().checked_sub(self.timings.total).unwrap_or(SystemTime::UNIX_EPOCH),
             request_id: self.id.as_bytes(),
-            client: self.client,
+            client: self.client.ip(),
             method,
             authority: self.authority.as_ref().map_or("", Authority::as_str),
             path,

@@ -40,6 +40,8 @@ pub enum Kind {
     ClientTimeout,
     /// The client went away.
     ClientAborted,
+    /// The exchange has lasted as long as the route allows.
+    StreamDuration,
     NoRoute,
     /// A route is for the request but for its method.
     MethodNotAllowed,
@@ -95,6 +97,7 @@ impl Kind {
             Kind::UnsupportedCoding => "unsupported-coding",
             Kind::ClientTimeout => "client-timeout",
             Kind::ClientAborted => "client-aborted",
+            Kind::StreamDuration => "max-stream-duration",
             Kind::NoRoute => "no-route",
             Kind::MethodNotAllowed => "method-not-allowed",
             Kind::LoopDetected => "loop-detected",
@@ -168,6 +171,7 @@ impl ProxyError {
             | Kind::UnsupportedCoding
             | Kind::ClientTimeout
             | Kind::ClientAborted
+            | Kind::StreamDuration
             | Kind::NoRoute
             | Kind::MethodNotAllowed
             | Kind::LoopDetected
@@ -249,6 +253,11 @@ impl ProxyError {
         )
     }
 
+    /// An exchange that has lasted as long as its route allows.
+    pub fn outlived(limit: Duration) -> Self {
+        ProxyError::new(Kind::StreamDuration, format!("the exchange has lasted longer than {limit:?}"))
+    }
+
     /// A response body that broke off on its way to the client.
     pub fn response_body(error: &BodyError) -> Self {
         ProxyError::new(response_body_kind(error.kind()), format!("response body: {}", chain(error)))
@@ -261,6 +270,7 @@ pub(super) fn request_body_kind(kind: BodyErrorKind) -> Kind {
         BodyErrorKind::ClientAborted => Kind::ClientAborted,
         BodyErrorKind::TooLarge => Kind::BodyTooLarge,
         BodyErrorKind::IdleTimeout => Kind::ClientTimeout,
+        BodyErrorKind::Outlived => Kind::StreamDuration,
         BodyErrorKind::BudgetExhausted => Kind::OutOfMemory,
         BodyErrorKind::Protocol => Kind::BadRequest,
         BodyErrorKind::Filter => Kind::FilterFailed,
@@ -273,6 +283,7 @@ fn response_body_kind(kind: BodyErrorKind) -> Kind {
         BodyErrorKind::UpstreamAborted => Kind::UpstreamReset,
         BodyErrorKind::TooLarge => Kind::UpstreamBody,
         BodyErrorKind::IdleTimeout => Kind::UpstreamTimeout,
+        BodyErrorKind::Outlived => Kind::StreamDuration,
         BodyErrorKind::BudgetExhausted => Kind::OutOfMemory,
         BodyErrorKind::Protocol => Kind::UpstreamProtocol,
         BodyErrorKind::Filter => Kind::FilterFailed,

@@ -1,19 +1,20 @@
 //! The request head on the way in: which fields are trusted, and which ones the upstream gets. Nothing here waits.
 
-use http::header::{COOKIE, MAX_FORWARDS};
+use http::header::{COOKIE, MAX_FORWARDS, SEC_WEBSOCKET_KEY};
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use std::net::IpAddr;
+use hyper::ext::Protocol;
 
 use super::error::{Kind, ProxyError};
 use crate::exchange::RequestHead;
 use crate::http::cdn_loop;
-use crate::http::forwarded;
+use crate::http::forwarded::{self, ClientAddress};
 use crate::http::headers::{self, HeaderClasses};
 use crate::http::target::{Target, TargetError, routing_host};
 use crate::http::trace;
 use crate::server::ConnectionInfo;
+use crate::upstream::websocket::{self, WEBSOCKET};
 
 /// RFC 9440 §2.
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -24,9 +25,11 @@ pub(super) struct Inbound {
     pub(super) head: RequestHead,
     pub(super) classes: HeaderClasses,
     /// The client: the peer, or what a trusted proxy says.
-    pub(super) client: IpAddr,
+    pub(super) client: ClientAddress,
     /// The protocol that the client asks to switch to.
     pub(super) upgrade: Option<HeaderValue>,
+    /// It asks by an extended CONNECT.
+    pub(super) extended_connect: bool,
 }
 
 /// The refusal of a request target.
@@ -77,13 +80,22 @@ pub(super) fn read(parts: Box<Parts>, connection: &ConnectionInfo) -> Result<Inb
         let message = format!("the request has been passed on {} times already", cdn_loop::MAX_PASSES);
         return Err((parts, ProxyError::new(Kind::LoopDetected, message)));
     }
-    let upgrade = match parts.version {
-        Version::HTTP_11 if classes.has(HeaderClasses::HOP_BY_HOP) => headers::upgrade_requested(&parts.headers),
+    let protocol = parts.extensions.get::<Protocol>();
+    let upgrade = match (parts.version, protocol) {
+        (Version::HTTP_11, _) if classes.has(HeaderClasses::HOP_BY_HOP) => headers::upgrade_requested(&parts.headers),
+        (_, Some(protocol)) if protocol.as_str() == WEBSOCKET => Some(HeaderValue::from_static(WEBSOCKET)),
+        // RFC 9220 §3: 501 is for a protocol that is not known.
+        (_, Some(protocol)) => {
+            let message = format!("an extended CONNECT for the protocol `{}`", protocol.as_str());
+            return Err((parts, ProxyError::new(Kind::MethodNotSupported, message)));
+        }
         _ => None,
     };
+    let extended_connect = protocol.is_some();
     Ok(Inbound {
         client: client.address,
         upgrade,
+        extended_connect,
         classes,
         head: RequestHead {
             method: parts.method,
@@ -103,7 +115,7 @@ fn scheme(connection: &ConnectionInfo) -> Scheme {
 /// Removes hop-by-hop and untrusted fields and adds the gateway's own. Routes are matched after it: what a stranger says of himself
 /// chooses none. `Host` stays until the upstream's `Host` is known; no filter sees it.
 pub(super) fn clean(inbound: &mut Inbound, connection: &ConnectionInfo, (id_header, id): (&HeaderName, &HeaderValue)) {
-    let Inbound { head, classes, .. } = inbound;
+    let Inbound { head, classes, extended_connect, .. } = inbound;
     let classes = *classes;
     if classes.has(HeaderClasses::HOP_BY_HOP) {
         headers::strip_hop_by_hop(&mut head.headers);
@@ -118,6 +130,10 @@ pub(super) fn clean(inbound: &mut Inbound, connection: &ConnectionInfo, (id_head
         // RFC 9440 §2.4: no value of the client's own stands beside it.
         head.headers.remove(CLIENT_CERT_CHAIN);
         head.headers.insert(CLIENT_CERT, field.clone());
+    }
+    if *extended_connect {
+        // RFC 8441 §5 leaves the key out, and servers of HTTP/1.1 want one.
+        head.headers.insert(SEC_WEBSOCKET_KEY, websocket::new_key());
     }
     headers::strip_twin(&mut head.headers, id_header);
     head.headers.insert(id_header, id.clone());

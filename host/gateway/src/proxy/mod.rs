@@ -182,6 +182,9 @@ impl<'a> RouteHandler<'a> {
                 // RFC 9110 §9.3.8: a trace would show what proxies before this one have added.
                 Err(ProxyError::new(Kind::MethodNotSupported, "TRACE with no forwards left"))
             }
+            Some(EndsHere::NoUpgrade) => {
+                Err(ProxyError::new(Kind::MethodNotSupported, "an extended CONNECT for a route that takes no upgrades"))
+            }
             Some(EndsHere::Preflight { .. }) | None => {
                 Err(ProxyError::new(Kind::MethodNotAllowed, "a preflight that no filter has answered"))
             }

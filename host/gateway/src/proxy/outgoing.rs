@@ -38,7 +38,7 @@ impl RouteHandler<'_> {
         Timeouts {
             connect: limits.connect,
             first_byte: limits.first_byte.unwrap_or(FOREVER),
-            until: limits.request.and_then(|whole| start.checked_add(whole)),
+            until: limits.to_head().and_then(|whole| start.checked_add(whole)),
         }
     }
 

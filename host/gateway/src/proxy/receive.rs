@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, EXPECT, LOCATION, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
+use hyper::ext::Protocol;
 
 use super::body::{MessageBody, coded};
 use super::context::{EndsHere, MatchedRoute, RequestContext, Responder, UpgradeRequest};
@@ -40,7 +41,9 @@ pub(super) fn receive(
     let mut inbound = match inbound::read(parts, connection) {
         Ok(inbound) => inbound,
         Err((parts, error)) => {
-            context.grpc = HeaderClasses::of(&parts.headers).has(HeaderClasses::GRPC);
+            // To a CONNECT, the 200 of gRPC would be a success.
+            let connect = parts.method == Method::CONNECT || parts.extensions.get::<Protocol>().is_some();
+            context.grpc = !connect && HeaderClasses::of(&parts.headers).has(HeaderClasses::GRPC);
             context.target = parts.uri.path_and_query().cloned();
             context.remember(&parts.headers);
             return Err(turn_away(local, context, &error));
@@ -50,7 +53,8 @@ pub(super) fn receive(
     context.authority = Some(inbound.head.authority.clone());
     context.target = Some(inbound.head.target.clone());
     context.client = inbound.client;
-    context.grpc = inbound.classes.has(HeaderClasses::GRPC);
+    context.extended_connect = inbound.extended_connect;
+    context.grpc = inbound.classes.has(HeaderClasses::GRPC) && !inbound.extended_connect;
     if inbound.classes.has(HeaderClasses::UNDERSCORE) {
         context.underscored = underscored(&inbound.head.headers);
     }
@@ -129,7 +133,7 @@ fn find_route(local: &LocalSnapshot, connection: &ConnectionInfo, inbound: &Inbo
         method: &head.method,
         query: head.target.query(),
         headers: &head.headers,
-        client_ip: inbound.client,
+        client_ip: inbound.client.ip(),
     };
     let found = match announced_method(&view) {
         None => local.shared.router.find(&view).map(|route| Found { route, ends_here: None }),
@@ -193,7 +197,7 @@ fn enter_route(
     on_upgrade: Option<OnUpgrade>,
 ) {
     let route = &local.shared.routes[found.index];
-    let Inbound { mut head, classes, client: address, upgrade } = inbound;
+    let Inbound { mut head, classes, client: address, upgrade, extended_connect } = inbound;
     if classes.has(HeaderClasses::EXPECT) && !expects_continue(&head.headers, &body) {
         head.headers.remove(EXPECT);
     }
@@ -201,6 +205,12 @@ fn enter_route(
         (Some(protocol), Some(client)) if route.upgrade => Some(Box::new(UpgradeRequest { protocol, client })),
         _ => None,
     };
+    if route.proxy_protocol {
+        context.proxied = Some(Box::new(connection.ends.proxied(address)));
+    }
+    if extended_connect && !route.upgrade {
+        context.ends_here.get_or_insert_with(|| Box::new(EndsHere::NoUpgrade));
+    }
     context.request_too_large = body.exact_size().is_some_and(|length| length > route.max_body);
     let body = match body {
         Body::Empty => body,
@@ -212,7 +222,7 @@ fn enter_route(
             body
         }
     };
-    let until = route.timeouts.request.and_then(|limit| context.start.checked_add(limit));
+    let until = route.timeouts.to_head().and_then(|limit| context.start.checked_add(limit));
     context.request_body = MessageBody::new(body, coded(&head.headers, classes)).within(until);
     let mut exchange = Exchange::new(context.id.clone(), address, head, local.facts(found.index).clone());
     exchange.params = found.params;

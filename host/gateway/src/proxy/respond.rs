@@ -39,6 +39,7 @@ pub(super) fn public(kind: Kind) -> (StatusCode, &'static str) {
         Kind::ClientTimeout => (StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive."),
         // Nobody reads it; the access log shows nginx's code for a client that went away.
         Kind::ClientAborted => (client_closed_request(), "The client closed the connection."),
+        Kind::StreamDuration => (StatusCode::GATEWAY_TIMEOUT, "The request took longer than is allowed."),
         Kind::NoRoute => (StatusCode::NOT_FOUND, "There is nothing at this address."),
         Kind::MethodNotAllowed => {
             (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here. The field Allow lists those that are.")
@@ -82,6 +83,7 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
         Kind::ClientAborted => CANCELLED,
         Kind::HeadTimeout
         | Kind::ClientTimeout
+        | Kind::StreamDuration
         | Kind::UpstreamTimeout
         | Kind::DeadlineExceeded
         | Kind::InjectedDelay => DEADLINE_EXCEEDED,

@@ -54,7 +54,7 @@ impl RouteHandler<'_> {
         let mut next = Next::Selection;
         while next != Next::GiveUp {
             if next == Next::Selection {
-                let choice = self.select_upstream(context, targets).await?;
+                let choice = self.select_upstream(context, targets, (weighted, attempts.made())).await?;
                 let exchange = context.exchange();
                 target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
                 if target.upstream.upstream().state().is_some() {
@@ -63,7 +63,11 @@ impl RouteHandler<'_> {
                 let exchange = context.exchange();
                 endpoints = target.upstream.endpoints();
                 affinity = affinity::of(&target.upstream, &endpoints, exchange, request.headers());
-                let candidates = self.local.candidates(context.route_index(), targets).count();
+                // Only filters ask for another selection.
+                let candidates = match self.pipeline.pipeline().has(Hook::SelectUpstream) {
+                    true => self.local.candidates(context.route_index(), targets).count(),
+                    false => 0,
+                };
                 attempts.select(target.upstream.max_endpoints(&endpoints), candidates, choice);
             }
             if next != Next::SameEndpoint {
@@ -121,6 +125,7 @@ impl RouteHandler<'_> {
                     if let Some(cookie) = cookie {
                         response.head.headers.append(SET_COOKIE, cookie);
                     }
+                    let is_last = exchange.selection.no_retry;
                     let first_byte = attempt.first_byte.unwrap_or_default();
                     self.local.metrics.upstream(target.metrics, response.head.status.as_u16(), first_byte);
                     let Some(wish) = policy.and_then(|policy| wish(policy, &response, context.grpc)) else {
@@ -128,7 +133,7 @@ impl RouteHandler<'_> {
                     };
                     let Some(condition) = wish.condition else { return Ok(response) };
                     let ended = EndedAttempt::answered(condition, request.repeatability());
-                    let decision = attempts.after(ended, false);
+                    let decision = attempts.after(ended, is_last);
                     next = self.agree(decision, &wish, target, request, attempts.made()).await;
                     if next == Next::GiveUp {
                         return Ok(response);
@@ -138,9 +143,10 @@ impl RouteHandler<'_> {
                 }
                 Err(failed) => {
                     error = failed;
+                    let is_last = context.exchange().selection.no_retry;
                     let decision = match request.is_late() {
                         true => Decision::GIVE_UP,
-                        false => attempts.after(error.ended(request.repeatability()), false),
+                        false => attempts.after(error.ended(request.repeatability()), is_last),
                     };
                     let is_stale = decision.next == Next::SameEndpoint && error.kind != UpstreamErrorKind::Refused;
                     self.log_failure(context, target.metrics, (endpoints.address(endpoint), &error), is_stale);
@@ -210,22 +216,29 @@ impl RouteHandler<'_> {
         &self,
         context: &mut RequestContext,
         targets: &[usize],
+        (weighted, made): (&UpstreamHandle, u32),
     ) -> Result<FilterChoice, ProxyError> {
         if !self.pipeline.pipeline().has(Hook::SelectUpstream) {
             return Ok(FilterChoice::NoneOrSame);
         }
         let before = std::mem::take(&mut context.traversal.exchange().selection);
-        let made = context.attempts.count() as u32;
+        let attempt = 1 + context.attempts.count() as u32;
         let route = context.route_index();
         let exchange = context.traversal.exchange();
         exchange.candidates = Candidates::of(self.local.candidates(route, targets).clone());
-        let (left, budget) = (0, None);
-        exchange.retry = RetryState { attempt: made + 1, left, budget };
+        exchange.retry = RetryState { attempt, ..self.retry_state(weighted, made) };
         let selected = self.pipeline.select_upstream(&mut context.traversal).await;
         selected.map_err(|failure| ProxyError::filter(&failure))?;
         let selection = &context.exchange().selection;
         let is_new = !selection.is_empty() && *selection != before;
         Ok(if is_new { FilterChoice::New } else { FilterChoice::NoneOrSame })
+    }
+
+    /// What the policy leaves after `made` attempts. The budget is that of the upstream that the weights have given: filters may choose another.
+    fn retry_state(&self, weighted: &UpstreamHandle, made: u32) -> RetryState {
+        let Some(policy) = &self.route.retry else { return RetryState::default() };
+        let budget = weighted.upstream.upstream().retries().left(policy.budget, coarse::now_ms());
+        RetryState { left: policy.attempts.saturating_sub(made + 1), budget: Some(budget), ..RetryState::default() }
     }
 
     /// The upstream that a filter has named, if the route lists it.

@@ -3,10 +3,10 @@
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use super::context::{RequestContext, SharedTraversal};
+use super::context::{RequestContext, Responder, SharedTraversal};
 use super::error::{Kind, ProxyError};
 use super::{RouteHandler, grpc, respond, tunnel};
 use crate::exchange::{ResponseHead, ResponseSource};
@@ -34,6 +34,10 @@ impl RouteHandler<'_> {
         {
             return self.switch_protocols(head, context);
         }
+        let (head, replaced) = match context.extended_connect && !is_refusal(head.status) {
+            true => (self.refuse_stream(&mut context, head.status), false),
+            false => (head, replaced),
+        };
         let head = grpc::answer(head, &context);
         let body = context.response_body.take();
         let trailers = self.pipeline.pipeline().has(Hook::OnResponseTrailers);
@@ -52,6 +56,16 @@ impl RouteHandler<'_> {
         send(response, context)
     }
 
+    /// RFC 8441 §4: to an extended CONNECT, a success would open a stream with nobody behind it.
+    #[cold]
+    fn refuse_stream(&self, context: &mut RequestContext, status: StatusCode) -> Box<ResponseHead> {
+        let detail = format!("an extended CONNECT that was answered by {status} without a switch of protocols");
+        let error = ProxyError::new(Kind::MethodNotSupported, detail);
+        context.fail(&error);
+        context.responder = Responder::Gateway;
+        respond::problem(&error, &context.id, &self.local.shared.id_header)
+    }
+
     /// Leaves of the exchange what later hooks can read: all but the bodies, or nothing where no hook comes.
     fn keep_for_later_hooks(&self, context: &mut RequestContext, head: Option<Box<ResponseHead>>) {
         let Some(head) = head else {
@@ -65,7 +79,7 @@ impl RouteHandler<'_> {
         exchange.sandboxes.clear();
     }
 
-    /// `101 Switching Protocols`, and both sides joined in a task of their own.
+    /// `101 Switching Protocols`, or the success of an extended CONNECT, and both sides joined in a task of their own.
     fn switch_protocols(&self, head: Box<ResponseHead>, mut context: Box<RequestContext>) -> Box<Response<Body>> {
         let mut response = Box::new(Response::new(Body::Empty));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -76,6 +90,7 @@ impl RouteHandler<'_> {
         if let Some(protocol) = accepted.protocol {
             response.headers_mut().insert(UPGRADE, protocol);
         }
+        // Over HTTP/2, too, so that logs and metrics have one number for it.
         context.status = Some(StatusCode::SWITCHING_PROTOCOLS);
         context.reason = head.reason;
         let later = context.completes().then(|| {
@@ -85,9 +100,22 @@ impl RouteHandler<'_> {
         });
         self.keep_for_later_hooks(&mut context, later);
         context.head_ready();
-        tunnel::join(request.client, accepted.upstream, self.route.timeouts.idle, context);
+        if context.extended_connect {
+            // RFC 8441 §5.
+            *response.status_mut() = StatusCode::OK;
+            for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+                response.headers_mut().remove(name);
+            }
+        }
+        let timeouts = &self.route.timeouts;
+        tunnel::join(request.client, accepted.upstream, timeouts.idle, timeouts.max_stream_duration, context);
         response
     }
+}
+
+/// Whether a status refuses a CONNECT.
+fn is_refusal(status: StatusCode) -> bool {
+    !status.is_success() && !status.is_informational()
 }
 
 /// A response that is ready to be sent.

@@ -35,7 +35,8 @@ impl RouteHandler<'_> {
         });
         let Some(name) = name else { return split.at(self.local.turn()) };
         let slot = slot_at(self.local.turn());
-        context.sticky_cookie = set_cookie(name, slot, sticky, context.exchange().request.scheme == Scheme::HTTPS);
+        let https = context.exchange().request.scheme == Scheme::HTTPS;
+        context.sticky_cookie = set_cookie(name, slot, sticky, https).map(Box::new);
         split.of_slot(slot)
     }
 }
@@ -47,7 +48,7 @@ fn slot_by(key: &CallerKey, context: &mut RequestContext) -> Option<u16> {
     let headers = &exchange.request.headers;
     match key {
         CallerKey::Consumer => exchange.context.consumer().map(|name| slot(name.as_bytes())),
-        CallerKey::Ip => Some(match client.to_canonical() {
+        CallerKey::Ip => Some(match client.ip()? {
             IpAddr::V4(address) => slot(&address.octets()),
             IpAddr::V6(address) => slot(&address.octets()[..8]),
         }),

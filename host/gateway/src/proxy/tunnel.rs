@@ -1,5 +1,5 @@
-//! Upgraded connections (WebSocket): bytes flow in both directions until both sides have closed, or neither has sent anything for the
-//! idle timeout.
+//! Upgraded connections (WebSocket): bytes flow in both directions until both sides have closed, neither has sent anything for the
+//! idle timeout, or the longest life of an exchange is over.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -20,6 +20,7 @@ pub(super) fn join(
     client: OnUpgrade,
     upstream: Box<Transport>,
     idle: Option<Duration>,
+    life: Option<Duration>,
     mut context: Box<RequestContext>,
 ) {
     tokio::task::spawn_local(async move {
@@ -39,10 +40,21 @@ pub(super) fn join(
                 }
             }
         };
-        tokio::select! {
+        let outlived = async {
+            let Some(life) = life else { return std::future::pending().await };
+            let deadline = Deadline::after(life.saturating_sub(context.start.elapsed()));
+            std::future::poll_fn(|cx| deadline.poll_passed(cx)).await;
+            life
+        };
+        let ended = tokio::select! {
             // An error means that a side closed without a close frame, as most WebSockets do.
-            _ = copy_bidirectional(&mut client, &mut upstream) => context.ended = true,
-            () = idled => context.fail(&ProxyError::new(Kind::ClientTimeout, "the upgraded connection was idle")),
+            _ = copy_bidirectional(&mut client, &mut upstream) => Ok(()),
+            () = idled => Err(ProxyError::new(Kind::ClientTimeout, "the upgraded connection was idle")),
+            life = outlived => Err(ProxyError::outlived(life)),
+        };
+        match ended {
+            Ok(()) => context.ended = true,
+            Err(error) => context.fail(&error),
         }
         let bytes_in = context.bytes_in.get_or_insert_default();
         bytes_in.set(bytes_in.get() + from_client.get());

@@ -23,6 +23,7 @@ use crate::http::body::Body;
 use crate::http::headers::{HeaderClasses, strip_hop_by_hop};
 use crate::snapshot::routes::Action;
 use crate::snapshot::split::Split;
+use crate::upstream::websocket;
 use crate::upstream::{OutgoingRequest, UpstreamError, UpstreamErrorKind, UpstreamResponse};
 
 impl RouteHandler<'_> {
@@ -57,7 +58,7 @@ impl RouteHandler<'_> {
     async fn forward(&self, context: &mut RequestContext, split: &Split) -> Result<(), ProxyError> {
         // Only filters have waited so far, for a body or for an answer of their own.
         let waited = context.timings.request_filters.unwrap_or_default();
-        if let Some(whole) = self.route.timeouts.request.filter(|whole| *whole <= waited) {
+        if let Some(whole) = self.route.timeouts.to_head().filter(|whole| *whole <= waited) {
             let message = format!("the request was not in after {whole:?}");
             return Err(ProxyError::new(Kind::ClientTimeout, message));
         }
@@ -82,6 +83,7 @@ impl RouteHandler<'_> {
         let (mut request, headers) = self.request(context)?;
         self.mirror(context, &mut request);
         let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
+        request.on_behalf_of(context.proxied.take());
         if let Some(extras) = self.extras(context.start, deadline, is_grpc) {
             request = request.with(extras);
         }
@@ -90,19 +92,35 @@ impl RouteHandler<'_> {
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
         }
-        let mut response = outcome?;
+        let mut response = outcome.map_err(|error| self.outlived(context, error))?;
         if let Some(deadline) = deadline.filter(|deadline| deadline.is_call) {
             response.body = bounded(response.body, deadline.until);
         }
         self.accept(context, response)
     }
 
+    /// An upstream that did not answer in time, where that is the longest life of the exchange.
+    fn outlived(&self, context: &RequestContext, error: ProxyError) -> ProxyError {
+        let waited = matches!(error.kind, Kind::UpstreamTimeout | Kind::ConnectTimeout);
+        match self.route.timeouts.max_stream_duration {
+            Some(limit) if waited && context.start.elapsed() >= limit => ProxyError::outlived(limit),
+            Some(_) | None => error,
+        }
+    }
+
     /// Takes an upstream's response into the exchange.
     fn accept(&self, context: &mut RequestContext, response: UpstreamResponse) -> Result<(), ProxyError> {
         let UpstreamResponse { mut head, body, upgraded } = response;
+        let extended_connect = context.extended_connect;
         // RFC 9110 §15.2.2: a server must not switch unasked.
         match upgraded.filter(|_| context.upgrade_request.is_some()) {
             Some(upstream) => {
+                let request = &context.exchange().request.headers;
+                // The key is the gateway's own. A client of HTTP/1.1 checks the answer to its key itself.
+                if extended_connect && !websocket::is_accepted(request, &head.headers) {
+                    let message = "101 without the `Sec-WebSocket-Accept` for the key of the request";
+                    return Err(ProxyError::new(Kind::UpstreamProtocol, message));
+                }
                 let protocol = head.headers.remove(UPGRADE);
                 context.accepted_upgrade = Some(Box::new(AcceptedUpgrade { protocol, upstream }));
             }
@@ -116,11 +134,14 @@ impl RouteHandler<'_> {
             strip_hop_by_hop(&mut head.headers);
         }
         let mut body = timed(body, self.route.timeouts.idle, context.progress.as_ref());
+        if let Some(limit) = self.route.timeouts.max_stream_duration.filter(|_| !body.is_end_stream()) {
+            body = body.outlived_after(limit, limit.saturating_sub(context.start.elapsed()));
+        }
         if let Some(rate) = context.faults.as_ref().and_then(|faults| faults.bytes_per_second) {
             body = slowed(body, rate);
         }
         if let Some(cookie) = context.sticky_cookie.take() {
-            head.headers.append(SET_COOKIE, cookie);
+            head.headers.append(SET_COOKIE, *cookie);
         }
         context.response_body = MessageBody::new(body, coded(&head.headers, classes));
         context.responder = Responder::Upstream;

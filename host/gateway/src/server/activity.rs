@@ -12,10 +12,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::ListenerSettings;
+use super::reset::ResetWatch;
 use crate::coarse;
+use crate::config::model::ConnectionLifetime;
+use crate::sockets::Stream;
 use crate::telemetry::ListenerCounters;
 
 const HEAD: u64 = 0;
@@ -27,6 +30,25 @@ const IDLE: u64 = 2;
 pub(super) struct Patience {
     pub(super) header: Duration,
     pub(super) idle: Duration,
+    /// The age in milliseconds at which it gets no more requests; the largest number for none.
+    pub(super) age: u64,
+    /// How long its streams may go on after that.
+    pub(super) grace: Duration,
+    /// How many requests it gets; the largest number stands for no limit.
+    pub(super) requests: u32,
+}
+
+impl Patience {
+    pub(super) fn of(settings: &ListenerSettings) -> Self {
+        let ConnectionLifetime { max_age, grace, max_requests } = settings.lifetime;
+        Patience {
+            header: settings.header_timeout,
+            idle: settings.idle_timeout,
+            age: max_age.map_or(u64::MAX, coarse::jittered_ms),
+            grace,
+            requests: max_requests.unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// Why a connection is not waited for any longer.
@@ -38,6 +60,8 @@ pub(super) enum Expiry {
     Idle,
     /// The client takes no bytes.
     Stalled,
+    /// It is older than allowed, and its streams did not end.
+    Age,
 }
 
 impl Expiry {
@@ -46,6 +70,7 @@ impl Expiry {
             Expiry::Header => "request head timeout",
             Expiry::Idle => "idle timeout",
             Expiry::Stalled => "client takes no bytes",
+            Expiry::Age => "connection age",
         }
     }
 }
@@ -58,10 +83,14 @@ pub(super) struct Activity {
     /// Milliseconds since `start` times four, plus HEAD, BUSY or IDLE.
     phase: Cell<u64>,
     exchanges: Cell<u32>,
+    /// All that have begun.
+    requests: Cell<u32>,
     /// Milliseconds since `start` plus one; 0 while writing goes on.
     stalled: Cell<u64>,
     /// The socket is closed with a reset instead of an orderly end.
     reset: Cell<bool>,
+    /// The client has said that it sends no more.
+    half_closed: Cell<bool>,
     /// Whether bytes that come on an idle connection begin a request head. On HTTP/2 they may be pings.
     bytes_are_heads: bool,
 }
@@ -72,17 +101,39 @@ impl Activity {
             start: coarse::now_ms(),
             phase: Cell::new(HEAD),
             exchanges: Cell::new(0),
+            requests: Cell::new(0),
             stalled: Cell::new(0),
             reset: Cell::new(false),
+            half_closed: Cell::new(false),
             bytes_are_heads: true,
         }
     }
 
     /// An exchange begins: its head is in.
     pub(super) fn begin(self: &Rc<Self>) -> Exchanging {
+        self.requests.set(self.requests.get().saturating_add(1));
+        self.hold()
+    }
+
+    /// What goes on beside an exchange, or after it: the connection is not idle meanwhile.
+    pub(super) fn hold(self: &Rc<Self>) -> Exchanging {
         self.exchanges.set(self.exchanges.get() + 1);
         self.phase.set(BUSY);
         Exchanging(Rc::clone(self))
+    }
+
+    /// Whether the connection gets no more requests: it is too old, or has had as many as it may.
+    pub(super) fn is_spent(&self, patience: Patience) -> bool {
+        self.requests.get() >= patience.requests || patience.age != u64::MAX && patience.age <= self.now()
+    }
+
+    /// The client sends no more. It may still read.
+    pub(super) fn half_close(&self) {
+        self.half_closed.set(true);
+    }
+
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.half_closed.get()
     }
 
     /// When to look again, or what has expired.
@@ -99,7 +150,7 @@ impl Activity {
         let step = millis(patience.header.min(patience.idle)).max(1);
         let (deadline, expiry) = match phase & 3 {
             HEAD => (since + millis(patience.header), Expiry::Header),
-            IDLE => (since + millis(patience.idle), Expiry::Idle),
+            IDLE => ((since + millis(patience.idle)).min(patience.age), Expiry::Idle),
             _ => (u64::MAX, Expiry::Stalled),
         };
         if deadline <= now {
@@ -109,7 +160,8 @@ impl Activity {
         if stalled > 0 && stalled - 1 + millis(patience.idle) <= now {
             return Err(Expiry::Stalled);
         }
-        Ok(deadline.min(now + step))
+        let next = deadline.min(now + step);
+        Ok(if patience.age > now { next.min(patience.age) } else { next })
     }
 
     fn now(&self) -> u64 {
@@ -194,16 +246,18 @@ impl Drop for Occupancy {
 
 /// A client socket that notes what happens on it.
 pub(super) struct Watched {
-    socket: TcpStream,
+    socket: Stream,
     /// Bytes that were read to find the protocol, to be read again.
     prefix: Bytes,
     activity: Rc<Activity>,
     occupancy: Occupancy,
+    /// Once the client has said that it sends no more.
+    reset_watch: Option<Box<ResetWatch>>,
 }
 
 impl Watched {
-    pub(super) fn new(socket: TcpStream, occupancy: Occupancy) -> Self {
-        Watched { socket, prefix: Bytes::new(), activity: Rc::new(Activity::new()), occupancy }
+    pub(super) fn new(socket: Stream, occupancy: Occupancy) -> Self {
+        Watched { socket, prefix: Bytes::new(), activity: Rc::new(Activity::new()), occupancy, reset_watch: None }
     }
 
     pub(super) fn activity(&self) -> &Rc<Activity> {
@@ -216,7 +270,7 @@ impl Watched {
 
     /// Gives bytes back, to be read first.
     pub(super) fn unread(&mut self, bytes: Bytes) {
-        self.prefix = bytes;
+        self.prefix = if self.prefix.is_empty() { bytes } else { [bytes, self.prefix.split_off(0)].concat().into() };
     }
 
     /// From here on HTTP/2 is spoken. The connection counts as idle until its first stream.
@@ -243,8 +297,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if self.activity.reset.get() {
-            // Fails only on a socket that is gone already.
-            let _ = self.socket.set_zero_linger();
+            self.socket.reset_at_close();
         }
     }
 }
@@ -294,8 +347,17 @@ impl AsyncWrite for Watched {
         self.socket.is_write_vectored()
     }
 
+    /// A socket has nothing to flush. After the end of the client's side, when reads say no more of it, this tells of a reset, and has the
+    /// task woken at one.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        let this = self.get_mut();
+        if this.activity.is_half_closed() {
+            let watch = this.reset_watch.get_or_insert_with(|| Box::new(ResetWatch::of(&this.socket)));
+            if watch.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
+        Pin::new(&mut this.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -307,7 +369,13 @@ impl AsyncWrite for Watched {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience { header: Duration::from_secs(10), idle: Duration::from_secs(60) };
+    const PATIENCE: Patience = Patience {
+        header: Duration::from_secs(10),
+        idle: Duration::from_secs(60),
+        age: u64::MAX,
+        grace: Duration::ZERO,
+        requests: u32::MAX,
+    };
 
     #[test]
     fn each_phase_has_its_deadline() {
@@ -335,6 +403,22 @@ mod tests {
         activity.received(|| 1);
         assert!(next <= 10_001, "{next}");
         assert_eq!(activity.check_at(next, PATIENCE), Ok(10_001));
+    }
+
+    #[test]
+    fn a_connection_ends_by_its_age_and_its_requests() {
+        let patience = Patience { age: 30_000, requests: 2, ..PATIENCE };
+        let activity = Rc::new(Activity::new());
+        let first = activity.begin();
+        assert_eq!(activity.check_at(25_000, patience), Ok(30_000), "the age is not missed");
+        assert_eq!(activity.check_at(30_000, patience), Ok(40_000), "an exchange goes on");
+        assert!(!activity.is_spent(patience));
+        activity.finished(|| 31_000);
+        assert_eq!(activity.check_at(31_000, patience), Err(Expiry::Idle));
+        std::mem::forget((first, activity.hold()));
+        assert!(!activity.is_spent(patience), "what is only held is no request");
+        std::mem::forget(activity.begin());
+        assert!(activity.is_spent(patience));
     }
 
     #[test]

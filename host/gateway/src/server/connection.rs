@@ -12,7 +12,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use http::uri::Authority;
+use http::{Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -28,8 +29,9 @@ use tokio_rustls::server::TlsStream;
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
 use super::gather::Gathered;
 use super::malformed::AnswersMalformed;
+use super::proxied::behind_proxy;
 use super::worker::{Draining, PanicProbe, Shared};
-use super::{ConnectionInfo, ListenerSettings, Refusal, Service, TlsInfo, http1};
+use super::{ConnectionInfo, Ends, ListenerSettings, Refusal, Service, TlsInfo, extended_connect, http1};
 use crate::certs::{ClientCertificate, TlsContext};
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
@@ -52,18 +54,20 @@ const PING_PATIENCE: Duration = Duration::from_secs(20);
 /// connection is ended (CVE-2023-44487, "rapid reset", and its kin).
 const MAX_RESETS: usize = 64;
 
+/// A connection until its protocol is known. `None`: it ended before, for a reason that is counted already or is none.
+pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Option<Serving>, End>>>>;
 /// A connection whose protocol is known, served to its end.
-type Serving = Pin<Box<dyn Future<Output = Result<(), End>>>>;
+pub(super) type Serving = Pin<Box<dyn Future<Output = Result<(), End>>>>;
 
 /// Serves the connection to its end. The protocol detection and each protocol have their own allocation: a connection lives long, and
 /// one future would keep the size of the largest of them.
 pub(super) fn serve<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> impl Future<Output = ()> + 'static {
     let probe = PanicProbe::new(worker.metrics.clone());
     let counters = Arc::clone(accepted.socket.counters());
-    let peer = accepted.peer;
-    let opening: Pin<Box<dyn Future<Output = Result<Option<Serving>, End>>>> = match accepted.settings.tls.clone() {
-        Some(context) => Box::pin(over_tls(accepted, context, worker)),
-        None => Box::pin(plain(accepted, worker)),
+    let peer = accepted.ends.peer_socket();
+    let opening = match accepted.proxy_header_timeout() {
+        Some(limit) => Box::pin(behind_proxy(accepted, limit, worker)),
+        None => open(accepted, worker),
     };
     async move {
         let _probe = probe;
@@ -78,21 +82,39 @@ pub(super) fn serve<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> im
     }
 }
 
+/// Begins with the first byte of the client's.
+pub(super) fn open<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>) -> Opening {
+    match accepted.settings.tls.clone() {
+        Some(context) => Box::pin(over_tls(accepted, context, worker)),
+        None => Box::pin(plain(accepted, worker)),
+    }
+}
+
 /// A new connection, before its protocol is known.
 pub(super) struct Accepted {
     pub(super) socket: Watched,
-    pub(super) peer: SocketAddr,
-    pub(super) local: SocketAddr,
+    pub(super) ends: Ends,
     /// The listener's name.
     pub(super) listener: Arc<str>,
     pub(super) settings: Arc<ListenerSettings>,
 }
 
 impl Accepted {
+    /// How long to wait for a PROXY header, where its peer has to send one.
+    fn proxy_header_timeout(&self) -> Option<Duration> {
+        let protocol = self.settings.proxy_protocol.as_ref()?;
+        protocol.trusted.contains(self.ends.peer()).then_some(protocol.timeout)
+    }
+
     fn split(self) -> (Watched, ConnectionInfo) {
+        let local = match self.ends {
+            Ends::Ip { local, .. } => local.to_string().parse().expect("a socket address is an authority"),
+            Ends::Unix => Authority::from_static("localhost"),
+        };
         let info = ConnectionInfo {
-            peer: Peer::new(self.peer.ip().to_canonical(), &self.settings.trusted_proxies),
-            local: self.local.to_string().parse().expect("a socket address is an authority"),
+            peer: Peer::new(self.ends.peer(), &self.settings.trusted_proxies),
+            ends: self.ends,
+            local,
             known_host: KnownHost::default(),
             listener: self.listener,
             settings: self.settings,
@@ -109,7 +131,7 @@ pub(super) async fn over_tls<S: Service>(
     context: Arc<TlsContext>,
     worker: Rc<Shared<S>>,
 ) -> Result<Option<Serving>, End> {
-    let peer = accepted.peer;
+    let peer = accepted.ends.peer_socket().map(tracing::field::display);
     let (socket, mut info) = accepted.split();
     let failure: String = match timeout(info.settings.handshake_timeout, handshake(socket, &context)).await {
         Ok(Ok((mut stream, tls))) => {
@@ -123,7 +145,7 @@ pub(super) async fn over_tls<S: Service>(
         Err(_) => "timeout".into(),
     };
     info.counters.tls_failures.add(1);
-    tracing::debug!(%peer, listener = &*info.listener, error = failure, "TLS handshake failed");
+    tracing::debug!(peer, listener = &*info.listener, error = failure, "TLS handshake failed");
     Ok(None)
 }
 
@@ -159,15 +181,11 @@ pub(super) async fn plain<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>)
         (false, _) => true,
         (true, true) => {
             // The first request of a new connection may be on its way.
-            let lingering = async {
-                worker.draining.begun().await;
-                tokio::time::sleep(LINGER).await;
-            };
             let sniffed = async {
                 tokio::select! {
                     biased;
                     found = timeout(info.settings.header_timeout, has_preface(&mut socket)) => Some(found),
-                    () = lingering => None,
+                    () = drained(&worker) => None,
                 }
             };
             match sniffed.await {
@@ -181,6 +199,12 @@ pub(super) async fn plain<S: Service>(accepted: Accepted, worker: Rc<Shared<S>>)
     };
     let activity = if h2 { socket.speak_h2() } else { Rc::clone(socket.activity()) };
     Ok(Some(serving(h2, socket, activity, info, worker)))
+}
+
+/// Ready when the worker drains, and a connection that says nothing has had its time.
+pub(super) async fn drained<S: Service>(worker: &Shared<S>) {
+    worker.draining.begun().await;
+    tokio::time::sleep(LINGER).await;
 }
 
 /// Whether the client begins with the HTTP/2 preface. What was read is read again by the codec.
@@ -217,7 +241,7 @@ fn serving<S: Service>(
     info: ConnectionInfo,
     worker: Rc<Shared<S>>,
 ) -> Serving {
-    let patience = Patience { header: info.settings.header_timeout, idle: info.settings.idle_timeout };
+    let patience = Patience::of(&info.settings);
     match h2 {
         true => Box::pin(serve_h2(io, activity, info, patience, worker)),
         false => Box::pin(http1::serve(Transport::new(io), activity, info, patience, worker)),
@@ -241,6 +265,7 @@ fn serve_h2<S: Service>(
         .max_send_buf_size(WRITE_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_RESETS)
+        .enable_connect_protocol()
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
     let info = Rc::new(info);
@@ -266,12 +291,16 @@ fn exchanges<S: Service>(
     info: Rc<ConnectionInfo>,
     activity: Rc<Activity>,
 ) -> impl Fn(Request<Incoming>) -> ResponseFuture<S> {
-    move |request| {
+    move |mut request| {
         let exchanging = activity.begin();
+        let on_upgrade = match *request.method() == Method::CONNECT {
+            true => extended_connect::take(&mut request, &activity),
+            false => None,
+        };
         let (worker, info) = (Rc::clone(&worker), Rc::clone(&info));
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let response = worker.service.handle(&info, Box::new(parts), Body::from_client(body), None).await;
+            let response = worker.service.handle(&info, Box::new(parts), Body::from_client(body), on_upgrade).await;
             Ok((*response).map(|body| Tracked { body, exchanging }))
         })
     }
@@ -299,8 +328,8 @@ pub(super) enum End {
     Body(Box<dyn StdError + Send + Sync>),
 }
 
-/// Polls a connection until it ends, telling it to finish when the worker drains or the connection idles. `end_turn` writes what a poll
-/// has gathered.
+/// Polls a connection until it ends, telling it to finish when the worker drains, the connection idles or has had its time or its
+/// requests. `end_turn` writes what a poll has gathered.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<Box<C>>,
     mut finish: impl FnMut(Pin<&mut C>),
@@ -315,6 +344,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut timer = pin!(sleep_until(first));
     let mut finishing = false;
     let mut expired = None;
+    // When a connection that has had its time is closed, whatever goes on on it.
+    let mut cut = None;
     poll_fn(move |cx| {
         loop {
             let polled = watch_h2_refusals(
@@ -334,9 +365,21 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 finish(connection.as_mut());
                 continue;
             }
+            if !finishing && activity.is_spent(patience) {
+                finishing = true;
+                let at = Instant::now() + patience.grace;
+                cut = Some(at);
+                let next = timer.deadline();
+                timer.as_mut().reset(next.min(at));
+                finish(connection.as_mut());
+                continue;
+            }
             ready!(timer.as_mut().poll(cx));
+            if cut.is_some_and(|at| at <= Instant::now()) {
+                return Poll::Ready(Err(End::Expired(Expiry::Age)));
+            }
             match (activity.check(patience), expired) {
-                (Ok(next), _) => timer.as_mut().reset(next),
+                (Ok(next), _) => timer.as_mut().reset(cut.map_or(next, |at| next.min(at))),
                 // An idle connection has no open exchange: it is asked to end, then cut.
                 (Err(Expiry::Idle), None) => {
                     expired = Some(Expiry::Idle);
@@ -352,13 +395,14 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     .await
 }
 
-fn count_end(counters: &ListenerCounters, peer: SocketAddr, end: &End) {
+fn count_end(counters: &ListenerCounters, peer: Option<SocketAddr>, end: &End) {
     counters.connection_errors.add(1);
     let cause = match end {
         End::Http(error) => error.source().map(ToString::to_string),
         _ => None,
     };
-    tracing::debug!(%peer, error = %end, cause, "connection ended");
+    let peer = peer.map(tracing::field::display);
+    tracing::debug!(peer, error = %end, cause, "connection ended");
 }
 
 /// Runs the streams of an HTTP/2 connection on this worker.

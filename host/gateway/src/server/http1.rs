@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{Method, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ use super::{CloseConnection, ConnectionInfo, Refusal, Service};
 use crate::coarse;
 use crate::deadline::{self, Deadline};
 use crate::http1::{
-    Framing, Incoming, Limits, RequestHead, RequestLine, Transport, Writing, read_request, response_head,
+    Departure, Framing, Incoming, Limits, RequestHead, RequestLine, Transport, Writing, read_request, response_head,
 };
 
 /// How long a client may take to read the response and stop sending before the connection is closed (RFC 9112 §9.6).
@@ -30,6 +30,12 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 << 20;
 /// The bytes of the empty lines that may stand before a request.
 const EMPTY_LINES: usize = 4;
+
+/// A client that closes its side in the middle of a response can't be asked whether it still reads. It counts as gone when the upstream was
+/// silent for this long, too.
+const DOUBT: Duration = Duration::from_secs(5);
+/// How every response begins.
+const STATUS_LINE_START: &[u8] = b"HTTP/1.1 ";
 
 /// What comes next on a connection.
 enum Next {
@@ -55,6 +61,10 @@ struct Connection<S: Service> {
     limits: Limits,
     /// A request was answered.
     served: bool,
+    /// The client has got [`STATUS_LINE_START`] of the response to come.
+    announced: bool,
+    /// When a client counts as gone that may have left, unless something can be written before.
+    doubt: Option<Deadline>,
     /// Whether the worker knows that this task is to be woken when it drains.
     listening: bool,
     worker: Rc<Shared<S>>,
@@ -84,6 +94,8 @@ pub(super) fn serve<S: Service>(
         activity,
         limits,
         served: false,
+        announced: false,
+        doubt: None,
         listening: false,
         worker,
     };
@@ -181,11 +193,14 @@ impl<S: Service> Connection<S> {
             let mut handling = pin!(worker.service.handle(&info, parts, body, on_upgrade));
             poll_fn(|cx| match handling.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
-                Poll::Pending => self.poll_interrupted(cx).map(Err),
+                Poll::Pending => self.poll_interrupted(cx, STATUS_LINE_START).map(Err),
             })
             .await?
         };
         persistent &= !self.worker.draining.has_begun() && response.extensions().get::<CloseConnection>().is_none();
+        persistent &= !self.activity.is_spent(self.clock.patience);
+        // Nothing more will come.
+        persistent &= !self.activity.is_half_closed() || !self.incoming.borrow().is_between();
         // RFC 9110 §7.8: a client that asks for an upgrade must wait for the response. Data sent earlier would be read as one protocol by
         // the gateway and as another by the upstream.
         if asks_to_upgrade && !self.incoming.borrow().is_between() {
@@ -209,16 +224,44 @@ impl<S: Service> Connection<S> {
         Ok(after)
     }
 
-    /// Ready when the client has left, or takes no bytes for too long.
-    fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if self.incoming.borrow().poll_gone(cx).is_ready() {
-            return Poll::Ready(End::Gone);
+    /// Ready when the client has left, or takes no bytes for too long. `probe` is what can be written early of what comes next.
+    fn poll_interrupted(&mut self, cx: &mut Context<'_>, probe: &'static [u8]) -> Poll<End> {
+        loop {
+            let departed = self.incoming.borrow().poll_departed(cx);
+            match departed {
+                Poll::Ready(Departure::HalfClosed) => {
+                    self.activity.half_close();
+                    self.probe(cx, probe);
+                }
+                Poll::Ready(Departure::Gone) => return Poll::Ready(End::Gone),
+                Poll::Pending => break,
+            }
         }
         match ready!(self.clock.poll(cx)) {
             Expiry::Stalled => Poll::Ready(End::Expired(Expiry::Stalled)),
             // Never while an exchange is in progress.
-            expiry @ (Expiry::Header | Expiry::Idle) => Poll::Ready(End::Expired(expiry)),
+            expiry @ (Expiry::Header | Expiry::Idle | Expiry::Age) => Poll::Ready(End::Expired(expiry)),
         }
+    }
+
+    /// Finds out whether a client that has closed its side still reads. TCP does not tell that from a client that has closed its socket, until
+    /// it is sent something: then the kernel of one that has left answers with a reset. What is sent is the beginning of what will be sent
+    /// anyway.
+    fn probe(&mut self, cx: &mut Context<'_>, probe: &'static [u8]) {
+        let transport = &mut self.incoming.borrow().transport;
+        // Other bytes that are on their way do the same.
+        if !transport.is_flushed() {
+            return;
+        }
+        if probe.is_empty() {
+            self.doubt = Some(Deadline::after(DOUBT));
+            return;
+        }
+        self.announced |= probe == STATUS_LINE_START;
+        transport.out().extend_from_slice(probe);
+        transport.hurry();
+        // What can't be written now goes out with the rest, and a failure shows then.
+        let _ = transport.poll_flush(cx);
     }
 
     /// Writes a response.
@@ -256,17 +299,20 @@ impl<S: Service> Connection<S> {
             // Unconstrained: an exhausted task budget would look like a body without data.
             persistent = unconstrained(poll_fn(|cx| Poll::Ready(self.incoming.borrow().discard(cx)))).await;
         }
-        response_head(
-            self.incoming.borrow().transport.out(),
-            version,
-            parts.status,
-            &parts.headers,
-            framing,
-            persistent,
-            &date(),
-        );
+        {
+            let mut incoming = self.incoming.borrow();
+            let out = incoming.transport.out();
+            let before = out.len();
+            response_head(out, version, parts.status, &parts.headers, framing, persistent, &date());
+            if std::mem::take(&mut self.announced) {
+                let mut head = out.split_off(before);
+                head.advance(STATUS_LINE_START.len());
+                out.unsplit(head);
+            }
+        }
         drop(parts);
         let mut writing = Writing::new(framing);
+        self.doubt = None;
         let sent = poll_fn(|cx| self.poll_body(cx, body.as_mut(), &mut writing)).await;
         if sent.is_err() && framing == Framing::Close {
             self.activity.break_off();
@@ -307,7 +353,11 @@ impl<S: Service> Connection<S> {
             let frame = body.as_mut().poll_frame(cx);
             let transport = &mut self.incoming.borrow().transport;
             let added = match frame {
-                Poll::Ready(Some(Ok(frame))) => writing.frame(transport, frame),
+                Poll::Ready(Some(Ok(frame))) => {
+                    // If it has left, its kernel says so now.
+                    self.doubt = None;
+                    writing.frame(transport, frame)
+                }
                 Poll::Ready(None) if writing.has_ended() => return Poll::Ready(Ok(())),
                 Poll::Ready(None) => writing.end(transport, None),
                 Poll::Ready(Some(Err(error))) => {
@@ -327,11 +377,19 @@ impl<S: Service> Connection<S> {
                 return Poll::Ready(Err(End::Body(Box::new(error))));
             }
         }
-        // A client that has closed its side after its request counts as gone only after the response could be written.
+        // Until a write that is only put off there is nothing to wait for.
         if self.incoming.borrow().transport.is_write_deferred() {
             return Poll::Pending;
         }
-        self.poll_interrupted(cx).map(Err)
+        // RFC 9112 §7.1: the size of the next chunk may begin with zeros.
+        let probe: &[u8] = if writing.is_at_chunk() { b"0" } else { b"" };
+        if let Poll::Ready(end) = self.poll_interrupted(cx, probe) {
+            return Poll::Ready(Err(end));
+        }
+        match &self.doubt {
+            Some(doubt) => doubt.poll_passed(cx).map(|()| Err(End::Gone)),
+            None => Poll::Pending,
+        }
     }
 
     /// Answers a request that can't be read, and closes: what follows on the connection can't be trusted either.
@@ -430,7 +488,10 @@ mod tests {
     #[tokio::test(flavor = "local")]
     async fn a_clock_that_was_asked_without_budget_strikes() {
         let limit = Duration::from_millis(30);
-        let mut clock = Clock::new(Rc::new(Activity::new()), Patience { header: limit, idle: limit });
+        let mut clock = Clock::new(
+            Rc::new(Activity::new()),
+            Patience { header: limit, idle: limit, age: u64::MAX, grace: limit, requests: u32::MAX },
+        );
         poll_fn(|cx| {
             while tokio::task::coop::has_budget_remaining() {
                 let _ = pin!(tokio::task::consume_budget()).poll(cx);

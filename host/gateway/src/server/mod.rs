@@ -3,11 +3,14 @@
 
 mod activity;
 mod connection;
+mod extended_connect;
 mod gather;
 mod http1;
 mod listener;
 mod malformed;
 mod overload;
+mod proxied;
+mod reset;
 mod worker;
 
 #[cfg(test)]
@@ -15,7 +18,7 @@ mod tests;
 
 use std::error::Error as StdError;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,17 +27,18 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{Response, request};
-use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use crate::certs::{ClientCertificate, PolicyIndex, TlsContext};
+use crate::config::model::{self, BindAddress, ConnectionLifetime};
 use crate::http::body::Body;
-use crate::http::forwarded::Peer;
+use crate::http::forwarded::{ClientAddress, Peer, TrustedPeers};
 use crate::http::target::KnownHost;
 use crate::http1::{HeadError, RequestLine, Transport};
+use crate::proxy_protocol::Proxied;
 use crate::telemetry::{H2Refusal, ListenerCounters};
 
-pub use listener::{BindError, can_bind};
+pub use listener::BindError;
 pub use overload::{Overload, ResourceState, WorkerOverload};
 pub use worker::{StartError, WorkerSettings, Workers};
 
@@ -44,7 +48,8 @@ pub trait Service: 'static {
 
     /// Handles one request. The future is dropped when the client leaves before the response head is out; the body is dropped when
     /// it is sent or can't be sent any more. `on_upgrade` is present when the client asks for another protocol: after a response of
-    /// 101 it brings the client's side. Heads are boxed so that handing one on moves a pointer.
+    /// 101, or 200 to an extended CONNECT, it brings the client's side. Such a CONNECT is a `GET` here, with its [`hyper::ext::Protocol`] as an
+    /// extension. Heads are boxed so that handing one on moves a pointer.
     fn handle(
         &self,
         connection: &Rc<ConnectionInfo>,
@@ -84,11 +89,54 @@ pub enum Refusal {
     Timeout { line: RequestLine },
 }
 
+/// Both ends of a client connection: of the socket, or as a trusted proxy has told by the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    Ip { peer: SocketAddr, local: SocketAddr },
+    Unix,
+}
+
+impl Ends {
+    /// The address of the client's end.
+    pub fn peer(&self) -> ClientAddress {
+        match self {
+            Ends::Ip { peer, .. } => ClientAddress::Ip(peer.ip().to_canonical()),
+            Ends::Unix => ClientAddress::Unix,
+        }
+    }
+
+    /// This connection as a PROXY header tells of it, for the client behind it. Of a client that was named by a header field of a proxy
+    /// no port is known.
+    pub fn proxied(&self, client: ClientAddress) -> Proxied {
+        let ClientAddress::Ip(address) = client else { return Proxied::Unix };
+        match *self {
+            Ends::Ip { peer, local } if client == self.peer() => Proxied::Ip { source: peer, destination: local },
+            Ends::Ip { local, .. } => Proxied::Ip { source: SocketAddr::new(address, 0), destination: local },
+            Ends::Unix => {
+                let nowhere =
+                    if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let destination = SocketAddr::new(nowhere, 0);
+                Proxied::Ip { source: SocketAddr::new(address, 0), destination }
+            }
+        }
+    }
+
+    /// Its address and port.
+    fn peer_socket(self) -> Option<SocketAddr> {
+        match self {
+            Ends::Ip { peer, .. } => Some(peer),
+            Ends::Unix => None,
+        }
+    }
+}
+
 /// What is known of a client connection.
 #[derive(Debug)]
 pub struct ConnectionInfo {
     /// The other end, and whether it is one of the listener's trusted proxies.
     pub peer: Peer,
+    /// Both ends.
+    pub ends: Ends,
     /// Our end, which stands in for the host where HTTP/1.0 leaves it out.
     pub local: Authority,
     pub known_host: KnownHost,
@@ -119,7 +167,7 @@ pub struct TlsInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSpec {
     pub name: Arc<str>,
-    pub bind: SocketAddr,
+    pub bind: BindAddress,
 }
 
 /// The settings of a listener that a reload can change; they hold for connections accepted from then on.
@@ -131,9 +179,12 @@ pub struct ListenerSettings {
     pub h2: bool,
     /// From the certificate store; `None` for a plain listener.
     pub tls: Option<Arc<TlsContext>>,
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedPeers,
+    /// Which peers begin with a PROXY header; all others never do.
+    pub proxy_protocol: Option<model::ProxyProtocol>,
     /// Open connections of this listener on all workers.
     pub max_connections: usize,
+    pub lifetime: ConnectionLifetime,
     /// From the first byte of a request head, or the start of the connection, to the head's end (HTTP/1.1).
     pub header_timeout: Duration,
     /// How long a connection without an exchange is kept, and how long a client may take no byte of a response.

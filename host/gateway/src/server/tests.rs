@@ -90,8 +90,10 @@ fn settings() -> ListenerSettings {
         http1: true,
         h2: true,
         tls: None,
-        trusted_proxies: Vec::new(),
+        trusted_proxies: TrustedPeers::default(),
+        proxy_protocol: None,
         max_connections: 100,
+        lifetime: ConnectionLifetime::default(),
         header_timeout: PATIENCE,
         idle_timeout: PATIENCE,
         handshake_timeout: PATIENCE,
@@ -108,7 +110,7 @@ fn table(settings: ListenerSettings, max_connections: usize) -> Listeners {
 fn gateway(workers: usize, settings: ListenerSettings) -> Gateway {
     let table: ListenerTable = Arc::new(ArcSwap::from_pointee(table(settings, 1000)));
     let (metrics, gate) = (Metrics::new(), Arc::<Gate>::default());
-    let listeners = vec![ListenerSpec { name: "web".into(), bind: ([127, 0, 0, 1], 0).into() }];
+    let listeners = vec![ListenerSpec { name: "web".into(), bind: BindAddress::Ip(([127, 0, 0, 1], 0).into()) }];
     let start = WorkerSettings {
         workers,
         listeners,
@@ -119,7 +121,7 @@ fn gateway(workers: usize, settings: ListenerSettings) -> Gateway {
     let shared = Arc::clone(&gate);
     let workers = Workers::start(start, move |_, _| Rc::new(Facts { gate: Arc::clone(&shared) }));
     let workers = workers.expect("the workers start");
-    let address = workers.addresses()[0].1;
+    let Some((_, &BindAddress::Ip(address))) = workers.addresses().next() else { panic!("no address") };
     Gateway { workers, address, table, metrics, gate }
 }
 
@@ -235,7 +237,9 @@ fn half_a_next_request_does_not_hold_back_an_answer() {
 #[test]
 fn a_reload_reaches_new_connections() {
     let gateway = gateway(1, settings());
-    let trusting = ListenerSettings { trusted_proxies: vec!["127.0.0.0/8".parse().expect("a net")], ..settings() };
+    let networks = vec!["127.0.0.0/8".parse().expect("a net")];
+    let trusted_proxies = TrustedPeers { networks, unix: false };
+    let trusting = ListenerSettings { trusted_proxies, ..settings() };
     gateway.table.store(Arc::new(table(trusting, 1000)));
     let mut socket = gateway.connect();
     ask(&mut socket, "/");
@@ -491,7 +495,7 @@ fn workers_say_which_address_is_taken() {
     let gateway = gateway(1, settings());
     let again = WorkerSettings {
         workers: 1,
-        listeners: vec![ListenerSpec { name: "web".into(), bind: gateway.address }],
+        listeners: vec![ListenerSpec { name: "web".into(), bind: BindAddress::Ip(gateway.address) }],
         table: Arc::clone(&gateway.table),
         metrics: Metrics::new(),
         overload: Overload::new(Default::default()),

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,16 +11,17 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, watch};
 
 use super::activity::{Occupancy, Watched};
 use super::connection::Accepted;
-use super::listener::{BindError, accept, bind};
+use super::listener::{BindError, accept};
 use super::overload::Overload;
-use super::{ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
+use super::{Ends, ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
 use crate::allocator::Keeping;
+use crate::config::model::BindAddress;
+use crate::sockets::{self, Acceptor, Bound, Listener, Stream};
 use crate::telemetry::{ListenerCounters, Metrics, WorkerMetrics};
 
 /// Tasks polled between two looks for I/O events. It is larger than the number of events that a busy worker finds at once, because
@@ -56,7 +57,7 @@ pub struct Workers {
     phase: watch::Sender<Phase>,
     running: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
-    addresses: Vec<(Arc<str>, SocketAddr)>,
+    bound: Vec<(Arc<str>, Bound)>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -80,27 +81,28 @@ impl Workers {
             phase,
             running: Arc::default(),
             open: Arc::clone(overload.connections()),
-            addresses: Vec::new(),
+            bound: Vec::new(),
             threads: Vec::new(),
         };
-        let mut by_worker: Vec<Vec<WorkerListener>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
+        let mut by_worker: Vec<Vec<(WorkerListener, Listener)>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
         for spec in &listeners {
             let settings = table.load().find(&spec.name).map(Arc::clone);
             let settings = settings.ok_or_else(|| StartError::NoSettings(spec.name.to_string()))?;
             let open = Arc::<AtomicUsize>::default();
-            let (address, sockets) = bind(spec, by_worker.len())?;
+            let failed = |source| BindError { listener: spec.name.to_string(), address: spec.bind.clone(), source };
+            let (bound, sockets) = sockets::bind(&spec.bind, by_worker.len()).map_err(failed)?;
             for (of_worker, socket) in by_worker.iter_mut().zip(sockets) {
-                of_worker.push(WorkerListener {
+                let listener = WorkerListener {
                     name: Arc::clone(&spec.name),
-                    socket,
                     settings: Arc::clone(&settings),
                     table: Arc::clone(&table),
                     open: [Arc::clone(&started.open), Arc::clone(&open)],
                     overload: Arc::clone(&overload),
                     counters: metrics.listener(&spec.name),
-                });
+                };
+                of_worker.push((listener, socket));
             }
-            started.addresses.push((Arc::clone(&spec.name), address));
+            started.bound.push((Arc::clone(&spec.name), bound));
         }
         let service = Arc::new(service);
         for (index, bound) in by_worker.into_iter().enumerate() {
@@ -115,15 +117,15 @@ impl Workers {
             });
             started.threads.push(thread.map_err(StartError::Thread)?);
         }
-        for (listener, address) in &started.addresses {
+        for (listener, Bound { address, .. }) in &started.bound {
             tracing::info!(listener = &**listener, %address, "listening");
         }
         Ok(started)
     }
 
     /// The listeners' names and the addresses that they have got.
-    pub fn addresses(&self) -> &[(Arc<str>, SocketAddr)] {
-        &self.addresses
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, &BindAddress)> {
+        self.bound.iter().map(|(name, bound)| (&**name, &bound.address))
     }
 
     /// Open client connections.
@@ -171,7 +173,6 @@ impl Drop for RunningGuard {
 /// A worker's socket of a listener.
 struct WorkerListener {
     name: Arc<str>,
-    socket: StdListener,
     /// As last seen in the table.
     settings: Arc<ListenerSettings>,
     table: ListenerTable,
@@ -191,7 +192,7 @@ pub(super) struct Shared<S> {
 
 fn work<S: Service>(
     index: usize,
-    bound: Vec<WorkerListener>,
+    bound: Vec<(WorkerListener, Listener)>,
     service: &(impl Fn(usize, WorkerMetrics) -> Rc<S> + ?Sized),
     metrics: &Metrics,
     mut phase: watch::Receiver<Phase>,
@@ -209,12 +210,8 @@ fn work<S: Service>(
             open: Arc::default(),
         });
         let mut accepting = Vec::new();
-        for listener in bound {
-            accepting.push(tokio::task::spawn_local(admit(
-                TcpListener::from_std(listener.socket.try_clone()?)?,
-                listener,
-                Rc::clone(&shared),
-            )));
+        for (listener, socket) in bound {
+            accepting.push(tokio::task::spawn_local(admit(socket.acceptor()?, listener, Rc::clone(&shared))));
         }
         // Fails only when `Workers` is gone, which ends the worker too.
         let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
@@ -237,23 +234,27 @@ fn work<S: Service>(
 }
 
 /// Accepts until the worker drains.
-async fn admit<S: Service>(tcp: TcpListener, mut listener: WorkerListener, shared: Rc<Shared<S>>) {
+async fn admit<S: Service>(acceptor: Acceptor, mut listener: WorkerListener, shared: Rc<Shared<S>>) {
     loop {
         let (socket, peer) = tokio::select! {
             biased;
             () = shared.draining.begun() => break,
-            accepted = accept(&tcp, &listener.counters) => accepted,
+            accepted = accept(&acceptor, &listener.counters) => accepted,
         };
         listener.receive(socket, peer, &shared);
+        if acceptor.is_shared() {
+            // A connection wakes all workers. The first one must not take all of a burst before the others have run.
+            tokio::task::yield_now().await;
+        }
     }
     // Connections in the kernel's queue are still served: closing the socket would reset them.
-    while let Some((socket, peer)) = waiting(&tcp).await {
+    while let Some((socket, peer)) = waiting(&acceptor).await {
         listener.counters.accepted.add(1);
         listener.receive(socket, peer, &shared);
     }
 }
 
-async fn waiting(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+async fn waiting(listener: &Acceptor) -> Option<(Stream, Option<SocketAddr>)> {
     std::future::poll_fn(|cx| match listener.poll_accept(cx) {
         Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
         Poll::Pending => Poll::Ready(None),
@@ -263,7 +264,7 @@ async fn waiting(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
 
 impl WorkerListener {
     /// Serves a connection in a task of its own, or closes it when there are too many.
-    fn receive<S: Service>(&mut self, socket: TcpStream, peer: SocketAddr, shared: &Rc<Shared<S>>) {
+    fn receive<S: Service>(&mut self, socket: Stream, peer: Option<SocketAddr>, shared: &Rc<Shared<S>>) {
         let table = self.table.load();
         if let Some(settings) = table.find(&self.name)
             && !Arc::ptr_eq(settings, &self.settings)
@@ -283,7 +284,11 @@ impl WorkerListener {
         let open = [Arc::clone(process), Arc::clone(listener), Arc::clone(&shared.open)];
         let socket = Watched::new(socket, Occupancy::take(Arc::clone(&self.counters), open));
         let (listener, settings) = (Arc::clone(&self.name), Arc::clone(&self.settings));
-        let accepted = Accepted { socket, peer, local, listener, settings };
+        let ends = match (peer, local) {
+            (Some(peer), Some(local)) => Ends::Ip { peer, local },
+            _ => Ends::Unix,
+        };
+        let accepted = Accepted { socket, ends, listener, settings };
         tokio::task::spawn_local(connection::serve(accepted, Rc::clone(shared)));
     }
 }

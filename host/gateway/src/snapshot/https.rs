@@ -61,7 +61,7 @@ impl OfListener {
             method: &Method::GET,
             query: None,
             headers: &HeaderMap::new(),
-            client_ip: [0, 0, 0, 0].into(),
+            client_ip: None,
         };
         self.except.find(&view).is_some()
     }
@@ -70,6 +70,6 @@ impl OfListener {
 /// Where the listener with TLS takes any port, the one that clients see is not known here.
 fn port(config: &Config, redirect: &HttpsRedirect) -> u16 {
     let target = redirect.listener.as_ref().and_then(|name| config.listeners.iter().find(|one| one.name == *name));
-    let bound = target.map(|listener| listener.bind.port()).filter(|port| *port != 0);
+    let bound = target.and_then(|listener| listener.bind.port()).filter(|port| *port != 0);
     redirect.port.or(bound).unwrap_or(HTTPS_PORT)
 }

@@ -43,7 +43,7 @@ fn looping<'l>(
         Some(HostPattern::Wildcard(suffix)) => format!("www.{suffix}"),
     };
     let first = |listener: &Listener| {
-        let port = Some(listener.bind.port()).filter(|port| !matches!(port, 0 | 80 | 443));
+        let port = listener.bind.port().filter(|port| !matches!(port, 0 | 80 | 443));
         let authority = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
         Uri::builder().scheme(scheme(listener)).authority(authority).path_and_query(example(&wanted.path)).build().ok()
     };
@@ -75,7 +75,7 @@ fn redirected(
         method,
         query: target.query(),
         headers: &HeaderMap::new(),
-        client_ip: [127, 0, 0, 1].into(),
+        client_ip: Some([127, 0, 0, 1].into()),
     };
     let found = router.find(&view).filter(|found| found.index == index)?;
     to.location(&scheme, authority, target, &found.params).ok()?.to_str().ok()?.parse().ok()
@@ -91,7 +91,8 @@ fn is_at(listener: &Listener, all: &[Listener], uri: &Uri) -> bool {
     let own = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
     let port = uri.port_u16().unwrap_or(own);
     speaks(listener)
-        && (listener.bind.port() == port || !all.iter().any(|other| speaks(other) && other.bind.port() == port))
+        && (listener.bind.port() == Some(port)
+            || !all.iter().any(|other| speaks(other) && other.bind.port() == Some(port)))
 }
 
 /// A path that a pattern is for.

@@ -110,7 +110,8 @@ impl SnapshotBuilder {
                 }
             };
             let upstream = |name: &str| config.upstreams.iter().position(|upstream| *upstream.name == *name);
-            match routes::route(route, pipeline, upstream, (&self.metrics, &self.endpoints), before) {
+            let shared = (&*self.metrics, &*self.endpoints);
+            match routes::route(route, pipeline, (&config.upstreams, upstream), shared, before) {
                 Ok(route) => built.push(route),
                 Err(message) => errors.push(loaded.error_on(&key(&["routes", &route.name]), message)),
             }

@@ -34,6 +34,8 @@ pub struct Route {
     pub deadline: Option<DeadlinePolicy>,
     /// The largest request body, in bytes.
     pub max_body: u64,
+    /// Whether one of its upstreams is told of the client by a PROXY header.
+    pub proxy_protocol: bool,
     /// Where the requests under way are limited.
     pub limits: Option<RequestLimits>,
     /// Which requests are refused first when the gateway is overloaded.
@@ -122,7 +124,7 @@ pub(super) fn router(loaded: &Loaded) -> Result<Router, Vec<ConfigError>> {
 pub(super) fn route(
     route: &config::Route,
     pipeline: usize,
-    upstream: impl Fn(&str) -> Option<usize>,
+    (upstreams, upstream): (&[config::Upstream], impl Fn(&str) -> Option<usize>),
     (metrics, registry): (&Metrics, &EndpointRegistry),
     before: Option<&Snapshot>,
 ) -> Result<Route, String> {
@@ -152,6 +154,12 @@ pub(super) fn route(
         retry: route.retry.clone(),
         deadline: route.deadline.clone(),
         max_body: route.limits.body.map_or(u64::MAX, |size| size.0),
+        proxy_protocol: match &route.action {
+            config::Action::Forward(targets) => targets.iter().any(|(name, _)| {
+                upstreams.iter().any(|upstream| upstream.name == *name && upstream.proxy_protocol.is_some())
+            }),
+            config::Action::Redirect { .. } | config::Action::Respond { .. } => false,
+        },
         limits: RequestLimits::of(route, registry),
         criticality: route.criticality,
         upgrade: route.upgrade,

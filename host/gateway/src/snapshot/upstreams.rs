@@ -64,6 +64,7 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
             ca_pem: upstream.tls.ca.clone(),
             server_name: upstream.tls.server_name.clone(),
             verify: upstream.tls.verify,
+            pins: upstream.tls.pins.clone(),
             client: upstream.tls.client.as_ref().map(|client| ClientCertificate {
                 chain_pem: client.cert.clone(),
                 key_pem: client.key.expose().to_owned(),
@@ -72,7 +73,10 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
         max_idle: upstream.pool.max_idle as usize,
         idle_timeout: upstream.pool.idle_timeout,
         ping_interval: upstream.pool.ping_interval,
+        max_connection_age: upstream.pool.max_connection_age,
+        max_requests_per_connection: upstream.pool.max_requests_per_connection,
         dns: upstream.dns,
+        proxy_protocol: upstream.proxy_protocol,
         tolerance: Tolerance {
             bare_line_feed: upstream.tolerate.contains(&model::Deviation::BareLf),
             repeated_content_length: upstream.tolerate.contains(&model::Deviation::RepeatedContentLength),

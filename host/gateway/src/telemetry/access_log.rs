@@ -206,7 +206,7 @@ mod tests {
         AccessRecord {
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             request_id: b"r-1",
-            client: IpAddr::from([192, 0, 2, 1]),
+            client: Some(IpAddr::from([192, 0, 2, 1])),
             method: "GET",
             authority: "example.org",
             path: "/a",

@@ -10,6 +10,8 @@ use super::metrics::ErrorSource;
 
 /// Failed attempts that one line shows: an upstream may have thousands of endpoints.
 const MAX_FAILED: usize = 16;
+/// In place of the client's address where it has none, as filters see it.
+const NO_ADDRESS: &str = "unix:";
 /// Bytes of a `User-Agent` that a line shows.
 const MAX_USER_AGENT: usize = 256;
 
@@ -55,7 +57,8 @@ pub struct AccessRecord<'a> {
     /// When the request head was in.
     pub time: SystemTime,
     pub request_id: &'a [u8],
-    pub client: IpAddr,
+    /// `None` where it came over a Unix socket.
+    pub client: Option<IpAddr>,
     pub method: &'a str,
     pub authority: &'a str,
     /// As the client sent it, without the query.
@@ -98,7 +101,10 @@ impl AccessRecord<'_> {
     pub(super) fn json(&self, out: &mut Vec<u8>, second: &(u64, String)) {
         let _ = write!(out, "{{\"time\":\"{}.{:03}Z\"", second.1, self.millis());
         text(out, "request_id", Some(self.request_id));
-        let _ = write!(out, ",\"client\":\"{}\"", self.client);
+        let _ = match self.client {
+            Some(client) => write!(out, ",\"client\":\"{client}\""),
+            None => write!(out, ",\"client\":\"{NO_ADDRESS}\""),
+        };
         text(out, "method", Some(self.method.as_bytes()));
         text(out, "authority", Some(self.authority.as_bytes()));
         text(out, "path", Some(self.path.as_bytes()));
@@ -208,7 +214,11 @@ impl AccessRecord<'_> {
         for failed in self.failed_attempts.iter().take(MAX_FAILED) {
             let _ = write!(out, "  failed: {} {}", Plain(failed.endpoint.unwrap_or(failed.upstream)), failed.outcome);
         }
-        let _ = write!(out, "  {} B in, {} B out  {}", self.bytes_in, self.bytes_out, self.client);
+        let _ = write!(out, "  {} B in, {} B out  ", self.bytes_in, self.bytes_out);
+        let _ = match self.client {
+            Some(client) => write!(out, "{client}"),
+            None => write!(out, "{NO_ADDRESS}"),
+        };
         match self.answered_by {
             Answerer::Upstream | Answerer::Nobody => {}
             Answerer::Gateway => out.extend_from_slice(b"  by gateway"),

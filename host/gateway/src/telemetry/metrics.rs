@@ -21,6 +21,7 @@
 //! | `sluice_upstream_retries_denied_total` | `upstream`, `cause` |
 //! | `sluice_connections_total`, `sluice_connections_active`, `sluice_connections_refused_total` | `listener` |
 //! | `sluice_connection_errors_total`, `sluice_tls_failures_total`, `sluice_accept_errors_total` | `listener` |
+//! | `sluice_proxy_protocol_failures_total` | `listener` |
 //! | `sluice_received_bytes_total`, `sluice_sent_bytes_total` | `listener` |
 //! | `sluice_completions_dropped_total`, `sluice_panics_total`, `sluice_background_panics_total` | |
 //! | `sluice_reloads_total` | `result` |
@@ -118,6 +119,8 @@ pub struct ListenerCounters {
     /// Closed at once, since a connection limit was reached.
     pub refused: Counter,
     pub tls_failures: Counter,
+    /// Connections of trusted peers without a good PROXY header.
+    pub proxy_protocol_failures: Counter,
     /// Connections that ended with a protocol error or a timeout.
     pub connection_errors: Counter,
     /// Failed `accept` calls, among them those for want of file descriptors.

@@ -162,7 +162,7 @@ impl Metrics {
 
     fn render_listeners(&self, out: &mut Exposition) {
         type Read = fn(&ListenerCounters) -> u64;
-        let families: [(&str, &str, &str, Read); 8] = [
+        let families: [(&str, &str, &str, Read); 9] = [
             ("sluice_connections_total", "counter", "Accepted connections.", |l| l.accepted.value()),
             ("sluice_connections_active", "gauge", "Open connections.", |l| l.active.value()),
             ("sluice_connections_refused_total", "counter", "Connections over a limit.", |l| l.refused.value()),
@@ -170,6 +170,9 @@ impl Metrics {
                 l.connection_errors.value()
             }),
             ("sluice_tls_failures_total", "counter", "Failed TLS handshakes.", |l| l.tls_failures.value()),
+            ("sluice_proxy_protocol_failures_total", "counter", "Connections without a good PROXY header.", |l| {
+                l.proxy_protocol_failures.value()
+            }),
             ("sluice_accept_errors_total", "counter", "Failed accepts.", |l| l.accept_errors.value()),
             ("sluice_received_bytes_total", "counter", "Bytes from clients, as on the wire.", |l| l.bytes_in.value()),
             ("sluice_sent_bytes_total", "counter", "Bytes to clients.", |l| l.bytes_out.value()),

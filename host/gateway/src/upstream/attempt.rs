@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::header::UPGRADE;
+use http::header::{SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::client::conn::TrySendError;
+use hyper::client::conn::http2::SendRequest;
 
 use super::attempt_log::{Attempt, AttemptOutcome};
 use super::builtin;
@@ -24,10 +25,11 @@ use super::http2::{self, MalformedResponse};
 use super::limits::EndpointPermit;
 use super::local::LocalUpstream;
 use super::outgoing::{OutgoingRequest, Timeouts, Upload};
-use super::pool::{Lease, Leased, Pool};
+use super::pool::{Lease, Leased, Pool, Wanted};
 use super::replay::{self, Replay};
 use super::retry::Delivery;
 use super::spec::{Endpoint, TargetSpec, Upstream};
+use super::websocket;
 use crate::coarse;
 use crate::deadline::{self, Passed};
 use crate::exchange::{ResponseHead, ResponseSource};
@@ -146,7 +148,8 @@ impl LocalUpstream {
             None => {
                 let whole = request.timeouts.connect;
                 let limit = request.timeouts.left_at(whole, now);
-                let lease = Box::pin(self.open(endpoints, host, (limit, whole), http1_only)).await;
+                let wanted = Wanted { http1_only, proxied: request.proxied() };
+                let lease = Box::pin(self.open(endpoints, host, (limit, whole), wanted)).await;
                 let lease = lease.map_err(|error| blame(error, request))?;
                 (lease, Instant::now())
             }
@@ -155,8 +158,8 @@ impl LocalUpstream {
         attempt.connect = lease.connect;
         let reused = lease.connect.is_none();
         let pool = Rc::clone(&lease.pool);
-        let outcome = exchange(&pool, lease, request, begun).await.map_err(|error| blame(error, request));
-        let outcome = outcome.map_err(|error| error.on_reused_connection(reused));
+        let outcome = exchange(&pool, lease, request, begun, http1_only).await;
+        let outcome = outcome.map_err(|error| blame(error, request).on_reused_connection(reused));
         let took = begun.elapsed();
         observe(self.upstream(), &pool, &outcome, took);
         if self.upstream().is_balanced_by_latency() {
@@ -242,6 +245,7 @@ async fn exchange(
     mut lease: Lease,
     outgoing: &mut OutgoingRequest<'_>,
     begun: Instant,
+    upgrades: bool,
 ) -> Result<UpstreamResponse, AttemptError> {
     let OutgoingRequest { request, timeouts, budget, upload, gate, replay: of_policy, .. } = outgoing;
     let (upload, gate) = (upload.as_deref(), gate.as_deref());
@@ -277,7 +281,12 @@ async fn exchange(
             let mut sender = session.sender.clone();
             // Where a policy keeps the body already, it is not kept twice.
             let budget_for_replay = upload.filter(|_| of_policy.is_none()).map(|_| *budget);
+            let takes_connect = upgrades && session.takes_extended_connect();
             lease.connection = Some(Leased::Http2(session));
+            // A server that does not take it gets the request alone: RFC 9110 §7.8 lets it ignore the wish, too.
+            if takes_connect && let Some(connect) = websocket::extended_connect(request, pool.endpoint()) {
+                return Box::pin(open_tunnel(sender, connect, request, lease, timeouts, begun)).await;
+            }
             // Not to be sent again: on the same session it would fail again.
             let Some((sent, replay)) = taken_for_http2(request, pool.endpoint(), budget_for_replay) else {
                 let error = AttemptError::new(UpstreamErrorKind::Protocol).delivered(Delivery::Possible);
@@ -296,6 +305,27 @@ async fn exchange(
             }
         }
         None => Err(AttemptError::new(UpstreamErrorKind::Connect)),
+    }
+}
+
+/// A switch of protocols as an extended CONNECT. The request itself stays as it is, to be sent again.
+async fn open_tunnel(
+    mut sender: SendRequest<Body>,
+    connect: Request<Body>,
+    request: &Request<Body>,
+    lease: Lease,
+    timeouts: &Timeouts,
+    begun: Instant,
+) -> Result<UpstreamResponse, AttemptError> {
+    let sent = pin!(sender.try_send_request(connect));
+    match await_head(sent, timeouts, None, None, begun).await {
+        Err(Passed) => Err(AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible)),
+        Ok(Ok(response)) => {
+            let (response, transport) =
+                websocket::switched(response, request.headers().get(SEC_WEBSOCKET_KEY), lease).await;
+            Ok(taken_apart(response, transport))
+        }
+        Ok(Err(failure)) => Err(unanswered(failure, &lease, &mut Request::default(), (None, false), None)),
     }
 }
 

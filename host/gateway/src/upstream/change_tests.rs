@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::attempt_log::Attempt;
+use super::pool::Wanted;
 use super::resolver::DnsPolicy;
 use super::*;
 use crate::http::body::Body;
@@ -167,7 +168,7 @@ async fn a_removed_endpoint_drains() {
     // Its response is there and not read to the end: the request is under way.
     let lease = {
         let endpoints = running.local.endpoints();
-        running.local.open(&endpoints, 0, (LONG, LONG), false).await.ok().unwrap()
+        running.local.open(&endpoints, 0, (LONG, LONG), Wanted::default()).await.ok().unwrap()
     };
     assert_eq!(running.local.candidates()[0].active, 1);
     running.reload(spec(&[1]));

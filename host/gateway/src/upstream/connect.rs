@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -57,14 +58,15 @@ pub enum Connection {
     Http2(http2::Session),
 }
 
-/// Opens a connection. The caller bounds the whole by a deadline.
+/// Opens a connection that begins with these bytes, before TLS. The caller bounds the whole by a deadline.
 pub async fn connect(
     address: SocketAddr,
+    header: &[u8],
     tls: Option<&TlsClient>,
     speak: Speak,
     ping_interval: Option<Duration>,
 ) -> Result<Connection, ConnectError> {
-    let tcp = open(address).await?;
+    let tcp = open(address, header).await?;
     let Some(tls) = tls else {
         return match speak {
             Speak::Http2 => http2::handshake(tcp, ping_interval).await.map(Connection::Http2),
@@ -81,14 +83,17 @@ pub async fn connect(
     }
 }
 
-/// Opens a connection of TCP.
-pub(super) async fn open(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+/// Opens a connection of TCP that begins with these bytes.
+pub(super) async fn open(address: SocketAddr, header: &[u8]) -> Result<TcpStream, ConnectError> {
     let failed = |source| ConnectError::Tcp { address, source };
-    let stream = TcpStream::connect(address).await.map_err(failed)?;
+    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
     // Requests are written whole; waiting for more (Nagle) only adds the peer's delayed ACK.
     stream.set_nodelay(true).map_err(failed)?;
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(failed)?;
+    if !header.is_empty() {
+        stream.write_all(header).await.map_err(failed)?;
+    }
     Ok(stream)
 }
 

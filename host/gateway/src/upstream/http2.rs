@@ -34,31 +34,43 @@ const HEAD_SIZE: usize = http1::RESPONSE_LIMITS.bytes + 32 * http1::RESPONSE_LIM
 /// A connection of HTTP/2. Its driver runs as a task of this worker until both sides are done.
 pub struct Session {
     pub sender: http2::SendRequest<Body>,
-    pub streams: AllowedStreams,
+    pub settings: ServerSettings,
 }
 
-/// How many streams the server allows at a time, as far as is known. It is asked each time: a server may change it at any time, and
-/// nobody is woken for that.
-pub struct AllowedStreams(Weak<RefCell<dyn StreamLimit>>);
+/// What the server has said in its SETTINGS, as far as is known. It is asked each time: a server may change it at any time, and nobody is
+/// woken for that.
+pub struct ServerSettings(Weak<RefCell<dyn Settings>>);
 
-impl AllowedStreams {
-    /// None where the connection has ended.
-    pub(super) fn get(&self) -> u32 {
+impl ServerSettings {
+    /// How many streams it allows at a time. None where the connection has ended.
+    pub(super) fn streams(&self) -> u32 {
         let allowed = self.0.upgrade().and_then(|connection| Some(connection.try_borrow().ok()?.stream_limit()));
         u32::try_from(allowed.unwrap_or_default()).map_or(MAX_STREAMS, |allowed| allowed.min(MAX_STREAMS))
     }
+
+    /// Whether it takes an extended CONNECT (RFC 8441 §3).
+    pub(super) fn extended_connect(&self) -> bool {
+        let connection = self.0.upgrade();
+        connection
+            .is_some_and(|connection| connection.try_borrow().is_ok_and(|connection| connection.extended_connect()))
+    }
 }
 
-trait StreamLimit {
+trait Settings {
     fn stream_limit(&self) -> usize;
+    fn extended_connect(&self) -> bool;
 }
 
-impl<T> StreamLimit for http2::Connection<TokioIo<T>, Body, SessionExecutor>
+impl<T> Settings for http2::Connection<TokioIo<T>, Body, SessionExecutor>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     fn stream_limit(&self) -> usize {
         self.current_max_send_streams()
+    }
+
+    fn extended_connect(&self) -> bool {
+        self.is_extended_connect_protocol_enabled()
     }
 }
 
@@ -97,13 +109,13 @@ where
     }
     // It ends with its driver: the sender learns of the end by that.
     let connection = Rc::new(RefCell::new(connection));
-    let shared: Rc<RefCell<dyn StreamLimit>> = connection.clone();
-    let streams = AllowedStreams(Rc::downgrade(&shared));
+    let shared: Rc<RefCell<dyn Settings>> = connection.clone();
+    let settings = ServerSettings(Rc::downgrade(&shared));
     drop(shared);
     tokio::task::spawn_local(async move {
         let _ = std::future::poll_fn(|cx| Pin::new(&mut *connection.borrow_mut()).poll(cx)).await;
     });
-    Ok(Session { sender, streams })
+    Ok(Session { sender, settings })
 }
 
 /// Whether and how the server has said that it has not processed a request.

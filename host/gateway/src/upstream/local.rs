@@ -11,7 +11,7 @@ use http::HeaderValue;
 use super::balance::{Affinity, Dice};
 use super::endpoints::LocalEndpoints;
 use super::error::{AttemptError, UpstreamErrorKind};
-use super::pool::{Lease, Opening};
+use super::pool::{Lease, Opening, Wanted};
 use super::race;
 use super::spec::{Subset, TargetSpec, Upstream};
 use crate::deadline::{self, Passed};
@@ -190,11 +190,11 @@ impl LocalUpstream {
         endpoints: &LocalEndpoints,
         host: usize,
         (limit, whole): (Duration, Duration),
-        http1_only: bool,
+        wanted: Wanted,
     ) -> Result<Lease, AttemptError> {
         let begun = Instant::now();
         let _opening = Opening::new(endpoints.record(host));
-        match deadline::timeout(limit, self.open_any(endpoints, host, http1_only, begun)).await {
+        match deadline::timeout(limit, self.open_any(endpoints, host, wanted, begun)).await {
             Ok(Ok(mut lease)) => {
                 lease.connect = lease.connect.map(|_| begun.elapsed());
                 Ok(lease)
@@ -217,7 +217,7 @@ impl LocalUpstream {
         &self,
         endpoints: &LocalEndpoints,
         host: usize,
-        http1_only: bool,
+        wanted: Wanted,
         begun: Instant,
     ) -> Result<Lease, AttemptError> {
         let (set, endpoint) = (self.upstream.set(), endpoints.endpoint(host));
@@ -232,6 +232,6 @@ impl LocalUpstream {
         } else {
             endpoints.pools_of(&endpoint.name, first)
         };
-        race::connect(&pools, http1_only).await
+        race::connect(&pools, wanted).await
     }
 }

@@ -15,6 +15,7 @@ mod error;
 pub(crate) mod head;
 pub(crate) mod health;
 pub(crate) mod http2;
+mod lifetime;
 pub(crate) mod limits;
 mod local;
 mod outgoing;
@@ -27,6 +28,7 @@ pub mod retry;
 pub(crate) mod spec;
 pub mod tls;
 mod upkeep;
+pub(crate) mod websocket;
 
 #[cfg(test)]
 mod change_tests;

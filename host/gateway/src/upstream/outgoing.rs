@@ -18,6 +18,7 @@ use crate::http::buffer::MemoryBudget;
 use crate::http::gate::Gate;
 use crate::http::grpc;
 use crate::http1::Progress;
+use crate::proxy_protocol::Proxied;
 
 /// Bounds for one attempt.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +58,8 @@ pub struct OutgoingRequest<'a> {
     /// What has gone of its body, where a policy may want it sent again.
     pub(super) replay: Option<Replay>,
     extras: Option<Box<Extras<'a>>>,
+    /// Whose it is, where an upstream is told by a PROXY header.
+    proxied: Option<Box<Proxied>>,
     /// For the endpoint that it goes to.
     pub(super) permit: Option<Rc<EndpointPermit>>,
 }
@@ -94,8 +97,30 @@ impl<'a> OutgoingRequest<'a> {
             *request.body_mut() = body;
         }
         let idempotent = request.method().is_idempotent();
-        let (replay, extras, permit) = (None, None, None);
-        OutgoingRequest { request, timeouts, budget, upload, gate, is_named, idempotent, replay, extras, permit }
+        let (replay, extras, proxied, permit) = (None, None, None, None);
+        OutgoingRequest {
+            request,
+            timeouts,
+            budget,
+            upload,
+            gate,
+            is_named,
+            idempotent,
+            replay,
+            extras,
+            proxied,
+            permit,
+        }
+    }
+
+    /// Says whose it is, for upstreams that are told by a PROXY header. Without it, it is the gateway's own.
+    pub fn on_behalf_of(&mut self, proxied: Option<Box<Proxied>>) {
+        self.proxied = proxied;
+    }
+
+    /// Whom a PROXY header names.
+    pub(super) fn proxied(&self) -> Proxied {
+        self.proxied.as_deref().copied().unwrap_or(Proxied::Own)
     }
 
     /// With what the route has beyond the usual.

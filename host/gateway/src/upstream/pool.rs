@@ -16,13 +16,15 @@ use super::connect::{self, ConnectError, Connection, Speak};
 use super::endpoints::{Record, Responses};
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::health::outliers::Failure;
-use super::http2::{AllowedStreams, MAX_STREAMS};
+use super::http2::{MAX_STREAMS, ServerSettings};
+use super::lifetime::Lifetime;
 use super::limits::EndpointPermit;
 use super::retry::Unprocessed;
 use super::spec::Endpoint;
 use crate::coarse;
 use crate::http::body::Body;
 use crate::http1::{self, Keeper};
+use crate::proxy_protocol::Proxied;
 
 /// How long a connection that has refused a stream comes after others.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
@@ -36,6 +38,36 @@ pub(crate) struct Limits {
     pub(crate) idle_timeout: Duration,
     /// How long a connection of HTTP/2 with open streams may be silent before it is pinged.
     pub(crate) ping_interval: Option<Duration>,
+    /// How long a connection is given requests.
+    pub(crate) max_connection_age: Option<Duration>,
+    /// How many requests a connection is given.
+    pub(crate) max_requests_per_connection: Option<u32>,
+}
+
+impl Limits {
+    /// Keeps nothing, and ends nothing.
+    pub(crate) const NONE: Self = Limits {
+        max_idle: 0,
+        idle_timeout: Duration::ZERO,
+        ping_interval: None,
+        max_connection_age: None,
+        max_requests_per_connection: None,
+    };
+}
+
+/// Which connection a request needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The request can't go over HTTP/2.
+    pub(crate) http1_only: bool,
+    /// Whom a PROXY header names.
+    pub(crate) proxied: Proxied,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Wanted { http1_only: false, proxied: Proxied::Own }
+    }
 }
 
 /// One address as one worker sees it.
@@ -65,6 +97,7 @@ pub(crate) struct Pool {
 
 struct Idle {
     connection: http1::Connection,
+    lifetime: Lifetime,
     /// By [`coarse::now_ms`].
     since: u64,
     /// What tests make it older by: the clock may have begun a moment ago.
@@ -85,7 +118,8 @@ impl Idle {
 pub(crate) struct Session {
     pub(crate) sender: SendRequest<Body>,
     streams: Cell<u32>,
-    allowed: AllowedStreams,
+    settings: ServerSettings,
+    lifetime: Cell<Lifetime>,
     /// When its last stream ended.
     since: Cell<Instant>,
     /// When the server refused a stream of it.
@@ -94,7 +128,17 @@ pub(crate) struct Session {
 
 impl Session {
     fn has_room(&self) -> bool {
-        self.streams.get() < self.allowed.get()
+        self.streams.get() < self.settings.streams()
+    }
+
+    /// Whether it may get requests.
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed() && !self.lifetime.get().is_over()
+    }
+
+    /// Whether its server takes an extended CONNECT.
+    pub(crate) fn takes_extended_connect(&self) -> bool {
+        self.settings.extended_connect()
     }
 
     fn has_refused(&self) -> bool {
@@ -117,6 +161,8 @@ pub(crate) struct Lease {
     pub(crate) idle: Option<Duration>,
     /// Time taken to open it; `None` when it was open already.
     pub(crate) connect: Option<Duration>,
+    /// That of a connection of HTTP/1. A session has its own.
+    lifetime: Lifetime,
     /// Where the endpoint has limits or a circuit.
     pub(crate) permit: Option<Rc<EndpointPermit>>,
 }
@@ -202,19 +248,33 @@ impl Pool {
     /// A connection that is open as far as is known: before a request is written the server's goodbye is looked for. Those that were
     /// idle too long go on the way.
     pub(crate) fn checkout(self: &Rc<Self>, http1_only: bool) -> Option<Lease> {
-        if !http1_only && let Some(session) = self.session() {
-            return Some(self.lease(Leased::Http2(session), None, None));
-        }
-        let mut idle = self.idle.borrow_mut();
-        let last = idle.pop_back()?;
-        let since = last.duration();
-        if since > self.limits.get().idle_timeout {
-            // Those below have been idle for longer.
-            idle.clear();
+        if !self.is_shared() {
             return None;
         }
-        drop(idle);
-        Some(self.lease(Leased::Http1(last.connection), Some(since), None))
+        let may_share = !http1_only || self.endpoint.speak == Speak::Http2;
+        if may_share && let Some(session) = self.session() {
+            return Some(self.lease_session(session, None));
+        }
+        let mut idle = self.idle.borrow_mut();
+        loop {
+            let last = idle.pop_back()?;
+            let since = last.duration();
+            if since > self.limits.get().idle_timeout {
+                // Those below have been idle for longer.
+                idle.clear();
+                return None;
+            }
+            if !last.lifetime.is_over() {
+                drop(idle);
+                return Some(self.lease(Leased::Http1(last.connection), Some(since), None, last.lifetime));
+            }
+        }
+    }
+
+    /// Whether its connections serve one client after the other. Behind a PROXY header each belongs to one client, and to one request of
+    /// it: who connects may be another client each time, so there is hardly ever a second use.
+    fn is_shared(&self) -> bool {
+        self.endpoint.proxy_protocol.is_none()
     }
 
     /// A session with room. Where the only one has refused a stream a moment ago, another one is opened, for the request that was
@@ -224,7 +284,7 @@ impl Pool {
         if sessions.is_empty() {
             return None;
         }
-        sessions.retain(|session| !session.sender.is_closed());
+        sessions.retain(|session| session.is_open());
         let mut with_room = sessions.iter().filter(|session| session.has_room());
         let first = with_room.next()?;
         if !first.has_refused() {
@@ -234,25 +294,37 @@ impl Pool {
         willing.or_else(|| with_room.next().map(|_| first)).cloned()
     }
 
-    fn lease(self: &Rc<Self>, connection: Leased, idle: Option<Duration>, connect: Option<Duration>) -> Lease {
+    fn lease(
+        self: &Rc<Self>,
+        connection: Leased,
+        idle: Option<Duration>,
+        connect: Option<Duration>,
+        lifetime: Lifetime,
+    ) -> Lease {
         self.record.enter();
-        if let Leased::Http2(session) = &connection {
-            session.streams.set(session.streams.get() + 1);
-        }
-        Lease { pool: self.clone(), connection: Some(connection), idle, connect, permit: None }
+        let lifetime = lifetime.after_request();
+        Lease { pool: self.clone(), connection: Some(connection), idle, connect, lifetime, permit: None }
+    }
+
+    fn lease_session(self: &Rc<Self>, session: Rc<Session>, connect: Option<Duration>) -> Lease {
+        let lifetime = session.lifetime.get();
+        session.lifetime.set(lifetime.after_request());
+        session.streams.set(session.streams.get() + 1);
+        self.lease(Leased::Http2(session), None, connect, lifetime)
     }
 
     /// Opens a connection. Where HTTP/2 is possible, one request opens it and the others wait to share it; where a server allows few
     /// streams, several are opened at the same time. The caller bounds the time and says so by [`Self::timed_out`].
-    pub(crate) async fn open(self: &Rc<Self>, http1_only: bool) -> Result<Lease, AttemptError> {
+    pub(crate) async fn open(self: &Rc<Self>, wanted: Wanted) -> Result<Lease, AttemptError> {
         let begun = Instant::now();
         let endpoint = &self.endpoint;
-        let speak = if http1_only && endpoint.speak == Speak::Either { Speak::Http1 } else { endpoint.speak };
-        let may_share = || speak == Speak::Http2 || speak == Speak::Either && !self.speaks_http1.get();
+        let speak = if wanted.http1_only && endpoint.speak == Speak::Either { Speak::Http1 } else { endpoint.speak };
+        let is_shared = self.is_shared();
+        let may_share = || is_shared && (speak == Speak::Http2 || speak == Speak::Either && !self.speaks_http1.get());
         let turn = if may_share() { self.opening.acquire().await.ok() } else { None };
         if turn.is_some() {
             if let Some(session) = self.session() {
-                return Ok(self.lease(Leased::Http2(session), None, None));
+                return Ok(self.lease_session(session, None));
             }
             if let Some((_, kind)) = self.failed.get().filter(|(at, _)| *at > begun) {
                 return Err(AttemptError::new(kind));
@@ -260,7 +332,7 @@ impl Pool {
         }
         // Nothing to share after all: those who waited open their own at the same time.
         let _turn = turn.filter(|_| may_share());
-        self.open_now(speak, begun).await.inspect_err(|attempt| {
+        self.open_now(speak, wanted.proxied, begun).await.inspect_err(|attempt| {
             let now = Instant::now();
             self.failed.set(Some((now, attempt.kind)));
             self.record.failed(begun, now);
@@ -274,23 +346,25 @@ impl Pool {
         self.record.failed(begun, now);
     }
 
-    async fn open_now(self: &Rc<Self>, speak: Speak, begun: Instant) -> Result<Lease, AttemptError> {
+    async fn open_now(self: &Rc<Self>, speak: Speak, proxied: Proxied, begun: Instant) -> Result<Lease, AttemptError> {
         let tls = self.endpoint.tls.as_ref().map(|tls| if speak == Speak::Http1 { &tls.http1 } else { &tls.usual });
-        let connection = connect::connect(self.address, tls, speak, self.limits.get().ping_interval).await;
+        let (header, ping_interval) = (self.endpoint.proxy_header(proxied), self.limits.get().ping_interval);
+        let connection = connect::connect(self.address, &header, tls, speak, ping_interval).await;
         let connection = connection.map_err(|error| match error {
             ConnectError::Tcp { .. } => AttemptError::because(UpstreamErrorKind::Connect, error),
             ConnectError::Tls(_) | ConnectError::NoHttp2 => AttemptError::because(UpstreamErrorKind::Tls, error),
             ConnectError::Http(_) | ConnectError::Closed => AttemptError::because(UpstreamErrorKind::Protocol, error),
             ConnectError::NoStreams => AttemptError::because(UpstreamErrorKind::Refused, error),
         })?;
-        let leased = match connection {
+        let (connect, lifetime) = (Some(begun.elapsed()), Lifetime::of(&self.limits.get()));
+        Ok(match connection {
             Connection::Http1(connection) => {
                 self.speaks_http1.set(self.speaks_http1.get() || speak == Speak::Either);
-                Leased::Http1(connection)
+                self.lease(Leased::Http1(connection), None, connect, lifetime)
             }
             Connection::Http2(opened) => {
                 self.speaks_http1.set(false);
-                let openings = MAX_STREAMS / opened.streams.get().max(1);
+                let openings = MAX_STREAMS / opened.settings.streams().max(1);
                 if let Some(more @ 1..) = openings.checked_sub(self.openings.get()) {
                     self.openings.set(openings);
                     self.opening.add_permits(more as usize);
@@ -298,23 +372,23 @@ impl Pool {
                 let session = Rc::new(Session {
                     sender: opened.sender,
                     streams: Cell::new(0),
-                    allowed: opened.streams,
+                    settings: opened.settings,
+                    lifetime: Cell::new(lifetime),
                     since: Cell::new(begun),
                     refused: Cell::new(None),
                 });
-                if self.users.get() > 0 {
+                if self.users.get() > 0 && self.is_shared() {
                     self.sessions.borrow_mut().push(session.clone());
                     self.sweep();
                 }
-                Leased::Http2(session)
+                self.lease_session(session, connect)
             }
-        };
-        Ok(self.lease(leased, None, Some(begun.elapsed())))
+        })
     }
 
-    fn put_back(&self, connection: http1::Connection) {
+    fn put_back(&self, connection: http1::Connection, lifetime: Lifetime) {
         let Limits { max_idle, .. } = self.limits.get();
-        if max_idle == 0 || self.users.get() == 0 {
+        if max_idle == 0 || self.users.get() == 0 || !self.is_shared() || lifetime.is_over() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -323,6 +397,7 @@ impl Pool {
         }
         idle.push_back(Idle {
             connection,
+            lifetime,
             since: coarse::now_ms(),
             #[cfg(test)]
             age: Duration::ZERO,
@@ -339,15 +414,19 @@ impl Pool {
         let me = self.me.clone();
         tokio::task::spawn_local(async move {
             // Read each time: a reload may change it.
-            while let Some(timeout) = me.upgrade().map(|me| me.limits.get().idle_timeout) {
-                tokio::time::sleep(timeout.max(Duration::from_millis(10)) / 2).await;
+            while let Some(Limits { idle_timeout: timeout, max_connection_age, .. }) =
+                me.upgrade().map(|me| me.limits.get())
+            {
+                let shortest = max_connection_age.map_or(timeout, |age| age.min(timeout));
+                tokio::time::sleep(shortest.max(Duration::from_millis(10)) / 2).await;
                 let Some(me) = me.upgrade() else { return };
                 let mut idle = me.idle.borrow_mut();
-                idle.retain_mut(|idle| idle.duration() < timeout && idle.connection.is_quiet());
+                idle.retain_mut(|idle| {
+                    idle.duration() < timeout && !idle.lifetime.is_over() && idle.connection.is_quiet()
+                });
                 let mut sessions = me.sessions.borrow_mut();
                 sessions.retain(|session| {
-                    !session.sender.is_closed()
-                        && (session.streams.get() > 0 || session.since.get().elapsed() < timeout)
+                    session.is_open() && (session.streams.get() > 0 || session.since.get().elapsed() < timeout)
                 });
                 if idle.is_empty() && sessions.is_empty() {
                     me.sweeping.set(false);
@@ -446,7 +525,7 @@ impl Drop for Lease {
                     session.since.set(Instant::now());
                 }
             }
-            Some(Leased::Http1(connection)) => self.pool.put_back(connection),
+            Some(Leased::Http1(connection)) => self.pool.put_back(connection, self.lifetime),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::error::{AttemptError, UpstreamErrorKind};
-use super::pool::{Lease, Pool};
+use super::pool::{Lease, Pool, Wanted};
 
 /// While one address does not answer, the next one is tried after this long (RFC 8305 §8).
 pub(super) const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -16,15 +16,15 @@ type Opening = Pin<Box<dyn Future<Output = Result<Lease, AttemptError>>>>;
 
 /// A connection of the first of these pools that has or opens one, in their order. Each pool notes how it went. The caller bounds the
 /// whole by a deadline.
-pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Lease, AttemptError> {
+pub(crate) async fn connect(pools: &[Rc<Pool>], wanted: Wanted) -> Result<Lease, AttemptError> {
     let mut rest = pools.iter();
     let mut openings: Vec<(&Rc<Pool>, Instant, Opening)> = Vec::new();
     let mut failure = None;
     loop {
         match rest.next() {
             // The usual one has one address, and needs no box.
-            Some(pool) if pools.len() == 1 => return get(pool.clone(), http1_only).await,
-            Some(pool) => openings.push((pool, Instant::now(), Box::pin(get(pool.clone(), http1_only)))),
+            Some(pool) if pools.len() == 1 => return get(pool.clone(), wanted).await,
+            Some(pool) => openings.push((pool, Instant::now(), Box::pin(get(pool.clone(), wanted)))),
             None if openings.is_empty() => {
                 return Err(failure.unwrap_or_else(|| AttemptError::new(UpstreamErrorKind::Connect)));
             }
@@ -66,10 +66,10 @@ pub(crate) async fn connect(pools: &[Rc<Pool>], http1_only: bool) -> Result<Leas
 }
 
 /// Another address may have a connection already.
-async fn get(pool: Rc<Pool>, http1_only: bool) -> Result<Lease, AttemptError> {
-    match pool.checkout(http1_only) {
+async fn get(pool: Rc<Pool>, wanted: Wanted) -> Result<Lease, AttemptError> {
+    match pool.checkout(wanted.http1_only) {
         Some(lease) => Ok(lease),
-        None => pool.open(http1_only).await,
+        None => pool.open(wanted).await,
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
         let endpoint = Arc::new(Endpoint::new(&spec, Protocol::Auto, None, None).unwrap());
         let address = SocketAddr::from((address, port));
         let record = Record::alone(&endpoint.name, address);
-        Pool::new(endpoint, address, record, Limits { max_idle: 1, idle_timeout: NEXT_ADDRESS, ping_interval: None })
+        Pool::new(endpoint, address, record, Limits { max_idle: 1, idle_timeout: NEXT_ADDRESS, ..Limits::NONE })
     }
 
     #[tokio::test(flavor = "local")]
@@ -97,13 +97,13 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         // 127.0.0.2 is this machine too, and nobody listens there.
         let pools = [pool([127, 0, 0, 2], port), pool([127, 0, 0, 1], port)];
-        let lease = connect(&pools, false).await.ok().unwrap();
+        let lease = connect(&pools, Wanted::default()).await.ok().unwrap();
         assert!(Rc::ptr_eq(&lease.pool, &pools[1]));
         assert_eq!(
             pools.each_ref().map(|pool| (pool.record().is_healthy(), pool.record().active())),
             [(false, 0), (true, 1)]
         );
-        assert_eq!(connect(&pools[..1], false).await.err().unwrap().kind, UpstreamErrorKind::Connect);
-        assert_eq!(connect(&[], false).await.err().unwrap().kind, UpstreamErrorKind::Connect);
+        assert_eq!(connect(&pools[..1], Wanted::default()).await.err().unwrap().kind, UpstreamErrorKind::Connect);
+        assert_eq!(connect(&[], Wanted::default()).await.err().unwrap().kind, UpstreamErrorKind::Connect);
     }
 }

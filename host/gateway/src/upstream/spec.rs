@@ -29,6 +29,7 @@ use crate::config::model::{CircuitBreaker, CircuitScope, HealthCheck, OutlierDet
 use crate::config::{defaults, model};
 use crate::exchange::ResponseHead;
 use crate::http1::Tolerance;
+use crate::proxy_protocol::{self, Proxied};
 
 /// An upstream as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,13 @@ pub struct UpstreamSpec {
     pub idle_timeout: Duration,
     /// How long a connection of HTTP/2 with open streams may be silent before it is pinged.
     pub ping_interval: Option<Duration>,
+    /// How long a connection is given requests.
+    pub max_connection_age: Option<Duration>,
+    /// How many requests a connection is given.
+    pub max_requests_per_connection: Option<u32>,
     pub dns: DnsPolicy,
+    /// The header in front of each connection. A connection then belongs to one client: it serves one request and is not kept.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// What its servers may do that is refused otherwise.
     pub tolerance: Tolerance,
     pub circuit_breaker: Option<CircuitBreaker>,
@@ -68,7 +75,10 @@ impl UpstreamSpec {
             max_idle: defaults::MAX_IDLE as usize,
             idle_timeout: defaults::POOL_IDLE_TIMEOUT,
             ping_interval: defaults::PING_INTERVAL,
+            max_connection_age: defaults::MAX_CONNECTION_AGE,
+            max_requests_per_connection: None,
             dns: DnsPolicy::default(),
+            proxy_protocol: None,
             tolerance: Tolerance::default(),
             circuit_breaker: None,
             limits: UpstreamLimits::default(),
@@ -234,6 +244,7 @@ pub(crate) struct Endpoint {
     pub(crate) host_value: HeaderValue,
     pub(crate) speak: Speak,
     pub(crate) tolerance: Tolerance,
+    pub(crate) proxy_protocol: Option<proxy_protocol::Version>,
     pub(crate) tls: Option<EndpointTls>,
 }
 
@@ -424,7 +435,8 @@ impl Upstream {
     /// What each worker keeps for each address.
     pub(super) fn limits(&self) -> Limits {
         let UpstreamSpec { max_idle, idle_timeout, ping_interval, .. } = self.spec;
-        Limits { max_idle, idle_timeout, ping_interval }
+        let UpstreamSpec { max_connection_age, max_requests_per_connection, .. } = self.spec;
+        Limits { max_idle, idle_timeout, ping_interval, max_connection_age, max_requests_per_connection }
     }
 }
 
@@ -451,12 +463,14 @@ pub(crate) struct EndpointMaker {
     server_name: Option<String>,
     tls: Option<TlsConfigs>,
     tolerance: Tolerance,
+    proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 impl EndpointMaker {
     fn new(spec: &UpstreamSpec, tls: Option<TlsConfigs>) -> Self {
         let server_name = spec.tls.server_name.clone();
-        EndpointMaker { protocol: spec.protocol, server_name, tls, tolerance: spec.tolerance }
+        let UpstreamSpec { protocol, tolerance, proxy_protocol, .. } = *spec;
+        EndpointMaker { protocol, server_name, tls, tolerance, proxy_protocol }
     }
 
     pub(super) fn make(&self, item: &EndpointSpec) -> Result<Endpoint, SpecError> {
@@ -465,6 +479,7 @@ impl EndpointMaker {
             return Err(SpecError::H2OverCleartext(endpoint.name));
         }
         endpoint.tolerance = self.tolerance;
+        endpoint.proxy_protocol = self.proxy_protocol;
         Ok(endpoint)
     }
 
@@ -530,8 +545,14 @@ impl Endpoint {
             priority: item.priority,
             speak,
             tolerance: Tolerance::default(),
+            proxy_protocol: None,
             tls,
         })
+    }
+
+    /// What a connection on behalf of this client begins with.
+    pub(crate) fn proxy_header(&self, proxied: Proxied) -> Vec<u8> {
+        self.proxy_protocol.map_or_else(Vec::new, |version| proxy_protocol::write(version, proxied))
     }
 
     /// Whether connections to it are like those to another one of the same address.
@@ -543,7 +564,9 @@ impl Endpoint {
             }
             _ => false,
         };
-        tls && self.speak == other.speak && self.tolerance == other.tolerance
+        tls && self.speak == other.speak
+            && self.tolerance == other.tolerance
+            && self.proxy_protocol == other.proxy_protocol
     }
 }
 

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use crate::config::model::Pin;
 
 /// How a server is trusted and who we are to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +22,14 @@ pub struct TlsSpec {
     pub server_name: Option<String>,
     /// False trusts any certificate.
     pub verify: bool,
+    /// Public keys of which the certificate has to have one; empty for any.
+    pub pins: Vec<Pin>,
     pub client: Option<ClientCertificate>,
 }
 
 impl Default for TlsSpec {
     fn default() -> Self {
-        TlsSpec { ca_pem: None, server_name: None, verify: true, client: None }
+        TlsSpec { ca_pem: None, server_name: None, verify: true, pins: Vec::new(), client: None }
     }
 }
 
@@ -58,18 +63,23 @@ pub fn client_config(spec: &TlsSpec, alpn: &[&[u8]]) -> Result<ClientConfig, Tls
     let versions = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Unusable { what: "list of TLS versions", source })?;
-    let trusting = if !spec.verify {
-        versions.dangerous().with_custom_certificate_verifier(Arc::new(TrustAny(provider)))
+    let verifier: Arc<dyn ServerCertVerifier> = if !spec.verify {
+        Arc::new(TrustAny(provider))
     } else {
         let roots = match &spec.ca_pem {
             Some(pem) => Arc::new(custom_roots(pem)?),
             None => system_roots(),
         };
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(|error| {
-            TlsError::Unusable { what: "trusted CA", source: rustls::Error::General(error.to_string()) }
-        })?;
-        versions.dangerous().with_custom_certificate_verifier(verifier)
+        WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(|error| TlsError::Unusable {
+            what: "trusted CA",
+            source: rustls::Error::General(error.to_string()),
+        })?
     };
+    let verifier = match spec.pins.is_empty() {
+        true => verifier,
+        false => Arc::new(Pinned { verifier, pins: spec.pins.clone() }),
+    };
+    let trusting = versions.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match &spec.client {
         None => trusting.with_no_client_auth(),
         Some(client) => {
@@ -151,4 +161,64 @@ impl ServerCertVerifier for TrustAny {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// Takes what another verifier takes, if the server's own certificate has one of these public keys.
+#[derive(Debug)]
+struct Pinned {
+    verifier: Arc<dyn ServerCertVerifier>,
+    pins: Vec<Pin>,
+}
+
+/// The server's key is none of those that are pinned.
+#[derive(Debug, thiserror::Error)]
+#[error("the public key of the server's certificate is not pinned: it is `{0}`")]
+struct NotPinned(Pin);
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let seen = pin_of(end_entity)?;
+        match self.pins.contains(&seen) {
+            true => Ok(verified),
+            false => Err(rustls::Error::Other(OtherError(Arc::new(NotPinned(seen))))),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+fn pin_of(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
+    let parsed = webpki::EndEntityCert::try_from(certificate)
+        .map_err(|_| rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding))?;
+    let hash = digest(&SHA256, &parsed.subject_public_key_info());
+    let hash = hash.as_ref().try_into().expect("SHA-256 has 32 bytes");
+    Ok(Pin(hash))
 }

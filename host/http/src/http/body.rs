@@ -20,6 +20,7 @@ use super::gate::Gate;
 use super::headers;
 use super::wrapped::Idle;
 pub use super::wrapped::{Watch, Wrapped};
+use crate::deadline::Deadline;
 
 /// A message body. Frames are passed on one by one and never copied.
 #[derive(Default)]
@@ -91,6 +92,12 @@ impl Body {
     #[must_use]
     pub fn timed_together(self, limit: Duration, progress: Rc<Cell<Instant>>) -> Self {
         self.wrap(|w| w.idle = Some(Idle { limit, progress: Some(progress), deadline: None, waiting: false }))
+    }
+
+    /// Breaks off with [`BodyError::Outlived`] `after` this time, which is what is left of `limit`. Noticed when it is read.
+    #[must_use]
+    pub fn outlived_after(self, limit: Duration, after: Duration) -> Self {
+        self.wrap(|w| w.life = Some((Deadline::after(after), limit)))
     }
 
     /// Reads nothing before `gate` opens.

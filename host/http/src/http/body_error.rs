@@ -24,6 +24,8 @@ pub enum BodyError {
     TooLarge(u64),
     #[error("no byte of the body for {} ms", .0.as_millis())]
     IdleTimeout(Duration),
+    #[error("the exchange has lasted longer than {} ms", .0.as_millis())]
+    Outlived(Duration),
     #[error("no memory left in the budget of {0} bytes for buffered bodies")]
     BudgetExhausted(usize),
     #[error("malformed body")]
@@ -40,6 +42,7 @@ pub enum BodyErrorKind {
     UpstreamAborted,
     TooLarge,
     IdleTimeout,
+    Outlived,
     BudgetExhausted,
     Protocol,
     Filter,
@@ -53,6 +56,7 @@ impl BodyError {
             BodyError::UpstreamAborted(_) => BodyErrorKind::UpstreamAborted,
             BodyError::TooLarge(_) => BodyErrorKind::TooLarge,
             BodyError::IdleTimeout(_) => BodyErrorKind::IdleTimeout,
+            BodyError::Outlived(_) => BodyErrorKind::Outlived,
             BodyError::BudgetExhausted(_) => BodyErrorKind::BudgetExhausted,
             BodyError::Protocol(_) => BodyErrorKind::Protocol,
             BodyError::Filter(_) => BodyErrorKind::Filter,

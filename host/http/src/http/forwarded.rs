@@ -3,7 +3,8 @@
 //! `X-Forwarded-For` is read before `Forwarded` (RFC 7239) when both are there: proxies that write only the older field pass the
 //! newer one on as the client sent it, so the newer would be the client's word. Whether they agree does not matter then.
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
@@ -17,28 +18,97 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// Where a client is. It is shown as its IP address, or as `unix:`, as nginx writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClientAddress {
+    Ip(IpAddr),
+    /// At the other end of a Unix socket, which has no address: all such clients look the same.
+    Unix,
+}
+
+impl ClientAddress {
+    /// The IP address, if it has one.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            ClientAddress::Ip(address) => Some(address),
+            ClientAddress::Unix => None,
+        }
+    }
+}
+
+impl From<IpAddr> for ClientAddress {
+    fn from(address: IpAddr) -> Self {
+        ClientAddress::Ip(address)
+    }
+}
+
+impl From<Ipv4Addr> for ClientAddress {
+    fn from(address: Ipv4Addr) -> Self {
+        ClientAddress::Ip(address.into())
+    }
+}
+
+impl From<[u8; 4]> for ClientAddress {
+    fn from(octets: [u8; 4]) -> Self {
+        ClientAddress::Ip(octets.into())
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientAddress::Ip(address) => address.fmt(f),
+            ClientAddress::Unix => f.write_str("unix:"),
+        }
+    }
+}
+
+/// Peers whose word on others is believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustedPeers {
+    pub networks: Vec<IpNet>,
+    /// Whether those that come over a Unix socket are among them.
+    pub unix: bool,
+}
+
+impl TrustedPeers {
+    /// Whether a peer is one of them.
+    pub fn contains(&self, peer: ClientAddress) -> bool {
+        match peer {
+            ClientAddress::Ip(address) => is_trusted(address.to_canonical(), &self.networks),
+            ClientAddress::Unix => self.unix,
+        }
+    }
+}
+
 /// The other end of a connection; made once for each connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    pub address: IpAddr,
+    pub address: ClientAddress,
     /// Whether it is one of the trusted proxies.
     pub trusted: bool,
-    value: HeaderValue,
+    /// The address as a field has it.
+    value: Option<HeaderValue>,
 }
 
 impl Peer {
     /// An IPv4 address mapped into IPv6, as a dual-stack socket gives it, becomes the IPv4 address that it is.
-    pub fn new(address: IpAddr, trusted: &[IpNet]) -> Peer {
-        let address = address.to_canonical();
-        let value = HeaderValue::try_from(address.to_string()).expect("an address is visible ASCII");
-        Peer { address, trusted: is_trusted(address, trusted), value }
+    pub fn new(address: impl Into<ClientAddress>, trusted: &TrustedPeers) -> Peer {
+        let address = match address.into() {
+            ClientAddress::Ip(address) => ClientAddress::Ip(address.to_canonical()),
+            ClientAddress::Unix => ClientAddress::Unix,
+        };
+        let value = address
+            .ip()
+            .map(|address| HeaderValue::try_from(address.to_string()).expect("an address is visible ASCII"));
+        Peer { address, trusted: trusted.contains(address), value }
     }
 }
 
 /// The client as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientInfo {
-    pub address: IpAddr,
+    pub address: ClientAddress,
     /// How the client spoke to the first trusted proxy, when that proxy said so.
     pub scheme: Option<Scheme>,
     /// What host the client named there.
@@ -46,13 +116,14 @@ pub struct ClientInfo {
 }
 
 /// Whether an address is in one of the networks.
-pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
 /// Finds the client: the peer, or, behind trusted proxies, the first address from the right that is none of them. An element that is
 /// no address (`unknown`, an obfuscated identifier, nonsense) ends the walk at the proxy that wrote it.
-pub fn client(peer: &Peer, headers: &HeaderMap, trusted: &[IpNet]) -> ClientInfo {
+pub fn client(peer: &Peer, headers: &HeaderMap, trusted: &TrustedPeers) -> ClientInfo {
+    let trusted = &*trusted.networks;
     let mut info = ClientInfo { address: peer.address, scheme: None, host: None };
     if !peer.trusted {
         return info;
@@ -76,11 +147,15 @@ pub fn client(peer: &Peer, headers: &HeaderMap, trusted: &[IpNet]) -> ClientInfo
 }
 
 /// Walks from the right; answers how many elements were believed and the address of the last of them.
-fn walk(hops: impl DoubleEndedIterator<Item = Option<IpAddr>>, peer: IpAddr, trusted: &[IpNet]) -> (usize, IpAddr) {
+fn walk(
+    hops: impl DoubleEndedIterator<Item = Option<IpAddr>>,
+    peer: ClientAddress,
+    trusted: &[IpNet],
+) -> (usize, ClientAddress) {
     let mut at = (0, peer);
     for hop in hops.rev() {
         let Some(address) = hop else { break };
-        at = (at.0 + 1, address);
+        at = (at.0 + 1, ClientAddress::Ip(address));
         if !is_trusted(address, trusted) {
             break;
         }
@@ -224,7 +299,8 @@ fn parse_value(text: &str) -> Option<(String, &str)> {
 /// `classes` are those of the head as it came. `scheme` and `authority` are those of the request as it reached this gateway.
 ///
 /// `Forwarded` is continued where a trusted proxy began it and never begun: an upstream that reads both would have two sources for
-/// one fact, and the older one is what upstreams read.
+/// one fact, and the older one is what upstreams read. A peer without an address adds nothing to a chain: a word in its place, such as
+/// `unknown`, would end the walk of the next reader.
 pub fn apply(headers: &mut HeaderMap, classes: HeaderClasses, peer: &Peer, scheme: &Scheme, authority: &Authority) {
     if !peer.trusted {
         if classes.has(HeaderClasses::FORWARDING) {
@@ -234,24 +310,28 @@ pub fn apply(headers: &mut HeaderMap, classes: HeaderClasses, peer: &Peer, schem
                 headers.remove(name);
             }
         }
-        headers.insert(FOR, peer.value.clone());
+        if let Some(value) = &peer.value {
+            headers.insert(FOR, value.clone());
+        }
         headers.insert(PROTO, proto(scheme));
         insert_host(headers, authority);
         return;
     }
-    let chain = match headers.contains_key(FOR) {
-        true => {
-            let mut chain = Vec::new();
-            for line in headers.get_all(FOR) {
-                chain.extend_from_slice(line.as_bytes());
-                chain.extend_from_slice(b", ");
+    if let Some(value) = &peer.value {
+        let chain = match headers.contains_key(FOR) {
+            true => {
+                let mut chain = Vec::new();
+                for line in headers.get_all(FOR) {
+                    chain.extend_from_slice(line.as_bytes());
+                    chain.extend_from_slice(b", ");
+                }
+                chain.extend_from_slice(value.as_bytes());
+                HeaderValue::try_from(chain).unwrap_or_else(|_| value.clone())
             }
-            chain.extend_from_slice(peer.value.as_bytes());
-            HeaderValue::try_from(chain).unwrap_or_else(|_| peer.value.clone())
-        }
-        false => peer.value.clone(),
-    };
-    headers.insert(FOR, chain);
+            false => value.clone(),
+        };
+        headers.insert(FOR, chain);
+    }
     if !headers.contains_key(PROTO) {
         headers.insert(PROTO, proto(scheme));
     }
@@ -261,8 +341,9 @@ pub fn apply(headers: &mut HeaderMap, classes: HeaderClasses, peer: &Peer, schem
     if headers.contains_key(FORWARDED) {
         // RFC 7239 §6: IPv6 goes in brackets and quotes; the host may have a port, so it is quoted as well.
         let node = match peer.address {
-            IpAddr::V4(v4) => v4.to_string(),
-            IpAddr::V6(v6) => format!("\"[{v6}]\""),
+            ClientAddress::Ip(IpAddr::V4(v4)) => v4.to_string(),
+            ClientAddress::Ip(IpAddr::V6(v6)) => format!("\"[{v6}]\""),
+            ClientAddress::Unix => return,
         };
         if let Ok(value) = HeaderValue::try_from(format!("for={node};host=\"{authority}\";proto={scheme}")) {
             headers.append(FORWARDED, value);
@@ -286,8 +367,9 @@ fn insert_host(headers: &mut HeaderMap, authority: &Authority) {
 mod tests {
     use super::*;
 
-    fn nets() -> Vec<IpNet> {
-        ["10.0.0.0/8", "fd00::/8"].iter().map(|n| n.parse().unwrap()).collect()
+    fn nets() -> TrustedPeers {
+        let networks = ["10.0.0.0/8", "fd00::/8"].iter().map(|n| n.parse().unwrap()).collect();
+        TrustedPeers { networks, unix: false }
     }
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
@@ -302,7 +384,7 @@ mod tests {
     }
 
     fn peer(address: &str) -> Peer {
-        Peer::new(address.parse().unwrap(), &nets())
+        Peer::new(address.parse::<IpAddr>().unwrap(), &nets())
     }
 
     #[test]
@@ -337,7 +419,7 @@ mod tests {
         ];
         for (from, fields, want) in table {
             let got = client(&peer(from), &map(fields), &nets());
-            assert_eq!(got.address, want.parse::<IpAddr>().unwrap(), "{from} {fields:?}");
+            assert_eq!(got.address.to_string(), *want, "{from} {fields:?}");
         }
     }
 
@@ -403,5 +485,22 @@ mod tests {
         assert_eq!(headers["x-real-ip"], "198.51.100.1");
         let forwarded: Vec<_> = headers.get_all(FORWARDED).iter().collect();
         assert_eq!(forwarded, ["for=198.51.100.1", "for=\"[fd00::1]\";host=\"a.example:81\";proto=http"]);
+    }
+
+    #[test]
+    fn a_peer_over_a_unix_socket_has_no_address() {
+        let fields = [("x-forwarded-for", "198.51.100.1"), ("forwarded", "for=198.51.100.1")];
+        let told = |unix: bool, fields: &[(&str, &str)]| {
+            let trusted = TrustedPeers { unix, ..nets() };
+            let (peer, mut headers) = (Peer::new(ClientAddress::Unix, &trusted), map(fields));
+            let found = client(&peer, &headers, &trusted).address.to_string();
+            apply_all(&mut headers, &peer, &Scheme::HTTP, &Authority::from_static("a.example"));
+            let field = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+            (found, field(FOR), field(FORWARDED))
+        };
+        assert_eq!(told(false, &fields), ("unix:".to_owned(), None, None), "a stranger");
+        let kept = (Some("198.51.100.1".to_owned()), Some("for=198.51.100.1".to_owned()));
+        assert_eq!(told(true, &fields), ("198.51.100.1".to_owned(), kept.0, kept.1));
+        assert_eq!(told(true, &[]), ("unix:".to_owned(), None, None));
     }
 }

@@ -33,6 +33,8 @@ pub struct Wrapped {
     pub(super) max: u64,
     pub(super) seen: u64,
     pub(super) idle: Option<Idle>,
+    /// When it breaks off, and the limit that says so.
+    pub(super) life: Option<(Deadline, Duration)>,
     pub(super) gate: Option<Rc<Gate>>,
     pub(super) count: Option<Rc<Cell<u64>>>,
     pub(super) watch: Option<Box<dyn Watch>>,
@@ -61,6 +63,7 @@ impl Wrapped {
                 max: u64::MAX,
                 seen: 0,
                 idle: None,
+                life: None,
                 gate: None,
                 count: None,
                 watch: None,
@@ -75,6 +78,13 @@ impl Wrapped {
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
         if self.ended {
             return Poll::Ready(None);
+        }
+        if let Some((deadline, limit)) = &self.life
+            && deadline.poll_passed(cx).is_ready()
+        {
+            let error = BodyError::Outlived(*limit);
+            self.end(Err(&error));
+            return Poll::Ready(Some(Err(error)));
         }
         let frame = match self.poll_inner(cx) {
             Poll::Pending => match self.poll_idle(cx) {
@@ -176,6 +186,7 @@ impl Wrapped {
     fn end(&mut self, outcome: Result<(), &BodyError>) {
         self.ended = true;
         self.idle = None;
+        self.life = None;
         if let Some(mut watch) = self.watch.take() {
             watch.end(outcome);
         }

@@ -41,10 +41,21 @@ pub struct Inner {
     failed: bool,
     /// Nobody reads the body of the request any more.
     abandoned: bool,
+    /// The client has closed its side behind a whole request.
+    half_closed: bool,
     /// Who waits for the body.
     reader: Option<Waker>,
     /// Who waits for the client to leave, while somebody else reads the body.
     watcher: Option<Waker>,
+}
+
+/// How a client departs that is owed a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It sends no more, and may still read (RFC 9112 §9.6). Told once for each connection.
+    HalfClosed,
+    /// It reads nothing any more.
+    Gone,
 }
 
 /// What the client waits for before it sends the body (RFC 9110 §10.1.1).
@@ -69,6 +80,7 @@ impl Incoming {
                 answering: false,
                 failed: false,
                 abandoned: false,
+                half_closed: false,
                 reader: None,
                 watcher: None,
             }),
@@ -153,8 +165,9 @@ impl Inner {
         self.is_read()
     }
 
-    /// Whether the client has closed the connection, or its side of it, while it is owed a response.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the client closes the connection, or its side of it, while it is owed a response. A client that ends its side within its
+    /// request has left.
+    pub fn poll_departed(&mut self, cx: &mut Context<'_>) -> Poll<Departure> {
         if !self.is_read() && !self.abandoned {
             // The reader of the body notices, and wakes this task at the end of the body.
             if !self.watcher.as_ref().is_some_and(|watcher| watcher.will_wake(cx.waker())) {
@@ -162,11 +175,18 @@ impl Inner {
             }
             return Poll::Pending;
         }
+        if self.half_closed {
+            return self.transport.poll_broken(cx).map(|()| Departure::Gone);
+        }
         let most = if self.is_read() { 0 } else { AHEAD };
         while self.transport.received().len() <= most {
             match ready!(self.transport.poll_fill(cx)) {
                 Ok(n) if n > 0 => {}
-                Ok(_) | Err(_) => return Poll::Ready(()),
+                Ok(_) if self.is_read() => {
+                    self.half_closed = true;
+                    return Poll::Ready(Departure::HalfClosed);
+                }
+                Ok(_) | Err(_) => return Poll::Ready(Departure::Gone),
             }
         }
         Poll::Pending

@@ -316,6 +316,14 @@ impl Transport {
         !self.read.is_empty() || pin!(unconstrained(poll_fn(|cx| self.poll_fill(cx)))).poll(cx).is_ready()
     }
 
+    /// Ready when the connection is found broken after the peer has ended its side, if the socket tells so when it is flushed.
+    pub(super) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match Pin::new(&mut *self.io).poll_flush(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    }
+
     /// Closes the write side.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.io).poll_shutdown(cx)

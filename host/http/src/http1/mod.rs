@@ -11,6 +11,7 @@ mod encode;
 mod error;
 mod fields;
 mod framing;
+mod guarded;
 mod head;
 mod incoming;
 mod io;
@@ -28,8 +29,9 @@ pub use client::{Connection, Keeper, NoReply, Progress, RESPONSE_LIMITS, Reply, 
 pub use encode::{Framing, chunk_head, last_chunk, request_head, response_head};
 pub use error::{ChunkError, HeadError};
 pub use framing::Length;
+pub use guarded::Guarded;
 pub use head::{RequestHead, RequestLine, ResponseHead, read_request, read_response};
-pub use incoming::Incoming;
+pub use incoming::{Departure, Incoming};
 pub use io::{Io, Transport};
 pub use lines::{Limits, Tolerance};
 pub use writing::{Writing, WrongLength};

@@ -51,6 +51,11 @@ impl Writing {
         !matches!(self.kind, Kind::Bodiless)
     }
 
+    /// Whether the next thing to be written is a chunk.
+    pub fn is_at_chunk(&self) -> bool {
+        matches!(self.kind, Kind::Chunked) && !self.ended
+    }
+
     /// Adds a frame. Only while `transport` is not full.
     pub fn frame(&mut self, transport: &mut Transport, frame: Frame<Bytes>) -> Result<(), WrongLength> {
         match frame.into_data() {

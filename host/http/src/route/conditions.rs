@@ -55,7 +55,8 @@ impl Conditions {
                 Some(value) => field.value.holds(Some(value)),
                 None => false,
             })
-            && (self.client_ip.is_empty() || self.client_ip.iter().any(|net| net.contains(&view.client_ip)))
+            && (self.client_ip.is_empty()
+                || view.client_ip.is_some_and(|address| self.client_ip.iter().any(|net| net.contains(&address))))
     }
 }
 

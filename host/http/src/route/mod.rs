@@ -129,7 +129,8 @@ pub struct RequestView<'a> {
     pub method: &'a Method,
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
-    pub client_ip: IpAddr,
+    /// `None` where the client has none; no network contains it then.
+    pub client_ip: Option<IpAddr>,
 }
 
 /// Values of `{param}`s and of named groups of a regular expression, as they stand in the path: percent-encoded, so that a slash

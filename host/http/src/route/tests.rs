@@ -111,7 +111,7 @@ impl Sent {
             method: &self.method,
             query: self.query.as_deref(),
             headers: &self.headers,
-            client_ip: self.client.unwrap_or(IpAddr::from([127, 0, 0, 1])),
+            client_ip: Some(self.client.unwrap_or(IpAddr::from([127, 0, 0, 1]))),
         }
     }
 }

@@ -7,12 +7,12 @@ mod journal;
 pub mod kept;
 
 use std::any::Any;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use sluice_http::http::forwarded::ClientAddress;
 
 pub use candidates::{Candidate, CandidateSource, Candidates};
 pub use context::{Context, ContextEntry, ContextError, Value, entry_bytes};
@@ -138,7 +138,7 @@ pub struct BodyWish {
 pub struct Exchange {
     /// As in `x-request-id`.
     pub id: HeaderValue,
-    pub client: IpAddr,
+    pub client: ClientAddress,
     /// The certificate that the client has shown and the listener has verified, as JSON text.
     pub client_certificate: Option<Arc<str>>,
     pub request: RequestHead,
@@ -190,7 +190,7 @@ impl Exchange {
     }
 
     /// A new exchange at the moment its route is known.
-    pub fn new(id: HeaderValue, client: IpAddr, request: RequestHead, route: Arc<RouteFacts>) -> Box<Self> {
+    pub fn new(id: HeaderValue, client: ClientAddress, request: RequestHead, route: Arc<RouteFacts>) -> Box<Self> {
         // Made in its place: `Box::new` would have all of it copied there from the stack.
         Box::write(
             Box::new_uninit(),

@@ -14,6 +14,7 @@ mod overload;
 mod releases;
 mod retry;
 mod routes;
+mod sockets;
 mod upstreams;
 mod values;
 
@@ -25,9 +26,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderName;
-use ipnet::IpNet;
 
 use crate::config::defaults;
+use crate::http::forwarded::TrustedPeers;
 use crate::route::{HostPattern, PathPattern};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
@@ -41,6 +42,7 @@ pub use overload::*;
 pub use releases::*;
 pub use retry::*;
 pub use routes::*;
+pub use sockets::*;
 pub use upstreams::*;
 pub use values::*;
 
@@ -111,15 +113,18 @@ pub struct Gateway {
 #[derive(Debug, Clone)]
 pub struct Listener {
     pub name: Name,
-    pub bind: SocketAddr,
+    pub bind: BindAddress,
     pub tls: Option<ListenerTls>,
     /// Only without TLS.
     pub https_redirect: Option<HttpsRedirect>,
     pub protocols: ListenerProtocols,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedPeers,
+    /// No connection begins with a PROXY header without it.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Open connections of this listener.
     pub max_connections: u32,
+    pub lifetime: ConnectionLifetime,
     pub timeouts: ListenerTimeouts,
     pub limits: ListenerLimits,
 }
@@ -189,6 +194,15 @@ pub struct ListenerProtocols {
     pub h2: bool,
 }
 
+/// How long a client's connection is given requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLifetime {
+    pub max_age: Option<Duration>,
+    /// How long the streams of HTTP/2 may go on after that.
+    pub grace: Duration,
+    pub max_requests: Option<u32>,
+}
+
 #[derive(Debug, Clone)]
 pub struct ListenerTimeouts {
     /// From the first byte of a request head, or the acceptance of the connection, to the end of the head.
@@ -230,9 +244,15 @@ pub struct Telemetry {
 /// The admin listener.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    pub bind: SocketAddr,
+    pub bind: BindAddress,
     /// What a request that changes something has to show; none: nothing can be changed.
     pub token: Option<Secret>,
+}
+
+impl Default for ConnectionLifetime {
+    fn default() -> Self {
+        Self { max_age: defaults::MAX_CONNECTION_AGE, grace: defaults::MAX_CONNECTION_AGE_GRACE, max_requests: None }
+    }
 }
 
 impl Default for ListenerProtocols {

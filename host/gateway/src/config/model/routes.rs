@@ -79,6 +79,18 @@ pub struct RouteTimeouts {
     pub first_byte: Option<Duration>,
     /// Between two parts of a body, in either direction.
     pub idle: Option<Duration>,
+    /// From the request head to the last byte of the response, or of a tunnel.
+    pub max_stream_duration: Option<Duration>,
+}
+
+impl RouteTimeouts {
+    /// What there is for the response head.
+    pub fn to_head(&self) -> Option<Duration> {
+        match (self.request, self.max_stream_duration) {
+            (Some(request), Some(whole)) => Some(request.min(whole)),
+            (request, whole) => request.or(whole),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

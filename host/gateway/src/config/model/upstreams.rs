@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Balancing, CircuitBreaker, Discovery, HealthCheck, Name, OutlierDetection, Secret, UpstreamLimits};
+use super::{Balancing, CircuitBreaker, Discovery, HealthCheck, Name, OutlierDetection, Pin, Secret, UpstreamLimits};
 use crate::config::defaults;
+use crate::proxy_protocol;
 use crate::services::Origin;
 
 /// A service behind the gateway.
@@ -16,6 +17,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     pub pool: Pool,
     pub dns: DnsPolicy,
+    /// Whether the endpoints are told by a PROXY header whose connection it is.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     pub tolerate: Vec<Deviation>,
     pub circuit_breaker: Option<CircuitBreaker>,
     pub limits: UpstreamLimits,
@@ -74,6 +77,8 @@ pub struct UpstreamTls {
     pub server_name: Option<String>,
     /// Whether the certificate is checked.
     pub verify: bool,
+    /// Public keys of which the certificate has to have one; empty for any.
+    pub pins: Vec<Pin>,
     pub client: Option<ClientCertificate>,
 }
 
@@ -102,6 +107,10 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// How long an HTTP/2 connection with open streams may be silent before it is pinged.
     pub ping_interval: Option<Duration>,
+    /// How long a connection is given requests.
+    pub max_connection_age: Option<Duration>,
+    /// How many requests a connection is given.
+    pub max_requests_per_connection: Option<u32>,
 }
 
 /// Which answers of the DNS are used, and for how long.

@@ -1,8 +1,11 @@
-//! Values that many tables have: names, sizes and secrets.
+//! Values that many tables have: names, sizes, secrets and pins.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 /// The name of a listener, certificate, route, upstream, plugin, filter or pipeline.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,6 +18,33 @@ pub struct ByteSize(pub u64);
 /// Text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
+
+/// The SHA-256 of the public key of a certificate (its `SubjectPublicKeyInfo`), as RFC 7469 pins it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pin(pub [u8; 32]);
+
+/// The word before the Base64 of a pin.
+const PIN: &str = "sha256/";
+
+impl Pin {
+    /// Reads `sha256/` and the Base64 of the hash.
+    pub fn parse(text: &str) -> Option<Self> {
+        let hash = STANDARD.decode(text.strip_prefix(PIN)?).ok()?;
+        hash.try_into().ok().map(Pin)
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PIN}{}", STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl Name {
     pub fn as_str(&self) -> &str {

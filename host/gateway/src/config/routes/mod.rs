@@ -518,5 +518,12 @@ fn timeouts(table: &Table<'_>) -> RouteTimeouts {
         idle: table
             .key("idle", "Between two parts of a body, in either direction.", r#""5m""#)
             .or(Some(defaults::BODY_IDLE_TIMEOUT), Item::timeout),
+        max_stream_duration: table
+            .key(
+                "max_stream_duration",
+                "The longest life of an exchange, from the request's head to the last byte of the response or of a WebSocket connection. What goes on then is broken off.",
+                r#""1h""#,
+            )
+            .or(defaults::MAX_STREAM_DURATION, Item::timeout),
     }
 }

@@ -140,7 +140,8 @@ fn a_value_says_where_it_comes_from() {
             "routes.api.timeouts.request = \"3s\"\n    gateway.toml:5:20, from groups.a.route.timeouts.request\n\
              routes.api.timeouts.connect = \"1s\"\n    gateway.toml:10:20\n\
              routes.api.timeouts.first_byte = \"30s\"\n    the default\n\
-             routes.api.timeouts.idle = \"2s\"\n    gateway.toml:3:21, from defaults.route.timeouts.idle",
+             routes.api.timeouts.idle = \"2s\"\n    gateway.toml:3:21, from defaults.route.timeouts.idle\n\
+             routes.api.timeouts.max_stream_duration = \"off\"\n    the default",
         ),
         (
             "listeners.http.max_connections",

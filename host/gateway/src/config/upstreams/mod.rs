@@ -16,6 +16,7 @@ use super::item::Item;
 use super::model::*;
 use super::read::{Level, Table};
 use super::tree::join;
+use crate::proxy_protocol;
 
 pub(super) use endpoints::origin;
 pub(super) use limits::count;
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     tls: UpstreamTls,
     pool: Pool,
     dns: DnsPolicy,
+    proxy_protocol: Option<proxy_protocol::Version>,
     tolerate: Vec<Deviation>,
     circuit_breaker: Option<CircuitBreaker>,
     limits: UpstreamLimits,
@@ -50,8 +52,19 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection, circuit_breaker, limits } =
-        shared(table, endpoints.as_deref());
+    let Shared {
+        balancing,
+        protocol,
+        tls,
+        pool,
+        dns,
+        proxy_protocol,
+        tolerate,
+        health,
+        outlier_detection,
+        circuit_breaker,
+        limits,
+    } = shared(table, endpoints.as_deref());
     let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
     let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
         (true, None, false) => Service::Endpoints(endpoints?),
@@ -75,6 +88,7 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
         tls,
         pool,
         dns,
+        proxy_protocol,
         tolerate,
         health,
         outlier_detection,
@@ -96,6 +110,13 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
         tls: tls::read(&table.table("tls")),
         pool: pool::read(&table.table("pool")),
         dns: dns::read(&table.table("dns")),
+        proxy_protocol: table
+            .key(
+                "proxy_protocol",
+                "Tells the endpoints the client's address by a PROXY header, version 1 or 2, in front of each connection. A connection then serves one request.",
+                r#""v2""#,
+            )
+            .get("no header", Item::word),
         tolerate: table
             .key(
                 "tolerate",
@@ -119,8 +140,19 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balancing, protocol, tls, pool, dns, tolerate, health, outlier_detection, circuit_breaker, limits } =
-        shared(&table, Some(&endpoints));
+    let Shared {
+        balancing,
+        protocol,
+        tls,
+        pool,
+        dns,
+        proxy_protocol,
+        tolerate,
+        health,
+        outlier_detection,
+        circuit_breaker,
+        limits,
+    } = shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
     let name = Name::from(name.as_str());
     Some(Upstream {
@@ -131,6 +163,7 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
         tls,
         pool,
         dns,
+        proxy_protocol,
         tolerate,
         health,
         outlier_detection,

@@ -24,5 +24,19 @@ pub(super) fn read(table: &Table<'_>) -> Pool {
                 r#""10m""#,
             )
             .or(defaults::PING_INTERVAL, Item::timeout),
+        max_connection_age: table
+            .key(
+                "max_connection_age",
+                "How long a connection is given requests, or `off`. Each has up to a tenth less, so that they do not end together; requests under way finish.",
+                r#""10m""#,
+            )
+            .or(defaults::MAX_CONNECTION_AGE, Item::timeout),
+        max_requests_per_connection: table
+            .key(
+                "max_requests_per_connection",
+                "How many requests a connection is given before another one takes its place.",
+                "1000",
+            )
+            .get("no limit", |item| item.integer(1..=u32::MAX)),
     }
 }

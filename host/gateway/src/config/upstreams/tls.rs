@@ -3,7 +3,7 @@
 use crate::config::defaults;
 use crate::config::gateway::host_name;
 use crate::config::item::Item;
-use crate::config::model::{ClientCertificate, Secret, UpstreamTls};
+use crate::config::model::{ClientCertificate, Pin, Secret, UpstreamTls};
 use crate::config::read::Table;
 
 pub(super) fn read(table: &Table<'_>) -> UpstreamTls {
@@ -15,6 +15,13 @@ pub(super) fn read(table: &Table<'_>) -> UpstreamTls {
         .get("the endpoint's host", host_name);
     let verify =
         table.key("verify", "Whether the certificate is verified.", "false").or(defaults::VERIFY, Item::boolean);
+    let pins = table
+        .key(
+            "pins",
+            "Public keys of which the server's certificate has to have one: `sha256/` and the Base64 of the SHA-256 of its `SubjectPublicKeyInfo`. It is checked beside the authority and the name, or alone with `verify = false`.",
+            r#"["sha256/kZ…=", "sha256/x9…="]"#,
+        )
+        .or(Vec::new(), |item| item.list(pin));
     let cert = table
         .key("cert", "The certificate chain that the gateway shows.", r#""certs/gateway.pem""#)
         .get("none", |item| item.pem("CERTIFICATE"));
@@ -25,5 +32,9 @@ pub(super) fn read(table: &Table<'_>) -> UpstreamTls {
         table.fail("`cert` and `key` go together");
     }
     let client = cert.zip(key).map(|(cert, key)| ClientCertificate { cert, key: Secret::from(key) });
-    UpstreamTls { ca, server_name, verify, client }
+    UpstreamTls { ca, server_name, verify, pins, client }
+}
+
+fn pin(item: Item<'_>) -> Option<Pin> {
+    item.parse("a pin: \"sha256/\" and 32 bytes as Base64", Pin::parse)
 }

@@ -67,7 +67,7 @@ async fn the_last_good_list_stays() {
     let wrong = || EndpointSpec { host: "not a host".to_owned(), ..endpoint(0, 1) };
     assert!(!case.feed.told(vec![wrong()]).await);
     assert_eq!(case.names(), "127.1.0.2:8080 127.1.0.3:8080");
-    assert_eq!(case.errors(), [("invalid", 2), ("empty", 1)]);
+    assert_eq!(case.errors(), [("unavailable", 1), ("invalid", 2), ("empty", 1)], "the file is not there, either");
     assert!(case.feed.told(vec![endpoint(1, 1), wrong(), endpoint(2, 1)]).await, "the others are used");
     let state = case.upstream.discovery_state().unwrap();
     assert!(state.endpoints == 2 && state.age.is_some_and(|age| age < Duration::from_secs(60)));

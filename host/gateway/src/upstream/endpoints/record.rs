@@ -311,6 +311,10 @@ impl Record {
             return true;
         }
         self.end_ejection(now);
+        // There is no trial of one that is out for another reason, and used all the same: nothing has changed.
+        if !self.is_unreachable() {
+            return true;
+        }
         let is_first = self.health.claim(now);
         self.changes.add();
         is_first

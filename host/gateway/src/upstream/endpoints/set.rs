@@ -123,6 +123,11 @@ impl EndpointSet {
         &self.changes
     }
 
+    /// How many endpoints there are now. Counts no references, which all workers would share.
+    pub(crate) fn endpoint_count(&self) -> usize {
+        self.members.load().endpoints.len()
+    }
+
     /// The members of this version or a later one.
     pub(crate) fn members(&self) -> Arc<Members> {
         self.members.load_full()

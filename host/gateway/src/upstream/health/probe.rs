@@ -13,6 +13,7 @@ use super::grpc;
 use crate::config::model::{HealthCheck, HttpProbe, Probe};
 use crate::http::body::{Body, BodyError};
 use crate::http1::{self, Keeper, Reply, SendError};
+use crate::proxy_protocol::Proxied;
 use crate::upstream::connect::{self, ConnectError, Connection, Speak};
 use crate::upstream::head;
 use crate::upstream::http2;
@@ -61,9 +62,9 @@ pub(super) async fn probe(endpoint: &Endpoint, address: SocketAddr, check: &Heal
 
 async fn unbounded(endpoint: &Endpoint, address: SocketAddr, probe: &Probe) -> Result<(), ProbeError> {
     match probe {
-        Probe::Tcp => connect::open(address).await.map(drop).map_err(ProbeError::Connect),
+        Probe::Tcp => connect::open(address, &own(endpoint)).await.map(drop).map_err(ProbeError::Connect),
         Probe::Tls => {
-            let tcp = connect::open(address).await.map_err(ProbeError::Connect)?;
+            let tcp = connect::open(address, &own(endpoint)).await.map_err(ProbeError::Connect)?;
             if let Some(tls) = &endpoint.tls {
                 let connector = TlsConnector::from(tls.usual.config.clone());
                 let handshake = connector.connect(tls.usual.server_name.clone(), tcp).await;
@@ -144,6 +145,11 @@ fn name_host(request: &mut Request<Body>, host: Option<&HeaderValue>) {
     }
 }
 
+/// The PROXY header of a connection that has no client, for an endpoint that reads one.
+fn own(endpoint: &Endpoint) -> Vec<u8> {
+    endpoint.proxy_header(Proxied::Own)
+}
+
 /// Opens a connection, sends the request and waits for the head of the response. The body can be read as long as the second part is
 /// kept.
 async fn send(
@@ -154,7 +160,7 @@ async fn send(
     what: impl Fn() -> String,
 ) -> Result<(Response<Body>, Option<http2::Session>), ProbeError> {
     let tls = endpoint.tls.as_ref().map(|tls| &tls.usual);
-    match connect::connect(address, tls, speak, None).await.map_err(ProbeError::Connect)? {
+    match connect::connect(address, &own(endpoint), tls, speak, None).await.map_err(ProbeError::Connect)? {
         Connection::Http1(connection) => {
             head::for_http1(&mut request, endpoint);
             match connection.send(&mut request, None, None, endpoint.tolerance, Closed).await {

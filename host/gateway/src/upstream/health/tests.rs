@@ -1,3 +1,5 @@
+//! Checks and ejections by the records alone, without sockets but for probes.
+
 use std::time::{Duration, Instant};
 
 use super::*;

@@ -43,6 +43,15 @@ impl RetryLoad {
         }
         fits
     }
+
+    /// How many retries there is room for now.
+    pub fn left(&self, budget: RetryBudget, now: u64) -> u32 {
+        let second = second(now);
+        let share = self.requests.sum(second) * u64::from(budget.percent) / 100;
+        let of_window = share.saturating_sub(self.retries.sum(second));
+        let of_second = u64::from(budget.min_per_second).saturating_sub(self.retries.of(second));
+        u32::try_from(of_window.max(of_second)).unwrap_or(u32::MAX)
+    }
 }
 
 fn second(now: u64) -> u32 {
@@ -69,6 +78,11 @@ impl Counts {
     fn take_back(&self, second: u32) {
         let less = |word: u64| (word >> 32 == u64::from(second) && word as u32 > 0).then(|| word - 1);
         let _ = self.0[second as usize % WINDOW].fetch_update(Relaxed, Relaxed, less);
+    }
+
+    fn of(&self, second: u32) -> u64 {
+        let word = self.0[second as usize % WINDOW].load(Relaxed);
+        if word >> 32 == u64::from(second) { word & u64::from(u32::MAX) } else { 0 }
     }
 
     fn sum(&self, second: u32) -> u64 {
@@ -113,7 +127,9 @@ mod tests {
     fn what_is_older_than_the_window_does_not_count() {
         let load = RetryLoad::default();
         (0..100).for_each(|_| load.note_request(START));
+        assert_eq!(load.left(BUDGET, START), 20);
         assert_eq!((0..50).filter(|_| load.withdraw(BUDGET, START + 9_000)).count(), 20);
+        assert_eq!((load.left(BUDGET, START + 9_000), load.left(BUDGET, START + 10_000)), (0, 3));
         assert_eq!((0..50).filter(|_| load.withdraw(BUDGET, START + 10_000)).count(), 3);
     }
 

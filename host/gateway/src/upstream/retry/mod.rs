@@ -159,11 +159,9 @@ pub enum FilterChoice {
 
 /// The condition of an answer that the policy wants replaced, if the request allows it.
 pub fn condition_of(policy: &RetryPolicy, status: StatusCode, grpc_status: Option<u8>) -> Option<RetryCondition> {
-    let of_status = match status {
+    let of_status = match status.as_u16() {
         _ if policy.status_codes.contains(&status) => Some(RetryCondition::RetriableStatusCodes),
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            Some(RetryCondition::GatewayError)
-        }
+        502..=504 => Some(RetryCondition::GatewayError),
         _ => grpc_status.and_then(RetryCondition::of_grpc),
     };
     of_status.filter(|condition| policy.on.contains(*condition))
@@ -231,13 +229,15 @@ impl<'p> Attempts<'p> {
             Delivery::ClosedIdle => reused_connection && request.idempotent && !request.has_body,
             Delivery::Unprocessed(_) | Delivery::Possible => false,
         };
-        match self.policy {
+        if is_stale {
             // It says nothing about the endpoint, which has closed a connection that nobody used.
-            _ if is_stale => free(Next::SameEndpoint),
-            _ if forbidden => denied(Denied::Filter),
+            return free(Next::SameEndpoint);
+        }
+        let decision = match self.policy {
             None => free(self.by_default(ended)),
             Some(policy) => self.by_policy(policy, ended),
-        }
+        };
+        if forbidden && decision.next != Next::GiveUp { denied(Denied::Filter) } else { decision }
     }
 
     fn by_default(&mut self, ended: EndedAttempt) -> Next {
