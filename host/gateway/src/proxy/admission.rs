@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use super::RouteHandler;
 use super::context::RequestContext;
 use super::error::{Advice, Kind, ProxyError};
-use crate::config::model::CircuitAnswer;
 use crate::snapshot::UpstreamHandle;
 use crate::upstream::{
-    AttemptOutcome, Bulkhead, Busy, CircuitPass, LocalUpstream, Permit, UpstreamErrorKind, UpstreamResponse,
+    AttemptOutcome, Bulkhead, Busy, CircuitAnswer, CircuitPass, LocalUpstream, Permit, UpstreamErrorKind,
+    UpstreamResponse,
 };
 
 /// What a request holds until its response has ended.

@@ -57,7 +57,9 @@ impl RouteHandler<'_> {
                 let choice = self.select_upstream(context, targets, (weighted, attempts.made())).await?;
                 let exchange = context.exchange();
                 target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
-                target = self.admit_to_upstream(context, target).await?;
+                if target.upstream.upstream().state().is_some() {
+                    target = Box::pin(self.admit_to_upstream(context, target)).await?;
+                }
                 let exchange = context.exchange();
                 endpoints = target.upstream.endpoints();
                 affinity = affinity::of(&target.upstream, &endpoints, exchange, request.headers());
@@ -71,12 +73,17 @@ impl RouteHandler<'_> {
             if next != Next::SameEndpoint {
                 let choice = choice(&context.exchange().selection, affinity);
                 let subset = self.route.subset.as_ref();
-                let admitted =
-                    target.upstream.admit(&endpoints, choice, subset, attempts.tried(), request.until()).await;
+                let admitted = match target.upstream.admits_endpoints() {
+                    false => target.upstream.admit_now(&endpoints, choice, subset, attempts.tried()),
+                    true => {
+                        Box::pin(target.upstream.admit(&endpoints, choice, subset, attempts.tried(), request.until()))
+                            .await
+                    }
+                };
                 let (chosen, permit) = match admitted {
                     Ok(admitted) => admitted,
                     Err(Unadmitted::CircuitOpen(open)) if attempts.tried().is_empty() && held.is_none() => {
-                        target = self.fall_back(context, target, open).await?;
+                        target = Box::pin(self.fall_back(context, target, open)).await?;
                         endpoints = target.upstream.endpoints();
                         attempts.select(target.upstream.max_endpoints(&endpoints), 0, FilterChoice::NoneOrSame);
                         continue;

@@ -74,7 +74,10 @@ impl RouteHandler<'_> {
                 "the client's deadline was over before an upstream was asked",
             ));
         }
-        self.admit_to_route(context).await?;
+        // Boxed, as below: only some routes have limits, and each request would carry the room for it.
+        if self.route.limits.is_some() {
+            Box::pin(self.admit_to_route(context)).await?;
+        }
         let is_grpc = context.grpc;
         context.weighted = self.weighted(context, split);
         let (mut request, headers) = self.request(context)?;

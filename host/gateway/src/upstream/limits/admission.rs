@@ -81,6 +81,11 @@ impl LocalUpstream {
         Box::pin(self.wait_for_room(state, endpoints, until)).await
     }
 
+    /// Whether its endpoints have limits or circuits.
+    pub fn admits_endpoints(&self) -> bool {
+        self.upstream().spec().admits_endpoints()
+    }
+
     /// The same for what is not worth waiting for.
     pub fn admit_now(
         &self,
