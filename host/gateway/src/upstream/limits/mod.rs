@@ -13,7 +13,7 @@ pub use self::admission::{Admitted, EndpointPermit, Unadmitted};
 use self::queue::Queue;
 pub(super) use self::state::upstream_breaker;
 pub use self::state::{CircuitPass, CircuitState, UpstreamState};
-pub use crate::config::model::{CircuitAnswer, FixedResponse};
+pub use crate::config::model::CircuitAnswer;
 use crate::deadline;
 
 /// A limit on what is under way at a time.
