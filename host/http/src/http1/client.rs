@@ -12,6 +12,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::guarded::Guarded;
 use super::io::{Io, Transport};
 use super::reading::Reading;
 use super::writing::{Writing, WrongLength};
@@ -82,7 +83,7 @@ pub trait Keeper: Unpin + 'static {
 /// A response.
 pub enum Reply {
     Response(Box<Response<Body>>),
-    /// 101: the connection speaks another protocol from here on.
+    /// 101: the connection speaks another protocol from here on. The keeper lives as long as it.
     Upgraded(Box<Response<Body>>, Box<Transport>),
 }
 
@@ -242,8 +243,9 @@ impl Sending {
             response
         };
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            let transport = connection.0.replace(Transport::new(tokio::io::empty()));
-            return Ok(Reply::Upgraded(response(Body::Empty), Box::new(transport)));
+            // What counts the exchange counts it until the other protocol has ended.
+            let transport = Guarded::new(connection.0.replace(Transport::new(tokio::io::empty())), keeper);
+            return Ok(Reply::Upgraded(response(Body::Empty), Box::new(Transport::new(transport))));
         }
         let mut reading = Reading::new(body, RESPONSE_LIMITS, Message::Response);
         let first = reading.first(connection.0.borrow_mut().received()).map_err(SendError::Chunk)?;
