@@ -189,7 +189,7 @@ fn enter_route(
         _ => None,
     };
     if route.proxy_protocol {
-        context.proxied = Some(Box::new(connection.ends.proxied(address)));
+        context.proxied = Some(Box::new(connection.proxied(address)));
     }
     if extended_connect && !route.upgrade {
         context.ends_here.get_or_insert_with(|| Box::new(EndsHere::NoUpgrade));

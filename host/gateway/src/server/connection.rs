@@ -107,13 +107,16 @@ impl Accepted {
     }
 
     fn split(self) -> (Watched, ConnectionInfo) {
-        let local = match self.ends {
-            Ends::Ip { local, .. } => local.to_string().parse().expect("a socket address is an authority"),
-            Ends::Unix => Authority::from_static("localhost"),
+        let (local, ports) = match self.ends {
+            Ends::Ip { peer, local } => {
+                let authority = local.to_string().parse().expect("a socket address is an authority");
+                (authority, Some((peer.port(), local)))
+            }
+            Ends::Unix => (Authority::from_static("localhost"), None),
         };
         let info = ConnectionInfo {
             peer: Peer::new(self.ends.peer(), &self.settings.trusted_proxies),
-            ends: self.ends,
+            ports,
             local,
             known_host: KnownHost::default(),
             listener: self.listener,
