@@ -3,6 +3,8 @@
 mod admin;
 mod balancing;
 mod bodies;
+mod bulkheads;
+mod circuits;
 mod client_auth;
 mod commands;
 mod connections;
@@ -23,6 +25,7 @@ mod keys;
 mod limits;
 mod names;
 mod observability;
+mod overload;
 mod plugins;
 mod proxy_protocol;
 mod proxying;

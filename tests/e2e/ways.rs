@@ -481,7 +481,7 @@ fn a_filter_does_the_same_called_directly_and_run_as_a_component() {
         Origin::serve(|request| Reply::text(format!("{} {} {}", request.method, request.target, request.body.len())));
     let nobody = nobody();
     let upstreams = format!(
-        "[upstreams.pair]\nendpoints = [\"http://{nobody}\", {{ url = \"{}\", weight = 3, labels = {{ zone = \"öst\" }} }}]\n\
+        "[upstreams.pair]\nendpoints = [{{ url = \"http://{nobody}\", weight = 0 }}, {{ url = \"{}\", weight = 3, labels = {{ zone = \"öst\" }} }}]\n\
          [upstreams.other]\nendpoints = [\"{}\"]\n\
          [routes.all]\nmatch = {{ path = \"/items/{{id}}\" }}\nupstreams = {{ pair = 1, other = 0 }}\npipeline = [\"a\"]\n",
         origin.url(),

@@ -15,7 +15,7 @@ use crate::filter::{Mode, Runtime};
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
 use crate::proxy::{Proxy, Worker};
-use crate::server::{ListenerSpec, ListenerTable, StartError, WorkerSettings, Workers};
+use crate::server::{ListenerSpec, ListenerTable, Overload, ResourceState, StartError, WorkerSettings, Workers};
 use crate::services::Services;
 use crate::services::clock::Clock;
 use crate::services::log_limit::visible;
@@ -123,6 +123,7 @@ fn serve(
         tracing::warn!("{}", visible(warning));
     }
     let config = Arc::new(loaded.config);
+    snapshot.apply_limits();
 
     let signals = Signals::catch()?;
     let access_log = AccessLog::start(config.telemetry.access_log, Arc::clone(metrics))?;
@@ -130,7 +131,13 @@ fn serve(
     let running = RunningState {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         config: Arc::new(ArcSwap::new(Arc::clone(&config))),
+        overload: Overload::new(config.gateway.overload),
     };
+    let _overload = background.spawn("overload", {
+        let overload = Arc::clone(&running.overload);
+        move || overload.watch()
+    });
+    observe_overload(metrics, &running.overload);
     observe(metrics, &builder, &running.snapshot, &budget);
     let _expiry = warn_of_expiry(&background, &running.snapshot);
 
@@ -139,13 +146,16 @@ fn serve(
         listeners: specs(&config),
         table: Arc::clone(&table),
         metrics: Arc::clone(metrics),
+        overload: Arc::clone(&running.overload),
     };
     let workers = Workers::start(settings, {
-        let (running, access_log) = (Arc::clone(&running.snapshot), Arc::clone(&access_log));
+        let (overload, access_log) = (Arc::clone(&running.overload), Arc::clone(&access_log));
+        let running = Arc::clone(&running.snapshot);
         // The empty name is none that a route can have.
         let no_route = metrics.route("");
         move |_, metrics| {
-            Proxy::new(Worker::new(Arc::clone(&running), metrics, access_log.worker(), no_route, budget.clone()))
+            let (running, access_log) = (Arc::clone(&running), access_log.worker());
+            Proxy::new(Worker::new(running, metrics, access_log, no_route, budget.clone(), &overload))
         }
     })?;
 
@@ -284,6 +294,26 @@ fn user_directory(variable: &str, in_home: &str) -> Option<PathBuf> {
 fn observe(metrics: &Arc<Metrics>, builder: &SnapshotBuilder, running: &Arc<ArcSwap<Snapshot>>, budget: &MemoryBudget) {
     let (running, services, budget) = (Arc::clone(running), Arc::clone(&builder.services), budget.clone());
     metrics.collect(move |out| crate::snapshot::expose(&running.load(), &services, &budget, out));
+}
+
+fn observe_overload(metrics: &Metrics, overload: &Arc<Overload>) {
+    let overload = Arc::clone(overload);
+    metrics.collect(move |out| {
+        let states = overload.states();
+        let mut family = |name: &str, kind: &str, help: &str, of: fn(&ResourceState) -> f64| {
+            out.family(name, kind, help);
+            for state in &states {
+                out.sample(name, &[("resource", state.resource.name())], of(state));
+            }
+        };
+        family("sluice_overload_step", "gauge", "0: no request is refused; 1 to 3: which are.", |state| {
+            state.step.into()
+        });
+        family("sluice_overload_usage_ratio", "gauge", "What is used of the bound; 0 without one.", |state| {
+            f64::from(state.percent) / 100.0
+        });
+        family("sluice_overload_shed_total", "counter", "Requests refused.", |state| state.shed as f64);
+    });
 }
 
 /// Says once a day which certificates are about to expire. A start and a reload say so themselves.

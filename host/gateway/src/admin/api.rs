@@ -40,8 +40,23 @@ pub(super) struct Status {
     generation: u64,
     routes: usize,
     upstreams: usize,
+    /// What makes the gateway refuse requests when it comes near its bound.
+    overload: Vec<Resource>,
     /// None before the first.
     last_reload: Option<LastReload>,
+}
+
+/// A resource of the process that can have a bound in `gateway.overload`.
+#[derive(Serialize, JsonSchema)]
+struct Resource {
+    /// `memory`, `connections` or `event-loop`.
+    resource: &'static str,
+    /// What is used of the bound; 0 without one.
+    used_percent: u32,
+    /// 0: no request is refused; 1: those of `sheddable` routes; 2: those of `standard` routes, too; 3: all.
+    step: u8,
+    /// Requests that were refused because of it.
+    shed: u64,
 }
 
 /// `starting`, `serving`, or `draining` (finishing what is in flight).
@@ -106,6 +121,9 @@ pub(super) fn status(context: &Context) -> Status {
         generation: 1 + context.metrics.reloads.value(),
         routes: snapshot.routes.len(),
         upstreams: snapshot.upstreams.len(),
+        overload: (context.control.overload())
+            .map(|of| Resource { resource: of.resource.name(), used_percent: of.percent, step: of.step, shed: of.shed })
+            .collect(),
         last_reload: context.control.last_reload().map(|reload| LastReload::from(&*reload)),
     }
 }

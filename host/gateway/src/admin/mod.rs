@@ -7,6 +7,7 @@
 mod api;
 mod endpoint;
 mod endpoints;
+mod limits;
 mod openapi;
 mod pages;
 mod problem;

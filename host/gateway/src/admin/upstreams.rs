@@ -6,9 +6,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Context;
 use super::api::Timestamp;
 use super::problem::Problem;
+use super::{Context, limits};
 use crate::upstream::{self, EndpointState, TargetSpec};
 
 /// Addresses of one upstream that are shown.
@@ -26,6 +26,9 @@ pub(super) struct Upstream {
     builtin: Option<&'static str>,
     balance: Balance,
     protocol: Protocol,
+    /// Where it has a circuit breaker as a whole.
+    circuit: Option<limits::Circuit>,
+    limits: Vec<limits::RequestLimit>,
     endpoints: Vec<Endpoint>,
 }
 
@@ -168,6 +171,8 @@ impl From<&upstream::Upstream> for Upstream {
                 upstream::Protocol::Http2 => Protocol::Http2,
                 upstream::Protocol::H2c => Protocol::H2c,
             },
+            circuit: limits::circuit(upstream),
+            limits: limits::request_limits(upstream),
             endpoints: upstream.endpoint_specs().iter().map(Endpoint::from).collect(),
         }
     }

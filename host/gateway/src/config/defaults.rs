@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::model::{
-    Balance, ByteSize, ClientAuthMode, EndpointScheme, FailurePolicy, FileMode, HashAlgorithm, LookupFamily, Protocol,
-    RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
+    Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, EndpointScheme, FailurePolicy, FileMode,
+    HashAlgorithm, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion,
+    TrialPolicy,
 };
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -28,6 +29,8 @@ pub const PLUGIN_DIR: &str = "plugins";
 pub const MAX_BUFFERED_MEMORY: ByteSize = mib(256);
 pub const MAX_FILTERED_BODIES: ByteSize = mib(8);
 pub const MAX_CONNECTIONS: u32 = 10_000;
+pub const OVERLOAD_MAX_MEMORY: Option<ByteSize> = None;
+pub const OVERLOAD_MAX_EVENT_LOOP_DELAY: Option<Duration> = None;
 pub const RELOAD: bool = true;
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 /// Of a name server whose address says none (RFC 1035 §4.2).
@@ -63,6 +66,7 @@ pub const MAX_STREAM_DURATION: Option<Duration> = None;
 pub const BODY_LIMIT: ByteSize = mib(10);
 pub const UPGRADE: bool = true;
 pub const PRIORITY: i64 = 0;
+pub const CRITICALITY: Criticality = Criticality::Standard;
 pub const REDIRECT_STATUS: StatusCode = StatusCode::FOUND;
 pub const RESPOND_STATUS: StatusCode = StatusCode::OK;
 
@@ -118,6 +122,20 @@ pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(300);
 pub const MAX_STALE: Duration = Duration::from_secs(86_400);
 pub const LOOKUP_FAMILY: LookupFamily = LookupFamily::All;
+
+// Limits of upstreams and routes.
+pub const MAX_PENDING_REQUESTS: u32 = 0;
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+// [upstreams.NAME.circuit_breaker]
+pub const CIRCUIT_FAILURES: u32 = 15;
+pub const CIRCUIT_OF: u32 = 20;
+pub const CIRCUIT_FAILURE_PERCENT: u32 = 50;
+pub const CIRCUIT_OPEN: Duration = Duration::from_secs(10);
+pub const CIRCUIT_HALF_OPEN: u32 = 3;
+/// What gateways and load balancers answer when the service behind them does not. A 500 is often the fault of one request.
+pub const CIRCUIT_STATUS_CODES: [u16; 3] = [502, 503, 504];
+pub const CIRCUIT_PER: CircuitScope = CircuitScope::Upstream;
 
 // [upstreams.NAME.health]
 pub const CHECK_PATH: &str = "/";

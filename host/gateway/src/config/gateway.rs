@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::defaults;
 use super::item::Item;
 use super::model::*;
+use super::overload;
 use super::read::Table;
 use super::sockets::{Binds, bind, proxy_protocol, trusted_peers};
 use crate::http::forwarded::TrustedPeers;
@@ -78,6 +79,7 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
         max_connections: table
             .key("max_connections", "Open connections from clients, on all listeners together.", "20000")
             .or(defaults::MAX_CONNECTIONS, |item| item.integer(1..=10_000_000)),
+        overload: overload::read(&table.table("overload")),
         reload: table
             .key("reload", "Whether changed files are loaded. SIGHUP always loads them.", "false")
             .or(defaults::RELOAD, Item::boolean),

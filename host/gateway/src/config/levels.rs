@@ -11,13 +11,14 @@ const KINDS: [(&str, &str, &str); 2] = [
     (
         "route",
         "What routes have unless they say otherwise: the keys of a route but for its match and what answers it, so `host`, `pipeline`, \
-         `priority`, `timeouts`, `limits`, `retry`, `deadline` and `upgrade`.",
+         `priority`, `timeouts`, `limits`, `criticality`, `retry`, `deadline` and `upgrade`.",
         r#"{ timeouts = { request = "10s" } }"#,
     ),
     (
         "upstream",
         "What upstreams have unless they say otherwise: the keys of an upstream but for its endpoints, so `balance` and what belongs to it, \
-         `protocol`, `tls`, `pool`, `dns`, `tolerate`, `health` and `outlier_detection`.",
+         `protocol`, `tls`, `pool`, `dns`, `tolerate`, `health`, `outlier_detection`, \
+         `circuit_breaker` and `limits`.",
         r#"{ balance = "least_request" }"#,
     ),
 ];

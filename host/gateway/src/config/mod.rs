@@ -15,6 +15,7 @@ mod item;
 mod key;
 mod levels;
 pub mod model;
+mod overload;
 mod path;
 mod read;
 mod routes;

@@ -4,9 +4,9 @@ use http::uri::Scheme;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, ClientAuthMode, Deviation, EndpointScheme, FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion,
-    ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion,
-    TrialPolicy,
+    Balance, Builtin, CircuitScope, ClientAuthMode, Criticality, Deviation, EndpointScheme, FailurePolicy,
+    HashAlgorithm, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions,
+    SameSite, SubsetFallback, TlsVersion, TrialPolicy,
 };
 use crate::proxy_protocol;
 use crate::telemetry::{AccessLogFormat, LogLevel};
@@ -95,6 +95,15 @@ impl Words for SameSite {
 
 impl Words for EndpointScheme {
     const WORDS: &'static [(&'static str, Self)] = &[("http", Self::Http), ("https", Self::Https)];
+}
+
+impl Words for CircuitScope {
+    const WORDS: &'static [(&'static str, Self)] = &[("upstream", Self::Upstream), ("endpoint", Self::Endpoint)];
+}
+
+impl Words for Criticality {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("sheddable", Self::Sheddable), ("standard", Self::Standard), ("critical", Self::Critical)];
 }
 
 impl Words for Protocol {

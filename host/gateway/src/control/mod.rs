@@ -15,6 +15,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
+use crate::server::{Overload, ResourceState};
 use crate::snapshot::Snapshot;
 
 pub use files::WatchedFiles;
@@ -48,6 +49,8 @@ impl Phase {
 pub struct RunningState {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub config: Arc<ArcSwap<Config>>,
+    /// It outlives both, and a reload changes its bounds.
+    pub overload: Arc<Overload>,
 }
 
 /// How a reload went.
@@ -103,6 +106,11 @@ impl Control {
     /// A gateway that is starting.
     pub fn new(running: RunningState, loader: Loader) -> Control {
         Control { phase: Arc::new(watch::Sender::new(Phase::Starting)), running, loader, changes: Arc::default() }
+    }
+
+    /// How near the process is to its bounds.
+    pub fn overload(&self) -> impl Iterator<Item = ResourceState> {
+        self.running.overload.states().into_iter()
     }
 
     pub fn phase(&self) -> Phase {

@@ -63,7 +63,9 @@ impl Replacement {
         tell_what_ended(&before, &snapshot);
         self.listeners.store(Arc::new(snapshot.listeners.clone()));
         let snapshot = Arc::new(snapshot);
+        snapshot.apply_limits();
         self.running.snapshot.store(Arc::clone(&snapshot));
+        self.running.overload.set(loaded.config.gateway.overload);
         self.upkeep.follow(snapshot.upstreams.iter().map(|(upstream, _)| upstream));
         self.access_log.set_format(loaded.config.telemetry.access_log);
         self.log.set_level(loaded.config.telemetry.log_level);

@@ -10,6 +10,7 @@ use http::header::USER_AGENT;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
+use super::admission::Admission;
 use super::body::MessageBody;
 use super::error::{Kind, ProxyError};
 use super::fault::Injected;
@@ -119,6 +120,8 @@ pub(super) struct RequestContext {
     pub(super) underscored: Option<Box<[HeaderName]>>,
     pub(super) accepted_upgrade: Option<Box<AcceptedUpgrade>>,
 
+    /// Where the route or the upstream has limits or a circuit breaker.
+    pub(super) admission: Option<Box<Admission>>,
     /// The upstream that the weights of the route give, by index in the snapshot.
     pub(super) weighted: usize,
     /// For a caller of a sticky split who had no key.
@@ -186,6 +189,7 @@ impl RequestContext {
                 ends_here: None,
                 underscored: None,
                 accepted_upgrade: None,
+                admission: None,
                 weighted: 0,
                 sticky_cookie: None,
                 faults: None,

@@ -9,6 +9,7 @@ use crate::http::body::{BodyError, BodyErrorKind};
 use crate::http1::HeadError;
 use crate::server::Refusal;
 use crate::telemetry::ErrorSource;
+use crate::upstream::FixedResponse;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub enum Kind {
     LoopDetected,
     /// All buffered memory is in use.
     OutOfMemory,
+    /// Memory, connections or an event loop are near their bound.
+    Overloaded,
     /// A filter trapped, overran a deadline or its memory, or declared an error.
     FilterFailed,
     /// All instances of a filter are busy and its queue is full.
@@ -59,6 +62,12 @@ pub enum Kind {
     /// A delay that the route injects has taken what was left of the request's time.
     InjectedDelay,
     NoEndpoint,
+    /// The upstream has as many requests under way as it may, and there is no room in its queue, or not in time.
+    UpstreamBusy,
+    /// The same of the route.
+    RouteBusy,
+    /// The upstream has failed too often.
+    CircuitOpen,
     ConnectFailed,
     ConnectTimeout,
     /// No response head within the time allowed.
@@ -93,12 +102,16 @@ impl Kind {
             Kind::MethodNotAllowed => "method-not-allowed",
             Kind::LoopDetected => "loop-detected",
             Kind::OutOfMemory => "out-of-memory",
+            Kind::Overloaded => "overloaded",
             Kind::FilterFailed => "filter-failed",
             Kind::FilterBusy => "filter-busy",
             Kind::ResponseTooLarge => "response-too-large",
             Kind::DeadlineExceeded => "deadline-exceeded",
             Kind::InjectedDelay => "injected-delay",
             Kind::NoEndpoint => "no-endpoint",
+            Kind::UpstreamBusy => "upstream-busy",
+            Kind::RouteBusy => "route-busy",
+            Kind::CircuitOpen => "circuit-open",
             Kind::ConnectFailed => "connect-failed",
             Kind::ConnectTimeout => "connect-timeout",
             Kind::UpstreamTimeout => "upstream-timeout",
@@ -117,15 +130,30 @@ pub struct ProxyError {
     pub detail: String,
     /// The filter that failed, or whose wish for a body could not be fulfilled.
     pub filter: Option<Arc<str>>,
+    /// What the answer says besides.
+    pub advice: Option<Box<Advice>>,
+}
+
+/// What a client is told, where that is not the same for all errors of a kind.
+#[derive(Debug, Clone)]
+pub struct Advice {
+    /// When to try again.
+    pub retry_after: Duration,
+    /// The answer in place of problem details.
+    pub respond: Option<Arc<FixedResponse>>,
 }
 
 impl ProxyError {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        ProxyError { kind, detail: detail.into(), filter: None }
+        ProxyError { kind, detail: detail.into(), filter: None, advice: None }
+    }
+
+    pub fn advised(self, advice: Advice) -> Self {
+        ProxyError { advice: Some(Box::new(advice)), ..self }
     }
 
     fn of_filter(filter: &Arc<str>, kind: Kind, detail: String) -> Self {
-        ProxyError { kind, detail, filter: Some(Arc::clone(filter)) }
+        ProxyError { kind, detail, filter: Some(Arc::clone(filter)), advice: None }
     }
 
     pub fn source(&self) -> ErrorSource {
@@ -148,9 +176,11 @@ impl ProxyError {
             | Kind::MethodNotAllowed
             | Kind::LoopDetected
             | Kind::DeadlineExceeded => ErrorSource::Client,
-            Kind::OutOfMemory | Kind::InjectedDelay => ErrorSource::Gateway,
+            Kind::OutOfMemory | Kind::Overloaded | Kind::RouteBusy | Kind::InjectedDelay => ErrorSource::Gateway,
             Kind::FilterFailed | Kind::FilterBusy | Kind::ResponseTooLarge => ErrorSource::Filter,
             Kind::NoEndpoint
+            | Kind::UpstreamBusy
+            | Kind::CircuitOpen
             | Kind::ConnectFailed
             | Kind::ConnectTimeout
             | Kind::UpstreamTimeout

@@ -23,7 +23,9 @@ use crate::http::body::{Body, BodyError, MemoryBudget, Reservation};
 use crate::snapshot::routes::Mirror;
 use crate::telemetry::{RouteId, UpstreamId, WorkerMetrics};
 use crate::upstream::retry::{Attempts, FilterChoice, Next};
-use crate::upstream::{Affinity, Attempt, Choice, LocalUpstream, OutgoingRequest, Timeouts, UpstreamErrorKind};
+use crate::upstream::{
+    Affinity, Attempt, Choice, LocalUpstream, OutgoingRequest, Timeouts, Unadmitted, UpstreamErrorKind,
+};
 
 /// Says to an upstream that nobody reads its response, and which route has sent the copy.
 const MARK: HeaderName = HeaderName::from_static("x-sluice-mirror");
@@ -38,6 +40,8 @@ enum Outcome {
     Response,
     Failed,
     Timeout,
+    /// The upstream is at its limit, or its circuit is open.
+    NotAdmitted,
     /// As many as may be were under way.
     MaxRequests,
     /// The body was too large.
@@ -54,6 +58,7 @@ impl Outcome {
             Outcome::Response => "response",
             Outcome::Failed => "failed",
             Outcome::Timeout => "timeout",
+            Outcome::NotAdmitted => "not-admitted",
             Outcome::MaxRequests => "max-requests",
             Outcome::MaxBody => "max-body",
             Outcome::OutOfMemory => "out-of-memory",
@@ -171,6 +176,7 @@ impl Copy {
             first_byte: self.timeout,
             until: Instant::now().checked_add(self.timeout),
         };
+        let Ok(_permit) = upstream.upstream().admit_copy() else { return Outcome::NotAdmitted };
         let mut request = OutgoingRequest::new(request, timeouts, &self.budget);
         let endpoints = upstream.endpoints();
         let mut attempts = Attempts::new(None);
@@ -180,7 +186,12 @@ impl Copy {
         while matches!(next, Next::OtherEndpoint | Next::SameEndpoint) {
             if next == Next::OtherEndpoint {
                 let choice = Choice::Balanced(Affinity::default());
-                let Some(chosen) = upstream.choose(&endpoints, choice, None, attempts.tried()) else { break };
+                let (chosen, permit) = match upstream.admit_now(&endpoints, choice, None, attempts.tried()) {
+                    Ok(admitted) => admitted,
+                    Err(Unadmitted::NoEndpoint) => break,
+                    Err(Unadmitted::Busy(_) | Unadmitted::CircuitOpen(_)) => return Outcome::NotAdmitted,
+                };
+                request.admitted(permit);
                 attempts.spend(chosen);
                 endpoint = chosen;
                 request.forget_endpoint();

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
 use hyper::ext::Protocol;
 
 use super::body::{MessageBody, coded};
-use super::context::{EndsHere, RequestContext, Responder, UpgradeRequest};
+use super::context::{EndsHere, MatchedRoute, RequestContext, Responder, UpgradeRequest};
 use super::error::{Kind, ProxyError};
 use super::grpc;
 use super::inbound::{self, Inbound};
@@ -79,6 +79,9 @@ pub(super) fn receive(
             return Err(response);
         }
     };
+    if worker.overload.sheds(local.shared.routes[found.route.index].criticality) {
+        return Err(shed(local, context, &inbound.head.headers, found.route.index));
+    }
     context.ends_here = found.ends_here;
     if matches!(inbound.head.method, Method::OPTIONS | Method::TRACE)
         && inbound::spend_forward(&mut inbound.head)
@@ -88,6 +91,20 @@ pub(super) fn receive(
     }
     enter_route(&mut context, local, found.route, connection, inbound, body, on_upgrade);
     Ok(context)
+}
+
+/// The answer to a request that is refused since the gateway is overloaded. No filter sees it: a refusal is cheaper than a service.
+#[cold]
+fn shed(
+    local: &LocalSnapshot,
+    mut context: Box<RequestContext>,
+    headers: &HeaderMap,
+    route: usize,
+) -> Box<Response<Body>> {
+    context.remember(headers);
+    let (metrics, name) = (local.shared.routes[route].metrics, local.facts(route).name.clone());
+    context.route = Some(MatchedRoute { index: route, metrics, name });
+    turn_away(local, context, &ProxyError::new(Kind::Overloaded, "the gateway is overloaded"))
 }
 
 /// The route of a request.

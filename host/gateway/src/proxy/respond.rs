@@ -45,7 +45,9 @@ pub(super) fn public(kind: Kind) -> (StatusCode, &'static str) {
             (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here. The field Allow lists those that are.")
         }
         Kind::LoopDetected => (StatusCode::LOOP_DETECTED, "The request goes in circles."),
-        Kind::OutOfMemory => (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later."),
+        Kind::OutOfMemory | Kind::Overloaded => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The gateway is overloaded. Try again later.")
+        }
         Kind::FilterFailed => (StatusCode::INTERNAL_SERVER_ERROR, "The request could not be processed."),
         Kind::ResponseTooLarge => {
             (StatusCode::INTERNAL_SERVER_ERROR, "The response is larger than the gateway can process.")
@@ -54,7 +56,12 @@ pub(super) fn public(kind: Kind) -> (StatusCode, &'static str) {
         Kind::DeadlineExceeded => {
             (StatusCode::GATEWAY_TIMEOUT, "The request was not answered within the time that its client gives it.")
         }
-        Kind::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "The service is not available. Try again later."),
+        Kind::NoEndpoint | Kind::CircuitOpen => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The service is not available. Try again later.")
+        }
+        Kind::UpstreamBusy | Kind::RouteBusy => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The service is busy. Try again later.")
+        }
         Kind::ConnectFailed => (StatusCode::BAD_GATEWAY, "The service could not be reached."),
         Kind::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "The service could not be reached in time."),
         Kind::UpstreamTimeout | Kind::InjectedDelay => {
@@ -92,8 +99,12 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
         | Kind::NoRoute
         | Kind::MethodNotAllowed
         | Kind::OutOfMemory
+        | Kind::Overloaded
         | Kind::FilterBusy
         | Kind::NoEndpoint
+        | Kind::UpstreamBusy
+        | Kind::RouteBusy
+        | Kind::CircuitOpen
         | Kind::ConnectFailed
         | Kind::ConnectTimeout
         | Kind::UpstreamReset
@@ -130,6 +141,13 @@ fn client_closed_request() -> StatusCode {
 
 /// The gateway's own answer to an error.
 pub(super) fn problem(error: &ProxyError, id: &HeaderValue, id_header: &HeaderName) -> Box<ResponseHead> {
+    if let Some(fixed) = error.advice.as_ref().and_then(|advice| advice.respond.as_ref()) {
+        let mut head = ResponseHead::new(ResponseSource::Gateway, fixed.status);
+        head.headers = fixed.headers.clone();
+        head.headers.insert(id_header, id.clone());
+        head.body = Some(fixed.body.clone());
+        return Box::new(head);
+    }
     let (status, detail) = public(error.kind);
     let body = serde_json::json!({
         "type": "about:blank",
@@ -142,7 +160,8 @@ pub(super) fn problem(error: &ProxyError, id: &HeaderValue, id_header: &HeaderNa
     head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        head.headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        let seconds = error.advice.as_ref().map_or(1, |advice| advice.retry_after.as_millis().div_ceil(1000).max(1));
+        head.headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
     }
     head.headers.insert(id_header, id.clone());
     head.body = Some(Bytes::from(body.to_string()));

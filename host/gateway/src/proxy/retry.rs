@@ -22,7 +22,7 @@ use crate::upstream::retry::{
     Attempts, Decision, Denied, EndedAttempt, FilterChoice, Next, Pushback, condition_of, pause, pushback,
 };
 use crate::upstream::{
-    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, UpstreamErrorKind,
+    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Unadmitted, UpstreamErrorKind,
     UpstreamResponse,
 };
 
@@ -57,6 +57,10 @@ impl RouteHandler<'_> {
                 let choice = self.select_upstream(context, targets, (weighted, attempts.made())).await?;
                 let exchange = context.exchange();
                 target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
+                if target.upstream.upstream().state().is_some() {
+                    target = Box::pin(self.admit_to_upstream(context, target)).await?;
+                }
+                let exchange = context.exchange();
                 endpoints = target.upstream.endpoints();
                 affinity = affinity::of(&target.upstream, &endpoints, exchange, request.headers());
                 // Only filters ask for another selection.
@@ -69,15 +73,35 @@ impl RouteHandler<'_> {
             if next != Next::SameEndpoint {
                 let choice = choice(&context.exchange().selection, affinity);
                 let subset = self.route.subset.as_ref();
-                let Some(chosen) = target.upstream.choose(&endpoints, choice, subset, attempts.tried()) else {
-                    if attempts.tried().is_empty() && held.is_none() {
-                        error = target.upstream.no_endpoint();
-                        let attempt = context.attempts.begin(target.upstream.name(), None);
-                        attempt.outcome = AttemptOutcome::Failed(error.kind);
+                let admitted = match target.upstream.admits_endpoints() {
+                    false => target.upstream.admit_now(&endpoints, choice, subset, attempts.tried()),
+                    true => {
+                        Box::pin(target.upstream.admit(&endpoints, choice, subset, attempts.tried(), request.until()))
+                            .await
                     }
-                    next = attempts.without_endpoint();
-                    continue;
                 };
+                let (chosen, permit) = match admitted {
+                    Ok(admitted) => admitted,
+                    Err(Unadmitted::CircuitOpen(open)) if attempts.tried().is_empty() && held.is_none() => {
+                        target = Box::pin(self.fall_back(context, target, open)).await?;
+                        endpoints = target.upstream.endpoints();
+                        attempts.select(target.upstream.max_endpoints(&endpoints), 0, FilterChoice::NoneOrSame);
+                        continue;
+                    }
+                    Err(why) => {
+                        if attempts.tried().is_empty() && held.is_none() {
+                            error = match why {
+                                Unadmitted::NoEndpoint => target.upstream.no_endpoint(),
+                                Unadmitted::Busy(_) | Unadmitted::CircuitOpen(_) => AttemptError::new(why.kind()),
+                            };
+                            let attempt = context.attempts.begin(target.upstream.name(), None);
+                            attempt.outcome = AttemptOutcome::Failed(error.kind);
+                        }
+                        next = attempts.without_endpoint();
+                        continue;
+                    }
+                };
+                request.admitted(permit);
                 attempts.spend(chosen);
                 endpoint = chosen;
                 if policy.is_some() && attempts.made() == 1 {

@@ -11,6 +11,7 @@ use http::header::{LOCATION, SET_COOKIE, UPGRADE};
 use http_body::Body as _;
 
 use super::RouteHandler;
+use super::admission::note_outcome;
 use super::body::{MessageBody, coded};
 use super::context::{AcceptedUpgrade, RequestContext, Responder};
 use super::deadline::bounded;
@@ -73,6 +74,10 @@ impl RouteHandler<'_> {
                 "the client's deadline was over before an upstream was asked",
             ));
         }
+        // Boxed, as below: only some routes have limits, and each request would carry the room for it.
+        if self.route.limits.is_some() {
+            Box::pin(self.admit_to_route(context)).await?;
+        }
         let is_grpc = context.grpc;
         context.weighted = self.weighted(context, split);
         let (mut request, headers) = self.request(context)?;
@@ -83,6 +88,7 @@ impl RouteHandler<'_> {
             request = request.with(extras);
         }
         let outcome = pin!(self.ask_upstream(context, &split.targets, &mut request)).await;
+        note_outcome(context, &outcome);
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
         }
@@ -158,6 +164,8 @@ pub(super) fn timed(body: Body, idle: Option<Duration>, progress: Option<&Rc<Cel
 pub(super) fn upstream_error(error: &UpstreamError) -> ProxyError {
     let kind = match error.kind {
         UpstreamErrorKind::NoEndpoint => Kind::NoEndpoint,
+        UpstreamErrorKind::Busy => Kind::UpstreamBusy,
+        UpstreamErrorKind::CircuitOpen => Kind::CircuitOpen,
         UpstreamErrorKind::Dns | UpstreamErrorKind::Connect | UpstreamErrorKind::Tls => Kind::ConnectFailed,
         UpstreamErrorKind::ConnectTimeout => Kind::ConnectTimeout,
         UpstreamErrorKind::FirstByteTimeout => Kind::UpstreamTimeout,

@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, Cache};
 
 use crate::filter::CompleteQueue;
 use crate::http::buffer::MemoryBudget;
+use crate::server::{Overload, WorkerOverload};
 use crate::snapshot::{LocalSnapshot, Snapshot};
 use crate::telemetry::{AccessLogBuffer, RouteId, WorkerMetrics};
 
@@ -21,6 +22,7 @@ pub struct Worker {
     /// The route label of requests that no route has matched.
     pub(super) no_route: RouteId,
     pub(super) budget: MemoryBudget,
+    pub(super) overload: Rc<WorkerOverload>,
     pub(super) complete: Rc<CompleteQueue>,
     view: RefCell<View>,
 }
@@ -40,12 +42,14 @@ impl Worker {
         access_log: Rc<AccessLogBuffer>,
         no_route: RouteId,
         budget: MemoryBudget,
+        overload: &Arc<Overload>,
     ) -> Rc<Self> {
         let local = LocalSnapshot::new(running.load_full(), None, metrics.clone());
         let complete = CompleteQueue::new(COMPLETE_QUEUE, metrics.clone());
         tokio::task::spawn_local(Rc::clone(&complete).run());
         let view = RefCell::new(View { running: Cache::new(running), local });
-        Rc::new(Worker { metrics, access_log, no_route, budget, complete, view })
+        let overload = overload.worker();
+        Rc::new(Worker { metrics, access_log, no_route, budget, overload, complete, view })
     }
 
     /// This worker's view of the running snapshot. After a reload the first exchange makes the new view, which keeps the

@@ -8,6 +8,7 @@ mod gather;
 mod http1;
 mod listener;
 mod malformed;
+mod overload;
 mod proxied;
 mod reset;
 mod worker;
@@ -38,6 +39,7 @@ use crate::proxy_protocol::Proxied;
 use crate::telemetry::{H2Refusal, ListenerCounters};
 
 pub use listener::BindError;
+pub use overload::{Overload, ResourceState, WorkerOverload};
 pub use worker::{StartError, WorkerSettings, Workers};
 
 /// What a worker does with requests.

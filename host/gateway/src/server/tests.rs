@@ -111,7 +111,13 @@ fn gateway(workers: usize, settings: ListenerSettings) -> Gateway {
     let table: ListenerTable = Arc::new(ArcSwap::from_pointee(table(settings, 1000)));
     let (metrics, gate) = (Metrics::new(), Arc::<Gate>::default());
     let listeners = vec![ListenerSpec { name: "web".into(), bind: BindAddress::Ip(([127, 0, 0, 1], 0).into()) }];
-    let start = WorkerSettings { workers, listeners, table: Arc::clone(&table), metrics: Arc::clone(&metrics) };
+    let start = WorkerSettings {
+        workers,
+        listeners,
+        table: Arc::clone(&table),
+        metrics: Arc::clone(&metrics),
+        overload: Overload::new(Default::default()),
+    };
     let shared = Arc::clone(&gate);
     let workers = Workers::start(start, move |_, _| Rc::new(Facts { gate: Arc::clone(&shared) }));
     let workers = workers.expect("the workers start");
@@ -492,6 +498,7 @@ fn workers_say_which_address_is_taken() {
         listeners: vec![ListenerSpec { name: "web".into(), bind: BindAddress::Ip(gateway.address) }],
         table: Arc::clone(&gateway.table),
         metrics: Metrics::new(),
+        overload: Overload::new(Default::default()),
     };
     let gate = Arc::<Gate>::default();
     let error = Workers::start(again, move |_, _| Rc::new(Facts { gate: Arc::clone(&gate) }));

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use super::activity::{Occupancy, Watched};
 use super::connection::Accepted;
 use super::listener::{BindError, accept};
+use super::overload::Overload;
 use super::{Ends, ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
 use crate::allocator::Keeping;
 use crate::config::model::BindAddress;
@@ -37,6 +38,7 @@ pub struct WorkerSettings {
     /// Must have settings for each of `listeners`.
     pub table: ListenerTable,
     pub metrics: Arc<Metrics>,
+    pub overload: Arc<Overload>,
 }
 
 /// Why the workers did not start.
@@ -73,10 +75,15 @@ impl Workers {
         settings: WorkerSettings,
         service: impl Fn(usize, WorkerMetrics) -> Rc<S> + Send + Sync + 'static,
     ) -> Result<Workers, StartError> {
-        let WorkerSettings { workers, listeners, table, metrics } = settings;
+        let WorkerSettings { workers, listeners, table, metrics, overload } = settings;
         let (phase, watch) = watch::channel(Phase::Serving);
-        let mut started =
-            Workers { phase, running: Arc::default(), open: Arc::default(), bound: Vec::new(), threads: Vec::new() };
+        let mut started = Workers {
+            phase,
+            running: Arc::default(),
+            open: Arc::clone(overload.connections()),
+            bound: Vec::new(),
+            threads: Vec::new(),
+        };
         let mut by_worker: Vec<Vec<(WorkerListener, Listener)>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
         for spec in &listeners {
             let settings = table.load().find(&spec.name).map(Arc::clone);
@@ -90,6 +97,7 @@ impl Workers {
                     settings: Arc::clone(&settings),
                     table: Arc::clone(&table),
                     open: [Arc::clone(&started.open), Arc::clone(&open)],
+                    overload: Arc::clone(&overload),
                     counters: metrics.listener(&spec.name),
                 };
                 of_worker.push((listener, socket));
@@ -170,6 +178,7 @@ struct WorkerListener {
     table: ListenerTable,
     /// Open connections of the process and of the listener.
     open: [Arc<AtomicUsize>; 2],
+    overload: Arc<Overload>,
     counters: Arc<ListenerCounters>,
 }
 
@@ -263,7 +272,9 @@ impl WorkerListener {
             self.settings = Arc::clone(settings);
         }
         let [process, listener] = &self.open;
-        if process.load(Relaxed) >= table.max_connections || listener.load(Relaxed) >= self.settings.max_connections {
+        let is_full =
+            process.load(Relaxed) >= table.max_connections || listener.load(Relaxed) >= self.settings.max_connections;
+        if is_full || self.overload.refuses_connections() {
             self.counters.refused.add(1);
             return;
         }

@@ -19,6 +19,7 @@ const MAX_ENDPOINTS: usize = 4096;
 /// Writes the families. Called by a scrape, on the blocking thread of the background runtime.
 pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, out: &mut Exposition) {
     endpoints(snapshot, out);
+    super::expose_limits::expose(snapshot, out);
     discovery(snapshot, out);
     key_sets(services, out);
     certificates(snapshot, out);

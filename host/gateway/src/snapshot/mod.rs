@@ -2,6 +2,7 @@
 //! time (components are compiled and tried), so it happens on the loader's thread.
 
 mod expose;
+mod expose_limits;
 mod filters;
 mod https;
 mod listeners;
@@ -109,7 +110,8 @@ impl SnapshotBuilder {
                 }
             };
             let upstream = |name: &str| config.upstreams.iter().position(|upstream| *upstream.name == *name);
-            match routes::route(route, pipeline, (&config.upstreams, upstream), &self.metrics, before) {
+            let shared = (&*self.metrics, &*self.endpoints);
+            match routes::route(route, pipeline, (&config.upstreams, upstream), shared, before) {
                 Ok(route) => built.push(route),
                 Err(message) => errors.push(loaded.error_on(&key(&["routes", &route.name]), message)),
             }
@@ -135,6 +137,13 @@ impl SnapshotBuilder {
 }
 
 impl Snapshot {
+    /// Limits and circuit breakers are as this snapshot says from now on. To be called when it is about to be served, not before: they are
+    /// shared with the running one.
+    pub fn apply_limits(&self) {
+        self.upstreams.iter().for_each(|(upstream, _)| upstream.apply_limits());
+        self.routes.iter().filter_map(|route| route.limits.as_ref()).for_each(|limits| limits.apply());
+    }
+
     /// What an operator should know now of certificates and their end.
     pub fn expiry_warnings(&self) -> Vec<String> {
         expiry_warnings(&self.validities).collect()

@@ -11,12 +11,14 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::split::Split;
 use super::{Snapshot, key};
 pub use crate::config::model::{
-    AbortWith, DeadlinePolicy, Fault, HostPolicy, RetryCondition, RetryPolicy, RouteTimeouts as Timeouts, Share, Subset,
+    AbortWith, Criticality, DeadlinePolicy, Fault, HostPolicy, RetryCondition, RetryPolicy, RouteTimeouts as Timeouts,
+    Share, Subset,
 };
 use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
 use crate::route::{PathRewrite, Redirect, RouteError, RouteSpec, Router};
 use crate::telemetry::{Metrics, RouteId};
+use crate::upstream::{Bulkhead, EndpointRegistry};
 
 /// What is done with the requests of a route.
 pub struct Route {
@@ -34,6 +36,10 @@ pub struct Route {
     pub max_body: u64,
     /// Whether one of its upstreams is told of the client by a PROXY header.
     pub proxy_protocol: bool,
+    /// Where the requests under way are limited.
+    pub limits: Option<RequestLimits>,
+    /// Which requests are refused first when the gateway is overloaded.
+    pub criticality: Criticality,
     /// Whether a request may switch protocols.
     pub upgrade: bool,
     /// The endpoints that it uses of its upstreams.
@@ -53,6 +59,30 @@ pub struct Mirror {
     pub max_requests: usize,
     /// Mirrored requests of all workers.
     pub under_way: Arc<AtomicUsize>,
+}
+
+/// How many requests of a route may be under way.
+pub struct RequestLimits {
+    /// The route's.
+    pub name: Arc<str>,
+    pub requests: Arc<Bulkhead>,
+    pub queue_timeout: Duration,
+    max_requests: u32,
+    max_pending: u32,
+}
+
+impl RequestLimits {
+    fn of(route: &config::Route, registry: &EndpointRegistry) -> Option<Self> {
+        let config::RouteLimits { max_requests, max_pending_requests: max_pending, queue_timeout, .. } = route.limits;
+        let (max_requests, name) = (max_requests?, Arc::from(route.name.clone()));
+        let requests = registry.route(&name, || Bulkhead::new(Some(max_requests), max_pending));
+        Some(RequestLimits { name, requests, queue_timeout, max_requests, max_pending })
+    }
+
+    /// They hold from now on: the route is about to be served.
+    pub(super) fn apply(&self) {
+        self.requests.set(Some(self.max_requests), self.max_pending);
+    }
 }
 
 /// What answers.
@@ -95,7 +125,7 @@ pub(super) fn route(
     route: &config::Route,
     pipeline: usize,
     (upstreams, upstream): (&[config::Upstream], impl Fn(&str) -> Option<usize>),
-    metrics: &Metrics,
+    (metrics, registry): (&Metrics, &EndpointRegistry),
     before: Option<&Snapshot>,
 ) -> Result<Route, String> {
     let mut names: Vec<Arc<str>> = Vec::new();
@@ -130,6 +160,8 @@ pub(super) fn route(
             }),
             config::Action::Redirect { .. } | config::Action::Respond { .. } => false,
         },
+        limits: RequestLimits::of(route, registry),
+        criticality: route.criticality,
         upgrade: route.upgrade,
         subset: route.subset.clone().map(Arc::new),
         mirror: match &route.mirror {

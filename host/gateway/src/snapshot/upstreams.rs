@@ -19,7 +19,19 @@ pub(super) fn build(
     errors: &mut Errors,
 ) -> Vec<(Arc<Upstream>, UpstreamId)> {
     let mut built = Vec::new();
+    let names: Vec<_> = loaded.config.upstreams.iter().map(|upstream| &upstream.name).collect();
     for upstream in &loaded.config.upstreams {
+        if let Some(model::CircuitAnswer::Fallback(name)) =
+            upstream.circuit_breaker.as_ref().map(|breaker| &breaker.answer)
+            && (!names.contains(&name) || *name == upstream.name)
+        {
+            let at = key(&["upstreams", &upstream.name, "circuit_breaker", "fallback"]);
+            let message = match *name == upstream.name {
+                true => "an upstream can't be its own fallback".to_owned(),
+                false => format!("unknown upstream `{name}`"),
+            };
+            errors.push(loaded.error_on(&at, message));
+        }
         let spec = spec(upstream);
         let before = before.and_then(|before| before.upstreams.iter().find(|(known, _)| *known.name() == spec.name));
         let found = match before {
@@ -69,6 +81,8 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
             bare_line_feed: upstream.tolerate.contains(&model::Deviation::BareLf),
             repeated_content_length: upstream.tolerate.contains(&model::Deviation::RepeatedContentLength),
         },
+        circuit_breaker: upstream.circuit_breaker.clone(),
+        limits: upstream.limits,
         max_tries: 0,
         health: upstream.health.clone(),
         outlier_detection: upstream.outlier_detection.clone(),

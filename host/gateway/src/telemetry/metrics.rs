@@ -27,6 +27,7 @@
 //! | `sluice_reloads_total` | `result` |
 //! | `sluice_last_reload_timestamp_seconds`, `sluice_reload_in_progress` | |
 //! | `sluice_log_lines_dropped_total` | `log` |
+//! | `sluice_overload_step`, `sluice_overload_usage_ratio`, `sluice_overload_shed_total` (`gateway.rs`) | `resource` |
 //! | `sluice_build_info` | `version` |
 //! | `process_start_time_seconds`, `process_resident_memory_bytes`, `process_open_fds` | |
 //!
@@ -37,6 +38,10 @@
 //! | `sluice_upstream_panic_requests_total` | `upstream` |
 //! | `sluice_endpoint_healthy`, `sluice_endpoint_active_requests`, `sluice_endpoint_latency_seconds` | `upstream`, `endpoint`, `address` |
 //! | `sluice_endpoint_responses_total` | `upstream`, `endpoint`, `address`, `code` |
+//! | `sluice_circuit_open`, `sluice_circuit_opens_total`, `sluice_circuit_refused_total` (`snapshot/expose_limits.rs`) | `upstream` |
+//! | `sluice_limit_max_requests`, `sluice_limit_active_requests`, `sluice_limit_pending_requests` | `scope`, `name` |
+//! | `sluice_limit_waits_total`, `sluice_limit_wait_seconds_total` | `scope`, `name` |
+//! | `sluice_limit_refused_total` | `scope`, `name`, `reason` |
 //! | `sluice_endpoint_out`, `sluice_endpoint_outs_total` | `upstream`, `endpoint`, `address`, `reason` |
 //! | `sluice_endpoint_checks_total` | `upstream`, `endpoint`, `address`, `result` |
 //! | `sluice_discovery_endpoints`, `sluice_discovery_age_seconds`, `sluice_discovery_updates_total` | `upstream`, `source` |

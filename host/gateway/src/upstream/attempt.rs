@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -15,11 +16,13 @@ use hyper::client::conn::http2::SendRequest;
 
 use super::attempt_log::{Attempt, AttemptOutcome};
 use super::builtin;
-use super::endpoints::LocalEndpoints;
+use super::circuit::Outcome;
+use super::endpoints::{LocalEndpoints, Record};
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::head;
 use super::health::outliers::Failure;
 use super::http2::{self, MalformedResponse};
+use super::limits::EndpointPermit;
 use super::local::LocalUpstream;
 use super::outgoing::{OutgoingRequest, Timeouts, Upload};
 use super::pool::{Lease, Leased, Pool, Wanted};
@@ -105,11 +108,28 @@ impl LocalUpstream {
                 answered(Box::pin(builtin::status(sent)), request, attempt).await
             }
         };
+        if let (Some(permit), Some(breaker)) = (&request.permit, self.endpoint_breaker()) {
+            let seen = outcome.as_ref().map(|response| &*response.head).map_err(|error| error.kind);
+            permit.note(breaker, Outcome::of(breaker, seen));
+        }
         attempt.outcome = match &outcome {
             Ok(_) => AttemptOutcome::Response,
             Err(error) => AttemptOutcome::Failed(error.kind),
         };
         outcome
+    }
+
+    /// The permit for the address that the connection leads to: another one of the endpoint maybe.
+    fn permit_at(
+        &self,
+        request: &mut OutgoingRequest<'_>,
+        record: &Arc<Record>,
+    ) -> Result<Option<Rc<EndpointPermit>>, AttemptError> {
+        if let Some(permit) = request.permit.take() {
+            let permit = if permit.is_for(record) { Some(permit) } else { self.permit_for(record).map(Rc::new) };
+            request.permit = Some(permit.ok_or_else(|| AttemptError::new(UpstreamErrorKind::Busy))?);
+        }
+        Ok(request.permit.clone())
     }
 
     /// An open connection, or a new one.
@@ -122,7 +142,7 @@ impl LocalUpstream {
     ) -> Result<UpstreamResponse, AttemptError> {
         let http1_only = request.request.headers().contains_key(UPGRADE);
         let now = Instant::now();
-        let (lease, begun) = match self.checkout(endpoints, host, now, http1_only) {
+        let (mut lease, begun) = match self.checkout(endpoints, host, now, http1_only) {
             Some(lease) => (lease, now),
             // Opening is rare and its future is large, so it is kept out of this one.
             None => {
@@ -134,6 +154,7 @@ impl LocalUpstream {
                 (lease, Instant::now())
             }
         };
+        lease.permit = self.permit_at(request, lease.pool.record())?;
         attempt.connect = lease.connect;
         let reused = lease.connect.is_none();
         let pool = Rc::clone(&lease.pool);

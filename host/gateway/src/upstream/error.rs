@@ -14,6 +14,10 @@ use crate::http::body::BodyErrorKind;
 pub enum UpstreamErrorKind {
     /// No endpoint could be chosen: none is known by the addresses that a filter gave.
     NoEndpoint,
+    /// All endpoints, or the upstream, have as many requests under way as they may.
+    Busy,
+    /// The circuits of all endpoints are open.
+    CircuitOpen,
     Dns,
     /// No endpoint took a connection.
     Connect,
@@ -38,6 +42,8 @@ impl UpstreamErrorKind {
     pub fn name(self) -> &'static str {
         match self {
             UpstreamErrorKind::NoEndpoint => "no-endpoint",
+            UpstreamErrorKind::Busy => "busy",
+            UpstreamErrorKind::CircuitOpen => "circuit-open",
             UpstreamErrorKind::Dns => "dns",
             UpstreamErrorKind::Connect => "connect",
             UpstreamErrorKind::ConnectTimeout => "connect-timeout",
@@ -66,6 +72,8 @@ impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
             UpstreamErrorKind::NoEndpoint => "has no endpoint to choose",
+            UpstreamErrorKind::Busy => "has no room for the request",
+            UpstreamErrorKind::CircuitOpen => "has open circuits only",
             UpstreamErrorKind::Dns => "has no address",
             UpstreamErrorKind::Connect => "does not accept connections",
             UpstreamErrorKind::ConnectTimeout => "did not accept a connection in time",
@@ -139,6 +147,8 @@ impl AttemptError {
             UpstreamErrorKind::Reset => Some(Failure::Reset),
             UpstreamErrorKind::Protocol => Some(Failure::Malformed),
             UpstreamErrorKind::NoEndpoint
+            | UpstreamErrorKind::Busy
+            | UpstreamErrorKind::CircuitOpen
             | UpstreamErrorKind::Dns
             | UpstreamErrorKind::Connect
             | UpstreamErrorKind::ConnectTimeout
@@ -172,7 +182,8 @@ impl AttemptError {
             (UpstreamErrorKind::FirstByteTimeout | UpstreamErrorKind::Reset | UpstreamErrorKind::Protocol, _) => {
                 Some(RetryCondition::Reset)
             }
-            (UpstreamErrorKind::NoEndpoint | UpstreamErrorKind::DeadlineExceeded, _)
+            (UpstreamErrorKind::NoEndpoint | UpstreamErrorKind::Busy | UpstreamErrorKind::CircuitOpen, _)
+            | (UpstreamErrorKind::DeadlineExceeded, _)
             | (UpstreamErrorKind::RequestBody(_), _) => None,
         }
     }

@@ -108,11 +108,24 @@ impl LocalUpstream {
         subset: Option<&Arc<Subset>>,
         tried: &[usize],
     ) -> Option<usize> {
+        self.choose_other(endpoints, choice, subset, tried, &[])
+    }
+
+    /// The same where some are passed over, for want of room.
+    pub(super) fn choose_other(
+        &self,
+        endpoints: &LocalEndpoints,
+        choice: Choice<'_>,
+        subset: Option<&Arc<Subset>>,
+        tried: &[usize],
+        passed_over: &[usize],
+    ) -> Option<usize> {
         // A built-in upstream has nothing to choose.
         if self.upstream.spec().target.is_builtin() {
-            return tried.is_empty().then_some(0);
+            return (tried.is_empty() && passed_over.is_empty()).then_some(0);
         }
-        let tried = endpoints.with_siblings(tried);
+        let mut tried = endpoints.with_siblings(tried);
+        tried.extend_from_slice(passed_over);
         let balancing = (&self.upstream.spec().balancing, &self.dice);
         match choice {
             Choice::Balanced(affinity) => endpoints.balanced(balancing, affinity, subset, &tried),

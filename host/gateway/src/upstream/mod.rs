@@ -1,5 +1,5 @@
 //! Upstreams: who they are (`spec`), where their endpoints come from (`discover`) and what is known of them (`endpoints`, `health`), which one is
-//! next (`local`, `balance`), connections to them (`connect`, `http2`, `race`, `pool`), one attempt to get a response (`attempt`), and whether
+//! next (`local`, `balance`), whether a request may go there (`limits`, `circuit`), connections to them (`connect`, `http2`, `race`, `pool`), one attempt to get a response (`attempt`), and whether
 //! another one follows (`retry`).
 
 mod attempt;
@@ -7,6 +7,7 @@ mod attempt_log;
 mod balance;
 mod builtin;
 mod candidates;
+mod circuit;
 pub mod connect;
 mod discover;
 pub(crate) mod endpoints;
@@ -15,6 +16,7 @@ pub(crate) mod head;
 pub(crate) mod health;
 pub(crate) mod http2;
 mod lifetime;
+pub(crate) mod limits;
 mod local;
 mod outgoing;
 pub(crate) mod pool;
@@ -35,7 +37,7 @@ mod http2_tests;
 #[cfg(test)]
 mod tests;
 
-pub use crate::config::model::{HashAlgorithm, HashKey};
+pub use crate::config::model::{FixedResponse, HashAlgorithm, HashKey};
 pub use attempt::UpstreamResponse;
 pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
 pub use balance::{Affinity, hash};
@@ -44,6 +46,10 @@ pub use discover::{DiscoveryState, Fetch, Fetched, Get, Sources};
 pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use health::{Reason, StateChange};
+pub use limits::{
+    Admitted, Bulkhead, BulkheadState, Busy, CircuitAnswer, CircuitPass, CircuitState, EndpointPermit, Permit,
+    Unadmitted, UpstreamState,
+};
 pub use local::{Choice, LocalUpstream};
 pub use outgoing::{Extras, OutgoingRequest, Timeouts};
 pub use record_use::RecordUse;

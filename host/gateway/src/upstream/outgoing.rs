@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body::Body as _;
 
 use super::head;
+use super::limits::EndpointPermit;
 use super::replay::Replay;
 use super::retry::Repeatability;
 use crate::config::model::DeadlinePolicy;
@@ -59,6 +60,8 @@ pub struct OutgoingRequest<'a> {
     extras: Option<Box<Extras<'a>>>,
     /// Whose it is, where an upstream is told by a PROXY header.
     proxied: Option<Box<Proxied>>,
+    /// For the endpoint that it goes to.
+    pub(super) permit: Option<Rc<EndpointPermit>>,
 }
 
 /// What only some routes have of a request.
@@ -94,8 +97,20 @@ impl<'a> OutgoingRequest<'a> {
             *request.body_mut() = body;
         }
         let idempotent = request.method().is_idempotent();
-        let (replay, extras, proxied) = (None, None, None);
-        OutgoingRequest { request, timeouts, budget, upload, gate, is_named, idempotent, replay, extras, proxied }
+        let (replay, extras, proxied, permit) = (None, None, None, None);
+        OutgoingRequest {
+            request,
+            timeouts,
+            budget,
+            upload,
+            gate,
+            is_named,
+            idempotent,
+            replay,
+            extras,
+            proxied,
+            permit,
+        }
     }
 
     /// Says whose it is, for upstreams that are told by a PROXY header. Without it, it is the gateway's own.
@@ -117,6 +132,16 @@ impl<'a> OutgoingRequest<'a> {
         }
         self.extras = Some(Box::new(extras));
         self
+    }
+
+    /// It goes to another endpoint, with this permit.
+    pub fn admitted(&mut self, permit: Option<Rc<EndpointPermit>>) {
+        self.permit = permit;
+    }
+
+    /// When its response head has to be there, in all.
+    pub fn until(&self) -> Option<Instant> {
+        self.extras.as_ref().map_or(self.timeouts.until, |extras| extras.until)
     }
 
     /// What it allows, now.

@@ -18,6 +18,7 @@ use super::error::{AttemptError, UpstreamErrorKind};
 use super::health::outliers::Failure;
 use super::http2::{MAX_STREAMS, ServerSettings};
 use super::lifetime::Lifetime;
+use super::limits::EndpointPermit;
 use super::retry::Unprocessed;
 use super::spec::Endpoint;
 use crate::coarse;
@@ -162,6 +163,8 @@ pub(crate) struct Lease {
     pub(crate) connect: Option<Duration>,
     /// That of a connection of HTTP/1. A session has its own.
     lifetime: Lifetime,
+    /// Where the endpoint has limits or a circuit.
+    pub(crate) permit: Option<Rc<EndpointPermit>>,
 }
 
 impl Pool {
@@ -299,7 +302,8 @@ impl Pool {
         lifetime: Lifetime,
     ) -> Lease {
         self.record.enter();
-        Lease { pool: self.clone(), connection: Some(connection), idle, connect, lifetime: lifetime.after_request() }
+        let lifetime = lifetime.after_request();
+        Lease { pool: self.clone(), connection: Some(connection), idle, connect, lifetime, permit: None }
     }
 
     fn lease_session(self: &Rc<Self>, session: Rc<Session>, connect: Option<Duration>) -> Lease {

@@ -11,19 +11,23 @@ use http::uri::Authority;
 use rustls_pki_types::ServerName;
 
 use super::balance;
+use super::circuit::Outcome;
 use super::connect::{Speak, TlsClient};
 use super::discover::{self, Discovery, DiscoveryState, Listed, Located, Sources};
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
+use super::error::UpstreamErrorKind;
 use super::health;
 use super::health::outliers::OutlierDetector;
+use super::limits::{Busy, CircuitPass, CircuitState, Permit, Unadmitted, UpstreamState, upstream_breaker};
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
 use super::retry::RetryLoad;
 use super::tls::{self, TlsError, TlsSpec};
 use crate::background::{Background, Task};
 pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
-use crate::config::model::{HealthCheck, OutlierDetection};
+use crate::config::model::{CircuitBreaker, CircuitScope, HealthCheck, OutlierDetection, UpstreamLimits};
 use crate::config::{defaults, model};
+use crate::exchange::ResponseHead;
 use crate::http1::Tolerance;
 use crate::proxy_protocol::{self, Proxied};
 
@@ -50,6 +54,8 @@ pub struct UpstreamSpec {
     pub proxy_protocol: Option<proxy_protocol::Version>,
     /// What its servers may do that is refused otherwise.
     pub tolerance: Tolerance,
+    pub circuit_breaker: Option<CircuitBreaker>,
+    pub limits: UpstreamLimits,
     /// How many endpoints are tried for one request while connecting fails; 0 means all.
     pub max_tries: usize,
     /// The checks of its endpoints.
@@ -74,10 +80,25 @@ impl UpstreamSpec {
             dns: DnsPolicy::default(),
             proxy_protocol: None,
             tolerance: Tolerance::default(),
+            circuit_breaker: None,
+            limits: UpstreamLimits::default(),
             max_tries: 0,
             health: None,
             outlier_detection: None,
         }
+    }
+}
+
+impl UpstreamSpec {
+    /// Whether anything has to be known of it as a whole.
+    fn has_state(&self) -> bool {
+        self.circuit_breaker.is_some() || self.limits.max_requests.is_some() || self.admits_endpoints()
+    }
+
+    /// Whether its endpoints have limits or circuits.
+    pub(super) fn admits_endpoints(&self) -> bool {
+        let per_endpoint = |breaker: &CircuitBreaker| breaker.per == CircuitScope::Endpoint;
+        self.limits.per_endpoint.max_requests.is_some() || self.circuit_breaker.as_ref().is_some_and(per_endpoint)
     }
 }
 
@@ -192,6 +213,8 @@ pub struct Upstream {
     tls: Option<TlsConfigs>,
     resolver: Arc<Resolver>,
     set: Arc<EndpointSet>,
+    /// Where it has limits or a circuit breaker.
+    state: Option<Arc<UpstreamState>>,
     /// Of all that have had this name.
     retries: Arc<RetryLoad>,
     outliers: Option<OutlierDetector>,
@@ -270,10 +293,11 @@ impl Upstream {
             }
         };
         let set = EndpointSet::new(spec.name.clone(), &spec.balancing, discovery, registry.clone());
+        let state = spec.has_state().then(|| registry.upstream(&spec));
         let retries = before.map(|before| before.retries.clone()).unwrap_or_default();
         let watched = before.and_then(|before| before.outliers.as_ref());
         let outliers = spec.outlier_detection.clone().map(|policy| OutlierDetector::new(policy, watched));
-        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, retries, outliers })
+        Ok(Upstream { spec, tls, resolver: resolver.clone(), set, state, retries, outliers })
     }
 
     /// Whether it is what these would make.
@@ -298,6 +322,50 @@ impl Upstream {
 
     pub(super) fn set(&self) -> &Arc<EndpointSet> {
         &self.set
+    }
+
+    /// What is known of it as a whole, where it has limits or a circuit breaker.
+    pub fn state(&self) -> Option<&Arc<UpstreamState>> {
+        self.state.as_ref()
+    }
+
+    /// Whether its circuit lets a request pass; if not, for how long. `None`: it has none.
+    pub fn pass_circuit(&self) -> Option<Result<CircuitPass, Duration>> {
+        let (state, breaker) = self.state.as_ref().zip(upstream_breaker(&self.spec))?;
+        Some(state.pass(breaker))
+    }
+
+    /// Whether it takes a copy of a request: its circuit is closed, and it has room. The permit is none where it has no limit.
+    pub fn admit_copy(&self) -> Result<Option<Permit>, Unadmitted> {
+        let Some(state) = &self.state else { return Ok(None) };
+        if upstream_breaker(&self.spec).is_some() && state.circuit().state != "closed" {
+            return Err(Unadmitted::CircuitOpen(Duration::ZERO));
+        }
+        let Some(limit) = self.spec.limits.max_requests else { return Ok(None) };
+        state.requests().try_enter().map(Some).ok_or(Unadmitted::Busy(Busy::Full { limit, pending: 0 }))
+    }
+
+    /// The circuit of the upstream as a whole; `None`: it has none.
+    pub fn circuit(&self) -> Option<CircuitState> {
+        self.state.as_ref().zip(upstream_breaker(&self.spec)).map(|(state, _)| state.circuit())
+    }
+
+    /// Notes how a request has ended that its circuit has let pass.
+    pub fn note_circuit(&self, pass: CircuitPass, outcome: Result<&ResponseHead, UpstreamErrorKind>) {
+        if let Some(breaker) = upstream_breaker(&self.spec) {
+            pass.note(breaker, Outcome::of(breaker, outcome));
+        }
+    }
+
+    /// Its limits and circuit breaker hold from now on: it is about to be served.
+    pub fn apply_limits(&self) {
+        if let Some(state) = &self.state {
+            state.set(&self.spec);
+        }
+        let breaker = self.spec.circuit_breaker.as_ref().filter(|breaker| breaker.per == CircuitScope::Endpoint);
+        for host in &self.set.members().hosts {
+            host.record.set_circuit(breaker.map(|breaker| breaker.window));
+        }
     }
 
     pub(super) fn outliers(&self) -> Option<&OutlierDetector> {

@@ -9,6 +9,8 @@ mod balancing;
 mod discovery;
 mod filters;
 mod health;
+mod limits;
+mod overload;
 mod releases;
 mod retry;
 mod routes;
@@ -35,6 +37,8 @@ pub use balancing::*;
 pub use discovery::*;
 pub use filters::*;
 pub use health::*;
+pub use limits::*;
+pub use overload::*;
 pub use releases::*;
 pub use retry::*;
 pub use routes::*;
@@ -96,6 +100,7 @@ pub struct Gateway {
     pub max_filtered_bodies: ByteSize,
     /// Open client connections of all listeners together.
     pub max_connections: u32,
+    pub overload: Overload,
     /// Whether changed files are loaded without being told by SIGHUP.
     pub reload: bool,
     /// The header that carries the request id.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Sticky};
+use super::{ByteSize, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Sticky};
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
 /// What is done with the requests that match.
@@ -24,6 +24,8 @@ pub struct Route {
     pub priority: i64,
     pub timeouts: RouteTimeouts,
     pub limits: RouteLimits,
+    /// Which requests are refused first when the gateway is overloaded.
+    pub criticality: Criticality,
     /// None: a request is sent again only where no endpoint has processed it.
     pub retry: Option<RetryPolicy>,
     /// None: deadlines of clients are passed on as they are.
@@ -95,4 +97,9 @@ impl RouteTimeouts {
 pub struct RouteLimits {
     /// The request body; none is no limit.
     pub body: Option<ByteSize>,
+    /// Requests under way; none is no limit.
+    pub max_requests: Option<u32>,
+    /// Requests that may wait.
+    pub max_pending_requests: u32,
+    pub queue_timeout: Duration,
 }

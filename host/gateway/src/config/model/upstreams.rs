@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Balancing, Discovery, HealthCheck, Name, OutlierDetection, Pin, Secret};
+use super::{Balancing, CircuitBreaker, Discovery, HealthCheck, Name, OutlierDetection, Pin, Secret, UpstreamLimits};
 use crate::config::defaults;
 use crate::proxy_protocol;
 use crate::services::Origin;
@@ -20,6 +20,8 @@ pub struct Upstream {
     /// Whether the endpoints are told by a PROXY header whose connection it is.
     pub proxy_protocol: Option<proxy_protocol::Version>,
     pub tolerate: Vec<Deviation>,
+    pub circuit_breaker: Option<CircuitBreaker>,
+    pub limits: UpstreamLimits,
     pub health: Option<HealthCheck>,
     pub outlier_detection: Option<OutlierDetection>,
 }

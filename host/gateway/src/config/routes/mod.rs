@@ -1,5 +1,7 @@
 //! Reads `[routes]`.
 
+mod limits;
+
 mod releases;
 mod retry;
 use std::cell::RefCell;
@@ -42,6 +44,7 @@ pub(super) struct Shared {
     priority: i64,
     timeouts: RouteTimeouts,
     limits: RouteLimits,
+    criticality: Criticality,
     retry: Option<RetryPolicy>,
     deadline: Option<DeadlinePolicy>,
     upgrade: bool,
@@ -82,7 +85,8 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     }
     let mirror = releases::mirror(table, known);
     let fault = releases::fault(table);
-    let Shared { host, pipeline, priority, timeouts, limits, retry, deadline, upgrade } = shared(table, known);
+    let Shared { host, pipeline, priority, timeouts, limits, criticality, retry, deadline, upgrade } =
+        shared(table, known);
     Some(Route {
         name: Name::from(name),
         matches: matches?,
@@ -93,6 +97,7 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         priority,
         timeouts,
         limits,
+        criticality,
         retry,
         deadline,
         upgrade,
@@ -125,10 +130,14 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
         .key("priority", "A route of higher priority wins, whatever else the matches say.", "10")
         .or(defaults::PRIORITY, |item| item.integer(-1_000_000..=1_000_000));
     let timeouts = timeouts(&table.table("timeouts"));
-    let body = table
-        .table("limits")
-        .key("body", "The largest body of a request.", r#""100MiB""#)
-        .or(Some(defaults::BODY_LIMIT), Item::limit);
+    let limits = limits::read(&table.table("limits"));
+    let criticality = table
+        .key(
+            "criticality",
+            "Which requests are refused first when the gateway is overloaded: `sheddable` before `standard` before `critical`.",
+            r#""sheddable""#,
+        )
+        .word_or(defaults::CRITICALITY);
     let upgrade = table
         .key("upgrade", "Whether a request may change the protocol (WebSocket).", "false")
         .or(defaults::UPGRADE, Item::boolean);
@@ -137,7 +146,8 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
         pipeline: pipeline.unwrap_or_else(|| known.pipelines.get(DEFAULT_PIPELINE).cloned().unwrap_or_default()),
         priority,
         timeouts,
-        limits: RouteLimits { body },
+        limits,
+        criticality,
         retry: table.optional_table("retry").map(|table| retry::retry(&table)),
         deadline: table.optional_table("deadline").map(|table| retry::deadline(&table)),
         upgrade,
@@ -314,7 +324,10 @@ fn action(table: &Table<'_>, known: &Known<'_>, matches: Option<&[MatchSpec]>, p
         list
     });
     let redirect = table.optional_table("redirect").map(|table| redirect(&table, matches, params));
-    let respond = table.optional_table("respond").map(|table| respond(&table));
+    let respond = table.optional_table("respond").map(|table| {
+        let FixedResponse { status, headers, body } = respond(&table);
+        Action::Respond { status, headers, body }
+    });
     let keys = ["upstream", "upstreams", "redirect", "respond"];
     if keys.iter().filter(|key| table.has(key)).count() != 1 {
         table.fail("needs exactly one of `upstream`, `upstreams`, `redirect` and `respond`");
@@ -356,7 +369,8 @@ fn redirect(table: &Table<'_>, matches: Option<&[MatchSpec]>, params: &Params) -
     Action::Redirect { status, to: Redirect { scheme, host, port, path, drop_query: false } }
 }
 
-fn respond(table: &Table<'_>) -> Action {
+/// Reads a response that the gateway gives itself.
+pub(super) fn respond(table: &Table<'_>) -> FixedResponse {
     let status = table
         .key("status", "The status of the answer.", "503")
         .or(defaults::RESPOND_STATUS, |item| StatusCode::from_u16(item.integer(200..=599u16)?).ok());
@@ -378,7 +392,7 @@ fn respond(table: &Table<'_>) -> Action {
     if !body.is_empty() && matches!(status.as_u16(), 204 | 205 | 304) {
         table.fail(format!("a response with status {} has no body", status.as_u16()));
     }
-    Action::Respond { status, headers, body: Bytes::from(body) }
+    FixedResponse { status, headers, body: Bytes::from(body) }
 }
 
 /// The header that is the key of a value.

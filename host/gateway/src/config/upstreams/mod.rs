@@ -1,10 +1,12 @@
 //! Reads `[upstreams]`; a file for each of its tables.
 
 mod balancing;
+mod circuit;
 mod discovery;
 mod dns;
 mod endpoints;
 mod health;
+mod limits;
 mod outlier;
 mod pool;
 mod tls;
@@ -17,6 +19,7 @@ use super::tree::join;
 use crate::proxy_protocol;
 
 pub(super) use endpoints::origin;
+pub(super) use limits::count;
 
 /// What an upstream can have in common with others: what is left out of it comes from its group, then from `[defaults.upstream]`.
 pub(super) struct Shared {
@@ -27,6 +30,8 @@ pub(super) struct Shared {
     dns: DnsPolicy,
     proxy_protocol: Option<proxy_protocol::Version>,
     tolerate: Vec<Deviation>,
+    circuit_breaker: Option<CircuitBreaker>,
+    limits: UpstreamLimits,
     health: Option<HealthCheck>,
     outlier_detection: Option<OutlierDetection>,
 }
@@ -47,8 +52,19 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared { balancing, protocol, tls, pool, dns, proxy_protocol, tolerate, health, outlier_detection } =
-        shared(table, endpoints.as_deref());
+    let Shared {
+        balancing,
+        protocol,
+        tls,
+        pool,
+        dns,
+        proxy_protocol,
+        tolerate,
+        health,
+        outlier_detection,
+        circuit_breaker,
+        limits,
+    } = shared(table, endpoints.as_deref());
     let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
     let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
         (true, None, false) => Service::Endpoints(endpoints?),
@@ -76,6 +92,8 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
         tolerate,
         health,
         outlier_detection,
+        circuit_breaker,
+        limits,
     })
 }
 
@@ -106,6 +124,8 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
                 r#"["bare_lf"]"#,
             )
             .or(Vec::new(), |item| item.list(Item::word)),
+        circuit_breaker: table.optional_table("circuit_breaker").map(|table| circuit::read(&table)),
+        limits: limits::read(&table.table("limits")),
         health: health::read(table, endpoints),
         outlier_detection: outlier::read(table),
     }
@@ -120,8 +140,19 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared { balancing, protocol, tls, pool, dns, proxy_protocol, tolerate, health, outlier_detection } =
-        shared(&table, Some(&endpoints));
+    let Shared {
+        balancing,
+        protocol,
+        tls,
+        pool,
+        dns,
+        proxy_protocol,
+        tolerate,
+        health,
+        outlier_detection,
+        circuit_breaker,
+        limits,
+    } = shared(&table, Some(&endpoints));
     let service = Service::Endpoints(endpoints);
     let name = Name::from(name.as_str());
     Some(Upstream {
@@ -136,6 +167,8 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
         tolerate,
         health,
         outlier_detection,
+        circuit_breaker,
+        limits,
     })
 }
 

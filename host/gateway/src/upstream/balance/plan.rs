@@ -25,7 +25,7 @@ const LOOK_AGAIN_MS: u64 = 250;
 /// Steps to look for an endpoint with room, from the first one of a key that has none: there is one among any few.
 const BOUNDED_STEPS: usize = 64;
 /// The sum of requests under way is taken anew after a share of the hosts were chosen, so that it costs each choice the same.
-const SUMS_PER_ROUND: u32 = 16;
+const SUMS_PER_ROUND: u32 = 4;
 
 /// How good a host is to choose; the lowest is the best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -323,8 +323,8 @@ impl Plan {
             active
         };
         let left = if left == 0 { among.entries().len() as u32 / SUMS_PER_ROUND } else { left - 1 };
-        // This request counts as well, and in a sum that is used again those that were chosen since.
-        share.active.set((active + 1, left));
+        share.active.set((active, left));
+        // This request counts as well.
         let all = u128::from(active + 1) * u128::from(percent);
         Some(move |host: usize| {
             // active < ceil(percent / 100 · all · share / total)

@@ -1,6 +1,7 @@
 //! What the sources of all upstreams share: the way to services over HTTP, the folder for what is kept for the next start, and a thread
 //! each for files and for the work that would hold up the background runtime.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::mpsc::{self, Sender};
@@ -87,8 +88,7 @@ impl Thread {
         Thread { name, jobs: OnceLock::new() }
     }
 
-    /// What the job returns. It never does if the job panics: the panic is in the log, and the next job runs on a thread that is gone, so
-    /// nothing of the gateway but this work ends. An error if there is no thread.
+    /// What the job returns. An error if it panics, which costs nothing but this job, or if there is no thread.
     pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Stopped> {
         let jobs = self.jobs.get_or_init(|| self.start()).as_ref().ok_or(Stopped)?;
         let (told, answer) = oneshot::channel();
@@ -103,12 +103,30 @@ impl Thread {
     fn start(&self) -> Option<Sender<Job>> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = std::thread::Builder::new().name(self.name.to_owned());
-        let started = thread.spawn(move || queue.into_iter().for_each(|job| job()));
+        let started = thread.spawn(move || {
+            for job in queue {
+                // A panic is in the log, and who waits for the job finds no answer.
+                let _ = catch_unwind(AssertUnwindSafe(job));
+            }
+        });
         started.inspect_err(|error| tracing::error!(%error, thread = self.name, "can't start a thread")).ok()?;
         Some(jobs)
     }
 }
 
-/// The thread has ended, or never began.
+/// The job has panicked, or there is no thread.
 #[derive(Debug)]
 pub(super) struct Stopped;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "local")]
+    async fn a_panic_costs_one_job() {
+        let thread = Thread::new("test");
+        assert_eq!(thread.run(|| 1).await.ok(), Some(1));
+        assert!(thread.run(|| -> u32 { panic!("of a test") }).await.is_err());
+        assert_eq!(thread.run(|| 2).await.ok(), Some(2));
+    }
+}

@@ -82,6 +82,11 @@ impl LocalEndpoints {
         self.members.endpoints.len()
     }
 
+    /// How many addresses there are.
+    pub(crate) fn hosts(&self) -> usize {
+        self.members.hosts.len()
+    }
+
     /// The endpoint that a host is an address of.
     pub(crate) fn endpoint(&self, host: usize) -> &Arc<Endpoint> {
         &self.members.endpoints[self.members.hosts[host].endpoint].endpoint

@@ -3,15 +3,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::changes::Changes;
 use super::registry::EndpointRegistry;
 use crate::coarse;
-use crate::config::model::{HealthCheck, OutlierDetection};
+use crate::config::model::{FailureWindow, HealthCheck, OutlierDetection};
 use crate::upstream::balance::Ewma;
+use crate::upstream::circuit::Circuit;
 use crate::upstream::health::outliers::{Failure, Tally};
 use crate::upstream::health::{Health, Reason, StateChange, Told};
 
@@ -33,6 +34,8 @@ pub(crate) struct Record {
     registry: Weak<EndpointRegistry>,
     traffic: Traffic,
     health: Health,
+    /// Only where it has a circuit breaker.
+    circuit: OnceLock<Box<(Circuit, Mutex<Option<FailureWindow>>)>>,
     /// Since when nothing speaks against it, or since when it is known, by [`millis`].
     up_since: AtomicU64,
     /// Told of each change of its state, after the change.
@@ -152,6 +155,8 @@ pub struct EndpointState {
 struct Traffic {
     /// Requests being served, and those that a connection is being opened for.
     active: AtomicU32,
+    /// Of these, the ones that a limit counts.
+    occupied: AtomicU32,
     /// Time to first byte, moving average in microseconds; 0 before the first.
     latency_us: AtomicU64,
     /// Only where the upstream balances by it.
@@ -169,7 +174,17 @@ impl Record {
         // The clock of this module begins before the first record, so that no record is older than it.
         let up_since = AtomicU64::new(millis(Instant::now()));
         let (traffic, health, counted) = (Traffic::default(), Health::default(), Mutex::default());
-        Record { key, registry, traffic, health, up_since, changes, counted, created: SystemTime::now() }
+        Record {
+            key,
+            registry,
+            traffic,
+            health,
+            up_since,
+            changes,
+            counted,
+            created: SystemTime::now(),
+            circuit: OnceLock::new(),
+        }
     }
 
     /// A record that nobody else can find: of an address that no upstream lists.
@@ -191,6 +206,43 @@ impl Record {
     /// Requests under way, those included that a connection is being opened for.
     pub(crate) fn active(&self) -> u32 {
         self.traffic.active.load(Relaxed)
+    }
+
+    /// Takes one of so many places, if one is free.
+    pub(crate) fn try_occupy(&self, limit: u32) -> bool {
+        let more = |occupied| (occupied < limit).then_some(occupied + 1);
+        self.traffic.occupied.fetch_update(SeqCst, Relaxed, more).is_ok()
+    }
+
+    /// A place is free again.
+    pub(crate) fn vacate(&self) {
+        self.traffic.occupied.fetch_sub(1, SeqCst);
+    }
+
+    /// Its circuit, where endpoints have some.
+    pub(crate) fn circuit(&self) -> &Circuit {
+        &self.circuit.get_or_init(Box::default).0
+    }
+
+    /// Its circuit has opened or closed.
+    pub(crate) fn circuit_changed(&self, is_open: bool, evidence: String) {
+        self.tell(self.health.circuit_changed(is_open, evidence));
+    }
+
+    /// The settings that are about to be served count in this way, or have no circuits. What was counted in another way is forgotten.
+    pub(crate) fn set_circuit(&self, window: Option<FailureWindow>) {
+        if window.is_none() && self.circuit.get().is_none() {
+            return;
+        }
+        let (circuit, counted) = &**self.circuit.get_or_init(Box::default);
+        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if *counted != window {
+            *counted = window;
+            circuit.forget();
+        }
+        if window.is_none() && circuit.close() {
+            self.circuit_changed(false, "the configuration has no circuit breaker for it any more".to_owned());
+        }
     }
 
     /// Notes a time to first byte. Of two that are noted at the same instant one may be lost: an average can bear that, and an atomic

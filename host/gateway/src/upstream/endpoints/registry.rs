@@ -6,11 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::changes::Changes;
 use super::record::{Key, Record};
+use crate::upstream::limits::{Bulkhead, UpstreamState};
+use crate::upstream::spec::UpstreamSpec;
 
 /// Who has a record. One for the process, asked only while endpoints are listed, never by a request.
 #[derive(Debug, Default)]
 pub struct EndpointRegistry {
     records: Mutex<HashMap<Key, Weak<Record>>>,
+    upstreams: Mutex<HashMap<Arc<str>, Weak<UpstreamState>>>,
+    routes: Mutex<HashMap<Arc<str>, Weak<Bulkhead>>>,
     /// By the name of the upstream.
     changes: Mutex<HashMap<Arc<str>, Weak<Changes>>>,
     session_key: OnceLock<[u8; 32]>,
@@ -56,6 +60,16 @@ impl EndpointRegistry {
         record
     }
 
+    /// The state of an upstream as a whole. It stays as long as a request or a snapshot has it.
+    pub(in crate::upstream) fn upstream(&self, spec: &UpstreamSpec) -> Arc<UpstreamState> {
+        known(&self.upstreams, &spec.name, || UpstreamState::new(spec))
+    }
+
+    /// The limit of a route, in the same way.
+    pub fn route(&self, name: &Arc<str>, new: impl FnOnce() -> Bulkhead) -> Arc<Bulkhead> {
+        known(&self.routes, name, new)
+    }
+
     /// The last user of a record has gone. Another one may have asked for a new record meanwhile: that one stays.
     pub(super) fn sign_off(&self, key: &Key) {
         let mut records = self.lock();
@@ -67,6 +81,17 @@ impl EndpointRegistry {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Weak<Record>>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn known<T>(all: &Mutex<HashMap<Arc<str>, Weak<T>>>, name: &Arc<str>, new: impl FnOnce() -> T) -> Arc<T> {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = all.get(name).and_then(Weak::upgrade) {
+        return known;
+    }
+    all.retain(|_, other| other.strong_count() > 0);
+    let made = Arc::new(new());
+    all.insert(name.clone(), Arc::downgrade(&made));
+    made
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! is one for all workers, routes and reloads. A choice reads two words of one line; all else happens when a state changes.
 //!
 //! - `unreachable`: it takes no connections. Noted by requests, which also try it again.
+//! - `circuit-open`: too many of the last attempts have failed (`circuit`).
 //! - `check-failed`: the gateway's own checks fail (`checks`, `probe`).
 //! - `ejected`: it answers requests worse than it should, or than the others (`outliers`).
 
@@ -38,16 +39,19 @@ pub enum Reason {
     CheckFailed,
     /// It has answered requests badly.
     Ejected,
+    /// Too many attempts have failed: its circuit is open.
+    CircuitOpen,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 3] = [Reason::Unreachable, Reason::CheckFailed, Reason::Ejected];
+    pub const ALL: [Reason; 4] = [Reason::Unreachable, Reason::CheckFailed, Reason::Ejected, Reason::CircuitOpen];
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// As metrics, logs and the admin API show it.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Unreachable => "unreachable",
+            Reason::CircuitOpen => "circuit-open",
             Reason::CheckFailed => "check-failed",
             Reason::Ejected => "ejected",
         }
@@ -142,6 +146,14 @@ impl Health {
         self.take_out(Reason::Unreachable, evidence)
     }
 
+    /// Its circuit has opened or closed. Who may pass an open one is decided when a request is about to go there (`limits`).
+    pub(crate) fn circuit_changed(&self, is_open: bool, evidence: String) -> Option<Told> {
+        match is_open {
+            true => self.take_out(Reason::CircuitOpen, evidence),
+            false => self.put_back(Reason::CircuitOpen, evidence),
+        }
+    }
+
     /// A response that is no failure: failures are no longer in a row.
     pub(crate) fn well(&self) {
         if self.state.load(Relaxed) & COUNTING != 0 {
@@ -226,7 +238,7 @@ impl Health {
     pub(crate) fn forget(&self, reason: Reason) -> Option<Told> {
         match reason {
             Reason::CheckFailed => self.checked.forget(),
-            Reason::Unreachable | Reason::Ejected => {}
+            Reason::Unreachable | Reason::Ejected | Reason::CircuitOpen => {}
         }
         self.put_back(reason, "the configuration does not ask for it any more".to_owned())
     }

@@ -38,7 +38,7 @@ fn an_address_is_unchecked_then_in_doubt_then_out_and_back() {
     let told = health.checked(&CHECK, None).expect("the second in a row");
     assert_eq!((told.is_out, told.evidence.as_str()), (false, "2 checks passed"));
     assert!(health.is_healthy());
-    assert_eq!((health.outs(), health.checks()), ([0, 1, 0], [4, 6]));
+    assert_eq!((health.outs(), health.checks()), ([0, 1, 0, 0], [4, 6]));
 }
 
 #[test]

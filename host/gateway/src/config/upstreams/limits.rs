@@ -1,0 +1,49 @@
+//! Reads `[upstreams.*.limits]`.
+
+use crate::config::defaults;
+use crate::config::item::Item;
+use crate::config::model::{EndpointLimits, UpstreamLimits};
+use crate::config::read::Table;
+
+/// As good as no limit, and far from what the counts can hold.
+const MOST: u32 = 1_000_000_000;
+
+pub(super) fn read(table: &Table<'_>) -> UpstreamLimits {
+    let limits = UpstreamLimits {
+        max_requests: table
+            .key("max_requests", "Requests under way at the upstream, on all workers together, until the last byte of each response.", "1000")
+            .get("no limit", count),
+        max_pending_requests: table
+            .key(
+                "max_pending_requests",
+                "Requests that may wait while `max_requests` is reached, or all endpoints are full. More are refused, as all are without a queue.",
+                "100",
+            )
+            .or(defaults::MAX_PENDING_REQUESTS, |item| item.integer(0..=1_000_000)),
+        queue_timeout: table
+            .key("queue_timeout", "How long a request waits there before it is refused.", r#""50ms""#)
+            .or(defaults::QUEUE_TIMEOUT, Item::duration),
+        per_endpoint: per_endpoint(&table.table("per_endpoint")),
+    };
+    let has_limit = limits.max_requests.is_some() || limits.per_endpoint.max_requests.is_some();
+    if !has_limit && limits.max_pending_requests > 0 {
+        table.fail("`max_pending_requests` is for requests over `max_requests` or `per_endpoint.max_requests`");
+    }
+    limits
+}
+
+fn per_endpoint(table: &Table<'_>) -> EndpointLimits {
+    EndpointLimits {
+        max_requests: table
+            .key(
+                "max_requests",
+                "Requests under way at each address, on all workers together. A full one is passed over.",
+                "50",
+            )
+            .get("no limit", count),
+    }
+}
+
+pub(in crate::config) fn count(item: Item<'_>) -> Option<u32> {
+    item.integer(1..=MOST)
+}

@@ -1,0 +1,470 @@
+//! A circuit breaker: it opens when too many attempts have failed, refuses for a time, then lets a few requests through as probes, whose
+//! results decide. All workers share one state, which is a word: a closed circuit without recent failures is only read.
+//!
+//! Settings are handed in with each call, since a reload may change them while the state stays.
+
+mod window;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::HeaderName;
+
+use self::window::{LastOutcomes, TimeWindow};
+use super::endpoints::millis;
+use super::error::UpstreamErrorKind;
+use crate::config::model::{CircuitBreaker, FailureWindow};
+use crate::exchange::ResponseHead;
+
+/// What a refused client is told to wait for while probes are under way: nobody knows when they end.
+const PROBING: Duration = Duration::from_secs(1);
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// What an attempt tells of whoever it was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    Failure(Cause),
+}
+
+/// Why an attempt counts as failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Status(u16),
+    /// A status of gRPC.
+    Grpc(u8),
+    Error(UpstreamErrorKind),
+}
+
+/// The state of one circuit. No method waits.
+#[derive(Debug, Default)]
+pub(crate) struct Circuit {
+    /// A [`State`] as one word, so that its parts change together; 0 while it is closed.
+    state: AtomicU64,
+    last: LastOutcomes,
+    window: TimeWindow,
+    /// When it opened, in milliseconds of the records' clock.
+    since: AtomicU64,
+    opened: AtomicU64,
+}
+
+/// Whether a request may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Pass,
+    /// It passes, and its result decides whether the circuit closes.
+    Probe(Probe),
+    /// Not before this time has passed.
+    Refused(Duration),
+}
+
+/// A request that passes while the circuit is half open. It names the half-open time that it belongs to: a later one has probes of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Probe(u64);
+
+/// A change of state with its evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) is_open: bool,
+    pub(crate) evidence: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    Open,
+    HalfOpen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    phase: Phase,
+    /// How often in a row probes have failed.
+    reopened: u8,
+    /// Probes that are under way or have succeeded …
+    started: u8,
+    /// … and those of them that have succeeded.
+    succeeded: u8,
+    /// When an open circuit lets probes through, and when a half-open one stops waiting for the probes that it has let through.
+    until: u64,
+}
+
+const CLOSED: State = State { phase: Phase::Closed, reopened: 0, started: 0, succeeded: 0, until: 0 };
+/// Bits of [`State::until`]; 139 years.
+const UNTIL: u32 = 42;
+const MAX_REOPENED: u8 = 63;
+
+impl State {
+    fn of(word: u64) -> Self {
+        State {
+            phase: match word >> 62 {
+                0 => Phase::Closed,
+                1 => Phase::Open,
+                _ => Phase::HalfOpen,
+            },
+            reopened: (word >> 56 & 0x3f) as u8,
+            started: (word >> 49 & 0x7f) as u8,
+            succeeded: (word >> UNTIL & 0x7f) as u8,
+            until: word & ((1 << UNTIL) - 1),
+        }
+    }
+
+    fn word(self) -> u64 {
+        (self.phase as u64) << 62
+            | u64::from(self.reopened) << 56
+            | u64::from(self.started) << 49
+            | u64::from(self.succeeded) << UNTIL
+            | self.until
+    }
+
+    /// Open from now on. The time doubles each time that probes have failed.
+    fn opened(settings: &CircuitBreaker, reopened: u8, now: u64) -> Self {
+        let open = settings.open.saturating_mul(1 << reopened.min(30)).min(settings.max_open.max(settings.open));
+        State { phase: Phase::Open, reopened, until: now + open.as_millis() as u64, ..CLOSED }
+    }
+}
+
+impl Circuit {
+    /// Whether a request may pass now.
+    pub(crate) fn admit(&self, settings: &CircuitBreaker) -> Admission {
+        match self.state.load(Relaxed) {
+            0 => Admission::Pass,
+            word => self.admit_at(settings, word, millis(Instant::now())),
+        }
+    }
+
+    fn admit_at(&self, settings: &CircuitBreaker, mut word: u64, now: u64) -> Admission {
+        loop {
+            let state = State::of(word);
+            let begun =
+                State { phase: Phase::HalfOpen, started: 1, until: now + settings.open.as_millis() as u64, ..state };
+            let next = match state.phase {
+                Phase::Closed => return Admission::Pass,
+                Phase::Open if now < state.until => {
+                    return Admission::Refused(Duration::from_millis(state.until - now));
+                }
+                Phase::Open => begun,
+                Phase::HalfOpen if u32::from(state.started) < settings.half_open => {
+                    State { started: state.started + 1, ..state }
+                }
+                // Probes that never end must not keep it half open for ever.
+                Phase::HalfOpen if now >= state.until => State { succeeded: 0, ..begun },
+                Phase::HalfOpen => return Admission::Refused(PROBING),
+            };
+            match self.state.compare_exchange_weak(word, next.word(), Relaxed, Relaxed) {
+                Ok(_) => return Admission::Probe(Probe(next.until)),
+                Err(found) => word = found,
+            }
+        }
+    }
+
+    /// Notes the outcome of a request that has passed.
+    pub(crate) fn note(&self, settings: &CircuitBreaker, probe: Option<Probe>, outcome: Outcome) -> Option<Change> {
+        match (probe, outcome) {
+            (None, Outcome::Success) if self.is_quiet(settings) => None,
+            (None, _) => self.note_passed(settings, outcome, millis(Instant::now())),
+            (Some(probe), Outcome::Success) => self.probe_succeeded(settings, probe, millis(Instant::now())),
+            (Some(probe), Outcome::Failure(cause)) => self.probe_failed(settings, probe, cause, millis(Instant::now())),
+        }
+    }
+
+    /// A success changes nothing.
+    fn is_quiet(&self, settings: &CircuitBreaker) -> bool {
+        matches!(settings.window, FailureWindow::Last(_)) && self.last.has_no_failure()
+    }
+
+    fn note_passed(&self, settings: &CircuitBreaker, outcome: Outcome, now: u64) -> Option<Change> {
+        // What began before it opened tells nothing new.
+        if self.state.load(Relaxed) != 0 {
+            return None;
+        }
+        let failed = matches!(outcome, Outcome::Failure(_));
+        let (failures, of) = match settings.window {
+            FailureWindow::Last(of) => (self.last.note(of, failed), of),
+            FailureWindow::Time { window, .. } => self.window.note(window, failed, now),
+        };
+        let Outcome::Failure(cause) = outcome else { return None };
+        let trips = failures >= settings.failures
+            && match settings.window {
+                FailureWindow::Last(_) => true,
+                FailureWindow::Time { percent, .. } => u64::from(failures) * 100 >= u64::from(percent) * u64::from(of),
+            };
+        if !trips || self.state.compare_exchange(0, State::opened(settings, 0, now).word(), Relaxed, Relaxed).is_err() {
+            return None;
+        }
+        self.since.store(now, Relaxed);
+        self.opened.fetch_add(1, Relaxed);
+        self.forget();
+        let evidence = match settings.window {
+            FailureWindow::Last(_) => format!("{failures} of the last {of} failed, the last: {cause}"),
+            FailureWindow::Time { window, .. } => format!("{failures} of {of} in {window:?} failed, the last: {cause}"),
+        };
+        Some(Change { is_open: true, evidence: format!("open for {:?}: {evidence}", settings.open) })
+    }
+
+    fn probe_succeeded(&self, settings: &CircuitBreaker, Probe(era): Probe, now: u64) -> Option<Change> {
+        let next = |word| {
+            let state = State::of(word);
+            let is_current = state.phase == Phase::HalfOpen && state.until == era;
+            let succeeded = state.succeeded + 1;
+            is_current.then(|| match u32::from(succeeded) >= settings.half_open {
+                true => CLOSED.word(),
+                false => State { succeeded, ..state }.word(),
+            })
+        };
+        let before = self.state.fetch_update(Relaxed, Relaxed, next).ok()?;
+        if next(before) != Some(0) {
+            return None;
+        }
+        let open = Duration::from_millis(now.saturating_sub(self.since.load(Relaxed)));
+        let evidence = format!("closed after {open:?}: {} probes succeeded", settings.half_open);
+        Some(Change { is_open: false, evidence })
+    }
+
+    fn probe_failed(&self, settings: &CircuitBreaker, Probe(era): Probe, cause: Cause, now: u64) -> Option<Change> {
+        let next = |word| {
+            let state = State::of(word);
+            let is_current = state.phase == Phase::HalfOpen && state.until == era;
+            is_current.then(|| State::opened(settings, (state.reopened + 1).min(MAX_REOPENED), now))
+        };
+        let before = self.state.fetch_update(Relaxed, Relaxed, |word| next(word).map(State::word)).ok()?;
+        let open = Duration::from_millis(next(before)?.until - now);
+        self.opened.fetch_add(1, Relaxed);
+        Some(Change { is_open: true, evidence: format!("open for {open:?} more: a probe failed: {cause}") })
+    }
+
+    /// A probe has ended without a result: its client has left, or the gateway itself has refused it. Another request takes its place.
+    pub(crate) fn give_back(&self, Probe(era): Probe) {
+        let _ = self.state.fetch_update(Relaxed, Relaxed, |word| {
+            let state = State::of(word);
+            let is_current = state.phase == Phase::HalfOpen && state.until == era && state.started > state.succeeded;
+            is_current.then(|| State { started: state.started - 1, ..state }.word())
+        });
+    }
+
+    /// The settings have changed: what was counted by others is forgotten. Whether it is open stays.
+    pub(crate) fn forget(&self) {
+        self.last.clear();
+        self.window.clear();
+    }
+
+    /// Closes it, whatever it has counted. Whether it was not closed.
+    pub(crate) fn close(&self) -> bool {
+        self.state.swap(0, Relaxed) != 0
+    }
+
+    /// As metrics and the admin API show it.
+    pub(crate) fn state(&self) -> &'static str {
+        match State::of(self.state.load(Relaxed)).phase {
+            Phase::Closed => "closed",
+            Phase::Open => "open",
+            Phase::HalfOpen => "half-open",
+        }
+    }
+
+    /// How often it has opened.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened.load(Relaxed)
+    }
+}
+
+impl Outcome {
+    /// What an attempt tells; `None`: nothing.
+    pub(crate) fn of(settings: &CircuitBreaker, outcome: Result<&ResponseHead, UpstreamErrorKind>) -> Option<Self> {
+        match outcome {
+            Ok(head) => {
+                // Of gRPC, a response without a body has its status in the head.
+                let grpc = head.headers.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok());
+                Some(Self::of_status(settings, head.status.as_u16(), grpc))
+            }
+            Err(kind) => Self::of_error(kind),
+        }
+    }
+
+    /// What a response tells.
+    fn of_status(settings: &CircuitBreaker, status: u16, grpc: Option<u8>) -> Self {
+        const DEADLINE_EXCEEDED: u8 = 4;
+        const UNAVAILABLE: u8 = 14;
+        match grpc {
+            Some(grpc @ (DEADLINE_EXCEEDED | UNAVAILABLE)) => Outcome::Failure(Cause::Grpc(grpc)),
+            _ if settings.status_codes.contains(&status) => Outcome::Failure(Cause::Status(status)),
+            _ => Outcome::Success,
+        }
+    }
+
+    /// What the lack of a response tells; `None`: nothing. What the gateway refuses itself, what the client has broken off, and a server
+    /// that says that it has no room, speak of no failure.
+    fn of_error(kind: UpstreamErrorKind) -> Option<Self> {
+        match kind {
+            UpstreamErrorKind::Connect
+            | UpstreamErrorKind::ConnectTimeout
+            | UpstreamErrorKind::Tls
+            | UpstreamErrorKind::FirstByteTimeout
+            | UpstreamErrorKind::Reset
+            | UpstreamErrorKind::Protocol => Some(Outcome::Failure(Cause::Error(kind))),
+            UpstreamErrorKind::NoEndpoint
+            | UpstreamErrorKind::Busy
+            | UpstreamErrorKind::CircuitOpen
+            | UpstreamErrorKind::Dns
+            | UpstreamErrorKind::DeadlineExceeded
+            | UpstreamErrorKind::Refused
+            | UpstreamErrorKind::RequestBody(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Status(status) => write!(f, "status {status}"),
+            Cause::Grpc(status) => write!(f, "grpc-status {status}"),
+            Cause::Error(kind) => f.write_str(kind.name()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{CircuitAnswer, CircuitScope};
+
+    const FAILURE: Outcome = Outcome::Failure(Cause::Status(503));
+
+    fn settings(failures: u32, window: FailureWindow) -> CircuitBreaker {
+        CircuitBreaker {
+            failures,
+            window,
+            open: Duration::from_secs(10),
+            max_open: Duration::from_secs(40),
+            half_open: 3,
+            status_codes: vec![502, 503, 504],
+            per: CircuitScope::Upstream,
+            answer: CircuitAnswer::Unavailable,
+        }
+    }
+
+    fn admit(circuit: &Circuit, settings: &CircuitBreaker, now: u64) -> Admission {
+        circuit.admit_at(settings, circuit.state.load(Relaxed), now)
+    }
+
+    fn probe(circuit: &Circuit, settings: &CircuitBreaker, now: u64) -> Probe {
+        match admit(circuit, settings, now) {
+            Admission::Probe(probe) => probe,
+            other => panic!("no probe: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn it_opens_at_fifteen_failures_of_the_last_twenty() {
+        let (circuit, settings) = (Circuit::default(), settings(15, FailureWindow::Last(20)));
+        // Three of four: 15 of 20.
+        let mut opened = Vec::new();
+        for n in 0..40 {
+            let outcome = if n % 4 == 0 { Outcome::Success } else { FAILURE };
+            opened.extend(circuit.note_passed(&settings, outcome, 1000).map(|change| (n, change.evidence)));
+        }
+        assert_eq!(opened, [(19, "open for 10s: 15 of the last 20 failed, the last: status 503".to_owned())]);
+        assert_eq!(admit(&circuit, &settings, 4000), Admission::Refused(Duration::from_secs(7)));
+        // One failure less in each twenty never opens it.
+        let circuit = Circuit::default();
+        for n in 0..4000 {
+            let outcome = if n % 20 < 14 { FAILURE } else { Outcome::Success };
+            assert_eq!(circuit.note_passed(&settings, outcome, 1000), None);
+        }
+    }
+
+    #[test]
+    fn failures_in_a_window_of_time_are_forgotten_after_it() {
+        let window = FailureWindow::Time { window: Duration::from_secs(10), percent: 50 };
+        let (circuit, settings) = (Circuit::default(), settings(5, window));
+        for at in [0, 3000, 6000, 9000, 12_000, 15_000] {
+            assert_eq!(circuit.note_passed(&settings, FAILURE, at), None, "four in any ten seconds");
+        }
+        for _ in 0..40 {
+            circuit.note_passed(&settings, Outcome::Success, 16_000);
+        }
+        for _ in 0..20 {
+            assert_eq!(circuit.note_passed(&settings, FAILURE, 16_000), None, "less than half of the requests");
+        }
+        let changes: Vec<_> = (0..20).filter_map(|_| circuit.note_passed(&settings, FAILURE, 16_500)).collect();
+        assert_eq!(changes.len(), 1);
+        assert!(changes[0].evidence.ends_with(" in 10s failed, the last: status 503"), "{changes:?}");
+    }
+
+    fn opened(settings: &CircuitBreaker) -> Circuit {
+        let circuit = Circuit::default();
+        let changes: Vec<_> = (0..30).filter_map(|_| circuit.note_passed(settings, FAILURE, 0)).collect();
+        assert_eq!(changes.len(), 1);
+        circuit
+    }
+
+    #[test]
+    fn probes_decide_and_failed_ones_double_the_time() {
+        let settings = settings(15, FailureWindow::Last(20));
+        let circuit = opened(&settings);
+        let probes: Vec<_> = (0..3).map(|_| probe(&circuit, &settings, 10_000)).collect();
+        assert_eq!(admit(&circuit, &settings, 10_001), Admission::Refused(PROBING), "three pass");
+        assert_eq!(circuit.probe_succeeded(&settings, probes[0], 10_100), None);
+        let change = circuit.probe_failed(&settings, probes[1], Cause::Status(502), 10_100).expect("open again");
+        assert_eq!(change.evidence, "open for 20s more: a probe failed: status 502");
+        assert_eq!(circuit.probe_succeeded(&settings, probes[2], 10_200), None, "of the time before");
+        for (now, open) in [(30_100, 40_000), (70_100, 40_000)] {
+            let one = probe(&circuit, &settings, now);
+            circuit.probe_failed(&settings, one, Cause::Status(502), now);
+            assert_eq!(admit(&circuit, &settings, now), Admission::Refused(Duration::from_millis(open)));
+        }
+        let probes: Vec<_> = (0..3).map(|_| probe(&circuit, &settings, 110_100)).collect();
+        let changes: Vec<_> =
+            probes.into_iter().filter_map(|probe| circuit.probe_succeeded(&settings, probe, 110_200)).collect();
+        assert_eq!(
+            changes,
+            [Change { is_open: false, evidence: "closed after 110.2s: 3 probes succeeded".to_owned() }]
+        );
+        assert_eq!(admit(&circuit, &settings, 110_300), Admission::Pass);
+        assert_eq!(circuit.note_passed(&settings, FAILURE, 110_300), None, "the old failures are forgotten");
+    }
+
+    #[test]
+    fn a_probe_without_a_result_leaves_its_place_to_another_request() {
+        let settings = settings(15, FailureWindow::Last(20));
+        let circuit = opened(&settings);
+        let first = probe(&circuit, &settings, 10_000);
+        for _ in 0..2 {
+            probe(&circuit, &settings, 10_000);
+        }
+        circuit.give_back(first);
+        probe(&circuit, &settings, 10_001);
+        assert_eq!(admit(&circuit, &settings, 10_001), Admission::Refused(PROBING));
+        // Probes that never end are no longer waited for.
+        probe(&circuit, &settings, 20_000);
+        assert_eq!(circuit.probe_succeeded(&settings, first, 20_000), None);
+    }
+
+    #[test]
+    fn threads_let_no_more_probes_pass_than_allowed() {
+        let settings = settings(15, FailureWindow::Last(20));
+        let circuit = opened(&settings);
+        let is_probe = || matches!(admit(&circuit, &settings, 10_000), Admission::Probe(_));
+        let probes: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| (0..100).filter(|_| is_probe()).count())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(probes, 3);
+    }
+
+    #[test]
+    fn only_the_upstream_s_own_failures_count() {
+        let settings = settings(15, FailureWindow::Last(20));
+        assert_eq!(Outcome::of_error(UpstreamErrorKind::Busy), None);
+        assert_eq!(
+            Outcome::of_error(UpstreamErrorKind::RequestBody(crate::http::body::BodyErrorKind::ClientAborted)),
+            None
+        );
+        assert!(Outcome::of_error(UpstreamErrorKind::Reset).is_some());
+        assert_eq!(Outcome::of_status(&settings, 500, None), Outcome::Success);
+        assert_eq!(Outcome::of_status(&settings, 503, None), FAILURE);
+        assert_eq!(Outcome::of_status(&settings, 200, Some(14)), Outcome::Failure(Cause::Grpc(14)));
+        assert_eq!(Outcome::of_status(&settings, 200, Some(3)), Outcome::Success);
+    }
+}

@@ -1,0 +1,79 @@
+//! What a circuit counts: the last outcomes, or those of a while. All workers note theirs here, without a lock.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::config::model::MAX_OUTCOMES;
+
+/// Parts of a window of time. A failure counts for the window, less at most one part.
+const PARTS: usize = 10;
+
+/// The last outcomes, of which at most [`MAX_OUTCOMES`] are looked at: a bit for each failure.
+#[derive(Debug, Default)]
+pub(super) struct LastOutcomes {
+    next: AtomicU32,
+    failures: AtomicU32,
+    failed: [AtomicU64; MAX_OUTCOMES.div_ceil(64) as usize],
+}
+
+impl LastOutcomes {
+    pub(super) fn has_no_failure(&self) -> bool {
+        self.failures.load(Relaxed) == 0
+    }
+
+    /// Takes the place of the oldest outcome of the last `of`. Answers how many of them have failed.
+    pub(super) fn note(&self, of: u32, failed: bool) -> u32 {
+        let at = self.next.fetch_add(1, Relaxed) % of.max(1);
+        let (word, bit) = (&self.failed[at as usize / 64], 1 << (at % 64));
+        match failed {
+            true if word.fetch_or(bit, Relaxed) & bit == 0 => self.failures.fetch_add(1, Relaxed) + 1,
+            false if word.fetch_and(!bit, Relaxed) & bit != 0 => self.failures.fetch_sub(1, Relaxed) - 1,
+            _ => self.failures.load(Relaxed),
+        }
+    }
+
+    /// Not at one instant: an outcome that is noted meanwhile may stay.
+    pub(super) fn clear(&self) {
+        for word in &self.failed {
+            self.failures.fetch_sub(word.swap(0, Relaxed).count_ones(), Relaxed);
+        }
+    }
+}
+
+/// Outcomes by time, in [`PARTS`] parts. Each is one word: the number of the part, then all outcomes, then the failures.
+#[derive(Debug, Default)]
+pub(super) struct TimeWindow([AtomicU64; PARTS]);
+
+/// Bits of each count.
+const COUNT: u32 = 22;
+const MOST: u64 = (1 << COUNT) - 1;
+const PART_BITS: u64 = (1 << (64 - 2 * COUNT)) - 1;
+
+impl TimeWindow {
+    /// Answers the failures and all outcomes of the window, for a failure; nothing of use for a success.
+    pub(super) fn note(&self, window: Duration, failed: bool, now: u64) -> (u32, u32) {
+        let part = now / (window.as_millis() as u64 / PARTS as u64).max(1);
+        let number = part & PART_BITS;
+        let count = |word: u64| {
+            let (all, failures) =
+                if word >> (2 * COUNT) == number { (word >> COUNT & MOST, word & MOST) } else { (0, 0) };
+            // A part that is full keeps its proportion.
+            let full = all == MOST;
+            let (all, failures) = if full { (all, failures) } else { (all + 1, failures + u64::from(failed)) };
+            Some(number << (2 * COUNT) | all << COUNT | failures)
+        };
+        let _ = self.0[part as usize % PARTS].fetch_update(Relaxed, Relaxed, count);
+        if !failed {
+            return (0, 0);
+        }
+        let words = self.0.iter().map(|word| word.load(Relaxed));
+        let counted = words.filter(|word| (number.wrapping_sub(word >> (2 * COUNT)) & PART_BITS) < PARTS as u64);
+        let (all, failures) =
+            counted.fold((0, 0), |(all, failures), word| (all + (word >> COUNT & MOST), failures + (word & MOST)));
+        (failures as u32, all as u32)
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.iter().for_each(|word| word.store(0, Relaxed));
+    }
+}

@@ -1,0 +1,113 @@
+//! Near a bound of the process, requests are refused: those of the least critical routes first, and never those of the admin listener.
+
+use serde_json::Value;
+use sluice_harness::{Client, Gateway, Origin, Response, eventually};
+
+use crate::support::{filter, setup, with_base};
+
+const ROUTES: [&str; 3] = ["sheddable", "standard", "critical"];
+
+/// A route for each criticality.
+fn routes(upstream: &str, lines: &str) -> String {
+    let route = |name: &&str| {
+        let criticality = if *name == "standard" { "" } else { &format!("criticality = \"{name}\"\n") };
+        format!("[routes.{name}]\nmatch = {{ path = \"/{name}\" }}\nupstream = \"{upstream}\"\n{criticality}{lines}\n")
+    };
+    ROUTES.iter().map(route).collect()
+}
+
+fn config(overload: &str, routes: &str) -> String {
+    with_base(routes).replace("workers = 1", &format!("workers = 1\noverload = {{ {overload} }}"))
+}
+
+/// The statuses of the routes, in the order of their criticality.
+fn statuses(client: &mut Client) -> [u16; 3] {
+    ROUTES.map(|name| client.get(&format!("/{name}")).status)
+}
+
+fn resource(gateway: &Gateway, name: &str) -> Value {
+    let status: Value = serde_json::from_str(&gateway.admin("/api/v1/status").text()).expect("JSON");
+    let resources = status["overload"].as_array().expect("resources");
+    resources.iter().find(|of| of["resource"] == name).expect("the resource").clone()
+}
+
+#[test]
+fn connections_near_their_bound_shed_the_least_critical_routes_first() {
+    let origin = Origin::named("o");
+    let gateway = setup().start(&config("max_connections = 10", &routes(&origin.url(), "")));
+    let mut client = gateway.client();
+    assert_eq!(statuses(&mut client), [200; 3]);
+    let mut others: Vec<Client> = (0..7).map(|_| gateway.client()).collect();
+    eventually("the first step", || statuses(&mut client) == [503, 200, 200]);
+    let refused: Response = client.get("/sheddable");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+    gateway.wait_access("why", |line| line["error"] == "overloaded" && line["route"] == "sheddable");
+    gateway.wait_log("why", |line| {
+        line["resource"] == "connections" && line["percent"] == 80 && line["refused"] == "those of sheddable routes"
+    });
+    others.push(gateway.client());
+    eventually("the second step", || statuses(&mut client) == [503, 503, 200]);
+    others.push(gateway.client());
+    eventually("the last step", || statuses(&mut client) == [503; 3]);
+    let refused = gateway.client().try_request("GET", "/critical", &[], b"");
+    assert!(refused.is_err(), "a new connection is closed: {refused:?}");
+    assert_eq!(gateway.admin("/healthz").status, 200);
+    let connections = resource(&gateway, "connections");
+    assert_eq!((&connections["step"], &connections["used_percent"]), (&3.into(), &100.into()), "{connections}");
+    assert!(gateway.metric("sluice_overload_shed_total", &[("resource", "connections")]) > Some(5.0));
+    // Two less than that are still within its hysteresis; only far below it ends.
+    others.truncate(2);
+    eventually("the end", || statuses(&mut client) == [200; 3]);
+    gateway.wait_log("the end", |line| line["message"] == "no longer overloaded");
+    assert_eq!(gateway.metric("sluice_overload_step", &[("resource", "connections")]), Some(0.0));
+}
+
+#[test]
+fn memory_over_its_bound_refuses_all_but_the_admin_listener_until_a_reload_raises_it() {
+    let origin = Origin::named("o");
+    let gateway = setup().start(&with_base(&routes(&origin.url(), "")));
+    let mut client = gateway.client();
+    assert_eq!(statuses(&mut client), [200; 3]);
+    gateway.reload(&config("max_memory = \"1MiB\"", &routes(&origin.url(), "")));
+    eventually("overload", || statuses(&mut client) == [503; 3]);
+    assert!(gateway.metric("sluice_overload_usage_ratio", &[("resource", "memory")]) > Some(1.0));
+    assert_eq!(gateway.admin("/readyz").status, 200);
+    gateway.reload(&config("max_memory = \"64GiB\"", &routes(&origin.url(), "")));
+    eventually("the end", || statuses(&mut client) == [200; 3]);
+}
+
+#[test]
+fn a_worker_whose_loop_is_late_sheds_requests() {
+    let origin = Origin::named("o");
+    let spin = filter(
+        "spin",
+        "probe",
+        "limits = { cpu = \"5s\", wall = \"1m\" }",
+        serde_json::json!({"on-request": [{"do": "spin", "ms": 40}]}),
+    );
+    let busy = format!(
+        "[routes.busy]\nmatch = {{ path = \"/busy\" }}\nupstream = \"{}\"\npipeline = [\"spin\"]\ncriticality = \"critical\"\n",
+        origin.url()
+    );
+    let rest = routes(&origin.url(), "") + &busy + &spin;
+    let gateway = setup().start(&config("max_event_loop_delay = \"20ms\"", &rest));
+    let mut client = gateway.client();
+    assert_eq!(client.get("/sheddable").status, 200);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                let mut client = gateway.client();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    client.get("/busy");
+                }
+            });
+        }
+        eventually("a late loop", || client.get("/sheddable").status == 503);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    gateway.wait_log("which worker", |line| line["resource"] == "event-loop" && line["worker"] == 0);
+    eventually("the end", || client.get("/sheddable").status == 200);
+    assert_eq!(resource(&gateway, "event-loop")["step"], 0);
+}
