@@ -39,7 +39,7 @@ use crate::proxy_protocol::Proxied;
 use crate::telemetry::{H2Refusal, ListenerCounters};
 
 pub use listener::BindError;
-pub use overload::{Overload, ResourceState, WorkerOverload};
+pub use overload::{Overload, Resource, ResourceState, WorkerOverload};
 pub use worker::{StartError, WorkerSettings, Workers};
 
 /// What a worker does with requests.
@@ -75,7 +75,7 @@ pub trait Service: 'static {
 pub type OnUpgrade = oneshot::Receiver<Transport>;
 
 /// An extension of an HTTP/1 response: the connection is closed after it. A request that one parser refuses may be two requests to
-/// another parser.
+/// another parser; and where there are too many connections, a refused request gives up its own.
 #[derive(Debug, Clone, Copy)]
 pub struct CloseConnection;
 
