@@ -12,7 +12,6 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::guarded::Guarded;
 use super::io::{Io, Transport};
 use super::reading::Reading;
 use super::writing::{Writing, WrongLength};
@@ -75,7 +74,8 @@ pub struct NoReply {
     pub silent: bool,
 }
 
-/// Where a connection goes when its response was read to the end and another request may follow.
+/// Where a connection goes when its response was read to the end and another request may follow. It is dropped when the exchange has
+/// ended, that of a switch of protocols with the connection.
 pub trait Keeper: Unpin + 'static {
     fn keep(self, connection: Connection);
 }
@@ -83,7 +83,7 @@ pub trait Keeper: Unpin + 'static {
 /// A response.
 pub enum Reply {
     Response(Box<Response<Body>>),
-    /// 101: the connection speaks another protocol from here on. The keeper lives as long as it.
+    /// 101: the connection speaks another protocol from here on. It has the keeper until it is closed.
     Upgraded(Box<Response<Body>>, Box<Transport>),
 }
 
@@ -243,9 +243,9 @@ impl Sending {
             response
         };
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            // What counts the exchange counts it until the other protocol has ended.
-            let transport = Guarded::new(connection.0.replace(Transport::new(tokio::io::empty())), keeper);
-            return Ok(Reply::Upgraded(response(Body::Empty), Box::new(Transport::new(transport))));
+            let mut transport = connection.0.replace(Transport::new(tokio::io::empty()));
+            transport.guard(keeper);
+            return Ok(Reply::Upgraded(response(Body::Empty), Box::new(transport)));
         }
         let mut reading = Reading::new(body, RESPONSE_LIMITS, Message::Response);
         let first = reading.first(connection.0.borrow_mut().received()).map_err(SendError::Chunk)?;
