@@ -1,5 +1,6 @@
 //! Header fields by their role: those that end at this hop, frame the message, carry credentials or can't be trailers.
 
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
@@ -263,6 +264,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// The same for a response head. RFC 9110 §15.5.22: a 426 names the protocols that the server wants, so its `Upgrade` is for the client at the
+/// end as well.
+pub fn strip_hop_by_hop_of_response(status: StatusCode, headers: &mut HeaderMap) {
+    let wanted: SmallVec<[HeaderValue; 1]> = match status {
+        StatusCode::UPGRADE_REQUIRED => headers.get_all(header::UPGRADE).iter().cloned().collect(),
+        _ => SmallVec::new(),
+    };
+    strip_hop_by_hop(headers);
+    for protocols in wanted {
+        headers.append(header::UPGRADE, protocols);
+    }
+}
+
 /// The protocol that a client asks to switch to (RFC 9110 §7.8): `Upgrade` named by `Connection`, one protocol. `h2c` is no
 /// answer: RFC 9113 §3.1 withdrew it, and passing it on would tunnel requests past the routes. To be read before
 /// [`strip_hop_by_hop`].
@@ -365,6 +379,19 @@ mod tests {
             ["trailer: grpc-status", "x-end: 1"]
         );
         assert_eq!(stripped(&[("accept", "*/*")]), ["accept: */*"]);
+    }
+
+    #[test]
+    fn only_a_426_keeps_its_upgrade() {
+        let fields = [("connection", "upgrade, x-hop"), ("upgrade", "a/1, b"), ("upgrade", "c"), ("x-hop", "1")];
+        for status in [StatusCode::OK, StatusCode::SWITCHING_PROTOCOLS, StatusCode::BAD_REQUEST] {
+            let mut headers = map(&fields);
+            strip_hop_by_hop_of_response(status, &mut headers);
+            assert!(headers.is_empty(), "{status}");
+        }
+        let mut headers = map(&fields);
+        strip_hop_by_hop_of_response(StatusCode::UPGRADE_REQUIRED, &mut headers);
+        assert_eq!(headers, map(&[("upgrade", "a/1, b"), ("upgrade", "c")]));
     }
 
     #[test]
