@@ -164,5 +164,4 @@ impl Known {
 }
 
 #[cfg(test)]
-#[path = "aliases_tests.rs"]
 mod tests;

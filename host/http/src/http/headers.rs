@@ -268,7 +268,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// end as well.
 pub fn strip_hop_by_hop_of_response(status: StatusCode, headers: &mut HeaderMap) {
     let wanted: SmallVec<[HeaderValue; 1]> = match status {
-        StatusCode::UPGRADE_REQUIRED => headers.get_all(header::UPGRADE).iter().cloned().collect(),
+        _ if status.as_u16() == 426 => headers.get_all(header::UPGRADE).iter().cloned().collect(),
         _ => SmallVec::new(),
     };
     strip_hop_by_hop(headers);

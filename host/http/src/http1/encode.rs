@@ -86,7 +86,7 @@ pub fn response_head(
             }
             Role::Upgrade if body == Framing::Upgrade => field(out, name, value),
             // RFC 9110 §15.5.22: a 426 must have it.
-            Role::Upgrade if status == StatusCode::UPGRADE_REQUIRED => {
+            Role::Upgrade if status.as_u16() == 426 => {
                 field(out, name, value);
                 upgrade = true;
             }

@@ -379,7 +379,7 @@ pub(super) fn respond(table: &Table<'_>) -> FixedResponse {
         let value = item.clone().parse("a header value", |text| HeaderValue::from_str(text).ok());
         let name = header_name(&item, &name).filter(|name| {
             // RFC 9110 §15.5.22: a 426 says which protocols the client needs.
-            let refused = is_framing(name) && !(status == StatusCode::UPGRADE_REQUIRED && *name == UPGRADE);
+            let refused = is_framing(name) && !(status.as_u16() == 426 && *name == UPGRADE);
             if refused {
                 item.fail(format!("`{name}` is set by the gateway itself"));
             }

@@ -201,11 +201,12 @@ fn all_paths_arrive_as_over_http1_whatever_the_encoder_does() {
                 while !rest.is_empty() {
                     let most = if random.one_in(2) { 20 } else { 5000 };
                     let (part, behind) = rest.split_at(rest.len().min(1 + random.below(most)));
-                    requests.write_all(part).await.unwrap();
+                    if requests.write_all(part).await.is_err() {
+                        break;
+                    }
                     tokio::task::yield_now().await;
                     rest = behind;
                 }
-                requests.shutdown().await.unwrap();
             };
             let mut ignored = Vec::new();
             let (read, ()) = tokio::join!(answers.read_to_end(&mut ignored), all);
@@ -219,6 +220,10 @@ fn all_paths_arrive_as_over_http1_whatever_the_encoder_does() {
                 aliases.restore(request.uri_mut());
                 seen.push(request.uri().path_and_query().cloned());
                 respond.send_response(Response::new(()), true).unwrap();
+                // The codec hands out no request that is still waiting once the client has closed, so it is this side that ends.
+                if seen.len() == REQUESTS {
+                    break;
+                }
             }
             seen
         };
