@@ -114,29 +114,6 @@ fn requests_fall_back_while_all_endpoints_have_open_circuits() {
 }
 
 #[test]
-fn an_upgraded_connection_keeps_its_place_at_the_endpoint() {
-    let origin = Origin::serve(|request| match request.header("upgrade") {
-        Some(_) => Reply::script(|conn| {
-            conn.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n");
-            conn.wait_for_close();
-        }),
-        None => Reply::text("ok"),
-    });
-    let gateway = gateway(&format!(
-        "[upstreams.u]\nendpoints = [\"{}\"]\nlimits = {{ per_endpoint = {{ max_requests = 1 }} }}\n{}",
-        origin.url(),
-        route("u", &[])
-    ));
-    let mut chat = gateway.client();
-    chat.send("GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n");
-    assert_eq!(chat.read_head().status, 101);
-    assert_eq!((gateway.get("/").status, origin.count()), (503, 1));
-    assert_eq!(gateway.metric("sluice_endpoint_active_requests", &[]), Some(1.0));
-    drop(chat);
-    eventually("its place", || gateway.get("/").status == 200);
-}
-
-#[test]
 fn a_retry_does_not_wait_for_its_own_place() {
     let flapping = counting(|n| match n % 3 {
         0 => Reply::Close,

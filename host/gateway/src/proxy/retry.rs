@@ -47,6 +47,8 @@ impl RouteHandler<'_> {
         let weighted = &self.local.upstreams[context.weighted];
         // The one that was selected, and the one that is asked: the same, or its fallback.
         let (mut selected, mut target) = (weighted, weighted);
+        // The one that `error` is of.
+        let mut failed_at = weighted;
         let mut endpoints = target.upstream.endpoints();
         let mut endpoint = 0;
         let mut affinity = Affinity::default();
@@ -127,6 +129,7 @@ impl RouteHandler<'_> {
                         }
                         // What an endpoint has said tells more.
                         if attempts.made() == 0 {
+                            failed_at = target;
                             error = match why {
                                 Unadmitted::NoEndpoint => target.upstream.no_endpoint(),
                                 Unadmitted::Busy(_) | Unadmitted::CircuitOpen(_) => AttemptError::new(why.kind()),
@@ -142,7 +145,7 @@ impl RouteHandler<'_> {
                 let has_limits = self.route.limits.is_some() || target.upstream.upstream().state().is_some();
                 if has_limits && request.is_late() {
                     if attempts.made() == 0 {
-                        error = request.out_of_time();
+                        (failed_at, error) = (target, request.out_of_time());
                     }
                     break;
                 }
@@ -188,7 +191,7 @@ impl RouteHandler<'_> {
                     held = Some(Box::new(response));
                 }
                 Err(failed) => {
-                    error = failed;
+                    (failed_at, error) = (target, failed);
                     let is_last = context.exchange().selection.no_retry;
                     let decision = match request.is_late() {
                         true => Decision::GIVE_UP,
@@ -213,8 +216,9 @@ impl RouteHandler<'_> {
             return Ok(*answer);
         }
         let last = context.attempts.last();
-        let error = upstream_error(&error.of(target.upstream.name(), last.and_then(|last| last.endpoint.as_ref())));
-        self.local.metrics.upstream_failed(target.metrics, error.kind.name());
+        let endpoint = last.and_then(|last| last.endpoint.as_ref());
+        let error = upstream_error(&error.of(failed_at.upstream.name(), endpoint));
+        self.local.metrics.upstream_failed(failed_at.metrics, error.kind.name());
         Err(error)
     }
 
