@@ -2,6 +2,7 @@
 //! request is the business of the [`Service`].
 
 mod activity;
+mod clock;
 mod connection;
 mod extended_connect;
 mod gather;
