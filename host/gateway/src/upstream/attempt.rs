@@ -249,13 +249,6 @@ async fn exchange(
 ) -> Result<UpstreamResponse, AttemptError> {
     let OutgoingRequest { request, timeouts, budget, upload, gate, replay: of_policy, .. } = outgoing;
     let (upload, gate) = (upload.as_deref(), gate.as_deref());
-    let timed_out = || {
-        let error = AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
-        // Where the request was not all there, its client may be the one that is slow.
-        let had_all = upload.is_none_or(|upload| upload.ended.get() || upload.progress.blocked.get());
-        let had_time = begun.elapsed() >= timeouts.first_byte.min(CUT_SHORT);
-        if had_all && had_time { error } else { error.blameless() }
-    };
     match lease.connection.take() {
         Some(Leased::Http1(connection)) => {
             head::for_http1(request, pool.endpoint());
@@ -263,7 +256,7 @@ async fn exchange(
             let progress = upload.map(|upload| &upload.progress);
             let sent = pin!(connection.send(request, gate, progress, pool.endpoint().tolerance, lease));
             match await_head(sent, timeouts, upload, gate, begun).await {
-                Err(Passed) => Err(timed_out()),
+                Err(Passed) => Err(timed_out(timeouts, upload, begun)),
                 Ok(Ok(Reply::Response(response))) => Ok(taken_apart(*response, None)),
                 Ok(Ok(Reply::Upgraded(response, transport))) => Ok(taken_apart(*response, Some(transport))),
                 Ok(Err(NoReply { error, unsent, silent })) => {
@@ -296,7 +289,7 @@ async fn exchange(
                 gate.open();
             }
             match await_head(pin!(sender.try_send_request(sent)), timeouts, upload, gate, begun).await {
-                Err(Passed) => Err(timed_out()),
+                Err(Passed) => Err(timed_out(timeouts, upload, begun)),
                 Ok(Ok(response)) => Ok(taken_apart(lease.hold(response), None)),
                 Ok(Err(failure)) => {
                     let may_return = of_policy.as_ref().is_some_and(Replay::is_whole);
@@ -306,6 +299,15 @@ async fn exchange(
         }
         None => Err(AttemptError::new(UpstreamErrorKind::Connect)),
     }
+}
+
+/// What it means that no response head came in time.
+fn timed_out(timeouts: &Timeouts, upload: Option<&Upload>, begun: Instant) -> AttemptError {
+    let error = AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
+    // Where the request was not all there, its client may be the one that is slow.
+    let had_all = upload.is_none_or(|upload| upload.ended.get() || upload.progress.blocked.get());
+    let had_time = begun.elapsed() >= timeouts.first_byte.min(CUT_SHORT);
+    if had_all && had_time { error } else { error.blameless() }
 }
 
 /// A switch of protocols as an extended CONNECT. The request itself stays as it is, to be sent again.
@@ -319,7 +321,7 @@ async fn open_tunnel(
 ) -> Result<UpstreamResponse, AttemptError> {
     let sent = pin!(sender.try_send_request(connect));
     match await_head(sent, timeouts, None, None, begun).await {
-        Err(Passed) => Err(AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible)),
+        Err(Passed) => Err(timed_out(timeouts, None, begun)),
         Ok(Ok(response)) => {
             let (response, transport) =
                 websocket::switched(response, request.headers().get(SEC_WEBSOCKET_KEY), lease).await;
