@@ -159,12 +159,13 @@ fn a_switch_of_protocols_that_is_cut_short_is_not_the_fault_of_the_server() {
     let gateway = gateway(&format!(
         "[upstreams.u]\nendpoints = [\"http://{}\"]\nprotocol = \"h2c\"\n\
          outlier_detection = {{ consecutive_gateway_errors = 1, max_ejection_percent = 100 }}\n\
-         [routes.ws]\nmatch = {{ path = \"/ws\" }}\nupstream = \"u\"\ntimeouts = {{ request = \"100ms\" }}\n{}",
+         [routes.ws]\nmatch = {{ path = \"/ws\" }}\nupstream = \"u\"\ntimeouts = {{ request = \"1s\" }}\n\
+         fault = {{ delay = {{ duration = \"900ms\" }} }}\n{}",
         origin.address(),
         route("u", &[])
     ));
     assert_eq!(gateway.get("/").text(), "well");
-    for _ in 0..3 {
+    for _ in 0..2 {
         let upgrade =
             [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
         assert_eq!(gateway.request("GET", "/ws", &upgrade, b"").status, 504);

@@ -159,7 +159,7 @@ impl<S: Service> Connection<S> {
                 {
                     return Poll::Ready(Ok(Next::Over));
                 }
-                return Poll::Ready(match ready!(self.clock.poll(cx)) {
+                return Poll::Ready(match ready!(self.clock.poll(cx, || self.worker.overload.closes_idle())) {
                     Expiry::Header if begun => {
                         let line = RequestLine::of(transport.received());
                         Ok(Next::Refused(Box::new(Refusal::Timeout { line })))
@@ -240,7 +240,7 @@ impl<S: Service> Connection<S> {
                 Poll::Pending => break,
             }
         }
-        match ready!(self.clock.poll(cx)) {
+        match ready!(self.clock.poll(cx, || self.worker.overload.closes_idle())) {
             Expiry::Stalled => Poll::Ready(End::Expired(Expiry::Stalled)),
             // Never while an exchange is in progress.
             expiry @ (Expiry::Header | Expiry::Idle | Expiry::Age) => Poll::Ready(End::Expired(expiry)),

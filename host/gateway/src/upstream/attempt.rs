@@ -41,9 +41,6 @@ use crate::http1::{NoReply, Reply, SendError, Transport};
 /// How long an upstream may think about `Expect: 100-continue` before the body goes out anyway (RFC 9110 §10.1.1).
 const EXPECT_WAIT: Duration = Duration::from_secs(1);
 
-/// An attempt that the deadline of its request has cut shorter than this says nothing of the endpoint.
-const CUT_SHORT: Duration = Duration::from_millis(250);
-
 /// A response whose head is in. The attempt's record has the times.
 #[derive(Debug)]
 pub struct UpstreamResponse {
@@ -108,7 +105,8 @@ impl LocalUpstream {
                 answered(Box::pin(builtin::status(sent)), request, attempt).await
             }
         };
-        if let (Some(permit), Some(breaker)) = (&request.permit, self.endpoint_breaker()) {
+        attempt.is_blameless = outcome.as_ref().is_err_and(AttemptError::is_blameless);
+        if let (Some(permit), Some(breaker), false) = (&request.permit, self.endpoint_breaker(), attempt.is_blameless) {
             let seen = outcome.as_ref().map(|response| &*response.head).map_err(|error| error.kind);
             permit.note(breaker, Outcome::of(breaker, seen));
         }
@@ -149,7 +147,7 @@ impl LocalUpstream {
                 let whole = request.timeouts.connect;
                 let limit = request.timeouts.left_at(whole, now);
                 let wanted = Wanted { http1_only, proxied: request.proxied() };
-                let lease = Box::pin(self.open(endpoints, host, (limit, whole), wanted)).await;
+                let lease = Box::pin(self.open(endpoints, host, (limit, request.telling(whole)), wanted)).await;
                 let lease = lease.map_err(|error| blame(error, request))?;
                 (lease, Instant::now())
             }
@@ -247,6 +245,7 @@ async fn exchange(
     begun: Instant,
     upgrades: bool,
 ) -> Result<UpstreamResponse, AttemptError> {
+    let telling = outgoing.telling(outgoing.timeouts.first_byte);
     let OutgoingRequest { request, timeouts, budget, upload, gate, replay: of_policy, .. } = outgoing;
     let (upload, gate) = (upload.as_deref(), gate.as_deref());
     match lease.connection.take() {
@@ -256,7 +255,7 @@ async fn exchange(
             let progress = upload.map(|upload| &upload.progress);
             let sent = pin!(connection.send(request, gate, progress, pool.endpoint().tolerance, lease));
             match await_head(sent, timeouts, upload, gate, begun).await {
-                Err(Passed) => Err(timed_out(timeouts, upload, begun)),
+                Err(Passed) => Err(timed_out(telling, upload, begun)),
                 Ok(Ok(Reply::Response(response))) => Ok(taken_apart(*response, None)),
                 Ok(Ok(Reply::Upgraded(response, transport))) => Ok(taken_apart(*response, Some(transport))),
                 Ok(Err(NoReply { error, unsent, silent })) => {
@@ -278,7 +277,7 @@ async fn exchange(
             lease.connection = Some(Leased::Http2(session));
             // A server that does not take it gets the request alone: RFC 9110 §7.8 lets it ignore the wish, too.
             if takes_connect && let Some(connect) = websocket::extended_connect(request, pool.endpoint()) {
-                return Box::pin(open_tunnel(sender, connect, request, lease, timeouts, begun)).await;
+                return Box::pin(open_tunnel(sender, connect, request, lease, timeouts, (begun, telling))).await;
             }
             // Not to be sent again: on the same session it would fail again.
             let Some((sent, replay)) = taken_for_http2(request, pool.endpoint(), budget_for_replay) else {
@@ -289,7 +288,7 @@ async fn exchange(
                 gate.open();
             }
             match await_head(pin!(sender.try_send_request(sent)), timeouts, upload, gate, begun).await {
-                Err(Passed) => Err(timed_out(timeouts, upload, begun)),
+                Err(Passed) => Err(timed_out(telling, upload, begun)),
                 Ok(Ok(response)) => Ok(taken_apart(lease.hold(response), None)),
                 Ok(Err(failure)) => {
                     let may_return = of_policy.as_ref().is_some_and(Replay::is_whole);
@@ -301,12 +300,12 @@ async fn exchange(
     }
 }
 
-/// What it means that no response head came in time.
-fn timed_out(timeouts: &Timeouts, upload: Option<&Upload>, begun: Instant) -> AttemptError {
+/// What it means that no response head came in time: nothing of the server, unless it had a telling time.
+fn timed_out(telling: Duration, upload: Option<&Upload>, begun: Instant) -> AttemptError {
     let error = AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
     // Where the request was not all there, its client may be the one that is slow.
     let had_all = upload.is_none_or(|upload| upload.ended.get() || upload.progress.blocked.get());
-    let had_time = begun.elapsed() >= timeouts.first_byte.min(CUT_SHORT);
+    let had_time = begun.elapsed() >= telling;
     if had_all && had_time { error } else { error.blameless() }
 }
 
@@ -317,11 +316,11 @@ async fn open_tunnel(
     request: &Request<Body>,
     lease: Lease,
     timeouts: &Timeouts,
-    begun: Instant,
+    (begun, telling): (Instant, Duration),
 ) -> Result<UpstreamResponse, AttemptError> {
     let sent = pin!(sender.try_send_request(connect));
     match await_head(sent, timeouts, None, None, begun).await {
-        Err(Passed) => Err(timed_out(timeouts, None, begun)),
+        Err(Passed) => Err(timed_out(telling, None, begun)),
         Ok(Ok(response)) => {
             let (response, transport) =
                 websocket::switched(response, request.headers().get(SEC_WEBSOCKET_KEY), lease).await;
