@@ -3,6 +3,7 @@
 
 mod activity;
 mod aliases;
+mod clock;
 mod connection;
 mod extended_connect;
 mod gather;
