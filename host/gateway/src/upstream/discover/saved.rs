@@ -80,7 +80,7 @@ pub(super) async fn keep(listed: &Listed) {
                 Ok(Err((path, error))) => {
                     listed.not_saved(&format!("{}: {error}", path.display()));
                 }
-                Err(_) => return,
+                Err(stopped) => listed.not_saved(&stopped.to_string()),
             }
             tokio::time::sleep(RETRY).await;
         }
