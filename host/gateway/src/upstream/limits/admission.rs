@@ -22,7 +22,7 @@ use crate::upstream::spec::Subset;
 /// What a request needs to go to an endpoint, as long as it is there.
 pub struct EndpointPermit {
     record: Arc<Record>,
-    _room: Option<Room>,
+    room: Cell<Option<Room>>,
     /// The request decides whether the endpoint's circuit closes.
     probe: Cell<Option<Probe>>,
 }
@@ -138,7 +138,7 @@ impl LocalUpstream {
     /// The permit for an address that was not chosen, if it has room.
     pub(in crate::upstream) fn permit_for(&self, record: &Arc<Record>) -> Option<EndpointPermit> {
         let room = self.upstream().state()?.room_at(record)?;
-        Some(EndpointPermit { record: Arc::clone(record), _room: room, probe: Cell::new(None) })
+        Some(EndpointPermit { record: Arc::clone(record), room: Cell::new(room), probe: Cell::new(None) })
     }
 
     /// The permit of an endpoint with room, unless its circuit is open for so long.
@@ -148,7 +148,7 @@ impl LocalUpstream {
             Some(Admission::Probe(probe)) => Some(probe),
             Some(Admission::Refused(open)) => return Err(open),
         };
-        Ok(EndpointPermit { record: Arc::clone(record), _room: room, probe: Cell::new(probe) })
+        Ok(EndpointPermit { record: Arc::clone(record), room: Cell::new(room), probe: Cell::new(probe) })
     }
 
     async fn wait_for_room(
@@ -187,6 +187,11 @@ impl EndpointPermit {
     /// Whether it is for the address of this record.
     pub(in crate::upstream) fn is_for(&self, record: &Arc<Record>) -> bool {
         Arc::ptr_eq(&self.record, record)
+    }
+
+    /// Gives up the place at the endpoint.
+    pub(in crate::upstream) fn leave(&self) {
+        self.room.take();
     }
 
     /// Notes how an attempt at the endpoint has ended.
