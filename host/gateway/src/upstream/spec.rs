@@ -92,7 +92,9 @@ impl UpstreamSpec {
     /// Whether its endpoints have limits or circuits.
     pub(super) fn admits_endpoints(&self) -> bool {
         let per_endpoint = |breaker: &CircuitBreaker| breaker.per == CircuitScope::Endpoint;
-        self.limits.per_endpoint.max_requests.is_some() || self.circuit_breaker.as_ref().is_some_and(per_endpoint)
+        !self.target.is_builtin()
+            && (self.limits.per_endpoint.max_requests.is_some()
+                || self.circuit_breaker.as_ref().is_some_and(per_endpoint))
     }
 }
 

@@ -193,6 +193,7 @@ fn failures_count_as_latency_and_peaks_decay() {
     assert!(failing.at(1000) >= 9e6);
     failing.note(took, 999);
     assert!(failing.at(999) >= 9e6, "a clock that is behind a little");
+    assert!(failing.at(1000 + 30 * 24 * 3_600_000) < 1.0, "and one of a month later");
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct LocalEndpoints {
     plans: RefCell<BySubset<Rc<Plan>>>,
     /// Whose turn it was in the list before, by subset, until this one has a plan.
     orders: RefCell<BySubset<Vec<u32>>>,
+    /// The last plan for all endpoints was in panic, here or in the list before: another plan tells when that is over.
+    is_in_panic: Cell<bool>,
     /// Whether the pools count this list among their users.
     joined: Cell<bool>,
 }
@@ -63,7 +65,8 @@ impl LocalEndpoints {
         let pools = members.hosts.iter().map(pool).collect();
         let orders = RefCell::new(before.map(|before| before.orders_in(&members)).unwrap_or_default());
         let (changes, plans, joined) = (Arc::clone(set.changes()), RefCell::default(), Cell::new(true));
-        Rc::new(LocalEndpoints { version, members, pools, changes, plans, orders, joined })
+        let is_in_panic = Cell::new(before.is_some_and(|before| before.is_in_panic.get()));
+        Rc::new(LocalEndpoints { version, members, pools, changes, plans, orders, is_in_panic, joined })
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -124,6 +127,7 @@ impl LocalEndpoints {
         if let [host] = &hosts[..]
             && host.record.is_healthy()
             && subset.is_none()
+            && !self.is_in_panic.get()
         {
             return tried.is_empty().then_some(0);
         }
@@ -223,7 +227,11 @@ impl LocalEndpoints {
         let fits = |host: &Host| any || is_in(host);
         let (hosts, now) = (&self.members.hosts, Instant::now());
         let plan = Rc::new(Plan::new(&Basis { hosts, balancing, fits: &fits, changes, now, order: &order }, dice));
-        if plan.is_in_panic() != before.as_ref().is_some_and(|before| before.is_in_panic()) {
+        if subset.is_none() {
+            self.is_in_panic.set(plan.is_in_panic());
+        }
+        // Also the first plan of a list: a panic of the list before may be over.
+        if before.as_ref().is_none_or(|before| before.is_in_panic() != plan.is_in_panic()) {
             self.tell_panic(plan.is_in_panic(), subset.map(|subset| &**subset), balancing);
         }
         match before {

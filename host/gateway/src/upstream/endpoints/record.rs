@@ -14,7 +14,7 @@ use crate::config::model::{FailureWindow, HealthCheck, OutlierDetection};
 use crate::upstream::balance::Ewma;
 use crate::upstream::circuit::Circuit;
 use crate::upstream::health::outliers::{Failure, Tally};
-use crate::upstream::health::{Health, Reason, StateChange, Told};
+use crate::upstream::health::{Health, Reason, StateChange, Told, Trial};
 
 /// What a record belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -311,13 +311,15 @@ impl Record {
             return true;
         }
         self.end_ejection(now);
-        // There is no trial of one that is out for another reason, and used all the same: nothing has changed.
-        if !self.is_unreachable() {
-            return true;
+        match self.health.claim(now) {
+            Trial::Needless => true,
+            Trial::First => {
+                self.changes.add();
+                true
+            }
+            // Nothing has changed: a change would cost all workers a new plan for each request to an address that is out.
+            Trial::No => false,
         }
-        let is_first = self.health.claim(now);
-        self.changes.add();
-        is_first
     }
 
     /// Whether it is out because it takes no connections.
@@ -477,6 +479,18 @@ mod tests {
         Record::alone(&"a:80".into(), ([10, 0, 0, 1], 80).into())
     }
 
+    fn check() -> HealthCheck {
+        HealthCheck {
+            probe: crate::config::model::Probe::Tcp,
+            interval: Duration::from_secs(5),
+            interval_jitter_percent: 0,
+            timeout: Duration::from_secs(1),
+            healthy_threshold: 2,
+            unhealthy_threshold: 1,
+            port: None,
+        }
+    }
+
     #[test]
     fn pauses_double_and_end_with_a_success() {
         let (record, start) = (record(), Instant::now());
@@ -532,6 +546,23 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(trials, 1);
+    }
+
+    #[test]
+    fn who_gets_no_trial_changes_nothing() {
+        let (record, start) = (record(), Instant::now());
+        record.failed(start, start);
+        let later = start + FIRST_PAUSE;
+        let claim = |now| {
+            let before = record.changes.count();
+            (record.claim(now), record.changes.count() - before)
+        };
+        assert_eq!(claim(start), (false, 0), "too early: it is used for want of others");
+        assert!(record.may_try(later), "which puts off no trial");
+        assert_eq!([claim(later), claim(later)], [(true, 1), (false, 0)]);
+        record.checked(&check(), Some(&"no"));
+        record.reached();
+        assert_eq!(claim(later), (true, 0), "out for another reason");
     }
 
     #[test]
