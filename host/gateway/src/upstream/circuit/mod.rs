@@ -6,7 +6,8 @@
 mod window;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
@@ -47,6 +48,10 @@ pub(crate) struct Circuit {
     /// When it opened, in milliseconds of the records' clock.
     since: AtomicU64,
     opened: AtomicU64,
+    /// How the settings that are served count, once they have come; within that, `None` if they have no circuit breaker.
+    window_of_settings: Mutex<Option<Option<FailureWindow>>>,
+    /// They have none: what requests of before note must not open it.
+    is_removed: AtomicBool,
 }
 
 /// Whether a request may pass.
@@ -59,9 +64,14 @@ pub(crate) enum Admission {
     Refused(Duration),
 }
 
-/// A request that passes while the circuit is half open. It names the half-open time that it belongs to: a later one has probes of its own.
+/// A request that passes while the circuit is half open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Probe(u64);
+pub(crate) struct Probe {
+    /// The half-open time that it belongs to, by how often the circuit had opened: a later one has probes of its own.
+    opened: u64,
+    /// Until when it is waited for. A result that comes later counts, but its place was given to another one.
+    until: u64,
+}
 
 /// A change of state with its evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +104,7 @@ const CLOSED: State = State { phase: Phase::Closed, reopened: 0, started: 0, suc
 /// Bits of [`State::until`]; 139 years.
 const UNTIL: u32 = 42;
 const MAX_REOPENED: u8 = 63;
+const MAX_PROBES: u8 = 127;
 
 impl State {
     fn of(word: u64) -> Self {
@@ -134,28 +145,46 @@ impl Circuit {
         }
     }
 
+    /// For how long it would refuse a request, if one came now.
+    pub(crate) fn refusal(&self, settings: &CircuitBreaker) -> Option<Duration> {
+        match self.state.load(Relaxed) {
+            0 => None,
+            word => Self::admitted(settings, State::of(word), millis(Instant::now())).err(),
+        }
+    }
+
     fn admit_at(&self, settings: &CircuitBreaker, mut word: u64, now: u64) -> Admission {
         loop {
-            let state = State::of(word);
-            let begun =
-                State { phase: Phase::HalfOpen, started: 1, until: now + settings.open.as_millis() as u64, ..state };
-            let next = match state.phase {
-                Phase::Closed => return Admission::Pass,
-                Phase::Open if now < state.until => {
-                    return Admission::Refused(Duration::from_millis(state.until - now));
-                }
-                Phase::Open => begun,
-                Phase::HalfOpen if u32::from(state.started) < settings.half_open => {
-                    State { started: state.started + 1, ..state }
-                }
-                // Probes that never end must not keep it half open for ever.
-                Phase::HalfOpen if now >= state.until => State { succeeded: 0, ..begun },
-                Phase::HalfOpen => return Admission::Refused(PROBING),
+            if word == CLOSED.word() {
+                return Admission::Pass;
+            }
+            let next = match Self::admitted(settings, State::of(word), now) {
+                Ok(next) => next,
+                Err(refused) => return Admission::Refused(refused),
             };
             match self.state.compare_exchange_weak(word, next.word(), Relaxed, Relaxed) {
-                Ok(_) => return Admission::Probe(Probe(next.until)),
+                Ok(_) => {
+                    return Admission::Probe(Probe { opened: self.opened.load(Relaxed), until: next.until });
+                }
                 Err(found) => word = found,
             }
+        }
+    }
+
+    /// The state after a request that passes, or for how long none does.
+    fn admitted(settings: &CircuitBreaker, state: State, now: u64) -> Result<State, Duration> {
+        let begun =
+            State { phase: Phase::HalfOpen, started: 1, until: now + settings.open.as_millis() as u64, ..state };
+        match state.phase {
+            Phase::Closed => Ok(state),
+            Phase::Open if now < state.until => Err(Duration::from_millis(state.until - now)),
+            Phase::Open => Ok(begun),
+            Phase::HalfOpen if u32::from(state.started) < settings.half_open => {
+                Ok(State { started: state.started + 1, ..state })
+            }
+            // Probes that never end must not keep it half open for ever. Those that have succeeded count on.
+            Phase::HalfOpen if now >= state.until => Ok(State { started: state.succeeded + 1, ..begun }),
+            Phase::HalfOpen => Err(PROBING),
         }
     }
 
@@ -190,9 +219,10 @@ impl Circuit {
                 FailureWindow::Last(_) => true,
                 FailureWindow::Time { percent, .. } => u64::from(failures) * 100 >= u64::from(percent) * u64::from(of),
             };
-        if !trips || self.state.compare_exchange(0, State::opened(settings, 0, now).word(), Relaxed, Relaxed).is_err() {
+        if !trips || self.is_removed.load(SeqCst) {
             return None;
         }
+        self.state.compare_exchange(0, State::opened(settings, 0, now).word(), Relaxed, Relaxed).ok()?;
         self.since.store(now, Relaxed);
         self.opened.fetch_add(1, Relaxed);
         self.forget();
@@ -203,13 +233,16 @@ impl Circuit {
         Some(Change { is_open: true, evidence: format!("open for {:?}: {evidence}", settings.open) })
     }
 
-    fn probe_succeeded(&self, settings: &CircuitBreaker, Probe(era): Probe, now: u64) -> Option<Change> {
+    fn probe_succeeded(&self, settings: &CircuitBreaker, probe: Probe, now: u64) -> Option<Change> {
         let next = |word| {
-            let state = State::of(word);
-            let is_current = state.phase == Phase::HalfOpen && state.until == era;
-            let succeeded = state.succeeded + 1;
-            is_current.then(|| match u32::from(succeeded) >= settings.half_open {
+            let state = self.half_open_of(probe, word)?;
+            let succeeded = (state.succeeded + 1).min(MAX_PROBES);
+            Some(match u32::from(succeeded) >= settings.half_open {
                 true => CLOSED.word(),
+                // One that is late has no place among those that were let through since.
+                false if state.until != probe.until => {
+                    State { succeeded, started: (state.started + 1).min(MAX_PROBES), ..state }.word()
+                }
                 false => State { succeeded, ..state }.word(),
             })
         };
@@ -222,11 +255,10 @@ impl Circuit {
         Some(Change { is_open: false, evidence })
     }
 
-    fn probe_failed(&self, settings: &CircuitBreaker, Probe(era): Probe, cause: Cause, now: u64) -> Option<Change> {
+    fn probe_failed(&self, settings: &CircuitBreaker, probe: Probe, cause: Cause, now: u64) -> Option<Change> {
         let next = |word| {
-            let state = State::of(word);
-            let is_current = state.phase == Phase::HalfOpen && state.until == era;
-            is_current.then(|| State::opened(settings, (state.reopened + 1).min(MAX_REOPENED), now))
+            let state = self.half_open_of(probe, word)?;
+            Some(State::opened(settings, (state.reopened + 1).min(MAX_REOPENED), now))
         };
         let before = self.state.fetch_update(Relaxed, Relaxed, |word| next(word).map(State::word)).ok()?;
         let open = Duration::from_millis(next(before)?.until - now);
@@ -234,24 +266,39 @@ impl Circuit {
         Some(Change { is_open: true, evidence: format!("open for {open:?} more: a probe failed: {cause}") })
     }
 
+    /// The state, if it is that of the half-open time that a probe belongs to.
+    fn half_open_of(&self, probe: Probe, word: u64) -> Option<State> {
+        let state = State::of(word);
+        (state.phase == Phase::HalfOpen && self.opened.load(Relaxed) == probe.opened).then_some(state)
+    }
+
     /// A probe has ended without a result: its client has left, or the gateway itself has refused it. Another request takes its place.
-    pub(crate) fn give_back(&self, Probe(era): Probe) {
+    pub(crate) fn give_back(&self, probe: Probe) {
         let _ = self.state.fetch_update(Relaxed, Relaxed, |word| {
-            let state = State::of(word);
-            let is_current = state.phase == Phase::HalfOpen && state.until == era && state.started > state.succeeded;
-            is_current.then(|| State { started: state.started - 1, ..state }.word())
+            let state = self.half_open_of(probe, word)?;
+            let has_place = state.until == probe.until && state.started > state.succeeded;
+            has_place.then(|| State { started: state.started - 1, ..state }.word())
         });
     }
 
-    /// The settings have changed: what was counted by others is forgotten. Whether it is open stays.
-    pub(crate) fn forget(&self) {
-        self.last.clear();
-        self.window.clear();
+    /// The settings that are about to be served count in this way, or have no circuit breaker: then it closes. What was counted in another
+    /// way is forgotten. Whether it was not closed, and is now.
+    pub(crate) fn configure(&self, window: Option<FailureWindow>) -> bool {
+        let mut known = self.window_of_settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.replace(window);
+        self.is_removed.store(window.is_none(), SeqCst);
+        // Addresses that were found since the last reload have heard of no settings yet.
+        if before.is_some_and(|before| before != window) {
+            self.forget();
+        }
+        // Also when it comes back: requests of before may have opened it at the last moment.
+        let is_new = window.is_none() || before == Some(None);
+        is_new && self.state.swap(0, Relaxed) != 0
     }
 
-    /// Closes it, whatever it has counted. Whether it was not closed.
-    pub(crate) fn close(&self) -> bool {
-        self.state.swap(0, Relaxed) != 0
+    fn forget(&self) {
+        self.last.clear();
+        self.window.clear();
     }
 
     /// As metrics and the admin API show it.
@@ -437,8 +484,53 @@ mod tests {
         probe(&circuit, &settings, 10_001);
         assert_eq!(admit(&circuit, &settings, 10_001), Admission::Refused(PROBING));
         // Probes that never end are no longer waited for.
+        let later = probe(&circuit, &settings, 20_000);
+        circuit.give_back(first);
+        assert_eq!((later.until, circuit.state()), (30_000, "half-open"));
+        for _ in 0..2 {
+            probe(&circuit, &settings, 20_000);
+        }
+        assert_eq!(admit(&circuit, &settings, 20_001), Admission::Refused(PROBING), "no place is given back twice");
+    }
+
+    #[test]
+    fn answers_that_take_longer_than_it_is_open_close_it() {
+        let settings = settings(15, FailureWindow::Last(20));
+        let circuit = opened(&settings);
+        // Each answer takes a time and a half.
+        let first = probe(&circuit, &settings, 10_000);
+        let second = probe(&circuit, &settings, 20_000);
+        assert_eq!(circuit.probe_succeeded(&settings, first, 25_000), None);
+        let third = probe(&circuit, &settings, 30_000);
+        assert_eq!(circuit.probe_succeeded(&settings, second, 35_000), None);
+        assert!(circuit.probe_succeeded(&settings, third, 45_000).is_some());
+        assert_eq!(circuit.state(), "closed");
+        // A late failure counts as well, but none of an earlier half-open time.
+        let circuit = opened(&settings);
+        let first = probe(&circuit, &settings, 10_000);
         probe(&circuit, &settings, 20_000);
-        assert_eq!(circuit.probe_succeeded(&settings, first, 20_000), None);
+        assert!(circuit.probe_failed(&settings, first, Cause::Status(502), 25_000).is_some());
+        probe(&circuit, &settings, 45_000);
+        assert_eq!(circuit.probe_failed(&settings, first, Cause::Status(502), 45_000), None);
+    }
+
+    #[test]
+    fn a_removed_one_closes_and_stays_closed() {
+        let settings = settings(15, FailureWindow::Last(20));
+        let circuit = opened(&settings);
+        assert!(!circuit.configure(Some(settings.window)) && circuit.state() == "open", "it outlives a reload");
+        assert!(circuit.configure(None) && circuit.state() == "closed");
+        for _ in 0..40 {
+            assert_eq!(circuit.note_passed(&settings, FAILURE, 1000), None, "a request of before");
+        }
+        assert!(!circuit.configure(Some(settings.window)));
+        assert_eq!(circuit.note_passed(&settings, FAILURE, 1000), None, "it counts anew");
+        // What was counted before the first reload counts on.
+        let circuit = Circuit::default();
+        (0..14).for_each(|_| _ = circuit.note_passed(&settings, FAILURE, 1000));
+        circuit.configure(Some(settings.window));
+        (0..5).for_each(|_| _ = circuit.note_passed(&settings, Outcome::Success, 1000));
+        assert!(circuit.note_passed(&settings, FAILURE, 1000).is_some());
     }
 
     #[test]
