@@ -205,8 +205,13 @@ impl LocalUpstream {
     fn host_of(&self, endpoints: &LocalEndpoints, permit: &EndpointPermit) -> Option<usize> {
         let host = (0..endpoints.hosts()).find(|host| permit.is_for(endpoints.record(*host)))?;
         let plan = self.plan(endpoints)?;
-        let may_go =
-            plan.worth_waiting_for()(host) && (permit.record.claim(Instant::now()) || !plan.is_available(host));
+        if !plan.worth_waiting_for()(host) {
+            return None;
+        }
+        let may_go = permit.record.claim(Instant::now()) || !plan.is_available(host);
+        if !may_go {
+            plan.expire();
+        }
         may_go.then_some(host)
     }
 
