@@ -18,9 +18,10 @@ use tokio::task::{JoinSet, spawn_local};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::origins::{ID, Local};
+use crate::phases::mix;
 
 /// How long a client waits for the whole of an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two messages of a WebSocket.
 const MESSAGES: Duration = Duration::from_millis(100);
 /// WebSockets that are open at a time.
@@ -66,12 +67,12 @@ pub(crate) struct Outcome {
 pub(crate) struct Rate(pub(crate) u32);
 
 impl Rate {
-    /// Of ten requests six are GET, three POST, one gRPC.
-    fn kind(of: u64) -> Kind {
-        match of % 10 {
-            1 | 4 | 7 => Kind::Post,
-            9 => Kind::Grpc,
-            _ => Kind::Get,
+    /// Of ten requests about six are GET, three POST, one gRPC.
+    fn kind(random: u64) -> Kind {
+        match random % 10 {
+            0..6 => Kind::Get,
+            6..9 => Kind::Post,
+            _ => Kind::Grpc,
         }
     }
 }
@@ -88,14 +89,15 @@ pub(crate) struct Target {
 /// The clients. Their connections are kept from phase to phase, as those of real clients are.
 pub(crate) struct Clients {
     target: Target,
+    seed: u64,
     next_id: u64,
     idle: Rc<RefCell<Vec<http1::SendRequest<Full<Bytes>>>>>,
     grpc: Rc<tokio::sync::Mutex<Option<http2::SendRequest<Full<Bytes>>>>>,
 }
 
 impl Clients {
-    pub(crate) fn new(target: Target, first_id: u64) -> Clients {
-        Clients { target, next_id: first_id, idle: Rc::default(), grpc: Rc::default() }
+    pub(crate) fn new(target: Target, seed: u64, first_id: u64) -> Clients {
+        Clients { target, seed, next_id: first_id, idle: Rc::default(), grpc: Rc::default() }
     }
 
     /// An id that no request has had.
@@ -115,11 +117,15 @@ impl Clients {
         }
         let total = (f64::from(rate.0) * length.as_secs_f64()) as u32;
         for sent in 0..total {
-            tokio::time::sleep_until((begun + length * sent / total).into()).await;
             let id = self.next_id;
             self.next_id += 1;
+            let random = mix(self.seed.wrapping_add(id));
+            // Anywhere within its turn.
+            let share = (random >> 32) as f64 / f64::from(u32::MAX);
+            let at = length.mul_f64((f64::from(sent) + share) / f64::from(total));
+            tokio::time::sleep_until((begun + at).into()).await;
             let (target, idle, grpc) = (self.target, Rc::clone(&self.idle), Rc::clone(&self.grpc));
-            let (outcomes, kind) = (Rc::clone(&outcomes), Rate::kind(id));
+            let (outcomes, kind) = (Rc::clone(&outcomes), Rate::kind(random));
             running.spawn_local(async move {
                 let begun = Instant::now();
                 let answer = async {
@@ -268,10 +274,13 @@ async fn socket(to: SocketAddr, first_id: u64, until: Instant, outcomes: Rc<RefC
             let begun = Instant::now();
             let echo = async {
                 stream.send(Message::text("a message")).await.map_err(told("send"))?;
-                stream.next().await.ok_or("closed".to_owned())?.map_err(told("receive"))
+                match stream.next().await.ok_or("closed".to_owned())?.map_err(told("receive"))? {
+                    Message::Text(text) if text == "a message" => Ok(()),
+                    other => Err(format!("no echo but {other:?}")),
+                }
             };
             match tokio::time::timeout(PATIENCE, echo).await.unwrap_or_else(|_| Err("no echo".to_owned())) {
-                Ok(_) => note(Kind::Message, 0, begun, None),
+                Ok(()) => note(Kind::Message, 0, begun, None),
                 Err(error) => {
                     note(Kind::Message, 0, begun, Some(error));
                     break;

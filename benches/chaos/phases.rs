@@ -77,6 +77,11 @@ impl Phase {
         }
     }
 
+    /// How long it takes at least: the old answer of the DNS is used for a second, and then its servers go.
+    fn length(self, asked: Duration) -> Duration {
+        if self == Phase::NamesChange { asked.max(Duration::from_secs(4)) } else { asked }
+    }
+
     /// What plain requests ask for in it.
     fn path(self) -> &'static str {
         match self {
@@ -126,12 +131,13 @@ impl Stage {
                 trap: &self.trap,
             };
             let running = proxy.start(&around);
-            let mut clients = Clients::new(running.target, self.next_id.get());
+            let mut clients = Clients::new(running.target, self.seed, self.next_id.get());
             // Connections and caches, and the first checks.
             clients.load("/app/item", Rate(rate), Duration::from_secs(1)).await;
             let mut phases = Vec::new();
             for (number, phase) in (0..).zip(Phase::ALL).filter(|(_, phase)| phase.is_for(proxy)) {
                 let victim = mix(self.seed.wrapping_add(number)) as usize % COUNT;
+                let length = phase.length(length);
                 let (outcomes, ()) = tokio::join!(
                     clients.load(phase.path(), Rate(rate), length),
                     self.play(phase, victim, &running, &mut consul, length)
@@ -165,7 +171,7 @@ impl Stage {
             Phase::NamesChange => {
                 self.names.set_all(NAME, &[ip(2).octets(), ip(3).octets()], 1);
                 // The answer before it may be used for a second, and its servers still answer in the next.
-                tokio::time::sleep(trouble.max(Duration::from_secs(2))).await;
+                tokio::time::sleep(trouble).await;
                 self.endpoints.set(0, Mode::Killed).await;
                 self.endpoints.set(1, Mode::Killed).await;
                 tokio::time::sleep(length / 6).await;
@@ -183,7 +189,7 @@ impl Stage {
 }
 
 /// The finaliser of splitmix64: what the seed decides.
-fn mix(mut x: u64) -> u64 {
+pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

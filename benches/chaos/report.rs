@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::load::{Kind, Outcome};
+use crate::load::{Kind, Outcome, PATIENCE};
 use crate::origins::Received;
 use crate::phases::Phase;
 use crate::proxies::Proxy;
@@ -48,12 +48,9 @@ impl PhaseReport {
         let others = failed(&[Kind::Post, Kind::Grpc]);
         let processed = others.iter().filter(|outcome| times(&outcome.id) > 0).count();
         let asks = |outcome: &&Outcome| matches!(outcome.kind, Kind::Get | Kind::Post | Kind::Grpc);
-        let mut latencies: Vec<Duration> = outcomes
-            .iter()
-            .filter(asks)
-            .filter(|outcome| outcome.error.is_none())
-            .map(|outcome| outcome.took)
-            .collect();
+        // A request that failed counts as one that took as long as a client waits: a proxy that fails fast is no fast one.
+        let latency = |outcome: &Outcome| if outcome.error.is_some() { PATIENCE } else { outcome.took };
+        let mut latencies: Vec<Duration> = outcomes.iter().filter(asks).map(latency).collect();
         latencies.sort();
         let quantile = |percent: usize| latencies.get(latencies.len() * percent / 100).copied().unwrap_or_default();
         let mut errors: BTreeMap<String, usize> = BTreeMap::new();
@@ -127,13 +124,15 @@ impl fmt::Display for Report {
     }
 }
 
-/// Sluice beside the best of the others, in the phases that all have played: its errors, and its p99 as a multiple of theirs.
-pub(crate) fn comparison(reports: &[Report]) -> String {
+/// Sluice beside the best of the others, in the phases that all have played: its errors, and its p99 as a multiple of theirs. Answers a
+/// table, and whether it had more errors than the best in a phase.
+pub(crate) fn comparison(reports: &[Report]) -> (String, bool) {
+    let mut is_worse = false;
     let of = |report: &Report, phase: Phase| report.phases.iter().position(|known| known.phase == phase);
-    let Some(own) = reports.iter().find(|report| report.proxy == Proxy::Sluice) else { return String::new() };
+    let Some(own) = reports.iter().find(|report| report.proxy == Proxy::Sluice) else { return Default::default() };
     let others: Vec<&Report> = reports.iter().filter(|report| report.proxy != Proxy::Sluice).collect();
     if others.is_empty() {
-        return String::new();
+        return Default::default();
     }
     let mut text =
         "\n| phase | errors | the best's errors | p99 ms | the best's p99 ms | ratio |\n|---|---|---|---|---|---|\n"
@@ -145,6 +144,7 @@ pub(crate) fn comparison(reports: &[Report]) -> String {
             continue;
         }
         let errors = theirs.iter().map(|phase| phase.failed()).min().unwrap_or(0);
+        is_worse |= phase.failed() > errors;
         let p99 = theirs.iter().map(|phase| phase.p99).min().unwrap_or_default();
         text += &format!(
             "| {} | {} | {errors} | {:.1} | {:.1} | {:.2} |\n",
@@ -155,5 +155,5 @@ pub(crate) fn comparison(reports: &[Report]) -> String {
             phase.p99.as_secs_f64() / p99.as_secs_f64().max(1e-9)
         );
     }
-    text
+    (text, is_worse)
 }

@@ -34,9 +34,9 @@ fn pending(gateway: &Gateway, scope: &str) -> f64 {
 /// `BULKHEAD_REQUESTS` is the number of requests; some hundred thousand take half a minute.
 #[test]
 fn a_limit_is_never_exceeded_over_workers_and_reloads() {
-    let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let most = Arc::new(AtomicUsize::new(0));
     let origin = Origin::serve({
-        let most = most.clone();
+        let (inside, most) = (AtomicUsize::new(0), most.clone());
         move |_| {
             most.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
             for _ in 0..20 {

@@ -77,9 +77,15 @@ fn a_grpc_deadline_is_honoured_and_passed_on() {
     let mut client = H2::connect(gateway.address());
     let of_client = millis(&call(&mut client, "/", Some("7S")));
     assert!((4_000..=7_000).contains(&of_client), "{of_client}");
-    for without in [None, Some("1H"), Some("nonsense")] {
-        let of_route = millis(&call(&mut client, "/", without));
-        assert!((15_000..=20_000).contains(&of_route), "{of_route} for {without:?}");
+    let of_stream = millis(&call(&mut client, "/", Some("1H")));
+    assert!((3_500_000..=3_600_000).contains(&of_stream), "the time for the head is not that of the call: {of_stream}");
+    for without in [None, Some("nonsense")] {
+        assert_eq!(call(&mut client, "/", without).header("x-timeout"), Some("none"), "{without:?}");
+    }
+    let bounded = before(&origin, "deadline = { grpc = true }\ntimeouts = { max_stream_duration = \"20s\" }");
+    for longer in [None, Some("1H")] {
+        let of_exchange = millis(&call(&mut H2::connect(bounded.address()), "/", longer));
+        assert!((15_000..=20_000).contains(&of_exchange), "{of_exchange} for {longer:?}");
     }
     let start = Instant::now();
     let late = call(&mut client, "/silent", Some("300m"));
@@ -101,6 +107,14 @@ fn a_stream_ends_with_the_deadline_of_its_call() {
     assert_eq!((answer.text().as_str(), trailers["grpc-status"].to_str().ok()), ("first", Some("4")), "{answer:?}");
     assert!((Duration::from_millis(350)..Duration::from_secs(5)).contains(&start.elapsed()), "{:?}", start.elapsed());
     assert_eq!(gateway.wait_access("the call", |line| line["path"] == "/stream")["grpc_status"], 4);
+
+    // A deadline for the head alone does not take its place.
+    let both = before(&origin, "deadline = { grpc = true, header = \"x-time\", trust_header = true }");
+    let mut client = H2::connect(both.address());
+    let request = client.builder("POST", "/stream").header("content-type", "application/grpc").header("te", "trailers");
+    let request = request.header("grpc-timeout", "2000m").header("x-time", "1900");
+    let answer = client.send(request.body(full("")).expect("a request"));
+    assert_eq!(answer.trailers.as_ref().expect("trailers")["grpc-status"].to_str().ok(), Some("4"), "{answer:?}");
 }
 
 #[test]

@@ -72,10 +72,19 @@ fn a_file_is_read_again_when_it_changes() {
     }
     std::fs::remove_file(gateway.dir().join("orders.json")).expect("the file");
     eventually("a file that is gone", || errors(&gateway, "unavailable") > 0.0);
+    let shown = || -> Value {
+        let upstream: Value = serde_json::from_str(&gateway.admin("/api/v1/upstreams/orders").text()).expect("JSON");
+        upstream["discovery"].clone()
+    };
+    let discovery = shown();
+    assert_eq!(discovery["source"], "file");
+    assert!(discovery["age_seconds"].as_f64().is_some_and(|age| age < 60.0), "{discovery}");
+    assert!(discovery["last_error"].as_str().is_some_and(|error| error.contains("No such file")), "{discovery}");
     assert_eq!(answers(&gateway, 4), ["b"]);
     gateway.write("orders.json", listed(&[&c.url()]));
     eventually("the file to be back", || answers(&gateway, 4) == ["c"]);
     gateway.wait_log("that it works again", |line| line["message"] == "discovery works again");
+    assert_eq!(shown()["last_error"], Value::Null);
     assert!(metric(&gateway, "sluice_discovery_updates_total") >= Some(3.0));
     assert!(metric(&gateway, "sluice_discovery_age_seconds").is_some_and(|age| age < 30.0));
 }
@@ -104,7 +113,7 @@ fn a_file_of_a_kubernetes_volume() {
     eventually("the list behind the link", || answers(&gateway, 2) == ["a"]);
     eventually("readiness", || is_ready(&gateway));
     let upstream: Value = serde_json::from_str(&gateway.admin("/api/v1/upstreams/orders").text()).expect("JSON");
-    let expected = json!([{ "url": a.url(), "weight": 3, "labels": { "zone": "b" } }]);
+    let expected = json!([{ "url": a.url(), "weight": 3, "priority": 0, "labels": { "zone": "b" } }]);
     assert_eq!(upstream["endpoints"], expected);
     link("two");
     eventually("the list behind the new link", || answers(&gateway, 2) == ["b"]);

@@ -14,6 +14,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("deadlines", include_str!("deadlines.rs")),
     ("discovery", include_str!("discovery.rs")),
     ("errors", include_str!("errors.rs")),
+    ("failover", include_str!("failover.rs")),
     ("filters", include_str!("filters.rs")),
     ("grants", include_str!("grants.rs")),
     ("headers", include_str!("headers.rs")),

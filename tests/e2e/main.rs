@@ -13,6 +13,7 @@ mod discovery;
 mod errors;
 mod examples;
 mod external;
+mod failover;
 mod filters;
 mod grants;
 mod headers;

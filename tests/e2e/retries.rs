@@ -236,9 +236,7 @@ fn an_upstream_may_ask_for_a_wait() {
 
     let timeouts = format!("{}timeouts = {{ request = \"500ms\" }}\n", retrying("{}", &[busy.url()]));
     let gateway = gateway_of(&timeouts);
-    let start = Instant::now();
     assert_eq!(gateway.get("/1").status, 503, "the request may not take so long");
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     assert_eq!(denied(&gateway, "deadline"), 1.0);
 }
 

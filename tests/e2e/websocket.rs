@@ -154,6 +154,40 @@ fn from_both_versions_to_http2() {
     assert_eq!(origin.connections(), 1, "all of them share a connection");
 }
 
+/// With a limit of one for each endpoint, as metrics of the requests under way show it as well.
+#[test]
+fn a_tunnel_over_http1_has_its_place_at_the_endpoint_until_it_ends() {
+    let origin = http1_origin();
+    let gateway = gateway(&format!(
+        "[upstreams.chat]\nendpoints = [\"{}\"]\nlimits = {{ per_endpoint = {{ max_requests = 1 }} }}\n{}",
+        origin.url(),
+        route("chat", &[])
+    ));
+    let open = || {
+        let mut client = gateway.client();
+        client.send(
+            "GET /chat HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        let start = client.read_head().start;
+        (client, start)
+    };
+    let active = || gateway.metric("sluice_endpoint_active_requests", &[("upstream", "chat")]);
+    let (mut first, start) = open();
+    assert!(start.contains(" 101 "), "{start}");
+    first.send(b"through");
+    assert_eq!(first.read_exact(7), b"through");
+    assert_eq!(active(), Some(1.0));
+    let (second, start) = open();
+    assert!(start.contains(" 503 "), "{start}");
+    gateway.wait_access("why", |line| line["error"] == "upstream-busy");
+    drop((first, second));
+    eventually("the tunnel to be over", || active() == Some(0.0));
+    let (_third, start) = open();
+    assert!(start.contains(" 101 "), "{start}");
+    assert_eq!(origin.connections(), 2);
+}
+
 #[test]
 fn an_http2_server_without_the_setting_gets_the_request_alone() {
     let origin = H2Origin::serve(None, http2_origin);

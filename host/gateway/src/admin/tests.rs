@@ -32,7 +32,7 @@ use crate::wasm::RuntimeOptions;
 const LONG: Duration = Duration::from_secs(20);
 const TOKEN: &str = "a-token-of-some-length";
 const CONFIG: &str = "[listeners.http]\nbind = \"127.0.0.1:0\"\n\
-    [upstreams.name]\nendpoints = [{ url = \"http://127.0.0.1:81\", weight = 3, labels = { zone = \"b\" } }]\n\
+    [upstreams.name]\nendpoints = [{ url = \"http://127.0.0.1:81\", weight = 3, priority = 1, labels = { zone = \"b\" } }]\n\
     [upstreams.blue]\nbuiltin = \"echo\"\n[upstreams.green]\nbuiltin = \"echo\"\n\
     [routes.name]\nmatch = { path = \"/name\" }\nupstreams = { blue = 100, green = 0 }\n\
     [routes.other]\nmatch = { path = \"/other\" }\nupstream = \"http://127.0.0.1:82\"\n";
@@ -202,7 +202,8 @@ fn the_running_configuration_is_shown() {
         assert_eq!(all["action"], serde_json::json!({ "forward": [{ "upstream": "name", "weight": 1 }] }));
         assert_eq!((&all["matches"][0]["path"], &all["filters"][0]), (&"/**".into(), &"shared".into()));
         let upstream = get_json(&router, "/api/v1/upstreams/name").await;
-        let endpoint = serde_json::json!({ "url": "http://127.0.0.1:81", "weight": 3, "labels": { "zone": "b" } });
+        let endpoint =
+            serde_json::json!({ "url": "http://127.0.0.1:81", "weight": 3, "priority": 1, "labels": { "zone": "b" } });
         assert_eq!((&upstream["name"], &upstream["endpoints"][0]), (&"name".into(), &endpoint));
         let address = &upstream["addresses"][0];
         assert_eq!(

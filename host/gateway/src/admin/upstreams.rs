@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::api::Timestamp;
 use super::problem::Problem;
 use super::{Context, limits};
-use crate::upstream::{self, EndpointState, TargetSpec};
+use crate::upstream::{self, DiscoveryState, EndpointState, TargetSpec};
 
 /// Addresses of one upstream that are shown.
 const MAX_ADDRESSES: usize = 4096;
@@ -59,6 +59,8 @@ enum Protocol {
 struct Endpoint {
     url: String,
     weight: u32,
+    /// Those of higher numbers are for when those of lower ones are out.
+    priority: u8,
     labels: BTreeMap<String, String>,
 }
 
@@ -67,8 +69,22 @@ struct Endpoint {
 pub(super) struct UpstreamState {
     #[serde(flatten)]
     upstream: Upstream,
+    /// The source of its endpoints; none where the configuration has them.
+    discovery: Option<Discovery>,
     /// Those of all endpoints, as all workers know them; the first 4,096.
     addresses: Vec<Address>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Discovery {
+    /// `consul`, `srv` or `file`.
+    source: &'static str,
+    /// Time since it has last told the endpoints, also if they were the same; none before the first time.
+    age_seconds: Option<f64>,
+    /// How often they have changed.
+    updates: u64,
+    /// Why the source has told nothing since then; none if the last answer was good.
+    last_error: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -92,7 +108,8 @@ struct Address {
     changes: Vec<Change>,
 }
 
-/// Requests go to what is `healthy`; to what is `out` only to try it again, or where there is nothing else.
+/// Requests go to what is `healthy`; to what is `out` only to try it again, or where there is nothing else. An open circuit is tried again by
+/// its probes, and is closed to all others.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum State {
@@ -102,7 +119,7 @@ enum State {
 
 #[derive(Serialize, JsonSchema)]
 struct Out {
-    /// `unreachable`, `check-failed` or `ejected`.
+    /// `unreachable`, `check-failed`, `ejected` or `circuit-open`.
     reason: &'static str,
     since: Timestamp,
     /// What was seen.
@@ -141,7 +158,8 @@ pub(super) fn upstream(context: &Context, name: &str) -> Result<UpstreamState, P
     let found = snapshot.upstreams.iter().find(|(upstream, _)| **upstream.name() == *name);
     let (found, _) = found.ok_or_else(|| Problem::unknown("upstream", name))?;
     let addresses = found.endpoint_states(MAX_ADDRESSES).into_iter().map(Address::from).collect();
-    Ok(UpstreamState { upstream: Upstream::from(&**found), addresses })
+    let discovery = found.discovery_state().map(Discovery::from);
+    Ok(UpstreamState { upstream: Upstream::from(&**found), discovery, addresses })
 }
 
 impl From<&upstream::Upstream> for Upstream {
@@ -180,7 +198,23 @@ impl From<&upstream::Upstream> for Upstream {
 
 impl From<&upstream::EndpointSpec> for Endpoint {
     fn from(endpoint: &upstream::EndpointSpec) -> Self {
-        Endpoint { url: endpoint.url(), weight: endpoint.weight, labels: endpoint.labels.iter().cloned().collect() }
+        Endpoint {
+            url: endpoint.url(),
+            weight: endpoint.weight,
+            priority: endpoint.priority,
+            labels: endpoint.labels.iter().cloned().collect(),
+        }
+    }
+}
+
+impl From<DiscoveryState> for Discovery {
+    fn from(state: DiscoveryState) -> Self {
+        Discovery {
+            source: state.source,
+            age_seconds: state.age.map(|age| age.as_secs_f64()),
+            updates: state.updates,
+            last_error: state.last_error,
+        }
     }
 }
 

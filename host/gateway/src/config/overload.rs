@@ -17,14 +17,14 @@ pub(super) fn read(table: &Table<'_>) -> Overload {
         max_connections: table
             .key(
                 "max_connections",
-                "The same for open connections from clients. `gateway.max_connections` refuses connections only, at once.",
+                "The open connections from clients at which new ones are closed. From 80 % of it, requests of `sheddable` routes are refused; from 90 % of it, idle connections are closed. `gateway.max_connections` closes new ones only, at once.",
                 "9000",
             )
             .get("no bound", |item| item.integer(1..=10_000_000)),
         max_event_loop_delay: table
             .key(
                 "max_event_loop_delay",
-                "The same for the time that a task waits for its worker. Each worker measures its own, and refuses requests only.",
+                "The time that a task waits for its worker at which all requests are refused. From 80 % of it, those of routes that are less critical are. Each worker measures its own.",
                 r#""100ms""#,
             )
             .or(defaults::OVERLOAD_MAX_EVENT_LOOP_DELAY, Item::timeout),

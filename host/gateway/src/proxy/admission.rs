@@ -28,9 +28,13 @@ pub(super) struct Admission {
 
 impl RouteHandler<'_> {
     /// Waits for the limit of the route.
-    pub(super) async fn admit_to_route(&self, context: &mut RequestContext) -> Result<(), ProxyError> {
+    pub(super) async fn admit_to_route(
+        &self,
+        context: &mut RequestContext,
+        until: Option<Instant>,
+    ) -> Result<(), ProxyError> {
         let Some(limits) = &self.route.limits else { return Ok(()) };
-        let permit = self.enter(context.start, &limits.requests, limits.queue_timeout).await;
+        let permit = enter(&limits.requests, limits.queue_timeout, until).await;
         let permit = permit.map_err(|busy| ProxyError::new(Kind::RouteBusy, refused("route", &limits.name, busy)))?;
         context.admission.get_or_insert_default()._route = Some(permit);
         Ok(())
@@ -41,27 +45,26 @@ impl RouteHandler<'_> {
         &'u self,
         context: &mut RequestContext,
         target: &'u UpstreamHandle,
+        until: Option<Instant>,
     ) -> Result<&'u UpstreamHandle, ProxyError> {
-        let Some(state) = target.upstream.upstream().state() else { return Ok(target) };
         // What was held for an upstream that was chosen before.
         if let Some(admission) = &mut context.admission {
             (admission.upstream, admission.circuit) = (None, None);
         }
+        let Some(state) = target.upstream.upstream().state() else { return Ok(target) };
         let pass = match target.upstream.upstream().pass_circuit() {
             None => None,
             Some(Ok(pass)) => Some((pass, Rc::clone(&target.upstream))),
-            Some(Err(open)) => return Box::pin(self.fall_back(context, target, open)).await,
+            Some(Err(open)) => return Box::pin(self.fall_back(context, target, open, until)).await,
         };
         let limits = &target.upstream.upstream().spec().limits;
         let permit = match limits.max_requests {
             None => None,
-            Some(_) => {
-                Some(self.enter(context.start, state.requests(), limits.queue_timeout).await.map_err(|busy| {
-                    let error = ProxyError::new(Kind::UpstreamBusy, refused("upstream", target.upstream.name(), busy));
-                    self.local.metrics.upstream_failed(target.metrics, UpstreamErrorKind::Busy.name());
-                    error
-                })?)
-            }
+            Some(_) => Some(enter(state.requests(), limits.queue_timeout, until).await.map_err(|busy| {
+                let error = ProxyError::new(Kind::UpstreamBusy, refused("upstream", target.upstream.name(), busy));
+                self.local.metrics.upstream_failed(target.metrics, UpstreamErrorKind::Busy.name());
+                error
+            })?),
         };
         let admission = context.admission.get_or_insert_default();
         (admission.upstream, admission.circuit) = (permit, pass);
@@ -74,6 +77,7 @@ impl RouteHandler<'_> {
         context: &mut RequestContext,
         target: &UpstreamHandle,
         open: Duration,
+        until: Option<Instant>,
     ) -> Result<&'u UpstreamHandle, ProxyError> {
         self.local.metrics.upstream_failed(target.metrics, UpstreamErrorKind::CircuitOpen.name());
         let name = target.upstream.name();
@@ -84,7 +88,7 @@ impl RouteHandler<'_> {
                 let known = self.local.upstreams.iter().find(|known| **known.upstream.name() == **fallback);
                 // Once: two upstreams may be each other's fallback.
                 if let Some(known) = known.filter(|_| !std::mem::replace(&mut admission.fell_back, true)) {
-                    return Box::pin(self.admit_to_upstream(context, known)).await;
+                    return Box::pin(self.admit_to_upstream(context, known, until)).await;
                 }
                 None
             }
@@ -94,33 +98,35 @@ impl RouteHandler<'_> {
         let error = ProxyError::new(Kind::CircuitOpen, format!("the circuit of upstream `{name}` is open"));
         Err(error.advised(Advice { retry_after: open, respond }))
     }
-
-    /// A permit, waited for as long as the request may still take.
-    async fn enter(&self, start: Instant, limit: &Arc<Bulkhead>, patience: Duration) -> Result<Permit, Busy> {
-        let patience = match self.route.timeouts.request {
-            Some(whole) => patience.min(whole.saturating_sub(start.elapsed())),
-            None => patience,
-        };
-        limit.enter(patience).await
-    }
 }
 
-/// Tells the circuit of the upstream how the request has ended.
-pub(super) fn note_outcome(context: &mut RequestContext, outcome: &Result<UpstreamResponse, ProxyError>) {
+/// A permit, waited for no longer than until then.
+async fn enter(limit: &Arc<Bulkhead>, patience: Duration, until: Option<Instant>) -> Result<Permit, Busy> {
+    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+    limit.enter(left.map_or(patience, |left| patience.min(left))).await
+}
+
+/// Tells the circuit of the upstream how the request has ended there: with this answer, or as its last attempt.
+pub(super) fn note_outcome(context: &mut RequestContext, answer: Option<&UpstreamResponse>) {
     let circuit = context.admission.as_mut().and_then(|admission| admission.circuit.take());
     let Some((pass, upstream)) = circuit else { return };
-    let outcome = match outcome {
-        Ok(response) => Ok(&*response.head),
-        Err(_) => match context.attempts.last().map(|last| last.outcome) {
-            Some(AttemptOutcome::Failed(kind)) => Err(kind),
-            // A filter, or the gateway itself.
-            Some(
-                AttemptOutcome::Pending | AttemptOutcome::Response | AttemptOutcome::Stale | AttemptOutcome::Retried,
-            )
-            | None => return,
-        },
+    // It may have been admitted, and the last attempt was one at the upstream before.
+    let Some(last) = context.attempts.last_at(upstream.name()) else { return };
+    let outcome = match (answer, last.outcome) {
+        (Some(answer), _) => Ok(&*answer.head),
+        (None, AttemptOutcome::Failed(kind)) if !last.is_blameless => Err(kind),
+        // A filter, the client, or the gateway itself.
+        (None, _) => return,
     };
     upstream.upstream().note_circuit(pass, outcome);
+}
+
+/// Gives back what a request holds for an upstream that it leaves for another one, and tells the circuit how it has ended there.
+pub(super) fn leave_upstream(context: &mut RequestContext, answer: Option<&UpstreamResponse>) {
+    note_outcome(context, answer);
+    if let Some(admission) = &mut context.admission {
+        admission.upstream = None;
+    }
 }
 
 fn refused(what: &str, name: &str, busy: Busy) -> String {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::context::RequestContext;
+use super::error::{Kind, ProxyError};
 use super::{RouteHandler, grpc};
 use crate::deadline::Deadline;
 use crate::http::body::{Body, BodyError};
@@ -16,9 +17,21 @@ use crate::http::grpc as http_grpc;
 /// When a client wants its answer, or no answer at all.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClientDeadline {
+    /// When the response head has to be there.
     pub(super) until: Instant,
-    /// It is that of a call of gRPC, which includes the stream of the response.
-    pub(super) is_call: bool,
+    /// When a call of gRPC has to be over, the stream of its response included.
+    pub(super) call_until: Option<Instant>,
+}
+
+impl ClientDeadline {
+    /// The error of a request whose deadline is over before an upstream is asked.
+    pub(super) fn check(self) -> Result<(), ProxyError> {
+        if self.until > Instant::now() {
+            return Ok(());
+        }
+        let message = "the client's deadline was over before an upstream was asked";
+        Err(ProxyError::new(Kind::DeadlineExceeded, message))
+    }
 }
 
 impl RouteHandler<'_> {
@@ -32,9 +45,18 @@ impl RouteHandler<'_> {
             let millis = headers.get(name)?.to_str().ok()?.parse().ok()?;
             Some(Duration::from_millis(millis))
         });
-        let is_call = of_call.is_some_and(|of_call| of_header.is_none_or(|of_header| of_call <= of_header));
         let least = of_call.into_iter().chain(of_header).min()?;
-        Some(ClientDeadline { until: start.checked_add(least)?, is_call })
+        let call_until = of_call.and_then(|of_call| start.checked_add(of_call));
+        Some(ClientDeadline { until: start.checked_add(least)?, call_until })
+    }
+
+    /// When the response head has to be there, by the route or by the client, and whether it is by the client.
+    pub(super) fn until(&self, start: Instant, client: Option<ClientDeadline>) -> (Option<Instant>, bool) {
+        let of_route = self.route.timeouts.to_head().and_then(|whole| start.checked_add(whole));
+        match client.map(|client| client.until) {
+            Some(of_client) if of_route.is_none_or(|of_route| of_client < of_route) => (Some(of_client), true),
+            Some(_) | None => (of_route, false),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 use super::RouteHandler;
 use super::body::MessageBody;
 use super::context::{RequestContext, Responder};
+use super::deadline::ClientDeadline;
 use super::error::{Kind, ProxyError};
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::{Body, BodyError};
@@ -33,7 +34,12 @@ pub(super) struct Injected {
 
 impl RouteHandler<'_> {
     /// Injects what comes before an upstream is asked. Answers whether the request has its response by that.
-    pub(super) async fn inject(&self, context: &mut RequestContext, fault: &Fault) -> Result<bool, ProxyError> {
+    pub(super) async fn inject(
+        &self,
+        context: &mut RequestContext,
+        fault: &Fault,
+        deadline: Option<ClientDeadline>,
+    ) -> Result<bool, ProxyError> {
         let headers = &context.exchange().request.headers;
         if !fault.headers.iter().all(|wanted| wanted.holds(headers)) {
             return Ok(false);
@@ -42,10 +48,10 @@ impl RouteHandler<'_> {
             && self.local.happens_to(delay.percent)
         {
             self.note(context, "delay");
-            let whole = self.route.timeouts.request;
-            let left = whole.map_or(delay.duration, |whole| whole.saturating_sub(context.start.elapsed()));
-            tokio::time::sleep(delay.duration.min(left)).await;
-            if delay.duration >= left && whole.is_some() {
+            let left = self.until(context.start, deadline).0.map(|at| at.saturating_duration_since(Instant::now()));
+            tokio::time::sleep(left.map_or(delay.duration, |left| delay.duration.min(left))).await;
+            deadline.map_or(Ok(()), ClientDeadline::check)?;
+            if left.is_some_and(|left| delay.duration >= left) {
                 let message =
                     format!("an injected delay of {:?} took what was left of the request's time", delay.duration);
                 return Err(ProxyError::new(Kind::InjectedDelay, message));
@@ -159,7 +165,6 @@ impl HttpBody for Slow {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
-    use tokio::time::Instant;
 
     #[tokio::test(flavor = "local")]
     async fn a_slow_body_comes_at_its_rate_and_whole() {

@@ -175,6 +175,7 @@ impl Copy {
             connect: self.connect,
             first_byte: self.timeout,
             until: Instant::now().checked_add(self.timeout),
+            whole: Some(self.timeout),
         };
         let Ok(_permit) = upstream.upstream().admit_copy() else { return Outcome::NotAdmitted };
         let mut request = OutgoingRequest::new(request, timeouts, &self.budget);
@@ -185,6 +186,7 @@ impl Copy {
         let mut next = Next::OtherEndpoint;
         while matches!(next, Next::OtherEndpoint | Next::SameEndpoint) {
             if next == Next::OtherEndpoint {
+                request.leave_endpoint();
                 let choice = Choice::Balanced(Affinity::default());
                 let (chosen, permit) = match upstream.admit_now(&endpoints, choice, None, attempts.tried()) {
                     Ok(admitted) => admitted,
@@ -194,7 +196,6 @@ impl Copy {
                 request.admitted(permit);
                 attempts.spend(chosen);
                 endpoint = chosen;
-                request.forget_endpoint();
             }
             if !request.begin_attempt(attempts.made()) {
                 break;

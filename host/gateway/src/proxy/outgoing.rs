@@ -13,7 +13,7 @@ use crate::filter::Hook;
 use crate::http::body::Body;
 use crate::http::cdn_loop;
 use crate::http::coding;
-use crate::http::headers::strip_shadowed;
+use crate::http::lookalikes::strip_shadowed;
 use crate::snapshot::routes::{HostPolicy, host_value};
 use crate::upstream::{Extras, Timeouts};
 
@@ -38,7 +38,8 @@ impl RouteHandler<'_> {
         Timeouts {
             connect: limits.connect,
             first_byte: limits.first_byte.unwrap_or(FOREVER),
-            until: limits.to_head().and_then(|whole| start.checked_add(whole)),
+            until: self.until(start, None).0,
+            whole: limits.to_head(),
         }
     }
 
@@ -48,16 +49,17 @@ impl RouteHandler<'_> {
         if retry.is_none() && deadline.is_none() {
             return None;
         }
-        let of_route = self.timeouts(start).until;
-        let of_client = client.map(|client| client.until);
-        let is_clients = of_client.is_some_and(|client| of_route.is_none_or(|of_route| client < of_route));
+        let (until, is_clients) = self.until(start, client);
+        let of_call = client.and_then(|client| client.call_until);
+        let of_exchange = self.route.timeouts.max_stream_duration.and_then(|whole| start.checked_add(whole));
         Some(Extras {
-            until: if is_clients { of_client } else { of_route },
+            until,
             is_clients,
             per_try_timeout: retry.and_then(|policy| policy.per_try_timeout),
             replay: retry.map_or(0, |policy| usize::try_from(policy.body.0).unwrap_or(usize::MAX)),
             deadline,
             is_grpc,
+            call_until: of_call.into_iter().chain(of_exchange).min(),
             attempt_header: retry.and_then(|policy| policy.attempt_header.as_ref()),
         })
     }

@@ -18,11 +18,12 @@ use super::upstream::timed;
 use super::worker::Worker;
 use crate::exchange::{Exchange, ResponseHead, ResponseSource};
 use crate::http::body::Body;
-use crate::http::headers::{HeaderClasses, underscored};
+use crate::http::headers::HeaderClasses;
+use crate::http::lookalikes::underscored;
 use crate::http::target::routing_host;
 use crate::http::trace;
 use crate::route::{Ingress, Preflight, RequestView, RouteMatch};
-use crate::server::{CloseConnection, ConnectionInfo, OnUpgrade};
+use crate::server::{CloseConnection, ConnectionInfo, OnUpgrade, Resource};
 use crate::snapshot::LocalSnapshot;
 use crate::snapshot::routes::Action;
 
@@ -79,8 +80,8 @@ pub(super) fn receive(
             return Err(response);
         }
     };
-    if worker.overload.sheds(local.shared.routes[found.route.index].criticality) {
-        return Err(shed(local, context, &inbound.head.headers, found.route.index));
+    if let Some(cause) = worker.overload.sheds(local.shared.routes[found.route.index].criticality) {
+        return Err(shed(local, context, &inbound.head.headers, found.route.index, cause));
     }
     context.ends_here = found.ends_here;
     if matches!(inbound.head.method, Method::OPTIONS | Method::TRACE)
@@ -100,11 +101,16 @@ fn shed(
     mut context: Box<RequestContext>,
     headers: &HeaderMap,
     route: usize,
+    cause: Resource,
 ) -> Box<Response<Body>> {
     context.remember(headers);
     let (metrics, name) = (local.shared.routes[route].metrics, local.facts(route).name.clone());
     context.route = Some(MatchedRoute { index: route, metrics, name });
-    turn_away(local, context, &ProxyError::new(Kind::Overloaded, "the gateway is overloaded"))
+    let mut response = turn_away(local, context, &ProxyError::new(Kind::Overloaded, "the gateway is overloaded"));
+    if cause == Resource::Connections {
+        response.extensions_mut().insert(CloseConnection);
+    }
+    response
 }
 
 /// The route of a request.
@@ -206,7 +212,7 @@ fn enter_route(
         _ => None,
     };
     if route.proxy_protocol {
-        context.proxied = Some(Box::new(connection.ends.proxied(address)));
+        context.proxied = Some(Box::new(connection.proxied(address)));
     }
     if extended_connect && !route.upgrade {
         context.ends_here.get_or_insert_with(|| Box::new(EndsHere::NoUpgrade));

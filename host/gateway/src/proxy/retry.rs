@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::header::SET_COOKIE;
 use http::uri::Scheme;
 
+use super::admission::leave_upstream;
 use super::context::RequestContext;
 use super::error::ProxyError;
 use super::upstream::upstream_error;
@@ -44,7 +45,8 @@ impl RouteHandler<'_> {
         let policy = self.route.retry.as_ref();
         let mut attempts = Attempts::new(policy);
         let weighted = &self.local.upstreams[context.weighted];
-        let mut target = weighted;
+        // The one that was selected, and the one that is asked: the same, or its fallback.
+        let (mut selected, mut target) = (weighted, weighted);
         let mut endpoints = target.upstream.endpoints();
         let mut endpoint = 0;
         let mut affinity = Affinity::default();
@@ -55,10 +57,25 @@ impl RouteHandler<'_> {
         while next != Next::GiveUp {
             if next == Next::Selection {
                 let choice = self.select_upstream(context, targets, (weighted, attempts.made())).await?;
-                let exchange = context.exchange();
-                target = self.selected(&exchange.selection, targets).unwrap_or(weighted);
-                if target.upstream.upstream().state().is_some() {
-                    target = Box::pin(self.admit_to_upstream(context, target)).await?;
+                let before = std::mem::replace(
+                    &mut selected,
+                    self.selected(&context.exchange().selection, targets).unwrap_or(weighted),
+                );
+                // It stays where it is admitted.
+                if attempts.made() == 0 || !std::ptr::eq(selected, before) {
+                    if context.admission.is_some() {
+                        leave_upstream(context, held.as_deref());
+                    }
+                    let admitted = match selected.upstream.upstream().state() {
+                        Some(_) => Box::pin(self.admit_to_upstream(context, selected, request.until())).await,
+                        None => Ok(selected),
+                    };
+                    target = match admitted {
+                        Ok(admitted) => admitted,
+                        Err(error) if attempts.made() == 0 => return Err(error),
+                        // What the upstream before has said tells more.
+                        Err(_) => break,
+                    };
                 }
                 let exchange = context.exchange();
                 endpoints = target.upstream.endpoints();
@@ -71,7 +88,7 @@ impl RouteHandler<'_> {
                 attempts.select(target.upstream.max_endpoints(&endpoints), candidates, choice);
             }
             if next != Next::SameEndpoint {
-                let choice = choice(&context.exchange().selection, affinity);
+                let choice = choice(&context.exchange().selection, affinity, !std::ptr::eq(target, selected));
                 let subset = self.route.subset.as_ref();
                 let admitted = match target.upstream.admits_endpoints() {
                     false => target.upstream.admit_now(&endpoints, choice, subset, attempts.tried()),
@@ -82,14 +99,34 @@ impl RouteHandler<'_> {
                 };
                 let (chosen, permit) = match admitted {
                     Ok(admitted) => admitted,
-                    Err(Unadmitted::CircuitOpen(open)) if attempts.tried().is_empty() && held.is_none() => {
-                        target = Box::pin(self.fall_back(context, target, open)).await?;
-                        endpoints = target.upstream.endpoints();
-                        attempts.select(target.upstream.max_endpoints(&endpoints), 0, FilterChoice::NoneOrSame);
-                        continue;
-                    }
                     Err(why) => {
-                        if attempts.tried().is_empty() && held.is_none() {
+                        if let Unadmitted::CircuitOpen(open) = why
+                            && attempts.tried().is_empty()
+                        {
+                            match Box::pin(self.fall_back(context, target, open, request.until())).await {
+                                Ok(fallback) => {
+                                    target = fallback;
+                                    endpoints = target.upstream.endpoints();
+                                    affinity = affinity::of(
+                                        &target.upstream,
+                                        &endpoints,
+                                        context.exchange(),
+                                        request.headers(),
+                                    );
+                                    attempts.select(
+                                        target.upstream.max_endpoints(&endpoints),
+                                        0,
+                                        FilterChoice::NoneOrSame,
+                                    );
+                                    next = Next::OtherEndpoint;
+                                    continue;
+                                }
+                                Err(error) if attempts.made() == 0 => return Err(error),
+                                Err(_) => {}
+                            }
+                        }
+                        // What an endpoint has said tells more.
+                        if attempts.made() == 0 {
                             error = match why {
                                 Unadmitted::NoEndpoint => target.upstream.no_endpoint(),
                                 Unadmitted::Busy(_) | Unadmitted::CircuitOpen(_) => AttemptError::new(why.kind()),
@@ -101,6 +138,14 @@ impl RouteHandler<'_> {
                         continue;
                     }
                 };
+                // Waiting for a place may have taken what was left.
+                let has_limits = self.route.limits.is_some() || target.upstream.upstream().state().is_some();
+                if has_limits && request.is_late() {
+                    if attempts.made() == 0 {
+                        error = request.out_of_time();
+                    }
+                    break;
+                }
                 request.admitted(permit);
                 attempts.spend(chosen);
                 endpoint = chosen;
@@ -116,11 +161,12 @@ impl RouteHandler<'_> {
             }
             let name = target.upstream.endpoint_name(&endpoints, endpoint);
             let attempt = context.attempts.begin(target.upstream.name(), Some(name));
+            let wait;
             match target.upstream.attempt(&endpoints, endpoint, request, attempt).await {
                 Ok(mut response) => {
                     let exchange = context.traversal.exchange();
                     let is_https = exchange.request.scheme == Scheme::HTTPS;
-                    let choice = choice(&exchange.selection, affinity);
+                    let choice = choice(&exchange.selection, affinity, !std::ptr::eq(target, selected));
                     let cookie = target.upstream.session_cookie(&endpoints, endpoint, choice, is_https);
                     if let Some(cookie) = cookie {
                         response.head.headers.append(SET_COOKIE, cookie);
@@ -134,7 +180,7 @@ impl RouteHandler<'_> {
                     let Some(condition) = wish.condition else { return Ok(response) };
                     let ended = EndedAttempt::answered(condition, request.repeatability());
                     let decision = attempts.after(ended, is_last);
-                    next = self.agree(decision, &wish, target, request, attempts.made()).await;
+                    (next, wait) = self.agree(decision, &wish, target, request, attempts.made());
                     if next == Next::GiveUp {
                         return Ok(response);
                     }
@@ -152,11 +198,15 @@ impl RouteHandler<'_> {
                     self.log_failure(context, target.metrics, (endpoints.address(endpoint), &error), is_stale);
                     let condition = error.condition().filter(|_| !is_stale);
                     let wish = Wish { condition, pushback: Pushback::Nothing };
-                    next = self.agree(decision, &wish, target, request, attempts.made()).await;
+                    (next, wait) = self.agree(decision, &wish, target, request, attempts.made());
                 }
             }
             if next != Next::SameEndpoint {
-                request.forget_endpoint();
+                request.leave_endpoint();
+            }
+            if !wait.is_zero() {
+                // It is rare, and a timer is large.
+                Box::pin(tokio::time::sleep(wait)).await;
             }
         }
         if let Some(answer) = held {
@@ -168,23 +218,24 @@ impl RouteHandler<'_> {
         Err(error)
     }
 
-    /// What follows an attempt once the budget of the upstream and the time of the request are asked, too; waits until it is time for it.
-    async fn agree(
+    /// What follows an attempt once the budget of the upstream and the time of the request are asked, too, and after which wait.
+    fn agree(
         &self,
         decision: Decision,
         wish: &Wish,
         target: &UpstreamHandle,
         request: &OutgoingRequest<'_>,
         made: u32,
-    ) -> Next {
+    ) -> (Next, Duration) {
+        let give_up = (Next::GiveUp, Duration::ZERO);
         let deny = |why: Denied| {
             self.local.metrics.retry_denied(target.metrics, why.name());
-            Next::GiveUp
+            give_up
         };
         if decision.next == Next::GiveUp {
-            return decision.denied.map_or(Next::GiveUp, deny);
+            return decision.denied.map_or(give_up, deny);
         }
-        let Some(condition) = wish.condition else { return decision.next };
+        let Some(condition) = wish.condition else { return (decision.next, Duration::ZERO) };
         let mut wait = Duration::ZERO;
         if let Some(policy) = &self.route.retry {
             match wish.pushback {
@@ -204,11 +255,7 @@ impl RouteHandler<'_> {
             }
         }
         self.local.metrics.retried(target.metrics, condition.name());
-        if !wait.is_zero() {
-            // It is rare, and a timer is large.
-            Box::pin(tokio::time::sleep(wait)).await;
-        }
-        decision.next
+        (decision.next, wait)
     }
 
     /// Lets the filters choose an upstream.
@@ -278,11 +325,12 @@ impl RouteHandler<'_> {
     }
 }
 
-fn choice(selection: &Selection, affinity: Affinity) -> Choice<'_> {
+/// The choice of an endpoint. A fallback has none of the addresses that a filter has named.
+fn choice(selection: &Selection, affinity: Affinity, is_fallback: bool) -> Choice<'_> {
     match (&selection.endpoints, &selection.hash_key) {
-        (Some(addresses), _) => Choice::Addresses(addresses),
-        (None, Some(key)) => Choice::Key(key),
-        (None, None) => Choice::Balanced(affinity),
+        (Some(addresses), _) if !is_fallback => Choice::Addresses(addresses),
+        (_, Some(key)) => Choice::Key(key),
+        (_, None) => Choice::Balanced(affinity),
     }
 }
 

@@ -14,13 +14,13 @@ use super::RouteHandler;
 use super::admission::note_outcome;
 use super::body::{MessageBody, coded};
 use super::context::{AcceptedUpgrade, RequestContext, Responder};
-use super::deadline::bounded;
+use super::deadline::{ClientDeadline, bounded};
 use super::error::{Kind, ProxyError};
 use super::fault::slowed;
 use super::outgoing::RequestHeaders;
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::Body;
-use crate::http::headers::{HeaderClasses, strip_hop_by_hop};
+use crate::http::headers::{HeaderClasses, strip_hop_by_hop_of_response};
 use crate::snapshot::routes::Action;
 use crate::snapshot::split::Split;
 use crate::upstream::websocket;
@@ -62,21 +62,16 @@ impl RouteHandler<'_> {
             let message = format!("the request was not in after {whole:?}");
             return Err(ProxyError::new(Kind::ClientTimeout, message));
         }
+        let deadline = self.client_deadline(context);
         if let Some(fault) = &self.route.fault
-            && Box::pin(self.inject(context, fault)).await?
+            && Box::pin(self.inject(context, fault, deadline)).await?
         {
             return Ok(());
         }
-        let deadline = self.client_deadline(context);
-        if deadline.is_some_and(|deadline| deadline.until <= Instant::now()) {
-            return Err(ProxyError::new(
-                Kind::DeadlineExceeded,
-                "the client's deadline was over before an upstream was asked",
-            ));
-        }
+        deadline.map_or(Ok(()), ClientDeadline::check)?;
         // Boxed, as below: only some routes have limits, and each request would carry the room for it.
         if self.route.limits.is_some() {
-            Box::pin(self.admit_to_route(context)).await?;
+            Box::pin(self.admit_to_route(context, self.until(context.start, deadline).0)).await?;
         }
         let is_grpc = context.grpc;
         context.weighted = self.weighted(context, split);
@@ -88,13 +83,13 @@ impl RouteHandler<'_> {
             request = request.with(extras);
         }
         let outcome = pin!(self.ask_upstream(context, &split.targets, &mut request)).await;
-        note_outcome(context, &outcome);
+        note_outcome(context, outcome.as_ref().ok());
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
         }
         let mut response = outcome.map_err(|error| self.outlived(context, error))?;
-        if let Some(deadline) = deadline.filter(|deadline| deadline.is_call) {
-            response.body = bounded(response.body, deadline.until);
+        if let Some(until) = deadline.and_then(|deadline| deadline.call_until) {
+            response.body = bounded(response.body, until);
         }
         self.accept(context, response)
     }
@@ -131,7 +126,7 @@ impl RouteHandler<'_> {
         }
         let classes = HeaderClasses::of(&head.headers);
         if classes.has(HeaderClasses::HOP_BY_HOP) {
-            strip_hop_by_hop(&mut head.headers);
+            strip_hop_by_hop_of_response(head.status, &mut head.headers);
         }
         let mut body = timed(body, self.route.timeouts.idle, context.progress.as_ref());
         if let Some(limit) = self.route.timeouts.max_stream_duration.filter(|_| !body.is_end_stream()) {

@@ -142,6 +142,18 @@ impl Activity {
         self.check_at(now, patience).map(|at| Instant::now() + Duration::from_millis(at - now))
     }
 
+    /// The same where idle connections may have to go before their time.
+    pub(super) fn check_crowded(
+        &self,
+        patience: Patience,
+        closes_idle: impl FnOnce() -> bool,
+    ) -> Result<Instant, Expiry> {
+        match self.check(patience) {
+            Ok(_) if self.phase.get() & 3 == IDLE && closes_idle() => Err(Expiry::Idle),
+            checked => checked,
+        }
+    }
+
     /// The same in milliseconds since the start.
     fn check_at(&self, now: u64, patience: Patience) -> Result<u64, Expiry> {
         let phase = self.phase.get();

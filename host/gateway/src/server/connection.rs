@@ -27,10 +27,11 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
+use super::aliases::Aliases;
 use super::gather::Gathered;
 use super::malformed::AnswersMalformed;
 use super::proxied::behind_proxy;
-use super::worker::{Draining, PanicProbe, Shared};
+use super::worker::{PanicProbe, Shared};
 use super::{ConnectionInfo, Ends, ListenerSettings, Refusal, Service, TlsInfo, extended_connect, http1};
 use crate::certs::{ClientCertificate, TlsContext};
 use crate::http::body::Body;
@@ -107,13 +108,16 @@ impl Accepted {
     }
 
     fn split(self) -> (Watched, ConnectionInfo) {
-        let local = match self.ends {
-            Ends::Ip { local, .. } => local.to_string().parse().expect("a socket address is an authority"),
-            Ends::Unix => Authority::from_static("localhost"),
+        let (local, ports) = match self.ends {
+            Ends::Ip { peer, local } => {
+                let authority = local.to_string().parse().expect("a socket address is an authority");
+                (authority, Some((peer.port(), local)))
+            }
+            Ends::Unix => (Authority::from_static("localhost"), None),
         };
         let info = ConnectionInfo {
             peer: Peer::new(self.ends.peer(), &self.settings.trusted_proxies),
-            ends: self.ends,
+            ports,
             local,
             known_host: KnownHost::default(),
             listener: self.listener,
@@ -269,10 +273,10 @@ fn serve_h2<S: Service>(
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
     let info = Rc::new(info);
-    let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity));
     let io = Gathered::new(io);
     let framed = AnswersMalformed::new(io.clone());
     let answers = framed.answers();
+    let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity), framed.aliases());
     let connection = Box::pin(builder.serve_connection(TokioIo::new(framed), service_fn(service)));
     async move {
         let refused = |refusal: H2Refusal, failed: bool| {
@@ -281,7 +285,7 @@ fn serve_h2<S: Service>(
             worker.service.note_refused(&info, &refusal, answered);
         };
         let finish = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
-        drive(connection, finish, |cx| io.poll_end_turn(cx), refused, activity, patience, &worker.draining).await
+        drive(connection, finish, |cx| io.poll_end_turn(cx), refused, activity, patience, &worker).await
     }
 }
 
@@ -290,9 +294,11 @@ fn exchanges<S: Service>(
     worker: Rc<Shared<S>>,
     info: Rc<ConnectionInfo>,
     activity: Rc<Activity>,
+    aliases: Rc<Aliases>,
 ) -> impl Fn(Request<Incoming>) -> ResponseFuture<S> {
     move |mut request| {
         let exchanging = activity.begin();
+        aliases.restore(request.uri_mut());
         let on_upgrade = match *request.method() == Method::CONNECT {
             true => extended_connect::take(&mut request, &activity),
             false => None,
@@ -330,16 +336,16 @@ pub(super) enum End {
 
 /// Polls a connection until it ends, telling it to finish when the worker drains, the connection idles or has had its time or its
 /// requests. `end_turn` writes what a poll has gathered.
-async fn drive<C: Future<Output = hyper::Result<()>>>(
+async fn drive<C: Future<Output = hyper::Result<()>>, S: Service>(
     mut connection: Pin<Box<C>>,
     mut finish: impl FnMut(Pin<&mut C>),
     mut end_turn: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
     mut refused: impl FnMut(H2Refusal, bool),
     activity: Rc<Activity>,
     patience: Patience,
-    draining: &Draining,
+    worker: &Shared<S>,
 ) -> Result<(), End> {
-    let mut drain = pin!(draining.begun());
+    let mut drain = pin!(worker.draining.begun());
     let first = activity.check(patience).unwrap_or_else(|_| Instant::now());
     let mut timer = pin!(sleep_until(first));
     let mut finishing = false;
@@ -378,7 +384,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             if cut.is_some_and(|at| at <= Instant::now()) {
                 return Poll::Ready(Err(End::Expired(Expiry::Age)));
             }
-            match (activity.check(patience), expired) {
+            match (activity.check_crowded(patience, || worker.overload.closes_idle()), expired) {
                 (Ok(next), _) => timer.as_mut().reset(cut.map_or(next, |at| next.min(at))),
                 // An idle connection has no open exchange: it is asked to end, then cut.
                 (Err(Expiry::Idle), None) => {

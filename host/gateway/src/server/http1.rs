@@ -158,7 +158,7 @@ impl<S: Service> Connection<S> {
                 {
                     return Poll::Ready(Ok(Next::Over));
                 }
-                return Poll::Ready(match ready!(self.clock.poll(cx)) {
+                return Poll::Ready(match ready!(self.clock.poll(cx, || self.worker.overload.closes_idle())) {
                     Expiry::Header if begun => {
                         let line = RequestLine::of(transport.received());
                         Ok(Next::Refused(Box::new(Refusal::Timeout { line })))
@@ -237,7 +237,7 @@ impl<S: Service> Connection<S> {
                 Poll::Pending => break,
             }
         }
-        match ready!(self.clock.poll(cx)) {
+        match ready!(self.clock.poll(cx, || self.worker.overload.closes_idle())) {
             Expiry::Stalled => Poll::Ready(End::Expired(Expiry::Stalled)),
             // Never while an exchange is in progress.
             expiry @ (Expiry::Header | Expiry::Idle | Expiry::Age) => Poll::Ready(End::Expired(expiry)),
@@ -444,8 +444,8 @@ impl Clock {
         Clock { activity, patience, timer: Box::pin(sleep_until(first)), armed: false }
     }
 
-    /// Ready when something has lasted too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Expiry> {
+    /// Ready when something has lasted too long. Idle connections may have to go before their time.
+    fn poll(&mut self, cx: &mut Context<'_>, closes_idle: impl Fn() -> bool) -> Poll<Expiry> {
         if self.armed && !self.timer.is_elapsed() {
             return Poll::Pending;
         }
@@ -454,7 +454,7 @@ impl Clock {
             let passed = pin!(unconstrained(self.timer.as_mut())).poll(cx);
             self.armed = passed.is_pending();
             ready!(passed);
-            match self.activity.check(self.patience) {
+            match self.activity.check_crowded(self.patience, &closes_idle) {
                 Ok(next) => self.timer.as_mut().reset(next),
                 Err(expiry) => return Poll::Ready(expiry),
             }
@@ -496,11 +496,11 @@ mod tests {
             while tokio::task::coop::has_budget_remaining() {
                 let _ = pin!(tokio::task::consume_budget()).poll(cx);
             }
-            assert!(clock.poll(cx).is_pending());
+            assert!(clock.poll(cx, || false).is_pending());
             Poll::Ready(())
         })
         .await;
-        let struck = tokio::time::timeout(Duration::from_secs(9), poll_fn(|cx| clock.poll(cx))).await;
+        let struck = tokio::time::timeout(Duration::from_secs(9), poll_fn(|cx| clock.poll(cx, || false))).await;
         assert_eq!(struck, Ok(Expiry::Header));
     }
 }

@@ -2,14 +2,18 @@
 //! request is the business of the [`Service`].
 
 mod activity;
+mod aliases;
 mod connection;
 mod extended_connect;
 mod gather;
+mod hpack;
 mod http1;
+mod huffman;
 mod listener;
 mod malformed;
 mod overload;
 mod proxied;
+mod received;
 mod reset;
 mod worker;
 
@@ -39,7 +43,7 @@ use crate::proxy_protocol::Proxied;
 use crate::telemetry::{H2Refusal, ListenerCounters};
 
 pub use listener::BindError;
-pub use overload::{Overload, ResourceState, WorkerOverload};
+pub use overload::{Overload, Resource, ResourceState, WorkerOverload};
 pub use worker::{StartError, WorkerSettings, Workers};
 
 /// What a worker does with requests.
@@ -75,7 +79,7 @@ pub trait Service: 'static {
 pub type OnUpgrade = oneshot::Receiver<Transport>;
 
 /// An extension of an HTTP/1 response: the connection is closed after it. A request that one parser refuses may be two requests to
-/// another parser.
+/// another parser; and where there are too many connections, a refused request gives up its own.
 #[derive(Debug, Clone, Copy)]
 pub struct CloseConnection;
 
@@ -105,22 +109,6 @@ impl Ends {
         }
     }
 
-    /// This connection as a PROXY header tells of it, for the client behind it. Of a client that was named by a header field of a proxy
-    /// no port is known.
-    pub fn proxied(&self, client: ClientAddress) -> Proxied {
-        let ClientAddress::Ip(address) = client else { return Proxied::Unix };
-        match *self {
-            Ends::Ip { peer, local } if client == self.peer() => Proxied::Ip { source: peer, destination: local },
-            Ends::Ip { local, .. } => Proxied::Ip { source: SocketAddr::new(address, 0), destination: local },
-            Ends::Unix => {
-                let nowhere =
-                    if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-                let destination = SocketAddr::new(nowhere, 0);
-                Proxied::Ip { source: SocketAddr::new(address, 0), destination }
-            }
-        }
-    }
-
     /// Its address and port.
     fn peer_socket(self) -> Option<SocketAddr> {
         match self {
@@ -135,8 +123,8 @@ impl Ends {
 pub struct ConnectionInfo {
     /// The other end, and whether it is one of the listener's trusted proxies.
     pub peer: Peer,
-    /// Both ends.
-    pub ends: Ends,
+    /// The port of the peer, and our address; `None` over a Unix socket.
+    pub ports: Option<(u16, SocketAddr)>,
     /// Our end, which stands in for the host where HTTP/1.0 leaves it out.
     pub local: Authority,
     pub known_host: KnownHost,
@@ -198,6 +186,18 @@ pub struct ListenerSettings {
 }
 
 impl ConnectionInfo {
+    /// This connection as a PROXY header tells of it, for the client behind it. Of a client that was named by a header field of a proxy
+    /// no port is known.
+    pub fn proxied(&self, client: ClientAddress) -> Proxied {
+        let ClientAddress::Ip(address) = client else { return Proxied::Unix };
+        let Some((port, local)) = self.ports else {
+            let nowhere = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            return Proxied::Ip { source: SocketAddr::new(address, 0), destination: SocketAddr::new(nowhere, 0) };
+        };
+        let port = if client == self.peer.address { port } else { 0 };
+        Proxied::Ip { source: SocketAddr::new(address, port), destination: local }
+    }
+
     /// Whether requests for this host belong on this connection: whether its server name has chosen the policy that the host has. A client
     /// that reuses a connection for another host must not get past the certificate that the host asks for.
     pub fn serves(&self, host: &str) -> bool {

@@ -1,5 +1,8 @@
 //! Overload: when memory, connections or the delay of an event loop come near a bound, requests are refused, those of the least critical
 //! routes first. The process measures memory and connections; each worker measures the delay of its own loop.
+//!
+//! Connections are different: no request that is refused makes them fewer, and idle ones would keep all others from being served. So
+//! these are closed before any request is refused that is not `sheddable`.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -23,6 +26,10 @@ const HYSTERESIS: u32 = 10;
 const HOLD: Duration = Duration::from_secs(1);
 /// The step at which no connection is accepted.
 const ALL: u8 = STEPS.len() as u8;
+/// The step of connections from which on idle ones are closed.
+const CLOSE_IDLE: u8 = 2;
+/// The highest step that connections alone bring requests to.
+const MOST_OF_CONNECTIONS: u8 = 1;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +68,7 @@ pub struct Overload {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shared {
-    /// The step that memory and connections have reached.
+    /// The step that memory has reached, and connections as far as requests are refused for them.
     step: AtomicU8,
 }
 
@@ -77,6 +84,7 @@ struct Seen {
 pub struct ResourceState {
     pub resource: Resource,
     /// 0: none are refused; 1: those of `sheddable` routes; 2: those of `standard` ones, too; 3: all. Of event loops, that of the worst.
+    /// Of connections, 2 means that idle ones are closed, and 3 that new ones are, too.
     pub step: u8,
     /// Of its bound, as last seen.
     pub percent: u32,
@@ -139,7 +147,12 @@ impl Overload {
 
     /// Whether a new connection would make it worse.
     pub(super) fn refuses_connections(&self) -> bool {
-        self.shared.step.load(Relaxed) >= ALL
+        [Resource::Memory, Resource::Connections].iter().any(|resource| self.seen(*resource).step.load(Relaxed) >= ALL)
+    }
+
+    /// Whether idle connections are closed before their time.
+    pub(super) fn closes_idle(&self) -> bool {
+        self.seen(Resource::Connections).step.load(Relaxed) >= CLOSE_IDLE
     }
 
     /// Looks at memory and connections as long as it runs; waits while neither has a bound.
@@ -164,7 +177,7 @@ impl Overload {
             };
             look(Resource::Memory, &mut memory, max_memory.is_some(), of_memory);
             look(Resource::Connections, &mut connections, max_connections.is_some(), of_connections);
-            self.shared.step.store(memory.step.max(connections.step), Relaxed);
+            self.shared.step.store(memory.step.max(connections.step.min(MOST_OF_CONNECTIONS)), Relaxed);
             let is_bound = max_memory.is_some() || max_connections.is_some();
             if is_bound {
                 tokio::select! {
@@ -245,25 +258,26 @@ impl Seen {
 }
 
 impl WorkerOverload {
-    /// Whether a request of a route of this criticality is refused now.
-    pub fn sheds(&self, criticality: Criticality) -> bool {
+    /// What a request of a route of this criticality is refused for now.
+    pub fn sheds(&self, criticality: Criticality) -> Option<Resource> {
         let step = self.process.shared.step.load(Relaxed).max(self.seen.step.load(Relaxed));
-        step > criticality as u8 && self.count()
+        (step > criticality as u8).then(|| self.count())
     }
 
     /// Counts a request that is refused.
     #[cold]
-    fn count(&self) -> bool {
+    fn count(&self) -> Resource {
         let process = &self.process;
         let [memory, connections] = [Resource::Memory, Resource::Connections].map(|resource| process.seen(resource));
-        let (of_memory, of_connections) = (memory.step.load(Relaxed), connections.step.load(Relaxed));
-        let cause = match self.seen.step.load(Relaxed) {
-            step if step > of_memory.max(of_connections) => &*self.seen,
-            _ if of_memory >= of_connections => memory,
-            _ => connections,
+        let of_memory = memory.step.load(Relaxed);
+        let of_connections = connections.step.load(Relaxed).min(MOST_OF_CONNECTIONS);
+        let (cause, seen) = match self.seen.step.load(Relaxed) {
+            step if step > of_memory.max(of_connections) => (Resource::EventLoop, &*self.seen),
+            _ if of_memory >= of_connections => (Resource::Memory, memory),
+            _ => (Resource::Connections, connections),
         };
-        cause.shed.fetch_add(1, Relaxed);
-        true
+        seen.shed.fetch_add(1, Relaxed);
+        cause
     }
 }
 
@@ -287,13 +301,17 @@ fn resident() -> Option<u64> {
 }
 
 fn tell(resource: Resource, step: u8, percent: u32, worker: Option<usize>) {
-    let resource = resource.name();
-    let refused = match step {
-        0 => return tracing::info!(resource, worker, percent, "no longer overloaded"),
-        1 => "those of sheddable routes",
-        2 => "those of sheddable and standard routes",
-        _ => "all",
+    let refused = match (resource, step) {
+        (_, 0) => {
+            return tracing::info!(resource = resource.name(), worker, percent, "no longer overloaded");
+        }
+        (_, 1) => "those of sheddable routes",
+        (Resource::Connections, 2) => "those of sheddable routes; idle connections are closed",
+        (Resource::Connections, _) => "those of sheddable routes; idle and new connections are closed",
+        (_, 2) => "those of sheddable and standard routes",
+        (_, _) => "all",
     };
+    let resource = resource.name();
     tracing::warn!(resource, worker, percent, refused, "overloaded: requests are refused");
 }
 

@@ -107,11 +107,12 @@ impl Workers {
         let service = Arc::new(service);
         for (index, bound) in by_worker.into_iter().enumerate() {
             let (service, metrics, watch) = (Arc::clone(&service), Arc::clone(&metrics), watch.clone());
+            let overload = Arc::clone(&overload);
             let running = RunningGuard::new(&started.running);
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _running = running;
                 let _keeping = Keeping::new();
-                if let Err(error) = work(index, bound, &*service, &metrics, watch) {
+                if let Err(error) = work(index, bound, &*service, (&metrics, overload), watch) {
                     tracing::error!(worker = index, %error, "worker cannot run");
                 }
             });
@@ -187,6 +188,7 @@ pub(super) struct Shared<S> {
     pub(super) service: Rc<S>,
     pub(super) metrics: WorkerMetrics,
     pub(super) draining: Draining,
+    pub(super) overload: Arc<Overload>,
     open: Arc<AtomicUsize>,
 }
 
@@ -194,7 +196,7 @@ fn work<S: Service>(
     index: usize,
     bound: Vec<(WorkerListener, Listener)>,
     service: &(impl Fn(usize, WorkerMetrics) -> Rc<S> + ?Sized),
-    metrics: &Metrics,
+    (metrics, overload): (&Metrics, Arc<Overload>),
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
@@ -207,6 +209,7 @@ fn work<S: Service>(
             service: service(index, metrics.clone()),
             metrics,
             draining: Draining::default(),
+            overload,
             open: Arc::default(),
         });
         let mut accepting = Vec::new();

@@ -41,9 +41,6 @@ use crate::http1::{NoReply, Reply, SendError, Transport};
 /// How long an upstream may think about `Expect: 100-continue` before the body goes out anyway (RFC 9110 §10.1.1).
 const EXPECT_WAIT: Duration = Duration::from_secs(1);
 
-/// An attempt that the deadline of its request has cut shorter than this says nothing of the endpoint.
-const CUT_SHORT: Duration = Duration::from_millis(250);
-
 /// A response whose head is in. The attempt's record has the times.
 #[derive(Debug)]
 pub struct UpstreamResponse {
@@ -108,7 +105,8 @@ impl LocalUpstream {
                 answered(Box::pin(builtin::status(sent)), request, attempt).await
             }
         };
-        if let (Some(permit), Some(breaker)) = (&request.permit, self.endpoint_breaker()) {
+        attempt.is_blameless = outcome.as_ref().is_err_and(AttemptError::is_blameless);
+        if let (Some(permit), Some(breaker), false) = (&request.permit, self.endpoint_breaker(), attempt.is_blameless) {
             let seen = outcome.as_ref().map(|response| &*response.head).map_err(|error| error.kind);
             permit.note(breaker, Outcome::of(breaker, seen));
         }
@@ -149,7 +147,7 @@ impl LocalUpstream {
                 let whole = request.timeouts.connect;
                 let limit = request.timeouts.left_at(whole, now);
                 let wanted = Wanted { http1_only, proxied: request.proxied() };
-                let lease = Box::pin(self.open(endpoints, host, (limit, whole), wanted)).await;
+                let lease = Box::pin(self.open(endpoints, host, (limit, request.telling(whole)), wanted)).await;
                 let lease = lease.map_err(|error| blame(error, request))?;
                 (lease, Instant::now())
             }
@@ -247,13 +245,14 @@ async fn exchange(
     begun: Instant,
     upgrades: bool,
 ) -> Result<UpstreamResponse, AttemptError> {
+    let telling = outgoing.telling(outgoing.timeouts.first_byte);
     let OutgoingRequest { request, timeouts, budget, upload, gate, replay: of_policy, .. } = outgoing;
     let (upload, gate) = (upload.as_deref(), gate.as_deref());
     let timed_out = || {
         let error = AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
         // Where the request was not all there, its client may be the one that is slow.
         let had_all = upload.is_none_or(|upload| upload.ended.get() || upload.progress.blocked.get());
-        let had_time = begun.elapsed() >= timeouts.first_byte.min(CUT_SHORT);
+        let had_time = begun.elapsed() >= telling;
         if had_all && had_time { error } else { error.blameless() }
     };
     match lease.connection.take() {

@@ -42,6 +42,8 @@ pub struct Attempt {
     /// `host:port`, or the name of the builtin. `None`: there was none to choose.
     pub endpoint: Option<Rc<str>>,
     pub outcome: AttemptOutcome,
+    /// It has failed, and that says nothing against the endpoint.
+    pub is_blameless: bool,
     /// Time taken to connect; `None` when a connection was open already.
     pub connect: Option<Duration>,
     /// From sending the request to its response head.
@@ -60,7 +62,16 @@ pub struct AttemptFailure {
 
 impl Attempt {
     pub fn new(upstream: Rc<str>, endpoint: Option<Rc<str>>) -> Self {
-        Attempt { upstream, endpoint, outcome: AttemptOutcome::Pending, connect: None, first_byte: None, failure: None }
+        let (connect, first_byte, failure) = (None, None, None);
+        Attempt {
+            upstream,
+            endpoint,
+            outcome: AttemptOutcome::Pending,
+            is_blameless: false,
+            connect,
+            first_byte,
+            failure,
+        }
     }
 }
 
@@ -73,6 +84,11 @@ impl AttemptLog {
     pub fn begin(&mut self, upstream: &Rc<str>, endpoint: Option<Rc<str>>) -> &mut Attempt {
         self.0.push(Attempt::new(Rc::clone(upstream), endpoint));
         self.0.last_mut().expect("an attempt was pushed")
+    }
+
+    /// The last attempt, if it went to this upstream.
+    pub fn last_at(&self, upstream: &str) -> Option<&Attempt> {
+        self.last().filter(|attempt| *attempt.upstream == *upstream)
     }
 
     pub fn last(&self) -> Option<&Attempt> {

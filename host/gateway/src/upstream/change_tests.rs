@@ -20,7 +20,7 @@ use crate::http::buffer::{MemoryBudget, collect};
 
 const LONG: Duration = Duration::from_secs(5);
 const TIMEOUTS: Timeouts =
-    Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None };
+    Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None, whole: None };
 static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(1 << 20));
 
 /// A server on all addresses of this machine, which knows who has connected to which of them.

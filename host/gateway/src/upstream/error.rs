@@ -132,18 +132,22 @@ impl AttemptError {
     }
 
     /// With the endpoint not to blame for it.
-    pub(super) fn blameless(self) -> Self {
+    pub(crate) fn blameless(self) -> Self {
         AttemptError { blameless: true, ..self }
+    }
+
+    /// Whether it says nothing against the endpoint, whatever its kind.
+    pub(super) fn is_blameless(&self) -> bool {
+        // A server may close an idle connection at any time, also while a request is on its way.
+        let was_closed = self.reused_connection && matches!(self.delivery, Delivery::Unsent | Delivery::ClosedIdle);
+        self.blameless || was_closed && self.kind == UpstreamErrorKind::Reset
     }
 
     /// How the endpoint has failed; `None` where it has not, or where that is known already: that it takes no connections.
     pub(super) fn failure(&self) -> Option<Failure> {
-        // A server may close an idle connection at any time, also while a request is on its way.
-        let was_closed = self.reused_connection && matches!(self.delivery, Delivery::Unsent | Delivery::ClosedIdle);
         match self.kind {
-            _ if self.blameless => None,
+            _ if self.is_blameless() => None,
             UpstreamErrorKind::FirstByteTimeout => Some(Failure::Timeout),
-            UpstreamErrorKind::Reset if was_closed => None,
             UpstreamErrorKind::Reset => Some(Failure::Reset),
             UpstreamErrorKind::Protocol => Some(Failure::Malformed),
             UpstreamErrorKind::NoEndpoint

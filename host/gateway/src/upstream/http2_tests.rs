@@ -22,7 +22,7 @@ use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, collect};
 
 const TIMEOUTS: Timeouts =
-    Timeouts { connect: Duration::from_secs(20), first_byte: Duration::from_secs(20), until: None };
+    Timeouts { connect: Duration::from_secs(20), first_byte: Duration::from_secs(20), until: None, whole: None };
 const WITH_BODY: Repeatability = Repeatability { idempotent: false, has_body: true, whole: false };
 static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(1 << 20));
 

@@ -187,13 +187,13 @@ impl LocalUpstream {
         endpoints.pool(host)?.checkout(http1_only)
     }
 
-    /// Opens a connection to a host, or to another address of its endpoint where it does not take one, within `limit`, which is what is
-    /// left of the time to connect (`whole`).
+    /// Opens a connection to a host, or to another address of its endpoint where it does not take one, within `limit`. A limit below
+    /// `telling` says nothing of the address.
     pub(super) async fn open(
         &self,
         endpoints: &LocalEndpoints,
         host: usize,
-        (limit, whole): (Duration, Duration),
+        (limit, telling): (Duration, Duration),
         wanted: Wanted,
     ) -> Result<Lease, AttemptError> {
         let begun = Instant::now();
@@ -205,14 +205,16 @@ impl LocalUpstream {
             }
             Ok(Err(error)) => Err(error),
             Err(Passed) => {
+                let error = AttemptError::new(UpstreamErrorKind::ConnectTimeout);
                 // An attempt that the deadline of its request cut short says nothing of the address, nor to those who wait for it.
-                if limit >= whole.min(race::NEXT_ADDRESS) {
-                    match endpoints.pool(host) {
-                        Some(pool) => pool.timed_out(begun),
-                        None => endpoints.record(host).failed(begun, Instant::now()),
-                    }
+                if limit < telling {
+                    return Err(error.blameless());
                 }
-                Err(AttemptError::new(UpstreamErrorKind::ConnectTimeout))
+                match endpoints.pool(host) {
+                    Some(pool) => pool.timed_out(begun),
+                    None => endpoints.record(host).failed(begun, Instant::now()),
+                }
+                Err(error)
             }
         }
     }

@@ -8,6 +8,7 @@ use http::header::{EXPECT, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body::Body as _;
 
+use super::error::{AttemptError, UpstreamErrorKind};
 use super::head;
 use super::limits::EndpointPermit;
 use super::replay::Replay;
@@ -20,6 +21,9 @@ use crate::http::grpc;
 use crate::http1::Progress;
 use crate::proxy_protocol::Proxied;
 
+/// An attempt that the deadline of its request has cut shorter than this says nothing of the endpoint.
+const CUT_SHORT: Duration = Duration::from_millis(250);
+
 /// Bounds for one attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
@@ -29,6 +33,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// When the response head has to be there, whatever was tried.
     pub until: Option<Instant>,
+    /// What there was for it at first.
+    pub whole: Option<Duration>,
 }
 
 impl Timeouts {
@@ -76,6 +82,8 @@ pub struct Extras<'a> {
     pub replay: usize,
     pub deadline: Option<&'a DeadlinePolicy>,
     pub is_grpc: bool,
+    /// When a call of gRPC has to be over, its streams included.
+    pub call_until: Option<Instant>,
     pub attempt_header: Option<&'a HeaderName>,
 }
 
@@ -139,6 +147,15 @@ impl<'a> OutgoingRequest<'a> {
         self.permit = permit;
     }
 
+    /// How much of a limit an attempt must have had if the end of its time is to say something of the endpoint. Where a route leaves its
+    /// requests, or its attempts, little time, that is little.
+    pub(super) fn telling(&self, limit: Duration) -> Duration {
+        let of_try = self.extras.as_ref().and_then(|extras| extras.per_try_timeout);
+        let least = self.timeouts.whole.into_iter().chain(of_try).min();
+        let telling = limit.min(CUT_SHORT);
+        least.map_or(telling, |least| telling.min(least / 2))
+    }
+
     /// When its response head has to be there, in all.
     pub fn until(&self) -> Option<Instant> {
         self.extras.as_ref().map_or(self.timeouts.until, |extras| extras.until)
@@ -189,8 +206,16 @@ impl<'a> OutgoingRequest<'a> {
                 }
             }
         }
-        if let Some(left) = left.filter(|_| policy.grpc && extras.is_grpc) {
-            headers.insert(grpc::TIMEOUT, grpc::timeout_value(left));
+        if policy.grpc && extras.is_grpc {
+            // Not what is left for the head: it would end the streams, too.
+            match extras.call_until.map(|until| until.saturating_duration_since(now)) {
+                Some(left) => {
+                    headers.insert(grpc::TIMEOUT, grpc::timeout_value(left));
+                }
+                None => {
+                    headers.remove(grpc::TIMEOUT);
+                }
+            }
         }
     }
 
@@ -200,8 +225,12 @@ impl<'a> OutgoingRequest<'a> {
         self.replay = Some(replay);
     }
 
-    /// Takes back the name of an endpoint that it has not reached, before it goes to another one.
-    pub fn forget_endpoint(&mut self) {
+    /// Leaves an endpoint, before it goes to another one: takes back its name, and gives up the place there. What is still held of an
+    /// answer needs none: it is to be thrown away.
+    pub fn leave_endpoint(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            permit.leave();
+        }
         if !self.is_named {
             head::unnamed(&mut self.request);
         }
@@ -231,6 +260,15 @@ impl<'a> OutgoingRequest<'a> {
     /// Whether the time is over that the client has given it.
     pub(super) fn is_late_for_client(&self) -> bool {
         self.extras.as_ref().is_some_and(|extras| extras.is_clients) && self.is_late()
+    }
+
+    /// The error of a request whose time was over before an attempt began.
+    pub fn out_of_time(&self) -> AttemptError {
+        let kind = match self.is_late_for_client() {
+            true => UpstreamErrorKind::DeadlineExceeded,
+            false => UpstreamErrorKind::FirstByteTimeout,
+        };
+        AttemptError::new(kind).blameless()
     }
 
     /// Moves the request out, for who does not give it back. Its head stays, for whoever still reads it or sends it again.

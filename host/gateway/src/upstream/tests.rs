@@ -22,7 +22,7 @@ use crate::http::body::Body;
 use crate::http::buffer::{MemoryBudget, collect};
 
 const TIMEOUTS: Timeouts =
-    Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None };
+    Timeouts { connect: Duration::from_secs(5), first_byte: Duration::from_secs(5), until: None, whole: None };
 const REPEATABLE: Repeatability = Repeatability { idempotent: true, has_body: false, whole: true };
 static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(1 << 20));
 
@@ -194,7 +194,7 @@ async fn send_chosen(
         if next == Next::SameEndpoint {
             attempt.outcome = AttemptOutcome::Stale;
         } else {
-            request.forget_endpoint();
+            request.leave_endpoint();
         }
         attempts.push(attempt);
     }

@@ -74,7 +74,8 @@ pub struct NoReply {
     pub silent: bool,
 }
 
-/// Where a connection goes when its response was read to the end and another request may follow.
+/// Where a connection goes when its response was read to the end and another request may follow. It is dropped when the exchange has
+/// ended, that of a switch of protocols with the connection.
 pub trait Keeper: Unpin + 'static {
     fn keep(self, connection: Connection);
 }
@@ -82,7 +83,7 @@ pub trait Keeper: Unpin + 'static {
 /// A response.
 pub enum Reply {
     Response(Box<Response<Body>>),
-    /// 101: the connection speaks another protocol from here on.
+    /// 101: the connection speaks another protocol from here on. It has the keeper until it is closed.
     Upgraded(Box<Response<Body>>, Box<Transport>),
 }
 
@@ -242,7 +243,8 @@ impl Sending {
             response
         };
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            let transport = connection.0.replace(Transport::new(tokio::io::empty()));
+            let mut transport = connection.0.replace(Transport::new(tokio::io::empty()));
+            transport.guard(keeper);
             return Ok(Reply::Upgraded(response(Body::Empty), Box::new(transport)));
         }
         let mut reading = Reading::new(body, RESPONSE_LIMITS, Message::Response);

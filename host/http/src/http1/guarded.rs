@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream that keeps a guard: a stream of HTTP/2 that carries another protocol, and what counts it.
+/// A stream that keeps a guard: one that carries another protocol, and what counts it.
 pub struct Guarded<T, G> {
     io: T,
     _guard: G,

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::task::coop::unconstrained;
 
-use super::write_queue;
+use super::{Guarded, write_queue};
 
 /// Bytes of room for a read at first; more once a peer fills it.
 const READ: usize = 8 << 10;
@@ -124,6 +124,12 @@ impl Transport {
             transport.me = me.clone();
             RefCell::new(transport)
         })
+    }
+
+    /// Keeps something as long as the socket is open.
+    pub fn guard(&mut self, guard: impl Unpin + 'static) {
+        let io = std::mem::replace(&mut self.io, Box::new(tokio::io::empty()));
+        self.io = Box::new(Guarded::new(io, guard));
     }
 
     /// The bytes read and not consumed yet.

@@ -299,6 +299,12 @@ fn act(hook: &str, action: &Value) -> Option<Outcome> {
         // The choice of an upstream.
         "endpoints" => leave(hook, action, shown(route::endpoints())),
         "choose-upstream" => leave(hook, action, shown(route::choose_upstream(value))),
+        // The first of these names, and the next one for each failure.
+        "fail-over" => {
+            let failures = route::failures().unwrap().len();
+            let name = value.split(' ').take(failures + 1).last();
+            route::choose_upstream(name.unwrap()).unwrap();
+        }
         "choose-endpoint" => {
             let chosen = request::header(text_of(action, "from")).unwrap().unwrap_or_else(|| value.into());
             leave(hook, action, shown(route::choose_endpoints(&[chosen])));

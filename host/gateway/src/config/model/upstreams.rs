@@ -40,7 +40,7 @@ pub enum Service {
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     pub origin: Origin,
-    /// Its share of the traffic; 0 takes it out.
+    /// Its share of the traffic. One of 0 gets none while any endpoint with weight is available, but those of its sticky sessions.
     pub weight: u32,
     pub labels: Vec<(String, String)>,
     /// Those of higher numbers are for when those of lower ones are out.

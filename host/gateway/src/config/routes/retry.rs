@@ -117,7 +117,7 @@ pub(super) fn deadline(table: &Table<'_>) -> DeadlinePolicy {
     let grpc = table
         .key(
             "grpc",
-            "Whether the `grpc-timeout` of a client bounds its call, its stream included, and the upstream gets what is left of that and of `timeouts.request`.",
+            "Whether the `grpc-timeout` of a client bounds its call, its stream included, and the upstream gets what is left of that and of `timeouts.max_stream_duration`.",
             "true",
         )
         .or(defaults::GRPC_DEADLINE, Item::boolean);

@@ -45,7 +45,7 @@ fn endpoint(item: &Item<'_>) -> Option<Endpoint> {
     let table = item.clone().table()?;
     let url = table.key("url", "The address.", r#""https://orders.internal""#).require(origin);
     let weight = table
-        .key("weight", "Its share of the requests; 0 takes it out.", "2")
+        .key("weight", "Its share of the requests. One of 0 gets requests of its sticky sessions, and others only if no endpoint with weight is available.", "2")
         .or(defaults::ENDPOINT_WEIGHT, |item| item.integer(0..=1_000_000));
     let labels = table.table("labels").named("A label that filters can choose by.", r#""eu-west""#).into_iter();
     let mut labels: Vec<_> = labels.filter_map(|(name, item)| Some((name, item.string()?))).collect();

@@ -154,6 +154,11 @@ impl Listed {
         self.current.load().specs.clone()
     }
 
+    /// When the source has last told the list.
+    pub(super) fn confirmed(&self) -> Option<SystemTime> {
+        self.statistics.confirmed()
+    }
+
     /// Waits until the list may be another one than was saved.
     pub(super) async fn unsaved(&self) {
         self.unsaved.notified().await;

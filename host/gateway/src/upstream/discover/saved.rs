@@ -24,6 +24,9 @@ const MAX_FILE: u64 = 64 << 20;
 const OTHERS_WRITE: u32 = 0o022;
 /// Between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After so long a list is written again that its source has confirmed since: the age of the endpoints at the next start is counted from
+/// what is on disk.
+const RENEW: Duration = Duration::from_secs(3600);
 /// Before what could not be written is written again.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -63,16 +66,28 @@ pub(super) fn restore(sources: &Sources, upstream: &str, source: &model::Discove
 
 /// Keeps the list on disk as long as its upstream runs, at most once in each [`PAUSE`].
 pub(super) async fn keep(listed: &Listed) {
+    keep_renewed(listed, RENEW).await;
+}
+
+async fn keep_renewed(listed: &Listed, renew: Duration) {
     let Some(folder) = listed.sources().state_dir() else {
         let upstream = listed.upstream();
         tracing::warn!(%upstream, "no endpoints are kept for the next start: there is no folder for it, set gateway.state_dir");
         return;
     };
     let (path, source) = (path(folder, listed.upstream()), listed.source().to_string());
+    let mut saved_at = UNIX_EPOCH;
     loop {
-        listed.unsaved().await;
+        let at = match tokio::time::timeout(renew, listed.unsaved()).await {
+            Ok(()) => SystemTime::now(),
+            Err(_) => match listed.confirmed().filter(|at| *at > saved_at) {
+                Some(at) => at,
+                None => continue,
+            },
+        };
+        saved_at = at;
         loop {
-            let saved = Saved { at: SystemTime::now(), specs: listed.specs() };
+            let saved = Saved { at, specs: listed.specs() };
             let (path, upstream, source) = (path.clone(), listed.upstream().to_string(), source.clone());
             let write = move || write(&path, &upstream, &source, &saved).map_err(|error| (path, error));
             match listed.sources().disk().run(write).await {
@@ -180,8 +195,11 @@ fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::sync::Arc;
 
+    use super::super::{Feed, Fetch};
     use super::*;
+    use crate::upstream::{EndpointRegistry, Resolver, TargetSpec, Upstream, UpstreamSpec};
 
     const SOURCE: &str = "consul `orders`";
 
@@ -239,6 +257,38 @@ mod tests {
         let link = path(directory.path(), "link");
         symlink(&file, &link).unwrap();
         assert!(refused(&link, "orders", SOURCE).contains("symbolic link"), "{}", refused(&link, "orders", SOURCE));
+    }
+
+    /// What its source confirms without a change.
+    #[tokio::test(flavor = "local")]
+    async fn the_time_of_a_list_that_stays_is_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let nowhere = |_| -> Fetch { Arc::new(|_| Box::pin(std::future::ready(Err(String::new())))) };
+        let sources = Sources::new(Some(directory.path().to_owned()), Box::new(nowhere));
+        let source = model::Discovery::File("/nonexistent/orders.json".into());
+        let spec = UpstreamSpec::new("orders", TargetSpec::Discovered(source.clone()));
+        let resolver = Resolver::new(&[], None);
+        let upstream = Upstream::with_sources(spec, &EndpointRegistry::new(), &resolver, &sources, None).unwrap();
+        let listed = Arc::clone(upstream.listed().unwrap());
+        let feed = Feed { set: Arc::clone(upstream.set()), listed: Arc::clone(&listed) };
+        let (file, source) = (path(directory.path(), "orders"), source.to_string());
+        let saved = async |since: SystemTime| {
+            while !read(&file, "orders", &source).is_ok_and(|saved| saved.at >= since) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let told = async {
+            assert!(feed.told(specs()).await);
+            saved(UNIX_EPOCH).await;
+            // As if that had been long ago.
+            write(&file, "orders", &source, &Saved { at: UNIX_EPOCH, specs: specs() }).unwrap();
+            assert!(feed.told(specs()).await);
+            saved(SystemTime::now() - Duration::from_secs(3600)).await;
+        };
+        tokio::select! {
+            () = keep_renewed(&listed, Duration::from_millis(10)) => panic!("it goes on"),
+            () = told => {}
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(super) struct Statistics {
     last_fault: Mutex<Option<Fault>>,
 }
 
-/// What is known of a source, for the metrics.
+/// What is known of a source, for metrics and the admin API.
 #[derive(Debug, Clone)]
 pub struct DiscoveryState {
     /// `consul`, `srv` or `file`.
@@ -80,6 +80,8 @@ pub struct DiscoveryState {
     pub updates: u64,
     /// How often the source could not be used, by kind.
     pub errors: Vec<(&'static str, u64)>,
+    /// Why it has told nothing since; `None` if the last answer was good.
+    pub last_error: Option<String>,
 }
 
 impl Statistics {
@@ -87,6 +89,14 @@ impl Statistics {
         let millis = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         self.confirmed.store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
         *self.last() = None;
+    }
+
+    /// When the list was last told.
+    pub(super) fn confirmed(&self) -> Option<SystemTime> {
+        match self.confirmed.load(Relaxed) {
+            0 => None,
+            millis => Some(UNIX_EPOCH + Duration::from_millis(millis)),
+        }
     }
 
     pub(super) fn count_update(&self) {
@@ -113,17 +123,14 @@ impl Statistics {
     }
 
     pub(super) fn state(&self, source: &'static str, endpoints: usize) -> DiscoveryState {
-        let confirmed = match self.confirmed.load(Relaxed) {
-            0 => None,
-            millis => Some(UNIX_EPOCH + Duration::from_millis(millis)),
-        };
         let errors = FaultKind::ALL.iter().zip(&self.faults).map(|(kind, count)| (kind.name(), count.load(Relaxed)));
         DiscoveryState {
             source,
             endpoints,
-            age: confirmed.map(|at| SystemTime::now().duration_since(at).unwrap_or_default()),
+            age: self.confirmed().map(|at| SystemTime::now().duration_since(at).unwrap_or_default()),
             updates: self.updates.load(Relaxed),
             errors: errors.filter(|(_, count)| *count > 0).collect(),
+            last_error: self.last_fault().map(|fault| fault.reason),
         }
     }
 

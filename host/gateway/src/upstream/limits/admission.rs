@@ -2,6 +2,7 @@
 //! waits for the first place at any of them.
 
 use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,10 +25,9 @@ const CHOICES: usize = 4;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a request needs to go to an endpoint, as long as it is there.
-#[derive(Debug)]
 pub struct EndpointPermit {
     record: Arc<Record>,
-    room: Option<Room>,
+    room: Cell<Option<Room>>,
     /// The request decides whether the endpoint's circuit closes.
     probe: Cell<Option<Probe>>,
 }
@@ -126,6 +126,8 @@ impl LocalUpstream {
         for _ in 0..=CHOICES {
             let mut was_refused = false;
             let chosen = self.choose_admitted(endpoints, choice, subset, &left, |host| {
+                // Of a trial that another request was faster to: its place is free again before the next is taken.
+                drop(permit.take());
                 permit = match EndpointPermit::take(state, endpoints.record(host), breaker) {
                     Ok(permit) => Some(permit),
                     Err(refused) => {
@@ -153,7 +155,7 @@ impl LocalUpstream {
     /// The permit for an address that was not chosen, if it has room.
     pub(in crate::upstream) fn permit_for(&self, record: &Arc<Record>) -> Option<EndpointPermit> {
         let room = self.upstream().state()?.room_at(record)?;
-        Some(EndpointPermit { record: Arc::clone(record), room, probe: Cell::new(None) })
+        Some(EndpointPermit { record: Arc::clone(record), room: Cell::new(room), probe: Cell::new(None) })
     }
 
     async fn wait_for_room(
@@ -267,7 +269,7 @@ impl EndpointPermit {
                 return Err(Unadmitted::CircuitOpen(open));
             }
         };
-        Ok(EndpointPermit { record: Arc::clone(record), room, probe: Cell::new(probe) })
+        Ok(EndpointPermit { record: Arc::clone(record), room: Cell::new(room), probe: Cell::new(probe) })
     }
 
     /// Whether it is for the address of this record.
@@ -276,10 +278,15 @@ impl EndpointPermit {
     }
 
     /// Gives it up, and tells nobody.
-    pub(super) fn drop_unoffered(mut self) {
+    pub(super) fn drop_unoffered(self) {
         if let Some(room) = self.room.take() {
             room.drop_unoffered();
         }
+    }
+
+    /// Gives up the place at the endpoint.
+    pub(in crate::upstream) fn leave(&self) {
+        self.room.take();
     }
 
     /// Notes how an attempt at the endpoint has ended.
@@ -288,6 +295,12 @@ impl EndpointPermit {
         if let Some(change) = self.record.circuit().note(breaker, self.probe.take(), outcome) {
             self.record.circuit_changed(change.is_open, change.evidence);
         }
+    }
+}
+
+impl fmt::Debug for EndpointPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointPermit").field("record", &self.record.key()).finish_non_exhaustive()
     }
 }
 

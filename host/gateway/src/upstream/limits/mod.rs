@@ -1,5 +1,6 @@
-//! Limits of requests and connections (bulkheads), each one number for all workers. What is over a limit waits in a queue, if there is
-//! one, or is refused. Nothing here counts against an endpoint.
+//! Limits of requests under way (bulkheads), each one number for all workers. What is over a limit waits in a queue, if there is
+//! one, or is refused. Nothing here counts against an endpoint. Connections have no limit of their own: over HTTP/1 a request under way has
+//! one, and the idle ones are bounded by the pools.
 
 mod admission;
 mod queue;
