@@ -89,12 +89,15 @@ impl UpstreamSpec {
         self.circuit_breaker.is_some() || self.limits.max_requests.is_some() || self.admits_endpoints()
     }
 
-    /// Whether its endpoints have limits or circuits.
+    /// Whether its endpoints have limits or circuits. A built-in upstream has no endpoints.
     pub(super) fn admits_endpoints(&self) -> bool {
-        let per_endpoint = |breaker: &CircuitBreaker| breaker.per == CircuitScope::Endpoint;
         !self.target.is_builtin()
-            && (self.limits.per_endpoint.max_requests.is_some()
-                || self.circuit_breaker.as_ref().is_some_and(per_endpoint))
+            && (self.limits.per_endpoint.max_requests.is_some() || self.endpoint_breaker().is_some())
+    }
+
+    /// The settings of the circuits of its endpoints, where they have some.
+    pub(super) fn endpoint_breaker(&self) -> Option<&CircuitBreaker> {
+        self.circuit_breaker.as_ref().filter(|breaker| breaker.per == CircuitScope::Endpoint)
     }
 }
 
@@ -325,9 +328,12 @@ impl Upstream {
         if let Some(state) = &self.state {
             state.set(&self.spec);
         }
-        let breaker = self.spec.circuit_breaker.as_ref().filter(|breaker| breaker.per == CircuitScope::Endpoint);
         for host in &self.set.members().hosts {
-            host.record.set_circuit(breaker.map(|breaker| breaker.window));
+            host.record.set_circuit(self.spec.endpoint_breaker().map(|breaker| breaker.window));
+            // The limit may have been raised.
+            if let Some(state) = &self.state {
+                state.offer(&host.record);
+            }
         }
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct Record {
     traffic: Traffic,
     health: Health,
     /// Only where it has a circuit breaker.
-    circuit: OnceLock<Box<(Circuit, Mutex<Option<FailureWindow>>)>>,
+    circuit: OnceLock<Box<Circuit>>,
     /// Since when nothing speaks against it, or since when it is known, by [`millis`].
     up_since: AtomicU64,
     /// Told of each change of its state, after the change.
@@ -214,6 +214,11 @@ impl Record {
         self.traffic.occupied.fetch_update(SeqCst, Relaxed, more).is_ok()
     }
 
+    /// The places that are taken.
+    pub(crate) fn occupied(&self) -> u32 {
+        self.traffic.occupied.load(SeqCst)
+    }
+
     /// A place is free again.
     pub(crate) fn vacate(&self) {
         self.traffic.occupied.fetch_sub(1, SeqCst);
@@ -221,7 +226,7 @@ impl Record {
 
     /// Its circuit, where endpoints have some.
     pub(crate) fn circuit(&self) -> &Circuit {
-        &self.circuit.get_or_init(Box::default).0
+        self.circuit.get_or_init(Box::default)
     }
 
     /// Its circuit has opened or closed.
@@ -229,18 +234,12 @@ impl Record {
         self.tell(self.health.circuit_changed(is_open, evidence));
     }
 
-    /// The settings that are about to be served count in this way, or have no circuits. What was counted in another way is forgotten.
+    /// The settings that are about to be served count in this way, or have no circuits.
     pub(crate) fn set_circuit(&self, window: Option<FailureWindow>) {
         if window.is_none() && self.circuit.get().is_none() {
             return;
         }
-        let (circuit, counted) = &**self.circuit.get_or_init(Box::default);
-        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if *counted != window {
-            *counted = window;
-            circuit.forget();
-        }
-        if window.is_none() && circuit.close() {
+        if self.circuit().configure(window) {
             self.circuit_changed(false, "the configuration has no circuit breaker for it any more".to_owned());
         }
     }
