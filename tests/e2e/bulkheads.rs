@@ -147,6 +147,92 @@ fn a_full_endpoint_is_passed_over_and_all_full_ones_are_waited_for() {
     assert_eq!(client.get("/").status, 200);
 }
 
+/// One request at a time for each endpoint, and a queue.
+const ONE_EACH: &str =
+    "limits = { max_pending_requests = 4, queue_timeout = \"1m\", per_endpoint = { max_requests = 1 } }";
+
+/// Requests for `/hold` that an origin has got.
+fn held_at(origin: &Origin) -> usize {
+    origin.requests().iter().filter(|request| request.target == "/hold").count()
+}
+
+#[test]
+fn a_full_endpoint_leaves_no_request_to_one_that_is_drained() {
+    let gate = Arc::new(Mutex::new(()));
+    let held = gate.lock().expect("the gate");
+    let (a, drained) = (holding("a", &gate), holding("drained", &gate));
+    let gateway = gateway(&format!(
+        "[upstreams.pair]\nendpoints = [\"{}\", {{ url = \"{}\", weight = 0 }}]\n{ONE_EACH}\n{}",
+        a.url(),
+        drained.url(),
+        route("pair", &[])
+    ));
+    let mut first = waiting(&gateway);
+    eventually("the first request", || a.count() == 1);
+    let mut second = waiting(&gateway);
+    eventually("one that waits", || pending(&gateway, "endpoints") == 1.0);
+    drop(held);
+    assert_eq!([first.read_response("GET").text(), second.read_response("GET").text()], ["a", "a"]);
+    assert_eq!(drained.count(), 0);
+}
+
+#[test]
+fn a_full_endpoint_is_waited_for_while_the_circuit_of_another_is_open() {
+    let gate = Arc::new(Mutex::new(()));
+    let held = gate.lock().expect("the gate");
+    let (a, failing) = (holding("a", &gate), Origin::serve(|_| Reply::status(503)));
+    let breaker = "circuit_breaker = { per = \"endpoint\", failures = 1, of = 1, open = \"1h\" }";
+    let gateway = gateway(&format!(
+        "[upstreams.pair]\nendpoints = [\"{}\", \"{}\"]\n{breaker}\n{ONE_EACH}\n{}",
+        a.url(),
+        failing.url(),
+        route("pair", &[])
+    ));
+    eventually("an open circuit", || gateway.get("/").status == 503);
+    let mut clients = vec![waiting(&gateway)];
+    eventually("the first request", || held_at(&a) == 1);
+    for count in [1.0, 2.0, 3.0] {
+        clients.push(waiting(&gateway));
+        eventually("one more that waits", || pending(&gateway, "endpoints") == count);
+    }
+    drop(held);
+    for client in &mut clients {
+        assert_eq!(client.read_response("GET").text(), "a");
+    }
+    assert_eq!(failing.count(), 1);
+}
+
+#[test]
+fn endpoints_that_are_used_though_they_are_out_are_waited_for() {
+    let gate = Arc::new(Mutex::new(()));
+    let origin = Origin::serve({
+        let gate = gate.clone();
+        move |request| match request.target.as_str() {
+            "/healthz" => Reply::status(500),
+            _ => {
+                drop(gate.lock());
+                Reply::text("ok")
+            }
+        }
+    });
+    let health = "health = { path = \"/healthz\", interval = \"50ms\", unhealthy_threshold = 1 }";
+    for panic_threshold in [50, 0] {
+        let gateway = gateway(&format!(
+            "[upstreams.service]\nendpoints = [\"{}\"]\npanic_threshold = {panic_threshold}\n{health}\n{ONE_EACH}\n{}",
+            origin.url(),
+            route("service", &[])
+        ));
+        eventually("a failed check", || gateway.metric("sluice_endpoint_healthy", &[]) == Some(0.0));
+        let (before, held) = (held_at(&origin), gate.lock().expect("the gate"));
+        let mut first = waiting(&gateway);
+        eventually("the first request", || held_at(&origin) == before + 1);
+        let mut second = waiting(&gateway);
+        eventually("one that waits", || pending(&gateway, "endpoints") == 1.0);
+        drop(held);
+        assert_eq!((first.read_response("GET").status, second.read_response("GET").status), (200, 200));
+    }
+}
+
 #[test]
 fn a_route_has_a_limit_and_a_queue_of_its_own() {
     let gate = Arc::new(Mutex::new(()));

@@ -24,49 +24,63 @@ fn kind_of_last(gateway: &Gateway) -> String {
 }
 
 #[test]
-fn it_opens_after_fifteen_of_twenty_answers_at_once_and_closes_when_the_service_is_back() {
+fn it_opens_after_fifteen_of_twenty_and_answers_at_once() {
     let status = Arc::new(AtomicU16::new(200));
     let origin = origin(&status);
-    let toml = with_base(&config(&[&origin.url()], "failures = 15, of = 20, open = \"2s\", half_open = 3"));
+    let toml = with_base(&config(&[&origin.url()], "failures = 15, of = 20, open = \"1h\""));
     let gateway = setup().start(&toml.replace("workers = 1", "workers = 2"));
     for n in 0..20 {
         status.store(if n % 4 == 0 { 200 } else { 503 }, SeqCst);
         assert_eq!(gateway.get("/").status, status.load(SeqCst), "request {n}");
     }
     let opened = gateway.wait_log("an open circuit", |line| line["message"] == "the circuit of the upstream is open");
-    assert_eq!(opened["evidence"], "open for 2s: 15 of the last 20 failed, the last: status 503");
+    assert_eq!(opened["evidence"], "open for 3600s: 15 of the last 20 failed, the last: status 503");
     let mut client = gateway.client();
     let mut fastest = Duration::MAX;
     for _ in 0..50 {
         let begun = Instant::now();
         let refused = client.get("/");
         fastest = fastest.min(begun.elapsed());
-        assert_eq!(refused.status, 503);
-        assert!(["1", "2"].contains(&refused.header("retry-after").expect("a time")), "{refused:?}");
+        let wait: u64 = refused.header("retry-after").expect("a time").parse().expect("seconds");
+        assert_eq!((refused.status, (3000..=3600).contains(&wait)), (503, true), "{wait}");
     }
     assert!(fastest < Duration::from_millis(1), "{fastest:?}");
     assert_eq!(origin.count(), 20, "none of them was sent");
     assert_eq!(gateway.metric("sluice_circuit_open", &[("upstream", "service")]), Some(1.0));
+    assert_eq!(gateway.metric("sluice_circuit_opens_total", &[("upstream", "service")]), Some(1.0));
     assert_eq!(gateway.metric("sluice_circuit_refused_total", &[("upstream", "service")]), Some(50.0));
     gateway.wait_access("why", |line| line["error"] == "circuit-open");
+}
+
+#[test]
+fn probes_close_it_when_the_service_is_back() {
+    let status = Arc::new(AtomicU16::new(503));
+    let origin = origin(&status);
+    let toml = with_base(&config(&[&origin.url()], "failures = 2, of = 2, open = \"100ms\", half_open = 3"));
+    let gateway = setup().start(&toml.replace("workers = 1", "workers = 2"));
+    assert_eq!([gateway.get("/").status, gateway.get("/").status], [503, 503]);
+    let opened = gateway.wait_log("an open circuit", |line| line["message"] == "the circuit of the upstream is open");
     // It fails on: one probe is enough to know. Then it is well again, and three have to succeed.
-    eventually("a probe", || gateway.get("/").status == 503 && origin.count() > 20);
-    gateway.wait_log("a probe that failed", |line| line["evidence"] == "open for 2s more: a probe failed: status 503");
+    eventually("a probe", || gateway.get("/").status == 503 && origin.count() > 2);
+    let failed = "open for 100ms more: a probe failed: status 503";
+    gateway.wait_log("a probe that failed", |line| line["evidence"] == failed);
     status.store(200, SeqCst);
+    let before = origin.count();
     eventually("a closed circuit", || {
         gateway.get("/");
         gateway.metric("sluice_circuit_open", &[]) == Some(0.0)
     });
-    let shown: serde_json::Value =
-        serde_json::from_str(&gateway.admin("/api/v1/upstreams/service").text()).expect("JSON");
+    assert!(origin.count() - before >= 3);
+    let shown = gateway.admin("/api/v1/upstreams/service").json();
     let changes = shown["circuit"]["changes"].as_array().expect("changes");
-    assert_eq!((&shown["circuit"]["state"], changes.len()), (&"closed".into(), 3), "{shown}");
+    assert_eq!(shown["circuit"]["state"], "closed", "{shown}");
     assert_eq!(changes[0]["evidence"], opened["evidence"]);
+    let last = changes[changes.len() - 1]["evidence"].as_str().expect("evidence");
+    assert!(last.starts_with("closed after ") && last.ends_with(": 3 probes succeeded"), "{last}");
     gateway.wait_log("the closed circuit", |line| line["message"] == "the circuit of the upstream is closed");
     for _ in 0..40 {
         assert_eq!(gateway.get("/").status, 200);
     }
-    assert_eq!(gateway.metric("sluice_circuit_opens_total", &[]), Some(2.0));
 }
 
 #[test]
@@ -110,6 +124,8 @@ fn clients_that_leave_and_what_the_gateway_refuses_are_no_failures() {
         upload.send("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nabc");
         upload = gateway.client();
     }
+    let broken = || gateway.access().iter().filter(|line| line["method"] == "POST").count();
+    eventually("six broken uploads", || broken() == 6);
     assert_eq!(gateway.metric("sluice_circuit_opens_total", &[]), Some(0.0));
     assert_eq!(gateway.get("/").status, 200);
     drop(held);
@@ -249,4 +265,33 @@ fn an_open_circuit_outlives_a_reload() {
     status.store(200, SeqCst);
     assert_eq!((client.get("/").status, gateway.get("/").status), (503, 503));
     assert_eq!(origin.count(), 2);
+}
+
+#[test]
+fn a_circuit_breaker_that_comes_back_is_closed() {
+    let status = Arc::new(AtomicU16::new(503));
+    let origin = origin(&status);
+    // Something else keeps the state of the upstream.
+    let limited = "limits = { max_requests = 100 }\n[routes.all]";
+    let with =
+        with_base(&config(&[&origin.url()], "failures = 2, of = 2, open = \"1h\"").replace("[routes.all]", limited));
+    let without = with.replace("circuit_breaker = { failures = 2, of = 2, open = \"1h\" }\n", "");
+    let per_endpoint = with.replace("failures = 2", "per = \"endpoint\", failures = 2");
+    let gateway = setup().start(&with);
+    let mut client = gateway.client();
+    for other in [&without, &per_endpoint] {
+        status.store(503, SeqCst);
+        let before = origin.count();
+        (0..3).for_each(|_| assert_eq!(client.get("/").status, 503));
+        assert_eq!(origin.count(), before + 2, "the third is refused");
+        status.store(200, SeqCst);
+        gateway.reload(other);
+        assert_eq!(gateway.get("/").status, 200);
+        gateway.reload(&with);
+        client = gateway.client();
+        assert_eq!(client.get("/").status, 200);
+    }
+    let closed =
+        gateway.wait_log("the closed circuit", |line| line["message"] == "the circuit of the upstream is closed");
+    assert_eq!(closed["evidence"], "the configuration has no circuit breaker for it any more");
 }

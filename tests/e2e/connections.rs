@@ -114,10 +114,13 @@ fn a_client_gets_so_many_requests_on_a_connection() {
 #[test]
 fn an_idle_connection_ends_with_its_age() {
     let origin = Origin::named("o");
-    let gateway = Gateway::start(&listener("max_connection_age = \"100ms\"", &route(&origin.url(), &[])));
+    let aged =
+        |age: &str| Gateway::start(&listener(&format!("max_connection_age = \"{age}\""), &route(&origin.url(), &[])));
+    let gateway = aged("100ms");
     let mut client = gateway.client();
     assert_eq!(client.get("/").status, 200);
     client.expect_close();
+    let gateway = aged("1s");
     let mut client = gateway.client();
     let mut answered = 0;
     // It may also be closed between two requests.

@@ -1,8 +1,29 @@
 //! What the gateway takes out of a head, what it adds, and whom it believes.
 
+use sluice_harness::h2::H2;
 use sluice_harness::{Gateway, Origin};
 
 use crate::support::{gateway, route};
+
+#[test]
+fn a_426_says_which_protocols_the_client_needs() {
+    let origin = Origin::serve(|r| {
+        let status = if r.target == "/426" { 426 } else { 400 };
+        sluice_harness::Reply::status(status).with("connection", "upgrade").with("upgrade", "TLS/1.3, HTTP/2.0")
+    });
+    let respond = "[routes.own]\nmatch = { path = \"/own\" }\n\
+                   respond = { status = 426, headers = { upgrade = \"websocket\" } }\n";
+    let gateway = gateway(&(route(&origin.url(), &[]) + respond));
+    for (path, want) in [("/426", Some("TLS/1.3, HTTP/2.0")), ("/400", None), ("/own", Some("websocket"))] {
+        let response = gateway.request("GET", path, &[], b"");
+        assert_eq!(response.header("upgrade"), want, "{path}");
+        let connection = response.header("connection").unwrap_or_default();
+        assert_eq!(connection.split(", ").any(|option| option == "upgrade"), want.is_some(), "{path}");
+        // RFC 9113 §8.2.2.
+        let answer = H2::connect(gateway.address()).get(path);
+        assert_eq!((answer.status, answer.header("upgrade")), (response.status, None), "{path}");
+    }
+}
 
 #[test]
 fn hop_by_hop_fields_stay_on_their_hop() {

@@ -238,11 +238,43 @@ fn crumbs_of_a_cookie_count_as_one_field() {
 }
 
 #[test]
+fn characters_that_have_to_be_encoded_are_the_same_as_over_http1() {
+    let origin = Origin::serve(|r| Reply::text(r.target.clone()));
+    let gateway = Gateway::before(&origin.url());
+    let mut frames = Frames::connect(gateway.address());
+    let paths = [
+        &b"/a?filter={\"a\":1}&q=<x>"[..],
+        b"/<a>?b=`",
+        b"/a`b\"c",
+        b"/a/../b?\"\"\"",
+        b"/a?q=\xe4\xff",
+        b"/caf\xe9/x",
+        b"/caf\xc3\xa9/<x>",
+    ];
+    for (n, path) in (0_u32..).zip(paths) {
+        let mut request = b"GET ".to_vec();
+        request.extend(path);
+        request.extend(b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        assert!(gateway.raw(request).starts_with("HTTP/1.1 200"), "{}", path.escape_ascii());
+        let over_http1 = origin.last().target.clone();
+        frames.headers(2 * n + 1, &head(path), true);
+        assert_eq!(frames.wait(2 * n + 1), Ended::Response(200), "{}", path.escape_ascii());
+        assert_eq!(origin.last().target, over_http1);
+    }
+    eventually("all of them in the log", || gateway.access().len() == 2 * paths.len());
+    let log = gateway.access();
+    let paths_of = |protocol: &str| -> Vec<_> {
+        log.iter().filter(|line| line["protocol"] == protocol).map(|line| line["path"].clone()).collect()
+    };
+    assert_eq!(paths_of("HTTP/2.0"), paths_of("HTTP/1.1"));
+}
+
+#[test]
 fn a_malformed_request_gets_an_answer_before_its_reset() {
     let origin = Origin::named("o");
     let gateway = Gateway::before(&origin.url());
     let mut frames = Frames::connect(gateway.address());
-    for (n, path) in [&b"/a?q=<x>"[..], b"/a?filter={\"a\":1}", b"/<a>", b"/a\x01", b"?a"].into_iter().enumerate() {
+    for (n, path) in [&b"/a<b c>"[..], b"/a?q=<#x>", b"/<a>", b"/a\x01", b"?a"].into_iter().enumerate() {
         let stream = 4 * u32::try_from(n).expect("small") + 1;
         // Half of them would have a body.
         frames.headers(stream, &head(path), n % 2 == 0);

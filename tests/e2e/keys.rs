@@ -250,24 +250,12 @@ const TABLE: &[(&str, &str)] = &[
     ("upstreams.*.balance.hash", "balancing::the_same_value_leads_to_the_same_endpoint"),
     ("upstreams.*.builtin", "upstreams::the_built_in_upstreams"),
     ("upstreams.*.circuit_breaker.failure_percent", "circuits::failures_of_a_while_and_their_share"),
-    (
-        "upstreams.*.circuit_breaker.failures",
-        "circuits::it_opens_after_fifteen_of_twenty_answers_at_once_and_closes_when_the_service_is_back",
-    ),
+    ("upstreams.*.circuit_breaker.failures", "circuits::it_opens_after_fifteen_of_twenty_and_answers_at_once"),
     ("upstreams.*.circuit_breaker.fallback", "circuits::what_an_open_circuit_answers"),
-    (
-        "upstreams.*.circuit_breaker.half_open",
-        "circuits::it_opens_after_fifteen_of_twenty_answers_at_once_and_closes_when_the_service_is_back",
-    ),
+    ("upstreams.*.circuit_breaker.half_open", "circuits::probes_close_it_when_the_service_is_back"),
     ("upstreams.*.circuit_breaker.max_open", "circuits::an_endpoint_can_have_a_circuit_of_its_own"),
-    (
-        "upstreams.*.circuit_breaker.of",
-        "circuits::it_opens_after_fifteen_of_twenty_answers_at_once_and_closes_when_the_service_is_back",
-    ),
-    (
-        "upstreams.*.circuit_breaker.open",
-        "circuits::it_opens_after_fifteen_of_twenty_answers_at_once_and_closes_when_the_service_is_back",
-    ),
+    ("upstreams.*.circuit_breaker.of", "circuits::it_opens_after_fifteen_of_twenty_and_answers_at_once"),
+    ("upstreams.*.circuit_breaker.open", "circuits::probes_close_it_when_the_service_is_back"),
     ("upstreams.*.circuit_breaker.per", "circuits::an_endpoint_can_have_a_circuit_of_its_own"),
     ("upstreams.*.circuit_breaker.respond.body", "circuits::what_an_open_circuit_answers"),
     ("upstreams.*.circuit_breaker.respond.headers.*", "circuits::what_an_open_circuit_answers"),

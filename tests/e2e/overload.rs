@@ -1,5 +1,7 @@
 //! Near a bound of the process, requests are refused: those of the least critical routes first, and never those of the admin listener.
 
+use std::any::Any;
+
 use serde_json::Value;
 use sluice_harness::h2::H2;
 use sluice_harness::{Client, Gateway, Origin, Response, eventually};
@@ -74,24 +76,32 @@ fn connections_near_their_bound_shed_the_least_critical_routes_first() {
     assert_eq!(gateway.metric("sluice_overload_step", &[("resource", "connections")]), Some(0.0));
 }
 
+/// As many as it takes, over both versions.
 #[test]
 fn idle_connections_are_closed_before_requests_are_refused() {
     let origin = Origin::named("o");
     let listener = "bind = \"127.0.0.1:0\"\ntimeouts = { header = \"2s\", idle = \"1h\" }\n[admin]";
     let toml = config("max_connections = 10", &routes(&origin.url(), ""));
-    let gateway = setup().start(&toml.replace("bind = \"127.0.0.1:0\"\n[admin]", listener));
-    let idle = |gateway: &Gateway| {
+    let toml = toml.replace("bind = \"127.0.0.1:0\"\n[admin]", listener);
+    let http1 = |gateway: &Gateway| -> Box<dyn Any> {
         let mut client = gateway.client();
         assert_eq!(client.get("/critical").status, 200);
-        client
+        Box::new(client)
     };
-    let clients: Vec<Client> = (0..8).map(|_| idle(&gateway)).collect();
-    let mut h2 = H2::connect(gateway.address());
-    assert_eq!(h2.get("/standard").status, 200);
-    gateway.wait_log("the step", |line| line["refused"].as_str().is_some_and(|text| text.contains("idle connections")));
-    eventually("all of them to be closed", || gateway.metric("sluice_connections_active", &[]) == Some(0.0));
-    clients.into_iter().for_each(|mut client| client.expect_close());
-    assert_eq!(gateway.get("/standard").status, 200);
+    let http2 = |gateway: &Gateway| -> Box<dyn Any> {
+        let mut client = H2::connect(gateway.address());
+        assert_eq!(client.get("/critical").status, 200);
+        Box::new(client)
+    };
+    for connect in [&http1 as &dyn Fn(&Gateway) -> Box<dyn Any>, &http2] {
+        let gateway = setup().start(&toml);
+        let _idle: Vec<_> = (0..9).map(|_| connect(&gateway)).collect();
+        gateway.wait_log("the step", |line| {
+            line["refused"].as_str().is_some_and(|refused| refused.contains("idle connections"))
+        });
+        eventually("room for others", || gateway.metric("sluice_connections_active", &[]) < Some(8.0));
+        assert_eq!(gateway.get("/standard").status, 200);
+    }
 }
 
 #[test]

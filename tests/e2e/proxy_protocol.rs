@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustls::version::TLS13;
 use rustls::{ClientConnection, StreamOwned};
 use sluice_harness::tools::{Ended, free_port, need, run, wait_for_port};
-use sluice_harness::{Certs, Client, Gateway, Origin};
+use sluice_harness::{Certs, Client, Gateway, Origin, Reply};
 
 use crate::support::{gateway, setup};
 
@@ -328,6 +328,32 @@ fn an_upstream_is_told_of_each_client() {
     assert_eq!(client.get("/").text(), "ok");
     let got = seen.recv_timeout(Duration::from_secs(10)).expect("a connection");
     assert!(got.starts_with(b"GET / HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&got));
+}
+
+#[test]
+fn a_mirror_and_a_fallback_are_told_of_the_client_too() {
+    let (address, seen) = recording();
+    let (live, failing) = (Origin::named("live"), Origin::serve(|_| Reply::status(503)));
+    let gateway = Gateway::start(&format!(
+        "[gateway]\nworkers = 1\n[listeners.behind]\nbind = \"127.0.0.1:0\"\n\
+         [routes.mirrored]\nmatch = {{ path = \"/mirrored\" }}\nupstream = \"live\"\nmirror = {{ upstream = \"told\" }}\n\
+         [routes.failing]\nmatch = {{ path = \"/failing\" }}\nupstream = \"failing\"\n\
+         [upstreams.told]\nendpoints = [\"http://{address}\"]\nproxy_protocol = \"v1\"\n\
+         [upstreams.live]\nendpoints = [\"{}\"]\n\
+         [upstreams.failing]\nendpoints = [\"{}\"]\ncircuit_breaker = {{ failures = 1, of = 1, fallback = \"told\" }}\n",
+        live.url(),
+        failing.url()
+    ));
+    let mut client = Client::connect(gateway.address_of("behind"));
+    let (own, to) = (client.writer().local_addr().expect("a socket"), gateway.address_of("behind"));
+    let header = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\nGET /", own.port(), to.port());
+    assert_eq!(client.get("/mirrored").text(), "live");
+    let got = seen.recv_timeout(Duration::from_secs(10)).expect("a copy");
+    assert!(got.starts_with(format!("{header}mirrored").as_bytes()), "{}", String::from_utf8_lossy(&got));
+    assert_eq!(client.get("/failing").status, 503, "it opens the circuit");
+    assert_eq!(client.get("/failing").text(), "ok");
+    let got = seen.recv_timeout(Duration::from_secs(10)).expect("a connection");
+    assert!(got.starts_with(format!("{header}failing").as_bytes()), "{}", String::from_utf8_lossy(&got));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use sluice_harness::h2::{H2Origin, full};
 use sluice_harness::{Certs, Gateway, Origin, Reply, eventually};
 
 use crate::support::{gateway, route};
@@ -145,4 +146,30 @@ fn a_long_stream_outlives_the_request_timeout() {
     eventually("the timeout to be long over", || start.elapsed() > Duration::from_millis(900));
     go.send(()).expect("the origin waits");
     assert_eq!(client.read_exact(3), b"st!");
+}
+
+#[test]
+fn a_switch_of_protocols_that_is_cut_short_is_not_the_fault_of_the_server() {
+    let origin = H2Origin::connecting(None, |request| async move {
+        if request.method() == http::Method::CONNECT {
+            std::future::pending::<()>().await;
+        }
+        http::Response::new(full("well"))
+    });
+    let gateway = gateway(&format!(
+        "[upstreams.u]\nendpoints = [\"http://{}\"]\nprotocol = \"h2c\"\n\
+         outlier_detection = {{ consecutive_gateway_errors = 1, max_ejection_percent = 100 }}\n\
+         [routes.ws]\nmatch = {{ path = \"/ws\" }}\nupstream = \"u\"\ntimeouts = {{ request = \"1s\" }}\n\
+         fault = {{ delay = {{ duration = \"900ms\" }} }}\n{}",
+        origin.address(),
+        route("u", &[])
+    ));
+    assert_eq!(gateway.get("/").text(), "well");
+    for _ in 0..2 {
+        let upgrade =
+            [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+        assert_eq!(gateway.request("GET", "/ws", &upgrade, b"").status, 504);
+    }
+    let upstreams = gateway.admin("/api/v1/upstreams/u").text();
+    assert!(!upstreams.contains("ejected"), "{upstreams}");
 }

@@ -1,12 +1,13 @@
 //! Unix sockets in front of the gateway: their files, who may connect, and what is known of a client there.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use sluice_harness::tools::{need, run};
-use sluice_harness::{Gateway, Origin, eventually};
+use sluice_harness::{Gateway, Origin, Reply, eventually, wire};
 
 use crate::support::setup;
 
@@ -147,6 +148,59 @@ fn a_peer_over_a_unix_socket_is_trusted_only_where_told() {
     let limited =
         |last: u8| ask(&socket, "/limited", &format!("x-forwarded-for: 192.0.2.{last}\r\n"))[9..12].to_owned();
     assert_eq!([limited(1), limited(1), limited(2)], ["200", "429", "200"]);
+}
+
+#[test]
+fn a_client_that_has_left_is_noticed() {
+    let origin = Origin::serve(|request| match request.target.as_str() {
+        "/chunks" => Reply::script(|conn| {
+            conn.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+            conn.write(wire::chunk(b"some"));
+            conn.wait_for_close();
+        }),
+        "/length" => Reply::script(|conn| {
+            conn.write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome");
+            conn.wait_for_close();
+        }),
+        _ => Reply::script(|conn| conn.wait_for_close()),
+    });
+    let gateway = Gateway::start(&listener("", &format!("upstream = \"{}\"\n", origin.url())));
+    let ask = |path: &str, until: &str| {
+        let count = origin.count();
+        let mut stream = UnixStream::connect(gateway.dir().join("http.sock")).expect("a connection");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: a.test\r\n\r\n").expect("a request");
+        eventually("the request at the origin", || origin.count() > count);
+        read_until(&mut stream, until);
+        stream
+    };
+    for (path, until) in [("/silent", ""), ("/chunks", "some\r\n"), ("/length", "some")] {
+        drop(ask(path, until));
+        let line = gateway.wait_access("the client to be missed", |line| line["path"] == path);
+        assert_eq!(line["error"], "client-aborted", "{line}");
+    }
+    // One that only closes its side first still waits for the rest.
+    for (path, until, probe) in
+        [("/silent/half", "", "HTTP/1.1 "), ("/chunks", "some\r\n", "0"), ("/length", "some", "")]
+    {
+        let mut stream = ask(path, until);
+        let lines = gateway.access().len();
+        stream.shutdown(Shutdown::Write).expect("half closed");
+        read_until(&mut stream, probe);
+        assert_eq!(gateway.access().len(), lines, "{path}");
+        drop(stream);
+        eventually("the client to be missed", || gateway.access().len() > lines);
+    }
+    eventually("the gateway to hang up on the origin", || origin.open() == 0);
+}
+
+/// Reads until it has read this.
+fn read_until(stream: &mut UnixStream, text: &str) {
+    let mut read = Vec::new();
+    while !read.ends_with(text.as_bytes()) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("more of the response");
+        read.extend(byte);
+    }
 }
 
 #[test]

@@ -132,6 +132,7 @@ fn serve(
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         config: Arc::new(ArcSwap::new(Arc::clone(&config))),
         overload: Overload::new(config.gateway.overload),
+        changes: Arc::default(),
     };
     let _overload = background.spawn("overload", {
         let overload = Arc::clone(&running.overload);

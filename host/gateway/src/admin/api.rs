@@ -13,7 +13,6 @@ use crate::control::{self, Control};
 use crate::filter::{FailurePolicy, Filter};
 use crate::route::{MatchSpec, PathPattern};
 use crate::snapshot::routes;
-use crate::snapshot::split::Split;
 
 /// A time as RFC 3339 writes it, in UTC.
 #[derive(Serialize, JsonSchema)]
@@ -208,23 +207,17 @@ pub(super) fn routes(context: &Context) -> Routes {
     let route = |route: &model::Route| {
         let mut shown = Route::from(route);
         let running = snapshot.routes.iter().find(|running| *running.facts.name == *route.name);
-        if let (Action::Forward(_), Some(routes::Action::Forward(split))) = (&shown.action, running.map(|r| &r.action))
+        if let (model::Action::Forward(written), Some(routes::Action::Forward(split))) =
+            (&route.action, running.map(|r| &r.action))
         {
             let weights = split.weights().into_iter();
             let weights = weights.map(|(name, weight)| WeightedUpstream { upstream: name.to_string(), weight });
             shown.action = Action::Forward(weights.collect());
-            shown.weights_until_reload = split.is_overridden() && differs(route, split);
+            shown.weights_until_reload = split.differs_from(written);
         }
         shown
     };
     Routes { routes: config.routes.iter().map(route).collect() }
-}
-
-/// Whether other weights hold than those of the file, in which they may have been saved.
-fn differs(route: &model::Route, split: &Split) -> bool {
-    let model::Action::Forward(written) = &route.action else { return false };
-    let now = split.weights();
-    written.iter().any(|(name, weight)| now.iter().all(|(known, now)| **known != **name || now != weight))
 }
 
 impl From<&model::Route> for Route {

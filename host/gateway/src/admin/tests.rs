@@ -71,6 +71,7 @@ fn fixture(admin: &str) -> Fixture {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         config: Arc::new(ArcSwap::from_pointee(loaded.config)),
         overload: crate::server::Overload::new(Default::default()),
+        changes: Arc::default(),
     };
     let refuse = Arc::<Mutex<Option<String>>>::default();
     let why = Arc::clone(&refuse);

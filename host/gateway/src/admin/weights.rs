@@ -55,6 +55,7 @@ fn problem(route: &str, error: &WeightsError) -> Problem {
         | WeightsError::OtherUpstreams(_)
         | WeightsError::AllZero
         | WeightsError::TooLarge(_) => Problem::unprocessable(detail),
-        WeightsError::FileChanged | WeightsError::Edit(_) | WeightsError::Write(..) => Problem::conflict(detail),
+        WeightsError::FileChanged | WeightsError::Edit(_) => Problem::conflict(detail),
+        WeightsError::Write(..) => Problem::internal(detail),
     }
 }

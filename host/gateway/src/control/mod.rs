@@ -44,13 +44,15 @@ impl Phase {
     }
 }
 
-/// What is running now. A reload replaces both; the snapshot first, since it is what serves.
+/// What is running now. A reload replaces snapshot and configuration; the snapshot first, since it is what serves.
 #[derive(Clone)]
 pub struct RunningState {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub config: Arc<ArcSwap<Config>>,
     /// It outlives both, and a reload changes its bounds.
     pub overload: Arc<Overload>,
+    /// Held by whoever changes any of it, so that no change is lost in another one.
+    pub changes: Arc<Mutex<()>>,
 }
 
 /// How a reload went.
@@ -98,14 +100,12 @@ pub struct Control {
     phase: Arc<watch::Sender<Phase>>,
     running: RunningState,
     loader: Loader,
-    /// One change of weights at a time, so that each finds the file as the one before has left it.
-    changes: Arc<Mutex<()>>,
 }
 
 impl Control {
     /// A gateway that is starting.
     pub fn new(running: RunningState, loader: Loader) -> Control {
-        Control { phase: Arc::new(watch::Sender::new(Phase::Starting)), running, loader, changes: Arc::default() }
+        Control { phase: Arc::new(watch::Sender::new(Phase::Starting)), running, loader }
     }
 
     /// How near the process is to its bounds.

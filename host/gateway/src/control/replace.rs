@@ -2,7 +2,7 @@
 //! thread.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::weights::tell_what_ended;
 use super::{Refused, ReloadReport, RunningState};
@@ -10,7 +10,7 @@ use crate::config::model::BindAddress;
 use crate::config::{self, Config, ConfigErrors, Loaded};
 use crate::server::ListenerTable;
 use crate::services::log_limit::visible;
-use crate::snapshot::SnapshotBuilder;
+use crate::snapshot::{Snapshot, SnapshotBuilder};
 use crate::telemetry::{AccessLog, OperationalLog};
 use crate::upstream::Upkeep;
 
@@ -32,7 +32,22 @@ impl Replacement {
     /// Puts the configuration of the file in place of the running one. Answers what was done and which files to watch, or leaves
     /// everything as it is.
     pub fn replace(&mut self) -> Result<(ReloadReport, Vec<PathBuf>), Refused> {
-        let loaded = config::load(&self.path).map_err(lines)?;
+        loop {
+            let before = self.running.config.load_full();
+            let loaded = config::load(&self.path).map_err(lines)?;
+            let snapshot = self.build(&loaded)?;
+            // Building may take long, and weights can be changed meanwhile.
+            let changes = Arc::clone(&self.running.changes);
+            let _one = changes.lock().unwrap_or_else(PoisonError::into_inner);
+            // They were saved: the file is another one than was read.
+            if !Arc::ptr_eq(&before, &self.running.config.load()) {
+                continue;
+            }
+            return Ok(self.put_in_place(loaded, snapshot));
+        }
+    }
+
+    fn build(&self, loaded: &Loaded) -> Result<Snapshot, Refused> {
         let runtime = &self.builder.runtime;
         runtime.set_compile_limits(loaded.config.gateway.compile);
         let before = self.running.snapshot.load_full();
@@ -40,7 +55,7 @@ impl Replacement {
         let outbound = &self.builder.outbound;
         let resolver = outbound.resolver();
         outbound.use_resolver(resolver.with_servers(&loaded.config.gateway.nameservers));
-        let snapshot = self.builder.build(&loaded, Some(&before)).map_err(|errors| {
+        let snapshot = self.builder.build(loaded, Some(&before)).map_err(|errors| {
             outbound.use_resolver(resolver);
             if !runtime.interrupt().was_heeded() {
                 runtime.end_left_compilation();
@@ -49,6 +64,10 @@ impl Replacement {
         })?;
         // Nothing of this configuration needs it.
         runtime.end_left_compilation();
+        Ok(snapshot)
+    }
+
+    fn put_in_place(&mut self, loaded: Loaded, snapshot: Snapshot) -> (ReloadReport, Vec<PathBuf>) {
         for warning in &snapshot.warnings {
             tracing::warn!("{}", visible(warning));
         }
@@ -60,7 +79,7 @@ impl Replacement {
             restart_needed: restart_needed(&self.started_with, &loaded.config),
         };
         let watch = watched_files(&loaded);
-        tell_what_ended(&before, &snapshot);
+        tell_what_ended(&self.running, &snapshot);
         self.listeners.store(Arc::new(snapshot.listeners.clone()));
         let snapshot = Arc::new(snapshot);
         snapshot.apply_limits();
@@ -70,7 +89,7 @@ impl Replacement {
         self.access_log.set_format(loaded.config.telemetry.access_log);
         self.log.set_level(loaded.config.telemetry.log_level);
         self.running.config.store(Arc::new(loaded.config));
-        Ok((report, watch))
+        (report, watch)
     }
 }
 

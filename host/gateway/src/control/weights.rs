@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use super::Control;
-use crate::config::{self, EditError, KeyPart};
+use super::{Control, RunningState};
+use crate::config::{self, EditError, KeyPart, model};
 use crate::http::forwarded::ClientAddress;
 use crate::snapshot::Snapshot;
 use crate::snapshot::routes::Action;
@@ -60,7 +61,7 @@ impl Control {
         file: Option<&Path>,
         by: ClientAddress,
     ) -> Result<WeightsChange, WeightsError> {
-        let _one = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.running.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.snapshot();
         let split = split(&snapshot, route)?;
         let before = split.weights();
@@ -84,9 +85,9 @@ impl Control {
         let edits: Vec<_> = weights.iter().map(|(upstream, weight)| (key(upstream), *weight)).collect();
         let (file, text) = loaded.with_integers(&edits)?;
         replace_file(&file, &text).map_err(|error| WeightsError::Write(file.clone(), error))?;
-        // The file is the running configuration again, with these weights. If a reload came between, it has read the file already.
+        // The file is the running configuration again, with these weights.
         if let Ok(loaded) = config::load(path) {
-            self.running.config.compare_and_swap(&running, Arc::new(loaded.config));
+            self.running.config.store(Arc::new(loaded.config));
         }
         Ok(file)
     }
@@ -118,12 +119,15 @@ fn check(known: &[(Arc<str>, u32)], weights: &Weights) -> Result<Vec<u32>, Weigh
     Ok(in_order)
 }
 
-/// Says which weights the snapshot that a reload has replaced had from here, and that they hold no more.
-pub(super) fn tell_what_ended(before: &Snapshot, now: &Snapshot) {
-    for route in &before.routes {
+/// Says which weights a reload is about to end, since they were changed here and not saved.
+pub(super) fn tell_what_ended(running: &RunningState, now: &Snapshot) {
+    let (config, snapshot) = (running.config.load(), running.snapshot.load());
+    for route in &snapshot.routes {
         let Action::Forward(split) = &route.action else { continue };
         let Ok(new) = self::split(now, &route.facts.name) else { continue };
-        if split.is_overridden() && split.weights() != new.weights() {
+        let written = config.routes.iter().find(|written| *written.name == *route.facts.name);
+        let Some(model::Action::Forward(written)) = written.map(|written| &written.action) else { continue };
+        if split.differs_from(written) && split.weights() != new.weights() {
             let of = |split: &Split| shown(&split.weights().iter().map(|(n, w)| (n.to_string(), *w)).collect());
             let (route, before, after) = (&*route.facts.name, of(split), of(new));
             tracing::info!(route, before, after, "weights of the file hold again");
@@ -135,27 +139,68 @@ fn shown(weights: &Weights) -> String {
     weights.iter().map(|(name, weight)| format!("{name}={weight}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Puts a text in the place of a file, whole or not at all. What leads to the file, such as a link, stays.
+/// Puts a text in the place of a file, whole or not at all. What leads to the file, such as a link, stays, and so do its owner, group and mode.
 fn replace_file(path: &Path, text: &str) -> io::Result<()> {
     let path = fs::canonicalize(path)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let beside = path.with_file_name(name);
+    // A process of the same id may have left it.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let written = write_new(&beside, text, &path).and_then(|()| fs::rename(&beside, &path));
     if written.is_err() {
         // What is left of it is of no use; the error says more than this one would.
         let _ = fs::remove_file(&beside);
+        return written;
     }
-    written
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 fn write_new(beside: &Path, text: &str, like: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(beside)?;
-    file.set_permissions(fs::metadata(like)?.permissions())?;
+    // Not through a link, which would lead to another file. Nobody else reads it before its rights are set.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
+    let (own, like) = (file.metadata()?, fs::metadata(like)?);
+    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+        let kept = fchown(&file, Some(like.uid()), Some(like.gid()));
+        kept.map_err(|error| io::Error::new(error.kind(), format!("its owner can't be kept: {error}")))?;
+    }
+    file.set_permissions(like.permissions())?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    match beside.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_file_keeps_what_it_has_but_its_text() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [file, link, other] = ["gateway.toml", "link", "other"].map(|name| folder.path().join(name));
+        fs::write(&file, "old").expect("a file");
+        symlink(&file, &link).expect("a link");
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).expect("a mode");
+        // Only root can give a file away.
+        let given = chown(&file, Some(7), Some(8)).is_ok();
+        let before = fs::metadata(&file).expect("a file");
+        // A link where the new text is written first leads nowhere.
+        fs::write(&other, "precious").expect("a file");
+        symlink(&other, folder.path().join(format!("gateway.toml.{}.new", std::process::id()))).expect("a link");
+
+        replace_file(&link, "new").expect("written");
+        assert_eq!(["new", "precious"], [&file, &other].map(|path| fs::read_to_string(path).expect("a text")));
+        let after = fs::metadata(&file).expect("a file");
+        let of = |data: &fs::Metadata| (data.uid(), data.gid(), data.mode() & 0o777);
+        assert_eq!((of(&after), given), (of(&before), after.uid() == 7));
+        assert!(fs::symlink_metadata(&link).expect("a link").is_symlink());
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 3, "nothing is left");
     }
 }

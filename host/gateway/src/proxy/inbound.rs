@@ -11,6 +11,7 @@ use crate::exchange::RequestHead;
 use crate::http::cdn_loop;
 use crate::http::forwarded::{self, ClientAddress};
 use crate::http::headers::{self, HeaderClasses};
+use crate::http::lookalikes;
 use crate::http::target::{Target, TargetError, routing_host};
 use crate::http::trace;
 use crate::server::ConnectionInfo;
@@ -121,7 +122,7 @@ pub(super) fn clean(inbound: &mut Inbound, connection: &ConnectionInfo, (id_head
         headers::strip_hop_by_hop(&mut head.headers);
     }
     if classes.has(HeaderClasses::UNDERSCORE) {
-        headers::strip_lookalikes(&mut head.headers, id_header);
+        lookalikes::strip_lookalikes(&mut head.headers, id_header);
     }
     forwarded::apply(&mut head.headers, classes, &connection.peer, &scheme(connection), &head.authority);
     if let Some(shown) = connection.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref())
@@ -135,7 +136,7 @@ pub(super) fn clean(inbound: &mut Inbound, connection: &ConnectionInfo, (id_head
         // RFC 8441 §5 leaves the key out, and servers of HTTP/1.1 want one.
         head.headers.insert(SEC_WEBSOCKET_KEY, websocket::new_key());
     }
-    headers::strip_twin(&mut head.headers, id_header);
+    lookalikes::strip_twin(&mut head.headers, id_header);
     head.headers.insert(id_header, id.clone());
     trace::ensure_traceparent(&mut head.headers, classes);
     if head.version == Version::HTTP_2 {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -19,7 +19,9 @@ use tokio::runtime::Handle;
 use super::RouteHandler;
 use super::context::RequestContext;
 use crate::deadline;
-use crate::http::body::{Body, BodyError, MemoryBudget, Reservation};
+use crate::http::body::{Body, BodyError, MemoryBudget};
+use crate::http::buffer::CopiedBytes;
+use crate::proxy_protocol::Proxied;
 use crate::snapshot::routes::Mirror;
 use crate::telemetry::{RouteId, UpstreamId, WorkerMetrics};
 use crate::upstream::retry::{Attempts, FilterChoice, Next};
@@ -73,11 +75,11 @@ impl RouteHandler<'_> {
         let Some(mirror) = &self.route.mirror else { return };
         // A connection that changes its protocol is no request and a response.
         if context.upgrade_request.is_none() && self.local.happens_to(mirror.percent) {
-            self.start_copy(mirror, request);
+            self.start_copy(mirror, request, context.proxied.clone());
         }
     }
 
-    fn start_copy(&self, mirror: &Mirror, request: &mut Request<Body>) {
+    fn start_copy(&self, mirror: &Mirror, request: &mut Request<Body>, proxied: Option<Box<Proxied>>) {
         let route = (self.route.metrics, self.local.metrics.clone());
         let Some(place) = Place::take(mirror) else { return route.1.mirrored(route.0, Outcome::MaxRequests.name()) };
         if request.body().size_hint().lower() > mirror.max_body {
@@ -97,6 +99,7 @@ impl RouteHandler<'_> {
             head,
             upstream: (Rc::clone(&target.upstream), target.metrics),
             route,
+            proxied,
             timeout: mirror.timeout,
             connect: self.route.timeouts.connect,
             budget: self.worker.budget.clone(),
@@ -109,8 +112,8 @@ impl RouteHandler<'_> {
                 copy.start(Body::with_trailers(data, trailers));
             }
             body => {
-                let Ok(charge) = copy.budget.reserve(0) else { return copy.ended(Outcome::OutOfMemory) };
-                let kept = Kept { copy, parts: Vec::new(), size: 0, max: mirror.max_body, trailers: None, charge };
+                let Ok(bytes) = CopiedBytes::new(&copy.budget) else { return copy.ended(Outcome::OutOfMemory) };
+                let kept = Kept { copy, bytes, max: mirror.max_body, trailers: None };
                 let inner = std::mem::take(body);
                 *body = Body::stream(Tee { inner, kept: Some(Box::new(kept)) });
             }
@@ -140,6 +143,8 @@ struct Copy {
     head: Request<()>,
     upstream: (Rc<LocalUpstream>, UpstreamId),
     route: (RouteId, WorkerMetrics),
+    /// Whose request it is, where an upstream of the route is told by a PROXY header.
+    proxied: Option<Box<Proxied>>,
     timeout: Duration,
     connect: Duration,
     budget: MemoryBudget,
@@ -179,6 +184,7 @@ impl Copy {
         };
         let Ok(_permit) = upstream.upstream().admit_copy() else { return Outcome::NotAdmitted };
         let mut request = OutgoingRequest::new(request, timeouts, &self.budget);
+        request.on_behalf_of(self.proxied.clone());
         let endpoints = upstream.endpoints();
         let mut attempts = Attempts::new(None);
         attempts.select(MAX_ENDPOINTS.min(upstream.max_endpoints(&endpoints)), 0, FilterChoice::NoneOrSame);
@@ -230,35 +236,22 @@ struct Tee {
 /// What has passed of a body.
 struct Kept {
     copy: Copy,
-    parts: Vec<Bytes>,
-    size: u64,
+    bytes: CopiedBytes,
     max: u64,
     trailers: Option<HeaderMap>,
-    charge: Reservation,
 }
 
 impl Kept {
-    fn keep(&mut self, data: &Bytes) -> Result<(), Outcome> {
-        self.size = self.size.saturating_add(data.len() as u64);
-        if self.size > self.max {
+    fn keep(&mut self, data: &[u8]) -> Result<(), Outcome> {
+        if (self.bytes.len() as u64).saturating_add(data.len() as u64) > self.max {
             return Err(Outcome::MaxBody);
         }
-        self.charge.grow(data.len()).map_err(|_| Outcome::OutOfMemory)?;
-        self.parts.push(data.clone());
-        Ok(())
+        self.bytes.append(data).map_err(|_| Outcome::OutOfMemory)
     }
 
     fn finish(self) {
-        let Kept { copy, mut parts, trailers, charge, .. } = self;
-        let whole = match &mut parts[..] {
-            [only] => std::mem::take(only),
-            parts => {
-                let mut whole = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-                parts.iter().for_each(|part| whole.extend_from_slice(part));
-                whole.freeze()
-            }
-        };
-        copy.start(Body::with_trailers(MemoryBudget::hold(whole, charge), trailers));
+        let Kept { copy, bytes, trailers, .. } = self;
+        copy.start(Body::with_trailers(bytes.freeze(), trailers));
     }
 }
 

@@ -13,7 +13,7 @@ use crate::filter::Hook;
 use crate::http::body::Body;
 use crate::http::cdn_loop;
 use crate::http::coding;
-use crate::http::headers::strip_shadowed;
+use crate::http::lookalikes::strip_shadowed;
 use crate::snapshot::routes::{HostPolicy, host_value};
 use crate::upstream::{Extras, Timeouts};
 

@@ -20,7 +20,7 @@ use super::fault::slowed;
 use super::outgoing::RequestHeaders;
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::Body;
-use crate::http::headers::{HeaderClasses, strip_hop_by_hop};
+use crate::http::headers::{HeaderClasses, strip_hop_by_hop_of_response};
 use crate::snapshot::routes::Action;
 use crate::snapshot::split::Split;
 use crate::upstream::websocket;
@@ -126,7 +126,7 @@ impl RouteHandler<'_> {
         }
         let classes = HeaderClasses::of(&head.headers);
         if classes.has(HeaderClasses::HOP_BY_HOP) {
-            strip_hop_by_hop(&mut head.headers);
+            strip_hop_by_hop_of_response(head.status, &mut head.headers);
         }
         let mut body = timed(body, self.route.timeouts.idle, context.progress.as_ref());
         if let Some(limit) = self.route.timeouts.max_stream_duration.filter(|_| !body.is_end_stream()) {

@@ -27,6 +27,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
+use super::aliases::Aliases;
 use super::gather::Gathered;
 use super::malformed::AnswersMalformed;
 use super::proxied::behind_proxy;
@@ -272,10 +273,10 @@ fn serve_h2<S: Service>(
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE);
     let info = Rc::new(info);
-    let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity));
     let io = Gathered::new(io);
     let framed = AnswersMalformed::new(io.clone());
     let answers = framed.answers();
+    let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity), framed.aliases());
     let connection = Box::pin(builder.serve_connection(TokioIo::new(framed), service_fn(service)));
     async move {
         let refused = |refusal: H2Refusal, failed: bool| {
@@ -293,9 +294,11 @@ fn exchanges<S: Service>(
     worker: Rc<Shared<S>>,
     info: Rc<ConnectionInfo>,
     activity: Rc<Activity>,
+    aliases: Rc<Aliases>,
 ) -> impl Fn(Request<Incoming>) -> ResponseFuture<S> {
     move |mut request| {
         let exchanging = activity.begin();
+        aliases.restore(request.uri_mut());
         let on_upgrade = match *request.method() == Method::CONNECT {
             true => extended_connect::take(&mut request, &activity),
             false => None,

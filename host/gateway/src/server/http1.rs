@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -12,9 +13,9 @@ use http::{Method, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{Activity, Expiry, Patience};
+use super::clock::Clock;
 use super::connection::End;
 use super::worker::Shared;
 use super::{CloseConnection, ConnectionInfo, Refusal, Service};
@@ -231,7 +232,9 @@ impl<S: Service> Connection<S> {
             match departed {
                 Poll::Ready(Departure::HalfClosed) => {
                     self.activity.half_close();
-                    self.probe(cx, probe);
+                    if self.probe(cx, probe).is_err() {
+                        return Poll::Ready(End::Gone);
+                    }
                 }
                 Poll::Ready(Departure::Gone) => return Poll::Ready(End::Gone),
                 Poll::Pending => break,
@@ -246,22 +249,25 @@ impl<S: Service> Connection<S> {
 
     /// Finds out whether a client that has closed its side still reads. TCP does not tell that from a client that has closed its socket, until
     /// it is sent something: then the kernel of one that has left answers with a reset. What is sent is the beginning of what will be sent
-    /// anyway.
-    fn probe(&mut self, cx: &mut Context<'_>, probe: &'static [u8]) {
+    /// anyway. A write that fails is an answer as well.
+    fn probe(&mut self, cx: &mut Context<'_>, probe: &'static [u8]) -> io::Result<()> {
         let transport = &mut self.incoming.borrow().transport;
         // Other bytes that are on their way do the same.
         if !transport.is_flushed() {
-            return;
+            return Ok(());
         }
         if probe.is_empty() {
             self.doubt = Some(Deadline::after(DOUBT));
-            return;
+            return Ok(());
         }
         self.announced |= probe == STATUS_LINE_START;
         transport.out().extend_from_slice(probe);
         transport.hurry();
-        // What can't be written now goes out with the rest, and a failure shows then.
-        let _ = transport.poll_flush(cx);
+        match transport.poll_flush(cx) {
+            Poll::Ready(written) => written,
+            // It goes out with the rest.
+            Poll::Pending => Ok(()),
+        }
     }
 
     /// Writes a response.
@@ -417,7 +423,7 @@ impl<S: Service> Connection<S> {
                     n => seen += n,
                 }
             }
-            std::io::Result::Ok(())
+            io::Result::Ok(())
         };
         // Whether the goodbye was heard makes no difference.
         let _ = deadline::timeout(LINGER, ending).await;
@@ -427,39 +433,6 @@ impl<S: Service> Connection<S> {
 /// Whether a request has begun to come. Empty lines before one are none (RFC 9112 §2.2), unless there are more than are taken.
 fn has_begun(received: &[u8]) -> bool {
     received.len() > EMPTY_LINES || received.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
-}
-
-/// The one timer of a connection.
-struct Clock {
-    activity: Rc<Activity>,
-    patience: Patience,
-    timer: Pin<Box<Sleep>>,
-    /// Whether the timer knows whom to wake: the connection's task, which is always the same.
-    armed: bool,
-}
-
-impl Clock {
-    fn new(activity: Rc<Activity>, patience: Patience) -> Self {
-        let first = activity.check(patience).unwrap_or_else(|_| Instant::now());
-        Clock { activity, patience, timer: Box::pin(sleep_until(first)), armed: false }
-    }
-
-    /// Ready when something has lasted too long. Idle connections may have to go before their time.
-    fn poll(&mut self, cx: &mut Context<'_>, closes_idle: impl Fn() -> bool) -> Poll<Expiry> {
-        if self.armed && !self.timer.is_elapsed() {
-            return Poll::Pending;
-        }
-        loop {
-            // Unconstrained: a timer that is not polled because the task budget is exhausted would wake nobody.
-            let passed = pin!(unconstrained(self.timer.as_mut())).poll(cx);
-            self.armed = passed.is_pending();
-            ready!(passed);
-            match self.activity.check_crowded(self.patience, &closes_idle) {
-                Ok(next) => self.timer.as_mut().reset(next),
-                Err(expiry) => return Poll::Ready(expiry),
-            }
-        }
-    }
 }
 
 /// The time for `Date` (RFC 9110 §6.6.1), made once a second.
@@ -479,28 +452,4 @@ fn date() -> [u8; 29] {
     text.iter_mut().zip(written.bytes()).for_each(|(to, byte)| *to = byte);
     LAST.set((coarse + u64::from(1000 - of_second), text));
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(flavor = "local")]
-    async fn a_clock_that_was_asked_without_budget_strikes() {
-        let limit = Duration::from_millis(30);
-        let mut clock = Clock::new(
-            Rc::new(Activity::new()),
-            Patience { header: limit, idle: limit, age: u64::MAX, grace: limit, requests: u32::MAX },
-        );
-        poll_fn(|cx| {
-            while tokio::task::coop::has_budget_remaining() {
-                let _ = pin!(tokio::task::consume_budget()).poll(cx);
-            }
-            assert!(clock.poll(cx, || false).is_pending());
-            Poll::Ready(())
-        })
-        .await;
-        let struck = tokio::time::timeout(Duration::from_secs(9), poll_fn(|cx| clock.poll(cx, || false))).await;
-        assert_eq!(struck, Ok(Expiry::Header));
-    }
 }

@@ -13,17 +13,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// RFC 9113 §4.1.
-const FRAME_HEAD: usize = 9;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-/// The flag of `SETTINGS`.
-const ACK: u8 = 1;
-/// RFC 9113 §3.4: what a client begins with, before its frames.
-const PREFACE: usize = 24;
-/// RFC 9113 §6.5.2: `SETTINGS_HEADER_TABLE_SIZE` and its value unless a client says otherwise. The codec uses no larger table.
-const HEADER_TABLE_SIZE: u16 = 1;
-const TABLE_SIZE: u32 = 4096;
+use super::aliases::Aliases;
+use super::hpack::FRAME_HEAD;
+use super::received::{ACK, HEADERS, Received, SETTINGS, payload};
+
 /// A `RST_STREAM`.
 const RESET: usize = FRAME_HEAD + 4;
 /// A `HEADERS` with one byte, and a `RST_STREAM`.
@@ -33,6 +26,7 @@ const ANSWER: usize = FRAME_HEAD + 1 + RESET;
 pub(super) struct AnswersMalformed<T> {
     io: T,
     received: Received,
+    aliases: Rc<Aliases>,
     written: Written,
     /// Whether a malformed request would be answered now.
     answers: Rc<Cell<bool>>,
@@ -44,7 +38,7 @@ pub(super) struct AnswersMalformed<T> {
 
 /// Where in its frames the codec is.
 #[derive(Debug, Clone, Copy, Default)]
-struct Written {
+pub(super) struct Written {
     head: [u8; FRAME_HEAD],
     /// Bytes of `head`.
     known: usize,
@@ -58,83 +52,6 @@ struct Written {
     update_due: bool,
 }
 
-/// Where in its frames the client is.
-#[derive(Debug)]
-struct Received {
-    head: [u8; FRAME_HEAD],
-    /// Bytes of `head`.
-    known: usize,
-    /// Bytes of the preface, or of the frame behind its head.
-    left: usize,
-    /// The frame is a `SETTINGS`.
-    settings: bool,
-    /// One setting of it: an identifier and a value.
-    setting: [u8; 6],
-    /// Bytes of `setting`.
-    setting_known: usize,
-    /// The size of the client's table, as far as the codec uses it.
-    table: u32,
-}
-
-impl Received {
-    fn new() -> Self {
-        Received {
-            head: [0; FRAME_HEAD],
-            known: 0,
-            left: PREFACE,
-            settings: false,
-            setting: [0; 6],
-            setting_known: 0,
-            table: TABLE_SIZE,
-        }
-    }
-
-    /// Follows bytes and notes what the codec has to write for them.
-    fn follow(&mut self, bytes: &[u8], written: &mut Written) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (payload, behind) = rest.split_at(self.left.min(rest.len()));
-            self.left -= payload.len();
-            if self.settings {
-                payload.iter().for_each(|byte| self.setting(*byte, written));
-            }
-            let (_, room) = self.head.split_at_mut(self.known);
-            let (more, behind) = behind.split_at(room.len().min(behind.len()));
-            room.iter_mut().zip(more).for_each(|(place, byte)| *place = *byte);
-            self.known += more.len();
-            rest = behind;
-            if self.known < FRAME_HEAD {
-                continue;
-            }
-            let [x, y, z, kind, flags, ..] = self.head;
-            self.known = 0;
-            self.left = length([x, y, z]);
-            self.settings = kind == SETTINGS && flags & ACK == 0;
-            if self.settings {
-                self.setting_known = 0;
-                written.unacknowledged = written.unacknowledged.saturating_add(1);
-            }
-        }
-    }
-
-    fn setting(&mut self, byte: u8, written: &mut Written) {
-        if let Some(place) = self.setting.get_mut(self.setting_known) {
-            *place = byte;
-        }
-        self.setting_known += 1;
-        if self.setting_known < self.setting.len() {
-            return;
-        }
-        self.setting_known = 0;
-        let [x, y, a, b, c, d] = self.setting;
-        if u16::from_be_bytes([x, y]) == HEADER_TABLE_SIZE {
-            let table = u32::from_be_bytes([a, b, c, d]).min(TABLE_SIZE);
-            written.update_due |= table < self.table;
-            self.table = table;
-        }
-    }
-}
-
 /// A reset of a stream without a response.
 struct Reset {
     /// Where it begins.
@@ -143,6 +60,16 @@ struct Reset {
 }
 
 impl Written {
+    /// The client has sent `SETTINGS`.
+    pub(super) fn owe_acknowledgement(&mut self) {
+        self.unacknowledged = self.unacknowledged.saturating_add(1);
+    }
+
+    /// The client has made its table smaller.
+    pub(super) fn owe_update(&mut self) {
+        self.update_due = true;
+    }
+
     /// Follows bytes up to such a reset.
     fn follow(&mut self, bytes: &[u8]) -> Option<Reset> {
         let mut rest = bytes;
@@ -166,9 +93,9 @@ impl Written {
             if self.known < FRAME_HEAD {
                 return None;
             }
-            let [x, y, z, kind, flags, a, b, c, d] = self.head;
+            let [_, _, _, kind, flags, a, b, c, d] = self.head;
             self.known = 0;
-            self.left = length([x, y, z]);
+            self.left = payload(&self.head);
             match kind {
                 HEADERS => {
                     self.answered = self.answered.max(stream([a, b, c, d]));
@@ -180,10 +107,6 @@ impl Written {
             }
         }
     }
-}
-
-fn length([x, y, z]: [u8; 3]) -> usize {
-    usize::from(x) << 16 | usize::from(y) << 8 | usize::from(z)
 }
 
 /// The highest bit has no meaning.
@@ -203,6 +126,7 @@ impl<T: AsyncWrite + Unpin> AnswersMalformed<T> {
         AnswersMalformed {
             io,
             received: Received::new(),
+            aliases: Rc::default(),
             written: Written::default(),
             answers: Rc::new(Cell::new(true)),
             answer: None,
@@ -213,6 +137,11 @@ impl<T: AsyncWrite + Unpin> AnswersMalformed<T> {
     /// Whether a malformed request would be answered now, for as long as the connection lives.
     pub(super) fn answers(&self) -> Rc<Cell<bool>> {
         Rc::clone(&self.answers)
+    }
+
+    /// What the paths of requests stand for, for as long as the connection lives.
+    pub(super) fn aliases(&self) -> Rc<Aliases> {
+        Rc::clone(&self.aliases)
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -319,9 +248,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for AnswersMalformed<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for AnswersMalformed<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = room.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, room))?;
-        this.received.follow(room.filled().get(before..).unwrap_or_default(), &mut this.written);
+        let AnswersMalformed { io, received, aliases, written, .. } = this;
+        ready!(received.poll_read(io, cx, room, aliases, written))?;
         this.answers.set(!this.written.update_due);
         Poll::Ready(Ok(()))
     }
@@ -331,6 +259,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for AnswersMalformed<T> {
 mod tests {
     use std::task::Waker;
 
+    use super::super::received::PREFACE;
     use super::*;
 
     /// Takes at most so many bytes at once, and nothing each second time.
@@ -402,6 +331,19 @@ mod tests {
         assert_eq!(answer(7)[..10], [0, 0, 1, 1, 5, 0, 0, 0, 7, 0x80 | 12]);
     }
 
+    /// Reads what a client has sent, so many bytes at once.
+    fn receive(received: &mut Received, mut client: &[u8], most: usize, written: &mut Written) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (aliases, mut room) = (Aliases::default(), vec![0; most]);
+        loop {
+            let mut room = ReadBuf::new(&mut room);
+            assert!(received.poll_read(&mut client, &mut cx, &mut room, &aliases, written).is_ready());
+            if room.filled().is_empty() {
+                return;
+            }
+        }
+    }
+
     #[test]
     fn no_400_goes_before_the_codec_tells_of_a_smaller_table() {
         const NO_FLAGS: u8 = 0;
@@ -420,8 +362,8 @@ mod tests {
         let (client, block) = (client.concat(), frame(HEADERS, 1, &[0x88]));
         for part in 1..client.len() {
             let (mut received, mut written) = (Received::new(), Written::default());
-            client.chunks(part).for_each(|bytes| received.follow(bytes, &mut written));
-            assert_eq!((received.table, written.unacknowledged), (4096, 3), "{part} bytes at once");
+            receive(&mut received, &client, part, &mut written);
+            assert_eq!(written.unacknowledged, 3, "{part} bytes at once");
             for n in 0..3 {
                 assert!(written.update_due, "{n} acknowledged");
                 assert!(written.follow(&[&block[..], &reset(3, 1)].concat()).is_none(), "{n} acknowledged");
@@ -431,7 +373,8 @@ mod tests {
             assert!(written.follow(&[&block[..], &reset(5, 1)].concat()).is_some(), "the block had the update");
         }
         let (mut received, mut written) = (Received::new(), Written::default());
-        received.follow(&[&[7; PREFACE][..], &of_size(4096), &of_size(8192)].concat(), &mut written);
+        let client = [&[7; PREFACE][..], &of_size(4096), &of_size(8192)].concat();
+        receive(&mut received, &client, client.len(), &mut written);
         assert!(!written.update_due, "none is smaller");
     }
 }

@@ -2,14 +2,19 @@
 //! request is the business of the [`Service`].
 
 mod activity;
+mod aliases;
+mod clock;
 mod connection;
 mod extended_connect;
 mod gather;
+mod hpack;
 mod http1;
+mod huffman;
 mod listener;
 mod malformed;
 mod overload;
 mod proxied;
+mod received;
 mod reset;
 mod worker;
 

@@ -34,7 +34,7 @@ pub struct Route {
     pub deadline: Option<DeadlinePolicy>,
     /// The largest request body, in bytes.
     pub max_body: u64,
-    /// Whether one of its upstreams is told of the client by a PROXY header.
+    /// Whether any upstream that its requests can go to is told of the client by a PROXY header.
     pub proxy_protocol: bool,
     /// Where the requests under way are limited.
     pub limits: Option<RequestLimits>,
@@ -154,12 +154,7 @@ pub(super) fn route(
         retry: route.retry.clone(),
         deadline: route.deadline.clone(),
         max_body: route.limits.body.map_or(u64::MAX, |size| size.0),
-        proxy_protocol: match &route.action {
-            config::Action::Forward(targets) => targets.iter().any(|(name, _)| {
-                upstreams.iter().any(|upstream| upstream.name == *name && upstream.proxy_protocol.is_some())
-            }),
-            config::Action::Redirect { .. } | config::Action::Respond { .. } => false,
-        },
+        proxy_protocol: is_told_of_clients(route, upstreams),
         limits: RequestLimits::of(route, registry),
         criticality: route.criticality,
         upgrade: route.upgrade,
@@ -177,6 +172,22 @@ pub(super) fn route(
         },
         fault: route.fault.clone().map(Box::new),
     })
+}
+
+/// Whether an upstream of the route, a fallback of one, or the mirror gets a PROXY header.
+fn is_told_of_clients(route: &config::Route, upstreams: &[config::Upstream]) -> bool {
+    let config::Action::Forward(targets) = &route.action else { return false };
+    let known = |name: &config::Name| upstreams.iter().find(|upstream| upstream.name == *name);
+    let fallback = |upstream: &config::Upstream| match &upstream.circuit_breaker.as_ref()?.answer {
+        config::CircuitAnswer::Fallback(name) => known(name),
+        config::CircuitAnswer::Respond(_) | config::CircuitAnswer::Unavailable => None,
+    };
+    let of_route = targets.iter().filter_map(|(name, _)| known(name));
+    let mut all = of_route
+        .flat_map(|upstream| [Some(upstream), fallback(upstream)])
+        .chain([route.mirror.as_ref().and_then(|mirror| known(&mirror.upstream))])
+        .flatten();
+    all.any(|upstream| upstream.proxy_protocol.is_some())
 }
 
 /// The counter of the copies that a route has under way: a reload leaves them alone.

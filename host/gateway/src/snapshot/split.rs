@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::config::model::Name;
 pub use crate::config::model::{CallerKey, Sticky};
 
 /// The places that callers are spread over. A share of a ten-thousandth is the least that a sticky split can tell apart.
@@ -22,8 +23,6 @@ pub struct Split {
     pub sticky: Option<Sticky>,
     names: Vec<Arc<str>>,
     weights: ArcSwap<Weights>,
-    /// The weights of the configuration.
-    configured: Vec<u32>,
 }
 
 /// The weights of the targets, in their order.
@@ -37,11 +36,11 @@ struct Weights {
 impl Split {
     /// Each target is an index, a name and a weight; the sum of the weights is above 0.
     pub(super) fn new(targets: Vec<(usize, Arc<str>, u32)>, sticky: Option<Sticky>) -> Self {
-        let configured: Vec<u32> = targets.iter().map(|(_, _, weight)| *weight).collect();
+        let weights = targets.iter().map(|(_, _, weight)| *weight).collect();
         let (targets, names): (Vec<usize>, Vec<Arc<str>>) =
             targets.into_iter().map(|(index, name, _)| (index, name)).unzip();
-        let weights = Weights::new(configured.clone(), &names, sticky.is_some());
-        Split { targets, sticky, names, weights: ArcSwap::from_pointee(weights), configured }
+        let weights = Weights::new(weights, &names, sticky.is_some());
+        Split { targets, sticky, names, weights: ArcSwap::from_pointee(weights) }
     }
 
     /// The names of the upstreams with the weights that hold now.
@@ -55,9 +54,11 @@ impl Split {
         self.weights.store(Arc::new(Weights::new(weights, &self.names, self.sticky.is_some())));
     }
 
-    /// Whether other weights hold than those of the configuration.
-    pub fn is_overridden(&self) -> bool {
-        self.weights.load().each != self.configured
+    /// Whether other weights hold than these of a configuration.
+    pub fn differs_from(&self, written: &[(Name, u32)]) -> bool {
+        let weights = self.weights.load();
+        let known = || self.names.iter().zip(&weights.each);
+        written.iter().any(|(name, weight)| known().all(|(known, now)| **known != **name || now != weight))
     }
 
     /// The upstream, by index in the snapshot, of a caller in this slot.
@@ -203,9 +204,10 @@ mod tests {
             assert!(moved.clone().count() > 0);
             assert!(moved.clone().all(|(_, after)| after == grown), "{weights:?}");
         }
-        assert!(split.is_overridden());
+        let written = [("c", 10), ("a", 60), ("b", 30)].map(|(name, weight)| (Name::from(name), weight));
+        assert!(split.differs_from(&written));
         split.set_weights(vec![60, 30, 10]);
-        assert!(!split.is_overridden());
+        assert!(!split.differs_from(&written));
     }
 
     #[test]

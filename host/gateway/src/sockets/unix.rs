@@ -1,9 +1,11 @@
 //! Unix sockets: the file that stands for one, from its first moment to its last. An abstract name (Linux) has none.
 
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -15,36 +17,96 @@ use crate::config::model::{Account, UnixName, UnixSocket};
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode.
-    id: (u64, u64),
+    id: FileId,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if id(&self.path).is_ok_and(|id| id == self.id) {
+        if FileId::at(&self.path).is_ok_and(|id| id == self.id) {
             // Where it can't be removed, the next start finds that nobody listens there.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-fn id(path: &Path) -> io::Result<(u64, u64)> {
-    std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+/// What tells a file from all others, also from later ones: some file systems use the number of a removed one at once.
+#[derive(Debug, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+    /// Where the file system knows it.
+    born: Option<SystemTime>,
+}
+
+impl FileId {
+    fn of(found: &Metadata) -> Self {
+        FileId { device: found.dev(), inode: found.ino(), born: found.created().ok() }
+    }
+
+    fn at(path: &Path) -> io::Result<Self> {
+        std::fs::symlink_metadata(path).map(|found| FileId::of(&found))
+    }
+}
+
+/// The right to take the place of a socket file, held until the new socket listens: before that, it looks like one of an ended process. It is
+/// a locked file beside it, which goes with the lock.
+struct Claim {
+    path: PathBuf,
+    _locked: File,
+}
+
+impl Claim {
+    fn of(socket: &Path) -> io::Result<Claim> {
+        let mut name = socket.file_name().unwrap_or_default().to_owned();
+        name.push(".lock");
+        let path = socket.with_file_name(name);
+        let failed = |error: io::Error| with(&format!("`{}` can't be locked", path.display()), &error);
+        loop {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+            let file = options.open(&path).map_err(failed)?;
+            let found = file.metadata()?;
+            if !found.is_file() || found.len() > 0 {
+                return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "it is a file of somebody else")));
+            }
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process is just taking it"));
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+            // Whoever had the lock may have removed the file after it was opened here.
+            if FileId::at(&path).is_ok_and(|id| id == FileId::of(&found)) {
+                return Ok(Claim { path, _locked: file });
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // While it is locked. What can't be removed is used again.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 pub(super) fn bind(wanted: &UnixSocket) -> io::Result<(UnixListener, Option<SocketFile>)> {
     let address = address(&wanted.name)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    let file = match &wanted.name {
+    let (file, _claim) = match &wanted.name {
         UnixName::Abstract(_) => {
             socket.bind(&address)?;
-            None
+            (None, None)
         }
         UnixName::Path(path) => {
+            // A path that can't be bound has no lock either.
+            can_bind(&wanted.name)?;
+            let claim = Claim::of(path)?;
             remove_stale(path, &address)?;
             socket.bind(&address)?;
-            let file = SocketFile { path: path.clone(), id: id(path)? };
+            let file = SocketFile { path: path.clone(), id: FileId::at(path)? };
             // Nobody can connect before `listen`, so there is no moment with other rights.
             std::fs::set_permissions(path, PermissionsExt::from_mode(wanted.mode.0))
                 .map_err(|error| with("its mode can't be set", &error))?;
@@ -53,7 +115,7 @@ pub(super) fn bind(wanted: &UnixSocket) -> io::Result<(UnixListener, Option<Sock
             if owner.is_some() || group.is_some() {
                 lchown(path, owner, group).map_err(|error| with("its owner can't be set", &error))?;
             }
-            Some(file)
+            (Some(file), Some(claim))
         }
     };
     socket.listen(BACKLOG)?;
@@ -97,8 +159,8 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
         }
     }
-    // Another gateway that starts at this moment may have replaced it already.
-    if id(path)? != (found.dev(), found.ino()) {
+    // Another program may have replaced it already.
+    if FileId::at(path)? != FileId::of(&found) {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process has just taken it"));
     }
     std::fs::remove_file(path).map_err(|error| with("the socket of an ended process can't be removed", &error))
@@ -166,6 +228,50 @@ mod tests {
         let (_third, _file) = bind(&wanted).expect("stale");
         drop(old);
         UnixStream::connect(&path).expect("the new one is there");
+    }
+
+    #[test]
+    fn of_two_that_start_together_one_gets_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("s");
+        let wanted = wanted(UnixName::Path(path.clone()));
+        let claim = Claim::of(&path).expect("nobody has it");
+        // Bound, but not listening yet.
+        let other = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        other.bind(&SockAddr::unix(&path).expect("an address")).expect("bound");
+        assert_eq!(refused(&wanted), "another process is just taking it");
+        assert!(path.exists());
+        other.listen(1).expect("it listens");
+        drop(claim);
+        assert_eq!(refused(&wanted), "another process listens there");
+        drop(other);
+
+        let won = || {
+            std::thread::scope(|scope| {
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(|| bind(&wanted).ok())).collect();
+                all.into_iter().filter_map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
+            })
+        };
+        for _ in 0..50 {
+            let won = won();
+            assert_eq!(won.len(), 1);
+            UnixStream::connect(&path).expect("the one that won");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 0, "nothing is left");
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_lock_stays() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let lock = dir.path().join("s.lock");
+        std::fs::write(&lock, "data").expect("a file");
+        let wanted = wanted(UnixName::Path(dir.path().join("s")));
+        assert!(refused(&wanted).ends_with("can't be locked: it is a file of somebody else"));
+        assert_eq!(std::fs::read_to_string(&lock).expect("the file"), "data");
+        // One that was left behind is in nobody's way.
+        std::fs::write(&lock, "").expect("a file");
+        let (_listener, _file) = bind(&wanted).expect("bound");
+        assert!(!lock.exists());
     }
 
     #[test]

@@ -248,13 +248,6 @@ async fn exchange(
     let telling = outgoing.telling(outgoing.timeouts.first_byte);
     let OutgoingRequest { request, timeouts, budget, upload, gate, replay: of_policy, .. } = outgoing;
     let (upload, gate) = (upload.as_deref(), gate.as_deref());
-    let timed_out = || {
-        let error = AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
-        // Where the request was not all there, its client may be the one that is slow.
-        let had_all = upload.is_none_or(|upload| upload.ended.get() || upload.progress.blocked.get());
-        let had_time = begun.elapsed() >= telling;
-        if had_all && had_time { error } else { error.blameless() }
-    };
     match lease.connection.take() {
         Some(Leased::Http1(connection)) => {
             head::for_http1(request, pool.endpoint());
@@ -262,7 +255,7 @@ async fn exchange(
             let progress = upload.map(|upload| &upload.progress);
             let sent = pin!(connection.send(request, gate, progress, pool.endpoint().tolerance, lease));
             match await_head(sent, timeouts, upload, gate, begun).await {
-                Err(Passed) => Err(timed_out()),
+                Err(Passed) => Err(timed_out(telling, upload, begun)),
                 Ok(Ok(Reply::Response(response))) => Ok(taken_apart(*response, None)),
                 Ok(Ok(Reply::Upgraded(response, transport))) => Ok(taken_apart(*response, Some(transport))),
                 Ok(Err(NoReply { error, unsent, silent })) => {
@@ -284,7 +277,7 @@ async fn exchange(
             lease.connection = Some(Leased::Http2(session));
             // A server that does not take it gets the request alone: RFC 9110 §7.8 lets it ignore the wish, too.
             if takes_connect && let Some(connect) = websocket::extended_connect(request, pool.endpoint()) {
-                return Box::pin(open_tunnel(sender, connect, request, lease, timeouts, begun)).await;
+                return Box::pin(open_tunnel(sender, connect, request, lease, timeouts, (begun, telling))).await;
             }
             // Not to be sent again: on the same session it would fail again.
             let Some((sent, replay)) = taken_for_http2(request, pool.endpoint(), budget_for_replay) else {
@@ -295,7 +288,7 @@ async fn exchange(
                 gate.open();
             }
             match await_head(pin!(sender.try_send_request(sent)), timeouts, upload, gate, begun).await {
-                Err(Passed) => Err(timed_out()),
+                Err(Passed) => Err(timed_out(telling, upload, begun)),
                 Ok(Ok(response)) => Ok(taken_apart(lease.hold(response), None)),
                 Ok(Err(failure)) => {
                     let may_return = of_policy.as_ref().is_some_and(Replay::is_whole);
@@ -307,6 +300,15 @@ async fn exchange(
     }
 }
 
+/// What it means that no response head came in time: nothing of the server, unless it had a telling time.
+fn timed_out(telling: Duration, upload: Option<&Upload>, begun: Instant) -> AttemptError {
+    let error = AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible);
+    // Where the request was not all there, its client may be the one that is slow.
+    let had_all = upload.is_none_or(|upload| upload.ended.get() || upload.progress.blocked.get());
+    let had_time = begun.elapsed() >= telling;
+    if had_all && had_time { error } else { error.blameless() }
+}
+
 /// A switch of protocols as an extended CONNECT. The request itself stays as it is, to be sent again.
 async fn open_tunnel(
     mut sender: SendRequest<Body>,
@@ -314,11 +316,11 @@ async fn open_tunnel(
     request: &Request<Body>,
     lease: Lease,
     timeouts: &Timeouts,
-    begun: Instant,
+    (begun, telling): (Instant, Duration),
 ) -> Result<UpstreamResponse, AttemptError> {
     let sent = pin!(sender.try_send_request(connect));
     match await_head(sent, timeouts, None, None, begun).await {
-        Err(Passed) => Err(AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible)),
+        Err(Passed) => Err(timed_out(telling, None, begun)),
         Ok(Ok(response)) => {
             let (response, transport) =
                 websocket::switched(response, request.headers().get(SEC_WEBSOCKET_KEY), lease).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
-use super::balance::{Affinity, Dice};
+use super::balance::{Affinity, Dice, Left, Plan};
 use super::endpoints::LocalEndpoints;
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::pool::{Lease, Opening, Wanted};
@@ -108,30 +108,34 @@ impl LocalUpstream {
         subset: Option<&Arc<Subset>>,
         tried: &[usize],
     ) -> Option<usize> {
-        self.choose_other(endpoints, choice, subset, tried, &[])
+        self.choose_admitted(endpoints, choice, subset, &endpoints.left(tried), |_| true)
     }
 
-    /// The same where some are passed over, for want of room.
-    pub(super) fn choose_other(
+    /// The same among those that are left. `admit` is asked before a trial of a host that is out is counted on; what it refuses is not
+    /// chosen.
+    pub(super) fn choose_admitted(
         &self,
         endpoints: &LocalEndpoints,
         choice: Choice<'_>,
         subset: Option<&Arc<Subset>>,
-        tried: &[usize],
-        passed_over: &[usize],
+        left: &Left<'_>,
+        mut admit: impl FnMut(usize) -> bool,
     ) -> Option<usize> {
         // A built-in upstream has nothing to choose.
         if self.upstream.spec().target.is_builtin() {
-            return (tried.is_empty() && passed_over.is_empty()).then_some(0);
+            return (!left.has_tried()).then_some(0);
         }
-        let mut tried = endpoints.with_siblings(tried);
-        tried.extend_from_slice(passed_over);
         let balancing = (&self.upstream.spec().balancing, &self.dice);
         match choice {
-            Choice::Balanced(affinity) => endpoints.balanced(balancing, affinity, subset, &tried),
-            Choice::Key(key) => endpoints.by_hash(balancing, key, subset, &tried),
-            Choice::Addresses(wanted) => endpoints.first_of(wanted, &tried),
+            Choice::Balanced(affinity) => endpoints.balanced(balancing, affinity, subset, left, admit),
+            Choice::Key(key) => endpoints.by_hash(balancing, key, subset, left, admit),
+            Choice::Addresses(wanted) => endpoints.first_of(wanted, left, &mut admit),
         }
+    }
+
+    /// Who may be chosen, of all endpoints.
+    pub(super) fn plan(&self, endpoints: &LocalEndpoints) -> Option<Rc<Plan>> {
+        endpoints.plan((&self.upstream.spec().balancing, &self.dice), None)
     }
 
     /// The `Set-Cookie` for a request that this host has answered, where sessions are sticky and this is another endpoint than before.

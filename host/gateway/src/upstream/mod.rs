@@ -10,6 +10,7 @@ mod candidates;
 mod circuit;
 pub mod connect;
 mod discover;
+mod endpoint;
 pub(crate) mod endpoints;
 mod error;
 pub(crate) mod head;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use crate::http::body::{Body, BodyError};
-use crate::http::buffer::{MemoryBudget, Reservation};
+use crate::http::buffer::{CopiedBytes, MemoryBudget};
 
 /// The part of a request body that is kept until the response begins, in case a server of HTTP/2 refuses the request.
 pub(super) const OF_HTTP2: usize = 64 << 10;
@@ -26,34 +26,16 @@ struct Sent {
     taken: bool,
 }
 
-/// A copy of what was sent: the parts may be many and tiny, or pin the buffers that they were read into.
 struct Kept {
-    bytes: Vec<u8>,
+    bytes: CopiedBytes,
     /// The most that is kept.
     most: usize,
-    budget: MemoryBudget,
-    /// For the capacity.
-    charge: Reservation,
 }
 
 impl Kept {
     /// Whether there was room for it.
     fn add(&mut self, data: &[u8]) -> bool {
-        let size = self.bytes.len() + data.len();
-        if size > self.most {
-            return false;
-        }
-        if size > self.bytes.capacity() {
-            let capacity = size.next_power_of_two();
-            // Exchanges fail whose filters find no room, and this one only can't be sent again: half is left to them.
-            let others = self.budget.used().saturating_sub(self.bytes.capacity());
-            if others + capacity > self.budget.limit() / 2 || self.charge.resize(capacity).is_err() {
-                return false;
-            }
-            self.bytes.reserve_exact(capacity - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(data);
-        true
+        self.bytes.len() + data.len() <= self.most && self.bytes.append(data).is_ok()
     }
 }
 
@@ -61,8 +43,7 @@ impl Replay {
     /// The body to send, and the means to get it back, if no more than `most` bytes of it have gone. What is kept for that is charged to
     /// `budget`, of which it takes at most half; without room there, nothing is kept.
     pub(crate) fn of(body: Body, most: usize, budget: &MemoryBudget) -> (Body, Self) {
-        let charge = budget.reserve(0).ok();
-        let kept = charge.map(|charge| Kept { bytes: Vec::new(), most, budget: budget.clone(), charge });
+        let kept = CopiedBytes::new(budget).ok().map(|bytes| Kept { bytes, most });
         let sent = Rc::new(RefCell::new(Sent { body, kept, taken: false }));
         (Body::stream(Sending(sent.clone())), Replay(sent))
     }
@@ -76,10 +57,10 @@ impl Replay {
     pub(crate) fn take_back(self) -> Option<Body> {
         let taken = Sent { taken: true, ..Sent::default() };
         let Sent { body, kept, .. } = std::mem::replace(&mut *self.0.try_borrow_mut().ok()?, taken);
-        let Kept { bytes, charge, .. } = kept?;
+        let bytes = kept?.bytes.freeze();
         Some(match bytes.is_empty() {
             true => body,
-            false => Body::Resumed(MemoryBudget::hold(bytes.into(), charge), Box::new(body)),
+            false => Body::Resumed(bytes, Box::new(body)),
         })
     }
 }

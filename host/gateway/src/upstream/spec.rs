@@ -1,19 +1,13 @@
 //! What an upstream is: its description, and the form that all workers share. What is known of its endpoints is in `endpoints`, what a
 //! worker has of it in `local`.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
-use http::uri::Authority;
-use rustls_pki_types::ServerName;
-
-use super::balance;
 use super::circuit::Outcome;
-use super::connect::{Speak, TlsClient};
 use super::discover::{self, Discovery, DiscoveryState, Listed, Located, Sources};
+pub(crate) use super::endpoint::{Endpoint, EndpointMaker, TlsConfigs};
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
 use super::error::UpstreamErrorKind;
 use super::health;
@@ -22,14 +16,14 @@ use super::limits::{Busy, CircuitPass, CircuitState, Permit, Unadmitted, Upstrea
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
 use super::retry::RetryLoad;
-use super::tls::{self, TlsError, TlsSpec};
+use super::tls::{TlsError, TlsSpec};
 use crate::background::{Background, Task};
 pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
 use crate::config::model::{CircuitBreaker, CircuitScope, HealthCheck, OutlierDetection, UpstreamLimits};
 use crate::config::{defaults, model};
 use crate::exchange::ResponseHead;
 use crate::http1::Tolerance;
-use crate::proxy_protocol::{self, Proxied};
+use crate::proxy_protocol;
 
 /// An upstream as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,10 +89,15 @@ impl UpstreamSpec {
         self.circuit_breaker.is_some() || self.limits.max_requests.is_some() || self.admits_endpoints()
     }
 
-    /// Whether its endpoints have limits or circuits.
+    /// Whether its endpoints have limits or circuits. A built-in upstream has no endpoints.
     pub(super) fn admits_endpoints(&self) -> bool {
-        let per_endpoint = |breaker: &CircuitBreaker| breaker.per == CircuitScope::Endpoint;
-        self.limits.per_endpoint.max_requests.is_some() || self.circuit_breaker.as_ref().is_some_and(per_endpoint)
+        !self.target.is_builtin()
+            && (self.limits.per_endpoint.max_requests.is_some() || self.endpoint_breaker().is_some())
+    }
+
+    /// The settings of the circuits of its endpoints, where they have some.
+    pub(super) fn endpoint_breaker(&self) -> Option<&CircuitBreaker> {
+        self.circuit_breaker.as_ref().filter(|breaker| breaker.per == CircuitScope::Endpoint)
     }
 }
 
@@ -220,39 +219,6 @@ pub struct Upstream {
     outliers: Option<OutlierDetector>,
 }
 
-/// TLS towards all endpoints of an upstream.
-#[derive(Clone)]
-pub(crate) struct TlsConfigs {
-    pub(crate) usual: Arc<rustls::ClientConfig>,
-    /// Offers HTTP/1.1 only, for upgrades: they don't exist in HTTP/2 (RFC 9113 §8.6).
-    pub(crate) http1: Arc<rustls::ClientConfig>,
-}
-
-/// An endpoint as written, ready to connect to.
-pub(crate) struct Endpoint {
-    /// `host:port`, as filters, metrics and logs see it.
-    pub(crate) name: Arc<str>,
-    pub(crate) host: Arc<str>,
-    pub(crate) port: u16,
-    pub(crate) weight: u32,
-    pub(crate) labels: Arc<Vec<(String, String)>>,
-    pub(crate) priority: u8,
-    /// Of the name, for hash keys: the same in every worker and gateway.
-    pub(crate) hash: u64,
-    /// What `Host` says when the request names none.
-    pub(crate) authority: Authority,
-    pub(crate) host_value: HeaderValue,
-    pub(crate) speak: Speak,
-    pub(crate) tolerance: Tolerance,
-    pub(crate) proxy_protocol: Option<proxy_protocol::Version>,
-    pub(crate) tls: Option<EndpointTls>,
-}
-
-pub(crate) struct EndpointTls {
-    pub(crate) usual: TlsClient,
-    pub(crate) http1: TlsClient,
-}
-
 impl Upstream {
     /// Checks a description and reads its keys and certificates. `before` is the upstream of this name that is running: what has not
     /// changed is shared with it. The records of endpoints that stay are found in the registry.
@@ -362,9 +328,12 @@ impl Upstream {
         if let Some(state) = &self.state {
             state.set(&self.spec);
         }
-        let breaker = self.spec.circuit_breaker.as_ref().filter(|breaker| breaker.per == CircuitScope::Endpoint);
         for host in &self.set.members().hosts {
-            host.record.set_circuit(breaker.map(|breaker| breaker.window));
+            host.record.set_circuit(self.spec.endpoint_breaker().map(|breaker| breaker.window));
+            // The limit may have been raised.
+            if let Some(state) = &self.state {
+                state.offer(&host.record);
+            }
         }
     }
 
@@ -440,139 +409,9 @@ impl Upstream {
     }
 }
 
-impl TlsConfigs {
-    fn new(spec: &UpstreamSpec) -> Result<Self, SpecError> {
-        let failed = |source| SpecError::Tls { name: spec.name.clone(), source };
-        let alpn: &[&[u8]] = match spec.protocol {
-            Protocol::Http1 => &[b"http/1.1"],
-            Protocol::Http2 | Protocol::H2c => &[b"h2"],
-            Protocol::Auto => &[b"h2", b"http/1.1"],
-        };
-        let usual = tls::client_config(&spec.tls, alpn).map_err(failed)?;
-        let mut http1 = usual.clone();
-        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // A resumed session must not bring the other protocol back.
-        http1.resumption = rustls::client::Resumption::in_memory_sessions(64);
-        Ok(TlsConfigs { usual: Arc::new(usual), http1: Arc::new(http1) })
-    }
-}
-
-/// Makes the endpoints of an upstream.
-pub(crate) struct EndpointMaker {
-    protocol: Protocol,
-    server_name: Option<String>,
-    tls: Option<TlsConfigs>,
-    tolerance: Tolerance,
-    proxy_protocol: Option<proxy_protocol::Version>,
-}
-
-impl EndpointMaker {
-    fn new(spec: &UpstreamSpec, tls: Option<TlsConfigs>) -> Self {
-        let server_name = spec.tls.server_name.clone();
-        let UpstreamSpec { protocol, tolerance, proxy_protocol, .. } = *spec;
-        EndpointMaker { protocol, server_name, tls, tolerance, proxy_protocol }
-    }
-
-    pub(super) fn make(&self, item: &EndpointSpec) -> Result<Endpoint, SpecError> {
-        let mut endpoint = Endpoint::new(item, self.protocol, self.server_name.as_deref(), self.tls.as_ref())?;
-        if self.protocol == Protocol::Http2 && !item.https {
-            return Err(SpecError::H2OverCleartext(endpoint.name));
-        }
-        endpoint.tolerance = self.tolerance;
-        endpoint.proxy_protocol = self.proxy_protocol;
-        Ok(endpoint)
-    }
-
-    /// All of a list of the configuration.
-    fn all(&self, upstream: &Arc<str>, list: &[EndpointSpec]) -> Result<Vec<Arc<Endpoint>>, SpecError> {
-        let mut names = HashSet::with_capacity(list.len());
-        let endpoint = |item: &EndpointSpec| {
-            let endpoint = self.make(item)?;
-            if !names.insert(endpoint.name.clone()) {
-                return Err(SpecError::Twice(upstream.clone(), endpoint.name.to_string()));
-            }
-            Ok(Arc::new(endpoint))
-        };
-        list.iter().map(endpoint).collect()
-    }
-}
-
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Upstream").field(&self.spec).finish()
-    }
-}
-
-impl Endpoint {
-    /// `server_name` takes the place of the host in TLS. Without `configs` an endpoint of `https` can't be.
-    pub(crate) fn new(
-        item: &EndpointSpec,
-        protocol: Protocol,
-        server_name: Option<&str>,
-        configs: Option<&TlsConfigs>,
-    ) -> Result<Self, SpecError> {
-        let bad_host = || SpecError::Host(item.host.clone());
-        let bracketed = if item.host.contains(':') { format!("[{}]", item.host) } else { item.host.clone() };
-        let name: Arc<str> = format!("{bracketed}:{}", item.port).into();
-        let default_port = if item.https { 443 } else { 80 };
-        let host = if item.port == default_port { bracketed } else { name.to_string() };
-        let speak = match (protocol, item.https) {
-            (Protocol::H2c, true) => return Err(SpecError::H2cOverTls(name)),
-            (Protocol::Http1, _) | (Protocol::Auto, false) => Speak::Http1,
-            (Protocol::Http2 | Protocol::H2c, _) => Speak::Http2,
-            (Protocol::Auto, true) => Speak::Either,
-        };
-        let tls = match configs.filter(|_| item.https) {
-            None => None,
-            Some(TlsConfigs { usual, http1 }) => {
-                let name = server_name.unwrap_or(&item.host).to_owned();
-                let server_name = ServerName::try_from(name.clone()).map_err(|_| SpecError::Host(name))?;
-                Some(EndpointTls {
-                    usual: TlsClient { config: usual.clone(), server_name: server_name.clone() },
-                    http1: TlsClient { config: http1.clone(), server_name },
-                })
-            }
-        };
-        Ok(Endpoint {
-            hash: balance::hash(name.as_bytes()),
-            authority: host.parse().map_err(|_| bad_host())?,
-            host_value: HeaderValue::from_str(&host).map_err(|_| bad_host())?,
-            name,
-            host: item.host.as_str().into(),
-            port: item.port,
-            weight: item.weight,
-            labels: Arc::new(item.labels.clone()),
-            priority: item.priority,
-            speak,
-            tolerance: Tolerance::default(),
-            proxy_protocol: None,
-            tls,
-        })
-    }
-
-    /// What a connection on behalf of this client begins with.
-    pub(crate) fn proxy_header(&self, proxied: Proxied) -> Vec<u8> {
-        self.proxy_protocol.map_or_else(Vec::new, |version| proxy_protocol::write(version, proxied))
-    }
-
-    /// Whether connections to it are like those to another one of the same address.
-    pub(crate) fn connects_like(&self, other: &Endpoint) -> bool {
-        let tls = match (&self.tls, &other.tls) {
-            (None, None) => true,
-            (Some(a), Some(b)) => {
-                Arc::ptr_eq(&a.usual.config, &b.usual.config) && a.usual.server_name == b.usual.server_name
-            }
-            _ => false,
-        };
-        tls && self.speak == other.speak
-            && self.tolerance == other.tolerance
-            && self.proxy_protocol == other.proxy_protocol
-    }
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("name", &self.name).field("weight", &self.weight).finish_non_exhaustive()
     }
 }
 

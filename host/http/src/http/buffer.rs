@@ -99,6 +99,50 @@ impl Drop for Reservation {
     }
 }
 
+/// A copy of bytes that pass: the parts may be many and tiny, or pin the buffers that they were read into. Whoever keeps one does without it
+/// where there is no room, while exchanges fail whose filters find none. So it takes at most half of the budget.
+#[derive(Debug)]
+pub struct CopiedBytes {
+    bytes: Vec<u8>,
+    /// For the capacity.
+    charge: Reservation,
+}
+
+impl CopiedBytes {
+    pub fn new(budget: &MemoryBudget) -> Result<Self, BodyError> {
+        Ok(CopiedBytes { bytes: Vec::new(), charge: budget.reserve(0)? })
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Adds a part. Nothing changes when it answers an error.
+    pub fn append(&mut self, data: &[u8]) -> Result<(), BodyError> {
+        let size = self.bytes.len() + data.len();
+        if size > self.bytes.capacity() {
+            let (capacity, budget) = (size.next_power_of_two(), &self.charge.budget);
+            let others = budget.used().saturating_sub(self.bytes.capacity());
+            if others + capacity > budget.limit() / 2 {
+                return Err(BodyError::BudgetExhausted(budget.limit()));
+            }
+            self.charge.resize(capacity)?;
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// The whole, charged until the last reference to it is dropped.
+    pub fn freeze(self) -> Bytes {
+        MemoryBudget::hold(self.bytes.into(), self.charge)
+    }
+}
+
 /// Reads a body to its end, at most `max` bytes. The bytes are charged to `budget` as they come (never by what a header
 /// promises) until the last reference to the answer is dropped. `body` is then what was read, trailers included; where it was
 /// too large it still is the whole body, and can be passed on.
@@ -171,6 +215,23 @@ mod tests {
         reservation.resize(2).unwrap();
         assert_eq!(budget.used(), 2);
         drop(reservation);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_copy_is_charged_by_what_it_holds_and_leaves_half_to_others() {
+        let budget = MemoryBudget::new(64);
+        let mut copy = CopiedBytes::new(&budget).unwrap();
+        for part in 1..=20 {
+            copy.append(b"x").unwrap();
+            assert_eq!(budget.used(), usize::next_power_of_two(part));
+        }
+        copy.append(&[b'y'; 12]).unwrap();
+        assert!(copy.append(b"z").is_err());
+        assert_eq!((copy.len(), budget.used()), (32, 32));
+        let bytes = copy.freeze();
+        assert_eq!((bytes.len(), budget.used()), (32, 32));
+        drop(bytes);
         assert_eq!(budget.used(), 0);
     }
 

@@ -1,7 +1,10 @@
 //! Header fields by their role: those that end at this hop, frame the message, carry credentials or can't be trailers.
 
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
+
+use super::lookalikes::has_underscore;
 
 /// Fields that carry credentials: hidden from filters unless granted.
 pub const CREDENTIALS: [HeaderName; 8] = [
@@ -68,68 +71,8 @@ impl HeaderClasses {
     }
 }
 
-/// Eight bytes at a time: it is asked of every name of every head.
-fn has_underscore(name: &[u8]) -> bool {
-    const EACH: u64 = u64::from_ne_bytes([1; 8]);
-    const UNDERSCORES: u64 = u64::from_ne_bytes([b'_'; 8]);
-    let in_eight = |bytes: &[u8; 8]| {
-        // A byte is zero where there was an underscore.
-        let zeros = u64::from_ne_bytes(*bytes) ^ UNDERSCORES;
-        zeros.wrapping_sub(EACH) & !zeros & (EACH << 7) != 0
-    };
-    match name.last_chunk() {
-        // The last eight overlap what stands before them.
-        Some(last) => name.as_chunks().0.iter().any(in_eight) || in_eight(last),
-        None => name.contains(&b'_'),
-    }
-}
-
-/// Removes fields that stand for another one to servers which read `_` and `-` in names as the same (CGI, RFC 3875 §4.1.18, and
-/// what took its names from there: WSGI, Rack, PHP). Such a server would take `X_Forwarded_For` for what this gateway says of the client.
-/// Removed is a name with `_` whose spelling with `-` is one of a field that frames the message, that a proxy writes, that says who the
-/// user is, or that the head has as well. Also from a trusted proxy: none writes them, and many pass them on.
-pub fn strip_lookalikes(headers: &mut HeaderMap, id_header: &HeaderName) {
-    let is_lookalike = |name: &&HeaderName| {
-        has_underscore(name.as_str().as_bytes()) && {
-            let meant = name.as_str().replace('_', "-");
-            is_framing_name(&meant)
-                || is_forwarding(&meant)
-                || meant == id_header.as_str().replace('_', "-") && *name != id_header
-                || is_identity(&meant)
-                || headers.contains_key(&*meant)
-        }
-    };
-    let doomed: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_lookalike).cloned().collect();
-    for name in doomed {
-        headers.remove(name);
-    }
-}
-
-/// The names with an underscore that a client has sent, if there are any.
-pub fn underscored(headers: &HeaderMap) -> Option<Box<[HeaderName]>> {
-    let names: Vec<_> = headers.keys().filter(|name| has_underscore(name.as_str().as_bytes())).cloned().collect();
-    (!names.is_empty()).then(|| names.into())
-}
-
-/// The same once filters have set fields: removes what the client has sent with `_` where its spelling with `-` is there now. What a filter
-/// has set stays.
-pub fn strip_shadowed(headers: &mut HeaderMap, of_client: &[HeaderName]) {
-    for name in of_client {
-        if headers.contains_key(name.as_str().replace('_', "-")) {
-            headers.remove(name);
-        }
-    }
-}
-
-/// Removes what a client sends in the place of a name of ours that has an underscore.
-pub fn strip_twin(headers: &mut HeaderMap, ours: &HeaderName) {
-    if has_underscore(ours.as_str().as_bytes()) {
-        headers.remove(ours.as_str().replace('_', "-"));
-    }
-}
-
 /// Whether a field is one by which gateways tell upstreams who the user is. A credential is the user's own word.
-fn is_identity(name: &str) -> bool {
+pub(super) fn is_identity(name: &str) -> bool {
     IDENTITY.iter().any(|prefix| name.starts_with(prefix))
         && !CREDENTIALS.iter().any(|credential| credential.as_str() == name)
 }
@@ -173,7 +116,7 @@ pub fn is_framing(name: &HeaderName) -> bool {
     is_framing_name(name.as_str())
 }
 
-fn is_framing_name(name: &str) -> bool {
+pub(super) fn is_framing_name(name: &str) -> bool {
     is_hop_by_hop(name) || matches!(name, "content-length" | "host" | "trailer" | "cdn-loop")
 }
 
@@ -189,7 +132,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 /// Whether a field means nothing, or something dangerous, in trailers: framing, routing, authentication, request modifiers,
 /// response controls and content format (RFC 9110 §6.5.1).
 ///
-/// Also in the spelling with underscores: see [`strip_lookalikes`].
+/// Also in the spelling with underscores: see [`super::lookalikes`].
 pub fn is_forbidden_in_trailers(name: &HeaderName) -> bool {
     let name = name.as_str();
     match has_underscore(name.as_bytes()) {
@@ -321,6 +264,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// The same for a response head. RFC 9110 §15.5.22: a 426 names the protocols that the server wants, so its `Upgrade` is for the client at the
+/// end as well.
+pub fn strip_hop_by_hop_of_response(status: StatusCode, headers: &mut HeaderMap) {
+    let wanted: SmallVec<[HeaderValue; 1]> = match status {
+        _ if status.as_u16() == 426 => headers.get_all(header::UPGRADE).iter().cloned().collect(),
+        _ => SmallVec::new(),
+    };
+    strip_hop_by_hop(headers);
+    for protocols in wanted {
+        headers.append(header::UPGRADE, protocols);
+    }
+}
+
 /// The protocol that a client asks to switch to (RFC 9110 §7.8): `Upgrade` named by `Connection`, one protocol. `h2c` is no
 /// answer: RFC 9113 §3.1 withdrew it, and passing it on would tunnel requests past the routes. To be read before
 /// [`strip_hop_by_hop`].
@@ -390,44 +346,6 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_underscores_stands_for_no_field_that_others_trust() {
-        let left = |names: &[&str]| {
-            let mut headers = map(&names.iter().map(|name| (*name, "1")).collect::<Vec<_>>());
-            assert!(HeaderClasses::of(&headers).has(HeaderClasses::UNDERSCORE), "{names:?}");
-            strip_lookalikes(&mut headers, &HeaderName::from_static("x-request-id"));
-            headers.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>()
-        };
-        for name in [
-            "x_forwarded_for",
-            "x_forwarded-proto",
-            "x-forwarded_host",
-            "x_real_ip",
-            "true_client_ip",
-            "x_request_id",
-            "x_user_id",
-            "content_length",
-            "transfer_encoding",
-            "keep_alive",
-        ] {
-            assert_eq!(left(&[name]), [""; 0], "{name}");
-        }
-        for name in ["api_key", "x_api_key", "x_auth_token", "_", "a_b", "x_tenant", "seven_b", "eight__8"] {
-            assert_eq!(left(&[name]), [name]);
-        }
-        assert_eq!(left(&["x_tenant", "x-tenant"]), ["x-tenant"], "one of two that would become one");
-        let of_client = underscored(&map(&[("x_tenant", "1"), ("a_b", "1"), ("x-user-id", "1")])).expect("two of them");
-        let mut set = map(&[("x_user_id", "1"), ("x-user-id", "1"), ("x_tenant", "1"), ("x-tenant", "2")]);
-        strip_shadowed(&mut set, &of_client);
-        let left = map(&[("x_user_id", "1"), ("x-user-id", "1"), ("x-tenant", "2")]);
-        assert_eq!(set, left, "what a filter has set stays");
-        assert_eq!(underscored(&map(&[("x-a", "1")])), None);
-        let mut set = map(&[("x-request-id", "forged"), ("x_request_id", "ours")]);
-        strip_twin(&mut set, &HeaderName::from_static("x_request_id"));
-        assert_eq!(set, map(&[("x_request_id", "ours")]));
-        assert!(!HeaderClasses::of(&map(&[("accept-encoding", ""), ("te", "")])).has(HeaderClasses::UNDERSCORE));
-    }
-
-    #[test]
     fn grpc_is_told_from_its_neighbours() {
         let is_grpc = |value| HeaderClasses::of(&map(&[("content-type", value)])).has(HeaderClasses::GRPC);
         for value in
@@ -461,6 +379,19 @@ mod tests {
             ["trailer: grpc-status", "x-end: 1"]
         );
         assert_eq!(stripped(&[("accept", "*/*")]), ["accept: */*"]);
+    }
+
+    #[test]
+    fn only_a_426_keeps_its_upgrade() {
+        let fields = [("connection", "upgrade, x-hop"), ("upgrade", "a/1, b"), ("upgrade", "c"), ("x-hop", "1")];
+        for status in [StatusCode::OK, StatusCode::SWITCHING_PROTOCOLS, StatusCode::BAD_REQUEST] {
+            let mut headers = map(&fields);
+            strip_hop_by_hop_of_response(status, &mut headers);
+            assert!(headers.is_empty(), "{status}");
+        }
+        let mut headers = map(&fields);
+        strip_hop_by_hop_of_response(StatusCode::UPGRADE_REQUIRED, &mut headers);
+        assert_eq!(headers, map(&[("upgrade", "a/1, b"), ("upgrade", "c")]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod forwarded;
 pub mod gate;
 pub mod grpc;
 pub mod headers;
+pub mod lookalikes;
 pub mod path;
 pub mod target;
 pub mod trace;

@@ -62,7 +62,7 @@ pub fn request_head(out: &mut BytesMut, method: &Method, target: &PathAndQuery, 
 }
 
 /// Appends the head of a response to a request of `version`. Fields of the map that frame or belong to a connection are left
-/// out, and the framing is written instead. `date` (RFC 9110 §5.6.7) is added where the map has none.
+/// out but for the `Upgrade` of a 426, and the framing is written instead. `date` (RFC 9110 §5.6.7) is added where the map has none.
 pub fn response_head(
     out: &mut BytesMut,
     version: Version,
@@ -75,6 +75,7 @@ pub fn response_head(
     out.reserve(HEAD + headers.len() * FIELD);
     status_line(out, status);
     let mut dated = false;
+    let mut upgrade = false;
     for (name, value) in headers {
         let name = name.as_str();
         match role(name) {
@@ -84,6 +85,11 @@ pub fn response_head(
                 dated = true;
             }
             Role::Upgrade if body == Framing::Upgrade => field(out, name, value),
+            // RFC 9110 §15.5.22: a 426 must have it.
+            Role::Upgrade if status.as_u16() == 426 => {
+                field(out, name, value);
+                upgrade = true;
+            }
             Role::Length if body == Framing::Described => field(out, name, value),
             Role::Te | Role::Upgrade | Role::Length | Role::Hop => {}
         }
@@ -97,11 +103,15 @@ pub fn response_head(
             out.extend_from_slice(date);
             out.extend_from_slice(b"\r\n");
         }
-        if !persistent || body == Framing::Close {
-            out.extend_from_slice(b"connection: close\r\n");
-        } else if version == Version::HTTP_10 {
-            out.extend_from_slice(b"connection: keep-alive\r\n");
-        }
+        let closes = !persistent || body == Framing::Close;
+        out.extend_from_slice(match (closes, version == Version::HTTP_10, upgrade) {
+            (true, _, false) => b"connection: close\r\n".as_slice(),
+            (true, _, true) => b"connection: close, upgrade\r\n",
+            (false, true, false) => b"connection: keep-alive\r\n",
+            (false, true, true) => b"connection: keep-alive, upgrade\r\n",
+            (false, false, true) => b"connection: upgrade\r\n",
+            (false, false, false) => b"",
+        });
     }
     framing(out, body);
     out.extend_from_slice(b"\r\n");

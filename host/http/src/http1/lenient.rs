@@ -13,7 +13,7 @@ pub(super) fn request(head: &[u8]) -> Option<Vec<u8>> {
     if words.next().is_some() {
         return None;
     }
-    let (new_target, new_version) = (encoded(target), spoken(version));
+    let (new_target, new_version) = (encoded_target(target), spoken(version));
     if new_target.is_none() && new_version.is_none() {
         return None;
     }
@@ -44,8 +44,8 @@ fn spoken(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Encodes what clients send as it is and other servers take: `"`, `<` and `>`, a backtick in the path, and bytes that are no UTF-8. Nothing
-/// changes for who decodes it. Spaces, controls and fragments stay what they are: errors.
-fn encoded(target: &[u8]) -> Option<String> {
+/// changes for who decodes it. Spaces, controls and fragments stay what they are: errors. `None`: there is nothing to change.
+pub fn encoded_target(target: &[u8]) -> Option<String> {
     let is_text = std::str::from_utf8(target).is_ok();
     let mut in_query = false;
     let mut changed = false;

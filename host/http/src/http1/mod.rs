@@ -33,5 +33,6 @@ pub use guarded::Guarded;
 pub use head::{RequestHead, RequestLine, ResponseHead, read_request, read_response};
 pub use incoming::{Departure, Incoming};
 pub use io::{Io, Transport};
+pub use lenient::encoded_target;
 pub use lines::{Limits, Tolerance};
 pub use writing::{Writing, WrongLength};

@@ -132,8 +132,7 @@ impl CallState {
             return Err(Error::TooLarge(MAX_ENDPOINTS as u64));
         }
         // Only addresses of the route's own endpoints: a filter never opens a way to anywhere else.
-        let unknown =
-            addresses.iter().find(|&&address| !exchange.candidates.list().iter().any(|c| *c.address == *address));
+        let unknown = addresses.iter().find(|&&address| !exchange.candidates.has_address(address));
         if let Some(unknown) = unknown {
             return Err(invalid(format!("the route has no endpoint `{unknown}`")));
         }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue, UPGRADE};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::defaults;
@@ -378,10 +378,12 @@ pub(super) fn respond(table: &Table<'_>) -> FixedResponse {
     for (name, item) in table.table("headers").named("A header of the answer.", r#""text/plain""#) {
         let value = item.clone().parse("a header value", |text| HeaderValue::from_str(text).ok());
         let name = header_name(&item, &name).filter(|name| {
-            if is_framing(name) {
+            // RFC 9110 §15.5.22: a 426 says which protocols the client needs.
+            let refused = is_framing(name) && !(status.as_u16() == 426 && *name == UPGRADE);
+            if refused {
                 item.fail(format!("`{name}` is set by the gateway itself"));
             }
-            !is_framing(name)
+            !refused
         });
         if let Some((name, value)) = name.zip(value) {
             headers.append(name, value);

@@ -32,6 +32,10 @@ fn what_makes_no_sense_is_refused() {
         ("health = { type = 'tcp', path = '/' }", "`path` means nothing to checks of this type"),
         ("health = { service_name = 'a' }", "`service_name` means nothing to checks of this type"),
         ("health = { type = 'tls' }", "checks of the type `tls` are for https endpoints"),
+        (
+            "health = { method = 'HEAD', body_contains = 'up' }",
+            "has a `body_contains`, and the `method` HEAD gets no body",
+        ),
         ("health = { interval = '1ms' }", "an `interval` is at least 10ms"),
         ("health = { path = 'up' }", "expected a path like \"/healthz\""),
         ("health = { expected_statuses = [99] }", "expected an integer from 100 to 599"),
@@ -46,5 +50,26 @@ fn what_makes_no_sense_is_refused() {
     for (lines, expected) in cases {
         let errors = errors(&upstream(lines));
         assert!(errors.contains(expected) && errors.lines().count() == 1, "{lines}: {errors}");
+    }
+    let grpc = "checks of the type `grpc` are HTTP/2";
+    let cases = [
+        ("endpoints = ['https://a']\nprotocol = 'http/1.1'\nhealth.type = 'grpc'", grpc),
+        ("discovery = { consul = 'a', scheme = 'https' }\nprotocol = 'http/1.1'\nhealth.type = 'grpc'", grpc),
+        ("discovery.srv = 'a'\nhealth.type = 'tls'", "`tls` are for https endpoints: say `scheme = \"https\"`"),
+        ("builtin = 'echo'\nhealth.type = 'tcp'", "`health` means nothing to a `builtin` upstream"),
+        ("builtin = 'echo'\nbalance = 'random'", "`balance` means nothing to a `builtin` upstream"),
+        ("builtin = 'echo'\noutlier_detection = {}", "`outlier_detection` means nothing to a `builtin` upstream"),
+    ];
+    for (lines, expected) in cases {
+        let errors = errors(&format!("[upstreams.u]\n{lines}"));
+        assert!(errors.contains(expected) && errors.lines().count() == 1, "{lines}: {errors}");
+    }
+    for lines in [
+        "endpoints = ['https://a']\nhealth.type = 'grpc'",
+        "endpoints = ['http://a']\nprotocol = 'http/1.1'\nhealth.type = 'grpc'",
+        "discovery = { srv = 'a', scheme = 'https' }\nhealth.type = 'tls'",
+        "discovery.file = 'a.json'\nhealth.type = 'tls'",
+    ] {
+        config(&format!("[upstreams.u]\n{lines}"));
     }
 }

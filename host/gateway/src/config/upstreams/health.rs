@@ -3,15 +3,19 @@
 use std::ops::RangeInclusive;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::config::defaults;
 use crate::config::item::Item;
 use crate::config::key::{Words, Written};
-use crate::config::model::{Endpoint, HealthCheck, HttpProbe, Probe, Statuses};
+use crate::config::model::{Discovery, Endpoint, HealthCheck, HttpProbe, Probe, Protocol, Statuses};
 use crate::config::read::Table;
 use crate::config::routes::{header_name, method};
 use crate::http::headers::is_framing;
+
+/// Over TLS the endpoint would be told to speak HTTP/1.1.
+const GRPC_OVER_HTTP1: &str =
+    "checks of the type `grpc` are HTTP/2, and `protocol = \"http/1.1\"` allows none with https endpoints";
 
 /// The kinds of checks, as they are written.
 #[derive(Clone, Copy, PartialEq)]
@@ -38,7 +42,7 @@ impl Written for Statuses {
     }
 }
 
-pub(super) fn read(upstream: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Option<HealthCheck> {
+pub(super) fn read(upstream: &Table<'_>, endpoints: Option<&[Endpoint]>, protocol: Protocol) -> Option<HealthCheck> {
     let table = upstream.optional_table("health")?;
     let kind = table
         .key(
@@ -74,8 +78,20 @@ pub(super) fn read(upstream: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Opti
         .key("port", "The port that checks connect to.", "8081")
         .get("the endpoint's port", |item| item.integer(1..=u16::MAX));
     let probe = match kind {
-        Kind::Http => Probe::Http(http),
-        Kind::Grpc => Probe::Grpc { service_name, host: http.host },
+        Kind::Http => {
+            if http.method == Method::HEAD && http.body_contains.is_some() {
+                table.fail("has a `body_contains`, and the `method` HEAD gets no body");
+            }
+            Probe::Http(http)
+        }
+        Kind::Grpc => {
+            if protocol == Protocol::Http1
+                && endpoints.is_some_and(|list| list.iter().any(|endpoint| endpoint.origin.https))
+            {
+                table.fail(GRPC_OVER_HTTP1);
+            }
+            Probe::Grpc { service_name, host: http.host }
+        }
         Kind::Tcp => Probe::Tcp,
         Kind::Tls => {
             if endpoints.is_some_and(|list| list.iter().any(|endpoint| !endpoint.origin.https)) {
@@ -107,6 +123,21 @@ pub(super) fn read(upstream: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Opti
         unhealthy_threshold,
         port,
     })
+}
+
+/// Refuses checks that the endpoints of a source can't pass. Those of a file each have a scheme: it is seen when they are checked.
+pub(super) fn check_discovery(table: &Table<'_>, check: &HealthCheck, discovery: &Discovery, protocol: Protocol) {
+    let https = match discovery {
+        Discovery::File(_) => return,
+        Discovery::Consul(_) | Discovery::Srv(_) => discovery.may_be_https(),
+    };
+    match check.probe {
+        Probe::Tls if !https => {
+            table.fail("checks of the type `tls` are for https endpoints: say `scheme = \"https\"` in `discovery`");
+        }
+        Probe::Grpc { .. } if https && protocol == Protocol::Http1 => table.fail(GRPC_OVER_HTTP1),
+        Probe::Http(_) | Probe::Grpc { .. } | Probe::Tcp | Probe::Tls => {}
+    }
 }
 
 fn http(table: &Table<'_>) -> HttpProbe {

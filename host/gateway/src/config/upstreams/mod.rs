@@ -21,6 +21,10 @@ use crate::proxy_protocol;
 pub(super) use endpoints::origin;
 pub(super) use limits::count;
 
+/// Own keys of an upstream that are about several endpoints, or about what is known of them.
+const OF_ENDPOINTS: [&str; 8] =
+    ["balance", "panic_threshold", "subset_fallback", "slow_start", "zone", "sticky", "health", "outlier_detection"];
+
 /// What an upstream can have in common with others: what is left out of it comes from its group, then from `[defaults.upstream]`.
 pub(super) struct Shared {
     balancing: Balancing,
@@ -71,9 +75,17 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
         (false, Some(discovery), false) => {
             let discovery = discovery?;
             discovery::check_protocol(table, &discovery, protocol);
+            if let Some(health) = &health {
+                health::check_discovery(table, health, &discovery, protocol);
+            }
             Service::Discovery(discovery)
         }
-        (false, None, true) => Service::Builtin(builtin?),
+        (false, None, true) => {
+            for key in OF_ENDPOINTS.into_iter().filter(|key| table.has_own(key)) {
+                table.fail(format!("`{key}` means nothing to a `builtin` upstream, which has no endpoints"));
+            }
+            Service::Builtin(builtin?)
+        }
         _ => {
             table.fail("needs exactly one of `endpoints`, `discovery` and `builtin`");
             return None;
@@ -98,15 +110,17 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
+    let balancing = balancing::read(table);
+    let protocol = table
+        .key(
+            "protocol",
+            "What is spoken to the endpoints. `auto` negotiates on https and is `http/1.1` on http; `h2c` is HTTP/2 without TLS.",
+            r#""h2""#,
+        )
+        .or(defaults::PROTOCOL, |item| protocol(table, item, endpoints));
     Shared {
-        balancing: balancing::read(table),
-        protocol: table
-            .key(
-                "protocol",
-                "What is spoken to the endpoints. `auto` negotiates on https and is `http/1.1` on http; `h2c` is HTTP/2 without TLS.",
-                r#""h2""#,
-            )
-            .or(defaults::PROTOCOL, |item| protocol(table, item, endpoints)),
+        balancing,
+        protocol,
         tls: tls::read(&table.table("tls")),
         pool: pool::read(&table.table("pool")),
         dns: dns::read(&table.table("dns")),
@@ -126,7 +140,7 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
             .or(Vec::new(), |item| item.list(Item::word)),
         circuit_breaker: table.optional_table("circuit_breaker").map(|table| circuit::read(&table)),
         limits: limits::read(&table.table("limits")),
-        health: health::read(table, endpoints),
+        health: health::read(table, endpoints, protocol),
         outlier_detection: outlier::read(table),
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::tests::{by, host, hosts, plan_at};
 use super::*;
-use crate::config::model::{Balance, ConsistentHash, HashAlgorithm, HashKey};
+use crate::config::model::{Balance, Balancing, ConsistentHash, HashAlgorithm, HashKey, SlowStart};
 use crate::upstream::endpoints::Host;
 
 const CHOICES: usize = 100_000;
@@ -47,8 +47,9 @@ fn assert_shares(counts: &[usize], weights: &[u32], within: f64, what: &str) {
 fn round_robin_least_request_and_random_keep_the_weights() {
     for weights in [[1, 1, 1, 1], [5, 3, 1, 1]] {
         for algorithm in [Balance::RoundRobin, Balance::LeastRequest, Balance::Random] {
-            let one =
-                |_, _, hosts: &[Host], plan: &Plan, dice: &Dice| plan.choose(hosts, &algorithm, dice, &[]).unwrap();
+            let one = |_, _, hosts: &[Host], plan: &Plan, dice: &Dice| {
+                plan.choose(hosts, &algorithm, dice, &Left::default()).unwrap()
+            };
             assert_shares(&counts(&weights, one, &algorithm), &weights, 0.02, &format!("{algorithm:?}"));
         }
     }
@@ -69,7 +70,7 @@ fn hashes_spread_keys_by_weight() {
             let table = table(&hosts(&weights), algorithm);
             let one = |worker, n, hosts: &[Host], plan: &Plan, _: &Dice| {
                 let key = hash(format!("user-{worker}-{n}").as_bytes());
-                plan.by_table(hosts, (&table, key), alone, None, &[]).unwrap()
+                plan.by_table(hosts, (&table, key), alone, None, &Left::default()).unwrap()
             };
             let counts = counts(&weights, one, &hashing(algorithm, None));
             assert_shares(&counts, &weights, within, &format!("{algorithm:?}"));
@@ -88,7 +89,9 @@ fn few_keys_move_when_an_endpoint_leaves() {
             let balancing = by(hashing(algorithm, None));
             let chosen = |hosts: &[Host]| {
                 let (plan, table) = (plan_at(hosts, &balancing, &dice, now, &[]), table(hosts, algorithm));
-                let one = |n| plan.by_table(hosts, (&table, hash(format!("user-{n}").as_bytes())), alone, None, &[]);
+                let one = |n| {
+                    plan.by_table(hosts, (&table, hash(format!("user-{n}").as_bytes())), alone, None, &Left::default())
+                };
                 (0..CHOICES / 5).map(|n| hosts[one(n).unwrap()].endpoint).collect::<Vec<_>>()
             };
             let moved = chosen(&all).iter().zip(chosen(&fewer)).filter(|(before, after)| **before != *after).count();
@@ -106,8 +109,10 @@ fn an_endpoint_that_is_out_hands_its_keys_to_all_others() {
         let table = table(&all, algorithm);
         let chosen = || {
             let plan = plan_at(&all, &balancing, &dice, now, &[]);
-            let one =
-                |n| plan.by_table(&all, (&table, hash(format!("user-{n}").as_bytes())), alone, None, &[]).unwrap();
+            let one = |n| {
+                plan.by_table(&all, (&table, hash(format!("user-{n}").as_bytes())), alone, None, &Left::default())
+                    .unwrap()
+            };
             (0..20_000).map(one).collect::<Vec<_>>()
         };
         let before = chosen();
@@ -122,7 +127,7 @@ fn an_endpoint_that_is_out_hands_its_keys_to_all_others() {
         // Each that was tried makes room for the next one, to the last.
         let plan = plan_at(&all, &balancing, &dice, now, &[]);
         let mut tried = Vec::new();
-        while let Some(next) = plan.by_table(&all, (&table, 7), alone, None, &tried) {
+        while let Some(next) = plan.by_table(&all, (&table, 7), alone, None, &Left::without(tried.iter().copied())) {
             tried.push(next);
         }
         assert_eq!((tried.len(), tried.last()), (4, Some(&2)));
@@ -136,19 +141,61 @@ fn a_bound_on_the_load_holds_for_a_key_that_everybody_has() {
         let (all, balancing) = (hosts(&[1; 8]), by(hashing(algorithm, Some(125))));
         let (plan, table) = (plan_at(&all, &balancing, &dice, now, &[]), table(&all, algorithm));
         for n in 1..=800 {
-            let chosen = plan.by_table(&all, (&table, 7), alone, Some(125), &[]).unwrap();
+            let chosen = plan.by_table(&all, (&table, 7), alone, Some(125), &Left::default()).unwrap();
             all[chosen].record.enter();
             let most = (f64::from(n) * 1.25 / 8.0).ceil();
             assert!(f64::from(all[chosen].record.active()) <= most, "{algorithm:?}: {most} at most after {n}");
         }
         // Without other load, it stays at its endpoint.
-        let first = plan.by_table(&all, (&table, 7), alone, None, &[]);
+        let first = plan.by_table(&all, (&table, 7), alone, None, &Left::default());
         (0..8).for_each(|host| {
             while all[host].record.active() > 0 {
                 all[host].record.leave()
             }
         });
-        assert_eq!(plan.by_table(&all, (&table, 7), alone, Some(125), &[]), first);
+        assert_eq!(plan.by_table(&all, (&table, 7), alone, Some(125), &Left::default()), first);
+    }
+}
+
+#[test]
+fn hashing_ignores_slow_start() {
+    let (now, dice) = (Instant::now() + Duration::from_secs(100), Dice::new(1));
+    let (all, algorithm) = (hosts(&[1; 4]), hashing(HashAlgorithm::Maglev, Some(125)));
+    let table = table(&all, HashAlgorithm::Maglev);
+    let slow_start = Some(SlowStart { window: Duration::from_secs(10), min_weight_percent: 10 });
+    let balancing = Balancing { slow_start, ..by(algorithm) };
+    let chosen = || {
+        let plan = plan_at(&all, &balancing, &dice, now, &[]);
+        plan.by_table(&all, (&table, 7), alone, Some(125), &Left::default()).unwrap()
+    };
+    let first = chosen();
+    all.iter().for_each(|host| host.record.enter());
+    all[first].record.came_back(now);
+    assert_eq!(chosen(), first, "its share is the whole one");
+}
+
+#[test]
+fn a_key_is_found_in_few_steps_where_few_may_be_chosen() {
+    let (now, dice, count) = (Instant::now(), Dice::new(1), 2000);
+    for algorithm in [HashAlgorithm::Maglev, HashAlgorithm::RingHash] {
+        let (all, balancing) = (hosts(&vec![1; count]), by(hashing(algorithm, None)));
+        let (table, fits) = (table(&all, algorithm), |host: &Host| host.endpoint < 2);
+        let basis = Basis { hosts: &all, balancing: &balancing, fits: &fits, changes: 0, now, order: &[] };
+        let plan = Plan::new(&basis, &dice);
+        let mut chosen = [0; 2];
+        for n in 0..400 {
+            let (key, steps) = (hash(format!("user-{n}").as_bytes()), Cell::new(0));
+            let hosts_of = |endpoint: usize| {
+                steps.set(steps.get() + 1);
+                alone(endpoint)
+            };
+            let find = || plan.by_table(&all, (&table, key), hosts_of, None, &Left::default()).unwrap();
+            let host = find();
+            assert!(steps.get() <= 512, "{algorithm:?}: {steps:?}");
+            assert_eq!(find(), host, "the same each time");
+            chosen[host] += 1;
+        }
+        assert!(chosen.iter().all(|count| *count > 100), "{algorithm:?}: {chosen:?}");
     }
 }
 
@@ -157,7 +204,7 @@ fn the_keys_of_filters_stay_and_weights_count() {
     let (now, dice) = (Instant::now(), Dice::new(1));
     let by_key = |n: usize, hosts: &[Host]| {
         let plan = plan_at(hosts, &by(Balance::RoundRobin), &dice, now, &[]);
-        plan.by_score(hosts, hash(format!("user-{n}").as_bytes()), &[]).unwrap()
+        plan.by_score(hosts, hash(format!("user-{n}").as_bytes()), &Left::default()).unwrap()
     };
     let all = hosts(&[1, 1, 1, 1]);
     let moved = (0..1000)

@@ -5,6 +5,7 @@
 mod draw;
 mod hashing;
 mod least_request;
+mod left;
 mod levels;
 mod maglev;
 mod peak_ewma;
@@ -23,6 +24,7 @@ use std::cell::Cell;
 
 pub(super) use hashing::HashTable;
 pub use hashing::hash;
+pub(super) use left::Left;
 pub(crate) use peak_ewma::Ewma;
 pub(super) use plan::{Basis, Plan};
 pub(super) use sticky::Sessions;
@@ -38,7 +40,7 @@ pub struct Affinity {
 
 impl Affinity {
     /// Of the hash of a value, and the endpoint that `LocalEndpoints::session` has found for a cookie.
-    pub fn new(hash: Option<u64>, session: Option<usize>) -> Self {
+    pub const fn new(hash: Option<u64>, session: Option<usize>) -> Self {
         Affinity { hash, session }
     }
 }

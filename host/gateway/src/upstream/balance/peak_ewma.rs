@@ -12,6 +12,8 @@ use crate::upstream::endpoints::Host;
 const DECAY: Duration = Duration::from_secs(10);
 /// The least and the most that a failure counts as. In between it doubles the average: one failure of many is borne, a row of them is not.
 const FAILURE: (f32, f32) = (1e3, 10e6);
+/// The clock of another worker may be as far ahead of that of this one.
+const BEHIND_MS: u32 = 60_000;
 /// The load of an address that has requests and no latency yet: it gets more when one of them is answered.
 const UNKNOWN: f64 = 1e12;
 
@@ -52,8 +54,11 @@ impl Ewma {
         if word == 0 {
             return (0.0, 0.0);
         }
-        // Modulo 2^32: right for 49 days, and after that only too high. A clock of another worker may be a tick behind.
-        let passed = (now_ms as u32).wrapping_sub(word as u32).cast_signed().max(0);
+        // Modulo 2^32: right for 49 days, and after that only too high.
+        let passed = match (now_ms as u32).wrapping_sub(word as u32) {
+            behind if behind > u32::MAX - BEHIND_MS => 0,
+            passed => passed,
+        };
         (f32::from_bits((word >> 32) as u32), (-(passed as f32) / DECAY.as_millis() as f32).exp())
     }
 }

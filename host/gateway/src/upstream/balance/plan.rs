@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::draw::Weighted;
 use super::hashing::{HashTable, rendezvous};
 use super::least_request::least_request;
+use super::left::Left;
 use super::levels::{self, Level};
 use super::peak_ewma::peak_ewma;
 use super::round_robin::Turn;
@@ -24,6 +25,10 @@ const FOREVER: u64 = u64::MAX;
 const LOOK_AGAIN_MS: u64 = 250;
 /// Steps to look for an endpoint with room, from the first one of a key that has none: there is one among any few.
 const BOUNDED_STEPS: usize = 64;
+/// Steps through a table to look for an endpoint that may be chosen. Where hardly any may, as in a small subset, scores are the faster way.
+const TABLE_STEPS: usize = 512;
+/// While shares grow, a plan holds for so many milliseconds at least: each costs as much as there are hosts.
+const GROWTH_MS: u64 = 50;
 /// The sum of requests under way is taken anew after a share of the hosts were chosen, so that it costs each choice the same.
 const SUMS_PER_ROUND: u32 = 4;
 
@@ -44,6 +49,11 @@ impl Rank {
 
     fn is_available(self) -> bool {
         self.0 < Self::OUT
+    }
+
+    /// The rank but for its level: what is full is no reason to choose from a worse one.
+    fn class(self) -> u32 {
+        self.0 / Self::WEIGHTLESS
     }
 }
 
@@ -137,7 +147,8 @@ impl Plan {
         let loads = levels::loads(&levels.values().copied().collect::<Vec<_>>(), balancing.panic_threshold);
         let loads: BTreeMap<u16, levels::Load> = levels.into_keys().zip(loads).collect();
         let mut is_in_panic = false;
-        let warming = Warming::new(balancing.slow_start, now_ms);
+        let is_hashed = matches!(balancing.algorithm, Balance::Hash(_));
+        let warming = Warming::new(balancing.slow_start.filter(|_| !is_hashed), now_ms);
         let places: Vec<Place> = (hosts.iter().zip(&states))
             .map(|(host, state)| {
                 let Some(state) = state else { return Place { rank: Rank::OUTSIDE, share: 0 } };
@@ -145,7 +156,7 @@ impl Plan {
                     *state == State::Shunned && loads.get(&host.level).is_some_and(|load| load.is_in_panic);
                 is_in_panic |= takes_back && host.weight > 0;
                 let (share, next_step) = warming.share(host.share.max(1), host.record.up_since());
-                until = until.min(next_step.unwrap_or(FOREVER));
+                until = until.min(next_step.map_or(FOREVER, |next| next.max(now_ms + GROWTH_MS)));
                 Place { rank: Rank::of(host.level, host.weight, *state == State::Available || takes_back), share }
             })
             .collect();
@@ -210,16 +221,16 @@ impl Plan {
         hosts: &[Host],
         algorithm: &Balance,
         dice: &Dice,
-        tried: &[usize],
+        left: &Left<'_>,
     ) -> Option<usize> {
-        let chosen = match self.share_at(tried, || dice.below(self.parts)) {
+        let chosen = match self.share_at(left, || dice.below(self.parts)) {
             Some(Share { way: Way::Turn(turn), .. }) => turn.next(),
             Some(Share { way: Way::Draw(among), .. }) => drawn(hosts, algorithm, among, dice),
             None => {
-                let rank = self.best_rank(tried)?;
-                let left =
-                    (0..).zip(&self.places).filter(|(i, place)| place.rank == rank && !tried.contains(&(*i as usize)));
-                drawn(hosts, algorithm, &Weighted::new(left.map(|(i, place)| (i, place.share))), dice)
+                let rank = self.best_rank(left)?;
+                let of_rank =
+                    (0..).zip(&self.places).filter(|(i, place)| place.rank == rank && left.contain(*i as usize));
+                drawn(hosts, algorithm, &Weighted::new(of_rank.map(|(i, place)| (i, place.share))), dice)
             }
         };
         chosen.map(|host| host as usize)
@@ -244,19 +255,18 @@ impl Plan {
         (table, key): (&HashTable, u64),
         hosts_of: impl Fn(usize) -> Range<usize>,
         bound: Option<u32>,
-        tried: &[usize],
+        left: &Left<'_>,
     ) -> Option<usize> {
         // By the key, too: it stays at its level.
-        let share = self.share_at(tried, || ((u128::from(mix(key)) * u128::from(self.parts)) >> 64) as u64);
+        let share = self.share_at(left, || ((u128::from(mix(key)) * u128::from(self.parts)) >> 64) as u64);
         let rank = match share {
             Some(share) => share.rank,
-            None => self.best_rank(tried)?,
+            None => self.best_rank(left)?,
         };
-        let fits =
-            |host: &usize| self.places.get(*host).is_some_and(|place| place.rank == rank) && !tried.contains(host);
+        let fits = |host: &usize| self.places.get(*host).is_some_and(|place| place.rank == rank) && left.contain(*host);
         let room = bound.and_then(|percent| self.room(hosts, share?, percent));
         let mut full = None;
-        let mut steps = usize::MAX;
+        let mut steps = TABLE_STEPS;
         for endpoint in table.from(key) {
             if steps == 0 {
                 break;
@@ -274,25 +284,35 @@ impl Plan {
             steps -= 1;
         }
         // Those without weight are in no table.
-        full.or_else(|| rendezvous(hosts.iter().enumerate().filter(|(i, _)| fits(i)), key))
+        let has_room = |host: usize| room.as_ref().is_none_or(|room| room(host));
+        let by_score =
+            |may: &dyn Fn(usize) -> bool| rendezvous(hosts.iter().enumerate().filter(|(i, _)| fits(i) && may(*i)), key);
+        full.or_else(|| by_score(&has_room)).or_else(|| by_score(&|_| true))
     }
 
     /// The host of a key by the scores of all.
-    pub(in crate::upstream) fn by_score(&self, hosts: &[Host], key: u64, tried: &[usize]) -> Option<usize> {
-        let rank = self.best_rank(tried)?;
-        let fits = |i: usize| self.places[i].rank == rank && !tried.contains(&i);
+    pub(in crate::upstream) fn by_score(&self, hosts: &[Host], key: u64, left: &Left<'_>) -> Option<usize> {
+        let rank = self.best_rank(left)?;
+        let fits = |i: usize| self.places[i].rank == rank && left.contain(i);
         rendezvous(hosts.iter().enumerate().filter(|(i, _)| fits(*i)), key)
     }
 
     /// An available host of these, the one with the fewest requests.
-    pub(in crate::upstream) fn available_of(&self, hosts: &[Host], among: Range<usize>) -> Option<usize> {
-        among.filter(|host| self.is_available(*host)).min_by_key(|host| hosts[*host].record.active())
+    pub(in crate::upstream) fn available_of(
+        &self,
+        hosts: &[Host],
+        among: Range<usize>,
+        left: &Left<'_>,
+    ) -> Option<usize> {
+        among
+            .filter(|host| self.is_available(*host) && left.contain(*host))
+            .min_by_key(|host| hosts[*host].record.active())
     }
 
     /// The level of a request, by a number below the sum of their parts. A request that has tried a host looks at all that are left.
-    fn share_at(&self, tried: &[usize], at: impl FnOnce() -> u64) -> Option<&Share> {
+    fn share_at(&self, left: &Left<'_>, at: impl FnOnce() -> u64) -> Option<&Share> {
         match &self.shares[..] {
-            _ if !tried.is_empty() => None,
+            _ if !left.are_all() => None,
             [share] => Some(share),
             shares => {
                 let mut at = if shares.is_empty() { 0 } else { at() };
@@ -307,9 +327,20 @@ impl Plan {
         }
     }
 
-    fn best_rank(&self, tried: &[usize]) -> Option<Rank> {
-        let left = self.places.iter().enumerate().filter(|(i, _)| !tried.contains(i));
-        left.map(|(_, place)| place.rank).min().filter(|rank| *rank != Rank::OUTSIDE)
+    fn best_rank(&self, left: &Left<'_>) -> Option<Rank> {
+        let untried = || (0..).zip(&self.places).filter(|(i, _)| left.is_untried(*i)).map(|(i, place)| (i, place.rank));
+        let best = untried().map(|(_, rank)| rank).min().filter(|rank| *rank != Rank::OUTSIDE)?;
+        if !left.must_have_room() {
+            return Some(best);
+        }
+        let with_room = untried().filter(|(i, rank)| rank.class() == best.class() && left.contain(*i));
+        with_room.map(|(_, rank)| rank).min()
+    }
+
+    /// Which hosts a request may wait for: as long as there is an available one with weight, for no other.
+    pub(in crate::upstream) fn worth_waiting_for(&self) -> impl Fn(usize) -> bool + '_ {
+        let best = self.best_rank(&Left::default()).map(Rank::class);
+        move |host| self.places.get(host).is_some_and(|place| Some(place.rank.class()) == best)
     }
 
     /// Whether a host has room for one more request, of those that a level may have under way.

@@ -1,5 +1,6 @@
 //! Plans and algorithms on records without sockets.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,8 @@ pub(super) fn choose(
     tried: &[usize],
     now: Instant,
 ) -> Option<usize> {
-    let chosen = plan_at(hosts, balancing, dice, now, &[]).choose(hosts, &balancing.algorithm, dice, tried)?;
+    let left = Left::without(tried.iter().copied());
+    let chosen = plan_at(hosts, balancing, dice, now, &[]).choose(hosts, &balancing.algorithm, dice, &left)?;
     hosts[chosen].record.claim(now);
     Some(chosen)
 }
@@ -53,7 +55,7 @@ fn turns_are_exact_and_smooth() {
         let total: usize = weights.iter().map(|weight| *weight as usize).sum();
         for _ in 0..20 {
             let plan = plan_at(&hosts, &balancing, &dice, now, &[]);
-            let next = || plan.choose(&hosts, &Balance::RoundRobin, &dice, &[]).unwrap();
+            let next = || plan.choose(&hosts, &Balance::RoundRobin, &dice, &Left::default()).unwrap();
             let turns: Vec<usize> = (0..total * 3).map(|_| next()).collect();
             for cycle in turns.windows(total) {
                 let of = |host| cycle.iter().filter(|turn| **turn == host).count();
@@ -78,7 +80,7 @@ fn workers_begin_at_random_places() {
         for seed in 0..400 {
             let dice = Dice::new(seed);
             let plan = plan_at(&hosts, &by(Balance::RoundRobin), &dice, now, &[]);
-            first[plan.choose(&hosts, &Balance::RoundRobin, &dice, &[]).unwrap()] += 1;
+            first[plan.choose(&hosts, &Balance::RoundRobin, &dice, &Left::default()).unwrap()] += 1;
         }
         for (first, weight) in first.iter().zip(weights) {
             let expected = f64::from(*weight) * 400.0 / f64::from(total);
@@ -93,9 +95,10 @@ fn who_stays_keeps_its_place_in_the_turn() {
     let four = hosts(&[1, 1, 1, 1]);
     for _ in 0..20 {
         let plan = plan_at(&four[..3], &balancing, &dice, now, &[]);
-        let last = plan.choose(&four[..3], &Balance::RoundRobin, &dice, &[]).unwrap();
+        let last = plan.choose(&four[..3], &Balance::RoundRobin, &dice, &Left::default()).unwrap();
         let plan = plan_at(&four, &balancing, &dice, now, &plan.order());
-        let turns: Vec<_> = (0..2).map(|_| plan.choose(&four, &Balance::RoundRobin, &dice, &[]).unwrap()).collect();
+        let turns: Vec<_> =
+            (0..2).map(|_| plan.choose(&four, &Balance::RoundRobin, &dice, &Left::default()).unwrap()).collect();
         assert!(!turns.contains(&last), "it was its turn just before: {last}, then {turns:?}");
     }
 }
@@ -156,7 +159,7 @@ fn the_less_busy_of_two_for_its_weight() {
     let all = hosts(&[3, 1]);
     let plan = plan_at(&all, &balancing, &dice, now, &[]);
     for _ in 0..400 {
-        all[plan.choose(&all, &Balance::LeastRequest, &dice, &[]).unwrap()].record.enter();
+        all[plan.choose(&all, &Balance::LeastRequest, &dice, &Left::default()).unwrap()].record.enter();
     }
     assert!((299..=301).contains(&all[0].record.active()), "{}", all[0].record.active());
     // It is the second best of every two that it is one of.
@@ -193,6 +196,7 @@ fn failures_count_as_latency_and_peaks_decay() {
     assert!(failing.at(1000) >= 9e6);
     failing.note(took, 999);
     assert!(failing.at(999) >= 9e6, "a clock that is behind a little");
+    assert!(failing.at(1000 + 30 * 24 * 3_600_000) < 1.0, "and one of a month later");
 }
 
 #[test]
@@ -204,7 +208,7 @@ fn other_levels_make_up_for_what_is_out() {
     let share_of_backup = |algorithm: Balance| {
         let balancing = by(algorithm);
         let plan = plan_at(&all, &balancing, &dice, now, &[]);
-        (0..10_000).filter(|_| plan.choose(&all, &balancing.algorithm, &dice, &[]).unwrap() >= 4).count()
+        (0..10_000).filter(|_| plan.choose(&all, &balancing.algorithm, &dice, &Left::default()).unwrap() >= 4).count()
     };
     assert_eq!(share_of_backup(Balance::RoundRobin), 0);
     // Two of four: 1.4 times half of the requests can stay.
@@ -227,7 +231,9 @@ fn a_new_host_begins_with_a_small_share() {
         let balancing = Balancing { slow_start: Some(settings), ..by(algorithm) };
         let share = |now: Instant| {
             let plan = plan_at(&hosts, &balancing, &dice, now, &[]);
-            (0..11_000).filter(|_| plan.choose(&hosts, &balancing.algorithm, &dice, &[]).unwrap() == 0).count()
+            (0..11_000)
+                .filter(|_| plan.choose(&hosts, &balancing.algorithm, &dice, &Left::default()).unwrap() == 0)
+                .count()
         };
         let start = Instant::now() + 3 * window;
         hosts[0].record.came_back(start);
@@ -239,4 +245,59 @@ fn a_new_host_begins_with_a_small_share() {
         );
         assert!((5300..5700).contains(&share(start + window)));
     }
+}
+
+#[test]
+fn a_thousand_that_are_full_are_looked_at_once() {
+    let (hosts, now, dice) = (hosts(&[1; 1000]), Instant::now(), Dice::new(1));
+    for algorithm in [Balance::RoundRobin, Balance::LeastRequest, Balance::PeakEwma, Balance::Random] {
+        let plan = plan_at(&hosts, &by(algorithm.clone()), &dice, now, &[]);
+        let looked_at = Cell::new(0);
+        let has_room = |host: usize| {
+            looked_at.set(looked_at.get() + 1);
+            host == 1000
+        };
+        let left = Left::without([5]).with_room(&has_room);
+        assert_eq!(plan.choose(&hosts, &algorithm, &dice, &left), None);
+        assert_eq!(looked_at.take(), 999);
+        assert_eq!(plan.by_score(&hosts, 7, &left), None);
+        assert_eq!(looked_at.take(), 999);
+        // The one that has room is found, wherever it is.
+        let has_room = |host: usize| host == 700;
+        let left = Left::without([5]).with_room(&has_room);
+        assert_eq!(plan.choose(&hosts, &algorithm, &dice, &left), Some(700));
+    }
+}
+
+#[test]
+fn other_levels_take_what_is_full_and_what_has_no_weight_does_not() {
+    let (now, dice) = (Instant::now(), Dice::new(1));
+    let mut all = hosts(&[1, 1, 0, 1]);
+    all[1].level = 2;
+    all[3].record.failed(now, now);
+    let plan = plan_at(&all, &by(Balance::RoundRobin), &dice, now, &[]);
+    let choose = |full: &[usize]| {
+        let has_room = |host: usize| !full.contains(&host);
+        plan.choose(&all, &Balance::RoundRobin, &dice, &Left::default().with_room(&has_room))
+    };
+    assert_eq!((choose(&[]), choose(&[0]), choose(&[0, 1])), (Some(0), Some(1), None));
+    let is_worth = plan.worth_waiting_for();
+    assert_eq!((0..4).map(is_worth).collect::<Vec<_>>(), [true, true, false, false]);
+    // Without another one it is the best.
+    all[..2].iter().for_each(|host| host.record.failed(now, now));
+    let plan = plan_at(&all, &by(Balance::RoundRobin), &dice, now, &[]);
+    assert_eq!((0..4).map(plan.worth_waiting_for()).collect::<Vec<_>>(), [false, false, true, false]);
+}
+
+#[test]
+fn a_plan_of_many_that_start_slowly_holds_for_a_while() {
+    let (now, dice) = (Instant::now() + Duration::from_secs(100), Dice::new(1));
+    let hosts = hosts(&[1; 100]);
+    for (host, ms) in hosts.iter().zip(0..) {
+        host.record.came_back(now - Duration::from_millis(ms));
+    }
+    let slow_start = Some(SlowStart { window: Duration::from_secs(10), min_weight_percent: 10 });
+    let plan = plan_at(&hosts, &Balancing { slow_start, ..by(Balance::RoundRobin) }, &dice, now, &[]);
+    let holds_after = |ms| plan.holds(0, || now + Duration::from_millis(ms));
+    assert!(holds_after(49) && !holds_after(51));
 }

@@ -6,7 +6,8 @@
 mod window;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
@@ -47,6 +48,10 @@ pub(crate) struct Circuit {
     /// When it opened, in milliseconds of the records' clock.
     since: AtomicU64,
     opened: AtomicU64,
+    /// How the settings that are served count, once they have come; within that, `None` if they have no circuit breaker.
+    window_of_settings: Mutex<Option<Option<FailureWindow>>>,
+    /// They have none: what requests of before note must not open it.
+    is_removed: AtomicBool,
 }
 
 /// Whether a request may pass.
@@ -59,9 +64,14 @@ pub(crate) enum Admission {
     Refused(Duration),
 }
 
-/// A request that passes while the circuit is half open. It names the half-open time that it belongs to: a later one has probes of its own.
+/// A request that passes while the circuit is half open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Probe(u64);
+pub(crate) struct Probe {
+    /// The half-open time that it belongs to, by how often the circuit had opened: a later one has probes of its own.
+    opened: u64,
+    /// Until when it is waited for. A result that comes later counts, but its place was given to another one.
+    until: u64,
+}
 
 /// A change of state with its evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +104,7 @@ const CLOSED: State = State { phase: Phase::Closed, reopened: 0, started: 0, suc
 /// Bits of [`State::until`]; 139 years.
 const UNTIL: u32 = 42;
 const MAX_REOPENED: u8 = 63;
+const MAX_PROBES: u8 = 127;
 
 impl State {
     fn of(word: u64) -> Self {
@@ -134,28 +145,46 @@ impl Circuit {
         }
     }
 
+    /// For how long it would refuse a request, if one came now.
+    pub(crate) fn refusal(&self, settings: &CircuitBreaker) -> Option<Duration> {
+        match self.state.load(Relaxed) {
+            0 => None,
+            word => Self::admitted(settings, State::of(word), millis(Instant::now())).err(),
+        }
+    }
+
     fn admit_at(&self, settings: &CircuitBreaker, mut word: u64, now: u64) -> Admission {
         loop {
-            let state = State::of(word);
-            let begun =
-                State { phase: Phase::HalfOpen, started: 1, until: now + settings.open.as_millis() as u64, ..state };
-            let next = match state.phase {
-                Phase::Closed => return Admission::Pass,
-                Phase::Open if now < state.until => {
-                    return Admission::Refused(Duration::from_millis(state.until - now));
-                }
-                Phase::Open => begun,
-                Phase::HalfOpen if u32::from(state.started) < settings.half_open => {
-                    State { started: state.started + 1, ..state }
-                }
-                // Probes that never end must not keep it half open for ever.
-                Phase::HalfOpen if now >= state.until => State { succeeded: 0, ..begun },
-                Phase::HalfOpen => return Admission::Refused(PROBING),
+            if word == CLOSED.word() {
+                return Admission::Pass;
+            }
+            let next = match Self::admitted(settings, State::of(word), now) {
+                Ok(next) => next,
+                Err(refused) => return Admission::Refused(refused),
             };
             match self.state.compare_exchange_weak(word, next.word(), Relaxed, Relaxed) {
-                Ok(_) => return Admission::Probe(Probe(next.until)),
+                Ok(_) => {
+                    return Admission::Probe(Probe { opened: self.opened.load(Relaxed), until: next.until });
+                }
                 Err(found) => word = found,
             }
+        }
+    }
+
+    /// The state after a request that passes, or for how long none does.
+    fn admitted(settings: &CircuitBreaker, state: State, now: u64) -> Result<State, Duration> {
+        let begun =
+            State { phase: Phase::HalfOpen, started: 1, until: now + settings.open.as_millis() as u64, ..state };
+        match state.phase {
+            Phase::Closed => Ok(state),
+            Phase::Open if now < state.until => Err(Duration::from_millis(state.until - now)),
+            Phase::Open => Ok(begun),
+            Phase::HalfOpen if u32::from(state.started) < settings.half_open => {
+                Ok(State { started: state.started + 1, ..state })
+            }
+            // Probes that never end must not keep it half open for ever. Those that have succeeded count on.
+            Phase::HalfOpen if now >= state.until => Ok(State { started: state.succeeded + 1, ..begun }),
+            Phase::HalfOpen => Err(PROBING),
         }
     }
 
@@ -190,9 +219,10 @@ impl Circuit {
                 FailureWindow::Last(_) => true,
                 FailureWindow::Time { percent, .. } => u64::from(failures) * 100 >= u64::from(percent) * u64::from(of),
             };
-        if !trips || self.state.compare_exchange(0, State::opened(settings, 0, now).word(), Relaxed, Relaxed).is_err() {
+        if !trips || self.is_removed.load(SeqCst) {
             return None;
         }
+        self.state.compare_exchange(0, State::opened(settings, 0, now).word(), Relaxed, Relaxed).ok()?;
         self.since.store(now, Relaxed);
         self.opened.fetch_add(1, Relaxed);
         self.forget();
@@ -203,13 +233,16 @@ impl Circuit {
         Some(Change { is_open: true, evidence: format!("open for {:?}: {evidence}", settings.open) })
     }
 
-    fn probe_succeeded(&self, settings: &CircuitBreaker, Probe(era): Probe, now: u64) -> Option<Change> {
+    fn probe_succeeded(&self, settings: &CircuitBreaker, probe: Probe, now: u64) -> Option<Change> {
         let next = |word| {
-            let state = State::of(word);
-            let is_current = state.phase == Phase::HalfOpen && state.until == era;
-            let succeeded = state.succeeded + 1;
-            is_current.then(|| match u32::from(succeeded) >= settings.half_open {
+            let state = self.half_open_of(probe, word)?;
+            let succeeded = (state.succeeded + 1).min(MAX_PROBES);
+            Some(match u32::from(succeeded) >= settings.half_open {
                 true => CLOSED.word(),
+                // One that is late has no place among those that were let through since.
+                false if state.until != probe.until => {
+                    State { succeeded, started: (state.started + 1).min(MAX_PROBES), ..state }.word()
+                }
                 false => State { succeeded, ..state }.word(),
             })
         };
@@ -222,11 +255,10 @@ impl Circuit {
         Some(Change { is_open: false, evidence })
     }
 
-    fn probe_failed(&self, settings: &CircuitBreaker, Probe(era): Probe, cause: Cause, now: u64) -> Option<Change> {
+    fn probe_failed(&self, settings: &CircuitBreaker, probe: Probe, cause: Cause, now: u64) -> Option<Change> {
         let next = |word| {
-            let state = State::of(word);
-            let is_current = state.phase == Phase::HalfOpen && state.until == era;
-            is_current.then(|| State::opened(settings, (state.reopened + 1).min(MAX_REOPENED), now))
+            let state = self.half_open_of(probe, word)?;
+            Some(State::opened(settings, (state.reopened + 1).min(MAX_REOPENED), now))
         };
         let before = self.state.fetch_update(Relaxed, Relaxed, |word| next(word).map(State::word)).ok()?;
         let open = Duration::from_millis(next(before)?.until - now);
@@ -234,24 +266,39 @@ impl Circuit {
         Some(Change { is_open: true, evidence: format!("open for {open:?} more: a probe failed: {cause}") })
     }
 
+    /// The state, if it is that of the half-open time that a probe belongs to.
+    fn half_open_of(&self, probe: Probe, word: u64) -> Option<State> {
+        let state = State::of(word);
+        (state.phase == Phase::HalfOpen && self.opened.load(Relaxed) == probe.opened).then_some(state)
+    }
+
     /// A probe has ended without a result: its client has left, or the gateway itself has refused it. Another request takes its place.
-    pub(crate) fn give_back(&self, Probe(era): Probe) {
+    pub(crate) fn give_back(&self, probe: Probe) {
         let _ = self.state.fetch_update(Relaxed, Relaxed, |word| {
-            let state = State::of(word);
-            let is_current = state.phase == Phase::HalfOpen && state.until == era && state.started > state.succeeded;
-            is_current.then(|| State { started: state.started - 1, ..state }.word())
+            let state = self.half_open_of(probe, word)?;
+            let has_place = state.until == probe.until && state.started > state.succeeded;
+            has_place.then(|| State { started: state.started - 1, ..state }.word())
         });
     }
 
-    /// The settings have changed: what was counted by others is forgotten. Whether it is open stays.
-    pub(crate) fn forget(&self) {
-        self.last.clear();
-        self.window.clear();
+    /// The settings that are about to be served count in this way, or have no circuit breaker: then it closes. What was counted in another
+    /// way is forgotten. Whether it was not closed, and is now.
+    pub(crate) fn configure(&self, window: Option<FailureWindow>) -> bool {
+        let mut known = self.window_of_settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.replace(window);
+        self.is_removed.store(window.is_none(), SeqCst);
+        // Addresses that were found since the last reload have heard of no settings yet.
+        if before.is_some_and(|before| before != window) {
+            self.forget();
+        }
+        // Also when it comes back: requests of before may have opened it at the last moment.
+        let is_new = window.is_none() || before == Some(None);
+        is_new && self.state.swap(0, Relaxed) != 0
     }
 
-    /// Closes it, whatever it has counted. Whether it was not closed.
-    pub(crate) fn close(&self) -> bool {
-        self.state.swap(0, Relaxed) != 0
+    fn forget(&self) {
+        self.last.clear();
+        self.window.clear();
     }
 
     /// As metrics and the admin API show it.
@@ -325,146 +372,4 @@ impl fmt::Display for Cause {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::model::{CircuitAnswer, CircuitScope};
-
-    const FAILURE: Outcome = Outcome::Failure(Cause::Status(503));
-
-    fn settings(failures: u32, window: FailureWindow) -> CircuitBreaker {
-        CircuitBreaker {
-            failures,
-            window,
-            open: Duration::from_secs(10),
-            max_open: Duration::from_secs(40),
-            half_open: 3,
-            status_codes: vec![502, 503, 504],
-            per: CircuitScope::Upstream,
-            answer: CircuitAnswer::Unavailable,
-        }
-    }
-
-    fn admit(circuit: &Circuit, settings: &CircuitBreaker, now: u64) -> Admission {
-        circuit.admit_at(settings, circuit.state.load(Relaxed), now)
-    }
-
-    fn probe(circuit: &Circuit, settings: &CircuitBreaker, now: u64) -> Probe {
-        match admit(circuit, settings, now) {
-            Admission::Probe(probe) => probe,
-            other => panic!("no probe: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn it_opens_at_fifteen_failures_of_the_last_twenty() {
-        let (circuit, settings) = (Circuit::default(), settings(15, FailureWindow::Last(20)));
-        // Three of four: 15 of 20.
-        let mut opened = Vec::new();
-        for n in 0..40 {
-            let outcome = if n % 4 == 0 { Outcome::Success } else { FAILURE };
-            opened.extend(circuit.note_passed(&settings, outcome, 1000).map(|change| (n, change.evidence)));
-        }
-        assert_eq!(opened, [(19, "open for 10s: 15 of the last 20 failed, the last: status 503".to_owned())]);
-        assert_eq!(admit(&circuit, &settings, 4000), Admission::Refused(Duration::from_secs(7)));
-        // One failure less in each twenty never opens it.
-        let circuit = Circuit::default();
-        for n in 0..4000 {
-            let outcome = if n % 20 < 14 { FAILURE } else { Outcome::Success };
-            assert_eq!(circuit.note_passed(&settings, outcome, 1000), None);
-        }
-    }
-
-    #[test]
-    fn failures_in_a_window_of_time_are_forgotten_after_it() {
-        let window = FailureWindow::Time { window: Duration::from_secs(10), percent: 50 };
-        let (circuit, settings) = (Circuit::default(), settings(5, window));
-        for at in [0, 3000, 6000, 9000, 12_000, 15_000] {
-            assert_eq!(circuit.note_passed(&settings, FAILURE, at), None, "four in any ten seconds");
-        }
-        for _ in 0..40 {
-            circuit.note_passed(&settings, Outcome::Success, 16_000);
-        }
-        for _ in 0..20 {
-            assert_eq!(circuit.note_passed(&settings, FAILURE, 16_000), None, "less than half of the requests");
-        }
-        let changes: Vec<_> = (0..20).filter_map(|_| circuit.note_passed(&settings, FAILURE, 16_500)).collect();
-        assert_eq!(changes.len(), 1);
-        assert!(changes[0].evidence.ends_with(" in 10s failed, the last: status 503"), "{changes:?}");
-    }
-
-    fn opened(settings: &CircuitBreaker) -> Circuit {
-        let circuit = Circuit::default();
-        let changes: Vec<_> = (0..30).filter_map(|_| circuit.note_passed(settings, FAILURE, 0)).collect();
-        assert_eq!(changes.len(), 1);
-        circuit
-    }
-
-    #[test]
-    fn probes_decide_and_failed_ones_double_the_time() {
-        let settings = settings(15, FailureWindow::Last(20));
-        let circuit = opened(&settings);
-        let probes: Vec<_> = (0..3).map(|_| probe(&circuit, &settings, 10_000)).collect();
-        assert_eq!(admit(&circuit, &settings, 10_001), Admission::Refused(PROBING), "three pass");
-        assert_eq!(circuit.probe_succeeded(&settings, probes[0], 10_100), None);
-        let change = circuit.probe_failed(&settings, probes[1], Cause::Status(502), 10_100).expect("open again");
-        assert_eq!(change.evidence, "open for 20s more: a probe failed: status 502");
-        assert_eq!(circuit.probe_succeeded(&settings, probes[2], 10_200), None, "of the time before");
-        for (now, open) in [(30_100, 40_000), (70_100, 40_000)] {
-            let one = probe(&circuit, &settings, now);
-            circuit.probe_failed(&settings, one, Cause::Status(502), now);
-            assert_eq!(admit(&circuit, &settings, now), Admission::Refused(Duration::from_millis(open)));
-        }
-        let probes: Vec<_> = (0..3).map(|_| probe(&circuit, &settings, 110_100)).collect();
-        let changes: Vec<_> =
-            probes.into_iter().filter_map(|probe| circuit.probe_succeeded(&settings, probe, 110_200)).collect();
-        assert_eq!(
-            changes,
-            [Change { is_open: false, evidence: "closed after 110.2s: 3 probes succeeded".to_owned() }]
-        );
-        assert_eq!(admit(&circuit, &settings, 110_300), Admission::Pass);
-        assert_eq!(circuit.note_passed(&settings, FAILURE, 110_300), None, "the old failures are forgotten");
-    }
-
-    #[test]
-    fn a_probe_without_a_result_leaves_its_place_to_another_request() {
-        let settings = settings(15, FailureWindow::Last(20));
-        let circuit = opened(&settings);
-        let first = probe(&circuit, &settings, 10_000);
-        for _ in 0..2 {
-            probe(&circuit, &settings, 10_000);
-        }
-        circuit.give_back(first);
-        probe(&circuit, &settings, 10_001);
-        assert_eq!(admit(&circuit, &settings, 10_001), Admission::Refused(PROBING));
-        // Probes that never end are no longer waited for.
-        probe(&circuit, &settings, 20_000);
-        assert_eq!(circuit.probe_succeeded(&settings, first, 20_000), None);
-    }
-
-    #[test]
-    fn threads_let_no_more_probes_pass_than_allowed() {
-        let settings = settings(15, FailureWindow::Last(20));
-        let circuit = opened(&settings);
-        let is_probe = || matches!(admit(&circuit, &settings, 10_000), Admission::Probe(_));
-        let probes: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| (0..100).filter(|_| is_probe()).count())).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-        });
-        assert_eq!(probes, 3);
-    }
-
-    #[test]
-    fn only_the_upstream_s_own_failures_count() {
-        let settings = settings(15, FailureWindow::Last(20));
-        assert_eq!(Outcome::of_error(UpstreamErrorKind::Busy), None);
-        assert_eq!(
-            Outcome::of_error(UpstreamErrorKind::RequestBody(crate::http::body::BodyErrorKind::ClientAborted)),
-            None
-        );
-        assert!(Outcome::of_error(UpstreamErrorKind::Reset).is_some());
-        assert_eq!(Outcome::of_status(&settings, 500, None), Outcome::Success);
-        assert_eq!(Outcome::of_status(&settings, 503, None), FAILURE);
-        assert_eq!(Outcome::of_status(&settings, 200, Some(14)), Outcome::Failure(Cause::Grpc(14)));
-        assert_eq!(Outcome::of_status(&settings, 200, Some(3)), Outcome::Success);
-    }
-}
+mod tests;

@@ -12,6 +12,8 @@ const PARTS: usize = 10;
 #[derive(Debug, Default)]
 pub(super) struct LastOutcomes {
     next: AtomicU32,
+    /// The bits that are set, so that a success reads one word. A change follows that of its bit: for a moment it may be wrong, and
+    /// below 0.
     failures: AtomicU32,
     failed: [AtomicU64; MAX_OUTCOMES.div_ceil(64) as usize],
 }
@@ -21,15 +23,40 @@ impl LastOutcomes {
         self.failures.load(Relaxed) == 0
     }
 
-    /// Takes the place of the oldest outcome of the last `of`. Answers how many of them have failed.
+    /// Takes the place of the oldest outcome of the last `of`. Answers how many of them have failed, for a failure; nothing of use for a
+    /// success.
     pub(super) fn note(&self, of: u32, failed: bool) -> u32 {
-        let at = self.next.fetch_add(1, Relaxed) % of.max(1);
+        let of = of.max(1);
+        let at = self.next.fetch_add(1, Relaxed) % of;
         let (word, bit) = (&self.failed[at as usize / 64], 1 << (at % 64));
-        match failed {
-            true if word.fetch_or(bit, Relaxed) & bit == 0 => self.failures.fetch_add(1, Relaxed) + 1,
-            false if word.fetch_and(!bit, Relaxed) & bit != 0 => self.failures.fetch_sub(1, Relaxed) - 1,
-            _ => self.failures.load(Relaxed),
+        if failed {
+            if word.fetch_or(bit, Relaxed) & bit == 0 {
+                self.failures.fetch_add(1, Relaxed);
+            }
+            return self.count(of);
         }
+        if word.fetch_and(!bit, Relaxed) & bit != 0 {
+            self.failures.fetch_sub(1, Relaxed);
+        }
+        0
+    }
+
+    /// The failures of the last `of`. What requests have noted beyond, by settings of before a reload, nobody would take the place of.
+    fn count(&self, of: u32) -> u32 {
+        let counted = |(word, first): (&AtomicU64, u32)| {
+            let within = match of.saturating_sub(first) {
+                0 => 0,
+                bits @ 1..64 => (1 << bits) - 1,
+                64.. => u64::MAX,
+            };
+            let bits = word.load(Relaxed);
+            if bits & !within != 0 {
+                let beyond = word.fetch_and(within, Relaxed) & !within;
+                self.failures.fetch_sub(beyond.count_ones(), Relaxed);
+            }
+            (bits & within).count_ones()
+        };
+        self.failed.iter().zip((0..).step_by(64)).map(counted).sum()
     }
 
     /// Not at one instant: an outcome that is noted meanwhile may stay.
@@ -75,5 +102,44 @@ impl TimeWindow {
 
     pub(super) fn clear(&self) {
         self.0.iter().for_each(|word| word.store(0, Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_note_and_clear_leave_the_count_right() {
+        let last = LastOutcomes::default();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let last = &last;
+                scope.spawn(move || {
+                    for n in 0..20_000 {
+                        let failures = last.note(3, (n + thread) % 2 == 0);
+                        assert!(failures <= 3, "{failures} of 3");
+                        if n % 8 == 0 {
+                            last.clear();
+                        }
+                    }
+                });
+            }
+        });
+        last.clear();
+        assert!(last.has_no_failure());
+        assert_eq!((last.note(3, true), last.note(3, true)), (1, 2));
+    }
+
+    #[test]
+    fn only_the_last_outcomes_of_the_settings_count() {
+        let last = LastOutcomes::default();
+        for _ in 0..100 {
+            last.note(100, true);
+        }
+        assert_eq!(last.note(70, true), 70);
+        (0..70).for_each(|_| _ = last.note(70, false));
+        assert!(last.has_no_failure(), "those beyond are forgotten");
+        assert_eq!(last.note(64, true), 1);
     }
 }

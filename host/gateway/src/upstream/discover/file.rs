@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::document::{self, Format};
 use super::listed::Last;
+use super::sources::Stopped;
 use super::statistics::{Fault, FaultKind};
 use super::{Feed, Listed};
 use crate::background::Background;
@@ -44,16 +45,29 @@ fn parse(path: &Path, text: &[u8]) -> Result<Vec<EndpointSpec>, Fault> {
 /// Reads the file whenever it may have changed.
 pub(super) async fn follow(path: PathBuf, feed: &Feed, background: &Background) {
     let (tell, mut changes) = unbounded_channel();
-    let watcher = Watcher::start(background, move |change| {
-        // Fails when this source has ended.
-        let _ = tell.send(change);
-    });
-    let warn = |error: &io::Error| tracing::warn!(%error, file = %path.display(), "the file is compared every second");
-    let mut watcher = watcher.inspect_err(warn).ok();
+    let start = || {
+        let tell = tell.clone();
+        let watcher = Watcher::start(background, move |change| {
+            // Fails when this source has ended.
+            let _ = tell.send(change);
+        });
+        let warn =
+            |error: &io::Error| tracing::warn!(%error, file = %path.display(), "the file is compared every second");
+        watcher.inspect_err(warn).ok()
+    };
+    let mut watcher = start();
     let mut last = Last::none();
     loop {
-        let looked = look(&feed.listed, path.clone(), watcher).await;
-        let Some(Looked { text, is_watched, watcher: used }) = looked else { return };
+        let Looked { text, is_watched, watcher: used } = match look(&feed.listed, path.clone(), watcher).await {
+            Ok(looked) => looked,
+            Err(stopped) => {
+                feed.listed.fault(&stopped.into());
+                tokio::time::sleep(COMPARE).await;
+                // The other one went with the job.
+                watcher = start();
+                continue;
+            }
+        };
         watcher = used;
         match text {
             Ok(text) => {
@@ -73,14 +87,14 @@ struct Looked {
 }
 
 /// Watches what leads to the file as it is now, and reads it.
-async fn look(listed: &Listed, path: PathBuf, watcher: Option<Watcher>) -> Option<Looked> {
+async fn look(listed: &Listed, path: PathBuf, watcher: Option<Watcher>) -> Result<Looked, Stopped> {
     let look = move || {
         let mut watcher = watcher.filter(|watcher| !watcher.has_ended());
         // Before it is read, so that no change after that is missed.
         let is_watched = watcher.as_mut().is_some_and(|watcher| watcher.follow(directories(&path)).is_empty());
         Looked { text: text(&path), is_watched, watcher }
     };
-    listed.sources().disk().run(look).await.ok()
+    listed.sources().disk().run(look).await
 }
 
 /// The directories on the way to a file, each with the names that matter in it.

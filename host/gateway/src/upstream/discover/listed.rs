@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::sources::Stopped;
 use super::statistics::{DiscoveryState, Fault, FaultKind, Statistics};
 use super::{Feed, Located, Sources, file, saved};
 use crate::config::model;
@@ -80,14 +81,21 @@ impl Listed {
         let listed_before = before.and_then(Upstream::listed).filter(same_kind);
         let statistics = listed_before.map(|listed| Arc::clone(&listed.statistics)).unwrap_or_default();
         let mut unread = None;
-        let mut specs = before.map(Upstream::endpoint_specs).unwrap_or_default();
-        if specs.is_empty()
+        let resolver = Arc::clone(resolver);
+        let usable = |specs| {
+            let (list, _) = List::none(&resolver, policy).replaced(specs, &maker, &resolver, policy)?;
+            (!list.endpoints.is_empty()).then_some(list)
+        };
+        let mut list = before.and_then(|before| usable(taken_over(before, source)));
+        if list.is_none()
             && let model::Discovery::File(path) = source
         {
             match file::read(path) {
                 Ok(found) => {
-                    statistics.confirm(SystemTime::now());
-                    specs = found;
+                    list = usable(found);
+                    if list.is_some() {
+                        statistics.confirm(SystemTime::now());
+                    }
                 }
                 Err(fault) => {
                     // The log has it as a warning of the configuration.
@@ -96,17 +104,16 @@ impl Listed {
                 }
             }
         }
-        if specs.is_empty()
-            && let Some(found) = saved::restore(sources, upstream, source)
+        if list.is_none()
+            && let Some(mut found) = saved::restore(sources, upstream, source)
         {
-            statistics.confirm(found.at);
-            specs = found.specs;
+            set_scheme(&mut found.specs, source);
+            list = usable(found.specs);
+            if list.is_some() {
+                statistics.confirm(found.at);
+            }
         }
-        let (resolver, none) = (Arc::clone(resolver), List::none(resolver, policy));
-        let list = match none.replaced(specs, &maker, &resolver, policy) {
-            Some((list, _)) => list,
-            None => none,
-        };
+        let list = list.unwrap_or_else(|| List::none(&resolver, policy));
         let known = !list.endpoints.is_empty();
         Arc::new(Listed {
             upstream: Arc::clone(upstream),
@@ -254,7 +261,13 @@ impl Feed {
             let print = hasher.hash_one(&*text);
             (print, (before != Some(print)).then(|| parse(&text)))
         };
-        let Ok((print, parsed)) = self.listed.sources.compute().run(read).await else { return true };
+        let (print, parsed) = match self.listed.sources.compute().run(read).await {
+            Ok(read) => read,
+            Err(stopped) => {
+                self.listed.fault(&stopped.into());
+                return true;
+            }
+        };
         let is_good = match parsed {
             None => {
                 self.confirm();
@@ -274,19 +287,22 @@ impl Feed {
     /// The source has told this list. Answers whether it could be used.
     pub(super) async fn told(&self, specs: Vec<EndpointSpec>) -> bool {
         let listed = Arc::clone(&self.listed);
-        let Ok(replaced) = self.listed.sources.compute().run(move || listed.replaced(specs)).await else {
-            return false;
+        let replaced = self.listed.sources.compute().run(move || listed.replaced(specs)).await;
+        let used = match replaced.map_err(Fault::from).flatten() {
+            Err(fault) => Err(fault),
+            Ok(None) => Ok(()),
+            Ok(Some((list, changes))) => self.publish(list, changes).await.map_err(Fault::from),
         };
-        match replaced {
+        match used {
+            Ok(()) => {
+                self.confirm();
+                true
+            }
             Err(fault) => {
                 self.listed.fault(&fault);
-                return false;
+                false
             }
-            Ok(None) => {}
-            Ok(Some((list, changes))) => self.publish(list, changes).await,
         }
-        self.confirm();
-        true
     }
 
     fn confirm(&self) {
@@ -302,7 +318,7 @@ impl Feed {
         }
     }
 
-    async fn publish(&self, list: List, changes: Changes) {
+    async fn publish(&self, list: List, changes: Changes) -> Result<(), Stopped> {
         // Those of the list before are known, and what can't be had now is asked for by the first request.
         let _ = tokio::time::timeout(LOOK_UP, list.located.look_up()).await;
         let Feed { set, listed } = self.clone();
@@ -322,7 +338,7 @@ impl Feed {
             listed.becomes_known.notify_all();
             listed.unsaved.notify_one();
         };
-        let _ = self.listed.sources.compute().run(publish).await;
+        self.listed.sources.compute().run(publish).await
     }
 }
 
@@ -375,6 +391,32 @@ impl List {
         }
         let located = Arc::new(Located::of(endpoints.clone(), resolver, policy));
         Some((List { specs: kept, endpoints, located, unusable }, changes))
+    }
+}
+
+/// The endpoints of the upstream that another one takes the place of, as its source would tell them.
+fn taken_over(before: &Upstream, source: &model::Discovery) -> Vec<EndpointSpec> {
+    let mut specs = before.endpoint_specs();
+    if before.listed().is_some_and(|listed| https_of(&listed.source).is_some()) {
+        set_scheme(&mut specs, source);
+    }
+    // Nothing is encrypted for the endpoints of a source that has none of https.
+    specs.retain(|spec| !spec.https || source.may_be_https());
+    specs
+}
+
+/// The scheme of what a source tells is that of the configuration, where it tells none.
+fn set_scheme(specs: &mut [EndpointSpec], source: &model::Discovery) {
+    if let Some(https) = https_of(source) {
+        specs.iter_mut().for_each(|spec| spec.https = https);
+    }
+}
+
+/// Whether the endpoints of a source are of https; `None` where it says that of each.
+fn https_of(source: &model::Discovery) -> Option<bool> {
+    match source {
+        model::Discovery::Consul(_) | model::Discovery::Srv(_) => Some(source.may_be_https()),
+        model::Discovery::File(_) => None,
     }
 }
 

@@ -95,7 +95,7 @@ async fn keep_renewed(listed: &Listed, renew: Duration) {
                 Ok(Err((path, error))) => {
                     listed.not_saved(&format!("{}: {error}", path.display()));
                 }
-                Err(_) => return,
+                Err(stopped) => listed.not_saved(&stopped.to_string()),
             }
             tokio::time::sleep(RETRY).await;
         }

@@ -13,6 +13,8 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::oneshot;
 use url::Url;
 
+use super::statistics::{Fault, FaultKind};
+
 /// A `GET` of a source.
 pub struct Get {
     pub url: Url,
@@ -49,6 +51,16 @@ impl Sources {
     pub fn new(state_dir: Option<PathBuf>, connect: Connect) -> Arc<Self> {
         let (disk, compute) = (Thread::new("discovery disk"), Thread::new("discovery"));
         Arc::new(Sources { connect, state_dir, disk, compute })
+    }
+
+    /// With threads that do nothing.
+    #[cfg(test)]
+    pub(super) fn stopped(state_dir: PathBuf) -> Arc<Self> {
+        let sources = Self::new(Some(state_dir), Box::new(|_| unreachable!("no test asks a service")));
+        for thread in [&sources.disk, &sources.compute] {
+            thread.jobs.set(None).expect("it has not started");
+        }
+        sources
     }
 
     /// Without a folder and a way to services.
@@ -115,8 +127,15 @@ impl Thread {
 }
 
 /// The job has panicked, or there is no thread.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the gateway itself failed at it; its log says why")]
 pub(super) struct Stopped;
+
+impl From<Stopped> for Fault {
+    fn from(stopped: Stopped) -> Self {
+        Fault::new(FaultKind::Internal, stopped.to_string())
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -18,16 +18,19 @@ pub(super) enum FaultKind {
     Empty,
     /// The endpoints could not be saved for the next start.
     State,
+    /// The gateway itself failed, by a bug or for want of threads.
+    Internal,
 }
 
 impl FaultKind {
-    const ALL: [FaultKind; 6] = [
+    const ALL: [FaultKind; 7] = [
         FaultKind::Unavailable,
         FaultKind::Timeout,
         FaultKind::Status,
         FaultKind::Invalid,
         FaultKind::Empty,
         FaultKind::State,
+        FaultKind::Internal,
     ];
 
     /// As metrics show it.
@@ -39,6 +42,7 @@ impl FaultKind {
             FaultKind::Invalid => "invalid",
             FaultKind::Empty => "empty",
             FaultKind::State => "state",
+            FaultKind::Internal => "internal",
         }
     }
 }

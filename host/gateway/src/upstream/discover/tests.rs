@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::telemetry::Metrics;
 use crate::upstream::{
-    Affinity, Choice, EndpointRegistry, EndpointSpec, LocalUpstream, TargetSpec, Upstream, UpstreamSpec,
+    Affinity, Choice, EndpointRegistry, EndpointSpec, LocalUpstream, Protocol, TargetSpec, Upstream, UpstreamSpec,
 };
 
 fn endpoint(i: usize, weight: u32) -> EndpointSpec {
@@ -100,31 +101,101 @@ async fn who_stays_keeps_its_record() {
     assert!(case.upstream.has_endpoints());
 }
 
-/// 1,000 endpoints, of which one goes and one comes with each list: what a worker has of the others stays, and it has the new list soon
-/// after it was told.
+/// 1,000 endpoints, of which one goes and one comes with each list: what a worker has of the others stays, and it has the new list as soon
+/// as that was told. How long that takes the stress tests tell.
 #[tokio::test(flavor = "local")]
-async fn a_change_of_one_of_a_thousand_is_in_use_soon() {
+async fn a_change_of_one_of_a_thousand_leaves_the_others() {
     const ENDPOINTS: usize = 1_000;
-    const CHANGES: usize = 100;
+    const CHANGES: usize = 20;
     let case = case();
     let list = |first: usize| (first..first + ENDPOINTS).map(|i| endpoint(i, 1)).collect::<Vec<_>>();
     case.feed.told(list(0)).await;
     let local = LocalUpstream::new(case.upstream.clone(), None);
-    let mut took = Vec::with_capacity(CHANGES);
     for first in 1..=CHANGES {
         let before = local.endpoints();
         let stays = before.pools().nth(ENDPOINTS / 2).unwrap().clone();
-        let specs = list(first);
-        let begun = Instant::now();
-        assert!(case.feed.told(specs).await);
+        assert!(case.feed.told(list(first)).await);
         let endpoints = local.endpoints();
-        took.push(begun.elapsed());
         assert_ne!(endpoints.version(), before.version());
         assert!(endpoints.pools().any(|pool| std::rc::Rc::ptr_eq(pool, &stays)), "its connections stay");
         assert!(local.choose(&endpoints, Choice::Balanced(Affinity::default()), None, &[]).is_some());
     }
-    took.sort_unstable();
-    let (p50, p99) = (took[CHANGES / 2], took[CHANGES * 99 / 100 - 1]);
-    // The promise is 50 ms for both. Other tests run meanwhile, and this build is not optimised.
-    assert!(p50 < Duration::from_millis(50) && p99 < Duration::from_millis(500), "{p50:?} {p99:?}");
+}
+
+#[tokio::test(flavor = "local")]
+async fn what_is_taken_over_is_as_the_new_source_tells_it() {
+    let srv = |https| model::Discovery::Srv(model::Srv { name: "_http._tcp.orders.test".to_owned(), https });
+    let plain = case_with(srv(false), None);
+    plain.feed.told(vec![endpoint(1, 1)]).await;
+    let after = |source, protocol| {
+        let spec = UpstreamSpec { protocol, ..UpstreamSpec::new("orders", TargetSpec::Discovered(source)) };
+        Upstream::new(spec, &plain.registry, &plain.resolver, Some(&plain.upstream)).unwrap()
+    };
+    let urls = |upstream: &Upstream| upstream.endpoint_specs().iter().map(EndpointSpec::url).collect::<Vec<_>>();
+    let upstream = after(srv(true), Protocol::Http2);
+    assert_eq!(urls(&upstream), ["https://127.1.0.2:8080"]);
+    assert!(upstream.set().members().endpoints[0].endpoint.tls.is_some());
+
+    // A file says the scheme itself: what can't be used is not taken over, and the file is read.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("orders.json");
+    std::fs::write(&path, r#"{ "endpoints": [{ "url": "https://127.1.0.9:8443" }] }"#).unwrap();
+    assert_eq!(urls(&after(model::Discovery::File(path.clone()), Protocol::Auto)), ["http://127.1.0.2:8080"]);
+    assert_eq!(urls(&after(model::Discovery::File(path), Protocol::Http2)), ["https://127.1.0.9:8443"]);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_failure_of_the_gateway_ends_no_source() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("orders.json");
+    let spec = UpstreamSpec::new("orders", TargetSpec::Discovered(model::Discovery::File(path.clone())));
+    let (registry, resolver) = (EndpointRegistry::new(), Resolver::new(&[], None));
+    let sources = Sources::stopped(directory.path().to_owned());
+    let upstream = Arc::new(Upstream::with_sources(spec, &registry, &resolver, &sources, None).unwrap());
+    let feed = Feed { set: upstream.set().clone(), listed: upstream.listed().unwrap().clone() };
+    let case = Case { registry, resolver, upstream, feed };
+    let (background, _thread) = Background::start(Metrics::new()).unwrap();
+    let is_noted = async {
+        while case.errors() != [("unavailable", 1), ("internal", 1)] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = file::follow(path, &case.feed, &background) => panic!("it has ended"),
+        () = is_noted => {}
+    }
+    assert!(!case.feed.told(vec![endpoint(1, 1)]).await);
+    assert_eq!(case.errors(), [("unavailable", 1), ("internal", 2)], "there was no file at first");
+}
+
+/// Whether the end of a panic was told: then the beginning of another one is new.
+fn is_told(case: &Case) -> bool {
+    case.upstream.set().changes().note_panic("", true)
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_panic_ends_with_another_list_and_with_one_endpoint() {
+    let check = model::HealthCheck {
+        probe: model::Probe::Tcp,
+        interval: Duration::from_secs(5),
+        interval_jitter_percent: 0,
+        timeout: Duration::from_secs(1),
+        healthy_threshold: 1,
+        unhealthy_threshold: 1,
+        port: None,
+    };
+    for (before, after) in [(2, 2), (2, 3), (2, 1), (1, 1)] {
+        let case = case();
+        let list = |count: usize| (1..=count).map(|i| endpoint(i, 1)).collect::<Vec<_>>();
+        case.feed.told(list(before)).await;
+        let local = LocalUpstream::new(case.upstream.clone(), None);
+        let choose = || local.choose(&local.endpoints(), Choice::Balanced(Affinity::default()), None, &[]);
+        let members = case.upstream.set().members();
+        members.hosts.iter().for_each(|host| host.record.checked(&check, Some(&"down")));
+        assert!(choose().is_some() && !is_told(&case), "in panic, and told");
+        members.hosts.iter().for_each(|host| host.record.checked(&check, None));
+        case.feed.told(list(after)).await;
+        assert!(choose().is_some() && is_told(&case), "from {before} to {after}");
+    }
 }

@@ -15,7 +15,7 @@ use super::changes::Changes;
 use super::record::Record;
 use super::set::{EndpointSet, Host, Member, Members};
 use crate::config::model::{Balance, Balancing, ConsistentHash, Subset, SubsetFallback};
-use crate::upstream::balance::{self, Affinity, Basis, Dice, Plan};
+use crate::upstream::balance::{self, Affinity, Basis, Dice, Left, Plan};
 use crate::upstream::pool::{Limits, Pool};
 use crate::upstream::spec::Endpoint;
 
@@ -36,6 +36,8 @@ pub struct LocalEndpoints {
     plans: RefCell<BySubset<Rc<Plan>>>,
     /// Whose turn it was in the list before, by subset, until this one has a plan.
     orders: RefCell<BySubset<Vec<u32>>>,
+    /// The last plan for all endpoints was in panic, here or in the list before: another plan tells when that is over.
+    is_in_panic: Cell<bool>,
     /// Whether the pools count this list among their users.
     joined: Cell<bool>,
 }
@@ -63,7 +65,8 @@ impl LocalEndpoints {
         let pools = members.hosts.iter().map(pool).collect();
         let orders = RefCell::new(before.map(|before| before.orders_in(&members)).unwrap_or_default());
         let (changes, plans, joined) = (Arc::clone(set.changes()), RefCell::default(), Cell::new(true));
-        Rc::new(LocalEndpoints { version, members, pools, changes, plans, orders, joined })
+        let is_in_panic = Cell::new(before.is_some_and(|before| before.is_in_panic.get()));
+        Rc::new(LocalEndpoints { version, members, pools, changes, plans, orders, is_in_panic, joined })
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -112,47 +115,51 @@ impl LocalEndpoints {
     }
 
     /// The next host that a request has not tried yet, as the upstream balances.
-    pub(crate) fn balanced(
+    pub(in crate::upstream) fn balanced(
         &self,
         (balancing, dice): (&Balancing, &Dice),
         affinity: Affinity,
         subset: Option<&Arc<Subset>>,
-        tried: &[usize],
+        left: &Left<'_>,
+        mut admit: impl FnMut(usize) -> bool,
     ) -> Option<usize> {
         let hosts = &self.members.hosts;
         // The common case needs no plan.
         if let [host] = &hosts[..]
             && host.record.is_healthy()
             && subset.is_none()
+            && !self.is_in_panic.get()
         {
-            return tried.is_empty().then_some(0);
+            return (left.contain(0) && admit(0)).then_some(0);
         }
-        self.claimed((balancing, dice), subset, |plan| {
-            let session = affinity.session.filter(|_| tried.is_empty());
+        let choose = |plan: &Plan| {
+            let session = affinity.session.filter(|_| !left.has_tried());
             let session = session.and_then(|endpoint| self.members.endpoints.get(endpoint));
-            if let Some(host) = session.and_then(|member| plan.available_of(hosts, member.hosts.clone())) {
+            if let Some(host) = session.and_then(|member| plan.available_of(hosts, member.hosts.clone(), left)) {
                 return Some(host);
             }
             match (&balancing.algorithm, &self.members.table, affinity.hash) {
                 (Balance::Hash(ConsistentHash { bounded_load, .. }), Some(table), Some(key)) => {
                     let hosts_of = |endpoint: usize| self.members.endpoints[endpoint].hosts.clone();
-                    plan.by_table(hosts, (table, key), hosts_of, *bounded_load, tried)
+                    plan.by_table(hosts, (table, key), hosts_of, *bounded_load, left)
                 }
-                (algorithm, ..) => plan.choose(hosts, algorithm, dice, tried),
+                (algorithm, ..) => plan.choose(hosts, algorithm, dice, left),
             }
-        })
+        };
+        self.claimed((balancing, dice), subset, choose, admit)
     }
 
     /// The host of a key that a request has not tried yet.
-    pub(crate) fn by_hash(
+    pub(in crate::upstream) fn by_hash(
         &self,
         balancing: (&Balancing, &Dice),
         key: &str,
         subset: Option<&Arc<Subset>>,
-        tried: &[usize],
+        left: &Left<'_>,
+        admit: impl FnMut(usize) -> bool,
     ) -> Option<usize> {
         let key = balance::hash(key.as_bytes());
-        self.claimed(balancing, subset, |plan| plan.by_score(&self.members.hosts, key, tried))
+        self.claimed(balancing, subset, |plan| plan.by_score(&self.members.hosts, key, left), admit)
     }
 
     /// The endpoint that a session's cookie was made for, by index.
@@ -176,17 +183,19 @@ impl LocalEndpoints {
         sessions.cookie(endpoint, balancing.sticky.as_ref()?, is_https)
     }
 
-    /// The host that `choose` finds in the plan. Each worker that is faster to the trial of an address takes it out of the plan.
+    /// The host that `choose` finds in the plan, if it is admitted. Each worker that is faster to the trial of an address takes it out of the
+    /// plan.
     fn claimed(
         &self,
         balancing: (&Balancing, &Dice),
         subset: Option<&Arc<Subset>>,
         choose: impl Fn(&Plan) -> Option<usize>,
+        mut admit: impl FnMut(usize) -> bool,
     ) -> Option<usize> {
         let mut chosen = None;
         for _ in 0..=self.members.hosts.len() {
             let plan = self.plan(balancing, subset)?;
-            chosen = choose(&plan);
+            chosen = choose(&plan).filter(|host| admit(*host));
             let record = &self.members.hosts.get(chosen?)?.record;
             let is_claimed = record.is_healthy() || record.claim(Instant::now());
             if is_claimed || !plan.is_available(chosen?) {
@@ -201,7 +210,11 @@ impl LocalEndpoints {
     }
 
     /// The plan for a subset, as the states are now; `None` if no endpoint is in it.
-    fn plan(&self, (balancing, dice): (&Balancing, &Dice), subset: Option<&Arc<Subset>>) -> Option<Rc<Plan>> {
+    pub(in crate::upstream) fn plan(
+        &self,
+        (balancing, dice): (&Balancing, &Dice),
+        subset: Option<&Arc<Subset>>,
+    ) -> Option<Rc<Plan>> {
         let changes = self.changes.count();
         let mut plans = self.plans.borrow_mut();
         let known = plans.iter_mut().find(|(of, _)| match (of, subset) {
@@ -223,7 +236,11 @@ impl LocalEndpoints {
         let fits = |host: &Host| any || is_in(host);
         let (hosts, now) = (&self.members.hosts, Instant::now());
         let plan = Rc::new(Plan::new(&Basis { hosts, balancing, fits: &fits, changes, now, order: &order }, dice));
-        if plan.is_in_panic() != before.as_ref().is_some_and(|before| before.is_in_panic()) {
+        if subset.is_none() {
+            self.is_in_panic.set(plan.is_in_panic());
+        }
+        // Also the first plan of a list: a panic of the list before may be over.
+        if before.as_ref().is_none_or(|before| before.is_in_panic() != plan.is_in_panic()) {
             self.tell_panic(plan.is_in_panic(), subset.map(|subset| &**subset), balancing);
         }
         match before {
@@ -276,18 +293,28 @@ impl LocalEndpoints {
         }
     }
 
-    /// A host of the first of these endpoints that a request has not tried yet.
-    pub(crate) fn first_of(&self, names: &[String], tried: &[usize]) -> Option<usize> {
-        names.iter().find_map(|name| self.one_of(self.named(name)?, tried))
+    /// A host of the first of these endpoints that is left, if it is admitted.
+    pub(in crate::upstream) fn first_of(
+        &self,
+        names: &[String],
+        left: &Left<'_>,
+        admit: &mut dyn FnMut(usize) -> bool,
+    ) -> Option<usize> {
+        let chosen = names.iter().find_map(|name| self.one_of(self.named(name)?, left))?;
+        admit(chosen).then(|| {
+            self.record(chosen).claim(Instant::now());
+            chosen
+        })
     }
 
-    /// The hosts that were tried and the other addresses of their endpoints, where an attempt has looked for a connection too.
-    pub(crate) fn with_siblings(&self, tried: &[usize]) -> SmallVec<[usize; 4]> {
+    /// All but the hosts that were tried and the other addresses of their endpoints, where an attempt has looked for a connection too.
+    pub(in crate::upstream) fn left(&self, tried: &[usize]) -> Left<'static> {
         let siblings = |host: &usize| match self.members.hosts.get(*host) {
             Some(host) => self.members.endpoints[host.endpoint].hosts.clone(),
-            None => 0..0,
+            // A built-in upstream has one that is in no list.
+            None => *host..host + 1,
         };
-        tried.iter().flat_map(siblings).collect()
+        Left::without(tried.iter().flat_map(siblings))
     }
 
     /// The endpoint's name, as this worker's own text.
@@ -302,7 +329,7 @@ impl LocalEndpoints {
     pub(crate) fn pools_of(&self, endpoint: &str, first: Option<SocketAddr>) -> SmallVec<[Rc<Pool>; 2]> {
         let Some(member) = self.named(endpoint) else { return SmallVec::new() };
         let first = first.and_then(|address| member.hosts.clone().find(|host| self.address(*host) == Some(address)));
-        let Some(first) = first.or_else(|| self.one_of(member, &[])) else { return SmallVec::new() };
+        let Some(first) = first.or_else(|| self.claimed_of(member)) else { return SmallVec::new() };
         let now = Instant::now();
         let mut others: SmallVec<[usize; 2]> = member.hosts.clone().filter(|host| *host != first).collect();
         // RFC 8305 §4: after an address of one kind one of the other, since often all of a kind can't be reached.
@@ -320,15 +347,19 @@ impl LocalEndpoints {
         self.members.hosts.get(host)?.record.key().address
     }
 
-    /// One of an endpoint's hosts that was not tried yet: of those that may be tried the one with the fewest requests, else of all.
-    fn one_of(&self, member: &Member, tried: &[usize]) -> Option<usize> {
+    /// One of an endpoint's hosts that are left: of those that may be tried the one with the fewest requests, else of all.
+    fn one_of(&self, member: &Member, left: &Left<'_>) -> Option<usize> {
         let now = Instant::now();
-        let hosts = member.hosts.clone().filter(|host| !tried.contains(host));
-        let chosen = hosts.min_by_key(|host| {
+        let hosts = member.hosts.clone().filter(|host| left.contain(*host));
+        hosts.min_by_key(|host| {
             let record = self.record(*host);
             (!record.may_try(now), record.active())
-        })?;
-        self.record(chosen).claim(now);
+        })
+    }
+
+    fn claimed_of(&self, member: &Member) -> Option<usize> {
+        let chosen = self.one_of(member, &Left::default())?;
+        self.record(chosen).claim(Instant::now());
         Some(chosen)
     }
 }

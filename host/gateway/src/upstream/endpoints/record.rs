@@ -14,7 +14,7 @@ use crate::config::model::{FailureWindow, HealthCheck, OutlierDetection};
 use crate::upstream::balance::Ewma;
 use crate::upstream::circuit::Circuit;
 use crate::upstream::health::outliers::{Failure, Tally};
-use crate::upstream::health::{Health, Reason, StateChange, Told};
+use crate::upstream::health::{Health, Reason, StateChange, Told, Trial};
 
 /// What a record belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ pub(crate) struct Record {
     traffic: Traffic,
     health: Health,
     /// Only where it has a circuit breaker.
-    circuit: OnceLock<Box<(Circuit, Mutex<Option<FailureWindow>>)>>,
+    circuit: OnceLock<Box<Circuit>>,
     /// Since when nothing speaks against it, or since when it is known, by [`millis`].
     up_since: AtomicU64,
     /// Told of each change of its state, after the change.
@@ -214,6 +214,11 @@ impl Record {
         self.traffic.occupied.fetch_update(SeqCst, Relaxed, more).is_ok()
     }
 
+    /// The places that are taken.
+    pub(crate) fn occupied(&self) -> u32 {
+        self.traffic.occupied.load(SeqCst)
+    }
+
     /// A place is free again.
     pub(crate) fn vacate(&self) {
         self.traffic.occupied.fetch_sub(1, SeqCst);
@@ -221,7 +226,7 @@ impl Record {
 
     /// Its circuit, where endpoints have some.
     pub(crate) fn circuit(&self) -> &Circuit {
-        &self.circuit.get_or_init(Box::default).0
+        self.circuit.get_or_init(Box::default)
     }
 
     /// Its circuit has opened or closed.
@@ -229,18 +234,12 @@ impl Record {
         self.tell(self.health.circuit_changed(is_open, evidence));
     }
 
-    /// The settings that are about to be served count in this way, or have no circuits. What was counted in another way is forgotten.
+    /// The settings that are about to be served count in this way, or have no circuits.
     pub(crate) fn set_circuit(&self, window: Option<FailureWindow>) {
         if window.is_none() && self.circuit.get().is_none() {
             return;
         }
-        let (circuit, counted) = &**self.circuit.get_or_init(Box::default);
-        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if *counted != window {
-            *counted = window;
-            circuit.forget();
-        }
-        if window.is_none() && circuit.close() {
+        if self.circuit().configure(window) {
             self.circuit_changed(false, "the configuration has no circuit breaker for it any more".to_owned());
         }
     }
@@ -311,13 +310,15 @@ impl Record {
             return true;
         }
         self.end_ejection(now);
-        // There is no trial of one that is out for another reason, and used all the same: nothing has changed.
-        if !self.is_unreachable() {
-            return true;
+        match self.health.claim(now) {
+            Trial::Needless => true,
+            Trial::First => {
+                self.changes.add();
+                true
+            }
+            // Nothing has changed: a change would cost all workers a new plan for each request to an address that is out.
+            Trial::No => false,
         }
-        let is_first = self.health.claim(now);
-        self.changes.add();
-        is_first
     }
 
     /// Whether it is out because it takes no connections.
@@ -477,6 +478,18 @@ mod tests {
         Record::alone(&"a:80".into(), ([10, 0, 0, 1], 80).into())
     }
 
+    fn check() -> HealthCheck {
+        HealthCheck {
+            probe: crate::config::model::Probe::Tcp,
+            interval: Duration::from_secs(5),
+            interval_jitter_percent: 0,
+            timeout: Duration::from_secs(1),
+            healthy_threshold: 2,
+            unhealthy_threshold: 1,
+            port: None,
+        }
+    }
+
     #[test]
     fn pauses_double_and_end_with_a_success() {
         let (record, start) = (record(), Instant::now());
@@ -532,6 +545,23 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(trials, 1);
+    }
+
+    #[test]
+    fn who_gets_no_trial_changes_nothing() {
+        let (record, start) = (record(), Instant::now());
+        record.failed(start, start);
+        let later = start + FIRST_PAUSE;
+        let claim = |now| {
+            let before = record.changes.count();
+            (record.claim(now), record.changes.count() - before)
+        };
+        assert_eq!(claim(start), (false, 0), "too early: it is used for want of others");
+        assert!(record.may_try(later), "which puts off no trial");
+        assert_eq!([claim(later), claim(later)], [(true, 1), (false, 0)]);
+        record.checked(&check(), Some(&"no"));
+        record.reached();
+        assert_eq!(claim(later), (true, 0), "out for another reason");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use self::checked::{Checked, Verdict};
 use self::ejection::Ejection;
 use self::history::History;
 pub use self::history::StateChange;
+pub(crate) use self::unreachable::Trial;
 use self::unreachable::Unreachable;
 use super::endpoints::millis;
 use super::spec::{TargetSpec, Upstream};
@@ -121,13 +122,17 @@ impl Health {
     pub(crate) fn retry_at(&self) -> Option<u64> {
         let out = self.out();
         let of_ejection = Reason::Ejected.is_in(out).then(|| self.ejection.until());
-        [self.unreachable.retry_at(), of_ejection].into_iter().flatten().min()
+        let of_trial = Reason::Unreachable.is_in(out).then(|| self.unreachable.retry_at()).flatten();
+        [of_trial, of_ejection].into_iter().flatten().min()
     }
 
-    /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known. False when
-    /// another request, maybe of another worker, was there first.
-    pub(crate) fn claim(&self, now: Instant) -> bool {
-        self.is_healthy() || self.unreachable.claim(millis(now))
+    /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known.
+    pub(crate) fn claim(&self, now: Instant) -> Trial {
+        // There is no trial of one that is out for another reason, and used all the same.
+        match Reason::Unreachable.is_in(self.out()) {
+            true => self.unreachable.claim(millis(now)),
+            false => Trial::Needless,
+        }
     }
 
     /// The address took a connection and answered on it.
@@ -135,7 +140,9 @@ impl Health {
         if !Reason::Unreachable.is_in(self.state.load(Relaxed)) {
             return None;
         }
-        let evidence = self.unreachable.reached(millis(Instant::now()))?;
+        // Also where no failure is left: another success at the same moment has taken them, before the failure that they were of took the
+        // address out.
+        let evidence = self.unreachable.reached(millis(Instant::now()));
         self.put_back(Reason::Unreachable, evidence)
     }
 
@@ -189,13 +196,20 @@ impl Health {
 
     /// Ejects it. `evidence` says what it has done. Called by one thread at a time.
     pub(crate) fn eject(&self, policy: &OutlierDetection, evidence: &str, now: Instant) -> Option<Told> {
+        let _changing = self.ejection.change();
         let takes = self.ejection.begin(policy, millis(now));
         self.take_out(Reason::Ejected, format!("ejected for {takes:?}: {evidence}"))
     }
 
-    /// Ends an ejection whose time is over.
+    /// Ends an ejection whose time is over. Called by requests, too.
     pub(crate) fn end_ejection(&self, now: Instant) -> Option<Told> {
-        if !Reason::Ejected.is_in(self.out()) || !self.ejection.is_over(millis(now)) {
+        let is_over = || Reason::Ejected.is_in(self.out()) && self.ejection.is_over(millis(now));
+        if !is_over() {
+            return None;
+        }
+        // Or the end of an old one would be that of a new one, which has begun since.
+        let _changing = self.ejection.change();
+        if !is_over() {
             return None;
         }
         self.put_back(Reason::Ejected, "the time of its ejection is over".to_owned())

@@ -16,6 +16,8 @@ use crate::upstream::spec::Upstream;
 const LATENCY_HOSTS: usize = 3;
 /// A smaller difference of latencies ejects nobody, whatever the factor.
 const LATENCY_DIFFERENCE: Duration = Duration::from_millis(10);
+/// [`Shared::compared`] before the first time.
+const NEVER: u64 = u64::MAX;
 
 /// How an endpoint has failed a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,14 +110,14 @@ pub(crate) struct OutlierDetector {
 struct Shared {
     /// Held while somebody ejects, so that never more are ejected than may be.
     ejecting: Mutex<()>,
-    /// When the addresses were last compared, in milliseconds of the records' clock.
+    /// When the addresses were last compared, or what they had done was last left out, in milliseconds of the records' clock.
     compared: AtomicU64,
 }
 
 impl OutlierDetector {
     /// `before` is that of the upstream that is running.
     pub(crate) fn new(policy: OutlierDetection, before: Option<&OutlierDetector>) -> Self {
-        let new = || Shared { ejecting: Mutex::default(), compared: AtomicU64::new(millis(Instant::now())) };
+        let new = || Shared { ejecting: Mutex::default(), compared: AtomicU64::new(NEVER) };
         let shared = before.map_or_else(|| Arc::new(new()), |before| before.shared.clone());
         OutlierDetector { policy, shared }
     }
@@ -145,6 +147,16 @@ impl OutlierDetector {
         if !record.is_ejected(now) && ejected < may_be_ejected(hosts.len(), self.policy.max_ejection_percent) {
             record.end_ejection(now);
             record.eject(&self.policy, evidence, now);
+        }
+    }
+
+    /// What the addresses have done before anybody compared them is not what they did in an interval.
+    fn begin(&self, hosts: &[Host], now: Instant) {
+        if self.shared.compared.load(Relaxed) == NEVER {
+            for host in hosts {
+                host.record.tally_of_interval();
+            }
+            self.shared.compared.store(millis(now), Relaxed);
         }
     }
 
@@ -241,6 +253,7 @@ fn slow(samples: &[Option<Sample>], policy: &OutlierDetection) -> Vec<(usize, St
 pub(super) async fn run(upstream: Arc<Upstream>) {
     let Some(detector) = upstream.outliers() else { return };
     let shared = &detector.shared;
+    detector.begin(&upstream.set().members().hosts, Instant::now());
     loop {
         let since = millis(Instant::now()).saturating_sub(shared.compared.load(Relaxed));
         tokio::time::sleep(detector.policy.interval.saturating_sub(Duration::from_millis(since))).await;
@@ -253,6 +266,8 @@ pub(super) async fn run(upstream: Arc<Upstream>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::resolver::Resolver;
+    use crate::upstream::{EndpointRegistry, EndpointSpec, TargetSpec, UpstreamSpec};
 
     fn policy() -> OutlierDetection {
         OutlierDetection { latency_factor: 5, ..OutlierDetection::default() }
@@ -305,6 +320,35 @@ mod tests {
         let mut samples: Vec<_> = (0..6).map(|_| sample(0, 1_000)).collect();
         samples[3] = sample(50, 900_000);
         assert_eq!(places(&outliers(&samples, &policy())), [3]);
+    }
+
+    #[test]
+    fn what_was_before_the_first_interval_is_not_compared() {
+        let (registry, resolver) = (EndpointRegistry::new(), Resolver::new(&[], None));
+        let endpoint = |i| EndpointSpec::from_url(&format!("http://10.0.0.{i}:80")).unwrap();
+        let mut spec = UpstreamSpec::new("u", TargetSpec::Endpoints((1..=5).map(endpoint).collect()));
+        let before = Upstream::new(spec.clone(), &registry, &resolver, None).unwrap();
+        let (members, now) = (before.set().members(), Instant::now());
+        let serve = || {
+            for (at, host) in members.hosts.iter().enumerate() {
+                let responses = host.record.open_responses();
+                (0..200).for_each(|_| responses.count(if at == 2 { 500 } else { 200 }));
+            }
+        };
+        let ejected = || members.hosts.iter().map(|host| host.record.is_ejected(now)).collect::<Vec<_>>();
+        serve();
+        spec.outlier_detection = Some(OutlierDetection::default());
+        let upstream = Upstream::new(spec.clone(), &registry, &resolver, Some(&before)).unwrap();
+        let detector = upstream.outliers().unwrap();
+        detector.begin(&members.hosts, now);
+        detector.compare(&members.hosts, now);
+        assert_eq!(ejected(), [false; 5], "nobody watched it then");
+        serve();
+        let upstream = Upstream::new(spec, &registry, &resolver, Some(&upstream)).unwrap();
+        let detector = upstream.outliers().unwrap();
+        detector.begin(&members.hosts, now);
+        detector.compare(&members.hosts, now);
+        assert_eq!(ejected(), [false, false, true, false, false], "an interval goes on over a reload");
     }
 
     #[test]

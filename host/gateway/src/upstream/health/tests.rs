@@ -95,3 +95,41 @@ fn the_history_is_bounded_and_keeps_why_it_is_out() {
     let [out] = &health.evidence()[..] else { panic!("one reason") };
     assert_eq!(out.evidence, "ejected for 30s: the first");
 }
+
+#[test]
+fn a_success_between_the_parts_of_a_failure_leaves_a_way_back() {
+    let (health, now) = (Health::default(), Instant::now());
+    // Another failure has taken it out. One more is counted; before it takes the address out as well, a success puts it back.
+    health.not_reached(now, now).expect("out");
+    let evidence = health.unreachable.not_reached(millis(now), millis(now)).expect("it counts");
+    health.reached().expect("back");
+    health.take_out(Reason::Unreachable, evidence).expect("out");
+    assert!(health.may_try(now) && health.claim(now) == Trial::Needless, "nobody waits for a trial");
+    health.reached().expect("back by the next success");
+    assert!(health.is_healthy());
+}
+
+#[test]
+fn the_end_of_an_ejection_is_not_that_of_the_next_one() {
+    const ROUNDS: u64 = 2_000;
+    let (health, start, round) = (Health::default(), Instant::now(), std::sync::Barrier::new(2));
+    // In each round one thread ejects the address again, and the other, a request, ends the ejection before.
+    let at = |round: u64| start + Duration::from_secs(3600) * u32::try_from(round).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for i in 0..ROUNDS {
+                round.wait();
+                health.end_ejection(at(i));
+                round.wait();
+            }
+        });
+        for i in 0..ROUNDS {
+            round.wait();
+            health.end_ejection(at(i));
+            health.eject(&policy(), "slow", at(i));
+            round.wait();
+            assert!(health.is_ejected(at(i)), "round {i}");
+        }
+    });
+    assert_eq!(health.outs()[Reason::Ejected as usize], ROUNDS, "each of them is told");
+}

@@ -27,6 +27,17 @@ struct Failing {
     retry_at: u64,
 }
 
+/// What comes of trying an address again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// It need not be tried: it takes connections.
+    Needless,
+    /// The caller tries it. The others wait for what comes of that, as after a failure.
+    First,
+    /// Another one is trying it, or it is too early.
+    No,
+}
+
 impl Failing {
     fn of(word: u64) -> Self {
         Failing { failures: (word >> 48) as u16, retry_at: word & ((1 << 48) - 1) }
@@ -57,23 +68,29 @@ impl Unreachable {
     }
 
     /// Whether the caller is the one that tries it now.
-    pub(super) fn claim(&self, now: u64) -> bool {
+    pub(super) fn claim(&self, now: u64) -> Trial {
         let word = self.failing.load(Relaxed);
         if word == 0 {
-            return true;
+            return Trial::Needless;
         }
-        let paused = Failing::of(word).paused(now).word();
-        self.failing.compare_exchange(word, paused, Relaxed, Relaxed).is_ok()
+        let failing = Failing::of(word);
+        if failing.retry_at > now {
+            return Trial::No;
+        }
+        match self.failing.compare_exchange(word, failing.paused(now).word(), Relaxed, Relaxed) {
+            Ok(_) => Trial::First,
+            Err(_) => Trial::No,
+        }
     }
 
-    /// It took a connection. Answers what there is to tell, if it took none before.
-    pub(super) fn reached(&self, now: u64) -> Option<String> {
+    /// It took a connection. Answers what there is to tell if it took none before.
+    pub(super) fn reached(&self, now: u64) -> String {
         let before = Failing::of(self.failing.swap(0, Relaxed));
         let down = Duration::from_millis(now.saturating_sub(self.since.load(Relaxed)));
-        (before.failures > 0).then(|| match before.failures {
-            1 => format!("takes connections again, after {down:?}"),
+        match before.failures {
+            0 | 1 => format!("takes connections again, after {down:?}"),
             failures => format!("takes connections again, after {down:?} and {failures} failures"),
-        })
+        }
     }
 
     /// It took no connection. Failures that overlap are one: how many requests were waiting for a dead address says nothing about how long

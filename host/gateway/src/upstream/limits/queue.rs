@@ -58,11 +58,21 @@ impl<T> Queue<T> {
 
     /// Takes out who has waited longest, if `may` says so while nobody else can.
     pub(super) fn pop_if(&self, may: impl FnOnce() -> bool) -> Option<oneshot::Sender<T>> {
+        self.pop_from(0, may)
+    }
+
+    /// The same of those who stand behind a place.
+    pub(super) fn pop_behind(&self, place: &Place<'_, T>) -> Option<oneshot::Sender<T>> {
+        self.pop_from(place.number + 1, || true)
+    }
+
+    fn pop_from(&self, number: u64, may: impl FnOnce() -> bool) -> Option<oneshot::Sender<T>> {
         let mut places = self.lock();
-        if places.list.is_empty() || !may() {
+        let at = places.at(number);
+        if at == places.list.len() || !may() {
             return None;
         }
-        let (_, sender) = places.list.pop_front()?;
+        let (_, sender) = places.list.remove(at)?;
         self.count(&places);
         Some(sender)
     }
@@ -76,7 +86,29 @@ impl<T> Queue<T> {
     }
 }
 
+impl<T> Places<T> {
+    /// Where this number stands, or would.
+    fn at(&self, number: u64) -> usize {
+        self.list.partition_point(|(other, _)| *other < number)
+    }
+}
+
 impl<T> Place<'_, T> {
+    /// Whether nobody has waited longer.
+    pub(super) fn is_first(&self) -> bool {
+        self.queue.lock().at(self.number) == 0
+    }
+
+    /// What has come was of no use: goes back to where it stood.
+    pub(super) fn wait_on(&mut self) {
+        let (sender, woken) = oneshot::channel();
+        self.woken = woken;
+        let mut places = self.queue.lock();
+        let at = places.at(self.number);
+        places.list.insert(at, (self.number, sender));
+        self.queue.count(&places);
+    }
+
     /// What was waited for.
     pub(super) async fn wait(&mut self) -> Option<T> {
         (&mut self.woken).await.ok()

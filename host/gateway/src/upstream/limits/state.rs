@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::queue::{Place, Queue};
-use super::{Bulkhead, BulkheadState, Busy, Waits};
-use crate::config::model::{CircuitBreaker, CircuitScope, FailureWindow, UpstreamLimits};
-use crate::upstream::circuit::{Admission, Circuit, Outcome, Probe};
+use super::{Bulkhead, BulkheadState, Busy, EndpointPermit, Unadmitted, Waits};
+use crate::config::model::{CircuitBreaker, CircuitScope, UpstreamLimits};
+use crate::upstream::circuit::{Admission, Change, Circuit, Outcome, Probe};
 use crate::upstream::endpoints::Record;
 use crate::upstream::spec::UpstreamSpec;
 
@@ -22,14 +22,15 @@ pub struct UpstreamState {
     name: Arc<str>,
     circuit: Circuit,
     refused_by_circuit: AtomicU64,
-    counted: Mutex<Option<FailureWindow>>,
     history: Mutex<VecDeque<CircuitChange>>,
     requests: Arc<Bulkhead>,
     /// Requests at each endpoint; `u32::MAX` is no limit.
     endpoint_limit: AtomicU32,
     max_pending: AtomicU32,
+    /// Of the circuits of its endpoints, where they have some: for those who wait.
+    endpoint_breaker: Mutex<Option<Arc<CircuitBreaker>>>,
     /// Requests that wait for a place at any endpoint.
-    room: Queue<Room>,
+    room: Queue<EndpointPermit>,
     room_waits: Waits,
 }
 
@@ -59,6 +60,8 @@ pub struct CircuitState {
 pub(super) struct Room {
     state: Arc<UpstreamState>,
     record: Arc<Record>,
+    /// Whether those who wait hear of it when it is free.
+    is_offered: bool,
 }
 
 /// A request that the circuit of its upstream has let pass. Dropped without an outcome, it says nothing.
@@ -70,19 +73,20 @@ pub struct CircuitPass {
 
 impl UpstreamState {
     pub(in crate::upstream) fn new(spec: &UpstreamSpec) -> Self {
-        let UpstreamLimits { max_requests, max_pending_requests, per_endpoint, .. } = spec.limits;
-        UpstreamState {
+        let state = UpstreamState {
             name: spec.name.clone(),
             circuit: Circuit::default(),
             refused_by_circuit: AtomicU64::new(0),
-            counted: Mutex::new(spec.circuit_breaker.as_ref().map(|breaker| breaker.window)),
             history: Mutex::default(),
-            requests: Arc::new(Bulkhead::new(max_requests, max_pending_requests)),
-            endpoint_limit: AtomicU32::new(per_endpoint.max_requests.unwrap_or(u32::MAX)),
-            max_pending: AtomicU32::new(max_pending_requests),
+            requests: Arc::default(),
+            endpoint_limit: AtomicU32::new(u32::MAX),
+            max_pending: AtomicU32::new(0),
+            endpoint_breaker: Mutex::default(),
             room: Queue::default(),
             room_waits: Waits::default(),
-        }
+        };
+        state.set(spec);
+        state
     }
 
     /// Takes the settings of the configuration that is about to be served. Those of a reload that is refused never come here.
@@ -91,12 +95,26 @@ impl UpstreamState {
         self.requests.set(max_requests, max_pending_requests);
         self.max_pending.store(max_pending_requests, Relaxed);
         self.endpoint_limit.store(per_endpoint.max_requests.unwrap_or(u32::MAX), SeqCst);
-        let window = spec.circuit_breaker.as_ref().map(|breaker| breaker.window);
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if *counted != window {
-            *counted = window;
-            self.circuit.forget();
+        let breaker = spec.endpoint_breaker().map(|breaker| Arc::new(breaker.clone()));
+        *self.endpoint_breaker.lock().unwrap_or_else(PoisonError::into_inner) = breaker;
+        if self.circuit.configure(upstream_breaker(spec).map(|breaker| breaker.window)) {
+            let evidence = "the configuration has no circuit breaker for it any more".to_owned();
+            self.tell(Change { is_open: false, evidence });
         }
+    }
+
+    /// The circuit has changed.
+    fn tell(&self, Change { is_open, evidence }: Change) {
+        let upstream = &self.name;
+        match is_open {
+            true => tracing::warn!(%upstream, evidence, "the circuit of the upstream is open"),
+            false => tracing::info!(%upstream, evidence, "the circuit of the upstream is closed"),
+        }
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if history.len() == KEPT {
+            history.pop_front();
+        }
+        history.push_back(CircuitChange { at: SystemTime::now(), is_open, evidence });
     }
 
     /// Whether the circuit lets a request pass; if not, for how long.
@@ -147,11 +165,19 @@ impl UpstreamState {
         if limit == u32::MAX {
             return Some(None);
         }
-        let room = || Room { state: Arc::clone(self), record: Arc::clone(record) };
+        let room = || Room { state: Arc::clone(self), record: Arc::clone(record), is_offered: true };
         record.try_occupy(limit).then(|| Some(room()))
     }
 
-    pub(super) fn join(&self) -> Result<Place<'_, Room>, Busy> {
+    /// What keeps a request from going to an endpoint now.
+    pub(super) fn obstacle(&self, record: &Record, breaker: Option<&CircuitBreaker>) -> Option<Unadmitted> {
+        if record.occupied() >= self.endpoint_limit.load(SeqCst) {
+            return Some(Unadmitted::Busy(self.endpoints_full()));
+        }
+        breaker.and_then(|breaker| record.circuit().refusal(breaker)).map(Unadmitted::CircuitOpen)
+    }
+
+    pub(super) fn join(&self) -> Result<Place<'_, EndpointPermit>, Busy> {
         self.room.join(self.max_pending.load(Relaxed)).ok_or_else(|| {
             self.room_waits.full.fetch_add(1, Relaxed);
             self.endpoints_full()
@@ -171,27 +197,47 @@ impl UpstreamState {
         self.room_waits.note(begun);
     }
 
-    /// Gives the free places of an endpoint to those who have waited longest. One that can't be used now has none.
-    pub(super) fn offer(self: &Arc<Self>, record: &Arc<Record>) {
-        while self.room.waiting() > 0 && record.may_try(Instant::now()) {
-            let limit = self.endpoint_limit.load(SeqCst);
-            let Some(next) = self.room.pop_if(|| record.try_occupy(limit)) else { return };
+    /// Gives the free places of an endpoint to those who have waited longest, as far as its circuit lets them pass. Whether the endpoint is
+    /// one for them, they find out.
+    pub(in crate::upstream) fn offer(self: &Arc<Self>, record: &Arc<Record>) {
+        if self.room.waiting() == 0 {
+            return;
+        }
+        let breaker = self.endpoint_breaker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        while self.room.waiting() > 0 {
+            let mut permit = None;
+            let next = self.room.pop_if(|| {
+                permit = EndpointPermit::take(self, record, breaker.as_deref()).ok();
+                permit.is_some()
+            });
+            let Some((next, permit)) = next.zip(permit) else { return };
             // Who has left meanwhile sends it back, and dropping it offers it again.
-            let _ = next.send(Room { state: Arc::clone(self), record: Arc::clone(record) });
+            let _ = next.send(permit);
+        }
+    }
+
+    /// What has come to a place is of no use there. Only those behind it hear of it: who stands before has heard already, or will look.
+    pub(super) fn pass_on(&self, place: &Place<'_, EndpointPermit>, permit: EndpointPermit) {
+        match self.room.pop_behind(place) {
+            Some(next) => _ = next.send(permit),
+            None => permit.drop_unoffered(),
         }
     }
 }
 
 impl Room {
-    pub(super) fn record(&self) -> &Arc<Record> {
-        &self.record
+    /// Frees the place, and tells nobody.
+    pub(super) fn drop_unoffered(mut self) {
+        self.is_offered = false;
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         self.record.vacate();
-        self.state.offer(&self.record);
+        if self.is_offered {
+            self.state.offer(&self.record);
+        }
     }
 }
 
@@ -200,18 +246,10 @@ impl CircuitPass {
     pub(in crate::upstream) fn note(mut self, breaker: &CircuitBreaker, outcome: Option<Outcome>) {
         // Dropping this gives a probe back.
         let Some(outcome) = outcome else { return };
-        let (state, probe) = (Arc::clone(&self.state), self.probe.take());
-        let Some(change) = state.circuit.note(breaker, probe, outcome) else { return };
-        let (upstream, evidence) = (&state.name, &change.evidence);
-        match change.is_open {
-            true => tracing::warn!(%upstream, evidence, "the circuit of the upstream is open"),
-            false => tracing::info!(%upstream, evidence, "the circuit of the upstream is closed"),
+        let probe = self.probe.take();
+        if let Some(change) = self.state.circuit.note(breaker, probe, outcome) {
+            self.state.tell(change);
         }
-        let mut history = state.history.lock().unwrap_or_else(PoisonError::into_inner);
-        if history.len() == KEPT {
-            history.pop_front();
-        }
-        history.push_back(CircuitChange { at: SystemTime::now(), is_open: change.is_open, evidence: change.evidence });
     }
 }
 

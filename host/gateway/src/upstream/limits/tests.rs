@@ -1,8 +1,14 @@
-//! Bulkheads without sockets: exactness over threads, order, and places that are given up.
+//! Limits without sockets: exactness over threads, order, places that are given up, and endpoints that are full.
 
+use std::rc::Rc;
 use std::sync::atomic::AtomicU32;
 
 use super::*;
+use crate::upstream::balance::Affinity;
+use crate::upstream::endpoints::EndpointRegistry;
+use crate::upstream::local::{Choice, LocalUpstream};
+use crate::upstream::resolver::Resolver;
+use crate::upstream::spec::{EndpointSpec, TargetSpec, Upstream, UpstreamSpec};
 
 fn run(work: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
@@ -93,4 +99,68 @@ fn a_changed_limit_counts_what_is_under_way() {
         bulkhead.set(Some(2), 9);
         assert!(waiting.await.unwrap().is_ok());
     });
+}
+
+#[test]
+fn who_has_no_use_for_what_has_come_passes_it_on_and_stays_where_it_stood() {
+    let queue = Queue::<u32>::default();
+    let join = || queue.join(3).unwrap();
+    let (mut first, mut second, third) = (join(), join(), join());
+    queue.pop_if(|| true).unwrap().send(1).unwrap();
+    assert_eq!(first.take(), Some(1));
+    queue.pop_behind(&first).unwrap().send(1).unwrap();
+    assert_eq!(second.take(), Some(1));
+    queue.pop_behind(&second).unwrap().send(1).unwrap();
+    assert!(queue.pop_behind(&third).is_none(), "it ends there");
+    second.wait_on();
+    first.wait_on();
+    assert_eq!((first.is_first(), second.is_first(), queue.waiting()), (true, false, 2));
+    queue.pop_if(|| true).unwrap().send(2).unwrap();
+    assert_eq!((first.take(), second.take()), (Some(2), None));
+}
+
+/// An upstream of these endpoints, each of which takes one request at a time.
+fn limited(endpoints: &[&str]) -> (Arc<Upstream>, Rc<LocalUpstream>) {
+    let endpoints = endpoints.iter().map(|url| EndpointSpec::from_url(url).unwrap()).collect();
+    let mut spec = UpstreamSpec::new("u", TargetSpec::Endpoints(endpoints));
+    spec.limits.per_endpoint.max_requests = Some(1);
+    let (registry, resolver) = (EndpointRegistry::new(), Resolver::new(&[], None));
+    let upstream = Arc::new(Upstream::new(spec, &registry, &resolver, None).unwrap());
+    (upstream.clone(), LocalUpstream::new(upstream, None))
+}
+
+const BALANCED: Choice<'static> = Choice::Balanced(Affinity::new(None, None));
+
+#[test]
+fn the_trial_of_an_address_is_not_lost_to_a_request_that_has_no_room_there() {
+    let (_upstream, local) = limited(&["http://10.0.0.1"]);
+    let (endpoints, now) = (local.endpoints(), Instant::now());
+    let record = endpoints.record(0);
+    let long_ago = now.checked_sub(Duration::from_secs(60)).unwrap();
+    record.failed(long_ago, long_ago);
+    assert!(record.may_try(now) && record.try_occupy(1));
+    for choice in [BALANCED, Choice::Key("a"), Choice::Addresses(&["10.0.0.1:80".to_owned()])] {
+        let refused = local.admit_now(&endpoints, choice, None, &[]).err();
+        assert!(matches!(refused, Some(Unadmitted::Busy(_))), "{refused:?}");
+        assert!(record.may_try(now));
+    }
+    record.vacate();
+    assert!(local.admit_now(&endpoints, BALANCED, None, &[]).is_ok());
+    assert!(!record.may_try(now), "this is the trial");
+}
+
+#[test]
+fn what_is_full_leaves_no_request_to_what_is_out() {
+    let (_upstream, local) = limited(&["http://10.0.0.1", "http://10.0.0.2", "http://10.0.0.3"]);
+    let (endpoints, now) = (local.endpoints(), Instant::now());
+    endpoints.record(1).failed(now, now);
+    let admit = |tried: &[usize]| local.admit_now(&endpoints, BALANCED, None, tried);
+    let held: Vec<_> = (0..2).map(|_| admit(&[]).unwrap()).collect();
+    let mut hosts: Vec<usize> = held.iter().map(|(host, _)| *host).collect();
+    hosts.sort_unstable();
+    assert_eq!(hosts, [0, 2], "what has room is found");
+    assert!(matches!(admit(&[]).err(), Some(Unadmitted::Busy(_))));
+    assert_eq!(admit(&[0, 2]).unwrap().0, 1, "nothing else is left");
+    drop(held);
+    assert!(admit(&[]).is_ok());
 }

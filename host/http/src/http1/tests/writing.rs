@@ -88,6 +88,14 @@ fn responses_are_written() {
             write(v11, 101, x, Framing::Upgrade, true),
             "HTTP/1.1 101 Switching Protocols|x: 1|upgrade: u|connection: upgrade",
         ),
+        (
+            write(v11, 426, x, Framing::Length(0), true),
+            "HTTP/1.1 426 Upgrade Required|x: 1|upgrade: u|date|connection: upgrade|content-length: 0",
+        ),
+        (
+            write(v10, 426, x, Framing::Length(0), false),
+            "HTTP/1.1 426 Upgrade Required|x: 1|upgrade: u|date|connection: close, upgrade|content-length: 0",
+        ),
         (write(v11, 299, &[("date", "x")], Framing::None, true), "HTTP/1.1 299 |date: x"),
         (write(v11, 418, &[], Framing::None, true), "HTTP/1.1 418 I'm a teapot|date"),
     ] {
