@@ -86,6 +86,15 @@ impl Aliases {
         Some(rewritten)
     }
 
+    /// Forgets what has gone from the client's table, so that nothing can refer to it. To be called when all requests that the codec has read
+    /// are handed out: they may have referred to it before it went.
+    pub(super) fn end_turn(&self) {
+        let mut known = self.0.borrow_mut();
+        while known.known.front().and_then(|oldest| oldest.indexed).is_some_and(|at| known.indexed - at >= TABLE) {
+            known.forget_oldest();
+        }
+    }
+
     /// Puts the path that was meant in the place of an alias.
     pub(super) fn restore(&self, uri: &mut Uri) {
         let Some(alias) = uri.path_and_query().filter(|path| path.as_str().starts_with(MARK)) else { return };
@@ -122,14 +131,16 @@ impl Known {
             self.indexed
         });
         self.known.push_back(Alias { alias, path, indexed });
-        // What has gone from the client's table can't be referred to.
-        while let Some(oldest) = self.known.front()
-            && (self.size > ROOM || oldest.indexed.is_some_and(|at| self.indexed - at >= TABLE))
-        {
-            self.size -= oldest.path.as_str().len() + ENTRY;
-            self.known.pop_front();
+        while self.size > ROOM {
+            self.forget_oldest();
         }
         self.known.back().map(|newest| &*newest.alias)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.known.pop_front() {
+            self.size -= oldest.path.as_str().len() + ENTRY;
+        }
     }
 
     fn unused(&mut self, length: usize) -> Option<Box<str>> {

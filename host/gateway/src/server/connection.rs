@@ -276,7 +276,8 @@ fn serve_h2<S: Service>(
     let io = Gathered::new(io);
     let framed = AnswersMalformed::new(io.clone());
     let answers = framed.answers();
-    let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity), framed.aliases());
+    let aliases = framed.aliases();
+    let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity), Rc::clone(&aliases));
     let connection = Box::pin(builder.serve_connection(TokioIo::new(framed), service_fn(service)));
     async move {
         let refused = |refusal: H2Refusal, failed: bool| {
@@ -285,7 +286,11 @@ fn serve_h2<S: Service>(
             worker.service.note_refused(&info, &refusal, answered);
         };
         let finish = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
-        drive(connection, finish, |cx| io.poll_end_turn(cx), refused, activity, patience, &worker).await
+        let end_turn = |cx: &mut Context<'_>| {
+            aliases.end_turn();
+            io.poll_end_turn(cx)
+        };
+        drive(connection, finish, end_turn, refused, activity, patience, &worker).await
     }
 }
 
