@@ -1,6 +1,6 @@
-//! Upstreams: who they are (`spec`), where their endpoints come from (`discover`) and what is known of them (`endpoints`, `health`), which one is
-//! next (`local`, `balance`), whether a request may go there (`limits`, `circuit`), connections to them (`connect`, `http2`, `race`, `pool`), one attempt to get a response (`attempt`), and whether
-//! another one follows (`retry`).
+//! Upstreams. Who they are is in `spec`, where their endpoints come from in `discover`, and what is known of them in `endpoints` and
+//! `health`. `local` and `balance` say which one is next, `limits` and `circuit` whether a request may go there. Connections are made in
+//! `connect`, `http2`, `race` and `pool`. `attempt` is one attempt to get a response, and `retry` says whether another one follows.
 
 mod attempt;
 mod attempt_log;

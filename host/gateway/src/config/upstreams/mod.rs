@@ -40,6 +40,40 @@ pub(super) struct Shared {
     outlier_detection: Option<OutlierDetection>,
 }
 
+impl Shared {
+    /// The upstream of this name, which has this.
+    fn of(self, name: Name, service: Service) -> Upstream {
+        let Shared {
+            balancing,
+            protocol,
+            tls,
+            pool,
+            dns,
+            proxy_protocol,
+            tolerate,
+            health,
+            outlier_detection,
+            circuit_breaker,
+            limits,
+        } = self;
+        Upstream {
+            name,
+            service,
+            balancing,
+            protocol,
+            tls,
+            pool,
+            dns,
+            proxy_protocol,
+            tolerate,
+            health,
+            outlier_detection,
+            circuit_breaker,
+            limits,
+        }
+    }
+}
+
 /// Reads an upstream, here with the tables that it inherits from.
 pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
     let endpoints = table
@@ -56,27 +90,15 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
-    let Shared {
-        balancing,
-        protocol,
-        tls,
-        pool,
-        dns,
-        proxy_protocol,
-        tolerate,
-        health,
-        outlier_detection,
-        circuit_breaker,
-        limits,
-    } = shared(table, endpoints.as_deref());
+    let shared = shared(table, endpoints.as_deref());
     let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
     let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
         (true, None, false) => Service::Endpoints(endpoints?),
         (false, Some(discovery), false) => {
             let discovery = discovery?;
-            discovery::check_protocol(table, &discovery, protocol);
-            if let Some(health) = &health {
-                health::check_discovery(table, health, &discovery, protocol);
+            discovery::check_protocol(table, &discovery, shared.protocol);
+            if let Some(health) = &shared.health {
+                health::check_discovery(table, health, &discovery, shared.protocol);
             }
             Service::Discovery(discovery)
         }
@@ -91,22 +113,7 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             return None;
         }
     };
-    let name = Name::from(name);
-    Some(Upstream {
-        name,
-        service,
-        balancing,
-        protocol,
-        tls,
-        pool,
-        dns,
-        proxy_protocol,
-        tolerate,
-        health,
-        outlier_detection,
-        circuit_breaker,
-        limits,
-    })
+    Some(shared.of(Name::from(name), service))
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {
@@ -154,36 +161,8 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);
-    let Shared {
-        balancing,
-        protocol,
-        tls,
-        pool,
-        dns,
-        proxy_protocol,
-        tolerate,
-        health,
-        outlier_detection,
-        circuit_breaker,
-        limits,
-    } = shared(&table, Some(&endpoints));
-    let service = Service::Endpoints(endpoints);
-    let name = Name::from(name.as_str());
-    Some(Upstream {
-        name,
-        service,
-        balancing,
-        protocol,
-        tls,
-        pool,
-        dns,
-        proxy_protocol,
-        tolerate,
-        health,
-        outlier_detection,
-        circuit_breaker,
-        limits,
-    })
+    let shared = shared(&table, Some(&endpoints));
+    Some(shared.of(Name::from(name.as_str()), Service::Endpoints(endpoints)))
 }
 
 fn protocol(table: &Table<'_>, item: Item<'_>, endpoints: Option<&[Endpoint]>) -> Option<Protocol> {
