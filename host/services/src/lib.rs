@@ -41,6 +41,8 @@ pub struct Services {
     pub consumers: Consumers,
     pub passwords: Passwords,
     pub key_sets: KeySets,
+    /// Those of consumers. They are apart: what a caller can ask for must not decide whether the gateway is ready.
+    pub consumer_keys: KeySets,
     pub metrics: FilterMetrics,
     pub outbound: Arc<dyn Outbound>,
 }
@@ -54,6 +56,7 @@ impl Services {
             consumers: Consumers::default(),
             passwords: Passwords::default(),
             key_sets: KeySets::new(clock.clone(), outbound.clone()),
+            consumer_keys: KeySets::new(clock.clone(), outbound.clone()),
             metrics: FilterMetrics::default(),
             clock,
             outbound,

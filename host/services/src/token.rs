@@ -38,11 +38,34 @@ pub enum Refusal {
 /// Which tokens are good, and what was seen of them.
 pub struct TokenVerifier {
     keys: Arc<KeySet>,
+    heads: HeadRules,
+    remembered: Option<RefCell<Remembered>>,
+}
+
+/// What the JOSE header of a token has to be.
+#[derive(Clone)]
+pub(crate) struct HeadRules {
     algorithms: Vec<String>,
     typ: Option<String>,
     /// The header that was accepted last: an issuer uses the same one again and again.
     head: RefCell<Option<(Box<[u8]>, Accepted)>>,
-    remembered: Option<RefCell<Remembered>>,
+}
+
+/// The parts of a token whose header is accepted. Its signature has not been looked at.
+pub(crate) struct Opened<'t> {
+    pub(crate) accepted: Accepted,
+    /// Header and payload, as they are signed.
+    pub(crate) signed: &'t [u8],
+    payload: &'t [u8],
+    pub(crate) signature: Vec<u8>,
+}
+
+impl Opened<'_> {
+    /// The payload: `NotCompact` for what is not base64url, `BadPayload` for what is not UTF-8.
+    pub(crate) fn payload(&self) -> Result<String, Refusal> {
+        let payload = decode(self.payload).ok_or(Refusal::NotCompact)?;
+        String::from_utf8(payload).map_err(|_| Refusal::BadPayload)
+    }
 }
 
 /// Tokens that were good, and their payloads.
@@ -87,9 +110,9 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error>
 
 /// A JOSE header whose tokens are accepted, if their signature is good. It depends on nothing but the header and the rules.
 #[derive(Clone)]
-struct Accepted {
-    alg: Arc<str>,
-    kid: Option<Arc<str>>,
+pub(crate) struct Accepted {
+    pub(crate) alg: Arc<str>,
+    pub(crate) kid: Option<Arc<str>>,
 }
 
 impl TokenVerifier {
@@ -98,12 +121,13 @@ impl TokenVerifier {
     pub fn new(keys: Arc<KeySet>, algorithms: Vec<String>, typ: Option<String>, remember: u32) -> Self {
         let remembered = NonZeroUsize::new(remember.min(MAX_REMEMBERED) as usize)
             .map(|many| RefCell::new(Remembered { by: keys.version(), tokens: LruCache::sparse(many), bytes: 0 }));
-        TokenVerifier { keys, algorithms, typ, head: RefCell::default(), remembered }
+        TokenVerifier { keys, heads: HeadRules::new(algorithms, typ), remembered }
     }
 
     /// Another one with these rules, which has seen nothing.
     pub fn anew(&self) -> Self {
-        TokenVerifier::new(self.keys.clone(), self.algorithms.clone(), self.typ.clone(), self.remembers())
+        let HeadRules { algorithms, typ, .. } = self.heads.clone();
+        TokenVerifier::new(self.keys.clone(), algorithms, typ, self.remembers())
     }
 
     /// How many tokens it may remember.
@@ -137,28 +161,36 @@ impl TokenVerifier {
     }
 
     fn verify_anew(&self, token: &[u8]) -> Result<Result<Arc<str>, Refusal>, ServiceError> {
-        let mut dots = memchr::memchr_iter(b'.', token);
-        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
-            return Ok(Err(Refusal::NotCompact));
-        };
-        let (head, payload, signature) = (&token[..first], &token[first + 1..second], &token[second + 1..]);
-        if payload.is_empty() || signature.is_empty() {
-            return Ok(Err(Refusal::NotCompact));
-        }
-        let Some(signature) = decode(signature) else { return Ok(Err(Refusal::NotCompact)) };
-        let accepted = match self.accepted(head) {
-            Ok(accepted) => accepted,
+        let token = match self.heads.open(token) {
+            Ok(token) => token,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let signed = &token[..second];
-        Ok(match self.keys.verify(&accepted.alg, accepted.kid.as_deref(), signed, &signature)? {
-            Verification::Valid => decode(payload).ok_or(Refusal::NotCompact).and_then(|payload| {
-                let text = std::str::from_utf8(&payload).map_err(|_| Refusal::BadPayload)?;
-                Ok(text.into())
-            }),
+        let Accepted { alg, kid } = &token.accepted;
+        Ok(match self.keys.verify(alg, kid.as_deref(), token.signed, &token.signature)? {
+            Verification::Valid => token.payload().map(Into::into),
             Verification::Invalid => Err(Refusal::BadSignature),
             Verification::UnknownKey => Err(Refusal::UnknownKey),
         })
+    }
+}
+
+impl HeadRules {
+    pub(crate) fn new(algorithms: Vec<String>, typ: Option<String>) -> Self {
+        HeadRules { algorithms, typ, head: RefCell::default() }
+    }
+
+    /// Takes a token apart whose header is accepted.
+    pub(crate) fn open<'t>(&self, token: &'t [u8]) -> Result<Opened<'t>, Refusal> {
+        let mut dots = memchr::memchr_iter(b'.', token);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
+            return Err(Refusal::NotCompact);
+        };
+        let (head, payload, signature) = (&token[..first], &token[first + 1..second], &token[second + 1..]);
+        if payload.is_empty() || signature.is_empty() {
+            return Err(Refusal::NotCompact);
+        }
+        let signature = decode(signature).ok_or(Refusal::NotCompact)?;
+        Ok(Opened { accepted: self.accepted(head)?, signed: &token[..second], payload, signature })
     }
 
     fn accepted(&self, head: &[u8]) -> Result<Accepted, Refusal> {

@@ -15,6 +15,9 @@ use super::index::Digest;
 /// The longest credential that is looked up, in bytes.
 pub(super) const MAX_CREDENTIAL: usize = 16 << 10;
 
+/// The longest issuer of tokens, in bytes.
+const MAX_ISSUER: usize = 2048;
+
 /// What kind of credential it is, by the words of `consumers.authenticate` in the WIT package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialKind {
@@ -112,6 +115,19 @@ pub enum Credential {
     Certificate(CredentialKind, String),
     /// A user name and the hash of its password, in PHC format.
     Password(String, String),
+    /// Keys that sign its tokens.
+    Token(TokenKeys),
+}
+
+/// The keys of an issuer of tokens.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenKeys {
+    /// The `iss` of its tokens.
+    pub issuer: String,
+    /// `aud` names one of these; none: any.
+    pub audiences: Vec<String>,
+    /// As for `crypto.key-set` in the WIT package.
+    pub source: String,
 }
 
 impl fmt::Debug for Credential {
@@ -120,12 +136,13 @@ impl fmt::Debug for Credential {
             Credential::Key(_) => f.write_str("Key(…)"),
             Credential::Certificate(kind, text) => write!(f, "Certificate({}:{text})", kind.name()),
             Credential::Password(name, _) => write!(f, "Password({name}, …)"),
+            Credential::Token(keys) => write!(f, "Token({}, …)", keys.issuer),
         }
     }
 }
 
 /// Why a text is no credential. It never quotes the text, which may be a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadCredential {
     #[error(
         "expected `sha256:` and the 64 hexadecimal digits of the key's hash, as `sluice hash key` prints it; keys themselves are not written here"
@@ -141,6 +158,10 @@ pub enum BadCredential {
     Cost,
     #[error("expected a user name of 1 to 256 bytes without a colon and control characters (RFC 7617 §2)")]
     UserName,
+    #[error("expected an issuer of 1 to 2048 bytes without control characters: the `iss` of the tokens")]
+    Issuer,
+    #[error("{0}")]
+    TokenKeys(String),
 }
 
 impl Credential {
@@ -174,6 +195,15 @@ impl Credential {
         }
         crate::passwords::check_hash(hash)?;
         Ok(Credential::Password(user.to_owned(), hash.to_owned()))
+    }
+
+    /// An issuer, the audiences of its tokens and the source of its keys, which is not read before a token comes.
+    pub fn token(issuer: String, audiences: Vec<String>, source: String) -> Result<Credential, BadCredential> {
+        if !(1..=MAX_ISSUER).contains(&issuer.len()) || issuer.contains(char::is_control) {
+            return Err(BadCredential::Issuer);
+        }
+        crate::keyset::check_source(&source).map_err(BadCredential::TokenKeys)?;
+        Ok(Credential::Token(TokenKeys { issuer, audiences, source }))
     }
 }
 

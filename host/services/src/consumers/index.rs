@@ -39,6 +39,11 @@ impl Index {
         found.then_some(number)
     }
 
+    /// All digests, with their numbers.
+    pub(super) fn entries(&self) -> &[(Digest, u32)] {
+        &self.entries
+    }
+
     /// How many digests after this one have the same beginning.
     fn twins(&self, at: usize, wanted: u64) -> usize {
         self.prefixes.get(at + 1..).map_or(0, |rest| rest.iter().take_while(|prefix| **prefix == wanted).count())

@@ -5,13 +5,15 @@ mod credential;
 mod index;
 pub mod lines;
 mod set;
+mod token;
 
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-pub use credential::{BadCredential, Credential, CredentialKind, key_digest, key_hash, new_key};
+pub use credential::{BadCredential, Credential, CredentialKind, TokenKeys, key_digest, key_hash, new_key};
 pub use set::{Consumer, ConsumerError, ConsumerSet, ConsumerSpec, SpecError};
+pub use token::{ConsumerToken, ConsumerTokenVerifier};
 
 /// The consumers of the process.
 #[derive(Debug, Default)]
@@ -27,6 +29,7 @@ impl Consumers {
 
     /// From now on these are in use.
     pub fn publish(&self, set: Arc<ConsumerSet>) {
+        set.adopt_keys(&self.current());
         self.current.store(set);
     }
 }

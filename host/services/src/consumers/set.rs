@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::credential::{Credential, CredentialKind, MAX_CREDENTIAL, user_digest};
+use super::credential::{Credential, CredentialKind, MAX_CREDENTIAL, key_digest, user_digest};
 use super::index::{Digest, Index};
+use super::token::IssuerKeys;
 
 /// The longest name, plan, and name or value of a label, in bytes.
 pub(super) const MAX_TEXT: usize = 256;
@@ -103,6 +104,9 @@ pub struct ConsumerSet {
     users: Index,
     /// What the numbers of `users` mean.
     passwords: Vec<Password>,
+    issuers: Index,
+    /// What the numbers of `issuers` mean.
+    token_keys: Vec<IssuerKeys>,
 }
 
 #[derive(Debug)]
@@ -122,6 +126,7 @@ impl ConsumerSet {
         }
         let mut texts = Texts::default();
         let (mut keys, mut certificates, mut users, mut passwords) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut issuers, mut token_keys) = (Vec::new(), Vec::new());
         let mut consumers = Vec::with_capacity(specs.len());
         for (number, spec) in (0_u32..).zip(order.iter().map(|at| &specs[*at])) {
             for credential in &spec.credentials {
@@ -131,6 +136,10 @@ impl ConsumerSet {
                     Credential::Password(user, hash) => {
                         users.push((user_digest(user), passwords.len() as u32));
                         passwords.push(Password { hash: hash.as_str().into(), consumer: number });
+                    }
+                    Credential::Token(keys) => {
+                        issuers.push((key_digest(keys.issuer.as_bytes()), token_keys.len() as u32));
+                        token_keys.push(IssuerKeys::new(keys, number));
                     }
                 }
             }
@@ -147,12 +156,15 @@ impl ConsumerSet {
             ConsumerError::Credential { what, first_name: name(first), second_name: name(second), first, second }
         };
         let of_user = |number: u32| passwords[number as usize].consumer;
+        let of_issuer = |number: u32| token_keys[number as usize].consumer;
         Ok(ConsumerSet {
             keys: Index::new(keys).map_err(|pair| same("key", pair))?,
             certificates: Index::new(certificates).map_err(|pair| same("property of a certificate", pair))?,
             users: Index::new(users).map_err(|(a, b)| same("user name", (of_user(a), of_user(b))))?,
+            issuers: Index::new(issuers).map_err(|(a, b)| same("issuer of tokens", (of_issuer(a), of_issuer(b))))?,
             consumers,
             passwords,
+            token_keys,
         })
     }
 
@@ -189,6 +201,22 @@ impl ConsumerSet {
         self.passwords.get(at).map(|password| &*password.hash)
     }
 
+    /// The consumer whose tokens have this issuer, and its keys.
+    pub(super) fn issuer(&self, issuer: &str) -> Option<(&Arc<Consumer>, &IssuerKeys)> {
+        let keys = self.token_keys.get(self.issuers.find(&key_digest(issuer.as_bytes()))? as usize)?;
+        Some((self.consumers.get(keys.consumer as usize)?, keys))
+    }
+
+    /// Takes over the keys of tokens that the consumers before these have read and fetched.
+    pub(super) fn adopt_keys(&self, earlier: &ConsumerSet) {
+        for (digest, number) in self.issuers.entries() {
+            let known = earlier.issuers.find(digest).and_then(|number| earlier.token_keys.get(number as usize));
+            if let (Some(keys), Some(known)) = (self.token_keys.get(*number as usize), known) {
+                keys.adopt(known);
+            }
+        }
+    }
+
     /// The consumer of this name.
     pub fn named(&self, name: &str) -> Option<&Arc<Consumer>> {
         let at = self.consumers.binary_search_by(|consumer| (*consumer.name).cmp(name)).ok()?;
@@ -207,6 +235,8 @@ impl ConsumerSet {
             + self.certificates.bytes()
             + self.users.bytes()
             + passwords
+            + self.issuers.bytes()
+            + self.token_keys.iter().map(IssuerKeys::bytes).sum::<usize>()
     }
 }
 

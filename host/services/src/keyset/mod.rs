@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use self::key::{Algorithm, Key};
 pub use self::refresh::{Get, keep_fresh};
+pub use self::source::check as check_source;
 use self::source::{RemoteSource, Source};
 use super::crypto::check_size;
 use super::grants::Origins;
@@ -55,9 +56,25 @@ impl KeySets {
     /// URL is fetched in the background, and has the keys of a held one from the same URL until then. Errors: `Invalid` for a source that is
     /// not as documented, `NotGranted` for a URL whose origin is not granted.
     pub fn resolve(&self, source: &str, origins: &Origins) -> Result<Arc<KeySet>, ServiceError> {
+        self.find_or_make(source, |set| set.check_grant(origins))
+    }
+
+    /// As [`KeySets::resolve`], for a source that the operator has given: its URL needs no grant. Sets without a URL are not shared.
+    pub fn resolve_trusted(&self, source: &str) -> Result<Arc<KeySet>, ServiceError> {
+        match source::parse(source).map_err(ServiceError::Invalid)? {
+            Source::Keys(keys) => Ok(Arc::new(KeySet { keys: ArcSwap::from_pointee(keys), remote: None })),
+            Source::Remote(_) => self.find_or_make(source, |_| Ok(())),
+        }
+    }
+
+    fn find_or_make(
+        &self,
+        source: &str,
+        check: impl Fn(&KeySet) -> Result<(), ServiceError>,
+    ) -> Result<Arc<KeySet>, ServiceError> {
         let known = self.sets.lock().unwrap_or_else(PoisonError::into_inner).get(source).and_then(Weak::upgrade);
         if let Some(set) = known {
-            set.check_grant(origins)?;
+            check(&set)?;
             return Ok(set);
         }
         let set = match source::parse(source).map_err(ServiceError::Invalid)? {
@@ -72,7 +89,7 @@ impl KeySets {
                 KeySet { keys, remote: Some(remote) }
             }
         };
-        set.check_grant(origins)?;
+        check(&set)?;
         let set = {
             let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
             // Another thread may have been faster; then its set is the one that is fetched.

@@ -51,7 +51,13 @@ struct Fields {
     alg: Option<String>,
 }
 
-pub(super) fn parse(text: &str) -> Result<Source, String> {
+/// Whether a text declares a key set. The keys themselves are not read: that takes long where there are many sets.
+pub fn check(text: &str) -> Result<(), String> {
+    let fields = fields(text)?;
+    fields.jwks_url.as_ref().map_or(Ok(()), |url| remote(url, &fields).map(drop))
+}
+
+fn fields(text: &str) -> Result<Fields, String> {
     let fields: Fields = serde_json::from_str(text)
         .map_err(|e| format!("the key set's source is not as documented: {}", jwk::explain(&e)))?;
     let kinds = [fields.jwks.is_some(), fields.jwks_url.is_some(), fields.pem.is_some(), fields.secret.is_some()];
@@ -74,7 +80,11 @@ pub(super) fn parse(text: &str) -> Result<Source, String> {
         only(fields.kid.is_some(), "kid", "`pem` and `secret`")?;
         only(fields.alg.is_some(), "alg", "`pem` and `secret`")?;
     }
+    Ok(fields)
+}
 
+pub(super) fn parse(text: &str) -> Result<Source, String> {
+    let fields = fields(text)?;
     if let Some(url) = &fields.jwks_url {
         return remote(url, &fields).map(Source::Remote);
     }
