@@ -1,5 +1,4 @@
-//! JSON Web Keys (RFC 7517, RFC 7518 §6, RFC 8037 §2). The types are our own: those of the `jsonwebtoken` crate refuse a whole
-//! set for one key of an unknown type, which RFC 7517 §5 says to ignore, and drop private members and `key_ops`.
+//! JSON Web Keys (RFC 7517, RFC 7518 §6, RFC 8037 §2). The types are our own: ADR 8 says why those of the `jsonwebtoken` crate are not used.
 
 use std::borrow::Cow;
 
