@@ -28,17 +28,6 @@ struct Line {
     certificates: Vec<String>,
     #[serde(default)]
     passwords: Pairs,
-    jwt: Option<TokenLine>,
-}
-
-/// `jwt`: an issuer, its audiences, and the other members of the source of its keys.
-#[derive(Deserialize)]
-struct TokenLine {
-    issuer: String,
-    #[serde(default)]
-    audience: Vec<String>,
-    #[serde(flatten)]
-    source: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The line that says how many consumers there are.
@@ -117,10 +106,6 @@ fn consumer(line: &str) -> Result<ConsumerSpec, String> {
     for (at, (user, hash)) in line.passwords.0.iter().enumerate() {
         credentials.push(Credential::password(user, hash).map_err(|error| format!("passwords[{at}]: {error}"))?);
     }
-    if let Some(TokenLine { issuer, audience, source }) = line.jwt {
-        let source = serde_json::Value::Object(source).to_string();
-        credentials.push(Credential::token(issuer, audience, source).map_err(|error| format!("jwt: {error}"))?);
-    }
     let spec = ConsumerSpec { name: line.name, plan: line.plan, labels: line.labels.0, credentials };
     spec.check().map_err(|error| error.to_string())?;
     Ok(spec)
@@ -137,7 +122,7 @@ fn unquoted(error: &serde_json::Error) -> String {
         }
         serde_json::error::Category::Data => format!(
             "column {column}: a value of another type; expected {{\"name\": \"…\", \"plan\": \"…\", \"labels\": {{}}, \"keys\": [], \
-             \"certificates\": [], \"passwords\": {{}}, \"jwt\": {{\"issuer\": \"…\"}}}}"
+             \"certificates\": [], \"passwords\": {{}}}}"
         ),
         serde_json::error::Category::Eof => format!("column {column}: the line ends within the JSON object"),
         serde_json::error::Category::Syntax | serde_json::error::Category::Io => {
@@ -177,12 +162,6 @@ mod tests {
             ("{\"name\":\"a\",\"labels\":{\"x\":\"1\",\"x\":\"2\"}}", "line 1: the label `x` is there twice"),
             ("{\"name\":\"a\",\"passwords\":{\"u\":\"s3cret\"}}", "line 1: passwords[0]: expected a hash of Argon2id"),
             ("s3cret", "line 1: column 1: not a JSON object"),
-            (
-                "{\"name\":\"a\",\"jwt\":{\"issuer\":\"i\",\"secrets\":\"s3cret\"}}",
-                "line 1: jwt: the key set's source is not as documented: unknown field `secrets`",
-            ),
-            ("{\"name\":\"a\",\"jwt\":{\"issuer\":\"i\"}}", "line 1: jwt: a key set has exactly one of"),
-            ("{\"name\":\"a\",\"jwt\":{\"issuer\":\"\",\"pem\":\"x\"}}", "line 1: jwt: expected an issuer"),
             ("{\"plan\":\"gold\"}", "line 1: column 15: missing field `name`"),
         ];
         for (text, expected) in cases {
