@@ -1,5 +1,6 @@
 //! The gateway from outside: the real binary between real sockets, one module for each promise.
 
+mod access;
 mod admin;
 mod balancing;
 mod bodies;
