@@ -212,24 +212,34 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The values of a claim: each of a list, else its one text. A value that is no text has the form of [`context::canonical`].
+/// The values of a claim: each member of a list, else the one that it has. A value that is no text has the form of [`context::canonical`].
 fn values(claim: &ClaimPath) -> Result<Vec<String>, Error> {
-    for way in claim.ways() {
-        let way: Vec<&str> = way.iter().map(String::as_str).collect();
-        match context::path("auth.claims", &way)? {
-            Some(Value::Texts(texts)) => return Ok(texts),
-            Some(value) => return Ok(vec![context::canonical(value)]),
-            None => {}
-        }
-    }
-    Ok(Vec::new())
+    Ok(match find(claim)? {
+        None => Vec::new(),
+        Some(Value::Texts(texts)) => texts,
+        Some(Value::Json(json)) => match serde_json::from_str::<Vec<serde_json::Value>>(&json) {
+            // Texts beside other values: a rule that denies by a member has to see it.
+            Ok(members) => members.iter().map(|one| context::canonical(Value::Json(one.to_string()))).collect(),
+            Err(_) => vec![context::canonical(Value::Json(json))],
+        },
+        Some(value) => vec![context::canonical(value)],
+    })
 }
 
-/// The same, where a text has several words (RFC 8693 §4.2).
+/// The same, where a text has several words (RFC 8693 §4.2). A member of a list is one word: a role may be called `user admin`.
 fn words(claim: &ClaimPath) -> Result<Vec<String>, Error> {
-    let values = values(claim)?;
-    Ok(match values.as_slice() {
-        [text] => text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect(),
-        _ => values,
-    })
+    match find(claim)? {
+        Some(Value::Text(text)) => Ok(text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()),
+        _ => values(claim),
+    }
+}
+
+fn find(claim: &ClaimPath) -> Result<Option<Value>, Error> {
+    for way in claim.ways() {
+        let way: Vec<&str> = way.iter().map(String::as_str).collect();
+        if let Some(value) = context::path("auth.claims", &way)? {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
 }

@@ -112,10 +112,21 @@ fn a_claim_that_is_no_text_is_not_taken_for_absent() {
         "default": "allow",
     }))
     .unwrap();
-    for claim in [json!(true), json!("true"), json!(1), json!(1.0), json!(["no", "yes"])] {
+    for claim in
+        [json!(true), json!("true"), json!(1), json!(1.0), json!(["no", "yes"]), json!([true]), json!(["no", 1])]
+    {
         assert_eq!(refusal(&filter, with_claims(Exchange::get("/"), &json!({ "banned": claim }))), denied("banned"));
     }
     assert_eq!(refusal(&filter, with_claims(Exchange::get("/"), &json!({"banned": false}))), None);
+}
+
+#[test]
+fn a_member_of_a_list_is_one_role_whatever_is_beside_it() {
+    let filter = filter(json!([{"effect": "allow", "if": {"roles": "admin"}}]));
+    let asked = |roles: Value| refusal(&filter, with_claims(Exchange::get("/"), &json!({ "roles": roles })));
+    assert_eq!(asked(json!(["admin", 7])), None);
+    assert_eq!(asked(json!([["admin"], {"admin": true}])), denied("default"));
+    assert_eq!(asked(json!(["user admin"])), denied("default"), "the name of one role");
 }
 
 #[test]

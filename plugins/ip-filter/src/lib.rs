@@ -13,9 +13,9 @@ use list::List;
 #[serde(deny_unknown_fields)]
 struct Config {
     #[serde(default)]
-    allow: Entries,
+    allow: Option<Entries>,
     #[serde(default)]
-    deny: Entries,
+    deny: Option<Entries>,
     #[serde(default = "default_status")]
     status: u16,
     #[serde(default = "default_message")]
@@ -26,18 +26,15 @@ struct Config {
     unix: Unix,
 }
 
+/// What the gateway gives as the address of a client over a Unix socket.
+const UNIX: &str = "unix:";
+
 /// Addresses and prefixes: a list, or the lines of a file.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Entries {
     Lines(String),
     List(Vec<String>),
-}
-
-impl Default for Entries {
-    fn default() -> Self {
-        Entries::List(Vec::new())
-    }
 }
 
 /// What becomes of clients over a Unix socket, which have no address.
@@ -68,7 +65,8 @@ impl Filter for IpFilter {
             return Err(ConfigError::new("status", "expected 400 to 499"));
         }
         let named = |key: &'static str| move |(at, why): (String, String)| ConfigError::new(format!("{key}{at}"), why);
-        let (allow, deny) = (allow.list().map_err(named("allow"))?, deny.list().map_err(named("deny"))?);
+        let allow = allow.map(Entries::list).transpose().map_err(named("allow"))?;
+        let deny = deny.map(Entries::list).transpose().map_err(named("deny"))?;
         if allow.is_none() && deny.is_none() {
             return Err(ConfigError::new("allow", "expected addresses or prefixes here or in `deny`"));
         }
@@ -86,25 +84,21 @@ impl Filter for IpFilter {
 }
 
 impl Entries {
-    /// None where nothing is written. An error has the place within the key.
-    fn list(self) -> Result<Option<List>, (String, String)> {
+    /// An error has the place within the key. What is emptied by mistake must not let everybody in, nor keep everybody out.
+    fn list(self) -> Result<List, (String, String)> {
+        const NOTHING: &str = "has no addresses: expected at least one, or no such key";
         let entries: Vec<(String, String)> = match self {
             Entries::List(list) => list.into_iter().enumerate().map(|(at, entry)| (format!("[{at}]"), entry)).collect(),
             Entries::Lines(text) => {
                 let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim().to_owned());
                 let lines = (1..).zip(lines).filter(|(_, line)| !line.is_empty());
-                let lines: Vec<_> = lines.map(|(number, line)| (format!(": line {number}"), line)).collect();
-                // A file that was emptied by mistake must not let everybody in, nor keep everybody out.
-                if lines.is_empty() {
-                    return Err((String::new(), "the text has no addresses".to_owned()));
-                }
-                lines
+                lines.map(|(number, line)| (format!(": line {number}"), line)).collect()
             }
         };
         if entries.is_empty() {
-            return Ok(None);
+            return Err((String::new(), NOTHING.to_owned()));
         }
-        List::new(entries).map(Some)
+        List::new(entries)
     }
 }
 
@@ -115,7 +109,7 @@ impl OnRequest for IpFilter {
             Ok(address) if self.deny.has(address) => "ip-denied",
             Ok(address) if self.allow.as_ref().is_some_and(|allow| !allow.has(address)) => "ip-not-allowed",
             Ok(_) => return Ok(Verdict::Continue),
-            Err(_) if self.unix == Unix::Allow => return Ok(Verdict::Continue),
+            Err(_) if address == UNIX && self.unix == Unix::Allow => return Ok(Verdict::Continue),
             Err(_) => "ip-unknown",
         };
         if self.dry_run {

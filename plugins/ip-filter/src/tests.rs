@@ -45,6 +45,7 @@ fn clients_over_a_unix_socket_have_no_address() {
     let config = |unix: &str| json!({ "allow": ["10.0.0.0/8"], "unix": unix });
     assert_eq!(refusal(&filter(config("allow")), "unix:"), None);
     assert_eq!(refusal(&filter(config("deny")), "unix:").as_deref(), Some("ip-unknown"));
+    assert_eq!(refusal(&filter(config("allow")), "10.0.0.1%eth0").as_deref(), Some("ip-unknown"));
 }
 
 #[test]
@@ -61,7 +62,8 @@ fn bad_configs_name_their_key() {
         (json!({ "allow": ["10.0.0.0/8", "x"] }), "allow[1]: `x` is neither an address nor a prefix"),
         (json!({ "deny": ["10.0.0.1/8"] }), "deny[0]: `10.0.0.1/8` has bits behind"),
         (json!({ "deny": "10.0.0.0/8\n\nfoo" }), "deny: line 3: `foo` is neither"),
-        (json!({ "deny": "# nothing\n" }), "deny: the text has no addresses"),
+        (json!({ "deny": "# nothing\n" }), "deny: has no addresses"),
+        (json!({ "allow": [], "deny": ["::1"] }), "allow: has no addresses"),
         (json!({ "deny": ["::1"], "status": 200 }), "status: expected 400 to 499"),
         (json!({ "deni": [] }), "deni: unknown key"),
     ] {
