@@ -28,6 +28,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("plugins", include_str!("plugins.rs")),
     ("proxy_protocol", include_str!("proxy_protocol.rs")),
     ("proxying", include_str!("proxying.rs")),
+    ("queues", include_str!("queues.rs")),
     ("releases", include_str!("releases.rs")),
     ("reload", include_str!("reload.rs")),
     ("retries", include_str!("retries.rs")),
@@ -289,8 +290,16 @@ const TABLE: &[(&str, &str)] = &[
     ),
     ("upstreams.*.limits.max_requests", "bulkheads::a_limit_is_never_exceeded_over_workers_and_reloads"),
     (
+        "upstreams.*.limits.per_endpoint.max_pending_requests",
+        "queues::a_request_of_a_subset_waits_for_it_alone_and_in_the_queue_of_it_alone",
+    ),
+    (
         "upstreams.*.limits.per_endpoint.max_requests",
         "bulkheads::a_full_endpoint_is_passed_over_and_all_full_ones_are_waited_for",
+    ),
+    (
+        "upstreams.*.limits.per_endpoint.queue_timeout",
+        "queues::a_request_that_a_filter_has_sent_to_an_endpoint_waits_for_its_place_there",
     ),
     (
         "upstreams.*.limits.queue_timeout",

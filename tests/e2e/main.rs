@@ -30,6 +30,7 @@ mod overload;
 mod plugins;
 mod proxy_protocol;
 mod proxying;
+mod queues;
 mod releases;
 mod reload;
 mod retries;

@@ -26,7 +26,7 @@ use crate::snapshot::routes::Mirror;
 use crate::telemetry::{RouteId, UpstreamId, WorkerMetrics};
 use crate::upstream::retry::{Attempts, FilterChoice, Next};
 use crate::upstream::{
-    Affinity, Attempt, Choice, LocalUpstream, OutgoingRequest, Timeouts, Unadmitted, UpstreamErrorKind,
+    Affinity, Attempt, Choice, Eligible, LocalUpstream, OutgoingRequest, Timeouts, Unadmitted, UpstreamErrorKind,
 };
 
 /// Says to an upstream that nobody reads its response, and which route has sent the copy.
@@ -194,7 +194,8 @@ impl Copy {
             if next == Next::OtherEndpoint {
                 request.leave_endpoint();
                 let choice = Choice::Balanced(Affinity::default());
-                let (chosen, permit) = match upstream.admit_now(&endpoints, choice, None, attempts.tried()) {
+                let eligible = Eligible { choice, subset: None, tried: attempts.tried() };
+                let (chosen, permit) = match upstream.admit_now(&endpoints, eligible) {
                     Ok(admitted) => admitted,
                     Err(Unadmitted::NoEndpoint) => break,
                     Err(Unadmitted::Busy(_) | Unadmitted::CircuitOpen(_)) => return Outcome::NotAdmitted,

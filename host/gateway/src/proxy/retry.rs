@@ -24,8 +24,8 @@ use crate::upstream::retry::{
     Attempts, Decision, Denied, EndedAttempt, FilterChoice, Next, Pushback, condition_of, pause, pushback,
 };
 use crate::upstream::{
-    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Choice, LocalEndpoints, OutgoingRequest, Unadmitted,
-    UpstreamErrorKind, UpstreamResponse,
+    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Busy, Choice, Eligible, LocalEndpoints, OutgoingRequest,
+    Unadmitted, UpstreamErrorKind, UpstreamResponse,
 };
 
 /// What speaks for another attempt, and what the upstream says of its time.
@@ -178,10 +178,10 @@ impl RouteHandler<'_> {
     ) -> Result<Option<Next>, ProxyError> {
         let target = asking.target;
         let choice = asking.choice(&context.exchange().selection);
-        let (subset, tried) = (self.route.subset.as_ref(), asking.attempts.tried());
+        let eligible = Eligible { choice, subset: self.route.subset.as_ref(), tried: asking.attempts.tried() };
         let admitted = match target.upstream.admits_endpoints() {
-            false => target.upstream.admit_now(&asking.endpoints, choice, subset, tried),
-            true => Box::pin(target.upstream.admit(&asking.endpoints, choice, subset, tried, request.until())).await,
+            false => target.upstream.admit_now(&asking.endpoints, eligible),
+            true => Box::pin(target.upstream.admit(&asking.endpoints, eligible, request.until())).await,
         };
         let (endpoint, permit) = match admitted {
             Ok(admitted) => admitted,
@@ -237,6 +237,10 @@ impl RouteHandler<'_> {
             let attempt = context.attempts.begin(upstream.name(), None);
             attempt.outcome = AttemptOutcome::Failed(error.kind);
             asking.fail(error);
+        }
+        // It has waited for as long as it may.
+        if let Unadmitted::Busy(Busy::TimedOut(_)) = why {
+            return Ok(Next::GiveUp);
         }
         Ok(asking.attempts.without_endpoint())
     }

@@ -133,9 +133,9 @@ impl LocalUpstream {
         }
     }
 
-    /// Who may be chosen, of all endpoints.
-    pub(super) fn plan(&self, endpoints: &LocalEndpoints) -> Option<Rc<Plan>> {
-        endpoints.plan((&self.upstream.spec().balancing, &self.dice), None)
+    /// Who may be chosen, of all endpoints or of a subset.
+    pub(super) fn plan(&self, endpoints: &LocalEndpoints, subset: Option<&Arc<Subset>>) -> Option<Rc<Plan>> {
+        endpoints.plan((&self.upstream.spec().balancing, &self.dice), subset)
     }
 
     /// The `Set-Cookie` for a request that this host has answered, where sessions are sticky and this is another endpoint than before.

@@ -70,6 +70,26 @@ pub struct UpstreamLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EndpointLimits {
     pub max_requests: Option<u32>,
+    /// Requests that may wait for a place there; `None`: as many as the upstream says.
+    pub max_pending_requests: Option<u32>,
+    pub queue_timeout: Option<Duration>,
+}
+
+/// How requests wait for a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimits {
+    pub max_pending: u32,
+    pub timeout: Duration,
+}
+
+impl UpstreamLimits {
+    /// How they wait for a place at an endpoint.
+    pub fn endpoint_queue(&self) -> QueueLimits {
+        QueueLimits {
+            max_pending: self.per_endpoint.max_pending_requests.unwrap_or(self.max_pending_requests),
+            timeout: self.per_endpoint.queue_timeout.unwrap_or(self.queue_timeout),
+        }
+    }
 }
 
 impl Default for UpstreamLimits {

@@ -33,7 +33,7 @@ pub(super) fn read(table: &Table<'_>) -> UpstreamLimits {
 }
 
 fn per_endpoint(table: &Table<'_>) -> EndpointLimits {
-    EndpointLimits {
+    let limits = EndpointLimits {
         max_requests: table
             .key(
                 "max_requests",
@@ -41,7 +41,21 @@ fn per_endpoint(table: &Table<'_>) -> EndpointLimits {
                 "50",
             )
             .get("no limit", count),
+        max_pending_requests: table
+            .key(
+                "max_pending_requests",
+                "Requests that may wait for a place at each address. One that may go to several waits at all of them, and is refused only if each has so many.",
+                "20",
+            )
+            .get("that of `limits`", |item| item.integer(0..=1_000_000)),
+        queue_timeout: table
+            .key("queue_timeout", "How long a request waits there before it is refused.", r#""50ms""#)
+            .get("that of `limits`", Item::duration),
+    };
+    if limits.max_requests.is_none() && limits.max_pending_requests.is_some_and(|most| most > 0) {
+        table.fail("`max_pending_requests` is for requests over `max_requests`");
     }
+    limits
 }
 
 pub(in crate::config) fn count(item: Item<'_>) -> Option<u32> {

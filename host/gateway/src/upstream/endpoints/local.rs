@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -336,6 +337,11 @@ impl LocalEndpoints {
         let is_v4 = |host: usize| self.address(host).is_some_and(|address| address.is_ipv4());
         others.sort_by_key(|host| (!self.record(*host).may_try(now), is_v4(*host) == is_v4(first)));
         std::iter::once(first).chain(others).filter_map(|host| self.pools[host].clone()).collect()
+    }
+
+    /// The hosts of an endpoint; none if there is no such endpoint.
+    pub(in crate::upstream) fn hosts_named(&self, name: &str) -> Range<usize> {
+        self.named(name).map_or(0..0, |member| member.hosts.clone())
     }
 
     fn named(&self, name: &str) -> Option<&Member> {

@@ -15,6 +15,7 @@ use crate::upstream::balance::Ewma;
 use crate::upstream::circuit::Circuit;
 use crate::upstream::health::outliers::{Failure, Tally};
 use crate::upstream::health::{Health, Reason, StateChange, Told, Trial};
+use crate::upstream::limits::Target;
 
 /// What a record belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -206,6 +207,11 @@ impl Record {
     /// Requests under way, those included that a connection is being opened for.
     pub(crate) fn active(&self) -> u32 {
         self.traffic.active.load(Relaxed)
+    }
+
+    /// What stands for it in a queue, as long as somebody there has it.
+    pub(in crate::upstream) fn as_target(&self) -> Target {
+        std::ptr::from_ref(self).addr()
     }
 
     /// Takes one of so many places, if one is free.

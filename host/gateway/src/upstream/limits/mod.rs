@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-pub use self::admission::{Admitted, EndpointPermit, Unadmitted};
-use self::queue::Queue;
+pub use self::admission::{Admitted, Eligible, EndpointPermit, Unadmitted};
+pub(in crate::upstream) use self::queue::Target;
+use self::queue::{Queue, SINGLE, Wanted};
 pub(super) use self::state::upstream_breaker;
 pub use self::state::{CircuitPass, CircuitState, UpstreamState};
 pub use crate::config::model::CircuitAnswer;
@@ -114,7 +115,7 @@ impl Bulkhead {
 
     async fn wait(self: &Arc<Self>, patience: Duration) -> Result<Permit, Busy> {
         let max_pending = self.max_pending.load(Relaxed);
-        let Some(mut place) = self.queue.join(max_pending) else {
+        let Some(mut place) = self.queue.join(max_pending, Wanted::Any) else {
             self.waits.full.fetch_add(1, Relaxed);
             return Err(Busy::Full { limit: self.limit.load(Relaxed), pending: max_pending });
         };
@@ -144,7 +145,7 @@ impl Bulkhead {
     /// Gives permits to those who have waited longest, as long as there are any.
     fn admit_waiting(self: &Arc<Self>) {
         while self.queue.waiting() > 0 {
-            let Some(next) = self.queue.pop_if(|| self.count()) else { return };
+            let Some(next) = self.queue.pop_if(SINGLE, || self.count()) else { return };
             // Who has left meanwhile sends it back, and dropping it looks for the next one.
             let _ = next.send(Permit(Arc::clone(self)));
         }

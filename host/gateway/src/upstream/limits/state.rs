@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCs
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::queue::{Place, Queue};
+use super::queue::{Place, Queue, Wanted};
 use super::{Bulkhead, BulkheadState, Busy, EndpointPermit, Unadmitted, Waits};
 use crate::config::model::{CircuitBreaker, CircuitScope, UpstreamLimits};
 use crate::upstream::circuit::{Admission, Change, Circuit, Outcome, Probe};
@@ -93,7 +93,7 @@ impl UpstreamState {
     pub(in crate::upstream) fn set(&self, spec: &UpstreamSpec) {
         let UpstreamLimits { max_requests, max_pending_requests, per_endpoint, .. } = spec.limits;
         self.requests.set(max_requests, max_pending_requests);
-        self.max_pending.store(max_pending_requests, Relaxed);
+        self.max_pending.store(spec.limits.endpoint_queue().max_pending, Relaxed);
         self.endpoint_limit.store(per_endpoint.max_requests.unwrap_or(u32::MAX), SeqCst);
         let breaker = spec.endpoint_breaker().map(|breaker| Arc::new(breaker.clone()));
         *self.endpoint_breaker.lock().unwrap_or_else(PoisonError::into_inner) = breaker;
@@ -169,16 +169,21 @@ impl UpstreamState {
         record.try_occupy(limit).then(|| Some(room()))
     }
 
-    /// What keeps a request from going to an endpoint now.
+    /// Whether requests wait for a place at this endpoint.
+    pub(super) fn is_room_wanted(&self, record: &Record) -> bool {
+        self.room.is_wanted(record.as_target())
+    }
+
+    /// What keeps a request that has not waited from going to an endpoint now.
     pub(super) fn obstacle(&self, record: &Record, breaker: Option<&CircuitBreaker>) -> Option<Unadmitted> {
-        if record.occupied() >= self.endpoint_limit.load(SeqCst) {
+        if record.occupied() >= self.endpoint_limit.load(SeqCst) || self.is_room_wanted(record) {
             return Some(Unadmitted::Busy(self.endpoints_full()));
         }
         breaker.and_then(|breaker| record.circuit().refusal(breaker)).map(Unadmitted::CircuitOpen)
     }
 
-    pub(super) fn join(&self) -> Result<Place<'_, EndpointPermit>, Busy> {
-        self.room.join(self.max_pending.load(Relaxed)).ok_or_else(|| {
+    pub(super) fn join(&self, wanted: Wanted) -> Result<Place<'_, EndpointPermit>, Busy> {
+        self.room.join(self.max_pending.load(Relaxed), wanted).ok_or_else(|| {
             self.room_waits.full.fetch_add(1, Relaxed);
             self.endpoints_full()
         })
@@ -206,7 +211,7 @@ impl UpstreamState {
         let breaker = self.endpoint_breaker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         while self.room.waiting() > 0 {
             let mut permit = None;
-            let next = self.room.pop_if(|| {
+            let next = self.room.pop_if(record.as_target(), || {
                 permit = EndpointPermit::take(self, record, breaker.as_deref()).ok();
                 permit.is_some()
             });
@@ -218,7 +223,7 @@ impl UpstreamState {
 
     /// What has come to a place is of no use there. Only those behind it hear of it: who stands before has heard already, or will look.
     pub(super) fn pass_on(&self, place: &Place<'_, EndpointPermit>, permit: EndpointPermit) {
-        match self.room.pop_behind(place) {
+        match self.room.pop_behind(place, permit.record().as_target()) {
             Some(next) => _ = next.send(permit),
             None => permit.drop_unoffered(),
         }
