@@ -24,6 +24,7 @@ mod ingress;
 mod key_sets;
 mod keys;
 mod limits;
+mod max_connections;
 mod names;
 mod observability;
 mod overload;

@@ -185,6 +185,7 @@ impl Copy {
         let Ok(_permit) = upstream.upstream().admit_copy() else { return Outcome::NotAdmitted };
         let mut request = OutgoingRequest::new(request, timeouts, &self.budget);
         request.on_behalf_of(self.proxied.clone());
+        request.without_waiting();
         let endpoints = upstream.endpoints();
         let mut attempts = Attempts::new(None);
         attempts.select(MAX_ENDPOINTS.min(upstream.max_endpoints(&endpoints)), 0, FilterChoice::NoneOrSame);

@@ -309,7 +309,7 @@ impl RouteHandler<'_> {
         asking.fail(failed);
         let (target, error) = (asking.target, &asking.error);
         let is_last = context.exchange().selection.no_retry;
-        let decision = match request.is_late() {
+        let decision = match request.is_late() || error.is_without_connection() {
             true => Decision::GIVE_UP,
             false => asking.attempts.after(error.ended(request.repeatability()), is_last),
         };

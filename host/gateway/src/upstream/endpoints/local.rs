@@ -14,11 +14,11 @@ use smallvec::SmallVec;
 
 use super::changes::Changes;
 use super::record::Record;
-use super::set::{EndpointSet, Host, Member, Members};
+use super::set::{Host, Member, Members};
 use crate::config::model::{Balance, Balancing, ConsistentHash, Subset, SubsetFallback};
 use crate::upstream::balance::{self, Affinity, Basis, Dice, Left, Plan};
-use crate::upstream::pool::{Limits, Pool};
-use crate::upstream::spec::Endpoint;
+use crate::upstream::pool::Pool;
+use crate::upstream::spec::{Endpoint, Upstream};
 
 /// Something for each subset that routes use; `None` is all endpoints.
 type BySubset<T> = Vec<(Option<Arc<Subset>>, T)>;
@@ -45,7 +45,8 @@ pub struct LocalEndpoints {
 
 impl LocalEndpoints {
     /// The members that are out now, with the pools and cursors that `before` has of them.
-    pub(crate) fn new(set: &EndpointSet, limits: Limits, before: Option<&Self>) -> Rc<Self> {
+    pub(crate) fn new(upstream: &Upstream, before: Option<&Self>) -> Rc<Self> {
+        let (set, limits) = (upstream.set(), upstream.limits());
         let (version, members) = (set.version(), set.members());
         let mut known: HashMap<*const Record, &Rc<Pool>> = HashMap::new();
         for pool in before.iter().flat_map(|before| before.pools.iter().flatten()) {
@@ -55,9 +56,10 @@ impl LocalEndpoints {
             let address: SocketAddr = host.record.key().address?;
             let endpoint = &members.endpoints[host.endpoint].endpoint;
             let kept = known.get(&Arc::as_ptr(&host.record));
-            let kept = kept.filter(|pool| pool.serves(endpoint, address, &host.record));
+            let connections = upstream.connection_limits(&host.record);
+            let kept = kept.filter(|pool| pool.serves(endpoint, address, &host.record, connections.as_ref()));
             let pool = kept.map_or_else(
-                || Pool::new(endpoint.clone(), address, host.record.clone(), limits),
+                || Pool::limited(endpoint.clone(), address, host.record.clone(), limits, connections),
                 |kept| Rc::clone(kept),
             );
             pool.join(limits);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::queue::{Place, Queue, Wanted};
-use super::{Bulkhead, BulkheadState, Busy, EndpointPermit, Unadmitted, Waits};
+use super::{Bulkhead, BulkheadState, Busy, ConnectionLimits, Connections, EndpointPermit, Unadmitted, Waits};
 use crate::config::model::{CircuitBreaker, CircuitScope, UpstreamLimits};
 use crate::upstream::circuit::{Admission, Change, Circuit, Outcome, Probe};
 use crate::upstream::endpoints::Record;
@@ -32,6 +32,9 @@ pub struct UpstreamState {
     /// Requests that wait for a place at any endpoint.
     room: Queue<EndpointPermit>,
     room_waits: Waits,
+    connections: Arc<Connections>,
+    /// Open connections to each address; `u32::MAX` is no limit.
+    endpoint_connections: AtomicU32,
 }
 
 /// A change of a circuit, with its evidence.
@@ -84,6 +87,8 @@ impl UpstreamState {
             endpoint_breaker: Mutex::default(),
             room: Queue::default(),
             room_waits: Waits::default(),
+            connections: Arc::new(Connections::new(None, 0)),
+            endpoint_connections: AtomicU32::new(u32::MAX),
         };
         state.set(spec);
         state
@@ -94,6 +99,8 @@ impl UpstreamState {
         let UpstreamLimits { max_requests, max_pending_requests, per_endpoint, .. } = spec.limits;
         self.requests.set(max_requests, max_pending_requests);
         self.max_pending.store(spec.limits.endpoint_queue().max_pending, Relaxed);
+        self.connections.set(spec.limits.max_connections, max_pending_requests);
+        self.endpoint_connections.store(per_endpoint.max_connections.unwrap_or(u32::MAX), SeqCst);
         self.endpoint_limit.store(per_endpoint.max_requests.unwrap_or(u32::MAX), SeqCst);
         let breaker = spec.endpoint_breaker().map(|breaker| Arc::new(breaker.clone()));
         *self.endpoint_breaker.lock().unwrap_or_else(PoisonError::into_inner) = breaker;
@@ -136,6 +143,26 @@ impl UpstreamState {
 
     pub fn requests(&self) -> &Arc<Bulkhead> {
         &self.requests
+    }
+
+    /// The open connections of all its endpoints.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// What limits the connections of a pool for this address, if anything does.
+    pub(in crate::upstream) fn connection_limits(
+        &self,
+        limits: &UpstreamLimits,
+        record: &Record,
+    ) -> Option<ConnectionLimits> {
+        let of_address = || {
+            let limit = self.endpoint_connections.load(SeqCst);
+            Connections::new((limit != u32::MAX).then_some(limit), self.max_pending.load(Relaxed))
+        };
+        let address = limits.per_endpoint.max_connections.map(|_| record.limited_connections(of_address));
+        let upstream = limits.max_connections.map(|_| Arc::clone(&self.connections));
+        ConnectionLimits::new(address, upstream)
     }
 
     /// The upstream's circuit now.
