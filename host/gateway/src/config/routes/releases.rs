@@ -2,7 +2,8 @@
 
 use http::StatusCode;
 
-use super::{Known, fields, header_name, upstream};
+use super::matches::fields;
+use super::{Known, header_name, upstream};
 use crate::config::defaults;
 use crate::config::item::Item;
 use crate::config::model::{Abort, AbortWith, CallerKey, Delay, Fault, Mirror, Share, SlowBody, Sticky};
