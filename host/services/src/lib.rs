@@ -2,6 +2,7 @@
 //! needs the network is asked of an [`Outbound`]. The services of a process are made once and outlive reloads.
 
 pub mod clock;
+pub mod consumers;
 pub mod crypto;
 mod error;
 pub mod exposition;
@@ -12,6 +13,7 @@ pub mod kv;
 pub mod limiter;
 pub mod log_limit;
 pub mod outbound;
+pub mod passwords;
 pub mod random;
 mod rate;
 pub mod token;
@@ -19,6 +21,7 @@ pub mod token;
 use std::sync::Arc;
 
 pub use clock::Clock;
+pub use consumers::Consumers;
 pub use error::ServiceError;
 pub use exposition::Exposition;
 pub use filter_metrics::FilterMetrics;
@@ -27,6 +30,7 @@ pub use keyset::{KeySet, KeySets, Verification};
 pub use kv::Kv;
 pub use limiter::Limiter;
 pub use outbound::Outbound;
+pub use passwords::Passwords;
 pub use token::TokenVerifier;
 
 /// The state that filters share over workers, snapshots and reloads.
@@ -34,6 +38,8 @@ pub struct Services {
     pub clock: Clock,
     pub limiter: Limiter,
     pub kv: Kv,
+    pub consumers: Consumers,
+    pub passwords: Passwords,
     pub key_sets: KeySets,
     pub metrics: FilterMetrics,
     pub outbound: Arc<dyn Outbound>,
@@ -45,6 +51,8 @@ impl Services {
         Arc::new(Services {
             limiter: Limiter::new(clock.clone()),
             kv: Kv::new(clock.clone()),
+            consumers: Consumers::default(),
+            passwords: Passwords::default(),
             key_sets: KeySets::new(clock.clone(), outbound.clone()),
             metrics: FilterMetrics::default(),
             clock,

@@ -216,6 +216,16 @@ fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
             Some(quota)
         },
     );
+    let consumers = table.key("consumers", "Whether it may look up who of `[consumers]` has a credential.", "true").or(
+        defaults::CONSUMERS_GRANT,
+        |item| {
+            let consumers = item.clone().boolean()?;
+            if consumers && within("consumers").is_some_and(|outer| !outer.services.consumers) {
+                not_granted(&item, "it");
+            }
+            Some(consumers)
+        },
+    );
     let outer = within("secrets").map(|outer| &outer.services.secrets);
     let secrets = table.optional_whole_table("secrets").map(|table| secrets(&table, outer));
     Grants {
@@ -226,6 +236,7 @@ fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
             http: Origins::from_iter(http.unwrap_or_default()),
             kv: kv.unwrap_or_default().into_iter().collect(),
             kv_quota: kv_quota.0,
+            consumers,
             secrets: secrets.unwrap_or_default(),
         },
     }

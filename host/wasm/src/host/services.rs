@@ -3,12 +3,13 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::http::HeaderValue;
-use wasmtime::{Result as Outcome, StoreContextMut, bail};
+use wasmtime::{Result as Outcome, StoreContextMut};
 
 use super::Interfaces;
+use super::waiting::{self, Paused};
 use crate::abi::define::Define;
 use crate::abi::{Bytes, GuestLimit, List, Str};
 use crate::bindings::metrics::Label;
@@ -114,19 +115,12 @@ async fn send(
     timeout_ms: u32,
 ) -> Outcome<Result<Vec<Result<http::Incoming, Error>>, Error>> {
     let state = cx.data_mut();
-    // While the call waits, the thread's clock runs for others. The deadline that is set below is a new one, so a guest that
-    // does nothing but send would never meet it: what it has spent is counted here too.
-    if state.meter.tick() >= state.cpu_limit {
-        state.overspent = true;
-        bail!("no CPU time is left");
-    }
-    let left = state.wall_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+    let Paused { meter, left } = waiting::pause(state)?;
     let timeout = left.min(Duration::from_millis(timeout_ms.into()));
     // The guest has handed them over, and they are kept as long as the server takes.
     let handed_over = requests.iter().map(outgoing_bytes).sum();
     let charge = state.shared.budget.reserve(handed_over).map_err(|_| state.lack_memory());
     let checked = state.services().map(|_| state.shared.clone()).and_then(|shared| Ok((shared, state.cdn_loop()?)));
-    let meter = state.meter.clone();
     // Also a call that is refused lets the worker go on, and look at the wall deadline.
     tokio::task::yield_now().await;
     let answer = match (checked, &charge) {
@@ -135,8 +129,7 @@ async fn send(
         (Ok(_), Err(refused)) => Err(refused.clone()),
     };
     drop(charge);
-    meter.resume();
-    cx.set_epoch_deadline(1);
+    waiting::resume(&mut cx, &meter);
     Ok(answer)
 }
 
