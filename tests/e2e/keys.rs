@@ -23,12 +23,14 @@ const SOURCES: &[(&str, &str)] = &[
     ("http2", include_str!("http2.rs")),
     ("ingress", include_str!("ingress.rs")),
     ("limits", include_str!("limits.rs")),
+    ("max_connections", include_str!("max_connections.rs")),
     ("names", include_str!("names.rs")),
     ("observability", include_str!("observability.rs")),
     ("overload", include_str!("overload.rs")),
     ("plugins", include_str!("plugins.rs")),
     ("proxy_protocol", include_str!("proxy_protocol.rs")),
     ("proxying", include_str!("proxying.rs")),
+    ("queues", include_str!("queues.rs")),
     ("releases", include_str!("releases.rs")),
     ("reload", include_str!("reload.rs")),
     ("retries", include_str!("retries.rs")),
@@ -294,13 +296,29 @@ const TABLE: &[(&str, &str)] = &[
     ("upstreams.*.endpoints.weight", "upstreams::round_robin_by_weight"),
     ("upstreams.*.group", "settings::what_routes_and_upstreams_share"),
     (
+        "upstreams.*.limits.max_connections",
+        "max_connections::open_connections_never_exceed_the_limit_over_workers_and_reloads",
+    ),
+    (
         "upstreams.*.limits.max_pending_requests",
         "bulkheads::a_queue_is_bounded_in_length_and_time_and_who_leaves_gives_its_place_up",
     ),
     ("upstreams.*.limits.max_requests", "bulkheads::a_limit_is_never_exceeded_over_workers_and_reloads"),
     (
+        "upstreams.*.limits.per_endpoint.max_connections",
+        "max_connections::a_request_waits_for_a_connection_and_takes_the_one_that_is_free",
+    ),
+    (
+        "upstreams.*.limits.per_endpoint.max_pending_requests",
+        "queues::a_request_of_a_subset_waits_for_it_alone_and_in_the_queue_of_it_alone",
+    ),
+    (
         "upstreams.*.limits.per_endpoint.max_requests",
         "bulkheads::a_full_endpoint_is_passed_over_and_all_full_ones_are_waited_for",
+    ),
+    (
+        "upstreams.*.limits.per_endpoint.queue_timeout",
+        "queues::a_request_that_a_filter_has_sent_to_an_endpoint_waits_for_its_place_there",
     ),
     (
         "upstreams.*.limits.queue_timeout",

@@ -43,6 +43,8 @@
 //! | `sluice_limit_max_requests`, `sluice_limit_active_requests`, `sluice_limit_pending_requests` | `scope`, `name` |
 //! | `sluice_limit_waits_total`, `sluice_limit_wait_seconds_total` | `scope`, `name` |
 //! | `sluice_limit_refused_total` | `scope`, `name`, `reason` |
+//! | `sluice_limit_max_connections`, `sluice_limit_open_connections`, `sluice_limit_pending_connections` | `scope`, `name` |
+//! | `sluice_limit_connection_waits_total`, `sluice_limit_connections_refused_total` | `scope`, `name` |
 //! | `sluice_endpoint_out`, `sluice_endpoint_outs_total` | `upstream`, `endpoint`, `address`, `reason` |
 //! | `sluice_endpoint_checks_total` | `upstream`, `endpoint`, `address`, `result` |
 //! | `sluice_discovery_endpoints`, `sluice_discovery_age_seconds`, `sluice_discovery_updates_total` | `upstream`, `source` |
