@@ -37,6 +37,7 @@ mod routing;
 mod selection;
 mod settings;
 mod shutdown;
+mod ssrf;
 mod support;
 mod timeouts;
 mod tls;

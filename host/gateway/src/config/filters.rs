@@ -12,7 +12,8 @@ use super::model::*;
 use super::read::Table;
 use super::tree::{Node, Value};
 use super::upstreams::origin;
-use crate::services::{self, Origin, Origins, Secrets};
+use crate::services::grants::GrantedOrigin;
+use crate::services::{self, Origins, Reach, Secrets};
 use crate::wasm::{FilterLimits, Grants, HeaderGrant, Mode};
 
 /// A plugin's table, with the grants that its filters stay within.
@@ -185,16 +186,27 @@ fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
         }
         Some(body)
     });
-    let http = table.key("http", "Origins that it may call.", r#"["https://auth.internal"]"#).get("none", |item| {
-        let outer = within("http").map(|outer| &outer.services.http);
-        item.list(|item| {
-            let origin: Origin = origin(item.clone())?;
-            if outer.is_some_and(|granted| granted.check(&origin).is_err()) {
-                not_granted(&item, &format!("`{}`", item.shown(&origin.to_string())));
-            }
-            Some(origin)
-        })
-    });
+    let http = table
+        .key(
+            "http",
+            "Origins that it may call: a name at public addresses, an address, or `localhost`. A table allows more.",
+            r#"["https://auth.example"]"#,
+        )
+        .get("none", |item| {
+            let outer = within("http").map(|outer| &outer.services.http);
+            item.taking("a list of origins or tables").list(|item| {
+                let granted = granted_origin(&item)?;
+                let shown = format!("`{}`", item.shown(&granted.origin.to_string()));
+                match outer.map(|outer| outer.check(&granted.origin)) {
+                    Some(Err(_)) => not_granted(&item, &shown),
+                    Some(Ok(reach)) if granted.allow_private && reach != Reach::Any => {
+                        not_granted(&item, &format!("{shown} with `allow_private`"));
+                    }
+                    Some(Ok(_)) | None => {}
+                }
+                Some(granted)
+            })
+        });
     let kv = table.key("kv", "Spaces of the key-value store that it may use.", r#"["sessions"]"#).get("none", |item| {
         let outer = within("kv").map(|outer| &outer.services.kv);
         item.list(|item| {
@@ -229,6 +241,23 @@ fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
             secrets: secrets.unwrap_or_default(),
         },
     }
+}
+
+/// An origin, or a table that says more of it.
+fn granted_origin(item: &Item<'_>) -> Option<GrantedOrigin> {
+    if !item.is_table() {
+        return Some(GrantedOrigin { origin: origin(item.clone())?, allow_private: false });
+    }
+    let table = item.clone().table()?;
+    let origin = table.key("origin", "The origin.", r#""https://auth.internal""#).require(origin);
+    let allow_private = table
+        .key(
+            "allow_private",
+            "Whether its name may lead to addresses that are not public: private, loopback, link-local, carrier NAT, metadata services.",
+            "true",
+        )
+        .or(defaults::ALLOW_PRIVATE, Item::boolean);
+    Some(GrantedOrigin { origin: origin?, allow_private })
 }
 
 fn secrets(table: &Table<'_>, outer: Option<&Secrets>) -> Secrets {

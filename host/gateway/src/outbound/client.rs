@@ -17,7 +17,7 @@ use crate::http::buffer::MemoryBudget;
 use crate::services::grants::Origins;
 use crate::services::keyset::{self, keep_fresh};
 use crate::services::outbound::{Answers, Call};
-use crate::services::{KeySet, Outbound, ServiceError};
+use crate::services::{KeySet, Outbound, Reach, ServiceError};
 use crate::upstream::{Fetch, Fetched, Get, Resolver};
 
 /// Sends what the services ask for. Servers are verified with the roots of its [`Tls`].
@@ -46,7 +46,8 @@ impl OutboundClient {
         let (resolver, budget) = (Arc::clone(&self.resolver), self.budget.clone());
         Arc::new(move |get: Get| {
             let Get { url, headers, max_body } = get;
-            let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new() };
+            // The configuration itself names who is asked.
+            let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new(), reach: Reach::Any };
             let network = Network { tls: tls.clone(), resolver: resolver.load_full(), budget: budget.clone() };
             Box::pin(async move {
                 let answer = super::exchange(request, &network, max_body).await.map_err(|error| error.to_string())?;
@@ -81,8 +82,8 @@ impl Outbound for OutboundClient {
         let (set, resolver, budget) = (Arc::downgrade(set), Arc::clone(&self.resolver), self.budget.clone());
         let refresh = move || {
             keep_fresh(set, async move |get: keyset::Get| {
-                let keyset::Get { url, headers, max_body } = get;
-                let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new() };
+                let keyset::Get { url, headers, reach, max_body } = get;
+                let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new(), reach };
                 let network = Network { tls: tls.clone(), resolver: resolver.load_full(), budget: budget.clone() };
                 super::exchange(request, &network, max_body).await
             })

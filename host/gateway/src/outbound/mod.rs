@@ -25,9 +25,9 @@ use crate::http::buffer::{MemoryBudget, collect};
 use crate::http::cdn_loop::CDN_LOOP;
 use crate::http::headers::{is_framing, strip_hop_by_hop};
 use crate::http1::{Reply, Tolerance};
-use crate::services::ServiceError;
 use crate::services::grants::{Origin, Origins};
 use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS};
+use crate::services::{Reach, ServiceError};
 use crate::upstream::pool::{Lease, Leased};
 use crate::upstream::retry::Unprocessed;
 use crate::upstream::{Resolver, head, http2};
@@ -50,6 +50,8 @@ struct Outgoing {
     url: Url,
     headers: HeaderMap,
     body: Bytes,
+    /// Where it may go.
+    reach: Reach,
 }
 
 /// Sends the calls at the same time over this worker's connections and waits for all, at most `timeout`; the answers are in
@@ -104,7 +106,7 @@ impl Drop for Task {
 fn check(call: Call, origins: &Origins) -> Result<Outgoing, ServiceError> {
     let invalid = |what: String| ServiceError::Invalid(what);
     let url = Url::parse(&call.url).map_err(|e| invalid(format!("`{}` is not an absolute url: {e}", call.url)))?;
-    origins.check(&Origin::of(&url)?)?;
+    let reach = origins.check(&Origin::of(&url)?)?;
     let method = Method::from_bytes(call.method.as_bytes())
         .map_err(|_| invalid(format!("`{}` is not a method", call.method)))?;
     if method == Method::CONNECT {
@@ -126,10 +128,10 @@ fn check(call: Call, origins: &Origins) -> Result<Outgoing, ServiceError> {
         headers.append(name, value);
     }
     headers.insert(CDN_LOOP, call.cdn_loop);
-    Ok(Outgoing { method, url, headers, body: call.body })
+    Ok(Outgoing { method, url, headers, body: call.body, reach })
 }
 
-/// One exchange with the origin of the URL, whatever is granted. A kept connection may have been closed by the server while
+/// One exchange with the origin of the URL, whatever is granted, at an address that the request may go to. A kept connection may have been closed by the server while
 /// the request was on its way; then it is sent once more on a new one, if it was not sent at all or may be sent twice
 /// (RFC 9110 §9.2.2). A request that the server has refused without processing it is sent once more, too.
 async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Result<Incoming, ServiceError> {
@@ -138,7 +140,7 @@ async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Res
     let mut repeated = false;
     loop {
         let request = request(&outgoing)?;
-        let lease = origins::checkout(&origin, network).await.map_err(unreachable)?;
+        let lease = origins::checkout(&origin, outgoing.reach, network).await?;
         let (pool, kept) = (lease.pool.clone(), lease.connect.is_none());
         match send_on(lease, request).await {
             Ok(response) => {
