@@ -24,7 +24,7 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ("server", &["allocator", "certs", "config", "sockets", "telemetry"]),
     ("admin", &["background", "config", "control", "filter", "snapshot", "sockets", "telemetry", "upstream"]),
     ("snapshot", &["certs", "config", "embedded", "filter", "outbound", "server", "telemetry", "upstream"]),
-    ("proxy", &["filter", "server", "snapshot", "telemetry", "upstream"]),
+    ("proxy", &["filter", "outbound", "server", "snapshot", "telemetry", "upstream"]),
 ];
 
 /// The other crates, by the names that the gateway has for them, and `chain`.

@@ -4,6 +4,7 @@ mod admin;
 mod balancing;
 mod bodies;
 mod bulkheads;
+mod calls;
 mod circuits;
 mod client_auth;
 mod commands;

@@ -11,6 +11,8 @@ use super::addresses::Reach;
 pub struct Grants {
     /// `grants.http`
     pub http: Origins,
+    /// `grants.upstreams`
+    pub upstreams: BTreeSet<String>,
     /// `grants.secrets`
     pub secrets: Secrets,
     /// `grants.kv`
@@ -20,6 +22,14 @@ pub struct Grants {
 }
 
 impl Grants {
+    /// Refuses an upstream that is not granted.
+    pub fn check_upstream(&self, name: &str) -> Result<(), ServiceError> {
+        if self.upstreams.contains(name) {
+            return Ok(());
+        }
+        Err(ServiceError::NotGranted(format!("grants.upstreams = [{name:?}]")))
+    }
+
     /// Refuses a space that is not granted.
     pub fn check_kv(&self, space: &str) -> Result<(), ServiceError> {
         if self.kv.contains(space) {
@@ -186,6 +196,8 @@ mod tests {
     fn a_refusal_names_the_grant() {
         let error = Origins::default().check(&origin("https://a.example:444/x").unwrap()).unwrap_err();
         assert_eq!(error, ServiceError::NotGranted("grants.http = [\"https://a.example:444\"]".to_owned()));
+        let error = Grants::default().check_upstream("users").unwrap_err();
+        assert_eq!(error, ServiceError::NotGranted("grants.upstreams = [\"users\"]".to_owned()));
         let error = Grants::default().check_kv("s").unwrap_err();
         assert_eq!(error, ServiceError::NotGranted("grants.kv = [\"s\"]".to_owned()));
         assert!(matches!(Secrets::default().find("k"), Err(ServiceError::NotGranted(_))));

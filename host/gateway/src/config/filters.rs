@@ -22,7 +22,7 @@ pub(super) struct PluginTable {
     grants: Grants,
 }
 
-pub(super) fn plugin(name: &str, table: &Table<'_>) -> PluginTable {
+pub(super) fn plugin(name: &str, table: &Table<'_>, upstreams: &BTreeSet<String>) -> PluginTable {
     let file = table
         .key("file", "The component.", r#""build/my_plugin.wasm""#)
         .get("`NAME.wasm` in `gateway.plugin_dir`, or the plugin of that name that ships with the gateway", path);
@@ -34,7 +34,7 @@ pub(super) fn plugin(name: &str, table: &Table<'_>) -> PluginTable {
         )
         .get("any", |item| item.parse("64 hexadecimal digits", sha256));
     instances(table);
-    let grants = grants(&table.table("grants"), None);
+    let grants = grants(&table.table("grants"), None, upstreams);
     let call = table
         .key(
             "call",
@@ -52,7 +52,13 @@ pub(super) fn plugin_of(name: &str, table: &Table<'_>) -> String {
 }
 
 /// Reads a filter, here with the table of its plugin to inherit from. A plugin without a table is added to the list.
-pub(super) fn filter(name: &str, plugin: &str, table: &Table<'_>, plugins: &mut Vec<PluginTable>) -> Filter {
+pub(super) fn filter(
+    name: &str,
+    plugin: &str,
+    table: &Table<'_>,
+    plugins: &mut Vec<PluginTable>,
+    upstreams: &BTreeSet<String>,
+) -> Filter {
     let config = table
         .key(
             "config",
@@ -80,7 +86,7 @@ pub(super) fn filter(name: &str, plugin: &str, table: &Table<'_>, plugins: &mut 
     }
     let outer = plugins.iter().find(|known| known.plugin.name.as_str() == plugin);
     let is_known = outer.is_some();
-    let grants = grants(&table.table("grants"), outer.map(|outer| &outer.grants));
+    let grants = grants(&table.table("grants"), outer.map(|outer| &outer.grants), upstreams);
     let plugin = Name::from(plugin);
     if !is_known {
         let bare = Plugin { name: plugin.clone(), file: None, sha256: None, call: defaults::PLUGIN_CALL };
@@ -161,7 +167,7 @@ fn body(item: Item<'_>) -> Option<ByteSize> {
 }
 
 /// Reads grants. Those of a filter stay within those that the table of its plugin (`outer`) names.
-fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
+fn grants(table: &Table<'_>, outer: Option<&Grants>, upstreams: &BTreeSet<String>) -> Grants {
     // Without a line of the plugin's table a filter may have what it likes.
     let within = |key: &str| outer.filter(|_| table.inherits(key));
     let none = "all headers but credentials";
@@ -207,6 +213,17 @@ fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
                 Some(granted)
             })
         });
+    let upstreams =
+        table.key("upstreams", "Upstreams that it may call, by their names.", r#"["users"]"#).get("none", |item| {
+            let outer = within("upstreams").map(|outer| &outer.services.upstreams);
+            item.list(|item| {
+                let name = item.clone().reference("upstream", upstreams)?;
+                if outer.is_some_and(|granted| !granted.contains(name.as_str())) {
+                    not_granted(&item, &format!("`{}`", item.shown(name.as_str())));
+                }
+                Some(name.to_string())
+            })
+        });
     let kv = table.key("kv", "Spaces of the key-value store that it may use.", r#"["sessions"]"#).get("none", |item| {
         let outer = within("kv").map(|outer| &outer.services.kv);
         item.list(|item| {
@@ -236,6 +253,7 @@ fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
         no_bodies: !bodies,
         services: services::Grants {
             http: Origins::from_iter(http.unwrap_or_default()),
+            upstreams: upstreams.unwrap_or_default().into_iter().collect(),
             kv: kv.unwrap_or_default().into_iter().collect(),
             kv_quota: kv_quota.0,
             secrets: secrets.unwrap_or_default(),

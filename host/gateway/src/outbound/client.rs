@@ -14,10 +14,9 @@ use rustls_pki_types::CertificateDer;
 use super::{Network, Outgoing, Tls};
 use crate::background::Background;
 use crate::http::buffer::MemoryBudget;
-use crate::services::grants::Origins;
 use crate::services::keyset::{self, keep_fresh};
 use crate::services::outbound::{Answers, Call};
-use crate::services::{KeySet, Outbound, Reach, ServiceError};
+use crate::services::{Grants, KeySet, Outbound, Reach, ServiceError};
 use crate::upstream::{Fetch, Fetched, Get, Resolver};
 
 /// Sends what the services ask for. Servers are verified with the roots of its [`Tls`].
@@ -67,11 +66,11 @@ impl Outbound for OutboundClient {
         &'a self,
         calls: Vec<Call>,
         timeout: Duration,
-        origins: &'a Origins,
+        grants: &'a Grants,
         max_body: usize,
     ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
         let network = Network { tls: self.tls.clone(), resolver: self.resolver(), budget: self.budget.clone() };
-        Box::pin(async move { super::send(calls, timeout, origins, &network, max_body).await })
+        Box::pin(async move { super::send(calls, timeout, grants, &network, max_body).await })
     }
 
     fn keep_fresh(&self, set: &Arc<KeySet>) -> Result<(), ServiceError> {
