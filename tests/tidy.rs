@@ -8,13 +8,14 @@ use regex::Regex;
 
 /// For each module of the gateway, the modules of the gateway that it may name besides itself. `main` and `gateway` put everything together
 /// and may name all. The other crates are cargo's business, and `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 16] = [
+const MAY_NAME: [(&str, &[&str]); 17] = [
     ("allocator", &[]),
     ("embedded", &[]),
     ("telemetry", &[]),
     ("background", &["telemetry"]),
     ("watcher", &["background"]),
     ("certs", &["config"]),
+    ("consumers", &["background", "config", "telemetry", "watcher"]),
     ("sockets", &["config"]),
     ("control", &["background", "config", "server", "snapshot", "telemetry", "upstream", "watcher"]),
     ("config", &["telemetry"]),
@@ -23,7 +24,10 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ("filter", &["config", "telemetry"]),
     ("server", &["allocator", "certs", "config", "sockets", "telemetry"]),
     ("admin", &["background", "config", "control", "filter", "snapshot", "sockets", "telemetry", "upstream"]),
-    ("snapshot", &["certs", "config", "embedded", "filter", "outbound", "server", "telemetry", "upstream"]),
+    (
+        "snapshot",
+        &["certs", "config", "consumers", "embedded", "filter", "outbound", "server", "telemetry", "upstream"],
+    ),
     ("proxy", &["filter", "outbound", "server", "snapshot", "telemetry", "upstream"]),
 ];
 

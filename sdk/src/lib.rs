@@ -38,7 +38,9 @@ pub use message::{
 pub use route::{Endpoint, EndpointState, FailedAttempt, Failure, RetryState, Route};
 pub use serde;
 pub use serde_json;
-pub use services::{clock, context, crypto, http, kv, limiter, log, metrics, random, secrets, state};
+pub use services::{
+    clock, consumers, context, crypto, http, kv, limiter, log, metrics, passwords, random, secrets, state,
+};
 
 /// What a filter's file usually needs.
 pub mod prelude {

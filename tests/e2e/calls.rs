@@ -1,6 +1,6 @@
 //! Calls of filters to upstreams by name: they are requests to the upstream as those of routes are.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -143,11 +143,7 @@ fn the_defaults_of_routes_say_what_is_repeated() {
 #[test]
 fn a_circuit_is_that_of_the_upstream() {
     let origin = Origin::named("o");
-    let status = Arc::new(AtomicU16::new(503));
-    let service = Origin::serve({
-        let status = status.clone();
-        move |_| Reply::status(status.load(SeqCst))
-    });
+    let service = Origin::serve(|_| Reply::status(503));
     let breaker = "circuit_breaker = { failures = 3, of = 3, open = \"1h\" }";
     let own = "[routes.users]\nmatch = { path = \"/users\" }\nupstream = \"users\"\npipeline = []\n";
     let gateway = calling(&origin, &(users(&[service.url()], breaker) + own));

@@ -18,6 +18,14 @@ const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6ImsxIn0.eyJzdWI
 /// A window in which nothing comes back while the test runs.
 const YEAR: u64 = 31_622_400_000;
 
+const CONSUMER: &str = r#"
+[consumers.acme]
+plan = "göld"
+labels = { tier = "partner", "ä" = "ö" }
+keys = ["sha256:ad44dc8e51cfbfa55e81ddbb626b466241069045066846e7e4cd096131505290"]
+passwords = { alice = "$argon2id$v=19$m=19456,t=2,p=1$aGMM00XIJVOwb+8j/ecM0w$DmSdNDkJu55gcDfWXducJ/CyuqcZ4gUJRd5oB9NAi2M" }
+"#;
+
 /// The field of a request that has a hook called functions; none: it always does. Not all answers of all exchanges can be logged, and
 /// a response whose body was replaced has no trailers.
 fn asked_by(hook: &str) -> Option<&'static str> {
@@ -240,6 +248,30 @@ fn of_facts() -> Vec<Value> {
     ]))
 }
 
+fn of_consumers() -> Vec<Value> {
+    list(json!([
+        ["consumers.known"],
+        ["consumers.authenticate", "key", "no-such-key"],
+        ["consumers.authenticate", "key", ["k", 20_000]],
+        ["consumers.authenticate", "kind", "x"],
+        ["consumers.recall-password", "alice", "open sesame"],
+        ["consumers.vouch", "nobody", "probe"],
+        ["consumers.vouch", "acmé", "two words"],
+        ["consumers.authenticate", "key", "the-key"],
+        ["consumers.known"],
+        ["consumers.plan"],
+        ["consumers.label", "tier"],
+        ["consumers.label", "ä"],
+        ["consumers.labels"],
+        ["consumers.method"],
+        ["consumers.vouch", "acme", "probe:1"],
+        ["consumers.method"],
+        ["context.consumer"],
+        ["context.set-consumer", "änna"],
+        ["consumers.plan"],
+    ]))
+}
+
 fn of_guests() -> Vec<Value> {
     list(json!([
         ["log.log", "debug", "not shown"],
@@ -352,6 +384,10 @@ fn of_http(other: &Origin) -> Vec<Value> {
             20_000
         ],
         ["http.send", vec![json!(["GET", url, [], ""]); 17], 1_000],
+        ["passwords.authenticate", "alice", "open sesame"],
+        ["passwords.authenticate", "alice", [0, 255]],
+        ["passwords.authenticate", ["a", 20_000], ["p", 5_000]],
+        ["consumers.recall-password", "alice", "open sesame"],
     ]))
 }
 
@@ -481,7 +517,7 @@ fn a_filter_does_the_same_called_directly_and_run_as_a_component() {
         Origin::serve(|request| Reply::text(format!("{} {} {}", request.method, request.target, request.body.len())));
     let nobody = nobody();
     let upstreams = format!(
-        "[upstreams.pair]\nendpoints = [{{ url = \"http://{nobody}\", weight = 0 }}, {{ url = \"{}\", weight = 3, labels = {{ zone = \"öst\" }} }}]\n\
+        "{CONSUMER}[upstreams.pair]\nendpoints = [{{ url = \"http://{nobody}\", weight = 0 }}, {{ url = \"{}\", weight = 3, labels = {{ zone = \"öst\" }} }}]\n\
          [upstreams.other]\nendpoints = [\"{}\"]\n\
          [routes.all]\nmatch = {{ path = \"/items/{{id}}\" }}\nupstreams = {{ pair = 1, other = 0 }}\npipeline = [\"a\"]\n",
         origin.url(),
@@ -491,6 +527,7 @@ fn a_filter_does_the_same_called_directly_and_run_as_a_component() {
         of_messages(),
         of_route(nobody, origin.address()),
         of_facts(),
+        of_consumers(),
         of_guests(),
         of_limits_and_values(),
         of_cryptography(),
@@ -525,7 +562,7 @@ fn a_filter_does_the_same_called_directly_and_run_as_a_component() {
         });
         let lines = format!(
             "instances = {{ mode = \"{mode}\", max = 1 }}\nlimits = {{ cpu = \"5s\", wall = \"20s\", body = \"100KiB\" }}\n\
-             grants = {{ read_headers = [\"authorization\"], kv = [\"space\"], kv_quota = \"64KiB\", secrets = {{ token = \"gehëim\" }}, http = [\"{}\"] }}",
+             grants = {{ read_headers = [\"authorization\"], kv = [\"space\"], kv_quota = \"64KiB\", secrets = {{ token = \"gehëim\" }}, http = [\"{}\"], consumers = true }}",
             other.url()
         );
         let run = |plugin: &str| {

@@ -1,5 +1,6 @@
 //! The process: makes the parts in order, binds before it serves, ends in order.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +11,10 @@ use crate::admin::{self, AdminError};
 use crate::background::{Background, Task};
 use crate::certs::CertStore;
 use crate::config::{self, Config, ConfigErrors, Loaded, model};
-use crate::control::{Control, Replacement, RunningState, Signals, WatchedFiles, start_loader, watched_files};
+use crate::consumers::ConsumerFiles;
+use crate::control::{
+    Control, Replacement, RunningState, Signals, WatchedFiles, lower_priority, start_loader, watched_files,
+};
 use crate::filter::{Mode, Runtime};
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
@@ -124,6 +128,11 @@ fn serve(
     }
     let config = Arc::new(loaded.config);
     snapshot.apply_limits();
+    snapshot.apply_consumers(&builder.consumers);
+    if config.gateway.reload {
+        builder.consumers.follow(&background)?;
+    }
+    verify_passwords(&builder.services)?;
 
     let signals = Signals::catch()?;
     let access_log = AccessLog::start(config.telemetry.access_log, Arc::clone(metrics))?;
@@ -140,6 +149,10 @@ fn serve(
     });
     observe_overload(metrics, &running.overload);
     observe(metrics, &builder, &running.snapshot, &budget);
+    metrics.collect({
+        let consumers = Arc::clone(&builder.consumers);
+        move |out| consumers.expose(out)
+    });
     let _expiry = warn_of_expiry(&background, &running.snapshot);
 
     let settings = WorkerSettings {
@@ -213,6 +226,19 @@ fn serve_when_ready(control: &Control, services: Arc<Services>, upstreams: Vec<A
     std::thread::Builder::new().name("readiness".to_owned()).spawn(wait).map(drop)
 }
 
+/// Starts the threads that hash passwords: one for four processors, of low priority, since their callers can wait and requests can't.
+fn verify_passwords(services: &Arc<Services>) -> std::io::Result<()> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    for _ in 0..(processors / 4).max(1) {
+        let services = Arc::clone(services);
+        std::thread::Builder::new().name("passwords".to_owned()).spawn(move || {
+            lower_priority();
+            services.passwords.work();
+        })?;
+    }
+    Ok(())
+}
+
 fn specs(config: &Config) -> Vec<ListenerSpec> {
     let spec =
         |listener: &model::Listener| ListenerSpec { name: listener.name.clone().into(), bind: listener.bind.clone() };
@@ -251,9 +277,11 @@ fn builder(
         let outbound = Arc::clone(&outbound);
         move |authorities| outbound.fetch(authorities)
     });
+    let services = Services::new(Clock::system(), outbound.clone());
     Ok(SnapshotBuilder {
         runtime,
-        services: Services::new(Clock::system(), outbound.clone()),
+        consumers: ConsumerFiles::new(Arc::clone(&services)),
+        services,
         certs: CertStore::default(),
         metrics,
         outbound,

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sluice::filter::Runtime;
+use sluice::services::consumers::{key_hash, new_key};
 use sluice::services::log_limit::visible;
+use sluice::services::passwords;
 use sluice::wasm::{CompilerCommand, PipedError, RuntimeOptions, UNABLE, compile_piped};
 use sluice::{config, embedded, gateway};
 
@@ -47,11 +49,28 @@ enum Command {
         #[command(subcommand)]
         command: PluginCommand,
     },
+    /// Hash a secret of a consumer, for [consumers] and files of consumers. It is read from standard input, one line.
+    Hash {
+        #[command(subcommand)]
+        what: HashCommand,
+    },
     /// Compile a component from standard input to standard output, for the gateway itself.
     #[command(hide = true)]
     Compile,
     /// Print the version.
     Version,
+}
+
+#[derive(Subcommand)]
+enum HashCommand {
+    /// The hash of an API key (SHA-256): for keys that a program has drawn, not for what people choose.
+    Key {
+        /// Draw a new key, and print it before its hash.
+        #[arg(long)]
+        new: bool,
+    },
+    /// The hash of a password (Argon2id with 19 MiB and two passes).
+    Password,
 }
 
 #[derive(Subcommand)]
@@ -73,6 +92,7 @@ fn main() -> ExitCode {
         Command::Check { config, explain_key: None } => check(&config),
         Command::Check { config, explain_key: Some(key) } => explain(&config, &key),
         Command::Plugin { command: PluginCommand::Inspect { file } } => inspect(&file),
+        Command::Hash { what } => hash(&what),
         Command::Compile => return compile(),
         Command::Version => print(&format!("sluice {}\n", env!("CARGO_PKG_VERSION"))),
     };
@@ -119,6 +139,40 @@ fn check(path: &Path) -> Result<ExitCode, String> {
 fn explain(path: &Path, key: &str) -> Result<ExitCode, String> {
     let explained = config::explain(path, key).map_err(|error| error.to_string())?;
     print(&explained.iter().map(|one| format!("{one}\n")).collect::<String>())
+}
+
+/// Shorter keys can be guessed by who has their hashes.
+const SHORTEST_KEY: usize = 20;
+
+fn hash(what: &HashCommand) -> Result<ExitCode, String> {
+    match what {
+        HashCommand::Key { new: true } => {
+            let key = new_key();
+            print(&format!("{key}\n{}\n", key_hash(key.as_bytes())))
+        }
+        HashCommand::Key { new: false } => {
+            let key = secret()?;
+            if key.len() < SHORTEST_KEY {
+                complain(format!(
+                    "warning: a key of {} bytes can be guessed by who has its hash; `sluice hash key --new` draws a better one",
+                    key.len()
+                ));
+            }
+            print(&format!("{}\n", key_hash(key.as_bytes())))
+        }
+        HashCommand::Password => print(&format!("{}\n", passwords::hash(secret()?.as_bytes()))),
+    }
+}
+
+/// A line of standard input.
+fn secret() -> Result<String, String> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(|error| format!("standard input: {error}"))?;
+    let secret = line.trim_end_matches(['\r', '\n']);
+    match secret {
+        "" => Err("standard input is empty, expected a secret in its first line".to_owned()),
+        secret => Ok(secret.to_owned()),
+    }
 }
 
 fn inspect(path: &Path) -> Result<ExitCode, String> {

@@ -19,6 +19,8 @@ pub struct Grants {
     pub kv: BTreeSet<String>,
     /// `grants.kv_quota`: bytes in each of these spaces.
     pub kv_quota: u64,
+    /// `grants.consumers`: whether it may look credentials of consumers up.
+    pub consumers: bool,
 }
 
 impl Grants {

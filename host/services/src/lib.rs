@@ -3,6 +3,7 @@
 
 pub mod addresses;
 pub mod clock;
+pub mod consumers;
 pub mod crypto;
 mod error;
 pub mod exposition;
@@ -13,6 +14,7 @@ pub mod kv;
 pub mod limiter;
 pub mod log_limit;
 pub mod outbound;
+pub mod passwords;
 pub mod random;
 mod rate;
 pub mod token;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 
 pub use addresses::Reach;
 pub use clock::Clock;
+pub use consumers::Consumers;
 pub use error::ServiceError;
 pub use exposition::Exposition;
 pub use filter_metrics::FilterMetrics;
@@ -29,6 +32,7 @@ pub use keyset::{KeySet, KeySets, Verification};
 pub use kv::Kv;
 pub use limiter::Limiter;
 pub use outbound::Outbound;
+pub use passwords::Passwords;
 pub use token::TokenVerifier;
 
 /// The state that filters share over workers, snapshots and reloads.
@@ -36,6 +40,8 @@ pub struct Services {
     pub clock: Clock,
     pub limiter: Limiter,
     pub kv: Kv,
+    pub consumers: Consumers,
+    pub passwords: Passwords,
     pub key_sets: KeySets,
     pub metrics: FilterMetrics,
     pub outbound: Arc<dyn Outbound>,
@@ -47,6 +53,8 @@ impl Services {
         Arc::new(Services {
             limiter: Limiter::new(clock.clone()),
             kv: Kv::new(clock.clone()),
+            consumers: Consumers::default(),
+            passwords: Passwords::default(),
             key_sets: KeySets::new(clock.clone(), outbound.clone()),
             metrics: FilterMetrics::default(),
             clock,

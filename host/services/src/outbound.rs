@@ -25,13 +25,13 @@ pub struct Call {
     pub body: Bytes,
     /// The field `CDN-Loop` that it is sent with.
     pub cdn_loop: HeaderValue,
-    /// Whose call it is; there for calls to upstreams.
-    pub caller: Option<Arc<Caller>>,
+    /// The exchange that it is made for; there for calls to upstreams.
+    pub made_for: Option<Arc<CallContext>>,
 }
 
 /// What an upstream may have to know of the exchange that a call is made for.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub struct CallContext {
     /// The number of the snapshot that the exchange began with: its upstreams are called.
     pub snapshot: u64,
     pub client: Option<IpAddr>,

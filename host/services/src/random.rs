@@ -22,6 +22,13 @@ pub fn number() -> Result<u64, ServiceError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// 32 random bytes, for a key or a salt.
+pub(crate) fn bytes_32() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).expect("a system without random numbers can't run TLS either");
+    bytes
+}
+
 fn no_randomness() -> ServiceError {
     ServiceError::Unavailable("the system's random generator failed".to_owned())
 }

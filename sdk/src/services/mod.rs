@@ -1,5 +1,6 @@
 //! The host's services, as typed functions.
 
+pub mod consumers;
 pub mod context;
 pub mod crypto;
 
@@ -222,6 +223,20 @@ pub mod http {
     /// As [`send`], and what befell the request.
     pub fn send_one(request: Outgoing, timeout_ms: u32) -> Result<Incoming, Error> {
         send(&[request], timeout_ms)?.pop().unwrap_or_else(|| Err(Error::new("no answer")))
+    }
+}
+
+/// Passwords of consumers. A filter that calls this is called on a fiber, as with [`http`].
+pub mod passwords {
+    use crate::{Error, host};
+
+    /// Makes the consumer with this user name and password the caller, and answers its name. None for a wrong password and for a name that
+    /// nobody has.
+    ///
+    /// # Errors
+    /// `NotGranted` without `grants.consumers`; `Unavailable` when too many passwords wait to be verified; `Timeout`.
+    pub fn authenticate(username: &str, password: &[u8]) -> Result<Option<String>, Error> {
+        Ok(host::passwords::authenticate(username, password)?)
     }
 }
 

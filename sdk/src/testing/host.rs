@@ -1,8 +1,10 @@
 //! The host functions of the harness, with the signatures that the bindings have in a component.
 
+pub(crate) mod consumers;
 pub(crate) mod crypto;
 mod messages;
 
+pub(crate) use consumers::passwords;
 pub(crate) use messages::{request, response};
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -282,6 +284,7 @@ pub(crate) mod context {
                 return Err(Error::TooLarge(LONGEST_CONSUMER as u64));
             }
             world.exchange.consumer = Some(name.to_owned());
+            world.exchange.known_consumer = None;
             Ok(())
         })
     }

@@ -26,6 +26,7 @@
 //! assert!(Harness::<Tag>::new(serde_json::json!({ "name": 3 })).is_err_and(|e| e.starts_with("name: ")));
 //! ```
 
+mod consumers;
 pub(crate) mod host;
 mod message;
 
@@ -43,6 +44,7 @@ use serde_json::Value as Json;
 
 use crate::hooks::{hook_table, traits::*};
 use crate::{Error, Filter, Finished, Request, Response, Route, Verdict, context::Value, export, http};
+pub use consumers::{Consumer, KnownConsumer};
 pub use message::{Headers, RequestMessage, ResponseMessage};
 
 /// One request and its response, with the facts gathered on the way. Hooks of several harnesses may be run over one
@@ -57,6 +59,8 @@ pub struct Exchange {
     pub context: BTreeMap<String, (Value, String)>,
     /// The authenticated caller.
     pub consumer: Option<String>,
+    /// What is known of it, if it is a consumer of the operator's.
+    pub known_consumer: Option<KnownConsumer>,
     /// The route: its name, `{param}` values, upstreams and endpoints.
     pub route: RouteFacts,
     /// What `select_upstream` chose.
@@ -111,6 +115,7 @@ impl Exchange {
             response: ResponseMessage::draft(),
             context: BTreeMap::new(),
             consumer: None,
+            known_consumer: None,
             route: RouteFacts { name: "test".to_owned(), ..RouteFacts::default() },
             choice: Choice::default(),
             summary: "{}".to_owned(),

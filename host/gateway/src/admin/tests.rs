@@ -20,6 +20,7 @@ use super::*;
 use crate::background::BackgroundThread;
 use crate::certs::CertStore;
 use crate::config;
+use crate::consumers::ConsumerFiles;
 use crate::control::{Refused, ReloadReport, RunningState, start_loader};
 use crate::filter::Runtime;
 use crate::http::buffer::MemoryBudget;
@@ -56,9 +57,11 @@ fn fixture(admin: &str) -> Fixture {
     let (background, thread) = Background::start(Arc::clone(&metrics)).expect("a thread");
     let outbound =
         OutboundClient::new(Tls::system(), Resolver::new(&[], None), background.clone(), MemoryBudget::new(1 << 20));
+    let services = Services::new(Clock::system(), outbound.clone());
     let builder = SnapshotBuilder {
         runtime: Runtime::new(RuntimeOptions { instances: 10, ..RuntimeOptions::default() }).expect("a runtime"),
-        services: Services::new(Clock::system(), outbound.clone()),
+        consumers: ConsumerFiles::new(Arc::clone(&services)),
+        services,
         certs: CertStore::default(),
         metrics: Arc::clone(&metrics),
         outbound,

@@ -245,6 +245,16 @@ fn grants(table: &Table<'_>, outer: Option<&Grants>, upstreams: &BTreeSet<String
             Some(quota)
         },
     );
+    let consumers = table.key("consumers", "Whether it may look up who of `[consumers]` has a credential.", "true").or(
+        defaults::CONSUMERS_GRANT,
+        |item| {
+            let consumers = item.clone().boolean()?;
+            if consumers && within("consumers").is_some_and(|outer| !outer.services.consumers) {
+                not_granted(&item, "it");
+            }
+            Some(consumers)
+        },
+    );
     let outer = within("secrets").map(|outer| &outer.services.secrets);
     let secrets = table.optional_whole_table("secrets").map(|table| secrets(&table, outer));
     Grants {
@@ -256,6 +266,7 @@ fn grants(table: &Table<'_>, outer: Option<&Grants>, upstreams: &BTreeSet<String
             upstreams: upstreams.unwrap_or_default().into_iter().collect(),
             kv: kv.unwrap_or_default().into_iter().collect(),
             kv_quota: kv_quota.0,
+            consumers,
             secrets: secrets.unwrap_or_default(),
         },
     }

@@ -61,6 +61,14 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
                 r#""/var/lib/sluice""#,
             )
             .get("`sluice` in the user's state directory", path),
+        consumer_files: table
+            .key(
+                "consumer_files",
+                "Files with more consumers than `[consumers]` has, a JSON object in each line. A changed file is in use at once, without a reload.",
+                r#"["consumers.jsonl"]"#,
+            )
+            .get("none", |item| item.list(path))
+            .unwrap_or_default(),
         compile: compile_limits(&table.table("compile")),
         max_buffered_memory: table
             .key(

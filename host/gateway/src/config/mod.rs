@@ -4,6 +4,7 @@
 //! each group of tables), and every error is collected on the way. A key is one call (`key`): it reads the value and is what the
 //! reference says of the key.
 
+mod consumers;
 pub mod defaults;
 mod edit;
 mod error;
@@ -47,8 +48,8 @@ use read::{Reader, Table};
 use tree::{KeyValue, Node, Place, Sources, Value};
 
 /// The tables to which included files can add names.
-const NAMED_SECTIONS: [&str; 8] =
-    ["listeners", "certificates", "routes", "upstreams", "plugins", "filters", "pipelines", "groups"];
+const NAMED_SECTIONS: [&str; 9] =
+    ["listeners", "certificates", "routes", "upstreams", "plugins", "filters", "pipelines", "consumers", "groups"];
 
 /// A configuration without errors, and where it was written.
 pub struct Loaded {
@@ -115,6 +116,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
     let certificates = root.section("certificates", |name, table| gateway::certificate(name, &table));
     let admin = root.optional_table("admin").map(|table| gateway::admin(&table, &mut binds));
     let telemetry = gateway::telemetry(&root.table("telemetry"));
+    let consumers = root.section("consumers", |name, table| consumers::consumer(name, &table));
 
     let known_upstreams = names("upstreams");
     let mut plugins = root.section("plugins", |name, table| Some(filters::plugin(name, &table, &known_upstreams)));
@@ -158,6 +160,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
         plugins: plugins.into_iter().map(|table| table.plugin).collect(),
         filters,
         pipelines,
+        consumers,
         telemetry,
         admin: match admin {
             Some(admin) => Some(admin?),

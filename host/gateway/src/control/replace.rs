@@ -83,6 +83,7 @@ impl Replacement {
         self.listeners.store(Arc::new(snapshot.listeners.clone()));
         let snapshot = Arc::new(snapshot);
         snapshot.apply_limits();
+        snapshot.apply_consumers(&self.builder.consumers);
         self.running.snapshot.store(Arc::clone(&snapshot));
         self.running.overload.set(loaded.config.gateway.overload);
         self.upkeep.follow(snapshot.upstreams.iter().map(|(upstream, _)| upstream));

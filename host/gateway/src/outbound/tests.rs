@@ -57,7 +57,7 @@ async fn serve(
 
 fn call(url: String) -> Call {
     let cdn_loop = HeaderValue::from_static("sluice");
-    Call { method: "GET".to_owned(), url, headers: Vec::new(), body: Bytes::new(), cdn_loop, caller: None }
+    Call { method: "GET".to_owned(), url, headers: Vec::new(), body: Bytes::new(), cdn_loop, made_for: None }
 }
 
 /// The grant of these origins.
@@ -93,7 +93,7 @@ async fn a_request_arrives_as_it_was_given_and_the_connection_is_kept() {
             headers: vec![("X-Test".to_owned(), "v".to_owned())],
             body: Bytes::from_static(b"body"),
             cdn_loop: HeaderValue::from_static("sluice"),
-            caller: None,
+            made_for: None,
         };
         let answer = send_one(call, &origin).await.unwrap();
         assert_eq!((answer.status.as_u16(), &answer.body[..]), (201, &b"hi"[..]));

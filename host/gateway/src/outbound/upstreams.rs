@@ -15,7 +15,7 @@ use url::Url;
 use super::{fields, method, target_uri};
 use crate::http::body::Body;
 use crate::services::ServiceError;
-use crate::services::outbound::{Call, Caller, Incoming};
+use crate::services::outbound::{Call, CallContext, Incoming};
 
 /// How much longer than its time a call may take. The time is kept where it shows who is late, and that looks at it every few milliseconds.
 const GRACE: Duration = Duration::from_millis(50);
@@ -29,7 +29,7 @@ pub struct UpstreamCall {
     pub upstream: Box<str>,
     /// In origin form, without `Host`: that is the endpoint's.
     pub request: Request<Body>,
-    pub caller: Arc<Caller>,
+    pub made_for: Arc<CallContext>,
     /// When the answer has to be there, and how long that was from the start.
     pub until: std::time::Instant,
     pub timeout: Duration,
@@ -69,7 +69,7 @@ pub(super) fn prepare(
 ) -> Result<UpstreamCall, ServiceError> {
     let upstream = name(url)?.into();
     let (method, headers, uri) = (method(&call)?, fields(&call)?, target_uri(url)?);
-    let Some(caller) = call.caller else {
+    let Some(made_for) = call.made_for else {
         return Err(ServiceError::Invalid(format!("`{}` is not of the form `upstream://NAME/path`", call.url)));
     };
     let length = call.body.len();
@@ -78,7 +78,7 @@ pub(super) fn prepare(
     if length > 0 {
         request.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
-    Ok(UpstreamCall { upstream, request, caller, until: deadline.into_std(), timeout, max_body })
+    Ok(UpstreamCall { upstream, request, made_for, until: deadline.into_std(), timeout, max_body })
 }
 
 pub(super) async fn exchange(call: UpstreamCall, deadline: Instant) -> Result<Incoming, ServiceError> {

@@ -12,12 +12,12 @@ use super::admission::note_outcome;
 use super::context::RequestContext;
 use super::error::{Kind, ProxyError};
 use super::worker::Worker;
-use crate::exchange::{Exchange, RequestHead};
+use crate::exchange::{Caller, Exchange, RequestHead};
 use crate::filter::Traversal;
 use crate::http::forwarded::ClientAddress;
 use crate::outbound::{UpstreamCall, UpstreamCalls, whole};
 use crate::services::ServiceError;
-use crate::services::outbound::{Caller, Incoming};
+use crate::services::outbound::{CallContext, Incoming};
 use crate::snapshot::LocalSnapshot;
 use crate::upstream::{Extras, OutgoingRequest, Timeouts};
 
@@ -27,7 +27,7 @@ const RESPONSE: &str = "response";
 impl UpstreamCalls for Worker {
     fn call(self: Rc<Self>, call: UpstreamCall) -> Pin<Box<dyn Future<Output = Result<Incoming, ServiceError>>>> {
         Box::pin(async move {
-            let local = self.snapshot_of(call.caller.snapshot);
+            let local = self.snapshot_of(call.made_for.snapshot);
             let named = local.upstreams.iter().position(|known| **known.upstream.name() == *call.upstream);
             let Some(index) = named else {
                 // The grants are checked against the configuration, but a hook may outlive its own by a reload.
@@ -52,15 +52,15 @@ async fn send(
     index: usize,
     call: UpstreamCall,
 ) -> Result<Incoming, ServiceError> {
-    let UpstreamCall { upstream, mut request, caller, until, timeout, max_body } = call;
+    let UpstreamCall { upstream, mut request, made_for, until, timeout, max_body } = call;
     let route = &local.shared.calls;
     let handler = RouteHandler { worker, local, route, pipeline: local.pipeline(route.pipeline) };
     // What the filter has set is as it wants it.
-    let own = [(&local.shared.id_header, &caller.request_id)].into_iter();
-    for (name, value) in own.chain(caller.trace.iter().map(|(name, value)| (name, value))) {
+    let own = [(&local.shared.id_header, &made_for.request_id)].into_iter();
+    for (name, value) in own.chain(made_for.trace.iter().map(|(name, value)| (name, value))) {
         request.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
-    let mut context = context(worker, local, &caller, request.method(), request.uri().path_and_query());
+    let mut context = context(worker, local, &made_for, request.method(), request.uri().path_and_query());
     context.weighted = index;
     let timeouts = Timeouts {
         connect: route.timeouts.connect,
@@ -98,11 +98,11 @@ async fn send(
 fn context(
     worker: &Rc<Worker>,
     local: &LocalSnapshot,
-    caller: &Caller,
+    made_for: &CallContext,
     method: &Method,
     target: Option<&PathAndQuery>,
 ) -> Box<RequestContext> {
-    let client = caller.client.map_or(ClientAddress::Unix, ClientAddress::from);
+    let client = made_for.client.map_or(ClientAddress::Unix, ClientAddress::from);
     let head = RequestHead {
         method: method.clone(),
         scheme: Scheme::HTTP,
@@ -111,9 +111,9 @@ fn context(
         version: Version::HTTP_11,
         headers: http::HeaderMap::new(),
     };
-    let mut exchange = Exchange::new(caller.request_id.clone(), client, head, local.shared.calls.facts.clone());
-    exchange.context.set_consumer(caller.consumer.clone());
-    let mut context = RequestContext::of_call(worker, client, method, caller.request_id.clone());
+    let mut exchange = Exchange::new(made_for.request_id.clone(), client, head, local.shared.calls.facts.clone());
+    exchange.context.set_caller(made_for.consumer.clone().map(|name| Caller { name, known: None }));
+    let mut context = RequestContext::of_call(worker, client, method, made_for.request_id.clone());
     context.traversal = Traversal::new(exchange);
     context
 }

@@ -21,6 +21,7 @@ use http::HeaderName;
 use crate::certs::{CertStore, Validity};
 use crate::config::model::Name;
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
+use crate::consumers::{ConsumerFiles, ConsumerPlan, PlanError};
 use crate::filter::{Pipeline, Plugin, Runtime};
 use crate::outbound::OutboundClient;
 use crate::route::Router;
@@ -58,6 +59,8 @@ pub struct Snapshot {
     plugins: Vec<(Name, Arc<Plugin>, filters::Source)>,
     /// Of the certificates that it uses, by their names.
     pub validities: Vec<(String, Validity)>,
+    /// The consumers of its configuration.
+    consumers: ConsumerPlan,
     /// What an operator should know, as lines for the log and `check`.
     pub warnings: Vec<String>,
 }
@@ -73,6 +76,7 @@ pub struct SnapshotBuilder {
     pub endpoints: Arc<EndpointRegistry>,
     /// What upstreams find their endpoints with.
     pub sources: Arc<Sources>,
+    pub consumers: Arc<ConsumerFiles>,
 }
 
 impl SnapshotBuilder {
@@ -84,6 +88,8 @@ impl SnapshotBuilder {
         let mut errors = Vec::new();
         let mut warnings = Vec::new();
 
+        let consumers = self.consumers.plan(&config.consumers, &config.gateway.consumer_files);
+        let consumers = consumers.map_err(|found| errors.extend(found.into_iter().map(|error| error.at(loaded))));
         let plugins = self.plugins(loaded, before, &mut errors, &mut warnings);
         let filters = self.filters(loaded, &plugins, before, &mut errors, &mut warnings);
         let resolver = self.outbound.resolver().with_servers(&config.gateway.nameservers);
@@ -128,9 +134,13 @@ impl SnapshotBuilder {
             pipelines.push((Vec::new(), Pipeline::empty()));
         }
         let calls = routes::calls(&config.calls, number, without_filters, &upstreams, &self.metrics);
-        match (router, https_redirects, listeners) {
-            (Ok(router), Ok(https_redirects), Some(listeners)) if errors.is_empty() => Ok(Snapshot {
-                warnings: warnings.into_iter().chain(loops::warnings(loaded, &router)).collect(),
+        match (router, https_redirects, listeners, consumers) {
+            (Ok(router), Ok(https_redirects), Some(listeners), Ok(consumers)) if errors.is_empty() => Ok(Snapshot {
+                warnings: warnings
+                    .into_iter()
+                    .chain(consumers.warnings.iter().cloned())
+                    .chain(loops::warnings(loaded, &router))
+                    .collect(),
                 number,
                 router,
                 https_redirects,
@@ -144,13 +154,32 @@ impl SnapshotBuilder {
                 resolver,
                 plugins: plugins.into_iter().map(|(name, loaded)| (name, loaded.plugin, loaded.source)).collect(),
                 validities,
+                consumers,
             }),
             _ => Err(ConfigErrors::new(errors)),
         }
     }
 }
 
+impl PlanError {
+    fn at(self, loaded: &Loaded) -> ConfigError {
+        match self {
+            PlanError::File(number, message) => {
+                let mut path = key(&["gateway", "consumer_files"]);
+                path.push(KeyPart::Index(number));
+                loaded.error_on(&path, message)
+            }
+            PlanError::Consumer(name, message) => loaded.error_on(&key(&["consumers", &name]), message),
+        }
+    }
+}
+
 impl Snapshot {
+    /// The consumers are those of this snapshot from now on.
+    pub fn apply_consumers(&self, files: &ConsumerFiles) {
+        files.apply(&self.consumers);
+    }
+
     /// Limits and circuit breakers are as this snapshot says from now on. To be called when it is about to be served, not before: they are
     /// shared with the running one.
     pub fn apply_limits(&self) {

@@ -69,6 +69,10 @@ fn one(key: &str, value: &Value, grants: &Grants) -> Result<Option<String>, Stri
             let body = value.as_bool().ok_or("expected true or false")?;
             Ok((body && grants.no_bodies).then(|| "body = true".to_owned()))
         }
+        "consumers" => {
+            let consumers = value.as_bool().ok_or("expected true or false")?;
+            Ok((consumers && !grants.services.consumers).then(|| "consumers = true".to_owned()))
+        }
         "secrets" => {
             let secrets = value.as_object().ok_or("expected an object with the secrets' names as keys")?;
             let missing = secrets.keys().filter(|name| grants.services.secrets.find(name).is_err());
@@ -115,6 +119,7 @@ mod tests {
         json!({
             "read_headers": ["authorization", "accept", "*"], "write_headers": ["set-cookie"], "body": true,
             "http": ["https://auth.internal:443"], "upstreams": ["users"], "kv": ["sessions"], "kv_quota": "2KiB", "secrets": {"token": "for the service"},
+            "consumers": true,
         })
     }
 
@@ -127,6 +132,7 @@ mod tests {
         missing.sort();
         let expected = [
             "body = true",
+            "consumers = true",
             "http = [\"https://auth.internal:443\"]",
             "kv = [\"sessions\"]",
             "kv_quota = \"2KiB\"",
@@ -149,6 +155,7 @@ mod tests {
                 upstreams: ["users".to_owned()].into(),
                 kv: ["sessions".to_owned()].into(),
                 kv_quota: 2048,
+                consumers: true,
                 secrets: [("token".to_owned(), "x".to_owned())].into_iter().collect(),
             },
         };

@@ -39,10 +39,13 @@ pub enum Verification {
     UnknownKey,
 }
 
+/// Where a set may be fetched from, and its source.
+type SetKey = (Reach, Box<str>);
+
 /// All key sets in use, by their source and by where they may be fetched from.
 pub struct KeySets {
     clock: Clock,
-    sets: Mutex<HashMap<(Reach, Box<str>), Weak<KeySet>>>,
+    sets: Mutex<HashMap<SetKey, Weak<KeySet>>>,
     outbound: Arc<dyn Outbound>,
 }
 
@@ -94,7 +97,7 @@ impl KeySets {
         Ok(set)
     }
 
-    fn known(&self, key: &(Reach, Box<str>)) -> Option<Arc<KeySet>> {
+    fn known(&self, key: &SetKey) -> Option<Arc<KeySet>> {
         self.sets.lock().unwrap_or_else(PoisonError::into_inner).get(key).and_then(Weak::upgrade)
     }
 

@@ -197,6 +197,12 @@ impl OwnedParams for (List<http::Outgoing>, u32) {
     }
 }
 
+impl OwnedParams for (Str, Bytes) {
+    fn keep((text, bytes): Self::Of<'_>) -> Self::Owned {
+        (text.to_owned(), bytes.to_vec())
+    }
+}
+
 lifted! {
     <'a> crypto::TokenRules, crypto::TokenRules => crypto::TokenRules {
         "key-set" key_set: u32,

@@ -1,7 +1,7 @@
 //! The enums of our interfaces, and the records and variants that functions answer.
 
 use super::layout::{enumeration, record, variant};
-use crate::bindings::{Error, Field, Verdict, context, crypto, http, kv, limiter, log, response, route};
+use crate::bindings::{Error, Field, Verdict, consumers, context, crypto, http, kv, limiter, log, response, route};
 
 enumeration!(Verdict { Continue "continue", Respond "respond", });
 enumeration!(log::Level { Trace "trace", Debug "debug", Info "info", Warn "warn", Error "error", });
@@ -48,6 +48,7 @@ variant!(kv::Reservation {
 });
 
 record!(Field { name: String = "name", value: String = "value" });
+record!(consumers::ConsumerLabel { name: String = "name", value: String = "value" });
 record!(route::Endpoint {
     upstream: String = "upstream",
     address: String = "address",

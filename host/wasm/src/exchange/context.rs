@@ -1,7 +1,10 @@
 //! Typed facts handed from filter to filter within an exchange. They never leave the gateway.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
+
+use sluice_services::consumers::Consumer;
 
 /// At most this many keys in one exchange.
 const MAX_KEYS: usize = 64;
@@ -90,11 +93,26 @@ pub enum ContextError {
     TooLarge(u64),
 }
 
+/// Who sends the request, as a filter has found out.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub name: Arc<str>,
+    /// None for a name that a filter has only said: it has no plan and no labels, even if a consumer has the same name.
+    pub known: Option<KnownConsumer>,
+}
+
+/// A consumer of the operator's, and how it was found.
+#[derive(Debug, Clone)]
+pub struct KnownConsumer {
+    pub consumer: Arc<Consumer>,
+    pub method: Cow<'static, str>,
+}
+
 /// All facts of one exchange. Few, so a vector is searched.
 #[derive(Debug, Default)]
 pub struct Context {
     entries: Vec<ContextEntry>,
-    consumer: Option<Arc<str>>,
+    caller: Option<Caller>,
 }
 
 impl Context {
@@ -147,7 +165,7 @@ impl Context {
     /// The memory of all entries.
     pub(super) fn bytes(&self) -> usize {
         self.entries.iter().map(ContextEntry::bytes).sum::<usize>()
-            + self.consumer.as_ref().map_or(0, |name| name.len())
+            + self.caller.as_ref().map_or(0, |caller| caller.name.len())
     }
 
     /// Sets a key and answers what was there before, for the journal.
@@ -181,14 +199,19 @@ impl Context {
         self.entries.extend(before);
     }
 
-    /// The authenticated caller.
+    /// The name of the authenticated caller.
     pub fn consumer(&self) -> Option<&Arc<str>> {
-        self.consumer.as_ref()
+        self.caller.as_ref().map(|caller| &caller.name)
+    }
+
+    /// The caller, if it is a consumer of the operator's.
+    pub fn known_consumer(&self) -> Option<&KnownConsumer> {
+        self.caller.as_ref()?.known.as_ref()
     }
 
     /// Says who the caller is and answers who it was before, for the journal.
-    pub fn set_consumer(&mut self, name: Option<Arc<str>>) -> Option<Arc<str>> {
-        std::mem::replace(&mut self.consumer, name)
+    pub fn set_caller(&mut self, caller: Option<Caller>) -> Option<Caller> {
+        std::mem::replace(&mut self.caller, caller)
     }
 }
 

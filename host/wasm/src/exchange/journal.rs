@@ -11,7 +11,7 @@ use sluice_http::http::body::BodyError;
 use sluice_http::http::buffer::MemoryBudget;
 use smallvec::SmallVec;
 
-use super::{BodyWish, Context, ContextEntry, ContextError, Exchange, Reason, Selection, Value};
+use super::{BodyWish, Caller, Context, ContextEntry, ContextError, Exchange, Reason, Selection, Value};
 
 /// The values of a header field: mostly none or one.
 pub type Values = SmallVec<[HeaderValue; 1]>;
@@ -29,7 +29,7 @@ pub enum Undo {
     ResponseBody(Option<Bytes>, bool),
     Trailer(HeaderName, Values),
     Context(String, Option<Box<ContextEntry>>),
-    Consumer(Option<Arc<str>>),
+    Caller(Option<Caller>),
     State(usize, Option<Bytes>),
     Selection(Selection),
     RequestWish(Option<BodyWish>),
@@ -101,8 +101,8 @@ impl Exchange {
                     self.request_body_replaced = replaced;
                 }
                 Undo::Context(key, before) => self.context.restore(&key, before.map(|entry| *entry)),
-                Undo::Consumer(before) => {
-                    self.context.set_consumer(before);
+                Undo::Caller(before) => {
+                    self.context.set_caller(before);
                 }
                 Undo::State(index, before) => self.states[index] = before,
                 Undo::Selection(before) => self.selection = before,
@@ -223,9 +223,9 @@ impl Exchange {
         Ok(self.context.path(key, path))
     }
 
-    pub fn set_consumer(&mut self, name: Arc<str>) {
-        let before = self.context.set_consumer(Some(name));
-        self.journal.push(Undo::Consumer(before));
+    pub fn set_caller(&mut self, caller: Caller) {
+        let before = self.context.set_caller(Some(caller));
+        self.journal.push(Undo::Caller(before));
     }
 
     /// The private slot of a filter, by its index in the pipeline.
@@ -290,7 +290,7 @@ mod tests {
         ex.set_reason(Box::new(Reason { filter: "f".into(), text: "teapot".into() }));
         ex.set_state(3, Bytes::from_static(b"s"));
         ex.set_context("k", Value::Integer(1), "f".into()).unwrap();
-        ex.set_consumer("alice".into());
+        ex.set_caller(Caller { name: "alice".into(), known: None });
         ex.set_response_body(Bytes::from_static(b"body"));
         ex.roll_back();
         assert_eq!(ex.request.headers.get_all(&accept).iter().collect::<Vec<_>>(), ["*/*"]);

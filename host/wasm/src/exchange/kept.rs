@@ -116,7 +116,7 @@ fn head(head: &ResponseHead) -> usize {
 fn undo(undo: &Undo) -> usize {
     EDIT_BYTES
         + match undo {
-            Undo::Method(_) | Undo::Status(_) | Undo::RequestWish(_) | Undo::Consumer(_) => 0,
+            Undo::Method(_) | Undo::Status(_) | Undo::RequestWish(_) | Undo::Caller(_) => 0,
             Undo::Target(target) => target.as_str().len(),
             Undo::Reason(before) => before.as_ref().map_or(0, |reason| size_of_val(&**reason) + reason.text.len()),
             Undo::RequestHeader(_, before) | Undo::ResponseHeader(_, before) | Undo::Trailer(_, before) => {

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use sluice_http::http::forwarded::ClientAddress;
 
 pub use candidates::{Candidate, CandidateSource, Candidates};
-pub use context::{Context, ContextEntry, ContextError, Value, entry_bytes};
+pub use context::{Caller, Context, ContextEntry, ContextError, KnownConsumer, Value, entry_bytes};
 pub use journal::{HeaderEdit, Undo, Values};
 pub use kept::Kept;
 

@@ -7,7 +7,7 @@ use crate::abi::define::Define;
 use crate::abi::{Bytes, List, Str};
 use crate::bindings::{Error, context};
 use crate::call::state::CallState;
-use crate::exchange::{ContextError, Value, entry_bytes};
+use crate::exchange::{Caller, ContextError, Value, entry_bytes};
 use crate::filter::HookSet;
 
 /// Bytes of a filter's private slot.
@@ -89,7 +89,7 @@ impl CallState {
             return Err(Error::TooLarge(MAX_CONSUMER as u64));
         }
         self.keep(name.len())?;
-        self.exchange_mut(HookSet::CONTEXT_WRITES)?.set_consumer(name.into());
+        self.exchange_mut(HookSet::CONTEXT_WRITES)?.set_caller(Caller { name: name.into(), known: None });
         Ok(())
     }
 }

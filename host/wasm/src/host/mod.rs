@@ -1,5 +1,7 @@
-//! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`.
+//! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send` and
+//! `passwords.authenticate`.
 
+pub(crate) mod consumers;
 pub(crate) mod crypto;
 mod facts;
 pub(crate) mod fields;
@@ -8,6 +10,7 @@ pub(crate) mod request;
 pub(crate) mod response;
 mod route;
 pub(crate) mod services;
+mod waiting;
 pub(crate) mod wasi;
 
 use std::collections::HashMap;
@@ -56,13 +59,15 @@ pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     response::link(linker)?;
     route::link(linker)?;
     facts::link(linker)?;
+    consumers::link(linker)?;
     crypto::link(linker)?;
     services::link(linker)
 }
 
 /// Defines those that do: they put every call of the store on a fiber.
 pub(crate) fn link_waiting(linker: &mut impl Interfaces) -> Outcome<()> {
-    services::link_waiting(linker)
+    services::link_waiting(linker)?;
+    consumers::link_waiting(linker)
 }
 
 /// The functions that this gateway has, by interface and name, and whether they can wait.

@@ -6,9 +6,10 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use ::http::HeaderValue;
-use wasmtime::{Result as Outcome, StoreContextMut, bail};
+use wasmtime::{Result as Outcome, StoreContextMut};
 
 use super::Interfaces;
+use super::waiting::{self, Paused};
 use crate::abi::define::Define;
 use crate::abi::{Bytes, GuestLimit, List, Str};
 use crate::bindings::metrics::Label;
@@ -20,7 +21,7 @@ use sluice_http::http::{cdn_loop, trace};
 use sluice_services::ServiceError;
 use sluice_services::kv::{KvSpace, Reservation};
 use sluice_services::limiter::{Limit, MAX_LIMITS, Standing};
-use sluice_services::outbound::{self, Call, Caller};
+use sluice_services::outbound::{self, Call, CallContext};
 
 /// Defines the services, but for `http`.
 pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
@@ -114,13 +115,7 @@ async fn send(
     timeout_ms: u32,
 ) -> Outcome<Result<Vec<Result<http::Incoming, Error>>, Error>> {
     let state = cx.data_mut();
-    // While the call waits, the thread's clock runs for others. The deadline that is set below is a new one, so a guest that
-    // does nothing but send would never meet it: what it has spent is counted here too.
-    if state.meter.tick() >= state.cpu_limit {
-        state.overspent = true;
-        bail!("no CPU time is left");
-    }
-    let left = state.wall_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+    let Paused { meter, left } = waiting::pause(state)?;
     let left = state.left_for_head().map_or(left, |of_exchange| left.min(of_exchange));
     let timeout = left.min(Duration::from_millis(timeout_ms.into()));
     // The guest has handed them over, and they are kept as long as the server takes.
@@ -128,7 +123,6 @@ async fn send(
     let charge = state.shared.budget.reserve(handed_over).map_err(|_| state.lack_memory());
     let checked =
         state.services().map(|_| state.shared.clone()).and_then(|shared| Ok((shared, state.marks(&requests)?)));
-    let meter = state.meter.clone();
     // Also a call that is refused lets the worker go on, and look at the wall deadline.
     tokio::task::yield_now().await;
     let answer = match (checked, &charge) {
@@ -137,8 +131,7 @@ async fn send(
         (Ok(_), Err(refused)) => Err(refused.clone()),
     };
     drop(charge);
-    meter.resume();
-    cx.set_epoch_deadline(1);
+    waiting::resume(&mut cx, &meter);
     Ok(answer)
 }
 
@@ -166,7 +159,7 @@ fn outgoing_bytes(request: &http::Outgoing) -> usize {
 struct Marks {
     cdn_loop: HeaderValue,
     /// Where one of them is for an upstream.
-    caller: Option<Arc<Caller>>,
+    made_for: Option<Arc<CallContext>>,
 }
 
 fn to_call(request: http::Outgoing, marks: &Marks) -> Call {
@@ -176,7 +169,7 @@ fn to_call(request: http::Outgoing, marks: &Marks) -> Call {
         headers: request.headers.into_iter().map(|field| (field.name, field.value)).collect(),
         body: bytes::Bytes::from(request.body),
         cdn_loop: marks.cdn_loop.clone(),
-        caller: marks.caller.clone(),
+        made_for: marks.made_for.clone(),
     }
 }
 
@@ -204,18 +197,18 @@ impl CallState {
             let scheme = request.url.get(..outbound::UPSTREAM.len());
             scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(outbound::UPSTREAM))
         };
-        let caller = match requests.iter().any(for_upstream) {
-            true => Some(Arc::new(self.caller()?)),
+        let made_for = match requests.iter().any(for_upstream) {
+            true => Some(Arc::new(self.call_context()?)),
             false => None,
         };
-        Ok(Marks { cdn_loop: self.cdn_loop()?, caller })
+        Ok(Marks { cdn_loop: self.cdn_loop()?, made_for })
     }
 
-    fn caller(&self) -> Result<Caller, Error> {
+    fn call_context(&self) -> Result<CallContext, Error> {
         let exchange = self.exchange(HookSet::ALL)?;
         let headers = &exchange.request.headers;
         let trace = [trace::TRACEPARENT, trace::TRACESTATE].into_iter();
-        Ok(Caller {
+        Ok(CallContext {
             snapshot: exchange.route.snapshot,
             client: exchange.client.ip(),
             consumer: exchange.context.consumer().cloned(),

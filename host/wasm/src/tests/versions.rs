@@ -6,7 +6,7 @@ use crate::bindings::INTERFACE_VERSION;
 /// The package in `wit/`, in another version and with more in it.
 fn later(version: &str, more: &str) -> Resolve {
     let mut text = String::new();
-    for file in ["types", "hooks", "message", "services", "worlds"] {
+    for file in ["types", "hooks", "message", "services", "consumers", "worlds"] {
         let part = std::fs::read_to_string(format!("{WIT}/{file}.wit")).unwrap();
         text.push_str(&part);
     }

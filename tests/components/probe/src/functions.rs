@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::actions::describe;
 use crate::bindings::sluice::filter::types::{Error, Field, HeaderChange, HeaderEdit};
 use crate::bindings::sluice::filter::{
-    clock, context, crypto, interest, kv, limiter, log, metrics, random, request, response, route, secrets, state,
+    clock, consumers, context, crypto, interest, kv, limiter, log, metrics, random, request, response, route, secrets,
+    state,
 };
 
 thread_local! {
@@ -200,7 +201,7 @@ fn answer(function: &str, with: &With<'_>) -> Answer {
         "request" => requests(name, with),
         "response" => responses(name, with),
         "route" => routes(name, with),
-        "state" | "context" => facts(function, with),
+        "state" | "context" | "consumers" => facts(function, with),
         "log" | "clock" | "random" => guests(function, with),
         "crypto" => cryptography(name, with),
         _ => services(function, with),
@@ -321,6 +322,14 @@ fn facts(function: &str, with: &With<'_>) -> Answer {
         "context.get-path" => shown(context::get_path(&with.text(0), &with.texts(1))),
         "context.set" => shown(context::set(&with.text(0), &with.value(1))),
         "context.writer" => shown(context::writer(&with.text(0))),
+        "consumers.authenticate" => shown(consumers::authenticate(&with.text(0), &with.text(1))),
+        "consumers.recall-password" => shown(consumers::recall_password(&with.text(0), &with.bytes(1))),
+        "consumers.vouch" => shown(consumers::vouch(&with.text(0), &with.text(1))),
+        "consumers.known" => shown(consumers::known()),
+        "consumers.plan" => shown(consumers::plan()),
+        "consumers.label" => shown(consumers::label(&with.text(0))),
+        "consumers.labels" => shown(consumers::labels()),
+        "consumers.method" => shown(consumers::method()),
         "context.consumer" => shown(context::consumer()),
         "context.set-consumer" => shown(context::set_consumer(&with.text(0))),
         _ => unknown(function),
@@ -395,6 +404,10 @@ fn services(function: &str, with: &With<'_>) -> Answer {
         "kv.get-or-reserve" => shown(kv::get_or_reserve(&with.text(0), &with.text(1), with.number(2))),
         #[cfg(feature = "waiting")]
         "http.send" => send(with),
+        #[cfg(feature = "waiting")]
+        "passwords.authenticate" => {
+            shown(crate::bindings::sluice::filter::passwords::authenticate(&with.text(0), &with.bytes(1)))
+        }
         "secrets.get" => secrets::get(&with.text(0)),
         "metrics.count" => shown(metrics::count(&with.text(0), &with.labels(1), with.number(2))),
         "metrics.gauge" => shown(metrics::gauge(&with.text(0), &with.labels(1), with.float(2))),

@@ -30,6 +30,7 @@ use http::header::HeaderName;
 use crate::config::defaults;
 use crate::http::forwarded::TrustedPeers;
 use crate::route::{HostPattern, PathPattern};
+use crate::services::consumers::ConsumerSpec;
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
@@ -60,6 +61,7 @@ pub struct Config {
     pub plugins: Vec<Plugin>,
     pub filters: Vec<Filter>,
     pub pipelines: Vec<Pipeline>,
+    pub consumers: Vec<ConsumerSpec>,
     pub telemetry: Telemetry,
     /// No admin listener without it.
     pub admin: Option<Admin>,
@@ -93,6 +95,8 @@ pub struct Gateway {
     pub cache_dir: Option<PathBuf>,
     /// Where is kept what the next start needs; none is the platform's state directory.
     pub state_dir: Option<PathBuf>,
+    /// Files with more consumers than `Config::consumers`.
+    pub consumer_files: Vec<PathBuf>,
     /// What the compilation of one component may take.
     pub compile: CompileLimits,
     /// What all exchanges together may buffer.
