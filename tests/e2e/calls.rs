@@ -231,6 +231,44 @@ fn a_call_is_over_in_time() {
 }
 
 #[test]
+fn a_client_that_leaves_ends_the_call_and_gives_its_place_back() {
+    let (origin, hold) = (Origin::named("o"), Arc::new(Mutex::new(())));
+    let service = Origin::serve({
+        let hold = hold.clone();
+        move |_| {
+            drop(hold.lock());
+            Reply::text("served")
+        }
+    });
+    let held = hold.lock();
+    let lines = "limits = { max_requests = 1, max_pending_requests = 0 }\ncircuit_breaker = { failures = 1, of = 1 }";
+    let gateway = calling(&origin, &users(&[service.url()], lines));
+    let mut client = gateway.client();
+    client.send(client.format("GET", "/", &[], b""));
+    let active = || gateway.metric("sluice_limit_active_requests", &[("scope", "upstream"), ("name", "users")]);
+    eventually("the call is under way", || service.count() == 1 && active() == Some(1.0));
+    drop(client);
+    eventually("the place is free", || active() == Some(0.0));
+    drop(held);
+    assert_eq!(
+        gateway.metric("sluice_circuit_open", &[("upstream", "users")]),
+        Some(0.0),
+        "that says nothing of the upstream"
+    );
+    assert_eq!(outcome(&gateway, &origin), "200 served");
+}
+
+#[test]
+fn the_answer_of_a_call_is_bounded() {
+    let (origin, large) = (Origin::named("o"), Origin::serve(|_| Reply::text("x".repeat(2000))));
+    let lines = "limits = { http_body = \"1KiB\" }\ngrants = { upstreams = [\"users\"] }";
+    let toml = users(&[large.url()], "") + &route(&origin.url(), &["a"]);
+    let gateway = gateway(&(toml + &filter("a", "probe-waiting", lines, json!({"on-request": [call()]}))));
+    assert_eq!(outcome(&gateway, &origin), "too-large: 1024");
+    assert_eq!(called(&gateway, "too-large"), 1.0);
+}
+
+#[test]
 fn the_tls_of_the_upstream_is_used() {
     let origin = Origin::named("o");
     let certs = Certs::new();
