@@ -9,6 +9,7 @@ mod circuits;
 mod client_auth;
 mod commands;
 mod connections;
+mod consumers;
 mod deadlines;
 mod discovery;
 mod errors;
