@@ -32,6 +32,7 @@ mod overload;
 mod plugins;
 mod proxy_protocol;
 mod proxying;
+mod rate_limits;
 mod releases;
 mod reload;
 mod retries;
