@@ -1,6 +1,8 @@
-//! What `rate-limit` counts by plan, by cost and in a dry run.
+//! What `rate-limit` counts by plan, by cost, at the same time and in a dry run.
 
-use sluice_harness::{Gateway, Origin, Reply};
+use std::sync::{Arc, Mutex};
+
+use sluice_harness::{Gateway, Origin, Reply, eventually};
 
 use crate::support::{gateway, route};
 
@@ -52,6 +54,35 @@ fn requests_and_responses_have_their_costs() {
     assert_eq!(left(b""), (200, Some("3".into())));
     assert_eq!(left(b""), (200, Some("0".into())), "a response counts what is left at most");
     assert_eq!(left(b"").0, 429);
+}
+
+#[test]
+fn a_place_is_free_when_the_exchange_ends_or_the_client_leaves() {
+    let hold = Arc::new(Mutex::new(()));
+    let origin = Origin::serve({
+        let hold = hold.clone();
+        move |request| {
+            if request.target == "/hold" {
+                drop(hold.lock());
+            }
+            Reply::text("o")
+        }
+    });
+    let limit = "grants = { kv = [\"rate-limit\"] }\nconfig.concurrency = [{ name = \"two\", amount = 2 }]";
+    let gateway = limiting(&origin, &format!("instances = {{ mode = \"fresh\" }}\n{limit}"));
+    let held = hold.lock();
+    let mut clients: Vec<_> = (0..2).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        client.send(client.format("GET", "/hold", &[], b""));
+    }
+    eventually("both are under way", || origin.count() == 2);
+    let refused = gateway.get("/");
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    gateway.wait_access("why", |line| line["reason"] == "over-limit:two");
+    drop(clients.pop());
+    eventually("the place of who has left", || gateway.get("/").status == 200);
+    drop(held);
+    assert_eq!(clients[0].read_response("GET").status, 200);
 }
 
 #[test]

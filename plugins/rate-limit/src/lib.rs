@@ -1,27 +1,33 @@
 //! Limits how often a caller may call: several limits at once, all or nothing. See README.md.
 
+mod concurrency;
 mod cost;
+mod kept;
 mod key;
 mod plan;
-
-use std::fmt::Write;
+mod policy;
 
 use serde_json::json;
 use sluice_filter::{
-    Attribute, Duration, consumers,
-    limiter::{self, Algorithm, Limit, Standing},
+    Attribute, Finished, consumers,
+    limiter::{self, Limit, Standing},
     metrics,
     prelude::*,
 };
 
+use concurrency::{Concurrency, Full, Lease};
 use cost::Cost;
+use kept::{Kept, Rest};
 use key::Key;
-use plan::{Amount, Plans};
+use policy::{Policy, Rule, policy_of};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
+    #[serde(default)]
     limits: Vec<Rule>,
+    #[serde(default)]
+    concurrency: Vec<concurrency::Rule>,
     #[serde(default = "default_headers")]
     headers: Vec<HeaderStyle>,
     #[serde(default = "default_status")]
@@ -45,36 +51,9 @@ enum HeaderStyle {
     XRatelimit,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rule {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    key: Key,
-    #[serde(default)]
-    algorithm: Kind,
-    amount: u64,
-    #[serde(default)]
-    plans: Plans,
-    #[serde(default = "default_window")]
-    window: Duration,
-    #[serde(default)]
-    burst: u64,
-}
-
-#[derive(Deserialize, Default, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-enum Kind {
-    #[default]
-    TokenBucket,
-    LeakyBucket,
-    FixedWindow,
-    SlidingWindow,
-}
-
 struct RateLimit {
     limits: Vec<Policy>,
+    concurrency: Vec<Concurrency>,
     status: u16,
     message: String,
     ratelimit: bool,
@@ -89,44 +68,15 @@ struct RateLimit {
     policy: String,
 }
 
-/// A limit ready to be asked for.
-struct Policy {
-    name: String,
-    key: Key,
-    algorithm: Algorithm,
-    amount: u64,
-    plans: Plans,
-    window_ms: u64,
-    burst: u64,
-}
-
-impl Policy {
-    /// What a caller of this plan may take in a window; none without a bound.
-    fn amount(&self, plan: Option<&str>) -> Option<u64> {
-        match plan.and_then(|plan| self.plans.of(plan)) {
-            Some(Amount::Unlimited) => None,
-            Some(Amount::Limited(amount)) => Some(amount),
-            None => Some(self.amount),
-        }
-    }
-
-    /// What is shown as the quota: what may be taken at once.
-    fn quota(&self, amount: u64) -> u64 {
-        match self.algorithm {
-            Algorithm::TokenBucket if self.burst > 0 => self.burst,
-            // What the even rate allows, and the burst on top.
-            Algorithm::LeakyBucket => self.burst.saturating_add(1),
-            Algorithm::TokenBucket | Algorithm::FixedWindow | Algorithm::SlidingWindow => amount,
-        }
-    }
-}
-
 impl Filter for RateLimit {
     type Config = Config;
 
     fn new(config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
-        if config.limits.is_empty() || config.limits.len() > 16 {
+        if config.limits.is_empty() && config.concurrency.is_empty() || config.limits.len() > 16 {
             return Err(ConfigError::new("limits", "expected 1 to 16 limits"));
+        }
+        if config.concurrency.len() > 4 {
+            return Err(ConfigError::new("concurrency", "expected at most 4 limits"));
         }
         if !(400..=599).contains(&config.status) {
             return Err(ConfigError::new("status", "expected 400 to 599"));
@@ -138,12 +88,28 @@ impl Filter for RateLimit {
                 return Err(ConfigError::new(format!("limits[{i}].name"), format!("`{}` is there twice", limit.name)));
             }
         }
-        let attributes = || limits.iter().flat_map(|limit| limit.key.attributes());
+        let concurrency = config.concurrency.into_iter().enumerate().map(|(i, rule)| rule.concurrency(i));
+        let concurrency: Vec<Concurrency> = concurrency.collect::<Result<_, _>>()?;
+        for (i, limit) in concurrency.iter().enumerate() {
+            let names = limits.iter().map(|limit| &limit.name).chain(concurrency[..i].iter().map(|limit| &limit.name));
+            if names.into_iter().any(|name| *name == limit.name) {
+                let twice = format!("`{}` is there twice", limit.name);
+                return Err(ConfigError::new(format!("concurrency[{i}].name"), twice));
+            }
+        }
+        let keys = || limits.iter().map(|limit| &limit.key).chain(concurrency.iter().map(|limit| &limit.key));
+        let attributes = || keys().flat_map(Key::attributes);
         let of_costs = [Some(&config.cost), config.response_cost.as_ref()].into_iter().flatten();
         let headers = attributes().filter_map(Attribute::header).chain(of_costs.filter_map(Cost::header));
         let headers: Vec<&str> = headers.collect();
-        let has_plans = limits.iter().any(|limit| !limit.plans.is_empty());
+        let plans = limits.iter().map(|limit| &limit.plans).chain(concurrency.iter().map(|limit| &limit.plans));
+        let has_plans = plans.into_iter().any(|plans| !plans.is_empty());
         let mut needs = json!({ "read_headers": headers });
+        if concurrency.is_empty() {
+            setup.hook(sluice_filter::Hook::OnComplete, false)?;
+        } else {
+            needs["kv"] = json!([concurrency::SPACE]);
+        }
         if has_plans || attributes().any(Attribute::needs_authentication) {
             needs["authentication"] = true.into();
         }
@@ -158,7 +124,19 @@ impl Filter for RateLimit {
         let message = config.message.unwrap_or_else(|| "too many requests, try again later".to_owned());
         let Config { status, cost, response_cost, dry_run, .. } = config;
         let (ratelimit, x_ratelimit) = (has_fields && ratelimit, has_fields && x_ratelimit);
-        Ok(Self { limits, status, message, ratelimit, x_ratelimit, cost, response_cost, dry_run, has_plans, policy })
+        Ok(Self {
+            limits,
+            concurrency,
+            status,
+            message,
+            ratelimit,
+            x_ratelimit,
+            cost,
+            response_cost,
+            dry_run,
+            has_plans,
+            policy,
+        })
     }
 
     fn describe() -> Describe {
@@ -170,72 +148,47 @@ impl Filter for RateLimit {
     }
 }
 
-impl Rule {
-    fn policy(self, index: usize) -> Result<Policy, ConfigError> {
-        let refuse = |key: &str, why: &str| Err(ConfigError::new(format!("limits[{index}].{key}"), why));
-        let window_ms = self.window.as_millis();
-        if self.amount == 0 || self.amount > MAX_AMOUNT {
-            return refuse("amount", "expected 1 to 1000000000000");
-        }
-        if window_ms == 0 || window_ms > 366 * 86_400_000 {
-            return refuse("window", "expected 1ms to 366d");
-        }
-        let name = self.name.unwrap_or_else(|| if index == 0 { "default".to_owned() } else { format!("limit{index}") });
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
-            return refuse("name", "expected letters, digits, `-`, `_` and `.`");
-        }
-        let algorithm = match self.algorithm {
-            Kind::TokenBucket => Algorithm::TokenBucket,
-            Kind::LeakyBucket => Algorithm::LeakyBucket,
-            Kind::FixedWindow => Algorithm::FixedWindow,
-            Kind::SlidingWindow => Algorithm::SlidingWindow,
-        };
-        if self.burst > 0 && matches!(self.algorithm, Kind::FixedWindow | Kind::SlidingWindow) {
-            return refuse("burst", "has a meaning only for buckets");
-        }
-        if self.plans.amounts().any(|amount| amount == 0 || amount > MAX_AMOUNT) {
-            return refuse("plans", "expected amounts of 1 to 1000000000000, or \"unlimited\"");
-        }
-        let Rule { key, amount, plans, burst, .. } = self;
-        Ok(Policy { name, key, algorithm, amount, plans, window_ms, burst })
-    }
-}
-
 impl OnRequest for RateLimit {
     fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
         let plan = self.plan()?;
-        let asked = self.asked(request, plan.as_deref())?;
-        if asked.limits.is_empty() {
-            return Ok(Verdict::Continue);
-        }
-        let is_empty = || Ok::<_, Error>(matches!(&*request.method()?, "GET" | "HEAD" | "OPTIONS" | "TRACE"));
-        let cost = match &self.cost {
-            cost if *cost == Cost::ONE => 1,
-            cost => cost.of(is_empty()?, |name| request.header(name))?,
+        let leases = match self.enter(request, plan.as_deref())? {
+            Ok(leases) => leases,
+            Err(limit) => return self.refuse_concurrent(&limit.name),
         };
-        let standings = limiter::take(&asked.limits, cost)?;
-        let Some((index, standing)) = self.tightest(&asked, &standings) else { return Ok(Verdict::Continue) };
-        if standings.iter().all(|one| one.allowed) {
-            self.remember(index, standing, &asked)?;
-            return Ok(Verdict::Continue);
+        // Whoever is refused has no place: its exchange is over at once.
+        let mut leases = Leases(leases);
+        let verdict = self.count(request, plan.as_deref(), &mut leases)?;
+        if verdict == Verdict::Continue && !leases.0.is_empty() {
+            // Nothing is shown of these limits, but their places have to be given back.
+            Kept { index: usize::MAX, rest: Rest { leases: leases.take(), ..Rest::default() }, ..Kept::default() }
+                .write()?;
         }
-        let name = &self.limits[index].name;
-        if self.dry_run {
-            log::info(&format!("dry run: the limit `{name}` would refuse this request"));
-            metrics::count("would_refuse_total", &[("limit", name)], 1)?;
-            return Ok(Verdict::Continue);
+        Ok(verdict)
+    }
+}
+
+/// Places of a request, which are given back unless they are kept for its end.
+struct Leases(Vec<Lease>);
+
+impl Leases {
+    fn take(&mut self) -> Vec<Lease> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        for lease in &self.0 {
+            // It expires otherwise.
+            let _ = lease.leave();
         }
-        let reason: String = format!("over-limit:{name}").chars().take(64).collect();
-        let mut draft =
-            Problem::new(self.status, title(self.status)).detail(self.message.as_str()).draft().reason(&reason);
-        if let Some(seconds) = retry_after(&standings) {
-            draft = draft.header("retry-after", &seconds.to_string());
-        }
-        let retry_ms = if standing.retry_after_ms == NEVER { 0 } else { standing.retry_after_ms };
-        for (name, value) in self.fields(index, plan.as_deref(), (0, standing.reset_ms.max(retry_ms))) {
-            draft = draft.header(name, &value);
-        }
-        draft.send()
+    }
+}
+
+impl OnComplete for RateLimit {
+    fn on_complete(&self, _: &Finished) -> Result<(), Error> {
+        let leases = Kept::read()?.map(|kept| kept.rest.leases).unwrap_or_default();
+        leases.iter().try_for_each(Lease::leave)
     }
 }
 
@@ -251,21 +204,12 @@ impl Asked {
     }
 }
 
-/// What the response needs of the request's limits.
-struct Kept {
-    index: usize,
-    remaining: u64,
-    reset_ms: u64,
-    /// Keys and amounts of the limits, where the response counts, too.
-    charged: Vec<(usize, String, u64)>,
-}
-
 impl OnResponse for RateLimit {
     fn on_response(&self, response: &Response) -> Result<Verdict, Error> {
-        let Some(kept) = state::get_bytes()? else { return Ok(Verdict::Continue) };
-        let Kept { index, mut remaining, reset_ms, charged } = Kept::read(&kept)?;
+        let Some(kept) = Kept::read()? else { return Ok(Verdict::Continue) };
+        let Kept { index, mut remaining, reset_ms, rest } = kept;
         if let Some(cost) = &self.response_cost {
-            remaining = self.charge(cost, response, &charged, index)?.unwrap_or(remaining);
+            remaining = self.charge(cost, response, &rest.charged, index)?.unwrap_or(remaining);
         }
         let plan = self.plan()?;
         for (name, value) in self.fields(index, plan.as_deref(), (remaining, reset_ms)) {
@@ -279,35 +223,74 @@ impl OnResponse for RateLimit {
     }
 }
 
-impl Kept {
-    /// Without limits to charge it is a few numbers, since each response reads it.
-    fn write(&self) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::with_capacity(24);
-        for number in [self.index as u64, self.remaining, self.reset_ms] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        if !self.charged.is_empty() {
-            bytes.extend(serde_json::to_vec(&self.charged)?);
-        }
-        Ok(bytes)
-    }
-
-    fn read(bytes: &[u8]) -> Result<Self, Error> {
-        let number =
-            |i: usize| bytes.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let charged = match bytes.get(24..) {
-            Some(rest) if !rest.is_empty() => serde_json::from_slice(rest)?,
-            _ => Vec::new(),
-        };
-        let index = usize::try_from(number(0)).unwrap_or(usize::MAX);
-        Ok(Kept { index, remaining: number(1), reset_ms: number(2), charged })
-    }
-}
-
 impl RateLimit {
     /// The plan of the caller, where a limit goes by it.
     fn plan(&self) -> Result<Option<String>, Error> {
         if self.has_plans { consumers::plan() } else { Ok(None) }
+    }
+
+    /// The places of a request, or the limit that has none. What was taken before is given back then.
+    fn enter(&self, request: &Request, plan: Option<&str>) -> Result<Result<Vec<Lease>, &Concurrency>, Error> {
+        let mut leases = Leases(Vec::new());
+        for limit in &self.concurrency {
+            match limit.enter(request, plan)? {
+                Ok(lease) => leases.0.extend(lease),
+                Err(Full) => return Ok(Err(limit)),
+            }
+        }
+        Ok(Ok(leases.take()))
+    }
+
+    fn refuse_concurrent(&self, name: &str) -> Result<Verdict, Error> {
+        if self.passes_dry(name)? {
+            return Ok(Verdict::Continue);
+        }
+        let reason: String = format!("over-limit:{name}").chars().take(64).collect();
+        let problem = Problem::new(self.status, title(self.status)).detail(self.message.as_str());
+        problem.draft().reason(&reason).header("retry-after", "1").send()
+    }
+
+    /// Whether a request that this limit refuses passes all the same. Then that is written and counted.
+    fn passes_dry(&self, name: &str) -> Result<bool, Error> {
+        if self.dry_run {
+            log::info(&format!("dry run: the limit `{name}` would refuse this request"));
+            metrics::count("would_refuse_total", &[("limit", name)], 1)?;
+        }
+        Ok(self.dry_run)
+    }
+
+    /// Counts a request in all limits of its rate, or answers it.
+    fn count(&self, request: &Request, plan: Option<&str>, leases: &mut Leases) -> Result<Verdict, Error> {
+        let asked = self.asked(request, plan)?;
+        if asked.limits.is_empty() {
+            return Ok(Verdict::Continue);
+        }
+        let is_empty = || Ok::<_, Error>(matches!(&*request.method()?, "GET" | "HEAD" | "OPTIONS" | "TRACE"));
+        let cost = match &self.cost {
+            cost if *cost == Cost::ONE => 1,
+            cost => cost.of(is_empty()?, |name| request.header(name))?,
+        };
+        let standings = limiter::take(&asked.limits, cost)?;
+        let Some((index, standing)) = self.tightest(&asked, &standings) else { return Ok(Verdict::Continue) };
+        if standings.iter().all(|one| one.allowed) {
+            self.remember(index, standing, &asked, leases)?;
+            return Ok(Verdict::Continue);
+        }
+        let name = &self.limits[index].name;
+        if self.passes_dry(name)? {
+            return Ok(Verdict::Continue);
+        }
+        let reason: String = format!("over-limit:{name}").chars().take(64).collect();
+        let mut draft =
+            Problem::new(self.status, title(self.status)).detail(self.message.as_str()).draft().reason(&reason);
+        if let Some(seconds) = retry_after(&standings) {
+            draft = draft.header("retry-after", &seconds.to_string());
+        }
+        let retry_ms = if standing.retry_after_ms == NEVER { 0 } else { standing.retry_after_ms };
+        for (name, value) in self.fields(index, plan, (0, standing.reset_ms.max(retry_ms))) {
+            draft = draft.header(name, &value);
+        }
+        draft.send()
     }
 
     /// The limits that count a request.
@@ -319,26 +302,21 @@ impl RateLimit {
             // A limit whose key the request does not have does not count it.
             if let Some(key) = limit.key.of(request, &limit.name)? {
                 asked.indexes.push(index);
-                asked.limits.push(self.limit(index, key, amount));
+                asked.limits.push(limit.limit(key, amount));
             }
         }
         Ok(asked)
     }
 
-    fn limit(&self, index: usize, key: String, amount: u64) -> Limit {
-        let Policy { algorithm, window_ms, burst, .. } = self.limits[index];
-        Limit { key, algorithm, amount, window_ms, burst }
-    }
-
-    /// Keeps what the response needs.
-    fn remember(&self, index: usize, standing: Standing, asked: &Asked) -> Result<(), Error> {
+    /// Keeps what the hooks to come need.
+    fn remember(&self, index: usize, standing: Standing, asked: &Asked, leases: &mut Leases) -> Result<(), Error> {
         let charged = match self.response_cost {
             Some(_) => asked.iter().map(|(index, limit)| (index, limit.key.clone(), limit.amount)).collect(),
-            None if self.ratelimit || self.x_ratelimit => Vec::new(),
+            None if self.ratelimit || self.x_ratelimit || !leases.0.is_empty() => Vec::new(),
             None => return Ok(()),
         };
         let Standing { remaining, reset_ms, .. } = standing;
-        state::set_bytes(&Kept { index, remaining, reset_ms, charged }.write()?)
+        Kept { index, remaining, reset_ms, rest: Rest { charged, leases: leases.take() } }.write()
     }
 
     /// Counts a response. It is there already, so each limit counts as much of it as it has left. Answers what the limit of this index has
@@ -354,7 +332,7 @@ impl RateLimit {
         let mut left = None;
         let limits = charged.iter().filter(|(index, ..)| *index < self.limits.len());
         let limits: Vec<_> =
-            limits.map(|(index, key, amount)| (*index, self.limit(*index, key.clone(), *amount))).collect();
+            limits.map(|(index, key, amount)| (*index, self.limits[*index].limit(key.clone(), *amount))).collect();
         for (index, limit) in limits {
             let mut standing = limiter::take(std::slice::from_ref(&limit), cost)?;
             if let Some(one) = standing.first().filter(|one| !one.allowed && one.remaining > 0) {
@@ -403,20 +381,6 @@ impl RateLimit {
     }
 }
 
-/// The `RateLimit-Policy` of the limits that hold for callers of this plan.
-fn policy_of(limits: &[Policy], plan: Option<&str>) -> String {
-    let mut policy = String::new();
-    for (limit, amount) in limits.iter().filter_map(|limit| Some((limit, limit.amount(plan)?))) {
-        let separator = if policy.is_empty() { "" } else { ", " };
-        let (window, quota) = (limit.window_ms.div_ceil(1000), limit.quota(amount));
-        let _ = write!(policy, "{separator}\"{}\";q={quota};w={window}", limit.name);
-    }
-    policy
-}
-
-/// The most that a limit may allow in its window.
-const MAX_AMOUNT: u64 = 1_000_000_000_000;
-
 /// `retry-after-ms` of a call that can't pass at any time.
 const NEVER: u64 = u64::MAX;
 
@@ -446,11 +410,7 @@ fn default_cost() -> Cost {
     Cost::ONE
 }
 
-fn default_window() -> Duration {
-    Duration::from_secs(1)
-}
-
-sluice_filter::export!(RateLimit: OnRequest, OnResponse);
+sluice_filter::export!(RateLimit: OnRequest, OnResponse, OnComplete);
 
 #[cfg(test)]
 mod tests;

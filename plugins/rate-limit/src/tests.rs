@@ -146,7 +146,7 @@ fn without_headers_the_response_is_left_alone() {
 #[test]
 fn refuses_bad_configs() {
     let refusal = |config: Value| Harness::<RateLimit>::new(config).err().unwrap_or_default();
-    assert!(refusal(json!({})).starts_with("limits: missing"));
+    assert!(refusal(json!({})).starts_with("limits: expected 1 to 16"));
     assert!(refusal(json!({"limits": [{"amount": 0}]})).starts_with("limits[0].amount: "));
     assert!(refusal(json!({"limits": [{"amount": 1, "window": "1"}]})).starts_with("limits[0].window: "));
     assert!(refusal(json!({"limits": [{"amount": 1, "key": "adress"}]})).starts_with("limits[0].key: unknown key"));
@@ -208,6 +208,81 @@ fn a_plan_has_an_amount_of_its_own() {
     };
     assert!(refused(json!({"gold": 0})).starts_with("limits[0].plans"));
     assert!(refused(json!({"gold": "much"})).contains("unlimited"));
+}
+
+fn concurrent(lines: Value) -> Harness<RateLimit> {
+    let filter = Harness::<RateLimit>::new(json!({ "concurrency": [lines] })).unwrap();
+    assert_eq!(filter.needs().unwrap()["kv"], json!(["rate-limit"]));
+    filter
+}
+
+#[test]
+fn a_place_is_free_when_the_exchange_ends() {
+    let filter = concurrent(json!({"name": "c", "amount": 2}));
+    let (mut one, mut other) = (Exchange::get("/"), Exchange::get("/"));
+    assert_eq!(filter.on_request(&mut one), Ok(Verdict::Continue));
+    assert_eq!(filter.on_request(&mut other), Ok(Verdict::Continue));
+    let mut refused = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut refused), Ok(Verdict::Respond));
+    assert_eq!((refused.response.status, refused.response.headers.get("retry-after")), (429, Some("1")));
+    filter.on_complete(&mut refused).unwrap();
+    assert!(!allowed(&filter, Exchange::get("/")), "who was refused has no place to give back");
+    filter.on_complete(&mut one).unwrap();
+    filter.on_complete(&mut one).unwrap();
+    assert!(allowed(&filter, Exchange::get("/")));
+    assert!(!allowed(&filter, Exchange::get("/")), "a place is given back once");
+}
+
+#[test]
+fn a_place_that_nobody_gives_back_is_free_after_its_lease() {
+    let filter = concurrent(json!({"amount": 1, "lease": "10s"}));
+    let mut lost = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut lost), Ok(Verdict::Continue));
+    filter.advance(std::time::Duration::from_secs(9));
+    assert!(!allowed(&filter, Exchange::get("/")));
+    filter.advance(std::time::Duration::from_secs(2));
+    let mut next = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut next), Ok(Verdict::Continue));
+    // Its end comes late, and is not that of the other one.
+    filter.on_complete(&mut lost).unwrap();
+    assert!(!allowed(&filter, Exchange::get("/")));
+    filter.on_complete(&mut next).unwrap();
+    assert!(allowed(&filter, Exchange::get("/")));
+}
+
+#[test]
+fn who_is_over_its_rate_keeps_no_place() {
+    let config = json!({"concurrency": [{"amount": 5}], "limits": [{"amount": 1, "window": "10s"}]});
+    let filter = Harness::<RateLimit>::new(config).unwrap();
+    let mut first = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut first), Ok(Verdict::Continue));
+    assert!((0..20).all(|_| !allowed(&filter, Exchange::get("/"))), "refused for their rate");
+    filter.advance(std::time::Duration::from_secs(10));
+    assert!(allowed(&filter, Exchange::get("/")), "and none of them has a place");
+    first.respond(ResponseMessage::new(200));
+    filter.on_response(&mut first).unwrap();
+    assert_eq!(first.response.headers.get("x-ratelimit-limit"), Some("1"));
+    filter.on_complete(&mut first).unwrap();
+}
+
+#[test]
+fn places_go_by_plan_and_by_caller() {
+    let filter = concurrent(json!({"key": "consumer", "amount": 1, "plans": {"gold": 2, "staff": "unlimited"}}));
+    let taken = |plan: &str| (0..5).filter(|_| allowed(&filter, of_plan(plan))).count();
+    assert_eq!((taken("gold"), taken("staff"), taken("bronze")), (2, 5, 1));
+    for (config, at) in [
+        (json!({"concurrency": [{"amount": 0}]}), "concurrency[0].amount"),
+        (json!({"concurrency": [{"amount": 1001}]}), "concurrency[0].amount"),
+        (json!({"concurrency": [{"amount": 1, "lease": "1ms"}]}), "concurrency[0].lease"),
+        (
+            json!({"concurrency": [{"amount": 1, "name": "a"}], "limits": [{"amount": 1, "name": "a"}]}),
+            "concurrency[0].name",
+        ),
+        (json!({"concurrency": []}), "limits"),
+    ] {
+        let refused = Harness::<RateLimit>::new(config).err().unwrap_or_default();
+        assert!(refused.starts_with(at), "{at}: {refused}");
+    }
 }
 
 fn costing(cost: Value) -> Harness<RateLimit> {
