@@ -28,7 +28,7 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
         "snapshot",
         &["certs", "config", "consumers", "embedded", "filter", "outbound", "server", "telemetry", "upstream"],
     ),
-    ("proxy", &["filter", "server", "snapshot", "telemetry", "upstream"]),
+    ("proxy", &["filter", "outbound", "server", "snapshot", "telemetry", "upstream"]),
 ];
 
 /// The other crates, by the names that the gateway has for them, and `chain`.

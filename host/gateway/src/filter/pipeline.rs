@@ -41,6 +41,11 @@ impl Pipeline {
         Ok(Arc::new(Pipeline { filters, masks }))
     }
 
+    /// A pipeline without filters.
+    pub fn empty() -> Arc<Pipeline> {
+        Arc::new(Pipeline { filters: Vec::new(), masks: [0; Hook::COUNT] })
+    }
+
     pub fn filters(&self) -> &[Arc<Filter>] {
         &self.filters
     }

@@ -114,6 +114,14 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
 /// The pipeline of the routes that name none.
 const DEFAULT_PIPELINE: &str = "default";
 
+/// How filters call upstreams, by the defaults of routes.
+pub(super) fn calls(defaults: Option<Shared>) -> Calls {
+    match defaults {
+        Some(Shared { timeouts, retry, .. }) => Calls { timeouts, retry },
+        None => Calls { timeouts: RouteTimeouts::default(), retry: None },
+    }
+}
+
 pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
     let host = table
         .key(
@@ -347,6 +355,7 @@ fn subset(table: &Table<'_>) -> Option<Subset> {
 }
 
 fn timeouts(table: &Table<'_>) -> RouteTimeouts {
+    let default = RouteTimeouts::default();
     RouteTimeouts {
         request: table
             .key(
@@ -354,22 +363,22 @@ fn timeouts(table: &Table<'_>) -> RouteTimeouts {
                 "From the request's head to the response's head, filters and further attempts included.",
                 r#""10s""#,
             )
-            .or(Some(defaults::REQUEST_TIMEOUT), Item::timeout),
+            .or(default.request, Item::timeout),
         connect: table
             .key("connect", "For an attempt to connect to an endpoint, TLS included.", r#""500ms""#)
-            .or(defaults::CONNECT_TIMEOUT, Item::duration),
+            .or(default.connect, Item::duration),
         first_byte: table
             .key("first_byte", "From the end of the request to the head of the response, for each attempt.", r#""5s""#)
-            .or(Some(defaults::FIRST_BYTE_TIMEOUT), Item::timeout),
+            .or(default.first_byte, Item::timeout),
         idle: table
             .key("idle", "Between two parts of a body, in either direction.", r#""5m""#)
-            .or(Some(defaults::BODY_IDLE_TIMEOUT), Item::timeout),
+            .or(default.idle, Item::timeout),
         max_stream_duration: table
             .key(
                 "max_stream_duration",
                 "The longest life of an exchange, from the request's head to the last byte of the response or of a WebSocket connection. What goes on then is broken off.",
                 r#""1h""#,
             )
-            .or(defaults::MAX_STREAM_DURATION, Item::timeout),
+            .or(default.max_stream_duration, Item::timeout),
     }
 }
