@@ -204,7 +204,9 @@ fn the_host_names_no_plugin() {
         .collect();
     assert!(!names.is_empty());
     let names = names.join("|");
-    forbid(&format!(r#""({names})(\.wasm)?""#), |_| false, "shipped plugins are plugins like any other");
+    // `api-key` is the name of a header, too.
+    let allowed = |source: &Source| source.path == "http/http/headers.rs";
+    forbid(&format!(r#""({names})(\.wasm)?""#), allowed, "shipped plugins are plugins like any other");
 }
 
 #[test]
