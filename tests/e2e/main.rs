@@ -7,6 +7,7 @@ mod bulkheads;
 mod circuits;
 mod client_auth;
 mod commands;
+mod composition;
 mod connections;
 mod deadlines;
 mod discovery;
