@@ -15,6 +15,7 @@ mod route;
 mod services;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
+mod throttle;
 
 /// The host functions: those of the gateway in a component, those of the test harness in a native build.
 #[cfg(target_family = "wasm")]
@@ -41,6 +42,7 @@ pub use serde_json;
 pub use services::{
     clock, consumers, context, crypto, http, kv, limiter, log, metrics, passwords, random, secrets, state,
 };
+pub use throttle::Throttle;
 
 /// What a filter's file usually needs.
 pub mod prelude {

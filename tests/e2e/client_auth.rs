@@ -208,3 +208,21 @@ fn a_host_with_another_policy_than_the_server_name_is_misdirected() {
     let plain = Client::connect(gateway.address_of("plain")).request("GET", "/", &[("host", "partners.test")], b"");
     assert_eq!(plain.status, 200);
 }
+
+#[test]
+fn a_client_certificate_finds_its_consumer() {
+    let certs = Certs::new();
+    let (server, origin, alice) = (certs.leaf(&["localhost"]), Origin::named("o"), alice(&certs));
+    let rest = route(&origin.url(), &["certificate"])
+        + "[filters.certificate]\nplugin = \"mtls-auth\"\ngrants = { consumers = true }\n\
+           [consumers.acme]\ncertificates = [\"uri:spiffe://acme/alice\"]\n";
+    let optional = format!("client_auth = {{ ca = {}, mode = \"optional\" }}", file(&certs.ca()));
+    let gateway = Gateway::start(&config(&server, &optional, &rest));
+    let shown = |leaf: &Leaf| status(&gateway, "localhost", &certs.client_config_showing(leaf, &[]));
+    assert_eq!(shown(&alice), Some(200));
+    gateway.wait_access("the consumer", |line| line["consumer"] == "acme");
+    assert_eq!(shown(&certs.leaf(&["other"])), Some(401));
+    gateway.wait_access("nobody's", |line| line["reason"] == "certificate-unknown");
+    assert_eq!(status(&gateway, "localhost", &certs.client_config(&[], &[&TLS13])), Some(401));
+    gateway.wait_access("none", |line| line["reason"] == "certificate-missing");
+}

@@ -9,6 +9,7 @@ mod client_auth;
 mod commands;
 mod composition;
 mod connections;
+mod consumers;
 mod deadlines;
 mod discovery;
 mod errors;
