@@ -196,3 +196,27 @@ fn a_named_pipeline_can_have_groups_and_a_member_that_never_refuses_is_an_error(
         "{refused:?}"
     );
 }
+
+#[test]
+fn a_key_or_a_token_and_the_caller_is_whose_credential_was_good() {
+    let origin = Origin::named("o");
+    let key = "[filters.key]\nplugin = \"api-key\"\n\
+               grants = { consumers = true, read_headers = [\"x-api-key\"], write_headers = [\"x-api-key\"] }\n\
+               [consumers.acme]\nplan = \"gold\"\nkeys = [\"sha256:ad44dc8e51cfbfa55e81ddbb626b466241069045066846e7e4cd096131505290\"]\n";
+    let gateway = with_pipeline(&origin, r#"[{ any_of = ["key", "ours"] }]"#, &(both() + key));
+    assert_eq!(gateway.request("GET", "/key", &[("x-api-key", "the-key")], b"").status, 200);
+    assert_eq!(origin.last().header("x-api-key"), None);
+    gateway.wait_access("whose key it is", |line| line["path"] == "/key" && line["consumer"] == "acme");
+    // A token of one caller beside the wrong key of another one makes nobody out of both.
+    assert_eq!(bearer(&gateway, &[("x-api-key", "not-the-key")], b"").status, 200);
+    assert_eq!(origin.last().header("x-user-id"), Some("ann"));
+    gateway.wait_access("whose token it is", |line| line["path"] == "/" && line["consumer"] == "ann");
+    let refused = gateway.request("GET", "/", &[("x-api-key", "not-the-key")], b"");
+    assert_eq!(refused.head.all("www-authenticate"), [r#"ApiKey realm="api", Bearer realm="ours""#]);
+    let line = gateway.wait_access("both reasons", |line| line["status"] == 401);
+    assert_eq!(
+        (&line["reason"], line.to_string().contains("not-the-key")),
+        (&json!("key=key-unknown ours=token-missing"), false)
+    );
+    assert_eq!((refused.status, origin.count()), (401, 2));
+}
