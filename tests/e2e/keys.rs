@@ -18,6 +18,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("errors", include_str!("errors.rs")),
     ("failover", include_str!("failover.rs")),
     ("filters", include_str!("filters.rs")),
+    ("forward_auth", include_str!("forward_auth.rs")),
     ("grants", include_str!("grants.rs")),
     ("headers", include_str!("headers.rs")),
     ("health", include_str!("health.rs")),

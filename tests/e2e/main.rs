@@ -17,6 +17,7 @@ mod examples;
 mod external;
 mod failover;
 mod filters;
+mod forward_auth;
 mod grants;
 mod headers;
 mod health;
