@@ -222,7 +222,7 @@ sticky = {{ cookie = "ab" }}
     assert_eq!(seen.len(), 2, "both get a share");
 }
 
-const SHIPPED: [&str; 10] = [
+const SHIPPED: [&str; 11] = [
     "acl",
     "api-key",
     "basic-auth",

@@ -1,4 +1,4 @@
-//! Reads `[plugins]`, `[filters]` and `[pipelines]`. What a filter leaves out comes from its plugin, then from the defaults.
+//! Reads `[plugins]` and `[filters]`. What a filter leaves out comes from its plugin, then from the defaults.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -94,16 +94,6 @@ pub(super) fn filter(
     }
     let config = Secret::from(config.unwrap_or_else(|| "{}".to_owned()));
     Filter { name: Name::from(name), plugin, config, on_error, on_failed_trial, mode, limits, grants }
-}
-
-pub(super) fn pipelines(table: &Table<'_>, filters: &BTreeSet<String>) -> Vec<Pipeline> {
-    let meaning = "The filters of the pipeline, in their order. `default` is for the routes that name none.";
-    let named = table.named(meaning, r#"["login", "quota"]"#).into_iter();
-    let read = named.filter_map(|(name, item)| {
-        let filters = item.list(|item| item.reference("filter", filters))?;
-        Some(Pipeline { name: Name::from(name.as_str()), filters })
-    });
-    read.collect()
 }
 
 /// How instances live and what they may use.

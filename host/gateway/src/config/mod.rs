@@ -18,6 +18,7 @@ mod levels;
 pub mod model;
 mod overload;
 mod path;
+mod pipelines;
 mod read;
 mod routes;
 mod sockets;
@@ -126,9 +127,9 @@ fn read(root: &Table<'_>) -> Option<Config> {
         Some(filters::filter(name, &plugin, &table, &mut plugins, &known_upstreams))
     });
     let known_filters = names("filters");
-    let pipelines = filters::pipelines(&root.table("pipelines"), &known_filters);
+    let pipelines = pipelines::named(&root.table("pipelines"), &known_filters);
 
-    let by_name: BTreeMap<_, _> = pipelines.iter().map(|one| (one.name.to_string(), one.filters.clone())).collect();
+    let by_name: BTreeMap<_, _> = pipelines.iter().map(|one| (one.name.to_string(), one.steps.clone())).collect();
     let known = routes::Known {
         listeners: &names("listeners"),
         upstreams: &known_upstreams,

@@ -15,6 +15,7 @@ use crate::wasm::{FilterLimits, Mode};
 mod filters;
 mod health;
 mod levels;
+mod pipelines;
 mod reference;
 mod releases;
 
@@ -429,9 +430,9 @@ fn routes_and_upstreams() {
     assert_eq!(one.headers, [field]);
     assert_eq!(a.rewrite, Some(PathRewrite::ReplacePrefix { prefix: "/a".into(), with: "/v2".into() }));
     assert_eq!((a.timeouts.request, a.limits.body), (None, None));
-    assert_eq!(a.pipeline, [Name::from("f")]);
+    assert_eq!(a.pipeline, [Step::Filter(Name::from("f"))]);
     assert_eq!((b.pipeline.len(), &b.host), (0, &HostPolicy::Upstream));
-    assert_eq!(c.pipeline, [Name::from("g"), Name::from("f")]);
+    assert_eq!(c.pipeline, ["g", "f"].map(|name| Step::Filter(Name::from(name))));
     let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     assert_eq!(names, ["u", "http://localhost:3000"]);
     let Service::Endpoints(endpoints) = &config.upstreams[0].service else { panic!("endpoints") };

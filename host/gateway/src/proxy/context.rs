@@ -388,7 +388,9 @@ impl Drop for RequestContext {
             metrics.error(route, side, kind.name());
         }
         if let Some(reason) = &self.reason {
-            metrics.response_reason(&reason.filter, &reason.text);
+            for reason in reason.single() {
+                metrics.response_reason(&reason.filter, &reason.text);
+            }
         }
         if let Some(status) = self.grpc_status {
             metrics.grpc_response(route, status);

@@ -157,6 +157,14 @@ impl<'a> RouteHandler<'a> {
                     context.responder = Responder::Filter(filters[by].name().clone());
                     return Ok(AfterRequestFilters::Responded);
                 }
+                RequestOutcome::Refused { by } => {
+                    context.responder = Responder::Filter(filters[by].name().clone());
+                    let (id, id_header) = (context.id.clone(), &self.local.shared.id_header);
+                    if let Some(head) = &mut context.exchange().response {
+                        respond::describe_refusal(head, &id, id_header);
+                    }
+                    return Ok(AfterRequestFilters::Responded);
+                }
                 RequestOutcome::Failed(failure) => return Err(ProxyError::filter(&failure)),
                 RequestOutcome::Body(failure) => return Err(ProxyError::unbuffered_request(&failure)),
             }

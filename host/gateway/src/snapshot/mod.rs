@@ -110,9 +110,11 @@ impl SnapshotBuilder {
             let pipeline = match pipelines.iter().position(|(names, _)| *names == route.pipeline) {
                 Some(known) => known,
                 None => {
-                    let found: Vec<_> = route.pipeline.iter().filter_map(|name| filters.get(name).cloned()).collect();
-                    filters::warn_of_strangers(&found, &route.name, &mut warnings);
-                    match Pipeline::new(found) {
+                    // Without one of its filters there already is an error.
+                    let mut built = |name: &Name| filters.get(name).cloned();
+                    let steps: Vec<_> = route.pipeline.iter().filter_map(|step| step.try_map(&mut built)).collect();
+                    filters::warn_of_strangers(&steps, &route.name, &mut warnings);
+                    match Pipeline::new(&steps) {
                         Ok(pipeline) => pipelines.push((route.pipeline.clone(), pipeline)),
                         Err(error) => {
                             errors.push(loaded.error_on(&key(&["routes", &route.name, "pipeline"]), error.to_string()));

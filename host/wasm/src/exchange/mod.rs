@@ -46,6 +46,27 @@ pub struct Reason {
     /// The name of the filter.
     pub filter: Arc<str>,
     pub text: Box<str>,
+    /// The reasons of several filters whose answers have become one; `text` has them all.
+    pub parts: Vec<Reason>,
+}
+
+impl Reason {
+    /// What one filter has said.
+    pub fn new(filter: Arc<str>, text: &str) -> Self {
+        Reason { filter, text: text.into(), parts: Vec::new() }
+    }
+
+    /// The reasons of several filters as one. None without reasons.
+    pub fn of_all(parts: Vec<Reason>) -> Option<Box<Reason>> {
+        let text: Vec<String> = parts.iter().map(|part| format!("{}={}", part.filter, part.text)).collect();
+        let filter = parts.first()?.filter.clone();
+        Some(Box::new(Reason { filter, text: text.join(" ").into(), parts }))
+    }
+
+    /// Each reason with the filter that has said it.
+    pub fn single(&self) -> &[Reason] {
+        if self.parts.is_empty() { std::slice::from_ref(self) } else { &self.parts }
+    }
 }
 
 /// A response head, with a body when one is buffered or was set by a filter.

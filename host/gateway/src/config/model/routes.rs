@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Sticky};
+use super::{ByteSize, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Step, Sticky};
 use crate::config::defaults;
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
@@ -19,8 +19,8 @@ pub struct Route {
     pub action: Action,
     pub rewrite: Option<PathRewrite>,
     pub host: HostPolicy,
-    /// Names in `Config::filters`, resolved from a named pipeline, a list or the default pipeline.
-    pub pipeline: Vec<Name>,
+    /// Of names in `Config::filters`, resolved from a named pipeline, a list or the default pipeline.
+    pub pipeline: Vec<Step<Name>>,
     /// Higher goes first, before all other rules of precedence.
     pub priority: i64,
     pub timeouts: RouteTimeouts,

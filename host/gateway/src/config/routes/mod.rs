@@ -16,6 +16,7 @@ use super::defaults;
 use super::gateway::{host_name, redirect_status};
 use super::item::Item;
 use super::model::*;
+use super::pipelines;
 use super::read::{Level, Table};
 use super::upstreams;
 use crate::http::headers::is_framing;
@@ -30,7 +31,7 @@ pub(super) struct Known<'k> {
     pub(super) listeners: &'k BTreeSet<String>,
     pub(super) upstreams: &'k BTreeSet<String>,
     pub(super) filters: &'k BTreeSet<String>,
-    pub(super) pipelines: &'k BTreeMap<String, Vec<Name>>,
+    pub(super) pipelines: &'k BTreeMap<String, Vec<Step<Name>>>,
     pub(super) upstream_defaults: Option<Level<'k>>,
     /// The upstreams that routes name by their address.
     pub(super) anonymous: RefCell<Vec<Upstream>>,
@@ -43,7 +44,7 @@ type Params = Option<BTreeSet<String>>;
 /// route is for and what answers it are its own.
 pub(super) struct Shared {
     host: HostPolicy,
-    pipeline: Vec<Name>,
+    pipeline: Vec<Step<Name>>,
     priority: i64,
     timeouts: RouteTimeouts,
     limits: RouteLimits,
@@ -133,10 +134,10 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
     let pipeline = table
         .key(
             "pipeline",
-            "The filters that a request passes, in this order (a response in reverse), or the name of a pipeline. `[]` is no filter.",
+            "The filters and groups of filters that a request passes, in this order (a response in reverse), or the name of a pipeline. `[]` is no filter.",
             r#"["login", "quota"]"#,
         )
-        .get("the pipeline `default`, if there is one", |item| pipeline(&item, known));
+        .get("the pipeline `default`, if there is one", |item| pipelines::of_route(&item, known.filters, known.pipelines));
     let priority = table
         .key("priority", "A route of higher priority wins, whatever else the matches say.", "10")
         .or(defaults::PRIORITY, |item| item.integer(-1_000_000..=1_000_000));
@@ -330,16 +331,6 @@ fn host_policy(item: Item<'_>) -> Option<HostPolicy> {
             parse_authority(text.as_bytes()).ok().map(HostPolicy::Fixed)
         }),
     }
-}
-
-fn pipeline(item: &Item<'_>, known: &Known<'_>) -> Option<Vec<Name>> {
-    if item.as_str().is_none() {
-        let item = item.clone().taking("a list of filters or the name of a pipeline");
-        return item.list(|item| item.reference("filter", known.filters));
-    }
-    let names = known.pipelines.keys().cloned().collect();
-    let name = item.clone().reference("pipeline", &names)?;
-    known.pipelines.get(name.as_str()).cloned()
 }
 
 fn subset(table: &Table<'_>) -> Option<Subset> {
