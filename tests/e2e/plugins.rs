@@ -227,6 +227,7 @@ const SHIPPED: [&str; 11] = [
     "api-key",
     "basic-auth",
     "cors",
+    "forward-auth",
     "ip-filter",
     "jwt-auth",
     "mtls-auth",
