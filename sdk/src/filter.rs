@@ -1,5 +1,6 @@
 //! What a filter is: a type made from its config, with the hooks that it implements.
 
+use crate::consumers::ConsumerTokenVerifier;
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -107,6 +108,20 @@ impl Setup {
             typ: rules.typ.map(str::to_owned),
             remember: rules.remember,
         })?))
+    }
+
+    /// Declares what tokens have to be that consumers sign with keys of their own, for
+    /// [`ConsumerTokenVerifier::verify`](crate::consumers::ConsumerTokenVerifier::verify).
+    ///
+    /// # Errors
+    /// `Invalid` for more than 16 algorithms.
+    pub fn consumer_token_verifier(
+        &mut self,
+        algorithms: &[&str],
+        typ: Option<&str>,
+    ) -> Result<ConsumerTokenVerifier, Error> {
+        let rules = host::consumers::ConsumerTokenRules { algorithms: owned(algorithms), typ: typ.map(str::to_owned) };
+        Ok(ConsumerTokenVerifier(host::consumers::token_verifier(&rules)?))
     }
 }
 

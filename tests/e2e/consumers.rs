@@ -3,6 +3,9 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sluice_harness::wait::eventually;
 use sluice_harness::{Gateway, Origin};
 
@@ -178,6 +181,47 @@ fn a_reload_takes_consumers_and_a_broken_file_at_the_start_is_an_error() {
 }
 
 #[test]
+fn a_token_is_its_consumer_s_and_none_signs_as_another() {
+    let origin = Origin::named("origin");
+    let token = |secret: &str, issuer: &str, audience: &str| {
+        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let payload = format!("{{\"iss\":\"{issuer}\",\"sub\":\"x\",\"aud\":\"{audience}\",\"exp\":4102444800}}");
+        let signed = format!("{}.{}", encode("{\"alg\":\"HS256\"}"), encode(&payload));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        format!("Bearer {signed}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())))
+    };
+    let (acme, umbrella) = ("a".repeat(32), "u".repeat(32));
+    let consumer = |name: &str, secret: &str| {
+        format!(
+            "[consumers.{name}]\njwt = {{ issuer = \"https://{name}.test\", audiences = [\"api\"], keys = {{ secret = \"{secret}\" }} }}\n"
+        )
+    };
+    let toml = route(&origin.url(), &["partner"])
+        + "[filters.partner]\nplugin = \"jwt-auth\"\ngrants = { consumers = true, read_headers = [\"authorization\"] }\n\
+           config = { consumer_keys = true, algorithms = [\"HS256\"] }\n"
+        + &consumer("acme", &acme)
+        + &consumer("umbrella", &umbrella);
+    for mode in ["reused", "fresh"] {
+        let gateway = gateway(&format!("{toml}[plugins.jwt-auth]\ninstances = {{ mode = \"{mode}\" }}\n"));
+        let ask = |authorization: &str| gateway.request("GET", "/", &[("authorization", authorization)], b"").status;
+        assert_eq!(ask(&token(&acme, "https://acme.test", "api")), 200, "{mode}");
+        gateway.wait_access("the consumer", |line| line["consumer"] == "acme");
+        assert_eq!(
+            ask(&token(&acme, "https://umbrella.test", "api")),
+            401,
+            "{mode}: token of one with the issuer of another"
+        );
+        gateway.wait_access("why", |line| line["reason"] == "bad-signature");
+        assert_eq!(ask(&token(&acme, "https://other.test", "api")), 401);
+        assert_eq!(ask(&token(&acme, "https://acme.test", "other")), 401);
+        gateway.wait_access("the audience", |line| line["reason"] == "wrong-audience");
+    }
+    let twice = toml + &consumer("third", &acme).replace("third.test", "acme.test");
+    let refused = setup().refused(&with_base(&twice));
+    assert!(refused.stderr.contains("the same"), "{}", refused.stderr);
+}
+
+#[test]
 fn a_filter_without_the_grant_finds_nobody() {
     let origin = Origin::named("origin");
     let consumer = format!("[consumers.acme]\nkeys = [\"{}\"]\n", HASHES[0]);
@@ -205,7 +249,7 @@ fn a_hundred_thousand_consumers_are_loaded_and_found() {
     let mut lines = "{\"consumers\":100001}\n".to_owned();
     for number in 0..100_000_u32 {
         // Keys that nobody has: the hashes are numbers.
-        let _ = write!(lines, "{{\"name\":\"c{number}\",\"plan\":\"gold\",\"keys\":[\"sha256:{number:064x}\"]}}\n");
+        let _ = writeln!(lines, "{{\"name\":\"c{number}\",\"plan\":\"gold\",\"keys\":[\"sha256:{number:064x}\"]}}");
     }
     lines += &line("the-one", HASHES[0]);
     let gateway = following(&origin, &lines);

@@ -59,6 +59,8 @@ fn of_configure() -> Vec<Value> {
         ["crypto.key-set", ["ä", 3_000]],
         ["crypto.token-verifier", 0, ["HS256", "RS256"], "JWT", 10],
         ["crypto.token-verifier", 0, [], false, 0],
+        ["consumers.token-verifier", ["HS256"], false],
+        ["consumers.token-verifier", ["HS256"], ["t", 300]],
         ["crypto.token-verifier", 7, ["HS256"], false, 0],
         ["crypto.token-verifier", 0, ["HS256"], ["t", 300], 0],
         ["crypto.token-verifier", 0, ["HS256"], false, 1_000_000],
@@ -250,6 +252,9 @@ fn of_facts() -> Vec<Value> {
 
 fn of_consumers() -> Vec<Value> {
     list(json!([
+        ["consumers.verify-token", 0, TOKEN],
+        ["consumers.verify-token", 0, ""],
+        ["consumers.verify-token", 9, TOKEN],
         ["consumers.known"],
         ["consumers.authenticate", "key", "no-such-key"],
         ["consumers.authenticate", "key", ["k", 20_000]],

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_filter::{
     ClaimPath, ConfigError, Duration, Error, Setup,
+    consumers::ConsumerTokenVerifier,
     crypto::{TokenRules, TokenVerifier},
 };
 
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     secret: Option<String>,
     #[serde(default)]
     secret_encoding: Option<String>,
+    #[serde(default)]
+    pub(crate) consumer_keys: bool,
     #[serde(default)]
     algorithms: Option<Vec<String>>,
     #[serde(default)]
@@ -71,6 +74,14 @@ pub(crate) struct Config {
     pub(crate) context: bool,
     #[serde(default)]
     pub(crate) rules: Vec<Rule>,
+}
+
+/// Whose tokens are good.
+pub(crate) enum Tokens {
+    /// Those that the keys of this filter verify.
+    OfKeys(TokenVerifier),
+    /// Those of consumers that have keys of their own.
+    OfConsumers(ConsumerTokenVerifier),
 }
 
 /// Who may call a route with a method, beyond having a valid token.
@@ -118,7 +129,37 @@ impl<'de> Deserialize<'de> for Texts {
 
 impl Config {
     /// Declares the keys and which tokens are good.
-    pub(crate) fn tokens(&self, setup: &mut Setup) -> Result<TokenVerifier, ConfigError> {
+    pub(crate) fn tokens(&self, setup: &mut Setup) -> Result<Tokens, ConfigError> {
+        if self.consumer_keys {
+            return self.tokens_of_consumers(setup).map(Tokens::OfConsumers);
+        }
+        self.tokens_of_keys(setup).map(Tokens::OfKeys)
+    }
+
+    /// Those that consumers sign with keys of their own.
+    fn tokens_of_consumers(&self, setup: &mut Setup) -> Result<ConsumerTokenVerifier, ConfigError> {
+        let beside = [
+            ("jwks", self.jwks.is_some()),
+            ("jwks_url", self.jwks_url.is_some()),
+            ("pem", self.pem.is_some()),
+            ("secret", self.secret.is_some()),
+        ];
+        if let Some((key, _)) = beside.iter().find(|(_, is)| *is) {
+            return Err(ConfigError::new(
+                *key,
+                "has no meaning beside `consumer_keys`: each consumer has keys of its own",
+            ));
+        }
+        // A secret is one that both sides have: it has to be named.
+        let algorithms = match &self.algorithms {
+            None => ALGORITHMS[3..].to_vec(),
+            Some(named) => self.checked(named, "consumer_keys")?,
+        };
+        let verifier = setup.consumer_token_verifier(&algorithms, self.typ.as_deref());
+        verifier.map_err(|error| ConfigError::new("algorithms", error))
+    }
+
+    fn tokens_of_keys(&self, setup: &mut Setup) -> Result<TokenVerifier, ConfigError> {
         let given = [
             ("jwks", self.jwks.is_some()),
             ("jwks_url", self.jwks_url.is_some()),

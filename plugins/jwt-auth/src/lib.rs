@@ -8,18 +8,19 @@ use std::{borrow::Cow, cell::RefCell};
 use serde_json::json;
 use sluice_filter::{
     Draft, HeaderChange, HeaderEdit, clock,
-    crypto::{Credentials, TokenRefusal, TokenVerifier},
+    consumers::{self, ConsumerToken},
+    crypto::{Credentials, TokenRefusal},
     prelude::*,
     shortened,
 };
 
 use claims::Claims;
-use config::{Config, Rule};
+use config::{Config, Rule, Tokens};
 
 /// The filter.
 struct JwtAuth {
     config: Config,
-    tokens: TokenVerifier,
+    tokens: Tokens,
     /// Header names other than those of `config.headers` that a client may not send.
     stripped: Vec<String>,
     /// The edits that hand a caller on: `config.headers` in their order, what is stripped, and the token if it is. Kept for their
@@ -61,7 +62,11 @@ impl Filter for JwtAuth {
         let token = if config.forward_token { None } else { Some("authorization") };
         let written: Vec<&str> =
             config.headers.keys().chain(&config.strip_headers).map(String::as_str).chain(token).collect();
-        setup.needs(&json!({ "read_headers": ["authorization"], "write_headers": written }))?;
+        let mut needs = json!({ "read_headers": ["authorization"], "write_headers": written });
+        if config.consumer_keys {
+            needs["consumers"] = true.into();
+        }
+        setup.needs(&needs)?;
         let names = config.headers.keys().chain(&stripped).map(String::as_str).chain(token);
         let edits = RefCell::new(names.map(HeaderEdit::remove).collect());
         Ok(Self { config, tokens, stripped, edits })
@@ -125,17 +130,12 @@ impl JwtAuth {
     }
 
     fn admit(&self, request: &Request, rule: Option<&Rule>) -> Result<Result<(), Refusal>, Error> {
-        let credentials = match self.tokens.verify_bearer(request) {
-            Ok(credentials) => credentials,
+        let Verified { text, consumer } = match self.verified(request) {
+            Ok(Ok(verified)) => verified,
+            Ok(Err(refusal)) => return Ok(Err(refusal)),
             Err(Error::Unavailable(_)) => return Ok(Err(Refusal::NoKeys)),
             Err(Error::TooLarge(_)) => return Ok(Err(Refusal::TooLarge)),
             Err(error) => return Err(error),
-        };
-        let text = match credentials {
-            Credentials::Missing => return Ok(Err(Refusal::Missing)),
-            Credentials::Repeated => return Ok(Err(Refusal::Malformed("more than one authorization header"))),
-            Credentials::Token(Ok(text)) => text,
-            Credentials::Token(Err(refusal)) => return Ok(Err(token_refusal(refusal))),
         };
         let Some(claims) = Claims::parse(&text) else {
             return Ok(Err(invalid("bad-claims", "the claims can't be read")));
@@ -151,7 +151,7 @@ impl JwtAuth {
         if self.config.context && text.len() > LONGEST_CLAIMS {
             return Ok(Err(Refusal::TooLarge));
         }
-        if let Err(refusal) = self.hand_on(request, &claims)? {
+        if let Err(refusal) = self.hand_on(request, &claims, consumer.as_deref())? {
             return Ok(Err(refusal));
         }
         drop(claims);
@@ -159,6 +159,32 @@ impl JwtAuth {
             context::set_json(CLAIMS, text)?;
         }
         Ok(Ok(()))
+    }
+
+    /// The payload of the request's token, if that is a good one.
+    fn verified(&self, request: &Request) -> Result<Result<Verified, Refusal>, Error> {
+        let verifier = match &self.tokens {
+            Tokens::OfConsumers(verifier) => verifier,
+            Tokens::OfKeys(verifier) => {
+                return Ok(match verifier.verify_bearer(request)? {
+                    Credentials::Missing => Err(Refusal::Missing),
+                    Credentials::Repeated => Err(Refusal::Malformed(SEVERAL)),
+                    Credentials::Token(Ok(text)) => Ok(Verified { text, consumer: None }),
+                    Credentials::Token(Err(refusal)) => Err(token_refusal(refusal)),
+                });
+            }
+        };
+        let fields = request.header_bytes("authorization")?;
+        let [field] = fields.as_slice() else {
+            return Ok(Err(if fields.is_empty() { Refusal::Missing } else { Refusal::Malformed(SEVERAL) }));
+        };
+        let Some(token) = bearer(field) else { return Ok(Err(Refusal::Missing)) };
+        Ok(match verifier.verify(token)? {
+            ConsumerToken::Good { consumer, payload } => Ok(Verified { text: payload, consumer: Some(consumer) }),
+            ConsumerToken::Refused(refusal) => Err(token_refusal(refusal)),
+            ConsumerToken::UnknownIssuer => Err(invalid("wrong-issuer", "the issuer is not accepted")),
+            ConsumerToken::WrongAudience => Err(invalid("wrong-audience", "the token is for another audience")),
+        })
     }
 
     fn check(&self, claims: &Claims<'_>) -> Result<(), Refusal> {
@@ -211,7 +237,12 @@ impl JwtAuth {
     }
 
     /// Tells the upstream and the filters after this one who calls. Nothing has changed where that can't be told.
-    fn hand_on(&self, request: &Request, claims: &Claims<'_>) -> Result<Result<(), Refusal>, Error> {
+    fn hand_on(
+        &self,
+        request: &Request,
+        claims: &Claims<'_>,
+        signer: Option<&str>,
+    ) -> Result<Result<(), Refusal>, Error> {
         let Ok(consumer) = claims.name(&self.config.consumer_claim) else {
             return Ok(Err(invalid("bad-claims", "the number that names the caller is not exact")));
         };
@@ -237,6 +268,11 @@ impl JwtAuth {
             }
             Err(Error::TooLarge(_)) => return Ok(Err(Refusal::TooLarge)),
             Err(error) => return Err(error),
+        }
+        if let Some(signer) = signer {
+            // It may have gone since the token was verified.
+            let is_known = consumers::vouch(signer, "jwt")?;
+            return Ok(if is_known { Ok(()) } else { Err(invalid("wrong-issuer", "the issuer is not accepted")) });
         }
         if let Some(consumer) = consumer {
             context::set_consumer(&shortened(consumer, LONGEST_CONSUMER)?)?;
@@ -304,6 +340,21 @@ impl JwtAuth {
             }
         }
     }
+}
+
+const SEVERAL: &str = "more than one authorization header";
+
+/// A good token's payload, and the consumer that has signed it with keys of its own.
+struct Verified {
+    text: String,
+    consumer: Option<String>,
+}
+
+/// The token of credentials with the scheme `Bearer`, which has no case (RFC 9110 §11.1, RFC 6750 §2.1).
+fn bearer(credentials: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credentials.split_at_checked(6)?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && matches!(token, [] | [b' ', ..]);
+    is_bearer.then(|| token.trim_ascii_start())
 }
 
 fn invalid(reason: &'static str, detail: &'static str) -> Refusal {

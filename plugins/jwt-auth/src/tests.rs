@@ -420,3 +420,57 @@ fn ed25519_has_two_names() {
         }
     }
 }
+
+#[test]
+fn no_consumer_can_sign_as_another() {
+    use sluice_filter::testing::Consumer;
+    let config = json!({ "consumer_keys": true, "algorithms": ["HS256"], "forward_token": false });
+    let grants = json!({ "consumers": true, "read_headers": ["authorization"], "write_headers": ["authorization"] });
+    let filter = Harness::<JwtAuth>::with_grants(config, grants).unwrap();
+    filter.set_now(NOW);
+    let secret = |letter: &str| letter.repeat(32);
+    filter.consumers(&[
+        Consumer::new("acme").plan("gold").tokens("https://acme.test", &json!({ "secret": secret("a") })),
+        Consumer::new("umbrella").tokens("https://umbrella.test", &json!({ "secret": secret("u") })),
+    ]);
+    let ask = |letter: &str, issuer: &str, exp: u64| {
+        let claims = json!({ "iss": issuer, "sub": "umbrella", "exp": exp });
+        let token = sign_with(&secret(letter), &json!({ "alg": "HS256" }), &claims);
+        let mut exchange = Exchange::get("/").header("authorization", &format!("bearer {token}"));
+        let verdict = filter.on_request(&mut exchange).unwrap();
+        (verdict, exchange)
+    };
+    let (verdict, exchange) = ask("a", "https://acme.test", NOW + 60);
+    assert_eq!((verdict, exchange.consumer.as_deref()), (Verdict::Continue, Some("acme")), "by its key, not by `sub`");
+    let known = exchange.known_consumer.unwrap();
+    assert_eq!((known.plan.as_deref(), &*known.method), (Some("gold"), "jwt"));
+    assert!(!exchange.request.headers.has("authorization"));
+    for (letter, issuer, exp, reason) in [
+        ("a", "https://umbrella.test", NOW + 60, "bad-signature"),
+        ("u", "https://acme.test", NOW + 60, "bad-signature"),
+        ("a", "https://other.test", NOW + 60, "wrong-issuer"),
+        ("a", "https://acme.test", NOW - 60, "token-expired"),
+    ] {
+        let (verdict, exchange) = ask(letter, issuer, exp);
+        assert_eq!(
+            (verdict, exchange.response.reason.as_deref()),
+            (Verdict::Respond, Some(reason)),
+            "{letter} {issuer}"
+        );
+        assert_eq!((exchange.consumer, exchange.known_consumer), (None, None));
+    }
+    let missing = &mut Exchange::get("/").header("authorization", "Basic eDp5");
+    assert_eq!(filter.on_request(missing), Ok(Verdict::Respond));
+    assert_eq!(missing.response.reason.as_deref(), Some("token-missing"));
+}
+
+#[test]
+fn keys_of_consumers_stand_alone() {
+    for (config, expected) in [
+        (json!({ "consumer_keys": true, "secret": SECRET }), "secret: has no meaning beside `consumer_keys`"),
+        (json!({ "consumer_keys": true, "algorithms": ["none"] }), "algorithms[0]: unknown algorithm"),
+    ] {
+        let refused = Harness::<JwtAuth>::new(config).err().expect("a bad config");
+        assert!(refused.starts_with(expected), "{refused}");
+    }
+}

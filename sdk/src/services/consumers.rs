@@ -1,6 +1,7 @@
 //! The operator's consumers, granted by `grants.consumers`: who has a credential, and what is known of the caller.
 
-use crate::{Error, host};
+use crate::bindings::sluice::filter::consumers::ConsumerToken as Answer;
+use crate::{Error, crypto::TokenRefusal, host};
 
 /// Makes the consumer with this credential the caller of the exchange, and answers its name. Kinds: `key` (an API key), and of a client
 /// certificate `sha256`, `subject`, `dns`, `uri`, `email` and `ip`.
@@ -26,6 +27,43 @@ pub fn recall_password(username: &str, password: &[u8]) -> Result<Option<String>
 /// As [`authenticate`]; `Invalid` for a method that is no word.
 pub fn vouch(name: &str, method: &str) -> Result<bool, Error> {
     Ok(host::consumers::vouch(name, method)?)
+}
+
+/// What came of a token that is said to be a consumer's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConsumerToken {
+    /// Its consumer, which is not the caller before [`vouch`] has made it so, and its payload.
+    Good {
+        /// The name.
+        consumer: String,
+        /// As text. Nothing but issuer and audience was looked at.
+        payload: String,
+    },
+    /// Why it is not good.
+    Refused(TokenRefusal),
+    /// No consumer has the issuer that it names.
+    UnknownIssuer,
+    /// It is good, but not for one of the audiences that the consumer's tokens are for.
+    WrongAudience,
+}
+
+/// Verifies tokens that consumers sign with keys of their own, declared by [`crate::Setup::consumer_token_verifier`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumerTokenVerifier(pub(crate) u32);
+
+impl ConsumerTokenVerifier {
+    /// Verifies a token with the keys of the consumer that has its issuer, and no others.
+    ///
+    /// # Errors
+    /// `NotGranted` without `grants.consumers`; `TooLarge` past 1 MiB; `Unavailable` while the keys have not been fetched.
+    pub fn verify(self, token: &[u8]) -> Result<ConsumerToken, Error> {
+        Ok(match host::consumers::verify_token(self.0, token)? {
+            Answer::Good(claims) => ConsumerToken::Good { consumer: claims.consumer, payload: claims.payload },
+            Answer::Refused(refusal) => ConsumerToken::Refused(refusal),
+            Answer::UnknownIssuer => ConsumerToken::UnknownIssuer,
+            Answer::WrongAudience => ConsumerToken::WrongAudience,
+        })
+    }
 }
 
 /// Whether the caller is one of the operator's consumers. A name that only [`set_consumer`](crate::context::set_consumer) has given is none.

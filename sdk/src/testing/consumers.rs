@@ -51,6 +51,17 @@ impl Consumer {
         self
     }
 
+    /// Adds an issuer of tokens, with the source of its keys as for [`crate::Setup::key_set`].
+    ///
+    /// # Panics
+    /// Where that is no source of keys.
+    #[must_use]
+    pub fn tokens(mut self, issuer: &str, keys: &serde_json::Value) -> Self {
+        let credential = native::Credential::token(issuer.to_owned(), Vec::new(), keys.to_string());
+        self.0.credentials.push(credential.expect("a source of keys"));
+        self
+    }
+
     /// Adds a user name with its password.
     ///
     /// # Panics

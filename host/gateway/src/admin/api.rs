@@ -235,7 +235,7 @@ impl From<&model::Route> for Route {
                 model::Action::Redirect { status, .. } => Action::Redirect { status: status.as_u16() },
                 model::Action::Respond { status, .. } => Action::Respond { status: status.as_u16() },
             },
-            filters: route.pipeline.iter().map(ToString::to_string).collect(),
+            filters: route.pipeline.iter().flat_map(model::Step::filters).map(ToString::to_string).collect(),
             weights_until_reload: false,
         }
     }

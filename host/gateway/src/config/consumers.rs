@@ -1,5 +1,6 @@
 //! Reads `[consumers]`: the callers that the operator knows.
 
+use super::filters::json_of;
 use super::item::Item;
 use super::read::Table;
 use crate::services::consumers::{BadCredential, ConsumerSpec, Credential};
@@ -35,9 +36,44 @@ pub(super) fn consumer(name: &str, table: &Table<'_>) -> Option<ConsumerSpec> {
             credentials.extend(credential(&item, |hash| Credential::password(&user, hash)));
         }
     }
+    if let Some(tokens) = table.optional_whole_table("jwt") {
+        credentials.extend(token_keys(&tokens));
+    }
     let spec = ConsumerSpec { name: name.to_owned(), plan, labels, credentials };
     match spec.check() {
         Ok(()) => Some(spec),
+        Err(error) => {
+            table.fail(error.to_string());
+            None
+        }
+    }
+}
+
+/// The issuer and the keys of tokens that it signs itself.
+fn token_keys(table: &Table<'_>) -> Option<Credential> {
+    let issuer = table
+        .key(
+            "issuer",
+            "The `iss` of tokens that it signs. No other consumer may have it.",
+            r#""https://login.acme.example""#,
+        )
+        .get("none", Item::string);
+    let audiences = table
+        .key("audiences", "A token's `aud` names one of these.", r#"["https://api.example"]"#)
+        .get("any", |item| item.list(Item::string))
+        .unwrap_or_default();
+    let keys = table.key(
+        "keys",
+        "Its keys: a table with `jwks_url`, `jwks`, `pem` or `secret`, and what `crypto.key-set` of the interface has beside them.",
+        r#"{ jwks_url = "https://login.acme.example/keys" }"#,
+    );
+    let source = keys.get("none", |item| json_of(&item));
+    let (Some(issuer), Some(source)) = (issuer, source) else {
+        table.fail("expected an `issuer` and `keys`");
+        return None;
+    };
+    match Credential::token(issuer, audiences, source) {
+        Ok(credential) => Some(credential),
         Err(error) => {
             table.fail(error.to_string());
             None

@@ -57,6 +57,11 @@ pub const HTTPS_REDIRECT_STATUS: StatusCode = StatusCode::PERMANENT_REDIRECT;
 /// Where an authority looks whether a host is its owner's (RFC 8555 §8.3). It asks without TLS: there may be no certificate yet.
 pub const HTTPS_REDIRECT_EXCEPT: &str = "/.well-known/acme-challenge/**";
 
+// [pipelines] and the pipelines of routes
+/// What a filter answers to a caller without valid credentials (RFC 9110 §15.5.2).
+pub const TRY_NEXT_ON: u16 = 401;
+pub const ANY_OF_OPTIONAL: bool = false;
+
 // [routes.NAME]
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -166,6 +171,7 @@ pub const LATENCY_FACTOR: u32 = 0;
 pub const ON_ERROR: FailurePolicy = FailurePolicy::Closed;
 pub const ON_FAILED_TRIAL: TrialPolicy = TrialPolicy::Refuse;
 pub const BODY_GRANT: bool = true;
+pub const ALLOW_PRIVATE: bool = false;
 pub const CONSUMERS_GRANT: bool = false;
 pub const KV_QUOTA: ByteSize = mib(16);
 pub const PLUGIN_CALL: CallMode = CallMode::Auto;

@@ -6,7 +6,7 @@ use super::key::{Words, Written};
 use super::model::{
     Balance, Builtin, CircuitScope, ClientAuthMode, Criticality, Deviation, EndpointScheme, FailurePolicy,
     HashAlgorithm, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions,
-    SameSite, SubsetFallback, TlsVersion, TrialPolicy,
+    SameSite, SubsetFallback, TlsVersion, TrialPolicy, TryNextOn,
 };
 use crate::proxy_protocol;
 use crate::telemetry::{AccessLogFormat, LogLevel};
@@ -126,6 +126,12 @@ impl Written for RetryConditions {
     fn written(&self) -> String {
         let words: Vec<String> = self.iter().map(|condition| condition.written()).collect();
         format!("[{}]", words.join(", "))
+    }
+}
+
+impl Written for TryNextOn {
+    fn written(&self) -> String {
+        format!("{:?}", self.0)
     }
 }
 

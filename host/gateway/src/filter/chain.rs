@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
 use super::pipeline::{before, downward, upward};
-use super::verdict::{CallOutcome, log_unread, settle};
-use super::{BodyFailure, BodySource, BodySourceError, FailurePolicy, LocalPipeline, Traversal};
+use super::verdict::{CallOutcome, log_unread, settle, settle_since};
+use super::{BodyFailure, BodySource, BodySourceError, FailurePolicy, Filter, LocalPipeline, Traversal};
 use crate::exchange::Exchange;
-use crate::wasm::{BodyInterest, Called, FilterError, Hook, Phase, Unread};
+use crate::wasm::{BodyInterest, Called, FilterError, Hook, Phase, Unread, Verdict};
 
 /// A filter gave no verdict and its policy is `closed`.
 #[derive(Debug, Clone)]
@@ -26,6 +26,10 @@ pub enum RequestOutcome {
     Continue,
     /// The filter of this index has answered: `exchange.response`, with its body.
     Respond {
+        by: usize,
+    },
+    /// All members of a group have refused. `exchange.response` has their answers as one, without a body yet; its status is that of this filter.
+    Refused {
         by: usize,
     },
     Failed(FilterFailure),
@@ -46,7 +50,7 @@ pub enum ResponseOutcome {
 }
 
 /// The way of one message through one filter.
-enum FilterOutcome {
+pub(super) enum FilterOutcome {
     Continue,
     Respond,
     Failed(FilterFailure),
@@ -56,11 +60,13 @@ enum FilterOutcome {
 impl LocalPipeline {
     /// Calls the request hooks. `body` is the request's.
     pub async fn on_request<B: BodySource>(&self, traversal: &mut Traversal, body: &mut B) -> RequestOutcome {
-        let all = self.pipeline.filters().len();
         traversal.cursor.now = None;
-        let mask = self.pipeline.mask(Hook::OnRequest) | self.pipeline.mask(Hook::OnRequestBody);
-        for index in upward(mask) {
-            let outcome = match self.request_through(traversal, body, index).await {
+        if let Some(steps) = self.pipeline.groups() {
+            return Box::pin(self.on_request_in_groups(steps, traversal, body)).await;
+        }
+        let all = self.pipeline.filters().len();
+        for index in upward(self.pipeline.request_mask()) {
+            let outcome = match self.request_through::<false, B>(traversal, body, index).await {
                 FilterOutcome::Continue => continue,
                 FilterOutcome::Respond => RequestOutcome::Respond { by: index },
                 FilterOutcome::Failed(failure) => RequestOutcome::Failed(failure),
@@ -73,14 +79,18 @@ impl LocalPipeline {
         RequestOutcome::Continue
     }
 
-    async fn request_through<B: BodySource>(
+    /// Calls the request hooks of one filter. `IN_GROUP`: its edits can be taken back after the call.
+    pub(super) async fn request_through<const IN_GROUP: bool, B: BodySource>(
         &self,
         traversal: &mut Traversal,
         body: &mut B,
         index: usize,
     ) -> FilterOutcome {
         if self.has(Hook::OnRequest, index) {
-            let outcome = self.call(Hook::OnRequest, traversal, index).await;
+            let outcome = match IN_GROUP {
+                false => self.call(Hook::OnRequest, traversal, index).await,
+                true => Box::pin(self.call_in_group(Hook::OnRequest, traversal, index)).await,
+            };
             if !matches!(outcome, FilterOutcome::Continue) || traversal.is_absent(index) {
                 return outcome;
             }
@@ -100,7 +110,10 @@ impl LocalPipeline {
                 Err(error) => return self.request_refused(error, index),
             },
         }
-        self.call(Hook::OnRequestBody, traversal, index).await
+        match IN_GROUP {
+            false => self.call(Hook::OnRequestBody, traversal, index).await,
+            true => Box::pin(self.call_in_group(Hook::OnRequestBody, traversal, index)).await,
+        }
     }
 
     /// No policy lets a request pass whose body the filter has asked for and not seen.
@@ -237,7 +250,25 @@ impl LocalPipeline {
         self.pipeline.mask(hook) & (1 << index) != 0
     }
 
-    async fn call(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> FilterOutcome {
+    fn call(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> impl Future<Output = FilterOutcome> {
+        self.call_and(settle, hook, traversal, index)
+    }
+
+    /// Calls a hook, and keeps the records of its edits: the group may still take them back.
+    async fn call_in_group(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> FilterOutcome {
+        let mark = traversal.exchange().journal.len();
+        let keep =
+            |filter: &Filter, hook, exchange: &mut Exchange, result| settle_since(mark, filter, hook, exchange, result);
+        self.call_and(keep, hook, traversal, index).await
+    }
+
+    async fn call_and(
+        &self,
+        settle: impl FnOnce(&Filter, Hook, &mut Exchange, Result<Verdict, FilterError>) -> CallOutcome,
+        hook: Hook,
+        traversal: &mut Traversal,
+        index: usize,
+    ) -> FilterOutcome {
         let pool = &self.pools[index];
         let exchange = traversal.exchange.take().expect("an exchange is in one call at a time");
         let (exchange, result) = match pool.call_now(hook, exchange, index, &mut traversal.cursor.now) {

@@ -4,6 +4,7 @@
 mod body;
 mod chain;
 mod complete;
+mod groups;
 mod pipeline;
 mod turns;
 mod verdict;
@@ -13,9 +14,9 @@ use std::sync::Arc;
 pub use body::{BodyFailure, BodySource, BodySourceError};
 pub use chain::{FilterFailure, RequestOutcome, ResponseOutcome};
 pub use complete::CompleteQueue;
-pub use pipeline::{LocalPipeline, Pipeline, Traversal, WorkerFilters};
+pub use pipeline::{LocalPipeline, Pipeline, PipelineError, Traversal, WorkerFilters};
 
-pub use crate::config::model::FailurePolicy;
+pub use crate::config::model::{FailurePolicy, Step};
 pub use crate::wasm::{
     FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet, Interests, LoadError, Mode, Plugin,
     Runtime,

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Filter;
 use super::turns::BodyTurns;
+use super::{Filter, Step};
+use crate::config::model::AnyOf;
 use crate::exchange::Exchange;
 use crate::wasm::{Hook, Pool, Program};
 
@@ -19,26 +20,45 @@ pub struct Pipeline {
     filters: Vec<Arc<Filter>>,
     /// For each hook, the filters that have it, by their index.
     masks: [u64; Hook::COUNT],
+    /// Those with a request hook.
+    request_mask: u64,
+    /// The way of a request, of indices, where there are groups.
+    groups: Option<Vec<Step<usize>>>,
 }
 
-/// A pipeline that is too long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} filters in one pipeline, more than {MAX_FILTERS}")]
-pub struct TooManyFilters(pub usize);
+/// Why there can be no such pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PipelineError {
+    #[error("{0} filters in one pipeline, more than {MAX_FILTERS}")]
+    TooManyFilters(usize),
+    #[error("a member of `any_of` never refuses, as `{0}` has no hook for requests: every request would pass")]
+    NeverRefuses(String),
+}
 
 impl Pipeline {
-    /// A pipeline of these filters in this order.
-    pub fn new(filters: Vec<Arc<Filter>>) -> Result<Arc<Pipeline>, TooManyFilters> {
+    /// A pipeline of these steps in this order.
+    pub fn new(steps: &[Step<Arc<Filter>>]) -> Result<Arc<Pipeline>, PipelineError> {
+        let filters: Vec<Arc<Filter>> = steps.iter().flat_map(Step::filters).cloned().collect();
         if filters.len() > MAX_FILTERS {
-            return Err(TooManyFilters(filters.len()));
+            return Err(PipelineError::TooManyFilters(filters.len()));
         }
+        steps.iter().try_for_each(check)?;
         let mut masks = [0; Hook::COUNT];
         for (index, filter) in filters.iter().enumerate() {
             for hook in filter.hooks().iter() {
                 masks[hook as usize] |= 1 << index;
             }
         }
-        Ok(Arc::new(Pipeline { filters, masks }))
+        let request_mask = masks[Hook::OnRequest as usize] | masks[Hook::OnRequestBody as usize];
+        let mut indices = 0..;
+        let by_index = steps.iter().map(|step| step.try_map(&mut |_| indices.next())).collect::<Option<Vec<_>>>();
+        let groups = by_index.filter(|steps| steps.iter().any(|step| !matches!(step, Step::Filter(_))));
+        Ok(Arc::new(Pipeline { filters, masks, request_mask, groups }))
+    }
+
+    /// A pipeline without filters.
+    pub fn empty() -> Arc<Pipeline> {
+        Arc::new(Pipeline { filters: Vec::new(), masks: [0; Hook::COUNT], request_mask: 0, groups: None })
     }
 
     pub fn filters(&self) -> &[Arc<Filter>] {
@@ -50,9 +70,33 @@ impl Pipeline {
         self.mask(hook) != 0
     }
 
+    pub(super) fn groups(&self) -> Option<&[Step<usize>]> {
+        self.groups.as_deref()
+    }
+
+    pub(super) fn request_mask(&self) -> u64 {
+        self.request_mask
+    }
+
     pub(super) fn mask(&self, hook: Hook) -> u64 {
         self.masks[hook as usize]
     }
+}
+
+/// Refuses a group that lets every request pass: that is an open door, and surely not meant.
+fn check(step: &Step<Arc<Filter>>) -> Result<(), PipelineError> {
+    let members = match step {
+        Step::Filter(_) => return Ok(()),
+        Step::AllOf(members) | Step::AnyOf(AnyOf { members, .. }) => members,
+    };
+    if matches!(step, Step::AnyOf(_)) {
+        let asks = |filter: &&Arc<Filter>| filter.hooks().iter().any(Hook::is_request);
+        if let Some(member) = members.iter().find(|member| !member.filters().iter().any(asks)) {
+            let names: Vec<&str> = member.filters().into_iter().map(|filter| &**filter.name()).collect();
+            return Err(PipelineError::NeverRefuses(names.join("`, `")));
+        }
+    }
+    members.iter().try_for_each(check)
 }
 
 /// The instances of one worker for one snapshot. A filter that is used in several pipelines has one pool.

@@ -1,5 +1,7 @@
 //! Pipelines of small guests: order, answers, failures, bodies.
 
+mod groups;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,7 +34,7 @@ fn exchange() -> Box<Exchange> {
         version: http::Version::HTTP_11,
         headers: http::HeaderMap::new(),
     };
-    let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![] });
+    let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![], snapshot: 0 });
     let id = http::HeaderValue::from_static("id");
     let mut exchange = Exchange::new(id, [127, 0, 0, 1].into(), request, route);
     exchange.response = Some(Box::new(ResponseHead::new(ResponseSource::Upstream, StatusCode::OK)));
@@ -51,13 +53,17 @@ impl Maker {
     }
 
     fn filter(&self, name: &str, failure: FailurePolicy, hooks: &[(Hook, &str)]) -> Arc<Filter> {
+        self.filter_in(Mode::Reused, name, failure, hooks)
+    }
+
+    fn filter_in(&self, mode: Mode, name: &str, failure: FailurePolicy, hooks: &[(Hook, &str)]) -> Arc<Filter> {
         Filter::new(FilterSpec {
             name: name.into(),
             plugin: self.runtime.load(&guest(hooks)).unwrap(),
             plugin_name: name.into(),
             config: "{}".into(),
             failure,
-            mode: Mode::Reused,
+            mode,
             limits: FilterLimits::default(),
             grants: Grants::default(),
             services: self.services.clone(),
@@ -68,7 +74,8 @@ impl Maker {
 }
 
 fn local(filters: Vec<Arc<Filter>>) -> Rc<LocalPipeline> {
-    WorkerFilters::new(1 << 20).pipeline(&Pipeline::new(filters).unwrap())
+    WorkerFilters::new(1 << 20)
+        .pipeline(&Pipeline::new(&filters.into_iter().map(Step::Filter).collect::<Vec<_>>()).unwrap())
 }
 
 fn run<T>(test: impl Future<Output = T>) -> T {

@@ -27,10 +27,23 @@ pub(super) fn settle(
     exchange: &mut Exchange,
     result: Result<Verdict, FilterError>,
 ) -> CallOutcome {
+    let outcome = settle_since(0, filter, hook, exchange, result);
+    exchange.commit();
+    outcome
+}
+
+/// Ends a call that began when the journal had the length `mark`, and keeps the journal: its edits can still be taken back.
+#[inline]
+pub(super) fn settle_since(
+    mark: usize,
+    filter: &Filter,
+    hook: Hook,
+    exchange: &mut Exchange,
+    result: Result<Verdict, FilterError>,
+) -> CallOutcome {
     match result {
         Ok(Verdict::Continue) => {
             exchange.draft = None;
-            exchange.commit();
             CallOutcome::Continue
         }
         Ok(Verdict::Respond) => {
@@ -39,11 +52,11 @@ pub(super) fn settle(
             } else {
                 replace(exchange);
             }
-            exchange.commit();
             CallOutcome::Respond
         }
         Err(error) => {
-            exchange.roll_back();
+            exchange.draft = None;
+            exchange.take_back(mark);
             log(filter, hook, exchange, &error);
             match filter.failure() {
                 FailurePolicy::Open => CallOutcome::Absent,

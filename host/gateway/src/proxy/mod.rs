@@ -4,6 +4,7 @@
 mod admission;
 mod affinity;
 mod body;
+mod call;
 mod context;
 mod deadline;
 mod error;
@@ -154,6 +155,14 @@ impl<'a> RouteHandler<'a> {
                 RequestOutcome::Continue => {}
                 RequestOutcome::Respond { by } => {
                     context.responder = Responder::Filter(filters[by].name().clone());
+                    return Ok(AfterRequestFilters::Responded);
+                }
+                RequestOutcome::Refused { by } => {
+                    context.responder = Responder::Filter(filters[by].name().clone());
+                    let (id, id_header) = (context.id.clone(), &self.local.shared.id_header);
+                    if let Some(head) = &mut context.exchange().response {
+                        respond::describe_refusal(head, &id, id_header);
+                    }
                     return Ok(AfterRequestFilters::Responded);
                 }
                 RequestOutcome::Failed(failure) => return Err(ProxyError::filter(&failure)),

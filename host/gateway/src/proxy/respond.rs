@@ -149,23 +149,37 @@ pub(super) fn problem(error: &ProxyError, id: &HeaderValue, id_header: &HeaderNa
         return Box::new(head);
     }
     let (status, detail) = public(error.kind);
-    let body = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("Client Closed Request"),
-        "status": status.as_u16(),
-        "detail": detail,
-        "request_id": id.to_str().unwrap_or_default(),
-    });
     let mut head = ResponseHead::new(ResponseSource::Gateway, status);
-    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    describe(&mut head, detail, id, id_header);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         let seconds = error.advice.as_ref().map_or(1, |advice| advice.retry_after.as_millis().div_ceil(1000).max(1));
         head.headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
     }
+    Box::new(head)
+}
+
+/// Completes the answer of a group of filters that all refuse a request: it has its status and the challenges of all.
+pub(super) fn describe_refusal(head: &mut ResponseHead, id: &HeaderValue, id_header: &HeaderName) {
+    let detail = match head.status {
+        StatusCode::UNAUTHORIZED => "The request has no credentials that are valid here.",
+        _ => "The request was refused.",
+    };
+    describe(head, detail, id, id_header);
+}
+
+/// Makes problem details of a head.
+fn describe(head: &mut ResponseHead, detail: &str, id: &HeaderValue, id_header: &HeaderName) {
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": head.status.canonical_reason().unwrap_or("Client Closed Request"),
+        "status": head.status.as_u16(),
+        "detail": detail,
+        "request_id": id.to_str().unwrap_or_default(),
+    });
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     head.headers.insert(id_header, id.clone());
     head.body = Some(Bytes::from(body.to_string()));
-    Box::new(head)
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use super::{Errors, Snapshot, SnapshotBuilder, key, needs};
 use crate::config::model::{self, Name, TrialPolicy};
 use crate::config::{self, ConfigError, Loaded, nearest};
 use crate::embedded;
-use crate::filter::{FailurePolicy, Filter, FilterSpec, Interests, LoadError, Mode, Plugin};
+use crate::filter::{FailurePolicy, Filter, FilterSpec, Interests, LoadError, Mode, Plugin, Step};
 use crate::services::KeySet;
+use crate::services::addresses::is_private_name;
 use crate::services::log_limit::visible;
 
 /// Less CPU time for a MiB is a contradiction: to copy a body in and out of a guest takes about a millisecond.
@@ -115,6 +116,7 @@ impl SnapshotBuilder {
             let Some(LoadedPlugin { plugin, component, .. }) = plugins.get(&filter.plugin) else { continue };
             let at = |part: &str| key(&["filters", &filter.name, part]);
             warn_of_open_door(filter, plugin, warnings);
+            warn_of_private_names(filter, warnings);
             let spec = FilterSpec {
                 name: filter.name.clone().into(),
                 plugin: Arc::clone(plugin),
@@ -145,10 +147,12 @@ impl SnapshotBuilder {
                 Err(error) => errors.push(loaded.error_on(&at("plugin"), visible(&crate::chain(&error)))),
             }
         }
+        let routes = loaded.config.routes.iter();
+        let pipelines: Vec<Vec<&Name>> =
+            routes.map(|route| route.pipeline.iter().flat_map(Step::filters).collect()).collect();
         let interests = |name: &Name| found.get(name).map(|filter| filter.interests());
         for filter in &loaded.config.filters {
-            let pipelines = loaded.config.routes.iter().map(|route| &route.pipeline[..]);
-            if let Some(most) = largest_body(&filter.name, pipelines, interests) {
+            if let Some(most) = largest_body(&filter.name, &pipelines, interests) {
                 warn_of_limits(&loaded.config, filter, most, warnings);
             }
         }
@@ -272,16 +276,16 @@ fn warn_of_open_door(filter: &model::Filter, plugin: &Plugin, warnings: &mut Vec
 
 /// The largest body that a filter may have, if it asks for any: twice what it asks for where another filter reads the same body before it in
 /// one of the pipelines, and may have replaced it.
-fn largest_body<'p, 'i>(
+fn largest_body<'i>(
     name: &Name,
-    pipelines: impl Iterator<Item = &'p [Name]>,
+    pipelines: &[Vec<&Name>],
     interests: impl Fn(&Name) -> Option<&'i Interests>,
 ) -> Option<u64> {
     let own = interests(name)?;
     let reads = |other: &Name, of: fn(&Interests) -> bool| interests(other).is_some_and(of);
     let (mut request_is_second, mut response_is_second) = (false, false);
     for pipeline in pipelines {
-        let Some(at) = pipeline.iter().position(|other| other == name) else { continue };
+        let Some(at) = pipeline.iter().position(|other| *other == name) else { continue };
         let (before, from) = pipeline.split_at(at);
         request_is_second |= before.iter().any(|other| reads(other, |found| found.request_body.is_some()));
         response_is_second |= from.iter().skip(1).any(|other| reads(other, |found| found.response_body.is_some()));
@@ -314,6 +318,18 @@ fn warn_of_limits(config: &model::Config, filter: &model::Filter, most: u64, war
     }
 }
 
+/// Says which origins are probably at addresses that their grants do not cover. What a name leads to is only known when it is called.
+fn warn_of_private_names(filter: &model::Filter, warnings: &mut Vec<String>) {
+    let origins = filter.grants.services.http.iter();
+    for granted in origins.filter(|granted| !granted.allow_private && is_private_name(&granted.origin.host)) {
+        let (name, origin) = (&filter.name, &granted.origin);
+        warnings.push(format!(
+            "filter `{name}` may call {origin}, but calls to private addresses are refused; if the name leads to one, grant \
+             http = [{{ origin = \"{origin}\", allow_private = true }}]"
+        ));
+    }
+}
+
 /// Says which grants are missing.
 fn warn_of_needs(filter: &model::Filter, needed: Option<&Value>, warnings: &mut Vec<String>) {
     let Some(needed) = needed else { return };
@@ -335,9 +351,9 @@ fn warn_of_needs(filter: &model::Filter, needed: Option<&Value>, warnings: &mut 
 }
 
 /// Says which filters look for a caller that no filter before them finds.
-pub(super) fn warn_of_strangers(pipeline: &[Arc<Filter>], route: &str, warnings: &mut Vec<String>) {
+pub(super) fn warn_of_strangers(pipeline: &[Step<Arc<Filter>>], route: &str, warnings: &mut Vec<String>) {
     let mut authenticated = false;
-    for filter in pipeline {
+    for filter in pipeline.iter().flat_map(Step::filters) {
         let name = filter.name();
         let begin = format!("filter `{name}` goes by the consumer or claims of the caller");
         if !authenticated
@@ -385,7 +401,7 @@ mod tests {
         let interests = |name: &Name| found.iter().find(|(known, _)| **name == **known).map(|(_, interests)| interests);
         let largest = |name: &str, pipeline: &[&str]| {
             let names: Vec<Name> = pipeline.iter().map(|name| (*name).into()).collect();
-            largest_body(&name.into(), [&names[..]].into_iter(), interests)
+            largest_body(&name.into(), &[names.iter().collect()], interests)
         };
         assert_eq!(largest("a", &["a", "b", "c"]), Some(10));
         assert_eq!(largest("b", &["b", "d"]), Some(12));

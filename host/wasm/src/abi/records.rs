@@ -6,7 +6,7 @@ use wasmtime::{Result as Outcome, ValType};
 use super::layout::is_layout;
 use super::param::{Bytes, List, Str};
 use super::{Args, Lift, Lower, OwnedParams, Source, add, no_case, up};
-use crate::bindings::{Field, context, crypto, http, limiter, metrics, types};
+use crate::bindings::{Field, consumers, context, crypto, http, limiter, metrics, types};
 use sluice_services::limiter::{Algorithm, Limit};
 
 /// Reads the fields of a record one after the other.
@@ -215,6 +215,14 @@ lifted! {
         typ: typ.map(str::to_owned),
         remember,
     };
+    |rules| rules.clone()
+}
+
+lifted! {
+    <'a> consumers::ConsumerTokenRules, consumers::ConsumerTokenRules => consumers::ConsumerTokenRules {
+        "algorithms" algorithms: List<Str>,
+        "typ" typ: Option<Str>,
+    } => consumers::ConsumerTokenRules { algorithms: texts(algorithms), typ: typ.map(str::to_owned) };
     |rules| rules.clone()
 }
 

@@ -48,6 +48,13 @@ variant!(kv::Reservation {
 });
 
 record!(Field { name: String = "name", value: String = "value" });
+record!(consumers::ConsumerClaims { consumer: String = "consumer", payload: String = "payload" });
+variant!(consumers::ConsumerToken {
+    0 Good(claims: consumers::ConsumerClaims) "good",
+    1 Refused(refusal: crypto::TokenRefusal) "refused",
+    2 UnknownIssuer "unknown-issuer",
+    3 WrongAudience "wrong-audience",
+});
 record!(consumers::ConsumerLabel { name: String = "name", value: String = "value" });
 record!(route::Endpoint {
     upstream: String = "upstream",

@@ -17,6 +17,7 @@ use crate::exchange::kept::OWN_CHARGE;
 use crate::filter::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, Mode};
 use crate::load::ticker::Ticker;
 use sluice_http::http::buffer::MemoryBudget;
+use sluice_services::consumers::ConsumerTokenVerifier;
 use sluice_services::log_limit::{self, LogLimit};
 use sluice_services::{KeySet, TokenVerifier};
 
@@ -60,6 +61,7 @@ pub(crate) enum Stage {
 pub(crate) struct HostResources {
     pub(crate) key_sets: Vec<Arc<KeySet>>,
     pub(crate) verifiers: Vec<TokenVerifier>,
+    pub(crate) consumer_verifiers: Vec<ConsumerTokenVerifier>,
     /// Borrowed for one look-up at a time.
     pub(crate) names: RefCell<Names>,
 }
@@ -70,6 +72,7 @@ impl HostResources {
         HostResources {
             key_sets: self.key_sets.clone(),
             verifiers: self.verifiers.iter().map(TokenVerifier::anew).collect(),
+            consumer_verifiers: self.consumer_verifiers.iter().map(ConsumerTokenVerifier::anew).collect(),
             names: RefCell::default(),
         }
     }

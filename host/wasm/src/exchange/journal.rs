@@ -272,7 +272,7 @@ mod tests {
             version: Version::HTTP_11,
             headers: HeaderMap::from_iter([(http::header::ACCEPT, HeaderValue::from_static("*/*"))]),
         };
-        let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![] });
+        let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![], snapshot: 0 });
         Exchange::new(HeaderValue::from_static("id"), [127, 0, 0, 1].into(), request, route)
     }
 
@@ -287,7 +287,7 @@ mod tests {
         ex.set_method(Method::POST);
         ex.set_target("/other".parse().unwrap());
         ex.set_status(StatusCode::IM_A_TEAPOT);
-        ex.set_reason(Box::new(Reason { filter: "f".into(), text: "teapot".into() }));
+        ex.set_reason(Box::new(Reason::new("f".into(), "teapot")));
         ex.set_state(3, Bytes::from_static(b"s"));
         ex.set_context("k", Value::Integer(1), "f".into()).unwrap();
         ex.set_caller(Caller { name: "alice".into(), known: None });

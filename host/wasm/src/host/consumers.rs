@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use wasmtime::{Result as Outcome, StoreContextMut};
 
+use super::crypto::{MAX_KEY_SETS, check_names, told};
 use super::waiting::{self, Paused};
 use super::{Interfaces, invalid};
 use crate::abi::define::Define;
 use crate::abi::{Bytes, Str};
 use crate::bindings::{Error, consumers};
-use crate::call::state::CallState;
+use crate::call::state::{CallState, Stage};
 use crate::exchange::{Caller, KnownConsumer};
 use crate::filter::HookSet;
-use sluice_services::consumers::{Consumer, CredentialKind};
+use sluice_services::consumers::{Consumer, ConsumerToken, ConsumerTokenVerifier, CredentialKind};
 
 /// Bytes of a method that a filter names.
 const MAX_METHOD: usize = 64;
@@ -29,6 +30,12 @@ pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
         Ok(state.recall_password(user, password))
     })?;
     at.function::<(Str, Str), _>("vouch", |state, (name, method)| Ok(state.vouch(name, method)))?;
+    at.function::<(consumers::ConsumerTokenRules,), _>("token-verifier", |state, (rules,)| {
+        Ok(state.declare_consumer_verifier(rules))
+    })?;
+    at.function::<(u32, Bytes), _>("verify-token", |state, (verifier, token)| {
+        Ok(state.verify_consumer_token(verifier, token))
+    })?;
     at.function::<(), _>("known", |state, ()| Ok(state.known_consumer().map(|known| known.is_some())))?;
     at.function::<(), _>("plan", |state, ()| {
         Ok(state.known_consumer().map(|known| Some(known?.consumer.plan.as_ref()?.to_string())))
@@ -108,6 +115,32 @@ impl CallState {
         let found = self.services()?.services.consumers.current().named(name).cloned();
         let Some(consumer) = found else { return Ok(false) };
         self.identify(consumer, method.to_owned().into()).map(|_| true)
+    }
+
+    fn declare_consumer_verifier(&mut self, rules: consumers::ConsumerTokenRules) -> Result<u32, Error> {
+        if self.stage != Stage::Configure {
+            return Err(Error::WrongHook);
+        }
+        if self.resources.consumer_verifiers.len() >= MAX_KEY_SETS {
+            return Err(Error::TooLarge(MAX_KEY_SETS as u64));
+        }
+        check_names(&rules.algorithms, rules.typ.as_deref())?;
+        self.resources.consumer_verifiers.push(ConsumerTokenVerifier::new(rules.algorithms, rules.typ));
+        Ok(self.resources.consumer_verifiers.len() as u32 - 1)
+    }
+
+    fn verify_consumer_token(&self, number: u32, token: &[u8]) -> Result<consumers::ConsumerToken, Error> {
+        self.may_identify()?;
+        let verifier = usize::try_from(number).ok().and_then(|number| self.resources.consumer_verifiers.get(number));
+        let verifier = verifier.ok_or_else(|| invalid(format!("there is no token verifier {number}")))?;
+        Ok(match verifier.verify(&self.services()?.services, token)? {
+            ConsumerToken::Good { consumer, payload } => {
+                consumers::ConsumerToken::Good(consumers::ConsumerClaims { consumer, payload })
+            }
+            ConsumerToken::Refused(refusal) => consumers::ConsumerToken::Refused(told(refusal)),
+            ConsumerToken::UnknownIssuer => consumers::ConsumerToken::UnknownIssuer,
+            ConsumerToken::WrongAudience => consumers::ConsumerToken::WrongAudience,
+        })
     }
 
     /// Makes a consumer the caller and answers its name.

@@ -16,7 +16,7 @@ use sluice_services::token::{MAX_REMEMBERED, Refusal, TokenVerifier};
 use sluice_services::{KeySet, Verification, crypto as native};
 
 /// Key sets that one filter may declare, and token verifiers.
-const MAX_KEY_SETS: usize = 64;
+pub(super) const MAX_KEY_SETS: usize = 64;
 /// Algorithms of a token verifier.
 const MAX_ALGORITHMS: usize = 16;
 /// Bytes of the name of an algorithm or of a type of tokens.
@@ -72,6 +72,17 @@ impl CallState {
         self.resources.key_sets.push(set);
         Ok(self.resources.key_sets.len() as u32 - 1)
     }
+}
+
+/// Refuses lists and names that no token can fit.
+pub(super) fn check_names(algorithms: &[String], typ: Option<&str>) -> Result<(), Error> {
+    if algorithms.len() > MAX_ALGORITHMS || algorithms.iter().any(|name| name.len() > MAX_NAME) {
+        return Err(Error::Invalid(format!("more than {MAX_ALGORITHMS} algorithms, or one that is none")));
+    }
+    if typ.is_some_and(|typ| typ.len() > MAX_NAME) {
+        return Err(Error::TooLarge(MAX_NAME as u64));
+    }
+    Ok(())
 }
 
 /// `crypto.token`, its payload where it is.
@@ -132,12 +143,7 @@ impl CallState {
         if remembered > MAX_REMEMBERED {
             return Err(Error::TooLarge(MAX_REMEMBERED.into()));
         }
-        if rules.algorithms.len() > MAX_ALGORITHMS || rules.algorithms.iter().any(|name| name.len() > MAX_NAME) {
-            return Err(Error::Invalid(format!("more than {MAX_ALGORITHMS} algorithms, or one that is none")));
-        }
-        if rules.typ.as_ref().is_some_and(|typ| typ.len() > MAX_NAME) {
-            return Err(Error::TooLarge(MAX_NAME as u64));
-        }
+        check_names(&rules.algorithms, rules.typ.as_deref())?;
         let set = Arc::clone(self.key_set_of(rules.key_set)?);
         self.resources.verifiers.push(TokenVerifier::new(set, rules.algorithms, rules.typ, rules.remember));
         Ok(self.resources.verifiers.len() as u32 - 1)
@@ -186,7 +192,7 @@ fn bearer(credentials: &[u8]) -> Option<&[u8]> {
     }
 }
 
-fn told(refusal: Refusal) -> crypto::TokenRefusal {
+pub(super) fn told(refusal: Refusal) -> crypto::TokenRefusal {
     match refusal {
         Refusal::NotCompact => crypto::TokenRefusal::NotCompact,
         Refusal::BadHeader => crypto::TokenRefusal::BadHeader,

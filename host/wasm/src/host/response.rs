@@ -152,7 +152,7 @@ impl CallState {
             )));
         }
         self.keep(size_of::<Reason>() + reason.len())?;
-        let reason = Box::new(Reason { filter: self.shared.name.clone(), text: reason.into() });
+        let reason = Box::new(Reason::new(self.shared.name.clone(), reason));
         let exchange = self.exchange_mut(HookSet::RESPONSE_WRITES)?;
         if hook.is_request() {
             draft(exchange).reason = Some(reason);

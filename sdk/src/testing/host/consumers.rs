@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use sluice_services::consumers::{Consumer, CredentialKind};
+use sluice_services::consumers::{self as native, Consumer, CredentialKind};
 
-use super::{Error, in_exchange, unless};
-use crate::bindings::sluice::filter::consumers::ConsumerLabel;
+use super::crypto::to_guest;
+use super::{Error, during, in_exchange, unless};
+pub(crate) use crate::bindings::sluice::filter::consumers::ConsumerTokenRules;
+use crate::bindings::sluice::filter::consumers::{ConsumerClaims, ConsumerLabel, ConsumerToken};
 use crate::testing::consumers::KnownConsumer;
 use crate::testing::{Phase, World};
 
@@ -52,6 +54,29 @@ pub(crate) fn vouch(name: &str, method: &str) -> Result<bool, Error> {
         }
         let set = Arc::clone(&world.services.gateway.consumers.current());
         Ok(set.named(name).map(|consumer| identify(world, consumer, method)).is_some())
+    })
+}
+
+pub(crate) fn token_verifier(rules: &ConsumerTokenRules) -> Result<u32, Error> {
+    during(&[Phase::Configure], |world| {
+        let ConsumerTokenRules { algorithms, typ } = rules.clone();
+        world.services.consumer_verifiers.push(native::ConsumerTokenVerifier::new(algorithms, typ));
+        Ok(world.services.consumer_verifiers.len() as u32 - 1)
+    })
+}
+
+pub(crate) fn verify_token(verifier: u32, token: &[u8]) -> Result<ConsumerToken, Error> {
+    granted(|world| {
+        let found = world.services.consumer_verifiers.get(verifier as usize);
+        let found = found.ok_or_else(|| Error::Invalid(format!("token verifier {verifier}")))?;
+        Ok(match found.verify(&world.services.gateway, token)? {
+            native::ConsumerToken::Good { consumer, payload } => {
+                ConsumerToken::Good(ConsumerClaims { consumer, payload })
+            }
+            native::ConsumerToken::Refused(refusal) => ConsumerToken::Refused(to_guest(refusal)),
+            native::ConsumerToken::UnknownIssuer => ConsumerToken::UnknownIssuer,
+            native::ConsumerToken::WrongAudience => ConsumerToken::WrongAudience,
+        })
     })
 }
 

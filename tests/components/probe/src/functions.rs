@@ -325,6 +325,11 @@ fn facts(function: &str, with: &With<'_>) -> Answer {
         "consumers.authenticate" => shown(consumers::authenticate(&with.text(0), &with.text(1))),
         "consumers.recall-password" => shown(consumers::recall_password(&with.text(0), &with.bytes(1))),
         "consumers.vouch" => shown(consumers::vouch(&with.text(0), &with.text(1))),
+        "consumers.token-verifier" => shown(consumers::token_verifier(&consumers::ConsumerTokenRules {
+            algorithms: with.texts(0),
+            typ: with.maybe_text(1),
+        })),
+        "consumers.verify-token" => shown(consumers::verify_token(with.short(0), &with.bytes(1))),
         "consumers.known" => shown(consumers::known()),
         "consumers.plan" => shown(consumers::plan()),
         "consumers.label" => shown(consumers::label(&with.text(0))),

@@ -1,4 +1,4 @@
-//! Plugins, filters and pipelines.
+//! Plugins and filters.
 
 use std::path::PathBuf;
 
@@ -48,11 +48,4 @@ pub enum TrialPolicy {
     Refuse,
     /// It is loaded, with a warning.
     Warn,
-}
-
-/// A named list of filters.
-#[derive(Debug, Clone)]
-pub struct Pipeline {
-    pub name: Name,
-    pub filters: Vec<Name>,
 }

@@ -11,6 +11,7 @@ mod filters;
 mod health;
 mod limits;
 mod overload;
+mod pipelines;
 mod releases;
 mod retry;
 mod routes;
@@ -40,6 +41,7 @@ pub use filters::*;
 pub use health::*;
 pub use limits::*;
 pub use overload::*;
+pub use pipelines::*;
 pub use releases::*;
 pub use retry::*;
 pub use routes::*;
@@ -54,6 +56,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     pub certificates: Vec<Certificate>,
     pub routes: Vec<Route>,
+    pub calls: Calls,
     /// Those of the file, then the anonymous ones of `upstream = "http://…"` under that address as their name.
     pub upstreams: Vec<Upstream>,
     /// Every plugin that has a table or that a filter names.

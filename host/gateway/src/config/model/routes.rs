@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Sticky};
+use super::{ByteSize, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Step, Sticky};
+use crate::config::defaults;
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
 /// What is done with the requests that match.
@@ -18,8 +19,8 @@ pub struct Route {
     pub action: Action,
     pub rewrite: Option<PathRewrite>,
     pub host: HostPolicy,
-    /// Names in `Config::filters`, resolved from a named pipeline, a list or the default pipeline.
-    pub pipeline: Vec<Name>,
+    /// Of names in `Config::filters`, resolved from a named pipeline, a list or the default pipeline.
+    pub pipeline: Vec<Step<Name>>,
     /// Higher goes first, before all other rules of precedence.
     pub priority: i64,
     pub timeouts: RouteTimeouts,
@@ -38,6 +39,13 @@ pub struct Route {
     /// These two only with an upstream.
     pub mirror: Option<Mirror>,
     pub fault: Option<Fault>,
+}
+
+/// How filters call upstreams: as routes send requests by default.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    pub timeouts: RouteTimeouts,
+    pub retry: Option<RetryPolicy>,
 }
 
 /// The endpoints that a route uses of its upstreams: those with all of these labels, which are sorted.
@@ -81,6 +89,19 @@ pub struct RouteTimeouts {
     pub idle: Option<Duration>,
     /// From the request head to the last byte of the response, or of a tunnel.
     pub max_stream_duration: Option<Duration>,
+}
+
+/// The defaults of `gateway.toml`.
+impl Default for RouteTimeouts {
+    fn default() -> Self {
+        RouteTimeouts {
+            request: Some(defaults::REQUEST_TIMEOUT),
+            connect: defaults::CONNECT_TIMEOUT,
+            first_byte: Some(defaults::FIRST_BYTE_TIMEOUT),
+            idle: Some(defaults::BODY_IDLE_TIMEOUT),
+            max_stream_duration: defaults::MAX_STREAM_DURATION,
+        }
+    }
 }
 
 impl RouteTimeouts {

@@ -19,8 +19,8 @@ fn a_route_goes_before_its_group_and_that_before_the_defaults() {
     };
     assert_eq!(seconds(plain), (Some(1), 3, Some(2)));
     assert_eq!(seconds(grouped), (Some(3), 5, Some(2)));
-    assert_eq!(plain.pipeline, [Name::from("f"), Name::from("g")]);
-    assert_eq!(grouped.pipeline, [Name::from("g")], "lists replace");
+    assert_eq!(plain.pipeline, ["f", "g"].map(|name| Step::Filter(Name::from(name))));
+    assert_eq!(grouped.pipeline, [Step::Filter(Name::from("g"))], "lists replace");
     assert_eq!((&plain.host, &grouped.host), (&HostPolicy::Upstream, &HostPolicy::Keep));
     assert_eq!((plain.limits.body, grouped.limits.body), (Some(defaults::BODY_LIMIT), None));
     assert_eq!((plain.upgrade, answers.pipeline.len()), (false, 0));

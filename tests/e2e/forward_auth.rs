@@ -1,0 +1,110 @@
+//! `forward-auth` with services behind it: what they get, what becomes of their answers, and what a client can't do to either.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use sluice_harness::origin::{Request, nobody};
+use sluice_harness::{Gateway, Origin, Reply};
+
+use crate::support::{gateway, route};
+
+fn asking(upstream: &Origin, service: &str, config: &str) -> Gateway {
+    let filter = format!(
+        "[filters.ask]\nplugin = \"forward-auth\"\n\
+         grants = {{ http = [\"{service}\"], kv = [\"forward-auth\"], read_headers = [\"authorization\", \"cookie\"], write_headers = [\"set-cookie\"] }}\n\
+         [filters.ask.config]\nurl = \"{service}/auth?x=1\"\n{config}\n"
+    );
+    gateway(&(route(&upstream.url(), &["ask"]) + &filter))
+}
+
+/// Allows the token `good` of `ann`, redirects without one, forbids others: as an authentication proxy behind `auth_request` does.
+fn service(request: &Request) -> Reply {
+    match request.header("authorization") {
+        Some("Bearer good") => {
+            Reply::status(204).with("x-auth-user", "ann").with("set-cookie", "renewed=1").with("x-internal", "1")
+        }
+        Some(_) => Reply::Full(403, vec![("content-type".into(), "text/plain".into())], b"not you".to_vec()),
+        None => Reply::status(302).with("location", "/login").with("set-cookie", "state=1").with("x-internal", "1"),
+    }
+}
+
+const CONFIG: &str = "upstream_headers = [\"x-auth-user\", \"x-auth-groups\"]\nclient_headers = [\"set-cookie\"]\nconsumer_header = \"x-auth-user\"\n\
+                      refusal_headers = [\"location\", \"set-cookie\", \"content-type\"]\n";
+
+#[test]
+fn a_service_allows_redirects_and_refuses() {
+    let (upstream, auth) = (Origin::named("o"), Origin::serve(service));
+    let gateway = asking(&upstream, &auth.url(), CONFIG);
+    let smuggled = [
+        ("authorization", "Bearer good"),
+        ("x-auth-user", "root"),
+        ("x-auth-groups", "admins"),
+        ("x-forwarded-uri", "/public"),
+        ("x-forwarded-method", "OPTIONS"),
+    ];
+    let passed = gateway.request("PUT", "/a/b?c=d", &smuggled, b"body");
+    assert_eq!(
+        (passed.status, passed.header("set-cookie"), passed.header("x-internal")),
+        (200, Some("renewed=1"), None)
+    );
+    let seen = upstream.last();
+    assert_eq!((seen.head.all("x-auth-user"), seen.head.all("x-auth-groups")), (vec!["ann"], vec![]), "no smuggling");
+    assert_eq!(seen.text(), "body");
+    let asked = auth.last();
+    assert_eq!((asked.method.as_str(), asked.target.as_str()), ("GET", "/auth?x=1"));
+    assert_eq!(asked.head.all("x-forwarded-uri"), ["/a/b?c=d"]);
+    assert_eq!(asked.head.all("x-forwarded-method"), ["PUT"]);
+    assert_eq!(asked.head.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(asked.header("x-auth-user"), None);
+    gateway.wait_access("the caller", |line| line["consumer"] == "ann");
+
+    let login = gateway.get("/");
+    assert_eq!(
+        (login.status, login.header("location"), login.header("set-cookie")),
+        (302, Some("/login"), Some("state=1"))
+    );
+    assert_eq!(login.header("x-internal"), None);
+    let refused = gateway.request("GET", "/", &[("authorization", "Bearer bad")], b"");
+    assert_eq!((refused.status, refused.text().as_str(), upstream.count()), (403, "not you", 1));
+    let line = gateway.wait_access("the reason", |line| line["reason"] == "refused:403");
+    assert!(!line.to_string().contains("Bearer"), "{line}");
+}
+
+#[test]
+fn a_service_that_is_away_decides_nothing() {
+    let upstream = Origin::named("o");
+    let away = format!("http://{}", nobody());
+    let closed = asking(&upstream, &away, CONFIG);
+    let refused = closed.get("/");
+    assert_eq!((refused.status, upstream.count()), (503, 0));
+    closed.wait_access("the reason", |line| line["reason"] == "auth-unavailable");
+    let open = asking(&upstream, &away, &format!("on_unavailable = \"open\"\n{CONFIG}"));
+    assert_eq!(open.request("GET", "/", &[("x-auth-user", "root")], b"").status, 200);
+    assert_eq!(upstream.last().header("x-auth-user"), None);
+}
+
+#[test]
+fn kept_answers_are_used_until_they_are_too_old_and_for_nobody_else() {
+    let (upstream, status) = (Origin::named("o"), Arc::new(AtomicU16::new(200)));
+    let now = Arc::clone(&status);
+    let auth = Origin::serve(move |_| Reply::status(now.load(Ordering::Relaxed)));
+    let config = "cache = { key = [\"header:authorization\"], ttl = \"1d\" }";
+    let gateway = asking(&upstream, &auth.url(), config);
+    let ask = |token: &str| gateway.request("GET", "/", &[("authorization", token)], b"").status;
+    assert_eq!([ask("one"), ask("one"), ask("one")], [200; 3]);
+    assert_eq!(auth.count(), 1);
+    status.store(401, Ordering::Relaxed);
+    assert_eq!([ask("one"), ask("two"), ask("two"), gateway.get("/").status], [200, 401, 401, 401]);
+    assert_eq!(auth.count(), 4, "refusals are not kept");
+}
+
+#[test]
+fn the_body_is_part_of_the_question() {
+    let upstream = Origin::named("o");
+    let auth = Origin::serve(|request| Reply::status(if request.body == b"signed" { 200 } else { 401 }));
+    let gateway = asking(&upstream, &auth.url(), "method = \"POST\"\nbody = \"1KiB\"");
+    let post = |body: &[u8]| gateway.request("POST", "/", &[], body).status;
+    assert_eq!([post(b"signed"), post(b"forged"), post(&[b'x'; 2000])], [200, 401, 413]);
+    assert_eq!((upstream.last().text().as_str(), upstream.count(), auth.count()), ("signed", 1, 2));
+    assert_eq!(gateway.get("/").status, 401, "no body is a body to be decided about");
+}
