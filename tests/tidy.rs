@@ -28,7 +28,7 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
         "snapshot",
         &["certs", "config", "consumers", "embedded", "filter", "outbound", "server", "telemetry", "upstream"],
     ),
-    ("proxy", &["filter", "server", "snapshot", "telemetry", "upstream"]),
+    ("proxy", &["filter", "outbound", "server", "snapshot", "telemetry", "upstream"]),
 ];
 
 /// The other crates, by the names that the gateway has for them, and `chain`.
@@ -204,7 +204,9 @@ fn the_host_names_no_plugin() {
         .collect();
     assert!(!names.is_empty());
     let names = names.join("|");
-    forbid(&format!(r#""({names})(\.wasm)?""#), |_| false, "shipped plugins are plugins like any other");
+    // `api-key` is the name of a header, too.
+    let allowed = |source: &Source| source.path == "http/http/headers.rs";
+    forbid(&format!(r#""({names})(\.wasm)?""#), allowed, "shipped plugins are plugins like any other");
 }
 
 #[test]

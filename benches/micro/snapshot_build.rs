@@ -7,6 +7,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sluice::background::Background;
 use sluice::certs::CertStore;
 use sluice::config;
+use sluice::consumers::ConsumerFiles;
 use sluice::filter::Runtime;
 use sluice::outbound::{OutboundClient, Tls};
 use sluice::services::outbound::Offline;
@@ -45,9 +46,11 @@ fn build(c: &mut Criterion) {
     let options =
         RuntimeOptions { instances: 100, cache: Some(folder.path().join("cache")), ..RuntimeOptions::default() };
     let (background, _thread) = Background::start(Metrics::new()).expect("a thread");
+    let services = Services::new(Clock::system(), Arc::new(Offline));
     let builder = SnapshotBuilder {
         runtime: Runtime::new(options).expect("the runtime"),
-        services: Services::new(Clock::system(), Arc::new(Offline)),
+        consumers: ConsumerFiles::new(Arc::clone(&services)),
+        services,
         certs: CertStore::default(),
         metrics: Metrics::new(),
         outbound: OutboundClient::new(

@@ -205,7 +205,7 @@ fn a_hundred_thousand_consumers_are_loaded_and_found() {
     let mut lines = "{\"consumers\":100001}\n".to_owned();
     for number in 0..100_000_u32 {
         // Keys that nobody has: the hashes are numbers.
-        let _ = write!(lines, "{{\"name\":\"c{number}\",\"plan\":\"gold\",\"keys\":[\"sha256:{number:064x}\"]}}\n");
+        let _ = writeln!(lines, "{{\"name\":\"c{number}\",\"plan\":\"gold\",\"keys\":[\"sha256:{number:064x}\"]}}");
     }
     lines += &line("the-one", HASHES[0]);
     let gateway = following(&origin, &lines);

@@ -1,9 +1,11 @@
 //! The gateway from outside: the real binary between real sockets, one module for each promise.
 
+mod access;
 mod admin;
 mod balancing;
 mod bodies;
 mod bulkheads;
+mod calls;
 mod circuits;
 mod client_auth;
 mod commands;
@@ -27,12 +29,15 @@ mod ingress;
 mod key_sets;
 mod keys;
 mod limits;
+mod max_connections;
 mod names;
 mod observability;
 mod overload;
 mod plugins;
 mod proxy_protocol;
 mod proxying;
+mod queues;
+mod rate_limits;
 mod releases;
 mod reload;
 mod retries;
@@ -40,6 +45,7 @@ mod routing;
 mod selection;
 mod settings;
 mod shutdown;
+mod ssrf;
 mod support;
 mod timeouts;
 mod tls;

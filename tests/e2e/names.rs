@@ -54,7 +54,7 @@ fn names_that_filters_call() {
     server.set("called.test", [127, 0, 0, 1], HOUR);
     let url = format!("http://called.test:{}", called.address().port());
     let config = json!({"on-request": [{"do": "call", "url": &url, "to": "x-called"}]});
-    let grants = format!("grants = {{ http = [\"{url}\"] }}");
+    let grants = format!("grants = {{ http = [{{ origin = \"{url}\", allow_private = true }}] }}");
     let gateway = setup()
         .start(&(asking(&[&server]) + &route(&origin.url(), &["a"]) + &filter("a", "probe-waiting", &grants, config)));
     assert_eq!(gateway.get("/").status, 200);

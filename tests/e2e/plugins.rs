@@ -222,14 +222,36 @@ sticky = {{ cookie = "ab" }}
     assert_eq!(seen.len(), 2, "both get a share");
 }
 
+const SHIPPED: [&str; 11] = [
+    "acl",
+    "api-key",
+    "basic-auth",
+    "cors",
+    "forward-auth",
+    "ip-filter",
+    "jwt-auth",
+    "mtls-auth",
+    "rate-limit",
+    "traffic-split",
+    "transform",
+];
+
 #[test]
 fn shipped_plugins_do_the_same_on_fresh_instances() {
     let origin = Origin::named("o");
     let mut toml = format!("[upstreams.all]\nendpoints = [\"{}\"]\n", origin.url())
-        + &route("all", &["cors", "auth", "limits", "shape", "split"])
+        + &route(
+            "all",
+            &["cors", "addresses", "certificate", "key", "login", "auth", "access", "limits", "shape", "split"],
+        )
         + &auth("");
     let others = [
         ("cors", "cors", json!({"origins": ["https://app.example.org"]})),
+        ("addresses", "ip-filter", json!({"deny": ["192.0.2.0/24"]})),
+        ("certificate", "mtls-auth", json!({"optional": true})),
+        ("key", "api-key", json!({"optional": true})),
+        ("login", "basic-auth", json!({"optional": true})),
+        ("access", "acl", json!({"rules": [{"effect": "allow", "if": {"authenticated": true}}]})),
         ("limits", "rate-limit", json!({"limits": [{"key": "consumer", "amount": 3, "window": "1d"}]})),
         ("shape", "transform", json!({"request": {"headers": {"set": {"x-a": "1"}}}})),
         ("split", "traffic-split", json!({"split": [{"upstream": "all", "weight": 1}]})),
@@ -238,7 +260,7 @@ fn shipped_plugins_do_the_same_on_fresh_instances() {
         toml += &filter(name, plugin, "", config);
     }
     let names: BTreeSet<&str> = sluice::embedded::names().collect();
-    assert_eq!(names, BTreeSet::from(["cors", "jwt-auth", "rate-limit", "traffic-split", "transform"]));
+    assert_eq!(names, BTreeSet::from(SHIPPED));
     for name in names {
         toml += &format!("[plugins.{name}]\ninstances = {{ mode = \"fresh\" }}\n");
     }

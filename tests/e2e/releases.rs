@@ -69,6 +69,20 @@ fn a_caller_stays_on_its_side_on_every_worker_and_gateway_while_weights_move() {
 }
 
 #[test]
+fn a_caller_is_known_by_a_parameter_of_the_query_or_of_the_path() {
+    let (blue, green) = sides();
+    let route = "upstreams = { blue = 1, green = 1 }\nsticky = { by = [\"query:user\", \"param:user\"] }";
+    let gateway = gateway(&split(&blue, &green, route).replace("\"/**\"", "\"/of/{user}\""));
+    let of = |target: &dyn Fn(usize) -> String| -> Vec<String> {
+        (0..40).map(|user| gateway.get(&target(user)).text()).collect()
+    };
+    let by_path = of(&|user| format!("/of/{user}"));
+    assert!((5..=35).contains(&on_green(&by_path)), "{by_path:?}");
+    assert_eq!(of(&|user| format!("/of/x?user={user}")), by_path, "the query goes first, and has the same values");
+    assert_eq!(of(&|user| format!("/of/{user}?a=b")), by_path);
+}
+
+#[test]
 fn a_caller_without_a_key_gets_a_cookie() {
     let (blue, green) = sides();
     let route = "upstreams = { blue = 1, green = 1 }\nsticky = { by = [\"header:x-user\", \"cookie:release\"], max_age = \"7d\" }";

@@ -92,7 +92,8 @@ pub(crate) fn exchange() -> Box<Exchange> {
         version: Version::HTTP_11,
         headers,
     };
-    let route = Arc::new(RouteFacts { name: "all".into(), upstreams: vec!["things".into(), "more".into()] });
+    let route =
+        Arc::new(RouteFacts { name: "all".into(), upstreams: vec!["things".into(), "more".into()], snapshot: 0 });
     let mut exchange =
         Exchange::new(HeaderValue::from_static("0123456789abcdef"), [127, 0, 0, 1].into(), request, route);
     exchange.states.resize(1, None);

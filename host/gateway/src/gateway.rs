@@ -12,9 +12,7 @@ use crate::background::{Background, Task};
 use crate::certs::CertStore;
 use crate::config::{self, Config, ConfigErrors, Loaded, model};
 use crate::consumers::ConsumerFiles;
-use crate::control::{
-    Control, Replacement, RunningState, Signals, WatchedFiles, lower_priority, start_loader, watched_files,
-};
+use crate::control::{Control, Replacement, RunningState, Signals, WatchedFiles, start_loader, watched_files};
 use crate::filter::{Mode, Runtime};
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
@@ -226,15 +224,13 @@ fn serve_when_ready(control: &Control, services: Arc<Services>, upstreams: Vec<A
     std::thread::Builder::new().name("readiness".to_owned()).spawn(wait).map(drop)
 }
 
-/// Starts the threads that hash passwords: one for four processors, of low priority, since their callers can wait and requests can't.
+/// Starts the threads that hash passwords: one for four processors. They have the priority of workers: a caller waits for its hash, and at low
+/// priority it would wait for ever on a busy machine.
 fn verify_passwords(services: &Arc<Services>) -> std::io::Result<()> {
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     for _ in 0..(processors / 4).max(1) {
         let services = Arc::clone(services);
-        std::thread::Builder::new().name("passwords".to_owned()).spawn(move || {
-            lower_priority();
-            services.passwords.work();
-        })?;
+        std::thread::Builder::new().name("passwords".to_owned()).spawn(move || services.passwords.work())?;
     }
     Ok(())
 }

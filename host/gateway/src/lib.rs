@@ -6,7 +6,7 @@ pub mod allocator;
 pub mod background;
 pub mod certs;
 pub mod config;
-mod consumers;
+pub mod consumers;
 pub mod control;
 pub mod embedded;
 pub mod filter;

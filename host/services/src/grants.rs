@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::ServiceError;
+use super::addresses::Reach;
 
 /// The grants of one filter (the plugin's, narrowed by the filter's own).
 #[derive(Debug, Clone, Default)]
 pub struct Grants {
     /// `grants.http`
     pub http: Origins,
+    /// `grants.upstreams`
+    pub upstreams: BTreeSet<String>,
     /// `grants.secrets`
     pub secrets: Secrets,
     /// `grants.kv`
@@ -21,6 +24,14 @@ pub struct Grants {
 }
 
 impl Grants {
+    /// Refuses an upstream that is not granted.
+    pub fn check_upstream(&self, name: &str) -> Result<(), ServiceError> {
+        if self.upstreams.contains(name) {
+            return Ok(());
+        }
+        Err(ServiceError::NotGranted(format!("grants.upstreams = [{name:?}]")))
+    }
+
     /// Refuses a space that is not granted.
     pub fn check_kv(&self, space: &str) -> Result<(), ServiceError> {
         if self.kv.contains(space) {
@@ -105,27 +116,42 @@ impl fmt::Display for Origin {
     }
 }
 
+/// An origin as `grants.http` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantedOrigin {
+    pub origin: Origin,
+    /// Its name may lead to private addresses.
+    pub allow_private: bool,
+}
+
 /// The granted origins.
 #[derive(Debug, Clone, Default)]
-pub struct Origins(Vec<Origin>);
+pub struct Origins(Vec<GrantedOrigin>);
 
 impl Origins {
-    /// Reads `grants.http`. An entry is a scheme and a host, maybe with a port; `Invalid` names one that has more.
+    /// Reads origins of public addresses. An entry is a scheme and a host, maybe with a port; `Invalid` names one that has more.
     pub fn parse<'a>(origins: impl IntoIterator<Item = &'a str>) -> Result<Self, ServiceError> {
-        origins.into_iter().map(parse_origin).collect::<Result<_, _>>().map(Origins)
+        let granted = |text| Ok(GrantedOrigin { origin: parse_origin(text)?, allow_private: false });
+        origins.into_iter().map(granted).collect::<Result<_, _>>().map(Origins)
     }
 
-    /// Refuses an origin that is not granted: scheme, host and port have to be equal.
-    pub fn check(&self, origin: &Origin) -> Result<(), ServiceError> {
-        if self.0.contains(origin) {
-            return Ok(());
+    /// Refuses an origin that is not granted: scheme, host and port have to be equal. Answers where its calls may go.
+    pub fn check(&self, origin: &Origin) -> Result<Reach, ServiceError> {
+        let of_origin = self.0.iter().filter(|granted| granted.origin == *origin);
+        match of_origin.map(|granted| granted.allow_private).reduce(|one, other| one || other) {
+            Some(allow_private) => Ok(Reach::of(origin, allow_private)),
+            None => Err(ServiceError::NotGranted(format!("grants.http = [\"{origin}\"]"))),
         }
-        Err(ServiceError::NotGranted(format!("grants.http = [\"{origin}\"]")))
+    }
+
+    /// The origins, in the order of the grant.
+    pub fn iter(&self) -> impl Iterator<Item = &GrantedOrigin> {
+        self.0.iter()
     }
 }
 
-impl FromIterator<Origin> for Origins {
-    fn from_iter<T: IntoIterator<Item = Origin>>(origins: T) -> Self {
+impl FromIterator<GrantedOrigin> for Origins {
+    fn from_iter<T: IntoIterator<Item = GrantedOrigin>>(origins: T) -> Self {
         Origins(origins.into_iter().collect())
     }
 }
@@ -172,6 +198,8 @@ mod tests {
     fn a_refusal_names_the_grant() {
         let error = Origins::default().check(&origin("https://a.example:444/x").unwrap()).unwrap_err();
         assert_eq!(error, ServiceError::NotGranted("grants.http = [\"https://a.example:444\"]".to_owned()));
+        let error = Grants::default().check_upstream("users").unwrap_err();
+        assert_eq!(error, ServiceError::NotGranted("grants.upstreams = [\"users\"]".to_owned()));
         let error = Grants::default().check_kv("s").unwrap_err();
         assert_eq!(error, ServiceError::NotGranted("grants.kv = [\"s\"]".to_owned()));
         assert!(matches!(Secrets::default().find("k"), Err(ServiceError::NotGranted(_))));

@@ -1,6 +1,7 @@
 //! What the host functions of `wit/services.wit` do, in plain Rust: limits, values, keys, metrics. No wasm and no sockets here: what
 //! needs the network is asked of an [`Outbound`]. The services of a process are made once and outlive reloads.
 
+pub mod addresses;
 pub mod clock;
 pub mod consumers;
 pub mod crypto;
@@ -20,6 +21,7 @@ pub mod token;
 
 use std::sync::Arc;
 
+pub use addresses::Reach;
 pub use clock::Clock;
 pub use consumers::Consumers;
 pub use error::ServiceError;

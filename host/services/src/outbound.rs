@@ -1,14 +1,15 @@
 //! Outbound calls as filters and key sets see them. Who sends them has connections, and so is not in this crate.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::grants::Origins;
+use crate::grants::Grants;
 use crate::{KeySet, ServiceError};
 
 /// The requests of one call.
@@ -18,13 +19,30 @@ pub const MAX_REQUESTS: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Call {
     pub method: String,
-    /// Absolute, `http` or `https`.
+    /// Absolute, `http` or `https`, or `upstream` with the name of an upstream as its host.
     pub url: String,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
     /// The field `CDN-Loop` that it is sent with.
     pub cdn_loop: HeaderValue,
+    /// The exchange that it is made for; there for calls to upstreams.
+    pub made_for: Option<Arc<CallContext>>,
 }
+
+/// What an upstream may have to know of the exchange that a call is made for.
+#[derive(Debug, Clone)]
+pub struct CallContext {
+    /// The number of the snapshot that the exchange began with: its upstreams are called.
+    pub snapshot: u64,
+    pub client: Option<IpAddr>,
+    pub consumer: Option<Arc<str>>,
+    pub request_id: HeaderValue,
+    /// `traceparent` and `tracestate`.
+    pub trace: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The scheme of calls to upstreams.
+pub const UPSTREAM: &str = "upstream";
 
 /// The answer to a call, without hop-by-hop fields.
 #[derive(Debug, Clone)]
@@ -40,13 +58,13 @@ pub type Answers = Vec<Result<Incoming, ServiceError>>;
 /// What needs the network: calls of filters, and key sets that have a URL.
 pub trait Outbound: Send + Sync {
     /// Sends the calls at the same time and waits for all, at most `timeout`. An answer is `NotGranted`, `Invalid`, `TooLarge` past
-    /// `max_body` bytes, `Timeout`, or `Unavailable` when the server can't be reached or breaks off. The whole is `TooLarge` past
-    /// [`MAX_REQUESTS`].
+    /// `max_body` bytes, `Timeout`, or `Unavailable` when the server can't be reached or breaks off, or the upstream takes no request now.
+    /// The whole is `TooLarge` past [`MAX_REQUESTS`].
     fn send<'a>(
         &'a self,
         calls: Vec<Call>,
         timeout: Duration,
-        origins: &'a Origins,
+        grants: &'a Grants,
         max_body: usize,
     ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>>;
 
@@ -69,7 +87,7 @@ impl Outbound for Offline {
         &'a self,
         calls: Vec<Call>,
         _: Duration,
-        _: &'a Origins,
+        _: &'a Grants,
         _: usize,
     ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
         Box::pin(async move { Ok(calls.into_iter().map(|_| Err(Offline::error())).collect()) })

@@ -85,7 +85,7 @@ pub(super) fn exchange() -> Box<Exchange> {
         version: http::Version::HTTP_11,
         headers: HeaderMap::new(),
     };
-    let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![] });
+    let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![], snapshot: 0 });
     let mut exchange = Exchange::new(HeaderValue::from_static("id"), [127, 0, 0, 1].into(), request, route);
     let mut response = ResponseHead::new(ResponseSource::Upstream, http::StatusCode::OK);
     response.trailers = Some(HeaderMap::new());

@@ -1,28 +1,45 @@
 //! Limits how often a caller may call: several limits at once, all or nothing. See README.md.
 
+mod concurrency;
+mod cost;
+mod kept;
 mod key;
-
-use std::fmt::Write;
+mod plan;
+mod policy;
 
 use serde_json::json;
 use sluice_filter::{
-    Attribute, Duration,
-    limiter::{self, Algorithm, Limit, Standing},
+    Attribute, Finished, consumers,
+    limiter::{self, Limit, Standing},
+    metrics,
     prelude::*,
 };
 
+use concurrency::{Concurrency, Full, Lease};
+use cost::Cost;
+use kept::{Kept, Rest};
 use key::Key;
+use policy::{Policy, Rule, policy_of};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
+    #[serde(default)]
     limits: Vec<Rule>,
+    #[serde(default)]
+    concurrency: Vec<concurrency::Rule>,
     #[serde(default = "default_headers")]
     headers: Vec<HeaderStyle>,
     #[serde(default = "default_status")]
     status: u16,
     #[serde(default)]
     message: Option<String>,
+    #[serde(default = "default_cost")]
+    cost: Cost,
+    #[serde(default)]
+    response_cost: Option<Cost>,
+    #[serde(default)]
+    dry_run: bool,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -34,60 +51,32 @@ enum HeaderStyle {
     XRatelimit,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rule {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    key: Key,
-    #[serde(default)]
-    algorithm: Kind,
-    amount: u64,
-    #[serde(default = "default_window")]
-    window: Duration,
-    #[serde(default)]
-    burst: u64,
-}
-
-#[derive(Deserialize, Default, Clone, Copy)]
-#[serde(rename_all = "kebab-case")]
-enum Kind {
-    #[default]
-    TokenBucket,
-    LeakyBucket,
-    FixedWindow,
-    SlidingWindow,
-}
-
 struct RateLimit {
     limits: Vec<Policy>,
+    concurrency: Vec<Concurrency>,
     status: u16,
     message: String,
     ratelimit: bool,
     x_ratelimit: bool,
-    /// The `RateLimit-Policy` of all limits.
+    /// What a request counts, and what its response counts besides.
+    cost: Cost,
+    response_cost: Option<Cost>,
+    /// Refuses nobody, and says nothing to clients.
+    dry_run: bool,
+    has_plans: bool,
+    /// The `RateLimit-Policy` of all limits, for callers without a plan.
     policy: String,
-}
-
-/// A limit ready to be asked for.
-struct Policy {
-    name: String,
-    key: Key,
-    algorithm: Algorithm,
-    amount: u64,
-    window_ms: u64,
-    burst: u64,
-    /// What is shown as the quota: what may be taken at once.
-    quota: u64,
 }
 
 impl Filter for RateLimit {
     type Config = Config;
 
     fn new(config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
-        if config.limits.is_empty() || config.limits.len() > 16 {
+        if config.limits.is_empty() && config.concurrency.is_empty() || config.limits.len() > 16 {
             return Err(ConfigError::new("limits", "expected 1 to 16 limits"));
+        }
+        if config.concurrency.len() > 4 {
+            return Err(ConfigError::new("concurrency", "expected at most 4 limits"));
         }
         if !(400..=599).contains(&config.status) {
             return Err(ConfigError::new("status", "expected 400 to 599"));
@@ -99,26 +88,55 @@ impl Filter for RateLimit {
                 return Err(ConfigError::new(format!("limits[{i}].name"), format!("`{}` is there twice", limit.name)));
             }
         }
-        let attributes = || limits.iter().flat_map(|limit| limit.key.attributes());
-        let headers: Vec<&str> = attributes().filter_map(Attribute::header).collect();
+        let concurrency = config.concurrency.into_iter().enumerate().map(|(i, rule)| rule.concurrency(i));
+        let concurrency: Vec<Concurrency> = concurrency.collect::<Result<_, _>>()?;
+        for (i, limit) in concurrency.iter().enumerate() {
+            let names = limits.iter().map(|limit| &limit.name).chain(concurrency[..i].iter().map(|limit| &limit.name));
+            if names.into_iter().any(|name| *name == limit.name) {
+                let twice = format!("`{}` is there twice", limit.name);
+                return Err(ConfigError::new(format!("concurrency[{i}].name"), twice));
+            }
+        }
+        let keys = || limits.iter().map(|limit| &limit.key).chain(concurrency.iter().map(|limit| &limit.key));
+        let attributes = || keys().flat_map(Key::attributes);
+        let of_costs = [Some(&config.cost), config.response_cost.as_ref()].into_iter().flatten();
+        let headers = attributes().filter_map(Attribute::header).chain(of_costs.filter_map(Cost::header));
+        let headers: Vec<&str> = headers.collect();
+        let plans = limits.iter().map(|limit| &limit.plans).chain(concurrency.iter().map(|limit| &limit.plans));
+        let has_plans = plans.into_iter().any(|plans| !plans.is_empty());
         let mut needs = json!({ "read_headers": headers });
-        if attributes().any(Attribute::needs_authentication) {
+        if concurrency.is_empty() {
+            setup.hook(sluice_filter::Hook::OnComplete, false)?;
+        } else {
+            needs["kv"] = json!([concurrency::SPACE]);
+        }
+        if has_plans || attributes().any(Attribute::needs_authentication) {
             needs["authentication"] = true.into();
         }
         setup.needs(&needs)?;
         let ratelimit = config.headers.contains(&HeaderStyle::Ratelimit);
         let x_ratelimit = config.headers.contains(&HeaderStyle::XRatelimit);
-        if !ratelimit && !x_ratelimit {
+        let has_fields = !config.dry_run && (ratelimit || x_ratelimit);
+        if !has_fields && config.response_cost.is_none() {
             setup.hook(sluice_filter::Hook::OnResponse, false)?;
         }
-        let mut policy = String::new();
-        for limit in &limits {
-            let separator = if policy.is_empty() { "" } else { ", " };
-            let window = limit.window_ms.div_ceil(1000);
-            let _ = write!(policy, "{separator}\"{}\";q={};w={window}", limit.name, limit.quota);
-        }
+        let policy = policy_of(&limits, None);
         let message = config.message.unwrap_or_else(|| "too many requests, try again later".to_owned());
-        Ok(Self { limits, status: config.status, message, ratelimit, x_ratelimit, policy })
+        let Config { status, cost, response_cost, dry_run, .. } = config;
+        let (ratelimit, x_ratelimit) = (has_fields && ratelimit, has_fields && x_ratelimit);
+        Ok(Self {
+            limits,
+            concurrency,
+            status,
+            message,
+            ratelimit,
+            x_ratelimit,
+            cost,
+            response_cost,
+            dry_run,
+            has_plans,
+            policy,
+        })
     }
 
     fn describe() -> Describe {
@@ -130,92 +148,71 @@ impl Filter for RateLimit {
     }
 }
 
-impl Rule {
-    fn policy(self, index: usize) -> Result<Policy, ConfigError> {
-        let refuse = |key: &str, why: &str| Err(ConfigError::new(format!("limits[{index}].{key}"), why));
-        let window_ms = self.window.as_millis();
-        if self.amount == 0 || self.amount > 1_000_000_000_000 {
-            return refuse("amount", "expected 1 to 1000000000000");
-        }
-        if window_ms == 0 || window_ms > 366 * 86_400_000 {
-            return refuse("window", "expected 1ms to 366d");
-        }
-        let name = self.name.unwrap_or_else(|| if index == 0 { "default".to_owned() } else { format!("limit{index}") });
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
-            return refuse("name", "expected letters, digits, `-`, `_` and `.`");
-        }
-        let algorithm = match self.algorithm {
-            Kind::TokenBucket => Algorithm::TokenBucket,
-            Kind::LeakyBucket => Algorithm::LeakyBucket,
-            Kind::FixedWindow => Algorithm::FixedWindow,
-            Kind::SlidingWindow => Algorithm::SlidingWindow,
+impl OnRequest for RateLimit {
+    fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
+        let plan = self.plan()?;
+        let leases = match self.enter(request, plan.as_deref())? {
+            Ok(leases) => leases,
+            Err(limit) => return self.refuse_concurrent(&limit.name),
         };
-        if self.burst > 0 && matches!(self.algorithm, Kind::FixedWindow | Kind::SlidingWindow) {
-            return refuse("burst", "has a meaning only for buckets");
+        // Whoever is refused has no place: its exchange is over at once.
+        let mut leases = Leases(leases);
+        let verdict = self.count(request, plan.as_deref(), &mut leases)?;
+        if verdict == Verdict::Continue && !leases.0.is_empty() {
+            // Nothing is shown of these limits, but their places have to be given back.
+            Kept { index: usize::MAX, rest: Rest { leases: leases.take(), ..Rest::default() }, ..Kept::default() }
+                .write()?;
         }
-        let quota = match self.algorithm {
-            Kind::TokenBucket if self.burst > 0 => self.burst,
-            // What the even rate allows, and the burst on top.
-            Kind::LeakyBucket => self.burst.saturating_add(1),
-            Kind::TokenBucket | Kind::FixedWindow | Kind::SlidingWindow => self.amount,
-        };
-        Ok(Policy { name, key: self.key, algorithm, amount: self.amount, window_ms, burst: self.burst, quota })
+        Ok(verdict)
     }
 }
 
-impl OnRequest for RateLimit {
-    fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
-        let mut asked = Vec::with_capacity(self.limits.len());
-        let mut indexes = Vec::with_capacity(self.limits.len());
-        for (index, limit) in self.limits.iter().enumerate() {
-            // A limit whose key the request does not have does not count it.
-            if let Some(key) = limit.key.of(request, &limit.name)? {
-                asked.push(Limit {
-                    key,
-                    algorithm: limit.algorithm,
-                    amount: limit.amount,
-                    window_ms: limit.window_ms,
-                    burst: limit.burst,
-                });
-                indexes.push(index);
-            }
+/// Places of a request, which are given back unless they are kept for its end.
+struct Leases(Vec<Lease>);
+
+impl Leases {
+    fn take(&mut self) -> Vec<Lease> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        for lease in &self.0 {
+            // It expires otherwise.
+            let _ = lease.leave();
         }
-        if asked.is_empty() {
-            return Ok(Verdict::Continue);
-        }
-        let standings = limiter::take(&asked, 1)?;
-        let Some((index, standing)) = self.tightest(&indexes, &standings) else { return Ok(Verdict::Continue) };
-        if standings.iter().all(|one| one.allowed) {
-            if self.ratelimit || self.x_ratelimit {
-                let mut kept = Vec::with_capacity(24);
-                for number in [index as u64, standing.remaining, standing.reset_ms] {
-                    kept.extend_from_slice(&number.to_le_bytes());
-                }
-                state::set_bytes(&kept)?;
-            }
-            return Ok(Verdict::Continue);
-        }
-        let reason: String = format!("over-limit:{}", self.limits[index].name).chars().take(64).collect();
-        let mut draft =
-            Problem::new(self.status, title(self.status)).detail(self.message.as_str()).draft().reason(&reason);
-        if let Some(seconds) = retry_after(&standings) {
-            draft = draft.header("retry-after", &seconds.to_string());
-        }
-        let retry_ms = if standing.retry_after_ms == NEVER { 0 } else { standing.retry_after_ms };
-        for (name, value) in self.fields(index, 0, standing.reset_ms.max(retry_ms)) {
-            draft = draft.header(name, &value);
-        }
-        draft.send()
+    }
+}
+
+impl OnComplete for RateLimit {
+    fn on_complete(&self, _: &Finished) -> Result<(), Error> {
+        let leases = Kept::read()?.map(|kept| kept.rest.leases).unwrap_or_default();
+        leases.iter().try_for_each(Lease::leave)
+    }
+}
+
+/// The limits that count a request, each with its index.
+struct Asked {
+    indexes: Vec<usize>,
+    limits: Vec<Limit>,
+}
+
+impl Asked {
+    fn iter(&self) -> impl Iterator<Item = (usize, &Limit)> {
+        self.indexes.iter().copied().zip(&self.limits)
     }
 }
 
 impl OnResponse for RateLimit {
     fn on_response(&self, response: &Response) -> Result<Verdict, Error> {
-        let Some(kept) = state::get_bytes()? else { return Ok(Verdict::Continue) };
-        let number =
-            |i: usize| kept.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let index = usize::try_from(number(0)).unwrap_or(usize::MAX);
-        for (name, value) in self.fields(index, number(1), number(2)) {
+        let Some(kept) = Kept::read()? else { return Ok(Verdict::Continue) };
+        let Kept { index, mut remaining, reset_ms, rest } = kept;
+        if let Some(cost) = &self.response_cost {
+            remaining = self.charge(cost, response, &rest.charged, index)?.unwrap_or(remaining);
+        }
+        let plan = self.plan()?;
+        for (name, value) in self.fields(index, plan.as_deref(), (remaining, reset_ms)) {
             match response.set_header(name, &value) {
                 // The upstream has sent as many fields as a response can have: its response is worth more than ours.
                 Err(Error::TooLarge(_)) => break,
@@ -227,26 +224,156 @@ impl OnResponse for RateLimit {
 }
 
 impl RateLimit {
+    /// The plan of the caller, where a limit goes by it.
+    fn plan(&self) -> Result<Option<String>, Error> {
+        if self.has_plans { consumers::plan() } else { Ok(None) }
+    }
+
+    /// The places of a request, or the limit that has none. What was taken before is given back then.
+    fn enter(&self, request: &Request, plan: Option<&str>) -> Result<Result<Vec<Lease>, &Concurrency>, Error> {
+        let mut leases = Leases(Vec::new());
+        for limit in &self.concurrency {
+            match limit.enter(request, plan)? {
+                Ok(lease) => leases.0.extend(lease),
+                Err(Full) => return Ok(Err(limit)),
+            }
+        }
+        Ok(Ok(leases.take()))
+    }
+
+    fn refuse_concurrent(&self, name: &str) -> Result<Verdict, Error> {
+        if self.passes_dry(name)? {
+            return Ok(Verdict::Continue);
+        }
+        let reason: String = format!("over-limit:{name}").chars().take(64).collect();
+        let problem = Problem::new(self.status, title(self.status)).detail(self.message.as_str());
+        problem.draft().reason(&reason).header("retry-after", "1").send()
+    }
+
+    /// Whether a request that this limit refuses passes all the same. Then that is written and counted.
+    fn passes_dry(&self, name: &str) -> Result<bool, Error> {
+        if self.dry_run {
+            log::info(&format!("dry run: the limit `{name}` would refuse this request"));
+            metrics::count("would_refuse_total", &[("limit", name)], 1)?;
+        }
+        Ok(self.dry_run)
+    }
+
+    /// Counts a request in all limits of its rate, or answers it.
+    fn count(&self, request: &Request, plan: Option<&str>, leases: &mut Leases) -> Result<Verdict, Error> {
+        let asked = self.asked(request, plan)?;
+        if asked.limits.is_empty() {
+            return Ok(Verdict::Continue);
+        }
+        let is_empty = || Ok::<_, Error>(matches!(&*request.method()?, "GET" | "HEAD" | "OPTIONS" | "TRACE"));
+        let cost = match &self.cost {
+            cost if *cost == Cost::ONE => 1,
+            cost => cost.of(is_empty()?, |name| request.header(name))?,
+        };
+        let standings = limiter::take(&asked.limits, cost)?;
+        let Some((index, standing)) = self.tightest(&asked, &standings) else { return Ok(Verdict::Continue) };
+        if standings.iter().all(|one| one.allowed) {
+            self.remember(index, standing, &asked, leases)?;
+            return Ok(Verdict::Continue);
+        }
+        let name = &self.limits[index].name;
+        if self.passes_dry(name)? {
+            return Ok(Verdict::Continue);
+        }
+        let reason: String = format!("over-limit:{name}").chars().take(64).collect();
+        let mut draft =
+            Problem::new(self.status, title(self.status)).detail(self.message.as_str()).draft().reason(&reason);
+        if let Some(seconds) = retry_after(&standings) {
+            draft = draft.header("retry-after", &seconds.to_string());
+        }
+        let retry_ms = if standing.retry_after_ms == NEVER { 0 } else { standing.retry_after_ms };
+        for (name, value) in self.fields(index, plan, (0, standing.reset_ms.max(retry_ms))) {
+            draft = draft.header(name, &value);
+        }
+        draft.send()
+    }
+
+    /// The limits that count a request.
+    fn asked(&self, request: &Request, plan: Option<&str>) -> Result<Asked, Error> {
+        let most = self.limits.len();
+        let mut asked = Asked { indexes: Vec::with_capacity(most), limits: Vec::with_capacity(most) };
+        for (index, limit) in self.limits.iter().enumerate() {
+            let Some(amount) = limit.amount(plan) else { continue };
+            // A limit whose key the request does not have does not count it.
+            if let Some(key) = limit.key.of(request, &limit.name)? {
+                asked.indexes.push(index);
+                asked.limits.push(limit.limit(key, amount));
+            }
+        }
+        Ok(asked)
+    }
+
+    /// Keeps what the hooks to come need.
+    fn remember(&self, index: usize, standing: Standing, asked: &Asked, leases: &mut Leases) -> Result<(), Error> {
+        let charged = match self.response_cost {
+            Some(_) => asked.iter().map(|(index, limit)| (index, limit.key.clone(), limit.amount)).collect(),
+            None if self.ratelimit || self.x_ratelimit || !leases.0.is_empty() => Vec::new(),
+            None => return Ok(()),
+        };
+        let Standing { remaining, reset_ms, .. } = standing;
+        Kept { index, remaining, reset_ms, rest: Rest { charged, leases: leases.take() } }.write()
+    }
+
+    /// Counts a response. It is there already, so each limit counts as much of it as it has left. Answers what the limit of this index has
+    /// left then.
+    fn charge(
+        &self,
+        cost: &Cost,
+        response: &Response,
+        charged: &[(usize, String, u64)],
+        shown: usize,
+    ) -> Result<Option<u64>, Error> {
+        let cost = cost.of(false, |name| response.header(name))?;
+        let mut left = None;
+        let limits = charged.iter().filter(|(index, ..)| *index < self.limits.len());
+        let limits: Vec<_> =
+            limits.map(|(index, key, amount)| (*index, self.limits[*index].limit(key.clone(), *amount))).collect();
+        for (index, limit) in limits {
+            let mut standing = limiter::take(std::slice::from_ref(&limit), cost)?;
+            if let Some(one) = standing.first().filter(|one| !one.allowed && one.remaining > 0) {
+                standing = limiter::take(&[limit], one.remaining)?;
+            }
+            if index == shown {
+                left = standing.first().map(|one| one.remaining);
+            }
+        }
+        Ok(left)
+    }
+
     /// The limit that refuses longest, or else the one of which the smallest part is left: what the fields tell the client.
-    fn tightest(&self, indexes: &[usize], standings: &[Standing]) -> Option<(usize, Standing)> {
-        let rank = |index: usize, standing: &Standing| {
-            let left = standing.remaining.saturating_mul(1_000_000) / self.limits[index].quota.max(1);
+    fn tightest(&self, asked: &Asked, standings: &[Standing]) -> Option<(usize, Standing)> {
+        let rank = |index: usize, limit: &Limit, standing: &Standing| {
+            let left = standing.remaining.saturating_mul(1_000_000) / self.limits[index].quota(limit.amount).max(1);
             (standing.allowed, std::cmp::Reverse(standing.retry_after_ms), left)
         };
-        indexes.iter().copied().zip(standings.iter().copied()).min_by_key(|(index, standing)| rank(*index, standing))
+        let tightest =
+            asked.iter().zip(standings).min_by_key(|((index, limit), standing)| rank(*index, limit, standing));
+        tightest.map(|((index, _), standing)| (index, *standing))
     }
 
     /// The fields of the chosen styles.
-    fn fields(&self, index: usize, remaining: u64, reset_ms: u64) -> Vec<(&'static str, String)> {
+    fn fields(
+        &self,
+        index: usize,
+        plan: Option<&str>,
+        (remaining, reset_ms): (u64, u64),
+    ) -> Vec<(&'static str, String)> {
         let Some(limit) = self.limits.get(index) else { return Vec::new() };
         let reset = reset_ms.div_ceil(1000);
         let mut fields = Vec::with_capacity(5);
         if self.ratelimit {
-            fields.push(("ratelimit-policy", self.policy.clone()));
+            let policy = if plan.is_some() { policy_of(&self.limits, plan) } else { self.policy.clone() };
+            fields.push(("ratelimit-policy", policy));
             fields.push(("ratelimit", format!("\"{}\";r={remaining};t={reset}", limit.name)));
         }
         if self.x_ratelimit {
-            fields.push(("x-ratelimit-limit", limit.quota.to_string()));
+            let quota = limit.amount(plan).map_or(0, |amount| limit.quota(amount));
+            fields.push(("x-ratelimit-limit", quota.to_string()));
             fields.push(("x-ratelimit-remaining", remaining.to_string()));
             fields.push(("x-ratelimit-reset", reset.to_string()));
         }
@@ -279,11 +406,11 @@ fn default_status() -> u16 {
     429
 }
 
-fn default_window() -> Duration {
-    Duration::from_secs(1)
+fn default_cost() -> Cost {
+    Cost::ONE
 }
 
-sluice_filter::export!(RateLimit: OnRequest, OnResponse);
+sluice_filter::export!(RateLimit: OnRequest, OnResponse, OnComplete);
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys};
+use sluice_filter::testing::{Exchange, Harness, KnownConsumer, ResponseMessage, config_keys};
 
 use super::*;
 
@@ -146,7 +146,7 @@ fn without_headers_the_response_is_left_alone() {
 #[test]
 fn refuses_bad_configs() {
     let refusal = |config: Value| Harness::<RateLimit>::new(config).err().unwrap_or_default();
-    assert!(refusal(json!({})).starts_with("limits: missing"));
+    assert!(refusal(json!({})).starts_with("limits: expected 1 to 16"));
     assert!(refusal(json!({"limits": [{"amount": 0}]})).starts_with("limits[0].amount: "));
     assert!(refusal(json!({"limits": [{"amount": 1, "window": "1"}]})).starts_with("limits[0].window: "));
     assert!(refusal(json!({"limits": [{"amount": 1, "key": "adress"}]})).starts_with("limits[0].key: unknown key"));
@@ -178,6 +178,186 @@ fn says_which_headers_its_keys_are_made_of() {
     assert_eq!(refusal("header:Host"), host);
     assert_eq!(refusal("header:a b"), "limits[0].key: `a b` is not a header name");
     assert_eq!(refusal("header:"), "limits[0].key: `` is not a header name");
+}
+
+fn of_plan(plan: &str) -> Exchange {
+    let mut exchange = Exchange::get("/");
+    exchange.consumer = Some(format!("a {plan} customer"));
+    exchange.known_consumer = Some(KnownConsumer { plan: Some(plan.to_owned()), ..KnownConsumer::default() });
+    exchange
+}
+
+#[test]
+fn a_plan_has_an_amount_of_its_own() {
+    let limits = json!([{"key": "consumer", "amount": 1, "window": "1m", "algorithm": "fixed-window",
+        "plans": {"gold": 3, "staff": "unlimited"}}]);
+    let filter = filter(limits);
+    assert_eq!(filter.needs().unwrap()["authentication"], json!(true));
+    let passed = |plan: &str| (0..10).filter(|_| allowed(&filter, of_plan(plan))).count();
+    assert_eq!((passed("gold"), passed("staff"), passed("bronze")), (3, 10, 1));
+    let mut shown = of_plan("gold");
+    filter.advance(std::time::Duration::from_secs(60));
+    assert!(filter.on_request(&mut shown).unwrap() == Verdict::Continue);
+    shown.respond(ResponseMessage::new(200));
+    filter.on_response(&mut shown).unwrap();
+    assert_eq!(shown.response.headers.get("ratelimit-policy"), Some("\"default\";q=3;w=60"));
+    assert_eq!(shown.response.headers.get("x-ratelimit-limit"), Some("3"));
+    let refused = |plans: Value| {
+        let limits = json!({"limits": [{"amount": 1, "plans": plans}]});
+        Harness::<RateLimit>::new(limits).err().unwrap_or_default()
+    };
+    assert!(refused(json!({"gold": 0})).starts_with("limits[0].plans"));
+    assert!(refused(json!({"gold": "much"})).contains("unlimited"));
+}
+
+fn concurrent(lines: Value) -> Harness<RateLimit> {
+    let filter = Harness::<RateLimit>::new(json!({ "concurrency": [lines] })).unwrap();
+    assert_eq!(filter.needs().unwrap()["kv"], json!(["rate-limit"]));
+    filter
+}
+
+#[test]
+fn a_place_is_free_when_the_exchange_ends() {
+    let filter = concurrent(json!({"name": "c", "amount": 2}));
+    let (mut one, mut other) = (Exchange::get("/"), Exchange::get("/"));
+    assert_eq!(filter.on_request(&mut one), Ok(Verdict::Continue));
+    assert_eq!(filter.on_request(&mut other), Ok(Verdict::Continue));
+    let mut refused = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut refused), Ok(Verdict::Respond));
+    assert_eq!((refused.response.status, refused.response.headers.get("retry-after")), (429, Some("1")));
+    filter.on_complete(&mut refused).unwrap();
+    assert!(!allowed(&filter, Exchange::get("/")), "who was refused has no place to give back");
+    filter.on_complete(&mut one).unwrap();
+    filter.on_complete(&mut one).unwrap();
+    assert!(allowed(&filter, Exchange::get("/")));
+    assert!(!allowed(&filter, Exchange::get("/")), "a place is given back once");
+}
+
+#[test]
+fn a_place_that_nobody_gives_back_is_free_after_its_lease() {
+    let filter = concurrent(json!({"amount": 1, "lease": "10s"}));
+    let mut lost = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut lost), Ok(Verdict::Continue));
+    filter.advance(std::time::Duration::from_secs(9));
+    assert!(!allowed(&filter, Exchange::get("/")));
+    filter.advance(std::time::Duration::from_secs(2));
+    let mut next = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut next), Ok(Verdict::Continue));
+    // Its end comes late, and is not that of the other one.
+    filter.on_complete(&mut lost).unwrap();
+    assert!(!allowed(&filter, Exchange::get("/")));
+    filter.on_complete(&mut next).unwrap();
+    assert!(allowed(&filter, Exchange::get("/")));
+}
+
+#[test]
+fn who_is_over_its_rate_keeps_no_place() {
+    let config = json!({"concurrency": [{"amount": 5}], "limits": [{"amount": 1, "window": "10s"}]});
+    let filter = Harness::<RateLimit>::new(config).unwrap();
+    let mut first = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut first), Ok(Verdict::Continue));
+    assert!((0..20).all(|_| !allowed(&filter, Exchange::get("/"))), "refused for their rate");
+    filter.advance(std::time::Duration::from_secs(10));
+    assert!(allowed(&filter, Exchange::get("/")), "and none of them has a place");
+    first.respond(ResponseMessage::new(200));
+    filter.on_response(&mut first).unwrap();
+    assert_eq!(first.response.headers.get("x-ratelimit-limit"), Some("1"));
+    filter.on_complete(&mut first).unwrap();
+}
+
+#[test]
+fn places_go_by_plan_and_by_caller() {
+    let filter = concurrent(json!({"key": "consumer", "amount": 1, "plans": {"gold": 2, "staff": "unlimited"}}));
+    let taken = |plan: &str| (0..5).filter(|_| allowed(&filter, of_plan(plan))).count();
+    assert_eq!((taken("gold"), taken("staff"), taken("bronze")), (2, 5, 1));
+    for (config, at) in [
+        (json!({"concurrency": [{"amount": 0}]}), "concurrency[0].amount"),
+        (json!({"concurrency": [{"amount": 1001}]}), "concurrency[0].amount"),
+        (json!({"concurrency": [{"amount": 1, "lease": "1ms"}]}), "concurrency[0].lease"),
+        (
+            json!({"concurrency": [{"amount": 1, "name": "a"}], "limits": [{"amount": 1, "name": "a"}]}),
+            "concurrency[0].name",
+        ),
+        (json!({"concurrency": []}), "limits"),
+    ] {
+        let refused = Harness::<RateLimit>::new(config).err().unwrap_or_default();
+        assert!(refused.starts_with(at), "{at}: {refused}");
+    }
+}
+
+fn costing(cost: Value) -> Harness<RateLimit> {
+    let limits = json!([{"amount": 10, "window": "1m", "algorithm": "fixed-window"}]);
+    Harness::new(json!({"limits": limits, "cost": cost})).unwrap()
+}
+
+#[test]
+fn a_request_costs_what_the_config_says() {
+    let passed = |filter: &Harness<RateLimit>, request: &dyn Fn() -> Exchange| {
+        (0..20).filter(|_| allowed(filter, request())).count()
+    };
+    assert_eq!(passed(&costing(json!(3)), &|| Exchange::get("/")), 3);
+    let header = || costing(json!("header:X-Cost"));
+    assert_eq!(header().needs().unwrap()["read_headers"], json!(["x-cost"]));
+    for (value, times) in
+        [("5", 2), ("1", 10), ("0", 10), ("-1", 10), ("much", 10), ("99999999999999999999", 10), ("11", 0)]
+    {
+        assert_eq!(passed(&header(), &|| Exchange::get("/").header("x-cost", value)), times, "{value}");
+    }
+    let body = || costing(json!({"of": "body", "per": "1KiB", "unknown": "4KiB"}));
+    let post = |length: Option<&str>| {
+        let mut exchange = Exchange::get("/");
+        exchange.request.method = "POST".to_owned();
+        length.into_iter().fold(exchange, |exchange, length| exchange.header("content-length", length))
+    };
+    assert_eq!(passed(&body(), &|| Exchange::get("/")), 10, "no body");
+    assert_eq!(passed(&body(), &|| post(Some("0"))), 10);
+    assert_eq!(passed(&body(), &|| post(Some("1025"))), 5, "a rest counts as a whole one");
+    assert_eq!(passed(&body(), &|| post(None)), 2, "a length that is left out saves nothing");
+}
+
+#[test]
+fn a_response_costs_what_is_left_at_most() {
+    let limits = json!([{"amount": 10, "window": "1m", "algorithm": "fixed-window"}]);
+    let config = json!({"limits": limits, "response_cost": "header:x-cost"});
+    let filter = Harness::<RateLimit>::new(config).unwrap();
+    let pass = |cost: &str| {
+        let mut exchange = Exchange::get("/");
+        assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Continue));
+        exchange.respond(ResponseMessage::new(200).header("x-cost", cost));
+        filter.on_response(&mut exchange).unwrap();
+        exchange.response.headers.get("x-ratelimit-remaining").map(str::to_owned)
+    };
+    assert_eq!(pass("4").as_deref(), Some("5"));
+    assert_eq!(pass("1000").as_deref(), Some("0"));
+    assert!(!allowed(&filter, Exchange::get("/")));
+}
+
+#[test]
+fn a_dry_run_refuses_nobody_and_counts() {
+    let config = json!({"limits": [{"name": "n", "amount": 2, "window": "1m"}], "dry_run": true});
+    let filter = Harness::<RateLimit>::new(config).unwrap();
+    assert!(!filter.wants("on-response"), "clients see nothing of it");
+    assert!((0..5).all(|_| allowed(&filter, Exchange::get("/"))));
+    assert_eq!(filter.metric("would_refuse_total{limit=\"n\"}"), Some(3.0));
+}
+
+#[test]
+fn costs_that_are_none_are_refused() {
+    let refusal = |cost: Value| {
+        Harness::<RateLimit>::new(json!({"limits": [{"amount": 1}], "cost": cost})).err().unwrap_or_default()
+    };
+    for cost in [
+        json!(0),
+        json!(-1),
+        json!("header:"),
+        json!("weight"),
+        json!({"of": "body", "per": 0}),
+        json!({"per": 1}),
+        json!(true),
+    ] {
+        let refused = refusal(cost.clone());
+        assert!(refused.starts_with("cost"), "{cost}: {refused}");
+    }
 }
 
 fn with_claims(claims: &Value) -> Exchange {

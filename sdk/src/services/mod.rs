@@ -200,7 +200,8 @@ pub mod kv {
     }
 }
 
-/// Calls to other services, granted by `grants.http`.
+/// Calls to other services: to origins (`https://auth.example/check`), granted by `grants.http`, and to upstreams of the gateway
+/// (`upstream://users/profile`), granted by `grants.upstreams`.
 pub mod http {
     pub use crate::bindings::sluice::filter::{
         http::{Incoming, Outgoing},
@@ -211,7 +212,7 @@ pub mod http {
     /// Sends the requests at the same time (at most 16) and waits for all, at most `timeout_ms` milliseconds.
     ///
     /// # Errors
-    /// `NotGranted` for another origin, `Invalid` for a malformed request; what befalls one request is in its place.
+    /// `NotGranted` for another origin or upstream, `Invalid` for a malformed request; what befalls one request is in its place.
     pub fn send(requests: &[Outgoing], timeout_ms: u32) -> Result<Vec<Result<Incoming, Error>>, Error> {
         Ok(host::http::send(requests, timeout_ms)?.into_iter().map(|one| one.map_err(Error::from)).collect())
     }

@@ -10,7 +10,7 @@ pub(crate) use messages::{request, response};
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use sluice_services::{
-    Origins, Outbound, ServiceError,
+    Grants, Outbound, ServiceError,
     outbound::{Answers, Call, Offline},
 };
 
@@ -25,10 +25,10 @@ impl Outbound for NoNetwork {
         &'a self,
         calls: Vec<Call>,
         timeout: Duration,
-        origins: &'a Origins,
+        grants: &'a Grants,
         max_body: usize,
     ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
-        Offline.send(calls, timeout, origins, max_body)
+        Offline.send(calls, timeout, grants, max_body)
     }
 
     fn keep_fresh(&self, _: &Arc<sluice_services::KeySet>) -> Result<(), ServiceError> {
@@ -449,7 +449,12 @@ pub(crate) mod http {
             .iter()
             .map(|request| match &mut answer {
                 Some(answer) => answer(request).map_err(|error| Error::Unavailable(error.to_string())),
-                None => Err(Error::NotGranted(format!("grants.http = [\"{}\"]", origin(&request.url)))),
+                None => Err(Error::NotGranted(match request.url.strip_prefix("upstream://") {
+                    Some(rest) => {
+                        format!("grants.upstreams = [\"{}\"]", rest.split(['/', '?', '#']).next().unwrap_or(rest))
+                    }
+                    None => format!("grants.http = [\"{}\"]", origin(&request.url)),
+                })),
             })
             .collect();
         with(|world| {

@@ -41,6 +41,34 @@ pub(super) struct RequestLimit {
     refused: u64,
 }
 
+/// A limit of open connections.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ConnectionLimit {
+    /// `upstream`, or `endpoints` for that of each address.
+    scope: &'static str,
+    max_connections: u32,
+    /// Connections that are open, to all endpoints together.
+    open: u32,
+    /// Requests that wait for a connection.
+    pending: u32,
+    /// Requests that got none.
+    refused: u64,
+}
+
+pub(super) fn connection_limits(upstream: &upstream::Upstream) -> Vec<ConnectionLimit> {
+    let limit = |(scope, state): (&'static str, BulkheadState)| {
+        let refused = state.full + state.timed_out;
+        Some(ConnectionLimit {
+            scope,
+            max_connections: state.limit?,
+            open: state.active?,
+            pending: state.pending,
+            refused,
+        })
+    };
+    upstream.connections().into_iter().filter_map(limit).collect()
+}
+
 pub(super) fn circuit(upstream: &upstream::Upstream) -> Option<Circuit> {
     let CircuitState { state, opened, refused, history } = upstream.circuit()?;
     let changes = history.into_iter();

@@ -29,6 +29,7 @@ pub(super) struct Upstream {
     /// Where it has a circuit breaker as a whole.
     circuit: Option<limits::Circuit>,
     limits: Vec<limits::RequestLimit>,
+    connection_limits: Vec<limits::ConnectionLimit>,
     endpoints: Vec<Endpoint>,
 }
 
@@ -191,6 +192,7 @@ impl From<&upstream::Upstream> for Upstream {
             },
             circuit: limits::circuit(upstream),
             limits: limits::request_limits(upstream),
+            connection_limits: limits::connection_limits(upstream),
             endpoints: upstream.endpoint_specs().iter().map(Endpoint::from).collect(),
         }
     }

@@ -171,6 +171,7 @@ pub const LATENCY_FACTOR: u32 = 0;
 pub const ON_ERROR: FailurePolicy = FailurePolicy::Closed;
 pub const ON_FAILED_TRIAL: TrialPolicy = TrialPolicy::Refuse;
 pub const BODY_GRANT: bool = true;
+pub const ALLOW_PRIVATE: bool = false;
 pub const CONSUMERS_GRANT: bool = false;
 pub const KV_QUOTA: ByteSize = mib(16);
 pub const PLUGIN_CALL: CallMode = CallMode::Auto;

@@ -1,5 +1,6 @@
 //! Reads `[plugins]` and `[filters]`. What a filter leaves out comes from its plugin, then from the defaults.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Map, Number};
@@ -11,7 +12,8 @@ use super::model::*;
 use super::read::Table;
 use super::tree::{Node, Value};
 use super::upstreams::origin;
-use crate::services::{self, Origin, Origins, Secrets};
+use crate::services::grants::GrantedOrigin;
+use crate::services::{self, Origins, Reach, Secrets};
 use crate::wasm::{FilterLimits, Grants, HeaderGrant, Mode};
 
 /// A plugin's table, with the grants that its filters stay within.
@@ -20,7 +22,7 @@ pub(super) struct PluginTable {
     grants: Grants,
 }
 
-pub(super) fn plugin(name: &str, table: &Table<'_>) -> PluginTable {
+pub(super) fn plugin(name: &str, table: &Table<'_>, upstreams: &BTreeSet<String>) -> PluginTable {
     let file = table
         .key("file", "The component.", r#""build/my_plugin.wasm""#)
         .get("`NAME.wasm` in `gateway.plugin_dir`, or the plugin of that name that ships with the gateway", path);
@@ -32,7 +34,7 @@ pub(super) fn plugin(name: &str, table: &Table<'_>) -> PluginTable {
         )
         .get("any", |item| item.parse("64 hexadecimal digits", sha256));
     instances(table);
-    let grants = grants(&table.table("grants"), None);
+    let grants = grants(&table.table("grants"), None, upstreams);
     let call = table
         .key(
             "call",
@@ -50,7 +52,13 @@ pub(super) fn plugin_of(name: &str, table: &Table<'_>) -> String {
 }
 
 /// Reads a filter, here with the table of its plugin to inherit from. A plugin without a table is added to the list.
-pub(super) fn filter(name: &str, plugin: &str, table: &Table<'_>, plugins: &mut Vec<PluginTable>) -> Filter {
+pub(super) fn filter(
+    name: &str,
+    plugin: &str,
+    table: &Table<'_>,
+    plugins: &mut Vec<PluginTable>,
+    upstreams: &BTreeSet<String>,
+) -> Filter {
     let config = table
         .key(
             "config",
@@ -78,7 +86,7 @@ pub(super) fn filter(name: &str, plugin: &str, table: &Table<'_>, plugins: &mut 
     }
     let outer = plugins.iter().find(|known| known.plugin.name.as_str() == plugin);
     let is_known = outer.is_some();
-    let grants = grants(&table.table("grants"), outer.map(|outer| &outer.grants));
+    let grants = grants(&table.table("grants"), outer.map(|outer| &outer.grants), upstreams);
     let plugin = Name::from(plugin);
     if !is_known {
         let bare = Plugin { name: plugin.clone(), file: None, sha256: None, call: defaults::PLUGIN_CALL };
@@ -149,7 +157,7 @@ fn body(item: Item<'_>) -> Option<ByteSize> {
 }
 
 /// Reads grants. Those of a filter stay within those that the table of its plugin (`outer`) names.
-fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
+fn grants(table: &Table<'_>, outer: Option<&Grants>, upstreams: &BTreeSet<String>) -> Grants {
     // Without a line of the plugin's table a filter may have what it likes.
     let within = |key: &str| outer.filter(|_| table.inherits(key));
     let none = "all headers but credentials";
@@ -174,16 +182,38 @@ fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
         }
         Some(body)
     });
-    let http = table.key("http", "Origins that it may call.", r#"["https://auth.internal"]"#).get("none", |item| {
-        let outer = within("http").map(|outer| &outer.services.http);
-        item.list(|item| {
-            let origin: Origin = origin(item.clone())?;
-            if outer.is_some_and(|granted| granted.check(&origin).is_err()) {
-                not_granted(&item, &format!("`{}`", item.shown(&origin.to_string())));
-            }
-            Some(origin)
-        })
-    });
+    let http = table
+        .key(
+            "http",
+            "Origins that it may call: a name at public addresses, an address, or `localhost`. A table allows more.",
+            r#"["https://auth.example"]"#,
+        )
+        .get("none", |item| {
+            let outer = within("http").map(|outer| &outer.services.http);
+            item.taking("a list of origins or tables").list(|item| {
+                let granted = granted_origin(&item)?;
+                let shown = format!("`{}`", item.shown(&granted.origin.to_string()));
+                match outer.map(|outer| outer.check(&granted.origin)) {
+                    Some(Err(_)) => not_granted(&item, &shown),
+                    Some(Ok(reach)) if granted.allow_private && reach != Reach::Any => {
+                        not_granted(&item, &format!("{shown} with `allow_private`"));
+                    }
+                    Some(Ok(_)) | None => {}
+                }
+                Some(granted)
+            })
+        });
+    let upstreams =
+        table.key("upstreams", "Upstreams that it may call, by their names.", r#"["users"]"#).get("none", |item| {
+            let outer = within("upstreams").map(|outer| &outer.services.upstreams);
+            item.list(|item| {
+                let name = item.clone().reference("upstream", upstreams)?;
+                if outer.is_some_and(|granted| !granted.contains(name.as_str())) {
+                    not_granted(&item, &format!("`{}`", item.shown(name.as_str())));
+                }
+                Some(name.to_string())
+            })
+        });
     let kv = table.key("kv", "Spaces of the key-value store that it may use.", r#"["sessions"]"#).get("none", |item| {
         let outer = within("kv").map(|outer| &outer.services.kv);
         item.list(|item| {
@@ -223,12 +253,30 @@ fn grants(table: &Table<'_>, outer: Option<&Grants>) -> Grants {
         no_bodies: !bodies,
         services: services::Grants {
             http: Origins::from_iter(http.unwrap_or_default()),
+            upstreams: upstreams.unwrap_or_default().into_iter().collect(),
             kv: kv.unwrap_or_default().into_iter().collect(),
             kv_quota: kv_quota.0,
             consumers,
             secrets: secrets.unwrap_or_default(),
         },
     }
+}
+
+/// An origin, or a table that says more of it.
+fn granted_origin(item: &Item<'_>) -> Option<GrantedOrigin> {
+    if !item.is_table() {
+        return Some(GrantedOrigin { origin: origin(item.clone())?, allow_private: false });
+    }
+    let table = item.clone().table()?;
+    let origin = table.key("origin", "The origin.", r#""https://auth.internal""#).require(origin);
+    let allow_private = table
+        .key(
+            "allow_private",
+            "Whether its name may lead to addresses that are not public: private, loopback, link-local, carrier NAT, metadata services.",
+            "true",
+        )
+        .or(defaults::ALLOW_PRIVATE, Item::boolean);
+    Some(GrantedOrigin { origin: origin?, allow_private })
 }
 
 fn secrets(table: &Table<'_>, outer: Option<&Secrets>) -> Secrets {

@@ -3,8 +3,9 @@
 //! all else replaces.
 
 use super::key::KeyDoc;
+use super::model::Calls;
 use super::read::Table;
-use super::routes::{self, Known};
+use super::routes::{self, Known, Shared};
 use super::upstreams;
 
 const KINDS: [(&str, &str, &str); 2] = [
@@ -23,11 +24,13 @@ const KINDS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// Reads the defaults and all groups, used or not: what is wrong with them is said once, where it is written.
-pub(super) fn check(root: &Table<'_>, known: &Known<'_>) {
+/// Reads the defaults and all groups, used or not: what is wrong with them is said once, where it is written. Answers how filters call
+/// upstreams.
+pub(super) fn check(root: &Table<'_>, known: &Known<'_>) -> Calls {
     let defaults = root.table("defaults");
+    let mut of_routes = None;
     for (kind, meaning, example) in KINDS {
-        check_kind(root, &defaults, kind, meaning, example, known);
+        of_routes = of_routes.or(check_kind(root, &defaults, kind, meaning, example, known));
     }
     root.section("groups", |_, group| {
         for (kind, meaning, example) in KINDS {
@@ -35,8 +38,10 @@ pub(super) fn check(root: &Table<'_>, known: &Known<'_>) {
         }
         Some(())
     });
+    routes::calls(of_routes)
 }
 
+/// What a table of routes says; none for one of upstreams.
 fn check_kind<'r>(
     root: &Table<'r>,
     group: &Table<'r>,
@@ -44,22 +49,22 @@ fn check_kind<'r>(
     meaning: &'static str,
     example: &'static str,
     known: &Known<'_>,
-) {
-    let Some(mut table) = group.optional_table(kind) else { return };
+) -> Option<Shared> {
+    let mut table = group.optional_table(kind)?;
     if root.reader.is_listing() {
         // Its keys are those of the routes and upstreams.
         root.reader
             .list(|| KeyDoc { expected: "a table".to_owned(), ..KeyDoc::new(table.path.clone(), meaning, example) });
-        return;
+        return None;
     }
     if group.path != "defaults" {
         table.inherit(root.level(&["defaults", kind]));
     }
     if kind == "route" {
-        routes::shared(&table, known);
-    } else {
-        upstreams::shared(&table, None);
+        return Some(routes::shared(&table, known));
     }
+    upstreams::shared(&table, None);
+    None
 }
 
 /// Lets a route or an upstream inherit from its group and from the defaults.

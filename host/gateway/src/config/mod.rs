@@ -119,11 +119,12 @@ fn read(root: &Table<'_>) -> Option<Config> {
     let telemetry = gateway::telemetry(&root.table("telemetry"));
     let consumers = root.section("consumers", |name, table| consumers::consumer(name, &table));
 
-    let mut plugins = root.section("plugins", |name, table| Some(filters::plugin(name, &table)));
+    let known_upstreams = names("upstreams");
+    let mut plugins = root.section("plugins", |name, table| Some(filters::plugin(name, &table, &known_upstreams)));
     let filters = root.section("filters", |name, mut table| {
         let plugin = filters::plugin_of(name, &table);
         table.inherit(root.level(&["plugins", &plugin]));
-        Some(filters::filter(name, &plugin, &table, &mut plugins))
+        Some(filters::filter(name, &plugin, &table, &mut plugins, &known_upstreams))
     });
     let known_filters = names("filters");
     let pipelines = pipelines::named(&root.table("pipelines"), &known_filters);
@@ -131,13 +132,13 @@ fn read(root: &Table<'_>) -> Option<Config> {
     let by_name: BTreeMap<_, _> = pipelines.iter().map(|one| (one.name.to_string(), one.steps.clone())).collect();
     let known = routes::Known {
         listeners: &names("listeners"),
-        upstreams: &names("upstreams"),
+        upstreams: &known_upstreams,
         filters: &known_filters,
         pipelines: &by_name,
         upstream_defaults: root.level(&["defaults", "upstream"]),
         anonymous: RefCell::default(),
     };
-    levels::check(root, &known);
+    let calls = levels::check(root, &known);
     let mut upstreams = root.section("upstreams", |name, mut table| {
         levels::inherit(root, &mut table, "upstream");
         upstreams::upstream(name, &table)
@@ -155,6 +156,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
         listeners,
         certificates,
         routes,
+        calls,
         upstreams,
         plugins: plugins.into_iter().map(|table| table.plugin).collect(),
         filters,

@@ -218,14 +218,13 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// For work that must not take the processor from the workers, such as compiling filters. Threads that this one starts inherit it.
-pub fn lower_priority() {
+/// Compiling filters must not take the processor from the workers. Threads that the loader starts inherit it.
+fn lower_priority() {
     // 22 of 99 is a niceness of 10: about a tenth of a busy processor, so that a reload still gets done.
     let lowered = ThreadPriorityValue::try_from(22)
         .map(|value| set_current_thread_priority(ThreadPriority::Crossplatform(value)).is_ok());
     if lowered != Ok(true) {
-        let thread = std::thread::current();
-        tracing::debug!(thread = thread.name(), "a thread runs at normal priority");
+        tracing::debug!("the loader runs at normal priority");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::snapshot::Snapshot;
 
 pub use files::WatchedFiles;
 pub use lifecycle::Signals;
-pub use loader::{Loader, lower_priority, start_loader};
+pub use loader::{Loader, start_loader};
 pub use replace::{Replacement, watched_files};
 pub use weights::{Weights, WeightsChange, WeightsError};
 

@@ -56,6 +56,11 @@ impl Pipeline {
         Ok(Arc::new(Pipeline { filters, masks, request_mask, groups }))
     }
 
+    /// A pipeline without filters.
+    pub fn empty() -> Arc<Pipeline> {
+        Arc::new(Pipeline { filters: Vec::new(), masks: [0; Hook::COUNT], request_mask: 0, groups: None })
+    }
+
     pub fn filters(&self) -> &[Arc<Filter>] {
         &self.filters
     }

@@ -34,7 +34,7 @@ fn exchange() -> Box<Exchange> {
         version: http::Version::HTTP_11,
         headers: http::HeaderMap::new(),
     };
-    let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![] });
+    let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![], snapshot: 0 });
     let id = http::HeaderValue::from_static("id");
     let mut exchange = Exchange::new(id, [127, 0, 0, 1].into(), request, route);
     exchange.response = Some(Box::new(ResponseHead::new(ResponseSource::Upstream, StatusCode::OK)));

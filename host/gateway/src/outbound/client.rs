@@ -14,10 +14,9 @@ use rustls_pki_types::CertificateDer;
 use super::{Network, Outgoing, Tls};
 use crate::background::Background;
 use crate::http::buffer::MemoryBudget;
-use crate::services::grants::Origins;
 use crate::services::keyset::{self, keep_fresh};
 use crate::services::outbound::{Answers, Call};
-use crate::services::{KeySet, Outbound, ServiceError};
+use crate::services::{Grants, KeySet, Outbound, Reach, ServiceError};
 use crate::upstream::{Fetch, Fetched, Get, Resolver};
 
 /// Sends what the services ask for. Servers are verified with the roots of its [`Tls`].
@@ -46,7 +45,8 @@ impl OutboundClient {
         let (resolver, budget) = (Arc::clone(&self.resolver), self.budget.clone());
         Arc::new(move |get: Get| {
             let Get { url, headers, max_body } = get;
-            let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new() };
+            // The configuration itself names who is asked.
+            let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new(), reach: Reach::Any };
             let network = Network { tls: tls.clone(), resolver: resolver.load_full(), budget: budget.clone() };
             Box::pin(async move {
                 let answer = super::exchange(request, &network, max_body).await.map_err(|error| error.to_string())?;
@@ -66,11 +66,11 @@ impl Outbound for OutboundClient {
         &'a self,
         calls: Vec<Call>,
         timeout: Duration,
-        origins: &'a Origins,
+        grants: &'a Grants,
         max_body: usize,
     ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
         let network = Network { tls: self.tls.clone(), resolver: self.resolver(), budget: self.budget.clone() };
-        Box::pin(async move { super::send(calls, timeout, origins, &network, max_body).await })
+        Box::pin(async move { super::send(calls, timeout, grants, &network, max_body).await })
     }
 
     fn keep_fresh(&self, set: &Arc<KeySet>) -> Result<(), ServiceError> {
@@ -81,8 +81,8 @@ impl Outbound for OutboundClient {
         let (set, resolver, budget) = (Arc::downgrade(set), Arc::clone(&self.resolver), self.budget.clone());
         let refresh = move || {
             keep_fresh(set, async move |get: keyset::Get| {
-                let keyset::Get { url, headers, max_body } = get;
-                let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new() };
+                let keyset::Get { url, headers, reach, max_body } = get;
+                let request = Outgoing { method: Method::GET, url, headers, body: Bytes::new(), reach };
                 let network = Network { tls: tls.clone(), resolver: resolver.load_full(), budget: budget.clone() };
                 super::exchange(request, &network, max_body).await
             })

@@ -1,5 +1,5 @@
 //! Calls of filters to other services: one or many at the same time, to granted origins, over connections that each worker
-//! keeps. Redirects are not followed.
+//! keeps, and to granted upstreams, as the worker sends requests to them (`upstreams`). Redirects are not followed.
 
 mod client;
 #[cfg(test)]
@@ -8,26 +8,29 @@ mod origins;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upstreams;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use url::Url;
 
 pub use self::client::OutboundClient;
 pub use self::tls::Tls;
+pub use self::upstreams::{UpstreamCall, UpstreamCalls, call_upstreams_by};
 use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, collect};
 use crate::http::cdn_loop::CDN_LOOP;
 use crate::http::headers::{is_framing, strip_hop_by_hop};
 use crate::http1::{Reply, Tolerance};
-use crate::services::ServiceError;
-use crate::services::grants::{Origin, Origins};
-use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS};
+use crate::services::grants::Origin;
+use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS, UPSTREAM};
+use crate::services::{Grants, Reach, ServiceError};
 use crate::upstream::pool::{Lease, Leased};
 use crate::upstream::retry::Unprocessed;
 use crate::upstream::{Resolver, head, http2};
@@ -50,6 +53,8 @@ struct Outgoing {
     url: Url,
     headers: HeaderMap,
     body: Bytes,
+    /// Where it may go.
+    reach: Reach,
 }
 
 /// Sends the calls at the same time over this worker's connections and waits for all, at most `timeout`; the answers are in
@@ -61,7 +66,7 @@ struct Outgoing {
 async fn send(
     calls: Vec<Call>,
     timeout: Duration,
-    origins: &Origins,
+    grants: &Grants,
     network: &Network,
     max_body: usize,
 ) -> Result<Answers, ServiceError> {
@@ -71,12 +76,21 @@ async fn send(
     // A year is as good as never, and timers don't take more.
     let deadline = Instant::now() + timeout.min(Duration::from_secs(365 * 86_400));
     let start = |call: Call| {
-        let outgoing = check(call, origins)?;
         let network = network.clone();
-        Ok(Task(tokio::task::spawn_local(async move {
-            let answer = tokio::time::timeout_at(deadline, exchange(outgoing, &network, max_body)).await;
-            answer.unwrap_or(Err(ServiceError::Timeout))
-        })))
+        Ok(Task(match Target::of(&call, grants)? {
+            Target::Upstream(url) => {
+                let call = upstreams::prepare(call, &url, (deadline, timeout), max_body)?;
+                tokio::task::spawn_local(upstreams::exchange(call, deadline))
+            }
+            Target::Origin(url, reach) => {
+                let (method, headers) = (method(&call)?, fields(&call)?);
+                let outgoing = Outgoing { method, url, headers, body: call.body, reach };
+                tokio::task::spawn_local(async move {
+                    let answer = tokio::time::timeout_at(deadline, exchange(outgoing, &network, max_body)).await;
+                    answer.unwrap_or(Err(ServiceError::Timeout))
+                })
+            }
+        }))
     };
     let tasks: Vec<Result<Task, ServiceError>> = calls.into_iter().map(start).collect();
     let mut answers = Vec::with_capacity(tasks.len());
@@ -101,15 +115,36 @@ impl Drop for Task {
     }
 }
 
-fn check(call: Call, origins: &Origins) -> Result<Outgoing, ServiceError> {
-    let invalid = |what: String| ServiceError::Invalid(what);
-    let url = Url::parse(&call.url).map_err(|e| invalid(format!("`{}` is not an absolute url: {e}", call.url)))?;
-    origins.check(&Origin::of(&url)?)?;
-    let method = Method::from_bytes(call.method.as_bytes())
-        .map_err(|_| invalid(format!("`{}` is not a method", call.method)))?;
-    if method == Method::CONNECT {
-        return Err(invalid("the method CONNECT can't be used".to_owned()));
+/// Who is called, if that is granted.
+enum Target {
+    Origin(Url, Reach),
+    Upstream(Url),
+}
+
+impl Target {
+    fn of(call: &Call, grants: &Grants) -> Result<Self, ServiceError> {
+        let wrong = |e| ServiceError::Invalid(format!("`{}` is not an absolute url: {e}", call.url));
+        let url = Url::parse(&call.url).map_err(wrong)?;
+        if url.scheme() == UPSTREAM {
+            grants.check_upstream(upstreams::name(&url)?)?;
+            return Ok(Target::Upstream(url));
+        }
+        let reach = grants.http.check(&Origin::of(&url)?)?;
+        Ok(Target::Origin(url, reach))
     }
+}
+
+fn method(call: &Call) -> Result<Method, ServiceError> {
+    match Method::from_bytes(call.method.as_bytes()) {
+        Ok(Method::CONNECT) => Err(ServiceError::Invalid("the method CONNECT can't be used".to_owned())),
+        Ok(method) => Ok(method),
+        Err(_) => Err(ServiceError::Invalid(format!("`{}` is not a method", call.method))),
+    }
+}
+
+/// The fields that a call is sent with.
+fn fields(call: &Call) -> Result<HeaderMap, ServiceError> {
+    let invalid = |what: String| ServiceError::Invalid(what);
     if call.headers.len() > MAX_HEADERS {
         return Err(ServiceError::TooLarge(MAX_HEADERS as u64));
     }
@@ -117,7 +152,7 @@ fn check(call: Call, origins: &Origins) -> Result<Outgoing, ServiceError> {
     for (name, value) in &call.headers {
         let name =
             HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid(format!("`{name}` is not a header name")))?;
-        // `host` is the origin's: another one could reach what the grant does not name.
+        // `host` is that of the called service: another one could reach what the grant does not name.
         if is_framing(&name) {
             return Err(invalid(format!("the header `{name}` can't be set")));
         }
@@ -125,11 +160,11 @@ fn check(call: Call, origins: &Origins) -> Result<Outgoing, ServiceError> {
             .map_err(|_| invalid(format!("the value of `{name}` is not a header value")))?;
         headers.append(name, value);
     }
-    headers.insert(CDN_LOOP, call.cdn_loop);
-    Ok(Outgoing { method, url, headers, body: call.body })
+    headers.insert(CDN_LOOP, call.cdn_loop.clone());
+    Ok(headers)
 }
 
-/// One exchange with the origin of the URL, whatever is granted. A kept connection may have been closed by the server while
+/// One exchange with the origin of the URL, whatever is granted, at an address that the request may go to. A kept connection may have been closed by the server while
 /// the request was on its way; then it is sent once more on a new one, if it was not sent at all or may be sent twice
 /// (RFC 9110 §9.2.2). A request that the server has refused without processing it is sent once more, too.
 async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Result<Incoming, ServiceError> {
@@ -138,19 +173,13 @@ async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Res
     let mut repeated = false;
     loop {
         let request = request(&outgoing)?;
-        let lease = origins::checkout(&origin, network).await.map_err(unreachable)?;
+        let lease = origins::checkout(&origin, outgoing.reach, network).await?;
         let (pool, kept) = (lease.pool.clone(), lease.connect.is_none());
         match send_on(lease, request).await {
             Ok(response) => {
                 pool.record().reached();
-                let (mut head, mut body) = response.into_parts();
-                strip_hop_by_hop(&mut head.headers);
-                let body = collect(&mut body, max_body as u64, &network.budget).await.map_err(|error| match error {
-                    BodyError::TooLarge(limit) => ServiceError::TooLarge(limit),
-                    BodyError::BudgetExhausted(_) => unreachable("no memory is left for its response".to_owned()),
-                    error => unreachable(format!("the response broke off: {}", crate::chain(&error))),
-                })?;
-                return Ok(Incoming { status: head.status, headers: head.headers, body });
+                let (head, body) = response.into_parts();
+                return whole(&origin, (head.status, head.headers), body, max_body, &network.budget).await;
             }
             Err(failure)
                 if !repeated
@@ -166,6 +195,24 @@ async fn exchange(outgoing: Outgoing, network: &Network, max_body: usize) -> Res
             Err(failure) => return Err(unreachable(failure.reason)),
         }
     }
+}
+
+/// The answer of this service once its body is in.
+pub async fn whole(
+    service: &impl Display,
+    (status, mut headers): (StatusCode, HeaderMap),
+    mut body: Body,
+    max_body: usize,
+    budget: &MemoryBudget,
+) -> Result<Incoming, ServiceError> {
+    strip_hop_by_hop(&mut headers);
+    let unreachable = |e: String| ServiceError::Unavailable(format!("{service}: {e}"));
+    let body = collect(&mut body, max_body as u64, budget).await.map_err(|error| match error {
+        BodyError::TooLarge(limit) => ServiceError::TooLarge(limit),
+        BodyError::BudgetExhausted(_) => unreachable("no memory is left for its response".to_owned()),
+        error => unreachable(format!("the response broke off: {}", crate::chain(&error))),
+    })?;
+    Ok(Incoming { status, headers, body })
 }
 
 /// Why a request got no response.
@@ -220,14 +267,20 @@ async fn send_on(lease: Lease, request: Request<Body>) -> Result<Response<Body>,
 
 /// The request in origin form, without `Host`: that is the endpoint's.
 fn request(outgoing: &Outgoing) -> Result<Request<Body>, ServiceError> {
-    let invalid = |e: http::Error| ServiceError::Invalid(format!("the url can't be requested: {e}"));
-    let path = match outgoing.url.query() {
-        Some(query) => format!("{}?{query}", outgoing.url.path()),
-        None => outgoing.url.path().to_owned(),
-    };
     let mut request = Request::new(Body::full(outgoing.body.clone()));
     *request.method_mut() = outgoing.method.clone();
-    *request.uri_mut() = Uri::builder().path_and_query(path).build().map_err(invalid)?;
+    *request.uri_mut() = target_uri(&outgoing.url)?;
     *request.headers_mut() = outgoing.headers.clone();
     Ok(request)
+}
+
+/// Path and query of a URL.
+fn target_uri(url: &Url) -> Result<Uri, ServiceError> {
+    let path = if url.path().is_empty() { "/" } else { url.path() };
+    let path = match url.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let uri = Uri::builder().path_and_query(path).build();
+    uri.map_err(|e| ServiceError::Invalid(format!("the url can't be requested: {e}")))
 }

@@ -2,13 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Network, Tls};
+use crate::services::addresses::special;
 use crate::services::grants::Origin;
+use crate::services::{Reach, ServiceError};
 use crate::upstream::endpoints::Record;
 use crate::upstream::pool::{Lease, Limits, Opening, Pool, Wanted};
 use crate::upstream::race;
@@ -28,25 +30,51 @@ struct Pools {
     pools: Vec<Rc<Pool>>,
 }
 
-/// A kept connection to the origin, or a new one.
-pub(super) async fn checkout(origin: &Origin, network: &Network) -> Result<Lease, String> {
+/// A kept connection to an address of the origin that is within reach, or a new one.
+pub(super) async fn checkout(origin: &Origin, reach: Reach, network: &Network) -> Result<Lease, ServiceError> {
     let Network { tls, resolver, .. } = network;
-    let (endpoint, open) = ORIGINS.with_borrow_mut(|origins| {
-        let pools = Pools::of(origins, origin, tls)?;
-        let open = pools.pools.iter().find_map(|pool| pool.checkout(false));
-        Ok::<_, String>((pools.endpoint.clone(), open))
-    })?;
+    let unreachable = |e: String| ServiceError::Unavailable(format!("{origin}: {e}"));
+    // Another filter may have a connection to an address that this one may not go to.
+    let allows = |pool: &Rc<Pool>| reach.allows(pool.address().ip());
+    let (endpoint, open) = ORIGINS
+        .with_borrow_mut(|origins| {
+            let pools = Pools::of(origins, origin, tls)?;
+            let open = pools.pools.iter().filter(|pool| allows(pool)).find_map(|pool| pool.checkout(false));
+            Ok((pools.endpoint.clone(), open))
+        })
+        .map_err(unreachable)?;
     if let Some(lease) = open {
         return Ok(lease);
     }
-    let answer = resolver.resolve(&endpoint.host, DnsPolicy::default()).await.map_err(|error| crate::chain(&error))?;
-    let pools = ORIGINS.with_borrow_mut(|origins| {
-        let addresses = answer.addresses.iter().map(|address| SocketAddr::new(*address, endpoint.port));
-        Ok::<_, String>(Pools::of(origins, origin, tls)?.at(addresses))
-    })?;
+    let answer = resolver.resolve(&endpoint.host, DnsPolicy::default()).await;
+    let answer = answer.map_err(|error| unreachable(crate::chain(&error)))?;
+    // A pool connects to its own address and asks for no name again: what is checked here is where the request goes.
+    let mut pools = ORIGINS
+        .with_borrow_mut(|origins| {
+            let addresses = answer.addresses.iter().map(|address| SocketAddr::new(*address, endpoint.port));
+            Ok(Pools::of(origins, origin, tls)?.at(addresses))
+        })
+        .map_err(unreachable)?;
+    let first = pools.first().map(|pool| pool.address().ip());
+    pools.retain(allows);
+    if let (Some(refused), []) = (first, &*pools) {
+        return Err(out_of_reach(origin, reach, refused));
+    }
     // Pools that a connection is being opened for are in use.
     let _opening: Vec<_> = pools.iter().map(|pool| Opening::new(pool.record())).collect();
-    race::connect(&pools, Wanted::default()).await.map_err(|attempt| attempt.reason())
+    race::connect(&pools, Wanted::default()).await.map_err(|attempt| unreachable(attempt.reason()))
+}
+
+/// The refusal of an origin whose addresses are all out of reach. The filter is told of which kind they are, and the log which.
+fn out_of_reach(origin: &Origin, reach: Reach, address: IpAddr) -> ServiceError {
+    let class = special(address).unwrap_or("public");
+    tracing::warn!(%origin, %address, class, "a call was refused: the origin leads to an address that its grant does not cover");
+    match reach {
+        Reach::Public | Reach::Any => ServiceError::NotGranted(format!(
+            "grants.http = [{{ origin = \"{origin}\", allow_private = true }}], for its address is {class}"
+        )),
+        Reach::Loopback => ServiceError::Unavailable(format!("{origin}: it leads to another machine")),
+    }
 }
 
 /// Closes what is idle. A server that has closed one connection has often closed all.

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::services::Origins;
 
 /// A server that answers each request of each connection with the next text; it counts its connections.
 async fn server(answers: &'static [&'static str]) -> (String, Rc<Cell<usize>>, Rc<std::cell::RefCell<Vec<String>>>) {
@@ -56,7 +57,12 @@ async fn serve(
 
 fn call(url: String) -> Call {
     let cdn_loop = HeaderValue::from_static("sluice");
-    Call { method: "GET".to_owned(), url, headers: Vec::new(), body: Bytes::new(), cdn_loop }
+    Call { method: "GET".to_owned(), url, headers: Vec::new(), body: Bytes::new(), cdn_loop, made_for: None }
+}
+
+/// The grant of these origins.
+fn granting<'a>(origins: impl IntoIterator<Item = &'a str>) -> Grants {
+    Grants { http: Origins::parse(origins).unwrap(), ..Grants::default() }
 }
 
 fn network(tls: Tls) -> Network {
@@ -64,16 +70,16 @@ fn network(tls: Tls) -> Network {
 }
 
 async fn send_one(call: Call, origin: &str) -> Result<Incoming, ServiceError> {
-    let origins = Origins::parse([origin]).unwrap();
-    let mut answers = send(vec![call], Duration::from_secs(20), &origins, &network(Tls::system()), 100).await.unwrap();
+    let grants = granting([origin]);
+    let mut answers = send(vec![call], Duration::from_secs(20), &grants, &network(Tls::system()), 100).await.unwrap();
     answers.remove(0)
 }
 
 #[test]
 fn the_future_can_move_between_threads() {
     fn is_send<T: Send>(_: T) {}
-    let (origins, network) = (Origins::default(), network(Tls::system()));
-    is_send(send(Vec::new(), Duration::ZERO, &origins, &network, 0));
+    let (grants, network) = (Grants::default(), network(Tls::system()));
+    is_send(send(Vec::new(), Duration::ZERO, &grants, &network, 0));
 }
 
 #[tokio::test(flavor = "local")]
@@ -87,6 +93,7 @@ async fn a_request_arrives_as_it_was_given_and_the_connection_is_kept() {
             headers: vec![("X-Test".to_owned(), "v".to_owned())],
             body: Bytes::from_static(b"body"),
             cdn_loop: HeaderValue::from_static("sluice"),
+            made_for: None,
         };
         let answer = send_one(call, &origin).await.unwrap();
         assert_eq!((answer.status.as_u16(), &answer.body[..]), (201, &b"hi"[..]));
@@ -128,15 +135,15 @@ async fn what_is_not_granted_or_malformed_is_not_sent() {
         Call { method: "CONNECT".to_owned(), ..call(origin.clone()) },
         Call { method: "G T".to_owned(), ..call(origin.clone()) },
     ];
-    let origins = Origins::parse([&*origin]).unwrap();
-    let answers = send(cases.to_vec(), Duration::from_secs(5), &origins, &network(Tls::system()), 100).await.unwrap();
+    let grants = granting([&*origin]);
+    let answers = send(cases.to_vec(), Duration::from_secs(5), &grants, &network(Tls::system()), 100).await.unwrap();
     assert!(matches!(answers[0], Err(ServiceError::NotGranted(_))));
     for (answer, case) in answers.iter().zip(&cases).skip(1) {
         assert!(matches!(answer, Err(ServiceError::Invalid(_))), "{case:?}: {answer:?}");
     }
     assert_eq!(connections.get(), 0);
     let many = vec![call(origin); 17];
-    let refused = send(many, Duration::from_secs(5), &origins, &network(Tls::system()), 100).await;
+    let refused = send(many, Duration::from_secs(5), &grants, &network(Tls::system()), 100).await;
     assert!(matches!(refused, Err(ServiceError::TooLarge(16))));
 }
 
@@ -163,9 +170,9 @@ async fn calls_run_at_the_same_time_and_each_has_its_own_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         format!("http://{}", listener.local_addr().unwrap())
     };
-    let origins = Origins::parse([&*quick, &*slow, &*gone]).unwrap();
+    let grants = granting([&*quick, &*slow, &*gone]);
     let calls = vec![call(slow.clone()), call(quick), call(gone), call(slow)];
-    let answers = send(calls, Duration::from_millis(400), &origins, &network(Tls::system()), 100).await.unwrap();
+    let answers = send(calls, Duration::from_millis(400), &grants, &network(Tls::system()), 100).await.unwrap();
     assert!(matches!(answers[0], Err(ServiceError::Timeout)));
     assert!(answers[1].is_ok(), "{:?}", answers[1]);
     assert!(matches!(answers[2], Err(ServiceError::Unavailable(_))));
@@ -215,13 +222,13 @@ async fn https_is_verified_and_speaks_http2() {
         }
     });
     let origin = format!("https://localhost:{port}");
-    let origins = Origins::parse([&*origin]).unwrap();
+    let grants = granting([&*origin]);
     let get = || call(format!("{origin}/x?y"));
-    let stranger = send(vec![get()], Duration::from_secs(20), &origins, &network(Tls::system()), 100).await.unwrap();
+    let stranger = send(vec![get()], Duration::from_secs(20), &grants, &network(Tls::system()), 100).await.unwrap();
     assert!(matches!(stranger[0], Err(ServiceError::Unavailable(_))), "{stranger:?}");
     let network = network(Tls::with_authorities(vec![certificate]));
     for _ in 0..2 {
-        let answers = send(vec![get()], Duration::from_secs(20), &origins, &network, 100).await.unwrap();
+        let answers = send(vec![get()], Duration::from_secs(20), &grants, &network, 100).await.unwrap();
         let body = String::from_utf8_lossy(&answers[0].as_ref().unwrap().body).into_owned();
         assert_eq!(body, format!("HTTP/2.0 https://localhost:{port}/x?y"));
     }

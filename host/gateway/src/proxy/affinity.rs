@@ -28,13 +28,19 @@ pub(super) fn of(
 
 /// The hash of a value; `None` where the request has none.
 fn hash_of(key: &HashKey, exchange: &Exchange, headers: &HeaderMap) -> Option<u64> {
-    let value: Cow<'_, [u8]> = match key {
-        HashKey::ClientAddress => {
-            return Some(match exchange.client.ip()? {
-                IpAddr::V4(address) => hash(&address.octets()),
-                IpAddr::V6(address) => hash(&address.octets()),
-            });
-        }
+    if let HashKey::ClientAddress = key {
+        return Some(match exchange.client.ip()? {
+            IpAddr::V4(address) => hash(&address.octets()),
+            IpAddr::V6(address) => hash(&address.octets()),
+        });
+    }
+    value(key, exchange, headers).map(|value| hash(&value))
+}
+
+/// The value of a request for a key that is a text, which an address is not.
+pub(super) fn value<'r>(key: &HashKey, exchange: &'r Exchange, headers: &'r HeaderMap) -> Option<Cow<'r, [u8]>> {
+    Some(match key {
+        HashKey::ClientAddress => return None,
         HashKey::Consumer => exchange.context.consumer()?.as_bytes().into(),
         HashKey::Header(name) => headers.get(name)?.as_bytes().into(),
         HashKey::Cookie(name) => cookie(headers, name)?.as_bytes().into(),
@@ -45,6 +51,5 @@ fn hash_of(key: &HashKey, exchange: &Exchange, headers: &HeaderMap) -> Option<u6
         HashKey::PathParameter(name) => {
             exchange.params.iter().find(|(param, _)| **param == **name)?.1.as_bytes().into()
         }
-    };
-    Some(hash(&value))
+    })
 }

@@ -148,12 +148,33 @@ pub(super) struct RequestContext {
     error_filter: Option<Arc<str>>,
     /// The last byte was handed to the connection.
     pub(super) ended: bool,
+    /// A filter has made it, while another request is handled.
+    is_call: bool,
 }
 
 impl RequestContext {
     pub(super) fn new(
         worker: &Rc<Worker>,
         connection: &ConnectionInfo,
+        method: &Method,
+        protocol: Version,
+        id: HeaderValue,
+    ) -> Box<Self> {
+        let tls_version = connection.tls.as_ref().map(|tls| tls.version);
+        Self::begin(worker, (connection.peer.address, tls_version), method, protocol, id)
+    }
+
+    /// Of a request that a filter has made. It is no exchange of its own: its end is written nowhere.
+    pub(super) fn of_call(worker: &Rc<Worker>, client: ClientAddress, method: &Method, id: HeaderValue) -> Box<Self> {
+        let mut context = Self::begin(worker, (client, None), method, Version::HTTP_11, id);
+        context.is_call = true;
+        context
+    }
+
+    #[inline]
+    fn begin(
+        worker: &Rc<Worker>,
+        (client, tls_version): (ClientAddress, Option<&'static str>),
         method: &Method,
         protocol: Version,
         id: HeaderValue,
@@ -165,13 +186,13 @@ impl RequestContext {
                 worker: Rc::clone(worker),
                 start: Instant::now(),
                 id,
-                client: connection.peer.address,
+                client,
                 method: method.clone(),
                 authority: None,
                 target: None,
                 refused: None,
                 protocol,
-                tls_version: connection.tls.as_ref().map(|tls| tls.version),
+                tls_version,
                 traceparent: None,
                 user_agent: None,
                 route: None,
@@ -207,6 +228,7 @@ impl RequestContext {
                 error: None,
                 error_filter: None,
                 ended: false,
+                is_call: false,
             },
         )
     }
@@ -347,6 +369,9 @@ fn failed_attempt<'a>((attempt, failure): (&'a Attempt, &'a AttemptFailure)) -> 
 
 impl Drop for RequestContext {
     fn drop(&mut self) {
+        if self.is_call {
+            return;
+        }
         let now = Instant::now();
         let last = self.attempts.last();
         self.timings.connect = last.and_then(|attempt| attempt.connect);

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::context::RequestContext;
@@ -13,6 +14,7 @@ use super::{RouteHandler, grpc};
 use crate::deadline::Deadline;
 use crate::http::body::{Body, BodyError};
 use crate::http::grpc as http_grpc;
+use crate::snapshot::routes::DeadlinePolicy;
 
 /// When a client wants its answer, or no answer at all.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +26,18 @@ pub(super) struct ClientDeadline {
 }
 
 impl ClientDeadline {
+    /// What a client says in these fields, where the policy heeds it.
+    pub(super) fn of(policy: &DeadlinePolicy, headers: &HeaderMap, start: Instant, is_grpc: bool) -> Option<Self> {
+        let of_call = if policy.grpc && is_grpc { http_grpc::timeout(headers) } else { None };
+        let of_header = policy.header.as_ref().filter(|_| policy.trust_header).and_then(|name| {
+            let millis = headers.get(name)?.to_str().ok()?.parse().ok()?;
+            Some(Duration::from_millis(millis))
+        });
+        let least = of_call.into_iter().chain(of_header).min()?;
+        let call_until = of_call.and_then(|of_call| start.checked_add(of_call));
+        Some(ClientDeadline { until: start.checked_add(least)?, call_until })
+    }
+
     /// The error of a request whose deadline is over before an upstream is asked.
     pub(super) fn check(self) -> Result<(), ProxyError> {
         if self.until > Instant::now() {
@@ -39,15 +53,7 @@ impl RouteHandler<'_> {
     pub(super) fn client_deadline(&self, context: &mut RequestContext) -> Option<ClientDeadline> {
         let policy = self.route.deadline.as_ref()?;
         let (start, is_grpc) = (context.start, context.grpc);
-        let headers = &context.exchange().request.headers;
-        let of_call = if policy.grpc && is_grpc { http_grpc::timeout(headers) } else { None };
-        let of_header = policy.header.as_ref().filter(|_| policy.trust_header).and_then(|name| {
-            let millis = headers.get(name)?.to_str().ok()?.parse().ok()?;
-            Some(Duration::from_millis(millis))
-        });
-        let least = of_call.into_iter().chain(of_header).min()?;
-        let call_until = of_call.and_then(|of_call| start.checked_add(of_call));
-        Some(ClientDeadline { until: start.checked_add(least)?, call_until })
+        ClientDeadline::of(policy, &context.exchange().request.headers, start, is_grpc)
     }
 
     /// When the response head has to be there, by the route or by the client, and whether it is by the client.

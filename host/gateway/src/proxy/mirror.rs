@@ -26,7 +26,7 @@ use crate::snapshot::routes::Mirror;
 use crate::telemetry::{RouteId, UpstreamId, WorkerMetrics};
 use crate::upstream::retry::{Attempts, FilterChoice, Next};
 use crate::upstream::{
-    Affinity, Attempt, Choice, LocalUpstream, OutgoingRequest, Timeouts, Unadmitted, UpstreamErrorKind,
+    Affinity, Attempt, Choice, Eligible, LocalUpstream, OutgoingRequest, Timeouts, Unadmitted, UpstreamErrorKind,
 };
 
 /// Says to an upstream that nobody reads its response, and which route has sent the copy.
@@ -185,6 +185,7 @@ impl Copy {
         let Ok(_permit) = upstream.upstream().admit_copy() else { return Outcome::NotAdmitted };
         let mut request = OutgoingRequest::new(request, timeouts, &self.budget);
         request.on_behalf_of(self.proxied.clone());
+        request.without_waiting();
         let endpoints = upstream.endpoints();
         let mut attempts = Attempts::new(None);
         attempts.select(MAX_ENDPOINTS.min(upstream.max_endpoints(&endpoints)), 0, FilterChoice::NoneOrSame);
@@ -194,7 +195,8 @@ impl Copy {
             if next == Next::OtherEndpoint {
                 request.leave_endpoint();
                 let choice = Choice::Balanced(Affinity::default());
-                let (chosen, permit) = match upstream.admit_now(&endpoints, choice, None, attempts.tried()) {
+                let eligible = Eligible { choice, subset: None, tried: attempts.tried() };
+                let (chosen, permit) = match upstream.admit_now(&endpoints, eligible) {
                     Ok(admitted) => admitted,
                     Err(Unadmitted::NoEndpoint) => break,
                     Err(Unadmitted::Busy(_) | Unadmitted::CircuitOpen(_)) => return Outcome::NotAdmitted,

@@ -4,6 +4,7 @@
 mod admission;
 mod affinity;
 mod body;
+mod call;
 mod context;
 mod deadline;
 mod error;

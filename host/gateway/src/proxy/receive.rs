@@ -9,6 +9,7 @@ use hyper::ext::Protocol;
 
 use super::body::{MessageBody, coded};
 use super::context::{EndsHere, MatchedRoute, RequestContext, Responder, UpgradeRequest};
+use super::deadline::ClientDeadline;
 use super::error::{Kind, ProxyError};
 use super::grpc;
 use super::inbound::{self, Inbound};
@@ -232,6 +233,11 @@ fn enter_route(
     context.request_body = MessageBody::new(body, coded(&head.headers, classes)).within(until);
     let mut exchange = Exchange::new(context.id.clone(), address, head, local.facts(found.index).clone());
     exchange.params = found.params;
+    exchange.until = until;
+    if let Some(policy) = &route.deadline {
+        let of_client = ClientDeadline::of(policy, &exchange.request.headers, context.start, context.grpc);
+        exchange.until = of_client.map(|of_client| of_client.until).into_iter().chain(until).min();
+    }
     exchange.client_certificate =
         connection.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref()).map(|shown| shown.facts.clone());
     context.enter_route(local, found.index, exchange);

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,7 @@ use super::error::ProxyError;
 use super::upstream::upstream_error;
 use super::{RouteHandler, affinity, grpc};
 use crate::coarse;
-use crate::exchange::{Candidates, Failure, RetryState, Selection};
+use crate::exchange::{Candidates, Exchange, Failure, RetryState, Selection};
 use crate::filter::Hook;
 use crate::snapshot::UpstreamHandle;
 use crate::snapshot::routes::{RetryCondition, RetryPolicy};
@@ -23,14 +24,70 @@ use crate::upstream::retry::{
     Attempts, Decision, Denied, EndedAttempt, FilterChoice, Next, Pushback, condition_of, pause, pushback,
 };
 use crate::upstream::{
-    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Choice, OutgoingRequest, Unadmitted, UpstreamErrorKind,
-    UpstreamResponse,
+    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Busy, Choice, Eligible, LocalEndpoints, OutgoingRequest,
+    Unadmitted, UpstreamErrorKind, UpstreamResponse,
 };
 
 /// What speaks for another attempt, and what the upstream says of its time.
 struct Wish {
     condition: Option<RetryCondition>,
     pushback: Pushback,
+}
+
+/// A request in the loop, between its attempts.
+struct Asking<'u> {
+    attempts: Attempts<'u>,
+    /// The upstream that the weights have given.
+    weighted: &'u UpstreamHandle,
+    selected: &'u UpstreamHandle,
+    /// The one that is asked: the selected one, or its fallback.
+    target: &'u UpstreamHandle,
+    endpoints: Rc<LocalEndpoints>,
+    endpoint: usize,
+    affinity: Affinity,
+    /// The last error, and the upstream that it is of.
+    error: AttemptError,
+    failed_at: &'u UpstreamHandle,
+    /// An answer that another attempt is to replace. Until that begins it can still become the client's.
+    held: Option<Box<UpstreamResponse>>,
+}
+
+impl<'u> Asking<'u> {
+    fn new(policy: Option<&'u RetryPolicy>, weighted: &'u UpstreamHandle) -> Self {
+        Asking {
+            attempts: Attempts::new(policy),
+            weighted,
+            selected: weighted,
+            target: weighted,
+            endpoints: weighted.upstream.endpoints(),
+            endpoint: 0,
+            affinity: Affinity::default(),
+            error: AttemptError::new(UpstreamErrorKind::NoEndpoint),
+            failed_at: weighted,
+            held: None,
+        }
+    }
+
+    /// Sets what the next attempts go to.
+    fn aim_at(&mut self, target: &'u UpstreamHandle, exchange: &Exchange, request: &OutgoingRequest<'_>) {
+        self.target = target;
+        self.endpoints = target.upstream.endpoints();
+        self.affinity = affinity::of(&target.upstream, &self.endpoints, exchange, request.headers());
+    }
+
+    /// How its next endpoint is chosen. A fallback has none of the addresses that a filter has named.
+    fn choice<'s>(&self, selection: &'s Selection) -> Choice<'s> {
+        let is_fallback = !std::ptr::eq(self.target, self.selected);
+        match (&selection.endpoints, &selection.hash_key) {
+            (Some(addresses), _) if !is_fallback => Choice::Addresses(addresses),
+            (_, Some(key)) => Choice::Key(key),
+            (_, None) => Choice::Balanced(self.affinity),
+        }
+    }
+
+    fn fail(&mut self, error: AttemptError) {
+        (self.failed_at, self.error) = (self.target, error);
+    }
 }
 
 impl RouteHandler<'_> {
@@ -42,168 +99,26 @@ impl RouteHandler<'_> {
         targets: &[usize],
         request: &mut OutgoingRequest<'_>,
     ) -> Result<UpstreamResponse, ProxyError> {
-        let policy = self.route.retry.as_ref();
-        let mut attempts = Attempts::new(policy);
-        let weighted = &self.local.upstreams[context.weighted];
-        // The one that was selected, and the one that is asked: the same, or its fallback.
-        let (mut selected, mut target) = (weighted, weighted);
-        // The one that `error` is of.
-        let mut failed_at = weighted;
-        let mut endpoints = target.upstream.endpoints();
-        let mut endpoint = 0;
-        let mut affinity = Affinity::default();
-        let mut error = AttemptError::new(UpstreamErrorKind::NoEndpoint);
-        // An answer that another attempt is to replace. Until that begins it can still become the client's.
-        let mut held: Option<Box<UpstreamResponse>> = None;
+        let mut asking = Asking::new(self.route.retry.as_ref(), &self.local.upstreams[context.weighted]);
         let mut next = Next::Selection;
         while next != Next::GiveUp {
-            if next == Next::Selection {
-                let choice = self.select_upstream(context, targets, (weighted, attempts.made())).await?;
-                let before = std::mem::replace(
-                    &mut selected,
-                    self.selected(&context.exchange().selection, targets).unwrap_or(weighted),
-                );
-                // It stays where it is admitted.
-                if attempts.made() == 0 || !std::ptr::eq(selected, before) {
-                    if context.admission.is_some() {
-                        leave_upstream(context, held.as_deref());
-                    }
-                    let admitted = match selected.upstream.upstream().state() {
-                        Some(_) => Box::pin(self.admit_to_upstream(context, selected, request.until())).await,
-                        None => Ok(selected),
-                    };
-                    target = match admitted {
-                        Ok(admitted) => admitted,
-                        Err(error) if attempts.made() == 0 => return Err(error),
-                        // What the upstream before has said tells more.
-                        Err(_) => break,
-                    };
-                }
-                let exchange = context.exchange();
-                endpoints = target.upstream.endpoints();
-                affinity = affinity::of(&target.upstream, &endpoints, exchange, request.headers());
-                // Only filters ask for another selection.
-                let candidates = match self.pipeline.pipeline().has(Hook::SelectUpstream) {
-                    true => self.local.candidates(context.route_index(), targets).count(),
-                    false => 0,
-                };
-                attempts.select(target.upstream.max_endpoints(&endpoints), candidates, choice);
-            }
-            if next != Next::SameEndpoint {
-                let choice = choice(&context.exchange().selection, affinity, !std::ptr::eq(target, selected));
-                let subset = self.route.subset.as_ref();
-                let admitted = match target.upstream.admits_endpoints() {
-                    false => target.upstream.admit_now(&endpoints, choice, subset, attempts.tried()),
-                    true => {
-                        Box::pin(target.upstream.admit(&endpoints, choice, subset, attempts.tried(), request.until()))
-                            .await
-                    }
-                };
-                let (chosen, permit) = match admitted {
-                    Ok(admitted) => admitted,
-                    Err(why) => {
-                        if let Unadmitted::CircuitOpen(open) = why
-                            && attempts.tried().is_empty()
-                        {
-                            match Box::pin(self.fall_back(context, target, open, request.until())).await {
-                                Ok(fallback) => {
-                                    target = fallback;
-                                    endpoints = target.upstream.endpoints();
-                                    affinity = affinity::of(
-                                        &target.upstream,
-                                        &endpoints,
-                                        context.exchange(),
-                                        request.headers(),
-                                    );
-                                    attempts.select(
-                                        target.upstream.max_endpoints(&endpoints),
-                                        0,
-                                        FilterChoice::NoneOrSame,
-                                    );
-                                    next = Next::OtherEndpoint;
-                                    continue;
-                                }
-                                Err(error) if attempts.made() == 0 => return Err(error),
-                                Err(_) => {}
-                            }
-                        }
-                        // What an endpoint has said tells more.
-                        if attempts.made() == 0 {
-                            failed_at = target;
-                            error = match why {
-                                Unadmitted::NoEndpoint => target.upstream.no_endpoint(),
-                                Unadmitted::Busy(_) | Unadmitted::CircuitOpen(_) => AttemptError::new(why.kind()),
-                            };
-                            let attempt = context.attempts.begin(target.upstream.name(), None);
-                            attempt.outcome = AttemptOutcome::Failed(error.kind);
-                        }
-                        next = attempts.without_endpoint();
-                        continue;
-                    }
-                };
-                // Waiting for a place may have taken what was left.
-                let has_limits = self.route.limits.is_some() || target.upstream.upstream().state().is_some();
-                if has_limits && request.is_late() {
-                    if attempts.made() == 0 {
-                        (failed_at, error) = (target, request.out_of_time());
-                    }
-                    break;
-                }
-                request.admitted(permit);
-                attempts.spend(chosen);
-                endpoint = chosen;
-                if policy.is_some() && attempts.made() == 1 {
-                    target.upstream.upstream().retries().note_request(coarse::now_ms());
-                }
-            }
-            if !request.begin_attempt(attempts.made()) {
+            if next == Next::Selection && !self.enter_upstream(context, targets, request, &mut asking).await? {
                 break;
             }
-            if let Some(answer) = held.take() {
-                answer.discard();
+            if next != Next::SameEndpoint
+                && let Some(instead) = self.enter_endpoint(context, request, &mut asking).await?
+            {
+                next = instead;
+                continue;
             }
-            let name = target.upstream.endpoint_name(&endpoints, endpoint);
-            let attempt = context.attempts.begin(target.upstream.name(), Some(name));
+            if !request.begin_attempt(asking.attempts.made()) {
+                break;
+            }
             let wait;
-            match target.upstream.attempt(&endpoints, endpoint, request, attempt).await {
-                Ok(mut response) => {
-                    let exchange = context.traversal.exchange();
-                    let is_https = exchange.request.scheme == Scheme::HTTPS;
-                    let choice = choice(&exchange.selection, affinity, !std::ptr::eq(target, selected));
-                    let cookie = target.upstream.session_cookie(&endpoints, endpoint, choice, is_https);
-                    if let Some(cookie) = cookie {
-                        response.head.headers.append(SET_COOKIE, cookie);
-                    }
-                    let is_last = exchange.selection.no_retry;
-                    let first_byte = attempt.first_byte.unwrap_or_default();
-                    self.local.metrics.upstream(target.metrics, response.head.status.as_u16(), first_byte);
-                    let Some(wish) = policy.and_then(|policy| wish(policy, &response, context.grpc)) else {
-                        return Ok(response);
-                    };
-                    let Some(condition) = wish.condition else { return Ok(response) };
-                    let ended = EndedAttempt::answered(condition, request.repeatability());
-                    let decision = attempts.after(ended, is_last);
-                    (next, wait) = self.agree(decision, &wish, target, request, attempts.made());
-                    if next == Next::GiveUp {
-                        return Ok(response);
-                    }
-                    log_answer(context, endpoints.address(endpoint), &response);
-                    held = Some(Box::new(response));
-                }
-                Err(failed) => {
-                    (failed_at, error) = (target, failed);
-                    let is_last = context.exchange().selection.no_retry;
-                    let decision = match request.is_late() {
-                        true => Decision::GIVE_UP,
-                        false => attempts.after(error.ended(request.repeatability()), is_last),
-                    };
-                    let is_stale = decision.next == Next::SameEndpoint && error.kind != UpstreamErrorKind::Refused;
-                    self.log_failure(context, target.metrics, (endpoints.address(endpoint), &error), is_stale);
-                    let condition = error.condition().filter(|_| !is_stale);
-                    let wish = Wish { condition, pushback: Pushback::Nothing };
-                    (next, wait) = self.agree(decision, &wish, target, request, attempts.made());
-                }
-            }
+            (next, wait) = match self.attempt(context, request, &mut asking).await {
+                Ok(response) => return Ok(response),
+                Err(follows) => follows,
+            };
             if next != Next::SameEndpoint {
                 request.leave_endpoint();
             }
@@ -212,6 +127,202 @@ impl RouteHandler<'_> {
                 Box::pin(tokio::time::sleep(wait)).await;
             }
         }
+        self.give_up(context, asking)
+    }
+
+    /// Selects the upstream, and waits until it admits the request. False: it does not, and what the upstream before has said tells
+    /// more.
+    async fn enter_upstream<'u>(
+        &'u self,
+        context: &mut RequestContext,
+        targets: &[usize],
+        request: &OutgoingRequest<'_>,
+        asking: &mut Asking<'u>,
+    ) -> Result<bool, ProxyError> {
+        let made = asking.attempts.made();
+        let choice = self.select_upstream(context, targets, (asking.weighted, made)).await?;
+        let selected = self.selected(&context.exchange().selection, targets).unwrap_or(asking.weighted);
+        let before = std::mem::replace(&mut asking.selected, selected);
+        let mut target = asking.target;
+        // It stays where it is admitted.
+        if made == 0 || !std::ptr::eq(selected, before) {
+            if context.admission.is_some() {
+                leave_upstream(context, asking.held.as_deref());
+            }
+            let admitted = match selected.upstream.upstream().state() {
+                Some(_) => Box::pin(self.admit_to_upstream(context, selected, request.until())).await,
+                None => Ok(selected),
+            };
+            target = match admitted {
+                Ok(admitted) => admitted,
+                Err(error) if made == 0 => return Err(error),
+                Err(_) => return Ok(false),
+            };
+        }
+        asking.aim_at(target, context.exchange(), request);
+        // Only filters ask for another selection.
+        let candidates = match self.pipeline.pipeline().has(Hook::SelectUpstream) {
+            true => self.local.candidates(context.route_index(), targets).count(),
+            false => 0,
+        };
+        asking.attempts.select(target.upstream.max_endpoints(&asking.endpoints), candidates, choice);
+        Ok(true)
+    }
+
+    /// Chooses the endpoint of the next attempt, and waits until it admits the request. Answers what follows where there is none.
+    async fn enter_endpoint<'u>(
+        &'u self,
+        context: &mut RequestContext,
+        request: &mut OutgoingRequest<'_>,
+        asking: &mut Asking<'u>,
+    ) -> Result<Option<Next>, ProxyError> {
+        let target = asking.target;
+        let choice = asking.choice(&context.exchange().selection);
+        let eligible = Eligible { choice, subset: self.route.subset.as_ref(), tried: asking.attempts.tried() };
+        let admitted = match target.upstream.admits_endpoints() {
+            false => target.upstream.admit_now(&asking.endpoints, eligible),
+            true => Box::pin(target.upstream.admit(&asking.endpoints, eligible, request.until())).await,
+        };
+        let (endpoint, permit) = match admitted {
+            Ok(admitted) => admitted,
+            Err(why) => return Box::pin(self.unadmitted(context, request, asking, why)).await.map(Some),
+        };
+        // Waiting for a place may have taken what was left.
+        let has_limits = self.route.limits.is_some() || target.upstream.upstream().state().is_some();
+        if has_limits && request.is_late() {
+            if asking.attempts.made() == 0 {
+                asking.fail(request.out_of_time());
+            }
+            return Ok(Some(Next::GiveUp));
+        }
+        request.admitted(permit);
+        asking.attempts.spend(endpoint);
+        asking.endpoint = endpoint;
+        if self.route.retry.is_some() && asking.attempts.made() == 1 {
+            target.upstream.upstream().retries().note_request(coarse::now_ms());
+        }
+        Ok(None)
+    }
+
+    /// What follows where no endpoint admits the request: another upstream while circuits are open, other endpoints, or nothing.
+    async fn unadmitted<'u>(
+        &'u self,
+        context: &mut RequestContext,
+        request: &OutgoingRequest<'_>,
+        asking: &mut Asking<'u>,
+        why: Unadmitted,
+    ) -> Result<Next, ProxyError> {
+        let is_first = asking.attempts.made() == 0;
+        if let Unadmitted::CircuitOpen(open) = why
+            && asking.attempts.tried().is_empty()
+        {
+            match Box::pin(self.fall_back(context, asking.target, open, request.until())).await {
+                Ok(fallback) => {
+                    asking.aim_at(fallback, context.exchange(), request);
+                    let most = fallback.upstream.max_endpoints(&asking.endpoints);
+                    asking.attempts.select(most, 0, FilterChoice::NoneOrSame);
+                    return Ok(Next::OtherEndpoint);
+                }
+                Err(error) if is_first => return Err(error),
+                Err(_) => {}
+            }
+        }
+        // What an endpoint has said tells more.
+        if is_first {
+            let upstream = &asking.target.upstream;
+            let error = match why {
+                Unadmitted::NoEndpoint => upstream.no_endpoint(),
+                Unadmitted::Busy(_) | Unadmitted::CircuitOpen(_) => AttemptError::new(why.kind()),
+            };
+            let attempt = context.attempts.begin(upstream.name(), None);
+            attempt.outcome = AttemptOutcome::Failed(error.kind);
+            asking.fail(error);
+        }
+        // It has waited for as long as it may.
+        if let Unadmitted::Busy(Busy::TimedOut(_)) = why {
+            return Ok(Next::GiveUp);
+        }
+        Ok(asking.attempts.without_endpoint())
+    }
+
+    /// One attempt at the endpoint that was chosen. An error is what follows, and after which wait.
+    async fn attempt(
+        &self,
+        context: &mut RequestContext,
+        request: &mut OutgoingRequest<'_>,
+        asking: &mut Asking<'_>,
+    ) -> Result<UpstreamResponse, (Next, Duration)> {
+        if let Some(answer) = asking.held.take() {
+            answer.discard();
+        }
+        let (target, endpoint) = (asking.target, asking.endpoint);
+        let name = target.upstream.endpoint_name(&asking.endpoints, endpoint);
+        let attempt = context.attempts.begin(target.upstream.name(), Some(name));
+        let mut response = match target.upstream.attempt(&asking.endpoints, endpoint, request, attempt).await {
+            Ok(response) => response,
+            Err(failed) => return Err(self.after_failure(context, request, asking, failed)),
+        };
+        let exchange = context.traversal.exchange();
+        let is_https = exchange.request.scheme == Scheme::HTTPS;
+        let choice = asking.choice(&exchange.selection);
+        if let Some(cookie) = target.upstream.session_cookie(&asking.endpoints, endpoint, choice, is_https) {
+            response.head.headers.append(SET_COOKIE, cookie);
+        }
+        let first_byte = attempt.first_byte.unwrap_or_default();
+        self.local.metrics.upstream(target.metrics, response.head.status.as_u16(), first_byte);
+        match &self.route.retry {
+            None => Ok(response),
+            Some(policy) => self.after_answer(context, request, asking, policy, response),
+        }
+    }
+
+    /// Passes an answer on, or keeps it while it is to be replaced by that of another attempt.
+    fn after_answer(
+        &self,
+        context: &mut RequestContext,
+        request: &OutgoingRequest<'_>,
+        asking: &mut Asking<'_>,
+        policy: &RetryPolicy,
+        response: UpstreamResponse,
+    ) -> Result<UpstreamResponse, (Next, Duration)> {
+        let Some(wish) = wish(policy, &response, context.grpc) else { return Ok(response) };
+        let Some(condition) = wish.condition else { return Ok(response) };
+        let is_last = context.exchange().selection.no_retry;
+        let decision = asking.attempts.after(EndedAttempt::answered(condition, request.repeatability()), is_last);
+        let (next, wait) = self.agree(decision, &wish, asking.target, request, asking.attempts.made());
+        if next == Next::GiveUp {
+            return Ok(response);
+        }
+        log_answer(context, asking.endpoints.address(asking.endpoint), &response);
+        asking.held = Some(Box::new(response));
+        Err((next, wait))
+    }
+
+    /// What follows an attempt that brought no answer.
+    fn after_failure(
+        &self,
+        context: &mut RequestContext,
+        request: &OutgoingRequest<'_>,
+        asking: &mut Asking<'_>,
+        failed: AttemptError,
+    ) -> (Next, Duration) {
+        asking.fail(failed);
+        let (target, error) = (asking.target, &asking.error);
+        let is_last = context.exchange().selection.no_retry;
+        let decision = match request.is_late() || error.is_without_connection() {
+            true => Decision::GIVE_UP,
+            false => asking.attempts.after(error.ended(request.repeatability()), is_last),
+        };
+        let is_stale = decision.next == Next::SameEndpoint && error.kind != UpstreamErrorKind::Refused;
+        let address = asking.endpoints.address(asking.endpoint);
+        self.log_failure(context, target.metrics, (address, error), is_stale);
+        let wish = Wish { condition: error.condition().filter(|_| !is_stale), pushback: Pushback::Nothing };
+        self.agree(decision, &wish, target, request, asking.attempts.made())
+    }
+
+    /// The answer that was held, or the last error.
+    fn give_up(&self, context: &RequestContext, asking: Asking<'_>) -> Result<UpstreamResponse, ProxyError> {
+        let Asking { error, failed_at, held, .. } = asking;
         if let Some(answer) = held {
             return Ok(*answer);
         }
@@ -326,15 +437,6 @@ impl RouteHandler<'_> {
             });
         }
         self.local.metrics.attempt_failed(upstream, endpoint, attempt.outcome.name());
-    }
-}
-
-/// The choice of an endpoint. A fallback has none of the addresses that a filter has named.
-fn choice(selection: &Selection, affinity: Affinity, is_fallback: bool) -> Choice<'_> {
-    match (&selection.endpoints, &selection.hash_key) {
-        (Some(addresses), _) if !is_fallback => Choice::Addresses(addresses),
-        (_, Some(key)) => Choice::Key(key),
-        (_, None) => Choice::Balanced(affinity),
     }
 }
 

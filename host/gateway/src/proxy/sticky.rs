@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use http::HeaderValue;
 use http::uri::Scheme;
 
-use super::RouteHandler;
 use super::context::RequestContext;
+use super::{RouteHandler, affinity};
 use crate::route::cookie;
-use crate::snapshot::split::{CallerKey, SLOTS, Split, Sticky, slot, slot_at};
+use crate::snapshot::split::{HashKey, SLOTS, Split, Sticky, slot, slot_at};
 
 impl RouteHandler<'_> {
     /// The upstream that the weights of the route give, by index in the snapshot.
@@ -30,8 +30,9 @@ impl RouteHandler<'_> {
             return split.of_slot(slot);
         }
         let name = sticky.by.iter().find_map(|key| match key {
-            CallerKey::Cookie(name) => Some(name),
-            CallerKey::Consumer | CallerKey::Ip | CallerKey::Header(_) => None,
+            HashKey::Cookie(name) => Some(name),
+            HashKey::Consumer | HashKey::ClientAddress | HashKey::Header(_) => None,
+            HashKey::Query(_) | HashKey::PathParameter(_) => None,
         });
         let Some(name) = name else { return split.at(self.local.turn()) };
         let slot = slot_at(self.local.turn());
@@ -42,19 +43,21 @@ impl RouteHandler<'_> {
 }
 
 /// The slot of a caller by one of its keys, if the request has that.
-fn slot_by(key: &CallerKey, context: &mut RequestContext) -> Option<u16> {
+fn slot_by(key: &HashKey, context: &mut RequestContext) -> Option<u16> {
     let client = context.client;
     let exchange = context.exchange();
     let headers = &exchange.request.headers;
     match key {
-        CallerKey::Consumer => exchange.context.consumer().map(|name| slot(name.as_bytes())),
-        CallerKey::Ip => Some(match client.ip()? {
+        // Of IPv6 the network of 64 bits, in which a host changes its address.
+        HashKey::ClientAddress => Some(match client.ip()? {
             IpAddr::V4(address) => slot(&address.octets()),
             IpAddr::V6(address) => slot(&address.octets()[..8]),
         }),
-        CallerKey::Header(name) => headers.get(name).map(|value| slot(value.as_bytes())),
         // An application's own cookie is a key as any other.
-        CallerKey::Cookie(name) => cookie(headers, name).map(|value| own_slot(value).unwrap_or(slot(value.as_bytes()))),
+        HashKey::Cookie(name) => cookie(headers, name).map(|value| own_slot(value).unwrap_or(slot(value.as_bytes()))),
+        HashKey::Consumer | HashKey::Header(_) | HashKey::Query(_) | HashKey::PathParameter(_) => {
+            affinity::value(key, exchange, headers).map(|value| slot(&value))
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! What one worker keeps from exchange to exchange: its view of the running snapshot, its metrics and its buffer of log lines.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
 use crate::filter::CompleteQueue;
 use crate::http::buffer::MemoryBudget;
+use crate::outbound::call_upstreams_by;
 use crate::server::{Overload, WorkerOverload};
 use crate::snapshot::{LocalSnapshot, Snapshot};
 use crate::telemetry::{AccessLogBuffer, RouteId, WorkerMetrics};
@@ -32,6 +33,8 @@ struct View {
     /// The cache compares pointers and touches no shared reference count.
     running: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     local: Rc<LocalSnapshot>,
+    /// Of the snapshots before, for what is left of their exchanges.
+    earlier: Vec<Weak<LocalSnapshot>>,
 }
 
 impl Worker {
@@ -47,20 +50,37 @@ impl Worker {
         let local = LocalSnapshot::new(running.load_full(), None, metrics.clone());
         let complete = CompleteQueue::new(COMPLETE_QUEUE, metrics.clone());
         tokio::task::spawn_local(Rc::clone(&complete).run());
-        let view = RefCell::new(View { running: Cache::new(running), local });
+        let view = RefCell::new(View { running: Cache::new(running), local, earlier: Vec::new() });
         let overload = overload.worker();
-        Rc::new(Worker { metrics, access_log, no_route, budget, overload, complete, view })
+        let worker = Rc::new(Worker { metrics, access_log, no_route, budget, overload, complete, view });
+        let calls: Weak<Worker> = Rc::downgrade(&worker);
+        call_upstreams_by(calls);
+        worker
     }
 
     /// This worker's view of the running snapshot. After a reload the first exchange makes the new view, which keeps the
     /// connections of the upstreams that have not changed.
     pub(super) fn snapshot(&self) -> Rc<LocalSnapshot> {
-        let View { running, local } = &mut *self.view.borrow_mut();
+        let View { running, local, earlier } = &mut *self.view.borrow_mut();
         let running = running.load();
         if !Arc::ptr_eq(running, &local.shared) {
-            *local = LocalSnapshot::new(Arc::clone(running), Some(local), self.metrics.clone());
+            let new = LocalSnapshot::new(Arc::clone(running), Some(local), self.metrics.clone());
+            earlier.retain(|view| view.strong_count() > 0);
+            earlier.push(Rc::downgrade(&std::mem::replace(local, new)));
         }
         Rc::clone(local)
+    }
+
+    /// This worker's view of the snapshot of this number. Hooks may be called for exchanges that have let go of theirs: for them it is that of
+    /// the running one.
+    pub(super) fn snapshot_of(&self, number: u64) -> Rc<LocalSnapshot> {
+        let running = self.snapshot();
+        if running.shared.number == number {
+            return running;
+        }
+        let view = self.view.borrow();
+        let earlier = view.earlier.iter().filter_map(Weak::upgrade).find(|view| view.shared.number == number);
+        earlier.unwrap_or(running)
     }
 
     /// Empties the `on-complete` queue and flushes the access log, at shutdown.

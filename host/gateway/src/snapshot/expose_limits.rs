@@ -1,13 +1,16 @@
 //! Metrics of limits and circuit breakers, where there are some.
 
+use std::sync::Arc;
+
 use super::Snapshot;
 use crate::telemetry::Exposition;
-use crate::upstream::{BulkheadState, CircuitState};
+use crate::upstream::{BulkheadState, CircuitState, Upstream};
 
 /// Writes the families.
 pub(super) fn expose(snapshot: &Snapshot, out: &mut Exposition) {
     circuits(snapshot, out);
     limits(snapshot, out);
+    connections(snapshot, out);
 }
 
 fn circuits(snapshot: &Snapshot, out: &mut Exposition) {
@@ -74,4 +77,39 @@ fn limits(snapshot: &Snapshot, out: &mut Exposition) {
             out.sample(name, &[("scope", scope), ("name", limited), ("reason", reason)], count as f64);
         }
     }
+}
+
+fn connections(snapshot: &Snapshot, out: &mut Exposition) {
+    let of_upstream = |upstream: &Arc<Upstream>| {
+        let name = Arc::clone(upstream.name());
+        upstream.connections().into_iter().map(move |(scope, state)| (scope, Arc::clone(&name), state))
+    };
+    let all: Vec<_> = snapshot.upstreams.iter().flat_map(|(upstream, _)| of_upstream(upstream)).collect();
+    let mut family = |name: &str, kind: &str, help: &str, of: fn(&BulkheadState) -> f64| {
+        out.family(name, kind, help);
+        for (scope, upstream, state) in &all {
+            out.sample(name, &[("scope", scope), ("name", upstream)], of(state));
+        }
+    };
+    family(
+        "sluice_limit_max_connections",
+        "gauge",
+        "Connections that may be open; of `endpoints`, to each.",
+        |state| f64::from(state.limit.unwrap_or_default()),
+    );
+    family("sluice_limit_open_connections", "gauge", "Connections that are open, to all endpoints.", |state| {
+        f64::from(state.active.unwrap_or_default())
+    });
+    family("sluice_limit_pending_connections", "gauge", "Requests that wait for a connection.", |state| {
+        f64::from(state.pending)
+    });
+    family("sluice_limit_connection_waits_total", "counter", "New connections that were waited for.", |state| {
+        state.waited as f64
+    });
+    family(
+        "sluice_limit_connections_refused_total",
+        "counter",
+        "Requests that got no connection, at once or after they had waited.",
+        |state| (state.full + state.timed_out) as f64,
+    );
 }

@@ -14,6 +14,7 @@ use crate::config::{self, ConfigError, Loaded, nearest};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterSpec, Interests, LoadError, Mode, Plugin, Step};
 use crate::services::KeySet;
+use crate::services::addresses::is_private_name;
 use crate::services::log_limit::visible;
 
 /// Less CPU time for a MiB is a contradiction: to copy a body in and out of a guest takes about a millisecond.
@@ -115,6 +116,7 @@ impl SnapshotBuilder {
             let Some(LoadedPlugin { plugin, component, .. }) = plugins.get(&filter.plugin) else { continue };
             let at = |part: &str| key(&["filters", &filter.name, part]);
             warn_of_open_door(filter, plugin, warnings);
+            warn_of_private_names(filter, warnings);
             let spec = FilterSpec {
                 name: filter.name.clone().into(),
                 plugin: Arc::clone(plugin),
@@ -313,6 +315,18 @@ fn warn_of_limits(config: &model::Config, filter: &model::Filter, most: u64, war
     let per_mib = limits.cpu_per_mib;
     if per_mib < LEAST_CPU_PER_MIB && most > SMALL_BODY {
         warn(format!("`limits.cpu_per_mib` of {per_mib:?} is hardly enough to read them"));
+    }
+}
+
+/// Says which origins are probably at addresses that their grants do not cover. What a name leads to is only known when it is called.
+fn warn_of_private_names(filter: &model::Filter, warnings: &mut Vec<String>) {
+    let origins = filter.grants.services.http.iter();
+    for granted in origins.filter(|granted| !granted.allow_private && is_private_name(&granted.origin.host)) {
+        let (name, origin) = (&filter.name, &granted.origin);
+        warnings.push(format!(
+            "filter `{name}` may call {origin}, but calls to private addresses are refused; if the name leads to one, grant \
+             http = [{{ origin = \"{origin}\", allow_private = true }}]"
+        ));
     }
 }
 

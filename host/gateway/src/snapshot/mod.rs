@@ -14,6 +14,7 @@ pub mod split;
 mod upstreams;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderName;
 
@@ -38,10 +39,14 @@ use routes::Route;
 
 /// A configuration that is ready to serve.
 pub struct Snapshot {
+    /// Another one for each snapshot of the process.
+    pub number: u64,
     pub router: Router,
     pub https_redirects: HttpsRedirects,
     /// In the order of the router's.
     pub routes: Vec<Route>,
+    /// By which filters call upstreams.
+    pub calls: Route,
     pub upstreams: Vec<(Arc<Upstream>, UpstreamId)>,
     pub pipelines: Vec<Arc<Pipeline>>,
     pub id_header: HeaderName,
@@ -77,6 +82,8 @@ pub struct SnapshotBuilder {
 impl SnapshotBuilder {
     /// Builds a snapshot. `before` lends what has not changed. All errors are found at once, each at its place in the file.
     pub fn build(&self, loaded: &Loaded, before: Option<&Snapshot>) -> Result<Snapshot, ConfigErrors> {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let config = &loaded.config;
         let mut errors = Vec::new();
         let mut warnings = Vec::new();
@@ -119,11 +126,16 @@ impl SnapshotBuilder {
             };
             let upstream = |name: &str| config.upstreams.iter().position(|upstream| *upstream.name == *name);
             let shared = (&*self.metrics, &*self.endpoints);
-            match routes::route(route, pipeline, (&config.upstreams, upstream), shared, before) {
+            match routes::route(route, pipeline, (&config.upstreams, upstream), shared, (number, before)) {
                 Ok(route) => built.push(route),
                 Err(message) => errors.push(loaded.error_on(&key(&["routes", &route.name]), message)),
             }
         }
+        let without_filters = pipelines.iter().position(|(names, _)| names.is_empty()).unwrap_or(pipelines.len());
+        if without_filters == pipelines.len() {
+            pipelines.push((Vec::new(), Pipeline::empty()));
+        }
+        let calls = routes::calls(&config.calls, number, without_filters, &upstreams, &self.metrics);
         match (router, https_redirects, listeners, consumers) {
             (Ok(router), Ok(https_redirects), Some(listeners), Ok(consumers)) if errors.is_empty() => Ok(Snapshot {
                 warnings: warnings
@@ -131,9 +143,11 @@ impl SnapshotBuilder {
                     .chain(consumers.warnings.iter().cloned())
                     .chain(loops::warnings(loaded, &router))
                     .collect(),
+                number,
                 router,
                 https_redirects,
                 routes: built,
+                calls,
                 upstreams,
                 pipelines: pipelines.into_iter().map(|(_, pipeline)| pipeline).collect(),
                 id_header: config.gateway.request_id_header.clone(),

@@ -55,6 +55,10 @@ fn one(key: &str, value: &Value, grants: &Grants) -> Result<Option<String>, Stri
             }
             Ok(line(missing))
         }
+        "upstreams" => {
+            let names = texts(value)?.into_iter();
+            Ok(line(names.filter(|name| grants.services.check_upstream(name).is_err()).collect()))
+        }
         "kv" => Ok(line(texts(value)?.into_iter().filter(|space| grants.services.check_kv(space).is_err()).collect())),
         "kv_quota" => {
             let bytes = value.as_u64().or_else(|| value.as_str().and_then(config::size).map(|size| size.0));
@@ -114,7 +118,7 @@ mod tests {
     fn all() -> Value {
         json!({
             "read_headers": ["authorization", "accept", "*"], "write_headers": ["set-cookie"], "body": true,
-            "http": ["https://auth.internal:443"], "kv": ["sessions"], "kv_quota": "2KiB", "secrets": {"token": "for the service"},
+            "http": ["https://auth.internal:443"], "upstreams": ["users"], "kv": ["sessions"], "kv_quota": "2KiB", "secrets": {"token": "for the service"},
             "consumers": true,
         })
     }
@@ -134,6 +138,7 @@ mod tests {
             "kv_quota = \"2KiB\"",
             "read_headers = [\"authorization\", \"*\"]",
             "secrets = { token = \"…\" }",
+            "upstreams = [\"users\"]",
             "write_headers = [\"set-cookie\"]",
         ];
         assert_eq!(missing, expected);
@@ -147,6 +152,7 @@ mod tests {
             no_bodies: false,
             services: services::Grants {
                 http: Origins::parse(["https://auth.internal"]).unwrap(),
+                upstreams: ["users".to_owned()].into(),
                 kv: ["sessions".to_owned()].into(),
                 kv_quota: 2048,
                 consumers: true,

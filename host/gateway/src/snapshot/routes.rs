@@ -17,8 +17,8 @@ pub use crate::config::model::{
 use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
 use crate::route::{PathRewrite, Redirect, RouteError, RouteSpec, Router};
-use crate::telemetry::{Metrics, RouteId};
-use crate::upstream::{Bulkhead, EndpointRegistry};
+use crate::telemetry::{Metrics, RouteId, UpstreamId};
+use crate::upstream::{Bulkhead, EndpointRegistry, Upstream};
 
 /// What is done with the requests of a route.
 pub struct Route {
@@ -120,13 +120,44 @@ pub(super) fn router(loaded: &Loaded) -> Result<Router, Vec<ConfigError>> {
     Router::build(specs).map_err(|errors| errors.into_iter().map(shown).collect())
 }
 
+/// How filters call upstreams: a route without match and filters that leads to all of them.
+pub(super) fn calls(
+    calls: &config::Calls,
+    snapshot: u64,
+    pipeline: usize,
+    upstreams: &[(Arc<Upstream>, UpstreamId)],
+    metrics: &Metrics,
+) -> Route {
+    let names = upstreams.iter().map(|(upstream, _)| Arc::clone(upstream.name()));
+    let facts = RouteFacts { name: Arc::from(""), upstreams: names.clone().collect(), snapshot };
+    Route {
+        facts: Arc::new(facts),
+        metrics: metrics.route(""),
+        action: Action::Forward(Split::new(names.enumerate().map(|(index, name)| (index, name, 1)).collect(), None)),
+        rewrite: None,
+        host: HostPolicy::Upstream,
+        pipeline,
+        timeouts: calls.timeouts.clone(),
+        retry: calls.retry.clone(),
+        deadline: None,
+        max_body: u64::MAX,
+        proxy_protocol: false,
+        limits: None,
+        criticality: Criticality::Standard,
+        upgrade: false,
+        subset: None,
+        mirror: None,
+        fault: None,
+    }
+}
+
 /// Everything but the match. `upstream` finds the index of an upstream by name.
 pub(super) fn route(
     route: &config::Route,
     pipeline: usize,
     (upstreams, upstream): (&[config::Upstream], impl Fn(&str) -> Option<usize>),
     (metrics, registry): (&Metrics, &EndpointRegistry),
-    before: Option<&Snapshot>,
+    (snapshot, before): (u64, Option<&Snapshot>),
 ) -> Result<Route, String> {
     let mut names: Vec<Arc<str>> = Vec::new();
     let upstream = |name: &config::Name| upstream(name).ok_or_else(|| format!("unknown upstream `{name}`"));
@@ -144,7 +175,7 @@ pub(super) fn route(
         }
     };
     Ok(Route {
-        facts: Arc::new(RouteFacts { name: route.name.clone().into(), upstreams: names }),
+        facts: Arc::new(RouteFacts { name: route.name.clone().into(), upstreams: names, snapshot }),
         metrics: metrics.route(&route.name),
         action,
         rewrite: route.rewrite.clone(),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::model::Name;
-pub use crate::config::model::{CallerKey, Sticky};
+pub use crate::config::model::{HashKey, Sticky};
 
 /// The places that callers are spread over. A share of a ten-thousandth is the least that a sticky split can tell apart.
 pub const SLOTS: u16 = 10_000;
@@ -156,7 +156,7 @@ mod tests {
 
     fn split(weights: &[(&str, u32)], sticky: bool) -> Split {
         let targets = weights.iter().enumerate().map(|(index, (name, weight))| (index, Arc::from(*name), *weight));
-        let sticky = sticky.then(|| Sticky { by: vec![CallerKey::Consumer], max_age: None });
+        let sticky = sticky.then(|| Sticky { by: vec![HashKey::Consumer], max_age: None });
         Split::new(targets.collect(), sticky)
     }
 

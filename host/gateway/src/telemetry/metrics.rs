@@ -17,6 +17,7 @@
 //! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |
 //! | `sluice_upstream_errors_total` | `upstream`, `kind` |
 //! | `sluice_upstream_attempt_failures_total` | `upstream`, `endpoint`, `outcome` |
+//! | `sluice_upstream_calls_total` | `upstream`, `outcome` |
 //! | `sluice_upstream_retries_total` | `upstream`, `reason` |
 //! | `sluice_upstream_retries_denied_total` | `upstream`, `cause` |
 //! | `sluice_connections_total`, `sluice_connections_active`, `sluice_connections_refused_total` | `listener` |
@@ -43,6 +44,8 @@
 //! | `sluice_limit_max_requests`, `sluice_limit_active_requests`, `sluice_limit_pending_requests` | `scope`, `name` |
 //! | `sluice_limit_waits_total`, `sluice_limit_wait_seconds_total` | `scope`, `name` |
 //! | `sluice_limit_refused_total` | `scope`, `name`, `reason` |
+//! | `sluice_limit_max_connections`, `sluice_limit_open_connections`, `sluice_limit_pending_connections` | `scope`, `name` |
+//! | `sluice_limit_connection_waits_total`, `sluice_limit_connections_refused_total` | `scope`, `name` |
 //! | `sluice_endpoint_out`, `sluice_endpoint_outs_total` | `upstream`, `endpoint`, `address`, `reason` |
 //! | `sluice_endpoint_checks_total` | `upstream`, `endpoint`, `address`, `result` |
 //! | `sluice_discovery_endpoints`, `sluice_discovery_age_seconds`, `sluice_discovery_updates_total` | `upstream`, `source` |
@@ -256,6 +259,11 @@ impl WorkerMetrics {
         *endpoints.entry(Arc::from(name)).or_default() += 1;
     }
 
+    /// A call of a filter.
+    pub fn called(&self, upstream: UpstreamId, outcome: &'static str) {
+        *lock(&self.cells.calls).entry((upstream, outcome)).or_default() += 1;
+    }
+
     /// Another attempt, for what happened to the one before.
     pub fn retried(&self, upstream: UpstreamId, reason: &'static str) {
         *lock(&self.cells.retries).entry((upstream, reason)).or_default() += 1;
@@ -312,6 +320,7 @@ pub(super) struct Cells {
     pub(super) errors: Mutex<HashMap<(RouteId, ErrorSource, &'static str), u64>>,
     pub(super) upstream_errors: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) attempt_failures: Mutex<AttemptFailures>,
+    pub(super) calls: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) retries: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) retries_denied: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) reasons: Mutex<Reasons>,

@@ -83,13 +83,17 @@ impl Metrics {
             let upstream = self.upstreams.name(upstream);
             out.sample(name, &[("upstream", &*upstream), ("endpoint", &endpoint), ("outcome", outcome)], count as f64);
         }
-        self.render_retries(workers, out);
+        self.render_by_upstream(workers, out);
     }
 
-    fn render_retries(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
+    /// What is counted by upstream and a word.
+    fn render_by_upstream(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
         type Counts = HashMap<(UpstreamId, &'static str), u64>;
         type Of = fn(&Cells) -> &Mutex<Counts>;
-        let families: [(&str, &str, &str, Of); 2] = [
+        let families: [(&str, &str, &str, Of); 3] = [
+            ("sluice_upstream_calls_total", "outcome", "Calls of filters by upstream and outcome.", |cells| {
+                &cells.calls
+            }),
             ("sluice_upstream_retries_total", "reason", "Further attempts by upstream and reason.", |cells| {
                 &cells.retries
             }),

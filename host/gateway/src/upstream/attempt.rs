@@ -25,7 +25,7 @@ use super::http2::{self, MalformedResponse};
 use super::limits::EndpointPermit;
 use super::local::LocalUpstream;
 use super::outgoing::{OutgoingRequest, Timeouts, Upload};
-use super::pool::{Lease, Leased, Pool, Wanted};
+use super::pool::{Lease, Leased, Pool};
 use super::replay::{self, Replay};
 use super::retry::Delivery;
 use super::spec::{Endpoint, TargetSpec, Upstream};
@@ -144,10 +144,7 @@ impl LocalUpstream {
             Some(lease) => (lease, now),
             // Opening is rare and its future is large, so it is kept out of this one.
             None => {
-                let whole = request.timeouts.connect;
-                let limit = request.timeouts.left_at(whole, now);
-                let wanted = Wanted { http1_only, proxied: request.proxied() };
-                let lease = Box::pin(self.open(endpoints, host, (limit, request.telling(whole)), wanted)).await;
+                let lease = Box::pin(self.new_connection(endpoints, host, request, http1_only)).await;
                 let lease = lease.map_err(|error| blame(error, request))?;
                 (lease, Instant::now())
             }

@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::http2;
-use crate::http1;
+use super::limits::ConnectionPermit;
+use crate::http1::{self, Guarded, Io};
 
 /// TCP probes a connection that was silent for this long, so that a peer that vanished is noticed …
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -58,19 +59,21 @@ pub enum Connection {
     Http2(http2::Session),
 }
 
-/// Opens a connection that begins with these bytes, before TLS. The caller bounds the whole by a deadline.
+/// Opens a connection that begins with these bytes, before TLS. It keeps its permit until its socket is closed. The caller bounds the whole
+/// by a deadline.
 pub async fn connect(
     address: SocketAddr,
     header: &[u8],
     tls: Option<&TlsClient>,
     speak: Speak,
     ping_interval: Option<Duration>,
+    permit: Option<ConnectionPermit>,
 ) -> Result<Connection, ConnectError> {
     let tcp = open(address, header).await?;
     let Some(tls) = tls else {
         return match speak {
-            Speak::Http2 => http2::handshake(tcp, ping_interval).await.map(Connection::Http2),
-            Speak::Http1 | Speak::Either => Ok(Connection::Http1(http1::Connection::new(tcp))),
+            Speak::Http2 => open_http2(tcp, ping_interval, permit).await,
+            Speak::Http1 | Speak::Either => Ok(open_http1(tcp, permit)),
         };
     };
     let connector = TlsConnector::from(tls.config.clone());
@@ -78,9 +81,28 @@ pub async fn connect(
     let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     match (speak, agreed) {
         (Speak::Http2, false) => Err(ConnectError::NoHttp2),
-        (_, true) => http2::handshake(stream, ping_interval).await.map(Connection::Http2),
-        (_, false) => Ok(Connection::Http1(http1::Connection::new(stream))),
+        (_, true) => open_http2(stream, ping_interval, permit).await,
+        (_, false) => Ok(open_http1(stream, permit)),
     }
+}
+
+fn open_http1(stream: impl Io, permit: Option<ConnectionPermit>) -> Connection {
+    Connection::Http1(match permit {
+        Some(permit) => http1::Connection::new(Guarded::new(stream, permit)),
+        None => http1::Connection::new(stream),
+    })
+}
+
+async fn open_http2<T: Io + Send>(
+    stream: T,
+    ping_interval: Option<Duration>,
+    permit: Option<ConnectionPermit>,
+) -> Result<Connection, ConnectError> {
+    let session = match permit {
+        Some(permit) => http2::handshake(Guarded::new(stream, permit), ping_interval).await,
+        None => http2::handshake(stream, ping_interval).await,
+    };
+    session.map(Connection::Http2)
 }
 
 /// Opens a connection of TCP that begins with these bytes.

@@ -143,6 +143,11 @@ impl AttemptError {
         self.blameless || was_closed && self.kind == UpstreamErrorKind::Reset
     }
 
+    /// Whether the gateway itself had no connection for it, after it has waited for one.
+    pub fn is_without_connection(&self) -> bool {
+        self.kind == UpstreamErrorKind::Busy && self.blameless
+    }
+
     /// How the endpoint has failed; `None` where it has not, or where that is known already: that it takes no connections.
     pub(super) fn failure(&self) -> Option<Failure> {
         match self.kind {

@@ -11,7 +11,8 @@ use http::HeaderValue;
 use super::balance::{Affinity, Dice, Left, Plan};
 use super::endpoints::LocalEndpoints;
 use super::error::{AttemptError, UpstreamErrorKind};
-use super::pool::{Lease, Opening, Wanted};
+use super::outgoing::OutgoingRequest;
+use super::pool::{Lease, Opening, Turn, Wanted};
 use super::race;
 use super::spec::{Subset, TargetSpec, Upstream};
 use crate::deadline::{self, Passed};
@@ -59,7 +60,7 @@ impl LocalUpstream {
         // Each worker's own, lest all of them send to the same endpoint at the same time.
         let dice = before.map_or_else(|| Dice::new(RandomState::new().hash_one(&*name)), |before| before.dice.clone());
         let known = before.map(|before| before.endpoints.borrow().clone());
-        let endpoints = LocalEndpoints::new(upstream.set(), upstream.limits(), known.as_deref());
+        let endpoints = LocalEndpoints::new(&upstream, known.as_deref());
         let superseded = Cell::new(false);
         Rc::new(LocalUpstream { upstream, name, dice, endpoints: RefCell::new(endpoints), superseded })
     }
@@ -75,7 +76,7 @@ impl LocalUpstream {
     pub fn endpoints(&self) -> Rc<LocalEndpoints> {
         let mut endpoints = self.endpoints.borrow_mut();
         if endpoints.version() != self.upstream.set().version() {
-            let new = LocalEndpoints::new(self.upstream.set(), self.upstream.limits(), Some(&endpoints));
+            let new = LocalEndpoints::new(&self.upstream, Some(&endpoints));
             if self.superseded.get() {
                 new.retire();
             }
@@ -133,9 +134,9 @@ impl LocalUpstream {
         }
     }
 
-    /// Who may be chosen, of all endpoints.
-    pub(super) fn plan(&self, endpoints: &LocalEndpoints) -> Option<Rc<Plan>> {
-        endpoints.plan((&self.upstream.spec().balancing, &self.dice), None)
+    /// Who may be chosen, of all endpoints or of a subset.
+    pub(super) fn plan(&self, endpoints: &LocalEndpoints, subset: Option<&Arc<Subset>>) -> Option<Rc<Plan>> {
+        endpoints.plan((&self.upstream.spec().balancing, &self.dice), subset)
     }
 
     /// The `Set-Cookie` for a request that this host has answered, where sessions are sticky and this is another endpoint than before.
@@ -185,6 +186,36 @@ impl LocalUpstream {
     ) -> Option<Lease> {
         self.upstream.set().refresh(now);
         endpoints.pool(host)?.checkout(http1_only)
+    }
+
+    /// A new connection to a host, waited for where there may be no more; or one that becomes free meanwhile.
+    pub(super) async fn new_connection(
+        &self,
+        endpoints: &LocalEndpoints,
+        host: usize,
+        request: &OutgoingRequest<'_>,
+        http1_only: bool,
+    ) -> Result<Lease, AttemptError> {
+        let mut wanted = Wanted { http1_only, proxied: request.proxied(), permit: None };
+        let begun = Instant::now();
+        loop {
+            let whole = request.timeouts.connect;
+            let limits = (request.timeouts.left(whole), request.telling(whole));
+            let opened = self.open(endpoints, host, limits, wanted.clone()).await;
+            if !opened.as_ref().is_err_and(|error| error.kind == UpstreamErrorKind::Busy) {
+                return opened;
+            }
+            let patience = self.upstream.spec().limits.connection_timeout().saturating_sub(begun.elapsed());
+            let patience = request.patience(patience);
+            // Its address may be known only now.
+            let pools = self.endpoints().pools_of(&endpoints.endpoint(host).name, endpoints.address(host));
+            let Some(pool) = pools.first().filter(|_| !patience.is_zero()) else { return opened };
+            match pool.wait_for_connection(http1_only, patience).await {
+                Ok(Turn::Use(lease)) => return Ok(lease),
+                Ok(Turn::Open(permit)) => wanted.permit = Some(Rc::new(Cell::new(Some(permit)))),
+                Err(_) => return opened,
+            }
+        }
     }
 
     /// Opens a connection to a host, or to another address of its endpoint where it does not take one, within `limit`. A limit below

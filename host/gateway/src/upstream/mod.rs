@@ -48,8 +48,8 @@ pub use endpoints::{EndpointRegistry, EndpointState, LocalEndpoints};
 pub use error::{AttemptError, UpstreamError, UpstreamErrorKind};
 pub use health::{Reason, StateChange};
 pub use limits::{
-    Admitted, Bulkhead, BulkheadState, Busy, CircuitAnswer, CircuitPass, CircuitState, EndpointPermit, Permit,
-    Unadmitted, UpstreamState,
+    Admitted, Bulkhead, BulkheadState, Busy, CircuitAnswer, CircuitPass, CircuitState, Eligible, EndpointPermit,
+    Permit, Unadmitted, UpstreamState,
 };
 pub use local::{Choice, LocalUpstream};
 pub use outgoing::{Extras, OutgoingRequest, Timeouts};

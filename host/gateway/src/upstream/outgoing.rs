@@ -68,6 +68,8 @@ pub struct OutgoingRequest<'a> {
     proxied: Option<Box<Proxied>>,
     /// For the endpoint that it goes to.
     pub(super) permit: Option<Rc<EndpointPermit>>,
+    /// It is refused where others wait for a connection.
+    is_hasty: bool,
 }
 
 /// What only some routes have of a request.
@@ -118,7 +120,18 @@ impl<'a> OutgoingRequest<'a> {
             extras,
             proxied,
             permit,
+            is_hasty: false,
         }
+    }
+
+    /// It does not wait for a connection where those of its upstream are limited.
+    pub fn without_waiting(&mut self) {
+        self.is_hasty = true;
+    }
+
+    /// How long it may wait, of this time.
+    pub(super) fn patience(&self, limit: Duration) -> Duration {
+        if self.is_hasty { Duration::ZERO } else { self.timeouts.left(limit) }
     }
 
     /// Says whose it is, for upstreams that are told by a PROXY header. Without it, it is the gateway's own.

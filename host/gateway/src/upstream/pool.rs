@@ -2,6 +2,7 @@
 //! outbound calls have pools of this kind, with limits of their own.
 
 mod lease;
+mod limited;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,12 +14,15 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http2::SendRequest;
 
 pub(crate) use self::lease::{Lease, Leased, Opening};
+use self::limited::Limited;
+pub(crate) use self::limited::Turn;
 use super::connect::{self, ConnectError, Connection, Speak};
 use super::endpoints::{Record, Responses};
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::health::outliers::Failure;
 use super::http2::{MAX_STREAMS, ServerSettings};
 use super::lifetime::Lifetime;
+use super::limits::{ConnectionLimits, ConnectionPermit};
 use super::spec::Endpoint;
 use crate::coarse;
 use crate::http::body::Body;
@@ -55,17 +59,19 @@ impl Limits {
 }
 
 /// Which connection a request needs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Wanted {
     /// The request can't go over HTTP/2.
     pub(crate) http1_only: bool,
     /// Whom a PROXY header names.
     pub(crate) proxied: Proxied,
+    /// What was waited for, where connections are limited. The first that is opened takes it.
+    pub(crate) permit: Option<Rc<Cell<Option<ConnectionPermit>>>>,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Wanted { http1_only: false, proxied: Proxied::Own }
+        Wanted { http1_only: false, proxied: Proxied::Own, permit: None }
     }
 }
 
@@ -92,6 +98,7 @@ pub(crate) struct Pool {
     /// ALPN said HTTP/1.1, so that there is nothing to share.
     speaks_http1: Cell<bool>,
     sweeping: Cell<bool>,
+    limited: Option<Limited>,
 }
 
 struct Idle {
@@ -147,7 +154,18 @@ impl Session {
 
 impl Pool {
     pub(crate) fn new(endpoint: Arc<Endpoint>, address: SocketAddr, record: Arc<Record>, limits: Limits) -> Rc<Self> {
-        Rc::new_cyclic(|me| Pool {
+        Self::limited(endpoint, address, record, limits, None)
+    }
+
+    /// A pool whose connections count under limits.
+    pub(super) fn limited(
+        endpoint: Arc<Endpoint>,
+        address: SocketAddr,
+        record: Arc<Record>,
+        limits: Limits,
+        connections: Option<ConnectionLimits>,
+    ) -> Rc<Self> {
+        let pool = Rc::new_cyclic(|me| Pool {
             name: Rc::from(&*endpoint.name),
             endpoint,
             address,
@@ -163,7 +181,10 @@ impl Pool {
             failed: Cell::new(None),
             speaks_http1: Cell::new(false),
             sweeping: Cell::new(false),
-        })
+            limited: connections.map(Limited::new),
+        });
+        pool.watch();
+        pool
     }
 
     /// `host:port` of its endpoint, as this worker's own text.
@@ -194,8 +215,20 @@ impl Pool {
     }
 
     /// Whether a list with this endpoint, address and record may go on with this pool.
-    pub(crate) fn serves(&self, endpoint: &Endpoint, address: SocketAddr, record: &Arc<Record>) -> bool {
-        self.address == address && Arc::ptr_eq(&self.record, record) && self.endpoint.connects_like(endpoint)
+    pub(super) fn serves(
+        &self,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        record: &Arc<Record>,
+        connections: Option<&ConnectionLimits>,
+    ) -> bool {
+        // Connections that were not counted can't be counted later.
+        let counts = match (&self.limited, connections) {
+            (Some(limited), Some(connections)) => limited.limits.are(connections),
+            (None, None) => true,
+            _ => false,
+        };
+        counts && self.address == address && Arc::ptr_eq(&self.record, record) && self.endpoint.connects_like(endpoint)
     }
 
     /// A list takes it in, with these limits.
@@ -214,8 +247,9 @@ impl Pool {
 
     /// Closes what is idle. A server that has closed one connection has often closed all.
     pub(crate) fn clear(&self) {
-        self.idle.borrow_mut().clear();
-        self.sessions.borrow_mut().clear();
+        self.idle.take();
+        self.sessions.take();
+        self.note_idle();
     }
 
     /// Whether it has a connection, idle or in use.
@@ -233,6 +267,13 @@ impl Pool {
         if may_share && let Some(session) = self.session() {
             return Some(self.lease_session(session, None));
         }
+        let last = self.last_idle();
+        self.note_idle();
+        let (Idle { connection, lifetime, .. }, since) = last?;
+        Some(self.lease(Leased::Http1(connection), Some(since), None, lifetime))
+    }
+
+    fn last_idle(&self) -> Option<(Idle, Duration)> {
         let mut idle = self.idle.borrow_mut();
         loop {
             let last = idle.pop_back()?;
@@ -243,8 +284,7 @@ impl Pool {
                 return None;
             }
             if !last.lifetime.is_over() {
-                drop(idle);
-                return Some(self.lease(Leased::Http1(last.connection), Some(since), None, last.lifetime));
+                return Some((last, since));
             }
         }
     }
@@ -288,6 +328,7 @@ impl Pool {
         let lifetime = session.lifetime.get();
         session.lifetime.set(lifetime.after_request());
         session.streams.set(session.streams.get() + 1);
+        self.note_idle();
         self.lease(Leased::Http2(session), None, connect, lifetime)
     }
 
@@ -310,7 +351,11 @@ impl Pool {
         }
         // Nothing to share after all: those who waited open their own at the same time.
         let _turn = turn.filter(|_| may_share());
-        self.open_now(speak, wanted.proxied, begun).await.inspect_err(|attempt| {
+        self.open_now(speak, &wanted, begun).await.inspect_err(|attempt| {
+            // The gateway itself has refused it.
+            if attempt.kind == UpstreamErrorKind::Busy {
+                return;
+            }
             let now = Instant::now();
             self.failed.set(Some((now, attempt.kind)));
             self.record.failed(begun, now);
@@ -324,10 +369,11 @@ impl Pool {
         self.record.failed(begun, now);
     }
 
-    async fn open_now(self: &Rc<Self>, speak: Speak, proxied: Proxied, begun: Instant) -> Result<Lease, AttemptError> {
+    async fn open_now(self: &Rc<Self>, speak: Speak, wanted: &Wanted, begun: Instant) -> Result<Lease, AttemptError> {
+        let permit = self.limited.as_ref().map(|limited| limited.permit(wanted)).transpose()?;
         let tls = self.endpoint.tls.as_ref().map(|tls| if speak == Speak::Http1 { &tls.http1 } else { &tls.usual });
-        let (header, ping_interval) = (self.endpoint.proxy_header(proxied), self.limits.get().ping_interval);
-        let connection = connect::connect(self.address, &header, tls, speak, ping_interval).await;
+        let (header, ping_interval) = (self.endpoint.proxy_header(wanted.proxied), self.limits.get().ping_interval);
+        let connection = connect::connect(self.address, &header, tls, speak, ping_interval, permit).await;
         let connection = connection.map_err(|error| match error {
             ConnectError::Tcp { .. } => AttemptError::because(UpstreamErrorKind::Connect, error),
             ConnectError::Tls(_) | ConnectError::NoHttp2 => AttemptError::because(UpstreamErrorKind::Tls, error),
@@ -369,6 +415,7 @@ impl Pool {
         if max_idle == 0 || self.users.get() == 0 || !self.is_shared() || lifetime.is_over() {
             return;
         }
+        let Some(connection) = self.hand_on(connection, lifetime) else { return };
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= max_idle {
             idle.pop_front();
@@ -381,6 +428,7 @@ impl Pool {
             age: Duration::ZERO,
         });
         drop(idle);
+        self.note_idle();
         self.sweep();
     }
 
@@ -406,7 +454,10 @@ impl Pool {
                 sessions.retain(|session| {
                     session.is_open() && (session.streams.get() > 0 || session.since.get().elapsed() < timeout)
                 });
-                if idle.is_empty() && sessions.is_empty() {
+                let is_empty = idle.is_empty() && sessions.is_empty();
+                drop((idle, sessions));
+                me.note_idle();
+                if is_empty {
                     me.sweeping.set(false);
                     return;
                 }
@@ -434,5 +485,8 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.record.close_responses(&self.responses);
+        if let Some(limited) = &self.limited {
+            limited.limits.end();
+        }
     }
 }

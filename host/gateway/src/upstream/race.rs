@@ -23,8 +23,8 @@ pub(crate) async fn connect(pools: &[Rc<Pool>], wanted: Wanted) -> Result<Lease,
     loop {
         match rest.next() {
             // The usual one has one address, and needs no box.
-            Some(pool) if pools.len() == 1 => return get(pool.clone(), wanted).await,
-            Some(pool) => openings.push((pool, Instant::now(), Box::pin(get(pool.clone(), wanted)))),
+            Some(pool) if pools.len() == 1 => return get(pool.clone(), wanted.clone()).await,
+            Some(pool) => openings.push((pool, Instant::now(), Box::pin(get(pool.clone(), wanted.clone())))),
             None if openings.is_empty() => {
                 return Err(failure.unwrap_or_else(|| AttemptError::new(UpstreamErrorKind::Connect)));
             }

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use super::circuit::Outcome;
 use super::discover::{self, Discovery, DiscoveryState, Listed, Located, Sources};
 pub(crate) use super::endpoint::{Endpoint, EndpointMaker, TlsConfigs};
-use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState};
+use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState, Record};
 use super::error::UpstreamErrorKind;
 use super::health;
 use super::health::outliers::OutlierDetector;
-use super::limits::{Busy, CircuitPass, CircuitState, Permit, Unadmitted, UpstreamState, upstream_breaker};
+use super::limits::{
+    BulkheadState, Busy, CircuitPass, CircuitState, ConnectionLimits, Permit, Unadmitted, UpstreamState,
+    upstream_breaker,
+};
 use super::pool::Limits;
 use super::resolver::{DnsPolicy, Resolver};
 use super::retry::RetryLoad;
@@ -86,7 +89,9 @@ impl UpstreamSpec {
 impl UpstreamSpec {
     /// Whether anything has to be known of it as a whole.
     fn has_state(&self) -> bool {
-        self.circuit_breaker.is_some() || self.limits.max_requests.is_some() || self.admits_endpoints()
+        let UpstreamLimits { max_requests, max_connections, per_endpoint, .. } = &self.limits;
+        let limits_connections = max_connections.or(per_endpoint.max_connections).is_some();
+        self.circuit_breaker.is_some() || max_requests.is_some() || limits_connections || self.admits_endpoints()
     }
 
     /// Whether its endpoints have limits or circuits. A built-in upstream has no endpoints.
@@ -330,11 +335,33 @@ impl Upstream {
         }
         for host in &self.set.members().hosts {
             host.record.set_circuit(self.spec.endpoint_breaker().map(|breaker| breaker.window));
+            if let Some(connections) = host.record.connections() {
+                let limits = &self.spec.limits;
+                connections.set(limits.per_endpoint.max_connections, limits.endpoint_queue().max_pending);
+            }
             // The limit may have been raised.
             if let Some(state) = &self.state {
                 state.offer(&host.record);
             }
         }
+    }
+
+    /// The open connections where they are limited: of all endpoints together, and of each, added up.
+    pub fn connections(&self) -> Vec<(&'static str, BulkheadState)> {
+        let Some(state) = &self.state else { return Vec::new() };
+        let of_all = self.spec.limits.max_connections.map(|_| ("upstream", state.connections().state()));
+        let of_each = self.spec.limits.per_endpoint.max_connections.map(|limit| {
+            let none = BulkheadState { active: Some(0), limit: Some(limit), ..BulkheadState::default() };
+            let members = self.set.members();
+            let states = members.hosts.iter().filter_map(|host| host.record.connections().map(|known| known.state()));
+            ("endpoints", states.fold(none, BulkheadState::and))
+        });
+        of_all.into_iter().chain(of_each).collect()
+    }
+
+    /// What limits the connections of a pool for this address, if anything does.
+    pub(super) fn connection_limits(&self, record: &Record) -> Option<ConnectionLimits> {
+        self.state.as_ref()?.connection_limits(&self.spec.limits, record)
     }
 
     pub(super) fn outliers(&self) -> Option<&OutlierDetector> {

@@ -9,7 +9,8 @@ use super::headers::HeaderClasses;
 
 /// The field of W3C Trace Context §3.2.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// The field of W3C Trace Context §3.3.
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// At most this many bytes of an incoming request id are believed.
 const MAX_REQUEST_ID: usize = 128;

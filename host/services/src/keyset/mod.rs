@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use self::key::{Algorithm, Key};
 pub use self::refresh::{Get, keep_fresh};
 use self::source::{RemoteSource, Source};
+use super::addresses::Reach;
 use super::crypto::check_size;
 use super::grants::Origins;
 use super::{Clock, Outbound, ServiceError};
@@ -38,10 +39,13 @@ pub enum Verification {
     UnknownKey,
 }
 
-/// All key sets in use, by their source.
+/// Where a set may be fetched from, and its source.
+type SetKey = (Reach, Box<str>);
+
+/// All key sets in use, by their source and by where they may be fetched from.
 pub struct KeySets {
     clock: Clock,
-    sets: Mutex<HashMap<Box<str>, Weak<KeySet>>>,
+    sets: Mutex<HashMap<SetKey, Weak<KeySet>>>,
     outbound: Arc<dyn Outbound>,
 }
 
@@ -55,16 +59,19 @@ impl KeySets {
     /// URL is fetched in the background, and has the keys of a held one from the same URL until then. Errors: `Invalid` for a source that is
     /// not as documented, `NotGranted` for a URL whose origin is not granted.
     pub fn resolve(&self, source: &str, origins: &Origins) -> Result<Arc<KeySet>, ServiceError> {
-        let known = self.sets.lock().unwrap_or_else(PoisonError::into_inner).get(source).and_then(Weak::upgrade);
-        if let Some(set) = known {
-            set.check_grant(origins)?;
-            return Ok(set);
+        for reach in Reach::ALL {
+            if let Some(set) = self.known(&(reach, source.into()))
+                && set.check_grant(origins)? == reach
+            {
+                return Ok(set);
+            }
         }
         let set = match source::parse(source).map_err(ServiceError::Invalid)? {
             Source::Keys(keys) => KeySet { keys: ArcSwap::from_pointee(keys), remote: None },
             Source::Remote(remote) => {
-                let same = self.held().into_iter().find(|held| held.is_from(&remote));
-                let remote = Remote::new(remote, self.clock.clone());
+                let reach = origins.check(&remote.origin)?;
+                let same = self.held().into_iter().find(|held| held.is_from(&remote, reach));
+                let remote = Remote::new(remote, reach, self.clock.clone());
                 let keys = same.map_or_else(ArcSwap::default, |same| {
                     remote.fetched_us.store(same.fetched_us(), Ordering::Release);
                     ArcSwap::new(same.keys.load_full())
@@ -72,22 +79,26 @@ impl KeySets {
                 KeySet { keys, remote: Some(remote) }
             }
         };
-        set.check_grant(origins)?;
+        let key = (set.check_grant(origins)?, source.into());
         let set = {
             let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
             // Another thread may have been faster; then its set is the one that is fetched.
-            if let Some(other) = sets.get(source).and_then(Weak::upgrade) {
+            if let Some(other) = sets.get(&key).and_then(Weak::upgrade) {
                 return Ok(other);
             }
             sets.retain(|_, set| set.strong_count() > 0);
             let set = Arc::new(set);
-            sets.insert(source.into(), Arc::downgrade(&set));
+            sets.insert(key, Arc::downgrade(&set));
             set
         };
         if set.remote.is_some() {
             self.outbound.keep_fresh(&set)?;
         }
         Ok(set)
+    }
+
+    fn known(&self, key: &SetKey) -> Option<Arc<KeySet>> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner).get(key).and_then(Weak::upgrade)
     }
 
     /// The sets that somebody holds now.
@@ -168,10 +179,10 @@ impl KeySet {
         self.remote.as_ref().map_or(&[], |remote| &remote.source.authorities)
     }
 
-    /// Whether it has been fetched from the URL of this source, by the same authorities.
-    fn is_from(&self, source: &RemoteSource) -> bool {
+    /// Whether it has been fetched from the URL of this source, by the same authorities and from addresses of this kind.
+    fn is_from(&self, source: &RemoteSource, reach: Reach) -> bool {
         let is_same = |own: &RemoteSource| own.url == source.url && own.authorities == source.authorities;
-        self.remote.as_ref().is_some_and(|remote| is_same(&remote.source)) && self.ready()
+        self.remote.as_ref().is_some_and(|remote| remote.reach == reach && is_same(&remote.source)) && self.ready()
     }
 
     fn fetched_us(&self) -> u64 {
@@ -253,8 +264,9 @@ impl KeySet {
         }
     }
 
-    fn check_grant(&self, origins: &Origins) -> Result<(), ServiceError> {
-        self.remote.as_ref().map_or(Ok(()), |remote| origins.check(&remote.source.origin))
+    /// Where it may be fetched from by these grants.
+    fn check_grant(&self, origins: &Origins) -> Result<Reach, ServiceError> {
+        self.remote.as_ref().map_or(Ok(Reach::Any), |remote| origins.check(&remote.source.origin))
     }
 }
 
@@ -307,6 +319,7 @@ enum Awaited {
 #[derive(Debug)]
 struct Remote {
     source: RemoteSource,
+    reach: Reach,
     clock: Clock,
     /// Wakes the refresh: a key is missing, or the set is gone.
     wake: Arc<Notify>,
@@ -322,9 +335,10 @@ struct Remote {
 }
 
 impl Remote {
-    fn new(source: RemoteSource, clock: Clock) -> Self {
+    fn new(source: RemoteSource, reach: Reach, clock: Clock) -> Self {
         Remote {
             source,
+            reach,
             clock,
             wake: Arc::default(),
             demanded: AtomicBool::new(false),

@@ -11,6 +11,7 @@ use url::Url;
 use super::source::RemoteSource;
 use super::{KeySet, jwk};
 use crate::ServiceError;
+use crate::addresses::Reach;
 use crate::outbound::Incoming;
 
 /// The time of one fetch, connecting included.
@@ -24,15 +25,17 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 pub struct Get {
     pub url: Url,
     pub headers: HeaderMap,
+    /// Where it may go.
+    pub reach: Reach,
     /// The most bytes of the answer.
     pub max_body: usize,
 }
 
 /// The life of one set: fetch, wait, fetch again, until nobody holds the set. Nothing is held over a wait that would keep it alive.
 pub async fn keep_fresh(set: Weak<KeySet>, get: impl AsyncFn(Get) -> Result<Incoming, ServiceError>) {
-    let Some((source, wake)) = set.upgrade().and_then(|set| {
+    let Some((source, reach, wake)) = set.upgrade().and_then(|set| {
         let remote = set.remote.as_ref()?;
-        Some((remote.source.clone(), remote.wake.clone()))
+        Some((remote.source.clone(), remote.reach, remote.wake.clone()))
     }) else {
         return;
     };
@@ -40,7 +43,7 @@ pub async fn keep_fresh(set: Weak<KeySet>, get: impl AsyncFn(Get) -> Result<Inco
     let mut before = bytes::Bytes::new();
     loop {
         let started = Instant::now();
-        let answer = fetch(&source, &get).await;
+        let answer = fetch(&source, reach, &get).await;
         let Some(set) = set.upgrade() else { return };
         let Some(remote) = &set.remote else { return };
         remote.demanded.store(false, Ordering::Release);
@@ -95,11 +98,12 @@ struct Fetched {
 
 async fn fetch(
     source: &RemoteSource,
+    reach: Reach,
     get: &impl AsyncFn(Get) -> Result<Incoming, ServiceError>,
 ) -> Result<Fetched, String> {
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
-    let request = Get { url: source.url.clone(), headers, max_body: MAX_SET };
+    let request = Get { url: source.url.clone(), headers, reach, max_body: MAX_SET };
     let answer = tokio::time::timeout(FETCH_TIMEOUT, get(request)).await;
     let answer = answer.map_err(|_| "no answer in time".to_owned())?.map_err(|e| e.to_string())?;
     if answer.status != http::StatusCode::OK {

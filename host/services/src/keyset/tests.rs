@@ -235,7 +235,7 @@ impl Outbound for NeverFetches {
         &'a self,
         _: Vec<Call>,
         _: Duration,
-        _: &'a Origins,
+        _: &'a crate::Grants,
         _: usize,
     ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
         Box::pin(async { Ok(Vec::new()) })

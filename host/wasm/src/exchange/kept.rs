@@ -152,7 +152,7 @@ mod tests {
             version: Version::HTTP_11,
             headers: HeaderMap::new(),
         };
-        let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![] });
+        let route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec![], snapshot: 0 });
         Exchange::new(HeaderValue::from_static("id"), [127, 0, 0, 1].into(), request, route)
     }
 

@@ -8,6 +8,7 @@ pub mod kept;
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -136,13 +137,16 @@ pub struct RouteFacts {
     pub name: Arc<str>,
     /// The upstreams that the route lists, by name.
     pub upstreams: Vec<Arc<str>>,
+    /// The number of the snapshot that the route is of.
+    pub snapshot: u64,
 }
 
 impl RouteFacts {
     /// The same for one worker: counting references that several cores use costs more than what a request does with them.
     pub fn apart(&self) -> Arc<RouteFacts> {
         let apart = |name: &Arc<str>| Arc::from(&**name);
-        Arc::new(RouteFacts { name: apart(&self.name), upstreams: self.upstreams.iter().map(apart).collect() })
+        let upstreams = self.upstreams.iter().map(apart).collect();
+        Arc::new(RouteFacts { name: apart(&self.name), upstreams, snapshot: self.snapshot })
     }
 }
 
@@ -160,6 +164,8 @@ pub struct Exchange {
     /// As in `x-request-id`.
     pub id: HeaderValue,
     pub client: ClientAddress,
+    /// When the head of the response has to be there.
+    pub until: Option<Instant>,
     /// The certificate that the client has shown and the listener has verified, as JSON text.
     pub client_certificate: Option<Arc<str>>,
     pub request: RequestHead,
@@ -218,6 +224,7 @@ impl Exchange {
             Exchange {
                 id,
                 client,
+                until: None,
                 client_certificate: None,
                 request,
                 request_body: None,

@@ -124,6 +124,9 @@ impl HookSet {
         HookSet::about(&[Phase::RequestHead, Phase::RequestBody, Phase::ResponseHead]);
     pub(crate) const RESPONSE_BODY: HookSet = HookSet::about(&[Phase::ResponseBody]);
     pub(crate) const TRAILERS: HookSet = HookSet::about(&[Phase::ResponseTrailers]);
+    /// The hooks before there is a response.
+    pub(crate) const BEFORE_RESPONSE: HookSet =
+        HookSet::about(&[Phase::RequestHead, Phase::RequestBody, Phase::Selection]);
     pub(crate) const SELECTION: HookSet = HookSet::about(&[Phase::Selection]);
     pub(crate) const CONTEXT_WRITES: HookSet = HookSet::ALL.without(HookSet::COMPLETION);
     pub(crate) const COMPLETION: HookSet = HookSet::about(&[Phase::Completion]);

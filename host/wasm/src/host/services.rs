@@ -3,7 +3,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::http::HeaderValue;
 use wasmtime::{Result as Outcome, StoreContextMut};
@@ -17,11 +17,11 @@ use crate::bindings::{Error, Field, http, kv, limiter};
 use crate::call::services::FilterServices;
 use crate::call::state::{CallState, FilterShared};
 use crate::filter::HookSet;
-use sluice_http::http::cdn_loop;
+use sluice_http::http::{cdn_loop, trace};
 use sluice_services::ServiceError;
 use sluice_services::kv::{KvSpace, Reservation};
 use sluice_services::limiter::{Limit, MAX_LIMITS, Standing};
-use sluice_services::outbound::{self, Call};
+use sluice_services::outbound::{self, Call, CallContext};
 
 /// Defines the services, but for `http`.
 pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
@@ -116,15 +116,17 @@ async fn send(
 ) -> Outcome<Result<Vec<Result<http::Incoming, Error>>, Error>> {
     let state = cx.data_mut();
     let Paused { meter, left } = waiting::pause(state)?;
+    let left = state.left_for_head().map_or(left, |of_exchange| left.min(of_exchange));
     let timeout = left.min(Duration::from_millis(timeout_ms.into()));
     // The guest has handed them over, and they are kept as long as the server takes.
     let handed_over = requests.iter().map(outgoing_bytes).sum();
     let charge = state.shared.budget.reserve(handed_over).map_err(|_| state.lack_memory());
-    let checked = state.services().map(|_| state.shared.clone()).and_then(|shared| Ok((shared, state.cdn_loop()?)));
+    let checked =
+        state.services().map(|_| state.shared.clone()).and_then(|shared| Ok((shared, state.marks(&requests)?)));
     // Also a call that is refused lets the worker go on, and look at the wall deadline.
     tokio::task::yield_now().await;
     let answer = match (checked, &charge) {
-        (Ok((shared, cdn_loop)), Ok(_)) => send_all(&shared, requests, &cdn_loop, timeout).await,
+        (Ok((shared, marks)), Ok(_)) => send_all(&shared, requests, &marks, timeout).await,
         (Err(refused), _) => Err(refused),
         (Ok(_), Err(refused)) => Err(refused.clone()),
     };
@@ -136,14 +138,14 @@ async fn send(
 async fn send_all(
     shared: &FilterShared,
     requests: Vec<http::Outgoing>,
-    cdn_loop: &HeaderValue,
+    marks: &Marks,
     timeout: Duration,
 ) -> Result<Vec<Result<http::Incoming, Error>>, Error> {
     let Some(services) = &shared.services else { return Err(Error::WrongHook) };
-    let calls = requests.into_iter().map(|request| to_call(request, cdn_loop.clone())).collect();
+    let calls = requests.into_iter().map(|request| to_call(request, marks)).collect();
     let max_body = usize::try_from(shared.limits.max_http_body).unwrap_or(usize::MAX);
-    let origins = &shared.grants.services.http;
-    let answers = services.services.outbound.send(calls, timeout, origins, max_body).await?;
+    let grants = &shared.grants.services;
+    let answers = services.services.outbound.send(calls, timeout, grants, max_body).await?;
     Ok(answers.into_iter().map(|answer| answer.map(to_incoming).map_err(Error::from)).collect())
 }
 
@@ -153,13 +155,21 @@ fn outgoing_bytes(request: &http::Outgoing) -> usize {
     request.url.len() + request.body.len() + fields.sum::<usize>()
 }
 
-fn to_call(request: http::Outgoing, cdn_loop: HeaderValue) -> Call {
+/// What the gateway says by itself of the requests of one call.
+struct Marks {
+    cdn_loop: HeaderValue,
+    /// Where one of them is for an upstream.
+    made_for: Option<Arc<CallContext>>,
+}
+
+fn to_call(request: http::Outgoing, marks: &Marks) -> Call {
     Call {
         method: request.method,
         url: request.url,
         headers: request.headers.into_iter().map(|field| (field.name, field.value)).collect(),
         body: bytes::Bytes::from(request.body),
-        cdn_loop,
+        cdn_loop: marks.cdn_loop.clone(),
+        made_for: marks.made_for.clone(),
     }
 }
 
@@ -176,6 +186,37 @@ fn to_incoming(answer: outbound::Incoming) -> http::Incoming {
 }
 
 impl CallState {
+    /// What the time that the exchange has for the head of its response leaves a call. That head is there when the response hooks are called.
+    fn left_for_head(&self) -> Option<Duration> {
+        let exchange = self.exchange(HookSet::BEFORE_RESPONSE).ok()?;
+        exchange.until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn marks(&self, requests: &[http::Outgoing]) -> Result<Marks, Error> {
+        let for_upstream = |request: &http::Outgoing| {
+            let scheme = request.url.get(..outbound::UPSTREAM.len());
+            scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(outbound::UPSTREAM))
+        };
+        let made_for = match requests.iter().any(for_upstream) {
+            true => Some(Arc::new(self.call_context()?)),
+            false => None,
+        };
+        Ok(Marks { cdn_loop: self.cdn_loop()?, made_for })
+    }
+
+    fn call_context(&self) -> Result<CallContext, Error> {
+        let exchange = self.exchange(HookSet::ALL)?;
+        let headers = &exchange.request.headers;
+        let trace = [trace::TRACEPARENT, trace::TRACESTATE].into_iter();
+        Ok(CallContext {
+            snapshot: exchange.route.snapshot,
+            client: exchange.client.ip(),
+            consumer: exchange.context.consumer().cloned(),
+            request_id: exchange.id.clone(),
+            trace: trace.filter_map(|name| Some((name.clone(), headers.get(&name)?.clone()))).collect(),
+        })
+    }
+
     /// The `CDN-Loop` of outbound calls. A filter makes none for a request that it has made itself: with 16 requests in a call, few rounds
     /// of that would be millions.
     fn cdn_loop(&self) -> Result<HeaderValue, Error> {

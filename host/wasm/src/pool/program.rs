@@ -357,7 +357,7 @@ fn synthetic_exchange() -> Box<Exchange> {
         headers: http::HeaderMap::new(),
     };
     let name: Arc<str> = "(trial)".into();
-    let route = Arc::new(RouteFacts { name: name.clone(), upstreams: vec![name.clone()] });
+    let route = Arc::new(RouteFacts { name: name.clone(), upstreams: vec![name.clone()], snapshot: 0 });
     let id = http::HeaderValue::from_static("trial");
     let mut exchange = Exchange::new(id, std::net::Ipv4Addr::LOCALHOST.into(), request, route);
     // A route that chooses an upstream has one.

@@ -26,7 +26,7 @@ fn component(file: &str) -> Vec<u8> {
 
 fn request() -> Box<Exchange> {
     let mut exchange = exchange();
-    exchange.route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec!["things".into()] });
+    exchange.route = Arc::new(RouteFacts { name: "r".into(), upstreams: vec!["things".into()], snapshot: 0 });
     let headers = &mut exchange.request.headers;
     headers.insert("origin", HeaderValue::from_static("https://app.example.org"));
     headers.insert("x-api-key", HeaderValue::from_static("key17"));

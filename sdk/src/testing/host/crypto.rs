@@ -1,6 +1,6 @@
 //! Key sets, tokens and hashes of the harness: the gateway's own code, without a network.
 
-use sluice_services::{TokenVerifier, Verification as Found, crypto as native, token::Refusal};
+use sluice_services::{Origins, TokenVerifier, Verification as Found, crypto as native, token::Refusal};
 
 use super::*;
 use crate::bindings::sluice::filter::crypto::Verification;

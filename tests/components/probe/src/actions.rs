@@ -372,19 +372,30 @@ fn limit(hook: &str, action: &Value) -> Option<Outcome> {
     Some(Outcome::Respond)
 }
 
+/// Calls `url`, or all `urls` at the same time.
 #[cfg(feature = "waiting")]
 fn call(hook: &str, action: &Value) {
     use crate::bindings::sluice::filter::http;
-    let outgoing = http::Outgoing {
-        method: "GET".into(),
-        url: text_of(action, "url").into(),
-        headers: Vec::new(),
-        body: Vec::new(),
+    let urls: Vec<&str> = match action["urls"].as_array() {
+        Some(urls) => urls.iter().filter_map(Value::as_str).collect(),
+        None => vec![text_of(action, "url")],
     };
-    let result = http::send(&[outgoing], action["timeout-ms"].as_u64().unwrap_or(60_000) as u32)
-        .and_then(|mut all| all.remove(0))
-        .map(|answer| format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)));
+    let method = action["method"].as_str().unwrap_or("GET");
+    let outgoing = |url: &&str| http::Outgoing {
+        method: method.into(),
+        url: (*url).into(),
+        headers: Vec::new(),
+        body: text_of(action, "body").into(),
+    };
+    let requests: Vec<_> = urls.iter().map(outgoing).collect();
+    let answers = http::send(&requests, action["timeout-ms"].as_u64().unwrap_or(60_000) as u32);
+    let shown = |answer: Result<http::Incoming, types::Error>| match answer {
+        // As one line: it becomes the value of a header.
+        Ok(answer) => format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body).replace('\n', " ")),
+        Err(error) => describe(&error),
+    };
     if !text_of(action, "to").is_empty() {
-        leave(hook, action, result);
+        let all = answers.map(|all| all.into_iter().map(shown).collect::<Vec<_>>().join(" | "));
+        leave(hook, action, all);
     }
 }

@@ -144,3 +144,18 @@ pub fn is_token(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(is_part)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_requests() {
+        assert_eq!(HashKey::parse("header:X-User"), Some(HashKey::Header(HeaderName::from_static("x-user"))));
+        assert_eq!(HashKey::parse("cookie:release"), Some(HashKey::Cookie("release".into())));
+        assert_eq!(HashKey::parse("param:id"), Some(HashKey::PathParameter("id".into())));
+        for wrong in ["", "user", "header:", "header:a b", "cookie:", "cookie:a;b", "consumer:x", "query:"] {
+            assert_eq!(HashKey::parse(wrong), None, "{wrong}");
+        }
+    }
+}

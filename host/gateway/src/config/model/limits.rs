@@ -60,6 +60,8 @@ pub enum CircuitAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamLimits {
     pub max_requests: Option<u32>,
+    /// Open connections.
+    pub max_connections: Option<u32>,
     /// Requests that may wait.
     pub max_pending_requests: u32,
     pub queue_timeout: Duration,
@@ -70,12 +72,42 @@ pub struct UpstreamLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EndpointLimits {
     pub max_requests: Option<u32>,
+    pub max_connections: Option<u32>,
+    /// Requests that may wait for a place there; `None`: as many as the upstream says.
+    pub max_pending_requests: Option<u32>,
+    pub queue_timeout: Option<Duration>,
+}
+
+/// How requests wait for a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimits {
+    pub max_pending: u32,
+    pub timeout: Duration,
+}
+
+impl UpstreamLimits {
+    /// How long they wait for a connection.
+    pub fn connection_timeout(&self) -> Duration {
+        match self.per_endpoint.max_connections {
+            Some(_) => self.endpoint_queue().timeout,
+            None => self.queue_timeout,
+        }
+    }
+
+    /// How they wait for a place at an endpoint.
+    pub fn endpoint_queue(&self) -> QueueLimits {
+        QueueLimits {
+            max_pending: self.per_endpoint.max_pending_requests.unwrap_or(self.max_pending_requests),
+            timeout: self.per_endpoint.queue_timeout.unwrap_or(self.queue_timeout),
+        }
+    }
 }
 
 impl Default for UpstreamLimits {
     fn default() -> Self {
         Self {
             max_requests: None,
+            max_connections: None,
             max_pending_requests: defaults::MAX_PENDING_REQUESTS,
             queue_timeout: defaults::QUEUE_TIMEOUT,
             per_endpoint: EndpointLimits::default(),

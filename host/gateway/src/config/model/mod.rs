@@ -56,6 +56,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     pub certificates: Vec<Certificate>,
     pub routes: Vec<Route>,
+    pub calls: Calls,
     /// Those of the file, then the anonymous ones of `upstream = "http://…"` under that address as their name.
     pub upstreams: Vec<Upstream>,
     /// Every plugin that has a table or that a filter names.

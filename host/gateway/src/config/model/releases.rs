@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::{ByteSize, Name};
+use super::{ByteSize, HashKey, Name};
 use crate::route::FieldSpec;
 
 /// A share of requests, in millionths.
@@ -36,38 +36,9 @@ impl Share {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sticky {
     /// What a caller is known by, at least one: the first that the request has.
-    pub by: Vec<CallerKey>,
+    pub by: Vec<HashKey>,
     /// How long a browser keeps the cookie that it got here; none: until it is closed.
     pub max_age: Option<Duration>,
-}
-
-/// What tells one caller from another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallerKey {
-    Consumer,
-    /// The client's address; the network of 64 bits for IPv6, in which a host changes its address.
-    Ip,
-    Header(HeaderName),
-    /// A caller who has no key gets this cookie.
-    Cookie(String),
-}
-
-impl CallerKey {
-    /// Reads `consumer`, `ip`, `header:NAME` or `cookie:NAME`.
-    pub fn parse(text: &str) -> Option<CallerKey> {
-        Some(match text.split_once(':') {
-            None if text == "consumer" => CallerKey::Consumer,
-            None if text == "ip" => CallerKey::Ip,
-            Some(("header", name)) => CallerKey::Header(name.parse().ok()?),
-            Some(("cookie", name)) if is_token(name) => CallerKey::Cookie(name.to_owned()),
-            _ => return None,
-        })
-    }
-}
-
-/// RFC 9110 §5.6.2; the name of a cookie is one (RFC 6265 §4.1.1).
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// A copy of requests for another upstream, whose responses nobody reads.
@@ -135,14 +106,5 @@ mod tests {
             assert_eq!(share.as_percent(), percent);
         }
         assert!([-0.1, 100.1, f64::NAN].iter().all(|wrong| Share::percent(*wrong).is_none()));
-    }
-
-    #[test]
-    fn keys_of_callers() {
-        assert_eq!(CallerKey::parse("header:X-User"), Some(CallerKey::Header(HeaderName::from_static("x-user"))));
-        assert_eq!(CallerKey::parse("cookie:release"), Some(CallerKey::Cookie("release".into())));
-        for wrong in ["", "user", "header:", "header:a b", "cookie:", "cookie:a;b", "consumer:x"] {
-            assert_eq!(CallerKey::parse(wrong), None, "{wrong}");
-        }
     }
 }

@@ -7,6 +7,7 @@ use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
 use super::{ByteSize, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Step, Sticky};
+use crate::config::defaults;
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
 /// What is done with the requests that match.
@@ -38,6 +39,13 @@ pub struct Route {
     /// These two only with an upstream.
     pub mirror: Option<Mirror>,
     pub fault: Option<Fault>,
+}
+
+/// How filters call upstreams: as routes send requests by default.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    pub timeouts: RouteTimeouts,
+    pub retry: Option<RetryPolicy>,
 }
 
 /// The endpoints that a route uses of its upstreams: those with all of these labels, which are sorted.
@@ -81,6 +89,19 @@ pub struct RouteTimeouts {
     pub idle: Option<Duration>,
     /// From the request head to the last byte of the response, or of a tunnel.
     pub max_stream_duration: Option<Duration>,
+}
+
+/// The defaults of `gateway.toml`.
+impl Default for RouteTimeouts {
+    fn default() -> Self {
+        RouteTimeouts {
+            request: Some(defaults::REQUEST_TIMEOUT),
+            connect: defaults::CONNECT_TIMEOUT,
+            first_byte: Some(defaults::FIRST_BYTE_TIMEOUT),
+            idle: Some(defaults::BODY_IDLE_TIMEOUT),
+            max_stream_duration: defaults::MAX_STREAM_DURATION,
+        }
+    }
 }
 
 impl RouteTimeouts {

@@ -1,18 +1,19 @@
 //! Reads `[routes]`.
 
 mod limits;
-
+mod matches;
 mod releases;
 mod retry;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, UPGRADE};
-use http::{HeaderMap, Method, StatusCode};
+use http::header::{HeaderValue, UPGRADE};
+use http::{HeaderMap, StatusCode};
 
 use super::defaults;
-use super::gateway::{host_name, host_pattern, network, redirect_status};
+use super::gateway::{host_name, redirect_status};
 use super::item::Item;
 use super::model::*;
 use super::pipelines;
@@ -21,7 +22,9 @@ use super::upstreams;
 use crate::http::headers::is_framing;
 use crate::http::path::normalise_path;
 use crate::http::target::parse_authority;
-use crate::route::{FieldSpec, MatchSpec, PathPattern, PathRewrite, Redirect, Template, ValuePattern};
+use crate::route::{MatchSpec, PathPattern, PathRewrite, Redirect, Template};
+
+pub(in crate::config) use self::matches::{header_name, method};
 
 /// What routes can name.
 pub(super) struct Known<'k> {
@@ -66,9 +69,9 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
             }
             let items = item.taking("a table or a list of tables").one_or_more();
             let read: Vec<_> =
-                items.into_iter().map(|item| item.table().and_then(|table| route_match(&table, known))).collect();
+                items.into_iter().map(|item| item.table().and_then(|table| matches::read(&table, known))).collect();
             let matches: Vec<MatchSpec> = read.into_iter().collect::<Option<_>>()?;
-            params = matches.iter().map(|one| names(&one.path)).reduce(|all, these| &all & &these);
+            params = matches.iter().map(|one| matches::names(&one.path)).reduce(|all, these| &all & &these);
             Some(matches)
         });
     let action = action(table, known, matches.as_deref(), &params);
@@ -112,6 +115,14 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
 /// The pipeline of the routes that name none.
 const DEFAULT_PIPELINE: &str = "default";
 
+/// How filters call upstreams, by the defaults of routes.
+pub(super) fn calls(defaults: Option<Shared>) -> Calls {
+    match defaults {
+        Some(Shared { timeouts, retry, .. }) => Calls { timeouts, retry },
+        None => Calls { timeouts: RouteTimeouts::default(), retry: None },
+    }
+}
+
 pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
     let host = table
         .key(
@@ -154,156 +165,6 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
         upgrade,
     }
 }
-
-fn route_match(table: &Table<'_>, known: &Known<'_>) -> Option<MatchSpec> {
-    let listeners = table
-        .key("listener", "The listener that the request came in at, or one of a list.", r#"["internal"]"#)
-        .get("any listener", |item| {
-            if item.is_empty_list() {
-                item.fail("expected at least one");
-            }
-            let names = item.one_or_more().into_iter();
-            Some(names.filter_map(|item| item.reference("listener", known.listeners)).map(Into::into).collect())
-        });
-    let scheme = table
-        .key(
-            "scheme",
-            "How the client spoke: to this gateway, or to a trusted proxy before it that says so.",
-            r#""http""#,
-        )
-        .get("any", Item::word);
-    let sni = table
-        .key(
-            "sni",
-            "The server name of the client's TLS handshake, or one of a list; `*.` at the start stands for one or more labels.",
-            r#""*.example.com""#,
-        )
-        .get("any, or none", |item| {
-            if item.is_empty_list() {
-                item.fail("expected at least one");
-            }
-            Some(item.one_or_more().into_iter().filter_map(host_pattern).collect())
-        });
-    let hosts = table
-        .key(
-            "host",
-            "The host, or one of a list; `*.` at the start stands for one or more labels.",
-            r#""*.example.com""#,
-        )
-        .get("any host", |item| {
-            if item.is_empty_list() {
-                item.fail("expected at least one");
-            }
-            Some(item.one_or_more().into_iter().filter_map(host_pattern).collect())
-        });
-    let pattern = table
-        .key(
-            "path",
-            "The path by segments: literal ones, `{name}` for one that gets a name, `*` for any one, and at the end `**` for all the rest, or `{name=**}` for the rest with a name.",
-            r#""/users/{id}/**""#,
-        )
-        .get("any path", |item| item.check("a path pattern", PathPattern::parse));
-    let regex = table
-        .key(
-            "path_regex",
-            "In place of `path`: a regular expression for the whole path. Its named groups become parameters.",
-            r#""/v[0-9]+/.*""#,
-        )
-        .get("any path", |item| item.check("a regular expression", PathPattern::regex));
-    if table.has("path") && table.has("path_regex") {
-        table.fail("has both `path` and `path_regex`");
-    }
-    let wrong = table.has("path") && pattern.is_none() || table.has("path_regex") && regex.is_none();
-    let path = pattern.or(regex).unwrap_or_else(PathPattern::any);
-    let methods = table
-        .key("methods", "The method is one of these. `GET` stands for `HEAD`, too.", r#"["GET", "POST"]"#)
-        .get("any", |item| item.filled(method));
-    let text = |_: &Item<'_>, name: &str| Some(name.to_owned());
-    let headers = fields(table, "headers", "A header has this value; of several lines one has to.", header_name);
-    let query = fields(table, "query", "A parameter of the query has this value; of several the first counts.", text);
-    let cookies = fields(table, "cookies", "A cookie has this value; of several the first counts.", text);
-    let client_ip = table
-        .key("client_ip", "The client's address is in one of these networks.", r#"["10.0.0.0/8"]"#)
-        .get("any", |item| item.filled(network));
-    let spec = MatchSpec {
-        listeners: listeners.unwrap_or_default(),
-        scheme,
-        sni: sni.unwrap_or_default(),
-        hosts: hosts.unwrap_or_default(),
-        path,
-        methods: methods.unwrap_or_default(),
-        headers,
-        query,
-        cookies,
-        client_ip: client_ip.unwrap_or_default(),
-    };
-    (!wrong).then_some(spec)
-}
-
-fn names(pattern: &PathPattern) -> BTreeSet<String> {
-    pattern.params().into_iter().map(str::to_owned).collect()
-}
-
-pub(in crate::config) fn method(item: Item<'_>) -> Option<Method> {
-    item.parse(r#"a method like "GET""#, |text| {
-        // Methods have case (RFC 9110 §9.1): `get` would never match.
-        let lower = text.bytes().any(|b| b.is_ascii_lowercase());
-        Method::from_bytes(text.as_bytes()).ok().filter(|_| !lower)
-    })
-}
-
-fn fields<N: PartialEq>(
-    table: &Table<'_>,
-    key: &'static str,
-    meaning: &'static str,
-    name: impl Fn(&Item<'_>, &str) -> Option<N>,
-) -> Vec<FieldSpec<N>> {
-    let Some(table) = table.optional_table(key) else {
-        return Vec::new();
-    };
-    let mut found: Vec<FieldSpec<N>> = Vec::new();
-    for (key, item) in table.named(meaning, r#""1""#) {
-        let name = name(&item, &key);
-        // Header names have no case, keys do.
-        if found.iter().any(|known| Some(&known.name) == name.as_ref()) {
-            item.fail("is named twice");
-        }
-        found.extend(name.zip(value_pattern(item)).map(|(name, value)| FieldSpec { name, value }));
-    }
-    found
-}
-
-fn value_pattern(item: Item<'_>) -> Option<ValuePattern> {
-    if let Some(text) = item.as_str() {
-        return Some(ValuePattern::Exact(text.to_owned()));
-    }
-    let item = item.taking(VALUE);
-    if !item.is_table() {
-        item.expected(VALUE);
-        return None;
-    }
-    let table = item.table()?;
-    let regex = table
-        .key("regex", "A regular expression for the whole value.", r#""[0-9]+""#)
-        .get("-", |item| item.check("a regular expression", ValuePattern::regex));
-    let present = table.key("present", "Whatever the value is, it is there.", "true").get("-", |item| {
-        match item.clone().boolean()? {
-            true => Some(ValuePattern::Present),
-            false => {
-                item.fail("can only be true");
-                None
-            }
-        }
-    });
-    if table.has("regex") == table.has("present") {
-        table.fail("needs either `regex` or `present`");
-        return None;
-    }
-    regex.or(present)
-}
-
-/// What a value in a match can be.
-const VALUE: &str = "a string, `{ regex = \"…\" }` or `{ present = true }`";
 
 fn action(table: &Table<'_>, known: &Known<'_>, matches: Option<&[MatchSpec]>, params: &Params) -> Option<Action> {
     let upstream = table
@@ -398,15 +259,6 @@ pub(super) fn respond(table: &Table<'_>) -> FixedResponse {
     FixedResponse { status, headers, body: Bytes::from(body) }
 }
 
-/// The header that is the key of a value.
-pub(in crate::config) fn header_name(item: &Item<'_>, name: &str) -> Option<HeaderName> {
-    let parsed = name.parse().ok();
-    if parsed.is_none() {
-        item.fail(format!("`{name}` is not a header name"));
-    }
-    parsed
-}
-
 fn rewrite(table: &Table<'_>, matches: Option<&[MatchSpec]>, params: &Params) -> Option<PathRewrite> {
     let table = table.optional_table("rewrite")?;
     if !PATH_KEYS.iter().any(|key| table.has(key)) {
@@ -494,6 +346,7 @@ fn subset(table: &Table<'_>) -> Option<Subset> {
 }
 
 fn timeouts(table: &Table<'_>) -> RouteTimeouts {
+    let default = RouteTimeouts::default();
     RouteTimeouts {
         request: table
             .key(
@@ -501,22 +354,22 @@ fn timeouts(table: &Table<'_>) -> RouteTimeouts {
                 "From the request's head to the response's head, filters and further attempts included.",
                 r#""10s""#,
             )
-            .or(Some(defaults::REQUEST_TIMEOUT), Item::timeout),
+            .or(default.request, Item::timeout),
         connect: table
             .key("connect", "For an attempt to connect to an endpoint, TLS included.", r#""500ms""#)
-            .or(defaults::CONNECT_TIMEOUT, Item::duration),
+            .or(default.connect, Item::duration),
         first_byte: table
             .key("first_byte", "From the end of the request to the head of the response, for each attempt.", r#""5s""#)
-            .or(Some(defaults::FIRST_BYTE_TIMEOUT), Item::timeout),
+            .or(default.first_byte, Item::timeout),
         idle: table
             .key("idle", "Between two parts of a body, in either direction.", r#""5m""#)
-            .or(Some(defaults::BODY_IDLE_TIMEOUT), Item::timeout),
+            .or(default.idle, Item::timeout),
         max_stream_duration: table
             .key(
                 "max_stream_duration",
                 "The longest life of an exchange, from the request's head to the last byte of the response or of a WebSocket connection. What goes on then is broken off.",
                 r#""1h""#,
             )
-            .or(defaults::MAX_STREAM_DURATION, Item::timeout),
+            .or(default.max_stream_duration, Item::timeout),
     }
 }

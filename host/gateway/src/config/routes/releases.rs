@@ -2,19 +2,20 @@
 
 use http::StatusCode;
 
-use super::{Known, fields, header_name, upstream};
+use super::matches::fields;
+use super::{Known, header_name, upstream};
 use crate::config::defaults;
 use crate::config::item::Item;
-use crate::config::model::{Abort, AbortWith, CallerKey, Delay, Fault, Mirror, Share, SlowBody, Sticky};
+use crate::config::model::{Abort, AbortWith, Delay, Fault, HashKey, Mirror, Share, SlowBody, Sticky};
 use crate::config::read::Table;
 use crate::config::tree::Value;
+use crate::config::upstreams::hash_keys;
 
 /// The longest that a fault may delay a request.
 const MAX_DELAY: std::time::Duration = std::time::Duration::from_secs(3600);
 
 pub(super) fn sticky(table: &Table<'_>) -> Option<Sticky> {
     let table = table.optional_table("sticky")?;
-    let keys = r#""consumer", "ip", "header:NAME" or "cookie:NAME""#;
     let by = table
         .key(
             "by",
@@ -23,19 +24,12 @@ pub(super) fn sticky(table: &Table<'_>) -> Option<Sticky> {
              its own. A caller without a key gets the cookie, if one is named, or else is placed anew with each request.",
             r#"["consumer", "cookie:release"]"#,
         )
-        .require(|item| {
-            if item.is_empty_list() {
-                item.fail("expected at least one");
-            }
-            let items = item.taking(format_args!("{keys}, or a list of them")).one_or_more();
-            let read = items.into_iter().map(|item| item.parse(keys, CallerKey::parse));
-            read.collect::<Option<Vec<_>>>().filter(|list| !list.is_empty())
-        });
+        .require(hash_keys);
     let max_age = table
         .key("max_age", "How long a browser keeps the cookie that the gateway sets.", r#""7d""#)
         .get("until the browser is closed", Item::duration);
     let by = by?;
-    let cookies = by.iter().filter(|key| matches!(key, CallerKey::Cookie(_))).count();
+    let cookies = by.iter().filter(|key| matches!(key, HashKey::Cookie(_))).count();
     if table.has("max_age") && cookies == 0 {
         table.fail("`max_age` is only for a cookie: `by` names none");
     }

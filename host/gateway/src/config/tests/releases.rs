@@ -10,7 +10,7 @@ fn splits_mirrors_and_faults() {
         ("upstream = 'u'\nsticky = { by = 'ip' }", "routes.r: `sticky` is only for routes with `upstreams`"),
         (
             "upstreams = { u = 1 }\nsticky = { by = 'user' }",
-            r#"routes.r.sticky.by: expected "consumer", "ip", "header:NAME" or "cookie:NAME", found "user""#,
+            r#"routes.r.sticky.by: expected "ip", "consumer", "header:NAME", "cookie:NAME", "query:NAME" or "param:NAME", found "user""#,
         ),
         ("upstreams = { u = 1 }\nsticky = { by = [] }", "routes.r.sticky.by: expected at least one"),
         (

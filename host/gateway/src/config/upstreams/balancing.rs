@@ -56,7 +56,6 @@ fn balance(item: Item<'_>) -> Option<Balance> {
         return item.word();
     }
     let table = item.table()?;
-    let keys = r#""ip", "consumer", "header:NAME", "cookie:NAME", "query:NAME" or "param:NAME""#;
     let on = table
         .key(
             "hash",
@@ -64,14 +63,7 @@ fn balance(item: Item<'_>) -> Option<Balance> {
              request has counts; a request without any goes to an endpoint by chance.",
             r#"["cookie:session", "ip"]"#,
         )
-        .require(|item| {
-            if item.is_empty_list() {
-                item.fail("expected at least one");
-            }
-            let items = item.taking(format_args!("{keys}, or a list of them")).one_or_more();
-            let read = items.into_iter().map(|item| item.parse(keys, HashKey::parse));
-            read.collect::<Option<Vec<_>>>().filter(|list| !list.is_empty())
-        });
+        .require(hash_keys);
     let algorithm = table
         .key(
             "algorithm",
@@ -88,6 +80,17 @@ fn balance(item: Item<'_>) -> Option<Balance> {
         )
         .get("no bound", factor);
     Some(Balance::Hash(ConsistentHash { on: on?, algorithm, bounded_load }))
+}
+
+/// What a request is known by: one key or a list of them.
+pub(in crate::config) fn hash_keys(item: Item<'_>) -> Option<Vec<HashKey>> {
+    let keys = r#""ip", "consumer", "header:NAME", "cookie:NAME", "query:NAME" or "param:NAME""#;
+    if item.is_empty_list() {
+        item.fail("expected at least one");
+    }
+    let items = item.taking(format_args!("{keys}, or a list of them")).one_or_more();
+    let read = items.into_iter().map(|item| item.parse(keys, HashKey::parse));
+    read.collect::<Option<Vec<_>>>().filter(|list| !list.is_empty())
 }
 
 /// A factor from 1.01 to 10, in percent.

@@ -18,6 +18,7 @@ use super::read::{Level, Table};
 use super::tree::join;
 use crate::proxy_protocol;
 
+pub(super) use balancing::hash_keys;
 pub(super) use endpoints::origin;
 pub(super) use limits::count;
 

@@ -36,6 +36,10 @@ const SUMS_PER_ROUND: u32 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank(u32);
 
+/// A rank without its level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::upstream) struct Class(u32);
+
 impl Rank {
     const OUT: u32 = 1 << 17;
     const WEIGHTLESS: u32 = 1 << 16;
@@ -52,8 +56,8 @@ impl Rank {
     }
 
     /// The rank but for its level: what is full is no reason to choose from a worse one.
-    fn class(self) -> u32 {
-        self.0 / Self::WEIGHTLESS
+    fn class(self) -> Class {
+        Class(self.0 / Self::WEIGHTLESS)
     }
 }
 
@@ -337,10 +341,19 @@ impl Plan {
         with_room.map(|(_, rank)| rank).min()
     }
 
-    /// Which hosts a request may wait for: as long as there is an available one with weight, for no other.
-    pub(in crate::upstream) fn worth_waiting_for(&self) -> impl Fn(usize) -> bool + '_ {
-        let best = self.best_rank(&Left::default()).map(Rank::class);
-        move |host| self.places.get(host).is_some_and(|place| Some(place.rank.class()) == best)
+    /// Whether a host is in the subset.
+    pub(in crate::upstream) fn may_choose(&self, host: usize) -> bool {
+        self.places.get(host).is_some_and(|place| place.rank != Rank::OUTSIDE)
+    }
+
+    /// How good a host has to be for a request to wait for it: as long as there is an available one with weight, no other is. `None`: none
+    /// is left.
+    pub(in crate::upstream) fn worth_waiting_for(&self, left: &Left<'_>) -> Option<Class> {
+        self.best_rank(left).map(Rank::class)
+    }
+
+    pub(in crate::upstream) fn is_as_good_as(&self, host: usize, class: Class) -> bool {
+        self.places.get(host).is_some_and(|place| place.rank.class() == class)
     }
 
     /// Whether a host has room for one more request, of those that a level may have under way.

@@ -281,12 +281,15 @@ fn other_levels_take_what_is_full_and_what_has_no_weight_does_not() {
         plan.choose(&all, &Balance::RoundRobin, &dice, &Left::default().with_room(&has_room))
     };
     assert_eq!((choose(&[]), choose(&[0]), choose(&[0, 1])), (Some(0), Some(1), None));
-    let is_worth = plan.worth_waiting_for();
-    assert_eq!((0..4).map(is_worth).collect::<Vec<_>>(), [true, true, false, false]);
+    let worth = |plan: &Plan| {
+        let class = plan.worth_waiting_for(&Left::default()).unwrap();
+        (0..4).map(|host| plan.is_as_good_as(host, class)).collect::<Vec<_>>()
+    };
+    assert_eq!(worth(&plan), [true, true, false, false]);
     // Without another one it is the best.
     all[..2].iter().for_each(|host| host.record.failed(now, now));
     let plan = plan_at(&all, &by(Balance::RoundRobin), &dice, now, &[]);
-    assert_eq!((0..4).map(plan.worth_waiting_for()).collect::<Vec<_>>(), [false, false, true, false]);
+    assert_eq!(worth(&plan), [false, false, true, false]);
 }
 
 #[test]

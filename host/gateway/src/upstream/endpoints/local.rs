@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,11 +14,11 @@ use smallvec::SmallVec;
 
 use super::changes::Changes;
 use super::record::Record;
-use super::set::{EndpointSet, Host, Member, Members};
+use super::set::{Host, Member, Members};
 use crate::config::model::{Balance, Balancing, ConsistentHash, Subset, SubsetFallback};
 use crate::upstream::balance::{self, Affinity, Basis, Dice, Left, Plan};
-use crate::upstream::pool::{Limits, Pool};
-use crate::upstream::spec::Endpoint;
+use crate::upstream::pool::Pool;
+use crate::upstream::spec::{Endpoint, Upstream};
 
 /// Something for each subset that routes use; `None` is all endpoints.
 type BySubset<T> = Vec<(Option<Arc<Subset>>, T)>;
@@ -44,7 +45,8 @@ pub struct LocalEndpoints {
 
 impl LocalEndpoints {
     /// The members that are out now, with the pools and cursors that `before` has of them.
-    pub(crate) fn new(set: &EndpointSet, limits: Limits, before: Option<&Self>) -> Rc<Self> {
+    pub(crate) fn new(upstream: &Upstream, before: Option<&Self>) -> Rc<Self> {
+        let (set, limits) = (upstream.set(), upstream.limits());
         let (version, members) = (set.version(), set.members());
         let mut known: HashMap<*const Record, &Rc<Pool>> = HashMap::new();
         for pool in before.iter().flat_map(|before| before.pools.iter().flatten()) {
@@ -54,9 +56,10 @@ impl LocalEndpoints {
             let address: SocketAddr = host.record.key().address?;
             let endpoint = &members.endpoints[host.endpoint].endpoint;
             let kept = known.get(&Arc::as_ptr(&host.record));
-            let kept = kept.filter(|pool| pool.serves(endpoint, address, &host.record));
+            let connections = upstream.connection_limits(&host.record);
+            let kept = kept.filter(|pool| pool.serves(endpoint, address, &host.record, connections.as_ref()));
             let pool = kept.map_or_else(
-                || Pool::new(endpoint.clone(), address, host.record.clone(), limits),
+                || Pool::limited(endpoint.clone(), address, host.record.clone(), limits, connections),
                 |kept| Rc::clone(kept),
             );
             pool.join(limits);
@@ -336,6 +339,11 @@ impl LocalEndpoints {
         let is_v4 = |host: usize| self.address(host).is_some_and(|address| address.is_ipv4());
         others.sort_by_key(|host| (!self.record(*host).may_try(now), is_v4(*host) == is_v4(first)));
         std::iter::once(first).chain(others).filter_map(|host| self.pools[host].clone()).collect()
+    }
+
+    /// The hosts of an endpoint; none if there is no such endpoint.
+    pub(in crate::upstream) fn hosts_named(&self, name: &str) -> Range<usize> {
+        self.named(name).map_or(0..0, |member| member.hosts.clone())
     }
 
     fn named(&self, name: &str) -> Option<&Member> {

@@ -15,6 +15,7 @@ use crate::upstream::balance::Ewma;
 use crate::upstream::circuit::Circuit;
 use crate::upstream::health::outliers::{Failure, Tally};
 use crate::upstream::health::{Health, Reason, StateChange, Told, Trial};
+use crate::upstream::limits::{Connections, Target};
 
 /// What a record belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +37,8 @@ pub(crate) struct Record {
     health: Health,
     /// Only where it has a circuit breaker.
     circuit: OnceLock<Box<Circuit>>,
+    /// Where they are limited.
+    connections: OnceLock<Arc<Connections>>,
     /// Since when nothing speaks against it, or since when it is known, by [`millis`].
     up_since: AtomicU64,
     /// Told of each change of its state, after the change.
@@ -184,6 +187,7 @@ impl Record {
             counted,
             created: SystemTime::now(),
             circuit: OnceLock::new(),
+            connections: OnceLock::new(),
         }
     }
 
@@ -208,6 +212,11 @@ impl Record {
         self.traffic.active.load(Relaxed)
     }
 
+    /// What stands for it in a queue, as long as somebody there has it.
+    pub(in crate::upstream) fn as_target(&self) -> Target {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// Takes one of so many places, if one is free.
     pub(crate) fn try_occupy(&self, limit: u32) -> bool {
         let more = |occupied| (occupied < limit).then_some(occupied + 1);
@@ -222,6 +231,16 @@ impl Record {
     /// A place is free again.
     pub(crate) fn vacate(&self) {
         self.traffic.occupied.fetch_sub(1, SeqCst);
+    }
+
+    /// Its open connections, where they are, or were, limited.
+    pub(crate) fn connections(&self) -> Option<&Arc<Connections>> {
+        self.connections.get()
+    }
+
+    /// The same, counted from now on.
+    pub(crate) fn limited_connections(&self, new: impl FnOnce() -> Connections) -> Arc<Connections> {
+        Arc::clone(self.connections.get_or_init(|| Arc::new(new())))
     }
 
     /// Its circuit, where endpoints have some.

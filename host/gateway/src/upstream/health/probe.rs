@@ -160,7 +160,7 @@ async fn send(
     what: impl Fn() -> String,
 ) -> Result<(Response<Body>, Option<http2::Session>), ProbeError> {
     let tls = endpoint.tls.as_ref().map(|tls| &tls.usual);
-    match connect::connect(address, &own(endpoint), tls, speak, None).await.map_err(ProbeError::Connect)? {
+    match connect::connect(address, &own(endpoint), tls, speak, None, None).await.map_err(ProbeError::Connect)? {
         Connection::Http1(connection) => {
             head::for_http1(&mut request, endpoint);
             match connection.send(&mut request, None, None, endpoint.tolerance, Closed).await {

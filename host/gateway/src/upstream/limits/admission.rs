@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Busy;
-use super::queue::Place;
+use super::queue::Wanted;
 use super::state::{Room, UpstreamState};
 use crate::config::model::CircuitBreaker;
 use crate::deadline;
@@ -23,6 +23,16 @@ use crate::upstream::spec::Subset;
 const CHOICES: usize = 4;
 /// Who has waited longest looks for room so often, though nobody has left: an endpoint may be back, or its circuit let probes pass.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Which hosts a request may go to.
+#[derive(Debug, Clone, Copy)]
+pub struct Eligible<'a> {
+    pub choice: Choice<'a>,
+    /// Bounds the choice, but for addresses.
+    pub subset: Option<&'a Arc<Subset>>,
+    /// Not these.
+    pub tried: &'a [usize],
+}
 
 /// What a request needs to go to an endpoint, as long as it is there.
 pub struct EndpointPermit {
@@ -63,27 +73,16 @@ impl LocalUpstream {
     pub async fn admit(
         &self,
         endpoints: &LocalEndpoints,
-        choice: Choice<'_>,
-        subset: Option<&Arc<Subset>>,
-        tried: &[usize],
+        eligible: Eligible<'_>,
         until: Option<Instant>,
     ) -> Result<Admitted, Unadmitted> {
-        let Some(state) = self.upstream().state().filter(|_| self.upstream().spec().admits_endpoints()) else {
-            return self
-                .choose(endpoints, choice, subset, tried)
-                .map(|host| (host, None))
-                .ok_or(Unadmitted::NoEndpoint);
-        };
-        // Requests that have waited go first. One that has tried an endpoint, or may go to a few only, does not wait: the first place that is
-        // free may be of no use to it.
-        let may_wait = tried.is_empty() && subset.is_none() && !matches!(choice, Choice::Addresses(_));
-        if !may_wait || state.room_waiting() == 0 {
-            match self.try_admit(state, endpoints, choice, subset, tried) {
-                Err(Unadmitted::Busy(_)) if may_wait => {}
-                admitted => return admitted,
+        let admitted = self.admit_now(endpoints, eligible);
+        match (admitted, self.upstream().state()) {
+            (Err(Unadmitted::Busy(_)), Some(state)) => {
+                Box::pin(self.wait_for_room(state, endpoints, eligible, until)).await
             }
+            (admitted, _) => admitted,
         }
-        Box::pin(self.wait_for_room(state, endpoints, until)).await
     }
 
     /// Whether its endpoints have limits or circuits.
@@ -91,17 +90,12 @@ impl LocalUpstream {
         self.upstream().spec().admits_endpoints()
     }
 
-    /// The same for what is not worth waiting for.
-    pub fn admit_now(
-        &self,
-        endpoints: &LocalEndpoints,
-        choice: Choice<'_>,
-        subset: Option<&Arc<Subset>>,
-        tried: &[usize],
-    ) -> Result<Admitted, Unadmitted> {
+    /// The same without waiting.
+    pub fn admit_now(&self, endpoints: &LocalEndpoints, eligible: Eligible<'_>) -> Result<Admitted, Unadmitted> {
         match self.upstream().state().filter(|_| self.upstream().spec().admits_endpoints()) {
-            Some(state) => self.try_admit(state, endpoints, choice, subset, tried),
+            Some(state) => self.try_admit(state, endpoints, eligible),
             None => {
+                let Eligible { choice, subset, tried } = eligible;
                 let chosen = self.choose(endpoints, choice, subset, tried);
                 chosen.map(|host| (host, None)).ok_or(Unadmitted::NoEndpoint)
             }
@@ -112,9 +106,7 @@ impl LocalUpstream {
         &self,
         state: &Arc<UpstreamState>,
         endpoints: &LocalEndpoints,
-        choice: Choice<'_>,
-        subset: Option<&Arc<Subset>>,
-        tried: &[usize],
+        Eligible { choice, subset, tried }: Eligible<'_>,
     ) -> Result<Admitted, Unadmitted> {
         let breaker = self.endpoint_breaker();
         let (why, mut permit) = (Cell::new(Unadmitted::NoEndpoint), None);
@@ -128,7 +120,7 @@ impl LocalUpstream {
             let chosen = self.choose_admitted(endpoints, choice, subset, &left, |host| {
                 // Of a trial that another request was faster to: its place is free again before the next is taken.
                 drop(permit.take());
-                permit = match EndpointPermit::take(state, endpoints.record(host), breaker) {
+                permit = match EndpointPermit::take_unwanted(state, endpoints.record(host), breaker) {
                     Ok(permit) => Some(permit),
                     Err(refused) => {
                         was_refused = true;
@@ -162,73 +154,104 @@ impl LocalUpstream {
         &self,
         state: &Arc<UpstreamState>,
         endpoints: &LocalEndpoints,
+        eligible: Eligible<'_>,
         until: Option<Instant>,
     ) -> Result<Admitted, Unadmitted> {
-        let mut place = state.join().map_err(Unadmitted::Busy)?;
+        let mut place = state.join(self.wanted(endpoints, eligible)).map_err(Unadmitted::Busy)?;
         let begun = Instant::now();
-        let patience = self.upstream().spec().limits.queue_timeout;
+        let patience = self.upstream().spec().limits.endpoint_queue().timeout;
         let patience = until.map_or(patience, |until| patience.min(until.saturating_duration_since(begun)));
         // A place may have become free before this joined.
-        self.look_for_room(state, endpoints);
+        self.look_for_room(state, endpoints, eligible);
         loop {
             let left = patience.saturating_sub(begun.elapsed());
             let permit = deadline::timeout(left.min(LOOK_AGAIN), place.wait()).await.ok().flatten();
             // It may have come at the last moment.
             match permit.or_else(|| place.take()) {
-                Some(permit) => match self.host_of(endpoints, &permit) {
+                Some(permit) => match self.host_of(endpoints, eligible, &permit) {
                     Some(host) => {
                         state.room_waited(begun);
                         return Ok((host, Some(Rc::new(permit))));
                     }
-                    None => self.wait_on(state, endpoints, &mut place, permit),
+                    None => {
+                        state.pass_on(&place, permit);
+                        place.wait_on();
+                        // Others may have left while this one was not to be found.
+                        self.look_for_room(state, endpoints, eligible);
+                    }
                 },
                 None if begun.elapsed() >= patience => return Err(Unadmitted::Busy(state.room_timed_out(patience))),
-                None if place.is_first() => self.look_for_room(state, endpoints),
+                None if place.is_first() => self.look_for_room(state, endpoints, eligible),
                 None => {}
             }
         }
     }
 
+    /// What a request waits for that may go to these hosts: whatever their state is now, since it may change meanwhile.
+    fn wanted(&self, endpoints: &LocalEndpoints, Eligible { choice, subset, tried }: Eligible<'_>) -> Wanted {
+        if let (Choice::Balanced(_) | Choice::Key(_), None, []) = (choice, subset, tried) {
+            return Wanted::Any;
+        }
+        let left = endpoints.left(tried);
+        let targets: Vec<_> = match choice {
+            Choice::Addresses(names) => names.iter().flat_map(|name| endpoints.hosts_named(name)).collect(),
+            Choice::Balanced(_) | Choice::Key(_) => {
+                let plan = self.plan(endpoints, subset);
+                (0..endpoints.hosts()).filter(|host| plan.as_ref().is_some_and(|plan| plan.may_choose(*host))).collect()
+            }
+        };
+        Wanted::Only(
+            targets
+                .into_iter()
+                .filter(|host| left.contain(*host))
+                .map(|host| endpoints.record(host).as_target())
+                .collect(),
+        )
+    }
+
+    /// Which hosts of these are worth waiting for, as their states are now; `None` if none is.
+    fn is_worth_waiting<'e>(
+        &self,
+        endpoints: &'e LocalEndpoints,
+        Eligible { choice, subset, tried }: Eligible<'e>,
+    ) -> Option<Box<dyn Fn(usize) -> bool + 'e>> {
+        let left = endpoints.left(tried);
+        if let Choice::Addresses(names) = choice {
+            let is_named = move |host| names.iter().any(|name| endpoints.hosts_named(name).contains(&host));
+            return Some(Box::new(move |host| left.contain(host) && is_named(host)));
+        }
+        let plan = self.plan(endpoints, subset)?;
+        let best = plan.worth_waiting_for(&left)?;
+        Some(Box::new(move |host| left.contain(host) && plan.is_as_good_as(host, best)))
+    }
+
     /// Offers all room that there is at endpoints worth waiting for.
-    fn look_for_room(&self, state: &Arc<UpstreamState>, endpoints: &LocalEndpoints) {
-        let Some(plan) = self.plan(endpoints) else { return };
-        let is_worth = plan.worth_waiting_for();
+    fn look_for_room(&self, state: &Arc<UpstreamState>, endpoints: &LocalEndpoints, eligible: Eligible<'_>) {
+        let Some(is_worth) = self.is_worth_waiting(endpoints, eligible) else { return };
         for record in (0..endpoints.hosts()).filter(|host| is_worth(*host)).map(|host| endpoints.record(host)) {
             if state.room_waiting() == 0 {
                 return;
             }
-            if state.obstacle(record, self.endpoint_breaker()).is_none() {
-                state.offer(record);
-            }
+            state.offer(record);
         }
     }
 
     /// The host that a permit is for, if a request may go there now. It may be out or without weight, or of another list.
-    fn host_of(&self, endpoints: &LocalEndpoints, permit: &EndpointPermit) -> Option<usize> {
+    fn host_of(&self, endpoints: &LocalEndpoints, eligible: Eligible<'_>, permit: &EndpointPermit) -> Option<usize> {
         let host = (0..endpoints.hosts()).find(|host| permit.is_for(endpoints.record(*host)))?;
-        let plan = self.plan(endpoints)?;
-        if !plan.worth_waiting_for()(host) {
+        if !self.is_worth_waiting(endpoints, eligible)?(host) {
             return None;
         }
-        let may_go = permit.record.claim(Instant::now()) || !plan.is_available(host);
+        let is_claimed = permit.record.claim(Instant::now());
+        if let Choice::Addresses(_) = eligible.choice {
+            return Some(host);
+        }
+        let plan = self.plan(endpoints, eligible.subset)?;
+        let may_go = is_claimed || !plan.is_available(host);
         if !may_go {
             plan.expire();
         }
         may_go.then_some(host)
-    }
-
-    /// Waits on at the same place, where a permit was of no use.
-    fn wait_on(
-        &self,
-        state: &Arc<UpstreamState>,
-        endpoints: &LocalEndpoints,
-        place: &mut Place<'_, EndpointPermit>,
-        permit: EndpointPermit,
-    ) {
-        state.pass_on(place, permit);
-        place.wait_on();
-        // Others may have left while this one was not to be found.
-        self.look_for_room(state, endpoints);
     }
 
     /// The settings of the circuits of its endpoints, where they have some.
@@ -251,6 +274,18 @@ impl Unadmitted {
 }
 
 impl EndpointPermit {
+    /// The same for a request that has not waited: those that have go first.
+    fn take_unwanted(
+        state: &Arc<UpstreamState>,
+        record: &Arc<Record>,
+        breaker: Option<&CircuitBreaker>,
+    ) -> Result<Self, Unadmitted> {
+        match state.is_room_wanted(record) {
+            true => Err(Unadmitted::Busy(state.endpoints_full())),
+            false => Self::take(state, record, breaker),
+        }
+    }
+
     /// A permit for an endpoint, if it has room and its circuit lets a request pass.
     pub(super) fn take(
         state: &Arc<UpstreamState>,
@@ -270,6 +305,10 @@ impl EndpointPermit {
             }
         };
         Ok(EndpointPermit { record: Arc::clone(record), room: Cell::new(room), probe: Cell::new(probe) })
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
     }
 
     /// Whether it is for the address of this record.

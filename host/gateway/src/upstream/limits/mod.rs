@@ -1,8 +1,8 @@
 //! Limits of requests under way (bulkheads), each one number for all workers. What is over a limit waits in a queue, if there is
-//! one, or is refused. Nothing here counts against an endpoint. Connections have no limit of their own: over HTTP/1 a request under way has
-//! one, and the idle ones are bounded by the pools.
+//! one, or is refused. Nothing here counts against an endpoint. `connections` has the limits of open connections.
 
 mod admission;
+mod connections;
 mod queue;
 mod state;
 
@@ -10,8 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-pub use self::admission::{Admitted, EndpointPermit, Unadmitted};
-use self::queue::Queue;
+pub use self::admission::{Admitted, Eligible, EndpointPermit, Unadmitted};
+pub(in crate::upstream) use self::connections::ConnectionLimits;
+pub(crate) use self::connections::{ConnectionPermit, Connections};
+pub(in crate::upstream) use self::queue::Target;
+use self::queue::{Queue, SINGLE, Wanted};
 pub(super) use self::state::upstream_breaker;
 pub use self::state::{CircuitPass, CircuitState, UpstreamState};
 pub use crate::config::model::CircuitAnswer;
@@ -70,6 +73,21 @@ pub struct BulkheadState {
     pub timed_out: u64,
 }
 
+impl BulkheadState {
+    /// Two with the same limit, added up.
+    pub(in crate::upstream) fn and(self, other: Self) -> Self {
+        BulkheadState {
+            active: self.active.zip(other.active).map(|(one, other)| one + other),
+            limit: self.limit,
+            pending: self.pending + other.pending,
+            waited: self.waited + other.waited,
+            waited_time: self.waited_time + other.waited_time,
+            full: self.full + other.full,
+            timed_out: self.timed_out + other.timed_out,
+        }
+    }
+}
+
 impl Default for Bulkhead {
     fn default() -> Self {
         Bulkhead {
@@ -109,12 +127,15 @@ impl Bulkhead {
             return Ok(permit);
         }
         // Waiting is rare, and its future is large.
-        Box::pin(self.wait(patience)).await
+        Box::pin(self.wait(patience, self.max_pending())).await
     }
 
-    async fn wait(self: &Arc<Self>, patience: Duration) -> Result<Permit, Busy> {
-        let max_pending = self.max_pending.load(Relaxed);
-        let Some(mut place) = self.queue.join(max_pending) else {
+    fn max_pending(&self) -> u32 {
+        self.max_pending.load(Relaxed)
+    }
+
+    async fn wait(self: &Arc<Self>, patience: Duration, max_pending: u32) -> Result<Permit, Busy> {
+        let Some(mut place) = self.queue.join(max_pending, Wanted::Any) else {
             self.waits.full.fetch_add(1, Relaxed);
             return Err(Busy::Full { limit: self.limit.load(Relaxed), pending: max_pending });
         };
@@ -135,6 +156,11 @@ impl Bulkhead {
         }
     }
 
+    /// Whether more are under way than a limit allows that was lowered.
+    fn is_exceeded(&self) -> bool {
+        self.count.0.load(Relaxed) > self.limit.load(Relaxed)
+    }
+
     /// Counts one more, if the limit allows it.
     fn count(&self) -> bool {
         let more = |active: u32| (active < self.limit.load(Relaxed)).then_some(active + 1);
@@ -144,7 +170,7 @@ impl Bulkhead {
     /// Gives permits to those who have waited longest, as long as there are any.
     fn admit_waiting(self: &Arc<Self>) {
         while self.queue.waiting() > 0 {
-            let Some(next) = self.queue.pop_if(|| self.count()) else { return };
+            let Some(next) = self.queue.pop_if(SINGLE, || self.count()) else { return };
             // Who has left meanwhile sends it back, and dropping it looks for the next one.
             let _ = next.send(Permit(Arc::clone(self)));
         }

@@ -1,11 +1,25 @@
 //! A queue that requests of all workers wait in: first come, first served, bounded, and a request that leaves gives up its place at once.
-//! A lock is taken by who waits and by who wakes, not while nobody waits.
+//! Who waits may say which targets are of use, and is passed over for others. A lock is taken by who waits and by who wakes, not while nobody
+//! waits.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
+
+/// Who gives out what is waited for, where there are several: a number that is its own as long as somebody waits for it.
+pub(in crate::upstream) type Target = usize;
+/// That of a queue for one thing.
+pub(super) const SINGLE: Target = 0;
+
+/// What a request waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Any,
+    /// One of these.
+    Only(Box<[Target]>),
+}
 
 /// Requests that wait for `T`.
 #[derive(Debug)]
@@ -18,7 +32,18 @@ pub(super) struct Queue<T> {
 struct Places<T> {
     next: u64,
     /// By number.
-    list: VecDeque<(u64, oneshot::Sender<T>)>,
+    list: VecDeque<Waiting<T>>,
+    /// How many wait for any target.
+    any: u32,
+    /// How many wait for a target and some others only.
+    only: HashMap<Target, u32>,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    number: u64,
+    wanted: Wanted,
+    sender: oneshot::Sender<T>,
 }
 
 /// A place in a queue, given up when dropped.
@@ -26,12 +51,14 @@ struct Places<T> {
 pub(super) struct Place<'q, T> {
     queue: &'q Queue<T>,
     number: u64,
+    wanted: Wanted,
     woken: oneshot::Receiver<T>,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Queue { waiting: AtomicU32::new(0), places: Mutex::new(Places { next: 0, list: VecDeque::new() }) }
+        let places = Places { next: 0, list: VecDeque::new(), any: 0, only: HashMap::new() };
+        Queue { waiting: AtomicU32::new(0), places: Mutex::new(places) }
     }
 }
 
@@ -42,39 +69,49 @@ impl<T> Queue<T> {
         self.waiting.load(SeqCst)
     }
 
-    /// The last place; `None` where `most` wait already.
-    pub(super) fn join(&self, most: u32) -> Option<Place<'_, T>> {
+    /// Whether somebody waits for this target.
+    pub(super) fn is_wanted(&self, target: Target) -> bool {
+        self.waiting() > 0 && self.lock().waiting_for(target) > 0
+    }
+
+    /// The last place; `None` where `most` wait already for each of the targets that are wanted.
+    pub(super) fn join(&self, most: u32, wanted: Wanted) -> Option<Place<'_, T>> {
         let mut places = self.lock();
-        if places.list.len() >= most as usize {
+        let before = match &wanted {
+            Wanted::Any => places.list.len() as u32,
+            Wanted::Only(targets) => targets.iter().map(|target| places.waiting_for(*target)).min().unwrap_or(u32::MAX),
+        };
+        if before >= most {
             return None;
         }
         let number = places.next;
         places.next += 1;
         let (sender, woken) = oneshot::channel();
-        places.list.push_back((number, sender));
+        places.add(Waiting { number, wanted: wanted.clone(), sender });
         self.count(&places);
-        Some(Place { queue: self, number, woken })
+        Some(Place { queue: self, number, wanted, woken })
     }
 
-    /// Takes out who has waited longest, if `may` says so while nobody else can.
-    pub(super) fn pop_if(&self, may: impl FnOnce() -> bool) -> Option<oneshot::Sender<T>> {
-        self.pop_from(0, may)
+    /// Takes out who has waited longest for this target, if `may` says so while nobody else can.
+    pub(super) fn pop_if(&self, target: Target, may: impl FnOnce() -> bool) -> Option<oneshot::Sender<T>> {
+        self.pop_from(0, target, may)
     }
 
     /// The same of those who stand behind a place.
-    pub(super) fn pop_behind(&self, place: &Place<'_, T>) -> Option<oneshot::Sender<T>> {
-        self.pop_from(place.number + 1, || true)
+    pub(super) fn pop_behind(&self, place: &Place<'_, T>, target: Target) -> Option<oneshot::Sender<T>> {
+        self.pop_from(place.number + 1, target, || true)
     }
 
-    fn pop_from(&self, number: u64, may: impl FnOnce() -> bool) -> Option<oneshot::Sender<T>> {
+    fn pop_from(&self, number: u64, target: Target, may: impl FnOnce() -> bool) -> Option<oneshot::Sender<T>> {
         let mut places = self.lock();
-        let at = places.at(number);
-        if at == places.list.len() || !may() {
+        let from = places.at(number);
+        let at = from + places.list.iter().skip(from).position(|waiting| waiting.wanted.includes(target))?;
+        if !may() {
             return None;
         }
-        let (_, sender) = places.list.remove(at)?;
+        let waiting = places.remove(at)?;
         self.count(&places);
-        Some(sender)
+        Some(waiting.sender)
     }
 
     fn count(&self, places: &Places<T>) {
@@ -86,17 +123,62 @@ impl<T> Queue<T> {
     }
 }
 
+impl Wanted {
+    fn includes(&self, target: Target) -> bool {
+        match self {
+            Wanted::Any => true,
+            Wanted::Only(targets) => targets.contains(&target),
+        }
+    }
+}
+
 impl<T> Places<T> {
     /// Where this number stands, or would.
     fn at(&self, number: u64) -> usize {
-        self.list.partition_point(|(other, _)| *other < number)
+        self.list.partition_point(|other| other.number < number)
+    }
+
+    fn waiting_for(&self, target: Target) -> u32 {
+        self.any + self.only.get(&target).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, waiting: Waiting<T>) {
+        match &waiting.wanted {
+            Wanted::Any => self.any += 1,
+            Wanted::Only(targets) => targets.iter().for_each(|target| *self.only.entry(*target).or_default() += 1),
+        }
+        let at = self.at(waiting.number);
+        self.list.insert(at, waiting);
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Waiting<T>> {
+        let waiting = self.list.remove(at)?;
+        match &waiting.wanted {
+            Wanted::Any => self.any -= 1,
+            Wanted::Only(targets) => {
+                for target in targets {
+                    if let Some(count) = self.only.get_mut(target) {
+                        *count -= 1;
+                        if *count == 0 {
+                            self.only.remove(target);
+                        }
+                    }
+                }
+            }
+        }
+        Some(waiting)
     }
 }
 
 impl<T> Place<'_, T> {
-    /// Whether nobody has waited longer.
+    /// Whether nobody has waited longer for anything that this one waits for.
     pub(super) fn is_first(&self) -> bool {
-        self.queue.lock().at(self.number) == 0
+        let places = self.queue.lock();
+        let mut before = places.list.iter().take_while(|other| other.number < self.number);
+        !before.any(|other| match &other.wanted {
+            Wanted::Any => true,
+            Wanted::Only(targets) => targets.iter().any(|target| self.wanted.includes(*target)),
+        })
     }
 
     /// What has come was of no use: goes back to where it stood.
@@ -104,8 +186,7 @@ impl<T> Place<'_, T> {
         let (sender, woken) = oneshot::channel();
         self.woken = woken;
         let mut places = self.queue.lock();
-        let at = places.at(self.number);
-        places.list.insert(at, (self.number, sender));
+        places.add(Waiting { number: self.number, wanted: self.wanted.clone(), sender });
         self.queue.count(&places);
     }
 
@@ -123,8 +204,8 @@ impl<T> Place<'_, T> {
 impl<T> Drop for Place<'_, T> {
     fn drop(&mut self) {
         let mut places = self.queue.lock();
-        let at = places.list.binary_search_by_key(&self.number, |(number, _)| *number);
-        let gone = at.ok().and_then(|at| places.list.remove(at));
+        let at = places.list.binary_search_by_key(&self.number, |waiting| waiting.number);
+        let gone = at.ok().and_then(|at| places.remove(at));
         self.queue.count(&places);
         drop(places);
         // Outside the lock, since it wakes nobody but drops a waker.

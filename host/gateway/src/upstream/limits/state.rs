@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCs
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::queue::{Place, Queue};
-use super::{Bulkhead, BulkheadState, Busy, EndpointPermit, Unadmitted, Waits};
+use super::queue::{Place, Queue, Wanted};
+use super::{Bulkhead, BulkheadState, Busy, ConnectionLimits, Connections, EndpointPermit, Unadmitted, Waits};
 use crate::config::model::{CircuitBreaker, CircuitScope, UpstreamLimits};
 use crate::upstream::circuit::{Admission, Change, Circuit, Outcome, Probe};
 use crate::upstream::endpoints::Record;
@@ -32,6 +32,9 @@ pub struct UpstreamState {
     /// Requests that wait for a place at any endpoint.
     room: Queue<EndpointPermit>,
     room_waits: Waits,
+    connections: Arc<Connections>,
+    /// Open connections to each address; `u32::MAX` is no limit.
+    endpoint_connections: AtomicU32,
 }
 
 /// A change of a circuit, with its evidence.
@@ -84,6 +87,8 @@ impl UpstreamState {
             endpoint_breaker: Mutex::default(),
             room: Queue::default(),
             room_waits: Waits::default(),
+            connections: Arc::new(Connections::new(None, 0)),
+            endpoint_connections: AtomicU32::new(u32::MAX),
         };
         state.set(spec);
         state
@@ -93,7 +98,9 @@ impl UpstreamState {
     pub(in crate::upstream) fn set(&self, spec: &UpstreamSpec) {
         let UpstreamLimits { max_requests, max_pending_requests, per_endpoint, .. } = spec.limits;
         self.requests.set(max_requests, max_pending_requests);
-        self.max_pending.store(max_pending_requests, Relaxed);
+        self.max_pending.store(spec.limits.endpoint_queue().max_pending, Relaxed);
+        self.connections.set(spec.limits.max_connections, max_pending_requests);
+        self.endpoint_connections.store(per_endpoint.max_connections.unwrap_or(u32::MAX), SeqCst);
         self.endpoint_limit.store(per_endpoint.max_requests.unwrap_or(u32::MAX), SeqCst);
         let breaker = spec.endpoint_breaker().map(|breaker| Arc::new(breaker.clone()));
         *self.endpoint_breaker.lock().unwrap_or_else(PoisonError::into_inner) = breaker;
@@ -138,6 +145,26 @@ impl UpstreamState {
         &self.requests
     }
 
+    /// The open connections of all its endpoints.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// What limits the connections of a pool for this address, if anything does.
+    pub(in crate::upstream) fn connection_limits(
+        &self,
+        limits: &UpstreamLimits,
+        record: &Record,
+    ) -> Option<ConnectionLimits> {
+        let of_address = || {
+            let limit = self.endpoint_connections.load(SeqCst);
+            Connections::new((limit != u32::MAX).then_some(limit), self.max_pending.load(Relaxed))
+        };
+        let address = limits.per_endpoint.max_connections.map(|_| record.limited_connections(of_address));
+        let upstream = limits.max_connections.map(|_| Arc::clone(&self.connections));
+        ConnectionLimits::new(address, upstream)
+    }
+
     /// The upstream's circuit now.
     pub fn circuit(&self) -> CircuitState {
         CircuitState {
@@ -169,16 +196,21 @@ impl UpstreamState {
         record.try_occupy(limit).then(|| Some(room()))
     }
 
-    /// What keeps a request from going to an endpoint now.
+    /// Whether requests wait for a place at this endpoint.
+    pub(super) fn is_room_wanted(&self, record: &Record) -> bool {
+        self.room.is_wanted(record.as_target())
+    }
+
+    /// What keeps a request that has not waited from going to an endpoint now.
     pub(super) fn obstacle(&self, record: &Record, breaker: Option<&CircuitBreaker>) -> Option<Unadmitted> {
-        if record.occupied() >= self.endpoint_limit.load(SeqCst) {
+        if record.occupied() >= self.endpoint_limit.load(SeqCst) || self.is_room_wanted(record) {
             return Some(Unadmitted::Busy(self.endpoints_full()));
         }
         breaker.and_then(|breaker| record.circuit().refusal(breaker)).map(Unadmitted::CircuitOpen)
     }
 
-    pub(super) fn join(&self) -> Result<Place<'_, EndpointPermit>, Busy> {
-        self.room.join(self.max_pending.load(Relaxed)).ok_or_else(|| {
+    pub(super) fn join(&self, wanted: Wanted) -> Result<Place<'_, EndpointPermit>, Busy> {
+        self.room.join(self.max_pending.load(Relaxed), wanted).ok_or_else(|| {
             self.room_waits.full.fetch_add(1, Relaxed);
             self.endpoints_full()
         })
@@ -206,7 +238,7 @@ impl UpstreamState {
         let breaker = self.endpoint_breaker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         while self.room.waiting() > 0 {
             let mut permit = None;
-            let next = self.room.pop_if(|| {
+            let next = self.room.pop_if(record.as_target(), || {
                 permit = EndpointPermit::take(self, record, breaker.as_deref()).ok();
                 permit.is_some()
             });
@@ -218,7 +250,7 @@ impl UpstreamState {
 
     /// What has come to a place is of no use there. Only those behind it hear of it: who stands before has heard already, or will look.
     pub(super) fn pass_on(&self, place: &Place<'_, EndpointPermit>, permit: EndpointPermit) {
-        match self.room.pop_behind(place) {
+        match self.room.pop_behind(place, permit.record().as_target()) {
             Some(next) => _ = next.send(permit),
             None => permit.drop_unoffered(),
         }

@@ -104,19 +104,36 @@ fn a_changed_limit_counts_what_is_under_way() {
 #[test]
 fn who_has_no_use_for_what_has_come_passes_it_on_and_stays_where_it_stood() {
     let queue = Queue::<u32>::default();
-    let join = || queue.join(3).unwrap();
+    let join = || queue.join(3, Wanted::Any).unwrap();
     let (mut first, mut second, third) = (join(), join(), join());
-    queue.pop_if(|| true).unwrap().send(1).unwrap();
+    queue.pop_if(SINGLE, || true).unwrap().send(1).unwrap();
     assert_eq!(first.take(), Some(1));
-    queue.pop_behind(&first).unwrap().send(1).unwrap();
+    queue.pop_behind(&first, SINGLE).unwrap().send(1).unwrap();
     assert_eq!(second.take(), Some(1));
-    queue.pop_behind(&second).unwrap().send(1).unwrap();
-    assert!(queue.pop_behind(&third).is_none(), "it ends there");
+    queue.pop_behind(&second, SINGLE).unwrap().send(1).unwrap();
+    assert!(queue.pop_behind(&third, SINGLE).is_none(), "it ends there");
     second.wait_on();
     first.wait_on();
     assert_eq!((first.is_first(), second.is_first(), queue.waiting()), (true, false, 2));
-    queue.pop_if(|| true).unwrap().send(2).unwrap();
+    queue.pop_if(SINGLE, || true).unwrap().send(2).unwrap();
     assert_eq!((first.take(), second.take()), (Some(2), None));
+}
+
+#[test]
+fn who_waits_for_one_target_is_passed_over_for_others_and_takes_no_place_in_their_queues() {
+    let queue = Queue::<u32>::default();
+    let only = |targets: &[usize]| queue.join(1, Wanted::Only(targets.into()));
+    let (mut of_one, mut of_two) = (only(&[1]).unwrap(), only(&[2]).unwrap());
+    assert!(only(&[1]).is_none() && only(&[1, 2]).is_none(), "full");
+    let mut of_both = only(&[2, 3]).expect("nobody waits for 3");
+    assert_eq!((queue.is_wanted(3), queue.is_wanted(4)), (true, false));
+    assert_eq!((of_two.is_first(), of_both.is_first()), (true, false));
+    assert!(queue.pop_if(4, || panic!("nobody waits for it")).is_none());
+    queue.pop_if(2, || true).unwrap().send(2).unwrap();
+    queue.pop_if(2, || true).unwrap().send(3).unwrap();
+    assert_eq!((of_one.take(), of_two.take(), of_both.take()), (None, Some(2), Some(3)));
+    drop(of_one);
+    assert!(!queue.is_wanted(1) && only(&[1]).is_some());
 }
 
 /// An upstream of these endpoints, each of which takes one request at a time.
@@ -138,14 +155,19 @@ fn the_trial_of_an_address_is_not_lost_to_a_request_that_has_no_room_there() {
     let record = endpoints.record(0);
     let long_ago = now.checked_sub(Duration::from_secs(60)).unwrap();
     record.failed(long_ago, long_ago);
-    assert!(record.may_try(now) && record.try_occupy(1));
+    // The clock of records begins with the first of them, which may be this one.
+    while !record.may_try(Instant::now()) {
+        std::thread::yield_now();
+    }
+    let now = Instant::now();
+    assert!(record.try_occupy(1));
     for choice in [BALANCED, Choice::Key("a"), Choice::Addresses(&["10.0.0.1:80".to_owned()])] {
-        let refused = local.admit_now(&endpoints, choice, None, &[]).err();
+        let refused = local.admit_now(&endpoints, Eligible { choice, subset: None, tried: &[] }).err();
         assert!(matches!(refused, Some(Unadmitted::Busy(_))), "{refused:?}");
         assert!(record.may_try(now));
     }
     record.vacate();
-    assert!(local.admit_now(&endpoints, BALANCED, None, &[]).is_ok());
+    assert!(local.admit_now(&endpoints, Eligible { choice: BALANCED, subset: None, tried: &[] }).is_ok());
     assert!(!record.may_try(now), "this is the trial");
 }
 
@@ -154,7 +176,7 @@ fn what_is_full_leaves_no_request_to_what_is_out() {
     let (_upstream, local) = limited(&["http://10.0.0.1", "http://10.0.0.2", "http://10.0.0.3"]);
     let (endpoints, now) = (local.endpoints(), Instant::now());
     endpoints.record(1).failed(now, now);
-    let admit = |tried: &[usize]| local.admit_now(&endpoints, BALANCED, None, tried);
+    let admit = |tried: &[usize]| local.admit_now(&endpoints, Eligible { choice: BALANCED, subset: None, tried });
     let held: Vec<_> = (0..2).map(|_| admit(&[]).unwrap()).collect();
     let mut hosts: Vec<usize> = held.iter().map(|(host, _)| *host).collect();
     hosts.sort_unstable();

@@ -100,6 +100,7 @@ impl Drop for Lease {
                 if session.streams.get() == 0 {
                     session.since.set(Instant::now());
                 }
+                self.pool.freed(&session);
             }
             Some(Leased::Http1(connection)) => self.pool.put_back(connection, self.lifetime),
         }
