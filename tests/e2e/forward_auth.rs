@@ -151,3 +151,29 @@ fn a_service_made_for_nginx_works_unchanged() {
         assert_eq!(seen[1].2.as_deref(), (token == "Bearer good").then_some("ann"));
     }
 }
+
+#[test]
+fn a_service_can_be_an_upstream_by_name() {
+    let (upstream, auth) = (Origin::named("o"), Origin::serve(service));
+    let gateway = gateway(&format!(
+        "{}[upstreams.auth]\nendpoints = [\"http://{}\", \"{}\"]\n[filters.ask]\nplugin = \"forward-auth\"\n\
+         grants = {{ upstreams = [\"auth\"], read_headers = [\"authorization\", \"cookie\"], write_headers = [\"set-cookie\"] }}\n\
+         [filters.ask.config]\nurl = \"upstream://auth/auth?x=1\"\n{CONFIG}",
+        route(&upstream.url(), &["ask"]),
+        nobody(),
+        auth.url(),
+    ));
+    // One of its endpoints is away, and callers notice nothing.
+    for _ in 0..4 {
+        let passed = gateway.request("GET", "/", &[("authorization", "Bearer good"), ("x-auth-user", "root")], b"");
+        assert_eq!((passed.status, upstream.last().header("x-auth-user")), (200, Some("ann")));
+        assert_eq!((gateway.get("/").status, auth.last().target.as_str()), (302, "/auth?x=1"));
+    }
+    let config = std::fs::read_to_string(gateway.config()).expect("the configuration");
+    gateway.reload(&config.replace("upstreams = [\"auth\"]", "upstreams = []"));
+    assert_eq!(
+        gateway.request("GET", "/", &[("authorization", "Bearer good")], b"").status,
+        500,
+        "nothing without the grant"
+    );
+}
