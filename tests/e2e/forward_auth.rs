@@ -1,10 +1,12 @@
 //! `forward-auth` with services behind it: what they get, what becomes of their answers, and what a client can't do to either.
 
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use sluice_harness::origin::{Request, nobody};
-use sluice_harness::{Gateway, Origin, Reply};
+use sluice_harness::tools::{Ended, free_port, need, wait_for_port};
+use sluice_harness::{Client, Gateway, Origin, Reply};
 
 use crate::support::{gateway, route};
 
@@ -107,4 +109,71 @@ fn the_body_is_part_of_the_question() {
     assert_eq!([post(b"signed"), post(b"forged"), post(&[b'x'; 2000])], [200, 401, 413]);
     assert_eq!((upstream.last().text().as_str(), upstream.count(), auth.count()), ("signed", 1, 2));
     assert_eq!(gateway.get("/").status, 401, "no body is a body to be decided about");
+}
+
+/// The same service behind nginx's `auth_request` and behind `forward-auth`: callers see no difference.
+#[test]
+fn a_service_made_for_nginx_works_unchanged() {
+    let Some([nginx]) = need(["nginx"]) else { return };
+    let upstream = Origin::named("o");
+    let dir = tempfile::tempdir().expect("a folder");
+    let (auth, guarded, root) = (free_port(), free_port(), dir.path().display());
+    let user = if std::env::var("USER").is_ok_and(|user| user != "root") { "" } else { "user root;\n" };
+    let conf = format!(
+        "{user}daemon off;\npid {root}/pid;\nerror_log stderr;\nworker_processes 1;\nevents {{}}\nhttp {{ access_log off; client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3; uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;\n\
+         server {{ listen 127.0.0.1:{auth}; location /auth {{ add_header www-authenticate 'Bearer realm=\"nginx\"' always; \
+         if ($http_authorization = \"Bearer good\") {{ add_header x-auth-user ann; return 204; }} \
+         if ($http_authorization = \"Bearer other\") {{ return 403; }} if ($http_authorization = \"Bearer broken\") {{ return 500; }} return 401; }} }}\n\
+         server {{ listen 127.0.0.1:{guarded}; location = /ask {{ internal; proxy_pass http://127.0.0.1:{auth}/auth; proxy_pass_request_body off; }} \
+         location / {{ auth_request /ask; auth_request_set $caller $upstream_http_x_auth_user; proxy_set_header x-auth-user $caller; proxy_pass {}; }} }} }}\n",
+        upstream.url()
+    );
+    std::fs::write(dir.path().join("nginx.conf"), conf).expect("a file");
+    let mut command = Command::new(nginx);
+    command.arg("-e").arg("stderr").arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf"));
+    let _child = Ended(command.stderr(Stdio::null()).spawn().expect("nginx"));
+    wait_for_port(auth);
+    wait_for_port(guarded);
+    let config = "upstream_headers = [\"x-auth-user\"]\nstatus_on_unavailable = 500";
+    let gateway = asking(&upstream, &format!("http://127.0.0.1:{auth}"), config);
+    let addresses = [([127, 0, 0, 1], guarded).into(), gateway.address()];
+    for token in ["Bearer good", "Bearer other", "Bearer bad", "Bearer broken"] {
+        let seen = addresses.map(|address| {
+            let before = upstream.count();
+            let headers = [("authorization", token), ("x-auth-user", "root")];
+            let response = Client::connect(address).request("GET", "/", &headers, b"");
+            let passed = (upstream.count() > before).then(|| upstream.last().head.all("x-auth-user").join(","));
+            // Of a 401 only, as nginx passes it on.
+            let challenge = response.header("www-authenticate").filter(|_| response.status == 401).map(str::to_owned);
+            (response.status, challenge, passed)
+        });
+        assert_eq!(seen[0], seen[1], "{token}");
+        assert_eq!(seen[1].2.as_deref(), (token == "Bearer good").then_some("ann"));
+    }
+}
+
+#[test]
+fn a_service_can_be_an_upstream_by_name() {
+    let (upstream, auth) = (Origin::named("o"), Origin::serve(service));
+    let gateway = gateway(&format!(
+        "{}[upstreams.auth]\nendpoints = [\"http://{}\", \"{}\"]\n[filters.ask]\nplugin = \"forward-auth\"\n\
+         grants = {{ upstreams = [\"auth\"], read_headers = [\"authorization\", \"cookie\"], write_headers = [\"set-cookie\"] }}\n\
+         [filters.ask.config]\nurl = \"upstream://auth/auth?x=1\"\n{CONFIG}",
+        route(&upstream.url(), &["ask"]),
+        nobody(),
+        auth.url(),
+    ));
+    // One of its endpoints is away, and callers notice nothing.
+    for _ in 0..4 {
+        let passed = gateway.request("GET", "/", &[("authorization", "Bearer good"), ("x-auth-user", "root")], b"");
+        assert_eq!((passed.status, upstream.last().header("x-auth-user")), (200, Some("ann")));
+        assert_eq!((gateway.get("/").status, auth.last().target.as_str()), (302, "/auth?x=1"));
+    }
+    let config = std::fs::read_to_string(gateway.config()).expect("the configuration");
+    gateway.reload(&config.replace("upstreams = [\"auth\"]", "upstreams = []"));
+    assert_eq!(
+        gateway.request("GET", "/", &[("authorization", "Bearer good")], b"").status,
+        500,
+        "nothing without the grant"
+    );
 }

@@ -66,7 +66,7 @@ fn step(item: &Item<'_>, filters: &BTreeSet<String>, depth: usize) -> Option<Ste
         .key(
             "all_of",
             "A group of filters that all have to let the request pass, as a member of `any_of`.",
-            r#"["jwt", "acl"]"#,
+            r#"["jwt", "access"]"#,
         )
         .get("-", members);
     let try_next_on = table
