@@ -77,6 +77,8 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
         // RFC 3879, RFC 6666, RFC 3849 and RFC 9637.
         [0xfec0..=0xfeff, ..] => Some("site-local"),
         [0x0100, 0, 0, 0, ..] => Some("reserved"),
+        // RFC 5180, RFC 4843, RFC 7343 and RFC 9602.
+        [0x2001, 2, 0, ..] | [0x2001, 0x10..=0x2f, ..] | [0x5f00, ..] => Some("reserved"),
         [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => Some("documentation"),
         _ if address.is_unspecified() => Some("unspecified"),
         _ if address.is_loopback() => Some("loopback"),

@@ -115,7 +115,10 @@ impl Conditions {
         {
             return Ok(false);
         }
-        if !is_free(&self.consumers) && !facts.consumer()?.is_some_and(|name| self.consumers.has(name)) {
+        // A name that a token brings is no consumer's, though it may look like one.
+        if !is_free(&self.consumers)
+            && !(consumers::known()? && facts.consumer()?.is_some_and(|name| self.consumers.has(name)))
+        {
             return Ok(false);
         }
         if !is_free(&self.plans) && !facts.plan()?.is_some_and(|plan| self.plans.has(plan)) {

@@ -95,7 +95,7 @@ impl OnRequest for Acl {
         }
         let (Effect::Deny, rule) = decision else { return Ok(Verdict::Continue) };
         if self.dry_run {
-            metrics::count("would_refuse", &[("rule", rule)], 1)?;
+            metrics::count("would_refuse_total", &[("rule", rule)], 1)?;
             return Ok(Verdict::Continue);
         }
         let problem = Problem::new(403, "Forbidden").detail(self.message.as_str());

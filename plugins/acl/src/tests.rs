@@ -54,6 +54,7 @@ fn a_name_that_a_token_brings_has_neither_plan_nor_labels() {
     let filter = filter(json!([
         {"effect": "allow", "if": {"plans": "gold"}},
         {"effect": "allow", "if": {"labels": {"tier": "partner"}}},
+        {"effect": "allow", "if": {"consumers": "acme"}},
     ]));
     assert_eq!(refusal(&filter, acme(Exchange::get("/"))), None);
     let mut named = Exchange::get("/");
@@ -136,7 +137,7 @@ fn a_dry_run_counts_and_refuses_nobody() {
     }))
     .unwrap();
     assert_eq!(refusal(&filter, Exchange::new("POST", "/")), None);
-    assert_eq!(filter.metric("would_refuse{rule=\"write\"}"), Some(1.0));
+    assert_eq!(filter.metric("would_refuse_total{rule=\"write\"}"), Some(1.0));
 }
 
 #[test]

@@ -94,20 +94,17 @@ impl Place {
     /// The keys that are there. One that is not UTF-8 is nobody's, but it is one.
     fn keys(&self, request: &Request) -> Result<Vec<String>, Error> {
         match self {
-            Place::Header(name) => {
-                // Mostly there is one, and it is text: one call.
-                let texts = request.header_values(name)?;
-                if !texts.is_empty() {
-                    return Ok(texts);
-                }
-                Ok(request
-                    .header_bytes(name)?
-                    .into_iter()
-                    .map(|value| String::from_utf8_lossy(&value).into_owned())
-                    .collect())
-            }
+            Place::Header(name) => Ok(request
+                .header_bytes(name)?
+                .into_iter()
+                .map(|value| String::from_utf8_lossy(&value).into_owned())
+                .collect()),
             Place::Query(name) => Ok(query::values(request.query()?.as_deref().unwrap_or_default(), name)),
-            Place::Cookie(name) => Ok(request.cookie(name)?.into_iter().collect()),
+            Place::Cookie(name) => {
+                let lines = request.header_bytes("cookie")?;
+                let values = lines.iter().flat_map(|line| cookies(line, name));
+                Ok(values.map(|value| String::from_utf8_lossy(value).into_owned()).collect())
+            }
         }
     }
 
@@ -132,6 +129,12 @@ impl Place {
             }
         }
     }
+}
+
+/// The values of the cookies of this name.
+fn cookies<'l>(line: &'l [u8], name: &str) -> impl Iterator<Item = &'l [u8]> {
+    let pairs = line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 /// The pairs of a `Cookie` field but for those of this name.

@@ -12,8 +12,29 @@ pub(crate) fn has(query: &str, name: &str) -> bool {
 
 /// The query without this parameter; the others stay as they were sent. None where nothing is left.
 pub(crate) fn without(query: &str, name: &str) -> Option<String> {
-    let kept: Vec<&str> = query.split('&').filter(|pair| decoded(split(pair).0) != name.as_bytes()).collect();
+    let kept: Vec<String> =
+        query.split('&').filter(|pair| decoded(split(pair).0) != name.as_bytes()).map(encoded).collect();
     (!kept.is_empty()).then(|| kept.join("&"))
+}
+
+/// What clients send beyond RFC 3986 §3.4, and a filter may not set, is encoded; all else stays.
+fn encoded(pair: &str) -> String {
+    let bytes = pair.as_bytes();
+    let is_escape =
+        |at: usize| bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    let mut out = String::with_capacity(bytes.len());
+    for (at, byte) in bytes.iter().enumerate() {
+        let fits = match byte {
+            b'%' => is_escape(at),
+            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?[]".contains(byte),
+        };
+        if fits {
+            out.push(char::from(*byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -60,6 +81,7 @@ mod tests {
         assert_eq!(without(query, "key").as_deref(), Some("a=1&b=%6b&keys=3&=4"));
         assert!(has("%6B%65%79=1", "key") && !has("keyy=1", "key") && !has("", "key"));
         assert_eq!(without("key=1", "key"), None);
+        assert_eq!(without("key=1&q=a|b%&s=\u{fc}&ok=%7c", "key").as_deref(), Some("q=a%7Cb%25&s=%C3%BC&ok=%7c"));
         assert_eq!(values("key=%ff%2&key=%", "key"), ["\u{fffd}%2", "%"]);
     }
 }

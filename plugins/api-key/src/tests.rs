@@ -55,6 +55,8 @@ fn several_keys_are_refused() {
     let mut apart = Exchange::get("/?key=key+of+umbrella").header("x-key", "key of acme");
     assert_eq!(refusal(&filter, &mut apart), several);
     assert_eq!(refusal(&filter, &mut Exchange::get("/?key=a&key=b")), several);
+    let cookies = self::filter(json!({ "places": ["cookie:key"] }));
+    assert_eq!(refusal(&cookies, &mut Exchange::get("/").header("cookie", "key=k+2; key=other")), several);
 }
 
 #[test]

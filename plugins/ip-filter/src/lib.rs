@@ -113,7 +113,7 @@ impl OnRequest for IpFilter {
             Err(_) => "ip-unknown",
         };
         if self.dry_run {
-            metrics::count("would_refuse", &[("reason", reason)], 1)?;
+            metrics::count("would_refuse_total", &[("reason", reason)], 1)?;
             return Ok(Verdict::Continue);
         }
         Problem::new(self.status, "Forbidden").detail(self.message.as_str()).draft().reason(reason).send()

@@ -52,7 +52,7 @@ fn clients_over_a_unix_socket_have_no_address() {
 fn a_dry_run_counts_and_refuses_nobody() {
     let filter = filter(json!({ "deny": ["192.0.2.0/24"], "dry_run": true }));
     assert_eq!(refusal(&filter, "192.0.2.9"), None);
-    assert_eq!(filter.metric("would_refuse{reason=\"ip-denied\"}"), Some(1.0));
+    assert_eq!(filter.metric("would_refuse_total{reason=\"ip-denied\"}"), Some(1.0));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::services::consumers::{ConsumerSpec, lines};
 const MAX_FILE: u64 = 1 << 30;
 /// A file that was written within this time may not be whole yet …
 const REST: Duration = Duration::from_millis(50);
-/// … but is read after so many looks all the same.
+/// … and one that does not rest for so many looks is refused.
 const MAX_LOOKS: u32 = 20;
 
 /// What a file had when it was good.
@@ -27,6 +27,8 @@ pub(super) struct Content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Print {
     modified: SystemTime,
+    /// Nobody can set it: a change within a tick of a coarse clock, of the same length, shows here.
+    changed: (i64, i64),
     inode: u64,
     bytes: u64,
 }
@@ -47,6 +49,8 @@ impl Content {
 pub(super) enum FileError {
     #[error(transparent)]
     Read(#[from] std::io::Error),
+    #[error("it is still being written")]
+    Unrest,
     #[error("it is not UTF-8")]
     Text,
     #[error(transparent)]
@@ -55,30 +59,31 @@ pub(super) enum FileError {
 
 /// What the file has: what it had `before` if it has not changed since.
 pub(super) fn read(path: &Path, before: Option<&Arc<Content>>) -> Result<Arc<Content>, FileError> {
-    let mut looks = 0;
-    loop {
+    let mut last = None;
+    for _ in 0..MAX_LOOKS {
         let print = Print::of(path)?;
         if let Some(before) = before.filter(|before| before.print == Some(print)) {
             return Ok(Arc::clone(before));
         }
-        looks += 1;
         let age = SystemTime::now().duration_since(print.modified).unwrap_or_default();
-        if age < REST && looks < MAX_LOOKS {
-            std::thread::sleep(REST - age);
-            continue;
+        // A time in the future is one of another clock: then it rests if it has not changed since the last look.
+        if age >= REST || last == Some(print) {
+            let text = read_file(path, MAX_FILE)?;
+            if Print::of(path)? == print {
+                let text = String::from_utf8(text).map_err(|_| FileError::Text)?;
+                return Ok(Arc::new(Content { print: Some(print), consumers: lines::parse(&text)?.into() }));
+            }
         }
-        let text = read_file(path, MAX_FILE)?;
-        if Print::of(path)? != print && looks < MAX_LOOKS {
-            continue;
-        }
-        let text = String::from_utf8(text).map_err(|_| FileError::Text)?;
-        return Ok(Arc::new(Content { print: Some(print), consumers: lines::parse(&text)?.into() }));
+        last = Some(print);
+        std::thread::sleep(REST);
     }
+    Err(FileError::Unrest)
 }
 
 impl Print {
     fn of(path: &Path) -> std::io::Result<Print> {
         let data = std::fs::metadata(path)?;
-        Ok(Print { modified: data.modified()?, inode: data.ino(), bytes: data.len() })
+        let changed = (data.ctime(), data.ctime_nsec());
+        Ok(Print { modified: data.modified()?, changed, inode: data.ino(), bytes: data.len() })
     }
 }

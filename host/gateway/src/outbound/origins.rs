@@ -58,23 +58,21 @@ pub(super) async fn checkout(origin: &Origin, reach: Reach, network: &Network) -
     let first = pools.first().map(|pool| pool.address().ip());
     pools.retain(allows);
     if let (Some(refused), []) = (first, &*pools) {
-        return Err(out_of_reach(origin, reach, refused));
+        return Err(out_of_reach(origin, refused));
     }
     // Pools that a connection is being opened for are in use.
     let _opening: Vec<_> = pools.iter().map(|pool| Opening::new(pool.record())).collect();
     race::connect(&pools, Wanted::default()).await.map_err(|attempt| unreachable(attempt.reason()))
 }
 
-/// The refusal of an origin whose addresses are all out of reach. The filter is told of which kind they are, and the log which.
-fn out_of_reach(origin: &Origin, reach: Reach, address: IpAddr) -> ServiceError {
+/// The refusal of an origin whose addresses are all out of reach. The filter is told of which kind they are. No request writes a line for
+/// which nobody asked.
+fn out_of_reach(origin: &Origin, address: IpAddr) -> ServiceError {
     let class = special(address).unwrap_or("public");
-    tracing::warn!(%origin, %address, class, "a call was refused: the origin leads to an address that its grant does not cover");
-    match reach {
-        Reach::Public | Reach::Any => ServiceError::NotGranted(format!(
-            "grants.http = [{{ origin = \"{origin}\", allow_private = true }}], for its address is {class}"
-        )),
-        Reach::Loopback => ServiceError::Unavailable(format!("{origin}: it leads to another machine")),
-    }
+    tracing::debug!(%origin, %address, class, "a call was refused: the origin leads to an address that its grant does not cover");
+    ServiceError::NotGranted(format!(
+        "grants.http = [{{ origin = \"{origin}\", allow_private = true }}], for its address is {class}"
+    ))
 }
 
 /// Closes what is idle. A server that has closed one connection has often closed all.

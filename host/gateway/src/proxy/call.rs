@@ -11,6 +11,7 @@ use super::RouteHandler;
 use super::admission::note_outcome;
 use super::context::RequestContext;
 use super::error::{Kind, ProxyError};
+use super::outgoing::FOREVER;
 use super::worker::Worker;
 use crate::exchange::{Caller, Exchange, RequestHead};
 use crate::filter::Traversal;
@@ -64,9 +65,10 @@ async fn send(
     context.weighted = index;
     let timeouts = Timeouts {
         connect: route.timeouts.connect,
-        first_byte: route.timeouts.first_byte.map_or(timeout, |limit| limit.min(timeout)),
+        // `until` bounds it. How little time a filter or a client leaves a call says nothing of the endpoint.
+        first_byte: route.timeouts.first_byte.unwrap_or(FOREVER),
         until: Some(until),
-        whole: Some(timeout),
+        whole: None,
     };
     let mut request = OutgoingRequest::new(Box::new(request), timeouts, &worker.budget);
     if let Some(policy) = &route.retry {
@@ -90,7 +92,7 @@ async fn send(
             drop(context);
             answer.unwrap_or(Err(ServiceError::Timeout))
         }
-        Err(error) => unanswered(&name, error),
+        Err(error) => unanswered(&name, error, max_body),
     }
 }
 
@@ -119,8 +121,11 @@ fn context(
 }
 
 /// What a filter is told of a call without an answer; or the answer that the configuration has in place of the upstream's.
-fn unanswered(name: &str, error: ProxyError) -> Result<Incoming, ServiceError> {
+fn unanswered(name: &str, error: ProxyError, max_body: usize) -> Result<Incoming, ServiceError> {
     if let Some(fixed) = error.advice.as_ref().and_then(|advice| advice.respond.as_ref()) {
+        if fixed.body.len() > max_body {
+            return Err(ServiceError::TooLarge(max_body as u64));
+        }
         return Ok(Incoming { status: fixed.status, headers: fixed.headers.clone(), body: fixed.body.clone() });
     }
     match error.kind {

@@ -18,7 +18,7 @@ use crate::snapshot::routes::{HostPolicy, host_value};
 use crate::upstream::{Extras, Timeouts};
 
 /// As good as no deadline.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Where the headers of the exchange's request are while the upstream has the request. Copying them costs as much as a call of a
 /// filter.

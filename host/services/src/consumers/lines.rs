@@ -90,6 +90,10 @@ pub fn parse(text: &str) -> Result<Vec<(usize, ConsumerSpec)>, LineError> {
             line: last.max(1),
             reason: format!("the file ends after {} consumers, and its first line says {count}", found.len()),
         }),
+        None if found.is_empty() => Err(LineError {
+            line: 1,
+            reason: "the file is empty; one without consumers has the line {\"consumers\": 0}".to_owned(),
+        }),
         Some(_) | None => Ok(found),
     }
 }
@@ -145,7 +149,8 @@ mod tests {
         let found = parse(&text).unwrap();
         assert_eq!(found.iter().map(|(line, spec)| (*line, &*spec.name)).collect::<Vec<_>>(), [(3, "a"), (4, "b")]);
         assert_eq!((found[0].1.plan.as_deref(), found[0].1.credentials.len()), (Some("gold"), 1));
-        assert!(parse("").unwrap().is_empty());
+        assert!(parse("{\"consumers\": 0}\n").unwrap().is_empty());
+        assert!(parse("\n").unwrap_err().to_string().starts_with("line 1: the file is empty"));
     }
 
     #[test]

@@ -237,7 +237,7 @@ fn check_characters(text: &str, also: &[u8]) -> Result<(), Error> {
             _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) || also.contains(&byte),
         };
         if !fits {
-            return Err(invalid(format!("`{text}` has a byte at {at} that has to be percent-encoded")));
+            return Err(invalid(format!("it has a byte at {at} that has to be percent-encoded")));
         }
     }
     Ok(())

@@ -96,7 +96,10 @@ impl Limited {
 impl Pool {
     /// Waits for a connection, where there may be no more of them.
     pub(crate) async fn wait_for_connection(&self, http1_only: bool, patience: Duration) -> Result<Turn, Busy> {
-        let Some(Limited { limits, waiting, .. }) = &self.limited else { return Err(Busy::TimedOut(Duration::ZERO)) };
+        let Some(limited) = &self.limited else { return Err(Busy::TimedOut(Duration::ZERO)) };
+        // Those who have left are forgotten here: nobody else does so while no connection becomes free.
+        limited.waiting_here();
+        let Limited { limits, waiting, .. } = limited;
         let (lease, handed_on) = oneshot::channel();
         let http1_only = http1_only && self.endpoint.speak != Speak::Http2;
         waiting.borrow_mut().push_back(Waiting { http1_only, lease });
