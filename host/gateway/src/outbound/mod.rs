@@ -79,7 +79,7 @@ async fn send(
         let network = network.clone();
         Ok(Task(match Target::of(&call, grants)? {
             Target::Upstream(url) => {
-                let call = upstreams::prepare(call, &url, (deadline, timeout), max_body)?;
+                let call = upstreams::prepare(call, &url, deadline, max_body)?;
                 tokio::task::spawn_local(upstreams::exchange(call, deadline))
             }
             Target::Origin(url, reach) => {

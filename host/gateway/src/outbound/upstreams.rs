@@ -32,7 +32,6 @@ pub struct UpstreamCall {
     pub made_for: Arc<CallContext>,
     /// When the answer has to be there, and how long that was from the start.
     pub until: std::time::Instant,
-    pub timeout: Duration,
     /// The most bytes of the answer's body.
     pub max_body: usize,
 }
@@ -61,12 +60,7 @@ pub(super) fn name(url: &Url) -> Result<&str, ServiceError> {
     url.host_str().filter(|name| !name.is_empty()).ok_or_else(|| invalid("it names no upstream"))
 }
 
-pub(super) fn prepare(
-    call: Call,
-    url: &Url,
-    (deadline, timeout): (Instant, Duration),
-    max_body: usize,
-) -> Result<UpstreamCall, ServiceError> {
+pub(super) fn prepare(call: Call, url: &Url, deadline: Instant, max_body: usize) -> Result<UpstreamCall, ServiceError> {
     let upstream = name(url)?.into();
     let (method, headers, uri) = (method(&call)?, fields(&call)?, target_uri(url)?);
     let Some(made_for) = call.made_for else {
@@ -78,7 +72,7 @@ pub(super) fn prepare(
     if length > 0 {
         request.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
-    Ok(UpstreamCall { upstream, request, made_for, until: deadline.into_std(), timeout, max_body })
+    Ok(UpstreamCall { upstream, request, made_for, until: deadline.into_std(), max_body })
 }
 
 pub(super) async fn exchange(call: UpstreamCall, deadline: Instant) -> Result<Incoming, ServiceError> {

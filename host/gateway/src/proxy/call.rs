@@ -53,7 +53,7 @@ async fn send(
     index: usize,
     call: UpstreamCall,
 ) -> Result<Incoming, ServiceError> {
-    let UpstreamCall { upstream, mut request, made_for, until, timeout, max_body } = call;
+    let UpstreamCall { upstream, mut request, made_for, until, max_body } = call;
     let route = &local.shared.calls;
     let handler = RouteHandler { worker, local, route, pipeline: local.pipeline(route.pipeline) };
     // What the filter has set is as it wants it.
