@@ -35,7 +35,7 @@ fn a_name_that_leads_to_this_machine_needs_its_grant() {
     let url = format!("http://public.test:{}", secret.address().port());
     let toml = |grant: &str| {
         let granted = filter("a", "probe-waiting", &granting(grant), calling(&url, "x-called"));
-        asking(&server) + &route(&origin.url(), &["a"]) + &granted
+        asking(&server) + "[telemetry]\nlog_level = \"debug\"\n" + &route(&origin.url(), &["a"]) + &granted
     };
     let gateway = setup().start(&toml(&format!("\"{url}\"")));
     let missing = format!("grants.http = [{{ origin = \"{url}\", allow_private = true }}]");
