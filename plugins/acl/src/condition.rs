@@ -115,11 +115,12 @@ impl Conditions {
         {
             return Ok(false);
         }
-        // A name that a token brings is no consumer's, though it may look like one.
-        if !is_free(&self.consumers)
-            && !(consumers::known()? && facts.consumer()?.is_some_and(|name| self.consumers.has(name)))
-        {
-            return Ok(false);
+        if !is_free(&self.consumers) {
+            // A name that a token brings is no consumer's, though it may look like one.
+            let name = if consumers::known()? { facts.consumer()? } else { None };
+            if !name.is_some_and(|name| self.consumers.has(name)) {
+                return Ok(false);
+            }
         }
         if !is_free(&self.plans) && !facts.plan()?.is_some_and(|plan| self.plans.has(plan)) {
             return Ok(false);
