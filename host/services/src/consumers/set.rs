@@ -177,7 +177,7 @@ impl ConsumerSet {
         self.consumers.is_empty()
     }
 
-    /// The consumer that has this credential. Errors: none is found past [`MAX_CREDENTIAL`] bytes.
+    /// The consumer that has this credential. None is found past 16 KiB.
     pub fn find(&self, kind: CredentialKind, shown: &str) -> Option<&Arc<Consumer>> {
         if shown.len() > MAX_CREDENTIAL {
             return None;
