@@ -279,9 +279,35 @@ pub fn shortened(value: String, longest: usize) -> Result<String, Error> {
     Ok(out)
 }
 
+/// What counts as one caller of an address (as [`Request::client_address`] has it): an IPv6 caller has a whole /64 to call from, and an IPv4
+/// address that is written as one of IPv6 is that address.
+#[must_use]
+pub fn network(address: String) -> String {
+    match address.parse::<std::net::Ipv6Addr>() {
+        Ok(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => v4.to_string(),
+            None => {
+                let [a, b, c, d, ..] = v6.segments();
+                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+            }
+        },
+        Err(_) => address,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_one_network_are_one() {
+        let of = |address: &str| network(address.to_owned());
+        assert_eq!(of("2001:db8:0:1:2::3"), of("2001:db8:0:1::9"));
+        assert_ne!(of("2001:db8:0:1::3"), of("2001:db8:0:2::3"));
+        assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("unix:"), "unix:");
+    }
 
     #[test]
     fn a_claim_is_looked_up_by_its_whole_name_first() {

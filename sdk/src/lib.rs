@@ -28,7 +28,7 @@ use testing::host;
 #[global_allocator]
 static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
 
-pub use attribute::{Attribute, ClaimPath, bytes_to_text, shortened};
+pub use attribute::{Attribute, ClaimPath, bytes_to_text, network, shortened};
 pub use config::{ByteSize, ConfigError, Duration, is_token};
 pub use error::Error;
 pub use filter::{Describe, Filter, Setup};

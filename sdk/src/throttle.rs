@@ -1,11 +1,9 @@
 //! Slows down who guesses credentials.
 
-use std::net::IpAddr;
-
 use serde::Deserialize;
 
 use crate::limiter::{self, Algorithm, Limit, Standing};
-use crate::{ConfigError, Duration, Error, Request, shortened};
+use crate::{ConfigError, Duration, Error, Problem, Request, Verdict, network, shortened};
 
 /// How many attempts to authenticate may fail, for filters that check credentials: from one address, and for one account.
 ///
@@ -71,6 +69,15 @@ impl Throttle {
         self.ask(request, account, 1)
     }
 
+    /// Answers a caller who may try again after so many seconds.
+    ///
+    /// # Errors
+    /// `WrongHook` outside the request hooks.
+    pub fn refuse(seconds: u64) -> Result<Verdict, Error> {
+        let problem = Problem::new(429, "Too Many Requests").detail("too many failed attempts, try again later");
+        problem.draft().reason("throttled").header("retry-after", &seconds.to_string()).send()
+    }
+
     fn ask(&self, request: &Request, account: Option<&str>, cost: u64) -> Result<Option<u64>, Error> {
         let limit = |key: String, amount: u64| Limit {
             key,
@@ -81,7 +88,7 @@ impl Throttle {
         };
         let mut limits = Vec::with_capacity(2);
         if self.failures > 0 {
-            limits.push(limit(format!("failed address {}", network(&request.client_address()?)), self.failures));
+            limits.push(limit(format!("failed address {}", network(request.client_address()?)), self.failures));
         }
         if let Some(account) = account.filter(|_| self.account_failures > 0) {
             let account = shortened(account.to_owned(), LONGEST_ACCOUNT)?;
@@ -104,29 +111,5 @@ impl Throttle {
             .map(|(limit, standing)| if cost == 0 { until_one(limit) } else { standing.retry_after_ms })
             .max();
         Ok(Some(wait_ms.unwrap_or(0).div_ceil(1000).max(1)))
-    }
-}
-
-/// What counts as one address: a customer with IPv6 has a /64 at least.
-fn network(address: &str) -> String {
-    match address.parse::<IpAddr>() {
-        Ok(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_none() => {
-            let [a, b, c, d, ..] = v6.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
-        Ok(_) | Err(_) => address.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::network;
-
-    #[test]
-    fn addresses_of_one_network_are_one() {
-        assert_eq!(network("2001:db8:0:1:2::3"), network("2001:db8:0:1::9"));
-        assert_ne!(network("2001:db8:0:1::3"), network("2001:db8:0:2::3"));
-        assert_eq!(network("192.0.2.1"), "192.0.2.1");
-        assert_eq!(network("unix:"), "unix:");
     }
 }

@@ -158,6 +158,24 @@ fn a_circuit_is_that_of_the_upstream() {
 }
 
 #[test]
+fn how_little_time_a_call_has_says_nothing_of_the_upstream() {
+    let origin = Origin::named("o");
+    let service = Origin::serve(|_| {
+        std::thread::sleep(Duration::from_millis(300));
+        Reply::text("late")
+    });
+    let lines = "circuit_breaker = { failures = 1, of = 1, open = \"1h\" }\noutlier_detection = { consecutive_gateway_errors = 1 }";
+    let short = json!({"do": "call", "url": URL, "to": "x-called", "timeout-ms": 20});
+    let toml = users(&[service.url()], lines) + &route(&origin.url(), &["a"]) + &caller(short);
+    let gateway = gateway(&toml);
+    for _ in 0..3 {
+        assert_eq!(outcome(&gateway, &origin), "timeout");
+    }
+    assert_eq!(gateway.metric("sluice_circuit_open", &[("upstream", "users")]), Some(0.0));
+    assert_eq!(service.count(), 3, "its endpoint was asked each time");
+}
+
+#[test]
 fn an_open_circuit_may_have_an_answer_of_its_own_or_another_upstream() {
     let (origin, backup) = (Origin::named("o"), Origin::named("backup"));
     let service = Origin::serve(|_| Reply::status(503));

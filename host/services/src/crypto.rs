@@ -20,6 +20,20 @@ pub fn hash(algorithm: &str, data: &[u8]) -> Result<Vec<u8>, ServiceError> {
     Ok(digest::digest(algorithm, data).as_ref().to_vec())
 }
 
+/// A SHA-256 digest from its 64 hexadecimal digits.
+pub fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| pair.get(at).and_then(|b| char::from(*b).to_digit(16)).map(|digit| digit as u8);
+        *byte = digit(0)? << 4 | digit(1)?;
+    }
+    Some(digest)
+}
+
 /// HMAC (RFC 2104) of `data` with one of the hashes of [`hash`].
 pub fn hmac(algorithm: &str, key: &[u8], data: &[u8]) -> Result<Vec<u8>, ServiceError> {
     check_size(key)?;

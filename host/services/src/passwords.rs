@@ -3,7 +3,7 @@
 //! password with each request pays once.
 
 use std::num::NonZeroUsize;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argon2::password_hash::{PasswordHasher, SaltString};
@@ -116,12 +116,10 @@ impl Passwords {
         }
         let consumer = user.consumer.clone();
         let (reply, verified) = oneshot::channel();
-        self.jobs.try_send(Job { user, password: password.into(), reply }).map_err(|error| match error {
-            TrySendError::Full(_) => {
-                ServiceError::Unavailable(format!("{MAX_WAITING} passwords wait to be verified already"))
-            }
-            TrySendError::Disconnected(_) => ServiceError::Unavailable("no thread verifies passwords".to_owned()),
-        })?;
+        // The other end is here, so it fails only where the queue is full.
+        self.jobs
+            .try_send(Job { user, password: password.into(), reply })
+            .map_err(|_| ServiceError::Unavailable(format!("{MAX_WAITING} passwords wait to be verified already")))?;
         let verified =
             verified.await.map_err(|_| ServiceError::Unavailable("no thread verifies passwords".to_owned()))?;
         Ok(consumer.filter(|_| verified))

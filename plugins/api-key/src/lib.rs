@@ -152,7 +152,7 @@ impl OnRequest for ApiKey {
         if let Some(throttle) = &self.throttle
             && let Some(seconds) = throttle.refused(request, None)?
         {
-            return too_many(seconds);
+            return Throttle::refuse(seconds);
         }
         let mut keys = Vec::new();
         for place in &self.places {
@@ -179,7 +179,7 @@ impl OnRequest for ApiKey {
         if let Some(throttle) = &self.throttle
             && let Some(seconds) = throttle.attempt(request, None)?
         {
-            return too_many(seconds);
+            return Throttle::refuse(seconds);
         }
         self.refuse("key-unknown", "the API key is not valid")
     }
@@ -190,11 +190,6 @@ impl ApiKey {
         let draft = Problem::new(401, "Unauthorized").detail(detail).draft().reason(reason);
         draft.header("www-authenticate", &self.challenge).header("cache-control", "no-store").send()
     }
-}
-
-fn too_many(seconds: u64) -> Result<Verdict, Error> {
-    let problem = Problem::new(429, "Too Many Requests").detail("too many failed attempts, try again later");
-    problem.draft().reason("throttled").header("retry-after", &seconds.to_string()).send()
 }
 
 fn default_places() -> Vec<String> {

@@ -117,11 +117,11 @@ impl OnRequest for BasicAuth {
         };
         // Before the password is looked at in any way, so that the answer says nothing of it.
         if let Some(seconds) = self.throttle.refused(request, Some(&user))? {
-            return too_many(seconds);
+            return Throttle::refuse(seconds);
         }
         if consumers::recall_password(&user, &password)?.is_none() {
             if let Some(seconds) = self.throttle.attempt(request, Some(&user))? {
-                return too_many(seconds);
+                return Throttle::refuse(seconds);
             }
             match passwords::authenticate(&user, &password) {
                 Ok(Some(_)) => {}
@@ -142,11 +142,6 @@ impl BasicAuth {
         let draft = Problem::new(401, "Unauthorized").detail(detail).draft().reason(reason);
         draft.header("www-authenticate", &self.challenge).header("cache-control", "no-store").send()
     }
-}
-
-fn too_many(seconds: u64) -> Result<Verdict, Error> {
-    let problem = Problem::new(429, "Too Many Requests").detail("too many failed attempts, try again later");
-    problem.draft().reason("throttled").header("retry-after", &seconds.to_string()).send()
 }
 
 fn busy() -> Result<Verdict, Error> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use sluice_filter::{
     Draft, HeaderChange, HeaderEdit, clock,
     consumers::{self, ConsumerToken},
-    crypto::{Credentials, TokenRefusal},
+    crypto::{Credentials, TokenRefusal, bearer},
     prelude::*,
     shortened,
 };
@@ -348,13 +348,6 @@ const SEVERAL: &str = "more than one authorization header";
 struct Verified {
     text: String,
     consumer: Option<String>,
-}
-
-/// The token of credentials with the scheme `Bearer`, which has no case (RFC 9110 §11.1, RFC 6750 §2.1).
-fn bearer(credentials: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = credentials.split_at_checked(6)?;
-    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && matches!(token, [] | [b' ', ..]);
-    is_bearer.then(|| token.trim_ascii_start())
 }
 
 fn invalid(reason: &'static str, detail: &'static str) -> Refusal {

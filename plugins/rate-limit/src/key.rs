@@ -6,7 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
-use sluice_filter::{Attribute, Error, Request, shortened};
+use sluice_filter::{Attribute, Error, Request, network, shortened};
 
 /// A longer value counts by its hash: whoever sends it must not decide how long a key gets.
 const LONGEST_VALUE: usize = 64;
@@ -60,20 +60,6 @@ impl Key {
             }
         }
         shortened(key, LONGEST_KEY).map(Some)
-    }
-}
-
-/// An IPv6 caller has a whole /64 to call from, and is counted by it.
-fn network(address: String) -> String {
-    match address.parse::<std::net::Ipv6Addr>() {
-        Ok(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => v4.to_string(),
-            None => {
-                let [a, b, c, d, ..] = v6.segments();
-                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-            }
-        },
-        Err(_) => address,
     }
 }
 

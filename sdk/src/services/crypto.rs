@@ -79,6 +79,16 @@ impl TokenVerifier {
     }
 }
 
+/// The token of credentials with the scheme `Bearer`, which has no case (RFC 9110 §11.1). Spaces come before it, and no other white space
+/// (RFC 6750 §2.1). None for another scheme.
+#[must_use]
+pub fn bearer(credentials: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credentials.split_at_checked(6)?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && matches!(token, [] | [b' ', ..]);
+    let spaces = token.iter().take_while(|byte| **byte == b' ').count();
+    token.get(spaces..).filter(|_| is_bearer)
+}
+
 /// What a request has for credentials: [`TokenVerifier::verify_bearer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {

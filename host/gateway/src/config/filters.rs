@@ -12,6 +12,7 @@ use super::model::*;
 use super::read::Table;
 use super::tree::{Node, Value};
 use super::upstreams::origin;
+use crate::services::crypto::from_hex;
 use crate::services::grants::GrantedOrigin;
 use crate::services::{self, Origins, Reach, Secrets};
 use crate::wasm::{FilterLimits, Grants, HeaderGrant, Mode};
@@ -32,7 +33,7 @@ pub(super) fn plugin(name: &str, table: &Table<'_>, upstreams: &BTreeSet<String>
             "What the file has to hash to.",
             r#""9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08""#,
         )
-        .get("any", |item| item.parse("64 hexadecimal digits", sha256));
+        .get("any", |item| item.parse("64 hexadecimal digits", from_hex));
     instances(table);
     let grants = grants(&table.table("grants"), None, upstreams);
     let call = table
@@ -311,20 +312,6 @@ fn headers(item: Item<'_>, outer: Option<&HeaderGrant>) -> Option<HeaderGrant> {
         }
     }
     Some(if all { HeaderGrant::All } else { HeaderGrant::AllButCredentials { and } })
-}
-
-fn sha256(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit =
-            |at: usize| pair.get(at).and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
-        *byte = digit(0)? << 4 | digit(1)?;
-    }
-    Some(hash)
 }
 
 /// The JSON text of a table, such as a filter's config.

@@ -1,5 +1,4 @@
-//! What a consumer shows. Kept as digests: a key so that the configuration does not have it, the others so that they are all found in
-//! the same way.
+//! Credentials of consumers. They are looked up by SHA-256 digests: keys stay secret, and one kind of index finds them all.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::index::Digest;
+use crate::crypto::from_hex;
 
 /// The longest credential that is looked up, in bytes.
 pub(super) const MAX_CREDENTIAL: usize = 16 << 10;
@@ -97,7 +97,7 @@ fn named(kind: CredentialKind, text: &str) -> Digest {
     to_array(context.finish())
 }
 
-/// That of a user name.
+/// The digest of a user name.
 pub(super) fn user_digest(name: &str) -> Digest {
     key_digest(name.as_bytes())
 }
@@ -167,7 +167,7 @@ pub enum BadCredential {
 impl Credential {
     /// `sha256:` and hexadecimal digits.
     pub fn key(text: &str) -> Result<Credential, BadCredential> {
-        let digest = text.strip_prefix("sha256:").and_then(hex).ok_or(BadCredential::Key)?;
+        let digest = text.strip_prefix("sha256:").and_then(from_hex).ok_or(BadCredential::Key)?;
         Ok(Credential::Key(digest))
     }
 
@@ -177,7 +177,7 @@ impl Credential {
         let kind = CredentialKind::from_name(kind).filter(|kind| *kind != CredentialKind::Key);
         let kind = kind.filter(|_| !value.is_empty()).ok_or(BadCredential::Certificate)?;
         let fits = match kind {
-            CredentialKind::Sha256 => hex(value).is_some(),
+            CredentialKind::Sha256 => from_hex(value).is_some(),
             CredentialKind::Ip => IpAddr::from_str(value).is_ok(),
             _ => value.len() <= MAX_CREDENTIAL,
         };
@@ -205,19 +205,6 @@ impl Credential {
         crate::keyset::check_source(&source).map_err(BadCredential::TokenKeys)?;
         Ok(Credential::Token(TokenKeys { issuer, audiences, source }))
     }
-}
-
-fn hex(text: &str) -> Option<Digest> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| pair.get(at).and_then(|b| char::from(*b).to_digit(16)).map(|d| d as u8);
-        *byte = digit(0)? << 4 | digit(1)?;
-    }
-    Some(digest)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use super::credential::{Credential, CredentialKind, MAX_CREDENTIAL, key_digest, user_digest};
@@ -38,7 +39,7 @@ pub struct ConsumerSpec {
     pub credentials: Vec<Credential>,
 }
 
-/// Why a consumer is none.
+/// Why a consumer is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     #[error("the name of a consumer has 1 to {MAX_TEXT} bytes and no control characters")]
@@ -95,7 +96,7 @@ impl ConsumerError {
 }
 
 /// All consumers at one time.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ConsumerSet {
     /// In the order of their names.
     consumers: Vec<Arc<Consumer>>,
@@ -109,10 +110,16 @@ pub struct ConsumerSet {
     token_keys: Vec<IssuerKeys>,
 }
 
-#[derive(Debug)]
 struct Password {
     hash: Box<str>,
     consumer: u32,
+}
+
+impl fmt::Debug for ConsumerSet {
+    // It holds hashes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsumerSet").field("len", &self.len()).finish_non_exhaustive()
+    }
 }
 
 impl ConsumerSet {

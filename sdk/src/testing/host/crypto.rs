@@ -74,19 +74,11 @@ pub(crate) fn verify_bearer(verifier: u32) -> Result<Bearer, Error> {
         Err(none) if none.is_empty() => return Ok(Bearer::Missing),
         Err(_) => return Ok(Bearer::Repeated),
     };
-    let Some(token) = bearer(&credentials) else { return Ok(Bearer::Missing) };
+    let Some(token) = crate::crypto::bearer(&credentials) else { return Ok(Bearer::Missing) };
     Ok(match verify_token(verifier, token)? {
         Token::Payload(payload) => Bearer::Payload(payload),
         Token::Refused(refusal) => Bearer::Refused(refusal),
     })
-}
-
-/// The token of credentials with the scheme `Bearer`, in whatever case.
-fn bearer(credentials: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = credentials.split_at_checked(6)?;
-    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && matches!(token, [] | [b' ', ..]);
-    let spaces = token.iter().take_while(|byte| **byte == b' ').count();
-    token.get(spaces..).filter(|_| is_bearer)
 }
 
 pub(super) fn to_guest(refusal: Refusal) -> TokenRefusal {
