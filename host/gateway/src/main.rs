@@ -197,7 +197,7 @@ fn inspect(path: &Path) -> Result<ExitCode, String> {
         ("size", format!("{} bytes", bytes.len())),
         ("interface", format!("sluice:filter@{}", plugin.interface_version())),
         ("hooks", hooks.join(", ")),
-        ("waits", if plugin.waits() { "yes: it imports sluice:filter/http" } else { "no" }.to_owned()),
+        ("waits", if plugin.waits() { "yes: it imports an interface whose calls wait" } else { "no" }.to_owned()),
         ("called", plugin.not_direct().map_or("directly".into(), |why| format!("as a component: {why}"))),
     ];
     rows.extend(about.authenticates.then(|| ("access", "decides who may call".to_owned())));
