@@ -46,6 +46,7 @@ mod selection;
 mod settings;
 mod shutdown;
 mod ssrf;
+mod state;
 mod support;
 mod timeouts;
 mod tls;

@@ -267,13 +267,14 @@ fn builder(
     let resolver = Resolver::new(&config.gateway.nameservers, Some(background.clone()));
     let runtime = Runtime::new(options)?;
     runtime.set_compile_limits(config.gateway.compile);
-    let outbound = OutboundClient::new(Tls::system(), resolver, background, budget.clone());
+    let outbound = OutboundClient::new(Tls::system(), resolver, background.clone(), budget.clone());
     let state_dir = config.gateway.state_dir.clone().or_else(default_state);
     let connect = Box::new({
         let outbound = Arc::clone(&outbound);
         move |authorities| outbound.fetch(authorities)
     });
     let services = Services::new(Clock::system(), outbound.clone());
+    services.stores.start_with(move |task| background.spawn("state", move || task).detach());
     Ok(SnapshotBuilder {
         runtime,
         consumers: ConsumerFiles::new(Arc::clone(&services)),

@@ -111,7 +111,7 @@ impl Item {
     }
 }
 
-fn cost(key: &str, value: usize) -> u64 {
+pub(crate) fn cost(key: &str, value: usize) -> u64 {
     key.len() as u64 + value as u64 + ITEM_BYTES
 }
 

@@ -1,5 +1,5 @@
-//! What the host functions of `wit/services.wit` do, in plain Rust: limits, values, keys, metrics. No wasm and no sockets here: what
-//! needs the network is asked of an [`Outbound`]. The services of a process are made once and outlive reloads.
+//! What the host functions of `wit/services.wit` do, in plain Rust: limits, values, keys, metrics. No wasm here, and no sockets but those of
+//! [`state`]: what else needs the network is asked of an [`Outbound`]. The services of a process are made once and outlive reloads.
 
 pub mod addresses;
 pub mod clock;
@@ -17,6 +17,7 @@ pub mod outbound;
 pub mod passwords;
 pub mod random;
 mod rate;
+pub mod state;
 pub mod token;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use kv::Kv;
 pub use limiter::Limiter;
 pub use outbound::Outbound;
 pub use passwords::Passwords;
+pub use state::Stores;
 pub use token::TokenVerifier;
 
 /// The state that filters share over workers, snapshots and reloads.
@@ -40,6 +42,7 @@ pub struct Services {
     pub clock: Clock,
     pub limiter: Limiter,
     pub kv: Kv,
+    pub stores: Stores,
     pub consumers: Consumers,
     pub passwords: Passwords,
     pub key_sets: KeySets,
@@ -55,6 +58,7 @@ impl Services {
         Arc::new(Services {
             limiter: Limiter::new(clock.clone()),
             kv: Kv::new(clock.clone()),
+            stores: Stores::new(clock.clone()),
             consumers: Consumers::default(),
             passwords: Passwords::default(),
             key_sets: KeySets::new(clock.clone(), outbound.clone()),

@@ -15,6 +15,14 @@ pub(super) struct State {
 }
 
 impl State {
+    /// One that a store has kept: the level of a bucket, or the counts of the current and of the former window.
+    pub(super) fn new(algorithm: Algorithm, at: u64, a: u128, b: u64) -> Self {
+        match algorithm {
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => State::with_level(at, a),
+            Algorithm::FixedWindow | Algorithm::SlidingWindow => State { at, a: saturate(a), b },
+        }
+    }
+
     fn level(&self) -> u128 {
         u128::from(self.a) << 64 | u128::from(self.b)
     }
@@ -81,13 +89,8 @@ pub(super) fn expires(algorithm: Algorithm, amount: u64, window: u64, state: &St
 /// that drains at the even rate.
 fn bucket(limit: &Limit<'_>, state: &State, cost: u64) -> Standing {
     let window = u128::from(window_us(limit));
-    let capacity = match (limit.algorithm, limit.burst) {
-        (Algorithm::TokenBucket, 0) => limit.amount,
-        (Algorithm::TokenBucket, burst) => burst,
-        (_, burst) => burst.saturating_add(1),
-    };
     // 64 bits of tokens times 45 bits of microseconds: far from 128.
-    let (full, level, wanted) = (u128::from(capacity) * window, state.level(), u128::from(cost) * window);
+    let (full, level, wanted) = (u128::from(capacity(limit)) * window, state.level(), u128::from(cost) * window);
     let excess = level.saturating_add(wanted).saturating_sub(full);
     let drain = |units: u128| to_ms(units.div_ceil(u128::from(limit.amount)));
     Standing {
@@ -95,6 +98,16 @@ fn bucket(limit: &Limit<'_>, state: &State, cost: u64) -> Standing {
         remaining: saturate(full.saturating_sub(level) / window),
         reset_ms: drain(level),
         retry_after_ms: if wanted > full { u64::MAX } else { drain(excess) },
+    }
+}
+
+/// The most that the limit allows at once.
+pub(super) fn capacity(limit: &Limit<'_>) -> u64 {
+    match (limit.algorithm, limit.burst) {
+        (Algorithm::TokenBucket, 0) => limit.amount,
+        (Algorithm::TokenBucket, burst) => burst,
+        (Algorithm::LeakyBucket, burst) => burst.saturating_add(1),
+        (Algorithm::FixedWindow | Algorithm::SlidingWindow, _) => limit.amount,
     }
 }
 

@@ -150,6 +150,16 @@ impl Filter for RateLimit {
 
 impl OnRequest for RateLimit {
     fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
+        match self.decide(request) {
+            Err(Error::Unavailable(why)) => self.undecided(&why),
+            Err(Error::Timeout) => self.undecided("the state of the limits has not answered in time"),
+            decided => decided,
+        }
+    }
+}
+
+impl RateLimit {
+    fn decide(&self, request: &Request) -> Result<Verdict, Error> {
         let plan = self.plan()?;
         let leases = match self.enter(request, plan.as_deref())? {
             Ok(leases) => leases,
@@ -164,6 +174,16 @@ impl OnRequest for RateLimit {
                 .write()?;
         }
         Ok(verdict)
+    }
+
+    /// Answers where nobody can say whether the request is within its limits: that is no fault of the caller, and none of the gateway.
+    fn undecided(&self, why: &str) -> Result<Verdict, Error> {
+        log::warn(&format!("the limits can't be decided: {why}"));
+        if self.dry_run {
+            return Ok(Verdict::Continue);
+        }
+        let problem = Problem::new(503, title(503)).detail("the rate limits can't be checked now, try again later");
+        problem.draft().reason("limits-unavailable").header("retry-after", "1").send()
     }
 }
 
@@ -209,7 +229,15 @@ impl OnResponse for RateLimit {
         let Some(kept) = Kept::read()? else { return Ok(Verdict::Continue) };
         let Kept { index, mut remaining, reset_ms, rest } = kept;
         if let Some(cost) = &self.response_cost {
-            remaining = self.charge(cost, response, &rest.charged, index)?.unwrap_or(remaining);
+            match self.charge(cost, response, &rest.charged, index) {
+                Ok(left) => remaining = left.unwrap_or(remaining),
+                // The response is there; that it is not counted is no reason to withhold it.
+                Err(Error::Unavailable(why)) => log::warn(&format!("a response is not counted: {why}")),
+                Err(Error::Timeout) => {
+                    log::warn("a response is not counted: the state of the limits has not answered in time")
+                }
+                Err(error) => return Err(error),
+            }
         }
         let plan = self.plan()?;
         for (name, value) in self.fields(index, plan.as_deref(), (remaining, reset_ms)) {

@@ -14,6 +14,7 @@ pub mod guest;
 pub mod h2;
 pub mod load;
 pub mod origin;
+pub mod redis;
 pub mod tools;
 pub mod transcript;
 pub mod wait;

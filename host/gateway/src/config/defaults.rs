@@ -11,6 +11,8 @@ use super::model::{
     HashAlgorithm, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion,
     TrialPolicy,
 };
+use super::state::{LimitsWord, Mode as StateMode};
+use crate::services::state::{Away, Values};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
 
@@ -35,6 +37,20 @@ pub const RELOAD: bool = true;
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 /// Of a name server whose address says none (RFC 1035 §4.2).
 pub const NAMESERVER_PORT: u16 = 53;
+
+// [state.NAME]
+pub const STATE_MODE: StateMode = StateMode::Single;
+pub const STATE_DATABASE: i64 = 0;
+/// A round trip within a data centre takes a fiftieth of it.
+pub const STATE_TIMEOUT: Duration = Duration::from_millis(50);
+pub const STATE_CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+pub const STATE_MAX_WAITING: usize = 1024;
+pub const STATE_ON_UNAVAILABLE: Away = Away::Local;
+pub const STATE_PREFIX: &str = "sluice:";
+// state of [plugins.NAME]
+pub const STATE_LIMITS: LimitsWord = LimitsWord::Exact;
+pub const STATE_LEASE: u64 = 100;
+pub const STATE_VALUES: Values = Values::Shared;
 
 // [listeners.NAME]
 pub const HTTP1: bool = true;

@@ -23,7 +23,12 @@ pub(super) struct PluginTable {
     grants: Grants,
 }
 
-pub(super) fn plugin(name: &str, table: &Table<'_>, upstreams: &BTreeSet<String>) -> PluginTable {
+pub(super) fn plugin(
+    name: &str,
+    table: &Table<'_>,
+    upstreams: &BTreeSet<String>,
+    states: &BTreeSet<String>,
+) -> PluginTable {
     let file = table
         .key("file", "The component.", r#""build/my_plugin.wasm""#)
         .get("`NAME.wasm` in `gateway.plugin_dir`, or the plugin of that name that ships with the gateway", path);
@@ -43,7 +48,8 @@ pub(super) fn plugin(name: &str, table: &Table<'_>, upstreams: &BTreeSet<String>
             r#""component""#,
         )
         .word_or(defaults::PLUGIN_CALL);
-    PluginTable { plugin: Plugin { name: Name::from(name), file, sha256: hash, call }, grants }
+    let state = super::state::of_plugin(table, states);
+    PluginTable { plugin: Plugin { name: Name::from(name), file, sha256: hash, call, state }, grants }
 }
 
 /// The plugin that a filter is a use of, if that is written.
@@ -90,7 +96,7 @@ pub(super) fn filter(
     let grants = grants(&table.table("grants"), outer.map(|outer| &outer.grants), upstreams);
     let plugin = Name::from(plugin);
     if !is_known {
-        let bare = Plugin { name: plugin.clone(), file: None, sha256: None, call: defaults::PLUGIN_CALL };
+        let bare = Plugin { name: plugin.clone(), file: None, sha256: None, call: defaults::PLUGIN_CALL, state: None };
         plugins.push(PluginTable { plugin: bare, grants: Grants::default() });
     }
     let config = Secret::from(config.unwrap_or_else(|| "{}".to_owned()));

@@ -22,6 +22,7 @@ mod pipelines;
 mod read;
 mod routes;
 mod sockets;
+mod state;
 mod syntax;
 mod tree;
 mod units;
@@ -49,8 +50,18 @@ use read::{Reader, Table};
 use tree::{KeyValue, Node, Place, Sources, Value};
 
 /// The tables to which included files can add names.
-const NAMED_SECTIONS: [&str; 9] =
-    ["listeners", "certificates", "routes", "upstreams", "plugins", "filters", "pipelines", "consumers", "groups"];
+const NAMED_SECTIONS: [&str; 10] = [
+    "listeners",
+    "certificates",
+    "routes",
+    "upstreams",
+    "plugins",
+    "filters",
+    "pipelines",
+    "consumers",
+    "state",
+    "groups",
+];
 
 /// A configuration without errors, and where it was written.
 pub struct Loaded {
@@ -119,8 +130,11 @@ fn read(root: &Table<'_>) -> Option<Config> {
     let telemetry = gateway::telemetry(&root.table("telemetry"));
     let consumers = root.section("consumers", |name, table| consumers::consumer(name, &table));
 
-    let known_upstreams = names("upstreams");
-    let mut plugins = root.section("plugins", |name, table| Some(filters::plugin(name, &table, &known_upstreams)));
+    let states = root.section("state", |name, table| state::state(name, &table));
+
+    let (known_upstreams, known_states) = (names("upstreams"), names("state"));
+    let mut plugins =
+        root.section("plugins", |name, table| Some(filters::plugin(name, &table, &known_upstreams, &known_states)));
     let filters = root.section("filters", |name, mut table| {
         let plugin = filters::plugin_of(name, &table);
         table.inherit(root.level(&["plugins", &plugin]));
@@ -162,6 +176,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
         filters,
         pipelines,
         consumers,
+        states,
         telemetry,
         admin: match admin {
             Some(admin) => Some(admin?),

@@ -22,6 +22,7 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
     super::expose_limits::expose(snapshot, out);
     discovery(snapshot, out);
     key_sets(services, out);
+    super::expose_state::expose(&services.stores, out);
     certificates(snapshot, out);
     let info: BTreeSet<_> = snapshot
         .pipelines

@@ -16,6 +16,7 @@ use crate::filter::{FailurePolicy, Filter, FilterSpec, Interests, LoadError, Mod
 use crate::services::KeySet;
 use crate::services::addresses::is_private_name;
 use crate::services::log_limit::visible;
+use crate::services::state::Place;
 
 /// Less CPU time for a MiB is a contradiction: to copy a body in and out of a guest takes about a millisecond.
 const LEAST_CPU_PER_MIB: Duration = Duration::from_millis(2);
@@ -73,16 +74,20 @@ impl SnapshotBuilder {
                     return Err(loaded.error_on(&key(&["plugins", &plugin.name, "sha256"]), message));
                 }
                 let hash = hex(&hash);
-                let is_same = |known: &&Arc<Plugin>| known.sha256() == hash && known.call_mode() == plugin.call;
+                let place = self.place(loaded, plugin)?;
+                let is_same = |known: &&Arc<Plugin>| {
+                    known.sha256() == hash && known.call_mode() == plugin.call && known.place() == place.as_ref()
+                };
                 let kept = before.and_then(|before| before.plugins.iter().map(|(_, known, _)| known).find(is_same));
                 let made = match kept {
                     Some(kept) => Arc::clone(kept),
-                    None => self.runtime.load_for(&format!("plugin `{}`", plugin.name), &bytes, plugin.call).map_err(
-                        |error| {
+                    None => {
+                        let name = format!("plugin `{}`", plugin.name);
+                        self.runtime.load_in(&name, &bytes, plugin.call, place).map_err(|error| {
                             let message = format!("{source}: {}{}", visible(&error.to_string()), allowing(&error));
                             loaded.error_on(&where_named(config, plugin), message)
-                        },
-                    )?,
+                        })?
+                    }
                 };
                 let is_fresh = |filter: &model::Filter| filter.mode == Mode::Fresh;
                 let any = config.filters.iter().any(|filter| filter.plugin == plugin.name && is_fresh(filter));
@@ -98,6 +103,17 @@ impl SnapshotBuilder {
             }
         }
         found
+    }
+
+    /// Where the limits and values of a plugin are, if it is not the memory of the gateway.
+    fn place(&self, loaded: &Loaded, plugin: &model::Plugin) -> Result<Option<Place>, ConfigError> {
+        let Some(state) = &plugin.state else { return Ok(None) };
+        let spec = loaded.config.states.iter().find(|spec| *spec.name == *state.name.as_str());
+        // Without it there already is an error.
+        let Some(spec) = spec else { return Ok(None) };
+        let store = self.services.stores.open(spec.clone());
+        let store = store.map_err(|why| loaded.error_on(&key(&["state", &spec.name]), why))?;
+        Ok(Some(Place { store, limits: state.limits, values: state.values }))
     }
 
     /// Tries every filter's config on an instance of its plugin.

@@ -3,6 +3,7 @@
 
 mod expose;
 mod expose_limits;
+mod expose_state;
 mod filters;
 mod https;
 mod listeners;

@@ -29,6 +29,8 @@
 //! | `sluice_last_reload_timestamp_seconds`, `sluice_reload_in_progress` | |
 //! | `sluice_log_lines_dropped_total` | `log` |
 //! | `sluice_overload_step`, `sluice_overload_usage_ratio`, `sluice_overload_shed_total` (`gateway.rs`) | `resource` |
+//! | `sluice_state_calls_total` (`snapshot/expose_state.rs`) | `state`, `outcome` |
+//! | `sluice_state_connections`, `sluice_state_waiting_calls`, `sluice_state_unreported_limits` | `state` |
 //! | `sluice_consumers`, `sluice_consumers_bytes`, `sluice_consumer_files_refused_total` (`consumers/`) | |
 //! | `sluice_build_info` | `version` |
 //! | `process_start_time_seconds`, `process_resident_memory_bytes`, `process_open_fds` | |

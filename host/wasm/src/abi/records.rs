@@ -102,6 +102,15 @@ fn algorithm(of_guest: limiter::Algorithm) -> Algorithm {
     }
 }
 
+fn to_guest(algorithm: Algorithm) -> limiter::Algorithm {
+    match algorithm {
+        Algorithm::TokenBucket => limiter::Algorithm::TokenBucket,
+        Algorithm::LeakyBucket => limiter::Algorithm::LeakyBucket,
+        Algorithm::FixedWindow => limiter::Algorithm::FixedWindow,
+        Algorithm::SlidingWindow => limiter::Algorithm::SlidingWindow,
+    }
+}
+
 /// `types.header-edit`: the name and what becomes of the field.
 pub(crate) struct Edit;
 
@@ -194,6 +203,43 @@ lifted! {
 impl OwnedParams for (List<http::Outgoing>, u32) {
     fn keep((requests, timeout_ms): Self::Of<'_>) -> Self::Owned {
         (SmallVec::into_vec(requests), timeout_ms)
+    }
+}
+
+impl OwnedParams for (List<GuestLimit>, u64) {
+    fn keep((limits, cost): Self::Of<'_>) -> Self::Owned {
+        let owned = |limit: &Limit<'_>| limiter::Limit {
+            key: limit.key.to_owned(),
+            algorithm: to_guest(limit.algorithm),
+            amount: limit.amount,
+            window_ms: limit.window_ms,
+            burst: limit.burst,
+        };
+        (limits.iter().map(owned).collect(), cost)
+    }
+}
+
+impl OwnedParams for (Str, Str) {
+    fn keep((one, other): Self::Of<'_>) -> Self::Owned {
+        (one.to_owned(), other.to_owned())
+    }
+}
+
+impl OwnedParams for (Str, Str, u64) {
+    fn keep((one, other, number): Self::Of<'_>) -> Self::Owned {
+        (one.to_owned(), other.to_owned(), number)
+    }
+}
+
+impl OwnedParams for (Str, Str, Bytes, Option<u64>) {
+    fn keep((one, other, bytes, number): Self::Of<'_>) -> Self::Owned {
+        (one.to_owned(), other.to_owned(), bytes.to_vec(), number)
+    }
+}
+
+impl OwnedParams for (Str, Str, Option<Bytes>, Bytes, Option<u64>) {
+    fn keep((one, other, before, after, number): Self::Of<'_>) -> Self::Owned {
+        (one.to_owned(), other.to_owned(), before.map(<[u8]>::to_vec), after.to_vec(), number)
     }
 }
 

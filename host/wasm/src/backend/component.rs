@@ -15,7 +15,7 @@ use crate::bindings::Verdict;
 use crate::call::state::CallState;
 use crate::filter::{Hook, HookSet, LoadError};
 use crate::host;
-use crate::host::wasi;
+use crate::host::{Waiting, wasi};
 use crate::load::compile;
 use crate::load::engine::Runtime;
 use crate::load::process::Subject;
@@ -42,18 +42,23 @@ struct Exports {
 
 impl ComponentCode {
     /// Compiles (or finds in the cache) and links.
-    pub(crate) fn link(runtime: &Arc<Runtime>, name: &str, bytes: &[u8]) -> Result<ComponentCode, LoadError> {
+    pub(crate) fn link(
+        runtime: &Arc<Runtime>,
+        name: &str,
+        bytes: &[u8],
+        waiting: Waiting,
+    ) -> Result<ComponentCode, LoadError> {
         let hash: [u8; 32] = Sha256::digest(bytes).into();
         let subject = Subject { name, can_wait: true };
         let component: component::Component =
             compile::compiled(runtime, subject, bytes, &hash, runtime.cache.as_ref())?;
-        let waits = check_imports(runtime, &component)?;
+        let waits = check_imports(runtime, &component, waiting)?;
         let exports = find_exports(runtime, &component)?;
         let mut linker = Linker::new(&runtime.engine);
         let failed = |e: Error| LoadError::Link(format!("{e:#}"));
-        host::link(&mut linker).map_err(failed)?;
+        host::link(&mut linker, waiting).map_err(failed)?;
         if waits {
-            host::link_waiting(&mut linker).map_err(failed)?;
+            host::link_waiting(&mut linker, waiting).map_err(failed)?;
         }
         wasi::link(&mut linker, &component)?;
         let pre = linker.instantiate_pre(&component).map_err(failed)?;
@@ -168,7 +173,7 @@ impl ComponentInstance {
 }
 
 /// Refuses imports that are not there, by name, and answers whether one of them can wait.
-fn check_imports(runtime: &Runtime, component: &component::Component) -> Result<bool, LoadError> {
+fn check_imports(runtime: &Runtime, component: &component::Component, waiting: Waiting) -> Result<bool, LoadError> {
     let known = host::functions();
     let mut waits = false;
     for (name, import) in component.component_type().imports(&runtime.engine) {
@@ -184,7 +189,7 @@ fn check_imports(runtime: &Runtime, component: &component::Component) -> Result<
                 continue;
             }
             match known.find(interface, function) {
-                Some(can_wait) => waits |= can_wait,
+                Some(can_wait) => waits |= waiting.includes(interface, can_wait),
                 None => return Err(missing_function(name, function)),
             }
         }

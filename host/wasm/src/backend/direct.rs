@@ -16,7 +16,7 @@ use crate::bindings::Verdict;
 use crate::call::guest::Guest;
 use crate::call::state::CallState;
 use crate::filter::{Hook, HookSet, LoadError};
-use crate::host::wasi;
+use crate::host::{Waiting, wasi};
 use crate::load::cache::Cache;
 use crate::load::compile;
 use crate::load::engine::Runtime;
@@ -33,6 +33,8 @@ pub(crate) struct DirectCode {
     exports: Arc<Exports>,
     /// Whether it imports functions that can wait.
     pub(crate) waits: bool,
+    /// Which of the functions that can do both wait.
+    waiting: Waiting,
 }
 
 /// Where the exports of a module are. Shared with its instances.
@@ -53,7 +55,12 @@ struct Function {
 
 impl DirectCode {
     /// Takes the component apart, compiles the module (or finds it in the cache) and links it.
-    pub(crate) fn link(runtime: &Arc<Runtime>, name: &str, component: &[u8]) -> Result<DirectCode, NotDirect> {
+    pub(crate) fn link(
+        runtime: &Arc<Runtime>,
+        name: &str,
+        component: &[u8],
+        waiting: Waiting,
+    ) -> Result<DirectCode, NotDirect> {
         let names = Arc::new(unbundle(component)?);
         let bytes = module_of(&names, component)?;
         check(&names)?;
@@ -61,7 +68,7 @@ impl DirectCode {
             return Err(NotDirect::Broken(missing));
         }
         let subject = Subject { name, can_wait: true };
-        DirectCode::of(runtime, subject, &names, bytes, runtime.cache.as_ref(), false)
+        DirectCode::of(runtime, subject, &names, bytes, waiting, runtime.cache.as_ref(), false)
     }
 
     /// The core module of the component that this is made of.
@@ -72,7 +79,8 @@ impl DirectCode {
     /// The same with a module that exports more.
     pub(crate) fn opened(&self, runtime: &Arc<Runtime>, name: &str, bytes: &[u8]) -> Result<DirectCode, String> {
         let subject = Subject { name, can_wait: true };
-        let opened = DirectCode::of(runtime, subject, &self.names, bytes, runtime.cache.as_ref(), false);
+        let cache = runtime.cache.as_ref();
+        let opened = DirectCode::of(runtime, subject, &self.names, bytes, self.waiting, cache, false);
         opened.map_err(|error| error.to_string())
     }
 
@@ -81,7 +89,8 @@ impl DirectCode {
     pub(crate) fn image(&self, runtime: &Arc<Runtime>, name: &str, bytes: &[u8]) -> Result<DirectCode, String> {
         // The image of the next load will be another one.
         let subject = Subject { name, can_wait: false };
-        DirectCode::of(runtime, subject, &self.names, bytes, None, true).map_err(|error| error.to_string())
+        let image = DirectCode::of(runtime, subject, &self.names, bytes, self.waiting, None, true);
+        image.map_err(|error| error.to_string())
     }
 
     fn of(
@@ -89,12 +98,13 @@ impl DirectCode {
         subject: Subject<'_>,
         names: &Arc<Unbundled>,
         bytes: &[u8],
+        waiting: Waiting,
         cache: Option<&Cache>,
         has_run: bool,
     ) -> Result<DirectCode, NotDirect> {
         let hash: [u8; 32] = Sha256::digest(bytes).into();
         let module: Module = compile::compiled(runtime, subject, bytes, &hash, cache).map_err(NotDirect::Broken)?;
-        let (pre, waits) = linked(runtime, names, &module).map_err(|error| format!("{error:#}"))?;
+        let (pre, waits) = linked(runtime, names, &module, waiting).map_err(|error| format!("{error:#}"))?;
         check_realloc(names, &module)?;
         let find = |name: &str| module.get_export_index(name).ok_or_else(|| format!("it has no export `{name}`"));
         let mut exports = Exports {
@@ -117,6 +127,7 @@ impl DirectCode {
             start: names.start.as_deref().filter(|_| !has_run).map(find).transpose()?,
             exports: Arc::new(exports),
             waits,
+            waiting,
         })
     }
 
@@ -274,14 +285,19 @@ fn missing(names: &Unbundled) -> Option<LoadError> {
 }
 
 /// Defines all that the module imports, and answers whether some of it can wait.
-fn linked(runtime: &Runtime, names: &Unbundled, module: &Module) -> Outcome<(InstancePre<CallState>, bool)> {
+fn linked(
+    runtime: &Runtime,
+    names: &Unbundled,
+    module: &Module,
+    waiting: Waiting,
+) -> Outcome<(InstancePre<CallState>, bool)> {
     let mut linker = wasmtime::Linker::new(&runtime.engine);
     // A module may import a function twice.
     linker.allow_shadowing(true);
     let mut imports = ModuleImports { linker, left: names.imports.clone() };
-    host::link(&mut imports)?;
+    host::link(&mut imports, waiting)?;
     let plain = imports.left.len();
-    host::link_waiting(&mut imports)?;
+    host::link_waiting(&mut imports, waiting)?;
     let waits = imports.left.len() < plain;
     wasi::link_direct(&mut imports, module)?;
     if let Some(unknown) = imports.left.first() {

@@ -15,6 +15,7 @@ use self::interface::{is_later, newest, our_interface};
 use crate::bindings::Verdict;
 use crate::call::state::CallState;
 use crate::filter::{CallMode, Hook, HookSet, LoadError};
+use crate::host::Waiting;
 use crate::load::Runtime;
 
 /// Unknown exports that are told of.
@@ -30,16 +31,22 @@ pub(crate) enum Code {
 
 impl Code {
     /// Compiles (or finds in the cache) and links a component; nothing of it has run yet.
-    pub(crate) fn link(runtime: &Arc<Runtime>, name: &str, bytes: &[u8], mode: CallMode) -> Result<Code, LoadError> {
+    pub(crate) fn link(
+        runtime: &Arc<Runtime>,
+        name: &str,
+        bytes: &[u8],
+        mode: CallMode,
+        waiting: Waiting,
+    ) -> Result<Code, LoadError> {
         let why = match mode {
             CallMode::Component => "`call = \"component\"` is configured".to_owned(),
-            CallMode::Auto => match DirectCode::link(runtime, name, bytes) {
+            CallMode::Auto => match DirectCode::link(runtime, name, bytes, waiting) {
                 Ok(direct) => return Ok(Code::Direct(Box::new(direct))),
                 Err(NotDirect::Unfit(why)) => why,
                 Err(NotDirect::Broken(error)) => return Err(error),
             },
         };
-        Ok(Code::Component { component: ComponentCode::link(runtime, name, bytes)?, why })
+        Ok(Code::Component { component: ComponentCode::link(runtime, name, bytes, waiting)?, why })
     }
 
     /// The hooks that the component exports.

@@ -1,5 +1,5 @@
-//! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send` and
-//! `passwords.authenticate`.
+//! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`,
+//! `passwords.authenticate`, and those of limits and values where these are in a store.
 
 pub(crate) mod consumers;
 pub(crate) mod crypto;
@@ -10,6 +10,7 @@ pub(crate) mod request;
 pub(crate) mod response;
 mod route;
 pub(crate) mod services;
+mod shared;
 mod waiting;
 pub(crate) mod wasi;
 
@@ -23,6 +24,7 @@ use crate::abi::define::{Answering, Define, InterfaceImports, ModuleImports};
 use crate::abi::{Lower, OwnedParams, Params};
 use crate::bindings::{Error, INTERFACE_VERSION};
 use crate::call::state::CallState;
+use sluice_services::state::{Limits, Place, Values};
 
 /// Where functions are defined, interface by interface.
 pub(crate) trait Interfaces {
@@ -51,8 +53,30 @@ impl Interfaces for ModuleImports {
     }
 }
 
+/// Which of the interfaces that can do both are to wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) limiter: bool,
+    pub(crate) kv: bool,
+}
+
+impl Waiting {
+    /// Of a plugin with limits and values there.
+    pub(crate) fn of(place: Option<&Place>) -> Waiting {
+        Waiting {
+            limiter: place.is_some_and(|place| place.limits == Limits::Exact),
+            kv: place.is_some_and(|place| place.values == Values::Shared),
+        }
+    }
+
+    /// Whether a function waits that by itself does so if `can_wait`.
+    pub(crate) fn includes(self, interface: &str, can_wait: bool) -> bool {
+        can_wait || (self.limiter && interface == "limiter") || (self.kv && interface == "kv")
+    }
+}
+
 /// Defines every function that does not wait.
-pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link(linker: &mut impl Interfaces, waiting: Waiting) -> Outcome<()> {
     linker.interface("types")?;
     guest::link(linker)?;
     request::link(linker)?;
@@ -61,12 +85,14 @@ pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     facts::link(linker)?;
     consumers::link(linker)?;
     crypto::link(linker)?;
-    services::link(linker)
+    services::link(linker)?;
+    shared::link(linker, waiting)
 }
 
 /// Defines those that do: they put every call of the store on a fiber.
-pub(crate) fn link_waiting(linker: &mut impl Interfaces) -> Outcome<()> {
+pub(crate) fn link_waiting(linker: &mut impl Interfaces, waiting: Waiting) -> Outcome<()> {
     services::link_waiting(linker)?;
+    shared::link_waiting(linker, waiting)?;
     consumers::link_waiting(linker)
 }
 
@@ -85,7 +111,8 @@ impl Functions {
 pub(crate) fn functions() -> &'static Functions {
     static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         let mut functions = Functions::default();
-        let listed = link(&mut functions).and_then(|()| link_waiting(&mut functions));
+        let plain = Waiting::default();
+        let listed = link(&mut functions, plain).and_then(|()| link_waiting(&mut functions, plain));
         listed.expect("listing functions can't fail");
         functions
     });

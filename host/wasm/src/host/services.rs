@@ -1,5 +1,5 @@
-//! The services a filter may call: limits, values, outbound calls, secrets and metrics. What they do is in `sluice_services`; here is
-//! who may call what, and when.
+//! The services a filter may call: outbound calls, secrets and metrics. What they do is in `sluice_services`; here is who may call what, and
+//! when.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
@@ -11,47 +11,20 @@ use wasmtime::{Result as Outcome, StoreContextMut};
 use super::Interfaces;
 use super::waiting::{self, Paused};
 use crate::abi::define::Define;
-use crate::abi::{Bytes, GuestLimit, List, Str};
+use crate::abi::{List, Str};
 use crate::bindings::metrics::Label;
-use crate::bindings::{Error, Field, http, kv, limiter};
+use crate::bindings::{Error, Field, http};
 use crate::call::services::FilterServices;
 use crate::call::state::{CallState, FilterShared};
 use crate::filter::HookSet;
 use sluice_http::http::{cdn_loop, trace};
 use sluice_services::ServiceError;
-use sluice_services::kv::{KvSpace, Reservation};
-use sluice_services::limiter::{Limit, MAX_LIMITS, Standing};
 use sluice_services::outbound::{self, Call, CallContext};
 
 /// Defines the services, but for `http`.
 pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
-    limiter_functions(&mut linker.interface("limiter")?)?;
-    kv_functions(&mut linker.interface("kv")?)?;
     secrets_functions(&mut linker.interface("secrets")?)?;
     metrics_functions(&mut linker.interface("metrics")?)
-}
-
-fn limiter_functions(at: &mut impl Define) -> Outcome<()> {
-    at.function::<(List<GuestLimit>, u64), _>("take", |state, (limits, cost)| Ok(state.take(&limits, cost)))
-}
-
-fn kv_functions(at: &mut impl Define) -> Outcome<()> {
-    at.function::<(Str, Str), _>("get", |state, (space, key)| Ok(state.kept(space, key)))?;
-    at.function::<(Str, Str, Bytes, Option<u64>), _>("set", |state, (space, key, value, ttl_ms)| {
-        Ok(state.space(space).and_then(|space| Ok(space.set(key, value, ttl_ms)?)))
-    })?;
-    at.function::<(Str, Str), _>("delete", |state, (space, key)| {
-        Ok(state.space(space).and_then(|space| Ok(space.delete(key)?)))
-    })?;
-    at.function::<(Str, Str, Option<Bytes>, Bytes, Option<u64>), _>(
-        "compare-and-swap",
-        |state, (space, key, expected, value, ttl_ms)| {
-            Ok(state.space(space).and_then(|space| Ok(space.compare_and_swap(key, expected, value, ttl_ms)?)))
-        },
-    )?;
-    at.function::<(Str, Str, u64), _>("get-or-reserve", |state, (space, key, ttl_ms)| {
-        Ok(state.reserve(space, key, ttl_ms))
-    })
 }
 
 fn secrets_functions(at: &mut impl Define) -> Outcome<()> {
@@ -100,12 +73,6 @@ impl CallState {
             return Err(Error::NotGranted("nothing is granted while a hook is tried at load".into()));
         }
         self.shared.services.as_ref().ok_or(Error::WrongHook)
-    }
-
-    fn space(&self, name: &str) -> Result<&KvSpace, Error> {
-        let services = self.services()?;
-        self.shared.grants.services.check_kv(name)?;
-        services.spaces.get(name).map(Arc::as_ref).ok_or_else(|| Error::Unavailable(format!("no space `{name}`")))
     }
 }
 
@@ -230,33 +197,6 @@ impl CallState {
             ));
         }
         Ok(cdn_loop::made_by(headers, caller))
-    }
-
-    fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Vec<limiter::Standing>, Error> {
-        let services = self.services()?;
-        if limits.len() > MAX_LIMITS {
-            return Err(Error::TooLarge(MAX_LIMITS as u64));
-        }
-        let standings = services.counters.take(limits, cost)?;
-        let to_guest = |standing: Standing| limiter::Standing {
-            allowed: standing.allowed,
-            remaining: standing.remaining,
-            reset_ms: standing.reset_ms,
-            retry_after_ms: standing.retry_after_ms,
-        };
-        Ok(standings.into_iter().map(to_guest).collect())
-    }
-
-    fn kept(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.space(space)?.get(key)?.map(Vec::from))
-    }
-
-    fn reserve(&self, space: &str, key: &str, ttl_ms: u64) -> Result<kv::Reservation, Error> {
-        Ok(match self.space(space)?.get_or_reserve(key, ttl_ms)? {
-            Reservation::Found(value) => kv::Reservation::Found(value.into()),
-            Reservation::Reserved => kv::Reservation::Reserved,
-            Reservation::Pending => kv::Reservation::Pending,
-        })
     }
 
     fn secret(&self, name: &str) -> Result<String, Error> {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use sluice_services::log_limit;
+use sluice_services::state::Place;
 
 use crate::backend::Code;
 use crate::filter::{CallMode, HookSet, LoadError};
+use crate::host::Waiting;
 use crate::load::cache::hex;
 use crate::load::{Runtime, compile};
 
@@ -17,6 +19,7 @@ pub struct Plugin {
     pub(crate) code: Code,
     pub(crate) description: Description,
     mode: CallMode,
+    place: Option<Place>,
     hash: [u8; 32],
 }
 
@@ -40,11 +43,17 @@ pub struct Description {
 
 impl Plugin {
     /// Reads, compiles (or finds in the cache) and links a component; nothing of it has run yet.
-    pub(crate) fn link(runtime: &Arc<Runtime>, name: &str, bytes: &[u8], mode: CallMode) -> Result<Plugin, LoadError> {
+    pub(crate) fn link(
+        runtime: &Arc<Runtime>,
+        name: &str,
+        bytes: &[u8],
+        mode: CallMode,
+        place: Option<Place>,
+    ) -> Result<Plugin, LoadError> {
         check_magic(bytes)?;
-        let code = Code::link(runtime, name, bytes, mode)?;
+        let code = Code::link(runtime, name, bytes, mode, Waiting::of(place.as_ref()))?;
         let hash = Sha256::digest(bytes).into();
-        Ok(Plugin { runtime: runtime.clone(), code, description: Description::default(), mode, hash })
+        Ok(Plugin { runtime: runtime.clone(), code, description: Description::default(), mode, place, hash })
     }
 
     /// The hooks that the component exports.
@@ -60,6 +69,11 @@ impl Plugin {
     /// How its hooks are to be called, as configured.
     pub fn call_mode(&self) -> CallMode {
         self.mode
+    }
+
+    /// Where its limits and values are; none: in the memory of the gateway.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
     }
 
     /// Why it is run as a component instead of being called directly; none where it is called directly.

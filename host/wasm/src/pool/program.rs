@@ -19,6 +19,7 @@ use crate::filter::{
 };
 use crate::load::Runtime;
 use sluice_services::log_limit;
+use sluice_services::state::Place;
 use sluice_services::{KeySet, Services};
 
 /// How long one hook is tried at load. Its CPU time has a limit of its own.
@@ -70,7 +71,18 @@ impl Runtime {
 
     /// The same, for calls of this kind. The log has the name while it is compiled.
     pub fn load_for(self: &Arc<Self>, name: &str, bytes: &[u8], mode: CallMode) -> Result<Arc<Plugin>, LoadError> {
-        let mut plugin = Plugin::link(self, name, bytes, mode)?;
+        self.load_in(name, bytes, mode, None)
+    }
+
+    /// The same, with its limits and values in this place.
+    pub fn load_in(
+        self: &Arc<Self>,
+        name: &str,
+        bytes: &[u8],
+        mode: CallMode,
+        place: Option<Place>,
+    ) -> Result<Arc<Plugin>, LoadError> {
+        let mut plugin = Plugin::link(self, name, bytes, mode, place)?;
         if !plugin.code.describes() {
             return Ok(Arc::new(plugin));
         }
@@ -100,8 +112,9 @@ impl Program {
     pub fn new(plugin: Arc<Plugin>, spec: ProgramSpec) -> Result<Program, LoadError> {
         check_limits(&spec.limits, &plugin.runtime)?;
         let account = plugin.runtime.accounts.of(&spec.name);
+        let (services, granted) = (&spec.services, &spec.grants.services);
         let shared = Arc::new(FilterShared {
-            services: Some(FilterServices::new(&spec.services, &spec.plugin, &spec.name, &spec.grants.services)),
+            services: Some(FilterServices::new(services, &spec.plugin, &spec.name, granted, plugin.place())),
             budget: plugin.runtime.options.budget.clone(),
             name: spec.name,
             config: spec.config,

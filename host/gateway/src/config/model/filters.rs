@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Name, Secret};
+use crate::services::state::{Limits, Values};
 use crate::wasm::{CallMode, FilterLimits, Grants, Mode};
 
 /// A component file.
@@ -14,6 +15,17 @@ pub struct Plugin {
     /// What the file has to hash to.
     pub sha256: Option<[u8; 32]>,
     pub call: CallMode,
+    /// None: in the memory of each gateway.
+    pub state: Option<PluginState>,
+}
+
+/// Where the limits and values of a plugin are.
+#[derive(Debug, Clone)]
+pub struct PluginState {
+    /// A name in `Config::states`.
+    pub name: Name,
+    pub limits: Limits,
+    pub values: Values,
 }
 
 /// A named use of a plugin. Mode, limits and grants are its own, else those of the plugin, else the defaults.

@@ -32,6 +32,7 @@ use crate::config::defaults;
 use crate::http::forwarded::TrustedPeers;
 use crate::route::{HostPattern, PathPattern};
 use crate::services::consumers::ConsumerSpec;
+use crate::services::state::StoreSpec;
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
@@ -64,6 +65,8 @@ pub struct Config {
     pub filters: Vec<Filter>,
     pub pipelines: Vec<Pipeline>,
     pub consumers: Vec<ConsumerSpec>,
+    /// What gateways share limits and values in.
+    pub states: Vec<StoreSpec>,
     pub telemetry: Telemetry,
     /// No admin listener without it.
     pub admin: Option<Admin>,

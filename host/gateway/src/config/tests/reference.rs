@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Absent, KeyDoc, keys};
 
 /// The tables, in the order of the page, each with what it is; deeper tables follow theirs.
-const TABLES: [(&str, &str); 14] = [
+const TABLES: [(&str, &str); 15] = [
     ("", "At the top of the main file, before all tables."),
     ("gateway", "Settings of the process."),
     ("listeners.*", "A socket that clients connect to. There has to be one at least."),
@@ -22,6 +22,7 @@ const TABLES: [(&str, &str); 14] = [
     ("filters.*", "A use of a plugin with a config of its own. What it leaves out comes from its plugin's table."),
     ("pipelines", "Lists of filters by name."),
     ("consumers.*", "A caller that filters can find by what it shows. Secrets are hashed: `sluice hash`."),
+    ("state.*", "A Redis or Valkey service in which gateways share limits and values."),
     ("defaults", "What routes and upstreams have unless they or their group say otherwise."),
     ("groups.*", "What the routes and upstreams of a group have unless they say otherwise."),
     ("upstreams.*", "A service behind the gateway."),

@@ -1,0 +1,105 @@
+//! Counters that follow those of a store: each lets through a little that the store does not know of yet, and a task tells it behind the
+//! requests. The counters count in the time of the store.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::{Algorithm, Limit, Standing};
+
+/// When a caller may come again who was refused only because the store does not know enough yet. It is told all the time.
+const AGAIN_MS: u64 = 50;
+
+/// What the counters of a space owe the store.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    /// What each counter may let through before the store knows of it.
+    most: u64,
+    /// The store's clock less this gateway's.
+    ahead_us: AtomicI64,
+    /// Each counter of which there is something to tell is in here once, or in the hands of the task.
+    due: Mutex<Vec<Report>>,
+    /// There is something to tell.
+    pub(crate) wake: Arc<Notify>,
+    /// There is so much to tell that it can't wait.
+    pub(crate) hurry: Notify,
+}
+
+/// Which counter the store is to be told of.
+#[derive(Debug)]
+pub(crate) struct Report {
+    key: Box<str>,
+    algorithm: Algorithm,
+    amount: u64,
+    window_ms: u64,
+    burst: u64,
+}
+
+impl Report {
+    pub(crate) fn limit(&self) -> Limit<'_> {
+        let Report { key, algorithm, amount, window_ms, burst } = self;
+        Limit { key, algorithm: *algorithm, amount: *amount, window_ms: *window_ms, burst: *burst }
+    }
+}
+
+impl Lease {
+    pub(crate) fn new(most: u64) -> Lease {
+        Lease {
+            most,
+            ahead_us: AtomicI64::new(0),
+            due: Mutex::default(),
+            wake: Arc::new(Notify::new()),
+            hurry: Notify::new(),
+        }
+    }
+
+    /// Refuses what would be more than may go unreported. One request may be more than that by itself: then it goes alone.
+    pub(super) fn bound(&self, standing: &mut Standing, unreported: u64, cost: u64) {
+        if standing.allowed && unreported > 0 && unreported.saturating_add(cost) > self.most {
+            standing.allowed = false;
+            standing.retry_after_ms = AGAIN_MS;
+        }
+    }
+
+    /// Notes that a counter has taken `cost`. Answers what it has taken that the store does not know of.
+    pub(super) fn taken(&self, limit: &Limit<'_>, unreported: u64, cost: u64) -> u64 {
+        let now = unreported.saturating_add(cost);
+        if unreported == 0 {
+            let Limit { key, algorithm, amount, window_ms, burst } = *limit;
+            self.put_off(Report { key: key.into(), algorithm, amount, window_ms, burst });
+        }
+        if now > self.most / 2 {
+            self.hurry.notify_one();
+        }
+        now
+    }
+
+    /// The store is to be told of it later.
+    pub(crate) fn put_off(&self, report: Report) {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+        self.wake.notify_one();
+    }
+
+    /// Up to `most` of what is to be told.
+    pub(crate) fn due(&self, most: usize) -> Vec<Report> {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = due.len().saturating_sub(most);
+        due.split_off(rest)
+    }
+
+    /// How many counters there is something to tell of, but for those that it is being told of.
+    pub(crate) fn waiting(&self) -> usize {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Both clocks, read at the same time.
+    pub(crate) fn set_clocks(&self, store_us: u64, here_us: u64) {
+        let ahead = i128::from(store_us) - i128::from(here_us);
+        self.ahead_us.store(i64::try_from(ahead).unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    pub(super) fn to_store_time(&self, here_us: u64) -> u64 {
+        here_us.saturating_add_signed(self.ahead_us.load(Ordering::Relaxed))
+    }
+}

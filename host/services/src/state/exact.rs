@@ -1,0 +1,185 @@
+//! Limits that the store decides: a call for each decision, all limits of it in one script. All counters of a plugin have one hash tag, so that
+//! in a cluster one node can take from several of them at once.
+
+use std::sync::{Arc, LazyLock};
+
+use redis::{FromRedisValue, Value};
+use smallvec::SmallVec;
+
+use super::script::Script;
+use super::store::CallError;
+use super::{Away, Store};
+use crate::ServiceError;
+use crate::limiter::{self, Algorithm, CounterSpace, Limit, MAX_LIMITS, Standing, Standings};
+use crate::rate::{self, State};
+
+static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
+
+/// The counters of one plugin in a store.
+pub struct ExactCounters {
+    store: Arc<Store>,
+    keys: Keys,
+    /// Those of this gateway, while the store is away.
+    local: Arc<CounterSpace>,
+}
+
+/// The names of a plugin's counters.
+#[derive(Clone)]
+pub(super) struct Keys(Box<str>);
+
+/// What the store has decided.
+pub(super) struct Decision {
+    /// Of the store's clock, in microseconds since the Unix epoch.
+    pub(super) now_us: u64,
+    all: bool,
+    /// Whether each limit allows it, and its state before anything was taken.
+    pub(super) limits: SmallVec<[(bool, State); 4]>,
+}
+
+impl ExactCounters {
+    pub fn new(store: Arc<Store>, plugin: &str, local: Arc<CounterSpace>) -> Self {
+        let keys = Keys::new(&store, plugin);
+        ExactCounters { store, keys, local }
+    }
+
+    /// What [`CounterSpace::take`] does, over all gateways. While the store is away, what the operator has chosen.
+    pub async fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Standings, ServiceError> {
+        limiter::check_all(limits)?;
+        if limits.is_empty() {
+            return Ok(Standings::new());
+        }
+        match decide(&self.store, &self.keys, limits, cost, false).await {
+            Ok(decision) => Ok(decision.standings(limits, cost)),
+            Err(why) => away(&self.store, &why, limits, || self.local.take(limits, cost)),
+        }
+    }
+}
+
+/// What becomes of a call that the store has not answered.
+pub(super) fn away(
+    store: &Store,
+    why: &CallError,
+    limits: &[Limit<'_>],
+    local: impl FnOnce() -> Result<Standings, ServiceError>,
+) -> Result<Standings, ServiceError> {
+    match store.spec().away {
+        Away::Local => local(),
+        Away::Open => Ok(limits.iter().map(|limit| Standing::untouched(limit)).collect()),
+        Away::Closed => Err(ServiceError::Unavailable(format!("state `{}`: {why}", store.spec().name))),
+    }
+}
+
+/// Asks the store. `forced`: takes the cost whatever is left.
+pub(super) async fn decide(
+    store: &Arc<Store>,
+    keys: &Keys,
+    limits: &[Limit<'_>],
+    cost: u64,
+    forced: bool,
+) -> Result<Decision, CallError> {
+    debug_assert!(limits.len() <= MAX_LIMITS);
+    let names: SmallVec<[String; 4]> = limits.iter().map(|limit| keys.of(limit)).collect();
+    let mut arguments: SmallVec<[String; 18]> = SmallVec::new();
+    arguments.push(cost.to_string());
+    arguments.push(if forced { "1" } else { "0" }.to_owned());
+    for limit in limits {
+        let kind = match limit.algorithm {
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => "b",
+            Algorithm::FixedWindow => "f",
+            Algorithm::SlidingWindow => "s",
+        };
+        arguments.push(kind.to_owned());
+        arguments.push(limit.amount.to_string());
+        arguments.push(limit.window_ms.saturating_mul(1_000).to_string());
+        arguments.push(rate::capacity(limit).to_string());
+    }
+    let answer = TAKE.run(store, &names, &arguments).await?;
+    read(answer, limits).ok_or_else(|| CallError::Failed("it has answered what no limit can be read from".to_owned()))
+}
+
+/// What [`TAKE`] answers, if this is it.
+fn read(answer: Value, limits: &[Limit<'_>]) -> Option<Decision> {
+    let parts = Vec::<String>::from_redis_value(answer).ok()?;
+    let (head, states) = parts.split_first_chunk::<2>()?;
+    if states.len() != limits.len() * 2 {
+        return None;
+    }
+    let limits = states.chunks_exact(2).zip(limits).map(|(pair, limit)| {
+        let [allowed, state] = pair else { return None };
+        let mut numbers =
+            state.split(' ').map(|number| number.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0));
+        let (at, a, b) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        // A cast of a float that is too large saturates.
+        Some((allowed == "1", State::new(limit.algorithm, at as u64, a as u128, b as u64)))
+    });
+    let limits = limits.collect::<Option<_>>()?;
+    Some(Decision { now_us: head[0].parse().ok()?, all: head[1] == "1", limits })
+}
+
+impl Decision {
+    fn standings(&self, limits: &[Limit<'_>], cost: u64) -> Standings {
+        let states = self.limits.iter().zip(limits);
+        if !self.all || cost == 0 {
+            let found = states.map(|((allowed, state), limit)| Standing {
+                allowed: *allowed,
+                ..rate::standing(limit, state, cost, self.now_us)
+            });
+            return found.collect();
+        }
+        let taken = states.map(|((_, state), limit)| {
+            let charged = rate::charge(limit, *state, cost);
+            Standing { allowed: true, retry_after_ms: 0, ..rate::standing(limit, &charged, 0, self.now_us) }
+        });
+        taken.collect()
+    }
+}
+
+impl Keys {
+    pub(super) fn new(store: &Store, plugin: &str) -> Keys {
+        Keys(format!("{}{{{plugin}}}:limit:", store.spec().prefix).into())
+    }
+
+    /// Limits with the same key, algorithm, amount and window share a counter.
+    fn of(&self, limit: &Limit<'_>) -> String {
+        let Limit { key, algorithm, amount, window_ms, burst: _ } = limit;
+        let kind = match algorithm {
+            Algorithm::TokenBucket => "token",
+            Algorithm::LeakyBucket => "leaky",
+            Algorithm::FixedWindow => "fixed",
+            Algorithm::SlidingWindow => "sliding",
+        };
+        format!("{}{kind}:{amount}:{window_ms}:{key}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_told_from_a_decision() {
+        let limit = [Limit { key: "k", algorithm: Algorithm::FixedWindow, amount: 5, window_ms: 1000, burst: 0 }];
+        let text = |parts: &[&str]| {
+            Value::Array(parts.iter().map(|part| Value::BulkString(part.as_bytes().to_vec())).collect())
+        };
+        let read = |value| read(value, &limit).map(|decision| (decision.now_us, decision.all));
+        assert_eq!(read(text(&["7", "1", "1", "5 3 2"])), Some((7, true)));
+        for odd in [
+            Value::Nil,
+            Value::Okay,
+            Value::Int(7),
+            text(&[]),
+            text(&["7", "1"]),
+            text(&["7", "1", "1"]),
+            text(&["7", "1", "1", "5 3"]),
+            text(&["7", "1", "1", "5 3 x"]),
+            text(&["7", "1", "1", "5 NaN 0"]),
+            text(&["7", "1", "1", "-5 3 0"]),
+            text(&["", "1", "1", "5 3 2"]),
+            text(&["7", "1", "1", "5 3 2", "1", "5 3 2"]),
+            Value::Array(vec![Value::Array(vec![]); 4]),
+        ] {
+            assert_eq!(read(odd.clone()), None, "{odd:?}");
+        }
+    }
+}

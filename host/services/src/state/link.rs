@@ -1,0 +1,159 @@
+//! The connection of one thread to a store. A worker's requests share it, so their calls are pipelined by the way; no call crosses to another
+//! thread. A task of the thread makes it when the first call is made, makes it again after a failure, and waits longer after each attempt, so
+//! that a store that comes back is not stormed: requests never connect themselves, and while there is no connection they know at once.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use super::connect::Connection;
+use super::store::Store;
+
+/// The first pause after a failed attempt; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Calls in a row without an answer after which the store counts as away. One may be an accident of the machine.
+const TIMEOUTS: u32 = 3;
+
+/// How the connection of this thread stands.
+#[derive(Clone)]
+pub(super) enum Status {
+    /// The first attempt goes on.
+    Starting,
+    Up(Connection),
+    Down,
+}
+
+/// The connection of a thread.
+pub(super) struct Link {
+    status: watch::Sender<Status>,
+    /// Calls in a row without an answer.
+    timeouts: AtomicU32,
+    broken: Notify,
+}
+
+thread_local! {
+    static LINKS: RefCell<HashMap<u64, Arc<Link>>> = RefCell::default();
+}
+
+impl Link {
+    /// That of this thread, which has an event loop; it is made when it is asked for first.
+    pub(super) fn here(store: &Arc<Store>) -> Arc<Link> {
+        LINKS.with_borrow_mut(|links| {
+            if let Some(known) = links.get(&store.id()) {
+                return Arc::clone(known);
+            }
+            let (status, _) = watch::channel(Status::Starting);
+            let link = Arc::new(Link { status, timeouts: AtomicU32::new(0), broken: Notify::new() });
+            tokio::spawn(keep(Arc::clone(&link), Arc::downgrade(store), store.id(), store.closed()));
+            links.insert(store.id(), Arc::clone(&link));
+            link
+        })
+    }
+
+    /// The connection; waits for the first attempt to make it. None: the store is away.
+    pub(super) async fn connection(&self) -> Option<Connection> {
+        let mut status = self.status.subscribe();
+        loop {
+            match &*status.borrow_and_update() {
+                Status::Up(connection) => return Some(connection.clone()),
+                Status::Down => return None,
+                Status::Starting => {}
+            }
+            status.changed().await.ok()?;
+        }
+    }
+
+    /// Waits until there is a connection. Not at all if the store is closed.
+    pub(super) async fn until_up(&self) {
+        let mut status = self.status.subscribe();
+        let _ = status.wait_for(|status| matches!(status, Status::Up(_))).await;
+    }
+
+    /// An answer has come.
+    pub(super) fn answered(&self) {
+        // Read first: workers write nothing while all is well.
+        if self.timeouts.load(Ordering::Relaxed) != 0 {
+            self.timeouts.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// No answer has come in time.
+    pub(super) fn timed_out(&self) {
+        if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS {
+            self.broken();
+        }
+    }
+
+    /// The connection can't be used any more, or leads to the wrong server.
+    pub(super) fn broken(&self) {
+        self.broken.notify_one();
+    }
+}
+
+/// Makes the connection and makes it again, until the store is closed.
+async fn keep(link: Arc<Link>, store: Weak<Store>, id: u64, mut closed: watch::Receiver<()>) {
+    let mut pause = FIRST_PAUSE;
+    let mut was_away = false;
+    loop {
+        let Some(open) = store.upgrade() else { break };
+        let attempt = tokio::select! {
+            attempt = connect(&open) => attempt,
+            _ = closed.changed() => break,
+        };
+        match attempt {
+            Ok(connection) => {
+                if was_away {
+                    open.is_back();
+                }
+                (pause, was_away) = (FIRST_PAUSE, false);
+                link.timeouts.store(0, Ordering::Relaxed);
+                let counted = open.count_connection();
+                // The task must not keep the store open while it waits.
+                drop(open);
+                link.status.send_replace(Status::Up(connection));
+                tokio::select! {
+                    () = link.broken.notified() => {}
+                    _ = closed.changed() => break,
+                }
+                drop(counted);
+                link.status.send_replace(Status::Down);
+            }
+            Err(why) => {
+                was_away = true;
+                open.is_away(&why);
+                drop(open);
+                link.status.send_replace(Status::Down);
+                tokio::select! {
+                    () = sleep(with_jitter(pause)) => {}
+                    _ = closed.changed() => break,
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+    LINKS.with_borrow_mut(|links| links.remove(&id));
+}
+
+/// A connection that answers.
+async fn connect(store: &Store) -> Result<Connection, String> {
+    let within = store.spec().connect_timeout;
+    let made = async {
+        let mut connection = store.connector().connect(store.spec()).await.map_err(|error| error.to_string())?;
+        connection.send(&redis::cmd("PING")).await.map_err(|error| error.to_string())?;
+        Ok(connection)
+    };
+    timeout(within, made).await.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
+}
+
+/// Between a half and the whole of it: gateways that have lost the store at the same time come back one by one.
+fn with_jitter(pause: Duration) -> Duration {
+    let share = f64::from(u16::from_le_bytes(crate::random::bytes_32().first_chunk().copied().unwrap_or_default()))
+        / f64::from(u16::MAX);
+    pause.mul_f64(0.5 + share / 2.0)
+}

@@ -1,0 +1,204 @@
+//! State that gateways share: limits and values in Redis or Valkey instead of the memory of this process. A [`Store`] is one such service, a single
+//! server, a group with Sentinels or a cluster; it outlives reloads. The `redis` crate speaks the protocol, here is what a gateway adds: each
+//! worker has a connection of its own that its requests share ([`link`]), calls are bounded in number and time, and while the store is away
+//! the answer is what the operator has chosen ([`Away`]), at once.
+//!
+//! Limits are exact ([`exact`]: each decision is the store's) or leased ([`leased`]: decided here, told the store behind the request).
+
+mod address;
+mod connect;
+pub mod exact;
+pub mod leased;
+mod link;
+mod script;
+mod store;
+pub mod values;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::Clock;
+
+pub use self::address::{BadAddress, ServerAddress};
+pub use self::exact::ExactCounters;
+pub use self::leased::LeasedCounters;
+pub use self::store::{Outcome, Store};
+pub use self::values::RemoteValues;
+
+/// What a store is: two with the same specification are the same.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreSpec {
+    /// Its name in the configuration.
+    pub name: Box<str>,
+    /// The servers, or the Sentinels, or some nodes of the cluster.
+    pub servers: Vec<ServerAddress>,
+    pub topology: Topology,
+    pub login: Login,
+    /// Of the Sentinels.
+    pub sentinel_login: Login,
+    /// Not in a cluster, which has one.
+    pub database: i64,
+    pub tls: TlsFiles,
+    /// Of one call, from when it is made to its answer.
+    pub timeout: Duration,
+    pub connect_timeout: Duration,
+    /// Calls of all workers that may wait for an answer at a time.
+    pub max_waiting: usize,
+    pub away: Away,
+    /// What all keys begin with.
+    pub prefix: Box<str>,
+}
+
+/// What kind of service it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topology {
+    Single,
+    /// The servers are Sentinels, which know the master of this name.
+    Sentinel {
+        master: Box<str>,
+    },
+    Cluster,
+}
+
+/// Who the gateway is there.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Login {
+    pub username: Option<Box<str>>,
+    pub password: Option<Box<str>>,
+}
+
+/// PEM texts for connections with TLS.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct TlsFiles {
+    /// Instead of the authorities of the system.
+    pub authorities: Option<Box<[u8]>>,
+    /// The certificate and key of the gateway.
+    pub identity: Option<(Box<[u8]>, Box<[u8]>)>,
+}
+
+/// What becomes of a call while the store does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Away {
+    /// Each gateway counts and keeps for itself.
+    Local,
+    /// Limits allow, nothing is kept.
+    Open,
+    /// The call fails with `unavailable`.
+    Closed,
+}
+
+/// How limits are decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limits {
+    /// By the store, in a call for each decision.
+    Exact,
+    /// Here; what is let through before the store knows of it is at most this much of each limit.
+    Leased { most: u64 },
+    /// By each gateway for itself.
+    Local,
+}
+
+/// Where values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// In the store.
+    Shared,
+    /// In each gateway.
+    Local,
+}
+
+/// Where the limits and values of a plugin are.
+#[derive(Clone)]
+pub struct Place {
+    pub store: Arc<Store>,
+    pub limits: Limits,
+    pub values: Values,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Place) -> bool {
+        Arc::ptr_eq(&self.store, &other.store) && self.limits == other.limits && self.values == other.values
+    }
+}
+
+impl fmt::Debug for StoreSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreSpec").field("name", &self.name).field("servers", &self.servers).finish_non_exhaustive()
+    }
+}
+
+/// Work behind the requests.
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// All stores of the gateway.
+pub struct Stores {
+    clock: Clock,
+    open: Mutex<Vec<Weak<Store>>>,
+    leased: Mutex<Vec<Known>>,
+    /// Starts a task that is no request.
+    start: OnceLock<Box<dyn Fn(Task) + Send + Sync>>,
+}
+
+/// Leased counters that are in use.
+struct Known {
+    plugin: Box<str>,
+    store: u64,
+    most: u64,
+    counters: Weak<LeasedCounters>,
+}
+
+impl Stores {
+    /// Without stores.
+    pub fn new(clock: Clock) -> Self {
+        Stores { clock, open: Mutex::default(), leased: Mutex::default(), start: OnceLock::new() }
+    }
+
+    /// Says how work behind the requests is started. Before that, leased counters tell the store nothing.
+    pub fn start_with(&self, start: impl Fn(Task) + Send + Sync + 'static) {
+        let _ = self.start.set(Box::new(start));
+    }
+
+    /// The store of this specification: the one that is in use, or a new one. Nothing is connected before a call is made. Errors: a
+    /// certificate or key that can't be used.
+    pub fn open(&self, spec: StoreSpec) -> Result<Arc<Store>, String> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|store| store.strong_count() > 0);
+        if let Some(known) = open.iter().filter_map(Weak::upgrade).find(|store| *store.spec() == spec) {
+            return Ok(known);
+        }
+        let store = Arc::new(Store::new(spec).map_err(|error| error.to_string())?);
+        open.push(Arc::downgrade(&store));
+        Ok(store)
+    }
+
+    /// Those that are in use.
+    pub fn in_use(&self) -> Vec<Arc<Store>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The leased counters of a plugin: those that are in use, or new ones.
+    pub fn leased(&self, plugin: &str, store: &Arc<Store>, most: u64) -> Arc<LeasedCounters> {
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        leased.retain(|known| known.counters.strong_count() > 0);
+        let is_same = |known: &&Known| *known.plugin == *plugin && known.store == store.id() && known.most == most;
+        if let Some(known) = leased.iter().find(is_same).and_then(|known| known.counters.upgrade()) {
+            return known;
+        }
+        let counters = LeasedCounters::new(store.clone(), plugin, self.clock.clone(), most);
+        if let Some(start) = self.start.get() {
+            start(Box::pin(LeasedCounters::report(Arc::downgrade(&counters))));
+        }
+        leased.push(Known { plugin: plugin.into(), store: store.id(), most, counters: Arc::downgrade(&counters) });
+        counters
+    }
+
+    /// Counters of a store that it is to be told of.
+    pub fn unreported(&self, store: &Arc<Store>) -> usize {
+        let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_store = leased.iter().filter(|known| known.store == store.id());
+        of_store.filter_map(|known| known.counters.upgrade()).map(|counters| counters.unreported()).sum()
+    }
+}

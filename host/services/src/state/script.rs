@@ -1,0 +1,44 @@
+//! Scripts: called by their hash, and sent whole where the store does not know them.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use redis::{Cmd, ToRedisArgs, Value};
+
+use super::store::{CallError, Store};
+
+/// A script, and the hash by which a store knows it.
+pub(super) struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+impl Script {
+    pub(super) fn new(text: &'static str) -> Script {
+        let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+        let mut hash = String::with_capacity(40);
+        for byte in digest.as_ref() {
+            let _ = write!(hash, "{byte:02x}");
+        }
+        Script { text, hash }
+    }
+
+    /// Runs it. A store that has been emptied or restarted does not know it: then once more, with its text.
+    pub(super) async fn run<K: ToRedisArgs, A: ToRedisArgs>(
+        &self,
+        store: &Arc<Store>,
+        keys: &[K],
+        arguments: &[A],
+    ) -> Result<Value, CallError> {
+        let command = |kind: &str, script: &str| -> Cmd {
+            let mut command = redis::cmd(kind);
+            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+            command
+        };
+        match store.call(&command("EVALSHA", &self.hash)).await {
+            Err(CallError::NoScript) => store.call(&command("EVAL", self.text)).await,
+            answer => answer,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! One store: its calls, with their bounds, and what is counted of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::sync::watch;
+use tokio::time::timeout_at;
+use tracing::warn;
+
+use super::StoreSpec;
+use super::connect::Connector;
+use super::link::Link;
+use crate::log_limit::visible;
+
+/// A Redis or Valkey service that gateways share.
+pub struct Store {
+    spec: StoreSpec,
+    connector: Connector,
+    /// Of this process; never given twice.
+    id: u64,
+    /// Ends the tasks that keep the connections when the store is dropped.
+    open: watch::Sender<()>,
+    waiting: AtomicUsize,
+    connections: AtomicUsize,
+    outcomes: [AtomicU64; Outcome::ALL.len()],
+    /// Whether the last that was logged is that it is away.
+    said_away: AtomicBool,
+}
+
+/// How a call has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Answered,
+    /// Without an answer in time.
+    Timeout,
+    /// With an error of the store or of the connection.
+    Error,
+    /// Not made, since there was no connection.
+    Away,
+    /// Not made, since as many as may wait did.
+    Busy,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 5] = [Outcome::Answered, Outcome::Timeout, Outcome::Error, Outcome::Away, Outcome::Busy];
+
+    /// The value of the label `outcome`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Answered => "answered",
+            Outcome::Timeout => "timeout",
+            Outcome::Error => "error",
+            Outcome::Away => "away",
+            Outcome::Busy => "busy",
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum CallError {
+    #[error("no connection")]
+    Away,
+    #[error("{0} calls wait for it")]
+    Busy(usize),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("{0}")]
+    Failed(String),
+    /// The store has no such script.
+    #[error("an unknown script")]
+    NoScript,
+}
+
+/// Counts down when it is dropped.
+pub(super) struct Counted(Arc<Store>, fn(&Store) -> &AtomicUsize);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1(&self.0).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    pub(super) fn new(spec: StoreSpec) -> Result<Store, RedisError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Ok(Store {
+            connector: Connector::new(&spec)?,
+            spec,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            open: watch::channel(()).0,
+            waiting: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            outcomes: Default::default(),
+            said_away: AtomicBool::new(false),
+        })
+    }
+
+    pub fn spec(&self) -> &StoreSpec {
+        &self.spec
+    }
+
+    /// Calls that wait for an answer.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Threads that are connected.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Calls that have ended so.
+    pub fn calls(&self, outcome: Outcome) -> u64 {
+        self.outcomes.get(outcome as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Changes when the store is dropped.
+    pub(super) fn closed(&self) -> watch::Receiver<()> {
+        self.open.subscribe()
+    }
+
+    /// Sends a command on the connection of this thread and waits for its answer, for the time of a call at most.
+    pub(super) async fn call(self: &Arc<Self>, command: &Cmd) -> Result<Value, CallError> {
+        let answer = self.attempt(command).await;
+        let outcome = match &answer {
+            Ok(_) | Err(CallError::NoScript) => Outcome::Answered,
+            Err(CallError::Timeout(_)) => Outcome::Timeout,
+            Err(CallError::Failed(_)) => Outcome::Error,
+            Err(CallError::Away) => Outcome::Away,
+            Err(CallError::Busy(_)) => Outcome::Busy,
+        };
+        if let Some(count) = self.outcomes.get(outcome as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn attempt(self: &Arc<Self>, command: &Cmd) -> Result<Value, CallError> {
+        let most = self.spec.max_waiting;
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= most {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(CallError::Busy(most));
+        }
+        let _waiting = Counted(Arc::clone(self), |store| &store.waiting);
+        let until = tokio::time::Instant::now() + self.spec.timeout;
+        let link = Link::here(self);
+        let connection = timeout_at(until, link.connection()).await;
+        // The first attempt may take longer than a call may.
+        let Ok(Some(mut connection)) = connection else { return Err(CallError::Away) };
+        match timeout_at(until, connection.send(command)).await {
+            Ok(Ok(answer)) => {
+                link.answered();
+                Ok(answer)
+            }
+            Ok(Err(error)) => Err(self.failed(&link, &error)),
+            Err(_) => {
+                link.timed_out();
+                Err(CallError::Timeout(self.spec.timeout))
+            }
+        }
+    }
+
+    fn failed(&self, link: &Link, error: &RedisError) -> CallError {
+        match error.kind() {
+            ErrorKind::Server(ServerErrorKind::NoScript) => return CallError::NoScript,
+            // After a failover the old master is a replica, and another is to be asked for.
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => link.broken(),
+            // In a cluster the crate times out, too.
+            _ if error.is_timeout() => {
+                link.timed_out();
+                return CallError::Timeout(self.spec.timeout);
+            }
+            _ if error.is_unrecoverable_error() => link.broken(),
+            _ => link.answered(),
+        }
+        CallError::Failed(visible(&error.to_string()).into_owned())
+    }
+
+    pub(super) fn count_connection(self: &Arc<Self>) -> CountedConnection {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        CountedConnection(Arc::downgrade(self))
+    }
+
+    /// Says so once, whichever thread finds it first.
+    pub(super) fn is_away(&self, why: &str) {
+        if !self.said_away.swap(true, Ordering::Relaxed) {
+            let state = &*self.spec.name;
+            warn!(state, reason = %visible(why), "the state that gateways share can't be reached; on_unavailable says what becomes of calls");
+        }
+    }
+
+    pub(super) fn is_back(&self) {
+        if self.said_away.swap(false, Ordering::Relaxed) {
+            tracing::info!(state = &*self.spec.name, "the state that gateways share is reached again");
+        }
+    }
+}
+
+/// A connection, as it is counted. It does not keep the store open.
+pub(super) struct CountedConnection(std::sync::Weak<Store>);
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        if let Some(store) = self.0.upgrade() {
+            store.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Values of a space in a store. A value has a byte in front, which tells it from a reservation.
+
+use std::sync::{Arc, LazyLock};
+
+use redis::{Cmd, FromRedisValue, Value};
+
+use super::Away;
+use super::script::Script;
+use super::store::{CallError, Store};
+use crate::ServiceError;
+use crate::kv::{self, KvSpace, MAX_KEY, Reservation};
+
+const VALUE: u8 = b'v';
+const RESERVED: &[u8] = b"r";
+
+/// KEYS: one. ARGV: the value to put, its time to live in ms or "0", and what has to be there, if anything.
+static SWAP: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local there = redis.call('GET', KEYS[1])
+if there and string.sub(there, 1, 1) ~= 'v' then there = false end
+if there ~= (ARGV[3] or false) then return 0 end
+if ARGV[2] == '0' then redis.call('SET', KEYS[1], ARGV[1]) else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return 1",
+    )
+});
+
+/// KEYS: one. ARGV: the time to live of a reservation in ms.
+static RESERVE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local there = redis.call('GET', KEYS[1])
+if there then return there end
+redis.call('SET', KEYS[1], 'r', 'PX', ARGV[1])
+return false",
+    )
+});
+
+/// One space of one plugin.
+pub struct RemoteValues {
+    store: Arc<Store>,
+    /// What its keys begin with.
+    prefix: Box<str>,
+    /// Of one value with its key: what all of them take is the store's matter.
+    quota: u64,
+    /// That of this gateway, while the store is away.
+    local: Arc<KvSpace>,
+}
+
+impl RemoteValues {
+    pub fn new(store: Arc<Store>, plugin: &str, space: &str, quota: u64, local: Arc<KvSpace>) -> Self {
+        let prefix = format!("{}{plugin}:kv:{space}:", store.spec().prefix).into();
+        RemoteValues { store, prefix, quota, local }
+    }
+
+    /// What [`KvSpace::get`] does.
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ServiceError> {
+        let name = self.name(key, 0)?;
+        match self.call(redis::cmd("GET").arg(&name)).await {
+            Ok(Found::Value(value)) => Ok(Some(value)),
+            Ok(Found::Nothing | Found::Reserved) => Ok(None),
+            Err(why) => self.away(&why, |local| Ok(local.get(key)?.map(Vec::from)), None),
+        }
+    }
+
+    /// What [`KvSpace::set`] does.
+    pub async fn set(&self, key: &str, value: &[u8], ttl_ms: Option<u64>) -> Result<(), ServiceError> {
+        let name = self.name(key, value.len())?;
+        let mut command = redis::cmd("SET");
+        command.arg(&name).arg(marked(value));
+        if let Some(ttl_ms) = ttl(ttl_ms)? {
+            command.arg("PX").arg(ttl_ms);
+        }
+        match self.store.call(&command).await {
+            Ok(_) => Ok(()),
+            Err(why) => self.away(&why, |local| local.set(key, value, ttl_ms), ()),
+        }
+    }
+
+    /// What [`KvSpace::delete`] does.
+    pub async fn delete(&self, key: &str) -> Result<bool, ServiceError> {
+        let name = self.name(key, 0)?;
+        match self.call(redis::cmd("GETDEL").arg(&name)).await {
+            Ok(found) => Ok(matches!(found, Found::Value(_))),
+            Err(why) => self.away(&why, |local| local.delete(key), false),
+        }
+    }
+
+    /// What [`KvSpace::compare_and_swap`] does.
+    pub async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: Option<&[u8]>,
+        value: &[u8],
+        ttl_ms: Option<u64>,
+    ) -> Result<bool, ServiceError> {
+        let name = self.name(key, value.len())?;
+        let mut arguments = vec![marked(value), ttl(ttl_ms)?.unwrap_or(0).to_string().into_bytes()];
+        arguments.extend(expected.map(marked));
+        match SWAP.run(&self.store, &[&name], &arguments).await {
+            Ok(answer) => Ok(answer == Value::Int(1)),
+            // Without a store nothing is there, so a caller that found something else there begins again.
+            Err(why) => {
+                self.away(&why, |local| local.compare_and_swap(key, expected, value, ttl_ms), expected.is_none())
+            }
+        }
+    }
+
+    /// What [`KvSpace::get_or_reserve`] does.
+    pub async fn get_or_reserve(&self, key: &str, ttl_ms: u64) -> Result<Reservation, ServiceError> {
+        let name = self.name(key, 0)?;
+        let ttl_ms = ttl(Some(ttl_ms))?.unwrap_or_default();
+        let answer = RESERVE.run(&self.store, &[&name], &[ttl_ms]).await;
+        match answer.and_then(found) {
+            Ok(Found::Value(value)) => Ok(Reservation::Found(value.into())),
+            Ok(Found::Reserved) => Ok(Reservation::Pending),
+            Ok(Found::Nothing) => Ok(Reservation::Reserved),
+            Err(why) => self.away(&why, |local| local.get_or_reserve(key, ttl_ms), Reservation::Reserved),
+        }
+    }
+
+    async fn call(&self, command: &Cmd) -> Result<Found, CallError> {
+        self.store.call(command).await.and_then(found)
+    }
+
+    fn away<T>(
+        &self,
+        why: &CallError,
+        local: impl FnOnce(&KvSpace) -> Result<T, ServiceError>,
+        open: T,
+    ) -> Result<T, ServiceError> {
+        match self.store.spec().away {
+            Away::Local => local(&self.local),
+            Away::Open => Ok(open),
+            Away::Closed => Err(ServiceError::Unavailable(format!("state `{}`: {why}", self.store.spec().name))),
+        }
+    }
+
+    fn name(&self, key: &str, value: usize) -> Result<String, ServiceError> {
+        if key.len() > MAX_KEY {
+            return Err(ServiceError::long_key(key, MAX_KEY));
+        }
+        if kv::cost(key, value) > self.quota {
+            return Err(ServiceError::TooLarge(self.quota));
+        }
+        Ok(format!("{}{key}", self.prefix))
+    }
+}
+
+/// What is there under a key.
+enum Found {
+    Nothing,
+    Reserved,
+    Value(Vec<u8>),
+}
+
+fn found(answer: Value) -> Result<Found, CallError> {
+    let odd = || CallError::Failed("it has answered what is no value".to_owned());
+    let bytes = Option::<Vec<u8>>::from_redis_value(answer).map_err(|_| odd())?;
+    match bytes {
+        None => Ok(Found::Nothing),
+        Some(bytes) if bytes == RESERVED => Ok(Found::Reserved),
+        Some(mut bytes) if bytes.first() == Some(&VALUE) => {
+            bytes.remove(0);
+            Ok(Found::Value(bytes))
+        }
+        Some(_) => Err(odd()),
+    }
+}
+
+fn marked(value: &[u8]) -> Vec<u8> {
+    let mut marked = Vec::with_capacity(value.len() + 1);
+    marked.push(VALUE);
+    marked.extend_from_slice(value);
+    marked
+}
+
+/// The longest time to live that a store takes; it adds it to its clock.
+const LONGEST_TTL_MS: u64 = 1 << 52;
+
+fn ttl(ttl_ms: Option<u64>) -> Result<Option<u64>, ServiceError> {
+    match ttl_ms {
+        Some(0) => Err(ServiceError::Invalid("a time to live of 0 ms".to_owned())),
+        ttl_ms => Ok(ttl_ms.map(|ms| ms.min(LONGEST_TTL_MS))),
+    }
+}

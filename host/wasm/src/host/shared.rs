@@ -1,0 +1,200 @@
+//! Limits and values: state that outlives an exchange, in the memory of the gateway or in a store that gateways share. In memory no call waits.
+//! In a store each does, under the same names: how a plugin is linked follows from where its state is.
+
+use std::sync::Arc;
+
+use wasmtime::{Result as Outcome, StoreContextMut};
+
+use super::waiting::{self, Paused};
+use super::{Interfaces, Waiting};
+use crate::abi::define::{Answering, Define};
+use crate::abi::{Bytes, GuestLimit, Lift, List, Str};
+use crate::bindings::{Error, kv, limiter};
+use crate::call::services::{Counters, Spaces};
+use crate::call::state::CallState;
+use sluice_services::kv::{KvSpace, Reservation};
+use sluice_services::limiter::{Limit, MAX_LIMITS, Standing, Standings};
+use sluice_services::state::{ExactCounters, RemoteValues};
+
+/// Defines what does not wait.
+pub(super) fn link(linker: &mut impl Interfaces, waiting: Waiting) -> Outcome<()> {
+    if !waiting.limiter {
+        let mut at = linker.interface("limiter")?;
+        at.function::<(List<GuestLimit>, u64), _>("take", |state, (limits, cost)| Ok(state.take(&limits, cost)))?;
+    }
+    if !waiting.kv {
+        values(&mut linker.interface("kv")?)?;
+    }
+    Ok(())
+}
+
+fn values(at: &mut impl Define) -> Outcome<()> {
+    at.function::<(Str, Str), _>("get", |state, (space, key)| Ok(state.kept(space, key)))?;
+    at.function::<(Str, Str, Bytes, Option<u64>), _>("set", |state, (space, key, value, ttl_ms)| {
+        Ok(state.space(space).and_then(|space| Ok(space.set(key, value, ttl_ms)?)))
+    })?;
+    at.function::<(Str, Str), _>("delete", |state, (space, key)| {
+        Ok(state.space(space).and_then(|space| Ok(space.delete(key)?)))
+    })?;
+    at.function::<(Str, Str, Option<Bytes>, Bytes, Option<u64>), _>(
+        "compare-and-swap",
+        |state, (space, key, expected, value, ttl_ms)| {
+            Ok(state.space(space).and_then(|space| Ok(space.compare_and_swap(key, expected, value, ttl_ms)?)))
+        },
+    )?;
+    at.function::<(Str, Str, u64), _>("get-or-reserve", |state, (space, key, ttl_ms)| {
+        Ok(state.reserve(space, key, ttl_ms))
+    })
+}
+
+/// Defines what waits.
+pub(super) fn link_waiting(linker: &mut impl Interfaces, waiting: Waiting) -> Outcome<()> {
+    if waiting.limiter {
+        let mut at = linker.interface("limiter")?;
+        at.waiting::<(List<GuestLimit>, u64), _>("take", |cx, (limits, cost)| {
+            Box::pin(wait(cx, CallState::exact, move |counters| async move {
+                if limits.len() > MAX_LIMITS {
+                    return Err(Error::TooLarge(MAX_LIMITS as u64));
+                }
+                let limits: Vec<Limit<'_>> = limits.iter().map(GuestLimit::of).collect();
+                Ok(standings(counters.take(&limits, cost).await?))
+            }))
+        })?;
+    }
+    if waiting.kv {
+        remote_values(&mut linker.interface("kv")?)?;
+    }
+    Ok(())
+}
+
+fn remote_values(at: &mut impl Define) -> Outcome<()> {
+    at.waiting::<(Str, Str), _>("get", |cx, (space, key)| {
+        with_space(cx, space, move |space| async move { Ok(space.get(&key).await?) })
+    })?;
+    at.waiting::<(Str, Str, Bytes, Option<u64>), _>("set", |cx, (space, key, value, ttl_ms)| {
+        with_space(cx, space, move |space| async move { Ok(space.set(&key, &value, ttl_ms).await?) })
+    })?;
+    at.waiting::<(Str, Str), _>("delete", |cx, (space, key)| {
+        with_space(cx, space, move |space| async move { Ok(space.delete(&key).await?) })
+    })?;
+    at.waiting::<(Str, Str, Option<Bytes>, Bytes, Option<u64>), _>(
+        "compare-and-swap",
+        |cx, (space, key, expected, value, ttl_ms)| {
+            with_space(cx, space, move |space| async move {
+                Ok(space.compare_and_swap(&key, expected.as_deref(), &value, ttl_ms).await?)
+            })
+        },
+    )?;
+    at.waiting::<(Str, Str, u64), _>("get-or-reserve", |cx, (space, key, ttl_ms)| {
+        with_space(cx, space, move |space| async move { Ok(reservation(space.get_or_reserve(&key, ttl_ms).await?)) })
+    })
+}
+
+fn with_space<'a, R: Send + 'a, F>(
+    cx: StoreContextMut<'a, CallState>,
+    space: String,
+    call: impl FnOnce(Arc<RemoteValues>) -> F + Send + 'a,
+) -> Answering<'a, Result<R, Error>>
+where
+    F: Future<Output = Result<R, Error>> + Send + 'a,
+{
+    Box::pin(wait(cx, move |state| state.remote_space(&space), call))
+}
+
+/// Waits for the answer of a store, while the thread's clock runs for others. The store bounds the time.
+async fn wait<T, R, F>(
+    mut cx: StoreContextMut<'_, CallState>,
+    find: impl FnOnce(&CallState) -> Result<T, Error>,
+    call: impl FnOnce(T) -> F,
+) -> Outcome<Result<R, Error>>
+where
+    F: Future<Output = Result<R, Error>>,
+{
+    let state = cx.data_mut();
+    let Paused { meter, left } = waiting::pause(state)?;
+    let found = find(state);
+    let answer = match found {
+        Ok(found) => tokio::time::timeout(left, call(found)).await.unwrap_or(Err(Error::Timeout)),
+        Err(refused) => {
+            // Also a call that is refused lets the worker go on, and look at the wall deadline.
+            tokio::task::yield_now().await;
+            Err(refused)
+        }
+    };
+    waiting::resume(&mut cx, &meter);
+    Ok(answer)
+}
+
+impl CallState {
+    fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Vec<limiter::Standing>, Error> {
+        let services = self.services()?;
+        if limits.len() > MAX_LIMITS {
+            return Err(Error::TooLarge(MAX_LIMITS as u64));
+        }
+        match &services.counters {
+            Counters::Local(counters) => Ok(standings(counters.take(limits, cost)?)),
+            Counters::Leased(counters) => Ok(standings(counters.take(limits, cost)?)),
+            Counters::Exact(_) => Err(elsewhere()),
+        }
+    }
+
+    fn exact(&self) -> Result<Arc<ExactCounters>, Error> {
+        match &self.services()?.counters {
+            Counters::Exact(counters) => Ok(counters.clone()),
+            Counters::Local(_) | Counters::Leased(_) => Err(elsewhere()),
+        }
+    }
+
+    fn space(&self, name: &str) -> Result<&KvSpace, Error> {
+        let services = self.services()?;
+        self.shared.grants.services.check_kv(name)?;
+        match &services.spaces {
+            Spaces::Local(spaces) => spaces.get(name).map(Arc::as_ref).ok_or_else(|| no_space(name)),
+            Spaces::Remote(_) => Err(elsewhere()),
+        }
+    }
+
+    fn remote_space(&self, name: &str) -> Result<Arc<RemoteValues>, Error> {
+        let services = self.services()?;
+        self.shared.grants.services.check_kv(name)?;
+        match &services.spaces {
+            Spaces::Remote(spaces) => spaces.get(name).cloned().ok_or_else(|| no_space(name)),
+            Spaces::Local(_) => Err(elsewhere()),
+        }
+    }
+
+    fn kept(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.space(space)?.get(key)?.map(Vec::from))
+    }
+
+    fn reserve(&self, space: &str, key: &str, ttl_ms: u64) -> Result<kv::Reservation, Error> {
+        Ok(reservation(self.space(space)?.get_or_reserve(key, ttl_ms)?))
+    }
+}
+
+fn no_space(name: &str) -> Error {
+    Error::Unavailable(format!("no space `{name}`"))
+}
+
+/// A plugin is linked for where its state is, so no guest gets this.
+fn elsewhere() -> Error {
+    Error::Other("the plugin is linked for another place of its state".into())
+}
+
+fn reservation(found: Reservation) -> kv::Reservation {
+    match found {
+        Reservation::Found(value) => kv::Reservation::Found(value.into()),
+        Reservation::Reserved => kv::Reservation::Reserved,
+        Reservation::Pending => kv::Reservation::Pending,
+    }
+}
+
+fn standings(standings: Standings) -> Vec<limiter::Standing> {
+    let to_guest = |standing: Standing| limiter::Standing {
+        allowed: standing.allowed,
+        remaining: standing.remaining,
+        reset_ms: standing.reset_ms,
+        retry_after_ms: standing.retry_after_ms,
+    };
+    standings.into_iter().map(to_guest).collect()
+}
