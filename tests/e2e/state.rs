@@ -337,7 +337,6 @@ fn it_logs_in_over_tls_as_the_user_it_is_told() {
         "+set",
         "+getdel",
         "+ping",
-        "+client|setinfo",
         "+auth",
     ];
     let Some(redis) = Redis::start(&arguments) else { return };

@@ -1,7 +1,7 @@
 //! Real Redis servers for tests: one alone, one with replicas and Sentinels, and a cluster. Their processes can be killed, stopped and
 //! started again.
 
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -69,7 +69,7 @@ impl Redis {
         !ends
     }
 
-    /// Sends a command and answers what comes back, as it is on the wire, over the socket. Empty where nobody answers.
+    /// Sends a command over the socket and answers the values that come back, a line each. Empty where nobody answers.
     pub fn ask(&self, command: &[&str]) -> String {
         let Ok(stream) = std::os::unix::net::UnixStream::connect(&self.socket) else { return String::new() };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
@@ -137,12 +137,35 @@ fn exchange(mut stream: impl Read + Write, command: &[&str]) -> String {
     for part in command {
         bytes.push_str(&format!("${}\r\n{part}\r\n", part.len()));
     }
-    // The answer to QUIT, or the end, tells where the answer to the command has ended.
-    bytes.push_str("*1\r\n$4\r\nQUIT\r\n");
     let mut answer = String::new();
-    let _ = stream.write_all(bytes.as_bytes());
-    let _ = stream.read_to_string(&mut answer);
-    answer.strip_suffix("+OK\r\n").unwrap_or(&answer).trim_end().to_owned()
+    if stream.write_all(bytes.as_bytes()).is_ok() {
+        let _ = read_answer(&mut BufReader::new(stream), &mut answer);
+    }
+    answer
+}
+
+/// Reads one answer (RESP 2) and appends its values, a line each.
+fn read_answer(stream: &mut impl BufRead, answer: &mut String) -> io::Result<()> {
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let line = line.trim_end();
+    let (kind, rest) = line.split_at_checked(1).unwrap_or_default();
+    let length = rest.parse::<i64>().ok().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    match kind {
+        "*" => (0..length).try_for_each(|_| read_answer(stream, answer)),
+        "$" => {
+            let mut text = vec![0; length + if rest == "-1" { 0 } else { 2 }];
+            stream.read_exact(&mut text)?;
+            answer.push_str(String::from_utf8_lossy(&text).trim_end());
+            answer.push('\n');
+            Ok(())
+        }
+        _ => {
+            answer.push_str(rest);
+            answer.push('\n');
+            Ok(())
+        }
+    }
 }
 
 /// Three masters with a replica each.
@@ -253,7 +276,7 @@ impl RedisWithSentinels {
         eventually("the Sentinels know each other and the replica", || {
             sentinels.iter().all(|sentinel| {
                 let known = ask(sentinel.port, &["SENTINEL", "MASTER", master]);
-                let field = |name: &str| known.lines().skip_while(|line| *line != name).nth(2).map(str::to_owned);
+                let field = |name: &str| known.lines().skip_while(|line| *line != name).nth(1).map(str::to_owned);
                 field("num-slaves").as_deref() == Some("1") && field("num-other-sentinels").as_deref() == Some("2")
             })
         });
@@ -270,5 +293,5 @@ impl RedisWithSentinels {
 }
 
 fn number(answer: &str) -> u64 {
-    answer.trim_start_matches(':').parse().expect("a number")
+    answer.trim().parse().expect("a number")
 }
