@@ -292,8 +292,10 @@ fn a_cluster_that_loses_a_node_goes_on() {
 fn sentinels_tell_the_new_master() {
     let Some(mut redis) = RedisWithSentinels::start("limits") else { return };
     let origin = Origin::named("o");
-    let lines =
-        format!("redis = {}\nmode = \"sentinel\"\nmaster = \"limits\"\non_unavailable = \"closed\"", redis.urls());
+    let lines = format!(
+        "redis = {}\nmode = \"sentinel\"\nmaster = \"limits\"\nsentinel_username = \"watcher\"\nsentinel_password = \"s3ntinel\"\non_unavailable = \"closed\"",
+        redis.urls()
+    );
     let gateway = gateway(&shared(&origin, &lines, 5));
     assert_eq!(seen(&gateway, 3).iter().filter(|(status, ..)| *status == 200).count(), 3);
     redis.servers[0].ask(&["WAIT", "1", "1000"]);
@@ -322,7 +324,7 @@ fn it_logs_in_over_tls_as_the_user_it_is_told() {
         "--tls-ca-cert-file",
         &authority,
         "--tls-auth-clients",
-        "no",
+        "yes",
         // Those that limits and values need, and no more.
         "--user",
         "gateway",
@@ -343,7 +345,7 @@ fn it_logs_in_over_tls_as_the_user_it_is_told() {
     let origin = Origin::named("o");
     let lines = |password: &str| {
         format!(
-            "redis = [\"rediss://localhost:{}\"]\nusername = \"gateway\"\npassword = \"{password}\"\ntls = {{ ca = \"ca.pem\" }}\n\
+            "redis = [\"rediss://localhost:{}\"]\nusername = \"gateway\"\npassword = \"{password}\"\ntls = {{ ca = \"ca.pem\", cert = \"{cert}\", key = \"{key}\" }}\n\
              on_unavailable = \"closed\"",
             redis.port
         )
@@ -355,8 +357,10 @@ fn it_logs_in_over_tls_as_the_user_it_is_told() {
     assert_eq!(wrong.get("/").status, 503);
     let log = wrong.wait_log("the reason", |line| line.to_string().contains("can't be reached"));
     assert!(!log.to_string().contains("secr3t"), "{log}");
-    let stranger = start(&lines("s3cret").replace("\ntls = { ca = \"ca.pem\" }", ""));
+    let stranger = start(&lines("s3cret").replace("ca = \"ca.pem\", ", ""));
     assert_eq!(stranger.get("/").status, 503, "an authority that nobody trusts");
+    let nobody = start(&lines("s3cret").replace(&format!(", cert = \"{cert}\", key = \"{key}\""), ""));
+    assert_eq!(nobody.get("/").status, 503, "the server asks for a certificate");
 }
 
 #[test]
@@ -451,4 +455,27 @@ fn a_reload_keeps_connections_and_leases() {
     gateway.reload(&toml.replace("state = { name = \"shared\", limits = \"leased\", lease = 3 }", ""));
     assert_eq!(gateway.get("/").status, 200, "in memory nothing was counted yet");
     eventually("what nobody uses is closed", || redis.ask(&["INFO", "clients"]).contains("connected_clients:1\r"));
+}
+
+#[test]
+fn check_says_what_a_lease_costs_and_refuses_what_can_not_be() {
+    let origin = Origin::named("o");
+    let leased = "state = { name = \"shared\", limits = \"leased\", lease = 250 }";
+    let toml = with_base(&limiting(&origin, "redis = [\"redis://127.0.0.1:1\"]", leased, 5));
+    let checked = setup().command_output(&toml, &["check"]);
+    assert!(checked.stdout.contains("exceed a limit by at most N × 250"), "{}", checked.stdout);
+    for (state, plugin, expected) in [
+        ("redis = [\"redis://u:p@a\"]", leased, "credentials belong to the keys `username` and `password`"),
+        ("redis = [\"redis://a\", \"redis://b\"]", leased, "a single server has one address"),
+        ("redis = [\"redis://a\"]\nmode = \"sentinel\"", leased, "needs the name of the `master`"),
+        ("redis = [\"redis://a\"]\nmode = \"cluster\"\ndatabase = 1", leased, "a cluster has no `database`"),
+        ("redis = [\"redis://a\"]\nprefix = \"{x}\"", leased, "expected up to 64"),
+        ("redis = [\"redis://a\"]\ntimeout = \"2s\"", leased, "not below the 1s of `limits.wall`"),
+        ("redis = [\"redis://a\"]", "state = \"share\"", "unknown state `share`"),
+        ("redis = [\"redis://a\"]", "state = { name = \"shared\", lease = 5 }", "`lease` goes with"),
+    ] {
+        let toml = with_base(&limiting(&origin, state, plugin, 5));
+        let refused = setup().refused(&toml);
+        assert!(refused.stderr.contains(expected), "{expected}: {}", refused.stderr);
+    }
 }

@@ -21,6 +21,7 @@ use crate::server::{ListenerSpec, ListenerTable, Overload, ResourceState, StartE
 use crate::services::Services;
 use crate::services::clock::Clock;
 use crate::services::log_limit::visible;
+use crate::services::state::Limits;
 use crate::snapshot::{KEY_SET_WAIT, Snapshot, SnapshotBuilder};
 use crate::sockets::can_bind;
 use crate::telemetry::{AccessLog, Metrics, OperationalLog, start_operational_log};
@@ -58,7 +59,7 @@ pub enum GatewayError {
 }
 
 /// Loads, builds and tries a configuration without serving it. Answers what an operator should know.
-pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<String>, GatewayError> {
+pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Checked, GatewayError> {
     let loaded = config::load(path)?;
     let metrics = Metrics::new();
     let (background, _thread) = Background::start(Arc::clone(&metrics))?;
@@ -66,7 +67,27 @@ pub fn check(path: &Path, compiler: Option<CompilerCommand>) -> Result<Vec<Strin
     let mut snapshot = builder.build(&loaded, None)?;
     snapshot.warnings.extend(builder.services.key_sets.wait_until_ready(KEY_SET_WAIT));
     snapshot.warnings.extend(unbindable(&loaded.config));
-    Ok(snapshot.warnings)
+    Ok(Checked { warnings: snapshot.warnings, notes: leases(&loaded.config).collect() })
+}
+
+/// What is said of a configuration without errors.
+pub struct Checked {
+    pub warnings: Vec<String>,
+    /// What follows from it, and is no mistake.
+    pub notes: Vec<String>,
+}
+
+/// The bounds of leased limits.
+fn leases(config: &Config) -> impl Iterator<Item = String> {
+    config.plugins.iter().filter_map(|plugin| {
+        let state = plugin.state.as_ref()?;
+        let Limits::Leased { most } = state.limits else { return None };
+        Some(format!(
+            "limits of plugin `{}` are leased: each gateway lets through at most {most} of a limit before the state `{}` knows of it, \
+             so N gateways together exceed a limit by at most N × {most}",
+            plugin.name, state.name
+        ))
+    })
 }
 
 /// The addresses that can't be bound on this machine. Not an error: a configuration may be checked on another one than it is for.

@@ -129,9 +129,10 @@ fn compile() -> ExitCode {
 }
 
 fn check(path: &Path) -> Result<ExitCode, String> {
-    let warnings = gateway::check(path, COMPILER).map_err(|error| sluice::chain(&error))?;
+    let checked = gateway::check(path, COMPILER).map_err(|error| sluice::chain(&error))?;
     // A warning may quote a plugin.
-    let mut text: String = warnings.iter().map(|warning| format!("warning: {}\n", visible(warning))).collect();
+    let mut text: String = checked.warnings.iter().map(|warning| format!("warning: {}\n", visible(warning))).collect();
+    text.extend(checked.notes.iter().map(|note| format!("note: {note}\n")));
     text.push_str(&format!("{}: ok\n", path.display()));
     print(&text)
 }

@@ -260,6 +260,8 @@ impl RedisWithSentinels {
                 let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port());
                 let text = format!(
                     "port {port}\nbind 127.0.0.1\nsentinel monitor {master} 127.0.0.1 {watched} 2\n\
+                     user watcher on >s3ntinel allchannels +@all\nuser default off\n\
+                     sentinel sentinel-user watcher\nsentinel sentinel-pass s3ntinel\n\
                      sentinel down-after-milliseconds {master} 500\nsentinel failover-timeout {master} 3000\n"
                 );
                 let file = folder.path().join("sentinel.conf");
@@ -270,7 +272,10 @@ impl RedisWithSentinels {
             })
             .collect();
         let ask = |port: u16, command: &[&str]| match TcpStream::connect(("127.0.0.1", port)) {
-            Ok(stream) => exchange(stream, command),
+            Ok(stream) => {
+                exchange(&stream, &["AUTH", "watcher", "s3ntinel"]);
+                exchange(&stream, command)
+            }
             Err(_) => String::new(),
         };
         eventually("the Sentinels know each other and the replica", || {

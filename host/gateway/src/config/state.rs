@@ -8,7 +8,7 @@ use super::item::Item;
 use super::key::Words;
 use super::model::{PluginState, Secret};
 use super::read::Table;
-use crate::services::state::{Away, Limits, Login, ServerAddress, StoreSpec, TlsFiles, Topology, Values};
+use crate::services::state::{Away, Identity, Limits, Login, ServerAddress, StoreSpec, TlsFiles, Topology, Values};
 
 /// More than any call may wait.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -182,7 +182,8 @@ fn tls_files(table: &Table<'_>) -> TlsFiles {
         table.fail("`cert` and `key` go together");
     }
     let bytes = |text: String| text.into_bytes().into_boxed_slice();
-    TlsFiles { authorities: authorities.map(bytes), identity: cert.map(bytes).zip(key.map(bytes)) }
+    let identity = cert.zip(key).map(|(cert, key)| Identity { certificate: bytes(cert), key: bytes(key) });
+    TlsFiles { authorities: authorities.map(bytes), identity }
 }
 
 fn is_tls(server: &ServerAddress) -> bool {

@@ -131,6 +131,9 @@ impl SnapshotBuilder {
             // Without its plugin there already is an error.
             let Some(LoadedPlugin { plugin, component, .. }) = plugins.get(&filter.plugin) else { continue };
             let at = |part: &str| key(&["filters", &filter.name, part]);
+            if let Some(error) = check_waits(loaded, filter, plugin) {
+                errors.push(error);
+            }
             warn_of_open_door(filter, plugin, warnings);
             warn_of_private_names(filter, warnings);
             let spec = FilterSpec {
@@ -278,6 +281,18 @@ fn failed_trial(failures: &[String]) -> String {
          `on_failed_trial = \"warn\"`",
         visible(&failures.join("; "))
     )
+}
+
+/// Refuses a time to wait for shared state that a call does not have: the call would fail before `on_unavailable` holds.
+fn check_waits(loaded: &Loaded, filter: &model::Filter, plugin: &Plugin) -> Option<ConfigError> {
+    let spec = plugin.place()?.store.spec();
+    let wall = filter.limits.wall;
+    if spec.timeout < wall {
+        return None;
+    }
+    let message =
+        format!("{:?} is not below the {wall:?} of `limits.wall` of the filter `{}`", spec.timeout, filter.name);
+    Some(loaded.error_on(&key(&["state", &spec.name, "timeout"]), message))
 }
 
 /// Says where authentication lets everybody in when it fails.

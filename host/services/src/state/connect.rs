@@ -9,7 +9,7 @@ use redis::{
     RedisConnectionInfo, RedisError, TlsCertificates, TlsMode, Value,
 };
 
-use super::{Login, ServerAddress, StoreSpec, Topology};
+use super::{Identity, Login, ServerAddress, StoreSpec, Topology};
 
 /// Commands of one connection that the crate takes before they are written. A worker has far fewer requests that wait.
 const PIPELINE: usize = 1024;
@@ -161,10 +161,10 @@ fn certificates(spec: &StoreSpec) -> Option<TlsCertificates> {
     if files.authorities.is_none() && files.identity.is_none() {
         return None;
     }
-    let client_tls = files
-        .identity
-        .as_ref()
-        .map(|(certificate, key)| ClientTlsConfig { client_cert: certificate.to_vec(), client_key: key.to_vec() });
+    let client_tls = files.identity.as_ref().map(|Identity { certificate, key }| ClientTlsConfig {
+        client_cert: certificate.to_vec(),
+        client_key: key.to_vec(),
+    });
     Some(TlsCertificates { client_tls, root_cert: files.authorities.as_ref().map(|pem| pem.to_vec()) })
 }
 

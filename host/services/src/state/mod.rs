@@ -75,7 +75,14 @@ pub struct TlsFiles {
     /// Instead of the authorities of the system.
     pub authorities: Option<Box<[u8]>>,
     /// The certificate and key of the gateway.
-    pub identity: Option<(Box<[u8]>, Box<[u8]>)>,
+    pub identity: Option<Identity>,
+}
+
+/// A certificate chain and its key, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub certificate: Box<[u8]>,
+    pub key: Box<[u8]>,
 }
 
 /// What becomes of a call while the store does not answer.
