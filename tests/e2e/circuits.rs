@@ -206,6 +206,32 @@ fn an_endpoint_can_have_a_circuit_of_its_own() {
 }
 
 #[test]
+fn the_next_priority_serves_while_a_circuit_is_open() {
+    let status = Arc::new(AtomicU16::new(503));
+    let (bad, good, backup) = (origin(&status), Origin::named("good"), Origin::named("backup"));
+    let gateway = gateway(&format!(
+        "[upstreams.u]\nendpoints = [\"{}\", \"{}\", {{ url = \"{}\", priority = 1 }}]\n\
+         circuit_breaker = {{ per = \"endpoint\", failures = 1, of = 1, open = \"1h\" }}\n\
+         [routes.all]\nmatch = {{ path = \"/**\" }}\nupstream = \"u\"\n",
+        bad.url(),
+        good.url(),
+        backup.url(),
+    ));
+    let mut client = gateway.client();
+    eventually("an open circuit", || {
+        client.get("/");
+        gateway.metric("sluice_endpoint_out", &[("reason", "circuit-open")]) == Some(1.0)
+    });
+    let before = [bad.count(), good.count(), backup.count()];
+    (0..400).for_each(|_| drop(client.get("/")));
+    let seen = [bad.count(), good.count(), backup.count()];
+    assert_eq!(seen[0], before[0]);
+    // Half of the first priority is available, so 70 % of the requests stay there.
+    let of_backup = seen[2] - before[2];
+    assert!((80..160).contains(&of_backup), "{of_backup} of 400");
+}
+
+#[test]
 fn with_all_endpoints_open_nothing_is_sent() {
     let status = Arc::new(AtomicU16::new(503));
     let (a, b) = (origin(&status), origin(&status));

@@ -85,6 +85,8 @@ enum Phase {
     Closed,
     Open,
     HalfOpen,
+    /// Half open, with all its probes under way or successful: nothing else passes.
+    Probing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +114,8 @@ impl State {
             phase: match word >> 62 {
                 0 => Phase::Closed,
                 1 => Phase::Open,
-                _ => Phase::HalfOpen,
+                2 => Phase::HalfOpen,
+                _ => Phase::Probing,
             },
             reopened: (word >> 56 & 0x3f) as u8,
             started: (word >> 49 & 0x7f) as u8,
@@ -134,6 +137,12 @@ impl State {
         let open = settings.open.saturating_mul(1 << reopened.min(30)).min(settings.max_open.max(settings.open));
         State { phase: Phase::Open, reopened, until: now + open.as_millis() as u64, ..CLOSED }
     }
+
+    /// Half open, with so many probes.
+    fn probing(self, settings: &CircuitBreaker, started: u8) -> Self {
+        let is_full = u32::from(started) >= settings.half_open;
+        State { phase: if is_full { Phase::Probing } else { Phase::HalfOpen }, started, ..self }
+    }
 }
 
 impl Circuit {
@@ -151,6 +160,12 @@ impl Circuit {
             0 => None,
             word => Self::admitted(settings, State::of(word), millis(Instant::now())).err(),
         }
+    }
+
+    /// Until when it refuses all requests, in milliseconds of the records' clock, as far as is known; `None`: it lets some pass.
+    pub(crate) fn refuses_until(&self) -> Option<u64> {
+        let State { phase, until, .. } = State::of(self.state.load(Relaxed));
+        matches!(phase, Phase::Open | Phase::Probing).then_some(until)
     }
 
     fn admit_at(&self, settings: &CircuitBreaker, mut word: u64, now: u64) -> Admission {
@@ -173,18 +188,17 @@ impl Circuit {
 
     /// The state after a request that passes, or for how long none does.
     fn admitted(settings: &CircuitBreaker, state: State, now: u64) -> Result<State, Duration> {
-        let begun =
-            State { phase: Phase::HalfOpen, started: 1, until: now + settings.open.as_millis() as u64, ..state };
+        let begun = State { until: now + settings.open.as_millis() as u64, ..state };
         match state.phase {
             Phase::Closed => Ok(state),
             Phase::Open if now < state.until => Err(Duration::from_millis(state.until - now)),
-            Phase::Open => Ok(begun),
-            Phase::HalfOpen if u32::from(state.started) < settings.half_open => {
-                Ok(State { started: state.started + 1, ..state })
+            Phase::Open => Ok(begun.probing(settings, 1)),
+            Phase::HalfOpen | Phase::Probing if u32::from(state.started) < settings.half_open => {
+                Ok(state.probing(settings, state.started + 1))
             }
             // Probes that never end must not keep it half open for ever. Those that have succeeded count on.
-            Phase::HalfOpen if now >= state.until => Ok(State { started: state.succeeded + 1, ..begun }),
-            Phase::HalfOpen => Err(PROBING),
+            Phase::HalfOpen | Phase::Probing if now >= state.until => Ok(begun.probing(settings, state.succeeded + 1)),
+            Phase::HalfOpen | Phase::Probing => Err(PROBING),
         }
     }
 
@@ -241,7 +255,8 @@ impl Circuit {
                 true => CLOSED.word(),
                 // One that is late has no place among those that were let through since.
                 false if state.until != probe.until => {
-                    State { succeeded, started: (state.started + 1).min(MAX_PROBES), ..state }.word()
+                    let started = (state.started + 1).min(MAX_PROBES);
+                    State { succeeded, ..state.probing(settings, started) }.word()
                 }
                 false => State { succeeded, ..state }.word(),
             })
@@ -269,16 +284,19 @@ impl Circuit {
     /// The state, if it is that of the half-open time that a probe belongs to.
     fn half_open_of(&self, probe: Probe, word: u64) -> Option<State> {
         let state = State::of(word);
-        (state.phase == Phase::HalfOpen && self.opened.load(Relaxed) == probe.opened).then_some(state)
+        let is_half_open = matches!(state.phase, Phase::HalfOpen | Phase::Probing);
+        (is_half_open && self.opened.load(Relaxed) == probe.opened).then_some(state)
     }
 
     /// A probe has ended without a result: its client has left, or the gateway itself has refused it. Another request takes its place.
-    pub(crate) fn give_back(&self, probe: Probe) {
-        let _ = self.state.fetch_update(Relaxed, Relaxed, |word| {
+    /// Whether there is one to take.
+    pub(crate) fn give_back(&self, probe: Probe) -> bool {
+        let given_back = self.state.fetch_update(Relaxed, Relaxed, |word| {
             let state = self.half_open_of(probe, word)?;
             let has_place = state.until == probe.until && state.started > state.succeeded;
-            has_place.then(|| State { started: state.started - 1, ..state }.word())
+            has_place.then(|| State { phase: Phase::HalfOpen, started: state.started - 1, ..state }.word())
         });
+        given_back.is_ok()
     }
 
     /// The settings that are about to be served count in this way, or have no circuit breaker: then it closes. What was counted in another
@@ -306,7 +324,7 @@ impl Circuit {
         match State::of(self.state.load(Relaxed)).phase {
             Phase::Closed => "closed",
             Phase::Open => "open",
-            Phase::HalfOpen => "half-open",
+            Phase::HalfOpen | Phase::Probing => "half-open",
         }
     }
 

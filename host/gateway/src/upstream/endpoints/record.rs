@@ -10,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::changes::Changes;
 use super::registry::EndpointRegistry;
 use crate::coarse;
-use crate::config::model::{FailureWindow, HealthCheck, OutlierDetection};
+use crate::config::model::{CircuitBreaker, FailureWindow, HealthCheck, OutlierDetection};
 use crate::upstream::balance::Ewma;
-use crate::upstream::circuit::Circuit;
+use crate::upstream::circuit::{Admission, Circuit, Probe as CircuitProbe};
 use crate::upstream::health::outliers::{Failure, Tally};
 use crate::upstream::health::{Health, Reason, StateChange, Told, Trial};
 use crate::upstream::limits::{Connections, Target};
@@ -248,9 +248,37 @@ impl Record {
         self.circuit.get_or_init(Box::default)
     }
 
+    /// Whether its circuit lets a request pass.
+    pub(crate) fn admit(&self, breaker: &CircuitBreaker) -> Admission {
+        let admission = self.circuit().admit(breaker);
+        if let Admission::Probe(_) = admission {
+            // It may be the last one that passes for now.
+            self.changes.add();
+        }
+        admission
+    }
+
+    /// A probe of its circuit has ended without a result.
+    pub(crate) fn give_back(&self, probe: CircuitProbe) {
+        if self.circuit().give_back(probe) {
+            self.changes.add();
+        }
+    }
+
     /// Its circuit has opened or closed.
     pub(crate) fn circuit_changed(&self, is_open: bool, evidence: String) {
         self.tell(self.health.circuit_changed(is_open, evidence));
+        // Also where it was out already: one that opens again does so for another time.
+        self.changes.add();
+    }
+
+    /// Until when its circuit refuses requests, by [`millis`].
+    fn circuit_refuses_until(&self) -> Option<u64> {
+        self.circuit.get()?.refuses_until()
+    }
+
+    fn is_refused_by_circuit(&self, now: Instant) -> bool {
+        self.circuit_refuses_until().is_some_and(|until| millis(now) < until)
     }
 
     /// The settings that are about to be served count in this way, or have no circuits.
@@ -319,7 +347,7 @@ impl Record {
 
     /// Whether a request may go there: it is healthy, or it is time to try it again.
     pub(crate) fn may_try(&self, now: Instant) -> bool {
-        self.health.may_try(now)
+        self.health.may_try(now) && !self.is_refused_by_circuit(now)
     }
 
     /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known. False when
@@ -340,14 +368,14 @@ impl Record {
         }
     }
 
-    /// Whether it is out because it takes no connections.
-    pub(crate) fn is_unreachable(&self) -> bool {
-        self.health.reasons().any(|reason| reason == Reason::Unreachable)
+    /// Whether a request is of no use there, however few others there are: it takes no connections, or its circuit is open.
+    pub(crate) fn takes_none(&self, now: Instant) -> bool {
+        self.health.reasons().any(|reason| reason == Reason::Unreachable) || self.is_refused_by_circuit(now)
     }
 
     /// When [`Self::may_try`] may change though nothing happens, by [`millis`].
     pub(crate) fn retry_at(&self) -> Option<u64> {
-        self.health.retry_at()
+        [self.health.retry_at(), self.circuit_refuses_until()].into_iter().flatten().min()
     }
 
     /// Since when nothing speaks against it, or since when it is known, by [`millis`].

@@ -153,7 +153,7 @@ impl Health {
         self.take_out(Reason::Unreachable, evidence)
     }
 
-    /// Its circuit has opened or closed. Who may pass an open one is decided when a request is about to go there (`limits`).
+    /// Its circuit has opened or closed. Whether requests may pass it, the circuit knows.
     pub(crate) fn circuit_changed(&self, is_open: bool, evidence: String) -> Option<Told> {
         match is_open {
             true => self.take_out(Reason::CircuitOpen, evidence),

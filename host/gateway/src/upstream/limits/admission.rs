@@ -293,7 +293,7 @@ impl EndpointPermit {
         breaker: Option<&CircuitBreaker>,
     ) -> Result<Self, Unadmitted> {
         let room = state.room_at(record).ok_or_else(|| Unadmitted::Busy(state.endpoints_full()))?;
-        let probe = match breaker.map(|breaker| record.circuit().admit(breaker)) {
+        let probe = match breaker.map(|breaker| record.admit(breaker)) {
             None | Some(Admission::Pass) => None,
             Some(Admission::Probe(probe)) => Some(probe),
             Some(Admission::Refused(open)) => {
@@ -346,7 +346,7 @@ impl fmt::Debug for EndpointPermit {
 impl Drop for EndpointPermit {
     fn drop(&mut self) {
         if let Some(probe) = self.probe.take() {
-            self.record.circuit().give_back(probe);
+            self.record.give_back(probe);
         }
     }
 }
