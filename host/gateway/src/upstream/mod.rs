@@ -1,6 +1,6 @@
 //! Upstreams. Who they are is in `spec`, where their endpoints come from in `discover`, and what is known of them in `endpoints` and
 //! `health`. `local` and `balance` say which one is next, `limits` and `circuit` whether a request may go there. Connections are made in
-//! `connect`, `http2`, `race` and `pool`. `attempt` is one attempt to get a response, and `retry` says whether another one follows.
+//! `connect`, `http2`, `race` and `pool`. `attempt` is one attempt to get a response, `verdict` what its body tells, and `retry` says whether another one follows.
 
 mod attempt;
 mod attempt_log;
@@ -29,6 +29,7 @@ pub mod retry;
 pub(crate) mod spec;
 pub mod tls;
 mod upkeep;
+mod verdict;
 pub(crate) mod websocket;
 
 #[cfg(test)]

@@ -321,10 +321,27 @@ impl Upstream {
         self.state.as_ref().zip(upstream_breaker(&self.spec)).map(|(state, _)| state.circuit())
     }
 
-    /// Notes how a request has ended that its circuit has let pass.
-    pub fn note_circuit(&self, pass: CircuitPass, outcome: Result<&ResponseHead, UpstreamErrorKind>) {
-        if let Some(breaker) = upstream_breaker(&self.spec) {
-            pass.note(breaker, Outcome::of(breaker, outcome));
+    /// Notes how a request has ended that its circuit has let pass, with an answer that is not passed on, or without one.
+    pub fn note_end(&self, pass: CircuitPass, outcome: Result<&ResponseHead, UpstreamErrorKind>) {
+        let outcome = self.breaker().and_then(|breaker| Outcome::of(breaker, outcome));
+        self.note_circuit(pass, outcome);
+    }
+
+    /// The settings of the circuit of the upstream as a whole, if it has one.
+    pub(super) fn breaker(&self) -> Option<&CircuitBreaker> {
+        upstream_breaker(&self.spec)
+    }
+
+    pub(super) fn note_circuit(&self, pass: CircuitPass, outcome: Option<Outcome>) {
+        if let Some(breaker) = self.breaker() {
+            pass.note(breaker, outcome);
+        }
+    }
+
+    /// Notes that a request has failed whose success its circuit was told of.
+    pub(super) fn note_circuit_late(&self, outcome: Outcome) {
+        if let Some((state, breaker)) = self.state.as_ref().zip(self.breaker()) {
+            state.note_late(breaker, outcome);
         }
     }
 

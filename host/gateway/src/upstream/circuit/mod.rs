@@ -10,17 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::HeaderName;
-
 use self::window::{LastOutcomes, TimeWindow};
 use super::endpoints::millis;
 use super::error::UpstreamErrorKind;
+use super::health::outliers::Failure;
+use super::verdict::{grpc_status, http_status_of};
 use crate::config::model::{CircuitBreaker, FailureWindow};
 use crate::exchange::ResponseHead;
 
 /// What a refused client is told to wait for while probes are under way: nobody knows when they end.
 const PROBING: Duration = Duration::from_secs(1);
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What an attempt tells of whoever it was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +34,8 @@ pub(crate) enum Cause {
     Status(u16),
     /// A status of gRPC.
     Grpc(u8),
+    /// The body of the response broke off.
+    Body,
     Error(UpstreamErrorKind),
 }
 
@@ -223,11 +224,38 @@ impl Circuit {
             return None;
         }
         let failed = matches!(outcome, Outcome::Failure(_));
-        let (failures, of) = match settings.window {
+        let counted = match settings.window {
             FailureWindow::Last(of) => (self.last.note(of, failed), of),
             FailureWindow::Time { window, .. } => self.window.note(window, failed, now),
         };
         let Outcome::Failure(cause) = outcome else { return None };
+        self.open_after(settings, counted, cause, now)
+    }
+
+    /// Notes that a request has failed whose success was noted when its response head came.
+    pub(crate) fn note_late(&self, settings: &CircuitBreaker, cause: Cause) -> Option<Change> {
+        self.note_late_at(settings, cause, millis(Instant::now()))
+    }
+
+    fn note_late_at(&self, settings: &CircuitBreaker, cause: Cause, now: u64) -> Option<Change> {
+        if self.state.load(Relaxed) != 0 {
+            return None;
+        }
+        let counted = match settings.window {
+            FailureWindow::Last(of) => (self.last.note_late(of), of),
+            FailureWindow::Time { window, .. } => self.window.note_late(window, now),
+        };
+        self.open_after(settings, counted, cause, now)
+    }
+
+    /// Opens it, if so many failures are enough.
+    fn open_after(
+        &self,
+        settings: &CircuitBreaker,
+        (failures, of): (u32, u32),
+        cause: Cause,
+        now: u64,
+    ) -> Option<Change> {
         let trips = failures >= settings.failures
             && match settings.window {
                 FailureWindow::Last(_) => true,
@@ -340,8 +368,7 @@ impl Outcome {
         match outcome {
             Ok(head) => {
                 // Of gRPC, a response without a body has its status in the head.
-                let grpc = head.headers.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok());
-                Some(Self::of_status(settings, head.status.as_u16(), grpc))
+                Some(Self::of_status(settings, head.status.as_u16(), grpc_status(&head.headers)))
             }
             Err(kind) => Self::of_error(kind),
         }
@@ -349,12 +376,23 @@ impl Outcome {
 
     /// What a response tells.
     fn of_status(settings: &CircuitBreaker, status: u16, grpc: Option<u8>) -> Self {
-        const DEADLINE_EXCEEDED: u8 = 4;
-        const UNAVAILABLE: u8 = 14;
+        let fails = |status| settings.status_codes.contains(&status);
         match grpc {
-            Some(grpc @ (DEADLINE_EXCEEDED | UNAVAILABLE)) => Outcome::Failure(Cause::Grpc(grpc)),
-            _ if settings.status_codes.contains(&status) => Outcome::Failure(Cause::Status(status)),
+            Some(grpc) if http_status_of(grpc).is_some_and(fails) => Outcome::Failure(Cause::Grpc(grpc)),
+            _ if fails(status) => Outcome::Failure(Cause::Status(status)),
             _ => Outcome::Success,
+        }
+    }
+
+    /// What a failure behind the head tells.
+    pub(crate) fn of_failure(settings: &CircuitBreaker, failure: Failure) -> Self {
+        match failure {
+            Failure::Status(status) => Self::of_status(settings, status, None),
+            Failure::Grpc(grpc) => Self::of_status(settings, 200, Some(grpc)),
+            Failure::Body => Outcome::Failure(Cause::Body),
+            Failure::Timeout => Outcome::Failure(Cause::Error(UpstreamErrorKind::FirstByteTimeout)),
+            Failure::Reset => Outcome::Failure(Cause::Error(UpstreamErrorKind::Reset)),
+            Failure::Malformed => Outcome::Failure(Cause::Error(UpstreamErrorKind::Protocol)),
         }
     }
 
@@ -384,6 +422,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Status(status) => write!(f, "status {status}"),
             Cause::Grpc(status) => write!(f, "grpc-status {status}"),
+            Cause::Body => f.write_str("a body that broke off"),
             Cause::Error(kind) => f.write_str(kind.name()),
         }
     }

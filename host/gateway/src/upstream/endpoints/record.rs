@@ -13,7 +13,7 @@ use crate::coarse;
 use crate::config::model::{CircuitBreaker, FailureWindow, HealthCheck, OutlierDetection};
 use crate::upstream::balance::Ewma;
 use crate::upstream::circuit::{Admission, Circuit, Probe as CircuitProbe};
-use crate::upstream::health::outliers::{Failure, Tally};
+use crate::upstream::health::outliers::{Failure, Stage, Tally};
 use crate::upstream::health::{Health, Reason, StateChange, Told, Trial};
 use crate::upstream::limits::{Connections, Target};
 
@@ -91,7 +91,7 @@ impl Responses {
         match failure {
             // The class of its status says so.
             Failure::Status(_) => {}
-            Failure::Grpc(_) => add(&self.failed),
+            Failure::Grpc(_) | Failure::Body => add(&self.failed),
             Failure::Timeout | Failure::Reset | Failure::Malformed => add(&self.unanswered),
         }
     }
@@ -401,14 +401,19 @@ impl Record {
         self.changes.add();
     }
 
+    /// A response has come to its end.
+    pub(crate) fn ended_well(&self) {
+        self.health.ended_well();
+    }
+
     /// One more request in a row that the address has failed. Answers how many of gateway errors there are in a row, and of all.
-    pub(crate) fn note_failure(&self, is_gateway_error: bool) -> (u32, u32) {
-        self.health.failed(is_gateway_error)
+    pub(crate) fn note_failure(&self, is_gateway_error: bool, stage: Stage) -> (u32, u32) {
+        self.health.failed(is_gateway_error, stage)
     }
 
     /// Those in a row were seen to.
-    pub(crate) fn forget_failures(&self) {
-        self.health.forget_failures();
+    pub(crate) fn forget_failures(&self, stage: Stage) {
+        self.health.forget_failures(stage);
     }
 
     /// Whether it is ejected, and not for longer than it should be.

@@ -335,6 +335,14 @@ impl EndpointPermit {
             self.record.circuit_changed(change.is_open, change.evidence);
         }
     }
+
+    /// Notes how an attempt has ended whose success was noted already.
+    pub(in crate::upstream) fn note_late(&self, breaker: &CircuitBreaker, outcome: Outcome) {
+        let Outcome::Failure(cause) = outcome else { return };
+        if let Some(change) = self.record.circuit().note_late(breaker, cause) {
+            self.record.circuit_changed(change.is_open, change.evidence);
+        }
+    }
 }
 
 impl fmt::Debug for EndpointPermit {

@@ -137,6 +137,14 @@ impl UpstreamState {
         Ok(CircuitPass { state: Arc::clone(self), probe })
     }
 
+    /// Notes that a request has failed whose success its circuit was told of.
+    pub(in crate::upstream) fn note_late(&self, breaker: &CircuitBreaker, outcome: Outcome) {
+        let Outcome::Failure(cause) = outcome else { return };
+        if let Some(change) = self.circuit.note_late(breaker, cause) {
+            self.tell(change);
+        }
+    }
+
     pub(super) fn refused_by_circuit(&self) {
         self.refused_by_circuit.fetch_add(1, Relaxed);
     }
