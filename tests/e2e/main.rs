@@ -50,6 +50,7 @@ mod support;
 mod timeouts;
 mod tls;
 mod unix_sockets;
+mod unix_upstreams;
 mod upstreams;
 mod ways;
 mod websocket;

@@ -1,11 +1,11 @@
 //! The attempts of one request, one record each: what the access log, the metrics and `route.failures` know of them.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::address::Address;
 use super::error::UpstreamErrorKind;
 
 /// How an attempt ended.
@@ -39,7 +39,7 @@ impl AttemptOutcome {
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub upstream: Rc<str>,
-    /// `host:port`, or the name of the builtin. `None`: there was none to choose.
+    /// `host:port`, `unix:/path`, or the name of the builtin. `None`: there was none to choose.
     pub endpoint: Option<Rc<str>>,
     pub outcome: AttemptOutcome,
     /// It has failed, and that says nothing against the endpoint.
@@ -56,7 +56,7 @@ pub struct Attempt {
 #[derive(Debug, Clone)]
 pub struct AttemptFailure {
     /// The address of the endpoint that was chosen; `None` where its name had none.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Address>,
     pub reason: String,
 }
 

@@ -1,6 +1,7 @@
 //! Plans and algorithms on records without sockets.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::upstream::endpoints::{Host, Record};
 pub(super) fn host(i: usize, weight: u32) -> Host {
     let name: Arc<str> = format!("10.0.0.{i}:80").into();
     Host {
-        record: Record::alone(&name, ([10, 0, (i >> 8) as u8, i as u8], 80).into()),
+        record: Record::alone(&name, SocketAddr::from(([10, 0, (i >> 8) as u8, i as u8], 80)).into()),
         endpoint: i,
         weight,
         share: u64::from(weight),

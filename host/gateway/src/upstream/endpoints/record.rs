@@ -2,7 +2,6 @@
 //! each memory order.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,6 +10,7 @@ use super::changes::Changes;
 use super::registry::EndpointRegistry;
 use crate::coarse;
 use crate::config::model::{CircuitBreaker, FailureWindow, HealthCheck, OutlierDetection};
+use crate::upstream::address::Address;
 use crate::upstream::balance::Ewma;
 use crate::upstream::circuit::{Admission, Circuit, Probe as CircuitProbe};
 use crate::upstream::health::outliers::{Failure, Stage, Tally};
@@ -21,10 +21,10 @@ use crate::upstream::limits::{Connections, Target};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) upstream: Arc<str>,
-    /// `host:port` as written.
+    /// `host:port` or `unix:/path`, as written.
     pub(crate) endpoint: Arc<str>,
     /// `None` while no address of the name is known.
-    pub(crate) address: Option<SocketAddr>,
+    pub(crate) address: Option<Address>,
 }
 
 /// The state of one address. All methods are short and never wait.
@@ -128,10 +128,10 @@ impl Counts {
 /// What is known of one address, for the metrics.
 #[derive(Debug, Clone)]
 pub struct EndpointState {
-    /// `host:port` as written.
+    /// `host:port` or `unix:/path`, as written.
     pub endpoint: Arc<str>,
     /// `None` while no address of the name is known.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Address>,
     /// Whether nothing is known that speaks against it.
     pub healthy: bool,
     /// Since when its state is what it is.
@@ -192,7 +192,7 @@ impl Record {
     }
 
     /// A record that nobody else can find: of an address that no upstream lists.
-    pub(crate) fn alone(endpoint: &Arc<str>, address: SocketAddr) -> Arc<Self> {
+    pub(crate) fn alone(endpoint: &Arc<str>, address: Address) -> Arc<Self> {
         let key = Key { upstream: Arc::default(), endpoint: endpoint.clone(), address: Some(address) };
         Arc::new(Record::new(key, Weak::new(), Arc::default()))
     }
@@ -472,7 +472,7 @@ impl Record {
         if upstream.is_empty() {
             return;
         }
-        let (reason, address) = (reason.name(), address.map(tracing::field::display));
+        let (reason, address) = (reason.name(), address.as_ref().map(tracing::field::display));
         match is_out {
             true => tracing::warn!(%upstream, %endpoint, address, reason, evidence, "the endpoint is out"),
             false => tracing::info!(%upstream, %endpoint, address, reason, evidence, "the endpoint is back"),
@@ -484,7 +484,7 @@ impl Record {
         let history = self.health.history();
         EndpointState {
             endpoint: Arc::clone(&self.key.endpoint),
-            address: self.key.address,
+            address: self.key.address.clone(),
             healthy: self.is_healthy(),
             since: history.last().map_or(self.created, |change| change.at),
             active: self.active(),
@@ -527,7 +527,7 @@ mod tests {
     use crate::upstream::health::unreachable::{FIRST_PAUSE, LONGEST_PAUSE};
 
     fn record() -> Arc<Record> {
-        Record::alone(&"a:80".into(), ([10, 0, 0, 1], 80).into())
+        Record::alone(&"a:80".into(), std::net::SocketAddr::from(([10, 0, 0, 1], 80)).into())
     }
 
     fn check() -> HealthCheck {
