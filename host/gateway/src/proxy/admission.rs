@@ -10,8 +10,8 @@ use super::context::RequestContext;
 use super::error::{Advice, Kind, ProxyError};
 use crate::snapshot::UpstreamHandle;
 use crate::upstream::{
-    AttemptOutcome, Bulkhead, Busy, CircuitAnswer, CircuitPass, LocalUpstream, OutgoingRequest, Permit,
-    UpstreamErrorKind, UpstreamResponse,
+    Answer, Bulkhead, Busy, CircuitAnswer, CircuitPass, LocalUpstream, OutgoingRequest, Permit, UpstreamErrorKind,
+    UpstreamResponse,
 };
 
 /// What a request holds until its response has ended.
@@ -120,14 +120,13 @@ pub(super) fn note_outcome(
 /// The same where the answer is not passed on.
 fn note_end(context: &mut RequestContext, answer: Option<&UpstreamResponse>) {
     let Some((pass, upstream)) = take_circuit(context) else { return };
-    let Some(last) = context.attempts.last() else { return };
-    let outcome = match (answer, last.outcome) {
-        (Some(answer), _) => Ok(&*answer.head),
-        (None, AttemptOutcome::Failed(kind)) if !last.is_blameless => Err(kind),
-        // A filter, the client, or the gateway itself.
-        (None, _) => return,
+    let ending = match answer {
+        Some(answer) => Some(Ok(Answer::of(&answer.head))),
+        None => context.attempts.ending_at(upstream.name()),
     };
-    upstream.upstream().note_end(pass, outcome);
+    if let Some(ending) = ending {
+        upstream.upstream().note_end(pass, ending);
+    }
 }
 
 /// What the circuit has let pass, if the last attempt went to its upstream: the request may have been admitted, and not sent there.

@@ -23,7 +23,7 @@ use crate::upstream::retry::{
     Attempts, Decision, Denied, EndedAttempt, FilterChoice, Next, Pushback, condition_of, pause, pushback,
 };
 use crate::upstream::{
-    Address, Affinity, AttemptError, AttemptFailure, AttemptOutcome, Busy, Choice, Eligible, LocalEndpoints,
+    Address, Affinity, Answer, AttemptError, AttemptFailure, AttemptOutcome, Busy, Choice, Eligible, LocalEndpoints,
     OutgoingRequest, Unadmitted, UpstreamErrorKind, UpstreamResponse,
 };
 
@@ -421,7 +421,7 @@ impl RouteHandler<'_> {
         let RequestContext { attempts, traversal, .. } = context;
         let Some(attempt) = attempts.last_mut() else { return };
         let endpoint = attempt.endpoint.as_deref().unwrap_or_default();
-        attempt.failure = Some(Box::new(AttemptFailure { address, reason: error.reason() }));
+        attempt.failure = Some(Box::new(AttemptFailure { address, reason: error.reason(), answer: None }));
         if is_stale {
             attempt.outcome = AttemptOutcome::Stale;
         } else {
@@ -468,5 +468,5 @@ fn log_answer(context: &mut RequestContext, address: Option<Address>, response: 
         status: Some(response.head.status),
         sent: true,
     });
-    attempt.failure = Some(Box::new(AttemptFailure { address, reason }));
+    attempt.failure = Some(Box::new(AttemptFailure { address, reason, answer: Some(Answer::of(&response.head)) }));
 }

@@ -14,7 +14,7 @@ use http_body::Body as _;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::SendRequest;
 
-use super::attempt_log::{Attempt, AttemptOutcome};
+use super::attempt_log::{Answer, Attempt, AttemptOutcome};
 use super::builtin;
 use super::circuit::Outcome;
 use super::endpoints::{LocalEndpoints, Record};
@@ -108,7 +108,7 @@ impl LocalUpstream {
         };
         attempt.is_blameless = outcome.as_ref().is_err_and(AttemptError::is_blameless);
         if let (Some(permit), Some(breaker), false) = (&request.permit, self.endpoint_breaker(), attempt.is_blameless) {
-            let seen = outcome.as_ref().map(|response| &*response.head).map_err(|error| error.kind);
+            let seen = outcome.as_ref().map(|response| Answer::of(&response.head)).map_err(|error| error.kind);
             if !outcome.as_ref().is_ok_and(verdict::awaits_grpc_status) {
                 permit.note(breaker, Outcome::of(breaker, seen));
             }

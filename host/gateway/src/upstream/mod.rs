@@ -43,7 +43,7 @@ mod tests;
 pub use crate::config::model::{FixedResponse, HashAlgorithm, HashKey};
 pub use address::{Address, Place};
 pub use attempt::UpstreamResponse;
-pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
+pub use attempt_log::{Answer, Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
 pub use balance::{Affinity, hash};
 pub use candidates::RouteCandidates;
 pub use discover::{DiscoveryState, Fetch, Fetched, Get, Sources};

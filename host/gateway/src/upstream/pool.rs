@@ -401,11 +401,16 @@ impl Pool {
                     since: Cell::new(begun),
                     refused: Cell::new(None),
                 });
-                if self.users.get() > 0 && self.is_shared() {
+                let is_listed = self.users.get() > 0 && self.is_shared();
+                if is_listed {
                     self.sessions.borrow_mut().push(session.clone());
                     self.sweep();
                 }
-                self.lease_session(session, connect)
+                let lease = self.lease_session(Rc::clone(&session), connect);
+                if is_listed {
+                    self.share(&session);
+                }
+                lease
             }
         })
     }

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use super::address::Place;
-use super::circuit::Outcome;
 use super::discover::{self, Discovery, DiscoveryState, Listed, Located, Sources};
 pub(crate) use super::endpoint::{Endpoint, EndpointMaker, TlsConfigs};
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState, Record};
-use super::error::UpstreamErrorKind;
 use super::health;
 use super::health::outliers::OutlierDetector;
 use super::limits::{
@@ -27,7 +25,6 @@ use crate::config::model::{
     CircuitBreaker, CircuitScope, HealthCheck, OutlierDetection, UNIX, UnixName, UpstreamLimits,
 };
 use crate::config::{defaults, model};
-use crate::exchange::ResponseHead;
 use crate::http1::Tolerance;
 use crate::proxy_protocol;
 
@@ -329,30 +326,6 @@ impl Upstream {
     /// The circuit of the upstream as a whole; `None`: it has none.
     pub fn circuit(&self) -> Option<CircuitState> {
         self.state.as_ref().zip(upstream_breaker(&self.spec)).map(|(state, _)| state.circuit())
-    }
-
-    /// Notes how a request has ended that its circuit has let pass, with an answer that is not passed on, or without one.
-    pub fn note_end(&self, pass: CircuitPass, outcome: Result<&ResponseHead, UpstreamErrorKind>) {
-        let outcome = self.breaker().and_then(|breaker| Outcome::of(breaker, outcome));
-        self.note_circuit(pass, outcome);
-    }
-
-    /// The settings of the circuit of the upstream as a whole, if it has one.
-    pub(super) fn breaker(&self) -> Option<&CircuitBreaker> {
-        upstream_breaker(&self.spec)
-    }
-
-    pub(super) fn note_circuit(&self, pass: CircuitPass, outcome: Option<Outcome>) {
-        if let Some(breaker) = self.breaker() {
-            pass.note(breaker, outcome);
-        }
-    }
-
-    /// Notes that a request has failed whose success its circuit was told of.
-    pub(super) fn note_circuit_late(&self, outcome: Outcome) {
-        if let Some((state, breaker)) = self.state.as_ref().zip(self.breaker()) {
-            state.note_late(breaker, outcome);
-        }
     }
 
     /// Its limits and circuit breaker hold from now on: it is about to be served.

@@ -10,13 +10,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body as _;
 
 use super::attempt::UpstreamResponse;
+use super::attempt_log::Answer;
 use super::circuit::Outcome;
+use super::error::UpstreamErrorKind;
 use super::health::outliers::{Failure, Stage};
-use super::limits::{CircuitPass, EndpointPermit};
+use super::limits::{CircuitPass, EndpointPermit, upstream_breaker};
 use super::outgoing::{OutgoingRequest, Upload};
 use super::pool::Pool;
 use super::spec::Upstream;
 use crate::coarse;
+use crate::config::model::CircuitBreaker;
 use crate::http::body::{BodyError, BodyErrorKind, Watch};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -219,6 +222,30 @@ impl Judge for OfUpstream {
 }
 
 impl Upstream {
+    /// Notes how a request has ended that its circuit has let pass, with an answer that is not passed on, or without one.
+    pub fn note_end(&self, pass: CircuitPass, outcome: Result<Answer, UpstreamErrorKind>) {
+        let outcome = self.breaker().and_then(|breaker| Outcome::of(breaker, outcome));
+        self.note_circuit(pass, outcome);
+    }
+
+    /// The settings of the circuit of the upstream as a whole, if it has one.
+    fn breaker(&self) -> Option<&CircuitBreaker> {
+        upstream_breaker(self.spec())
+    }
+
+    fn note_circuit(&self, pass: CircuitPass, outcome: Option<Outcome>) {
+        if let Some(breaker) = self.breaker() {
+            pass.note(breaker, outcome);
+        }
+    }
+
+    /// Notes that a request has failed whose success its circuit was told of.
+    fn note_circuit_late(&self, outcome: Outcome) {
+        if let Some((state, breaker)) = self.state().zip(self.breaker()) {
+            state.note_late(breaker, outcome);
+        }
+    }
+
     /// Tells the circuit of the upstream how a request has ended that it has let pass: with this answer, which is passed on.
     pub fn note_answer(
         self: &Arc<Self>,
@@ -227,7 +254,7 @@ impl Upstream {
         request: &OutgoingRequest<'_>,
     ) {
         let Some(breaker) = self.breaker() else { return };
-        let outcome = Outcome::of(breaker, Ok(&*response.head));
+        let outcome = Outcome::of(breaker, Ok(Answer::of(&response.head)));
         let mut judge = OfUpstream { upstream: Arc::clone(self), pass: Some(pass) };
         if !awaits_grpc_status(response) {
             if let Some(pass) = judge.pass.take() {

@@ -11,12 +11,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::window::{LastOutcomes, TimeWindow};
+use super::attempt_log::Answer;
 use super::endpoints::millis;
 use super::error::UpstreamErrorKind;
 use super::health::outliers::Failure;
-use super::verdict::{grpc_status, http_status_of};
+use super::verdict::http_status_of;
 use crate::config::model::{CircuitBreaker, FailureWindow};
-use crate::exchange::ResponseHead;
 
 /// What a refused client is told to wait for while probes are under way: nobody knows when they end.
 const PROBING: Duration = Duration::from_secs(1);
@@ -364,12 +364,10 @@ impl Circuit {
 
 impl Outcome {
     /// What an attempt tells; `None`: nothing.
-    pub(crate) fn of(settings: &CircuitBreaker, outcome: Result<&ResponseHead, UpstreamErrorKind>) -> Option<Self> {
+    pub(crate) fn of(settings: &CircuitBreaker, outcome: Result<Answer, UpstreamErrorKind>) -> Option<Self> {
         match outcome {
-            Ok(head) => {
-                // Of gRPC, a response without a body has its status in the head.
-                Some(Self::of_status(settings, head.status.as_u16(), grpc_status(&head.headers)))
-            }
+            // Of gRPC, a response without a body has its status in the head.
+            Ok(Answer { status, grpc }) => Some(Self::of_status(settings, status, grpc)),
             Err(kind) => Self::of_error(kind),
         }
     }

@@ -190,7 +190,7 @@ impl LocalUpstream {
     /// What a request waits for that may go to these hosts: whatever their state is now, since it may change meanwhile.
     fn wanted(&self, endpoints: &LocalEndpoints, Eligible { choice, subset, tried }: Eligible<'_>) -> Wanted {
         if let (Choice::Balanced(_) | Choice::Key(_), None, []) = (choice, subset, tried) {
-            return Wanted::Any;
+            return Wanted::Any(endpoints.hosts());
         }
         let left = endpoints.left(tried);
         let targets: Vec<_> = match choice {

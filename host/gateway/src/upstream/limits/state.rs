@@ -166,9 +166,12 @@ impl UpstreamState {
     ) -> Option<ConnectionLimits> {
         let of_address = || {
             let limit = self.endpoint_connections.load(SeqCst);
-            Connections::new((limit != u32::MAX).then_some(limit), self.max_pending.load(Relaxed))
+            let (limit, max_pending) = ((limit != u32::MAX).then_some(limit), self.max_pending.load(Relaxed));
+            let connections = record.limited_connections(|| Connections::new(limit, max_pending));
+            connections.keep_to(limit, max_pending);
+            connections
         };
-        let address = limits.per_endpoint.max_connections.map(|_| record.limited_connections(of_address));
+        let address = limits.per_endpoint.max_connections.map(|_| of_address());
         let upstream = limits.max_connections.map(|_| Arc::clone(&self.connections));
         ConnectionLimits::new(address, upstream)
     }
