@@ -3,18 +3,19 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::changes::Changes;
 use super::registry::EndpointRegistry;
+use super::responses::{AllResponses, CLASSES, Responses};
 use crate::coarse;
 use crate::config::model::{CircuitBreaker, FailureWindow, HealthCheck, OutlierDetection};
 use crate::upstream::address::Address;
 use crate::upstream::balance::Ewma;
 use crate::upstream::circuit::{Admission, Circuit, Probe as CircuitProbe};
-use crate::upstream::health::outliers::{Failure, Stage, Tally};
-use crate::upstream::health::{Health, Reason, StateChange, Told, Trial};
+use crate::upstream::health::outliers::{Stage, Tally};
+use crate::upstream::health::{Health, Reason, Told, Trial};
 use crate::upstream::limits::{Connections, Target};
 
 /// What a record belongs to.
@@ -43,113 +44,8 @@ pub(crate) struct Record {
     up_since: AtomicU64,
     /// Told of each change of its state, after the change.
     changes: Arc<Changes>,
-    counted: Mutex<Counted>,
+    responses: AllResponses,
     created: SystemTime,
-}
-
-/// Classes of statuses: 1xx to 5xx.
-const CLASSES: usize = 5;
-
-/// The responses of one address on one worker, which alone writes it.
-#[derive(Debug, Default)]
-pub(crate) struct Responses {
-    /// By the class of their status.
-    classes: [AtomicU64; CLASSES],
-    /// Requests that the address has failed without a response, and with one whose status does not say so. Counted only where the
-    /// upstream has outlier detection.
-    unanswered: AtomicU64,
-    failed: AtomicU64,
-}
-
-/// What [`Responses`] have counted.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    classes: [u64; CLASSES],
-    unanswered: u64,
-    failed: u64,
-}
-
-/// The counts of all workers.
-#[derive(Debug, Default)]
-struct Counted {
-    /// Those of workers that no longer have connections there.
-    gone: Counts,
-    open: Vec<Arc<Responses>>,
-    /// What there was when the addresses of the upstream were last compared.
-    compared: Tally,
-}
-
-impl Responses {
-    pub(crate) fn count(&self, status: u16) {
-        if let Some(count) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
-            add(count);
-        }
-    }
-
-    /// A request that the address has failed, and whether it was answered.
-    pub(crate) fn count_failure(&self, failure: Failure) {
-        match failure {
-            // The class of its status says so.
-            Failure::Status(_) => {}
-            Failure::Grpc(_) | Failure::Body => add(&self.failed),
-            Failure::Timeout | Failure::Reset | Failure::Malformed => add(&self.unanswered),
-        }
-    }
-
-    fn add_to(&self, sum: &mut Counts) {
-        sum.classes.iter_mut().zip(&self.classes).for_each(|(sum, count)| *sum += count.load(Relaxed));
-        sum.unanswered += self.unanswered.load(Relaxed);
-        sum.failed += self.failed.load(Relaxed);
-    }
-}
-
-/// One writer: no locked instruction.
-fn add(count: &AtomicU64) {
-    count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
-}
-
-impl Counted {
-    fn sum(&self) -> Counts {
-        let mut sum = self.gone;
-        self.open.iter().for_each(|counter| counter.add_to(&mut sum));
-        sum
-    }
-}
-
-impl Counts {
-    fn tally(&self) -> Tally {
-        Tally {
-            requests: self.classes.iter().sum::<u64>() + self.unanswered,
-            failures: self.classes[CLASSES - 1] + self.unanswered + self.failed,
-        }
-    }
-}
-
-/// What is known of one address, for the metrics.
-#[derive(Debug, Clone)]
-pub struct EndpointState {
-    /// `host:port` or `unix:/path`, as written.
-    pub endpoint: Arc<str>,
-    /// `None` while no address of the name is known.
-    pub address: Option<Address>,
-    /// Whether nothing is known that speaks against it.
-    pub healthy: bool,
-    /// Since when its state is what it is.
-    pub since: SystemTime,
-    /// Requests under way.
-    pub active: u32,
-    /// Time to first byte, moving average; `None` when nothing was measured.
-    pub latency: Option<Duration>,
-    /// Responses by the class of their status, from 1xx on.
-    pub responses: [u64; CLASSES],
-    /// Why it is out: the change by which it went out, for each reason.
-    pub out: Vec<StateChange>,
-    /// How often it went out, by reason.
-    pub outs: [u64; Reason::COUNT],
-    /// Checks that have passed, and that have failed.
-    pub checks: [u64; 2],
-    /// Its last changes of state, oldest first.
-    pub history: Vec<StateChange>,
 }
 
 /// Written by every request: kept apart from what every choice reads. Two lines of 64 bytes, since processors fetch them in pairs.
@@ -176,7 +72,7 @@ impl Record {
     pub(super) fn new(key: Key, registry: Weak<EndpointRegistry>, changes: Arc<Changes>) -> Self {
         // The clock of this module begins before the first record, so that no record is older than it.
         let up_since = AtomicU64::new(millis(Instant::now()));
-        let (traffic, health, counted) = (Traffic::default(), Health::default(), Mutex::default());
+        let (traffic, health, responses) = (Traffic::default(), Health::default(), AllResponses::default());
         Record {
             key,
             registry,
@@ -184,7 +80,7 @@ impl Record {
             health,
             up_since,
             changes,
-            counted,
+            responses,
             created: SystemTime::now(),
             circuit: OnceLock::new(),
             connections: OnceLock::new(),
@@ -312,32 +208,22 @@ impl Record {
 
     /// A counter for the pool of one worker.
     pub(crate) fn open_responses(&self) -> Arc<Responses> {
-        let opened = Arc::new(Responses::default());
-        self.counted().open.push(Arc::clone(&opened));
-        opened
+        self.responses.open()
     }
 
     /// The pool of a counter is gone; what it has counted stays.
     pub(crate) fn close_responses(&self, counter: &Arc<Responses>) {
-        let Counted { gone, open, .. } = &mut *self.counted();
-        open.retain(|other| !Arc::ptr_eq(other, counter));
-        counter.add_to(gone);
+        self.responses.close(counter);
     }
 
     /// The responses of all workers by the class of their status.
     pub(crate) fn responses(&self) -> [u64; CLASSES] {
-        self.counted().sum().classes
+        self.responses.by_class()
     }
 
     /// What was counted since this was last asked.
     pub(crate) fn tally_of_interval(&self) -> Tally {
-        let mut counted = self.counted();
-        let now = counted.sum().tally();
-        now.since(std::mem::replace(&mut counted.compared, now))
-    }
-
-    fn counted(&self) -> MutexGuard<'_, Counted> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.responses.tally_of_interval()
     }
 
     /// Whether nothing is known that speaks against it.
@@ -479,22 +365,14 @@ impl Record {
         }
     }
 
-    pub(crate) fn state(&self) -> EndpointState {
-        let latency = self.latency_us();
-        let history = self.health.history();
-        EndpointState {
-            endpoint: Arc::clone(&self.key.endpoint),
-            address: self.key.address.clone(),
-            healthy: self.is_healthy(),
-            since: history.last().map_or(self.created, |change| change.at),
-            active: self.active(),
-            latency: (latency > 0).then(|| Duration::from_micros(latency)),
-            responses: self.responses(),
-            out: self.health.evidence(),
-            outs: self.health.outs(),
-            checks: self.health.checks(),
-            history,
-        }
+    /// The state of its health, with evidence and history.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Since when it is known.
+    pub(super) fn created(&self) -> SystemTime {
+        self.created
     }
 
     /// It is up since then.
@@ -569,21 +447,6 @@ mod tests {
             record.failed(start, noted);
         }
         assert!(record.may_try(noted + FIRST_PAUSE), "no longer pause for more waiting requests");
-    }
-
-    #[test]
-    fn responses_outlive_the_pools_that_count_them() {
-        let record = record();
-        let (first, second) = (record.open_responses(), record.open_responses());
-        for status in [101, 200, 204, 302, 404, 503, 999, 0] {
-            first.count(status);
-        }
-        second.count(200);
-        assert_eq!(record.responses(), [1, 3, 1, 1, 1]);
-        record.close_responses(&first);
-        drop(first);
-        second.count(500);
-        assert_eq!(record.responses(), [1, 3, 1, 1, 2]);
     }
 
     #[test]
