@@ -163,9 +163,7 @@ impl LocalUpstream {
         if self.upstream().is_balanced_by_latency() {
             note_latency(&pool, &outcome, took);
         }
-        if let Ok(response) = &mut outcome
-            && failure_of(response).is_none()
-        {
+        if let Ok(response) = &mut outcome {
             verdict::follow_for_endpoint(response, request, (self.upstream(), &pool), begun);
         }
         attempt.first_byte = outcome.is_ok().then_some(took);
@@ -182,7 +180,7 @@ fn blame(error: AttemptError, request: &OutgoingRequest<'_>) -> AttemptError {
 }
 
 /// How the endpoint has failed a request, as far as the head of its response tells.
-fn failure_of(response: &UpstreamResponse) -> Option<Failure> {
+pub(super) fn failure_of(response: &UpstreamResponse) -> Option<Failure> {
     Failure::of_response(response.head.status.as_u16(), &response.head.headers)
 }
 

@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body as _;
 
-use super::attempt::UpstreamResponse;
+use super::attempt::{UpstreamResponse, failure_of};
 use super::attempt_log::Answer;
 use super::circuit::Outcome;
 use super::error::UpstreamErrorKind;
@@ -180,7 +180,7 @@ impl Judge for OfEndpoint {
     }
 }
 
-/// Has the endpoint of a response judged by what comes behind its head, where anybody judges it.
+/// Has the endpoint of a response judged by what comes behind a good head, where anybody judges it.
 pub(super) fn follow_for_endpoint(
     response: &mut UpstreamResponse,
     request: &OutgoingRequest<'_>,
@@ -189,6 +189,9 @@ pub(super) fn follow_for_endpoint(
 ) {
     let permit = request.permit.as_ref().filter(|_| upstream.spec().endpoint_breaker().is_some());
     if permit.is_none() && upstream.outliers().is_none() && !upstream.is_balanced_by_latency() {
+        return;
+    }
+    if failure_of(response).is_some() {
         return;
     }
     let (upstream, pool, permit) = (Arc::clone(upstream), Rc::clone(pool), permit.cloned());

@@ -356,7 +356,7 @@ impl List {
         resolver: &Arc<Resolver>,
         policy: DnsPolicy,
     ) -> Option<(List, Changes)> {
-        specs.sort_by(|one, other| place(one).cmp(&place(other)));
+        specs.sort_by(|one, other| place(one).cmp(place(other)));
         specs.dedup_by(|next, kept| place(next) == place(kept));
         // Both lists are in the same order.
         let mut before = self.specs.iter().zip(&self.endpoints).peekable();
