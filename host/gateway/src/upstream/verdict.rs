@@ -20,7 +20,7 @@ use super::pool::Pool;
 use super::spec::Upstream;
 use crate::coarse;
 use crate::config::model::CircuitBreaker;
-use crate::http::body::{BodyError, BodyErrorKind, Watch};
+use crate::http::body::{Body, BodyError, BodyErrorKind, Watch};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -134,7 +134,8 @@ fn follow(response: &mut UpstreamResponse, request: &OutgoingRequest<'_>, judge:
     let stage = if awaits_grpc_status(response) { Stage::Head } else { Stage::Body };
     let follower = Follower { judge, is_grpc, stage, failure: None, upload: request.upload.clone() };
     let body = std::mem::take(&mut response.body);
-    response.body = body.watched(Box::new(follower));
+    // In a layer of its own: filters may edit the trailers, and timeouts end the body, in the next one.
+    response.body = Body::stream(body.watched(Box::new(follower)));
 }
 
 /// The endpoint's outlier detection, circuit and latency.
@@ -268,5 +269,75 @@ impl Upstream {
             }
         }
         follow(response, request, judge);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use http::{Request, StatusCode};
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::exchange::{ResponseHead, ResponseSource};
+    use crate::http::buffer::MemoryBudget;
+    use crate::upstream::Timeouts;
+
+    /// Writes down what it is told.
+    #[derive(Clone, Default)]
+    struct Notes(Rc<RefCell<Vec<String>>>);
+
+    impl Judge for Notes {
+        fn serves(&mut self) {
+            self.0.borrow_mut().push("serves".to_owned());
+        }
+
+        fn failed(&mut self, failure: Failure, stage: Stage) {
+            self.0.borrow_mut().push(format!("{failure} ({stage:?})"));
+        }
+
+        fn ended_well(&mut self) {
+            self.0.borrow_mut().push("ended well".to_owned());
+        }
+    }
+
+    fn trailers(status: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static(status))])
+    }
+
+    /// What is noted of a response with this type and body, of which so many frames are read.
+    async fn noted(media_type: &'static str, body: Body, frames: usize) -> Vec<String> {
+        let timeouts = Timeouts { connect: Duration::ZERO, first_byte: Duration::ZERO, until: None, whole: None };
+        let budget = MemoryBudget::new(1 << 20);
+        let request = OutgoingRequest::new(Box::new(Request::new(Body::Empty)), timeouts, &budget);
+        let mut head = Box::new(ResponseHead::new(ResponseSource::Upstream, StatusCode::OK));
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        let mut response = UpstreamResponse { head, body, upgraded: None };
+        let notes = Notes::default();
+        follow(&mut response, &request, notes.clone());
+        // What filters make of the trailers is not the server's word.
+        let mut body = response.body.with_trailers_hook(|_| async { Ok(trailers("0")) });
+        for _ in 0..frames {
+            _ = body.frame().await;
+        }
+        drop(body);
+        notes.0.take()
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_a_body_tells() {
+        let grpc = |data: &'static str, status| Body::with_trailers(data, Some(trailers(status)));
+        let (ok, failed) = ("serves", "UNAVAILABLE of gRPC");
+        assert_eq!(noted("application/grpc", grpc("x", "0"), 9).await, [ok, "ended well"]);
+        assert_eq!(noted("application/grpc", grpc("", "0"), 9).await, [ok, "ended well"]);
+        assert_eq!(noted("application/grpc+proto", grpc("", "14"), 9).await, [format!("{failed} (Head)")]);
+        assert_eq!(noted("application/grpc", grpc("x", "14"), 9).await, [ok.to_owned(), format!("{failed} (Body)")]);
+        assert_eq!(noted("application/grpc", grpc("x", "5"), 9).await, [ok, "ended well"], "the caller's error");
+        assert_eq!(noted("application/grpc", grpc("x", "14"), 1).await, [ok], "the client has left");
+        assert_eq!(noted("text/plain", grpc("x", "14"), 9).await, ["ended well"], "no gRPC");
+        let broken = || Body::full("half").limited(3);
+        assert_eq!(noted("text/plain", broken(), 9).await, Vec::<String>::new(), "a limit of the gateway's own");
     }
 }
