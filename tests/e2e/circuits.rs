@@ -205,6 +205,90 @@ fn an_endpoint_can_have_a_circuit_of_its_own() {
     assert_eq!(bad.count() - seen, 3);
 }
 
+/// Over HTTP/1.1, which has trailers as well.
+fn grpc(message: &str, status: u8) -> Vec<u8> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n";
+    format!("{head}{message}0\r\ngrpc-status: {status}\r\n\r\n").into_bytes()
+}
+
+#[test]
+fn bodies_that_break_off_and_statuses_in_trailers_are_failures() {
+    for per in ["upstream", "endpoint"] {
+        let well = Arc::new(AtomicU16::new(0));
+        let origin = Origin::serve({
+            let well = well.clone();
+            move |request| match (request.target.as_str(), well.load(SeqCst)) {
+                (_, 1) => Reply::Raw(grpc("", 0)),
+                ("/trailers", _) => Reply::Raw(grpc("", 14)),
+                ("/message", _) => Reply::Raw(grpc("1\r\nx\r\n", 14)),
+                ("/client", _) => Reply::Raw(grpc("1\r\nx\r\n", 5)),
+                ("/left", _) => Reply::script(|conn| {
+                    conn.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
+                    conn.wait_for_close();
+                }),
+                (_, _) => Reply::script(|conn| conn.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")),
+            }
+        });
+        let breaker = format!("per = \"{per}\", failures = 3, of = 4, open = \"200ms\", half_open = 1");
+        for (target, cause) in
+            [("/trailers", "grpc-status 14"), ("/message", "grpc-status 14"), ("/broken", "a body that broke off")]
+        {
+            well.store(0, SeqCst);
+            let gateway = gateway(&config(&[&origin.url()], &breaker));
+            let ask = |target: &str| gateway.client().try_request("GET", target, &[], b"");
+            (0..6).for_each(|_| _ = ask("/client"));
+            for _ in 0..6 {
+                let mut leaves = gateway.client();
+                leaves.send(leaves.format("GET", "/left", &[], b""));
+                leaves.read_head();
+            }
+            eventually("the upstream to hear that they have left", || origin.open() <= 1);
+            (0..3).for_each(|_| _ = ask(target));
+            let opened = format!("open for 200ms: 3 of the last 4 failed, the last: {cause}");
+            gateway.wait_log("an open circuit", |line| line["evidence"] == opened.as_str());
+            if target == "/trailers" {
+                // A probe of gRPC is no success before its status is known.
+                eventually("a probe that failed", || {
+                    _ = ask(target);
+                    gateway.metric("sluice_circuit_opens_total", &[]) != Some(1.0) || per == "endpoint"
+                });
+            }
+            well.store(1, SeqCst);
+            eventually("a closed circuit", || {
+                _ = ask(target);
+                gateway.metric("sluice_circuit_open", &[]) != Some(1.0)
+                    && gateway.metric("sluice_endpoint_healthy", &[]) == Some(1.0)
+            });
+        }
+    }
+}
+
+#[test]
+fn the_next_priority_serves_while_a_circuit_is_open() {
+    let status = Arc::new(AtomicU16::new(503));
+    let (bad, good, backup) = (origin(&status), Origin::named("good"), Origin::named("backup"));
+    let gateway = gateway(&format!(
+        "[upstreams.u]\nendpoints = [\"{}\", \"{}\", {{ url = \"{}\", priority = 1 }}]\n\
+         circuit_breaker = {{ per = \"endpoint\", failures = 1, of = 1, open = \"1h\" }}\n\
+         [routes.all]\nmatch = {{ path = \"/**\" }}\nupstream = \"u\"\n",
+        bad.url(),
+        good.url(),
+        backup.url(),
+    ));
+    let mut client = gateway.client();
+    eventually("an open circuit", || {
+        client.get("/");
+        gateway.metric("sluice_endpoint_out", &[("reason", "circuit-open")]) == Some(1.0)
+    });
+    let before = [bad.count(), good.count(), backup.count()];
+    (0..400).for_each(|_| drop(client.get("/")));
+    let seen = [bad.count(), good.count(), backup.count()];
+    assert_eq!(seen[0], before[0]);
+    // Half of the first priority is available, so 70 % of the requests stay there.
+    let of_backup = seen[2] - before[2];
+    assert!((80..160).contains(&of_backup), "{of_backup} of 400");
+}
+
 #[test]
 fn with_all_endpoints_open_nothing_is_sent() {
     let status = Arc::new(AtomicU16::new(503));

@@ -82,6 +82,32 @@ fn a_server_that_hangs_opens_its_circuit_however_short_the_time_of_a_request() {
 }
 
 #[test]
+fn a_retry_without_a_connection_hides_no_failure_from_the_circuit() {
+    let origin = Origin::serve(|request| match request.target.as_str() {
+        "/hold" => Reply::script(|conn| conn.wait_for_close()),
+        _ => Reply::status(503).with("retry-after", "2"),
+    });
+    let gateway = gateway(&format!(
+        "[upstreams.u]\nendpoints = [\"{}\"]\nlimits = {{ max_connections = 1 }}\n\
+         circuit_breaker = {{ failures = 1, of = 1, open = \"1h\" }}\n{}\
+         retry = {{ attempts = 2 }}\n",
+        origin.url(),
+        route("u", &[])
+    ));
+    // It waits for as long as the upstream asks for, and meanwhile another request takes the only connection.
+    let mut retries = gateway.client();
+    retries.send(retries.format("GET", "/", &[], b""));
+    eventually("the first attempt", || origin.count() == 1);
+    let mut holds = gateway.client();
+    holds.send(holds.format("GET", "/hold", &[], b""));
+    eventually("the other request", || origin.count() == 2);
+    assert_eq!(retries.read_response("GET").status, 503);
+    gateway.wait_access("no connection for the retry", |line| line["error"] == "upstream-busy");
+    let opened = gateway.wait_log("an open circuit", |line| line["message"] == "the circuit of the upstream is open");
+    assert_eq!(opened["evidence"], "open for 3600s: 1 of the last 1 failed, the last: status 503");
+}
+
+#[test]
 fn requests_fall_back_while_all_endpoints_have_open_circuits() {
     let other = Origin::named("other");
     let breaker = "circuit_breaker = { per = \"endpoint\", failures = 2, of = 2, open = \"1h\", fallback = \"other\" }";

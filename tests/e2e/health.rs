@@ -432,7 +432,9 @@ fn how_an_endpoint_can_fail() {
             vec![],
         )
     };
+    let trailers = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n0\r\ngrpc-status: 4\r\n\r\n";
     let cases = [
+        ("trailers", Origin::serve(|_| Reply::Raw(trailers.to_vec())), "DEADLINE_EXCEEDED of gRPC"),
         ("hangs", Origin::serve(|_| Reply::script(|conn| conn.wait_for_close())), "no response in time"),
         ("closes", Origin::serve(|_| Reply::Close), "a connection that broke"),
         ("babbles", Origin::serve(|_| Reply::Raw(b"nonsense\r\n\r\n".to_vec())), "a malformed response"),
@@ -457,6 +459,65 @@ fn how_an_endpoint_can_fail() {
         let why = format!("ejected: ejected for 30s: 2 gateway errors in a row, the last was {failure}");
         assert_eq!(out(&gateway, name, &origin.url()), why, "{name}");
     }
+}
+
+#[test]
+fn what_comes_behind_a_good_head_counts_too() {
+    let broken = || Reply::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".to_vec());
+    let message = |status: u8| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n";
+        Reply::Raw(format!("{head}5\r\n\0\0\0\0\0\r\n0\r\ngrpc-status: {status}\r\n\r\n").into_bytes())
+    };
+    let origin = Origin::serve(move |request| match request.target.as_str() {
+        "/broken" => Reply::script(move |conn| {
+            let Reply::Raw(bytes) = broken() else { unreachable!() };
+            conn.write(bytes);
+        }),
+        "/hold" => Reply::script(|conn| {
+            conn.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
+            conn.wait_for_close();
+        }),
+        "/internal" => message(13),
+        "/invalid" => message(3),
+        _ => Reply::text("well"),
+    });
+    let detection = "outlier_detection = { consecutive_gateway_errors = 3, consecutive_5xx = 4, max_ejection_percent = 100, base_ejection_time = \"1ms\" }";
+    let gateway = gateway(&to(&[&origin.url()], detection));
+    let ejections = || gateway.metric("sluice_endpoint_outs_total", &[("reason", "ejected")]).unwrap_or_default();
+    let broken = |times: usize| {
+        for _ in 0..times {
+            assert!(gateway.client().try_request("GET", "/broken", &[], b"").is_err());
+        }
+    };
+    let evidence = |expected: &str| {
+        gateway.wait_log("the ejection", |line| {
+            line["evidence"].as_str().is_some_and(|evidence| evidence.ends_with(expected))
+        });
+    };
+    broken(2);
+    assert_eq!(gateway.get("/").text(), "well");
+    broken(2);
+    assert_eq!(ejections(), 0.0, "a good one was between them");
+    // A client that leaves in the middle of a body is neither good nor bad.
+    for _ in 0..4 {
+        let mut leaves = gateway.client();
+        leaves.send(leaves.format("GET", "/hold", &[], b""));
+        assert_eq!(leaves.read_head().second_word(), "200");
+        drop(leaves);
+        eventually("the upstream to hear of it", || origin.open() == 0);
+    }
+    assert_eq!(ejections(), 0.0);
+    broken(1);
+    evidence("3 gateway errors in a row, the last was a body that broke off");
+    // Statuses of gRPC behind a message.
+    for _ in 0..4 {
+        gateway.request("POST", "/invalid", &[], b"x");
+    }
+    assert_eq!(ejections(), 1.0, "an error of the caller");
+    for _ in 0..4 {
+        gateway.request("POST", "/internal", &[], b"x");
+    }
+    evidence("4 server errors in a row, the last was INTERNAL of gRPC");
 }
 
 #[test]

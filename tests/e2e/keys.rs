@@ -45,6 +45,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("timeouts", include_str!("timeouts.rs")),
     ("tls", include_str!("tls.rs")),
     ("unix_sockets", include_str!("unix_sockets.rs")),
+    ("unix_upstreams", include_str!("unix_upstreams.rs")),
     ("upstreams", include_str!("upstreams.rs")),
     ("ways", include_str!("ways.rs")),
     ("websocket", include_str!("websocket.rs")),

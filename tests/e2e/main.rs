@@ -51,6 +51,7 @@ mod support;
 mod timeouts;
 mod tls;
 mod unix_sockets;
+mod unix_upstreams;
 mod upstreams;
 mod ways;
 mod websocket;

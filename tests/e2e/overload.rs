@@ -1,9 +1,12 @@
 //! Near a bound of the process, requests are refused: those of the least critical routes first, and never those of the admin listener.
 
 use std::any::Any;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use serde_json::Value;
-use sluice_harness::h2::H2;
+use sluice_harness::h2::{H2, full};
 use sluice_harness::{Client, Gateway, Origin, Response, eventually};
 
 use crate::support::{filter, setup, with_base};
@@ -102,6 +105,62 @@ fn idle_connections_are_closed_before_requests_are_refused() {
         eventually("room for others", || gateway.metric("sluice_connections_active", &[]) < Some(8.0));
         assert_eq!(gateway.get("/standard").status, 200);
     }
+}
+
+/// The last stream of a GOAWAY, and its error.
+fn goaway(read: &mut impl Read) -> (u32, u32) {
+    loop {
+        let mut head = [0; 9];
+        read.read_exact(&mut head).expect("a frame");
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        read.read_exact(&mut payload).expect("a payload");
+        if head[3] == 7 {
+            let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().expect("four bytes"));
+            return (word(0), word(4));
+        }
+    }
+}
+
+/// A request on a connection that may have ended.
+fn request(client: &mut H2, target: &str) -> Result<u16, hyper::Error> {
+    let request = client.builder("GET", target).body(full("")).expect("a request");
+    client.try_send(request).map(|answer| answer.status)
+}
+
+#[test]
+fn clients_of_http2_get_a_goaway() {
+    let origin = Origin::named("o");
+    let listener = "bind = \"127.0.0.1:0\"\ntimeouts = { header = \"1m\" }\n[admin]";
+    let toml = config("max_connections = 10", &routes(&origin.url(), ""));
+    let gateway = setup().start(&toml.replace("bind = \"127.0.0.1:0\"\n[admin]", listener));
+    let mut client = H2::connect(gateway.address());
+    assert_eq!(client.get("/standard").status, 200);
+    let mut others: Vec<Client> = (0..7).map(|_| gateway.client()).collect();
+    eventually("the first step", || resource(&gateway, "connections")["step"] == 1);
+    assert_eq!(client.get("/sheddable").status, 503);
+    // The client is told that its connection gets no more requests, so that it opens another one.
+    eventually("the end of the connection", || request(&mut client, "/standard").is_err());
+
+    others.extend((0..3).map(|_| gateway.client()));
+    eventually("the last step", || resource(&gateway, "connections")["step"] == 3);
+    let mut refused = TcpStream::connect(gateway.address()).expect("a connection");
+    refused.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    refused.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("written");
+    assert_eq!(goaway(&mut refused), (0, 0));
+    assert_eq!(refused.read(&mut [0]).expect("an orderly end"), 0);
+    assert!(gateway.client().try_request("GET", "/critical", &[], b"").is_err(), "of HTTP/1.1 it is closed");
+}
+
+#[test]
+fn memory_at_its_bound_gives_up_connections_of_http2() {
+    let origin = Origin::named("o");
+    let gateway = setup().start(&with_base(&routes(&origin.url(), "")));
+    let mut client = H2::connect(gateway.address());
+    assert_eq!(client.get("/critical").status, 200);
+    gateway.reload(&config("max_memory = \"1MiB\"", &routes(&origin.url(), "")));
+    eventually("overload", || resource(&gateway, "memory")["step"] == 3);
+    assert_eq!(client.get("/critical").status, 503);
+    eventually("the end of the connection", || request(&mut client, "/critical").is_err());
 }
 
 #[test]

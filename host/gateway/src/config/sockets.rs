@@ -6,15 +6,9 @@ use std::net::SocketAddr;
 use super::defaults;
 use super::gateway::network;
 use super::item::Item;
-use super::model::{Account, BindAddress, FileMode, ProxyProtocol, UnixName, UnixSocket};
+use super::model::{Account, BindAddress, FileMode, ProxyProtocol, UNIX, UnixName, UnixSocket};
 use super::read::Table;
 use crate::http::forwarded::TrustedPeers;
-
-/// Bytes of a path or an abstract name that a socket address has room for (unix(7)).
-const MAX_UNIX_NAME: usize = 107;
-
-/// How peers over Unix sockets are written, as in nginx.
-const UNIX: &str = "unix:";
 
 /// The addresses that are taken, with the key that takes each.
 #[derive(Default)]
@@ -69,12 +63,8 @@ pub(super) fn unix_name(item: &Item<'_>, text: &str) -> Option<UnixName> {
         Some(name) => UnixName::Abstract(name.to_owned()),
         None => UnixName::Path(item.directory().join(text)),
     };
-    let length = match &name {
-        UnixName::Abstract(name) => name.len(),
-        UnixName::Path(path) => path.as_os_str().len(),
-    };
     let is_empty = matches!(text, "" | "@");
-    (!is_empty && length <= MAX_UNIX_NAME && !text.contains('\0')).then_some(name)
+    (!is_empty && name.fits() && !text.contains('\0')).then_some(name)
 }
 
 /// Reads `[*.unix_socket]`: mode, owner and group.

@@ -436,7 +436,7 @@ fn routes_and_upstreams() {
     let names: Vec<&str> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     assert_eq!(names, ["u", "http://localhost:3000"]);
     let Service::Endpoints(endpoints) = &config.upstreams[0].service else { panic!("endpoints") };
-    let shown: Vec<_> = endpoints.iter().map(|e| (e.origin.https, e.authority(), e.weight)).collect();
+    let shown: Vec<_> = endpoints.iter().map(|e| (e.is_https(), e.authority(), e.weight)).collect();
     assert_eq!(shown, [(true, "[::1]:443".to_owned(), 1), (false, "b:81".to_owned(), 3)]);
 }
 

@@ -11,11 +11,12 @@ use super::{Network, Tls};
 use crate::services::addresses::special;
 use crate::services::grants::Origin;
 use crate::services::{Reach, ServiceError};
+use crate::upstream::Address;
 use crate::upstream::endpoints::Record;
 use crate::upstream::pool::{Lease, Limits, Opening, Pool, Wanted};
 use crate::upstream::race;
 use crate::upstream::resolver::DnsPolicy;
-use crate::upstream::spec::{Endpoint, EndpointSpec, Protocol, TlsConfigs};
+use crate::upstream::spec::{Endpoint, EndpointSpec, Place, Protocol, TlsConfigs};
 
 /// What is kept for each address of an origin.
 const LIMITS: Limits = Limits { max_idle: 16, idle_timeout: Duration::from_secs(60), ..Limits::NONE };
@@ -35,7 +36,7 @@ pub(super) async fn checkout(origin: &Origin, reach: Reach, network: &Network) -
     let Network { tls, resolver, .. } = network;
     let unreachable = |e: String| ServiceError::Unavailable(format!("{origin}: {e}"));
     // Another filter may have a connection to an address that this one may not go to.
-    let allows = |pool: &Rc<Pool>| reach.allows(pool.address().ip());
+    let allows = |pool: &Rc<Pool>| pool.address().ip().is_some_and(|ip| reach.allows(ip));
     let (endpoint, open) = ORIGINS
         .with_borrow_mut(|origins| {
             let pools = Pools::of(origins, origin, tls)?;
@@ -46,16 +47,17 @@ pub(super) async fn checkout(origin: &Origin, reach: Reach, network: &Network) -
     if let Some(lease) = open {
         return Ok(lease);
     }
-    let answer = resolver.resolve(&endpoint.host, DnsPolicy::default()).await;
+    let Place::Host { name, port } = &endpoint.place else { return Err(unreachable("it is no host".to_owned())) };
+    let answer = resolver.resolve(name, DnsPolicy::default()).await;
     let answer = answer.map_err(|error| unreachable(crate::chain(&error)))?;
     // A pool connects to its own address and asks for no name again: what is checked here is where the request goes.
     let mut pools = ORIGINS
         .with_borrow_mut(|origins| {
-            let addresses = answer.addresses.iter().map(|address| SocketAddr::new(*address, endpoint.port));
+            let addresses = answer.addresses.iter().map(|address| SocketAddr::new(*address, *port));
             Ok(Pools::of(origins, origin, tls)?.at(addresses))
         })
         .map_err(unreachable)?;
-    let first = pools.first().map(|pool| pool.address().ip());
+    let first = pools.first().and_then(|pool| pool.address().ip());
     pools.retain(allows);
     if let (Some(refused), []) = (first, &*pools) {
         return Err(out_of_reach(origin, refused));
@@ -98,10 +100,11 @@ impl Pools {
 
     /// The pools of these addresses, which take the place of those before; addresses that may be tried come first.
     fn at(&mut self, addresses: impl Iterator<Item = SocketAddr>) -> Vec<Rc<Pool>> {
-        let pool = |address| {
-            let known = self.pools.iter().find(|pool| pool.address() == address).cloned();
+        let pool = |address: SocketAddr| {
+            let address = Address::from(address);
+            let known = self.pools.iter().find(|pool| *pool.address() == address).cloned();
             let pool = known.unwrap_or_else(|| {
-                let record = Record::alone(&self.endpoint.name, address);
+                let record = Record::alone(&self.endpoint.name, address.clone());
                 Pool::new(self.endpoint.clone(), address, record, LIMITS)
             });
             pool.join(LIMITS);
@@ -125,8 +128,8 @@ impl Drop for Pools {
 /// An origin as an endpoint: HTTP/2 where ALPN agrees on it.
 fn endpoint(origin: &Origin, tls: &Tls) -> Result<Endpoint, String> {
     let Origin { https, host, port, .. } = origin;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let spec = EndpointSpec { https: *https, host, port: *port, weight: 1, labels: Vec::new(), priority: 0 };
+    let place = Place::host(host.trim_start_matches('[').trim_end_matches(']'), *port);
+    let spec = EndpointSpec { https: *https, place, weight: 1, labels: Vec::new(), priority: 0 };
     let configs = https.then(|| TlsConfigs { usual: tls.config(), http1: tls.config() });
     Endpoint::new(&spec, Protocol::Auto, None, configs.as_ref()).map_err(|error| error.to_string())
 }

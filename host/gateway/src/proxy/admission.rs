@@ -10,7 +10,7 @@ use super::context::RequestContext;
 use super::error::{Advice, Kind, ProxyError};
 use crate::snapshot::UpstreamHandle;
 use crate::upstream::{
-    AttemptOutcome, Bulkhead, Busy, CircuitAnswer, CircuitPass, LocalUpstream, Permit, UpstreamErrorKind,
+    Answer, Bulkhead, Busy, CircuitAnswer, CircuitPass, LocalUpstream, OutgoingRequest, Permit, UpstreamErrorKind,
     UpstreamResponse,
 };
 
@@ -106,24 +106,38 @@ async fn enter(limit: &Arc<Bulkhead>, patience: Duration, until: Option<Instant>
     limit.enter(left.map_or(patience, |left| patience.min(left))).await
 }
 
-/// Tells the circuit of the upstream how the request has ended there: with this answer, or as its last attempt.
-pub(super) fn note_outcome(context: &mut RequestContext, answer: Option<&UpstreamResponse>) {
-    let circuit = context.admission.as_mut().and_then(|admission| admission.circuit.take());
-    let Some((pass, upstream)) = circuit else { return };
-    // It may have been admitted, and the last attempt was one at the upstream before.
-    let Some(last) = context.attempts.last_at(upstream.name()) else { return };
-    let outcome = match (answer, last.outcome) {
-        (Some(answer), _) => Ok(&*answer.head),
-        (None, AttemptOutcome::Failed(kind)) if !last.is_blameless => Err(kind),
-        // A filter, the client, or the gateway itself.
-        (None, _) => return,
+/// Tells the circuit of the upstream how the request has ended there: with this answer, whose body it follows, or as its last attempt.
+pub(super) fn note_outcome(
+    context: &mut RequestContext,
+    answer: Option<&mut UpstreamResponse>,
+    request: &OutgoingRequest<'_>,
+) {
+    let Some(answer) = answer else { return note_end(context, None) };
+    let Some((pass, upstream)) = take_circuit(context) else { return };
+    upstream.upstream().note_answer(pass, answer, request);
+}
+
+/// The same where the answer is not passed on.
+fn note_end(context: &mut RequestContext, answer: Option<&UpstreamResponse>) {
+    let Some((pass, upstream)) = take_circuit(context) else { return };
+    let ending = match answer {
+        Some(answer) => Some(Ok(Answer::of(&answer.head))),
+        None => context.attempts.ending_at(upstream.name()),
     };
-    upstream.upstream().note_circuit(pass, outcome);
+    if let Some(ending) = ending {
+        upstream.upstream().note_end(pass, ending);
+    }
+}
+
+/// What the circuit has let pass, if the last attempt went to its upstream: the request may have been admitted, and not sent there.
+fn take_circuit(context: &mut RequestContext) -> Option<(CircuitPass, Rc<LocalUpstream>)> {
+    let circuit = context.admission.as_mut().and_then(|admission| admission.circuit.take());
+    circuit.filter(|(_, upstream)| context.attempts.last_at(upstream.name()).is_some())
 }
 
 /// Gives back what a request holds for an upstream that it leaves for another one, and tells the circuit how it has ended there.
 pub(super) fn leave_upstream(context: &mut RequestContext, answer: Option<&UpstreamResponse>) {
-    note_outcome(context, answer);
+    note_end(context, answer);
     if let Some(admission) = &mut context.admission {
         admission.upstream = None;
     }

@@ -80,8 +80,8 @@ async fn send(
             ..Extras::default()
         });
     }
-    let outcome = Box::pin(handler.ask_upstream(&mut context, &[index], &mut request)).await;
-    note_outcome(&mut context, outcome.as_ref().ok());
+    let mut outcome = Box::pin(handler.ask_upstream(&mut context, &[index], &mut request)).await;
+    note_outcome(&mut context, outcome.as_mut().ok(), &request);
     let name = format!("upstream `{upstream}`");
     match outcome {
         Ok(response) => {

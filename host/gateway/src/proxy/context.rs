@@ -361,7 +361,7 @@ fn failed_attempt<'a>((attempt, failure): (&'a Attempt, &'a AttemptFailure)) -> 
     FailedAttempt {
         upstream: &attempt.upstream,
         endpoint: attempt.endpoint.as_deref(),
-        address: failure.address,
+        address: failure.address.as_ref().map(ToString::to_string),
         outcome: attempt.outcome.name(),
         reason: &failure.reason,
     }

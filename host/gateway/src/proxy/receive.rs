@@ -24,7 +24,7 @@ use crate::http::lookalikes::underscored;
 use crate::http::target::routing_host;
 use crate::http::trace;
 use crate::route::{Ingress, Preflight, RequestView, RouteMatch};
-use crate::server::{CloseConnection, ConnectionInfo, OnUpgrade, Resource};
+use crate::server::{CloseConnection, ConnectionInfo, GoAway, OnUpgrade, Resource};
 use crate::snapshot::LocalSnapshot;
 use crate::snapshot::routes::Action;
 
@@ -82,6 +82,7 @@ pub(super) fn receive(
         }
     };
     if let Some(cause) = worker.overload.sheds(local.shared.routes[found.route.index].criticality) {
+        let cause = (cause, worker.overload.is_out_of_memory());
         return Err(shed(local, context, &inbound.head.headers, found.route.index, cause));
     }
     context.ends_here = found.ends_here;
@@ -102,14 +103,22 @@ fn shed(
     mut context: Box<RequestContext>,
     headers: &HeaderMap,
     route: usize,
-    cause: Resource,
+    (cause, is_over): (Resource, bool),
 ) -> Box<Response<Body>> {
     context.remember(headers);
     let (metrics, name) = (local.shared.routes[route].metrics, local.facts(route).name.clone());
     context.route = Some(MatchedRoute { index: route, metrics, name });
     let mut response = turn_away(local, context, &ProxyError::new(Kind::Overloaded, "the gateway is overloaded"));
-    if cause == Resource::Connections {
-        response.extensions_mut().insert(CloseConnection);
+    match cause {
+        Resource::Connections => {
+            response.extensions_mut().insert(CloseConnection);
+            response.extensions_mut().insert(GoAway);
+        }
+        // Where nothing else would be served on it either.
+        Resource::Memory if is_over => {
+            response.extensions_mut().insert(GoAway);
+        }
+        Resource::Memory | Resource::EventLoop => {}
     }
     response
 }

@@ -1,7 +1,6 @@
 //! The retry loop of a request: [`RouteHandler::ask_upstream`]. What it decides is in `upstream::retry`.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,8 +23,8 @@ use crate::upstream::retry::{
     Attempts, Decision, Denied, EndedAttempt, FilterChoice, Next, Pushback, condition_of, pause, pushback,
 };
 use crate::upstream::{
-    Affinity, AttemptError, AttemptFailure, AttemptOutcome, Busy, Choice, Eligible, LocalEndpoints, OutgoingRequest,
-    Unadmitted, UpstreamErrorKind, UpstreamResponse,
+    Address, Affinity, Answer, AttemptError, AttemptFailure, AttemptOutcome, Busy, Choice, Eligible, LocalEndpoints,
+    OutgoingRequest, Unadmitted, UpstreamErrorKind, UpstreamResponse,
 };
 
 /// What speaks for another attempt, and what the upstream says of its time.
@@ -293,7 +292,7 @@ impl RouteHandler<'_> {
         if next == Next::GiveUp {
             return Ok(response);
         }
-        log_answer(context, asking.endpoints.address(asking.endpoint), &response);
+        log_answer(context, asking.endpoints.address(asking.endpoint).cloned(), &response);
         asking.held = Some(Box::new(response));
         Err((next, wait))
     }
@@ -314,7 +313,7 @@ impl RouteHandler<'_> {
             false => asking.attempts.after(error.ended(request.repeatability()), is_last),
         };
         let is_stale = decision.next == Next::SameEndpoint && error.kind != UpstreamErrorKind::Refused;
-        let address = asking.endpoints.address(asking.endpoint);
+        let address = asking.endpoints.address(asking.endpoint).cloned();
         self.log_failure(context, target.metrics, (address, error), is_stale);
         let wish = Wish { condition: error.condition().filter(|_| !is_stale), pushback: Pushback::Nothing };
         self.agree(decision, &wish, target, request, asking.attempts.made())
@@ -416,13 +415,13 @@ impl RouteHandler<'_> {
         &self,
         context: &mut RequestContext,
         upstream: UpstreamId,
-        (address, error): (Option<SocketAddr>, &AttemptError),
+        (address, error): (Option<Address>, &AttemptError),
         is_stale: bool,
     ) {
         let RequestContext { attempts, traversal, .. } = context;
         let Some(attempt) = attempts.last_mut() else { return };
         let endpoint = attempt.endpoint.as_deref().unwrap_or_default();
-        attempt.failure = Some(Box::new(AttemptFailure { address, reason: error.reason() }));
+        attempt.failure = Some(Box::new(AttemptFailure { address, reason: error.reason(), answer: None }));
         if is_stale {
             attempt.outcome = AttemptOutcome::Stale;
         } else {
@@ -450,7 +449,7 @@ fn wish(policy: &RetryPolicy, response: &UpstreamResponse, is_grpc: bool) -> Opt
 }
 
 /// Writes an answer that is not passed on where others read it: the log and `route.failures`.
-fn log_answer(context: &mut RequestContext, address: Option<SocketAddr>, response: &UpstreamResponse) {
+fn log_answer(context: &mut RequestContext, address: Option<Address>, response: &UpstreamResponse) {
     let RequestContext { attempts, traversal, grpc: is_grpc, .. } = context;
     let Some(attempt) = attempts.last_mut() else { return };
     let status = response.head.status.as_u16();
@@ -469,5 +468,5 @@ fn log_answer(context: &mut RequestContext, address: Option<SocketAddr>, respons
         status: Some(response.head.status),
         sent: true,
     });
-    attempt.failure = Some(Box::new(AttemptFailure { address, reason }));
+    attempt.failure = Some(Box::new(AttemptFailure { address, reason, answer: Some(Answer::of(&response.head)) }));
 }

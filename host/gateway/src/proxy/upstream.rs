@@ -82,8 +82,8 @@ impl RouteHandler<'_> {
         if let Some(extras) = self.extras(context.start, deadline, is_grpc) {
             request = request.with(extras);
         }
-        let outcome = pin!(self.ask_upstream(context, &split.targets, &mut request)).await;
-        note_outcome(context, outcome.as_ref().ok());
+        let mut outcome = pin!(self.ask_upstream(context, &split.targets, &mut request)).await;
+        note_outcome(context, outcome.as_mut().ok(), &request);
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
         }

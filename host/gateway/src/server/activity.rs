@@ -91,6 +91,8 @@ pub(super) struct Activity {
     reset: Cell<bool>,
     /// The client has said that it sends no more.
     half_closed: Cell<bool>,
+    /// The connection gets no more requests, whatever its age.
+    dismissed: Cell<bool>,
     /// Whether bytes that come on an idle connection begin a request head. On HTTP/2 they may be pings.
     bytes_are_heads: bool,
 }
@@ -105,6 +107,7 @@ impl Activity {
             stalled: Cell::new(0),
             reset: Cell::new(false),
             half_closed: Cell::new(false),
+            dismissed: Cell::new(false),
             bytes_are_heads: true,
         }
     }
@@ -125,6 +128,10 @@ impl Activity {
     /// Whether the connection gets no more requests: it is too old, or has had as many as it may.
     pub(super) fn is_spent(&self, patience: Patience) -> bool {
         self.requests.get() >= patience.requests || patience.age != u64::MAX && patience.age <= self.now()
+    }
+
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed.get()
     }
 
     /// The client sends no more. It may still read.
@@ -218,6 +225,13 @@ impl Activity {
 
 /// An exchange in progress.
 pub(super) struct Exchanging(Rc<Activity>);
+
+impl Exchanging {
+    /// It is the last one of its connection, beside those that go on.
+    pub(super) fn dismiss(&self) {
+        self.0.dismissed.set(true);
+    }
+}
 
 impl Drop for Exchanging {
     fn drop(&mut self) {

@@ -32,7 +32,7 @@ use super::gather::Gathered;
 use super::malformed::AnswersMalformed;
 use super::proxied::behind_proxy;
 use super::worker::{PanicProbe, Shared};
-use super::{ConnectionInfo, Ends, ListenerSettings, Refusal, Service, TlsInfo, extended_connect, http1};
+use super::{ConnectionInfo, Ends, GoAway, ListenerSettings, Refusal, Service, TlsInfo, extended_connect, http1};
 use crate::certs::{ClientCertificate, TlsContext};
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
@@ -41,7 +41,7 @@ use crate::http1::{Io, Transport};
 use crate::telemetry::{H2Refusal, H2RefusalKind, ListenerCounters, watch_h2_refusals};
 
 /// RFC 9113 §3.4.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a connection may take to end after it was told to.
 const LINGER: Duration = Duration::from_secs(1);
 /// Flow-control windows: large enough for a fast client far away, small enough for many streams at once.
@@ -312,6 +312,9 @@ fn exchanges<S: Service>(
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let response = worker.service.handle(&info, Box::new(parts), Body::from_client(body), on_upgrade).await;
+            if response.extensions().get::<GoAway>().is_some() {
+                exchanging.dismiss();
+            }
             Ok((*response).map(|body| Tracked { body, exchanging }))
         })
     }
@@ -339,8 +342,8 @@ pub(super) enum End {
     Body(Box<dyn StdError + Send + Sync>),
 }
 
-/// Polls a connection until it ends, telling it to finish when the worker drains, the connection idles or has had its time or its
-/// requests. `end_turn` writes what a poll has gathered.
+/// Polls a connection until it ends, telling it to finish when the worker drains, the connection idles, is given up, or has had its time or
+/// its requests. `end_turn` writes what a poll has gathered.
 async fn drive<C: Future<Output = hyper::Result<()>>, S: Service>(
     mut connection: Pin<Box<C>>,
     mut finish: impl FnMut(Pin<&mut C>),
@@ -371,7 +374,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>, S: Service>(
             if let Poll::Ready(Err(error)) = end_turn(cx) {
                 return Poll::Ready(Err(End::Io(error)));
             }
-            if !finishing && drain.as_mut().poll(cx).is_ready() {
+            if !finishing && (activity.is_dismissed() || drain.as_mut().poll(cx).is_ready()) {
                 finishing = true;
                 finish(connection.as_mut());
                 continue;

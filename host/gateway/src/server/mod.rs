@@ -15,6 +15,7 @@ mod malformed;
 mod overload;
 mod proxied;
 mod received;
+mod refused;
 mod reset;
 mod worker;
 
@@ -83,6 +84,10 @@ pub type OnUpgrade = oneshot::Receiver<Transport>;
 /// another parser; and where there are too many connections, a refused request gives up its own.
 #[derive(Debug, Clone, Copy)]
 pub struct CloseConnection;
+
+/// An extension of an HTTP/2 response: the connection gets no more requests. Its other streams go on.
+#[derive(Debug, Clone, Copy)]
+pub struct GoAway;
 
 /// Why what came on a connection is no request.
 #[derive(Debug, thiserror::Error)]

@@ -264,6 +264,11 @@ impl WorkerOverload {
         (step > criticality as u8).then(|| self.count())
     }
 
+    /// Whether memory has reached its bound: all requests are refused.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.process.seen(Resource::Memory).step.load(Relaxed) >= ALL
+    }
+
     /// Counts a request that is refused.
     #[cold]
     fn count(&self) -> Resource {

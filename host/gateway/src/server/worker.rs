@@ -18,6 +18,7 @@ use super::activity::{Occupancy, Watched};
 use super::connection::Accepted;
 use super::listener::{BindError, accept};
 use super::overload::Overload;
+use super::refused::Refusals;
 use super::{Ends, ListenerSettings, ListenerSpec, ListenerTable, Service, connection};
 use crate::allocator::Keeping;
 use crate::config::model::BindAddress;
@@ -189,6 +190,7 @@ pub(super) struct Shared<S> {
     pub(super) metrics: WorkerMetrics,
     pub(super) draining: Draining,
     pub(super) overload: Arc<Overload>,
+    refusals: Refusals,
     open: Arc<AtomicUsize>,
 }
 
@@ -210,6 +212,7 @@ fn work<S: Service>(
             metrics,
             draining: Draining::default(),
             overload,
+            refusals: Refusals::default(),
             open: Arc::default(),
         });
         let mut accepting = Vec::new();
@@ -266,7 +269,7 @@ async fn waiting(listener: &Acceptor) -> Option<(Stream, Option<SocketAddr>)> {
 }
 
 impl WorkerListener {
-    /// Serves a connection in a task of its own, or closes it when there are too many.
+    /// Serves a connection in a task of its own, or refuses it when there are too many.
     fn receive<S: Service>(&mut self, socket: Stream, peer: Option<SocketAddr>, shared: &Rc<Shared<S>>) {
         let table = self.table.load();
         if let Some(settings) = table.find(&self.name)
@@ -279,6 +282,10 @@ impl WorkerListener {
             process.load(Relaxed) >= table.max_connections || listener.load(Relaxed) >= self.settings.max_connections;
         if is_full || self.overload.refuses_connections() {
             self.counters.refused.add(1);
+            let ListenerSettings { tls, h2, proxy_protocol, .. } = &*self.settings;
+            if *h2 && tls.is_none() && proxy_protocol.is_none() {
+                shared.refusals.refuse(socket);
+            }
             return;
         }
         let Ok(local) = socket.local_addr() else {

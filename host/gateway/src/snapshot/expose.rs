@@ -89,7 +89,7 @@ fn endpoints(snapshot: &Snapshot, out: &mut Exposition) {
     let mut states = Vec::new();
     for (upstream, _) in &snapshot.upstreams {
         for state in upstream.endpoint_states(MAX_ENDPOINTS) {
-            let address = state.address.map(|address| address.to_string()).unwrap_or_default();
+            let address = state.address.as_ref().map(ToString::to_string).unwrap_or_default();
             states.push((upstream.name(), address, state));
         }
     }

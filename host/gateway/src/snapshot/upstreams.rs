@@ -8,7 +8,8 @@ use crate::config::{Loaded, model};
 use crate::http1::Tolerance;
 use crate::telemetry::{Metrics, UpstreamId};
 use crate::upstream::{
-    ClientCertificate, EndpointRegistry, EndpointSpec, Resolver, Sources, TargetSpec, TlsSpec, Upstream, UpstreamSpec,
+    ClientCertificate, EndpointRegistry, EndpointSpec, Place, Resolver, Sources, TargetSpec, TlsSpec, Upstream,
+    UpstreamSpec,
 };
 
 pub(super) fn build(
@@ -91,9 +92,11 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
 
 fn endpoint(endpoint: &model::Endpoint) -> EndpointSpec {
     EndpointSpec {
-        https: endpoint.origin.https,
-        host: endpoint.origin.host.clone(),
-        port: endpoint.origin.port,
+        https: endpoint.is_https(),
+        place: match &endpoint.address {
+            model::EndpointAddress::Origin(origin) => Place::host(&origin.host, origin.port),
+            model::EndpointAddress::Unix(name) => Place::Unix(Arc::new(name.clone())),
+        },
         weight: endpoint.weight,
         labels: endpoint.labels.clone(),
         priority: endpoint.priority,

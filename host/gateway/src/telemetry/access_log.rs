@@ -276,7 +276,7 @@ mod tests {
             FailedAttempt {
                 upstream: "echo",
                 endpoint: Some("a.test:80"),
-                address: Some(([192, 0, 2, 7], 80).into()),
+                address: Some("192.0.2.7:80".to_owned()),
                 outcome: "connect",
                 reason: "connection \"refused\"",
             };

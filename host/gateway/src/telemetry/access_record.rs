@@ -1,7 +1,7 @@
 //! What the access log says of an exchange: its members, as JSON and as a console line for people.
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{StatusCode, Version};
@@ -44,7 +44,7 @@ pub struct Timings {
 pub struct FailedAttempt<'a> {
     pub upstream: &'a str,
     pub endpoint: Option<&'a str>,
-    pub address: Option<SocketAddr>,
+    pub address: Option<String>,
     /// As the metrics name it.
     pub outcome: &'a str,
     /// In words.
@@ -171,9 +171,7 @@ impl AccessRecord<'_> {
             out.extend_from_slice(if index == 0 { b",\"failed_attempts\":[{" } else { b",{" });
             let _ = write!(out, "\"upstream\":\"{}\"", Plain(failed.upstream));
             text(out, "endpoint", failed.endpoint.map(str::as_bytes));
-            if let Some(address) = failed.address {
-                let _ = write!(out, ",\"address\":\"{address}\"");
-            }
+            text(out, "address", failed.address.as_deref().map(str::as_bytes));
             text(out, "outcome", Some(failed.outcome.as_bytes()));
             text(out, "reason", Some(failed.reason.as_bytes()));
             out.push(b'}');

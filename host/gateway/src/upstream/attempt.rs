@@ -14,13 +14,13 @@ use http_body::Body as _;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::SendRequest;
 
-use super::attempt_log::{Attempt, AttemptOutcome};
+use super::attempt_log::{Answer, Attempt, AttemptOutcome};
 use super::builtin;
 use super::circuit::Outcome;
 use super::endpoints::{LocalEndpoints, Record};
 use super::error::{AttemptError, UpstreamErrorKind};
 use super::head;
-use super::health::outliers::Failure;
+use super::health::outliers::{Failure, Stage};
 use super::http2::{self, MalformedResponse};
 use super::limits::EndpointPermit;
 use super::local::LocalUpstream;
@@ -29,6 +29,7 @@ use super::pool::{Lease, Leased, Pool};
 use super::replay::{self, Replay};
 use super::retry::Delivery;
 use super::spec::{Endpoint, TargetSpec, Upstream};
+use super::verdict;
 use super::websocket;
 use crate::coarse;
 use crate::deadline::{self, Passed};
@@ -107,8 +108,10 @@ impl LocalUpstream {
         };
         attempt.is_blameless = outcome.as_ref().is_err_and(AttemptError::is_blameless);
         if let (Some(permit), Some(breaker), false) = (&request.permit, self.endpoint_breaker(), attempt.is_blameless) {
-            let seen = outcome.as_ref().map(|response| &*response.head).map_err(|error| error.kind);
-            permit.note(breaker, Outcome::of(breaker, seen));
+            let seen = outcome.as_ref().map(|response| Answer::of(&response.head)).map_err(|error| error.kind);
+            if !outcome.as_ref().is_ok_and(verdict::awaits_grpc_status) {
+                permit.note(breaker, Outcome::of(breaker, seen));
+            }
         }
         attempt.outcome = match &outcome {
             Ok(_) => AttemptOutcome::Response,
@@ -154,11 +157,14 @@ impl LocalUpstream {
         let reused = lease.connect.is_none();
         let pool = Rc::clone(&lease.pool);
         let outcome = exchange(&pool, lease, request, begun, http1_only).await;
-        let outcome = outcome.map_err(|error| blame(error, request).on_reused_connection(reused));
+        let mut outcome = outcome.map_err(|error| blame(error, request).on_reused_connection(reused));
         let took = begun.elapsed();
         observe(self.upstream(), &pool, &outcome, took);
         if self.upstream().is_balanced_by_latency() {
             note_latency(&pool, &outcome, took);
+        }
+        if let Ok(response) = &mut outcome {
+            verdict::follow_for_endpoint(response, request, (self.upstream(), &pool), begun);
         }
         attempt.first_byte = outcome.is_ok().then_some(took);
         outcome
@@ -171,6 +177,11 @@ fn blame(error: AttemptError, request: &OutgoingRequest<'_>) -> AttemptError {
     let kind =
         if is_timeout && request.is_late_for_client() { UpstreamErrorKind::DeadlineExceeded } else { error.kind };
     AttemptError { kind, ..error }
+}
+
+/// How the endpoint has failed a request, as far as the head of its response tells.
+pub(super) fn failure_of(response: &UpstreamResponse) -> Option<Failure> {
+    Failure::of_response(response.head.status.as_u16(), &response.head.headers)
 }
 
 /// Notes what an attempt tells of the address that it went to. An attempt that ends because its client has left tells nothing and does not
@@ -189,16 +200,16 @@ pub(super) fn observe(
     }
     let Some(outliers) = upstream.outliers() else { return };
     let failure = match outcome {
-        Ok(response) => Failure::of_response(response.head.status.as_u16(), &response.head.headers),
+        Ok(response) => failure_of(response),
         Err(error) => error.failure(),
     };
-    match failure {
-        Some(failure) => {
+    match (failure, outcome) {
+        (Some(failure), _) => {
             pool.failed_request(failure);
-            outliers.failed(upstream.set(), record, failure);
+            outliers.failed(upstream.set(), record, failure, Stage::Head);
         }
-        None if outcome.is_ok() => record.well(),
-        None => {}
+        (None, Ok(response)) if !verdict::awaits_grpc_status(response) => record.well(),
+        (None, _) => {}
     }
 }
 
@@ -207,7 +218,7 @@ pub(super) fn observe(
 fn note_latency(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, took: Duration) {
     let (ewma, now) = (pool.record().ewma(), coarse::now_ms());
     match outcome {
-        Ok(response) if !response.head.status.is_server_error() => ewma.note(took, now),
+        Ok(response) if failure_of(response).is_none() => ewma.note(took, now),
         Ok(_) => ewma.note_failure(took, now),
         Err(error) if error.failure().is_some() => ewma.note_failure(took, now),
         Err(_) => {}

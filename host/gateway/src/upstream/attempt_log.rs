@@ -1,12 +1,14 @@
 //! The attempts of one request, one record each: what the access log, the metrics and `route.failures` know of them.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::address::Address;
 use super::error::UpstreamErrorKind;
+use super::verdict::grpc_status;
+use crate::exchange::ResponseHead;
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +41,7 @@ impl AttemptOutcome {
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub upstream: Rc<str>,
-    /// `host:port`, or the name of the builtin. `None`: there was none to choose.
+    /// `host:port`, `unix:/path`, or the name of the builtin. `None`: there was none to choose.
     pub endpoint: Option<Rc<str>>,
     pub outcome: AttemptOutcome,
     /// It has failed, and that says nothing against the endpoint.
@@ -56,8 +58,24 @@ pub struct Attempt {
 #[derive(Debug, Clone)]
 pub struct AttemptFailure {
     /// The address of the endpoint that was chosen; `None` where its name had none.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Address>,
     pub reason: String,
+    /// Of a response that was not passed on.
+    pub answer: Option<Answer>,
+}
+
+/// What a response head says of how the request has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer {
+    pub status: u16,
+    /// The status of gRPC.
+    pub grpc: Option<u8>,
+}
+
+impl Answer {
+    pub fn of(head: &ResponseHead) -> Self {
+        Answer { status: head.status.as_u16(), grpc: grpc_status(&head.headers) }
+    }
 }
 
 impl Attempt {
@@ -93,6 +111,21 @@ impl AttemptLog {
 
     pub fn last(&self) -> Option<&Attempt> {
         self.0.last()
+    }
+
+    /// How a request has ended at this upstream, where its last attempt says so: `None` if the client has left, or the gateway itself has refused
+    /// it. A retry that got no connection says nothing, so the attempt before counts.
+    pub fn ending_at(&self, upstream: &str) -> Option<Result<Answer, UpstreamErrorKind>> {
+        let is_unsent = |attempt: &&Attempt| {
+            attempt.is_blameless && attempt.outcome == AttemptOutcome::Failed(UpstreamErrorKind::Busy)
+        };
+        let last = self.0.iter().rev().find(|attempt| !is_unsent(attempt))?;
+        match last.outcome {
+            _ if *last.upstream != *upstream || last.is_blameless => None,
+            AttemptOutcome::Failed(kind) => Some(Err(kind)),
+            AttemptOutcome::Retried => last.failure.as_ref()?.answer.map(Ok),
+            AttemptOutcome::Pending | AttemptOutcome::Response | AttemptOutcome::Stale => None,
+        }
     }
 
     pub fn last_mut(&mut self) -> Option<&mut Attempt> {

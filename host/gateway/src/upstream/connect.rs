@@ -1,17 +1,18 @@
-//! Opens connections: TCP, TLS and the handshake of HTTP. Which address is next, and keeping connections, is not decided here.
+//! Opens connections: TCP or a Unix socket, TLS and the handshake of HTTP. Which address is next, and keeping connections, is not decided here.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::address::Address;
 use super::http2;
 use super::limits::ConnectionPermit;
+use crate::config::model::UnixName;
 use crate::http1::{self, Guarded, Io};
 
 /// TCP probes a connection that was silent for this long, so that a peer that vanished is noticed …
@@ -23,7 +24,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("connect to {address} failed")]
-    Tcp { address: SocketAddr, source: io::Error },
+    Socket { address: Address, source: io::Error },
     #[error("TLS handshake failed")]
     Tls(#[source] io::Error),
     #[error("the server does not speak HTTP/2 (ALPN)")]
@@ -62,27 +63,39 @@ pub enum Connection {
 /// Opens a connection that begins with these bytes, before TLS. It keeps its permit until its socket is closed. The caller bounds the whole
 /// by a deadline.
 pub async fn connect(
-    address: SocketAddr,
+    address: &Address,
     header: &[u8],
     tls: Option<&TlsClient>,
     speak: Speak,
     ping_interval: Option<Duration>,
     permit: Option<ConnectionPermit>,
 ) -> Result<Connection, ConnectError> {
-    let tcp = open(address, header).await?;
-    let Some(tls) = tls else {
-        return match speak {
-            Speak::Http2 => open_http2(tcp, ping_interval, permit).await,
-            Speak::Http1 | Speak::Either => Ok(open_http1(tcp, permit)),
-        };
-    };
-    let connector = TlsConnector::from(tls.config.clone());
-    let stream = connector.connect(tls.server_name.clone(), tcp).await.map_err(ConnectError::Tls)?;
-    let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    match (speak, agreed) {
-        (Speak::Http2, false) => Err(ConnectError::NoHttp2),
-        (_, true) => open_http2(stream, ping_interval, permit).await,
-        (_, false) => Ok(open_http1(stream, permit)),
+    match (open(address, header).await?, tls) {
+        (Stream::Tcp(tcp), Some(tls)) => {
+            let connector = TlsConnector::from(tls.config.clone());
+            let stream = connector.connect(tls.server_name.clone(), tcp).await.map_err(ConnectError::Tls)?;
+            let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            match (speak, agreed) {
+                (Speak::Http2, false) => Err(ConnectError::NoHttp2),
+                (_, true) => open_http2(stream, ping_interval, permit).await,
+                (_, false) => Ok(open_http1(stream, permit)),
+            }
+        }
+        (Stream::Tcp(tcp), None) => in_clear_text(tcp, speak, ping_interval, permit).await,
+        // No endpoint of this kind has TLS.
+        (Stream::Unix(unix), _) => in_clear_text(unix, speak, ping_interval, permit).await,
+    }
+}
+
+async fn in_clear_text<T: Io + Send>(
+    stream: T,
+    speak: Speak,
+    ping_interval: Option<Duration>,
+    permit: Option<ConnectionPermit>,
+) -> Result<Connection, ConnectError> {
+    match speak {
+        Speak::Http2 => open_http2(stream, ping_interval, permit).await,
+        Speak::Http1 | Speak::Either => Ok(open_http1(stream, permit)),
     }
 }
 
@@ -105,18 +118,35 @@ async fn open_http2<T: Io + Send>(
     session.map(Connection::Http2)
 }
 
-/// Opens a connection of TCP that begins with these bytes.
-pub(super) async fn open(address: SocketAddr, header: &[u8]) -> Result<TcpStream, ConnectError> {
-    let failed = |source| ConnectError::Tcp { address, source };
-    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
-    // Requests are written whole; waiting for more (Nagle) only adds the peer's delayed ACK.
-    stream.set_nodelay(true).map_err(failed)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
-    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(failed)?;
-    if !header.is_empty() {
-        stream.write_all(header).await.map_err(failed)?;
+/// An open socket.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Opens a socket that begins with these bytes.
+pub(super) async fn open(address: &Address, header: &[u8]) -> Result<Stream, ConnectError> {
+    let failed = |source| ConnectError::Socket { address: address.clone(), source };
+    match address {
+        Address::Tcp(ip) => {
+            let mut stream = TcpStream::connect(ip).await.map_err(failed)?;
+            // Requests are written whole; waiting for more (Nagle) only adds the peer's delayed ACK.
+            stream.set_nodelay(true).map_err(failed)?;
+            let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
+            socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(failed)?;
+            stream.write_all(header).await.map_err(failed)?;
+            Ok(Stream::Tcp(stream))
+        }
+        Address::Unix(name) => {
+            let opened = match &**name {
+                UnixName::Path(path) => UnixStream::connect(path).await,
+                UnixName::Abstract(name) => UnixStream::connect(format!("\0{name}")).await,
+            };
+            let mut stream = opened.map_err(failed)?;
+            stream.write_all(header).await.map_err(failed)?;
+            Ok(Stream::Unix(stream))
+        }
     }
-    Ok(stream)
 }
 
 /// Runs hyper's tasks on this worker.

@@ -8,12 +8,16 @@ use http::HeaderValue;
 use http::uri::Authority;
 use rustls_pki_types::ServerName;
 
+use super::address::Place;
 use super::balance;
 use super::connect::{Speak, TlsClient};
 use super::spec::{EndpointSpec, Protocol, SpecError, UpstreamSpec};
 use super::tls;
 use crate::http1::Tolerance;
 use crate::proxy_protocol::{self, Proxied};
+
+/// What `Host` says to a Unix socket, as nginx has it.
+const LOCALHOST: &str = "localhost";
 
 /// TLS towards all endpoints of an upstream.
 #[derive(Clone)]
@@ -25,10 +29,9 @@ pub(crate) struct TlsConfigs {
 
 /// An endpoint as written, ready to connect to.
 pub(crate) struct Endpoint {
-    /// `host:port`, as filters, metrics and logs see it.
+    /// Its place, as filters, metrics and logs see it.
     pub(crate) name: Arc<str>,
-    pub(crate) host: Arc<str>,
-    pub(crate) port: u16,
+    pub(crate) place: Place,
     pub(crate) weight: u32,
     pub(crate) labels: Arc<Vec<(String, String)>>,
     pub(crate) priority: u8,
@@ -113,35 +116,40 @@ impl Endpoint {
         server_name: Option<&str>,
         configs: Option<&TlsConfigs>,
     ) -> Result<Self, SpecError> {
-        let bad_host = || SpecError::Host(item.host.clone());
-        let bracketed = if item.host.contains(':') { format!("[{}]", item.host) } else { item.host.clone() };
-        let name: Arc<str> = format!("{bracketed}:{}", item.port).into();
+        let name: Arc<str> = item.place.to_string().into();
+        let bad_host = || SpecError::Host(name.to_string());
         let default_port = if item.https { 443 } else { 80 };
-        let host = if item.port == default_port { bracketed } else { name.to_string() };
+        let host = match &item.place {
+            Place::Host { port, .. } if *port == default_port => {
+                name.strip_suffix(&format!(":{port}")).unwrap_or(&name)
+            }
+            Place::Host { .. } => &name,
+            // It has no name of its own.
+            Place::Unix(_) => LOCALHOST,
+        };
         let speak = match (protocol, item.https) {
             (Protocol::H2c, true) => return Err(SpecError::H2cOverTls(name)),
             (Protocol::Http1, _) | (Protocol::Auto, false) => Speak::Http1,
             (Protocol::Http2 | Protocol::H2c, _) => Speak::Http2,
             (Protocol::Auto, true) => Speak::Either,
         };
-        let tls = match configs.filter(|_| item.https) {
-            None => None,
-            Some(TlsConfigs { usual, http1 }) => {
-                let name = server_name.unwrap_or(&item.host).to_owned();
+        let tls = match (configs, &item.place) {
+            (Some(TlsConfigs { usual, http1 }), Place::Host { name: host, .. }) if item.https => {
+                let name = server_name.unwrap_or(host).to_owned();
                 let server_name = ServerName::try_from(name.clone()).map_err(|_| SpecError::Host(name))?;
                 Some(EndpointTls {
                     usual: TlsClient { config: usual.clone(), server_name: server_name.clone() },
                     http1: TlsClient { config: http1.clone(), server_name },
                 })
             }
+            _ => None,
         };
         Ok(Endpoint {
             hash: balance::hash(name.as_bytes()),
             authority: host.parse().map_err(|_| bad_host())?,
-            host_value: HeaderValue::from_str(&host).map_err(|_| bad_host())?,
+            host_value: HeaderValue::from_str(host).map_err(|_| bad_host())?,
+            place: item.place.clone(),
             name,
-            host: item.host.as_str().into(),
-            port: item.port,
             weight: item.weight,
             labels: Arc::new(item.labels.clone()),
             priority: item.priority,

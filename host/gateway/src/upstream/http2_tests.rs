@@ -386,3 +386,25 @@ async fn a_body_without_room_in_the_memory_account_is_sent_all_the_same() {
         assert!(replay.take_back().is_none(), "it can't be sent again");
     }
 }
+
+#[tokio::test(flavor = "local")]
+async fn all_who_wait_for_a_connection_share_the_one_that_is_opened() {
+    let (port, seen) = server(100, |_, _| Then::Nothing).await;
+    let endpoint = EndpointSpec::from_url(&format!("http://127.0.0.1:{port}")).unwrap();
+    let mut spec = UpstreamSpec::new("orders", TargetSpec::Endpoints(vec![endpoint]));
+    spec.protocol = Protocol::H2c;
+    spec.limits.max_connections = Some(1);
+    spec.limits.max_pending_requests = 10;
+    let upstream = Arc::new(Upstream::new(spec, &EndpointRegistry::new(), &Resolver::new(&[], None), None).unwrap());
+    let local = LocalUpstream::new(upstream.clone(), None);
+    let held = upstream.connection_limits(local.endpoints().record(0)).unwrap().try_enter().unwrap();
+    for _ in 0..5 {
+        let local = local.clone();
+        tokio::task::spawn_local(async move { send(&local, Body::Empty).await });
+    }
+    let connections = || upstream.state().unwrap().connections().state();
+    until(|| connections().pending == 5).await;
+    drop(held);
+    until(|| seen.waiting.get() == 5).await;
+    assert_eq!((seen.connections.get(), connections().pending), (1, 0));
+}

@@ -258,7 +258,7 @@ impl LocalUpstream {
         begun: Instant,
     ) -> Result<Lease, AttemptError> {
         let (set, endpoint) = (self.upstream.set(), endpoints.endpoint(host));
-        let first = endpoints.pool(host).map(|pool| pool.address());
+        let first = endpoints.address(host);
         // Somebody else may have asked for this name: then the answer is at hand and only not in this set yet.
         let pools = if first.is_none() || set.is_stale(endpoint, begun) {
             if let Err(error) = set.locate(endpoint).await {

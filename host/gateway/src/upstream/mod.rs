@@ -1,7 +1,8 @@
-//! Upstreams. Who they are is in `spec`, where their endpoints come from in `discover`, and what is known of them in `endpoints` and
+//! Upstreams. Who they are is in `spec` and `address`, where their endpoints come from in `discover`, and what is known of them in `endpoints` and
 //! `health`. `local` and `balance` say which one is next, `limits` and `circuit` whether a request may go there. Connections are made in
-//! `connect`, `http2`, `race` and `pool`. `attempt` is one attempt to get a response, and `retry` says whether another one follows.
+//! `connect`, `http2`, `race` and `pool`. `attempt` is one attempt to get a response, `verdict` what its body tells, and `retry` says whether another one follows.
 
+mod address;
 mod attempt;
 mod attempt_log;
 mod balance;
@@ -29,6 +30,7 @@ pub mod retry;
 pub(crate) mod spec;
 pub mod tls;
 mod upkeep;
+mod verdict;
 pub(crate) mod websocket;
 
 #[cfg(test)]
@@ -39,8 +41,9 @@ mod http2_tests;
 mod tests;
 
 pub use crate::config::model::{FixedResponse, HashAlgorithm, HashKey};
+pub use address::{Address, Place};
 pub use attempt::UpstreamResponse;
-pub use attempt_log::{Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
+pub use attempt_log::{Answer, Attempt, AttemptFailure, AttemptLog, AttemptOutcome};
 pub use balance::{Affinity, hash};
 pub use candidates::RouteCandidates;
 pub use discover::{DiscoveryState, Fetch, Fetched, Get, Sources};

@@ -6,7 +6,6 @@ mod limited;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use hyper::client::conn::http2::SendRequest;
 pub(crate) use self::lease::{Lease, Leased, Opening};
 use self::limited::Limited;
 pub(crate) use self::limited::Turn;
+use super::address::Address;
 use super::connect::{self, ConnectError, Connection, Speak};
 use super::endpoints::{Record, Responses};
 use super::error::{AttemptError, UpstreamErrorKind};
@@ -80,7 +80,7 @@ pub(crate) struct Pool {
     /// The endpoint's name, as this worker's own text.
     name: Rc<str>,
     endpoint: Arc<Endpoint>,
-    address: SocketAddr,
+    address: Address,
     record: Arc<Record>,
     responses: Arc<Responses>,
     me: Weak<Self>,
@@ -153,14 +153,14 @@ impl Session {
 }
 
 impl Pool {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, address: SocketAddr, record: Arc<Record>, limits: Limits) -> Rc<Self> {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, address: Address, record: Arc<Record>, limits: Limits) -> Rc<Self> {
         Self::limited(endpoint, address, record, limits, None)
     }
 
     /// A pool whose connections count under limits.
     pub(super) fn limited(
         endpoint: Arc<Endpoint>,
-        address: SocketAddr,
+        address: Address,
         record: Arc<Record>,
         limits: Limits,
         connections: Option<ConnectionLimits>,
@@ -187,7 +187,7 @@ impl Pool {
         pool
     }
 
-    /// `host:port` of its endpoint, as this worker's own text.
+    /// The name of its endpoint, as this worker's own text.
     pub(crate) fn name(&self) -> &Rc<str> {
         &self.name
     }
@@ -196,8 +196,8 @@ impl Pool {
         &self.endpoint
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
     }
 
     pub(crate) fn record(&self) -> &Arc<Record> {
@@ -218,7 +218,7 @@ impl Pool {
     pub(super) fn serves(
         &self,
         endpoint: &Endpoint,
-        address: SocketAddr,
+        address: &Address,
         record: &Arc<Record>,
         connections: Option<&ConnectionLimits>,
     ) -> bool {
@@ -228,7 +228,7 @@ impl Pool {
             (None, None) => true,
             _ => false,
         };
-        counts && self.address == address && Arc::ptr_eq(&self.record, record) && self.endpoint.connects_like(endpoint)
+        counts && self.address == *address && Arc::ptr_eq(&self.record, record) && self.endpoint.connects_like(endpoint)
     }
 
     /// A list takes it in, with these limits.
@@ -373,9 +373,9 @@ impl Pool {
         let permit = self.limited.as_ref().map(|limited| limited.permit(wanted)).transpose()?;
         let tls = self.endpoint.tls.as_ref().map(|tls| if speak == Speak::Http1 { &tls.http1 } else { &tls.usual });
         let (header, ping_interval) = (self.endpoint.proxy_header(wanted.proxied), self.limits.get().ping_interval);
-        let connection = connect::connect(self.address, &header, tls, speak, ping_interval, permit).await;
+        let connection = connect::connect(&self.address, &header, tls, speak, ping_interval, permit).await;
         let connection = connection.map_err(|error| match error {
-            ConnectError::Tcp { .. } => AttemptError::because(UpstreamErrorKind::Connect, error),
+            ConnectError::Socket { .. } => AttemptError::because(UpstreamErrorKind::Connect, error),
             ConnectError::Tls(_) | ConnectError::NoHttp2 => AttemptError::because(UpstreamErrorKind::Tls, error),
             ConnectError::Http(_) | ConnectError::Closed => AttemptError::because(UpstreamErrorKind::Protocol, error),
             ConnectError::NoStreams => AttemptError::because(UpstreamErrorKind::Refused, error),
@@ -401,11 +401,16 @@ impl Pool {
                     since: Cell::new(begun),
                     refused: Cell::new(None),
                 });
-                if self.users.get() > 0 && self.is_shared() {
+                let is_listed = self.users.get() > 0 && self.is_shared();
+                if is_listed {
                     self.sessions.borrow_mut().push(session.clone());
                     self.sweep();
                 }
-                self.lease_session(session, connect)
+                let lease = self.lease_session(Rc::clone(&session), connect);
+                if is_listed {
+                    self.share(&session);
+                }
+                lease
             }
         })
     }

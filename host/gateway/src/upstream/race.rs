@@ -79,6 +79,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::upstream::address::Address;
     use crate::upstream::endpoints::Record;
     use crate::upstream::pool::Limits;
     use crate::upstream::spec::{Endpoint, EndpointSpec, Protocol};
@@ -86,8 +87,8 @@ mod tests {
     fn pool(address: [u8; 4], port: u16) -> Rc<Pool> {
         let spec = EndpointSpec::from_url(&format!("http://name.test:{port}")).unwrap();
         let endpoint = Arc::new(Endpoint::new(&spec, Protocol::Auto, None, None).unwrap());
-        let address = SocketAddr::from((address, port));
-        let record = Record::alone(&endpoint.name, address);
+        let address = Address::from(SocketAddr::from((address, port)));
+        let record = Record::alone(&endpoint.name, address.clone());
         Pool::new(endpoint, address, record, Limits { max_idle: 1, idle_timeout: NEXT_ADDRESS, ..Limits::NONE })
     }
 

@@ -5,11 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::circuit::Outcome;
+pub(crate) use super::address::Place;
 use super::discover::{self, Discovery, DiscoveryState, Listed, Located, Sources};
 pub(crate) use super::endpoint::{Endpoint, EndpointMaker, TlsConfigs};
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState, Record};
-use super::error::UpstreamErrorKind;
 use super::health;
 use super::health::outliers::OutlierDetector;
 use super::limits::{
@@ -22,9 +21,10 @@ use super::retry::RetryLoad;
 use super::tls::{TlsError, TlsSpec};
 use crate::background::{Background, Task};
 pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
-use crate::config::model::{CircuitBreaker, CircuitScope, HealthCheck, OutlierDetection, UpstreamLimits};
+use crate::config::model::{
+    CircuitBreaker, CircuitScope, HealthCheck, OutlierDetection, UNIX, UnixName, UpstreamLimits,
+};
 use crate::config::{defaults, model};
-use crate::exchange::ResponseHead;
 use crate::http1::Tolerance;
 use crate::proxy_protocol;
 
@@ -122,9 +122,7 @@ pub enum TargetSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSpec {
     pub https: bool,
-    /// A name, an IPv4 address or an IPv6 address without brackets.
-    pub host: String,
-    pub port: u16,
+    pub place: Place,
     /// Share of the traffic; 0 only when chosen by address, or when no other is left.
     pub weight: u32,
     pub labels: Vec<(String, String)>,
@@ -137,6 +135,8 @@ pub struct EndpointSpec {
 pub enum SpecError {
     #[error("`{0}` is not a URL of the form `http://host:port` or `https://host:port`")]
     Url(String),
+    #[error("`{0}`: {1}")]
+    Unix(String, &'static str),
     #[error("upstream `{0}` has no endpoint")]
     NoEndpoint(Arc<str>),
     #[error("upstream `{0}` lists endpoint `{1}` twice")]
@@ -145,15 +145,20 @@ pub enum SpecError {
     Host(String),
     #[error("protocol `h2c` is for cleartext, and endpoint `{0}` is `https`")]
     H2cOverTls(Arc<str>),
-    #[error("protocol `h2` is for TLS, and endpoint `{0}` is `http`")]
+    #[error("protocol `h2` is for TLS, and endpoint `{0}` has none")]
     H2OverCleartext(Arc<str>),
     #[error("TLS of upstream `{name}`: {source}")]
     Tls { name: Arc<str>, source: TlsError },
 }
 
 impl EndpointSpec {
-    /// Reads `http://host[:port]` or `https://host[:port]`, without path. Weight 1, no labels.
+    /// Reads `http://host[:port]` or `https://host[:port]`, without path, or `unix:/path`. Weight 1, no labels.
     pub fn from_url(url: &str) -> Result<Self, SpecError> {
+        let at = |https, place| EndpointSpec { https, place, weight: 1, labels: Vec::new(), priority: 0 };
+        if let Some(name) = url.strip_prefix(UNIX) {
+            let name = UnixName::to_connect(name).map_err(|why| SpecError::Unix(url.to_owned(), why))?;
+            return Ok(at(false, Place::Unix(Arc::new(name))));
+        }
         let bad = || SpecError::Url(url.to_owned());
         let uri: http::Uri = url.parse().map_err(|_| bad())?;
         let https = match uri.scheme_str() {
@@ -180,14 +185,16 @@ impl EndpointSpec {
         if host.is_empty() || port == 0 {
             return Err(bad());
         }
-        Ok(EndpointSpec { https, host, port, weight: 1, labels: Vec::new(), priority: 0 })
+        Ok(at(https, Place::host(&host, port)))
     }
 
-    /// Its origin, with the port in any case.
+    /// Its origin, with the port in any case, or `unix:/path`.
     pub fn url(&self) -> String {
-        let scheme = if self.https { "https" } else { "http" };
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        format!("{scheme}://{host}:{}", self.port)
+        match (&self.place, self.https) {
+            (Place::Host { .. }, true) => format!("https://{}", self.place),
+            (Place::Host { .. }, false) => format!("http://{}", self.place),
+            (Place::Unix(name), _) => name.to_string(),
+        }
     }
 }
 
@@ -321,13 +328,6 @@ impl Upstream {
         self.state.as_ref().zip(upstream_breaker(&self.spec)).map(|(state, _)| state.circuit())
     }
 
-    /// Notes how a request has ended that its circuit has let pass.
-    pub fn note_circuit(&self, pass: CircuitPass, outcome: Result<&ResponseHead, UpstreamErrorKind>) {
-        if let Some(breaker) = upstream_breaker(&self.spec) {
-            pass.note(breaker, Outcome::of(breaker, outcome));
-        }
-    }
-
     /// Its limits and circuit breaker hold from now on: it is about to be served.
     pub fn apply_limits(&self) {
         if let Some(state) = &self.state {
@@ -448,10 +448,10 @@ mod tests {
 
     #[test]
     fn endpoints_are_read_from_urls() {
-        let read = |url| EndpointSpec::from_url(url).map(|e| (e.https, e.host, e.port)).ok();
-        assert_eq!(read("http://Localhost:3000"), Some((false, "localhost".into(), 3000)));
-        assert_eq!(read("https://api.example/"), Some((true, "api.example".into(), 443)));
-        assert_eq!(read("http://[::1]:81"), Some((false, "::1".into(), 81)));
+        let read = |url| EndpointSpec::from_url(url).map(|e| (e.https, e.place.to_string())).ok();
+        assert_eq!(read("http://Localhost:3000"), Some((false, "localhost:3000".into())));
+        assert_eq!(read("https://api.example/"), Some((true, "api.example:443".into())));
+        assert_eq!(read("http://[::1]:81"), Some((false, "[::1]:81".into())));
         for bad in
             ["localhost:1", "ftp://a", "http://a/b", "http://a:0", "http://a:99999", "http://u@a", "http://a?b", ""]
         {

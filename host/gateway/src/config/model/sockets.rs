@@ -72,11 +72,43 @@ impl fmt::Display for BindAddress {
     }
 }
 
+/// How Unix sockets, and peers over them, are written, as in nginx.
+pub const UNIX: &str = "unix:";
+/// Bytes of a path or an abstract name that a socket address has room for (unix(7)).
+const MAX_UNIX_NAME: usize = 107;
+
+impl UnixName {
+    /// What follows `unix:`, of a socket to connect to: `/run/app.sock`, or `@name` for an abstract one. An error says what is expected.
+    pub fn to_connect(text: &str) -> Result<Self, &'static str> {
+        let name = match text.strip_prefix('@') {
+            Some(name) => UnixName::Abstract(name.to_owned()),
+            None if text.starts_with('/') => UnixName::Path(text.into()),
+            None => return Err("expected an absolute path behind `unix:`, like \"unix:/run/app.sock\""),
+        };
+        if matches!(text, "@" | "/") || text.contains('\0') {
+            return Err("expected a path behind `unix:`, like \"unix:/run/app.sock\"");
+        }
+        if !name.fits() {
+            return Err("a path behind `unix:` can have 107 bytes");
+        }
+        Ok(name)
+    }
+
+    /// Whether a socket address has room for it.
+    pub fn fits(&self) -> bool {
+        let length = match self {
+            UnixName::Abstract(name) => name.len(),
+            UnixName::Path(path) => path.as_os_str().len(),
+        };
+        length <= MAX_UNIX_NAME
+    }
+}
+
 impl fmt::Display for UnixName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            UnixName::Path(path) => write!(f, "unix:{}", path.display()),
-            UnixName::Abstract(name) => write!(f, "unix:@{name}"),
+            UnixName::Path(path) => write!(f, "{UNIX}{}", path.display()),
+            UnixName::Abstract(name) => write!(f, "{UNIX}@{name}"),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Balancing, CircuitBreaker, Discovery, HealthCheck, Name, OutlierDetection, Pin, Secret, UpstreamLimits};
+use super::{
+    Balancing, CircuitBreaker, Discovery, HealthCheck, Name, OutlierDetection, Pin, Secret, UnixName, UpstreamLimits,
+};
 use crate::config::defaults;
 use crate::proxy_protocol;
 use crate::services::Origin;
@@ -39,12 +41,20 @@ pub enum Service {
 /// One address of an upstream.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    pub origin: Origin,
+    pub address: EndpointAddress,
     /// Its share of the traffic. One of 0 gets none while any endpoint with weight is available, but those of its sticky sessions.
     pub weight: u32,
     pub labels: Vec<(String, String)>,
     /// Those of higher numbers are for when those of lower ones are out.
     pub priority: u8,
+}
+
+/// Where an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointAddress {
+    Origin(Origin),
+    /// A Unix socket, which is without TLS.
+    Unix(UnixName),
 }
 
 /// A service inside the gateway, for demos and tests.
@@ -149,17 +159,25 @@ impl Default for DnsPolicy {
 
 impl Endpoint {
     /// An endpoint with defaults for all but its address.
-    pub fn new(origin: Origin) -> Self {
+    pub fn new(address: EndpointAddress) -> Self {
         let (weight, priority) = (defaults::ENDPOINT_WEIGHT, defaults::ENDPOINT_PRIORITY);
-        Self { origin, weight, labels: Vec::new(), priority }
+        Self { address, weight, labels: Vec::new(), priority }
     }
 
-    /// `host:port`, with brackets around an IPv6 address.
+    /// Whether connections to it are over TLS.
+    pub fn is_https(&self) -> bool {
+        match &self.address {
+            EndpointAddress::Origin(origin) => origin.https,
+            EndpointAddress::Unix(_) => false,
+        }
+    }
+
+    /// `host:port`, with brackets around an IPv6 address, or `unix:/path`.
     pub fn authority(&self) -> String {
-        if self.origin.host.contains(':') {
-            format!("[{}]:{}", self.origin.host, self.origin.port)
-        } else {
-            format!("{}:{}", self.origin.host, self.origin.port)
+        match &self.address {
+            EndpointAddress::Origin(Origin { host, port, .. }) if host.contains(':') => format!("[{host}]:{port}"),
+            EndpointAddress::Origin(Origin { host, port, .. }) => format!("{host}:{port}"),
+            EndpointAddress::Unix(name) => name.to_string(),
         }
     }
 }

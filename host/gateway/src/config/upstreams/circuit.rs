@@ -53,7 +53,7 @@ pub(super) fn read(table: &Table<'_>) -> CircuitBreaker {
     let status_codes = table
         .key(
             "status_codes",
-            "The statuses of responses that count as failures, beside connections that fail, timeouts, resets and malformed responses.",
+            "The statuses of responses that count as failures, beside connections that fail, timeouts, resets, malformed responses and bodies that break off. Statuses of gRPC count as 503 (`UNAVAILABLE`), 504 (`DEADLINE_EXCEEDED`) or 500 (`INTERNAL`, `UNKNOWN`).",
             "[500, 502, 503, 504]",
         )
         .or(StatusCodes(defaults::CIRCUIT_STATUS_CODES.to_vec()), |item| {

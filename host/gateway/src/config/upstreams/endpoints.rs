@@ -4,7 +4,7 @@ use url::Url;
 
 use crate::config::defaults;
 use crate::config::item::Item;
-use crate::config::model::Endpoint;
+use crate::config::model::{Endpoint, EndpointAddress, UNIX, UnixName};
 use crate::services::Origin;
 
 /// Reads `http://host:port` or `https://host:port`, without more.
@@ -18,14 +18,26 @@ pub(in crate::config) fn origin(item: Item<'_>) -> Option<Origin> {
     })
 }
 
+/// The same, or `unix:` and a path.
+pub(super) fn address(item: Item<'_>) -> Option<EndpointAddress> {
+    match item.as_str().and_then(|text| text.strip_prefix(UNIX)) {
+        None => origin(item).map(EndpointAddress::Origin),
+        Some(name) => match UnixName::to_connect(name) {
+            Ok(name) => Some(EndpointAddress::Unix(name)),
+            Err(expected) => {
+                item.fail(format!("{expected}, found \"{UNIX}{name}\""));
+                None
+            }
+        },
+    }
+}
+
 pub(super) fn read(item: Item<'_>) -> Option<Vec<Endpoint>> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     let list = item.clone().taking("a list of origins or tables");
     for item in item.items() {
         let Some(endpoint) = endpoint(&item) else { continue };
-        let same =
-            |other: &Endpoint| (&other.origin.host, other.origin.port) == (&endpoint.origin.host, endpoint.origin.port);
-        if endpoints.iter().any(same) {
+        if endpoints.iter().any(|other| other.authority() == endpoint.authority()) {
             item.fail(format!("the endpoint {} is listed twice", endpoint.authority()));
         }
         endpoints.push(endpoint);
@@ -40,10 +52,10 @@ pub(super) fn read(item: Item<'_>) -> Option<Vec<Endpoint>> {
 
 fn endpoint(item: &Item<'_>) -> Option<Endpoint> {
     if !item.is_table() {
-        return Some(Endpoint::new(origin(item.clone())?));
+        return Some(Endpoint::new(address(item.clone())?));
     }
     let table = item.clone().table()?;
-    let url = table.key("url", "The address.", r#""https://orders.internal""#).require(origin);
+    let url = table.key("url", "The address.", r#""https://orders.internal""#).require(address);
     let weight = table
         .key("weight", "Its share of the requests. One of 0 gets requests of its sticky sessions, and others only if no endpoint with weight is available.", "2")
         .or(defaults::ENDPOINT_WEIGHT, |item| item.integer(0..=1_000_000));

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use crate::config::defaults;
 use crate::config::item::Item;
 use crate::config::key::{Words, Written};
-use crate::config::model::{Discovery, Endpoint, HealthCheck, HttpProbe, Probe, Protocol, Statuses};
+use crate::config::model::{Discovery, Endpoint, EndpointAddress, HealthCheck, HttpProbe, Probe, Protocol, Statuses};
 use crate::config::read::Table;
 use crate::config::routes::{header_name, method};
 use crate::http::headers::is_framing;
@@ -77,6 +77,10 @@ pub(super) fn read(upstream: &Table<'_>, endpoints: Option<&[Endpoint]>, protoco
     let port = table
         .key("port", "The port that checks connect to.", "8081")
         .get("the endpoint's port", |item| item.integer(1..=u16::MAX));
+    let is_unix = |endpoint: &Endpoint| matches!(endpoint.address, EndpointAddress::Unix(_));
+    if port.is_some() && endpoints.is_some_and(|list| list.iter().any(is_unix)) {
+        table.fail("has a `port`, and an endpoint that is a Unix socket has none");
+    }
     let probe = match kind {
         Kind::Http => {
             if http.method == Method::HEAD && http.body_contains.is_some() {
@@ -86,7 +90,7 @@ pub(super) fn read(upstream: &Table<'_>, endpoints: Option<&[Endpoint]>, protoco
         }
         Kind::Grpc => {
             if protocol == Protocol::Http1
-                && endpoints.is_some_and(|list| list.iter().any(|endpoint| endpoint.origin.https))
+                && endpoints.is_some_and(|list| list.iter().any(|endpoint| endpoint.is_https()))
             {
                 table.fail(GRPC_OVER_HTTP1);
             }
@@ -94,7 +98,7 @@ pub(super) fn read(upstream: &Table<'_>, endpoints: Option<&[Endpoint]>, protoco
         }
         Kind::Tcp => Probe::Tcp,
         Kind::Tls => {
-            if endpoints.is_some_and(|list| list.iter().any(|endpoint| !endpoint.origin.https)) {
+            if endpoints.is_some_and(|list| list.iter().any(|endpoint| !endpoint.is_https())) {
                 table.fail("checks of the type `tls` are for https endpoints");
             }
             Probe::Tls

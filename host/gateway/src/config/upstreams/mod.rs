@@ -80,8 +80,8 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
     let endpoints = table
         .key(
             "endpoints",
-            "The addresses that serve it: URLs without a path, or tables with a `url`.",
-            r#"["http://10.0.0.1:3000", { url = "http://10.0.0.2:3000", weight = 2 }]"#,
+            "The addresses that serve it: URLs without a path, `unix:` and the path of a socket, or tables with a `url`.",
+            r#"["http://10.0.0.1:3000", { url = "unix:/run/app.sock", weight = 2 }]"#,
         )
         .get("-", endpoints::read);
     let builtin = table
@@ -157,7 +157,7 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
 pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Option<Upstream> {
     let origin = origin(item.clone())?;
     let scheme = if origin.https { "https" } else { "http" };
-    let endpoint = Endpoint::new(origin);
+    let endpoint = Endpoint::new(EndpointAddress::Origin(origin));
     let name = format!("{scheme}://{}", endpoint.authority());
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
@@ -168,7 +168,7 @@ pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Opt
 
 fn protocol(table: &Table<'_>, item: Item<'_>, endpoints: Option<&[Endpoint]>) -> Option<Protocol> {
     let protocol = item.clone().word()?;
-    let any = |https| endpoints.is_some_and(|list| list.iter().any(|endpoint| endpoint.origin.https == https));
+    let any = |https| endpoints.is_some_and(|list| list.iter().any(|endpoint| endpoint.is_https() == https));
     if protocol == Protocol::Http2 && any(false) {
         table.fail_at(&item, "`h2` is for https endpoints; over http it is `h2c`");
     }

@@ -116,9 +116,10 @@ pub(in crate::upstream) struct Basis<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Available,
-    /// Out by what others have seen of it; it takes connections.
+    /// Out by what others have seen of it; it takes requests.
     Shunned,
-    Unreachable,
+    /// It takes no connections, or its circuit no requests.
+    Closed,
 }
 
 impl Plan {
@@ -131,7 +132,7 @@ impl Plan {
             .map(|host| {
                 let state = match host.record.may_try(*now) {
                     true => State::Available,
-                    false if host.record.is_unreachable() => State::Unreachable,
+                    false if host.record.takes_none(*now) => State::Closed,
                     false => State::Shunned,
                 };
                 if state != State::Available {

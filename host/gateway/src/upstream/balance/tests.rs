@@ -1,17 +1,19 @@
 //! Plans and algorithms on records without sockets.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::model::{Balance, Balancing, SlowStart};
+use crate::config::model::{Balance, Balancing, CircuitAnswer, CircuitBreaker, CircuitScope, FailureWindow, SlowStart};
+use crate::upstream::circuit::{Cause, Outcome};
 use crate::upstream::endpoints::{Host, Record};
 
 pub(super) fn host(i: usize, weight: u32) -> Host {
     let name: Arc<str> = format!("10.0.0.{i}:80").into();
     Host {
-        record: Record::alone(&name, ([10, 0, (i >> 8) as u8, i as u8], 80).into()),
+        record: Record::alone(&name, SocketAddr::from(([10, 0, (i >> 8) as u8, i as u8], 80)).into()),
         endpoint: i,
         weight,
         share: u64::from(weight),
@@ -220,6 +222,47 @@ fn other_levels_make_up_for_what_is_out() {
     assert_eq!(share_of_backup(Balance::RoundRobin), 10_000);
     // What was tried is not left alone because the level has no other.
     assert!(choose(&all, &by(Balance::Random), &dice, &[4, 5], now).is_some_and(|host| host < 4));
+}
+
+#[test]
+fn an_open_circuit_counts_as_out_until_its_probes_may_pass() {
+    let (now, dice, balancing) = (Instant::now(), Dice::new(9), by(Balance::RoundRobin));
+    let breaker = CircuitBreaker {
+        failures: 1,
+        window: FailureWindow::Last(1),
+        open: Duration::from_secs(60),
+        max_open: Duration::from_secs(60),
+        half_open: 1,
+        status_codes: vec![503],
+        per: CircuitScope::Endpoint,
+        answer: CircuitAnswer::Unavailable,
+    };
+    let mut all = hosts(&[1; 4]);
+    all[2].level = 2;
+    all[3].level = 2;
+    let open = |host: &Host| {
+        let outcome = Outcome::Failure(Cause::Status(503));
+        let change = host.record.circuit().note(&breaker, None, outcome).expect("it opens");
+        host.record.circuit_changed(change.is_open, change.evidence);
+    };
+    let backups = |now: Instant| {
+        let plan = plan_at(&all, &balancing, &dice, now, &[]);
+        let chosen = |_: &u32| plan.choose(&all, &balancing.algorithm, &dice, &Left::default()).unwrap() >= 2;
+        ((0..10_000).filter(chosen).count(), plan.is_in_panic())
+    };
+    open(&all[0]);
+    assert!((2800..3200).contains(&backups(now).0), "half of the first level: {:?}", backups(now));
+    open(&all[1]);
+    assert_eq!(backups(now), (10_000, false));
+    // Too few are left, but panic takes none back: they would be refused.
+    open(&all[2]);
+    assert_eq!(backups(now), (10_000, false));
+    let plan = plan_at(&all, &balancing, &dice, now, &[]);
+    assert_eq!([0, 1, 2, 3].map(|host| plan.is_available(host)), [false, false, false, true]);
+    // Half open it is available, until its probe is under way.
+    let later = Instant::now() + Duration::from_secs(60);
+    assert!(plan.holds(0, || now) && !plan.holds(0, || later));
+    assert_eq!(backups(later), (0, false));
 }
 
 #[test]

@@ -10,17 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::HeaderName;
-
 use self::window::{LastOutcomes, TimeWindow};
+use super::attempt_log::Answer;
 use super::endpoints::millis;
 use super::error::UpstreamErrorKind;
+use super::health::outliers::Failure;
+use super::verdict::http_status_of;
 use crate::config::model::{CircuitBreaker, FailureWindow};
-use crate::exchange::ResponseHead;
 
 /// What a refused client is told to wait for while probes are under way: nobody knows when they end.
 const PROBING: Duration = Duration::from_secs(1);
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What an attempt tells of whoever it was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +34,8 @@ pub(crate) enum Cause {
     Status(u16),
     /// A status of gRPC.
     Grpc(u8),
+    /// The body of the response broke off.
+    Body,
     Error(UpstreamErrorKind),
 }
 
@@ -85,6 +86,8 @@ enum Phase {
     Closed,
     Open,
     HalfOpen,
+    /// Half open, with all its probes under way or successful: nothing else passes.
+    Probing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +115,8 @@ impl State {
             phase: match word >> 62 {
                 0 => Phase::Closed,
                 1 => Phase::Open,
-                _ => Phase::HalfOpen,
+                2 => Phase::HalfOpen,
+                _ => Phase::Probing,
             },
             reopened: (word >> 56 & 0x3f) as u8,
             started: (word >> 49 & 0x7f) as u8,
@@ -134,6 +138,12 @@ impl State {
         let open = settings.open.saturating_mul(1 << reopened.min(30)).min(settings.max_open.max(settings.open));
         State { phase: Phase::Open, reopened, until: now + open.as_millis() as u64, ..CLOSED }
     }
+
+    /// Half open, with so many probes.
+    fn probing(self, settings: &CircuitBreaker, started: u8) -> Self {
+        let is_full = u32::from(started) >= settings.half_open;
+        State { phase: if is_full { Phase::Probing } else { Phase::HalfOpen }, started, ..self }
+    }
 }
 
 impl Circuit {
@@ -151,6 +161,12 @@ impl Circuit {
             0 => None,
             word => Self::admitted(settings, State::of(word), millis(Instant::now())).err(),
         }
+    }
+
+    /// Until when it refuses all requests, in milliseconds of the records' clock, as far as is known; `None`: it lets some pass.
+    pub(crate) fn refuses_until(&self) -> Option<u64> {
+        let State { phase, until, .. } = State::of(self.state.load(Relaxed));
+        matches!(phase, Phase::Open | Phase::Probing).then_some(until)
     }
 
     fn admit_at(&self, settings: &CircuitBreaker, mut word: u64, now: u64) -> Admission {
@@ -173,18 +189,17 @@ impl Circuit {
 
     /// The state after a request that passes, or for how long none does.
     fn admitted(settings: &CircuitBreaker, state: State, now: u64) -> Result<State, Duration> {
-        let begun =
-            State { phase: Phase::HalfOpen, started: 1, until: now + settings.open.as_millis() as u64, ..state };
+        let begun = State { until: now + settings.open.as_millis() as u64, ..state };
         match state.phase {
             Phase::Closed => Ok(state),
             Phase::Open if now < state.until => Err(Duration::from_millis(state.until - now)),
-            Phase::Open => Ok(begun),
-            Phase::HalfOpen if u32::from(state.started) < settings.half_open => {
-                Ok(State { started: state.started + 1, ..state })
+            Phase::Open => Ok(begun.probing(settings, 1)),
+            Phase::HalfOpen | Phase::Probing if u32::from(state.started) < settings.half_open => {
+                Ok(state.probing(settings, state.started + 1))
             }
             // Probes that never end must not keep it half open for ever. Those that have succeeded count on.
-            Phase::HalfOpen if now >= state.until => Ok(State { started: state.succeeded + 1, ..begun }),
-            Phase::HalfOpen => Err(PROBING),
+            Phase::HalfOpen | Phase::Probing if now >= state.until => Ok(begun.probing(settings, state.succeeded + 1)),
+            Phase::HalfOpen | Phase::Probing => Err(PROBING),
         }
     }
 
@@ -209,11 +224,38 @@ impl Circuit {
             return None;
         }
         let failed = matches!(outcome, Outcome::Failure(_));
-        let (failures, of) = match settings.window {
+        let counted = match settings.window {
             FailureWindow::Last(of) => (self.last.note(of, failed), of),
             FailureWindow::Time { window, .. } => self.window.note(window, failed, now),
         };
         let Outcome::Failure(cause) = outcome else { return None };
+        self.open_after(settings, counted, cause, now)
+    }
+
+    /// Notes that a request has failed whose success was noted when its response head came.
+    pub(crate) fn note_late(&self, settings: &CircuitBreaker, cause: Cause) -> Option<Change> {
+        self.note_late_at(settings, cause, millis(Instant::now()))
+    }
+
+    fn note_late_at(&self, settings: &CircuitBreaker, cause: Cause, now: u64) -> Option<Change> {
+        if self.state.load(Relaxed) != 0 {
+            return None;
+        }
+        let counted = match settings.window {
+            FailureWindow::Last(of) => (self.last.note_late(of), of),
+            FailureWindow::Time { window, .. } => self.window.note_late(window, now),
+        };
+        self.open_after(settings, counted, cause, now)
+    }
+
+    /// Opens it, if so many failures are enough.
+    fn open_after(
+        &self,
+        settings: &CircuitBreaker,
+        (failures, of): (u32, u32),
+        cause: Cause,
+        now: u64,
+    ) -> Option<Change> {
         let trips = failures >= settings.failures
             && match settings.window {
                 FailureWindow::Last(_) => true,
@@ -241,7 +283,8 @@ impl Circuit {
                 true => CLOSED.word(),
                 // One that is late has no place among those that were let through since.
                 false if state.until != probe.until => {
-                    State { succeeded, started: (state.started + 1).min(MAX_PROBES), ..state }.word()
+                    let started = (state.started + 1).min(MAX_PROBES);
+                    State { succeeded, ..state.probing(settings, started) }.word()
                 }
                 false => State { succeeded, ..state }.word(),
             })
@@ -269,16 +312,19 @@ impl Circuit {
     /// The state, if it is that of the half-open time that a probe belongs to.
     fn half_open_of(&self, probe: Probe, word: u64) -> Option<State> {
         let state = State::of(word);
-        (state.phase == Phase::HalfOpen && self.opened.load(Relaxed) == probe.opened).then_some(state)
+        let is_half_open = matches!(state.phase, Phase::HalfOpen | Phase::Probing);
+        (is_half_open && self.opened.load(Relaxed) == probe.opened).then_some(state)
     }
 
     /// A probe has ended without a result: its client has left, or the gateway itself has refused it. Another request takes its place.
-    pub(crate) fn give_back(&self, probe: Probe) {
-        let _ = self.state.fetch_update(Relaxed, Relaxed, |word| {
+    /// Whether there is one to take.
+    pub(crate) fn give_back(&self, probe: Probe) -> bool {
+        let given_back = self.state.fetch_update(Relaxed, Relaxed, |word| {
             let state = self.half_open_of(probe, word)?;
             let has_place = state.until == probe.until && state.started > state.succeeded;
-            has_place.then(|| State { started: state.started - 1, ..state }.word())
+            has_place.then(|| State { phase: Phase::HalfOpen, started: state.started - 1, ..state }.word())
         });
+        given_back.is_ok()
     }
 
     /// The settings that are about to be served count in this way, or have no circuit breaker: then it closes. What was counted in another
@@ -306,7 +352,7 @@ impl Circuit {
         match State::of(self.state.load(Relaxed)).phase {
             Phase::Closed => "closed",
             Phase::Open => "open",
-            Phase::HalfOpen => "half-open",
+            Phase::HalfOpen | Phase::Probing => "half-open",
         }
     }
 
@@ -318,25 +364,33 @@ impl Circuit {
 
 impl Outcome {
     /// What an attempt tells; `None`: nothing.
-    pub(crate) fn of(settings: &CircuitBreaker, outcome: Result<&ResponseHead, UpstreamErrorKind>) -> Option<Self> {
+    pub(crate) fn of(settings: &CircuitBreaker, outcome: Result<Answer, UpstreamErrorKind>) -> Option<Self> {
         match outcome {
-            Ok(head) => {
-                // Of gRPC, a response without a body has its status in the head.
-                let grpc = head.headers.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok());
-                Some(Self::of_status(settings, head.status.as_u16(), grpc))
-            }
+            // Of gRPC, a response without a body has its status in the head.
+            Ok(Answer { status, grpc }) => Some(Self::of_status(settings, status, grpc)),
             Err(kind) => Self::of_error(kind),
         }
     }
 
     /// What a response tells.
     fn of_status(settings: &CircuitBreaker, status: u16, grpc: Option<u8>) -> Self {
-        const DEADLINE_EXCEEDED: u8 = 4;
-        const UNAVAILABLE: u8 = 14;
+        let fails = |status| settings.status_codes.contains(&status);
         match grpc {
-            Some(grpc @ (DEADLINE_EXCEEDED | UNAVAILABLE)) => Outcome::Failure(Cause::Grpc(grpc)),
-            _ if settings.status_codes.contains(&status) => Outcome::Failure(Cause::Status(status)),
+            Some(grpc) if http_status_of(grpc).is_some_and(fails) => Outcome::Failure(Cause::Grpc(grpc)),
+            _ if fails(status) => Outcome::Failure(Cause::Status(status)),
             _ => Outcome::Success,
+        }
+    }
+
+    /// What a failure behind the head tells.
+    pub(crate) fn of_failure(settings: &CircuitBreaker, failure: Failure) -> Self {
+        match failure {
+            Failure::Status(status) => Self::of_status(settings, status, None),
+            Failure::Grpc(grpc) => Self::of_status(settings, 200, Some(grpc)),
+            Failure::Body => Outcome::Failure(Cause::Body),
+            Failure::Timeout => Outcome::Failure(Cause::Error(UpstreamErrorKind::FirstByteTimeout)),
+            Failure::Reset => Outcome::Failure(Cause::Error(UpstreamErrorKind::Reset)),
+            Failure::Malformed => Outcome::Failure(Cause::Error(UpstreamErrorKind::Protocol)),
         }
     }
 
@@ -366,6 +420,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Status(status) => write!(f, "status {status}"),
             Cause::Grpc(status) => write!(f, "grpc-status {status}"),
+            Cause::Body => f.write_str("a body that broke off"),
             Cause::Error(kind) => f.write_str(kind.name()),
         }
     }

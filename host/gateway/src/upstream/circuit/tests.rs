@@ -183,3 +183,23 @@ fn only_the_upstream_s_own_failures_count() {
     assert_eq!(Outcome::of_status(&settings, 200, Some(14)), Outcome::Failure(Cause::Grpc(14)));
     assert_eq!(Outcome::of_status(&settings, 200, Some(3)), Outcome::Success);
 }
+
+#[test]
+fn it_refuses_all_while_it_is_open_and_while_all_its_probes_are_under_way() {
+    let (circuit, settings) = (Circuit::default(), settings(1, FailureWindow::Last(1)));
+    assert_eq!(circuit.refuses_until(), None);
+    assert!(circuit.note_passed(&settings, FAILURE, 0).is_some());
+    assert_eq!(circuit.refuses_until(), Some(10_000));
+    let probes: Vec<Probe> = (0..2).map(|_| probe(&circuit, &settings, 10_000)).collect();
+    assert_eq!(circuit.refuses_until(), None, "one more may pass");
+    let last = probe(&circuit, &settings, 10_000);
+    assert_eq!((circuit.refuses_until(), circuit.state()), (Some(20_000), "half-open"));
+    assert!(circuit.give_back(last));
+    assert_eq!(circuit.refuses_until(), None);
+    probe(&circuit, &settings, 10_000);
+    assert_eq!(circuit.probe_succeeded(&settings, probes[0], 11_000), None);
+    assert_eq!(circuit.refuses_until(), Some(20_000), "one that has succeeded makes no room");
+    assert!(circuit.probe_failed(&settings, probes[1], Cause::Status(503), 12_000).is_some());
+    assert_eq!(circuit.refuses_until(), Some(32_000), "twice the open time");
+    assert!(!circuit.give_back(last), "it is of another time");
+}

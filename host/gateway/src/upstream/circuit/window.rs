@@ -41,6 +41,20 @@ impl LastOutcomes {
         0
     }
 
+    /// A success that was noted already turns out to be a failure: the last one that there is. Answers the failures as [`Self::note`] does.
+    pub(super) fn note_late(&self, of: u32) -> u32 {
+        let (of, next) = (of.max(1), self.next.load(Relaxed));
+        for back in 1..=of {
+            let at = next.wrapping_sub(back) % of;
+            let (word, bit) = (&self.failed[at as usize / 64], 1 << (at % 64));
+            if word.fetch_or(bit, Relaxed) & bit == 0 {
+                self.failures.fetch_add(1, Relaxed);
+                break;
+            }
+        }
+        self.count(of)
+    }
+
     /// The failures of the last `of`. What requests have noted beyond, by settings of before a reload, nobody would take the place of.
     fn count(&self, of: u32) -> u32 {
         let counted = |(word, first): (&AtomicU64, u32)| {
@@ -79,6 +93,15 @@ const PART_BITS: u64 = (1 << (64 - 2 * COUNT)) - 1;
 impl TimeWindow {
     /// Answers the failures and all outcomes of the window, for a failure; nothing of use for a success.
     pub(super) fn note(&self, window: Duration, failed: bool, now: u64) -> (u32, u32) {
+        self.add(window, (1, u64::from(failed)), now)
+    }
+
+    /// A success that was noted already turns out to be a failure.
+    pub(super) fn note_late(&self, window: Duration, now: u64) -> (u32, u32) {
+        self.add(window, (0, 1), now)
+    }
+
+    fn add(&self, window: Duration, (more, more_failures): (u64, u64), now: u64) -> (u32, u32) {
         let part = now / (window.as_millis() as u64 / PARTS as u64).max(1);
         let number = part & PART_BITS;
         let count = |word: u64| {
@@ -86,11 +109,13 @@ impl TimeWindow {
                 if word >> (2 * COUNT) == number { (word >> COUNT & MOST, word & MOST) } else { (0, 0) };
             // A part that is full keeps its proportion.
             let full = all == MOST;
-            let (all, failures) = if full { (all, failures) } else { (all + 1, failures + u64::from(failed)) };
+            let (all, failures) = if full { (all, failures) } else { (all + more, failures + more_failures) };
+            // The success of a late failure may be in a part before.
+            let all = all.max(failures);
             Some(number << (2 * COUNT) | all << COUNT | failures)
         };
         let _ = self.0[part as usize % PARTS].fetch_update(Relaxed, Relaxed, count);
-        if !failed {
+        if more_failures == 0 {
             return (0, 0);
         }
         let words = self.0.iter().map(|word| word.load(Relaxed));

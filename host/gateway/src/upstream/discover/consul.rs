@@ -16,7 +16,7 @@ use super::listed::{Last, Pauses};
 use super::statistics::{Fault, FaultKind};
 use super::{Feed, Fetch, Fetched, Get};
 use crate::config::{defaults, model};
-use crate::upstream::spec::EndpointSpec;
+use crate::upstream::spec::{EndpointSpec, Place};
 
 const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
@@ -156,8 +156,10 @@ fn parse(body: &[u8], https: bool) -> Result<Vec<EndpointSpec>, Fault> {
         let weight = service.weights.map_or(i64::from(defaults::ENDPOINT_WEIGHT), |weights| weights.passing);
         Some(EndpointSpec {
             https,
-            host: address.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase(),
-            port: u16::try_from(service.port).ok().filter(|port| *port > 0)?,
+            place: Place::host(
+                &address.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase(),
+                u16::try_from(service.port).ok().filter(|port| *port > 0)?,
+            ),
             weight: u32::try_from(weight.clamp(0, i64::from(MAX_WEIGHT))).unwrap_or(MAX_WEIGHT),
             labels: service.meta.unwrap_or_default().into_iter().collect(),
             priority: defaults::ENDPOINT_PRIORITY,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::upstream::endpoints::Listing;
-use crate::upstream::resolver::{Addresses, DnsError, DnsPolicy, Resolution, Resolver, literal};
-use crate::upstream::spec::Endpoint;
+use crate::upstream::resolver::{self, Addresses, DnsError, DnsPolicy, LookupFamily, Resolution, Resolver};
+use crate::upstream::spec::{Endpoint, Place};
 
 /// Names that are asked for at the same time.
 const AT_ONCE: usize = 16;
@@ -22,7 +22,7 @@ pub(crate) struct Dns {
 impl Dns {
     pub(super) fn new(endpoints: Vec<Arc<Endpoint>>, resolver: Arc<Resolver>, policy: DnsPolicy) -> Self {
         let with_literal = |endpoint: Arc<Endpoint>| {
-            let literal = literal(&endpoint.host, policy.lookup_family);
+            let literal = literal(&endpoint.place, policy.lookup_family);
             (endpoint, literal)
         };
         Dns { endpoints: endpoints.into_iter().map(with_literal).collect(), resolver, policy }
@@ -30,10 +30,11 @@ impl Dns {
 
     pub(super) fn listing(&self) -> Listing {
         let mut refresh_at: Option<Instant> = None;
-        let mut addresses = |endpoint: &Arc<Endpoint>, literal: &Option<Addresses>| match literal {
-            Some(addresses) => addresses.clone(),
-            None => {
-                let known = self.known(endpoint);
+        let mut addresses = |endpoint: &Arc<Endpoint>, literal: &Option<Addresses>| match (&endpoint.place, literal) {
+            (_, Some(addresses)) => addresses.clone(),
+            (Place::Unix(_), None) => Addresses::default(),
+            (Place::Host { name, .. }, None) => {
+                let known = self.known(name);
                 // A name without addresses is asked for by the next request that needs it.
                 if known.has_addresses() {
                     refresh_at = Some(refresh_at.map_or(known.refresh_at, |at| at.min(known.refresh_at)));
@@ -47,15 +48,23 @@ impl Dns {
     }
 
     pub(super) fn is_stale(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        if literal(&endpoint.host, self.policy.lookup_family).is_some() {
+        if literal(&endpoint.place, self.policy.lookup_family).is_some() {
             return false;
         }
-        let known = self.known(endpoint);
-        !known.has_addresses() || known.fresh_until <= now
+        match &endpoint.place {
+            Place::Unix(_) => false,
+            Place::Host { name, .. } => {
+                let known = self.known(name);
+                !known.has_addresses() || known.fresh_until <= now
+            }
+        }
     }
 
     pub(super) async fn locate(&self, endpoint: &Endpoint) -> Result<(), DnsError> {
-        self.resolver.resolve(&endpoint.host, self.policy).await.map(drop)
+        match &endpoint.place {
+            Place::Host { name, .. } => self.resolver.resolve(name, self.policy).await.map(drop),
+            Place::Unix(_) => Ok(()),
+        }
     }
 
     pub(super) async fn refresh(&self) {
@@ -71,8 +80,10 @@ impl Dns {
     /// Asks for the names of which what is known is due.
     async fn ask(&self, is_due: impl Fn(&Resolution) -> bool) {
         let names = self.endpoints.iter().filter(|(_, literal)| literal.is_none());
-        let due =
-            names.filter(|(endpoint, _)| is_due(&self.known(endpoint))).map(|(endpoint, _)| endpoint.host.clone());
+        let due = names.filter_map(|(endpoint, _)| match &endpoint.place {
+            Place::Host { name, .. } => is_due(&self.known(name)).then(|| name.clone()),
+            Place::Unix(_) => None,
+        });
         // Several endpoints may be ports of one host.
         let mut due = due.collect::<HashSet<_>>().into_iter();
         let mut asking = tokio::task::JoinSet::new();
@@ -90,7 +101,15 @@ impl Dns {
         }
     }
 
-    fn known(&self, endpoint: &Endpoint) -> Resolution {
-        self.resolver.known(&endpoint.host, self.policy)
+    fn known(&self, name: &str) -> Resolution {
+        self.resolver.known(name, self.policy)
+    }
+}
+
+/// The addresses of an endpoint that is no name. A Unix socket has none, and needs none.
+pub(super) fn literal(place: &Place, family: LookupFamily) -> Option<Addresses> {
+    match place {
+        Place::Host { name, .. } => resolver::literal(name, family),
+        Place::Unix(_) => Some(Addresses::default()),
     }
 }

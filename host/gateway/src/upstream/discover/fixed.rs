@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::dns::literal;
 use crate::upstream::endpoints::Listing;
-use crate::upstream::resolver::{Addresses, LookupFamily, literal};
+use crate::upstream::resolver::{Addresses, LookupFamily};
 use crate::upstream::spec::Endpoint;
 
 pub(crate) struct Fixed(Vec<(Arc<Endpoint>, Addresses)>);
@@ -11,7 +12,7 @@ pub(crate) struct Fixed(Vec<(Arc<Endpoint>, Addresses)>);
 impl Fixed {
     /// `None` where an endpoint has a name that has to be asked for.
     pub(super) fn new(endpoints: &[Arc<Endpoint>], family: LookupFamily) -> Option<Self> {
-        let located = endpoints.iter().map(|endpoint| Some((endpoint.clone(), literal(&endpoint.host, family)?)));
+        let located = endpoints.iter().map(|endpoint| Some((endpoint.clone(), literal(&endpoint.place, family)?)));
         located.collect::<Option<_>>().map(Fixed)
     }
 

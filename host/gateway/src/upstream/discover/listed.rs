@@ -16,7 +16,7 @@ use super::{Feed, Located, Sources, file, saved};
 use crate::config::model;
 use crate::upstream::balance::Dice;
 use crate::upstream::resolver::{DnsPolicy, Resolver};
-use crate::upstream::spec::{Endpoint, EndpointMaker, EndpointSpec, Upstream};
+use crate::upstream::spec::{Endpoint, EndpointMaker, EndpointSpec, Place, Upstream};
 
 /// A longer list is a mistake.
 const MAX_ENDPOINTS: usize = 16_384;
@@ -356,7 +356,7 @@ impl List {
         resolver: &Arc<Resolver>,
         policy: DnsPolicy,
     ) -> Option<(List, Changes)> {
-        specs.sort_by(|one, other| place(one).cmp(&place(other)));
+        specs.sort_by(|one, other| place(one).cmp(place(other)));
         specs.dedup_by(|next, kept| place(next) == place(kept));
         // Both lists are in the same order.
         let mut before = self.specs.iter().zip(&self.endpoints).peekable();
@@ -421,8 +421,8 @@ fn https_of(source: &model::Discovery) -> Option<bool> {
 }
 
 /// What tells endpoints apart, and orders them.
-fn place(spec: &EndpointSpec) -> (&str, u16) {
-    (&spec.host, spec.port)
+fn place(spec: &EndpointSpec) -> &Place {
+    &spec.place
 }
 
 /// Names for a line of the log.

@@ -9,7 +9,7 @@ use super::listed::Pauses;
 use super::statistics::{Fault, FaultKind};
 use crate::config::model;
 use crate::upstream::resolver::{ServiceAnswer, ServiceRecord};
-use crate::upstream::spec::EndpointSpec;
+use crate::upstream::spec::{EndpointSpec, Place};
 
 /// How many times the weight of a record a weight of ours is where some records have none, so that those get little, and not as much as
 /// one of weight 1.
@@ -53,8 +53,7 @@ fn endpoints(records: &[ServiceRecord], https: bool) -> Vec<EndpointSpec> {
     };
     let endpoint = |record: &ServiceRecord| EndpointSpec {
         https,
-        host: record.target.clone(),
-        port: record.port,
+        place: Place::host(&record.target, record.port),
         weight: weight(record.weight),
         labels: Vec::new(),
         priority: rank(record.priority),
@@ -74,7 +73,7 @@ mod tests {
             target: (*target).to_owned(),
         };
         let endpoints = endpoints(&records.iter().map(record).collect::<Vec<_>>(), false);
-        let shown = |spec: &EndpointSpec| format!("{}:{} {} {}", spec.host, spec.port, spec.weight, spec.priority);
+        let shown = |spec: &EndpointSpec| format!("{} {} {}", spec.place, spec.weight, spec.priority);
         endpoints.iter().map(shown).collect::<Vec<_>>().join(", ")
     }
 

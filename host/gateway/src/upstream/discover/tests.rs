@@ -65,7 +65,7 @@ async fn the_last_good_list_stays() {
 
     assert!(!case.feed.told(Vec::new()).await);
     assert!(!case.feed.told((0..20_000).map(|i| endpoint(i, 1)).collect()).await);
-    let wrong = || EndpointSpec { host: "not a host".to_owned(), ..endpoint(0, 1) };
+    let wrong = || EndpointSpec { place: crate::upstream::Place::host("not a host", 80), ..endpoint(0, 1) };
     assert!(!case.feed.told(vec![wrong()]).await);
     assert_eq!(case.names(), "127.1.0.2:8080 127.1.0.3:8080");
     assert_eq!(case.errors(), [("unavailable", 1), ("invalid", 2), ("empty", 1)], "the file is not there, either");

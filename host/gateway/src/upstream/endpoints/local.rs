@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use super::changes::Changes;
 use super::record::Record;
 use super::set::{Host, Member, Members};
 use crate::config::model::{Balance, Balancing, ConsistentHash, Subset, SubsetFallback};
+use crate::upstream::address::Address;
 use crate::upstream::balance::{self, Affinity, Basis, Dice, Left, Plan};
 use crate::upstream::pool::Pool;
 use crate::upstream::spec::{Endpoint, Upstream};
@@ -53,13 +53,13 @@ impl LocalEndpoints {
             known.insert(Arc::as_ptr(pool.record()), pool);
         }
         let pool = |host: &Host| {
-            let address: SocketAddr = host.record.key().address?;
+            let address: &Address = host.record.key().address.as_ref()?;
             let endpoint = &members.endpoints[host.endpoint].endpoint;
             let kept = known.get(&Arc::as_ptr(&host.record));
             let connections = upstream.connection_limits(&host.record);
             let kept = kept.filter(|pool| pool.serves(endpoint, address, &host.record, connections.as_ref()));
             let pool = kept.map_or_else(
-                || Pool::limited(endpoint.clone(), address, host.record.clone(), limits, connections),
+                || Pool::limited(endpoint.clone(), address.clone(), host.record.clone(), limits, connections),
                 |kept| Rc::clone(kept),
             );
             pool.join(limits);
@@ -329,14 +329,14 @@ impl LocalEndpoints {
     }
 
     /// The pools to look for a connection in, of an endpoint: first that of this address, then of those that may be tried, then the rest.
-    pub(crate) fn pools_of(&self, endpoint: &str, first: Option<SocketAddr>) -> SmallVec<[Rc<Pool>; 2]> {
+    pub(crate) fn pools_of(&self, endpoint: &str, first: Option<&Address>) -> SmallVec<[Rc<Pool>; 2]> {
         let Some(member) = self.named(endpoint) else { return SmallVec::new() };
         let first = first.and_then(|address| member.hosts.clone().find(|host| self.address(*host) == Some(address)));
         let Some(first) = first.or_else(|| self.claimed_of(member)) else { return SmallVec::new() };
         let now = Instant::now();
         let mut others: SmallVec<[usize; 2]> = member.hosts.clone().filter(|host| *host != first).collect();
         // RFC 8305 §4: after an address of one kind one of the other, since often all of a kind can't be reached.
-        let is_v4 = |host: usize| self.address(host).is_some_and(|address| address.is_ipv4());
+        let is_v4 = |host: usize| self.address(host).and_then(Address::ip).is_some_and(|ip| ip.is_ipv4());
         others.sort_by_key(|host| (!self.record(*host).may_try(now), is_v4(*host) == is_v4(first)));
         std::iter::once(first).chain(others).filter_map(|host| self.pools[host].clone()).collect()
     }
@@ -351,8 +351,8 @@ impl LocalEndpoints {
     }
 
     /// The address of a host; `None` while its name has none, and for a built-in upstream.
-    pub(crate) fn address(&self, host: usize) -> Option<SocketAddr> {
-        self.members.hosts.get(host)?.record.key().address
+    pub(crate) fn address(&self, host: usize) -> Option<&Address> {
+        self.members.hosts.get(host)?.record.key().address.as_ref()
     }
 
     /// One of an endpoint's hosts that are left: of those that may be tried the one with the fewest requests, else of all.

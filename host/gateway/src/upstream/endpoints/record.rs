@@ -2,29 +2,30 @@
 //! each memory order.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::changes::Changes;
 use super::registry::EndpointRegistry;
+use super::responses::{AllResponses, CLASSES, Responses};
 use crate::coarse;
-use crate::config::model::{FailureWindow, HealthCheck, OutlierDetection};
+use crate::config::model::{CircuitBreaker, FailureWindow, HealthCheck, OutlierDetection};
+use crate::upstream::address::Address;
 use crate::upstream::balance::Ewma;
-use crate::upstream::circuit::Circuit;
-use crate::upstream::health::outliers::{Failure, Tally};
-use crate::upstream::health::{Health, Reason, StateChange, Told, Trial};
+use crate::upstream::circuit::{Admission, Circuit, Probe as CircuitProbe};
+use crate::upstream::health::outliers::{Stage, Tally};
+use crate::upstream::health::{Health, Reason, Told, Trial};
 use crate::upstream::limits::{Connections, Target};
 
 /// What a record belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) upstream: Arc<str>,
-    /// `host:port` as written.
+    /// `host:port` or `unix:/path`, as written.
     pub(crate) endpoint: Arc<str>,
     /// `None` while no address of the name is known.
-    pub(crate) address: Option<SocketAddr>,
+    pub(crate) address: Option<Address>,
 }
 
 /// The state of one address. All methods are short and never wait.
@@ -43,113 +44,8 @@ pub(crate) struct Record {
     up_since: AtomicU64,
     /// Told of each change of its state, after the change.
     changes: Arc<Changes>,
-    counted: Mutex<Counted>,
+    responses: AllResponses,
     created: SystemTime,
-}
-
-/// Classes of statuses: 1xx to 5xx.
-const CLASSES: usize = 5;
-
-/// The responses of one address on one worker, which alone writes it.
-#[derive(Debug, Default)]
-pub(crate) struct Responses {
-    /// By the class of their status.
-    classes: [AtomicU64; CLASSES],
-    /// Requests that the address has failed without a response, and with one whose status does not say so. Counted only where the
-    /// upstream has outlier detection.
-    unanswered: AtomicU64,
-    failed: AtomicU64,
-}
-
-/// What [`Responses`] have counted.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    classes: [u64; CLASSES],
-    unanswered: u64,
-    failed: u64,
-}
-
-/// The counts of all workers.
-#[derive(Debug, Default)]
-struct Counted {
-    /// Those of workers that no longer have connections there.
-    gone: Counts,
-    open: Vec<Arc<Responses>>,
-    /// What there was when the addresses of the upstream were last compared.
-    compared: Tally,
-}
-
-impl Responses {
-    pub(crate) fn count(&self, status: u16) {
-        if let Some(count) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
-            add(count);
-        }
-    }
-
-    /// A request that the address has failed, and whether it was answered.
-    pub(crate) fn count_failure(&self, failure: Failure) {
-        match failure {
-            // The class of its status says so.
-            Failure::Status(_) => {}
-            Failure::Grpc(_) => add(&self.failed),
-            Failure::Timeout | Failure::Reset | Failure::Malformed => add(&self.unanswered),
-        }
-    }
-
-    fn add_to(&self, sum: &mut Counts) {
-        sum.classes.iter_mut().zip(&self.classes).for_each(|(sum, count)| *sum += count.load(Relaxed));
-        sum.unanswered += self.unanswered.load(Relaxed);
-        sum.failed += self.failed.load(Relaxed);
-    }
-}
-
-/// One writer: no locked instruction.
-fn add(count: &AtomicU64) {
-    count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
-}
-
-impl Counted {
-    fn sum(&self) -> Counts {
-        let mut sum = self.gone;
-        self.open.iter().for_each(|counter| counter.add_to(&mut sum));
-        sum
-    }
-}
-
-impl Counts {
-    fn tally(&self) -> Tally {
-        Tally {
-            requests: self.classes.iter().sum::<u64>() + self.unanswered,
-            failures: self.classes[CLASSES - 1] + self.unanswered + self.failed,
-        }
-    }
-}
-
-/// What is known of one address, for the metrics.
-#[derive(Debug, Clone)]
-pub struct EndpointState {
-    /// `host:port` as written.
-    pub endpoint: Arc<str>,
-    /// `None` while no address of the name is known.
-    pub address: Option<SocketAddr>,
-    /// Whether nothing is known that speaks against it.
-    pub healthy: bool,
-    /// Since when its state is what it is.
-    pub since: SystemTime,
-    /// Requests under way.
-    pub active: u32,
-    /// Time to first byte, moving average; `None` when nothing was measured.
-    pub latency: Option<Duration>,
-    /// Responses by the class of their status, from 1xx on.
-    pub responses: [u64; CLASSES],
-    /// Why it is out: the change by which it went out, for each reason.
-    pub out: Vec<StateChange>,
-    /// How often it went out, by reason.
-    pub outs: [u64; Reason::COUNT],
-    /// Checks that have passed, and that have failed.
-    pub checks: [u64; 2],
-    /// Its last changes of state, oldest first.
-    pub history: Vec<StateChange>,
 }
 
 /// Written by every request: kept apart from what every choice reads. Two lines of 64 bytes, since processors fetch them in pairs.
@@ -176,7 +72,7 @@ impl Record {
     pub(super) fn new(key: Key, registry: Weak<EndpointRegistry>, changes: Arc<Changes>) -> Self {
         // The clock of this module begins before the first record, so that no record is older than it.
         let up_since = AtomicU64::new(millis(Instant::now()));
-        let (traffic, health, counted) = (Traffic::default(), Health::default(), Mutex::default());
+        let (traffic, health, responses) = (Traffic::default(), Health::default(), AllResponses::default());
         Record {
             key,
             registry,
@@ -184,7 +80,7 @@ impl Record {
             health,
             up_since,
             changes,
-            counted,
+            responses,
             created: SystemTime::now(),
             circuit: OnceLock::new(),
             connections: OnceLock::new(),
@@ -192,7 +88,7 @@ impl Record {
     }
 
     /// A record that nobody else can find: of an address that no upstream lists.
-    pub(crate) fn alone(endpoint: &Arc<str>, address: SocketAddr) -> Arc<Self> {
+    pub(crate) fn alone(endpoint: &Arc<str>, address: Address) -> Arc<Self> {
         let key = Key { upstream: Arc::default(), endpoint: endpoint.clone(), address: Some(address) };
         Arc::new(Record::new(key, Weak::new(), Arc::default()))
     }
@@ -248,9 +144,37 @@ impl Record {
         self.circuit.get_or_init(Box::default)
     }
 
+    /// Whether its circuit lets a request pass.
+    pub(crate) fn admit(&self, breaker: &CircuitBreaker) -> Admission {
+        let admission = self.circuit().admit(breaker);
+        if let Admission::Probe(_) = admission {
+            // It may be the last one that passes for now.
+            self.changes.add();
+        }
+        admission
+    }
+
+    /// A probe of its circuit has ended without a result.
+    pub(crate) fn give_back(&self, probe: CircuitProbe) {
+        if self.circuit().give_back(probe) {
+            self.changes.add();
+        }
+    }
+
     /// Its circuit has opened or closed.
     pub(crate) fn circuit_changed(&self, is_open: bool, evidence: String) {
         self.tell(self.health.circuit_changed(is_open, evidence));
+        // Also where it was out already: one that opens again does so for another time.
+        self.changes.add();
+    }
+
+    /// Until when its circuit refuses requests, by [`millis`].
+    fn circuit_refuses_until(&self) -> Option<u64> {
+        self.circuit.get()?.refuses_until()
+    }
+
+    fn is_refused_by_circuit(&self, now: Instant) -> bool {
+        self.circuit_refuses_until().is_some_and(|until| millis(now) < until)
     }
 
     /// The settings that are about to be served count in this way, or have no circuits.
@@ -284,32 +208,22 @@ impl Record {
 
     /// A counter for the pool of one worker.
     pub(crate) fn open_responses(&self) -> Arc<Responses> {
-        let opened = Arc::new(Responses::default());
-        self.counted().open.push(Arc::clone(&opened));
-        opened
+        self.responses.open()
     }
 
     /// The pool of a counter is gone; what it has counted stays.
     pub(crate) fn close_responses(&self, counter: &Arc<Responses>) {
-        let Counted { gone, open, .. } = &mut *self.counted();
-        open.retain(|other| !Arc::ptr_eq(other, counter));
-        counter.add_to(gone);
+        self.responses.close(counter);
     }
 
     /// The responses of all workers by the class of their status.
     pub(crate) fn responses(&self) -> [u64; CLASSES] {
-        self.counted().sum().classes
+        self.responses.by_class()
     }
 
     /// What was counted since this was last asked.
     pub(crate) fn tally_of_interval(&self) -> Tally {
-        let mut counted = self.counted();
-        let now = counted.sum().tally();
-        now.since(std::mem::replace(&mut counted.compared, now))
-    }
-
-    fn counted(&self) -> MutexGuard<'_, Counted> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.responses.tally_of_interval()
     }
 
     /// Whether nothing is known that speaks against it.
@@ -319,7 +233,7 @@ impl Record {
 
     /// Whether a request may go there: it is healthy, or it is time to try it again.
     pub(crate) fn may_try(&self, now: Instant) -> bool {
-        self.health.may_try(now)
+        self.health.may_try(now) && !self.is_refused_by_circuit(now)
     }
 
     /// Half open: the request that is sent to see whether an address is back keeps the others away until that is known. False when
@@ -340,14 +254,14 @@ impl Record {
         }
     }
 
-    /// Whether it is out because it takes no connections.
-    pub(crate) fn is_unreachable(&self) -> bool {
-        self.health.reasons().any(|reason| reason == Reason::Unreachable)
+    /// Whether a request is of no use there, however few others there are: it takes no connections, or its circuit is open.
+    pub(crate) fn takes_none(&self, now: Instant) -> bool {
+        self.health.reasons().any(|reason| reason == Reason::Unreachable) || self.is_refused_by_circuit(now)
     }
 
     /// When [`Self::may_try`] may change though nothing happens, by [`millis`].
     pub(crate) fn retry_at(&self) -> Option<u64> {
-        self.health.retry_at()
+        [self.health.retry_at(), self.circuit_refuses_until()].into_iter().flatten().min()
     }
 
     /// Since when nothing speaks against it, or since when it is known, by [`millis`].
@@ -373,14 +287,19 @@ impl Record {
         self.changes.add();
     }
 
+    /// A response has come to its end.
+    pub(crate) fn ended_well(&self) {
+        self.health.ended_well();
+    }
+
     /// One more request in a row that the address has failed. Answers how many of gateway errors there are in a row, and of all.
-    pub(crate) fn note_failure(&self, is_gateway_error: bool) -> (u32, u32) {
-        self.health.failed(is_gateway_error)
+    pub(crate) fn note_failure(&self, is_gateway_error: bool, stage: Stage) -> (u32, u32) {
+        self.health.failed(is_gateway_error, stage)
     }
 
     /// Those in a row were seen to.
-    pub(crate) fn forget_failures(&self) {
-        self.health.forget_failures();
+    pub(crate) fn forget_failures(&self, stage: Stage) {
+        self.health.forget_failures(stage);
     }
 
     /// Whether it is ejected, and not for longer than it should be.
@@ -439,29 +358,21 @@ impl Record {
         if upstream.is_empty() {
             return;
         }
-        let (reason, address) = (reason.name(), address.map(tracing::field::display));
+        let (reason, address) = (reason.name(), address.as_ref().map(tracing::field::display));
         match is_out {
             true => tracing::warn!(%upstream, %endpoint, address, reason, evidence, "the endpoint is out"),
             false => tracing::info!(%upstream, %endpoint, address, reason, evidence, "the endpoint is back"),
         }
     }
 
-    pub(crate) fn state(&self) -> EndpointState {
-        let latency = self.latency_us();
-        let history = self.health.history();
-        EndpointState {
-            endpoint: Arc::clone(&self.key.endpoint),
-            address: self.key.address,
-            healthy: self.is_healthy(),
-            since: history.last().map_or(self.created, |change| change.at),
-            active: self.active(),
-            latency: (latency > 0).then(|| Duration::from_micros(latency)),
-            responses: self.responses(),
-            out: self.health.evidence(),
-            outs: self.health.outs(),
-            checks: self.health.checks(),
-            history,
-        }
+    /// The state of its health, with evidence and history.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Since when it is known.
+    pub(super) fn created(&self) -> SystemTime {
+        self.created
     }
 
     /// It is up since then.
@@ -494,7 +405,7 @@ mod tests {
     use crate::upstream::health::unreachable::{FIRST_PAUSE, LONGEST_PAUSE};
 
     fn record() -> Arc<Record> {
-        Record::alone(&"a:80".into(), ([10, 0, 0, 1], 80).into())
+        Record::alone(&"a:80".into(), std::net::SocketAddr::from(([10, 0, 0, 1], 80)).into())
     }
 
     fn check() -> HealthCheck {
@@ -536,21 +447,6 @@ mod tests {
             record.failed(start, noted);
         }
         assert!(record.may_try(noted + FIRST_PAUSE), "no longer pause for more waiting requests");
-    }
-
-    #[test]
-    fn responses_outlive_the_pools_that_count_them() {
-        let record = record();
-        let (first, second) = (record.open_responses(), record.open_responses());
-        for status in [101, 200, 204, 302, 404, 503, 999, 0] {
-            first.count(status);
-        }
-        second.count(200);
-        assert_eq!(record.responses(), [1, 3, 1, 1, 1]);
-        record.close_responses(&first);
-        drop(first);
-        second.count(500);
-        assert_eq!(record.responses(), [1, 3, 1, 1, 2]);
     }
 
     #[test]

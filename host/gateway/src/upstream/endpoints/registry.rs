@@ -104,7 +104,7 @@ mod tests {
         let key = |port| Key {
             upstream: "orders".into(),
             endpoint: "a:80".into(),
-            address: Some(([10, 0, 0, 1], port).into()),
+            address: Some(std::net::SocketAddr::from(([10, 0, 0, 1], port)).into()),
         };
         let first = registry.record(key(80));
         first.enter();

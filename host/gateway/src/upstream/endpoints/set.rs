@@ -15,6 +15,7 @@ use super::changes::Changes;
 use super::record::{Key, Record, millis};
 use super::registry::EndpointRegistry;
 use crate::config::model::{Balance, Balancing, ConsistentHash};
+use crate::upstream::address::{Address, Place};
 use crate::upstream::balance::{self, HashTable, Sessions};
 use crate::upstream::discover::Discovery;
 use crate::upstream::resolver::{Addresses, DnsError};
@@ -191,7 +192,8 @@ impl EndpointSet {
         };
         for (endpoint, addresses) in listed {
             let first = members.hosts.len();
-            let mut host = |address: Option<SocketAddr>, share| {
+            let mut host = |address: Option<Address>, share| {
+                let address_hash = address.as_ref().and_then(Address::ip);
                 let key = Key { upstream: self.upstream.clone(), endpoint: endpoint.name.clone(), address };
                 members.hosts.push(Host {
                     record: self.registry.record(key),
@@ -200,15 +202,18 @@ impl EndpointSet {
                     share,
                     level: self.level(&endpoint),
                     hash: endpoint.hash,
-                    address_hash: address.map_or(0, |address| balance::hash(address.ip().to_string().as_bytes())),
+                    address_hash: address_hash.map_or(0, |ip| balance::hash(ip.to_string().as_bytes())),
                 });
             };
             let whole = u64::from(endpoint.weight) * WHOLE;
-            for address in addresses.iter() {
-                host(Some(SocketAddr::new(*address, endpoint.port)), whole / addresses.len() as u64);
-            }
-            if addresses.is_empty() {
-                host(None, whole);
+            match &endpoint.place {
+                Place::Unix(name) => host(Some(Address::Unix(name.clone())), whole),
+                Place::Host { .. } if addresses.is_empty() => host(None, whole),
+                Place::Host { port, .. } => {
+                    for ip in addresses.iter() {
+                        host(Some(SocketAddr::new(*ip, *port).into()), whole / addresses.len() as u64);
+                    }
+                }
             }
             let hosts = first..members.hosts.len();
             members.endpoints.push(Member { endpoint, addresses, hosts });

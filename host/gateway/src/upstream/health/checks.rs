@@ -101,7 +101,7 @@ async fn watch(shared: Rc<Shared>, Target { record, endpoint, place }: Target) {
         record.check(begun);
         // Requests do this where there are any.
         upstream.set().refresh(begun);
-        match record.key().address {
+        match &record.key().address {
             Some(address) => {
                 let outcome = probe::probe(&endpoint, address, check).await;
                 if outcome.is_ok() && check.port.is_none() {

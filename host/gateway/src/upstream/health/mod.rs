@@ -24,6 +24,7 @@ use self::checked::{Checked, Verdict};
 use self::ejection::Ejection;
 use self::history::History;
 pub use self::history::StateChange;
+use self::outliers::Stage;
 pub(crate) use self::unreachable::Trial;
 use self::unreachable::Unreachable;
 use super::endpoints::millis;
@@ -69,22 +70,51 @@ impl Reason {
 
 /// In [`Health::state`]: failures in a row were counted, and a success has to clear them.
 const COUNTING: u8 = 1 << 7;
+/// The same of failures behind the response head.
+const COUNTING_BODIES: u8 = 1 << 6;
 
 /// The state of one address. Changed rarely; kept apart from what every request writes. In this order, since what a choice and a good
 /// response read should be together.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Health {
-    /// A bit for each reason why it is out, and [`COUNTING`].
+    /// A bit for each reason why it is out, [`COUNTING`] and [`COUNTING_BODIES`].
     state: AtomicU8,
-    gateway_errors_in_a_row: AtomicU32,
-    server_errors_in_a_row: AtomicU32,
+    in_a_row: InARow,
+    /// Those behind the response head. A good head ends the others, so these would never be in a row with them.
+    bodies_in_a_row: InARow,
     unreachable: Unreachable,
     ejection: Ejection,
     checked: Checked,
     /// How often it went out, by reason.
     outs: [AtomicU64; Reason::COUNT],
     history: Mutex<History>,
+}
+
+/// Failures in a row.
+#[derive(Debug, Default)]
+struct InARow {
+    gateway_errors: AtomicU32,
+    all: AtomicU32,
+}
+
+impl InARow {
+    /// One more. Answers how many of those of a gateway there are, and of all.
+    fn count(&self, is_gateway_error: bool) -> (u32, u32) {
+        let of_gateway = match is_gateway_error {
+            true => self.gateway_errors.fetch_add(1, Relaxed) + 1,
+            false => {
+                self.gateway_errors.store(0, Relaxed);
+                0
+            }
+        };
+        (of_gateway, self.all.fetch_add(1, Relaxed) + 1)
+    }
+
+    fn forget(&self) {
+        self.gateway_errors.store(0, Relaxed);
+        self.all.store(0, Relaxed);
+    }
 }
 
 /// A change of state, to be told.
@@ -97,7 +127,7 @@ pub(crate) struct Told {
 
 impl Health {
     fn out(&self) -> u8 {
-        self.state.load(Relaxed) & !COUNTING
+        self.state.load(Relaxed) & !(COUNTING | COUNTING_BODIES)
     }
 
     /// Whether nothing speaks against it.
@@ -153,7 +183,7 @@ impl Health {
         self.take_out(Reason::Unreachable, evidence)
     }
 
-    /// Its circuit has opened or closed. Who may pass an open one is decided when a request is about to go there (`limits`).
+    /// Its circuit has opened or closed. Whether requests may pass it, the circuit knows.
     pub(crate) fn circuit_changed(&self, is_open: bool, evidence: String) -> Option<Told> {
         match is_open {
             true => self.take_out(Reason::CircuitOpen, evidence),
@@ -166,27 +196,34 @@ impl Health {
         if self.state.load(Relaxed) & COUNTING != 0 {
             // The bit first: a failure at the same moment sets it after its count, so that no count stays without it.
             self.state.fetch_and(!COUNTING, Relaxed);
-            self.forget_failures();
+            self.in_a_row.forget();
+        }
+    }
+
+    /// A response that came to its end: failures behind the head are no longer in a row.
+    pub(crate) fn ended_well(&self) {
+        if self.state.load(Relaxed) & COUNTING_BODIES != 0 {
+            self.state.fetch_and(!COUNTING_BODIES, Relaxed);
+            self.bodies_in_a_row.forget();
         }
     }
 
     /// One more failure in a row. Answers how many of those of a gateway there are, and of all.
-    pub(crate) fn failed(&self, is_gateway_error: bool) -> (u32, u32) {
-        let of_gateway = match is_gateway_error {
-            true => self.gateway_errors_in_a_row.fetch_add(1, Relaxed) + 1,
-            false => {
-                self.gateway_errors_in_a_row.store(0, Relaxed);
-                0
-            }
+    pub(crate) fn failed(&self, is_gateway_error: bool, stage: Stage) -> (u32, u32) {
+        let (in_a_row, bit) = match stage {
+            Stage::Head => (&self.in_a_row, COUNTING),
+            Stage::Body => (&self.bodies_in_a_row, COUNTING_BODIES),
         };
-        let all = self.server_errors_in_a_row.fetch_add(1, Relaxed) + 1;
-        self.state.fetch_or(COUNTING, Relaxed);
-        (of_gateway, all)
+        let counted = in_a_row.count(is_gateway_error);
+        self.state.fetch_or(bit, Relaxed);
+        counted
     }
 
-    pub(crate) fn forget_failures(&self) {
-        self.gateway_errors_in_a_row.store(0, Relaxed);
-        self.server_errors_in_a_row.store(0, Relaxed);
+    pub(crate) fn forget_failures(&self, stage: Stage) {
+        match stage {
+            Stage::Head => self.in_a_row.forget(),
+            Stage::Body => self.bodies_in_a_row.forget(),
+        }
     }
 
     /// Whether it is ejected, and not for longer than it should be.

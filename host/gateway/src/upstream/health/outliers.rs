@@ -11,6 +11,7 @@ use http::HeaderMap;
 use crate::config::model::OutlierDetection;
 use crate::upstream::endpoints::{EndpointSet, Host, Record, millis};
 use crate::upstream::spec::Upstream;
+use crate::upstream::verdict::{grpc_status, http_status_of};
 
 /// Addresses that a comparison of latencies needs.
 const LATENCY_HOSTS: usize = 3;
@@ -24,8 +25,10 @@ const NEVER: u64 = u64::MAX;
 pub(crate) enum Failure {
     /// A response of this status, from 500 on.
     Status(u16),
-    /// `UNAVAILABLE` (14) or `DEADLINE_EXCEEDED` (4).
+    /// `UNAVAILABLE` (14), `DEADLINE_EXCEEDED` (4), `INTERNAL` (13) or `UNKNOWN` (2).
     Grpc(u8),
+    /// The body of a response broke off.
+    Body,
     /// There was no response in time.
     Timeout,
     /// The connection broke before there was one.
@@ -34,25 +37,36 @@ pub(crate) enum Failure {
     Malformed,
 }
 
+/// Where a response has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Up to its head, or to the status of a call of gRPC that has brought no message.
+    Head,
+    /// Behind what it was taken for a good one by.
+    Body,
+}
+
 impl Failure {
-    /// What a response tells of its endpoint: `None` if it is a good one. gRPC has its status in the head where there is no message, which
+    /// What a response tells of its endpoint: `None` if its head is a good one. gRPC has its status there where there is no message, which
     /// is how servers that fail answer.
     pub(crate) fn of_response(status: u16, headers: &HeaderMap) -> Option<Self> {
         if status >= 500 {
             return Some(Failure::Status(status));
         }
-        match headers.get("grpc-status")?.as_bytes() {
-            b"14" => Some(Failure::Grpc(14)),
-            b"4" => Some(Failure::Grpc(4)),
-            _ => None,
-        }
+        Self::of_grpc(grpc_status(headers)?)
+    }
+
+    /// What a status of gRPC tells.
+    pub(crate) fn of_grpc(status: u8) -> Option<Self> {
+        http_status_of(status).map(|_| Failure::Grpc(status))
     }
 
     /// Whether it says that the endpoint could not serve, rather than that it refused to.
     fn is_of_gateway(self) -> bool {
         match self {
             Failure::Status(status) => matches!(status, 502..=504),
-            Failure::Grpc(_) | Failure::Timeout | Failure::Reset | Failure::Malformed => true,
+            Failure::Grpc(status) => matches!(http_status_of(status), Some(502..=504)),
+            Failure::Body | Failure::Timeout | Failure::Reset | Failure::Malformed => true,
         }
     }
 }
@@ -61,8 +75,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Status(status) => write!(f, "the status {status}"),
+            Failure::Grpc(2) => f.write_str("UNKNOWN of gRPC"),
+            Failure::Grpc(4) => f.write_str("DEADLINE_EXCEEDED of gRPC"),
+            Failure::Grpc(13) => f.write_str("INTERNAL of gRPC"),
             Failure::Grpc(14) => f.write_str("UNAVAILABLE of gRPC"),
-            Failure::Grpc(_) => f.write_str("DEADLINE_EXCEEDED of gRPC"),
+            Failure::Grpc(status) => write!(f, "the status {status} of gRPC"),
+            Failure::Body => f.write_str("a body that broke off"),
             Failure::Timeout => f.write_str("no response in time"),
             Failure::Reset => f.write_str("a connection that broke"),
             Failure::Malformed => f.write_str("a malformed response"),
@@ -124,8 +142,8 @@ impl OutlierDetector {
 
     /// Notes a failure of a request that the endpoint is to blame for.
     #[cold]
-    pub(crate) fn failed(&self, set: &EndpointSet, record: &Record, failure: Failure) {
-        let (of_gateway, all) = record.note_failure(failure.is_of_gateway());
+    pub(crate) fn failed(&self, set: &EndpointSet, record: &Record, failure: Failure, stage: Stage) {
+        let (of_gateway, all) = record.note_failure(failure.is_of_gateway(), stage);
         let OutlierDetection { consecutive_gateway_errors, consecutive_5xx, .. } = self.policy;
         let reaches = |count: u32, limit: u32| limit > 0 && count >= limit;
         let evidence = if reaches(of_gateway, consecutive_gateway_errors) {
@@ -136,7 +154,7 @@ impl OutlierDetector {
             return;
         };
         // Also where it may not be ejected: the next look at all addresses comes after as many failures.
-        record.forget_failures();
+        record.forget_failures(stage);
         self.eject(&set.members().hosts, record, &evidence, Instant::now());
     }
 
@@ -367,9 +385,13 @@ mod tests {
         assert_eq!(Failure::of_response(404, &headers), None);
         assert_eq!(Failure::of_response(500, &headers).map(Failure::is_of_gateway), Some(false));
         assert_eq!(Failure::of_response(503, &headers).map(Failure::is_of_gateway), Some(true));
-        for (status, failure) in
-            [("0", None), ("14", Some(Failure::Grpc(14))), ("4", Some(Failure::Grpc(4))), ("5", None)]
-        {
+        for (status, failure) in [
+            ("0", None),
+            ("14", Some(Failure::Grpc(14))),
+            ("4", Some(Failure::Grpc(4))),
+            ("5", None),
+            ("13", Some(Failure::Grpc(13))),
+        ] {
             headers.insert("grpc-status", status.parse().unwrap());
             assert_eq!(Failure::of_response(200, &headers), failure, "{status}");
         }

@@ -1,6 +1,5 @@
 //! One check of one address, on a connection of its own: how a request would be served that finds no idle connection.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,8 @@ use crate::config::model::{HealthCheck, HttpProbe, Probe};
 use crate::http::body::{Body, BodyError};
 use crate::http1::{self, Keeper, Reply, SendError};
 use crate::proxy_protocol::Proxied;
-use crate::upstream::connect::{self, ConnectError, Connection, Speak};
+use crate::upstream::address::Address;
+use crate::upstream::connect::{self, ConnectError, Connection, Speak, Stream};
 use crate::upstream::head;
 use crate::upstream::http2;
 use crate::upstream::spec::Endpoint;
@@ -54,18 +54,18 @@ pub(super) enum ProbeError {
 }
 
 /// Checks an address, for as long as a check may take.
-pub(super) async fn probe(endpoint: &Endpoint, address: SocketAddr, check: &HealthCheck) -> Result<(), ProbeError> {
-    let address = SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
-    let outcome = tokio::time::timeout(check.timeout, unbounded(endpoint, address, &check.probe)).await;
+pub(super) async fn probe(endpoint: &Endpoint, address: &Address, check: &HealthCheck) -> Result<(), ProbeError> {
+    let address = address.at_port(check.port);
+    let outcome = tokio::time::timeout(check.timeout, unbounded(endpoint, &address, &check.probe)).await;
     outcome.unwrap_or(Err(ProbeError::Timeout(check.timeout)))
 }
 
-async fn unbounded(endpoint: &Endpoint, address: SocketAddr, probe: &Probe) -> Result<(), ProbeError> {
+async fn unbounded(endpoint: &Endpoint, address: &Address, probe: &Probe) -> Result<(), ProbeError> {
     match probe {
         Probe::Tcp => connect::open(address, &own(endpoint)).await.map(drop).map_err(ProbeError::Connect),
         Probe::Tls => {
-            let tcp = connect::open(address, &own(endpoint)).await.map_err(ProbeError::Connect)?;
-            if let Some(tls) = &endpoint.tls {
+            let opened = connect::open(address, &own(endpoint)).await.map_err(ProbeError::Connect)?;
+            if let (Some(tls), Stream::Tcp(tcp)) = (&endpoint.tls, opened) {
                 let connector = TlsConnector::from(tls.usual.config.clone());
                 let handshake = connector.connect(tls.usual.server_name.clone(), tcp).await;
                 handshake.map_err(|error| ProbeError::Connect(ConnectError::Tls(error)))?;
@@ -77,7 +77,7 @@ async fn unbounded(endpoint: &Endpoint, address: SocketAddr, probe: &Probe) -> R
     }
 }
 
-async fn http(endpoint: &Endpoint, address: SocketAddr, probe: &HttpProbe) -> Result<(), ProbeError> {
+async fn http(endpoint: &Endpoint, address: &Address, probe: &HttpProbe) -> Result<(), ProbeError> {
     let what = || format!("{} {}", probe.method, probe.path);
     let mut request = Request::new(Body::Empty);
     *request.method_mut() = probe.method.clone();
@@ -102,7 +102,7 @@ async fn http(endpoint: &Endpoint, address: SocketAddr, probe: &HttpProbe) -> Re
 
 async fn grpc(
     endpoint: &Endpoint,
-    address: SocketAddr,
+    address: &Address,
     service_name: &str,
     host: Option<&HeaderValue>,
 ) -> Result<(), ProbeError> {
@@ -154,7 +154,7 @@ fn own(endpoint: &Endpoint) -> Vec<u8> {
 /// kept.
 async fn send(
     endpoint: &Endpoint,
-    address: SocketAddr,
+    address: &Address,
     speak: Speak,
     mut request: Request<Body>,
     what: impl Fn() -> String,

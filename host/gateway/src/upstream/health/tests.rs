@@ -76,11 +76,15 @@ fn each_reason_stands_for_itself() {
 #[test]
 fn failures_in_a_row_end_with_a_success() {
     let health = Health::default();
-    assert_eq!((health.failed(true), health.failed(true)), ((1, 1), (2, 2)));
+    assert_eq!((health.failed(true, Stage::Head), health.failed(true, Stage::Head)), ((1, 1), (2, 2)));
     assert!(health.is_healthy(), "counting is not being out");
-    assert_eq!(health.failed(false), (0, 3), "a 500 is no gateway error");
+    assert_eq!(health.failed(false, Stage::Head), (0, 3), "a 500 is no gateway error");
+    // Those behind a good head are a row of their own, which the next good head does not end.
+    assert_eq!(health.failed(true, Stage::Body), (1, 1));
     health.well();
-    assert_eq!(health.failed(true), (1, 1));
+    assert_eq!((health.failed(true, Stage::Head), health.failed(true, Stage::Body)), ((1, 1), (2, 2)));
+    health.ended_well();
+    assert_eq!((health.failed(true, Stage::Head), health.failed(true, Stage::Body)), ((2, 2), (1, 1)));
 }
 
 #[test]

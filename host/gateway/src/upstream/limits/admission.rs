@@ -190,7 +190,7 @@ impl LocalUpstream {
     /// What a request waits for that may go to these hosts: whatever their state is now, since it may change meanwhile.
     fn wanted(&self, endpoints: &LocalEndpoints, Eligible { choice, subset, tried }: Eligible<'_>) -> Wanted {
         if let (Choice::Balanced(_) | Choice::Key(_), None, []) = (choice, subset, tried) {
-            return Wanted::Any;
+            return Wanted::Any(endpoints.hosts());
         }
         let left = endpoints.left(tried);
         let targets: Vec<_> = match choice {
@@ -293,7 +293,7 @@ impl EndpointPermit {
         breaker: Option<&CircuitBreaker>,
     ) -> Result<Self, Unadmitted> {
         let room = state.room_at(record).ok_or_else(|| Unadmitted::Busy(state.endpoints_full()))?;
-        let probe = match breaker.map(|breaker| record.circuit().admit(breaker)) {
+        let probe = match breaker.map(|breaker| record.admit(breaker)) {
             None | Some(Admission::Pass) => None,
             Some(Admission::Probe(probe)) => Some(probe),
             Some(Admission::Refused(open)) => {
@@ -335,6 +335,14 @@ impl EndpointPermit {
             self.record.circuit_changed(change.is_open, change.evidence);
         }
     }
+
+    /// Notes how an attempt has ended whose success was noted already.
+    pub(in crate::upstream) fn note_late(&self, breaker: &CircuitBreaker, outcome: Outcome) {
+        let Outcome::Failure(cause) = outcome else { return };
+        if let Some(change) = self.record.circuit().note_late(breaker, cause) {
+            self.record.circuit_changed(change.is_open, change.evidence);
+        }
+    }
 }
 
 impl fmt::Debug for EndpointPermit {
@@ -346,7 +354,7 @@ impl fmt::Debug for EndpointPermit {
 impl Drop for EndpointPermit {
     fn drop(&mut self) {
         if let Some(probe) = self.probe.take() {
-            self.record.circuit().give_back(probe);
+            self.record.give_back(probe);
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Connections {
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct Holder {
     idle: AtomicU32,
+    /// How many of these it was asked for since it last closed some.
+    wanted: AtomicU32,
     asked: Notify,
 }
 
@@ -51,6 +53,13 @@ impl Connections {
         self.open.set(limit, max_pending);
         if self.open.is_exceeded() {
             self.holders().iter().for_each(|holder| holder.asked.notify_one());
+        }
+    }
+
+    /// The same, if they are others: an address that was away during a reload has not heard of them.
+    pub(super) fn keep_to(&self, limit: Option<u32>, max_pending: u32) {
+        if self.open.limits() != (limit, max_pending) {
+            self.set(limit, max_pending);
         }
     }
 
@@ -92,12 +101,15 @@ impl Connections {
         self.holders().iter().map(|holder| holder.idle.load(SeqCst)).sum()
     }
 
-    /// Asks the pool with the most idle connections to close some.
+    /// Asks the pool with the most idle connections, of those that nobody has asked for, to close one.
     fn ask(&self) {
-        let holders = self.holders();
-        let most = holders.iter().max_by_key(|holder| holder.idle.load(SeqCst));
-        if let Some(holder) = most.filter(|holder| holder.idle.load(SeqCst) > 0) {
-            holder.asked.notify_one();
+        let mut holders = self.holders();
+        while let Some((at, _)) = holders.iter().enumerate().max_by_key(|(_, holder)| holder.left()) {
+            let holder = holders.swap_remove(at);
+            if holder.reserve() {
+                holder.asked.notify_one();
+                return;
+            }
         }
     }
 
@@ -111,6 +123,17 @@ impl Holder {
     /// Until somebody asks for an idle connection, or the pool is gone.
     pub(in crate::upstream) async fn asked(&self) {
         self.asked.notified().await;
+    }
+
+    /// Its idle connections that nobody has asked for.
+    fn left(&self) -> u32 {
+        self.idle.load(SeqCst).saturating_sub(self.wanted.load(SeqCst))
+    }
+
+    /// Asks for one of them, if there is one: who waits next asks another pool for its own.
+    fn reserve(&self) -> bool {
+        let more = |wanted| (wanted < self.idle.load(SeqCst)).then_some(wanted + 1);
+        self.wanted.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
     fn end(&self) {
@@ -170,6 +193,11 @@ impl ConnectionLimits {
     /// So many connections are idle. Before it asks [`Self::waiting`], a pool says what would be.
     pub(in crate::upstream) fn note_idle(&self, idle: usize) {
         self.holder.idle.store(idle as u32, SeqCst);
+    }
+
+    /// The pool closes what it was asked for.
+    pub(in crate::upstream) fn note_asked(&self) {
+        self.holder.wanted.store(0, SeqCst);
     }
 
     /// A permit, if there is one and nobody waits for it.

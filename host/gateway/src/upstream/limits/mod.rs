@@ -130,12 +130,18 @@ impl Bulkhead {
         Box::pin(self.wait(patience, self.max_pending())).await
     }
 
+    /// Its limits, as [`Self::set`] takes them.
+    fn limits(&self) -> (Option<u32>, u32) {
+        let limit = self.limit.load(SeqCst);
+        ((limit != u32::MAX).then_some(limit), self.max_pending())
+    }
+
     fn max_pending(&self) -> u32 {
         self.max_pending.load(Relaxed)
     }
 
     async fn wait(self: &Arc<Self>, patience: Duration, max_pending: u32) -> Result<Permit, Busy> {
-        let Some(mut place) = self.queue.join(max_pending, Wanted::Any) else {
+        let Some(mut place) = self.queue.join(max_pending, Wanted::Any(1)) else {
             self.waits.full.fetch_add(1, Relaxed);
             return Err(Busy::Full { limit: self.limit.load(Relaxed), pending: max_pending });
         };

@@ -16,7 +16,8 @@ pub(super) const SINGLE: Target = 0;
 /// What a request waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wanted {
-    Any,
+    /// One of all, of which there are so many.
+    Any(usize),
     /// One of these.
     Only(Box<[Target]>),
 }
@@ -74,11 +75,12 @@ impl<T> Queue<T> {
         self.waiting() > 0 && self.lock().waiting_for(target) > 0
     }
 
-    /// The last place; `None` where `most` wait already for each of the targets that are wanted.
+    /// The last place; `None` where `most` wait already for each of the targets that are wanted: who waits for
+    /// one of them takes no place of others.
     pub(super) fn join(&self, most: u32, wanted: Wanted) -> Option<Place<'_, T>> {
         let mut places = self.lock();
         let before = match &wanted {
-            Wanted::Any => places.list.len() as u32,
+            Wanted::Any(targets) => places.any + places.least_waiting_for_one_of(*targets),
             Wanted::Only(targets) => targets.iter().map(|target| places.waiting_for(*target)).min().unwrap_or(u32::MAX),
         };
         if before >= most {
@@ -126,7 +128,7 @@ impl<T> Queue<T> {
 impl Wanted {
     fn includes(&self, target: Target) -> bool {
         match self {
-            Wanted::Any => true,
+            Wanted::Any(_) => true,
             Wanted::Only(targets) => targets.contains(&target),
         }
     }
@@ -142,9 +144,17 @@ impl<T> Places<T> {
         self.any + self.only.get(&target).copied().unwrap_or_default()
     }
 
+    /// The shortest queue of so many targets, without those who wait for any.
+    fn least_waiting_for_one_of(&self, targets: usize) -> u32 {
+        match self.only.len() < targets {
+            true => 0,
+            false => self.only.values().min().copied().unwrap_or_default(),
+        }
+    }
+
     fn add(&mut self, waiting: Waiting<T>) {
         match &waiting.wanted {
-            Wanted::Any => self.any += 1,
+            Wanted::Any(_) => self.any += 1,
             Wanted::Only(targets) => targets.iter().for_each(|target| *self.only.entry(*target).or_default() += 1),
         }
         let at = self.at(waiting.number);
@@ -154,7 +164,7 @@ impl<T> Places<T> {
     fn remove(&mut self, at: usize) -> Option<Waiting<T>> {
         let waiting = self.list.remove(at)?;
         match &waiting.wanted {
-            Wanted::Any => self.any -= 1,
+            Wanted::Any(_) => self.any -= 1,
             Wanted::Only(targets) => {
                 for target in targets {
                     if let Some(count) = self.only.get_mut(target) {
@@ -176,7 +186,7 @@ impl<T> Place<'_, T> {
         let places = self.queue.lock();
         let mut before = places.list.iter().take_while(|other| other.number < self.number);
         !before.any(|other| match &other.wanted {
-            Wanted::Any => true,
+            Wanted::Any(_) => true,
             Wanted::Only(targets) => targets.iter().any(|target| self.wanted.includes(*target)),
         })
     }

@@ -137,6 +137,14 @@ impl UpstreamState {
         Ok(CircuitPass { state: Arc::clone(self), probe })
     }
 
+    /// Notes that a request has failed whose success its circuit was told of.
+    pub(in crate::upstream) fn note_late(&self, breaker: &CircuitBreaker, outcome: Outcome) {
+        let Outcome::Failure(cause) = outcome else { return };
+        if let Some(change) = self.circuit.note_late(breaker, cause) {
+            self.tell(change);
+        }
+    }
+
     pub(super) fn refused_by_circuit(&self) {
         self.refused_by_circuit.fetch_add(1, Relaxed);
     }
@@ -158,9 +166,12 @@ impl UpstreamState {
     ) -> Option<ConnectionLimits> {
         let of_address = || {
             let limit = self.endpoint_connections.load(SeqCst);
-            Connections::new((limit != u32::MAX).then_some(limit), self.max_pending.load(Relaxed))
+            let (limit, max_pending) = ((limit != u32::MAX).then_some(limit), self.max_pending.load(Relaxed));
+            let connections = record.limited_connections(|| Connections::new(limit, max_pending));
+            connections.keep_to(limit, max_pending);
+            connections
         };
-        let address = limits.per_endpoint.max_connections.map(|_| record.limited_connections(of_address));
+        let address = limits.per_endpoint.max_connections.map(|_| of_address());
         let upstream = limits.max_connections.map(|_| Arc::clone(&self.connections));
         ConnectionLimits::new(address, upstream)
     }

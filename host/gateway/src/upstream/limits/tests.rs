@@ -104,7 +104,7 @@ fn a_changed_limit_counts_what_is_under_way() {
 #[test]
 fn who_has_no_use_for_what_has_come_passes_it_on_and_stays_where_it_stood() {
     let queue = Queue::<u32>::default();
-    let join = || queue.join(3, Wanted::Any).unwrap();
+    let join = || queue.join(3, Wanted::Any(1)).unwrap();
     let (mut first, mut second, third) = (join(), join(), join());
     queue.pop_if(SINGLE, || true).unwrap().send(1).unwrap();
     assert_eq!(first.take(), Some(1));
@@ -134,6 +134,69 @@ fn who_waits_for_one_target_is_passed_over_for_others_and_takes_no_place_in_thei
     assert_eq!((of_one.take(), of_two.take(), of_both.take()), (None, Some(2), Some(3)));
     drop(of_one);
     assert!(!queue.is_wanted(1) && only(&[1]).is_some());
+}
+
+#[test]
+fn who_waits_for_one_target_takes_no_place_of_those_who_wait_for_any() {
+    let queue = Queue::<u32>::default();
+    let join = |wanted: Wanted| queue.join(1, wanted);
+    let _of_one = join(Wanted::Only([1].into())).unwrap();
+    let of_any = join(Wanted::Any(2)).expect("nobody waits for the other one");
+    assert!(join(Wanted::Any(2)).is_none() && join(Wanted::Only([2].into())).is_none(), "one waits for either");
+    drop(of_any);
+    let _of_two = join(Wanted::Only([2].into())).unwrap();
+    assert!(join(Wanted::Any(2)).is_none(), "both are full");
+    assert!(join(Wanted::Any(3)).is_some());
+}
+
+#[test]
+fn who_waits_asks_a_pool_that_nobody_else_has_asked() {
+    run(async {
+        let connections = Arc::new(Connections::new(Some(2), 0));
+        let pools = [(); 2].map(|()| ConnectionLimits::new(None, Some(connections.clone())).unwrap());
+        let mut open = Vec::new();
+        let mut holders = Vec::new();
+        for pool in &pools {
+            open.push(pool.try_enter().unwrap());
+            pool.note_idle(1);
+            holders.push(pool.register().clone());
+        }
+        let mut waiting = [(); 2].map(|()| Box::pin(pools[0].enter(LONG)));
+        for waits in &mut waiting {
+            let is_pending =
+                std::future::poll_fn(|cx| std::task::Poll::Ready(waits.as_mut().poll(cx).is_pending())).await;
+            assert!(is_pending, "both wait");
+        }
+        for holder in holders {
+            tokio::time::timeout(LONG, holder.asked()).await.expect("each pool was asked");
+        }
+        open.clear();
+        for waits in waiting {
+            assert!(waits.await.is_ok());
+        }
+    });
+}
+
+#[test]
+fn an_address_that_was_away_hears_of_a_changed_limit_when_it_is_back() {
+    let (registry, resolver) = (EndpointRegistry::new(), Resolver::new(&[], None));
+    let upstream = |hosts: &[&str], limit: u32| {
+        let endpoints = hosts.iter().map(|host| EndpointSpec::from_url(host).unwrap()).collect();
+        let mut spec = UpstreamSpec::new("u", TargetSpec::Endpoints(endpoints));
+        spec.limits.per_endpoint.max_connections = Some(limit);
+        let upstream = Arc::new(Upstream::new(spec, &registry, &resolver, None).unwrap());
+        upstream.apply_limits();
+        upstream
+    };
+    let limit_of = |upstream: &Arc<Upstream>| {
+        let record = upstream.set().members().hosts[0].record.clone();
+        let _limits = upstream.connection_limits(&record);
+        (record.connections().unwrap().state().limit, record)
+    };
+    let (limit, _in_use) = limit_of(&upstream(&["http://10.0.0.1", "http://10.0.0.2"], 5));
+    assert_eq!(limit, Some(5));
+    upstream(&["http://10.0.0.2"], 3);
+    assert_eq!(limit_of(&upstream(&["http://10.0.0.1", "http://10.0.0.2"], 3)).0, Some(3));
 }
 
 /// An upstream of these endpoints, each of which takes one request at a time.

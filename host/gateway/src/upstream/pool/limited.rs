@@ -32,6 +32,13 @@ struct Waiting {
     lease: oneshot::Sender<Lease>,
 }
 
+impl Waiting {
+    /// Whether a connection is one for it; `is_shared`: one of HTTP/2.
+    fn can_use(&self, is_shared: bool) -> bool {
+        !(is_shared && self.http1_only)
+    }
+}
+
 /// What a request has waited for.
 pub(crate) enum Turn {
     /// It may open a connection.
@@ -56,18 +63,19 @@ impl Limited {
         self.limits.try_enter().ok_or_else(|| AttemptError::new(UpstreamErrorKind::Busy).blameless())
     }
 
-    fn waiting_here(&self) -> usize {
+    /// How many wait here that can use a connection; `is_shared`: one of HTTP/2.
+    fn waiting_here(&self, is_shared: bool) -> usize {
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(|waiting| !waiting.lease.is_closed());
-        waiting.len()
+        waiting.iter().filter(|waiting| waiting.can_use(is_shared)).count()
     }
 
-    /// Whether it is time to close a connection for those who wait elsewhere, or there are too many.
-    fn must_yield(&self) -> bool {
+    /// Whether it is time to close a connection for those who wait elsewhere, or have no use for it, or there are too many.
+    fn must_yield(&self, is_shared: bool) -> bool {
         if self.limits.are_exceeded() {
             return true;
         }
-        let here = self.waiting_here();
+        let here = self.waiting_here(is_shared);
         if self.limits.waiting() as usize <= here {
             return false;
         }
@@ -81,9 +89,8 @@ impl Limited {
     /// Gives it to who has waited longest of those who can use it; back if there is none.
     fn give(&self, mut lease: Lease) -> Option<Lease> {
         let is_shared = matches!(lease.connection, Some(Leased::Http2(_)));
-        let takes = |waiting: &Waiting| !(is_shared && waiting.http1_only);
         loop {
-            let at = self.waiting.borrow().iter().position(takes);
+            let at = self.waiting.borrow().iter().position(|waiting| waiting.can_use(is_shared));
             let Some(next) = at.and_then(|at| self.waiting.borrow_mut().remove(at)) else { return Some(lease) };
             match next.lease.send(lease) {
                 Ok(()) => return None,
@@ -98,7 +105,7 @@ impl Pool {
     pub(crate) async fn wait_for_connection(&self, http1_only: bool, patience: Duration) -> Result<Turn, Busy> {
         let Some(limited) = &self.limited else { return Err(Busy::TimedOut(Duration::ZERO)) };
         // Those who have left are forgotten here: nobody else does so while no connection becomes free.
-        limited.waiting_here();
+        limited.waiting_here(false);
         let Limited { limits, waiting, .. } = limited;
         let (lease, handed_on) = oneshot::channel();
         let http1_only = http1_only && self.endpoint.speak != Speak::Http2;
@@ -117,7 +124,7 @@ impl Pool {
         if !limited.limits.claim_idle() {
             return Some(connection);
         }
-        if !limited.must_yield() {
+        if !limited.must_yield(false) {
             let unclaimed = limited.give(me.lease(Leased::Http1(connection), Some(Duration::ZERO), None, lifetime));
             // Who waited has left this moment.
             let mut lease = unclaimed?;
@@ -134,7 +141,7 @@ impl Pool {
 
     /// A stream of a session has ended.
     pub(super) fn freed(&self, session: &Rc<Session>) {
-        let (Some(limited), Some(me)) = (&self.limited, self.me.upgrade()) else { return };
+        let Some(limited) = &self.limited else { return };
         self.note_idle();
         if !limited.limits.claim_idle() {
             return;
@@ -143,13 +150,22 @@ impl Pool {
         if !is_listed || !session.is_open() {
             return;
         }
-        if limited.must_yield() {
+        if limited.must_yield(true) {
             // It is closed when its last stream has ended.
             self.sessions.borrow_mut().retain(|other| !Rc::ptr_eq(other, session));
             self.note_idle();
-        } else if session.has_room() && limited.waiting_here() > 0 {
+        } else {
+            self.share(session);
+        }
+    }
+
+    /// Gives the free streams of a session to those who wait here, as many as there are.
+    pub(super) fn share(&self, session: &Rc<Session>) {
+        let (Some(limited), Some(me)) = (&self.limited, self.me.upgrade()) else { return };
+        while session.is_open() && session.has_room() && limited.waiting_here(true) > 0 {
             let unclaimed = limited.give(me.lease_session(Rc::clone(session), None));
             if let Some(mut lease) = unclaimed {
+                // Who waited has left this moment.
                 lease.connection = None;
                 session.streams.set(session.streams.get().saturating_sub(1));
             }
@@ -178,6 +194,7 @@ impl Pool {
 
     fn close_idle(&self) {
         let Some(limited) = &self.limited else { return };
+        limited.limits.note_asked();
         // Each that is closed wakes one who waits.
         while limited.limits.claim_idle() {
             let oldest = self.idle.borrow_mut().pop_front();
@@ -196,5 +213,42 @@ impl Pool {
             }
         }
         self.note_idle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::upstream::{EndpointRegistry, EndpointSpec, Resolver, TargetSpec, Upstream, UpstreamSpec};
+
+    #[tokio::test(flavor = "local")]
+    async fn a_session_is_closed_for_who_has_no_use_for_it() {
+        let endpoint = EndpointSpec::from_url("http://10.0.0.1").unwrap();
+        let mut spec = UpstreamSpec::new("u", TargetSpec::Endpoints(vec![endpoint]));
+        spec.limits.max_connections = Some(1);
+        spec.limits.max_pending_requests = 9;
+        let upstream =
+            Arc::new(Upstream::new(spec, &EndpointRegistry::new(), &Resolver::new(&[], None), None).unwrap());
+        let limited = Limited::new(upstream.connection_limits(&upstream.set().members().hosts[0].record).unwrap());
+        let _open = limited.limits.try_enter().unwrap();
+        assert!(!limited.must_yield(true), "nobody waits");
+        let wait = |http1_only| {
+            let (lease, handed_on) = oneshot::channel();
+            limited.waiting.borrow_mut().push_back(Waiting { http1_only, lease });
+            handed_on
+        };
+        let mut upgrade = pin!(limited.limits.enter(Duration::from_secs(60)));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(upgrade.as_mut().poll(cx).is_pending())).await);
+        let _upgrade = wait(true);
+        assert!(!limited.must_yield(false), "it can use a connection of HTTP/1.1");
+        assert!(limited.must_yield(true), "but not one of HTTP/2");
+        let mut other = pin!(limited.limits.enter(Duration::from_secs(60)));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(other.as_mut().poll(cx).is_pending())).await);
+        let _other = wait(false);
+        assert!(!limited.must_yield(true), "a moment ago one was closed already");
     }
 }
