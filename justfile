@@ -54,7 +54,7 @@ bench-compare *arguments:
 
 # Fuzzes a target for some seconds (nightly, `cargo install cargo-fuzz`); targets: tests/fuzz/fuzz_targets
 fuzz target seconds="60":
-    cargo +nightly fuzz run --fuzz-dir tests/fuzz {{ quote(target) }} -- -max_total_time={{ quote(seconds) }}
+    cargo +nightly fuzz run --fuzz-dir tests/fuzz --features services {{ quote(target) }} -- -max_total_time={{ quote(seconds) }}
 
 # Runs everything that has to be green, as CI does from a fresh clone
 ci:

@@ -12,6 +12,9 @@ TICK = os.sysconf("SC_CLK_TCK")
 SECRET = "a-made-up-secret-that-only-loopback-sees"
 TOKENS = 256  # how many tokens and keys the load takes turns with
 IN = {"x-bench-in": "hello"}
+USER, PASSWORD, KEY = "acme", "made up for loopback", "a-made-up-key-that-only-loopback-sees"
+CALLER = {**IN, "X-Api-Key": KEY, "Authorization": "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
+PREFIXES = [f"10.{net // 256}.{net % 256}.0/25" for net in range(9999)] + ["127.0.0.2/32"]  # the last one is who has to be refused
 
 
 # ------------------------------------------------------------------------------------------------ processes
@@ -149,11 +152,12 @@ def token(sub="alice", expires=86400, secret=SECRET, issuer="bench"):
 CONTEXT = ssl._create_unverified_context()
 
 
-def connection(port, tls=False):
-    """A connection that is made with its first request."""
+def connection(port, tls=False, source=None):
+    """A connection that is made with its first request, from another address of this machine if one is given."""
+    source = (source, 0) if source else None
     if tls:
-        return http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=CONTEXT)
-    return http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        return http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=CONTEXT, source_address=source)
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=5, source_address=source)
 
 
 def ask(client, path="/1k", headers=None):
@@ -166,9 +170,9 @@ def ask(client, path="/1k", headers=None):
     return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
 
 
-def get(port, path="/1k", headers=None, tls=False):
+def get(port, path="/1k", headers=None, tls=False, source=None):
     """(status, headers in lower case, body) of one request on a connection of its own."""
-    client = connection(port, tls)
+    client = connection(port, tls, source)
     try:
         return ask(client, path, headers)
     finally:
@@ -244,7 +248,7 @@ class Place:
         for size in {102400, *sizes}:
             with open(folder / "www" / str(size), "wb") as out:
                 out.truncate(size)
-        seen = dict(xff="x_forwarded_for", host="host", user="x_user", authorization="authorization", remove="x_remove_me",
+        seen = dict(xff="x_forwarded_for", host="host", user="x_user", authorization="authorization", remove="x_remove_me", key="x_api_key",
                     **{f"f{i}": f"x_filter_req_{i}" for i in range(1, 21)})
         echo = ",".join(f'"{k}":"$http_{v}"' for k, v in seen.items())
         conf = nginx_head(folder, 1, 32768) + f"""sendfile on;

@@ -3,13 +3,16 @@
 The job: keep Host, append X-Forwarded-For, reuse connections to the origin, no access log, no compression. Modes: plain; tls
 (TLS 1.3); h2 (HTTP/2 over TLS 1.3); filter (filter i copies the request's x-bench-in to x-filter-req-i and adds x-filter-resp-i: 1
 to the response); auth (401 unless the token is good, 429 over `rate` requests per second and x-api-key, x-user is the token's
-subject, authorization and x-remove-me don't reach the origin, the response gets x-gw and loses x-upstream-secret).
+subject, authorization and x-remove-me don't reach the origin, the response gets x-gw and loses x-upstream-secret); key (401 unless
+x-api-key is the right one, which doesn't reach the origin); acl (the same, and rules by plan, label and method); basic (401 unless name and password
+are right, and no authorization reaches the origin); ip (403 for 10,000 prefixes); ask (a service has said once that the caller may pass).
 """
 import dataclasses, json, os, pathlib, re, shutil, subprocess
 
 import lib
 
 ALL = ("plain", "tls", "h2", "filter", "auth")
+ACCESS = ("key", "acl", "basic", "ip", "ask")
 
 
 @dataclasses.dataclass
@@ -31,7 +34,7 @@ class Job:
 
 
 class Sluice:
-    name, modes = "Sluice", ALL
+    name, modes = "Sluice", ALL + ACCESS
     absent = "not built: cargo build --release"
     target = lib.TARGET
 
@@ -44,7 +47,9 @@ class Sluice:
     def command(self, job):
         env = dict(MODE=job.mode, FILTERS=str(job.filters), PORT=str(job.port), UP_PORT=str(job.origin), WORKERS=str(job.workers),
                    CERT=str(job.cert), KEY=str(job.key), JWT_SECRET=lib.SECRET, RATE=str(job.rate), RUN=str(job.folder),
-                   CARGO_TARGET_DIR=str(self.target), **job.env)
+                   CARGO_TARGET_DIR=str(self.target), CALLER=lib.USER, PASSWORD=lib.PASSWORD, API_KEY=lib.KEY, **job.env)
+        if job.mode == "ip":
+            (job.folder / "blocked.txt").write_text("\n".join(lib.PREFIXES) + "\n")
         return ["bash", lib.REPO / "benches/peer/start.sh"], env
 
 
@@ -62,7 +67,7 @@ class SluicePgo(Sluice):
 
 
 class Nginx:
-    name, modes = "nginx", ("plain", "tls", "h2", "filter")
+    name, modes = "nginx", ("plain", "tls", "h2", "filter", "key", "ip")
     absent = "not installed: package nginx"
 
     def version(self):
@@ -74,6 +79,12 @@ class Nginx:
 
     def rules(self, job):
         """What stands before the server, and what in its location."""
+        if job.mode == "key":
+            return (f'map $http_x_api_key $who {{ default ""; "{lib.KEY}" {lib.USER}; }}\n',
+                    'if ($who = "") { return 401; }\nproxy_set_header X-Api-Key "";\n')
+        if job.mode == "ip":
+            nets = "".join(f"{net} 1;\n" for net in lib.PREFIXES)
+            return f"geo $blocked {{ default 0;\n{nets}}}\n", "if ($blocked) { return 403; }\n"
         return "", "".join(f"proxy_set_header x-filter-req-{i} $http_x_bench_in;\nadd_header x-filter-resp-{i} 1;\n"
                            for i in range(1, job.filters + 1))
 
@@ -134,7 +145,7 @@ class NginxLua(Nginx):
 
 
 class Haproxy:
-    name, modes = "HAProxy", ALL
+    name, modes = "HAProxy", ALL + ("key", "ip")
     absent = "not installed: package haproxy"
 
     def version(self):
@@ -164,6 +175,11 @@ class Haproxy:
                      "http-request set-header x-user %[var(txn.token),jwt_payload_query('$.sub')]",
                      "http-request del-header authorization", "http-request del-header x-remove-me",
                      "http-response set-header x-gw 1", "http-response del-header x-upstream-secret"]
+        if job.mode == "key":
+            rules = [f"http-request deny deny_status 401 unless {{ req.hdr(x-api-key) -m str {lib.KEY} }}", "http-request del-header x-api-key"]
+        if job.mode == "ip":
+            (job.folder / "blocked.txt").write_text("\n".join(lib.PREFIXES) + "\n")
+            rules = [f"http-request deny deny_status 403 if {{ src -f {job.folder}/blocked.txt }}"]
         rules = "".join(f"  {rule}\n" for rule in rules)
         conf = job.folder / "haproxy.cfg"
         conf.write_text(f"""global

@@ -15,6 +15,8 @@ NOT_THE_SAME = """- Sluice runs each filter and policy as a WebAssembly componen
   without them.
 - Sluice-pgo is Sluice, built with a profile of this comparison's requests (benches/pgo.sh). The others are as their packages were built.
 - hyper is the least that a proxy on hyper can do (benches/peer/bare_hyper.rs): no routes, limits, timeouts, metrics. It has no policies.
+- The key of `api-key` is in Sluice the SHA-256 of a consumer's, which then has a name, a plan and labels; in nginx (`map`) and HAProxy it is a text.
+  Prefixes are a `geo` of nginx and a file of HAProxy. What `acl`, `basic-auth` with known passwords and `forward-auth` with kept answers do has no counterpart there.
 - In Sluice alone: a fresh instance of the filter for each exchange, and tokens that are remembered once they were verified.
 - The limit of requests is a token bucket for each key in Sluice, nginx-Lua and Envoy, and a sliding rate in HAProxy's stick table, which has no
   buckets. It never refuses during the measurement; before, a small limit is proved to refuse one key and not another.
@@ -71,6 +73,13 @@ def more(title, scenario, base, most, aim, each=1):
     return title, lambda of: (of(scenario, "Sluice") - of(base, "Sluice")) / each, "{:+.1f} µs", most, aim
 
 
+def multiple(title, scenario, base, most, kind=""):
+    """What a policy adds, as a multiple of what one header filter adds to the same requests."""
+    def measure(of):
+        return (of(scenario + kind, "Sluice") - of(base + kind if base == "key" else base, "Sluice")) / (of("one" + kind, "Sluice") - of("caller", "Sluice"))
+    return title, measure, "{:.2f}× a header filter", most, None
+
+
 def memory(title, scenario, most, aim):
     return title, lambda of: of(scenario, "Sluice", "pss_mib"), "{:.0f} MiB", most, aim
 
@@ -89,6 +98,10 @@ TARGETS = [
     more("the same, remembered tokens", "known", "token", None, None),
     ratio("JWT, rate limit, transform", "auth", "HAProxy", 1.0, None),
     ratio("JWT, rate limit, transform", "auth", "nginx-Lua", 1.0, None),
+    *(multiple(title + (", fresh instances" if kind else ""), scenario, base, None if kind else most, kind)
+      for kind in ("", "-fresh") for title, scenario, base, most in (
+          ("api-key", "key", "caller", 1.6), ("acl, behind api-key", "acl", "key", 1.4), ("basic-auth, known password", "basic", "caller", 1.8),
+          ("ip-filter, 10,000 prefixes", "ip", "caller", 1.3), ("forward-auth, kept answer", "ask", "caller", None))),
     ratio("p50 at a fixed rate", "rate", "nginx", 1.0, None, "p50_ms"),
     ratio("p99 at a fixed rate", "rate", "nginx", 1.0, None, "p99_ms"),
     memory("memory under load, plain", "plain", 25, 15),
@@ -150,7 +163,14 @@ def markdown(data, med, scenarios, proxies):
     for base, with_it, each, what in (("header", "filter1", 1, "one header filter"), ("header", "filter5", 5, "each of five header filters"),
                                       ("header", "fresh", 1, "one header filter, fresh instances"),
                                       ("token", "auth", 1, "JWT, rate limit and transform"),
-                                      ("token", "known", 1, "the same, remembered tokens")):
+                                      ("token", "known", 1, "the same, remembered tokens"),
+                                      ("caller", "one", 1, "one header filter, requests with a key and a password"), ("caller", "key", 1, "api-key"),
+                                      ("key", "acl", 1, "acl behind it"), ("caller", "basic", 1, "basic-auth, known password"),
+                                      ("caller", "ip", 1, "ip-filter, 10,000 prefixes"), ("caller", "ask", 1, "forward-auth, kept answer"),
+                                      ("caller", "one-fresh", 1, "one header filter, fresh instances, the same requests"),
+                                      ("caller", "key-fresh", 1, "api-key, fresh instances"), ("key-fresh", "acl-fresh", 1, "acl behind it, fresh instances"),
+                                      ("caller", "basic-fresh", 1, "basic-auth, fresh instances"), ("caller", "ip-fresh", 1, "ip-filter, fresh instances"),
+                                      ("caller", "ask-fresh", 1, "forward-auth, fresh instances")):
         for p in proxies:
             if (base, p) in med and (with_it, p) in med:
                 a, b = med[base, p]["cpu_us"], med[with_it, p]["cpu_us"]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures Sluice beside nginx, HAProxy and Envoy, as their ordinary packages make them. Python 3 alone, on Linux.
 
-  cargo build --release && benches/compare/run.py             all that is installed and built; up to 15 minutes
+  cargo build --release && benches/compare/run.py             all that is installed and built; up to 25 minutes
   cargo build --release --example bare-hyper                  one of the proxies, which is not built by the line above
   benches/compare/run.py --quick                              that it works: one short round; about three minutes
   benches/compare/run.py --scenarios plain,tls --proxies Sluice,nginx --rounds 5
@@ -22,13 +22,13 @@ class Scenario:
     mode: str
     filters: int = 0
     path: str = "/1k"
-    carries: str = ""   # what the requests have: "header" for filters, "token" for the mode auth
+    carries: str = ""   # what the requests have: "header" for filters, "token" for the mode auth, "caller" for who may call
     rate: int = 0       # requests per second, where it is fixed
     sluice: dict = dataclasses.field(default_factory=dict)  # what only Sluice is asked for
 
     def is_for(self, proxy):
         """Whether the proxy takes part: requests made for policies are for those that have them, with and without."""
-        needed = {"header": "filter", "token": "auth"}.get(self.carries, self.mode)
+        needed = {"header": "filter", "token": "auth", "caller": "key"}.get(self.carries, self.mode)
         policies = self.carries or not getattr(proxy, "policies_only", False)
         return {self.mode, needed} <= set(proxy.modes) and policies and (not self.sluice or isinstance(proxy, proxies.Sluice))
 
@@ -45,6 +45,16 @@ SCENARIOS = {
     "token": Scenario("plain, with a token", "plain", carries="token"),
     "auth": Scenario("JWT, rate limit, transform", "auth", carries="token"),
     "known": Scenario("the same, remembered tokens", "auth", carries="token", sluice={"REMEMBER_TOKENS": "1000"}),
+    "caller": Scenario("plain, with a key and a password", "plain", carries="caller"),
+    "one": Scenario("the same, one header filter", "filter", 1, carries="caller"),
+    "key": Scenario("api-key", "key", carries="caller"),
+    "acl": Scenario("api-key and acl", "acl", carries="caller"),
+    "basic": Scenario("basic-auth, known password", "basic", carries="caller"),
+    "ip": Scenario("ip-filter, 10,000 prefixes", "ip", carries="caller"),
+    "ask": Scenario("forward-auth, kept answer", "ask", carries="caller"),
+    **{f"{name}-fresh": Scenario(f"{title}, fresh", mode, filters, carries="caller", sluice={"INSTANCES": "fresh"})
+       for name, title, mode, filters in (("one", "one header filter", "filter", 1), ("key", "api-key", "key", 0), ("acl", "api-key and acl", "acl", 0),
+                                          ("basic", "basic-auth", "basic", 0), ("ip", "ip-filter", "ip", 0), ("ask", "forward-auth", "ask", 0))},
     "rate": Scenario("plain 1 KiB at 4,000 req/s", "plain", rate=4000),
 }
 GENEROUS = 10_000_000  # a limit that is never reached
@@ -62,6 +72,7 @@ def expect(condition, what):
 def verify(job):
     """Refused unless the proxy does what its mode asks for."""
     good = {"authorization": "Bearer " + lib.token(), "x-api-key": "k0"} if job.mode == "auth" else {}
+    good = lib.CALLER if job.mode in proxies.ACCESS else good
     for path, size in (("/1k", 1024), ("/size/102400", 102400)):
         status, _, body = lib.get(job.port, path, good, job.tls)
         expect(status == 200 and len(body) == size, f"{path} has status {status} and {len(body)} bytes")
@@ -76,6 +87,7 @@ def verify(job):
     for i in range(1, job.filters + 1):
         expect(seen[f"f{i}"] == "hello", f"x-filter-req-{i} does not reach the origin")
         expect(headers.get(f"x-filter-resp-{i}") == "1", f"x-filter-resp-{i} is not in the response")
+    verify_access(job, seen)
     if job.mode == "auth":
         expect(seen["user"] == "alice", f"x-user at the origin is {seen['user']!r}")
         expect(not seen["authorization"] and not seen["remove"], "authorization or x-remove-me reaches the origin")
@@ -85,6 +97,24 @@ def verify(job):
         for what, token in bad.items():
             status, _, _ = lib.get(job.port, "/1k", {"x-api-key": "k0", **({"authorization": "Bearer " + token} if token else {})})
             expect(status == 401, f"{what} has status {status}")
+
+
+def verify_access(job, seen):
+    """Who may not call is refused, and no credential goes further than it has to."""
+    if job.mode in ("key", "acl"):
+        expect(not seen["key"], "x-api-key reaches the origin")
+        strangers = [{}, {"X-Api-Key": lib.KEY + "x"}]
+    elif job.mode == "basic":
+        expect(not seen["authorization"], "authorization reaches the origin")
+        strangers = [{}, {"Authorization": "Basic " + lib.b64(b"acme:no")}]
+    else:
+        strangers = []
+    for headers in strangers:
+        status, _, _ = lib.get(job.port, "/1k", headers)
+        expect(status == 401, f"with {headers} the status is {status}")
+    if job.mode == "ip":
+        status, _, _ = lib.get(job.port, "/1k", lib.CALLER, source="127.0.0.2")
+        expect(status == 403, f"from 127.0.0.2 the status is {status}")
 
 
 def verify_tls(job):
@@ -139,6 +169,8 @@ def load_command(place, name, seconds):
     if scenario.mode == "h2":
         return lib.h2load(place, scenario.path, 16, seconds, tls=True, streams=4)
     requests = [(scenario.path, lib.IN if scenario.carries == "header" else {})]
+    if scenario.carries == "caller":
+        requests = [(scenario.path, lib.CALLER)]
     if scenario.carries == "token":
         requests = [(scenario.path, {"Authorization": f"Bearer {lib.token(f'user{i}')}", "X-Api-Key": f"key{i}", "X-Remove-Me": "1"})
                     for i in range(lib.TOKENS)]

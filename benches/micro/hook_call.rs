@@ -22,7 +22,7 @@ fn calls(c: &mut Criterion) {
                 group.bench_function(format!("{}/{hook}/{word}", guest.name), |b| {
                     b.iter_custom(|times| {
                         local.block_on(async {
-                            let mut exchange = guests::exchange();
+                            let mut exchange = guests::exchange(&guest);
                             let start = Instant::now();
                             for _ in 0..times {
                                 let result;

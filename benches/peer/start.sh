@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# modes: plain tls h2 filter filter5 auth
+# modes: plain tls h2 filter filter5 auth key acl basic ip ask
 # The gateway's side of the comparison with other proxies: writes $RUN/gateway.toml and execs the release binary, with default
 # limits, timeouts, metrics and ids. It builds nothing. In the environment: MODE FILTERS PORT UP_PORT WORKERS CERT KEY JWT_SECRET RATE RUN
-# (RATE: requests per second and key, and how many at once); for rows of its own INSTANCES=fresh (a new instance for each exchange of a
-# header filter) and REMEMBER_TOKENS=1000.
+# (RATE: requests per second and key, and how many at once); CALLER PASSWORD API_KEY for the last five modes, which need $RUN/blocked.txt for `ip`; for rows of
+# its own INSTANCES=fresh (a new instance for each exchange, of a header filter and in the last five modes) and REMEMBER_TOKENS=1000.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../../target}
@@ -52,6 +52,50 @@ config = { limits = [{ key = \"header:x-api-key\", amount = $RATE, window = \"1s
 plugin = \"transform\"
 config.request.headers.remove = [\"x-remove-me\"]
 config.response.headers = { set = { x-gw = \"1\" }, remove = [\"x-upstream-secret\"] }" ;;
+  key | acl)
+    pipeline='"key"'
+    filters="[consumers.$CALLER]
+plan = \"gold\"
+labels = { status = \"active\", tier = \"partner\" }
+keys = [\"$(printf '%s' "$API_KEY" | "$sluice" hash key 2> /dev/null)\"]
+[plugins.api-key]
+instances = { mode = \"${INSTANCES:-reused}\" }
+[filters.key]
+plugin = \"api-key\"
+grants = { consumers = true, read_headers = [\"x-api-key\"], write_headers = [\"x-api-key\"] }"
+    [ "$MODE" = key ] || { pipeline='"key", "access"'; filters="$filters
+[plugins.acl]
+instances = { mode = \"${INSTANCES:-reused}\" }
+[filters.access]
+plugin = \"acl\"
+config.rules = [
+    { name = \"blocked\", effect = \"deny\", if = { labels = { status = \"blocked\" } } },
+    { name = \"read\", effect = \"allow\", if = { methods = [\"GET\"], plans = [\"gold\", \"silver\"] } },
+]"; } ;;
+  basic)
+    pipeline='"password"'
+    filters="[consumers.$CALLER]
+passwords = { $CALLER = \"$(printf '%s' "$PASSWORD" | "$sluice" hash password 2> /dev/null)\" }
+[plugins.basic-auth]
+instances = { mode = \"${INSTANCES:-reused}\" }
+[filters.password]
+plugin = \"basic-auth\"
+grants = { consumers = true, read_headers = [\"authorization\"], write_headers = [\"authorization\"] }" ;;
+  ip)
+    pipeline='"addresses"'
+    filters="[plugins.ip-filter]
+instances = { mode = \"${INSTANCES:-reused}\" }
+[filters.addresses]
+plugin = \"ip-filter\"
+config = { deny = \"\${file:blocked.txt}\" }" ;;
+  ask)
+    pipeline='"ask"'
+    filters="[plugins.forward-auth]
+instances = { mode = \"${INSTANCES:-reused}\" }
+[filters.ask]
+plugin = \"forward-auth\"
+grants = { http = [\"http://127.0.0.1:$UP_PORT\"], kv = [\"forward-auth\"], read_headers = [\"authorization\", \"cookie\"] }
+config = { url = \"http://127.0.0.1:$UP_PORT/1k\", cache = { key = [\"header:authorization\"], ttl = \"1d\" } }" ;;
   *) echo "unknown mode $MODE" >&2; exit 1 ;;
 esac
 

@@ -8,5 +8,6 @@ mod configs;
 mod links;
 mod lists;
 mod markdown;
+mod plugins;
 mod sessions;
 mod shell;

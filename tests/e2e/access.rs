@@ -28,10 +28,33 @@ fn rules_go_by_what_the_operator_says_of_the_caller() {
         let gateway = gateway(&(toml("gold") + &instances));
         assert_eq!((status(&gateway, "GET", "the-key"), status(&gateway, "POST", "the-key")), (200, 403), "{mode}");
         gateway.wait_access("the refusal", |line| line["consumer"] == "acme" && line["reason"] == "acl-denied:default");
-        assert_eq!(gateway.get("/").status, 403, "nobody");
+        let nobody = gateway.get("/");
+        assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, Some("ApiKey realm=\"api\"")));
         gateway.reload(&with_base(&(toml("silver") + &instances)));
         assert_eq!(status(&gateway, "GET", "the-key"), 403, "{mode}: the plan has changed");
     }
+}
+
+/// RFC 9110 §15.5.2: a 401 names the credentials that would help, also where those that could have been shown were a group's to look at.
+#[test]
+fn strangers_are_told_which_credentials_would_help() {
+    let origin = Origin::named("origin");
+    let filters = "[filters.key]\nplugin = \"api-key\"\ngrants = { consumers = true, read_headers = [\"x-api-key\"], write_headers = [\"x-api-key\"] }\n\
+                   [filters.login]\nplugin = \"basic-auth\"\ngrants = { consumers = true, read_headers = [\"authorization\"], write_headers = [\"authorization\"] }\n\
+                   [filters.access]\nplugin = \"acl\"\nconfig.rules = [\n\
+                   { effect = \"deny\", if = { methods = \"DELETE\" } },\n{ effect = \"allow\", if = { authenticated = true } },\n]\n";
+    let group = "pipeline = [{ any_of = [\"key\", \"login\"], optional = true }, \"access\"]";
+    let toml = route(&origin.url(), &[]).replace("pipeline = []", group);
+    let consumer = format!("[consumers.acme]\nkeys = [\"{HASH}\"]\n");
+    let gateway = gateway(&(toml + filters + &consumer));
+    assert_eq!((status(&gateway, "GET", "the-key"), status(&gateway, "DELETE", "the-key")), (200, 403));
+    let stranger = gateway.get("/");
+    assert_eq!(stranger.status, 401);
+    let challenge = stranger.header("www-authenticate").unwrap_or_default();
+    assert_eq!(challenge, "ApiKey realm=\"api\", Basic realm=\"api\", charset=\"UTF-8\"");
+    let refused = gateway.request("DELETE", "/", &[], b"");
+    assert_eq!((refused.status, refused.header("www-authenticate")), (403, None), "no credentials would help");
+    assert_eq!(origin.count(), 1);
 }
 
 #[test]

@@ -1,11 +1,27 @@
 //! What a caller sends is never a failure of a shipped plugin, and never a way around it.
+//!
+//! The hostile set of who may call, and where each attack is tried. Units are beside what they test.
+//!
+//! | attack | test |
+//! |---|---|
+//! | a token of one consumer in the name of another | `consumers::a_token_is_its_consumer_s_and_none_signs_as_another`; `no_consumer_can_sign_as_another` of sluice-services |
+//! | issuers mixed up | `composition::one_of_two_issuers_is_enough_and_the_other_leaves_no_trace`; fuzz target `consumer_token` |
+//! | a header made by a claim | `no_claim_makes_a_header_of_its_own`, `no_value_of_a_caller_fails_a_shipped_plugin` |
+//! | which names have an account | `consumers::names_that_nobody_has_take_as_long_as_wrong_passwords`, `consumers::a_password_is_hashed_once_and_never_on_a_worker` (the same answer); `the_password_of_another_does_not_open_a_name_that_nobody_has` of sluice-services |
+//! | a flood of passwords to hash | `a_flood_of_passwords_is_bounded_and_slows_nobody_else`; `too_many_are_refused_and_the_rest_is_served` of sluice-services |
+//! | a key in a URL in logs and `Referer` | `a_key_in_a_url_is_told_to_nobody`; fuzz target `api_key` |
+//! | headers smuggled past forward-auth | `forward_auth::a_service_allows_redirects_and_refuses`; fuzz target `forward_auth` |
+//! | consumer files that are half-written | `consumers::a_broken_file_changes_nothing`, `a_file_that_is_written_in_parts_is_never_half_in_use`; fuzz target `consumers` |
+//! | calls to private addresses, DNS rebinding | `ssrf`; fuzz target `outbound_url` |
+//! | a crash of one way to authenticate | `composition::crashing_a_member_is_no_way_past_it` |
 
 use std::sync::Arc;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sluice::services::{Clock, Services, grants::Origins, outbound::Offline};
-use sluice_harness::{Gateway, Origin, Reply};
+use sluice_harness::{Gateway, Origin, Reply, eventually};
 
 use crate::support::{filter, gateway, route, setup, with_base};
 
@@ -13,11 +29,14 @@ const SECRET: &str = "a made-up secret of more than 32 bytes";
 
 /// A token of these claims, signed as the filters below want it.
 fn token(claims: &Value) -> String {
+    signed(&json!({"alg": "HS256"}), &claims.to_string())
+}
+
+fn signed(head: &Value, payload: &str) -> String {
     let services = Services::new(Clock::system(), Arc::new(Offline));
     let source = json!({ "secret": SECRET }).to_string();
     let keys = services.key_sets.resolve(&source, &Origins::default()).expect("a key");
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let message = format!("{}.{}", part(&json!({"alg": "HS256"})), part(claims));
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(head.to_string()), URL_SAFE_NO_PAD.encode(payload));
     let signature = keys.sign("HS256", None, message.as_bytes()).expect("a signature");
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
@@ -198,6 +217,141 @@ fn a_range_is_no_way_around_the_rules_for_a_body() {
     let part = gateway.get("/part");
     assert_eq!(part.status, 502, "the upstream was not asked for a part");
     assert!(!part.text().contains("cost"), "{}", part.text());
+}
+
+/// A claim is text that somebody else has written.
+#[test]
+fn no_claim_makes_a_header_of_its_own() {
+    let origin = Origin::named("o");
+    let headers = json!({"headers": {"x-user": "sub", "x-teams": "teams"}});
+    let shape = json!({"request": {"headers": {"set": {"x-made": "{claim.sub}"}}}});
+    let toml = route(&origin.url(), &["auth", "shape"]) + &auth(headers) + &filter("shape", "transform", "", shape);
+    let gateway = gateway(&toml);
+    let breaks = ["a\r\nx-admin: 1", "a\nx-admin: 1", "a\rx-admin: 1", "a\u{0}b", "a\r\n\r\nGET /admin HTTP/1.1"];
+    for text in breaks {
+        for claims in [json!({"sub": text, "teams": "t"}), json!({"sub": "s", "teams": ["t", text]})] {
+            let got = status(&gateway, "/", &bearer(&claims));
+            assert_eq!(got, 401, "{claims}");
+        }
+    }
+    assert_eq!(origin.count(), 0);
+    assert_eq!(status(&gateway, "/", &bearer(&json!({"sub": "s", "teams": ["t", "u"]}))), 200);
+    let seen = origin.last();
+    assert_eq!((seen.header("x-user"), seen.header("x-made"), seen.header("x-admin")), (Some("s"), Some("s"), None));
+}
+
+/// The caller learns what is wrong with a token, the operator the reason.
+#[test]
+fn each_refusal_of_a_token_has_its_reason() {
+    let origin = Origin::named("o");
+    let config = json!({"typ": "JWT", "algorithms": ["HS256", "RS256"]});
+    let toml = route(&origin.url(), &["auth"]) + &auth(config);
+    let gateway = gateway(&toml);
+    let head = |more: Value| {
+        let mut head = json!({"alg": "HS256", "typ": "JWT"});
+        head.as_object_mut().expect("a table").extend(more.as_object().expect("a table").clone());
+        head
+    };
+    let future = json!({"sub": "s", "nbf": 4_102_444_800_u64}).to_string();
+    for (head, payload, reason) in [
+        (head(json!({"alg": "HS512"})), "{}", "wrong-algorithm"),
+        (head(json!({"alg": "none"})), "{}", "wrong-algorithm"),
+        (head(json!({"alg": "RS256"})), "{}", "unknown-key"),
+        (head(json!({"typ": "x"})), "{}", "wrong-type"),
+        (head(json!({"crit": ["b64"], "b64": false})), "{}", "critical-extension"),
+        (head(json!({"alg": 7})), "{}", "bad-token-header"),
+        (head(json!({})), "no JSON", "bad-claims"),
+        (head(json!({})), r#"{"sub":"a","sub":"b"}"#, "bad-claims"),
+        (head(json!({})), &*future, "token-not-yet-valid"),
+    ] {
+        let before = gateway.access().len();
+        let token = format!("Bearer {}", signed(&head, payload));
+        assert_eq!(gateway.request("GET", "/", &[("authorization", &token)], b"").status, 401, "{reason}");
+        eventually(reason, || gateway.access().iter().skip(before).any(|line| line["reason"] == reason));
+    }
+    assert_eq!(origin.count(), 0);
+}
+
+const KEY_HASH: &str = "sha256:ad44dc8e51cfbfa55e81ddbb626b466241069045066846e7e4cd096131505290";
+
+#[test]
+fn a_key_in_a_url_is_told_to_nobody() {
+    let origin = Origin::named("o");
+    let toml = route(&origin.url(), &["key"])
+        + &filter("key", "api-key", "grants = { consumers = true }", json!({"places": ["query:key"]}))
+        + &format!("[consumers.acme]\nkeys = [\"{KEY_HASH}\"]\n");
+    let gateway = gateway(&toml);
+    let page = gateway.get("/page?a=1&k%65y=the-key");
+    assert_eq!((page.status, page.header("referrer-policy")), (200, Some("no-referrer")));
+    assert_eq!(origin.last().target, "/page?a=1");
+    // A browser that does not follow the policy, and a page that asks for more with the key.
+    let referer = [("referer", "http://a.example/page?a=1&key=the-key")];
+    assert_eq!(gateway.request("GET", "/image?key=the-key", &referer, b"").status, 200);
+    assert_eq!(origin.last().header("referer"), Some("http://a.example/page?a=1"));
+    assert_eq!(gateway.get("/page?key=not-the-key").status, 401);
+    gateway.wait_access("the refusal", |line| line["reason"] == "key-unknown");
+    let told = format!("{:?}{:?}", gateway.log(), gateway.access());
+    assert!(told.contains("key-unknown") && !told.contains("the-key"), "{told}");
+}
+
+/// Passwords are hashed one after the other, and each takes long: who sends many gets refusals, and others get their answers.
+#[test]
+fn a_flood_of_passwords_is_bounded_and_slows_nobody_else() {
+    let origin = Origin::named("o");
+    let hash = sluice::services::passwords::hash(b"open sesame");
+    let login = json!({"throttle": {"failures": 0, "account_failures": 0}});
+    let grants =
+        "grants = { consumers = true, read_headers = [\"authorization\"], write_headers = [\"authorization\"] }";
+    let toml = route(&origin.url(), &["login"]).replace("/**", "/login")
+        + &format!("[routes.free]\nmatch = {{ path = \"/free\" }}\nupstream = \"{}\"\n", origin.url())
+        + &filter("login", "basic-auth", grants, login)
+        + &format!("[consumers.acme]\npasswords = {{ alice = \"{hash}\" }}\n");
+    let gateway = gateway(&toml);
+    let guess = |number: usize| {
+        let pair = STANDARD.encode(format!("alice:{number}"));
+        format!("GET /login HTTP/1.1\r\nhost: a\r\nauthorization: Basic {pair}\r\n\r\n")
+    };
+    let guesses: Vec<_> = (0..400)
+        .map(|number| {
+            let mut client = gateway.client();
+            client.send(guess(number));
+            client
+        })
+        .collect();
+    gateway.wait_access("no more than a bounded number waits", |line| {
+        line["reason"] == "passwords-busy" && line["status"] == 503
+    });
+    assert_eq!(gateway.get("/free").status, 200, "while passwords wait");
+    let statuses: Vec<_> = gateway.access().iter().map(|line| line["status"].clone()).collect();
+    assert!(statuses.iter().all(|status| [200, 401, 503].iter().any(|known| status == known)), "{statuses:?}");
+    drop(guesses);
+    eventually("who has a password gets in once the others have gone", || {
+        let pair = format!("Basic {}", STANDARD.encode("alice:open sesame"));
+        gateway.request("GET", "/login", &[("authorization", &pair)], b"").status == 200
+    });
+}
+
+#[test]
+fn a_file_that_is_written_in_parts_is_never_half_in_use() {
+    let origin = Origin::named("o");
+    let line = |name: &str, hash: &str| format!("{{\"name\":\"{name}\",\"keys\":[\"{hash}\"]}}\n");
+    let toml = with_base(
+        &(route(&origin.url(), &["key"])
+            + &filter("key", "api-key", "grants = { consumers = true }", json!({"places": ["query:key"]}))),
+    )
+    .replace("reload = false", "consumer_files = [\"consumers.jsonl\"]");
+    let all =
+        "{\"consumers\":2}\n".to_owned() + &line("other", &format!("sha256:{:064x}", 7)) + &line("acme", KEY_HASH);
+    let gateway = setup().file("consumers.jsonl", &all).start(&toml);
+    assert_eq!(gateway.get("/?key=the-key").status, 200);
+    // Each part is all that there is when the file is read: written, and closed.
+    let refused = || gateway.metric("sluice_consumer_files_refused_total", &[]).unwrap_or_default();
+    for end in [1, 10, 15, 16, 60, all.len() - 20, all.len() - 2] {
+        let before = refused();
+        gateway.write("consumers.jsonl", &all[..end]);
+        eventually("the part is read and refused", || refused() > before);
+        assert_eq!(gateway.get("/?key=the-key").status, 200, "{end} bytes of it");
+    }
 }
 
 /// RFC 3986 §5.2.4: a dot segment that a filter leaves behind would take the prefix away.

@@ -42,6 +42,7 @@ fn servers_that_hang_cost_the_start_nothing_and_readiness_one_wait() {
     let authorization = [("authorization", &*format!("Bearer {TOKEN}"))];
     let early = gateway.request("GET", "/r0", &authorization, b"");
     assert_eq!((early.status, early.header("retry-after")), (503, Some("2")));
+    gateway.wait_access("why", |line| line["reason"] == "no-keys");
     assert_eq!(gateway.get("/r1").status, 401, "who has no token is told so");
     eventually("the gateway is ready", || gateway.admin("/readyz").status == 200);
     let took = begun.elapsed();

@@ -1,20 +1,31 @@
 //! The guests of the benchmarks, and what they are called with.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, HeaderValue, Method, Version};
-use sluice::exchange::{Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
-use sluice::services::outbound::Offline;
-use sluice::services::{Clock, Services};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use serde_json::json;
+use sluice::exchange::{Caller, Exchange, KnownConsumer, RequestHead, ResponseHead, ResponseSource, RouteFacts};
+use sluice::services::consumers::{ConsumerSet, ConsumerSpec, Credential, key_digest};
+use sluice::services::grants::{Grants as ServiceGrants, Origins};
+use sluice::services::outbound::{Answers, Call, Incoming, Outbound};
+use sluice::services::{Clock, KeySet, ServiceError, Services};
 use sluice::wasm::{FilterLimits, Grants, HeaderGrant, Hook, Mode, Pool, Program, ProgramSpec, Runtime};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 const SECRET: &str = "bench-secret-0123456789abcdef0123456789";
+/// Who calls: the only consumer that has a user name.
+const CALLER: &str = "acme";
+const KEY: &str = "key17";
+const PASSWORD: &str = "correct horse battery staple";
+const AUTH_SERVICE: &str = "http://auth.bench";
 
 /// A component whose `on-request` does nothing.
 fn empty() -> Vec<u8> {
@@ -45,6 +56,9 @@ pub(crate) struct Guest {
     pub(crate) component: Vec<u8>,
     pub(crate) config: String,
     pub(crate) hooks: &'static [Hook],
+    authorization: String,
+    /// A filter before it has found the caller.
+    is_behind_another: bool,
 }
 
 /// A bearer token that is good for long.
@@ -57,33 +71,100 @@ fn token() -> String {
     format!("Bearer {signed}.{}", encode(signature.as_ref()))
 }
 
+/// A service of authorisation that lets everybody pass. Nothing is sent to it.
+struct Willing;
+
+impl Outbound for Willing {
+    fn send<'a>(
+        &'a self,
+        calls: Vec<Call>,
+        _: Duration,
+        _: &'a ServiceGrants,
+        _: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Answers, ServiceError>> + Send + 'a>> {
+        let answer = || Incoming { status: StatusCode::OK, headers: HeaderMap::new(), body: Vec::new().into() };
+        Box::pin(async move { Ok(calls.iter().map(|_| Ok(answer())).collect()) })
+    }
+
+    fn keep_fresh(&self, _: &Arc<KeySet>) -> Result<(), ServiceError> {
+        Err(ServiceError::Unavailable("there is no network".to_owned()))
+    }
+}
+
+/// A thousand consumers, one of which calls: with each kind of credential.
+fn consumers() -> ConsumerSet {
+    let spec = |number: usize| {
+        let (name, key) = (format!("consumer-{number}"), format!("key-of-{number}"));
+        ConsumerSpec { name, credentials: vec![Credential::Key(key_digest(key.as_bytes()))], ..ConsumerSpec::default() }
+    };
+    let hash = sluice::services::passwords::hash(PASSWORD.as_bytes());
+    let caller = ConsumerSpec {
+        name: CALLER.to_owned(),
+        plan: Some("gold".to_owned()),
+        labels: vec![("status".to_owned(), "active".to_owned()), ("tier".to_owned(), "partner".to_owned())],
+        credentials: vec![
+            Credential::Key(key_digest(KEY.as_bytes())),
+            Credential::certificate("dns:client.example").expect("a kind and a text"),
+            Credential::password(CALLER, &hash).expect("a user name and a hash"),
+        ],
+    };
+    let specs: Vec<_> = (0..999).map(spec).chain([caller]).map(Cow::Owned).collect();
+    ConsumerSet::new(&specs).expect("consumers that go together")
+}
+
+fn services() -> Arc<Services> {
+    let services = Services::new(Clock::system(), Arc::new(Willing));
+    services.consumers.publish(Arc::new(consumers()));
+    // From now on the password is remembered.
+    let verified = services.passwords.authenticate_here(&services.consumers, CALLER, PASSWORD.as_bytes());
+    assert!(verified.is_some());
+    services
+}
+
 /// Its instances.
 pub(crate) fn pool(runtime: &Arc<Runtime>, guest: &Guest, mode: Mode) -> Pool {
+    let granted = ServiceGrants {
+        http: Origins::parse([AUTH_SERVICE]).expect("an origin"),
+        kv: ["forward-auth".to_owned()].into(),
+        kv_quota: 1 << 20,
+        consumers: true,
+        ..ServiceGrants::default()
+    };
     let spec = ProgramSpec {
         name: "bench".into(),
         config: guest.config.clone(),
         mode,
         limits: FilterLimits { wall: Duration::from_secs(60), ..FilterLimits::default() },
-        grants: Grants { read: HeaderGrant::All, write: HeaderGrant::All, ..Grants::default() },
+        grants: Grants { read: HeaderGrant::All, write: HeaderGrant::All, services: granted, ..Grants::default() },
         plugin: "bench".into(),
-        services: Services::new(Clock::system(), Arc::new(Offline)),
+        services: services(),
         component: Some(guest.component.as_slice().into()),
     };
     let plugin = runtime.load(&guest.component).expect("the component");
     Pool::new(Arc::new(Program::new(plugin, spec).expect("the filter")))
 }
 
+/// What a listener says of a client's certificate that it has verified.
+fn certificate() -> Arc<str> {
+    let facts = json!({
+        "subject": "CN=client,O=Acme", "issuer": "CN=Acme CA", "serial": "4711", "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "not_before": 1_700_000_000, "not_after": 4_000_000_000_u64, "dns_names": ["client.example"], "uris": [], "emails": [], "ip_addresses": [],
+        "pem": format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", "A".repeat(800)),
+    });
+    facts.to_string().into()
+}
+
 /// A request as browsers send them, and its response.
-pub(crate) fn exchange() -> Box<Exchange> {
+pub(crate) fn exchange(guest: &Guest) -> Box<Exchange> {
     let mut headers = HeaderMap::new();
     for n in 0..11 {
         let name: http::HeaderName = format!("x-header-{n}").parse().expect("a name");
         headers.insert(name, HeaderValue::from_static("a value of the usual length"));
     }
     headers.insert("x-bench-in", HeaderValue::from_static("hello"));
-    headers.insert("authorization", token().parse().expect("a value"));
+    headers.insert("authorization", guest.authorization.parse().expect("a value"));
     headers.insert("origin", HeaderValue::from_static("https://app.example.org"));
-    headers.insert("x-api-key", HeaderValue::from_static("key17"));
+    headers.insert("x-api-key", HeaderValue::from_static(KEY));
     let request = RequestHead {
         method: Method::GET,
         scheme: http::uri::Scheme::HTTP,
@@ -97,13 +178,27 @@ pub(crate) fn exchange() -> Box<Exchange> {
     let mut exchange =
         Exchange::new(HeaderValue::from_static("0123456789abcdef"), [127, 0, 0, 1].into(), request, route);
     exchange.states.resize(1, None);
+    exchange.client_certificate = Some(certificate());
+    if guest.is_behind_another {
+        let consumer = Arc::clone(consumers().named(CALLER).expect("the caller"));
+        let known = Some(KnownConsumer { consumer, method: "key".into() });
+        exchange.context.set_caller(Some(Caller { name: CALLER.into(), known }));
+    }
     exchange.response = Some(Box::new(ResponseHead::new(ResponseSource::Upstream, http::StatusCode::OK)));
     exchange
 }
 
 /// An empty hook, the header filter of examples/, and the shipped plugins as they are commonly used.
 pub(crate) fn guests() -> Vec<Guest> {
-    let guest = |name, component, config: &str, hooks| Guest { name, component, config: config.to_owned(), hooks };
+    let guest = |name, component, config: &str, hooks| Guest {
+        name,
+        component,
+        config: config.to_owned(),
+        hooks,
+        authorization: token(),
+        is_behind_another: false,
+    };
+    let request: &[Hook] = &[Hook::OnRequest];
     let both: &[Hook] = &[Hook::OnRequest, Hook::OnResponse];
     let header =
         r#"{"copy_from":"x-bench-in","copy_to":"x-filter-req","response_header":"x-filter-resp","response_value":"1"}"#;
@@ -116,13 +211,26 @@ pub(crate) fn guests() -> Vec<Guest> {
         "response":{"headers":{"set":{"x-gw":"1"},"remove":["x-upstream-secret"]}}}"#;
     let split =
         r#"{"split":[{"upstream":"things","weight":9},{"upstream":"more","weight":1}],"by":"header:x-api-key"}"#;
+    // As in its README, with a second rule that lets the caller pass.
+    let rules = r#"{"rules":[{"name":"blocked","effect":"deny","if":{"labels":{"status":"blocked"}}},
+        {"name":"read","effect":"allow","if":{"methods":["GET"],"plans":["gold","silver"]}}]}"#;
+    let prefixes: String = (0..10_000).map(|net| format!("10.{}.{}.0/25\n", net / 256, net % 256)).collect();
+    let basic = format!("Basic {}", STANDARD.encode(format!("{CALLER}:{PASSWORD}")));
+    let ask =
+        json!({ "url": format!("{AUTH_SERVICE}/check"), "cache": { "key": ["header:authorization"], "ttl": "1d" } });
     vec![
-        guest("empty", empty(), "{}", &[Hook::OnRequest]),
+        guest("empty", empty(), "{}", request),
         guest("header", built("rust-header"), header, both),
-        guest("jwt-auth", built("jwt-auth"), &auth, &[Hook::OnRequest]),
-        guest("rate-limit", built("rate-limit"), limit, &[Hook::OnRequest]),
+        guest("jwt-auth", built("jwt-auth"), &auth, request),
+        guest("rate-limit", built("rate-limit"), limit, request),
         guest("transform", built("transform"), shape, both),
         guest("cors", built("cors"), r#"{"origins":["https://app.example.org"]}"#, both),
         guest("traffic-split", built("traffic-split"), split, &[Hook::SelectUpstream]),
+        guest("api-key", built("api-key"), "{}", request),
+        Guest { authorization: basic, ..guest("basic-auth", built("basic-auth"), "{}", request) },
+        guest("mtls-auth", built("mtls-auth"), "{}", request),
+        Guest { is_behind_another: true, ..guest("acl", built("acl"), rules, request) },
+        guest("ip-filter", built("ip-filter"), &json!({ "deny": prefixes }).to_string(), request),
+        guest("forward-auth", built("forward-auth"), &ask.to_string(), request),
     ]
 }

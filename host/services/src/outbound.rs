@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use url::Url;
 
 use crate::grants::Grants;
 use crate::{KeySet, ServiceError};
@@ -43,6 +44,22 @@ pub struct CallContext {
 
 /// The scheme of calls to upstreams.
 pub const UPSTREAM: &str = "upstream";
+
+/// The upstream that a URL of this scheme names.
+///
+/// # Errors
+/// `Invalid` where it names none, or says more than a name.
+pub fn upstream_name(url: &Url) -> Result<&str, ServiceError> {
+    let invalid =
+        |why: &str| ServiceError::Invalid(format!("`{url}` is not of the form `upstream://NAME/path`: {why}"));
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(ServiceError::Invalid("the url has user information".to_owned()));
+    }
+    if url.port().is_some() {
+        return Err(invalid("the upstream knows its ports"));
+    }
+    url.host_str().filter(|name| !name.is_empty()).ok_or_else(|| invalid("it names no upstream"))
+}
 
 /// The answer to a call, without hop-by-hop fields.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use sluice_filter::context::{self, Value};
-use sluice_filter::{ClaimPath, Error, Request, consumers};
+use sluice_filter::{ClaimPath, Error, Request, consumers, is_token};
 
 /// What has to hold: all keys that are there, and one value of each.
 #[derive(Deserialize, Default)]
@@ -16,8 +16,10 @@ pub(crate) struct Conditions {
     labels: BTreeMap<String, Words>,
     roles: Words,
     scopes: Words,
+    scopes_any: Words,
     claims: BTreeMap<String, Words>,
     methods: Words,
+    headers: BTreeMap<String, Words>,
     routes: Words,
     paths: Words,
 }
@@ -59,6 +61,7 @@ impl Conditions {
             ("plans", &self.plans),
             ("roles", &self.roles),
             ("scopes", &self.scopes),
+            ("scopes_any", &self.scopes_any),
             ("methods", &self.methods),
             ("routes", &self.routes),
             ("paths", &self.paths),
@@ -66,13 +69,19 @@ impl Conditions {
         let lists = lists.map(|(key, words)| (key.to_owned(), words)).into_iter();
         let labels = self.labels.iter().map(|(name, words)| (format!("labels.{name}"), words));
         let claims = self.claims.iter().map(|(name, words)| (format!("claims.{name}"), words));
-        for (key, words) in lists.chain(labels).chain(claims) {
+        let headers = self.headers.iter().map(|(name, words)| (format!("headers.{name}"), words));
+        for (key, words) in lists.chain(labels).chain(claims).chain(headers) {
             if !is_free(words) && words.all().is_empty() {
                 return Err((key, "expected at least one value: an empty list never holds".to_owned()));
             }
         }
         for name in self.claims.keys() {
             name.parse::<ClaimPath>().map_err(|why| (format!("claims.{name}"), why))?;
+        }
+        for name in self.headers.keys() {
+            if !is_token(name) || name.eq_ignore_ascii_case("host") {
+                return Err((format!("headers.{name}"), "expected the name of a header other than `host`".to_owned()));
+            }
         }
         for path in self.paths.all() {
             if !path.starts_with('/') || path[..path.len() - 1].contains('*') {
@@ -85,11 +94,16 @@ impl Conditions {
 
     /// Whether they need a filter that finds the caller.
     pub(crate) fn are_about_the_caller(&self) -> bool {
-        let lists = [&self.consumers, &self.plans, &self.roles, &self.scopes];
+        let lists = [&self.consumers, &self.plans, &self.roles, &self.scopes, &self.scopes_any];
         self.authenticated.is_some()
             || !lists.iter().all(|words| is_free(words))
             || !self.labels.is_empty()
             || !self.claims.is_empty()
+    }
+
+    /// The headers that they look at.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &str> {
+        self.headers.keys().map(String::as_str)
     }
 
     /// Whether all of them hold. What is cheap to know is asked first.
@@ -107,6 +121,11 @@ impl Conditions {
                 None => path == pattern,
             };
             if !self.paths.all().iter().any(fits) {
+                return Ok(false);
+            }
+        }
+        for (name, words) in &self.headers {
+            if !facts.header_fits(name, words)? {
                 return Ok(false);
             }
         }
@@ -139,6 +158,9 @@ impl Conditions {
             if !self.scopes.all().iter().all(|scope| scopes.contains(scope)) {
                 return Ok(false);
             }
+        }
+        if !is_free(&self.scopes_any) && !any(&self.scopes_any, facts.scopes()?) {
+            return Ok(false);
         }
         for (name, words) in &self.claims {
             let Ok(path) = name.parse::<ClaimPath>() else { return Ok(false) };
@@ -199,7 +221,13 @@ impl<'a> Facts<'a> {
         once(&mut self.path, || self.request.path()).map(String::as_str)
     }
 
-    fn consumer(&mut self) -> Result<Option<&str>, Error> {
+    /// Whether one of the fields of a name has one of these values.
+    fn header_fits(&self, name: &str, words: &Words) -> Result<bool, Error> {
+        let fields = self.request.header_bytes(name)?;
+        Ok(fields.iter().any(|field| words.all().iter().any(|word| word.as_bytes() == field)))
+    }
+
+    pub(crate) fn consumer(&mut self) -> Result<Option<&str>, Error> {
         once(&mut self.consumer, context::consumer).map(Option::as_deref)
     }
 

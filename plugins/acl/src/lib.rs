@@ -9,7 +9,7 @@ use condition::{Conditions, Facts};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub(crate) struct Config {
     rules: Vec<Rule>,
     #[serde(default)]
     default: Effect,
@@ -41,8 +41,10 @@ enum Effect {
     Deny,
 }
 
-struct Acl {
+pub(crate) struct Acl {
     rules: Vec<(String, Effect, Conditions)>,
+    /// The first rule about the caller: a stranger who gets past it could have done better with credentials.
+    first_by_caller: Option<usize>,
     default: Effect,
     roles_claim: ClaimPath,
     scope_claim: ClaimPath,
@@ -68,10 +70,11 @@ impl Filter for Acl {
             rule.conditions.check().map_err(|(key, why)| ConfigError::new(format!("rules[{at}].if.{key}"), why))?;
             rules.push((name, rule.effect, rule.conditions));
         }
-        let by_caller = rules.iter().any(|(_, _, conditions)| conditions.are_about_the_caller());
-        setup.needs(&json!({ "authentication": by_caller }))?;
+        let first_by_caller = rules.iter().position(|(_, _, conditions)| conditions.are_about_the_caller());
+        let headers: Vec<&str> = rules.iter().flat_map(|(_, _, conditions)| conditions.headers()).collect();
+        setup.needs(&json!({ "authentication": first_by_caller.is_some(), "read_headers": headers }))?;
         let Config { default, roles_claim, scope_claim, message, dry_run, .. } = config;
-        Ok(Self { rules, default, roles_claim, scope_claim, message, dry_run })
+        Ok(Self { rules, first_by_caller, default, roles_claim, scope_claim, message, dry_run })
     }
 
     fn describe() -> Describe {
@@ -86,20 +89,31 @@ impl Filter for Acl {
 impl OnRequest for Acl {
     fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
         let mut facts = Facts::new(request, &self.roles_claim, &self.scope_claim);
-        let mut decision = (self.default, "default");
-        for (name, effect, conditions) in &self.rules {
+        let mut decision = (self.rules.len(), self.default, "default");
+        for (at, (name, effect, conditions)) in self.rules.iter().enumerate() {
             if conditions.hold(&mut facts)? {
-                decision = (*effect, name);
+                decision = (at, *effect, name);
                 break;
             }
         }
-        let (Effect::Deny, rule) = decision else { return Ok(Verdict::Continue) };
+        let (at, Effect::Deny, rule) = decision else { return Ok(Verdict::Continue) };
         if self.dry_run {
             metrics::count("would_refuse_total", &[("rule", rule)], 1)?;
             return Ok(Verdict::Continue);
         }
-        let problem = Problem::new(403, "Forbidden").detail(self.message.as_str());
-        problem.draft().reason(&format!("acl-denied:{rule}")).header("cache-control", "no-store").send()
+        // RFC 9110 §15.5.2: a 401 says which credentials would do. Where no filter before this one takes any, none would.
+        let is_for_callers = self.first_by_caller.is_some_and(|first| first <= at);
+        let challenges =
+            if is_for_callers && facts.consumer()?.is_none() { context::challenges()? } else { Vec::new() };
+        let problem = match challenges.is_empty() {
+            true => Problem::new(403, "Forbidden").detail(self.message.as_str()),
+            false => Problem::new(401, "Unauthorized").detail("credentials are needed"),
+        };
+        let mut draft = problem.draft().reason(&format!("acl-denied:{rule}")).header("cache-control", "no-store");
+        if !challenges.is_empty() {
+            draft = draft.header("www-authenticate", &challenges.join(", "));
+        }
+        draft.send()
     }
 }
 

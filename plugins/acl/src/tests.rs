@@ -106,6 +106,47 @@ fn roles_scopes_and_claims_in_every_form() {
 }
 
 #[test]
+fn one_scope_of_several_and_headers() {
+    let filter = filter(json!([
+        {"name": "scopes", "effect": "allow", "if": {"scopes_any": ["read", "write"], "scopes": "api"}},
+        {"name": "tool", "effect": "allow", "if": {"headers": {"X-Tool": ["cli", "ci"], "x-zone": "a"}}},
+    ]));
+    let asked = |scope: &str| refusal(&filter, with_claims(Exchange::get("/"), &json!({ "scope": scope })));
+    assert_eq!((asked("api write"), asked("other read api")), (None, None));
+    assert_eq!((asked("api"), asked("read write")), (denied("default"), denied("default")));
+    let sent = |tool: &str, zone: &str| {
+        refusal(&filter, Exchange::get("/").header("x-tool", "x").header("x-tool", tool).header("x-zone", zone))
+    };
+    assert_eq!((sent("ci", "a"), sent("ci", "b"), sent("ci, cli", "a")), (None, denied("default"), denied("default")));
+    assert_eq!(filter.needs(), Some(json!({"authentication": true, "read_headers": ["X-Tool", "x-zone"]})));
+}
+
+#[test]
+fn strangers_are_told_how_to_authenticate_where_that_would_help() {
+    let filter = filter(json!([
+        {"name": "frozen", "effect": "deny", "if": {"methods": "DELETE"}},
+        {"name": "known", "effect": "allow", "if": {"authenticated": true}},
+        {"name": "write", "effect": "deny", "if": {"methods": "POST"}},
+    ]));
+    let stranger = |method: &str, challenges: &[&str]| {
+        let mut exchange = Exchange::new(method, "/");
+        if !challenges.is_empty() {
+            let challenges = challenges.iter().map(|one| (*one).to_owned()).collect();
+            exchange.context.insert("auth.challenges".into(), (context::Value::Texts(challenges), "key".into()));
+        }
+        assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Respond));
+        let challenge = exchange.response.headers.get("www-authenticate").map(str::to_owned);
+        (exchange.response.status, challenge, exchange.response.reason.unwrap_or_default())
+    };
+    let both = Some("ApiKey realm=\"a\", Basic realm=\"a\"".to_owned());
+    let offered = ["ApiKey realm=\"a\"", "Basic realm=\"a\""];
+    assert_eq!(stranger("GET", &offered), (401, both.clone(), "acl-denied:default".into()));
+    assert_eq!(stranger("POST", &offered), (401, both, "acl-denied:write".into()), "a caller would have passed before");
+    assert_eq!(stranger("DELETE", &offered), (403, None, "acl-denied:frozen".into()), "no caller may");
+    assert_eq!(stranger("GET", &[]), (403, None, "acl-denied:default".into()), "nobody takes credentials");
+}
+
+#[test]
 fn a_claim_that_is_no_text_is_not_taken_for_absent() {
     // A rule that denies by a claim has to hold whatever form the claim has.
     let filter = Harness::<Acl>::new(json!({
@@ -143,9 +184,9 @@ fn a_dry_run_counts_and_refuses_nobody() {
 #[test]
 fn it_says_whether_it_needs_to_know_the_caller() {
     let by_caller = filter(json!([{"effect": "allow", "if": {"plans": "gold"}}]));
-    assert_eq!(by_caller.needs(), Some(json!({"authentication": true})));
+    assert_eq!(by_caller.needs(), Some(json!({"authentication": true, "read_headers": []})));
     let by_request = filter(json!([{"effect": "allow", "if": {"methods": "GET"}}]));
-    assert_eq!(by_request.needs(), Some(json!({"authentication": false})));
+    assert_eq!(by_request.needs(), Some(json!({"authentication": false, "read_headers": []})));
 }
 
 #[test]
@@ -160,6 +201,10 @@ fn bad_configs_name_their_key() {
         ),
         (rules(json!({"effect": "allow", "if": {"paths": "a/*"}})), "rules[0].if.paths: `a/*` is neither a path"),
         (rules(json!({"effect": "allow", "if": {"paths": "/*/a"}})), "rules[0].if.paths: `/*/a` is neither a path"),
+        (
+            rules(json!({"effect": "allow", "if": {"headers": {"Host": "a"}}})),
+            "rules[0].if.headers.Host: expected the name",
+        ),
         (rules(json!({"effect": "allow", "name": "a b"})), "rules[0].name: expected 1 to 48 letters"),
         (rules(json!({"effect": "maybe"})), "rules[0].effect: "),
         (rules(json!({"effect": "allow", "if": {"plan": "x"}})), "rules[0].if.plan: unknown key"),

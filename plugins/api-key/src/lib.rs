@@ -3,11 +3,11 @@
 mod query;
 
 use serde_json::json;
-use sluice_filter::{Throttle, consumers, is_token, prelude::*};
+use sluice_filter::{Hook, Throttle, consumers, is_token, prelude::*};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub(crate) struct Config {
     #[serde(default = "default_places")]
     places: Vec<String>,
     #[serde(default = "default_realm")]
@@ -27,7 +27,7 @@ enum Place {
     Cookie(String),
 }
 
-struct ApiKey {
+pub(crate) struct ApiKey {
     places: Vec<Place>,
     challenge: String,
     optional: bool,
@@ -52,6 +52,7 @@ impl Filter for ApiKey {
         if let Some(throttle) = &config.throttle {
             throttle.check("throttle")?;
         }
+        setup.hook(Hook::OnResponse, places.iter().any(Place::is_in_url))?;
         let headers: Vec<&str> = places.iter().filter_map(Place::header).collect();
         let written = if config.forward_key { Vec::new() } else { headers.clone() };
         setup.needs(&json!({ "consumers": true, "read_headers": headers, "write_headers": written }))?;
@@ -80,6 +81,10 @@ impl Place {
             Some(("cookie", name)) if is_token(name) => Ok(Place::Cookie(name.to_owned())),
             _ => Err("expected `header:NAME`, `query:NAME` or `cookie:NAME`".to_owned()),
         }
+    }
+
+    fn is_in_url(&self) -> bool {
+        matches!(self, Place::Query(_))
     }
 
     /// The header that it is in.
@@ -131,6 +136,24 @@ impl Place {
     }
 }
 
+/// Takes the key out of what a page sends on that was loaded with it in its URL: the upstream would log it.
+fn clean_referer(request: &Request, name: &str) -> Result<(), Error> {
+    let fields = request.header_bytes("referer")?;
+    let parts = |field: &[u8]| {
+        String::from_utf8_lossy(field).split_once('?').map(|(page, query)| (page.to_owned(), query.to_owned()))
+    };
+    let mut pages = fields.iter().filter_map(|field| parts(field)).filter(|(_, query)| query::has(query, name));
+    let Some((page, query)) = pages.next() else { return Ok(()) };
+    // RFC 9110 §10.1.3: one URL without a fragment. What is none goes as a whole.
+    if fields.len() > 1 || !page.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return request.remove_header("referer");
+    }
+    match query::without(&query, name) {
+        Some(rest) => request.set_header("referer", &format!("{page}?{rest}")),
+        None => request.set_header("referer", &page),
+    }
+}
+
 /// The values of the cookies of this name.
 fn cookies<'l>(line: &'l [u8], name: &str) -> impl Iterator<Item = &'l [u8]> {
     let pairs = line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
@@ -161,10 +184,21 @@ impl OnRequest for ApiKey {
             if !found.is_empty() && !self.forward_key {
                 place.clean(request)?;
             }
+            if let Place::Query(name) = place {
+                if !self.forward_key {
+                    clean_referer(request, name)?;
+                }
+                if !found.is_empty() {
+                    state::set_bytes(b"in-url")?;
+                }
+            }
             keys.extend(found);
         }
         let key = match keys.as_slice() {
-            [] if self.optional => return Ok(Verdict::Continue),
+            [] if self.optional => {
+                context::offer_challenge(&self.challenge)?;
+                return Ok(Verdict::Continue);
+            }
             [] => return self.refuse("key-missing", "an API key is needed"),
             [first, others @ ..] if others.iter().all(|other| other == first) => first,
             // One of them may be checked here, and another one behind the gateway.
@@ -185,6 +219,16 @@ impl OnRequest for ApiKey {
     }
 }
 
+/// A page whose URL has a key must not tell that URL to others (W3C Referrer Policy §3.1).
+impl OnResponse for ApiKey {
+    fn on_response(&self, response: &Response) -> Result<Verdict, Error> {
+        if state::get_bytes()?.is_some() {
+            response.set_header("referrer-policy", "no-referrer")?;
+        }
+        Ok(Verdict::Continue)
+    }
+}
+
 impl ApiKey {
     fn refuse(&self, reason: &str, detail: &str) -> Result<Verdict, Error> {
         let draft = Problem::new(401, "Unauthorized").detail(detail).draft().reason(reason);
@@ -200,7 +244,7 @@ fn default_realm() -> String {
     "api".to_owned()
 }
 
-sluice_filter::export!(ApiKey: OnRequest);
+sluice_filter::export!(ApiKey: OnRequest, OnResponse);
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use sluice_filter::testing::{Consumer, Exchange, Harness, config_keys};
+use sluice_filter::testing::{Consumer, Exchange, Harness, ResponseMessage, config_keys};
 
 use super::*;
 
@@ -47,6 +47,26 @@ fn a_key_is_found_and_removed_in_every_place() {
 }
 
 #[test]
+fn a_key_in_a_url_is_not_sent_on_by_the_page() {
+    let filter = filter(json!({ "places": ["header:x-key", "query:key"] }));
+    let asked = |mut exchange: Exchange| {
+        assert_eq!(refusal(&filter, &mut exchange), None);
+        exchange.respond(ResponseMessage::new(200).header("referrer-policy", "unsafe-url"));
+        assert_eq!(filter.on_response(&mut exchange), Ok(Verdict::Continue));
+        exchange
+    };
+    let page = asked(Exchange::get("/?key=k%2B2"));
+    assert_eq!(page.response.headers.all("referrer-policy"), ["no-referrer"]);
+    let image =
+        asked(Exchange::get("/a").header("x-key", "k+2").header("referer", "https://a.example/p?a=1&k%65y=k%2B2"));
+    assert_eq!(image.request.headers.get("referer"), Some("https://a.example/p?a=1"));
+    assert_eq!(image.response.headers.all("referrer-policy"), ["unsafe-url"]);
+    let other = asked(Exchange::get("/a").header("x-key", "k+2").header("referer", "https://a.example/p?a=1"));
+    assert_eq!(other.request.headers.get("referer"), Some("https://a.example/p?a=1"));
+    assert!(!self::filter(json!({})).wants("on-response") && filter.wants("on-response"));
+}
+
+#[test]
 fn several_keys_are_refused() {
     let filter = filter(json!({ "places": ["header:x-key", "query:key"] }));
     let several = Some((400, "several-keys".to_owned()));
@@ -71,7 +91,10 @@ fn missing_and_unknown_keys() {
         assert_eq!(unknown.consumer, None);
     }
     let optional = self::filter(json!({ "optional": true, "forward_key": true }));
-    assert_eq!(refusal(&optional, &mut Exchange::get("/")), None);
+    let mut stranger = Exchange::get("/");
+    assert_eq!(refusal(&optional, &mut stranger), None);
+    let challenges = context::into_texts(stranger.context["auth.challenges"].0.clone());
+    assert_eq!(challenges, Some(vec!["ApiKey realm=\"api\"".to_owned()]));
     assert_eq!(refusal(&optional, &mut Exchange::get("/").header("x-api-key", "x")).unwrap().0, 401);
     let mut known = Exchange::get("/").header("x-api-key", "k+2");
     assert_eq!(refusal(&optional, &mut known), None);

@@ -8,7 +8,7 @@ use sluice_filter::{Throttle, consumers, passwords, prelude::*};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub(crate) struct Config {
     #[serde(default = "default_realm")]
     realm: String,
     #[serde(default)]
@@ -19,7 +19,7 @@ struct Config {
     throttle: Throttle,
 }
 
-struct BasicAuth {
+pub(crate) struct BasicAuth {
     challenge: String,
     optional: bool,
     forward_credentials: bool,
@@ -107,7 +107,10 @@ impl Credentials {
 impl OnRequest for BasicAuth {
     fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
         let (user, password) = match Credentials::of(request)? {
-            Credentials::Missing if self.optional => return Ok(Verdict::Continue),
+            Credentials::Missing if self.optional => {
+                context::offer_challenge(&self.challenge)?;
+                return Ok(Verdict::Continue);
+            }
             Credentials::Missing => return self.refuse("credentials-missing", "a user name and a password are needed"),
             Credentials::Malformed(detail) => {
                 let draft = Problem::new(400, "Bad Request").detail(detail).draft().reason("bad-authorization");

@@ -2,7 +2,7 @@
 
 use sluice_filter::{crypto, http::Incoming, kv, kv::Reservation, prelude::*};
 
-use crate::config::{Cache, Config};
+use super::config::{Cache, Config};
 
 /// A larger body of a refusal is not kept.
 const MAX_KEPT_BODY: usize = 4 << 10;

@@ -13,7 +13,7 @@ use sluice_filter::{
 use answer::{Answer, Cached};
 use config::{Config, Method, OnUnavailable};
 
-struct ForwardAuth {
+pub(crate) struct ForwardAuth {
     config: Config,
 }
 

@@ -157,10 +157,11 @@ fn only_known_consumers_where_that_is_asked_for() {
         filter.consumers(&[Consumer::new("acme")]);
         let mut exchange = Exchange::get("/");
         let verdict = filter.on_request(&mut exchange).unwrap();
-        (verdict, exchange.response.status, exchange.consumer)
+        (verdict, exchange.response.status, exchange.response.reason, exchange.consumer)
     };
-    assert_eq!((ask("acme").0, ask("acme").2.as_deref()), (Verdict::Continue, Some("acme")));
-    assert_eq!((ask("eve").0, ask("eve").1, ask("eve").2), (Verdict::Respond, 403, None));
+    let (verdict, _, _, consumer) = ask("acme");
+    assert_eq!((verdict, consumer.as_deref()), (Verdict::Continue, Some("acme")));
+    assert_eq!(ask("eve"), (Verdict::Respond, 403, Some("consumer-unknown".to_owned()), None));
 }
 
 #[test]

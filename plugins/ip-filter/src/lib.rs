@@ -11,7 +11,7 @@ use list::List;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub(crate) struct Config {
     #[serde(default)]
     allow: Option<Entries>,
     #[serde(default)]
@@ -46,7 +46,7 @@ enum Unix {
     Deny,
 }
 
-struct IpFilter {
+pub(crate) struct IpFilter {
     /// None: everybody who is not denied.
     allow: Option<List>,
     deny: List,

@@ -45,12 +45,18 @@ fn covers<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {
     after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|(_, last)| *last >= address)
 }
 
-/// An address or a prefix. One with bits behind its length is a mistake more often than not.
+/// An address or a prefix. One with bits behind its length is a mistake more often than not. `010.0.0.0` is none: some take it for `8.0.0.0`
+/// (RFC 6943 §3.1.1), and `IpNet` would read it as `10.0.0.0`.
 fn parse(text: &str) -> Result<IpNet, &'static str> {
     const EXPECTED: &str = "is neither an address nor a prefix such as `10.0.0.0/8`";
-    let net = match text.parse::<IpNet>() {
-        Ok(net) => net,
-        Err(_) => IpNet::from(text.parse::<IpAddr>().map_err(|_| EXPECTED)?),
+    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let address: IpAddr = address.parse().map_err(|_| EXPECTED)?;
+    let net = match length {
+        None => IpNet::from(address),
+        Some(digits) => {
+            let length = digits.parse().ok().filter(|length: &u8| length.to_string() == digits).ok_or(EXPECTED)?;
+            IpNet::new(address, length).map_err(|_| EXPECTED)?
+        }
     };
     if net.trunc() != net {
         return Err("has bits behind the length of its prefix");
@@ -142,6 +148,10 @@ mod tests {
             ("10.0.0.1/8", "has bits behind"),
             ("10.0.0.0/33", "is neither"),
             ("10.0.0", "is neither"),
+            ("10.03.0.0/16", "is neither"),
+            ("010.0.0.0/8", "is neither"),
+            ("10.0.0.0/08", "is neither"),
+            ("10.0.0.0/+8", "is neither"),
             ("host.example", "is neither"),
             ("", "is neither"),
         ] {

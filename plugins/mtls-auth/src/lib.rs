@@ -71,7 +71,10 @@ impl OnRequest for MtlsAuth {
     fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
         let certificate = match request.client_certificate()? {
             Some(certificate) => certificate,
-            None if self.optional => return Ok(Verdict::Continue),
+            None if self.optional => {
+                context::offer_challenge(CHALLENGE)?;
+                return Ok(Verdict::Continue);
+            }
             None => return refuse("certificate-missing", "a client certificate is needed"),
         };
         for property in &self.by {
@@ -87,9 +90,11 @@ impl OnRequest for MtlsAuth {
 }
 
 /// No scheme of HTTP is for certificates, but a 401 has to name one (RFC 9110 §11.6.1).
+const CHALLENGE: &str = "ClientCertificate";
+
 fn refuse(reason: &str, detail: &str) -> Result<Verdict, Error> {
     let draft = Problem::new(401, "Unauthorized").detail(detail).draft().reason(reason);
-    draft.header("www-authenticate", "ClientCertificate").header("cache-control", "no-store").send()
+    draft.header("www-authenticate", CHALLENGE).header("cache-control", "no-store").send()
 }
 
 fn default_by() -> Vec<Property> {

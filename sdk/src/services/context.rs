@@ -96,6 +96,31 @@ pub fn set_consumer(name: &str) -> Result<(), Error> {
     Ok(host::context::set_consumer(name)?)
 }
 
+/// Where the ways to authenticate are that filters have offered.
+const CHALLENGES: &str = "auth.challenges";
+
+/// Says how a caller could have authenticated: for filters that let strangers pass. A filter behind them that refuses strangers can name it in the
+/// `WWW-Authenticate` of its 401 (RFC 9110 §11.6.1).
+///
+/// # Errors
+/// As [`set`].
+pub fn offer_challenge(challenge: &str) -> Result<(), Error> {
+    let mut known = challenges()?;
+    if known.iter().any(|one| one == challenge) {
+        return Ok(());
+    }
+    known.push(challenge.to_owned());
+    set(CHALLENGES, known)
+}
+
+/// The challenges that filters before this one have offered, in their order.
+///
+/// # Errors
+/// `WrongHook`.
+pub fn challenges() -> Result<Vec<String>, Error> {
+    Ok(texts(CHALLENGES)?.unwrap_or_default())
+}
+
 /// The text of a value of kind text, integer or boolean.
 #[must_use]
 pub fn into_text(value: Value) -> Option<String> {

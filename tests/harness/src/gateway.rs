@@ -63,6 +63,14 @@ pub struct Refused {
     pub stderr: String,
 }
 
+/// Components that stand for the shipped plugins of their names in every gateway: those in the folder `SLUICE_TEST_PLUGINS` (`.ci/outside`).
+fn built_elsewhere() -> Vec<PathBuf> {
+    let Some(folder) = std::env::var_os("SLUICE_TEST_PLUGINS") else { return Vec::new() };
+    let entries = std::fs::read_dir(folder).expect("the folder of SLUICE_TEST_PLUGINS");
+    let files = entries.map(|entry| entry.expect("an entry").path());
+    files.filter(|file| file.extension().is_some_and(|extension| extension == "wasm")).collect()
+}
+
 /// How a gateway is started when the text of its config is not all.
 #[derive(Default)]
 pub struct Setup {
@@ -126,6 +134,17 @@ impl Setup {
                 gateway.listeners.push((name, address));
             }
         }
+        for file in built_elsewhere() {
+            let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
+            if toml.contains(&format!("plugin = \"{name}\"")) {
+                let says = format!("plugin `{name}` is ");
+                let stands_in = "not the plugin of that name that ships with the gateway";
+                gateway.wait_log("it takes the component that was built elsewhere", |line| {
+                    let line = line.to_string();
+                    line.contains(&says) && line.contains(stands_in)
+                });
+            }
+        }
         gateway
     }
 
@@ -170,6 +189,10 @@ impl Setup {
         let dir = tempfile::Builder::new().prefix("sluice-test-").tempdir().unwrap();
         for (path, content) in &self.files {
             write(dir.path(), path, content);
+        }
+        for file in built_elsewhere() {
+            let name = file.file_name().expect("a name").to_string_lossy();
+            write(dir.path(), &format!("plugins/{name}"), &std::fs::read(&file).expect("a component"));
         }
         let config = write(dir.path(), "gateway.toml", toml.as_bytes());
         (dir, config)

@@ -15,6 +15,7 @@ use crate::wasm::{FilterLimits, Mode};
 mod filters;
 mod health;
 mod levels;
+mod mutations;
 mod pipelines;
 mod reference;
 mod releases;

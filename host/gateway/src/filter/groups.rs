@@ -12,7 +12,7 @@ use super::chain::FilterOutcome;
 use super::{BodySource, LocalPipeline, RequestOutcome, Traversal};
 use crate::config::defaults;
 use crate::config::model::{AnyOf, Step};
-use crate::exchange::{Reason, ResponseHead, ResponseSource};
+use crate::exchange::{Exchange, Reason, ResponseHead, ResponseSource, Value};
 
 /// The way of a request through one step.
 enum StepOutcome {
@@ -135,11 +135,12 @@ impl LocalPipeline {
         if refusals.is_empty() {
             return StepOutcome::Absent;
         }
-        if group.optional {
-            return StepOutcome::Passed;
-        }
         let (by, head) = as_one(refusals);
         let exchange = traversal.exchange();
+        if group.optional {
+            offer(&head, exchange);
+            return StepOutcome::Passed;
+        }
         exchange.response = Some(head);
         exchange.response_body_replaced = true;
         StepOutcome::Refused(by)
@@ -168,6 +169,20 @@ fn take_refusal(by: usize, traversal: &mut Traversal) -> Option<Refusal> {
     let exchange = traversal.exchange();
     exchange.response_body_replaced = false;
     exchange.response.take().map(|head| Refusal { by, head })
+}
+
+/// Leaves the challenges for the filters behind the group, as an authenticating filter does that lets strangers pass (`context.offer_challenge`
+/// of the SDK).
+fn offer(refusal: &ResponseHead, exchange: &mut Exchange) {
+    const CHALLENGES: &str = "auth.challenges";
+    let Some(challenge) = refusal.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()) else { return };
+    let mut known = match exchange.context.entry(CHALLENGES).map(|entry| &entry.value) {
+        Some(Value::Texts(known)) => known.clone(),
+        Some(_) | None => Vec::new(),
+    };
+    known.push(challenge.to_owned());
+    // Without room for it, a stranger gets a 403 in place of a 401.
+    let _ = exchange.context.set(CHALLENGES, Value::Texts(known), "gateway".into());
 }
 
 /// One answer for all: 401 if one of them has it, else the status of the first. RFC 9110 §11.6.1: its one `WWW-Authenticate` has the

@@ -29,7 +29,7 @@ use crate::http::cdn_loop::CDN_LOOP;
 use crate::http::headers::{is_framing, strip_hop_by_hop};
 use crate::http1::{Reply, Tolerance};
 use crate::services::grants::Origin;
-use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS, UPSTREAM};
+use crate::services::outbound::{Answers, Call, Incoming, MAX_REQUESTS, UPSTREAM, upstream_name};
 use crate::services::{Grants, Reach, ServiceError};
 use crate::upstream::pool::{Lease, Leased};
 use crate::upstream::retry::Unprocessed;
@@ -126,7 +126,7 @@ impl Target {
         let wrong = |e| ServiceError::Invalid(format!("`{}` is not an absolute url: {e}", call.url));
         let url = Url::parse(&call.url).map_err(wrong)?;
         if url.scheme() == UPSTREAM {
-            grants.check_upstream(upstreams::name(&url)?)?;
+            grants.check_upstream(upstream_name(&url)?)?;
             return Ok(Target::Upstream(url));
         }
         let reach = grants.http.check(&Origin::of(&url)?)?;

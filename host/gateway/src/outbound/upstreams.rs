@@ -15,7 +15,7 @@ use url::Url;
 use super::{fields, method, target_uri};
 use crate::http::body::Body;
 use crate::services::ServiceError;
-use crate::services::outbound::{Call, CallContext, Incoming};
+use crate::services::outbound::{Call, CallContext, Incoming, upstream_name};
 
 /// How much longer than its time a call may take. The time is kept where it shows who is late, and that looks at it every few milliseconds.
 const GRACE: Duration = Duration::from_millis(50);
@@ -47,21 +47,8 @@ pub fn call_upstreams_by(calls: Weak<dyn UpstreamCalls>) {
     UPSTREAMS.set(Some(calls));
 }
 
-/// The upstream that a URL names.
-pub(super) fn name(url: &Url) -> Result<&str, ServiceError> {
-    let invalid =
-        |why: &str| ServiceError::Invalid(format!("`{url}` is not of the form `upstream://NAME/path`: {why}"));
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(ServiceError::Invalid("the url has user information".to_owned()));
-    }
-    if url.port().is_some() {
-        return Err(invalid("the upstream knows its ports"));
-    }
-    url.host_str().filter(|name| !name.is_empty()).ok_or_else(|| invalid("it names no upstream"))
-}
-
 pub(super) fn prepare(call: Call, url: &Url, deadline: Instant, max_body: usize) -> Result<UpstreamCall, ServiceError> {
-    let upstream = name(url)?.into();
+    let upstream = upstream_name(url)?.into();
     let (method, headers, uri) = (method(&call)?, fields(&call)?, target_uri(url)?);
     let Some(made_for) = call.made_for else {
         return Err(ServiceError::Invalid(format!("`{}` is not of the form `upstream://NAME/path`", call.url)));
