@@ -1,0 +1,14 @@
+//! The HTTP cache without a gateway around it.
+//!
+//! The rules are pure functions. They read no clock and open no socket: times, heads and lengths come in as arguments. Each file has the
+//! sections of the RFC that it follows.
+
+pub mod date;
+pub mod directives;
+pub mod etag;
+pub mod fields;
+pub mod freshness;
+pub mod policy;
+pub mod status_codes;
+pub mod storable;
+pub mod validate;
