@@ -10,6 +10,7 @@ use crate::fields::{self, Vary};
 use crate::freshness::{Source, Stored, Times};
 use crate::policy::{Policy, SetCookie};
 use crate::status_codes::{is_heuristically_cacheable, is_never_stored, is_understood};
+use crate::validate::http_date;
 
 /// A response head and the request that it answers, as they passed between gateway and upstream.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +137,7 @@ fn may_be_shared(directives: &ResponseDirectives, request: &HeaderMap, status: S
     Ok(())
 }
 
-const SET_COOKIE_2: HeaderName = HeaderName::from_static("set-cookie2");
+pub(crate) const SET_COOKIE_2: HeaderName = HeaderName::from_static("set-cookie2");
 
 /// The fields that are not stored besides those of the connection.
 fn omitted(
@@ -159,11 +160,17 @@ fn omitted(
 }
 
 /// RFC 9111 §3.1: fields about the client's proxy.
-const PROXY: [HeaderName; 3] =
+pub(crate) const PROXY: [HeaderName; 3] =
     [header::PROXY_AUTHENTICATE, HeaderName::from_static("proxy-authentication-info"), header::PROXY_AUTHORIZATION];
 
 impl Storable {
-    /// RFC 9111 §3.1: the head that is stored. `Age` is left out: each hit gets its own.
+    /// The same, of a head with cookies that are for one client.
+    pub(crate) fn without_cookies(mut self) -> Storable {
+        self.omitted.extend([header::SET_COOKIE, SET_COOKIE_2]);
+        self
+    }
+
+    /// RFC 9111 §3.1: the head that is stored. `Age` is left out: each hit gets its own. RFC 9110 §6.6.1: it has a date.
     pub fn head(&self, response: &HeaderMap) -> HeaderMap {
         let mut head = response.clone();
         strip_hop_by_hop(&mut head);
@@ -172,6 +179,9 @@ impl Storable {
         }
         for name in PROXY.iter().chain(&self.omitted) {
             head.remove(name);
+        }
+        if !head.contains_key(header::DATE) {
+            head.insert(header::DATE, http_date(self.stored.received()));
         }
         head
     }

@@ -159,8 +159,9 @@ fn cookies_are_stored_when_told() {
         store(200, &[], &response, &policy).map(|storable| storable.head(&headers(&response)).len())
     };
     assert_eq!(head(SetCookie::Refuse), Err(Refusal::SetCookie));
-    assert_eq!(head(SetCookie::Omit), Ok(1));
-    assert_eq!(head(SetCookie::Store), Ok(3));
+    // And the date of receipt.
+    assert_eq!(head(SetCookie::Omit), Ok(2));
+    assert_eq!(head(SetCookie::Store), Ok(4));
 }
 
 #[test]
@@ -194,7 +195,9 @@ fn all_but_a_few_fields_are_stored() {
     let head = storable(received, &Policy::default()).unwrap().head(&response);
     let mut names: Vec<_> = head.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
-    assert_eq!(names, ["cache-control", "content-type", "surrogate-key", "vary", "x-unknown"]);
+    assert_eq!(names, ["cache-control", "content-type", "date", "surrogate-key", "vary", "x-unknown"]);
+    // RFC 9110 §6.6.1.
+    assert_eq!(head["date"], NOW);
 }
 
 #[test]
