@@ -3,6 +3,7 @@
 //! The rules are pure functions. They read no clock and open no socket: times, heads and lengths come in as arguments. Each file has the
 //! sections of the RFC that it follows.
 
+pub mod cache_status;
 pub mod condition;
 pub mod date;
 pub mod digest;
@@ -10,8 +11,10 @@ pub mod directives;
 pub mod etag;
 pub mod fields;
 pub mod freshness;
+pub mod invalidate;
 pub mod key;
 pub mod policy;
+pub mod range;
 pub mod status_codes;
 pub mod storable;
 pub mod validate;
