@@ -47,8 +47,16 @@ const MUST_NOT_NAME: [(&str, &[&str]); 7] = [
 ];
 
 /// Statuses that are no errors: to compare with, or what an answer starts from.
-const NO_ERRORS: [&str; 7] =
-    ["CONTINUE", "SWITCHING_PROTOCOLS", "OK", "NO_CONTENT", "FOUND", "NOT_MODIFIED", "PERMANENT_REDIRECT"];
+const NO_ERRORS: [&str; 8] = [
+    "CONTINUE",
+    "SWITCHING_PROTOCOLS",
+    "OK",
+    "NO_CONTENT",
+    "PARTIAL_CONTENT",
+    "FOUND",
+    "NOT_MODIFIED",
+    "PERMANENT_REDIRECT",
+];
 
 /// Who names error statuses: the one place that maps errors to them, and two servers of their own, which map none.
 const NAME_ERROR_STATUSES: [&str; 6] = [

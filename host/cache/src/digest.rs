@@ -52,8 +52,9 @@ impl Digest {
         self.hasher.write(&(number as u64).to_le_bytes());
     }
 
-    pub(crate) fn finish(&self) -> u128 {
-        self.hasher.finish128().as_u128()
+    pub(crate) fn finish(&self) -> [u64; 2] {
+        let hash = self.hasher.finish128();
+        [hash.h1, hash.h2]
     }
 
     /// Half of it, for tables where a collision costs a fetch and no more.

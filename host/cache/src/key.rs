@@ -14,12 +14,17 @@ use crate::vary;
 
 /// The key of a stored response: a keyed hash, since texts would cost memory and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key(u128);
+pub struct Key([u64; 2]);
 
 impl Key {
     /// For a store outside of this process. Gateways with the same [`Secret`] have the same keys.
     pub fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
+        (u128::from(self.0[0]) << 64 | u128::from(self.0[1])).to_be_bytes()
+    }
+
+    /// It is a hash already: a table needs no other.
+    pub(crate) fn short(self) -> u64 {
+        self.0[0]
     }
 }
 

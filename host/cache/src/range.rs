@@ -111,10 +111,16 @@ pub fn part_head(stored: &HeaderMap, part: &Range<u64>, length: u64) -> HeaderMa
     head
 }
 
-/// The head of a 416 (RFC 9110 §15.5.17): what the client may ask for.
-pub fn unsatisfiable_head(length: u64) -> HeaderMap {
+/// The fields of a 416 (RFC 9110 §15.5.17): what the client may ask for, and of which representation.
+pub fn unsatisfiable_head(stored: &HeaderMap, length: u64) -> HeaderMap {
     let range = HeaderValue::try_from(format!("bytes */{length}")).expect("digits are a value");
-    HeaderMap::from_iter([(header::CONTENT_RANGE, range), (header::CONTENT_LENGTH, HeaderValue::from(0))])
+    let mut head = HeaderMap::from_iter([(header::CONTENT_RANGE, range)]);
+    for name in [header::DATE, header::ETAG, header::LAST_MODIFIED, header::VARY] {
+        if let Some(value) = stored.get(&name) {
+            head.insert(name, value.clone());
+        }
+    }
+    head
 }
 
 /// The content of a 206 with several parts.
@@ -277,7 +283,8 @@ mod tests {
             ("etag", "\"a\""),
         ]);
         assert_eq!(part_head(&stored, &(0..2), 11), expected);
-        assert_eq!(unsatisfiable_head(11)["content-range"], "bytes */11");
+        let unsatisfiable = headers(&[("content-range", "bytes */11"), ("etag", "\"a\"")]);
+        assert_eq!(unsatisfiable_head(&stored, 11), unsatisfiable);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::policy::Normalise;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
     names: Box<[HeaderName]>,
-    digest: u128,
+    digest: [u64; 2],
     form: Form,
     language: Option<Box<Language>>,
 }
@@ -28,7 +28,7 @@ struct Form {
 struct Language {
     content: Box<[u8]>,
     /// Of all other fields that it varies by.
-    others: u128,
+    others: [u64; 2],
 }
 
 const VARIANT: u8 = b'v';
@@ -87,7 +87,7 @@ impl Variant {
     }
 }
 
-fn all(names: &[HeaderName], request: &HeaderMap, form: Form, secret: &Secret) -> u128 {
+fn all(names: &[HeaderName], request: &HeaderMap, form: Form, secret: &Secret) -> [u64; 2] {
     let mut digest = secret.digest(VARIANT);
     for name in names {
         write(name, request, form, &mut digest);
@@ -95,7 +95,7 @@ fn all(names: &[HeaderName], request: &HeaderMap, form: Form, secret: &Secret) -
     digest.finish()
 }
 
-fn others(names: &[HeaderName], request: &HeaderMap, form: Form, secret: &Secret) -> u128 {
+fn others(names: &[HeaderName], request: &HeaderMap, form: Form, secret: &Secret) -> [u64; 2] {
     let mut digest = secret.digest(VARIANT);
     for name in names.iter().filter(|name| **name != header::ACCEPT_LANGUAGE) {
         write(name, request, form, &mut digest);
