@@ -1,7 +1,5 @@
 //! Entity tags and how they compare (RFC 9110 §8.8.3).
 
-use sluice_http::http::headers::tokens;
-
 /// An entity tag as it was sent. Origins compare the text, and so does this cache: a tag without quotes is malformed, but a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntityTag<'a> {
@@ -42,10 +40,7 @@ impl<'a> EntityTag<'a> {
 
 /// The tags of a list such as `If-None-Match`. A comma can stand inside the quotes of a tag.
 pub fn list(value: &[u8]) -> impl Iterator<Item = EntityTag<'_>> {
-    let quoted = value.contains(&b'"');
-    let plain = (!quoted).then(|| tokens(value)).into_iter().flatten();
-    let members = quoted.then(|| Members { rest: value }).into_iter().flatten();
-    plain.chain(members).filter_map(EntityTag::parse)
+    Members { rest: value }.filter_map(EntityTag::parse)
 }
 
 struct Members<'a> {

@@ -195,7 +195,10 @@ fn thousandths(weight: &[u8]) -> Option<u16> {
 /// A request with more languages is compared as it is.
 const MOST_LANGUAGES: usize = 32;
 
-fn languages(request: &HeaderMap) -> Option<SmallVec<[(u16, SmallVec<[u8; 16]>); 8]>> {
+type Tag = SmallVec<[u8; 16]>;
+
+/// The languages of the request, the one that it likes best first. A weight is kept as what it lacks to 1, which sorts so.
+fn languages(request: &HeaderMap) -> Option<SmallVec<[(u16, Tag); 8]>> {
     let mut found = SmallVec::new();
     for line in request.get_all(header::ACCEPT_LANGUAGE) {
         for (tag, weight) in tokens(line.as_bytes()).map(weighted) {
@@ -221,7 +224,7 @@ fn write_languages(request: &HeaderMap, digest: &mut Digest) {
 }
 
 /// The one language that the request wants more than all others.
-fn preferred_language(request: &HeaderMap) -> Option<SmallVec<[u8; 16]>> {
+fn preferred_language(request: &HeaderMap) -> Option<Tag> {
     let languages = languages(request)?;
     let (unlike, tag) = languages.first()?;
     let alone = languages.get(1).is_none_or(|(next, _)| next > unlike);

@@ -2,6 +2,8 @@
 //! history: requests, what the upstream answered, and what has to come of it. `rfc9111/cache.rs` is the cache under test, made of the rules
 //! and the store. What a section asks of others (origins, clients, private caches) has no row.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails should fail at the place")]
+
 #[path = "rfc9111/cache.rs"]
 mod cache;
 #[path = "rfc9111/extensions.rs"]
