@@ -135,7 +135,7 @@ pub enum Segment {
 pub fn multipart(stored: &HeaderMap, parts: &[Range<u64>], length: u64, boundary: &str) -> (HeaderMap, Vec<Segment>) {
     const NAME: HeaderName = header::CONTENT_TYPE;
     let mut segments = Vec::with_capacity(2 * parts.len() + 1);
-    let mut total = 0;
+    let mut total = 0_u64;
     for (at, part) in parts.iter().enumerate() {
         let mut text = Vec::with_capacity(128);
         let line_end: &[u8] = if at == 0 { b"" } else { b"\r\n" };
@@ -149,12 +149,12 @@ pub fn multipart(stored: &HeaderMap, parts: &[Range<u64>], length: u64, boundary
         text.extend_from_slice(
             format!("Content-Range: bytes {}-{}/{length}\r\n\r\n", part.start, part.end - 1).as_bytes(),
         );
-        total += text.len() as u64 + (part.end - part.start);
+        total = (part.end - part.start).saturating_add(text.len() as u64).saturating_add(total);
         segments.push(Segment::Text(text.into()));
         segments.push(Segment::Content(part.clone()));
     }
     let end = format!("\r\n--{boundary}--\r\n");
-    total += end.len() as u64;
+    total = total.saturating_add(end.len() as u64);
     segments.push(Segment::Text(end.into()));
 
     let mut head = stored.clone();

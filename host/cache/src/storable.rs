@@ -86,6 +86,11 @@ pub fn looks_up(method: &Method, headers: &HeaderMap, has_content: bool) -> Resu
 
 /// RFC 9111 §3: the response to a GET may be stored, and is of use. Whether its content is complete shows later: [`is_complete`].
 pub fn storable(received: Received, policy: &Policy) -> Result<Storable, Refusal> {
+    storable_as(received, &ResponseDirectives::of(received.response), policy)
+}
+
+/// The same, with other directives than those of the response: a route or a filter can say how long it is fresh.
+pub fn storable_as(received: Received, directives: &ResponseDirectives, policy: &Policy) -> Result<Storable, Refusal> {
     let Received { method, request, status, response, times } = received;
     if *method != Method::GET {
         return Err(Refusal::Method);
@@ -96,14 +101,13 @@ pub fn storable(received: Received, policy: &Policy) -> Result<Storable, Refusal
     if RequestDirectives::of(request).no_store {
         return Err(Refusal::RequestNoStore);
     }
-    let directives = ResponseDirectives::of(response);
-    may_be_shared(&directives, request, status)?;
-    let omitted = omitted(&directives, response, policy)?;
+    may_be_shared(directives, request, status)?;
+    let omitted = omitted(directives, response, policy)?;
     let Vary::Fields(vary) = fields::vary(response) else { return Err(Refusal::Vary) };
     if fields::tags(response).is_err() {
         return Err(Refusal::Tags);
     }
-    let stored = Stored::new(status, response, &directives, times, policy);
+    let stored = Stored::new(status, response, directives, times, policy);
     let allowed = directives.allows_storing()
         || (response.contains_key(header::EXPIRES) && !directives.targeted)
         || stored.source() == Source::Negative
