@@ -6,7 +6,8 @@ use std::time::SystemTime;
 const LONGEST: usize = 40;
 
 /// The time that a field's value says. All three formats of HTTP count, in any case (RFC 9111 §4.2: a cache should match without
-/// regard to case). A zone that is not GMT, dashes in the wrong format or a missing digit make the value invalid.
+/// regard to case), and whatever day of the week they claim. A zone that is not GMT, dashes in the wrong format or a missing digit make the
+/// value invalid.
 pub fn parse(value: &[u8]) -> Option<SystemTime> {
     let value = value.trim_ascii();
     let mut text = [0; LONGEST];
@@ -20,7 +21,19 @@ pub fn parse(value: &[u8]) -> Option<SystemTime> {
             first.make_ascii_uppercase();
         }
     }
-    httpdate::parse_http_date(str::from_utf8(text).ok()?).ok()
+    let text = str::from_utf8(text).ok()?;
+    httpdate::parse_http_date(text).ok().or_else(|| on_another_day(text))
+}
+
+/// The parser wants the day of the week to be the right one, and says no more than that something is wrong.
+fn on_another_day(text: &str) -> Option<SystemTime> {
+    const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+    let (claimed, rest) = text.split_at(text.find(|letter: char| !letter.is_ascii_alphabetic())?);
+    let length = |day: &str| if claimed.len() == 3 { 3 } else { day.len() };
+    if !DAYS.iter().any(|day| day[..length(day)] == *claimed) {
+        return None;
+    }
+    DAYS.iter().find_map(|day| httpdate::parse_http_date(&format!("{}{rest}", &day[..length(day)])).ok())
 }
 
 #[cfg(test)]
@@ -43,6 +56,12 @@ mod tests {
             ("Thursday, 18-Aug-50 02:01:18 GMT", Some(2_544_400_878)),
             ("Thu, 18 Aug 2050 02:01:18 GMT", Some(2_544_400_878)),
             ("Sun, 21 Nov 2286 04:46:39 GMT", Some(10_000_039_599)),
+            ("Thu Aug  8 02:01:18 2050", Some(2_543_536_878)),
+            ("Mon, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Wednesday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
+            ("Xyz, 06 Nov 1994 08:49:37 GMT", None),
+            ("Sunda, 06-Nov-94 08:49:37 GMT", None),
+            ("Sun, 31 Feb 1994 08:49:37 GMT", None),
             ("Sun, 06 Nov 1994 08:49:37 UTC", None),
             ("Sun, 06 Nov 1994 08:49:37 AEST", None),
             ("Sun, 06 Nov 94 08:49:37 GMT", None),
