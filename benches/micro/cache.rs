@@ -116,7 +116,8 @@ fn put(store: &Store, request: &HeaderMap, number: usize) {
 fn hit(store: &Store, request: &HeaderMap, path: &str, policy: &Policy) -> bool {
     let Found::Object(object) = store.find(&key(store, path, request), request) else { return false };
     let decided = reuse(&RequestDirectives::of(request), Some(object.candidate()), now(), policy);
-    assert_eq!(decided.decision, Decision::Fresh);
+    // A few tags share the slot of one that was purged.
+    assert!(matches!(decided.decision, Decision::Fresh | Decision::StaleWhileRevalidate));
     let answered = answer(&object, &Method::GET, request, Some(decided.age), String::new);
     black_box(answered.is_ok())
 }
@@ -158,7 +159,7 @@ fn main() {
     let factor = used as f64 / needed as f64;
     let account = store.bytes() as f64 / used as f64;
 
-    // Each response is checked once more: none has the tag.
+    // Each response is checked once more. None has the tag.
     store.purge(&Purge::Tag(b"other"), Strength::Soft);
     let (purged_middle, purged_late) = time_hits(&store, &request, objects, hits);
 

@@ -219,6 +219,20 @@ pub enum Reason {
     Request,
 }
 
+impl Reason {
+    /// For logs and `Cache-Status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Fresh => "fresh",
+            Reason::Missing => "missing",
+            Reason::Stale => "stale",
+            Reason::Purged => "purged",
+            Reason::NoCache => "no-cache",
+            Reason::Request => "request",
+        }
+    }
+}
+
 /// A decision with its reason, for `Age`, `Cache-Status` and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reuse {

@@ -52,7 +52,8 @@ const SPELLED: u8 = u8::MAX;
 #[derive(Debug, Clone)]
 pub struct PackedHead {
     status: StatusCode,
-    fields: u16,
+    /// Of names: what a map has to have room for.
+    names: u16,
     packed: Bytes,
 }
 
@@ -79,8 +80,8 @@ impl PackedHead {
             packed.put_u32(u32::try_from(value.len()).map_err(|_| HeadTooLarge)?);
             packed.put_slice(value.as_bytes());
         }
-        let fields = u16::try_from(headers.len()).map_err(|_| HeadTooLarge)?;
-        Ok(PackedHead { status, fields, packed: packed.into() })
+        let names = u16::try_from(headers.keys_len()).map_err(|_| HeadTooLarge)?;
+        Ok(PackedHead { status, names, packed: packed.into() })
     }
 
     pub fn status(&self) -> StatusCode {
@@ -89,7 +90,7 @@ impl PackedHead {
 
     /// The fields. Their values are parts of the packed memory, and copies of nothing.
     pub fn unpack(&self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(usize::from(self.fields));
+        let mut headers = HeaderMap::with_capacity(usize::from(self.names));
         let mut rest = self.packed.clone();
         while rest.has_remaining() {
             let name = match rest.get_u8() {
@@ -141,6 +142,18 @@ mod tests {
         let customs: Vec<_> = packed.unpack().get_all("x-custom").iter().cloned().collect();
         assert_eq!(customs, ["a", "b"]);
         assert_eq!(PackedHead::pack(StatusCode::OK, &HeaderMap::new()).unwrap().unpack(), HeaderMap::new());
+    }
+
+    #[test]
+    fn a_head_of_any_size_comes_back() {
+        let mut many = HeaderMap::new();
+        for at in 0..20_000 {
+            many.append(HeaderName::try_from(format!("x-{at}")).unwrap(), HeaderValue::from_static("a"));
+        }
+        for _ in 0..40_000 {
+            many.append("set-cookie", HeaderValue::from_static("a=b"));
+        }
+        assert_eq!(PackedHead::pack(StatusCode::OK, &many).unwrap().unpack(), many);
     }
 
     #[test]
