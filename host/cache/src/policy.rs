@@ -17,6 +17,9 @@ pub struct Policy {
     pub stale_while_revalidate: Duration,
     /// RFC 5861 §4, for responses that do not say.
     pub stale_if_error: Duration,
+    /// Whether heuristic, default and negative freshness also count for the response to a request with a cookie, an API key or other
+    /// credentials. Such a response may be one user's, and nothing in it says that it may be shared (cache deception).
+    pub implied_with_credentials: bool,
     pub set_cookie: SetCookie,
     /// Whether `no-cache`, `max-age`, `min-fresh`, `max-stale`, `stale-if-error` of requests and `Pragma` count (RFC 9111 §5.2.1: a
     /// cache may implement them). They let any client have the upstream work. `no-store` and `only-if-cached` always count.

@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
-use sluice_http::http::headers::strip_hop_by_hop;
+use sluice_http::http::headers::{CREDENTIALS, strip_hop_by_hop};
 use smallvec::SmallVec;
 
 use crate::directives::{RequestDirectives, ResponseDirectives, Scope};
@@ -48,6 +48,8 @@ pub enum Refusal {
     Private,
     #[error("the request has Authorization, and the response does not allow to share it")]
     Authorization,
+    #[error("the request has credentials, and the response has no freshness of its own")]
+    Credentials,
     #[error("the response sets a cookie")]
     SetCookie,
     #[error("the response varies by too much")]
@@ -116,6 +118,10 @@ pub fn storable_as(received: Received, directives: &ResponseDirectives, policy: 
     let says_something = stored.source() != Source::None || directives.public || directives.no_cache == Scope::Whole;
     if !allowed || !says_something {
         return Err(Refusal::NoFreshness);
+    }
+    let implied = matches!(stored.source(), Source::Negative | Source::Heuristic | Source::Default);
+    if implied && !policy.implied_with_credentials && CREDENTIALS.iter().any(|name| request.contains_key(name)) {
+        return Err(Refusal::Credentials);
     }
     if !stored.has_validator() && stored.useful_for() <= stored.age(times.response) {
         return Err(Refusal::Useless);

@@ -152,6 +152,31 @@ fn the_policy_gives_freshness_where_there_is_none() {
 }
 
 #[test]
+fn cache_deception() {
+    // `/account/x.css` gets the page of an account, and a default that was meant for files would share it.
+    let heuristic = crate::policy::Heuristic { percent: 10, limit: Duration::from_secs(60) };
+    let implied = |implied_with_credentials| Policy {
+        heuristic: Some(heuristic),
+        default_lifetime: Some(Duration::from_secs(60)),
+        negative: vec![(StatusCode::from_u16(404).unwrap(), Duration::from_secs(60))],
+        implied_with_credentials,
+        ..Policy::default()
+    };
+    let silent: [(u16, &[_]); 3] =
+        [(200, &[]), (200, &[("last-modified", "Sun, 06 Nov 1994 07:49:37 GMT")]), (404, &[])];
+    for (status, response) in silent {
+        for credential in [("cookie", "session=1"), ("x-api-key", "1")] {
+            let refusal = |policy| store(status, &[credential], response, &policy).err();
+            assert_eq!(refusal(implied(false)), Some(Refusal::Credentials), "{status} {credential:?}");
+            assert_eq!(refusal(implied(true)), None, "{status} {credential:?}");
+        }
+        assert_eq!(store(status, &[], response, &implied(false)).err(), None, "{status}");
+    }
+    // What the response says of itself counts.
+    assert_eq!(store(200, &[("cookie", "a=b")], &[FRESH], &implied(false)).err(), None);
+}
+
+#[test]
 fn cookies_are_stored_when_told() {
     let response = [FRESH, ("set-cookie", "a=b"), ("set-cookie2", "a=b")];
     let head = |set_cookie| {
