@@ -93,6 +93,23 @@ pub fn storable(received: Received, policy: &Policy) -> Result<Storable, Refusal
 
 /// The same, with other directives than those of the response: a route or a filter can say how long it is fresh.
 pub fn storable_as(received: Received, directives: &ResponseDirectives, policy: &Policy) -> Result<Storable, Refusal> {
+    let storable = storable_again(received, directives, policy)?;
+    let source = storable.stored.source();
+    let implied = matches!(source, Source::Negative | Source::Heuristic | Source::Default);
+    let has_credentials = || CREDENTIALS.iter().any(|name| received.request.contains_key(name));
+    match implied && !policy.implied_with_credentials && has_credentials() {
+        true => Err(Refusal::Credentials),
+        false => Ok(storable),
+    }
+}
+
+/// The same for a response that is stored already, and that the upstream has confirmed: it is the one for this client, too, so credentials
+/// do not matter where they are not those of RFC 9111 §3.5.
+pub(crate) fn storable_again(
+    received: Received,
+    directives: &ResponseDirectives,
+    policy: &Policy,
+) -> Result<Storable, Refusal> {
     let Received { method, request, status, response, times } = received;
     if *method != Method::GET {
         return Err(Refusal::Method);
@@ -118,10 +135,6 @@ pub fn storable_as(received: Received, directives: &ResponseDirectives, policy: 
     let says_something = stored.source() != Source::None || directives.public || directives.no_cache == Scope::Whole;
     if !allowed || !says_something {
         return Err(Refusal::NoFreshness);
-    }
-    let implied = matches!(stored.source(), Source::Negative | Source::Heuristic | Source::Default);
-    if implied && !policy.implied_with_credentials && CREDENTIALS.iter().any(|name| request.contains_key(name)) {
-        return Err(Refusal::Credentials);
     }
     if !stored.has_validator() && stored.useful_for() <= stored.age(times.response) {
         return Err(Refusal::Useless);

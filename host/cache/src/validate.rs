@@ -7,10 +7,11 @@ use http::{Method, StatusCode};
 use sluice_http::http::headers::strip_hop_by_hop;
 use smallvec::SmallVec;
 
+use crate::directives::ResponseDirectives;
 use crate::etag::EntityTag;
 use crate::fields;
 use crate::policy::{Policy, SetCookie};
-use crate::storable::{PROXY, Received, Refusal, SET_COOKIE_2, Storable, storable};
+use crate::storable::{PROXY, Received, Refusal, SET_COOKIE_2, Storable, storable_again};
 
 /// Whether an upstream can say that a response with this head is still good.
 pub fn has_validator(stored: &HeaderMap) -> bool {
@@ -99,15 +100,18 @@ pub fn freshen(status: StatusCode, stored: &HeaderMap, received: Received, polic
         new.insert(header::DATE, http_date(received.times.response));
     }
     update(&mut head, &new);
+    let again = |response: &HeaderMap| {
+        let received = Received { status, method: &Method::GET, response, ..received };
+        storable_again(received, &ResponseDirectives::of(response), policy)
+    };
     let storable = if policy.set_cookie == SetCookie::Store {
-        storable(Received { status, method: &Method::GET, response: &head, ..received }, policy)
+        again(&head)
     } else {
         // The stored response itself set none.
         let mut without = head.clone();
         without.remove(header::SET_COOKIE);
         without.remove(SET_COOKIE_2);
-        storable(Received { status, method: &Method::GET, response: &without, ..received }, policy)
-            .map(Storable::without_cookies)
+        again(&without).map(Storable::without_cookies)
     };
     head.remove(header::AGE);
     Freshened { head, storable }

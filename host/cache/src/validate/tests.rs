@@ -165,6 +165,27 @@ fn a_cookie_of_a_304_is_for_one_client() {
 }
 
 #[test]
+fn a_client_with_credentials_keeps_a_shared_response_fresh() {
+    // It was stored for a client without them, and the upstream says that it is the same for this one.
+    let policy = Policy { default_lifetime: Some(Duration::from_secs(60)), ..Policy::default() };
+    let stored = headers(&[("etag", "\"a\"")]);
+    let new = headers(&[("etag", "\"a\"")]);
+    let freshened_for = |request: &[(&'static str, &str)]| {
+        let received = Received {
+            method: &Method::GET,
+            request: &headers(request),
+            status: StatusCode::NOT_MODIFIED,
+            response: &new,
+            times: Times { request: at(100), response: at(100) },
+        };
+        freshen(StatusCode::OK, &stored, received, &policy).storable.map(|storable| storable.stored.lifetime())
+    };
+    assert_eq!(freshened_for(&[("cookie", "session=1")]), Ok(Duration::from_secs(60)));
+    // RFC 9111 §3.5 is about these.
+    assert_eq!(freshened_for(&[("authorization", "x")]), Err(Refusal::Authorization));
+}
+
+#[test]
 fn the_response_to_a_head_updates_or_outdates() {
     // RFC 9111 §4.3.5.
     let stored = headers(&[("etag", "\"a\""), ("last-modified", BORN)]);
