@@ -13,7 +13,7 @@ mod purge;
 mod variants;
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::HeaderMap;
@@ -36,7 +36,7 @@ use variants::{Bounds, Selected, Variants};
 pub struct Limits {
     /// The memory of all stored responses.
     pub bytes: u64,
-    /// The memory of one response, and of all of one key. At most an eighth of `bytes` counts.
+    /// The memory of one response, and of all of one key. At most an eighth of `bytes` counts, and of those that the store began with.
     pub object: u64,
     /// The responses of one key: clients choose what a response varies by, and would fill the store with one page.
     pub variants: usize,
@@ -47,7 +47,12 @@ pub struct Store {
     objects: Cache<Key, Variants, Weight, KeyHash, Evictions>,
     purges: Purges,
     secret: Secret,
-    bounds: Bounds,
+    largest: AtomicU64,
+    variants: AtomicUsize,
+    /// What [`Limits::object`] can be: a shard has to hold several.
+    shard_bound: u64,
+    /// Held while the bytes change.
+    resizing: Mutex<()>,
     /// Writers of one key wait for each other, so that each sees the variants of the other one. Readers never wait for them.
     writers: [Mutex<()>; 64],
     evicted: Arc<AtomicU64>,
@@ -86,7 +91,10 @@ impl Store {
             objects: Cache::with_options(options, Weight, KeyHash, Evictions { evicted: Arc::clone(&evicted) }),
             purges: Purges::new(),
             secret,
-            bounds: Bounds { variants: limits.variants.max(1), weight: object },
+            largest: AtomicU64::new(object),
+            variants: AtomicUsize::new(limits.variants),
+            shard_bound: object,
+            resizing: Mutex::new(()),
             writers: [const { Mutex::new(()) }; 64],
             evicted,
         }
@@ -117,12 +125,16 @@ impl Store {
     /// Stores a response. Of two for the same requests, the newer one stays.
     pub fn insert(&self, key: Key, object: Object) -> Result<Arc<Object>, TooLarge> {
         let object = Arc::new(object);
-        if object.weight() > self.bounds.weight {
+        let bounds = Bounds {
+            variants: self.variants.load(Ordering::Relaxed).max(1),
+            weight: self.largest.load(Ordering::Relaxed),
+        };
+        if object.weight() > bounds.weight {
             return Err(TooLarge);
         }
         let _writer = self.writer(&key).lock().unwrap_or_else(PoisonError::into_inner);
         let variants = match self.objects.peek(&key) {
-            Some(before) => before.with(Arc::clone(&object), self.bounds, &self.purges),
+            Some(before) => before.with(Arc::clone(&object), bounds, &self.purges),
             None => Variants::One(Arc::clone(&object)),
         };
         self.objects.insert(key, variants);
@@ -144,9 +156,21 @@ impl Store {
         self.purges.purge(what, strength, &self.secret);
     }
 
-    /// Changes the bytes, and evicts what is too much.
-    pub fn set_bytes(&self, bytes: u64) {
-        self.objects.set_capacity(bytes);
+    /// Changes the bounds, and evicts what is too much. Larger responses than the store began with need a new one.
+    pub fn set_limits(&self, limits: Limits) {
+        let _resizing = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.largest.store(limits.object.min(limits.bytes / 8).min(self.shard_bound), Ordering::Relaxed);
+        self.variants.store(limits.variants, Ordering::Relaxed);
+        self.objects.set_capacity(limits.bytes);
+    }
+
+    /// Gives about this much memory back, for others that need it more. The bounds stay.
+    pub fn release(&self, bytes: u64) {
+        let _resizing = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        let capacity = self.objects.capacity();
+        // Not to nothing: the policy keeps its proportions by that of the capacities.
+        self.objects.set_capacity(self.objects.weight().saturating_sub(bytes).max(capacity / 16));
+        self.objects.set_capacity(capacity);
     }
 
     /// The memory of what is stored.

@@ -175,8 +175,25 @@ fn the_bound_on_bytes_holds_at_each_moment() {
         assert!(store.bytes() <= 1 << 20);
     }
     assert!(store.evicted() > 1000);
-    store.set_bytes(1 << 18);
+    store.set_limits(Limits { bytes: 1 << 18, object: 1 << 18, variants: 4 });
     assert!(store.bytes() <= 1 << 18);
+}
+
+#[test]
+fn memory_is_released_and_taken_again() {
+    let store = store(1 << 20);
+    let fill = || (0..1000).for_each(|at| put(&store, &format!("/{at}"), &[], &[], &[0; 2000]));
+    fill();
+    let before = store.bytes();
+    store.release(300_000);
+    assert!(store.bytes() <= before - 300_000, "{} of {before}", store.bytes());
+    assert!(store.bytes() > before / 2);
+    fill();
+    assert!(store.bytes() > (1 << 20) * 9 / 10);
+    store.release(u64::MAX);
+    assert!(store.bytes() <= (1 << 20) / 16);
+    fill();
+    assert!(store.bytes() > (1 << 20) * 9 / 10);
 }
 
 #[test]
