@@ -20,7 +20,7 @@ use sluice_cache::freshness::{Decision, Times, reuse};
 use sluice_cache::key::{Key, KeyInput, KeyRule};
 use sluice_cache::policy::Policy;
 use sluice_cache::storable::{Received, storable};
-use sluice_cache::store::{BodyBuilder, Found, Limits, Object, PackedHead, Place, Purge, Store, Strength};
+use sluice_cache::store::{Draft, Found, Limits, PackedHead, Place, Purge, Store, Strength};
 
 /// What is promised: memory within this factor of body, packed head and key.
 const FACTOR: f64 = 1.5;
@@ -105,11 +105,13 @@ fn put(store: &Store, request: &HeaderMap, number: usize) {
     let received = Received { method: &Method::GET, request, status: StatusCode::OK, response: &response, times };
     let policy = Policy::default();
     let storable = storable(received, &policy).expect("it may be stored");
-    let mut body = BodyBuilder::new(Some(BODY as u64), BODY as u64).expect("it is not too large");
-    body.push(&[b'x'; BODY]).expect("it is not too large");
     let place = Place { host: "shop.example.com", path: &path, query: None, tags: &[] };
-    let object = Object::new(&storable, &received, body.finish(), &place, store.generation(), &policy, store.secret());
-    store.insert(key(store, &path, request), object.expect("a head of usual size")).expect("it is not too large");
+    let draft = Draft::new(&storable, &received, &place, store.generation(), &policy, store.secret());
+    let draft = draft.expect("a head of usual size");
+    let mut body = draft.body(BODY as u64).expect("it is not too large");
+    body.push(&[b'x'; BODY]).expect("it is not too large");
+    let object = draft.finish(body.finish()).expect("it is complete");
+    store.insert(key(store, &path, request), object).expect("it is not too large");
 }
 
 /// What a hit costs: key, look-up, decision, and the head of the answer.

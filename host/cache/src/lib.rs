@@ -12,7 +12,8 @@
 //! 4. [`validate::make_conditional`] makes the request that validates; [`validate::identify`] and [`validate::freshen`] read a 304, and
 //!    [`validate::head_update`] the response to a HEAD.
 //! 5. [`freshness::on_error`] says whether a stale response hides a failure.
-//! 6. [`storable::storable`] says whether a response may be stored, and [`store::Store::insert`] stores it.
+//! 6. [`storable::storable`] says whether a response may be stored. [`store::Draft`] keeps its head while the content comes, and
+//!    [`store::Store::insert`] stores both.
 //! 7. [`invalidate`] has what an unsafe request makes invalid, for [`store::Store::purge`].
 //! 8. [`cache_status::CacheStatus`] tells the client and the log.
 

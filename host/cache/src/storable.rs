@@ -86,7 +86,8 @@ pub fn looks_up(method: &Method, headers: &HeaderMap, has_content: bool) -> Resu
     }
 }
 
-/// RFC 9111 §3: the response to a GET may be stored, and is of use. Whether its content is complete shows later: [`is_complete`].
+/// RFC 9111 §3: the response to a GET may be stored, and is of use. Whether its content is complete shows later:
+/// [`crate::store::Draft::finish`].
 pub fn storable(received: Received, policy: &Policy) -> Result<Storable, Refusal> {
     storable_as(received, &ResponseDirectives::of(received.response), policy)
 }
@@ -210,11 +211,10 @@ impl Storable {
     }
 }
 
-/// RFC 9111 §3.3: the content that came is the one that the head announced. Otherwise it is not stored. That the framing itself ended
-/// well is known to the connection only.
-pub fn is_complete(response: &HeaderMap, received: u64) -> bool {
-    let Some(length) = response.get(header::CONTENT_LENGTH) else { return true };
-    length.to_str().is_ok_and(|length| length.parse() == Ok(received))
+/// The length of the content that a head announces. One that can't be read is that of no content, so that nothing is stored.
+pub(crate) fn announced_length(head: &HeaderMap) -> Option<u64> {
+    let length = head.get(header::CONTENT_LENGTH)?;
+    Some(length.to_str().ok().and_then(|length| length.parse().ok()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -243,15 +243,6 @@ fn fat_get() {
 }
 
 #[test]
-fn incomplete_content_is_not_stored() {
-    // RFC 9111 §3.3.
-    assert!(is_complete(&headers(&[]), 5));
-    assert!(is_complete(&headers(&[("content-length", "5")]), 5));
-    assert!(!is_complete(&headers(&[("content-length", "5")]), 4));
-    assert!(!is_complete(&headers(&[("content-length", "x")]), 4));
-}
-
-#[test]
 fn a_response_with_too_many_tags_is_not_stored() {
     let tags = vec!["t"; fields::MOST_TAGS + 1].join(" ");
     assert_eq!(refusal(200, &[], &[FRESH, ("surrogate-key", &tags)]), Some(Refusal::Tags));

@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 
 pub use body::{Body, BodyBuilder, BodyTooLarge};
 pub use head::{HeadTooLarge, PackedHead};
-pub use object::{Object, Place};
+pub use object::{Draft, Incomplete, Object, Place};
 pub use purge::{Generation, Purge, Strength, Tags};
 
 use crate::digest::Secret;

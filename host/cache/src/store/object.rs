@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use http::StatusCode;
 use http::header::HeaderMap;
 
-use super::body::Body;
+use super::body::{Body, BodyBuilder, BodyTooLarge};
 use super::head::{HeadTooLarge, PackedHead};
 use super::purge::{Generation, Purged, Purges, Tags};
 use crate::digest::Secret;
 use crate::fields;
 use crate::freshness::{Candidate, Stored};
 use crate::policy::Policy;
-use crate::storable::{Received, Storable};
+use crate::storable::{Received, Storable, announced_length};
 use crate::vary::Variant;
 
 /// A stored response. It does not change: a validation makes a new one with the same content.
@@ -39,33 +39,81 @@ pub struct Place<'a> {
     pub tags: &'a [&'a [u8]],
 }
 
-impl Object {
+/// A response whose head is there and whose content is still to come. It needs nothing of request and response any more.
+#[derive(Debug)]
+pub struct Draft {
+    head: PackedHead,
+    stored: Stored,
+    variant: Variant,
+    tags: Tags,
+    born: Generation,
+    announced: Option<u64>,
+}
+
+/// RFC 9111 §3.3: the content is not the announced one, so it is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the content is not as long as announced")]
+pub struct Incomplete;
+
+impl Draft {
     /// A response that may be stored, as it came. `born` is the generation of the store before its request was sent.
     pub fn new(
         storable: &Storable,
         received: &Received,
-        body: Body,
         place: &Place,
         born: Generation,
         policy: &Policy,
         secret: &Secret,
-    ) -> Result<Object, HeadTooLarge> {
+    ) -> Result<Draft, HeadTooLarge> {
         let head = storable.head(received.response);
         // `storable` has refused a response with too many.
         let explicit = fields::tags(received.response).unwrap_or_default();
         let tags = explicit.into_iter().chain(place.tags.iter().copied().take(fields::MOST_TAGS));
-        Ok(Object {
+        Ok(Draft {
             variant: Variant::new(&storable.vary, received.request, &head, policy.normalise, secret),
             tags: Tags::new(place.host, place.path, place.query, tags, secret),
             head: PackedHead::pack(received.status, &head)?,
-            body,
             stored: storable.stored.clone(),
+            born,
+            announced: announced_length(&head),
+        })
+    }
+
+    /// For the decision whether another request may wait for this response.
+    pub fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    /// For the decision whether another request may wait for this response.
+    pub fn variant(&self) -> &Variant {
+        &self.variant
+    }
+
+    /// Collects the content, which may have this many bytes.
+    pub fn body(&self, most: u64) -> Result<BodyBuilder, BodyTooLarge> {
+        BodyBuilder::new(self.announced, most)
+    }
+
+    /// The response with all of its content. That its framing ended well is known to the connection only.
+    pub fn finish(self, body: Body) -> Result<Object, Incomplete> {
+        if self.announced.is_some_and(|announced| announced != body.len()) {
+            return Err(Incomplete);
+        }
+        let Draft { head, stored, variant, tags, born, announced: _ } = self;
+        Ok(Object {
+            head,
+            body,
+            stored,
+            variant,
+            tags,
             born,
             checked: AtomicU64::new(born.number()),
             marked_stale: AtomicBool::new(false),
         })
     }
+}
 
+impl Object {
     pub fn status(&self) -> StatusCode {
         self.head.status()
     }

@@ -50,12 +50,13 @@ fn object_of(store: &Store, path: &str, request: Fields, response: Fields, conte
     let times = Times { request: now(), response: now() };
     let received =
         Received { method: &Method::GET, request: &request, status: StatusCode::OK, response: &response, times };
-    let mut body = BodyBuilder::new(None, u64::MAX).unwrap();
-    body.push(content).unwrap();
     let place = Place { host: "example.com", path, query: None, tags: &[b"of-a-filter"] };
     let policy = Policy::default();
     let storable = storable(received, &policy).unwrap();
-    Object::new(&storable, &received, body.finish(), &place, born, &policy, store.secret()).unwrap()
+    let draft = Draft::new(&storable, &received, &place, born, &policy, store.secret()).unwrap();
+    let mut body = draft.body(u64::MAX).unwrap();
+    body.push(content).unwrap();
+    draft.finish(body.finish()).unwrap()
 }
 
 fn put(store: &Store, path: &str, request: Fields, response: Fields, content: &[u8]) {
@@ -83,6 +84,26 @@ fn what_is_stored_is_found() {
     store.remove(&key(&store, "/a"));
     assert!(matches!(store.find(&key(&store, "/a"), &HeaderMap::new()), Found::Nothing));
     assert_eq!(store.bytes(), 0);
+}
+
+#[test]
+fn incomplete_content_is_not_stored() {
+    // RFC 9111 §3.3.
+    let store = store(1 << 20);
+    for (length, complete) in [("5", true), ("4", false), ("6", false), ("x", false), ("-5", false)] {
+        let (request, response) =
+            (HeaderMap::new(), headers(&[("cache-control", "max-age=60"), ("content-length", length)]));
+        let times = Times { request: now(), response: now() };
+        let received =
+            Received { method: &Method::GET, request: &request, status: StatusCode::OK, response: &response, times };
+        let policy = Policy::default();
+        let storable = storable(received, &policy).unwrap();
+        let place = Place { host: "example.com", path: "/", query: None, tags: &[] };
+        let draft = Draft::new(&storable, &received, &place, store.generation(), &policy, store.secret()).unwrap();
+        let mut body = BodyBuilder::new(None, 100).unwrap();
+        body.push(b"12345").unwrap();
+        assert_eq!(draft.finish(body.finish()).is_ok(), complete, "{length}");
+    }
 }
 
 #[test]

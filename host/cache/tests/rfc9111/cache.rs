@@ -1,5 +1,6 @@
 //! A cache made of the rules and the store, without sockets and clocks: what the gateway does between client and upstream, in one function.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -11,8 +12,8 @@ use sluice_cache::freshness::{Decision, Failure, OnError, Times, on_error, reuse
 use sluice_cache::invalidate;
 use sluice_cache::key::{Key, KeyInput, KeyRule};
 use sluice_cache::policy::Policy;
-use sluice_cache::storable::{Received, Storable, is_complete, looks_up, storable};
-use sluice_cache::store::{Body, BodyBuilder, Found, Generation, Limits, Object, Place, Purge, Store, Strength};
+use sluice_cache::storable::{Received, Storable, looks_up, storable};
+use sluice_cache::store::{Body, BodyBuilder, Draft, Found, Generation, Limits, Object, Place, Purge, Store, Strength};
 use sluice_cache::validate::{HeadUpdate, freshen, head_update, identify, make_conditional};
 use url::Url;
 
@@ -203,17 +204,17 @@ impl Cache {
                 return from_upstream(object.status(), freshened.head, "", forwarded);
             };
             let received = Received { status: object.status(), response: &freshened.head, ..received };
-            let object = self.stored(&storable, &received, object.body().clone(), exchange, born);
+            let object = self.stored(&storable, &received, object.body().clone(), exchange, born).unwrap();
             return respond(Source::Validated, &object, exchange, None, Some(forwarded));
         }
         if *exchange.method == Method::HEAD {
             self.heard(exchange, received, stored, born);
         } else if let Ok(storable) = storable(received, &self.policy)
             && ended
-            && is_complete(&response, content.len() as u64)
         {
             let mut body = BodyBuilder::new(None, 1 << 16).unwrap();
             body.push(content.as_bytes()).unwrap();
+            // Without the announced length, it is not stored.
             self.stored(&storable, &received, body.finish(), exchange, born);
         }
         from_upstream(status, response, content, forwarded)
@@ -242,12 +243,13 @@ impl Cache {
         body: Body,
         exchange: &Exchange,
         born: Generation,
-    ) -> std::sync::Arc<Object> {
+    ) -> Option<Arc<Object>> {
         let (path, query) =
             exchange.path.split_once('?').map_or((exchange.path, None), |(path, query)| (path, Some(query)));
         let place = Place { host: "example.com", path, query, tags: &[] };
-        let object = Object::new(storable, received, body, &place, born, &self.policy, self.store.secret()).unwrap();
-        self.store.insert(exchange.key, object).unwrap()
+        let draft = Draft::new(storable, received, &place, born, &self.policy, self.store.secret()).unwrap();
+        let object = draft.finish(body).ok()?;
+        Some(self.store.insert(exchange.key, object).unwrap())
     }
 }
 
