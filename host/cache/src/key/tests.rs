@@ -1,0 +1,175 @@
+//! Requests that share a key, and requests that must not.
+
+use http::HeaderValue;
+
+use super::*;
+
+fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+}
+
+fn secret() -> Secret {
+    Secret::new([7; 16])
+}
+
+fn key_of(rule: &KeyRule, change: impl FnOnce(&mut KeyInput<'_>)) -> Key {
+    let headers = HeaderMap::new();
+    let mut input = KeyInput {
+        group: "shop",
+        upstream: "web",
+        scheme: "https",
+        host: "example.com",
+        path: "/a",
+        query: None,
+        headers: &headers,
+        consumer: None,
+    };
+    change(&mut input);
+    rule.key(&input, &secret())
+}
+
+#[test]
+fn every_part_of_the_target_tells_responses_apart() {
+    // RFC 9111 §2.
+    let rule = KeyRule::default();
+    let parts: [fn(&mut KeyInput<'_>); 8] = [
+        |_| {},
+        |input| input.group = "other",
+        |input| input.upstream = "canary",
+        |input| input.scheme = "http",
+        |input| input.host = "example.org",
+        |input| input.path = "/A",
+        |input| input.query = Some(""),
+        |input| input.query = Some("a=1"),
+    ];
+    let keys: std::collections::HashSet<_> = parts.iter().map(|change| key_of(&rule, change)).collect();
+    assert_eq!(keys.len(), parts.len());
+    assert_eq!(key_of(&rule, |_| {}), key_of(&rule, |_| {}));
+}
+
+#[test]
+fn key_collisions_by_moving_text_between_parts() {
+    let rule = KeyRule::default();
+    let with =
+        |host, path, query| key_of(&rule, move |input| (input.host, input.path, input.query) = (host, path, query));
+    let keys = [
+        with("example.com", "/a/b", None),
+        with("example.com/a", "/b", None),
+        with("example.com", "/a", Some("/b")),
+        with("example.com", "/a?/b", None),
+        with("example.co", "m/a/b", None),
+    ];
+    let distinct: std::collections::HashSet<_> = keys.into_iter().collect();
+    assert_eq!(distinct.len(), keys.len());
+}
+
+#[test]
+fn another_secret_is_another_key() {
+    let headers = HeaderMap::new();
+    let input = KeyInput {
+        group: "",
+        upstream: "",
+        scheme: "http",
+        host: "a",
+        path: "/",
+        query: None,
+        headers: &headers,
+        consumer: None,
+    };
+    let rule = KeyRule::default();
+    assert_ne!(rule.key(&input, &secret()), rule.key(&input, &Secret::new([8; 16])));
+}
+
+fn same_query(rule: &QueryRule, one: &'static str, other: &'static str) -> bool {
+    let rule = KeyRule { query: rule.clone(), ..KeyRule::default() };
+    key_of(&rule, |input| input.query = Some(one)) == key_of(&rule, |input| input.query = Some(other))
+}
+
+#[test]
+fn the_whole_query_counts_as_it_is() {
+    assert!(same_query(&QueryRule::All, "a=1&b=2", "a=1&b=2"));
+    assert!(!same_query(&QueryRule::All, "a=1&b=2", "b=2&a=1"));
+    assert!(!same_query(&QueryRule::All, "a=1", "a=1&"));
+}
+
+#[test]
+fn chosen_pairs_count_in_the_chosen_order() {
+    let only = QueryRule::Only(vec!["id".into(), "page".into()]);
+    let table = [
+        ("id=1&page=2", "page=2&id=1", true),
+        ("id=1&utm=x", "id=1&utm=y", true),
+        ("id=1", "id=2", false),
+        ("id=1", "", false),
+        ("id=", "id", false),
+        ("id=1&id=2", "id=2&id=1", false),
+        ("id=1&id=2", "id=1", false),
+        ("id=1&page=1", "id=1&id=page=1", false),
+    ];
+    for (one, other, same) in table {
+        assert_eq!(same_query(&only, one, other), same, "{one} {other}");
+    }
+}
+
+#[test]
+fn parameter_cloaking() {
+    // What an upstream may read as a chosen parameter is in the key.
+    let only = QueryRule::Only(vec!["id".into()]);
+    let except = QueryRule::Except(vec!["utm".into()]);
+    for (one, other) in [
+        ("id=1&utm=x;id=2", "id=1&utm=x"),
+        ("id=1&utm=x%3bid=2", "id=1&utm=x"),
+        ("id=1&%69d=2", "id=1"),
+        ("id=1&i%64=2", "id=1"),
+        ("id=1&id[]=2", "id=1"),
+        ("id=1&id%5b%5d=2", "id=1"),
+        ("id=1&ID=2", "id=1"),
+        ("id=1&+id=2", "id=1"),
+    ] {
+        assert!(!same_query(&only, one, other), "{one} {other}");
+        assert!(!same_query(&except, one, other), "{one} {other}");
+    }
+    assert!(same_query(&except, "id=1&utm=x", "id=1"));
+    assert!(same_query(&except, "id=1&%75tm=x", "id=1"));
+    assert!(!same_query(&except, "id=1&utm[]=x", "id=1"));
+    assert!(!same_query(&except, "a=1&b=2", "b=2&a=1"));
+}
+
+#[test]
+fn chosen_headers_cookies_and_the_consumer_count() {
+    let rule = KeyRule {
+        headers: vec![HeaderName::from_static("x-tenant")],
+        cookies: vec!["theme".into()],
+        consumer: true,
+        ..KeyRule::default()
+    };
+    let with = |rule: &KeyRule, fields: &[_], consumer| {
+        let fields = headers(fields);
+        let input = KeyInput {
+            group: "",
+            upstream: "",
+            scheme: "http",
+            host: "a",
+            path: "/",
+            query: None,
+            headers: &fields,
+            consumer,
+        };
+        rule.key(&input, &secret())
+    };
+    let base = with(&rule, &[], None);
+    assert_eq!(with(&rule, &[("x-other", "1"), ("cookie", "session=9")], None), base);
+    for fields in [
+        [("x-tenant", "a"), ("x-other", "")],
+        [("x-tenant", ""), ("x-other", "")],
+        [("cookie", "theme=dark"), ("x-other", "")],
+        [("cookie", "theme"), ("x-other", "")],
+        [("cookie", "a=b; theme=dark; theme=light"), ("x-other", "")],
+    ] {
+        assert_ne!(with(&rule, &fields, None), base, "{fields:?}");
+    }
+    assert_eq!(with(&rule, &[("cookie", "a=1; theme=dark")], None), with(&rule, &[("cookie", "theme=dark;b=2")], None));
+    assert_ne!(with(&rule, &[], Some("ann")), base);
+    assert_ne!(with(&rule, &[], Some("ann")), with(&rule, &[], Some("bob")));
+    let shared = KeyRule { consumer: false, ..rule };
+    assert_eq!(with(&shared, &[], Some("ann")), with(&shared, &[], Some("bob")));
+}

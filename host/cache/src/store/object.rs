@@ -1,0 +1,166 @@
+//! One stored response.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use http::StatusCode;
+use http::header::HeaderMap;
+
+use super::body::{Body, BodyBuilder, BodyTooLarge};
+use super::head::{HeadTooLarge, PackedHead};
+use super::purge::{Generation, Purged, Purges, Tags};
+use crate::digest::Secret;
+use crate::fields;
+use crate::freshness::{Candidate, Stored};
+use crate::policy::Policy;
+use crate::storable::{Received, Storable, announced_length};
+use crate::vary::Variant;
+
+/// A stored response. It does not change: a validation makes a new one with the same content.
+#[derive(Debug)]
+pub struct Object {
+    head: PackedHead,
+    body: Body,
+    stored: Stored,
+    variant: Variant,
+    tags: Tags,
+    born: Generation,
+    /// The purges up to this one have not reached it.
+    checked: AtomicU64,
+    marked_stale: AtomicBool,
+}
+
+/// Where a response is from, for purges. In canonical form.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub host: &'a str,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    /// Tags that filters add to those of the response.
+    pub tags: &'a [&'a [u8]],
+}
+
+/// A response whose head is there and whose content is still to come. It needs nothing of request and response any more.
+#[derive(Debug)]
+pub struct Draft {
+    head: PackedHead,
+    stored: Stored,
+    variant: Variant,
+    tags: Tags,
+    born: Generation,
+    announced: Option<u64>,
+}
+
+/// RFC 9111 §3.3: the content is not the announced one, so it is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the content is not as long as announced")]
+pub struct Incomplete;
+
+impl Draft {
+    /// A response that may be stored, as it came. `born` is the generation of the store before its request was sent.
+    pub fn new(
+        storable: &Storable,
+        received: &Received,
+        place: &Place,
+        born: Generation,
+        policy: &Policy,
+        secret: &Secret,
+    ) -> Result<Draft, HeadTooLarge> {
+        let head = storable.head(received.response);
+        // `storable` has refused a response with too many.
+        let explicit = fields::tags(received.response).unwrap_or_default();
+        let tags = explicit.into_iter().chain(place.tags.iter().copied().take(fields::MOST_TAGS));
+        Ok(Draft {
+            variant: Variant::new(&storable.vary, received.request, &head, policy.normalise, secret),
+            tags: Tags::new(place.host, place.path, place.query, tags, secret),
+            head: PackedHead::pack(received.status, &head)?,
+            stored: storable.stored.clone(),
+            born,
+            announced: announced_length(&head),
+        })
+    }
+
+    /// For the decision whether another request may wait for this response.
+    pub fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    /// For the decision whether another request may wait for this response.
+    pub fn variant(&self) -> &Variant {
+        &self.variant
+    }
+
+    /// Collects the content, which may have this many bytes.
+    pub fn body(&self, most: u64) -> Result<BodyBuilder, BodyTooLarge> {
+        BodyBuilder::new(self.announced, most)
+    }
+
+    /// The response with all of its content. That its framing ended well is known to the connection only.
+    pub fn finish(self, body: Body) -> Result<Object, Incomplete> {
+        if self.announced.is_some_and(|announced| announced != body.len()) {
+            return Err(Incomplete);
+        }
+        let Draft { head, stored, variant, tags, born, announced: _ } = self;
+        Ok(Object {
+            head,
+            body,
+            stored,
+            variant,
+            tags,
+            born,
+            checked: AtomicU64::new(born.number()),
+            marked_stale: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Object {
+    pub fn status(&self) -> StatusCode {
+        self.head.status()
+    }
+
+    pub fn head(&self) -> HeaderMap {
+        self.head.unpack()
+    }
+
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    pub fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    pub fn variant(&self) -> &Variant {
+        &self.variant
+    }
+
+    /// For the decisions of [`crate::freshness`].
+    pub fn candidate(&self) -> Candidate<'_> {
+        Candidate { stored: &self.stored, marked_stale: self.marked_stale.load(Ordering::Relaxed) }
+    }
+
+    /// From now on it is stale: a soft purge, or a response to a HEAD (RFC 9111 §4.3.5).
+    pub fn mark_stale(&self) {
+        self.marked_stale.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no purge has taken it away. One that was soft marks it.
+    pub(crate) fn is_there(&self, purges: &Purges) -> bool {
+        match purges.check(self.born, &self.tags, &self.checked) {
+            Purged::Gone => false,
+            Purged::Softly => {
+                self.mark_stale();
+                true
+            }
+            Purged::No => true,
+        }
+    }
+
+    /// The memory that it takes.
+    pub(crate) fn weight(&self) -> u64 {
+        // The counters of an `Arc`, and what allocators and the cache's tables add.
+        const OVERHEAD: usize = 160;
+        let heap = self.head.len() + self.body.heap_size() + self.variant.heap_size() + self.tags.heap_size();
+        (size_of::<Object>() + heap + OVERHEAD) as u64
+    }
+}
