@@ -412,6 +412,7 @@ fn what_another_has_put_there_is_not_taken_for_a_limit() {
     redis.ask(&["DEL", key]);
     redis.ask(&["LPUSH", key, "garbage"]);
     assert_eq!(gateway.get("/").status, 503, "an error of the server is no answer");
+    gateway.wait_log("what it says", |line| line.to_string().contains("WRONGTYPE"));
     redis.ask(&["DEL", key]);
     assert_eq!(gateway.get("/").status, 200, "and the connection is as good as before");
     redis.ask(&["SCRIPT", "FLUSH"]);

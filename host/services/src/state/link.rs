@@ -6,9 +6,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::connect::Connection;
@@ -17,6 +17,8 @@ use super::store::Store;
 /// The first pause after a failed attempt; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often a connection is asked whether it is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Calls in a row without an answer after which the store counts as away. One may be an accident of the machine.
 const TIMEOUTS: u32 = 3;
 
@@ -25,8 +27,15 @@ const TIMEOUTS: u32 = 3;
 pub(super) enum Status {
     /// The first attempt goes on.
     Starting,
-    Up(Connection),
+    Up(Usable),
     Down,
+}
+
+/// A connection, and which of this thread it is: calls on a former one say nothing of it.
+#[derive(Clone)]
+pub(super) struct Usable {
+    pub(super) connection: Connection,
+    number: u64,
 }
 
 /// The connection of a thread.
@@ -34,7 +43,8 @@ pub(super) struct Link {
     status: watch::Sender<Status>,
     /// Calls in a row without an answer.
     timeouts: AtomicU32,
-    broken: Notify,
+    /// The number of the last connection that was found to be broken.
+    broken: watch::Sender<u64>,
 }
 
 thread_local! {
@@ -48,8 +58,8 @@ impl Link {
             if let Some(known) = links.get(&store.id()) {
                 return Arc::clone(known);
             }
-            let (status, _) = watch::channel(Status::Starting);
-            let link = Arc::new(Link { status, timeouts: AtomicU32::new(0), broken: Notify::new() });
+            let (status, broken) = (watch::channel(Status::Starting).0, watch::channel(0).0);
+            let link = Arc::new(Link { status, timeouts: AtomicU32::new(0), broken });
             tokio::spawn(keep(Arc::clone(&link), Arc::downgrade(store), store.id(), store.closed()));
             links.insert(store.id(), Arc::clone(&link));
             link
@@ -57,11 +67,11 @@ impl Link {
     }
 
     /// The connection; waits for the first attempt to make it. None: the store is away.
-    pub(super) async fn connection(&self) -> Option<Connection> {
+    pub(super) async fn connection(&self) -> Option<Usable> {
         let mut status = self.status.subscribe();
         loop {
             match &*status.borrow_and_update() {
-                Status::Up(connection) => return Some(connection.clone()),
+                Status::Up(usable) => return Some(usable.clone()),
                 Status::Down => return None,
                 Status::Starting => {}
             }
@@ -84,60 +94,79 @@ impl Link {
     }
 
     /// No answer has come in time.
-    pub(super) fn timed_out(&self) {
+    pub(super) fn timed_out(&self, on: &Usable) {
         if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS {
-            self.broken();
+            self.is_broken(on);
         }
     }
 
     /// The connection can't be used any more, or leads to the wrong server.
-    pub(super) fn broken(&self) {
-        self.broken.notify_one();
+    pub(super) fn is_broken(&self, on: &Usable) {
+        self.broken.send_if_modified(|number| {
+            let is_news = *number < on.number;
+            *number = on.number.max(*number);
+            is_news
+        });
     }
 }
 
 /// Makes the connection and makes it again, until the store is closed.
 async fn keep(link: Arc<Link>, store: Weak<Store>, id: u64, mut closed: watch::Receiver<()>) {
-    let mut pause = FIRST_PAUSE;
-    let mut was_away = false;
-    loop {
-        let Some(open) = store.upgrade() else { break };
+    let (mut pause, mut number) = (FIRST_PAUSE, 0);
+    while let Some(open) = store.upgrade() {
         let attempt = tokio::select! {
             attempt = connect(&open) => attempt,
             _ = closed.changed() => break,
         };
         match attempt {
             Ok(connection) => {
-                if was_away {
-                    open.is_back();
-                }
-                (pause, was_away) = (FIRST_PAUSE, false);
+                open.is_back();
+                let made = Instant::now();
+                number += 1;
                 link.timeouts.store(0, Ordering::Relaxed);
-                let counted = open.count_connection();
+                let (counted, within) = (open.count_connection(), open.spec().connect_timeout);
                 // The task must not keep the store open while it waits.
                 drop(open);
-                link.status.send_replace(Status::Up(connection));
+                link.status.send_replace(Status::Up(Usable { connection: connection.clone(), number }));
                 tokio::select! {
-                    () = link.broken.notified() => {}
+                    () = until_broken(&link, number, connection, within) => {}
                     _ = closed.changed() => break,
                 }
                 drop(counted);
                 link.status.send_replace(Status::Down);
+                if made.elapsed() >= LONGEST_PAUSE {
+                    pause = FIRST_PAUSE;
+                    continue;
+                }
             }
             Err(why) => {
-                was_away = true;
                 open.is_away(&why);
                 drop(open);
                 link.status.send_replace(Status::Down);
-                tokio::select! {
-                    () = sleep(with_jitter(pause)) => {}
-                    _ = closed.changed() => break,
-                }
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
+        // Also where a connection was made and did not last: it would be made again for each call.
+        tokio::select! {
+            () = sleep(with_jitter(pause)) => {}
+            _ = closed.changed() => break,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     LINKS.with_borrow_mut(|links| links.remove(&id));
+}
+
+/// Waits until a call has found the connection to be broken. It is asked itself from time to time, so that no call finds one that has died in silence.
+async fn until_broken(link: &Link, number: u64, mut connection: Connection, within: Duration) {
+    let mut broken = link.broken.subscribe();
+    loop {
+        tokio::select! {
+            _ = broken.wait_for(|broken| *broken >= number) => return,
+            () = sleep(LOOK_EVERY) => {}
+        }
+        if !matches!(timeout(within, connection.send(&redis::cmd("PING"))).await, Ok(Ok(_))) {
+            return;
+        }
+    }
 }
 
 /// A connection that answers.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::watch;
@@ -11,8 +11,11 @@ use tracing::warn;
 
 use super::StoreSpec;
 use super::connect::Connector;
-use super::link::Link;
+use super::link::{Link, Usable};
 use crate::log_limit::visible;
+
+/// How often errors of the store are logged.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// A Redis or Valkey service that gateways share.
 pub struct Store {
@@ -27,6 +30,9 @@ pub struct Store {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// Whether the last that was logged is that it is away.
     said_away: AtomicBool,
+    made: Instant,
+    /// When an error was logged last, in seconds after `made`; 0 for never.
+    complained: AtomicU64,
 }
 
 /// How a call has ended.
@@ -95,6 +101,8 @@ impl Store {
             connections: AtomicUsize::new(0),
             outcomes: Default::default(),
             said_away: AtomicBool::new(false),
+            made: Instant::now(),
+            complained: AtomicU64::new(0),
         })
     }
 
@@ -157,34 +165,49 @@ impl Store {
         let link = Link::here(self);
         let connection = timeout_at(until, link.connection()).await;
         // The first attempt may take longer than a call may.
-        let Ok(Some(mut connection)) = connection else { return Err(CallError::Away) };
-        match timeout_at(until, connection.send(command)).await {
+        let Ok(Some(mut usable)) = connection else { return Err(CallError::Away) };
+        match timeout_at(until, usable.connection.send(command)).await {
             Ok(Ok(answer)) => {
                 link.answered();
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(self.failed(&link, &error)),
+            Ok(Err(error)) => Err(self.failed(&link, &usable, &error)),
             Err(_) => {
-                link.timed_out();
+                link.timed_out(&usable);
                 Err(CallError::Timeout(self.spec.timeout))
             }
         }
     }
 
-    fn failed(&self, link: &Link, error: &RedisError) -> CallError {
+    fn failed(&self, link: &Link, on: &Usable, error: &RedisError) -> CallError {
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::NoScript) => return CallError::NoScript,
             // After a failover the old master is a replica, and another is to be asked for.
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => link.broken(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => link.is_broken(on),
             // In a cluster the crate times out, too.
             _ if error.is_timeout() => {
-                link.timed_out();
+                link.timed_out(on);
                 return CallError::Timeout(self.spec.timeout);
             }
-            _ if error.is_unrecoverable_error() => link.broken(),
-            _ => link.answered(),
+            _ if error.is_unrecoverable_error() => link.is_broken(on),
+            _ => {
+                link.answered();
+                self.complain(error);
+            }
         }
         CallError::Failed(visible(&error.to_string()).into_owned())
+    }
+
+    /// Tells of an error that the store itself answers, such as a right that is missing: `on_unavailable` would hide it.
+    fn complain(&self, error: &RedisError) {
+        let now = self.made.elapsed().as_secs();
+        let before = self.complained.load(Ordering::Relaxed);
+        let is_due = before == 0 || now >= before + COMPLAIN_EVERY.as_secs();
+        if is_due && self.complained.compare_exchange(before, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            let (state, reason) = (&*self.spec.name, error.to_string());
+            warn!(state, reason = %visible(&reason), "the state that gateways share refuses calls");
+        }
     }
 
     pub(super) fn count_connection(self: &Arc<Self>) -> CountedConnection {
