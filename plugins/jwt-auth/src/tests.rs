@@ -5,6 +5,11 @@ use sluice_filter::testing::{Exchange, Harness, config_keys};
 
 use super::*;
 
+mod binding;
+mod issuers;
+mod places;
+mod revocation;
+
 const NOW: u64 = 1_700_000_000;
 
 /// Signs with a key set of the harness itself: `on_request` runs inside a call.
