@@ -197,6 +197,12 @@ impl OwnedParams for (List<http::Outgoing>, u32) {
     }
 }
 
+impl OwnedParams for (Str, Str, u32) {
+    fn keep((space, key, timeout_ms): Self::Of<'_>) -> Self::Owned {
+        (space.to_owned(), key.to_owned(), timeout_ms)
+    }
+}
+
 impl OwnedParams for (Str, Bytes) {
     fn keep((text, bytes): Self::Of<'_>) -> Self::Owned {
         (text.to_owned(), bytes.to_vec())

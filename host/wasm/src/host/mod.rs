@@ -1,5 +1,5 @@
-//! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send` and
-//! `passwords.authenticate`.
+//! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`,
+//! `kv-wait.wait` and `passwords.authenticate`.
 
 pub(crate) mod consumers;
 pub(crate) mod crypto;

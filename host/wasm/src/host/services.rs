@@ -23,7 +23,7 @@ use sluice_services::kv::{KvSpace, Reservation};
 use sluice_services::limiter::{Limit, MAX_LIMITS, Standing};
 use sluice_services::outbound::{self, Call, CallContext};
 
-/// Defines the services, but for `http`.
+/// Defines the services, but for those that wait.
 pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     limiter_functions(&mut linker.interface("limiter")?)?;
     kv_functions(&mut linker.interface("kv")?)?;
@@ -70,8 +70,15 @@ fn metrics_functions(at: &mut impl Define) -> Outcome<()> {
     })
 }
 
-/// Defines `http`, whose one function waits.
+fn kv_wait_functions(at: &mut impl Define) -> Outcome<()> {
+    at.waiting::<(Str, Str, u32), _>("wait", |cx, (space, key, timeout_ms)| {
+        Box::pin(wait_for_value(cx, space, key, timeout_ms))
+    })
+}
+
+/// Defines `http` and `kv-wait`, whose functions wait.
 pub(crate) fn link_waiting(linker: &mut impl Interfaces) -> Outcome<()> {
+    kv_wait_functions(&mut linker.interface("kv-wait")?)?;
     let mut at = linker.interface("http")?;
     at.waiting::<(List<http::Outgoing>, u32), _>("send", |cx, (requests, timeout_ms)| {
         Box::pin(send(cx, requests, timeout_ms))
@@ -103,10 +110,39 @@ impl CallState {
     }
 
     fn space(&self, name: &str) -> Result<&KvSpace, Error> {
+        self.shared_space(name).map(Arc::as_ref)
+    }
+
+    /// The same, for who keeps it over a wait.
+    fn space_of(&self, name: &str) -> Result<Arc<KvSpace>, Error> {
+        self.shared_space(name).map(Arc::clone)
+    }
+
+    fn shared_space(&self, name: &str) -> Result<&Arc<KvSpace>, Error> {
         let services = self.services()?;
         self.shared.grants.services.check_kv(name)?;
-        services.spaces.get(name).map(Arc::as_ref).ok_or_else(|| Error::Unavailable(format!("no space `{name}`")))
+        services.spaces.get(name).ok_or_else(|| Error::Unavailable(format!("no space `{name}`")))
     }
+}
+
+async fn wait_for_value(
+    mut cx: StoreContextMut<'_, CallState>,
+    space: String,
+    key: String,
+    timeout_ms: u32,
+) -> Outcome<Result<Option<Vec<u8>>, Error>> {
+    let Paused { meter, left } = waiting::pause(cx.data_mut())?;
+    let state = cx.data();
+    let left = state.left_for_head().map_or(left, |of_exchange| left.min(of_exchange));
+    let space = state.space_of(&space);
+    // Also a call that is refused lets the worker go on, and look at the wall deadline.
+    tokio::task::yield_now().await;
+    let answer = match space {
+        Ok(space) => space.settled(&key, left.min(Duration::from_millis(timeout_ms.into()))).await.map_err(Error::from),
+        Err(refused) => Err(refused),
+    };
+    waiting::resume(&mut cx, &meter);
+    Ok(answer.map(|value| value.map(Vec::from)))
 }
 
 async fn send(
