@@ -9,6 +9,9 @@ use crate::{
 
 /// How much longer than a call one request keeps others from asking.
 const MARGIN_MS: u64 = 500;
+/// How long those who have waited for a call find out that it has failed.
+const FAILED_MS: u64 = 1_000;
+const FAILED: &[u8] = b"failed";
 /// The key of how the server has been doing.
 const HEALTH: &str = "server";
 
@@ -45,50 +48,65 @@ pub(crate) fn find(config: &Config, token: &str) -> Result<Known, Error> {
     let digest = digest(config, token)?;
     let (answer_key, turn_key) = (format!("a{digest}"), format!("t{digest}"));
     let space = &config.cache.space;
-    let kept: Option<Kept> = kv::get(space, &answer_key)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    if let Some(kept) = &kept
-        && now < kept.fresh_until
-    {
-        return Ok(Known::Answer(kept.active.clone().map_or(Answer::Inactive, Answer::Active)));
-    }
-    let stale = |kept: Option<Kept>| {
-        let may = config.stale_if_error.is_some();
-        kept.and_then(|kept| kept.active).filter(|_| may).map_or(Known::Nothing, Known::Stale)
+    let kept = match kept(config, &answer_key, now)? {
+        Some((answer, true)) => return Ok(Known::Answer(answer)),
+        old => old.map(|(answer, _)| answer),
+    };
+    let old = || match &kept {
+        Some(Answer::Active(text)) if config.stale_if_error.is_some() => Known::Stale(text.clone()),
+        _ => Known::Nothing,
     };
     if !may_ask(config, now)? {
-        return Ok(stale(kept));
+        return Ok(old());
     }
     // One request asks for all that have the token.
-    let turn = kv::get_or_reserve(space, &turn_key, config.timeout.as_millis() + MARGIN_MS);
-    let is_ours = match turn {
+    let is_ours = match kv::get_or_reserve(space, &turn_key, config.timeout.as_millis() + MARGIN_MS) {
         Ok(Reservation::Reserved) => true,
-        Ok(Reservation::Found(_) | Reservation::Pending) => false,
+        Ok(Reservation::Found(_)) => return Ok(old()),
+        Ok(Reservation::Pending) => match kv::wait(space, &turn_key, config.timeout_ms()) {
+            Ok(Some(_)) | Err(Error::Timeout) => return Ok(old()),
+            Ok(None) => match self::kept(config, &answer_key, clock::now_us() / 1000)? {
+                Some((answer, true)) => return Ok(Known::Answer(answer)),
+                // It could not be kept.
+                _ => false,
+            },
+            Err(error) => return Err(error),
+        },
         // A full space: nothing can be kept, and each request asks.
         Err(Error::TooLarge(_)) => false,
         Err(error) => return Err(error),
     };
     let asked = server::ask(config, token);
-    let known = match &asked {
+    let now = clock::now_us() / 1000;
+    match &asked {
         Ok(answer) => {
-            report(config, true, now)?;
             keep(config, &answer_key, answer, now)?;
-            Ok(Known::Answer(answer.clone()))
+            report(config, true, now)?;
         }
-        Err(Error::Unavailable(why)) => {
-            log::warn(why);
-            report(config, false, now)?;
-            Ok(stale(kept))
-        }
-        Err(_) => Err(()),
-    };
+        Err(Error::Unavailable(_)) => report(config, false, now)?,
+        Err(_) => {}
+    }
     if is_ours {
-        kv::delete(space, &turn_key)?;
+        let told = match &asked {
+            Err(Error::Unavailable(_)) => kv::set(space, &turn_key, FAILED, Some(FAILED_MS)),
+            Ok(_) | Err(_) => kv::delete(space, &turn_key).map(drop),
+        };
+        told.or_else(unless_full)?;
     }
-    match (known, asked) {
-        (Ok(known), _) => Ok(known),
-        (Err(()), Err(error)) => Err(error),
-        (Err(()), Ok(_)) => Ok(Known::Nothing),
+    match asked {
+        Ok(answer) => Ok(Known::Answer(answer)),
+        Err(Error::Unavailable(why)) => {
+            log::warn(&why);
+            Ok(old())
+        }
+        Err(error) => Err(error),
     }
+}
+
+/// What is kept of a token, and whether it still counts without the server.
+fn kept(config: &Config, key: &str, now: u64) -> Result<Option<(Answer, bool)>, Error> {
+    let kept = kv::get(&config.cache.space, key)?.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+    Ok(kept.map(|kept| (kept.active.map_or(Answer::Inactive, Answer::Active), now < kept.fresh_until)))
 }
 
 /// Keeps an answer: not longer than the token is good, nor than the config says.
@@ -108,11 +126,12 @@ fn keep(config: &Config, key: &str, answer: &Answer, now: u64) -> Result<(), Err
         return Ok(());
     }
     let kept = serde_json::to_vec(&Kept { fresh_until: now + ttl, active })?;
-    match kv::set(&config.cache.space, key, &kept, Some(ttl + old)) {
-        // A full space costs calls, and no caller.
-        Ok(()) | Err(Error::TooLarge(_)) => Ok(()),
-        Err(error) => Err(error),
-    }
+    kv::set(&config.cache.space, key, &kept, Some(ttl + old)).or_else(unless_full)
+}
+
+/// A full space costs calls, and no caller.
+fn unless_full(error: Error) -> Result<(), Error> {
+    if matches!(error, Error::TooLarge(_)) { Ok(()) } else { Err(error) }
 }
 
 /// Whether the server may be asked. When it was left alone for long enough, one request tries.
@@ -146,10 +165,7 @@ fn report(config: &Config, good: bool, now: u64) -> Result<(), Error> {
     let failures = before.unwrap_or_default().failures.saturating_add(1);
     let health = Health { failures, closed_at: now + config.circuit.open.as_millis() };
     kv::delete(space, "try")?;
-    match kv::set(space, HEALTH, &serde_json::to_vec(&health)?, Some(3_600_000)) {
-        Ok(()) | Err(Error::TooLarge(_)) => Ok(()),
-        Err(error) => Err(error),
-    }
+    kv::set(space, HEALTH, &serde_json::to_vec(&health)?, Some(3_600_000)).or_else(unless_full)
 }
 
 /// A token's name in the store: no token can be read from it, nor tried against it without the secret.

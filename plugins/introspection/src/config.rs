@@ -67,11 +67,7 @@ pub(crate) struct Cache {
 
 impl Default for Cache {
     fn default() -> Self {
-        Cache {
-            space: "introspection".to_owned(),
-            ttl: Duration::from_secs(60),
-            negative_ttl: Duration::from_secs(10),
-        }
+        Cache { space: "introspection".to_owned(), ttl: Duration::from_secs(60), negative_ttl: Duration::from_secs(10) }
     }
 }
 
@@ -103,8 +99,9 @@ impl Config {
         if self.realm.bytes().any(|b| !(b' '..=b'~').contains(&b) || b == b'"' || b == b'\\') {
             return Err(ConfigError::new("realm", "printable ASCII without quotes and backslashes"));
         }
-        let is_scope =
-            |scope: &String| scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') && !scope.is_empty();
+        let is_scope = |scope: &String| {
+            scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') && !scope.is_empty()
+        };
         if let Some(at) = self.scopes.iter().position(|scope| !is_scope(scope)) {
             return Err(ConfigError::new(format!("scopes[{at}]"), "not a scope (RFC 6749 §3.3)"));
         }
@@ -122,12 +119,16 @@ impl Config {
         Ok(())
     }
 
+    /// The timeout as calls take it.
+    pub(crate) fn timeout_ms(&self) -> u32 {
+        u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX)
+    }
+
     /// The grants that it needs.
     pub(crate) fn needs(&self) -> Result<Value, ConfigError> {
         let read: Vec<&str> = self.places.iter().filter_map(CredentialPlace::header).collect();
         let is_removed = |place: &&CredentialPlace| !self.forward_token || header_of(place).is_none();
-        let write: Vec<&str> =
-            self.places.iter().filter(is_removed).filter_map(CredentialPlace::header).collect();
+        let write: Vec<&str> = self.places.iter().filter(is_removed).filter_map(CredentialPlace::header).collect();
         let mut needs = json!({
             "read_headers": read, "write_headers": write, "kv": [self.cache.space], "consumers": self.known_consumers,
             "secrets": { &*self.client_secret: "${env:CLIENT_SECRET}" },

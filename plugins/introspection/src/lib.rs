@@ -194,7 +194,9 @@ impl Introspection {
         }
         match claims.confirmation() {
             Confirmation::None => {}
-            Confirmation::Other => return refuse("bound-otherwise", "the token is bound to a key that can't be shown here"),
+            Confirmation::Other => {
+                return refuse("bound-otherwise", "the token is bound to a key that can't be shown here");
+            }
             Confirmation::Certificate(thumbprint) => {
                 let Some(certificate) = request.client_certificate()? else {
                     return refuse("certificate-missing", "the token needs the client certificate that it is bound to");

@@ -25,10 +25,8 @@ pub(crate) enum Answer {
 pub(crate) fn ask(config: &Config, token: &str) -> Result<Answer, Error> {
     let secret = secrets::get(&config.client_secret)?;
     let mut form = format!("token={}&token_type_hint=access_token", encoded(token));
-    let mut headers = vec![
-        field("content-type", "application/x-www-form-urlencoded"),
-        field("accept", "application/json"),
-    ];
+    let mut headers =
+        vec![field("content-type", "application/x-www-form-urlencoded"), field("accept", "application/json")];
     match config.client_auth {
         ClientAuth::ClientSecretBasic => {
             // RFC 6749 §2.3.1: each is encoded as a form is, before they are put together.
@@ -41,8 +39,7 @@ pub(crate) fn ask(config: &Config, token: &str) -> Result<Answer, Error> {
         ClientAuth::Bearer => headers.push(field("authorization", &format!("Bearer {secret}"))),
     }
     let request = Outgoing { method: "POST".to_owned(), url: config.url.clone(), headers, body: form.into_bytes() };
-    let timeout = u32::try_from(config.timeout.as_millis()).unwrap_or(u32::MAX);
-    let incoming = match http::send_one(request, timeout) {
+    let incoming = match http::send_one(request, config.timeout_ms()) {
         Ok(incoming) => incoming,
         // Nothing that a later call could mend.
         Err(error @ (Error::NotGranted(_) | Error::WrongHook | Error::Invalid(_))) => return Err(error),
@@ -60,7 +57,8 @@ fn read(body: Vec<u8>) -> Result<Answer, &'static str> {
         return Err("its answer is too large");
     }
     let text = String::from_utf8(body).map_err(|_| "its answer is not UTF-8")?;
-    let claims = Claims::parse(&text).ok_or("its answer is no JSON object, is nested too deep or has a member twice")?;
+    let claims =
+        Claims::parse(&text).ok_or("its answer is no JSON object, is nested too deep or has a member twice")?;
     let is_active = claims.boolean("active").ok_or("its answer does not say whether the token is active")?;
     drop(claims);
     Ok(if is_active { Answer::Active(text) } else { Answer::Inactive })

@@ -3,9 +3,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sluice_filter::ClientCertificate;
 use sluice_filter::http::{Incoming, Outgoing};
 use sluice_filter::testing::{Consumer, Exchange, Harness, ResponseMessage, config_keys};
-use sluice_filter::ClientCertificate;
 
 use super::*;
 
@@ -75,7 +75,9 @@ fn an_active_token_makes_the_caller_known() {
     let mut exchange = with("abc+/~1==");
     assert_eq!(refusal(&filter, &mut exchange), None);
     assert_eq!(exchange.consumer.as_deref(), Some("ann"));
-    assert!(matches!(&exchange.context["auth.claims"].0, context::Value::Json(text) if text.contains("https://as.test")));
+    assert!(
+        matches!(&exchange.context["auth.claims"].0, context::Value::Json(text) if text.contains("https://as.test"))
+    );
     let calls = server.calls.borrow();
     let call = &calls[0];
     assert_eq!((call.method.as_str(), call.url.as_str()), ("POST", "https://as.test/introspect"));
@@ -194,7 +196,11 @@ fn answers_are_kept_as_long_as_they_may_be() {
     assert_eq!([ask("one"), ask("one"), ask("two")], [(true, 1), (true, 1), (true, 2)]);
     filter.advance(Duration::from_secs(61));
     server.says(json!({ "active": false }));
-    assert_eq!([ask("one"), ask("one")], [(false, 3), (false, 3)], "a revoked token is refused after the time of the cache");
+    assert_eq!(
+        [ask("one"), ask("one")],
+        [(false, 3), (false, 3)],
+        "a revoked token is refused after the time of the cache"
+    );
     filter.advance(Duration::from_secs(11));
     server.says(active());
     assert_eq!(ask("one"), (true, 4));
@@ -272,7 +278,8 @@ fn what_no_token_can_be_is_not_asked_about() {
 
 #[test]
 fn tokens_of_cookies_and_queries_go_no_further() {
-    let places = json!({ "places": ["header:authorization", "cookie:session", "query:access_token"], "forward_token": false });
+    let places =
+        json!({ "places": ["header:authorization", "cookie:session", "query:access_token"], "forward_token": false });
     let (filter, _) = filter(&places);
     let mut exchange = with("one").header("cookie", "a=b; session=one");
     exchange.request.query = Some("x=1&access_token=one".to_owned());
