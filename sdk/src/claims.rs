@@ -2,12 +2,12 @@
 
 use std::{borrow::Cow, fmt};
 
+use crate::{ClaimPath, context};
 use serde::{
     Deserialize,
     de::{Deserializer, Error, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
-use crate::{ClaimPath, context};
 
 /// The claims of a token: the payload of a signed one, or the answer about one that was asked about. Texts without escapes are not copied.
 ///
@@ -164,27 +164,21 @@ impl<'a> Claims<'a> {
             text.trim_ascii().len() == text.len()
                 && !text.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f)
         };
-        let value = self.header_text(path);
-        match (&value, self.find(path)) {
-            (Some(_), Some(Claim::List(list))) => {
-                let fits = texts(list).is_some_and(|list| list.iter().all(|one| is_exact(one) && !one.contains(',')));
-                if fits { Ok(value) } else { Err(NotExact) }
-            }
-            (Some(text), _) if !is_exact(text) => Err(NotExact),
-            _ => Ok(value),
-        }
-    }
-
-    fn header_text(&self, path: &ClaimPath) -> Option<String> {
-        Some(match self.find(path)? {
-            Claim::Text(text) => text.clone().into_owned(),
+        let Some(claim) = self.find(path) else { return Ok(None) };
+        Ok(Some(match claim {
+            Claim::Text(text) if is_exact(text) => text.clone().into_owned(),
+            Claim::Text(_) => return Err(NotExact),
             Claim::Bool(value) => value.to_string(),
             Claim::Integer(value) => value.to_string(),
             Claim::Large(value) => value.to_string(),
             Claim::Float(value) if value.abs() < EXACT => value.to_string(),
-            Claim::List(list) => texts(list)?.join(","),
-            Claim::Float(_) | Claim::Null | Claim::Object(_) => return None,
-        })
+            Claim::List(list) => match texts(list) {
+                Some(list) if list.iter().all(|one| is_exact(one) && !one.contains(',')) => list.join(","),
+                Some(_) => return Err(NotExact),
+                None => return Ok(None),
+            },
+            Claim::Float(_) | Claim::Null | Claim::Object(_) => return Ok(None),
+        }))
     }
 
     /// A claim as the name of somebody, in the form of [`context::canonical`].
@@ -366,7 +360,9 @@ mod tests {
 
     #[test]
     fn a_claim_brings_no_second_header_and_no_second_member() {
-        for value in [r#""A\r\nx: 1""#, r#"" a""#, r#""a\t""#, r#""\u0000""#, r#"["a,admin"]"#, r#"["a", " b"]"#, r#"["a\n"]"#] {
+        for value in
+            [r#""A\r\nx: 1""#, r#"" a""#, r#""a\t""#, r#""\u0000""#, r#"["a,admin"]"#, r#"["a", " b"]"#, r#"["a\n"]"#]
+        {
             let text = format!(r#"{{"x": {value}}}"#);
             assert_eq!(Claims::parse(&text).unwrap().header(&path("x")), Err(NotExact), "{value}");
         }
@@ -378,7 +374,10 @@ mod tests {
     fn dates_and_words() {
         let text = r#"{"exp": 17.5, "nbf": 18446744073709551615, "iat": "1", "scope": "a  b", "roles": ["c d"], "x.y": "dot"}"#;
         let claims = Claims::parse(text).unwrap();
-        assert_eq!((claims.date("exp"), claims.date("none"), claims.date("iat")), (Ok(Some(17.5)), Ok(None), Err(NotExact)));
+        assert_eq!(
+            (claims.date("exp"), claims.date("none"), claims.date("iat")),
+            (Ok(Some(17.5)), Ok(None), Err(NotExact))
+        );
         assert_eq!(claims.date("nbf"), Ok(Some(18_446_744_073_709_551_615.0)));
         assert_eq!((claims.words(&path("scope")), claims.words(&path("roles"))), (vec!["a", "b"], vec!["c d"]));
         assert!(claims.any("roles", |role| role == "c d") && !claims.any("exp", |_| true));

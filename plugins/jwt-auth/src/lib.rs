@@ -98,16 +98,14 @@ impl OnRequest for JwtAuth {
             }
             // A public route works with a stale token too, but then nobody is known, and nobody behind the gateway is to
             // take the token for a checked one.
-            Err(refusal) if public => {
-                match self.config.places.iter().try_for_each(|place| place.remove(request)) {
-                    Ok(()) => {
-                        self.pass_unknown(request)?;
-                        Ok(Verdict::Continue)
-                    }
-                    Err(Error::NotGranted(_)) => refusal.answer(&self.config.realm),
-                    Err(error) => Err(error),
+            Err(refusal) if public => match self.config.places.iter().try_for_each(|place| place.remove(request)) {
+                Ok(()) => {
+                    self.pass_unknown(request)?;
+                    Ok(Verdict::Continue)
                 }
-            }
+                Err(Error::NotGranted(_)) => refusal.answer(&self.config.realm),
+                Err(error) => Err(error),
+            },
             Err(refusal) => refusal.answer(&self.config.realm),
         }
     }

@@ -112,7 +112,9 @@ pub(crate) fn take_request(request: &Request, rule: Option<&Rule>) -> Result<Ver
     }
     match request.method()?.as_str() {
         "POST" | "DELETE" => request.want_body(LONGEST_REQUEST).map(|()| Verdict::Continue),
-        _ => Problem::new(405, "Method Not Allowed").draft().reason("bad-method").header("allow", "POST, DELETE").send(),
+        _ => {
+            Problem::new(405, "Method Not Allowed").draft().reason("bad-method").header("allow", "POST, DELETE").send()
+        }
     }
 }
 

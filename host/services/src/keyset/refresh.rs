@@ -211,14 +211,21 @@ mod tests {
 
     #[test]
     fn metadata_are_of_the_issuer_itself() {
-        let (issuer, from) = ("https://a.test/", Url::parse("https://a.test/.well-known/openid-configuration").unwrap());
+        let (issuer, from) =
+            ("https://a.test/", Url::parse("https://a.test/.well-known/openid-configuration").unwrap());
         let of = |text: &str| keys_of(issuer, &from, text.as_bytes());
         let good = r#"{"issuer": "https://a.test/", "jwks_uri": "https://keys.test/a", "x": [1]}"#;
         assert_eq!(of(good).map(String::from), Ok("https://keys.test/a".to_owned()));
         for (text, expected) in [
-            (r#"{"issuer": "https://a.test", "jwks_uri": "https://a.test/k"}"#, r#"of the issuer "https://a.test", not"#),
+            (
+                r#"{"issuer": "https://a.test", "jwks_uri": "https://a.test/k"}"#,
+                r#"of the issuer "https://a.test", not"#,
+            ),
             (r#"{"issuer": "https://A.test/", "jwks_uri": "https://a.test/k"}"#, "not of"),
-            (r#"{"issuer": "https://a.test/", "issuer": "https://a.test/", "jwks_uri": "https://a.test/k"}"#, "can't be read"),
+            (
+                r#"{"issuer": "https://a.test/", "issuer": "https://a.test/", "jwks_uri": "https://a.test/k"}"#,
+                "can't be read",
+            ),
             (r#"{"issuer": "https://a.test/"}"#, "can't be read"),
             (r#"["https://a.test/", "https://a.test/k"]"#, "not a JSON object"),
             (r#"{"issuer": "https://a.test/", "jwks_uri": "http://a.test/k"}"#, "is not https"),

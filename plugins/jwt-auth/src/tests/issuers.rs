@@ -27,7 +27,11 @@ fn each_issuer_has_its_keys_its_audience_and_its_callers() {
     let a = call(&filter, &token(SECRET, &json!("https://a.test"), "api"));
     assert_eq!((a.response.status, a.consumer.as_deref()), (0, Some("ann")));
     let b = call(&filter, &token(OTHER, &json!("https://b.test"), "partners"));
-    assert_eq!((b.response.status, b.consumer.as_deref()), (0, Some("https://b.test ann")), "the same `sub`, another caller");
+    assert_eq!(
+        (b.response.status, b.consumer.as_deref()),
+        (0, Some("https://b.test ann")),
+        "the same `sub`, another caller"
+    );
     assert_eq!(b.request.headers.get("x-user-id"), Some("ann"));
 }
 

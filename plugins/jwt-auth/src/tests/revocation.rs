@@ -85,8 +85,14 @@ fn the_endpoint_is_for_those_whom_a_rule_names() {
     assert_eq!(change(&filter, "POST", &with(&json!({ "roles": ["user"] })), r#"{"jti": "x"}"#), 403);
     assert_eq!(change(&filter, "GET", &admin, ""), 405);
     for body in [
-        "", "[]", "{}", r#"{"jti": 1}"#, r#"{"jti": "a", "sub": "b"}"#, r#"{"jti": "a", "issued_before": 1}"#,
-        r#"{"sub": "a", "expires": 1}"#, r#"{"jti": "a", "x": 1}"#,
+        "",
+        "[]",
+        "{}",
+        r#"{"jti": 1}"#,
+        r#"{"jti": "a", "sub": "b"}"#,
+        r#"{"jti": "a", "issued_before": 1}"#,
+        r#"{"sub": "a", "expires": 1}"#,
+        r#"{"jti": "a", "x": 1}"#,
     ] {
         assert_eq!(change(&filter, "POST", &admin, body), 400, "{body}");
     }
