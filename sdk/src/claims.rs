@@ -38,6 +38,7 @@ enum Claim<'a> {
 
 /// The key that a token is bound to (RFC 7800).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Confirmation<'c> {
     /// None: whoever has the token may use it.
     None,

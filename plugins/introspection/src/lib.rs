@@ -194,9 +194,6 @@ impl Introspection {
         }
         match claims.confirmation() {
             Confirmation::None => {}
-            Confirmation::Other => {
-                return refuse("bound-otherwise", "the token is bound to a key that can't be shown here");
-            }
             Confirmation::Certificate(thumbprint) => {
                 let Some(certificate) = request.client_certificate()? else {
                     return refuse("certificate-missing", "the token needs the client certificate that it is bound to");
@@ -205,6 +202,7 @@ impl Introspection {
                     return refuse("wrong-certificate", "the token is bound to another client certificate");
                 }
             }
+            _ => return refuse("bound-otherwise", "the token is bound to a key that can't be shown here"),
         }
         let scopes = claims.words(&config.scope_claim);
         let is_allowed = config.scopes.iter().all(|scope| scopes.contains(&scope.as_str()));

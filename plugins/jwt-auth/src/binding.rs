@@ -18,10 +18,10 @@ pub(crate) fn check(
         (Confirmation::None, CertificateBound::Required) => {
             return Ok(Err(invalid("not-bound", "the token is not bound to a client certificate")));
         }
-        (Confirmation::Other, _) => {
+        (Confirmation::Certificate(thumbprint), _) => thumbprint,
+        (_, _) => {
             return Ok(Err(invalid("bound-otherwise", "the token is bound to a key that can't be shown here")));
         }
-        (Confirmation::Certificate(thumbprint), _) => thumbprint,
     };
     let Some(certificate) = request.client_certificate()? else {
         return Ok(Err(invalid("certificate-missing", "the token needs the client certificate that it is bound to")));
