@@ -376,16 +376,18 @@ mod tests {
         assert_eq!(wait("k", 60_000).await, Ok(None), "nobody holds one");
         kv.get_or_reserve("k", 10).unwrap();
         assert_eq!(wait("k", 3).await, Err(ServiceError::Timeout));
-        let ends: [(&dyn Fn(), Option<&[u8]>); 3] = [
-            (&|| kv.set("k", b"v", Some(5)).unwrap(), Some(b"v")),
-            (&|| assert!(!kv.delete("k").unwrap()), None),
-            (&|| time.store(20_000, Ordering::Release), None),
-        ];
-        for (end, value) in ends {
+        for (end, value) in [("set", Some(&b"v"[..])), ("delete", None), ("expire", None)] {
             kv.delete("k").unwrap();
             assert_eq!(kv.get_or_reserve("k", 10).unwrap(), Reservation::Reserved);
-            let (found, ()) = tokio::join!(wait("k", 60_000), async { end() });
-            assert_eq!(found.unwrap().as_deref(), value);
+            let ends = async {
+                match end {
+                    "set" => kv.set("k", b"v", Some(5)).unwrap(),
+                    "delete" => assert!(!kv.delete("k").unwrap()),
+                    _ => time.store(20_000, Ordering::Release),
+                }
+            };
+            let (found, ()) = tokio::join!(wait("k", 60_000), ends);
+            assert_eq!(found.unwrap().as_deref(), value, "{end}");
         }
         assert!(matches!(wait(&"k".repeat(1025), 1).await, Err(ServiceError::Invalid(_))));
     }

@@ -110,15 +110,13 @@ impl Introspection {
             return Ok(Err(Refusal::Token("bad-claims", "the number that names the caller is not exact")));
         };
         drop(claims);
-        match consumer {
-            Some(name) if self.config.known_consumers => {
-                if !consumers::vouch(&name, "introspection")? {
-                    return Ok(Err(Refusal::Stranger));
-                }
+        if self.config.known_consumers {
+            let is_known = consumer.map_or(Ok(false), |name| consumers::vouch(&name, "introspection"))?;
+            if !is_known {
+                return Ok(Err(Refusal::Stranger));
             }
-            Some(name) => context::set_consumer(&shortened(name, LONGEST_CONSUMER)?)?,
-            None if self.config.known_consumers => return Ok(Err(Refusal::Stranger)),
-            None => {}
+        } else if let Some(name) = consumer {
+            context::set_consumer(&shortened(name, LONGEST_CONSUMER)?)?;
         }
         context::set_json(CLAIMS, text)?;
         Ok(Ok(()))

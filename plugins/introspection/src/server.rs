@@ -48,7 +48,7 @@ pub(crate) fn ask(config: &Config, token: &str) -> Result<Answer, Error> {
     if incoming.status != 200 {
         return Err(unavailable(&format!("it answers {}", incoming.status)));
     }
-    read(incoming.body).map_err(|why| unavailable(why))
+    read(incoming.body).map_err(unavailable)
 }
 
 /// Reads an answer (RFC 7662 §2.2). One that says nothing clear is none: it makes no token good, and none bad.

@@ -11,10 +11,13 @@ use super::*;
 
 const NOW: u64 = 1_700_000_000;
 
+/// The status and the body of an answer.
+type Reply = Result<(u16, Vec<u8>), Error>;
+
 /// A server whose answer can be changed, and the calls that it got.
 #[derive(Clone)]
 struct Server {
-    answer: Rc<RefCell<Result<(u16, Vec<u8>), Error>>>,
+    answer: Rc<RefCell<Reply>>,
     calls: Rc<RefCell<Vec<Outgoing>>>,
 }
 

@@ -153,11 +153,11 @@ pub(crate) enum CertificateBound {
 /// Whose tokens are good.
 pub(crate) enum Tokens {
     /// Those that the keys of this filter verify.
-    OfKeys(TokenVerifier),
+    Own(TokenVerifier),
     /// Those of consumers that have keys of their own.
-    OfConsumers(ConsumerTokenVerifier),
+    Consumers(ConsumerTokenVerifier),
     /// Those of these issuers, each verified with the keys of the one that it names.
-    OfIssuers(Vec<IssuerTokens>),
+    Issuers(Vec<IssuerTokens>),
 }
 
 /// The tokens of one of several issuers.
@@ -239,12 +239,12 @@ impl Config {
     /// Declares the keys and which tokens are good.
     pub(crate) fn tokens(&self, setup: &mut Setup) -> Result<Tokens, ConfigError> {
         if self.consumer_keys {
-            return self.tokens_of_consumers(setup).map(Tokens::OfConsumers);
+            return self.tokens_of_consumers(setup).map(Tokens::Consumers);
         }
         if !self.issuers.is_empty() {
-            return self.tokens_of_issuers(setup).map(Tokens::OfIssuers);
+            return self.tokens_of_issuers(setup).map(Tokens::Issuers);
         }
-        self.own_keys().verifier(setup).map(Tokens::OfKeys)
+        self.own_keys().verifier(setup).map(Tokens::Own)
     }
 
     fn own_keys(&self) -> KeySource<'_> {

@@ -46,7 +46,7 @@ pub(crate) fn verified<'t>(
     request: &Request,
 ) -> Result<Result<Verified<'t>, Refusal>, Error> {
     // The usual case: the gateway reads the field itself.
-    if let Tokens::OfKeys(verifier) = tokens
+    if let Tokens::Own(verifier) = tokens
         && let [CredentialPlace::Header(name)] = places
         && name == "authorization"
     {
@@ -62,7 +62,7 @@ pub(crate) fn verified<'t>(
         Err(refusal) => return Ok(Err(refusal)),
     };
     let (verifier, signer) = match tokens {
-        Tokens::OfConsumers(verifier) => {
+        Tokens::Consumers(verifier) => {
             return Ok(match verifier.verify(&token)? {
                 ConsumerToken::Good { consumer, payload } => {
                     Ok(Verified { text: payload, signer: Signer::Consumer(consumer), is_of_url })
@@ -72,8 +72,8 @@ pub(crate) fn verified<'t>(
                 ConsumerToken::WrongAudience => Err(Refusal::wrong_audience()),
             });
         }
-        Tokens::OfKeys(verifier) => (verifier, Signer::Filter),
-        Tokens::OfIssuers(issuers) => match issuer_of(&token) {
+        Tokens::Own(verifier) => (verifier, Signer::Filter),
+        Tokens::Issuers(issuers) => match issuer_of(&token) {
             Ok(named) => match issuers.iter().find(|one| one.issuer == named) {
                 Some(issuer) => (&issuer.verifier, Signer::Issuer(issuer)),
                 None => return Ok(Err(Refusal::wrong_issuer())),

@@ -184,10 +184,7 @@ mod tests {
             ("{\"name\":\"a\",\"labels\":{\"x\":\"1\",\"x\":\"2\"}}", "line 1: the label `x` is there twice"),
             ("{\"name\":\"a\",\"passwords\":{\"u\":\"s3cret\"}}", "line 1: passwords[0]: expected a hash of Argon2id"),
             ("{\"name\":\"a\",\"jwt\":{\"issuer\":\"i\"}}", "line 1: column 32: missing field `keys`"),
-            (
-                "{\"name\":\"a\",\"jwt\":{\"issuer\":\"i\",\"keys\":{\"secrets\":\"s3cret\"}}}",
-                "line 1: jwt: ",
-            ),
+            ("{\"name\":\"a\",\"jwt\":{\"issuer\":\"i\",\"keys\":{\"secrets\":\"s3cret\"}}}", "line 1: jwt: "),
             ("{\"name\":\"a\",\"jwt\":{\"issuer\":\"\",\"keys\":{}}}", "line 1: jwt: expected an issuer of"),
             ("s3cret", "line 1: column 1: not a JSON object"),
             ("{\"plan\":\"gold\"}", "line 1: column 15: missing field `name`"),

@@ -209,6 +209,36 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn metadata_and_keys_are_fetched_within_grants_and_bounds() {
+        let text = r#"{"issuer": "https://a.test"}"#;
+        let Ok(super::super::source::Source::Remote(source)) = super::super::source::parse(text) else { panic!() };
+        let asked = std::cell::RefCell::new(Vec::new());
+        let get = async |get: Get| {
+            let is_metadata = get.url.path().starts_with("/.well-known/");
+            asked.borrow_mut().push((get.url.to_string(), get.max_body));
+            let (age, body) = match is_metadata {
+                true => ("max-age=60", r#"{"issuer": "https://a.test", "jwks_uri": "https://keys.test/k"}"#),
+                false => {
+                    ("max-age=90", r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U"}]}"#)
+                }
+            };
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(age));
+            Ok(Incoming { status: http::StatusCode::OK, headers, body: body.into() })
+        };
+        let both = Origins::parse(["https://a.test", "https://keys.test"]).unwrap();
+        let fetched = fetch(&source, Reach::Public, Some(&both), &get).await.map_err(|why| panic!("{why}"));
+        let fetched = fetched.ok().unwrap();
+        assert_eq!((fetched.keys.len(), fetched.max_age), (1, Some(Duration::from_secs(60))));
+        let metadata = ("https://a.test/.well-known/openid-configuration".to_owned(), MAX_METADATA);
+        assert_eq!(asked.take(), [metadata.clone(), ("https://keys.test/k".to_owned(), MAX_SET)]);
+        let one = Origins::parse(["https://a.test"]).unwrap();
+        let why = fetch(&source, Reach::Public, Some(&one), &get).await.err().unwrap();
+        assert!(why.contains("grants.http = [\"https://keys.test\"]"), "{why}");
+        assert_eq!(asked.take(), [metadata], "the keys are not asked for");
+    }
+
     #[test]
     fn metadata_are_of_the_issuer_itself() {
         let (issuer, from) =

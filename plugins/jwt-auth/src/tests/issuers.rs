@@ -84,7 +84,7 @@ fn a_token_for_something_else_is_no_access_token() {
     let ask = |typ: &str, audience: &str| {
         let claims = json!({ "iss": "https://a.test", "sub": "ann", "aud": audience, "exp": NOW + 60, "nonce": "n" });
         let token = sign_with(SECRET, &json!({ "alg": "HS256", "typ": typ }), &claims);
-        call(&filter, &token).response.reason.clone()
+        call(&filter, &token).response.reason
     };
     assert_eq!(ask("at+jwt", "api"), None);
     assert_eq!(ask("at+jwt", "the-web-client").as_deref(), Some("wrong-audience"));
@@ -127,7 +127,7 @@ fn a_lifetime_has_an_upper_bound() {
     let ask = |change: Value| {
         let mut claims = good();
         claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        call(&filter, &sign(&claims)).response.reason.clone()
+        call(&filter, &sign(&claims)).response.reason
     };
     assert_eq!(ask(json!({ "iat": NOW - 10 })), None);
     assert_eq!(ask(json!({ "iat": NOW, "exp": NOW + 3600 })), None);
