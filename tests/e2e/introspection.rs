@@ -73,28 +73,31 @@ fn a_token_is_asked_about_once_and_is_in_no_log() {
 
 #[test]
 fn one_request_asks_for_all_that_have_the_token() {
-    let upstream = Origin::named("o");
-    let open = Arc::new((Mutex::new(false), Condvar::new()));
-    let gate = Arc::clone(&open);
-    let server = Origin::serve(move |_| {
-        let (is_open, changed) = &*gate;
-        let _open = changed.wait_while(is_open.lock().expect("no panic"), |is_open| !*is_open).expect("no panic");
-        Reply::json(&json!({ "active": true, "sub": "ann" }))
-    });
-    let gateway = asking(&upstream, &server.url(), json!({ "timeout": "20s" }), "limits = { wall = \"30s\" }");
-    std::thread::scope(|scope| {
-        let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| ask(&gateway, "POST", "one"))).collect();
-        // Each that asks or waits has an instance.
-        let instances =
-            || gateway.metric("sluice_filter_instances", &[("filter", "token"), ("plugin", "introspection")]);
-        eventually("all are there", || instances() == Some(8.0));
-        eventually("the server is asked", || server.count() == 1);
-        *open.0.lock().expect("no panic") = true;
-        open.1.notify_all();
-        let statuses: Vec<u16> = asking.into_iter().map(|one| one.join().expect("no panic")).collect();
-        assert_eq!(statuses, [200; 8]);
-    });
-    assert_eq!((server.count(), upstream.count()), (1, 8));
+    for mode in ["reused", "fresh"] {
+        let upstream = Origin::named("o");
+        let open = Arc::new((Mutex::new(false), Condvar::new()));
+        let gate = Arc::clone(&open);
+        let server = Origin::serve(move |_| {
+            let (is_open, changed) = &*gate;
+            let _open = changed.wait_while(is_open.lock().expect("no panic"), |is_open| !*is_open).expect("no panic");
+            Reply::json(&json!({ "active": true, "sub": "ann" }))
+        });
+        let lines = in_mode(mode) + "\nlimits = { wall = \"30s\" }";
+        let gateway = asking(&upstream, &server.url(), json!({ "timeout": "20s" }), &lines);
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| ask(&gateway, "POST", "one"))).collect();
+            // Each that asks or waits has an instance.
+            let labels = [("filter", "token"), ("plugin", "introspection")];
+            let instances = || gateway.metric("sluice_filter_instances", &labels);
+            eventually("all are there", || instances().is_some_and(|count| count >= 8.0));
+            eventually("the server is asked", || server.count() == 1);
+            *open.0.lock().expect("no panic") = true;
+            open.1.notify_all();
+            let statuses: Vec<u16> = asking.into_iter().map(|one| one.join().expect("no panic")).collect();
+            assert_eq!(statuses, [200; 8], "{mode}");
+        });
+        assert_eq!((server.count(), upstream.count()), (1, 8), "{mode}");
+    }
 }
 
 #[test]

@@ -61,6 +61,30 @@ fn no_issuer_signs_for_another() {
 }
 
 #[test]
+fn claims_bring_no_header_and_no_member_of_a_list() {
+    let (origin, secret) = (Origin::named("o"), "s".repeat(32));
+    let toml = route(&origin.url(), &["auth"]) + &filter("auth", "jwt-auth", GRANTS, json!({ "secret": secret }));
+    for mode in ["reused", "fresh"] {
+        let gateway = gateway(&(toml.clone() + &in_mode(mode)));
+        for claims in [
+            json!({ "sub": "ann\r\nx-user-roles: admin" }),
+            json!({ "sub": "ann\n" }),
+            json!({ "sub": " ann" }),
+            json!({ "sub": "ann\0" }),
+            json!({ "roles": ["user,admin"] }),
+            json!({ "roles": ["user", "admin\r\nx: 1"] }),
+        ] {
+            assert_eq!(ask(&gateway, &token(&secret, &claims)), 401, "{mode}: {claims}");
+        }
+        gateway.wait_access("why", |line| line["reason"] == "bad-claims");
+        assert_eq!(ask(&gateway, &token(&secret, &json!({ "sub": "Doe, Ann", "roles": ["a", "b"] }))), 200, "{mode}");
+        let seen = origin.last();
+        assert_eq!((seen.header("x-user-id"), seen.header("x-user-roles")), (Some("Doe, Ann"), Some("a,b")));
+    }
+    assert_eq!(origin.count(), 2);
+}
+
+#[test]
 fn a_token_of_a_url_or_a_cookie_is_in_no_log_and_reaches_no_upstream() {
     let origin = Origin::named("o");
     let secret = "s".repeat(32);
