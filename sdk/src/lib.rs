@@ -4,6 +4,7 @@
 mod attribute;
 #[doc(hidden)]
 pub mod bindings;
+mod claims;
 mod config;
 mod error;
 #[doc(hidden)]
@@ -11,6 +12,7 @@ pub mod export;
 mod filter;
 mod hooks;
 mod message;
+mod place;
 mod route;
 mod services;
 #[cfg(not(target_family = "wasm"))]
@@ -29,6 +31,7 @@ use testing::host;
 static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
 
 pub use attribute::{Attribute, ClaimPath, bytes_to_text, network, shortened};
+pub use claims::{Claims, Confirmation, NotExact};
 pub use config::{ByteSize, ConfigError, Duration, is_token};
 pub use error::Error;
 pub use filter::{Describe, Filter, Setup};
@@ -36,6 +39,7 @@ pub use hooks::{Hook, traits::*};
 pub use message::{
     ClientCertificate, Draft, Finished, HeaderChange, HeaderEdit, Problem, Request, Response, Source, Verdict,
 };
+pub use place::CredentialPlace;
 pub use route::{Endpoint, EndpointState, FailedAttempt, Failure, RetryState, Route};
 pub use serde;
 pub use serde_json;

@@ -1,5 +1,6 @@
 //! The request and the response of the current exchange: handles without content, whose methods are host calls.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -322,6 +323,20 @@ pub struct ClientCertificate {
     pub ip_addresses: Vec<String>,
     /// The certificate itself.
     pub pem: String,
+}
+
+impl ClientCertificate {
+    /// Its SHA-256 as tokens have it that are bound to it (`x5t#S256`, RFC 8705 §3.1): base64url. None if it is not known.
+    #[must_use]
+    pub fn thumbprint(&self) -> Option<String> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+        let pairs = self.sha256.as_bytes().chunks(2).map(|pair| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        });
+        let digest = pairs.collect::<Option<Vec<u8>>>().filter(|digest| digest.len() == 32)?;
+        Some(URL_SAFE_NO_PAD.encode(digest))
+    }
 }
 
 /// The response of the current exchange.

@@ -219,6 +219,22 @@ fn a_token_is_its_consumer_s_and_none_signs_as_another() {
         assert_eq!(ask(&token(&acme, "https://acme.test", "other")), 401);
         gateway.wait_access("the audience", |line| line["reason"] == "wrong-audience");
     }
+    // The same from a file, which changes without a reload.
+    let line = |secret: &str| {
+        format!(
+            "{{\"name\":\"late\",\"jwt\":{{\"issuer\":\"https://late.test\",\"keys\":{{\"secret\":\"{secret}\"}}}}}}\n"
+        )
+    };
+    let following = with_base(&toml).replace("reload = false", "consumer_files = [\"consumers.jsonl\"]");
+    let gateway = setup().file("consumers.jsonl", line(&acme)).start(&following);
+    let late = |secret: &str| {
+        let authorization = token(secret, "https://late.test", "any");
+        gateway.request("GET", "/", &[("authorization", &authorization)], b"").status
+    };
+    assert_eq!([late(&acme), late(&umbrella)], [200, 401]);
+    gateway.write("consumers.jsonl", line(&umbrella));
+    eventually("the new key is good", || late(&umbrella) == 200);
+    assert_eq!(late(&acme), 401);
     let twice = toml + &consumer("third", &acme).replace("third.test", "acme.test");
     let refused = setup().refused(&with_base(&twice));
     assert!(refused.stderr.contains("the same"), "{}", refused.stderr);

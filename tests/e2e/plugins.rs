@@ -222,12 +222,13 @@ sticky = {{ cookie = "ab" }}
     assert_eq!(seen.len(), 2, "both get a share");
 }
 
-const SHIPPED: [&str; 11] = [
+const SHIPPED: [&str; 12] = [
     "acl",
     "api-key",
     "basic-auth",
     "cors",
     "forward-auth",
+    "introspection",
     "ip-filter",
     "jwt-auth",
     "mtls-auth",

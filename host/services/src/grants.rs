@@ -117,7 +117,7 @@ impl fmt::Display for Origin {
 }
 
 /// An origin as `grants.http` has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GrantedOrigin {
     pub origin: Origin,
     /// Its name may lead to private addresses.
@@ -125,7 +125,7 @@ pub struct GrantedOrigin {
 }
 
 /// The granted origins.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Origins(Vec<GrantedOrigin>);
 
 impl Origins {

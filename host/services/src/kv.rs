@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -17,6 +18,10 @@ pub(super) const DEFAULT_QUOTA: u64 = 16 * 1024 * 1024;
 pub const MAX_KEY: usize = 1024;
 /// What an item is charged beside its key and value.
 pub const ITEM_BYTES: u64 = 64;
+
+/// Who waits for a value looks again after this time; it doubles up to [`LONGEST_LOOK`]. Looking is cheaper than a list of those who wait.
+pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(1);
+pub(crate) const LONGEST_LOOK: Duration = Duration::from_millis(16);
 
 const SHARDS: usize = 16;
 /// A shard that has grown by this many items since its last sweep is swept.
@@ -142,6 +147,28 @@ impl KvSpace {
         let shard = self.shard(key)?;
         let now = self.clock.steady_us();
         Ok(shard.items.get(key).filter(|item| item.is_live(now)).and_then(|item| item.value.clone()))
+    }
+
+    /// Whether somebody holds a reservation of this key.
+    pub fn is_reserved(&self, key: &str) -> Result<bool, ServiceError> {
+        let shard = self.shard(key)?;
+        let now = self.clock.steady_us();
+        Ok(shard.items.get(key).is_some_and(|item| item.is_live(now) && item.value.is_none()))
+    }
+
+    /// The value of a key, once nobody holds a reservation of it. `Timeout` after this time.
+    pub async fn settled(&self, key: &str, timeout: Duration) -> Result<Option<Bytes>, ServiceError> {
+        let until = tokio::time::Instant::now() + timeout;
+        let mut look = FIRST_LOOK;
+        while self.is_reserved(key)? {
+            let now = tokio::time::Instant::now();
+            if now >= until {
+                return Err(ServiceError::Timeout);
+            }
+            tokio::time::sleep_until((now + look).min(until)).await;
+            look = (look * 2).min(LONGEST_LOOK);
+        }
+        self.get(key)
     }
 
     /// Sets a value for `ttl_ms` milliseconds or until it is deleted; `TooLarge` past the quota.
@@ -340,6 +367,29 @@ mod tests {
         time.store(5_000, Ordering::Release);
         assert!(kv.compare_and_swap("k", None, b"3", None).unwrap());
         assert_eq!(kv.get("k").unwrap().as_deref(), Some(&b"3"[..]));
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_what_becomes_of_a_reservation() {
+        let (kv, time) = space(DEFAULT_QUOTA);
+        let wait = async |key: &str, ms| kv.settled(key, Duration::from_millis(ms)).await;
+        assert_eq!(wait("k", 60_000).await, Ok(None), "nobody holds one");
+        kv.get_or_reserve("k", 10).unwrap();
+        assert_eq!(wait("k", 3).await, Err(ServiceError::Timeout));
+        for (end, value) in [("set", Some(&b"v"[..])), ("delete", None), ("expire", None)] {
+            kv.delete("k").unwrap();
+            assert_eq!(kv.get_or_reserve("k", 10).unwrap(), Reservation::Reserved);
+            let ends = async {
+                match end {
+                    "set" => kv.set("k", b"v", Some(5)).unwrap(),
+                    "delete" => assert!(!kv.delete("k").unwrap()),
+                    _ => time.store(20_000, Ordering::Release),
+                }
+            };
+            let (found, ()) = tokio::join!(wait("k", 60_000), ends);
+            assert_eq!(found.unwrap().as_deref(), value, "{end}");
+        }
+        assert!(matches!(wait(&"k".repeat(1025), 1).await, Err(ServiceError::Invalid(_))));
     }
 
     #[test]

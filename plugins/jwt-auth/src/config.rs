@@ -1,21 +1,20 @@
 //! The filter's table in `gateway.toml`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, de};
+use serde_json::Value;
 use sluice_filter::{
-    ClaimPath, ConfigError, Duration, Error, Setup,
-    consumers::ConsumerTokenVerifier,
-    crypto::{TokenRules, TokenVerifier},
+    ClaimPath, ConfigError, CredentialPlace, Duration, Setup, consumers::ConsumerTokenVerifier, crypto::TokenVerifier,
 };
 
-/// What RFC 7518 §3.1, RFC 8037 §3.1 and RFC 9864 §2.2 name, without `none`.
-const ALGORITHMS: [&str; 14] = [
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
-    "EdDSA", "Ed25519",
-];
+use crate::{
+    keys::{ASYMMETRIC, KeySource, checked},
+    revocation::Revocation,
+};
 
+/// As many verifiers as the gateway has for a filter.
+const MOST_ISSUERS: usize = 64;
 /// The hyphens of a header's name, each of which doubles its spellings.
 const MOST_HYPHENS: usize = 6;
 
@@ -26,6 +25,8 @@ pub(crate) struct Config {
     jwks: Option<Value>,
     #[serde(default)]
     jwks_url: Option<String>,
+    #[serde(default)]
+    discovery: Option<Discovery>,
     #[serde(default)]
     refresh: Option<Duration>,
     #[serde(default)]
@@ -46,12 +47,22 @@ pub(crate) struct Config {
     pub(crate) issuer: Texts,
     #[serde(default)]
     pub(crate) audience: Texts,
+    #[serde(default)]
+    issuers: Vec<Issuer>,
+    #[serde(default = "default_places")]
+    pub(crate) places: Vec<CredentialPlace>,
     #[serde(default = "default_leeway")]
     pub(crate) leeway: Duration,
     #[serde(default = "default_required")]
     pub(crate) required_claims: Vec<ClaimPath>,
     #[serde(default)]
-    pub(crate) typ: Option<String>,
+    typ: Option<String>,
+    #[serde(default)]
+    pub(crate) max_lifetime: Option<Duration>,
+    #[serde(default)]
+    pub(crate) certificate_bound: CertificateBound,
+    #[serde(default)]
+    pub(crate) revocation: Option<Revocation>,
     #[serde(default = "default_remember")]
     remember_tokens: u32,
     #[serde(default)]
@@ -76,12 +87,87 @@ pub(crate) struct Config {
     pub(crate) rules: Vec<Rule>,
 }
 
+/// One of several issuers, with keys of its own. The keys have the meaning of those of [`Config`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Issuer {
+    issuer: String,
+    #[serde(default)]
+    jwks: Option<Value>,
+    #[serde(default)]
+    jwks_url: Option<String>,
+    #[serde(default)]
+    discovery: Option<Discovery>,
+    #[serde(default)]
+    refresh: Option<Duration>,
+    #[serde(default)]
+    cooldown: Option<Duration>,
+    #[serde(default)]
+    jwks_ca: Option<String>,
+    #[serde(default)]
+    pem: Option<String>,
+    #[serde(default)]
+    secret: Option<String>,
+    #[serde(default)]
+    secret_encoding: Option<String>,
+    #[serde(default)]
+    algorithms: Option<Vec<String>>,
+    #[serde(default)]
+    audience: Option<Texts>,
+    #[serde(default)]
+    typ: Option<String>,
+    #[serde(default)]
+    consumer_prefix: Option<String>,
+}
+
+/// Whether the metadata of the issuer say where its keys are, and the URL of the metadata where it is not the usual one.
+pub(crate) enum Discovery {
+    Is(bool),
+    At(String),
+}
+
+impl Discovery {
+    pub(crate) fn is_on(&self) -> bool {
+        !matches!(self, Discovery::Is(false))
+    }
+
+    pub(crate) fn url(&self) -> Option<&str> {
+        match self {
+            Discovery::Is(_) => None,
+            Discovery::At(url) => Some(url),
+        }
+    }
+}
+
+/// Which tokens have to come with the client certificate that they are bound to (RFC 8705 §3).
+#[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CertificateBound {
+    /// Those that are bound to one.
+    #[default]
+    Optional,
+    /// All: one that is not bound is refused.
+    Required,
+}
+
 /// Whose tokens are good.
 pub(crate) enum Tokens {
     /// Those that the keys of this filter verify.
-    OfKeys(TokenVerifier),
+    Own(TokenVerifier),
     /// Those of consumers that have keys of their own.
-    OfConsumers(ConsumerTokenVerifier),
+    Consumers(ConsumerTokenVerifier),
+    /// Those of these issuers, each verified with the keys of the one that it names.
+    Issuers(Vec<IssuerTokens>),
+}
+
+/// The tokens of one of several issuers.
+pub(crate) struct IssuerTokens {
+    pub(crate) issuer: String,
+    /// Empty: any.
+    pub(crate) audience: Vec<String>,
+    /// In front of the names of its callers.
+    pub(crate) consumer_prefix: String,
+    pub(crate) verifier: TokenVerifier,
 }
 
 /// Who may call a route with a method, beyond having a valid token.
@@ -101,21 +187,21 @@ pub(crate) struct Rule {
 }
 
 /// One text or a list of them.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Texts(pub(crate) Vec<String>);
 
 impl<'de> Deserialize<'de> for Texts {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OneOrMany;
-        impl<'de> serde::de::Visitor<'de> for OneOrMany {
+        impl<'de> de::Visitor<'de> for OneOrMany {
             type Value = Texts;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string or a list of strings")
             }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Texts, E> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Texts, E> {
                 Ok(Texts(vec![text.to_owned()]))
             }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
                 let mut texts = Vec::new();
                 while let Some(text) = list.next_element()? {
                     texts.push(text);
@@ -127,98 +213,102 @@ impl<'de> Deserialize<'de> for Texts {
     }
 }
 
+/// What `Config` and `Issuer` have in common.
+macro_rules! key_source {
+    ($table:expr, $path:expr, $issuer:expr, $typ:expr, $remember:expr) => {
+        KeySource {
+            path: $path,
+            issuer: $issuer,
+            jwks: $table.jwks.as_ref(),
+            jwks_url: $table.jwks_url.as_deref(),
+            discovery: $table.discovery.as_ref(),
+            refresh: $table.refresh,
+            cooldown: $table.cooldown,
+            jwks_ca: $table.jwks_ca.as_deref(),
+            pem: $table.pem.as_deref(),
+            secret: $table.secret.as_deref(),
+            secret_encoding: $table.secret_encoding.as_deref(),
+            algorithms: $table.algorithms.as_deref(),
+            typ: $typ,
+            remember: $remember,
+        }
+    };
+}
+
 impl Config {
     /// Declares the keys and which tokens are good.
     pub(crate) fn tokens(&self, setup: &mut Setup) -> Result<Tokens, ConfigError> {
         if self.consumer_keys {
-            return self.tokens_of_consumers(setup).map(Tokens::OfConsumers);
+            return self.tokens_of_consumers(setup).map(Tokens::Consumers);
         }
-        self.tokens_of_keys(setup).map(Tokens::OfKeys)
+        if !self.issuers.is_empty() {
+            return self.tokens_of_issuers(setup).map(Tokens::Issuers);
+        }
+        self.own_keys().verifier(setup).map(Tokens::Own)
+    }
+
+    fn own_keys(&self) -> KeySource<'_> {
+        let issuer = if let [issuer] = &self.issuer.0[..] { Some(issuer.as_str()) } else { None };
+        key_source!(self, String::new(), issuer, self.typ.as_deref(), self.remember_tokens)
+    }
+
+    /// Refuses keys of the filter's own where each of others has some.
+    fn refuse_own_keys(&self, why: &str) -> Result<(), ConfigError> {
+        match self.own_keys().kinds().iter().find(|(_, is)| *is) {
+            Some((key, _)) => Err(ConfigError::new(*key, why)),
+            None => Ok(()),
+        }
     }
 
     /// Those that consumers sign with keys of their own.
     fn tokens_of_consumers(&self, setup: &mut Setup) -> Result<ConsumerTokenVerifier, ConfigError> {
-        let beside = [
-            ("jwks", self.jwks.is_some()),
-            ("jwks_url", self.jwks_url.is_some()),
-            ("pem", self.pem.is_some()),
-            ("secret", self.secret.is_some()),
-        ];
-        if let Some((key, _)) = beside.iter().find(|(_, is)| *is) {
-            return Err(ConfigError::new(
-                *key,
-                "has no meaning beside `consumer_keys`: each consumer has keys of its own",
-            ));
+        self.refuse_own_keys("has no meaning beside `consumer_keys`: each consumer has keys of its own")?;
+        if !self.issuers.is_empty() {
+            return Err(ConfigError::new("issuers", "has no meaning beside `consumer_keys`"));
         }
         // A secret is one that both sides have: it has to be named.
         let algorithms = match &self.algorithms {
-            None => ALGORITHMS[3..].to_vec(),
-            Some(named) => self.checked(named, "consumer_keys")?,
+            None => ASYMMETRIC.to_vec(),
+            Some(named) => checked(named, "", "consumer_keys")?,
         };
         let verifier = setup.consumer_token_verifier(&algorithms, self.typ.as_deref());
         verifier.map_err(|error| ConfigError::new("algorithms", error))
     }
 
-    fn tokens_of_keys(&self, setup: &mut Setup) -> Result<TokenVerifier, ConfigError> {
-        let given = [
-            ("jwks", self.jwks.is_some()),
-            ("jwks_url", self.jwks_url.is_some()),
-            ("pem", self.pem.is_some()),
-            ("secret", self.secret.is_some()),
-        ];
-        let given: Vec<&str> = given.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
-        let name = match given[..] {
-            [name] => name,
-            [] => return Err(ConfigError::new("", "no key: give one of `jwks`, `jwks_url`, `pem`, `secret`")),
-            [_, second, ..] => return Err(ConfigError::new(second, format!("only one of {}", given.join(", ")))),
-        };
-        if self.jwks_url.is_none() {
-            let beside = [
-                ("refresh", self.refresh.is_some()),
-                ("cooldown", self.cooldown.is_some()),
-                ("jwks_ca", self.jwks_ca.is_some()),
-            ];
-            for (key, is) in beside {
-                if is {
-                    return Err(ConfigError::new(key, "has a meaning only beside `jwks_url`"));
-                }
+    /// Those of several issuers.
+    fn tokens_of_issuers(&self, setup: &mut Setup) -> Result<Vec<IssuerTokens>, ConfigError> {
+        self.refuse_own_keys("has no meaning beside `issuers`: each issuer has keys of its own")?;
+        for (key, is) in [("issuer", !self.issuer.0.is_empty()), ("algorithms", self.algorithms.is_some())] {
+            if is {
+                return Err(ConfigError::new(key, "has no meaning beside `issuers`: it is a key of each of them"));
             }
         }
-        let (source, fitting): (Value, Vec<&str>) = match (&self.jwks, &self.jwks_url, &self.pem, &self.secret) {
-            (Some(jwks), ..) => (json!({ "jwks": jwks }), of_jwks(jwks)?),
-            (_, Some(url), ..) => {
-                let mut source = json!({ "jwks_url": url });
-                if let Some(refresh) = self.refresh {
-                    source["refresh"] = format!("{}ms", refresh.as_millis()).into();
-                }
-                if let Some(cooldown) = self.cooldown {
-                    source["cooldown"] = format!("{}ms", cooldown.as_millis()).into();
-                }
-                if let Some(authorities) = &self.jwks_ca {
-                    source["ca"] = authorities.as_str().into();
-                }
-                (source, ALGORITHMS[3..].to_vec())
+        if self.issuers.len() > MOST_ISSUERS {
+            return Err(ConfigError::new("issuers", format!("expected at most {MOST_ISSUERS}")));
+        }
+        // All of them together remember as many as one does.
+        let remember = self.remember_tokens / self.issuers.len() as u32;
+        let mut tokens: Vec<IssuerTokens> = Vec::with_capacity(self.issuers.len());
+        for (at, issuer) in self.issuers.iter().enumerate() {
+            let path = format!("issuers[{at}].");
+            if tokens.iter().any(|other| other.issuer == issuer.issuer) {
+                return Err(ConfigError::new(path + "issuer", format!("`{}` is listed twice", issuer.issuer)));
             }
-            (_, _, Some(pem), _) => (json!({ "pem": pem }), ALGORITHMS[3..].to_vec()),
-            (_, _, _, secret) => {
-                let mut source = json!({ "secret": secret });
-                if let Some(encoding) = &self.secret_encoding {
-                    source["encoding"] = encoding.as_str().into();
-                }
-                (source, vec!["HS256"])
-            }
-        };
-        let algorithms = match &self.algorithms {
-            None => fitting,
-            Some(named) => self.checked(named, name)?,
-        };
-        let keys = setup.key_set(&source).map_err(|error| {
-            let is_of_ca = matches!(&error, Error::Invalid(why) if why.starts_with("`ca`"));
-            ConfigError::new(if is_of_ca { "jwks_ca" } else { name }, error)
-        })?;
-        let rules =
-            TokenRules { keys, algorithms: &algorithms, typ: self.typ.as_deref(), remember: self.remember_tokens };
-        setup.token_verifier(&rules).map_err(|error| ConfigError::new("remember_tokens", error))
+            let typ = issuer.typ.as_deref().or(self.typ.as_deref());
+            let verifier = key_source!(issuer, path, Some(&issuer.issuer), typ, remember).verifier(setup)?;
+            tokens.push(IssuerTokens {
+                issuer: issuer.issuer.clone(),
+                audience: issuer.audience.clone().unwrap_or_else(|| self.audience.clone()).0,
+                consumer_prefix: issuer.consumer_prefix.clone().unwrap_or_else(|| format!("{} ", issuer.issuer)),
+                verifier,
+            });
+        }
+        Ok(tokens)
+    }
+
+    /// Whether the filter answers the requests that it admits: they change the list of revoked tokens.
+    pub(crate) fn is_endpoint(&self) -> bool {
+        self.revocation.as_ref().is_some_and(|revocation| revocation.endpoint)
     }
 
     /// The headers that a client may not send, beside those that are set: `strip_headers`, and what an upstream that folds
@@ -244,31 +334,13 @@ impl Config {
         Ok(stripped)
     }
 
-    fn checked<'a>(&self, named: &'a [String], key: &str) -> Result<Vec<&'a str>, ConfigError> {
-        if named.is_empty() {
-            return Err(ConfigError::new("algorithms", "an empty list admits nobody"));
-        }
-        for (i, name) in named.iter().enumerate() {
-            let path = format!("algorithms[{i}]");
-            if !ALGORITHMS.contains(&name.as_str()) {
-                return Err(ConfigError::new(
-                    path,
-                    format!("unknown algorithm `{name}`, known: {}", ALGORITHMS.join(", ")),
-                ));
-            }
-            // A public key is no secret: an HMAC over it would be anybody's (key confusion).
-            let symmetric = name.starts_with("HS");
-            if (symmetric && matches!(key, "pem" | "jwks_url")) || (!symmetric && key == "secret") {
-                return Err(ConfigError::new(path, format!("`{name}` can't be used with `{key}`")));
-            }
-        }
-        Ok(named.iter().map(String::as_str).collect())
-    }
-
     /// Checks what serde can't.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.secret_encoding.is_some() && self.secret.is_none() {
-            return Err(ConfigError::new("secret_encoding", "has a meaning only beside `secret`"));
+        if self.places.is_empty() {
+            return Err(ConfigError::new("places", "expected at least one place, such as `header:authorization`"));
+        }
+        if let Some(revocation) = &self.revocation {
+            revocation.check("revocation")?;
         }
         if self.realm.bytes().any(|b| !(b' '..=b'~').contains(&b) || b == b'"' || b == b'\\') {
             return Err(ConfigError::new("realm", "printable ASCII without quotes and backslashes"));
@@ -312,38 +384,27 @@ fn is_scope(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
 }
 
-/// The algorithms that the keys of a set are for.
-fn of_jwks(jwks: &Value) -> Result<Vec<&'static str>, ConfigError> {
-    let parsed;
-    let set = match jwks {
-        Value::String(text) => {
-            parsed = serde_json::from_str::<Value>(text).map_err(|error| ConfigError::new("jwks", error))?;
-            &parsed
-        }
-        other => other,
-    };
-    let keys = set["keys"].as_array().ok_or_else(|| ConfigError::new("jwks", "no list `keys` (RFC 7517 §5)"))?;
-    let mut fitting = Vec::new();
-    for key in keys {
-        let text = |name: &str| key[name].as_str();
-        let of_type: &[&'static str] = match (text("kty"), text("crv")) {
-            (Some("oct"), _) => &ALGORITHMS[..3],
-            (Some("RSA"), _) => &ALGORITHMS[3..9],
-            (Some("EC"), Some("P-256")) => &["ES256"],
-            (Some("EC"), Some("P-384")) => &["ES384"],
-            (Some("EC"), Some("P-521")) => &["ES512"],
-            (Some("OKP"), _) => &ALGORITHMS[12..],
-            _ => &[],
-        };
-        for name in of_type {
-            // The key's `alg` may have the older name of its algorithm, or the newer one.
-            let is_named = |alg: &str| alg == *name || (of_type.contains(&alg) && text("kty") == Some("OKP"));
-            if text("alg").is_none_or(is_named) && !fitting.contains(name) {
-                fitting.push(*name);
+impl<'de> Deserialize<'de> for Discovery {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl de::Visitor<'_> for Either {
+            type Value = Discovery;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a boolean or the URL of the metadata")
+            }
+            fn visit_bool<E: de::Error>(self, is: bool) -> Result<Discovery, E> {
+                Ok(Discovery::Is(is))
+            }
+            fn visit_str<E: de::Error>(self, url: &str) -> Result<Discovery, E> {
+                Ok(Discovery::At(url.to_owned()))
             }
         }
+        deserializer.deserialize_any(Either)
     }
-    if fitting.is_empty() { Err(ConfigError::new("jwks", "no key that can verify a token")) } else { Ok(fitting) }
+}
+
+fn default_places() -> Vec<CredentialPlace> {
+    vec![CredentialPlace::Header("authorization".to_owned())]
 }
 
 fn default_leeway() -> Duration {

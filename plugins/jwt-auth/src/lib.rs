@@ -1,21 +1,20 @@
 //! Admits callers with a valid JSON Web Token (RFC 7519) as a bearer token (RFC 6750). See README.md.
 
-mod claims;
+mod binding;
 mod config;
+mod keys;
+mod refusal;
+mod revocation;
+mod token;
 
-use std::{borrow::Cow, cell::RefCell};
+use std::cell::RefCell;
 
 use serde_json::json;
-use sluice_filter::{
-    Draft, HeaderChange, HeaderEdit, clock,
-    consumers::{self, ConsumerToken},
-    crypto::{Credentials, TokenRefusal, bearer},
-    prelude::*,
-    shortened,
-};
+use sluice_filter::{Claims, CredentialPlace, HeaderChange, HeaderEdit, Hook, clock, consumers, prelude::*, shortened};
 
-use claims::Claims;
 use config::{Config, Rule, Tokens};
+use refusal::{Refusal, invalid};
+use token::{Signer, Verified};
 
 /// The filter.
 struct JwtAuth {
@@ -28,27 +27,10 @@ struct JwtAuth {
     edits: RefCell<Vec<HeaderEdit>>,
 }
 
-/// Why a request is not admitted (RFC 6750 §3.1).
-enum Refusal {
-    /// No credentials of this scheme: no error code.
-    Missing,
-    Malformed(&'static str),
-    /// The reason for the operator, and the text for the caller.
-    Token(&'static str, Cow<'static, str>),
-    /// Neither a role nor the scopes that are asked for; the scopes are named.
-    Forbidden(String),
-    /// More than a message or the context can hold.
-    TooLarge,
-    /// The keys have not been fetched yet.
-    NoKeys,
-}
-
 /// Bytes of a consumer's name; a longer one is known by its hash.
 const LONGEST_CONSUMER: usize = 1024;
 /// Bytes of a value of the context, with its key.
 const LONGEST_CLAIMS: usize = (64 << 10) - CLAIMS.len();
-/// Seconds: the gateway fetches keys again after one second, then two, and so on.
-const RETRY_AFTER: &str = "2";
 /// The context key of the claims.
 const CLAIMS: &str = "auth.claims";
 
@@ -59,15 +41,32 @@ impl Filter for JwtAuth {
         config.check()?;
         let stripped = config.stripped()?;
         let tokens = config.tokens(setup)?;
-        let token = if config.forward_token { None } else { Some("authorization") };
-        let written: Vec<&str> =
-            config.headers.keys().chain(&config.strip_headers).map(String::as_str).chain(token).collect();
-        let mut needs = json!({ "read_headers": ["authorization"], "write_headers": written });
+        // The fields of tokens that no request passes with.
+        let tokens_of: Vec<&str> = match config.forward_token {
+            true => Vec::new(),
+            false => config.places.iter().filter_map(header_of).collect(),
+        };
+        let has_cookies = config.places.iter().any(|place| matches!(place, CredentialPlace::Cookie(_)));
+        let read: Vec<&str> = config.places.iter().filter_map(CredentialPlace::header).collect();
+        let cookies = has_cookies.then_some("cookie");
+        let written: Vec<&str> = config
+            .headers
+            .keys()
+            .chain(&config.strip_headers)
+            .map(String::as_str)
+            .chain(tokens_of.iter().copied().chain(cookies))
+            .collect();
+        let mut needs = json!({ "read_headers": read, "write_headers": written });
         if config.consumer_keys {
             needs["consumers"] = true.into();
         }
+        if let Some(revocation) = &config.revocation {
+            needs["kv"] = json!([revocation.space]);
+        }
         setup.needs(&needs)?;
-        let names = config.headers.keys().chain(&stripped).map(String::as_str).chain(token);
+        setup.hook(Hook::OnRequestBody, config.is_endpoint())?;
+        setup.hook(Hook::OnResponse, config.places.iter().any(CredentialPlace::is_in_url))?;
+        let names = config.headers.keys().chain(&stripped).map(String::as_str).chain(tokens_of);
         let edits = RefCell::new(names.map(HeaderEdit::remove).collect());
         Ok(Self { config, tokens, stripped, edits })
     }
@@ -87,26 +86,50 @@ impl OnRequest for JwtAuth {
         let rule = self.rule(request)?;
         let public = rule.is_some_and(|rule| rule.public);
         match self.admit(request, rule)? {
+            Ok(()) if self.config.is_endpoint() => revocation::take_request(request, rule),
             Ok(()) => Ok(Verdict::Continue),
             Err(Refusal::Missing) if public || self.config.optional => {
                 self.pass_unknown(request)?;
+                self.remove_hidden_tokens(request)?;
                 if !self.config.forward_token {
-                    request.remove_header("authorization")?;
+                    self.config.places.iter().filter_map(header_of).try_for_each(|name| request.remove_header(name))?;
                 }
                 Ok(Verdict::Continue)
             }
             // A public route works with a stale token too, but then nobody is known, and nobody behind the gateway is to
             // take the token for a checked one.
-            Err(refusal) if public => match request.remove_header("authorization") {
+            Err(refusal) if public => match self.config.places.iter().try_for_each(|place| place.remove(request)) {
                 Ok(()) => {
                     self.pass_unknown(request)?;
                     Ok(Verdict::Continue)
                 }
-                Err(Error::NotGranted(_)) => self.refuse(refusal),
+                Err(Error::NotGranted(_)) => refusal.answer(&self.config.realm),
                 Err(error) => Err(error),
             },
-            Err(refusal) => self.refuse(refusal),
+            Err(refusal) => refusal.answer(&self.config.realm),
         }
+    }
+}
+
+impl OnRequestBody for JwtAuth {
+    fn on_request_body(&self, request: &Request) -> Result<Verdict, Error> {
+        match &self.config.revocation {
+            Some(revocation) => revocation.change(request, &self.config.issuer.0),
+            None => Ok(Verdict::Continue),
+        }
+    }
+}
+
+impl OnResponse for JwtAuth {
+    /// The page of a URL with a token must not send that URL on, nor be kept for others (RFC 6750 §2.3).
+    fn on_response(&self, response: &Response) -> Result<Verdict, Error> {
+        if state::get_bytes()?.is_some() {
+            response.set_header("referrer-policy", "no-referrer")?;
+            if response.header("cache-control")?.is_none() {
+                response.set_header("cache-control", "private")?;
+            }
+        }
+        Ok(Verdict::Continue)
     }
 }
 
@@ -130,7 +153,8 @@ impl JwtAuth {
     }
 
     fn admit(&self, request: &Request, rule: Option<&Rule>) -> Result<Result<(), Refusal>, Error> {
-        let Verified { text, consumer } = match self.verified(request) {
+        let config = &self.config;
+        let Verified { text, signer, is_of_url } = match token::verified(&self.tokens, &config.places, request) {
             Ok(Ok(verified)) => verified,
             Ok(Err(refusal)) => return Ok(Err(refusal)),
             Err(Error::Unavailable(_)) => return Ok(Err(Refusal::NoKeys)),
@@ -140,60 +164,43 @@ impl JwtAuth {
         let Some(claims) = Claims::parse(&text) else {
             return Ok(Err(invalid("bad-claims", "the claims can't be read")));
         };
-        if let Err(refusal) = self.check(&claims) {
+        if let Err(refusal) = self.check(&claims, &signer) {
             return Ok(Err(refusal));
+        }
+        if let Err(refusal) = binding::check(&claims, config.certificate_bound, request)? {
+            return Ok(Err(refusal));
+        }
+        if let Some(revocation) = &config.revocation
+            && revocation.is_revoked(&claims)?
+        {
+            return Ok(Err(invalid("token-revoked", "the token has been revoked")));
         }
         if let Some(rule) = rule
             && let Err(refusal) = self.allowed(rule, &claims)
         {
             return Ok(Err(refusal));
         }
-        if self.config.context && text.len() > LONGEST_CLAIMS {
+        if config.context && text.len() > LONGEST_CLAIMS {
             return Ok(Err(Refusal::TooLarge));
         }
-        if let Err(refusal) = self.hand_on(request, &claims, consumer.as_deref())? {
+        if let Err(refusal) = self.hand_on(request, &claims, &signer)? {
             return Ok(Err(refusal));
         }
         drop(claims);
-        if self.config.context {
+        self.remove_hidden_tokens(request)?;
+        if is_of_url {
+            state::set_bytes(&[1])?;
+        }
+        if config.context {
             context::set_json(CLAIMS, text)?;
         }
         Ok(Ok(()))
     }
 
-    /// The payload of the request's token, if that is a good one.
-    fn verified(&self, request: &Request) -> Result<Result<Verified, Refusal>, Error> {
-        let verifier = match &self.tokens {
-            Tokens::OfConsumers(verifier) => verifier,
-            Tokens::OfKeys(verifier) => {
-                return Ok(match verifier.verify_bearer(request)? {
-                    Credentials::Missing => Err(Refusal::Missing),
-                    Credentials::Repeated => Err(Refusal::Malformed(SEVERAL)),
-                    Credentials::Token(Ok(text)) => Ok(Verified { text, consumer: None }),
-                    Credentials::Token(Err(refusal)) => Err(token_refusal(refusal)),
-                });
-            }
-        };
-        let fields = request.header_bytes("authorization")?;
-        let [field] = fields.as_slice() else {
-            return Ok(Err(if fields.is_empty() { Refusal::Missing } else { Refusal::Malformed(SEVERAL) }));
-        };
-        let Some(token) = bearer(field) else { return Ok(Err(Refusal::Missing)) };
-        Ok(match verifier.verify(token)? {
-            ConsumerToken::Good { consumer, payload } => Ok(Verified { text: payload, consumer: Some(consumer) }),
-            ConsumerToken::Refused(refusal) => Err(token_refusal(refusal)),
-            ConsumerToken::UnknownIssuer => Err(invalid("wrong-issuer", "the issuer is not accepted")),
-            ConsumerToken::WrongAudience => Err(invalid("wrong-audience", "the token is for another audience")),
-        })
-    }
-
-    fn check(&self, claims: &Claims<'_>) -> Result<(), Refusal> {
+    fn check(&self, claims: &Claims<'_>, signer: &Signer<'_>) -> Result<(), Refusal> {
         let config = &self.config;
         if let Some(name) = config.required_claims.iter().find(|name| !claims.has(name)) {
-            return Err(Refusal::Token(
-                "claim-missing",
-                format!("the claim {} is missing", quotable(name.as_str())).into(),
-            ));
+            return Err(Refusal::claim_missing(name.as_str()));
         }
         let (Ok(expires), Ok(begins)) = (claims.date("exp"), claims.date("nbf")) else {
             return Err(invalid("bad-claims", "exp or nbf is no date"));
@@ -208,13 +215,18 @@ impl JwtAuth {
                 return Err(invalid("token-not-yet-valid", "the token is not valid yet"));
             }
         }
-        let issuers = &config.issuer.0;
-        if !issuers.is_empty() && !claims.text("iss").is_some_and(|issuer| issuers.iter().any(|one| one == issuer)) {
-            return Err(invalid("wrong-issuer", "the issuer is not accepted"));
+        if let Some(longest) = config.max_lifetime {
+            check_lifetime(claims, expires, longest.as_secs_f64(), config.leeway.as_secs_f64())?;
         }
-        let audiences = &config.audience.0;
+        let (issuers, audiences) = match signer {
+            Signer::Issuer(issuer) => (std::slice::from_ref(&issuer.issuer), &issuer.audience),
+            Signer::Filter | Signer::Consumer(_) => (&config.issuer.0[..], &config.audience.0),
+        };
+        if !issuers.is_empty() && !claims.text("iss").is_some_and(|issuer| issuers.iter().any(|one| one == issuer)) {
+            return Err(Refusal::wrong_issuer());
+        }
         if !audiences.is_empty() && !claims.any("aud", |audience| audiences.iter().any(|one| one == audience)) {
-            return Err(invalid("wrong-audience", "the token is for another audience"));
+            return Err(Refusal::wrong_audience());
         }
         Ok(())
     }
@@ -241,7 +253,7 @@ impl JwtAuth {
         &self,
         request: &Request,
         claims: &Claims<'_>,
-        signer: Option<&str>,
+        signer: &Signer<'_>,
     ) -> Result<Result<(), Refusal>, Error> {
         let Ok(consumer) = claims.name(&self.config.consumer_claim) else {
             return Ok(Err(invalid("bad-claims", "the number that names the caller is not exact")));
@@ -249,11 +261,10 @@ impl JwtAuth {
         let mut edits = self.edits.borrow_mut();
         let mut fits = true;
         for (edit, claim) in edits.iter_mut().zip(self.config.headers.values()) {
-            if let Some(value) = claims.header(claim) {
-                // Encoded, or without the blanks around it, it could be taken for another caller's.
-                fits &= value.trim_ascii().len() == value.len()
-                    && !value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
-                edit.change = HeaderChange::Set(value);
+            match claims.header(claim) {
+                Ok(Some(value)) => edit.change = HeaderChange::Set(value),
+                Ok(None) => {}
+                Err(_) => fits = false,
             }
         }
         let edited = if fits { request.edit_headers(&edits) } else { Ok(()) };
@@ -263,18 +274,23 @@ impl JwtAuth {
             Ok(()) => {
                 return Ok(Err(invalid(
                     "bad-claims",
-                    "a claim has control characters or blanks around it and can't be a header",
+                    "a claim has control characters, commas or blanks around it and can't be a header",
                 )));
             }
             Err(Error::TooLarge(_)) => return Ok(Err(Refusal::TooLarge)),
             Err(error) => return Err(error),
         }
-        if let Some(signer) = signer {
-            // It may have gone since the token was verified.
-            let is_known = consumers::vouch(signer, "jwt")?;
-            return Ok(if is_known { Ok(()) } else { Err(invalid("wrong-issuer", "the issuer is not accepted")) });
-        }
-        if let Some(consumer) = consumer {
+        let prefix = match signer {
+            Signer::Consumer(name) => {
+                // It may have gone since the token was verified.
+                let is_known = consumers::vouch(name, "jwt")?;
+                return Ok(if is_known { Ok(()) } else { Err(Refusal::wrong_issuer()) });
+            }
+            Signer::Issuer(issuer) => issuer.consumer_prefix.as_str(),
+            Signer::Filter => "",
+        };
+        if let Some(mut consumer) = consumer {
+            consumer.insert_str(0, prefix);
             context::set_consumer(&shortened(consumer, LONGEST_CONSUMER)?)?;
         }
         Ok(Ok(()))
@@ -293,93 +309,37 @@ impl JwtAuth {
         self.stripped.iter().try_for_each(|header| request.remove_header(header))
     }
 
-    fn refuse(&self, refusal: Refusal) -> Result<Verdict, Error> {
-        let realm = &self.config.realm;
-        match refusal {
-            Refusal::Missing => {
-                let challenge = format!("Bearer realm=\"{realm}\"");
-                answer("token-missing", 401, "Unauthorized", "a bearer token is needed", &challenge)
-            }
-            Refusal::Malformed(detail) => answer(
-                "bad-authorization",
-                400,
-                "Bad Request",
-                detail,
-                &format!("Bearer realm=\"{realm}\", error=\"invalid_request\", error_description=\"{detail}\""),
-            ),
-            Refusal::Token(reason, detail) => answer(
-                reason,
-                401,
-                "Unauthorized",
-                &detail,
-                &format!("Bearer realm=\"{realm}\", error=\"invalid_token\", error_description=\"{detail}\""),
-            ),
-            Refusal::Forbidden(scopes) => {
-                let scope = if scopes.is_empty() { String::new() } else { format!(", scope=\"{scopes}\"") };
-                answer(
-                    "not-allowed",
-                    403,
-                    "Forbidden",
-                    "the token does not allow this",
-                    &format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\"{scope}"),
-                )
-            }
-            Refusal::TooLarge => Problem::new(431, "Request Header Fields Too Large")
-                .detail("the token or its claims are too large")
-                .draft()
-                .reason("token-too-large")
-                .send(),
-            Refusal::NoKeys => {
-                let problem = Problem::new(503, "Service Unavailable").detail("tokens can't be verified yet");
-                problem
-                    .draft()
-                    .reason("no-keys")
-                    .header("retry-after", RETRY_AFTER)
-                    .header("cache-control", "no-store")
-                    .send()
-            }
-        }
+    /// Takes tokens out of the places where no upstream looks for one, and out of the URL.
+    fn remove_hidden_tokens(&self, request: &Request) -> Result<(), Error> {
+        let hidden = self.config.places.iter().filter(|place| header_of(place).is_none());
+        hidden.into_iter().try_for_each(|place| place.remove(request))
     }
 }
 
-const SEVERAL: &str = "more than one authorization header";
-
-/// A good token's payload, and the consumer that has signed it with keys of its own.
-struct Verified {
-    text: String,
-    consumer: Option<String>,
-}
-
-fn invalid(reason: &'static str, detail: &'static str) -> Refusal {
-    Refusal::Token(reason, Cow::Borrowed(detail))
-}
-
-/// A text without what an `error_description` can't have (RFC 6750 §3).
-fn quotable(text: &str) -> String {
-    text.chars()
-        .map(|letter| if matches!(letter, ' '..='~') && !matches!(letter, '"' | '\\') { letter } else { '?' })
-        .collect()
-}
-
-fn token_refusal(refusal: TokenRefusal) -> Refusal {
-    match refusal {
-        TokenRefusal::NotCompact => invalid("not-a-token", "not a token in compact form"),
-        TokenRefusal::BadHeader => invalid("bad-token-header", "the header of the token can't be read"),
-        TokenRefusal::Critical => invalid("critical-extension", "the token has critical extensions"),
-        TokenRefusal::WrongType => invalid("wrong-type", "the token is of another type"),
-        TokenRefusal::WrongAlgorithm => invalid("wrong-algorithm", "the algorithm is not accepted"),
-        TokenRefusal::UnknownKey => invalid("unknown-key", "no key fits the token"),
-        TokenRefusal::BadSignature => invalid("bad-signature", "the signature is not valid"),
-        TokenRefusal::BadPayload => invalid("bad-claims", "the claims can't be read"),
+/// The header of a place that is one.
+fn header_of(place: &CredentialPlace) -> Option<&str> {
+    match place {
+        CredentialPlace::Header(name) => Some(name),
+        _ => None,
     }
 }
 
-fn answer(reason: &str, status: u16, title: &str, detail: &str, challenge: &str) -> Result<Verdict, Error> {
-    let draft: Draft = Problem::new(status, title).detail(detail).draft().reason(reason);
-    draft.header("www-authenticate", challenge).header("cache-control", "no-store").send()
+/// Refuses a token that is good for too long, and one that does not say for how long.
+fn check_lifetime(claims: &Claims<'_>, expires: Option<f64>, longest: f64, leeway: f64) -> Result<(), Refusal> {
+    let Ok(issued) = claims.date("iat") else { return Err(invalid("bad-claims", "iat is no date")) };
+    let expires = expires.ok_or_else(|| Refusal::claim_missing("exp"))?;
+    let issued = issued.ok_or_else(|| Refusal::claim_missing("iat"))?;
+    // A time of issue that has not come yet would make any lifetime a short one.
+    if issued > clock::now_us() as f64 / 1e6 + leeway {
+        return Err(invalid("token-not-yet-valid", "the token is issued in the future"));
+    }
+    if expires - issued > longest {
+        return Err(invalid("lifetime-too-long", "the token is valid for too long"));
+    }
+    Ok(())
 }
 
-sluice_filter::export!(JwtAuth: OnRequest);
+sluice_filter::export!(JwtAuth: OnRequest, OnRequestBody, OnResponse);
 
 #[cfg(test)]
 mod tests;

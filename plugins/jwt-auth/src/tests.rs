@@ -5,6 +5,11 @@ use sluice_filter::testing::{Exchange, Harness, config_keys};
 
 use super::*;
 
+mod binding;
+mod issuers;
+mod places;
+mod revocation;
+
 const NOW: u64 = 1_700_000_000;
 
 /// Signs with a key set of the harness itself: `on_request` runs inside a call.
@@ -367,6 +372,8 @@ fn claims_that_cannot_be_sent_on_are_refused() {
         }
     }
     assert_eq!(with("sub", json!(1e300)).response.status, 401);
+    // It would read as the list of `user` and `admin`.
+    assert_eq!(with("sub", json!(["user,admin"])).response.status, 401);
     assert_eq!(with("filler", json!("x".repeat(70_000))).response.status, 431);
     assert_eq!(with("sub", json!("x".repeat(70_000))).response.status, 431);
     assert_eq!(with("sub", json!("x".repeat(70_000))).response.reason.as_deref(), Some("token-too-large"));

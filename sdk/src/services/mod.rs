@@ -191,6 +191,15 @@ pub mod kv {
         Ok(host::kv::compare_and_swap(space, key, expected, value, ttl_ms)?)
     }
 
+    /// Waits, at most `timeout_ms` milliseconds, as long as another caller holds the reservation of a key, and answers the value, if there is one then. A
+    /// filter that calls this is called on a fiber, as with [`http`](crate::http).
+    ///
+    /// # Errors
+    /// `Timeout` where the reservation is still held; else as [`get`].
+    pub fn wait(space: &str, key: &str, timeout_ms: u32) -> Result<Option<Vec<u8>>, Error> {
+        Ok(host::kv_wait::wait(space, key, timeout_ms)?)
+    }
+
     /// The value, or a reservation for at most `ttl_ms` milliseconds so that one caller of many makes it.
     ///
     /// # Errors

@@ -386,7 +386,7 @@ pub(crate) mod kv {
     use crate::bindings::sluice::filter::kv::Reservation;
 
     /// The space, if it is granted. The harness knows no quota.
-    fn space<T>(name: &str, act: impl FnOnce(&KvSpace) -> Result<T, ServiceError>) -> Result<T, Error> {
+    pub(super) fn space<T>(name: &str, act: impl FnOnce(&KvSpace) -> Result<T, ServiceError>) -> Result<T, Error> {
         in_exchange(|world| {
             let granted = world.services.grants["kv"].as_array();
             if !granted.is_some_and(|names| names.iter().any(|granted| granted.as_str() == Some(name))) {
@@ -423,6 +423,18 @@ pub(crate) mod kv {
             native::Reservation::Found(value) => Reservation::Found(value.to_vec()),
             native::Reservation::Reserved => Reservation::Reserved,
             native::Reservation::Pending => Reservation::Pending,
+        })
+    }
+}
+
+pub(crate) mod kv_wait {
+    use super::*;
+
+    /// Nobody else runs here who could end a reservation: one that is held stays so.
+    pub(crate) fn wait(name: &str, key: &str, _timeout_ms: u32) -> Result<Option<Vec<u8>>, Error> {
+        kv::space(name, |space| match space.is_reserved(key)? {
+            true => Err(ServiceError::Timeout),
+            false => Ok(space.get(key)?.map(|value| value.to_vec())),
         })
     }
 }

@@ -364,6 +364,13 @@ pub(super) fn of_http(other: &Origin) -> Vec<Value> {
             20_000
         ],
         ["http.send", vec![json!(["GET", url, [], ""]); 17], 1_000],
+        ["kv.set", "space", "settled", "väl", 60_000],
+        ["kv-wait.wait", "space", "settled", 1_000],
+        ["kv-wait.wait", "space", "nobody's", 1_000],
+        ["kv.get-or-reserve", "space", "turn", 5],
+        ["kv-wait.wait", "space", "turn", 5_000],
+        ["kv-wait.wait", "space", ["k", 2_000], 1],
+        ["kv-wait.wait", "other", "settled", 1],
         ["passwords.authenticate", "alice", "open sesame"],
         ["passwords.authenticate", "alice", [0, 255]],
         ["passwords.authenticate", ["a", 20_000], ["p", 5_000]],

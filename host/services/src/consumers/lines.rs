@@ -28,6 +28,17 @@ struct Line {
     certificates: Vec<String>,
     #[serde(default)]
     passwords: Pairs,
+    jwt: Option<Tokens>,
+}
+
+/// The issuer of a consumer's tokens.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tokens {
+    issuer: String,
+    #[serde(default)]
+    audiences: Vec<String>,
+    keys: serde_json::Value,
 }
 
 /// The line that says how many consumers there are.
@@ -110,6 +121,10 @@ fn consumer(line: &str) -> Result<ConsumerSpec, String> {
     for (at, (user, hash)) in line.passwords.0.iter().enumerate() {
         credentials.push(Credential::password(user, hash).map_err(|error| format!("passwords[{at}]: {error}"))?);
     }
+    if let Some(Tokens { issuer, audiences, keys }) = line.jwt {
+        let token = Credential::token(issuer, audiences, keys.to_string());
+        credentials.push(token.map_err(|error| format!("jwt: {error}"))?);
+    }
     let spec = ConsumerSpec { name: line.name, plan: line.plan, labels: line.labels.0, credentials };
     spec.check().map_err(|error| error.to_string())?;
     Ok(spec)
@@ -126,7 +141,7 @@ fn unquoted(error: &serde_json::Error) -> String {
         }
         serde_json::error::Category::Data => format!(
             "column {column}: a value of another type; expected {{\"name\": \"…\", \"plan\": \"…\", \"labels\": {{}}, \"keys\": [], \
-             \"certificates\": [], \"passwords\": {{}}}}"
+             \"certificates\": [], \"passwords\": {{}}, \"jwt\": {{}}}}"
         ),
         serde_json::error::Category::Eof => format!("column {column}: the line ends within the JSON object"),
         serde_json::error::Category::Syntax | serde_json::error::Category::Io => {
@@ -149,6 +164,8 @@ mod tests {
         let found = parse(&text).unwrap();
         assert_eq!(found.iter().map(|(line, spec)| (*line, &*spec.name)).collect::<Vec<_>>(), [(3, "a"), (4, "b")]);
         assert_eq!((found[0].1.plan.as_deref(), found[0].1.credentials.len()), (Some("gold"), 1));
+        let with_tokens = "{\"name\":\"a\",\"jwt\":{\"issuer\":\"i\",\"keys\":{\"jwks_url\":\"https://a.test/\"}}}";
+        assert!(matches!(&parse(with_tokens).unwrap()[0].1.credentials[..], [Credential::Token(_)]));
         assert!(parse("{\"consumers\": 0}\n").unwrap().is_empty());
         assert!(parse("\n").unwrap_err().to_string().starts_with("line 1: the file is empty"));
     }
@@ -166,6 +183,9 @@ mod tests {
             ("{\"name\":\"a\",\"keys\":[\"s3cret\"]}", "line 1: keys[0]: expected `sha256:`"),
             ("{\"name\":\"a\",\"labels\":{\"x\":\"1\",\"x\":\"2\"}}", "line 1: the label `x` is there twice"),
             ("{\"name\":\"a\",\"passwords\":{\"u\":\"s3cret\"}}", "line 1: passwords[0]: expected a hash of Argon2id"),
+            ("{\"name\":\"a\",\"jwt\":{\"issuer\":\"i\"}}", "line 1: column 32: missing field `keys`"),
+            ("{\"name\":\"a\",\"jwt\":{\"issuer\":\"i\",\"keys\":{\"secrets\":\"s3cret\"}}}", "line 1: jwt: "),
+            ("{\"name\":\"a\",\"jwt\":{\"issuer\":\"\",\"keys\":{}}}", "line 1: jwt: expected an issuer of"),
             ("s3cret", "line 1: column 1: not a JSON object"),
             ("{\"plan\":\"gold\"}", "line 1: column 15: missing field `name`"),
         ];

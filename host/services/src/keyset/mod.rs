@@ -40,8 +40,14 @@ pub enum Verification {
     UnknownKey,
 }
 
-/// Where a set may be fetched from, and its source.
-type SetKey = (Reach, Box<str>);
+/// Which set it is: where it may be fetched from, and its source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct SetKey {
+    reach: Reach,
+    source: Box<str>,
+    /// Of a set that is found by its issuer: where its keys may be. Who may fetch less must not have the keys of who may fetch more.
+    origins: Option<Origins>,
+}
 
 /// All key sets in use, by their source and by where they may be fetched from.
 pub struct KeySets {
@@ -60,19 +66,23 @@ impl KeySets {
     /// URL is fetched in the background, and has the keys of a held one from the same URL until then. Errors: `Invalid` for a source that is
     /// not as documented, `NotGranted` for a URL whose origin is not granted.
     pub fn resolve(&self, source: &str, origins: &Origins) -> Result<Arc<KeySet>, ServiceError> {
-        for reach in Reach::ALL {
-            if let Some(set) = self.known(&(reach, source.into()))
-                && set.check_grant(origins)? == reach
-            {
-                return Ok(set);
+        for origins_of in [None, Some(origins)] {
+            for reach in Reach::ALL {
+                let key = SetKey { reach, source: source.into(), origins: origins_of.cloned() };
+                if let Some(set) = self.known(&key)
+                    && set.check_grant(origins)? == reach
+                {
+                    return Ok(set);
+                }
             }
         }
         let set = match source::parse(source).map_err(ServiceError::Invalid)? {
             Source::Keys(keys) => KeySet { keys: ArcSwap::from_pointee(keys), remote: None },
             Source::Remote(remote) => {
                 let reach = origins.check(&remote.origin)?;
-                let same = self.held().into_iter().find(|held| held.is_from(&remote, reach));
-                let remote = Remote::new(remote, reach, self.clock.clone());
+                let key_origins = remote.issuer.is_some().then(|| origins.clone());
+                let remote = Remote::new(remote, reach, key_origins, self.clock.clone());
+                let same = self.held().into_iter().find(|held| held.is_from(&remote));
                 let keys = same.map_or_else(ArcSwap::default, |same| {
                     remote.fetched_us.store(same.fetched_us(), Ordering::Release);
                     ArcSwap::new(same.keys.load_full())
@@ -80,7 +90,8 @@ impl KeySets {
                 KeySet { keys, remote: Some(remote) }
             }
         };
-        let key = (set.check_grant(origins)?, source.into());
+        let key_origins = set.remote.as_ref().and_then(|remote| remote.key_origins.clone());
+        let key = SetKey { reach: set.check_grant(origins)?, source: source.into(), origins: key_origins };
         let set = {
             let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
             // Another thread may have been faster; then its set is the one that is fetched.
@@ -98,7 +109,8 @@ impl KeySets {
         Ok(set)
     }
 
-    /// As [`KeySets::resolve`], for a source that the operator has given: its URL needs no grant. Sets without a URL are not shared.
+    /// As [`KeySets::resolve`], for a source that the operator has given: its URL needs no grant. What the metadata of an issuer name has to
+    /// be of the same origin. Sets without a URL are not shared.
     pub fn resolve_trusted(&self, source: &str) -> Result<Arc<KeySet>, ServiceError> {
         match source::parse(source).map_err(ServiceError::Invalid)? {
             Source::Keys(keys) => Ok(Arc::new(KeySet { keys: ArcSwap::from_pointee(keys), remote: None })),
@@ -191,10 +203,14 @@ impl KeySet {
         self.remote.as_ref().map_or(&[], |remote| &remote.source.authorities)
     }
 
-    /// Whether it has been fetched from the URL of this source, by the same authorities and from addresses of this kind.
-    fn is_from(&self, source: &RemoteSource, reach: Reach) -> bool {
-        let is_same = |own: &RemoteSource| own.url == source.url && own.authorities == source.authorities;
-        self.remote.as_ref().is_some_and(|remote| remote.reach == reach && is_same(&remote.source)) && self.ready()
+    /// Whether it has been fetched from where the other one is, by the same authorities and from addresses of this kind.
+    fn is_from(&self, other: &Remote) -> bool {
+        let is_same = |own: &Remote| {
+            let (a, b) = (&own.source, &other.source);
+            (own.reach, &own.key_origins) == (other.reach, &other.key_origins)
+                && (&a.url, &a.issuer, &a.authorities) == (&b.url, &b.issuer, &b.authorities)
+        };
+        self.remote.as_ref().is_some_and(is_same) && self.ready()
     }
 
     fn fetched_us(&self) -> u64 {
@@ -332,6 +348,8 @@ enum Awaited {
 struct Remote {
     source: RemoteSource,
     reach: Reach,
+    /// Where the keys of an issuer may be, which its metadata say.
+    key_origins: Option<Origins>,
     clock: Clock,
     /// Wakes the refresh: a key is missing, or the set is gone.
     wake: Arc<Notify>,
@@ -347,10 +365,11 @@ struct Remote {
 }
 
 impl Remote {
-    fn new(source: RemoteSource, reach: Reach, clock: Clock) -> Self {
+    fn new(source: RemoteSource, reach: Reach, key_origins: Option<Origins>, clock: Clock) -> Self {
         Remote {
             source,
             reach,
+            key_origins,
             clock,
             wake: Arc::default(),
             demanded: AtomicBool::new(false),

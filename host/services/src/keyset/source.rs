@@ -28,7 +28,10 @@ pub(super) enum Source {
 /// A set that is fetched.
 #[derive(Debug, Clone)]
 pub(super) struct RemoteSource {
+    /// Of the set; of the metadata that name it, where the set is found by its issuer.
     pub(super) url: Url,
+    /// The issuer whose metadata are at `url`.
+    pub(super) issuer: Option<String>,
     pub(super) origin: Origin,
     pub(super) refresh: Duration,
     pub(super) cooldown: Duration,
@@ -41,6 +44,8 @@ pub(super) struct RemoteSource {
 struct Fields {
     jwks: Option<serde_json::Value>,
     jwks_url: Option<String>,
+    issuer: Option<String>,
+    metadata_url: Option<String>,
     refresh: Option<String>,
     cooldown: Option<String>,
     ca: Option<String>,
@@ -54,24 +59,33 @@ struct Fields {
 /// Whether a text declares a key set. The keys themselves are not read: that takes long where there are many sets.
 pub fn check(text: &str) -> Result<(), String> {
     let fields = fields(text)?;
-    fields.jwks_url.as_ref().map_or(Ok(()), |url| remote(url, &fields).map(drop))
+    remote(&fields).map(drop)
 }
 
 fn fields(text: &str) -> Result<Fields, String> {
     let fields: Fields = serde_json::from_str(text)
         .map_err(|e| format!("the key set's source is not as documented: {}", jwk::explain(&e)))?;
-    let kinds = [fields.jwks.is_some(), fields.jwks_url.is_some(), fields.pem.is_some(), fields.secret.is_some()];
+    let kinds = [
+        fields.jwks.is_some(),
+        fields.jwks_url.is_some(),
+        fields.issuer.is_some(),
+        fields.pem.is_some(),
+        fields.secret.is_some(),
+    ];
     if kinds.iter().filter(|given| **given).count() != 1 {
-        return Err("a key set has exactly one of `jwks`, `jwks_url`, `pem` and `secret`".to_owned());
+        return Err("a key set has exactly one of `jwks`, `jwks_url`, `issuer`, `pem` and `secret`".to_owned());
     }
     let only = |given: bool, key: &str, of: &str| match given {
         true => Err(format!("`{key}` goes with {of} only")),
         false => Ok(()),
     };
-    if fields.jwks_url.is_none() {
-        only(fields.refresh.is_some(), "refresh", "`jwks_url`")?;
-        only(fields.cooldown.is_some(), "cooldown", "`jwks_url`")?;
-        only(fields.ca.is_some(), "ca", "`jwks_url`")?;
+    if fields.issuer.is_none() {
+        only(fields.metadata_url.is_some(), "metadata_url", "`issuer`")?;
+    }
+    if fields.jwks_url.is_none() && fields.issuer.is_none() {
+        only(fields.refresh.is_some(), "refresh", "`jwks_url` and `issuer`")?;
+        only(fields.cooldown.is_some(), "cooldown", "`jwks_url` and `issuer`")?;
+        only(fields.ca.is_some(), "ca", "`jwks_url` and `issuer`")?;
     }
     if fields.secret.is_none() {
         only(fields.encoding.is_some(), "encoding", "`secret`")?;
@@ -85,8 +99,8 @@ fn fields(text: &str) -> Result<Fields, String> {
 
 pub(super) fn parse(text: &str) -> Result<Source, String> {
     let fields = fields(text)?;
-    if let Some(url) = &fields.jwks_url {
-        return remote(url, &fields).map(Source::Remote);
+    if let Some(remote) = remote(&fields)? {
+        return Ok(Source::Remote(remote));
     }
     if let Some(jwks) = fields.jwks {
         let keys = match jwks {
@@ -134,9 +148,16 @@ fn decode(secret: &str, fields: &Fields) -> Result<Vec<u8>, String> {
     }
 }
 
-fn remote(text: &str, fields: &Fields) -> Result<RemoteSource, String> {
-    let url = Url::parse(text).map_err(|e| format!("`jwks_url` is not a url: {e}"))?;
-    let origin = Origin::of(&url).map_err(|e| format!("`jwks_url`: {e}"))?;
+/// The part of a source that is fetched, if it is.
+fn remote(fields: &Fields) -> Result<Option<RemoteSource>, String> {
+    let (key, url) = match (&fields.jwks_url, &fields.issuer, &fields.metadata_url) {
+        (Some(url), ..) => ("jwks_url", url.clone()),
+        (None, Some(_), Some(url)) => ("metadata_url", url.clone()),
+        (None, Some(issuer), None) => ("issuer", metadata_url(issuer)?),
+        (None, None, _) => return Ok(None),
+    };
+    let url = Url::parse(&url).map_err(|e| format!("`{key}` is not a url: {e}"))?;
+    let origin = Origin::of(&url).map_err(|e| format!("`{key}`: {e}"))?;
     let time = |key: &str, value: &Option<String>, default: Duration| match value.as_deref() {
         None => Ok(default),
         Some(text) => match duration(text) {
@@ -152,7 +173,16 @@ fn remote(text: &str, fields: &Fields) -> Result<RemoteSource, String> {
         Some(_) if !origin.https => return Err("`ca` has a meaning for an https url only".to_owned()),
         Some(text) => pem::authorities(text).map_err(|why| format!("`ca`: {why}"))?,
     };
-    Ok(RemoteSource { url, origin, refresh, cooldown, authorities })
+    let issuer = fields.issuer.clone();
+    Ok(Some(RemoteSource { url, issuer, origin, refresh, cooldown, authorities }))
+}
+
+/// Where the metadata of an issuer are (OpenID Connect Discovery 1.0 §4).
+fn metadata_url(issuer: &str) -> Result<String, String> {
+    if issuer.contains(['?', '#']) {
+        return Err("`issuer` has a query or a fragment: then its metadata need `metadata_url`".to_owned());
+    }
+    Ok(format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer)))
 }
 
 /// A whole number with a unit of `ms`, `s`, `m`, `h` or `d`.
@@ -211,7 +241,12 @@ mod tests {
             (r#"{"secret": "0123456789abcdef0123456789abcdef", "alg": "none"}"#, "unknown algorithm `none`"),
             (r#"{"secret": "!", "encoding": "base64"}"#, "not base64"),
             (r#"{"secret": "x", "encoding": "hex"}"#, "unknown encoding `hex`"),
-            (r#"{"secret": "x", "refresh": "5m"}"#, "`refresh` goes with `jwks_url`"),
+            (r#"{"secret": "x", "refresh": "5m"}"#, "`refresh` goes with `jwks_url` and `issuer`"),
+            (r#"{"issuer": "https://a", "jwks_url": "https://a/b"}"#, "exactly one of"),
+            (r#"{"issuer": "a"}"#, "`issuer` is not a url"),
+            (r#"{"issuer": "https://a?b"}"#, "a query or a fragment"),
+            (r#"{"issuer": "a", "metadata_url": "ftp://a"}"#, "`metadata_url`: the scheme `ftp`"),
+            (r#"{"jwks_url": "https://a/b", "metadata_url": "https://a"}"#, "`metadata_url` goes with `issuer` only"),
             (r#"{"jwks": {"keys": []}, "kid": "a"}"#, "`kid` goes with"),
             (r#"{"jwks": {"keys": []}}"#, "no key that can be used"),
             (r#"{"jwks": {"keys": [{"kty": "oct", "k": "YQ"}]}}"#, "no key that can be used"),
@@ -223,13 +258,26 @@ mod tests {
             (r#"{"jwks_url": "https://a/b", "cooldown": "soon"}"#, "not a time"),
             (r#"{"jwks_url": "https://a/b", "ca": "x"}"#, "`ca`: the pem has no certificate"),
             (r#"{"jwks_url": "http://a/b", "ca": "x"}"#, "an https url only"),
-            (r#"{"pem": "x", "ca": "x"}"#, "`ca` goes with `jwks_url` only"),
+            (r#"{"pem": "x", "ca": "x"}"#, "`ca` goes with `jwks_url` and `issuer` only"),
         ];
         for (text, expected) in cases {
             match parse(text) {
                 Ok(_) => panic!("{text} was accepted"),
                 Err(message) => assert!(message.contains(expected), "{text}: {message}"),
             }
+        }
+    }
+
+    #[test]
+    fn an_issuer_has_its_metadata_at_a_known_place() {
+        for (issuer, url) in [
+            ("https://a.test", "https://a.test/.well-known/openid-configuration"),
+            ("https://a.test/", "https://a.test/.well-known/openid-configuration"),
+            ("https://a.test:8443/tenant/", "https://a.test:8443/tenant/.well-known/openid-configuration"),
+        ] {
+            let text = serde_json::json!({ "issuer": issuer }).to_string();
+            let Ok(Source::Remote(remote)) = parse(&text) else { panic!("{issuer}") };
+            assert_eq!((remote.url.as_str(), remote.issuer.as_deref()), (url, Some(issuer)));
         }
     }
 

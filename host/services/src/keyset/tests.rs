@@ -289,6 +289,19 @@ fn a_set_begins_with_the_keys_of_another_from_the_same_url() {
 }
 
 #[test]
+fn a_set_of_an_issuer_is_shared_by_those_who_may_fetch_the_same() {
+    let source = r#"{"issuer": "https://keys.example"}"#;
+    let (sets, first) = unfetched(source);
+    let by = |granted: &[&str]| sets.resolve(source, &Origins::parse(granted.iter().copied()).unwrap());
+    assert!(Arc::ptr_eq(&first, &by(&["https://keys.example"]).unwrap()));
+    publish(&first, &ec_key("a").0);
+    // Its keys may be where the first one may not go, and the other way round.
+    let wider = by(&["https://keys.example", "https://other.example"]).unwrap();
+    assert!(!Arc::ptr_eq(&first, &wider) && !wider.ready());
+    assert!(matches!(by(&["https://other.example"]), Err(ServiceError::NotGranted(_))));
+}
+
+#[test]
 fn all_sets_are_waited_for_together() {
     let (sets, first) = unfetched(r#"{"jwks_url": "https://keys.example/a"}"#);
     let origins = Origins::parse(["https://keys.example"]).unwrap();

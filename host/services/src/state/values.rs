@@ -1,8 +1,10 @@
 //! Values of a space in a store. A value has a byte in front, which tells it from a reservation.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Value};
+use tokio::time::{Instant, sleep_until};
 
 use super::Away;
 use super::script::Script;
@@ -114,6 +116,35 @@ impl RemoteValues {
             Ok(Found::Reserved) => Ok(Reservation::Pending),
             Ok(Found::Nothing) => Ok(Reservation::Reserved),
             Err(why) => self.away(&why, |local| local.get_or_reserve(key, ttl_ms), Reservation::Reserved),
+        }
+    }
+
+    /// What [`KvSpace::settled`] does.
+    pub async fn settled(&self, key: &str, timeout: Duration) -> Result<Option<Vec<u8>>, ServiceError> {
+        let name = self.name(key, 0)?;
+        let until = Instant::now() + timeout;
+        let mut look = kv::FIRST_LOOK;
+        loop {
+            match self.call(redis::cmd("GET").arg(&name)).await {
+                Ok(Found::Value(value)) => return Ok(Some(value)),
+                Ok(Found::Nothing) => return Ok(None),
+                Ok(Found::Reserved) => {}
+                Err(why) => {
+                    return match self.store.spec().away {
+                        Away::Local => {
+                            let left = until.saturating_duration_since(Instant::now());
+                            Ok(self.local.settled(key, left).await?.map(Vec::from))
+                        }
+                        Away::Open | Away::Closed => self.away(&why, |_| Ok(None), None),
+                    };
+                }
+            }
+            let now = Instant::now();
+            if now >= until {
+                return Err(ServiceError::Timeout);
+            }
+            sleep_until((now + look).min(until)).await;
+            look = (look * 2).min(kv::LONGEST_LOOK);
         }
     }
 

@@ -243,6 +243,12 @@ impl OwnedParams for (Str, Str, Option<Bytes>, Bytes, Option<u64>) {
     }
 }
 
+impl OwnedParams for (Str, Str, u32) {
+    fn keep((space, key, timeout_ms): Self::Of<'_>) -> Self::Owned {
+        (space.to_owned(), key.to_owned(), timeout_ms)
+    }
+}
+
 impl OwnedParams for (Str, Bytes) {
     fn keep((text, bytes): Self::Of<'_>) -> Self::Owned {
         (text.to_owned(), bytes.to_vec())

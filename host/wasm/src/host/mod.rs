@@ -1,5 +1,5 @@
 //! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`,
-//! `passwords.authenticate`, and those of limits and values where these are in a store.
+//! `kv-wait.wait`, `passwords.authenticate`, and those of limits and values where these are in a store.
 
 pub(crate) mod consumers;
 pub(crate) mod crypto;

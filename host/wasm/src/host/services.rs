@@ -21,7 +21,7 @@ use sluice_http::http::{cdn_loop, trace};
 use sluice_services::ServiceError;
 use sluice_services::outbound::{self, Call, CallContext};
 
-/// Defines the services, but for `http`.
+/// Defines the services, but for those that wait.
 pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     secrets_functions(&mut linker.interface("secrets")?)?;
     metrics_functions(&mut linker.interface("metrics")?)
@@ -154,7 +154,7 @@ fn to_incoming(answer: outbound::Incoming) -> http::Incoming {
 
 impl CallState {
     /// What the time that the exchange has for the head of its response leaves a call. That head is there when the response hooks are called.
-    fn left_for_head(&self) -> Option<Duration> {
+    pub(super) fn left_for_head(&self) -> Option<Duration> {
         let exchange = self.exchange(HookSet::BEFORE_RESPONSE).ok()?;
         exchange.until.map(|until| until.saturating_duration_since(Instant::now()))
     }

@@ -2,6 +2,7 @@
 //! In a store each does, under the same names: how a plugin is linked follows from where its state is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::{Result as Outcome, StoreContextMut};
 
@@ -49,6 +50,20 @@ fn values(at: &mut impl Define) -> Outcome<()> {
 
 /// Defines what waits.
 pub(super) fn link_waiting(linker: &mut impl Interfaces, waiting: Waiting) -> Outcome<()> {
+    linker.interface("kv-wait")?.waiting::<(Str, Str, u32), _>("wait", |cx, (space, key, timeout_ms)| {
+        Box::pin(wait(
+            cx,
+            move |state| Ok((state.any_space(&space)?, state.left_for_head())),
+            move |(space, left)| async move {
+                let timeout = Duration::from_millis(timeout_ms.into());
+                let timeout = left.map_or(timeout, |left| timeout.min(left));
+                Ok(match space {
+                    AnySpace::Local(space) => space.settled(&key, timeout).await?.map(Vec::from),
+                    AnySpace::Remote(space) => space.settled(&key, timeout).await?,
+                })
+            },
+        ))
+    })?;
     if waiting.limiter {
         let mut at = linker.interface("limiter")?;
         at.waiting::<(List<GuestLimit>, u64), _>("take", |cx, (limits, cost)| {
@@ -125,7 +140,22 @@ where
     Ok(answer)
 }
 
+/// A space, wherever it is.
+enum AnySpace {
+    Local(Arc<KvSpace>),
+    Remote(Arc<RemoteValues>),
+}
+
 impl CallState {
+    fn any_space(&self, name: &str) -> Result<AnySpace, Error> {
+        let services = self.services()?;
+        self.shared.grants.services.check_kv(name)?;
+        match &services.spaces {
+            Spaces::Local(spaces) => spaces.get(name).cloned().map(AnySpace::Local).ok_or_else(|| no_space(name)),
+            Spaces::Remote(spaces) => spaces.get(name).cloned().map(AnySpace::Remote).ok_or_else(|| no_space(name)),
+        }
+    }
+
     fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Vec<limiter::Standing>, Error> {
         let services = self.services()?;
         if limits.len() > MAX_LIMITS {

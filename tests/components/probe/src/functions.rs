@@ -410,6 +410,12 @@ fn services(function: &str, with: &With<'_>) -> Answer {
         #[cfg(feature = "waiting")]
         "http.send" => send(with),
         #[cfg(feature = "waiting")]
+        "kv-wait.wait" => shown(crate::bindings::sluice::filter::kv_wait::wait(
+            &with.text(0),
+            &with.text(1),
+            u32::try_from(with.number(2)).unwrap_or(u32::MAX),
+        )),
+        #[cfg(feature = "waiting")]
         "passwords.authenticate" => {
             shown(crate::bindings::sluice::filter::passwords::authenticate(&with.text(0), &with.bytes(1)))
         }

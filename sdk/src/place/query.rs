@@ -1,17 +1,17 @@
 //! Parameters of a query: found by their decoded name, in every spelling that an upstream may take for it.
 
 /// The values of a parameter, decoded.
-pub(crate) fn values(query: &str, name: &str) -> Vec<String> {
+pub(super) fn values(query: &str, name: &str) -> Vec<String> {
     pairs(query).filter(|(key, _)| decoded(key) == name.as_bytes()).map(|(_, value)| text(decoded(value))).collect()
 }
 
 /// Whether there is such a parameter.
-pub(crate) fn has(query: &str, name: &str) -> bool {
+pub(super) fn has(query: &str, name: &str) -> bool {
     pairs(query).any(|(key, _)| decoded(key) == name.as_bytes())
 }
 
 /// The query without this parameter; the others stay as they were sent. None where nothing is left.
-pub(crate) fn without(query: &str, name: &str) -> Option<String> {
+pub(super) fn without(query: &str, name: &str) -> Option<String> {
     let kept: Vec<String> =
         query.split('&').filter(|pair| decoded(split(pair).0) != name.as_bytes()).map(encoded).collect();
     (!kept.is_empty()).then(|| kept.join("&"))

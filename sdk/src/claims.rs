@@ -1,18 +1,29 @@
-//! The claims of a token whose signature was found good.
+//! What a token says of its holder, once somebody has found it good.
 
 use std::{borrow::Cow, fmt};
 
+use crate::{ClaimPath, context};
 use serde::{
     Deserialize,
     de::{Deserializer, Error, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
-use sluice_filter::{ClaimPath, context};
 
-/// The claims, in their order.
-pub(crate) struct Claims<'a>(Vec<(Cow<'a, str>, Claim<'a>)>);
+/// The claims of a token: the payload of a signed one, or the answer about one that was asked about. Texts without escapes are not copied.
+///
+/// ```
+/// use sluice_filter::{ClaimPath, Claims};
+///
+/// let claims = Claims::parse(r#"{"sub": "ann", "realm_access": {"roles": ["a", "b"]}}"#).expect("an object");
+/// let roles: ClaimPath = "realm_access.roles".parse().expect("a path");
+/// assert_eq!((claims.text("sub"), claims.words(&roles)), (Some("ann"), vec!["a", "b"]));
+/// assert!(Claims::parse(r#"{"sub": "ann", "sub": "bob"}"#).is_none());
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claims<'a>(Vec<(Cow<'a, str>, Claim<'a>)>);
 
 /// The value of a claim. Texts without escapes are those of the payload.
+#[derive(Debug, Clone, PartialEq)]
 enum Claim<'a> {
     Null,
     Bool(bool),
@@ -25,19 +36,46 @@ enum Claim<'a> {
     Object(Claims<'a>),
 }
 
+/// The key that a token is bound to (RFC 7800).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Confirmation<'c> {
+    /// None: whoever has the token may use it.
+    None,
+    /// That of the certificate with this thumbprint (RFC 8705 §3.1): base64url of its SHA-256.
+    Certificate(&'c str),
+    /// Another one, such as that of DPoP (`jkt`, RFC 9449 §6).
+    Other,
+}
+
+/// A claim that can't be handed on as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotExact;
+
+impl fmt::Display for NotExact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the claim has no exact form")
+    }
+}
+
+impl std::error::Error for NotExact {}
+
 /// From here on not every integer is a float (RFC 7493 §2.2): two such claims could read the same.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl<'a> Claims<'a> {
-    /// Reads an object. A claim given twice, also a member of one, is refused (RFC 7519 §4).
-    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+    /// Reads an object. A claim given twice, also a member of one, is refused (RFC 7519 §4), and so is one that is nested too deep.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
         match serde_json::from_str(text) {
             Ok(Claim::Object(claims)) => Some(claims),
             _ => None,
         }
     }
 
-    pub(crate) fn has(&self, path: &ClaimPath) -> bool {
+    /// Whether there is such a claim.
+    #[must_use]
+    pub fn has(&self, path: &ClaimPath) -> bool {
         self.find(path).is_some()
     }
 
@@ -56,23 +94,49 @@ impl<'a> Claims<'a> {
     }
 
     /// A claim that is a string.
-    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name)?.text()
     }
 
-    /// A NumericDate (RFC 7519 §2): seconds, possibly with a fraction. `Err` when the claim is there but is not one.
-    pub(crate) fn date(&self, name: &str) -> Result<Option<f64>, ()> {
+    /// A claim that is `true` or `false`.
+    #[must_use]
+    pub fn boolean(&self, name: &str) -> Option<bool> {
+        match self.get(name) {
+            Some(Claim::Bool(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A NumericDate (RFC 7519 §2): seconds, possibly with a fraction.
+    ///
+    /// # Errors
+    /// When the claim is there but is not one.
+    pub fn date(&self, name: &str) -> Result<Option<f64>, NotExact> {
         match self.get(name) {
             None => Ok(None),
             Some(Claim::Integer(seconds)) => Ok(Some(*seconds as f64)),
             Some(Claim::Large(seconds)) => Ok(Some(*seconds as f64)),
             Some(Claim::Float(seconds)) => Ok(Some(*seconds)),
-            Some(_) => Err(()),
+            Some(_) => Err(NotExact),
+        }
+    }
+
+    /// What `cnf` says. A confirmation that is not understood is one: the token must not pass as if it were not bound.
+    #[must_use]
+    pub fn confirmation(&self) -> Confirmation<'_> {
+        match self.get("cnf") {
+            None => Confirmation::None,
+            Some(Claim::Object(members)) if members.get("jkt").is_none() => {
+                members.text("x5t#S256").map_or(Confirmation::Other, Confirmation::Certificate)
+            }
+            Some(_) => Confirmation::Other,
         }
     }
 
     /// Whether a claim that is a string or a list of strings has one that `accept` accepts.
-    pub(crate) fn any(&self, name: &str, mut accept: impl FnMut(&str) -> bool) -> bool {
+    #[must_use]
+    pub fn any(&self, name: &str, mut accept: impl FnMut(&str) -> bool) -> bool {
         match self.get(name) {
             Some(Claim::Text(one)) => accept(one),
             Some(Claim::List(list)) => texts(list).is_some_and(|list| list.into_iter().any(accept)),
@@ -81,7 +145,8 @@ impl<'a> Claims<'a> {
     }
 
     /// The words of a claim: of a list its strings, of a string what is between the spaces (RFC 8693 §4.2).
-    pub(crate) fn words(&self, path: &ClaimPath) -> Vec<&str> {
+    #[must_use]
+    pub fn words(&self, path: &ClaimPath) -> Vec<&str> {
         match self.find(path) {
             Some(Claim::Text(one)) => one.split(' ').filter(|word| !word.is_empty()).collect(),
             Some(Claim::List(list)) => texts(list).unwrap_or_default(),
@@ -89,27 +154,44 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// A claim as a header value: a string, number or boolean as it is, a list of strings with commas.
-    pub(crate) fn header(&self, path: &ClaimPath) -> Option<String> {
-        Some(match self.find(path)? {
-            Claim::Text(text) => text.clone().into_owned(),
+    /// A claim as a header value: a string, number or boolean as it is, a list of strings with commas. None for what has no such form.
+    ///
+    /// # Errors
+    /// For what would be read as something else: a string with control characters or blanks around it, and a list with such a string or with one
+    /// that has a comma.
+    pub fn header(&self, path: &ClaimPath) -> Result<Option<String>, NotExact> {
+        // Encoded, or without the blanks around it, it could be taken for another caller's.
+        let is_exact = |text: &str| {
+            text.trim_ascii().len() == text.len()
+                && !text.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f)
+        };
+        let Some(claim) = self.find(path) else { return Ok(None) };
+        Ok(Some(match claim {
+            Claim::Text(text) if is_exact(text) => text.clone().into_owned(),
+            Claim::Text(_) => return Err(NotExact),
             Claim::Bool(value) => value.to_string(),
             Claim::Integer(value) => value.to_string(),
             Claim::Large(value) => value.to_string(),
             Claim::Float(value) if value.abs() < EXACT => value.to_string(),
-            Claim::List(list) => texts(list)?.join(","),
-            Claim::Float(_) | Claim::Null | Claim::Object(_) => return None,
-        })
+            Claim::List(list) => match texts(list) {
+                Some(list) if list.iter().all(|one| is_exact(one) && !one.contains(',')) => list.join(","),
+                Some(_) => return Err(NotExact),
+                None => return Ok(None),
+            },
+            Claim::Float(_) | Claim::Null | Claim::Object(_) => return Ok(None),
+        }))
     }
 
-    /// A claim as the name of somebody, in the form of `context::canonical`. `Err` for a number that can't be told from its neighbours: it
-    /// would give one caller the name of another.
-    pub(crate) fn name(&self, path: &ClaimPath) -> Result<Option<String>, ()> {
+    /// A claim as the name of somebody, in the form of [`context::canonical`].
+    ///
+    /// # Errors
+    /// For a number that can't be told from its neighbours: it would give one caller the name of another.
+    pub fn name(&self, path: &ClaimPath) -> Result<Option<String>, NotExact> {
         let Some(claim) = self.find(path) else { return Ok(None) };
         Ok(Some(match claim {
             Claim::Null => return Ok(None),
             Claim::Text(text) => text.clone().into_owned(),
-            Claim::Float(value) if value.abs() >= EXACT => return Err(()),
+            Claim::Float(value) if value.abs() >= EXACT => return Err(NotExact),
             Claim::Bool(_)
             | Claim::Integer(_)
             | Claim::Large(_)
@@ -236,7 +318,7 @@ mod tests {
             ("9223372036854775809", Ok(Some("9223372036854775809"))),
             (r#"["a", 1.5, {"c": null, "b": 2.0}]"#, Ok(Some(r#"["a",1.5,{"b":2,"c":null}]"#))),
             ("null", Ok(None)),
-            ("1e20", Err(())),
+            ("1e20", Err(NotExact)),
         ];
         for (value, name) in rows {
             let text = format!(r#"{{"https://example.com/org": {{"id": {value}}}}}"#);
@@ -258,7 +340,6 @@ mod tests {
     fn claims_as_headers() {
         let rows = [
             (r#""a b""#, Some("a b")),
-            (r#""\u0041\n""#, Some("A\n")),
             ("-7", Some("-7")),
             ("18446744073709551615", Some("18446744073709551615")),
             ("1.5", Some("1.5")),
@@ -274,15 +355,30 @@ mod tests {
         for (value, header) in rows {
             let text = format!(r#"{{"x": {{"y": {value}}}}}"#);
             let claims = Claims::parse(&text).unwrap();
-            assert_eq!(claims.header(&path("x.y")).as_deref(), header, "{value}");
+            assert_eq!(claims.header(&path("x.y")).unwrap().as_deref(), header, "{value}");
         }
+    }
+
+    #[test]
+    fn a_claim_brings_no_second_header_and_no_second_member() {
+        for value in
+            [r#""A\r\nx: 1""#, r#"" a""#, r#""a\t""#, r#""\u0000""#, r#"["a,admin"]"#, r#"["a", " b"]"#, r#"["a\n"]"#]
+        {
+            let text = format!(r#"{{"x": {value}}}"#);
+            assert_eq!(Claims::parse(&text).unwrap().header(&path("x")), Err(NotExact), "{value}");
+        }
+        let deep = format!(r#"{{"x": {}1{}}}"#, "[".repeat(200), "]".repeat(200));
+        assert!(Claims::parse(&deep).is_none(), "too deep");
     }
 
     #[test]
     fn dates_and_words() {
         let text = r#"{"exp": 17.5, "nbf": 18446744073709551615, "iat": "1", "scope": "a  b", "roles": ["c d"], "x.y": "dot"}"#;
         let claims = Claims::parse(text).unwrap();
-        assert_eq!((claims.date("exp"), claims.date("none"), claims.date("iat")), (Ok(Some(17.5)), Ok(None), Err(())));
+        assert_eq!(
+            (claims.date("exp"), claims.date("none"), claims.date("iat")),
+            (Ok(Some(17.5)), Ok(None), Err(NotExact))
+        );
         assert_eq!(claims.date("nbf"), Ok(Some(18_446_744_073_709_551_615.0)));
         assert_eq!((claims.words(&path("scope")), claims.words(&path("roles"))), (vec!["a", "b"], vec!["c d"]));
         assert!(claims.any("roles", |role| role == "c d") && !claims.any("exp", |_| true));

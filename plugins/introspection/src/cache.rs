@@ -1,0 +1,177 @@
+//! What is kept in `kv`: answers by a keyed digest of their token, who is asking now, and how the server has been doing.
+
+use sluice_filter::{Claims, clock, crypto, kv, kv::Reservation, prelude::*, secrets};
+
+use crate::{
+    config::Config,
+    server::{self, Answer},
+};
+
+/// How much longer than a call one request keeps others from asking.
+const MARGIN_MS: u64 = 500;
+/// How long those who have waited for a call find out that it has failed.
+const FAILED_MS: u64 = 1_000;
+const FAILED: &[u8] = b"failed";
+/// The key of how the server has been doing.
+const HEALTH: &str = "server";
+
+/// An answer as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// Until when it counts, in milliseconds since the Unix epoch.
+    fresh_until: u64,
+    /// The answer of an active token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    active: Option<String>,
+}
+
+/// What is known of a token.
+pub(crate) enum Known {
+    Answer(Answer),
+    /// The server is away; the answer is an old one.
+    Stale(String),
+    /// The server is away, and nothing is known.
+    Nothing,
+}
+
+/// How the server has been doing.
+#[derive(Serialize, Deserialize, Default)]
+struct Health {
+    failures: u32,
+    /// Not to be asked before, in milliseconds since the Unix epoch.
+    closed_at: u64,
+}
+
+/// Finds out about a token: from what is kept, or from the server.
+pub(crate) fn find(config: &Config, token: &str) -> Result<Known, Error> {
+    let now = clock::now_us() / 1000;
+    let digest = digest(config, token)?;
+    let (answer_key, turn_key) = (format!("a{digest}"), format!("t{digest}"));
+    let space = &config.cache.space;
+    let kept = match kept(config, &answer_key, now)? {
+        Some((answer, true)) => return Ok(Known::Answer(answer)),
+        old => old.map(|(answer, _)| answer),
+    };
+    let old = || match &kept {
+        Some(Answer::Active(text)) if config.stale_if_error.is_some() => Known::Stale(text.clone()),
+        _ => Known::Nothing,
+    };
+    if !may_ask(config, now)? {
+        return Ok(old());
+    }
+    // One request asks for all that have the token.
+    let is_ours = match kv::get_or_reserve(space, &turn_key, config.timeout.as_millis() + MARGIN_MS) {
+        Ok(Reservation::Reserved) => true,
+        Ok(Reservation::Found(_)) => return Ok(old()),
+        Ok(Reservation::Pending) => match kv::wait(space, &turn_key, config.timeout_ms()) {
+            Ok(Some(_)) | Err(Error::Timeout) => return Ok(old()),
+            Ok(None) => match self::kept(config, &answer_key, clock::now_us() / 1000)? {
+                Some((answer, true)) => return Ok(Known::Answer(answer)),
+                // It could not be kept.
+                _ => false,
+            },
+            Err(error) => return Err(error),
+        },
+        // A full space: nothing can be kept, and each request asks.
+        Err(Error::TooLarge(_)) => false,
+        Err(error) => return Err(error),
+    };
+    let asked = server::ask(config, token);
+    let now = clock::now_us() / 1000;
+    match &asked {
+        Ok(answer) => {
+            keep(config, &answer_key, answer, now)?;
+            report(config, true, now)?;
+        }
+        Err(Error::Unavailable(_)) => report(config, false, now)?,
+        Err(_) => {}
+    }
+    if is_ours {
+        let told = match &asked {
+            Err(Error::Unavailable(_)) => kv::set(space, &turn_key, FAILED, Some(FAILED_MS)),
+            Ok(_) | Err(_) => kv::delete(space, &turn_key).map(drop),
+        };
+        told.or_else(unless_full)?;
+    }
+    match asked {
+        Ok(answer) => Ok(Known::Answer(answer)),
+        Err(Error::Unavailable(why)) => {
+            log::warn(&why);
+            Ok(old())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What is kept of a token, and whether it still counts without the server.
+fn kept(config: &Config, key: &str, now: u64) -> Result<Option<(Answer, bool)>, Error> {
+    let kept = kv::get(&config.cache.space, key)?.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+    Ok(kept.map(|kept| (kept.active.map_or(Answer::Inactive, Answer::Active), now < kept.fresh_until)))
+}
+
+/// Keeps an answer: not longer than the token is good, nor than the config says.
+fn keep(config: &Config, key: &str, answer: &Answer, now: u64) -> Result<(), Error> {
+    let (ttl, old, active) = match answer {
+        Answer::Inactive => (config.cache.negative_ttl.as_millis(), 0, None),
+        Answer::Active(text) => {
+            let expires = Claims::parse(text).and_then(|claims| claims.date("exp").ok().flatten());
+            // Saturates: a time before now, or one that is none, leaves nothing.
+            let left = expires.map_or(u64::MAX, |expires| ((expires * 1000.0) as u64).saturating_sub(now));
+            let ttl = config.cache.ttl.as_millis().min(left);
+            let old = config.stale_if_error.map_or(0, |time| time.as_millis()).min(left - ttl);
+            (ttl, old, Some(text.clone()))
+        }
+    };
+    if ttl == 0 {
+        return Ok(());
+    }
+    let kept = serde_json::to_vec(&Kept { fresh_until: now + ttl, active })?;
+    kv::set(&config.cache.space, key, &kept, Some(ttl + old)).or_else(unless_full)
+}
+
+/// A full space costs calls, and no caller.
+fn unless_full(error: Error) -> Result<(), Error> {
+    if matches!(error, Error::TooLarge(_)) { Ok(()) } else { Err(error) }
+}
+
+/// Whether the server may be asked. When it was left alone for long enough, one request tries.
+fn may_ask(config: &Config, now: u64) -> Result<bool, Error> {
+    let Some(health) = health(config)? else { return Ok(true) };
+    if config.circuit.failures == 0 || health.failures < config.circuit.failures {
+        return Ok(true);
+    }
+    if now < health.closed_at {
+        return Ok(false);
+    }
+    let tries = kv::get_or_reserve(&config.cache.space, "try", config.timeout.as_millis() + MARGIN_MS);
+    Ok(matches!(tries, Ok(Reservation::Reserved) | Err(Error::TooLarge(_))))
+}
+
+fn health(config: &Config) -> Result<Option<Health>, Error> {
+    Ok(kv::get(&config.cache.space, HEALTH)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// Counts how a call has ended. Workers that count at the same time may lose one of them: the next failure makes up for it.
+fn report(config: &Config, good: bool, now: u64) -> Result<(), Error> {
+    let space = &config.cache.space;
+    let before = health(config)?;
+    if good {
+        if before.is_some() {
+            kv::delete(space, HEALTH)?;
+            kv::delete(space, "try")?;
+        }
+        return Ok(());
+    }
+    let failures = before.unwrap_or_default().failures.saturating_add(1);
+    let health = Health { failures, closed_at: now + config.circuit.open.as_millis() };
+    kv::delete(space, "try")?;
+    kv::set(space, HEALTH, &serde_json::to_vec(&health)?, Some(3_600_000)).or_else(unless_full)
+}
+
+/// A token's name in the store: no token can be read from it, nor tried against it without the secret.
+fn digest(config: &Config, token: &str) -> Result<String, Error> {
+    let secret = secrets::get(&config.client_secret)?;
+    let text = format!("{}:{}{}:{}{token}", config.url.len(), config.url, config.client_id.len(), config.client_id);
+    let digest = crypto::hmac("sha-256", secret.as_bytes(), text.as_bytes())?;
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
