@@ -20,6 +20,9 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// … and goes on so often until there is an answer. The peer's HTTP does not see it, unlike a ping of HTTP/2.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long it is until another look at a Unix socket whose queue is full: the first time, and the longest.
+const QUEUE_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -138,14 +141,26 @@ pub(super) async fn open(address: &Address, header: &[u8]) -> Result<Stream, Con
             Ok(Stream::Tcp(stream))
         }
         Address::Unix(name) => {
-            let opened = match &**name {
-                UnixName::Path(path) => UnixStream::connect(path).await,
-                UnixName::Abstract(name) => UnixStream::connect(format!("\0{name}")).await,
-            };
-            let mut stream = opened.map_err(failed)?;
+            let mut stream = open_unix(name).await.map_err(failed)?;
             stream.write_all(header).await.map_err(failed)?;
             Ok(Stream::Unix(stream))
         }
+    }
+}
+
+/// A server that accepts slowly has its queue full. Over TCP the system waits for room; here it refuses, and tells nobody when there is some.
+async fn open_unix(name: &UnixName) -> io::Result<UnixStream> {
+    let mut pause = QUEUE_PAUSES.0;
+    loop {
+        let opened = match name {
+            UnixName::Path(path) => UnixStream::connect(path).await,
+            UnixName::Abstract(name) => UnixStream::connect(format!("\0{name}")).await,
+        };
+        match opened {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(pause).await,
+            opened => return opened,
+        }
+        pause = (pause * 2).min(QUEUE_PAUSES.1);
     }
 }
 
@@ -156,5 +171,38 @@ pub struct LocalExecutor;
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use socket2::{Domain, SockAddr, Socket, Type};
+
+    use super::*;
+
+    #[tokio::test(flavor = "local")]
+    async fn a_full_queue_of_a_unix_socket_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        let listener = UnixListener::from(socket);
+        let mut queued = Vec::new();
+        let full = loop {
+            match UnixStream::connect(&path).await {
+                Ok(stream) => queued.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let address = Address::Unix(Arc::new(UnixName::Path(path)));
+        let opening = tokio::task::spawn_local(async move { open(&address, b"").await.is_ok() });
+        tokio::task::yield_now().await;
+        assert!(!opening.is_finished());
+        listener.accept().unwrap();
+        assert!(opening.await.unwrap());
     }
 }
