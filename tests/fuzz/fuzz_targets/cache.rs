@@ -51,7 +51,8 @@ fuzz_target!(|data: &[u8]| {
     let (policy, secret) = (policy(), Secret::new([7; 16]));
     let born = UNIX_EPOCH + Duration::from_secs(784_111_777);
     let times = Times { request: born, response: born };
-    let received = Received { method: &Method::GET, request: &request, status: StatusCode::OK, response: &response, times };
+    let received =
+        Received { method: &Method::GET, request: &request, status: StatusCode::OK, response: &response, times };
     if let Ok(storable) = storable(received, &policy) {
         let head = storable.head(&response);
         assert_eq!(PackedHead::pack(StatusCode::OK, &head).expect("a small head").unpack(), head);
