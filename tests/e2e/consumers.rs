@@ -95,7 +95,7 @@ fn a_password_is_hashed_once_and_never_on_a_worker() {
         );
         let cpu = gateway.metric("sluice_filter_cpu_seconds_total", &[("filter", "login"), ("hook", "on-request")]);
         // Three hashes of 20 ms and more each.
-        assert!(cpu.is_some_and(|seconds| seconds < 0.03), "{cpu:?}");
+        assert!(cpu.is_some_and(|seconds| seconds < 0.05), "{cpu:?}");
     }
 }
 

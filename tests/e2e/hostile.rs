@@ -244,11 +244,12 @@ fn no_claim_makes_a_header_of_its_own() {
 #[test]
 fn each_refusal_of_a_token_has_its_reason() {
     let origin = Origin::named("o");
-    let config = json!({"typ": "JWT", "algorithms": ["HS256", "RS256"]});
-    let toml = route(&origin.url(), &["auth"]) + &auth(config);
-    let gateway = gateway(&toml);
+    let key = json!({"kty": "oct", "alg": "HS256", "kid": "k1", "k": URL_SAFE_NO_PAD.encode(SECRET)});
+    let config = json!({"jwks": {"keys": [key]}, "typ": "JWT", "required_claims": []});
+    let grants = "grants = { read_headers = [\"authorization\"] }";
+    let gateway = gateway(&(route(&origin.url(), &["auth"]) + &filter("auth", "jwt-auth", grants, config)));
     let head = |more: Value| {
-        let mut head = json!({"alg": "HS256", "typ": "JWT"});
+        let mut head = json!({"alg": "HS256", "typ": "JWT", "kid": "k1"});
         head.as_object_mut().expect("a table").extend(more.as_object().expect("a table").clone());
         head
     };
@@ -256,7 +257,7 @@ fn each_refusal_of_a_token_has_its_reason() {
     for (head, payload, reason) in [
         (head(json!({"alg": "HS512"})), "{}", "wrong-algorithm"),
         (head(json!({"alg": "none"})), "{}", "wrong-algorithm"),
-        (head(json!({"alg": "RS256"})), "{}", "unknown-key"),
+        (head(json!({"kid": "k2"})), "{}", "unknown-key"),
         (head(json!({"typ": "x"})), "{}", "wrong-type"),
         (head(json!({"crit": ["b64"], "b64": false})), "{}", "critical-extension"),
         (head(json!({"alg": 7})), "{}", "bad-token-header"),
@@ -306,7 +307,8 @@ fn a_flood_of_passwords_is_bounded_and_slows_nobody_else() {
         + &format!("[routes.free]\nmatch = {{ path = \"/free\" }}\nupstream = \"{}\"\n", origin.url())
         + &filter("login", "basic-auth", grants, login)
         + &format!("[consumers.acme]\npasswords = {{ alice = \"{hash}\" }}\n");
-    let gateway = gateway(&toml);
+    // A hash alone may take a second where a busy machine runs an unoptimised gateway.
+    let gateway = gateway(&(toml + "[plugins.basic-auth]\nlimits = { wall = \"20s\" }\n"));
     let guess = |number: usize| {
         let pair = STANDARD.encode(format!("alice:{number}"));
         format!("GET /login HTTP/1.1\r\nhost: a\r\nauthorization: Basic {pair}\r\n\r\n")
@@ -346,7 +348,7 @@ fn a_file_that_is_written_in_parts_is_never_half_in_use() {
     assert_eq!(gateway.get("/?key=the-key").status, 200);
     // Each part is all that there is when the file is read: written, and closed.
     let refused = || gateway.metric("sluice_consumer_files_refused_total", &[]).unwrap_or_default();
-    for end in [1, 10, 15, 16, 60, all.len() - 20, all.len() - 2] {
+    for end in [1, 10, 15, 60, all.len() - 20, all.len() - 2] {
         let before = refused();
         gateway.write("consumers.jsonl", &all[..end]);
         eventually("the part is read and refused", || refused() > before);

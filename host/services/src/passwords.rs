@@ -5,6 +5,7 @@
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordVerifier, Version};
@@ -15,8 +16,11 @@ use tokio::sync::oneshot;
 use crate::ServiceError;
 use crate::consumers::{BadCredential, Consumer, Consumers};
 
-/// Passwords that may wait for their turn. At 20 ms each, the last of them waits five seconds for one thread.
+/// Passwords that may wait for their turn.
 pub const MAX_WAITING: usize = 256;
+/// How long they may. Who waits longer would be hashed for a call that has run out of time (`limits.wall`), and a flood would fail the filter of
+/// everybody behind it.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 /// Passwords that are remembered.
 pub const MAX_REMEMBERED: usize = 10_000;
 /// The longest password, in bytes.
@@ -52,6 +56,7 @@ struct Job {
     user: User,
     password: Box<[u8]>,
     reply: oneshot::Sender<bool>,
+    since: Instant,
 }
 
 /// Whose password it is said to be.
@@ -81,11 +86,15 @@ impl Passwords {
         loop {
             let next = self.queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = next else { return };
-            // Who has gone needs no answer.
-            if !job.reply.is_closed() {
-                let verified = self.verify(&job.user, &job.password);
-                let _ = job.reply.send(verified);
-            }
+            self.answer(job, Instant::now());
+        }
+    }
+
+    fn answer(&self, job: Job, now: Instant) {
+        // Who has gone needs no answer, and who has waited for too long gets none.
+        if !job.reply.is_closed() && now.saturating_duration_since(job.since) <= MAX_WAIT {
+            let verified = self.verify(&job.user, &job.password);
+            let _ = job.reply.send(verified);
         }
     }
 
@@ -103,7 +112,7 @@ impl Passwords {
     }
 
     /// The consumer that has this password. A name that nobody has takes as long as a wrong password. Errors: `Unavailable` when
-    /// [`MAX_WAITING`] wait.
+    /// [`MAX_WAITING`] wait, and after a wait of half a second.
     pub async fn authenticate(
         &self,
         consumers: &Consumers,
@@ -118,10 +127,11 @@ impl Passwords {
         let (reply, verified) = oneshot::channel();
         // The other end is here, so it fails only where the queue is full.
         self.jobs
-            .try_send(Job { user, password: password.into(), reply })
+            .try_send(Job { user, password: password.into(), reply, since: Instant::now() })
             .map_err(|_| ServiceError::Unavailable(format!("{MAX_WAITING} passwords wait to be verified already")))?;
-        let verified =
-            verified.await.map_err(|_| ServiceError::Unavailable("no thread verifies passwords".to_owned()))?;
+        let verified = verified
+            .await
+            .map_err(|_| ServiceError::Unavailable("the passwords before it take too long".to_owned()))?;
         Ok(consumer.filter(|_| verified))
     }
 
@@ -300,5 +310,20 @@ mod tests {
             assert_eq!(name(answer.await.unwrap().unwrap()).as_deref(), Some("consumer-a"));
         }
         assert_eq!(name(ask(b"wrong").await.unwrap().unwrap()), None);
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_too_long_is_told_so_and_costs_no_hash() {
+        let known = consumers(&[("a", &cheap(b"secret"))]);
+        let passwords = Passwords::default();
+        for (waited, is_answered) in [(MAX_WAIT, true), (MAX_WAIT + Duration::from_millis(1), false)] {
+            let hashing = async {
+                let job = passwords.queue.lock().unwrap().recv().unwrap();
+                let now = job.since + waited;
+                passwords.answer(job, now);
+            };
+            let (answer, ()) = tokio::join!(passwords.authenticate(&known, "a", b"wrong"), hashing);
+            assert_eq!(answer.is_ok(), is_answered, "{waited:?}");
+        }
     }
 }
