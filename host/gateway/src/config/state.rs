@@ -204,8 +204,9 @@ pub(super) fn of_plugin(table: &Table<'_>, known: &BTreeSet<String>) -> Option<P
         r#""shared""#,
     );
     key.get("the memory of each gateway", |item| {
+        let item = item.taking("a name or a table");
         if !item.is_table() {
-            let name = item.taking("a name or a table").reference("state", known)?;
+            let name = item.reference("state", known)?;
             return Some(PluginState { name, limits: Limits::Exact, values: defaults::STATE_VALUES });
         }
         let table = item.table()?;
