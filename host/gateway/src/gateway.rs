@@ -84,7 +84,7 @@ fn leases(config: &Config) -> impl Iterator<Item = String> {
         let Limits::Leased { most } = state.limits else { return None };
         Some(format!(
             "limits of plugin `{}` are leased: each gateway lets through at most {most} of a limit before the state `{}` knows of it, \
-             so N gateways together exceed a limit by at most N × {most}",
+             so N gateways together exceed a limit by at most N × {most}, and by {most} more for each restart of one",
             plugin.name, state.name
         ))
     })

@@ -74,6 +74,16 @@ pub(super) fn standing(limit: &Limit<'_>, state: &State, cost: u64, now: u64) ->
     }
 }
 
+/// What of the costs that were taken still counts, with a state that was brought up to now.
+pub(super) fn live(limit: &Limit<'_>, state: &State) -> u64 {
+    match limit.algorithm {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => {
+            saturate(state.level().div_ceil(u128::from(window_us(limit))))
+        }
+        Algorithm::FixedWindow | Algorithm::SlidingWindow => state.a,
+    }
+}
+
 /// When the counter is as good as new: microseconds since the Unix epoch.
 pub(super) fn expires(algorithm: Algorithm, amount: u64, window: u64, state: &State) -> u64 {
     match algorithm {

@@ -208,7 +208,8 @@ impl Drop for Leases {
 impl OnComplete for RateLimit {
     fn on_complete(&self, _: &Finished) -> Result<(), Error> {
         let leases = Kept::read()?.map(|kept| kept.rest.leases).unwrap_or_default();
-        leases.iter().try_for_each(Lease::leave)
+        // All of them, whatever becomes of one.
+        leases.iter().map(Lease::leave).fold(Ok(()), Result::and)
     }
 }
 
@@ -364,7 +365,7 @@ impl RateLimit {
         for (index, limit) in limits {
             let mut standing = limiter::take(std::slice::from_ref(&limit), cost)?;
             if let Some(one) = standing.first().filter(|one| !one.allowed && one.remaining > 0) {
-                standing = limiter::take(&[limit], one.remaining)?;
+                standing = limiter::take(&[limit], cost.min(one.remaining))?;
             }
             if index == shown {
                 left = standing.first().map(|one| one.remaining);

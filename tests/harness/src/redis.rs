@@ -90,6 +90,17 @@ impl Redis {
         line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
     }
 
+    /// Waits until its replica has all that it has.
+    pub fn until_replicated(&self) {
+        eventually("the replica has it all", || {
+            let info = self.ask(&["INFO", "replication"]);
+            let own = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:")).map(str::trim);
+            let replica = info.lines().find_map(|line| line.strip_prefix("slave0:"));
+            let theirs = replica.and_then(|line| line.split(',').find_map(|part| part.strip_prefix("offset=")));
+            own.is_some() && own == theirs
+        });
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }

@@ -44,7 +44,8 @@ pub const STATE_DATABASE: i64 = 0;
 /// A round trip within a data centre takes a fiftieth of it.
 pub const STATE_TIMEOUT: Duration = Duration::from_millis(50);
 pub const STATE_CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-pub const STATE_MAX_WAITING: usize = 1024;
+/// Below the instances of a filter, or it would be busy before the state counts as away.
+pub const STATE_MAX_WAITING: usize = 48;
 pub const STATE_ON_UNAVAILABLE: Away = Away::Local;
 pub const STATE_PREFIX: &str = "sluice:";
 // state of [plugins.NAME]

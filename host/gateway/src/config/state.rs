@@ -44,7 +44,7 @@ pub(super) fn state(name: &str, table: &Table<'_>) -> Option<StoreSpec> {
     let timeout = table
         .key(
             "timeout",
-            "How long a call waits for an answer before `on_unavailable` holds. It has to be below `limits.wall` of the filters.",
+            "How long a call waits for an answer before `on_unavailable` holds. At most a quarter of `limits.wall` of the filters.",
             r#""20ms""#,
         )
         .or(defaults::STATE_TIMEOUT, |item| item.duration_up_to(LONGEST_TIMEOUT));
@@ -52,7 +52,7 @@ pub(super) fn state(name: &str, table: &Table<'_>) -> Option<StoreSpec> {
         .key("connect_timeout", "How long it may take to connect, log in and get a first answer.", r#""1s""#)
         .or(defaults::STATE_CONNECT_TIMEOUT, |item| item.duration_up_to(LONGEST_TIMEOUT));
     let max_waiting = table
-        .key("max_waiting", "Calls of all workers that may wait at a time; for more, `on_unavailable` holds.", "4096")
+        .key("max_waiting", "Calls of a worker that may wait at a time; for more, `on_unavailable` holds. It has to be below `instances.max` of the filters.", "32")
         .or(defaults::STATE_MAX_WAITING, |item| item.integer(1..=1_000_000));
     let away = table
         .key(

@@ -283,16 +283,30 @@ fn failed_trial(failures: &[String]) -> String {
     )
 }
 
-/// Refuses a time to wait for shared state that a call does not have: the call would fail before `on_unavailable` holds.
+/// Refuses waits for shared state that do not fit a filter: its call would end, or its instances would be busy, before `on_unavailable` holds. A call
+/// may ask several times, hence the quarter.
 fn check_waits(loaded: &Loaded, filter: &model::Filter, plugin: &Plugin) -> Option<ConfigError> {
     let spec = plugin.place()?.store.spec();
-    let wall = filter.limits.wall;
-    if spec.timeout < wall {
+    let limits = &filter.limits;
+    let (part, message) = if spec.timeout * 4 > limits.wall {
+        let most = limits.wall / 4;
+        (
+            "timeout",
+            format!(
+                "{:?} is more than {most:?}, a quarter of `limits.wall` of the filter `{}`",
+                spec.timeout, filter.name
+            ),
+        )
+    } else if spec.max_waiting >= limits.max_instances {
+        let most = limits.max_instances;
+        (
+            "max_waiting",
+            format!("{} is not below {most}, the `instances.max` of the filter `{}`", spec.max_waiting, filter.name),
+        )
+    } else {
         return None;
-    }
-    let message =
-        format!("{:?} is not below the {wall:?} of `limits.wall` of the filter `{}`", spec.timeout, filter.name);
-    Some(loaded.error_on(&key(&["state", &spec.name, "timeout"]), message))
+    };
+    Some(loaded.error_on(&key(&["state", &spec.name, part]), message))
 }
 
 /// Says where authentication lets everybody in when it fails.

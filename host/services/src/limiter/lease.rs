@@ -1,6 +1,7 @@
 //! Counters that follow those of a store: each lets through a little that the store does not know of yet, and a task tells it behind the
 //! requests. The counters count in the time of the store.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,8 +19,8 @@ pub(crate) struct Lease {
     most: u64,
     /// The store's clock less this gateway's.
     ahead_us: AtomicI64,
-    /// Each counter of which there is something to tell is in here once, or in the hands of the task.
-    due: Mutex<Vec<Report>>,
+    /// The counters of which there is something to tell, but for those in the hands of the task. One may be in here twice.
+    due: Mutex<VecDeque<Report>>,
     /// There is something to tell.
     pub(crate) wake: Arc<Notify>,
     /// There is so much to tell that it can't wait.
@@ -34,6 +35,15 @@ pub(crate) struct Report {
     amount: u64,
     window_ms: u64,
     burst: u64,
+}
+
+/// What the store is owed of a counter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owed {
+    /// All that it does not know of.
+    pub(super) all: u64,
+    /// What of that still counts.
+    pub(crate) cost: u64,
 }
 
 impl Report {
@@ -77,15 +87,15 @@ impl Lease {
 
     /// The store is to be told of it later.
     pub(crate) fn put_off(&self, report: Report) {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).push_back(report);
         self.wake.notify_one();
     }
 
-    /// Up to `most` of what is to be told.
+    /// Up to `most` of what is to be told, in the order in which it came.
     pub(crate) fn due(&self, most: usize) -> Vec<Report> {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = due.len().saturating_sub(most);
-        due.split_off(rest)
+        let many = due.len().min(most);
+        due.drain(..many).collect()
     }
 
     /// How many counters there is something to tell of, but for those that it is being told of.

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use smallvec::SmallVec;
 
-pub(crate) use self::lease::{Lease, Report};
+pub(crate) use self::lease::{Lease, Owed, Report};
 pub use self::space::CounterSpace;
 use crate::rate;
 use crate::{Clock, ServiceError};

@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::lease::{Lease, Report};
+use super::lease::{Lease, Owed, Report};
 use super::{Algorithm, Limit, MAX_COUNTERS, Standing, Standings, check_all};
 use crate::rate::{self, State};
 use crate::{Clock, ServiceError};
@@ -84,6 +84,8 @@ struct Counter {
     state: State,
     /// Of a lease: what was taken and the store does not know of yet.
     unreported: u64,
+    /// The task is telling the store of it.
+    reporting: bool,
 }
 
 impl Counter {
@@ -242,28 +244,54 @@ impl CounterSpace {
         Ok(())
     }
 
-    /// What a report is to say of its counter; none where there is nothing to say.
-    pub(crate) fn unreported(&self, report: &Report) -> Option<u64> {
+    /// What the store is to be told of a counter, which is in the hands of the task then; none where there is nothing to tell, or where it is
+    /// being told already.
+    pub(crate) fn begin(&self, report: &Report) -> Option<Owed> {
         let limit = report.limit();
         let hash = self.hash(&limit);
-        let counters = self.shards.get(shard_of(hash))?.lock();
-        let counter = counters.table.find(hash, |c| c.hash == hash && c.counts(&limit))?;
-        Some(counter.unreported).filter(|unreported| *unreported > 0)
+        let mut counters = self.shards.get(shard_of(hash))?.lock();
+        let now = self.now_us();
+        let counter = counters.table.find_mut(hash, |c| c.hash == hash && c.counts(&limit))?;
+        if counter.reporting || counter.unreported == 0 {
+            return None;
+        }
+        // Of a long time without the store, only what counts today: tokens that were refilled since, and windows that are over, are history.
+        let live = rate::live(&limit, &rate::advance(&limit, counter.state, now));
+        let owed = Owed { all: counter.unreported, cost: counter.unreported.min(live) };
+        if owed.cost == 0 {
+            counter.unreported = 0;
+            return None;
+        }
+        counter.reporting = true;
+        Some(owed)
     }
 
-    /// The store has been told of `reported`, and had this state before it.
-    pub(crate) fn settle(&self, report: Report, reported: u64, state: State) {
+    /// The store has been told, and had this state before; none: it won't hear of it.
+    pub(crate) fn settle(&self, report: Report, owed: Owed, state: Option<State>) {
+        self.end(report, |counter, limit| {
+            // What was taken since then is not in the store's state.
+            counter.unreported = counter.unreported.saturating_sub(owed.all);
+            if let Some(state) = state {
+                counter.state = rate::charge(limit, state, owed.cost.saturating_add(counter.unreported));
+            }
+        });
+    }
+
+    /// The store has not been told.
+    pub(crate) fn put_off(&self, report: Report) {
+        self.end(report, |_, _| {});
+    }
+
+    fn end(&self, report: Report, change: impl FnOnce(&mut Counter, &Limit<'_>)) {
         let Some(lease) = &self.lease else { return };
         let limit = report.limit();
         let hash = self.hash(&limit);
         let Some(shard) = self.shards.get(shard_of(hash)) else { return };
         let mut counters = shard.lock();
         if let Some(counter) = counters.table.find_mut(hash, |c| c.hash == hash && c.counts(&limit)) {
-            // What was taken since then is not in the store's state.
-            let since = counter.unreported.saturating_sub(reported);
-            counter.state = rate::charge(&limit, state, reported.saturating_add(since));
-            counter.unreported = since;
-            if since > 0 {
+            counter.reporting = false;
+            change(counter, &limit);
+            if counter.unreported > 0 {
                 lease.put_off(report);
             }
         }
@@ -306,8 +334,8 @@ impl CounterSpace {
         let mut earliest = u64::MAX;
         counters.table.retain(|counter| {
             let expires = rate::expires(counter.algorithm, counter.amount, counter.window_us, &counter.state);
-            // What the store does not know of yet is kept until it does.
-            let live = expires > now || counter.unreported > 0;
+            // Also with something to tell: of one that has expired, nothing counts any more.
+            let live = expires > now;
             if live {
                 earliest = earliest.min(expires);
             }
@@ -337,6 +365,7 @@ impl CounterSpace {
             algorithm: limit.algorithm,
             state,
             unreported,
+            reporting: false,
         };
         if let Some(shard) = self.shards.get(shard_of(hash)) {
             let expires = rate::expires(counter.algorithm, counter.amount, counter.window_us, &counter.state);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::space::SWEEP_FROM;
 use super::*;
+use crate::rate::State;
 
 fn limit(key: &str, algorithm: Algorithm, amount: u64, window_ms: u64) -> Limit<'_> {
     Limit { key, algorithm, amount, window_ms, burst: 0 }
@@ -160,5 +161,57 @@ fn a_clock_that_goes_back_does_no_harm() {
             let allowed = limiter.take("p", &[one], 1).unwrap()[0].allowed;
             assert_eq!(allowed, step < 5, "{algorithm:?} step {step}");
         }
+    }
+}
+
+/// A space of leased counters with a manual clock.
+fn leased(most: u64) -> (CounterSpace, Arc<std::sync::atomic::AtomicU64>) {
+    let (clock, time) = Clock::manual(1_000_000_000);
+    (CounterSpace::leased(clock, Lease::new(most)), time)
+}
+
+#[test]
+fn a_lease_lets_through_its_bound_and_one_request_of_any_cost() {
+    let (space, _) = leased(3);
+    let limit = [limit("k", Algorithm::FixedWindow, 100, 60_000)];
+    let passes = |cost| space.take(&limit, cost).unwrap()[0].allowed;
+    assert!(passes(2) && passes(1) && !passes(1));
+    let report = space.lease().unwrap().due(9).pop().unwrap();
+    let owed = space.begin(&report).unwrap();
+    assert_eq!(owed.cost, 3);
+    // The others have taken 90.
+    let theirs = State::new(Algorithm::FixedWindow, 960_000_000, 90, 0);
+    space.settle(report, owed, Some(theirs));
+    assert!(passes(5), "alone, more than the bound");
+    assert!(!passes(3), "two are left");
+}
+
+#[test]
+fn a_counter_named_twice_is_told_once() {
+    let (space, _) = leased(10);
+    let twice = [
+        Limit { burst: 9, ..limit("k", Algorithm::TokenBucket, 5, 1_000) },
+        limit("k", Algorithm::TokenBucket, 5, 1_000),
+    ];
+    space.take(&twice, 2).unwrap();
+    let due = space.lease().unwrap().due(9);
+    let owed: Vec<u64> = due.iter().filter_map(|report| Some(space.begin(report)?.cost)).collect();
+    assert_eq!(owed, [2]);
+}
+
+#[test]
+fn after_a_long_time_without_the_store_it_is_told_what_still_counts() {
+    for algorithm in ALL {
+        let (space, time) = leased(1);
+        let limit = [limit("k", algorithm, 10, 1_000)];
+        // An hour of a caller that keeps within its limit.
+        for _ in 0..3_600 {
+            assert!(space.take_within(&limit, 1, false).unwrap()[0].allowed, "{algorithm:?}");
+            time.fetch_add(1_000_000, Ordering::AcqRel);
+        }
+        time.fetch_sub(900_000, Ordering::AcqRel);
+        let report = space.lease().unwrap().due(1).pop().unwrap();
+        let owed = space.begin(&report).map_or(0, |owed| owed.cost);
+        assert!(owed <= 1, "{algorithm:?}: {owed}");
     }
 }

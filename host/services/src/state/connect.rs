@@ -1,5 +1,6 @@
 //! Connections to a store, of each kind, by the `redis` crate.
 
+use futures_util::future::select_ok;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
@@ -35,7 +36,7 @@ impl Connector {
             Topology::Single => Connector::Single(client(spec)?),
             Topology::Cluster => Connector::Cluster(cluster(spec)?),
             Topology::Sentinel { .. } => {
-                sentinel(spec)?;
+                spec.servers.iter().try_for_each(|server| sentinel(spec, server).map(|_| ()))?;
                 Connector::Sentinel(spec.clone())
             }
         })
@@ -56,13 +57,23 @@ impl Connector {
                 client.get_async_connection().await.map(|connection| Connection::Cluster(Box::new(connection)))
             }
             Connector::Sentinel(spec) => {
-                sentinel(spec)?.get_async_connection_with_config(&config).await.map(Connection::One)
+                // Each by itself: the crate asks one after the other, and one that hangs would take the time of all.
+                let ask = |server| {
+                    let config = &config;
+                    Box::pin(async move { sentinel(spec, server)?.get_async_connection_with_config(config).await })
+                };
+                let (connection, _) = select_ok(spec.servers.iter().map(ask)).await?;
+                Ok(Connection::One(connection))
             }
         }
     }
 }
 
 impl Connection {
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self, Connection::Cluster(_))
+    }
+
     /// Sends a command and waits for its answer, while others do the same.
     pub(super) async fn send(&mut self, command: &Cmd) -> Result<Value, RedisError> {
         let answer = match self {
@@ -86,7 +97,8 @@ fn client(spec: &StoreSpec) -> Result<Client, RedisError> {
 fn cluster(spec: &StoreSpec) -> Result<ClusterClient, RedisError> {
     let nodes = spec.servers.iter().map(|server| server_info(server, &spec.login, 0)).collect::<Result<Vec<_>, _>>()?;
     let mut builder = ClusterClientBuilder::new(nodes)
-        .connection_timeout(spec.connect_timeout)
+        // All of them are tried, at the same time: one that does not answer must leave time for what comes after.
+        .connection_timeout(spec.connect_timeout / 3)
         .response_timeout(spec.timeout)
         // A redirection is one; while a node is replaced, more would only hold calls that have a time of their own.
         .retries(3)
@@ -101,9 +113,9 @@ fn cluster(spec: &StoreSpec) -> Result<ClusterClient, RedisError> {
     builder.build()
 }
 
-fn sentinel(spec: &StoreSpec) -> Result<SentinelClient, RedisError> {
+fn sentinel(spec: &StoreSpec, server: &ServerAddress) -> Result<SentinelClient, RedisError> {
     let Topology::Sentinel { master } = &spec.topology else { return Err(no_server()) };
-    let addresses = spec.servers.iter().map(address);
+    let addresses = [address(server)];
     let mut builder = SentinelClientBuilder::new(addresses, &**master, SentinelServerType::Master)?
         .set_client_to_redis_db(spec.database);
     if let Some(username) = &spec.login.username {

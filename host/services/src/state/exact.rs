@@ -48,7 +48,7 @@ impl ExactCounters {
         if limits.is_empty() {
             return Ok(Standings::new());
         }
-        match decide(&self.store, &self.keys, limits, cost, false).await {
+        match decide(&self.store, &self.keys, limits, cost, Ask::Before).await {
             Ok(decision) => Ok(decision.standings(limits, cost)),
             Err(why) => away(&self.store, &why, limits, || self.local.take(limits, cost)),
         }
@@ -69,19 +69,28 @@ pub(super) fn away(
     }
 }
 
-/// Asks the store. `forced`: takes the cost whatever is left.
+/// How the store is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// By a request, for a decision.
+    Before,
+    /// Behind the requests: the cost is taken whatever is left, and nobody waits.
+    Behind,
+}
+
+/// Asks the store.
 pub(super) async fn decide(
     store: &Arc<Store>,
     keys: &Keys,
     limits: &[Limit<'_>],
     cost: u64,
-    forced: bool,
+    ask: Ask,
 ) -> Result<Decision, CallError> {
     debug_assert!(limits.len() <= MAX_LIMITS);
     let names: SmallVec<[String; 4]> = limits.iter().map(|limit| keys.of(limit)).collect();
     let mut arguments: SmallVec<[String; 18]> = SmallVec::new();
     arguments.push(cost.to_string());
-    arguments.push(if forced { "1" } else { "0" }.to_owned());
+    arguments.push(if ask == Ask::Behind { "1" } else { "0" }.to_owned());
     for limit in limits {
         let kind = match limit.algorithm {
             Algorithm::TokenBucket | Algorithm::LeakyBucket => "b",
@@ -93,8 +102,8 @@ pub(super) async fn decide(
         arguments.push(limit.window_ms.saturating_mul(1_000).to_string());
         arguments.push(rate::capacity(limit).to_string());
     }
-    let answer = TAKE.run(store, &names, &arguments).await?;
-    read(answer, limits).ok_or_else(|| CallError::Failed("it has answered what no limit can be read from".to_owned()))
+    let answer = TAKE.run(store, ask == Ask::Behind, &names, &arguments).await?;
+    read(answer, limits).ok_or_else(|| CallError::Refused("it has answered what no limit can be read from".to_owned()))
 }
 
 /// What [`TAKE`] answers, if this is it.

@@ -10,10 +10,10 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use super::Store;
-use super::exact::{Keys, away, decide};
+use super::exact::{Ask, Keys, away, decide};
 use super::link::Link;
 use super::store::CallError;
-use crate::limiter::{CounterSpace, Lease, Limit, Report, Standings};
+use crate::limiter::{CounterSpace, Lease, Limit, Owed, Report, Standings};
 use crate::{Clock, ServiceError};
 
 /// Between two reports, unless a counter is in a hurry: what comes together meanwhile is told in one round trip.
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Between two attempts, while the store has a connection and does not answer as it should.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Counters that the store is told of at the same time.
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 512;
 
 /// The counters of one plugin, as this gateway knows them.
 pub struct LeasedCounters {
@@ -65,9 +65,12 @@ impl LeasedCounters {
             wake.notified().await;
             let Some(here) = counters.upgrade() else { return };
             let Some(lease) = here.space.lease() else { return };
-            tokio::select! {
-                () = sleep(PAUSE) => {}
-                () = lease.hurry.notified() => {}
+            // With more to tell than fits into one round there is no time to lose.
+            if lease.waiting() <= AT_ONCE {
+                tokio::select! {
+                    () = sleep(PAUSE) => {}
+                    () = lease.hurry.notified() => {}
+                }
             }
             let due = lease.due(AT_ONCE);
             let answered = here.tell(lease, due).await;
@@ -92,25 +95,30 @@ impl LeasedCounters {
 
     /// Answers whether the store has answered.
     async fn tell(&self, lease: &Lease, due: Vec<Report>) -> bool {
-        let told = due.into_iter().map(|report| async {
-            let Some(cost) = self.space.unreported(&report) else { return true };
-            let limit = report.limit();
-            match decide(&self.store, &self.keys, &[limit], cost, true).await {
-                Ok(decision) => {
-                    lease.set_clocks(decision.now_us, self.clock.steady_us());
-                    if let Some((_, state)) = decision.limits.first() {
-                        self.space.settle(report, cost, *state);
-                    }
-                    true
-                }
-                // It may have been told all the same, and is told again: the limit is rather met too early.
-                Err(_) => {
-                    lease.put_off(report);
-                    false
-                }
-            }
-        });
+        let owed = due.into_iter().filter_map(|report| Some((self.space.begin(&report)?, report)));
+        let told = owed.map(|(owed, report)| self.tell_of(lease, owed, report));
         join_all(told).await.into_iter().all(|answered| answered)
+    }
+
+    async fn tell_of(&self, lease: &Lease, owed: Owed, report: Report) -> bool {
+        let limit = report.limit();
+        match decide(&self.store, &self.keys, &[limit], owed.cost, Ask::Behind).await {
+            Ok(decision) => {
+                lease.set_clocks(decision.now_us, self.clock.steady_us());
+                self.space.settle(report, owed, decision.limits.first().map(|(_, state)| *state));
+                true
+            }
+            // It is there and refuses this key: its counter counts for this gateway alone, and the log says why.
+            Err(CallError::Refused(_)) => {
+                self.space.settle(report, owed, None);
+                true
+            }
+            // It may have been told all the same, and is told again: the limit is rather met too early.
+            Err(_) => {
+                self.space.put_off(report);
+                false
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::connect::Connection;
-use super::store::Store;
+use super::store::{CallError, Store};
 
 /// The first pause after a failed attempt; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -43,8 +43,22 @@ pub(super) struct Link {
     status: watch::Sender<Status>,
     /// Calls in a row without an answer.
     timeouts: AtomicU32,
+    waiting: AtomicUsize,
     /// The number of the last connection that was found to be broken.
     broken: watch::Sender<u64>,
+}
+
+/// A call that waits.
+pub(super) struct Waiting {
+    link: Arc<Link>,
+    store: Arc<Store>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.link.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.store.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 thread_local! {
@@ -59,11 +73,22 @@ impl Link {
                 return Arc::clone(known);
             }
             let (status, broken) = (watch::channel(Status::Starting).0, watch::channel(0).0);
-            let link = Arc::new(Link { status, timeouts: AtomicU32::new(0), broken });
+            let link = Arc::new(Link { status, timeouts: AtomicU32::new(0), waiting: AtomicUsize::new(0), broken });
             tokio::spawn(keep(Arc::clone(&link), Arc::downgrade(store), store.id(), store.closed()));
             links.insert(store.id(), Arc::clone(&link));
             link
         })
+    }
+
+    /// A place among the calls that wait. Each worker has its own, so that a store that hangs is known to be away before its filters are busy.
+    pub(super) fn enter(self: &Arc<Self>, store: &Arc<Store>) -> Result<Waiting, CallError> {
+        let most = store.spec().max_waiting;
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= most {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(CallError::Busy(most));
+        }
+        store.waiting.fetch_add(1, Ordering::Relaxed);
+        Ok(Waiting { link: Arc::clone(self), store: Arc::clone(store) })
     }
 
     /// The connection; waits for the first attempt to make it. None: the store is away.
@@ -136,7 +161,6 @@ async fn keep(link: Arc<Link>, store: Weak<Store>, id: u64, mut closed: watch::R
                 link.status.send_replace(Status::Down);
                 if made.elapsed() >= LONGEST_PAUSE {
                     pause = FIRST_PAUSE;
-                    continue;
                 }
             }
             Err(why) => {
@@ -163,6 +187,9 @@ async fn until_broken(link: &Link, number: u64, mut connection: Connection, with
             _ = broken.wait_for(|broken| *broken >= number) => return,
             () = sleep(LOOK_EVERY) => {}
         }
+        if connection.is_cluster() {
+            continue;
+        }
         if !matches!(timeout(within, connection.send(&redis::cmd("PING"))).await, Ok(Ok(_))) {
             return;
         }
@@ -174,7 +201,10 @@ async fn connect(store: &Store) -> Result<Connection, String> {
     let within = store.spec().connect_timeout;
     let made = async {
         let mut connection = store.connector().connect(store.spec()).await.map_err(|error| error.to_string())?;
-        connection.send(&redis::cmd("PING")).await.map_err(|error| error.to_string())?;
+        // That to a cluster has just asked for its slots, and a question to all nodes would need all of them.
+        if !connection.is_cluster() {
+            connection.send(&redis::cmd("PING")).await.map_err(|error| error.to_string())?;
+        }
         Ok(connection)
     };
     timeout(within, made).await.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))

@@ -44,7 +44,7 @@ pub struct StoreSpec {
     /// Of one call, from when it is made to its answer.
     pub timeout: Duration,
     pub connect_timeout: Duration,
-    /// Calls of all workers that may wait for an answer at a time.
+    /// Calls of a worker that may wait for an answer at a time.
     pub max_waiting: usize,
     pub away: Away,
     /// What all keys begin with.

@@ -24,10 +24,12 @@ impl Script {
         Script { text, hash }
     }
 
-    /// Runs it. A store that has been emptied or restarted does not know it: then once more, with its text.
+    /// Runs it, for a request or behind the requests. A store that has been emptied or restarted does not know it: then once more, with its
+    /// text, and within the same time.
     pub(super) async fn run<K: ToRedisArgs, A: ToRedisArgs>(
         &self,
         store: &Arc<Store>,
+        behind: bool,
         keys: &[K],
         arguments: &[A],
     ) -> Result<Value, CallError> {
@@ -36,8 +38,9 @@ impl Script {
             command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
-        match store.call(&command("EVALSHA", &self.hash)).await {
-            Err(CallError::NoScript) => store.call(&command("EVAL", self.text)).await,
+        let until = store.deadline(behind);
+        match store.call(&command("EVALSHA", &self.hash), until, behind).await {
+            Err(CallError::NoScript) => store.call(&command("EVAL", self.text), until, behind).await,
             answer => answer,
         }
     }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::watch;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::StoreSpec;
 use super::connect::Connector;
 use super::link::{Link, Usable};
+use super::{StoreSpec, Topology};
 use crate::log_limit::visible;
 
 /// How often errors of the store are logged.
@@ -25,7 +25,7 @@ pub struct Store {
     id: u64,
     /// Ends the tasks that keep the connections when the store is dropped.
     open: watch::Sender<()>,
-    waiting: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
     connections: AtomicUsize,
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// Whether the last that was logged is that it is away.
@@ -73,20 +73,15 @@ pub(super) enum CallError {
     Busy(usize),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// The connection has ended, or the store can't serve now.
     #[error("{0}")]
-    Failed(String),
+    Lost(String),
+    /// The store has answered this call with an error.
+    #[error("{0}")]
+    Refused(String),
     /// The store has no such script.
     #[error("an unknown script")]
     NoScript,
-}
-
-/// Counts down when it is dropped.
-pub(super) struct Counted(Arc<Store>, fn(&Store) -> &AtomicUsize);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.1(&self.0).fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Store {
@@ -138,13 +133,23 @@ impl Store {
         self.open.subscribe()
     }
 
-    /// Sends a command on the connection of this thread and waits for its answer, for the time of a call at most.
-    pub(super) async fn call(self: &Arc<Self>, command: &Cmd) -> Result<Value, CallError> {
-        let answer = self.attempt(command).await;
+    /// Until when a call that begins now may wait. For one behind the requests nobody waits, so it has more time: what is told twice counts twice.
+    pub(super) fn deadline(&self, behind: bool) -> Instant {
+        Instant::now() + if behind { self.spec.connect_timeout.max(self.spec.timeout) } else { self.spec.timeout }
+    }
+
+    /// Sends a command on the connection of this thread and waits for its answer. Those behind the requests do not count among those that wait.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        command: &Cmd,
+        until: Instant,
+        behind: bool,
+    ) -> Result<Value, CallError> {
+        let answer = self.attempt(command, until, behind).await;
         let outcome = match &answer {
             Ok(_) | Err(CallError::NoScript) => Outcome::Answered,
             Err(CallError::Timeout(_)) => Outcome::Timeout,
-            Err(CallError::Failed(_)) => Outcome::Error,
+            Err(CallError::Lost(_) | CallError::Refused(_)) => Outcome::Error,
             Err(CallError::Away) => Outcome::Away,
             Err(CallError::Busy(_)) => Outcome::Busy,
         };
@@ -154,15 +159,9 @@ impl Store {
         answer
     }
 
-    async fn attempt(self: &Arc<Self>, command: &Cmd) -> Result<Value, CallError> {
-        let most = self.spec.max_waiting;
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= most {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(CallError::Busy(most));
-        }
-        let _waiting = Counted(Arc::clone(self), |store| &store.waiting);
-        let until = tokio::time::Instant::now() + self.spec.timeout;
+    async fn attempt(self: &Arc<Self>, command: &Cmd, until: Instant, behind: bool) -> Result<Value, CallError> {
         let link = Link::here(self);
+        let _waiting = if behind { None } else { Some(link.enter(self)?) };
         let connection = timeout_at(until, link.connection()).await;
         // The first attempt may take longer than a call may.
         let Ok(Some(mut usable)) = connection else { return Err(CallError::Away) };
@@ -180,22 +179,42 @@ impl Store {
     }
 
     fn failed(&self, link: &Link, on: &Usable, error: &RedisError) -> CallError {
+        let why = || visible(&error.to_string()).into_owned();
+        // The crate repairs the connections to the nodes of a cluster, and one node says nothing of the others.
+        let is_cluster = self.spec.topology == Topology::Cluster;
         match error.kind() {
-            ErrorKind::Server(ServerErrorKind::NoScript) => return CallError::NoScript,
-            // After a failover the old master is a replica, and another is to be asked for.
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => link.is_broken(on),
+            ErrorKind::Server(ServerErrorKind::NoScript) => CallError::NoScript,
+            // It starts, or after a failover it is a replica, and another is to be asked for.
+            ErrorKind::Server(
+                ServerErrorKind::ReadOnly
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::BusyLoading
+                | ServerErrorKind::ClusterDown,
+            ) => {
+                if !is_cluster {
+                    link.is_broken(on);
+                }
+                CallError::Lost(why())
+            }
             // In a cluster the crate times out, too.
             _ if error.is_timeout() => {
                 link.timed_out(on);
-                return CallError::Timeout(self.spec.timeout);
+                CallError::Timeout(self.spec.timeout)
             }
-            _ if error.is_unrecoverable_error() => link.is_broken(on),
+            _ if error.is_unrecoverable_error() || error.is_io_error() => {
+                if is_cluster {
+                    link.timed_out(on);
+                } else {
+                    link.is_broken(on);
+                }
+                CallError::Lost(why())
+            }
             _ => {
                 link.answered();
                 self.complain(error);
+                CallError::Refused(why())
             }
         }
-        CallError::Failed(visible(&error.to_string()).into_owned())
     }
 
     /// Tells of an error that the store itself answers, such as a right that is missing: `on_unavailable` would hide it.

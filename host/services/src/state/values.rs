@@ -49,7 +49,8 @@ pub struct RemoteValues {
 
 impl RemoteValues {
     pub fn new(store: Arc<Store>, plugin: &str, space: &str, quota: u64, local: Arc<KvSpace>) -> Self {
-        let prefix = format!("{}{plugin}:kv:{space}:", store.spec().prefix).into();
+        // With its length, so that no key of one space is in another.
+        let prefix = format!("{}{plugin}:kv:{}:{space}:", store.spec().prefix, space.len()).into();
         RemoteValues { store, prefix, quota, local }
     }
 
@@ -71,7 +72,7 @@ impl RemoteValues {
         if let Some(ttl_ms) = ttl(ttl_ms)? {
             command.arg("PX").arg(ttl_ms);
         }
-        match self.store.call(&command).await {
+        match self.store.call(&command, self.store.deadline(false), false).await {
             Ok(_) => Ok(()),
             Err(why) => self.away(&why, |local| local.set(key, value, ttl_ms), ()),
         }
@@ -97,7 +98,7 @@ impl RemoteValues {
         let name = self.name(key, value.len())?;
         let mut arguments = vec![marked(value), ttl(ttl_ms)?.unwrap_or(0).to_string().into_bytes()];
         arguments.extend(expected.map(marked));
-        match SWAP.run(&self.store, &[&name], &arguments).await {
+        match SWAP.run(&self.store, false, &[&name], &arguments).await {
             Ok(answer) => Ok(answer == Value::Int(1)),
             // Without a store nothing is there, so a caller that found something else there begins again.
             Err(why) => {
@@ -110,7 +111,7 @@ impl RemoteValues {
     pub async fn get_or_reserve(&self, key: &str, ttl_ms: u64) -> Result<Reservation, ServiceError> {
         let name = self.name(key, 0)?;
         let ttl_ms = ttl(Some(ttl_ms))?.unwrap_or_default();
-        let answer = RESERVE.run(&self.store, &[&name], &[ttl_ms]).await;
+        let answer = RESERVE.run(&self.store, false, &[&name], &[ttl_ms]).await;
         match answer.and_then(found) {
             Ok(Found::Value(value)) => Ok(Reservation::Found(value.into())),
             Ok(Found::Reserved) => Ok(Reservation::Pending),
@@ -149,7 +150,7 @@ impl RemoteValues {
     }
 
     async fn call(&self, command: &Cmd) -> Result<Found, CallError> {
-        self.store.call(command).await.and_then(found)
+        self.store.call(command, self.store.deadline(false), false).await.and_then(found)
     }
 
     fn away<T>(
@@ -184,7 +185,7 @@ enum Found {
 }
 
 fn found(answer: Value) -> Result<Found, CallError> {
-    let odd = || CallError::Failed("it has answered what is no value".to_owned());
+    let odd = || CallError::Refused("it has answered what is no value".to_owned());
     let bytes = Option::<Vec<u8>>::from_redis_value(answer).map_err(|_| odd())?;
     match bytes {
         None => Ok(Found::Nothing),
@@ -211,5 +212,43 @@ fn ttl(ttl_ms: Option<u64>) -> Result<Option<u64>, ServiceError> {
     match ttl_ms {
         Some(0) => Err(ServiceError::Invalid("a time to live of 0 ms".to_owned())),
         ttl_ms => Ok(ttl_ms.map(|ms| ms.min(LONGEST_TTL_MS))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Clock;
+    use crate::kv::Kv;
+    use crate::state::{Login, StoreSpec, TlsFiles, Topology};
+
+    fn spec() -> StoreSpec {
+        StoreSpec {
+            name: "s".into(),
+            servers: vec!["redis://127.0.0.1:1".parse().unwrap()],
+            topology: Topology::Single,
+            login: Login::default(),
+            sentinel_login: Login::default(),
+            database: 0,
+            tls: TlsFiles::default(),
+            timeout: Duration::from_millis(1),
+            connect_timeout: Duration::from_millis(1),
+            max_waiting: 1,
+            away: Away::Closed,
+            prefix: "x:".into(),
+        }
+    }
+
+    #[test]
+    fn no_key_of_one_space_is_in_another() {
+        let store = Arc::new(Store::new(spec()).unwrap());
+        let kv = Kv::new(Clock::system());
+        let name = |space: &str, key: &str| {
+            let values = RemoteValues::new(store.clone(), "p", space, 1 << 20, kv.space("p", space, 1 << 20));
+            values.name(key, 0).unwrap()
+        };
+        assert_ne!(name("a", "b:x"), name("a:b", "x"));
+        assert_ne!(name("a", "1:b:x"), name("a:1", "b:x"));
+        assert_eq!(name("a", "x"), "x:p:kv:1:a:x");
     }
 }
