@@ -5,6 +5,7 @@ mod admin;
 mod balancing;
 mod bodies;
 mod bulkheads;
+mod cache;
 mod calls;
 mod circuits;
 mod client_auth;

@@ -6,9 +6,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use http::header::{LOCATION, SET_COOKIE, UPGRADE};
 use http_body::Body as _;
+use sluice_cache::validate::make_conditional;
 
 use super::RouteHandler;
 use super::admission::note_outcome;
@@ -69,20 +70,39 @@ impl RouteHandler<'_> {
             return Ok(());
         }
         deadline.map_or(Ok(()), ClientDeadline::check)?;
+        context.weighted = self.weighted(context, split);
+        if let Some(cache) = &self.route.cache {
+            return Box::pin(self.through_cache(context, split, deadline, cache)).await;
+        }
+        let response = pin!(self.fetch(context, &split.targets, deadline, None)).await?;
+        self.accept(context, response)
+    }
+
+    /// Asks the upstream that was chosen, or another one of these if a filter says so. With `validated`, the head of a stored response, the
+    /// request asks whether that is still good.
+    pub(super) async fn fetch(
+        &self,
+        context: &mut RequestContext,
+        targets: &[usize],
+        deadline: Option<ClientDeadline>,
+        validated: Option<&HeaderMap>,
+    ) -> Result<UpstreamResponse, ProxyError> {
         // Boxed, as below: only some routes have limits, and each request would carry the room for it.
         if self.route.limits.is_some() {
             Box::pin(self.admit_to_route(context, self.until(context.start, deadline).0)).await?;
         }
         let is_grpc = context.grpc;
-        context.weighted = self.weighted(context, split);
         let (mut request, headers) = self.request(context)?;
+        if let Some(stored) = validated {
+            make_conditional(request.headers_mut(), stored);
+        }
         self.mirror(context, &mut request);
         let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
         request.on_behalf_of(context.proxied.take());
         if let Some(extras) = self.extras(context.start, deadline, is_grpc) {
             request = request.with(extras);
         }
-        let mut outcome = pin!(self.ask_upstream(context, &split.targets, &mut request)).await;
+        let mut outcome = pin!(self.ask_upstream(context, targets, &mut request)).await;
         note_outcome(context, outcome.as_mut().ok(), &request);
         if headers == RequestHeaders::Lent {
             context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
@@ -91,7 +111,7 @@ impl RouteHandler<'_> {
         if let Some(until) = deadline.and_then(|deadline| deadline.call_until) {
             response.body = bounded(response.body, until);
         }
-        self.accept(context, response)
+        Ok(response)
     }
 
     /// An upstream that did not answer in time, where that is the longest life of the exchange.
@@ -104,7 +124,7 @@ impl RouteHandler<'_> {
     }
 
     /// Takes an upstream's response into the exchange.
-    fn accept(&self, context: &mut RequestContext, response: UpstreamResponse) -> Result<(), ProxyError> {
+    pub(super) fn accept(&self, context: &mut RequestContext, response: UpstreamResponse) -> Result<(), ProxyError> {
         let UpstreamResponse { mut head, body, upgraded } = response;
         let extended_connect = context.extended_connect;
         // RFC 9110 §15.2.2: a server must not switch unasked.
