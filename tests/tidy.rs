@@ -27,18 +27,7 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ("admin", &["background", "cache", "config", "control", "filter", "snapshot", "sockets", "telemetry", "upstream"]),
     (
         "snapshot",
-        &[
-            "cache",
-            "certs",
-            "config",
-            "consumers",
-            "embedded",
-            "filter",
-            "outbound",
-            "server",
-            "telemetry",
-            "upstream",
-        ],
+        &["cache", "certs", "config", "consumers", "embedded", "filter", "outbound", "server", "telemetry", "upstream"],
     ),
     ("proxy", &["cache", "filter", "outbound", "server", "snapshot", "telemetry", "upstream"]),
 ];

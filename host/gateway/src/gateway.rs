@@ -192,7 +192,15 @@ fn serve(
         let flights = Arc::<Flights>::default();
         move |_, metrics| {
             let (running, access_log) = (Arc::clone(&running), access_log.worker());
-            Proxy::new(Worker::new(running, metrics, access_log, no_route, budget.clone(), &overload, Arc::clone(&flights)))
+            Proxy::new(Worker::new(
+                running,
+                metrics,
+                access_log,
+                no_route,
+                budget.clone(),
+                &overload,
+                Arc::clone(&flights),
+            ))
         }
     })?;
 

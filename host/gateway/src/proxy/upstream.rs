@@ -6,8 +6,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, StatusCode};
 use http::header::{LOCATION, SET_COOKIE, UPGRADE};
+use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use sluice_cache::validate::make_conditional;
 

@@ -10,11 +10,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::split::Split;
 use super::{Snapshot, key};
+use crate::cache::{ResponseCache, RouteCache};
 pub use crate::config::model::{
     AbortWith, Criticality, DeadlinePolicy, Fault, HostPolicy, RetryCondition, RetryPolicy, RouteTimeouts as Timeouts,
     Share, Subset,
 };
-use crate::cache::{ResponseCache, RouteCache};
 use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
 use crate::route::{PathRewrite, Redirect, RouteError, RouteSpec, Router};

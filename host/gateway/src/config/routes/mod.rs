@@ -79,8 +79,9 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     let action = action(table, known, matches.as_deref(), &params);
     let rewrite = rewrite(table, matches.as_deref(), &params);
     let forwards = table.has("upstream") || table.has("upstreams");
-    for key in
-        ["rewrite", "host", "subset", "mirror", "fault", "cache"].into_iter().filter(|key| !forwards && table.has_own(key))
+    for key in ["rewrite", "host", "subset", "mirror", "fault", "cache"]
+        .into_iter()
+        .filter(|key| !forwards && table.has_own(key))
     {
         table.fail(format!("`{key}` is only for routes with an upstream"));
     }

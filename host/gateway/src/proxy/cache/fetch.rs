@@ -79,11 +79,19 @@ pub(super) struct Fetched {
 
 pub(super) enum Answered {
     /// The upstream's response, with the time that it is fresh where it is stored.
-    Upstream { response: Box<UpstreamResponse>, ttl: Option<Duration> },
+    Upstream {
+        response: Box<UpstreamResponse>,
+        ttl: Option<Duration>,
+    },
     /// The stored response is good, and stored anew.
-    Validated { object: Arc<Object>, cookies: Vec<HeaderValue> },
+    Validated {
+        object: Arc<Object>,
+        cookies: Vec<HeaderValue>,
+    },
     /// The stored response is good, for this request alone.
-    Confirmed { response: Box<UpstreamResponse> },
+    Confirmed {
+        response: Box<UpstreamResponse>,
+    },
     Stale(Stale),
 }
 
@@ -122,12 +130,8 @@ fn of_fetch(worker: &Rc<Worker>, context: &mut RequestContext, order: &Order) ->
         name: Arc::clone(&route.name),
     });
     let exchange = context.exchange();
-    let mut copy = Exchange::new(
-        exchange.id.clone(),
-        exchange.client,
-        exchange.request.clone(),
-        Arc::clone(&exchange.route),
-    );
+    let mut copy =
+        Exchange::new(exchange.id.clone(), exchange.client, exchange.request.clone(), Arc::clone(&exchange.route));
     copy.params = exchange.params.clone();
     copy.context.set_caller(exchange.context.consumer().map(|name| Caller { name: Arc::clone(name), known: None }));
     own.traversal = Traversal::new(copy);
@@ -138,8 +142,7 @@ impl Fetch {
     async fn run(mut self, reply: oneshot::Sender<Fetched>) {
         let (worker, local) = (Rc::clone(&self.worker), Rc::clone(&self.local));
         let route = &local.shared.routes[self.route];
-        let handler =
-            RouteHandler { worker: &worker, local: &local, route, pipeline: local.pipeline(route.pipeline) };
+        let handler = RouteHandler { worker: &worker, local: &local, route, pipeline: local.pipeline(route.pipeline) };
         let (Some(cache), Action::Forward(split)) = (&route.cache, &route.action) else { return };
         let Some(store) = cache.shared.store() else { return };
         let requested = SystemTime::now();

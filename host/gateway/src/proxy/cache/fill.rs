@@ -22,7 +22,7 @@ const WINDOW: usize = 256 << 10;
 
 /// Why the content did not come to its end.
 #[derive(Debug, Clone)]
-pub enum Broken {
+pub(super) enum Broken {
     Idle(Duration),
     Outlived(Duration),
     Malformed(String),
@@ -30,7 +30,7 @@ pub enum Broken {
 }
 
 impl Broken {
-    pub fn of(error: &BodyError) -> Broken {
+    pub(super) fn of(error: &BodyError) -> Broken {
         match error {
             BodyError::IdleTimeout(limit) => Broken::Idle(*limit),
             BodyError::Outlived(limit) => Broken::Outlived(*limit),
@@ -59,7 +59,7 @@ enum End {
 }
 
 /// Content on its way.
-pub struct Fill {
+pub(super) struct Fill {
     state: Mutex<Progress>,
     announced: Option<u64>,
 }
@@ -111,7 +111,7 @@ impl Progress {
 
 /// Whether more can be read of the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
+pub(super) enum Room {
     Here,
     /// Nobody reads any more, and nothing is stored.
     Nobody,
@@ -123,7 +123,7 @@ impl Fill {
     }
 
     /// A reader of the whole, if all of it is still there.
-    pub fn reader(self: &Arc<Self>) -> Option<Reader> {
+    pub(super) fn reader(self: &Arc<Self>) -> Option<Reader> {
         let mut state = self.lock();
         if state.sliding {
             return None;
@@ -134,25 +134,25 @@ impl Fill {
         Some(Reader { fill: Arc::clone(self), number, left: self.announced, ended: false })
     }
 
-    pub fn has_readers(&self) -> bool {
+    pub(super) fn has_readers(&self) -> bool {
         !self.lock().readers.is_empty()
     }
 }
 
 /// The side that writes. Dropped without an end, it breaks its readers off.
-pub struct Filling(Arc<Fill>);
+pub(super) struct Filling(Arc<Fill>);
 
 impl Filling {
     /// `announced` is the length that the head promises.
-    pub fn begin(announced: Option<u64>) -> Filling {
+    pub(super) fn begin(announced: Option<u64>) -> Filling {
         Filling(Arc::new(Fill { state: Mutex::default(), announced }))
     }
 
-    pub fn fill(&self) -> &Arc<Fill> {
+    pub(super) fn fill(&self) -> &Arc<Fill> {
         &self.0
     }
 
-    pub fn push(&self, part: Bytes) {
+    pub(super) fn push(&self, part: Bytes) {
         if part.is_empty() {
             return;
         }
@@ -163,14 +163,14 @@ impl Filling {
     }
 
     /// From now on nothing is kept that all readers have. The charge goes with the last part.
-    pub fn slide(&self, charge: Option<Reservation>) {
+    pub(super) fn slide(&self, charge: Option<Reservation>) {
         let mut state = self.0.lock();
         (state.sliding, state.charge) = (true, charge);
         state.let_go();
     }
 
     /// Waits until the slowest reader is near enough.
-    pub async fn room(&self) -> Room {
+    pub(super) async fn room(&self) -> Room {
         std::future::poll_fn(|cx| {
             let mut state = self.0.lock();
             if state.readers.is_empty() {
@@ -186,7 +186,7 @@ impl Filling {
     }
 
     /// Leaves the slowest of several readers behind: it holds the others back.
-    pub fn leave_slowest(&self) {
+    pub(super) fn leave_slowest(&self) {
         let mut state = self.0.lock();
         if state.readers.len() < 2 {
             return;
@@ -201,14 +201,14 @@ impl Filling {
     }
 
     /// All of it came. `charge` is for the parts, as long as a reader has to get them.
-    pub fn end(self, trailers: Option<HeaderMap>, charge: Option<Reservation>) {
+    pub(super) fn end(self, trailers: Option<HeaderMap>, charge: Option<Reservation>) {
         let mut state = self.0.lock();
         state.charge = charge.or(state.charge.take());
         state.end = Some(End::Whole(trailers));
         state.wake_readers();
     }
 
-    pub fn break_off(self, why: Broken) {
+    pub(super) fn break_off(self, why: Broken) {
         let mut state = self.0.lock();
         state.end = Some(End::Broken(why));
         state.wake_readers();
@@ -226,7 +226,7 @@ impl Drop for Filling {
 }
 
 /// A body that reads content on its way.
-pub struct Reader {
+pub(super) struct Reader {
     fill: Arc<Fill>,
     number: u64,
     /// Of the announced length.

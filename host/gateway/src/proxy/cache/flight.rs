@@ -30,7 +30,7 @@ struct Flight {
 
 /// How far a fetch is.
 #[derive(Clone)]
-pub enum State {
+pub(super) enum State {
     /// The upstream has not answered.
     Waiting,
     /// The head of a response is there that others may have.
@@ -44,7 +44,7 @@ pub enum State {
 }
 
 /// A response whose content is on its way.
-pub struct Live {
+pub(super) struct Live {
     pub status: StatusCode,
     pub head: HeaderMap,
     pub stored: Stored,
@@ -53,14 +53,14 @@ pub struct Live {
 }
 
 /// A fetch without a good response.
-pub struct Failed {
+pub(super) struct Failed {
     pub failure: Failure,
     /// None where the upstream has answered.
     pub error: Option<ProxyError>,
 }
 
 /// What a request is to a fetch.
-pub enum Role {
+pub(super) enum Role {
     /// It begins one.
     Leader(Lead),
     /// It waits for one.
@@ -70,7 +70,7 @@ pub enum Role {
 }
 
 /// The right to fetch for a key. Others wait until it is dropped, and begin anew where it has told them nothing.
-pub struct Lead {
+pub(super) struct Lead {
     flights: Option<(Arc<Flights>, Key)>,
     state: Arc<watch::Sender<State>>,
 }
@@ -83,7 +83,7 @@ impl Default for Flights {
 
 impl Flights {
     /// `born` is the generation of the store now, `now` a time in seconds.
-    pub fn join(flights: &Arc<Flights>, key: Key, born: Generation, now: u64) -> Role {
+    pub(super) fn join(flights: &Arc<Flights>, key: Key, born: Generation, now: u64) -> Role {
         if flights.alone.has(&key, now) {
             return Role::Apart;
         }
@@ -99,7 +99,7 @@ impl Flights {
     }
 
     /// The response of this key was for its request alone.
-    pub fn note_alone(&self, key: &Key, now: u64) {
+    pub(super) fn note_alone(&self, key: &Key, now: u64) {
         self.alone.note(key, now);
     }
 
@@ -111,11 +111,11 @@ impl Flights {
 
 impl Lead {
     /// A fetch that nobody waits for.
-    pub fn apart() -> Lead {
+    pub(super) fn apart() -> Lead {
         Lead { flights: None, state: Arc::new(watch::Sender::new(State::Waiting)) }
     }
 
-    pub fn publish(&self, state: State) {
+    pub(super) fn publish(&self, state: State) {
         self.state.send_replace(state);
     }
 }
