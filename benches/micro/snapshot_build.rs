@@ -60,7 +60,7 @@ fn build(c: &mut Criterion) {
             RuntimeOptions::default().budget,
         ),
         endpoints: EndpointRegistry::new(),
-        cache: std::sync::Arc::default(),
+        cache: Arc::default(),
         sources: Sources::none(),
     };
     let mut group = c.benchmark_group("snapshot_build");

@@ -15,7 +15,6 @@ use crate::proxy::RouteHandler;
 use crate::proxy::context::RequestContext;
 use crate::proxy::deadline::ClientDeadline;
 use crate::proxy::error::ProxyError;
-use crate::snapshot::split::Split;
 use crate::upstream::UpstreamResponse;
 
 impl RouteHandler<'_> {
@@ -23,7 +22,6 @@ impl RouteHandler<'_> {
     pub(super) async fn fetch_apart(
         &self,
         context: &mut RequestContext,
-        split: &Split,
         deadline: Option<ClientDeadline>,
         (cache, store): (&RouteCache, &Store),
         missing: Missing,
@@ -31,7 +29,7 @@ impl RouteHandler<'_> {
         let sent = context.exchange().request.headers.clone();
         let born = store.generation();
         let requested = SystemTime::now();
-        let outcome = Box::pin(self.fetch(context, &split.targets, deadline, None)).await;
+        let outcome = Box::pin(self.fetch(context, &deadline, None)).await;
         let failure = match &outcome {
             Ok(response) => Failure::Status(response.head.status),
             Err(error) if is_of_upstream(error.kind) => Failure::NoResponse,

@@ -18,7 +18,7 @@ use sluice_cache::validate::{freshen, has_validator, identify, make_conditional}
 use tokio::sync::oneshot;
 
 use super::fill::{Broken, Filling, Room};
-use super::flight::{Failed, Lead, Live, State};
+use super::flight::{Failed, Lead, Live, State, Target};
 use super::{Stale, as_of_caller, hit, is_of_upstream, seconds, stale_of};
 use crate::cache::{RouteCache, place_host};
 use crate::deadline;
@@ -32,7 +32,6 @@ use crate::proxy::error::ProxyError;
 use crate::proxy::upstream::timed;
 use crate::proxy::worker::Worker;
 use crate::snapshot::LocalSnapshot;
-use crate::snapshot::routes::Action;
 use crate::upstream::{AttemptLog, UpstreamResponse};
 
 /// How long a fetch goes on that nobody reads, but for the store.
@@ -43,7 +42,7 @@ const STALL: Duration = Duration::from_secs(10);
 
 /// What is fetched, and for whom.
 pub(super) struct Order {
-    key: Key,
+    target: Target,
     request: HeaderMap,
     has_caller: bool,
     stored: Option<Arc<Object>>,
@@ -57,7 +56,7 @@ pub(super) struct Order {
 impl Order {
     pub(super) fn new(
         context: &mut RequestContext,
-        key: Key,
+        target: Target,
         stored: Option<Arc<Object>>,
         lead: Lead,
         born: Generation,
@@ -65,7 +64,7 @@ impl Order {
         let start = context.start;
         let exchange = context.exchange();
         let has_caller = exchange.context.consumer().is_some();
-        Order { key, request: exchange.request.headers.clone(), has_caller, stored, lead, born, start }
+        Order { target, request: exchange.request.headers.clone(), has_caller, stored, lead, born, start }
     }
 }
 
@@ -143,10 +142,10 @@ impl Fetch {
         let (worker, local) = (Rc::clone(&self.worker), Rc::clone(&self.local));
         let route = &local.shared.routes[self.route];
         let handler = RouteHandler { worker: &worker, local: &local, route, pipeline: local.pipeline(route.pipeline) };
-        let (Some(cache), Action::Forward(split)) = (&route.cache, &route.action) else { return };
+        let Some(cache) = &route.cache else { return };
         let Some(store) = cache.shared.store() else { return };
         let requested = SystemTime::now();
-        let outcome = self.ask(&handler, &split.targets).await;
+        let outcome = self.ask(&handler).await;
         let times = Times { request: requested, response: SystemTime::now() };
         let answer = match outcome {
             Err(error) => self.failed(cache, error),
@@ -170,10 +169,10 @@ impl Fetch {
     }
 
     /// Asks the upstream: whether the stored response is still good, or else for another one.
-    async fn ask(&mut self, handler: &RouteHandler<'_>, targets: &[usize]) -> Result<UpstreamResponse, ProxyError> {
+    async fn ask(&mut self, handler: &RouteHandler<'_>) -> Result<UpstreamResponse, ProxyError> {
         let proxied = self.context.proxied.clone();
         let head = self.order.stored.as_ref().map(|stored| stored.head());
-        let response = handler.fetch(&mut self.context, targets, None, head.as_ref()).await?;
+        let response = handler.fetch(&mut self.context, &None, head.as_ref()).await?;
         match &head {
             Some(head)
                 if response.head.status == StatusCode::NOT_MODIFIED
@@ -186,7 +185,7 @@ impl Fetch {
                 make_conditional(&mut again, &HeaderMap::new());
                 self.context.exchange().request.headers = again;
                 self.context.proxied = proxied;
-                handler.fetch(&mut self.context, targets, None, None).await
+                handler.fetch(&mut self.context, &None, None).await
             }
             Some(_) | None => Ok(response),
         }
@@ -250,7 +249,13 @@ impl Fetch {
                 response: &freshened.head,
                 ..received
             };
-            store_again((cache, store), (self.order.key, &stored, self.order.born), &request, storable, &received)
+            store_again(
+                (cache, store),
+                (self.order.target.key, &stored, self.order.born),
+                &request,
+                storable,
+                &received,
+            )
         });
         let cookies = response.head.headers.get_all(SET_COOKIE).iter().cloned().collect();
         response.discard();
@@ -278,7 +283,7 @@ impl Fetch {
     ) {
         let Some((draft, builder, head)) = self.draft((cache, store), &response, times) else {
             self.order.lead.publish(State::Alone);
-            handler.worker.flights.note_alone(&self.order.key, seconds());
+            handler.worker.flights.note_alone(&self.order.target, seconds());
             return self.reply(reply, Ok(Answered::Upstream { response: Box::new(response), ttl: None }));
         };
         let filling = Filling::begin(response.body.exact_size());
@@ -296,10 +301,10 @@ impl Fetch {
         let answer = Ok(Answered::Upstream { response: Box::new(response), ttl });
         // What the fetch holds of limits, it holds until its end.
         let _ = reply.send(Fetched { answer, attempts, admission: None });
-        let Order { key, lead, .. } = self.order;
+        let Order { target, lead, .. } = self.order;
         let keep = |body: store::Body| {
             let object = draft.finish(body).ok()?;
-            let object = store.insert(key, object).ok()?;
+            let object = store.insert(target.key, object).ok()?;
             lead.publish(State::Stored(object));
             Some(())
         };

@@ -17,9 +17,16 @@ use crate::proxy::error::ProxyError;
 
 const SHARDS: usize = 64;
 
-/// The fetches under way, by key. A lock is held for a look only.
+/// What a fetch is for. Responses to requests with credentials are often for nobody else: those without do not wait for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Target {
+    pub(super) key: Key,
+    pub(super) has_credentials: bool,
+}
+
+/// The fetches under way. A lock is held for a look only.
 pub struct Flights {
-    shards: Box<[Mutex<HashMap<Key, Flight>>]>,
+    shards: Box<[Mutex<HashMap<Target, Flight>>]>,
     alone: Uncollapsible,
 }
 
@@ -71,7 +78,7 @@ pub(super) enum Role {
 
 /// The right to fetch for a key. Others wait until it is dropped, and begin anew where it has told them nothing.
 pub(super) struct Lead {
-    flights: Option<(Arc<Flights>, Key)>,
+    flights: Option<(Arc<Flights>, Target)>,
     state: Arc<watch::Sender<State>>,
 }
 
@@ -83,28 +90,28 @@ impl Default for Flights {
 
 impl Flights {
     /// `born` is the generation of the store now, `now` a time in seconds.
-    pub(super) fn join(flights: &Arc<Flights>, key: Key, born: Generation, now: u64) -> Role {
-        if flights.alone.has(&key, now) {
+    pub(super) fn join(flights: &Arc<Flights>, target: Target, born: Generation, now: u64) -> Role {
+        if flights.alone.has(&target, now) {
             return Role::Apart;
         }
-        match flights.shard(&key).entry(key) {
+        match flights.shard(&target).entry(target) {
             Entry::Occupied(known) if known.get().born == born => Role::Follower(known.get().state.subscribe()),
             Entry::Occupied(_) => Role::Apart,
             Entry::Vacant(place) => {
                 let state = Arc::new(watch::Sender::new(State::Waiting));
                 place.insert(Flight { born, state: Arc::clone(&state) });
-                Role::Leader(Lead { flights: Some((Arc::clone(flights), key)), state })
+                Role::Leader(Lead { flights: Some((Arc::clone(flights), target)), state })
             }
         }
     }
 
-    /// The response of this key was for its request alone.
-    pub(super) fn note_alone(&self, key: &Key, now: u64) {
-        self.alone.note(key, now);
+    /// The response was for its request alone.
+    pub(super) fn note_alone(&self, target: &Target, now: u64) {
+        self.alone.note(target, now);
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Flight>> {
-        let shard = &self.shards[usize::from(key.to_bytes()[15]) % SHARDS];
+    fn shard(&self, target: &Target) -> MutexGuard<'_, HashMap<Target, Flight>> {
+        let shard = &self.shards[usize::from(target.key.to_bytes()[15]) % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,8 +129,8 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        if let Some((flights, key)) = &self.flights {
-            flights.shard(key).remove(key);
+        if let Some((flights, target)) = &self.flights {
+            flights.shard(target).remove(target);
         }
     }
 }

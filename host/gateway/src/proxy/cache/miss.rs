@@ -12,14 +12,13 @@ use tokio::sync::watch;
 
 use super::fetch::{Answered, Fetched, Order};
 use super::flight::{Flights, Lead, Live, Role, State};
-use super::{Missing, Stale, forwarded, hit, seconds, seconds_of, stale};
+use super::{Missing, Stale, forwarded, hit, seconds, seconds_of, stale, target};
 use crate::cache::{CacheResult, RouteCache};
 use crate::http::body::Body;
 use crate::proxy::RouteHandler;
 use crate::proxy::context::RequestContext;
 use crate::proxy::deadline::ClientDeadline;
 use crate::proxy::error::{Kind, ProxyError};
-use crate::snapshot::split::Split;
 use crate::upstream::UpstreamResponse;
 
 /// How often a request waits for a fetch that came to nothing, before it fetches by itself.
@@ -29,7 +28,6 @@ impl RouteHandler<'_> {
     pub(super) async fn miss(
         &self,
         context: &mut RequestContext,
-        split: &Split,
         deadline: Option<ClientDeadline>,
         (cache, store): (&RouteCache, &Store),
         mut missing: Missing,
@@ -37,15 +35,17 @@ impl RouteHandler<'_> {
         let request = &context.exchange().request;
         let is_whole = request.method == Method::GET && (missing.stored.is_some() || is_plain(&request.headers));
         if !is_whole || missing.directives.no_store {
-            return self.fetch_apart(context, split, deadline, (cache, store), missing).await;
+            return self.fetch_apart(context, deadline, (cache, store), missing).await;
         }
+        let target = target(context, missing.key);
+        let until = self.until(context.start, deadline).0;
         let begun = Instant::now();
         let mut waits = 0;
         loop {
             let born = store.generation();
             let role = match cache.config.collapse_timeout {
                 Some(patience) if waits < MOST_WAITS && begun.elapsed() < patience => {
-                    Flights::join(&self.worker.flights, missing.key, born, seconds())
+                    Flights::join(&self.worker.flights, target, born, seconds())
                 }
                 Some(_) | None => Role::Apart,
             };
@@ -70,7 +70,7 @@ impl RouteHandler<'_> {
                 Role::Follower(state) => {
                     waits += 1;
                     let patience = cache.config.collapse_timeout.unwrap_or_default().saturating_sub(begun.elapsed());
-                    match wait_for_head(state, patience, deadline).await {
+                    match wait_for_head(state, patience, until).await {
                         Waited::Abandoned => continue,
                         Waited::TimedOut => {
                             deadline.map_or(Ok(()), ClientDeadline::check)?;
@@ -87,7 +87,7 @@ impl RouteHandler<'_> {
                     }
                 }
             };
-            let order = Order::new(context, missing.key, missing.stored.clone(), lead, born);
+            let order = Order::new(context, target, missing.stored.clone(), lead, born);
             let fetched = self.begin_fetch(context, order);
             let fetched = match deadline.map(|deadline| deadline.until) {
                 None => fetched.await,
@@ -234,13 +234,8 @@ enum Waited {
     TimedOut,
 }
 
-async fn wait_for_head(
-    mut state: watch::Receiver<State>,
-    patience: Duration,
-    deadline: Option<ClientDeadline>,
-) -> Waited {
-    let until = Instant::now().checked_add(patience);
-    let until = until.into_iter().chain(deadline.map(|deadline| deadline.until)).min();
+async fn wait_for_head(mut state: watch::Receiver<State>, patience: Duration, until: Option<Instant>) -> Waited {
+    let until = Instant::now().checked_add(patience).into_iter().chain(until).min();
     let waiting = state.wait_for(|state| !matches!(state, State::Waiting));
     let waited = match until {
         Some(until) => tokio::time::timeout_at(until.into(), waiting).await,

@@ -27,7 +27,7 @@ use sluice_cache::store::{Found, Object, Store};
 pub use self::flight::Flights;
 
 use self::fetch::Order;
-use self::flight::Role;
+use self::flight::{Role, Target};
 use super::RouteHandler;
 use super::context::RequestContext;
 use super::deadline::ClientDeadline;
@@ -35,7 +35,7 @@ use super::error::{Kind, ProxyError};
 use crate::cache::{CacheResult, Place, RouteCache, place_host};
 use crate::coarse;
 use crate::filter::Hook;
-use crate::snapshot::split::Split;
+use crate::http::headers::CREDENTIALS;
 use crate::upstream::UpstreamResponse;
 
 /// The name of the gateway in `Cache-Status`.
@@ -55,13 +55,12 @@ impl RouteHandler<'_> {
     pub(super) async fn through_cache(
         &self,
         context: &mut RequestContext,
-        split: &Split,
         deadline: Option<ClientDeadline>,
         cache: &RouteCache,
     ) -> Result<(), ProxyError> {
         let outcome = match cache.shared.store() {
-            Some(store) => self.look_up(context, split, deadline, (cache, store)).await,
-            None => self.pass(context, split, deadline, cache, None).await,
+            Some(store) => self.look_up(context, deadline, (cache, store)).await,
+            None => self.pass(context, deadline, cache, None).await,
         };
         let result = context.cache.get_or_insert(CacheResult::Miss).name();
         self.local.metrics.cached(self.route.metrics, result);
@@ -71,12 +70,11 @@ impl RouteHandler<'_> {
     async fn look_up(
         &self,
         context: &mut RequestContext,
-        split: &Split,
         deadline: Option<ClientDeadline>,
         (cache, store): (&RouteCache, &Store),
     ) -> Result<(), ProxyError> {
         if let Some(why) = self.bypass(context) {
-            return self.pass(context, split, deadline, cache, Some(why)).await;
+            return self.pass(context, deadline, cache, Some(why)).await;
         }
         let now = SystemTime::now();
         let policy = &cache.config.policy;
@@ -111,11 +109,11 @@ impl RouteHandler<'_> {
             }
             (Decision::Fresh | Decision::Stale | Decision::StaleWhileRevalidate, None) => {
                 let missing = Missing { key, why, directives, stored: None };
-                self.miss(context, split, deadline, (cache, store), missing).await
+                self.miss(context, deadline, (cache, store), missing).await
             }
             (Decision::Revalidate | Decision::Fetch, stored) => {
                 let missing = Missing { key, why, directives, stored };
-                self.miss(context, split, deadline, (cache, store), missing).await
+                self.miss(context, deadline, (cache, store), missing).await
             }
         }
     }
@@ -190,13 +188,12 @@ impl RouteHandler<'_> {
     async fn pass(
         &self,
         context: &mut RequestContext,
-        split: &Split,
         deadline: Option<ClientDeadline>,
         cache: &RouteCache,
         why: Option<Forward>,
     ) -> Result<(), ProxyError> {
         context.cache = Some(CacheResult::Bypass);
-        let response = Box::pin(self.fetch(context, &split.targets, deadline, None)).await?;
+        let response = Box::pin(self.fetch(context, &deadline, None)).await?;
         let request = &context.exchange().request;
         let place = Place {
             scheme: request.scheme.as_str(),
@@ -215,12 +212,18 @@ impl RouteHandler<'_> {
     /// Fetches while a stale response is sent (RFC 5861 §3), unless somebody does.
     fn revalidate(&self, context: &mut RequestContext, key: Key, stored: &Arc<Object>, store: &Store) {
         let born = store.generation();
-        if let Role::Leader(lead) = Flights::join(&self.worker.flights, key, born, seconds()) {
-            let mut order = Order::new(context, key, Some(Arc::clone(stored)), lead, born);
+        let target = target(context, key);
+        if let Role::Leader(lead) = Flights::join(&self.worker.flights, target, born, seconds()) {
+            let mut order = Order::new(context, target, Some(Arc::clone(stored)), lead, born);
             order.start = Instant::now();
             drop(self.begin_fetch(context, order));
         }
     }
+}
+
+fn target(context: &mut RequestContext, key: Key) -> Target {
+    let request = &context.exchange().request.headers;
+    Target { key, has_credentials: CREDENTIALS.iter().any(|name| request.contains_key(name)) }
 }
 
 /// A stale response in place of an error.
