@@ -184,7 +184,7 @@ pub(crate) fn exchange(guest: &Guest) -> Box<Exchange> {
         let known = Some(KnownConsumer { consumer, method: "key".into() });
         exchange.context.set_caller(Some(Caller { name: CALLER.into(), known }));
     }
-    exchange.response = Some(Box::new(ResponseHead::new(ResponseSource::Upstream, http::StatusCode::OK)));
+    exchange.response = Some(Box::new(ResponseHead::new(ResponseSource::Upstream, StatusCode::OK)));
     exchange
 }
 

@@ -92,7 +92,7 @@ impl RouteHandler<'_> {
 
     /// Asks the upstream that was chosen, or another one of these if a filter says so. With `validated`, the head of a stored response, the
     /// request asks whether that is still good.
-    // An `async fn` would keep two copies of what it is handed.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps two copies of what it is handed")]
     pub(super) fn fetch<'f>(
         &'f self,
         context: &'f mut RequestContext,

@@ -192,7 +192,7 @@ impl Fetch {
     }
 
     /// No response came.
-    fn failed(&mut self, cache: &RouteCache, error: ProxyError) -> Result<Answered, ProxyError> {
+    fn failed(&self, cache: &RouteCache, error: ProxyError) -> Result<Answered, ProxyError> {
         if !is_of_upstream(error.kind) {
             return Err(error);
         }
