@@ -290,7 +290,7 @@ fn held(head: &'static str) -> Held {
     let origin = Origin::serve(move |_: &Request| {
         let wait = Arc::clone(&wait);
         Reply::script(move |conn| {
-            let _ = wait.lock().unwrap().recv();
+            let _ = wait.lock().expect("nobody has panicked").recv();
             conn.write(format!("HTTP/1.1 200 OK\r\n{head}\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello"));
         })
     });
@@ -679,4 +679,37 @@ fn a_purge_without_right_does_nothing() {
     let by_client = gateway.request("PURGE", "/", &[], b"");
     assert_eq!(by_client.status, 200, "the upstream's answer to a method that the gateway does not know");
     assert_eq!(origin.count(), 2);
+}
+
+#[test]
+fn without_memory_a_response_passes_unstored() {
+    let body = "x".repeat(200 << 10);
+    let whole = body.clone();
+    let origin = Origin::serve(move |_| Reply::text(whole.clone()).with("cache-control", "max-age=60"));
+    let base = BASE.replace("[gateway]\n", "[gateway]\nmax_buffered_memory = \"256KiB\"\n");
+    let gateway = Gateway::start(&(base + &route(&origin, "")));
+    for _ in 0..2 {
+        assert!(gateway.get("/").text() == body);
+    }
+    assert_eq!(origin.count(), 2);
+    eventually("all of it is given back", || gateway.metric("sluice_buffered_bytes", &[]) == Some(0.0));
+}
+
+#[test]
+fn a_change_that_names_another_host_takes_nothing_of_it_away() {
+    let count = AtomicUsize::new(0);
+    let origin = Origin::serve(move |request| {
+        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+        let reply = Reply::text(number.to_string());
+        match &*request.method {
+            "GET" => reply.with("cache-control", "max-age=60"),
+            _ => reply.with("location", "/b").with("content-location", "http://other.example/a"),
+        }
+    });
+    let gateway = gateway(&route(&origin, ""));
+    let text = |host: &str, target: &str| get(&gateway, target, &[("host", host)]).text();
+    let all = || [text("shop.example", "/a"), text("shop.example", "/b"), text("other.example", "/a")];
+    assert_eq!(all(), ["1", "2", "3"]);
+    gateway.request("POST", "/change", &[("host", "shop.example")], b"x");
+    assert_eq!(all(), ["1", "5", "3"]);
 }
