@@ -713,3 +713,22 @@ fn a_change_that_names_another_host_takes_nothing_of_it_away() {
     gateway.request("POST", "/change", &[("host", "shop.example")], b"x");
     assert_eq!(all(), ["1", "5", "3"]);
 }
+
+#[test]
+fn a_session_that_the_gateway_begins_is_not_stored() {
+    let origin = Origin::serve(|request| {
+        let reply = Reply::text("x").with("cache-control", "max-age=60");
+        if request.target == "/own" { reply.with("set-cookie", "a=b") } else { reply }
+    });
+    let config = route(&origin, "set_cookie = \"store\"");
+    let stored = gateway(&config);
+    for _ in 0..2 {
+        assert_eq!(stored.get("/own").header("set-cookie"), Some("a=b"), "each hit sets it");
+    }
+    assert_eq!(origin.count(), 1);
+    let sticky = gateway(&config.replacen("[routes.shop]", "sticky = { cookie = \"session\" }\n[routes.shop]", 1));
+    for count in [2, 3] {
+        assert!(sticky.get("/").header("set-cookie").is_some_and(|cookie| cookie.starts_with("session=")));
+        assert_eq!(origin.count(), count);
+    }
+}

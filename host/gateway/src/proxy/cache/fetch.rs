@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use sluice_cache::directives::RequestDirectives;
 use sluice_cache::freshness::{Failure, Times};
 use sluice_cache::key::Key;
+use sluice_cache::policy::SetCookie;
 use sluice_cache::storable::{Received, Storable, storable};
 use sluice_cache::store::{self, BodyBuilder, Draft, Generation, Object, Place, Store};
 use sluice_cache::validate::{freshen, has_validator, identify, make_conditional};
@@ -154,7 +155,7 @@ impl Fetch {
                     response.discard();
                     Ok(Answered::Stale(stale))
                 }
-                None if self.is_confirmed(&response) => Ok(self.confirmed((cache, store), response, times)),
+                None if self.is_confirmed(&response) => Ok(self.confirmed(&handler, (cache, store), response, times)),
                 None => return self.arrived(&handler, (cache, store), response, times, reply).await,
             },
         };
@@ -224,6 +225,7 @@ impl Fetch {
     /// RFC 9111 §4.3.4: the stored response with the fields of the 304.
     fn confirmed(
         &mut self,
+        handler: &RouteHandler<'_>,
         (cache, store): (&RouteCache, &Store),
         response: UpstreamResponse,
         times: Times,
@@ -231,6 +233,7 @@ impl Fetch {
         let Some(stored) = self.order.stored.clone() else {
             return Answered::Upstream { response: Box::new(response), ttl: None };
         };
+        let may_store = !self.has_session(handler, cache, &response);
         let request = &self.context.exchange().request;
         let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
         let received = Received {
@@ -241,7 +244,7 @@ impl Fetch {
             times,
         };
         let freshened = freshen(stored.status(), &stored.head(), received, &cache.config.policy);
-        let again = freshened.storable.as_ref().ok().and_then(|storable| {
+        let again = freshened.storable.as_ref().ok().filter(|_| may_store).and_then(|storable| {
             let request = RequestHead { headers: self.order.request.clone(), ..request.clone() };
             let received = Received {
                 request: &self.order.request,
@@ -281,7 +284,7 @@ impl Fetch {
         times: Times,
         reply: oneshot::Sender<Fetched>,
     ) {
-        let Some((draft, builder, head)) = self.draft((cache, store), &response, times) else {
+        let Some((draft, builder, head)) = self.draft(handler, (cache, store), &response, times) else {
             self.order.lead.publish(State::Alone);
             handler.worker.flights.note_alone(&self.order.target, seconds());
             return self.reply(reply, Ok(Answered::Upstream { response: Box::new(response), ttl: None }));
@@ -311,9 +314,20 @@ impl Fetch {
         fill_up(body, filling, builder, &handler.worker.budget, keep).await;
     }
 
+    /// Whether a cookie of the response that would be stored may be that of a session which the gateway has begun for this client.
+    fn has_session(&self, handler: &RouteHandler<'_>, cache: &RouteCache, response: &UpstreamResponse) -> bool {
+        if cache.config.policy.set_cookie != SetCookie::Store || !response.head.headers.contains_key(SET_COOKIE) {
+            return false;
+        }
+        let asked = self.context.attempts.last().map(|attempt| &*attempt.upstream);
+        let mut upstreams = handler.local.upstreams.iter().map(|handle| handle.upstream.upstream());
+        upstreams.any(|upstream| Some(&**upstream.name()) == asked && upstream.spec().balancing.sticky.is_some())
+    }
+
     /// The response as it is stored, if it may be.
     fn draft(
         &mut self,
+        handler: &RouteHandler<'_>,
         (cache, store): (&RouteCache, &Store),
         response: &UpstreamResponse,
         times: Times,
@@ -327,6 +341,9 @@ impl Fetch {
             times,
         };
         let storable = storable(received, &cache.config.policy).ok()?;
+        if self.has_session(handler, cache, response) {
+            return None;
+        }
         let received = Received { request: &self.order.request, ..received };
         let request = &self.context.exchange().request;
         let place = place(request);
