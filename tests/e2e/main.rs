@@ -6,6 +6,7 @@ mod balancing;
 mod bodies;
 mod bulkheads;
 mod cache;
+mod cache_hostile;
 mod calls;
 mod circuits;
 mod client_auth;
