@@ -8,12 +8,13 @@ use regex::Regex;
 
 /// For each module of the gateway, the modules of the gateway that it may name besides itself. `main` and `gateway` put everything together
 /// and may name all. The other crates are cargo's business, and `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 17] = [
+const MAY_NAME: [(&str, &[&str]); 18] = [
     ("allocator", &[]),
     ("embedded", &[]),
     ("telemetry", &[]),
     ("background", &["telemetry"]),
     ("watcher", &["background"]),
+    ("cache", &["config"]),
     ("certs", &["config"]),
     ("consumers", &["background", "config", "telemetry", "watcher"]),
     ("sockets", &["config"]),
@@ -23,12 +24,12 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
     ("outbound", &["background", "telemetry", "upstream"]),
     ("filter", &["config", "telemetry"]),
     ("server", &["allocator", "certs", "config", "sockets", "telemetry"]),
-    ("admin", &["background", "config", "control", "filter", "snapshot", "sockets", "telemetry", "upstream"]),
+    ("admin", &["background", "cache", "config", "control", "filter", "snapshot", "sockets", "telemetry", "upstream"]),
     (
         "snapshot",
-        &["certs", "config", "consumers", "embedded", "filter", "outbound", "server", "telemetry", "upstream"],
+        &["cache", "certs", "config", "consumers", "embedded", "filter", "outbound", "server", "telemetry", "upstream"],
     ),
-    ("proxy", &["filter", "outbound", "server", "snapshot", "telemetry", "upstream"]),
+    ("proxy", &["cache", "filter", "outbound", "server", "snapshot", "telemetry", "upstream"]),
 ];
 
 /// The other crates, by the names that the gateway has for them, and `chain`.

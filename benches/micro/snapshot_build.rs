@@ -60,6 +60,7 @@ fn build(c: &mut Criterion) {
             RuntimeOptions::default().budget,
         ),
         endpoints: EndpointRegistry::new(),
+        cache: Arc::default(),
         sources: Sources::none(),
     };
     let mut group = c.benchmark_group("snapshot_build");

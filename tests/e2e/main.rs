@@ -5,6 +5,8 @@ mod admin;
 mod balancing;
 mod bodies;
 mod bulkheads;
+mod cache;
+mod cache_hostile;
 mod calls;
 mod circuits;
 mod client_auth;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use sluice_cache::store::Store;
 
 use crate::admin::{self, AdminError};
 use crate::background::{Background, Task};
+use crate::cache::ResponseCache;
 use crate::certs::CertStore;
 use crate::config::{self, Config, ConfigErrors, Loaded, model};
 use crate::consumers::ConsumerFiles;
@@ -16,7 +18,7 @@ use crate::control::{Control, Replacement, RunningState, Signals, WatchedFiles, 
 use crate::filter::{Mode, Runtime};
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::{OutboundClient, Tls};
-use crate::proxy::{Proxy, Worker};
+use crate::proxy::{Flights, Proxy, Worker};
 use crate::server::{ListenerSpec, ListenerTable, Overload, ResourceState, StartError, WorkerSettings, Workers};
 use crate::services::Services;
 use crate::services::clock::Clock;
@@ -168,6 +170,7 @@ fn serve(
     });
     observe_overload(metrics, &running.overload);
     observe(metrics, &builder, &running.snapshot, &budget);
+    observe_cache(metrics, &builder.cache);
     metrics.collect({
         let consumers = Arc::clone(&builder.consumers);
         move |out| consumers.expose(out)
@@ -186,9 +189,18 @@ fn serve(
         let running = Arc::clone(&running.snapshot);
         // The empty name is none that a route can have.
         let no_route = metrics.route("");
+        let flights = Arc::<Flights>::default();
         move |_, metrics| {
             let (running, access_log) = (Arc::clone(&running), access_log.worker());
-            Proxy::new(Worker::new(running, metrics, access_log, no_route, budget.clone(), &overload))
+            Proxy::new(Worker::new(
+                running,
+                metrics,
+                access_log,
+                no_route,
+                budget.clone(),
+                &overload,
+                Arc::clone(&flights),
+            ))
         }
     })?;
 
@@ -304,6 +316,7 @@ fn builder(
         metrics,
         outbound,
         endpoints: EndpointRegistry::new(),
+        cache: Arc::default(),
         sources: Sources::new(state_dir, connect),
     })
 }
@@ -360,6 +373,19 @@ fn observe_overload(metrics: &Metrics, overload: &Arc<Overload>) {
             f64::from(state.percent) / 100.0
         });
         family("sluice_overload_shed_total", "counter", "Requests refused.", |state| state.shed as f64);
+    });
+}
+
+fn observe_cache(metrics: &Metrics, cache: &Arc<ResponseCache>) {
+    let cache = Arc::clone(cache);
+    metrics.collect(move |out| {
+        let of = |read: fn(&Store) -> u64| cache.store().map_or(0, read) as f64;
+        out.family("sluice_cache_bytes", "gauge", "Memory of stored responses.");
+        out.sample("sluice_cache_bytes", &[], of(Store::bytes));
+        out.family("sluice_cache_objects", "gauge", "Keys with stored responses.");
+        out.sample("sluice_cache_objects", &[], of(|store| store.keys() as u64));
+        out.family("sluice_cache_evictions_total", "counter", "Keys whose responses had to make room.");
+        out.sample("sluice_cache_evictions_total", &[], of(Store::evicted));
     });
 }
 

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod allocator;
 pub mod background;
+pub mod cache;
 pub mod certs;
 pub mod config;
 pub mod consumers;

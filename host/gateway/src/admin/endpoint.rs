@@ -132,6 +132,37 @@ impl Endpoint {
         T: Serialize + JsonSchema + 'static,
         F: Future<Output = Result<T, Problem>> + 'static,
     {
+        Endpoint::with_value(Method::PUT, path, summary, example, handler)
+            .problem(StatusCode::NOT_FOUND, "Nothing has this name.")
+    }
+
+    /// A `POST` of a value, as JSON. It needs the token.
+    pub(super) fn post<V, T, F>(
+        path: &'static str,
+        summary: &'static str,
+        example: Value,
+        handler: fn(Call, V) -> F,
+    ) -> Self
+    where
+        V: DeserializeOwned + JsonSchema + 'static,
+        T: Serialize + JsonSchema + 'static,
+        F: Future<Output = Result<T, Problem>> + 'static,
+    {
+        Endpoint::with_value(Method::POST, path, summary, example, handler)
+    }
+
+    fn with_value<V, T, F>(
+        method: Method,
+        path: &'static str,
+        summary: &'static str,
+        example: Value,
+        handler: fn(Call, V) -> F,
+    ) -> Self
+    where
+        V: DeserializeOwned + JsonSchema + 'static,
+        T: Serialize + JsonSchema + 'static,
+        F: Future<Output = Result<T, Problem>> + 'static,
+    {
         let change = move |call: Call| {
             let answer = serde_json::from_slice(&call.body)
                 .map_err(|error| Problem::bad_request(format!("the body is not as expected: {error}")))
@@ -141,10 +172,9 @@ impl Endpoint {
         let schema: fn(&mut SchemaGenerator) -> Schema = |generator| generator.subschema_for::<V>();
         Endpoint {
             request: Some(RequestBody { schema, example }),
-            ..Endpoint::changing(Method::PUT, path, summary, Box::new(change), content::<T>())
+            ..Endpoint::changing(method, path, summary, Box::new(change), content::<T>())
         }
         .problem(StatusCode::BAD_REQUEST, "The body is not JSON, or not what is described here.")
-        .problem(StatusCode::NOT_FOUND, "Nothing has this name.")
         .problem(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.")
     }
 

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::endpoint::Endpoint;
-use super::{JSON, api, pages, upstreams, weights};
+use super::{JSON, api, cache, pages, upstreams, weights};
 use crate::telemetry::Exposition;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -30,6 +30,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             api::reload,
         )
         .problem(StatusCode::UNPROCESSABLE_ENTITY, "The configuration is refused; the running one stays."),
+        Endpoint::post(
+            "/api/v1/cache/purge",
+            "Takes stored responses away at once, by URL, prefix, host or tag; with `soft`, makes them stale.",
+            json!({ "prefix": "https://example.com/catalogue", "soft": false }),
+            cache::purge,
+        )
+        .problem(StatusCode::UNPROCESSABLE_ENTITY, "It does not say one thing that can be purged."),
         Endpoint::put_named(
             "/api/v1/routes/{name}/weights",
             "Changes the weights of a route's upstreams, at once for all workers; with `save`, in the configuration file, too.",

@@ -5,6 +5,7 @@
 //! types of the handlers, so it can't differ from what is served.
 
 mod api;
+mod cache;
 mod endpoint;
 mod endpoints;
 mod limits;

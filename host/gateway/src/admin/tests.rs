@@ -66,6 +66,7 @@ fn fixture(admin: &str) -> Fixture {
         metrics: Arc::clone(&metrics),
         outbound,
         endpoints: EndpointRegistry::new(),
+        cache: Arc::default(),
         sources: Sources::none(),
     };
     let loaded = config::load(&path).expect("a configuration");

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use sluice_cache::policy::SetCookie;
 
 use super::model::{
     Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, EndpointScheme, FailurePolicy, FileMode,
@@ -115,6 +116,23 @@ pub const TRUST_DEADLINE_HEADER: bool = false;
 pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MIRROR_MAX_REQUESTS: u32 = 100;
 pub const MIRROR_MAX_BODY: ByteSize = mib(1);
+
+// [cache] and [routes.NAME.cache]; `normalise` is `Normalise::default()`.
+pub const CACHE_MEMORY: ByteSize = mib(64);
+pub const CACHE_MAX_OBJECT: ByteSize = mib(1);
+/// Longer than most responses take, and shorter than most clients wait.
+pub const CACHE_COLLAPSE_TIMEOUT: Option<Duration> = Some(Duration::from_secs(1));
+pub const CACHE_STATUS_FIELD: bool = true;
+pub const CACHE_CONSUMER: bool = false;
+/// RFC 9111 §4.2.2: a typical setting.
+pub const CACHE_HEURISTIC_PERCENT: u8 = 10;
+pub const CACHE_HEURISTIC_MAX: Duration = Duration::from_secs(86_400);
+/// Errors of the client that another request would get as well.
+pub const CACHE_NEGATIVE_STATUSES: [u16; 4] = [404, 405, 410, 451];
+pub const CACHE_TTL_WITH_CREDENTIALS: bool = false;
+pub const CACHE_SET_COOKIE: SetCookie = SetCookie::Refuse;
+pub const CACHE_REQUEST_DIRECTIVES: bool = false;
+pub const CACHE_AGE_FROM_DATE: bool = false;
 
 // [upstreams.NAME]
 pub const BALANCE: Balance = Balance::RoundRobin;

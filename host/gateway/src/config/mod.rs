@@ -128,6 +128,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
     let certificates = root.section("certificates", |name, table| gateway::certificate(name, &table));
     let admin = root.optional_table("admin").map(|table| gateway::admin(&table, &mut binds));
     let telemetry = gateway::telemetry(&root.table("telemetry"));
+    let cache = routes::cache::process(&root.table("cache"));
     let consumers = root.section("consumers", |name, table| consumers::consumer(name, &table));
 
     let states = root.section("state", |name, table| state::state(name, &table));
@@ -178,6 +179,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
         consumers,
         states,
         telemetry,
+        cache,
         admin: match admin {
             Some(admin) => Some(admin?),
             None => None,

@@ -1,6 +1,7 @@
 //! The words that stand for values, as they are written in a file.
 
 use http::uri::Scheme;
+use sluice_cache::policy::SetCookie;
 
 use super::key::{Words, Written};
 use super::model::{
@@ -164,4 +165,9 @@ impl Words for Mode {
 
 impl Words for CallMode {
     const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("component", Self::Component)];
+}
+
+impl Words for SetCookie {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("refuse", Self::Refuse), ("omit", Self::Omit), ("store", Self::Store)];
 }

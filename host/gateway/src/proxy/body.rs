@@ -38,6 +38,11 @@ impl MessageBody {
         MessageBody { until, ..self }
     }
 
+    /// Whether there is nothing to read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
     /// What is passed on when no filter has replaced it: byte for byte what came in.
     pub(super) fn take(&mut self) -> Body {
         std::mem::take(&mut self.body)

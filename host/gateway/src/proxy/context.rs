@@ -16,6 +16,7 @@ use super::error::{Kind, ProxyError};
 use super::fault::Injected;
 use super::grpc;
 use super::worker::Worker;
+use crate::cache::CacheResult;
 use crate::exchange::{Exchange, Reason};
 use crate::filter::{Hook, LocalPipeline, Traversal};
 use crate::http::body::{BodyError, Watch};
@@ -127,6 +128,8 @@ pub(super) struct RequestContext {
     /// For a caller of a sticky split who had no key.
     pub(super) sticky_cookie: Option<Box<HeaderValue>>,
     pub(super) faults: Option<Box<Injected>>,
+    /// Where the route has a cache.
+    pub(super) cache: Option<CacheResult>,
     pub(super) attempts: AttemptLog,
     pub(super) status: Option<StatusCode>,
     /// Only where the request has a body.
@@ -214,6 +217,7 @@ impl RequestContext {
                 weighted: 0,
                 sticky_cookie: None,
                 faults: None,
+                cache: None,
                 attempts: AttemptLog::default(),
                 status: None,
                 bytes_in: None,
@@ -231,6 +235,10 @@ impl RequestContext {
                 is_call: false,
             },
         )
+    }
+
+    pub(super) fn worker(&self) -> Rc<Worker> {
+        Rc::clone(&self.worker)
     }
 
     /// The index of its route in the snapshot; 0 before one has matched.
@@ -346,6 +354,7 @@ impl RequestContext {
             grpc_status: self.grpc_status,
             error: self.error.map(|(side, kind)| (side, kind.name())),
             error_filter: self.error_filter.as_deref(),
+            cache: self.cache.map(CacheResult::name),
             faults: self.faults.as_ref().map_or(&[], |faults| &faults.names),
             aborted: !self.ended,
         }

@@ -43,6 +43,8 @@ pub enum Kind {
     /// The exchange has lasted as long as the route allows.
     StreamDuration,
     NoRoute,
+    /// The client wants a stored response only, and there is none (RFC 9111 §5.2.1.7).
+    NotStored,
     /// A route is for the request but for its method.
     MethodNotAllowed,
     /// The request goes in circles: gateways like this one have passed it on too often (RFC 8586).
@@ -99,6 +101,7 @@ impl Kind {
             Kind::ClientAborted => "client-aborted",
             Kind::StreamDuration => "max-stream-duration",
             Kind::NoRoute => "no-route",
+            Kind::NotStored => "not-stored",
             Kind::MethodNotAllowed => "method-not-allowed",
             Kind::LoopDetected => "loop-detected",
             Kind::OutOfMemory => "out-of-memory",
@@ -173,6 +176,7 @@ impl ProxyError {
             | Kind::ClientAborted
             | Kind::StreamDuration
             | Kind::NoRoute
+            | Kind::NotStored
             | Kind::MethodNotAllowed
             | Kind::LoopDetected
             | Kind::DeadlineExceeded => ErrorSource::Client,

@@ -4,6 +4,7 @@
 mod admission;
 mod affinity;
 mod body;
+mod cache;
 mod call;
 mod context;
 mod deadline;
@@ -28,6 +29,7 @@ use std::rc::Rc;
 use http::header::ALLOW;
 use http::{HeaderMap, Method, Response, StatusCode, Version, request};
 
+pub use cache::Flights;
 pub use error::{Kind, ProxyError};
 pub use worker::Worker;
 

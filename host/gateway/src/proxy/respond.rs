@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::error::{Kind, ProxyError};
 use crate::exchange::{ResponseHead, ResponseSource};
@@ -40,6 +40,7 @@ pub(super) fn public(kind: Kind) -> (StatusCode, &'static str) {
         // Nobody reads it; the access log shows nginx's code for a client that went away.
         Kind::ClientAborted => (client_closed_request(), "The client closed the connection."),
         Kind::StreamDuration => (StatusCode::GATEWAY_TIMEOUT, "The request took longer than is allowed."),
+        Kind::NotStored => (StatusCode::GATEWAY_TIMEOUT, "There is no stored response to this request."),
         Kind::NoRoute => (StatusCode::NOT_FOUND, "There is nothing at this address."),
         Kind::MethodNotAllowed => {
             (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here. The field Allow lists those that are.")
@@ -97,6 +98,7 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
         | Kind::VersionNotSupported
         | Kind::UnsupportedCoding
         | Kind::NoRoute
+        | Kind::NotStored
         | Kind::MethodNotAllowed
         | Kind::OutOfMemory
         | Kind::Overloaded
@@ -155,6 +157,14 @@ pub(super) fn problem(error: &ProxyError, id: &HeaderValue, id_header: &HeaderNa
         let seconds = error.advice.as_ref().map_or(1, |advice| advice.retry_after.as_millis().div_ceil(1000).max(1));
         head.headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
     }
+    Box::new(head)
+}
+
+/// The answer to a request for a range that a stored response does not have (RFC 9110 §15.5.17), with these fields.
+pub(super) fn unsatisfiable(headers: HeaderMap, id: &HeaderValue, id_header: &HeaderName) -> Box<ResponseHead> {
+    let mut head = ResponseHead::new(ResponseSource::Gateway, StatusCode::RANGE_NOT_SATISFIABLE);
+    head.headers = headers;
+    describe(&mut head, "The response does not have this range.", id, id_header);
     Box::new(head)
 }
 

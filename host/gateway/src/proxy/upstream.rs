@@ -6,9 +6,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
 use http::header::{LOCATION, SET_COOKIE, UPGRADE};
+use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
+use sluice_cache::validate::make_conditional;
 
 use super::RouteHandler;
 use super::admission::note_outcome;
@@ -22,16 +23,43 @@ use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::Body;
 use crate::http::headers::{HeaderClasses, strip_hop_by_hop_of_response};
 use crate::snapshot::routes::Action;
-use crate::snapshot::split::Split;
 use crate::upstream::websocket;
 use crate::upstream::{OutgoingRequest, UpstreamError, UpstreamErrorKind, UpstreamResponse};
 
 impl RouteHandler<'_> {
     /// Makes a response, in `exchange.response`.
     pub(super) async fn respond(&self, context: &mut RequestContext) -> Result<(), ProxyError> {
+        let split = match &self.route.action {
+            Action::Forward(split) => split,
+            Action::Redirect { .. } | Action::Respond { .. } => return self.respond_itself(context),
+        };
+        // Only filters have waited so far, for a body or for an answer of their own.
+        let waited = context.timings.request_filters.unwrap_or_default();
+        if let Some(whole) = self.route.timeouts.to_head().filter(|whole| *whole <= waited) {
+            let message = format!("the request was not in after {whole:?}");
+            return Err(ProxyError::new(Kind::ClientTimeout, message));
+        }
+        let deadline = self.client_deadline(context);
+        if let Some(fault) = &self.route.fault
+            && Box::pin(self.inject(context, fault, deadline)).await?
+        {
+            return Ok(());
+        }
+        deadline.map_or(Ok(()), ClientDeadline::check)?;
+        context.weighted = self.weighted(context, split);
+        if let Some(cache) = &self.route.cache {
+            return Box::pin(self.through_cache(context, deadline, cache)).await;
+        }
+        let response = pin!(self.fetch(context, &deadline, None)).await?;
+        self.accept(context, response)
+    }
+
+    /// The response of a route that asks no upstream.
+    fn respond_itself(&self, context: &mut RequestContext) -> Result<(), ProxyError> {
         let exchange = context.traversal.exchange();
         let head = match &self.route.action {
-            Action::Forward(split) => return self.forward(context, split).await,
+            // Its response is asked for, and not made.
+            Action::Forward(_) => return Ok(()),
             Action::Respond { status, headers, body } => {
                 let mut head = ResponseHead::new(ResponseSource::Gateway, *status);
                 head.headers = headers.clone();
@@ -54,44 +82,50 @@ impl RouteHandler<'_> {
         Ok(())
     }
 
-    /// Sends the request to an upstream and takes its response into the exchange.
-    async fn forward(&self, context: &mut RequestContext, split: &Split) -> Result<(), ProxyError> {
-        // Only filters have waited so far, for a body or for an answer of their own.
-        let waited = context.timings.request_filters.unwrap_or_default();
-        if let Some(whole) = self.route.timeouts.to_head().filter(|whole| *whole <= waited) {
-            let message = format!("the request was not in after {whole:?}");
-            return Err(ProxyError::new(Kind::ClientTimeout, message));
+    /// The upstreams of the route, by index in the snapshot.
+    fn targets(&self) -> &[usize] {
+        match &self.route.action {
+            Action::Forward(split) => &split.targets,
+            Action::Redirect { .. } | Action::Respond { .. } => &[],
         }
-        let deadline = self.client_deadline(context);
-        if let Some(fault) = &self.route.fault
-            && Box::pin(self.inject(context, fault, deadline)).await?
-        {
-            return Ok(());
+    }
+
+    /// Asks the upstream that was chosen, or another one of these if a filter says so. With `validated`, the head of a stored response, the
+    /// request asks whether that is still good.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps two copies of what it is handed")]
+    pub(super) fn fetch<'f>(
+        &'f self,
+        context: &'f mut RequestContext,
+        deadline: &'f Option<ClientDeadline>,
+        validated: Option<&'f HeaderMap>,
+    ) -> impl Future<Output = Result<UpstreamResponse, ProxyError>> + 'f {
+        async move {
+            // Boxed, as below: only some routes have limits, and each request would carry the room for it.
+            if self.route.limits.is_some() {
+                Box::pin(self.admit_to_route(context, self.until(context.start, *deadline).0)).await?;
+            }
+            let is_grpc = context.grpc;
+            let (mut request, headers) = self.request(context)?;
+            if let Some(stored) = validated {
+                make_conditional(request.headers_mut(), stored);
+            }
+            self.mirror(context, &mut request);
+            let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
+            request.on_behalf_of(context.proxied.take());
+            if let Some(extras) = self.extras(context.start, *deadline, is_grpc) {
+                request = request.with(extras);
+            }
+            let mut outcome = pin!(self.ask_upstream(context, self.targets(), &mut request)).await;
+            note_outcome(context, outcome.as_mut().ok(), &request);
+            if headers == RequestHeaders::Lent {
+                context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
+            }
+            let mut response = outcome.map_err(|error| self.outlived(context, error))?;
+            if let Some(until) = deadline.and_then(|deadline| deadline.call_until) {
+                response.body = bounded(response.body, until);
+            }
+            Ok(response)
         }
-        deadline.map_or(Ok(()), ClientDeadline::check)?;
-        // Boxed, as below: only some routes have limits, and each request would carry the room for it.
-        if self.route.limits.is_some() {
-            Box::pin(self.admit_to_route(context, self.until(context.start, deadline).0)).await?;
-        }
-        let is_grpc = context.grpc;
-        context.weighted = self.weighted(context, split);
-        let (mut request, headers) = self.request(context)?;
-        self.mirror(context, &mut request);
-        let mut request = OutgoingRequest::new(request, self.timeouts(context.start), &self.worker.budget);
-        request.on_behalf_of(context.proxied.take());
-        if let Some(extras) = self.extras(context.start, deadline, is_grpc) {
-            request = request.with(extras);
-        }
-        let mut outcome = pin!(self.ask_upstream(context, &split.targets, &mut request)).await;
-        note_outcome(context, outcome.as_mut().ok(), &request);
-        if headers == RequestHeaders::Lent {
-            context.exchange().request.headers = std::mem::take(request.into_request().headers_mut());
-        }
-        let mut response = outcome.map_err(|error| self.outlived(context, error))?;
-        if let Some(until) = deadline.and_then(|deadline| deadline.call_until) {
-            response.body = bounded(response.body, until);
-        }
-        self.accept(context, response)
     }
 
     /// An upstream that did not answer in time, where that is the longest life of the exchange.
@@ -104,7 +138,7 @@ impl RouteHandler<'_> {
     }
 
     /// Takes an upstream's response into the exchange.
-    fn accept(&self, context: &mut RequestContext, response: UpstreamResponse) -> Result<(), ProxyError> {
+    pub(super) fn accept(&self, context: &mut RequestContext, response: UpstreamResponse) -> Result<(), ProxyError> {
         let UpstreamResponse { mut head, body, upgraded } = response;
         let extended_connect = context.extended_connect;
         // RFC 9110 §15.2.2: a server must not switch unasked.

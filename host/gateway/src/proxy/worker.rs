@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
+use super::cache::Flights;
 use crate::filter::CompleteQueue;
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::call_upstreams_by;
@@ -25,6 +26,8 @@ pub struct Worker {
     pub(super) budget: MemoryBudget,
     pub(super) overload: Rc<WorkerOverload>,
     pub(super) complete: Rc<CompleteQueue>,
+    /// The fetches for the cache of all workers.
+    pub(super) flights: Arc<Flights>,
     view: RefCell<View>,
 }
 
@@ -46,13 +49,14 @@ impl Worker {
         no_route: RouteId,
         budget: MemoryBudget,
         overload: &Arc<Overload>,
+        flights: Arc<Flights>,
     ) -> Rc<Self> {
         let local = LocalSnapshot::new(running.load_full(), None, metrics.clone());
         let complete = CompleteQueue::new(COMPLETE_QUEUE, metrics.clone());
         tokio::task::spawn_local(Rc::clone(&complete).run());
         let view = RefCell::new(View { running: Cache::new(running), local, earlier: Vec::new() });
         let overload = overload.worker();
-        let worker = Rc::new(Worker { metrics, access_log, no_route, budget, overload, complete, view });
+        let worker = Rc::new(Worker { metrics, access_log, no_route, budget, overload, complete, flights, view });
         let calls: Weak<Worker> = Rc::downgrade(&worker);
         call_upstreams_by(calls);
         worker

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderName;
 
+use crate::cache::ResponseCache;
 use crate::certs::{CertStore, Validity};
 use crate::config::model::Name;
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
@@ -62,6 +63,9 @@ pub struct Snapshot {
     pub validities: Vec<(String, Validity)>,
     /// The consumers of its configuration.
     consumers: ConsumerPlan,
+    pub cache: Arc<ResponseCache>,
+    /// Its memory, in bytes, where a route needs it.
+    cache_memory: Option<u64>,
     /// What an operator should know, as lines for the log and `check`.
     pub warnings: Vec<String>,
 }
@@ -75,6 +79,7 @@ pub struct SnapshotBuilder {
     /// Sends what the services ask for; has the resolver of the running snapshot.
     pub outbound: Arc<OutboundClient>,
     pub endpoints: Arc<EndpointRegistry>,
+    pub cache: Arc<ResponseCache>,
     /// What upstreams find their endpoints with.
     pub sources: Arc<Sources>,
     pub consumers: Arc<ConsumerFiles>,
@@ -126,7 +131,7 @@ impl SnapshotBuilder {
                 }
             };
             let upstream = |name: &str| config.upstreams.iter().position(|upstream| *upstream.name == *name);
-            let shared = (&*self.metrics, &*self.endpoints);
+            let shared = (&*self.metrics, &*self.endpoints, &self.cache);
             match routes::route(route, pipeline, (&config.upstreams, upstream), shared, (number, before)) {
                 Ok(route) => built.push(route),
                 Err(message) => errors.push(loaded.error_on(&key(&["routes", &route.name]), message)),
@@ -147,6 +152,8 @@ impl SnapshotBuilder {
                 number,
                 router,
                 https_redirects,
+                cache: Arc::clone(&self.cache),
+                cache_memory: built.iter().any(|route| route.cache.is_some()).then_some(config.cache.memory.0),
                 routes: built,
                 calls,
                 upstreams,
@@ -188,6 +195,9 @@ impl Snapshot {
     pub fn apply_limits(&self) {
         self.upstreams.iter().for_each(|(upstream, _)| upstream.apply_limits());
         self.routes.iter().filter_map(|route| route.limits.as_ref()).for_each(|limits| limits.apply());
+        if let Some(memory) = self.cache_memory {
+            self.cache.apply(memory);
+        }
     }
 
     /// What an operator should know now of certificates and their end.

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::split::Split;
 use super::{Snapshot, key};
+use crate::cache::{ResponseCache, RouteCache};
 pub use crate::config::model::{
     AbortWith, Criticality, DeadlinePolicy, Fault, HostPolicy, RetryCondition, RetryPolicy, RouteTimeouts as Timeouts,
     Share, Subset,
@@ -47,6 +48,7 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     /// Boxed, since few routes have any.
     pub fault: Option<Box<Fault>>,
+    pub cache: Option<Box<RouteCache>>,
 }
 
 /// Where a copy of requests goes, and what it may take.
@@ -148,6 +150,7 @@ pub(super) fn calls(
         subset: None,
         mirror: None,
         fault: None,
+        cache: None,
     }
 }
 
@@ -156,7 +159,7 @@ pub(super) fn route(
     route: &config::Route,
     pipeline: usize,
     (upstreams, upstream): (&[config::Upstream], impl Fn(&str) -> Option<usize>),
-    (metrics, registry): (&Metrics, &EndpointRegistry),
+    (metrics, registry, cache): (&Metrics, &EndpointRegistry, &Arc<ResponseCache>),
     (snapshot, before): (u64, Option<&Snapshot>),
 ) -> Result<Route, String> {
     let mut names: Vec<Arc<str>> = Vec::new();
@@ -202,6 +205,7 @@ pub(super) fn route(
             None => None,
         },
         fault: route.fault.clone().map(Box::new),
+        cache: route.cache.clone().map(|config| Box::new(RouteCache { shared: Arc::clone(cache), config })),
     })
 }
 

@@ -229,6 +229,7 @@ mod tests {
             grpc_status: None,
             error: None,
             error_filter: None,
+            cache: None,
             faults: &[],
             aborted: false,
         }

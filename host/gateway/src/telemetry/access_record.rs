@@ -91,6 +91,8 @@ pub struct AccessRecord<'a> {
     pub error: Option<(ErrorSource, &'a str)>,
     /// The filter that the error is about.
     pub error_filter: Option<&'a str>,
+    /// What the cache of the route did.
+    pub cache: Option<&'static str>,
     /// The faults that were injected.
     pub faults: &'a [&'static str],
     /// The exchange ended before its last byte.
@@ -158,6 +160,7 @@ impl AccessRecord<'_> {
             text(out, "error_side", Some(side.name().as_bytes()));
             text(out, "error", Some(kind.as_bytes()));
         }
+        text(out, "cache", self.cache.map(str::as_bytes));
         text(out, "error_filter", self.error_filter.map(str::as_bytes));
         if !self.faults.is_empty() {
             // Words of ours, without a quote.
@@ -226,6 +229,9 @@ impl AccessRecord<'_> {
         }
         if let Some(reason) = self.reason {
             let _ = write!(out, " ({})", Plain(reason));
+        }
+        if let Some(cache) = self.cache {
+            let _ = write!(out, "  cache {cache}");
         }
         if let Some(status) = self.grpc_status {
             let _ = write!(out, "  grpc {status}");

@@ -13,6 +13,8 @@
 //! | `sluice_grpc_responses_total` | `route`, `grpc_status` |
 //! | `sluice_mirrored_requests_total` | `route`, `outcome` |
 //! | `sluice_faults_injected_total` | `route`, `fault` |
+//! | `sluice_cache_requests_total` | `route`, `result` |
+//! | `sluice_cache_bytes`, `sluice_cache_objects`, `sluice_cache_evictions_total` (`gateway.rs`) | |
 //! | `sluice_upstream_requests_total` | `upstream`, `code` |
 //! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |
 //! | `sluice_upstream_errors_total` | `upstream`, `kind` |
@@ -296,6 +298,11 @@ impl WorkerMetrics {
         *lock(&self.cells.faults).entry((route, fault)).or_default() += 1;
     }
 
+    /// What the cache of a route did with a request.
+    pub fn cached(&self, route: RouteId, result: &'static str) {
+        *lock(&self.cells.cached).entry((route, result)).or_default() += 1;
+    }
+
     /// An `on-complete` call that did not fit into its queue.
     pub fn completion_dropped(&self) {
         self.cells.completions_dropped.bump(1);
@@ -326,7 +333,8 @@ pub(super) struct Cells {
     pub(super) retries: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) retries_denied: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) reasons: Mutex<Reasons>,
-    /// These two by route and outcome or fault.
+    /// These three by route and outcome, fault or result.
+    pub(super) cached: Mutex<ByRoute>,
     pub(super) mirrored: Mutex<ByRoute>,
     pub(super) faults: Mutex<ByRoute>,
     pub(super) grpc: Table<GrpcStatuses>,

@@ -145,8 +145,11 @@ impl Metrics {
     /// Counters of a route and a word.
     fn render_releases(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
         type Read = fn(&Cells) -> &Mutex<ByRoute>;
-        let families: [(&str, &str, &str, Read); 2] = [
+        let families: [(&str, &str, &str, Read); 3] = [
             ("sluice_mirrored_requests_total", "outcome", "Copies of requests by outcome.", |cells| &cells.mirrored),
+            ("sluice_cache_requests_total", "result", "Requests of routes with a cache, by what it did.", |cells| {
+                &cells.cached
+            }),
             ("sluice_faults_injected_total", "fault", "Faults that routes have injected.", |cells| &cells.faults),
         ];
         for (name, label, help, read) in families {

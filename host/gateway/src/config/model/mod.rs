@@ -6,6 +6,7 @@
 //! upstreams, filters) are here, and those modules use them.
 
 mod balancing;
+mod cache;
 mod discovery;
 mod filters;
 mod health;
@@ -37,6 +38,7 @@ use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
 pub use balancing::*;
+pub use cache::*;
 pub use discovery::*;
 pub use filters::*;
 pub use health::*;
@@ -68,6 +70,7 @@ pub struct Config {
     /// What gateways share limits and values in.
     pub states: Vec<StoreSpec>,
     pub telemetry: Telemetry,
+    pub cache: Cache,
     /// No admin listener without it.
     pub admin: Option<Admin>,
     /// What the configuration files said, as a hash of their text.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, Step, Sticky};
+use super::{ByteSize, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, RouteCache, Step, Sticky};
 use crate::config::defaults;
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
@@ -33,6 +33,8 @@ pub struct Route {
     pub deadline: Option<DeadlinePolicy>,
     /// Whether a request may switch protocols (WebSocket).
     pub upgrade: bool,
+    /// None: nothing is stored. Only with an upstream.
+    pub cache: Option<RouteCache>,
     pub subset: Option<Subset>,
     /// Only with several upstreams.
     pub sticky: Option<Sticky>,

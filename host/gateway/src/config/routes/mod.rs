@@ -1,5 +1,6 @@
 //! Reads `[routes]`.
 
+pub(super) mod cache;
 mod limits;
 mod matches;
 mod releases;
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     retry: Option<RetryPolicy>,
     deadline: Option<DeadlinePolicy>,
     upgrade: bool,
+    cache: Option<RouteCache>,
 }
 
 /// Reads a route, here with the tables that it inherits from.
@@ -77,8 +79,9 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     let action = action(table, known, matches.as_deref(), &params);
     let rewrite = rewrite(table, matches.as_deref(), &params);
     let forwards = table.has("upstream") || table.has("upstreams");
-    for key in
-        ["rewrite", "host", "subset", "mirror", "fault"].into_iter().filter(|key| !forwards && table.has_own(key))
+    for key in ["rewrite", "host", "subset", "mirror", "fault", "cache"]
+        .into_iter()
+        .filter(|key| !forwards && table.has_own(key))
     {
         table.fail(format!("`{key}` is only for routes with an upstream"));
     }
@@ -89,7 +92,7 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     }
     let mirror = releases::mirror(table, known);
     let fault = releases::fault(table);
-    let Shared { host, pipeline, priority, timeouts, limits, criticality, retry, deadline, upgrade } =
+    let Shared { host, pipeline, priority, timeouts, limits, criticality, retry, deadline, upgrade, cache } =
         shared(table, known);
     Some(Route {
         name: Name::from(name),
@@ -105,6 +108,7 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         retry,
         deadline,
         upgrade,
+        cache: cache.filter(|_| forwards),
         subset,
         sticky,
         mirror,
@@ -163,6 +167,7 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
         retry: table.optional_table("retry").map(|table| retry::retry(&table)),
         deadline: table.optional_table("deadline").map(|table| retry::deadline(&table)),
         upgrade,
+        cache: table.optional_table("cache").map(|table| cache::read(&table)),
     }
 }
 

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use crate::config::{Absent, KeyDoc, keys};
 
 /// The tables, in the order of the page, each with what it is; deeper tables follow theirs.
-const TABLES: [(&str, &str); 15] = [
+const TABLES: [(&str, &str); 16] = [
     ("", "At the top of the main file, before all tables."),
     ("gateway", "Settings of the process."),
     ("listeners.*", "A socket that clients connect to. There has to be one at least."),
     ("certificates.*", "A certificate that listeners can name."),
     ("admin", "The admin listener. Without this table there is none."),
     ("telemetry", "Logs."),
+    ("cache", "The memory of the HTTP cache. `routes.NAME.cache` says what is stored."),
     (
         "plugins.*",
         "A plugin, for what should differ from the defaults: its limits, grants and instances are for all its filters.",

@@ -1,0 +1,148 @@
+//! The HTTP cache of the process: the store that all workers share, and what is purged of it. It outlives snapshots. The rules and the store
+//! are in `sluice-cache`; `proxy/cache/` asks them for each request.
+
+use std::sync::{Arc, OnceLock};
+
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Method, StatusCode};
+use sluice_cache::digest::Secret;
+use sluice_cache::invalidate;
+use sluice_cache::store::{Limits, Purge, Store, Strength};
+use url::Url;
+
+use crate::config::model;
+
+/// The responses of one key that differ by what they vary by: clients choose that, and would fill the store with one page.
+const MAX_VARIANTS: usize = 32;
+
+/// One response takes no more of the memory than this part.
+const LARGEST: u64 = 8;
+
+/// What a request that a route's cache has seen came to, for logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    /// A fresh response from the store.
+    Hit,
+    /// A stale one, as the client or `stale-while-revalidate` allows.
+    Stale,
+    /// A stale one in place of an error.
+    StaleIfError,
+    /// A stored response that the upstream has confirmed.
+    Revalidated,
+    /// The response to another request for the same.
+    Collapsed,
+    /// The upstream's response.
+    Miss,
+    /// The cache does not handle the request.
+    Bypass,
+    /// The client wanted a stored response only, and there is none.
+    NotStored,
+}
+
+impl CacheResult {
+    pub fn name(self) -> &'static str {
+        match self {
+            CacheResult::Hit => "hit",
+            CacheResult::Stale => "stale",
+            CacheResult::StaleIfError => "stale-if-error",
+            CacheResult::Revalidated => "revalidated",
+            CacheResult::Collapsed => "collapsed",
+            CacheResult::Miss => "miss",
+            CacheResult::Bypass => "bypass",
+            CacheResult::NotStored => "not-stored",
+        }
+    }
+}
+
+/// The cache of a route.
+pub struct RouteCache {
+    pub shared: Arc<ResponseCache>,
+    pub config: model::RouteCache,
+}
+
+/// The cache of the process.
+#[derive(Default)]
+pub struct ResponseCache {
+    /// Made when the first route with a cache is served.
+    store: OnceLock<Store>,
+}
+
+impl ResponseCache {
+    /// The store has this much memory from now on.
+    pub fn apply(&self, memory: u64) {
+        let limits = Limits { bytes: memory, object: memory / LARGEST, variants: MAX_VARIANTS };
+        match self.store.get() {
+            Some(store) => store.set_limits(limits),
+            None => {
+                let mut secret = [0; 16];
+                // Without randomness there is no TLS either; who knows the secret can make keys collide.
+                aws_lc_rs::rand::fill(&mut secret).expect("the system has random numbers");
+                let _ = self.store.set(Store::new(limits, Secret::new(secret)));
+            }
+        }
+    }
+
+    /// None before a route with a cache was served.
+    pub fn store(&self) -> Option<&Store> {
+        self.store.get()
+    }
+
+    /// Takes stored responses away, or makes them stale.
+    pub fn purge(&self, what: &Purge<'_>, strength: Strength) {
+        if let Some(store) = self.store() {
+            store.purge(what, strength);
+        }
+    }
+
+    /// RFC 9111 §4.4: what a response to an unsafe request makes invalid.
+    pub fn invalidate(&self, place: &Place<'_>, method: &Method, status: StatusCode, response: &HeaderMap) {
+        let Some(store) = self.store().filter(|_| invalidate::invalidates(method, status)) else { return };
+        store.purge(&Purge::Url { host: place.host, path: place.path, query: place.query }, Strength::Hard);
+        let query = place.query.map(|query| format!("?{query}")).unwrap_or_default();
+        let target = format!("{}://{}{}{query}", place.scheme, place.host, place.path);
+        let Ok(target) = Url::parse(&target) else { return };
+        for url in invalidate::others(&target, response) {
+            if let Some(host) = url_host(&url) {
+                store.purge(&Purge::Url { host: &host, path: url.path(), query: url.query() }, Strength::Hard);
+            }
+        }
+    }
+}
+
+/// Where a request goes, in the form of keys and purges: as the client has sent it, after the filters and before a rewrite, since purges and
+/// `Location` name public URLs. The path is in normal form, the host in lower case and without the port of its scheme.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub scheme: &'a str,
+    pub host: &'a str,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+}
+
+/// The host of a request in the form of a [`Place`].
+pub fn place_host<'a>(scheme: &Scheme, authority: &'a Authority) -> &'a str {
+    let port = if *scheme == Scheme::HTTPS { ":443" } else { ":80" };
+    authority.as_str().strip_suffix(port).unwrap_or(authority.as_str())
+}
+
+/// The same of a URL.
+pub fn url_host(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_one_form() {
+        let of = |scheme, authority| place_host(&scheme, &Authority::from_static(authority)).to_owned();
+        assert_eq!(of(Scheme::HTTP, "a.example:80"), "a.example");
+        assert_eq!(of(Scheme::HTTPS, "a.example:443"), "a.example");
+        assert_eq!(of(Scheme::HTTPS, "a.example:80"), "a.example:80");
+        let url = |text| url_host(&Url::parse(text).unwrap()).unwrap();
+        assert_eq!(url("http://A.example:80/x"), "a.example");
+        assert_eq!(url("http://a.example:8080/x"), "a.example:8080");
+    }
+}

@@ -1,0 +1,28 @@
+//! The HTTP cache: what routes store, and the memory of the process for it.
+
+use std::time::Duration;
+
+use sluice_cache::key::KeyRule;
+use sluice_cache::policy::Policy;
+
+use super::ByteSize;
+
+/// What all routes with a cache have in common.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// What stored responses may take together, heads and keys included.
+    pub memory: ByteSize,
+}
+
+/// How the responses of a route are stored and reused.
+#[derive(Debug, Clone)]
+pub struct RouteCache {
+    pub key: KeyRule,
+    pub policy: Policy,
+    /// The content of a response that is stored.
+    pub max_object: ByteSize,
+    /// How long a request waits for the response head to another one for the same; none: it does not.
+    pub collapse_timeout: Option<Duration>,
+    /// Whether responses say what the cache did (`Cache-Status`, RFC 9211).
+    pub status_field: bool,
+}

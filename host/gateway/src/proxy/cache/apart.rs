@@ -1,0 +1,83 @@
+//! A request whose response is for it alone: a HEAD, a range or a condition of what is not stored, `no-store`.
+
+use std::time::SystemTime;
+
+use http::Method;
+use sluice_cache::freshness::{Failure, Times};
+use sluice_cache::key::Key;
+use sluice_cache::storable::Received;
+use sluice_cache::store::{Generation, Object, Store};
+use sluice_cache::validate::{HeadUpdate, freshen, head_update};
+
+use super::{Missing, fetch, forwarded, is_of_upstream, stale};
+use crate::cache::{CacheResult, RouteCache};
+use crate::proxy::RouteHandler;
+use crate::proxy::context::RequestContext;
+use crate::proxy::deadline::ClientDeadline;
+use crate::proxy::error::ProxyError;
+use crate::upstream::UpstreamResponse;
+
+impl RouteHandler<'_> {
+    /// A request whose response is for it alone: nothing of it is stored, but a HEAD tells of what is.
+    pub(super) async fn fetch_apart(
+        &self,
+        context: &mut RequestContext,
+        deadline: Option<ClientDeadline>,
+        (cache, store): (&RouteCache, &Store),
+        missing: Missing,
+    ) -> Result<(), ProxyError> {
+        let sent = context.exchange().request.headers.clone();
+        let born = store.generation();
+        let requested = SystemTime::now();
+        let outcome = Box::pin(self.fetch(context, &deadline, None)).await;
+        let failure = match &outcome {
+            Ok(response) => Failure::Status(response.head.status),
+            Err(error) if is_of_upstream(error.kind) => Failure::NoResponse,
+            Err(_) => return outcome.map(drop),
+        };
+        // The hooks to come and the conditions of the client need them.
+        context.exchange().request.headers = sent;
+        if let Some(stale) = stale(&missing, failure, cache) {
+            return self.take_stale(context, cache, &missing, stale);
+        }
+        let response = outcome?;
+        let times = Times { request: requested, response: SystemTime::now() };
+        if let Some(stored) = &missing.stored
+            && context.exchange().request.method == Method::HEAD
+        {
+            self.heard(context, (cache, store), (missing.key, stored, born), &response, times);
+        }
+        self.answer(context, cache, response, (CacheResult::Miss, forwarded(missing.why, None, false)))
+    }
+
+    /// RFC 9111 §4.3.5.
+    fn heard(
+        &self,
+        context: &mut RequestContext,
+        (cache, store): (&RouteCache, &Store),
+        (key, stored, born): (Key, &Object, Generation),
+        response: &UpstreamResponse,
+        times: Times,
+    ) {
+        let head = stored.head();
+        match head_update(&head, stored.body().len(), response.head.status, &response.head.headers) {
+            HeadUpdate::Update => {
+                let request = &context.exchange().request;
+                let received = Received {
+                    method: &Method::HEAD,
+                    request: &request.headers,
+                    status: response.head.status,
+                    response: &response.head.headers,
+                    times,
+                };
+                let freshened = freshen(stored.status(), &head, received, &cache.config.policy);
+                if let Ok(storable) = &freshened.storable {
+                    let received = Received { status: stored.status(), response: &freshened.head, ..received };
+                    fetch::store_again((cache, store), (key, stored, born), request, storable, &received);
+                }
+            }
+            HeadUpdate::Outdated => stored.mark_stale(),
+            HeadUpdate::Nothing => {}
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The fetch for the cache: a task of the worker whose request was the first to miss. It goes on when the client leaves, and its response is for
+//! all who wait for it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use sluice_cache::directives::RequestDirectives;
+use sluice_cache::freshness::{Failure, Times};
+use sluice_cache::key::Key;
+use sluice_cache::policy::SetCookie;
+use sluice_cache::storable::{Received, Storable, storable};
+use sluice_cache::store::{self, BodyBuilder, Draft, Generation, Object, Place, Store};
+use sluice_cache::validate::{freshen, has_validator, identify, make_conditional};
+use tokio::sync::oneshot;
+
+use super::fill::{Broken, Filling, Room};
+use super::flight::{Failed, Lead, Live, State, Target};
+use super::{Stale, as_of_caller, hit, is_of_upstream, seconds, stale_of};
+use crate::cache::{RouteCache, place_host};
+use crate::deadline;
+use crate::exchange::{Caller, Exchange, RequestHead};
+use crate::filter::Traversal;
+use crate::http::body::{Body, MemoryBudget, Reservation};
+use crate::proxy::RouteHandler;
+use crate::proxy::admission::Admission;
+use crate::proxy::context::{MatchedRoute, RequestContext};
+use crate::proxy::error::ProxyError;
+use crate::proxy::upstream::timed;
+use crate::proxy::worker::Worker;
+use crate::snapshot::LocalSnapshot;
+use crate::upstream::{AttemptLog, UpstreamResponse};
+
+/// How long a fetch goes on that nobody reads, but for the store.
+const UNATTENDED: Duration = Duration::from_secs(60);
+
+/// How long a reader may hold others back who read a response that is not stored.
+const STALL: Duration = Duration::from_secs(10);
+
+/// What is fetched, and for whom.
+pub(super) struct Order {
+    target: Target,
+    request: HeaderMap,
+    has_caller: bool,
+    stored: Option<Arc<Object>>,
+    lead: Lead,
+    /// Of the store, before the request was sent.
+    born: Generation,
+    /// From when its time counts.
+    pub(super) start: Instant,
+}
+
+impl Order {
+    pub(super) fn new(
+        context: &mut RequestContext,
+        target: Target,
+        stored: Option<Arc<Object>>,
+        lead: Lead,
+        born: Generation,
+    ) -> Order {
+        let start = context.start;
+        let exchange = context.exchange();
+        let has_caller = exchange.context.consumer().is_some();
+        Order { target, request: exchange.request.headers.clone(), has_caller, stored, lead, born, start }
+    }
+}
+
+/// What the request gets that has begun the fetch.
+pub(super) struct Fetched {
+    pub(super) answer: Result<Answered, ProxyError>,
+    pub(super) attempts: AttemptLog,
+    /// Where the response is its own.
+    pub(super) admission: Option<Box<Admission>>,
+}
+
+pub(super) enum Answered {
+    /// The upstream's response, with the time that it is fresh where it is stored.
+    Upstream {
+        response: Box<UpstreamResponse>,
+        ttl: Option<Duration>,
+    },
+    /// The stored response is good, and stored anew.
+    Validated {
+        object: Arc<Object>,
+        cookies: Vec<HeaderValue>,
+    },
+    /// The stored response is good, for this request alone.
+    Confirmed {
+        response: Box<UpstreamResponse>,
+    },
+    Stale(Stale),
+}
+
+/// A fetch on its way, with all that it needs of its request.
+struct Fetch {
+    worker: Rc<Worker>,
+    local: Rc<LocalSnapshot>,
+    route: usize,
+    context: Box<RequestContext>,
+    order: Order,
+}
+
+impl RouteHandler<'_> {
+    /// Starts a fetch. Who drops the receiver does not end it.
+    pub(super) fn begin_fetch(&self, context: &mut RequestContext, order: Order) -> oneshot::Receiver<Fetched> {
+        let worker = context.worker();
+        let local = worker.snapshot_of(self.local.shared.number);
+        let own = of_fetch(&worker, context, &order);
+        let fetch = Fetch { worker, local, route: context.route_index(), context: own, order };
+        let (reply, fetched) = oneshot::channel();
+        tokio::task::spawn_local(Box::pin(fetch.run(reply)));
+        fetched
+    }
+}
+
+/// The context of a fetch: the request of its client, without its filters.
+fn of_fetch(worker: &Rc<Worker>, context: &mut RequestContext, order: &Order) -> Box<RequestContext> {
+    let mut own = RequestContext::of_call(worker, context.client, &Method::GET, context.id.clone());
+    own.start = order.start;
+    own.weighted = context.weighted;
+    own.proxied = context.proxied.clone();
+    own.underscored = context.underscored.clone();
+    own.route = context.route.as_ref().map(|route| MatchedRoute {
+        index: route.index,
+        metrics: route.metrics,
+        name: Arc::clone(&route.name),
+    });
+    let exchange = context.exchange();
+    let mut copy =
+        Exchange::new(exchange.id.clone(), exchange.client, exchange.request.clone(), Arc::clone(&exchange.route));
+    copy.params = exchange.params.clone();
+    copy.context.set_caller(exchange.context.consumer().map(|name| Caller { name: Arc::clone(name), known: None }));
+    own.traversal = Traversal::new(copy);
+    own
+}
+
+impl Fetch {
+    async fn run(mut self, reply: oneshot::Sender<Fetched>) {
+        let (worker, local) = (Rc::clone(&self.worker), Rc::clone(&self.local));
+        let route = &local.shared.routes[self.route];
+        let handler = RouteHandler { worker: &worker, local: &local, route, pipeline: local.pipeline(route.pipeline) };
+        let Some(cache) = &route.cache else { return };
+        let Some(store) = cache.shared.store() else { return };
+        let requested = SystemTime::now();
+        let outcome = self.ask(&handler).await;
+        let times = Times { request: requested, response: SystemTime::now() };
+        let answer = match outcome {
+            Err(error) => self.failed(cache, error),
+            Ok(response) => match self.hides(cache, &response) {
+                Some(stale) => {
+                    response.discard();
+                    Ok(Answered::Stale(stale))
+                }
+                None if self.is_confirmed(&response) => Ok(self.confirmed(&handler, (cache, store), response, times)),
+                None => return self.arrived(&handler, (cache, store), response, times, reply).await,
+            },
+        };
+        self.reply(reply, answer);
+    }
+
+    fn reply(&mut self, reply: oneshot::Sender<Fetched>, answer: Result<Answered, ProxyError>) {
+        let attempts = std::mem::take(&mut self.context.attempts);
+        let admission = self.context.admission.take();
+        // The client may be gone.
+        let _ = reply.send(Fetched { answer, attempts, admission });
+    }
+
+    /// Asks the upstream: whether the stored response is still good, or else for another one.
+    async fn ask(&mut self, handler: &RouteHandler<'_>) -> Result<UpstreamResponse, ProxyError> {
+        let proxied = self.context.proxied.clone();
+        let head = self.order.stored.as_ref().map(|stored| stored.head());
+        let response = handler.fetch(&mut self.context, &None, head.as_ref()).await?;
+        match &head {
+            Some(head)
+                if response.head.status == StatusCode::NOT_MODIFIED
+                    && has_validator(head)
+                    && identify(&response.head.headers, &[head]).is_empty() =>
+            {
+                // Its validators are those of something else.
+                response.discard();
+                let mut again = self.order.request.clone();
+                make_conditional(&mut again, &HeaderMap::new());
+                self.context.exchange().request.headers = again;
+                self.context.proxied = proxied;
+                handler.fetch(&mut self.context, &None, None).await
+            }
+            Some(_) | None => Ok(response),
+        }
+    }
+
+    /// No response came.
+    fn failed(&self, cache: &RouteCache, error: ProxyError) -> Result<Answered, ProxyError> {
+        if !is_of_upstream(error.kind) {
+            return Err(error);
+        }
+        let failed = Failed { failure: Failure::NoResponse, error: Some(error.clone()) };
+        self.order.lead.publish(State::Failed(Arc::new(failed)));
+        match self.stale(cache, Failure::NoResponse) {
+            Some(stale) => Ok(Answered::Stale(stale)),
+            None => Err(error),
+        }
+    }
+
+    /// The stale response that takes the place of this one.
+    fn hides(&self, cache: &RouteCache, response: &UpstreamResponse) -> Option<Stale> {
+        let failure = Failure::Status(response.head.status);
+        let stale = self.stale(cache, failure)?;
+        self.order.lead.publish(State::Failed(Arc::new(Failed { failure, error: None })));
+        Some(stale)
+    }
+
+    fn stale(&self, cache: &RouteCache, failure: Failure) -> Option<Stale> {
+        stale_of(self.order.stored.as_ref()?, &RequestDirectives::of(&self.order.request), failure, cache)
+    }
+
+    fn is_confirmed(&self, response: &UpstreamResponse) -> bool {
+        response.head.status == StatusCode::NOT_MODIFIED
+            && self.order.stored.as_ref().is_some_and(|stored| stored.stored().has_validator())
+    }
+
+    /// RFC 9111 §4.3.4: the stored response with the fields of the 304.
+    fn confirmed(
+        &mut self,
+        handler: &RouteHandler<'_>,
+        (cache, store): (&RouteCache, &Store),
+        response: UpstreamResponse,
+        times: Times,
+    ) -> Answered {
+        let Some(stored) = self.order.stored.clone() else {
+            return Answered::Upstream { response: Box::new(response), ttl: None };
+        };
+        let may_store = !self.has_session(handler, cache, &response);
+        let request = &self.context.exchange().request;
+        let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
+        let received = Received {
+            method: &Method::GET,
+            request: of_caller.as_ref().unwrap_or(&self.order.request),
+            status: response.head.status,
+            response: &response.head.headers,
+            times,
+        };
+        let freshened = freshen(stored.status(), &stored.head(), received, &cache.config.policy);
+        let again = freshened.storable.as_ref().ok().filter(|_| may_store).and_then(|storable| {
+            let request = RequestHead { headers: self.order.request.clone(), ..request.clone() };
+            let received = Received {
+                request: &self.order.request,
+                status: stored.status(),
+                response: &freshened.head,
+                ..received
+            };
+            store_again(
+                (cache, store),
+                (self.order.target.key, &stored, self.order.born),
+                &request,
+                storable,
+                &received,
+            )
+        });
+        let cookies = response.head.headers.get_all(SET_COOKIE).iter().cloned().collect();
+        response.discard();
+        match again {
+            Some(object) => {
+                self.order.lead.publish(State::Stored(Arc::clone(&object)));
+                Answered::Validated { object, cookies }
+            }
+            None => {
+                self.order.lead.publish(State::Alone);
+                let body = hit::whole(&stored);
+                Answered::Confirmed { response: Box::new(hit::of_parts(stored.status(), freshened.head, body)) }
+            }
+        }
+    }
+
+    /// A response came. It goes to all who wait if it may be stored, and else to its own client.
+    async fn arrived(
+        mut self,
+        handler: &RouteHandler<'_>,
+        (cache, store): (&RouteCache, &Store),
+        mut response: UpstreamResponse,
+        times: Times,
+        reply: oneshot::Sender<Fetched>,
+    ) {
+        let Some((draft, builder, head)) = self.draft(handler, (cache, store), &response, times) else {
+            self.order.lead.publish(State::Alone);
+            handler.worker.flights.note_alone(&self.order.target, seconds());
+            return self.reply(reply, Ok(Answered::Upstream { response: Box::new(response), ttl: None }));
+        };
+        let filling = Filling::begin(response.body.exact_size());
+        let reader = filling.fill().reader().map_or(Body::Empty, Body::stream);
+        let body = timed(std::mem::replace(&mut response.body, reader), handler.route.timeouts.idle, None);
+        self.order.lead.publish(State::Streaming(Arc::new(Live {
+            status: response.head.status,
+            head,
+            stored: draft.stored().clone(),
+            variant: draft.variant().clone(),
+            fill: Arc::clone(filling.fill()),
+        })));
+        let ttl = Some(draft.stored().lifetime());
+        let attempts = std::mem::take(&mut self.context.attempts);
+        let answer = Ok(Answered::Upstream { response: Box::new(response), ttl });
+        // What the fetch holds of limits, it holds until its end.
+        let _ = reply.send(Fetched { answer, attempts, admission: None });
+        let Order { target, lead, .. } = self.order;
+        let keep = |body: store::Body| {
+            let object = draft.finish(body).ok()?;
+            let object = store.insert(target.key, object).ok()?;
+            lead.publish(State::Stored(object));
+            Some(())
+        };
+        fill_up(body, filling, builder, &handler.worker.budget, keep).await;
+    }
+
+    /// Whether a cookie of the response that would be stored may be that of a session which the gateway has begun for this client.
+    fn has_session(&self, handler: &RouteHandler<'_>, cache: &RouteCache, response: &UpstreamResponse) -> bool {
+        if cache.config.policy.set_cookie != SetCookie::Store || !response.head.headers.contains_key(SET_COOKIE) {
+            return false;
+        }
+        let asked = self.context.attempts.last().map(|attempt| &*attempt.upstream);
+        let mut upstreams = handler.local.upstreams.iter().map(|handle| handle.upstream.upstream());
+        upstreams.any(|upstream| Some(&**upstream.name()) == asked && upstream.spec().balancing.sticky.is_some())
+    }
+
+    /// The response as it is stored, if it may be.
+    fn draft(
+        &mut self,
+        handler: &RouteHandler<'_>,
+        (cache, store): (&RouteCache, &Store),
+        response: &UpstreamResponse,
+        times: Times,
+    ) -> Option<(Draft, BodyBuilder, HeaderMap)> {
+        let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
+        let received = Received {
+            method: &Method::GET,
+            request: of_caller.as_ref().unwrap_or(&self.order.request),
+            status: response.head.status,
+            response: &response.head.headers,
+            times,
+        };
+        let storable = storable(received, &cache.config.policy).ok()?;
+        if self.has_session(handler, cache, response) {
+            return None;
+        }
+        let received = Received { request: &self.order.request, ..received };
+        let request = &self.context.exchange().request;
+        let place = place(request);
+        let draft =
+            Draft::new(&storable, &received, &place, self.order.born, &cache.config.policy, store.secret()).ok()?;
+        let builder = draft.body(cache.config.max_object.0).ok()?;
+        Some((draft, builder, storable.head(&response.head.headers)))
+    }
+}
+
+fn place(request: &RequestHead) -> Place<'_> {
+    Place {
+        host: place_host(&request.scheme, &request.authority),
+        path: request.target.path(),
+        query: request.target.query(),
+        tags: &[],
+    }
+}
+
+/// Stores a response anew whose head has changed. `received` has that head.
+pub(super) fn store_again(
+    (cache, store): (&RouteCache, &Store),
+    (key, stored, born): (Key, &Object, Generation),
+    request: &RequestHead,
+    storable: &Storable,
+    received: &Received<'_>,
+) -> Option<Arc<Object>> {
+    let draft = Draft::new(storable, received, &place(request), born, &cache.config.policy, store.secret()).ok()?;
+    store.insert(key, draft.finish(stored.body().clone()).ok()?).ok()
+}
+
+/// Reads a response to its end, for its readers and for the store. `keep` is called with the whole, before the readers get their last byte.
+async fn fill_up(
+    mut body: Body,
+    filling: Filling,
+    builder: BodyBuilder,
+    budget: &MemoryBudget,
+    keep: impl FnOnce(store::Body) -> Option<()>,
+) {
+    let mut kept = budget.reserve(0).ok().map(|charge| (builder, charge));
+    let mut unattended = None;
+    let mut trailers = None;
+    let mut last = Bytes::new();
+    loop {
+        if kept.is_none() {
+            match deadline::timeout(STALL, filling.room()).await {
+                Ok(Room::Here) => {}
+                Ok(Room::Nobody) => return,
+                Err(_) => {
+                    filling.leave_slowest();
+                    continue;
+                }
+            }
+        }
+        let frame = deadline::timeout(UNATTENDED, body.frame()).await;
+        if filling.fill().has_readers() {
+            unattended = None;
+        } else if unattended.get_or_insert_with(Instant::now).elapsed() >= UNATTENDED || kept.is_none() {
+            return;
+        }
+        let data = match frame {
+            Err(_) => continue,
+            Ok(None) => break,
+            Ok(Some(Err(error))) => return filling.break_off(Broken::of(&error)),
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => data,
+                Err(other) => {
+                    trailers = other.into_trailers().ok();
+                    continue;
+                }
+            },
+        };
+        if let Some((builder, charge)) = &mut kept
+            && !add(builder, charge, budget, &data)
+        {
+            filling.slide(kept.take().map(|(_, charge)| charge));
+        }
+        if http_body::Body::is_end_stream(&body) {
+            last = data;
+            break;
+        }
+        filling.push(data);
+    }
+    let charge = kept.map(|(builder, charge)| {
+        keep(builder.finish());
+        charge
+    });
+    filling.push(last);
+    filling.end(trailers, charge);
+}
+
+/// Adds a part to what is stored, unless it is too much. A part is in memory twice, for the readers and for the store. Others need the memory
+/// more, so half of the account is theirs.
+fn add(builder: &mut BodyBuilder, charge: &mut Reservation, budget: &MemoryBudget, data: &[u8]) -> bool {
+    budget.used() + 2 * data.len() <= budget.limit() / 2
+        && charge.grow(2 * data.len()).is_ok()
+        && builder.push(data).is_ok()
+}

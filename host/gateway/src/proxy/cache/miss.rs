@@ -1,0 +1,262 @@
+//! A request whose response is not in the store, or not good enough: it fetches one for all who ask for the same, or waits for the one who does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::{AGE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::{Method, StatusCode};
+use sluice_cache::cache_status::{CacheStatus, Forward, Handling};
+use sluice_cache::freshness::{Candidate, Decision, reuse};
+use sluice_cache::store::{Found, Object, Store};
+use tokio::sync::watch;
+
+use super::fetch::{Answered, Fetched, Order};
+use super::flight::{Flights, Lead, Live, Role, State};
+use super::{Missing, Stale, forwarded, hit, seconds, seconds_of, stale, target};
+use crate::cache::{CacheResult, RouteCache};
+use crate::http::body::Body;
+use crate::proxy::RouteHandler;
+use crate::proxy::context::RequestContext;
+use crate::proxy::deadline::ClientDeadline;
+use crate::proxy::error::{Kind, ProxyError};
+use crate::upstream::UpstreamResponse;
+
+/// How often a request waits for a fetch that came to nothing, before it fetches by itself.
+const MOST_WAITS: usize = 3;
+
+impl RouteHandler<'_> {
+    pub(super) async fn miss(
+        &self,
+        context: &mut RequestContext,
+        deadline: Option<ClientDeadline>,
+        (cache, store): (&RouteCache, &Store),
+        mut missing: Missing,
+    ) -> Result<(), ProxyError> {
+        let request = &context.exchange().request;
+        let is_whole = request.method == Method::GET && (missing.stored.is_some() || is_plain(&request.headers));
+        if !is_whole || missing.directives.no_store {
+            return self.fetch_apart(context, deadline, (cache, store), missing).await;
+        }
+        let target = target(context, missing.key);
+        let until = self.until(context.start, deadline).0;
+        let begun = Instant::now();
+        let mut waits = 0;
+        loop {
+            let born = store.generation();
+            let role = match cache.config.collapse_timeout {
+                Some(patience) if waits < MOST_WAITS && begun.elapsed() < patience => {
+                    Flights::join(&self.worker.flights, target, born, seconds())
+                }
+                Some(_) | None => Role::Apart,
+            };
+            let lead = match role {
+                Role::Leader(lead) => {
+                    // A fetch may have ended between the look-up and now.
+                    if let Found::Object(found) = store.find(&missing.key, &context.exchange().request.headers)
+                        && missing.stored.as_ref().is_none_or(|stored| !Arc::ptr_eq(stored, &found))
+                    {
+                        drop(lead);
+                        let decided = self.reuse(&missing, found.candidate(), cache);
+                        if let Some(age) = decided {
+                            return self.collapsed_into(context, cache, &missing, &found, age);
+                        }
+                        missing.stored = Some(found);
+                        waits += 1;
+                        continue;
+                    }
+                    lead
+                }
+                Role::Apart => Lead::apart(),
+                Role::Follower(state) => {
+                    waits += 1;
+                    let patience = cache.config.collapse_timeout.unwrap_or_default().saturating_sub(begun.elapsed());
+                    match wait_for_head(state, patience, until).await {
+                        Waited::Abandoned => continue,
+                        Waited::TimedOut => {
+                            deadline.map_or(Ok(()), ClientDeadline::check)?;
+                            waits = MOST_WAITS;
+                            continue;
+                        }
+                        Waited::For(state) => match self.follow(context, cache, &missing, state) {
+                            Some(outcome) => return outcome,
+                            None => {
+                                waits = MOST_WAITS;
+                                continue;
+                            }
+                        },
+                    }
+                }
+            };
+            let order = Order::new(context, target, missing.stored.clone(), lead, born);
+            let fetched = self.begin_fetch(context, order);
+            let fetched = match deadline.map(|deadline| deadline.until) {
+                None => fetched.await,
+                Some(until) => match tokio::time::timeout_at(until.into(), fetched).await {
+                    Ok(fetched) => fetched,
+                    Err(_) => {
+                        let message = "the client's deadline was over before the upstream answered";
+                        return Err(ProxyError::new(Kind::DeadlineExceeded, message));
+                    }
+                },
+            };
+            let Ok(fetched) = fetched else {
+                return Err(ProxyError::new(Kind::UpstreamReset, "the fetch for the cache ended without an answer"));
+            };
+            return self.take(context, cache, &missing, fetched);
+        }
+    }
+
+    /// The age of a stored response, if it answers the request as it is.
+    fn reuse(&self, missing: &Missing, candidate: Candidate<'_>, cache: &RouteCache) -> Option<Duration> {
+        let decided = reuse(&missing.directives, Some(candidate), SystemTime::now(), &cache.config.policy);
+        match decided.decision {
+            Decision::Fresh | Decision::Stale | Decision::StaleWhileRevalidate => Some(decided.age),
+            Decision::Revalidate | Decision::Fetch | Decision::GatewayTimeout => None,
+        }
+    }
+
+    fn collapsed_into(
+        &self,
+        context: &mut RequestContext,
+        cache: &RouteCache,
+        missing: &Missing,
+        object: &Object,
+        age: Duration,
+    ) -> Result<(), ProxyError> {
+        let ttl = object.stored().lifetime().saturating_sub(age);
+        self.serve(context, cache, object, Some(age), (CacheResult::Collapsed, collapsed(missing.why, ttl)))
+    }
+
+    /// Answers a request by the fetch of another one, unless that is of no use to it.
+    fn follow(
+        &self,
+        context: &mut RequestContext,
+        cache: &RouteCache,
+        missing: &Missing,
+        state: State,
+    ) -> Option<Result<(), ProxyError>> {
+        match state {
+            State::Waiting | State::Alone => None,
+            State::Streaming(live) => {
+                let (response, age) = self.join(context, cache, missing, &live)?;
+                let status = collapsed(missing.why, live.stored.lifetime().saturating_sub(age));
+                Some(self.answer(context, cache, response, (CacheResult::Collapsed, status)))
+            }
+            State::Stored(object) => {
+                let store = cache.shared.store()?;
+                if !object.variant().matches(&context.exchange().request.headers, store.secret()) {
+                    return None;
+                }
+                let age = self.reuse(missing, object.candidate(), cache)?;
+                Some(self.collapsed_into(context, cache, missing, &object, age))
+            }
+            State::Failed(failed) => {
+                if let Some(stale) = stale(missing, failed.failure, cache) {
+                    return Some(self.take_stale(context, cache, missing, stale));
+                }
+                failed.error.clone().map(Err)
+            }
+        }
+    }
+
+    fn join(
+        &self,
+        context: &mut RequestContext,
+        cache: &RouteCache,
+        missing: &Missing,
+        live: &Live,
+    ) -> Option<(UpstreamResponse, Duration)> {
+        let request = &context.exchange().request.headers;
+        if !live.variant.matches(request, cache.shared.store()?.secret()) || !is_plain(request) {
+            return None;
+        }
+        let age = self.reuse(missing, Candidate { stored: &live.stored, marked_stale: false }, cache)?;
+        let body = Body::stream(live.fill.reader()?);
+        let mut head = live.head.clone();
+        head.insert(AGE, HeaderValue::from(age.as_secs()));
+        Some((hit::of_parts(live.status, head, body), age))
+    }
+
+    /// What the request's own fetch has come to.
+    fn take(
+        &self,
+        context: &mut RequestContext,
+        cache: &RouteCache,
+        missing: &Missing,
+        fetched: Fetched,
+    ) -> Result<(), ProxyError> {
+        let Fetched { answer, attempts, admission } = fetched;
+        context.attempts = attempts;
+        context.admission = admission;
+        match answer? {
+            Answered::Upstream { response, ttl } => {
+                let mut status = forwarded(missing.why, None, ttl.is_some());
+                status.ttl = ttl.map(seconds_of);
+                self.answer(context, cache, *response, (CacheResult::Miss, status))
+            }
+            Answered::Validated { object, cookies } => {
+                let mut status = forwarded(missing.why, Some(StatusCode::NOT_MODIFIED), true);
+                status.ttl = Some(seconds_of(object.stored().lifetime()));
+                self.serve(context, cache, &object, None, (CacheResult::Revalidated, status))?;
+                if let Some(head) = &mut context.exchange().response {
+                    for cookie in cookies {
+                        head.headers.append(SET_COOKIE, cookie);
+                    }
+                }
+                Ok(())
+            }
+            Answered::Confirmed { response } => {
+                let status = forwarded(missing.why, Some(StatusCode::NOT_MODIFIED), false);
+                self.answer(context, cache, *response, (CacheResult::Revalidated, status))
+            }
+            Answered::Stale(stale) => self.take_stale(context, cache, missing, stale),
+        }
+    }
+
+    pub(super) fn take_stale(
+        &self,
+        context: &mut RequestContext,
+        cache: &RouteCache,
+        missing: &Missing,
+        stale: Stale,
+    ) -> Result<(), ProxyError> {
+        let mut status = forwarded(missing.why, stale.status, false);
+        (status.ttl, status.detail) = (Some(stale.ttl), Some("stale-if-error"));
+        self.serve(context, cache, &stale.object, Some(stale.age), (CacheResult::StaleIfError, status))
+    }
+}
+
+/// What a wait for another request's fetch has come to.
+enum Waited {
+    For(State),
+    /// The fetch ended, and nobody said how.
+    Abandoned,
+    TimedOut,
+}
+
+async fn wait_for_head(mut state: watch::Receiver<State>, patience: Duration, until: Option<Instant>) -> Waited {
+    let until = Instant::now().checked_add(patience).into_iter().chain(until).min();
+    let waiting = state.wait_for(|state| !matches!(state, State::Waiting));
+    let waited = match until {
+        Some(until) => tokio::time::timeout_at(until.into(), waiting).await,
+        None => Ok(waiting.await),
+    };
+    match waited {
+        Ok(Ok(state)) => Waited::For(state.clone()),
+        Ok(Err(_)) => Waited::Abandoned,
+        Err(_) => Waited::TimedOut,
+    }
+}
+
+/// Whether the response to a request is the whole of what there is.
+fn is_plain(request: &HeaderMap) -> bool {
+    use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
+    ![RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE]
+        .iter()
+        .any(|name| request.contains_key(name))
+}
+
+fn collapsed(why: Forward, ttl: Duration) -> CacheStatus<'static> {
+    let handling = Handling::Forwarded { why, status: None, stored: false, collapsed: true };
+    CacheStatus { handling, ttl: Some(seconds_of(ttl)), key: None, detail: None }
+}

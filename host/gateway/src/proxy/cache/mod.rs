@@ -1,0 +1,306 @@
+//! The cache of a route, between its filters and its upstream: what is stored answers, what is not is fetched for all who ask for it.
+//!
+//! `through_cache` is the page to start with. `hit` makes the response of what is stored, `miss` gets one for what is not: by `fetch`, a
+//! task that asks the upstream, or by that of another request (`flight`), whose content comes out of `fill`. `apart` is for requests whose
+//! response is for nobody else. The rules are in `sluice-cache`.
+
+mod apart;
+mod fetch;
+mod fill;
+mod flight;
+mod hit;
+mod miss;
+mod uncollapsible;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::StatusCode;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use sluice_cache::cache_status::{CacheStatus, Forward, Handling};
+use sluice_cache::directives::RequestDirectives;
+use sluice_cache::freshness::{Decision, Failure, OnError, on_error, reuse};
+use sluice_cache::key::{Key, KeyInput};
+use sluice_cache::storable::{Bypass, looks_up};
+use sluice_cache::store::{Found, Object, Store};
+
+pub use self::flight::Flights;
+
+use self::fetch::Order;
+use self::flight::{Role, Target};
+use super::RouteHandler;
+use super::context::RequestContext;
+use super::deadline::ClientDeadline;
+use super::error::{Kind, ProxyError};
+use crate::cache::{CacheResult, Place, RouteCache, place_host};
+use crate::coarse;
+use crate::filter::Hook;
+use crate::http::headers::CREDENTIALS;
+use crate::upstream::UpstreamResponse;
+
+/// The name of the gateway in `Cache-Status`.
+const NAME: &str = "sluice";
+
+/// A request whose response is not in the store, or not good enough.
+struct Missing {
+    key: Key,
+    why: Forward,
+    directives: RequestDirectives,
+    /// What may be validated, or hide an error.
+    stored: Option<Arc<Object>>,
+}
+
+impl RouteHandler<'_> {
+    /// Answers a request from the cache of its route, or by its upstream.
+    pub(super) async fn through_cache(
+        &self,
+        context: &mut RequestContext,
+        deadline: Option<ClientDeadline>,
+        cache: &RouteCache,
+    ) -> Result<(), ProxyError> {
+        let outcome = match cache.shared.store() {
+            Some(store) => self.look_up(context, deadline, (cache, store)).await,
+            None => self.pass(context, deadline, cache, None).await,
+        };
+        let result = context.cache.get_or_insert(CacheResult::Miss).name();
+        self.local.metrics.cached(self.route.metrics, result);
+        outcome
+    }
+
+    async fn look_up(
+        &self,
+        context: &mut RequestContext,
+        deadline: Option<ClientDeadline>,
+        (cache, store): (&RouteCache, &Store),
+    ) -> Result<(), ProxyError> {
+        if let Some(why) = self.bypass(context) {
+            return self.pass(context, deadline, cache, Some(why)).await;
+        }
+        let now = SystemTime::now();
+        let policy = &cache.config.policy;
+        let key = self.key(context, cache, store);
+        let request = &context.exchange().request.headers;
+        let directives = RequestDirectives::of(request);
+        let (stored, varies) = match store.find(&key, request) {
+            Found::Object(object) => (Some(object), false),
+            Found::OtherVariants => (None, true),
+            Found::Nothing => (None, false),
+        };
+        let decided = reuse(&directives, stored.as_deref().map(Object::candidate), now, policy);
+        let status = CacheStatus { handling: Handling::Hit, ttl: Some(decided.ttl), key: None, detail: None };
+        let why = Forward::of(decided.reason, varies);
+        match (decided.decision, stored) {
+            (Decision::Fresh, Some(object)) => {
+                self.serve(context, cache, &object, Some(decided.age), (CacheResult::Hit, status))
+            }
+            (Decision::Stale, Some(object)) => {
+                let status = CacheStatus { detail: Some("max-stale"), ..status };
+                self.serve(context, cache, &object, Some(decided.age), (CacheResult::Stale, status))
+            }
+            (Decision::StaleWhileRevalidate, Some(object)) => {
+                self.revalidate(context, key, &object, store);
+                let status = CacheStatus { detail: Some("stale-while-revalidate"), ..status };
+                self.serve(context, cache, &object, Some(decided.age), (CacheResult::Stale, status))
+            }
+            (Decision::GatewayTimeout, _) => {
+                context.cache = Some(CacheResult::NotStored);
+                let message = format!("`only-if-cached`, and the stored response is {}", decided.reason.as_str());
+                Err(ProxyError::new(Kind::NotStored, message))
+            }
+            (Decision::Fresh | Decision::Stale | Decision::StaleWhileRevalidate, None) => {
+                let missing = Missing { key, why, directives, stored: None };
+                self.miss(context, deadline, (cache, store), missing).await
+            }
+            (Decision::Revalidate | Decision::Fetch, stored) => {
+                let missing = Missing { key, why, directives, stored };
+                self.miss(context, deadline, (cache, store), missing).await
+            }
+        }
+    }
+
+    /// Why the cache does not handle a request.
+    fn bypass(&self, context: &mut RequestContext) -> Option<Forward> {
+        let has_content = !context.request_body.is_empty();
+        let is_other = context.grpc || context.upgrade_request.is_some() || context.extended_connect;
+        let exchange = context.exchange();
+        let has_content = has_content || exchange.request_body_replaced;
+        match looks_up(&exchange.request.method, &exchange.request.headers, has_content) {
+            Err(Bypass::Method) => Some(Forward::Method),
+            Err(Bypass::Content | Bypass::Upgrade) => Some(Forward::Bypass),
+            // The filter chooses the upstream later: the key would not have it.
+            Ok(()) if is_other || self.pipeline.pipeline().has(Hook::SelectUpstream) => Some(Forward::Bypass),
+            Ok(()) => None,
+        }
+    }
+
+    fn key(&self, context: &mut RequestContext, cache: &RouteCache, store: &Store) -> Key {
+        let upstream = self.local.upstreams[context.weighted].upstream.name();
+        let exchange = context.exchange();
+        let request = &exchange.request;
+        let input = KeyInput {
+            group: &self.route.facts.name,
+            upstream,
+            scheme: request.scheme.as_str(),
+            host: place_host(&request.scheme, &request.authority),
+            path: request.target.path(),
+            query: request.target.query(),
+            headers: &request.headers,
+            consumer: exchange.context.consumer().map(|name| &**name),
+        };
+        cache.config.key.key(&input, store.secret())
+    }
+
+    /// A response out of the store.
+    fn serve(
+        &self,
+        context: &mut RequestContext,
+        cache: &RouteCache,
+        object: &Object,
+        age: Option<Duration>,
+        result: (CacheResult, CacheStatus<'_>),
+    ) -> Result<(), ProxyError> {
+        let request = &context.exchange().request;
+        match hit::response(object, &request.method, &request.headers, age) {
+            Ok(response) => self.answer(context, cache, response, result),
+            Err(unsatisfiable) => {
+                context.cache = Some(result.0);
+                self.refuse_range(context, unsatisfiable.head);
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        context: &mut RequestContext,
+        cache: &RouteCache,
+        mut response: UpstreamResponse,
+        (result, status): (CacheResult, CacheStatus<'_>),
+    ) -> Result<(), ProxyError> {
+        context.cache = Some(result);
+        if cache.config.status_field {
+            status.append(NAME, &mut response.head.headers);
+        }
+        self.accept(context, response)
+    }
+
+    /// Hands a request on that the cache does not handle. What it changes is not stored any more.
+    async fn pass(
+        &self,
+        context: &mut RequestContext,
+        deadline: Option<ClientDeadline>,
+        cache: &RouteCache,
+        why: Option<Forward>,
+    ) -> Result<(), ProxyError> {
+        context.cache = Some(CacheResult::Bypass);
+        let response = Box::pin(self.fetch(context, &deadline, None)).await?;
+        let request = &context.exchange().request;
+        let place = Place {
+            scheme: request.scheme.as_str(),
+            host: place_host(&request.scheme, &request.authority),
+            path: request.target.path(),
+            query: request.target.query(),
+        };
+        cache.shared.invalidate(&place, &request.method, response.head.status, &response.head.headers);
+        if response.upgraded.is_some() {
+            return self.accept(context, response);
+        }
+        let status = forwarded(why.unwrap_or(Forward::Bypass), None, false);
+        self.answer(context, cache, response, (CacheResult::Bypass, status))
+    }
+
+    /// Fetches while a stale response is sent (RFC 5861 §3), unless somebody does.
+    fn revalidate(&self, context: &mut RequestContext, key: Key, stored: &Arc<Object>, store: &Store) {
+        let born = store.generation();
+        let target = target(context, key);
+        if let Role::Leader(lead) = Flights::join(&self.worker.flights, target, born, seconds()) {
+            let mut order = Order::new(context, target, Some(Arc::clone(stored)), lead, born);
+            order.start = Instant::now();
+            drop(self.begin_fetch(context, order));
+        }
+    }
+}
+
+fn target(context: &mut RequestContext, key: Key) -> Target {
+    let request = &context.exchange().request.headers;
+    Target { key, has_credentials: CREDENTIALS.iter().any(|name| request.contains_key(name)) }
+}
+
+/// A stale response in place of an error.
+pub(super) struct Stale {
+    object: Arc<Object>,
+    age: Duration,
+    ttl: i64,
+    /// What the upstream has answered, if it has.
+    status: Option<StatusCode>,
+}
+
+fn stale(missing: &Missing, failure: Failure, cache: &RouteCache) -> Option<Stale> {
+    stale_of(missing.stored.as_ref()?, &missing.directives, failure, cache)
+}
+
+fn stale_of(
+    object: &Arc<Object>,
+    directives: &RequestDirectives,
+    failure: Failure,
+    cache: &RouteCache,
+) -> Option<Stale> {
+    match on_error(directives, object.candidate(), failure, SystemTime::now(), &cache.config.policy) {
+        OnError::ServeStale { age, ttl } => {
+            let status = match failure {
+                Failure::Status(status) => Some(status),
+                Failure::NoResponse => None,
+            };
+            Some(Stale { object: Arc::clone(object), age, ttl, status })
+        }
+        OnError::PassOn => None,
+    }
+}
+
+/// Whether an error says that the upstream has no good response now, or was not asked.
+fn is_of_upstream(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::NoEndpoint
+            | Kind::UpstreamBusy
+            | Kind::RouteBusy
+            | Kind::CircuitOpen
+            | Kind::ConnectFailed
+            | Kind::ConnectTimeout
+            | Kind::UpstreamTimeout
+            | Kind::UpstreamReset
+            | Kind::UpstreamProtocol
+    )
+}
+
+/// The fields of a request by which it is decided whether its response may be shared. A filter may have taken the credentials out of a
+/// request whose caller it knows: the response is one for that caller, as if they were there. Where each caller has responses of its own, they
+/// are shared with nobody.
+fn as_of_caller(request: &HeaderMap, has_caller: bool, apart: bool) -> Option<HeaderMap> {
+    match (has_caller, apart) {
+        (true, true) if request.contains_key(AUTHORIZATION) => {
+            let mut without = request.clone();
+            without.remove(AUTHORIZATION);
+            Some(without)
+        }
+        (true, false) if !request.contains_key(AUTHORIZATION) => {
+            let mut with = request.clone();
+            with.insert(AUTHORIZATION, HeaderValue::from_static("caller"));
+            Some(with)
+        }
+        (true | false, _) => None,
+    }
+}
+
+fn forwarded(why: Forward, status: Option<StatusCode>, stored: bool) -> CacheStatus<'static> {
+    let handling = Handling::Forwarded { why, status, stored, collapsed: false };
+    CacheStatus { handling, ttl: None, key: None, detail: None }
+}
+
+fn seconds_of(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn seconds() -> u64 {
+    coarse::now_ms() / 1000
+}
