@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use regex::Regex;
 use serde_json::Value;
@@ -61,12 +61,12 @@ fn rows(page: &str, header: &str) -> Vec<Vec<String>> {
 }
 
 /// All sources below a folder, as one text.
-fn sources(folder: &PathBuf, wanted: impl Fn(&str) -> bool + Copy) -> String {
+fn sources(folder: &PathBuf, wanted: impl Fn(&Path) -> bool + Copy) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.is_dir() {
             text += &sources(&entry, wanted);
-        } else if wanted(&entry.file_name().unwrap().to_string_lossy()) {
+        } else if wanted(&entry) {
             text += &read(entry);
         }
     }
@@ -122,11 +122,16 @@ fn defaults_on_the_pages_are_those_of_the_schemas() {
 #[test]
 fn reasons_are_on_the_page_in_the_code_and_tested() {
     let literal = Regex::new(r#"(?:\.reason\(|refuse\(|invalid\()\s*"([a-z][a-z0-9-]+)""#).unwrap();
-    let end_to_end = sources(&root().join("tests/e2e"), |name| name.ends_with(".rs"));
+    let is_rust = |file: &Path| file.extension().is_some_and(|extension| extension == "rs");
+    // `tests.rs`, and what it has in the folder of that name.
+    let is_test =
+        |file: &Path| file.components().any(|part| ["tests.rs", "tests"].iter().any(|name| part.as_os_str() == *name));
+    let end_to_end = sources(&root().join("tests/e2e"), is_rust);
     let mut wrong = Vec::new();
     for Plugin { name, folder, page, .. } in plugins() {
-        let code_of = sources(&folder.join("src"), |file| file.ends_with(".rs") && file != "tests.rs");
-        let tests = sources(&folder.join("src"), |file| file == "tests.rs") + &end_to_end;
+        let within = |file: &Path| file.strip_prefix(&folder).is_ok_and(is_test);
+        let code_of = sources(&folder.join("src"), |file| is_rust(file) && !within(file));
+        let tests = sources(&folder.join("src"), |file| is_rust(file) && within(file)) + &end_to_end;
         let in_code: BTreeSet<String> = literal.captures_iter(&code_of).map(|found| found[1].to_owned()).collect();
         let has_table = page.contains("reason in the log");
         for reason in in_code {

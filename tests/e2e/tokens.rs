@@ -1,5 +1,6 @@
 //! Signed tokens: of several issuers, in cookies and queries, bound to certificates, revoked, and with keys that an issuer's metadata name.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::{digest, hmac};
@@ -190,7 +191,16 @@ fn revoked_tokens_are_refused_by_all_filters_of_the_plugin() {
         assert_eq!(ask(&gateway, &other), 200, "{mode}");
         assert_eq!(change("POST", &admin, &json!({ "jti": "x".repeat(9_000) })), 413);
         assert_eq!(change("GET", &admin, &json!({})), 405);
+        gateway.reload(&with_base(&toml.replace("kv = [\"revoked\"]", "kv = [\"revoked\"], kv_quota = \"1KiB\"")));
+        eventually("the list is full", || change("POST", &admin, &json!({ "sub": fresh_name() })) == 507);
+        gateway.wait_access("why", |line| line["reason"] == "revocations-full");
     }
+}
+
+/// A subject that no token has.
+fn fresh_name() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("nobody-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A token of RFC 7515, appendix A.3, of the issuer `joe`, and the key that it was signed with.

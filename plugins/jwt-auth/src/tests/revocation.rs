@@ -21,10 +21,17 @@ fn change(filter: &Harness<JwtAuth>, method: &str, token: &str, body: &str) -> u
         .header("authorization", &format!("Bearer {token}"))
         .body("application/json", body);
     match filter.on_request(&mut exchange).unwrap() {
-        Verdict::Respond => return exchange.response.status,
+        Verdict::Respond => {
+            let is_method = exchange.response.reason.as_deref() == Some("bad-method");
+            assert_eq!(is_method, exchange.response.status == 405);
+            return exchange.response.status;
+        }
         Verdict::Continue => assert!(exchange.request.wanted_body, "nothing is passed on"),
     }
     assert_eq!(filter.on_request_body(&mut exchange), Ok(Verdict::Respond));
+    if exchange.response.status == 400 {
+        assert_eq!(exchange.response.reason.as_deref(), Some("bad-revocation"));
+    }
     exchange.response.status
 }
 
