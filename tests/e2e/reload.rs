@@ -207,6 +207,8 @@ fn a_changed_file_is_left_alone_when_told_so() {
     gateway.write("gateway.toml", answering("new"));
     gateway.signal("HUP");
     eventually("the new configuration", || gateway.get("/").text() == "new");
+    // It is in use a moment before it is counted.
+    eventually("it is counted", || gateway.metric("sluice_reloads_total", &[("result", "ok")]) != Some(0.0));
     assert_eq!(gateway.metric("sluice_reloads_total", &[("result", "ok")]), Some(1.0));
 }
 
