@@ -145,7 +145,7 @@ impl CounterSpace {
 
     /// Takes `cost` from every limit, or from none if one of them would not allow it; a cost of 0 only looks. A counter
     /// that several limits of the call share is charged once. Errors: `Invalid` for an amount or window that is out of
-    /// range, or for a key past [`MAX_KEY`], `TooLarge` past [`MAX_LIMITS`], `Unavailable` when the plugin holds [`MAX_COUNTERS`]
+    /// range, or for a key past [`MAX_KEY`](super::MAX_KEY), `TooLarge` past [`MAX_LIMITS`](super::MAX_LIMITS), `Unavailable` when the plugin holds [`MAX_COUNTERS`]
     /// counters, this call needs a new one, and none was found that had expired. Each shard is searched at most once a second.
     pub fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Standings, ServiceError> {
         self.take_within(limits, cost, true)

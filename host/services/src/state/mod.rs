@@ -1,6 +1,6 @@
 //! State that gateways share: limits and values in Redis or Valkey instead of the memory of this process. A [`Store`] is one such service, a single
 //! server, a group with Sentinels or a cluster; it outlives reloads. The `redis` crate speaks the protocol, here is what a gateway adds: each
-//! worker has a connection of its own that its requests share ([`link`]), calls are bounded in number and time, and while the store is away
+//! worker has a connection of its own that its requests share (`link`), calls are bounded in number and time, and while the store is away
 //! the answer is what the operator has chosen ([`Away`]), at once.
 //!
 //! Limits are exact ([`exact`]: each decision is the store's) or leased ([`leased`]: decided here, told the store behind the request).
