@@ -8,6 +8,7 @@ use super::item::Item;
 use super::key::Words;
 use super::model::{PluginState, Secret};
 use super::read::Table;
+use super::upstreams::identity;
 use crate::services::state::{Away, Identity, Limits, Login, ServerAddress, StoreSpec, TlsFiles, Topology, Values};
 
 /// More than any call may wait.
@@ -172,17 +173,8 @@ fn tls_files(table: &Table<'_>) -> TlsFiles {
     let authorities = table
         .key("ca", "The authorities to trust in place of the system's.", r#""certs/ca.pem""#)
         .get("the system's authorities", |item| item.pem("CERTIFICATE"));
-    let cert = table
-        .key("cert", "The certificate chain that the gateway shows.", r#""certs/gateway.pem""#)
-        .get("none", |item| item.pem("CERTIFICATE"));
-    let key = table
-        .key("key", "The private key of that certificate.", r#""certs/gateway.key""#)
-        .get("none", |item| item.pem("PRIVATE KEY"));
-    if table.has("cert") != table.has("key") {
-        table.fail("`cert` and `key` go together");
-    }
     let bytes = |text: String| text.into_bytes().into_boxed_slice();
-    let identity = cert.zip(key).map(|(cert, key)| Identity { certificate: bytes(cert), key: bytes(key) });
+    let identity = identity(table).map(|(cert, key)| Identity { certificate: bytes(cert), key: bytes(key) });
     TlsFiles { authorities: authorities.map(bytes), identity }
 }
 

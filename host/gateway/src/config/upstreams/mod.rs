@@ -21,6 +21,7 @@ use crate::proxy_protocol;
 pub(super) use balancing::hash_keys;
 pub(super) use endpoints::origin;
 pub(super) use limits::count;
+pub(super) use tls::identity;
 
 /// Own keys of an upstream that are about several endpoints, or about what is known of them.
 const OF_ENDPOINTS: [&str; 8] =

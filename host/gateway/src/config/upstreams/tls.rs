@@ -22,6 +22,12 @@ pub(super) fn read(table: &Table<'_>) -> UpstreamTls {
             r#"["sha256/kZ…=", "sha256/x9…="]"#,
         )
         .or(Vec::new(), |item| item.list(pin));
+    let client = identity(table).map(|(cert, key)| ClientCertificate { cert, key: Secret::from(key) });
+    UpstreamTls { ca, server_name, verify, pins, client }
+}
+
+/// The certificate chain that the gateway shows, and its key, both as PEM.
+pub(in crate::config) fn identity(table: &Table<'_>) -> Option<(String, String)> {
     let cert = table
         .key("cert", "The certificate chain that the gateway shows.", r#""certs/gateway.pem""#)
         .get("none", |item| item.pem("CERTIFICATE"));
@@ -31,8 +37,7 @@ pub(super) fn read(table: &Table<'_>) -> UpstreamTls {
     if table.has("cert") != table.has("key") {
         table.fail("`cert` and `key` go together");
     }
-    let client = cert.zip(key).map(|(cert, key)| ClientCertificate { cert, key: Secret::from(key) });
-    UpstreamTls { ca, server_name, verify, pins, client }
+    cert.zip(key)
 }
 
 fn pin(item: Item<'_>) -> Option<Pin> {
