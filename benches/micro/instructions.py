@@ -5,9 +5,7 @@
     benches/micro/instructions.py --accept   writes what it counts into instructions.txt
 
 callgrind counts the same whatever else the machine does, also within filters: wasmtime runs under it. What comes by the clock and not with a
-step, as the allocator's handing memory back, is left out by counting three times and taking the least. The counts depend on the compiler, so they belong to the one of rust-toolchain.toml, and a little on which vector instructions the processor has; a new one, or a change that is worth its cost, is accepted in the same commit. Needs valgrind.
-
-The build leaves a gateway in target/release that was built with what tests need: cargo build --release before it is compared."""
+step, as the allocator's handing memory back, is left out by counting three times and taking the least. The counts depend on the compiler, so they belong to the one of rust-toolchain.toml, and a little on which vector instructions the processor has; a new one, or a change that is worth its cost, is accepted in the same commit. Needs valgrind."""
 import pathlib, re, shutil, subprocess, sys, tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent

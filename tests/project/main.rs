@@ -1,6 +1,7 @@
 //! What the project promises to those who build on it and take part in it: versions, the SDK's public interface, daily commands, links.
 
 mod commands;
+mod features;
 mod links;
 mod sdk;
 mod versions;

@@ -1,6 +1,7 @@
 //! Hashes, HMAC and comparison at native speed. Keys for signatures are in `keyset`.
 
 use aws_lc_rs::{constant_time, digest, hmac};
+use data_encoding::HEXLOWER_PERMISSIVE;
 
 use super::ServiceError;
 
@@ -22,16 +23,7 @@ pub fn hash(algorithm: &str, data: &[u8]) -> Result<Vec<u8>, ServiceError> {
 
 /// A SHA-256 digest from its 64 hexadecimal digits.
 pub fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| pair.get(at).and_then(|b| char::from(*b).to_digit(16)).map(|digit| digit as u8);
-        *byte = digit(0)? << 4 | digit(1)?;
-    }
-    Some(digest)
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 /// HMAC (RFC 2104) of `data` with one of the hashes of [`hash`].
@@ -69,11 +61,9 @@ fn unknown(algorithm: &str) -> ServiceError {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use data_encoding::HEXLOWER;
 
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|b| format!("{b:02x}")).collect()
-    }
+    use super::*;
 
     #[test]
     fn known_digests() {
@@ -82,7 +72,7 @@ mod tests {
             ("sha-256", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
         ];
         for (algorithm, digest) in cases {
-            assert_eq!(hex(&hash(algorithm, b"abc").unwrap()), digest);
+            assert_eq!(HEXLOWER.encode(&hash(algorithm, b"abc").unwrap()), digest);
         }
         assert_eq!(hash("sha-384", b"").unwrap().len(), 48);
         assert_eq!(hash("sha-512", b"").unwrap().len(), 64);
@@ -92,7 +82,7 @@ mod tests {
     #[test]
     fn rfc_4231_case_2() {
         let tag = hmac("sha-256", b"Jefe", b"what do ya want for nothing?").unwrap();
-        assert_eq!(hex(&tag), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+        assert_eq!(HEXLOWER.encode(&tag), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
         assert!(matches!(hmac("none", b"", b""), Err(ServiceError::Invalid(_))));
     }
 

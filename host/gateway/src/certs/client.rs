@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use data_encoding::HEXLOWER;
 use http::HeaderValue;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -16,7 +17,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::TlsError;
-use super::x509::{Fields, hexadecimal};
+use super::x509::Fields;
 use crate::config::model::{ClientAuth, ClientAuthMode};
 
 /// Bytes of a line of PEM (RFC 7468 §2).
@@ -78,7 +79,7 @@ impl ClientCertificate {
             "serial": fields.serial,
             "not_before": fields.not_before,
             "not_after": fields.not_after,
-            "sha256": hexadecimal(&Sha256::digest(der)),
+            "sha256": HEXLOWER.encode(&Sha256::digest(der)),
             "dns_names": fields.dns_names,
             "uris": fields.uris,
             "emails": fields.emails,

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use data_encoding::HEXLOWER;
 use jiff::civil::{DateTime, date};
 
 const INTEGER: u8 = 0x02;
@@ -65,7 +66,7 @@ impl Fields {
         let mut certificate = Elements(Elements(der).value_of(SEQUENCE)?);
         let mut signed = Elements(certificate.value_of(SEQUENCE)?);
         signed.take_optional(VERSION)?;
-        let serial = hexadecimal(signed.value_of(INTEGER)?);
+        let serial = HEXLOWER.encode(signed.value_of(INTEGER)?);
         signed.value_of(SEQUENCE)?;
         let issuer = distinguished_name(signed.value_of(SEQUENCE)?)?;
         let mut validity = Elements(signed.value_of(SEQUENCE)?);
@@ -202,7 +203,7 @@ fn attribute(pair: &[u8]) -> Option<String> {
     Some(match (known, text) {
         (Some(name), Some(text)) => format!("{name}={}", escaped(text)),
         // RFC 4514 §2.4: a value without a string form, or of an unknown type, is written as bytes.
-        (name, _) => format!("{}=#{}", name.unwrap_or(&oid), hexadecimal(value.whole)),
+        (name, _) => format!("{}=#{}", name.unwrap_or(&oid), HEXLOWER.encode(value.whole)),
     })
 }
 
@@ -249,13 +250,6 @@ fn address(bytes: &[u8]) -> Option<String> {
     let four = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok().map(|bytes| Ipv4Addr::from(bytes).to_string());
     let sixteen = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).ok().map(|bytes| Ipv6Addr::from(bytes).to_string());
     four(bytes).or_else(|| sixteen(bytes))
-}
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 
 use super::{Errors, Snapshot, SnapshotBuilder, key, needs};
@@ -70,10 +71,11 @@ impl SnapshotBuilder {
             let loaded_plugin = bytes(loaded, plugin).and_then(|(bytes, source)| {
                 let hash = sha256(&bytes);
                 if plugin.sha256.is_some_and(|wanted| wanted != hash) {
-                    let message = format!("the file hashes to {}, another file than was configured", hex(&hash));
+                    let message =
+                        format!("the file hashes to {}, another file than was configured", HEXLOWER.encode(&hash));
                     return Err(loaded.error_on(&key(&["plugins", &plugin.name, "sha256"]), message));
                 }
-                let hash = hex(&hash);
+                let hash = HEXLOWER.encode(&hash);
                 let place = self.place(loaded, plugin)?;
                 let is_same = |known: &&Arc<Plugin>| {
                     known.sha256() == hash && known.call_mode() == plugin.call && known.place() == place.as_ref()
@@ -416,14 +418,6 @@ pub(super) fn warn_of_strangers(pipeline: &[Step<Arc<Filter>>], route: &str, war
 fn sha256(bytes: &[u8]) -> [u8; 32] {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use aws_lc_rs::digest::{self, Context, SHA256};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 
 use super::index::Digest;
 use crate::crypto::from_hex;
@@ -80,7 +81,7 @@ pub fn key_digest(key: &[u8]) -> Digest {
 
 /// The hash of an API key, as the configuration has it.
 pub fn key_hash(key: &[u8]) -> String {
-    key_digest(key).iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    format!("sha256:{}", HEXLOWER.encode(&key_digest(key)))
 }
 
 /// A new API key: 32 random bytes in 43 letters and digits that need no escape in a URL or header (RFC 4648 §5).

@@ -1,9 +1,9 @@
 //! Scripts: called by their hash, and sent whole where the store does not know them.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
 use redis::{Cmd, ToRedisArgs, Value};
 
 use super::store::{CallError, Store};
@@ -17,11 +17,7 @@ pub(super) struct Script {
 impl Script {
     pub(super) fn new(text: &'static str) -> Script {
         let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-        let mut hash = String::with_capacity(40);
-        for byte in digest.as_ref() {
-            let _ = write!(hash, "{byte:02x}");
-        }
-        Script { text, hash }
+        Script { text, hash: HEXLOWER.encode(digest.as_ref()) }
     }
 
     /// Runs it, for a request or behind the requests. A store that has been emptied or restarted does not know it: then once more, with its

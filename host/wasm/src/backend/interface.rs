@@ -1,21 +1,20 @@
 //! The versions of the WIT package: which interfaces are ours, and what a component that was built for a later version lacks here.
 //! `docs/src/internals/adr/0001-wit-growth.md` says how the package grows.
 
+use semver::Version;
+
 use crate::bindings::INTERFACE_VERSION;
 use crate::filter::LoadError;
 
 const PACKAGE: &str = "sluice:filter/";
-/// All versions that begin so are compatible.
-const SERIES: &str = "0.1.";
+/// All versions with this major and minor are compatible.
+const SERIES: (u64, u64) = (0, 1);
 
 /// `on-request` of `sluice:filter/on-request@0.1.3`; `None` for names of other packages.
 pub(crate) fn our_interface(name: &str) -> Result<Option<&str>, LoadError> {
     let Some(rest) = name.strip_prefix(PACKAGE) else { return Ok(None) };
     match rest.split_once('@') {
-        // A pre-release promises nothing (Semantic Versioning 2.0.0 §9).
-        Some((interface, version)) if version.strip_prefix(SERIES).is_some_and(|n| n.parse::<u64>().is_ok()) => {
-            Ok(Some(interface))
-        }
+        Some((interface, version)) if ours(version).is_some() => Ok(Some(interface)),
         _ => Err(LoadError::Version { interface: name.to_owned(), known: INTERFACE_VERSION }),
     }
 }
@@ -24,23 +23,29 @@ pub(crate) fn our_interface(name: &str) -> Result<Option<&str>, LoadError> {
 pub(crate) fn newest<'a>(interfaces: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let versions =
         interfaces.filter_map(|name| name.strip_prefix(PACKAGE)?.split_once('@').map(|(_, version)| version));
-    versions.max_by_key(|version| patch(version))
+    versions.max_by_key(|version| ours(version))
 }
 
-/// The last number of `0.1.3`; what can't be read counts as the oldest.
-fn patch(version: &str) -> u64 {
-    version.strip_prefix(SERIES).and_then(|patch| patch.parse().ok()).unwrap_or_default()
+/// A version of our series. A pre-release promises nothing (Semantic Versioning 2.0.0 §9), so it is none.
+fn ours(version: &str) -> Option<Version> {
+    let version = Version::parse(version).ok()?;
+    (SERIES == (version.major, version.minor) && version.pre.is_empty()).then_some(version)
+}
+
+/// Whether this version is newer than the gateway's. What can't be read counts as the oldest.
+fn is_newer(version: &str) -> bool {
+    ours(version) > ours(INTERFACE_VERSION)
 }
 
 /// Whether an interface is of a later version than this gateway's.
 pub(crate) fn is_later(name: &str) -> bool {
-    name.split_once('@').is_some_and(|(_, version)| patch(version) > patch(INTERFACE_VERSION))
+    name.split_once('@').is_some_and(|(_, version)| is_newer(version))
 }
 
 /// The error for a function that a component imports and this gateway lacks.
 pub(crate) fn missing_function(interface: &str, function: &str) -> LoadError {
     let version = interface.split_once('@').map_or("", |(_, version)| version);
-    let advice = if patch(version) > patch(INTERFACE_VERSION) {
+    let advice = if is_newer(version) {
         format!("use a release of Sluice that has sluice:filter@{version}, or build the plugin for an older interface")
     } else {
         "no version of this interface has it".to_owned()
@@ -63,6 +68,8 @@ mod tests {
         assert_eq!(our_interface("wasi:io/poll@0.2.0").unwrap(), None);
         assert!(matches!(our_interface("sluice:filter/on-request@0.2.0"), Err(LoadError::Version { .. })));
         assert!(matches!(our_interface("sluice:filter/on-request@0.10.0"), Err(LoadError::Version { .. })));
+        assert!(matches!(our_interface("sluice:filter/on-request@0.1.8-rc.1"), Err(LoadError::Version { .. })));
+        assert!(matches!(our_interface("sluice:filter/on-request@0.1"), Err(LoadError::Version { .. })));
         assert!(matches!(our_interface("sluice:filter/on-request"), Err(LoadError::Version { .. })));
     }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 use wasmtime::Engine;
@@ -96,16 +97,8 @@ impl Cache {
     }
 
     fn path(&self, hash: &[u8; 32]) -> PathBuf {
-        self.dir.join(format!("{}-{:016x}.cwasm", hex(hash), self.engine))
+        self.dir.join(format!("{}-{:016x}.cwasm", HEXLOWER.encode(hash), self.engine))
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The symbolic links that a path may lead through, as many as Linux follows.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use sluice_services::log_limit;
@@ -10,7 +11,6 @@ use sluice_services::state::Place;
 use crate::backend::Code;
 use crate::filter::{CallMode, HookSet, LoadError};
 use crate::host::Waiting;
-use crate::load::cache::hex;
 use crate::load::{Runtime, compile};
 
 /// A compiled and linked component. Shared by all workers and by all filters that use it.
@@ -97,7 +97,7 @@ impl Plugin {
 
     /// SHA-256 of the file, in hexadecimal.
     pub fn sha256(&self) -> String {
-        hex(&self.hash)
+        HEXLOWER.encode(&self.hash)
     }
 
     /// What `describe` answered.
