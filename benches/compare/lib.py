@@ -220,8 +220,8 @@ def nginx_command(folder, conf):
 class Place:
     """A scratch folder with a certificate and tokens, and the origin: nginx with one worker, which counts its requests."""
 
-    def __init__(self, port=19580, sizes=()):
-        self.port, self.origin_port, self.other_port, self.origin = port, port + 1, port + 2, None
+    def __init__(self, port=19580, sizes=(), redis=False):
+        self.port, self.origin_port, self.other_port, self.origin, self.redis = port, port + 1, port + 2, None, None
         for p in (port, port + 1, port + 2):
             if not free(p):
                 sys.exit(f"port {p} is in use: choose others with --port")
@@ -238,6 +238,7 @@ class Place:
             (self.folder / "load.lua").write_text(WRK_SCRIPT)
             self.env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
             self.start_origin(sizes)
+            self.redis = Redis(self) if redis and shutil.which("redis-server") else None
         except BaseException:
             self.close()
             raise
@@ -278,6 +279,8 @@ server {{
     def close(self):
         if self.origin:
             self.origin.stop()
+        if self.redis:
+            self.redis.process.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self):
@@ -285,6 +288,33 @@ server {{
 
     def __exit__(self, *_):
         self.close()
+
+
+class Redis:
+    """A redis-server that keeps nothing on disk, in a place."""
+
+    def __init__(self, place):
+        self.port = place.other_port
+        folder = place.folder / "redis"
+        folder.mkdir()
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", self.port, "--save", "", "--appendonly", "no", "--dir", folder]
+        self.process = Process(command, folder / "log", place.env)
+        end = time.time() + 20
+        while free(self.port):
+            if self.process.ended() or time.time() > end:
+                raise RuntimeError("redis-server does not listen: " + self.process.said())
+            time.sleep(0.05)
+
+    def commands(self):
+        """How many calls it has had from clients. A script is one, and what it does itself none."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as s, s.makefile("rwb") as stream:
+            stream.write(b"INFO commandstats\r\n")
+            stream.flush()
+            text = stream.read(int(stream.readline()[1:])).decode()
+        return sum(int(count) for name, count in re.findall(r"cmdstat_(\w+):calls=(\d+)", text) if name.startswith("eval"))
+
+    def sample(self):
+        return cpu([self.process.pid]), self.commands()
 
 
 # ------------------------------------------------------------------------------------------------ the gateway
@@ -407,8 +437,9 @@ def read_log(path, begin=0.0, end=float("inf")):
     return sorted(latencies), failed
 
 
-def under_load(place, command, pids, skip, seconds):
-    """Runs the generator and measures for `seconds`, after `skip` seconds of it (or once it returns): a dict with what was seen."""
+def under_load(place, command, pids, skip, seconds, redis=None):
+    """Runs the generator and measures for `seconds`, after `skip` seconds of it (or once it returns): a dict with what was seen, also of
+    the redis-server where one is given."""
     log = place.folder / "h2load.log"
     log.unlink(missing_ok=True)
     env = dict(place.env, OPENSSL_CONF=str(place.folder / "client.cnf"))
@@ -420,9 +451,11 @@ def under_load(place, command, pids, skip, seconds):
     try:
         all_before = cpu(pids)
         skip() if callable(skip) else time.sleep(skip)
+        stored = redis.sample() if redis else ()
         a = sample()
         time.sleep(seconds)
         b = sample()
+        stored = [y - x for x, y in zip(stored, redis.sample() if redis else ())]
         _, pss = memory(pids)
         if command[0] == "wrk" and not load.ended():
             load.popen.send_signal(signal.SIGINT)  # ends now, as at the end of its time
@@ -434,7 +467,9 @@ def under_load(place, command, pids, skip, seconds):
     took, used, connected, count, of_origin, of_load, busy = (y - x for x, y in zip(a, b))
     count -= 1
     row = dict(requests=count, seconds=took, rps=count / took, cpu_us=used * 1e6 / max(count, 1), cores=used / took, pss_mib=pss,
-               connects=connected / max(count, 1), other_cores=(busy - used - of_origin - of_load) / took)
+               connects=connected / max(count, 1), other_cores=(busy - used - of_origin - of_load - sum(stored[:1])) / took)
+    if redis:
+        row.update(redis_us=stored[0] * 1e6 / max(count, 1), round_trips=stored[1] / max(count, 1))
     if command[0] == "wrk":
         total, size, length, errors, p50, p99 = (int(x) for x in re.search(r"RESULT (.*)", load.said())[1].split())
         row.update(errors=errors, p50_ms=p50 / 1000, p99_ms=p99 / 1000, bytes=size, load_s=length / 1e6, cpu_all=cpu(pids) - all_before)

@@ -5,14 +5,15 @@ The job: keep Host, append X-Forwarded-For, reuse connections to the origin, no 
 to the response); auth (401 unless the token is good, 429 over `rate` requests per second and x-api-key, x-user is the token's
 subject, authorization and x-remove-me don't reach the origin, the response gets x-gw and loses x-upstream-secret); key (401 unless
 x-api-key is the right one, which doesn't reach the origin); acl (the same, and rules by plan, label and method); basic (401 unless name and password
-are right, and no authorization reaches the origin); ip (403 for 10,000 prefixes); ask (a service has said once that the caller may pass).
+are right, and no authorization reaches the origin); ip (403 for 10,000 prefixes); ask (a service has said once that the caller may pass);
+limit (429 over `rate` requests per second and x-api-key: the state in memory, or in a redis-server that gateways share).
 """
 import dataclasses, json, os, pathlib, re, shutil, subprocess
 
 import lib
 
 ALL = ("plain", "tls", "h2", "filter", "auth")
-ACCESS = ("key", "acl", "basic", "ip", "ask")
+ACCESS = ("key", "acl", "basic", "ip", "ask", "limit")
 
 
 @dataclasses.dataclass
@@ -26,6 +27,7 @@ class Job:
     cert: pathlib.Path
     key: pathlib.Path
     folder: pathlib.Path
+    redis: int  # where a redis-server listens, if there is one
     env: dict  # what only Sluice is asked for: variables of benches/peer/start.sh
 
     @property
@@ -47,7 +49,7 @@ class Sluice:
     def command(self, job):
         env = dict(MODE=job.mode, FILTERS=str(job.filters), PORT=str(job.port), UP_PORT=str(job.origin), WORKERS=str(job.workers),
                    CERT=str(job.cert), KEY=str(job.key), JWT_SECRET=lib.SECRET, RATE=str(job.rate), RUN=str(job.folder),
-                   CARGO_TARGET_DIR=str(self.target), CALLER=lib.USER, PASSWORD=lib.PASSWORD, API_KEY=lib.KEY, **job.env)
+                   CARGO_TARGET_DIR=str(self.target), CALLER=lib.USER, PASSWORD=lib.PASSWORD, API_KEY=lib.KEY, REDIS_PORT=str(job.redis), **job.env)
         if job.mode == "ip":
             (job.folder / "blocked.txt").write_text("\n".join(lib.PREFIXES) + "\n")
         return ["bash", lib.REPO / "benches/peer/start.sh"], env

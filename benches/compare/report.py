@@ -80,6 +80,13 @@ def multiple(title, scenario, base, most, kind=""):
     return title, measure, "{:.2f}× a header filter", most, None
 
 
+def of_added(title, scenario, other, base, most):
+    """What a policy adds, as a multiple of what another adds to the same requests."""
+    def measure(of):
+        return (of(scenario, "Sluice") - of(base, "Sluice")) / (of(other, "Sluice") - of(base, "Sluice"))
+    return title, measure, "{:.2f}× in memory", most, None
+
+
 def memory(title, scenario, most, aim):
     return title, lambda of: of(scenario, "Sluice", "pss_mib"), "{:.0f} MiB", most, aim
 
@@ -101,7 +108,9 @@ TARGETS = [
     *(multiple(title + (", fresh instances" if kind else ""), scenario, base, None if kind else most, kind)
       for kind in ("", "-fresh") for title, scenario, base, most in (
           ("api-key", "key", "caller", 1.6), ("acl, behind api-key", "acl", "key", 1.4), ("basic-auth, known password", "basic", "caller", 1.8),
-          ("ip-filter, 10,000 prefixes", "ip", "caller", 1.3), ("forward-auth, kept answer", "ask", "caller", None))),
+          ("ip-filter, 10,000 prefixes", "ip", "caller", 1.3), ("forward-auth, kept answer", "ask", "caller", None),
+          ("rate-limit in memory", "limit", "caller", None), ("rate-limit leased", "leased", "caller", None), ("rate-limit exact", "exact", "caller", None))),
+    of_added("rate-limit leased", "leased", "limit", "caller", 1.1),
     ratio("p50 at a fixed rate", "rate", "nginx", 1.0, None, "p50_ms"),
     ratio("p99 at a fixed rate", "rate", "nginx", 1.0, None, "p99_ms"),
     memory("memory under load, plain", "plain", 25, 15),
@@ -170,7 +179,11 @@ def markdown(data, med, scenarios, proxies):
                                       ("caller", "one-fresh", 1, "one header filter, fresh instances, the same requests"),
                                       ("caller", "key-fresh", 1, "api-key, fresh instances"), ("key-fresh", "acl-fresh", 1, "acl behind it, fresh instances"),
                                       ("caller", "basic-fresh", 1, "basic-auth, fresh instances"), ("caller", "ip-fresh", 1, "ip-filter, fresh instances"),
-                                      ("caller", "ask-fresh", 1, "forward-auth, fresh instances")):
+                                      ("caller", "ask-fresh", 1, "forward-auth, fresh instances"),
+                                      ("caller", "limit", 1, "rate-limit in memory"), ("caller", "leased", 1, "rate-limit leased"),
+                                      ("caller", "exact", 1, "rate-limit exact"), ("caller", "limit-fresh", 1, "rate-limit in memory, fresh instances"),
+                                      ("caller", "leased-fresh", 1, "rate-limit leased, fresh instances"),
+                                      ("caller", "exact-fresh", 1, "rate-limit exact, fresh instances")):
         for p in proxies:
             if (base, p) in med and (with_it, p) in med:
                 a, b = med[base, p]["cpu_us"], med[with_it, p]["cpu_us"]
@@ -178,6 +191,12 @@ def markdown(data, med, scenarios, proxies):
     if added:
         out += ["## What policies add", "", "CPU µs per request of the same proxy and the same requests, without and with them.", ""]
         out += table(["what", "proxy", "without", "with", "added by each"], added)
+    stored = [key for s in scenarios for p in proxies if "redis_us" in med.get(key := (s, p), {})]
+    if stored:
+        out += ["## What a store of limits takes", "", "CPU of redis-server for each request of a client, and calls that the gateways make to it.", ""]
+        out += table(["what", "proxy", "gateway, CPU µs/req", "redis-server, CPU µs/req", "round trips a request"],
+                     [[titles[key[0]], key[1], cell(med, key, "cpu_us"), cell(med, key, "redis_us"), cell(med, key, "round_trips", "{:.3f}")]
+                      for key in stored])
     if "rate" in scenarios:
         out += ["## Latency at a fixed rate", "", titles["rate"] + ".", ""]
         out += table(["proxy", "p50 ms", "p99 ms", "req/s", "CPU µs/req", "errors"],

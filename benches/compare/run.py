@@ -8,7 +8,7 @@
   benches/compare/run.py --report DIR                         page and plots again, from DIR/results.json
 
 It needs nginx (the origin too), wrk, h2load and openssl: apt-get install nginx wrk nghttp2-client openssl
-Of the others, what is there: apt-get install haproxy libnginx-mod-http-lua lua-cjson, and envoy.
+Of the others, what is there: apt-get install haproxy libnginx-mod-http-lua lua-cjson, and envoy; redis-server for limits that gateways share.
 Results go to target/compare: results.md with the method, results.json, and plots. See benches/README.md.
 """
 import contextlib, copy, dataclasses, http.client, itertools, json, os, pathlib, ssl, socket, subprocess, sys
@@ -25,6 +25,10 @@ class Scenario:
     carries: str = ""   # what the requests have: "header" for filters, "token" for the mode auth, "caller" for who may call
     rate: int = 0       # requests per second, where it is fixed
     sluice: dict = dataclasses.field(default_factory=dict)  # what only Sluice is asked for
+
+    @property
+    def shares_state(self):
+        return self.sluice.get("STATE", "memory") != "memory"
 
     def is_for(self, proxy):
         """Whether the proxy takes part: requests made for policies are for those that have them, with and without."""
@@ -55,6 +59,9 @@ SCENARIOS = {
     **{f"{name}-fresh": Scenario(f"{title}, fresh", mode, filters, carries="caller", sluice={"INSTANCES": "fresh"})
        for name, title, mode, filters in (("one", "one header filter", "filter", 1), ("key", "api-key", "key", 0), ("acl", "api-key and acl", "acl", 0),
                                           ("basic", "basic-auth", "basic", 0), ("ip", "ip-filter", "ip", 0), ("ask", "forward-auth", "ask", 0))},
+    **{name + kind: Scenario(f"rate-limit {title}{', fresh' if kind else ''}", "limit", carries="caller", sluice={"STATE": state, **instances})
+       for kind, instances in (("", {}), ("-fresh", {"INSTANCES": "fresh"}))
+       for name, title, state in (("limit", "in memory", "memory"), ("leased", "leased", "leased"), ("exact", "exact", "exact"))},
     "rate": Scenario("plain 1 KiB at 4,000 req/s", "plain", rate=4000),
 }
 GENEROUS = 10_000_000  # a limit that is never reached
@@ -143,7 +150,7 @@ class Running:
         folder = place.folder / (folder or proxy.name)
         folder.mkdir(exist_ok=True)
         self.job = proxies.Job(wanted.mode, wanted.filters, rate, workers, place.port, place.origin_port, place.cert, place.key, folder,
-                               wanted.sluice)
+                               place.redis.port if place.redis else 0, wanted.sluice)
         self.place, self.proxy = place, proxy
 
     def __enter__(self):
@@ -183,7 +190,7 @@ def check(place, chosen, scenarios, args, lock):
     for name in scenarios:
         scenario = SCENARIOS[name]
         for proxy in (p for p in chosen if scenario.is_for(p)):
-            job = proxy.name, scenario.mode, scenario.filters, *scenario.sluice
+            job = proxy.name, scenario.mode, scenario.filters, *scenario.sluice.items()
             if job not in verdicts:
                 verdicts[job] = trial(place, proxy, name, args, lock)
             if verdicts[job]:
@@ -196,10 +203,12 @@ def check(place, chosen, scenarios, args, lock):
 
 def trial(place, proxy, scenario, args, lock):
     """None, or why this proxy can't be measured."""
+    if SCENARIOS[scenario].shares_state and not place.redis:
+        return "not installed: redis-server"
     try:
         with lock, Running(place, proxy, scenario, args.workers) as running:
             verify(running.job)
-        if SCENARIOS[scenario].mode == "auth":
+        if SCENARIOS[scenario].mode in ("auth", "limit"):
             with lock, Running(place, proxy, scenario, args.workers, rate=5) as running:
                 verify_limit(running.job)
     except (Refused, RuntimeError, OSError, ValueError, http.client.HTTPException) as error:
@@ -215,7 +224,8 @@ def measure(place, proxy, scenario, args):
 def under_load(running, scenario, args):
     verify(running.job)
     pids = lib.tree(running.process.pid)
-    return lib.under_load(running.place, load_command(running.place, scenario, args.seconds + 1), pids, 0.8, args.seconds)
+    redis = running.place.redis if SCENARIOS[scenario].shares_state else None
+    return lib.under_load(running.place, load_command(running.place, scenario, args.seconds + 1), pids, 0.8, args.seconds, redis)
 
 
 class Together:
@@ -302,7 +312,7 @@ def main():
     lock = lib.Lock(args.lock)
     lib.raise_files(20000)
     args.out.mkdir(parents=True, exist_ok=True)
-    with lib.Place(args.port) as place:
+    with lib.Place(args.port, redis=True) as place:
         cells, refused = check(place, chosen, scenarios, args, lock)
         tools = {"wrk": lib.version("wrk", "-v"), "h2load": lib.version("h2load", "--version")}
         data = dict(machine=lib.machine(), versions={n: v for n, v in {**versions, **tools}.items() if v},

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# modes: plain tls h2 filter filter5 auth key acl basic ip ask
+# modes: plain tls h2 filter filter5 auth key acl basic ip ask limit
 # The gateway's side of the comparison with other proxies: writes $RUN/gateway.toml and execs the release binary, with default
 # limits, timeouts, metrics and ids. It builds nothing. In the environment: MODE FILTERS PORT UP_PORT WORKERS CERT KEY JWT_SECRET RATE RUN
-# (RATE: requests per second and key, and how many at once); CALLER PASSWORD API_KEY for the last five modes, which need $RUN/blocked.txt for `ip`; for rows of
-# its own INSTANCES=fresh (a new instance for each exchange, of a header filter and in the last five modes) and REMEMBER_TOKENS=1000.
+# (RATE: requests per second and key, and how many at once); CALLER PASSWORD API_KEY for the modes from key to ask, which need $RUN/blocked.txt for `ip`; for rows of
+# its own INSTANCES=fresh (a new instance for each exchange, of a header filter and in the modes from key on), REMEMBER_TOKENS=1000, and in the mode
+# limit STATE=leased or exact, with the redis-server at REDIS_PORT.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../../target}
@@ -96,6 +97,24 @@ instances = { mode = \"${INSTANCES:-reused}\" }
 plugin = \"forward-auth\"
 grants = { http = [\"http://127.0.0.1:$UP_PORT\"], kv = [\"forward-auth\"], read_headers = [\"authorization\", \"cookie\"] }
 config = { url = \"http://127.0.0.1:$UP_PORT/1k\", cache = { key = [\"header:authorization\"], ttl = \"1d\" } }" ;;
+  limit)
+    pipeline='"limit"'
+    case ${STATE:-memory} in
+      memory) state= ;;
+      # A gateway lets some thousand requests through in the 10 ms in which a lease is told.
+      leased) state='state = { name = "shared", limits = "leased", lease = 10000, values = "local" }' ;;
+      exact) state='state = "shared"' ;;
+    esac
+    filters="[plugins.rate-limit]
+instances = { mode = \"${INSTANCES:-reused}\" }
+$state
+[filters.limit]
+plugin = \"rate-limit\"
+grants = { read_headers = [\"x-api-key\"] }
+config = { limits = [{ key = \"header:x-api-key\", amount = $RATE, window = \"1s\" }], headers = [] }"
+    [ -z "$state" ] || filters="$filters
+[state.shared]
+redis = [\"redis://127.0.0.1:$REDIS_PORT\"]" ;;
   *) echo "unknown mode $MODE" >&2; exit 1 ;;
 esac
 

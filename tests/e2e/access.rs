@@ -58,6 +58,18 @@ fn strangers_are_told_which_credentials_would_help() {
 }
 
 #[test]
+fn an_optional_token_is_named_where_one_would_help() {
+    let origin = Origin::named("origin");
+    let filters = "[filters.token]\nplugin = \"jwt-auth\"\ngrants = { read_headers = [\"authorization\"] }\n\
+                   config = { secret = \"a secret of thirty-two bytes, or so\", optional = true, realm = \"orders\" }\n\
+                   [filters.access]\nplugin = \"acl\"\nconfig.rules = [{ effect = \"allow\", if = { authenticated = true } }]\n";
+    let gateway = gateway(&(route(&origin.url(), &["token", "access"]) + filters));
+    let stranger = gateway.get("/");
+    assert_eq!((stranger.status, stranger.header("www-authenticate")), (401, Some("Bearer realm=\"orders\"")));
+    assert_eq!(origin.count(), 0);
+}
+
+#[test]
 fn rules_on_the_caller_need_a_filter_that_finds_one() {
     let origin = Origin::named("origin");
     let toml = route(&origin.url(), &["access"])

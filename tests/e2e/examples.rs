@@ -16,10 +16,11 @@ enum Backend {
     Python(u16),
 }
 
-const EXAMPLES: [(&str, Backend); 11] = [
+const EXAMPLES: [(&str, Backend); 12] = [
     ("api-versions", Backend::Builtin),
     ("canary", Backend::Builtin),
     ("cqrs", Backend::Builtin),
+    ("forward-auth", Backend::Python(4180)),
     ("from-kong", Backend::Builtin),
     ("from-nginx", Backend::Builtin),
     ("grpc", Backend::Python(50051)),
@@ -107,6 +108,11 @@ fn walk_through(name: &str) {
     transcript::run(&read(&folder(name).join("README.md")), &addresses, |shell| {
         shell.current_dir(top()).env("PATH", path).env_remove("TOKEN");
     });
+}
+
+#[test]
+fn forward_auth() {
+    walk_through("forward-auth");
 }
 
 #[test]

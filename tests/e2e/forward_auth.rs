@@ -1,11 +1,12 @@
 //! `forward-auth` with services behind it: what they get, what becomes of their answers, and what a client can't do to either.
 
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use sluice_harness::origin::{Request, nobody};
 use sluice_harness::tools::{Ended, free_port, need, wait_for_port};
+use sluice_harness::wait::eventually;
 use sluice_harness::{Client, Gateway, Origin, Reply};
 
 use crate::support::{gateway, route};
@@ -98,6 +99,68 @@ fn kept_answers_are_used_until_they_are_too_old_and_for_nobody_else() {
     status.store(401, Ordering::Relaxed);
     assert_eq!([ask("one"), ask("two"), ask("two"), gateway.get("/").status], [200, 401, 401, 401]);
     assert_eq!(auth.count(), 4, "refusals are not kept");
+}
+
+/// A service that answers with this status once its gate is open.
+fn gated(status: u16) -> (Origin, impl Fn()) {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let closed = Arc::clone(&gate);
+    let auth = Origin::serve(move |_| {
+        let (is_open, changed) = &*closed;
+        let _open = changed.wait_while(is_open.lock().expect("no panic"), |is_open| !*is_open).expect("no panic");
+        Reply::status(status)
+    });
+    let open = move || {
+        *gate.0.lock().expect("no panic") = true;
+        gate.1.notify_all();
+    };
+    (auth, open)
+}
+
+fn with_token(gateway: &Gateway) -> u16 {
+    gateway.request("GET", "/", &[("authorization", "Bearer one")], b"").status
+}
+
+#[test]
+fn one_request_asks_for_all_that_have_its_key() {
+    const AT_ONCE: usize = 8;
+    // An answer that is kept, none that decides, and a refusal that is not kept: each of those who waited asks then.
+    for (said, answered, asked) in [(200, 200, 1), (500, 503, 1), (403, 403, AT_ONCE)] {
+        for mode in ["reused", "fresh"] {
+            let (upstream, (auth, open)) = (Origin::named("o"), gated(said));
+            let config = "timeout = \"20s\"\ncache = { key = [\"header:authorization\"] }\n\
+                          [filters.ask.limits]\nwall = \"60s\"\n[filters.ask.instances]\nmode = ";
+            let gateway = asking(&upstream, &auth.url(), &format!("{config}\"{mode}\""));
+            std::thread::scope(|scope| {
+                let asking: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| with_token(&gateway))).collect();
+                // Each that asks or waits has an instance.
+                let labels = [("filter", "ask"), ("plugin", "forward-auth")];
+                let instances = || gateway.metric("sluice_filter_instances", &labels);
+                eventually("all are there", || instances().is_some_and(|count| count >= AT_ONCE as f64));
+                eventually("the service is asked", || auth.count() == 1);
+                open();
+                let statuses: Vec<u16> = asking.into_iter().map(|one| one.join().expect("no panic")).collect();
+                assert_eq!(statuses, [answered; AT_ONCE], "{mode}");
+            });
+            assert_eq!(auth.count(), asked, "{mode} {said}");
+        }
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_client_that_has_left() {
+    let (upstream, (auth, open)) = (Origin::named("o"), gated(200));
+    let config =
+        "timeout = \"200ms\"\ncache = { key = [\"header:authorization\"] }\n[filters.ask.limits]\nwall = \"60s\"";
+    let gateway = asking(&upstream, &auth.url(), config);
+    let mut leaves = gateway.client();
+    leaves.send("GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer one\r\n\r\n");
+    eventually("the service is asked", || auth.count() == 1);
+    drop(leaves);
+    open();
+    // Whether the gateway has noticed before the service answered or not.
+    assert_eq!([with_token(&gateway), with_token(&gateway)], [200, 200]);
+    assert!(auth.count() <= 2);
 }
 
 #[test]

@@ -50,6 +50,7 @@ mod settings;
 mod shutdown;
 mod ssrf;
 mod state;
+mod state_under_load;
 mod support;
 mod timeouts;
 mod tls;

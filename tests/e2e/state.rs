@@ -17,7 +17,7 @@ fn requests() -> usize {
 }
 
 /// A gateway that limits all requests together, `amount` in a day.
-fn limiting(origin: &Origin, state: &str, plugin: &str, amount: usize) -> String {
+pub(crate) fn limiting(origin: &Origin, state: &str, plugin: &str, amount: usize) -> String {
     route(&origin.url(), &["limits"])
         + &format!(
             "[filters.limits]\nplugin = \"rate-limit\"\n\
@@ -26,7 +26,7 @@ fn limiting(origin: &Origin, state: &str, plugin: &str, amount: usize) -> String
         )
 }
 
-fn shared(origin: &Origin, state: &str, amount: usize) -> String {
+pub(crate) fn shared(origin: &Origin, state: &str, amount: usize) -> String {
     limiting(origin, state, "state = \"shared\"", amount)
 }
 
@@ -304,10 +304,10 @@ fn sentinels_tell_the_new_master() {
     let Some(mut redis) = RedisWithSentinels::start("limits") else { return };
     let origin = Origin::named("o");
     let lines = format!(
-        "redis = {}\nmode = \"sentinel\"\nmaster = \"limits\"\nsentinel_username = \"watcher\"\nsentinel_password = \"s3ntinel\"\non_unavailable = \"closed\"",
+        "redis = {}\nmode = \"sentinel\"\nmaster = \"limits\"\nsentinel_username = \"watcher\"\nsentinel_password = \"s3ntinel\"\ntimeout = \"2s\"\non_unavailable = \"closed\"",
         redis.urls()
     );
-    let gateway = gateway(&shared(&origin, &lines, 5));
+    let gateway = gateway(&shared(&origin, &lines, 5).replace("\n[state", "\nlimits.wall = \"8s\"\n[state"));
     assert_eq!(seen(&gateway, 3).iter().filter(|(status, ..)| *status == 200).count(), 3);
     redis.servers[0].until_replicated();
     redis.servers[0].kill();

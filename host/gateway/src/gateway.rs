@@ -35,6 +35,9 @@ const SUMMARY: Duration = Duration::from_secs(1);
 /// How long the last lines of the logs may take.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// How long the end may take to tell the state that gateways share what it does not know yet.
+const TELL_STATE: Duration = Duration::from_secs(1);
+
 /// Instances for trials.
 const TRIALS: u32 = 64;
 /// Instances that there is room for, however few are configured: a reload may bring more filters.
@@ -86,7 +89,7 @@ fn leases(config: &Config) -> impl Iterator<Item = String> {
         let Limits::Leased { most } = state.limits else { return None };
         Some(format!(
             "limits of plugin `{}` are leased: each gateway lets through at most {most} of a limit before the state `{}` knows of it, \
-             so N gateways together exceed a limit by at most N × {most}, and by {most} more for each restart of one",
+             so N gateways together exceed a limit by at most N × {most}, and by {most} more for each that is killed",
             plugin.name, state.name
         ))
     })
@@ -227,8 +230,9 @@ fn serve(
         admin_listener = Some(admin::start(&admin.bind, context, &background)?);
     }
     let upstreams = control.snapshot().upstreams.iter().map(|(upstream, _)| Arc::clone(upstream)).collect();
-    serve_when_ready(&control, services, upstreams)?;
+    serve_when_ready(&control, Arc::clone(&services), upstreams)?;
     let code = signals.run(workers, &control);
+    services.stores.flush(TELL_STATE);
     // After the workers: until their last exchange key sets are kept fresh, and the admin listener says that the gateway drains.
     drop((background_thread, admin_listener));
     access_log.flush(FLUSH);

@@ -14,7 +14,7 @@ use lru::LruCache;
 use tokio::sync::oneshot;
 
 use crate::ServiceError;
-use crate::consumers::{BadCredential, Consumer, Consumers};
+use crate::consumers::{Account, BadCredential, Consumer, Consumers};
 
 /// Passwords that may wait for their turn.
 pub const MAX_WAITING: usize = 256;
@@ -61,10 +61,18 @@ struct Job {
 
 /// Whose password it is said to be.
 struct User {
-    /// None: nobody has the name, and the hash is another's, which takes as long.
-    consumer: Option<Arc<Consumer>>,
+    consumer: Arc<Consumer>,
+    /// Whether somebody has the name. Else consumer and hash are another's, which take as long.
+    is_known: bool,
     hash: Box<str>,
     digest: Digest,
+}
+
+impl User {
+    /// The consumer, if the password is right.
+    fn whose(self, is_right: bool) -> Option<Arc<Consumer>> {
+        (is_right && self.is_known).then_some(self.consumer)
+    }
 }
 
 impl Default for Passwords {
@@ -101,14 +109,15 @@ impl Passwords {
     /// The consumer that has this password, if that was verified before. None says nothing of the password.
     pub fn recall(&self, consumers: &Consumers, name: &str, password: &[u8]) -> Option<Arc<Consumer>> {
         let user = self.user(consumers, name, password)?;
-        user.consumer.filter(|_| self.remembered.has(&user.digest))
+        let is_right = self.remembered.has(&user.digest);
+        user.whose(is_right)
     }
 
     /// The consumer that has this password, on the thread of the caller: for tests.
     pub fn authenticate_here(&self, consumers: &Consumers, name: &str, password: &[u8]) -> Option<Arc<Consumer>> {
         let user = self.user(consumers, name, password)?;
         let verified = self.verify(&user, password);
-        user.consumer.filter(|_| verified)
+        user.whose(verified)
     }
 
     /// The consumer that has this password. A name that nobody has takes as long as a wrong password. Errors: `Unavailable` when
@@ -121,9 +130,9 @@ impl Passwords {
     ) -> Result<Option<Arc<Consumer>>, ServiceError> {
         let Some(user) = self.user(consumers, name, password) else { return Ok(None) };
         if self.remembered.has(&user.digest) {
-            return Ok(user.consumer);
+            return Ok(user.whose(true));
         }
-        let consumer = user.consumer.clone();
+        let consumer = Arc::clone(&user.consumer);
         let (reply, verified) = oneshot::channel();
         // The other end is here, so it fails only where the queue is full.
         self.jobs
@@ -132,7 +141,7 @@ impl Passwords {
         let verified = verified
             .await
             .map_err(|_| ServiceError::Unavailable("the passwords before it take too long".to_owned()))?;
-        Ok(consumer.filter(|_| verified))
+        Ok(verified.then_some(consumer))
     }
 
     /// None where there are no passwords at all, or this can be none.
@@ -141,22 +150,19 @@ impl Passwords {
             return None;
         }
         let set = consumers.current();
-        let (consumer, hash) = match set.user(name) {
-            Some((consumer, hash)) => (Some(Arc::clone(consumer)), hash),
-            None => (None, set.hash_for_nobody(name)?),
-        };
+        let Account { consumer, hash, is_known } = set.account(name)?;
         let digest = self.remembered.digest(name, hash, password);
-        Some(User { consumer, hash: hash.into(), digest })
+        Some(User { consumer: Arc::clone(consumer), is_known, hash: hash.into(), digest })
     }
 
     fn verify(&self, user: &User, password: &[u8]) -> bool {
         // It may have waited behind a request of the same caller.
         if self.remembered.has(&user.digest) {
-            return true;
+            return user.is_known;
         }
         let is_right = is_password(&user.hash, password);
         // A name that nobody has may come with the password of the one whose hash was taken.
-        let is_right = is_right && user.consumer.is_some();
+        let is_right = is_right && user.is_known;
         if is_right {
             self.remembered.add(user.digest);
         }

@@ -6,8 +6,11 @@ use super::config::{Cache, Config};
 
 /// A larger body of a refusal is not kept.
 const MAX_KEPT_BODY: usize = 4 << 10;
-/// How long one request may ask before others that wait for nothing ask as well.
-const RESERVED_MS: u64 = 5_000;
+/// How much longer than a call one request keeps others from asking.
+const MARGIN_MS: u64 = 500;
+/// How long those who have waited for a call find out that nothing was decided, and those who come meanwhile.
+const UNDECIDED_MS: u64 = 100;
+const UNDECIDED: &[u8] = b"undecided";
 
 /// What the service has decided, with the fields that somebody is to get.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,28 +61,48 @@ impl Answer {
 
 /// What is kept for a request.
 pub(crate) enum Cached {
-    /// Nothing is kept of such a request.
+    /// Nothing, and nothing will be.
     Off,
-    /// Nothing yet, under this key.
+    /// Nothing yet: this request asks for all that have its key.
     Miss(String),
     Hit(Answer),
+    /// The one that has asked for all got no decision.
+    Undecided,
 }
 
 impl Cached {
-    pub(crate) fn find(cache: &Cache, request: &Request) -> Result<Cached, Error> {
+    /// Looks it up. While another request asks for its key, it waits for at most the `timeout_ms` of a call.
+    pub(crate) fn find(cache: &Cache, request: &Request, timeout_ms: u32) -> Result<Cached, Error> {
         let Some(key) = key(cache, request)? else { return Ok(Cached::Off) };
-        match kv::get_or_reserve(&cache.space, &key, RESERVED_MS) {
-            Ok(Reservation::Found(bytes)) => Ok(match serde_json::from_slice(&bytes) {
-                Ok(answer) => Cached::Hit(answer),
-                Err(_) => Cached::Miss(key),
-            }),
+        match kv::get_or_reserve(&cache.space, &key, u64::from(timeout_ms) + MARGIN_MS) {
+            Ok(Reservation::Found(bytes)) => Ok(Cached::read(&bytes)),
             Ok(Reservation::Reserved) => Ok(Cached::Miss(key)),
-            // Another request is asking, or the space is full: this one asks, too, and keeps nothing.
-            Ok(Reservation::Pending) | Err(Error::TooLarge(_) | Error::Unavailable(_) | Error::Timeout) => {
-                Ok(Cached::Off)
-            }
-            Err(error) => Err(error),
+            Ok(Reservation::Pending) => match kv::wait(&cache.space, &key, timeout_ms) {
+                Ok(Some(bytes)) => Ok(Cached::read(&bytes)),
+                // The answer is not one to be kept, or its client has gone: this one asks for itself.
+                Ok(None) => Ok(Cached::Off),
+                Err(error) => unless_away(error).map(|()| Cached::Off),
+            },
+            // The space is full: this one asks, and keeps nothing.
+            Err(error) => unless_away(error).map(|()| Cached::Off),
         }
+    }
+
+    fn read(bytes: &[u8]) -> Cached {
+        match serde_json::from_slice(bytes) {
+            Ok(answer) => Cached::Hit(answer),
+            Err(_) if bytes == UNDECIDED => Cached::Undecided,
+            // Of another version.
+            Err(_) => Cached::Off,
+        }
+    }
+}
+
+/// What is wrong with the store costs calls, and no caller.
+fn unless_away(error: Error) -> Result<(), Error> {
+    match error {
+        Error::TooLarge(_) | Error::Unavailable(_) | Error::Timeout => Ok(()),
+        error => Err(error),
     }
 }
 
@@ -109,17 +132,21 @@ fn key(cache: &Cache, request: &Request) -> Result<Option<String>, Error> {
     Ok(Some(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 
-/// Keeps an answer that may be kept, or gives the reservation back.
+/// Keeps an answer that may be kept, and ends the reservation in any case. No answer is no decision, which those who wait are told.
 pub(crate) fn keep(cache: &Cache, key: &str, answer: Option<&Answer>) -> Result<(), Error> {
-    let fit = answer.filter(|answer| {
+    let space = &cache.space;
+    let may_be_kept = |answer: &&Answer| {
         (answer.allows() || cache.refusals.contains(&answer.status)) && answer.body.len() <= MAX_KEPT_BODY
-    });
-    let kept = match fit {
-        Some(answer) => kv::set(&cache.space, key, &serde_json::to_vec(answer)?, Some(cache.ttl.as_millis())),
-        None => kv::delete(&cache.space, key).map(drop),
     };
-    match kept {
-        Ok(()) | Err(Error::TooLarge(_) | Error::Unavailable(_) | Error::Timeout) => Ok(()),
-        Err(error) => Err(error),
-    }
+    let kept = match answer {
+        None => kv::set(space, key, UNDECIDED, Some(UNDECIDED_MS)),
+        Some(answer) => match Some(answer).filter(may_be_kept) {
+            Some(answer) => kv::set(space, key, &serde_json::to_vec(answer)?, Some(cache.ttl.as_millis())),
+            None => kv::delete(space, key).map(drop),
+        },
+    };
+    kept.or_else(|error| {
+        unless_away(error)?;
+        kv::delete(space, key).map(drop).or_else(unless_away)
+    })
 }

@@ -178,6 +178,11 @@ impl Config {
         Ok(self)
     }
 
+    /// The timeout as calls take it.
+    pub(crate) fn timeout_ms(&self) -> u32 {
+        u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX)
+    }
+
     /// The grants that it needs.
     pub(crate) fn needs(&self) -> Result<Value, ConfigError> {
         let mut read: Vec<&str> = self.request_headers.iter().map(String::as_str).collect();

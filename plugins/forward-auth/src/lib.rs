@@ -69,11 +69,12 @@ impl OnResponse for ForwardAuth {
 impl ForwardAuth {
     fn decide(&self, request: &Request, body: Vec<u8>) -> Result<Verdict, Error> {
         let cached = match &self.config.cache {
-            Some(cache) => Cached::find(cache, request)?,
+            Some(cache) => Cached::find(cache, request, self.config.timeout_ms())?,
             None => Cached::Off,
         };
         let answer = match cached {
             Cached::Hit(answer) => answer,
+            Cached::Undecided => return self.unavailable(request),
             cached @ (Cached::Off | Cached::Miss(_)) => {
                 let asked = self.ask(request, body);
                 if let (Cached::Miss(key), Some(cache)) = (cached, &self.config.cache) {
@@ -118,8 +119,8 @@ impl ForwardAuth {
         add("x-forwarded-host", request.authority()?);
         add("x-forwarded-uri", target);
         add("x-forwarded-for", request.client_address()?);
-        let timeout = u32::try_from(self.config.timeout.as_millis()).unwrap_or(u32::MAX);
-        let incoming = http::send_one(Outgoing { method, url: self.config.url.clone(), headers, body }, timeout)?;
+        let outgoing = Outgoing { method, url: self.config.url.clone(), headers, body };
+        let incoming = http::send_one(outgoing, self.config.timeout_ms())?;
         Answer::of(incoming, &self.config).ok_or_else(|| Error::new("the service has not decided"))
     }
 

@@ -199,6 +199,23 @@ fn refusals_are_kept_where_they_are_listed() {
 }
 
 #[test]
+fn no_decision_is_told_to_those_who_come_meanwhile() {
+    let config = json!({ "cache": { "key": ["header:authorization"] } });
+    for (status, made) in [(500, 1), (403, 2)] {
+        let (filter, calls) = filter(config.clone(), status, &[]);
+        let ask = || {
+            let mut exchange = Exchange::get("/").header("authorization", "one");
+            assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Respond));
+            (exchange.response.status, calls.borrow().len())
+        };
+        let answered = if status == 500 { 503 } else { status };
+        assert_eq!([ask(), ask()], [(answered, 1), (answered, made)], "an answer that is not kept is asked for anew");
+        filter.advance(std::time::Duration::from_millis(101));
+        assert_eq!(ask(), (answered, made + 1));
+    }
+}
+
+#[test]
 fn configs_that_can_not_be_meant_are_refused() {
     for (config, expected) in [
         (json!({}), "url: missing"),

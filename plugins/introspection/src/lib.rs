@@ -65,6 +65,7 @@ impl OnRequest for Introspection {
                 Ok(Verdict::Continue)
             }
             Err(Refusal::Missing) if self.config.optional => {
+                context::offer_challenge(&self.challenge())?;
                 self.remove_tokens(request)?;
                 Ok(Verdict::Continue)
             }
@@ -87,6 +88,11 @@ impl OnResponse for Introspection {
 }
 
 impl Introspection {
+    /// What tells a caller without a token that one would help.
+    fn challenge(&self) -> String {
+        format!("Bearer realm=\"{}\"", self.config.realm)
+    }
+
     fn admit(&self, request: &Request) -> Result<Result<(), Refusal>, Error> {
         let token = match self.token(request)? {
             Ok(token) => token,
@@ -216,7 +222,7 @@ impl Introspection {
     fn refuse(&self, refusal: &Refusal) -> Result<Verdict, Error> {
         let answer = |reason: &str, status: u16, title: &str, detail: &str, error: &str| {
             let challenge = match error {
-                "" => format!("Bearer realm=\"{}\"", self.config.realm),
+                "" => self.challenge(),
                 error => format!("Bearer realm=\"{}\", error={error}", self.config.realm),
             };
             let draft = Problem::new(status, title).detail(detail).draft().reason(reason);

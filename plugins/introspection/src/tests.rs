@@ -280,6 +280,15 @@ fn what_no_token_can_be_is_not_asked_about() {
 }
 
 #[test]
+fn strangers_who_pass_can_be_told_what_would_help() {
+    let (filter, server) = filter(&json!({ "optional": true, "realm": "api" }));
+    let mut stranger = Exchange::get("/");
+    assert_eq!(refusal(&filter, &mut stranger), None);
+    let challenges = context::into_texts(stranger.context["auth.challenges"].0.clone());
+    assert_eq!((challenges, server.count()), (Some(vec!["Bearer realm=\"api\"".to_owned()]), 0));
+}
+
+#[test]
 fn tokens_of_cookies_and_queries_go_no_further() {
     let places =
         json!({ "places": ["header:authorization", "cookie:session", "query:access_token"], "forward_token": false });

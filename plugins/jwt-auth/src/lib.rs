@@ -13,7 +13,7 @@ use serde_json::json;
 use sluice_filter::{Claims, CredentialPlace, HeaderChange, HeaderEdit, Hook, clock, consumers, prelude::*, shortened};
 
 use config::{Config, Rule, Tokens};
-use refusal::{Refusal, invalid};
+use refusal::{Refusal, challenge, invalid};
 use token::{Signer, Verified};
 
 /// The filter.
@@ -89,6 +89,7 @@ impl OnRequest for JwtAuth {
             Ok(()) if self.config.is_endpoint() => revocation::take_request(request, rule),
             Ok(()) => Ok(Verdict::Continue),
             Err(Refusal::Missing) if public || self.config.optional => {
+                context::offer_challenge(&challenge(&self.config.realm))?;
                 self.pass_unknown(request)?;
                 self.remove_hidden_tokens(request)?;
                 if !self.config.forward_token {

@@ -39,8 +39,7 @@ impl Refusal {
     pub(crate) fn answer(self, realm: &str) -> Result<Verdict, Error> {
         match self {
             Refusal::Missing => {
-                let challenge = format!("Bearer realm=\"{realm}\"");
-                answer("token-missing", 401, "Unauthorized", "a bearer token is needed", &challenge)
+                answer("token-missing", 401, "Unauthorized", "a bearer token is needed", &challenge(realm))
             }
             Refusal::Malformed(detail) => answer(
                 "bad-authorization",
@@ -82,6 +81,11 @@ impl Refusal {
             }
         }
     }
+}
+
+/// What tells a caller without a token that one would help.
+pub(crate) fn challenge(realm: &str) -> String {
+    format!("Bearer realm=\"{realm}\"")
 }
 
 pub(crate) fn invalid(reason: &'static str, detail: &'static str) -> Refusal {

@@ -217,6 +217,19 @@ fn with_credentials(value: Option<Vec<u8>>) -> Exchange {
 }
 
 #[test]
+fn strangers_who_pass_can_be_told_what_would_help() {
+    for way in [json!({"rules": [{"public": true}], "realm": "api"}), json!({"optional": true, "realm": "api"})] {
+        let mut stranger = Exchange::get("/");
+        assert_eq!(filter(way.clone()).on_request(&mut stranger), Ok(Verdict::Continue));
+        let challenges = context::into_texts(stranger.context["auth.challenges"].0.clone());
+        assert_eq!(challenges, Some(vec!["Bearer realm=\"api\"".to_owned()]), "{way}");
+    }
+    let mut known = Exchange::get("/").header("authorization", &format!("Bearer {}", sign(&good())));
+    assert_eq!(filter(json!({"optional": true})).on_request(&mut known), Ok(Verdict::Continue));
+    assert!(!known.context.contains_key("auth.challenges"));
+}
+
+#[test]
 fn no_token_is_forwarded_when_none_is_to_be() {
     let ways = [json!({"rules": [{"public": true}]}), json!({"optional": true}), json!({})];
     for mut way in ways {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 
 pub use credential::{BadCredential, Credential, CredentialKind, TokenKeys, key_digest, key_hash, new_key};
+pub(crate) use set::Account;
 pub use set::{Consumer, ConsumerError, ConsumerSet, ConsumerSpec, SpecError};
 pub use token::{ConsumerToken, ConsumerTokenVerifier};
 

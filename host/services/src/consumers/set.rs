@@ -115,6 +115,15 @@ struct Password {
     consumer: u32,
 }
 
+/// Whose password a caller has to have. For a name that nobody has it is another's, always the same one for a name, so that its time tells as
+/// little as that of a real one, also where hashes cost different times.
+pub(crate) struct Account<'s> {
+    pub(crate) consumer: &'s Arc<Consumer>,
+    pub(crate) hash: &'s str,
+    /// Whether somebody has the name.
+    pub(crate) is_known: bool,
+}
+
 impl fmt::Debug for ConsumerSet {
     // It holds hashes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,33 +200,30 @@ impl ConsumerSet {
         }
         let digest: Digest = kind.digest(shown);
         let index = if kind == CredentialKind::Key { &self.keys } else { &self.certificates };
-        self.consumers.get(index.find(&digest)? as usize)
+        let found = index.find(&digest)?;
+        let consumer = self.consumers.get(found.number as usize)?;
+        found.is_there.then_some(consumer)
     }
 
-    /// The consumer with this user name, and the hash of its password.
-    pub(crate) fn user(&self, name: &str) -> Option<(&Arc<Consumer>, &str)> {
-        let password = self.passwords.get(self.users.find(&user_digest(name))? as usize)?;
-        Some((self.consumers.get(password.consumer as usize)?, &password.hash))
-    }
-
-    /// A hash to verify for a name that nobody has: always the same one for a name, so that its time tells as little as that of a real one,
-    /// also where hashes cost different times.
-    pub(crate) fn hash_for_nobody(&self, name: &str) -> Option<&str> {
-        let [first, second, ..] = user_digest(name);
-        let at = usize::from(u16::from_be_bytes([first, second])).checked_rem(self.passwords.len())?;
-        self.passwords.get(at).map(|password| &*password.hash)
+    /// The account of a user name. None where nobody has a password.
+    pub(crate) fn account(&self, name: &str) -> Option<Account<'_>> {
+        let found = self.users.find(&user_digest(name))?;
+        let password = self.passwords.get(found.number as usize)?;
+        let consumer = self.consumers.get(password.consumer as usize)?;
+        Some(Account { consumer, hash: &password.hash, is_known: found.is_there })
     }
 
     /// The consumer whose tokens have this issuer, and its keys.
     pub(super) fn issuer(&self, issuer: &str) -> Option<(&Arc<Consumer>, &IssuerKeys)> {
-        let keys = self.token_keys.get(self.issuers.find(&key_digest(issuer.as_bytes()))? as usize)?;
+        let keys = self.token_keys.get(self.issuers.find(&key_digest(issuer.as_bytes()))?.number()? as usize)?;
         Some((self.consumers.get(keys.consumer as usize)?, keys))
     }
 
     /// Takes over the keys of tokens that the consumers before these have read and fetched.
     pub(super) fn adopt_keys(&self, earlier: &ConsumerSet) {
         for (digest, number) in self.issuers.entries() {
-            let known = earlier.issuers.find(digest).and_then(|number| earlier.token_keys.get(number as usize));
+            let known = earlier.issuers.find(digest).and_then(|found| found.number());
+            let known = known.and_then(|number| earlier.token_keys.get(number as usize));
             if let (Some(keys), Some(known)) = (self.token_keys.get(*number as usize), known) {
                 keys.adopt(known);
             }

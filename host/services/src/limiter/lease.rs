@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -19,12 +20,28 @@ pub(crate) struct Lease {
     most: u64,
     /// The store's clock less this gateway's.
     ahead_us: AtomicI64,
-    /// The counters of which there is something to tell, but for those in the hands of the task. One may be in here twice.
-    due: Mutex<VecDeque<Report>>,
+    due: Mutex<Due>,
+    /// There is nothing to tell any more.
+    all_told: Condvar,
     /// There is something to tell.
-    pub(crate) wake: Arc<Notify>,
+    pub(crate) wake: Notify,
     /// There is so much to tell that it can't wait.
     pub(crate) hurry: Notify,
+}
+
+/// What the store is to be told.
+#[derive(Debug, Default)]
+struct Due {
+    /// The counters of which there is something to tell, but for those in the hands of the task. One may be in here twice.
+    queue: VecDeque<Report>,
+    /// How many the task is telling it of.
+    in_hand: usize,
+}
+
+impl Due {
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.in_hand == 0
+    }
 }
 
 /// Which counter the store is to be told of.
@@ -59,7 +76,8 @@ impl Lease {
             most,
             ahead_us: AtomicI64::new(0),
             due: Mutex::default(),
-            wake: Arc::new(Notify::new()),
+            all_told: Condvar::new(),
+            wake: Notify::new(),
             hurry: Notify::new(),
         }
     }
@@ -87,20 +105,46 @@ impl Lease {
 
     /// The store is to be told of it later.
     pub(crate) fn put_off(&self, report: Report) {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).push_back(report);
+        self.lock().queue.push_back(report);
         self.wake.notify_one();
     }
 
-    /// Up to `most` of what is to be told, in the order in which it came.
+    /// Up to `most` of what is to be told, in the order in which it came. They are in the hands of the task then, until [`Self::told`].
     pub(crate) fn due(&self, most: usize) -> Vec<Report> {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let many = due.len().min(most);
-        due.drain(..many).collect()
+        let mut due = self.lock();
+        let many = due.queue.len().min(most);
+        due.in_hand = many;
+        due.queue.drain(..many).collect()
+    }
+
+    /// The task has nothing in its hands any more.
+    pub(crate) fn told(&self) {
+        let mut due = self.lock();
+        due.in_hand = 0;
+        if due.is_empty() {
+            self.all_told.notify_all();
+        }
     }
 
     /// How many counters there is something to tell of, but for those that it is being told of.
     pub(crate) fn waiting(&self) -> usize {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.lock().queue.len()
+    }
+
+    /// How many counters there is something to tell of.
+    pub(crate) fn unreported(&self) -> usize {
+        let due = self.lock();
+        due.queue.len() + due.in_hand
+    }
+
+    /// Blocks until there is nothing to tell, at most so long.
+    pub(crate) fn wait_until_told(&self, most: Duration) {
+        let waited = self.all_told.wait_timeout_while(self.lock(), most, |due| !due.is_empty());
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Both clocks, read at the same time.

@@ -2,11 +2,12 @@
 //! not know of yet, so all gateways together exceed a limit by at most that times their number. Nothing is fetched ahead and kept: what
 //! a gateway has taken for itself and does not use would be missing in the others, and a small limit would be divided to nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Store;
@@ -23,71 +24,112 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Counters that the store is told of at the same time.
 const AT_ONCE: usize = 512;
 
-/// The counters of one plugin, as this gateway knows them.
-pub struct LeasedCounters {
+/// The counters of one plugin, as this gateway knows them. When nobody has them any more, the store is told the rest.
+pub struct LeasedCounters(Arc<Ledger>);
+
+/// What those who take and the task that tells the store have in common.
+pub(super) struct Ledger {
     store: Arc<Store>,
     keys: Keys,
     clock: Clock,
     space: CounterSpace,
     /// The last report was not answered.
     is_away: AtomicBool,
+    /// Nobody takes any more.
+    is_closed: watch::Sender<bool>,
 }
 
 impl LeasedCounters {
-    /// Nothing is told the store before [`Self::report`] runs.
-    pub fn new(store: Arc<Store>, plugin: &str, clock: Clock, most: u64) -> Arc<Self> {
+    /// Nothing is told the store before [`Ledger::report`] runs.
+    pub(super) fn new(store: Arc<Store>, plugin: &str, clock: Clock, most: u64) -> Self {
         let keys = Keys::new(&store, plugin);
         let space = CounterSpace::leased(clock.clone(), Lease::new(most));
-        Arc::new(LeasedCounters { store, keys, clock, space, is_away: AtomicBool::new(false) })
+        let (is_away, is_closed) = (AtomicBool::new(false), watch::channel(false).0);
+        LeasedCounters(Arc::new(Ledger { store, keys, clock, space, is_away, is_closed }))
     }
 
     /// What [`CounterSpace::take`] does, over all gateways within the bound of the lease. While the store is away, what the operator has chosen.
     pub fn take(&self, limits: &[Limit<'_>], cost: u64) -> Result<Standings, ServiceError> {
+        self.0.take(limits, cost, true)
+    }
+
+    /// The same for what has been used already, as by a response that is there: the limits hold, but not the bound of the lease.
+    pub fn take_used(&self, limits: &[Limit<'_>], cost: u64) -> Result<Standings, ServiceError> {
+        self.0.take(limits, cost, false)
+    }
+
+    pub(super) fn ledger(&self) -> &Arc<Ledger> {
+        &self.0
+    }
+}
+
+impl Drop for LeasedCounters {
+    fn drop(&mut self) {
+        self.0.is_closed.send_replace(true);
+    }
+}
+
+impl Ledger {
+    fn take(&self, limits: &[Limit<'_>], cost: u64, bound: bool) -> Result<Standings, ServiceError> {
         if !self.is_away.load(Ordering::Relaxed) {
-            return self.space.take(limits, cost);
+            return self.space.take_within(limits, cost, bound);
         }
         // Locally it goes on from what the store has said last, and tells it when it is back.
         away(&self.store, &CallError::Away, limits, || self.space.take_within(limits, cost, false))
     }
 
     /// Counters that the store is to be told of.
-    pub fn unreported(&self) -> usize {
-        self.space.lease().map_or(0, Lease::waiting)
+    pub(super) fn unreported(&self) -> usize {
+        self.space.lease().map_or(0, Lease::unreported)
     }
 
-    /// Tells the store what was taken, until nobody has the counters any more.
-    pub async fn report(counters: Weak<LeasedCounters>) {
-        let Some(wake) = counters.upgrade().and_then(|counters| Some(counters.space.lease()?.wake.clone())) else {
-            return;
-        };
+    /// Waits until the store has been told everything, at most until then; not at all for a store that is away.
+    pub(super) fn flush(&self, until: Instant) {
+        if let Some(lease) = self.space.lease()
+            && !self.is_away.load(Ordering::Relaxed)
+        {
+            lease.hurry.notify_one();
+            lease.wait_until_told(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// Tells the store what was taken, until nobody has the counters any more and it knows all of it. Of a store that is away then, nothing more is expected.
+    pub(super) async fn report(self: Arc<Self>) {
+        let Some(lease) = self.space.lease() else { return };
+        let mut closed = self.is_closed.subscribe();
         let mut pause = PAUSE;
         loop {
-            wake.notified().await;
-            let Some(here) = counters.upgrade() else { return };
-            let Some(lease) = here.space.lease() else { return };
+            tokio::select! {
+                () = lease.wake.notified() => {}
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
             // With more to tell than fits into one round there is no time to lose.
             if lease.waiting() <= AT_ONCE {
                 tokio::select! {
                     () = sleep(PAUSE) => {}
                     () = lease.hurry.notified() => {}
+                    _ = closed.wait_for(|closed| *closed) => {}
                 }
             }
             let due = lease.due(AT_ONCE);
-            let answered = here.tell(lease, due).await;
-            here.is_away.store(!answered, Ordering::Relaxed);
+            let answered = self.tell(lease, due).await;
+            lease.told();
+            self.is_away.store(!answered, Ordering::Relaxed);
+            if *closed.borrow() && (!answered || lease.unreported() == 0) {
+                return;
+            }
             // Taking may have stopped, so nothing else would wake it.
             if lease.waiting() > 0 {
-                wake.notify_one();
+                lease.wake.notify_one();
             }
             if answered {
                 pause = PAUSE;
                 continue;
             }
-            let (link, mut closed) = (Link::here(&here.store), here.store.closed());
-            drop(here);
+            let link = Link::here(&self.store);
             tokio::select! {
                 ((), ()) = async { tokio::join!(link.until_up(), sleep(pause)) } => {}
-                _ = closed.changed() => return,
+                _ = closed.wait_for(|closed| *closed) => return,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -118,14 +160,6 @@ impl LeasedCounters {
                 self.space.put_off(report);
                 false
             }
-        }
-    }
-}
-
-impl Drop for LeasedCounters {
-    fn drop(&mut self) {
-        if let Some(lease) = self.space.lease() {
-            lease.wake.notify_one();
         }
     }
 }

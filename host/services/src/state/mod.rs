@@ -17,13 +17,14 @@ pub mod values;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Clock;
 
 pub use self::address::{BadAddress, ServerAddress};
 pub use self::exact::ExactCounters;
 pub use self::leased::LeasedCounters;
+use self::leased::Ledger;
 pub use self::store::{Outcome, Store};
 pub use self::values::RemoteValues;
 
@@ -154,6 +155,8 @@ struct Known {
     store: u64,
     most: u64,
     counters: Weak<LeasedCounters>,
+    /// Lives until the store has been told everything.
+    ledger: Weak<Ledger>,
 }
 
 impl Stores {
@@ -189,23 +192,36 @@ impl Stores {
     /// The leased counters of a plugin: those that are in use, or new ones.
     pub fn leased(&self, plugin: &str, store: &Arc<Store>, most: u64) -> Arc<LeasedCounters> {
         let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
-        leased.retain(|known| known.counters.strong_count() > 0);
+        leased.retain(|known| known.ledger.strong_count() > 0);
         let is_same = |known: &&Known| *known.plugin == *plugin && known.store == store.id() && known.most == most;
         if let Some(known) = leased.iter().find(is_same).and_then(|known| known.counters.upgrade()) {
             return known;
         }
-        let counters = LeasedCounters::new(store.clone(), plugin, self.clock.clone(), most);
+        let counters = Arc::new(LeasedCounters::new(store.clone(), plugin, self.clock.clone(), most));
         if let Some(start) = self.start.get() {
-            start(Box::pin(LeasedCounters::report(Arc::downgrade(&counters))));
+            start(Box::pin(Arc::clone(counters.ledger()).report()));
         }
-        leased.push(Known { plugin: plugin.into(), store: store.id(), most, counters: Arc::downgrade(&counters) });
+        let (of, ledger) = (Arc::downgrade(&counters), Arc::downgrade(counters.ledger()));
+        leased.push(Known { plugin: plugin.into(), store: store.id(), most, counters: of, ledger });
         counters
+    }
+
+    /// Waits until what was taken from leased counters is told, at most so long. For the end of the process, while its tasks still run: what
+    /// is not told would pass once more after the restart.
+    pub fn flush(&self, most: Duration) {
+        let until = Instant::now() + most;
+        let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        let ledgers: Vec<Arc<Ledger>> = leased.iter().filter_map(|known| known.ledger.upgrade()).collect();
+        drop(leased);
+        for ledger in ledgers {
+            ledger.flush(until);
+        }
     }
 
     /// Counters of a store that it is to be told of.
     pub fn unreported(&self, store: &Arc<Store>) -> usize {
         let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
         let of_store = leased.iter().filter(|known| known.store == store.id());
-        of_store.filter_map(|known| known.counters.upgrade()).map(|counters| counters.unreported()).sum()
+        of_store.filter_map(|known| known.ledger.upgrade()).map(|ledger| ledger.unreported()).sum()
     }
 }

@@ -12,7 +12,8 @@ use crate::abi::define::{Answering, Define};
 use crate::abi::{Bytes, GuestLimit, Lift, List, Str};
 use crate::bindings::{Error, kv, limiter};
 use crate::call::services::{Counters, Spaces};
-use crate::call::state::CallState;
+use crate::call::state::{CallState, Stage};
+use crate::filter::Phase;
 use sluice_services::kv::{KvSpace, Reservation};
 use sluice_services::limiter::{Limit, MAX_LIMITS, Standing, Standings};
 use sluice_services::state::{ExactCounters, RemoteValues};
@@ -163,8 +164,21 @@ impl CallState {
         }
         match &services.counters {
             Counters::Local(counters) => Ok(standings(counters.take(limits, cost)?)),
+            // What a response has cost is used already.
+            Counters::Leased(counters) if self.is_after_request() => Ok(standings(counters.take_used(limits, cost)?)),
             Counters::Leased(counters) => Ok(standings(counters.take(limits, cost)?)),
             Counters::Exact(_) => Err(elsewhere()),
+        }
+    }
+
+    /// Whether there is a response, or the exchange is over.
+    fn is_after_request(&self) -> bool {
+        match self.stage {
+            Stage::Hook(hook) => match hook.phase() {
+                Phase::RequestHead | Phase::RequestBody | Phase::Selection => false,
+                Phase::ResponseHead | Phase::ResponseBody | Phase::ResponseTrailers | Phase::Completion => true,
+            },
+            Stage::Start | Stage::Describe | Stage::Configure => false,
         }
     }
 
