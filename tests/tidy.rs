@@ -59,14 +59,15 @@ const NO_ERRORS: [&str; 8] = [
     "PERMANENT_REDIRECT",
 ];
 
-/// Who names error statuses: the one place that maps errors to them, and two servers of their own, which map none.
-const NAME_ERROR_STATUSES: [&str; 6] = [
+/// Who names error statuses: the one place that maps errors to them, and servers of their own, which map none.
+const NAME_ERROR_STATUSES: [&str; 7] = [
     "gateway/proxy/respond.rs",
     "gateway/admin/pages.rs",
     "gateway/admin/problem.rs",
     "gateway/admin/endpoint.rs",
     "gateway/admin/endpoints.rs",
     "gateway/upstream/builtin.rs",
+    "gateway/upstream/files/head.rs",
 ];
 
 struct Source {

@@ -49,6 +49,7 @@ fn lay_out(folder: &Path) {
         write(&format!("certs/{name}.key"), &fs::read(&leaf.key).unwrap());
     }
     write("token.txt", b"a token");
+    write("public/index.html", b"a site");
     // The one takes no config, the other any.
     for (plugin, fixture) in [("my-plugin", "plain"), ("hello", "probe")] {
         write(&format!("plugins/{plugin}.wasm"), &fs::read(fixtures::file(fixture)).unwrap());

@@ -368,7 +368,7 @@ fn what_does_not_fit_together_is_refused() {
     let both = orders("consul = \"a\"").replace("[routes.all]", "endpoints = [\"http://a\"]\n[routes.all]");
     let refused = setup().refused(&both);
     assert!(
-        refused.stderr.contains("needs exactly one of `endpoints`, `discovery` and `builtin`"),
+        refused.stderr.contains("needs exactly one of `endpoints`, `discovery`, `builtin` and `files`"),
         "{}",
         refused.stderr
     );

@@ -56,7 +56,7 @@ fn config(name: &str, backend: Option<(u16, u16)>) -> String {
 
 /// The other files of a configuration, at their places. Where its certificates are not in the repository, the README says how to make them.
 fn with_files(name: &str) -> Setup {
-    let folders = ["certs", "tenants"].map(|below| folder(name).join(below));
+    let folders = ["certs", "public", "tenants"].map(|below| folder(name).join(below));
     let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
     let setup = files.map(|entry| entry.expect("an entry").path()).fold(Gateway::setup(), |setup, file| {
         let place = file.strip_prefix(folder(name)).expect("it lies there").to_string_lossy().into_owned();

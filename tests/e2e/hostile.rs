@@ -13,6 +13,7 @@
 //! | headers smuggled past forward-auth | `forward_auth::a_service_allows_redirects_and_refuses`; fuzz target `forward_auth` |
 //! | consumer files that are half-written | `consumers::a_broken_file_changes_nothing`, `a_file_that_is_written_in_parts_is_never_half_in_use`; fuzz target `consumers` |
 //! | calls to private addresses, DNS rebinding | `ssrf`; fuzz target `outbound_url` |
+//! | file traversal | `files_hostile`, a test for each class; `http::file_path` of sluice-http; fuzz target `file_path` |
 //! | a crash of one way to authenticate | `composition::crashing_a_member_is_no_way_past_it` |
 
 use std::sync::Arc;

@@ -20,6 +20,8 @@ mod errors;
 mod examples;
 mod external;
 mod failover;
+mod files;
+mod files_hostile;
 mod filters;
 mod forward_auth;
 mod grants;

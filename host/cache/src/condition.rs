@@ -38,6 +38,26 @@ pub fn evaluate(
     if unchanged { Outcome::NotModified } else { Outcome::Send }
 }
 
+/// RFC 9110 §13.2.2, steps 1 and 2: whether the client wants its request to fail, for an origin whose answer has these fields. A cache ignores
+/// these conditions. The request is for a representation that there is.
+pub fn precondition_fails(request: &HeaderMap, current: &HeaderMap) -> bool {
+    if request.contains_key(header::IF_MATCH) {
+        let tag = current.get(header::ETAG).and_then(|value| EntityTag::parse(value.as_bytes()));
+        // §13.1.1: compared strongly.
+        return !request.get_all(header::IF_MATCH).iter().any(|line| {
+            line.as_bytes().trim_ascii() == b"*"
+                || tag.is_some_and(|tag| etag::list(line.as_bytes()).any(|wanted| wanted.matches_strongly(&tag)))
+        });
+    }
+    // §13.1.4: what is no date does not count, nor one of several.
+    let mut lines = request.get_all(header::IF_UNMODIFIED_SINCE).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    match (date::parse(line.as_bytes()), fields::last_modified(current)) {
+        (Some(since), Some(modified)) => modified > since,
+        (None, _) | (_, None) => false,
+    }
+}
+
 /// RFC 9110 §13.1.2: `*` or one of the tags, compared weakly.
 fn none_match_fails(request: &HeaderMap, stored: &HeaderMap) -> bool {
     let tag = stored.get(header::ETAG).and_then(|value| EntityTag::parse(value.as_bytes()));
@@ -168,6 +188,30 @@ mod tests {
         let not_found = StatusCode::from_u16(404).unwrap();
         assert_eq!(evaluate(&Method::GET, &request, not_found, &stored, received()), Outcome::Send);
         assert_eq!(evaluate(&Method::POST, &request, StatusCode::OK, &stored, received()), Outcome::Send);
+    }
+
+    #[test]
+    fn preconditions_of_origins() {
+        // RFC 9110 §13.1.1, §13.1.4. True: 412.
+        let tag: Fields = &[("etag", "\"a\""), ("last-modified", BORN)];
+        let table: [(Fields, Fields, bool); 13] = [
+            (tag, &[], false),
+            (tag, &[("if-match", "\"a\"")], false),
+            (tag, &[("if-match", "\"b\", \"a\"")], false),
+            (tag, &[("if-match", "*")], false),
+            (tag, &[("if-match", "\"b\"")], true),
+            (tag, &[("if-match", "W/\"a\"")], true),
+            (&[("etag", "W/\"a\"")], &[("if-match", "W/\"a\"")], true),
+            (tag, &[("if-unmodified-since", BORN)], false),
+            (tag, &[("if-unmodified-since", BEFORE)], true),
+            (tag, &[("if-unmodified-since", "yesterday")], false),
+            (tag, &[("if-unmodified-since", BEFORE), ("if-unmodified-since", BEFORE)], false),
+            (tag, &[("if-match", "\"a\""), ("if-unmodified-since", BEFORE)], false),
+            (&[("etag", "\"a\"")], &[("if-unmodified-since", BEFORE)], false),
+        ];
+        for (current, request, fails) in table {
+            assert_eq!(precondition_fails(&headers(request), &headers(current)), fails, "{current:?} {request:?}");
+        }
     }
 
     #[test]

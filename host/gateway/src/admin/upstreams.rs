@@ -24,6 +24,8 @@ pub(super) struct Upstream {
     name: String,
     /// `echo` or `status` where it is built into the gateway.
     builtin: Option<&'static str>,
+    /// The folder that the gateway serves, where it is one of files.
+    files: Option<String>,
     balance: Balance,
     protocol: Protocol,
     /// Where it has a circuit breaker as a whole.
@@ -169,11 +171,16 @@ impl From<&upstream::Upstream> for Upstream {
         let builtin = match &spec.target {
             TargetSpec::Echo => Some("echo"),
             TargetSpec::Status => Some("status"),
-            TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) => None,
+            TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) | TargetSpec::Files(_) => None,
+        };
+        let files = match &spec.target {
+            TargetSpec::Files(files) => Some(files.root.display().to_string()),
+            TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) | TargetSpec::Echo | TargetSpec::Status => None,
         };
         Upstream {
             name: spec.name.to_string(),
             builtin,
+            files,
             balance: match &spec.balancing.algorithm {
                 upstream::Balance::RoundRobin => Balance::RoundRobin,
                 upstream::Balance::LeastRequest => Balance::LeastRequest,

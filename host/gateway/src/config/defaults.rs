@@ -39,6 +39,9 @@ pub const REQUEST_ID_HEADER: &str = "x-request-id";
 /// Of a name server whose address says none (RFC 1035 §4.2).
 pub const NAMESERVER_PORT: u16 = 53;
 
+// files of [upstreams.NAME]
+pub const FILES_INDEX: &str = "index.html";
+
 // [state.NAME]
 pub const STATE_MODE: StateMode = StateMode::Single;
 pub const STATE_DATABASE: i64 = 0;

@@ -310,7 +310,7 @@ fn actions() {
 #[test]
 fn upstreams() {
     let cases = [
-        ("", "2:12: upstreams.u: needs exactly one of `endpoints`, `discovery` and `builtin`"),
+        ("", "2:12: upstreams.u: needs exactly one of `endpoints`, `discovery`, `builtin` and `files`"),
         ("endpoints = []", "3:13: upstreams.u.endpoints: expected at least one endpoint"),
         (
             "endpoints = ['http://a', 'http://a:80', 'http://b/x']",

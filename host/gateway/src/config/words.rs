@@ -5,9 +5,9 @@ use sluice_cache::policy::SetCookie;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, CircuitScope, ClientAuthMode, Criticality, Deviation, EndpointScheme, FailurePolicy,
-    HashAlgorithm, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions,
-    SameSite, SubsetFallback, TlsVersion, TrialPolicy, TryNextOn,
+    Balance, Builtin, CircuitScope, ClientAuthMode, ContentCoding, Criticality, Deviation, EndpointScheme,
+    FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, RetryCondition,
+    RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy, TryNextOn,
 };
 use crate::proxy_protocol;
 use crate::telemetry::{AccessLogFormat, LogLevel};
@@ -68,6 +68,10 @@ impl Words for Scheme {
 
 impl Words for Builtin {
     const WORDS: &'static [(&'static str, Self)] = &[("echo", Self::Echo), ("status", Self::Status)];
+}
+
+impl Words for ContentCoding {
+    const WORDS: &'static [(&'static str, Self)] = &[("br", Self::Brotli), ("zstd", Self::Zstd), ("gzip", Self::Gzip)];
 }
 
 impl Words for Balance {

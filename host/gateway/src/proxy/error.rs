@@ -78,6 +78,8 @@ pub enum Kind {
     UpstreamReset,
     /// The upstream spoke something that is not HTTP, or not what was negotiated.
     UpstreamProtocol,
+    /// The files of the upstream could not be read.
+    FilesUnreadable,
     /// The response can't be decoded for a filter that fails closed.
     UpstreamBody,
 }
@@ -120,6 +122,7 @@ impl Kind {
             Kind::UpstreamTimeout => "upstream-timeout",
             Kind::UpstreamReset => "upstream-reset",
             Kind::UpstreamProtocol => "upstream-protocol",
+            Kind::FilesUnreadable => "files-unreadable",
             Kind::UpstreamBody => "upstream-body",
         }
     }
@@ -190,6 +193,7 @@ impl ProxyError {
             | Kind::UpstreamTimeout
             | Kind::UpstreamReset
             | Kind::UpstreamProtocol
+            | Kind::FilesUnreadable
             | Kind::UpstreamBody => ErrorSource::Upstream,
         }
     }

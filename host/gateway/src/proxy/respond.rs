@@ -57,7 +57,7 @@ pub(super) fn public(kind: Kind) -> (StatusCode, &'static str) {
         Kind::DeadlineExceeded => {
             (StatusCode::GATEWAY_TIMEOUT, "The request was not answered within the time that its client gives it.")
         }
-        Kind::NoEndpoint | Kind::CircuitOpen => {
+        Kind::NoEndpoint | Kind::CircuitOpen | Kind::FilesUnreadable => {
             (StatusCode::SERVICE_UNAVAILABLE, "The service is not available. Try again later.")
         }
         Kind::UpstreamBusy | Kind::RouteBusy => {
@@ -111,6 +111,7 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
         | Kind::ConnectTimeout
         | Kind::UpstreamReset
         | Kind::UpstreamProtocol
+        | Kind::FilesUnreadable
         | Kind::UpstreamBody => grpc_status_of(public(kind).0),
     }
 }

@@ -201,6 +201,7 @@ pub(super) fn upstream_error(error: &UpstreamError) -> ProxyError {
         UpstreamErrorKind::DeadlineExceeded => Kind::DeadlineExceeded,
         UpstreamErrorKind::Reset | UpstreamErrorKind::Refused => Kind::UpstreamReset,
         UpstreamErrorKind::Protocol => Kind::UpstreamProtocol,
+        UpstreamErrorKind::Files => Kind::FilesUnreadable,
         UpstreamErrorKind::RequestBody(body) => super::error::request_body_kind(body),
     };
     ProxyError::new(kind, crate::chain(error))

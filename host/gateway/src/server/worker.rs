@@ -205,7 +205,7 @@ fn work<S: Service>(
         .event_interval(EVENT_INTERVAL)
         .enable_all()
         .build_local(LocalOptions::default())?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let metrics = metrics.worker();
         let shared = Rc::new(Shared {
             service: service(index, metrics.clone()),
@@ -236,7 +236,10 @@ fn work<S: Service>(
             _ = phase.wait_for(|phase| *phase == Phase::Stopped) => {}
         }
         Ok(())
-    })
+    });
+    // What still waits for a disk, of those who have left, is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Accepts until the worker drains.

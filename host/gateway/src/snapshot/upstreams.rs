@@ -8,8 +8,8 @@ use crate::config::{Loaded, model};
 use crate::http1::Tolerance;
 use crate::telemetry::{Metrics, UpstreamId};
 use crate::upstream::{
-    ClientCertificate, EndpointRegistry, EndpointSpec, Place, Resolver, Sources, TargetSpec, TlsSpec, Upstream,
-    UpstreamSpec,
+    ClientCertificate, EndpointRegistry, EndpointSpec, Place, Resolver, Sources, SpecError, TargetSpec, TlsSpec,
+    Upstream, UpstreamSpec,
 };
 
 pub(super) fn build(
@@ -44,7 +44,13 @@ pub(super) fn build(
         };
         match found {
             Ok(found) => built.push((found, metrics.upstream(&upstream.name))),
-            Err(error) => errors.push(loaded.error_on(&key(&["upstreams", &upstream.name]), error.to_string())),
+            Err(error) => {
+                let at = match error {
+                    SpecError::Files(_) => key(&["upstreams", &upstream.name, "files"]),
+                    _ => key(&["upstreams", &upstream.name]),
+                };
+                errors.push(loaded.error_on(&at, error.to_string()));
+            }
         }
     }
     built
@@ -56,6 +62,7 @@ fn spec(upstream: &model::Upstream) -> UpstreamSpec {
         target: match &upstream.service {
             model::Service::Builtin(model::Builtin::Echo) => TargetSpec::Echo,
             model::Service::Builtin(model::Builtin::Status) => TargetSpec::Status,
+            model::Service::Files(files) => TargetSpec::Files(Arc::new(files.clone())),
             model::Service::Discovery(source) => TargetSpec::Discovered(source.clone()),
             model::Service::Endpoints(endpoints) => TargetSpec::Endpoints(endpoints.iter().map(endpoint).collect()),
         },

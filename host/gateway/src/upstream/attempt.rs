@@ -19,6 +19,7 @@ use super::builtin;
 use super::circuit::Outcome;
 use super::endpoints::{LocalEndpoints, Record};
 use super::error::{AttemptError, UpstreamErrorKind};
+use super::files;
 use super::head;
 use super::health::outliers::{Failure, Stage};
 use super::http2::{self, MalformedResponse};
@@ -99,11 +100,17 @@ impl LocalUpstream {
             }
             TargetSpec::Echo => {
                 let sent = request.give_away();
-                answered(Box::pin(builtin::echo(sent, self.upstream().name())), request, attempt).await
+                let name = self.upstream().name();
+                answered(Box::pin(async move { builtin::echo(sent, name).await.map_err(unread) }), request, attempt)
+                    .await
             }
             TargetSpec::Status => {
                 let sent = request.give_away();
-                answered(Box::pin(builtin::status(sent)), request, attempt).await
+                answered(Box::pin(async move { builtin::status(sent).await.map_err(unread) }), request, attempt).await
+            }
+            TargetSpec::Files(ref folder) => {
+                let answer = files::answer(folder, &request.request, request.budget);
+                answered(Box::pin(answer), request, attempt).await
             }
         };
         attempt.is_blameless = outcome.as_ref().is_err_and(AttemptError::is_blameless);
@@ -225,24 +232,23 @@ fn note_latency(pool: &Pool, outcome: &Result<UpstreamResponse, AttemptError>, t
     }
 }
 
-/// Waits for the answer of a built-in upstream.
+/// A request whose body could not be read to its end.
+fn unread(error: BodyError) -> AttemptError {
+    AttemptError::because(UpstreamErrorKind::RequestBody(error.kind()), error).delivered(Delivery::Possible)
+}
+
+/// Waits for the answer of the gateway itself.
 async fn answered(
-    answer: Pin<Box<impl Future<Output = Result<Response<Body>, BodyError>>>>,
+    answer: Pin<Box<impl Future<Output = Result<Response<Body>, AttemptError>>>>,
     request: &OutgoingRequest<'_>,
     attempt: &mut Attempt,
 ) -> Result<UpstreamResponse, AttemptError> {
-    let timeouts = &request.timeouts;
+    let (timeouts, begun) = (&request.timeouts, Instant::now());
     let Ok(answer) = deadline::timeout(timeouts.left(timeouts.first_byte), answer).await else {
         return Err(AttemptError::new(UpstreamErrorKind::FirstByteTimeout).delivered(Delivery::Possible));
     };
-    attempt.first_byte = Some(Duration::ZERO);
-    match answer {
-        Ok(response) => Ok(taken_apart(response, None)),
-        Err(error) => {
-            Err(AttemptError::because(UpstreamErrorKind::RequestBody(error.kind()), error)
-                .delivered(Delivery::Possible))
-        }
-    }
+    attempt.first_byte = answer.is_ok().then(|| begun.elapsed());
+    answer.map(|response| taken_apart(response, None))
 }
 
 /// One request on one connection.

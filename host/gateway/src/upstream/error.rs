@@ -33,6 +33,8 @@ pub enum UpstreamErrorKind {
     Refused,
     /// What came is not HTTP, or its head is too large.
     Protocol,
+    /// A file, or the folder of them, could not be read: not for lack of it, but as disks and limits of the system fail.
+    Files,
     /// The request could not be sent to its end because its own body failed: not the upstream's fault.
     RequestBody(BodyErrorKind),
 }
@@ -53,6 +55,7 @@ impl UpstreamErrorKind {
             UpstreamErrorKind::Reset => "reset",
             UpstreamErrorKind::Refused => "refused",
             UpstreamErrorKind::Protocol => "protocol",
+            UpstreamErrorKind::Files => "files",
             UpstreamErrorKind::RequestBody(_) => "request-body",
         }
     }
@@ -83,6 +86,7 @@ impl fmt::Display for UpstreamError {
             UpstreamErrorKind::Reset => "closed the connection without an answer",
             UpstreamErrorKind::Refused => "refused the request",
             UpstreamErrorKind::Protocol => "sent a malformed answer",
+            UpstreamErrorKind::Files => "could not read its files",
             UpstreamErrorKind::RequestBody(_) => "did not get the whole request",
         };
         write!(f, "upstream `{}` {what}", self.upstream)?;
@@ -164,6 +168,7 @@ impl AttemptError {
             | UpstreamErrorKind::Tls
             | UpstreamErrorKind::DeadlineExceeded
             | UpstreamErrorKind::Refused
+            | UpstreamErrorKind::Files
             | UpstreamErrorKind::RequestBody(_) => None,
         }
     }
@@ -193,7 +198,7 @@ impl AttemptError {
             }
             (UpstreamErrorKind::NoEndpoint | UpstreamErrorKind::Busy | UpstreamErrorKind::CircuitOpen, _)
             | (UpstreamErrorKind::DeadlineExceeded, _)
-            | (UpstreamErrorKind::RequestBody(_), _) => None,
+            | (UpstreamErrorKind::Files | UpstreamErrorKind::RequestBody(_), _) => None,
         }
     }
 

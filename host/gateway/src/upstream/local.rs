@@ -165,6 +165,7 @@ impl LocalUpstream {
             TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) => endpoints.name(host),
             TargetSpec::Echo => Rc::from("echo"),
             TargetSpec::Status => Rc::from("status"),
+            TargetSpec::Files(_) => Rc::from("files"),
         }
     }
 

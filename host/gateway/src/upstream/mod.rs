@@ -1,6 +1,6 @@
 //! Upstreams. Who they are is in `spec` and `address`, where their endpoints come from in `discover`, and what is known of them in `endpoints` and
 //! `health`. `local` and `balance` say which one is next, `limits` and `circuit` whether a request may go there. Connections are made in
-//! `connect`, `http2`, `race` and `pool`. `attempt` is one attempt to get a response, `verdict` what its body tells, and `retry` says whether another one follows.
+//! `connect`, `http2`, `race` and `pool`. `files` serves a folder and `builtin` has upstreams for demos. `attempt` is one attempt to get a response, `verdict` what its body tells, and `retry` says whether another one follows.
 
 mod address;
 mod attempt;
@@ -14,6 +14,7 @@ mod discover;
 mod endpoint;
 pub(crate) mod endpoints;
 mod error;
+mod files;
 pub(crate) mod head;
 pub(crate) mod health;
 pub(crate) mod http2;

@@ -9,6 +9,7 @@ pub(crate) use super::address::Place;
 use super::discover::{self, Discovery, DiscoveryState, Listed, Located, Sources};
 pub(crate) use super::endpoint::{Endpoint, EndpointMaker, TlsConfigs};
 use super::endpoints::{EndpointRegistry, EndpointSet, EndpointState, Record};
+use super::files::{self, FilesError};
 use super::health;
 use super::health::outliers::OutlierDetector;
 use super::limits::{
@@ -22,7 +23,7 @@ use super::tls::{TlsError, TlsSpec};
 use crate::background::{Background, Task};
 pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
 use crate::config::model::{
-    CircuitBreaker, CircuitScope, HealthCheck, OutlierDetection, UNIX, UnixName, UpstreamLimits,
+    CircuitBreaker, CircuitScope, Files, HealthCheck, OutlierDetection, UNIX, UnixName, UpstreamLimits,
 };
 use crate::config::{defaults, model};
 use crate::http1::Tolerance;
@@ -116,6 +117,8 @@ pub enum TargetSpec {
     Echo,
     /// Built in: `/…/503` answers with that status.
     Status,
+    /// The gateway serves a folder.
+    Files(Arc<Files>),
 }
 
 /// One endpoint of an upstream.
@@ -147,6 +150,8 @@ pub enum SpecError {
     H2cOverTls(Arc<str>),
     #[error("protocol `h2` is for TLS, and endpoint `{0}` has none")]
     H2OverCleartext(Arc<str>),
+    #[error(transparent)]
+    Files(FilesError),
     #[error("TLS of upstream `{name}`: {source}")]
     Tls { name: Arc<str>, source: TlsError },
 }
@@ -202,7 +207,7 @@ impl TargetSpec {
     /// Whether the gateway itself answers.
     pub(super) fn is_builtin(&self) -> bool {
         match self {
-            TargetSpec::Echo | TargetSpec::Status => true,
+            TargetSpec::Echo | TargetSpec::Status | TargetSpec::Files(_) => true,
             TargetSpec::Endpoints(_) | TargetSpec::Discovered(_) => false,
         }
     }
@@ -212,7 +217,7 @@ impl TargetSpec {
         match self {
             TargetSpec::Endpoints(list) => list.iter().any(|endpoint| endpoint.https),
             TargetSpec::Discovered(source) => source.may_be_https(),
-            TargetSpec::Echo | TargetSpec::Status => false,
+            TargetSpec::Echo | TargetSpec::Status | TargetSpec::Files(_) => false,
         }
     }
 }
@@ -265,6 +270,10 @@ impl Upstream {
             TargetSpec::Endpoints(list) if list.is_empty() => return Err(SpecError::NoEndpoint(spec.name)),
             TargetSpec::Endpoints(list) => {
                 Discovery::Configured(Located::of(maker.all(&spec.name, list)?, resolver, spec.dns), resolver.clone())
+            }
+            TargetSpec::Files(folder) => {
+                files::check(folder).map_err(SpecError::Files)?;
+                Discovery::Configured(Located::of(Vec::new(), resolver, spec.dns), resolver.clone())
             }
             TargetSpec::Echo | TargetSpec::Status => {
                 Discovery::Configured(Located::of(Vec::new(), resolver, spec.dns), resolver.clone())
@@ -381,7 +390,9 @@ impl Upstream {
         match (&self.spec.target, self.listed()) {
             (TargetSpec::Endpoints(list), _) => list.clone(),
             (_, Some(listed)) => listed.specs(),
-            (TargetSpec::Discovered(_) | TargetSpec::Echo | TargetSpec::Status, None) => Vec::new(),
+            (TargetSpec::Discovered(_) | TargetSpec::Echo | TargetSpec::Status | TargetSpec::Files(_), None) => {
+                Vec::new()
+            }
         }
     }
 

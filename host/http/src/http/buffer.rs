@@ -67,6 +67,11 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// The bytes that it has taken.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes `more` bytes. Nothing is taken when it answers an error.
     pub fn grow(&mut self, more: usize) -> Result<(), BodyError> {
         let account = &self.budget.shared;

@@ -6,6 +6,7 @@ mod body_error;
 pub mod buffer;
 pub mod cdn_loop;
 pub mod coding;
+pub mod file_path;
 pub mod forwarded;
 pub mod gate;
 pub mod grpc;

@@ -153,7 +153,8 @@ pub(crate) fn push_encoded(text: &mut String, byte: u8) {
     text.push(DIGITS[usize::from(byte & 15)] as char);
 }
 
-fn decode_pair(bytes: &[u8]) -> Option<u8> {
+/// The byte that two hexadecimal digits stand for.
+pub(crate) fn decode_pair(bytes: &[u8]) -> Option<u8> {
     let digit = |b: &u8| (*b as char).to_digit(16);
     let value = digit(bytes.first()?)? * 16 + digit(bytes.get(1)?)?;
     u8::try_from(value).ok()

@@ -8,6 +8,7 @@
 mod balancing;
 mod cache;
 mod discovery;
+mod files;
 mod filters;
 mod health;
 mod limits;
@@ -40,6 +41,7 @@ use crate::wasm::CompileLimits;
 pub use balancing::*;
 pub use cache::*;
 pub use discovery::*;
+pub use files::*;
 pub use filters::*;
 pub use health::*;
 pub use limits::*;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Balancing, CircuitBreaker, Discovery, HealthCheck, Name, OutlierDetection, Pin, Secret, UnixName, UpstreamLimits,
+    Balancing, CircuitBreaker, Discovery, Files, HealthCheck, Name, OutlierDetection, Pin, Secret, UnixName,
+    UpstreamLimits,
 };
 use crate::config::defaults;
 use crate::proxy_protocol;
@@ -36,6 +37,8 @@ pub enum Service {
     /// A source lists them.
     Discovery(Discovery),
     Builtin(Builtin),
+    /// The gateway serves a folder.
+    Files(Files),
 }
 
 /// One address of an upstream.

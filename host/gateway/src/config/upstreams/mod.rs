@@ -5,6 +5,7 @@ mod circuit;
 mod discovery;
 mod dns;
 mod endpoints;
+mod files;
 mod health;
 mod limits;
 mod outlier;
@@ -92,11 +93,18 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             r#""echo""#,
         )
         .get("-", Item::word);
+    let files = table
+        .key(
+            "files",
+            "In place of endpoints a folder of files that the gateway serves itself: its path, or a table.",
+            r#""public""#,
+        )
+        .get("-", files::read);
     let shared = shared(table, endpoints.as_deref());
     let discovery = table.optional_table("discovery").map(|table| discovery::read(&table));
-    let service = match (table.has("endpoints"), discovery, table.has("builtin")) {
-        (true, None, false) => Service::Endpoints(endpoints?),
-        (false, Some(discovery), false) => {
+    let service = match (table.has("endpoints"), discovery, table.has("builtin"), table.has("files")) {
+        (true, None, false, false) => Service::Endpoints(endpoints?),
+        (false, Some(discovery), false, false) => {
             let discovery = discovery?;
             discovery::check_protocol(table, &discovery, shared.protocol);
             if let Some(health) = &shared.health {
@@ -104,18 +112,26 @@ pub(super) fn upstream(name: &str, table: &Table<'_>) -> Option<Upstream> {
             }
             Service::Discovery(discovery)
         }
-        (false, None, true) => {
-            for key in OF_ENDPOINTS.into_iter().filter(|key| table.has_own(key)) {
-                table.fail(format!("`{key}` means nothing to a `builtin` upstream, which has no endpoints"));
-            }
+        (false, None, true, false) => {
+            refuse_keys_of_endpoints(table, "builtin");
             Service::Builtin(builtin?)
         }
+        (false, None, false, true) => {
+            refuse_keys_of_endpoints(table, "files");
+            Service::Files(files?)
+        }
         _ => {
-            table.fail("needs exactly one of `endpoints`, `discovery` and `builtin`");
+            table.fail("needs exactly one of `endpoints`, `discovery`, `builtin` and `files`");
             return None;
         }
     };
     Some(shared.of(Name::from(name), service))
+}
+
+fn refuse_keys_of_endpoints(table: &Table<'_>, kind: &str) {
+    for key in OF_ENDPOINTS.into_iter().filter(|key| table.has_own(key)) {
+        table.fail(format!("`{key}` means nothing to a `{kind}` upstream, which has no endpoints"));
+    }
 }
 
 pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Shared {

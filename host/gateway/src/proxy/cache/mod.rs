@@ -270,6 +270,7 @@ fn is_of_upstream(kind: Kind) -> bool {
             | Kind::UpstreamTimeout
             | Kind::UpstreamReset
             | Kind::UpstreamProtocol
+            | Kind::FilesUnreadable
     )
 }
 

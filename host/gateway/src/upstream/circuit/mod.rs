@@ -403,6 +403,7 @@ impl Outcome {
             | UpstreamErrorKind::Tls
             | UpstreamErrorKind::FirstByteTimeout
             | UpstreamErrorKind::Reset
+            | UpstreamErrorKind::Files
             | UpstreamErrorKind::Protocol => Some(Outcome::Failure(Cause::Error(kind))),
             UpstreamErrorKind::NoEndpoint
             | UpstreamErrorKind::Busy

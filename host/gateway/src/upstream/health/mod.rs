@@ -28,7 +28,7 @@ use self::outliers::Stage;
 pub(crate) use self::unreachable::Trial;
 use self::unreachable::Unreachable;
 use super::endpoints::millis;
-use super::spec::{TargetSpec, Upstream};
+use super::spec::Upstream;
 use crate::background::{Background, Task};
 use crate::config::model::{HealthCheck, OutlierDetection};
 
@@ -350,7 +350,7 @@ impl Health {
 /// Starts what an upstream needs to know of its endpoints' health. What a former configuration has found out, and this one does not ask
 /// for, is forgotten on the same thread: behind the last word of the tasks that have just ended.
 pub(super) fn tasks(upstream: &Arc<Upstream>, background: &Background) -> Vec<Task> {
-    if matches!(upstream.spec().target, TargetSpec::Echo | TargetSpec::Status) {
+    if upstream.spec().target.is_builtin() {
         return Vec::new();
     }
     let (checked, watched) = (Arc::clone(upstream), Arc::clone(upstream));
