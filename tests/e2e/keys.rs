@@ -46,6 +46,9 @@ const SOURCES: &[(&str, &str)] = &[
     ("state", include_str!("state.rs")),
     ("timeouts", include_str!("timeouts.rs")),
     ("tls", include_str!("tls.rs")),
+    ("tls_reload", include_str!("tls_reload.rs")),
+    ("tls_sessions", include_str!("tls_sessions.rs")),
+    ("tls_settings", include_str!("tls_settings.rs")),
     ("unix_sockets", include_str!("unix_sockets.rs")),
     ("unix_upstreams", include_str!("unix_upstreams.rs")),
     ("upstreams", include_str!("upstreams.rs")),
@@ -56,6 +59,7 @@ const SOURCES: &[(&str, &str)] = &[
 /// A key, and the test that changes it and sees the difference.
 const TABLE: &[(&str, &str)] = &[
     ("admin.bind", "observability::health_and_readiness"),
+    ("admin.ready_when_expired", "tls_settings::a_listener_whose_certificates_have_expired_is_not_ready"),
     ("admin.token", "admin::the_token_guards_a_reload"),
     ("admin.unix_socket.group", "unix_sockets::an_abstract_name_and_the_admin_listener"),
     ("admin.unix_socket.mode", "unix_sockets::an_abstract_name_and_the_admin_listener"),
@@ -128,6 +132,7 @@ const TABLE: &[(&str, &str)] = &[
     ("listeners.*.bind", "settings::a_fixed_address"),
     ("listeners.*.https_redirect", "ingress::a_listener_sends_its_clients_to_https"),
     ("listeners.*.https_redirect.except", "ingress::a_listener_sends_its_clients_to_https"),
+    ("listeners.*.https_redirect.hosts", "tls_settings::hosts_are_sent_to_https_one_by_one"),
     ("listeners.*.https_redirect.listener", "ingress::a_listener_sends_its_clients_to_https"),
     ("listeners.*.https_redirect.port", "ingress::a_listener_sends_its_clients_to_https"),
     ("listeners.*.https_redirect.status", "ingress::a_listener_sends_its_clients_to_https"),
@@ -145,6 +150,10 @@ const TABLE: &[(&str, &str)] = &[
     ("listeners.*.timeouts.header", "timeouts::a_head_that_never_ends"),
     ("listeners.*.timeouts.idle", "timeouts::an_idle_connection"),
     ("listeners.*.tls.certificates", "tls::certificates_by_server_name"),
+    (
+        "listeners.*.tls.cipher_suites",
+        "tls_settings::versions_and_cipher_suites_are_those_of_the_listener_in_its_order",
+    ),
     ("listeners.*.tls.client_auth", "client_auth::an_optional_certificate_may_be_missing_but_not_bad"),
     ("listeners.*.tls.client_auth.ca", "client_auth::an_optional_certificate_may_be_missing_but_not_bad"),
     (
@@ -160,7 +169,44 @@ const TABLE: &[(&str, &str)] = &[
         "client_auth::a_host_with_another_policy_than_the_server_name_is_misdirected",
     ),
     ("listeners.*.tls.client_auth.mode", "client_auth::an_optional_certificate_may_be_missing_but_not_bad"),
+    (
+        "listeners.*.tls.handshakes.burst_per_address",
+        "tls_settings::one_address_begins_so_many_handshakes_in_a_second_and_a_proxy_header_says_whose_they_are",
+    ),
+    (
+        "listeners.*.tls.handshakes.max_pending_per_address",
+        "tls_settings::one_address_has_so_many_handshakes_at_a_time",
+    ),
+    (
+        "listeners.*.tls.handshakes.rate_per_address",
+        "tls_settings::one_address_begins_so_many_handshakes_in_a_second_and_a_proxy_header_says_whose_they_are",
+    ),
+    (
+        "listeners.*.tls.hsts",
+        "tls_settings::hosts_say_of_https_what_the_listener_says_also_in_the_gateways_own_answers",
+    ),
+    (
+        "listeners.*.tls.hsts.hosts",
+        "tls_settings::hosts_say_of_https_what_the_listener_says_also_in_the_gateways_own_answers",
+    ),
+    (
+        "listeners.*.tls.hsts.include_subdomains",
+        "tls_settings::hosts_say_of_https_what_the_listener_says_also_in_the_gateways_own_answers",
+    ),
+    (
+        "listeners.*.tls.hsts.max_age",
+        "tls_settings::hosts_say_of_https_what_the_listener_says_also_in_the_gateways_own_answers",
+    ),
+    (
+        "listeners.*.tls.hsts.preload",
+        "tls_settings::hosts_say_of_https_what_the_listener_says_also_in_the_gateways_own_answers",
+    ),
+    ("listeners.*.tls.key_exchange_groups", "tls_settings::groups_of_the_key_exchange_are_those_of_the_listener"),
+    ("listeners.*.tls.max_version", "tls_settings::versions_and_cipher_suites_are_those_of_the_listener_in_its_order"),
     ("listeners.*.tls.min_version", "tls::the_minimum_version"),
+    ("listeners.*.tls.session_tickets", "tls_sessions::sessions_can_be_switched_off"),
+    ("listeners.*.tls.session_tickets.rotation", "tls_sessions::keys_of_tickets_rotate_and_open_for_one_more_step"),
+    ("listeners.*.tls.session_tickets.secrets", "tls_sessions::a_session_of_one_gateway_is_resumed_by_the_other"),
     ("listeners.*.unix_socket.group", "unix_sockets::mode_owner_and_group_of_the_file"),
     ("listeners.*.unix_socket.mode", "unix_sockets::mode_owner_and_group_of_the_file"),
     ("listeners.*.unix_socket.owner", "unix_sockets::mode_owner_and_group_of_the_file"),

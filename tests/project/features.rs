@@ -19,5 +19,8 @@ fn tests_add_no_feature_to_what_ships() {
     assert!(ships.iter().any(|package| package.starts_with("wasmtime v")), "{ships:?}");
     let tested = packages("normal,dev");
     let other: Vec<&String> = ships.difference(&tested).collect();
-    assert!(other.is_empty(), "tests build these with other features: name them in the normal dependencies\n{other:#?}");
+    assert!(
+        other.is_empty(),
+        "tests build these with other features: name them in the normal dependencies\n{other:#?}"
+    );
 }

@@ -219,9 +219,12 @@ fn serve(
         access_log: Arc::clone(&access_log),
         log: Arc::clone(log),
         upkeep,
+        refused: false,
     };
     let interrupt = Arc::clone(replacement.builder.runtime.interrupt());
-    let loader = start_loader(watched, &background, Arc::clone(metrics), interrupt, move || replacement.replace())?;
+    let loader = start_loader(watched, &background, Arc::clone(metrics), interrupt, move |changed| {
+        replacement.replace(changed)
+    })?;
     let control = Control::new(running, loader);
     let mut admin_listener = None;
     if let Some(admin) = &config.admin {
@@ -400,7 +403,7 @@ fn warn_of_expiry(background: &Background, running: &Arc<ArcSwap<Snapshot>>) -> 
     background.spawn("certificate expiry", move || async move {
         loop {
             tokio::time::sleep(DAY).await;
-            for warning in running.load().expiry_warnings() {
+            for warning in running.load().validities.load().warnings() {
                 tracing::warn!("{warning}");
             }
         }

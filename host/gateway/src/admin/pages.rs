@@ -21,6 +21,14 @@ pub(super) fn health(_: &Context) -> Page {
 
 pub(super) fn readiness(context: &Context) -> Page {
     let phase = context.control.phase();
+    if phase == Phase::Serving {
+        let ready_when_expired = context.control.config().admin.as_ref().is_some_and(|admin| admin.ready_when_expired);
+        let validities = context.control.snapshot().validities.load_full();
+        if let Some(listener) = validities.expired_listener().filter(|_| !ready_when_expired) {
+            let body = format!("all certificates of listener `{listener}` have expired\n").into();
+            return Page { status: StatusCode::SERVICE_UNAVAILABLE, kind: TEXT, body };
+        }
+    }
     let status = if phase == Phase::Serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Page { status, kind: TEXT, body: format!("{}\n", phase.name()).into() }
 }

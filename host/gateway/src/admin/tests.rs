@@ -80,7 +80,7 @@ fn fixture(admin: &str) -> Fixture {
     let refuse = Arc::<Mutex<Option<String>>>::default();
     let why = Arc::clone(&refuse);
     let loader =
-        start_loader(None, &background, Arc::clone(&metrics), Arc::default(), move || match &*why.lock().unwrap() {
+        start_loader(None, &background, Arc::clone(&metrics), Arc::default(), move |_| match &*why.lock().unwrap() {
             Some(why) => Err(Refused(vec![why.clone()])),
             None => Ok((ReloadReport { restart_needed: vec!["gateway.workers".into()], ..Default::default() }, vec![])),
         })

@@ -46,13 +46,13 @@ pub(super) fn verifier(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for authority in CertificateDer::pem_slice_iter(auth.ca.as_bytes()) {
+    for authority in CertificateDer::pem_slice_iter(auth.ca.text.as_bytes()) {
         roots.add(authority.map_err(TlsError::ClientCa)?).map_err(TlsError::ClientAuthority)?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if let Some(lists) = &auth.crl {
         let lists: Vec<CertificateRevocationListDer<'static>> =
-            CertificateRevocationListDer::pem_slice_iter(lists.as_bytes())
+            CertificateRevocationListDer::pem_slice_iter(lists.text.as_bytes())
                 .collect::<Result<_, _>>()
                 .map_err(TlsError::ClientCrl)?;
         // A list past its next update says nothing of certificates that were revoked since.

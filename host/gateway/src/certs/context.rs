@@ -13,6 +13,8 @@ pub struct TlsContext {
     /// The first holds for all server names that no other is for.
     policies: Vec<Policy>,
     by_host: ByName<PolicyIndex>,
+    /// The names that certificates are for.
+    known: ByName<Option<Arc<str>>>,
     warnings: Vec<String>,
 }
 
@@ -28,8 +30,13 @@ struct Policy {
 }
 
 impl TlsContext {
-    pub(super) fn new(warnings: Vec<String>) -> Self {
-        TlsContext { policies: Vec::new(), by_host: ByName::new(), warnings }
+    pub(super) fn new(known: ByName<Option<Arc<str>>>, warnings: Vec<String>) -> Self {
+        TlsContext { policies: Vec::new(), by_host: ByName::new(), known, warnings }
+    }
+
+    /// The name in the configuration or in a certificate that a server name fits.
+    pub fn known_name(&self, server_name: &str) -> Option<&Arc<str>> {
+        self.known.find_by_label(server_name)?.as_ref()
     }
 
     /// Adds a policy; the first one is for all server names that no other is for.

@@ -1,33 +1,38 @@
 //! Certificates, verification of clients and TLS sessions. They live in a store that outlives snapshots: after a reload clients resume
 //! their sessions, and a certificate that has not changed is not read again. The handshake itself is part of the connection.
 
+mod algorithms;
 mod by_name;
 mod client;
 mod context;
 mod expiry;
+mod hsts;
 mod resolver;
 mod sessions;
+mod tickets;
 mod x509;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aws_lc_rs::error::Unspecified;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::{ResolvesServerCert, VerifierBuilderError};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
-use crate::config::model::{ClientAuth, TlsVersion};
-pub use expiry::Validity;
+use crate::config::model::{ClientAuth, ListenerTls, SessionTickets};
+use by_name::ByName;
 use resolver::ByServerName;
 use sessions::{Scope, Sessions};
 
 pub use client::{ClientCertificate, ClientCertificateError};
 pub use context::{PolicyIndex, TlsContext};
+pub use expiry::Validity;
+pub use hsts::HstsPolicies;
 
 /// A certificate chain with its key, as PEM text.
 #[derive(Clone, Copy)]
@@ -64,6 +69,8 @@ pub enum TlsError {
     ClientVerifier(VerifierBuilderError),
     #[error("TLS cannot be set up")]
     Setup(#[source] rustls::Error),
+    #[error("no keys for session tickets can be made")]
+    Tickets(#[from] Unspecified),
 }
 
 /// How a listener speaks TLS.
@@ -73,11 +80,10 @@ pub struct TlsPolicy<'a> {
     pub listener: &'a str,
     /// The first certificate serves clients whose server name fits none. Of several for one name, the first that a client can verify.
     pub certificates: &'a [CertificateSource<'a>],
-    /// Whether and how clients authenticate, by server name.
-    pub client_auth: &'a [ClientAuth],
+    /// Its `certificates` are these.
+    pub settings: &'a ListenerTls,
     pub http1: bool,
     pub h2: bool,
-    pub min_version: TlsVersion,
 }
 
 /// What all snapshots share.
@@ -88,7 +94,7 @@ pub struct CertStore {
 
 #[derive(Default)]
 struct Shared {
-    sessions: HashMap<Scope, Sessions>,
+    sessions: HashMap<(Scope, SessionTickets), Sessions>,
     /// By the hash of chain and key.
     certificates: HashMap<[u8; 32], Certificate>,
 }
@@ -104,13 +110,17 @@ struct Certificate {
 impl CertStore {
     /// The TLS side of a listener. One configuration serves all workers, so a ticket of one is good at every other.
     pub fn context(&self, policy: TlsPolicy<'_>) -> Result<Arc<TlsContext>, TlsError> {
-        let provider = Arc::new(default_provider());
+        let provider = Arc::new(algorithms::provider(policy.settings));
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let mut resolver = ByServerName::new();
         let mut warnings = Vec::new();
+        let mut known: ByName<Option<Arc<str>>> = ByName::new();
         for source in policy.certificates {
             let Certificate { key, names } = shared.certificate(source, &provider)?;
             let names = if source.hosts.is_empty() { &names } else { source.hosts };
+            for name in names {
+                known.entry(name).get_or_insert_with(|| Arc::from(name.to_ascii_lowercase()));
+            }
             for host in resolver.add(names, &key) {
                 warnings.push(format!(
                     "certificate `{}` is never used for `{host}`: an earlier one has a key of the same kind",
@@ -122,12 +132,16 @@ impl CertStore {
             return Err(TlsError::NoCertificate);
         }
         let resolver: Arc<dyn ResolvesServerCert> = Arc::new(resolver);
-        let mut context = TlsContext::new(warnings);
-        let default = policy.client_auth.iter().find(|auth| auth.hosts.is_empty());
-        let named = policy.client_auth.iter().filter(|auth| !auth.hosts.is_empty());
+        let mut context = TlsContext::new(known, warnings);
+        let client_auth = &policy.settings.client_auth;
+        let default = client_auth.iter().find(|auth| auth.hosts.is_empty());
+        let named = client_auth.iter().filter(|auth| !auth.hosts.is_empty());
         for auth in std::iter::once(default).chain(named.map(Some)) {
-            let sessions = shared.sessions(Scope::of(&policy, auth))?;
-            context.add(auth, server_config(&policy, auth, &provider, &resolver, &sessions)?);
+            // A resumed session skips the lists: also one that has run out since (rustls verifies nothing then).
+            let resumes = auth.is_none_or(|auth| auth.crl.is_none());
+            let tickets = policy.settings.session_tickets.as_ref().filter(|_| resumes);
+            let sessions = tickets.map(|tickets| shared.sessions(Scope::of(&policy, auth), tickets)).transpose()?;
+            context.add(auth, server_config(&policy, auth, &provider, &resolver, sessions.as_ref())?);
         }
         Ok(Arc::new(context))
     }
@@ -139,25 +153,22 @@ fn server_config(
     auth: Option<&ClientAuth>,
     provider: &Arc<CryptoProvider>,
     resolver: &Arc<dyn ResolvesServerCert>,
-    sessions: &Sessions,
+    sessions: Option<&Sessions>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let versions: &[&rustls::SupportedProtocolVersion] = match policy.min_version {
-        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-        TlsVersion::Tls13 => &[&rustls::version::TLS13],
-    };
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(versions)
+        .with_protocol_versions(&algorithms::versions(policy.settings))
         .map_err(TlsError::Setup)?;
     let builder = match auth {
         Some(auth) => builder.with_client_cert_verifier(client::verifier(auth, provider)?),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::clone(resolver));
-    match auth.is_some_and(|auth| auth.crl.is_some()) {
-        // A resumed session skips the lists: also one that has run out since (rustls verifies nothing then).
-        true => sessions::resume_nothing(&mut config),
-        false => sessions.apply(&mut config),
+    match sessions {
+        Some(sessions) => sessions.apply(&mut config),
+        None => sessions::resume_nothing(&mut config),
     }
+    // An order that an operator has written is one; the usual one leaves the choice to the client, who knows its processor.
+    config.ignore_client_order = !policy.settings.cipher_suites.is_empty();
     config.max_early_data_size = 0;
     // RFC 7301 §3.2: a client that offers only protocols that we don't list is turned away in the handshake.
     config.alpn_protocols = [(policy.h2, "h2"), (policy.http1, "http/1.1"), (policy.http1, "http/1.0")]
@@ -170,13 +181,14 @@ fn server_config(
 
 impl Shared {
     /// The sessions of a scope: those that are in use, or new ones.
-    fn sessions(&mut self, scope: Scope) -> Result<Sessions, TlsError> {
-        self.sessions.retain(|known, sessions| *known == scope || sessions.are_used());
-        if let Some(known) = self.sessions.get(&scope) {
+    fn sessions(&mut self, scope: Scope, tickets: &SessionTickets) -> Result<Sessions, TlsError> {
+        let key = (scope, tickets.clone());
+        self.sessions.retain(|known, sessions| *known == key || sessions.are_used());
+        if let Some(known) = self.sessions.get(&key) {
             return Ok(known.clone());
         }
-        let made = Sessions::new().map_err(TlsError::Setup)?;
-        self.sessions.insert(scope, made.clone());
+        let made = Sessions::new(tickets, scope)?;
+        self.sessions.insert(key, made.clone());
         Ok(made)
     }
 

@@ -1,11 +1,14 @@
 //! Sessions and certificates over several configurations, with a client in memory.
 
+use std::sync::LazyLock;
+
 use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConnection, SignatureScheme};
 use rustls_pki_types::ServerName;
 
 use super::*;
-use crate::config::model::ClientAuthMode;
+use crate::config::model::{ClientAuthMode, Pem, TlsVersion};
 use crate::route::HostPattern;
 
 type Versions = &'static [&'static rustls::SupportedProtocolVersion];
@@ -35,8 +38,12 @@ fn source(pair: &Pair) -> CertificateSource<'_> {
 }
 
 fn policy<'a>(listener: &'a str, certificates: &'a [CertificateSource<'a>]) -> TlsPolicy<'a> {
-    let min_version = TlsVersion::Tls12;
-    TlsPolicy { listener, certificates, client_auth: &[], http1: true, h2: true, min_version }
+    static USUAL: LazyLock<ListenerTls> = LazyLock::new(ListenerTls::default);
+    TlsPolicy { listener, certificates, settings: &USUAL, http1: true, h2: true }
+}
+
+fn asking(client_auth: &[ClientAuth]) -> ListenerTls {
+    ListenerTls { client_auth: client_auth.to_vec(), ..ListenerTls::default() }
 }
 
 /// The configuration for all server names of a listener.
@@ -48,7 +55,7 @@ fn config(store: &CertStore, policy: TlsPolicy<'_>) -> Arc<ServerConfig> {
 /// Clients show a certificate of this authority.
 fn auth(authority: &Pair, mode: ClientAuthMode, hosts: &[&str]) -> ClientAuth {
     let hosts = hosts.iter().map(|host| HostPattern::parse(host).expect("a host")).collect();
-    ClientAuth { hosts, ca: authority.chain.clone(), crl: None, mode, forward: false }
+    ClientAuth { hosts, ca: authority.chain.as_str().into(), crl: None, mode, forward: false }
 }
 
 /// A client that trusts these certificates and remembers its sessions.
@@ -122,9 +129,10 @@ fn bad_authorities_and_revocation_lists_are_errors() {
     let pair = pair(&["a.test"]);
     let make = |ca: &str, crl: Option<&str>| {
         let auth = auth(&pair, ClientAuthMode::Required, &[]);
-        let auth = ClientAuth { ca: ca.to_owned(), crl: crl.map(str::to_owned), ..auth };
+        let auth = ClientAuth { ca: ca.into(), crl: crl.map(Pem::from), ..auth };
         let certificates = [source(&pair)];
-        let policy = TlsPolicy { client_auth: &[auth], ..policy("l", &certificates) };
+        let settings = asking(&[auth]);
+        let policy = TlsPolicy { settings: &settings, ..policy("l", &certificates) };
         CertStore::default().context(policy).map(|_| ()).expect_err("refused").to_string()
     };
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -192,7 +200,8 @@ fn hosts_have_policies_of_their_own() {
     let required = |hosts| auth(&pair, ClientAuthMode::Required, hosts);
     let client_auth = [required(&["partners.test", "*.deep.partners.test"]), required(&["*.partners.test"])];
     let certificates = [source(&pair)];
-    let policy = TlsPolicy { client_auth: &client_auth, ..policy("l", &certificates) };
+    let settings = asking(&client_auth);
+    let policy = TlsPolicy { settings: &settings, ..policy("l", &certificates) };
     let context = CertStore::default().context(policy).expect("a context");
     let of = |host| context.policy(Some(host));
     let open = context.policy(None);
@@ -231,7 +240,8 @@ fn a_session_is_not_resumed_under_another_policy() {
     let store = CertStore::default();
     let certificates = [source(&pair)];
     let usual = config(&store, policy("https", &certificates));
-    let strict = config(&store, TlsPolicy { min_version: TlsVersion::Tls13, ..policy("https", &certificates) });
+    let strict = ListenerTls { min_version: TlsVersion::Tls13, ..ListenerTls::default() };
+    let strict = config(&store, TlsPolicy { settings: &strict, ..policy("https", &certificates) });
     let other = config(&store, policy("internal", &certificates));
     for elsewhere in [strict, other] {
         let client = client(&[&pair], TLS13);
@@ -246,13 +256,17 @@ fn a_session_does_not_carry_a_client_past_another_authentication() {
     let certificates = [source(&server)];
     for versions in [TLS12, TLS13] {
         let store = CertStore::default();
-        let with =
-            |client_auth: &[ClientAuth]| config(&store, TlsPolicy { client_auth, ..policy("https", &certificates) });
+        let with = |auth: &[ClientAuth]| {
+            config(&store, TlsPolicy { settings: &asking(auth), ..policy("https", &certificates) })
+        };
         let open = with(&[]);
         let optional = with(&[auth(&one, ClientAuthMode::Optional, &[])]);
         let required = with(&[auth(&one, ClientAuthMode::Required, &[])]);
         // A self-signed certificate stands for its authority.
-        let both = ClientAuth { ca: one.chain.clone() + &two.chain, ..auth(&one, ClientAuthMode::Required, &[]) };
+        let both = ClientAuth {
+            ca: (one.chain.clone() + &two.chain).as_str().into(),
+            ..auth(&one, ClientAuthMode::Required, &[])
+        };
         let more = with(&[both]);
         let ways = [&open, &optional, &required, &more];
         for (first, from) in ways.iter().enumerate() {
@@ -285,4 +299,51 @@ fn what_nobody_uses_is_forgotten() {
     let _again = config(&store, policy("other", &[source(&new)]));
     assert_eq!(held(&store), (1, 1));
     drop(after);
+}
+
+fn sharing(secrets: &[&str], auth: &[ClientAuth]) -> ListenerTls {
+    let secrets = secrets.iter().map(|secret| (*secret).to_owned().into()).collect();
+    let rotation = std::time::Duration::from_secs(3600);
+    ListenerTls { session_tickets: Some(SessionTickets { secrets, rotation }), ..asking(auth) }
+}
+
+#[test]
+fn a_session_of_one_gateway_is_resumed_by_another_with_its_secret_under_the_same_policy() {
+    let (server, one, two) = (pair(&["a.test"]), pair(&["one.test"]), pair(&["two.test"]));
+    let certificates = [source(&server)];
+    for versions in [TLS12, TLS13] {
+        let gateway = |settings: &ListenerTls| {
+            config(&CertStore::default(), TlsPolicy { settings, ..policy("https", &certificates) })
+        };
+        let auth = |authority: &Pair| vec![auth(authority, ClientAuthMode::Optional, &[])];
+        let first = gateway(&sharing(&["a secret"], &auth(&one)));
+        let others = [
+            (sharing(&["a secret"], &auth(&one)), HandshakeKind::Resumed),
+            (sharing(&["a newer secret", "a secret"], &auth(&one)), HandshakeKind::Resumed),
+            (sharing(&["another secret"], &auth(&one)), HandshakeKind::Full),
+            (sharing(&[], &auth(&one)), HandshakeKind::Full),
+            (sharing(&["a secret"], &auth(&two)), HandshakeKind::Full),
+            (sharing(&["a secret"], &[]), HandshakeKind::Full),
+        ];
+        for (at, (settings, expected)) in others.iter().enumerate() {
+            let shown = if at == 4 { None } else { Some(&one) };
+            let client = client_showing(shown, &[&server], versions);
+            assert_eq!(handshake(&client, &first).0, HandshakeKind::Full);
+            assert_eq!(handshake(&client, &gateway(settings)).0, *expected, "case {at}, {versions:?}");
+        }
+    }
+}
+
+#[test]
+fn no_session_is_resumed_where_tickets_are_off() {
+    let server = pair(&["a.test"]);
+    let certificates = [source(&server)];
+    for versions in [TLS12, TLS13] {
+        let off = ListenerTls { session_tickets: None, ..ListenerTls::default() };
+        let gateway = config(&CertStore::default(), TlsPolicy { settings: &off, ..policy("https", &certificates) });
+        let client = client(&[&server], versions);
+        for _ in 0..2 {
+            assert_eq!(handshake(&client, &gateway).0, HandshakeKind::Full, "{versions:?}");
+        }
+    }
 }

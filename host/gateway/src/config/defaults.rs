@@ -61,6 +61,12 @@ pub const STATE_VALUES: Values = Values::Shared;
 pub const HTTP1: bool = true;
 pub const H2: bool = true;
 pub const MIN_TLS: TlsVersion = TlsVersion::Tls12;
+pub const MAX_TLS: TlsVersion = TlsVersion::Tls13;
+pub const SESSION_TICKETS: bool = true;
+/// A key is taken for twice as long. Longer is not worth it: who resumes seldom saves little.
+pub const TICKET_ROTATION: Duration = Duration::from_secs(6 * 3600);
+pub const HSTS_INCLUDE_SUBDOMAINS: bool = false;
+pub const HSTS_PRELOAD: bool = false;
 pub const CLIENT_AUTH: ClientAuthMode = ClientAuthMode::Required;
 pub const FORWARD_CLIENT_CERTIFICATE: bool = false;
 pub const MAX_CONNECTION_AGE_GRACE: Duration = Duration::from_secs(30);
@@ -77,6 +83,9 @@ pub const STREAMS_LIMIT: u32 = 100;
 pub const HTTPS_REDIRECT_STATUS: StatusCode = StatusCode::PERMANENT_REDIRECT;
 /// Where an authority looks whether a host is its owner's (RFC 8555 §8.3). It asks without TLS: there may be no certificate yet.
 pub const HTTPS_REDIRECT_EXCEPT: &str = "/.well-known/acme-challenge/**";
+
+// [admin]
+pub const READY_WHEN_EXPIRED: bool = false;
 
 // [pipelines] and the pipelines of routes
 /// What a filter answers to a caller without valid credentials (RFC 9110 §15.5.2).

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::defaults;
 use super::item::Item;
+use super::listener_tls;
 use super::model::*;
 use super::overload;
 use super::read::Table;
@@ -151,7 +152,14 @@ pub(super) fn admin(table: &Table<'_>, binds: &mut Binds) -> Option<Admin> {
             r#""${env:ADMIN_TOKEN}""#,
         )
         .get("none", token);
-    Some(Admin { bind: bind?, token })
+    let ready_when_expired = table
+        .key(
+            "ready_when_expired",
+            "Whether `/readyz` says ready though all certificates of a listener have expired.",
+            "true",
+        )
+        .or(defaults::READY_WHEN_EXPIRED, Item::boolean);
+    Some(Admin { bind: bind?, token, ready_when_expired })
 }
 
 pub(super) fn listener(
@@ -169,7 +177,7 @@ pub(super) fn listener(
             r#""0.0.0.0:8080""#,
         )
         .require(|item| bind(table, &item, binds));
-    let tls = table.optional_table("tls").map(|tls| listener_tls(&tls, certificates));
+    let tls = table.optional_table("tls").map(|tls| listener_tls::read(&tls, certificates));
     let https_redirect = table
         .key(
             "https_redirect",
@@ -231,74 +239,6 @@ pub(super) fn listener(
     })
 }
 
-fn listener_tls(table: &Table<'_>, certificates: &BTreeSet<String>) -> Option<ListenerTls> {
-    let names = table
-        .key(
-            "certificates",
-            "The names of the certificates. The client's server name chooses one; the first serves all other clients.",
-            r#"["main"]"#,
-        )
-        .require(|item| item.filled(|item| item.reference("certificate", certificates)));
-    let min_version =
-        table.key("min_version", "The oldest version of TLS that is spoken.", r#""1.3""#).word_or(defaults::MIN_TLS);
-    let client_auth = table
-        .key(
-            "client_auth",
-            "Certificates that clients show (mutual TLS): one table, or a list of tables for different server names.",
-            r#"{ ca = "certs/clients.pem" }"#,
-        )
-        .get("clients are not asked for a certificate", client_auths);
-    Some(ListenerTls { certificates: names?, min_version, client_auth: client_auth.unwrap_or_default() })
-}
-
-fn client_auths(item: Item<'_>) -> Option<Vec<ClientAuth>> {
-    let item = item.taking("a table or a list of tables");
-    let mut found: Vec<ClientAuth> = Vec::new();
-    for item in item.one_or_more() {
-        let Some(auth) = item.clone().table().and_then(|table| client_auth(&table)) else { continue };
-        let twice = match auth.hosts.as_slice() {
-            [] => {
-                found.iter().any(|other| other.hosts.is_empty()).then_some("only one can be without `hosts`".to_owned())
-            }
-            hosts => (hosts.iter())
-                .find(|host| found.iter().any(|other| other.hosts.contains(host)))
-                .map(|host| format!("the host `{host}` is in two of them")),
-        };
-        if let Some(message) = twice {
-            item.fail(message);
-        }
-        found.push(auth);
-    }
-    Some(found)
-}
-
-fn client_auth(table: &Table<'_>) -> Option<ClientAuth> {
-    let ca = table
-        .key("ca", "The authorities that sign the certificates of clients.", r#""certs/clients.pem""#)
-        .require(|item| item.pem("CERTIFICATE"));
-    let mode = table
-        .key(
-            "mode",
-            "Whether a client has to show a certificate. One that it shows must be good in any case.",
-            r#""optional""#,
-        )
-        .word_or(defaults::CLIENT_AUTH);
-    let crl = table
-        .key(
-            "crl",
-            "Revocation lists, one of each authority in the chain of a client. A certificate without a list, or with one past its next update, is refused. Sessions are not resumed.",
-            r#""certs/clients.crl""#,
-        )
-        .get("revocation is not checked", |item| item.pem("X509 CRL"));
-    let hosts = table
-        .key("hosts", "The server names that it is for, also with `*.` at the start.", r#"["partners.example.com"]"#)
-        .get("all server names that no other table names", |item| item.filled(host_pattern));
-    let forward = table
-        .key("forward", "Whether upstreams get the certificate, in the field `Client-Cert` (RFC 9440).", "true")
-        .or(defaults::FORWARD_CLIENT_CERTIFICATE, Item::boolean);
-    Some(ClientAuth { hosts: hosts.unwrap_or_default(), ca: ca?, crl, mode, forward })
-}
-
 /// `Some(None)` is `false`.
 fn https_redirect(item: Item<'_>, tls_listeners: &BTreeSet<String>) -> Option<Option<HttpsRedirect>> {
     let except = || PathPattern::parse(defaults::HTTPS_REDIRECT_EXCEPT).ok().into_iter().collect();
@@ -313,6 +253,7 @@ fn https_redirect(item: Item<'_>, tls_listeners: &BTreeSet<String>) -> Option<Op
             port: None,
             status: defaults::HTTPS_REDIRECT_STATUS,
             except: except(),
+            hosts: Vec::new(),
         }));
     }
     let table = item.table()?;
@@ -331,10 +272,14 @@ fn https_redirect(item: Item<'_>, tls_listeners: &BTreeSet<String>) -> Option<Op
             item.list(|item| item.check("a path pattern", PathPattern::parse))
         })
         .unwrap_or_else(except);
+    let hosts = table
+        .key("hosts", "The hosts that are redirected, also with `*.` at the start.", r#"["shop.example.com"]"#)
+        .get("all", |item| item.filled(host_pattern));
     if !table.has("listener") && !table.has("port") && tls_listeners.len() > 1 {
         table.fail("there are several listeners with TLS: name one as `listener`");
     }
-    Some(Some(HttpsRedirect { listener: listener.or_else(|| sole(tls_listeners)), port, status, except }))
+    let listener = listener.or_else(|| sole(tls_listeners));
+    Some(Some(HttpsRedirect { listener, port, status, except, hosts: hosts.unwrap_or_default() }))
 }
 
 fn sole(names: &BTreeSet<String>) -> Option<Name> {
@@ -413,10 +358,10 @@ fn listener_limits(table: &Table<'_>) -> ListenerLimits {
 pub(super) fn certificate(name: &str, table: &Table<'_>) -> Option<Certificate> {
     let cert = table
         .key("cert", "The certificate chain, the server's own certificate first.", r#""certs/main.pem""#)
-        .require(|item| item.pem("CERTIFICATE"));
+        .require(|item| item.pem_from("CERTIFICATE"));
     let key = table
         .key("key", "The private key of the certificate.", r#""${env:TLS_KEY}""#)
-        .require(|item| item.pem("PRIVATE KEY"));
+        .require(|item| item.pem_from("PRIVATE KEY"));
     let hosts = table
         .key(
             "hosts",
@@ -424,7 +369,9 @@ pub(super) fn certificate(name: &str, table: &Table<'_>) -> Option<Certificate> 
             r#"["example.com", "*.example.com"]"#,
         )
         .get("the names in the certificate", |item| item.list(host_pattern));
-    Some(Certificate { name: Name::from(name), cert: cert?, key: Secret::from(key?), hosts: hosts.unwrap_or_default() })
+    let Pem { text: key, file: key_file } = key?;
+    let hosts = hosts.unwrap_or_default();
+    Some(Certificate { name: Name::from(name), cert: cert?, key: Secret::from(key), key_file, hosts })
 }
 
 /// A bearer token (RFC 6750 §2.1).

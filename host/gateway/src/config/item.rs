@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key::Words;
-use super::model::{ByteSize, Name, Secret};
+use super::model::{ByteSize, Name, Pem, Secret};
 use super::read::{Reader, Table, nearest};
 use super::tree::{KeyValue, Node, Place, Value};
 use super::units;
@@ -265,15 +265,20 @@ impl<'r> Item<'r> {
 
     /// PEM text with a block whose label ends in `label`, or the path of a file with it.
     pub(super) fn pem(self, label: &str) -> Option<String> {
+        self.pem_from(label).map(|pem| pem.text)
+    }
+
+    /// The same, with the file that it is from.
+    pub(super) fn pem_from(self, label: &str) -> Option<Pem> {
         self.reader.hide(&self.path);
         let text =
             self.clone().taking(format_args!("PEM text with a `{label}`, or the path of a file with it")).string()?;
         let pem = if text.contains("-----BEGIN ") {
-            text
+            Pem { text, file: self.node.and_then(|node| node.file.clone()) }
         } else {
             let read = self.reader.sources.borrow_mut().read(self.place, &text);
             match read {
-                Ok(pem) => pem,
+                Ok(pem) => Pem { text: pem, file: Some(self.directory().join(&text)) },
                 // A key without its first line is no path, and not to be shown.
                 Err(_) if label == "PRIVATE KEY" && (text.len() > 255 || text.contains('\n')) => {
                     self.fail("expected PEM text that begins with `-----BEGIN `, or the path of a file with it");
@@ -291,7 +296,7 @@ impl<'r> Item<'r> {
         };
         let begins =
             |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
-        if !pem.lines().any(begins) {
+        if !pem.text.lines().any(begins) {
             self.fail(format!("there is no PEM block `{label}` in it"));
             return None;
         }

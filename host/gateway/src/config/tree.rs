@@ -26,6 +26,8 @@ pub(super) struct Node {
     pub(super) secret: bool,
     /// What it refers to, where the value is one reference and nothing else: it then takes the type that its key expects.
     pub(super) reference: Option<String>,
+    /// The file, where that is one.
+    pub(super) file: Option<PathBuf>,
 }
 
 pub(super) enum Value {
@@ -112,6 +114,7 @@ struct Resolved {
     secret: bool,
     /// What it refers to, if the text is one reference.
     reference: Option<String>,
+    file: Option<PathBuf>,
 }
 
 /// The files that were read.
@@ -277,11 +280,11 @@ impl Sources {
 
     fn node(&mut self, file: usize, path: &str, value: Spanned<DeValue<'_>>) -> Node {
         let place = Place { file, offset: value.span().start };
-        let (mut secret, mut reference) = (false, None);
+        let (mut secret, mut reference, mut from) = (false, None, None);
         let value = match value.into_inner() {
             DeValue::String(text) => match self.resolve(place, path, &text) {
                 Some(resolved) => {
-                    (secret, reference) = (resolved.secret, resolved.reference);
+                    (secret, reference, from) = (resolved.secret, resolved.reference, resolved.file);
                     Value::String(resolved.text)
                 }
                 None => Value::Broken,
@@ -301,12 +304,13 @@ impl Sources {
             ),
             DeValue::Table(table) => Value::Table(self.table(file, path, table)),
         };
-        Node { place, value, secret, reference }
+        Node { place, value, secret, reference, file: from }
     }
 
     /// Puts variables and files in the place of their references; none when one of them has an error.
     fn resolve(&mut self, place: Place, path: &str, text: &str) -> Option<Resolved> {
-        let mut resolved = Resolved { text: String::with_capacity(text.len()), secret: false, reference: None };
+        let mut resolved =
+            Resolved { text: String::with_capacity(text.len()), secret: false, reference: None, file: None };
         let mut complete = true;
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
@@ -328,6 +332,7 @@ impl Sources {
                     resolved.text.push_str(&value.text);
                     resolved.secret |= value.secret;
                     resolved.reference = value.reference.filter(|_| is_whole);
+                    resolved.file = value.file.filter(|_| is_whole);
                 }
                 Err(message) => {
                     self.push(place, path, message);
@@ -357,7 +362,7 @@ impl Sources {
                     Some(value) if !(value.is_empty() && default.is_some()) => match value.into_string() {
                         Ok(text) => {
                             let reference = Some(format!("the environment variable `{name}`"));
-                            Ok(Resolved { text, secret: true, reference })
+                            Ok(Resolved { text, secret: true, reference, file: None })
                         }
                         Err(_) => Err(format!("the environment variable `{name}` is not UTF-8")),
                     },
@@ -366,6 +371,7 @@ impl Sources {
                             text: text.to_owned(),
                             secret: false,
                             reference: Some(format!("the default of the environment variable `{name}`")),
+                            file: None,
                         }),
                         None => Err(format!("the environment variable `{name}` is not set")),
                     },
@@ -375,7 +381,8 @@ impl Sources {
             Some(("file", name)) => self.read(place, name).map(|text| {
                 let text = text.strip_suffix('\n').unwrap_or(&text);
                 let text = text.strip_suffix('\r').unwrap_or(text).to_owned();
-                Resolved { text, secret: true, reference: Some(format!("the file `{name}`")) }
+                let file = Some(self.directory(place).join(name));
+                Resolved { text, secret: true, reference: Some(format!("the file `{name}`")), file }
             }),
             _ => Err(format!(
                 "unknown reference `${{{reference}}}`, expected `${{env:NAME}}`, `${{env:NAME:-default}}` or `${{file:PATH}}` (a \

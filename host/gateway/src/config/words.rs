@@ -5,9 +5,9 @@ use sluice_cache::policy::SetCookie;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, CircuitScope, ClientAuthMode, ContentCoding, Criticality, Deviation, EndpointScheme,
-    FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, RetryCondition,
-    RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy, TryNextOn,
+    Balance, Builtin, CipherSuite, CircuitScope, ClientAuthMode, ContentCoding, Criticality, Deviation, EndpointScheme,
+    FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion, KeyExchangeGroup, ListenerProtocols, LookupFamily, Protocol,
+    RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy, TryNextOn,
 };
 use crate::proxy_protocol;
 use crate::telemetry::{AccessLogFormat, LogLevel};
@@ -34,6 +34,30 @@ impl Words for proxy_protocol::Version {
 
 impl Words for TlsVersion {
     const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::Tls12), ("1.3", Self::Tls13)];
+}
+
+impl Words for CipherSuite {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("TLS_AES_256_GCM_SHA384", Self::Aes256GcmSha384),
+        ("TLS_AES_128_GCM_SHA256", Self::Aes128GcmSha256),
+        ("TLS_CHACHA20_POLY1305_SHA256", Self::Chacha20Poly1305Sha256),
+        ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", Self::EcdheEcdsaAes256GcmSha384),
+        ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", Self::EcdheEcdsaAes128GcmSha256),
+        ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", Self::EcdheEcdsaChacha20Poly1305Sha256),
+        ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", Self::EcdheRsaAes256GcmSha384),
+        ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", Self::EcdheRsaAes128GcmSha256),
+        ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", Self::EcdheRsaChacha20Poly1305Sha256),
+    ];
+}
+
+impl Words for KeyExchangeGroup {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("X25519MLKEM768", Self::X25519Mlkem768),
+        ("SecP256r1MLKEM768", Self::Secp256r1Mlkem768),
+        ("x25519", Self::X25519),
+        ("secp256r1", Self::Secp256r1),
+        ("secp384r1", Self::Secp384r1),
+    ];
 }
 
 impl Words for ClientAuthMode {

@@ -151,10 +151,11 @@ impl Watch {
         }
     }
 
-    /// Whether the files differ from the last look. This is the next one.
-    pub(super) fn has_changed(&mut self) -> bool {
+    /// The files that differ from the last look. This is the next one.
+    pub(super) fn changed(&mut self) -> Vec<PathBuf> {
         let prints = self.prints();
-        let changed = prints != self.seen;
+        let pairs = self.files.iter().zip(prints.iter().zip(&self.seen));
+        let changed = pairs.filter(|(_, (now, before))| now != before).map(|(file, _)| file.clone()).collect();
         self.seen = prints;
         changed
     }

@@ -12,7 +12,7 @@ use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_pr
 use tokio::sync::oneshot;
 
 use super::files::{Watch, WatchedFiles};
-use super::{LastReload, Refused, Reload, ReloadReport};
+use super::{LastReload, Refused, Reload, ReloadReport, ReloadScope};
 use crate::background::Background;
 use crate::telemetry::Metrics;
 use crate::wasm::Interrupt;
@@ -60,13 +60,14 @@ impl Loader {
 }
 
 /// Starts the loader thread. Without `files` it loads only when asked. `load` builds and swaps the configuration, and answers with
-/// what it did and the files to watch from now on, or why it can't; it heeds `interrupt`.
+/// what it did and the files to watch from now on, or why it can't; it heeds `interrupt`. It is told which files have changed; of none it is
+/// told where it was asked, or where a load that has given way is made up for.
 pub fn start_loader(
     files: Option<WatchedFiles>,
     background: &Background,
     metrics: Arc<Metrics>,
     interrupt: Arc<Interrupt>,
-    load: impl FnMut() -> Result<(ReloadReport, Vec<PathBuf>), Refused> + Send + 'static,
+    load: impl FnMut(&[PathBuf]) -> Result<(ReloadReport, Vec<PathBuf>), Refused> + Send + 'static,
 ) -> io::Result<Loader> {
     metrics.last_reload.set(now());
     let (jobs, queue) = mpsc::channel();
@@ -90,7 +91,7 @@ fn run(
     metrics: &Metrics,
     last: &LastReload,
     interrupt: &Interrupt,
-    mut load: impl FnMut() -> Result<(ReloadReport, Vec<PathBuf>), Refused>,
+    mut load: impl FnMut(&[PathBuf]) -> Result<(ReloadReport, Vec<PathBuf>), Refused>,
 ) {
     // Something has happened before the files were watched where they are now.
     let mut missed = false;
@@ -114,8 +115,11 @@ fn run(
         let Settled { requested, changed, replies } = settle(queue, job, poll, interrupt);
         waiting.extend(replies);
         // Looked at before the load, so that a change during it leads to another one.
-        let changed = (requested || changed) && watch.as_mut().is_some_and(Watch::has_changed);
-        if !requested && !changed && given_way == 0 {
+        let mut changed = match &mut watch {
+            Some(watch) if requested || changed => watch.changed(),
+            _ => Vec::new(),
+        };
+        if !requested && changed.is_empty() && given_way == 0 {
             // What leads to the files may be another way now, or have come into being.
             if let Some(watch) = &mut watch {
                 watch.follow(watch.files().to_vec());
@@ -126,9 +130,12 @@ fn run(
         if given_way >= MAX_GIVEN_WAY {
             interrupt.ignore();
         }
+        if requested || given_way > 0 {
+            changed.clear();
+        }
         let begun = Instant::now();
         metrics.reload_in_progress.set(1);
-        let loaded = load();
+        let loaded = load(&changed);
         metrics.reload_in_progress.set(0);
         if interrupt.was_heeded() {
             given_way += 1;
@@ -138,8 +145,11 @@ fn run(
         given_way = 0;
         let took = begun.elapsed();
         let (result, files) = match loaded {
-            Ok((report, files)) => (Ok(report), Some(files).filter(|files| !files.is_empty())),
+            Ok((report, files)) if report.scope == ReloadScope::Configuration => {
+                (Ok(report), Some(files).filter(|files| !files.is_empty()))
+            }
             // What leads to the files may have been replaced all the same.
+            Ok((report, _)) => (Ok(report), watch.as_ref().map(|watch| watch.files().to_vec())),
             Err(refused) => (Err(refused), watch.as_ref().map(|watch| watch.files().to_vec())),
         };
         tell(&result, took, metrics);
@@ -197,11 +207,14 @@ fn settle(queue: &Receiver<Job>, first: Job, polling: bool, interrupt: &Interrup
 /// Counts and logs how a reload went.
 fn tell(result: &Result<ReloadReport, Refused>, took: Duration, metrics: &Metrics) {
     match result {
-        Ok(ReloadReport { routes, upstreams, restart_needed }) => {
+        Ok(ReloadReport { scope, routes, upstreams, restart_needed }) => {
             metrics.reloads.add(1);
             metrics.last_reload.set(now());
             let took_ms = took.as_millis() as u64;
-            tracing::info!(routes, upstreams, took_ms, "configuration reloaded");
+            match scope {
+                ReloadScope::Configuration => tracing::info!(routes, upstreams, took_ms, "configuration reloaded"),
+                ReloadScope::Certificates => tracing::info!(took_ms, "certificates reloaded"),
+            }
             for what in restart_needed {
                 tracing::warn!(what, "changed in the configuration, but takes effect only after a restart");
             }
@@ -262,7 +275,7 @@ mod tests {
         let metrics = Metrics::new();
         let (background, thread) = Background::start(Arc::clone(&metrics)).expect("a thread");
         let watched = path;
-        let loader = start_loader(Some(files), &background, Arc::clone(&metrics), Arc::default(), move || {
+        let loader = start_loader(Some(files), &background, Arc::clone(&metrics), Arc::default(), move |_| {
             let text = std::fs::read_to_string(&watched).unwrap_or_default();
             let _ = loaded.send(text.clone());
             if text == "broken" {
@@ -379,7 +392,7 @@ mod tests {
             &background,
             Metrics::new(),
             Arc::default(),
-            move || {
+            move |_| {
                 let text = std::fs::read_to_string(&read).unwrap_or_default();
                 let _ = loaded.send(text.clone());
                 if text == "broken" { Err(Refused(vec![text])) } else { Ok(Default::default()) }
@@ -416,7 +429,7 @@ mod tests {
         let interrupt = Arc::<Interrupt>::default();
         let (begins, begun) = mpsc::channel();
         let (goes_on, go_on) = mpsc::channel::<()>();
-        let loader = start_loader(None, &background, Metrics::new(), Arc::clone(&interrupt), move || {
+        let loader = start_loader(None, &background, Metrics::new(), Arc::clone(&interrupt), move |_| {
             let _ = begins.send(());
             // What is asked for meanwhile has come.
             let _ = go_on.recv();

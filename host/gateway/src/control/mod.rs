@@ -67,10 +67,20 @@ pub struct Reload {
 /// What a successful reload did.
 #[derive(Debug, Clone, Default)]
 pub struct ReloadReport {
+    pub scope: ReloadScope,
     pub routes: usize,
     pub upstreams: usize,
     /// Keys that have changed but take effect only after a restart.
     pub restart_needed: Vec<String>,
+}
+
+/// What a reload has replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReloadScope {
+    #[default]
+    Configuration,
+    /// What listeners show and verify, and nothing else.
+    Certificates,
 }
 
 /// Why a configuration was refused, one line for each error.

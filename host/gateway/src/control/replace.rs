@@ -1,16 +1,16 @@
 //! A reload: loads the configuration again, builds a snapshot beside the running one and puts it in its place. It runs on the loader
 //! thread.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use super::weights::tell_what_ended;
-use super::{Refused, ReloadReport, RunningState};
+use super::{Refused, ReloadReport, ReloadScope, RunningState};
 use crate::config::model::BindAddress;
-use crate::config::{self, Config, ConfigErrors, Loaded};
+use crate::config::{self, Config, ConfigErrors, Loaded, read_text};
 use crate::server::ListenerTable;
 use crate::services::log_limit::visible;
-use crate::snapshot::{Snapshot, SnapshotBuilder};
+use crate::snapshot::{ListenerError, Snapshot, SnapshotBuilder, Validities, listener_settings};
 use crate::telemetry::{AccessLog, OperationalLog};
 use crate::upstream::Upkeep;
 
@@ -26,12 +26,55 @@ pub struct Replacement {
     pub access_log: Arc<AccessLog>,
     pub log: Arc<OperationalLog>,
     pub upkeep: Upkeep,
+    /// The last configuration that was read was refused, so that the running one is not that of the files.
+    pub refused: bool,
 }
 
 impl Replacement {
     /// Puts the configuration of the file in place of the running one. Answers what was done and which files to watch, or leaves
-    /// everything as it is.
-    pub fn replace(&mut self) -> Result<(ReloadReport, Vec<PathBuf>), Refused> {
+    /// everything as it is. Files that have changed and say only what listeners show and verify come first: a certificate is renewed also
+    /// while the configuration file or a plugin can't be loaded. If nothing else has changed, nothing else is read or built.
+    pub fn replace(&mut self, changed: &[PathBuf]) -> Result<(ReloadReport, Vec<PathBuf>), Refused> {
+        let before = self.running.config.load_full();
+        let is_of_tls = |file: &PathBuf| before.tls_files().any(|known| known == file);
+        if changed.iter().any(is_of_tls) {
+            let replaced = self.replace_certificates();
+            // A configuration that was refused may have been so because of these files.
+            if !self.refused && changed.iter().all(is_of_tls) {
+                return replaced.map(|report| (report, Vec::new()));
+            }
+        }
+        let replaced = self.replace_all();
+        self.refused = replaced.is_err();
+        replaced
+    }
+
+    /// Reads the certificates, authorities and revocation lists of the running configuration again. Connections keep what they began with.
+    fn replace_certificates(&self) -> Result<ReloadReport, Refused> {
+        let changes = Arc::clone(&self.running.changes);
+        let _one = changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config = Config::clone(&self.running.config.load());
+        let read = |file: &Path| read_text(file).map_err(|error| format!("cannot read `{}`: {error}", file.display()));
+        config.read_tls_files(read).map_err(|message| Refused(vec![message]))?;
+        let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+        let listeners = listener_settings(&config, &self.builder.certs, &mut errors, &mut warnings);
+        if !errors.is_empty() {
+            let line = |error: ListenerError| format!("listeners.{}.tls: {}", error.listener, error.message);
+            return Err(Refused(errors.into_iter().map(line).collect()));
+        }
+        let snapshot = self.running.snapshot.load();
+        let validities = Validities::of(&config);
+        for warning in warnings.into_iter().chain(validities.warnings()) {
+            tracing::warn!("{}", visible(&warning));
+        }
+        self.listeners.store(Arc::new(listeners));
+        snapshot.validities.store(Arc::new(validities));
+        let (routes, upstreams) = (snapshot.routes.len(), snapshot.upstreams.len());
+        self.running.config.store(Arc::new(config));
+        Ok(ReloadReport { scope: ReloadScope::Certificates, routes, upstreams, restart_needed: Vec::new() })
+    }
+
+    fn replace_all(&mut self) -> Result<(ReloadReport, Vec<PathBuf>), Refused> {
         loop {
             let before = self.running.config.load_full();
             let loaded = config::load(&self.path).map_err(lines)?;
@@ -74,6 +117,7 @@ impl Replacement {
         // Their names are free for metrics of other kinds, and their series end.
         self.builder.services.metrics.retain(|name| loaded.config.filters.iter().any(|filter| *filter.name == *name));
         let report = ReloadReport {
+            scope: ReloadScope::Configuration,
             routes: snapshot.routes.len(),
             upstreams: snapshot.upstreams.len(),
             restart_needed: restart_needed(&self.started_with, &loaded.config),

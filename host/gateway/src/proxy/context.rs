@@ -88,6 +88,8 @@ pub(super) struct RequestContext {
     pub(super) refused: Option<Box<RequestLine>>,
     pub(super) protocol: Version,
     tls_version: Option<&'static str>,
+    /// The field `Strict-Transport-Security` of its response.
+    pub(super) hsts: Option<Arc<HeaderValue>>,
     /// These two only where somebody reads them.
     traceparent: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
@@ -164,7 +166,13 @@ impl RequestContext {
         id: HeaderValue,
     ) -> Box<Self> {
         let tls_version = connection.tls.as_ref().map(|tls| tls.version);
-        Self::begin(worker, (connection.peer.address, tls_version), method, protocol, id)
+        let mut context = Self::begin(worker, (connection.peer.address, tls_version), method, protocol, id);
+        if let Some(policies) = &connection.settings.hsts {
+            // Until the request's host is known, the client's server name stands for it.
+            let sni = connection.tls.as_ref().and_then(|tls| tls.sni.as_deref());
+            context.hsts = policies.find(sni).cloned();
+        }
+        context
     }
 
     /// Of a request that a filter has made. It is no exchange of its own: its end is written nowhere.
@@ -196,6 +204,7 @@ impl RequestContext {
                 refused: None,
                 protocol,
                 tls_version,
+                hsts: None,
                 traceparent: None,
                 user_agent: None,
                 route: None,

@@ -52,6 +52,9 @@ pub(super) fn receive(
         }
     };
     inbound::clean(&mut inbound, connection, (id_header, &context.id));
+    if let Some(policies) = &connection.settings.hsts {
+        context.hsts = policies.find(Some(routing_host(&inbound.head.authority))).cloned();
+    }
     context.authority = Some(inbound.head.authority.clone());
     context.target = Some(inbound.head.target.clone());
     context.client = inbound.client;

@@ -3,7 +3,10 @@
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+    UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::context::{RequestContext, Responder, SharedTraversal};
@@ -151,6 +154,10 @@ pub(super) fn send(response: OutgoingResponse, mut context: Box<RequestContext>)
         context.grpc_status = grpc::status(&headers);
     }
     context.head_ready();
+    if let Some(value) = context.hsts.take() {
+        // RFC 6797 §7.1: once, so that of the upstream goes.
+        headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::clone(&value));
+    }
     // RFC 9110 §6.4.1: these have no body, whatever a filter has set.
     if status == StatusCode::NO_CONTENT {
         headers.remove(CONTENT_LENGTH);

@@ -1,5 +1,5 @@
-//! One client connection: handshake, choice of protocol, HTTP/2 with its settings, timeouts and graceful end. HTTP/1.1 has a file
-//! of its own.
+//! One client connection: choice of protocol, HTTP/2 with its settings, timeouts and graceful end. The handshake of TLS and HTTP/1.1
+//! have files of their own.
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
@@ -20,20 +20,18 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
 use super::aliases::Aliases;
 use super::gather::Gathered;
+use super::handshake::over_tls;
+use super::handshakes::Handshakes;
 use super::malformed::AnswersMalformed;
 use super::proxied::behind_proxy;
 use super::worker::{PanicProbe, Shared};
-use super::{ConnectionInfo, Ends, GoAway, ListenerSettings, Refusal, Service, TlsInfo, extended_connect, http1};
-use crate::certs::{ClientCertificate, TlsContext};
+use super::{ConnectionInfo, Ends, GoAway, ListenerSettings, Refusal, Service, extended_connect, http1};
 use crate::http::body::Body;
 use crate::http::forwarded::Peer;
 use crate::http::target::KnownHost;
@@ -98,6 +96,8 @@ pub(super) struct Accepted {
     /// The listener's name.
     pub(super) listener: Arc<str>,
     pub(super) settings: Arc<ListenerSettings>,
+    /// Those of the listener, on all workers.
+    pub(super) handshakes: Arc<Handshakes>,
 }
 
 impl Accepted {
@@ -107,7 +107,7 @@ impl Accepted {
         protocol.trusted.contains(self.ends.peer()).then_some(protocol.timeout)
     }
 
-    fn split(self) -> (Watched, ConnectionInfo) {
+    pub(super) fn split(self) -> (Watched, ConnectionInfo) {
         let (local, ports) = match self.ends {
             Ends::Ip { peer, local } => {
                 let authority = local.to_string().parse().expect("a socket address is an authority");
@@ -127,54 +127,6 @@ impl Accepted {
         };
         (self.socket, info)
     }
-}
-
-/// The handshake. `None`: it failed.
-pub(super) async fn over_tls<S: Service>(
-    accepted: Accepted,
-    context: Arc<TlsContext>,
-    worker: Rc<Shared<S>>,
-) -> Result<Option<Serving>, End> {
-    let peer = accepted.ends.peer_socket().map(tracing::field::display);
-    let (socket, mut info) = accepted.split();
-    let failure: String = match timeout(info.settings.handshake_timeout, handshake(socket, &context)).await {
-        Ok(Ok((mut stream, tls))) => {
-            let (socket, _) = stream.get_mut();
-            let h2 = tls.alpn.as_deref() == Some(b"h2") || !info.settings.http1;
-            info.tls = Some(Box::new(tls));
-            let activity = if h2 { socket.speak_h2() } else { Rc::clone(socket.activity()) };
-            return Ok(Some(serving(h2, stream, activity, info, worker)));
-        }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "timeout".into(),
-    };
-    info.counters.tls_failures.add(1);
-    tracing::debug!(peer, listener = &*info.listener, error = failure, "TLS handshake failed");
-    Ok(None)
-}
-
-/// The server name chooses the policy before the handshake goes on under it.
-async fn handshake(socket: Watched, context: &TlsContext) -> io::Result<(TlsStream<Watched>, TlsInfo)> {
-    // Each step has memory of its own, so that only that of the step at hand is held.
-    let hello = Box::pin(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
-    let policy = context.policy(hello.client_hello().server_name());
-    let rest = Box::pin(hello.into_stream(Arc::clone(context.config(policy))));
-    let stream = rest.await?;
-    let (_, session) = stream.get_ref();
-    let shown = session.peer_certificates().and_then(|chain| chain.first());
-    let client_certificate = shown.map(|leaf| ClientCertificate::read(leaf, context.forwards(policy)));
-    let tls = TlsInfo {
-        sni: session.server_name().map(str::to_owned),
-        alpn: session.alpn_protocol().map(<[u8]>::to_vec),
-        version: match session.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-            _ => "unknown",
-        },
-        policy,
-        client_certificate: client_certificate.transpose().map_err(io::Error::other)?.map(Box::new),
-    };
-    Ok((stream, tls))
 }
 
 /// Detects the protocol by the first bytes. `None`: the client sent nothing until the worker had drained.
@@ -238,7 +190,7 @@ async fn has_preface(socket: &mut Watched) -> io::Result<bool> {
     found
 }
 
-fn serving<S: Service>(
+pub(super) fn serving<S: Service>(
     h2: bool,
     io: impl Io,
     activity: Rc<Activity>,

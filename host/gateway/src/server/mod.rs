@@ -7,6 +7,8 @@ mod clock;
 mod connection;
 mod extended_connect;
 mod gather;
+mod handshake;
+mod handshakes;
 mod hpack;
 mod http1;
 mod huffman;
@@ -35,8 +37,8 @@ use http::uri::Authority;
 use http::{Response, request};
 use tokio::sync::oneshot;
 
-use crate::certs::{ClientCertificate, PolicyIndex, TlsContext};
-use crate::config::model::{self, BindAddress, ConnectionLifetime};
+use crate::certs::{ClientCertificate, HstsPolicies, PolicyIndex, TlsContext};
+use crate::config::model::{self, BindAddress, ConnectionLifetime, HandshakeLimits};
 use crate::http::body::Body;
 use crate::http::forwarded::{ClientAddress, Peer, TrustedPeers};
 use crate::http::target::KnownHost;
@@ -173,6 +175,10 @@ pub struct ListenerSettings {
     pub h2: bool,
     /// From the certificate store; `None` for a plain listener.
     pub tls: Option<Arc<TlsContext>>,
+    /// What one client address may have of TLS handshakes.
+    pub handshakes: HandshakeLimits,
+    /// What hosts say of HTTPS; only with TLS.
+    pub hsts: Option<Arc<HstsPolicies>>,
     pub trusted_proxies: TrustedPeers,
     /// Which peers begin with a PROXY header; all others never do.
     pub proxy_protocol: Option<model::ProxyProtocol>,

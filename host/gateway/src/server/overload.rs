@@ -150,6 +150,11 @@ impl Overload {
         [Resource::Memory, Resource::Connections].iter().any(|resource| self.seen(*resource).step.load(Relaxed) >= ALL)
     }
 
+    /// Whether memory has reached its bound.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        self.seen(Resource::Memory).step.load(Relaxed) >= ALL
+    }
+
     /// Whether idle connections are closed before their time.
     pub(super) fn closes_idle(&self) -> bool {
         self.seen(Resource::Connections).step.load(Relaxed) >= CLOSE_IDLE
@@ -266,7 +271,7 @@ impl WorkerOverload {
 
     /// Whether memory has reached its bound: all requests are refused.
     pub fn is_out_of_memory(&self) -> bool {
-        self.process.seen(Resource::Memory).step.load(Relaxed) >= ALL
+        self.process.is_out_of_memory()
     }
 
     /// Counts a request that is refused.

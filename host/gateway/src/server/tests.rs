@@ -88,6 +88,8 @@ fn settings() -> ListenerSettings {
         http1: true,
         h2: true,
         tls: None,
+        handshakes: Default::default(),
+        hsts: None,
         trusted_proxies: TrustedPeers::default(),
         proxy_protocol: None,
         max_connections: 100,

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use super::activity::{Occupancy, Watched};
 use super::connection::Accepted;
+use super::handshakes::Handshakes;
 use super::listener::{BindError, accept};
 use super::overload::Overload;
 use super::refused::Refusals;
@@ -89,7 +90,7 @@ impl Workers {
         for spec in &listeners {
             let settings = table.load().find(&spec.name).map(Arc::clone);
             let settings = settings.ok_or_else(|| StartError::NoSettings(spec.name.to_string()))?;
-            let open = Arc::<AtomicUsize>::default();
+            let (open, handshakes) = (Arc::<AtomicUsize>::default(), Arc::<Handshakes>::default());
             let failed = |source| BindError { listener: spec.name.to_string(), address: spec.bind.clone(), source };
             let (bound, sockets) = sockets::bind(&spec.bind, by_worker.len()).map_err(failed)?;
             for (of_worker, socket) in by_worker.iter_mut().zip(sockets) {
@@ -98,6 +99,7 @@ impl Workers {
                     settings: Arc::clone(&settings),
                     table: Arc::clone(&table),
                     open: [Arc::clone(&started.open), Arc::clone(&open)],
+                    handshakes: Arc::clone(&handshakes),
                     overload: Arc::clone(&overload),
                     counters: metrics.listener(&spec.name),
                 };
@@ -180,6 +182,7 @@ struct WorkerListener {
     table: ListenerTable,
     /// Open connections of the process and of the listener.
     open: [Arc<AtomicUsize>; 2],
+    handshakes: Arc<Handshakes>,
     overload: Arc<Overload>,
     counters: Arc<ListenerCounters>,
 }
@@ -286,8 +289,12 @@ impl WorkerListener {
         if is_full || self.overload.refuses_connections() {
             self.counters.refused.add(1);
             let ListenerSettings { tls, h2, proxy_protocol, .. } = &*self.settings;
-            if *h2 && tls.is_none() && proxy_protocol.is_none() {
-                shared.refusals.refuse(socket);
+            if *h2 && proxy_protocol.is_none() {
+                match tls {
+                    None => shared.refusals.refuse(socket),
+                    Some(_) if self.overload.is_out_of_memory() => {}
+                    Some(context) => shared.refusals.refuse_over_tls(socket, Arc::clone(context)),
+                }
             }
             return;
         }
@@ -301,7 +308,7 @@ impl WorkerListener {
             (Some(peer), Some(local)) => Ends::Ip { peer, local },
             _ => Ends::Unix,
         };
-        let accepted = Accepted { socket, ends, listener, settings };
+        let accepted = Accepted { socket, ends, listener, settings, handshakes: Arc::clone(&self.handshakes) };
         tokio::task::spawn_local(connection::serve(accepted, Rc::clone(shared)));
     }
 }

@@ -7,7 +7,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::config::model::{Config, HttpsRedirect};
 use crate::exchange::RequestHead;
-use crate::route::{Ingress, MatchSpec, Redirect, RequestView, RouteError, RouteSpec, Router};
+use crate::http::target::routing_host;
+use crate::route::{
+    HostPattern, Ingress, MatchSpec, PathPattern, Redirect, RequestView, Rest, RouteError, RouteSpec, Router,
+};
 
 /// The port of https (RFC 9110 §4.2.2).
 const HTTPS_PORT: u16 = 443;
@@ -21,6 +24,8 @@ struct OfListener {
     to: Redirect,
     /// Finds what is served without TLS.
     except: Router,
+    /// Finds the hosts that it is for; none: all.
+    hosts: Option<Router>,
 }
 
 impl HttpsRedirects {
@@ -35,7 +40,11 @@ impl HttpsRedirects {
             let to =
                 Redirect { scheme: Some(Scheme::HTTPS), port: Some(port(config, redirect)), ..Redirect::default() };
             let except = Router::build(except).map_err(|mut errors| errors.swap_remove(0))?;
-            Ok(OfListener { listener: listener.name.clone().into(), status: redirect.status, to, except })
+            let hosts = match redirect.hosts.is_empty() {
+                true => None,
+                false => Some(of_hosts(&redirect.hosts)?),
+            };
+            Ok(OfListener { listener: listener.name.clone().into(), status: redirect.status, to, except, hosts })
         });
         Ok(HttpsRedirects(each.collect::<Result<_, _>>()?))
     }
@@ -44,7 +53,9 @@ impl HttpsRedirects {
     /// proxy gets none.
     pub fn find(&self, listener: &str, request: &RequestHead) -> Option<(StatusCode, HeaderValue)> {
         let found = self.0.iter().find(|of| *of.listener == *listener)?;
-        if request.scheme == Scheme::HTTPS || found.is_excepted(request.target.path()) {
+        let (host, path) = (routing_host(&request.authority), request.target.path());
+        let is_for = |router: &Router| found.has(router, host, path);
+        if request.scheme == Scheme::HTTPS || is_for(&found.except) || !found.hosts.as_ref().is_none_or(is_for) {
             return None;
         }
         let location = found.to.location(&request.scheme, &request.authority, &request.target, &[]).ok()?;
@@ -53,18 +64,26 @@ impl HttpsRedirects {
 }
 
 impl OfListener {
-    fn is_excepted(&self, path: &str) -> bool {
+    fn has(&self, router: &Router, host: &str, path: &str) -> bool {
         let view = RequestView {
             ingress: &Ingress { listener: &self.listener, scheme: &Scheme::HTTP, sni: None },
-            host: "",
+            host,
             path,
             method: &Method::GET,
             query: None,
             headers: &HeaderMap::new(),
             client_ip: None,
         };
-        self.except.find(&view).is_some()
+        router.find(&view).is_some()
     }
+}
+
+/// What finds requests for these hosts.
+fn of_hosts(hosts: &[HostPattern]) -> Result<Router, RouteError> {
+    let everything = PathPattern::Segments { segments: vec![], rest: Rest::Any };
+    let matches = vec![MatchSpec { hosts: hosts.to_vec(), ..MatchSpec::new(everything) }];
+    let built = Router::build(vec![RouteSpec { name: "hosts".into(), matches, priority: 0 }]);
+    built.map_err(|mut errors| errors.swap_remove(0))
 }
 
 /// Where the listener with TLS takes any port, the one that clients see is not known here.

@@ -3,9 +3,15 @@
 use std::sync::Arc;
 
 use super::{Errors, key};
-use crate::certs::{CertStore, CertificateSource, TlsContext, TlsPolicy};
+use crate::certs::{CertStore, CertificateSource, HstsPolicies, TlsContext, TlsPolicy};
 use crate::config::{Loaded, model};
 use crate::server::{ListenerSettings, Listeners};
+
+/// Why a listener can't be.
+pub struct ListenerError {
+    pub listener: model::Name,
+    pub message: String,
+}
 
 pub(super) fn build(
     loaded: &Loaded,
@@ -13,19 +19,32 @@ pub(super) fn build(
     errors: &mut Errors,
     warnings: &mut Vec<String>,
 ) -> Option<Listeners> {
+    let mut found = Vec::new();
+    let listeners = settings(&loaded.config, certs, &mut found, warnings);
+    let place = |error: &ListenerError| key(&["listeners", &error.listener, "tls"]);
+    errors.extend(found.iter().map(|error| loaded.error_on(&place(error), error.message.as_str())));
+    found.is_empty().then_some(listeners)
+}
+
+/// The settings of all listeners that can be, and why the others can't.
+pub fn settings(
+    config: &model::Config,
+    certs: &CertStore,
+    errors: &mut Vec<ListenerError>,
+    warnings: &mut Vec<String>,
+) -> Listeners {
     let mut settings = Vec::new();
-    let before = errors.len();
-    for listener in &loaded.config.listeners {
+    for listener in &config.listeners {
         let tls = match &listener.tls {
             None => None,
-            Some(tls) => match tls_context(loaded, certs, listener, tls) {
+            Some(tls) => match tls_context(config, certs, listener, tls) {
                 Ok(context) => {
                     warnings
                         .extend(context.warnings().iter().map(|line| format!("listener `{}`: {line}", listener.name)));
                     Some(context)
                 }
                 Err(message) => {
-                    errors.push(loaded.error_on(&key(&["listeners", &listener.name, "tls"]), message));
+                    errors.push(ListenerError { listener: listener.name.clone(), message });
                     continue;
                 }
             },
@@ -34,6 +53,8 @@ pub(super) fn build(
             http1: listener.protocols.http1,
             h2: listener.protocols.h2,
             tls,
+            handshakes: listener.tls.as_ref().map(|tls| tls.handshakes).unwrap_or_default(),
+            hsts: listener.tls.as_ref().and_then(|tls| HstsPolicies::new(&tls.hsts)),
             trusted_proxies: listener.trusted_proxies.clone(),
             proxy_protocol: listener.proxy_protocol.clone(),
             max_connections: listener.max_connections as usize,
@@ -47,12 +68,11 @@ pub(super) fn build(
         };
         settings.push((listener.name.clone().into(), Arc::new(built)));
     }
-    let max_connections = loaded.config.gateway.max_connections as usize;
-    (errors.len() == before).then_some(Listeners { settings, max_connections })
+    Listeners { settings, max_connections: config.gateway.max_connections as usize }
 }
 
 fn tls_context(
-    loaded: &Loaded,
+    config: &model::Config,
     certs: &CertStore,
     listener: &model::Listener,
     tls: &model::ListenerTls,
@@ -60,7 +80,7 @@ fn tls_context(
     let found: Vec<_> = tls
         .certificates
         .iter()
-        .filter_map(|name| loaded.config.certificates.iter().find(|certificate| certificate.name == *name))
+        .filter_map(|name| config.certificates.iter().find(|certificate| certificate.name == *name))
         .map(|certificate| {
             let hosts: Vec<String> = certificate.hosts.iter().map(ToString::to_string).collect();
             (certificate, hosts)
@@ -70,7 +90,7 @@ fn tls_context(
         .iter()
         .map(|(certificate, hosts)| CertificateSource {
             name: &certificate.name,
-            chain: &certificate.cert,
+            chain: &certificate.cert.text,
             key: certificate.key.expose(),
             hosts,
         })
@@ -78,10 +98,9 @@ fn tls_context(
     let policy = TlsPolicy {
         listener: &listener.name,
         certificates: &sources,
+        settings: tls,
         http1: listener.protocols.http1,
         h2: listener.protocols.h2,
-        min_version: tls.min_version,
-        client_auth: &tls.client_auth,
     };
     certs.context(policy).map_err(|error| crate::chain(&error))
 }

@@ -13,14 +13,16 @@ mod needs;
 pub mod routes;
 pub mod split;
 mod upstreams;
+mod validities;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use http::HeaderName;
 
 use crate::cache::ResponseCache;
-use crate::certs::{CertStore, Validity};
+use crate::certs::CertStore;
 use crate::config::model::Name;
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
 use crate::consumers::{ConsumerFiles, ConsumerPlan, PlanError};
@@ -35,7 +37,9 @@ use crate::upstream::{EndpointRegistry, Resolver, Sources, Upstream};
 pub use expose::expose;
 pub use filters::KEY_SET_WAIT;
 pub use https::HttpsRedirects;
+pub use listeners::{ListenerError, settings as listener_settings};
 pub use local::{LocalSnapshot, UpstreamHandle};
+pub use validities::Validities;
 
 use routes::Route;
 
@@ -59,8 +63,8 @@ pub struct Snapshot {
     pub resolver: Arc<Resolver>,
     /// Kept so that the next snapshot need not load them again.
     plugins: Vec<(Name, Arc<Plugin>, filters::Source)>,
-    /// Of the certificates that it uses, by their names.
-    pub validities: Vec<(String, Validity)>,
+    /// Of the certificates that it uses, also of those that took the place of others while it serves.
+    pub validities: ArcSwap<Validities>,
     /// The consumers of its configuration.
     consumers: ConsumerPlan,
     pub cache: Arc<ResponseCache>,
@@ -102,8 +106,8 @@ impl SnapshotBuilder {
         let shared = (&self.endpoints, &resolver, &self.sources);
         let upstreams = upstreams::build(loaded, before, &self.metrics, shared, &mut errors);
         warnings.extend(upstreams.iter().filter_map(|(upstream, _)| upstream.warning()));
-        let validities = validities(loaded);
-        warnings.extend(expiry_warnings(&validities));
+        let validities = Validities::of(config);
+        warnings.extend(validities.warnings());
         let listeners = listeners::build(loaded, &self.certs, &mut errors, &mut warnings);
         let router = routes::router(loaded).map_err(|found| errors.extend(found));
         let https_redirects = HttpsRedirects::build(config).map_err(|error| {
@@ -163,7 +167,7 @@ impl SnapshotBuilder {
                 listeners,
                 resolver,
                 plugins: plugins.into_iter().map(|(name, loaded)| (name, loaded.plugin, loaded.source)).collect(),
-                validities,
+                validities: ArcSwap::from_pointee(validities),
                 consumers,
             }),
             _ => Err(ConfigErrors::new(errors)),
@@ -199,26 +203,6 @@ impl Snapshot {
             self.cache.apply(memory);
         }
     }
-
-    /// What an operator should know now of certificates and their end.
-    pub fn expiry_warnings(&self) -> Vec<String> {
-        expiry_warnings(&self.validities).collect()
-    }
-}
-
-/// The certificates of listeners and those that the gateway shows to upstreams.
-fn validities(loaded: &Loaded) -> Vec<(String, Validity)> {
-    let own = loaded.config.certificates.iter().map(|certificate| (certificate.name.to_string(), &certificate.cert));
-    let clients = loaded.config.upstreams.iter().filter_map(|upstream| {
-        let client = upstream.tls.client.as_ref()?;
-        Some((format!("upstreams.{}.tls.cert", upstream.name), &client.cert))
-    });
-    own.chain(clients).filter_map(|(name, chain)| Some((name, Validity::of_chain(chain)?))).collect()
-}
-
-fn expiry_warnings(validities: &[(String, Validity)]) -> impl Iterator<Item = String> {
-    let now = jiff::Timestamp::now().as_second();
-    validities.iter().filter_map(move |(name, validity)| validity.warning(name, now))
 }
 
 /// A key path of names.

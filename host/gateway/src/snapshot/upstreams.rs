@@ -102,7 +102,7 @@ fn endpoint(endpoint: &model::Endpoint) -> EndpointSpec {
         https: endpoint.is_https(),
         place: match &endpoint.address {
             model::EndpointAddress::Origin(origin) => Place::host(&origin.host, origin.port),
-            model::EndpointAddress::Unix(name) => Place::Unix(Arc::new(name.clone())),
+            model::EndpointAddress::Unix { name, .. } => Place::Unix(Arc::new(name.clone())),
         },
         weight: endpoint.weight,
         labels: endpoint.labels.clone(),

@@ -23,7 +23,10 @@
 //! | `sluice_upstream_retries_total` | `upstream`, `reason` |
 //! | `sluice_upstream_retries_denied_total` | `upstream`, `cause` |
 //! | `sluice_connections_total`, `sluice_connections_active`, `sluice_connections_refused_total` | `listener` |
-//! | `sluice_connection_errors_total`, `sluice_tls_failures_total`, `sluice_accept_errors_total` | `listener` |
+//! | `sluice_connection_errors_total`, `sluice_accept_errors_total` | `listener` |
+//! | `sluice_tls_handshakes_total` (`tls.rs`) | `listener`, `version`, `cipher_suite`, `group`, `resumed` |
+//! | `sluice_tls_server_names_total` | `listener`, `server_name` |
+//! | `sluice_tls_failures_total`, `sluice_tls_handshakes_refused_total` | `listener`, `reason` |
 //! | `sluice_proxy_protocol_failures_total` | `listener` |
 //! | `sluice_received_bytes_total`, `sluice_sent_bytes_total` | `listener` |
 //! | `sluice_completions_dropped_total`, `sluice_panics_total`, `sluice_background_panics_total` | |
@@ -80,6 +83,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Exposition;
 use super::cells::{Counter, GrpcStatuses, Names, Table, Traffic, lock};
+use super::tls::TlsCounters;
 
 /// What stands for all names beyond a limit.
 const OTHER: &str = "(other)";
@@ -126,7 +130,7 @@ pub struct ListenerCounters {
     pub active: Counter,
     /// Closed at once, since a connection limit was reached.
     pub refused: Counter,
-    pub tls_failures: Counter,
+    pub tls: TlsCounters,
     /// Connections of trusted peers without a good PROXY header.
     pub proxy_protocol_failures: Counter,
     /// Connections that ended with a protocol error or a timeout.

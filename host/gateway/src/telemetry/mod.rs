@@ -10,6 +10,7 @@ mod metrics;
 mod process;
 mod scrape;
 mod sink;
+mod tls;
 
 pub use access_log::{AccessLog, AccessLogBuffer, AccessLogFormat};
 pub use access_record::{AccessRecord, Answerer, FailedAttempt, Timings};
@@ -17,3 +18,4 @@ pub use h2_refusals::{H2Refusal, H2RefusalKind, watch as watch_h2_refusals};
 pub use log::{LogLevel, OperationalLog, start_operational_log};
 pub use metrics::{ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId, WorkerMetrics};
 pub use sluice_services::Exposition;
+pub use tls::{ServerName, TlsCounters, TlsHandshake};

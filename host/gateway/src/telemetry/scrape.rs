@@ -169,14 +169,13 @@ impl Metrics {
 
     fn render_listeners(&self, out: &mut Exposition) {
         type Read = fn(&ListenerCounters) -> u64;
-        let families: [(&str, &str, &str, Read); 9] = [
+        let families: [(&str, &str, &str, Read); 8] = [
             ("sluice_connections_total", "counter", "Accepted connections.", |l| l.accepted.value()),
             ("sluice_connections_active", "gauge", "Open connections.", |l| l.active.value()),
             ("sluice_connections_refused_total", "counter", "Connections over a limit.", |l| l.refused.value()),
             ("sluice_connection_errors_total", "counter", "Connections ended by an error.", |l| {
                 l.connection_errors.value()
             }),
-            ("sluice_tls_failures_total", "counter", "Failed TLS handshakes.", |l| l.tls_failures.value()),
             ("sluice_proxy_protocol_failures_total", "counter", "Connections without a good PROXY header.", |l| {
                 l.proxy_protocol_failures.value()
             }),
@@ -195,6 +194,7 @@ impl Metrics {
                 out.sample(name, &[("listener", listener)], sum as f64);
             }
         }
+        super::tls::render(&listeners, out);
     }
 
     fn render_process(&self, workers: &[Arc<Cells>], out: &mut Exposition) {

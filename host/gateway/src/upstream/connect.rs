@@ -74,19 +74,27 @@ pub async fn connect(
     permit: Option<ConnectionPermit>,
 ) -> Result<Connection, ConnectError> {
     match (open(address, header).await?, tls) {
-        (Stream::Tcp(tcp), Some(tls)) => {
-            let connector = TlsConnector::from(tls.config.clone());
-            let stream = connector.connect(tls.server_name.clone(), tcp).await.map_err(ConnectError::Tls)?;
-            let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            match (speak, agreed) {
-                (Speak::Http2, false) => Err(ConnectError::NoHttp2),
-                (_, true) => open_http2(stream, ping_interval, permit).await,
-                (_, false) => Ok(open_http1(stream, permit)),
-            }
-        }
+        (Stream::Tcp(tcp), Some(tls)) => over_tls(tcp, tls, speak, ping_interval, permit).await,
+        (Stream::Unix(unix), Some(tls)) => over_tls(unix, tls, speak, ping_interval, permit).await,
         (Stream::Tcp(tcp), None) => in_clear_text(tcp, speak, ping_interval, permit).await,
-        // No endpoint of this kind has TLS.
-        (Stream::Unix(unix), _) => in_clear_text(unix, speak, ping_interval, permit).await,
+        (Stream::Unix(unix), None) => in_clear_text(unix, speak, ping_interval, permit).await,
+    }
+}
+
+async fn over_tls<T: Io + Send>(
+    stream: T,
+    tls: &TlsClient,
+    speak: Speak,
+    ping_interval: Option<Duration>,
+    permit: Option<ConnectionPermit>,
+) -> Result<Connection, ConnectError> {
+    let connector = TlsConnector::from(tls.config.clone());
+    let stream = connector.connect(tls.server_name.clone(), stream).await.map_err(ConnectError::Tls)?;
+    let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    match (speak, agreed) {
+        (Speak::Http2, false) => Err(ConnectError::NoHttp2),
+        (_, true) => open_http2(stream, ping_interval, permit).await,
+        (_, false) => Ok(open_http1(stream, permit)),
     }
 }
 

@@ -133,16 +133,20 @@ impl Endpoint {
             (Protocol::Http2 | Protocol::H2c, _) => Speak::Http2,
             (Protocol::Auto, true) => Speak::Either,
         };
-        let tls = match (configs, &item.place) {
-            (Some(TlsConfigs { usual, http1 }), Place::Host { name: host, .. }) if item.https => {
-                let name = server_name.unwrap_or(host).to_owned();
+        let tls = match configs {
+            Some(TlsConfigs { usual, http1 }) if item.https => {
+                let own = match &item.place {
+                    Place::Host { name, .. } => &**name,
+                    Place::Unix(_) => LOCALHOST,
+                };
+                let name = server_name.unwrap_or(own).to_owned();
                 let server_name = ServerName::try_from(name.clone()).map_err(|_| SpecError::Host(name))?;
                 Some(EndpointTls {
                     usual: TlsClient { config: usual.clone(), server_name: server_name.clone() },
                     http1: TlsClient { config: http1.clone(), server_name },
                 })
             }
-            _ => None,
+            Some(_) | None => None,
         };
         Ok(Endpoint {
             hash: balance::hash(name.as_bytes()),

@@ -23,7 +23,7 @@ use super::tls::{TlsError, TlsSpec};
 use crate::background::{Background, Task};
 pub use crate::config::model::{Balance, Balancing, Protocol, Subset};
 use crate::config::model::{
-    CircuitBreaker, CircuitScope, Files, HealthCheck, OutlierDetection, UNIX, UnixName, UpstreamLimits,
+    CircuitBreaker, CircuitScope, Files, HTTPS_UNIX, HealthCheck, OutlierDetection, UNIX, UnixName, UpstreamLimits,
 };
 use crate::config::{defaults, model};
 use crate::http1::Tolerance;
@@ -157,12 +157,13 @@ pub enum SpecError {
 }
 
 impl EndpointSpec {
-    /// Reads `http://host[:port]` or `https://host[:port]`, without path, or `unix:/path`. Weight 1, no labels.
+    /// Reads `http://host[:port]` or `https://host[:port]`, without path, `unix:/path` or `https://unix:/path`. Weight 1, no labels.
     pub fn from_url(url: &str) -> Result<Self, SpecError> {
         let at = |https, place| EndpointSpec { https, place, weight: 1, labels: Vec::new(), priority: 0 };
-        if let Some(name) = url.strip_prefix(UNIX) {
+        let unix = url.strip_prefix(UNIX).map(|name| (false, name));
+        if let Some((https, name)) = unix.or_else(|| url.strip_prefix(HTTPS_UNIX).map(|name| (true, name))) {
             let name = UnixName::to_connect(name).map_err(|why| SpecError::Unix(url.to_owned(), why))?;
-            return Ok(at(false, Place::Unix(Arc::new(name))));
+            return Ok(at(https, Place::Unix(Arc::new(name))));
         }
         let bad = || SpecError::Url(url.to_owned());
         let uri: http::Uri = url.parse().map_err(|_| bad())?;
@@ -196,9 +197,9 @@ impl EndpointSpec {
     /// Its origin, with the port in any case, or `unix:/path`.
     pub fn url(&self) -> String {
         match (&self.place, self.https) {
-            (Place::Host { .. }, true) => format!("https://{}", self.place),
+            (_, true) => format!("https://{}", self.place),
             (Place::Host { .. }, false) => format!("http://{}", self.place),
-            (Place::Unix(name), _) => name.to_string(),
+            (Place::Unix(name), false) => name.to_string(),
         }
     }
 }

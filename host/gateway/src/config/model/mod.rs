@@ -18,6 +18,7 @@ mod releases;
 mod retry;
 mod routes;
 mod sockets;
+mod tls;
 mod upstreams;
 mod values;
 
@@ -51,6 +52,7 @@ pub use releases::*;
 pub use retry::*;
 pub use routes::*;
 pub use sockets::*;
+pub use tls::*;
 pub use upstreams::*;
 pub use values::*;
 
@@ -155,44 +157,8 @@ pub struct HttpsRedirect {
     pub status: StatusCode,
     /// The paths that are served without TLS.
     pub except: Vec<PathPattern>,
-}
-
-/// How a listener speaks TLS.
-#[derive(Debug, Clone)]
-pub struct ListenerTls {
-    /// Names in `Config::certificates`, at least one. The first serves clients whose server name fits none.
-    pub certificates: Vec<Name>,
-    pub min_version: TlsVersion,
-    /// Whether and how clients authenticate. At most one is without hosts, and no host is in two.
-    pub client_auth: Vec<ClientAuth>,
-}
-
-/// How clients authenticate by a certificate (mutual TLS).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientAuth {
-    /// The server names that it is for; empty for all that no other is for.
+    /// The hosts that are redirected; empty for all.
     pub hosts: Vec<HostPattern>,
-    /// PEM text of the authorities.
-    pub ca: String,
-    /// PEM text of revocation lists.
-    pub crl: Option<String>,
-    pub mode: ClientAuthMode,
-    /// Whether upstreams get the certificate.
-    pub forward: bool,
-}
-
-/// Whether a client has to show a certificate. One that it shows has to be good in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientAuthMode {
-    Required,
-    Optional,
-}
-
-/// A version of TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TlsVersion {
-    Tls12,
-    Tls13,
 }
 
 /// A version of HTTP that a listener can speak.
@@ -242,10 +208,11 @@ pub struct ListenerLimits {
 #[derive(Debug, Clone)]
 pub struct Certificate {
     pub name: Name,
-    /// PEM text, read from its file if the configuration names a file.
-    pub cert: String,
+    pub cert: Pem,
     /// PEM text of the private key.
     pub key: Secret,
+    /// The file that has the key; none where the configuration has it.
+    pub key_file: Option<PathBuf>,
     /// Server names it is for; empty means those in the certificate.
     pub hosts: Vec<HostPattern>,
 }
@@ -262,6 +229,8 @@ pub struct Admin {
     pub bind: BindAddress,
     /// What a request that changes something has to show; none: nothing can be changed.
     pub token: Option<Secret>,
+    /// Whether the gateway is ready though all certificates of a listener have expired.
+    pub ready_when_expired: bool,
 }
 
 impl Default for ConnectionLifetime {

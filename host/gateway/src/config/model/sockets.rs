@@ -74,6 +74,8 @@ impl fmt::Display for BindAddress {
 
 /// How Unix sockets, and peers over them, are written, as in nginx.
 pub const UNIX: &str = "unix:";
+/// The same with TLS.
+pub const HTTPS_UNIX: &str = "https://unix:";
 /// Bytes of a path or an abstract name that a socket address has room for (unix(7)).
 const MAX_UNIX_NAME: usize = 107;
 

@@ -56,8 +56,11 @@ pub struct Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndpointAddress {
     Origin(Origin),
-    /// A Unix socket, which is without TLS.
-    Unix(UnixName),
+    /// A Unix socket, also with TLS.
+    Unix {
+        https: bool,
+        name: UnixName,
+    },
 }
 
 /// A service inside the gateway, for demos and tests.
@@ -171,7 +174,7 @@ impl Endpoint {
     pub fn is_https(&self) -> bool {
         match &self.address {
             EndpointAddress::Origin(origin) => origin.https,
-            EndpointAddress::Unix(_) => false,
+            EndpointAddress::Unix { https, .. } => *https,
         }
     }
 
@@ -180,7 +183,18 @@ impl Endpoint {
         match &self.address {
             EndpointAddress::Origin(Origin { host, port, .. }) if host.contains(':') => format!("[{host}]:{port}"),
             EndpointAddress::Origin(Origin { host, port, .. }) => format!("{host}:{port}"),
-            EndpointAddress::Unix(name) => name.to_string(),
+            EndpointAddress::Unix { name, .. } => name.to_string(),
+        }
+    }
+
+    /// Its address as it is written.
+    pub fn url(&self) -> String {
+        match &self.address {
+            EndpointAddress::Unix { https: false, name } => name.to_string(),
+            EndpointAddress::Unix { .. } | EndpointAddress::Origin(Origin { https: true, .. }) => {
+                format!("https://{}", self.authority())
+            }
+            EndpointAddress::Origin(_) => format!("http://{}", self.authority()),
         }
     }
 }

@@ -16,7 +16,7 @@ pub struct Name(Arc<str>);
 pub struct ByteSize(pub u64);
 
 /// Text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(Arc<str>);
 
 /// The SHA-256 of the public key of a certificate (its `SubjectPublicKeyInfo`), as RFC 7469 pins it.

@@ -204,7 +204,7 @@ fn action(table: &Table<'_>, known: &Known<'_>, matches: Option<&[MatchSpec]>, p
 }
 
 fn upstream(item: &Item<'_>, known: &Known<'_>) -> Option<Name> {
-    if !item.as_str().is_some_and(|text| text.contains("://")) {
+    if !item.as_str().is_some_and(|text| text.contains("://") || text.starts_with(UNIX)) {
         let item = item.clone().taking("the name or the address of an upstream");
         return item.reference("upstream", known.upstreams);
     }

@@ -4,7 +4,7 @@ use url::Url;
 
 use crate::config::defaults;
 use crate::config::item::Item;
-use crate::config::model::{Endpoint, EndpointAddress, UNIX, UnixName};
+use crate::config::model::{Endpoint, EndpointAddress, HTTPS_UNIX, UNIX, UnixName};
 use crate::services::Origin;
 
 /// Reads `http://host:port` or `https://host:port`, without more.
@@ -18,17 +18,20 @@ pub(in crate::config) fn origin(item: Item<'_>) -> Option<Origin> {
     })
 }
 
-/// The same, or `unix:` and a path.
-pub(super) fn address(item: Item<'_>) -> Option<EndpointAddress> {
-    match item.as_str().and_then(|text| text.strip_prefix(UNIX)) {
-        None => origin(item).map(EndpointAddress::Origin),
-        Some(name) => match UnixName::to_connect(name) {
-            Ok(name) => Some(EndpointAddress::Unix(name)),
-            Err(expected) => {
-                item.fail(format!("{expected}, found \"{UNIX}{name}\""));
-                None
-            }
-        },
+/// The same, or `unix:` or `https://unix:` and a path.
+pub(in crate::config) fn address(item: Item<'_>) -> Option<EndpointAddress> {
+    let text = item.as_str().unwrap_or_default();
+    let (https, name) = match (text.strip_prefix(UNIX), text.strip_prefix(HTTPS_UNIX)) {
+        (Some(name), _) => (false, name),
+        (None, Some(name)) => (true, name),
+        (None, None) => return origin(item).map(EndpointAddress::Origin),
+    };
+    match UnixName::to_connect(name) {
+        Ok(name) => Some(EndpointAddress::Unix { https, name }),
+        Err(expected) => {
+            item.fail(format!("{expected}, found {text:?}"));
+            None
+        }
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn read(upstream: &Table<'_>, endpoints: Option<&[Endpoint]>, protoco
     let port = table
         .key("port", "The port that checks connect to.", "8081")
         .get("the endpoint's port", |item| item.integer(1..=u16::MAX));
-    let is_unix = |endpoint: &Endpoint| matches!(endpoint.address, EndpointAddress::Unix(_));
+    let is_unix = |endpoint: &Endpoint| matches!(endpoint.address, EndpointAddress::Unix { .. });
     if port.is_some() && endpoints.is_some_and(|list| list.iter().any(is_unix)) {
         table.fail("has a `port`, and an endpoint that is a Unix socket has none");
     }

@@ -172,10 +172,8 @@ pub(super) fn shared(table: &Table<'_>, endpoints: Option<&[Endpoint]>) -> Share
 
 /// The upstream that a route names by its only address. For the rest it is as upstreams are by default.
 pub(super) fn anonymous<'r>(item: &Item<'r>, defaults: Option<Level<'r>>) -> Option<Upstream> {
-    let origin = origin(item.clone())?;
-    let scheme = if origin.https { "https" } else { "http" };
-    let endpoint = Endpoint::new(EndpointAddress::Origin(origin));
-    let name = format!("{scheme}://{}", endpoint.authority());
+    let endpoint = Endpoint::new(endpoints::address(item.clone())?);
+    let name = endpoint.url();
     let endpoints = vec![endpoint];
     let mut table = Table::new(item.reader, &[], item.place, join("upstreams", &name));
     table.inherit(defaults);

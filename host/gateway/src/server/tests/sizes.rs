@@ -17,7 +17,7 @@ fn idle_connections_are_small() {
         http1::serve::<Facts>(transport, activity, info, patience, worker)
     });
     let silent = future_of(connection::plain::<Facts>);
-    let handshake = future_of(|(accepted, config), worker| connection::over_tls::<Facts>(accepted, config, worker));
+    let handshake = future_of(|(accepted, config), worker| handshake::over_tls::<Facts>(accepted, config, worker));
     let parts = [size_of::<Incoming>(), size_of::<ConnectionInfo>(), size_of::<Watched>(), size_of::<Activity>()];
     assert!(task <= 128, "the task of a connection: {task} bytes");
     assert!(http1 <= 448, "what waits for a request: {http1} bytes");

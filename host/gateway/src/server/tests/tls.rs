@@ -4,7 +4,7 @@ use rustls_pki_types::ServerName;
 
 use super::*;
 use crate::certs::{CertStore, CertificateSource, TlsPolicy};
-use crate::config::model::TlsVersion;
+use crate::config::model::ListenerTls;
 
 /// A TLS client that trusts the given certificates.
 fn client(roots: &[String], alpn: &[&str]) -> tokio_rustls::TlsConnector {
@@ -34,14 +34,8 @@ fn tls_gateway(names: &[&str]) -> (Gateway, Vec<String>) {
         .collect();
     let sources: Vec<CertificateSource<'_>> =
         made.iter().map(|(chain, key)| CertificateSource { name: "c", chain, key, hosts: &[] }).collect();
-    let policy = TlsPolicy {
-        listener: "l",
-        certificates: &sources,
-        client_auth: &[],
-        http1: true,
-        h2: true,
-        min_version: TlsVersion::Tls12,
-    };
+    let settings_of_tls = ListenerTls::default();
+    let policy = TlsPolicy { listener: "l", certificates: &sources, settings: &settings_of_tls, http1: true, h2: true };
     let tls = CertStore::default().context(policy).expect("a configuration");
     let gateway = gateway(1, ListenerSettings { tls: Some(tls), ..settings() });
     (gateway, made.iter().map(|(chain, _)| chain.clone()).collect())
@@ -83,5 +77,8 @@ fn handshakes_that_fail_or_never_end_are_counted() {
     let mut plain = gateway.connect();
     ask(&mut plain, "/");
     while !is_closed(&mut plain) {}
-    eventually("both counted", || gateway.metric(r#"sluice_tls_failures_total{listener="web"} 2"#));
+    for reason in ["timeout", "not-tls"] {
+        let line = format!(r#"sluice_tls_failures_total{{listener="web",reason="{reason}"}} 1"#);
+        eventually("both counted", || gateway.metric(&line));
+    }
 }

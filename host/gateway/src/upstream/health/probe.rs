@@ -65,12 +65,14 @@ async fn unbounded(endpoint: &Endpoint, address: &Address, probe: &Probe) -> Res
         Probe::Tcp => connect::open(address, &own(endpoint)).await.map(drop).map_err(ProbeError::Connect),
         Probe::Tls => {
             let opened = connect::open(address, &own(endpoint)).await.map_err(ProbeError::Connect)?;
-            if let (Some(tls), Stream::Tcp(tcp)) = (&endpoint.tls, opened) {
-                let connector = TlsConnector::from(tls.usual.config.clone());
-                let handshake = connector.connect(tls.usual.server_name.clone(), tcp).await;
-                handshake.map_err(|error| ProbeError::Connect(ConnectError::Tls(error)))?;
-            }
-            Ok(())
+            let Some(tls) = &endpoint.tls else { return Ok(()) };
+            let connector = TlsConnector::from(tls.usual.config.clone());
+            let name = tls.usual.server_name.clone();
+            let handshake = match opened {
+                Stream::Tcp(tcp) => connector.connect(name, tcp).await.map(drop),
+                Stream::Unix(unix) => connector.connect(name, unix).await.map(drop),
+            };
+            handshake.map_err(|error| ProbeError::Connect(ConnectError::Tls(error)))
         }
         Probe::Http(probe) => http(endpoint, address, probe).await,
         Probe::Grpc { service_name, host } => grpc(endpoint, address, service_name, host.as_ref()).await,
