@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use rustls::server::ClientHello;
 
+use super::PendingChallenges;
 use super::by_name::ByName;
+use super::resolver::ByServerName;
 use crate::config::model::ClientAuth;
 
 /// The configurations of a listener, one for each policy.
@@ -14,6 +17,8 @@ pub struct TlsContext {
     policies: Vec<Policy>,
     by_host: ByName<PolicyIndex>,
     warnings: Vec<String>,
+    certificates: Arc<ByServerName>,
+    challenges: Arc<PendingChallenges>,
 }
 
 /// One of the policies of a listener.
@@ -28,8 +33,12 @@ struct Policy {
 }
 
 impl TlsContext {
-    pub(super) fn new(warnings: Vec<String>) -> Self {
-        TlsContext { policies: Vec::new(), by_host: ByName::new(), warnings }
+    pub(super) fn new(
+        warnings: Vec<String>,
+        certificates: Arc<ByServerName>,
+        challenges: Arc<PendingChallenges>,
+    ) -> Self {
+        TlsContext { policies: Vec::new(), by_host: ByName::new(), warnings, certificates, challenges }
     }
 
     /// Adds a policy; the first one is for all server names that no other is for.
@@ -46,6 +55,19 @@ impl TlsContext {
             return PolicyIndex::default();
         }
         host.and_then(|host| self.by_host.find_by_suffix(host)).copied().unwrap_or_default()
+    }
+
+    /// What a handshake goes on with, and then ends, that asks for a challenge of an ACME authority.
+    pub fn challenge(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+        self.challenges.config(hello)
+    }
+
+    /// Waits for the certificate of a server name that may get one on demand. The caller bounds the time.
+    pub async fn wait_for_certificate(&self, server_name: Option<&str>) {
+        let Some(name) = server_name else { return };
+        if let Some(certificates) = self.certificates.missing(name) {
+            certificates.want(&name.trim_end_matches('.').to_ascii_lowercase()).await;
+        }
     }
 
     /// The configuration of a policy of this listener.

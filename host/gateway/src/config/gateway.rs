@@ -410,13 +410,15 @@ fn listener_limits(table: &Table<'_>) -> ListenerLimits {
     }
 }
 
+/// A certificate whose text is configured; none where it is ordered.
 pub(super) fn certificate(name: &str, table: &Table<'_>) -> Option<Certificate> {
+    const MISSING: &str = "none; needed without `acme`";
     let cert = table
         .key("cert", "The certificate chain, the server's own certificate first.", r#""certs/main.pem""#)
-        .require(|item| item.pem("CERTIFICATE"));
+        .get(MISSING, |item| item.pem("CERTIFICATE"));
     let key = table
         .key("key", "The private key of the certificate.", r#""${env:TLS_KEY}""#)
-        .require(|item| item.pem("PRIVATE KEY"));
+        .get(MISSING, |item| item.pem("PRIVATE KEY"));
     let hosts = table
         .key(
             "hosts",
@@ -424,6 +426,12 @@ pub(super) fn certificate(name: &str, table: &Table<'_>) -> Option<Certificate> 
             r#"["example.com", "*.example.com"]"#,
         )
         .get("the names in the certificate", |item| item.list(host_pattern));
+    if table.has("acme") {
+        return None;
+    }
+    for key in ["cert", "key"].into_iter().filter(|key| !table.has(key)) {
+        table.fail(format!("the key `{key}` is missing"));
+    }
     Some(Certificate { name: Name::from(name), cert: cert?, key: Secret::from(key?), hosts: hosts.unwrap_or_default() })
 }
 

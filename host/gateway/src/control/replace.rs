@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::weights::tell_what_ended;
 use super::{Refused, ReloadReport, RunningState};
+use crate::acme::Acme;
 use crate::config::model::BindAddress;
 use crate::config::{self, Config, ConfigErrors, Loaded};
 use crate::server::ListenerTable;
@@ -26,6 +27,7 @@ pub struct Replacement {
     pub access_log: Arc<AccessLog>,
     pub log: Arc<OperationalLog>,
     pub upkeep: Upkeep,
+    pub acme: Acme,
 }
 
 impl Replacement {
@@ -80,6 +82,8 @@ impl Replacement {
         };
         let watch = watched_files(&loaded);
         tell_what_ended(&self.running, &snapshot);
+        // Before the listeners: what is on disk is shown from the first handshake on.
+        self.acme.follow(&loaded.config, &snapshot.ordered);
         self.listeners.store(Arc::new(snapshot.listeners.clone()));
         let snapshot = Arc::new(snapshot);
         snapshot.apply_limits();

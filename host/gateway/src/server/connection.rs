@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use rustls::server::Acceptor;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -138,7 +138,8 @@ pub(super) async fn over_tls<S: Service>(
     let peer = accepted.ends.peer_socket().map(tracing::field::display);
     let (socket, mut info) = accepted.split();
     let failure: String = match timeout(info.settings.handshake_timeout, handshake(socket, &context)).await {
-        Ok(Ok((mut stream, tls))) => {
+        Ok(Ok(None)) => return Ok(None),
+        Ok(Ok(Some((mut stream, tls)))) => {
             let (socket, _) = stream.get_mut();
             let h2 = tls.alpn.as_deref() == Some(b"h2") || !info.settings.http1;
             info.tls = Some(Box::new(tls));
@@ -153,10 +154,17 @@ pub(super) async fn over_tls<S: Service>(
     Ok(None)
 }
 
-/// The server name chooses the policy before the handshake goes on under it.
-async fn handshake(socket: Watched, context: &TlsContext) -> io::Result<(TlsStream<Watched>, TlsInfo)> {
+/// The server name chooses the policy before the handshake goes on under it. `None`: it was the question of an ACME authority, and is answered.
+async fn handshake(socket: Watched, context: &TlsContext) -> io::Result<Option<(TlsStream<Watched>, TlsInfo)>> {
     // Each step has memory of its own, so that only that of the step at hand is held.
     let hello = Box::pin(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
+    if let Some(config) = context.challenge(&hello.client_hello()) {
+        let mut stream = Box::pin(hello.into_stream(config)).await?;
+        // RFC 8737 §3: nothing follows the handshake.
+        stream.shutdown().await?;
+        return Ok(None);
+    }
+    context.wait_for_certificate(hello.client_hello().server_name()).await;
     let policy = context.policy(hello.client_hello().server_name());
     let rest = Box::pin(hello.into_stream(Arc::clone(context.config(policy))));
     let stream = rest.await?;
@@ -174,7 +182,7 @@ async fn handshake(socket: Watched, context: &TlsContext) -> io::Result<(TlsStre
         policy,
         client_certificate: client_certificate.transpose().map_err(io::Error::other)?.map(Box::new),
     };
-    Ok((stream, tls))
+    Ok(Some((stream, tls)))
 }
 
 /// Detects the protocol by the first bytes. `None`: the client sent nothing until the worker had drained.

@@ -223,7 +223,7 @@ fn key_sets(services: &Services, out: &mut Exposition) {
 fn certificates(snapshot: &Snapshot, out: &mut Exposition) {
     let name = "sluice_certificate_expiry_timestamp_seconds";
     out.family(name, "gauge", "When the first certificate of a chain expires.");
-    for (certificate, validity) in &snapshot.validities {
+    for (certificate, validity) in &snapshot.current_validities() {
         out.sample(name, &[("certificate", certificate)], validity.not_after as f64);
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::{Errors, key};
-use crate::certs::{CertStore, CertificateSource, TlsContext, TlsPolicy};
+use crate::certs::{CertStore, CertificateSource, OrderedCertificate, OrderedPlace, TlsContext, TlsPolicy};
 use crate::config::{Loaded, model};
 use crate::server::{ListenerSettings, Listeners};
 
 pub(super) fn build(
     loaded: &Loaded,
-    certs: &CertStore,
+    (certs, ordered): (&CertStore, &[OrderedPlace]),
     errors: &mut Errors,
     warnings: &mut Vec<String>,
 ) -> Option<Listeners> {
@@ -18,7 +18,7 @@ pub(super) fn build(
     for listener in &loaded.config.listeners {
         let tls = match &listener.tls {
             None => None,
-            Some(tls) => match tls_context(loaded, certs, listener, tls) {
+            Some(tls) => match tls_context(loaded, (certs, ordered), listener, tls) {
                 Ok(context) => {
                     warnings
                         .extend(context.warnings().iter().map(|line| format!("listener `{}`: {line}", listener.name)));
@@ -53,7 +53,7 @@ pub(super) fn build(
 
 fn tls_context(
     loaded: &Loaded,
-    certs: &CertStore,
+    (certs, ordered): (&CertStore, &[OrderedPlace]),
     listener: &model::Listener,
     tls: &model::ListenerTls,
 ) -> Result<Arc<TlsContext>, String> {
@@ -83,5 +83,16 @@ fn tls_context(
         min_version: tls.min_version,
         client_auth: &tls.client_auth,
     };
-    certs.context(policy).map_err(|error| crate::chain(&error))
+    let wanted = loaded.config.acme_certificates.iter().zip(ordered);
+    let wanted: Vec<_> = (tls.certificates.iter().enumerate())
+        .filter_map(|(at, name)| {
+            let (certificate, place) = wanted.clone().find(|(certificate, _)| certificate.name == *name)?;
+            let names = match &certificate.wanted {
+                model::Wanted::Names(names) => &names[..],
+                model::Wanted::OnDemand(_) => &[],
+            };
+            Some(OrderedCertificate { at, place, names })
+        })
+        .collect();
+    certs.context_with(policy, &wanted).map_err(|error| crate::chain(&error))
 }

@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::HeaderName;
 
 use crate::cache::ResponseCache;
-use crate::certs::{CertStore, Validity};
-use crate::config::model::Name;
+use crate::certs::{CertStore, OrderedPlace, PendingChallenges, Validity};
+use crate::config::model::{self, Name, Wanted};
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
 use crate::consumers::{ConsumerFiles, ConsumerPlan, PlanError};
 use crate::filter::{Pipeline, Plugin, Runtime};
@@ -59,8 +59,12 @@ pub struct Snapshot {
     pub resolver: Arc<Resolver>,
     /// Kept so that the next snapshot need not load them again.
     plugins: Vec<(Name, Arc<Plugin>, filters::Source)>,
-    /// Of the certificates that it uses, by their names.
+    /// Of the certificates that it was built with, by their names.
     pub validities: Vec<(String, Validity)>,
+    /// The places of certificates that are ordered, in the order of the configuration's.
+    pub ordered: Vec<OrderedPlace>,
+    /// What authorities may ask for; none where nothing is ordered.
+    pub challenges: Option<Arc<PendingChallenges>>,
     /// The consumers of its configuration.
     consumers: ConsumerPlan,
     pub cache: Arc<ResponseCache>,
@@ -104,7 +108,8 @@ impl SnapshotBuilder {
         warnings.extend(upstreams.iter().filter_map(|(upstream, _)| upstream.warning()));
         let validities = validities(loaded);
         warnings.extend(expiry_warnings(&validities));
-        let listeners = listeners::build(loaded, &self.certs, &mut errors, &mut warnings);
+        let ordered: Vec<_> = config.acme_certificates.iter().map(|wanted| self.ordered_place(wanted)).collect();
+        let listeners = listeners::build(loaded, (&self.certs, &ordered), &mut errors, &mut warnings);
         let router = routes::router(loaded).map_err(|found| errors.extend(found));
         let https_redirects = HttpsRedirects::build(config).map_err(|error| {
             errors.push(loaded.error_on(&key(&["listeners"]), error.to_string()));
@@ -164,9 +169,20 @@ impl SnapshotBuilder {
                 resolver,
                 plugins: plugins.into_iter().map(|(name, loaded)| (name, loaded.plugin, loaded.source)).collect(),
                 validities,
+                challenges: (!ordered.is_empty()).then(|| Arc::clone(self.certs.challenges())),
+                ordered,
                 consumers,
             }),
             _ => Err(ConfigErrors::new(errors)),
+        }
+    }
+}
+
+impl SnapshotBuilder {
+    fn ordered_place(&self, certificate: &model::AcmeCertificate) -> OrderedPlace {
+        match certificate.wanted {
+            Wanted::Names(_) => OrderedPlace::One(self.certs.managed(&certificate.name)),
+            Wanted::OnDemand(_) => OrderedPlace::OnDemand(self.certs.on_demand(&certificate.name)),
         }
     }
 }
@@ -202,7 +218,16 @@ impl Snapshot {
 
     /// What an operator should know now of certificates and their end.
     pub fn expiry_warnings(&self) -> Vec<String> {
-        expiry_warnings(&self.validities).collect()
+        expiry_warnings(&self.current_validities()).collect()
+    }
+
+    /// Of all certificates with a name, those that were ordered since among them. Those on demand are too many.
+    pub fn current_validities(&self) -> Vec<(String, Validity)> {
+        let ordered = self.ordered.iter().filter_map(|place| match place {
+            OrderedPlace::One(place) => Some((place.name().to_owned(), place.validity()?)),
+            OrderedPlace::OnDemand(_) => None,
+        });
+        self.validities.iter().cloned().chain(ordered).collect()
     }
 }
 

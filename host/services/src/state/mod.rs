@@ -10,6 +10,7 @@ mod connect;
 pub mod exact;
 pub mod leased;
 mod link;
+mod records;
 mod script;
 mod store;
 pub mod values;
@@ -24,6 +25,7 @@ use crate::Clock;
 pub use self::address::{BadAddress, ServerAddress};
 pub use self::exact::ExactCounters;
 pub use self::leased::LeasedCounters;
+pub use self::records::{RecordError, Records};
 pub use self::store::{Outcome, Store};
 pub use self::values::RemoteValues;
 

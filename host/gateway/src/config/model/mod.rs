@@ -5,6 +5,7 @@
 //! `services` and `wasm`, the form of logs to `telemetry`; the types of what is built on top of the configuration (listeners,
 //! upstreams, filters) are here, and those modules use them.
 
+mod acme;
 mod balancing;
 mod cache;
 mod discovery;
@@ -37,6 +38,7 @@ use crate::services::state::StoreSpec;
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
+pub use acme::*;
 pub use balancing::*;
 pub use cache::*;
 pub use discovery::*;
@@ -57,7 +59,11 @@ pub use values::*;
 pub struct Config {
     pub gateway: Gateway,
     pub listeners: Vec<Listener>,
+    /// Those whose text is configured.
     pub certificates: Vec<Certificate>,
+    /// Those that are ordered.
+    pub acme_certificates: Vec<AcmeCertificate>,
+    pub authorities: Vec<AcmeAuthority>,
     pub routes: Vec<Route>,
     pub calls: Calls,
     /// Those of the file, then the anonymous ones of `upstream = "http://…"` under that address as their name.
@@ -158,7 +164,7 @@ pub struct HttpsRedirect {
 /// How a listener speaks TLS.
 #[derive(Debug, Clone)]
 pub struct ListenerTls {
-    /// Names in `Config::certificates`, at least one. The first serves clients whose server name fits none.
+    /// Names in `Config::certificates` or `Config::acme_certificates`, at least one. The first serves clients whose server name fits none.
     pub certificates: Vec<Name>,
     pub min_version: TlsVersion,
     /// Whether and how clients authenticate. At most one is without hosts, and no host is in two.
