@@ -25,7 +25,21 @@ const MAY_NAME: [(&str, &[&str]); 19] = [
     ("outbound", &["background", "telemetry", "upstream"]),
     ("filter", &["config", "telemetry"]),
     ("server", &["allocator", "certs", "config", "sockets", "telemetry"]),
-    ("admin", &["background", "cache", "config", "control", "filter", "snapshot", "sockets", "telemetry", "upstream"]),
+    (
+        "admin",
+        &[
+            "background",
+            "cache",
+            "certs",
+            "config",
+            "control",
+            "filter",
+            "snapshot",
+            "sockets",
+            "telemetry",
+            "upstream",
+        ],
+    ),
     (
         "snapshot",
         &["cache", "certs", "config", "consumers", "embedded", "filter", "outbound", "server", "telemetry", "upstream"],

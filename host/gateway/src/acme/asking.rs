@@ -61,7 +61,10 @@ fn is_public_name(host: &str) -> bool {
         (1..=63).contains(&label.len()) && label.bytes().all(fits) && !label.starts_with('-') && !label.ends_with('-')
     };
     let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
-    host.len() <= 253 && host.contains('.') && host.split('.').all(is_label) && !host.rsplit('.').next().is_some_and(is_number)
+    host.len() <= 253
+        && host.contains('.')
+        && host.split('.').all(is_label)
+        && !host.rsplit('.').next().is_some_and(is_number)
 }
 
 #[cfg(test)]
@@ -73,7 +76,19 @@ mod tests {
         for good in ["a.test", "a-b.c1.example", "xn--bcher-kva.example"] {
             assert!(is_public_name(good), "{good}");
         }
-        for bad in ["", "localhost", "a..b", ".a.b", "a.b.", "a_b.test", "../x.test", "1.2.3.4", "-a.test", "a.test/x", "A.test"] {
+        for bad in [
+            "",
+            "localhost",
+            "a..b",
+            ".a.b",
+            "a.b.",
+            "a_b.test",
+            "../x.test",
+            "1.2.3.4",
+            "-a.test",
+            "a.test/x",
+            "A.test",
+        ] {
             assert!(!is_public_name(bad), "{bad}");
         }
         assert!(!is_public_name(&format!("{}.test", "a".repeat(64))));

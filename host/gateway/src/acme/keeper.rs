@@ -29,6 +29,8 @@ const MAX_LOOK: Duration = Duration::from_secs(24 * 3600);
 const LOOK_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// The clock of the system may jump, so no sleep is longer.
 const LONGEST_SLEEP: i64 = 600;
+/// The least time between two orders that succeed.
+const PAUSE: Duration = Duration::from_secs(3600);
 /// How long a gateway waits that has found another one ordering.
 const OTHER_ORDERS: Duration = Duration::from_secs(2);
 
@@ -131,7 +133,10 @@ impl Keeper {
             if let (Some(group), Some(_)) = (&self.group, &self.record)
                 && !group.asking.agrees(&self.plan.names[0]).await.unwrap_or(true)
             {
-                tracing::info!(name = self.plan.names[0], "a certificate on demand is not renewed: its name is wanted no more");
+                tracing::info!(
+                    name = self.plan.names[0],
+                    "a certificate on demand is not renewed: its name is wanted no more"
+                );
                 return;
             }
             match self.attempt().await {
@@ -296,10 +301,12 @@ impl Keeper {
             chain,
             key,
         };
-        let nonsense = |why: String| Failure::new(Kind::Unreachable, format!("the authority has issued what can't be used: {why}"));
+        let nonsense = |why: String| {
+            Failure::new(Kind::Unreachable, format!("the authority has issued what can't be used: {why}"))
+        };
         check(&record).map_err(nonsense)?;
         self.install(record).map_err(nonsense)?;
-        (self.failures, self.wait_until) = (0, 0);
+        (self.failures, self.wait_until) = (0, after(self.pause()));
         self.count("issued");
         self.place.note(|progress| progress.last_error = None);
         let expires = self.place.validity().map(|validity| validity.not_after);
@@ -308,6 +315,12 @@ impl Keeper {
         self.unsaved = true;
         self.save().await;
         Ok(())
+    }
+
+    /// How long nothing is ordered after an order, whatever the authority suggests: an hour, or a third of a short life.
+    fn pause(&self) -> Duration {
+        let life = self.place.validity().map_or(0, |validity| validity.not_after.saturating_sub(validity.not_before));
+        PAUSE.min(Duration::from_secs(u64::try_from(life / 3).unwrap_or_default()))
     }
 
     async fn issue(&self, authority: &AcmeAuthority, http: &Http) -> Result<Issued, Failure> {
@@ -374,7 +387,12 @@ impl Keeper {
             self.count(failure.kind.name());
         }
         self.place.note(|progress| progress.last_error = Some(failure.reason.clone()));
-        tracing::info!(certificate = self.place.name(), failures = self.failures, wait_s = wait.as_secs(), "it is ordered again later");
+        tracing::info!(
+            certificate = self.place.name(),
+            failures = self.failures,
+            wait_s = wait.as_secs(),
+            "it is ordered again later"
+        );
     }
 
     fn count(&self, result: &'static str) {

@@ -98,14 +98,19 @@ impl Acme {
     pub fn follow(&mut self, config: &Config, places: &[OrderedPlace]) {
         let mut before = std::mem::take(&mut self.running);
         if self.folder.is_none() && !config.acme_certificates.is_empty() {
-            tracing::warn!("`gateway.state_dir` is not set and there is no home: certificates that are ordered are lost when the gateway ends");
+            tracing::warn!(
+                "`gateway.state_dir` is not set and there is no home: certificates that are ordered are lost when the gateway ends"
+            );
         }
         for (certificate, place) in config.acme_certificates.iter().zip(places) {
             let Some(plan) = plan(config, certificate) else { continue };
             let state = plan.authorities.first().and_then(|first| first.state.as_ref());
             let state = state.and_then(|name| config.states.iter().find(|spec| *spec.name == **name)).cloned();
             let known = before.remove(&certificate.name).filter(|known| {
-                known.plan == plan && known.wanted == certificate.wanted && known.state == state && known.place.is(place)
+                known.plan == plan
+                    && known.wanted == certificate.wanted
+                    && known.state == state
+                    && known.place.is(place)
             });
             let running = known.map_or_else(|| self.start(certificate, plan, state, place), Some);
             self.running.extend(running.map(|running| (certificate.name.clone(), running)));

@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::Parts;
 use super::keeper::{Group, Keeper, Plan};
 use super::sharing::Followed;
 use super::storage::{Key, Storage};
-use super::Parts;
 use crate::certs::{ManagedCertificate, Want};
 
 /// Names that are asked for or ordered at a time.
@@ -183,7 +183,11 @@ impl OnDemandKeeper {
         if !state.borrow_mut().budget.take(Instant::now()) {
             self.count("over_rate");
             let certificate = self.group.certificates.name();
-            tracing::warn!(certificate, host, "no certificate on demand: as many as `rate` says were ordered in this hour");
+            tracing::warn!(
+                certificate,
+                host,
+                "no certificate on demand: as many as `rate` says were ordered in this hour"
+            );
             return None;
         }
         let mut keeper = self.keeper(host);
@@ -233,8 +237,7 @@ mod tests {
     #[test]
     fn refusals_are_bounded() {
         let now = Instant::now();
-        let mut state =
-            State { waiting: HashMap::new(), refused: HashMap::new(), budget: Budget::new(1, now) };
+        let mut state = State { waiting: HashMap::new(), refused: HashMap::new(), budget: Budget::new(1, now) };
         for number in 0..MAX_REFUSED + 10 {
             state.refuse(format!("{number}.test"), now);
         }

@@ -93,7 +93,9 @@ async fn show_names(order: &mut Order, request: &Request<'_>, records: &mut Reco
     while let Some(authorization) = authorizations.next().await {
         let authorization = authorization.map_err(|error| Failure::of(&error))?;
         match authorization.status {
-            AuthorizationStatus::Pending => kinds.push(Some(prepare(authorization, request, &mut shown, records).await?)),
+            AuthorizationStatus::Pending => {
+                kinds.push(Some(prepare(authorization, request, &mut shown, records).await?))
+            }
             AuthorizationStatus::Valid => kinds.push(None),
             status => {
                 return Err(Failure::new(Kind::Challenge, format!("an authorisation of the order is {status:?}")));
@@ -137,7 +139,10 @@ async fn prepare(
     let first = request.failures as usize % wanted.len().max(1);
     let Some(kind) = wanted[first..].iter().chain(&wanted[..first]).copied().find(offered) else {
         let offers: Vec<String> = authorization.challenges.iter().map(|one| format!("{:?}", one.r#type)).collect();
-        let reason = format!("of the `challenges` of `acme.{}` the authority offers none, but {offers:?}", request.authority.name);
+        let reason = format!(
+            "of the `challenges` of `acme.{}` the authority offers none, but {offers:?}",
+            request.authority.name
+        );
         return Err(Failure::new(Kind::Challenge, reason));
     };
     let Some(challenge) = authorization.challenge(challenge_type(kind)) else {
@@ -213,7 +218,8 @@ async fn signing_request(names: Vec<String>, key_type: KeyType) -> Result<(Strin
         let csr = params.serialize_request(&key)?;
         Ok::<_, rcgen::Error>((key.serialize_pem(), csr.der().to_vec()))
     });
-    let failed = |why: String| Failure::new(Kind::Refused, format!("the request for a certificate can't be made: {why}"));
+    let failed =
+        |why: String| Failure::new(Kind::Refused, format!("the request for a certificate can't be made: {why}"));
     made.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 

@@ -1,7 +1,7 @@
 //! What gateways tell each other through a shared state: which challenges an authority may ask for, and that there is a new certificate. A task for each
 //! state looks every second, so that no request and no handshake waits for the state.
 
-use std::sync::{Arc, PoisonError, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

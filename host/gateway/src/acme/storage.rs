@@ -90,7 +90,8 @@ impl Storage {
             }
         };
         let read = serde_json::from_slice(&text);
-        read.inspect_err(|error| tracing::warn!(file = %path.display(), %error, "what ACME has kept can't be used")).ok()
+        read.inspect_err(|error| tracing::warn!(file = %path.display(), %error, "what ACME has kept can't be used"))
+            .ok()
     }
 
     /// The hosts of which certificates on demand are on disk, at most so many. It blocks.
@@ -194,7 +195,13 @@ mod tests {
 
     fn record(chain: &str) -> Record {
         let text = |text: &str| text.to_owned();
-        Record { names: vec![text("a.test")], authority: text("https://ca"), key_type: text("ecdsa-p256"), chain: text(chain), key: text("key") }
+        Record {
+            names: vec![text("a.test")],
+            authority: text("https://ca"),
+            key_type: text("ecdsa-p256"),
+            chain: text(chain),
+            key: text("key"),
+        }
     }
 
     fn run<T>(work: impl Future<Output = T>) -> T {

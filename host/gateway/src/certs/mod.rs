@@ -69,7 +69,9 @@ impl OrderedPlace {
         match (self, other) {
             (OrderedPlace::One(one), OrderedPlace::One(other)) => Arc::ptr_eq(one, other),
             (OrderedPlace::OnDemand(one), OrderedPlace::OnDemand(other)) => Arc::ptr_eq(one, other),
-            (OrderedPlace::One(_), OrderedPlace::OnDemand(_)) | (OrderedPlace::OnDemand(_), OrderedPlace::One(_)) => false,
+            (OrderedPlace::One(_), OrderedPlace::OnDemand(_)) | (OrderedPlace::OnDemand(_), OrderedPlace::One(_)) => {
+                false
+            }
         }
     }
 }

@@ -39,7 +39,14 @@ impl OnDemandCertificates {
     pub fn new(name: &str) -> Arc<Self> {
         let (wants, queue) = mpsc::channel(MAX_WAITING);
         let (waiting, queue) = (Semaphore::new(MAX_WAITING), Mutex::new(queue));
-        Arc::new(OnDemandCertificates { name: name.into(), known: RwLock::default(), waiting, wants, queue, progress: Default::default() })
+        Arc::new(OnDemandCertificates {
+            name: name.into(),
+            known: RwLock::default(),
+            waiting,
+            wants,
+            queue,
+            progress: Default::default(),
+        })
     }
 
     /// The next name that a client asks for.
@@ -54,6 +61,11 @@ impl OnDemandCertificates {
     /// The certificate of a name, in lower case.
     pub fn find(&self, host: &str) -> Option<Arc<ManagedCertificate>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Every name with its certificate.

@@ -23,16 +23,33 @@ const LONGEST_DNS_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The most names that an order may have; authorities take 100 or fewer.
 const MAX_NAMES: usize = 100;
 
-pub(super) fn authority(name: &str, table: &Table<'_>, states: &BTreeSet<String>, known: &BTreeSet<String>) -> Option<AcmeAuthority> {
+pub(super) fn authority(
+    name: &str,
+    table: &Table<'_>,
+    states: &BTreeSet<String>,
+    known: &BTreeSet<String>,
+) -> Option<AcmeAuthority> {
     let directory = table
-        .key("directory", "The URL of the authority's directory.", r#""https://acme-v02.api.letsencrypt.org/directory""#)
+        .key(
+            "directory",
+            "The URL of the authority's directory.",
+            r#""https://acme-v02.api.letsencrypt.org/directory""#,
+        )
         .require(|item| item.parse(r#"a URL like "https://acme.example/directory""#, |text| url(text, &["https"])));
     let contact = table
         .key("contact", "Where the authority reaches the operator.", r#"["mailto:ops@example.com"]"#)
-        .get("none", |item| item.list(|item| item.parse(r#"a URL like "mailto:ops@example.com""#, |text| url(text, &["mailto", "tel", "https"]))))
+        .get("none", |item| {
+            item.list(|item| {
+                item.parse(r#"a URL like "mailto:ops@example.com""#, |text| url(text, &["mailto", "tel", "https"]))
+            })
+        })
         .unwrap_or_default();
     let agreed = table
-        .key("terms_of_service_agreed", "That the operator agrees to the authority's terms of service. Without `true` there is no account.", "true")
+        .key(
+            "terms_of_service_agreed",
+            "That the operator agrees to the authority's terms of service. Without `true` there is no account.",
+            "true",
+        )
         .require(Item::boolean);
     if agreed == Some(false) {
         table.fail("`terms_of_service_agreed` has to be true: the authority gives no account otherwise");
@@ -43,7 +60,11 @@ pub(super) fn authority(name: &str, table: &Table<'_>, states: &BTreeSet<String>
         .get("none", |item| item.pem("CERTIFICATE"));
     let dns = table.optional_table("dns").and_then(|table| dns_command(&table));
     let challenges = table
-        .key("challenges", "How control over names is shown, in the order of preference: after a failure, the next one is tried.", r#"["tls-alpn-01"]"#)
+        .key(
+            "challenges",
+            "How control over names is shown, in the order of preference: after a failure, the next one is tried.",
+            r#"["tls-alpn-01"]"#,
+        )
         .get("`http-01` and `tls-alpn-01`; with `dns`, `dns-01`", |item| item.filled(Item::word))
         .unwrap_or_else(|| match table.has("dns") {
             true => vec![ChallengeKind::Dns01],
@@ -57,14 +78,23 @@ pub(super) fn authority(name: &str, table: &Table<'_>, states: &BTreeSet<String>
     let renew_before = table
         .key("renew_before", "How long before its end a certificate is renewed, at the latest. The authority may ask for it earlier (RFC 9773).", r#""30d""#)
         .get("a third of its life", Item::duration);
-    let key_type = table
-        .key("key_type", "The kind of the certificates' keys.", r#""rsa-2048""#)
-        .word_or(defaults::ACME_KEY_TYPE);
+    let key_type =
+        table.key("key_type", "The kind of the certificates' keys.", r#""rsa-2048""#).word_or(defaults::ACME_KEY_TYPE);
     let state = table
-        .key("state", "The `[state.NAME]` in which gateways share accounts, challenges and certificates, keys included.", r#""shared""#)
-        .get("each gateway orders for itself and keeps it in `gateway.state_dir`", |item| item.reference("state", states));
+        .key(
+            "state",
+            "The `[state.NAME]` in which gateways share accounts, challenges and certificates, keys included.",
+            r#""shared""#,
+        )
+        .get("each gateway orders for itself and keeps it in `gateway.state_dir`", |item| {
+            item.reference("state", states)
+        });
     let fallback = table
-        .key("fallback", "Other `[acme.NAME]` to ask, in this order, when this one gives no certificate.", r#"["second"]"#)
+        .key(
+            "fallback",
+            "Other `[acme.NAME]` to ask, in this order, when this one gives no certificate.",
+            r#"["second"]"#,
+        )
         .get("none", |item| {
             item.list(|item| {
                 let other = item.clone().reference("acme", known)?;
@@ -91,18 +121,17 @@ pub(super) fn authority(name: &str, table: &Table<'_>, states: &BTreeSet<String>
 }
 
 fn external_account(table: &Table<'_>) -> Option<ExternalAccount> {
-    let key_id = table
-        .key("kid", "The identifier of the key that the authority has given.", r#""kid-1""#)
-        .require(Item::string);
-    let key = table
-        .key("hmac", "That key: base64url, as authorities show it.", r#""${env:ACME_EAB_HMAC}""#)
-        .require(|item| {
+    let key_id =
+        table.key("kid", "The identifier of the key that the authority has given.", r#""kid-1""#).require(Item::string);
+    let key = table.key("hmac", "That key: base64url, as authorities show it.", r#""${env:ACME_EAB_HMAC}""#).require(
+        |item| {
             let key = mac_key(&item.clone().secret()?);
             if key.is_none() {
                 item.fail("expected base64url");
             }
             key
-        });
+        },
+    );
     Some(ExternalAccount::new(key_id?, key?))
 }
 
@@ -134,10 +163,18 @@ fn dns_command(table: &Table<'_>) -> Option<DnsCommand> {
 /// Reads what a certificate has that is ordered. The table has `acme`, or keys are listed.
 pub(super) fn certificate(name: &str, table: &Table<'_>, authorities: &BTreeSet<String>) -> Option<AcmeCertificate> {
     let authority = table
-        .key("acme", "The `[acme.NAME]` that the certificate is ordered from, in place of `cert` and `key`.", r#""letsencrypt""#)
+        .key(
+            "acme",
+            "The `[acme.NAME]` that the certificate is ordered from, in place of `cert` and `key`.",
+            r#""letsencrypt""#,
+        )
         .get("the certificate is in `cert`", |item| item.reference("acme", authorities));
     let names = table
-        .key("names", "The names of the certificate that is ordered, also with `*.` at the start: then by `dns-01` only.", r#"["example.com", "www.example.com"]"#)
+        .key(
+            "names",
+            "The names of the certificate that is ordered, also with `*.` at the start: then by `dns-01` only.",
+            r#"["example.com", "www.example.com"]"#,
+        )
         .get("none; needed with `acme` unless there is `on_demand`", |item| {
             let names = item.clone().filled(dns_name)?;
             if names.len() > MAX_NAMES {

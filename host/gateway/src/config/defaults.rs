@@ -9,8 +9,8 @@ use sluice_cache::policy::SetCookie;
 
 use super::model::{
     Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, EndpointScheme, FailurePolicy, FileMode,
-    HashAlgorithm, KeyType, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion,
-    TrialPolicy,
+    HashAlgorithm, KeyType, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback,
+    TlsVersion, TrialPolicy,
 };
 use super::state::{LimitsWord, Mode as StateMode};
 use crate::services::state::{Away, Values};

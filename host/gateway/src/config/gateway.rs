@@ -57,7 +57,7 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
         state_dir: table
             .key(
                 "state_dir",
-                "The folder where endpoints that a source has told are kept for the next start.",
+                "The folder where endpoints that a source has told, and certificates that were ordered, are kept for the next start.",
                 r#""/var/lib/sluice""#,
             )
             .get("`sluice` in the user's state directory", path),

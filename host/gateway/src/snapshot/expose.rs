@@ -226,6 +226,7 @@ fn certificates(snapshot: &Snapshot, out: &mut Exposition) {
     for (certificate, validity) in &snapshot.current_validities() {
         out.sample(name, &[("certificate", certificate)], validity.not_after as f64);
     }
+    super::expose_acme::expose(snapshot, out);
 }
 
 /// Bodies that filters asked for and did not get.

@@ -2,6 +2,7 @@
 //! time (components are compiled and tried), so it happens on the loader's thread.
 
 mod expose;
+mod expose_acme;
 mod expose_limits;
 mod expose_state;
 mod filters;
