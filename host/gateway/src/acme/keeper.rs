@@ -61,8 +61,8 @@ pub(super) struct Keeper {
     group: Option<Group>,
     /// What is in the place.
     record: Option<Record>,
-    /// It has to be written still.
-    unsaved: bool,
+    /// It has to be written still, and not before this.
+    unsaved: Option<i64>,
     renew_at: i64,
     /// When the authority is asked next when to renew.
     look_at: i64,
@@ -90,7 +90,7 @@ impl Keeper {
             parts,
             group,
             record: None,
-            unsaved: false,
+            unsaved: None,
             renew_at: 0,
             look_at: 0,
             failures: 0,
@@ -118,7 +118,7 @@ impl Keeper {
         loop {
             let (now, due) = (unix_now(), self.due());
             self.place.note(|progress| progress.next_order = Some(due.max(now)));
-            if self.unsaved {
+            if self.unsaved.is_some_and(|at| at <= now) {
                 self.save().await;
             }
             if due > now {
@@ -126,8 +126,8 @@ impl Keeper {
                     self.look().await;
                     continue;
                 }
-                let until = if self.unsaved { now.saturating_add(SAVE_AGAIN) } else { self.look_at };
-                self.wait(due.min(until).saturating_sub(now), &mut changes).await;
+                let until = due.min(self.look_at).min(self.unsaved.unwrap_or(i64::MAX));
+                self.wait(until.saturating_sub(now), &mut changes).await;
                 continue;
             }
             if let (Some(group), Some(_)) = (&self.group, &self.record)
@@ -312,7 +312,6 @@ impl Keeper {
         let expires = self.place.validity().map(|validity| validity.not_after);
         let expires = expires.and_then(|at| jiff::Timestamp::from_second(at).ok()).map(|at| at.to_string());
         tracing::info!(certificate = self.place.name(), acme = %authority.name, names = ?self.plan.names, expires, "a certificate was ordered");
-        self.unsaved = true;
         self.save().await;
         Ok(())
     }
@@ -346,7 +345,7 @@ impl Keeper {
         if let (Ok(()), Some(followed)) = (&saved, &self.followed) {
             saved = announce(&followed.records).await.map_err(|error| error.to_string());
         }
-        self.unsaved = saved.is_err();
+        self.unsaved = saved.is_err().then(|| unix_now().saturating_add(SAVE_AGAIN));
         if let Err(error) = saved {
             tracing::warn!(
                 certificate = self.place.name(),

@@ -2,7 +2,7 @@
 //! bounded: names that are looked at together, orders in an hour, and refusals that are remembered.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +91,11 @@ impl OnDemandKeeper {
             {
                 self.kept.push((host, keeper));
             }
+        }
+        // What is not on disk, since that was full, has no keeper any more: the next client has it ordered again.
+        let kept: HashSet<&String> = self.kept.iter().map(|(host, _)| host).collect();
+        for (host, _) in self.group.certificates.all().iter().filter(|(host, _)| !kept.contains(host)) {
+            self.group.certificates.remove(host);
         }
     }
 

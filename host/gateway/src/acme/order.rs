@@ -49,19 +49,24 @@ struct Records(Vec<(String, String)>);
 
 pub(super) async fn order(account: &Account, request: &Request<'_>) -> Result<Issued, Failure> {
     let mut records = Records::default();
-    let issued = timeout(LONGEST, issue(account, request, &mut records)).await;
+    let mut shown = Shown::new(request.parts, request.storage);
+    let issued = timeout(LONGEST, issue(account, request, (&mut shown, &mut records))).await;
+    shown.take_back().await;
     if let Some(dns) = &request.authority.dns {
         records.remove(dns).await;
     }
     issued.unwrap_or_else(|_| Err(Failure::new(Kind::Refused, format!("the order has not ended within {LONGEST:?}"))))
 }
 
-async fn issue(account: &Account, request: &Request<'_>, records: &mut Records) -> Result<Issued, Failure> {
+/// What an order shows: challenges, and TXT records.
+type Showing<'a, 'p> = (&'a mut Shown<'p>, &'a mut Records);
+
+async fn issue(account: &Account, request: &Request<'_>, showing: Showing<'_, '_>) -> Result<Issued, Failure> {
     let identifiers: Vec<Identifier> = request.names.iter().cloned().map(Identifier::Dns).collect();
     let mut order = create(account, &identifiers, request.replaces.clone()).await?;
     // Names that were shown not long ago may count still.
     if order.state().status != OrderStatus::Ready {
-        show_names(&mut order, request, records).await?;
+        show_names(&mut order, request, showing).await?;
     }
     let (key, csr) = signing_request(request.names.to_vec(), request.key_type).await?;
     order.finalize_csr(&csr).await.map_err(|error| Failure::of(&error))?;
@@ -86,16 +91,14 @@ async fn create(
 }
 
 /// Shows control over all names, and waits until the authority has seen it.
-async fn show_names(order: &mut Order, request: &Request<'_>, records: &mut Records) -> Result<(), Failure> {
-    let mut shown = Shown::new(request.parts, request.storage);
+async fn show_names(order: &mut Order, request: &Request<'_>, showing: Showing<'_, '_>) -> Result<(), Failure> {
+    let (shown, records) = showing;
     let mut kinds = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let authorization = authorization.map_err(|error| Failure::of(&error))?;
         match authorization.status {
-            AuthorizationStatus::Pending => {
-                kinds.push(Some(prepare(authorization, request, &mut shown, records).await?))
-            }
+            AuthorizationStatus::Pending => kinds.push(Some(prepare(authorization, request, shown, records).await?)),
             AuthorizationStatus::Valid => kinds.push(None),
             status => {
                 return Err(Failure::new(Kind::Challenge, format!("an authorisation of the order is {status:?}")));
@@ -119,12 +122,10 @@ async fn show_names(order: &mut Order, request: &Request<'_>, records: &mut Reco
         Ok(_) => Err(Failure::new(Kind::Challenge, "the order is invalid")),
         Err(error) => Err(Failure::of(&error)),
     };
-    let result = match result {
+    match result {
         Err(failure) if failure.kind == Kind::Challenge => Err(explained(order, failure).await),
         other => other,
-    };
-    shown.take_back().await;
-    result
+    }
 }
 
 /// Shows one name in the first of the configured ways that the authority takes.

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use crate::services::state::{RecordError, Records};
 
 /// More than any chain with its key.
 const MAX_FILE: u64 = 1 << 20;
+/// The bits of a mode that let others do anything.
+const OTHERS: u32 = 0o077;
 
 /// A certificate with all that is to be known of it after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +160,10 @@ fn failed(path: &Path, error: &io::Error) -> String {
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let data = file.metadata()?;
+    if !data.is_file() || data.uid() != rustix::process::geteuid().as_raw() || data.mode() & OTHERS != 0 {
+        return Err(io::Error::other("it is not a file of this user that nobody else may read or write"));
+    }
     let mut text = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut text)?;
     if text.len() as u64 > MAX_FILE {
@@ -244,9 +250,20 @@ mod tests {
         let storage = Storage::new(Some(folder.path().into()), None);
         fs::create_dir(folder.path().join("certificates")).expect("a folder");
         for broken in ["", "{", "{\"names\":[]}", "[]"] {
-            fs::write(folder.path().join("certificates/main.json"), broken).expect("a file");
+            write(&folder.path().join("certificates/main.json"), broken.as_bytes()).expect("a file");
             assert_eq!(storage.on_disk::<Record>(&Key::certificate("main")), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn what_others_may_read_is_not_believed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = Storage::new(Some(folder.path().into()), None);
+        let key = Key::certificate("main");
+        run(storage.save(&key, &record("one"))).expect("saved");
+        let file = folder.path().join("certificates/main.json");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("a mode");
+        assert_eq!(storage.on_disk::<Record>(&key), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The TLS side of a listener, ready to use. A listener may authenticate clients in different ways by server name; each way is a policy.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -62,12 +63,12 @@ impl TlsContext {
         self.challenges.config(hello)
     }
 
-    /// Waits for the certificate of a server name that may get one on demand. The caller bounds the time.
-    pub async fn wait_for_certificate(&self, server_name: Option<&str>) {
-        let Some(name) = server_name else { return };
-        if let Some(certificates) = self.certificates.missing(name) {
-            certificates.want(&name.trim_end_matches('.').to_ascii_lowercase()).await;
-        }
+    /// What waits for the certificate of a server name that may get one on demand. The caller bounds the time.
+    pub fn missing_certificate(&self, server_name: Option<&str>) -> Option<Pin<Box<impl Future<Output = ()> + use<>>>> {
+        let name = server_name?;
+        let certificates = Arc::clone(self.certificates.missing(name)?);
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        Some(Box::pin(async move { certificates.want(&name).await }))
     }
 
     /// The configuration of a policy of this listener.

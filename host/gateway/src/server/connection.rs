@@ -164,7 +164,9 @@ async fn handshake(socket: Watched, context: &TlsContext) -> io::Result<Option<(
         stream.shutdown().await?;
         return Ok(None);
     }
-    context.wait_for_certificate(hello.client_hello().server_name()).await;
+    if let Some(wait) = context.missing_certificate(hello.client_hello().server_name()) {
+        wait.await;
+    }
     let policy = context.policy(hello.client_hello().server_name());
     let rest = Box::pin(hello.into_stream(Arc::clone(context.config(policy))));
     let stream = rest.await?;

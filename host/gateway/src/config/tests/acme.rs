@@ -27,7 +27,8 @@ fn a_wildcard_needs_dns_01_of_all_that_may_be_asked() {
     let certificate = "[certificates.c]\nacme = 'a'\nnames = ['x.test', '*.x.test']\n";
     let error = "gateway.toml:7:9: certificates.c.names: `*.x.test` can be shown by `dns-01` only, which `acme.a` does not have among its `challenges`";
     check(&[(&format!("{ACME}{certificate}"), error)]);
-    let fallback = "[acme.b]\ndirectory = 'https://b.test/'\nterms_of_service_agreed = true\nchallenges = ['http-01']\n";
+    let fallback =
+        "[acme.b]\ndirectory = 'https://b.test/'\nterms_of_service_agreed = true\nchallenges = ['http-01']\n";
     let first = ACME.to_owned() + "dns.command = ['x']\nfallback = ['b']\n";
     let error = "gateway.toml:9:9: certificates.c.names: `*.x.test` can be shown by `dns-01` only, which `acme.b` does not have among its `challenges`";
     check(&[(&format!("{first}{certificate}{fallback}"), error)]);
@@ -38,7 +39,10 @@ fn what_does_not_go_together() {
     let acme = |line: &str| format!("{ACME}{line}\n");
     let certificate = |lines: &str| format!("{ACME}[certificates.c]\nacme = 'a'\n{lines}\n");
     check(&[
-        (&acme("challenges = ['dns-01']"), "gateway.toml:2:1: acme.a: `dns-01` among the `challenges` needs `dns.command`"),
+        (
+            &acme("challenges = ['dns-01']"),
+            "gateway.toml:2:1: acme.a: `dns-01` among the `challenges` needs `dns.command`",
+        ),
         (
             &acme("challenges = ['http-01']\ndns.command = ['x']"),
             "gateway.toml:2:1: acme.a: `dns` goes with `dns-01` among the `challenges`",
@@ -65,11 +69,17 @@ fn what_does_not_go_together() {
             &certificate("names = ['10.0.0.1']"),
             "gateway.toml:7:10: certificates.c.names[0]: expected a host name: certificates for addresses are not ordered",
         ),
-        (&certificate("names = ['a.test', 'A.test']"), "gateway.toml:7:9: certificates.c.names: `a.test` is in it twice"),
+        (
+            &certificate("names = ['a.test', 'A.test']"),
+            "gateway.toml:7:9: certificates.c.names: `a.test` is in it twice",
+        ),
         (
             "[certificates.c]\nnames = ['a.test']",
             "gateway.toml:2:1: certificates.c: `names` goes with `acme`\ngateway.toml:2:1: certificates.c: the key `cert` is missing\ngateway.toml:2:1: certificates.c: the key `key` is missing",
         ),
-        (&certificate("names = ['a.test']").replace("acme = 'a'", "acme = 'b'"), "gateway.toml:6:8: certificates.c.acme: unknown acme `b`"),
+        (
+            &certificate("names = ['a.test']").replace("acme = 'a'", "acme = 'b'"),
+            "gateway.toml:6:8: certificates.c.acme: unknown acme `b`",
+        ),
     ]);
 }
