@@ -8,7 +8,7 @@ use regex::Regex;
 
 /// For each module of the gateway, the modules of the gateway that it may name besides itself. `main` and `gateway` put everything together
 /// and may name all. The other crates are cargo's business, and `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 18] = [
+const MAY_NAME: [(&str, &[&str]); 19] = [
     ("allocator", &[]),
     ("embedded", &[]),
     ("telemetry", &[]),
@@ -18,13 +18,28 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ("certs", &["config"]),
     ("consumers", &["background", "config", "telemetry", "watcher"]),
     ("sockets", &["config"]),
-    ("control", &["background", "config", "server", "snapshot", "telemetry", "upstream", "watcher"]),
+    ("acme", &["background", "certs", "config", "outbound"]),
+    ("control", &["acme", "background", "config", "server", "snapshot", "telemetry", "upstream", "watcher"]),
     ("config", &["telemetry"]),
     ("upstream", &["background", "config", "telemetry", "watcher"]),
     ("outbound", &["background", "telemetry", "upstream"]),
     ("filter", &["config", "telemetry"]),
     ("server", &["allocator", "certs", "config", "sockets", "telemetry"]),
-    ("admin", &["background", "cache", "config", "control", "filter", "snapshot", "sockets", "telemetry", "upstream"]),
+    (
+        "admin",
+        &[
+            "background",
+            "cache",
+            "certs",
+            "config",
+            "control",
+            "filter",
+            "snapshot",
+            "sockets",
+            "telemetry",
+            "upstream",
+        ],
+    ),
     (
         "snapshot",
         &["cache", "certs", "config", "consumers", "embedded", "filter", "outbound", "server", "telemetry", "upstream"],

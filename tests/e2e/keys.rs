@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The sources of the tests that the table may name.
 const SOURCES: &[(&str, &str)] = &[
+    ("acme", include_str!("acme.rs")),
     ("admin", include_str!("admin.rs")),
     ("balancing", include_str!("balancing.rs")),
     ("bodies", include_str!("bodies.rs")),
@@ -58,6 +59,19 @@ const SOURCES: &[(&str, &str)] = &[
 
 /// A key, and the test that changes it and sees the difference.
 const TABLE: &[(&str, &str)] = &[
+    ("acme.*.ca", "acme::a_certificate_is_ordered_by_http_01_before_redirects_and_routes"),
+    ("acme.*.challenges", "acme::a_certificate_is_ordered_by_tls_alpn_01"),
+    ("acme.*.contact", "acme::a_certificate_is_ordered_by_http_01_before_redirects_and_routes"),
+    ("acme.*.directory", "acme::a_certificate_is_ordered_by_http_01_before_redirects_and_routes"),
+    ("acme.*.dns.command", "acme::a_wildcard_is_ordered_by_dns_01_with_the_operator_s_program"),
+    ("acme.*.dns.timeout", "acme::a_program_for_dns_that_hangs_is_ended"),
+    ("acme.*.eab.hmac", "acme::an_external_account_is_bound"),
+    ("acme.*.eab.kid", "acme::an_external_account_is_bound"),
+    ("acme.*.fallback", "acme::another_authority_is_asked_when_the_first_answers_nonsense"),
+    ("acme.*.key_type", "acme::a_certificate_is_ordered_by_tls_alpn_01"),
+    ("acme.*.renew_before", "acme::a_certificate_is_renewed_before_its_end_and_no_handshake_fails"),
+    ("acme.*.state", "acme::gateways_that_share_a_state_order_one_certificate"),
+    ("acme.*.terms_of_service_agreed", "acme::a_certificate_is_ordered_by_http_01_before_redirects_and_routes"),
     ("admin.bind", "observability::health_and_readiness"),
     ("admin.ready_when_expired", "tls_settings::a_listener_whose_certificates_have_expired_is_not_ready"),
     ("admin.token", "admin::the_token_guards_a_reload"),
@@ -65,9 +79,14 @@ const TABLE: &[(&str, &str)] = &[
     ("admin.unix_socket.mode", "unix_sockets::an_abstract_name_and_the_admin_listener"),
     ("admin.unix_socket.owner", "unix_sockets::an_abstract_name_and_the_admin_listener"),
     ("cache.memory", "cache::what_is_stored_outlives_a_reload"),
+    ("certificates.*.acme", "acme::a_certificate_is_ordered_by_http_01_before_redirects_and_routes"),
     ("certificates.*.cert", "tls::certificates_by_server_name"),
     ("certificates.*.hosts", "tls::hosts_of_a_certificate_can_be_named"),
     ("certificates.*.key", "tls::certificates_by_server_name"),
+    ("certificates.*.names", "acme::a_certificate_is_ordered_by_http_01_before_redirects_and_routes"),
+    ("certificates.*.on_demand.ask", "acme::a_certificate_on_demand_is_asked_for_and_ordered_once"),
+    ("certificates.*.on_demand.hosts", "acme::a_certificate_on_demand_is_asked_for_and_ordered_once"),
+    ("certificates.*.on_demand.rate", "acme::certificates_on_demand_have_a_rate"),
     ("consumers.*.certificates", "client_auth::a_client_certificate_finds_its_consumer"),
     ("consumers.*.jwt.audiences", "consumers::a_token_is_its_consumer_s_and_none_signs_as_another"),
     ("consumers.*.jwt.issuer", "consumers::a_token_is_its_consumer_s_and_none_signs_as_another"),

@@ -1,6 +1,7 @@
 //! The gateway from outside: the real binary between real sockets, one module for each promise.
 
 mod access;
+mod acme;
 mod admin;
 mod balancing;
 mod bodies;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use sluice_cache::store::Store;
 
+use crate::acme::Acme;
 use crate::admin::{self, AdminError};
 use crate::background::{Background, Task};
 use crate::cache::ResponseCache;
@@ -158,6 +159,9 @@ fn serve(
     }
     verify_passwords(&builder.services)?;
 
+    let mut acme = acme(&config, &builder, &background);
+    // Before the listeners: what is on disk is shown from the first handshake on.
+    acme.follow(&config, &snapshot.ordered);
     let signals = Signals::catch()?;
     let access_log = AccessLog::start(config.telemetry.access_log, Arc::clone(metrics))?;
     let table: ListenerTable = Arc::new(ArcSwap::from_pointee(snapshot.listeners.clone()));
@@ -220,6 +224,7 @@ fn serve(
         log: Arc::clone(log),
         upkeep,
         refused: false,
+        acme,
     };
     let interrupt = Arc::clone(replacement.builder.runtime.interrupt());
     let loader = start_loader(watched, &background, Arc::clone(metrics), interrupt, move |changed| {
@@ -326,6 +331,13 @@ fn builder(
         cache: Arc::default(),
         sources: Sources::new(state_dir, connect),
     })
+}
+
+/// Who orders certificates.
+fn acme(config: &Config, builder: &SnapshotBuilder, background: &Background) -> Acme {
+    let (services, outbound) = (Arc::clone(&builder.services), Arc::clone(&builder.outbound));
+    let state_dir = config.gateway.state_dir.clone().or_else(default_state);
+    Acme::new(background.clone(), services, outbound, Arc::clone(builder.certs.challenges()), state_dir)
 }
 
 /// Instances that can exist at once: of this configuration and of the one that a reload puts in its place while exchanges of

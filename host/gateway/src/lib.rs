@@ -1,6 +1,7 @@
 //! Sluice: an API gateway whose policies are WebAssembly components. docs/src/internals/architecture.md lists the modules from the
 //! outside in, and says which way they depend on each other.
 
+pub mod acme;
 pub mod admin;
 pub mod allocator;
 pub mod background;

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::endpoint::Endpoint;
-use super::{JSON, api, cache, pages, upstreams, weights};
+use super::{JSON, api, cache, certificates, pages, upstreams, weights};
 use crate::telemetry::Exposition;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -24,6 +24,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         ),
         Endpoint::json("/api/v1/plugins", "The plugins that filters use.", api::plugins),
         Endpoint::json("/api/v1/filters", "The filters that routes use.", api::filters),
+        Endpoint::json(
+            "/api/v1/certificates",
+            "The certificates of listeners, and how orders for them go.",
+            certificates::certificates,
+        ),
         Endpoint::change(
             "/api/v1/reload",
             "Loads the configuration again, as SIGHUP does, and waits for it.",

@@ -6,6 +6,7 @@
 
 mod api;
 mod cache;
+mod certificates;
 mod endpoint;
 mod endpoints;
 mod limits;

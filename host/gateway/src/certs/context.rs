@@ -1,10 +1,14 @@
 //! The TLS side of a listener, ready to use. A listener may authenticate clients in different ways by server name; each way is a policy.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use rustls::server::ClientHello;
 
+use super::PendingChallenges;
 use super::by_name::ByName;
+use super::resolver::ByServerName;
 use crate::config::model::ClientAuth;
 
 /// The configurations of a listener, one for each policy.
@@ -16,6 +20,8 @@ pub struct TlsContext {
     /// The names that certificates are for.
     known: ByName<Option<Arc<str>>>,
     warnings: Vec<String>,
+    certificates: Arc<ByServerName>,
+    challenges: Arc<PendingChallenges>,
 }
 
 /// One of the policies of a listener.
@@ -30,8 +36,13 @@ struct Policy {
 }
 
 impl TlsContext {
-    pub(super) fn new(known: ByName<Option<Arc<str>>>, warnings: Vec<String>) -> Self {
-        TlsContext { policies: Vec::new(), by_host: ByName::new(), known, warnings }
+    pub(super) fn new(
+        known: ByName<Option<Arc<str>>>,
+        warnings: Vec<String>,
+        certificates: Arc<ByServerName>,
+        challenges: Arc<PendingChallenges>,
+    ) -> Self {
+        TlsContext { policies: Vec::new(), by_host: ByName::new(), known, warnings, certificates, challenges }
     }
 
     /// The name in the configuration or in a certificate that a server name fits.
@@ -53,6 +64,19 @@ impl TlsContext {
             return PolicyIndex::default();
         }
         host.and_then(|host| self.by_host.find_by_suffix(host)).copied().unwrap_or_default()
+    }
+
+    /// What a handshake goes on with, and then ends, that asks for a challenge of an ACME authority.
+    pub fn challenge(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+        self.challenges.config(hello)
+    }
+
+    /// What waits for the certificate of a server name that may get one on demand. The caller bounds the time.
+    pub fn missing_certificate(&self, server_name: Option<&str>) -> Option<Pin<Box<impl Future<Output = ()> + use<>>>> {
+        let name = server_name?;
+        let certificates = Arc::clone(self.certificates.missing(name)?);
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        Some(Box::pin(async move { certificates.want(&name).await }))
     }
 
     /// The configuration of a policy of this listener.

@@ -3,17 +3,20 @@
 
 mod algorithms;
 mod by_name;
+mod challenges;
 mod client;
 mod context;
 mod expiry;
 mod hsts;
+mod managed;
+mod on_demand;
 mod resolver;
 mod sessions;
 mod tickets;
 mod x509;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aws_lc_rs::error::Unspecified;
 use rustls::ServerConfig;
@@ -29,10 +32,13 @@ use by_name::ByName;
 use resolver::ByServerName;
 use sessions::{Scope, Sessions};
 
+pub use challenges::{Challenge, ChallengeError, PendingChallenges, Shows};
 pub use client::{ClientCertificate, ClientCertificateError};
 pub use context::{PolicyIndex, TlsContext};
 pub use expiry::Validity;
 pub use hsts::HstsPolicies;
+pub use managed::{ManagedCertificate, Progress};
+pub use on_demand::{MAX_CERTIFICATES as MAX_ON_DEMAND, OnDemandCertificates, Want};
 
 /// A certificate chain with its key, as PEM text.
 #[derive(Clone, Copy)]
@@ -42,6 +48,37 @@ pub struct CertificateSource<'a> {
     pub key: &'a str,
     /// `example.org` or `*.example.org`; empty means the names in the certificate.
     pub hosts: &'a [String],
+}
+
+/// A certificate of a listener that is ordered, among those that are configured.
+#[derive(Clone, Copy)]
+pub struct OrderedCertificate<'a> {
+    /// Its index in the listener's list of all certificates.
+    pub at: usize,
+    pub place: &'a OrderedPlace,
+    /// `example.org` or `*.example.org`; empty for those on demand.
+    pub names: &'a [String],
+}
+
+/// Where an ordered certificate is put. Clones are the same place.
+#[derive(Debug, Clone)]
+pub enum OrderedPlace {
+    One(Arc<ManagedCertificate>),
+    /// Those for names that clients ask for.
+    OnDemand(Arc<OnDemandCertificates>),
+}
+
+impl OrderedPlace {
+    /// Whether both are the same place.
+    pub fn is(&self, other: &OrderedPlace) -> bool {
+        match (self, other) {
+            (OrderedPlace::One(one), OrderedPlace::One(other)) => Arc::ptr_eq(one, other),
+            (OrderedPlace::OnDemand(one), OrderedPlace::OnDemand(other)) => Arc::ptr_eq(one, other),
+            (OrderedPlace::One(_), OrderedPlace::OnDemand(_)) | (OrderedPlace::OnDemand(_), OrderedPlace::One(_)) => {
+                false
+            }
+        }
+    }
 }
 
 /// Why no TLS configuration could be made.
@@ -90,6 +127,15 @@ pub struct TlsPolicy<'a> {
 #[derive(Default)]
 pub struct CertStore {
     shared: Mutex<Shared>,
+    challenges: Arc<PendingChallenges>,
+    /// Those that are ordered, by name: a reload finds them with what is in them.
+    ordered: Mutex<Ordered>,
+}
+
+#[derive(Default)]
+struct Ordered {
+    one: HashMap<String, Weak<ManagedCertificate>>,
+    on_demand: HashMap<String, Weak<OnDemandCertificates>>,
 }
 
 #[derive(Default)]
@@ -108,19 +154,56 @@ struct Certificate {
 }
 
 impl CertStore {
+    /// The challenges that authorities may ask for now.
+    pub fn challenges(&self) -> &Arc<PendingChallenges> {
+        &self.challenges
+    }
+
+    /// The place of the ordered certificate of this name: the one that is in use, or a new one.
+    pub fn managed(&self, name: &str) -> Arc<ManagedCertificate> {
+        let mut ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+        known_or(&mut ordered.one, name, ManagedCertificate::new)
+    }
+
+    /// The places of the certificates on demand of this name, in the same way.
+    pub fn on_demand(&self, name: &str) -> Arc<OnDemandCertificates> {
+        let mut ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+        known_or(&mut ordered.on_demand, name, OnDemandCertificates::new)
+    }
+
     /// The TLS side of a listener. One configuration serves all workers, so a ticket of one is good at every other.
     pub fn context(&self, policy: TlsPolicy<'_>) -> Result<Arc<TlsContext>, TlsError> {
+        self.context_with(policy, &[])
+    }
+
+    /// The same with certificates that are ordered, in the order of the listener's list.
+    pub fn context_with(
+        &self,
+        policy: TlsPolicy<'_>,
+        ordered: &[OrderedCertificate<'_>],
+    ) -> Result<Arc<TlsContext>, TlsError> {
         let provider = Arc::new(algorithms::provider(policy.settings));
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let mut resolver = ByServerName::new();
         let mut warnings = Vec::new();
         let mut known: ByName<Option<Arc<str>>> = ByName::new();
-        for source in policy.certificates {
+        let mut know = |name: &str| {
+            known.entry(name).get_or_insert_with(|| Arc::from(name.to_ascii_lowercase()));
+        };
+        let (mut given, mut ordered) = (policy.certificates.iter(), ordered.iter().peekable());
+        for at in 0.. {
+            if let Some(OrderedCertificate { place, names, .. }) = ordered.next_if(|ordered| ordered.at == at) {
+                names.iter().for_each(|name| know(name));
+                match place {
+                    OrderedPlace::One(place) => resolver.add_managed(names, place),
+                    OrderedPlace::OnDemand(certificates) => resolver.add_on_demand(certificates),
+                }
+                continue;
+            }
+            let Some(source) = given.next() else { break };
             let Certificate { key, names } = shared.certificate(source, &provider)?;
             let names = if source.hosts.is_empty() { &names } else { source.hosts };
-            for name in names {
-                known.entry(name).get_or_insert_with(|| Arc::from(name.to_ascii_lowercase()));
-            }
+            names.iter().for_each(|name| know(name));
             for host in resolver.add(names, &key) {
                 warnings.push(format!(
                     "certificate `{}` is never used for `{host}`: an earlier one has a key of the same kind",
@@ -131,8 +214,9 @@ impl CertStore {
         if resolver.is_empty() {
             return Err(TlsError::NoCertificate);
         }
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::new(resolver);
-        let mut context = TlsContext::new(known, warnings);
+        let by_name = Arc::new(resolver);
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(&by_name) as _;
+        let mut context = TlsContext::new(known, warnings, by_name, Arc::clone(&self.challenges));
         let client_auth = &policy.settings.client_auth;
         let default = client_auth.iter().find(|auth| auth.hosts.is_empty());
         let named = client_auth.iter().filter(|auth| !auth.hosts.is_empty());
@@ -145,6 +229,24 @@ impl CertStore {
         }
         Ok(Arc::new(context))
     }
+}
+
+/// What an authority knows a certificate by when it says when to renew it (RFC 9773 §4.1): the identifier of the authority's key and the serial
+/// number, both in hexadecimal. `None`: the first certificate of the chain does not have them.
+pub fn renewal_identifier(chain: &str) -> Option<(String, String)> {
+    let leaf = CertificateDer::from_pem_slice(chain.as_bytes()).ok()?;
+    let fields = x509::Fields::read(&leaf)?;
+    (!fields.authority_key.is_empty()).then_some((fields.authority_key, fields.serial))
+}
+
+fn known_or<T>(known: &mut HashMap<String, Weak<T>>, name: &str, make: impl FnOnce(&str) -> Arc<T>) -> Arc<T> {
+    known.retain(|_, one| one.strong_count() > 0);
+    if let Some(one) = known.get(name).and_then(Weak::upgrade) {
+        return one;
+    }
+    let made = make(name);
+    known.insert(name.to_owned(), Arc::downgrade(&made));
+    made
 }
 
 /// The configuration for the server names of one way to authenticate clients.

@@ -7,6 +7,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::by_name::ByName;
+use super::{ManagedCertificate, OnDemandCertificates};
 
 /// All signatures that a server makes.
 const SCHEMES: [SignatureScheme; 10] = [
@@ -22,7 +23,14 @@ const SCHEMES: [SignatureScheme; 10] = [
     SignatureScheme::RSA_PKCS1_SHA512,
 ];
 
-type Keys = Vec<Arc<CertifiedKey>>;
+type Keys = Vec<Held>;
+
+/// A certificate, or the place of one.
+#[derive(Debug, Clone)]
+enum Held {
+    Given(Arc<CertifiedKey>),
+    Managed(Arc<ManagedCertificate>),
+}
 
 /// The certificates of a listener.
 #[derive(Debug)]
@@ -32,17 +40,47 @@ pub(super) struct ByServerName {
     default: Keys,
     /// The names of the first certificate.
     first: Vec<String>,
+    /// For server names that fit none, before the default.
+    on_demand: Vec<Arc<OnDemandCertificates>>,
 }
 
 impl ByServerName {
     pub(super) fn new() -> Self {
-        ByServerName { names: ByName::new(), default: Vec::new(), first: Vec::new() }
+        ByServerName { names: ByName::new(), default: Vec::new(), first: Vec::new(), on_demand: Vec::new() }
     }
 
     /// Clients that ask for one of these names get `key`, unless they can verify an earlier one. The first certificate, and all others
     /// for the same names, also serve clients that ask for none of the names. Answers the names for which `key` is never used, because each of
     /// its signatures is one of an earlier certificate, too.
     pub(super) fn add(&mut self, names: &[String], key: &Arc<CertifiedKey>) -> Vec<String> {
+        let names = self.note(names, || Held::Given(Arc::clone(key)));
+        let mut unused = Vec::new();
+        for name in &names {
+            let keys = self.names.entry(name);
+            let is_earlier = |held: &Held, scheme| matches!(held, Held::Given(earlier) if signs(earlier, scheme));
+            let is_new = |scheme| signs(key, scheme) && !keys.iter().any(|earlier| is_earlier(earlier, scheme));
+            if !SCHEMES.into_iter().any(is_new) {
+                unused.push(name.clone());
+            }
+            keys.push(Held::Given(Arc::clone(key)));
+        }
+        unused
+    }
+
+    /// The same for what will be in a place, of which nothing is known yet but its names.
+    pub(super) fn add_managed(&mut self, names: &[String], place: &Arc<ManagedCertificate>) {
+        for name in self.note(names, || Held::Managed(Arc::clone(place))) {
+            self.names.entry(&name).push(Held::Managed(Arc::clone(place)));
+        }
+    }
+
+    /// Clients that ask for a name that none of the others is for get a certificate of these.
+    pub(super) fn add_on_demand(&mut self, certificates: &Arc<OnDemandCertificates>) {
+        self.on_demand.push(Arc::clone(certificates));
+    }
+
+    /// The names in order, each once; the first certificate becomes the default.
+    fn note(&mut self, names: &[String], held: impl FnOnce() -> Held) -> Vec<String> {
         let mut names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
         names.sort();
         names.dedup();
@@ -50,34 +88,60 @@ impl ByServerName {
             self.first.clone_from(&names);
         }
         if self.first == names {
-            self.default.push(Arc::clone(key));
+            self.default.push(held());
         }
-        let mut unused = Vec::new();
-        for name in &names {
-            let keys = self.names.entry(name);
-            let is_new = |scheme| signs(key, scheme) && !keys.iter().any(|earlier| signs(earlier, scheme));
-            if !SCHEMES.into_iter().any(is_new) {
-                unused.push(name.clone());
-            }
-            keys.push(Arc::clone(key));
-        }
-        unused
+        names
     }
 
     /// The certificate for a server name and a client that verifies these signatures. If it verifies none, the handshake fails with the
-    /// right alert.
-    pub(super) fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
+    /// right alert. None: the certificate of this name is not there yet.
+    pub(super) fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let named = server_name.and_then(|name| self.names.find_by_label(name));
+        if let (None, Some(name)) = (named, server_name)
+            && let Some(found) = self.on_demand_for(name)
+        {
+            return found.key();
+        }
         let keys = named.unwrap_or(&self.default);
+        // One that is not ordered is the usual case, and there is nothing to choose.
+        if let [Held::Given(key)] = &keys[..] {
+            return Some(Arc::clone(key));
+        }
+        let keys: Vec<Arc<CertifiedKey>> = keys.iter().filter_map(Held::key).collect();
         let fits = |key: &&Arc<CertifiedKey>, any: bool| {
             schemes.iter().any(|scheme| (any || !is_pkcs1(*scheme)) && signs(key, *scheme))
         };
         // TLS 1.3 has no RSASSA-PKCS1-v1_5 (RFC 8446 §4.2.3), but its clients list it for the signatures of certificates.
-        keys.iter().find(|key| fits(key, false)).or_else(|| keys.iter().find(|key| fits(key, true))).or(keys.first())
+        let found = keys.iter().find(|key| fits(key, false)).or_else(|| keys.iter().find(|key| fits(key, true)));
+        found.or(keys.first()).cloned()
+    }
+
+    /// Who may get a certificate for this server name, where there is none yet.
+    pub(super) fn missing(&self, server_name: &str) -> Option<&Arc<OnDemandCertificates>> {
+        let certificates = self.on_demand.first()?;
+        let is_known = self.names.find_by_label(server_name).is_some() || self.on_demand_for(server_name).is_some();
+        (!is_known).then_some(certificates)
+    }
+
+    fn on_demand_for(&self, server_name: &str) -> Option<Arc<ManagedCertificate>> {
+        if self.on_demand.is_empty() {
+            return None;
+        }
+        let name = server_name.trim_end_matches('.').to_ascii_lowercase();
+        self.on_demand.iter().find_map(|certificates| certificates.find(&name))
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.default.is_empty()
+        self.default.is_empty() && self.on_demand.is_empty()
+    }
+}
+
+impl Held {
+    fn key(&self) -> Option<Arc<CertifiedKey>> {
+        match self {
+            Held::Given(key) => Some(Arc::clone(key)),
+            Held::Managed(place) => place.key(),
+        }
     }
 }
 
@@ -97,6 +161,6 @@ fn is_pkcs1(scheme: SignatureScheme) -> bool {
 
 impl ResolvesServerCert for ByServerName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name(), hello.signature_schemes()).cloned()
+        self.find(hello.server_name(), hello.signature_schemes())
     }
 }

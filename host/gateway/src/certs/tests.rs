@@ -154,11 +154,11 @@ fn names_choose_exactly_then_by_wildcard_then_the_first() {
     assert!(resolver.add(&wild.names, &wild.key).is_empty());
     assert_eq!(resolver.add(&first.names, &wild.key), ["first.test"], "the first certificate keeps the name");
     let found = |name| resolver.find(name, &[SignatureScheme::ECDSA_NISTP256_SHA256]).expect("a certificate");
-    assert!(Arc::ptr_eq(found(Some("first.test")), &first.key));
-    assert!(Arc::ptr_eq(found(Some("a.wild.test")), &wild.key));
-    assert!(Arc::ptr_eq(found(Some("a.b.wild.test")), &first.key), "one label only");
-    assert!(Arc::ptr_eq(found(Some("wild.test")), &first.key));
-    assert!(Arc::ptr_eq(found(None), &first.key));
+    assert!(Arc::ptr_eq(&found(Some("first.test")), &first.key));
+    assert!(Arc::ptr_eq(&found(Some("a.wild.test")), &wild.key));
+    assert!(Arc::ptr_eq(&found(Some("a.b.wild.test")), &first.key), "one label only");
+    assert!(Arc::ptr_eq(&found(Some("wild.test")), &first.key));
+    assert!(Arc::ptr_eq(&found(None), &first.key));
 }
 
 #[test]

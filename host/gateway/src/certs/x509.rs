@@ -26,8 +26,12 @@ const EMAIL: u8 = 0x81;
 const DNS_NAME: u8 = 0x82;
 const URI: u8 = 0x86;
 const IP_ADDRESS: u8 = 0x87;
+/// Tag of context: the identifier of the authority's key (RFC 5280 §4.2.1.1).
+const KEY_IDENTIFIER: u8 = 0x80;
 /// 2.5.29.17
 const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
+/// 2.5.29.35
+const AUTHORITY_KEY_IDENTIFIER: [u8; 3] = [0x55, 0x1d, 0x23];
 
 /// The attributes that have a short name (RFC 4514 §3), and that of e-mail addresses, which all tools know.
 const ATTRIBUTES: [(&str, &str); 10] = [
@@ -51,6 +55,8 @@ pub(super) struct Fields {
     pub(super) issuer: String,
     /// Hexadecimal.
     pub(super) serial: String,
+    /// Hexadecimal; empty where it does not say it.
+    pub(super) authority_key: String,
     /// Seconds since the Unix epoch.
     pub(super) not_before: i64,
     pub(super) not_after: i64,
@@ -86,12 +92,19 @@ impl Fields {
 
     fn extension(&mut self, extension: &[u8]) -> Option<()> {
         let mut extension = Elements(extension);
-        if extension.value_of(OID)? != SUBJECT_ALT_NAME {
+        let kind = extension.value_of(OID)?;
+        if kind != SUBJECT_ALT_NAME && kind != AUTHORITY_KEY_IDENTIFIER {
             return Some(());
         }
         // Before it there may be whether the extension is critical.
-        let names = extension.flatten().find(|element| element.tag == OCTET_STRING)?;
-        for name in Elements(Elements(names.value).value_of(SEQUENCE)?) {
+        let value = extension.flatten().find(|element| element.tag == OCTET_STRING)?;
+        if kind == AUTHORITY_KEY_IDENTIFIER {
+            let mut parts = Elements(Elements(value.value).value_of(SEQUENCE)?).flatten();
+            let key = parts.find(|part| part.tag == KEY_IDENTIFIER);
+            self.authority_key = key.map(|key| HEXLOWER.encode(key.value)).unwrap_or_default();
+            return Some(());
+        }
+        for name in Elements(Elements(value.value).value_of(SEQUENCE)?) {
             let name = name?;
             let text = || str::from_utf8(name.value).ok().map(str::to_owned);
             match name.tag {

@@ -9,8 +9,8 @@ use sluice_cache::policy::SetCookie;
 
 use super::model::{
     Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, EndpointScheme, FailurePolicy, FileMode,
-    HashAlgorithm, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion,
-    TrialPolicy,
+    HashAlgorithm, KeyType, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback,
+    TlsVersion, TrialPolicy,
 };
 use super::state::{LimitsWord, Mode as StateMode};
 use crate::services::state::{Away, Values};
@@ -227,3 +227,8 @@ pub const INSTANCE_MODE: Mode = Mode::Reused;
 // [telemetry]
 pub const ACCESS_LOG: AccessLogFormat = AccessLogFormat::Auto;
 pub const LOG_LEVEL: LogLevel = LogLevel::Info;
+
+// [acme.NAME] and what is ordered.
+pub const ACME_KEY_TYPE: KeyType = KeyType::EcdsaP256;
+pub const ACME_DNS_TIMEOUT: Duration = Duration::from_secs(120);
+pub const ACME_ON_DEMAND_RATE: u32 = 60;

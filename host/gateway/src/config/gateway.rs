@@ -58,7 +58,7 @@ pub(super) fn gateway(table: &Table<'_>) -> Gateway {
         state_dir: table
             .key(
                 "state_dir",
-                "The folder where endpoints that a source has told are kept for the next start.",
+                "The folder where endpoints that a source has told, and certificates that were ordered, are kept for the next start.",
                 r#""/var/lib/sluice""#,
             )
             .get("`sluice` in the user's state directory", path),
@@ -355,13 +355,15 @@ fn listener_limits(table: &Table<'_>) -> ListenerLimits {
     }
 }
 
+/// A certificate whose text is configured; none where it is ordered.
 pub(super) fn certificate(name: &str, table: &Table<'_>) -> Option<Certificate> {
+    const MISSING: &str = "none; needed without `acme`";
     let cert = table
         .key("cert", "The certificate chain, the server's own certificate first.", r#""certs/main.pem""#)
-        .require(|item| item.pem_from("CERTIFICATE"));
+        .get(MISSING, |item| item.pem_from("CERTIFICATE"));
     let key = table
         .key("key", "The private key of the certificate.", r#""${env:TLS_KEY}""#)
-        .require(|item| item.pem_from("PRIVATE KEY"));
+        .get(MISSING, |item| item.pem_from("PRIVATE KEY"));
     let hosts = table
         .key(
             "hosts",
@@ -369,6 +371,12 @@ pub(super) fn certificate(name: &str, table: &Table<'_>) -> Option<Certificate> 
             r#"["example.com", "*.example.com"]"#,
         )
         .get("the names in the certificate", |item| item.list(host_pattern));
+    if table.has("acme") {
+        return None;
+    }
+    for key in ["cert", "key"].into_iter().filter(|key| !table.has(key)) {
+        table.fail(format!("the key `{key}` is missing"));
+    }
     let Pem { text: key, file: key_file } = key?;
     let hosts = hosts.unwrap_or_default();
     Some(Certificate { name: Name::from(name), cert: cert?, key: Secret::from(key), key_file, hosts })

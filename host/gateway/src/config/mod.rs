@@ -4,6 +4,7 @@
 //! each group of tables), and every error is collected on the way. A key is one call (`key`): it reads the value and is what the
 //! reference says of the key.
 
+mod acme;
 mod consumers;
 pub mod defaults;
 mod edit;
@@ -51,9 +52,10 @@ use read::{Reader, Table};
 use tree::{KeyValue, Node, Place, Sources, Value};
 
 /// The tables to which included files can add names.
-const NAMED_SECTIONS: [&str; 10] = [
+const NAMED_SECTIONS: [&str; 11] = [
     "listeners",
     "certificates",
+    "acme",
     "routes",
     "upstreams",
     "plugins",
@@ -126,7 +128,15 @@ fn read(root: &Table<'_>) -> Option<Config> {
     let listeners = root.section("listeners", |name, table| {
         gateway::listener(name, &table, gateway.max_connections, &known, &with_tls, &mut binds)
     });
-    let certificates = root.section("certificates", |name, table| gateway::certificate(name, &table));
+    let (known_states, known_authorities) = (names("state"), names("acme"));
+    let mut acme_certificates = Vec::new();
+    let certificates = root.section("certificates", |name, table| {
+        acme_certificates.extend(acme::certificate(name, &table, &known_authorities));
+        gateway::certificate(name, &table)
+    });
+    let authorities =
+        root.section("acme", |name, table| acme::authority(name, &table, &known_states, &known_authorities));
+    acme::check_wildcards(root, &acme_certificates, &authorities);
     let admin = root.optional_table("admin").map(|table| gateway::admin(&table, &mut binds));
     let telemetry = gateway::telemetry(&root.table("telemetry"));
     let cache = routes::cache::process(&root.table("cache"));
@@ -134,7 +144,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
 
     let states = root.section("state", |name, table| state::state(name, &table));
 
-    let (known_upstreams, known_states) = (names("upstreams"), names("state"));
+    let known_upstreams = names("upstreams");
     let mut plugins =
         root.section("plugins", |name, table| Some(filters::plugin(name, &table, &known_upstreams, &known_states)));
     let filters = root.section("filters", |name, mut table| {
@@ -171,6 +181,8 @@ fn read(root: &Table<'_>) -> Option<Config> {
         gateway,
         listeners,
         certificates,
+        acme_certificates,
+        authorities,
         routes,
         calls,
         upstreams,

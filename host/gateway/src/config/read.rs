@@ -363,6 +363,21 @@ impl<'r> Table<'r> {
         }
     }
 
+    /// Refuses what is written below this table at a path; where it is not written, the table.
+    pub(super) fn fail_in(&self, path: &[&str], message: impl Into<String>) {
+        let mut entries = self.own;
+        let (mut place, mut full) = (self.place, self.path.clone());
+        for key in path {
+            let Some(entry) = entries.iter().find(|entry| entry.key == *key) else { break };
+            place = entry.pointer();
+            full = join(&full, key);
+            entries = entry.node.entries().unwrap_or_default();
+        }
+        if !self.reader.is_listing() {
+            self.reader.fail(place, &full, message);
+        }
+    }
+
     /// Refuses a value that does not fit others of this table, at the value; if it is inherited, here, with its place.
     pub(super) fn fail_at(&self, item: &Item<'_>, message: &str) {
         if !item.inherited {

@@ -12,6 +12,7 @@ use crate::services::Origin;
 use crate::telemetry::LogLevel;
 use crate::wasm::{FilterLimits, Mode};
 
+mod acme;
 mod cache;
 mod filters;
 mod health;

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::weights::tell_what_ended;
 use super::{Refused, ReloadReport, ReloadScope, RunningState};
+use crate::acme::Acme;
 use crate::config::model::BindAddress;
 use crate::config::{self, Config, ConfigErrors, Loaded, read_text};
 use crate::server::ListenerTable;
@@ -28,6 +29,7 @@ pub struct Replacement {
     pub upkeep: Upkeep,
     /// The last configuration that was read was refused, so that the running one is not that of the files.
     pub refused: bool,
+    pub acme: Acme,
 }
 
 impl Replacement {
@@ -57,13 +59,14 @@ impl Replacement {
         let read = |file: &Path| read_text(file).map_err(|error| format!("cannot read `{}`: {error}", file.display()));
         config.read_tls_files(read).map_err(|message| Refused(vec![message]))?;
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
-        let listeners = listener_settings(&config, &self.builder.certs, &mut errors, &mut warnings);
+        let snapshot = self.running.snapshot.load();
+        let places = (&self.builder.certs, &snapshot.ordered[..]);
+        let listeners = listener_settings(&config, places, &mut errors, &mut warnings);
         if !errors.is_empty() {
             let line = |error: ListenerError| format!("listeners.{}.tls: {}", error.listener, error.message);
             return Err(Refused(errors.into_iter().map(line).collect()));
         }
-        let snapshot = self.running.snapshot.load();
-        let validities = Validities::of(&config);
+        let validities = Validities::of(&config, &snapshot.ordered);
         for warning in warnings.into_iter().chain(validities.warnings()) {
             tracing::warn!("{}", visible(&warning));
         }
@@ -124,6 +127,8 @@ impl Replacement {
         };
         let watch = watched_files(&loaded);
         tell_what_ended(&self.running, &snapshot);
+        // Before the listeners: what is on disk is shown from the first handshake on.
+        self.acme.follow(&loaded.config, &snapshot.ordered);
         self.listeners.store(Arc::new(snapshot.listeners.clone()));
         let snapshot = Arc::new(snapshot);
         snapshot.apply_limits();

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderMap, Method};
 use rustls_pki_types::CertificateDer;
+use url::Url;
 
 use super::{Network, Outgoing, Tls};
 use crate::background::Background;
 use crate::http::buffer::MemoryBudget;
 use crate::services::keyset::{self, keep_fresh};
-use crate::services::outbound::{Answers, Call};
+use crate::services::outbound::{Answers, Call, Incoming};
 use crate::services::{Grants, KeySet, Outbound, Reach, ServiceError};
 use crate::upstream::{Fetch, Fetched, Get, Resolver};
 
@@ -53,6 +54,20 @@ impl OutboundClient {
                 Ok(Fetched { status: answer.status, headers: answer.headers, body: answer.body })
             })
         })
+    }
+
+    /// Sends a request of the gateway itself over the connections of the background runtime, where this has to be awaited. It goes wherever the URL
+    /// leads, since the configuration has named it. The caller sets a time limit.
+    pub async fn request(
+        &self,
+        tls: &Tls,
+        (method, url): (Method, Url),
+        (headers, body): (HeaderMap, Bytes),
+        max_body: usize,
+    ) -> Result<Incoming, ServiceError> {
+        let request = Outgoing { method, url, headers, body, reach: Reach::Any };
+        let network = Network { tls: tls.clone(), resolver: self.resolver(), budget: self.budget.clone() };
+        super::exchange(request, &network, max_body).await
     }
 
     /// Asks this one from now on.

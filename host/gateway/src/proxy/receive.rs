@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, EXPECT, LOCATION, ORIGIN, UPGRADE};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_TYPE, EXPECT, LOCATION, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
 use hyper::ext::Protocol;
 
@@ -62,6 +62,15 @@ pub(super) fn receive(
     context.grpc = inbound.classes.has(HeaderClasses::GRPC) && !inbound.extended_connect;
     if inbound.classes.has(HeaderClasses::UNDERSCORE) {
         context.underscored = underscored(&inbound.head.headers);
+    }
+    // Before redirects and routes: an authority asks over clear text, and no route has to know of it.
+    if let Some(challenges) = &local.shared.challenges
+        && inbound.head.method == Method::GET
+        && let Some(answer) =
+            challenges.key_authorization(routing_host(&inbound.head.authority), inbound.head.target.path())
+    {
+        context.remember(&inbound.head.headers);
+        return Err(show(context, answer));
     }
     if let Some((status, location)) = local.shared.https_redirects.find(&connection.listener, &inbound.head) {
         context.remember(&inbound.head.headers);
@@ -202,6 +211,15 @@ fn redirect(mut context: Box<RequestContext>, status: StatusCode, location: Head
     context.responder = Responder::Gateway;
     let mut head = ResponseHead::new(ResponseSource::Gateway, status);
     head.headers.insert(LOCATION, location);
+    send(OutgoingResponse::whole(Box::new(head)), context)
+}
+
+/// The answer to a challenge of an ACME authority (RFC 8555 §8.3).
+fn show(mut context: Box<RequestContext>, key_authorization: String) -> Box<Response<Body>> {
+    context.responder = Responder::Gateway;
+    let mut head = ResponseHead::new(ResponseSource::Gateway, StatusCode::OK);
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    head.body = Some(key_authorization.into());
     send(OutgoingResponse::whole(Box::new(head)), context)
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, CertificateError, HandshakeKind, NamedGroup, PeerIncompatible, ServerConnection};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -49,7 +50,8 @@ pub(super) fn over_tls<S: Service>(
         let done = timeout(info.settings.handshake_timeout, handshake(socket, &context)).await;
         drop(pending);
         match done.unwrap_or(Err(Failure::Timeout)) {
-            Ok((stream, tls)) => Ok(Some(begin(stream, tls, &context, info, worker))),
+            Ok(None) => Ok(None),
+            Ok(Some((stream, tls))) => Ok(Some(begin(stream, tls, &context, info, worker))),
             Err(failure) => {
                 let (peer, listener) = (peer.map(tracing::field::display), &*info.listener);
                 let reason = failure.reason();
@@ -81,10 +83,20 @@ fn begin<S: Service>(
     serving(h2, stream, activity, info, worker)
 }
 
-/// The server name chooses the policy before the handshake goes on under it.
-async fn handshake(socket: Watched, context: &TlsContext) -> Result<(TlsStream<Watched>, TlsInfo), Failure> {
+/// The server name chooses the policy before the handshake goes on under it. `None`: it was the question of an ACME authority, and is
+/// answered.
+async fn handshake(socket: Watched, context: &TlsContext) -> Result<Option<(TlsStream<Watched>, TlsInfo)>, Failure> {
     // Each step has memory of its own, so that only that of the step at hand is held.
     let hello = Box::pin(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
+    if let Some(config) = context.challenge(&hello.client_hello()) {
+        let mut stream = Box::pin(hello.into_stream(config)).await?;
+        // RFC 8737 §3: nothing follows the handshake.
+        stream.shutdown().await?;
+        return Ok(None);
+    }
+    if let Some(wait) = context.missing_certificate(hello.client_hello().server_name()) {
+        wait.await;
+    }
     let policy = context.policy(hello.client_hello().server_name());
     let rest = Box::pin(hello.into_stream(Arc::clone(context.config(policy))));
     let stream = rest.await?;
@@ -103,7 +115,7 @@ async fn handshake(socket: Watched, context: &TlsContext) -> Result<(TlsStream<W
         policy,
         client_certificate: client_certificate.transpose()?.map(Box::new),
     };
-    Ok((stream, tls))
+    Ok(Some((stream, tls)))
 }
 
 /// What both sides have agreed on.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{Errors, key};
-use crate::certs::{CertStore, CertificateSource, HstsPolicies, TlsContext, TlsPolicy};
+use crate::certs::{
+    CertStore, CertificateSource, HstsPolicies, OrderedCertificate, OrderedPlace, TlsContext, TlsPolicy,
+};
 use crate::config::{Loaded, model};
 use crate::server::{ListenerSettings, Listeners};
 
@@ -15,12 +17,12 @@ pub struct ListenerError {
 
 pub(super) fn build(
     loaded: &Loaded,
-    certs: &CertStore,
+    (certs, ordered): (&CertStore, &[OrderedPlace]),
     errors: &mut Errors,
     warnings: &mut Vec<String>,
 ) -> Option<Listeners> {
     let mut found = Vec::new();
-    let listeners = settings(&loaded.config, certs, &mut found, warnings);
+    let listeners = settings(&loaded.config, (certs, ordered), &mut found, warnings);
     let place = |error: &ListenerError| key(&["listeners", &error.listener, "tls"]);
     errors.extend(found.iter().map(|error| loaded.error_on(&place(error), error.message.as_str())));
     found.is_empty().then_some(listeners)
@@ -29,7 +31,7 @@ pub(super) fn build(
 /// The settings of all listeners that can be, and why the others can't.
 pub fn settings(
     config: &model::Config,
-    certs: &CertStore,
+    (certs, ordered): (&CertStore, &[OrderedPlace]),
     errors: &mut Vec<ListenerError>,
     warnings: &mut Vec<String>,
 ) -> Listeners {
@@ -37,7 +39,7 @@ pub fn settings(
     for listener in &config.listeners {
         let tls = match &listener.tls {
             None => None,
-            Some(tls) => match tls_context(config, certs, listener, tls) {
+            Some(tls) => match tls_context(config, (certs, ordered), listener, tls) {
                 Ok(context) => {
                     warnings
                         .extend(context.warnings().iter().map(|line| format!("listener `{}`: {line}", listener.name)));
@@ -73,7 +75,7 @@ pub fn settings(
 
 fn tls_context(
     config: &model::Config,
-    certs: &CertStore,
+    (certs, ordered): (&CertStore, &[OrderedPlace]),
     listener: &model::Listener,
     tls: &model::ListenerTls,
 ) -> Result<Arc<TlsContext>, String> {
@@ -102,5 +104,16 @@ fn tls_context(
         http1: listener.protocols.http1,
         h2: listener.protocols.h2,
     };
-    certs.context(policy).map_err(|error| crate::chain(&error))
+    let wanted = config.acme_certificates.iter().zip(ordered);
+    let wanted: Vec<_> = (tls.certificates.iter().enumerate())
+        .filter_map(|(at, name)| {
+            let (certificate, place) = wanted.clone().find(|(certificate, _)| certificate.name == *name)?;
+            let names = match &certificate.wanted {
+                model::Wanted::Names(names) => &names[..],
+                model::Wanted::OnDemand(_) => &[],
+            };
+            Some(OrderedCertificate { at, place, names })
+        })
+        .collect();
+    certs.context_with(policy, &wanted).map_err(|error| crate::chain(&error))
 }

@@ -2,6 +2,7 @@
 //! time (components are compiled and tried), so it happens on the loader's thread.
 
 mod expose;
+mod expose_acme;
 mod expose_limits;
 mod expose_state;
 mod filters;
@@ -22,8 +23,8 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 
 use crate::cache::ResponseCache;
-use crate::certs::CertStore;
-use crate::config::model::Name;
+use crate::certs::{CertStore, OrderedPlace, PendingChallenges};
+use crate::config::model::{self, Name, Wanted};
 use crate::config::{ConfigError, ConfigErrors, KeyPart, Loaded};
 use crate::consumers::{ConsumerFiles, ConsumerPlan, PlanError};
 use crate::filter::{Pipeline, Plugin, Runtime};
@@ -65,6 +66,10 @@ pub struct Snapshot {
     plugins: Vec<(Name, Arc<Plugin>, filters::Source)>,
     /// Of the certificates that it uses, also of those that took the place of others while it serves.
     pub validities: ArcSwap<Validities>,
+    /// The places of certificates that are ordered, in the order of the configuration's.
+    pub ordered: Vec<OrderedPlace>,
+    /// What authorities may ask for; none where nothing is ordered.
+    pub challenges: Option<Arc<PendingChallenges>>,
     /// The consumers of its configuration.
     consumers: ConsumerPlan,
     pub cache: Arc<ResponseCache>,
@@ -106,9 +111,10 @@ impl SnapshotBuilder {
         let shared = (&self.endpoints, &resolver, &self.sources);
         let upstreams = upstreams::build(loaded, before, &self.metrics, shared, &mut errors);
         warnings.extend(upstreams.iter().filter_map(|(upstream, _)| upstream.warning()));
-        let validities = Validities::of(config);
+        let ordered: Vec<_> = config.acme_certificates.iter().map(|wanted| self.ordered_place(wanted)).collect();
+        let validities = Validities::of(config, &ordered);
         warnings.extend(validities.warnings());
-        let listeners = listeners::build(loaded, &self.certs, &mut errors, &mut warnings);
+        let listeners = listeners::build(loaded, (&self.certs, &ordered), &mut errors, &mut warnings);
         let router = routes::router(loaded).map_err(|found| errors.extend(found));
         let https_redirects = HttpsRedirects::build(config).map_err(|error| {
             errors.push(loaded.error_on(&key(&["listeners"]), error.to_string()));
@@ -168,9 +174,20 @@ impl SnapshotBuilder {
                 resolver,
                 plugins: plugins.into_iter().map(|(name, loaded)| (name, loaded.plugin, loaded.source)).collect(),
                 validities: ArcSwap::from_pointee(validities),
+                challenges: (!ordered.is_empty()).then(|| Arc::clone(self.certs.challenges())),
+                ordered,
                 consumers,
             }),
             _ => Err(ConfigErrors::new(errors)),
+        }
+    }
+}
+
+impl SnapshotBuilder {
+    fn ordered_place(&self, certificate: &model::AcmeCertificate) -> OrderedPlace {
+        match certificate.wanted {
+            Wanted::Names(_) => OrderedPlace::One(self.certs.managed(&certificate.name)),
+            Wanted::OnDemand(_) => OrderedPlace::OnDemand(self.certs.on_demand(&certificate.name)),
         }
     }
 }

@@ -60,6 +60,8 @@
 //! | `sluice_key_set_keys`, `sluice_key_set_age_seconds` | `url` |
 //! | `sluice_key_set_fetches_total` | `url`, `result` |
 //! | `sluice_certificate_expiry_timestamp_seconds` | `certificate` |
+//! | `sluice_acme_orders_total` (`snapshot/expose_acme.rs`) | `certificate`, `result` |
+//! | `sluice_acme_next_order_timestamp_seconds`, `sluice_acme_on_demand_certificates` | `certificate` |
 //!
 //! Of filters, from the accounts of the running snapshot (`snapshot/expose.rs`):
 //!

@@ -147,7 +147,7 @@ impl fmt::Display for HostPattern {
 
 impl HostPattern {
     /// Whether it is for a host without port, in lower case.
-    pub(super) fn holds(&self, host: &str) -> bool {
+    pub fn holds(&self, host: &str) -> bool {
         match self {
             HostPattern::Any => true,
             HostPattern::Exact(name) => **name == *host,

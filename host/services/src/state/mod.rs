@@ -10,6 +10,7 @@ mod connect;
 pub mod exact;
 pub mod leased;
 mod link;
+mod records;
 mod script;
 mod store;
 pub mod values;
@@ -25,6 +26,7 @@ pub use self::address::{BadAddress, ServerAddress};
 pub use self::exact::ExactCounters;
 pub use self::leased::LeasedCounters;
 use self::leased::Ledger;
+pub use self::records::{RecordError, Records};
 pub use self::store::{Outcome, Store};
 pub use self::values::RemoteValues;
 

@@ -5,6 +5,7 @@
 //! `services` and `wasm`, the form of logs to `telemetry`; the types of what is built on top of the configuration (listeners,
 //! upstreams, filters) are here, and those modules use them.
 
+mod acme;
 mod balancing;
 mod cache;
 mod discovery;
@@ -39,6 +40,7 @@ use crate::services::state::StoreSpec;
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::CompileLimits;
 
+pub use acme::*;
 pub use balancing::*;
 pub use cache::*;
 pub use discovery::*;
@@ -61,7 +63,11 @@ pub use values::*;
 pub struct Config {
     pub gateway: Gateway,
     pub listeners: Vec<Listener>,
+    /// Those whose text is configured.
     pub certificates: Vec<Certificate>,
+    /// Those that are ordered.
+    pub acme_certificates: Vec<AcmeCertificate>,
+    pub authorities: Vec<AcmeAuthority>,
     pub routes: Vec<Route>,
     pub calls: Calls,
     /// Those of the file, then the anonymous ones of `upstream = "http://…"` under that address as their name.

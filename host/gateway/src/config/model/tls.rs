@@ -10,7 +10,7 @@ use crate::route::HostPattern;
 /// How a listener speaks TLS.
 #[derive(Debug, Clone)]
 pub struct ListenerTls {
-    /// Names in `Config::certificates`, at least one. The first serves clients whose server name fits none.
+    /// Names in `Config::certificates` or `Config::acme_certificates`, at least one. The first serves clients whose server name fits none.
     pub certificates: Vec<Name>,
     /// Not above `max_version`.
     pub min_version: TlsVersion,

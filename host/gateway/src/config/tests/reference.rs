@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use crate::config::{Absent, KeyDoc, keys};
 
 /// The tables, in the order of the page, each with what it is; deeper tables follow theirs.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 17] = [
     ("", "At the top of the main file, before all tables."),
     ("gateway", "Settings of the process."),
     ("listeners.*", "A socket that clients connect to. There has to be one at least."),
-    ("certificates.*", "A certificate that listeners can name."),
+    ("certificates.*", "A certificate that listeners can name: `cert` and `key`, or one that is ordered (`acme`)."),
+    ("acme.*", "An authority that certificates are ordered from by ACME."),
     ("admin", "The admin listener. Without this table there is none."),
     ("telemetry", "Logs."),
     ("cache", "The memory of the HTTP cache. `routes.NAME.cache` says what is stored."),
