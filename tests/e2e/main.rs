@@ -7,6 +7,7 @@ mod bodies;
 mod bulkheads;
 mod cache;
 mod cache_hostile;
+mod cache_purge;
 mod calls;
 mod circuits;
 mod client_auth;

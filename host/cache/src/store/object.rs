@@ -144,9 +144,18 @@ impl Object {
         self.marked_stale.store(true, Ordering::Relaxed);
     }
 
+    /// The generation of the store before its request was sent: later purges reach it.
+    pub fn born(&self) -> Generation {
+        self.born
+    }
+
+    pub(crate) fn purged(&self, purges: &Purges) -> Purged {
+        purges.check(self.born, &self.tags, &self.checked)
+    }
+
     /// Whether no purge has taken it away. One that was soft marks it.
     pub(crate) fn is_there(&self, purges: &Purges) -> bool {
-        match purges.check(self.born, &self.tags, &self.checked) {
+        match self.purged(purges) {
             Purged::Gone => false,
             Purged::Softly => {
                 self.mark_stale();

@@ -116,7 +116,7 @@ impl Purge<'_> {
 
 /// What a check of a stored response finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purged {
+pub enum Purged {
     No,
     Softly,
     Gone,
@@ -202,7 +202,7 @@ impl Purges {
 }
 
 impl Generation {
-    pub(crate) fn number(self) -> u64 {
+    pub fn number(self) -> u64 {
         self.0
     }
 }

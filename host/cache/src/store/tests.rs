@@ -178,6 +178,22 @@ fn purges_take_effect_at_the_hit() {
 }
 
 #[test]
+fn what_is_stored_can_be_looked_at() {
+    let store = store(1 << 20);
+    let at = |path: &str| {
+        store.inspect(&key(&store, path)).into_iter().map(|(object, purged)| (object.body().len(), purged))
+    };
+    assert_eq!(at("/a").count(), 0);
+    put(&store, "/a", &[("foo", "1")], &[("vary", "foo")], b"x");
+    put(&store, "/a", &[("foo", "2")], &[("vary", "foo")], b"xx");
+    assert_eq!(at("/a").collect::<Vec<_>>(), [(2, Purged::No), (1, Purged::No)]);
+    store.purge(&Purge::Everything, Strength::Soft);
+    assert_eq!(at("/a").collect::<Vec<_>>(), [(2, Purged::Softly), (1, Purged::Softly)]);
+    store.purge(&Purge::Everything, Strength::Hard);
+    assert_eq!(at("/a").collect::<Vec<_>>(), [(2, Purged::Gone), (1, Purged::Gone)]);
+}
+
+#[test]
 fn a_purge_reaches_a_response_that_was_under_way() {
     let store = store(1 << 20);
     let born = store.generation();

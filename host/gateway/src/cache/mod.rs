@@ -1,22 +1,33 @@
 //! The HTTP cache of the process: the store that all workers share, and what is purged of it. It outlives snapshots. The rules and the store
 //! are in `sluice-cache`; `proxy/cache/` asks them for each request.
 
+mod unstored;
+
 use std::sync::{Arc, OnceLock};
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, StatusCode};
 use sluice_cache::digest::Secret;
 use sluice_cache::invalidate;
+use sluice_cache::key::Key;
 use sluice_cache::store::{Limits, Purge, Store, Strength};
 use url::Url;
 
 use crate::config::model;
+
+pub use self::unstored::{Noted, NotesOfUnstored, Unstored};
+pub use crate::config::model::PurgeGrant;
 
 /// The responses of one key that differ by what they vary by: clients choose that, and would fill the store with one page.
 const MAX_VARIANTS: usize = 32;
 
 /// One response takes no more of the memory than this part.
 const LARGEST: u64 = 8;
+
+/// The memory that one response takes at most, of this much.
+pub fn largest(memory: u64) -> u64 {
+    memory / LARGEST
+}
 
 /// What a request that a route's cache has seen came to, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +48,8 @@ pub enum CacheResult {
     Bypass,
     /// The client wanted a stored response only, and there is none.
     NotStored,
+    /// The request has taken responses away.
+    Purge,
 }
 
 impl CacheResult {
@@ -50,6 +63,7 @@ impl CacheResult {
             CacheResult::Miss => "miss",
             CacheResult::Bypass => "bypass",
             CacheResult::NotStored => "not-stored",
+            CacheResult::Purge => "purge",
         }
     }
 }
@@ -65,12 +79,14 @@ pub struct RouteCache {
 pub struct ResponseCache {
     /// Made when the first route with a cache is served.
     store: OnceLock<Store>,
+    /// For those who ask why something is not stored.
+    unstored: OnceLock<NotesOfUnstored>,
 }
 
 impl ResponseCache {
     /// The store has this much memory from now on.
     pub fn apply(&self, memory: u64) {
-        let limits = Limits { bytes: memory, object: memory / LARGEST, variants: MAX_VARIANTS };
+        let limits = Limits { bytes: memory, object: largest(memory), variants: MAX_VARIANTS };
         match self.store.get() {
             Some(store) => store.set_limits(limits),
             None => {
@@ -85,6 +101,16 @@ impl ResponseCache {
     /// None before a route with a cache was served.
     pub fn store(&self) -> Option<&Store> {
         self.store.get()
+    }
+
+    /// A response for a key is not stored.
+    pub fn note_unstored(&self, key: Key, why: Unstored) {
+        self.unstored.get_or_init(NotesOfUnstored::default).note(key, why);
+    }
+
+    /// Why the last response for a key was not stored, as far as that is known.
+    pub fn why_unstored(&self, key: &Key) -> Option<Noted> {
+        self.unstored.get()?.of(key)
     }
 
     /// Takes stored responses away, or makes them stale.

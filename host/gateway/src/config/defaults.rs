@@ -123,6 +123,8 @@ pub const CACHE_MAX_OBJECT: ByteSize = mib(1);
 /// Longer than most responses take, and shorter than most clients wait.
 pub const CACHE_COLLAPSE_TIMEOUT: Option<Duration> = Some(Duration::from_secs(1));
 pub const CACHE_STATUS_FIELD: bool = true;
+/// They are for caches and their operators, and tell how a site is made.
+pub const CACHE_TAG_FIELDS: bool = false;
 pub const CACHE_CONSUMER: bool = false;
 /// RFC 9111 §4.2.2: a typical setting.
 pub const CACHE_HEURISTIC_PERCENT: u8 = 10;

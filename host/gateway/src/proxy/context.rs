@@ -55,6 +55,8 @@ pub(super) enum EndsHere {
     MaxForwards,
     /// An extended CONNECT for a route that takes no upgrades. Over HTTP/1.1 the wish can be ignored.
     NoUpgrade,
+    /// A `PURGE` for a route that grants it to nobody.
+    NoPurge,
 }
 
 /// A change of protocol that the client asks for, where the route allows one.

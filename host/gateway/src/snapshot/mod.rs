@@ -1,6 +1,7 @@
 //! `Config` → `Snapshot`: everything ready to serve, immutable, shared by all workers; and each worker's view of it. Building one takes
 //! time (components are compiled and tried), so it happens on the loader's thread.
 
+mod caches;
 mod expose;
 mod expose_limits;
 mod expose_state;
@@ -130,6 +131,7 @@ impl SnapshotBuilder {
                     pipelines.len() - 1
                 }
             };
+            caches::warn(loaded, route, &pipelines[pipeline].1, &mut warnings);
             let upstream = |name: &str| config.upstreams.iter().position(|upstream| *upstream.name == *name);
             let shared = (&*self.metrics, &*self.endpoints, &self.cache);
             match routes::route(route, pipeline, (&config.upstreams, upstream), shared, (number, before)) {

@@ -6,8 +6,9 @@ use sluice_cache::policy::{Heuristic, Normalise, Policy};
 
 use super::header_name;
 use crate::config::defaults;
+use crate::config::gateway::{network, token};
 use crate::config::item::Item;
-use crate::config::model::{ByteSize, Cache, RouteCache};
+use crate::config::model::{ByteSize, Cache, PurgeGrant, RouteCache};
 use crate::config::read::Table;
 
 /// The least memory that a cache can work with, and the most that is no mistake.
@@ -47,7 +48,33 @@ pub(super) fn read(table: &Table<'_>) -> RouteCache {
         status_field: table
             .key("status_field", "Whether clients get the field `Cache-Status`, which says what the cache did and why.", "false")
             .or(defaults::CACHE_STATUS_FIELD, Item::boolean),
+        tag_fields: table
+            .key(
+                "tag_fields",
+                "Whether clients get the fields `Surrogate-Key` and `Cache-Tag`, by whose words responses can be purged.",
+                "true",
+            )
+            .or(defaults::CACHE_TAG_FIELDS, Item::boolean),
+        purge: table.optional_table("purge").map(|table| purge(&table)),
     }
+}
+
+fn purge(table: &Table<'_>) -> PurgeGrant {
+    let grant = PurgeGrant {
+        token: table
+            .key("token", "The bearer token that a request with the method `PURGE` needs.", r#""${env:PURGE_TOKEN}""#)
+            .get("none is asked for", token),
+        addresses: table
+            .key("addresses", "The networks that it has to come from.", r#"["10.0.0.0/8"]"#)
+            .get("it may come from anywhere", |item| item.filled(network)),
+        consumers: table
+            .key("consumers", "The callers that may send it, as a filter of the pipeline names them.", r#"["deploy"]"#)
+            .get("any caller", |item| item.filled(Item::string)),
+    };
+    if !["token", "addresses", "consumers"].iter().any(|key| table.has(key)) {
+        table.fail("expected at least one of `token`, `addresses` and `consumers`: otherwise, anybody may purge");
+    }
+    grant
 }
 
 /// What tells two requests apart, besides method, host and path.

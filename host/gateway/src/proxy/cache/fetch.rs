@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::fill::{Broken, Filling, Room};
 use super::flight::{Failed, Lead, Live, State, Target};
 use super::{Stale, as_of_caller, hit, is_of_upstream, seconds, stale_of};
-use crate::cache::{RouteCache, place_host};
+use crate::cache::{RouteCache, Unstored, place_host};
 use crate::deadline;
 use crate::exchange::{Caller, Exchange, RequestHead};
 use crate::filter::Traversal;
@@ -284,10 +284,14 @@ impl Fetch {
         times: Times,
         reply: oneshot::Sender<Fetched>,
     ) {
-        let Some((draft, builder, head)) = self.draft(handler, (cache, store), &response, times) else {
-            self.order.lead.publish(State::Alone);
-            handler.worker.flights.note_alone(&self.order.target, seconds());
-            return self.reply(reply, Ok(Answered::Upstream { response: Box::new(response), ttl: None }));
+        let (draft, builder, head) = match self.draft(handler, (cache, store), &response, times) {
+            Ok(drafted) => drafted,
+            Err(why) => {
+                cache.shared.note_unstored(self.order.target.key, why);
+                self.order.lead.publish(State::Alone);
+                handler.worker.flights.note_alone(&self.order.target, seconds());
+                return self.reply(reply, Ok(Answered::Upstream { response: Box::new(response), ttl: None }));
+            }
         };
         let filling = Filling::begin(response.body.exact_size());
         let reader = filling.fill().reader().map_or(Body::Empty, Body::stream);
@@ -306,12 +310,14 @@ impl Fetch {
         let _ = reply.send(Fetched { answer, attempts, admission: None });
         let Order { target, lead, .. } = self.order;
         let keep = |body: store::Body| {
-            let object = draft.finish(body).ok()?;
-            let object = store.insert(target.key, object).ok()?;
+            let object = draft.finish(body).map_err(|_| Unstored::BrokenOff)?;
+            let object = store.insert(target.key, object).map_err(|_| Unstored::TooLarge)?;
             lead.publish(State::Stored(object));
-            Some(())
+            Ok(())
         };
-        fill_up(body, filling, builder, &handler.worker.budget, keep).await;
+        if let Err(why) = fill_up(body, filling, builder, &handler.worker.budget, keep).await {
+            cache.shared.note_unstored(target.key, why);
+        }
     }
 
     /// Whether a cookie of the response that would be stored may be that of a session which the gateway has begun for this client.
@@ -331,7 +337,7 @@ impl Fetch {
         (cache, store): (&RouteCache, &Store),
         response: &UpstreamResponse,
         times: Times,
-    ) -> Option<(Draft, BodyBuilder, HeaderMap)> {
+    ) -> Result<(Draft, BodyBuilder, HeaderMap), Unstored> {
         let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
         let received = Received {
             method: &Method::GET,
@@ -340,17 +346,17 @@ impl Fetch {
             response: &response.head.headers,
             times,
         };
-        let storable = storable(received, &cache.config.policy).ok()?;
+        let storable = storable(received, &cache.config.policy)?;
         if self.has_session(handler, cache, response) {
-            return None;
+            return Err(Unstored::Session);
         }
         let received = Received { request: &self.order.request, ..received };
         let request = &self.context.exchange().request;
         let place = place(request);
-        let draft =
-            Draft::new(&storable, &received, &place, self.order.born, &cache.config.policy, store.secret()).ok()?;
-        let builder = draft.body(cache.config.max_object.0).ok()?;
-        Some((draft, builder, storable.head(&response.head.headers)))
+        let draft = Draft::new(&storable, &received, &place, self.order.born, &cache.config.policy, store.secret())
+            .map_err(|_| Unstored::HeadTooLarge)?;
+        let builder = draft.body(cache.config.max_object.0).map_err(|_| Unstored::TooLarge)?;
+        Ok((draft, builder, storable.head(&response.head.headers)))
     }
 }
 
@@ -381,9 +387,10 @@ async fn fill_up(
     filling: Filling,
     builder: BodyBuilder,
     budget: &MemoryBudget,
-    keep: impl FnOnce(store::Body) -> Option<()>,
-) {
+    keep: impl FnOnce(store::Body) -> Result<(), Unstored>,
+) -> Result<(), Unstored> {
     let mut kept = budget.reserve(0).ok().map(|charge| (builder, charge));
+    let mut outcome = if kept.is_some() { Ok(()) } else { Err(Unstored::Memory) };
     let mut unattended = None;
     let mut trailers = None;
     let mut last = Bytes::new();
@@ -391,7 +398,7 @@ async fn fill_up(
         if kept.is_none() {
             match deadline::timeout(STALL, filling.room()).await {
                 Ok(Room::Here) => {}
-                Ok(Room::Nobody) => return,
+                Ok(Room::Nobody) => return outcome,
                 Err(_) => {
                     filling.leave_slowest();
                     continue;
@@ -402,12 +409,15 @@ async fn fill_up(
         if filling.fill().has_readers() {
             unattended = None;
         } else if unattended.get_or_insert_with(Instant::now).elapsed() >= UNATTENDED || kept.is_none() {
-            return;
+            return outcome.and(Err(Unstored::Unattended));
         }
         let data = match frame {
             Err(_) => continue,
             Ok(None) => break,
-            Ok(Some(Err(error))) => return filling.break_off(Broken::of(&error)),
+            Ok(Some(Err(error))) => {
+                filling.break_off(Broken::of(&error));
+                return outcome.and(Err(Unstored::BrokenOff));
+            }
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => data,
                 Err(other) => {
@@ -417,8 +427,9 @@ async fn fill_up(
             },
         };
         if let Some((builder, charge)) = &mut kept
-            && !add(builder, charge, budget, &data)
+            && let Err(why) = add(builder, charge, budget, &data)
         {
+            outcome = Err(why);
             filling.slide(kept.take().map(|(_, charge)| charge));
         }
         if http_body::Body::is_end_stream(&body) {
@@ -428,17 +439,24 @@ async fn fill_up(
         filling.push(data);
     }
     let charge = kept.map(|(builder, charge)| {
-        keep(builder.finish());
+        outcome = keep(builder.finish());
         charge
     });
     filling.push(last);
     filling.end(trailers, charge);
+    outcome
 }
 
 /// Adds a part to what is stored, unless it is too much. A part is in memory twice, for the readers and for the store. Others need the memory
 /// more, so half of the account is theirs.
-fn add(builder: &mut BodyBuilder, charge: &mut Reservation, budget: &MemoryBudget, data: &[u8]) -> bool {
-    budget.used() + 2 * data.len() <= budget.limit() / 2
-        && charge.grow(2 * data.len()).is_ok()
-        && builder.push(data).is_ok()
+fn add(
+    builder: &mut BodyBuilder,
+    charge: &mut Reservation,
+    budget: &MemoryBudget,
+    data: &[u8],
+) -> Result<(), Unstored> {
+    if budget.used() + 2 * data.len() > budget.limit() / 2 || charge.grow(2 * data.len()).is_err() {
+        return Err(Unstored::Memory);
+    }
+    builder.push(data).map_err(|_| Unstored::TooLarge)
 }

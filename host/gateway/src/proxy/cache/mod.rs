@@ -10,6 +10,7 @@ mod fill;
 mod flight;
 mod hit;
 mod miss;
+mod purge;
 mod uncollapsible;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use sluice_cache::cache_status::{CacheStatus, Forward, Handling};
 use sluice_cache::directives::RequestDirectives;
+use sluice_cache::fields;
 use sluice_cache::freshness::{Decision, Failure, OnError, on_error, reuse};
 use sluice_cache::key::{Key, KeyInput};
 use sluice_cache::storable::{Bypass, looks_up};
@@ -34,6 +36,7 @@ use super::deadline::ClientDeadline;
 use super::error::{Kind, ProxyError};
 use crate::cache::{CacheResult, Place, RouteCache, place_host};
 use crate::coarse;
+use crate::exchange::RequestHead;
 use crate::filter::Hook;
 use crate::http::headers::CREDENTIALS;
 use crate::upstream::UpstreamResponse;
@@ -59,6 +62,7 @@ impl RouteHandler<'_> {
         cache: &RouteCache,
     ) -> Result<(), ProxyError> {
         let outcome = match cache.shared.store() {
+            _ if purge::is_purge(context.exchange()) => self.purge(context, cache),
             Some(store) => self.look_up(context, deadline, (cache, store)).await,
             None => self.pass(context, deadline, cache, None).await,
         };
@@ -181,6 +185,9 @@ impl RouteHandler<'_> {
         if cache.config.status_field {
             status.append(NAME, &mut response.head.headers);
         }
+        if !cache.config.tag_fields {
+            fields::remove_tags(&mut response.head.headers);
+        }
         self.accept(context, response)
     }
 
@@ -195,13 +202,7 @@ impl RouteHandler<'_> {
         context.cache = Some(CacheResult::Bypass);
         let response = Box::pin(self.fetch(context, &deadline, None)).await?;
         let request = &context.exchange().request;
-        let place = Place {
-            scheme: request.scheme.as_str(),
-            host: place_host(&request.scheme, &request.authority),
-            path: request.target.path(),
-            query: request.target.query(),
-        };
-        cache.shared.invalidate(&place, &request.method, response.head.status, &response.head.headers);
+        cache.shared.invalidate(&place(request), &request.method, response.head.status, &response.head.headers);
         if response.upgraded.is_some() {
             return self.accept(context, response);
         }
@@ -218,6 +219,16 @@ impl RouteHandler<'_> {
             order.start = Instant::now();
             drop(self.begin_fetch(context, order));
         }
+    }
+}
+
+/// Where a request goes, for purges.
+fn place(request: &RequestHead) -> Place<'_> {
+    Place {
+        scheme: request.scheme.as_str(),
+        host: place_host(&request.scheme, &request.authority),
+        path: request.target.path(),
+        query: request.target.query(),
     }
 }
 
