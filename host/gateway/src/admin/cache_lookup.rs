@@ -19,6 +19,7 @@ use super::cache::{Located, located};
 use super::endpoint::Parameter;
 use super::problem::Problem;
 use crate::cache::RouteCache;
+use crate::exchange::CacheNotes;
 use crate::filter::Hook;
 use crate::http::target::routing_host;
 use crate::route::{Ingress, RequestView};
@@ -37,6 +38,11 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         required: false,
     },
     Parameter { name: "listener", description: "The listener that it comes to, if that is not any.", required: false },
+    Parameter {
+        name: "key-part",
+        description: "What a filter adds to the key: its name, `=` and its value. It can be given several times.",
+        required: false,
+    },
     Parameter {
         name: "consumer",
         description: "The caller that a filter would find, if it finds one.",
@@ -111,6 +117,8 @@ struct Asked {
     headers: HeaderMap,
     listener: Option<String>,
     consumer: Option<String>,
+    /// What filters would add to the key, by name.
+    parts: Vec<(Box<str>, Box<str>)>,
 }
 
 pub(super) fn lookup(context: &Context, query: &str) -> Result<Lookup, Problem> {
@@ -146,12 +154,18 @@ pub(super) fn lookup(context: &Context, query: &str) -> Result<Lookup, Problem> 
 impl Asked {
     fn read(query: &str) -> Result<Asked, Problem> {
         let (mut url, mut listener, mut consumer) = (None, None, None);
-        let (mut method, mut headers) = (Method::GET, HeaderMap::new());
+        let (mut method, mut headers, mut notes) = (Method::GET, HeaderMap::new(), CacheNotes::default());
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "url" => url = Some(value),
                 "listener" => listener = Some(value.into_owned()),
                 "consumer" => consumer = Some(value.into_owned()),
+                "key-part" => {
+                    let (name, value) = value.split_once('=').ok_or_else(|| {
+                        Problem::unprocessable(format!("`key-part`: `{value}` is not like `plan=gold`"))
+                    })?;
+                    notes.set_key_part(name, value);
+                }
                 "method" => {
                     method = Method::from_bytes(value.as_bytes())
                         .map_err(|_| Problem::unprocessable(format!("`method`: `{value}` is not a method")))?;
@@ -176,7 +190,7 @@ impl Asked {
         if let Ok(host) = HeaderValue::try_from(&located.host) {
             headers.insert(header::HOST, host);
         }
-        Ok(Asked { scheme, located, method, headers, listener, consumer })
+        Ok(Asked { scheme, located, method, headers, listener, consumer, parts: notes.key_parts })
     }
 
     /// The route that takes the request.
@@ -218,6 +232,7 @@ impl Asked {
                 query: self.located.query.as_deref(),
                 headers: &self.headers,
                 consumer: self.consumer.as_deref(),
+                parts: &self.parts,
             },
             store.secret(),
         );

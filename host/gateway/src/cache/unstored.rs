@@ -22,6 +22,10 @@ pub enum Unstored {
     Session,
     #[error("fetches use as much of `gateway.max_buffered_memory` as they may")]
     Memory,
+    #[error("a filter has said so")]
+    Filter,
+    #[error("the response hooks of the request have failed, or its client has left before they were through")]
+    Untold,
     #[error("the response broke off")]
     BrokenOff,
     #[error("nobody has read the response to its end")]

@@ -85,6 +85,9 @@ impl Service for Proxy {
                 route.replace_response(&mut context, &error);
             }
             route.filter_response(&mut context).await;
+            if context.tells_cache.is_some() {
+                cache::tell(&mut context);
+            }
             context.consumer = context.exchange().context.consumer().cloned();
             route.send(context)
         }

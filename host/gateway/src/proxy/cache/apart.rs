@@ -70,7 +70,7 @@ impl RouteHandler<'_> {
                     response: &response.head.headers,
                     times,
                 };
-                let freshened = freshen(stored.status(), &head, received, &cache.config.policy);
+                let freshened = freshen(stored.status(), &head, stored.notes(), received, &cache.config.policy);
                 if let Ok(storable) = &freshened.storable {
                     let received = Received { status: stored.status(), response: &freshened.head, ..received };
                     fetch::store_again((cache, store), (key, stored, born), request, storable, &received);

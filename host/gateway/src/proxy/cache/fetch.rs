@@ -9,17 +9,19 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
-use sluice_cache::directives::RequestDirectives;
+use sluice_cache::directives::{RequestDirectives, ResponseDirectives};
 use sluice_cache::freshness::{Failure, Times};
 use sluice_cache::key::Key;
+use sluice_cache::notes::Notes;
 use sluice_cache::policy::SetCookie;
-use sluice_cache::storable::{Received, Storable, storable};
+use sluice_cache::storable::{Received, Refusal, Storable, announced_length, storable_as};
 use sluice_cache::store::{self, BodyBuilder, Draft, Generation, Object, Place, Store};
 use sluice_cache::validate::{freshen, has_validator, identify, make_conditional};
 use tokio::sync::oneshot;
 
 use super::fill::{Broken, Filling, Room};
 use super::flight::{Failed, Lead, Live, State, Target};
+use super::notes::{Told, stored_notes};
 use super::{Stale, as_of_caller, hit, is_of_upstream, seconds, stale_of};
 use crate::cache::{RouteCache, Unstored, place_host};
 use crate::deadline;
@@ -52,6 +54,11 @@ pub(super) struct Order {
     born: Generation,
     /// From when its time counts.
     pub(super) start: Instant,
+    /// What filters have said so far.
+    pub(super) notes: Option<Arc<Notes>>,
+    no_store: bool,
+    /// What they say before the response is stored.
+    pub(super) told: Option<oneshot::Receiver<Told>>,
 }
 
 impl Order {
@@ -65,7 +72,12 @@ impl Order {
         let start = context.start;
         let exchange = context.exchange();
         let has_caller = exchange.context.consumer().is_some();
-        Order { target, request: exchange.request.headers.clone(), has_caller, stored, lead, born, start }
+        let (notes, no_store) = match &exchange.cache {
+            Some(notes) => (stored_notes(notes), notes.no_store),
+            None => (None, false),
+        };
+        let request = exchange.request.headers.clone();
+        Order { target, request, has_caller, stored, lead, born, start, notes, no_store, told: None }
     }
 }
 
@@ -233,7 +245,7 @@ impl Fetch {
         let Some(stored) = self.order.stored.clone() else {
             return Answered::Upstream { response: Box::new(response), ttl: None };
         };
-        let may_store = !self.has_session(handler, cache, &response);
+        let may_store = !self.has_session(handler, cache, &response.head.headers) && !self.order.no_store;
         let request = &self.context.exchange().request;
         let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
         let received = Received {
@@ -243,7 +255,7 @@ impl Fetch {
             response: &response.head.headers,
             times,
         };
-        let freshened = freshen(stored.status(), &stored.head(), received, &cache.config.policy);
+        let freshened = freshen(stored.status(), &stored.head(), stored.notes(), received, &cache.config.policy);
         let again = freshened.storable.as_ref().ok().filter(|_| may_store).and_then(|storable| {
             let request = RequestHead { headers: self.order.request.clone(), ..request.clone() };
             let received = Received {
@@ -284,9 +296,16 @@ impl Fetch {
         times: Times,
         reply: oneshot::Sender<Fetched>,
     ) {
-        let (draft, builder, head) = match self.draft(handler, (cache, store), &response, times) {
-            Ok(drafted) => drafted,
-            Err(why) => {
+        let told = self.order.told.take();
+        let (status, head) = (response.head.status, told.as_ref().map(|_| response.head.headers.clone()));
+        let came = Came { status, head: &response.head.headers, times };
+        let (draft, builder) = match self.draft(handler, (cache, store), came) {
+            Ok((draft, builder)) => (Some(draft), builder),
+            // A filter may give it a lifetime. Until then, it is for nobody else.
+            Err((Unstored::Refused(Refusal::NoFreshness | Refusal::Useless), Some(builder))) if told.is_some() => {
+                (None, builder)
+            }
+            Err((why, _)) => {
                 cache.shared.note_unstored(self.order.target.key, why);
                 self.order.lead.publish(State::Alone);
                 handler.worker.flights.note_alone(&self.order.target, seconds());
@@ -296,33 +315,76 @@ impl Fetch {
         let filling = Filling::begin(response.body.exact_size());
         let reader = filling.fill().reader().map_or(Body::Empty, Body::stream);
         let body = timed(std::mem::replace(&mut response.body, reader), handler.route.timeouts.idle, None);
-        self.order.lead.publish(State::Streaming(Arc::new(Live {
-            status: response.head.status,
-            head,
-            stored: draft.stored().clone(),
-            variant: draft.variant().clone(),
-            fill: Arc::clone(filling.fill()),
-        })));
-        let ttl = Some(draft.stored().lifetime());
+        let ttl = draft.as_ref().map(|(draft, _)| draft.stored().lifetime());
+        self.order.lead.publish(match &draft {
+            Some((draft, head)) => State::Streaming(Arc::new(Live {
+                status,
+                head: head.clone(),
+                stored: draft.stored().clone(),
+                variant: draft.variant().clone(),
+                fill: Arc::clone(filling.fill()),
+            })),
+            None => State::Alone,
+        });
         let attempts = std::mem::take(&mut self.context.attempts);
         let answer = Ok(Answered::Upstream { response: Box::new(response), ttl });
         // What the fetch holds of limits, it holds until its end.
         let _ = reply.send(Fetched { answer, attempts, admission: None });
-        let Order { target, lead, .. } = self.order;
-        let keep = |body: store::Body| {
-            let object = draft.finish(body).map_err(|_| Unstored::BrokenOff)?;
-            let object = store.insert(target.key, object).map_err(|_| Unstored::TooLarge)?;
-            lead.publish(State::Stored(object));
-            Ok(())
+        let budget = &handler.worker.budget;
+        let outcome = match (draft, told) {
+            (Some((draft, _)), None) => {
+                let keep = |body| self.keep(store, draft, body);
+                fill_up(body, filling, builder, budget, keep).await
+            }
+            (_, told) => {
+                let mut whole = None;
+                let keep = |body| {
+                    whole = Some(body);
+                    Ok(())
+                };
+                match (fill_up(body, filling, builder, budget, keep).await, whole, told.zip(head)) {
+                    (Ok(()), Some(body), Some((told, head))) => {
+                        let came = Came { status, head: &head, times };
+                        self.keep_as_told(handler, (cache, store), came, body, told).await
+                    }
+                    (Ok(()), _, _) => Err(Unstored::Untold),
+                    (Err(why), _, _) => Err(why),
+                }
+            }
         };
-        if let Err(why) = fill_up(body, filling, builder, &handler.worker.budget, keep).await {
-            cache.shared.note_unstored(target.key, why);
+        if let Err(why) = outcome {
+            cache.shared.note_unstored(self.order.target.key, why);
         }
     }
 
+    fn keep(&self, store: &Store, draft: Draft, body: store::Body) -> Result<(), Unstored> {
+        let object = draft.finish(body).map_err(|_| Unstored::BrokenOff)?;
+        let object = store.insert(self.order.target.key, object).map_err(|_| Unstored::TooLarge)?;
+        self.order.lead.publish(State::Stored(object));
+        Ok(())
+    }
+
+    /// Stores a response with what the filters say of it, once they have seen it.
+    async fn keep_as_told(
+        &mut self,
+        handler: &RouteHandler<'_>,
+        (cache, store): (&RouteCache, &Store),
+        came: Came<'_>,
+        body: store::Body,
+        told: oneshot::Receiver<Told>,
+    ) -> Result<(), Unstored> {
+        let length = usize::try_from(body.len()).map_err(|_| Unstored::TooLarge)?;
+        let _charge = handler.worker.budget.reserve(length).map_err(|_| Unstored::Memory)?;
+        let Ok(Ok(Some(told))) = deadline::timeout(UNATTENDED, told).await else { return Err(Unstored::Untold) };
+        self.order.no_store |= told.no_store;
+        self.order.notes = stored_notes(&told);
+        let ((draft, _), _) = self.draft(handler, (cache, store), came).map_err(|(why, _)| why)?;
+        self.keep(store, draft, body)
+    }
+
     /// Whether a cookie of the response that would be stored may be that of a session which the gateway has begun for this client.
-    fn has_session(&self, handler: &RouteHandler<'_>, cache: &RouteCache, response: &UpstreamResponse) -> bool {
-        if cache.config.policy.set_cookie != SetCookie::Store || !response.head.headers.contains_key(SET_COOKIE) {
+    fn has_session(&self, handler: &RouteHandler<'_>, cache: &RouteCache, response: &HeaderMap) -> bool {
+        if cache.config.policy.set_cookie != SetCookie::Store || !response.contains_key(SET_COOKIE) {
             return false;
         }
         let asked = self.context.attempts.last().map(|attempt| &*attempt.upstream);
@@ -330,42 +392,69 @@ impl Fetch {
         upstreams.any(|upstream| Some(&**upstream.name()) == asked && upstream.spec().balancing.sticky.is_some())
     }
 
-    /// The response as it is stored, if it may be.
+    /// The response as it is stored, with its head, if it may be; and what collects its content.
+    #[expect(clippy::type_complexity, reason = "two parts that have one caller")]
     fn draft(
         &mut self,
         handler: &RouteHandler<'_>,
         (cache, store): (&RouteCache, &Store),
-        response: &UpstreamResponse,
-        times: Times,
-    ) -> Result<(Draft, BodyBuilder, HeaderMap), Unstored> {
+        came: Came<'_>,
+    ) -> Result<((Draft, HeaderMap), BodyBuilder), (Unstored, Option<BodyBuilder>)> {
+        let most = cache.config.max_object.0;
+        let builder = BodyBuilder::new(announced_length(came.head), most).map_err(|_| (Unstored::TooLarge, None))?;
+        match self.drafted(handler, (cache, store), came) {
+            Ok(drafted) => Ok((drafted, builder)),
+            Err(why) => Err((why, Some(builder))),
+        }
+    }
+
+    fn drafted(
+        &mut self,
+        handler: &RouteHandler<'_>,
+        (cache, store): (&RouteCache, &Store),
+        came: Came<'_>,
+    ) -> Result<(Draft, HeaderMap), Unstored> {
+        if self.order.no_store {
+            return Err(Unstored::Filter);
+        }
+        let policy = &cache.config.policy;
         let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
         let received = Received {
             method: &Method::GET,
             request: of_caller.as_ref().unwrap_or(&self.order.request),
-            status: response.head.status,
-            response: &response.head.headers,
-            times,
+            status: came.status,
+            response: came.head,
+            times: came.times,
         };
-        let storable = storable(received, &cache.config.policy)?;
-        if self.has_session(handler, cache, response) {
+        let notes = self.order.notes.as_ref();
+        let directives = Notes::directives(notes, ResponseDirectives::of(came.head));
+        let storable = storable_as(received, &directives, policy)?;
+        if self.has_session(handler, cache, came.head) {
             return Err(Unstored::Session);
         }
         let received = Received { request: &self.order.request, ..received };
         let request = &self.context.exchange().request;
-        let place = place(request);
-        let draft = Draft::new(&storable, &received, &place, self.order.born, &cache.config.policy, store.secret())
+        let place = place(request, self.order.notes.as_ref());
+        let draft = Draft::new(&storable, &received, &place, self.order.born, policy, store.secret())
             .map_err(|_| Unstored::HeadTooLarge)?;
-        let builder = draft.body(cache.config.max_object.0).map_err(|_| Unstored::TooLarge)?;
-        Ok((draft, builder, storable.head(&response.head.headers)))
+        Ok((draft, storable.head(came.head)))
     }
 }
 
-fn place(request: &RequestHead) -> Place<'_> {
+/// The head of a response, as it came.
+#[derive(Clone, Copy)]
+struct Came<'h> {
+    status: StatusCode,
+    head: &'h HeaderMap,
+    times: Times,
+}
+
+fn place<'a>(request: &'a RequestHead, notes: Option<&'a Arc<Notes>>) -> Place<'a> {
     Place {
         host: place_host(&request.scheme, &request.authority),
         path: request.target.path(),
         query: request.target.query(),
-        tags: &[],
+        notes,
     }
 }
 
@@ -377,7 +466,8 @@ pub(super) fn store_again(
     storable: &Storable,
     received: &Received<'_>,
 ) -> Option<Arc<Object>> {
-    let draft = Draft::new(storable, received, &place(request), born, &cache.config.policy, store.secret()).ok()?;
+    let place = place(request, stored.notes());
+    let draft = Draft::new(storable, received, &place, born, &cache.config.policy, store.secret()).ok()?;
     store.insert(key, draft.finish(stored.body().clone()).ok()?).ok()
 }
 

@@ -87,7 +87,8 @@ impl RouteHandler<'_> {
                     }
                 }
             };
-            let order = Order::new(context, target, missing.stored.clone(), lead, born);
+            let mut order = Order::new(context, target, missing.stored.clone(), lead, born);
+            order.told = self.listen(context);
             let fetched = self.begin_fetch(context, order);
             let fetched = match deadline.map(|deadline| deadline.until) {
                 None => fetched.await,

@@ -10,6 +10,7 @@ mod fill;
 mod flight;
 mod hit;
 mod miss;
+mod notes;
 mod purge;
 mod uncollapsible;
 
@@ -27,6 +28,7 @@ use sluice_cache::storable::{Bypass, looks_up};
 use sluice_cache::store::{Found, Object, Store};
 
 pub use self::flight::Flights;
+pub(super) use self::notes::{Told, tell};
 
 use self::fetch::Order;
 use self::flight::{Role, Target};
@@ -67,6 +69,7 @@ impl RouteHandler<'_> {
             None => self.pass(context, deadline, cache, None).await,
         };
         let result = context.cache.get_or_insert(CacheResult::Miss).name();
+        context.exchange().cache_status = Some(result);
         self.local.metrics.cached(self.route.metrics, result);
         outcome
     }
@@ -150,6 +153,7 @@ impl RouteHandler<'_> {
             query: request.target.query(),
             headers: &request.headers,
             consumer: exchange.context.consumer().map(|name| &**name),
+            parts: exchange.cache.as_ref().map_or(&[], |notes| &notes.key_parts),
         };
         cache.config.key.key(&input, store.secret())
     }
@@ -216,6 +220,8 @@ impl RouteHandler<'_> {
         let target = target(context, key);
         if let Role::Leader(lead) = Flights::join(&self.worker.flights, target, born, seconds()) {
             let mut order = Order::new(context, target, Some(Arc::clone(stored)), lead, born);
+            // No response hook will see the response: what they have said of the one before it holds.
+            order.notes = stored.notes().cloned();
             order.start = Instant::now();
             drop(self.begin_fetch(context, order));
         }
