@@ -9,6 +9,7 @@ mod cache;
 mod cache_filters;
 mod cache_hostile;
 mod cache_purge;
+mod cache_shared;
 mod calls;
 mod circuits;
 mod client_auth;

@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 pub use body::{Body, BodyBuilder, BodyTooLarge};
 pub use head::{HeadTooLarge, PackedHead};
 pub use object::{Draft, Incomplete, Object, Place};
-pub use purge::{Generation, Purge, Purged, Strength, Tags};
+pub use purge::{Generation, Purge, Purged, SharedPurges, Strength, Tags};
 
 use crate::digest::Secret;
 use crate::key::Key;

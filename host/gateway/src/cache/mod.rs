@@ -1,10 +1,12 @@
 //! The HTTP cache of the process: the store that all workers share, and what is purged of it. It outlives snapshots. The rules and the store
 //! are in `sluice-cache`; `proxy/cache/` asks them for each request.
 
+mod tier;
 mod unstored;
 
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, StatusCode};
 use sluice_cache::digest::Secret;
@@ -14,7 +16,9 @@ use sluice_cache::store::{Limits, Purge, Store, Strength};
 use url::Url;
 
 use crate::config::model;
+use crate::services::state::{self, Stores};
 
+pub use self::tier::Tier;
 pub use self::unstored::{Noted, NotesOfUnstored, Unstored};
 pub use crate::config::model::PurgeGrant;
 
@@ -40,6 +44,8 @@ pub enum CacheResult {
     StaleIfError,
     /// A stored response that the upstream has confirmed.
     Revalidated,
+    /// A fresh response of the tier that gateways share.
+    Shared,
     /// The response to another request for the same.
     Collapsed,
     /// The upstream's response.
@@ -59,6 +65,7 @@ impl CacheResult {
             CacheResult::Stale => "stale",
             CacheResult::StaleIfError => "stale-if-error",
             CacheResult::Revalidated => "revalidated",
+            CacheResult::Shared => "shared",
             CacheResult::Collapsed => "collapsed",
             CacheResult::Miss => "miss",
             CacheResult::Bypass => "bypass",
@@ -81,6 +88,8 @@ pub struct ResponseCache {
     store: OnceLock<Store>,
     /// For those who ask why something is not stored.
     unstored: OnceLock<NotesOfUnstored>,
+    /// What other gateways have, too.
+    tier: ArcSwapOption<Tier>,
 }
 
 impl ResponseCache {
@@ -103,6 +112,27 @@ impl ResponseCache {
         self.store.get()
     }
 
+    /// This store is behind the memory from now on, or none.
+    pub fn share(self: &Arc<Self>, store: Option<&(Arc<state::Store>, u64)>, stores: &Stores) {
+        let Some((store, most)) = store else { return self.tier.store(None) };
+        if !self.tier.load().as_ref().is_some_and(|tier| tier.is_of(store, *most)) {
+            let tier = Tier::new(store, *most, self, |journal, reader| stores.follow(journal, reader));
+            self.tier.store(Some(tier));
+        }
+    }
+
+    /// What is behind the memory, if anything is.
+    pub fn tier(&self) -> Option<Arc<Tier>> {
+        self.tier.load_full()
+    }
+
+    /// Gives about so much memory back.
+    pub fn release(&self, bytes: u64) {
+        if let Some(store) = self.store() {
+            store.release(bytes);
+        }
+    }
+
     /// A response for a key is not stored.
     pub fn note_unstored(&self, key: Key, why: Unstored) {
         self.unstored.get_or_init(NotesOfUnstored::default).note(key, why);
@@ -115,6 +145,10 @@ impl ResponseCache {
 
     /// Takes stored responses away, or makes them stale.
     pub fn purge(&self, what: &Purge<'_>, strength: Strength) {
+        // First, so that nothing of the tier is used that this takes away: it waits to be told.
+        if let Some(tier) = &*self.tier.load() {
+            tier.purge(what, strength);
+        }
         if let Some(store) = self.store() {
             store.purge(what, strength);
         }
@@ -122,14 +156,16 @@ impl ResponseCache {
 
     /// RFC 9111 §4.4: what a response to an unsafe request makes invalid.
     pub fn invalidate(&self, place: &Place<'_>, method: &Method, status: StatusCode, response: &HeaderMap) {
-        let Some(store) = self.store().filter(|_| invalidate::invalidates(method, status)) else { return };
-        store.purge(&Purge::Url { host: place.host, path: place.path, query: place.query }, Strength::Hard);
+        if self.store().is_none() || !invalidate::invalidates(method, status) {
+            return;
+        }
+        self.purge(&Purge::Url { host: place.host, path: place.path, query: place.query }, Strength::Hard);
         let query = place.query.map(|query| format!("?{query}")).unwrap_or_default();
         let target = format!("{}://{}{}{query}", place.scheme, place.host, place.path);
         let Ok(target) = Url::parse(&target) else { return };
         for url in invalidate::others(&target, response) {
             if let Some(host) = url_host(&url) {
-                store.purge(&Purge::Url { host: &host, path: url.path(), query: url.query() }, Strength::Hard);
+                self.purge(&Purge::Url { host: &host, path: url.path(), query: url.query() }, Strength::Hard);
             }
         }
     }

@@ -119,6 +119,8 @@ pub const MIRROR_MAX_BODY: ByteSize = mib(1);
 
 // [cache] and [routes.NAME.cache]; `normalise` is `Normalise::default()`.
 pub const CACHE_MEMORY: ByteSize = mib(64);
+/// A value of some hundred KiB takes the connection for less than a millisecond.
+pub const CACHE_STATE_MAX_OBJECT: ByteSize = kib(256);
 pub const CACHE_MAX_OBJECT: ByteSize = mib(1);
 /// Longer than most responses take, and shorter than most clients wait.
 pub const CACHE_COLLAPSE_TIMEOUT: Option<Duration> = Some(Duration::from_secs(1));

@@ -6,13 +6,24 @@ use ipnet::IpNet;
 use sluice_cache::key::KeyRule;
 use sluice_cache::policy::Policy;
 
-use super::{ByteSize, Secret};
+use super::{ByteSize, Name, Secret};
 
 /// What all routes with a cache have in common.
 #[derive(Debug, Clone)]
 pub struct Cache {
     /// What stored responses may take together, heads and keys included.
     pub memory: ByteSize,
+    /// The store behind the memory that gateways share.
+    pub state: Option<CacheState>,
+}
+
+/// Where gateways share stored responses and purges.
+#[derive(Debug, Clone)]
+pub struct CacheState {
+    /// Of a table of `[state]`.
+    pub name: Name,
+    /// The bytes of a response there, its head included.
+    pub max_object: ByteSize,
 }
 
 /// How the responses of a route are stored and reused.

@@ -1,5 +1,7 @@
 //! Reads `[cache]` and `[routes.*.cache]`.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
 use sluice_cache::key::{KeyRule, QueryRule};
 use sluice_cache::policy::{Heuristic, Normalise, Policy};
@@ -8,16 +10,19 @@ use super::header_name;
 use crate::config::defaults;
 use crate::config::gateway::{network, token};
 use crate::config::item::Item;
-use crate::config::model::{ByteSize, Cache, PurgeGrant, RouteCache};
+use crate::config::model::{ByteSize, Cache, CacheState, PurgeGrant, RouteCache};
 use crate::config::read::Table;
 
 /// The least memory that a cache can work with, and the most that is no mistake.
 const MEMORY: std::ops::RangeInclusive<ByteSize> = ByteSize(1 << 20)..=ByteSize(1 << 44);
 
+/// A larger value would hold up all others of its connection.
+const STATE_MAX_OBJECT: std::ops::RangeInclusive<ByteSize> = ByteSize(0)..=ByteSize(16 << 20);
+
 /// Parts of a key: fields, cookies or parameters of the query.
 const MAX_PARTS: usize = 64;
 
-pub(in crate::config) fn process(table: &Table<'_>) -> Cache {
+pub(in crate::config) fn process(table: &Table<'_>, states: &BTreeSet<String>) -> Cache {
     Cache {
         memory: table
             .key(
@@ -27,7 +32,22 @@ pub(in crate::config) fn process(table: &Table<'_>) -> Cache {
                 r#""1GiB""#,
             )
             .or(defaults::CACHE_MEMORY, |item| item.size_within(MEMORY)),
+        state: state(table, states),
     }
+}
+
+fn state(table: &Table<'_>, states: &BTreeSet<String>) -> Option<CacheState> {
+    let name = table
+        .key(
+            "state",
+            "The table of `[state]` behind the memory: gateways with the same one share stored responses, and each purge reaches all of them.",
+            r#""shared""#,
+        )
+        .get("none", |item| item.reference("state", states));
+    let max_object = table
+        .key("state_max_object", "A response with more bytes is kept in the memory of its gateway only.", r#""1MiB""#)
+        .or(defaults::CACHE_STATE_MAX_OBJECT, |item| item.size_within(STATE_MAX_OBJECT));
+    name.map(|name| CacheState { name, max_object })
 }
 
 pub(super) fn read(table: &Table<'_>) -> RouteCache {

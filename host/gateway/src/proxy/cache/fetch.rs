@@ -5,29 +5,27 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Method, StatusCode};
-use http_body_util::BodyExt;
-use sluice_cache::directives::{RequestDirectives, ResponseDirectives};
+use sluice_cache::directives::RequestDirectives;
 use sluice_cache::freshness::{Failure, Times};
-use sluice_cache::key::Key;
 use sluice_cache::notes::Notes;
 use sluice_cache::policy::SetCookie;
-use sluice_cache::storable::{Received, Refusal, Storable, announced_length, storable_as};
-use sluice_cache::store::{self, BodyBuilder, Draft, Generation, Object, Place, Store};
+use sluice_cache::storable::{Received, Refusal};
+use sluice_cache::store::{Generation, Object, Store};
 use sluice_cache::validate::{freshen, has_validator, identify, make_conditional};
 use tokio::sync::oneshot;
 
-use super::fill::{Broken, Filling, Room};
+use super::fill::{Filling, fill_up};
 use super::flight::{Failed, Lead, Live, State, Target};
+use super::keep::{Came, store_again};
 use super::notes::{Told, stored_notes};
+use super::shared::Shared;
 use super::{Stale, as_of_caller, hit, is_of_upstream, seconds, stale_of};
-use crate::cache::{RouteCache, Unstored, place_host};
-use crate::deadline;
+use crate::cache::{RouteCache, Unstored};
 use crate::exchange::{Caller, Exchange, RequestHead};
 use crate::filter::Traversal;
-use crate::http::body::{Body, MemoryBudget, Reservation};
+use crate::http::body::Body;
 use crate::proxy::RouteHandler;
 use crate::proxy::admission::Admission;
 use crate::proxy::context::{MatchedRoute, RequestContext};
@@ -37,26 +35,20 @@ use crate::proxy::worker::Worker;
 use crate::snapshot::LocalSnapshot;
 use crate::upstream::{AttemptLog, UpstreamResponse};
 
-/// How long a fetch goes on that nobody reads, but for the store.
-const UNATTENDED: Duration = Duration::from_secs(60);
-
-/// How long a reader may hold others back who read a response that is not stored.
-const STALL: Duration = Duration::from_secs(10);
-
 /// What is fetched, and for whom.
 pub(super) struct Order {
-    target: Target,
-    request: HeaderMap,
-    has_caller: bool,
-    stored: Option<Arc<Object>>,
-    lead: Lead,
+    pub(super) target: Target,
+    pub(super) request: HeaderMap,
+    pub(super) has_caller: bool,
+    pub(super) stored: Option<Arc<Object>>,
+    pub(super) lead: Lead,
     /// Of the store, before the request was sent.
-    born: Generation,
+    pub(super) born: Generation,
     /// From when its time counts.
     pub(super) start: Instant,
     /// What filters have said so far.
     pub(super) notes: Option<Arc<Notes>>,
-    no_store: bool,
+    pub(super) no_store: bool,
     /// What they say before the response is stored.
     pub(super) told: Option<oneshot::Receiver<Told>>,
 }
@@ -95,6 +87,10 @@ pub(super) enum Answered {
         response: Box<UpstreamResponse>,
         ttl: Option<Duration>,
     },
+    /// Another gateway has a good response, and it is stored here now.
+    Shared {
+        object: Arc<Object>,
+    },
     /// The stored response is good, and stored anew.
     Validated {
         object: Arc<Object>,
@@ -108,12 +104,14 @@ pub(super) enum Answered {
 }
 
 /// A fetch on its way, with all that it needs of its request.
-struct Fetch {
+pub(super) struct Fetch {
     worker: Rc<Worker>,
     local: Rc<LocalSnapshot>,
     route: usize,
-    context: Box<RequestContext>,
-    order: Order,
+    pub(super) context: Box<RequestContext>,
+    pub(super) order: Order,
+    /// Where other gateways may have the response.
+    pub(super) shared: Option<Shared>,
 }
 
 impl RouteHandler<'_> {
@@ -122,7 +120,7 @@ impl RouteHandler<'_> {
         let worker = context.worker();
         let local = worker.snapshot_of(self.local.shared.number);
         let own = of_fetch(&worker, context, &order);
-        let fetch = Fetch { worker, local, route: context.route_index(), context: own, order };
+        let fetch = Fetch { worker, local, route: context.route_index(), context: own, order, shared: None };
         let (reply, fetched) = oneshot::channel();
         tokio::task::spawn_local(Box::pin(fetch.run(reply)));
         fetched
@@ -145,6 +143,7 @@ fn of_fetch(worker: &Rc<Worker>, context: &mut RequestContext, order: &Order) ->
     let mut copy =
         Exchange::new(exchange.id.clone(), exchange.client, exchange.request.clone(), Arc::clone(&exchange.route));
     copy.params = exchange.params.clone();
+    copy.cache = exchange.cache.clone();
     copy.context.set_caller(exchange.context.consumer().map(|name| Caller { name: Arc::clone(name), known: None }));
     own.traversal = Traversal::new(copy);
     own
@@ -157,6 +156,11 @@ impl Fetch {
         let handler = RouteHandler { worker: &worker, local: &local, route, pipeline: local.pipeline(route.pipeline) };
         let Some(cache) = &route.cache else { return };
         let Some(store) = cache.shared.store() else { return };
+        self.shared = handler.shared(&mut self.context, cache);
+        if let Some(object) = self.of_others(&handler, (cache, store)).await {
+            self.order.lead.publish(State::Stored(Arc::clone(&object)));
+            return self.reply(reply, Ok(Answered::Shared { object }));
+        }
         let requested = SystemTime::now();
         let outcome = self.ask(&handler).await;
         let times = Times { request: requested, response: SystemTime::now() };
@@ -272,11 +276,18 @@ impl Fetch {
                 &received,
             )
         });
-        let cookies = response.head.headers.get_all(SET_COOKIE).iter().cloned().collect();
+        // Where cookies are stored, the head has them.
+        let cookies = match cache.config.policy.set_cookie {
+            SetCookie::Store => Vec::new(),
+            SetCookie::Refuse | SetCookie::Omit => response.head.headers.get_all(SET_COOKIE).iter().cloned().collect(),
+        };
         response.discard();
         match again {
             Some(object) => {
                 self.order.lead.publish(State::Stored(Arc::clone(&object)));
+                if let Some(shared) = self.shared.take() {
+                    shared.keep(&object, &self.order.request);
+                }
                 Answered::Validated { object, cookies }
             }
             None => {
@@ -356,197 +367,4 @@ impl Fetch {
             cache.shared.note_unstored(self.order.target.key, why);
         }
     }
-
-    fn keep(&self, store: &Store, draft: Draft, body: store::Body) -> Result<(), Unstored> {
-        let object = draft.finish(body).map_err(|_| Unstored::BrokenOff)?;
-        let object = store.insert(self.order.target.key, object).map_err(|_| Unstored::TooLarge)?;
-        self.order.lead.publish(State::Stored(object));
-        Ok(())
-    }
-
-    /// Stores a response with what the filters say of it, once they have seen it.
-    async fn keep_as_told(
-        &mut self,
-        handler: &RouteHandler<'_>,
-        (cache, store): (&RouteCache, &Store),
-        came: Came<'_>,
-        body: store::Body,
-        told: oneshot::Receiver<Told>,
-    ) -> Result<(), Unstored> {
-        let length = usize::try_from(body.len()).map_err(|_| Unstored::TooLarge)?;
-        let _charge = handler.worker.budget.reserve(length).map_err(|_| Unstored::Memory)?;
-        let Ok(Ok(Some(told))) = deadline::timeout(UNATTENDED, told).await else { return Err(Unstored::Untold) };
-        self.order.no_store |= told.no_store;
-        self.order.notes = stored_notes(&told);
-        let ((draft, _), _) = self.draft(handler, (cache, store), came).map_err(|(why, _)| why)?;
-        self.keep(store, draft, body)
-    }
-
-    /// Whether a cookie of the response that would be stored may be that of a session which the gateway has begun for this client.
-    fn has_session(&self, handler: &RouteHandler<'_>, cache: &RouteCache, response: &HeaderMap) -> bool {
-        if cache.config.policy.set_cookie != SetCookie::Store || !response.contains_key(SET_COOKIE) {
-            return false;
-        }
-        let asked = self.context.attempts.last().map(|attempt| &*attempt.upstream);
-        let mut upstreams = handler.local.upstreams.iter().map(|handle| handle.upstream.upstream());
-        upstreams.any(|upstream| Some(&**upstream.name()) == asked && upstream.spec().balancing.sticky.is_some())
-    }
-
-    /// The response as it is stored, with its head, if it may be; and what collects its content.
-    #[expect(clippy::type_complexity, reason = "two parts that have one caller")]
-    fn draft(
-        &mut self,
-        handler: &RouteHandler<'_>,
-        (cache, store): (&RouteCache, &Store),
-        came: Came<'_>,
-    ) -> Result<((Draft, HeaderMap), BodyBuilder), (Unstored, Option<BodyBuilder>)> {
-        let most = cache.config.max_object.0;
-        let builder = BodyBuilder::new(announced_length(came.head), most).map_err(|_| (Unstored::TooLarge, None))?;
-        match self.drafted(handler, (cache, store), came) {
-            Ok(drafted) => Ok((drafted, builder)),
-            Err(why) => Err((why, Some(builder))),
-        }
-    }
-
-    fn drafted(
-        &mut self,
-        handler: &RouteHandler<'_>,
-        (cache, store): (&RouteCache, &Store),
-        came: Came<'_>,
-    ) -> Result<(Draft, HeaderMap), Unstored> {
-        if self.order.no_store {
-            return Err(Unstored::Filter);
-        }
-        let policy = &cache.config.policy;
-        let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
-        let received = Received {
-            method: &Method::GET,
-            request: of_caller.as_ref().unwrap_or(&self.order.request),
-            status: came.status,
-            response: came.head,
-            times: came.times,
-        };
-        let notes = self.order.notes.as_ref();
-        let directives = Notes::directives(notes, ResponseDirectives::of(came.head));
-        let storable = storable_as(received, &directives, policy)?;
-        if self.has_session(handler, cache, came.head) {
-            return Err(Unstored::Session);
-        }
-        let received = Received { request: &self.order.request, ..received };
-        let request = &self.context.exchange().request;
-        let place = place(request, self.order.notes.as_ref());
-        let draft = Draft::new(&storable, &received, &place, self.order.born, policy, store.secret())
-            .map_err(|_| Unstored::HeadTooLarge)?;
-        Ok((draft, storable.head(came.head)))
-    }
-}
-
-/// The head of a response, as it came.
-#[derive(Clone, Copy)]
-struct Came<'h> {
-    status: StatusCode,
-    head: &'h HeaderMap,
-    times: Times,
-}
-
-fn place<'a>(request: &'a RequestHead, notes: Option<&'a Arc<Notes>>) -> Place<'a> {
-    Place {
-        host: place_host(&request.scheme, &request.authority),
-        path: request.target.path(),
-        query: request.target.query(),
-        notes,
-    }
-}
-
-/// Stores a response anew whose head has changed. `received` has that head.
-pub(super) fn store_again(
-    (cache, store): (&RouteCache, &Store),
-    (key, stored, born): (Key, &Object, Generation),
-    request: &RequestHead,
-    storable: &Storable,
-    received: &Received<'_>,
-) -> Option<Arc<Object>> {
-    let place = place(request, stored.notes());
-    let draft = Draft::new(storable, received, &place, born, &cache.config.policy, store.secret()).ok()?;
-    store.insert(key, draft.finish(stored.body().clone()).ok()?).ok()
-}
-
-/// Reads a response to its end, for its readers and for the store. `keep` is called with the whole, before the readers get their last byte.
-async fn fill_up(
-    mut body: Body,
-    filling: Filling,
-    builder: BodyBuilder,
-    budget: &MemoryBudget,
-    keep: impl FnOnce(store::Body) -> Result<(), Unstored>,
-) -> Result<(), Unstored> {
-    let mut kept = budget.reserve(0).ok().map(|charge| (builder, charge));
-    let mut outcome = if kept.is_some() { Ok(()) } else { Err(Unstored::Memory) };
-    let mut unattended = None;
-    let mut trailers = None;
-    let mut last = Bytes::new();
-    loop {
-        if kept.is_none() {
-            match deadline::timeout(STALL, filling.room()).await {
-                Ok(Room::Here) => {}
-                Ok(Room::Nobody) => return outcome,
-                Err(_) => {
-                    filling.leave_slowest();
-                    continue;
-                }
-            }
-        }
-        let frame = deadline::timeout(UNATTENDED, body.frame()).await;
-        if filling.fill().has_readers() {
-            unattended = None;
-        } else if unattended.get_or_insert_with(Instant::now).elapsed() >= UNATTENDED || kept.is_none() {
-            return outcome.and(Err(Unstored::Unattended));
-        }
-        let data = match frame {
-            Err(_) => continue,
-            Ok(None) => break,
-            Ok(Some(Err(error))) => {
-                filling.break_off(Broken::of(&error));
-                return outcome.and(Err(Unstored::BrokenOff));
-            }
-            Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => data,
-                Err(other) => {
-                    trailers = other.into_trailers().ok();
-                    continue;
-                }
-            },
-        };
-        if let Some((builder, charge)) = &mut kept
-            && let Err(why) = add(builder, charge, budget, &data)
-        {
-            outcome = Err(why);
-            filling.slide(kept.take().map(|(_, charge)| charge));
-        }
-        if http_body::Body::is_end_stream(&body) {
-            last = data;
-            break;
-        }
-        filling.push(data);
-    }
-    let charge = kept.map(|(builder, charge)| {
-        outcome = keep(builder.finish());
-        charge
-    });
-    filling.push(last);
-    filling.end(trailers, charge);
-    outcome
-}
-
-/// Adds a part to what is stored, unless it is too much. A part is in memory twice, for the readers and for the store. Others need the memory
-/// more, so half of the account is theirs.
-fn add(
-    builder: &mut BodyBuilder,
-    charge: &mut Reservation,
-    budget: &MemoryBudget,
-    data: &[u8],
-) -> Result<(), Unstored> {
-    if budget.used() + 2 * data.len() > budget.limit() / 2 || charge.grow(2 * data.len()).is_err() {
-        return Err(Unstored::Memory);
-    }
-    builder.push(data).map_err(|_| Unstored::TooLarge)
 }

@@ -195,6 +195,12 @@ impl RouteHandler<'_> {
                 status.ttl = ttl.map(seconds_of);
                 self.answer(context, cache, *response, (CacheResult::Miss, status))
             }
+            Answered::Shared { object } => {
+                let age = object.stored().age(SystemTime::now());
+                let ttl = Some(seconds_of(object.stored().lifetime().saturating_sub(age)));
+                let status = CacheStatus { handling: Handling::Hit, ttl, key: None, detail: Some("shared") };
+                self.serve(context, cache, &object, Some(age), (CacheResult::Shared, status))
+            }
             Answered::Validated { object, cookies } => {
                 let mut status = forwarded(missing.why, Some(StatusCode::NOT_MODIFIED), true);
                 status.ttl = Some(seconds_of(object.stored().lifetime()));

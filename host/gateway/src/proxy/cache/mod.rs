@@ -9,9 +9,11 @@ mod fetch;
 mod fill;
 mod flight;
 mod hit;
+mod keep;
 mod miss;
 mod notes;
 mod purge;
+mod shared;
 mod uncollapsible;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use sluice_cache::cache_status::{CacheStatus, Forward, Handling};
+use sluice_cache::digest::Secret;
 use sluice_cache::directives::RequestDirectives;
 use sluice_cache::fields;
 use sluice_cache::freshness::{Decision, Failure, OnError, on_error, reuse};
@@ -85,7 +88,7 @@ impl RouteHandler<'_> {
         }
         let now = SystemTime::now();
         let policy = &cache.config.policy;
-        let key = self.key(context, cache, store);
+        let key = self.key(context, cache, store.secret());
         let request = &context.exchange().request.headers;
         let directives = RequestDirectives::of(request);
         let (stored, varies) = match store.find(&key, request) {
@@ -140,7 +143,7 @@ impl RouteHandler<'_> {
         }
     }
 
-    fn key(&self, context: &mut RequestContext, cache: &RouteCache, store: &Store) -> Key {
+    fn key(&self, context: &mut RequestContext, cache: &RouteCache, secret: &Secret) -> Key {
         let upstream = self.local.upstreams[context.weighted].upstream.name();
         let exchange = context.exchange();
         let request = &exchange.request;
@@ -155,7 +158,7 @@ impl RouteHandler<'_> {
             consumer: exchange.context.consumer().map(|name| &**name),
             parts: exchange.cache.as_ref().map_or(&[], |notes| &notes.key_parts),
         };
-        cache.config.key.key(&input, store.secret())
+        cache.config.key.key(&input, secret)
     }
 
     /// A response out of the store.
