@@ -52,6 +52,11 @@ bench-compare *arguments:
     cargo build --locked --release
     benches/compare/run.py "$@"
 
+# Judges the cache by the public suite: `just cache-suite DIR`, with a checkout of http-tests/cache-tests in DIR and its packages
+cache-suite suite *arguments:
+    cargo build --locked --release
+    node tests/external/cache_suite.mjs {{ quote(suite) }} target/release/sluice {{ arguments }}
+
 # Fuzzes a target for some seconds (nightly, `cargo install cargo-fuzz`); targets: tests/fuzz/fuzz_targets
 fuzz target seconds="60":
     cargo +nightly fuzz run --fuzz-dir tests/fuzz --features services {{ quote(target) }} -- -max_total_time={{ quote(seconds) }}

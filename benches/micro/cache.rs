@@ -87,6 +87,7 @@ fn key(store: &Store, path: &str, request: &HeaderMap) -> Key {
         query: None,
         headers: request,
         consumer: None,
+        parts: &[],
     };
     KeyRule::default().key(&input, store.secret())
 }
@@ -105,7 +106,7 @@ fn put(store: &Store, request: &HeaderMap, number: usize) {
     let received = Received { method: &Method::GET, request, status: StatusCode::OK, response: &response, times };
     let policy = Policy::default();
     let storable = storable(received, &policy).expect("it may be stored");
-    let place = Place { host: "shop.example.com", path: &path, query: None, tags: &[] };
+    let place = Place { host: "shop.example.com", path: &path, query: None, notes: None };
     let draft = Draft::new(&storable, &received, &place, store.generation(), &policy, store.secret());
     let draft = draft.expect("a head of usual size");
     let mut body = draft.body(BODY as u64).expect("it is not too large");

@@ -367,6 +367,14 @@ impl Response {
         Ok(host::response::status()?)
     }
 
+    /// What the cache of the route has done, in a word such as `hit` or `miss`. None in a request hook, and where the route has no cache.
+    ///
+    /// # Errors
+    /// `WrongHook` outside an exchange.
+    pub fn cache_status(&self) -> Result<Option<String>, Error> {
+        Ok(host::response::cache_status()?)
+    }
+
     /// Sets the status code.
     ///
     /// # Errors

@@ -101,6 +101,21 @@ fn an_upstream_confirms_what_is_stale() {
 }
 
 #[test]
+fn the_cookie_of_a_confirmation_is_set_once() {
+    let origin = Origin::serve(|request| match request.header("if-none-match") {
+        Some(_) => Reply::status(304).with("set-cookie", "a=2"),
+        None => Reply::text("x").with("etag", "\"one\"").with("cache-control", "no-cache").with("set-cookie", "a=1"),
+    });
+    for cache in ["set_cookie = \"store\"", "set_cookie = \"omit\""] {
+        let gateway = gateway(&route(&origin, cache));
+        gateway.get("/");
+        let confirmed = gateway.get("/");
+        assert!(status(&confirmed).contains("fwd-status=304"), "{cache}: {}", status(&confirmed));
+        assert_eq!(confirmed.head.all("set-cookie"), ["a=2"], "{cache}");
+    }
+}
+
+#[test]
 fn ranges_come_out_of_what_is_stored() {
     let body: String = (0..100_000).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
     let whole = body.clone();

@@ -77,6 +77,12 @@ pub fn vary(headers: &HeaderMap) -> Vary {
     Vary::Fields(names)
 }
 
+/// Takes the fields with the tags out of a head: they are for caches.
+pub fn remove_tags(headers: &mut HeaderMap) {
+    headers.remove(SURROGATE_KEY);
+    headers.remove(CACHE_TAG);
+}
+
 /// More tags than this, and the response is not stored: a purge by a tag that was left out would miss it.
 pub const MOST_TAGS: usize = 256;
 

@@ -32,6 +32,19 @@ pub enum Source {
     None,
 }
 
+impl Source {
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Explicit => "response",
+            Source::Negative => "negative_ttl",
+            Source::Heuristic => "heuristic",
+            Source::Default => "ttl",
+            Source::None => "none",
+        }
+    }
+}
+
 /// The freshness lifetime of a response (RFC 9111 §4.2.1, §4.2.2).
 pub fn lifetime(
     status: StatusCode,
@@ -159,6 +172,11 @@ impl Stored {
         self.source
     }
 
+    /// How long it may be sent while another is fetched, and in place of an error, after it is stale.
+    pub fn stale_windows(&self) -> (Duration, Duration) {
+        (self.stale_while_revalidate, self.stale_if_error)
+    }
+
     pub fn received(&self) -> SystemTime {
         self.received
     }
@@ -200,6 +218,20 @@ pub enum Decision {
     Fetch,
     /// Answer 504: the client wants a stored response only (RFC 9111 §5.2.1.7), and there is none for it.
     GatewayTimeout,
+}
+
+impl Decision {
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Decision::Fresh => "serve",
+            Decision::Stale => "serve-stale",
+            Decision::StaleWhileRevalidate => "serve-stale-and-revalidate",
+            Decision::Revalidate => "revalidate",
+            Decision::Fetch => "fetch",
+            Decision::GatewayTimeout => "gateway-timeout",
+        }
+    }
 }
 
 /// Why.

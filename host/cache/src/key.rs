@@ -64,6 +64,8 @@ pub struct KeyInput<'a> {
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
     pub consumer: Option<&'a str>,
+    /// What filters add, by name, in the order of the names.
+    pub parts: &'a [(Box<str>, Box<str>)],
 }
 
 const KEY: u8 = b'k';
@@ -83,6 +85,11 @@ impl KeyRule {
             write_cookie(name, input.headers, &mut digest);
         }
         digest.optional(input.consumer.filter(|_| self.consumer).map(str::as_bytes));
+        for (name, value) in input.parts {
+            digest.part(name.as_bytes());
+            digest.part(value.as_bytes());
+        }
+        digest.count(input.parts.len());
         Key(digest.finish())
     }
 }

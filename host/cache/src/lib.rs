@@ -28,6 +28,8 @@ pub mod fields;
 pub mod freshness;
 pub mod invalidate;
 pub mod key;
+pub mod notes;
+pub mod packed;
 pub mod policy;
 pub mod range;
 pub mod status_codes;

@@ -212,7 +212,7 @@ impl Storable {
 }
 
 /// The length of the content that a head announces. One that can't be read is that of no content, so that nothing is stored.
-pub(crate) fn announced_length(head: &HeaderMap) -> Option<u64> {
+pub fn announced_length(head: &HeaderMap) -> Option<u64> {
     let length = head.get(header::CONTENT_LENGTH)?;
     Some(length.to_str().ok().and_then(|length| length.parse().ok()).unwrap_or(u64::MAX))
 }

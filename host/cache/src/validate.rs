@@ -1,5 +1,6 @@
 //! Validation of stored responses: RFC 9111 §4.3, and how a newer head updates a stored one (§3.2).
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -10,6 +11,7 @@ use smallvec::SmallVec;
 use crate::directives::ResponseDirectives;
 use crate::etag::EntityTag;
 use crate::fields;
+use crate::notes::Notes;
 use crate::policy::{Policy, SetCookie};
 use crate::storable::{PROXY, Received, Refusal, SET_COOKIE_2, Storable, storable_again};
 
@@ -92,7 +94,14 @@ pub struct Freshened {
 }
 
 /// RFC 9111 §4.3.4: a stored response with its head updated from a 304. `received` has the 304 and the request that validated.
-pub fn freshen(status: StatusCode, stored: &HeaderMap, received: Received, policy: &Policy) -> Freshened {
+/// `notes` are those of the stored response.
+pub fn freshen(
+    status: StatusCode,
+    stored: &HeaderMap,
+    notes: Option<&Arc<Notes>>,
+    received: Received,
+    policy: &Policy,
+) -> Freshened {
     let mut head = stored.clone();
     let mut new = received.response.clone();
     // RFC 9110 §6.6.1: what has no date has the one of its receipt.
@@ -102,7 +111,7 @@ pub fn freshen(status: StatusCode, stored: &HeaderMap, received: Received, polic
     update(&mut head, &new);
     let again = |response: &HeaderMap| {
         let received = Received { status, method: &Method::GET, response, ..received };
-        storable_again(received, &ResponseDirectives::of(response), policy)
+        storable_again(received, &Notes::directives(notes, ResponseDirectives::of(response)), policy)
     };
     let storable = if policy.set_cookie == SetCookie::Store {
         again(&head)

@@ -65,6 +65,11 @@ impl Variant {
         &self.names
     }
 
+    /// For a store outside of this process, where the secret is that of the store.
+    pub fn to_bytes(&self) -> [u8; 16] {
+        (u128::from(self.digest[0]) << 64 | u128::from(self.digest[1])).to_be_bytes()
+    }
+
     /// Whether a request selects this response.
     pub fn matches(&self, request: &HeaderMap, secret: &Secret) -> bool {
         if self.names.is_empty() || all(&self.names, request, self.form, secret) == self.digest {

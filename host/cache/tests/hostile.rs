@@ -166,7 +166,7 @@ fn any_fields_are_read_without_a_panic() {
             for later in [0, 1, 60, 1 << 40] {
                 reuse(&RequestDirectives::of(&request), Some(candidate), born + Duration::from_secs(later), policy);
             }
-            freshen(StatusCode::OK, &head, Received { response: &newer, ..received }, policy);
+            freshen(StatusCode::OK, &head, None, Received { response: &newer, ..received }, policy);
         }
         ResponseDirectives::of(&response);
         identify(&newer, &[&response]);
@@ -208,6 +208,7 @@ fn any_query_has_a_key() {
                 query: Some(&query),
                 headers: &headers,
                 consumer: None,
+                parts: &[],
             };
             assert_eq!(rule.key(&input, &secret), rule.key(&input, &secret));
         }

@@ -171,6 +171,10 @@ fn serve(
         overload: Overload::new(config.gateway.overload),
         changes: Arc::default(),
     };
+    running.overload.relieved_by({
+        let cache = Arc::clone(&builder.cache);
+        move |bytes| cache.release(bytes)
+    });
     let _overload = background.spawn("overload", {
         let overload = Arc::clone(&running.overload);
         move || overload.watch()
@@ -405,6 +409,11 @@ fn observe_cache(metrics: &Metrics, cache: &Arc<ResponseCache>) {
         out.sample("sluice_cache_objects", &[], of(|store| store.keys() as u64));
         out.family("sluice_cache_evictions_total", "counter", "Keys whose responses had to make room.");
         out.sample("sluice_cache_evictions_total", &[], of(Store::evicted));
+        let Some(tier) = cache.tier() else { return };
+        out.family("sluice_cache_shared_usable", "gauge", "Whether the tier that gateways share is used now: 1 or 0.");
+        out.sample("sluice_cache_shared_usable", &[], f64::from(u8::from(tier.usable().is_some())));
+        out.family("sluice_cache_purges_waiting", "gauge", "Purges that other gateways are not told of yet.");
+        out.sample("sluice_cache_purges_waiting", &[], tier.waiting() as f64);
     });
 }
 

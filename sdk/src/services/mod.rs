@@ -1,5 +1,6 @@
 //! The host's services, as typed functions.
 
+pub mod cache;
 pub mod consumers;
 pub mod context;
 pub mod crypto;

@@ -1,5 +1,6 @@
 //! The host functions of the harness, with the signatures that the bindings have in a component.
 
+pub(crate) mod cache;
 pub(crate) mod consumers;
 pub(crate) mod crypto;
 mod messages;

@@ -115,6 +115,8 @@ pub struct ResponseMessage {
     pub wanted_body: bool,
     /// Why it is given, if a filter has said so.
     pub reason: Option<String>,
+    /// What the cache of the route has done; none where the route has no cache.
+    pub cache_status: Option<String>,
 }
 
 impl ResponseMessage {
@@ -133,6 +135,7 @@ impl ResponseMessage {
             trailers: Headers::default(),
             wanted_body: false,
             reason: None,
+            cache_status: None,
         }
     }
 

@@ -65,6 +65,8 @@ pub struct Exchange {
     pub route: RouteFacts,
     /// What `select_upstream` chose.
     pub choice: Choice,
+    /// What filters have told the cache of the route.
+    pub cache: CacheNotes,
     /// What `on_complete` sees as `summary`.
     pub summary: String,
     state: HashMap<u64, Vec<u8>>,
@@ -106,6 +108,19 @@ pub struct Choice {
     pub no_retry: bool,
 }
 
+/// What filters have told the cache of the route.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheNotes {
+    /// Parts of the key, by their names.
+    pub key_parts: BTreeMap<String, String>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Milliseconds for which the response is fresh, may be sent while another one is fetched, and in place of an error.
+    pub freshness: Option<(u64, Option<u64>, Option<u64>)>,
+    /// Whether the response is not to be stored.
+    pub no_store: bool,
+}
+
 impl Exchange {
     /// A request with a method and a target (`/path?query`).
     #[must_use]
@@ -118,6 +133,7 @@ impl Exchange {
             known_consumer: None,
             route: RouteFacts { name: "test".to_owned(), ..RouteFacts::default() },
             choice: Choice::default(),
+            cache: CacheNotes::default(),
             summary: "{}".to_owned(),
             state: HashMap::new(),
         }

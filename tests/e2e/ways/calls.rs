@@ -123,6 +123,7 @@ pub(super) fn of_messages() -> Vec<Value> {
         ["request.set-body", ""],
         ["request.set-body", ["ä", 4_000]],
         ["request.set-body", ["x", 300_000]],
+        ["response.cache-status"],
         ["response.origin"],
         ["response.status"],
         ["response.set-status", 201],
@@ -177,6 +178,15 @@ pub(super) fn of_route(nobody: SocketAddr, origin: SocketAddr) -> Vec<Value> {
 
 pub(super) fn of_facts() -> Vec<Value> {
     list(json!([
+        ["cache.set-key-part", "plan", "gold"],
+        ["cache.set-key-part", "", "gold"],
+        ["cache.set-key-part", "n", ["v", 2_000]],
+        ["cache.add-tag", "red"],
+        ["cache.add-tag", "re d"],
+        ["cache.add-tag", ["t", 300]],
+        ["cache.set-freshness", 60_000, 1_000, false],
+        ["cache.set-freshness", 0, false, 9_223_372_036_854_775_807_u64],
+        ["cache.no-store"],
         ["state.get"],
         ["state.set", ""],
         ["state.get"],

@@ -68,7 +68,7 @@ fuzz_target!(|data: &[u8]| {
             }
             on_error(&directives, candidate, Failure::NoResponse, now, &policy);
         }
-        freshen(StatusCode::OK, &head, Received { response: &newer, ..received }, &policy);
+        freshen(StatusCode::OK, &head, None, Received { response: &newer, ..received }, &policy);
         make_conditional(&mut request.clone(), &head);
         condition::evaluate(&Method::GET, &request, StatusCode::OK, &head, born);
     }

@@ -23,6 +23,7 @@ fn key_of(rule: &KeyRule, change: impl FnOnce(&mut KeyInput<'_>)) -> Key {
         query: None,
         headers: &headers,
         consumer: None,
+        parts: &[],
     };
     change(&mut input);
     rule.key(&input, &secret())
@@ -75,6 +76,7 @@ fn another_secret_is_another_key() {
         query: None,
         headers: &headers,
         consumer: None,
+        parts: &[],
     };
     let rule = KeyRule::default();
     assert_ne!(rule.key(&input, &secret()), rule.key(&input, &Secret::new([8; 16])));
@@ -140,6 +142,7 @@ fn chosen_headers_cookies_and_the_consumer_count() {
         headers: vec![HeaderName::from_static("x-tenant")],
         cookies: vec!["theme".into()],
         consumer: true,
+        parts: &[],
         ..KeyRule::default()
     };
     let with = |rule: &KeyRule, fields: &[_], consumer| {

@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 pub use body::{Body, BodyBuilder, BodyTooLarge};
 pub use head::{HeadTooLarge, PackedHead};
 pub use object::{Draft, Incomplete, Object, Place};
-pub use purge::{Generation, Purge, Strength, Tags};
+pub use purge::{Generation, Purge, Purged, SharedPurges, Strength, Tags};
 
 use crate::digest::Secret;
 use crate::key::Key;
@@ -120,6 +120,13 @@ impl Store {
                 Found::Nothing
             }
         }
+    }
+
+    /// All that is stored for a key, the most recent first, with what purges have done to it. It leaves everything as it is.
+    pub fn inspect(&self, key: &Key) -> Vec<(Arc<Object>, Purged)> {
+        let variants = self.objects.peek(key);
+        let objects = variants.as_ref().map_or(&[][..], |variants| variants.objects());
+        objects.iter().map(|object| (Arc::clone(object), object.purged(&self.purges))).collect()
     }
 
     /// Stores a response. Of two for the same requests, the newer one stays.

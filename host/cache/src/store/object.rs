@@ -1,5 +1,6 @@
 //! One stored response.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use http::StatusCode;
@@ -11,6 +12,7 @@ use super::purge::{Generation, Purged, Purges, Tags};
 use crate::digest::Secret;
 use crate::fields;
 use crate::freshness::{Candidate, Stored};
+use crate::notes::Notes;
 use crate::policy::Policy;
 use crate::storable::{Received, Storable, announced_length};
 use crate::vary::Variant;
@@ -23,6 +25,7 @@ pub struct Object {
     stored: Stored,
     variant: Variant,
     tags: Tags,
+    notes: Option<Arc<Notes>>,
     born: Generation,
     /// The purges up to this one have not reached it.
     checked: AtomicU64,
@@ -35,8 +38,8 @@ pub struct Place<'a> {
     pub host: &'a str,
     pub path: &'a str,
     pub query: Option<&'a str>,
-    /// Tags that filters add to those of the response.
-    pub tags: &'a [&'a [u8]],
+    /// What filters say of the response.
+    pub notes: Option<&'a Arc<Notes>>,
 }
 
 /// A response whose head is there and whose content is still to come. It needs nothing of request and response any more.
@@ -46,6 +49,7 @@ pub struct Draft {
     stored: Stored,
     variant: Variant,
     tags: Tags,
+    notes: Option<Arc<Notes>>,
     born: Generation,
     announced: Option<u64>,
 }
@@ -68,12 +72,14 @@ impl Draft {
         let head = storable.head(received.response);
         // `storable` has refused a response with too many.
         let explicit = fields::tags(received.response).unwrap_or_default();
-        let tags = explicit.into_iter().chain(place.tags.iter().copied().take(fields::MOST_TAGS));
+        let noted = place.notes.iter().flat_map(|notes| &notes.tags).map(|tag| tag.as_bytes());
+        let tags = explicit.into_iter().chain(noted.take(fields::MOST_TAGS));
         Ok(Draft {
             variant: Variant::new(&storable.vary, received.request, &head, policy.normalise, secret),
             tags: Tags::new(place.host, place.path, place.query, tags, secret),
             head: PackedHead::pack(received.status, &head)?,
             stored: storable.stored.clone(),
+            notes: place.notes.cloned(),
             born,
             announced: announced_length(&head),
         })
@@ -99,13 +105,14 @@ impl Draft {
         if self.announced.is_some_and(|announced| announced != body.len()) {
             return Err(Incomplete);
         }
-        let Draft { head, stored, variant, tags, born, announced: _ } = self;
+        let Draft { head, stored, variant, tags, notes, born, announced: _ } = self;
         Ok(Object {
             head,
             body,
             stored,
             variant,
             tags,
+            notes,
             born,
             checked: AtomicU64::new(born.number()),
             marked_stale: AtomicBool::new(false),
@@ -144,9 +151,23 @@ impl Object {
         self.marked_stale.store(true, Ordering::Relaxed);
     }
 
+    /// What filters have said of it.
+    pub fn notes(&self) -> Option<&Arc<Notes>> {
+        self.notes.as_ref()
+    }
+
+    /// The generation of the store before its request was sent: later purges reach it.
+    pub fn born(&self) -> Generation {
+        self.born
+    }
+
+    pub(crate) fn purged(&self, purges: &Purges) -> Purged {
+        purges.check(self.born, &self.tags, &self.checked)
+    }
+
     /// Whether no purge has taken it away. One that was soft marks it.
     pub(crate) fn is_there(&self, purges: &Purges) -> bool {
-        match purges.check(self.born, &self.tags, &self.checked) {
+        match self.purged(purges) {
             Purged::Gone => false,
             Purged::Softly => {
                 self.mark_stale();
@@ -161,6 +182,7 @@ impl Object {
         // The counters of an `Arc`, and what allocators and the cache's tables add.
         const OVERHEAD: usize = 160;
         let heap = self.head.len() + self.body.heap_size() + self.variant.heap_size() + self.tags.heap_size();
+        let heap = heap + self.notes.as_ref().map_or(0, |notes| notes.heap_size());
         (size_of::<Object>() + heap + OVERHEAD) as u64
     }
 }

@@ -116,7 +116,7 @@ impl Purge<'_> {
 
 /// What a check of a stored response finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purged {
+pub enum Purged {
     No,
     Softly,
     Gone,
@@ -201,8 +201,63 @@ impl Purges {
     }
 }
 
+/// The purges of a tier that several processes share, by the numbers that the tier gives them.
+pub struct SharedPurges {
+    purges: Purges,
+    secret: Secret,
+}
+
+impl SharedPurges {
+    /// Before any purge is known.
+    pub fn new(secret: Secret) -> SharedPurges {
+        SharedPurges { purges: Purges::new(), secret }
+    }
+
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// All purges up to this one are known.
+    pub fn number(&self) -> u64 {
+        self.purges.generation().0
+    }
+
+    /// All purges up to this one are known from now on.
+    pub fn knows(&self, number: u64) {
+        self.purges.generation.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// The place of a purge in the table.
+    pub fn place(&self, what: &Purge, strength: Strength) -> u32 {
+        let (chunk, slot) = place(what.tag(&self.secret));
+        let strength = match strength {
+            Strength::Soft => 0,
+            Strength::Hard => CHUNKS * SLOTS,
+        };
+        (strength + chunk * SLOTS + slot) as u32
+    }
+
+    /// The last purge of a place is at least this one. Places that there are not are ignored.
+    pub fn note(&self, place: u32, number: u64) {
+        let place = place as usize;
+        let (table, place) = match place.checked_sub(CHUNKS * SLOTS) {
+            None => (&self.purges.soft, place),
+            Some(place) => (&self.purges.hard, place),
+        };
+        if let Some(chunk) = table.chunks.get(place / SLOTS) {
+            let slots = chunk.get_or_init(|| Box::new([const { AtomicU64::new(0) }; SLOTS]));
+            slots[place % SLOTS].fetch_max(number, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether a response was purged since its gateway knew the purges up to `born`.
+    pub fn check(&self, born: u64, tags: &Tags) -> Purged {
+        self.purges.check(Generation(born), tags, &AtomicU64::new(u64::MAX))
+    }
+}
+
 impl Generation {
-    pub(crate) fn number(self) -> u64 {
+    pub fn number(self) -> u64 {
         self.0
     }
 }
@@ -272,6 +327,27 @@ mod tests {
         // Neither is forgotten when others follow.
         purges.purge(&Purge::Host("b"), Strength::Soft, &secret);
         assert_eq!(purges.check(between, &tags, &checked), Purged::Softly);
+    }
+
+    #[test]
+    fn purges_of_others_count_by_their_numbers() {
+        let shared = SharedPurges::new(Secret::new([1; 16]));
+        let tags = Tags::new("a", "/b", None, [&b"red"[..]], shared.secret());
+        assert_eq!(shared.check(0, &tags), Purged::No);
+        let purge = |what: Purge, strength, number| shared.note(shared.place(&what, strength), number);
+        purge(Purge::Tag(b"red"), Strength::Soft, 7);
+        assert_eq!((shared.check(6, &tags), shared.check(7, &tags)), (Purged::Softly, Purged::No));
+        purge(Purge::Host("a"), Strength::Hard, 9);
+        // An older number does not take a newer one's place.
+        purge(Purge::Host("a"), Strength::Hard, 3);
+        assert_eq!((shared.check(8, &tags), shared.check(9, &tags)), (Purged::Gone, Purged::No));
+        purge(Purge::Host("b"), Strength::Hard, 20);
+        assert_eq!(shared.check(9, &tags), Purged::No);
+        shared.note(u32::MAX, 100);
+        assert_eq!(shared.number(), 0);
+        shared.knows(20);
+        shared.knows(7);
+        assert_eq!(shared.number(), 20);
     }
 
     #[test]

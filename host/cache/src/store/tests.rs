@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use super::*;
 use crate::freshness::Times;
 use crate::key::{KeyInput, KeyRule};
+use crate::notes::Notes;
 use crate::policy::Policy;
 use crate::storable::{Received, storable};
 
@@ -40,6 +41,7 @@ fn key(store: &Store, path: &str) -> Key {
         query: None,
         headers: &headers,
         consumer: None,
+        parts: &[],
     };
     KeyRule::default().key(&input, store.secret())
 }
@@ -50,7 +52,8 @@ fn object_of(store: &Store, path: &str, request: Fields, response: Fields, conte
     let times = Times { request: now(), response: now() };
     let received =
         Received { method: &Method::GET, request: &request, status: StatusCode::OK, response: &response, times };
-    let place = Place { host: "example.com", path, query: None, tags: &[b"of-a-filter"] };
+    let notes = Arc::new(Notes { tags: vec!["of-a-filter".into()], freshness: None });
+    let place = Place { host: "example.com", path, query: None, notes: Some(&notes) };
     let policy = Policy::default();
     let storable = storable(received, &policy).unwrap();
     let draft = Draft::new(&storable, &received, &place, born, &policy, store.secret()).unwrap();
@@ -98,7 +101,7 @@ fn incomplete_content_is_not_stored() {
             Received { method: &Method::GET, request: &request, status: StatusCode::OK, response: &response, times };
         let policy = Policy::default();
         let storable = storable(received, &policy).unwrap();
-        let place = Place { host: "example.com", path: "/", query: None, tags: &[] };
+        let place = Place { host: "example.com", path: "/", query: None, notes: None };
         let draft = Draft::new(&storable, &received, &place, store.generation(), &policy, store.secret()).unwrap();
         let mut body = BodyBuilder::new(None, 100).unwrap();
         body.push(b"12345").unwrap();
@@ -175,6 +178,22 @@ fn purges_take_effect_at_the_hit() {
     assert_eq!(purge(Purge::Host(host), Strength::Hard), [gone, gone]);
     assert_eq!(purge(Purge::Everything, Strength::Soft), [stale, stale]);
     assert_eq!(purge(Purge::Host("example.org"), Strength::Hard), [there, there]);
+}
+
+#[test]
+fn what_is_stored_can_be_looked_at() {
+    let store = store(1 << 20);
+    let at = |path: &str| {
+        store.inspect(&key(&store, path)).into_iter().map(|(object, purged)| (object.body().len(), purged))
+    };
+    assert_eq!(at("/a").count(), 0);
+    put(&store, "/a", &[("foo", "1")], &[("vary", "foo")], b"x");
+    put(&store, "/a", &[("foo", "2")], &[("vary", "foo")], b"xx");
+    assert_eq!(at("/a").collect::<Vec<_>>(), [(2, Purged::No), (1, Purged::No)]);
+    store.purge(&Purge::Everything, Strength::Soft);
+    assert_eq!(at("/a").collect::<Vec<_>>(), [(2, Purged::Softly), (1, Purged::Softly)]);
+    store.purge(&Purge::Everything, Strength::Hard);
+    assert_eq!(at("/a").collect::<Vec<_>>(), [(2, Purged::Gone), (1, Purged::Gone)]);
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn freshened(stored: &[(&'static str, &str)], new: &[(&'static str, &str)], poli
         response: &response,
         times: Times { request: at(100), response: at(100) },
     };
-    freshen(StatusCode::OK, &headers(stored), received, policy)
+    freshen(StatusCode::OK, &headers(stored), None, received, policy)
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_client_with_credentials_keeps_a_shared_response_fresh() {
             response: &new,
             times: Times { request: at(100), response: at(100) },
         };
-        freshen(StatusCode::OK, &stored, received, &policy).storable.map(|storable| storable.stored.lifetime())
+        freshen(StatusCode::OK, &stored, None, received, &policy).storable.map(|storable| storable.stored.lifetime())
     };
     assert_eq!(freshened_for(&[("cookie", "session=1")]), Ok(Duration::from_secs(60)));
     // RFC 9111 §3.5 is about these.

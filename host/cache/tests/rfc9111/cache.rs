@@ -116,6 +116,7 @@ impl Cache {
             query,
             headers: request,
             consumer: None,
+            parts: &[],
         };
         let key = KeyRule::default().key(&input, self.store.secret());
         let times = Times { request: at(now), response: at(now + delay) };
@@ -199,7 +200,7 @@ impl Cache {
                 // Validators of something else: it has to be asked again, without conditions.
                 return from_upstream(status, response, "", forwarded);
             }
-            let freshened = freshen(object.status(), head, received, &self.policy);
+            let freshened = freshen(object.status(), head, None, received, &self.policy);
             let Ok(storable) = freshened.storable else {
                 return from_upstream(object.status(), freshened.head, "", forwarded);
             };
@@ -225,7 +226,7 @@ impl Cache {
         let Some(object) = stored else { return };
         match head_update(&object.head(), object.body().len(), received.status, received.response) {
             HeadUpdate::Update => {
-                let freshened = freshen(object.status(), &object.head(), received, &self.policy);
+                let freshened = freshen(object.status(), &object.head(), None, received, &self.policy);
                 if let Ok(storable) = freshened.storable {
                     let received = Received { status: object.status(), response: &freshened.head, ..received };
                     self.stored(&storable, &received, object.body().clone(), exchange, born);
@@ -246,7 +247,7 @@ impl Cache {
     ) -> Option<Arc<Object>> {
         let (path, query) =
             exchange.path.split_once('?').map_or((exchange.path, None), |(path, query)| (path, Some(query)));
-        let place = Place { host: "example.com", path, query, tags: &[] };
+        let place = Place { host: "example.com", path, query, notes: None };
         let draft = Draft::new(storable, received, &place, born, &self.policy, self.store.secret()).unwrap();
         let object = draft.finish(body).ok()?;
         Some(self.store.insert(exchange.key, object).unwrap())

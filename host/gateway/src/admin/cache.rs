@@ -77,14 +77,14 @@ pub(super) async fn purge(call: Call, wanted: WantedPurge) -> Result<Purged, Pro
     Ok(Purged { purged, soft })
 }
 
-struct Located {
-    host: String,
-    path: String,
-    query: Option<String>,
+pub(super) struct Located {
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) query: Option<String>,
 }
 
 /// A URL in the form in which requests are known.
-fn located(key: &str, text: &str) -> Result<Located, Problem> {
+pub(super) fn located(key: &str, text: &str) -> Result<Located, Problem> {
     let wrong = || Problem::unprocessable(format!("`{key}`: `{text}` is not a URL like `https://example.com/a`"));
     let url = Url::parse(text).map_err(|_| wrong())?;
     let host = url_host(&url).ok_or_else(wrong)?;

@@ -27,6 +27,8 @@ pub(super) struct Endpoint {
     pub(super) content: Content,
     /// None: its body is not read.
     pub(super) request: Option<RequestBody>,
+    /// What its query may have. The handler gets the query in place of a name.
+    pub(super) parameters: &'static [Parameter],
     /// What else than success it may answer, for the document.
     pub(super) problems: Vec<(StatusCode, &'static str)>,
 }
@@ -46,6 +48,13 @@ pub(super) struct Call {
     pub(super) client: ClientAddress,
 }
 
+/// A parameter of the query, for the document. It is a text.
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) description: &'static str,
+    pub(super) required: bool,
+}
+
 /// What a request has to have in its body, for the document.
 pub(super) struct RequestBody {
     pub(super) schema: fn(&mut SchemaGenerator) -> Schema,
@@ -56,7 +65,7 @@ pub(super) struct RequestBody {
 pub(super) enum Handler {
     /// At once, on the background thread: it must take microseconds.
     Quick(fn(&Context) -> Page),
-    /// On the runtime's blocking thread, since it may take milliseconds. Gets the segment that stands for the path's `{name}`.
+    /// On the runtime's blocking thread, since it may take milliseconds. Gets the segment that stands for the path's `{name}`, or the query.
     Rendered(Arc<Render>),
     /// It changes something, so it needs the token; it waits on the background thread.
     Change(Box<Change>),
@@ -105,6 +114,18 @@ impl Endpoint {
         let render = move |context: &Context, name: &str| json(&handler(context, name)?);
         Endpoint::get(path, summary, Handler::Rendered(Arc::new(render)), content::<T>())
             .problem(StatusCode::NOT_FOUND, "Nothing has this name.")
+    }
+
+    /// A `GET` of a value as JSON that depends on the query.
+    pub(super) fn json_query<T: Serialize + JsonSchema + 'static>(
+        path: &'static str,
+        summary: &'static str,
+        parameters: &'static [Parameter],
+        handler: fn(&Context, &str) -> Result<T, Problem>,
+    ) -> Self {
+        let render = move |context: &Context, query: &str| json(&handler(context, query)?);
+        Endpoint { parameters, ..Endpoint::get(path, summary, Handler::Rendered(Arc::new(render)), content::<T>()) }
+            .problem(StatusCode::UNPROCESSABLE_ENTITY, "The query is not as described here.")
     }
 
     /// A `POST` that changes something and answers with a value as JSON. It needs the token.
@@ -202,7 +223,16 @@ impl Endpoint {
     }
 
     fn get(path: &'static str, summary: &'static str, handler: Handler, content: Content) -> Self {
-        Endpoint { method: Method::GET, path, summary, handler, content, request: None, problems: Vec::new() }
+        Endpoint {
+            method: Method::GET,
+            path,
+            summary,
+            handler,
+            content,
+            request: None,
+            parameters: &[],
+            problems: Vec::new(),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::endpoint::Endpoint;
-use super::{JSON, api, cache, certificates, pages, upstreams, weights};
+use super::{JSON, api, cache, cache_lookup, certificates, pages, upstreams, weights};
 use crate::telemetry::Exposition;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -29,6 +29,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "The certificates of listeners, and how orders for them go.",
             certificates::certificates,
         ),
+        Endpoint::json_query(
+            "/api/v1/cache/lookup",
+            "What the cache has for a request, and what it would do with it and why. Nothing is sent and nothing changes.",
+            cache_lookup::PARAMETERS,
+            cache_lookup::lookup,
+        )
+        .problem(StatusCode::NOT_FOUND, "No route takes the request."),
         Endpoint::change(
             "/api/v1/reload",
             "Loads the configuration again, as SIGHUP does, and waits for it.",

@@ -6,6 +6,7 @@
 
 mod api;
 mod cache;
+mod cache_lookup;
 mod certificates;
 mod endpoint;
 mod endpoints;

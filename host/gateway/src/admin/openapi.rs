@@ -4,7 +4,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::endpoint::{Content, Endpoint};
+use super::endpoint::{Content, Endpoint, Parameter};
 use super::problem::{self, Problem};
 
 pub(super) fn document(endpoints: &[Endpoint]) -> Value {
@@ -46,9 +46,13 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         responses.insert(status.as_str().to_owned(), json!({ "description": description, "content": problem }));
     }
     responses.insert("default".into(), json!({ "description": "Any other problem.", "content": problem }));
-    let parameters: Vec<Value> = names(endpoint.path)
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
-        .collect();
+    let in_path = names(endpoint.path)
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+    let in_query = endpoint.parameters.iter().map(|Parameter { name, description, required }| {
+        let schema = json!({ "type": "string" });
+        json!({ "name": name, "in": "query", "required": required, "description": description, "schema": schema })
+    });
+    let parameters: Vec<Value> = in_path.chain(in_query).collect();
     let mut operation = json!({
         "operationId": operation_id(endpoint),
         "summary": endpoint.summary,

@@ -59,7 +59,13 @@ impl Router {
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
     {
         let result = match self.find(&request.method, request.uri.path()) {
-            Ok((endpoint, name)) => self.call(endpoint, name.into_owned(), &request.headers, body, client).await,
+            Ok((endpoint, name)) => {
+                let name = match self.endpoints[endpoint].parameters {
+                    [] => name.into_owned(),
+                    _ => request.uri.query().unwrap_or_default().to_owned(),
+                };
+                self.call(endpoint, name, &request.headers, body, client).await
+            }
             Err(problem) => Err(problem),
         };
         let mut response = match result {

@@ -1,22 +1,37 @@
 //! The HTTP cache of the process: the store that all workers share, and what is purged of it. It outlives snapshots. The rules and the store
 //! are in `sluice-cache`; `proxy/cache/` asks them for each request.
 
+mod tier;
+mod unstored;
+
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, StatusCode};
 use sluice_cache::digest::Secret;
 use sluice_cache::invalidate;
+use sluice_cache::key::Key;
 use sluice_cache::store::{Limits, Purge, Store, Strength};
 use url::Url;
 
 use crate::config::model;
+use crate::services::state::{self, Stores};
+
+pub use self::tier::Tier;
+pub use self::unstored::{Noted, NotesOfUnstored, Unstored};
+pub use crate::config::model::PurgeGrant;
 
 /// The responses of one key that differ by what they vary by: clients choose that, and would fill the store with one page.
 const MAX_VARIANTS: usize = 32;
 
 /// One response takes no more of the memory than this part.
 const LARGEST: u64 = 8;
+
+/// The memory that one response takes at most, of this much.
+pub fn largest(memory: u64) -> u64 {
+    memory / LARGEST
+}
 
 /// What a request that a route's cache has seen came to, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +44,8 @@ pub enum CacheResult {
     StaleIfError,
     /// A stored response that the upstream has confirmed.
     Revalidated,
+    /// A fresh response of the tier that gateways share.
+    Shared,
     /// The response to another request for the same.
     Collapsed,
     /// The upstream's response.
@@ -37,6 +54,8 @@ pub enum CacheResult {
     Bypass,
     /// The client wanted a stored response only, and there is none.
     NotStored,
+    /// The request has taken responses away.
+    Purge,
 }
 
 impl CacheResult {
@@ -46,10 +65,12 @@ impl CacheResult {
             CacheResult::Stale => "stale",
             CacheResult::StaleIfError => "stale-if-error",
             CacheResult::Revalidated => "revalidated",
+            CacheResult::Shared => "shared",
             CacheResult::Collapsed => "collapsed",
             CacheResult::Miss => "miss",
             CacheResult::Bypass => "bypass",
             CacheResult::NotStored => "not-stored",
+            CacheResult::Purge => "purge",
         }
     }
 }
@@ -65,12 +86,16 @@ pub struct RouteCache {
 pub struct ResponseCache {
     /// Made when the first route with a cache is served.
     store: OnceLock<Store>,
+    /// For those who ask why something is not stored.
+    unstored: OnceLock<NotesOfUnstored>,
+    /// What other gateways have, too.
+    tier: ArcSwapOption<Tier>,
 }
 
 impl ResponseCache {
     /// The store has this much memory from now on.
     pub fn apply(&self, memory: u64) {
-        let limits = Limits { bytes: memory, object: memory / LARGEST, variants: MAX_VARIANTS };
+        let limits = Limits { bytes: memory, object: largest(memory), variants: MAX_VARIANTS };
         match self.store.get() {
             Some(store) => store.set_limits(limits),
             None => {
@@ -87,8 +112,43 @@ impl ResponseCache {
         self.store.get()
     }
 
+    /// This store is behind the memory from now on, or none.
+    pub fn share(self: &Arc<Self>, store: Option<&(Arc<state::Store>, u64)>, stores: &Stores) {
+        let Some((store, most)) = store else { return self.tier.store(None) };
+        if !self.tier.load().as_ref().is_some_and(|tier| tier.is_of(store, *most)) {
+            let tier = Tier::new(store, *most, self, |journal, reader| stores.follow(journal, reader));
+            self.tier.store(Some(tier));
+        }
+    }
+
+    /// What is behind the memory, if anything is.
+    pub fn tier(&self) -> Option<Arc<Tier>> {
+        self.tier.load_full()
+    }
+
+    /// Gives about so much memory back.
+    pub fn release(&self, bytes: u64) {
+        if let Some(store) = self.store() {
+            store.release(bytes);
+        }
+    }
+
+    /// A response for a key is not stored.
+    pub fn note_unstored(&self, key: Key, why: Unstored) {
+        self.unstored.get_or_init(NotesOfUnstored::default).note(key, why);
+    }
+
+    /// Why the last response for a key was not stored, as far as that is known.
+    pub fn why_unstored(&self, key: &Key) -> Option<Noted> {
+        self.unstored.get()?.of(key)
+    }
+
     /// Takes stored responses away, or makes them stale.
     pub fn purge(&self, what: &Purge<'_>, strength: Strength) {
+        // First, so that nothing of the tier is used that this takes away: it waits to be told.
+        if let Some(tier) = &*self.tier.load() {
+            tier.purge(what, strength);
+        }
         if let Some(store) = self.store() {
             store.purge(what, strength);
         }
@@ -96,14 +156,16 @@ impl ResponseCache {
 
     /// RFC 9111 §4.4: what a response to an unsafe request makes invalid.
     pub fn invalidate(&self, place: &Place<'_>, method: &Method, status: StatusCode, response: &HeaderMap) {
-        let Some(store) = self.store().filter(|_| invalidate::invalidates(method, status)) else { return };
-        store.purge(&Purge::Url { host: place.host, path: place.path, query: place.query }, Strength::Hard);
+        if self.store().is_none() || !invalidate::invalidates(method, status) {
+            return;
+        }
+        self.purge(&Purge::Url { host: place.host, path: place.path, query: place.query }, Strength::Hard);
         let query = place.query.map(|query| format!("?{query}")).unwrap_or_default();
         let target = format!("{}://{}{}{query}", place.scheme, place.host, place.path);
         let Ok(target) = Url::parse(&target) else { return };
         for url in invalidate::others(&target, response) {
             if let Some(host) = url_host(&url) {
-                store.purge(&Purge::Url { host: &host, path: url.path(), query: url.query() }, Strength::Hard);
+                self.purge(&Purge::Url { host: &host, path: url.path(), query: url.query() }, Strength::Hard);
             }
         }
     }

@@ -131,10 +131,14 @@ pub const MIRROR_MAX_BODY: ByteSize = mib(1);
 
 // [cache] and [routes.NAME.cache]; `normalise` is `Normalise::default()`.
 pub const CACHE_MEMORY: ByteSize = mib(64);
+/// A value of some hundred KiB takes the connection for less than a millisecond.
+pub const CACHE_STATE_MAX_OBJECT: ByteSize = kib(256);
 pub const CACHE_MAX_OBJECT: ByteSize = mib(1);
 /// Longer than most responses take, and shorter than most clients wait.
 pub const CACHE_COLLAPSE_TIMEOUT: Option<Duration> = Some(Duration::from_secs(1));
 pub const CACHE_STATUS_FIELD: bool = true;
+/// They are for caches and their operators, and tell how a site is made.
+pub const CACHE_TAG_FIELDS: bool = false;
 pub const CACHE_CONSUMER: bool = false;
 /// RFC 9111 §4.2.2: a typical setting.
 pub const CACHE_HEURISTIC_PERCENT: u8 = 10;

@@ -383,7 +383,7 @@ pub(super) fn certificate(name: &str, table: &Table<'_>) -> Option<Certificate> 
 }
 
 /// A bearer token (RFC 6750 §2.1).
-fn token(item: Item<'_>) -> Option<Secret> {
+pub(super) fn token(item: Item<'_>) -> Option<Secret> {
     let token = item.clone().secret()?;
     let fits = token.expose().len() >= MIN_TOKEN && token.expose().bytes().all(|byte| byte.is_ascii_graphic());
     if !fits {

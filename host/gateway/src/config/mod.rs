@@ -139,12 +139,12 @@ fn read(root: &Table<'_>) -> Option<Config> {
     acme::check_wildcards(root, &acme_certificates, &authorities);
     let admin = root.optional_table("admin").map(|table| gateway::admin(&table, &mut binds));
     let telemetry = gateway::telemetry(&root.table("telemetry"));
-    let cache = routes::cache::process(&root.table("cache"));
     let consumers = root.section("consumers", |name, table| consumers::consumer(name, &table));
 
     let states = root.section("state", |name, table| state::state(name, &table));
 
     let known_upstreams = names("upstreams");
+    let cache = routes::cache::process(&root.table("cache"), &known_states);
     let mut plugins =
         root.section("plugins", |name, table| Some(filters::plugin(name, &table, &known_upstreams, &known_states)));
     let filters = root.section("filters", |name, mut table| {

@@ -24,6 +24,8 @@ pub struct Pipeline {
     request_mask: u64,
     /// The way of a request, of indices, where there are groups.
     groups: Option<Vec<Step<usize>>>,
+    /// Whether a filter may tell the cache something of a response.
+    tells_cache: bool,
 }
 
 /// Why there can be no such pipeline.
@@ -53,12 +55,22 @@ impl Pipeline {
         let mut indices = 0..;
         let by_index = steps.iter().map(|step| step.try_map(&mut |_| indices.next())).collect::<Option<Vec<_>>>();
         let groups = by_index.filter(|steps| steps.iter().any(|step| !matches!(step, Step::Filter(_))));
-        Ok(Arc::new(Pipeline { filters, masks, request_mask, groups }))
+        let sees_responses = |filter: &Arc<Filter>| {
+            [Hook::OnResponse, Hook::OnResponseBody].iter().any(|hook| filter.hooks().contains(*hook))
+        };
+        let tells_cache = filters.iter().any(|filter| sees_responses(filter) && filter.plugin().tells_cache());
+        Ok(Arc::new(Pipeline { filters, masks, request_mask, groups, tells_cache }))
     }
 
     /// A pipeline without filters.
     pub fn empty() -> Arc<Pipeline> {
-        Arc::new(Pipeline { filters: Vec::new(), masks: [0; Hook::COUNT], request_mask: 0, groups: None })
+        Arc::new(Pipeline {
+            filters: Vec::new(),
+            masks: [0; Hook::COUNT],
+            request_mask: 0,
+            groups: None,
+            tells_cache: false,
+        })
     }
 
     pub fn filters(&self) -> &[Arc<Filter>] {
@@ -68,6 +80,11 @@ impl Pipeline {
     /// Whether a filter of it has this hook.
     pub fn has(&self, hook: Hook) -> bool {
         self.mask(hook) != 0
+    }
+
+    /// Whether a response hook of it may tell the cache of the route something.
+    pub fn tells_cache(&self) -> bool {
+        self.tells_cache
     }
 
     pub(super) fn groups(&self) -> Option<&[Step<usize>]> {

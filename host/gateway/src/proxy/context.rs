@@ -9,9 +9,11 @@ use std::time::{Instant, SystemTime};
 use http::header::USER_AGENT;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use tokio::sync::oneshot;
 
 use super::admission::Admission;
 use super::body::MessageBody;
+use super::cache::Told;
 use super::error::{Kind, ProxyError};
 use super::fault::Injected;
 use super::grpc;
@@ -55,6 +57,8 @@ pub(super) enum EndsHere {
     MaxForwards,
     /// An extended CONNECT for a route that takes no upgrades. Over HTTP/1.1 the wish can be ignored.
     NoUpgrade,
+    /// A `PURGE` for a route that grants it to nobody.
+    NoPurge,
 }
 
 /// A change of protocol that the client asks for, where the route allows one.
@@ -132,6 +136,8 @@ pub(super) struct RequestContext {
     pub(super) faults: Option<Box<Injected>>,
     /// Where the route has a cache.
     pub(super) cache: Option<CacheResult>,
+    /// A fetch for the cache that waits for what the response hooks say.
+    pub(super) tells_cache: Option<oneshot::Sender<Told>>,
     pub(super) attempts: AttemptLog,
     pub(super) status: Option<StatusCode>,
     /// Only where the request has a body.
@@ -227,6 +233,7 @@ impl RequestContext {
                 sticky_cookie: None,
                 faults: None,
                 cache: None,
+                tells_cache: None,
                 attempts: AttemptLog::default(),
                 status: None,
                 bytes_in: None,

@@ -45,6 +45,8 @@ pub enum Kind {
     NoRoute,
     /// The client wants a stored response only, and there is none (RFC 9111 §5.2.1.7).
     NotStored,
+    /// A `PURGE` without what the route asks for.
+    PurgeForbidden,
     /// A route is for the request but for its method.
     MethodNotAllowed,
     /// The request goes in circles: gateways like this one have passed it on too often (RFC 8586).
@@ -104,6 +106,7 @@ impl Kind {
             Kind::StreamDuration => "max-stream-duration",
             Kind::NoRoute => "no-route",
             Kind::NotStored => "not-stored",
+            Kind::PurgeForbidden => "purge-forbidden",
             Kind::MethodNotAllowed => "method-not-allowed",
             Kind::LoopDetected => "loop-detected",
             Kind::OutOfMemory => "out-of-memory",
@@ -180,6 +183,7 @@ impl ProxyError {
             | Kind::StreamDuration
             | Kind::NoRoute
             | Kind::NotStored
+            | Kind::PurgeForbidden
             | Kind::MethodNotAllowed
             | Kind::LoopDetected
             | Kind::DeadlineExceeded => ErrorSource::Client,

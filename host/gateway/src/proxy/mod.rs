@@ -27,7 +27,7 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use http::header::ALLOW;
-use http::{HeaderMap, Method, Response, StatusCode, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, request};
 
 pub use cache::Flights;
 pub use error::{Kind, ProxyError};
@@ -85,6 +85,9 @@ impl Service for Proxy {
                 route.replace_response(&mut context, &error);
             }
             route.filter_response(&mut context).await;
+            if context.tells_cache.is_some() {
+                cache::tell(&mut context);
+            }
             context.consumer = context.exchange().context.consumer().cloned();
             route.send(context)
         }
@@ -196,6 +199,9 @@ impl<'a> RouteHandler<'a> {
             Some(EndsHere::NoUpgrade) => {
                 Err(ProxyError::new(Kind::MethodNotSupported, "an extended CONNECT for a route that takes no upgrades"))
             }
+            Some(EndsHere::NoPurge) => {
+                Err(ProxyError::new(Kind::MethodNotAllowed, "`PURGE`, which the route grants to nobody"))
+            }
             Some(EndsHere::Preflight { .. }) | None => {
                 Err(ProxyError::new(Kind::MethodNotAllowed, "a preflight that no filter has answered"))
             }
@@ -229,10 +235,15 @@ impl<'a> RouteHandler<'a> {
         context.fail(error);
         context.responder = Responder::Gateway;
         let mut head = respond::problem(error, &context.id, &self.local.shared.id_header);
-        if let (Kind::MethodNotAllowed, Some(EndsHere::Preflight { allow })) =
-            (error.kind, context.ends_here.as_deref())
-        {
-            head.headers.insert(ALLOW, allow.clone());
+        match (error.kind, context.ends_here.as_deref()) {
+            (Kind::MethodNotAllowed, Some(EndsHere::Preflight { allow })) => {
+                head.headers.insert(ALLOW, allow.clone());
+            }
+            (Kind::MethodNotAllowed, Some(EndsHere::NoPurge)) => {
+                // What else the upstream takes is not known here.
+                head.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            }
+            _ => {}
         }
         context.response_body = MessageBody::new(Body::Empty, Some(&head.headers));
         let exchange = context.exchange();

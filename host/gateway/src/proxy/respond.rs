@@ -41,6 +41,7 @@ pub(super) fn public(kind: Kind) -> (StatusCode, &'static str) {
         Kind::ClientAborted => (client_closed_request(), "The client closed the connection."),
         Kind::StreamDuration => (StatusCode::GATEWAY_TIMEOUT, "The request took longer than is allowed."),
         Kind::NotStored => (StatusCode::GATEWAY_TIMEOUT, "There is no stored response to this request."),
+        Kind::PurgeForbidden => (StatusCode::FORBIDDEN, "Stored responses can't be purged by this request."),
         Kind::NoRoute => (StatusCode::NOT_FOUND, "There is nothing at this address."),
         Kind::MethodNotAllowed => {
             (StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here. The field Allow lists those that are.")
@@ -99,6 +100,7 @@ pub(super) fn grpc_status(kind: Kind) -> u8 {
         | Kind::UnsupportedCoding
         | Kind::NoRoute
         | Kind::NotStored
+        | Kind::PurgeForbidden
         | Kind::MethodNotAllowed
         | Kind::OutOfMemory
         | Kind::Overloaded

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -20,6 +20,10 @@ const SAMPLE: Duration = Duration::from_millis(50);
 const SAMPLES: usize = 4;
 /// Percent of a bound from which on requests are refused: those of `sheddable` routes, then those of `standard` ones, then all.
 const STEPS: [u32; 3] = [80, 90, 100];
+/// Percent of the bound of memory from which on what can be had again is given back: before any request is refused.
+const RELIEF: u64 = 75;
+/// Between two times that memory is given back: it takes a while until it shows.
+const BETWEEN_RELIEFS: Duration = Duration::from_millis(500);
 /// So many percent below its beginning a step ends …
 const HYSTERESIS: u32 = 10;
 /// … and not sooner than this after it was last reached.
@@ -62,6 +66,16 @@ pub struct Overload {
     seen: [Seen; Resource::ALL.len()],
     /// Of the event loop of each worker.
     loops: Mutex<Vec<Arc<Seen>>>,
+    relief: OnceLock<Relief>,
+}
+
+/// Gives about so many bytes back.
+struct Relief(Box<dyn Fn(u64) + Send + Sync>);
+
+impl std::fmt::Debug for Relief {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Relief")
+    }
 }
 
 /// Read by each request, and written when the overload changes.
@@ -132,7 +146,26 @@ impl Overload {
             connections: Arc::default(),
             seen: Default::default(),
             loops: Mutex::default(),
+            relief: OnceLock::new(),
         })
+    }
+
+    /// Says what gives memory back when it comes near its bound.
+    pub fn relieved_by(&self, give_back: impl Fn(u64) + Send + Sync + 'static) {
+        let _ = self.relief.set(Relief(Box::new(give_back)));
+    }
+
+    /// Has memory given back, where there is too little left.
+    fn relieve(&self, most: u64, last: &mut Option<Instant>, now: Instant) {
+        let Some(Relief(give_back)) = self.relief.get() else { return };
+        if last.is_some_and(|last| now.duration_since(last) < BETWEEN_RELIEFS) {
+            return;
+        }
+        let excess = resident().unwrap_or(0).saturating_sub(most / 100 * RELIEF);
+        if excess > 0 {
+            *last = Some(now);
+            give_back(excess);
+        }
     }
 
     /// Takes the bounds of a new configuration.
@@ -164,9 +197,13 @@ impl Overload {
     pub async fn watch(self: Arc<Self>) {
         let mut settings = self.settings.subscribe();
         let (mut memory, mut connections) = (Level::default(), Level::default());
+        let mut relieved = None;
         loop {
             let Settings { max_memory, max_connections, .. } = *settings.borrow_and_update();
             let now = Instant::now();
+            if let Some(most) = max_memory {
+                self.relieve(most.0, &mut relieved, now);
+            }
             let of_memory = max_memory.and_then(|most| Some(percent(resident()?, most.0))).unwrap_or(0);
             let open = self.connections.load(Relaxed) as u64;
             let of_connections = max_connections.map_or(0, |most| percent(open, u64::from(most)));

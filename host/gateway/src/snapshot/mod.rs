@@ -1,6 +1,7 @@
 //! `Config` → `Snapshot`: everything ready to serve, immutable, shared by all workers; and each worker's view of it. Building one takes
 //! time (components are compiled and tried), so it happens on the loader's thread.
 
+mod caches;
 mod expose;
 mod expose_acme;
 mod expose_limits;
@@ -31,7 +32,7 @@ use crate::filter::{Pipeline, Plugin, Runtime};
 use crate::outbound::OutboundClient;
 use crate::route::Router;
 use crate::server::Listeners;
-use crate::services::Services;
+use crate::services::{Services, state};
 use crate::telemetry::{Metrics, UpstreamId};
 use crate::upstream::{EndpointRegistry, Resolver, Sources, Upstream};
 
@@ -75,6 +76,9 @@ pub struct Snapshot {
     pub cache: Arc<ResponseCache>,
     /// Its memory, in bytes, where a route needs it.
     cache_memory: Option<u64>,
+    /// The store behind it that gateways share, and the bytes of a response there.
+    cache_tier: Option<(Arc<state::Store>, u64)>,
+    services: Arc<Services>,
     /// What an operator should know, as lines for the log and `check`.
     pub warnings: Vec<String>,
 }
@@ -140,6 +144,7 @@ impl SnapshotBuilder {
                     pipelines.len() - 1
                 }
             };
+            caches::warn(loaded, route, &pipelines[pipeline].1, &mut warnings);
             let upstream = |name: &str| config.upstreams.iter().position(|upstream| *upstream.name == *name);
             let shared = (&*self.metrics, &*self.endpoints, &self.cache);
             match routes::route(route, pipeline, (&config.upstreams, upstream), shared, (number, before)) {
@@ -151,6 +156,17 @@ impl SnapshotBuilder {
         if without_filters == pipelines.len() {
             pipelines.push((Vec::new(), Pipeline::empty()));
         }
+        let cache_tier = config.cache.state.as_ref().filter(|_| built.iter().any(|route| route.cache.is_some()));
+        let cache_tier = cache_tier.and_then(|shared| {
+            let spec = config.states.iter().find(|spec| *spec.name == *shared.name.as_str())?;
+            match self.services.stores.open(spec.clone()) {
+                Ok(store) => Some((store, shared.max_object.0)),
+                Err(why) => {
+                    errors.push(loaded.error_on(&key(&["state", &spec.name]), why));
+                    None
+                }
+            }
+        });
         let calls = routes::calls(&config.calls, number, without_filters, &upstreams, &self.metrics);
         match (router, https_redirects, listeners, consumers) {
             (Ok(router), Ok(https_redirects), Some(listeners), Ok(consumers)) if errors.is_empty() => Ok(Snapshot {
@@ -164,6 +180,8 @@ impl SnapshotBuilder {
                 https_redirects,
                 cache: Arc::clone(&self.cache),
                 cache_memory: built.iter().any(|route| route.cache.is_some()).then_some(config.cache.memory.0),
+                cache_tier,
+                services: Arc::clone(&self.services),
                 routes: built,
                 calls,
                 upstreams,
@@ -218,6 +236,7 @@ impl Snapshot {
         self.routes.iter().filter_map(|route| route.limits.as_ref()).for_each(|limits| limits.apply());
         if let Some(memory) = self.cache_memory {
             self.cache.apply(memory);
+            self.cache.share(self.cache_tier.as_ref(), &self.services.stores);
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | `sluice_mirrored_requests_total` | `route`, `outcome` |
 //! | `sluice_faults_injected_total` | `route`, `fault` |
 //! | `sluice_cache_requests_total` | `route`, `result` |
+//! | `sluice_cache_shared_usable`, `sluice_cache_purges_waiting` (`gateway.rs`) | |
 //! | `sluice_cache_bytes`, `sluice_cache_objects`, `sluice_cache_evictions_total` (`gateway.rs`) | |
 //! | `sluice_upstream_requests_total` | `upstream`, `code` |
 //! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |

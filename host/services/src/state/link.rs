@@ -15,8 +15,8 @@ use super::connect::Connection;
 use super::store::{CallError, Store};
 
 /// The first pause after a failed attempt; each further one doubles it.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often a connection is asked whether it is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Calls in a row without an answer after which the store counts as away. One may be an accident of the machine.
@@ -197,7 +197,7 @@ async fn until_broken(link: &Link, number: u64, mut connection: Connection, with
 }
 
 /// A connection that answers.
-async fn connect(store: &Store) -> Result<Connection, String> {
+pub(super) async fn connect(store: &Store) -> Result<Connection, String> {
     let within = store.spec().connect_timeout;
     let made = async {
         let mut connection = store.connector().connect(store.spec()).await.map_err(|error| error.to_string())?;
@@ -211,7 +211,7 @@ async fn connect(store: &Store) -> Result<Connection, String> {
 }
 
 /// Between a half and the whole of it: gateways that have lost the store at the same time come back one by one.
-fn with_jitter(pause: Duration) -> Duration {
+pub(super) fn with_jitter(pause: Duration) -> Duration {
     let share = f64::from(u16::from_le_bytes(crate::random::bytes_32().first_chunk().copied().unwrap_or_default()))
         / f64::from(u16::MAX);
     pause.mul_f64(0.5 + share / 2.0)

@@ -6,8 +6,10 @@
 //! Limits are exact ([`exact`]: each decision is the store's) or leased ([`leased`]: decided here, told the store behind the request).
 
 mod address;
+mod blobs;
 mod connect;
 pub mod exact;
+mod journal;
 pub mod leased;
 mod link;
 mod records;
@@ -23,7 +25,9 @@ use std::time::{Duration, Instant};
 use crate::Clock;
 
 pub use self::address::{BadAddress, ServerAddress};
+pub use self::blobs::Blobs;
 pub use self::exact::ExactCounters;
+pub use self::journal::{Identity as JournalIdentity, Journal, Reader as JournalReader};
 pub use self::leased::LeasedCounters;
 use self::leased::Ledger;
 pub use self::records::{RecordError, Records};
@@ -183,6 +187,13 @@ impl Stores {
         let store = Arc::new(Store::new(spec).map_err(|error| error.to_string())?);
         open.push(Arc::downgrade(&store));
         Ok(store)
+    }
+
+    /// Has a journal read and written behind the requests. Answers nothing where no task can be started, as in `check`.
+    pub fn follow(&self, journal: Journal, reader: Weak<impl JournalReader>) {
+        if let Some(start) = self.start.get() {
+            start(Box::pin(journal.run(reader)));
+        }
     }
 
     /// Those that are in use.

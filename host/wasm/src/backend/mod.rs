@@ -73,6 +73,15 @@ impl Code {
         }
     }
 
+    /// Whether it imports this interface of the package, given without its version.
+    pub(crate) fn imports(&self, interface: &str) -> bool {
+        let is_it = |name: &str| our_interface(name).is_ok_and(|known| known == Some(interface));
+        match self {
+            Code::Direct(direct) => direct.interfaces().any(is_it),
+            Code::Component { component, .. } => component.interfaces().any(is_it),
+        }
+    }
+
     /// The version of the WIT package that the component was built for.
     pub(crate) fn interface_version(&self) -> Option<&str> {
         match self {

@@ -11,7 +11,7 @@ use sluice_http::http::body::BodyError;
 use sluice_http::http::buffer::MemoryBudget;
 use smallvec::SmallVec;
 
-use super::{BodyWish, Caller, Context, ContextEntry, ContextError, Exchange, Reason, Selection, Value};
+use super::{BodyWish, CacheNotes, Caller, Context, ContextEntry, ContextError, Exchange, Reason, Selection, Value};
 
 /// The values of a header field: mostly none or one.
 pub type Values = SmallVec<[HeaderValue; 1]>;
@@ -34,6 +34,7 @@ pub enum Undo {
     Selection(Selection),
     RequestWish(Option<BodyWish>),
     ResponseWishes(Vec<BodyWish>),
+    Cache(Option<Box<CacheNotes>>),
 }
 
 /// An edit of one header field.
@@ -108,6 +109,7 @@ impl Exchange {
                 Undo::Selection(before) => self.selection = before,
                 Undo::RequestWish(before) => self.request_body_wish = before,
                 Undo::ResponseWishes(before) => self.response_body_wishes = before,
+                Undo::Cache(before) => self.cache = before,
                 Undo::ResponseBody(body, replaced) => {
                     self.response_body_replaced = replaced;
                     if let Some(response) = &mut self.response {
@@ -251,6 +253,12 @@ impl Exchange {
         self.journal.push(Undo::RequestWish(before));
     }
 
+    /// Changes what the cache is told.
+    pub fn note_for_cache(&mut self, change: impl FnOnce(&mut CacheNotes)) {
+        self.journal.push(Undo::Cache(self.cache.clone()));
+        change(self.cache.get_or_insert_default());
+    }
+
     pub fn wish_response_body(&mut self, wish: BodyWish) {
         self.journal.push(Undo::ResponseWishes(self.response_body_wishes.clone()));
         self.response_body_wishes.retain(|w| w.filter != wish.filter);
@@ -292,7 +300,10 @@ mod tests {
         ex.set_context("k", Value::Integer(1), "f".into()).unwrap();
         ex.set_caller(Caller { name: "alice".into(), known: None });
         ex.set_response_body(Bytes::from_static(b"body"));
+        ex.note_for_cache(|notes| notes.add_tag("red"));
+        ex.note_for_cache(|notes| notes.set_key_part("plan", "gold"));
         ex.roll_back();
+        assert_eq!(ex.cache, None);
         assert_eq!(ex.request.headers.get_all(&accept).iter().collect::<Vec<_>>(), ["*/*"]);
         assert!(!ex.request.headers.contains_key("x-new"));
         assert_eq!((ex.request.method.as_str(), ex.request.target.as_str()), ("GET", "/a?b=c"));

@@ -83,6 +83,7 @@ impl Exchange {
             + states
             + selection(&self.selection)
             + size_of_val(&*self.response_body_wishes)
+            + self.cache.as_ref().map_or(0, |notes| notes.bytes())
             + self.journal.iter().map(undo).sum::<usize>()
     }
 }
@@ -129,6 +130,7 @@ fn undo(undo: &Undo) -> usize {
             Undo::State(_, before) => before.as_ref().map_or(0, |state| state.len()),
             Undo::Selection(before) => selection(before),
             Undo::ResponseWishes(before) => size_of_val(&**before),
+            Undo::Cache(before) => before.as_ref().map_or(0, |notes| notes.bytes()),
         }
 }
 

@@ -1,6 +1,7 @@
 //! One request and its response as filters see them: heads, buffered bodies, typed context, private state and the choice of
 //! an upstream, with a journal that takes a failed call's edits back. No wasm, no sockets, no policy.
 
+mod cache;
 mod candidates;
 mod context;
 mod journal;
@@ -15,6 +16,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use sluice_http::http::forwarded::ClientAddress;
 
+pub use cache::{CacheFreshness, CacheNotes};
 pub use candidates::{Candidate, CandidateSource, Candidates};
 pub use context::{Caller, Context, ContextEntry, ContextError, KnownConsumer, Value, entry_bytes};
 pub use journal::{HeaderEdit, Undo, Values};
@@ -194,6 +196,10 @@ pub struct Exchange {
     pub request_body_wish: Option<BodyWish>,
     /// Wishes for the response body, at most one for each filter.
     pub response_body_wishes: Vec<BodyWish>,
+    /// What filters have told the cache of the route, if they have.
+    pub cache: Option<Box<CacheNotes>>,
+    /// What that has done, in a word; before the response hooks.
+    pub cache_status: Option<&'static str>,
     /// The access log's members as JSON, set before `on-complete`.
     pub summary: Option<String>,
     /// Undo records of the call in progress.
@@ -242,6 +248,8 @@ impl Exchange {
                 selection: Selection::default(),
                 request_body_wish: None,
                 response_body_wishes: Vec::new(),
+                cache: None,
+                cache_status: None,
                 summary: None,
                 journal: Vec::new(),
                 sandboxes: Vec::new(),

@@ -123,6 +123,8 @@ impl HookSet {
     pub(crate) const RESPONSE_BODY_WISH: HookSet =
         HookSet::about(&[Phase::RequestHead, Phase::RequestBody, Phase::ResponseHead]);
     pub(crate) const RESPONSE_BODY: HookSet = HookSet::about(&[Phase::ResponseBody]);
+    /// What filters tell the cache: before the response is stored.
+    pub(crate) const CACHE_WRITES: HookSet = HookSet::RESPONSE_WRITES;
     pub(crate) const TRAILERS: HookSet = HookSet::about(&[Phase::ResponseTrailers]);
     /// The hooks before there is a response.
     pub(crate) const BEFORE_RESPONSE: HookSet =

@@ -1,6 +1,7 @@
 //! The functions that a filter may call, one file for each part of the interface. None of them waits, but `http.send`,
 //! `kv-wait.wait`, `passwords.authenticate`, and those of limits and values where these are in a store.
 
+mod cache;
 pub(crate) mod consumers;
 pub(crate) mod crypto;
 mod facts;
@@ -81,6 +82,7 @@ pub(crate) fn link(linker: &mut impl Interfaces, waiting: Waiting) -> Outcome<()
     guest::link(linker)?;
     request::link(linker)?;
     response::link(linker)?;
+    cache::link(linker)?;
     route::link(linker)?;
     facts::link(linker)?;
     consumers::link(linker)?;

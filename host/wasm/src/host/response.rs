@@ -39,6 +39,7 @@ pub(crate) fn link(linker: &mut impl Interfaces) -> Outcome<()> {
     fields::link(&mut at, FIELDS)?;
     at.function::<(), _>("origin", |state, ()| Ok(state.origin()))?;
     at.function::<(), _>("status", |state, ()| Ok(state.status()))?;
+    at.function::<(), _>("cache-status", |state, ()| Ok(state.cache_status()))?;
     at.function::<(u16,), _>("set-status", |state, (status,)| Ok(state.set_status(status)))?;
     at.function::<(Str,), _>("set-reason", |state, (reason,)| Ok(state.set_reason(reason)))?;
     at.function::<(u64,), _>("want-body", |state, (most,)| Ok(state.want_response_body(most)))?;
@@ -125,6 +126,12 @@ impl CallState {
 
     fn status(&self) -> Result<u16, Error> {
         Ok(self.response()?.status.as_u16())
+    }
+
+    fn cache_status(&self) -> Result<Option<String>, Error> {
+        let hook = self.hook(HookSet::RESPONSE_READS)?;
+        let status = self.exchange(HookSet::RESPONSE_READS)?.cache_status;
+        Ok(status.filter(|_| !hook.is_request()).map(str::to_owned))
     }
 
     fn set_status(&mut self, status: u16) -> Result<(), Error> {

@@ -66,6 +66,11 @@ impl Plugin {
         self.code.waits()
     }
 
+    /// Whether it may tell the cache of a route something.
+    pub fn tells_cache(&self) -> bool {
+        self.code.imports("cache")
+    }
+
     /// How its hooks are to be called, as configured.
     pub fn call_mode(&self) -> CallMode {
         self.mode

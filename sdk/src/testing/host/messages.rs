@@ -309,6 +309,13 @@ pub(crate) mod response {
         seen_response(|world| Ok(world.exchange.response.status))
     }
 
+    pub(crate) fn cache_status() -> Result<Option<String>, Error> {
+        seen_response(|world| {
+            let is_request = REQUEST.contains(&world.phase);
+            Ok(world.exchange.response.cache_status.clone().filter(|_| !is_request))
+        })
+    }
+
     pub(crate) fn set_status(status: u16) -> Result<(), Error> {
         during(RESPONSE_WRITE, |world| {
             if !(200..=599).contains(&status) {

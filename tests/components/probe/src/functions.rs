@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::actions::describe;
 use crate::bindings::sluice::filter::types::{Error, Field, HeaderChange, HeaderEdit};
 use crate::bindings::sluice::filter::{
-    clock, consumers, context, crypto, interest, kv, limiter, log, metrics, random, request, response, route, secrets,
-    state,
+    cache, clock, consumers, context, crypto, interest, kv, limiter, log, metrics, random, request, response, route,
+    secrets, state,
 };
 
 thread_local! {
@@ -272,6 +272,7 @@ fn responses(name: &str, with: &With<'_>) -> Answer {
         "body-length" => shown(response::body_length()),
         "body" => shown(response::body(with.number(0), with.number(1))),
         "set-body" => shown(response::set_body(&with.bytes(0))),
+        "cache-status" => shown(response::cache_status()),
         "trailer" => shown(response::trailer(&with.text(0))),
         "trailers" => fields(response::trailers()),
         "set-trailer" => shown(response::set_trailer(&with.text(0), &with.text(1))),
@@ -316,6 +317,13 @@ fn routes(name: &str, with: &With<'_>) -> Answer {
 
 fn facts(function: &str, with: &With<'_>) -> Answer {
     match function {
+        "cache.set-key-part" => shown(cache::set_key_part(&with.text(0), &with.text(1))),
+        "cache.add-tag" => shown(cache::add_tag(&with.text(0))),
+        "cache.set-freshness" => {
+            let maybe = |number| with.is_there(number).then(|| with.number(number));
+            shown(cache::set_freshness(with.number(0), maybe(1), maybe(2)))
+        }
+        "cache.no-store" => shown(cache::no_store()),
         "state.get" => shown(state::get()),
         "state.set" => shown(state::set(&with.bytes(0))),
         "context.get" => shown(context::get(&with.text(0))),

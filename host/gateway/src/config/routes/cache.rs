@@ -1,22 +1,28 @@
 //! Reads `[cache]` and `[routes.*.cache]`.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
 use sluice_cache::key::{KeyRule, QueryRule};
 use sluice_cache::policy::{Heuristic, Normalise, Policy};
 
 use super::header_name;
 use crate::config::defaults;
+use crate::config::gateway::{network, token};
 use crate::config::item::Item;
-use crate::config::model::{ByteSize, Cache, RouteCache};
+use crate::config::model::{ByteSize, Cache, CacheState, PurgeGrant, RouteCache};
 use crate::config::read::Table;
 
 /// The least memory that a cache can work with, and the most that is no mistake.
 const MEMORY: std::ops::RangeInclusive<ByteSize> = ByteSize(1 << 20)..=ByteSize(1 << 44);
 
+/// A larger value would hold up all others of its connection.
+const STATE_MAX_OBJECT: std::ops::RangeInclusive<ByteSize> = ByteSize(0)..=ByteSize(16 << 20);
+
 /// Parts of a key: fields, cookies or parameters of the query.
 const MAX_PARTS: usize = 64;
 
-pub(in crate::config) fn process(table: &Table<'_>) -> Cache {
+pub(in crate::config) fn process(table: &Table<'_>, states: &BTreeSet<String>) -> Cache {
     Cache {
         memory: table
             .key(
@@ -26,7 +32,22 @@ pub(in crate::config) fn process(table: &Table<'_>) -> Cache {
                 r#""1GiB""#,
             )
             .or(defaults::CACHE_MEMORY, |item| item.size_within(MEMORY)),
+        state: state(table, states),
     }
+}
+
+fn state(table: &Table<'_>, states: &BTreeSet<String>) -> Option<CacheState> {
+    let name = table
+        .key(
+            "state",
+            "The table of `[state]` behind the memory: gateways with the same one share stored responses, and each purge reaches all of them.",
+            r#""shared""#,
+        )
+        .get("none", |item| item.reference("state", states));
+    let max_object = table
+        .key("state_max_object", "A response with more bytes is kept in the memory of its gateway only.", r#""1MiB""#)
+        .or(defaults::CACHE_STATE_MAX_OBJECT, |item| item.size_within(STATE_MAX_OBJECT));
+    name.map(|name| CacheState { name, max_object })
 }
 
 pub(super) fn read(table: &Table<'_>) -> RouteCache {
@@ -47,7 +68,33 @@ pub(super) fn read(table: &Table<'_>) -> RouteCache {
         status_field: table
             .key("status_field", "Whether clients get the field `Cache-Status`, which says what the cache did and why.", "false")
             .or(defaults::CACHE_STATUS_FIELD, Item::boolean),
+        tag_fields: table
+            .key(
+                "tag_fields",
+                "Whether clients get the fields `Surrogate-Key` and `Cache-Tag`, by whose words responses can be purged.",
+                "true",
+            )
+            .or(defaults::CACHE_TAG_FIELDS, Item::boolean),
+        purge: table.optional_table("purge").map(|table| purge(&table)),
     }
+}
+
+fn purge(table: &Table<'_>) -> PurgeGrant {
+    let grant = PurgeGrant {
+        token: table
+            .key("token", "The bearer token that a request with the method `PURGE` needs.", r#""${env:PURGE_TOKEN}""#)
+            .get("none is asked for", token),
+        addresses: table
+            .key("addresses", "The networks that it has to come from.", r#"["10.0.0.0/8"]"#)
+            .get("it may come from anywhere", |item| item.filled(network)),
+        consumers: table
+            .key("consumers", "The callers that may send it, as a filter of the pipeline names them.", r#"["deploy"]"#)
+            .get("any caller", |item| item.filled(Item::string)),
+    };
+    if !["token", "addresses", "consumers"].iter().any(|key| table.has(key)) {
+        table.fail("expected at least one of `token`, `addresses` and `consumers`: otherwise, anybody may purge");
+    }
+    grant
 }
 
 /// What tells two requests apart, besides method, host and path.

@@ -16,6 +16,14 @@ fn caches_of_routes() {
             "routes.r.cache: `negative_statuses` is for a `negative_ttl`",
         ),
         ("upstream = 'u'\ncache = { headers = ['a b'] }", "routes.r.cache.headers[0]: `a b` is not a header name"),
+        (
+            "upstream = 'u'\ncache = { purge = {} }",
+            "routes.r.cache.purge: expected at least one of `token`, `addresses` and `consumers`: otherwise, anybody may purge",
+        ),
+        (
+            "upstream = 'u'\ncache = { purge = { token = 'short' } }",
+            "routes.r.cache.purge.token: expected a token of at least 16 visible ASCII characters",
+        ),
         ("respond = {}\ncache = {}", "routes.r: `cache` is only for routes with an upstream"),
     ] {
         let found = errors(&route(lines));

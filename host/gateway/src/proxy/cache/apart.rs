@@ -9,7 +9,8 @@ use sluice_cache::storable::Received;
 use sluice_cache::store::{Generation, Object, Store};
 use sluice_cache::validate::{HeadUpdate, freshen, head_update};
 
-use super::{Missing, fetch, forwarded, is_of_upstream, stale};
+use super::keep::store_again;
+use super::{Missing, forwarded, is_of_upstream, stale};
 use crate::cache::{CacheResult, RouteCache};
 use crate::proxy::RouteHandler;
 use crate::proxy::context::RequestContext;
@@ -70,10 +71,10 @@ impl RouteHandler<'_> {
                     response: &response.head.headers,
                     times,
                 };
-                let freshened = freshen(stored.status(), &head, received, &cache.config.policy);
+                let freshened = freshen(stored.status(), &head, stored.notes(), received, &cache.config.policy);
                 if let Ok(storable) = &freshened.storable {
                     let received = Received { status: stored.status(), response: &freshened.head, ..received };
-                    fetch::store_again((cache, store), (key, stored, born), request, storable, &received);
+                    store_again((cache, store), (key, stored, born), request, storable, &received);
                 }
             }
             HeadUpdate::Outdated => stored.mark_stale(),

@@ -5,27 +5,27 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Method, StatusCode};
-use http_body_util::BodyExt;
 use sluice_cache::directives::RequestDirectives;
 use sluice_cache::freshness::{Failure, Times};
-use sluice_cache::key::Key;
+use sluice_cache::notes::Notes;
 use sluice_cache::policy::SetCookie;
-use sluice_cache::storable::{Received, Storable, storable};
-use sluice_cache::store::{self, BodyBuilder, Draft, Generation, Object, Place, Store};
+use sluice_cache::storable::{Received, Refusal};
+use sluice_cache::store::{Generation, Object, Store};
 use sluice_cache::validate::{freshen, has_validator, identify, make_conditional};
 use tokio::sync::oneshot;
 
-use super::fill::{Broken, Filling, Room};
+use super::fill::{Filling, fill_up};
 use super::flight::{Failed, Lead, Live, State, Target};
+use super::keep::{Came, store_again};
+use super::notes::{Told, stored_notes};
+use super::shared::Shared;
 use super::{Stale, as_of_caller, hit, is_of_upstream, seconds, stale_of};
-use crate::cache::{RouteCache, place_host};
-use crate::deadline;
+use crate::cache::{RouteCache, Unstored};
 use crate::exchange::{Caller, Exchange, RequestHead};
 use crate::filter::Traversal;
-use crate::http::body::{Body, MemoryBudget, Reservation};
+use crate::http::body::Body;
 use crate::proxy::RouteHandler;
 use crate::proxy::admission::Admission;
 use crate::proxy::context::{MatchedRoute, RequestContext};
@@ -35,23 +35,22 @@ use crate::proxy::worker::Worker;
 use crate::snapshot::LocalSnapshot;
 use crate::upstream::{AttemptLog, UpstreamResponse};
 
-/// How long a fetch goes on that nobody reads, but for the store.
-const UNATTENDED: Duration = Duration::from_secs(60);
-
-/// How long a reader may hold others back who read a response that is not stored.
-const STALL: Duration = Duration::from_secs(10);
-
 /// What is fetched, and for whom.
 pub(super) struct Order {
-    target: Target,
-    request: HeaderMap,
-    has_caller: bool,
-    stored: Option<Arc<Object>>,
-    lead: Lead,
+    pub(super) target: Target,
+    pub(super) request: HeaderMap,
+    pub(super) has_caller: bool,
+    pub(super) stored: Option<Arc<Object>>,
+    pub(super) lead: Lead,
     /// Of the store, before the request was sent.
-    born: Generation,
+    pub(super) born: Generation,
     /// From when its time counts.
     pub(super) start: Instant,
+    /// What filters have said so far.
+    pub(super) notes: Option<Arc<Notes>>,
+    pub(super) no_store: bool,
+    /// What they say before the response is stored.
+    pub(super) told: Option<oneshot::Receiver<Told>>,
 }
 
 impl Order {
@@ -65,7 +64,12 @@ impl Order {
         let start = context.start;
         let exchange = context.exchange();
         let has_caller = exchange.context.consumer().is_some();
-        Order { target, request: exchange.request.headers.clone(), has_caller, stored, lead, born, start }
+        let (notes, no_store) = match &exchange.cache {
+            Some(notes) => (stored_notes(notes), notes.no_store),
+            None => (None, false),
+        };
+        let request = exchange.request.headers.clone();
+        Order { target, request, has_caller, stored, lead, born, start, notes, no_store, told: None }
     }
 }
 
@@ -83,6 +87,10 @@ pub(super) enum Answered {
         response: Box<UpstreamResponse>,
         ttl: Option<Duration>,
     },
+    /// Another gateway has a good response, and it is stored here now.
+    Shared {
+        object: Arc<Object>,
+    },
     /// The stored response is good, and stored anew.
     Validated {
         object: Arc<Object>,
@@ -96,12 +104,14 @@ pub(super) enum Answered {
 }
 
 /// A fetch on its way, with all that it needs of its request.
-struct Fetch {
+pub(super) struct Fetch {
     worker: Rc<Worker>,
     local: Rc<LocalSnapshot>,
     route: usize,
-    context: Box<RequestContext>,
-    order: Order,
+    pub(super) context: Box<RequestContext>,
+    pub(super) order: Order,
+    /// Where other gateways may have the response.
+    pub(super) shared: Option<Shared>,
 }
 
 impl RouteHandler<'_> {
@@ -110,7 +120,7 @@ impl RouteHandler<'_> {
         let worker = context.worker();
         let local = worker.snapshot_of(self.local.shared.number);
         let own = of_fetch(&worker, context, &order);
-        let fetch = Fetch { worker, local, route: context.route_index(), context: own, order };
+        let fetch = Fetch { worker, local, route: context.route_index(), context: own, order, shared: None };
         let (reply, fetched) = oneshot::channel();
         tokio::task::spawn_local(Box::pin(fetch.run(reply)));
         fetched
@@ -133,6 +143,7 @@ fn of_fetch(worker: &Rc<Worker>, context: &mut RequestContext, order: &Order) ->
     let mut copy =
         Exchange::new(exchange.id.clone(), exchange.client, exchange.request.clone(), Arc::clone(&exchange.route));
     copy.params = exchange.params.clone();
+    copy.cache = exchange.cache.clone();
     copy.context.set_caller(exchange.context.consumer().map(|name| Caller { name: Arc::clone(name), known: None }));
     own.traversal = Traversal::new(copy);
     own
@@ -145,6 +156,11 @@ impl Fetch {
         let handler = RouteHandler { worker: &worker, local: &local, route, pipeline: local.pipeline(route.pipeline) };
         let Some(cache) = &route.cache else { return };
         let Some(store) = cache.shared.store() else { return };
+        self.shared = handler.shared(&mut self.context, cache);
+        if let Some(object) = self.of_others(&handler, (cache, store)).await {
+            self.order.lead.publish(State::Stored(Arc::clone(&object)));
+            return self.reply(reply, Ok(Answered::Shared { object }));
+        }
         let requested = SystemTime::now();
         let outcome = self.ask(&handler).await;
         let times = Times { request: requested, response: SystemTime::now() };
@@ -233,7 +249,7 @@ impl Fetch {
         let Some(stored) = self.order.stored.clone() else {
             return Answered::Upstream { response: Box::new(response), ttl: None };
         };
-        let may_store = !self.has_session(handler, cache, &response);
+        let may_store = !self.has_session(handler, cache, &response.head.headers) && !self.order.no_store;
         let request = &self.context.exchange().request;
         let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
         let received = Received {
@@ -243,7 +259,7 @@ impl Fetch {
             response: &response.head.headers,
             times,
         };
-        let freshened = freshen(stored.status(), &stored.head(), received, &cache.config.policy);
+        let freshened = freshen(stored.status(), &stored.head(), stored.notes(), received, &cache.config.policy);
         let again = freshened.storable.as_ref().ok().filter(|_| may_store).and_then(|storable| {
             let request = RequestHead { headers: self.order.request.clone(), ..request.clone() };
             let received = Received {
@@ -260,11 +276,18 @@ impl Fetch {
                 &received,
             )
         });
-        let cookies = response.head.headers.get_all(SET_COOKIE).iter().cloned().collect();
+        // Where cookies are stored, the head has them.
+        let cookies = match cache.config.policy.set_cookie {
+            SetCookie::Store => Vec::new(),
+            SetCookie::Refuse | SetCookie::Omit => response.head.headers.get_all(SET_COOKIE).iter().cloned().collect(),
+        };
         response.discard();
         match again {
             Some(object) => {
                 self.order.lead.publish(State::Stored(Arc::clone(&object)));
+                if let Some(shared) = self.shared.take() {
+                    shared.keep(&object, &self.order.request);
+                }
                 Answered::Validated { object, cookies }
             }
             None => {
@@ -284,161 +307,64 @@ impl Fetch {
         times: Times,
         reply: oneshot::Sender<Fetched>,
     ) {
-        let Some((draft, builder, head)) = self.draft(handler, (cache, store), &response, times) else {
-            self.order.lead.publish(State::Alone);
-            handler.worker.flights.note_alone(&self.order.target, seconds());
-            return self.reply(reply, Ok(Answered::Upstream { response: Box::new(response), ttl: None }));
+        let told = self.order.told.take();
+        let (status, head) = (response.head.status, told.as_ref().map(|_| response.head.headers.clone()));
+        let came = Came { status, head: &response.head.headers, times };
+        let (draft, builder) = match self.draft(handler, (cache, store), came) {
+            Ok((draft, builder)) => (Some(draft), builder),
+            // A filter may give it a lifetime. Until then, it is for nobody else.
+            Err((Unstored::Refused(Refusal::NoFreshness | Refusal::Useless), Some(builder))) if told.is_some() => {
+                (None, builder)
+            }
+            Err((why, _)) => {
+                cache.shared.note_unstored(self.order.target.key, why);
+                self.order.lead.publish(State::Alone);
+                handler.worker.flights.note_alone(&self.order.target, seconds());
+                return self.reply(reply, Ok(Answered::Upstream { response: Box::new(response), ttl: None }));
+            }
         };
         let filling = Filling::begin(response.body.exact_size());
         let reader = filling.fill().reader().map_or(Body::Empty, Body::stream);
         let body = timed(std::mem::replace(&mut response.body, reader), handler.route.timeouts.idle, None);
-        self.order.lead.publish(State::Streaming(Arc::new(Live {
-            status: response.head.status,
-            head,
-            stored: draft.stored().clone(),
-            variant: draft.variant().clone(),
-            fill: Arc::clone(filling.fill()),
-        })));
-        let ttl = Some(draft.stored().lifetime());
+        let ttl = draft.as_ref().map(|(draft, _)| draft.stored().lifetime());
+        self.order.lead.publish(match &draft {
+            Some((draft, head)) => State::Streaming(Arc::new(Live {
+                status,
+                head: head.clone(),
+                stored: draft.stored().clone(),
+                variant: draft.variant().clone(),
+                fill: Arc::clone(filling.fill()),
+            })),
+            None => State::Alone,
+        });
         let attempts = std::mem::take(&mut self.context.attempts);
         let answer = Ok(Answered::Upstream { response: Box::new(response), ttl });
         // What the fetch holds of limits, it holds until its end.
         let _ = reply.send(Fetched { answer, attempts, admission: None });
-        let Order { target, lead, .. } = self.order;
-        let keep = |body: store::Body| {
-            let object = draft.finish(body).ok()?;
-            let object = store.insert(target.key, object).ok()?;
-            lead.publish(State::Stored(object));
-            Some(())
-        };
-        fill_up(body, filling, builder, &handler.worker.budget, keep).await;
-    }
-
-    /// Whether a cookie of the response that would be stored may be that of a session which the gateway has begun for this client.
-    fn has_session(&self, handler: &RouteHandler<'_>, cache: &RouteCache, response: &UpstreamResponse) -> bool {
-        if cache.config.policy.set_cookie != SetCookie::Store || !response.head.headers.contains_key(SET_COOKIE) {
-            return false;
-        }
-        let asked = self.context.attempts.last().map(|attempt| &*attempt.upstream);
-        let mut upstreams = handler.local.upstreams.iter().map(|handle| handle.upstream.upstream());
-        upstreams.any(|upstream| Some(&**upstream.name()) == asked && upstream.spec().balancing.sticky.is_some())
-    }
-
-    /// The response as it is stored, if it may be.
-    fn draft(
-        &mut self,
-        handler: &RouteHandler<'_>,
-        (cache, store): (&RouteCache, &Store),
-        response: &UpstreamResponse,
-        times: Times,
-    ) -> Option<(Draft, BodyBuilder, HeaderMap)> {
-        let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
-        let received = Received {
-            method: &Method::GET,
-            request: of_caller.as_ref().unwrap_or(&self.order.request),
-            status: response.head.status,
-            response: &response.head.headers,
-            times,
-        };
-        let storable = storable(received, &cache.config.policy).ok()?;
-        if self.has_session(handler, cache, response) {
-            return None;
-        }
-        let received = Received { request: &self.order.request, ..received };
-        let request = &self.context.exchange().request;
-        let place = place(request);
-        let draft =
-            Draft::new(&storable, &received, &place, self.order.born, &cache.config.policy, store.secret()).ok()?;
-        let builder = draft.body(cache.config.max_object.0).ok()?;
-        Some((draft, builder, storable.head(&response.head.headers)))
-    }
-}
-
-fn place(request: &RequestHead) -> Place<'_> {
-    Place {
-        host: place_host(&request.scheme, &request.authority),
-        path: request.target.path(),
-        query: request.target.query(),
-        tags: &[],
-    }
-}
-
-/// Stores a response anew whose head has changed. `received` has that head.
-pub(super) fn store_again(
-    (cache, store): (&RouteCache, &Store),
-    (key, stored, born): (Key, &Object, Generation),
-    request: &RequestHead,
-    storable: &Storable,
-    received: &Received<'_>,
-) -> Option<Arc<Object>> {
-    let draft = Draft::new(storable, received, &place(request), born, &cache.config.policy, store.secret()).ok()?;
-    store.insert(key, draft.finish(stored.body().clone()).ok()?).ok()
-}
-
-/// Reads a response to its end, for its readers and for the store. `keep` is called with the whole, before the readers get their last byte.
-async fn fill_up(
-    mut body: Body,
-    filling: Filling,
-    builder: BodyBuilder,
-    budget: &MemoryBudget,
-    keep: impl FnOnce(store::Body) -> Option<()>,
-) {
-    let mut kept = budget.reserve(0).ok().map(|charge| (builder, charge));
-    let mut unattended = None;
-    let mut trailers = None;
-    let mut last = Bytes::new();
-    loop {
-        if kept.is_none() {
-            match deadline::timeout(STALL, filling.room()).await {
-                Ok(Room::Here) => {}
-                Ok(Room::Nobody) => return,
-                Err(_) => {
-                    filling.leave_slowest();
-                    continue;
+        let budget = &handler.worker.budget;
+        let outcome = match (draft, told) {
+            (Some((draft, _)), None) => {
+                let keep = |body| self.keep(store, draft, body);
+                fill_up(body, filling, builder, budget, keep).await
+            }
+            (_, told) => {
+                let mut whole = None;
+                let keep = |body| {
+                    whole = Some(body);
+                    Ok(())
+                };
+                match (fill_up(body, filling, builder, budget, keep).await, whole, told.zip(head)) {
+                    (Ok(()), Some(body), Some((told, head))) => {
+                        let came = Came { status, head: &head, times };
+                        self.keep_as_told(handler, (cache, store), came, body, told).await
+                    }
+                    (Ok(()), _, _) => Err(Unstored::Untold),
+                    (Err(why), _, _) => Err(why),
                 }
             }
-        }
-        let frame = deadline::timeout(UNATTENDED, body.frame()).await;
-        if filling.fill().has_readers() {
-            unattended = None;
-        } else if unattended.get_or_insert_with(Instant::now).elapsed() >= UNATTENDED || kept.is_none() {
-            return;
-        }
-        let data = match frame {
-            Err(_) => continue,
-            Ok(None) => break,
-            Ok(Some(Err(error))) => return filling.break_off(Broken::of(&error)),
-            Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => data,
-                Err(other) => {
-                    trailers = other.into_trailers().ok();
-                    continue;
-                }
-            },
         };
-        if let Some((builder, charge)) = &mut kept
-            && !add(builder, charge, budget, &data)
-        {
-            filling.slide(kept.take().map(|(_, charge)| charge));
+        if let Err(why) = outcome {
+            cache.shared.note_unstored(self.order.target.key, why);
         }
-        if http_body::Body::is_end_stream(&body) {
-            last = data;
-            break;
-        }
-        filling.push(data);
     }
-    let charge = kept.map(|(builder, charge)| {
-        keep(builder.finish());
-        charge
-    });
-    filling.push(last);
-    filling.end(trailers, charge);
-}
-
-/// Adds a part to what is stored, unless it is too much. A part is in memory twice, for the readers and for the store. Others need the memory
-/// more, so half of the account is theirs.
-fn add(builder: &mut BodyBuilder, charge: &mut Reservation, budget: &MemoryBudget, data: &[u8]) -> bool {
-    budget.used() + 2 * data.len() <= budget.limit() / 2
-        && charge.grow(2 * data.len()).is_ok()
-        && builder.push(data).is_ok()
 }

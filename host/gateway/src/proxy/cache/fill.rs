@@ -8,14 +8,24 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use sluice_cache::store::{self, BodyBuilder};
 
-use crate::http::body::BodyError;
-use crate::http::buffer::Reservation;
+use crate::cache::Unstored;
+use crate::deadline;
+use crate::http::body::{Body, BodyError};
+use crate::http::buffer::{MemoryBudget, Reservation};
+
+/// How long a fetch goes on that nobody reads, but for the store.
+pub(super) const UNATTENDED: Duration = Duration::from_secs(60);
+
+/// How long a reader may hold others back who read a response that is not stored.
+const STALL: Duration = Duration::from_secs(10);
 
 /// What may be ahead of the slowest reader when parts are not kept.
 const WINDOW: usize = 256 << 10;
@@ -286,11 +296,89 @@ impl Drop for Reader {
     }
 }
 
+/// Reads a response to its end, for its readers and for the store. `keep` is called with the whole, before the readers get their last byte.
+pub(super) async fn fill_up(
+    mut body: Body,
+    filling: Filling,
+    builder: BodyBuilder,
+    budget: &MemoryBudget,
+    keep: impl FnOnce(store::Body) -> Result<(), Unstored>,
+) -> Result<(), Unstored> {
+    let mut kept = budget.reserve(0).ok().map(|charge| (builder, charge));
+    let mut outcome = if kept.is_some() { Ok(()) } else { Err(Unstored::Memory) };
+    let mut unattended = None;
+    let mut trailers = None;
+    let mut last = Bytes::new();
+    loop {
+        if kept.is_none() {
+            match deadline::timeout(STALL, filling.room()).await {
+                Ok(Room::Here) => {}
+                Ok(Room::Nobody) => return outcome,
+                Err(_) => {
+                    filling.leave_slowest();
+                    continue;
+                }
+            }
+        }
+        let frame = deadline::timeout(UNATTENDED, body.frame()).await;
+        if filling.fill().has_readers() {
+            unattended = None;
+        } else if unattended.get_or_insert_with(Instant::now).elapsed() >= UNATTENDED || kept.is_none() {
+            return outcome.and(Err(Unstored::Unattended));
+        }
+        let data = match frame {
+            Err(_) => continue,
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                filling.break_off(Broken::of(&error));
+                return outcome.and(Err(Unstored::BrokenOff));
+            }
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => data,
+                Err(other) => {
+                    trailers = other.into_trailers().ok();
+                    continue;
+                }
+            },
+        };
+        if let Some((builder, charge)) = &mut kept
+            && let Err(why) = add(builder, charge, budget, &data)
+        {
+            outcome = Err(why);
+            filling.slide(kept.take().map(|(_, charge)| charge));
+        }
+        if http_body::Body::is_end_stream(&body) {
+            last = data;
+            break;
+        }
+        filling.push(data);
+    }
+    let charge = kept.map(|(builder, charge)| {
+        outcome = keep(builder.finish());
+        charge
+    });
+    filling.push(last);
+    filling.end(trailers, charge);
+    outcome
+}
+
+/// Adds a part to what is stored, unless it is too much. A part is in memory twice, for the readers and for the store. Others need the memory
+/// more, so half of the account is theirs.
+fn add(
+    builder: &mut BodyBuilder,
+    charge: &mut Reservation,
+    budget: &MemoryBudget,
+    data: &[u8],
+) -> Result<(), Unstored> {
+    if budget.used() + 2 * data.len() > budget.limit() / 2 || charge.grow(2 * data.len()).is_err() {
+        return Err(Unstored::Memory);
+    }
+    builder.push(data).map_err(|_| Unstored::TooLarge)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::body::Body;
-    use http_body_util::BodyExt;
 
     async fn all(reader: Reader) -> Result<Vec<u8>, BodyError> {
         Body::stream(reader).collect().await.map(|body| body.to_bytes().to_vec())

@@ -87,7 +87,8 @@ impl RouteHandler<'_> {
                     }
                 }
             };
-            let order = Order::new(context, target, missing.stored.clone(), lead, born);
+            let mut order = Order::new(context, target, missing.stored.clone(), lead, born);
+            order.told = self.listen(context);
             let fetched = self.begin_fetch(context, order);
             let fetched = match deadline.map(|deadline| deadline.until) {
                 None => fetched.await,
@@ -193,6 +194,12 @@ impl RouteHandler<'_> {
                 let mut status = forwarded(missing.why, None, ttl.is_some());
                 status.ttl = ttl.map(seconds_of);
                 self.answer(context, cache, *response, (CacheResult::Miss, status))
+            }
+            Answered::Shared { object } => {
+                let age = object.stored().age(SystemTime::now());
+                let ttl = Some(seconds_of(object.stored().lifetime().saturating_sub(age)));
+                let status = CacheStatus { handling: Handling::Hit, ttl, key: None, detail: Some("shared") };
+                self.serve(context, cache, &object, Some(age), (CacheResult::Shared, status))
             }
             Answered::Validated { object, cookies } => {
                 let mut status = forwarded(missing.why, Some(StatusCode::NOT_MODIFIED), true);

@@ -9,7 +9,11 @@ mod fetch;
 mod fill;
 mod flight;
 mod hit;
+mod keep;
 mod miss;
+mod notes;
+mod purge;
+mod shared;
 mod uncollapsible;
 
 use std::sync::Arc;
@@ -18,13 +22,16 @@ use std::time::{Duration, Instant, SystemTime};
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use sluice_cache::cache_status::{CacheStatus, Forward, Handling};
+use sluice_cache::digest::Secret;
 use sluice_cache::directives::RequestDirectives;
+use sluice_cache::fields;
 use sluice_cache::freshness::{Decision, Failure, OnError, on_error, reuse};
 use sluice_cache::key::{Key, KeyInput};
 use sluice_cache::storable::{Bypass, looks_up};
 use sluice_cache::store::{Found, Object, Store};
 
 pub use self::flight::Flights;
+pub(super) use self::notes::{Told, tell};
 
 use self::fetch::Order;
 use self::flight::{Role, Target};
@@ -34,6 +41,7 @@ use super::deadline::ClientDeadline;
 use super::error::{Kind, ProxyError};
 use crate::cache::{CacheResult, Place, RouteCache, place_host};
 use crate::coarse;
+use crate::exchange::RequestHead;
 use crate::filter::Hook;
 use crate::http::headers::CREDENTIALS;
 use crate::upstream::UpstreamResponse;
@@ -59,10 +67,12 @@ impl RouteHandler<'_> {
         cache: &RouteCache,
     ) -> Result<(), ProxyError> {
         let outcome = match cache.shared.store() {
+            _ if purge::is_purge(context.exchange()) => self.purge(context, cache),
             Some(store) => self.look_up(context, deadline, (cache, store)).await,
             None => self.pass(context, deadline, cache, None).await,
         };
         let result = context.cache.get_or_insert(CacheResult::Miss).name();
+        context.exchange().cache_status = Some(result);
         self.local.metrics.cached(self.route.metrics, result);
         outcome
     }
@@ -78,7 +88,7 @@ impl RouteHandler<'_> {
         }
         let now = SystemTime::now();
         let policy = &cache.config.policy;
-        let key = self.key(context, cache, store);
+        let key = self.key(context, cache, store.secret());
         let request = &context.exchange().request.headers;
         let directives = RequestDirectives::of(request);
         let (stored, varies) = match store.find(&key, request) {
@@ -133,7 +143,7 @@ impl RouteHandler<'_> {
         }
     }
 
-    fn key(&self, context: &mut RequestContext, cache: &RouteCache, store: &Store) -> Key {
+    fn key(&self, context: &mut RequestContext, cache: &RouteCache, secret: &Secret) -> Key {
         let upstream = self.local.upstreams[context.weighted].upstream.name();
         let exchange = context.exchange();
         let request = &exchange.request;
@@ -146,8 +156,9 @@ impl RouteHandler<'_> {
             query: request.target.query(),
             headers: &request.headers,
             consumer: exchange.context.consumer().map(|name| &**name),
+            parts: exchange.cache.as_ref().map_or(&[], |notes| &notes.key_parts),
         };
-        cache.config.key.key(&input, store.secret())
+        cache.config.key.key(&input, secret)
     }
 
     /// A response out of the store.
@@ -181,6 +192,9 @@ impl RouteHandler<'_> {
         if cache.config.status_field {
             status.append(NAME, &mut response.head.headers);
         }
+        if !cache.config.tag_fields {
+            fields::remove_tags(&mut response.head.headers);
+        }
         self.accept(context, response)
     }
 
@@ -195,13 +209,7 @@ impl RouteHandler<'_> {
         context.cache = Some(CacheResult::Bypass);
         let response = Box::pin(self.fetch(context, &deadline, None)).await?;
         let request = &context.exchange().request;
-        let place = Place {
-            scheme: request.scheme.as_str(),
-            host: place_host(&request.scheme, &request.authority),
-            path: request.target.path(),
-            query: request.target.query(),
-        };
-        cache.shared.invalidate(&place, &request.method, response.head.status, &response.head.headers);
+        cache.shared.invalidate(&place(request), &request.method, response.head.status, &response.head.headers);
         if response.upgraded.is_some() {
             return self.accept(context, response);
         }
@@ -215,9 +223,21 @@ impl RouteHandler<'_> {
         let target = target(context, key);
         if let Role::Leader(lead) = Flights::join(&self.worker.flights, target, born, seconds()) {
             let mut order = Order::new(context, target, Some(Arc::clone(stored)), lead, born);
+            // No response hook will see the response: what they have said of the one before it holds.
+            order.notes = stored.notes().cloned();
             order.start = Instant::now();
             drop(self.begin_fetch(context, order));
         }
+    }
+}
+
+/// Where a request goes, for purges.
+fn place(request: &RequestHead) -> Place<'_> {
+    Place {
+        scheme: request.scheme.as_str(),
+        host: place_host(&request.scheme, &request.authority),
+        path: request.target.path(),
+        query: request.target.query(),
     }
 }
 

@@ -61,6 +61,7 @@ mod tests {
             query: None,
             headers: &headers,
             consumer: None,
+            parts: &[],
         };
         Target { key: KeyRule::default().key(&input, &Secret::new([1; 16])), has_credentials }
     }

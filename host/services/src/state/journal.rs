@@ -1,0 +1,319 @@
+//! What gateways tell each other over a store: entries that each of them reads in order, and a table that has the number of the last entry of
+//! each place. An entry that a gateway writes is read by itself, too; that is how it knows its number.
+//!
+//! The journal has an identity, a random number. A store that has lost its data gets another one, and so does one that has gone back to
+//! an older state: what was counted by the former identity means nothing then. A gateway that has missed entries is told so.
+
+use std::sync::{Arc, LazyLock, Weak};
+use std::time::Duration;
+
+use redis::{FromRedisValue, Value};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connect::Connection;
+use super::link::{FIRST_PAUSE, LONGEST_PAUSE, connect, with_jitter};
+use super::script::Script;
+use super::store::{CallError, Store};
+
+/// How long the store may hold a question for new entries. The connection gives up after `connect_timeout`, and this has to be less.
+const HOLD: Duration = Duration::from_millis(200);
+/// Entries of one answer.
+const AT_ONCE: usize = 1000;
+
+/// KEYS: the table. ARGV: an identity for a journal that has none. Answers the identity and the number of the last entry.
+static IDENTIFY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HSETNX', KEYS[1], 'id', ARGV[1]) == 1 then redis.call('HSET', KEYS[1], 'last', '0') end
+return redis.call('HMGET', KEYS[1], 'id', 'last')",
+    )
+});
+
+/// The store keeps 10,000 entries for gateways that were away. KEYS: the table, the entries. ARGV: the identity, and for each entry its place and its text. Answers the number of the last one, or
+/// nothing where the identity is another one.
+static WRITE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return false end
+local last
+for at = 2, #ARGV, 2 do
+last = redis.call('HINCRBY', KEYS[1], 'last', 1)
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', '10000', last .. '-0', 'e', ARGV[at + 1])
+redis.call('HSET', KEYS[1], ARGV[at], last)
+end
+return last",
+    )
+});
+
+/// KEYS: the table, the entries. ARGV: the identity that is to go, and the one that takes its place.
+static RESTART: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local id = redis.call('HGET', KEYS[1], 'id')
+if id and id ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('HSET', KEYS[1], 'id', ARGV[2], 'last', '0')
+return 1",
+    )
+});
+
+/// Who the journal is.
+pub type Identity = [u8; 16];
+
+/// What a reader of a journal is told. The calls come from one task.
+pub trait Reader: Send + Sync + 'static {
+    /// The journal has this identity. What was counted by another one means nothing any more.
+    fn begins(&self, identity: Identity);
+    /// The number of the last entry of a place.
+    fn place(&self, place: &[u8], number: u64);
+    /// An entry.
+    fn entry(&self, number: u64, text: &[u8]);
+    /// All entries up to this one are known, or (`has_missed`) were missed.
+    fn caught_up(&self, number: u64, has_missed: bool);
+    /// Whether entries that come now are known at once.
+    fn is_live(&self, live: bool);
+    /// What is to be written: the place and the text of each entry, at most this many.
+    fn due(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)>;
+    /// What was due last is written.
+    fn written(&self);
+}
+
+/// A journal in a store.
+pub struct Journal {
+    store: Weak<Store>,
+    table: String,
+    entries: String,
+    wake: Arc<tokio::sync::Notify>,
+}
+
+impl Journal {
+    /// `wake` says that there is something to write.
+    pub fn new(store: &Arc<Store>, name: &str, wake: Arc<tokio::sync::Notify>) -> Journal {
+        // In braces, so that one script can have both in a cluster.
+        let prefix = format!("{}{{{name}}}:", store.spec().prefix);
+        let (table, entries) = (format!("{prefix}table"), format!("{prefix}entries"));
+        Journal { store: Arc::downgrade(store), table, entries, wake }
+    }
+
+    /// Reads and writes for as long as the reader and the store are there.
+    pub async fn run(self, reader: Weak<impl Reader>) {
+        let mut known = None;
+        let mut pause = FIRST_PAUSE;
+        while let (Some(store), Some(here)) = (self.store.upgrade(), reader.upgrade()) {
+            let begun = Instant::now();
+            if let Ok(connection) = connect(&store).await {
+                drop(here);
+                let writing = self.write(&reader);
+                let reading = self.read(store, connection, &reader, &mut known);
+                tokio::select! {
+                    () = reading => {}
+                    () = writing => {}
+                }
+            }
+            if let Some(here) = reader.upgrade() {
+                here.is_live(false);
+            }
+            if begun.elapsed() >= LONGEST_PAUSE {
+                pause = FIRST_PAUSE;
+            }
+            sleep(with_jitter(pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Reads until the connection is of no use, or nobody reads any more.
+    async fn read(
+        &self,
+        store: Arc<Store>,
+        mut connection: Connection,
+        reader: &Weak<impl Reader>,
+        known: &mut Option<(Identity, u64)>,
+    ) {
+        // A worker's link keeps the store open, this does not.
+        let within = store.spec().connect_timeout;
+        let hold = HOLD.min(within / 2);
+        let store = {
+            let weak = Arc::downgrade(&store);
+            drop(store);
+            weak
+        };
+        loop {
+            let Some(open) = store.upgrade() else { return };
+            let Some((identity, last)) = self.identify(&open).await else { return };
+            match known {
+                Some((before, read)) if *before == identity && *read <= last => {}
+                Some((before, _)) if *before == identity => {
+                    // It has gone back to an older state.
+                    let _ = self.restart(&open, &identity).await;
+                    continue;
+                }
+                Some(_) | None => {
+                    let Some(here) = reader.upgrade() else { return };
+                    here.begins(identity);
+                    // The number was read before the table: what comes meanwhile is read as entries.
+                    if self.load(&mut connection, &*here, within).await.is_none() {
+                        return;
+                    }
+                    here.caught_up(last, false);
+                    *known = Some((identity, last));
+                }
+            }
+            drop(open);
+            let Some((_, read)) = known else { return };
+            loop {
+                let Ok(entries) = self.next(&mut connection, *read, hold, within).await else { return };
+                let Some(here) = reader.upgrade() else { return };
+                if store.strong_count() == 0 {
+                    return;
+                }
+                if entries.is_empty() {
+                    here.is_live(true);
+                    // Whether it is still the same: what was lost would be waited for in vain.
+                    break;
+                }
+                if let Some((first, _)) = entries.first()
+                    && *first != *read + 1
+                {
+                    here.caught_up(*first - 1, true);
+                }
+                for (number, text) in entries {
+                    here.entry(number, &text);
+                    *read = number;
+                }
+                here.caught_up(*read, false);
+                here.is_live(true);
+            }
+        }
+    }
+
+    /// Writes what is due, until nobody has anything to write any more.
+    async fn write(&self, reader: &Weak<impl Reader>) {
+        loop {
+            let (Some(store), Some(here)) = (self.store.upgrade(), reader.upgrade()) else { return };
+            let due = here.due(AT_ONCE / 10);
+            if due.is_empty() {
+                drop((store, here));
+                self.wake.notified().await;
+                continue;
+            }
+            if self.put(&store, &due).await {
+                here.written();
+                continue;
+            }
+            drop((store, here));
+            sleep(FIRST_PAUSE).await;
+        }
+    }
+
+    async fn identify(&self, store: &Arc<Store>) -> Option<(Identity, u64)> {
+        let fresh = hex(&crate::random::bytes_32()[..16]);
+        let answer = IDENTIFY.run(store, true, &[&self.table], &[&fresh]).await.ok()?;
+        let (id, last) = <(String, u64)>::from_redis_value(answer).ok()?;
+        Some((unhex(&id)?, last))
+    }
+
+    async fn restart(&self, store: &Arc<Store>, identity: &Identity) -> Result<(), CallError> {
+        let (old, new) = (hex(identity), hex(&crate::random::bytes_32()[..16]));
+        RESTART.run(store, true, &[&self.table, &self.entries], &[&old, &new]).await.map(|_| ())
+    }
+
+    /// Answers whether all of it is written.
+    async fn put(&self, store: &Arc<Store>, due: &[(Vec<u8>, Vec<u8>)]) -> bool {
+        let Some((identity, _)) = self.identify(store).await else { return false };
+        let mut arguments = vec![hex(&identity).into_bytes()];
+        for (place, text) in due {
+            arguments.extend([place.clone(), text.clone()]);
+        }
+        match WRITE.run(store, true, &[&self.table, &self.entries], &arguments).await {
+            Ok(Value::Int(_)) => true,
+            // Entries of a former state are in the way.
+            Err(CallError::Refused(_)) => {
+                let _ = self.restart(store, &identity).await;
+                false
+            }
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    /// Reads the table.
+    async fn load(&self, connection: &mut Connection, reader: &impl Reader, within: Duration) -> Option<()> {
+        let mut cursor = 0_u64;
+        loop {
+            let mut command = redis::cmd("HSCAN");
+            command.arg(&self.table).arg(cursor).arg("COUNT").arg(AT_ONCE);
+            let answer = timeout(within, connection.send(&command)).await.ok()?.ok()?;
+            let (next, fields) = <(u64, Vec<(Vec<u8>, Vec<u8>)>)>::from_redis_value(answer).ok()?;
+            for (place, value) in fields {
+                if let Some(number) = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()) {
+                    reader.place(&place, number);
+                }
+            }
+            if next == 0 {
+                return Some(());
+            }
+            cursor = next;
+        }
+    }
+
+    /// The entries after this one; none after a while without any.
+    async fn next(
+        &self,
+        connection: &mut Connection,
+        after: u64,
+        hold: Duration,
+        within: Duration,
+    ) -> Result<Vec<(u64, Vec<u8>)>, ()> {
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(AT_ONCE).arg("BLOCK").arg(hold.as_millis().max(1) as u64);
+        command.arg("STREAMS").arg(&self.entries).arg(format!("{after}-0"));
+        let answer = timeout(hold + within, connection.send(&command)).await.map_err(|_| ())?.map_err(|_| ())?;
+        entries(answer).ok_or(())
+    }
+}
+
+/// The numbers and texts of an answer to `XREAD`; none for what can't be read.
+fn entries(answer: Value) -> Option<Vec<(u64, Vec<u8>)>> {
+    type Streams = Vec<(Vec<u8>, Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)>)>;
+    if answer == Value::Nil {
+        return Some(Vec::new());
+    }
+    let streams = Streams::from_redis_value(answer).ok()?;
+    let all = streams.into_iter().flat_map(|(_, entries)| entries);
+    all.map(|(id, fields)| {
+        let number = id.split_once('-')?.0.parse().ok()?;
+        let text = fields.into_iter().find(|(name, _)| name == b"e")?.1;
+        Some((number, text))
+    })
+    .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Identity> {
+    u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(u128::to_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let entry = |id: &str| Value::Array(vec![text(id), Value::Array(vec![text("e"), text("x")])]);
+        let stream = |all| Value::Array(vec![Value::Array(vec![text("name"), Value::Array(all)])]);
+        assert_eq!(entries(Value::Nil), Some(vec![]));
+        assert_eq!(
+            entries(stream(vec![entry("7-0"), entry("8-0")])),
+            Some(vec![(7, b"x".to_vec()), (8, b"x".to_vec())])
+        );
+        assert_eq!(entries(stream(vec![entry("x-0")])), None);
+        assert_eq!(entries(Value::Int(1)), None);
+    }
+
+    #[test]
+    fn an_identity_is_sixteen_bytes() {
+        let identity = [7; 16];
+        assert_eq!(unhex(&hex(&identity)), Some(identity));
+        assert_eq!((unhex("07"), unhex(&"x".repeat(32))), (None, None));
+    }
+}

@@ -1,0 +1,269 @@
+//! The tier that gateways share in Redis: responses of one serve the other, a purge reaches all, and nothing depends on it.
+//! `CACHE_OBJECTS=100000 cargo test -p sluice --test e2e cache_shared::` is the full length of the chaos.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sluice_harness::redis::Redis;
+use sluice_harness::{Client, Gateway, Origin, Reply, Response, eventually};
+
+use crate::cache::{counting, get, route, status};
+use crate::support::with_base;
+
+const ADMIN: &str = "[admin]\nbind = \"127.0.0.1:0\"\n";
+
+/// How many URLs the chaos asks for.
+fn objects() -> usize {
+    std::env::var("CACHE_OBJECTS").ok().and_then(|number| number.parse().ok()).unwrap_or(300)
+}
+
+/// A gateway with a cache in front of this Redis.
+fn sharing(redis: &Redis, origin: &Origin, cache: &str) -> Gateway {
+    let rest = route(origin, cache)
+        + &format!(
+            "[state.shared]\nredis = [\"{}\"]\ntimeout = \"1s\"\n[cache]\nstate = \"shared\"\nmemory = \"32MiB\"\n",
+            redis.url()
+        );
+    let toml = with_base(&rest).replace(ADMIN, &format!("{ADMIN}token = \"a-token-of-some-length\"\n"));
+    Gateway::start(&toml)
+}
+
+fn get_as(gateway: &Gateway, target: &str, headers: &[(&str, &str)]) -> Response {
+    let mut all = vec![("host", "shop.example")];
+    all.extend(headers);
+    get(gateway, target, &all)
+}
+
+fn purge(gateway: &Gateway, what: serde_json::Value) {
+    let authorization = [("authorization", "Bearer a-token-of-some-length")];
+    let mut admin = Client::connect(gateway.address_of("admin"));
+    let answer = admin.request("POST", "/api/v1/cache/purge", &authorization, what.to_string().as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+fn is_live(gateway: &Gateway) -> bool {
+    gateway.metric("sluice_cache_shared_usable", &[]) == Some(1.0)
+}
+
+fn both_live(gateways: &[&Gateway]) {
+    eventually("the gateways follow the journal", || gateways.iter().all(|gateway| is_live(gateway)));
+}
+
+fn keys(redis: &Redis, pattern: &str) -> usize {
+    redis.ask(&["KEYS", pattern]).lines().count()
+}
+
+#[test]
+fn a_response_of_one_gateway_serves_the_other() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let body = "0123456789".repeat(5000);
+    let whole = body.clone();
+    let origin = Origin::serve(move |request| {
+        let who = request.header("x-who").unwrap_or("nobody").to_owned();
+        let reply = match request.target.as_str() {
+            "/varies" => Reply::text(who).with("vary", "x-who"),
+            "/cookie" => Reply::text("x").with("set-cookie", "a=b"),
+            _ => Reply::text(whole.clone()),
+        };
+        reply.with("cache-control", "max-age=60").with("etag", "\"one\"")
+    });
+    let cache = "set_cookie = \"store\"";
+    let (one, two) = (sharing(&redis, &origin, cache), sharing(&redis, &origin, cache));
+    both_live(&[&one, &two]);
+    get_as(&one, "/a", &[]);
+    eventually("it is in the tier", || keys(&redis, "sluice:cache:*") == 1);
+    let shared = get_as(&two, "/a", &[]);
+    assert!(shared.text() == body && origin.count() == 1);
+    assert!(status(&shared).contains("hit") && status(&shared).contains("detail=\"shared\""), "{}", status(&shared));
+    assert_eq!((shared.header("etag"), shared.header("age")), (Some("\"one\""), Some("0")));
+    two.wait_access("it is told", |line| line["cache"] == "shared");
+    assert!(status(&get_as(&two, "/a", &[])).starts_with("sluice;hit;ttl="));
+    // Each variant is for those who select it.
+    let before = origin.count();
+    for who in ["ada", "bob"] {
+        assert_eq!(get_as(&one, "/varies", &[("x-who", who)]).text(), who);
+    }
+    eventually("both are in the tier", || keys(&redis, "sluice:cache:*-*") == 2);
+    for who in ["bob", "ada"] {
+        assert_eq!(get_as(&two, "/varies", &[("x-who", who)]).text(), who);
+    }
+    assert_eq!(origin.count(), before + 2);
+    assert_eq!(get_as(&two, "/varies", &[("x-who", "eve")]).text(), "eve");
+    // A cookie is for one client.
+    get_as(&one, "/cookie", &[]);
+    let before = origin.count();
+    get_as(&two, "/cookie", &[]);
+    assert_eq!(origin.count(), before + 1);
+}
+
+#[test]
+fn a_response_to_a_caller_is_not_taken_out_of_the_tier() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let origin = counting("max-age=60");
+    let (one, two) = (sharing(&redis, &origin, ""), sharing(&redis, &origin, ""));
+    both_live(&[&one, &two]);
+    get_as(&one, "/", &[]);
+    eventually("it is in the tier", || keys(&redis, "sluice:cache:*") == 1);
+    assert_eq!(get_as(&two, "/", &[("authorization", "Bearer ada")]).text(), "2");
+    assert_eq!(get_as(&two, "/", &[]).text(), "1");
+}
+
+#[test]
+fn a_purge_on_one_is_gone_on_the_other() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let origin = Origin::serve({
+        let count = AtomicUsize::new(0);
+        move |_| {
+            let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+            Reply::text(number.to_string()).with("cache-control", "max-age=600").with("cache-tag", "red")
+        }
+    });
+    let (one, two) = (sharing(&redis, &origin, ""), sharing(&redis, &origin, ""));
+    both_live(&[&one, &two]);
+    let mut took = Vec::new();
+    for what in [
+        json!({"url": "http://shop.example/a"}),
+        json!({"prefix": "http://shop.example/"}),
+        json!({"host": "shop.example"}),
+        json!({"tag": "red"}),
+        json!({"everything": true}),
+    ] {
+        let text = get_as(&two, "/a", &[]).text();
+        assert_eq!(get_as(&one, "/a", &[]).text(), text, "one has what the other one has");
+        purge(&one, what.clone());
+        let begun = Instant::now();
+        eventually("it is gone", || get_as(&two, "/a", &[]).text() != text);
+        took.push(begun.elapsed());
+        // Nor does the tier have it.
+        let three = sharing(&redis, &origin, "");
+        both_live(&[&three]);
+        assert_ne!(get_as(&three, "/a", &[]).text(), text, "{what}");
+    }
+    // The machine may be busy: the fastest of them shows what it takes.
+    assert!(took.iter().min().is_some_and(|least| *least < Duration::from_millis(100)), "{took:?}");
+    // So does a change by a client.
+    let text = get_as(&two, "/a", &[]).text();
+    one.request("DELETE", "/a", &[("host", "shop.example")], b"");
+    eventually("it is gone", || get_as(&two, "/a", &[]).text() != text);
+}
+
+#[test]
+fn purges_of_an_outage_are_told_afterwards() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    let origin = counting("max-age=600");
+    let (one, two) = (sharing(&redis, &origin, ""), sharing(&redis, &origin, ""));
+    both_live(&[&one, &two]);
+    let text = get_as(&two, "/a", &[]).text();
+    redis.kill();
+    eventually("the tier is away", || !is_live(&one) && !is_live(&two));
+    purge(&one, json!({"url": "http://shop.example/a"}));
+    assert_ne!(get_as(&one, "/a", &[]).text(), text);
+    assert_eq!(get_as(&two, "/a", &[]).text(), text, "it can't know");
+    // The server has lost all it had.
+    assert!(redis.start_again());
+    eventually("the other one hears of it", || get_as(&two, "/a", &[]).text() != text);
+    // What is lost without a restart is found, too.
+    both_live(&[&one, &two]);
+    let text = get_as(&two, "/a", &[]).text();
+    redis.ask(&["FLUSHALL"]);
+    purge(&one, json!({"url": "http://shop.example/a"}));
+    eventually("the other one hears of it", || get_as(&two, "/a", &[]).text() != text);
+}
+
+#[test]
+fn a_gateway_that_has_missed_purges_trusts_nothing() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let origin = counting("max-age=600");
+    let gateway = sharing(&redis, &origin, "");
+    both_live(&[&gateway]);
+    let text = get_as(&gateway, "/a", &[]).text();
+    let id = redis.ask(&["HGET", "sluice:{cache}:table", "id"]);
+    // As if a hundred entries had been written and trimmed meanwhile, and one of a later version.
+    redis.ask(&["HSET", "sluice:{cache}:table", "last", "101"]);
+    redis.ask(&["XADD", "sluice:{cache}:entries", "101-0", "e", "9?"]);
+    eventually("all is gone", || get_as(&gateway, "/a", &[]).text() != text);
+    assert_eq!(redis.ask(&["HGET", "sluice:{cache}:table", "id"]), id);
+}
+
+#[test]
+fn what_is_broken_in_the_tier_is_not_used() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let origin = counting("max-age=600");
+    let (one, two) = (sharing(&redis, &origin, ""), sharing(&redis, &origin, ""));
+    both_live(&[&one, &two]);
+    get_as(&one, "/a", &[]);
+    eventually("it is in the tier", || keys(&redis, "sluice:cache:*") == 1);
+    let key = redis.ask(&["KEYS", "sluice:cache:*"]).trim().to_owned();
+    redis.ask(&["SETRANGE", &key, "100", "broken"]);
+    assert_eq!(get_as(&two, "/a", &[]).text(), "2");
+}
+
+#[test]
+fn a_large_response_stays_in_memory() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let origin = Origin::serve(|_| Reply::text("x".repeat(300 << 10)).with("cache-control", "max-age=600"));
+    let gateway = sharing(&redis, &origin, "");
+    both_live(&[&gateway]);
+    get_as(&gateway, "/a", &[]);
+    assert!(status(&get_as(&gateway, "/a", &[])).starts_with("sluice;hit"));
+    assert_eq!(keys(&redis, "sluice:cache:*"), 0);
+}
+
+/// A body that tells of its URL and length.
+fn body_of(target: &str) -> String {
+    let number: usize = target.trim_start_matches('/').parse().unwrap_or(0);
+    format!("{target} ").repeat(1 + number % 500)
+}
+
+#[test]
+fn nothing_breaks_when_the_origin_flaps_and_redis_dies_and_hangs() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    let healthy = Arc::new(AtomicBool::new(true));
+    let says = Arc::clone(&healthy);
+    let origin = Origin::serve(move |request| match says.load(Ordering::Relaxed) {
+        true => Reply::text(body_of(&request.target)).with("cache-control", "max-age=600, stale-if-error=600"),
+        false => Reply::status(503),
+    });
+    let (one, two) = (sharing(&redis, &origin, ""), sharing(&redis, &origin, ""));
+    both_live(&[&one, &two]);
+    let count = objects();
+    let check = |gateway: &Gateway, targets: std::ops::Range<usize>, may_fail: bool| {
+        let mut client = gateway.client();
+        for number in targets {
+            let target = format!("/{number}");
+            let response = client.request("GET", &target, &[("host", "shop.example")], b"");
+            match response.status {
+                200 => assert!(response.text() == body_of(&target), "{target} is not what the origin has sent"),
+                503 if may_fail => assert!(status(&response).contains("fwd="), "an error of the origin's"),
+                other => panic!("{target}: {other}"),
+            }
+        }
+    };
+    check(&one, 0..count / 2, false);
+    // The origin fails: what is stored on either is there.
+    healthy.store(false, Ordering::Relaxed);
+    check(&one, 0..count / 2, false);
+    check(&two, 0..count, true);
+    healthy.store(true, Ordering::Relaxed);
+    // Redis hangs: nothing waits longer than a call may.
+    redis.hang();
+    let begun = Instant::now();
+    check(&two, 0..count / 4, false);
+    check(&one, count / 2..count / 2 + count / 4, false);
+    let slowest = begun.elapsed() / count as u32;
+    assert!(slowest < Duration::from_millis(100), "{slowest:?} for each");
+    redis.resume();
+    redis.kill();
+    check(&one, 0..count, false);
+    assert!(redis.start_again());
+    check(&two, 0..count, false);
+    both_live(&[&one, &two]);
+    // A gateway is killed in the middle of it all: what it has left in the tier is whole.
+    drop(one);
+    let three = sharing(&redis, &origin, "");
+    both_live(&[&three]);
+    check(&three, 0..count, false);
+    check(&three, 0..count, false);
+}
