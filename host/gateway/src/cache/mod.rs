@@ -1,6 +1,8 @@
 //! The HTTP cache of the process: the store that all workers share, and what is purged of it. It outlives snapshots. The rules and the store
 //! are in `sluice-cache`; `proxy/cache/` asks them for each request.
 
+mod encoded;
+
 use std::sync::{Arc, OnceLock};
 
 use http::uri::{Authority, Scheme};
@@ -10,6 +12,8 @@ use sluice_cache::invalidate;
 use sluice_cache::store::{Limits, Purge, Store, Strength};
 use url::Url;
 
+pub use self::encoded::{Encoded, Form, State};
+
 use crate::config::model;
 
 /// The responses of one key that differ by what they vary by: clients choose that, and would fill the store with one page.
@@ -17,6 +21,9 @@ const MAX_VARIANTS: usize = 32;
 
 /// One response takes no more of the memory than this part.
 const LARGEST: u64 = 8;
+
+/// Coded forms of responses take this part of the memory besides.
+const ENCODED: u64 = 4;
 
 /// What a request that a route's cache has seen came to, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +72,14 @@ pub struct RouteCache {
 pub struct ResponseCache {
     /// Made when the first route with a cache is served.
     store: OnceLock<Store>,
+    /// For routes that compress.
+    pub encoded: Encoded,
 }
 
 impl ResponseCache {
     /// The store has this much memory from now on.
     pub fn apply(&self, memory: u64) {
+        self.encoded.apply(memory / ENCODED);
         let limits = Limits { bytes: memory, object: memory / LARGEST, variants: MAX_VARIANTS };
         match self.store.get() {
             Some(store) => store.set_limits(limits),

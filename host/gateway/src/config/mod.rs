@@ -129,6 +129,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
     let admin = root.optional_table("admin").map(|table| gateway::admin(&table, &mut binds));
     let telemetry = gateway::telemetry(&root.table("telemetry"));
     let cache = routes::cache::process(&root.table("cache"));
+    routes::compression::defaults(&root.table("compression"));
     let consumers = root.section("consumers", |name, table| consumers::consumer(name, &table));
 
     let states = root.section("state", |name, table| state::state(name, &table));
@@ -151,6 +152,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
         filters: &known_filters,
         pipelines: &by_name,
         upstream_defaults: root.level(&["defaults", "upstream"]),
+        compression_defaults: root.level(&["compression"]),
         anonymous: RefCell::default(),
     };
     let calls = levels::check(root, &known);

@@ -13,6 +13,7 @@ use crate::telemetry::LogLevel;
 use crate::wasm::{FilterLimits, Mode};
 
 mod cache;
+mod compression;
 mod filters;
 mod health;
 mod levels;

@@ -5,10 +5,11 @@ use sluice_cache::policy::SetCookie;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, CircuitScope, ClientAuthMode, Criticality, Deviation, EndpointScheme, FailurePolicy,
+    Balance, Builtin, CircuitScope, ClientAuthMode, Criticality, Deviation, Encodings, EndpointScheme, FailurePolicy,
     HashAlgorithm, HostPolicy, HttpVersion, ListenerProtocols, LookupFamily, Protocol, RetryCondition, RetryConditions,
     SameSite, SubsetFallback, TlsVersion, TrialPolicy, TryNextOn,
 };
+use crate::http::coding::Coding;
 use crate::proxy_protocol;
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -165,6 +166,18 @@ impl Words for Mode {
 
 impl Words for CallMode {
     const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("component", Self::Component)];
+}
+
+impl Words for Coding {
+    /// Those that are sent.
+    const WORDS: &'static [(&'static str, Self)] = &[("zstd", Self::Zstd), ("br", Self::Brotli), ("gzip", Self::Gzip)];
+}
+
+impl Written for Encodings {
+    fn written(&self) -> String {
+        let words: Vec<String> = self.0.iter().map(Written::written).collect();
+        format!("[{}]", words.join(", "))
+    }
 }
 
 impl Words for SetCookie {

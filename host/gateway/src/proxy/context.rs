@@ -9,9 +9,11 @@ use std::time::{Instant, SystemTime};
 use http::header::USER_AGENT;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use sluice_cache::store::Object;
 
 use super::admission::Admission;
 use super::body::MessageBody;
+use super::compress::{Compressed, Wish};
 use super::error::{Kind, ProxyError};
 use super::fault::Injected;
 use super::grpc;
@@ -130,6 +132,12 @@ pub(super) struct RequestContext {
     pub(super) faults: Option<Box<Injected>>,
     /// Where the route has a cache.
     pub(super) cache: Option<CacheResult>,
+    /// What the cache has answered with, where a form of it may be sent.
+    pub(super) stored: Option<Arc<Object>>,
+    /// Where the route compresses.
+    pub(super) compression: Option<Wish>,
+    /// Where its response is compressed.
+    pub(super) compressed: Option<Compressed>,
     pub(super) attempts: AttemptLog,
     pub(super) status: Option<StatusCode>,
     /// Only where the request has a body.
@@ -218,6 +226,9 @@ impl RequestContext {
                 sticky_cookie: None,
                 faults: None,
                 cache: None,
+                stored: None,
+                compression: None,
+                compressed: None,
                 attempts: AttemptLog::default(),
                 status: None,
                 bytes_in: None,
@@ -355,6 +366,7 @@ impl RequestContext {
             error: self.error.map(|(side, kind)| (side, kind.name())),
             error_filter: self.error_filter.as_deref(),
             cache: self.cache.map(CacheResult::name),
+            compressed: self.compressed.as_ref().map(|of| (of.coding.name(), of.input.get())),
             faults: self.faults.as_ref().map_or(&[], |faults| &faults.names),
             aborted: !self.ended,
         }
@@ -400,6 +412,9 @@ impl Drop for RequestContext {
             for reason in reason.single() {
                 metrics.response_reason(&reason.filter, &reason.text);
             }
+        }
+        if let Some(Compressed { coding, input }) = &self.compressed {
+            metrics.compressed(route, coding.name(), input.get(), self.bytes_out);
         }
         if let Some(status) = self.grpc_status {
             metrics.grpc_response(route, status);

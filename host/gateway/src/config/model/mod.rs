@@ -7,6 +7,7 @@
 
 mod balancing;
 mod cache;
+mod compression;
 mod discovery;
 mod filters;
 mod health;
@@ -39,6 +40,7 @@ use crate::wasm::CompileLimits;
 
 pub use balancing::*;
 pub use cache::*;
+pub use compression::*;
 pub use discovery::*;
 pub use filters::*;
 pub use health::*;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Absent, KeyDoc, keys};
 
 /// The tables, in the order of the page, each with what it is; deeper tables follow theirs.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 17] = [
     ("", "At the top of the main file, before all tables."),
     ("gateway", "Settings of the process."),
     ("listeners.*", "A socket that clients connect to. There has to be one at least."),
@@ -16,6 +16,7 @@ const TABLES: [(&str, &str); 16] = [
     ("admin", "The admin listener. Without this table there is none."),
     ("telemetry", "Logs."),
     ("cache", "The memory of the HTTP cache. `routes.NAME.cache` says what is stored."),
+    ("compression", "What routes have that compress responses (`routes.NAME.compression`), unless they say otherwise."),
     (
         "plugins.*",
         "A plugin, for what should differ from the defaults: its limits, grants and instances are for all its filters.",
