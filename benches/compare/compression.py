@@ -31,15 +31,13 @@ def content(size):
     draw = random.Random(1)
     words = [f"{draw.choice('bcdfgklmnprst')}{draw.choice('aeiou')}{draw.choice('bdlmnrst')}{draw.choice(['', 'er', 'ing', 'a', 'o'])}"
              for _ in range(400)]
-    orders = []
-    while True:
-        orders.append({"id": f"{draw.getrandbits(64):016x}", "customer": {"name": " ".join(draw.sample(words, 2)).title(), "since": draw.randint(1990, 2026)},
+    text = "["
+    while len(text) < size:
+        text += json.dumps({"id": f"{draw.getrandbits(64):016x}", "customer": {"name": " ".join(draw.sample(words, 2)).title(), "since": draw.randint(1990, 2026)},
                        "items": [{"sku": draw.randint(10000, 99999), "title": " ".join(draw.choices(words, k=5)), "price": round(draw.uniform(1, 500), 2)}
                                  for _ in range(draw.randint(1, 5))],
-                       "note": " ".join(draw.choices(words, k=draw.randint(0, 40))), "paid": draw.random() < 0.8})
-        text = json.dumps(orders)
-        if len(text) >= size:
-            return text[:size].encode()
+                       "note": " ".join(draw.choices(words, k=draw.randint(0, 40))), "paid": draw.random() < 0.8}) + ", "
+    return text[:size].encode()
 
 
 # ------------------------------------------------------------------------------------------------ the proxies
