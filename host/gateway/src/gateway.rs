@@ -405,6 +405,8 @@ fn observe_cache(metrics: &Metrics, cache: &Arc<ResponseCache>) {
         let of = |read: fn(&Store) -> u64| cache.store().map_or(0, read) as f64;
         out.family("sluice_cache_bytes", "gauge", "Memory of stored responses.");
         out.sample("sluice_cache_bytes", &[], of(Store::bytes));
+        out.family("sluice_cache_encoded_bytes", "gauge", "Memory of the coded forms of stored responses.");
+        out.sample("sluice_cache_encoded_bytes", &[], cache.encoded.bytes() as f64);
         out.family("sluice_cache_objects", "gauge", "Keys with stored responses.");
         out.sample("sluice_cache_objects", &[], of(|store| store.keys() as u64));
         out.family("sluice_cache_evictions_total", "counter", "Keys whose responses had to make room.");

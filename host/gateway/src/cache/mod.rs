@@ -1,6 +1,7 @@
 //! The HTTP cache of the process: the store that all workers share, and what is purged of it. It outlives snapshots. The rules and the store
 //! are in `sluice-cache`; `proxy/cache/` asks them for each request.
 
+mod encoded;
 mod tier;
 mod unstored;
 
@@ -18,6 +19,7 @@ use url::Url;
 use crate::config::model;
 use crate::services::state::{self, Stores};
 
+pub use self::encoded::{Encoded, Form, State};
 pub use self::tier::Tier;
 pub use self::unstored::{Noted, NotesOfUnstored, Unstored};
 pub use crate::config::model::PurgeGrant;
@@ -32,6 +34,9 @@ const LARGEST: u64 = 8;
 pub fn largest(memory: u64) -> u64 {
     memory / LARGEST
 }
+
+/// Coded forms of responses take this part of the memory besides.
+const ENCODED: u64 = 4;
 
 /// What a request that a route's cache has seen came to, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,11 +95,14 @@ pub struct ResponseCache {
     unstored: OnceLock<NotesOfUnstored>,
     /// What other gateways have, too.
     tier: ArcSwapOption<Tier>,
+    /// For routes that compress.
+    pub encoded: Encoded,
 }
 
 impl ResponseCache {
     /// The store has this much memory from now on.
     pub fn apply(&self, memory: u64) {
+        self.encoded.apply(memory / ENCODED);
         let limits = Limits { bytes: memory, object: largest(memory), variants: MAX_VARIANTS };
         match self.store.get() {
             Some(store) => store.set_limits(limits),

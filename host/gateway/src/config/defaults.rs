@@ -9,10 +9,11 @@ use sluice_cache::policy::SetCookie;
 
 use super::model::{
     Balance, ByteSize, CircuitScope, ClientAuthMode, Criticality, EndpointScheme, FailurePolicy, FileMode,
-    HashAlgorithm, KeyType, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback,
+    HashAlgorithm, KeyType, Levels, LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback,
     TlsVersion, TrialPolicy,
 };
 use super::state::{LimitsWord, Mode as StateMode};
+use crate::http::coding::Coding;
 use crate::services::state::{Away, Values};
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -100,6 +101,7 @@ pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const MAX_STREAM_DURATION: Option<Duration> = None;
 pub const BODY_LIMIT: ByteSize = mib(10);
 pub const UPGRADE: bool = true;
+pub const DECOMPRESS_REQUESTS: bool = false;
 pub const PRIORITY: i64 = 0;
 pub const CRITICALITY: Criticality = Criticality::Standard;
 pub const REDIRECT_STATUS: StatusCode = StatusCode::FOUND;
@@ -149,6 +151,37 @@ pub const CACHE_TTL_WITH_CREDENTIALS: bool = false;
 pub const CACHE_SET_COOKIE: SetCookie = SetCookie::Refuse;
 pub const CACHE_REQUEST_DIRECTIVES: bool = false;
 pub const CACHE_AGE_FROM_DATE: bool = false;
+
+// [compression] and [routes.NAME.compression]
+pub const COMPRESSION_ENCODINGS: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
+/// What fits into a packet anyhow.
+pub const COMPRESSION_MIN_SIZE: ByteSize = kib(1);
+pub const COMPRESSION_CREDENTIALS: bool = false;
+pub const COMPRESSION_ADAPTIVE: bool = true;
+/// Above these, each further percent costs much more time.
+pub const COMPRESSION_LEVELS: Levels = Levels { zstd: 3, br: 4, gzip: 4 };
+pub const COMPRESSION_TYPES: [&str; 20] = [
+    "text/*",
+    "application/json",
+    "application/*+json",
+    "application/xml",
+    "application/*+xml",
+    "application/javascript",
+    "application/x-javascript",
+    "application/ecmascript",
+    "application/x-ndjson",
+    "application/yaml",
+    "application/wasm",
+    "application/rtf",
+    "application/vnd.ms-fontobject",
+    "font/ttf",
+    "font/otf",
+    "font/collection",
+    "image/svg+xml",
+    "image/bmp",
+    "image/x-icon",
+    "image/vnd.microsoft.icon",
+];
 
 // [upstreams.NAME]
 pub const BALANCE: Balance = Balance::RoundRobin;

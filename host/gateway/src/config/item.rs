@@ -186,6 +186,23 @@ impl<'r> Item<'r> {
         value
     }
 
+    /// True or false, or a table, which is as good as true.
+    pub(super) fn switch(self) -> Option<bool> {
+        let item = self.taking("true, false or a table");
+        match item.node.map(|node| &node.value) {
+            Some(Value::Table(_)) => Some(true),
+            Some(Value::Boolean(value)) => Some(*value),
+            Some(_) => {
+                let value = item.as_reference().and_then(|text| text.parse().ok());
+                if value.is_none() {
+                    item.expected("true, false or a table");
+                }
+                value
+            }
+            None => None,
+        }
+    }
+
     pub(super) fn integer<T: TryFrom<i64> + TryInto<i64> + Copy + Display>(
         self,
         range: RangeInclusive<T>,

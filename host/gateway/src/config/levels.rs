@@ -12,7 +12,7 @@ const KINDS: [(&str, &str, &str); 2] = [
     (
         "route",
         "What routes have unless they say otherwise: the keys of a route but for its match and what answers it, so `host`, `pipeline`, \
-         `priority`, `timeouts`, `limits`, `criticality`, `retry`, `deadline`, `upgrade` and `cache`.",
+         `priority`, `timeouts`, `limits`, `criticality`, `retry`, `deadline`, `upgrade`, `cache`, `compression` and `decompress_requests`.",
         r#"{ timeouts = { request = "10s" } }"#,
     ),
     (

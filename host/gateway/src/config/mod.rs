@@ -139,6 +139,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
     acme::check_wildcards(root, &acme_certificates, &authorities);
     let admin = root.optional_table("admin").map(|table| gateway::admin(&table, &mut binds));
     let telemetry = gateway::telemetry(&root.table("telemetry"));
+    routes::compression::defaults(&root.table("compression"));
     let consumers = root.section("consumers", |name, table| consumers::consumer(name, &table));
 
     let states = root.section("state", |name, table| state::state(name, &table));
@@ -162,6 +163,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
         filters: &known_filters,
         pipelines: &by_name,
         upstream_defaults: root.level(&["defaults", "upstream"]),
+        compression_defaults: root.level(&["compression"]),
         anonymous: RefCell::default(),
     };
     let calls = levels::check(root, &known);

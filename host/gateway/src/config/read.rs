@@ -226,6 +226,27 @@ impl<'r> Table<'r> {
         self.open_table(key)
     }
 
+    /// The table at a key that can also be `true`, which is a table without keys, or `false`, which is none, also where one is inherited.
+    pub(super) fn switched_table(
+        &self,
+        key: &'static str,
+        meaning: &'static str,
+        example: &'static str,
+    ) -> Option<Table<'r>> {
+        let is_on = self.key(key, meaning, example).get("false", Item::switch);
+        if self.reader.is_listing() {
+            return Some(Table::new(self.reader, &[], self.place, join(&self.path, key)));
+        }
+        if !is_on? {
+            return None;
+        }
+        self.merged_table(key).or_else(|| {
+            let mut absent = Table::new(self.reader, &[], self.place, join(&self.path, key));
+            absent.is_written = false;
+            Some(absent)
+        })
+    }
+
     /// The same where the whole table is inherited or none of it.
     pub(super) fn optional_whole_table(&self, key: &'static str) -> Option<Table<'r>> {
         let mut table = self.optional_table(key)?;
@@ -247,6 +268,13 @@ impl<'r> Table<'r> {
             Item::of(self.reader, &entry.node, entry.pointer(), path, false).expected("a table");
             return None;
         }
+        self.merged_table(key)
+    }
+
+    /// The same, where something else than a table counts as one without keys.
+    fn merged_table(&self, key: &'static str) -> Option<Table<'r>> {
+        let path = join(&self.path, key);
+        let own = self.own.iter().find(|entry| entry.key == key);
         let levels: Vec<(Level<'r>, Place)> = (self.inherited.iter())
             .filter_map(|level| {
                 let entry = level.entries.iter().find(|entry| entry.key == key)?;

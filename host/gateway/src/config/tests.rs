@@ -14,6 +14,7 @@ use crate::wasm::{FilterLimits, Mode};
 
 mod acme;
 mod cache;
+mod compression;
 mod filters;
 mod health;
 mod levels;

@@ -5,10 +5,12 @@ use sluice_cache::policy::SetCookie;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, CipherSuite, CircuitScope, ClientAuthMode, ContentCoding, Criticality, Deviation, EndpointScheme,
-    FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion, KeyExchangeGroup, ListenerProtocols, LookupFamily, Protocol,
-    RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy, TryNextOn,
+    Balance, Builtin, CipherSuite, CircuitScope, ClientAuthMode, ContentCoding, Criticality, Deviation, Encodings,
+    EndpointScheme, FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion, KeyExchangeGroup, ListenerProtocols,
+    LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
+    TryNextOn,
 };
+use crate::http::coding::Coding;
 use crate::proxy_protocol;
 use crate::telemetry::{AccessLogFormat, LogLevel};
 use crate::wasm::{CallMode, Mode};
@@ -193,6 +195,18 @@ impl Words for Mode {
 
 impl Words for CallMode {
     const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("component", Self::Component)];
+}
+
+impl Words for Coding {
+    /// Those that are sent.
+    const WORDS: &'static [(&'static str, Self)] = &[("zstd", Self::Zstd), ("br", Self::Brotli), ("gzip", Self::Gzip)];
+}
+
+impl Written for Encodings {
+    fn written(&self) -> String {
+        let words: Vec<String> = self.0.iter().map(Written::written).collect();
+        format!("[{}]", words.join(", "))
+    }
 }
 
 impl Words for SetCookie {

@@ -43,6 +43,11 @@ impl MessageBody {
         self.body.is_end_stream()
     }
 
+    /// Whether it may have a content coding.
+    pub(super) fn is_coded(&self) -> bool {
+        self.codings.is_some()
+    }
+
     /// What is passed on when no filter has replaced it: byte for byte what came in.
     pub(super) fn take(&mut self) -> Body {
         std::mem::take(&mut self.body)
@@ -103,6 +108,7 @@ fn source_error(error: BodyError) -> BodySourceError {
         | BodyError::IdleTimeout(_)
         | BodyError::Outlived(_)
         | BodyError::Protocol(_)
-        | BodyError::Filter(_) => BodySourceError::Aborted(error.kind(), crate::chain(&error)),
+        | BodyError::Filter(_)
+        | BodyError::Coding(_) => BodySourceError::Aborted(error.kind(), crate::chain(&error)),
     }
 }

@@ -9,11 +9,13 @@ use std::time::{Instant, SystemTime};
 use http::header::USER_AGENT;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use sluice_cache::store::Object;
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
 use super::body::MessageBody;
 use super::cache::Told;
+use super::compress::{Compressed, Wish};
 use super::error::{Kind, ProxyError};
 use super::fault::Injected;
 use super::grpc;
@@ -138,6 +140,12 @@ pub(super) struct RequestContext {
     pub(super) cache: Option<CacheResult>,
     /// A fetch for the cache that waits for what the response hooks say.
     pub(super) tells_cache: Option<oneshot::Sender<Told>>,
+    /// What the cache has answered with, where a form of it may be sent.
+    pub(super) stored: Option<Arc<Object>>,
+    /// Where the route compresses.
+    pub(super) compression: Option<Wish>,
+    /// Where its response is compressed.
+    pub(super) compressed: Option<Compressed>,
     pub(super) attempts: AttemptLog,
     pub(super) status: Option<StatusCode>,
     /// Only where the request has a body.
@@ -234,6 +242,9 @@ impl RequestContext {
                 faults: None,
                 cache: None,
                 tells_cache: None,
+                stored: None,
+                compression: None,
+                compressed: None,
                 attempts: AttemptLog::default(),
                 status: None,
                 bytes_in: None,
@@ -371,6 +382,7 @@ impl RequestContext {
             error: self.error.map(|(side, kind)| (side, kind.name())),
             error_filter: self.error_filter.as_deref(),
             cache: self.cache.map(CacheResult::name),
+            compressed: self.compressed.as_ref().map(|of| (of.coding.name(), of.input.get())),
             faults: self.faults.as_ref().map_or(&[], |faults| &faults.names),
             aborted: !self.ended,
         }
@@ -416,6 +428,9 @@ impl Drop for RequestContext {
             for reason in reason.single() {
                 metrics.response_reason(&reason.filter, &reason.text);
             }
+        }
+        if let Some(Compressed { coding, input }) = &self.compressed {
+            metrics.compressed(route, coding.name(), input.get(), self.bytes_out);
         }
         if let Some(status) = self.grpc_status {
             metrics.grpc_response(route, status);

@@ -237,17 +237,16 @@ impl ProxyError {
 
     /// A request body that a filter asked for and that could not be buffered.
     pub fn unbuffered_request(failure: &BodyFailure) -> Self {
-        let kind = match &failure.error {
-            BodySourceError::TooLarge(_) => Kind::BodyTooLarge,
-            BodySourceError::Coding(_) => Kind::UnsupportedCoding,
-            BodySourceError::Aborted(kind, _) => request_body_kind(*kind),
-            BodySourceError::Budget => Kind::OutOfMemory,
-        };
         ProxyError::of_filter(
             &failure.filter,
-            kind,
+            unread_request_kind(&failure.error),
             format!("request body for filter `{}`: {}", failure.filter, failure.error),
         )
+    }
+
+    /// A request body whose coding could not be taken off for the upstream.
+    pub fn undecoded_request(error: &BodySourceError) -> Self {
+        ProxyError::new(unread_request_kind(error), format!("request body: {error}"))
     }
 
     /// The same for a response body.
@@ -276,6 +275,15 @@ impl ProxyError {
     }
 }
 
+fn unread_request_kind(error: &BodySourceError) -> Kind {
+    match error {
+        BodySourceError::TooLarge(_) => Kind::BodyTooLarge,
+        BodySourceError::Coding(_) => Kind::UnsupportedCoding,
+        BodySourceError::Aborted(kind, _) => request_body_kind(*kind),
+        BodySourceError::Budget => Kind::OutOfMemory,
+    }
+}
+
 /// What a broken request body means.
 pub(super) fn request_body_kind(kind: BodyErrorKind) -> Kind {
     match kind {
@@ -286,6 +294,7 @@ pub(super) fn request_body_kind(kind: BodyErrorKind) -> Kind {
         BodyErrorKind::BudgetExhausted => Kind::OutOfMemory,
         BodyErrorKind::Protocol => Kind::BadRequest,
         BodyErrorKind::Filter => Kind::FilterFailed,
+        BodyErrorKind::Coding => Kind::UnsupportedCoding,
         BodyErrorKind::UpstreamAborted => Kind::UpstreamReset,
     }
 }
@@ -299,6 +308,7 @@ fn response_body_kind(kind: BodyErrorKind) -> Kind {
         BodyErrorKind::BudgetExhausted => Kind::OutOfMemory,
         BodyErrorKind::Protocol => Kind::UpstreamProtocol,
         BodyErrorKind::Filter => Kind::FilterFailed,
+        BodyErrorKind::Coding => Kind::UpstreamBody,
         BodyErrorKind::ClientAborted => Kind::ClientAborted,
     }
 }

@@ -6,6 +6,7 @@ mod affinity;
 mod body;
 mod cache;
 mod call;
+mod compress;
 mod context;
 mod deadline;
 mod error;

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
 use hyper::ext::Protocol;
 
 use super::body::{MessageBody, coded};
+use super::compress::Wish;
 use super::context::{EndsHere, MatchedRoute, RequestContext, Responder, UpgradeRequest};
 use super::deadline::ClientDeadline;
 use super::error::{Kind, ProxyError};
@@ -267,6 +268,10 @@ fn enter_route(
     if let Some(policy) = &route.deadline {
         let of_client = ClientDeadline::of(policy, &exchange.request.headers, context.start, context.grpc);
         exchange.until = of_client.map(|of_client| of_client.until).into_iter().chain(until).min();
+    }
+    if let Some(rule) = &route.compression {
+        let has_certificate = connection.tls.as_ref().is_some_and(|tls| tls.client_certificate.is_some());
+        context.compression = Some(Wish::of(&exchange.request.headers, rule, has_certificate));
     }
     exchange.client_certificate =
         connection.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref()).map(|shown| shown.facts.clone());

@@ -51,6 +51,10 @@ impl RouteHandler<'_> {
             (_, true) => OutgoingResponse::replaced(head),
             (ResponseSource::Filter | ResponseSource::Gateway, false) => OutgoingResponse::whole(head),
         };
+        if replaced || response.head.origin != ResponseSource::Upstream {
+            context.stored = None;
+        }
+        self.compress(&mut context, &mut response);
         self.keep_for_later_hooks(&mut context, later);
         if trailers {
             let (pipeline, shared) = (Rc::clone(self.pipeline), context.share_traversal());
@@ -123,8 +127,8 @@ fn is_refusal(status: StatusCode) -> bool {
 
 /// A response that is ready to be sent.
 pub(super) struct OutgoingResponse {
-    head: Box<ResponseHead>,
-    body: Body,
+    pub(super) head: Box<ResponseHead>,
+    pub(super) body: Body,
 }
 
 impl OutgoingResponse {

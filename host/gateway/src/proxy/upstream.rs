@@ -21,6 +21,7 @@ use super::fault::slowed;
 use super::outgoing::RequestHeaders;
 use crate::exchange::{ResponseHead, ResponseSource};
 use crate::http::body::Body;
+use crate::http::compression::restore_tags;
 use crate::http::headers::{HeaderClasses, strip_hop_by_hop_of_response};
 use crate::snapshot::routes::Action;
 use crate::upstream::websocket;
@@ -46,6 +47,12 @@ impl RouteHandler<'_> {
             return Ok(());
         }
         deadline.map_or(Ok(()), ClientDeadline::check)?;
+        if self.route.decompress_requests && context.request_body.is_coded() {
+            Box::pin(self.decompress_request(context)).await?;
+        }
+        if self.route.compression.is_some() {
+            restore_tags(&mut context.exchange().request.headers);
+        }
         context.weighted = self.weighted(context, split);
         if let Some(cache) = &self.route.cache {
             return Box::pin(self.through_cache(context, deadline, cache)).await;

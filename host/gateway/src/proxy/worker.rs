@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 
 use super::cache::Flights;
+use super::compress::Busyness;
 use crate::filter::CompleteQueue;
 use crate::http::buffer::MemoryBudget;
 use crate::outbound::call_upstreams_by;
@@ -28,6 +29,7 @@ pub struct Worker {
     pub(super) complete: Rc<CompleteQueue>,
     /// The fetches for the cache of all workers.
     pub(super) flights: Arc<Flights>,
+    pub(super) busyness: Busyness,
     view: RefCell<View>,
 }
 
@@ -56,7 +58,9 @@ impl Worker {
         tokio::task::spawn_local(Rc::clone(&complete).run());
         let view = RefCell::new(View { running: Cache::new(running), local, earlier: Vec::new() });
         let overload = overload.worker();
-        let worker = Rc::new(Worker { metrics, access_log, no_route, budget, overload, complete, flights, view });
+        let busyness = Busyness::of_this_thread();
+        let worker =
+            Rc::new(Worker { metrics, access_log, no_route, budget, overload, complete, flights, busyness, view });
         let calls: Weak<Worker> = Rc::downgrade(&worker);
         call_upstreams_by(calls);
         worker

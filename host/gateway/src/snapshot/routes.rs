@@ -12,8 +12,8 @@ use super::split::Split;
 use super::{Snapshot, key};
 use crate::cache::{ResponseCache, RouteCache};
 pub use crate::config::model::{
-    AbortWith, Criticality, DeadlinePolicy, Fault, HostPolicy, RetryCondition, RetryPolicy, RouteTimeouts as Timeouts,
-    Share, Subset,
+    AbortWith, Compression, Criticality, DeadlinePolicy, Fault, HostPolicy, RetryCondition, RetryPolicy,
+    RouteTimeouts as Timeouts, Share, Subset,
 };
 use crate::config::{ConfigError, Loaded, model as config};
 use crate::exchange::RouteFacts;
@@ -49,6 +49,9 @@ pub struct Route {
     /// Boxed, since few routes have any.
     pub fault: Option<Box<Fault>>,
     pub cache: Option<Box<RouteCache>>,
+    pub compression: Option<Box<Compression>>,
+    /// Whether upstreams get the bodies of requests without their coding.
+    pub decompress_requests: bool,
 }
 
 /// Where a copy of requests goes, and what it may take.
@@ -151,6 +154,8 @@ pub(super) fn calls(
         mirror: None,
         fault: None,
         cache: None,
+        compression: None,
+        decompress_requests: false,
     }
 }
 
@@ -205,6 +210,8 @@ pub(super) fn route(
             None => None,
         },
         fault: route.fault.clone().map(Box::new),
+        compression: route.compression.clone().map(Box::new),
+        decompress_requests: route.decompress_requests,
         cache: route.cache.clone().map(|config| Box::new(RouteCache { shared: Arc::clone(cache), config })),
     })
 }

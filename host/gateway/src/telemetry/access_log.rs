@@ -230,6 +230,7 @@ mod tests {
             error: None,
             error_filter: None,
             cache: None,
+            compressed: None,
             faults: &[],
             aborted: false,
         }

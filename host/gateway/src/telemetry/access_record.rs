@@ -93,6 +93,8 @@ pub struct AccessRecord<'a> {
     pub error_filter: Option<&'a str>,
     /// What the cache of the route did.
     pub cache: Option<&'static str>,
+    /// The content coding that the gateway has put on the response, and the bytes of its content without it.
+    pub compressed: Option<(&'static str, u64)>,
     /// The faults that were injected.
     pub faults: &'a [&'static str],
     /// The exchange ended before its last byte.
@@ -161,6 +163,10 @@ impl AccessRecord<'_> {
             text(out, "error", Some(kind.as_bytes()));
         }
         text(out, "cache", self.cache.map(str::as_bytes));
+        if let Some((encoding, bytes)) = self.compressed {
+            // A word of ours, without a quote.
+            let _ = write!(out, ",\"compression\":\"{encoding}\",\"bytes_uncompressed\":{bytes}");
+        }
         text(out, "error_filter", self.error_filter.map(str::as_bytes));
         if !self.faults.is_empty() {
             // Words of ours, without a quote.
@@ -232,6 +238,9 @@ impl AccessRecord<'_> {
         }
         if let Some(cache) = self.cache {
             let _ = write!(out, "  cache {cache}");
+        }
+        if let Some((encoding, bytes)) = self.compressed {
+            let _ = write!(out, "  {encoding} of {bytes} B");
         }
         if let Some(status) = self.grpc_status {
             let _ = write!(out, "  grpc {status}");

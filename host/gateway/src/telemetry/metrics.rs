@@ -15,7 +15,9 @@
 //! | `sluice_faults_injected_total` | `route`, `fault` |
 //! | `sluice_cache_requests_total` | `route`, `result` |
 //! | `sluice_cache_shared_usable`, `sluice_cache_purges_waiting` (`gateway.rs`) | |
-//! | `sluice_cache_bytes`, `sluice_cache_objects`, `sluice_cache_evictions_total` (`gateway.rs`) | |
+//! | `sluice_compressed_responses_total`, `sluice_compression_input_bytes_total`, `sluice_compression_output_bytes_total` | `route`, `encoding` |
+//! | `sluice_compression_skipped_total` | `route`, `reason` |
+//! | `sluice_cache_bytes`, `sluice_cache_encoded_bytes`, `sluice_cache_objects`, `sluice_cache_evictions_total` (`gateway.rs`) | |
 //! | `sluice_upstream_requests_total` | `upstream`, `code` |
 //! | `sluice_upstream_duration_seconds` (histogram) | `upstream` |
 //! | `sluice_upstream_errors_total` | `upstream`, `kind` |
@@ -310,6 +312,20 @@ impl WorkerMetrics {
         *lock(&self.cells.cached).entry((route, result)).or_default() += 1;
     }
 
+    /// A response that was compressed: the bytes of its content, and those that were sent in their place.
+    pub fn compressed(&self, route: RouteId, encoding: &'static str, input: u64, output: u64) {
+        let mut all = lock(&self.cells.compressed);
+        let sums = all.entry((route, encoding)).or_default();
+        sums.responses += 1;
+        sums.input += input;
+        sums.output += output;
+    }
+
+    /// A response of a route with compression that was sent as it is.
+    pub fn compression_skipped(&self, route: RouteId, reason: &'static str) {
+        *lock(&self.cells.compression_skipped).entry((route, reason)).or_default() += 1;
+    }
+
     /// An `on-complete` call that did not fit into its queue.
     pub fn completion_dropped(&self) {
         self.cells.completions_dropped.bump(1);
@@ -326,6 +342,14 @@ type Reasons = HashMap<Arc<str>, HashMap<Arc<str>, u64>>;
 
 pub(super) type ByRoute = HashMap<(RouteId, &'static str), u64>;
 
+/// Responses that were compressed, and their bytes before and after.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Compressed {
+    pub(super) responses: u64,
+    pub(super) input: u64,
+    pub(super) output: u64,
+}
+
 /// By upstream and outcome, then by endpoint.
 type AttemptFailures = HashMap<(UpstreamId, &'static str), HashMap<Arc<str>, u64>>;
 
@@ -340,10 +364,13 @@ pub(super) struct Cells {
     pub(super) retries: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) retries_denied: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) reasons: Mutex<Reasons>,
-    /// These three by route and outcome, fault or result.
+    /// These four by route and outcome, fault, result or reason.
     pub(super) cached: Mutex<ByRoute>,
     pub(super) mirrored: Mutex<ByRoute>,
     pub(super) faults: Mutex<ByRoute>,
+    pub(super) compression_skipped: Mutex<ByRoute>,
+    /// By encoding.
+    pub(super) compressed: Mutex<HashMap<(RouteId, &'static str), Compressed>>,
     pub(super) grpc: Table<GrpcStatuses>,
     pub(super) completions_dropped: Counter,
     pub(super) panics: Counter,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Exposition;
 use super::cells::{Counter, GrpcStatuses, Names, Table, Traffic, code_name, lock};
-use super::metrics::{ByRoute, Cells, ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId};
+use super::metrics::{ByRoute, Cells, Compressed, ErrorSource, ListenerCounters, Metrics, RouteId, UpstreamId};
 
 impl Metrics {
     /// The Prometheus text exposition, version 0.0.4.
@@ -72,6 +72,7 @@ impl Metrics {
         }
         self.render_responses(workers, out);
         self.render_releases(workers, out);
+        self.render_compression(workers, out);
         out.family("sluice_upstream_errors_total", "counter", "Requests without a response, by upstream and kind.");
         for ((upstream, kind), count) in sorted(upstream_errors, |(upstream, kind)| (upstream.0, *kind)) {
             let upstream = self.upstreams.name(upstream.0);
@@ -145,11 +146,17 @@ impl Metrics {
     /// Counters of a route and a word.
     fn render_releases(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
         type Read = fn(&Cells) -> &Mutex<ByRoute>;
-        let families: [(&str, &str, &str, Read); 3] = [
+        let families: [(&str, &str, &str, Read); 4] = [
             ("sluice_mirrored_requests_total", "outcome", "Copies of requests by outcome.", |cells| &cells.mirrored),
             ("sluice_cache_requests_total", "result", "Requests of routes with a cache, by what it did.", |cells| {
                 &cells.cached
             }),
+            (
+                "sluice_compression_skipped_total",
+                "reason",
+                "Responses of routes with compression that were sent as they are, by reason.",
+                |cells| &cells.compression_skipped,
+            ),
             ("sluice_faults_injected_total", "fault", "Faults that routes have injected.", |cells| &cells.faults),
         ];
         for (name, label, help, read) in families {
@@ -163,6 +170,32 @@ impl Metrics {
             for ((route, word), count) in sorted(sums, |(route, word)| (route.0, *word)) {
                 let route = self.routes.name(route.0);
                 out.sample(name, &[("route", &*route), (label, word)], count as f64);
+            }
+        }
+    }
+
+    fn render_compression(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
+        type Read = fn(&Compressed) -> u64;
+        let families: [(&str, &str, Read); 3] = [
+            ("sluice_compressed_responses_total", "Compressed responses.", |sums| sums.responses),
+            ("sluice_compression_input_bytes_total", "Bytes of content before its compression.", |sums| sums.input),
+            ("sluice_compression_output_bytes_total", "Bytes of content after its compression.", |sums| sums.output),
+        ];
+        let mut sums: HashMap<(RouteId, &'static str), Compressed> = HashMap::new();
+        for cells in workers {
+            for (key, of_worker) in lock(&cells.compressed).iter() {
+                let sum = sums.entry(*key).or_default();
+                sum.responses += of_worker.responses;
+                sum.input += of_worker.input;
+                sum.output += of_worker.output;
+            }
+        }
+        let sums = sorted(sums, |(route, encoding)| (route.0, *encoding));
+        for (name, help, read) in families {
+            out.family(name, "counter", help);
+            for ((route, encoding), sum) in &sums {
+                let route = self.routes.name(route.0);
+                out.sample(name, &[("route", &*route), ("encoding", encoding)], read(sum) as f64);
             }
         }
     }

@@ -111,7 +111,8 @@ impl<J: Judge> Watch for Follower<J> {
                 | BodyErrorKind::IdleTimeout
                 | BodyErrorKind::Outlived
                 | BodyErrorKind::BudgetExhausted
-                | BodyErrorKind::Filter,
+                | BodyErrorKind::Filter
+                | BodyErrorKind::Coding,
             ) => return,
         };
         match failure {

@@ -33,6 +33,9 @@ pub enum BodyError {
     /// A filter with the failure policy `closed` failed after the head was sent.
     #[error("filter failed at the trailers")]
     Filter(#[source] Cause),
+    /// A content coding could not be put on it, or taken off it.
+    #[error("the content coding of the body")]
+    Coding(#[source] Cause),
 }
 
 /// A [`BodyError`] without its source.
@@ -46,6 +49,7 @@ pub enum BodyErrorKind {
     BudgetExhausted,
     Protocol,
     Filter,
+    Coding,
 }
 
 impl BodyError {
@@ -60,6 +64,7 @@ impl BodyError {
             BodyError::BudgetExhausted(_) => BodyErrorKind::BudgetExhausted,
             BodyError::Protocol(_) => BodyErrorKind::Protocol,
             BodyError::Filter(_) => BodyErrorKind::Filter,
+            BodyError::Coding(_) => BodyErrorKind::Coding,
         }
     }
 

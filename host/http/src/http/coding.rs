@@ -1,5 +1,9 @@
-//! Content codings (RFC 9110 §8.4) of whole bodies: decoding with a limit on what comes out, since a kilobyte can hold a
-//! gigabyte. Bodies that stream through are not decoded.
+//! Content codings (RFC 9110 §8.4): decoding whole bodies with a limit on what comes out, since a kilobyte can hold a gigabyte. `accept` says
+//! which one a client wants, `encoder` puts one on, and `encoded` does so with a body that streams through.
+
+mod accept;
+mod encoded;
+mod encoder;
 
 use std::io::{self, Read};
 
@@ -7,18 +11,52 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
 
+pub use self::accept::preferred;
+pub(super) use self::encoded::DIGESTS;
+pub use self::encoded::{Encoding, encode_whole};
+pub use self::encoder::{EncodeError, Encoder, Level, Until};
+
 use super::body::{BodyError, MemoryBudget};
 use super::headers::tokens;
 
 /// More codings on top of each other than anybody needs.
 const MAX_STACKED: usize = 4;
 
+/// The largest window of zstd that is decoded, as a power of two: what RFC 9659 §3 has recipients support, and no more.
+const ZSTD_WINDOW: u32 = 23;
+
 /// One content coding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Coding {
     Gzip,
+    /// Decoded only: of its two forms (zlib's and the bare one), some clients can't read one and some the other.
     Deflate,
     Brotli,
+    Zstd,
+}
+
+impl Coding {
+    /// As the registry of HTTP has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Coding::Gzip => "gzip",
+            Coding::Deflate => "deflate",
+            Coding::Brotli => "br",
+            Coding::Zstd => "zstd",
+        }
+    }
+
+    /// Names have no case (RFC 9110 §8.4.1).
+    fn parse(name: &[u8]) -> Option<Coding> {
+        const NAMES: [(&[u8], Coding); 5] = [
+            (b"gzip", Coding::Gzip),
+            (b"x-gzip", Coding::Gzip),
+            (b"deflate", Coding::Deflate),
+            (b"br", Coding::Brotli),
+            (b"zstd", Coding::Zstd),
+        ];
+        NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, coding)| *coding)
+    }
 }
 
 /// Why a body could not be decoded.
@@ -41,13 +79,11 @@ pub fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, CodingError> {
     let mut found = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
         for name in String::from_utf8_lossy(value.as_bytes()).split(',').map(str::trim) {
-            found.push(match name.to_ascii_lowercase().as_str() {
-                "" | "identity" => continue,
-                "gzip" | "x-gzip" => Coding::Gzip,
-                "deflate" => Coding::Deflate,
-                "br" => Coding::Brotli,
-                other => return Err(CodingError::Unknown(other.chars().take(40).collect())),
-            });
+            if name.is_empty() || name.eq_ignore_ascii_case("identity") {
+                continue;
+            }
+            let unknown = || CodingError::Unknown(name.to_ascii_lowercase().chars().take(40).collect());
+            found.push(Coding::parse(name.as_bytes()).ok_or_else(unknown)?);
         }
     }
     if found.len() > MAX_STACKED { Err(CodingError::TooMany) } else { Ok(found) }
@@ -64,10 +100,7 @@ pub fn keep_decodable(headers: &mut HeaderMap) {
                 Some(end) => (member[..end].trim_ascii(), &member[end + 1..]),
                 None => (member, &b""[..]),
             };
-            if ["gzip", "x-gzip", "deflate", "br", "identity"]
-                .iter()
-                .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
-            {
+            if Coding::parse(name).is_some() || name.eq_ignore_ascii_case(b"identity") {
                 if !kept.is_empty() {
                     kept.extend_from_slice(b", ");
                 }
@@ -106,10 +139,18 @@ pub fn decode(headers: &HeaderMap, body: Bytes, limit: u64, budget: &MemoryBudge
             }
             Coding::Deflate => pull(coding, flate2::bufread::DeflateDecoder::new(&*body), limit, &mut grow)?,
             Coding::Brotli => pull(coding, brotli::Decompressor::new(&*body, 16 * 1024), limit, &mut grow)?,
+            Coding::Zstd => pull(coding, zstd(&body)?, limit, &mut grow)?,
         };
         body = MemoryBudget::hold(decoded.into(), reservation);
     }
     Ok(body)
+}
+
+fn zstd(body: &[u8]) -> Result<impl Read, CodingError> {
+    let malformed = |source| CodingError::Malformed { coding: Coding::Zstd, source };
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(malformed)?;
+    decoder.window_log_max(ZSTD_WINDOW).map_err(malformed)?;
+    Ok(decoder)
 }
 
 /// RFC 1950 §2.2: method 8 and a check sum over the first two bytes.
@@ -160,6 +201,10 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn zstd(data: &[u8]) -> Vec<u8> {
+        zstd::encode_all(data, 3).unwrap()
+    }
+
     fn brotli(data: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         brotli::CompressorWriter::new(&mut out, 4096, 5, 20).write_all(data).unwrap();
@@ -182,6 +227,7 @@ mod tests {
         assert_eq!(run("deflate", zlib.finish().unwrap()).unwrap(), &text[..]);
         assert_eq!(run("deflate", raw.finish().unwrap()).unwrap(), &text[..]);
         assert_eq!(run("br", brotli(text)).unwrap(), &text[..]);
+        assert_eq!(run("zstd", [zstd(&text[..5]), zstd(&text[5..])].concat()).unwrap(), &text[..]);
         assert_eq!(run("gzip, identity, br", brotli(&gzip(text))).unwrap(), &text[..]);
         assert_eq!(run("identity", &text[..]).unwrap(), &text[..]);
     }
@@ -197,12 +243,12 @@ mod tests {
             headers.get_all(ACCEPT_ENCODING).iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         for (accepted, expected) in [
-            (&["gzip, deflate, br, zstd"][..], "gzip, deflate, br"),
-            (&["zstd;q=1, GZIP;q=0.5", "br"], "GZIP;q=0.5, br"),
-            (&["zstd"], "identity"),
-            (&["zstd, *;q=0"], "identity"),
+            (&["gzip, deflate, br, zstd, compress"][..], "gzip, deflate, br, zstd"),
+            (&["dcz;q=1, GZIP;q=0.5", "br"], "GZIP;q=0.5, br"),
+            (&["compress"], "identity"),
+            (&["compress, *;q=0"], "identity"),
             (&["*"], "identity"),
-            (&["identity;q=0, zstd"], "identity"),
+            (&["identity;q=0, compress"], "identity"),
             (&["gzip;q=0.000, *"], "identity"),
             (&["gzip;q=0.001, identity; q=0"], "gzip;q=0.001, identity; q=0"),
             (&[""], "identity"),
@@ -215,7 +261,13 @@ mod tests {
     #[test]
     fn bombs_stop_at_the_limit_and_at_the_budget() {
         let bomb = vec![0; 8 << 20];
-        for (coding, body) in [("gzip", gzip(&bomb)), ("br", brotli(&bomb)), ("gzip, gzip", gzip(&gzip(&bomb)))] {
+        for (coding, body) in [
+            ("gzip", gzip(&bomb)),
+            ("br", brotli(&bomb)),
+            ("zstd", zstd(&bomb)),
+            ("gzip, gzip", gzip(&gzip(&bomb))),
+            ("gzip, zstd", zstd(&gzip(&bomb))),
+        ] {
             let outcome = run(coding, body);
             assert!(matches!(outcome, Err(CodingError::TooLarge(1000))), "{coding}: {outcome:?}");
         }
@@ -225,13 +277,27 @@ mod tests {
         assert_eq!(budget.used(), 0);
     }
 
+    /// RFC 9659 §3: a frame may ask for a window that costs memory before it has shown any content.
+    #[test]
+    fn a_window_that_is_too_large_is_refused() {
+        for (window, is_fine) in [(23, true), (24, false), (27, false)] {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(window).unwrap();
+            encoder.write_all(b"hello").unwrap();
+            assert_eq!(run("zstd", encoder.finish().unwrap()).is_ok(), is_fine, "{window}");
+        }
+    }
+
     #[test]
     fn what_is_broken_or_unknown_is_told() {
         let whole = gzip(b"hello hello hello");
         let cut = whole[..whole.len() - 9].to_vec();
         assert!(matches!(run("gzip", cut), Err(CodingError::Malformed { coding: Coding::Gzip, .. })));
         assert!(matches!(run("br", vec![1, 2, 3]), Err(CodingError::Malformed { coding: Coding::Brotli, .. })));
-        assert!(matches!(run("gzip, zstd", vec![]), Err(CodingError::Unknown(name)) if name == "zstd"));
+        assert!(matches!(run("zstd", vec![1, 2, 3]), Err(CodingError::Malformed { coding: Coding::Zstd, .. })));
+        let cut = zstd(b"hello hello hello");
+        assert!(matches!(run("zstd", cut[..cut.len() - 2].to_vec()), Err(CodingError::Malformed { .. })));
+        assert!(matches!(run("gzip, Compress", vec![]), Err(CodingError::Unknown(name)) if name == "compress"));
         assert!(matches!(run("br,br,br,br,br", vec![]), Err(CodingError::TooMany)));
     }
 }

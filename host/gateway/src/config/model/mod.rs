@@ -8,6 +8,7 @@
 mod acme;
 mod balancing;
 mod cache;
+mod compression;
 mod discovery;
 mod files;
 mod filters;
@@ -43,6 +44,7 @@ use crate::wasm::CompileLimits;
 pub use acme::*;
 pub use balancing::*;
 pub use cache::*;
+pub use compression::*;
 pub use discovery::*;
 pub use files::*;
 pub use filters::*;

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 
-use super::{ByteSize, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, RouteCache, Step, Sticky};
+use super::{
+    ByteSize, Compression, Criticality, DeadlinePolicy, Fault, Mirror, Name, RetryPolicy, RouteCache, Step, Sticky,
+};
 use crate::config::defaults;
 use crate::route::{MatchSpec, PathRewrite, Redirect};
 
@@ -35,6 +37,10 @@ pub struct Route {
     pub upgrade: bool,
     /// None: nothing is stored. Only with an upstream.
     pub cache: Option<RouteCache>,
+    /// None: responses go out as they are.
+    pub compression: Option<Compression>,
+    /// Whether upstreams get the bodies of requests without their content coding.
+    pub decompress_requests: bool,
     pub subset: Option<Subset>,
     /// Only with several upstreams.
     pub sticky: Option<Sticky>,

@@ -1,6 +1,7 @@
 //! Reads `[routes]`.
 
 pub(super) mod cache;
+pub(super) mod compression;
 mod limits;
 mod matches;
 mod releases;
@@ -34,6 +35,8 @@ pub(super) struct Known<'k> {
     pub(super) filters: &'k BTreeSet<String>,
     pub(super) pipelines: &'k BTreeMap<String, Vec<Step<Name>>>,
     pub(super) upstream_defaults: Option<Level<'k>>,
+    /// `[compression]`: what routes that compress leave out.
+    pub(super) compression_defaults: Option<Level<'k>>,
     /// The upstreams that routes name by their address.
     pub(super) anonymous: RefCell<Vec<Upstream>>,
 }
@@ -54,6 +57,8 @@ pub(super) struct Shared {
     deadline: Option<DeadlinePolicy>,
     upgrade: bool,
     cache: Option<RouteCache>,
+    compression: Option<Compression>,
+    decompress_requests: bool,
 }
 
 /// Reads a route, here with the tables that it inherits from.
@@ -92,8 +97,20 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
     }
     let mirror = releases::mirror(table, known);
     let fault = releases::fault(table);
-    let Shared { host, pipeline, priority, timeouts, limits, criticality, retry, deadline, upgrade, cache } =
-        shared(table, known);
+    let Shared {
+        host,
+        pipeline,
+        priority,
+        timeouts,
+        limits,
+        criticality,
+        retry,
+        deadline,
+        upgrade,
+        cache,
+        compression,
+        decompress_requests,
+    } = shared(table, known);
     Some(Route {
         name: Name::from(name),
         matches: matches?,
@@ -109,6 +126,8 @@ pub(super) fn route(name: &str, table: &Table<'_>, known: &Known<'_>) -> Option<
         deadline,
         upgrade,
         cache: cache.filter(|_| forwards),
+        compression,
+        decompress_requests,
         subset,
         sticky,
         mirror,
@@ -157,7 +176,16 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
     let upgrade = table
         .key("upgrade", "Whether a request may change the protocol (WebSocket).", "false")
         .or(defaults::UPGRADE, Item::boolean);
+    let decompress_requests = table
+        .key(
+            "decompress_requests",
+            "Whether the upstream gets the bodies of requests without their content coding (gzip, deflate, Brotli, zstd). They are read as \
+             a whole, within `limits.body`; what can't be decoded is refused with 415.",
+            "true",
+        )
+        .or(defaults::DECOMPRESS_REQUESTS, Item::boolean);
     Shared {
+        decompress_requests,
         host,
         pipeline: pipeline.unwrap_or_else(|| known.pipelines.get(DEFAULT_PIPELINE).cloned().unwrap_or_default()),
         priority,
@@ -168,6 +196,16 @@ pub(super) fn shared(table: &Table<'_>, known: &Known<'_>) -> Shared {
         deadline: table.optional_table("deadline").map(|table| retry::deadline(&table)),
         upgrade,
         cache: table.optional_table("cache").map(|table| cache::read(&table)),
+        compression: table
+            .switched_table(
+                "compression",
+                "Whether responses are compressed for clients that accept it: `true`, or a table with what differs from `[compression]`.",
+                "true",
+            )
+            .map(|mut table| {
+                table.inherit(known.compression_defaults.clone());
+                compression::read(&table)
+            }),
     }
 }
 

@@ -43,7 +43,7 @@ fn each_level_is_checked_at_its_place_and_once() {
     check(&[
         (
             "[defaults.route]\nupsteam = 'x'\nupgrad = true\ntimeouts = { request = 5 }\n[routes.a]\nmatch = {}\nrespond = {}\n[routes.b]\nmatch.path = '/b'\nrespond = {}\n",
-            "gateway.toml:3:1: defaults.route.upsteam: unknown key, expected `host`, `pipeline`, `priority`, `timeouts`, `limits`, `criticality`, `upgrade`, `retry`, `deadline` or `cache`\n\
+            "gateway.toml:3:1: defaults.route.upsteam: unknown key, expected `host`, `pipeline`, `priority`, `timeouts`, `limits`, `criticality`, `upgrade`, `decompress_requests`, `retry`, `deadline`, `cache` or `compression`\n\
              gateway.toml:4:1: defaults.route.upgrad: unknown key, did you mean `upgrade`?\n\
              gateway.toml:5:24: defaults.route.timeouts.request: expected a duration like \"250ms\", \"2s\" or \"5m\", or \"off\", found 5",
         ),

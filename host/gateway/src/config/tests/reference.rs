@@ -17,6 +17,7 @@ const TABLES: [(&str, &str); 17] = [
     ("admin", "The admin listener. Without this table there is none."),
     ("telemetry", "Logs."),
     ("cache", "The memory of the HTTP cache. `routes.NAME.cache` says what is stored."),
+    ("compression", "What routes have that compress responses (`routes.NAME.compression`), unless they say otherwise."),
     (
         "plugins.*",
         "A plugin, for what should differ from the defaults: its limits, grants and instances are for all its filters.",

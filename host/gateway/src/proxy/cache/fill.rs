@@ -49,7 +49,8 @@ impl Broken {
             | BodyError::UpstreamAborted(_)
             | BodyError::TooLarge(_)
             | BodyError::BudgetExhausted(_)
-            | BodyError::Filter(_) => Broken::Aborted(crate::chain(error)),
+            | BodyError::Filter(_)
+            | BodyError::Coding(_) => Broken::Aborted(crate::chain(error)),
         }
     }
 

@@ -121,7 +121,7 @@ impl RouteHandler<'_> {
         context: &mut RequestContext,
         cache: &RouteCache,
         missing: &Missing,
-        object: &Object,
+        object: &Arc<Object>,
         age: Duration,
     ) -> Result<(), ProxyError> {
         let ttl = object.stored().lifetime().saturating_sub(age);

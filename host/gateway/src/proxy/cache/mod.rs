@@ -166,13 +166,16 @@ impl RouteHandler<'_> {
         &self,
         context: &mut RequestContext,
         cache: &RouteCache,
-        object: &Object,
+        object: &Arc<Object>,
         age: Option<Duration>,
         result: (CacheResult, CacheStatus<'_>),
     ) -> Result<(), ProxyError> {
         let request = &context.exchange().request;
         match hit::response(object, &request.method, &request.headers, age) {
-            Ok(response) => self.answer(context, cache, response, result),
+            Ok(response) => {
+                context.stored = context.compression.map(|_| Arc::clone(object));
+                self.answer(context, cache, response, result)
+            }
             Err(unsatisfiable) => {
                 context.cache = Some(result.0);
                 self.refuse_range(context, unsatisfiable.head);
