@@ -4,6 +4,7 @@
 //! each group of tables), and every error is collected on the way. A key is one call (`key`): it reads the value and is what the
 //! reference says of the key.
 
+mod cases;
 mod consumers;
 pub mod defaults;
 mod edit;
@@ -34,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use cases::{case_keys, load_cases};
 pub use edit::EditError;
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use explain::{ExplainError, explain};

@@ -92,7 +92,12 @@ impl ComponentCode {
 
     /// The imported and exported interfaces, by their full names.
     pub(crate) fn interfaces(&self) -> impl Iterator<Item = &str> {
-        self.imported.iter().map(String::as_str).chain(self.exported())
+        self.imported().chain(self.exported())
+    }
+
+    /// The imported interfaces, by their full names.
+    pub(crate) fn imported(&self) -> impl Iterator<Item = &str> {
+        self.imported.iter().map(String::as_str)
     }
 
     pub(crate) async fn instantiate(&self, store: &mut Store<CallState>) -> Outcome<ComponentInstance> {

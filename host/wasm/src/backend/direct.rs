@@ -158,8 +158,12 @@ impl DirectCode {
 
     /// The imported and exported interfaces, by their full names.
     pub(crate) fn interfaces(&self) -> impl Iterator<Item = &str> {
-        let imported = self.names.imports.iter().map(|import| import.interface());
-        imported.chain(self.exported())
+        self.imported().chain(self.exported())
+    }
+
+    /// The imported interfaces, by their full names, as often as there are functions of them.
+    pub(crate) fn imported(&self) -> impl Iterator<Item = &str> {
+        self.names.imports.iter().map(|import| import.interface())
     }
 
     pub(crate) async fn instantiate(&self, store: &mut Store<CallState>) -> Outcome<DirectInstance> {

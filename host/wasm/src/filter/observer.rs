@@ -12,14 +12,14 @@ use crate::filter::{FilterError, Hook};
 pub(crate) const FUEL: u64 = u64::MAX >> 1;
 
 /// What is seen of the calls of all filters of a runtime, one call at a time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Observer {
-    least: Level,
     seen: Mutex<Seen>,
 }
 
 #[derive(Debug, Default)]
 struct Seen {
+    verbose: bool,
     calls: Vec<HookCall>,
     lines: Vec<LogLine>,
     /// Of the call in progress.
@@ -59,9 +59,9 @@ pub struct LogLine {
 }
 
 impl Observer {
-    /// Sees lines of this level and those that matter more.
-    pub fn new(least: Level) -> Observer {
-        Observer { least, seen: Mutex::default() }
+    /// Whether lines of the levels `debug` and `trace` are seen from now on.
+    pub fn set_verbose(&self, verbose: bool) {
+        self.seen().verbose = verbose;
     }
 
     /// What was seen since it was last taken.
@@ -71,7 +71,7 @@ impl Observer {
     }
 
     pub(crate) fn hears(&self, level: Level) -> bool {
-        level <= self.least
+        level <= Level::INFO || self.seen().verbose
     }
 
     pub(crate) fn log(&self, level: Level, text: &str) {

@@ -7,6 +7,7 @@
 
 mod balancing;
 mod cache;
+pub mod cases;
 mod discovery;
 mod filters;
 mod health;
