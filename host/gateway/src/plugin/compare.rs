@@ -141,7 +141,7 @@ fn shown(value: &Json) -> String {
 /// What makes two long values differ, line by line.
 fn diff(expected: &Json, seen: &Json) -> Vec<String> {
     let (expected, seen) = (lines(expected), lines(seen));
-    let is_long = |text: &str| text.contains('\n') || text.chars().count() > LINE;
+    let is_long = |text: &str| text.trim_end().contains('\n') || text.chars().count() > LINE;
     if !is_long(&expected) && !is_long(&seen) {
         return Vec::new();
     }

@@ -53,7 +53,7 @@ fn errors_have_their_places() {
         errors("[[case]]\nname = 'a'\nexpct = 1\n"),
         ["3:1: case[0].expct: unknown key, did you mean `expect`?"]
     );
-    assert_eq!(errors("[[case]]\n"), ["1:3: case[0]: the key `name` is missing"]);
+    assert_eq!(errors("[[case]]\n"), ["1:1: case[0]: the key `name` is missing"]);
     let found =
         errors("[[case]]\nname = 'a'\nexpect = { verdict = 'no', response = { status = 'x' } }\nclock = 'noon'\n");
     assert_eq!(found.len(), 3, "{found:?}");
@@ -68,13 +68,19 @@ fn errors_have_their_places() {
 fn the_page_tells_every_key() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/filters/testing.md");
     let page = std::fs::read_to_string(page).expect("the page of tests");
+    let code: BTreeSet<&str> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .flat_map(|span| span.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
+        .collect();
     let of_gateway = ["grants", "limits", "instances", "consumers"];
     for key in case_keys() {
-        let parts: Vec<&str> = key.path.split(['.', '[']).collect();
-        if parts.iter().any(|part| of_gateway.contains(part)) && !key.path.contains("expect") {
+        let parts: Vec<&str> = key.path.split('.').collect();
+        if parts.iter().any(|part| of_gateway.contains(part)) {
             continue;
         }
-        let name = parts.iter().rev().find(|part| !["*"].contains(part)).expect("a name");
-        assert!(page.contains(&format!("`{name}`")), "docs/src/filters/testing.md says nothing of `{}`", key.path);
+        let name = parts.iter().rev().find(|part| **part != "*").expect("a name");
+        assert!(code.contains(name), "docs/src/filters/testing.md says nothing of `{}`", key.path);
     }
 }
