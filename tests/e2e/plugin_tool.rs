@@ -75,13 +75,13 @@ fn cases_that_pass_end_with_0() {
 #[test]
 fn cases_that_fail_end_with_1_and_say_where() {
     let cases = Cases::new(&LIMIT.replace("429", "503"));
-    let expected = "  FAIL  third\n        14:50: step 2: expect.response.status: expected 503, seen 429\n2 cases: 1 passed, 1 failed\n";
+    let expected = "  FAIL  third\n        14:51: step 2: expect.response.status: expected 503, seen 429\n2 cases: 1 passed, 1 failed\n";
     let text = cases.test(1, &["--junit", "junit.xml"]);
     assert!(text.ends_with(expected), "{text}");
     let junit = fs::read_to_string(cases.0.path().join("junit.xml")).expect("a file");
     assert!(junit.contains("<testsuites tests=\"2\" failures=\"1\""), "{junit}");
     assert!(
-        junit.contains("<failure message=\"14:50: step 2: expect.response.status: expected 503, seen 429\">"),
+        junit.contains("<failure message=\"14:51: step 2: expect.response.status: expected 503, seen 429\">"),
         "{junit}"
     );
     let json: Value = serde_json::from_str(&cases.test(1, &["--json"])).expect("JSON");

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Cost {
     pub hook: Hook,
     pub mode: Mode,
-    /// Of one call, on the average.
+    /// Of one call, in the median of the requests: what else the machine does makes some of them slow.
     pub time: Duration,
     pub instructions: u64,
     pub host_calls: usize,
@@ -74,8 +74,7 @@ fn measure(
         let of_timed = requests_of(&timed, file, case, &plugin, mode, requests)?;
         made = made.min(of_timed.made);
         for hook in Hook::ALL {
-            let (calls, time) = of_timed.spent(hook);
-            let Some(time) = time.checked_div(calls).filter(|_| calls > 0) else { continue };
+            let Some(time) = of_timed.median(hook) else { continue };
             let of_hook: Vec<&HookCall> = hooks.iter().filter(|call| call.hook == hook).collect();
             let last = of_hook.last();
             costs.push(Cost {
@@ -94,16 +93,16 @@ fn measure(
 /// Some requests of a case.
 struct Requests {
     hooks: Vec<HookCall>,
-    before: FilterStats,
-    after: FilterStats,
+    /// By hook, the times of a call.
+    times: [Vec<Duration>; Hook::COUNT],
     made: usize,
 }
 
 impl Requests {
-    /// Calls of a hook, and their time.
-    fn spent(&self, hook: Hook) -> (u32, Duration) {
-        let (before, after) = (&self.before.hooks[hook as usize], &self.after.hooks[hook as usize]);
-        (u32::try_from(after.calls - before.calls).unwrap_or(u32::MAX), after.cpu.saturating_sub(before.cpu))
+    fn median(&self, hook: Hook) -> Option<Duration> {
+        let mut times = self.times[hook as usize].clone();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied()
     }
 }
 
@@ -123,24 +122,32 @@ fn requests_of(
     let tokio = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(ToolError::Start)?;
     tokio.block_on(async {
         let filter = || world.local.pipeline().filters().first().map(|filter| filter.stats()).unwrap_or_default();
-        let mut hooks = Vec::new();
-        let (mut before, mut made) = (filter(), 0);
+        let (mut hooks, mut times, mut made) = (Vec::new(), [const { Vec::new() }; Hook::COUNT], 0);
         let started = Instant::now();
         let warm_up = if requests > WARM_UP { WARM_UP } else { 0 };
         for number in 0..warm_up + requests {
-            if number == warm_up {
-                before = filter();
-            }
+            let before = filter();
             for step in &case.steps {
                 hooks = runner.step(step, &world).await.map_err(wrong)?.1;
             }
-            made += usize::from(number >= warm_up);
+            if number >= warm_up {
+                add(&mut times, &before, &filter());
+                made += 1;
+            }
             if started.elapsed() > PATIENCE {
                 break;
             }
         }
-        Ok(Requests { hooks, before, after: filter(), made })
+        Ok(Requests { hooks, times, made })
     })
+}
+
+/// Adds what a call of each hook has taken between two readings.
+fn add(times: &mut [Vec<Duration>; Hook::COUNT], before: &FilterStats, after: &FilterStats) {
+    for (times, (before, after)) in times.iter_mut().zip(before.hooks.iter().zip(&after.hooks)) {
+        let calls = u32::try_from(after.calls.saturating_sub(before.calls)).unwrap_or(u32::MAX);
+        times.extend(after.cpu.saturating_sub(before.cpu).checked_div(calls));
+    }
 }
 
 fn mode_name(mode: Mode) -> &'static str {

@@ -47,8 +47,10 @@ pub fn page(plugin: &Plugin, name: &str, cases: Option<&Summary>) -> String {
         page.extend(summary.results.iter().map(|result| format!("- {}\n", visible(&result.name))));
     }
     if let Some(docs) = &about.docs {
-        let lines = docs.trim_end().lines().map(|line| visible(line).into_owned()).collect::<Vec<_>>().join("\n");
-        let _ = write!(page, "\n## Documentation\n\n{lines}\n");
+        // A title of its own would be one more of the page.
+        let lines = docs.trim().lines().enumerate().filter(|(at, line)| *at > 0 || !line.starts_with("# "));
+        let lines: Vec<_> = lines.map(|(_, line)| visible(line)).collect();
+        let _ = write!(page, "\n## Documentation\n\n{}\n", lines.join("\n").trim());
     }
     page
 }

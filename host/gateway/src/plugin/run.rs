@@ -108,7 +108,7 @@ impl Runner {
                 Ok(tokio) => tokio.block_on(self.steps(case, &world, &mut result)),
                 Err(error) => result.failures.push(problem(case, None, "case", format!("no event loop: {error}"))),
             },
-            Err(failure) => result.failures.extend(failure),
+            Err(failure) => result.failures.extend(failure.map(|failure| *failure)),
         }
         result.time = started.elapsed();
         result
@@ -121,11 +121,11 @@ impl Runner {
         case: &Case,
         plugin: &Arc<Plugin>,
         mode: Mode,
-    ) -> Result<World, Option<Failure>> {
+    ) -> Result<World, Option<Box<Failure>>> {
         if let Some(observer) = &self.observer {
             observer.set_verbose(case.verbose);
         }
-        let wrong = |at: &str, why: String| Some(problem(case, None, at, why));
+        let wrong = |at: &str, why: String| Some(Box::new(problem(case, None, at, why)));
         let (clock, time) = Clock::manual(case.clock);
         let outbound = Foreseen::new(case.http.clone());
         let services = Services::with(clock, Random::seeded(case.seed), outbound.clone());
