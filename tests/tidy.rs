@@ -44,6 +44,7 @@ const MAY_NAME: [(&str, &[&str]); 19] = [
         "snapshot",
         &["cache", "certs", "config", "consumers", "embedded", "filter", "outbound", "server", "telemetry", "upstream"],
     ),
+    ("plugin", &["config", "embedded", "filter", "outbound", "snapshot", "telemetry"]),
     ("proxy", &["cache", "filter", "outbound", "server", "snapshot", "telemetry", "upstream"]),
 ];
 

@@ -44,6 +44,7 @@ mod max_connections;
 mod names;
 mod observability;
 mod overload;
+mod plugin_tool;
 mod plugins;
 mod proxy_protocol;
 mod proxying;

@@ -14,6 +14,7 @@ pub mod embedded;
 pub mod filter;
 pub mod gateway;
 pub mod outbound;
+pub mod plugin;
 pub mod proxy;
 pub mod server;
 pub mod snapshot;

@@ -4,9 +4,12 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use sluice::filter::Runtime;
+use sluice::plugin::check::{Finding, Severity};
+use sluice::plugin::{self, Selection, ToolError};
 use sluice::services::consumers::{key_hash, new_key};
 use sluice::services::log_limit::visible;
 use sluice::services::passwords;
@@ -44,7 +47,7 @@ enum Command {
         #[arg(long, value_name = "KEY")]
         explain_key: Option<String>,
     },
-    /// Look at plugins.
+    /// Look at plugins, and try them.
     Plugin {
         #[command(subcommand)]
         command: PluginCommand,
@@ -80,8 +83,92 @@ enum PluginCommand {
         /// The component, or the name of a shipped plugin.
         #[arg(value_name = "FILE|NAME")]
         file: PathBuf,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
     },
+    /// Make a project to start from.
+    New {
+        /// The name of the plugin, and of its folder.
+        name: String,
+        /// Its language.
+        #[arg(long, value_name = "LANGUAGE", default_value = "rust")]
+        lang: String,
+        /// The SDK, where there is no checkout of Sluice around here.
+        #[arg(long, value_name = "DIR")]
+        sdk: Option<PathBuf>,
+    },
+    /// Build the plugin in a folder with the tools of its language, and check what comes out.
+    Build {
+        #[arg(value_name = "DIR", default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Say what of components would be a surprise: hooks, config schema; with a configuration also imports, grants, limits and config.
+    Check {
+        /// Components, folders of plugins, or names of shipped plugins.
+        #[arg(value_name = "FILE|DIR|NAME", required = true)]
+        files: Vec<PathBuf>,
+        /// The configuration that uses them.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print a page about a plugin, in Markdown: hooks, imports, config; of a folder with cases also metrics and promises.
+    Docs {
+        /// A component, the folder of a plugin, or the name of a shipped plugin.
+        #[arg(value_name = "FILE|DIR|NAME")]
+        what: PathBuf,
+    },
+    /// Measure what the hooks of a plugin cost for the request of a case.
+    Bench {
+        /// A folder of a plugin, or a file of cases.
+        #[arg(value_name = "DIR|FILE", default_value = ".")]
+        path: PathBuf,
+        /// The component to measure, or the name of a shipped plugin, instead of what is found in the folder of the plugin.
+        #[arg(long, value_name = "FILE|NAME")]
+        component: Option<PathBuf>,
+        /// The case: the first one that has this text in its name.
+        #[arg(long, value_name = "NAME")]
+        case: Option<String>,
+        /// How many requests.
+        #[arg(long, value_name = "NUMBER", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        requests: u32,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the cases of a plugin: its component, with the code that serves requests and without a gateway.
+    Test(TestArguments),
 }
+
+#[derive(Args)]
+struct TestArguments {
+    /// Folders of plugins, with files `cases/*.toml`, and files of cases.
+    #[arg(value_name = "DIR|FILE", default_value = ".")]
+    paths: Vec<PathBuf>,
+    /// The component to try, or the name of a shipped plugin, instead of what is found in the folder of the plugin.
+    #[arg(long, value_name = "FILE|NAME")]
+    component: Option<PathBuf>,
+    /// Run only cases that have this text in their name.
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+    /// Write what was seen into the files, in the place of what was expected.
+    #[arg(long)]
+    update: bool,
+    /// Run again whenever a file of cases or the component changes.
+    #[arg(long, conflicts_with_all = ["update", "json"])]
+    watch: bool,
+    /// Write the results to this file, in the form of JUnit.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Print the results as JSON, with all that was seen.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The command could not do what it was asked for.
+const UNABLE_TO_RUN: u8 = 2;
+/// How often `--watch` looks.
+const WATCH: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
@@ -91,7 +178,8 @@ fn main() -> ExitCode {
         }
         Command::Check { config, explain_key: None } => check(&config),
         Command::Check { config, explain_key: Some(key) } => explain(&config, &key),
-        Command::Plugin { command: PluginCommand::Inspect { file } } => inspect(&file),
+        Command::Plugin { command: PluginCommand::Test(arguments) } => return test(&arguments),
+        Command::Plugin { command } => plugin_command(command),
         Command::Hash { what } => hash(&what),
         Command::Compile => return compile(),
         Command::Version => print(&format!("sluice {}\n", env!("CARGO_PKG_VERSION"))),
@@ -176,7 +264,115 @@ fn secret() -> Result<String, String> {
     }
 }
 
-fn inspect(path: &Path) -> Result<ExitCode, String> {
+fn plugin_command(command: PluginCommand) -> Result<ExitCode, String> {
+    let cache = gateway::default_cache;
+    let told = |error: ToolError| sluice::chain(&error);
+    match command {
+        PluginCommand::Inspect { file, json } => inspect(&file, json),
+        PluginCommand::New { name, lang, sdk } => {
+            let made = plugin::new::new(Path::new("."), &name, &lang, sdk.as_deref()).map_err(told)?;
+            print(&made.iter().map(|path| format!("{}\n", path.display())).collect::<String>())
+        }
+        PluginCommand::Build { folder } => {
+            let built = plugin::build::build(&folder, cache()).map_err(told)?;
+            print(&format!("{}: {} bytes, hooks: {}\n", built.path.display(), built.size, built.hooks.join(", ")))
+        }
+        PluginCommand::Check { files, config } => check_plugins(&files, config.as_deref()),
+        PluginCommand::Docs { what } => document(&what),
+        PluginCommand::Bench { path, component, case, requests, json } => {
+            let selection = Selection { paths: vec![path], component, filter: case };
+            let measured = plugin::bench::bench(&selection, requests as usize, cache()).map_err(told)?;
+            print(&if json {
+                format!("{:#}\n", plugin::bench::to_json(&measured))
+            } else {
+                plugin::bench::text(&measured)
+            })
+        }
+        PluginCommand::Test(arguments) => Ok(test(&arguments)),
+    }
+}
+
+fn check_plugins(files: &[PathBuf], config: Option<&Path>) -> Result<ExitCode, String> {
+    let mut worst = Severity::Note;
+    let mut text = String::new();
+    for file in files {
+        let component = plugin::find(file).map_err(|error| sluice::chain(&error))?;
+        let found = plugin::check::check(&component, config, gateway::default_cache());
+        for Finding { severity, message } in found.map_err(|error| sluice::chain(&error))? {
+            let word = match severity {
+                Severity::Note => "note",
+                Severity::Warning => "warning",
+                Severity::Error => "error",
+            };
+            if severity == Severity::Error {
+                worst = severity;
+            }
+            text.push_str(&format!("{word}: {}: {message}\n", file.display()));
+        }
+    }
+    print(&text)?;
+    Ok(if worst == Severity::Error { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A page about a plugin. Cases are run where there are some, since only they show its metrics.
+fn document(what: &Path) -> Result<ExitCode, String> {
+    let told = |error: ToolError| sluice::chain(&error);
+    let component = plugin::find(what).map_err(told)?;
+    let cases = if what.join("cases").is_dir() {
+        let selection = Selection { paths: vec![what.to_owned()], ..Selection::default() };
+        Some(plugin::test(&selection, gateway::default_cache()).map_err(told)?)
+    } else {
+        None
+    };
+    let options = RuntimeOptions { compiler: COMPILER, cache: gateway::default_cache(), ..RuntimeOptions::default() };
+    let runtime = Runtime::new(options).map_err(|error| sluice::chain(&error))?;
+    let loaded = runtime.load(&component.bytes);
+    let loaded = loaded.map_err(|error| format!("{}: {}", component.origin, visible(&error.to_string())))?;
+    let name = what.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    print(&plugin::docs::page(&loaded, &name, cases.as_ref()))
+}
+
+/// Exits with 0 when all cases pass, with 1 when some fail and with 2 when they can't be run.
+fn test(arguments: &TestArguments) -> ExitCode {
+    let selection = Selection {
+        paths: arguments.paths.clone(),
+        component: arguments.component.clone(),
+        filter: arguments.filter.clone(),
+    };
+    let unable = |message: String| {
+        complain(message);
+        ExitCode::from(UNABLE_TO_RUN)
+    };
+    loop {
+        let before = plugin::changed(&selection);
+        let code = test_once(arguments, &selection).unwrap_or_else(unable);
+        if !arguments.watch {
+            return code;
+        }
+        while plugin::changed(&selection) == before {
+            std::thread::park_timeout(WATCH);
+        }
+        if let Err(message) = print("\n") {
+            return unable(message);
+        }
+    }
+}
+
+fn test_once(arguments: &TestArguments, selection: &Selection) -> Result<ExitCode, String> {
+    let summary = plugin::test(selection, gateway::default_cache()).map_err(|error| sluice::chain(&error))?;
+    if let Some(path) = &arguments.junit {
+        std::fs::write(path, plugin::junit(&summary)).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let text = if arguments.json { format!("{:#}\n", plugin::json(&summary)) } else { plugin::text(&summary) };
+    print(&text)?;
+    if arguments.update {
+        let count = plugin::update(&summary).map_err(|error| sluice::chain(&error))?;
+        print(&format!("{count} expectations changed\n"))?;
+    }
+    Ok(if summary.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn inspect(path: &Path, as_json: bool) -> Result<ExitCode, String> {
     let name = path.display();
     // A shipped plugin has no file.
     let shipped = path.to_str().filter(|_| !path.is_file()).and_then(embedded::find);
@@ -187,6 +383,9 @@ fn inspect(path: &Path) -> Result<ExitCode, String> {
     let options = RuntimeOptions { compiler: COMPILER, cache: gateway::default_cache(), ..RuntimeOptions::default() };
     let runtime = Runtime::new(options).map_err(|error| sluice::chain(&error))?;
     let plugin = runtime.load(&bytes).map_err(|error| format!("{name}: {}", visible(&error.to_string())))?;
+    if as_json {
+        return print(&format!("{:#}\n", plugin::described(&plugin, bytes.len())));
+    }
     let about = plugin.description();
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     let hooks: Vec<_> = plugin.hooks().iter().map(|hook| hook.name()).collect();

@@ -34,12 +34,14 @@ pub use kv::Kv;
 pub use limiter::Limiter;
 pub use outbound::Outbound;
 pub use passwords::Passwords;
+pub use random::Random;
 pub use state::Stores;
 pub use token::TokenVerifier;
 
 /// The state that filters share over workers, snapshots and reloads.
 pub struct Services {
     pub clock: Clock,
+    pub random: Random,
     pub limiter: Limiter,
     pub kv: Kv,
     pub stores: Stores,
@@ -55,6 +57,11 @@ pub struct Services {
 impl Services {
     /// The services of this process.
     pub fn new(clock: Clock, outbound: Arc<dyn Outbound>) -> Arc<Self> {
+        Services::with(clock, Random::System, outbound)
+    }
+
+    /// The same with another source of what filters draw.
+    pub fn with(clock: Clock, random: Random, outbound: Arc<dyn Outbound>) -> Arc<Self> {
         Arc::new(Services {
             limiter: Limiter::new(clock.clone()),
             kv: Kv::new(clock.clone()),
@@ -65,6 +72,7 @@ impl Services {
             consumer_keys: KeySets::new(clock.clone(), outbound.clone()),
             metrics: FilterMetrics::default(),
             clock,
+            random,
             outbound,
         })
     }

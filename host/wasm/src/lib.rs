@@ -22,6 +22,7 @@ mod host;
 mod load;
 mod pool;
 
+pub use filter::observer::{HookCall, HostCall, LogLine, Observer};
 pub use filter::{
     BodyInterest, CallMode, FailureKind, FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet,
     HookStats, Interests, LoadError, MediaPattern, Mode, Phase, RuntimeError, Unread, UnreadBodies, UnreadReason,

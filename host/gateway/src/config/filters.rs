@@ -330,6 +330,11 @@ pub(super) fn json_of(item: &Item<'_>) -> Option<String> {
     Some(item.node.map_or_else(|| "{}".to_owned(), |node| json(node).to_string()))
 }
 
+/// Any value as JSON.
+pub(super) fn json_value(item: &Item<'_>) -> serde_json::Value {
+    item.node.map_or(serde_json::Value::Null, json)
+}
+
 fn json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::String(text) | Value::Datetime(text) => text.as_str().into(),

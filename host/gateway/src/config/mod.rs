@@ -5,6 +5,7 @@
 //! reference says of the key.
 
 mod acme;
+mod cases;
 mod consumers;
 pub mod defaults;
 mod edit;
@@ -36,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use cases::{case_keys, load_cases};
 pub use edit::EditError;
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use explain::{ExplainError, explain};

@@ -134,6 +134,13 @@ impl Target {
     }
 }
 
+/// Refuses a call that would not be sent, by the rules of those that are: for who answers calls without a network.
+pub fn check(call: &Call, grants: &Grants) -> Result<(), ServiceError> {
+    method(call)?;
+    fields(call)?;
+    Target::of(call, grants).map(|_| ())
+}
+
 fn method(call: &Call) -> Result<Method, ServiceError> {
     match Method::from_bytes(call.method.as_bytes()) {
         Ok(Method::CONNECT) => Err(ServiceError::Invalid("the method CONNECT can't be used".to_owned())),

@@ -11,7 +11,7 @@ mod https;
 mod listeners;
 mod local;
 mod loops;
-mod needs;
+pub(crate) mod needs;
 pub mod routes;
 pub mod split;
 mod upstreams;

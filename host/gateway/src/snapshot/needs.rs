@@ -9,15 +9,15 @@ use crate::services::{Origin, Origins, log_limit};
 
 /// What came of a comparison. Both are texts for the operator.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Comparison {
+pub(crate) struct Comparison {
     /// Lines for a `grants` table.
-    pub(super) missing: Vec<String>,
+    pub(crate) missing: Vec<String>,
     /// What can't be understood of what the plugin says.
-    pub(super) odd: Vec<String>,
+    pub(crate) odd: Vec<String>,
 }
 
 /// Compares what is needed, which should be shaped like the `grants` table of `gateway.toml`.
-pub(super) fn compare(needed: &Value, grants: &Grants) -> Comparison {
+pub(crate) fn compare(needed: &Value, grants: &Grants) -> Comparison {
     let mut found = Comparison::default();
     let Some(members) = needed.as_object() else {
         let text = needed.to_string();

@@ -15,6 +15,7 @@ use crate::bindings::Verdict;
 use crate::call::state::CallState;
 use crate::filter::{Hook, HookSet, LoadError};
 use crate::host;
+use crate::host::observed::Observed;
 use crate::host::{Waiting, wasi};
 use crate::load::compile;
 use crate::load::engine::Runtime;
@@ -56,9 +57,15 @@ impl ComponentCode {
         let exports = find_exports(runtime, &component)?;
         let mut linker = Linker::new(&runtime.engine);
         let failed = |e: Error| LoadError::Link(format!("{e:#}"));
-        host::link(&mut linker, waiting).map_err(failed)?;
-        if waits {
-            host::link_waiting(&mut linker, waiting).map_err(failed)?;
+        let is_observed = runtime.options.observer.is_some();
+        match is_observed {
+            false => host::link(&mut linker, waiting).map_err(failed)?,
+            true => host::link(&mut Observed(&mut linker), waiting).map_err(failed)?,
+        }
+        match (waits, is_observed) {
+            (false, _) => {}
+            (true, false) => host::link_waiting(&mut linker, waiting).map_err(failed)?,
+            (true, true) => host::link_waiting(&mut Observed(&mut linker), waiting).map_err(failed)?,
         }
         wasi::link(&mut linker, &component)?;
         let pre = linker.instantiate_pre(&component).map_err(failed)?;
@@ -85,7 +92,12 @@ impl ComponentCode {
 
     /// The imported and exported interfaces, by their full names.
     pub(crate) fn interfaces(&self) -> impl Iterator<Item = &str> {
-        self.imported.iter().map(String::as_str).chain(self.exported())
+        self.imported().chain(self.exported())
+    }
+
+    /// The imported interfaces, by their full names.
+    pub(crate) fn imported(&self) -> impl Iterator<Item = &str> {
+        self.imported.iter().map(String::as_str)
     }
 
     pub(crate) async fn instantiate(&self, store: &mut Store<CallState>) -> Outcome<ComponentInstance> {

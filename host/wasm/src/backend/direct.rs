@@ -16,6 +16,7 @@ use crate::bindings::Verdict;
 use crate::call::guest::Guest;
 use crate::call::state::CallState;
 use crate::filter::{Hook, HookSet, LoadError};
+use crate::host::observed::Observed;
 use crate::host::{Waiting, wasi};
 use crate::load::cache::Cache;
 use crate::load::compile;
@@ -157,8 +158,12 @@ impl DirectCode {
 
     /// The imported and exported interfaces, by their full names.
     pub(crate) fn interfaces(&self) -> impl Iterator<Item = &str> {
-        let imported = self.names.imports.iter().map(|import| import.interface());
-        imported.chain(self.exported())
+        self.imported().chain(self.exported())
+    }
+
+    /// The imported interfaces, by their full names, as often as there are functions of them.
+    pub(crate) fn imported(&self) -> impl Iterator<Item = &str> {
+        self.names.imports.iter().map(|import| import.interface())
     }
 
     pub(crate) async fn instantiate(&self, store: &mut Store<CallState>) -> Outcome<DirectInstance> {
@@ -295,9 +300,16 @@ fn linked(
     // A module may import a function twice.
     linker.allow_shadowing(true);
     let mut imports = ModuleImports { linker, left: names.imports.clone() };
-    host::link(&mut imports, waiting)?;
+    let is_observed = runtime.options.observer.is_some();
+    match is_observed {
+        false => host::link(&mut imports, waiting)?,
+        true => host::link(&mut Observed(&mut imports), waiting)?,
+    }
     let plain = imports.left.len();
-    host::link_waiting(&mut imports, waiting)?;
+    match is_observed {
+        false => host::link_waiting(&mut imports, waiting)?,
+        true => host::link_waiting(&mut Observed(&mut imports), waiting)?,
+    }
     let waits = imports.left.len() < plain;
     wasi::link_direct(&mut imports, module)?;
     if let Some(unknown) = imports.left.first() {

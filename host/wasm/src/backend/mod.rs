@@ -90,6 +90,14 @@ impl Code {
         }
     }
 
+    /// The imported interfaces, by their full names.
+    pub(crate) fn imported(&self) -> Vec<&str> {
+        match self {
+            Code::Direct(direct) => direct.imported().collect(),
+            Code::Component { component, .. } => component.imported().collect(),
+        }
+    }
+
     /// Exported interfaces of a later version of the package that this gateway does not know, and so never calls. The first few: a
     /// component may export any number.
     pub(crate) fn unknown_hooks(&self) -> Vec<String> {

@@ -14,12 +14,13 @@ use crate::call::cpu::CpuMeter;
 use crate::call::names::Names;
 use crate::exchange::Exchange;
 use crate::exchange::kept::OWN_CHARGE;
+use crate::filter::observer::Observer;
 use crate::filter::{FilterError, FilterLimits, Grants, Hook, HookSet, Interests, Mode};
 use crate::load::ticker::Ticker;
 use sluice_http::http::buffer::MemoryBudget;
 use sluice_services::consumers::ConsumerTokenVerifier;
 use sluice_services::log_limit::{self, LogLimit};
-use sluice_services::{KeySet, TokenVerifier};
+use sluice_services::{Clock, KeySet, Random, TokenVerifier};
 
 /// Standard output beyond this many bytes without a line end becomes a line.
 const MAX_LINE: usize = log_limit::LINE_BYTES;
@@ -44,6 +45,8 @@ pub(crate) struct FilterShared {
     pub(crate) overran: AtomicBool,
     /// Set once it asked for larger bodies than it may have, and that was said.
     pub(crate) was_cut: AtomicBool,
+    /// Who sees what its calls do, instead of the log: a test. None in a gateway.
+    pub(crate) observer: Option<Arc<Observer>>,
 }
 
 /// What the instance is doing.
@@ -258,13 +261,38 @@ impl CallState {
         String::from_utf8_lossy(&self.last_words).trim().replace('\n', " | ")
     }
 
+    /// The clock that a test moves, or that of the machine.
+    fn clock(&self) -> Option<&Clock> {
+        self.shared.services.as_ref().map(|services| &services.services.clock)
+    }
+
+    pub(crate) fn since_epoch(&self) -> Duration {
+        super::clock::since_epoch(self.clock())
+    }
+
+    pub(crate) fn monotonic_ns(&self) -> u64 {
+        super::clock::monotonic_ns(self.clock())
+    }
+
+    /// What the guest draws random numbers from.
+    pub(crate) fn random(&self) -> &Random {
+        static SYSTEM: Random = Random::System;
+        self.shared.services.as_ref().map_or(&SYSTEM, |services| &services.services.random)
+    }
+
     /// Writes a line for the filter, if its budget allows.
     pub(crate) fn log(&self, level: tracing::Level, line: &str) {
         // A blank line tells nothing; the text of a panic begins with one.
         if line.trim().is_empty() {
             return;
         }
-        if self.is_rehearsal || !self.shared.log.allow(super::clock::since_epoch().as_micros() as u64) {
+        if self.is_rehearsal {
+            return;
+        }
+        if let Some(observer) = &self.shared.observer {
+            return observer.log(level, log_limit::cut(line));
+        }
+        if !self.shared.log.allow(super::clock::since_epoch(None).as_micros() as u64) {
             return;
         }
         let line = log_limit::cut(line);

@@ -121,6 +121,11 @@ impl Context {
         self.entries.iter().find(|e| e.key == key)
     }
 
+    /// All entries, in the order in which their keys were first set.
+    pub fn entries(&self) -> impl Iterator<Item = &ContextEntry> {
+        self.entries.iter()
+    }
+
     /// A part of a JSON value by the names of the members from the outside in; an array of strings comes as `Texts`.
     pub fn path(&self, key: &str, path: &[impl AsRef<str>]) -> Option<Value> {
         let entry = self.entry(key)?;

@@ -5,6 +5,7 @@ mod error;
 mod grants;
 mod hook;
 mod interest;
+pub(crate) mod observer;
 mod settings;
 pub(crate) mod stats;
 

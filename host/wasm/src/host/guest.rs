@@ -6,7 +6,6 @@ use super::{Interfaces, invalid};
 use crate::abi::define::Define;
 use crate::abi::{List, Str};
 use crate::bindings::{Error, log};
-use crate::call::clock;
 use crate::call::state::{CallState, Stage};
 use crate::filter::{BodyInterest, MediaPattern};
 use crate::filter::{Hook, HookSet};
@@ -62,7 +61,7 @@ fn log_functions(at: &mut impl Define) -> Outcome<()> {
         state.log(to_tracing(level), message);
         Ok(())
     })?;
-    at.function::<(log::Level,), _>("enabled", |_, (level,)| Ok(is_logged(level)))?;
+    at.function::<(log::Level,), _>("enabled", |state, (level,)| Ok(state.is_logged(level)))?;
     at.procedure::<(Str,)>("fail", |state, (reason,)| {
         state.failed.get_or_insert_with(|| log_limit::cut(reason).to_owned());
         Ok(())
@@ -70,16 +69,16 @@ fn log_functions(at: &mut impl Define) -> Outcome<()> {
 }
 
 fn clock_functions(at: &mut impl Define) -> Outcome<()> {
-    at.function::<(), _>("now-us", |_, ()| Ok(clock::since_epoch().as_micros() as u64))?;
-    at.function::<(), _>("monotonic-ns", |_, ()| Ok(clock::monotonic_ns()))
+    at.function::<(), _>("now-us", |state, ()| Ok(state.since_epoch().as_micros() as u64))?;
+    at.function::<(), _>("monotonic-ns", |state, ()| Ok(state.monotonic_ns()))
 }
 
 fn random_functions(at: &mut impl Define) -> Outcome<()> {
     at.function::<(u32,), _>("bytes", |state, (length,)| {
-        Ok(state.hook(HookSet::ALL).and_then(|_| Ok(sluice_services::random::bytes(length)?)))
+        Ok(state.hook(HookSet::ALL).and_then(|_| Ok(state.random().bytes(length)?)))
     })?;
     at.function::<(), _>("number", |state, ()| {
-        Ok(state.hook(HookSet::ALL).and_then(|_| Ok(sluice_services::random::number()?)))
+        Ok(state.hook(HookSet::ALL).and_then(|_| Ok(state.random().number()?)))
     })
 }
 
@@ -111,6 +110,13 @@ impl CallState {
             self.interests.off.insert(hook);
         }
         Ok(())
+    }
+
+    fn is_logged(&self, level: log::Level) -> bool {
+        match &self.shared.observer {
+            Some(observer) => observer.hears(to_tracing(level)),
+            None => is_logged(level),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod crypto;
 mod facts;
 pub(crate) mod fields;
 mod guest;
+pub(crate) mod observed;
 pub(crate) mod request;
 pub(crate) mod response;
 mod route;
@@ -106,6 +107,11 @@ impl Functions {
     /// Whether the function can wait; `None` where there is no such function.
     pub(crate) fn find(&self, interface: &str, function: &str) -> Option<bool> {
         self.0.get(interface)?.get(function).copied()
+    }
+
+    /// The name of a function, as it is kept here.
+    fn name(&self, interface: &str, function: &str) -> Option<&str> {
+        Some(self.0.get(interface)?.get_key_value(function)?.0)
     }
 }
 

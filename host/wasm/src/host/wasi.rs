@@ -7,10 +7,10 @@ use wasmtime::{Caller, Error, ExternType, Module, Result as Outcome, StoreContex
 
 use crate::abi::define::{Define, ModuleImports};
 use crate::abi::{Bytes, Handle, List, Named, record, variant};
-use crate::call::clock::{monotonic_ns, since_epoch};
 use crate::call::state::CallState;
 use crate::filter::LoadError;
 use crate::load::unbundle::{Import, Imported};
+use sluice_services::Random;
 
 /// Random bytes of one call.
 const MAX_RANDOM: u64 = 64 << 10;
@@ -201,13 +201,13 @@ fn define(at: &mut impl Define, interface: &str, name: &str) -> Outcome<bool> {
             })?;
         }
         ("io/streams", _) => return streams(at, name),
-        ("clocks/monotonic-clock", "now") => at.function::<(), _>(name, |_, ()| Ok(monotonic_ns()))?,
+        ("clocks/monotonic-clock", "now") => at.function::<(), _>(name, |state, ()| Ok(state.monotonic_ns()))?,
         ("clocks/monotonic-clock", "resolution") => at.function::<(), _>(name, |_, ()| Ok(1_u64))?,
         ("clocks/monotonic-clock", "subscribe-instant" | "subscribe-duration") => {
             at.function::<(u64,), _>(name, |state, (_,)| Ok(own::<Pollable>(state, OTHER)))?;
         }
-        ("clocks/wall-clock", "now") => at.function::<(), _>(name, |_, ()| {
-            let now = since_epoch();
+        ("clocks/wall-clock", "now") => at.function::<(), _>(name, |state, ()| {
+            let now = state.since_epoch();
             Ok(Datetime { seconds: now.as_secs(), nanoseconds: now.subsec_nanos() })
         })?,
         ("clocks/wall-clock", "resolution") => {
@@ -216,17 +216,19 @@ fn define(at: &mut impl Define, interface: &str, name: &str) -> Outcome<bool> {
         ("random/random", "get-random-bytes") | ("random/insecure", "get-insecure-random-bytes") => {
             at.function::<(u64,), _>(name, |state, (length,)| {
                 state.drew = true;
-                random_bytes(length)
+                random_bytes(state.random(), length)
             })?;
         }
         ("random/random", "get-random-u64") | ("random/insecure", "get-insecure-random-u64") => {
             at.function::<(), _>(name, |state, ()| {
                 state.drew = true;
-                random_number()
+                random_number(state.random())
             })?;
         }
         ("random/insecure-seed", "insecure-seed" | "get-insecure-seed") => {
-            at.function::<(), _>(name, |_, ()| Ok((random_number()?, random_number()?)))?;
+            at.function::<(), _>(name, |state, ()| {
+                Ok((random_number(state.random())?, random_number(state.random())?))
+            })?;
         }
         _ => return Ok(false),
     }
@@ -279,15 +281,21 @@ fn dropped(state: &mut CallState) {
     state.handles = state.handles.saturating_sub(1);
 }
 
-fn random_bytes(length: u64) -> Outcome<Vec<u8>> {
+fn random_bytes(random: &Random, length: u64) -> Outcome<Vec<u8>> {
     if length > MAX_RANDOM {
         bail!("asked for {length} random bytes at once, more than {MAX_RANDOM}");
+    }
+    if let Random::Seeded(_) = random {
+        return random.bytes(length as u32).map_err(|e| Error::msg(format!("no randomness: {e}")));
     }
     let mut bytes = vec![0; length as usize];
     getrandom::fill(&mut bytes).map_err(|e| Error::msg(format!("no randomness: {e}")))?;
     Ok(bytes)
 }
 
-fn random_number() -> Outcome<u64> {
+fn random_number(random: &Random) -> Outcome<u64> {
+    if let Random::Seeded(_) = random {
+        return random.number().map_err(|e| Error::msg(format!("no randomness: {e}")));
+    }
     getrandom::u64().map_err(|e| Error::msg(format!("no randomness: {e}")))
 }

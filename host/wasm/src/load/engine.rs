@@ -10,6 +10,7 @@ use sluice_http::http::buffer::MemoryBudget;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use crate::filter::RuntimeError;
+use crate::filter::observer::Observer;
 use crate::filter::stats::Accounts;
 use crate::load::cache::Cache;
 use crate::load::compile::CompilerCommand;
@@ -42,6 +43,9 @@ pub struct RuntimeOptions {
     pub tick: Duration,
     /// What the host keeps for exchanges at the wish of filters is charged to it.
     pub budget: MemoryBudget,
+    /// Who sees the calls of filters, for tests of them: calls then are slower, and their instructions are counted. A compiler of its own
+    /// (`compiler`) does not know of it.
+    pub observer: Option<Arc<Observer>>,
 }
 
 impl Default for RuntimeOptions {
@@ -54,6 +58,7 @@ impl Default for RuntimeOptions {
             compiler: None,
             tick: Duration::from_millis(1),
             budget: MemoryBudget::new(256 << 20),
+            observer: None,
         }
     }
 }
@@ -156,6 +161,7 @@ pub(crate) fn config(options: &RuntimeOptions) -> Config {
         // Costs a factor of two to three on every call, and the interface is synchronous.
         .concurrency_support(false)
         .epoch_interruption(true)
+        .consume_fuel(options.observer.is_some())
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK);
     config

@@ -14,6 +14,7 @@ use crate::backend::{Code, GuestInstance};
 use crate::bindings::Verdict as GuestVerdict;
 use crate::call::state::{CallState, FilterShared, HostResources, Stage};
 use crate::exchange::Exchange;
+use crate::filter::observer::{FUEL, Observer};
 use crate::filter::stats::Live;
 use crate::filter::{FilterError, Hook, LoadError, Phase, Verdict};
 use crate::load::Runtime;
@@ -180,11 +181,14 @@ impl Instance {
         state.index = index;
         begin(&mut self.store, Stage::Hook(hook), on_fiber, cpu);
         self.uses += 1;
+        if self.store.data().shared.observer.is_some() {
+            self.observe_begin(hook);
+        }
     }
 
     fn conclude(&mut self, answer: Result<GuestVerdict, Error>) -> Result<Verdict, FilterError> {
         let state = self.store.data_mut();
-        match answer {
+        let result = match answer {
             Err(error) => Err(classify(state, error)),
             Ok(verdict) => match (state.failed.take(), verdict) {
                 (Some(reason), _) if state.lacked_memory => Err(FilterError::OutOfMemory { declared: Some(reason) }),
@@ -192,7 +196,31 @@ impl Instance {
                 (None, GuestVerdict::Continue) => Ok(Verdict::Continue),
                 (None, GuestVerdict::Respond) => Ok(Verdict::Respond),
             },
+        };
+        if self.store.data().shared.observer.is_some() {
+            self.observe_end(result.as_ref().err());
         }
+        result
+    }
+
+    #[cold]
+    fn observe_begin(&self, hook: Hook) {
+        if let Some(observer) = self.observer() {
+            observer.begins(hook, self.store.get_fuel().unwrap_or_default());
+        }
+    }
+
+    #[cold]
+    fn observe_end(&self, error: Option<&FilterError>) {
+        if let Some(observer) = self.observer() {
+            observer.ends(self.store.get_fuel().unwrap_or_default(), self.store.data().memory.bytes, error);
+        }
+    }
+
+    /// Who sees this call, if anybody does: nobody is to see the trial at load.
+    fn observer(&self) -> Option<&Observer> {
+        let state = self.store.data();
+        state.shared.observer.as_deref().filter(|_| !state.is_rehearsal)
     }
 }
 
@@ -227,6 +255,9 @@ fn new_store(
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(transfer_limit(shared));
     let tick = runtime.options.tick;
+    if runtime.options.observer.is_some() {
+        store.set_fuel(FUEL).expect("an engine with an observer counts instructions");
+    }
     store.epoch_deadline_callback(move |cx| Ok(on_tick(cx, tick)));
     begin(&mut store, Stage::Start, on_fiber, START_CPU);
     store

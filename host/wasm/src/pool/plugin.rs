@@ -95,6 +95,18 @@ impl Plugin {
         self.code.interface_version().map_or("", log_limit::cut)
     }
 
+    /// The interfaces that it imports, without their versions: `kv` for one of `sluice:filter`, `wasi:cli/stdout` for another.
+    pub fn imports(&self) -> Vec<String> {
+        let short = |name: &str| {
+            let name = name.split('@').next().unwrap_or_default();
+            log_limit::cut(name.strip_prefix("sluice:filter/").unwrap_or(name)).to_owned()
+        };
+        let mut imports: Vec<String> = self.code.imported().into_iter().map(short).collect();
+        imports.sort_unstable();
+        imports.dedup();
+        imports
+    }
+
     /// Hooks of a later version of the interface that it exports: they are never called.
     pub(crate) fn unknown_hooks(&self) -> Vec<String> {
         self.code.unknown_hooks()

@@ -98,6 +98,7 @@ impl Runtime {
             log: Arc::default(),
             overran: AtomicBool::new(false),
             was_cut: AtomicBool::new(false),
+            observer: None,
         });
         plugin.description = block_on(async {
             let instance = Instance::create(self, &plugin.code, &shared, Box::default()).await;
@@ -125,6 +126,7 @@ impl Program {
             log: account.log(),
             overran: AtomicBool::new(false),
             was_cut: AtomicBool::new(false),
+            observer: plugin.runtime.options.observer.clone(),
         });
         let opened = (spec.mode == Mode::Fresh).then(|| match &spec.component {
             Some(bytes) => Opened::new(&plugin, &format!("image of filter `{}`", shared.name), bytes),

@@ -8,6 +8,7 @@
 mod acme;
 mod balancing;
 mod cache;
+pub mod cases;
 mod compression;
 mod discovery;
 mod files;
