@@ -400,16 +400,21 @@ const char *sluice_unknown_key(const sluice_json *config, ...) {
 IMPORT("interest", "request-body") void import_request_bodies(uint64_t, const text *, size_t, result *);
 IMPORT("interest", "response-body") void import_response_bodies(uint64_t, const text *, size_t, result *);
 #define WANT(c, name, import)                                                                                           \
+  bool sluice_##c##_of(uint64_t max_bytes, const char *const *types, size_t count) {                                     \
+    text *made = take(count * sizeof(text), 4);                                                                          \
+    for (size_t i = 0; i < count; i++) made[i] = (text){ARGS(types[i])};                                                 \
+    result got;                                                                                                          \
+    import(max_bytes, made, count, &got);                                                                                \
+    return good(name, &got);                                                                                             \
+  }                                                                                                                      \
   bool sluice_##c(uint64_t max_bytes, ...) {                                                                             \
-    text types[16];                                                                                                      \
+    const char *types[16];                                                                                               \
     size_t count = 0;                                                                                                    \
     va_list list;                                                                                                        \
     va_start(list, max_bytes);                                                                                           \
-    for (const char *type; count < 16 && (type = va_arg(list, const char *));) types[count++] = (text){ARGS(type)};      \
+    for (const char *type; count < 16 && (type = va_arg(list, const char *));) types[count++] = type;                    \
     va_end(list);                                                                                                        \
-    result got;                                                                                                          \
-    import(max_bytes, types, count, &got);                                                                               \
-    return good(name, &got);                                                                                             \
+    return sluice_##c##_of(max_bytes, types, count);                                                                     \
   }
 WANT(want_request_bodies, "request-body", import_request_bodies)
 WANT(want_response_bodies, "response-body", import_response_bodies)

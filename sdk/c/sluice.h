@@ -106,9 +106,11 @@ void sluice_json_set_text(sluice_json *value, const char *text);
 const char *sluice_refuse(const char *path, const char *message);
 /* Refuses members that are not among these names, up to a NULL; NULL where there are none. */
 const char *sluice_unknown_key(const sluice_json *config, ...) __attribute__((sentinel));
-/* Only in configure: asks for bodies of these media types, up to a NULL. */
+/* Only in configure: asks for bodies of these media types, up to a NULL (at most 16); or of `count` types, none for all. */
 bool sluice_want_request_bodies(uint64_t max_bytes, ...) __attribute__((sentinel));
 bool sluice_want_response_bodies(uint64_t max_bytes, ...) __attribute__((sentinel));
+bool sluice_want_request_bodies_of(uint64_t max_bytes, const char *const *types, size_t count);
+bool sluice_want_response_bodies_of(uint64_t max_bytes, const char *const *types, size_t count);
 /* Only in configure: what this config needs to have been granted, as JSON. */
 bool sluice_needs(const char *grants);
 
