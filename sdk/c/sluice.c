@@ -271,18 +271,22 @@ bool sluice_response_set_status(uint16_t status) {
 }
 
 sluice_verdict sluice_problem(uint16_t status, const char *title, const char *detail, const char *reason) {
-  sluice_json members[5] = {{.type = SLUICE_OBJECT}, {.name = "type", .name_length = 4}, {.name = "title", .name_length = 5},
-                            {.type = SLUICE_NUMBER, .name = "status", .name_length = 6}, {.name = "detail", .name_length = 6}};
-  members[3].text = decimal(status);
-  members[3].length = strlen(members[3].text);
-  sluice_json_set_text(&members[1], "about:blank");
-  sluice_json_set_text(&members[2], title);
-  sluice_json_set_text(&members[4], detail);
-  members[0].first = &members[1];
-  for (int i = 1; i < 4; i++) members[i].next = &members[i + 1];
+  sluice_json *document = sluice_alloc(sizeof *document), **next = &document->first;
+  const struct { const char *name, *value; } members[] = {
+      {"type", "about:blank"}, {"title", title}, {"status", decimal(status)}, {"detail", detail}, {"request_id", sluice_request_id()}};
+  *document = (sluice_json){.type = SLUICE_OBJECT};
+  for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+    if (!members[i].value) continue;
+    sluice_json *member = sluice_alloc(sizeof *member);
+    *member = (sluice_json){.name = members[i].name, .name_length = strlen(members[i].name)};
+    sluice_json_set_text(member, members[i].value);
+    if (i == 2) member->type = SLUICE_NUMBER;
+    *next = member;
+    next = &member->next;
+  }
   sluice_response_set_status(status);
   sluice_response_set_header("content-type", "application/problem+json");
-  sluice_response_set_body(sluice_json_write(members));
+  sluice_response_set_body(sluice_json_write(document));
   if (reason) sluice_response_set_reason(reason);
   return SLUICE_RESPOND;
 }

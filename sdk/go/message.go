@@ -74,7 +74,11 @@ type Problem struct {
 
 // Send drafts the answer.
 func (p Problem) Send() (Verdict, error) {
-	text, err := json.Marshal(map[string]any{"type": "about:blank", "title": p.Title, "status": p.Status, "detail": p.Detail})
+	id, err := Request{}.ID()
+	if err != nil {
+		return Continue, err
+	}
+	text, err := json.Marshal(map[string]any{"type": "about:blank", "title": p.Title, "status": p.Status, "detail": p.Detail, "request_id": id})
 	response := Response{}
 	steps := []func() error{
 		func() error { return err },
