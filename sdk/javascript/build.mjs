@@ -3,23 +3,27 @@
 //
 // A file's default export is the class of a filter. The component's world has the hooks that the class has methods for, and imports what the
 // bundle uses: a filter that never waits is not called as one that may.
+import { realpathSync } from "node:fs";
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { basename, join, parse, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
-import * as qjs from "componentize-qjs";
-import { build } from "esbuild";
+// By `require`, which looks in NODE_PATH, too.
+const require = createRequire(import.meta.url);
+const { componentize } = require("componentize-qjs");
+const { build } = require("esbuild");
 
-const VERSION = "0.1.1";
+const PACKAGE = fileURLToPath(new URL(".", import.meta.url));
 const HOOKS = ["onRequest", "onRequestBody", "selectUpstream", "onResponse", "onResponseBody", "onResponseTrailers", "onComplete"];
 const kebab = (name) => name.replace(/[A-Z]/g, (letter) => "-" + letter.toLowerCase());
 
 async function main() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { out: { type: "string", default: "build" }, wit: { type: "string", default: fileURLToPath(new URL("../../wit", import.meta.url)) } },
+    options: { out: { type: "string", default: "build" }, wit: { type: "string", default: join(PACKAGE, "../../wit") } },
   });
   const [command, ...files] = positionals;
   if (command !== "build" || files.length === 0) throw new Error("usage: sluice-filter build FILE… [--out DIR] [--wit DIR]");
@@ -49,9 +53,9 @@ async function component(file, wit, place) {
   const world = [...new Set(imports)].map((name) => `import ${name};`).concat(["configure", ...hooks.map(kebab)].map((name) => `export ${name};`));
   await writeFile(join(place, "wit", "component.wit"), `world component {\n${world.join("\n")}\n}\n`);
   const js = await readFile(join(place, "filter.js"), "utf8");
-  const options = { witPath: join(place, "wit"), jsSource: js, world: `sluice:filter/component`, sync: true, optSize: true };
-  const made = await qjs.componentize({ ...options, jsPath: join(place, "filter.js") });
-  return made.component ?? made;
+  const name = "sluice:filter/component";
+  const made = await componentize({ witPath: join(place, "wit"), jsSource: js, world: name, sync: true, optSize: true });
+  return made.component;
 }
 
 /** The hooks that the class has methods for, found in Node with the double of the gateway. */
@@ -65,9 +69,10 @@ async function hooksOf(file, place) {
   return hooks;
 }
 
-function bundled(contents, file, more) {
+export function bundled(contents, file, more) {
   return build({
     stdin: { contents, resolveDir: parse(file).dir, sourcefile: "component.js" },
+    alias: { "sluice-filter": PACKAGE.replace(/\/$/, "") },
     bundle: true, format: "esm", target: "es2022", platform: "neutral", mainFields: ["module", "main"], conditions: ["import"],
     logLevel: "error", ...more,
   });
@@ -87,9 +92,10 @@ export function double() {
   };
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(await (await import("node:fs/promises")).realpath(process.argv[1])).href) {
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
   main().catch((error) => {
-    console.error(error.errors ? "" : (error.message ?? error));
+    // esbuild has shown its errors.
+    if (!error.errors) console.error(error.message ?? error);
     process.exitCode = 1;
   });
 }
