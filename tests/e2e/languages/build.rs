@@ -1,4 +1,4 @@
-//! Builds the filters of `examples/filters/`, each language's by its own command. What was built is kept in the target folder by a hash of all
+//! Builds the filters of `examples/filters/`, each language's by its own command, and runs their own tests. What was built is kept in the target folder by a hash of all
 //! that it is made of.
 
 use std::ffi::OsStr;
@@ -81,7 +81,7 @@ fn go() -> Option<Built> {
     let command = |out: &Path| {
         let mut make = by_make(&make, "go", out);
         make.env("GOCACHE", target().join("languages/go-cache")).env("GOTOOLCHAIN", "local").env("GOPROXY", "off");
-        make.arg(argument("GO", &go)).arg(argument("COMPONENTIZE", &componentize)).built();
+        make.arg(argument("GO", &go)).arg(argument("COMPONENTIZE", &componentize)).arg("test").arg("all").built();
     };
     Some(kept("go", false, &["sdk/go", "host/componentize/src", "tests/external/requirements.txt"], command))
 }
@@ -99,6 +99,8 @@ fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
         }
         if ending == "ts" {
             Command::new(&node).current_dir(&place).arg("node_modules/typescript/bin/tsc").built();
+        } else {
+            Command::new(&node).current_dir(&place).arg("--test").built();
         }
         let mut build = Command::new(&node);
         build.current_dir(&place).args(["node_modules/sluice-filter/build.mjs", "build"]);
@@ -110,7 +112,7 @@ fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
 
 fn python() -> Option<Built> {
     let [make, python, _tool] = need(["make", "python", "componentize-py"])?;
-    let command = |out: &Path| by_make(&make, "python", out).arg(argument("PYTHON", &python)).built();
+    let command = |out: &Path| by_make(&make, "python", out).arg(argument("PYTHON", &python)).args(["test", "all"]).built();
     Some(kept("python", false, &["sdk/python", "tests/external/requirements.txt"], command))
 }
 

@@ -4,10 +4,12 @@ package main
 import "sluice/filter"
 
 type apiKey struct {
-	Keys map[string]struct {
-		Name    string `json:"name"`
-		Account int64  `json:"account"`
-	} `json:"keys"`
+	Keys map[string]key `json:"keys"`
+}
+
+type key struct {
+	Name    string `json:"name"`
+	Account int64  `json:"account"`
 }
 
 func (a apiKey) OnRequest(request filter.Request) (filter.Verdict, error) {
