@@ -6,5 +6,5 @@ import { checked } from "./errors.js";
 const setValue = checked("kv.set", host.set);
 export const get = checked("kv.get", host.get);
 export const set = (space, key, value, ttlMs = null) => setValue(space, key, value, ttlMs);
-const deleteKey = checked("kv.delete", host.delete ?? host["delete"]);
+const deleteKey = checked("kv.delete", host.delete);
 export { deleteKey as delete };
