@@ -50,7 +50,7 @@ export function component(Filter) {
           try {
             answer = filter[name](about);
           } catch (thrown) {
-            if (!(thrown instanceof Problem)) throw thrown;
+            if (!answers || !(thrown instanceof Problem)) throw thrown;
             answer = thrown;
           }
           if (answers && answer instanceof Problem) {

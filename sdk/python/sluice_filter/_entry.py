@@ -70,6 +70,8 @@ def _hook(name, made):
             try:
                 answer = getattr(made["filter"], name)(*given)
             except Problem as problem:
+                if not answers:
+                    raise
                 answer = problem
             if not answers:
                 return None
