@@ -81,7 +81,11 @@ fn members(root: &Path) -> Result<Vec<Member>, String> {
         .step_by(2)
         .filter_map(|folder| {
             let name = folder.strip_prefix("plugins/").or_else(|| folder.strip_prefix("examples/filters/"))?;
-            Some(Member { name: name.replace('/', "-"), folder: folder.to_owned(), embedded: folder.starts_with("plugins/") })
+            Some(Member {
+                name: name.replace('/', "-"),
+                folder: folder.to_owned(),
+                embedded: folder.starts_with("plugins/"),
+            })
         })
         .collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));

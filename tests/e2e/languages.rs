@@ -10,8 +10,7 @@ use self::build::{Built, built};
 use crate::support::{BASE, with_base};
 
 /// A body with what tends to break: text that is not ASCII, a surrogate pair, a number beyond 2^53.
-const BODY: &str =
-    r#"{"user":"Jörg","password":"x","count":12345678901234567890,"list":[{"card":"1","note":"gr\u00fcn \ud83d\ude00"}]}"#;
+const BODY: &str = r#"{"user":"Jörg","password":"x","count":12345678901234567890,"list":[{"card":"1","note":"gr\u00fcn \ud83d\ude00"}]}"#;
 
 /// A gateway with the filters of every language, named `LANGUAGE-FILTER`.
 fn start(languages: &[Built], toml: &str) -> Gateway {
@@ -92,10 +91,9 @@ fn the_same_filters_do_the_same_in_every_language() {
         assert_eq!(seen, [Some("grün"), Some("9007199254740991"), Some("ann")], "{name}");
 
         let before = origin.count();
-        for (key, reason, detail) in [
-            (None, "key-missing", "an API key is needed"),
-            (Some("k2"), "key-unknown", "the API key is not valid"),
-        ] {
+        for (key, reason, detail) in
+            [(None, "key-missing", "an API key is needed"), (Some("k2"), "key-unknown", "the API key is not valid")]
+        {
             let refused = ask("x", key);
             assert_eq!(refused.status, 401, "{name}: {reason}");
             assert_eq!(refused.header("content-type"), Some("application/problem+json"), "{name}");
@@ -119,7 +117,11 @@ fn the_same_filters_do_the_same_in_every_language() {
         .expect("JSON");
         assert_eq!(redacted.json(), expected, "{name}");
         let broken = ask("broken", Some("k1"));
-        assert_eq!((broken.status, &broken.json()["detail"]), (502, &json!("the upstream's answer is not JSON")), "{name}");
+        assert_eq!(
+            (broken.status, &broken.json()["detail"]),
+            (502, &json!("the upstream's answer is not JSON")),
+            "{name}"
+        );
         for filter in ["stamp", "api-key", "redact"] {
             let filter = format!("{name}-{filter}");
             let called = gateway.metric("sluice_filter_info", &[("filter", &filter), ("called", "direct")]);
@@ -146,7 +148,8 @@ fn a_refused_config_is_shown_with_its_key_in_every_language() {
     let said = said.stdout + &said.stderr;
     for language in languages {
         let name = language.name;
-        let line = |part: &str| said.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {said}"));
+        let line =
+            |part: &str| said.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {said}"));
         let unknown = line(&format!("filters.{name}-stamp.config"));
         assert!(unknown.contains("colour") && unknown.contains("unknown"), "{unknown}");
         let account = line(&format!("filters.{name}-api-key.config.keys"));

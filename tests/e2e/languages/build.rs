@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use sluice_harness::Gateway;
 use sluice_harness::gateway::binary;
 use sluice_harness::tools::{need, tools};
-use sluice_harness::Gateway;
 
 /// The three filters.
 const FILTERS: [&str; 3] = ["stamp", "api-key", "redact"];
@@ -27,7 +27,8 @@ pub(super) struct Built {
 /// Every language whose tools are here, built once for all tests.
 pub(super) fn built() -> &'static [Built] {
     static BUILT: LazyLock<Vec<Built>> = LazyLock::new(|| {
-        let found = [rust(), c(), zig(), go(), javascript("javascript", "js"), javascript("typescript", "ts"), python()];
+        let found =
+            [rust(), c(), zig(), go(), javascript("javascript", "js"), javascript("typescript", "ts"), python()];
         let found: Vec<Built> = found.into_iter().flatten().collect();
         found.iter().flat_map(|language| &language.filters).for_each(|(_, file)| compile(file));
         found
@@ -112,7 +113,8 @@ fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
 
 fn python() -> Option<Built> {
     let [make, python, _tool] = need(["make", "python", "componentize-py"])?;
-    let command = |out: &Path| by_make(&make, "python", out).arg(argument("PYTHON", &python)).args(["test", "all"]).built();
+    let command =
+        |out: &Path| by_make(&make, "python", out).arg(argument("PYTHON", &python)).args(["test", "all"]).built();
     Some(kept("python", false, &["sdk/python", "tests/external/requirements.txt"], command))
 }
 
