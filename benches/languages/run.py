@@ -17,6 +17,7 @@ FILTERS = {
     "api-key": ('grants = { read_headers = ["x-api-key"] }\nconfig = { keys = { k1 = { name = "ann", account = 7 } } }', "on-request"),
     "redact": ('grants = { body = true }\nconfig = { fields = ["password", "card"] }', "on-response-body"),
 }
+BATCHES = 20  # the best counts: what else the machine does only adds to the others
 BODY = b'{"user":"ann","password":"made up","roles":["reader","writer"],"cards":[{"card":"4111111111111111","valid":true}],"city":"K\xc3\xb6ln","n":12345}'
 
 
@@ -105,12 +106,15 @@ def calls(sluice, cache, language, files, mode, requests, origin):
                 def count(what):
                     return sum(value for labels, value in metric(admin, what, f"x-{name}").items() if f'hook="{hook}"' in labels)
 
-                ask(requests // 10)
-                before = count("sluice_filter_cpu_seconds_total"), count("sluice_filter_calls_total")
-                ask(requests)
-                after = count("sluice_filter_cpu_seconds_total"), count("sluice_filter_calls_total")
+                ask(requests // BATCHES)
+                times = []
+                for _ in range(BATCHES):
+                    before = count("sluice_filter_cpu_seconds_total"), count("sluice_filter_calls_total")
+                    ask(requests // BATCHES)
+                    after = count("sluice_filter_cpu_seconds_total"), count("sluice_filter_calls_total")
+                    times.append((after[0] - before[0]) / max(after[1] - before[1], 1) * 1e6)
                 memory = max(metric(admin, "sluice_filter_memory_peak_bytes", f"x-{name}").values(), default=0)
-                out[name] = (after[0] - before[0]) / max(after[1] - before[1], 1) * 1e6, memory
+                out[name] = min(times), memory
             return out
         finally:
             gateway.terminate()
