@@ -1,7 +1,7 @@
 //! Builds the workspace's filters for `wasm32-wasip2` and embeds those of `plugins/` in the binary.
 //!
 //! Which filters: the members of the workspace below `plugins/` and `examples/filters/`, so that whatever else lies in
-//! these folders is left alone. The components also go to `<target>/plugins/<name>.wasm`, for benches and trials.
+//! these folders is left alone. A member in a folder further below is a package named after both: `rust/stamp` is `rust-stamp`. The components also go to `<target>/plugins/<name>.wasm`, for benches and trials.
 
 use std::{
     fs,
@@ -81,7 +81,11 @@ fn members(root: &Path) -> Result<Vec<Member>, String> {
         .step_by(2)
         .filter_map(|folder| {
             let name = folder.strip_prefix("plugins/").or_else(|| folder.strip_prefix("examples/filters/"))?;
-            Some(Member { name: name.to_owned(), folder: folder.to_owned(), embedded: folder.starts_with("plugins/") })
+            Some(Member {
+                name: name.replace('/', "-"),
+                folder: folder.to_owned(),
+                embedded: folder.starts_with("plugins/"),
+            })
         })
         .collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));

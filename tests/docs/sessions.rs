@@ -19,9 +19,13 @@ use crate::markdown::{Block, Page, pages, root};
 use crate::shell::{self, Shell};
 
 /// Commands that take too long or change the machine, and the file and text that show where they are run instead.
-const ELSEWHERE: [(&str, &str, &str); 2] = [
+const ELSEWHERE: [(&str, &str, &str); 5] = [
     ("cargo run --release", ".ci/run", "cargo build --release --locked"),
     ("rustup target add wasm32-wasip2", ".ci/run", "rustup target add wasm32-wasip2"),
+    // Its command is one of the binaries that tests are built with.
+    ("cargo install --path sluice/host/componentize", ".ci/run", "cargo test --locked"),
+    ("npm install --prefix sluice/sdk/javascript", ".ci/run", "npm install"),
+    ("pip install componentize-py", ".ci/run", "tests/external/requirements.txt"),
 ];
 
 /// Pages whose commands are run elsewhere: those of the SDK's page are the book's under another name, and the examples have a test
@@ -29,7 +33,7 @@ const ELSEWHERE: [(&str, &str, &str); 2] = [
 const OTHER_PAGES: [&str; 2] = ["sdk/README.md", "examples/"];
 
 /// Programs that `.ci/run` installs. A page that uses a missing one is only run where all tools are required.
-const TOOLS: [&str; 3] = ["curl", "componentize-qjs", "componentize-py"];
+const TOOLS: [&str; 6] = ["curl", "clang-14", "go", "node", "python3", "sluice-componentize"];
 
 /// How long a changed configuration may take to be in use: an interpreter is compiled by a compiler that is not optimised itself.
 const TAKEN_UP: Duration = Duration::from_secs(900);

@@ -44,6 +44,11 @@ impl Shell {
         {
             command.env_remove(name);
         }
+        // What `npm install` has brought, and what Go and Zig keep from run to run.
+        let kept = gateway::binary().ancestors().nth(2).expect("the target folder").join("languages");
+        command.env("NODE_PATH", tools::tools().join("node/node_modules")).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("GOCACHE", kept.join("go-cache")).env("GOTOOLCHAIN", "local").env("GOPROXY", "off");
+        command.env("ZIG_GLOBAL_CACHE_DIR", kept.join("zig-cache")).env("ZIG_LOCAL_CACHE_DIR", kept.join("zig-cache"));
         command.env("CARGO_NET_OFFLINE", "true").env("XDG_CACHE_HOME", fixtures::cache_dir()).env("LC_ALL", "C.UTF-8");
         tools::without_proxies(&mut command).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("bash");

@@ -39,6 +39,7 @@ mod ingress;
 mod introspection;
 mod key_sets;
 mod keys;
+mod languages;
 mod limits;
 mod max_connections;
 mod names;

@@ -25,7 +25,9 @@ pub fn need<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
     let found = names.map(|name| {
         let path = match name {
             "python" => Some(tools().join("venv/bin/python")),
-            "gunicorn" | "just" => Some(tools().join("venv/bin").join(name)),
+            "gunicorn" | "just" | "go" | "python-zig" | "componentize-py" => Some(tools().join("venv/bin").join(name)),
+            // Built beside the gateway, by `cargo test` or `cargo build -p sluice-componentize`.
+            "sluice-componentize" => Some(crate::gateway::binary().with_file_name(name)),
             "consul" => Some(tools().join("bin/consul")).filter(|path| path.exists()).or_else(|| on_path("consul")),
             "plain-node" => on_path("node"),
             // With the packages of `tests/external`.

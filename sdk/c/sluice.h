@@ -1,0 +1,215 @@
+/* Filters for the Sluice gateway in C: typed calls of the interface in wit/, without stdio, so that the gateway calls the filter directly.
+ *
+ * A filter is functions, exported by the macros at the end of this file:
+ *
+ *     static const char *value;
+ *
+ *     static const char *configure(const sluice_json *config) {
+ *         value = sluice_json_text(sluice_json_get(config, "value"));
+ *         return value ? NULL : sluice_refuse("value", "expected a text");
+ *     }
+ *     SLUICE_CONFIGURE(configure)
+ *
+ *     static sluice_verdict on_request(void) {
+ *         sluice_request_set_header("x-stamp", value);
+ *         return SLUICE_CONTINUE;
+ *     }
+ *     SLUICE_ON_REQUEST(on_request)
+ *
+ * Memory. What calls return lives until the hook returns; what `configure` was given or has got lives as long as the instance. Nothing has to
+ * be freed. Texts end with a NUL, which is not part of them; a NULL is an absent value.
+ *
+ * Errors. A call that is refused returns false, NULL or 0, and the refusal stays until the hook returns: the call then counts as failed, its edits
+ * are undone, the reason goes to the gateway's log, and the filter's failure policy decides. So there is nothing to check after most calls. A
+ * filter that wants to go on looks at `sluice_error()` and calls `sluice_clear_error()`. An absent header is no error.
+ */
+#ifndef SLUICE_H
+#define SLUICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What a hook decides. */
+typedef int32_t sluice_verdict;
+enum { SLUICE_CONTINUE = 0, SLUICE_RESPOND = 1 };
+
+/* Why a call was refused: `error` in wit/types.wit. */
+typedef enum {
+  SLUICE_OK = -1,
+  SLUICE_WRONG_HOOK = 0,
+  SLUICE_NOT_GRANTED = 1,
+  SLUICE_INVALID = 2,
+  SLUICE_TOO_LARGE = 3,
+  SLUICE_UNAVAILABLE = 4,
+  SLUICE_TIMEOUT = 5,
+  SLUICE_OTHER = 6,
+} sluice_error_code;
+
+/* The first call of this hook that was refused, and the gateway's reason: `set-header: not granted: grants.write_headers = …`. */
+sluice_error_code sluice_error(void);
+const char *sluice_error_text(void);
+void sluice_clear_error(void);
+/* Declares that this call has failed, for a reason of the filter's own. */
+void sluice_fail(const char *reason);
+
+typedef struct {
+  const uint8_t *data;
+  size_t size;
+} sluice_bytes;
+
+/* A header field, or a label of a metric. */
+typedef struct {
+  const char *name;
+  const char *value;
+} sluice_field;
+
+typedef struct {
+  const sluice_field *items;
+  size_t count;
+} sluice_fields;
+
+/* Memory that lives until the hook returns. Never NULL: a filter that needs more than its limit traps. */
+void *sluice_alloc(size_t size);
+/* The texts up to a NULL, one after the other. */
+const char *sluice_concat(const char *first, ...) __attribute__((sentinel));
+
+/* JSON. Numbers keep their text, so none is changed on its way; `sluice_json_write` writes what was read. */
+typedef enum { SLUICE_NULL, SLUICE_FALSE, SLUICE_TRUE, SLUICE_NUMBER, SLUICE_TEXT, SLUICE_ARRAY, SLUICE_OBJECT } sluice_json_type;
+typedef struct sluice_json sluice_json;
+struct sluice_json {
+  sluice_json_type type;
+  const char *name;   /* of a member of an object */
+  size_t name_length;
+  const char *text;   /* of a text or number */
+  size_t length;
+  sluice_json *first; /* item or member */
+  sluice_json *next;  /* item or member beside it */
+};
+/* NULL for what is not JSON (RFC 8259) in UTF-8, or nested deeper than 128. */
+sluice_json *sluice_json_parse(sluice_bytes text);
+sluice_bytes sluice_json_write(const sluice_json *value);
+/* A member; NULL where there is none, also in what is no object. */
+sluice_json *sluice_json_get(const sluice_json *object, const char *name);
+/* The text; NULL for what is none. */
+const char *sluice_json_text(const sluice_json *value);
+/* A whole number that an int64_t holds. */
+bool sluice_json_integer(const sluice_json *value, int64_t *out);
+/* Makes the value a text. */
+void sluice_json_set_text(sluice_json *value, const char *text);
+
+/* configure: what it returns for a config that is refused: `path: message`. */
+const char *sluice_refuse(const char *path, const char *message);
+/* Refuses members that are not among these names, up to a NULL; NULL where there are none. */
+const char *sluice_unknown_key(const sluice_json *config, ...) __attribute__((sentinel));
+/* Only in configure: asks for bodies of these media types, up to a NULL (at most 16); or of `count` types, none for all. */
+bool sluice_want_request_bodies(uint64_t max_bytes, ...) __attribute__((sentinel));
+bool sluice_want_response_bodies(uint64_t max_bytes, ...) __attribute__((sentinel));
+bool sluice_want_request_bodies_of(uint64_t max_bytes, const char *const *types, size_t count);
+bool sluice_want_response_bodies_of(uint64_t max_bytes, const char *const *types, size_t count);
+/* Only in configure: what this config needs to have been granted, as JSON. */
+bool sluice_needs(const char *grants);
+
+/* The request. */
+const char *sluice_request_method(void);
+const char *sluice_request_path(void);
+const char *sluice_request_query(void);
+const char *sluice_request_scheme(void);
+const char *sluice_request_authority(void);
+const char *sluice_request_client_address(void);
+const char *sluice_request_id(void);
+bool sluice_request_set_method(const char *method);
+bool sluice_request_set_path(const char *path);
+const char *sluice_request_header(const char *name);
+sluice_fields sluice_request_headers(void);
+bool sluice_request_set_header(const char *name, const char *value);
+bool sluice_request_append_header(const char *name, const char *value);
+bool sluice_request_remove_header(const char *name);
+bool sluice_request_want_body(uint64_t max_bytes);
+sluice_bytes sluice_request_body(void);
+bool sluice_request_set_body(sluice_bytes body);
+
+/* The response; in a request hook, the answer that SLUICE_RESPOND sends. */
+uint16_t sluice_response_status(void);
+bool sluice_response_set_status(uint16_t status);
+bool sluice_response_set_reason(const char *reason);
+const char *sluice_response_header(const char *name);
+sluice_fields sluice_response_headers(void);
+bool sluice_response_set_header(const char *name, const char *value);
+bool sluice_response_append_header(const char *name, const char *value);
+bool sluice_response_remove_header(const char *name);
+bool sluice_response_want_body(uint64_t max_bytes);
+sluice_bytes sluice_response_body(void);
+bool sluice_response_set_body(sluice_bytes body);
+/* Drafts a problem document (RFC 9457); `reason` is for the operator and may be NULL. Returns SLUICE_RESPOND. */
+sluice_verdict sluice_problem(uint16_t status, const char *title, const char *detail, const char *reason);
+
+/* The route. */
+const char *sluice_route_name(void);
+const char *sluice_route_param(const char *name);
+
+/* Facts for the filters after this one. */
+const char *sluice_context_consumer(void);
+bool sluice_context_set_consumer(const char *name);
+const char *sluice_context_text(const char *key);
+bool sluice_context_set_text(const char *key, const char *text);
+bool sluice_context_set_integer(const char *key, int64_t value);
+bool sluice_context_set_json(const char *key, const char *json);
+
+/* What this filter keeps from one hook of the exchange to the next. */
+bool sluice_state_get(sluice_bytes *out);
+bool sluice_state_set(sluice_bytes value);
+
+/* Services. `size` of an absent value is 0 and its `data` NULL. */
+typedef enum { SLUICE_TRACE, SLUICE_DEBUG, SLUICE_INFO, SLUICE_WARN, SLUICE_ERROR } sluice_level;
+void sluice_log(sluice_level level, const char *message);
+uint64_t sluice_now_us(void);
+uint64_t sluice_monotonic_ns(void);
+sluice_bytes sluice_random(uint32_t length);
+const char *sluice_secret(const char *name);
+/* Adds to a counter; labels up to `count`. */
+bool sluice_count(const char *name, const sluice_field *labels, size_t count, uint64_t delta);
+bool sluice_gauge(const char *name, const sluice_field *labels, size_t count, double value);
+bool sluice_observe(const char *name, const sluice_field *labels, size_t count, double value);
+sluice_bytes sluice_kv_get(const char *space, const char *key);
+/* `ttl_ms` 0: until it is deleted. */
+bool sluice_kv_set(const char *space, const char *key, sluice_bytes value, uint64_t ttl_ms);
+bool sluice_kv_delete(const char *space, const char *key);
+
+/* The exports. What stands in a macro is the filter's function. */
+const char *sluice_run_configure(const char *(*configure)(const sluice_json *), const char *text, size_t length, void *out);
+sluice_verdict sluice_run(sluice_verdict (*hook)(void));
+void sluice_run_void(void (*hook)(void));
+#define SLUICE_EXPORT(name) __attribute__((export_name("sluice:filter/" name "@0.1.1#" name)))
+#define SLUICE_CONFIGURE(function)                                                                                       \
+  SLUICE_EXPORT("configure") const void *sluice_export_configure(const char *text, size_t length) {                      \
+    static struct { uint8_t refused; const char *message; size_t length; } answer;                                       \
+    sluice_run_configure(function, text, length, &answer);                                                               \
+    return &answer;                                                                                                      \
+  }
+/* JSON about the filter: `describe` in wit/hooks.wit. */
+#define SLUICE_DESCRIBE(json)                                                                                            \
+  SLUICE_EXPORT("describe") const void *sluice_export_describe(void) {                                                   \
+    static const struct { const char *text; size_t length; } answer = {json, sizeof(json) - 1};                          \
+    return &answer;                                                                                                      \
+  }
+#define SLUICE_HOOK(name, c_name, function)                                                                              \
+  SLUICE_EXPORT(name) sluice_verdict sluice_export_##c_name(void) { return sluice_run(function); }
+#define SLUICE_VOID_HOOK(name, c_name, function)                                                                         \
+  SLUICE_EXPORT(name) void sluice_export_##c_name(void) { sluice_run_void(function); }
+#define SLUICE_ON_REQUEST(function) SLUICE_HOOK("on-request", on_request, function)
+#define SLUICE_ON_REQUEST_BODY(function) SLUICE_HOOK("on-request-body", on_request_body, function)
+#define SLUICE_SELECT_UPSTREAM(function) SLUICE_VOID_HOOK("select-upstream", select_upstream, function)
+#define SLUICE_ON_RESPONSE(function) SLUICE_HOOK("on-response", on_response, function)
+#define SLUICE_ON_RESPONSE_BODY(function) SLUICE_HOOK("on-response-body", on_response_body, function)
+#define SLUICE_ON_RESPONSE_TRAILERS(function) SLUICE_VOID_HOOK("on-response-trailers", on_response_trailers, function)
+#define SLUICE_ON_COMPLETE(function) SLUICE_VOID_HOOK("on-complete", on_complete, function)
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,3 @@
+module sluice/filter
+
+go 1.24

@@ -1,0 +1,12 @@
+"""Time, under the control of the gateway."""
+
+from wit_world.imports import clock as host
+
+
+def now() -> float:
+    """Seconds since 1970."""
+    return host.now_us() / 1e6
+
+
+def monotonic_ns() -> int:
+    return host.monotonic_ns()
