@@ -16,7 +16,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use sluice_cache::range::Segment;
 
 use super::disk;
-use super::open::{OpenFile, Waits};
+use super::open::Waits;
 use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, Reservation};
 
@@ -33,11 +33,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 struct Truncated(u64);
 
 /// A body of these parts of a file.
-pub(super) async fn of(
-    file: OpenFile,
-    mut segments: VecDeque<Segment>,
-    budget: &MemoryBudget,
-) -> Result<Body, BodyError> {
+pub(super) async fn of(file: File, mut segments: VecDeque<Segment>, budget: &MemoryBudget) -> Result<Body, BodyError> {
     match segments.make_contiguous() {
         [] => return Ok(Body::Empty),
         [Segment::Text(text)] => return Ok(Body::full(std::mem::take(text))),
@@ -47,8 +43,7 @@ pub(super) async fn of(
         Segment::Text(text) => text.len() as u64,
         Segment::Content(part) => part.end - part.start,
     });
-    let mut body =
-        FileBody { left: left.sum(), segments, file: Arc::new(file.file), budget: budget.clone(), reading: None };
+    let mut body = FileBody { left: left.sum(), segments, file: Arc::new(file), budget: budget.clone(), reading: None };
     if body.left > PIECE as u64 || body.segments.len() > 1 {
         return Ok(Body::stream(body));
     }

@@ -1,3 +1,5 @@
+//! The folder without a gateway around it: what answers for a path, and how its content is read.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
@@ -36,6 +38,8 @@ fn settle(path: &Path) {
 
 const BUDGET: usize = 1 << 20;
 
+type Fields<'a> = &'a [(&'static str, &'a str)];
+
 struct Got {
     status: u16,
     head: http::HeaderMap,
@@ -48,7 +52,7 @@ impl Got {
     }
 }
 
-fn request(method: Method, path: &str, fields: &[(&'static str, &str)]) -> Request<Body> {
+fn request(method: Method, path: &str, fields: Fields<'_>) -> Request<Body> {
     let mut request = Request::new(Body::Empty);
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().unwrap();
@@ -58,7 +62,7 @@ fn request(method: Method, path: &str, fields: &[(&'static str, &str)]) -> Reque
     request
 }
 
-async fn ask(folder: &Files, method: Method, path: &str, fields: &[(&'static str, &str)]) -> Got {
+async fn ask(folder: &Files, method: Method, path: &str, fields: Fields<'_>) -> Got {
     let budget = MemoryBudget::new(BUDGET);
     let answer = answer(&Arc::new(folder.clone()), &request(method, path, fields), &budget).await.unwrap();
     let (parts, mut body) = answer.into_parts();
@@ -241,7 +245,7 @@ async fn conditions_and_ranges() {
     assert!(tag.starts_with('"'), "{tag}");
     let fields = ["content-type", "content-length", "accept-ranges", "vary"].map(|name| whole.field(name).to_owned());
     assert_eq!(fields, ["text/plain; charset=utf-8", "11", "bytes", ""]);
-    let table: [(&[(&'static str, &str)], u16, &str); 13] = [
+    let table: [(Fields, u16, &str); 13] = [
         (&[("if-none-match", &tag)], 304, ""),
         (&[("if-none-match", "\"other\"")], 200, "hello world"),
         (&[("if-modified-since", &modified)], 304, ""),
