@@ -404,6 +404,30 @@ async fn a_file_that_changes_while_it_is_sent() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn others_have_their_turn_while_a_file_is_sent() {
+    let (_directory, site) = folder(&[("large", &"x".repeat(LARGE))]);
+    let budget = MemoryBudget::new(BUDGET);
+    let mut body = large(&site, &budget).await;
+    let (mut turns, mut length) = (0, 0);
+    while length < LARGE {
+        turns += 1;
+        let mut turn = 0;
+        std::future::poll_fn(|cx| {
+            while let std::task::Poll::Ready(piece) = std::pin::Pin::new(&mut body).poll_frame(cx) {
+                let Some(piece) = piece else { break };
+                turn += piece.unwrap().into_data().unwrap().len();
+            }
+            std::task::Poll::Ready(())
+        })
+        .await;
+        assert!(turn <= 256 << 10, "{turn} bytes at once");
+        length += turn;
+        tokio::task::yield_now().await;
+    }
+    assert!(turns >= 4 && length == LARGE);
+}
+
+#[tokio::test(flavor = "local")]
 async fn pieces_are_in_the_account_and_leave_half_of_it() {
     let (_directory, site) = folder(&[("large", &"x".repeat(LARGE))]);
     let budget = MemoryBudget::new(BUDGET);
