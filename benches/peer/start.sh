@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# modes: plain tls h2 filter filter5 auth key acl basic ip ask
+# modes: plain tls h2 filter filter5 auth key acl basic ip ask files
 # The gateway's side of the comparison with other proxies: writes $RUN/gateway.toml and execs the release binary, with default
 # limits, timeouts, metrics and ids. It builds nothing. In the environment: MODE FILTERS PORT UP_PORT WORKERS CERT KEY JWT_SECRET RATE RUN
-# (RATE: requests per second and key, and how many at once); CALLER PASSWORD API_KEY for the last five modes, which need $RUN/blocked.txt for `ip`; for rows of
+# (RATE: requests per second and key, and how many at once); CALLER PASSWORD API_KEY for the modes from key to ask, which need $RUN/blocked.txt for `ip`, and $RUN/www for `files`; for rows of
 # its own INSTANCES=fresh (a new instance for each exchange, of a header filter and in the last five modes) and REMEMBER_TOKENS=1000.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,7 +13,7 @@ if [ ! -x "$sluice" ]; then
   exit 1
 fi
 
-listener="bind = \"127.0.0.1:$PORT\"" certificate= filters= pipeline=
+listener="bind = \"127.0.0.1:$PORT\"" certificate= filters= pipeline= upstream="http://127.0.0.1:$UP_PORT"
 case $MODE in
   plain) ;;
   tls | h2)
@@ -96,6 +96,10 @@ instances = { mode = \"${INSTANCES:-reused}\" }
 plugin = \"forward-auth\"
 grants = { http = [\"http://127.0.0.1:$UP_PORT\"], kv = [\"forward-auth\"], read_headers = [\"authorization\", \"cookie\"] }
 config = { url = \"http://127.0.0.1:$UP_PORT/1k\", cache = { key = [\"header:authorization\"], ttl = \"1d\" } }" ;;
+  files)
+    upstream=site
+    filters="[upstreams.site]
+files = \"$RUN/www\"" ;;
   *) echo "unknown mode $MODE" >&2; exit 1 ;;
 esac
 
@@ -112,7 +116,7 @@ $listener
 $certificate
 [routes.all]
 match = { path = "/**" }
-upstream = "http://127.0.0.1:$UP_PORT"
+upstream = "$upstream"
 pipeline = [$pipeline]
 $filters
 CONF
