@@ -472,7 +472,7 @@ def under_load(place, command, pids, skip, seconds, redis=None):
         row.update(redis_us=stored[0] * 1e6 / max(count, 1), round_trips=stored[1] / max(count, 1))
     if command[0] == "wrk":
         total, size, length, errors, p50, p99 = (int(x) for x in re.search(r"RESULT (.*)", load.said())[1].split())
-        row.update(errors=errors, p50_ms=p50 / 1000, p99_ms=p99 / 1000, bytes=size, load_s=length / 1e6, cpu_all=cpu(pids) - all_before)
+        row.update(total=total, errors=errors, p50_ms=p50 / 1000, p99_ms=p99 / 1000, bytes=size, load_s=length / 1e6, cpu_all=cpu(pids) - all_before)
     else:
         latencies, failed = read_log(log, a[0], b[0])
         refused = re.search(r"(\d+) failed, (\d+) errored, (\d+) timeout", load.said())

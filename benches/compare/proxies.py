@@ -6,7 +6,8 @@ to the response); auth (401 unless the token is good, 429 over `rate` requests p
 subject, authorization and x-remove-me don't reach the origin, the response gets x-gw and loses x-upstream-secret); key (401 unless
 x-api-key is the right one, which doesn't reach the origin); acl (the same, and rules by plan, label and method); basic (401 unless name and password
 are right, and no authorization reaches the origin); ip (403 for 10,000 prefixes); ask (a service has said once that the caller may pass);
-limit (429 over `rate` requests per second and x-api-key: the state in memory, or in a redis-server that gateways share).
+limit (429 over `rate` requests per second and x-api-key: the state in memory, or in a redis-server that gateways share);
+files (no origin: the proxy sends the files of a folder).
 """
 import dataclasses, json, os, pathlib, re, shutil, subprocess
 
@@ -14,6 +15,15 @@ import lib
 
 ALL = ("plain", "tls", "h2", "filter", "auth")
 ACCESS = ("key", "acl", "basic", "ip", "ask", "limit")
+
+
+def files(folder):
+    """A folder of the files that the origin would answer with."""
+    www = folder / "www"
+    for path, size in (("1k", 1024), ("size/102400", 102400)):
+        (www / path).parent.mkdir(parents=True, exist_ok=True)
+        (www / path).write_bytes(b"x" * size)
+    return www
 
 
 @dataclasses.dataclass
@@ -36,7 +46,7 @@ class Job:
 
 
 class Sluice:
-    name, modes = "Sluice", ALL + ACCESS
+    name, modes = "Sluice", ALL + ACCESS + ("files",)
     absent = "not built: cargo build --release"
     target = lib.TARGET
 
@@ -52,6 +62,8 @@ class Sluice:
                    CARGO_TARGET_DIR=str(self.target), CALLER=lib.USER, PASSWORD=lib.PASSWORD, API_KEY=lib.KEY, REDIS_PORT=str(job.redis), **job.env)
         if job.mode == "ip":
             (job.folder / "blocked.txt").write_text("\n".join(lib.PREFIXES) + "\n")
+        if job.mode == "files":
+            files(job.folder)
         return ["bash", lib.REPO / "benches/peer/start.sh"], env
 
 
@@ -69,7 +81,7 @@ class SluicePgo(Sluice):
 
 
 class Nginx:
-    name, modes = "nginx", ("plain", "tls", "h2", "filter", "key", "ip")
+    name, modes = "nginx", ("plain", "tls", "h2", "filter", "key", "ip", "files")
     absent = "not installed: package nginx"
 
     def version(self):
@@ -91,6 +103,16 @@ class Nginx:
                            for i in range(1, job.filters + 1))
 
     def command(self, job):
+        if job.mode == "files":
+            conf = self.main() + lib.nginx_head(job.folder, job.workers, 4096) + f"""sendfile on;
+tcp_nopush on;
+server {{
+  listen 127.0.0.1:{job.port} backlog=4096;
+  root {files(job.folder)};
+}}
+}}
+"""
+            return lib.nginx_command(job.folder, conf), {}
         listen = {"tls": "ssl", "h2": "ssl http2"}.get(job.mode, "")
         before, rules = self.rules(job)
         conf = self.main() + lib.nginx_head(job.folder, job.workers, 4096) + before + f"""upstream origin {{

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# modes: plain tls h2 filter filter5 auth key acl basic ip ask limit
+# modes: plain tls h2 filter filter5 auth key acl basic ip ask limit files
 # The gateway's side of the comparison with other proxies: writes $RUN/gateway.toml and execs the release binary, with default
 # limits, timeouts, metrics and ids. It builds nothing. In the environment: MODE FILTERS PORT UP_PORT WORKERS CERT KEY JWT_SECRET RATE RUN
-# (RATE: requests per second and key, and how many at once); CALLER PASSWORD API_KEY for the modes from key to ask, which need $RUN/blocked.txt for `ip`; for rows of
+# (RATE: requests per second and key, and how many at once); CALLER PASSWORD API_KEY for the modes from key to ask, which need $RUN/blocked.txt for `ip`, and $RUN/www for `files`; for rows of
 # its own INSTANCES=fresh (a new instance for each exchange, of a header filter and in the modes from key on), REMEMBER_TOKENS=1000, and in the mode
 # limit STATE=leased or exact, with the redis-server at REDIS_PORT.
 set -eu
@@ -14,7 +14,7 @@ if [ ! -x "$sluice" ]; then
   exit 1
 fi
 
-listener="bind = \"127.0.0.1:$PORT\"" certificate= filters= pipeline=
+listener="bind = \"127.0.0.1:$PORT\"" certificate= filters= pipeline= upstream="http://127.0.0.1:$UP_PORT"
 case $MODE in
   plain) ;;
   tls | h2)
@@ -115,6 +115,10 @@ config = { limits = [{ key = \"header:x-api-key\", amount = $RATE, window = \"1s
     [ -z "$state" ] || filters="$filters
 [state.shared]
 redis = [\"redis://127.0.0.1:$REDIS_PORT\"]" ;;
+  files)
+    upstream=site
+    filters="[upstreams.site]
+files = \"$RUN/www\"" ;;
   *) echo "unknown mode $MODE" >&2; exit 1 ;;
 esac
 
@@ -131,7 +135,7 @@ $listener
 $certificate
 [routes.all]
 match = { path = "/**" }
-upstream = "http://127.0.0.1:$UP_PORT"
+upstream = "$upstream"
 pipeline = [$pipeline]
 $filters
 CONF

@@ -16,7 +16,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use sluice_cache::range::Segment;
 
 use super::disk;
-use super::open::{OpenFile, Waits};
+use super::open::Waits;
 use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, Reservation};
 
@@ -24,6 +24,9 @@ use crate::http::buffer::{MemoryBudget, Reservation};
 const PIECE: usize = 64 << 10;
 /// The smallest one.
 const LEAST: usize = 4 << 10;
+/// After so much that was in memory, others on the worker have their turn. Without it a client that reads fast would hold them up for as many bytes
+/// as its socket takes at once: some megabytes.
+const TURN: usize = 256 << 10;
 /// How often a piece looks whether there is memory for it.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -33,11 +36,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 struct Truncated(u64);
 
 /// A body of these parts of a file.
-pub(super) async fn of(
-    file: OpenFile,
-    mut segments: VecDeque<Segment>,
-    budget: &MemoryBudget,
-) -> Result<Body, BodyError> {
+pub(super) async fn of(file: File, mut segments: VecDeque<Segment>, budget: &MemoryBudget) -> Result<Body, BodyError> {
     match segments.make_contiguous() {
         [] => return Ok(Body::Empty),
         [Segment::Text(text)] => return Ok(Body::full(std::mem::take(text))),
@@ -47,8 +46,8 @@ pub(super) async fn of(
         Segment::Text(text) => text.len() as u64,
         Segment::Content(part) => part.end - part.start,
     });
-    let mut body =
-        FileBody { left: left.sum(), segments, file: Arc::new(file.file), budget: budget.clone(), reading: None };
+    let (left, file) = (left.sum(), Arc::new(file));
+    let mut body = FileBody { left, segments, file, budget: budget.clone(), reading: None, turn: 0 };
     if body.left > PIECE as u64 || body.segments.len() > 1 {
         return Ok(Body::stream(body));
     }
@@ -71,6 +70,8 @@ struct FileBody {
     budget: MemoryBudget,
     /// A piece that is waited for.
     reading: Option<Reading>,
+    /// The bytes since others had their turn.
+    turn: usize,
 }
 
 impl FileBody {
@@ -123,7 +124,18 @@ impl HttpBody for FileBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        if self.turn >= TURN {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = self.poll_piece(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(piece))) => self.turn += piece.len(),
+            Poll::Ready(_) => {}
+            Poll::Pending => self.turn = 0,
+        }
+        polled.map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -122,7 +122,7 @@ fn refused(response: Response<Body>) -> (Response<()>, VecDeque<Segment>) {
 /// written without another time, its tag is weak.
 fn entity_tag(metadata: &Metadata, now: SystemTime) -> HeaderValue {
     let mut hash = Sha256::new();
-    for number in [metadata.dev(), metadata.ino(), metadata.len()] {
+    for number in [metadata.ino(), metadata.len()] {
         hash.update(number.to_le_bytes());
     }
     for number in [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()] {

@@ -29,7 +29,7 @@ pub(super) enum Answer {
 
 /// A file that answers a request.
 pub(super) struct Found {
-    pub(super) file: OpenFile,
+    pub(super) file: Box<OpenFile>,
     pub(super) content_type: HeaderValue,
     pub(super) coding: Option<ContentCoding>,
     /// It says that there is nothing.
@@ -64,7 +64,7 @@ struct Search<'a> {
 
 /// The index of a folder.
 enum Index {
-    File(OpenFile, FilePath),
+    File(Box<OpenFile>, FilePath),
     Absent,
     Forbidden,
 }
@@ -105,12 +105,12 @@ impl Search<'_> {
         Ok(Answer::NotFound)
     }
 
-    fn answer(&self, file: OpenFile, path: &FilePath) -> Result<Answer, OpenError> {
+    fn answer(&self, file: Box<OpenFile>, path: &FilePath) -> Result<Answer, OpenError> {
         self.found(file, path).map(Answer::File)
     }
 
     /// The file, or the one beside it that has a coding.
-    fn found(&self, file: OpenFile, path: &FilePath) -> Result<Found, OpenError> {
+    fn found(&self, file: Box<OpenFile>, path: &FilePath) -> Result<Found, OpenError> {
         let content_type = types::of(path.relative());
         for &coding in &self.wanted.codings {
             if let Entry::File(file) = self.entry(&path.with_suffix(coding.suffix()))? {

@@ -73,7 +73,7 @@ pub(super) async fn answer(
     match looked_up {
         Ok(Answer::File(found)) => {
             let (head, content) = head::of_file(request, &found, !folder.precompressed.is_empty());
-            let body = body::of(found.file, content, budget)
+            let body = body::of(found.file.file, content, budget)
                 .await
                 .map_err(|source| failed(FilesError::Content { root: folder.root.clone(), source }))?;
             Ok(head.map(|()| body))

@@ -6,11 +6,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, openat2};
 use rustix::io::Errno;
 
 /// A path is resolved again so often if something was renamed meanwhile that it may lead through.
 const TRIES: usize = 16;
+
+/// No link and no `..` leads out of the folder, nor does one of those of `/proc` that lead anywhere.
+const BELOW: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
 /// Whether a call may wait for a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub(super) struct OpenFile {
 /// What is at a path.
 #[derive(Debug)]
 pub(super) enum Entry {
-    File(OpenFile),
+    File(Box<OpenFile>),
     Folder,
     /// Nothing, nothing that is below the folder, or what is neither a file nor a folder.
     Absent,
@@ -63,11 +66,34 @@ impl From<OpenError> for io::Error {
 /// The folder that is served. It is opened for each request, so that a link that a deployment moves is followed.
 pub(super) fn root(path: &Path, waits: Waits) -> Result<OwnedFd, OpenError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match openat2(CWD, path, flags, Mode::empty(), cached(waits)) {
-        Ok(root) => Ok(root),
-        Err(_) if waits == Waits::Never => Err(OpenError::WouldWait),
-        Err(errno) => Err(OpenError::Failed(errno.into())),
+    let resolve = match waits {
+        Waits::Never => ResolveFlags::CACHED,
+        Waits::ForDisk => ResolveFlags::empty(),
+    };
+    match (openat2(CWD, path, flags, Mode::empty(), resolve), waits) {
+        (Ok(root), Waits::Never) if !is_local(&root) => Err(OpenError::WouldWait),
+        (Ok(root), _) => Ok(root),
+        (Err(_), Waits::Never) => Err(OpenError::WouldWait),
+        (Err(errno), Waits::ForDisk) => Err(OpenError::Failed(errno.into())),
     }
+}
+
+/// Whether a file of this folder whose name is in memory is opened without asking anybody. It is not where another process or machine has the files
+/// (FUSE, NFS): that one is asked at each opening, and may hang. One that is not known here is taken for such a one.
+fn is_local(root: &OwnedFd) -> bool {
+    const BCACHEFS: u32 = 0xca45_1a4e;
+    const BTRFS: u32 = 0x9123_683e;
+    const EROFS: u32 = 0xe0f5_e1e2;
+    const EXT4: u32 = 0xef53;
+    const F2FS: u32 = 0xf2f5_2010;
+    const OVERLAYFS: u32 = 0x794c_7630;
+    const RAMFS: u32 = 0x8584_58f6;
+    const SQUASHFS: u32 = 0x7371_7368;
+    const TMPFS: u32 = 0x0102_1994;
+    const XFS: u32 = 0x5846_5342;
+    const ZFS: u32 = 0x2fc1_2fc1;
+    let kind = fstatfs(root).map_or(0, |found| found.f_type as u32);
+    matches!(kind, BCACHEFS | BTRFS | EROFS | EXT4 | F2FS | OVERLAYFS | RAMFS | SQUASHFS | TMPFS | XFS | ZFS)
 }
 
 /// What is at a path below the folder; an empty one is the folder itself.
@@ -75,44 +101,35 @@ pub(super) fn entry(root: &OwnedFd, path: &[u8], waits: Waits) -> Result<Entry, 
     let path = if path.is_empty() { b"." } else { path };
     // Opened like this, a FIFO does not wait for a writer, and a terminal does not become ours.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | cached(waits);
-    let mut tries = TRIES;
-    loop {
-        match openat2(root, path, flags, Mode::empty(), resolve) {
+    let resolve = match waits {
+        // Another file system below the folder may be one that waits.
+        Waits::Never => BELOW | ResolveFlags::CACHED | ResolveFlags::NO_XDEV,
+        Waits::ForDisk => BELOW,
+    };
+    for _ in 0..TRIES {
+        let errno = match openat2(root, path, flags, Mode::empty(), resolve) {
             Ok(opened) => return Ok(what_is(opened.into())?),
-            // XDEV: it leads out of the folder. NXIO: a socket. LOOP: links in a circle.
-            Err(
-                Errno::NOENT
-                | Errno::NOTDIR
-                | Errno::NAMETOOLONG
-                | Errno::XDEV
-                | Errno::LOOP
-                | Errno::NXIO
-                | Errno::NODEV,
-            ) => {
-                return Ok(Entry::Absent);
-            }
-            Err(Errno::ACCESS | Errno::PERM) => return Ok(Entry::Forbidden),
-            // Also where the kernel does not know `RESOLVE_CACHED`.
-            Err(_) if waits == Waits::Never => return Err(OpenError::WouldWait),
-            Err(Errno::AGAIN | Errno::INTR) if tries > 0 => tries -= 1,
-            Err(errno) => return Err(OpenError::Failed(errno.into())),
+            Err(errno) => errno,
+        };
+        match errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => return Ok(Entry::Absent),
+            Errno::ACCESS | Errno::PERM => return Ok(Entry::Forbidden),
+            // Whatever it is: also where the kernel does not know `RESOLVE_CACHED`.
+            _ if waits == Waits::Never => return Err(OpenError::WouldWait),
+            // XDEV: it leads out of the folder. NXIO and NODEV: a socket, or a device without a driver. LOOP: links in a circle.
+            Errno::XDEV | Errno::LOOP | Errno::NXIO | Errno::NODEV => return Ok(Entry::Absent),
+            Errno::AGAIN | Errno::INTR => {}
+            errno => return Err(OpenError::Failed(errno.into())),
         }
     }
-}
-
-fn cached(waits: Waits) -> ResolveFlags {
-    match waits {
-        Waits::Never => ResolveFlags::CACHED,
-        Waits::ForDisk => ResolveFlags::empty(),
-    }
+    Err(OpenError::Failed(Errno::AGAIN.into()))
 }
 
 fn what_is(file: File) -> io::Result<Entry> {
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
     Ok(match (kind.is_file(), kind.is_dir()) {
-        (true, _) => Entry::File(OpenFile { file, metadata }),
+        (true, _) => Entry::File(Box::new(OpenFile { file, metadata })),
         (false, true) => Entry::Folder,
         (false, false) => Entry::Absent,
     })

@@ -1,3 +1,5 @@
+//! The folder without a gateway around it: what answers for a path, and how its content is read.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
@@ -36,6 +38,8 @@ fn settle(path: &Path) {
 
 const BUDGET: usize = 1 << 20;
 
+type Fields<'a> = &'a [(&'static str, &'a str)];
+
 struct Got {
     status: u16,
     head: http::HeaderMap,
@@ -48,7 +52,7 @@ impl Got {
     }
 }
 
-fn request(method: Method, path: &str, fields: &[(&'static str, &str)]) -> Request<Body> {
+fn request(method: Method, path: &str, fields: Fields<'_>) -> Request<Body> {
     let mut request = Request::new(Body::Empty);
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().unwrap();
@@ -58,7 +62,7 @@ fn request(method: Method, path: &str, fields: &[(&'static str, &str)]) -> Reque
     request
 }
 
-async fn ask(folder: &Files, method: Method, path: &str, fields: &[(&'static str, &str)]) -> Got {
+async fn ask(folder: &Files, method: Method, path: &str, fields: Fields<'_>) -> Got {
     let budget = MemoryBudget::new(BUDGET);
     let answer = answer(&Arc::new(folder.clone()), &request(method, path, fields), &budget).await.unwrap();
     let (parts, mut body) = answer.into_parts();
@@ -241,7 +245,7 @@ async fn conditions_and_ranges() {
     assert!(tag.starts_with('"'), "{tag}");
     let fields = ["content-type", "content-length", "accept-ranges", "vary"].map(|name| whole.field(name).to_owned());
     assert_eq!(fields, ["text/plain; charset=utf-8", "11", "bytes", ""]);
-    let table: [(&[(&'static str, &str)], u16, &str); 13] = [
+    let table: [(Fields, u16, &str); 13] = [
         (&[("if-none-match", &tag)], 304, ""),
         (&[("if-none-match", "\"other\"")], 200, "hello world"),
         (&[("if-modified-since", &modified)], 304, ""),
@@ -397,6 +401,30 @@ async fn a_file_that_changes_while_it_is_sent() {
     assert_eq!(drain(&mut body).await.unwrap(), 0);
     drop(body);
     assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(flavor = "local")]
+async fn others_have_their_turn_while_a_file_is_sent() {
+    let (_directory, site) = folder(&[("large", &"x".repeat(LARGE))]);
+    let budget = MemoryBudget::new(BUDGET);
+    let mut body = large(&site, &budget).await;
+    let (mut turns, mut length) = (0, 0);
+    while length < LARGE {
+        turns += 1;
+        let mut turn = 0;
+        std::future::poll_fn(|cx| {
+            while let std::task::Poll::Ready(piece) = std::pin::Pin::new(&mut body).poll_frame(cx) {
+                let Some(piece) = piece else { break };
+                turn += piece.unwrap().into_data().unwrap().len();
+            }
+            std::task::Poll::Ready(())
+        })
+        .await;
+        assert!(turn <= 256 << 10, "{turn} bytes at once");
+        length += turn;
+        tokio::task::yield_now().await;
+    }
+    assert!(turns >= 4 && length == LARGE);
 }
 
 #[tokio::test(flavor = "local")]
