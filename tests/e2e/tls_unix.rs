@@ -48,7 +48,7 @@ fn an_upstream_on_a_unix_socket_with_tls_named_in_the_route() {
         );
     }
     let line = behind.wait_access("the request", |line| line["path"] == "/x");
-    assert_eq!((&line["client"], &line["protocol"]), (&"unix:".into(), &"HTTP/2".into()), "{line}");
+    assert_eq!((&line["client"], &line["protocol"]), (&"unix:".into(), &"HTTP/2.0".into()), "{line}");
     assert!(behind.metric("sluice_tls_handshakes_total", &[("version", "TLSv1.3")]) >= Some(1.0));
     // The certificate is verified, by the name that is given, or by `localhost`.
     assert_eq!(front("", &url).get("/").status, 502);
