@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
 use rustls::version::{TLS12, TLS13};
@@ -161,12 +161,13 @@ fn one_address_begins_so_many_handshakes_in_a_second_and_a_proxy_header_says_who
     let leaf = certs.leaf(&["localhost"]);
     let limits = "handshakes = { rate_per_address = 1, burst_per_address = 3 }";
     let gateway = Gateway::start(&toml(&leaf, limits, RESPOND));
+    // A burst of three, and one more for each second that a busy machine takes.
+    let fits = |let_in: usize, begun: Instant, burst: usize| let_in <= burst + begun.elapsed().as_secs() as usize + 1;
+    let begun = Instant::now();
     let let_in = (0..10).filter(|_| agreed(&gateway, &certs, BOTH).is_some()).count();
-    assert!((3..10).contains(&let_in), "{let_in}");
-    assert_eq!(
-        gateway.metric("sluice_tls_handshakes_refused_total", &[("reason", "rate")]),
-        Some((10 - let_in) as f64)
-    );
+    assert!(let_in >= 3 && fits(let_in, begun, 3), "{let_in} in {:?}", begun.elapsed());
+    let refused = gateway.metric("sluice_tls_handshakes_refused_total", &[("reason", "rate")]);
+    assert_eq!(refused.unwrap_or_default(), (10 - let_in) as f64);
 
     let behind = format!("{limits}\n[listeners.https.proxy_protocol]\ntrusted = [\"127.0.0.1\"]");
     let gateway = Gateway::start(&toml(&leaf, &behind, RESPOND));
@@ -183,11 +184,14 @@ fn one_address_begins_so_many_handshakes_in_a_second_and_a_proxy_header_says_who
         let sent = tls.write_tls(&mut socket).is_ok();
         sent && socket.read(&mut [0]).is_ok_and(|read| read > 0)
     };
+    let begun = Instant::now();
     for source in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
         let let_in = (0..8).filter(|_| is_let_in(source)).count();
-        assert!((3..8).contains(&let_in), "{source}: {let_in}");
+        assert!(let_in >= 3 && fits(let_in, begun, 3), "{source}: {let_in}");
     }
-    assert!(!(0..3).any(|_| is_let_in("2001:db8::2")), "the same /64");
+    let begun = Instant::now();
+    let let_in = (0..8).filter(|_| is_let_in("2001:db8::2")).count();
+    assert!(fits(let_in, begun, 0), "the same /64: {let_in}");
     assert!(is_let_in("2001:db8:0:1::1"), "another /64");
 }
 

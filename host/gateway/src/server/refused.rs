@@ -47,26 +47,31 @@ impl Refusals {
         self.tell(PATIENCE, async move { tell(&mut socket).await });
     }
 
-    /// The same over TLS.
+    /// The same over TLS. Who does not offer HTTP/2 in its hello is closed before a key is exchanged.
     pub(super) fn refuse_over_tls(&self, socket: Stream, context: Arc<TlsContext>) {
+        let refusals = self.clone();
+        self.tell(TLS_PATIENCE, async move {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+            let offers_h2 = hello.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == b"h2"));
+            if !offers_h2 || !refusals.may_shake_hands() {
+                return Ok(());
+            }
+            let policy = context.policy(hello.client_hello().server_name());
+            let mut stream = hello.into_stream(Arc::clone(context.config(policy))).await?;
+            tell(&mut stream).await
+        });
+    }
+
+    /// Whether there is a handshake left in this second; it is taken.
+    fn may_shake_hands(&self) -> bool {
         let second = coarse::now_ms() / 1000;
         let begun = match self.0.handshakes.get() {
             (known, begun) if known == second => begun,
             _ => 0,
         };
-        if begun >= MAX_HANDSHAKES_A_SECOND {
-            return;
-        }
-        self.0.handshakes.set((second, begun + 1));
-        self.tell(TLS_PATIENCE, async move {
-            let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
-            let policy = context.policy(hello.client_hello().server_name());
-            let mut stream = hello.into_stream(Arc::clone(context.config(policy))).await?;
-            match stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                true => tell(&mut stream).await,
-                false => stream.shutdown().await,
-            }
-        });
+        let is_left = begun < MAX_HANDSHAKES_A_SECOND;
+        self.0.handshakes.set((second, begun + u32::from(is_left)));
+        is_left
     }
 
     fn tell(&self, patience: Duration, telling: impl Future<Output = io::Result<()>> + 'static) {
