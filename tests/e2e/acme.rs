@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,30 +11,35 @@ use rustls::ClientConfig;
 use serde_json::json;
 use sluice_harness::pebble::Options;
 use sluice_harness::redis::Redis;
-use sluice_harness::tools::free_port;
+use sluice_harness::tools::ReservedPort;
 use sluice_harness::{Certs, Client, Gateway, Origin, Pebble, Reply, eventually, wait};
 
 /// A gateway on ports that its authority knows.
 struct Site {
-    http: u16,
-    tls: u16,
+    http: Rc<ReservedPort>,
+    tls: Rc<ReservedPort>,
     /// What outlives a gateway.
     state: tempfile::TempDir,
 }
 
 impl Site {
     fn new() -> Site {
-        Site { http: free_port(), tls: free_port(), state: tempfile::tempdir().expect("a folder") }
+        let port = || Rc::new(ReservedPort::new());
+        Site { http: port(), tls: port(), state: tempfile::tempdir().expect("a folder") }
+    }
+
+    /// The same ports, and nothing kept.
+    fn again(&self) -> Site {
+        Site { http: Rc::clone(&self.http), tls: Rc::clone(&self.tls), ..Site::new() }
     }
 
     fn options(&self) -> Options {
-        Options { http: self.http, tls: self.tls, ..Options::default() }
+        Options { http: self.http.port, tls: self.tls.port, ..Options::default() }
     }
 
     /// The tables of `[acme.pebble]` and `[certificates.site]` get these lines.
     fn config(&self, acme: &str, certificate: &str) -> String {
-        let Site { http, tls, state } = self;
-        let state = state.path().display();
+        let (http, tls, state) = (self.http.port, self.tls.port, self.state.path().display());
         format!(
             "[gateway]\nworkers = 1\nreload = false\nstate_dir = \"{state}\"\n\
              [admin]\nbind = \"127.0.0.1:0\"\n\
@@ -240,7 +246,7 @@ fn another_authority_is_asked_when_the_first_answers_nonsense() {
     let Some(pebble) = Pebble::start(site.options()) else { return };
     for nonsense in ["<html>", "{}", "{\"newNonce\":\"http://127.0.0.1:1/\",\"newAccount\":\"x\",\"newOrder\":\"y\"}"] {
         let first = authority(pebble.certs(), move |_| Reply::text(nonsense));
-        let site = Site { http: site.http, tls: site.tls, ..Site::new() };
+        let site = site.again();
         let acme = format!(
             "directory = \"https://{}/dir\"\nca = \"{}\"\nfallback = [\"second\"]\n[acme.second]\nterms_of_service_agreed = true\n{}",
             first.address(),
@@ -322,10 +328,11 @@ fn gateways_that_share_a_state_order_one_certificate() {
     assert_eq!(gateways.iter().map(|gateway| orders(gateway, "issued")).sum::<f64>(), 1.0);
     // One that comes later has it at once, and one whose state is away has what it had.
     drop(gateways);
-    let late = Site { http: sites[0].http, tls: sites[0].tls, ..Site::new() };
+    let late = sites[0].again();
     let gateway = late.start(&acme, &state);
     assert_eq!(trusted(&gateway, "site.test", &config), first);
     assert_eq!(pebble.issued(), 1);
+    eventually("it is kept", || late.state.path().join("acme/certificates/site.json").exists());
     drop(gateway);
     drop(redis);
     let gateway = late.start(&acme, &state);
