@@ -3,7 +3,6 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,35 +10,34 @@ use rustls::ClientConfig;
 use serde_json::json;
 use sluice_harness::pebble::Options;
 use sluice_harness::redis::Redis;
-use sluice_harness::tools::ReservedPort;
+use sluice_harness::tools::free_port;
 use sluice_harness::{Certs, Client, Gateway, Origin, Pebble, Reply, eventually, wait};
 
 /// A gateway on ports that its authority knows.
 struct Site {
-    http: Rc<ReservedPort>,
-    tls: Rc<ReservedPort>,
+    http: u16,
+    tls: u16,
     /// What outlives a gateway.
     state: tempfile::TempDir,
 }
 
 impl Site {
     fn new() -> Site {
-        let port = || Rc::new(ReservedPort::new());
-        Site { http: port(), tls: port(), state: tempfile::tempdir().expect("a folder") }
+        Site { http: free_port(), tls: free_port(), state: tempfile::tempdir().expect("a folder") }
     }
 
     /// The same ports, and nothing kept.
     fn again(&self) -> Site {
-        Site { http: Rc::clone(&self.http), tls: Rc::clone(&self.tls), ..Site::new() }
+        Site { state: tempfile::tempdir().expect("a folder"), ..*self }
     }
 
     fn options(&self) -> Options {
-        Options { http: self.http.port, tls: self.tls.port, ..Options::default() }
+        Options { http: self.http, tls: self.tls, ..Options::default() }
     }
 
     /// The tables of `[acme.pebble]` and `[certificates.site]` get these lines.
     fn config(&self, acme: &str, certificate: &str) -> String {
-        let (http, tls, state) = (self.http.port, self.tls.port, self.state.path().display());
+        let (http, tls, state) = (self.http, self.tls, self.state.path().display());
         format!(
             "[gateway]\nworkers = 1\nreload = false\nstate_dir = \"{state}\"\n\
              [admin]\nbind = \"127.0.0.1:0\"\n\

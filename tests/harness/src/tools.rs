@@ -132,22 +132,6 @@ pub fn free_port() -> u16 {
     crate::origin::nobody().port()
 }
 
-/// A port that a gateway is to listen at, and nobody else gets: the socket is bound, does not listen, and shares the port with those of the gateway.
-pub struct ReservedPort {
-    pub port: u16,
-    _socket: tokio::net::TcpSocket,
-}
-
-impl ReservedPort {
-    #[allow(clippy::new_without_default, reason = "taking a port is not a default")]
-    pub fn new() -> ReservedPort {
-        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        socket.set_reuseport(true).expect("an option");
-        socket.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
-        ReservedPort { port: socket.local_addr().expect("an address").port(), _socket: socket }
-    }
-}
-
 /// Waits until somebody listens there.
 pub fn wait_for_port(port: u16) {
     eventually("the server to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
