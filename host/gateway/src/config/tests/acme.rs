@@ -79,7 +79,7 @@ fn what_does_not_go_together() {
         ),
         (
             &certificate("names = ['a.test']").replace("acme = 'a'", "acme = 'b'"),
-            "gateway.toml:6:8: certificates.c.acme: unknown acme `b`",
+            "gateway.toml:6:8: certificates.c.acme: unknown authority `b`",
         ),
     ]);
 }
