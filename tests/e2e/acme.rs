@@ -39,7 +39,7 @@ impl Site {
     fn config(&self, acme: &str, certificate: &str) -> String {
         let (http, tls, state) = (self.http, self.tls, self.state.path().display());
         format!(
-            "[gateway]\nworkers = 1\nreload = false\nstate_dir = \"{state}\"\n\
+            "[telemetry]\nlog_level = \"debug\"\n[gateway]\nworkers = 1\nreload = false\nstate_dir = \"{state}\"\n\
              [admin]\nbind = \"127.0.0.1:0\"\n\
              [listeners.http]\nbind = \"127.0.0.1:{http}\"\nhttps_redirect = {{ except = [\"/plain/**\"] }}\n\
              [listeners.https]\nbind = \"127.0.0.1:{tls}\"\ntls = {{ certificates = [\"site\"] }}\n\
@@ -282,7 +282,8 @@ fn the_authority_says_when_to_renew() {
     let site = Site::new();
     let Some(pebble) = Pebble::start(site.options()) else { return };
     let now = Arc::new(AtomicBool::new(false));
-    let front = authority(pebble.certs(), {
+    // By another name than the directory: a client keeps TLS sessions by name.
+    let renewal = Origin::serve_tls(pebble.certs().leaf(&["localhost"]).server_config(&["http/1.1"]), {
         let now = now.clone();
         move |_| {
             let year = if now.load(Ordering::SeqCst) { 2020 } else { 2100 };
@@ -294,14 +295,14 @@ fn the_authority_says_when_to_renew() {
     // The directory of Pebble with what this version of it does not have.
     let directory = authority(pebble.certs(), {
         let mut document = pebble.directory_document();
-        document["renewalInfo"] = format!("https://{}/renewal", front.address()).into();
+        document["renewalInfo"] = format!("https://localhost:{}/renewal", renewal.address().port()).into();
         move |_| Reply::json(&document)
     });
     let acme = format!("directory = \"https://{}/dir\"\nca = \"{}\"", directory.address(), pebble.ca().display());
     let mut gateway = site.start(&acme, NAMES);
     let config = pebble.client_config(&[]);
     let first = trusted(&gateway, "site.test", &config);
-    eventually("it is asked", || front.requests().iter().any(|request| request.target.starts_with("/renewal/")));
+    eventually("it is asked", || renewal.requests().iter().any(|request| request.target.starts_with("/renewal/")));
     gateway.terminate();
     now.store(true, Ordering::SeqCst);
     let gateway = site.start(&acme, NAMES);
