@@ -26,16 +26,20 @@ impl Site {
         Site { http: free_port(), tls: free_port(), state: tempfile::tempdir().expect("a folder") }
     }
 
+    /// The same ports, and nothing kept.
+    fn again(&self) -> Site {
+        Site { state: tempfile::tempdir().expect("a folder"), ..*self }
+    }
+
     fn options(&self) -> Options {
         Options { http: self.http, tls: self.tls, ..Options::default() }
     }
 
     /// The tables of `[acme.pebble]` and `[certificates.site]` get these lines.
     fn config(&self, acme: &str, certificate: &str) -> String {
-        let Site { http, tls, state } = self;
-        let state = state.path().display();
+        let (http, tls, state) = (self.http, self.tls, self.state.path().display());
         format!(
-            "[gateway]\nworkers = 1\nreload = false\nstate_dir = \"{state}\"\n\
+            "[telemetry]\nlog_level = \"debug\"\n[gateway]\nworkers = 1\nreload = false\nstate_dir = \"{state}\"\n\
              [admin]\nbind = \"127.0.0.1:0\"\n\
              [listeners.http]\nbind = \"127.0.0.1:{http}\"\nhttps_redirect = {{ except = [\"/plain/**\"] }}\n\
              [listeners.https]\nbind = \"127.0.0.1:{tls}\"\ntls = {{ certificates = [\"site\"] }}\n\
@@ -240,7 +244,7 @@ fn another_authority_is_asked_when_the_first_answers_nonsense() {
     let Some(pebble) = Pebble::start(site.options()) else { return };
     for nonsense in ["<html>", "{}", "{\"newNonce\":\"http://127.0.0.1:1/\",\"newAccount\":\"x\",\"newOrder\":\"y\"}"] {
         let first = authority(pebble.certs(), move |_| Reply::text(nonsense));
-        let site = Site { http: site.http, tls: site.tls, ..Site::new() };
+        let site = site.again();
         let acme = format!(
             "directory = \"https://{}/dir\"\nca = \"{}\"\nfallback = [\"second\"]\n[acme.second]\nterms_of_service_agreed = true\n{}",
             first.address(),
@@ -278,7 +282,8 @@ fn the_authority_says_when_to_renew() {
     let site = Site::new();
     let Some(pebble) = Pebble::start(site.options()) else { return };
     let now = Arc::new(AtomicBool::new(false));
-    let front = authority(pebble.certs(), {
+    // By another name than the directory: a client keeps TLS sessions by name.
+    let renewal = Origin::serve_tls(pebble.certs().leaf(&["localhost"]).server_config(&["http/1.1"]), {
         let now = now.clone();
         move |_| {
             let year = if now.load(Ordering::SeqCst) { 2020 } else { 2100 };
@@ -290,14 +295,14 @@ fn the_authority_says_when_to_renew() {
     // The directory of Pebble with what this version of it does not have.
     let directory = authority(pebble.certs(), {
         let mut document = pebble.directory_document();
-        document["renewalInfo"] = format!("https://{}/renewal", front.address()).into();
+        document["renewalInfo"] = format!("https://localhost:{}/renewal", renewal.address().port()).into();
         move |_| Reply::json(&document)
     });
     let acme = format!("directory = \"https://{}/dir\"\nca = \"{}\"", directory.address(), pebble.ca().display());
     let mut gateway = site.start(&acme, NAMES);
     let config = pebble.client_config(&[]);
     let first = trusted(&gateway, "site.test", &config);
-    eventually("it is asked", || front.requests().iter().any(|request| request.target.starts_with("/renewal/")));
+    eventually("it is asked", || renewal.requests().iter().any(|request| request.target.starts_with("/renewal/")));
     gateway.terminate();
     now.store(true, Ordering::SeqCst);
     let gateway = site.start(&acme, NAMES);
@@ -322,10 +327,11 @@ fn gateways_that_share_a_state_order_one_certificate() {
     assert_eq!(gateways.iter().map(|gateway| orders(gateway, "issued")).sum::<f64>(), 1.0);
     // One that comes later has it at once, and one whose state is away has what it had.
     drop(gateways);
-    let late = Site { http: sites[0].http, tls: sites[0].tls, ..Site::new() };
+    let late = sites[0].again();
     let gateway = late.start(&acme, &state);
     assert_eq!(trusted(&gateway, "site.test", &config), first);
     assert_eq!(pebble.issued(), 1);
+    eventually("it is kept", || late.state.path().join("acme/certificates/site.json").exists());
     drop(gateway);
     drop(redis);
     let gateway = late.start(&acme, &state);

@@ -1,7 +1,7 @@
 //! A real ACME authority for tests: Pebble, with the name server that it comes with. It rejects some good nonces, as it does by default, and waits
 //! for nothing.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 use crate::certs::Certs;
 use crate::client::Client;
-use crate::tools::{Ended, free_port, need, wait_for_port, without_proxies};
+use crate::tools::{Ended, free_port, need, without_proxies};
+use crate::wait::eventually;
 
 /// The authority. It ends when this is dropped.
 pub struct Pebble {
@@ -23,12 +24,17 @@ pub struct Pebble {
     /// The authority of its own certificate.
     certs: Certs,
     options: Options,
-    port: u16,
-    management: u16,
-    names: u16,
-    /// Of the name server.
-    names_management: u16,
+    ports: Ports,
     running: Vec<Ended>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Ports {
+    acme: u16,
+    management: u16,
+    /// Of the name server.
+    names: u16,
+    names_management: u16,
 }
 
 /// What differs from the usual.
@@ -47,27 +53,33 @@ impl Pebble {
     /// None where there is no program for it.
     pub fn start(options: Options) -> Option<Pebble> {
         let programs = need(["pebble", "pebble-challtestsrv"])?;
-        let mut pebble = Pebble {
-            programs,
-            folder: tempfile::tempdir().expect("a folder"),
-            certs: Certs::new(),
-            options,
-            port: free_port(),
-            management: free_port(),
-            names: free_port(),
-            names_management: free_port(),
-            running: Vec::new(),
-        };
-        pebble.start_again();
-        Some(pebble)
+        let (folder, certs) = (tempfile::tempdir().expect("a folder"), Certs::new());
+        let ports = Ports::default();
+        let mut pebble = Pebble { programs, folder, certs, options, ports, running: Vec::new() };
+        // Another process may take a port between the search and the start.
+        for _ in 0..5 {
+            let (acme, management) = (free_port(), free_port());
+            pebble.ports = Ports { acme, management, names: free_port(), names_management: free_port() };
+            if pebble.run_all() {
+                return Some(pebble);
+            }
+        }
+        panic!("no pebble: {}", pebble.log());
     }
 
     /// Starts it where it was stopped. It knows nothing any more, and has another root.
     pub fn start_again(&mut self) {
+        assert!(self.run_all(), "no pebble: {}", self.log());
+    }
+
+    /// Whether both programs listen.
+    fn run_all(&mut self) -> bool {
+        self.stop();
+        let ports = self.ports;
         let leaf = self.certs.leaf(&["127.0.0.1"]);
         let mut config = json!({
-            "listenAddress": format!("127.0.0.1:{}", self.port),
-            "managementListenAddress": format!("127.0.0.1:{}", self.management),
+            "listenAddress": format!("127.0.0.1:{}", ports.acme),
+            "managementListenAddress": format!("127.0.0.1:{}", ports.management),
             "certificate": leaf.cert,
             "privateKey": leaf.key,
             "httpPort": self.options.http,
@@ -82,19 +94,24 @@ impl Pebble {
         }
         let file = self.folder.path().join("pebble.json");
         std::fs::write(&file, json!({ "pebble": config }).to_string()).expect("a file");
-        let [pebble, names] = &self.programs;
+        let [pebble, names] = self.programs.clone();
         let mut server = Command::new(names);
         server.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]);
-        server.args(["-dns01", &format!("127.0.0.1:{}", self.names)]);
-        server.args(["-management", &format!("127.0.0.1:{}", self.names_management)]);
+        server.args(["-dns01", &format!("127.0.0.1:{}", ports.names)]);
+        server.args(["-management", &format!("127.0.0.1:{}", ports.names_management)]);
         self.run("names", server);
         let mut server = Command::new(pebble);
-        server.arg("-config").arg(file).args(["-dnsserver", &format!("127.0.0.1:{}", self.names)]);
+        server.arg("-config").arg(file).args(["-dnsserver", &format!("127.0.0.1:{}", ports.names)]);
         server.env("PEBBLE_VA_NOSLEEP", "1");
         self.run("pebble", server);
-        for port in [self.names_management, self.management, self.port] {
-            wait_for_port(port);
-        }
+        let mut has_ended = false;
+        eventually("the authority to listen", || {
+            let mut ended = self.running.iter_mut().map(|Ended(child)| child.try_wait().expect("a child").is_some());
+            has_ended = ended.any(|ended| ended);
+            let mut wanted = [ports.names_management, ports.management, ports.acme].into_iter();
+            has_ended || wanted.all(|port| TcpStream::connect(("127.0.0.1", port)).is_ok())
+        });
+        !has_ended
     }
 
     fn run(&mut self, name: &str, mut command: Command) {
@@ -114,7 +131,7 @@ impl Pebble {
 
     /// The URL of its directory.
     pub fn directory(&self) -> String {
-        format!("https://127.0.0.1:{}/dir", self.port)
+        format!("https://127.0.0.1:{}/dir", self.ports.acme)
     }
 
     /// The authority that its own certificate is of, as a file.
@@ -129,7 +146,7 @@ impl Pebble {
 
     /// The address of the interface by which TXT records are set.
     pub fn names(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.names_management))
+        SocketAddr::from(([127, 0, 0, 1], self.ports.names_management))
     }
 
     /// What it has written.
@@ -144,7 +161,7 @@ impl Pebble {
 
     /// What a client that trusts its certificates uses.
     pub fn client_config(&self, alpn: &[&str]) -> Arc<ClientConfig> {
-        let pem = self.get(self.management, "/roots/0");
+        let pem = self.get(self.ports.management, "/roots/0");
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")).expect("a root");
         let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -158,7 +175,7 @@ impl Pebble {
 
     /// Its directory.
     pub fn directory_document(&self) -> Value {
-        serde_json::from_str(&self.get(self.port, "/dir")).expect("JSON")
+        serde_json::from_str(&self.get(self.ports.acme, "/dir")).expect("JSON")
     }
 
     fn get(&self, port: u16, target: &str) -> String {

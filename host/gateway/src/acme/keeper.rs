@@ -360,11 +360,24 @@ impl Keeper {
         self.look_at = after(LOOK_AGAIN);
         let Some(record) = &self.record else { return };
         let authority = self.plan.authorities.iter().find(|authority| authority.directory == record.authority);
-        let (Some(authority), Some(identifier)) = (authority, identifier(&record.chain)) else { return };
+        let (Some(authority), Some(identifier)) = (authority, identifier(&record.chain)) else {
+            tracing::debug!(certificate = self.place.name(), "nobody can be asked when to renew it");
+            return;
+        };
         let http = self.parts.http(authority);
-        let Ok(account) = account(authority, &self.storage, &http).await else { return };
-        // Many authorities know nothing of it, and the usual time holds.
-        let Ok((info, again)) = account.renewal_info(&identifier).await else { return };
+        let asked = async {
+            let account = account(authority, &self.storage, &http).await?;
+            account.renewal_info(&identifier).await.map_err(|error| Failure::of(&error))
+        };
+        let (info, again) = match asked.await {
+            Ok(answer) => answer,
+            // Many authorities know nothing of it, and the usual time holds.
+            Err(failure) => {
+                let (certificate, why) = (self.place.name(), failure.reason);
+                tracing::debug!(certificate, why, "the authority does not say when to renew");
+                return;
+            }
+        };
         self.look_at = after(again.clamp(MIN_LOOK, MAX_LOOK));
         let window = info.suggested_window;
         let window = Window { start: window.start.unix_timestamp(), end: window.end.unix_timestamp() };

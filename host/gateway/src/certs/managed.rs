@@ -88,3 +88,76 @@ impl fmt::Debug for ManagedCertificate {
         f.debug_struct("ManagedCertificate").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SerialNumber};
+    use rustls::SignatureScheme;
+
+    use super::super::{OnDemandCertificates, renewal_identifier, resolver::ByServerName};
+    use super::*;
+
+    /// A certificate of an authority, and its key.
+    fn issued(names: &[&str]) -> (String, String) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.serial_number = Some(SerialNumber::from(0x87_65_43_21));
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().expect("a key");
+        (params.signed_by(&key, &issuer).expect("a certificate").pem(), key.serialize_pem())
+    }
+
+    const SCHEMES: [SignatureScheme; 1] = [SignatureScheme::ECDSA_NISTP256_SHA256];
+
+    #[test]
+    fn handshakes_show_what_is_in_the_place_and_are_refused_before() {
+        let place = ManagedCertificate::new("site");
+        let mut resolver = ByServerName::new();
+        resolver.add_managed(&["a.test".to_owned(), "*.b.test".to_owned()], &place);
+        let shown = |name| resolver.find(name, &SCHEMES).map(|key| key.cert[0].clone());
+        assert_eq!((shown(Some("a.test")), shown(None)), (None, None));
+        for _ in 0..2 {
+            let (chain, key) = issued(&["a.test", "*.b.test"]);
+            let validity = place.replace(&chain, &key).expect("it is good");
+            assert_eq!(place.validity(), Some(validity));
+            let now = place.key().expect("a key").cert[0].clone();
+            for name in [Some("a.test"), Some("x.b.test"), Some("other.test"), None] {
+                assert_eq!(shown(name), Some(now.clone()), "{name:?}");
+            }
+        }
+        let before = shown(None);
+        assert!(place.replace("nonsense", "nonsense").is_err());
+        assert_eq!(shown(None), before, "the last good one stays");
+    }
+
+    #[test]
+    fn certificates_on_demand_are_for_names_that_no_other_is_for() {
+        let (place, on_demand) = (ManagedCertificate::new("site"), OnDemandCertificates::new("any"));
+        let mut resolver = ByServerName::new();
+        resolver.add_managed(&["a.test".to_owned()], &place);
+        assert!(resolver.missing("b.test").is_none(), "there are none on demand");
+        resolver.add_on_demand(&on_demand);
+        assert!(resolver.missing("A.test").is_none() && resolver.missing("b.test").is_some());
+        let (chain, key) = issued(&["b.test"]);
+        let one = ManagedCertificate::new("b.test");
+        one.replace(&chain, &key).expect("it is good");
+        assert!(on_demand.insert("b.test", one));
+        assert!(resolver.missing("B.test.").is_none());
+        assert!(resolver.find(Some("B.test"), &SCHEMES).is_some());
+        assert!(resolver.find(Some("c.test"), &SCHEMES).is_none());
+        on_demand.remove("b.test");
+        assert!(resolver.missing("b.test").is_some());
+    }
+
+    #[test]
+    fn an_authority_knows_a_certificate_by_its_key_and_serial() {
+        let (chain, _) = issued(&["a.test"]);
+        let (key, serial) = renewal_identifier(&chain).expect("both");
+        // RFC 9773 §4.1: with the zero that makes it a positive number.
+        assert_eq!((key.len(), &*serial), (40, "0087654321"));
+        assert_eq!(renewal_identifier("nonsense"), None);
+    }
+}

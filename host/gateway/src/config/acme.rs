@@ -97,7 +97,7 @@ pub(super) fn authority(
         )
         .get("none", |item| {
             item.list(|item| {
-                let other = item.clone().reference("acme", known)?;
+                let other = item.clone().reference("authority", known)?;
                 if *other == *name {
                     item.fail("an authority is no fallback for itself");
                 }
@@ -168,7 +168,7 @@ pub(super) fn certificate(name: &str, table: &Table<'_>, authorities: &BTreeSet<
             "The `[acme.NAME]` that the certificate is ordered from, in place of `cert` and `key`.",
             r#""letsencrypt""#,
         )
-        .get("the certificate is in `cert`", |item| item.reference("acme", authorities));
+        .get("the certificate is in `cert`", |item| item.reference("authority", authorities));
     let names = table
         .key(
             "names",

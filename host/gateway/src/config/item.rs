@@ -390,7 +390,10 @@ impl<'r> Item<'r> {
     pub(super) fn reference(self, kind: &str, known: &BTreeSet<String>) -> Option<Name> {
         let name = self
             .clone()
-            .taking(format_args!("the name of {} {kind}", if kind == "upstream" { "an" } else { "a" }))
+            .taking(format_args!(
+                "the name of {} {kind}",
+                if matches!(kind, "upstream" | "authority") { "an" } else { "a" }
+            ))
             .string()?;
         self.name_of(&name, kind, known)
     }

@@ -41,11 +41,11 @@ fn what_does_not_go_together() {
     check(&[
         (
             &acme("challenges = ['dns-01']"),
-            "gateway.toml:2:1: acme.a: `dns-01` among the `challenges` needs `dns.command`",
+            "gateway.toml:2:7: acme.a: `dns-01` among the `challenges` needs `dns.command`",
         ),
         (
             &acme("challenges = ['http-01']\ndns.command = ['x']"),
-            "gateway.toml:2:1: acme.a: `dns` goes with `dns-01` among the `challenges`",
+            "gateway.toml:2:7: acme.a: `dns` goes with `dns-01` among the `challenges`",
         ),
         (&acme("fallback = ['a']"), "gateway.toml:5:13: acme.a.fallback[0]: an authority is no fallback for itself"),
         (&acme("eab = { kid = 'k', hmac = '!' }"), "gateway.toml:5:27: acme.a.eab.hmac: expected base64url"),
@@ -55,15 +55,15 @@ fn what_does_not_go_together() {
         ),
         (
             &ACME.replace("true", "false"),
-            "gateway.toml:2:1: acme.a: `terms_of_service_agreed` has to be true: the authority gives no account otherwise",
+            "gateway.toml:2:7: acme.a: `terms_of_service_agreed` has to be true: the authority gives no account otherwise",
         ),
         (
             &certificate(""),
-            "gateway.toml:5:1: certificates.c: a certificate that is ordered has either `names` or `on_demand`",
+            "gateway.toml:5:15: certificates.c: a certificate that is ordered has either `names` or `on_demand`",
         ),
         (
             &certificate("names = ['a.test']\nhosts = ['b.test']"),
-            "gateway.toml:5:1: certificates.c: `hosts` is for a certificate that is not ordered: leave it out beside `acme`",
+            "gateway.toml:5:15: certificates.c: `hosts` is for a certificate that is not ordered: leave it out beside `acme`",
         ),
         (
             &certificate("names = ['10.0.0.1']"),
@@ -75,11 +75,11 @@ fn what_does_not_go_together() {
         ),
         (
             "[certificates.c]\nnames = ['a.test']",
-            "gateway.toml:2:1: certificates.c: `names` goes with `acme`\ngateway.toml:2:1: certificates.c: the key `cert` is missing\ngateway.toml:2:1: certificates.c: the key `key` is missing",
+            "gateway.toml:2:15: certificates.c: `names` goes with `acme`\ngateway.toml:2:15: certificates.c: the key `cert` is missing\ngateway.toml:2:15: certificates.c: the key `key` is missing",
         ),
         (
             &certificate("names = ['a.test']").replace("acme = 'a'", "acme = 'b'"),
-            "gateway.toml:6:8: certificates.c.acme: unknown acme `b`",
+            "gateway.toml:6:8: certificates.c.acme: unknown authority `b`",
         ),
     ]);
 }
