@@ -5,7 +5,8 @@ The job: keep Host, append X-Forwarded-For, reuse connections to the origin, no 
 to the response); auth (401 unless the token is good, 429 over `rate` requests per second and x-api-key, x-user is the token's
 subject, authorization and x-remove-me don't reach the origin, the response gets x-gw and loses x-upstream-secret); key (401 unless
 x-api-key is the right one, which doesn't reach the origin); acl (the same, and rules by plan, label and method); basic (401 unless name and password
-are right, and no authorization reaches the origin); ip (403 for 10,000 prefixes); ask (a service has said once that the caller may pass).
+are right, and no authorization reaches the origin); ip (403 for 10,000 prefixes); ask (a service has said once that the caller may pass);
+hit (the response comes out of the cache of the proxy: in memory for Sluice and Varnish, in files that the kernel has in memory for nginx).
 """
 import dataclasses, json, os, pathlib, re, shutil, subprocess
 
@@ -34,7 +35,7 @@ class Job:
 
 
 class Sluice:
-    name, modes = "Sluice", ALL + ACCESS
+    name, modes = "Sluice", ALL + ACCESS + ("hit",)
     absent = "not built: cargo build --release"
     target = lib.TARGET
 
@@ -67,7 +68,7 @@ class SluicePgo(Sluice):
 
 
 class Nginx:
-    name, modes = "nginx", ("plain", "tls", "h2", "filter", "key", "ip")
+    name, modes = "nginx", ("plain", "tls", "h2", "filter", "key", "ip", "hit")
     absent = "not installed: package nginx"
 
     def version(self):
@@ -85,6 +86,9 @@ class Nginx:
         if job.mode == "ip":
             nets = "".join(f"{net} 1;\n" for net in lib.PREFIXES)
             return f"geo $blocked {{ default 0;\n{nets}}}\n", "if ($blocked) { return 403; }\n"
+        if job.mode == "hit":
+            return (f"proxy_cache_path {job.folder}/responses keys_zone=responses:16m max_size=256m;\n",
+                    "proxy_cache responses;\nproxy_cache_valid 200 1h;\nproxy_cache_lock on;\n")
         return "", "".join(f"proxy_set_header x-filter-req-{i} $http_x_bench_in;\nadd_header x-filter-resp-{i} 1;\n"
                            for i in range(1, job.filters + 1))
 
@@ -142,6 +146,19 @@ class NginxLua(Nginx):
                 f"init_by_lua_block {{ require('policies').{begin} }}\n",
                 f"access_by_lua_block {{ require('policies').{job.mode}_request() }}\n"
                 f"header_filter_by_lua_block {{ require('policies').{job.mode}_response() }}\n")
+
+
+class Varnish:
+    name, modes, policies_only = "Varnish", ("hit",), False
+    absent = "not installed: package varnish"
+
+    def version(self):
+        return lib.version("varnishd", "-V") if shutil.which("varnishd") else None
+
+    def command(self, job):
+        # It has no log of its own: nobody reads its memory for one.
+        return ["varnishd", "-F", "-j", "none", "-n", job.folder / "varnish", "-a", f"127.0.0.1:{job.port}", "-b", f"127.0.0.1:{job.origin}",
+                "-s", "malloc,256m", "-t", "3600", "-p", f"thread_pools={job.workers}", "-p", "listen_depth=4096"], {}
 
 
 class Haproxy:
