@@ -26,7 +26,7 @@ use crate::Clock;
 pub use self::address::{BadAddress, ServerAddress};
 pub use self::blobs::Blobs;
 pub use self::exact::ExactCounters;
-pub use self::journal::{Identity as JournalIdentity, Journal, Reader as JournalReader};
+pub use self::journal::{Due as JournalDue, Identity as JournalIdentity, Journal, Reader as JournalReader};
 pub use self::leased::LeasedCounters;
 pub use self::store::{Outcome, Store};
 pub use self::values::RemoteValues;
