@@ -7,7 +7,8 @@ subject, authorization and x-remove-me don't reach the origin, the response gets
 x-api-key is the right one, which doesn't reach the origin); acl (the same, and rules by plan, label and method); basic (401 unless name and password
 are right, and no authorization reaches the origin); ip (403 for 10,000 prefixes); ask (a service has said once that the caller may pass);
 limit (429 over `rate` requests per second and x-api-key: the state in memory, or in a redis-server that gateways share);
-files (no origin: the proxy sends the files of a folder).
+files (no origin: the proxy sends the files of a folder);
+hit (the response comes out of the cache of the proxy: in memory for Sluice and Varnish, in files that the kernel has in memory for nginx).
 """
 import dataclasses, json, os, pathlib, re, shutil, subprocess
 
@@ -46,7 +47,7 @@ class Job:
 
 
 class Sluice:
-    name, modes = "Sluice", ALL + ACCESS + ("files",)
+    name, modes = "Sluice", ALL + ACCESS + ("files", "hit")
     absent = "not built: cargo build --release"
     target = lib.TARGET
 
@@ -81,7 +82,7 @@ class SluicePgo(Sluice):
 
 
 class Nginx:
-    name, modes = "nginx", ("plain", "tls", "h2", "filter", "key", "ip", "files")
+    name, modes = "nginx", ("plain", "tls", "h2", "filter", "key", "ip", "files", "hit")
     absent = "not installed: package nginx"
 
     def version(self):
@@ -99,6 +100,9 @@ class Nginx:
         if job.mode == "ip":
             nets = "".join(f"{net} 1;\n" for net in lib.PREFIXES)
             return f"geo $blocked {{ default 0;\n{nets}}}\n", "if ($blocked) { return 403; }\n"
+        if job.mode == "hit":
+            return (f"proxy_cache_path {job.folder}/responses keys_zone=responses:16m max_size=256m;\n",
+                    "proxy_cache responses;\nproxy_cache_valid 200 1h;\nproxy_cache_lock on;\n")
         return "", "".join(f"proxy_set_header x-filter-req-{i} $http_x_bench_in;\nadd_header x-filter-resp-{i} 1;\n"
                            for i in range(1, job.filters + 1))
 
@@ -166,6 +170,19 @@ class NginxLua(Nginx):
                 f"init_by_lua_block {{ require('policies').{begin} }}\n",
                 f"access_by_lua_block {{ require('policies').{job.mode}_request() }}\n"
                 f"header_filter_by_lua_block {{ require('policies').{job.mode}_response() }}\n")
+
+
+class Varnish:
+    name, modes, policies_only = "Varnish", ("hit",), False
+    absent = "not installed: package varnish"
+
+    def version(self):
+        return lib.version("varnishd", "-V") if shutil.which("varnishd") else None
+
+    def command(self, job):
+        # It has no log of its own: nobody reads its memory for one.
+        return ["varnishd", "-F", "-j", "none", "-n", job.folder / "varnish", "-a", f"127.0.0.1:{job.port}", "-b", f"127.0.0.1:{job.origin}",
+                "-s", "malloc,256m", "-t", "3600", "-p", f"thread_pools={job.workers}", "-p", "listen_depth=4096"], {}
 
 
 class Haproxy:

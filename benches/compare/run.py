@@ -8,7 +8,7 @@
   benches/compare/run.py --report DIR                         page and plots again, from DIR/results.json
 
 It needs nginx (the origin too), wrk, h2load and openssl: apt-get install nginx wrk nghttp2-client openssl
-Of the others, what is there: apt-get install haproxy libnginx-mod-http-lua lua-cjson, and envoy; redis-server for limits that gateways share.
+Of the others, what is there: apt-get install haproxy varnish libnginx-mod-http-lua lua-cjson, and envoy; redis-server for limits that gateways share.
 Results go to target/compare: results.md with the method, results.json, and plots. See benches/README.md.
 """
 import contextlib, copy, dataclasses, http.client, itertools, json, os, pathlib, ssl, socket, subprocess, sys
@@ -64,6 +64,8 @@ SCENARIOS = {
        for name, title, state in (("limit", "in memory", "memory"), ("leased", "leased", "leased"), ("exact", "exact", "exact"))},
     "file": Scenario("a file of 1 KiB", "files"),
     "bigfile": Scenario("a file of 100 KiB", "files", path="/size/102400"),
+    "hit": Scenario("hit of the cache, 1 KiB", "hit"),
+    "hit-large": Scenario("hit of the cache, 100 KiB", "hit", path="/size/102400"),
     "rate": Scenario("plain 1 KiB at 4,000 req/s", "plain", rate=4000),
 }
 GENEROUS = 10_000_000  # a limit that is never reached
@@ -100,6 +102,9 @@ def verify(job):
     for i in range(1, job.filters + 1):
         expect(seen[f"f{i}"] == "hello", f"x-filter-req-{i} does not reach the origin")
         expect(headers.get(f"x-filter-resp-{i}") == "1", f"x-filter-resp-{i} is not in the response")
+    if job.mode == "hit":
+        first, second = (lib.get(job.port, "/echo?hit", {"x-remove-me": word}, job.tls)[2] for word in ("one", "two"))
+        expect(first == second, "the second response does not come out of the cache")
     verify_access(job, seen)
     if job.mode == "auth":
         expect(seen["user"] == "alice", f"x-user at the origin is {seen['user']!r}")
@@ -257,7 +262,7 @@ class Together:
 def arguments():
     parser = lib.parser(__doc__, "compare")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="some of: %(default)s")
-    parser.add_argument("--proxies", default="Sluice,Sluice-pgo,nginx,nginx-Lua,HAProxy,Envoy,hyper", help="some of: %(default)s")
+    parser.add_argument("--proxies", default="Sluice,Sluice-pgo,nginx,nginx-Lua,Varnish,HAProxy,Envoy,hyper", help="some of: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="how long each measurement is")
     parser.add_argument("--envoy", help="the envoy program, if it is not on the PATH")
@@ -306,7 +311,7 @@ def main():
     scenarios = args.scenarios.split(",")
     if unknown := [s for s in scenarios if s not in SCENARIOS]:
         sys.exit(f"unknown scenarios: {', '.join(unknown)}")
-    every = [proxies.Sluice(), proxies.SluicePgo(), proxies.Nginx(), proxies.NginxLua(), proxies.Haproxy(),
+    every = [proxies.Sluice(), proxies.SluicePgo(), proxies.Nginx(), proxies.NginxLua(), proxies.Varnish(), proxies.Haproxy(),
              proxies.Envoy(args.envoy and os.path.abspath(args.envoy)), proxies.Hyper()]
     names = args.proxies.split(",")
     if unknown := set(names) - {p.name for p in every}:

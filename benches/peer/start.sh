@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# modes: plain tls h2 filter filter5 auth key acl basic ip ask limit files
+# modes: plain tls h2 filter filter5 auth key acl basic ip ask limit files hit
 # The gateway's side of the comparison with other proxies: writes $RUN/gateway.toml and execs the release binary, with default
 # limits, timeouts, metrics and ids. It builds nothing. In the environment: MODE FILTERS PORT UP_PORT WORKERS CERT KEY JWT_SECRET RATE RUN
 # (RATE: requests per second and key, and how many at once); CALLER PASSWORD API_KEY for the modes from key to ask, which need $RUN/blocked.txt for `ip`, and $RUN/www for `files`; for rows of
@@ -14,9 +14,11 @@ if [ ! -x "$sluice" ]; then
   exit 1
 fi
 
-listener="bind = \"127.0.0.1:$PORT\"" certificate= filters= pipeline= upstream="http://127.0.0.1:$UP_PORT"
+listener="bind = \"127.0.0.1:$PORT\"" certificate= filters= pipeline= upstream="http://127.0.0.1:$UP_PORT" cache=
 case $MODE in
   plain) ;;
+  hit)
+    cache='cache = { ttl = "1h" }' ;;
   tls | h2)
     [ "$MODE" = tls ] && protocols='["http/1.1"]' || protocols='["http/1.1", "h2"]'
     listener="$listener
@@ -137,6 +139,7 @@ $certificate
 match = { path = "/**" }
 upstream = "$upstream"
 pipeline = [$pipeline]
+$cache
 $filters
 CONF
 exec "$sluice" run --config "$RUN/gateway.toml"

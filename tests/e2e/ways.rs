@@ -166,6 +166,7 @@ fn a_filter_does_the_same_called_directly_and_run_as_a_component() {
     let calls = [
         calls::of_messages(),
         calls::of_route(nobody, origin.address()),
+        calls::of_cache(),
         calls::of_facts(),
         calls::of_consumers(),
         calls::of_guests(),

@@ -176,7 +176,7 @@ pub(super) fn of_route(nobody: SocketAddr, origin: SocketAddr) -> Vec<Value> {
     ]))
 }
 
-pub(super) fn of_facts() -> Vec<Value> {
+pub(super) fn of_cache() -> Vec<Value> {
     list(json!([
         ["cache.set-key-part", "plan", "gold"],
         ["cache.set-key-part", "", "gold"],
@@ -187,6 +187,11 @@ pub(super) fn of_facts() -> Vec<Value> {
         ["cache.set-freshness", 60_000, 1_000, false],
         ["cache.set-freshness", 0, false, 9_223_372_036_854_775_807_u64],
         ["cache.no-store"],
+    ]))
+}
+
+pub(super) fn of_facts() -> Vec<Value> {
+    list(json!([
         ["state.get"],
         ["state.set", ""],
         ["state.get"],

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use super::ResponseCache;
 use crate::coarse;
-use crate::services::state::{Blobs, Journal, JournalIdentity, JournalReader, Store};
+use crate::services::state::{Blobs, Journal, JournalDue, JournalIdentity, JournalReader, Store};
 
 /// How long a gateway counts as following after it has heard of the journal: it asks several times a second.
 const LIVE_MS: u64 = 1500;
@@ -66,6 +66,10 @@ struct Outbox {
     under_way: Vec<(OwnedPurge, u64)>,
     /// The number of the next order.
     next: u64,
+    /// Of the journal.
+    identity: JournalIdentity,
+    /// The number of the last purge of this gateway in it.
+    written: u64,
     told: VecDeque<(u64, OwnedPurge, Strength)>,
 }
 
@@ -107,10 +111,13 @@ impl Tier {
 
     /// What the tier's keys and purges are made with; none while it can't be used.
     pub fn usable(&self) -> Option<Arc<SharedPurges>> {
-        if self.live_until.load(Ordering::Relaxed) < coarse::now_ms() || self.waiting() > 0 {
+        if self.live_until.load(Ordering::Relaxed) < coarse::now_ms() {
             return None;
         }
-        self.shared.load_full()
+        let shared = self.shared.load_full()?;
+        let outbox = self.outbox();
+        // What this gateway has purged itself has to be known here, too.
+        (outbox.due.is_empty() && shared.number() >= outbox.written).then_some(shared)
     }
 
     /// Purges that are not told yet.
@@ -166,8 +173,9 @@ impl Outbox {
 impl JournalReader for Tier {
     fn begins(&self, identity: JournalIdentity) {
         // Keys that were made with another identity are found no more.
-        self.shared.store(Some(Arc::new(SharedPurges::new(Secret::new(identity)))));
         let mut outbox = self.outbox();
+        self.shared.store(Some(Arc::new(SharedPurges::new(Secret::new(identity)))));
+        (outbox.identity, outbox.written) = (identity, 0);
         outbox.forget(coarse::now_ms());
         let told: Vec<_> = outbox.told.drain(..).collect();
         for (_, what, strength) in told {
@@ -184,11 +192,9 @@ impl JournalReader for Tier {
         }
     }
 
-    fn entry(&self, number: u64, text: &[u8]) {
+    fn entry(&self, number: u64, text: &[u8]) -> bool {
         // What can't be read is of a later version, and may be about anything.
-        let Some((nonce, what, strength)) = read(text) else {
-            return self.missed(number);
-        };
+        let Some((nonce, what, strength)) = read(text) else { return false };
         if let Some(shared) = &*self.shared.load() {
             shared.note(shared.place(&what.borrowed(), strength), number);
         }
@@ -198,12 +204,20 @@ impl JournalReader for Tier {
         {
             store.purge(&what.borrowed(), strength);
         }
+        true
     }
 
-    fn caught_up(&self, number: u64, has_missed: bool) {
-        if has_missed {
-            return self.missed(number);
+    fn missed(&self) {
+        let Some(cache) = self.cache.upgrade() else { return };
+        let Some(store) = cache.store() else { return };
+        if store.keys() > 0 {
+            tracing::warn!("purges of other gateways were missed: all that is in memory is purged");
         }
+        // What is on its way as well.
+        store.purge(&Purge::Everything, Strength::Hard);
+    }
+
+    fn caught_up(&self, number: u64) {
         if let Some(shared) = &*self.shared.load() {
             shared.knows(number);
         }
@@ -213,9 +227,9 @@ impl JournalReader for Tier {
         self.live_until.store(if live { coarse::now_ms() + LIVE_MS } else { 0 }, Ordering::Relaxed);
     }
 
-    fn due(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let Some(shared) = self.shared.load_full() else { return Vec::new() };
+    fn due(&self, most: usize) -> Option<JournalDue> {
         let mut outbox = self.outbox();
+        let shared = self.shared.load_full()?;
         let taken = outbox.due.iter().take(most);
         let taken: Vec<_> = taken.map(|(what, due)| (what.clone(), due.strength, due.number)).collect();
         outbox.under_way = taken.iter().map(|(what, _, number)| (what.clone(), *number)).collect();
@@ -223,12 +237,17 @@ impl JournalReader for Tier {
             let place = shared.place(&what.borrowed(), strength);
             (format!("p{place}").into_bytes(), write(&self.nonce, &what, strength))
         };
-        taken.into_iter().map(entry).collect()
+        Some(JournalDue { identity: outbox.identity, entries: taken.into_iter().map(entry).collect() })
     }
 
-    fn written(&self) {
+    fn written(&self, identity: JournalIdentity, number: u64) {
         let outbox = &mut *self.outbox();
         let now = coarse::now_ms();
+        if outbox.identity != identity {
+            // It is told to the one that has taken its place.
+            return;
+        }
+        outbox.written = outbox.written.max(number);
         for (what, number) in std::mem::take(&mut outbox.under_way) {
             if let Entry::Occupied(due) = outbox.due.entry(what)
                 && due.get().number == number
@@ -238,22 +257,6 @@ impl JournalReader for Tier {
             }
         }
         outbox.forget(now);
-    }
-}
-
-impl Tier {
-    /// Purges of others were missed: nothing that is stored can be trusted.
-    fn missed(&self, number: u64) {
-        tracing::warn!("purges of other gateways were missed; all stored responses are purged");
-        if let Some(shared) = &*self.shared.load() {
-            shared.note(shared.place(&Purge::Everything, Strength::Hard), number);
-            shared.knows(number);
-        }
-        if let Some(cache) = self.cache.upgrade()
-            && let Some(store) = cache.store()
-        {
-            store.purge(&Purge::Everything, Strength::Hard);
-        }
     }
 }
 

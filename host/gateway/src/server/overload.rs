@@ -385,4 +385,24 @@ mod tests {
         assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
         assert_eq!((percent(1, 3), percent(u64::MAX, 1), percent(5, 0)), (33, u32::MAX, 500));
     }
+
+    #[test]
+    fn memory_is_given_back_before_requests_are_refused() {
+        let overload = Overload::new(Settings::default());
+        let given = Arc::new(AtomicU64::new(0));
+        overload.relieved_by({
+            let given = Arc::clone(&given);
+            move |bytes| given.store(bytes, Relaxed)
+        });
+        let (used, start, mut last) = (resident().unwrap(), Instant::now(), None);
+        let mut at = |most, now| {
+            given.store(0, Relaxed);
+            overload.relieve(most, &mut last, now);
+            given.load(Relaxed)
+        };
+        assert_eq!(at(used * 10, start), 0, "far from the bound");
+        assert!(RELIEF < u64::from(STEPS[0]) && at(used, start) >= used / 10);
+        assert_eq!(at(used, start), 0, "not again at once");
+        assert!(at(used, start + BETWEEN_RELIEFS) > 0);
+    }
 }

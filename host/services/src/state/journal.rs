@@ -63,16 +63,26 @@ pub trait Reader: Send + Sync + 'static {
     fn begins(&self, identity: Identity);
     /// The number of the last entry of a place.
     fn place(&self, place: &[u8], number: u64);
-    /// An entry.
-    fn entry(&self, number: u64, text: &[u8]);
-    /// All entries up to this one are known, or (`has_missed`) were missed.
-    fn caught_up(&self, number: u64, has_missed: bool);
+    /// An entry. Answers whether it was understood.
+    fn entry(&self, number: u64, text: &[u8]) -> bool;
+    /// Entries were missed. Their places are known.
+    fn missed(&self);
+    /// All entries up to this one are known.
+    fn caught_up(&self, number: u64);
     /// Whether entries that come now are known at once.
     fn is_live(&self, live: bool);
-    /// What is to be written: the place and the text of each entry, at most this many.
-    fn due(&self, most: usize) -> Vec<(Vec<u8>, Vec<u8>)>;
-    /// What was due last is written.
-    fn written(&self);
+    /// What is to be written, at most this many entries. None before it has begun.
+    fn due(&self, most: usize) -> Option<Due>;
+    /// What was due last is written, to a journal of this identity. The last of it has this number.
+    fn written(&self, identity: Identity, number: u64);
+}
+
+/// What is to be written.
+pub struct Due {
+    /// Of the journal that the places are made for.
+    pub identity: Identity,
+    /// The place and the text of each entry.
+    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A journal in a store.
@@ -147,12 +157,11 @@ impl Journal {
                 Some(_) | None => {
                     let Some(here) = reader.upgrade() else { return };
                     here.begins(identity);
-                    // The number was read before the table: what comes meanwhile is read as entries.
                     if self.load(&mut connection, &*here, within).await.is_none() {
                         return;
                     }
-                    here.caught_up(last, false);
-                    *known = Some((identity, last));
+                    // All that is kept is read: others may have written before this one has found the journal to be another.
+                    *known = Some((identity, 0));
                 }
             }
             drop(open);
@@ -164,20 +173,31 @@ impl Journal {
                     return;
                 }
                 if entries.is_empty() {
+                    if *read < last {
+                        // The table has counted them, and they are gone.
+                        if self.load(&mut connection, &*here, within).await.is_none() {
+                            return;
+                        }
+                        here.missed();
+                        *read = last;
+                    }
+                    here.caught_up(*read);
                     here.is_live(true);
                     // Whether it is still the same: what was lost would be waited for in vain.
                     break;
                 }
-                if let Some((first, _)) = entries.first()
-                    && *first != *read + 1
-                {
-                    here.caught_up(*first - 1, true);
-                }
+                let mut has_missed = entries.first().is_some_and(|(first, _)| *first != *read + 1);
                 for (number, text) in entries {
-                    here.entry(number, &text);
+                    has_missed |= !here.entry(number, &text);
                     *read = number;
                 }
-                here.caught_up(*read, false);
+                if has_missed {
+                    if self.load(&mut connection, &*here, within).await.is_none() {
+                        return;
+                    }
+                    here.missed();
+                }
+                here.caught_up(*read);
                 here.is_live(true);
             }
         }
@@ -187,16 +207,16 @@ impl Journal {
     async fn write(&self, reader: &Weak<impl Reader>) {
         loop {
             let (Some(store), Some(here)) = (self.store.upgrade(), reader.upgrade()) else { return };
-            let due = here.due(AT_ONCE / 10);
-            if due.is_empty() {
+            let Some(due) = here.due(AT_ONCE / 10).filter(|due| !due.entries.is_empty()) else {
                 drop((store, here));
                 self.wake.notified().await;
                 continue;
-            }
-            if self.put(&store, &due).await {
-                here.written();
+            };
+            if let Some(number) = self.put(&store, &due).await {
+                here.written(due.identity, number);
                 continue;
             }
+            // Another identity is for the side that reads to find.
             drop((store, here));
             sleep(FIRST_PAUSE).await;
         }
@@ -214,21 +234,20 @@ impl Journal {
         RESTART.run(store, true, &[&self.table, &self.entries], &[&old, &new]).await.map(|_| ())
     }
 
-    /// Answers whether all of it is written.
-    async fn put(&self, store: &Arc<Store>, due: &[(Vec<u8>, Vec<u8>)]) -> bool {
-        let Some((identity, _)) = self.identify(store).await else { return false };
-        let mut arguments = vec![hex(&identity).into_bytes()];
-        for (place, text) in due {
+    /// Answers the number of the last entry, where all of it is written.
+    async fn put(&self, store: &Arc<Store>, due: &Due) -> Option<u64> {
+        let mut arguments = vec![hex(&due.identity).into_bytes()];
+        for (place, text) in &due.entries {
             arguments.extend([place.clone(), text.clone()]);
         }
         match WRITE.run(store, true, &[&self.table, &self.entries], &arguments).await {
-            Ok(Value::Int(_)) => true,
+            Ok(Value::Int(last)) => u64::try_from(last).ok(),
             // Entries of a former state are in the way.
             Err(CallError::Refused(_)) => {
-                let _ = self.restart(store, &identity).await;
-                false
+                let _ = self.restart(store, &due.identity).await;
+                None
             }
-            Ok(_) | Err(_) => false,
+            Ok(_) | Err(_) => None,
         }
     }
 

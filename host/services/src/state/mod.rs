@@ -27,7 +27,7 @@ use crate::Clock;
 pub use self::address::{BadAddress, ServerAddress};
 pub use self::blobs::Blobs;
 pub use self::exact::ExactCounters;
-pub use self::journal::{Identity as JournalIdentity, Journal, Reader as JournalReader};
+pub use self::journal::{Due as JournalDue, Identity as JournalIdentity, Journal, Reader as JournalReader};
 pub use self::leased::LeasedCounters;
 use self::leased::Ledger;
 pub use self::records::{RecordError, Records};

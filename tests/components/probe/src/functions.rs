@@ -201,7 +201,7 @@ fn answer(function: &str, with: &With<'_>) -> Answer {
         "request" => requests(name, with),
         "response" => responses(name, with),
         "route" => routes(name, with),
-        "state" | "context" | "consumers" => facts(function, with),
+        "state" | "context" | "consumers" | "cache" => facts(function, with),
         "log" | "clock" | "random" => guests(function, with),
         "crypto" => cryptography(name, with),
         _ => services(function, with),

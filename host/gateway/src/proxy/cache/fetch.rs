@@ -308,15 +308,20 @@ impl Fetch {
         reply: oneshot::Sender<Fetched>,
     ) {
         let told = self.order.told.take();
+        let has_session = self.has_session(handler, cache, &response.head.headers);
         let (status, head) = (response.head.status, told.as_ref().map(|_| response.head.headers.clone()));
-        let came = Came { status, head: &response.head.headers, times };
-        let (draft, builder) = match self.draft(handler, (cache, store), came) {
-            Ok((draft, builder)) => (Some(draft), builder),
+        let came = Came { status, head: &response.head.headers, times, has_session };
+        let drafted = match self.draft((cache, store), came) {
+            Ok(draft) => came.body(cache).map(|builder| (Some(draft), builder)),
             // A filter may give it a lifetime. Until then, it is for nobody else.
-            Err((Unstored::Refused(Refusal::NoFreshness | Refusal::Useless), Some(builder))) if told.is_some() => {
-                (None, builder)
+            Err(Unstored::Refused(Refusal::NoFreshness | Refusal::Useless)) if told.is_some() => {
+                came.body(cache).map(|builder| (None, builder))
             }
-            Err((why, _)) => {
+            Err(why) => Err(why),
+        };
+        let (draft, builder) = match drafted {
+            Ok(drafted) => drafted,
+            Err(why) => {
                 cache.shared.note_unstored(self.order.target.key, why);
                 self.order.lead.publish(State::Alone);
                 handler.worker.flights.note_alone(&self.order.target, seconds());
@@ -355,7 +360,7 @@ impl Fetch {
                 };
                 match (fill_up(body, filling, builder, budget, keep).await, whole, told.zip(head)) {
                     (Ok(()), Some(body), Some((told, head))) => {
-                        let came = Came { status, head: &head, times };
+                        let came = Came { status, head: &head, times, has_session };
                         self.keep_as_told(handler, (cache, store), came, body, told).await
                     }
                     (Ok(()), _, _) => Err(Unstored::Untold),

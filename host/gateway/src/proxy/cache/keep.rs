@@ -96,7 +96,7 @@ impl Fetch {
         let Ok(Ok(Some(told))) = deadline::timeout(UNATTENDED, told).await else { return Err(Unstored::Untold) };
         self.order.no_store |= told.no_store;
         self.order.notes = stored_notes(&told);
-        let ((draft, _), _) = self.draft(handler, (cache, store), came).map_err(|(why, _)| why)?;
+        let (draft, _) = self.draft((cache, store), came)?;
         self.keep(store, draft, body)
     }
 
@@ -110,25 +110,9 @@ impl Fetch {
         upstreams.any(|upstream| Some(&**upstream.name()) == asked && upstream.spec().balancing.sticky.is_some())
     }
 
-    /// The response as it is stored, with its head, if it may be; and what collects its content.
-    #[expect(clippy::type_complexity, reason = "two parts that have one caller")]
+    /// The response as it is stored, with its head, if it may be.
     pub(super) fn draft(
         &mut self,
-        handler: &RouteHandler<'_>,
-        (cache, store): (&RouteCache, &Store),
-        came: Came<'_>,
-    ) -> Result<((Draft, HeaderMap), BodyBuilder), (Unstored, Option<BodyBuilder>)> {
-        let most = cache.config.max_object.0;
-        let builder = BodyBuilder::new(announced_length(came.head), most).map_err(|_| (Unstored::TooLarge, None))?;
-        match self.drafted(handler, (cache, store), came) {
-            Ok(drafted) => Ok((drafted, builder)),
-            Err(why) => Err((why, Some(builder))),
-        }
-    }
-
-    fn drafted(
-        &mut self,
-        handler: &RouteHandler<'_>,
         (cache, store): (&RouteCache, &Store),
         came: Came<'_>,
     ) -> Result<(Draft, HeaderMap), Unstored> {
@@ -147,7 +131,7 @@ impl Fetch {
         let notes = self.order.notes.as_ref();
         let directives = Notes::directives(notes, ResponseDirectives::of(came.head));
         let storable = storable_as(received, &directives, policy)?;
-        if self.has_session(handler, cache, came.head) {
+        if came.has_session {
             return Err(Unstored::Session);
         }
         let received = Received { request: &self.order.request, ..received };
@@ -165,6 +149,16 @@ pub(super) struct Came<'h> {
     pub(super) status: StatusCode,
     pub(super) head: &'h HeaderMap,
     pub(super) times: Times,
+    /// Whether a cookie of it may be that of a session of one client.
+    pub(super) has_session: bool,
+}
+
+impl Came<'_> {
+    /// What collects its content.
+    pub(super) fn body(&self, cache: &RouteCache) -> Result<BodyBuilder, Unstored> {
+        let most = cache.config.max_object.0;
+        BodyBuilder::new(announced_length(self.head), most).map_err(|_| Unstored::TooLarge)
+    }
 }
 
 fn place<'a>(request: &'a RequestHead, notes: Option<&'a Arc<Notes>>) -> Place<'a> {
