@@ -72,6 +72,36 @@ pub fn response_head(
     persistent: bool,
     date: &[u8],
 ) {
+    // RFC 9110 §15.5.22: a 426 must have it. It is rare, and no other response pays for it.
+    if status == StatusCode::UPGRADE_REQUIRED {
+        return upgrade_required_head(out, version, headers, body, persistent, date);
+    }
+    response_head_with::<false>(out, version, status, headers, body, persistent, date);
+}
+
+#[cold]
+fn upgrade_required_head(
+    out: &mut BytesMut,
+    version: Version,
+    headers: &HeaderMap,
+    body: Framing,
+    persistent: bool,
+    date: &[u8],
+) {
+    response_head_with::<true>(out, version, StatusCode::UPGRADE_REQUIRED, headers, body, persistent, date);
+}
+
+/// The same, with the field `Upgrade` or without.
+#[inline(always)]
+fn response_head_with<const UPGRADE: bool>(
+    out: &mut BytesMut,
+    version: Version,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Framing,
+    persistent: bool,
+    date: &[u8],
+) {
     out.reserve(HEAD + headers.len() * FIELD);
     status_line(out, status);
     let mut dated = false;
@@ -85,8 +115,7 @@ pub fn response_head(
                 dated = true;
             }
             Role::Upgrade if body == Framing::Upgrade => field(out, name, value),
-            // RFC 9110 §15.5.22: a 426 must have it.
-            Role::Upgrade if status.as_u16() == 426 => {
+            Role::Upgrade if UPGRADE => {
                 field(out, name, value);
                 upgrade = true;
             }

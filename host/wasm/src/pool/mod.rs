@@ -55,6 +55,8 @@ struct Inner {
     /// Calls that have to wait until they may start an instance, and what tells them that one is idle.
     starved: Cell<usize>,
     came_idle: Notify,
+    /// A reused instance is being made.
+    is_making: Cell<bool>,
     demand: Cell<Demand>,
     pace: Cell<Pace>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
@@ -100,6 +102,24 @@ fn is_large(instance: &Instance) -> bool {
     instance.grown() > LARGE
 }
 
+/// A reused instance that is being made. One is made at a time: it may serve all that wait, and where configuring takes long, each would have its
+/// own long after the first could have served it.
+struct Making<'a>(&'a Inner);
+
+impl<'a> Making<'a> {
+    fn new(inner: &'a Inner) -> Making<'a> {
+        inner.is_making.set(true);
+        Making(inner)
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.is_making.set(false);
+        self.0.came_idle.notify_one();
+    }
+}
+
 /// The right to use one instance. Passed on to the first who waits, or given back.
 struct Permit(Option<Rc<Inner>>);
 
@@ -130,6 +150,7 @@ impl Pool {
                 in_use: Cell::new(0),
                 starved: Cell::new(0),
                 came_idle: Notify::new(),
+                is_making: Cell::new(false),
                 demand: Cell::new(Demand::new(Instant::now())),
                 pace: Cell::new(Pace::new(Instant::now())),
                 waiting: RefCell::default(),
@@ -376,7 +397,13 @@ impl Pool {
             }
             let now = Instant::now();
             if now >= end {
+                // It may have been told what was meant for another that waits.
+                inner.came_idle.notify_one();
                 return Err(timeout());
+            }
+            if self.is_reused() && inner.is_making.get() {
+                let _ = tokio::time::timeout_at(end.into(), inner.came_idle.notified()).await;
+                continue;
             }
             match self.pace(|pace| pace.begin(now, self.is_reused())) {
                 Ok(expected) => break expected,
@@ -388,7 +415,9 @@ impl Pool {
         };
         drop(starved);
         let risk = AtRisk::new(self, expected, true);
+        let making = self.is_reused().then(|| Making::new(inner));
         let instance = within(end, &risk.busy, self.start()).await.unwrap_or_else(|| Err(timeout()))?;
+        drop(making);
         risk.survives();
         Ok(Box::new(instance))
     }

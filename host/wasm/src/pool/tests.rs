@@ -43,6 +43,32 @@ fn a_call_that_may_start_no_instance_takes_one_that_becomes_idle() {
 }
 
 #[test]
+fn calls_that_come_while_an_instance_is_made_wait_for_it() {
+    let pool = pool("i32.const 0", false);
+    run(async {
+        let minute = Duration::from_secs(60);
+        let making = Making::new(&pool.inner);
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                let pool = Rc::clone(&pool);
+                tokio::task::spawn_local(async move {
+                    let instance = pool.start_within(Instant::now() + minute, minute).await.unwrap();
+                    drop(pool.inner.put_back(instance, Instant::now()));
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!((pool.program().stats().started, pool.inner.starved.get()), (0, 3));
+        // It was given up: another one makes one, which serves the rest.
+        drop(making);
+        for waiter in waiters {
+            waiter.await.unwrap();
+        }
+        assert_eq!((pool.program().stats().started, pool.inner.starved.get()), (1, 0));
+    });
+}
+
+#[test]
 fn an_abandoned_call_has_lost_its_instance() {
     let pool = pool("(loop $again (br $again)) i32.const 0", true);
     run(async {
