@@ -181,7 +181,7 @@ def page(data):
                     row = of.get((peer, level))
                     cells += [f"{row['ms_per_mb']:.2f}", f"{row['ratio']:.2f}"] if row else ["–", "–"]
                 theirs, cell = of.get(("nginx", level)), "–"
-                if theirs:
+                if theirs and encoding:
                     factor = at_ratio(ours, theirs["ratio"]) / theirs["ms_per_mb"]
                     cell = f"{factor:.2f}" + (" (missed)" if factor > TARGET else "")
                 text += f"| {encoding or 'none'} | {level or '–'} | {' | '.join(cells)} | {cell} |\n"

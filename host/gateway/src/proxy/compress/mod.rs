@@ -1,6 +1,6 @@
-//! Content codings that the gateway changes: of requests, for upstreams that can't take them off, and of responses. Compression comes after all filters: what they see is what the upstream has sent. Whether and how is decided by the head of the
-//! request when it comes in (filters and the upstream may change or take it), and by that of the response when it goes out. The rules are in
-//! `http/compression.rs`.
+//! Content codings that the gateway changes: of requests, for upstreams that can't take them off, and of responses. Compression comes after all
+//! filters: what they see is what the upstream has sent. Whether and how is decided by the head of the request when it comes in (filters and
+//! the upstream may change or take it), and by that of the response when it goes out. The rules are in `http/compression.rs`.
 
 mod effort;
 mod stored;
