@@ -237,7 +237,7 @@ def under_load(running, scenario, args):
     pids = lib.tree(running.process.pid)
     redis = running.place.redis if SCENARIOS[scenario].shares_state else None
     row = lib.under_load(running.place, load_command(running.place, scenario, args.seconds + 1), pids, 0.8, args.seconds, redis)
-    if running.job.mode == "files":  # the origin has seen none: the generator counts
+    if running.job.mode in ("files", "hit"):  # the origin has seen none: the generator counts
         row.update(requests=row["total"], rps=row["total"] / row["load_s"], cpu_us=row["cpu_all"] * 1e6 / max(row["total"], 1))
     return row
 
