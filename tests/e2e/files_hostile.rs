@@ -190,7 +190,7 @@ fn file_traversal_by_a_race_of_links() {
     symlink("..", public.join("link")).expect("a link");
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let swapping = thread::spawn({
-        let (public, stop) = (public.clone(), stop.clone());
+        let (public, stop) = (public, stop.clone());
         move || {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 for (from, to) in [("a", "b"), ("link", "a"), ("a", "link"), ("b", "a")] {
