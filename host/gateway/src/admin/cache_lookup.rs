@@ -30,22 +30,35 @@ use crate::snapshot::routes::{Action, Route};
 const MOST_HEADERS: usize = 64;
 
 pub(super) const PARAMETERS: &[Parameter] = &[
-    Parameter { name: "url", description: "The URL of the request, as its client sends it.", required: true },
-    Parameter { name: "method", description: "Its method, if that is not GET.", required: false },
+    Parameter {
+        name: "url",
+        description: "The URL of the request, as its client sends it.",
+        example: "https://shop.example/name",
+        required: true,
+    },
+    Parameter { name: "method", description: "Its method, if that is not GET.", example: "HEAD", required: false },
     Parameter {
         name: "header",
         description: "A field of the request, such as `accept-encoding: gzip`. It can be given several times.",
+        example: "accept-encoding: gzip",
         required: false,
     },
-    Parameter { name: "listener", description: "The listener that it comes to, if that is not any.", required: false },
+    Parameter {
+        name: "listener",
+        description: "The listener that it comes to, if that is not any.",
+        example: "https",
+        required: false,
+    },
     Parameter {
         name: "key-part",
         description: "What a filter adds to the key: its name, `=` and its value. It can be given several times.",
+        example: "plan=gold",
         required: false,
     },
     Parameter {
         name: "consumer",
         description: "The caller that a filter would find, if it finds one.",
+        example: "acme",
         required: false,
     },
 ];

@@ -52,6 +52,7 @@ pub(super) struct Call {
 pub(super) struct Parameter {
     pub(super) name: &'static str,
     pub(super) description: &'static str,
+    pub(super) example: &'static str,
     pub(super) required: bool,
 }
 

@@ -48,8 +48,8 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     responses.insert("default".into(), json!({ "description": "Any other problem.", "content": problem }));
     let in_path = names(endpoint.path)
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
-    let in_query = endpoint.parameters.iter().map(|Parameter { name, description, required }| {
-        let schema = json!({ "type": "string" });
+    let in_query = endpoint.parameters.iter().map(|Parameter { name, description, example, required }| {
+        let schema = json!({ "type": "string", "example": example });
         json!({ "name": name, "in": "query", "required": required, "description": description, "schema": schema })
     });
     let parameters: Vec<Value> = in_path.chain(in_query).collect();

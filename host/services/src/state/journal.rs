@@ -15,7 +15,7 @@ use super::link::{FIRST_PAUSE, LONGEST_PAUSE, connect, with_jitter};
 use super::script::Script;
 use super::store::{CallError, Store};
 
-/// How long the store may hold a question for new entries. The connection gives up after `connect_timeout`, and this has to be less.
+/// How long the store may hold a question for new entries, unless the connection gives up before.
 const HOLD: Duration = Duration::from_millis(200);
 /// Entries of one answer.
 const AT_ONCE: usize = 1000;
@@ -138,7 +138,8 @@ impl Journal {
     ) {
         // A worker's link keeps the store open, this does not.
         let within = store.spec().connect_timeout;
-        let hold = HOLD.min(within / 2);
+        // The crate bounds each call to a node of a cluster by the time of a call.
+        let hold = HOLD.min(if connection.is_cluster() { store.spec().timeout } else { within } / 2);
         let store = {
             let weak = Arc::downgrade(&store);
             drop(store);
