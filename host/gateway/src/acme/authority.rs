@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{
     Account, AccountCredentials, BodyWrapper, BytesResponse, Error, ExternalAccountKey, HttpClient, NewAccount,
@@ -80,9 +80,10 @@ impl Http {
         let answer = timeout(REQUEST_TIMEOUT, call).await;
         let answer = answer.map_err(|_| unanswered(format!("no answer within {REQUEST_TIMEOUT:?}: {text}")))?;
         let answer = answer.map_err(|error| unanswered(error.to_string()))?;
-        if matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            let asked_for = retry_after(&answer.headers);
-            *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = asked_for;
+        // Whatever the status: an authority that refuses for a time says so.
+        if !answer.status.is_success() {
+            let mut wait = self.wait.lock().unwrap_or_else(PoisonError::into_inner);
+            *wait = retry_after(&answer.headers).or(*wait);
         }
         let mut response = Response::new(Full::new(answer.body));
         (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
