@@ -80,7 +80,7 @@ fn a_certificate_is_swapped_again_and_again_under_handshakes_and_none_fails() {
     let address = gateway.address_of("https");
     // At full length: 100 swaps under 500 handshakes a second.
     let (swaps, rate) = (scaled("TLS_SWAPS", 5), scaled("TLS_HANDSHAKES", 50));
-    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stop, done, begun) = (AtomicBool::new(false), AtomicUsize::new(0), Instant::now());
     let failed = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
             .map(|number| {
@@ -121,6 +121,11 @@ fn a_certificate_is_swapped_again_and_again_under_handshakes_and_none_fails() {
         clients.into_iter().flat_map(|client| client.join().expect("a client")).collect::<Vec<_>>()
     });
     assert!(failed.is_empty(), "{} of {}: {:?}", failed.len(), done.load(Relaxed), failed.first());
+    #[allow(clippy::print_stderr, reason = "a run at full length is there to be read")]
+    {
+        let (count, took) = (done.load(Relaxed), begun.elapsed().as_secs_f64());
+        eprintln!("{swaps} certificates under {count} handshakes, {:.0} a second", count as f64 / took);
+    }
     assert_eq!(gateway.metric("sluice_tls_failures_total", &[]), None);
     assert_eq!(reloads(&gateway, "configuration reloaded"), 0, "nothing but the certificate was read");
     assert!(reloads(&gateway, "certificates reloaded") >= swaps);
