@@ -80,16 +80,17 @@ fn a_certificate_is_swapped_again_and_again_under_handshakes_and_none_fails() {
     let address = gateway.address_of("https");
     // At full length: 100 swaps under 500 handshakes a second.
     let (swaps, rate) = (scaled("TLS_SWAPS", 5), scaled("TLS_HANDSHAKES", 50));
-    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let clients = (rate / 40).max(4);
+    let (stop, done, begun) = (AtomicBool::new(false), AtomicUsize::new(0), Instant::now());
     let failed = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
+        let clients: Vec<_> = (0..clients)
             .map(|number| {
                 let (stop, done, certs) = (&stop, &done, &live.certs);
                 scope.spawn(move || {
-                    let pause = Duration::from_secs_f64(4.0 / rate as f64);
+                    let pause = Duration::from_secs_f64(clients as f64 / rate as f64);
                     let mut failed = Vec::new();
-                    // Of two of them each handshake is a full one, of the others only the first.
-                    let version = if number < 2 { &TLS13 } else { &TLS12 };
+                    // Of every other one each handshake is a full one, of the rest only the first.
+                    let version = if number % 4 < 2 { &TLS13 } else { &TLS12 };
                     let fresh = || certs.client_config(&["http/1.1"], &[version]);
                     let mut config: Arc<ClientConfig> = fresh();
                     let begun = Instant::now();
@@ -121,6 +122,11 @@ fn a_certificate_is_swapped_again_and_again_under_handshakes_and_none_fails() {
         clients.into_iter().flat_map(|client| client.join().expect("a client")).collect::<Vec<_>>()
     });
     assert!(failed.is_empty(), "{} of {}: {:?}", failed.len(), done.load(Relaxed), failed.first());
+    #[allow(clippy::print_stderr, reason = "a run at full length is there to be read")]
+    {
+        let (count, took) = (done.load(Relaxed), begun.elapsed().as_secs_f64());
+        eprintln!("{swaps} certificates under {count} handshakes, {:.0} a second", count as f64 / took);
+    }
     assert_eq!(gateway.metric("sluice_tls_failures_total", &[]), None);
     assert_eq!(reloads(&gateway, "configuration reloaded"), 0, "nothing but the certificate was read");
     assert!(reloads(&gateway, "certificates reloaded") >= swaps);
