@@ -22,6 +22,10 @@ struct JwtAuth {
     tokens: Tokens,
     /// Header names other than those of `config.headers` that a client may not send.
     stripped: Vec<String>,
+    /// Where tokens are that no upstream looks for.
+    hidden: Vec<CredentialPlace>,
+    /// Tokens are in `authorization` and nowhere else.
+    is_usual: bool,
     /// The edits that hand a caller on: `config.headers` in their order, what is stripped, and the token if it is. Kept for their
     /// names; between two calls they have no value.
     edits: RefCell<Vec<HeaderEdit>>,
@@ -68,7 +72,9 @@ impl Filter for JwtAuth {
         setup.hook(Hook::OnResponse, config.places.iter().any(CredentialPlace::is_in_url))?;
         let names = config.headers.keys().chain(&stripped).map(String::as_str).chain(tokens_of);
         let edits = RefCell::new(names.map(HeaderEdit::remove).collect());
-        Ok(Self { config, tokens, stripped, edits })
+        let hidden = config.places.iter().filter(|place| header_of(place).is_none()).cloned().collect();
+        let is_usual = matches!(&config.places[..], [CredentialPlace::Header(name)] if name == "authorization");
+        Ok(Self { config, tokens, stripped, hidden, is_usual, edits })
     }
 
     fn describe() -> Describe {
@@ -155,13 +161,14 @@ impl JwtAuth {
 
     fn admit(&self, request: &Request, rule: Option<&Rule>) -> Result<Result<(), Refusal>, Error> {
         let config = &self.config;
-        let Verified { text, signer, is_of_url } = match token::verified(&self.tokens, &config.places, request) {
-            Ok(Ok(verified)) => verified,
-            Ok(Err(refusal)) => return Ok(Err(refusal)),
-            Err(Error::Unavailable(_)) => return Ok(Err(Refusal::NoKeys)),
-            Err(Error::TooLarge(_)) => return Ok(Err(Refusal::TooLarge)),
-            Err(error) => return Err(error),
-        };
+        let Verified { text, signer, is_of_url } =
+            match token::verified(&self.tokens, &config.places, self.is_usual, request) {
+                Ok(Ok(verified)) => verified,
+                Ok(Err(refusal)) => return Ok(Err(refusal)),
+                Err(Error::Unavailable(_)) => return Ok(Err(Refusal::NoKeys)),
+                Err(Error::TooLarge(_)) => return Ok(Err(Refusal::TooLarge)),
+                Err(error) => return Err(error),
+            };
         let Some(claims) = Claims::parse(&text) else {
             return Ok(Err(invalid("bad-claims", "the claims can't be read")));
         };
@@ -291,7 +298,10 @@ impl JwtAuth {
             Signer::Filter => "",
         };
         if let Some(mut consumer) = consumer {
-            consumer.insert_str(0, prefix);
+            // Also to insert nothing moves the text, by calls of the engine.
+            if !prefix.is_empty() {
+                consumer.insert_str(0, prefix);
+            }
             context::set_consumer(&shortened(consumer, LONGEST_CONSUMER)?)?;
         }
         Ok(Ok(()))
@@ -312,8 +322,7 @@ impl JwtAuth {
 
     /// Takes tokens out of the places where no upstream looks for one, and out of the URL.
     fn remove_hidden_tokens(&self, request: &Request) -> Result<(), Error> {
-        let hidden = self.config.places.iter().filter(|place| header_of(place).is_none());
-        hidden.into_iter().try_for_each(|place| place.remove(request))
+        self.hidden.iter().try_for_each(|place| place.remove(request))
     }
 }
 

@@ -39,16 +39,16 @@ pub(crate) enum Signer<'t> {
     Consumer(String),
 }
 
-/// The good token of a request.
+/// The good token of a request. `is_usual`: the only place is `authorization`.
 pub(crate) fn verified<'t>(
     tokens: &'t Tokens,
     places: &[CredentialPlace],
+    is_usual: bool,
     request: &Request,
 ) -> Result<Result<Verified<'t>, Refusal>, Error> {
     // The usual case: the gateway reads the field itself.
     if let Tokens::Own(verifier) = tokens
-        && let [CredentialPlace::Header(name)] = places
-        && name == "authorization"
+        && is_usual
     {
         return Ok(match verifier.verify_bearer(request)? {
             Credentials::Missing => Err(Refusal::Missing),
