@@ -36,7 +36,12 @@ fn build() -> Result<(), String> {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     for member in &members {
-        println!("cargo::rerun-if-changed={}", root.join(&member.folder).display());
+        let folder = root.join(&member.folder);
+        let parts = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        // Cases are read by tests and are no part of a component.
+        for part in parts.flatten().filter(|part| part.file_name() != "cases") {
+            println!("cargo::rerun-if-changed={}", part.path().display());
+        }
     }
 
     add_target()?;
