@@ -40,7 +40,9 @@ pub struct Noted {
 }
 
 /// A table of fixed size. Each place has a lock, held for a copy.
-pub struct NotesOfUnstored(Box<[Mutex<Option<(Key, Noted)>>]>);
+pub struct NotesOfUnstored(Box<[Place]>);
+
+type Place = Mutex<Option<(Key, Noted)>>;
 
 impl Default for NotesOfUnstored {
     fn default() -> Self {

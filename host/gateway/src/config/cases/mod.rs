@@ -215,7 +215,7 @@ fn message(table: &Table<'_>) -> (CaseHeaders, Option<String>) {
 fn headers_of(table: &Table<'_>) -> CaseHeaders {
     let named = table.named("A field, or a list of its values.", r#"["a", "b"]"#).into_iter();
     named
-        .filter_map(|(name, item)| {
+        .map(|(name, item)| {
             if name.parse::<http::HeaderName>().is_err() && name != "*" {
                 item.fail(format!("`{name}` is not a header name"));
             }
@@ -224,7 +224,7 @@ fn headers_of(table: &Table<'_>) -> CaseHeaders {
                 item.parse("a value of a header field", |text| is_value(text).then(|| text.to_owned()))
             };
             let values = item.one_or_more().into_iter().filter_map(value).collect();
-            Some((name, values))
+            (name, values)
         })
         .collect()
 }

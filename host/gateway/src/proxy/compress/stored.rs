@@ -25,8 +25,11 @@ async fn arrives(mut form: Form) -> Result<Bytes, BodyError> {
     }
 }
 
+/// The coming of a form.
+type Arrival = Pin<Box<dyn Future<Output = Result<Bytes, BodyError>>>>;
+
 struct Awaited {
-    form: Option<Pin<Box<dyn Future<Output = Result<Bytes, BodyError>>>>>,
+    form: Option<Arrival>,
 }
 
 impl HttpBody for Awaited {
