@@ -142,7 +142,6 @@ fn chosen_headers_cookies_and_the_consumer_count() {
         headers: vec![HeaderName::from_static("x-tenant")],
         cookies: vec!["theme".into()],
         consumer: true,
-        parts: &[],
         ..KeyRule::default()
     };
     let with = |rule: &KeyRule, fields: &[_], consumer| {
@@ -156,6 +155,7 @@ fn chosen_headers_cookies_and_the_consumer_count() {
             query: None,
             headers: &fields,
             consumer,
+            parts: &[],
         };
         rule.key(&input, &secret())
     };
