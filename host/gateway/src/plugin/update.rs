@@ -66,7 +66,7 @@ fn rewrite(document: &mut DocumentMut, text: &str, result: &CaseResult) -> Resul
 /// The case that begins in the line of the result.
 fn case<'d>(document: &'d mut DocumentMut, text: &str, result: &CaseResult) -> Result<&'d mut Item, String> {
     let heads = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("[[case]]"));
-    let number = heads.take_while(|(at, _)| at + 1 <= result.line).count();
+    let number = heads.take_while(|(at, _)| *at < result.line).count();
     let cases = document.get_mut("case").filter(|cases| cases.is_array_of_tables());
     let case = cases.and_then(|cases| cases.get_mut(number.checked_sub(1)?));
     case.ok_or_else(|| {
