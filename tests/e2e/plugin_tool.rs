@@ -215,7 +215,7 @@ fn inspect_and_docs_tell_of_a_shipped_plugin() {
     for part in [
         "# acl\n",
         "| hooks | `on-request` |",
-        "| `rules[].effect` | `\"allow\"`, `\"deny\"` | - |  |",
+        "| `rules[].effect` | `\"allow\"`, `\"deny\"` | required |  |",
         "| `default` |",
     ] {
         assert!(page.contains(part), "{part}: {page}");

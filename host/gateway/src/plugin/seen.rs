@@ -108,7 +108,8 @@ pub(super) fn metrics(metrics: &FilterMetrics, filter: &str) -> Json {
     metrics.render(&mut exposition);
     let own = format!("filter=\"{filter}\"");
     let text = exposition.finish();
-    let samples = text.lines().filter_map(|line| line.strip_prefix("sluice_filter_")?.rsplit_once(' '));
+    let samples =
+        text.lines().filter_map(|line| line.strip_prefix("sluice_")?.strip_prefix("filter_")?.rsplit_once(' '));
     let samples = samples.filter(|(name, _)| !name.starts_with("series_dropped_total"));
     let seen = samples.map(|(name, value)| {
         let name =
