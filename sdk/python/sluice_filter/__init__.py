@@ -10,8 +10,14 @@ try:
 except ImportError:
     # No component, so a test or a build: the double of the gateway is in its place.
     from . import testing
+
+# A component finds only what was imported while it was built: nothing is imported later.
+import json
+
+from wit_world.imports import interest
+
 from ._check import check
-from ._errors import ConfigError, GatewayError
+from ._errors import ConfigError, GatewayError, checked
 from ._message import Field, Problem, Request, Response, Route
 
 __all__ = ["ConfigError", "Field", "Filter", "GatewayError", "Problem", "Request", "Response", "Route", "Setup", "check"]
@@ -45,13 +51,7 @@ class Setup:
 
     def needs(self, grants: dict):
         """Says what this config needs to have been granted, shaped like the table `grants`."""
-        import json
-
         self._call("needs", lambda host: host.needs(json.dumps(grants)))
 
     def _call(self, name, call):
-        from wit_world.imports import interest
-
-        from ._errors import checked
-
         checked(f"interest.{name}", call)(interest)
