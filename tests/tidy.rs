@@ -8,7 +8,7 @@ use regex::Regex;
 
 /// For each module of the gateway, the modules of the gateway that it may name besides itself. `main` and `gateway` put everything together
 /// and may name all. The other crates are cargo's business, and `crate::chain`, a function, is everybody's.
-const MAY_NAME: [(&str, &[&str]); 19] = [
+const MAY_NAME: &[(&str, &[&str])] = &[
     ("allocator", &[]),
     ("embedded", &[]),
     ("telemetry", &[]),

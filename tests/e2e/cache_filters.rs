@@ -35,7 +35,7 @@ fn with_token(origin: &Origin, cache: &str, config: Value) -> Gateway {
 fn response_hooks_see_what_the_cache_has_done() {
     let origin = counting("max-age=60");
     let asks = functions(json!([["response.cache-status"]]));
-    let gateway = filtering(&origin, "", json!({"on-request": [asks.clone()], "on-response": [asks]}));
+    let gateway = filtering(&origin, "", json!({"on-request": [asks], "on-response": [asks]}));
     let said = |response: &sluice_harness::Response| response.header("x-said").unwrap_or_default().to_owned();
     for (method, headers, word) in [
         ("GET", &[][..], "miss"),

@@ -82,8 +82,7 @@ fn a_client_gets_the_coding_that_it_likes_best() {
 
 #[test]
 fn it_is_the_same_over_http2_and_for_a_head() {
-    let body = text(50_000);
-    let sent = body.clone();
+    let sent = text(50_000);
     let origin = Origin::serve(move |_| Reply::text(sent.clone()).with("etag", "\"one\""));
     let gateway = gateway(&route(&origin, "compression = true"));
     let mut h2 = H2::connect(gateway.address());

@@ -50,11 +50,12 @@ impl Validities {
     }
 
     /// A listener all of whose certificates have expired: no client can verify one. One host of many whose certificate has expired is a
-    /// matter of that host, and taking the gateway out would take the others with it. One that was not ordered yet has not expired.
+    /// matter of that host, and taking the gateway out would take the others with it. One that is ordered never counts: without traffic the
+    /// authority could not validate it either, and it would stay so.
     pub fn expired_listener(&self) -> Option<&str> {
         let now = jiff::Timestamp::now().as_second();
-        let all = self.all();
-        let is_over = |name: &String| all.iter().any(|(known, validity)| known == name && validity.not_after < now);
+        let is_over =
+            |name: &String| self.configured.iter().any(|(known, validity)| known == name && validity.not_after < now);
         let expired = |(_, certificates): &&(String, Vec<String>)| certificates.iter().all(is_over);
         self.listeners.iter().find(expired).map(|(name, _)| &**name)
     }

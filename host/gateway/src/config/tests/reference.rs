@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Absent, KeyDoc, keys};
 
 /// The tables, in the order of the page, each with what it is; deeper tables follow theirs.
-const TABLES: [(&str, &str); 18] = [
+const TABLES: &[(&str, &str)] = &[
     ("", "At the top of the main file, before all tables."),
     ("gateway", "Settings of the process."),
     ("listeners.*", "A socket that clients connect to. There has to be one at least."),
