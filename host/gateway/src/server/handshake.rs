@@ -5,11 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::server::Acceptor;
-use rustls::{AlertDescription, CertificateError, HandshakeKind, NamedGroup, PeerIncompatible, ServerConnection};
+use rustls::{
+    AlertDescription, CertificateError, HandshakeKind, NamedGroup, PeerIncompatible, ServerConfig, ServerConnection,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::activity::Watched;
 use super::connection::{Accepted, End, Serving, serving};
@@ -89,14 +91,18 @@ async fn handshake(socket: Watched, context: &TlsContext) -> Result<Option<(TlsS
     // Each step has memory of its own, so that only that of the step at hand is held.
     let hello = Box::pin(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
     if let Some(config) = context.challenge(&hello.client_hello()) {
-        let mut stream = Box::pin(hello.into_stream(config)).await?;
-        // RFC 8737 §3: nothing follows the handshake.
-        stream.shutdown().await?;
-        return Ok(None);
+        return Box::pin(answer_challenge(hello, config)).await.map(|()| None);
     }
-    if let Some(wait) = context.missing_certificate(hello.client_hello().server_name()) {
-        wait.await;
-    }
+    let hello = match context.missing_certificate(hello.client_hello().server_name()) {
+        None => hello,
+        Some(wait) => {
+            let waited = async move {
+                wait.await;
+                hello
+            };
+            Box::pin(waited).await
+        }
+    };
     let policy = context.policy(hello.client_hello().server_name());
     let rest = Box::pin(hello.into_stream(Arc::clone(context.config(policy))));
     let stream = rest.await?;
@@ -116,6 +122,12 @@ async fn handshake(socket: Watched, context: &TlsContext) -> Result<Option<(TlsS
         client_certificate: client_certificate.transpose()?.map(Box::new),
     };
     Ok(Some((stream, tls)))
+}
+
+/// RFC 8737 §3: nothing follows the handshake.
+async fn answer_challenge(hello: StartHandshake<Watched>, config: Arc<ServerConfig>) -> Result<(), Failure> {
+    hello.into_stream(config).await?.shutdown().await?;
+    Ok(())
 }
 
 /// What both sides have agreed on.

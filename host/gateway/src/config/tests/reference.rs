@@ -84,7 +84,7 @@ fn every_key_is_described() {
 fn render(keys: &[KeyDoc]) -> String {
     let mut out = HEAD.to_owned();
     let mut left: Vec<&KeyDoc> = keys.iter().collect();
-    for (section, about) in TABLES {
+    for &(section, about) in TABLES {
         let is_below = |path: &str| {
             if section.is_empty() {
                 !path.contains('.')
