@@ -196,7 +196,7 @@ fn many_calls_leave_no_trap_and_no_memory() {
             let keys = r#"keys = { k1 = { name = "ann", account = 1 } }"#;
             format!(
                 "[filters.{name}-api-key]\ngrants = {{ read_headers = [\"x-api-key\"] }}\nconfig = {{ {keys} }}\n\
-                 instances = {{ uses = 4294967295 }}\n[routes.{name}]\nmatch = {{ path = \"/{name}/**\" }}\nupstream = \"{}\"\npipeline = [\"{name}-api-key\"]\n",
+                 instances = {{ uses = 4294967295 }}\nlimits = {{ cpu = \"1s\", wall = \"10s\" }}\n[routes.{name}]\nmatch = {{ path = \"/{name}/**\" }}\nupstream = \"{}\"\npipeline = [\"{name}-api-key\"]\n",
                 origin.url()
             )
         })

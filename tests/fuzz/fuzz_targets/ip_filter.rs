@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
     // The one of the input, and those about the first line.
     let near = lines().next().and_then(|line| line.split('/').next()?.parse::<IpAddr>().ok()).map(bits);
     let mut addresses = vec![IpAddr::from(*bytes), IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]])];
-    for near in near {
+    if let Some(near) = near {
         let about = [near, near.wrapping_add(1), near.wrapping_sub(1), near ^ (1 << (bytes[0] % 128))];
         addresses.extend(about.map(|bits| IpAddr::V6(bits.into()).to_canonical()));
     }
