@@ -89,20 +89,13 @@ fn begin<S: Service>(
 /// answered.
 async fn handshake(socket: Watched, context: &TlsContext) -> Result<Option<(TlsStream<Watched>, TlsInfo)>, Failure> {
     // Each step has memory of its own, so that only that of the step at hand is held.
-    let hello = Box::pin(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
+    let hello = Box::new(Box::pin(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?);
     if let Some(config) = context.challenge(&hello.client_hello()) {
-        return Box::pin(answer_challenge(hello, config)).await.map(|()| None);
+        return Box::pin(answer_challenge(*hello, config)).await.map(|()| None);
     }
-    let hello = match context.missing_certificate(hello.client_hello().server_name()) {
-        None => hello,
-        Some(wait) => {
-            let waited = async move {
-                wait.await;
-                hello
-            };
-            Box::pin(waited).await
-        }
-    };
+    if let Some(wait) = context.missing_certificate(hello.client_hello().server_name()) {
+        wait.await;
+    }
     let policy = context.policy(hello.client_hello().server_name());
     let rest = Box::pin(hello.into_stream(Arc::clone(context.config(policy))));
     let stream = rest.await?;

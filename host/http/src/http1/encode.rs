@@ -73,8 +73,8 @@ pub fn response_head(
     date: &[u8],
 ) {
     // RFC 9110 §15.5.22: a 426 must have it. It is rare, and no other response pays for it.
-    if status == StatusCode::UPGRADE_REQUIRED {
-        return upgrade_required_head(out, version, headers, body, persistent, date);
+    if status.as_u16() == 426 {
+        return upgrade_required_head(out, version, status, headers, body, persistent, date);
     }
     response_head_with::<false>(out, version, status, headers, body, persistent, date);
 }
@@ -83,12 +83,13 @@ pub fn response_head(
 fn upgrade_required_head(
     out: &mut BytesMut,
     version: Version,
+    status: StatusCode,
     headers: &HeaderMap,
     body: Framing,
     persistent: bool,
     date: &[u8],
 ) {
-    response_head_with::<true>(out, version, StatusCode::UPGRADE_REQUIRED, headers, body, persistent, date);
+    response_head_with::<true>(out, version, status, headers, body, persistent, date);
 }
 
 /// The same, with the field `Upgrade` or without.
