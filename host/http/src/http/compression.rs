@@ -212,7 +212,9 @@ mod tests {
         let fields =
             fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let mut map = HeaderMap::new();
-        fields.for_each(|(name, value)| drop(map.append(name, value)));
+        fields.for_each(|(name, value)| {
+            map.append(name, value);
+        });
         map
     }
 
@@ -292,7 +294,9 @@ mod tests {
             (&["*"], &["*"]),
         ] {
             let mut head = HeaderMap::new();
-            before.iter().for_each(|value| drop(head.append(VARY, HeaderValue::from_static(value))));
+            before.iter().for_each(|value| {
+                head.append(VARY, HeaderValue::from_static(value));
+            });
             vary(&mut head);
             assert_eq!(head.get_all(VARY).iter().collect::<Vec<_>>(), after.to_vec());
         }

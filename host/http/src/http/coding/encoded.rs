@@ -204,7 +204,9 @@ mod tests {
     const ALL: [Coding; 3] = [Coding::Gzip, Coding::Brotli, Coding::Zstd];
 
     /// Answers these, one after the other.
-    struct Script(VecDeque<Poll<Option<Result<Frame<Bytes>, BodyError>>>>);
+    type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+    struct Script(VecDeque<Polled>);
 
     impl HttpBody for Script {
         type Data = Bytes;
