@@ -19,7 +19,7 @@ SMALL = 400
 
 def binary():
     """Builds the benchmark and answers its path."""
-    build = ["cargo", "bench", "--locked", "-p", "sluice", "--bench", "instructions", "--no-run"]
+    build = ["cargo", "bench", "--locked", "--bench", "instructions", "--no-run"]
     out = subprocess.run(build, cwd=HERE, stderr=subprocess.PIPE, text=True)
     if out.returncode:
         sys.exit(out.stderr)

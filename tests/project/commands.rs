@@ -26,3 +26,15 @@ fn the_justfile_is_read_by_just() {
     let output = Command::new(just).arg("--list").current_dir(path("")).output().expect("just");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// The README's first command says no name of a program.
+#[test]
+fn cargo_run_starts_the_gateway() {
+    let arguments = ["metadata", "--locked", "--offline", "--no-deps", "--format-version", "1"];
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(path("")).output().expect("cargo metadata");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let named: Vec<&str> = packages.iter().filter_map(|package| package["default_run"].as_str()).collect();
+    assert_eq!(named, ["sluice"], "the programs that `cargo run` starts");
+}
