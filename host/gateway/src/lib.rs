@@ -10,6 +10,7 @@ pub mod certs;
 pub mod config;
 pub mod consumers;
 pub mod control;
+pub mod durable;
 pub mod embedded;
 pub mod filter;
 pub mod gateway;

@@ -1,10 +1,10 @@
 //! Where accounts and certificates are kept: in files that only this user can read, and, where gateways share a state, in that as well. What is on disk
 //! is always whole: a file is written beside the old one and renamed.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::model::AcmeAuthority;
+use crate::durable;
 use crate::services::state::{RecordError, Records};
 
 /// More than any chain with its key.
@@ -136,7 +137,8 @@ impl Storage {
     async fn save_to_disk(&self, key: &Key, text: Vec<u8>) -> Result<(), String> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let path = folder.join(key.as_str());
-        let written = tokio::task::spawn_blocking(move || write(&path, &text).map_err(|error| failed(&path, &error)));
+        let written =
+            tokio::task::spawn_blocking(move || durable::replace(&path, &text).map_err(|error| failed(&path, &error)));
         written.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
@@ -170,27 +172,6 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it has more than {MAX_FILE} bytes")));
     }
     Ok(text)
-}
-
-/// Replaces the file as a whole: after a full disk or a loss of power there is the old one or the new one.
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let new: PathBuf = path.with_extension(format!("json.{}", std::process::id()));
-    let written = write_new(&new, text).and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    written?;
-    File::open(folder)?.sync_all()
-}
-
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let mut file = options.open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
 }
 
 #[cfg(test)]
@@ -250,7 +231,7 @@ mod tests {
         let storage = Storage::new(Some(folder.path().into()), None);
         fs::create_dir(folder.path().join("certificates")).expect("a folder");
         for broken in ["", "{", "{\"names\":[]}", "[]"] {
-            write(&folder.path().join("certificates/main.json"), broken.as_bytes()).expect("a file");
+            durable::replace(&folder.path().join("certificates/main.json"), broken.as_bytes()).expect("a file");
             assert_eq!(storage.on_disk::<Record>(&Key::certificate("main")), None, "{broken}");
         }
     }

@@ -1,9 +1,9 @@
 //! The last good list of each source, kept on disk for a start at which the source is away. A file is replaced as a whole, and believed
 //! only if it is the gateway's own: it says where requests go.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::document::{self, Entry};
 use super::{Listed, Sources};
 use crate::config::model;
+use crate::durable;
 use crate::upstream::spec::EndpointSpec;
 
 /// The folder below the gateway's state directory.
@@ -161,7 +162,6 @@ fn own(data: &fs::Metadata) -> Result<(), String> {
     Ok(())
 }
 
-/// Replaces the file as a whole: after a loss of power there is the old one or the new one.
 fn write(path: &Path, upstream: &str, source: &str, saved: &Saved) -> io::Result<()> {
     let document = Document {
         version: VERSION,
@@ -171,25 +171,7 @@ fn write(path: &Path, upstream: &str, source: &str, saved: &Saved) -> io::Result
         endpoints: document::entries(&saved.specs),
     };
     let text = serde_json::to_vec(&document)?;
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // Another process may be writing the same list: the one that this one takes the place of.
-    let new = path.with_extension(format!("json.{}", std::process::id()));
-    let written = write_new(&new, &text).and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // What a full disk has cut short is of no use.
-        let _ = fs::remove_file(&new);
-    }
-    written?;
-    File::open(folder)?.sync_all()
-}
-
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let mut file = options.open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
+    durable::replace(path, &text)
 }
 
 #[cfg(test)]
@@ -294,7 +276,6 @@ mod tests {
     #[test]
     fn a_disk_that_is_full_leaves_the_file_before() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(write_new(Path::new("/dev/full"), b"text").unwrap_err().kind(), io::ErrorKind::StorageFull);
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
         assert!(
