@@ -150,8 +150,7 @@ fn one_request_asks_for_all_that_have_its_key() {
 #[test]
 fn nobody_waits_for_a_client_that_has_left() {
     let (upstream, (auth, open)) = (Origin::named("o"), gated(200));
-    let config =
-        "timeout = \"200ms\"\ncache = { key = [\"header:authorization\"] }\n[filters.ask.limits]\nwall = \"60s\"";
+    let config = "timeout = \"5s\"\ncache = { key = [\"header:authorization\"] }\n[filters.ask.limits]\nwall = \"60s\"";
     let gateway = asking(&upstream, &auth.url(), config);
     let mut leaves = gateway.client();
     leaves.send("GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer one\r\n\r\n");

@@ -276,8 +276,13 @@ impl Gateway {
 
     /// Waits for a listener. `None`: it is a Unix socket.
     fn listening(&mut self, name: &str) -> Option<SocketAddr> {
-        let end = Instant::now() + PATIENCE;
+        // From its last word: a gateway that compiles says so every ten seconds, and may have many plugins to compile.
+        let (mut said, mut end) = (0, Instant::now() + PATIENCE);
         loop {
+            let lines = self.log.len();
+            if lines > said {
+                (said, end) = (lines, Instant::now() + PATIENCE);
+            }
             let line = self.log.find(0, &mut |v| v["message"] == "listening" && v["listener"] == name);
             if let Some(line) = line {
                 let address = line["address"].as_str().expect("an address");

@@ -273,7 +273,7 @@ impl RedisWithSentinels {
                     "port {port}\nbind 127.0.0.1\nsentinel monitor {master} 127.0.0.1 {watched} 2\n\
                      user watcher on >s3ntinel allchannels +@all\nuser default off\n\
                      sentinel sentinel-user watcher\nsentinel sentinel-pass s3ntinel\n\
-                     sentinel down-after-milliseconds {master} 500\nsentinel failover-timeout {master} 3000\n"
+                     sentinel down-after-milliseconds {master} 2000\nsentinel failover-timeout {master} 3000\n"
                 );
                 let file = folder.path().join("sentinel.conf");
                 std::fs::write(&file, text).expect("a file");
