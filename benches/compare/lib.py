@@ -259,6 +259,7 @@ default_type text/plain;
 add_header x-upstream-secret 1;
 server {{
   listen 127.0.0.1:{self.origin_port} backlog=4096;
+  listen 127.0.0.2:{self.origin_port} backlog=4096;
   location / {{ return 200 "{'a' * 1024}"; }}
   location /size/ {{ alias {folder}/www/; }}
   location = /echo {{ return 200 '{{{echo}}}'; }}

@@ -93,6 +93,12 @@ def memory(title, scenario, most, aim):
 
 TARGETS = [
     ratio("plain, 1 KiB", "plain", "nginx", 1.1, 0.9),
+    ("two endpoints with health checks, outlier detection, circuit breaker, peak EWMA, retries", lambda of: of("guarded", "Sluice") / of("plain", "Sluice"),
+     "{:.2f}× plain", 1.06, None),
+    ("a hit of the cache, 1 KiB", lambda of: of("hit", "Sluice") / of("plain", "Sluice"), "{:.2f}× proxying it", 0.6, None),
+    ratio("a hit of the cache, 1 KiB", "hit", "nginx", 1.0, None),
+    ratio("a hit of the cache, 1 KiB", "hit", "Varnish", 1.0, None),
+    ratio("a hit of the cache, 100 KiB", "hit-large", "nginx", 1.15, None),
     ratio("plain, 100 KiB", "large", "nginx", 1.15, 1.0),
     ratio("TLS", "tls", "HAProxy", 1.1, 0.9),
     ratio("HTTP/2 over TLS", "h2", "nginx", 1.2, None),

@@ -39,6 +39,7 @@ class Scenario:
 
 SCENARIOS = {
     "plain": Scenario("plain, 1 KiB", "plain"),
+    "guarded": Scenario("plain, two endpoints, guarded", "plain", sluice={"GUARDED": "1"}),
     "large": Scenario("plain, 100 KiB", "plain", path="/size/102400"),
     "tls": Scenario("TLS 1.3, 1 KiB", "tls"),
     "h2": Scenario("HTTP/2 over TLS, 1 KiB", "h2"),

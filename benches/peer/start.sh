@@ -3,7 +3,7 @@
 # The gateway's side of the comparison with other proxies: writes $RUN/gateway.toml and execs the release binary, with default
 # limits, timeouts, metrics and ids. It builds nothing. In the environment: MODE FILTERS PORT UP_PORT WORKERS CERT KEY JWT_SECRET RATE RUN
 # (RATE: requests per second and key, and how many at once); CALLER PASSWORD API_KEY for the modes from key to ask, which need $RUN/blocked.txt for `ip`, and $RUN/www for `files`; for rows of
-# its own INSTANCES=fresh (a new instance for each exchange, of a header filter and in the modes from key on), REMEMBER_TOKENS=1000, and in the mode
+# its own GUARDED=1 (two endpoints with health checks, outlier detection, a circuit breaker, peak EWMA and retries), INSTANCES=fresh (a new instance for each exchange, of a header filter and in the modes from key on), REMEMBER_TOKENS=1000, and in the mode
 # limit STATE=leased or exact, with the redis-server at REDIS_PORT.
 set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,7 +16,14 @@ fi
 
 listener="bind = \"127.0.0.1:$PORT\"" certificate= filters= pipeline= upstream="http://127.0.0.1:$UP_PORT" cache=
 case $MODE in
-  plain) ;;
+  plain)
+    [ -z "${GUARDED:-}" ] || { upstream=origin filters="retry = {}
+[upstreams.origin]
+endpoints = [\"http://127.0.0.1:$UP_PORT\", \"http://127.0.0.2:$UP_PORT\"]
+balance = \"peak_ewma\"
+health = { path = \"/1k\", interval = \"1s\" }
+outlier_detection = {}
+circuit_breaker = {}"; } ;;
   hit)
     cache='cache = { ttl = "1h" }' ;;
   tls | h2)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sluice_harness::redis::Redis;
+use sluice_harness::redis::{Redis, RedisCluster, RedisWithSentinels};
 use sluice_harness::{Client, Gateway, Origin, Reply, Response, eventually};
 
 use crate::cache::{counting, get, route, status};
@@ -25,11 +25,13 @@ fn sharing(redis: &Redis, origin: &Origin, cache: &str) -> Gateway {
 }
 
 fn toml(redis: &Redis, origin: &Origin, cache: &str) -> String {
+    with_store(&format!("redis = [\"{}\"]", redis.url()), origin, cache)
+}
+
+/// A configuration with a cache in front of what this `[state]` table names.
+fn with_store(state: &str, origin: &Origin, cache: &str) -> String {
     let rest = route(origin, cache)
-        + &format!(
-            "[state.shared]\nredis = [\"{}\"]\ntimeout = \"1s\"\n[cache]\nstate = \"shared\"\nmemory = \"32MiB\"\n",
-            redis.url()
-        );
+        + &format!("[state.shared]\n{state}\ntimeout = \"1s\"\n[cache]\nstate = \"shared\"\nmemory = \"32MiB\"\n");
     with_base(&rest).replace(ADMIN, &format!("{ADMIN}token = \"a-token-of-some-length\"\n"))
 }
 
@@ -150,6 +152,52 @@ fn a_purge_on_one_is_gone_on_the_other() {
     let text = get_as(&two, "/a", &[]).text();
     one.request("DELETE", "/a", &[("host", "shop.example")], b"");
     eventually("it is gone", || get_as(&two, "/a", &[]).text() != text);
+}
+
+/// Two gateways share responses and purges, the server that has the journal is lost, and they share again.
+fn shares_over_a_failover(state: &str, kill: impl FnOnce()) {
+    let origin = counting("max-age=600");
+    let toml = with_store(state, &origin, "");
+    let (one, two) = (Gateway::start(&toml), Gateway::start(&toml));
+    let shares = |name: &str| {
+        both_live(&[&one, &two]);
+        // What one of them got a moment before serves the other: it is written behind the request.
+        let mut texts = Vec::new();
+        eventually("a response of one serves the other", || {
+            let before = texts.len().checked_sub(1).map(|last| get_as(&two, &format!("/{name}/{last}"), &[]));
+            let of_two = before.is_some_and(|found| {
+                status(&found).contains("detail=\"shared\"") && texts.last() == Some(&found.text())
+            });
+            texts.push(get_as(&one, &format!("/{name}/{}", texts.len()), &[]).text());
+            of_two
+        });
+        let target = format!("/{name}/0");
+        let text = get_as(&two, &target, &[]).text();
+        purge(&one, json!({"url": format!("http://shop.example{target}")}));
+        eventually("a purge of one reaches the other", || get_as(&two, &target, &[]).text() != text);
+    };
+    shares("before");
+    kill();
+    eventually("the journal is away", || !is_live(&one) && !is_live(&two));
+    assert_eq!([get_as(&one, "/", &[]).status, get_as(&two, "/", &[]).status], [200, 200]);
+    shares("after");
+}
+
+#[test]
+fn gateways_share_in_a_cluster() {
+    let Some(mut cluster) = RedisCluster::start() else { return };
+    let state = format!("redis = {}\nmode = \"cluster\"", cluster.urls());
+    shares_over_a_failover(&state, || cluster.master_of("{cache}").kill());
+}
+
+#[test]
+fn gateways_share_behind_sentinels() {
+    let Some(mut redis) = RedisWithSentinels::start("shared") else { return };
+    let state = format!(
+        "redis = {}\nmode = \"sentinel\"\nmaster = \"shared\"\nsentinel_username = \"watcher\"\nsentinel_password = \"s3ntinel\"",
+        redis.urls()
+    );
+    shares_over_a_failover(&state, || redis.servers[0].kill());
 }
 
 #[test]
