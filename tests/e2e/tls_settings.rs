@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, X25519, X25519MLKEM768};
 use rustls::version::{TLS12, TLS13};
-use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SupportedProtocolVersion};
+use rustls::{CipherSuite, ClientConfig, NamedGroup, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion};
 use sluice_harness::certs::Leaf;
 use sluice_harness::h2::H2;
 use sluice_harness::{Certs, Client, Gateway, Origin, Reply, eventually};
@@ -31,7 +32,10 @@ fn agreed(
     certs: &Certs,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Option<(ProtocolVersion, CipherSuite)> {
-    let config = certs.client_config(&["http/1.1"], versions);
+    agreed_with(gateway, certs.client_config(&["http/1.1"], versions))
+}
+
+fn agreed_with(gateway: &Gateway, config: Arc<ClientConfig>) -> Option<(ProtocolVersion, CipherSuite)> {
     let client = Client::connect_tls(gateway.address_of("https"), "localhost", config).ok()?;
     let tls = client.tls()?;
     Some((tls.protocol_version()?, tls.negotiated_cipher_suite()?.suite()))
@@ -68,6 +72,28 @@ fn versions_and_cipher_suites_are_those_of_the_listener_in_its_order() {
     let rsa = gateway("max_version = \"1.2\"\ncipher_suites = [\"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\"]");
     assert_eq!(agreed(&rsa, &certs, BOTH), None, "the certificate has a key for ECDSA");
     failed_once(&rsa, "no-cipher-suite");
+}
+
+/// AES-128 before AES-256, and ChaCha20 for those who want it most: they have no instructions for AES.
+#[test]
+fn without_a_list_the_suite_is_the_fastest_that_the_client_is_fit_for() {
+    let certs = Certs::new();
+    let gateway = Gateway::start(&toml(&certs.leaf(&["localhost"]), "", RESPOND));
+    let suite = |offered: &[SupportedCipherSuite]| {
+        agreed_with(&gateway, certs.client_config_preferring(offered)).map(|(_, suite)| suite)
+    };
+    use rustls::crypto::aws_lc_rs::cipher_suite::*;
+    let (big, small, chacha) = (TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256);
+    assert_eq!(suite(&[big, chacha, small]), Some(small.suite()));
+    assert_eq!(suite(&[big, chacha]), Some(big.suite()));
+    assert_eq!(suite(&[chacha, big, small]), Some(chacha.suite()));
+    let (big, small, chacha) = (
+        TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    );
+    assert_eq!(suite(&[big, small, chacha]), Some(small.suite()));
+    assert_eq!(suite(&[chacha, big, small]), Some(chacha.suite()));
 }
 
 #[test]
@@ -128,7 +154,7 @@ fn handshakes_are_counted_by_what_was_agreed_and_by_names_of_certificates_only()
     connect("nobody.knows", &[&TLS13]);
     let of = |labels: &[(&str, &str)]| gateway.metric("sluice_tls_handshakes_total", labels).unwrap_or_default();
     assert_eq!(of(&[("version", "TLSv1.3"), ("resumed", "false"), ("group", "X25519MLKEM768")]), 2.0);
-    assert_eq!(of(&[("version", "TLSv1.3"), ("resumed", "true"), ("cipher_suite", "TLS_AES_256_GCM_SHA384")]), 2.0);
+    assert_eq!(of(&[("version", "TLSv1.3"), ("resumed", "true"), ("cipher_suite", "TLS_AES_128_GCM_SHA256")]), 2.0);
     assert_eq!(of(&[("version", "TLSv1.2"), ("resumed", "false")]), 1.0);
     assert_eq!(of(&[("version", "TLSv1.2"), ("resumed", "true"), ("group", "")]), 1.0);
     let name = |name| gateway.metric("sluice_tls_server_names_total", &[("server_name", name)]);

@@ -9,7 +9,9 @@ use rcgen::{
 };
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -149,6 +151,20 @@ impl Certs {
             .unwrap()
             .with_root_certificates(self.roots())
             .with_no_client_auth();
+        Arc::new(config)
+    }
+
+    /// The same with these cipher suites, in its order.
+    pub fn client_config_preferring(&self, suites: &[SupportedCipherSuite]) -> Arc<ClientConfig> {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let config = ClientConfig::builder_with_provider(Arc::new(CryptoProvider {
+            cipher_suites: suites.to_vec(),
+            ..provider
+        }))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(self.roots())
+        .with_no_client_auth();
         Arc::new(config)
     }
 

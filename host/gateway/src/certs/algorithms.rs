@@ -3,7 +3,7 @@
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
-use rustls::{SupportedCipherSuite, version};
+use rustls::{CipherSuite as Suite, SupportedCipherSuite, version};
 
 use crate::config::model::{CipherSuite, KeyExchangeGroup, ListenerTls, TlsVersion};
 
@@ -17,6 +17,41 @@ pub(super) fn provider(settings: &ListenerTls) -> CryptoProvider {
         provider.kx_groups = settings.key_exchange_groups.iter().map(|group| exchange(*group)).collect();
     }
     provider
+}
+
+/// The same for clients that want AES: AES-128 first. `None`: the operator has put the suites in order.
+pub(super) fn aes_provider(settings: &ListenerTls) -> Option<CryptoProvider> {
+    if !settings.cipher_suites.is_empty() {
+        return None;
+    }
+    let mut provider = provider(settings);
+    // Stable, so that each strength has the order that it had.
+    provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
+    Some(provider)
+}
+
+/// Whether a client that offers these has AES before ChaCha20, which one without instructions for AES puts first.
+pub(super) fn prefers_aes(offered: &[Suite]) -> bool {
+    let first = offered.iter().find_map(|suite| match suite {
+        Suite::TLS13_CHACHA20_POLY1305_SHA256
+        | Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        | Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => Some(false),
+        suite if is_aes_128(*suite) => Some(true),
+        Suite::TLS13_AES_256_GCM_SHA384
+        | Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+        | Suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => Some(true),
+        _ => None,
+    });
+    first == Some(true)
+}
+
+fn is_aes_128(suite: Suite) -> bool {
+    matches!(
+        suite,
+        Suite::TLS13_AES_128_GCM_SHA256
+            | Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
 }
 
 pub(super) fn versions(settings: &ListenerTls) -> Vec<&'static SupportedProtocolVersion> {

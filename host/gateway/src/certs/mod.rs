@@ -29,6 +29,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::model::{ClientAuth, ListenerTls, SessionTickets};
 use by_name::ByName;
+use context::Configs;
 use resolver::ByServerName;
 use sessions::{Scope, Sessions};
 
@@ -183,6 +184,7 @@ impl CertStore {
         ordered: &[OrderedCertificate<'_>],
     ) -> Result<Arc<TlsContext>, TlsError> {
         let provider = Arc::new(algorithms::provider(policy.settings));
+        let aes_provider = algorithms::aes_provider(policy.settings).map(Arc::new);
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let mut resolver = ByServerName::new();
         let mut warnings = Vec::new();
@@ -225,7 +227,11 @@ impl CertStore {
             let resumes = auth.is_none_or(|auth| auth.crl.is_none());
             let tickets = policy.settings.session_tickets.as_ref().filter(|_| resumes);
             let sessions = tickets.map(|tickets| shared.sessions(Scope::of(&policy, auth), tickets)).transpose()?;
-            context.add(auth, server_config(&policy, auth, &provider, &resolver, sessions.as_ref())?);
+            let config = |provider, order| server_config(&policy, auth, provider, order, &resolver, sessions.as_ref());
+            let order = if aes_provider.is_some() { Order::Client } else { Order::Gateway };
+            let first = config(&provider, order)?;
+            let aes = aes_provider.as_ref().map(|provider| config(provider, Order::Gateway)).transpose()?;
+            context.add(auth, Configs { first, aes });
         }
         Ok(Arc::new(context))
     }
@@ -249,11 +255,19 @@ fn known_or<T>(known: &mut HashMap<String, Weak<T>>, name: &str, make: impl FnOn
     made
 }
 
+/// Whose order of cipher suites decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Client,
+    Gateway,
+}
+
 /// The configuration for the server names of one way to authenticate clients.
 fn server_config(
     policy: &TlsPolicy<'_>,
     auth: Option<&ClientAuth>,
     provider: &Arc<CryptoProvider>,
+    order: Order,
     resolver: &Arc<dyn ResolvesServerCert>,
     sessions: Option<&Sessions>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
@@ -269,8 +283,7 @@ fn server_config(
         Some(sessions) => sessions.apply(&mut config),
         None => sessions::resume_nothing(&mut config),
     }
-    // An order that an operator has written is one; the usual one leaves the choice to the client, who knows its processor.
-    config.ignore_client_order = !policy.settings.cipher_suites.is_empty();
+    config.ignore_client_order = order == Order::Gateway;
     config.max_early_data_size = 0;
     // RFC 7301 §3.2: a client that offers only protocols that we don't list is turned away in the handshake.
     config.alpn_protocols = [(policy.h2, "h2"), (policy.http1, "http/1.1"), (policy.http1, "http/1.0")]

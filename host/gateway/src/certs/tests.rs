@@ -49,7 +49,7 @@ fn asking(client_auth: &[ClientAuth]) -> ListenerTls {
 /// The configuration for all server names of a listener.
 fn config(store: &CertStore, policy: TlsPolicy<'_>) -> Arc<ServerConfig> {
     let context = store.context(policy).expect("a context");
-    Arc::clone(context.config(context.policy(None)))
+    Arc::clone(context.config(context.policy(None), &[]))
 }
 
 /// Clients show a certificate of this authority.

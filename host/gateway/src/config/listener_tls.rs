@@ -41,7 +41,7 @@ pub(super) fn read(table: &Table<'_>, certificates: &BTreeSet<String>) -> Option
             "The cipher suites, by their names at IANA. The first that the client has is used. Each version that is spoken needs one of its own.",
             r#"["TLS_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]"#,
         )
-        .get("all that the gateway knows, in the order of the client", |item| cipher_suites(&item, is_spoken));
+        .get("all that the gateway knows; AES-128 before AES-256, ChaCha20 for clients that have it before AES", |item| cipher_suites(&item, is_spoken));
     let key_exchange_groups = table
         .key(
             "key_exchange_groups",

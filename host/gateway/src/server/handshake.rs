@@ -96,8 +96,12 @@ async fn handshake(socket: Watched, context: &TlsContext) -> Result<Option<(TlsS
     if let Some(wait) = context.missing_certificate(hello.client_hello().server_name()) {
         wait.await;
     }
-    let policy = context.policy(hello.client_hello().server_name());
-    let rest = Box::pin(hello.into_stream(Arc::clone(context.config(policy))));
+    let (policy, config) = {
+        let hello = hello.client_hello();
+        let policy = context.policy(hello.server_name());
+        (policy, Arc::clone(context.config(policy, hello.cipher_suites())))
+    };
+    let rest = Box::pin(hello.into_stream(config));
     let stream = rest.await?;
     let (_, session) = stream.get_ref();
     let version = match session.protocol_version() {

@@ -56,8 +56,11 @@ impl Refusals {
             if !offers_h2 || !refusals.may_shake_hands() {
                 return Ok(());
             }
-            let policy = context.policy(hello.client_hello().server_name());
-            let mut stream = hello.into_stream(Arc::clone(context.config(policy))).await?;
+            let config = {
+                let hello = hello.client_hello();
+                Arc::clone(context.config(context.policy(hello.server_name()), hello.cipher_suites()))
+            };
+            let mut stream = hello.into_stream(config).await?;
             tell(&mut stream).await
         });
     }
