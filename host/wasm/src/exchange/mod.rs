@@ -21,6 +21,7 @@ pub use candidates::{Candidate, CandidateSource, Candidates};
 pub use context::{Caller, Context, ContextEntry, ContextError, KnownConsumer, Value, entry_bytes};
 pub use journal::{HeaderEdit, Undo, Values};
 pub use kept::Kept;
+pub use sluice_services::piece::{Piece, Said};
 
 /// The request head as the pipeline has left it so far.
 #[derive(Debug, Clone)]
@@ -196,6 +197,8 @@ pub struct Exchange {
     pub request_body_wish: Option<BodyWish>,
     /// Wishes for the response body, at most one for each filter.
     pub response_body_wishes: Vec<BodyWish>,
+    /// The piece of a body that a filter is being called with.
+    pub piece: Option<Box<Piece>>,
     /// What filters have told the cache of the route, if they have.
     pub cache: Option<Box<CacheNotes>>,
     /// What that has done, in a word; before the response hooks.
@@ -248,6 +251,7 @@ impl Exchange {
                 selection: Selection::default(),
                 request_body_wish: None,
                 response_body_wishes: Vec::new(),
+                piece: None,
                 cache: None,
                 cache_status: None,
                 summary: None,
