@@ -14,6 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use sluice_http::http::body::{BodyError, MemoryBudget};
 use sluice_http::http::forwarded::ClientAddress;
 
 pub use cache::{CacheFreshness, CacheNotes};
@@ -223,6 +224,20 @@ impl Exchange {
     /// The length of the response's body, as far as it is buffered.
     pub fn response_body_len(&self) -> usize {
         self.response.as_ref().and_then(|response| response.body.as_ref()).map_or(0, Bytes::len)
+    }
+
+    /// Another one that has what is there of the request so far, for hooks that are called while its response is on its way.
+    /// It is charged to `budget`.
+    pub fn fork(&self, budget: &MemoryBudget) -> Result<Box<Self>, BodyError> {
+        let mut fork = Exchange::new(self.id.clone(), self.client.clone(), self.request.clone(), self.route.clone());
+        fork.until = self.until;
+        fork.client_certificate.clone_from(&self.client_certificate);
+        fork.params.clone_from(&self.params);
+        fork.context = self.context.clone();
+        fork.states.clone_from(&self.states);
+        fork.candidates = self.candidates.anew();
+        fork.measure(budget)?;
+        Ok(fork)
     }
 
     /// A new exchange at the moment its route is known.
