@@ -79,3 +79,77 @@ impl<F: Filter> Harness<F> {
         Ok(sent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::ResponseMessage;
+    use crate::{Chunk, ConfigError, Error, Event, Setup, state};
+
+    /// Writes `***` for `secret`, wherever it is split.
+    #[derive(Debug)]
+    struct Hide;
+
+    impl Filter for Hide {
+        type Config = ();
+        fn new((): (), setup: &mut Setup) -> Result<Self, ConfigError> {
+            setup.response_chunks(&["text/*"])?;
+            setup.response_events(&[])?;
+            Ok(Hide)
+        }
+    }
+
+    impl OnResponseChunk for Hide {
+        fn on_response_chunk(&self, chunk: &Chunk) -> Result<(), Error> {
+            let text = String::from_utf8(chunk.bytes()?)?;
+            let hidden = text.replace("secret", "***");
+            let tail = if chunk.is_last()? { 0 } else { hidden.len().min("secret".len() - 1) };
+            // What is kept back is of the piece as it came, so it may not begin within a match.
+            match hidden == text {
+                true => chunk.hold(tail as u64),
+                false => chunk.replace(hidden),
+            }
+        }
+    }
+
+    impl OnResponseEvent for Hide {
+        fn on_response_event(&self, event: &Event) -> Result<(), Error> {
+            let seen = state::get()?.map_or(0, |bytes| bytes[0]) + 1;
+            state::set([seen])?;
+            if event.is_last()? {
+                return event.replace(format!(": {seen}\n\n"));
+            }
+            match event.data()? {
+                Some(data) if data == "end" => event.end(),
+                Some(data) => event.set_data(&data.replace("secret", "***")),
+                None => event.replace(""),
+            }
+        }
+    }
+
+    fn answered(content_type: &str) -> Exchange {
+        let mut exchange = Exchange::get("/");
+        exchange.respond(ResponseMessage::new(200).body(content_type, ""));
+        exchange
+    }
+
+    #[test]
+    fn chunks_come_with_what_was_kept_back() {
+        let hide = Harness::<Hide>::new(serde_json::json!({})).expect("a filter");
+        assert_eq!(hide.pieces("on-response-chunk"), Some(vec!["text/*".to_owned()]));
+        let sent =
+            hide.response_chunks(&mut answered("text/plain"), &[b"a sec", b"ret of ", b"ours"]).expect("no failure");
+        assert_eq!(sent.concat(), b"a *** of ours");
+    }
+
+    #[test]
+    fn events_come_one_by_one_and_then_the_end() {
+        let hide = Harness::<Hide>::new(serde_json::json!({})).expect("a filter");
+        let body = "id: 1\ndata: a secret\n\n: alive\n\ndata: b\n\n";
+        let sent = hide.response_events(&mut answered("text/event-stream"), body).expect("no failure");
+        assert_eq!(sent.concat(), b"id: 1\ndata: a ***\n\ndata: b\n\n: 4\n\n");
+        let ended =
+            hide.response_events(&mut answered("application/x-ndjson"), "secret\nend\nmore\n").expect("no failure");
+        assert_eq!(ended.concat(), b"***\nend\n");
+    }
+}

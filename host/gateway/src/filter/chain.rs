@@ -120,7 +120,7 @@ impl LocalPipeline {
         if traversal.takes_request_pieces()
             && let Err(ended) = Box::pin(self.request_pieces_of_whole::<IN_GROUP>(traversal, index)).await
         {
-            return ended;
+            return ended.into();
         }
         match IN_GROUP {
             false => self.call(Hook::OnRequestBody, traversal, index).await,
@@ -238,7 +238,7 @@ impl LocalPipeline {
         if traversal.takes_response_pieces()
             && let Err(ended) = Box::pin(self.response_pieces_of_whole(traversal, index)).await
         {
-            return ended;
+            return ended.into();
         }
         self.call(Hook::OnResponseBody, traversal, index).await
     }

@@ -1,26 +1,23 @@
-//! Bodies that stream through filters piece by piece: which filters take part, what a filter is called with, and what goes on of it. Who reads
-//! the body and sends it is elsewhere (`proxy/pieces.rs`).
+//! Bodies that stream through filters piece by piece: which filters take part, and how they are called. What each is called with is in `flow`;
+//! who reads the body and sends it is in `proxy/pieces/`.
 
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Method};
 
 use super::chain::FilterOutcome;
+use super::flow::Flow;
 use super::pipeline::{before, downward, upward};
 use super::verdict::log_unread;
 use super::{BodyFailure, BodySource, BodySourceError, FailurePolicy, FilterFailure, LocalPipeline, Traversal};
 use crate::exchange::{Exchange, Piece};
-use crate::http::body::{BodyError, MemoryBudget, Reservation};
+use crate::http::body::{BodyError, MemoryBudget};
 use crate::http::compression::forget_digests;
-use crate::services::events::{EventEnds, EventFormat};
+use crate::services::events::EventFormat;
 use crate::wasm::{Hook, Unread};
 
-/// The most that comes to a filter at once, beside what it has kept back.
-const PIECE: usize = 16 << 10;
-/// What a filter has kept back is charged in such steps; less is not.
-const CHARGED: usize = 16 << 10;
 /// How long the pieces of one body may keep their worker to themselves.
 pub(crate) const TURN: Duration = Duration::from_millis(1);
 
@@ -40,121 +37,6 @@ impl Pending {
     pub(super) fn keep_response(&mut self, mask: u64) {
         self.response_chunks &= mask;
         self.response_events &= mask;
-    }
-}
-
-/// The way of one body through one filter.
-#[derive(Debug)]
-pub struct Flow {
-    /// The filter, by its index in the pipeline.
-    index: usize,
-    hook: Hook,
-    events: Option<(EventFormat, EventEnds)>,
-    /// The most bytes that one event may have.
-    most: u64,
-    /// What was kept back, or has come of an event that is not whole yet.
-    kept: BytesMut,
-    /// What has come and was not looked at yet.
-    rest: Bytes,
-    charge: Option<Reservation>,
-    budget: MemoryBudget,
-}
-
-impl Flow {
-    fn new(index: usize, hook: Hook, format: Option<EventFormat>, most: u64, budget: &MemoryBudget) -> Flow {
-        Flow {
-            index,
-            hook,
-            events: format.map(|format| (format, EventEnds::new(format))),
-            most,
-            kept: BytesMut::new(),
-            rest: Bytes::new(),
-            charge: None,
-            budget: budget.clone(),
-        }
-    }
-
-    /// Takes what has come, once all that came before has been looked at.
-    pub(crate) fn push(&mut self, data: Bytes) {
-        debug_assert!(self.rest.is_empty(), "the piece before is not through");
-        self.rest = data;
-    }
-
-    /// What the filter is to see next of what has come. `is_all`: nothing comes after it. None: more has to come.
-    pub(crate) fn next(&mut self, is_all: bool) -> Result<Option<Box<Piece>>, BodySourceError> {
-        let part = match &mut self.events {
-            _ if self.rest.is_empty() => None,
-            None => Some(self.rest.len().min(PIECE)),
-            Some((_, ends)) => ends.next(&self.rest),
-        };
-        let bytes = match part {
-            Some(length) => {
-                self.check_event(length)?;
-                let part = self.rest.split_to(length);
-                self.joined(part)
-            }
-            None => {
-                self.check_event(self.rest.len())?;
-                let rest = std::mem::take(&mut self.rest);
-                if !is_all {
-                    self.kept.extend_from_slice(&rest);
-                    self.account()?;
-                    return Ok(None);
-                }
-                self.joined(rest)
-            }
-        };
-        let is_last = is_all && self.rest.is_empty();
-        let event = self.events.as_ref().map(|(format, _)| *format);
-        Ok(Some(Box::new(Piece { bytes, is_last, event, ..Piece::default() })))
-    }
-
-    /// What goes on of a piece. What the filter keeps back stays here, and is to be charged.
-    pub(crate) fn settle(&mut self, piece: Piece) -> Bytes {
-        let (front, kept) = piece.divide();
-        drop(piece);
-        self.kept = kept.try_into_mut().unwrap_or_else(|kept| BytesMut::from(&*kept));
-        front
-    }
-
-    /// All that is here and that the filter is not to see any more.
-    pub(crate) fn flush(&mut self) -> Bytes {
-        let rest = std::mem::take(&mut self.rest);
-        let all = self.joined(rest);
-        self.charge = None;
-        all
-    }
-
-    fn joined(&mut self, part: Bytes) -> Bytes {
-        if self.kept.is_empty() {
-            return part;
-        }
-        let mut kept = std::mem::take(&mut self.kept);
-        kept.extend_from_slice(&part);
-        kept.freeze()
-    }
-
-    fn check_event(&self, more: usize) -> Result<(), BodySourceError> {
-        match self.events.is_some() && (self.kept.len() + more) as u64 > self.most {
-            true => Err(BodySourceError::TooLarge(self.most)),
-            false => Ok(()),
-        }
-    }
-
-    /// Charges what is kept.
-    pub(crate) fn account(&mut self) -> Result<(), BodySourceError> {
-        let bytes = self.kept.len();
-        if bytes < CHARGED {
-            self.charge = None;
-            return Ok(());
-        }
-        let bytes = bytes.next_multiple_of(CHARGED);
-        let charged = match &mut self.charge {
-            Some(charge) if charge.bytes() == bytes => Ok(()),
-            Some(charge) => charge.resize(bytes),
-            None => self.budget.reserve(bytes).map(|charge| self.charge = Some(charge)),
-        };
-        charged.map_err(|_| BodySourceError::Budget)
     }
 }
 
@@ -204,8 +86,8 @@ impl Traversal {
 }
 
 impl LocalPipeline {
-    /// The way of the request's body through filters, the first to see it first. Each is given once.
-    pub fn request_flows(&self, traversal: &mut Traversal, budget: &MemoryBudget) -> Vec<Flow> {
+    /// The way of the request's body through filters, the first to see it first.
+    pub fn request_flows(&self, traversal: &Traversal, budget: &MemoryBudget) -> Vec<Flow> {
         let mask = traversal.cursor.pending.request & !traversal.cursor.absent;
         upward(mask).map(|index| self.flow(index, Hook::OnRequestChunk, None, budget)).collect()
     }
@@ -250,17 +132,18 @@ impl LocalPipeline {
 
     /// A filter can't see the rest of a body: counts and logs that. Whether the message goes on without it.
     pub fn passes_unread(&self, flow: &Flow, error: &BodySourceError) -> bool {
-        let filter = &self.pipeline.filters()[flow.index];
+        let (hook, index) = flow.of();
+        let filter = &self.pipeline.filters()[index];
         let is_open = filter.failure() == FailurePolicy::Open;
-        let what = match (is_open, flow.hook) {
+        let what = match (is_open, hook) {
             (true, _) => Unread::Passed,
             (false, Hook::OnRequestChunk) => Unread::RequestRefused,
             (false, _) => Unread::ResponseRefused,
         };
         if let Some(reason) = error.reason() {
-            self.pools[flow.index].count_unread_body(what, reason);
+            self.pools[index].count_unread_body(what, reason);
         }
-        log_unread(filter, flow.hook, is_open, error);
+        log_unread(filter, hook, is_open, error);
         is_open
     }
 
@@ -340,13 +223,49 @@ impl LocalPipeline {
         &self,
         traversal: &mut Traversal,
         index: usize,
-    ) -> Result<(), FilterOutcome> {
+    ) -> Result<(), PiecesError> {
         let mask = traversal.cursor.pending.request & before(index) & !traversal.cursor.absent;
         let Some(whole) = traversal.exchange().request_body.clone().filter(|_| mask != 0) else { return Ok(()) };
         traversal.cursor.pending.request &= !mask;
-        let budget = MemoryBudget::new(usize::MAX);
+        let budget = unlimited();
         let flows = upward(mask).map(|index| self.flow(index, Hook::OnRequestChunk, None, &budget)).collect();
-        let whole = self.whole_through(traversal, flows, whole).await?;
+        self.replace_request::<IN_GROUP>(traversal, flows, vec![whole]).await
+    }
+
+    /// Before a filter sees the whole response body, those behind it in the pipeline see its pieces.
+    pub(super) async fn response_pieces_of_whole(
+        &self,
+        traversal: &mut Traversal,
+        index: usize,
+    ) -> Result<(), PiecesError> {
+        let mask = traversal.cursor.pending.response() & !before(index + 1);
+        let response = traversal.exchange().response.as_ref();
+        let Some(whole) = response.and_then(|response| response.body.clone()).filter(|_| mask != 0) else {
+            return Ok(());
+        };
+        let flows = self.response_flows_of(mask, traversal, &unlimited());
+        self.replace_response(traversal, flows, vec![whole]).await
+    }
+
+    /// Shows a request's body that comes in these parts to the filters that see it piece by piece, and puts what they make of it in its place.
+    pub async fn request_pieces(&self, traversal: &mut Traversal, parts: Vec<Bytes>) -> Result<(), PiecesError> {
+        let flows = self.request_flows(traversal, &unlimited());
+        self.replace_request::<false>(traversal, flows, parts).await
+    }
+
+    /// The same for a response's body.
+    pub async fn response_pieces(&self, traversal: &mut Traversal, parts: Vec<Bytes>) -> Result<(), PiecesError> {
+        let flows = self.response_flows(traversal, &unlimited());
+        self.replace_response(traversal, flows, parts).await
+    }
+
+    async fn replace_request<const IN_GROUP: bool>(
+        &self,
+        traversal: &mut Traversal,
+        flows: Vec<Flow>,
+        parts: Vec<Bytes>,
+    ) -> Result<(), PiecesError> {
+        let whole = self.parts_through(traversal, flows, parts).await?;
         let exchange = traversal.exchange();
         forget_digests(&mut exchange.request.headers);
         exchange.set_request_body(whole);
@@ -356,96 +275,114 @@ impl LocalPipeline {
         Ok(())
     }
 
-    /// Before a filter sees the whole response body, those behind it in the pipeline see its pieces.
-    pub(super) async fn response_pieces_of_whole(
+    async fn replace_response(
         &self,
         traversal: &mut Traversal,
-        index: usize,
-    ) -> Result<(), FilterOutcome> {
-        let mask = traversal.cursor.pending.response() & !before(index + 1);
-        let response = traversal.exchange().response.as_ref();
-        let Some(whole) = response.and_then(|response| response.body.clone()).filter(|_| mask != 0) else {
-            return Ok(());
-        };
-        let budget = MemoryBudget::new(usize::MAX);
-        let flows = self.response_flows_of(mask, traversal, &budget);
-        let whole = self.whole_through(traversal, flows, whole).await?;
+        flows: Vec<Flow>,
+        parts: Vec<Bytes>,
+    ) -> Result<(), PiecesError> {
+        let whole = self.parts_through(traversal, flows, parts).await?;
         let exchange = traversal.exchange();
         if let Some(response) = &mut exchange.response {
             forget_digests(&mut response.headers);
-            response.headers.remove(http::header::CONTENT_ENCODING);
+            response.headers.remove(CONTENT_ENCODING);
         }
         exchange.set_response_body(whole);
         exchange.commit();
         Ok(())
     }
 
-    /// Takes a body that is here as a whole through filters.
-    async fn whole_through(
+    /// Takes a body that is here through filters.
+    async fn parts_through(
         &self,
         traversal: &mut Traversal,
         flows: Vec<Flow>,
-        mut whole: Bytes,
-    ) -> Result<Bytes, FilterOutcome> {
-        let mut begun = Instant::now();
-        for mut flow in flows {
-            let most = flow.most.saturating_mul(2);
-            let index = flow.index;
-            let unread = |error: BodySourceError| {
-                let filter = self.pipeline.filters()[index].name().clone();
-                FilterOutcome::Body(BodyFailure { filter, error })
-            };
-            let mut out = BytesMut::with_capacity(whole.len());
-            flow.push(std::mem::take(&mut whole));
-            loop {
-                let piece = match flow.next(true) {
-                    Ok(Some(piece)) => piece,
-                    Ok(None) => break,
-                    Err(error) if self.passes_unread(&flow, &error) => {
-                        out.extend_from_slice(&flow.flush());
-                        break;
-                    }
-                    Err(error) => return Err(unread(error)),
-                };
-                let is_last = piece.is_last;
-                match self.call_piece(traversal, flow.of(), piece).await {
-                    PieceOutcome::Said(piece) => {
-                        let said = (piece.said.ends, piece.said.passes_rest);
-                        out.extend_from_slice(&flow.settle(*piece));
-                        match said {
-                            (true, _) => break,
-                            (false, true) => out.extend_from_slice(&flow.flush()),
-                            (false, false) => {}
-                        }
-                        if said.1 || is_last {
-                            break;
-                        }
-                    }
-                    PieceOutcome::Absent(piece) => {
-                        out.extend_from_slice(&piece.bytes);
-                        out.extend_from_slice(&flow.flush());
-                        break;
-                    }
-                    PieceOutcome::Failed(failure) => return Err(FilterOutcome::Failed(failure)),
-                }
-                if out.len() as u64 > most {
-                    return Err(unread(BodySourceError::TooLarge(most)));
-                }
-                if begun.elapsed() > TURN {
-                    tokio::task::yield_now().await;
-                    begun = Instant::now();
-                }
-            }
-            whole = out.freeze();
+        mut parts: Vec<Bytes>,
+    ) -> Result<Bytes, PiecesError> {
+        for flow in flows {
+            parts = self.parts_through_one(traversal, flow, parts).await?;
         }
-        Ok(whole)
+        Ok(match <[Bytes; 1]>::try_from(parts) {
+            Ok([whole]) => whole,
+            Err(parts) => parts.concat().into(),
+        })
+    }
+
+    async fn parts_through_one(
+        &self,
+        traversal: &mut Traversal,
+        mut flow: Flow,
+        parts: Vec<Bytes>,
+    ) -> Result<Vec<Bytes>, PiecesError> {
+        let filter = self.pipeline.filters()[flow.of().1].name();
+        let unread = |error| PiecesError::Body(BodyFailure { filter: filter.clone(), error });
+        let most = flow.most().saturating_mul(2);
+        let (mut parts, mut out, mut length) = (parts.into_iter(), Vec::new(), 0);
+        let mut begun = Instant::now();
+        loop {
+            let piece = match flow.next(parts.len() == 0) {
+                Ok(Some(piece)) => piece,
+                Ok(None) => {
+                    flow.push(parts.next().unwrap_or_default());
+                    continue;
+                }
+                Err(error) if self.passes_unread(&flow, &error) => break,
+                Err(error) => return Err(unread(error)),
+            };
+            let is_last = piece.is_last;
+            let (front, is_over) = match self.call_piece(traversal, flow.of(), piece).await {
+                PieceOutcome::Said(piece) => {
+                    let (ends, passes_rest) = (piece.said.ends || is_last, piece.said.passes_rest);
+                    let front = flow.settle(*piece);
+                    if ends {
+                        out.push(front);
+                        return Ok(out);
+                    }
+                    (front, passes_rest)
+                }
+                PieceOutcome::Absent(piece) => (piece.bytes, true),
+                PieceOutcome::Failed(failure) => return Err(PiecesError::Failed(failure)),
+            };
+            length += front.len() as u64;
+            if !front.is_empty() {
+                out.push(front);
+            }
+            if is_over {
+                break;
+            }
+            if length > most {
+                return Err(unread(BodySourceError::TooLarge(most)));
+            }
+            if begun.elapsed() > TURN {
+                tokio::task::yield_now().await;
+                begun = Instant::now();
+            }
+        }
+        out.push(flow.flush());
+        out.extend(parts);
+        Ok(out)
     }
 }
 
-impl Flow {
-    /// The hook, and the filter by its index in the pipeline.
-    pub(crate) fn of(&self) -> (Hook, usize) {
-        (self.hook, self.index)
+/// For a body that is here, and charged as such.
+fn unlimited() -> MemoryBudget {
+    MemoryBudget::new(usize::MAX)
+}
+
+/// Why a body did not get through the filters that see its pieces.
+#[derive(Debug)]
+pub enum PiecesError {
+    Failed(FilterFailure),
+    /// A filter can't see all of it.
+    Body(BodyFailure),
+}
+
+impl From<PiecesError> for FilterOutcome {
+    fn from(error: PiecesError) -> Self {
+        match error {
+            PiecesError::Failed(failure) => FilterOutcome::Failed(failure),
+            PiecesError::Body(failure) => FilterOutcome::Body(failure),
+        }
     }
 }
 

@@ -29,11 +29,11 @@ impl RouteHandler<'_> {
         codings: &[Coding],
     ) -> Result<Body, ProxyError> {
         let budget = &self.worker.budget;
-        let mut fork = context
+        let fork = context
             .traversal
             .fork(budget)
             .map_err(|error| ProxyError::new(Kind::OutOfMemory, format!("the exchange of a request body: {error}")))?;
-        let flows = self.pipeline.request_flows(&mut fork, budget);
+        let flows = self.pipeline.request_flows(&fork, budget);
         open_up(&mut context.exchange().request.headers);
         // What the client may send holds for what comes out, too.
         let body = decoded(body, codings, budget).limited(self.route.max_body);

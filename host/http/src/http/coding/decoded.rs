@@ -26,6 +26,7 @@ pub fn decoded(body: Body, codings: &[Coding], budget: &MemoryBudget) -> Body {
             decoder: None,
             rest: Bytes::new(),
             out: Box::default(),
+            may_yield: false,
             source_ended: false,
             trailers: None,
             ended: false,
@@ -42,6 +43,8 @@ struct Decoding {
     /// What was read of the source and is not decoded yet.
     rest: Bytes,
     out: Box<[u8]>,
+    /// Something may come out of what is here. zstd takes it for an error to be asked again and again for nothing.
+    may_yield: bool,
     source_ended: bool,
     trailers: Option<HeaderMap>,
     ended: bool,
@@ -51,6 +54,9 @@ struct Decoding {
 impl Decoding {
     /// What comes out of the bytes that are here. Empty: more of them are needed.
     fn decode(&mut self) -> Result<Bytes, BodyError> {
+        if !self.may_yield {
+            return Ok(Bytes::new());
+        }
         let (decoder, _) = match &mut self.decoder {
             Some(decoder) => decoder,
             None if self.rest.len() < Decoder::first_bytes(self.coding) && !self.source_ended => {
@@ -70,6 +76,7 @@ impl Decoding {
             self.rest.advance(read);
             filled += written;
             if read == 0 && written == 0 {
+                self.may_yield = false;
                 break;
             }
         }
@@ -110,7 +117,9 @@ impl Decoding {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
+            let polled = ready!(Pin::new(&mut self.source).poll_frame(cx));
+            self.may_yield = true;
+            match polled {
                 Some(frame) => match frame?.into_data() {
                     Ok(data) => self.take(data),
                     Err(frame) => {
