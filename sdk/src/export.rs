@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::hooks::{hook_table, traits::*};
 use crate::{
-    ConfigError, Describe, Error, Filter, Finished, Request, Response, Route, Setup, Verdict, bindings, config, host,
+    Chunk, ConfigError, Describe, Error, Event, Filter, Finished, Request, Response, Route, Setup, Verdict, bindings,
+    config, host,
 };
 
 /// The one filter of a component.

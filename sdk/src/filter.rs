@@ -80,6 +80,32 @@ impl Setup {
         Ok(host::interest::response_body(max_bytes, &owned(content_types))?)
     }
 
+    /// Asks for request bodies of these media types (none: all) piece by piece, in [`crate::OnRequestChunk`]. Where a body matches several
+    /// interests, the first of these counts: whole by `want_body`, events, chunks, whole by its type.
+    ///
+    /// # Errors
+    /// As [`Self::request_body`].
+    pub fn request_chunks(&mut self, content_types: &[&str]) -> Result<(), Error> {
+        Ok(host::interest::request_chunks(&owned(content_types))?)
+    }
+
+    /// The same for responses, in [`crate::OnResponseChunk`].
+    ///
+    /// # Errors
+    /// As [`Self::request_body`].
+    pub fn response_chunks(&mut self, content_types: &[&str]) -> Result<(), Error> {
+        Ok(host::interest::response_chunks(&owned(content_types))?)
+    }
+
+    /// Asks for responses of these media types event by event, in [`crate::OnResponseEvent`]: `text/event-stream` has server-sent events; in any
+    /// other type, each line is an event. None: `text/event-stream` and the types of NDJSON.
+    ///
+    /// # Errors
+    /// As [`Self::request_body`].
+    pub fn response_events(&mut self, content_types: &[&str]) -> Result<(), Error> {
+        Ok(host::interest::response_events(&owned(content_types))?)
+    }
+
     /// Says what this config needs to have been granted, in place of what [`Describe::grants`] says for every config: a `grants` table
     /// as JSON. It grants nothing: the gateway warns of what is missing.
     ///

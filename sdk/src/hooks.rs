@@ -28,6 +28,13 @@ macro_rules! hook_table {
                 select_upstream(route: Route) nothing "select-upstream"
                 "package sluice:sdk; world select-upstream { export sluice:filter/select-upstream@0.1.1; }"
             }
+            /// Sees the request body piece by piece while it is sent to the upstream, decoded.
+            OnRequestChunk {
+                /// # Errors
+                /// What the call has said of the piece is dropped and the filter's failure policy decides.
+                on_request_chunk(chunk: Chunk) nothing "on-request-chunk"
+                "package sluice:sdk; world on-request-chunk { export sluice:filter/on-request-chunk@0.1.1; }"
+            }
             /// Sees the response head and edits or replaces the response.
             OnResponse {
                 /// # Errors
@@ -41,6 +48,20 @@ macro_rules! hook_table {
                 /// The hook is rolled back and the filter's failure policy decides.
                 on_response_body(response: Response) verdict "on-response-body"
                 "package sluice:sdk; world on-response-body { export sluice:filter/on-response-body@0.1.1; }"
+            }
+            /// Sees the response body piece by piece while it is sent to the client, decoded.
+            OnResponseChunk {
+                /// # Errors
+                /// What the call has said of the piece is dropped and the filter's failure policy decides.
+                on_response_chunk(chunk: Chunk) nothing "on-response-chunk"
+                "package sluice:sdk; world on-response-chunk { export sluice:filter/on-response-chunk@0.1.1; }"
+            }
+            /// Sees server-sent events and lines of NDJSON, each when it comes.
+            OnResponseEvent {
+                /// # Errors
+                /// What the call has said of the piece is dropped and the filter's failure policy decides.
+                on_response_event(event: Event) nothing "on-response-event"
+                "package sluice:sdk; world on-response-event { export sluice:filter/on-response-event@0.1.1; }"
             }
             /// Sees and edits the trailers.
             OnResponseTrailers {
@@ -64,7 +85,7 @@ pub(crate) use hook_table;
 
 /// The traits, one for each hook.
 pub(crate) mod traits {
-    use crate::{Error, Filter, Finished, Request, Response, Route, Verdict};
+    use crate::{Chunk, Error, Event, Filter, Finished, Request, Response, Route, Verdict};
 
     macro_rules! traits {
         ($(

@@ -4,6 +4,7 @@
 mod attribute;
 #[doc(hidden)]
 pub mod bindings;
+mod chunk;
 mod claims;
 mod config;
 mod error;
@@ -31,6 +32,7 @@ use testing::host;
 static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
 
 pub use attribute::{Attribute, ClaimPath, bytes_to_text, network, shortened};
+pub use chunk::{Chunk, Event};
 pub use claims::{Claims, Confirmation, NotExact};
 pub use config::{ByteSize, ConfigError, Duration, is_token};
 pub use error::Error;
@@ -52,7 +54,8 @@ pub use throttle::Throttle;
 pub mod prelude {
     pub use crate::hooks::traits::*;
     pub use crate::{
-        ConfigError, Describe, Error, Filter, Problem, Request, Response, Route, Setup, Verdict, context, log, state,
+        Chunk, ConfigError, Describe, Error, Event, Filter, Problem, Request, Response, Route, Setup, Verdict, context,
+        log, state,
     };
     pub use serde::{Deserialize, Serialize};
 }

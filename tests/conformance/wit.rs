@@ -6,14 +6,17 @@ use std::path::Path;
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{LiftLowerAbi, ManglingAndAbi, PackageId, Resolve, WorldItem, WorldKey};
 
-const HOOKS: [&str; 9] = [
+const HOOKS: [&str; 12] = [
     "describe",
     "configure",
     "on-request",
     "on-request-body",
     "select-upstream",
+    "on-request-chunk",
     "on-response",
     "on-response-body",
+    "on-response-chunk",
+    "on-response-event",
     "on-response-trailers",
     "on-complete",
 ];
@@ -44,6 +47,9 @@ fn there_are_worlds_for_a_body_alone() {
     for (name, hooks) in [
         ("request-body-only-filter", &["on-request-body"][..]),
         ("response-body-filter", &["on-response-body"]),
+        ("request-chunk-filter", &["on-request-chunk"]),
+        ("response-chunk-filter", &["on-response-chunk"]),
+        ("response-event-filter", &["on-response-event"]),
         ("response-trailers-filter", &["on-response", "on-response-trailers"]),
         ("audit-filter", &["on-request", "on-complete"]),
     ] {

@@ -12,6 +12,8 @@ mod cache_hostile;
 mod cache_purge;
 mod cache_shared;
 mod calls;
+mod chunk_events;
+mod chunks;
 mod circuits;
 mod client_auth;
 mod commands;

@@ -223,7 +223,44 @@ fn a_filter_does_the_same_called_directly_and_run_as_a_component() {
         assert_eq!(only, [""; 0], "lines of one way only");
         assert_eq!(direct, component, "{plugin} {mode}");
     }
-    let left: Vec<_> = functions().difference(&well).cloned().collect();
+    let left: Vec<_> = functions().difference(&well).filter(|name| !name.starts_with("chunk.")).cloned().collect();
+    assert_eq!(left, [""; 0], "functions that no hook has called well");
+}
+
+#[test]
+fn pieces_are_the_same_both_ways() {
+    let origin = Origin::serve(|request| match &*request.target {
+        "/events" => {
+            let fields = vec![("content-type".into(), "text/event-stream".into())];
+            Reply::Full(200, fields, "event: e\nid: 1\ndata: ä\n\n".into())
+        }
+        _ => Reply::text(request.text()),
+    });
+    let calls = calls::of_pieces();
+    let config = json!({
+        "chunk-types": ["text/plain"],
+        "on-request-chunk": actions("on-request-chunk", &calls),
+        "on-response-chunk": actions("on-response-chunk", &calls),
+        "on-response-event": actions("on-response-event", &calls),
+    });
+    let run = |plugin: &str| {
+        let toml =
+            with_base(&(crate::support::route(&origin.url(), &["a"]) + &filter("a", plugin, "", config.clone())));
+        let gateway = setup().as_component("probe").start(&toml);
+        let chunks = gateway.request("POST", "/", &[("content-type", "text/plain")], "a bödy".as_bytes()).text();
+        let events = gateway.get("/events").text();
+        let lines = gateway.log();
+        let lines: BTreeSet<String> = lines
+            .iter()
+            .filter(|line| is_of_filter(line))
+            .filter_map(|line| Some(line["message"].as_str()?.to_owned()))
+            .collect();
+        (chunks, events, lines)
+    };
+    let direct = run("probe");
+    assert_eq!(direct, run("probe-component"));
+    let is_well = |name: &str| direct.2.iter().any(|line| line.contains(&format!("{name} ok ")));
+    let left: Vec<_> = functions().into_iter().filter(|name| name.starts_with("chunk.") && !is_well(name)).collect();
     assert_eq!(left, [""; 0], "functions that no hook has called well");
 }
 

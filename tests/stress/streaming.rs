@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Instant;
 
+use serde_json::json;
 use sluice_harness::load::scaled;
 use sluice_harness::{Client, Gateway, Origin, Reply, eventually};
 
-use crate::support::{route, with_base};
+use crate::support::{probe, route, setup, with_base};
 use crate::{alone, tell};
 
 const MIB: usize = 1 << 20;
@@ -73,6 +75,49 @@ fn fifty_large_downloads_by_slow_readers() {
     });
     let grown = most.load(Ordering::Relaxed).saturating_sub(before);
     tell(&format!("{readers} downloads of {} MiB: memory grew by {} KiB", length / MIB, grown / 1024));
+    assert!(grown < 8 * MIB as u64, "memory grew by {} KiB", grown / 1024);
+}
+
+/// The full run, of a gigabyte: `SLUICE_TEST_TRANSFER_MIB=1024`.
+#[test]
+fn a_large_download_through_a_filter_of_chunks() {
+    let _alone = alone();
+    let length = scaled("SLUICE_TEST_TRANSFER_MIB", 100) * MIB;
+    let origin = tap();
+    let config = json!({"on-response-chunk": [{"do": "upper-piece"}]});
+    let with_filter = route(&origin.url(), &["a"]) + &probe("a", config);
+    let time = |toml: &str| {
+        let gateway = setup().start(&with_base(toml));
+        let mut client = gateway.client();
+        assert_eq!(client.get(&format!("/{MIB}")).body.len(), MIB);
+        let before = gateway.resident();
+        let begun = Instant::now();
+        let raw = client.format("GET", &format!("/{length}"), &[], b"");
+        client.send(raw);
+        let is_chunked = client.read_head().header("content-length").is_none();
+        let (mut left, mut most, mut since) = (length, before, 0);
+        while left > 0 {
+            let got = match is_chunked {
+                true => client.read_chunk().expect("a piece").len(),
+                false => client.read_some(16 << 10).expect("the rest of the body").len(),
+            };
+            assert!(got > 0, "{left} bytes are missing");
+            left -= got;
+            since += got;
+            if since > 16 * MIB {
+                since = 0;
+                most = most.max(gateway.resident());
+            }
+        }
+        (begun.elapsed(), most.saturating_sub(before))
+    };
+    let (plain, _) = time(&route(&origin.url(), &[]));
+    let (filtered, grown) = time(&with_filter);
+    tell(&format!(
+        "{} MiB through a filter of chunks: {filtered:?}, without it {plain:?}; memory grew by {} KiB",
+        length / MIB,
+        grown / 1024
+    ));
     assert!(grown < 8 * MIB as u64, "memory grew by {} KiB", grown / 1024);
 }
 

@@ -25,8 +25,8 @@ mod pool;
 pub use filter::observer::{HookCall, HostCall, LogLine, Observer};
 pub use filter::{
     BodyInterest, CallMode, FailureKind, FilterError, FilterLimits, FilterStats, Grants, HeaderGrant, Hook, HookSet,
-    HookStats, Interests, LoadError, MediaPattern, Mode, Phase, RuntimeError, Unread, UnreadBodies, UnreadReason,
-    Verdict,
+    HookStats, Interests, LoadError, MediaInterest, MediaPattern, Mode, Phase, RuntimeError, Unread, UnreadBodies,
+    UnreadReason, Verdict,
 };
 pub use load::compile::{CompilerCommand, PipedError, UNABLE, compile_piped};
 pub use load::process::{CompileLimits, Interrupt};

@@ -139,9 +139,11 @@ fn the_interface_parses() {
 }
 
 #[test]
-fn every_subset_of_hooks_loads() {
+fn every_pair_of_hooks_loads() {
     let runtime = runtime();
-    for subset in 1..1_u32 << Hook::COUNT {
+    for subset in (1..1_u32 << Hook::COUNT)
+        .filter(|subset| subset.count_ones() <= 2 || subset.count_ones() as usize == Hook::COUNT)
+    {
         let hooks: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| subset & 1 << *hook as u32 != 0).collect();
         let names: Vec<_> = hooks.iter().map(|hook| hook.name()).collect();
         let (resolve, world) = world(&names, false);

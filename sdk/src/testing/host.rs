@@ -1,6 +1,7 @@
 //! The host functions of the harness, with the signatures that the bindings have in a component.
 
 pub(crate) mod cache;
+pub(crate) mod chunk;
 pub(crate) mod consumers;
 pub(crate) mod crypto;
 mod messages;
@@ -89,6 +90,25 @@ pub(crate) mod interest {
     pub(crate) fn response_body(max_bytes: u64, types: &[String]) -> Result<(), Error> {
         during(&[Phase::Configure], |world| {
             world.services.response_bodies = Some((max_bytes, types.to_vec()));
+            Ok(())
+        })
+    }
+
+    pub(crate) fn request_chunks(types: &[String]) -> Result<(), Error> {
+        pieces("on-request-chunk", types)
+    }
+
+    pub(crate) fn response_chunks(types: &[String]) -> Result<(), Error> {
+        pieces("on-response-chunk", types)
+    }
+
+    pub(crate) fn response_events(types: &[String]) -> Result<(), Error> {
+        pieces("on-response-event", types)
+    }
+
+    fn pieces(hook: &'static str, types: &[String]) -> Result<(), Error> {
+        during(&[Phase::Configure], |world| {
+            world.services.pieces.insert(hook, types.to_vec());
             Ok(())
         })
     }

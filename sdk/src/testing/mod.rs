@@ -29,6 +29,7 @@
 mod consumers;
 pub(crate) mod host;
 mod message;
+mod pieces;
 
 use std::{
     cell::RefCell,
@@ -43,7 +44,7 @@ use std::{
 use serde_json::Value as Json;
 
 use crate::hooks::{hook_table, traits::*};
-use crate::{Error, Filter, Finished, Request, Response, Route, Verdict, context::Value, export, http};
+use crate::{Chunk, Error, Event, Filter, Finished, Request, Response, Route, Verdict, context::Value, export, http};
 pub use consumers::{Consumer, KnownConsumer};
 pub use message::{Headers, RequestMessage, ResponseMessage};
 
@@ -70,6 +71,7 @@ pub struct Exchange {
     /// What `on_complete` sees as `summary`.
     pub summary: String,
     state: HashMap<u64, Vec<u8>>,
+    piece: sluice_services::piece::Piece,
 }
 
 /// The route of an exchange.
@@ -136,6 +138,7 @@ impl Exchange {
             cache: CacheNotes::default(),
             summary: "{}".to_owned(),
             state: HashMap::new(),
+            piece: sluice_services::piece::Piece::default(),
         }
     }
 
@@ -222,6 +225,7 @@ struct Services {
     hooks: BTreeMap<String, bool>,
     request_bodies: Option<(u64, Vec<String>)>,
     response_bodies: Option<(u64, Vec<String>)>,
+    pieces: BTreeMap<&'static str, Vec<String>>,
     needs: Option<Json>,
     random: u64,
 }
@@ -292,6 +296,7 @@ impl<F: Filter> Harness<F> {
             hooks: BTreeMap::new(),
             request_bodies: None,
             response_bodies: None,
+            pieces: BTreeMap::new(),
             needs: None,
             random: id.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
         };
@@ -351,6 +356,12 @@ impl<F: Filter> Harness<F> {
     #[must_use]
     pub fn response_bodies(&self) -> Option<(u64, Vec<String>)> {
         self.with(|services| services.response_bodies.clone())
+    }
+
+    /// The media types that the filter asked for in a piece hook (by its name in the interface, such as `on-response-event`).
+    #[must_use]
+    pub fn pieces(&self, hook: &str) -> Option<Vec<String>> {
+        self.with(|services| services.pieces.get(hook).cloned())
     }
 
     /// The grants that the filter said its config needs ([`crate::Setup::needs`]).

@@ -26,6 +26,10 @@ pub(super) fn of_configure() -> Vec<Value> {
         ["interest.request-body", 100_000, ["application/json", "text/*", "*/*+json"]],
         ["interest.response-body", 9_223_372_036_854_775_807_u64, ["text/plain", "application/*"]],
         ["interest.response-body", 100_000, []],
+        ["interest.request-chunks", ["application/x-none"]],
+        ["interest.response-chunks", ["application/x-none"]],
+        ["interest.response-events", ["application/x-none", "nonsense"]],
+        ["interest.response-events", ["application/x-none"]],
         ["interest.needs", "{read_headers: []}"],
         ["interest.needs", "{\"read_headers\": []}"],
         ["log.log", "warn", "a löng line"],
@@ -173,6 +177,29 @@ pub(super) fn of_route(nobody: SocketAddr, origin: SocketAddr) -> Vec<Value> {
         ["route.choose-endpoints", []],
         ["route.choose-endpoints", [origin.to_string(), nobody.to_string()]],
         ["route.summary"],
+    ]))
+}
+
+pub(super) fn of_pieces() -> Vec<Value> {
+    list(json!([
+        ["chunk.length"],
+        ["chunk.read", 0, 100],
+        ["chunk.read", 18_446_744_073_709_551_615_u64, 1],
+        ["chunk.is-last"],
+        ["chunk.hold", 1],
+        ["chunk.hold", 99_999],
+        ["chunk.hold", 0],
+        ["chunk.replace", "ä"],
+        ["chunk.event-name"],
+        ["chunk.event-id"],
+        ["chunk.event-data"],
+        ["chunk.set-event-data", "x\ny"],
+        ["chunk.end"],
+        ["chunk.pass-rest"],
+        ["request.path"],
+        ["request.set-path", "/other"],
+        ["response.status"],
+        ["response.set-status", 404],
     ]))
 }
 

@@ -45,7 +45,15 @@ pub fn guest(hooks: &[(&str, &str)], waits: bool) -> Vec<u8> {
         text.insert_str(8, r#"(import "sluice:filter/http@0.1.1" "send" (func $send (param i32 i32 i32 i32)))"#);
     }
     for (hook, body) in hooks {
-        let verdict = !matches!(*hook, "select-upstream" | "on-response-trailers" | "on-complete");
+        let verdict = !matches!(
+            *hook,
+            "select-upstream"
+                | "on-request-chunk"
+                | "on-response-chunk"
+                | "on-response-event"
+                | "on-response-trailers"
+                | "on-complete"
+        );
         let (result, value) = if verdict { ("(result i32)", "") } else { ("", "drop") };
         text.push_str(&format!(
             "(func (export \"sluice:filter/{hook}@0.1.1#{hook}\") {result} (local $i i32) {body} {value})\n"

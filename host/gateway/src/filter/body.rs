@@ -13,6 +13,11 @@ pub trait BodySource {
     /// Whether it is known that the message has no body.
     fn is_empty(&self) -> bool;
 
+    /// Whether the content codings that it has can be taken off.
+    fn check_coding(&self) -> Result<(), BodySourceError> {
+        Ok(())
+    }
+
     /// The whole body without its content coding, if it has at most `max_bytes`.
     fn buffer(&mut self, max_bytes: u64) -> impl Future<Output = Result<Bytes, BodySourceError>>;
 }

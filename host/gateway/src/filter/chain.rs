@@ -95,6 +95,13 @@ impl LocalPipeline {
                 return outcome;
             }
         }
+        if self.has(Hook::OnRequestChunk, index) {
+            match self.takes_request_pieces(traversal, body, index) {
+                Ok(false) => {}
+                Ok(true) => return FilterOutcome::Continue,
+                Err(failure) => return FilterOutcome::Body(failure),
+            }
+        }
         let Some(max_bytes) = self.request_body_wanted(traversal.exchange(), body, index) else {
             return FilterOutcome::Continue;
         };
@@ -110,6 +117,11 @@ impl LocalPipeline {
                 Err(error) => return self.request_refused(error, index),
             },
         }
+        if traversal.takes_request_pieces()
+            && let Err(ended) = Box::pin(self.request_pieces_of_whole::<IN_GROUP>(traversal, index)).await
+        {
+            return ended.into();
+        }
         match IN_GROUP {
             false => self.call(Hook::OnRequestBody, traversal, index).await,
             true => Box::pin(self.call_in_group(Hook::OnRequestBody, traversal, index)).await,
@@ -123,7 +135,7 @@ impl LocalPipeline {
     }
 
     /// Counts a body that a filter did not get, and says so where that is for the operator to change.
-    fn unread(&self, what: Unread, error: &BodySourceError, hook: Hook, index: usize) {
+    pub(super) fn unread(&self, what: Unread, error: &BodySourceError, hook: Hook, index: usize) {
         let Some(reason) = error.reason() else { return };
         self.pools[index].count_unread_body(what, reason);
         if what != Unread::RequestRefused {
@@ -135,18 +147,33 @@ impl LocalPipeline {
     /// it isn't in `exchange.response.body` yet. Called again for an error that takes the place of the response, it goes on after
     /// the filter that failed.
     pub async fn on_response<B: BodySource>(&self, traversal: &mut Traversal, body: &mut B) -> ResponseOutcome {
-        let mask = self.pipeline.mask(Hook::OnResponse) | self.pipeline.mask(Hook::OnResponseBody);
+        let mask = self.pipeline.response_mask();
         let cursor = &mut traversal.cursor;
         cursor.now = None;
         cursor.replaced_by = None;
         for index in downward(mask & before(cursor.left) & !cursor.absent) {
             traversal.cursor.left = index;
-            match self.response_through(traversal, body, index).await {
-                FilterOutcome::Continue => {}
+            let pending = traversal.takes_response_pieces().then(|| body_of(traversal.exchange()));
+            let outcome = self.response_through(traversal, body, index).await;
+            // What is sent in the place of a body is not shown to those that were to see that one.
+            if pending.is_some_and(|before| before != body_of(traversal.exchange())) {
+                traversal.cursor.pending.keep_response(before(index + 1));
+            }
+            match outcome {
+                FilterOutcome::Continue => continue,
                 // A replaced response passes the filters that are left like any other.
-                FilterOutcome::Respond => traversal.cursor.replaced_by = Some(index),
-                FilterOutcome::Failed(failure) => return ResponseOutcome::Failed(failure),
-                FilterOutcome::Body(error) => return ResponseOutcome::Body(error),
+                FilterOutcome::Respond => {
+                    traversal.cursor.replaced_by = Some(index);
+                    continue;
+                }
+                FilterOutcome::Failed(failure) => {
+                    traversal.cursor.pending.keep_response(0);
+                    return ResponseOutcome::Failed(failure);
+                }
+                FilterOutcome::Body(error) => {
+                    traversal.cursor.pending.keep_response(0);
+                    return ResponseOutcome::Body(error);
+                }
             }
         }
         traversal.cursor.left = 0;
@@ -167,6 +194,13 @@ impl LocalPipeline {
             let outcome = self.call(Hook::OnResponse, traversal, index).await;
             if !matches!(outcome, FilterOutcome::Continue) || traversal.is_absent(index) {
                 return outcome;
+            }
+        }
+        if self.has(Hook::OnResponseChunk, index) || self.has(Hook::OnResponseEvent, index) {
+            match self.takes_response_pieces(traversal, body, index) {
+                Ok(false) => {}
+                Ok(true) => return FilterOutcome::Continue,
+                Err(failure) => return FilterOutcome::Body(failure),
             }
         }
         let Some(max_bytes) = self.response_body_wanted(traversal.exchange(), body, index) else {
@@ -200,6 +234,11 @@ impl LocalPipeline {
                     error,
                 });
             }
+        }
+        if traversal.takes_response_pieces()
+            && let Err(ended) = Box::pin(self.response_pieces_of_whole(traversal, index)).await
+        {
+            return ended.into();
         }
         self.call(Hook::OnResponseBody, traversal, index).await
     }
@@ -246,11 +285,16 @@ impl LocalPipeline {
         self.pipeline.mask(Hook::OnComplete) & before(traversal.cursor.seen) & !traversal.cursor.absent
     }
 
-    fn has(&self, hook: Hook, index: usize) -> bool {
+    pub(super) fn has(&self, hook: Hook, index: usize) -> bool {
         self.pipeline.mask(hook) & (1 << index) != 0
     }
 
-    fn call(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> impl Future<Output = FilterOutcome> {
+    pub(super) fn call(
+        &self,
+        hook: Hook,
+        traversal: &mut Traversal,
+        index: usize,
+    ) -> impl Future<Output = FilterOutcome> {
         self.call_and(settle, hook, traversal, index)
     }
 
@@ -300,6 +344,9 @@ impl LocalPipeline {
         let length = match hook.phase() {
             Phase::RequestBody => exchange.request_body_len(),
             Phase::ResponseBody => exchange.response_body_len(),
+            Phase::RequestPiece | Phase::ResponsePiece | Phase::ResponseEvent => {
+                exchange.piece.as_ref().map_or(0, |piece| piece.bytes.len())
+            }
             Phase::RequestHead
             | Phase::Selection
             | Phase::ResponseHead
@@ -337,6 +384,12 @@ impl LocalPipeline {
         let interest = self.pipeline.filters()[index].program.interests().response_body.as_ref()?;
         wanted(interest, has_body, response.headers.get(CONTENT_TYPE))
     }
+}
+
+/// The body that filters have set or that is buffered, so that another one in its place is noticed.
+fn body_of(exchange: &Exchange) -> Option<(*const u8, usize)> {
+    let response = exchange.response.as_ref().filter(|_| exchange.response_body_replaced)?;
+    response.body.as_ref().map(|body| (body.as_ptr(), body.len()))
 }
 
 /// Whether a body that is here is small enough for a filter. One that a filter has set may be twice as large, as it may be for who sets it:

@@ -4,7 +4,9 @@
 mod body;
 mod chain;
 mod complete;
+mod flow;
 mod groups;
+mod pieces;
 mod pipeline;
 mod turns;
 mod verdict;
@@ -14,6 +16,9 @@ use std::sync::Arc;
 pub use body::{BodyFailure, BodySource, BodySourceError};
 pub use chain::{FilterFailure, RequestOutcome, ResponseOutcome};
 pub use complete::CompleteQueue;
+pub use flow::Flow;
+pub(crate) use pieces::TURN;
+pub use pieces::{PieceOutcome, PiecesError};
 pub use pipeline::{LocalPipeline, Pipeline, PipelineError, Traversal, WorkerFilters};
 
 pub use crate::config::model::{FailurePolicy, Step};

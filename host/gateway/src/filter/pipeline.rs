@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::pieces::Pending;
 use super::turns::BodyTurns;
 use super::{Filter, Step};
 use crate::config::model::AnyOf;
@@ -20,8 +21,10 @@ pub struct Pipeline {
     filters: Vec<Arc<Filter>>,
     /// For each hook, the filters that have it, by their index.
     masks: [u64; Hook::COUNT],
-    /// Those with a request hook.
+    /// Those with a request hook, or a hook for the pieces of a request.
     request_mask: u64,
+    /// The same for responses.
+    response_mask: u64,
     /// The way of a request, of indices, where there are groups.
     groups: Option<Vec<Step<usize>>>,
     /// Whether a filter may tell the cache something of a response.
@@ -51,7 +54,10 @@ impl Pipeline {
                 masks[hook as usize] |= 1 << index;
             }
         }
-        let request_mask = masks[Hook::OnRequest as usize] | masks[Hook::OnRequestBody as usize];
+        let request_hooks = [Hook::OnRequest, Hook::OnRequestBody, Hook::OnRequestChunk];
+        let request_mask = request_hooks.into_iter().fold(0, |mask, hook| mask | masks[hook as usize]);
+        let response_hooks = [Hook::OnResponse, Hook::OnResponseBody, Hook::OnResponseChunk, Hook::OnResponseEvent];
+        let response_mask = response_hooks.into_iter().fold(0, |mask, hook| mask | masks[hook as usize]);
         let mut indices = 0..;
         let by_index = steps.iter().map(|step| step.try_map(&mut |_| indices.next())).collect::<Option<Vec<_>>>();
         let groups = by_index.filter(|steps| steps.iter().any(|step| !matches!(step, Step::Filter(_))));
@@ -59,7 +65,7 @@ impl Pipeline {
             [Hook::OnResponse, Hook::OnResponseBody].iter().any(|hook| filter.hooks().contains(*hook))
         };
         let tells_cache = filters.iter().any(|filter| sees_responses(filter) && filter.plugin().tells_cache());
-        Ok(Arc::new(Pipeline { filters, masks, request_mask, groups, tells_cache }))
+        Ok(Arc::new(Pipeline { filters, masks, request_mask, response_mask, groups, tells_cache }))
     }
 
     /// A pipeline without filters.
@@ -68,6 +74,7 @@ impl Pipeline {
             filters: Vec::new(),
             masks: [0; Hook::COUNT],
             request_mask: 0,
+            response_mask: 0,
             groups: None,
             tells_cache: false,
         })
@@ -93,6 +100,11 @@ impl Pipeline {
 
     pub(super) fn request_mask(&self) -> u64 {
         self.request_mask
+    }
+
+    /// Those with a hook that is called before the response is sent, or one for its pieces.
+    pub(super) fn response_mask(&self) -> u64 {
+        self.response_mask
     }
 
     pub(super) fn mask(&self, hook: Hook) -> u64 {
@@ -166,6 +178,8 @@ pub(super) struct Cursor {
     pub(super) left: usize,
     /// The filter that has replaced the response last, of those that were called together.
     pub(super) replaced_by: Option<usize>,
+    /// Those that see a body piece by piece.
+    pub(super) pending: Pending,
     /// Filters that failed open and are out for this exchange, as a mask.
     pub(super) absent: u64,
     /// When the last call ended, as long as nothing else has happened: the next call begins then. Reading the clock costs as much

@@ -157,6 +157,11 @@ impl Held {
     }
 }
 
+/// The parts of a body.
+pub(super) fn parts(parts: &[String]) -> Vec<Bytes> {
+    parts.iter().map(|part| Bytes::from(part.clone())).collect()
+}
+
 impl BodySource for Held {
     fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value as Json};
 
 use super::compare::{Failure, Used, budgets, differences, problem};
-use super::exchange::{Held, candidates, exchange, response, summary};
+use super::exchange::{Held, candidates, exchange, parts, response, summary};
 use super::foreseen::Foreseen;
 use super::{Component, ToolError, runtime, seen};
 use crate::config::model::cases::{Case, CaseFile, CaseStep};
 use crate::config::model::{Step, TrialPolicy};
 use crate::filter::{
-    CompleteQueue, Filter, FilterFailure, FilterSpec, Hook, LoadError, LocalPipeline, Mode, Pipeline, Plugin,
-    RequestOutcome, ResponseOutcome, Runtime, Traversal, WorkerFilters,
+    CompleteQueue, Filter, FilterFailure, FilterSpec, Hook, LoadError, LocalPipeline, Mode, PiecesError, Pipeline,
+    Plugin, RequestOutcome, ResponseOutcome, Runtime, Traversal, WorkerFilters,
 };
 use crate::services::consumers::ConsumerSet;
 use crate::services::log_limit::visible;
@@ -259,6 +259,10 @@ impl Runner {
     ) -> Option<(String, String)> {
         let told = |failure: &FilterFailure| (failure.error.kind().name().to_owned(), failure.error.to_string());
         let unread = |failure: &crate::filter::BodyFailure| ("body".to_owned(), failure.error.to_string());
+        let in_pieces = |error: &PiecesError| match error {
+            PiecesError::Failed(failure) => told(failure),
+            PiecesError::Body(failure) => unread(failure),
+        };
         let mut verdict = |word: &str| found.insert("verdict".into(), word.into());
         let mut body = Held::of(step.request.body.as_ref());
         let mut answer = Held::of(None);
@@ -272,6 +276,11 @@ impl Runner {
                         return Some(told(&failure));
                     }
                     found.insert("selection".into(), seen::selection(traversal.exchange()));
+                }
+                if traversal.takes_request_pieces()
+                    && let Err(error) = local.request_pieces(traversal, parts(&step.request.parts)).await
+                {
+                    return Some(in_pieces(&error));
                 }
                 let exchange = traversal.exchange();
                 found.insert("upstream".into(), seen::upstream(exchange, &body.0));
@@ -294,6 +303,14 @@ impl Runner {
             ResponseOutcome::Continue => {}
             ResponseOutcome::Failed(failure) => return Some(told(&failure)),
             ResponseOutcome::Body(failure) => return Some(unread(&failure)),
+        }
+        // The body of an answer that the filter has made is here, and not the upstream's.
+        let made = traversal.exchange().response.as_ref().and_then(|response| response.body.clone());
+        let body = made.map_or_else(|| parts(&step.response.parts), |whole| vec![whole]);
+        if traversal.takes_response_pieces()
+            && let Err(error) = local.response_pieces(traversal, body).await
+        {
+            return Some(in_pieces(&error));
         }
         let has_trailers = traversal.exchange().response.as_ref().is_some_and(|response| response.trailers.is_some());
         if has_trailers

@@ -10,7 +10,7 @@ use crate::deadline;
 use crate::filter::{BodySource, BodySourceError};
 use crate::http::body::{Body, BodyError};
 use crate::http::buffer::{MemoryBudget, collect};
-use crate::http::coding::{self, CodingError};
+use crate::http::coding::{self, Coding, CodingError};
 use crate::http::headers::HeaderClasses;
 
 /// The body of a message of either direction.
@@ -41,6 +41,11 @@ impl MessageBody {
     /// Whether there is nothing to read.
     pub(super) fn is_empty(&self) -> bool {
         self.body.is_end_stream()
+    }
+
+    /// The content codings, in the order in which they were put on.
+    pub(super) fn codings(&self) -> Result<Vec<Coding>, CodingError> {
+        self.codings.as_ref().map_or_else(|| Ok(Vec::new()), |headers| coding::codings(headers))
     }
 
     /// Whether it may have a content coding.
@@ -80,6 +85,10 @@ pub(super) struct Bufferable<'a> {
 impl BodySource for Bufferable<'_> {
     fn is_empty(&self) -> bool {
         self.message.body.is_end_stream()
+    }
+
+    fn check_coding(&self) -> Result<(), BodySourceError> {
+        self.message.codings().map(|_| ()).map_err(|error| BodySourceError::Coding(crate::chain(&error)))
     }
 
     async fn buffer(&mut self, max_bytes: u64) -> Result<Bytes, BodySourceError> {

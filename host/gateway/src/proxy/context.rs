@@ -116,6 +116,8 @@ pub(super) struct RequestContext {
     pub(super) request_body: MessageBody,
     /// The length that the client announced is more than the route takes.
     pub(super) request_too_large: bool,
+    /// The exchange of the hooks that see the request's body piece by piece, until the response hooks begin.
+    pub(super) request_pieces: Option<SharedTraversal>,
     /// The upstream's body, until it goes to the client.
     pub(super) response_body: MessageBody,
     /// When a part of either body last came; only where the request has one.
@@ -229,6 +231,7 @@ impl RequestContext {
                 proxied: None,
                 request_body: MessageBody::default(),
                 request_too_large: false,
+                request_pieces: None,
                 response_body: MessageBody::default(),
                 progress: None,
                 upgrade_request: None,

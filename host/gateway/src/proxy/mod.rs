@@ -15,6 +15,7 @@ mod grpc;
 mod inbound;
 mod mirror;
 mod outgoing;
+mod pieces;
 mod receive;
 mod respond;
 mod retry;
@@ -215,6 +216,7 @@ impl<'a> RouteHandler<'a> {
         if filters.is_empty() {
             return;
         }
+        self.join_request_pieces(context);
         loop {
             let mut body = context.response_body.source(&self.worker.budget);
             let error = match self.pipeline.on_response(&mut context.traversal, &mut body).await {

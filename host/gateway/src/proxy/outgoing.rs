@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, UPGRADE};
 use http::{HeaderValue, Request, Uri, Version};
 
+use http_body::Body as _;
+
 use super::RouteHandler;
 use super::context::RequestContext;
 use super::deadline::ClientDeadline;
@@ -19,6 +21,10 @@ use crate::upstream::{Extras, Timeouts};
 
 /// As good as no deadline.
 pub(super) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Hooks that see the request's headers while the upstream has them, or as they were before the changes for the upstream.
+const READERS_MEANWHILE: [Hook; 5] =
+    [Hook::SelectUpstream, Hook::OnResponseBody, Hook::OnResponseChunk, Hook::OnResponseEvent, Hook::OnComplete];
 
 /// Where the headers of the exchange's request are while the upstream has the request. Copying them costs as much as a call of a
 /// filter.
@@ -70,7 +76,6 @@ impl RouteHandler<'_> {
         context: &mut RequestContext,
     ) -> Result<(Box<Request<Body>>, RequestHeaders), ProxyError> {
         let route = self.route;
-        let protocol = context.upgrade_request.as_ref().map(|upgrade| &upgrade.protocol);
         let exchange = context.traversal.exchange();
         let target = match &route.rewrite {
             None => exchange.request.target.clone(),
@@ -78,7 +83,8 @@ impl RouteHandler<'_> {
                 .apply(&exchange.request.target, &exchange.params)
                 .map_err(|e| ProxyError::new(Kind::BadRequest, format!("rewrite: {e}")))?,
         };
-        let body = if exchange.request_body_replaced {
+        let mut codings = Vec::new();
+        let mut body = if exchange.request_body_replaced {
             let body = exchange.request_body.clone().unwrap_or_default();
             context.request_body.release();
             // The length and coding of the old body describe other bytes.
@@ -86,17 +92,24 @@ impl RouteHandler<'_> {
             exchange.request.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             Body::full(body)
         } else {
+            // What can't be decoded was refused before.
+            if context.traversal.takes_request_pieces() {
+                codings = context.request_body.codings().unwrap_or_default();
+            }
             context.request_body.take()
         };
+        if context.traversal.takes_request_pieces() && !body.is_end_stream() {
+            body = self.stream_request(context, body, &codings)?;
+        }
+        let protocol = context.upgrade_request.as_ref().map(|upgrade| &upgrade.protocol);
+        let exchange = context.traversal.exchange();
         let mut request = Box::write(Box::new_uninit(), Request::new(body));
         *request.method_mut() = exchange.request.method.clone();
         *request.uri_mut() = Uri::from(target);
         *request.version_mut() = Version::HTTP_11;
         let pipeline = self.pipeline.pipeline();
         let has_one_of = |hooks: &[Hook]| hooks.iter().any(|hook| pipeline.has(*hook));
-        // These see the headers while the upstream has them, or as they were before the changes below.
-        let place = if protocol.is_some() || has_one_of(&[Hook::SelectUpstream, Hook::OnResponseBody, Hook::OnComplete])
-        {
+        let place = if protocol.is_some() || has_one_of(&READERS_MEANWHILE) {
             RequestHeaders::Copied
         } else if has_one_of(&[Hook::OnResponse, Hook::OnResponseTrailers]) {
             RequestHeaders::Lent
@@ -113,7 +126,7 @@ impl RouteHandler<'_> {
             strip_shadowed(headers, of_client);
         }
         cdn_loop::pass_on(headers);
-        if pipeline.has(Hook::OnResponseBody) {
+        if has_one_of(&[Hook::OnResponseBody, Hook::OnResponseChunk, Hook::OnResponseEvent]) {
             coding::keep_decodable(headers);
         }
         match &route.host {

@@ -42,10 +42,17 @@ impl RouteHandler<'_> {
             false => (head, replaced),
         };
         let head = grpc::answer(head, &context);
+        let takes_pieces = context.traversal.takes_response_pieces();
+        let codings = match takes_pieces && !replaced && head.origin == ResponseSource::Upstream {
+            // What can't be decoded is not shown to filters.
+            true => context.response_body.codings().unwrap_or_default(),
+            false => Vec::new(),
+        };
         let body = context.response_body.take();
         let trailers = self.pipeline.pipeline().has(Hook::OnResponseTrailers);
         // The hooks to come see the head; its body is on its way.
-        let later = (trailers || context.completes()).then(|| Box::new(ResponseHead { body: None, ..(*head).clone() }));
+        let later = (trailers || takes_pieces || context.completes())
+            .then(|| Box::new(ResponseHead { body: None, ..(*head).clone() }));
         let mut response = match (head.origin, replaced) {
             (ResponseSource::Upstream, false) => OutgoingResponse { head, body },
             (_, true) => OutgoingResponse::replaced(head),
@@ -54,10 +61,19 @@ impl RouteHandler<'_> {
         if replaced || response.head.origin != ResponseSource::Upstream {
             context.stored = None;
         }
-        self.compress(&mut context, &mut response);
         self.keep_for_later_hooks(&mut context, later);
-        if trailers {
-            let (pipeline, shared) = (Rc::clone(self.pipeline), context.share_traversal());
+        let flows = match takes_pieces {
+            true => self.pipeline.response_flows(&mut context.traversal, &self.worker.budget),
+            false => Vec::new(),
+        };
+        let shared = (trailers || takes_pieces).then(|| context.share_traversal());
+        if takes_pieces && let Some(shared) = &shared {
+            context.stored = None;
+            self.stream_response(&mut response, flows, &codings, shared);
+        }
+        self.compress(&mut context, &mut response);
+        if trailers && let Some(shared) = shared {
+            let pipeline = Rc::clone(self.pipeline);
             response.body = response.body.with_trailers_hook(move |trailers| run_hooks(pipeline, shared, trailers));
         }
         send(response, context)

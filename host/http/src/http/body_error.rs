@@ -31,7 +31,7 @@ pub enum BodyError {
     #[error("malformed body")]
     Protocol(#[source] Cause),
     /// A filter with the failure policy `closed` failed after the head was sent.
-    #[error("filter failed at the trailers")]
+    #[error("a filter failed while the message was sent")]
     Filter(#[source] Cause),
     /// A content coding could not be put on it, or taken off it.
     #[error("the content coding of the body")]

@@ -1,7 +1,9 @@
 //! Content codings (RFC 9110 §8.4): decoding whole bodies with a limit on what comes out, since a kilobyte can hold a gigabyte. `accept` says
-//! which one a client wants, `encoder` puts one on, and `encoded` does so with a body that streams through.
+//! which one a client wants, `encoder` puts one on and `decoder` takes one off, and `encoded` and `decoded` do so with a body that streams through.
 
 mod accept;
+mod decoded;
+mod decoder;
 mod encoded;
 mod encoder;
 
@@ -12,6 +14,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
 
 pub use self::accept::preferred;
+pub use self::decoded::decoded;
 pub(super) use self::encoded::DIGESTS;
 pub use self::encoded::{Encoding, encode_whole};
 pub use self::encoder::{EncodeError, Encoder, Level, Until};

@@ -47,6 +47,11 @@ impl Candidates {
         Candidates { source: Some(source), ..Candidates::default() }
     }
 
+    /// The same endpoints as they are when the new list is first looked at.
+    pub fn anew(&self) -> Self {
+        Candidates { source: self.source.clone(), ..Candidates::default() }
+    }
+
     /// These endpoints.
     pub fn fixed(list: Vec<Candidate>) -> Self {
         Candidates { listed: OnceCell::from(list), ..Candidates::default() }

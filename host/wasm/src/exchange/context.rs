@@ -109,7 +109,7 @@ pub struct KnownConsumer {
 }
 
 /// All facts of one exchange. Few, so a vector is searched.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Context {
     entries: Vec<ContextEntry>,
     caller: Option<Caller>,

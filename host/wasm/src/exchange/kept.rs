@@ -52,6 +52,11 @@ impl Exchange {
         Ok(())
     }
 
+    /// Charges what there is, where it was put there without [`Self::keep`].
+    pub fn measure(&mut self, budget: &MemoryBudget) -> Result<(), BodyError> {
+        self.charge(0, budget)
+    }
+
     /// Measures what there is, since much of what was added may be gone, and charges that.
     #[cold]
     fn charge(&mut self, more: usize, budget: &MemoryBudget) -> Result<(), BodyError> {

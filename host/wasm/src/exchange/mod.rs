@@ -14,6 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use sluice_http::http::body::{BodyError, MemoryBudget};
 use sluice_http::http::forwarded::ClientAddress;
 
 pub use cache::{CacheFreshness, CacheNotes};
@@ -21,6 +22,7 @@ pub use candidates::{Candidate, CandidateSource, Candidates};
 pub use context::{Caller, Context, ContextEntry, ContextError, KnownConsumer, Value, entry_bytes};
 pub use journal::{HeaderEdit, Undo, Values};
 pub use kept::Kept;
+pub use sluice_services::piece::{Piece, Said};
 
 /// The request head as the pipeline has left it so far.
 #[derive(Debug, Clone)]
@@ -196,6 +198,8 @@ pub struct Exchange {
     pub request_body_wish: Option<BodyWish>,
     /// Wishes for the response body, at most one for each filter.
     pub response_body_wishes: Vec<BodyWish>,
+    /// The piece of a body that a filter is being called with.
+    pub piece: Option<Box<Piece>>,
     /// What filters have told the cache of the route, if they have.
     pub cache: Option<Box<CacheNotes>>,
     /// What that has done, in a word; before the response hooks.
@@ -220,6 +224,20 @@ impl Exchange {
     /// The length of the response's body, as far as it is buffered.
     pub fn response_body_len(&self) -> usize {
         self.response.as_ref().and_then(|response| response.body.as_ref()).map_or(0, Bytes::len)
+    }
+
+    /// Another one that has what is there of the request so far, for hooks that are called while its response is on its way.
+    /// It is charged to `budget`.
+    pub fn fork(&self, budget: &MemoryBudget) -> Result<Box<Self>, BodyError> {
+        let mut fork = Exchange::new(self.id.clone(), self.client.clone(), self.request.clone(), self.route.clone());
+        fork.until = self.until;
+        fork.client_certificate.clone_from(&self.client_certificate);
+        fork.params.clone_from(&self.params);
+        fork.context = self.context.clone();
+        fork.states.clone_from(&self.states);
+        fork.candidates = self.candidates.anew();
+        fork.measure(budget)?;
+        Ok(fork)
     }
 
     /// A new exchange at the moment its route is known.
@@ -248,6 +266,7 @@ impl Exchange {
                 selection: Selection::default(),
                 request_body_wish: None,
                 response_body_wishes: Vec::new(),
+                piece: None,
                 cache: None,
                 cache_status: None,
                 summary: None,

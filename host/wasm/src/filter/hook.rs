@@ -10,8 +10,14 @@ pub enum Phase {
     RequestBody,
     /// The choice of an upstream and an endpoint.
     Selection,
+    /// A piece of the request's body, on its way to the upstream.
+    RequestPiece,
     ResponseHead,
     ResponseBody,
+    /// A piece of the response's body, on its way to the client.
+    ResponsePiece,
+    /// An event of the response's body, on its way to the client.
+    ResponseEvent,
     ResponseTrailers,
     /// After the last byte.
     Completion,
@@ -46,9 +52,20 @@ macro_rules! hooks {
                 }
             }
 
-            /// Whether the hook is called with a body.
+            /// Whether the hook is called with a body, or a piece of one.
             pub const fn has_body(self) -> bool {
-                matches!(self.phase(), Phase::RequestBody | Phase::ResponseBody)
+                match self.phase() {
+                    Phase::RequestBody
+                    | Phase::ResponseBody
+                    | Phase::RequestPiece
+                    | Phase::ResponsePiece
+                    | Phase::ResponseEvent => true,
+                    Phase::RequestHead
+                    | Phase::Selection
+                    | Phase::ResponseHead
+                    | Phase::ResponseTrailers
+                    | Phase::Completion => false,
+                }
             }
 
             /// Whether the hook answers a verdict.
@@ -71,10 +88,16 @@ hooks! {
     OnRequestBody = "on-request-body", verdict, RequestBody;
     /// An endpoint is to be chosen.
     SelectUpstream = "select-upstream", nothing, Selection;
+    /// A piece of the request body goes to the upstream.
+    OnRequestChunk = "on-request-chunk", nothing, RequestPiece;
     /// The response head is in.
     OnResponse = "on-response", verdict, ResponseHead;
     /// The response body is in.
     OnResponseBody = "on-response-body", verdict, ResponseBody;
+    /// A piece of the response body goes to the client.
+    OnResponseChunk = "on-response-chunk", nothing, ResponsePiece;
+    /// An event of the response body goes to the client.
+    OnResponseEvent = "on-response-event", nothing, ResponseEvent;
     /// The trailers are in.
     OnResponseTrailers = "on-response-trailers", nothing, ResponseTrailers;
     /// The exchange is finished.
@@ -116,7 +139,8 @@ impl HookSet {
     pub(crate) const REQUEST_WRITES: HookSet = HookSet::about(&[Phase::RequestHead, Phase::RequestBody]);
     pub(crate) const REQUEST_BODY_WISH: HookSet = HookSet::about(&[Phase::RequestHead]);
     pub(crate) const REQUEST_BODY: HookSet = HookSet::about(&[Phase::RequestBody]);
-    pub(crate) const RESPONSE_READS: HookSet = HookSet::ALL.without(HookSet::SELECTION);
+    pub(crate) const RESPONSE_READS: HookSet =
+        HookSet::ALL.without(HookSet::about(&[Phase::Selection, Phase::RequestPiece]));
     /// In a request hook: the answer that the filter drafts.
     pub(crate) const RESPONSE_WRITES: HookSet =
         HookSet::about(&[Phase::RequestHead, Phase::RequestBody, Phase::ResponseHead, Phase::ResponseBody]);
@@ -125,10 +149,15 @@ impl HookSet {
     pub(crate) const RESPONSE_BODY: HookSet = HookSet::about(&[Phase::ResponseBody]);
     /// What filters tell the cache: before the response is stored.
     pub(crate) const CACHE_WRITES: HookSet = HookSet::RESPONSE_WRITES;
+    pub(crate) const PIECES: HookSet =
+        HookSet::about(&[Phase::RequestPiece, Phase::ResponsePiece, Phase::ResponseEvent]);
+    /// Pieces that are no events.
+    pub(crate) const CHUNKS: HookSet = HookSet::about(&[Phase::RequestPiece, Phase::ResponsePiece]);
+    pub(crate) const EVENTS: HookSet = HookSet::about(&[Phase::ResponseEvent]);
     pub(crate) const TRAILERS: HookSet = HookSet::about(&[Phase::ResponseTrailers]);
     /// The hooks before there is a response.
     pub(crate) const BEFORE_RESPONSE: HookSet =
-        HookSet::about(&[Phase::RequestHead, Phase::RequestBody, Phase::Selection]);
+        HookSet::about(&[Phase::RequestHead, Phase::RequestBody, Phase::Selection, Phase::RequestPiece]);
     pub(crate) const SELECTION: HookSet = HookSet::about(&[Phase::Selection]);
     pub(crate) const CONTEXT_WRITES: HookSet = HookSet::ALL.without(HookSet::COMPLETION);
     pub(crate) const COMPLETION: HookSet = HookSet::about(&[Phase::Completion]);
@@ -219,6 +248,8 @@ mod tests {
         assert_eq!(names(HookSet::REQUEST_WRITES), ["on-request", "on-request-body"]);
         assert_eq!(names(HookSet::SELECTION), ["select-upstream"]);
         assert!(!HookSet::RESPONSE_READS.contains(Hook::SelectUpstream));
+        assert!(!HookSet::RESPONSE_READS.contains(Hook::OnRequestChunk));
+        assert_eq!(names(HookSet::PIECES), ["on-request-chunk", "on-response-chunk", "on-response-event"]);
         assert!(!HookSet::RESPONSE_WRITES.contains(Hook::OnResponseTrailers));
         assert!(!HookSet::CONTEXT_WRITES.contains(Hook::OnComplete));
     }

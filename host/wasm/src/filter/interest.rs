@@ -4,6 +4,7 @@ use http::HeaderValue;
 use serde_json::Value;
 
 use crate::filter::HookSet;
+use sluice_services::events::has_events;
 
 /// What `configure` declared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +13,10 @@ pub struct Interests {
     pub off: HookSet,
     pub request_body: Option<BodyInterest>,
     pub response_body: Option<BodyInterest>,
+    pub request_chunks: Option<MediaInterest>,
+    pub response_chunks: Option<MediaInterest>,
+    /// Without types: those that are known to consist of events.
+    pub response_events: Option<MediaInterest>,
     /// What it needs to be granted, where that depends on its config.
     pub needs: Option<Value>,
 }
@@ -23,8 +28,7 @@ pub struct BodyInterest {
     pub max_bytes: u64,
     /// What it asked for.
     pub asked_bytes: u64,
-    /// Empty means any.
-    pub types: Vec<MediaPattern>,
+    pub types: MediaInterest,
 }
 
 impl BodyInterest {
@@ -35,13 +39,35 @@ impl BodyInterest {
 
     /// Whether a body of this `content-type` is wanted.
     pub fn matches(&self, content_type: Option<&HeaderValue>) -> bool {
-        if self.types.is_empty() {
+        self.types.matches(content_type)
+    }
+}
+
+/// The media types that a filter asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaInterest(
+    /// Empty means any.
+    pub Vec<MediaPattern>,
+);
+
+impl MediaInterest {
+    /// Whether a body of this `content-type` is wanted.
+    pub fn matches(&self, content_type: Option<&HeaderValue>) -> bool {
+        if self.0.is_empty() {
             return true;
         }
         let Some(value) = content_type.and_then(|v| v.to_str().ok()) else { return false };
         let essence = value.split(';').next().unwrap_or_default().trim();
         let Some((kind, subtype)) = essence.split_once('/') else { return false };
-        self.types.iter().any(|pattern| pattern.matches(kind, subtype))
+        self.0.iter().any(|pattern| pattern.matches(kind, subtype))
+    }
+
+    /// The same for bodies of events: without types, of those that are known to have them.
+    pub fn matches_events(&self, content_type: Option<&HeaderValue>) -> bool {
+        match self.0.is_empty() {
+            true => content_type.is_some_and(|value| has_events(value.as_bytes())),
+            false => self.matches(content_type),
+        }
     }
 }
 
@@ -104,8 +130,7 @@ mod tests {
     use super::*;
 
     fn wants(patterns: &[&str], content_type: &str) -> bool {
-        let types = patterns.iter().map(|p| MediaPattern::parse(p).unwrap()).collect();
-        BodyInterest { max_bytes: 1, asked_bytes: 1, types }
+        MediaInterest(patterns.iter().map(|p| MediaPattern::parse(p).unwrap()).collect())
             .matches(Some(&HeaderValue::from_str(content_type).unwrap()))
     }
 
@@ -125,8 +150,10 @@ mod tests {
 
     #[test]
     fn no_types_means_any_body_even_without_a_type() {
-        assert!(BodyInterest { max_bytes: 1, asked_bytes: 1, types: vec![] }.matches(None));
+        assert!(MediaInterest(vec![]).matches(None));
         let json = MediaPattern::parse("application/json").unwrap();
-        assert!(!BodyInterest { max_bytes: 1, asked_bytes: 1, types: vec![json] }.matches(None));
+        assert!(!MediaInterest(vec![json]).matches(None));
+        assert!(!MediaInterest(vec![]).matches_events(None));
+        assert!(MediaInterest(vec![]).matches_events(Some(&HeaderValue::from_static("text/event-stream"))));
     }
 }

@@ -12,6 +12,6 @@ pub(crate) mod stats;
 pub use error::{FailureKind, FilterError, LoadError, RuntimeError};
 pub use grants::{Grants, HeaderGrant};
 pub use hook::{Hook, HookSet, Phase, Verdict};
-pub use interest::{BodyInterest, Interests, MediaPattern};
+pub use interest::{BodyInterest, Interests, MediaInterest, MediaPattern};
 pub use settings::{CallMode, FilterLimits, Mode};
 pub use stats::{FilterStats, HookStats, Unread, UnreadBodies, UnreadReason};

@@ -7,8 +7,7 @@ use crate::abi::define::Define;
 use crate::abi::{List, Str};
 use crate::bindings::{Error, log};
 use crate::call::state::{CallState, Stage};
-use crate::filter::{BodyInterest, MediaPattern};
-use crate::filter::{Hook, HookSet};
+use crate::filter::{BodyInterest, Hook, HookSet, MediaInterest, MediaPattern};
 use sluice_services::log_limit;
 
 /// Content types that a filter may list.
@@ -18,6 +17,11 @@ const MAX_NEEDS: usize = 64 << 10;
 
 impl CallState {
     fn body_interest(&self, hook: Hook, max_bytes: u64, types: &[&str]) -> Result<BodyInterest, Error> {
+        let types = self.media_interest(hook, types)?;
+        Ok(BodyInterest { max_bytes: max_bytes.min(self.shared.limits.max_body), asked_bytes: max_bytes, types })
+    }
+
+    fn media_interest(&self, hook: Hook, types: &[&str]) -> Result<MediaInterest, Error> {
         if self.stage != Stage::Configure {
             return Err(Error::WrongHook);
         }
@@ -30,8 +34,7 @@ impl CallState {
         }
         let parse =
             |text: &&str| MediaPattern::parse(text).ok_or_else(|| invalid(format!("`{text}` is not a content type")));
-        let types = types.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(BodyInterest { max_bytes: max_bytes.min(self.shared.limits.max_body), asked_bytes: max_bytes, types })
+        types.iter().map(parse).collect::<Result<_, _>>().map(MediaInterest)
     }
 }
 
@@ -52,6 +55,18 @@ fn interest_functions(at: &mut impl Define) -> Outcome<()> {
     at.function::<(u64, List<Str>), _>("response-body", |state, (most, types)| {
         let interest = state.body_interest(Hook::OnResponseBody, most, &types);
         Ok(interest.map(|interest| state.interests.response_body = Some(interest)))
+    })?;
+    at.function::<(List<Str>,), _>("request-chunks", |state, (types,)| {
+        let interest = state.media_interest(Hook::OnRequestChunk, &types);
+        Ok(interest.map(|interest| state.interests.request_chunks = Some(interest)))
+    })?;
+    at.function::<(List<Str>,), _>("response-chunks", |state, (types,)| {
+        let interest = state.media_interest(Hook::OnResponseChunk, &types);
+        Ok(interest.map(|interest| state.interests.response_chunks = Some(interest)))
+    })?;
+    at.function::<(List<Str>,), _>("response-events", |state, (types,)| {
+        let interest = state.media_interest(Hook::OnResponseEvent, &types);
+        Ok(interest.map(|interest| state.interests.response_events = Some(interest)))
     })?;
     at.function::<(Str,), _>("needs", |state, (grants,)| Ok(state.need(grants)))
 }

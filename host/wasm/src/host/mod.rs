@@ -2,6 +2,7 @@
 //! `kv-wait.wait`, `passwords.authenticate`, and those of limits and values where these are in a store.
 
 mod cache;
+mod chunk;
 pub(crate) mod consumers;
 pub(crate) mod crypto;
 mod facts;
@@ -84,6 +85,7 @@ pub(crate) fn link(linker: &mut impl Interfaces, waiting: Waiting) -> Outcome<()
     request::link(linker)?;
     response::link(linker)?;
     cache::link(linker)?;
+    chunk::link(linker)?;
     route::link(linker)?;
     facts::link(linker)?;
     consumers::link(linker)?;

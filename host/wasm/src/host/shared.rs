@@ -175,8 +175,13 @@ impl CallState {
     fn is_after_request(&self) -> bool {
         match self.stage {
             Stage::Hook(hook) => match hook.phase() {
-                Phase::RequestHead | Phase::RequestBody | Phase::Selection => false,
-                Phase::ResponseHead | Phase::ResponseBody | Phase::ResponseTrailers | Phase::Completion => true,
+                Phase::RequestHead | Phase::RequestBody | Phase::Selection | Phase::RequestPiece => false,
+                Phase::ResponseHead
+                | Phase::ResponseBody
+                | Phase::ResponsePiece
+                | Phase::ResponseEvent
+                | Phase::ResponseTrailers
+                | Phase::Completion => true,
             },
             Stage::Start | Stage::Describe | Stage::Configure => false,
         }

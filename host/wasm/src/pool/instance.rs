@@ -229,6 +229,9 @@ pub(crate) fn body_len(hook: Hook, exchange: &Exchange) -> usize {
     match hook.phase() {
         Phase::RequestBody => exchange.request_body_len(),
         Phase::ResponseBody => exchange.response_body_len(),
+        Phase::RequestPiece | Phase::ResponsePiece | Phase::ResponseEvent => {
+            exchange.piece.as_ref().map_or(0, |piece| piece.bytes.len())
+        }
         Phase::RequestHead | Phase::Selection | Phase::ResponseHead | Phase::ResponseTrailers | Phase::Completion => 0,
     }
 }

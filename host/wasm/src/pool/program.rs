@@ -198,6 +198,10 @@ impl Program {
     /// sent. Sending may take hours.
     pub(crate) fn is_called_behind(&self, hook: Hook, exchange: &Exchange, index: usize) -> bool {
         let interests = &self.interests;
+        // While the body goes to the upstream, the exchange of its hooks is another one.
+        if hook.phase() == Phase::RequestPiece {
+            return false;
+        }
         let mut behind = self.shared.exports.iter().filter(|other| other.index() > hook.index());
         behind.any(|other| {
             !interests.off.contains(other)
@@ -211,7 +215,11 @@ impl Program {
                             || exchange.response_body_wishes.iter().any(|wish| wish.filter == index)
                     }
                     Phase::RequestHead | Phase::Selection | Phase::ResponseHead => true,
-                    Phase::ResponseTrailers | Phase::Completion => false,
+                    Phase::RequestPiece
+                    | Phase::ResponsePiece
+                    | Phase::ResponseEvent
+                    | Phase::ResponseTrailers
+                    | Phase::Completion => false,
                 }
         })
     }

@@ -228,9 +228,12 @@ macro_rules! message {
     };
 }
 
-/// In every hook but the choice of an upstream, before which there is no response.
+/// In every hook but those on the way to the upstream, in which there is no response.
 fn seen_response<T>(act: impl FnOnce(&mut World) -> Result<T, Error>) -> Result<T, Error> {
-    unless(Phase::SelectUpstream, act)
+    unless(Phase::SelectUpstream, |world| match world.phase {
+        Phase::OnRequestChunk => Err(Error::WrongHook),
+        _ => act(world),
+    })
 }
 
 pub(crate) mod request {

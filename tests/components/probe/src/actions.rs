@@ -26,12 +26,15 @@ thread_local! {
     static PANICS: Cell<bool> = const { Cell::new(false) };
 }
 
-const HOOKS: [&str; 7] = [
+const HOOKS: [&str; 10] = [
     "on-request",
     "on-request-body",
     "select-upstream",
+    "on-request-chunk",
     "on-response",
     "on-response-body",
+    "on-response-chunk",
+    "on-response-event",
     "on-response-trailers",
     "on-complete",
 ];
@@ -57,6 +60,18 @@ pub(crate) fn configure(text: &str) -> Result<Outcome, String> {
     }
     if !config["on-response-body"].is_null() && config["ask"].is_null() || obedient {
         interest::response_body(limit, &types).map_err(|e| format!("body-limit: {e:?}"))?;
+    }
+    let types = |key: &str| -> Vec<String> {
+        config[key].as_array().into_iter().flatten().filter_map(|t| t.as_str().map(String::from)).collect()
+    };
+    if !config["on-request-chunk"].is_null() {
+        interest::request_chunks(&types("chunk-types")).map_err(|e| format!("chunk-types: {e:?}"))?;
+    }
+    if !config["on-response-chunk"].is_null() {
+        interest::response_chunks(&types("chunk-types")).map_err(|e| format!("chunk-types: {e:?}"))?;
+    }
+    if !config["on-response-event"].is_null() {
+        interest::response_events(&types("event-types")).map_err(|e| format!("event-types: {e:?}"))?;
     }
     let actions = config["configure"].clone();
     CONFIG.set(config);
@@ -108,11 +123,23 @@ pub(crate) fn run(hook: &str) -> Outcome {
         {
             continue;
         }
+        if sees_pieces(hook) {
+            if !crate::pieces::is_for(action) {
+                continue;
+            }
+            if crate::pieces::act(text_of(action, "do"), action).is_some() {
+                continue;
+            }
+        }
         if let Some(outcome) = act(hook, action) {
             return outcome;
         }
     }
     Outcome::Continue
+}
+
+fn sees_pieces(hook: &str) -> bool {
+    matches!(hook, "on-request-chunk" | "on-response-chunk" | "on-response-event")
 }
 
 fn text_of<'a>(action: &'a Value, key: &str) -> &'a str {
@@ -146,9 +173,8 @@ fn leave(hook: &str, action: &Value, result: Result<String, types::Error>) {
         Err(error) => describe(&error),
     };
     match hook {
-        "on-complete" | "configure" | "select-upstream" => {
-            log::log(log::Level::Info, &format!("{}: {text}", text_of(action, "to")))
-        }
+        "on-complete" | "configure" | "select-upstream" | "on-request-chunk" | "on-response-chunk"
+        | "on-response-event" => log::log(log::Level::Info, &format!("{}: {text}", text_of(action, "to"))),
         "on-response-trailers" => response::set_trailer(text_of(action, "to"), &text).unwrap(),
         _ => set_header(hook, text_of(action, "to"), &text).unwrap(),
     }

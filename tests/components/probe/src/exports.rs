@@ -84,6 +84,21 @@ extern "C" fn select_upstream() {
     observe("select-upstream");
 }
 
+#[unsafe(export_name = "sluice:filter/on-request-chunk@0.1.1#on-request-chunk")]
+extern "C" fn on_request_chunk() {
+    observe("on-request-chunk");
+}
+
+#[unsafe(export_name = "sluice:filter/on-response-chunk@0.1.1#on-response-chunk")]
+extern "C" fn on_response_chunk() {
+    observe("on-response-chunk");
+}
+
+#[unsafe(export_name = "sluice:filter/on-response-event@0.1.1#on-response-event")]
+extern "C" fn on_response_event() {
+    observe("on-response-event");
+}
+
 #[unsafe(export_name = "sluice:filter/on-response@0.1.1#on-response")]
 extern "C" fn on_response() -> i32 {
     verdict("on-response")

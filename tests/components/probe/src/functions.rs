@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::actions::describe;
 use crate::bindings::sluice::filter::types::{Error, Field, HeaderChange, HeaderEdit};
 use crate::bindings::sluice::filter::{
-    cache, clock, consumers, context, crypto, interest, kv, limiter, log, metrics, random, request, response, route,
-    secrets, state,
+    cache, chunk, clock, consumers, context, crypto, interest, kv, limiter, log, metrics, random, request, response,
+    route, secrets, state,
 };
 
 thread_local! {
@@ -201,7 +201,7 @@ fn answer(function: &str, with: &With<'_>) -> Answer {
         "request" => requests(name, with),
         "response" => responses(name, with),
         "route" => routes(name, with),
-        "state" | "context" | "consumers" | "cache" => facts(function, with),
+        "state" | "context" | "consumers" | "cache" | "chunk" => facts(function, with),
         "log" | "clock" | "random" => guests(function, with),
         "crypto" => cryptography(name, with),
         _ => services(function, with),
@@ -217,6 +217,9 @@ fn interests(name: &str, with: &With<'_>) -> Answer {
         "hook" => interest::hook(&with.text(0), true),
         "request-body" => interest::request_body(with.number(0), &with.texts(1)),
         "response-body" => interest::response_body(with.number(0), &with.texts(1)),
+        "request-chunks" => interest::request_chunks(&with.texts(0)),
+        "response-chunks" => interest::response_chunks(&with.texts(0)),
+        "response-events" => interest::response_events(&with.texts(0)),
         "needs" => interest::needs(&with.text(0)),
         _ => unknown(name),
     })
@@ -324,6 +327,17 @@ fn facts(function: &str, with: &With<'_>) -> Answer {
             shown(cache::set_freshness(with.number(0), maybe(1), maybe(2)))
         }
         "cache.no-store" => shown(cache::no_store()),
+        "chunk.length" => shown(chunk::length()),
+        "chunk.read" => shown(chunk::read(with.number(0), with.number(1))),
+        "chunk.is-last" => shown(chunk::is_last()),
+        "chunk.replace" => shown(chunk::replace(&with.bytes(0))),
+        "chunk.hold" => shown(chunk::hold(with.number(0))),
+        "chunk.end" => shown(chunk::end()),
+        "chunk.pass-rest" => shown(chunk::pass_rest()),
+        "chunk.event-name" => shown(chunk::event_name()),
+        "chunk.event-id" => shown(chunk::event_id()),
+        "chunk.event-data" => shown(chunk::event_data()),
+        "chunk.set-event-data" => shown(chunk::set_event_data(&with.text(0))),
         "state.get" => shown(state::get()),
         "state.set" => shown(state::set(&with.bytes(0))),
         "context.get" => shown(context::get(&with.text(0))),

@@ -7,6 +7,7 @@
 mod actions;
 mod exports;
 mod functions;
+mod pieces;
 
 #[allow(unsafe_code, unused, unreachable_pub, clippy::all, reason = "generated code")]
 mod bindings {

@@ -185,21 +185,27 @@ fn request(table: &Table<'_>) -> CaseRequest {
             r#"{ subject = "CN=acme", sha256 = "…" }"#,
         )
         .get("none", |item| json_of(&item));
-    let (headers, body) = message(table);
-    CaseRequest { method, url, http2, headers, body, client: client.parse().ok(), certificate }
+    let (headers, parts) = message(table);
+    let body = parts.as_ref().map(|parts| parts.concat());
+    let parts = parts.unwrap_or_default();
+    CaseRequest { method, url, http2, headers, body, parts, client: client.parse().ok(), certificate }
 }
 
 fn response(table: &Table<'_>) -> CaseResponse {
     let status = table.key("status", "The status that the upstream answers with.", "404").or(StatusCode::OK, status);
-    let (headers, body) = message(table);
+    let (headers, parts) = message(table);
+    let body = parts.as_ref().map(|parts| parts.concat());
+    let parts = parts.unwrap_or_default();
     let trailers = table.optional_table("trailers").map(|table| headers_of(&table));
-    CaseResponse { status, headers, body, trailers }
+    CaseResponse { status, headers, body, parts, trailers }
 }
 
-/// Headers and body of a message.
-fn message(table: &Table<'_>) -> (CaseHeaders, Option<String>) {
+/// Headers of a message, and the parts in which its body comes.
+fn message(table: &Table<'_>) -> (CaseHeaders, Option<Vec<String>>) {
     let mut headers = headers_of(&table.table("headers"));
-    let text = table.key("body", "The body, as text.", r#""a=1&b=2""#).get("none", Item::string);
+    let text = table
+        .key("body", "The body, as text, or the parts in which it comes to a hook for pieces.", r#"["a=1", "&b=2"]"#)
+        .get("none", |item| Some(item.one_or_more().into_iter().filter_map(Item::string).collect::<Vec<_>>()));
     let json = table
         .key("json", "The body, as JSON: its content type is `application/json` if none is said.", r#"{ amount = 3 }"#)
         .get("none", |item| Some(json_value(&item)));
@@ -209,7 +215,7 @@ fn message(table: &Table<'_>) -> (CaseHeaders, Option<String>) {
     if json.is_some() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
         headers.push(("content-type".to_owned(), vec!["application/json".to_owned()]));
     }
-    (headers, text.or_else(|| json.map(|json| json.to_string())))
+    (headers, text.or_else(|| json.map(|json| vec![json.to_string()])))
 }
 
 fn headers_of(table: &Table<'_>) -> CaseHeaders {
@@ -278,7 +284,7 @@ fn answer(table: &Table<'_>) -> Option<CaseAnswer> {
     let error = table.key("error", "The call fails.", r#""timeout""#).get("it is answered", Item::word::<CaseFailure>);
     let status = table.key("status", "The status of the answer.", "401").or(StatusCode::OK, status);
     let (headers, body) = message(table);
-    let reply = CaseReply { status, headers, body: body.unwrap_or_default() };
+    let reply = CaseReply { status, headers, body: body.unwrap_or_default().concat() };
     Some(CaseAnswer { method: method.to_string(), url: url?, result: error.map_or(Ok(reply), Err) })
 }
 

@@ -75,6 +75,8 @@ pub struct CaseRequest {
     pub http2: bool,
     pub headers: CaseHeaders,
     pub body: Option<String>,
+    /// The parts in which the body comes.
+    pub parts: Vec<String>,
     /// None: over a Unix socket.
     pub client: Option<IpAddr>,
     /// JSON text, as `request.client-certificate` answers it.
@@ -87,6 +89,8 @@ pub struct CaseResponse {
     pub status: http::StatusCode,
     pub headers: CaseHeaders,
     pub body: Option<String>,
+    /// The parts in which the body comes.
+    pub parts: Vec<String>,
     pub trailers: Option<CaseHeaders>,
 }
 

@@ -67,6 +67,8 @@ impl RouteHandler<'_> {
         if !context.request_body.is_coded()
             || context.request_body.is_empty()
             || context.exchange().request_body_replaced
+            // It is decoded for the filters that see its pieces.
+            || context.traversal.takes_request_pieces()
         {
             return Ok(());
         }
