@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub use body::{BodyFailure, BodySource, BodySourceError};
 pub use chain::{FilterFailure, RequestOutcome, ResponseOutcome};
 pub use complete::CompleteQueue;
-pub use pieces::{Flow, PieceOutcome};
 pub(crate) use pieces::TURN;
+pub use pieces::{Flow, PieceOutcome};
 pub use pipeline::{LocalPipeline, Pipeline, PipelineError, Traversal, WorkerFilters};
 
 pub use crate::config::model::{FailurePolicy, Step};

@@ -56,8 +56,7 @@ impl Pipeline {
         }
         let request_hooks = [Hook::OnRequest, Hook::OnRequestBody, Hook::OnRequestChunk];
         let request_mask = request_hooks.into_iter().fold(0, |mask, hook| mask | masks[hook as usize]);
-        let response_hooks =
-            [Hook::OnResponse, Hook::OnResponseBody, Hook::OnResponseChunk, Hook::OnResponseEvent];
+        let response_hooks = [Hook::OnResponse, Hook::OnResponseBody, Hook::OnResponseChunk, Hook::OnResponseEvent];
         let response_mask = response_hooks.into_iter().fold(0, |mask, hook| mask | masks[hook as usize]);
         let mut indices = 0..;
         let by_index = steps.iter().map(|step| step.try_map(&mut |_| indices.next())).collect::<Option<Vec<_>>>();

@@ -23,13 +23,8 @@ use crate::upstream::{Extras, Timeouts};
 pub(super) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Hooks that see the request's headers while the upstream has them, or as they were before the changes for the upstream.
-const READERS_MEANWHILE: [Hook; 5] = [
-    Hook::SelectUpstream,
-    Hook::OnResponseBody,
-    Hook::OnResponseChunk,
-    Hook::OnResponseEvent,
-    Hook::OnComplete,
-];
+const READERS_MEANWHILE: [Hook; 5] =
+    [Hook::SelectUpstream, Hook::OnResponseBody, Hook::OnResponseChunk, Hook::OnResponseEvent, Hook::OnComplete];
 
 /// Where the headers of the exchange's request are while the upstream has the request. Copying them costs as much as a call of a
 /// filter.

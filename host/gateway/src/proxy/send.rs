@@ -51,7 +51,8 @@ impl RouteHandler<'_> {
         let body = context.response_body.take();
         let trailers = self.pipeline.pipeline().has(Hook::OnResponseTrailers);
         // The hooks to come see the head; its body is on its way.
-        let later = (trailers || takes_pieces || context.completes()).then(|| Box::new(ResponseHead { body: None, ..(*head).clone() }));
+        let later = (trailers || takes_pieces || context.completes())
+            .then(|| Box::new(ResponseHead { body: None, ..(*head).clone() }));
         let mut response = match (head.origin, replaced) {
             (ResponseSource::Upstream, false) => OutgoingResponse { head, body },
             (_, true) => OutgoingResponse::replaced(head),

@@ -174,9 +174,7 @@ fn leave(hook: &str, action: &Value, result: Result<String, types::Error>) {
     };
     match hook {
         "on-complete" | "configure" | "select-upstream" | "on-request-chunk" | "on-response-chunk"
-        | "on-response-event" => {
-            log::log(log::Level::Info, &format!("{}: {text}", text_of(action, "to")))
-        }
+        | "on-response-event" => log::log(log::Level::Info, &format!("{}: {text}", text_of(action, "to"))),
         "on-response-trailers" => response::set_trailer(text_of(action, "to"), &text).unwrap(),
         _ => set_header(hook, text_of(action, "to"), &text).unwrap(),
     }

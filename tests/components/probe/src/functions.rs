@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::actions::describe;
 use crate::bindings::sluice::filter::types::{Error, Field, HeaderChange, HeaderEdit};
 use crate::bindings::sluice::filter::{
-    cache, chunk, clock, consumers, context, crypto, interest, kv, limiter, log, metrics, random, request, response, route,
-    secrets, state,
+    cache, chunk, clock, consumers, context, crypto, interest, kv, limiter, log, metrics, random, request, response,
+    route, secrets, state,
 };
 
 thread_local! {
