@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::edit::{Edit, Edits, Place};
-use crate::pointer::{Into, Trail};
+use crate::pointer::{Branch, Trail};
 use crate::rules::{Action, Rules};
 
 /// The text is no JSON document, or nested too deeply.
@@ -134,7 +134,7 @@ impl<'a> Scan<'a> {
             let mut hit = None;
             if goes_down {
                 let decoded = self.decoded(&name);
-                self.rules.pointers.down(&mut self.trail, Into::Member(&decoded));
+                self.rules.pointers.down(&mut self.trail, Branch::Member(&decoded));
                 hit = self.rules.pointers.hit(&self.trail);
             }
             let is_kept = hit.is_none_or(|rule| self.rules.action(rule) != Action::Remove);
@@ -163,7 +163,7 @@ impl<'a> Scan<'a> {
             let goes_down = !is_redacted && !self.trail.is_lost();
             let mut hit = None;
             if goes_down {
-                self.rules.pointers.down(&mut self.trail, Into::Element(number));
+                self.rules.pointers.down(&mut self.trail, Branch::Element(number));
                 hit = self.rules.pointers.hit(&self.trail);
             }
             let is_kept = hit.is_none_or(|rule| self.rules.action(rule) != Action::Remove);

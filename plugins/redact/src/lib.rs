@@ -156,7 +156,7 @@ impl OnRequestBody for Redact {
 impl OnResponseBody for Redact {
     fn on_response_body(&self, response: &Response) -> Result<Verdict, Error> {
         if response.status()? == 206 {
-            return self.refuse(response, "unasked-part", UNASKED);
+            return refuse(response, Refusal::UnaskedPart);
         }
         self.redact(response)
     }
@@ -170,7 +170,7 @@ impl OnResponse for Redact {
         }
         let of = response.header("content-type")?.unwrap_or_default();
         match self.streamed.iter().any(|pattern| is_of_type(pattern, &of)) {
-            true => self.refuse(response, "unasked-part", UNASKED),
+            true => refuse(response, Refusal::UnaskedPart),
             false => Ok(Verdict::Continue),
         }
     }
@@ -201,7 +201,7 @@ impl OnResponseEvent for Redact {
             Ok(edits) => edits,
             // An event without data, and how streams of language models end.
             Err(json::NotJson) if data.is_empty() || data == "[DONE]" => return Ok(()),
-            Err(json::NotJson) if self.rules.pointers.len() > 0 && self.not_json == NotJson::Refuse => {
+            Err(json::NotJson) if !self.rules.pointers.is_empty() && self.not_json == NotJson::Refuse => {
                 return self.drop_event(event);
             }
             Err(json::NotJson) => Window::default().push(&self.rules, data.as_bytes(), true).1,
@@ -214,8 +214,31 @@ impl OnResponseEvent for Redact {
     }
 }
 
-/// Why a part is refused.
-const UNASKED: &str = "the upstream sent a part of a representation without being asked for one";
+/// Why a message goes no further.
+#[derive(Clone, Copy)]
+enum Refusal {
+    NotJson,
+    UnaskedPart,
+    TooLarge,
+}
+
+impl Refusal {
+    fn reason(self) -> &'static str {
+        match self {
+            Refusal::NotJson => "body-not-json",
+            Refusal::UnaskedPart => "unasked-part",
+            Refusal::TooLarge => "body-too-large",
+        }
+    }
+
+    fn detail(self) -> &'static str {
+        match self {
+            Refusal::NotJson => "the body is not valid JSON",
+            Refusal::UnaskedPart => "the upstream sent a part of a representation without being asked for one",
+            Refusal::TooLarge => "the body is too large with what is redacted in it",
+        }
+    }
+}
 
 impl Redact {
     /// Redacts what is decided of a text, and keeps the rest back.
@@ -248,7 +271,7 @@ impl Redact {
             metrics::count("not_json_total", &[], 1)?;
             return match self.not_json {
                 NotJson::Pass => Ok(Verdict::Continue),
-                NotJson::Refuse => self.refuse(message, "body-not-json", "the body is not valid JSON"),
+                NotJson::Refuse => refuse(message, Refusal::NotJson),
             };
         };
         if edits.list.is_empty() {
@@ -261,9 +284,7 @@ impl Redact {
             remove(message, &[etag])?;
         }
         match message.set_body(&redacted) {
-            Err(Error::TooLarge(_)) => {
-                self.refuse(message, "body-too-large", "the body is too large with what is redacted in it")
-            }
+            Err(Error::TooLarge(_)) => refuse(message, Refusal::TooLarge),
             set => set.map(|()| Verdict::Continue),
         }
     }
@@ -287,21 +308,21 @@ impl Redact {
         };
         Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }
+}
 
-    /// The answer in place of a message that can't be redacted.
-    fn refuse<M: Body>(&self, message: &M, reason: &str, detail: &str) -> Result<Verdict, Error> {
-        let problem = match (M::IS_REQUEST, reason) {
-            (true, "body-too-large") => Problem::new(413, "Content Too Large"),
-            (true, _) => Problem::new(400, "Bad Request"),
-            (false, _) => {
-                // The answer keeps the other fields of the response: what is said of its bytes, and how long it may be stored, is not true of it.
-                remove(message, &STALE)?;
-                remove(message, &OF_STORING)?;
-                Problem::new(502, "Bad Gateway")
-            }
-        };
-        problem.detail(detail).draft().reason(reason).header("cache-control", "no-store").send()
-    }
+/// The answer in place of a message that can't be redacted.
+fn refuse<M: Body>(message: &M, refusal: Refusal) -> Result<Verdict, Error> {
+    let problem = match (M::IS_REQUEST, refusal) {
+        (true, Refusal::TooLarge) => Problem::new(413, "Content Too Large"),
+        (true, Refusal::NotJson | Refusal::UnaskedPart) => Problem::new(400, "Bad Request"),
+        (false, Refusal::NotJson | Refusal::UnaskedPart | Refusal::TooLarge) => {
+            // The answer keeps the other fields of the response: what is said of its bytes, and how long it may be stored, is not true of it.
+            remove(message, &STALE)?;
+            remove(message, &OF_STORING)?;
+            Problem::new(502, "Bad Gateway")
+        }
+    };
+    problem.detail(refusal.detail()).draft().reason(refusal.reason()).header("cache-control", "no-store").send()
 }
 
 /// Whether a content type is of a type as the config has them: `text/plain`, `text/*`, `*/*+json`.

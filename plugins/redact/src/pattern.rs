@@ -30,13 +30,13 @@ const MEMORY: usize = 64 << 10;
 impl Pattern {
     /// A pattern in the syntax of Rust's `regex`.
     pub(crate) fn regex(pattern: &str) -> Result<Pattern, String> {
-        let syntax = ParserBuilder::new().build().parse(pattern).map_err(|error| first_line(&error))?;
+        let syntax = ParserBuilder::new().build().parse(pattern).map_err(|error| what_is_wrong(&error))?;
         let properties = syntax.properties();
         if properties.minimum_len().is_none_or(|length| length == 0) {
             return Err(format!("`{pattern}` fits nothing, or an empty text"));
         }
         let regex = RegexBuilder::new(pattern).size_limit(SIZE).dfa_size_limit(MEMORY).build();
-        let regex = regex.map_err(|error| first_line(&error))?;
+        let regex = regex.map_err(|error| what_is_wrong(&error))?;
         Ok(Pattern::Regex { regex, longest: properties.maximum_len() })
     }
 
@@ -68,8 +68,8 @@ impl Pattern {
     }
 }
 
-/// The first line of an error that shows the pattern with marks under it says the least; its last one says what is wrong.
-fn first_line(error: &impl ToString) -> String {
+/// An error shows the pattern with marks under it; its last line says what is wrong.
+fn what_is_wrong(error: &impl ToString) -> String {
     let text = error.to_string();
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }

@@ -66,7 +66,7 @@ fn unescape(step: &str) -> Option<String> {
 
 /// A step into a document.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Into<'a> {
+pub(crate) enum Branch<'a> {
     /// A member, by its name without escapes.
     Member(&'a [u8]),
     /// An element, by its number.
@@ -104,6 +104,10 @@ impl Pointers {
         self.list.len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// The trail at the root of a document.
     pub(crate) fn root(&self) -> Trail {
         let mut trail = Trail { ways: Vec::new(), levels: vec![0] };
@@ -114,7 +118,7 @@ impl Pointers {
     }
 
     /// Goes one level down. [`Trail::up`] leads back.
-    pub(crate) fn down(&self, trail: &mut Trail, into: Into<'_>) {
+    pub(crate) fn down(&self, trail: &mut Trail, into: Branch<'_>) {
         let (begin, end) = (trail.levels.last().copied().unwrap_or(0), trail.ways.len());
         trail.levels.push(end);
         let mut digits = [0; 20];
@@ -123,8 +127,8 @@ impl Pointers {
             match self.list[way.pointer].1.0.get(way.steps) {
                 Some(Step::Name(name)) => {
                     let fits = match into {
-                        Into::Member(member) => name.as_bytes() == member,
-                        Into::Element(number) => name.as_bytes() == decimal(number, &mut digits),
+                        Branch::Member(member) => name.as_bytes() == member,
+                        Branch::Element(number) => name.as_bytes() == decimal(number, &mut digits),
                     };
                     if fits {
                         self.reach(trail, Way { steps: way.steps + 1, ..way });
