@@ -14,7 +14,7 @@ import contextlib, http.client, json, pathlib, re, statistics, subprocess, sys, 
 
 import lib, proxies, run
 
-SHIPPED = ("acl", "api-key", "basic-auth", "cors", "forward-auth", "ip-filter", "jwt-auth", "mtls-auth", "rate-limit", "traffic-split", "transform")
+SHIPPED = ("acl", "api-key", "basic-auth", "cors", "forward-auth", "ip-filter", "jwt-auth", "mtls-auth", "rate-limit", "redact", "traffic-split", "transform")
 # What all of them need to let a request pass that has nothing but a token.
 GRANTS = {
     "api-key": "{ consumers = true }", "basic-auth": '{ consumers = true, read_headers = ["authorization"] }', "mtls-auth": "{ consumers = true }",
@@ -51,6 +51,7 @@ def plugin_settings(place, workers):
         "jwt-auth": f'{{ secret = "{lib.SECRET}", algorithms = ["HS256"], issuer = "bench" }}',
         "mtls-auth": "{ optional = true }",
         "rate-limit": '{ limits = [{ key = "ip", amount = 1000000, window = "1s" }] }',
+        "redact": '{ rules = [{ detect = "card" }, { pointers = ["/**/password"] }] }',
         "traffic-split": '{ split = [{ upstream = "origin", weight = 1 }] }',
         "transform": '{ response = { headers = { set = { x-gw = "1" } } } }',
     }

@@ -16,7 +16,7 @@ enum Backend {
     Python(u16),
 }
 
-const EXAMPLES: [(&str, Backend); 12] = [
+const EXAMPLES: [(&str, Backend); 13] = [
     ("api-versions", Backend::Builtin),
     ("canary", Backend::Builtin),
     ("cqrs", Backend::Builtin),
@@ -28,6 +28,7 @@ const EXAMPLES: [(&str, Backend); 12] = [
     ("multi-tenant", Backend::Builtin),
     ("shop", Backend::Builtin),
     ("strangler-fig", Backend::Builtin),
+    ("token-meter", Backend::Python(9100)),
     ("websocket", Backend::Python(9000)),
 ];
 
@@ -43,9 +44,15 @@ fn read(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
+/// An example's configuration, which finds the filters of `examples/filters` where it is tried, too.
+fn written(name: &str) -> String {
+    let built = sluice_harness::gateway::binary().ancestors().nth(2).expect("the target folder").join("plugins/");
+    read(&folder(name).join("gateway.toml")).replace("../../target/plugins/", &built.to_string_lossy())
+}
+
 /// An example's configuration with free ports in place of fixed ones, and `backend` in place of the backend's.
 fn config(name: &str, backend: Option<(u16, u16)>) -> String {
-    let text = read(&folder(name).join("gateway.toml"));
+    let text = written(name);
     let text =
         Regex::new(r#"bind = "127\.0\.0\.1:\d+""#).expect("a pattern").replace_all(&text, "bind = \"127.0.0.1:0\"");
     match backend {
@@ -166,6 +173,11 @@ fn grpc() {
 }
 
 #[test]
+fn token_meter() {
+    walk_through("token-meter");
+}
+
+#[test]
 fn websocket() {
     walk_through("websocket");
 }
@@ -190,7 +202,7 @@ fn every_folder_has_a_test_and_a_first_command() {
 #[test]
 fn check_finds_nothing_in_them() {
     for (name, _) in EXAMPLES {
-        let checked = with_files(name).command_output(&read(&folder(name).join("gateway.toml")), &["check"]);
+        let checked = with_files(name).command_output(&written(name), &["check"]);
         assert_eq!((checked.status.code(), &*checked.stderr), (Some(0), ""), "{name}: {}", checked.stdout);
         assert!(!checked.stdout.contains("warning"), "{name}: {}", checked.stdout);
     }

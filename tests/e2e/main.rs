@@ -53,6 +53,7 @@ mod proxy_protocol;
 mod proxying;
 mod queues;
 mod rate_limits;
+mod redact;
 mod releases;
 mod reload;
 mod retries;

@@ -222,7 +222,7 @@ sticky = {{ cookie = "ab" }}
     assert_eq!(seen.len(), 2, "both get a share");
 }
 
-const SHIPPED: [&str; 12] = [
+const SHIPPED: [&str; 13] = [
     "acl",
     "api-key",
     "basic-auth",
@@ -233,6 +233,7 @@ const SHIPPED: [&str; 12] = [
     "jwt-auth",
     "mtls-auth",
     "rate-limit",
+    "redact",
     "traffic-split",
     "transform",
 ];
@@ -243,7 +244,19 @@ fn shipped_plugins_do_the_same_on_fresh_instances() {
     let mut toml = format!("[upstreams.all]\nendpoints = [\"{}\"]\n", origin.url())
         + &route(
             "all",
-            &["cors", "addresses", "certificate", "key", "login", "auth", "access", "limits", "shape", "split"],
+            &[
+                "cors",
+                "addresses",
+                "certificate",
+                "key",
+                "login",
+                "auth",
+                "access",
+                "limits",
+                "shape",
+                "private",
+                "split",
+            ],
         )
         + &auth("");
     let others = [
@@ -255,6 +268,7 @@ fn shipped_plugins_do_the_same_on_fresh_instances() {
         ("access", "acl", json!({"rules": [{"effect": "allow", "if": {"authenticated": true}}]})),
         ("limits", "rate-limit", json!({"limits": [{"key": "consumer", "amount": 3, "window": "1d"}]})),
         ("shape", "transform", json!({"request": {"headers": {"set": {"x-a": "1"}}}})),
+        ("private", "redact", json!({"rules": [{"detect": "card"}]})),
         ("split", "traffic-split", json!({"split": [{"upstream": "all", "weight": 1}]})),
     ];
     for (name, plugin, config) in others {

@@ -2,6 +2,7 @@
 //! so that nothing else of the tests takes the time that is measured here.
 
 mod discovery;
+mod events;
 mod exact;
 mod failures;
 mod memory;

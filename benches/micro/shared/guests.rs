@@ -154,6 +154,11 @@ fn certificate() -> Arc<str> {
     facts.to_string().into()
 }
 
+/// A document of 600 bytes, in which two rules of three find something.
+const DOCUMENT: &str = r#"{"id":12345678901234567890,"name":"Ada Lovelace","password":"correct horse","address":{"street":"12 St James's Square",
+"city":"London","password":"x"},"orders":[{"id":1,"total":12.50,"note":"paid by 4111 1111 1111 1111"},{"id":2,"total":7,"note":"to be sent on Monday"},
+{"id":3,"total":99.99,"note":null}],"about":"A text of some length, such as people write when they are asked about what they like: it has words and nothing","more":"that a rule is about. There are many of them in most documents, and each is searched for everything.","active":true}"#;
+
 /// A request as browsers send them, and its response.
 pub(crate) fn exchange(guest: &Guest) -> Box<Exchange> {
     let mut headers = HeaderMap::new();
@@ -184,7 +189,11 @@ pub(crate) fn exchange(guest: &Guest) -> Box<Exchange> {
         let known = Some(KnownConsumer { consumer, method: "key".into() });
         exchange.context.set_caller(Some(Caller { name: CALLER.into(), known }));
     }
-    exchange.response = Some(Box::new(ResponseHead::new(ResponseSource::Upstream, StatusCode::OK)));
+    let mut response = ResponseHead::new(ResponseSource::Upstream, StatusCode::OK);
+    if guest.hooks.contains(&Hook::OnResponseBody) {
+        response.body = Some(DOCUMENT.into());
+    }
+    exchange.response = Some(Box::new(response));
     exchange
 }
 
@@ -214,6 +223,8 @@ pub(crate) fn guests() -> Vec<Guest> {
     // As in its README, with a second rule that lets the caller pass.
     let rules = r#"{"rules":[{"name":"blocked","effect":"deny","if":{"labels":{"status":"blocked"}}},
         {"name":"read","effect":"allow","if":{"methods":["GET"],"plans":["gold","silver"]}}]}"#;
+    let private =
+        r#"{"rules":[{"pointers":["/**/password"],"action":"remove"},{"detect":"card"},{"pattern":"INT-[0-9]{4,8}"}]}"#;
     let prefixes: String = (0..10_000).map(|net| format!("10.{}.{}.0/25\n", net / 256, net % 256)).collect();
     let basic = format!("Basic {}", STANDARD.encode(format!("{CALLER}:{PASSWORD}")));
     let ask =
@@ -231,6 +242,7 @@ pub(crate) fn guests() -> Vec<Guest> {
         guest("mtls-auth", built("mtls-auth"), "{}", request),
         Guest { is_behind_another: true, ..guest("acl", built("acl"), rules, request) },
         guest("ip-filter", built("ip-filter"), &json!({ "deny": prefixes }).to_string(), request),
+        guest("redact", built("redact"), private, &[Hook::OnRequest, Hook::OnResponseBody]),
         guest("forward-auth", built("forward-auth"), &ask.to_string(), request),
     ]
 }

@@ -17,8 +17,9 @@ pub use body::{BodyFailure, BodySource, BodySourceError};
 pub use chain::{FilterFailure, RequestOutcome, ResponseOutcome};
 pub use complete::CompleteQueue;
 pub use flow::Flow;
-pub(crate) use pieces::TURN;
+pub use pieces::{Flow, PieceOutcome};
 pub use pieces::{PieceOutcome, PiecesError};
+pub(crate) use pieces::TURN;
 pub use pipeline::{LocalPipeline, Pipeline, PipelineError, Traversal, WorkerFilters};
 
 pub use crate::config::model::{FailurePolicy, Step};

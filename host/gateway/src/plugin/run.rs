@@ -70,6 +70,17 @@ pub(super) struct World {
     kv_quota: u64,
 }
 
+/// Starts a thread that hashes passwords as long as the services are there.
+fn verify_passwords(services: &Arc<Services>) -> std::io::Result<()> {
+    let services = Arc::downgrade(services);
+    let work = move || {
+        while let Some(services) = services.upgrade() {
+            services.passwords.work_for(Duration::from_millis(20));
+        }
+    };
+    std::thread::Builder::new().name("passwords".to_owned()).spawn(work).map(drop)
+}
+
 impl Runner {
     /// For tests: all calls are seen.
     pub(super) fn observing(cache: Option<PathBuf>) -> Result<Runner, ToolError> {
@@ -132,6 +143,9 @@ impl Runner {
         let specs: Vec<_> = file.consumers.iter().map(Cow::Borrowed).collect();
         let consumers = ConsumerSet::new(&specs).map_err(|error| wrong("consumers", error.to_string()))?;
         services.consumers.publish(Arc::new(consumers));
+        if !file.consumers.is_empty() {
+            verify_passwords(&services).map_err(|error| wrong("consumers", format!("no thread: {error}")))?;
+        }
         let kv_quota = case.filter.grants.services.kv_quota;
         for (space, key, value) in &case.kv {
             let kept = services.kv.space(NAME, space, kv_quota).set(key, value.as_bytes(), None);
