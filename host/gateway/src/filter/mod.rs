@@ -129,6 +129,12 @@ impl Filter {
         self.program.trial_failures()
     }
 
+    /// It goes live. Makes an instance for the first call of a worker, if that is worth it and there is time, and says whether. Slow: not for a
+    /// worker, and not within an async runtime.
+    pub fn prewarm(&self, is_time: bool) -> Result<bool, FilterError> {
+        self.program.prewarm(is_time)
+    }
+
     /// What calls of filters of this name have cost since the start of the process.
     pub fn stats(&self) -> FilterStats {
         self.program.stats()
