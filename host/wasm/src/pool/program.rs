@@ -186,11 +186,16 @@ impl Program {
         if warm == 0 || !is_time {
             return Ok(false);
         }
-        let instance = block_on(async { Ok(self.start(Image::resources).await) });
-        let mut instance = instance.map_err(|error| FilterError::Instantiate(error.to_string()))??;
-        instance.memory_at_first = instance.store.data().memory.bytes;
-        self.spares.push(Box::new(instance));
+        self.spares.push(self.start_ahead()?);
         Ok(true)
+    }
+
+    /// An instance that has the config, made on this thread. Not within an async runtime.
+    pub(crate) fn start_ahead(&self) -> Result<Box<Instance>, FilterError> {
+        let started = block_on(async { Ok(self.start(Image::resources).await) });
+        let mut instance = started.map_err(|error| FilterError::Instantiate(error.to_string()))??;
+        instance.memory_at_first = instance.store.data().memory.bytes;
+        Ok(Box::new(instance))
     }
 
     /// An instance that has the config, when there is no idle one. Has to be awaited within tokio.

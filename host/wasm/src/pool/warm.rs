@@ -1,9 +1,9 @@
 //! Instances that are made before a call needs them. An interpreter takes many milliseconds to start, and no request is to wait for that: not
 //! the first one after a start or a reload, and not the one behind a call that trapped or was the last of its instance.
 //!
-//! The first of each worker are made on the loader's thread, before the snapshot goes live ([`Spares`]). From then on each worker keeps
-//! some ready beside those that are in use ([`Pool::replenish`]): a task of the worker makes them on a fiber, so that requests run
-//! between its slices of one or two milliseconds, and within the time that a worker may spend on replacing instances ([`Pace`]).
+//! The first of each worker are made on the loader's thread, before the snapshot goes live ([`Spares`]). From then on some are kept ready on
+//! each worker beside those that are in use ([`Pool::replenish`]). A thread of low priority makes them, within the time that a worker may have for
+//! replacing instances ([`Pace`]).
 //!
 //! [`Pace`]: super::pace::Pace
 
@@ -12,18 +12,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::instance::Instance;
-use super::make::{Making, timed};
-use super::risk::AtRisk;
 use super::{Inner, Pool};
+use crate::call::cpu::thread_time;
 use crate::filter::FilterError;
 use crate::filter::stats::Live;
 
 /// CPU time of making an instance from which on one is kept ready. What is quicker is made while a request waits: it takes a small part of the
-/// time that this request takes anyway.
-pub(super) const WORTH: Duration = Duration::from_micros(500);
+/// time that this request takes anyway. A debug build makes them several times slower.
+const WORTH: Duration = Duration::from_micros(if cfg!(debug_assertions) { 5_000 } else { 500 });
 
 /// How many instances to keep ready, if the operator does not say so.
 pub(super) fn by_cost(cost: Duration) -> usize {
@@ -67,32 +67,31 @@ impl Spares {
     }
 }
 
-/// What became of an attempt to make an instance ahead of need.
-enum Attempt {
-    Made,
-    NotNeeded,
+/// What a pool that is short of instances does.
+enum Step {
+    Enough,
     /// Replacing instances has used up its time until then.
     Later(Instant),
-    Failed(FilterError),
+    /// One is being made, and was expected to take so much, if that is charged.
+    Making(Option<Duration>, oneshot::Receiver<Made>),
 }
+
+/// An instance, or why there is none, and the CPU time that it took.
+type Made = (Result<Box<Instance>, FilterError>, Duration);
 
 impl Pool {
     /// Takes an instance that was made at load.
     pub(super) fn take_spare(&self) {
-        let inner = &self.inner;
-        if let Some(mut instance) = inner.program.spares.take() {
-            instance.live = Some(Live::new(&inner.counters));
-            inner.counters.prewarmed();
-            inner.idle.borrow_mut().push(instance);
+        if let Some(instance) = self.inner.program.spares.take() {
+            self.adopt(instance);
         }
     }
 
-    /// Has instances made, in a task of this worker, if fewer than enough are ready.
+    /// Has instances made, if fewer than enough are ready.
     pub(super) fn replenish(&self) {
         let inner = &self.inner;
-        if inner.warm > 0 && self.is_short() && !inner.is_replenishing.get() {
-            let task = Replenishing::new(inner);
-            tokio::task::spawn_local(task.run());
+        if inner.warm > 0 && !inner.is_replenishing.get() && self.is_short() {
+            tokio::task::spawn_local(Replenishing::new(inner).run());
         }
     }
 
@@ -102,33 +101,55 @@ impl Pool {
         is_short(ready, inner.busy(ready), inner.warm, inner.program.shared.limits.max_instances)
     }
 
-    async fn make_ahead(&self) -> Attempt {
-        let inner = &self.inner;
-        // A call that makes one looks again itself, when it has ended.
-        if !self.is_short() || inner.is_making.get() {
-            return Attempt::NotNeeded;
+    /// Has one made, if it is needed and there is time for it.
+    fn make_ahead(&self) -> Step {
+        if !self.is_short() {
+            return Step::Enough;
         }
         let expected = match self.pace(|pace| pace.begin(Instant::now(), self.is_reused())) {
             Ok(expected) => expected,
-            Err(at) => return Attempt::Later(at),
+            Err(at) => return Step::Later(at),
         };
-        let risk = AtRisk::new(self, expected, true);
-        let making = Making::new(inner);
-        let instance = match timed(&risk.busy, self.start()).await {
-            Ok(instance) => Box::new(instance),
-            Err(error) => return Attempt::Failed(error),
-        };
-        risk.survives();
+        let program = self.inner.program.clone();
+        let (sender, made) = oneshot::channel();
+        self.inner.program.plugin.runtime.aside.run(Box::new(move || {
+            let begun = thread_time();
+            let instance = program.start_ahead();
+            // Fails where the pool is gone.
+            let _ = sender.send((instance, thread_time().saturating_sub(begun)));
+        }));
+        Step::Making(expected, made)
+    }
+
+    /// Takes what was made, or says why there is nothing.
+    fn take_made(&self, expected: Option<Duration>, (instance, took): Made) -> Result<(), FilterError> {
+        if let Some(expected) = expected {
+            self.pace(|pace| pace.end(expected, took));
+        }
+        match instance {
+            Ok(instance) => self.adopt(instance),
+            Err(error) => {
+                self.lose();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// It is this worker's from now on.
+    fn adopt(&self, mut instance: Box<Instance>) {
+        let inner = &self.inner;
+        instance.live = Some(Live::new(&inner.counters));
         inner.counters.prewarmed();
         // Behind those that have been called: their memory is warm.
         inner.idle.borrow_mut().insert(0, instance);
-        // Tells a call that waits.
-        drop(making);
-        Attempt::Made
+        if inner.starved.get() > 0 {
+            inner.came_idle.notify_one();
+        }
     }
 }
 
-/// The task that makes instances ahead of need. It does not keep the pool.
+/// The task of a worker that has instances made ahead of need. It does not keep the pool.
 struct Replenishing(Weak<Inner>);
 
 impl Replenishing {
@@ -137,19 +158,25 @@ impl Replenishing {
         Replenishing(Rc::downgrade(inner))
     }
 
+    fn pool(&self) -> Option<Pool> {
+        self.0.upgrade().map(|inner| Pool { inner })
+    }
+
     async fn run(self) {
-        while let Some(inner) = self.0.upgrade() {
-            let pool = Pool { inner };
-            match pool.make_ahead().await {
-                Attempt::Made => tokio::task::yield_now().await,
-                Attempt::NotNeeded => return,
-                Attempt::Later(at) => {
-                    drop(pool);
-                    tokio::time::sleep_until(at.into()).await;
-                }
-                // The next call tries again, within the time that there is for that.
-                Attempt::Failed(error) => {
-                    return debug!(filter = %pool.inner.program.name(), %error, "no instance could be made ahead of need");
+        while let Some(step) = self.pool().map(|pool| pool.make_ahead()) {
+            match step {
+                Step::Enough => return,
+                Step::Later(at) => tokio::time::sleep_until(at.into()).await,
+                Step::Making(expected, made) => {
+                    let gone =
+                        |_| (Err(FilterError::Instantiate("the thread for it has ended".into())), Duration::ZERO);
+                    let made = made.await.unwrap_or_else(gone);
+                    let Some(pool) = self.pool() else { return };
+                    // The next call tries again, within the time that there is for that.
+                    if let Err(error) = pool.take_made(expected, made) {
+                        let filter = pool.program().name();
+                        return debug!(%filter, %error, "no instance could be made ahead of need");
+                    }
                 }
             }
         }
@@ -184,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_made_quickly_is_made_when_it_is_needed() {
-        assert_eq!([0, 50, 499].map(|us| by_cost(Duration::from_micros(us))), [0; 3]);
-        assert_eq!([500, 20_000].map(|us| by_cost(Duration::from_micros(us))), [1; 2]);
+        assert_eq!([Duration::ZERO, WORTH / 10, WORTH - Duration::from_micros(1)].map(by_cost), [0; 3]);
+        assert_eq!([WORTH, 40 * WORTH].map(by_cost), [1; 2]);
     }
 }
