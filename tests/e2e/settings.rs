@@ -272,6 +272,30 @@ fn what_a_plugin_s_table_says_is_for_all_its_filters() {
 
 /// The same for instances and limits, each of which a filter may set otherwise.
 #[test]
+fn instances_that_are_kept_ready() {
+    let origin = Origin::named("o");
+    let start = |plugin: &str, lines: &str| {
+        let plugin = format!("[plugins.probe]\n{plugin}\n");
+        gateway(&(plugin + &route(&origin.url(), &["a"]) + &filter("a", "probe", lines, json!({"on-request": []}))))
+    };
+    let counts = |gateway: &Gateway| {
+        ["instances", "instances_prewarmed_total", "instance_waits_total"]
+            .map(|name| gateway.metric(&format!("sluice_filter_{name}"), &[("filter", "a")]).expect("a series"))
+    };
+    for (plugin, lines) in [("instances = { warm = 2 }", ""), ("instances = { warm = 5 }", "instances = { warm = 2 }")]
+    {
+        let gateway = start(plugin, lines);
+        assert_eq!(counts(&gateway), [1.0, 0.0, 0.0], "it waits for the first request");
+        assert_eq!(gateway.get("/").status, 200);
+        eventually("two behind the one that was called", || counts(&gateway) == [3.0, 3.0, 0.0]);
+    }
+    let gateway = start("", "instances = { warm = 0 }");
+    assert_eq!(counts(&gateway), [0.0; 3]);
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(counts(&gateway), [1.0, 0.0, 1.0]);
+}
+
+#[test]
 fn the_instances_and_limits_of_a_plugin() {
     let origin = Origin::named("o");
     let calls = || json!({"on-request": [{"do": "calls", "to": "x-calls"}]});

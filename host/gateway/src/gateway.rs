@@ -152,6 +152,7 @@ fn serve(
         tracing::warn!("{}", visible(warning));
     }
     let config = Arc::new(loaded.config);
+    snapshot.prewarm(config.gateway.workers);
     snapshot.apply_limits();
     snapshot.apply_consumers(&builder.consumers);
     if config.gateway.reload {

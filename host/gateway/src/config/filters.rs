@@ -155,6 +155,15 @@ fn instances(table: &Table<'_>) -> (Mode, FilterLimits) {
         uses: instances
             .key("uses", "Calls after which a reused instance is renewed.", "1000")
             .or(default.uses, |item| item.integer(1..=u32::MAX).map(u64::from)),
+        warm: instances
+            .key(
+                "warm",
+                "Instances that each worker has ready beside those in use, made ahead so that no request waits until one has started.",
+                "2",
+            )
+            .get("1 if making one takes 0.5 ms or more, else 0", |item| {
+                item.integer(0..=1_000u32).map(|warm| warm as usize)
+            }),
     };
     (mode, limits)
 }

@@ -82,6 +82,7 @@ impl Replacement {
             let before = self.running.config.load_full();
             let loaded = config::load(&self.path).map_err(lines)?;
             let snapshot = self.build(&loaded)?;
+            snapshot.prewarm(self.started_with.gateway.workers);
             // Building may take long, and weights can be changed meanwhile.
             let changes = Arc::clone(&self.running.changes);
             let _one = changes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,9 +17,8 @@ pub use body::{BodyFailure, BodySource, BodySourceError};
 pub use chain::{FilterFailure, RequestOutcome, ResponseOutcome};
 pub use complete::CompleteQueue;
 pub use flow::Flow;
-pub use pieces::{Flow, PieceOutcome};
-pub use pieces::{PieceOutcome, PiecesError};
 pub(crate) use pieces::TURN;
+pub use pieces::{PieceOutcome, PiecesError};
 pub use pipeline::{LocalPipeline, Pipeline, PipelineError, Traversal, WorkerFilters};
 
 pub use crate::config::model::{FailurePolicy, Step};
@@ -133,6 +132,12 @@ impl Filter {
     /// Hooks that failed when they were tried at load, and how.
     pub fn trial_failures(&self) -> &[String] {
         self.program.trial_failures()
+    }
+
+    /// It goes live. Makes an instance for the first call of a worker, if that is worth it and there is time, and says whether. Slow: not for a
+    /// worker, and not within an async runtime.
+    pub fn prewarm(&self, is_time: bool) -> Result<bool, FilterError> {
+        self.program.prewarm(is_time)
     }
 
     /// What calls of filters of this name have cost since the start of the process.

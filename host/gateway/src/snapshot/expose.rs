@@ -66,6 +66,12 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
     };
     gauge("sluice_filter_instances", "gauge", "Live instances.", |stats| stats.instances);
     gauge("sluice_filter_instances_started_total", "counter", "Instances made.", |stats| stats.started);
+    gauge("sluice_filter_instances_prewarmed_total", "counter", "Instances made before a call needed them.", |stats| {
+        stats.prewarmed
+    });
+    gauge("sluice_filter_instance_waits_total", "counter", "Calls that waited until an instance was made.", |stats| {
+        stats.waits
+    });
     gauge("sluice_filter_memory_peak_bytes", "gauge", "The most memory of one instance.", |stats| stats.peak_memory);
     gauge("sluice_filter_log_lines_dropped_total", "counter", "Log lines of filters over their rate.", |stats| {
         stats.log_lines_dropped

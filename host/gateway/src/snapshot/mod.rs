@@ -17,8 +17,11 @@ pub mod split;
 mod upstreams;
 mod validities;
 
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
@@ -44,6 +47,9 @@ pub use local::{LocalSnapshot, UpstreamHandle};
 pub use validities::Validities;
 
 use routes::Route;
+
+/// How long making the first instances of filters may hold up a start or a reload. What is left after that is made when it is needed.
+const PREWARM: Duration = Duration::from_secs(5);
 
 /// A configuration that is ready to serve.
 pub struct Snapshot {
@@ -224,6 +230,25 @@ impl PlanError {
 }
 
 impl Snapshot {
+    /// Makes the first instances of filters that take long to make, one for each worker, so that no request waits for one. To be called
+    /// before it is served.
+    pub fn prewarm(&self, workers: NonZeroUsize) {
+        let until = Instant::now() + PREWARM;
+        let mut known = HashSet::new();
+        let filters = self.pipelines.iter().flat_map(|pipeline| pipeline.filters());
+        let mut filters: Vec<_> = filters.filter(|filter| known.insert(Arc::as_ptr(filter))).collect();
+        for _ in 0..workers.get() {
+            filters.retain(|filter| {
+                // The rest are told that they go live all the same.
+                let made = filter.prewarm(Instant::now() < until);
+                made.unwrap_or_else(|error| {
+                    tracing::warn!(filter = %filter.name(), %error, "no instance could be made ahead of need");
+                    false
+                })
+            });
+        }
+    }
+
     /// The consumers are those of this snapshot from now on.
     pub fn apply_consumers(&self, files: &ConsumerFiles) {
         files.apply(&self.consumers);

@@ -73,6 +73,7 @@
 //! | `sluice_filter_calls_total`, `sluice_filter_cpu_seconds_total`, `sluice_filter_seconds_total` | `filter`, `plugin`, `hook` |
 //! | `sluice_filter_failures_total` | `filter`, `plugin`, `hook`, `kind` |
 //! | `sluice_filter_instances`, `sluice_filter_instances_started_total` | `filter`, `plugin` |
+//! | `sluice_filter_instances_prewarmed_total`, `sluice_filter_instance_waits_total` | `filter`, `plugin` |
 //! | `sluice_filter_memory_peak_bytes` | `filter`, `plugin` |
 //! | `sluice_filter_unseen_bodies_total` | `filter`, `plugin`, `reason` |
 //! | `sluice_filter_refused_bodies_total` | `filter`, `plugin`, `hook`, `reason` |

@@ -12,9 +12,14 @@ use crate::load::ticker::Ticker;
 /// No slice has begun.
 const NONE: u64 = u64::MAX;
 
-/// Nanoseconds that this thread has used so far; 0 where the kernel doesn't know.
+/// What this thread has used so far; nothing where the kernel doesn't know.
+pub(crate) fn thread_time() -> Duration {
+    ThreadTime::try_now().map_or(Duration::ZERO, |time| time.as_duration())
+}
+
+/// The same in nanoseconds.
 fn thread_ns() -> u64 {
-    ThreadTime::try_now().map_or(0, |time| time.as_duration().as_nanos() as u64)
+    thread_time().as_nanos() as u64
 }
 
 /// Adds up the slices of a call. Shared with the futures that resume the guest; always on one thread.

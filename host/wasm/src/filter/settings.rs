@@ -43,6 +43,8 @@ pub struct FilterLimits {
     pub queue: usize,
     /// Calls after which an instance is renewed.
     pub uses: u64,
+    /// Instances that each worker keeps ready beside those that are in use; `None`: as many as the cost of making one is worth.
+    pub warm: Option<usize>,
     /// The largest body that the filter can ask for.
     pub max_body: u64,
     /// The largest body of an answer to an outbound call.
@@ -74,6 +76,7 @@ impl Default for FilterLimits {
             max_instances: 64,
             queue: 256,
             uses: 10_000,
+            warm: None,
             max_body: 1 << 20,
             max_http_body: 1 << 20,
         }

@@ -68,6 +68,10 @@ pub struct FilterStats {
     pub started: u64,
     /// Instances that live now.
     pub instances: u64,
+    /// Of those made: before a call needed them.
+    pub prewarmed: u64,
+    /// Calls that found no instance ready, and waited until one was made.
+    pub waits: u64,
     /// Bodies that the filter asked for and did not get.
     pub bodies: UnreadBodies,
     /// Log lines over the filter's rate.
@@ -142,6 +146,8 @@ pub(crate) struct Counters {
     peak_memory: AtomicU64,
     started: AtomicU64,
     instances: AtomicU64,
+    prewarmed: AtomicU64,
+    waits: AtomicU64,
     bodies: [[AtomicU64; UnreadReason::COUNT]; 3],
 }
 
@@ -193,6 +199,16 @@ impl Counters {
         }
     }
 
+    /// An instance was made before a call needed it.
+    pub(crate) fn prewarmed(&self) {
+        add(&self.prewarmed, 1);
+    }
+
+    /// A call has waited for an instance to be made.
+    pub(crate) fn waited(&self) {
+        add(&self.waits, 1);
+    }
+
     pub(crate) fn unread_body(&self, what: Unread, reason: UnreadReason) {
         add(&self.bodies[what as usize][reason as usize], 1);
     }
@@ -214,6 +230,8 @@ impl Counters {
         }
         sum.peak_memory = sum.peak_memory.max(self.peak_memory.load(Ordering::Relaxed));
         sum.started += self.started.load(Ordering::Relaxed);
+        sum.prewarmed += self.prewarmed.load(Ordering::Relaxed);
+        sum.waits += self.waits.load(Ordering::Relaxed);
         let UnreadBodies { passed, refused_requests, refused_responses } = &mut sum.bodies;
         for (into, from) in [passed, refused_requests, refused_responses].into_iter().zip(&self.bodies) {
             for (into, from) in into.iter_mut().zip(from) {

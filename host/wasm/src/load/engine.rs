@@ -12,6 +12,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, Po
 use crate::filter::RuntimeError;
 use crate::filter::observer::Observer;
 use crate::filter::stats::Accounts;
+use crate::load::aside::Aside;
 use crate::load::cache::Cache;
 use crate::load::compile::CompilerCommand;
 use crate::load::pages::PageMap;
@@ -74,6 +75,7 @@ pub struct Runtime {
     pub(crate) waiting: InstanceQuota,
     pub(crate) kept: InstanceQuota,
     pub(crate) pages: Option<PageMap>,
+    pub(crate) aside: Aside,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -100,6 +102,7 @@ impl Runtime {
             ticker,
             accounts: Accounts::default(),
             pages: PageMap::open(),
+            aside: Aside::default(),
             thread: Some(thread),
         }))
     }

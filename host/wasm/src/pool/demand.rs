@@ -21,13 +21,13 @@ impl Demand {
         Demand { until: now + DEMAND_PERIOD, most: 0, most_before: 0 }
     }
 
-    /// How many idle instances are worth their memory, when so many are in use.
-    pub(super) fn keep(&mut self, in_use: usize, now: Instant) -> usize {
+    /// How many idle instances are worth their memory, when so many are in use and so many are kept ready beside them.
+    pub(super) fn keep(&mut self, in_use: usize, warm: usize, now: Instant) -> usize {
         if now >= self.until {
             *self = Demand { most_before: self.most, ..Demand::new(now) };
         }
         self.most = self.most.max(in_use);
-        self.most.max(self.most_before).max(MIN_IDLE)
+        self.most.max(self.most_before).saturating_add(warm).max(MIN_IDLE)
     }
 }
 
@@ -39,11 +39,12 @@ mod tests {
     fn instances_of_a_peak_are_kept_for_a_while() {
         let start = Instant::now();
         let mut demand = Demand::new(start);
-        assert_eq!(demand.keep(1, start), MIN_IDLE);
-        assert_eq!(demand.keep(50, start), 50);
-        assert_eq!(demand.keep(49, start), 50, "the peak is remembered");
-        assert_eq!(demand.keep(10, start + DEMAND_PERIOD), 50, "and in the next period");
-        assert_eq!(demand.keep(2, start + 2 * DEMAND_PERIOD), 10, "and then forgotten");
-        assert_eq!(demand.keep(1, start + 4 * DEMAND_PERIOD), MIN_IDLE);
+        assert_eq!(demand.keep(1, 0, start), MIN_IDLE);
+        assert_eq!(demand.keep(50, 0, start), 50);
+        assert_eq!(demand.keep(49, 0, start), 50, "the peak is remembered");
+        assert_eq!(demand.keep(10, 0, start + DEMAND_PERIOD), 50, "and in the next period");
+        assert_eq!(demand.keep(2, 0, start + 2 * DEMAND_PERIOD), 10, "and then forgotten");
+        assert_eq!(demand.keep(1, 0, start + 4 * DEMAND_PERIOD), MIN_IDLE);
+        assert_eq!(demand.keep(4, 2, start + 4 * DEMAND_PERIOD), 6, "what is kept ready comes on top");
     }
 }

@@ -3,6 +3,7 @@
 mod demand;
 pub(crate) mod image;
 pub(crate) mod instance;
+mod make;
 mod pace;
 pub(crate) mod plugin;
 pub(crate) mod program;
@@ -10,12 +11,12 @@ mod restore;
 mod risk;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,14 +26,15 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::call::state::HostResources;
 use crate::exchange::Exchange;
-use crate::filter::stats::{Counters, Live, Unread, UnreadReason};
+use crate::filter::stats::{Counters, Unread, UnreadReason};
 use crate::filter::{FilterError, Hook, Mode, Verdict};
 use crate::pool::demand::{Demand, MIN_IDLE};
 use crate::pool::image::Image;
 use crate::pool::instance::{Instance, body_len};
+use crate::pool::make::within;
 use crate::pool::pace::Pace;
 use crate::pool::program::Program;
-use crate::pool::risk::{AtRisk, Counted};
+use crate::pool::risk::AtRisk;
 
 /// An instance whose memory has grown by more than this since it was configured is large: what a guest has once needed for a body stays
 /// resident. Outside of calls, there are only as many large ones as idle instances are always kept.
@@ -55,8 +57,11 @@ struct Inner {
     /// Calls that have to wait until they may start an instance, and what tells them that one is idle.
     starved: Cell<usize>,
     came_idle: Notify,
-    /// A reused instance is being made.
+    /// An instance without an image is being made.
     is_making: Cell<bool>,
+    /// How many idle instances are kept ready beside those that are in use, and whether a task makes them.
+    warm: usize,
+    is_replenishing: Cell<bool>,
     demand: Cell<Demand>,
     pace: Cell<Pace>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
@@ -82,7 +87,7 @@ impl Inner {
     fn put_back(&self, instance: Box<Instance>, now: Instant) -> Option<Box<Instance>> {
         let mut idle = self.idle.borrow_mut();
         let mut demand = self.demand.get();
-        let keep = demand.keep(self.busy(idle.len()), now);
+        let keep = demand.keep(self.busy(idle.len()), self.warm, now);
         self.demand.set(demand);
         if is_large(&instance) {
             let others = idle.iter().filter(|other| is_large(other)).count();
@@ -100,24 +105,6 @@ impl Inner {
 
 fn is_large(instance: &Instance) -> bool {
     instance.grown() > LARGE
-}
-
-/// A reused instance that is being made. One is made at a time: it may serve all that wait, and where configuring takes long, each would have its
-/// own long after the first could have served it.
-struct Making<'a>(&'a Inner);
-
-impl<'a> Making<'a> {
-    fn new(inner: &'a Inner) -> Making<'a> {
-        inner.is_making.set(true);
-        Making(inner)
-    }
-}
-
-impl Drop for Making<'_> {
-    fn drop(&mut self) {
-        self.0.is_making.set(false);
-        self.0.came_idle.notify_one();
-    }
 }
 
 /// The right to use one instance. Passed on to the first who waits, or given back.
@@ -140,24 +127,28 @@ impl Drop for Permit {
 }
 
 impl Pool {
-    /// An empty pool: instances are made when they are first needed.
+    /// A pool with the instance that was made at load for it, if any were; others are made when they are first needed.
     pub fn new(program: Arc<Program>) -> Pool {
         let counters = program.account.open();
-        Pool {
+        let pool = Pool {
             inner: Rc::new(Inner {
+                warm: program.spares.warm(),
                 program,
                 idle: RefCell::default(),
                 in_use: Cell::new(0),
                 starved: Cell::new(0),
                 came_idle: Notify::new(),
                 is_making: Cell::new(false),
+                is_replenishing: Cell::new(false),
                 demand: Cell::new(Demand::new(Instant::now())),
                 pace: Cell::new(Pace::new(Instant::now())),
                 waiting: RefCell::default(),
                 resources: RefCell::default(),
                 counters,
             }),
-        }
+        };
+        pool.take_spare();
+        pool
     }
 
     /// Calls a hook for an exchange, in which the filter has position `index`. The exchange comes back as the call left it: the
@@ -200,6 +191,7 @@ impl Pool {
         let wall = ended.saturating_duration_since(started);
         let of = (&mut *exchange, index);
         self.conclude(hook, of, instance, &result, (wall, wall), ended);
+        self.replenish();
         Ok((exchange, result))
     }
 
@@ -252,6 +244,7 @@ impl Pool {
         if let Ok(mut instance) = sandbox.downcast::<Instance>() {
             instance.waiting = None;
             self.reuse(instance, Instant::now());
+            self.replenish();
         }
     }
 
@@ -326,6 +319,7 @@ impl Pool {
                 Err(error) => return (exchange, refused(error)),
             },
         };
+        self.replenish();
         // From here on the instance is out of the pool: it goes back only if the call ends well.
         let risk = AtRisk::new(self, None, self.is_reused());
         instance.store.data_mut().wall_end = Some(end);
@@ -340,6 +334,7 @@ impl Pool {
         let wall = started.elapsed();
         let took = (cpu.unwrap_or(wall), wall);
         self.conclude(hook, (&mut exchange, index), instance, &result, took, started + wall);
+        self.replenish();
         drop(turn);
         drop(permit);
         (exchange, result)
@@ -386,42 +381,6 @@ impl Pool {
         }
     }
 
-    /// Makes an instance, in its turn if it replaces one that has failed, or takes one that is idle before that.
-    async fn start_within(&self, end: Instant, allowed: Duration) -> Result<Box<Instance>, FilterError> {
-        let inner = &self.inner;
-        let timeout = || FilterError::Timeout(allowed);
-        let starved = Counted::new(&inner.starved);
-        let expected = loop {
-            if let Some(instance) = inner.idle.borrow_mut().pop() {
-                return Ok(instance);
-            }
-            let now = Instant::now();
-            if now >= end {
-                // It may have been told what was meant for another that waits.
-                inner.came_idle.notify_one();
-                return Err(timeout());
-            }
-            if self.is_reused() && inner.is_making.get() {
-                let _ = tokio::time::timeout_at(end.into(), inner.came_idle.notified()).await;
-                continue;
-            }
-            match self.pace(|pace| pace.begin(now, self.is_reused())) {
-                Ok(expected) => break expected,
-                Err(at) => {
-                    // Either way, it is looked at again what there is.
-                    let _ = tokio::time::timeout_at(at.min(end).into(), inner.came_idle.notified()).await;
-                }
-            }
-        };
-        drop(starved);
-        let risk = AtRisk::new(self, expected, true);
-        let making = self.is_reused().then(|| Making::new(inner));
-        let instance = within(end, &risk.busy, self.start()).await.unwrap_or_else(|| Err(timeout()))?;
-        drop(making);
-        risk.survives();
-        Ok(Box::new(instance))
-    }
-
     /// Whether calls that end well leave their instances to others. Where they do not, an exchange needs a new one in any case.
     fn is_reused(&self) -> bool {
         self.inner.program.shared.mode == Mode::Reused
@@ -442,45 +401,7 @@ impl Pool {
         changed
     }
 
-    async fn start(&self) -> Result<Instance, FilterError> {
-        let inner = &self.inner;
-        let mut instance = inner.program.start(|image| self.resources(image)).await?;
-        instance.live = Some(Live::new(&inner.counters));
-        instance.memory_at_first = instance.store.data().memory.bytes;
-        Ok(instance)
-    }
-
-    /// An instance of the image, if there is one and none of its functions can wait.
-    fn start_now(&self) -> Option<Result<Box<Instance>, FilterError>> {
-        let inner = &self.inner;
-        let image = inner.program.image.as_ref().filter(|image| !image.waits())?;
-        let instance = image.instance_now(&inner.program.shared, self.resources(image));
-        Some(instance.map(|mut instance| {
-            instance.live = Some(Live::new(&inner.counters));
-            instance.memory_at_first = instance.store.data().memory.bytes;
-            Box::new(instance)
-        }))
-    }
-
     fn resources(&self, image: &Image) -> Box<HostResources> {
         self.inner.resources.borrow_mut().pop().unwrap_or_else(|| image.resources())
-    }
-}
-
-/// Awaits until a point in time, and adds the time for which the future held the thread to `busy`. `None`: the time has passed.
-async fn within<F: Future>(end: Instant, busy: &Cell<Duration>, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let timed = poll_fn(|cx| {
-        let start = Instant::now();
-        let poll = future.as_mut().poll(cx);
-        busy.set(busy.get() + start.elapsed());
-        poll
-    });
-    let mut timed = pin!(timed);
-    // Most calls are over at the first poll: they need no timer.
-    let first = poll_fn(|cx| std::task::Poll::Ready(timed.as_mut().poll(cx))).await;
-    match first {
-        std::task::Poll::Ready(output) => Some(output),
-        std::task::Poll::Pending => tokio::time::timeout_at(end.into(), timed).await.ok(),
     }
 }

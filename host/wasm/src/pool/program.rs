@@ -1,5 +1,6 @@
 //! A plugin with the config, limits and grants of one filter: what the pools of all workers make instances of.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use tracing::{debug, info};
 use super::image::{Image, Opened};
 use super::instance::Instance;
 use super::plugin::Plugin;
+use super::warm::{Spares, by_cost};
+use crate::call::cpu::thread_time;
 use crate::call::services::FilterServices;
 use crate::call::state::{FilterShared, HostResources};
 use crate::exchange::{Candidate, Candidates, Exchange, RequestHead, ResponseHead, ResponseSource, RouteFacts};
@@ -54,6 +57,10 @@ pub struct Program {
     pub(crate) account: Arc<Account>,
     /// Of a fresh filter, if one could be made.
     pub(crate) image: Option<Image>,
+    /// Instances that were made ahead of need.
+    pub(crate) spares: Spares,
+    /// CPU time of making an instance, the least that was seen.
+    cost: Duration,
     interests: Interests,
     /// What an operator should know of the trial.
     warnings: Vec<String>,
@@ -132,13 +139,16 @@ impl Program {
             Some(bytes) => Opened::new(&plugin, &format!("image of filter `{}`", shared.name), bytes),
             None => Err("its component is not at hand".into()),
         });
+        let cost = Cell::new(Duration::MAX);
         let (interests, key_sets, image, trial) = block_on(async {
+            let begun = thread_time();
             let (mut instance, opened) = trial_instance(&plugin, &shared, opened).await?;
             instance.resolve()?;
             instance.configure().await.map_err(|error| match error {
                 FilterError::Refused(reason) => LoadError::Refused(reason),
                 other => LoadError::Configure(other),
             })?;
+            cost.set(thread_time().saturating_sub(begun));
             let state = instance.store.data_mut();
             state.flush_output();
             let (interests, key_sets) = (std::mem::take(&mut state.interests), state.resources.key_sets.clone());
@@ -148,7 +158,7 @@ impl Program {
                 None => None,
             };
             let image = image.and_then(|image| image.inspect_err(|reason| no_image(&shared.name, reason)).ok());
-            let mut trial = rehearse(&plugin, &shared, image.as_ref(), interests.off).await;
+            let mut trial = rehearse(&plugin, &shared, (image.as_ref(), &cost), interests.off).await;
             trial.warnings.extend(plugin.unknown_hooks().into_iter().map(|hook| {
                 format!(
                     "filter `{}`: its hook `{}` is of a later version of the interface and is never called",
@@ -164,7 +174,28 @@ impl Program {
             return Err(LoadError::Interrupted);
         }
         let Trial { warnings, failures } = trial;
-        Ok(Program { plugin, shared, account, image, interests, warnings, failures, key_sets })
+        let (spares, cost) = (Spares::default(), cost.get());
+        Ok(Program { plugin, shared, account, image, spares, cost, interests, warnings, failures, key_sets })
+    }
+
+    /// It goes live. Makes an instance for the first call of a worker, if that is worth it and there is time, and says whether. Slow: not for a
+    /// worker, and not within an async runtime.
+    pub fn prewarm(&self, is_time: bool) -> Result<bool, FilterError> {
+        let warm = self.shared.limits.warm.unwrap_or_else(|| by_cost(self.cost));
+        self.spares.go_live(warm);
+        if warm == 0 || !is_time {
+            return Ok(false);
+        }
+        self.spares.push(self.start_ahead()?);
+        Ok(true)
+    }
+
+    /// An instance that has the config, made on this thread. Not within an async runtime.
+    pub(crate) fn start_ahead(&self) -> Result<Box<Instance>, FilterError> {
+        let started = block_on(async { Ok(self.start(Image::resources).await) });
+        let mut instance = started.map_err(|error| FilterError::Instantiate(error.to_string()))??;
+        instance.memory_at_first = instance.store.data().memory.bytes;
+        Ok(Box::new(instance))
     }
 
     /// An instance that has the config, when there is no idle one. Has to be awaited within tokio.
@@ -245,7 +276,9 @@ impl Program {
 
     /// What calls of filters of this name have cost since the start of the process.
     pub fn stats(&self) -> FilterStats {
-        self.account.sum()
+        let mut sum = self.account.sum();
+        sum.instances += self.spares.count() as u64;
+        sum
     }
 }
 
@@ -271,6 +304,9 @@ fn no_image(filter: &str, reason: &str) {
     info!(filter, reason, "each instance of this fresh filter is started and configured: there is no image of it");
 }
 
+/// How the instances of a trial are made, and the least CPU time that making one has taken: the first pays for what all have in common.
+type Made<'a> = (Option<&'a Image>, &'a Cell<Duration>);
+
 /// What was found when the hooks of a filter were tried.
 #[derive(Default)]
 struct Trial {
@@ -281,17 +317,17 @@ struct Trial {
 /// Calls every hook once for a synthetic exchange, with no service in reach. The message is one that any client can send, so a hook that
 /// fails on it fails for requests too. Some toolchains build a component with a hook missing, and it traps when it is called. A hook that
 /// was refused a service before it failed may have failed because of that, so nothing is said of it.
-async fn rehearse(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, image: Option<&Image>, off: HookSet) -> Trial {
+async fn rehearse(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, made: Made<'_>, off: HookSet) -> Trial {
     let mut trial = Trial::default();
     for hook in shared.exports.iter().filter(|hook| !off.contains(*hook)) {
         let limit = shared.limits.cpu;
-        let Some(first) = rehearse_hook(plugin, shared, image, hook, limit).await else { continue };
+        let Some(first) = rehearse_hook(plugin, shared, made, hook, limit).await else { continue };
         let patience = (limit * PATIENCE).min(MAX_PATIENCE).max(limit);
         let error = match first {
-            FilterError::Deadline(_) => match rehearse_hook(plugin, shared, image, hook, patience).await {
+            FilterError::Deadline(_) => match rehearse_hook(plugin, shared, made, hook, patience).await {
                 Some(error) => error,
                 None => {
-                    if is_slow(plugin, shared, image, hook).await {
+                    if is_slow(plugin, shared, made, hook).await {
                         trial.warnings.push(format!(
                             "filter `{}`: the hook {hook} {first}, when tried on an empty message",
                             shared.name
@@ -308,9 +344,9 @@ async fn rehearse(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, image: Optio
 }
 
 /// Whether a hook that once took too long does so each time. What else the machine does may have slowed it down that once.
-async fn is_slow(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, image: Option<&Image>, hook: Hook) -> bool {
+async fn is_slow(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, made: Made<'_>, hook: Hook) -> bool {
     for _ in 0..AGAIN {
-        let error = rehearse_hook(plugin, shared, image, hook, shared.limits.cpu).await;
+        let error = rehearse_hook(plugin, shared, made, hook, shared.limits.cpu).await;
         if !matches!(error, Some(FilterError::Deadline(_))) {
             return false;
         }
@@ -322,10 +358,11 @@ async fn is_slow(plugin: &Arc<Plugin>, shared: &Arc<FilterShared>, image: Option
 async fn rehearse_hook(
     plugin: &Arc<Plugin>,
     shared: &Arc<FilterShared>,
-    image: Option<&Image>,
+    (image, cost): Made<'_>,
     hook: Hook,
     cpu: Duration,
 ) -> Option<FilterError> {
+    let begun = thread_time();
     let instance = match image {
         Some(image) => image.instance(shared, image.resources()).await,
         None => Instance::create(&plugin.runtime, &plugin.code, shared, Box::default()).await,
@@ -336,6 +373,7 @@ async fn rehearse_hook(
     if image.is_none() {
         instance.configure().await.ok()?;
     }
+    cost.set(cost.get().min(thread_time().saturating_sub(begun)));
     let call = instance.rehearse(hook, synthetic_exchange(), cpu);
     let error = tokio::time::timeout(REHEARSAL, call).await.ok()?.err()?;
     let is_fault = match error {

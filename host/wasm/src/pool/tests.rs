@@ -1,6 +1,8 @@
 //! What a pool keeps of its instances, and how it replaces them.
 
+use super::make::Making;
 use super::*;
+use crate::filter::FilterLimits;
 use crate::tests::{exchange, limits, program, run, runtime};
 
 fn pool(hook: &str, waits: bool) -> Rc<Pool> {
@@ -82,5 +84,95 @@ fn an_abandoned_call_has_lost_its_instance() {
             Ok(Some(Duration::ZERO)),
             "the next replaces it"
         );
+    });
+}
+
+/// A pool that keeps one instance ready beside those in use, and has one that was made at load.
+fn warm(bytes: &[u8], mode: Mode, most: usize) -> Rc<Pool> {
+    let limits = FilterLimits { warm: Some(1), max_instances: most, ..limits() };
+    let program = program(&runtime(), bytes, mode, limits);
+    assert!(program.prewarm(true).unwrap());
+    assert_eq!((program.stats().instances, program.stats().started), (1, 0));
+    Rc::new(Pool::new(program))
+}
+
+/// Lets the task that makes instances come to its end.
+async fn until_made(pool: &Pool) {
+    tokio::task::yield_now().await;
+    while pool.inner.is_replenishing.get() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn instances_are_made_before_the_first_call_and_behind_those_that_trap() {
+    let pool = warm(&sluice_harness::guest::guest(&[("on-request", "unreachable")], false), Mode::Reused, 64);
+    run(async {
+        for _ in 0..5 {
+            let (_, result) = pool.call(Hook::OnRequest, exchange(), 0).await;
+            assert!(matches!(result, Err(FilterError::Trap(_))), "{result:?}");
+            until_made(&pool).await;
+            assert_eq!(pool.inner.idle.borrow().len(), 2);
+        }
+    });
+    let stats = pool.program().stats();
+    // The first was made at load. Behind it there was none, and behind each other one.
+    assert_eq!((stats.waits, stats.started, stats.prewarmed, stats.instances), (0, 7, 7, 2));
+}
+
+#[test]
+fn instances_that_serve_one_exchange_are_made_before_it_comes() {
+    let once = "(if (global.get $calls) (then unreachable)) (global.set $calls (i32.const 1)) i32.const 0";
+    let bytes = sluice_harness::guest::as_component(sluice_harness::guest::guest(&[("on-request", once)], false));
+    let pool = warm(&bytes, Mode::Fresh, 64);
+    assert!(pool.program().image.is_none());
+    run(async {
+        for _ in 0..5 {
+            assert!(pool.call(Hook::OnRequest, exchange(), 0).await.1.is_ok());
+            until_made(&pool).await;
+        }
+        // More at once than there are: the others make their own, one after the other.
+        let calls: Vec<_> = (0..6)
+            .map(|_| {
+                let pool = Rc::clone(&pool);
+                tokio::task::spawn_local(async move { pool.call(Hook::OnRequest, exchange(), 0).await.1 })
+            })
+            .collect();
+        for call in calls {
+            assert!(call.await.unwrap().is_ok());
+        }
+        until_made(&pool).await;
+    });
+    let stats = pool.program().stats();
+    assert!(stats.waits <= 4 && stats.instances == 2, "{stats:?}");
+}
+
+#[test]
+fn no_more_instances_are_kept_ready_than_there_may_be() {
+    let pool = warm(&sluice_harness::guest::guest(&[("on-request", "i32.const 0")], false), Mode::Reused, 1);
+    run(async {
+        assert!(pool.call(Hook::OnRequest, exchange(), 0).await.1.is_ok());
+        until_made(&pool).await;
+    });
+    assert_eq!(pool.program().stats().started, 1);
+}
+
+#[test]
+fn instances_are_made_ahead_within_the_time_for_replacing_them_and_for_no_pool_that_is_gone() {
+    let pool = warm(&sluice_harness::guest::guest(&[("on-request", "unreachable")], false), Mode::Reused, 64);
+    run(async {
+        let now = Instant::now();
+        pool.pace(|pace| {
+            pace.lose(now);
+            pace.begin(now, true).unwrap();
+            pace.end(Duration::ZERO, Duration::from_secs(3600));
+        });
+        assert!(pool.call(Hook::OnRequest, exchange(), 0).await.1.is_err());
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(pool.inner.is_replenishing.get());
+        assert_eq!(pool.program().stats().started, 1, "the time is used up");
+        assert_eq!(Rc::strong_count(&pool.inner), 1, "the task does not keep what nobody calls any more");
     });
 }
