@@ -1,4 +1,4 @@
-//! Builds the workspace's filters for `wasm32-wasip2` and embeds those of `plugins/` in the binary.
+//! Builds the workspace's filters for `wasm32-wasip2` and embeds those of `plugins/` in the binary, with the packages that filters are written with.
 //!
 //! Which filters: the members of the workspace below `plugins/` and `examples/filters/`, so that whatever else lies in
 //! these folders is left alone. A member in a folder further below is a package named after both: `rust/stamp` is `rust-stamp`. The components also go to `<target>/plugins/<name>.wasm`, for benches and trials.
@@ -66,7 +66,61 @@ fn build() -> Result<(), String> {
         }
     }
     table.push_str("]\n");
-    fs::write(out.join("embedded.rs"), table).map_err(|error| format!("embedded.rs: {error}"))
+    fs::write(out.join("embedded.rs"), table).map_err(|error| format!("embedded.rs: {error}"))?;
+    embed_sdk(&root, &out)
+}
+
+/// What a project of `sluice plugin new` is given, so that it builds without a checkout: the packages of all languages, what they
+/// share, and the interface.
+const SDK: [&str; 11] = [
+    "Cargo.toml",
+    "host/services/Cargo.toml",
+    "host/services/src",
+    "sdk/Cargo.toml",
+    "sdk/README.md",
+    "sdk/src",
+    "sdk/c",
+    "sdk/go",
+    "sdk/javascript",
+    "sdk/python",
+    "wit",
+];
+
+/// What tools leave beside sources.
+const LEFT_BEHIND: [&str; 5] = ["__pycache__", "build", "node_modules", "package-lock.json", "target"];
+
+/// Writes the table of these files, for the module `embedded`.
+fn embed_sdk(root: &Path, out: &Path) -> Result<(), String> {
+    let mut files = Vec::new();
+    for part in SDK {
+        println!("cargo::rerun-if-changed={}", root.join(part).display());
+        list(&root.join(part), &mut files)?;
+    }
+    files.sort();
+    let mut table = String::from("&[\n");
+    for file in &files {
+        let name = file.strip_prefix(root).map_err(|error| format!("{}: {error}", file.display()))?;
+        table.push_str(&format!("    ({:?}, include_bytes!({:?})),\n", name.display(), file.display()));
+    }
+    table.push_str("]\n");
+    fs::write(out.join("sdk.rs"), table).map_err(|error| format!("sdk.rs: {error}"))
+}
+
+/// The files of a folder, or the file.
+fn list(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+    let named = |error: std::io::Error| format!("{}: {error}", path.display());
+    let left = path.file_name().is_some_and(|name| LEFT_BEHIND.iter().any(|left| name == *left));
+    if left {
+        return Ok(());
+    }
+    if path.is_file() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).map_err(named)? {
+        list(&entry.map_err(named)?.path(), files)?;
+    }
+    Ok(())
 }
 
 struct Member {

@@ -21,11 +21,14 @@ pub(crate) enum Rule {
     Json,
     /// Rust that the SDK's own documentation tests compile.
     DocTest,
-    /// A drawing, or lines of a log as a terminal shows them.
+    /// A drawing, lines of a log as a terminal shows them, or what is for another gateway (`theirs`).
     Text,
 }
 
 pub(crate) fn rule(page: &Page, block: &Block) -> Option<Rule> {
+    if block.has_mark("theirs") {
+        return Some(Rule::Text);
+    }
     if let Some(file) = block.mark("file") {
         return Some(Rule::File(file.to_owned()));
     }
@@ -45,7 +48,7 @@ pub(crate) fn rule(page: &Page, block: &Block) -> Option<Rule> {
 #[test]
 fn every_block_has_a_rule() {
     let marks = |block: &Block| {
-        block.marks.iter().all(|mark| ["file", "onto", "run"].contains(&mark.split('=').next().unwrap()))
+        block.marks.iter().all(|mark| ["file", "onto", "run", "theirs"].contains(&mark.split('=').next().unwrap()))
     };
     let mut wrong = Vec::new();
     for page in pages() {

@@ -11,3 +11,4 @@ mod markdown;
 mod plugins;
 mod sessions;
 mod shell;
+mod wit;

@@ -19,12 +19,10 @@ use crate::markdown::{Block, Page, pages, root};
 use crate::shell::{self, Shell};
 
 /// Commands that take too long or change the machine, and the file and text that show where they are run instead.
-const ELSEWHERE: [(&str, &str, &str); 5] = [
+const ELSEWHERE: [(&str, &str, &str); 4] = [
     ("cargo run --release", ".ci/run", "cargo build --release --locked"),
     ("rustup target add wasm32-wasip2", ".ci/run", "rustup target add wasm32-wasip2"),
-    // Its command is one of the binaries that tests are built with.
-    ("cargo install --path sluice/host/componentize", ".ci/run", "cargo test --locked"),
-    ("npm install --prefix sluice/sdk/javascript", ".ci/run", "npm install"),
+    ("npm install", ".ci/run", "npm install"),
     ("pip install componentize-py", ".ci/run", "tests/external/requirements.txt"),
 ];
 
@@ -33,7 +31,17 @@ const ELSEWHERE: [(&str, &str, &str); 5] = [
 const OTHER_PAGES: [&str; 2] = ["sdk/README.md", "examples/"];
 
 /// Programs that `.ci/run` installs. A page that uses a missing one is only run where all tools are required.
-const TOOLS: [&str; 6] = ["curl", "clang-14", "go", "node", "python3", "sluice-componentize"];
+const TOOLS: [&str; 5] = ["curl", "clang-14", "go", "node", "python3"];
+
+/// What a project of a language needs: `sluice plugin build` names no program.
+const OF_LANGUAGES: [(&str, &str); 6] = [
+    ("c", "clang-14"),
+    ("zig", "python-zig"),
+    ("go", "go"),
+    ("javascript", "componentize-qjs"),
+    ("typescript", "tsc"),
+    ("python", "componentize-py"),
+];
 
 /// How long a changed configuration may take to be in use: an interpreter is compiled by a compiler that is not optimised itself.
 const TAKEN_UP: Duration = Duration::from_secs(900);
@@ -75,12 +83,16 @@ impl<'p> Session<'p> {
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         fs::write(path, text).expect("a file");
         if file == "Cargo.toml" {
-            // The versions of the workspace: those are on this machine. Compiled crates are kept from run to run.
-            fs::copy(root().join("Cargo.lock"), here.join("Cargo.lock")).expect("a lock file");
-            let target = gateway::binary().ancestors().nth(2).expect("the target folder").join("docs");
-            fs::create_dir_all(&target).expect("a folder");
-            let _ = symlink(target, here.join("target"));
+            Self::crate_at(&here);
         }
+    }
+
+    /// A crate has the versions of the workspace: those are on this machine. Compiled crates are kept from run to run.
+    fn crate_at(folder: &Path) {
+        fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).expect("a lock file");
+        let target = gateway::binary().ancestors().nth(2).expect("the target folder").join("docs");
+        fs::create_dir_all(&target).expect("a folder");
+        let _ = symlink(target, folder.join("target"));
     }
 
     /// Adds a part to the configuration of the running gateway, as a reader would with an editor.
@@ -104,6 +116,12 @@ impl<'p> Session<'p> {
         let admin = self.gateway.address_of("admin").to_string();
         let command = command.replace("127.0.0.1:8080", &http).replace("127.0.0.1:9901", &admin);
         let (lines, code) = self.shell.run(&command);
+        if let Some(name) =
+            command.strip_prefix("sluice plugin new ").and_then(|rest| rest.strip_suffix(" --lang rust"))
+        {
+            let folder = self.here().join(name);
+            Self::crate_at(&folder);
+        }
         let here = self.folder.path().to_string_lossy().into_owned();
         let told = |line: String| {
             line.replace(&http, "127.0.0.1:8080")
@@ -189,6 +207,8 @@ fn stable(line: &str) -> String {
         (r"^date: .*", "date: DATE"),
         (r"^content-length: \d+", "content-length: N"),
         (r"^(size +)\d+", "${1}N"),
+        (r"\b\d+ bytes, hooks:", "N bytes, hooks:"),
+        (r"\t[0-9.]+s$|\t\(cached\)$", "\tTIME"),
         (r"curl/[0-9.]+", "curl/VERSION"),
         (r";w=36000\b", ";w=10"),
         (r";t=\d+", ";t=N"),
@@ -205,8 +225,11 @@ fn lacks_tools(page: &Page) -> bool {
     let path = shell::search_path();
     let there = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).exists());
     let required = std::env::var("SLUICE_REQUIRE_ALL").is_ok_and(|value| value == "1");
-    let used = |tool: &str| page.blocks().iter().any(|block| block.text.contains(&format!("{tool} ")));
-    !required && TOOLS.iter().any(|tool| used(tool) && !there(tool))
+    let used = |text: &str| page.blocks().iter().any(|block| block.text.contains(text));
+    let lacks = |text: &str, tool: &str| used(text) && !there(tool);
+    !required
+        && (TOOLS.iter().any(|tool| lacks(&format!("{tool} "), tool))
+            || OF_LANGUAGES.iter().any(|(name, tool)| lacks(&format!(" --lang {name}\n"), tool)))
 }
 
 /// Runs a page and returns what was wrong.

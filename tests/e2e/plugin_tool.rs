@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -45,11 +45,31 @@ impl Cases {
 fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(gateway::binary());
     command.args(arguments).current_dir(folder).env("XDG_CACHE_HOME", fixtures::cache_dir());
-    let target = gateway::binary().ancestors().nth(2).expect("the target folder").join("docs");
-    command.env("CARGO_NET_OFFLINE", "true").env("CARGO_TARGET_DIR", target);
-    let Output { status, stdout, stderr } = tools::without_proxies(&mut command).output().expect("sluice");
+    let Output { status, stdout, stderr } = with_tools(&mut command).output().expect("sluice");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (status.code().expect("an exit code"), text(stdout), text(stderr))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn target() -> PathBuf {
+    gateway::binary().ancestors().nth(2).expect("the target folder").to_owned()
+}
+
+/// Lets a command find the tools that `.ci/run` installs, and keep what they build from run to run; it fetches nothing.
+fn with_tools(command: &mut Command) -> &mut Command {
+    let kept = target().join("languages");
+    let folders = [tools::tools().join("venv/bin"), tools::tools().join("node/node_modules/.bin")];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(folders.into_iter().chain(std::env::split_paths(&path))).expect("a search path");
+    command.env("PATH", path).env("NODE_PATH", tools::tools().join("node/node_modules"));
+    command.env("CARGO_NET_OFFLINE", "true").env("CARGO_TARGET_DIR", target().join("docs"));
+    command.env("GOCACHE", kept.join("go-cache")).env("GOTOOLCHAIN", "local").env("GOPROXY", "off");
+    command.env("ZIG_GLOBAL_CACHE_DIR", kept.join("zig-cache")).env("ZIG_LOCAL_CACHE_DIR", kept.join("zig-cache"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    tools::without_proxies(command)
 }
 
 /// A case of the probe, whose hooks do this.
@@ -267,24 +287,93 @@ fn bench_measures_both_modes() {
 }
 
 /// From nothing to cases that pass, with the commands of the README alone.
-#[test]
-fn a_new_project_builds_and_passes_its_cases() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+#[track_caller]
+fn from_nothing(language: &str, tools: Option<()>, component: &str) {
+    if tools.is_none() {
+        return;
+    }
     let folder = tempfile::tempdir().expect("a folder");
-    let sdk = root.join("sdk").display().to_string();
-    let (code, made, stderr) = run(folder.path(), &["plugin", "new", "my-stamp", "--lang", "rust", "--sdk", &sdk]);
-    assert!(code == 0 && made.contains("./my-stamp/src/lib.rs\n"), "{made}{stderr}");
+    let (code, made, stderr) = run(folder.path(), &["plugin", "new", "my-stamp", "--lang", language]);
+    assert!(code == 0 && made.contains("./my-stamp/README.md\n"), "{made}{stderr}");
     let project = folder.path().join("my-stamp");
-    // The versions of the workspace: those are on this machine. Compiled crates are kept from run to run.
-    fs::copy(root.join("Cargo.lock"), project.join("Cargo.lock")).expect("a lock file");
-    let target = gateway::binary().ancestors().nth(2).expect("the target folder").join("docs");
-    fs::create_dir_all(&target).expect("a folder");
-    symlink(target, project.join("target")).expect("a link");
+    if language == "rust" {
+        // The versions of the workspace: those are on this machine. Compiled crates are kept from run to run.
+        fs::copy(root().join("Cargo.lock"), project.join("Cargo.lock")).expect("a lock file");
+        fs::create_dir_all(target().join("docs")).expect("a folder");
+        symlink(target().join("docs"), project.join("target")).expect("a link");
+    }
     let (code, built, stderr) = run(&project, &["plugin", "build"]);
-    assert!(code == 0 && built.contains("my_stamp.wasm: ") && built.contains("hooks: on-response"), "{built}{stderr}");
-    let component = "target/wasm32-wasip2/release/my_stamp.wasm";
-    let (code, text, stderr) = run(&project, &["plugin", "test", "--component", component]);
+    assert!(code == 0 && built.contains(component) && built.contains("on-response"), "{built}{stderr}");
+    let component = project.join(component);
+    let (code, text, stderr) = run(&project, &["plugin", "test", "--component", &component.display().to_string()]);
     assert!(code == 0 && text.ends_with("2 cases: 2 passed, 0 failed\n"), "{text}{stderr}");
+    if ["go", "python"].contains(&language) {
+        let mut make = Command::new("make");
+        let output = with_tools(make.arg("test").current_dir(&project)).output().expect("make");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn a_new_project_in_rust() {
+    from_nothing("rust", Some(()), "target/wasm32-wasip2/release/my_stamp.wasm");
+}
+
+#[test]
+fn a_new_project_in_c() {
+    from_nothing("c", tools::need(["make", "clang-14", "sluice-componentize"]).map(drop), "build/my-stamp.wasm");
+}
+
+#[test]
+fn a_new_project_in_zig() {
+    from_nothing(
+        "zig",
+        tools::need(["make", "python", "python-zig", "sluice-componentize"]).map(drop),
+        "build/my-stamp.wasm",
+    );
+}
+
+#[test]
+fn a_new_project_in_go() {
+    from_nothing("go", tools::need(["make", "go", "sluice-componentize"]).map(drop), "build/my-stamp.wasm");
+}
+
+#[test]
+fn a_new_project_in_javascript() {
+    from_nothing("javascript", tools::need(["node"]).map(drop), "build/my-stamp.wasm");
+}
+
+#[test]
+fn a_new_project_in_typescript() {
+    from_nothing("typescript", tools::need(["node"]).map(drop), "build/my-stamp.wasm");
+}
+
+#[test]
+fn a_new_project_in_python() {
+    from_nothing("python", tools::need(["make", "python", "componentize-py"]).map(drop), "build/my-stamp.wasm");
+}
+
+#[test]
+fn a_build_says_what_is_missing_and_how_to_get_it() {
+    let folder = tempfile::tempdir().expect("a folder");
     let (code, _, stderr) = run(folder.path(), &["plugin", "build"]);
-    assert!(code == 1 && stderr.contains("no project in a language that is known (rust)"), "{stderr}");
+    let known = "no project in a language that is known (rust, go, typescript, javascript, python, zig, c)";
+    assert!(code == 1 && stderr.contains(known), "{stderr}");
+    for (language, missing) in [
+        ("rust", "  cargo is missing: install Rust with rustup"),
+        ("c", "  a clang for wasm32-wasi, with wasi-libc is missing: apt install clang"),
+        ("zig", "  Zig 0.17 is missing: pip install ziglang==0.17.1"),
+        ("go", "  Go 1.24 is missing: "),
+        ("typescript", "  TypeScript is missing: npm install"),
+        ("javascript", "  componentize-qjs is missing: npm install"),
+        ("python", "is missing: pip install componentize-py==0.25.0"),
+    ] {
+        let (code, _, stderr) = run(folder.path(), &["plugin", "new", language, "--lang", language]);
+        assert_eq!(code, 0, "{stderr}");
+        let mut command = Command::new(gateway::binary());
+        command.args(["plugin", "build", language]).current_dir(folder.path()).env("PATH", "/nowhere");
+        let output = command.output().expect("sluice");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && stderr.contains(missing), "{language}: {stderr}");
+    }
 }

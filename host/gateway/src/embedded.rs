@@ -1,7 +1,14 @@
 //! The shipped plugins, built by `build.rs` and embedded in the binary. Nothing else in the host knows their names; a file of
-//! the same name in `plugins/` wins.
+//! the same name in `plugins/` wins. Beside them the packages that filters are written with, for `sluice plugin new`.
 
 static PLUGINS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+static SDK: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
+
+/// The files of the packages for filters and of the interface, by their paths in a checkout.
+pub fn sdk() -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    SDK.iter().copied()
+}
 
 /// The component of a shipped plugin.
 pub fn find(name: &str) -> Option<&'static [u8]> {

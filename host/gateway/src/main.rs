@@ -91,12 +91,17 @@ enum PluginCommand {
     New {
         /// The name of the plugin, and of its folder.
         name: String,
-        /// Its language.
+        /// Its language: rust, c, zig, go, javascript, typescript or python.
         #[arg(long, value_name = "LANGUAGE", default_value = "rust")]
         lang: String,
-        /// The SDK, where there is no checkout of Sluice around here.
+        /// The folder `sdk` of a checkout of Sluice, to be linked in place of a copy.
         #[arg(long, value_name = "DIR")]
         sdk: Option<PathBuf>,
+    },
+    /// Put the SDK of this version in the place of the copy that a project has.
+    Sdk {
+        #[arg(value_name = "DIR", default_value = ".")]
+        folder: PathBuf,
     },
     /// Build the plugin in a folder with the tools of its language, and check what comes out.
     Build {
@@ -276,6 +281,10 @@ fn plugin_command(command: PluginCommand) -> Result<ExitCode, String> {
         PluginCommand::Build { folder } => {
             let built = plugin::build::build(&folder, cache()).map_err(told)?;
             print(&format!("{}: {} bytes, hooks: {}\n", built.path.display(), built.size, built.hooks.join(", ")))
+        }
+        PluginCommand::Sdk { folder } => {
+            let copy = plugin::new::refresh(&folder).map_err(told)?;
+            print(&format!("{}\n", copy.display()))
         }
         PluginCommand::Check { files, config } => check_plugins(&files, config.as_deref()),
         PluginCommand::Docs { what } => document(&what),

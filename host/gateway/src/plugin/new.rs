@@ -1,14 +1,19 @@
 //! `sluice plugin new`: a project to start from, complete with its build, its cases and what to read first.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::ToolError;
-use super::languages::{Language, named, names};
+use super::languages::{Language, named, names, of_project};
+use crate::embedded;
 
 /// The most characters of a name: it becomes that of a file, a filter and a type.
 const LONGEST: usize = 64;
 
-/// Makes the folder `parent/NAME`. `sdk` is that of the language, where it is not in a checkout of Sluice around here. Answers the files.
+/// The folder in a project with the copy of the SDK: laid out as a checkout is, so that its parts find each other.
+pub const COPY: &str = "sluice";
+
+/// Makes the folder `parent/NAME`. With `sdk`, the folder `sdk` of a checkout, there is a link to that checkout in place of a copy. Answers the files.
 pub fn new(parent: &Path, name: &str, language: &str, sdk: Option<&Path>) -> Result<Vec<PathBuf>, ToolError> {
     let language = named(language).ok_or_else(|| {
         ToolError::Missing(format!("there is no project to start from in `{language}`, expected one of: {}", names()))
@@ -18,19 +23,70 @@ pub fn new(parent: &Path, name: &str, language: &str, sdk: Option<&Path>) -> Res
     if folder.exists() {
         return Err(ToolError::Missing(format!("{}: it is there already", folder.display())));
     }
-    let sdk = match sdk {
-        Some(sdk) => std::fs::canonicalize(sdk).map_err(ToolError::file(sdk))?,
-        None => find_sdk(parent)?,
-    };
     let mut made = Vec::new();
     for (path, template) in language.files {
-        let path = folder.join(filled(path, name, language, &sdk));
-        let directory = path.parent().unwrap_or(&folder);
-        std::fs::create_dir_all(directory).map_err(ToolError::file(directory))?;
-        std::fs::write(&path, filled(template, name, language, &sdk)).map_err(ToolError::file(&path))?;
+        let path = folder.join(filled(path, name, language));
+        write(&path, filled(template, name, language).as_bytes())?;
         made.push(path);
     }
+    let copy = folder.join(COPY);
+    match sdk {
+        None => write_sdk(language, &copy)?,
+        Some(sdk) => {
+            let sdk = std::fs::canonicalize(sdk).map_err(ToolError::file(sdk))?;
+            symlink(sdk.parent().unwrap_or(&sdk), &copy).map_err(ToolError::file(&copy))?;
+        }
+    }
+    made.push(copy);
     Ok(made)
+}
+
+/// Puts the SDK of this program's version in the place of the copy that a project has. Answers the copy's folder.
+pub fn refresh(folder: &Path) -> Result<PathBuf, ToolError> {
+    let copy = folder.join(COPY);
+    let language = of_project(folder).filter(|_| copy.join("sdk").is_dir() && !copy.is_symlink()).ok_or_else(|| {
+        ToolError::Missing(format!(
+            "{}: this is no project with a copy of the SDK, as `sluice plugin new` makes it",
+            folder.display()
+        ))
+    })?;
+    std::fs::remove_dir_all(&copy).map_err(ToolError::file(&copy))?;
+    write_sdk(language, &copy)?;
+    Ok(copy)
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<(), ToolError> {
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder).map_err(ToolError::file(folder))?;
+    std::fs::write(path, content).map_err(ToolError::file(path))
+}
+
+/// Writes the parts of the SDK that filters of this language use.
+fn write_sdk(language: &Language, folder: &Path) -> Result<(), ToolError> {
+    let is_used = |path: &str| {
+        language.sdk.iter().any(|part| if part.ends_with('/') { path.starts_with(part) } else { path == *part })
+    };
+    for (path, content) in embedded::sdk() {
+        if is_used(path) {
+            write(&folder.join(path), content)?;
+        } else if path == "Cargo.toml" && is_used("sdk/Cargo.toml") {
+            write(&folder.join(path), workspace(content)?.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// The workspace of the crates in a copy: what their manifests inherit, without the other members and the profiles.
+fn workspace(manifest: &[u8]) -> Result<String, ToolError> {
+    let broken = |why: String| ToolError::Missing(format!("the manifest of the workspace is broken: {why}"));
+    let mut manifest: toml::Table =
+        String::from_utf8_lossy(manifest).parse().map_err(|error: toml::de::Error| broken(error.to_string()))?;
+    manifest.retain(|key, _| key == "workspace");
+    let workspace = manifest.get_mut("workspace").and_then(toml::Value::as_table_mut);
+    let workspace = workspace.ok_or_else(|| broken("there is no table `workspace`".to_owned()))?;
+    workspace.retain(|key, _| ["resolver", "package", "lints"].contains(&key));
+    workspace.insert("members".to_owned(), vec!["host/services", "sdk"].into());
+    Ok(manifest.to_string())
 }
 
 fn check(name: &str) -> Result<(), ToolError> {
@@ -48,28 +104,16 @@ fn check(name: &str) -> Result<(), ToolError> {
     )))
 }
 
-/// The SDK of the checkout in or beside which the project lies.
-fn find_sdk(parent: &Path) -> Result<PathBuf, ToolError> {
-    let start = std::fs::canonicalize(parent).map_err(ToolError::file(parent))?;
-    let places = start.ancestors().flat_map(|folder| [folder.join("sdk"), folder.join("sluice/sdk")]);
-    let is_sdk = |folder: &PathBuf| folder.join("public-api.txt").is_file() && folder.join("Cargo.toml").is_file();
-    places.into_iter().find(is_sdk).ok_or_else(|| {
-        ToolError::Missing(format!(
-            "there is no checkout of Sluice at or above {}: say with `--sdk` where its folder `sdk` is",
-            start.display()
-        ))
-    })
-}
-
-fn filled(template: &str, name: &str, language: &Language, sdk: &Path) -> String {
-    let code = language.files.iter().map(|(path, _)| *path).find(|path| path.starts_with("src/"));
+fn filled(template: &str, name: &str, language: &Language) -> String {
     template
+        .replace("{{code}}", language.code)
+        .replace("{{memory}}", language.memory)
+        .replace("{{editor}}", language.editor)
+        .replace("{{language}}", language.title)
+        .replace("{{build}}", &language.command.join(" "))
         .replace("{{name}}", name)
         .replace("{{type}}", &type_name(name))
-        .replace("{{sdk}}", &sdk.to_string_lossy())
-        .replace("{{language}}", language.title)
-        .replace("{{command}}", &language.command.join(" "))
-        .replace("{{files}}", &format!("`{}`", code.unwrap_or(language.marker)))
+        .replace("{{sdk}}", &format!("./{COPY}/sdk"))
 }
 
 /// `BlockAgents` for `block-agents`.
@@ -83,26 +127,71 @@ fn type_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::languages::LANGUAGES;
     use super::*;
 
+    /// The text of a file of a project.
+    fn text(path: PathBuf) -> String {
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
     #[test]
-    fn a_project_is_complete_and_never_written_over() {
+    fn a_project_is_complete_in_each_language() {
+        for language in LANGUAGES {
+            let parent = tempfile::tempdir().expect("a folder");
+            let made = new(parent.path(), "block-agents", language.name, None).expect("a project");
+            let folder = parent.path().join("block-agents");
+            for file in [language.marker, ".gitignore", "README.md", "cases/block-agents.toml", "sluice"] {
+                assert!(made.contains(&folder.join(file)), "{}: {file}", language.name);
+            }
+            for path in made.iter().filter(|path| path.is_file()) {
+                let text = text(path.clone());
+                let placeholders = ["name", "type", "sdk", "language", "build", "code", "memory", "editor"];
+                let left = placeholders.iter().find(|word| text.contains(&format!("{{{{{word}}}}}")));
+                assert_eq!(left, None, "{}", path.display());
+            }
+            assert_eq!(of_project(&folder).map(|found| found.name), Some(language.name));
+            crate::config::load_cases(&folder.join("cases/block-agents.toml")).expect("cases");
+            // What its manifests and Makefiles name is there.
+            for part in language.sdk {
+                assert!(folder.join(COPY).join(part).exists(), "{}: {part}", language.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_project_is_never_written_over() {
+        let parent = tempfile::tempdir().expect("a folder");
+        new(parent.path(), "block-agents", "rust", None).expect("a project");
+        let manifest = text(parent.path().join("block-agents/Cargo.toml"));
+        assert!(manifest.parse::<toml::Table>().is_ok() && manifest.contains("name = \"block-agents\""), "{manifest}");
+        let code = text(parent.path().join("block-agents/src/lib.rs"));
+        assert!(code.contains("struct BlockAgents {"), "{code}");
+        let again = new(parent.path(), "block-agents", "rust", None).expect_err("it is there");
+        assert!(again.to_string().ends_with("it is there already"), "{again}");
+    }
+
+    #[test]
+    fn a_project_in_a_checkout_can_use_its_sdk() {
         let parent = tempfile::tempdir().expect("a folder");
         let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk");
-        let made = new(parent.path(), "block-agents", "rust", Some(&sdk)).expect("a project");
-        for file in ["Cargo.toml", "src/lib.rs", ".gitignore", "README.md", "cases/block-agents.toml", "schema.json"] {
-            let path = parent.path().join("block-agents").join(file);
-            assert!(made.contains(&path), "{file}");
-            let text = std::fs::read_to_string(&path).expect("a file");
-            assert!(!text.contains("{{") || file == "src/lib.rs", "{file}: {text}");
-        }
-        let manifest = std::fs::read_to_string(parent.path().join("block-agents/Cargo.toml")).expect("a manifest");
-        assert!(manifest.parse::<toml::Table>().is_ok() && manifest.contains("name = \"block-agents\""), "{manifest}");
-        let code = std::fs::read_to_string(parent.path().join("block-agents/src/lib.rs")).expect("code");
-        assert!(code.contains("struct BlockAgents {") && !code.contains("{{type}}"), "{code}");
-        crate::config::load_cases(&parent.path().join("block-agents/cases/block-agents.toml")).expect("cases");
-        let again = new(parent.path(), "block-agents", "rust", Some(&sdk)).expect_err("it is there");
-        assert!(again.to_string().ends_with("it is there already"), "{again}");
+        new(parent.path(), "a", "c", Some(&sdk)).expect("a project");
+        let linked = parent.path().join("a/sluice");
+        assert!(linked.is_symlink() && linked.join("sdk/c/sluice.h").is_file());
+        let refused = refresh(&parent.path().join("a")).expect_err("there is no copy").to_string();
+        assert!(refused.contains("no project with a copy of the SDK"), "{refused}");
+    }
+
+    #[test]
+    fn a_copy_of_the_sdk_is_brought_up_to_date() {
+        let parent = tempfile::tempdir().expect("a folder");
+        new(parent.path(), "a", "zig", None).expect("a project");
+        let project = parent.path().join("a");
+        std::fs::write(project.join("sluice/sdk/c/sluice.h"), "old").expect("a file");
+        std::fs::write(project.join("sluice/sdk/c/gone.h"), "old").expect("a file");
+        assert_eq!(refresh(&project).expect("a copy"), project.join("sluice"));
+        assert!(text(project.join("sluice/sdk/c/sluice.h")).contains("SLUICE_CONFIGURE"));
+        assert!(!project.join("sluice/sdk/c/gone.h").exists());
     }
 
     #[test]
@@ -113,7 +202,7 @@ mod tests {
         for name in ["", "A", "a b", "-a", "a-", "a--b", "../a", "9a", "ä", &"a".repeat(65)] {
             assert!(refused(name, "rust").contains("is no name for a plugin"), "{name}");
         }
-        assert!(refused("a", "cobol").contains("expected one of: rust"));
+        assert!(refused("a", "cobol").contains("expected one of: rust, go, typescript, javascript, python, zig, c"));
         assert_eq!(type_name("a-b2-cd"), "AB2Cd");
     }
 }
