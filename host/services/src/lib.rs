@@ -15,6 +15,7 @@ pub mod limiter;
 pub mod log_limit;
 pub mod outbound;
 pub mod passwords;
+pub mod places;
 pub mod random;
 mod rate;
 pub mod state;

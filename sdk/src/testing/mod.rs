@@ -70,6 +70,8 @@ pub struct Exchange {
     /// What `on_complete` sees as `summary`.
     pub summary: String,
     state: HashMap<u64, Vec<u8>>,
+    /// Among the requests at the same time, until this and its clones are dropped.
+    places: Vec<Arc<sluice_services::places::Place>>,
 }
 
 /// The route of an exchange.
@@ -136,6 +138,7 @@ impl Exchange {
             cache: CacheNotes::default(),
             summary: "{}".to_owned(),
             state: HashMap::new(),
+            places: Vec::new(),
         }
     }
 
