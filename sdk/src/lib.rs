@@ -46,7 +46,8 @@ pub use route::{Endpoint, EndpointState, FailedAttempt, Failure, RetryState, Rou
 pub use serde;
 pub use serde_json;
 pub use services::{
-    cache, clock, consumers, context, crypto, http, kv, limiter, log, metrics, passwords, random, secrets, state,
+    cache, clock, concurrency, consumers, context, crypto, http, kv, limiter, log, metrics, passwords, random, secrets,
+    state,
 };
 pub use throttle::Throttle;
 

@@ -1,7 +1,7 @@
 //! Which endpoint of an upstream gets a request.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -191,6 +191,49 @@ fn the_own_zone_first() {
     assert_eq!(answers(&gateway).len(), 2, "none is near");
     gateway.reload(&upstream(&format!("http://{}", nobody()), "zone = { local = \"a\" }"));
     assert_eq!(answers(&gateway), BTreeSet::from(["far".to_owned()]), "what is near is down");
+}
+
+#[test]
+fn a_zone_that_is_full_spills() {
+    // Each answers when it is told to.
+    let held = |name: &'static str, gate: &Arc<(Mutex<bool>, Condvar)>| {
+        let gate = gate.clone();
+        Origin::serve(move |_| {
+            let (is_open, opened) = &*gate;
+            drop(opened.wait_while(is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+            Reply::text(name)
+        })
+    };
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let origins = [held("near", &gate), held("near", &gate), held("far", &gate), held("later", &gate)];
+    let [near, other, far, later] = &origins;
+    let config = format!(
+        "[upstreams.all]\nzone = {{ local = \"a\", spill_above = 3 }}\nendpoints = [\
+         {{ url = \"{}\", labels = {{ zone = \"a\" }} }}, {{ url = \"{}\", labels = {{ zone = \"a\" }} }}, \
+         {{ url = \"{}\", labels = {{ zone = \"b\" }} }}, {{ url = \"{}\", priority = 1 }}]\n{}",
+        near.url(),
+        other.url(),
+        far.url(),
+        later.url(),
+        route("all", &[])
+    );
+    let gateway = gateway(&config);
+    let spilled = || gateway.metric("sluice_upstream_spilled_requests_total", &[("upstream", "all")]);
+    let counts = || origins.each_ref().map(Origin::count);
+    std::thread::scope(|scope| {
+        // One after another, as each has to see those before it.
+        for n in 1..=8 {
+            scope.spawn(|| assert_eq!(gateway.client().get("/").status, 200));
+            eventually("the request is under way", || counts().iter().sum::<usize>() == n);
+        }
+        assert_eq!(counts(), [3, 3, 2, 0], "three for each of the own zone, the rest to the other one of the priority");
+        assert_eq!(spilled(), Some(2.0));
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+    });
+    let mut client = gateway.client();
+    (0..20).for_each(|_| assert_eq!(answer(&mut client, "/", &[]), "near"));
+    assert_eq!(spilled(), Some(2.0), "nothing spills without load");
 }
 
 #[test]

@@ -544,6 +544,7 @@ const TABLE: &[(&str, &str)] = &[
     ("upstreams.*.tls.verify", "upstreams::tls_with_an_authority_of_its_own"),
     ("upstreams.*.zone.label", "balancing::the_own_zone_first"),
     ("upstreams.*.zone.local", "balancing::the_own_zone_first"),
+    ("upstreams.*.zone.spill_above", "balancing::a_zone_that_is_full_spills"),
     ("plugins.*.state", "state::three_gateways_have_one_exact_limit"),
     ("plugins.*.state.lease", "state::a_lease_lets_through_no_more_than_its_bound"),
     ("plugins.*.state.limits", "state::a_lease_lets_through_no_more_than_its_bound"),

@@ -19,6 +19,7 @@ mod client_auth;
 mod commands;
 mod composition;
 mod compression;
+mod concurrency;
 mod connections;
 mod consumers;
 mod deadlines;

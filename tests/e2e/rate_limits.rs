@@ -68,7 +68,7 @@ fn a_place_is_free_when_the_exchange_ends_or_the_client_leaves() {
             Reply::text("o")
         }
     });
-    let limit = "grants = { kv = [\"rate-limit\"] }\nconfig.concurrency = [{ name = \"two\", amount = 2 }]";
+    let limit = "config.concurrency = [{ name = \"two\", amount = 2 }]";
     let gateway = limiting(&origin, &format!("instances = {{ mode = \"fresh\" }}\n{limit}"));
     let held = hold.lock();
     let mut clients: Vec<_> = (0..2).map(|_| gateway.client()).collect();

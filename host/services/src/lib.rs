@@ -17,6 +17,7 @@ pub mod log_limit;
 pub mod outbound;
 pub mod passwords;
 pub mod piece;
+pub mod places;
 pub mod random;
 mod rate;
 pub mod state;

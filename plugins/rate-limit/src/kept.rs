@@ -1,9 +1,6 @@
 //! What later hooks of an exchange need of its request.
 
-use serde::{Deserialize, Serialize};
 use sluice_filter::{Error, state};
-
-use crate::concurrency::Lease;
 
 /// Bytes of the numbers.
 const NUMBERS: usize = 24;
@@ -11,31 +8,23 @@ const NUMBERS: usize = 24;
 /// What is kept.
 #[derive(Default)]
 pub(crate) struct Kept {
-    /// The limit that responses show, what it has left and when it is whole again; `usize::MAX` for none.
+    /// The limit that responses show, what it has left and when it is whole again.
     pub(crate) index: usize,
     pub(crate) remaining: u64,
     pub(crate) reset_ms: u64,
-    pub(crate) rest: Rest,
-}
-
-/// What only some filters keep.
-#[derive(Default, Serialize, Deserialize)]
-pub(crate) struct Rest {
     /// Index, key and amount of the limits, where the response counts, too.
     pub(crate) charged: Vec<(usize, String, u64)>,
-    /// The places that the request has taken.
-    pub(crate) leases: Vec<Lease>,
 }
 
 impl Kept {
-    /// Without the rest it is a few numbers, since each response reads it.
+    /// Most are a few numbers, since each response reads it.
     pub(crate) fn write(&self) -> Result<(), Error> {
         let mut bytes = Vec::with_capacity(NUMBERS);
         for number in [self.index as u64, self.remaining, self.reset_ms] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        if !self.rest.charged.is_empty() || !self.rest.leases.is_empty() {
-            bytes.extend(serde_json::to_vec(&self.rest)?);
+        if !self.charged.is_empty() {
+            bytes.extend(serde_json::to_vec(&self.charged)?);
         }
         state::set_bytes(&bytes)
     }
@@ -44,11 +33,11 @@ impl Kept {
         let Some(bytes) = state::get_bytes()? else { return Ok(None) };
         let number =
             |i: usize| bytes.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let rest = match bytes.get(NUMBERS..) {
+        let charged = match bytes.get(NUMBERS..) {
             Some(rest) if !rest.is_empty() => serde_json::from_slice(rest)?,
-            _ => Rest::default(),
+            _ => Vec::new(),
         };
         let index = usize::try_from(number(0)).unwrap_or(usize::MAX);
-        Ok(Some(Kept { index, remaining: number(1), reset_ms: number(2), rest }))
+        Ok(Some(Kept { index, remaining: number(1), reset_ms: number(2), charged }))
     }
 }

@@ -9,15 +9,17 @@ mod policy;
 
 use serde_json::json;
 use sluice_filter::{
-    Attribute, Finished, consumers,
+    Attribute,
+    concurrency::{self as places, PlaceLimit},
+    consumers,
     limiter::{self, Limit, Standing},
     metrics,
     prelude::*,
 };
 
-use concurrency::{Concurrency, Full, Lease};
+use concurrency::Concurrency;
 use cost::Cost;
-use kept::{Kept, Rest};
+use kept::Kept;
 use key::Key;
 use policy::{Policy, Rule, policy_of};
 
@@ -105,11 +107,6 @@ impl Filter for RateLimit {
         let plans = limits.iter().map(|limit| &limit.plans).chain(concurrency.iter().map(|limit| &limit.plans));
         let has_plans = plans.into_iter().any(|plans| !plans.is_empty());
         let mut needs = json!({ "read_headers": headers });
-        if concurrency.is_empty() {
-            setup.hook(sluice_filter::Hook::OnComplete, false)?;
-        } else {
-            needs["kv"] = json!([concurrency::SPACE]);
-        }
         if has_plans || attributes().any(Attribute::needs_authentication) {
             needs["authentication"] = true.into();
         }
@@ -161,19 +158,7 @@ impl OnRequest for RateLimit {
 impl RateLimit {
     fn decide(&self, request: &Request) -> Result<Verdict, Error> {
         let plan = self.plan()?;
-        let leases = match self.enter(request, plan.as_deref())? {
-            Ok(leases) => leases,
-            Err(limit) => return self.refuse_concurrent(&limit.name),
-        };
-        // Whoever is refused has no place: its exchange is over at once.
-        let mut leases = Leases(leases);
-        let verdict = self.count(request, plan.as_deref(), &mut leases)?;
-        if verdict == Verdict::Continue && !leases.0.is_empty() {
-            // Nothing is shown of these limits, but their places have to be given back.
-            Kept { index: usize::MAX, rest: Rest { leases: leases.take(), ..Rest::default() }, ..Kept::default() }
-                .write()?;
-        }
-        Ok(verdict)
+        self.count(request, plan.as_deref())
     }
 
     /// Answers where nobody can say whether the request is within its limits: that is no fault of the caller, and none of the gateway.
@@ -184,32 +169,6 @@ impl RateLimit {
         }
         let problem = Problem::new(503, title(503)).detail("the rate limits can't be checked now, try again later");
         problem.draft().reason("limits-unavailable").header("retry-after", "1").send()
-    }
-}
-
-/// Places of a request, which are given back unless they are kept for its end.
-struct Leases(Vec<Lease>);
-
-impl Leases {
-    fn take(&mut self) -> Vec<Lease> {
-        std::mem::take(&mut self.0)
-    }
-}
-
-impl Drop for Leases {
-    fn drop(&mut self) {
-        for lease in &self.0 {
-            // It expires otherwise.
-            let _ = lease.leave();
-        }
-    }
-}
-
-impl OnComplete for RateLimit {
-    fn on_complete(&self, _: &Finished) -> Result<(), Error> {
-        let leases = Kept::read()?.map(|kept| kept.rest.leases).unwrap_or_default();
-        // All of them, whatever becomes of one.
-        leases.iter().map(Lease::leave).fold(Ok(()), Result::and)
     }
 }
 
@@ -228,9 +187,9 @@ impl Asked {
 impl OnResponse for RateLimit {
     fn on_response(&self, response: &Response) -> Result<Verdict, Error> {
         let Some(kept) = Kept::read()? else { return Ok(Verdict::Continue) };
-        let Kept { index, mut remaining, reset_ms, rest } = kept;
+        let Kept { index, mut remaining, reset_ms, charged } = kept;
         if let Some(cost) = &self.response_cost {
-            match self.charge(cost, response, &rest.charged, index) {
+            match self.charge(cost, response, &charged, index) {
                 Ok(left) => remaining = left.unwrap_or(remaining),
                 // The response is there; that it is not counted is no reason to withhold it.
                 Err(Error::Unavailable(why)) => log::warn(&format!("a response is not counted: {why}")),
@@ -258,18 +217,6 @@ impl RateLimit {
         if self.has_plans { consumers::plan() } else { Ok(None) }
     }
 
-    /// The places of a request, or the limit that has none. What was taken before is given back then.
-    fn enter(&self, request: &Request, plan: Option<&str>) -> Result<Result<Vec<Lease>, &Concurrency>, Error> {
-        let mut leases = Leases(Vec::new());
-        for limit in &self.concurrency {
-            match limit.enter(request, plan)? {
-                Ok(lease) => leases.0.extend(lease),
-                Err(Full) => return Ok(Err(limit)),
-            }
-        }
-        Ok(Ok(leases.take()))
-    }
-
     fn refuse_concurrent(&self, name: &str) -> Result<Verdict, Error> {
         if self.passes_dry(name)? {
             return Ok(Verdict::Continue);
@@ -288,10 +235,11 @@ impl RateLimit {
         Ok(self.dry_run)
     }
 
-    /// Counts a request in all limits of its rate, or answers it.
-    fn count(&self, request: &Request, plan: Option<&str>, leases: &mut Leases) -> Result<Verdict, Error> {
+    /// Counts a request in all limits, or answers it.
+    fn count(&self, request: &Request, plan: Option<&str>) -> Result<Verdict, Error> {
         let asked = self.asked(request, plan)?;
-        if asked.limits.is_empty() {
+        let held = self.places(request, plan)?;
+        if asked.limits.is_empty() && held.is_empty() {
             return Ok(Verdict::Continue);
         }
         let is_empty = || Ok::<_, Error>(matches!(&*request.method()?, "GET" | "HEAD" | "OPTIONS" | "TRACE"));
@@ -299,10 +247,20 @@ impl RateLimit {
             cost if *cost == Cost::ONE => 1,
             cost => cost.of(is_empty()?, |name| request.header(name))?,
         };
-        let standings = limiter::take(&asked.limits, cost)?;
+        let standings = if held.is_empty() {
+            limiter::take(&asked.limits, cost)?
+        } else {
+            let (names, wanted): (Vec<&str>, Vec<PlaceLimit>) = held.into_iter().unzip();
+            let admission = places::enter(&wanted, &asked.limits, cost)?;
+            if let Some(full) = admission.full {
+                let name = usize::try_from(full).ok().and_then(|full| names.get(full));
+                return self.refuse_concurrent(name.copied().unwrap_or_default());
+            }
+            admission.standings
+        };
         let Some((index, standing)) = self.tightest(&asked, &standings) else { return Ok(Verdict::Continue) };
         if standings.iter().all(|one| one.allowed) {
-            self.remember(index, standing, &asked, leases)?;
+            self.remember(index, standing, &asked)?;
             return Ok(Verdict::Continue);
         }
         let name = &self.limits[index].name;
@@ -322,6 +280,15 @@ impl RateLimit {
         draft.send()
     }
 
+    /// The places that a request needs, each with the name of its limit.
+    fn places(&self, request: &Request, plan: Option<&str>) -> Result<Vec<(&str, PlaceLimit)>, Error> {
+        let mut held = Vec::with_capacity(self.concurrency.len());
+        for limit in &self.concurrency {
+            held.extend(limit.place(request, plan)?.map(|place| (&*limit.name, place)));
+        }
+        Ok(held)
+    }
+
     /// The limits that count a request.
     fn asked(&self, request: &Request, plan: Option<&str>) -> Result<Asked, Error> {
         let most = self.limits.len();
@@ -338,14 +305,14 @@ impl RateLimit {
     }
 
     /// Keeps what the hooks to come need.
-    fn remember(&self, index: usize, standing: Standing, asked: &Asked, leases: &mut Leases) -> Result<(), Error> {
+    fn remember(&self, index: usize, standing: Standing, asked: &Asked) -> Result<(), Error> {
         let charged = match self.response_cost {
             Some(_) => asked.iter().map(|(index, limit)| (index, limit.key.clone(), limit.amount)).collect(),
-            None if self.ratelimit || self.x_ratelimit || !leases.0.is_empty() => Vec::new(),
+            None if self.ratelimit || self.x_ratelimit => Vec::new(),
             None => return Ok(()),
         };
         let Standing { remaining, reset_ms, .. } = standing;
-        Kept { index, remaining, reset_ms, rest: Rest { charged, leases: leases.take() } }.write()
+        Kept { index, remaining, reset_ms, charged }.write()
     }
 
     /// Counts a response. It is there already, so each limit counts as much of it as it has left. Answers what the limit of this index has
@@ -439,7 +406,7 @@ fn default_cost() -> Cost {
     Cost::ONE
 }
 
-sluice_filter::export!(RateLimit: OnRequest, OnResponse, OnComplete);
+sluice_filter::export!(RateLimit: OnRequest, OnResponse);
 
 #[cfg(test)]
 mod tests;

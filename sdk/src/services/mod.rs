@@ -145,6 +145,22 @@ pub mod limiter {
     }
 }
 
+/// Limits of requests at the same time.
+pub mod concurrency {
+    pub use crate::bindings::sluice::filter::concurrency::{Admission, PlaceLimit};
+    use crate::{Error, host, limiter::Limit};
+
+    /// Takes a place of each of `places` for this exchange, and `cost` from each of `limits`, as [`limiter::take`](crate::limiter::take) does; or
+    /// nothing, if one of them would not allow it. The gateway gives the places back when the exchange has ended, however it ends. At most 16 of
+    /// each kind in a call, and 64 places of an exchange.
+    ///
+    /// # Errors
+    /// `Invalid` for an amount out of range, `TooLarge` for more limits or places; else as [`limiter::take`](crate::limiter::take).
+    pub fn enter(places: &[PlaceLimit], limits: &[Limit], cost: u64) -> Result<Admission, Error> {
+        Ok(host::concurrency::enter(places, limits, cost)?)
+    }
+}
+
 /// A key-value store, shared by all workers. Spaces are granted by `grants.kv`.
 ///
 /// A key has at most 1,024 bytes. Each entry, a reservation too, takes its key, its value and 64 bytes of the space's quota (`grants.kv_quota`,

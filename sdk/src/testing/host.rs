@@ -383,7 +383,7 @@ pub(crate) mod limiter {
         })
     }
 
-    fn limit(limit: &Limit) -> native::Limit<'_> {
+    pub(super) fn limit(limit: &Limit) -> native::Limit<'_> {
         let algorithm = match limit.algorithm {
             Algorithm::TokenBucket => native::Algorithm::TokenBucket,
             Algorithm::LeakyBucket => native::Algorithm::LeakyBucket,
@@ -394,9 +394,50 @@ pub(crate) mod limiter {
         native::Limit { key, algorithm, amount: *amount, window_ms: *window_ms, burst: *burst }
     }
 
-    fn standing(of: native::Standing) -> Standing {
+    pub(super) fn standing(of: native::Standing) -> Standing {
         let native::Standing { allowed, remaining, reset_ms, retry_after_ms } = of;
         Standing { allowed, remaining, reset_ms, retry_after_ms }
+    }
+}
+
+pub(crate) mod concurrency {
+    use sluice_services::places::{MAX_PLACES, PlaceLimit as NativeLimit};
+
+    use super::*;
+    use crate::bindings::sluice::filter::concurrency::{Admission, PlaceLimit};
+    use crate::bindings::sluice::filter::limiter::Limit;
+
+    /// The most places that an exchange may hold.
+    const MAX_HELD: usize = 64;
+
+    /// The places are free again when the [`Exchange`](super::super::Exchange) is dropped.
+    pub(crate) fn enter(places: &[PlaceLimit], limits: &[Limit], cost: u64) -> Result<Admission, Error> {
+        in_exchange(|world| {
+            if world.phase == Phase::OnComplete {
+                return Err(Error::WrongHook);
+            }
+            if places.len() > MAX_PLACES {
+                return Err(Error::TooLarge(MAX_PLACES as u64));
+            }
+            if world.exchange.places.len() + places.len() > MAX_HELD {
+                return Err(Error::TooLarge(MAX_HELD as u64));
+            }
+            let (name, limiter) = (&world.services.name, &world.services.gateway.limiter);
+            let wanted: Vec<_> =
+                places.iter().map(|place| NativeLimit { key: &place.key, amount: place.amount }).collect();
+            let held = match limiter.places(name).enter(&wanted)? {
+                Ok(held) => held,
+                Err(full) => {
+                    return Ok(Admission { full: u32::try_from(full).ok(), standings: Vec::new() });
+                }
+            };
+            let limits: Vec<_> = limits.iter().map(limiter::limit).collect();
+            let standings = limiter.take(name, &limits, cost)?;
+            if standings.iter().all(|standing| standing.allowed) {
+                world.exchange.places.extend(held.into_iter().map(Arc::new));
+            }
+            Ok(Admission { full: None, standings: standings.into_iter().map(limiter::standing).collect() })
+        })
     }
 }
 

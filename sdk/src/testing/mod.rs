@@ -72,6 +72,8 @@ pub struct Exchange {
     pub summary: String,
     state: HashMap<u64, Vec<u8>>,
     piece: sluice_services::piece::Piece,
+    /// Among the requests at the same time, until this and its clones are dropped.
+    places: Vec<Arc<sluice_services::places::Place>>,
 }
 
 /// The route of an exchange.
@@ -139,6 +141,7 @@ impl Exchange {
             summary: "{}".to_owned(),
             state: HashMap::new(),
             piece: sluice_services::piece::Piece::default(),
+            places: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ use http::header::USER_AGENT;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use sluice_cache::store::Object;
+use sluice_services::places::Place;
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
@@ -107,6 +108,8 @@ pub(super) struct RequestContext {
     shared_traversal: Option<SharedTraversal>,
     /// The charge for what filters had the exchange keep, where the exchange is over before the response is sent.
     pub(super) charge: Option<Reservation>,
+    /// Its places among the requests at the same time, where they outlive the exchange.
+    pub(super) places: Vec<Place>,
     /// The pipeline whose `on-complete` hooks see the exchange when it is over.
     completes_in: Option<Rc<LocalPipeline>>,
 
@@ -227,6 +230,7 @@ impl RequestContext {
                 traversal: Traversal::default(),
                 shared_traversal: None,
                 charge: None,
+                places: Vec::new(),
                 completes_in: None,
                 proxied: None,
                 request_body: MessageBody::default(),
@@ -460,6 +464,7 @@ impl RequestContext {
             // No hook to come can read them, and exchanges may wait long for `on-complete`.
             exchange.request_body = None;
             exchange.sandboxes.clear();
+            exchange.places.clear();
             if let Some(response) = &mut exchange.response {
                 response.body = None;
             }

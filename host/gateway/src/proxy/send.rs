@@ -92,7 +92,9 @@ impl RouteHandler<'_> {
     /// Leaves of the exchange what later hooks can read: all but the bodies, or nothing where no hook comes.
     fn keep_for_later_hooks(&self, context: &mut RequestContext, head: Option<Box<ResponseHead>>) {
         let Some(head) = head else {
-            context.charge = std::mem::take(&mut context.traversal.exchange().kept).into_charge();
+            let exchange = context.traversal.exchange();
+            let (kept, places) = (std::mem::take(&mut exchange.kept), std::mem::take(&mut exchange.places));
+            (context.charge, context.places) = (kept.into_charge(), places);
             return context.traversal.clear();
         };
         let exchange = context.traversal.exchange();

@@ -92,6 +92,11 @@ fn endpoints(snapshot: &Snapshot, out: &mut Exposition) {
     for (upstream, _) in &snapshot.upstreams {
         out.sample(name, &[("upstream", upstream.name())], upstream.panic_requests() as f64);
     }
+    let name = "sluice_upstream_spilled_requests_total";
+    out.family(name, "counter", "Requests sent to other zones, since the gateway's own had too many under way.");
+    for (upstream, _) in &snapshot.upstreams {
+        out.sample(name, &[("upstream", upstream.name())], upstream.spilled_requests() as f64);
+    }
     let mut states = Vec::new();
     for (upstream, _) in &snapshot.upstreams {
         for state in upstream.endpoint_states(MAX_ENDPOINTS) {

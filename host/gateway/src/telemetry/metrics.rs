@@ -47,7 +47,7 @@
 //!
 //! | family | labels |
 //! |---|---|
-//! | `sluice_upstream_panic_requests_total` | `upstream` |
+//! | `sluice_upstream_panic_requests_total`, `sluice_upstream_spilled_requests_total` | `upstream` |
 //! | `sluice_endpoint_healthy`, `sluice_endpoint_active_requests`, `sluice_endpoint_latency_seconds` | `upstream`, `endpoint`, `address` |
 //! | `sluice_endpoint_responses_total` | `upstream`, `endpoint`, `address`, `code` |
 //! | `sluice_circuit_open`, `sluice_circuit_opens_total`, `sluice_circuit_refused_total` (`snapshot/expose_limits.rs`) | `upstream` |

@@ -428,6 +428,11 @@ impl Upstream {
         self.set.changes().panic_requests()
     }
 
+    /// Requests that have left the gateway's own zone, as that had too many under way.
+    pub fn spilled_requests(&self) -> u64 {
+        self.set.changes().spilled_requests()
+    }
+
     /// Whether it is balanced by latencies.
     pub(super) fn is_balanced_by_latency(&self) -> bool {
         self.spec.balancing.algorithm == Balance::PeakEwma

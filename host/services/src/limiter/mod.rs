@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 pub(crate) use self::lease::{Lease, Owed, Report};
 pub use self::space::CounterSpace;
+use crate::places::PlaceSpace;
 use crate::rate;
 use crate::{Clock, ServiceError};
 
@@ -68,12 +69,13 @@ pub type Standings = SmallVec<[Standing; 4]>;
 pub struct Limiter {
     clock: Clock,
     spaces: RwLock<HashMap<Box<str>, Arc<CounterSpace>>>,
+    places: RwLock<HashMap<Box<str>, Arc<PlaceSpace>>>,
 }
 
 impl Limiter {
     /// A limiter without counters.
     pub fn new(clock: Clock) -> Self {
-        Limiter { clock, spaces: RwLock::default() }
+        Limiter { clock, spaces: RwLock::default(), places: RwLock::default() }
     }
 
     /// The counters of a plugin, to be kept by its instances: it saves a look-up on each call.
@@ -84,6 +86,12 @@ impl Limiter {
         let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(CounterSpace::new(self.clock.clone(), MAX_COUNTERS));
         spaces.entry(namespace.into()).or_insert_with(new).clone()
+    }
+
+    /// The places of requests of a plugin.
+    pub fn places(&self, namespace: &str) -> Arc<PlaceSpace> {
+        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(places.entry(namespace.into()).or_default())
     }
 
     /// Takes `cost` from every limit, or from none if one of them would not allow it; see [`CounterSpace::take`].

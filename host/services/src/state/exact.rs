@@ -2,13 +2,15 @@
 //! in a cluster one node can take from several of them at once.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use redis::{FromRedisValue, Value};
 use smallvec::SmallVec;
 
+use super::places::AskedPlace;
 use super::script::Script;
 use super::store::CallError;
-use super::{Away, Store};
+use super::{Away, Store, Topology, places};
 use crate::ServiceError;
 use crate::limiter::{self, Algorithm, CounterSpace, Limit, MAX_LIMITS, Standing, Standings};
 use crate::rate::{self, State};
@@ -31,7 +33,9 @@ pub(super) struct Keys(Box<str>);
 pub(super) struct Decision {
     /// Of the store's clock, in microseconds since the Unix epoch.
     pub(super) now_us: u64,
-    all: bool,
+    pub(super) all: bool,
+    /// The first of the places that are all taken.
+    pub(super) full: Option<usize>,
     /// Whether each limit allows it, and its state before anything was taken.
     pub(super) limits: SmallVec<[(bool, State); 4]>,
 }
@@ -48,10 +52,15 @@ impl ExactCounters {
         if limits.is_empty() {
             return Ok(Standings::new());
         }
-        match decide(&self.store, &self.keys, limits, cost, Ask::Before).await {
+        match decide(&self.store, &self.keys, limits, cost, Ask::Before, &[]).await {
             Ok(decision) => Ok(decision.standings(limits, cost)),
             Err(why) => away(&self.store, &why, limits, || self.local.take(limits, cost)),
         }
+    }
+
+    /// What this gateway decides by itself.
+    pub(super) fn take_here(&self, limits: &[Limit<'_>], cost: u64) -> Result<Standings, ServiceError> {
+        self.local.take(limits, cost)
     }
 }
 
@@ -85,12 +94,23 @@ pub(super) async fn decide(
     limits: &[Limit<'_>],
     cost: u64,
     ask: Ask,
+    places: &[AskedPlace],
 ) -> Result<Decision, CallError> {
     debug_assert!(limits.len() <= MAX_LIMITS);
-    let names: SmallVec<[String; 4]> = limits.iter().map(|limit| keys.of(limit)).collect();
+    let names = limits.iter().map(|limit| keys.of(limit)).chain(places.iter().map(|place| place.name.to_string()));
+    let mut names: SmallVec<[String; 4]> = names.collect();
     let mut arguments: SmallVec<[String; 18]> = SmallVec::new();
     arguments.push(cost.to_string());
     arguments.push(if ask == Ask::Behind { "1" } else { "0" }.to_owned());
+    arguments.push(limits.len().to_string());
+    arguments.push(places::LEASE.as_millis().to_string());
+    // In a cluster, the crate repeats a call whose connection has ended. The script may have run by then.
+    let may_repeat = store.spec().topology == Topology::Cluster && (cost > 0 || !places.is_empty());
+    let kept = if may_repeat { store.spec().connect_timeout.max(store.spec().timeout) * 2 } else { Duration::ZERO };
+    if may_repeat {
+        names.push(keys.call());
+    }
+    arguments.push(kept.as_millis().to_string());
     for limit in limits {
         let kind = match limit.algorithm {
             Algorithm::TokenBucket | Algorithm::LeakyBucket => "b",
@@ -102,14 +122,19 @@ pub(super) async fn decide(
         arguments.push(limit.window_ms.saturating_mul(1_000).to_string());
         arguments.push(rate::capacity(limit).to_string());
     }
+    for AskedPlace { amount, member, .. } in places {
+        arguments.push(amount.to_string());
+        arguments.push(member.clone());
+    }
     let answer = TAKE.run(store, ask == Ask::Behind, &names, &arguments).await?;
-    read(answer, limits).ok_or_else(|| CallError::Refused("it has answered what no limit can be read from".to_owned()))
+    read(answer, limits, places.len())
+        .ok_or_else(|| CallError::Refused("it has answered what no limit can be read from".to_owned()))
 }
 
 /// What [`TAKE`] answers, if this is it.
-fn read(answer: Value, limits: &[Limit<'_>]) -> Option<Decision> {
+fn read(answer: Value, limits: &[Limit<'_>], places: usize) -> Option<Decision> {
     let parts = Vec::<String>::from_redis_value(answer).ok()?;
-    let (head, states) = parts.split_first_chunk::<2>()?;
+    let ([now, all, full], states) = parts.split_first_chunk::<3>()?;
     if states.len() != limits.len() * 2 {
         return None;
     }
@@ -122,11 +147,17 @@ fn read(answer: Value, limits: &[Limit<'_>]) -> Option<Decision> {
         Some((allowed == "1", State::new(limit.algorithm, at as u64, a as u128, b as u64)))
     });
     let limits = limits.collect::<Option<_>>()?;
-    Some(Decision { now_us: head[0].parse().ok()?, all: head[1] == "1", limits })
+    // By Lua's count, from 1.
+    let full = match full.parse::<usize>().ok()? {
+        0 => None,
+        one if one <= places => Some(one - 1),
+        _ => return None,
+    };
+    Some(Decision { now_us: now.parse().ok()?, all: all == "1", full, limits })
 }
 
 impl Decision {
-    fn standings(&self, limits: &[Limit<'_>], cost: u64) -> Standings {
+    pub(super) fn standings(&self, limits: &[Limit<'_>], cost: u64) -> Standings {
         let states = self.limits.iter().zip(limits);
         if !self.all || cost == 0 {
             let found = states.map(|((allowed, state), limit)| Standing {
@@ -145,7 +176,18 @@ impl Decision {
 
 impl Keys {
     pub(super) fn new(store: &Store, plugin: &str) -> Keys {
-        Keys(format!("{}{{{plugin}}}:limit:", store.spec().prefix).into())
+        Keys(format!("{}{{{plugin}}}:", store.spec().prefix).into())
+    }
+
+    /// The answer to one call.
+    fn call(&self) -> String {
+        let number = u128::from_le_bytes(*crate::random::bytes_32().first_chunk().expect("16 of 32 bytes"));
+        format!("{}call:{number:x}", self.0)
+    }
+
+    /// The places of a limit of requests at the same time.
+    pub(super) fn place(&self, key: &str) -> String {
+        format!("{}place:{key}", self.0)
     }
 
     /// Limits with the same key, algorithm, amount and window share a counter.
@@ -157,7 +199,7 @@ impl Keys {
             Algorithm::FixedWindow => "fixed",
             Algorithm::SlidingWindow => "sliding",
         };
-        format!("{}{kind}:{amount}:{window_ms}:{key}", self.0)
+        format!("{}limit:{kind}:{amount}:{window_ms}:{key}", self.0)
     }
 }
 
@@ -171,8 +213,9 @@ mod tests {
         let text = |parts: &[&str]| {
             Value::Array(parts.iter().map(|part| Value::BulkString(part.as_bytes().to_vec())).collect())
         };
-        let read = |value| read(value, &limit).map(|decision| (decision.now_us, decision.all));
-        assert_eq!(read(text(&["7", "1", "1", "5 3 2"])), Some((7, true)));
+        let read = |value| read(value, &limit, 1).map(|decision| (decision.now_us, decision.all, decision.full));
+        assert_eq!(read(text(&["7", "1", "0", "1", "5 3 2"])), Some((7, true, None)));
+        assert_eq!(read(text(&["7", "0", "1", "1", "5 3 2"])), Some((7, false, Some(0))));
         for odd in [
             Value::Nil,
             Value::Okay,
@@ -180,13 +223,15 @@ mod tests {
             text(&[]),
             text(&["7", "1"]),
             text(&["7", "1", "1"]),
-            text(&["7", "1", "1", "5 3"]),
-            text(&["7", "1", "1", "5 3 x"]),
-            text(&["7", "1", "1", "5 NaN 0"]),
-            text(&["7", "1", "1", "-5 3 0"]),
-            text(&["", "1", "1", "5 3 2"]),
-            text(&["7", "1", "1", "5 3 2", "1", "5 3 2"]),
-            Value::Array(vec![Value::Array(vec![]); 4]),
+            text(&["7", "1", "0", "1", "5 3"]),
+            text(&["7", "1", "0", "1", "5 3 x"]),
+            text(&["7", "1", "0", "1", "5 NaN 0"]),
+            text(&["7", "1", "0", "1", "-5 3 0"]),
+            text(&["", "1", "0", "1", "5 3 2"]),
+            text(&["7", "1", "2", "1", "5 3 2"]),
+            text(&["7", "1", "-1", "1", "5 3 2"]),
+            text(&["7", "1", "0", "1", "5 3 2", "1", "5 3 2"]),
+            Value::Array(vec![Value::Array(vec![]); 5]),
         ] {
             assert_eq!(read(odd.clone()), None, "{odd:?}");
         }

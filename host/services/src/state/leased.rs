@@ -144,7 +144,7 @@ impl Ledger {
 
     async fn tell_of(&self, lease: &Lease, owed: Owed, report: Report) -> bool {
         let limit = report.limit();
-        match decide(&self.store, &self.keys, &[limit], owed.cost, Ask::Behind).await {
+        match decide(&self.store, &self.keys, &[limit], owed.cost, Ask::Behind, &[]).await {
             Ok(decision) => {
                 lease.set_clocks(decision.now_us, self.clock.steady_us());
                 self.space.settle(report, owed, decision.limits.first().map(|(_, state)| *state));

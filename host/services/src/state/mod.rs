@@ -3,7 +3,8 @@
 //! worker has a connection of its own that its requests share (`link`), calls are bounded in number and time, and while the store is away
 //! the answer is what the operator has chosen ([`Away`]), at once.
 //!
-//! Limits are exact ([`exact`]: each decision is the store's) or leased ([`leased`]: decided here, told the store behind the request).
+//! Limits are exact ([`exact`]: each decision is the store's) or leased ([`leased`]: decided here, told the store behind the request). Limits of
+//! requests at the same time are the store's ([`places`]).
 
 mod address;
 mod blobs;
@@ -12,6 +13,7 @@ pub mod exact;
 mod journal;
 pub mod leased;
 mod link;
+pub mod places;
 mod records;
 mod script;
 mod store;
@@ -23,6 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::Clock;
+use crate::places::PlaceSpace;
 
 pub use self::address::{BadAddress, ServerAddress};
 pub use self::blobs::Blobs;
@@ -30,6 +33,8 @@ pub use self::exact::ExactCounters;
 pub use self::journal::{Due as JournalDue, Identity as JournalIdentity, Journal, Reader as JournalReader};
 pub use self::leased::LeasedCounters;
 use self::leased::Ledger;
+pub(crate) use self::places::SharedPlace;
+pub use self::places::SharedPlaces;
 pub use self::records::{RecordError, Records};
 pub use self::store::{Outcome, Store};
 pub use self::values::RemoteValues;
@@ -131,6 +136,13 @@ pub struct Place {
     pub values: Values,
 }
 
+impl Place {
+    /// Whether requests at the same time are counted in the store: where a call of the plugin may wait for it.
+    pub fn shares_places(&self) -> bool {
+        self.limits == Limits::Exact || self.values == Values::Shared
+    }
+}
+
 impl PartialEq for Place {
     fn eq(&self, other: &Place) -> bool {
         Arc::ptr_eq(&self.store, &other.store) && self.limits == other.limits && self.values == other.values
@@ -151,6 +163,7 @@ pub struct Stores {
     clock: Clock,
     open: Mutex<Vec<Weak<Store>>>,
     leased: Mutex<Vec<Known>>,
+    places: Mutex<Vec<KnownPlaces>>,
     /// Starts a task that is no request.
     start: OnceLock<Box<dyn Fn(Task) + Send + Sync>>,
 }
@@ -165,10 +178,19 @@ struct Known {
     ledger: Weak<Ledger>,
 }
 
+/// Places of requests that are in use.
+struct KnownPlaces {
+    plugin: Box<str>,
+    store: u64,
+    places: Weak<SharedPlaces>,
+    ledger: Weak<places::Ledger>,
+}
+
 impl Stores {
     /// Without stores.
     pub fn new(clock: Clock) -> Self {
-        Stores { clock, open: Mutex::default(), leased: Mutex::default(), start: OnceLock::new() }
+        let (open, leased, places) = Default::default();
+        Stores { clock, open, leased, places, start: OnceLock::new() }
     }
 
     /// Says how work behind the requests is started. Before that, leased counters tell the store nothing.
@@ -219,13 +241,36 @@ impl Stores {
         counters
     }
 
-    /// Waits until what was taken from leased counters is told, at most so long. For the end of the process, while its tasks still run: what
+    /// The places of a plugin: those that are in use, or new ones.
+    pub fn places(&self, plugin: &str, store: &Arc<Store>, local: Arc<PlaceSpace>) -> Arc<SharedPlaces> {
+        let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|known| known.ledger.strong_count() > 0);
+        let is_same = |known: &&KnownPlaces| *known.plugin == *plugin && known.store == store.id();
+        if let Some(found) = known.iter().find(is_same).and_then(|known| known.places.upgrade()) {
+            return found;
+        }
+        let places = Arc::new(SharedPlaces::new(store.clone(), plugin, local));
+        if let Some(start) = self.start.get() {
+            start(Box::pin(Arc::clone(places.ledger()).report()));
+        }
+        let (of, ledger) = (Arc::downgrade(&places), Arc::downgrade(places.ledger()));
+        known.push(KnownPlaces { plugin: plugin.into(), store: store.id(), places: of, ledger });
+        places
+    }
+
+    /// Waits until what was taken from leased counters is told, and which places are free again, at most so long. For the end of the process, while its tasks still run: what
     /// is not told would pass once more after the restart.
     pub fn flush(&self, most: Duration) {
         let until = Instant::now() + most;
         let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
         let ledgers: Vec<Arc<Ledger>> = leased.iter().filter_map(|known| known.ledger.upgrade()).collect();
         drop(leased);
+        for ledger in ledgers {
+            ledger.flush(until);
+        }
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let ledgers: Vec<_> = places.iter().filter_map(|known| known.ledger.upgrade()).collect();
+        drop(places);
         for ledger in ledgers {
             ledger.flush(until);
         }

@@ -21,7 +21,7 @@ use wasmtime::{AsContextMut, Error, Memory, Result as Outcome, Store, StoreConte
 
 pub(crate) use self::layout::{record, variant};
 pub(crate) use self::param::{Bytes, Handle, List, Named, Str};
-pub(crate) use self::records::{Edit, GuestChange, GuestLimit};
+pub(crate) use self::records::{Edit, GuestChange, GuestLimit, GuestPlace};
 use crate::call::state::CallState;
 
 /// A type of which a guest hands over values.

@@ -6,8 +6,9 @@ use wasmtime::{Result as Outcome, ValType};
 use super::layout::is_layout;
 use super::param::{Bytes, List, Str};
 use super::{Args, Lift, Lower, OwnedParams, Source, add, no_case, up};
-use crate::bindings::{Field, consumers, context, crypto, http, limiter, metrics, types};
+use crate::bindings::{Field, concurrency, consumers, context, crypto, http, limiter, metrics, types};
 use sluice_services::limiter::{Algorithm, Limit};
+use sluice_services::places::PlaceLimit;
 
 /// Reads the fields of a record one after the other.
 struct Fields<'g, 'a> {
@@ -111,6 +112,17 @@ fn to_guest(algorithm: Algorithm) -> limiter::Algorithm {
     }
 }
 
+/// `concurrency.place-limit`.
+pub(crate) struct GuestPlace;
+
+lifted! {
+    <'a> GuestPlace, concurrency::PlaceLimit => PlaceLimit<'a> {
+        "key" key: Str,
+        "amount" amount: u32,
+    } => PlaceLimit { key, amount };
+    |limit| PlaceLimit { key: &limit.key, amount: limit.amount }
+}
+
 /// `types.header-edit`: the name and what becomes of the field.
 pub(crate) struct Edit;
 
@@ -208,14 +220,25 @@ impl OwnedParams for (List<http::Outgoing>, u32) {
 
 impl OwnedParams for (List<GuestLimit>, u64) {
     fn keep((limits, cost): Self::Of<'_>) -> Self::Owned {
-        let owned = |limit: &Limit<'_>| limiter::Limit {
-            key: limit.key.to_owned(),
-            algorithm: to_guest(limit.algorithm),
-            amount: limit.amount,
-            window_ms: limit.window_ms,
-            burst: limit.burst,
-        };
-        (limits.iter().map(owned).collect(), cost)
+        (limits.iter().map(owned_limit).collect(), cost)
+    }
+}
+
+impl OwnedParams for (List<GuestPlace>, List<GuestLimit>, u64) {
+    fn keep((places, limits, cost): Self::Of<'_>) -> Self::Owned {
+        let owned =
+            |limit: &PlaceLimit<'_>| concurrency::PlaceLimit { key: limit.key.to_owned(), amount: limit.amount };
+        (places.iter().map(owned).collect(), limits.iter().map(owned_limit).collect(), cost)
+    }
+}
+
+fn owned_limit(limit: &Limit<'_>) -> limiter::Limit {
+    limiter::Limit {
+        key: limit.key.to_owned(),
+        algorithm: to_guest(limit.algorithm),
+        amount: limit.amount,
+        window_ms: limit.window_ms,
+        burst: limit.burst,
     }
 }
 

@@ -1,7 +1,9 @@
 //! The enums of our interfaces, and the records and variants that functions answer.
 
 use super::layout::{enumeration, record, variant};
-use crate::bindings::{Error, Field, Verdict, consumers, context, crypto, http, kv, limiter, log, response, route};
+use crate::bindings::{
+    Error, Field, Verdict, concurrency, consumers, context, crypto, http, kv, limiter, log, response, route,
+};
 
 enumeration!(Verdict { Continue "continue", Respond "respond", });
 enumeration!(log::Level { Trace "trace", Debug "debug", Info "info", Warn "warn", Error "error", });
@@ -80,5 +82,9 @@ record!(limiter::Standing {
     remaining: u64 = "remaining",
     reset_ms: u64 = "reset-ms",
     retry_after_ms: u64 = "retry-after-ms",
+});
+record!(concurrency::Admission {
+    full: Option<u32> = "full",
+    standings: Vec<limiter::Standing> = "standings",
 });
 record!(http::Incoming { status: u16 = "status", headers: Vec<Field> = "headers", body: Vec<u8> = "body", });

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use sluice_services::filter_metrics::FilterSeries;
 use sluice_services::kv::KvSpace;
 use sluice_services::limiter::CounterSpace;
-use sluice_services::state::{ExactCounters, LeasedCounters, Limits, Place, RemoteValues, Values};
+use sluice_services::places::PlaceSpace;
+use sluice_services::state::{ExactCounters, LeasedCounters, Limits, Place, RemoteValues, SharedPlaces, Values};
 use sluice_services::{Grants, Services};
 
 /// What one filter counts, keeps and measures with.
@@ -14,6 +15,7 @@ use sluice_services::{Grants, Services};
 pub(crate) struct FilterServices {
     pub(crate) services: Arc<Services>,
     pub(crate) counters: Counters,
+    pub(crate) places: Places,
     pub(crate) spaces: Spaces,
     pub(crate) series: Arc<FilterSeries>,
 }
@@ -26,6 +28,14 @@ pub(crate) enum Counters {
     Leased(Arc<LeasedCounters>),
     /// In a store, for which each call waits.
     Exact(Arc<ExactCounters>),
+}
+
+/// What a filter counts requests at the same time with.
+#[derive(Clone)]
+pub(crate) enum Places {
+    Local(Arc<PlaceSpace>),
+    /// In a store, for which each call waits.
+    Shared(Arc<SharedPlaces>),
 }
 
 /// What a filter keeps values in.
@@ -54,6 +64,11 @@ impl FilterServices {
                 Counters::Exact(Arc::new(ExactCounters::new(store.clone(), plugin, in_memory())))
             }
         };
+        let held_here = services.limiter.places(plugin);
+        let places = match place.filter(|place| place.shares_places()) {
+            None => Places::Local(held_here),
+            Some(place) => Places::Shared(services.stores.places(plugin, &place.store, held_here)),
+        };
         let spaces = match place.filter(|place| place.values == Values::Shared) {
             None => Spaces::Local(grants.kv.iter().map(local).collect()),
             Some(place) => {
@@ -65,6 +80,6 @@ impl FilterServices {
                 Spaces::Remote(grants.kv.iter().map(remote).collect())
             }
         };
-        FilterServices { services: services.clone(), counters, spaces, series: services.metrics.filter(filter) }
+        FilterServices { services: services.clone(), counters, places, spaces, series: services.metrics.filter(filter) }
     }
 }

@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderValue};
 use sluice_http::http::body::BodyError;
 use sluice_http::http::buffer::{MemoryBudget, Reservation};
+use sluice_services::places::Place;
 
 use super::{Exchange, ResponseHead, Selection, Undo};
 
@@ -90,6 +91,7 @@ impl Exchange {
             + size_of_val(&*self.response_body_wishes)
             + self.cache.as_ref().map_or(0, |notes| notes.bytes())
             + self.journal.iter().map(undo).sum::<usize>()
+            + self.places.iter().map(Place::bytes).sum::<usize>()
     }
 }
 

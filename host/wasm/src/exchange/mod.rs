@@ -16,6 +16,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use sluice_http::http::body::{BodyError, MemoryBudget};
 use sluice_http::http::forwarded::ClientAddress;
+use sluice_services::places::Place;
 
 pub use cache::{CacheFreshness, CacheNotes};
 pub use candidates::{Candidate, CandidateSource, Candidates};
@@ -213,6 +214,8 @@ pub struct Exchange {
     pub sandboxes: Vec<(usize, Box<dyn Any + Send>)>,
     /// What filters have it keep, as it is charged.
     pub kept: Kept,
+    /// Its places among the requests at the same time. They are free again when the exchange has ended, which may be later than this is dropped.
+    pub places: Vec<Place>,
 }
 
 impl Exchange {
@@ -273,6 +276,7 @@ impl Exchange {
                 journal: Vec::new(),
                 sandboxes: Vec::new(),
                 kept: Kept::default(),
+                places: Vec::new(),
             },
         )
     }

@@ -60,6 +60,7 @@ impl Interfaces for ModuleImports {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) limiter: bool,
+    pub(crate) concurrency: bool,
     pub(crate) kv: bool,
 }
 
@@ -68,13 +69,20 @@ impl Waiting {
     pub(crate) fn of(place: Option<&Place>) -> Waiting {
         Waiting {
             limiter: place.is_some_and(|place| place.limits == Limits::Exact),
+            concurrency: place.is_some_and(Place::shares_places),
             kv: place.is_some_and(|place| place.values == Values::Shared),
         }
     }
 
     /// Whether a function waits that by itself does so if `can_wait`.
     pub(crate) fn includes(self, interface: &str, can_wait: bool) -> bool {
-        can_wait || (self.limiter && interface == "limiter") || (self.kv && interface == "kv")
+        can_wait
+            || match interface {
+                "limiter" => self.limiter,
+                "concurrency" => self.concurrency,
+                "kv" => self.kv,
+                _ => false,
+            }
     }
 }
 

@@ -4,25 +4,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{Result as Outcome, StoreContextMut};
+use wasmtime::{AsContextMut, Result as Outcome, StoreContextMut};
 
 use super::waiting::{self, Paused};
 use super::{Interfaces, Waiting};
 use crate::abi::define::{Answering, Define};
-use crate::abi::{Bytes, GuestLimit, Lift, List, Str};
-use crate::bindings::{Error, kv, limiter};
-use crate::call::services::{Counters, Spaces};
+use crate::abi::{Bytes, GuestLimit, GuestPlace, Lift, List, Str};
+use crate::bindings::{Error, concurrency, kv, limiter};
+use crate::call::services::{Counters, Places, Spaces};
 use crate::call::state::{CallState, Stage};
-use crate::filter::Phase;
+use crate::filter::{HookSet, Phase};
 use sluice_services::kv::{KvSpace, Reservation};
 use sluice_services::limiter::{Limit, MAX_LIMITS, Standing, Standings};
-use sluice_services::state::{ExactCounters, RemoteValues};
+use sluice_services::places::{Entered, MAX_PLACES, Place, PlaceLimit};
+use sluice_services::state::{ExactCounters, RemoteValues, SharedPlaces};
+
+/// The most places that an exchange may hold.
+const MAX_HELD: usize = 64;
 
 /// Defines what does not wait.
 pub(super) fn link(linker: &mut impl Interfaces, waiting: Waiting) -> Outcome<()> {
     if !waiting.limiter {
         let mut at = linker.interface("limiter")?;
         at.function::<(List<GuestLimit>, u64), _>("take", |state, (limits, cost)| Ok(state.take(&limits, cost)))?;
+    }
+    if !waiting.concurrency {
+        let mut at = linker.interface("concurrency")?;
+        at.function::<(List<GuestPlace>, List<GuestLimit>, u64), _>("enter", |state, (places, limits, cost)| {
+            Ok(state.enter(&places, &limits, cost))
+        })?;
     }
     if !waiting.kv {
         values(&mut linker.interface("kv")?)?;
@@ -75,6 +85,12 @@ pub(super) fn link_waiting(linker: &mut impl Interfaces, waiting: Waiting) -> Ou
                 let limits: Vec<Limit<'_>> = limits.iter().map(GuestLimit::of).collect();
                 Ok(standings(counters.take(&limits, cost).await?))
             }))
+        })?;
+    }
+    if waiting.concurrency {
+        let mut at = linker.interface("concurrency")?;
+        at.waiting::<(List<GuestPlace>, List<GuestLimit>, u64), _>("enter", |cx, (places, limits, cost)| {
+            Box::pin(enter_shared(cx, places, limits, cost))
         })?;
     }
     if waiting.kv {
@@ -141,6 +157,36 @@ where
     Ok(answer)
 }
 
+async fn enter_shared(
+    mut cx: StoreContextMut<'_, CallState>,
+    places: Vec<concurrency::PlaceLimit>,
+    limits: Vec<limiter::Limit>,
+    cost: u64,
+) -> Outcome<Result<concurrency::Admission, Error>> {
+    let find = |state: &CallState| {
+        state.check_places(places.len(), limits.len())?;
+        state.shared_places()
+    };
+    let limits: Vec<Limit<'_>> = limits.iter().map(GuestLimit::of).collect();
+    let wanted: Vec<PlaceLimit<'_>> = places.iter().map(GuestPlace::of).collect();
+    let (wanted, limits) = (&*wanted, &*limits);
+    let found = wait(cx.as_context_mut(), find, move |(places, counters)| async move {
+        let counters = counters.as_deref();
+        Ok((places.enter(wanted, counters, limits, cost).await?, counters.is_some()))
+    })
+    .await?;
+    let state = cx.data_mut();
+    let answer = found.and_then(|((entered, decided), with_limits)| {
+        // Limits that are not the store's are asked when there is a place.
+        let decided = match &entered {
+            Ok(_) if !with_limits && !limits.is_empty() => state.taken(limits, cost)?,
+            _ => standings(decided),
+        };
+        state.admitted(entered, decided)
+    });
+    Ok(answer)
+}
+
 /// A space, wherever it is.
 enum AnySpace {
     Local(Arc<KvSpace>),
@@ -154,6 +200,69 @@ impl CallState {
         match &services.spaces {
             Spaces::Local(spaces) => spaces.get(name).cloned().map(AnySpace::Local).ok_or_else(|| no_space(name)),
             Spaces::Remote(spaces) => spaces.get(name).cloned().map(AnySpace::Remote).ok_or_else(|| no_space(name)),
+        }
+    }
+
+    /// Refuses a call for more places than may be asked for, and outside of the hooks of a request or response.
+    fn check_places(&self, places: usize, limits: usize) -> Result<(), Error> {
+        let exchange = self.exchange(HookSet::CONTEXT_WRITES)?;
+        if places > MAX_PLACES || limits > MAX_LIMITS {
+            return Err(Error::TooLarge(MAX_PLACES.min(MAX_LIMITS) as u64));
+        }
+        if exchange.places.len() + places > MAX_HELD {
+            return Err(Error::TooLarge(MAX_HELD as u64));
+        }
+        Ok(())
+    }
+
+    fn enter(
+        &mut self,
+        places: &[PlaceLimit<'_>],
+        limits: &[Limit<'_>],
+        cost: u64,
+    ) -> Result<concurrency::Admission, Error> {
+        self.check_places(places.len(), limits.len())?;
+        let entered = match &self.services()?.places {
+            Places::Local(space) => space.enter(places)?,
+            Places::Shared(_) => return Err(elsewhere()),
+        };
+        let standings = if entered.is_ok() { self.taken(limits, cost)? } else { Vec::new() };
+        self.admitted(entered, standings)
+    }
+
+    /// Takes from limits that are not the store's.
+    fn taken(&self, limits: &[Limit<'_>], cost: u64) -> Result<Vec<limiter::Standing>, Error> {
+        if limits.is_empty() { Ok(Vec::new()) } else { self.take(limits, cost) }
+    }
+
+    /// The exchange holds the places until its end, unless a limit refuses it.
+    fn admitted(
+        &mut self,
+        entered: Entered,
+        standings: Vec<limiter::Standing>,
+    ) -> Result<concurrency::Admission, Error> {
+        let full = match entered {
+            Err(index) => u32::try_from(index).ok(),
+            Ok(places) => {
+                if standings.iter().all(|standing| standing.allowed) {
+                    self.keep(places.iter().map(Place::bytes).sum())?;
+                    self.exchange_mut(HookSet::CONTEXT_WRITES)?.places.extend(places);
+                }
+                None
+            }
+        };
+        Ok(concurrency::Admission { full, standings })
+    }
+
+    fn shared_places(&self) -> Result<(Arc<SharedPlaces>, Option<Arc<ExactCounters>>), Error> {
+        let services = self.services()?;
+        let counters = match &services.counters {
+            Counters::Exact(counters) => Some(counters.clone()),
+            Counters::Local(_) | Counters::Leased(_) => None,
+        };
+        match &services.places {
+            Places::Shared(places) => Ok((places.clone(), counters)),
+            Places::Local(_) => Err(elsewhere()),
         }
     }
 

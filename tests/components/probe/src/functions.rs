@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::actions::describe;
 use crate::bindings::sluice::filter::types::{Error, Field, HeaderChange, HeaderEdit};
 use crate::bindings::sluice::filter::{
-    cache, chunk, clock, consumers, context, crypto, interest, kv, limiter, log, metrics, random, request, response,
-    route, secrets, state,
+    cache, chunk, clock, concurrency, consumers, context, crypto, interest, kv, limiter, log, metrics, random, request,
+    response, route, secrets, state,
 };
 
 thread_local! {
@@ -132,6 +132,14 @@ impl With<'_> {
             burst: limit[4].as_u64().unwrap(),
         };
         self.at(number).as_array().into_iter().flatten().map(limit).collect()
+    }
+
+    fn places(&self, number: usize) -> Vec<concurrency::PlaceLimit> {
+        let place = |place: &Value| concurrency::PlaceLimit {
+            key: text(&place[0]),
+            amount: place[1].as_u64().unwrap().try_into().unwrap(),
+        };
+        self.at(number).as_array().into_iter().flatten().map(place).collect()
     }
 
     fn level(&self, number: usize) -> log::Level {
@@ -409,15 +417,18 @@ fn cryptography(name: &str, with: &With<'_>) -> Answer {
     }
 }
 
+/// The times to come differ by what has passed.
+fn standings(all: &[limiter::Standing]) -> String {
+    let text =
+        |s: &limiter::Standing| format!("{} {} {} {}", s.allowed, s.remaining, s.reset_ms > 0, s.retry_after_ms > 0);
+    all.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
 fn services(function: &str, with: &With<'_>) -> Answer {
     match function {
-        "limiter.take" => limiter::take(&with.limits(0), with.number(1)).map(|all| {
-            // The times to come differ by what has passed.
-            let text = |s: limiter::Standing| {
-                format!("{} {} {} {}", s.allowed, s.remaining, s.reset_ms > 0, s.retry_after_ms > 0)
-            };
-            all.into_iter().map(text).collect::<Vec<_>>().join(",")
-        }),
+        "limiter.take" => limiter::take(&with.limits(0), with.number(1)).map(|all| standings(&all)),
+        "concurrency.enter" => concurrency::enter(&with.places(0), &with.limits(1), with.number(2))
+            .map(|admission| format!("{:?} {}", admission.full, standings(&admission.standings))),
         "kv.get" => shown(kv::get(&with.text(0), &with.text(1))),
         "kv.set" => shown(kv::set(&with.text(0), &with.text(1), &with.bytes(2), with.at(3).as_u64())),
         "kv.delete" => shown(kv::delete(&with.text(0), &with.text(1))),

@@ -77,6 +77,8 @@ pub struct ZonePreference {
     pub local: String,
     /// The label that has an endpoint's.
     pub label: String,
+    /// With so many requests under way for each address of it, it is full: others take the rest. None: never.
+    pub spill_above: Option<u32>,
 }
 
 /// What a request to a subset without endpoints gets.

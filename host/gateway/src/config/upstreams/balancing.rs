@@ -134,7 +134,15 @@ fn zone(table: &Table<'_>) -> Option<ZonePreference> {
     let label = table
         .key("label", "The label that has the zone of an endpoint.", r#""topology.kubernetes.io/zone""#)
         .or(defaults::ZONE_LABEL.to_owned(), Item::string);
-    Some(ZonePreference { local: local?, label })
+    let spill_above = table
+        .key(
+            "spill_above",
+            "The requests under way for each available address of the own zone, on the average, from which on further ones go to other zones \
+             of the priority, as long as those have less under way.",
+            "50",
+        )
+        .get("no request leaves the zone for its load", |item| item.integer(1..=1_000_000));
+    Some(ZonePreference { local: local?, label, spill_above })
 }
 
 fn sticky(table: &Table<'_>) -> Option<StickySession> {

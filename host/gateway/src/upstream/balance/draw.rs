@@ -41,10 +41,6 @@ impl Weighted {
         self.total
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
     /// One of them, by share.
     pub(super) fn one(&self, dice: &Dice) -> Option<&Entry> {
         let entry = self.entries.get(dice.below(self.entries.len() as u64) as usize)?;

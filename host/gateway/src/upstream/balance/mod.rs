@@ -1,5 +1,5 @@
 //! Chooses an address: a file for each algorithm. Pure functions of the records, a plan made of their states (`plan`) and random numbers. The
-//! plan says who may be chosen, with which share: by state, priority, zone (`levels`), subset and slow start. Algorithms choose among
+//! plan says who may be chosen, with which share: by state, priority, zone (`levels`; `spill` by load), subset and slow start. Algorithms choose among
 //! those, in a time that does not grow with their number.
 
 mod draw;
@@ -13,6 +13,7 @@ mod plan;
 mod ring_hash;
 mod round_robin;
 mod slow_start;
+mod spill;
 mod sticky;
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::levels::{self, Level};
 use super::peak_ewma::peak_ewma;
 use super::round_robin::Turn;
 use super::slow_start::Warming;
+use super::spill::{self, spills};
 use super::{Dice, mix};
 use crate::coarse;
 use crate::config::model::{Balance, Balancing};
@@ -55,6 +56,11 @@ impl Rank {
         self.0 < Self::OUT
     }
 
+    /// Whether the other one is that of the other zones, where this is that of the gateway's own zone in the same priority.
+    fn has_others(self, other: Rank) -> bool {
+        self.0 + 1 == other.0 && is_own_zone(self.0 as u16)
+    }
+
     /// The rank but for its level: what is full is no reason to choose from a worse one.
     fn class(self) -> Class {
         Class(self.0 / Self::WEIGHTLESS)
@@ -74,8 +80,13 @@ struct Share {
     rank: Rank,
     part: u64,
     way: Way,
+    hosts: Box<[u32]>,
+    /// The sum of their shares.
+    whole: u64,
     /// The requests under way of its hosts, and for how many choices that is good.
     active: Cell<(u64, u32)>,
+    /// Where requests go that are too many for it, by index.
+    spills_to: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -95,6 +106,10 @@ pub(in crate::upstream) struct Plan {
     /// Those that get requests; none where no host with weight is available.
     shares: Vec<Share>,
     parts: u64,
+    /// The requests under way of each host from which on a zone spills.
+    spill_above: u32,
+    /// The last choice has left the gateway's own zone, as that had too many requests under way.
+    has_spilled: Cell<bool>,
     is_in_panic: bool,
     has_hosts: bool,
 }
@@ -165,23 +180,41 @@ impl Plan {
                 Place { rank: Rank::of(host.level, host.weight, *state == State::Available || takes_back), share }
             })
             .collect();
+        let spill_above = balancing.zone.as_ref().and_then(|zone| zone.spill_above);
         let shares = loads.into_iter().filter_map(|(level, load)| {
             let rank = Rank::of(level, 1, true);
+            let takes_spilled = spill_above.is_some() && !is_own_zone(level);
             let hosts: Vec<(u32, u64)> =
                 (0..).zip(&places).filter(|(_, place)| place.rank == rank).map(|(i, place)| (i, place.share)).collect();
+            let (indices, whole) =
+                (hosts.iter().map(|(host, _)| *host).collect(), hosts.iter().map(|(_, share)| share).sum());
             let way = match balancing.algorithm {
-                _ if hosts.is_empty() || load.part == 0 => return None,
+                _ if hosts.is_empty() || load.part == 0 && !takes_spilled => return None,
                 Balance::RoundRobin => Way::Turn(Turn::new(hosts, order, dice)),
                 Balance::LeastRequest | Balance::PeakEwma | Balance::Random | Balance::Hash(_) => {
                     Way::Draw(Weighted::new(hosts.into_iter()))
                 }
             };
-            Some(Share { rank, part: load.part, way, active: Cell::new((0, 0)) })
+            let active = Cell::new((0, 0));
+            Some(Share { rank, part: load.part, way, hosts: indices, whole, active, spills_to: None })
         });
-        let shares: Vec<Share> = shares.collect();
-        let parts = shares.iter().map(|share| share.part).sum();
-        let has_hosts = places.iter().any(|place| place.rank != Rank::OUTSIDE);
-        Plan { changes: *changes, until: Cell::new(until), places, shares, parts, is_in_panic, has_hosts }
+        let mut shares: Vec<Share> = shares.collect();
+        let others_of = |share: &Share| shares.iter().position(|other| share.rank.has_others(other.rank));
+        let spills_to: Vec<Option<usize>> = shares.iter().map(others_of).collect();
+        for (share, spills_to) in shares.iter_mut().zip(spills_to).filter(|_| spill_above.is_some()) {
+            share.spills_to = spills_to;
+        }
+        Plan {
+            changes: *changes,
+            until: Cell::new(until),
+            parts: shares.iter().map(|share| share.part).sum(),
+            has_hosts: places.iter().any(|place| place.rank != Rank::OUTSIDE),
+            spill_above: spill_above.unwrap_or(u32::MAX),
+            has_spilled: Cell::new(false),
+            places,
+            shares,
+            is_in_panic,
+        }
     }
 
     /// Whether it is still right, of this number of changes.
@@ -228,7 +261,7 @@ impl Plan {
         dice: &Dice,
         left: &Left<'_>,
     ) -> Option<usize> {
-        let chosen = match self.share_at(left, || dice.below(self.parts)) {
+        let chosen = match self.share_at(hosts, left, || dice.below(self.parts)) {
             Some(Share { way: Way::Turn(turn), .. }) => turn.next(),
             Some(Share { way: Way::Draw(among), .. }) => drawn(hosts, algorithm, among, dice),
             None => {
@@ -263,7 +296,7 @@ impl Plan {
         left: &Left<'_>,
     ) -> Option<usize> {
         // By the key, too: it stays at its level.
-        let share = self.share_at(left, || ((u128::from(mix(key)) * u128::from(self.parts)) >> 64) as u64);
+        let share = self.share_at(hosts, left, || ((u128::from(mix(key)) * u128::from(self.parts)) >> 64) as u64);
         let rank = match share {
             Some(share) => share.rank,
             None => self.best_rank(left)?,
@@ -314,9 +347,11 @@ impl Plan {
             .min_by_key(|host| hosts[*host].record.active())
     }
 
-    /// The level of a request, by a number below the sum of their parts. A request that has tried a host looks at all that are left.
-    fn share_at(&self, left: &Left<'_>, at: impl FnOnce() -> u64) -> Option<&Share> {
-        match &self.shares[..] {
+    /// The level of a request, by a number below the sum of their parts; or, where that has too many requests under way, the other zones of its
+    /// priority. A request that has tried a host looks at all that are left.
+    fn share_at(&self, hosts: &[Host], left: &Left<'_>, at: impl FnOnce() -> u64) -> Option<&Share> {
+        self.has_spilled.set(false);
+        let share = match &self.shares[..] {
             _ if !left.are_all() => None,
             [share] => Some(share),
             shares => {
@@ -329,7 +364,16 @@ impl Plan {
                     }
                 })
             }
-        }
+        }?;
+        let Some(others) = share.spills_to.and_then(|others| self.shares.get(others)) else { return Some(share) };
+        let has_spilled = spills(share.load(hosts), others.load(hosts), self.spill_above);
+        self.has_spilled.set(has_spilled);
+        Some(if has_spilled { others } else { share })
+    }
+
+    /// Whether the last choice has left the gateway's own zone, as that had too many requests under way.
+    pub(in crate::upstream) fn has_spilled(&self) -> bool {
+        self.has_spilled.get()
     }
 
     fn best_rank(&self, left: &Left<'_>) -> Option<Rank> {
@@ -360,15 +404,7 @@ impl Plan {
     /// Whether a host has room for one more request, of those that a level may have under way.
     fn room<'p>(&'p self, hosts: &'p [Host], share: &'p Share, percent: u32) -> Option<impl Fn(usize) -> bool + 'p> {
         let Way::Draw(among) = &share.way else { return None };
-        let (active, left) = share.active.get();
-        let active = if left == 0 {
-            let active = |entry: &super::draw::Entry| u64::from(hosts[entry.host as usize].record.active());
-            among.entries().iter().map(active).sum()
-        } else {
-            active
-        };
-        let left = if left == 0 { among.entries().len() as u32 / SUMS_PER_ROUND } else { left - 1 };
-        share.active.set((active, left));
+        let active = share.under_way(hosts);
         // This request counts as well.
         let all = u128::from(active + 1) * u128::from(percent);
         Some(move |host: usize| {
@@ -377,6 +413,29 @@ impl Plan {
             of_host < all * u128::from(self.places[host].share)
         })
     }
+}
+
+impl Share {
+    /// The requests under way of its hosts, as they were a few choices ago.
+    fn under_way(&self, hosts: &[Host]) -> u64 {
+        let (active, left) = self.active.get();
+        let active = match left {
+            0 => self.hosts.iter().map(|host| u64::from(hosts[*host as usize].record.active())).sum(),
+            _ => active,
+        };
+        let left = if left == 0 { self.hosts.len() as u32 / SUMS_PER_ROUND } else { left - 1 };
+        self.active.set((active, left));
+        active
+    }
+
+    fn load(&self, hosts: &[Host]) -> spill::Load {
+        spill::Load { active: self.under_way(hosts), hosts: self.hosts.len() as u64, share: self.whole }
+    }
+}
+
+/// Whether a level is that of the gateway's own zone in its priority.
+fn is_own_zone(level: u16) -> bool {
+    level % 2 == 0
 }
 
 /// One of these by an algorithm, or by share where that has another way to choose.

@@ -12,6 +12,8 @@ pub(crate) struct Changes {
     count: AtomicU64,
     /// Requests that were balanced in panic.
     panic_requests: AtomicU64,
+    /// Requests that have left the gateway's own zone, as that had too many under way.
+    spilled_requests: AtomicU64,
     /// What is in panic: the labels of a subset, or nothing for the whole upstream. Read and written only when states have changed.
     panics: Mutex<BTreeSet<String>>,
 }
@@ -33,6 +35,14 @@ impl Changes {
 
     pub(crate) fn count_panic_request(&self) {
         self.panic_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn spilled_requests(&self) -> u64 {
+        self.spilled_requests.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_spilled_request(&self) {
+        self.spilled_requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes whether a subset is in panic. True if that is new: one worker tells it for all.

@@ -205,6 +205,9 @@ impl LocalEndpoints {
                 if plan.is_in_panic() {
                     self.changes.count_panic_request();
                 }
+                if plan.has_spilled() {
+                    self.changes.count_spilled_request();
+                }
                 return chosen;
             }
             plan.expire();

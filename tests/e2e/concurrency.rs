@@ -1,0 +1,187 @@
+//! Limits of requests at the same time that gateways share in Redis: never exceeded, on one server and in a cluster; and what becomes of places
+//! when a gateway is killed or the server hangs.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use sluice_harness::redis::{Redis, RedisCluster};
+use sluice_harness::{Client, Gateway, Origin, Reply, eventually};
+
+use crate::support::{gateway, route};
+
+/// A gateway that lets `amount` requests through at the same time.
+fn limiting(origin: &Origin, state: &str, amount: usize) -> String {
+    route(&origin.url(), &["limits"])
+        + &format!(
+            "[filters.limits]\nplugin = \"rate-limit\"\n\
+             config.concurrency = [{{ key = \"global\", amount = {amount} }}]\n\
+             [plugins.rate-limit]\nstate = \"shared\"\nlimits.wall = \"8s\"\n[state.shared]\n{state}\n"
+        )
+}
+
+/// An origin that counts the requests that it has at the same time, and the most there were.
+fn counting() -> (Origin, Arc<AtomicUsize>) {
+    let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let found = most.clone();
+    let origin = Origin::serve(move |_| {
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        // Long enough that others come meanwhile.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(2) {
+            std::thread::yield_now();
+        }
+        now.fetch_sub(1, Ordering::SeqCst);
+        Reply::text("o")
+    });
+    (origin, found)
+}
+
+/// The requests that pass, sent to all gateways by several clients at the same time. Nothing but 200 and 429 is answered.
+fn passed(gateways: &[Gateway], requests: usize) -> usize {
+    let (sent, passed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for client in gateways.iter().flat_map(|gateway| (0..6).map(|_| gateway.client())) {
+            let (sent, passed) = (&sent, &passed);
+            let mut client: Client = client;
+            scope.spawn(move || {
+                while sent.fetch_add(1, Ordering::Relaxed) < requests {
+                    match client.get("/").status {
+                        200 => passed.fetch_add(1, Ordering::Relaxed),
+                        429 => 0,
+                        other => panic!("a status of {other}"),
+                    };
+                }
+            });
+        }
+    });
+    passed.into_inner()
+}
+
+/// An origin whose answers are held back until its gate opens.
+fn held() -> (Origin, Arc<(Mutex<bool>, Condvar)>) {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let of_origin = gate.clone();
+    let origin = Origin::serve(move |request| {
+        if request.target == "/hold" {
+            let (is_open, opened) = &*of_origin;
+            drop(opened.wait_while(is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+        }
+        Reply::text("o")
+    });
+    (origin, gate)
+}
+
+/// A client whose request is under way.
+fn holding(gateway: &Gateway, origin: &Origin) -> Client {
+    let before = origin.count();
+    let mut client = gateway.client();
+    client.send(client.format("GET", "/hold", &[], b""));
+    eventually("the request is under way", || origin.count() > before);
+    client
+}
+
+/// The places that are taken in the store.
+fn taken(redis: &Redis) -> usize {
+    redis.ask(&["ZCARD", "sluice:{rate-limit}:place:concurrency0"]).trim().parse().unwrap_or(usize::MAX)
+}
+
+#[test]
+fn three_gateways_have_no_more_at_a_time_than_the_limit() {
+    const REQUESTS: usize = 3_000;
+    let Some(redis) = Redis::start(&[]) else { return };
+    let (origin, most) = counting();
+    let toml = limiting(&origin, &format!("redis = [\"{}\"]\ntimeout = \"2s\"", redis.url()), 5);
+    let gateways: Vec<Gateway> = (0..3).map(|_| gateway(&toml)).collect();
+    let before = redis.calls("evalsha");
+    let found = passed(&gateways, REQUESTS);
+    assert!((1..=5).contains(&most.load(Ordering::SeqCst)), "{most:?} at a time");
+    assert!(found > 0 && found < REQUESTS, "{found} passed: places were free, and others were not");
+    let asked = redis.calls("evalsha") - before;
+    let at_most = REQUESTS + found + 40;
+    assert!((REQUESTS as u64..=at_most as u64).contains(&asked), "{asked} scripts: one for each decision");
+    eventually("all places are free", || taken(&redis) == 0);
+}
+
+#[test]
+fn a_cluster_holds_the_limit_too() {
+    let Some(mut cluster) = RedisCluster::start() else { return };
+    let (origin, most) = counting();
+    let lines = format!("redis = {}\nmode = \"cluster\"\ntimeout = \"2s\"", cluster.urls());
+    let gateways: Vec<Gateway> = (0..3).map(|_| gateway(&limiting(&origin, &lines, 4))).collect();
+    let found = passed(&gateways, 1_500);
+    assert!((1..=4).contains(&most.load(Ordering::SeqCst)), "{most:?} at a time");
+    assert!(found > 0, "{found}");
+    eventually("all places are free", || taken(cluster.master_of("{rate-limit}")) == 0);
+}
+
+#[test]
+fn places_of_a_killed_gateway_are_free_after_their_lease() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let (origin, gate) = held();
+    let toml = limiting(&origin, &format!("redis = [\"{}\"]\ntimeout = \"2s\"", redis.url()), 2);
+    let (mut one, other) = (gateway(&toml), gateway(&toml));
+    let (_of_one, mut of_other) = (holding(&one, &origin), holding(&other, &origin));
+    assert_eq!(other.get("/").status, 429, "both places are taken");
+    let key = "sluice:{rate-limit}:place:concurrency0";
+    let ends = || redis.ask(&["ZRANGE", key, "0", "-1", "WITHSCORES"]);
+    let before = ends();
+    eventually("who lives puts off the end of its places", || ends() != before);
+    one.signal("KILL");
+    one.wait_end();
+    let killed = Instant::now();
+    assert_eq!(other.get("/").status, 429, "its place is still taken");
+    eventually("the place of the killed one is free", || other.get("/").status == 200);
+    // Some more for a machine with other work.
+    assert!(killed.elapsed() <= Duration::from_secs(20), "{:?}", killed.elapsed());
+    eventually("that of the other one is not", || taken(&redis) == 1);
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    assert_eq!(of_other.read_response("GET").status, 200);
+    eventually("and now it is", || taken(&redis) == 0);
+}
+
+#[test]
+fn a_gateway_counts_its_own_while_the_server_hangs_and_tells_it_afterwards() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let (origin, gate) = held();
+    let toml = limiting(&origin, &format!("redis = [\"{}\"]\ntimeout = \"100ms\"", redis.url()), 2);
+    let (one, other) = (gateway(&toml), gateway(&toml));
+    let mut clients = vec![holding(&one, &origin), holding(&one, &origin)];
+    assert_eq!((one.get("/").status, other.get("/").status), (429, 429));
+    redis.hang();
+    assert_eq!(one.get("/").status, 429, "it knows of its own");
+    clients.push(holding(&other, &origin));
+    clients.push(holding(&other, &origin));
+    assert_eq!(other.get("/").status, 429, "each keeps to the limit");
+    redis.resume();
+    eventually("the server hears of all of them", || taken(&redis) == 4);
+    let late = gateway(&toml);
+    assert_eq!(late.get("/").status, 429);
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_response("GET").status, 200));
+    eventually("all are free again", || taken(&redis) == 0 && late.get("/").status == 200);
+}
+
+#[test]
+fn a_call_that_comes_twice_counts_once() {
+    const SCRIPT: &str = include_str!("../../host/services/src/state/take.lua");
+    let Some(redis) = Redis::start(&[]) else { return };
+    // One limit of 10 in a window of a day, and one place of two.
+    let take = |call: &str, place: &str| {
+        let (limit, places) = (["f", "10", "86400000000", "10"], ["2", place]);
+        let head = ["EVAL", SCRIPT, "3", "{p}:limit", "{p}:place", call, "1", "0", "1", "15000", "60000"];
+        redis.ask(&[&head[..], &limit, &places].concat())
+    };
+    let (first, again) = (take("{p}:call:1", "a"), take("{p}:call:1", "a"));
+    assert_eq!(first, again, "the same answer, time and all");
+    assert_eq!(redis.ask(&["ZCARD", "{p}:place"]).trim(), "1");
+    let taken = || redis.ask(&["GET", "{p}:limit"]).split(' ').nth(1).map(str::to_owned);
+    assert_eq!(taken().as_deref(), Some("1"));
+    assert_ne!(take("{p}:call:2", "b"), first);
+    assert_eq!(taken().as_deref(), Some("2"), "another call counts");
+    take("{p}:call:3", "c");
+    assert_eq!(redis.ask(&["ZCARD", "{p}:place"]).trim(), "2", "and is refused without a place");
+    assert_eq!(taken().as_deref(), Some("2"), "for which nothing counts");
+}
