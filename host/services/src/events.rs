@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(with("\ndata: a\n\n", "x"), "\ndata: x\n\n");
         assert_eq!(with("\u{feff}data: a\n\n", "x"), "\u{feff}data: x\n\n");
         assert_eq!(with("", "x"), "data: x\n\n");
-        assert_eq!(with("data: cut", "x"), "data: x\n\n");
+        assert_eq!(with("data: cut", "x"), "data: x\n", "as cut as it was");
         assert_eq!(with("id: 1", "x"), "id: 1\ndata: x\n\n");
     }
 

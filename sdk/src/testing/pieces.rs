@@ -114,8 +114,8 @@ mod tests {
 
     impl OnResponseEvent for Hide {
         fn on_response_event(&self, event: &Event) -> Result<(), Error> {
-            let seen = state::get()?.map_or(0, |bytes| bytes[0]) + 1;
-            state::set([seen])?;
+            let seen = state::get::<u8>()?.unwrap_or_default() + 1;
+            state::set(&seen)?;
             if event.is_last()? {
                 return event.replace(format!(": {seen}\n\n"));
             }

@@ -232,7 +232,7 @@ impl Exchange {
     /// Another one that has what is there of the request so far, for hooks that are called while its response is on its way.
     /// It is charged to `budget`.
     pub fn fork(&self, budget: &MemoryBudget) -> Result<Box<Self>, BodyError> {
-        let mut fork = Exchange::new(self.id.clone(), self.client.clone(), self.request.clone(), self.route.clone());
+        let mut fork = Exchange::new(self.id.clone(), self.client, self.request.clone(), self.route.clone());
         fork.until = self.until;
         fork.client_certificate.clone_from(&self.client_certificate);
         fork.params.clone_from(&self.params);
