@@ -55,12 +55,13 @@ fn anthropics_events_say_it_in_two_places() {
     let meter = meter(100);
     let events = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"claude\",\"usage\":{\"input_tokens\":25,\"output_tokens\":1}}}\n\n\
         event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hello\"}}\n\n\
+        event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\".\"}}\n\n\
         event: ping\ndata: {\"type\":\"ping\"}\n\n\
-        event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":15}}\n\n\
+        event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":2}}\n\n\
         event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
     assert!(answer(&meter, "ada", events));
     assert_eq!(counted(&meter, "ada", "claude", "prompt"), Some(25.0));
-    assert_eq!(counted(&meter, "ada", "claude", "completion"), Some(15.0));
+    assert_eq!(counted(&meter, "ada", "claude", "completion"), Some(2.0));
 }
 
 #[test]

@@ -62,21 +62,18 @@ impl Answer {
 
     /// How many tokens the prompt had, where it says so.
     pub(crate) fn prompt(&self) -> Option<u64> {
-        self.usages().find_map(|usage| usage.prompt_tokens)
+        let begin = self.message.as_ref().and_then(|message| message.usage.as_ref());
+        self.usage.iter().chain(begin).find_map(|usage| usage.prompt_tokens)
     }
 
-    /// How many tokens the answer has so far, where it says so.
+    /// How many tokens the answer has so far, where it says so. What the beginning of a message says of them is no more than a placeholder.
     pub(crate) fn completion(&self) -> Option<u64> {
-        self.usages().find_map(|usage| usage.completion_tokens)
+        self.usage.as_ref()?.completion_tokens
     }
 
     /// How many pieces of text it has. Models send about one for each token.
     pub(crate) fn deltas(&self) -> u64 {
         let choices = self.choices.iter().filter_map(|choice| choice.delta.as_ref());
         choices.chain(&self.delta).filter(|delta| delta.has_text()).count() as u64
-    }
-
-    fn usages(&self) -> impl Iterator<Item = &Usage> {
-        self.usage.iter().chain(self.message.iter().filter_map(|message| message.usage.as_ref()))
     }
 }
