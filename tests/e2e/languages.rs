@@ -1,5 +1,7 @@
 //! Filters in every language that has a package in `sdk/`: the same three (`examples/filters/`), with the same requests.
 
+#![allow(clippy::print_stdout, reason = "at full length, the figures are read")]
+
 mod build;
 mod compiled;
 mod warm;

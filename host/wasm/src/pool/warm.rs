@@ -40,6 +40,7 @@ fn is_short(ready: usize, busy: usize, warm: usize, most: usize) -> bool {
 /// Instances of a filter that were made at load, for the first calls of each worker.
 #[derive(Default)]
 pub(crate) struct Spares {
+    #[expect(clippy::vec_box, reason = "an instance is large and moves on as a box")]
     instances: Mutex<Vec<Box<Instance>>>,
     /// How many instances each worker keeps ready; none before the filter goes live, since not all that is loaded does.
     warm: AtomicUsize,
