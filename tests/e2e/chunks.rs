@@ -240,9 +240,8 @@ fn filters_stack_in_the_order_of_the_pipeline() {
     let origin = chunks(&["abc"]);
     let mark = |mark: &str| json!({"on-response-chunk": [{"do": "mark-piece"}, {"do": "log", "value": mark}]});
     let upper = json!({"on-response-chunk": [{"do": "upper-piece"}]});
-    let two = gateway(
-        &(route(&origin.url(), &["outer", "inner"]) + &probe("outer", upper.clone()) + &probe("inner", mark("i"))),
-    );
+    let two =
+        gateway(&(route(&origin.url(), &["outer", "inner"]) + &probe("outer", upper) + &probe("inner", mark("i"))));
     assert_eq!(two.get("/").text().replace("[!]", ""), "[ABC]");
     // A filter that wants the whole body gets what those before it have made.
     let whole = json!({"on-response-body": [{"do": "body", "to": "x-saw"}, {"do": "upper-body"}]});
