@@ -346,8 +346,7 @@ fn a_retry_sends_what_the_filters_have_made_and_calls_them_once() {
         format!("[upstreams.u]\nendpoints = [{:?}, {{ url = {:?}, priority = 1 }}]\n", first.url(), second.url());
     let retry =
         "retry = { attempts = 2, on = [\"gateway-error\"], body = \"64KiB\", budget = { min_per_second = 1000 } }\n";
-    let config =
-        json!({"on-request-chunk": [{"do": "count-piece"}], "on-response": [{"do": "state-get", "to": "x-pieces"}]});
+    let config = json!({"on-request-chunk": [{"do": "count-piece"}], "on-response": [{"do": "functions", "calls": [["state.get"]], "to": "x-pieces"}]});
     let gateway = gateway(&(endpoints + &route("u", &["a"]) + retry + &probe("a", config)));
     let response = gateway.request("PUT", "/", &[], b"body");
     let count = response.text().replace("body", "");
@@ -355,6 +354,6 @@ fn a_retry_sends_what_the_filters_have_made_and_calls_them_once() {
     assert!(["1", "2"].contains(&&*count), "{count}");
     let calls = gateway.metric("sluice_filter_calls_total", &[("filter", "a"), ("hook", "on-request-chunk")]);
     assert_eq!(calls, count.parse().ok(), "each piece was seen once");
-    let kept = response.header("x-pieces").expect("the slot").as_bytes();
-    assert_eq!(kept, [count.parse::<u8>().expect("a number")], "the response hooks find the slot");
+    let kept = response.header("x-pieces").expect("the slot");
+    assert!(kept.contains(&format!("[{count}]")), "the response hooks find the slot: {kept}");
 }
