@@ -240,9 +240,8 @@ fn filters_stack_in_the_order_of_the_pipeline() {
     let origin = chunks(&["abc"]);
     let mark = |mark: &str| json!({"on-response-chunk": [{"do": "mark-piece"}, {"do": "log", "value": mark}]});
     let upper = json!({"on-response-chunk": [{"do": "upper-piece"}]});
-    let two = gateway(
-        &(route(&origin.url(), &["outer", "inner"]) + &probe("outer", upper.clone()) + &probe("inner", mark("i"))),
-    );
+    let two =
+        gateway(&(route(&origin.url(), &["outer", "inner"]) + &probe("outer", upper) + &probe("inner", mark("i"))));
     assert_eq!(two.get("/").text().replace("[!]", ""), "[ABC]");
     // A filter that wants the whole body gets what those before it have made.
     let whole = json!({"on-response-body": [{"do": "body", "to": "x-saw"}, {"do": "upper-body"}]});
@@ -347,8 +346,7 @@ fn a_retry_sends_what_the_filters_have_made_and_calls_them_once() {
         format!("[upstreams.u]\nendpoints = [{:?}, {{ url = {:?}, priority = 1 }}]\n", first.url(), second.url());
     let retry =
         "retry = { attempts = 2, on = [\"gateway-error\"], body = \"64KiB\", budget = { min_per_second = 1000 } }\n";
-    let config =
-        json!({"on-request-chunk": [{"do": "count-piece"}], "on-response": [{"do": "state-get", "to": "x-pieces"}]});
+    let config = json!({"on-request-chunk": [{"do": "count-piece"}], "on-response": [{"do": "functions", "calls": [["state.get"]], "to": "x-pieces"}]});
     let gateway = gateway(&(endpoints + &route("u", &["a"]) + retry + &probe("a", config)));
     let response = gateway.request("PUT", "/", &[], b"body");
     let count = response.text().replace("body", "");
@@ -356,6 +354,6 @@ fn a_retry_sends_what_the_filters_have_made_and_calls_them_once() {
     assert!(["1", "2"].contains(&&*count), "{count}");
     let calls = gateway.metric("sluice_filter_calls_total", &[("filter", "a"), ("hook", "on-request-chunk")]);
     assert_eq!(calls, count.parse().ok(), "each piece was seen once");
-    let kept = response.header("x-pieces").expect("the slot").as_bytes();
-    assert_eq!(kept, [count.parse::<u8>().expect("a number")], "the response hooks find the slot");
+    let kept = response.header("x-pieces").expect("the slot");
+    assert!(kept.contains(&format!("[{count}]")), "the response hooks find the slot: {kept}");
 }

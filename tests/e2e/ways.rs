@@ -249,6 +249,9 @@ fn pieces_are_the_same_both_ways() {
         let gateway = setup().as_component("probe").start(&toml);
         let chunks = gateway.request("POST", "/", &[("content-type", "text/plain")], "a bödy".as_bytes()).text();
         let events = gateway.get("/events").text();
+        let is_last =
+            |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("x-on-response-event"));
+        gateway.wait_log("the last hook", is_last);
         let lines = gateway.log();
         let lines: BTreeSet<String> = lines
             .iter()

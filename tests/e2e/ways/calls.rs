@@ -184,7 +184,7 @@ pub(super) fn of_pieces() -> Vec<Value> {
     list(json!([
         ["chunk.length"],
         ["chunk.read", 0, 100],
-        ["chunk.read", 18_446_744_073_709_551_615_u64, 1],
+        ["chunk.read", 9_223_372_036_854_775_807_u64, 1],
         ["chunk.is-last"],
         ["chunk.hold", 1],
         ["chunk.hold", 99_999],

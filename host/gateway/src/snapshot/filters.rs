@@ -428,7 +428,11 @@ mod tests {
     #[test]
     fn a_filter_that_is_not_the_first_to_read_a_body_may_have_one_of_twice_the_size() {
         let asks = |request: Option<u64>, response: Option<u64>| {
-            let body = |bytes| BodyInterest { max_bytes: bytes, asked_bytes: bytes, types: Vec::new() };
+            let body = |bytes| BodyInterest {
+                max_bytes: bytes,
+                asked_bytes: bytes,
+                types: crate::wasm::MediaInterest(Vec::new()),
+            };
             Interests { request_body: request.map(body), response_body: response.map(body), ..Interests::default() }
         };
         let found = [
