@@ -76,8 +76,9 @@ fn what_is_no_json_goes_no_further() {
 fn a_message_that_grows_beyond_what_a_filter_may_send_is_refused() {
     let origin = Origin::serve(|r| typed("application/json", &r.text()));
     let config = json!({ "rules": [{ "pattern": "a" }], "mask": "b".repeat(256), "messages": ["request"] });
-    let [gateway, _] = both(&origin, &config);
-    let body = format!("\"{}\"", "a".repeat(10 << 10));
+    let lines = "limits = { body = \"64KiB\" }";
+    let gateway = gateway(&(route(&origin.url(), &["private"]) + &filter("private", "redact", lines, config)));
+    let body = format!("\"{}\"", "a".repeat(300));
     let response = gateway.request("POST", "/", &[("content-type", "application/json")], body.as_bytes());
     assert_eq!(response.status, 413);
     gateway.wait_access("the reason", |line| line["reason"] == "body-too-large");

@@ -6,7 +6,7 @@ use sluice_filter::{ByteSize, ConfigError};
 use crate::detect::Detector;
 use crate::pattern::{LONGEST, Pattern};
 use crate::pointer::Pointer;
-use crate::rules::{Action, Rules};
+use crate::rules::{Action, Mask, Rules};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,7 +82,7 @@ impl Config {
         if self.mask.len() > MASK {
             return Err(ConfigError::new("mask", format!("expected at most {MASK} bytes")));
         }
-        let mut rules = Rules { mask: std::mem::take(&mut self.mask), ..Rules::default() };
+        let mut rules = Rules { mask: Mask::new(std::mem::take(&mut self.mask)), ..Rules::default() };
         for (at, rule) in std::mem::take(&mut self.rules).into_iter().enumerate() {
             let key = |name: &str| format!("rules[{at}].{name}");
             let name = rule.name.unwrap_or_else(|| format!("rule{at}"));

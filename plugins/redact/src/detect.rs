@@ -76,15 +76,11 @@ fn look(text: &[u8], at: usize, is_last: bool) -> Result<Option<u8>, ()> {
 fn card(text: &[u8], begin: usize, is_last: bool) -> Here {
     let mut digits = [0; 19];
     let (mut count, mut at, mut end) = (0, begin, None);
-    loop {
-        let Some(byte) = text.get(at).copied().filter(u8::is_ascii_digit) else { break };
+    while let Some(byte) = text.get(at).copied().filter(u8::is_ascii_digit) {
         digits[count] = byte - b'0';
         count += 1;
         at += 1;
-        let next = match look(text, at, is_last) {
-            Ok(next) => next,
-            Err(()) => return Here::Undecided,
-        };
+        let Ok(next) = look(text, at, is_last) else { return Here::Undecided };
         if count >= 13 && !next.is_some_and(|byte| byte.is_ascii_alphanumeric()) && luhn(&digits[..count]) {
             end = Some(at);
         }
@@ -132,10 +128,7 @@ fn iban(text: &[u8], begin: usize, is_last: bool) -> Here {
     let mut letters = [0; 34];
     let (mut count, mut at, mut length) = (0, begin, letters.len());
     while count < length {
-        let byte = match look(text, at, is_last) {
-            Ok(byte) => byte,
-            Err(()) => return Here::Undecided,
-        };
+        let Ok(byte) = look(text, at, is_last) else { return Here::Undecided };
         let Some(byte) = byte.filter(u8::is_ascii_alphanumeric) else { return Here::No };
         letters[count] = byte.to_ascii_uppercase();
         count += 1;

@@ -1,5 +1,6 @@
 //! Edits of a text by place, and how they are applied: what no edit names keeps its bytes.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::pattern::Found;
@@ -74,16 +75,16 @@ impl Edits {
     }
 
     /// The text with the edits. `replacement` says what takes the place of each.
-    pub(crate) fn apply<E>(
+    pub(crate) fn apply<'a, E>(
         &self,
         text: &[u8],
-        mut replacement: impl FnMut(&Edit) -> Result<Vec<u8>, E>,
+        mut replacement: impl FnMut(&Edit) -> Result<Cow<'a, str>, E>,
     ) -> Result<Vec<u8>, E> {
         let mut out = Vec::with_capacity(text.len());
         let mut at = 0;
         for edit in &self.list {
             out.extend_from_slice(&text[at..edit.range.start]);
-            out.extend_from_slice(&replacement(edit)?);
+            out.extend_from_slice(replacement(edit)?.as_bytes());
             at = edit.range.end;
         }
         out.extend_from_slice(&text[at..]);

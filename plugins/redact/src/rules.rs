@@ -1,5 +1,7 @@
 //! What is redacted, and what takes its place.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use crate::edit::{Edit, Place};
@@ -16,6 +18,29 @@ pub(crate) enum Action {
     Hash,
 }
 
+/// What takes the place of something that is masked, in each form that it is needed in.
+#[derive(Debug, Default)]
+pub(crate) struct Mask {
+    plain: String,
+    /// As a JSON string.
+    quoted: String,
+}
+
+impl Mask {
+    pub(crate) fn new(plain: String) -> Mask {
+        Mask { quoted: quoted(&plain), plain }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// What is between the quotes of a JSON string.
+fn inner(quoted: &str) -> &str {
+    &quoted[1..quoted.len() - 1]
+}
+
 /// The rules of a filter.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
@@ -23,7 +48,7 @@ pub(crate) struct Rules {
     pub(crate) list: Vec<(String, Action)>,
     pub(crate) pointers: Pointers,
     pub(crate) patterns: Patterns,
-    pub(crate) mask: String,
+    pub(crate) mask: Mask,
 }
 
 impl Rules {
@@ -31,30 +56,24 @@ impl Rules {
         self.list[rule].1
     }
 
-    /// What takes the place of an edit. `digest` makes the text that stands for something hashed.
+    /// What takes the place of an edit. `digest` makes the text that stands for something hashed, of which no letter needs an escape.
     pub(crate) fn replacement<E>(
         &self,
         edit: &Edit,
         digest: impl FnOnce(&[u8]) -> Result<String, E>,
-    ) -> Result<Vec<u8>, E> {
-        let in_json = match edit.place {
-            Place::Gone => return Ok(Vec::new()),
-            Place::Null => return Ok(b"null".to_vec()),
-            Place::Plain => false,
-            Place::Value | Place::InString => true,
+    ) -> Result<Cow<'_, str>, E> {
+        let quoted_or_not = |text: String| match edit.place {
+            Place::Value => format!("\"{text}\""),
+            Place::Null | Place::InString | Place::Plain | Place::Gone => text,
         };
-        let text = match (self.action(edit.rule), &edit.subject) {
-            (Action::Hash, Some(subject)) => digest(subject)?,
-            (Action::Remove, _) => String::new(),
-            (Action::Mask, _) | (Action::Hash, None) => self.mask.clone(),
-        };
-        if !in_json {
-            return Ok(text.into_bytes());
-        }
-        let quoted = serde_json::Value::String(text).to_string().into_bytes();
-        Ok(match edit.place {
-            Place::InString => quoted[1..quoted.len() - 1].to_vec(),
-            _ => quoted,
+        Ok(match (edit.place, self.action(edit.rule), &edit.subject) {
+            (Place::Gone, _, _) => Cow::Borrowed(""),
+            (Place::Null, _, _) => Cow::Borrowed("null"),
+            (_, Action::Hash, Some(subject)) => Cow::Owned(quoted_or_not(digest(subject)?)),
+            (_, Action::Remove, _) => Cow::Borrowed(""),
+            (Place::Value, Action::Mask | Action::Hash, _) => Cow::Borrowed(&self.mask.quoted),
+            (Place::InString, Action::Mask | Action::Hash, _) => Cow::Borrowed(inner(&self.mask.quoted)),
+            (Place::Plain, Action::Mask | Action::Hash, _) => Cow::Borrowed(&self.mask.plain),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What the ready-made patterns take for what they look for.
 
 use super::*;
+use crate::pattern::{Found, LONGEST};
 
 /// The text with what is found in brackets.
 fn marked(detect: &str, text: &str) -> String {
@@ -100,7 +101,7 @@ fn tokens_are_known_by_how_they_begin() {
 fn a_token_is_found_whole_however_long_it_is() {
     let rules = rules(json!({ "rules": [{ "detect": "token" }] }));
     let text = format!("a Bearer {} b", "x".repeat(20_000));
-    let edits = |found: Vec<crate::pattern::Found>| found.iter().map(|one| (one.range.clone(), one.is_rest)).collect();
+    let edits = |found: Vec<Found>| found.iter().map(|one| (one.range.clone(), one.is_rest)).collect();
     let found: Vec<_> = edits(rules.patterns.all(text.as_bytes()).collect());
-    assert_eq!(found, [(2..2 + crate::pattern::LONGEST, false), (2 + crate::pattern::LONGEST..20_009, true)]);
+    assert_eq!(found, [(2..2 + LONGEST, false), (2 + LONGEST..20_009, true)]);
 }

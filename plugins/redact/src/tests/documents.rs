@@ -6,7 +6,7 @@ use crate::json::{NotJson, find};
 /// What becomes of a document.
 fn redacted(rules: &Rules, document: &str) -> Result<String, NotJson> {
     let edits = find(document.as_bytes(), rules)?;
-    let digest = |subject: &[u8]| Ok::<_, NotJson>(format!("#{}#", String::from_utf8_lossy(subject)));
+    let digest = |subject: &[u8]| Ok::<_, NotJson>(format!("#{}#", String::from_utf8_lossy(subject).escape_debug()));
     let out = edits.apply(document.as_bytes(), |edit| rules.replacement(edit, digest))?;
     Ok(String::from_utf8(out).expect("UTF-8"))
 }
