@@ -6,14 +6,18 @@
 
 use std::time::{Duration, Instant};
 
+use sluice_harness::gateway::binary;
 use sluice_harness::{Client, Gateway, Origin, eventually};
 
 use super::build::{Built, built};
 use super::{origin, setup};
 use crate::support::with_base;
 
-/// How much slower the first request may be than the tenth.
-const MORE: Duration = Duration::from_millis(2);
+/// How much slower the first request may be than the tenth. In a debug build of the gateway, making the view of a snapshot alone takes longer;
+/// without instances that were made ahead, it is 9 ms in JavaScript and 20 in Python.
+fn more() -> Duration {
+    Duration::from_millis(if binary().components().any(|part| part.as_os_str() == "debug") { 7 } else { 2 })
+}
 /// Rounds before it is said that it is slower.
 const STARTS: usize = 8;
 const RELOADS: usize = 60;
@@ -73,7 +77,7 @@ impl Best {
     }
 
     fn is_even(self) -> bool {
-        self.first <= self.tenth.saturating_add(MORE)
+        self.first <= self.tenth.saturating_add(more())
     }
 }
 
