@@ -15,6 +15,15 @@ fn read(path: impl AsRef<Path>) -> String {
 
 /// The sources of the host.
 fn sources() -> Vec<PathBuf> {
+    below("host")
+}
+
+fn tests() -> Vec<PathBuf> {
+    [below("tests/e2e"), below("tests/stress")].concat()
+}
+
+/// The files in Rust below a folder.
+fn below(folder: &str) -> Vec<PathBuf> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).expect("a folder of sources").map(|entry| entry.expect("an entry").path()) {
             if entry.is_dir() {
@@ -25,7 +34,7 @@ fn sources() -> Vec<PathBuf> {
         }
     }
     let mut found = Vec::new();
-    walk(&root().join("host"), &mut found);
+    walk(&root().join(folder), &mut found);
     found
 }
 
@@ -74,4 +83,20 @@ fn the_architecture_names_files_that_exist() {
     };
     let gone: Vec<_> = named.iter().filter(|name| !there(name)).collect();
     assert!(gone.is_empty(), "docs/src/internals/architecture.md names {gone:?}");
+}
+
+/// The page on isolation names the tests that hold each promise, in the last column of its first table.
+#[test]
+fn the_tests_of_isolation_are_there() {
+    let page = read("docs/src/filters/isolation.md");
+    let (_, table) = page.split_once("## What is guaranteed").expect("the promises");
+    let (table, _) = table.split_once("## What is not").expect("the end of the promises");
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let named: BTreeSet<String> = rows
+        .flat_map(|row| found("`([a-z_]+)`", row.trim_end_matches(" |").rsplit_once('|').expect("a row").1))
+        .collect();
+    assert!(named.len() > 25, "{named:?}: is this the right table?");
+    let text: String = sources().into_iter().chain(tests()).map(read).collect();
+    let gone: Vec<_> = named.iter().filter(|name| !text.contains(&format!("fn {name}("))).collect();
+    assert!(gone.is_empty(), "docs/src/filters/isolation.md names {gone:?}");
 }
