@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
 
-pub use self::accept::preferred;
+pub use self::accept::{acceptable, preferred};
 pub(super) use self::encoded::DIGESTS;
 pub use self::encoded::{Encoding, encode_whole};
 pub use self::encoder::{EncodeError, Encoder, Level, Until};
@@ -43,6 +43,16 @@ impl Coding {
             Coding::Deflate => "deflate",
             Coding::Brotli => "br",
             Coding::Zstd => "zstd",
+        }
+    }
+
+    /// What the name of a file with it ends with.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Coding::Gzip => ".gz",
+            Coding::Deflate => ".zz",
+            Coding::Brotli => ".br",
+            Coding::Zstd => ".zst",
         }
     }
 
