@@ -170,6 +170,21 @@ fn a_wildcard_is_ordered_by_dns_01_with_the_operator_s_program() {
 }
 
 #[test]
+fn a_record_of_an_order_that_a_reload_cuts_off_is_removed() {
+    let site = Site::new();
+    let Some(pebble) = Pebble::start(site.options()) else { return };
+    let calls = pebble.folder().join("calls");
+    let script = format!("echo \"$@\" >> {}; case $1 in add) sleep 1000 ;; esac", calls.display());
+    let dns = format!("dns = {{ command = [\"/bin/sh\", \"-c\", {script:?}, \"txt\"], timeout = \"60s\" }}");
+    let acme = format!("{}\n{dns}", at(&pebble));
+    let gateway = site.start(&acme, NAMES);
+    let has = |call: &str| std::fs::read_to_string(&calls).is_ok_and(|calls| calls.contains(call));
+    eventually("the record is being added", || has("add _acme-challenge.site.test "));
+    gateway.reload(&site.config(&acme, "names = [\"other.test\"]"));
+    eventually("it is removed", || has("remove _acme-challenge.site.test "));
+}
+
+#[test]
 fn a_program_for_dns_that_hangs_is_ended() {
     let site = Site::new();
     let Some(pebble) = Pebble::start(site.options()) else { return };

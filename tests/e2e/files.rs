@@ -230,7 +230,7 @@ fn a_folder_that_is_not_there_is_an_error_with_its_place() {
         ("files = { root = \"public\", fallback = \"/a/\" }", "expected the path of a file in the folder"),
         ("files = { root = \"public\", not_found = \"/.404\" }", "expected the path of a file in the folder"),
         ("files = { root = \"public\", index = [\"a/b\"] }", "expected the name of a file"),
-        ("files = { root = \"public\", precompressed = [\"deflate\"] }", "\"br\" or \"zstd\" or \"gzip\""),
+        ("files = { root = \"public\", precompressed = [\"deflate\"] }", "\"zstd\" or \"br\" or \"gzip\""),
         ("files = { root = \"public\", precompressed = [\"br\", \"br\"] }", "each once"),
         ("files = \"public\"\nbuiltin = \"echo\"", "needs exactly one of"),
         ("files = \"public\"\nbalance = \"random\"", "`balance` means nothing to a `files` upstream"),

@@ -151,6 +151,33 @@ fn tls_with_an_authority_of_its_own() {
     assert_eq!(careless.get("/").text(), "secret");
 }
 
+/// What a client remembers of a TLS server goes by its name: sessions of one, and the group that it wanted, are offered to another one, too.
+#[test]
+fn tls_servers_of_one_name_that_know_nothing_of_each_other() {
+    let certs = Certs::new();
+    let leaf = || certs.leaf(&["localhost"]);
+    let configs = [
+        leaf().server_config(&["http/1.1"]),
+        leaf().config_with_only(rustls::crypto::aws_lc_rs::kx_group::SECP384R1),
+        leaf().config_with_only(rustls::crypto::aws_lc_rs::kx_group::X25519),
+        leaf().server_config(&[]),
+    ];
+    let origins = configs.map(|config| Origin::serve_tls(config, |_| Reply::text("o")));
+    let urls = origins.each_ref().map(|origin| format!("https://localhost:{}", origin.address().port()));
+    let gateway = gateway(&format!(
+        "[upstreams.tls]\nendpoints = {urls:?}\ntls = {{ ca = \"${{file:{}}}\" }}\npool = {{ max_requests_per_connection = 1 }}\n{}",
+        certs.ca().display(),
+        route("tls", &[])
+    ));
+    let mut client = gateway.client();
+    for n in 0..40 {
+        let answer = client.get("/");
+        assert_eq!(answer.status, 200, "request {n}: {answer:?}");
+    }
+    let each = |origin: &Origin| (5..=15).contains(&origin.count()) && origin.connections() >= origin.count();
+    assert!(origins.iter().all(each), "a connection for each request");
+}
+
 #[test]
 fn the_name_in_the_certificate_counts() {
     let certs = Certs::new();

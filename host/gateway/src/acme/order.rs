@@ -7,6 +7,7 @@ use instant_acme::{
     Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use super::challenges::Shown;
@@ -43,18 +44,18 @@ pub(super) struct Issued {
     pub(super) key: String,
 }
 
-/// TXT records that were added.
-#[derive(Default)]
-struct Records(Vec<(String, String)>);
+/// TXT records that were added. What is left of them when this is dropped, as by a reload that cuts the order off, is removed in the background.
+struct Records {
+    dns: Option<DnsCommand>,
+    added: Vec<(String, String)>,
+}
 
 pub(super) async fn order(account: &Account, request: &Request<'_>) -> Result<Issued, Failure> {
-    let mut records = Records::default();
+    let mut records = Records { dns: request.authority.dns.clone(), added: Vec::new() };
     let mut shown = Shown::new(request.parts, request.storage);
     let issued = timeout(LONGEST, issue(account, request, (&mut shown, &mut records))).await;
     shown.take_back().await;
-    if let Some(dns) = &request.authority.dns {
-        records.remove(dns).await;
-    }
+    records.remove().await;
     issued.unwrap_or_else(|_| Err(Failure::new(Kind::Refused, format!("the order has not ended within {LONGEST:?}"))))
 }
 
@@ -170,7 +171,7 @@ async fn prepare(
             let name = format!("{TXT}{host}");
             let value = answer.dns_value();
             // Before the call: a program that fails may have done half of it.
-            records.0.push((name.clone(), value.clone()));
+            records.added.push((name.clone(), value.clone()));
             dns::change(dns, Change::Add, &name, &value).await.map_err(|why| Failure::new(Kind::Dns, why))?;
         }
         (ChallengeKind::Dns01, None) => return Err(Failure::new(Kind::Dns, "there is no program for TXT records")),
@@ -195,13 +196,34 @@ async fn explained(order: &mut Order, failure: Failure) -> Failure {
 }
 
 impl Records {
-    /// One that can't be removed is said: it does no harm, but nobody else removes it.
-    async fn remove(self, dns: &DnsCommand) {
-        for (name, value) in self.0 {
-            if let Err(why) = dns::change(dns, Change::Remove, &name, &value).await {
-                tracing::warn!(name, value, why, "a TXT record can't be removed");
-            }
+    async fn remove(mut self) {
+        while let (Some(dns), Some((name, value))) = (&self.dns, self.added.last()) {
+            remove(dns, name, value).await;
+            // Not before: this may be cut off as well.
+            self.added.pop();
         }
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        let added = std::mem::take(&mut self.added);
+        // Outside of a runtime the process is about to end.
+        let (Some(dns), Ok(runtime), false) = (self.dns.take(), Handle::try_current(), added.is_empty()) else {
+            return;
+        };
+        runtime.spawn(async move {
+            for (name, value) in added {
+                remove(&dns, &name, &value).await;
+            }
+        });
+    }
+}
+
+/// One that can't be removed is said: it does no harm, but nobody else removes it.
+async fn remove(dns: &DnsCommand, name: &str, value: &str) {
+    if let Err(why) = dns::change(dns, Change::Remove, name, value).await {
+        tracing::warn!(name, value, why, "a TXT record can't be removed");
     }
 }
 

@@ -5,10 +5,9 @@ use sluice_cache::policy::SetCookie;
 
 use super::key::{Words, Written};
 use super::model::{
-    Balance, Builtin, CipherSuite, CircuitScope, ClientAuthMode, ContentCoding, Criticality, Deviation, Encodings,
-    EndpointScheme, FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion, KeyExchangeGroup, ListenerProtocols,
-    LookupFamily, Protocol, RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy,
-    TryNextOn,
+    Balance, Builtin, CipherSuite, CircuitScope, ClientAuthMode, Criticality, Deviation, Encodings, EndpointScheme,
+    FailurePolicy, HashAlgorithm, HostPolicy, HttpVersion, KeyExchangeGroup, ListenerProtocols, LookupFamily, Protocol,
+    RetryCondition, RetryConditions, SameSite, SubsetFallback, TlsVersion, TrialPolicy, TryNextOn,
 };
 use crate::http::coding::Coding;
 use crate::proxy_protocol;
@@ -94,10 +93,6 @@ impl Words for Scheme {
 
 impl Words for Builtin {
     const WORDS: &'static [(&'static str, Self)] = &[("echo", Self::Echo), ("status", Self::Status)];
-}
-
-impl Words for ContentCoding {
-    const WORDS: &'static [(&'static str, Self)] = &[("br", Self::Brotli), ("zstd", Self::Zstd), ("gzip", Self::Gzip)];
 }
 
 impl Words for Balance {
@@ -198,7 +193,7 @@ impl Words for CallMode {
 }
 
 impl Words for Coding {
-    /// Those that are sent.
+    /// Those that are sent, or lie beside files.
     const WORDS: &'static [(&'static str, Self)] = &[("zstd", Self::Zstd), ("br", Self::Brotli), ("gzip", Self::Gzip)];
 }
 

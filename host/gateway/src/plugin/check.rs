@@ -9,10 +9,10 @@ use serde_json::Value as Json;
 use super::foreseen::Foreseen;
 use super::{Component, ToolError, runtime};
 use crate::config::{self, Loaded, model};
-use crate::filter::{Filter, FilterSpec, Grants, Hook, LoadError, Plugin};
+use crate::filter::{Filter, Grants, Hook, LoadError, Plugin};
 use crate::services::log_limit::visible;
 use crate::services::{Clock, Services};
-use crate::snapshot::needs;
+use crate::snapshot::{filter_spec, needs};
 
 /// How much something matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,19 +132,9 @@ fn of_filter(loaded: &Loaded, filter: &model::Filter, plugin: &Arc<Plugin>, comp
     for message in of_imports(&plugin.imports(), plugin, &filter.grants) {
         say(Severity::Warning, message);
     }
-    let built = Filter::new(FilterSpec {
-        name: filter.name.clone().into(),
-        plugin: Arc::clone(plugin),
-        plugin_name: filter.plugin.clone().into(),
-        config: filter.config.expose().to_owned(),
-        failure: filter.on_error,
-        mode: filter.mode,
-        limits: filter.limits.clone(),
-        grants: filter.grants.clone(),
-        services: Services::new(Clock::system(), Foreseen::new(Vec::new())),
-        component: Some(component.bytes.as_slice().into()),
-    });
-    match built {
+    let services = Services::new(Clock::system(), Foreseen::new(Vec::new()));
+    let bytes = Some(component.bytes.as_slice().into());
+    match Filter::new(filter_spec(filter, Arc::clone(plugin), services, bytes)) {
         Ok(built) => {
             if let Some(needed) = built.needs() {
                 let needs::Comparison { missing, odd } = needs::compare(needed, &filter.grants);

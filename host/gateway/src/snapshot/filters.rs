@@ -14,10 +14,10 @@ use crate::config::model::{self, Name, TrialPolicy};
 use crate::config::{self, ConfigError, Loaded, nearest};
 use crate::embedded;
 use crate::filter::{FailurePolicy, Filter, FilterSpec, Interests, LoadError, Mode, Plugin, Step};
-use crate::services::KeySet;
 use crate::services::addresses::is_private_name;
 use crate::services::log_limit::visible;
 use crate::services::state::Place;
+use crate::services::{KeySet, Services};
 
 /// Less CPU time for a MiB is a contradiction: to copy a body in and out of a guest takes about a millisecond.
 const LEAST_CPU_PER_MIB: Duration = Duration::from_millis(2);
@@ -53,6 +53,27 @@ impl fmt::Display for Source {
             Source::Configured(path) | Source::Folder(path) => write!(f, "{}", path.display()),
             Source::Shipped(name) => write!(f, "the shipped plugin `{name}`"),
         }
+    }
+}
+
+/// A filter as its table says, of this plugin.
+pub(crate) fn filter_spec(
+    filter: &model::Filter,
+    plugin: Arc<Plugin>,
+    services: Arc<Services>,
+    component: Option<Arc<[u8]>>,
+) -> FilterSpec {
+    FilterSpec {
+        name: filter.name.clone().into(),
+        plugin,
+        plugin_name: filter.plugin.clone().into(),
+        config: filter.config.expose().to_owned(),
+        failure: filter.on_error,
+        mode: filter.mode,
+        limits: filter.limits.clone(),
+        grants: filter.grants.clone(),
+        services,
+        component,
     }
 }
 
@@ -138,18 +159,7 @@ impl SnapshotBuilder {
             }
             warn_of_open_door(filter, plugin, warnings);
             warn_of_private_names(filter, warnings);
-            let spec = FilterSpec {
-                name: filter.name.clone().into(),
-                plugin: Arc::clone(plugin),
-                plugin_name: filter.plugin.clone().into(),
-                config: filter.config.expose().to_owned(),
-                failure: filter.on_error,
-                mode: filter.mode,
-                limits: filter.limits.clone(),
-                grants: filter.grants.clone(),
-                services: Arc::clone(&self.services),
-                component: component.clone(),
-            };
+            let spec = filter_spec(filter, Arc::clone(plugin), Arc::clone(&self.services), component.clone());
             match Filter::new(spec) {
                 Ok(built) => {
                     warn_of_needs(filter, built.needs(), warnings);

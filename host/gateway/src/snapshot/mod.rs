@@ -41,6 +41,7 @@ use crate::upstream::{EndpointRegistry, Resolver, Sources, Upstream};
 
 pub use expose::expose;
 pub use filters::KEY_SET_WAIT;
+pub(crate) use filters::filter_spec;
 pub use https::HttpsRedirects;
 pub use listeners::{ListenerError, settings as listener_settings};
 pub use local::{LocalSnapshot, UpstreamHandle};

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
 
-pub use self::accept::preferred;
+pub use self::accept::{acceptable, preferred};
 pub use self::decoded::decoded;
 pub(super) use self::encoded::DIGESTS;
 pub use self::encoded::{Encoding, encode_whole};
@@ -46,6 +46,16 @@ impl Coding {
             Coding::Deflate => "deflate",
             Coding::Brotli => "br",
             Coding::Zstd => "zstd",
+        }
+    }
+
+    /// What the name of a file with it ends with.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Coding::Gzip => ".gz",
+            Coding::Deflate => ".zz",
+            Coding::Brotli => ".br",
+            Coding::Zstd => ".zst",
         }
     }
 

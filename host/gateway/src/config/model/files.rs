@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::http::coding::Coding;
 use crate::http::file_path::FilePath;
 
 /// A folder of files that the gateway serves itself.
@@ -16,33 +17,5 @@ pub struct Files {
     /// The content of a 404.
     pub not_found: Option<FilePath>,
     /// The codings of files that may lie beside others, in the order of preference.
-    pub precompressed: Vec<ContentCoding>,
-}
-
-/// A content coding of a file (RFC 9110 §8.4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContentCoding {
-    Brotli,
-    Zstd,
-    Gzip,
-}
-
-impl ContentCoding {
-    /// As fields name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            ContentCoding::Brotli => "br",
-            ContentCoding::Zstd => "zstd",
-            ContentCoding::Gzip => "gzip",
-        }
-    }
-
-    /// What the name of a file with it ends with.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            ContentCoding::Brotli => ".br",
-            ContentCoding::Zstd => ".zst",
-            ContentCoding::Gzip => ".gz",
-        }
-    }
+    pub precompressed: Vec<Coding>,
 }

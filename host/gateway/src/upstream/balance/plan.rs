@@ -435,7 +435,7 @@ impl Share {
 
 /// Whether a level is that of the gateway's own zone in its priority.
 fn is_own_zone(level: u16) -> bool {
-    level % 2 == 0
+    level.is_multiple_of(2)
 }
 
 /// One of these by an algorithm, or by share where that has another way to choose.

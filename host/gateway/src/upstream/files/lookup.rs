@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 
 use super::open::{self, Entry, OpenError, OpenFile, Waits};
 use super::types;
-use crate::config::model::{ContentCoding, Files};
+use crate::config::model::Files;
+use crate::http::coding::Coding;
 use crate::http::file_path::FilePath;
 
 /// What a request wants.
@@ -16,7 +17,7 @@ pub(super) struct Wanted {
     /// None: no file can have its path.
     pub(super) path: Option<FilePath>,
     /// The codings that are fine, the best first.
-    pub(super) codings: SmallVec<[ContentCoding; 3]>,
+    pub(super) codings: SmallVec<[Coding; 3]>,
 }
 
 pub(super) enum Answer {
@@ -31,7 +32,7 @@ pub(super) enum Answer {
 pub(super) struct Found {
     pub(super) file: Box<OpenFile>,
     pub(super) content_type: HeaderValue,
-    pub(super) coding: Option<ContentCoding>,
+    pub(super) coding: Option<Coding>,
     /// It says that there is nothing.
     pub(super) is_not_found: bool,
 }

@@ -5,7 +5,6 @@
 //! number of jobs on threads of their own.
 
 mod body;
-mod codings;
 mod disk;
 mod head;
 mod lookup;
@@ -27,6 +26,7 @@ use super::error::{AttemptError, UpstreamErrorKind};
 use crate::config::model::Files;
 use crate::http::body::{Body, BodyError};
 use crate::http::buffer::MemoryBudget;
+use crate::http::coding;
 use crate::http::file_path::FilePath;
 
 /// Why a folder can't be served, or not now.
@@ -59,7 +59,7 @@ pub(super) async fn answer(
     }
     let wanted = Wanted {
         path: FilePath::parse(request.uri().path()),
-        codings: codings::acceptable(request.headers(), &folder.precompressed),
+        codings: coding::acceptable(request.headers(), &folder.precompressed),
     };
     let looked_up = match lookup(folder, &wanted, Waits::Never) {
         Err(OpenError::WouldWait) => {

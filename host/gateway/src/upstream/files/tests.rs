@@ -327,7 +327,7 @@ async fn several_ranges_are_parts_and_floods_get_the_whole() {
 
 #[tokio::test(flavor = "local")]
 async fn files_beside_others_are_sent_to_who_accepts_them() {
-    use crate::config::model::ContentCoding::{Brotli, Gzip};
+    use crate::http::coding::Coding::{Brotli, Gzip};
     let (_directory, mut site) = folder(&[
         ("app.js", "plain"),
         ("app.js.br", "br"),

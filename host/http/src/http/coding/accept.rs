@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
+use smallvec::SmallVec;
 
 use super::Coding;
 use crate::http::headers::tokens;
@@ -14,7 +15,7 @@ const FULL: Weight = 1000;
 /// What is said of one coding, of `identity` and of all others.
 #[derive(Default)]
 struct Accepted {
-    codings: Vec<(Coding, Weight)>,
+    codings: SmallVec<[(Coding, Weight); 4]>,
     identity: Option<Weight>,
     others: Option<Weight>,
 }
@@ -22,19 +23,23 @@ struct Accepted {
 /// The coding of `offered` that the client likes best, the first one of those that it likes equally. None: it gets the content as it is, also
 /// where it accepts neither that nor any of these.
 pub fn preferred(request: &HeaderMap, offered: &[Coding]) -> Option<Coding> {
+    acceptable(request, offered).first().copied()
+}
+
+/// Those of `offered` that the client takes at least as well as none, the one that it likes best first; of those that it likes equally, in their order.
+pub fn acceptable(request: &HeaderMap, offered: &[Coding]) -> SmallVec<[Coding; 3]> {
     // Without the field everything is acceptable, and who does not ask for a coding often can't take it off.
-    if !request.contains_key(ACCEPT_ENCODING) {
-        return None;
+    if offered.is_empty() || !request.contains_key(ACCEPT_ENCODING) {
+        return SmallVec::new();
     }
     let accepted = Accepted::of(request);
-    let mut best: Option<(Coding, Weight)> = None;
-    for coding in offered {
-        let weight = accepted.weight(*coding);
-        if weight > best.map_or(0, |(_, weight)| weight) {
-            best = Some((*coding, weight));
-        }
-    }
-    best.filter(|(_, weight)| accepted.identity.is_none_or(|identity| identity <= *weight)).map(|(coding, _)| coding)
+    let identity = accepted.identity.unwrap_or(0);
+    let weighted = offered.iter().map(|coding| (*coding, accepted.weight(*coding)));
+    let mut fine: SmallVec<[(Coding, Weight); 3]> =
+        weighted.filter(|(_, weight)| *weight > 0 && *weight >= identity).collect();
+    // Stable.
+    fine.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
+    fine.into_iter().map(|(coding, _)| coding).collect()
 }
 
 impl Accepted {
@@ -95,12 +100,16 @@ mod tests {
 
     const ALL: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
 
-    fn chosen(values: &[&'static str], offered: &[Coding]) -> Option<Coding> {
+    fn headers(values: &[&'static str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(ACCEPT_ENCODING, HeaderValue::from_static(value));
         }
-        preferred(&headers, offered)
+        headers
+    }
+
+    fn chosen(values: &[&'static str], offered: &[Coding]) -> Option<Coding> {
+        preferred(&headers(values), offered)
     }
 
     /// RFC 9110 §12.5.3, with the rule of each line.
@@ -137,5 +146,26 @@ mod tests {
         }
         assert_eq!(chosen(&["gzip, zstd"], &[Gzip, Zstd]), Some(Gzip), "the order of the route");
         assert_eq!(chosen(&["zstd"], &[Gzip]), None);
+    }
+    /// The others are there for who does not have the best one.
+    #[test]
+    fn all_that_are_fine_are_known_in_their_order() {
+        use Coding::{Brotli, Gzip, Zstd};
+        for (values, expected) in [
+            (&[][..], &[][..]),
+            (&["gzip, deflate, br, zstd"], &[Zstd, Brotli, Gzip]),
+            (&["gzip", "br"], &[Brotli, Gzip]),
+            (&["br;q=0.5, gzip;q=0.9"], &[Gzip, Brotli]),
+            (&["br;q=0.500, gzip ; q = 0.501"], &[Gzip, Brotli]),
+            (&["*, br;q=0"], &[Zstd, Gzip]),
+            (&["identity;q=0.5, gzip, br;q=0.4"], &[Gzip]),
+            (&["identity;q=0, zstd;Q=0.001"], &[Zstd]),
+            (&["br;level=1"], &[]),
+        ] {
+            assert_eq!(acceptable(&headers(values), &ALL)[..], *expected, "{values:?}");
+        }
+        let both = headers(&["gzip, br"]);
+        assert_eq!(acceptable(&both, &[Gzip, Brotli])[..], [Gzip, Brotli], "the order of the gateway");
+        assert!(acceptable(&both, &[]).is_empty());
     }
 }
