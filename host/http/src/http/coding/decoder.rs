@@ -171,7 +171,7 @@ mod tests {
         for window in 10..=24 {
             let mut out = Vec::new();
             let mut encoder = brotli::CompressorWriter::new(&mut out, 4096, 5, window);
-            std::io::Write::write_all(&mut encoder, b"hello").unwrap();
+            io::Write::write_all(&mut encoder, b"hello").unwrap();
             drop(encoder);
             assert_eq!(brotli_window(&out), Some(window), "{:02x}", out[0]);
         }
@@ -179,7 +179,7 @@ mod tests {
         for window in [18, 21, 23] {
             let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
             encoder.window_log(window).unwrap();
-            std::io::Write::write_all(&mut encoder, b"hello").unwrap();
+            io::Write::write_all(&mut encoder, b"hello").unwrap();
             assert_eq!(zstd_window(&encoder.finish().unwrap()), window);
         }
         // The whole content is known.
