@@ -78,7 +78,7 @@ fn a_message_that_grows_beyond_what_a_filter_may_send_is_refused() {
     let config = json!({ "rules": [{ "pattern": "a" }], "mask": "b".repeat(256), "messages": ["request"] });
     let lines = "limits = { body = \"64KiB\" }";
     let gateway = gateway(&(route(&origin.url(), &["private"]) + &filter("private", "redact", lines, config)));
-    let body = format!("\"{}\"", "a".repeat(300));
+    let body = format!("\"{}\"", "a".repeat(600));
     let response = gateway.request("POST", "/", &[("content-type", "application/json")], body.as_bytes());
     assert_eq!(response.status, 413);
     gateway.wait_access("the reason", |line| line["reason"] == "body-too-large");
