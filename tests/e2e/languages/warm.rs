@@ -129,7 +129,7 @@ fn a_request_that_needs_a_new_instance_does_not_wait_for_it() {
     for language in built().iter().filter(|language| SLOW.contains(&language.name)) {
         let origin = origin();
         let gateway = setup(std::slice::from_ref(language)).start(&config(language, &origin, READY));
-        let usual = Best::NONE.ask(&gateway);
+        let usual = (0..5).fold(Best::NONE, |best, _| best.ask(&gateway));
         for instances in ["warm = 1, mode = \"fresh\"", "warm = 1, uses = 1"] {
             gateway.reload(&config(language, &origin, instances));
             let mut client = gateway.client();
