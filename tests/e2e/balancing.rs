@@ -200,7 +200,7 @@ fn a_zone_that_is_full_spills() {
         let gate = gate.clone();
         Origin::serve(move |_| {
             let (is_open, opened) = &*gate;
-            drop(opened.wait_while(is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+            drop(opened.wait_while(is_open.lock().expect("the gate"), |is_open| !*is_open).expect("the gate"));
             Reply::text(name)
         })
     };

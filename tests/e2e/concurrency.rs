@@ -65,7 +65,7 @@ fn held() -> (Origin, Arc<(Mutex<bool>, Condvar)>) {
     let origin = Origin::serve(move |request| {
         if request.target == "/hold" {
             let (is_open, opened) = &*of_origin;
-            drop(opened.wait_while(is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+            drop(opened.wait_while(is_open.lock().expect("the gate"), |is_open| !*is_open).expect("the gate"));
         }
         Reply::text("o")
     });
