@@ -367,11 +367,11 @@ fn the_table_of_hooks_is_understood() {
     assert_eq!(of("crypto", "token-verifier"), "configure");
     assert_eq!(of("request", "want-body"), "on-request");
     assert_eq!(of("request", "set-header"), "request hooks");
-    assert_eq!(of("request", "header"), "request hooks, select-upstream, response hooks, on-complete");
+    assert_eq!(of("request", "header"), "request hooks, select-upstream, response hooks, piece hooks, on-complete");
     assert_eq!(of("response", "trailer"), "on-response-trailers");
     assert_eq!(of("route", "choose-upstream"), "select-upstream");
     assert_eq!(of("route", "no-retry"), "select-upstream");
     assert_eq!(of("route", "summary"), "on-complete");
-    assert_eq!(of("context", "set"), "request hooks, select-upstream, response hooks");
-    assert_eq!(of("log", "log"), "configure, request hooks, select-upstream, response hooks, on-complete");
+    assert_eq!(of("context", "set"), "request hooks, select-upstream, response hooks, piece hooks");
+    assert_eq!(of("log", "log"), "configure, request hooks, select-upstream, response hooks, piece hooks, on-complete");
 }

@@ -144,7 +144,7 @@ async fn read(
 #[test]
 fn events_leave_when_they_would_without_the_filter() {
     let _alone = alone();
-    let count = scaled("SLUICE_TEST_EVENT_STREAMS", 100);
+    let count = scaled("SLUICE_TEST_EVENT_STREAMS", 20);
     let time = Duration::from_secs(scaled("SLUICE_TEST_EVENT_SECONDS", 2) as u64);
     let begin = Instant::now();
     let origin = origin(begin);
