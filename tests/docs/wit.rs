@@ -294,7 +294,7 @@ fn render() -> String {
     let since = versions(&resolve);
     let docs = &resolve.packages[package].docs;
     let phases = Phases::read(docs.contents.as_deref().expect("the package is described"));
-    let world = resolve.select_world(&[package], Some("filter")).expect("the world `filter`");
+    let world = resolve.select_world(&[package], Some("every-hook")).expect("the world of all hooks");
     let world = &resolve.worlds[world];
     let mut out = HEAD.to_owned();
     let version = resolve.packages[package].name.to_string();

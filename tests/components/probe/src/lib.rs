@@ -11,5 +11,5 @@ mod pieces;
 
 #[allow(unsafe_code, unused, unreachable_pub, clippy::all, reason = "generated code")]
 mod bindings {
-    wit_bindgen::generate!({ path: "../../../wit", world: "sluice:filter/filter", generate_all });
+    wit_bindgen::generate!({ path: "../../../wit", world: "sluice:filter/every-hook", generate_all });
 }
