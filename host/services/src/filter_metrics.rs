@@ -21,12 +21,14 @@ pub const MAX_NAME: usize = 64;
 pub const MAX_VALUE: usize = 256;
 
 /// What the gateway itself says of each filter as `sluice_filter_<name>`: a family can't have two meanings.
-const TAKEN: [&str; 12] = [
+const TAKEN: [&str; 14] = [
     "calls_total",
     "cpu_seconds_total",
     "failures_total",
     "info",
     "instances",
+    "instance_waits_total",
+    "instances_prewarmed_total",
     "instances_started_total",
     "log_lines_dropped_total",
     "memory_peak_bytes",
