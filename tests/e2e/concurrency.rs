@@ -16,7 +16,7 @@ fn limiting(origin: &Origin, state: &str, amount: usize) -> String {
         + &format!(
             "[filters.limits]\nplugin = \"rate-limit\"\n\
              config.concurrency = [{{ key = \"global\", amount = {amount} }}]\n\
-             [plugins.rate-limit]\nstate = \"shared\"\nlimits.wall = \"8s\"\n[state.shared]\n{state}\n"
+             [plugins.rate-limit]\nstate = \"shared\"\nlimits = {{ cpu = \"1s\", wall = \"8s\" }}\n[state.shared]\n{state}\n"
         )
 }
 
@@ -130,7 +130,8 @@ fn places_of_a_killed_gateway_are_free_after_their_lease() {
     one.signal("KILL");
     one.wait_end();
     let killed = Instant::now();
-    assert_eq!(other.get("/").status, 429, "its place is still taken");
+    let refused = other.get("/");
+    assert_eq!(refused.status, 429, "its place is still taken: {}", refused.text());
     eventually("the place of the killed one is free", || other.get("/").status == 200);
     // Some more for a machine with other work.
     assert!(killed.elapsed() <= Duration::from_secs(20), "{:?}", killed.elapsed());
