@@ -17,6 +17,7 @@ pub(crate) fn is_for(action: &Value) -> bool {
 pub(crate) fn act(name: &str, action: &Value) -> Option<Outcome> {
     let value = action["value"].as_str().unwrap_or("");
     match name {
+        "echo-piece" => chunk::replace(&whole()).unwrap(),
         "upper-piece" => chunk::replace(&whole().to_ascii_uppercase()).unwrap(),
         "replace-piece" => chunk::replace(value.as_bytes()).unwrap(),
         // Shows where a piece begins and ends, and which is the last.
