@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use sluice_filter::{ByteSize, ConfigError};
 
-use crate::detect::Detector;
-use crate::pattern::{LONGEST, Pattern};
-use crate::pointer::Pointer;
-use crate::rules::{Action, Mask, Rules};
+use super::detect::Detector;
+use super::pattern::{LONGEST, Pattern};
+use super::pointer::Pointer;
+use super::rules::{Action, Mask, Rules};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

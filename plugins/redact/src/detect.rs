@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::pattern::{LONGEST, Next};
+use super::pattern::{LONGEST, Next};
 
 /// What is looked for.
 #[derive(Debug, Deserialize, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::pattern::Found;
+use super::pattern::Found;
 
 /// What stands where an edit is, and so what form its replacement has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

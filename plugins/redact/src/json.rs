@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::edit::{Edit, Edits, Place};
-use crate::pointer::{Branch, Trail};
-use crate::rules::{Action, Rules};
+use super::edit::{Edit, Edits, Place};
+use super::pointer::{Branch, Trail};
+use super::rules::{Action, Rules};
 
 /// The text is no JSON document, or nested too deeply.
 #[derive(Debug, PartialEq, Eq)]

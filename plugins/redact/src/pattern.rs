@@ -6,7 +6,7 @@ use std::ops::Range;
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
 
-use crate::detect::Detector;
+use super::detect::Detector;
 
 /// What finds something in a text.
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::edit::{Edit, Place};
-use crate::pattern::Patterns;
-use crate::pointer::Pointers;
+use super::edit::{Edit, Place};
+use super::pattern::Patterns;
+use super::pointer::Pointers;
 
 /// What becomes of something that a rule finds.
 #[derive(Debug, Deserialize, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! Redacts a text that comes in pieces. What is found is what would be found in the whole text; as much is kept back as may still be the
 //! beginning of something.
 
-use crate::edit::{Edits, Place};
-use crate::pattern::AROUND;
-use crate::rules::{Action, Rules};
+use super::edit::{Edits, Place};
+use super::pattern::AROUND;
+use super::rules::{Action, Rules};
 
 /// What is known of the text that has gone on: it is kept from piece to piece.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
