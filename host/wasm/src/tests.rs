@@ -261,11 +261,10 @@ fn a_hook_that_does_not_end_in_the_trial_is_a_failure_and_a_slow_one_a_warning()
     let limits = || FilterLimits { cpu: Duration::from_millis(2), ..limits() };
     let tried = |hook| program(&runtime(), &guest(&[(Hook::OnRequest, hook)], false), Mode::Reused, limits());
     let slow = tried(LONG);
-    let warning =
-        "filter `guest`: the hook on-request used more than its 2ms of CPU time, when tried on an empty message";
+    let warning = "filter `guest`: the hook on-request used more than its 2ms of CPU time (`limits.cpu`, `limits.cpu_per_mib`), when tried on an empty message";
     assert_eq!((slow.warnings(), slow.trial_failures()), (&[warning.to_owned()][..], &[][..]));
     let endless = tried(SPIN);
-    let failure = "the hook on-request used more than its 40ms of CPU time";
+    let failure = "the hook on-request used more than its 40ms of CPU time (`limits.cpu`, `limits.cpu_per_mib`)";
     assert_eq!((endless.warnings(), endless.trial_failures()), (&[][..], &[failure.to_owned()][..]));
 }
 
