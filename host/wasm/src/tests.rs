@@ -4,6 +4,7 @@ mod bounds;
 mod fixtures;
 mod images;
 mod layers;
+mod memoryless;
 mod turns;
 mod versions;
 
@@ -343,9 +344,9 @@ fn a_filter_that_overran_is_called_on_a_fiber_and_lets_others_run() {
     let program = program(&runtime(), &guest(&[(Hook::OnRequest, LONG)], false), Mode::Reused, limits);
     run(async {
         let pool = Rc::new(Pool::new(program.clone()));
-        assert!(!program.shared.overran.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(!program.shared.on_fiber.load(std::sync::atomic::Ordering::Relaxed));
         assert!(pool.call(Hook::OnRequest, exchange(), 0).await.1.is_ok());
-        assert!(program.shared.overran.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(program.shared.on_fiber.load(std::sync::atomic::Ordering::Relaxed));
         let neighbour = tokio::task::spawn_local(async {
             let mut turns = 0;
             loop {
