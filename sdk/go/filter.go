@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 )
 
@@ -168,7 +169,7 @@ func decode(text string, config any) error {
 	err := decoder.Decode(config)
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {
-		return &ConfigError{kind.Field, fmt.Sprintf("expected %v, found %s", kind.Type, kind.Value)}
+		return &ConfigError{kind.Field, fmt.Sprintf("expected %s, found %s", expected(kind.Type), kind.Value)}
 	}
 	if err != nil {
 		if _, name, unknown := strings.Cut(err.Error(), "unknown field "); unknown {
@@ -176,6 +177,27 @@ func decode(text string, config any) error {
 		}
 	}
 	return err
+}
+
+// expected is a type in the words of a config.
+func expected(of reflect.Type) string {
+	switch of.Kind() {
+	case reflect.String:
+		return "a text"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return "a whole number"
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a whole number that is not negative"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "a table"
+	}
+	return of.String()
 }
 
 // call runs a hook: what goes wrong in it is told to the gateway.

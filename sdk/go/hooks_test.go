@@ -94,3 +94,20 @@ func TestTheDoubleIsAsTheGateway(t *testing.T) {
 		t.Errorf("%v: %q", err, exchange.Path)
 	}
 }
+
+func TestAWrongValueIsSaidInTheWordsOfAConfig(t *testing.T) {
+	type config struct {
+		Amount uint64   `json:"amount"`
+		Words  []string `json:"words"`
+	}
+	Export(func(config, *Setup) (*pointed, error) { return &pointed{}, nil })
+	for text, expected := range map[string]string{
+		`{"amount": -1}`:   "amount: expected a whole number that is not negative, found number -1",
+		`{"words": "one"}`: "words: expected a list, found string",
+		`{"word": []}`:     "word: unknown key",
+	} {
+		if _, err := (&Exchange{}).Configure(text); err == nil || err.Error() != expected {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
