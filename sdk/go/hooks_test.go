@@ -85,6 +85,12 @@ func TestTheDoubleIsAsTheGateway(t *testing.T) {
 	path, _ := request.Path()
 	query, _, _ := request.Query()
 	authority, _ := request.Authority()
+	for given, expected := range map[string]string{"a.example": "a.example", "a.example:1": "a.example", "[::1]:8080": "[::1]", "[::1]": "[::1]"} {
+		exchange.Authority = given
+		if host, _ := request.Host(); host != expected {
+			t.Errorf("%s: %s", given, host)
+		}
+	}
 	_, host, _ := request.Header("host")
 	up, _, _ := request.Header("X-Up")
 	if path != "/a" || query != "b=c" || authority != "shop.example:8080" || host || up != "1" {

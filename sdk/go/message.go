@@ -1,6 +1,9 @@
 package filter
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // Field is a header field.
 type Field struct{ Name, Value string }
@@ -16,6 +19,15 @@ func (Request) Scheme() (string, error) { return requestText("scheme") }
 
 // Authority is the `Host` or `:authority` that the client sent, lower-case, with the port if there was one. Header("host") is always absent.
 func (Request) Authority() (string, error) { return requestText("authority") }
+
+// Host is the authority without the port.
+func (r Request) Host() (string, error) {
+	authority, err := r.Authority()
+	if colon := strings.LastIndexByte(authority, ':'); colon > strings.LastIndexByte(authority, ']') {
+		authority = authority[:colon]
+	}
+	return authority, err
+}
 
 // Path as it will be sent, without the query.
 func (Request) Path() (string, error) { return requestText("path") }
