@@ -1,9 +1,8 @@
 /* The calls of sluice.h: the canonical ABI of the interface in wit/, and the memory of a hook. */
-#include "sluice.h"
+#include "sluice_calls.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Memory: chunks that are kept, and a place in them that goes back when a hook returns. */
 
@@ -19,7 +18,7 @@ static size_t used;
 static chunk *kept_chunk;
 static size_t kept_used;
 
-static void *take(size_t size, size_t align) {
+void *take(size_t size, size_t align) {
   for (;;) {
     if (current) {
       size_t at = ((uintptr_t)current->data + used + align - 1) / align * align - (uintptr_t)current->data;
@@ -76,33 +75,10 @@ const char *sluice_concat(const char *text, ...) {
 
 /* Errors. */
 
-typedef struct {
-  const char *ptr;
-  size_t len;
-} text;
-
-/* `result<T, error>` for each T of at most 16 bytes: the largest case is an error, with a u64 or a text at 8. */
-typedef struct {
-  uint8_t refused;
-  union {
-    struct {
-      uint8_t code;
-      union { text why; uint64_t limit; } of;
-    } error;
-    text list;
-    struct { uint8_t some; text value; } option;
-    uint64_t u64;
-    uint32_t u32;
-    uint16_t u16;
-    uint8_t u8;
-  } as;
-} result;
-_Static_assert(sizeof(result) == 24, "the layout of the canonical ABI");
-
 static sluice_error_code error_code = SLUICE_OK;
 static const char *error_text;
 
-static const char *decimal(uint64_t value) {
+const char *sluice_decimal(uint64_t value) {
   char *made = take(21, 1), *at = made + 20;
   *at = 0;
   do *--at = (char)('0' + value % 10);
@@ -110,21 +86,30 @@ static const char *decimal(uint64_t value) {
   return at;
 }
 
-static void refused(const char *call, sluice_error_code code, const char *why) {
-  static const char *const names[] = {"wrong hook", "not granted", "invalid", "too large", "unavailable", "timeout", "other"};
-  if (error_code != SLUICE_OK) return;
-  error_code = code;
-  error_text = why ? sluice_concat(call, ": ", names[code], ": ", why, NULL) : sluice_concat(call, ": ", names[code], NULL);
+static sluice_error_code code_of(const result *got) {
+  unsigned code = got->as.error.code;
+  return code <= SLUICE_OTHER ? (sluice_error_code)code : SLUICE_OTHER;
 }
 
-static bool good(const char *call, const result *got) {
-  if (!got->refused) return true;
-  unsigned code = got->as.error.code;
+const char *sluice_reason(const char *call, const result *got) {
+  static const char *const names[] = {"wrong hook", "not granted", "invalid", "too large", "unavailable", "timeout", "other"};
+  sluice_error_code code = code_of(got);
   const char *why = NULL;
-  if (code == SLUICE_TOO_LARGE) why = sluice_concat("the limit is ", decimal(got->as.error.of.limit), NULL);
+  if (code == SLUICE_TOO_LARGE) why = sluice_concat("the limit is ", sluice_decimal(got->as.error.of.limit), NULL);
   else if (code != SLUICE_WRONG_HOOK && code != SLUICE_TIMEOUT) why = got->as.error.of.why.ptr;
-  refused(call, code <= SLUICE_OTHER ? (sluice_error_code)code : SLUICE_OTHER, why);
+  return why ? sluice_concat(call, ": ", names[code], ": ", why, NULL) : sluice_concat(call, ": ", names[code], NULL);
+}
+
+bool good(const char *call, const result *got) {
+  if (!got->refused) return true;
+  sluice_refused(code_of(got), sluice_reason(call, got));
   return false;
+}
+
+void sluice_refused(sluice_error_code code, const char *why) {
+  if (error_code != SLUICE_OK) return;
+  error_code = code;
+  error_text = why;
 }
 
 sluice_error_code sluice_error(void) { return error_code; }
@@ -133,58 +118,6 @@ void sluice_clear_error(void) { error_code = SLUICE_OK; }
 
 /* Calls. */
 
-#define IMPORT(interface, name) __attribute__((import_module("sluice:filter/" interface "@0.1.1"), import_name(name)))
-#define ARGS(value) value, strlen(value)
-
-static const char *empty_if_null(const char *value, size_t length) { return length ? value : ""; }
-
-/* What a call of each shape needs: a name in C, interface and name in WIT. */
-#define GET_TEXT(c, interface, name)                                                     \
-  IMPORT(interface, name) void import_##c(result *);                                     \
-  const char *sluice_##c(void) {                                                         \
-    result got;                                                                          \
-    import_##c(&got);                                                                    \
-    return good(name, &got) ? empty_if_null(got.as.list.ptr, got.as.list.len) : NULL;    \
-  }
-#define GET_OPTION(c, interface, name)                                                   \
-  IMPORT(interface, name) void import_##c(result *);                                     \
-  const char *sluice_##c(void) {                                                         \
-    result got;                                                                          \
-    import_##c(&got);                                                                    \
-    return good(name, &got) && got.as.option.some                                        \
-               ? empty_if_null(got.as.option.value.ptr, got.as.option.value.len)         \
-               : NULL;                                                                   \
-  }
-#define GET_OPTION_BY(c, interface, name)                                                \
-  IMPORT(interface, name) void import_##c(const char *, size_t, result *);               \
-  const char *sluice_##c(const char *of) {                                               \
-    result got;                                                                          \
-    import_##c(ARGS(of), &got);                                                          \
-    return good(name, &got) && got.as.option.some                                        \
-               ? empty_if_null(got.as.option.value.ptr, got.as.option.value.len)         \
-               : NULL;                                                                   \
-  }
-#define SET_TEXT(c, interface, name)                                                     \
-  IMPORT(interface, name) void import_##c(const char *, size_t, result *);               \
-  bool sluice_##c(const char *value) {                                                   \
-    result got;                                                                          \
-    import_##c(ARGS(value), &got);                                                       \
-    return good(name, &got);                                                             \
-  }
-#define SET_TEXT_BY(c, interface, name)                                                  \
-  IMPORT(interface, name) void import_##c(const char *, size_t, const char *, size_t, result *); \
-  bool sluice_##c(const char *of, const char *value) {                                   \
-    result got;                                                                          \
-    import_##c(ARGS(of), ARGS(value), &got);                                             \
-    return good(name, &got);                                                             \
-  }
-#define SET_NUMBER(c, interface, name, type)                                             \
-  IMPORT(interface, name) void import_##c(type, result *);                               \
-  bool sluice_##c(type value) {                                                          \
-    result got;                                                                          \
-    import_##c(value, &got);                                                             \
-    return good(name, &got);                                                             \
-  }
 #define MESSAGE(message)                                                                 \
   GET_OPTION_BY(message##_header, #message, "header")                                    \
   IMPORT(#message, "headers") void import_##message##_headers(result *);                 \
@@ -213,13 +146,13 @@ static const char *empty_if_null(const char *value, size_t length) { return leng
     return good("set-body", &got);                                                       \
   }
 
-static sluice_bytes bytes(const char *call, const result *got) {
+sluice_bytes bytes(const char *call, const result *got) {
   if (!good(call, got)) return (sluice_bytes){NULL, 0};
   return (sluice_bytes){(const uint8_t *)got->as.list.ptr, got->as.list.len};
 }
 
 /* The gateway's list has pointers and lengths; the filter's has texts with a NUL. */
-static sluice_fields fields(const char *call, const result *got) {
+sluice_fields fields(const char *call, const result *got) {
   if (!good(call, got)) return (sluice_fields){NULL, 0};
   const text *from = (const text *)(const void *)got->as.list.ptr;
   size_t count = got->as.list.len;
@@ -273,7 +206,7 @@ bool sluice_response_set_status(uint16_t status) {
 sluice_verdict sluice_problem(uint16_t status, const char *title, const char *detail, const char *reason) {
   sluice_json *document = sluice_alloc(sizeof *document), **next = &document->first;
   const struct { const char *name, *value; } members[] = {
-      {"type", "about:blank"}, {"title", title}, {"status", decimal(status)}, {"detail", detail}, {"request_id", sluice_request_id()}};
+      {"type", "about:blank"}, {"title", title}, {"status", sluice_decimal(status)}, {"detail", detail}, {"request_id", sluice_request_id()}};
   *document = (sluice_json){.type = SLUICE_OBJECT};
   for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
     if (!members[i].value) continue;

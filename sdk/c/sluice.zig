@@ -1,29 +1,45 @@
 //! Filters for the Sluice gateway in Zig, on top of the C library beside this file.
 //!
-//! A filter is a file with any of `configure`, `onRequest`, `onRequestBody`, `selectUpstream`, `onResponse`, `onResponseBody`,
-//! `onResponseTrailers` and `onComplete`, and `comptime { sluice.filter(@This()); }`. A call that is refused is `error.Refused`; the gateway's
+//! A filter is a file with any of `configure`, `onRequest`, `onRequestBody`, `selectUpstream`, `onRequestChunk`, `onResponse`, `onResponseBody`,
+//! `onResponseChunk`, `onResponseEvent`, `onResponseTrailers` and `onComplete`, and `comptime { sluice.filter(@This()); }`. A call that is refused is `error.Refused`; the gateway's
 //! reason goes to its log when the hook returns an error, and `lastError` has it. Memory from calls lives until the hook returns; the config lives
 //! as long as the instance.
 
 const std = @import("std");
+const calls = @import("sluice_calls.zig");
+const Text = calls.Text;
+const Bytes = calls.Bytes;
+const option = calls.option;
+const check = calls.check;
+const sluice_error = calls.sluice_error;
+const ok = calls.ok;
 
 pub const Verdict = enum(i32) { @"continue" = 0, respond = 1 };
-pub const Error = error{Refused};
+pub const Error = calls.Error;
 pub const Level = enum(c_int) { trace, debug, info, warn, err };
-pub const Label = extern struct { name: [*:0]const u8, value: [*:0]const u8 };
+pub const Label = calls.Pair;
+/// A header field.
+pub const Field = calls.Pair;
 
-const Text = [:0]const u8;
-const Bytes = extern struct {
-    data: ?[*]const u8,
-    size: usize,
-
-    fn of(value: []const u8) Bytes {
-        return .{ .data = value.ptr, .size = value.len };
-    }
-    fn slice(bytes: Bytes) []const u8 {
-        return if (bytes.data) |data| data[0..bytes.size] else "";
-    }
-};
+const services = @import("sluice_services.zig");
+pub const chunk = services.chunk;
+pub const event = services.event;
+pub const route = services.route;
+pub const limiter = services.limiter;
+pub const concurrency = services.concurrency;
+pub const kv = services.kv;
+pub const http = services.http;
+pub const consumers = services.consumers;
+pub const crypto = services.crypto;
+pub const cache = services.cache;
+pub const state = services.state;
+pub const clock = services.clock;
+pub const random = services.random;
+pub const secret = services.secret;
+/// Only in `configure`: asks for bodies of these media types piece by piece; none: all. Of events: `text/event-stream` and NDJSON.
+pub const wantRequestChunks = services.wantRequestChunks;
+pub const wantResponseChunks = services.wantResponseChunks;
+pub const wantResponseEvents = services.wantResponseEvents;
 
 /// A JSON value. Numbers keep their text.
 pub const Json = extern struct {
@@ -52,6 +68,11 @@ pub const Json = extern struct {
     }
     pub fn text(json: *const Json) ?Text {
         return if (json.type == .text) json.text_pointer.?[0..json.text_length :0] else null;
+    }
+    /// A whole number that an i64 holds.
+    pub fn integer(json: *const Json) ?i64 {
+        var value: i64 = 0;
+        return if (sluice_json_integer(json, &value)) value else null;
     }
     pub fn setText(json: *Json, value: Text) void {
         sluice_json_set_text(json, value);
@@ -139,6 +160,22 @@ pub const request = struct {
     pub fn query() Error!?Text {
         return option(sluice_request_query());
     }
+    /// null removes it.
+    pub fn setQuery(value: ?Text) Error!void {
+        return check(sluice_request_set_query(if (value) |text| text.ptr else null));
+    }
+    pub fn clientAddress() Error!Text {
+        return try option(sluice_request_client_address()) orelse error.Refused;
+    }
+    pub fn id() Error!Text {
+        return try option(sluice_request_id()) orelse error.Refused;
+    }
+    pub fn protocol() Error!Text {
+        return try option(sluice_request_protocol()) orelse error.Refused;
+    }
+    pub fn setMethod(value: Text) Error!void {
+        return check(sluice_request_set_method(value));
+    }
     pub fn setPath(value: Text) Error!void {
         return check(sluice_request_set_path(value));
     }
@@ -157,6 +194,20 @@ pub const response = struct {
     pub fn status() Error!u16 {
         const got = sluice_response_status();
         return if (got == 0) error.Refused else got;
+    }
+    /// In `onResponseTrailers`.
+    pub fn trailer(name: Text) Error!?Text {
+        return option(sluice_response_trailer(name));
+    }
+    pub fn setTrailer(name: Text, value: Text) Error!void {
+        return check(sluice_response_set_trailer(name, value));
+    }
+    pub fn removeTrailer(name: Text) Error!void {
+        return check(sluice_response_remove_trailer(name));
+    }
+    /// For the operator: the access log and a metric have it.
+    pub fn setReason(reason: Text) Error!void {
+        return check(sluice_response_set_reason(reason));
     }
     pub fn setStatus(code: u16) Error!void {
         return check(sluice_response_set_status(code));
@@ -206,6 +257,26 @@ pub fn wantResponseBodies(max_bytes: u64, types: []const [*:0]const u8) Error!vo
     return check(sluice_want_response_bodies_of(max_bytes, types.ptr, types.len));
 }
 
+/// Declares that this call has failed, for a reason of the filter's own: `return sluice.fail("…")`.
+pub fn fail(reason: Text) Verdict {
+    sluice_fail(reason);
+    return .@"continue";
+}
+
+/// A text as `std.fmt` makes it, until the hook returns.
+pub fn format(comptime template: []const u8, values: anytype) Text {
+    const length = std.fmt.count(template, values);
+    const room: [*]u8 = @ptrCast(sluice_alloc(length + 1));
+    _ = std.fmt.bufPrint(room[0..length], template, values) catch unreachable;
+    room[length] = 0;
+    return room[0..length :0];
+}
+
+/// A number as text.
+pub fn decimal(value: u64) Text {
+    return std.mem.span(sluice_decimal(value));
+}
+
 /// The gateway's reason for the call that was refused in this hook.
 pub fn lastError() ?Text {
     return if (sluice_error_text()) |text| std.mem.span(text) else null;
@@ -239,8 +310,11 @@ pub fn filter(comptime F: type) void {
     verdictHook(F, "onRequest", "on-request");
     verdictHook(F, "onRequestBody", "on-request-body");
     voidHook(F, "selectUpstream", "select-upstream");
+    voidHook(F, "onRequestChunk", "on-request-chunk");
     verdictHook(F, "onResponse", "on-response");
     verdictHook(F, "onResponseBody", "on-response-body");
+    voidHook(F, "onResponseChunk", "on-response-chunk");
+    voidHook(F, "onResponseEvent", "on-response-event");
     voidHook(F, "onResponseTrailers", "on-response-trailers");
     voidHook(F, "onComplete", "on-complete");
 }
@@ -254,7 +328,7 @@ fn verdictHook(comptime F: type, comptime name: []const u8, comptime hook: []con
     const run = struct {
         fn call() callconv(.c) Verdict {
             return @field(F, name)() catch |failure| {
-                fail(failure);
+                failed(failure);
                 return .@"continue";
             };
         }
@@ -269,7 +343,7 @@ fn voidHook(comptime F: type, comptime name: []const u8, comptime hook: []const 
     if (!@hasDecl(F, name)) return;
     const run = struct {
         fn call() callconv(.c) void {
-            @field(F, name)() catch |failure| fail(failure);
+            @field(F, name)() catch |failure| failed(failure);
         }
         fn exported() callconv(.c) void {
             sluice_run_void(&call);
@@ -279,7 +353,7 @@ fn voidHook(comptime F: type, comptime name: []const u8, comptime hook: []const 
 }
 
 /// The reason of a refused call is told by the library.
-fn fail(failure: anyerror) void {
+fn failed(failure: anyerror) void {
     if (sluice_error() == ok) sluice_fail(@errorName(failure));
 }
 
@@ -307,7 +381,7 @@ fn read(comptime T: type, path: Text, json: *const Json) error{Wrong}!T {
         .pointer => |pointer| {
             if (T == Text) return json.text() orelse wrong(path, "expected a text");
             if (json.type != .array) return wrong(path, "expected a list");
-            const items = room(pointer.child, json);
+            const items = roomFor(pointer.child, json);
             var each = json.items();
             for (items) |*item| item.* = try read(pointer.child, path, each.next().?);
             return items;
@@ -315,7 +389,7 @@ fn read(comptime T: type, path: Text, json: *const Json) error{Wrong}!T {
         .@"struct" => |info| {
             if (json.type != .object) return wrong(path, "expected a table");
             if (@hasDecl(T, "Entry")) {
-                const entries = room(T.Entry, json);
+                const entries = roomFor(T.Entry, json);
                 const Value = @TypeOf(entries[0].value);
                 var each = json.items();
                 for (entries) |*entry| {
@@ -326,10 +400,10 @@ fn read(comptime T: type, path: Text, json: *const Json) error{Wrong}!T {
                 return .{ .entries = entries };
             }
             var out: T = undefined;
-            inline for (info.field_names, info.field_types, info.field_attrs) |name, Field, attributes| {
+            inline for (info.field_names, info.field_types, info.field_attrs) |name, Kind, attributes| {
                 if (json.get(name)) |member| {
-                    @field(out, name) = try read(Field, join(path, name), member);
-                } else if (attributes.defaultValue(Field)) |default| {
+                    @field(out, name) = try read(Kind, join(path, name), member);
+                } else if (attributes.defaultValue(Kind)) |default| {
                     @field(out, name) = default;
                 } else return wrong(join(path, name), "is needed");
             }
@@ -345,7 +419,7 @@ fn read(comptime T: type, path: Text, json: *const Json) error{Wrong}!T {
     }
 }
 
-fn room(comptime T: type, json: *const Json) []T {
+fn roomFor(comptime T: type, json: *const Json) []T {
     var count: usize = 0;
     var each = json.items();
     while (each.next()) |_| count += 1;
@@ -357,19 +431,9 @@ fn join(path: Text, name: Text) Text {
     return if (path.len == 0) name else std.mem.span(sluice_concat(path, ".", name.ptr, @as(?[*:0]const u8, null)));
 }
 
-fn option(text: ?[*:0]const u8) Error!?Text {
-    if (text) |at| return std.mem.span(at);
-    return if (sluice_error() == ok) null else error.Refused;
-}
-
-fn check(good: bool) Error!void {
-    if (!good) return error.Refused;
-}
-
-const ok: c_int = -1;
-extern fn sluice_error() c_int;
 extern fn sluice_error_text() ?[*:0]const u8;
 extern fn sluice_clear_error() void;
+extern fn sluice_decimal(u64) [*:0]const u8;
 extern fn sluice_fail([*:0]const u8) void;
 extern fn sluice_alloc(usize) *anyopaque;
 extern fn sluice_concat([*:0]const u8, ...) [*:0]const u8;
@@ -384,7 +448,16 @@ extern fn sluice_want_response_bodies_of(u64, [*]const [*:0]const u8, usize) boo
 extern fn sluice_request_method() ?[*:0]const u8;
 extern fn sluice_request_path() ?[*:0]const u8;
 extern fn sluice_request_query() ?[*:0]const u8;
+extern fn sluice_request_set_query(?[*:0]const u8) bool;
+extern fn sluice_request_client_address() ?[*:0]const u8;
+extern fn sluice_request_protocol() ?[*:0]const u8;
+extern fn sluice_request_id() ?[*:0]const u8;
+extern fn sluice_request_set_method([*:0]const u8) bool;
 extern fn sluice_request_set_path([*:0]const u8) bool;
+extern fn sluice_response_trailer([*:0]const u8) ?[*:0]const u8;
+extern fn sluice_response_set_trailer([*:0]const u8, [*:0]const u8) bool;
+extern fn sluice_response_remove_trailer([*:0]const u8) bool;
+extern fn sluice_response_set_reason([*:0]const u8) bool;
 extern fn sluice_response_status() u16;
 extern fn sluice_response_set_status(u16) bool;
 extern fn sluice_problem(u16, [*:0]const u8, [*:0]const u8, ?[*:0]const u8) Verdict;

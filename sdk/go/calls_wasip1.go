@@ -148,6 +148,8 @@ func requestText(which string) (string, error) {
 		importPath(p)
 	case "client-address":
 		importClientAddress(p)
+	case "protocol":
+		importProtocol(p)
 	default:
 		importID(p)
 	}
@@ -225,7 +227,7 @@ func body(m message) ([]byte, error) {
 	} else {
 		importResponseBodyLength(p)
 	}
-	if err := done(m.call("body-length")); err != nil {
+	if err := done(m.call("body")); err != nil {
 		return nil, err
 	}
 	length := at[uint64](8)
@@ -423,3 +425,6 @@ func interestNeeds(grants string) error {
 	importNeeds(grants, out())
 	return done("interest.needs")
 }
+
+// Exchange.Configure looks for it.
+func misnamed(any, []hook) string { return "" }

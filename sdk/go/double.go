@@ -4,14 +4,18 @@ package filter
 
 import (
 	"errors"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
 
 // Exchange is a double of the gateway, for `go test`: one exchange in memory. It grants everything, and knows messages, context, state, metrics, log
-// and a key-value store. Names of headers are lower-case.
+// and a key-value store.
 type Exchange struct {
-	Method, Path    string
+	// Path may have a query. Method is GET where it is empty, Authority localhost, Scheme http, ClientAddress 127.0.0.1.
+	Method, Path, Authority, Scheme, ClientAddress string
+	// Names of headers count in any case, and are lower-case after In. As in the gateway, `host` is absent.
 	RequestHeaders  map[string]string
 	RequestBody     []byte
 	Status          uint16
@@ -27,6 +31,15 @@ type Exchange struct {
 	Counted map[string]uint64
 	KV      map[string][]byte
 	Lines   []string
+	// Endpoints that SelectUpstream has, and the upstream, addresses and hash key that it has chosen.
+	Endpoints []Endpoint
+	Chosen    []string
+	// Answer is the other services: what it returns is what Send gets. Without it, each request fails.
+	Answer func(Outgoing) Incoming
+	// Standing is the limiter: it is asked for each limit. Without it, everything is allowed.
+	Standing func(Limit, uint64) Standing
+
+	piece pieceDouble
 }
 
 var current = &Exchange{}
@@ -36,6 +49,19 @@ func (e *Exchange) In() *Exchange {
 	for _, all := range []*map[string]string{&e.RequestHeaders, &e.ResponseHeaders, &e.Params} {
 		if *all == nil {
 			*all = map[string]string{}
+		}
+	}
+	for _, headers := range []map[string]string{e.RequestHeaders, e.ResponseHeaders} {
+		for name, value := range headers {
+			delete(headers, name)
+			if name = strings.ToLower(name); name != "host" {
+				headers[name] = value
+			}
+		}
+	}
+	for field, usual := range map[*string]string{&e.Method: "GET", &e.Path: "/", &e.Authority: "localhost", &e.Scheme: "http", &e.ClientAddress: "127.0.0.1"} {
+		if *field == "" {
+			*field = usual
 		}
 	}
 	if e.Context == nil {
@@ -76,21 +102,26 @@ func (m message) body() *[]byte {
 }
 
 func requestText(which string) (string, error) {
-	texts := map[string]string{"method": current.Method, "path": current.Path, "scheme": "http", "authority": "localhost", "client-address": "127.0.0.1"}
-	if text, known := texts[which]; known {
-		return text, nil
+	path, _, _ := strings.Cut(current.Path, "?")
+	texts := map[string]string{
+		"method": current.Method, "path": path, "scheme": current.Scheme, "authority": strings.ToLower(current.Authority),
+		"client-address": current.ClientAddress, "protocol": "HTTP/1.1", "id": "0123456789abcdef0123456789abcdef",
 	}
-	return "test", nil
+	return texts[which], nil
 }
 
-func requestQuery() (string, bool, error) { return "", false, nil }
+func requestQuery() (string, bool, error) {
+	_, query, present := strings.Cut(current.Path, "?")
+	return query, present, nil
+}
 
 func requestSet(which, value string) error {
 	if which == "set-path" {
+		query, present, _ := requestQuery()
 		current.Path = value
-	} else {
-		current.Method = value
+		return requestSetQuery(query, present)
 	}
+	current.Method = value
 	return nil
 }
 
@@ -173,3 +204,25 @@ func consumersAuthenticate(string, string) (string, bool, error) {
 func interestHook(string, bool) error             { return nil }
 func interestBody(string, uint64, []string) error { return nil }
 func interestNeeds(string) error                  { return nil }
+
+// Configure makes the filter that Export was given, with this config as JSON, as the gateway does. It answers why it was refused.
+func (e *Exchange) Configure(config string) (made any, err error) {
+	e.In()
+	if message := configure(config); message != "" {
+		return nil, errors.New(strings.TrimPrefix(message, ": "))
+	}
+	return filter, nil
+}
+
+// A method that looks like a hook and is none. In a component that would keep all methods of all types, so it is looked for in tests.
+func misnamed(made any, all []hook) string {
+	of := reflect.TypeOf(made)
+	for i := range of.NumMethod() {
+		name := of.Method(i).Name
+		looks := strings.HasPrefix(name, "On") || strings.HasPrefix(name, "Select")
+		if looks && !slices.ContainsFunc(all, func(h hook) bool { return h.short() == name }) {
+			return name
+		}
+	}
+	return ""
+}

@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 )
 
@@ -36,7 +37,8 @@ type Verdict int32
 const (
 	// Continue goes on to the next filter.
 	Continue Verdict = iota
-	// Respond answers now, with the response as it was drafted.
+	// Respond answers now, with the response as it was drafted. An answer of a request hook passes OnResponse of the filters before this one in the
+	// pipeline, and not its own.
 	Respond
 )
 
@@ -102,6 +104,9 @@ type (
 	OnResponseBodier interface {
 		OnResponseBody(Response) (Verdict, error)
 	}
+	OnRequestChunker     interface{ OnRequestChunk(Chunk) error }
+	OnResponseChunker    interface{ OnResponseChunk(Chunk) error }
+	OnResponseEventer    interface{ OnResponseEvent(Event) error }
 	OnResponseTrailerser interface{ OnResponseTrailers(Response) error }
 	OnCompleter          interface{ OnComplete() error }
 )
@@ -112,14 +117,20 @@ var (
 	make_  func(config string) (any, error)
 )
 
-// Export says how the filter is made. To be called from init, once.
+// Export says how the filter is made. To be called from init, once. A hook of another type refuses the config, as does one for bodies that nothing asks for;
+// in `go test` (Exchange.Configure), also a method that begins with On or Select and is no hook.
 func Export[Config, Filter any](new func(Config, *Setup) (Filter, error)) {
 	make_ = func(text string) (any, error) {
 		var config Config
 		if err := decode(text, &config); err != nil {
 			return nil, err
 		}
-		return new(config, &Setup{})
+		setup := &Setup{}
+		made, err := new(config, setup)
+		if err != nil {
+			return nil, err
+		}
+		return checked(made, &made, setup)
 	}
 }
 
@@ -127,7 +138,7 @@ func Export[Config, Filter any](new func(Config, *Setup) (Filter, error)) {
 func configure(text string) (message string) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			message = fmt.Sprintf(": %v", cause)
+			message = ": " + panicked(cause)
 		}
 	}()
 	if make_ == nil {
@@ -143,26 +154,12 @@ func configure(text string) (message string) {
 	}
 	filter = made
 	// The component has all hooks: those that the filter lacks are never called.
-	for name, has := range hooks(made) {
-		if err := interestHook(name, has); err != nil {
+	for _, hook := range hooks(made) {
+		if err := interestHook(hook.name, hook.has); err != nil {
 			return ": " + err.Error()
 		}
 	}
 	return ""
-}
-
-func hooks(made any) map[string]bool {
-	_, request := made.(OnRequester)
-	_, requestBody := made.(OnRequestBodier)
-	_, selects := made.(UpstreamSelector)
-	_, response := made.(OnResponder)
-	_, responseBody := made.(OnResponseBodier)
-	_, trailers := made.(OnResponseTrailerser)
-	_, complete := made.(OnCompleter)
-	return map[string]bool{
-		"on-request": request, "on-request-body": requestBody, "select-upstream": selects, "on-response": response,
-		"on-response-body": responseBody, "on-response-trailers": trailers, "on-complete": complete,
-	}
 }
 
 // decode reads the config, and names the key of what is wrong.
@@ -172,7 +169,7 @@ func decode(text string, config any) error {
 	err := decoder.Decode(config)
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {
-		return &ConfigError{kind.Field, fmt.Sprintf("expected %v, found %s", kind.Type, kind.Value)}
+		return &ConfigError{kind.Field, fmt.Sprintf("expected %s, found %s", expected(kind.Type), kind.Value)}
 	}
 	if err != nil {
 		if _, name, unknown := strings.Cut(err.Error(), "unknown field "); unknown {
@@ -182,11 +179,32 @@ func decode(text string, config any) error {
 	return err
 }
 
+// expected is a type in the words of a config.
+func expected(of reflect.Type) string {
+	switch of.Kind() {
+	case reflect.String:
+		return "a text"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return "a whole number"
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a whole number that is not negative"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "a table"
+	}
+	return of.String()
+}
+
 // call runs a hook: what goes wrong in it is told to the gateway.
 func call(hook func() (Verdict, error)) (verdict Verdict) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			logFail(fmt.Sprintf("panic: %v", cause))
+			logFail(panicked(cause))
 			verdict = Continue
 		}
 	}()
@@ -215,25 +233,70 @@ func onResponse() Verdict {
 func onResponseBody() Verdict {
 	return call(func() (Verdict, error) { return filter.(OnResponseBodier).OnResponseBody(Response{}) })
 }
+func onRequestChunk() {
+	call(func() (Verdict, error) { return plain(filter.(OnRequestChunker).OnRequestChunk(Chunk{})) })
+}
+func onResponseChunk() {
+	call(func() (Verdict, error) { return plain(filter.(OnResponseChunker).OnResponseChunk(Chunk{})) })
+}
+func onResponseEvent() {
+	call(func() (Verdict, error) { return plain(filter.(OnResponseEventer).OnResponseEvent(Event{})) })
+}
 func onResponseTrailers() {
 	call(func() (Verdict, error) { return plain(filter.(OnResponseTrailerser).OnResponseTrailers(Response{})) })
 }
 func onComplete() { call(func() (Verdict, error) { return plain(filter.(OnCompleter).OnComplete()) }) }
 
 // Setup is what a filter can ask for while it is made.
-type Setup struct{}
+//
+// Media types are `application/json`, `text/*` for every subtype, or `*/*+json` for every type with a suffix. No type means all.
+type Setup struct {
+	// The hooks for bodies that were asked for.
+	asked map[string]bool
+}
 
-// RequestBody asks for request bodies of these media types (none: all) up to a size, for OnRequestBody.
-func (*Setup) RequestBody(max uint64, types ...string) error {
+func (s *Setup) ask(hook string) {
+	if s.asked == nil {
+		s.asked = map[string]bool{}
+	}
+	s.asked[hook] = true
+}
+
+// RequestBody asks for request bodies of these media types up to a size in bytes, for OnRequestBody. A larger one is answered with 413. A size over the
+// operator's `limits.body` (1 MiB by default) counts as that limit.
+func (s *Setup) RequestBody(max uint64, types ...string) error {
+	s.ask("on-request-body")
 	return interestBody("request-body", max, types)
 }
 
-// ResponseBody asks for response bodies, for OnResponseBody.
-func (*Setup) ResponseBody(max uint64, types ...string) error {
+// ResponseBody asks for response bodies, for OnResponseBody. A larger one is answered with 500, or passed on unseen where the filter's `on_error` is
+// "open".
+func (s *Setup) ResponseBody(max uint64, types ...string) error {
+	s.ask("on-response-body")
 	return interestBody("response-body", max, types)
 }
 
-// Needs says what this config needs to have been granted, shaped like the grants table of gateway.toml.
+// RequestChunks asks for request bodies of these media types piece by piece, for OnRequestChunk.
+func (s *Setup) RequestChunks(types ...string) error {
+	s.ask("on-request-chunk")
+	return interestPieces("request-chunks", types)
+}
+
+// ResponseChunks asks for response bodies piece by piece, for OnResponseChunk.
+func (s *Setup) ResponseChunks(types ...string) error {
+	s.ask("on-response-chunk")
+	return interestPieces("response-chunks", types)
+}
+
+// ResponseEvents asks for responses event by event, for OnResponseEvent. `text/event-stream` has server-sent events; in any other type, each line is
+// an event. Without types: `text/event-stream` and NDJSON.
+func (s *Setup) ResponseEvents(types ...string) error {
+	s.ask("on-response-event")
+	return interestPieces("response-events", types)
+}
+
+// Needs says what this config needs to have been granted, shaped like the grants table of gateway.toml: `setup.Needs(map[string]any{"kv":
+// []string{"sessions"}})`. The gateway warns of what is missing when it loads the filter.
 func (*Setup) Needs(grants any) error {
 	text, err := json.Marshal(grants)
 	if err != nil {
@@ -242,7 +305,7 @@ func (*Setup) Needs(grants any) error {
 	return interestNeeds(string(text))
 }
 
-// ParseJSON reads a body for a filter that changes it: numbers stay as they are written.
+// ParseJSON reads a body for a filter that changes it: numbers stay as they are written. Members of objects lose their order, since they become a map.
 func ParseJSON(body []byte) (any, error) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()

@@ -1,6 +1,6 @@
 //go:build wasip1
 
-// The functions of the interface and the hooks, by their names in core modules.
+// The functions of the interface, by their names in core modules.
 
 package filter
 
@@ -227,43 +227,210 @@ func importWantRequestBodies(max uint64, types unsafe.Pointer, count uint32, out
 //go:noescape
 func importWantResponseBodies(max uint64, types unsafe.Pointer, count uint32, out unsafe.Pointer)
 
-// The answer of configure: at 0 whether the config is refused, at 4 the message.
-var refusal struct {
-	refused uint32
-	message span
-}
-var refusalText string
+//go:wasmimport sluice:filter/request@0.1.1 protocol
+//go:noescape
+func importProtocol(out unsafe.Pointer)
 
-//go:wasmexport sluice:filter/configure@0.1.1#configure
-func exportConfigure(config unsafe.Pointer, length uint32) unsafe.Pointer {
-	text := string(unsafe.Slice((*byte)(config), length))
-	release()
-	refusalText = configure(text)
-	refusal.refused = 0
-	if refusalText != "" {
-		refusal.refused = 1
-	}
-	refusal.message = spanOf(refusalText)
-	return unsafe.Pointer(&refusal)
-}
+//go:wasmimport sluice:filter/request@0.1.1 client-certificate
+//go:noescape
+func importClientCertificate(out unsafe.Pointer)
 
-//go:wasmexport sluice:filter/on-request@0.1.1#on-request
-func exportOnRequest() uint32 { return uint32(onRequest()) }
+//go:wasmimport sluice:filter/request@0.1.1 set-query
+//go:noescape
+func importSetQuery(some uint32, query string, out unsafe.Pointer)
 
-//go:wasmexport sluice:filter/on-request-body@0.1.1#on-request-body
-func exportOnRequestBody() uint32 { return uint32(onRequestBody()) }
+//go:wasmimport sluice:filter/request@0.1.1 header-values
+//go:noescape
+func importRequestHeaderValues(name string, out unsafe.Pointer)
 
-//go:wasmexport sluice:filter/select-upstream@0.1.1#select-upstream
-func exportSelectUpstream() { selectUpstream() }
+//go:wasmimport sluice:filter/response@0.1.1 header-values
+//go:noescape
+func importResponseHeaderValues(name string, out unsafe.Pointer)
 
-//go:wasmexport sluice:filter/on-response@0.1.1#on-response
-func exportOnResponse() uint32 { return uint32(onResponse()) }
+//go:wasmimport sluice:filter/response@0.1.1 origin
+//go:noescape
+func importOrigin(out unsafe.Pointer)
 
-//go:wasmexport sluice:filter/on-response-body@0.1.1#on-response-body
-func exportOnResponseBody() uint32 { return uint32(onResponseBody()) }
+//go:wasmimport sluice:filter/response@0.1.1 cache-status
+//go:noescape
+func importCacheStatus(out unsafe.Pointer)
 
-//go:wasmexport sluice:filter/on-response-trailers@0.1.1#on-response-trailers
-func exportOnResponseTrailers() { onResponseTrailers() }
+//go:wasmimport sluice:filter/response@0.1.1 trailer
+//go:noescape
+func importTrailer(name string, out unsafe.Pointer)
 
-//go:wasmexport sluice:filter/on-complete@0.1.1#on-complete
-func exportOnComplete() { onComplete() }
+//go:wasmimport sluice:filter/response@0.1.1 trailers
+//go:noescape
+func importTrailers(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/response@0.1.1 set-trailer
+//go:noescape
+func importSetTrailer(name, value string, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/response@0.1.1 remove-trailer
+//go:noescape
+func importRemoveTrailer(name string, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 length
+//go:noescape
+func importChunkLength(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 read
+//go:noescape
+func importChunkRead(offset, length uint64, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 is-last
+//go:noescape
+func importChunkIsLast(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 replace
+//go:noescape
+func importChunkReplace(bytes unsafe.Pointer, bytesLength uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 hold
+//go:noescape
+func importChunkHold(tail uint64, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 end
+//go:noescape
+func importChunkEnd(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 pass-rest
+//go:noescape
+func importChunkPassRest(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 event-name
+//go:noescape
+func importEventName(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 event-id
+//go:noescape
+func importEventID(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 event-data
+//go:noescape
+func importEventData(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/chunk@0.1.1 set-event-data
+//go:noescape
+func importSetEventData(data string, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/cache@0.1.1 set-key-part
+//go:noescape
+func importSetKeyPart(name, value string, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/cache@0.1.1 add-tag
+//go:noescape
+func importAddTag(tag string, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/cache@0.1.1 set-freshness
+//go:noescape
+func importSetFreshness(ttl uint64, someRevalidate uint32, revalidate uint64, someError uint32, ifError uint64, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/cache@0.1.1 no-store
+//go:noescape
+func importNoStore(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/route@0.1.1 upstreams
+//go:noescape
+func importUpstreams(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/route@0.1.1 endpoints
+//go:noescape
+func importEndpoints(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/route@0.1.1 choose-upstream
+//go:noescape
+func importChooseUpstream(name string, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/route@0.1.1 choose-endpoints
+//go:noescape
+func importChooseEndpoints(addresses unsafe.Pointer, count uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/route@0.1.1 hash-key
+//go:noescape
+func importHashKey(key string, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/route@0.1.1 no-retry
+//go:noescape
+func importNoRetry(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/route@0.1.1 summary
+//go:noescape
+func importSummary(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/limiter@0.1.1 take
+//go:noescape
+func importTake(limits unsafe.Pointer, count uint32, cost uint64, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/concurrency@0.1.1 enter
+//go:noescape
+func importEnter(places unsafe.Pointer, placeCount uint32, limits unsafe.Pointer, limitCount uint32, cost uint64, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/kv@0.1.1 compare-and-swap
+//go:noescape
+func importKVCompareAndSwap(space, key string, some uint32, expected unsafe.Pointer, expectedLength uint32, value unsafe.Pointer, length uint32, someTTL uint32, ttl uint64, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/kv@0.1.1 get-or-reserve
+//go:noescape
+func importKVGetOrReserve(space, key string, ttl uint64, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/kv-wait@0.1.1 wait
+//go:noescape
+func importKVWait(space, key string, timeout uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/http@0.1.1 send
+//go:noescape
+func importSend(requests unsafe.Pointer, count uint32, timeout uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/passwords@0.1.1 authenticate
+//go:noescape
+func importAuthenticatePassword(username string, password unsafe.Pointer, length uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/consumers@0.1.1 recall-password
+//go:noescape
+func importRecallPassword(username string, password unsafe.Pointer, length uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/consumers@0.1.1 vouch
+//go:noescape
+func importVouch(name, method string, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/consumers@0.1.1 known
+//go:noescape
+func importKnown(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/consumers@0.1.1 plan
+//go:noescape
+func importPlan(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/consumers@0.1.1 label
+//go:noescape
+func importConsumerLabel(name string, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/consumers@0.1.1 method
+//go:noescape
+func importConsumerMethod(out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/crypto@0.1.1 hash
+//go:noescape
+func importHash(algorithm string, data unsafe.Pointer, dataLength uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/crypto@0.1.1 hmac
+//go:noescape
+func importHMAC(algorithm string, key unsafe.Pointer, keyLength uint32, data unsafe.Pointer, dataLength uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/crypto@0.1.1 equal
+//go:noescape
+func importEqual(a unsafe.Pointer, aLength uint32, b unsafe.Pointer, bLength uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/interest@0.1.1 request-chunks
+//go:noescape
+func importWantRequestChunks(types unsafe.Pointer, count uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/interest@0.1.1 response-chunks
+//go:noescape
+func importWantResponseChunks(types unsafe.Pointer, count uint32, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/interest@0.1.1 response-events
+//go:noescape
+func importWantResponseEvents(types unsafe.Pointer, count uint32, out unsafe.Pointer)

@@ -90,3 +90,11 @@ func prepare() {
 
 // release ends a call. What it has returned is copied next, and then nobody needs it.
 func release() { calling = false }
+
+// Import runs a call of a function of the interface that this package lacks (`go:wasmimport`). What it returns lies in memory that the next call uses anew:
+// copy it before the function returns, and call nothing of this package in between.
+func Import(call func()) {
+	prepare()
+	call()
+	release()
+}

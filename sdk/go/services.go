@@ -93,3 +93,59 @@ func KVDelete(space, key string) (bool, error) { return kvDelete(space, key) }
 func Authenticate(kind, credential string) (name string, present bool, err error) {
 	return consumersAuthenticate(kind, credential)
 }
+
+// AuthenticateRecalled is AuthenticatePassword without its wait: it knows only what was verified before.
+func AuthenticateRecalled(username string, password []byte) (name string, present bool, err error) {
+	return consumersRecallPassword(username, password)
+}
+
+// Vouch makes the consumer of this name the caller, where the filter has found out that it is; method says how, such as `forward-auth`. It answers false
+// where no consumer has this name.
+func Vouch(name, method string) (bool, error) { return consumersVouch(name, method) }
+
+// ConsumerKnown says whether the caller is a consumer of the operator's.
+func ConsumerKnown() (bool, error) { return consumersKnown() }
+
+// ConsumerPlan is the plan of the caller.
+func ConsumerPlan() (plan string, present bool, err error) { return consumersText("plan", "") }
+
+// ConsumerLabel is a label of the caller.
+func ConsumerLabel(name string) (value string, present bool, err error) {
+	return consumersText("label", name)
+}
+
+// ConsumerMethod is how the caller was found, such as `key`.
+func ConsumerMethod() (method string, present bool, err error) { return consumersText("method", "") }
+
+// KVCompareAndSwap sets a value if the present one is what was expected (nil: if there is none), and answers whether it did. ttlMillis as KVSet.
+func KVCompareAndSwap(space, key string, expected, value []byte, ttlMillis uint64) (bool, error) {
+	return kvCompareAndSwap(space, key, expected, value, ttlMillis)
+}
+
+// Reservation is what KVGetOrReserve has found.
+type Reservation uint8
+
+const (
+	// Found is a value.
+	Found Reservation = iota
+	// Reserved: there was no value, and this caller should make it.
+	Reserved
+	// Pending: there is no value, and another caller makes it. KVWait waits for it.
+	Pending
+)
+
+// KVGetOrReserve is the value, or a reservation for at most some milliseconds so that one caller of many makes it.
+func KVGetOrReserve(space, key string, ttlMillis uint64) (Reservation, []byte, error) {
+	return kvGetOrReserve(space, key, ttlMillis)
+}
+
+// Hash is `sha-1`, `sha-256`, `sha-384` or `sha-512` at native speed.
+func Hash(algorithm string, data []byte) ([]byte, error) { return cryptoHash(algorithm, data) }
+
+// HMAC (RFC 2104) with one of these hashes.
+func HMAC(algorithm string, key, data []byte) ([]byte, error) {
+	return cryptoHMAC(algorithm, key, data)
+}
+
+// Equal compares in constant time.
+func Equal(a, b []byte) (bool, error) { return cryptoEqual(a, b) }

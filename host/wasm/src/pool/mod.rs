@@ -256,12 +256,20 @@ impl Pool {
     /// Makes an instance whose calls have ended well ready for the next call, or the next exchange, or drops it.
     fn reuse(&self, mut instance: Box<Instance>, now: Instant) {
         let inner = &self.inner;
-        let is_ready = instance.uses < inner.program.shared.limits.uses
+        let is_ready = instance.uses < self.most_uses()
             && match inner.program.shared.mode {
                 Mode::Reused => true,
                 Mode::Fresh => self.restore(&mut instance),
             };
         if is_ready { drop(inner.put_back(instance, now)) } else { self.let_go(instance) }
+    }
+
+    /// After how many calls an instance is dropped. Where one is made ahead to follow it and is not ready, since the machine is busy, up to twice as many: nobody
+    /// is to wait for what the instance in hand can do. One that is for a single call serves no second one.
+    fn most_uses(&self) -> u64 {
+        let inner = &self.inner;
+        let uses = inner.program.shared.limits.uses;
+        if inner.warm > 0 && inner.idle.borrow().is_empty() { uses.saturating_mul(2).saturating_sub(1) } else { uses }
     }
 
     fn restore(&self, instance: &mut Instance) -> bool {

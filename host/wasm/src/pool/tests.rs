@@ -176,3 +176,30 @@ fn instances_are_made_ahead_within_the_time_for_replacing_them_and_for_no_pool_t
         assert_eq!(Rc::strong_count(&pool.inner), 1, "the task does not keep what nobody calls any more");
     });
 }
+
+#[test]
+fn an_instance_whose_successor_is_not_ready_serves_on_for_a_while() {
+    let bytes = sluice_harness::guest::guest(&[("on-request", "i32.const 0")], false);
+    let limits = FilterLimits { warm: Some(1), uses: 3, ..limits() };
+    let program = program(&runtime(), &bytes, Mode::Reused, limits);
+    assert!(program.prewarm(true).unwrap());
+    let pool = Rc::new(Pool::new(program));
+    run(async {
+        let call = || pool.call(Hook::OnRequest, exchange(), 0);
+        // Nothing here lets the task run that takes what was made ahead.
+        for calls in 1..=5 {
+            assert!(call().await.1.is_ok());
+            assert_eq!(pool.inner.idle.borrow().len(), usize::from(calls < 5), "after {calls} calls");
+        }
+        until_made(&pool).await;
+        for _ in 0..20 {
+            for _ in 0..3 {
+                assert!(call().await.1.is_ok());
+            }
+            // With a successor it is dropped after as many as it may have.
+            assert_eq!(pool.inner.idle.borrow().len(), 1);
+            until_made(&pool).await;
+        }
+    });
+    assert_eq!(pool.program().stats().waits, 0);
+}
