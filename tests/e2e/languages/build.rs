@@ -16,6 +16,9 @@ use sluice_harness::tools::{need, tools};
 /// The three filters.
 const FILTERS: [&str; 3] = ["stamp", "api-key", "redact"];
 
+/// What languages with an interpreter have besides: bodies in pieces, and calls to services.
+const INTERPRETED: [&str; 5] = ["stamp", "api-key", "redact", "mask", "ask"];
+
 /// A language whose tools are here.
 pub(super) struct Built {
     pub(super) name: &'static str,
@@ -63,7 +66,7 @@ fn rust() -> Option<Built> {
 fn c() -> Option<Built> {
     let [make, _clang, componentize] = need(["make", "clang-14", "sluice-componentize"])?;
     let command = |out: &Path| by_make(&make, "c", out).arg(argument("COMPONENTIZE", &componentize)).built();
-    Some(kept("c", true, &["sdk/c", "host/componentize/src"], command))
+    Some(kept("c", true, &FILTERS, &["sdk/c", "host/componentize/src"], command))
 }
 
 fn zig() -> Option<Built> {
@@ -74,7 +77,7 @@ fn zig() -> Option<Built> {
         make.env("ZIG_GLOBAL_CACHE_DIR", &cache).env("ZIG_LOCAL_CACHE_DIR", &cache);
         make.arg(argument("ZIG", &python) + " -m ziglang").arg(argument("COMPONENTIZE", &componentize)).built();
     };
-    Some(kept("zig", true, &["sdk/c", "host/componentize/src", "tests/external/requirements.txt"], command))
+    Some(kept("zig", true, &FILTERS, &["sdk/c", "host/componentize/src", "tests/external/requirements.txt"], command))
 }
 
 fn go() -> Option<Built> {
@@ -84,7 +87,7 @@ fn go() -> Option<Built> {
         make.env("GOCACHE", target().join("languages/go-cache")).env("GOTOOLCHAIN", "local").env("GOPROXY", "off");
         make.arg(argument("GO", &go)).arg(argument("COMPONENTIZE", &componentize)).arg("test").arg("all").built();
     };
-    Some(kept("go", false, &["sdk/go", "host/componentize/src", "tests/external/requirements.txt"], command))
+    Some(kept("go", false, &FILTERS, &["sdk/go", "host/componentize/src", "tests/external/requirements.txt"], command))
 }
 
 fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
@@ -101,21 +104,33 @@ fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
         if ending == "ts" {
             Command::new(&node).current_dir(&place).arg("node_modules/typescript/bin/tsc").built();
         } else {
+            let of_package = "package.test.mjs";
+            fs::copy(root().join("tests/packages").join(of_package), place.join(of_package)).expect("a copy");
             Command::new(&node).current_dir(&place).arg("--test").built();
         }
         let mut build = Command::new(&node);
         build.current_dir(&place).args(["node_modules/sluice-filter/build.mjs", "build"]);
-        build.args(FILTERS.map(|filter| format!("{filter}.{ending}")));
+        build.args(INTERPRETED.map(|filter| format!("{filter}.{ending}")));
         build.arg("--out").arg(out).arg("--wit").arg(root().join("wit")).built();
     };
-    Some(kept(name, false, &["sdk/javascript", "tests/external/package.json"], command))
+    Some(kept(name, false, &INTERPRETED, &["sdk/javascript", "tests/packages", "tests/external/package.json"], command))
 }
 
 fn python() -> Option<Built> {
     let [make, python, _tool] = need(["make", "python", "componentize-py"])?;
-    let command =
-        |out: &Path| by_make(&make, "python", out).arg(argument("PYTHON", &python)).args(["test", "all"]).built();
-    Some(kept("python", false, &["sdk/python", "tests/external/requirements.txt"], command))
+    let command = |out: &Path| {
+        let mut of_package = Command::new(&python);
+        of_package.current_dir(root()).env("PYTHONPATH", root().join("sdk/python")).env("PYTHONDONTWRITEBYTECODE", "1");
+        of_package.args(["-m", "unittest", "tests/packages/test_package.py"]).built();
+        by_make(&make, "python", out).arg(argument("PYTHON", &python)).args(["test", "all"]).built();
+    };
+    Some(kept(
+        "python",
+        false,
+        &INTERPRETED,
+        &["sdk/python", "tests/packages", "tests/external/requirements.txt"],
+        command,
+    ))
 }
 
 fn by_make(make: &Path, language: &str, out: &Path) -> Command {
@@ -129,7 +144,7 @@ fn argument(name: &str, value: &Path) -> String {
 }
 
 /// Builds unless it was built of the same sources. A build that fails leaves nothing.
-fn kept(name: &'static str, direct: bool, of: &[&str], build: impl Fn(&Path)) -> Built {
+fn kept(name: &'static str, direct: bool, filters: &[&'static str], of: &[&str], build: impl Fn(&Path)) -> Built {
     let mut hash = DefaultHasher::new();
     for part in of.iter().map(|part| root().join(part)).chain([example(name), root().join("wit")]) {
         for file in files(&part) {
@@ -140,7 +155,7 @@ fn kept(name: &'static str, direct: bool, of: &[&str], build: impl Fn(&Path)) ->
     }
     let folder = target().join("languages").join(format!("{name}-{:016x}", hash.finish()));
     let wasm = |filter: &str| folder.join(format!("{filter}.wasm"));
-    if !FILTERS.iter().all(|filter| wasm(filter).exists()) {
+    if !filters.iter().all(|filter| wasm(filter).exists()) {
         let half = folder.with_extension("half");
         let _ = fs::remove_dir_all(&half);
         fs::create_dir_all(&half).expect("a folder");
@@ -148,7 +163,7 @@ fn kept(name: &'static str, direct: bool, of: &[&str], build: impl Fn(&Path)) ->
         let _ = fs::remove_dir_all(&folder);
         fs::rename(&half, &folder).expect("a new name");
     }
-    Built { name, direct, filters: FILTERS.map(|filter| (filter, wasm(filter))).into() }
+    Built { name, direct, filters: filters.iter().map(|filter| (*filter, wasm(filter))).collect() }
 }
 
 /// The files of a folder, or the file, in the order of their names; without what builds leave beside them.
