@@ -144,6 +144,115 @@ fn no_value_of_a_caller_fails_a_shipped_plugin() {
     assert!(!log.iter().any(|line| line.to_string().contains("filter-failed")), "{log:#?}");
 }
 
+/// Of the plugins that say who may call, each alone: a filter before them would refuse what they should see.
+#[test]
+fn no_value_of_a_caller_fails_a_plugin_for_access() {
+    let (origin, service) =
+        (Origin::named("o"), Origin::serve(|_| Reply::json(&json!({"active": true, "sub": "ann"}))));
+    let http = format!("http = [\"{}\"], ", service.url());
+    let (key, credential) = ("\"x-api-key\"", "\"authorization\"");
+    let grants = |more: &str, field: &str| {
+        format!("grants = {{ {more}read_headers = [{field}, \"cookie\"], write_headers = [{field}, \"cookie\"] }}")
+    };
+    let known = "consumers = true, ";
+    let places = json!(["header:x-api-key", "query:key", "cookie:c"]);
+    let plugins = [
+        ("api-key", grants(known, key), json!({"places": places})),
+        ("basic-auth", grants(known, credential), json!({})),
+        ("mtls-auth", grants(known, credential), json!({"optional": true})),
+        (
+            "acl",
+            grants(known, key),
+            json!({"rules": [{"effect": "deny", "if": {"headers": {"x-name": ["b"]}}}, {"effect": "allow"}]}),
+        ),
+        ("ip-filter", grants("", key), json!({"deny": ["192.0.2.0/24"]})),
+        (
+            "forward-auth",
+            grants(&format!("{http}kv = [\"forward-auth\"], "), credential),
+            json!({"url": format!("{}/", service.url()), "cache": {"key": ["header:authorization", "cookie:c", "path"]}, "upstream_headers": ["x-user"]}),
+        ),
+        (
+            "introspection",
+            grants(
+                &format!("{http}kv = [\"introspection\"], secrets = {{ client_secret = \"made up\" }}, "),
+                credential,
+            ),
+            json!({"url": format!("{}/introspect", service.url()), "client_id": "gateway"}),
+        ),
+        (
+            "redact",
+            "grants = { body = true }".to_owned(),
+            json!({"rules": [{"detect": "card"}], "messages": ["request", "response"]}),
+        ),
+    ];
+    let mut toml =
+        "[consumers.ann]\nkeys = [\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"]\n"
+            .to_owned();
+    for (plugin, grants, config) in &plugins {
+        toml += &format!(
+            "[routes.{plugin}]\nmatch = {{ path = \"/{plugin}/**\" }}\nupstream = \"{}\"\npipeline = [\"{plugin}\"]\n",
+            origin.url()
+        );
+        toml += &filter(
+            plugin,
+            plugin,
+            &format!("{grants}\nlimits = {{ cpu = \"500ms\", wall = \"30s\" }}"),
+            config.clone(),
+        );
+    }
+    let gateway = gateway(&toml);
+    let long = [b'z'; 5000];
+    let values: [&[u8]; 13] = [
+        b"",
+        b" ",
+        b"\"",
+        b"caf\xe9",
+        b"\xff\xfe",
+        b"a\tb",
+        b"%0a",
+        b"..",
+        b"Basic ",
+        b"Basic =",
+        b"Basic 4pyTOuKckw==",
+        b"Bearer a.b.c",
+        &long,
+    ];
+    let fields = [
+        "x-api-key: ",
+        "x-name: ",
+        "authorization: ",
+        "authorization: Basic ",
+        "authorization: Bearer ",
+        "cookie: c=",
+        "cookie: ",
+    ];
+    for (plugin, ..) in &plugins {
+        for field in fields {
+            for value in values {
+                let line = [field.as_bytes(), value, b"\r\n"].concat();
+                for head in [line.clone(), line.repeat(2)] {
+                    let got = status(&gateway, &format!("/{plugin}/x"), &head);
+                    assert!(got < 500, "{plugin} with {}: {got}", head.escape_ascii());
+                }
+            }
+        }
+        for rest in [
+            "%0a",
+            "%ff?key=%ff",
+            "a?key=",
+            "a?key=a&key=b",
+            "%2e%2e%2fx?key=%00&%",
+            &format!("a?key={}", "y".repeat(3000)),
+        ] {
+            let got = status(&gateway, &format!("/{plugin}/{rest}"), b"");
+            assert!(got < 500, "{plugin} with {rest}: {got}");
+        }
+    }
+    let failed: Vec<Value> =
+        gateway.log().into_iter().filter(|line| line.to_string().contains("filter-failed")).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
 #[test]
 fn a_key_that_is_there_is_counted() {
     let origin = Origin::named("o");

@@ -270,3 +270,22 @@ async fn a_failed_look_up_is_shared_by_those_who_waited_for_it() {
     assert!(asked.get() <= 20, "{} questions", asked.get());
     server.abort();
 }
+
+/// Each worker has a view of its own, and all would send their first requests to the same endpoint.
+#[test]
+fn the_views_of_workers_begin_apart() {
+    let (registry, resolver) = (EndpointRegistry::new(), Resolver::new(&[], None));
+    let endpoint = |i: usize| EndpointSpec::from_url(&format!("http://127.0.0.1:{}", 1000 + i)).unwrap();
+    let spec = UpstreamSpec::new("orders", TargetSpec::Endpoints((0..4).map(endpoint).collect()));
+    let upstream = Arc::new(Upstream::new(spec, &registry, &resolver, None).unwrap());
+    let first = || {
+        let local = LocalUpstream::new(upstream.clone(), None);
+        local.choose(&local.endpoints(), Choice::Balanced(Affinity::default()), None, &[]).unwrap()
+    };
+    let mut chosen = [0; 4];
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..64).map(|_| scope.spawn(first)).collect();
+        workers.into_iter().for_each(|worker| chosen[worker.join().unwrap()] += 1);
+    });
+    assert!(chosen.iter().all(|count| (1..40).contains(count)), "{chosen:?}");
+}

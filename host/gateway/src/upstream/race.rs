@@ -107,4 +107,21 @@ mod tests {
         assert_eq!(connect(&pools[..1], Wanted::default()).await.err().unwrap().kind, UpstreamErrorKind::Connect);
         assert_eq!(connect(&[], Wanted::default()).await.err().unwrap().kind, UpstreamErrorKind::Connect);
     }
+
+    #[tokio::test(flavor = "local")]
+    async fn the_next_address_is_tried_when_one_is_silent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Of TEST-NET-1 (RFC 5737): what goes there is lost, or refused by a router at once, which is no silence.
+        let silent = [192, 0, 2, 1];
+        let lost = tokio::net::TcpStream::connect((std::net::Ipv4Addr::from(silent), port));
+        let is_silent = tokio::time::timeout(NEXT_ADDRESS * 2, lost).await.is_err();
+        let pools = [pool(silent, port), pool([127, 0, 0, 1], port)];
+        let begun = Instant::now();
+        let lease = connect(&pools, Wanted::default()).await.ok().unwrap();
+        assert!(Rc::ptr_eq(&lease.pool, &pools[1]));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(!is_silent || begun.elapsed() >= NEXT_ADDRESS, "it has its time to answer");
+        assert!(!pools[0].record().is_healthy(), "and is not tried first the next time");
+    }
 }

@@ -187,6 +187,7 @@ mod tests {
         let root = fs::canonicalize(root.path()).unwrap();
         let private = directory(&root.join("private/cache"), 0o700);
         assert_eq!(trusted(&private), Ok(private.clone()));
+        assert!(Cache::open(&private, &Engine::default()).is_some());
         // By name, and with a step back.
         assert_eq!(trusted(&private.join("../cache")), Ok(private.clone()));
         for mode in [0o777, 0o775, 0o733] {
@@ -201,6 +202,7 @@ mod tests {
             let _ = fs::remove_file(root.join("good"));
             symlink("open/mine", root.join("good")).unwrap();
             assert_eq!(trusted(&root.join("good/cache")), Err(expected));
+            assert!(Cache::open(&below, &Engine::default()).is_none());
         }
         // Nobody can replace what is ours in a directory like /tmp.
         let sticky = directory(&root.join("sticky"), 0o1777);
