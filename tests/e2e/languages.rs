@@ -3,7 +3,9 @@
 #![allow(clippy::print_stdout, reason = "at full length, the figures are read")]
 
 mod build;
+mod calls;
 mod compiled;
+mod streams;
 mod warm;
 
 use serde_json::{Value, json};

@@ -16,6 +16,9 @@ use sluice_harness::tools::{need, tools};
 /// The three filters.
 const FILTERS: [&str; 3] = ["stamp", "api-key", "redact"];
 
+/// What C, Zig and Go have besides: bodies in pieces, and calls to services.
+const WITH_SERVICES: [&str; 5] = ["stamp", "api-key", "redact", "mask", "ask"];
+
 /// A language whose tools are here.
 pub(super) struct Built {
     pub(super) name: &'static str,
@@ -63,7 +66,7 @@ fn rust() -> Option<Built> {
 fn c() -> Option<Built> {
     let [make, _clang, componentize] = need(["make", "clang-14", "sluice-componentize"])?;
     let command = |out: &Path| by_make(&make, "c", out).arg(argument("COMPONENTIZE", &componentize)).built();
-    Some(kept("c", true, &["sdk/c", "host/componentize/src"], command))
+    Some(kept("c", true, &WITH_SERVICES, &["sdk/c", "host/componentize/src"], command))
 }
 
 fn zig() -> Option<Built> {
@@ -74,7 +77,13 @@ fn zig() -> Option<Built> {
         make.env("ZIG_GLOBAL_CACHE_DIR", &cache).env("ZIG_LOCAL_CACHE_DIR", &cache);
         make.arg(argument("ZIG", &python) + " -m ziglang").arg(argument("COMPONENTIZE", &componentize)).built();
     };
-    Some(kept("zig", true, &["sdk/c", "host/componentize/src", "tests/external/requirements.txt"], command))
+    Some(kept(
+        "zig",
+        true,
+        &WITH_SERVICES,
+        &["sdk/c", "host/componentize/src", "tests/external/requirements.txt"],
+        command,
+    ))
 }
 
 fn go() -> Option<Built> {
@@ -84,7 +93,50 @@ fn go() -> Option<Built> {
         make.env("GOCACHE", target().join("languages/go-cache")).env("GOTOOLCHAIN", "local").env("GOPROXY", "off");
         make.arg(argument("GO", &go)).arg(argument("COMPONENTIZE", &componentize)).arg("test").arg("all").built();
     };
-    Some(kept("go", false, &["sdk/go", "host/componentize/src", "tests/external/requirements.txt"], command))
+    Some(kept(
+        "go",
+        false,
+        &WITH_SERVICES,
+        &["sdk/go", "host/componentize/src", "tests/external/requirements.txt"],
+        command,
+    ))
+}
+
+/// The filter of `tests/components/calls` in the languages that it is written in, built once for all tests.
+pub(super) fn calls() -> &'static [Built] {
+    static BUILT: LazyLock<Vec<Built>> = LazyLock::new(build_calls);
+    &BUILT
+}
+
+fn build_calls() -> Vec<Built> {
+    let sources = root().join("tests/components/calls");
+    let make = |language: &'static str, direct: bool, tools: &[(&str, String)]| {
+        let arguments: Vec<String> = tools.iter().map(|(name, program)| format!("{name}={program}")).collect();
+        let [make] = need(["make"])?;
+        let of = ["sdk/c", "sdk/go", "host/componentize/src", "tests/external/requirements.txt"];
+        Some(kept_in(&sources, language, direct, &[language], &of, |out| {
+            let mut command = Command::new(&make);
+            let cache = target().join("languages/zig-cache");
+            command.env("ZIG_GLOBAL_CACHE_DIR", &cache).env("ZIG_LOCAL_CACHE_DIR", &cache);
+            command
+                .env("GOCACHE", target().join("languages/go-cache"))
+                .env("GOTOOLCHAIN", "local")
+                .env("GOPROXY", "off");
+            command.arg("-C").arg(&sources).arg(argument("out", out)).args(&arguments).arg(language).built();
+        }))
+    };
+    let shown = |path: PathBuf| path.display().to_string();
+    let go = need(["go", "sluice-componentize"])
+        .and_then(|[go, componentize]| make("go", false, &[("GO", shown(go)), ("COMPONENTIZE", shown(componentize))]));
+    let c = need(["clang-14", "sluice-componentize"]).and_then(|[clang, componentize]| {
+        make("c", true, &[("CLANG", shown(clang)), ("COMPONENTIZE", shown(componentize))])
+    });
+    let zig = need(["python", "python-zig", "sluice-componentize"]).and_then(|[python, _package, componentize]| {
+        make("zig", true, &[("ZIG", shown(python) + " -m ziglang"), ("COMPONENTIZE", shown(componentize))])
+    });
+    let found: Vec<Built> = [go, c, zig].into_iter().flatten().collect();
+    found.iter().flat_map(|language| &language.filters).for_each(|(_, file)| compile(file));
+    found
 }
 
 fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
@@ -108,14 +160,14 @@ fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
         build.args(FILTERS.map(|filter| format!("{filter}.{ending}")));
         build.arg("--out").arg(out).arg("--wit").arg(root().join("wit")).built();
     };
-    Some(kept(name, false, &["sdk/javascript", "tests/external/package.json"], command))
+    Some(kept(name, false, &FILTERS, &["sdk/javascript", "tests/external/package.json"], command))
 }
 
 fn python() -> Option<Built> {
     let [make, python, _tool] = need(["make", "python", "componentize-py"])?;
     let command =
         |out: &Path| by_make(&make, "python", out).arg(argument("PYTHON", &python)).args(["test", "all"]).built();
-    Some(kept("python", false, &["sdk/python", "tests/external/requirements.txt"], command))
+    Some(kept("python", false, &FILTERS, &["sdk/python", "tests/external/requirements.txt"], command))
 }
 
 fn by_make(make: &Path, language: &str, out: &Path) -> Command {
@@ -129,18 +181,30 @@ fn argument(name: &str, value: &Path) -> String {
 }
 
 /// Builds unless it was built of the same sources. A build that fails leaves nothing.
-fn kept(name: &'static str, direct: bool, of: &[&str], build: impl Fn(&Path)) -> Built {
+fn kept(name: &'static str, direct: bool, filters: &[&'static str], of: &[&str], build: impl Fn(&Path)) -> Built {
+    kept_in(&example(name), name, direct, filters, of, build)
+}
+
+fn kept_in(
+    sources: &Path,
+    name: &'static str,
+    direct: bool,
+    filters: &[&'static str],
+    of: &[&str],
+    build: impl Fn(&Path),
+) -> Built {
     let mut hash = DefaultHasher::new();
-    for part in of.iter().map(|part| root().join(part)).chain([example(name), root().join("wit")]) {
+    for part in of.iter().map(|part| root().join(part)).chain([sources.to_owned(), root().join("wit")]) {
         for file in files(&part) {
             // Of all checkouts that have the same sources, one builds.
             hash.write(file.strip_prefix(root()).expect("a file of the repository").as_os_str().as_encoded_bytes());
             hash.write(&fs::read(&file).expect("a source"));
         }
     }
-    let folder = target().join("languages").join(format!("{name}-{:016x}", hash.finish()));
+    let beginning = if sources == example(name) { String::new() } else { "calls-".to_owned() };
+    let folder = target().join("languages").join(format!("{beginning}{name}-{:016x}", hash.finish()));
     let wasm = |filter: &str| folder.join(format!("{filter}.wasm"));
-    if !FILTERS.iter().all(|filter| wasm(filter).exists()) {
+    if !filters.iter().all(|filter| wasm(filter).exists()) {
         let half = folder.with_extension("half");
         let _ = fs::remove_dir_all(&half);
         fs::create_dir_all(&half).expect("a folder");
@@ -148,7 +212,7 @@ fn kept(name: &'static str, direct: bool, of: &[&str], build: impl Fn(&Path)) ->
         let _ = fs::remove_dir_all(&folder);
         fs::rename(&half, &folder).expect("a new name");
     }
-    Built { name, direct, filters: FILTERS.map(|filter| (filter, wasm(filter))).into() }
+    Built { name, direct, filters: filters.iter().map(|filter| (*filter, wasm(filter))).collect() }
 }
 
 /// The files of a folder, or the file, in the order of their names; without what builds leave beside them.
