@@ -196,6 +196,12 @@ def wait_for(process, port, path="/1k", headers=None, tls=False, seconds=60, pau
 
 
 # ------------------------------------------------------------------------------------------------ the place and its origin
+def document(size):
+    """A JSON document of about this many bytes: a list of people, with a password each."""
+    person = {"name": "Ada Lovelace", "password": "made up", "address": {"city": "London", "code": 12345}, "roles": ["reader", "writer"]}
+    return json.dumps([person] * (size // len(json.dumps(person))))
+
+
 def nginx_head(folder, workers, connections):
     user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
     temporary = "".join(f"{what}_temp_path {folder}/{what};\n" for what in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -249,6 +255,7 @@ class Place:
         for size in {102400, *sizes}:
             with open(folder / "www" / str(size), "wb") as out:
                 out.truncate(size)
+        (folder / "www" / "document").write_text(document(1024))
         seen = dict(xff="x_forwarded_for", host="host", user="x_user", authorization="authorization", remove="x_remove_me", key="x_api_key",
                     **{f"f{i}": f"x_filter_req_{i}" for i in range(1, 21)})
         echo = ",".join(f'"{k}":"$http_{v}"' for k, v in seen.items())
@@ -262,6 +269,7 @@ server {{
   listen 127.0.0.2:{self.origin_port} backlog=4096;
   location / {{ return 200 "{'a' * 1024}"; }}
   location /size/ {{ alias {folder}/www/; }}
+  location = /json {{ default_type application/json; alias {folder}/www/document; }}
   location = /echo {{ return 200 '{{{echo}}}'; }}
   location = /origin-status {{ stub_status; }}
 }}

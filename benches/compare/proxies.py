@@ -8,6 +8,7 @@ x-api-key is the right one, which doesn't reach the origin); acl (the same, and 
 are right, and no authorization reaches the origin); ip (403 for 10,000 prefixes); ask (a service has said once that the caller may pass);
 limit (429 over `rate` requests per second and x-api-key: the state in memory, or in a redis-server that gateways share);
 files (no origin: the proxy sends the files of a folder);
+redact (JSON responses lose what a pointer leads to, and texts what looks like the number of a card);
 hit (the response comes out of the cache of the proxy: in memory for Sluice and Varnish, in files that the kernel has in memory for nginx).
 """
 import dataclasses, json, os, pathlib, re, shutil, subprocess
@@ -47,7 +48,7 @@ class Job:
 
 
 class Sluice:
-    name, modes = "Sluice", ALL + ACCESS + ("files", "hit")
+    name, modes = "Sluice", ALL + ACCESS + ("files", "hit", "redact")
     absent = "not built: cargo build --release"
     target = lib.TARGET
 

@@ -63,6 +63,8 @@ SCENARIOS = {
     **{name + kind: Scenario(f"rate-limit {title}{', fresh' if kind else ''}", "limit", carries="caller", sluice={"STATE": state, **instances})
        for kind, instances in (("", {}), ("-fresh", {"INSTANCES": "fresh"}))
        for name, title, state in (("limit", "in memory", "memory"), ("leased", "leased", "leased"), ("exact", "exact", "exact"))},
+    "json": Scenario("plain, 1 KiB of JSON", "plain", path="/json"),
+    "redact": Scenario("redact, 1 KiB of JSON", "redact", path="/json"),
     "file": Scenario("a file of 1 KiB", "files"),
     "bigfile": Scenario("a file of 100 KiB", "files", path="/size/102400"),
     "hit": Scenario("hit of the cache, 1 KiB", "hit"),
@@ -103,6 +105,9 @@ def verify(job):
     for i in range(1, job.filters + 1):
         expect(seen[f"f{i}"] == "hello", f"x-filter-req-{i} does not reach the origin")
         expect(headers.get(f"x-filter-resp-{i}") == "1", f"x-filter-resp-{i} is not in the response")
+    if job.mode == "redact":
+        _, _, body = lib.get(job.port, "/json")
+        expect(all(person["password"] == "[redacted]" for person in json.loads(body)), "a password reaches the client")
     if job.mode == "hit":
         first, second = (lib.get(job.port, "/echo?hit", {"x-remove-me": word}, job.tls)[2] for word in ("one", "two"))
         expect(first == second, "the second response does not come out of the cache")

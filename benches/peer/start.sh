@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# modes: plain tls h2 filter filter5 auth key acl basic ip ask limit files hit
+# modes: plain tls h2 filter filter5 auth key acl basic ip ask limit files hit redact
 # The gateway's side of the comparison with other proxies: writes $RUN/gateway.toml and execs the release binary, with default
 # limits, timeouts, metrics and ids. It builds nothing. In the environment: MODE FILTERS PORT UP_PORT WORKERS CERT KEY JWT_SECRET RATE RUN
 # (RATE: requests per second and key, and how many at once); CALLER PASSWORD API_KEY for the modes from key to ask, which need $RUN/blocked.txt for `ip`, and $RUN/www for `files`; for rows of
@@ -62,6 +62,13 @@ config = { limits = [{ key = \"header:x-api-key\", amount = $RATE, window = \"1s
 plugin = \"transform\"
 config.request.headers.remove = [\"x-remove-me\"]
 config.response.headers = { set = { x-gw = \"1\" }, remove = [\"x-upstream-secret\"] }" ;;
+  redact)
+    pipeline='"private"'
+    filters="[plugins.redact]
+instances = { mode = \"${INSTANCES:-reused}\" }
+[filters.private]
+plugin = \"redact\"
+config.rules = [{ name = \"secrets\", pointers = [\"/**/password\"] }, { name = \"card\", detect = \"card\" }]" ;;
   key | acl)
     pipeline='"key"'
     filters="[consumers.$CALLER]

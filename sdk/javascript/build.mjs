@@ -11,6 +11,8 @@ import { basename, join, parse, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
+import { runs } from "./places.mjs";
+
 // By `require`, which looks in NODE_PATH, too.
 const require = createRequire(import.meta.url);
 const { componentize } = require("componentize-qjs");
@@ -18,6 +20,7 @@ const { build } = require("esbuild");
 
 const PACKAGE = fileURLToPath(new URL(".", import.meta.url));
 const HOOKS = ["onRequest", "onRequestBody", "selectUpstream", "onResponse", "onResponseBody", "onResponseTrailers", "onComplete"];
+const PIECES = ["onRequestChunk", "onResponseChunk", "onResponseEvent"];
 const kebab = (name) => name.replace(/[A-Z]/g, (letter) => "-" + letter.toLowerCase());
 
 async function main() {
@@ -42,31 +45,54 @@ async function main() {
 
 async function component(file, wit, place) {
   const hooks = await hooksOf(file, place);
-  const source =
-    `import Filter from ${JSON.stringify(file)};\nimport { component } from "sluice-filter/entry";\n` +
-    `const all = component(Filter);\nexport const configure = all.configure;\n` +
-    hooks.map((hook) => `export const ${hook} = all.${hook};\n`).join("");
-  const bundle = await bundled(source, file, { external: ["sluice:*"], outfile: join(place, "filter.js"), metafile: true });
-  const [output] = Object.values(bundle.metafile.outputs);
+  const exports = ["configure", ...hooks];
+  const outfile = join(place, "filter.js");
+  const bundling = (first) =>
+    bundled(
+      first + entry(file, hooks.some((hook) => PIECES.includes(hook))) + exports.map((name) => `export const ${name} = all.${name};\n`).join(""),
+      file,
+      { external: ["sluice:*"], outfile, metafile: true, sourcemap: "external" },
+    );
+  let bundle = await bundling("");
+  if (/\bMath\.random\b/.test(await readFile(outfile, "utf8"))) bundle = await bundling('import "sluice-filter/math-random";\n');
+  const [, output] = Object.entries(bundle.metafile.outputs).find(([name]) => name.endsWith(".js"));
   const imports = output.imports.filter(({ external }) => external).map(({ path }) => path.replace("sluice:filter/", "").replace(/@.*/, ""));
   await cp(wit, join(place, "wit"), { recursive: true });
-  const world = [...new Set(imports)].map((name) => `import ${name};`).concat(["configure", ...hooks.map(kebab)].map((name) => `export ${name};`));
+  const world = [...new Set(imports)].map((name) => `import ${name};`).concat(exports.map(kebab).map((name) => `export ${name};`));
   await writeFile(join(place, "wit", "component.wit"), `world component {\n${world.join("\n")}\n}\n`);
-  const js = await readFile(join(place, "filter.js"), "utf8");
+  // The package's own lines say nothing to who has written the filter.
+  const places = runs(await readFile(`${outfile}.map`, "utf8"), (source) => !resolve(place, source).startsWith(PACKAGE));
+  const js = `${await readFile(outfile, "utf8")}\nglobalThis.sluicePlaces = ${JSON.stringify(places)};\n`;
   const name = "sluice:filter/component";
   const made = await componentize({ witPath: join(place, "wit"), jsSource: js, world: name, sync: true, optSize: true });
   return made.component;
 }
 
-/** The hooks that the class has methods for, found in Node with the double of the gateway. */
+/** The exports of all hooks as `all`. The interface of pieces is imported only for filters with a hook of them. */
+export function entry(file, pieces) {
+  const [names, given] = pieces ? ['import { Chunk, Event } from "sluice-filter/chunk";\n', ", { Chunk, Event }"] : ["", ""];
+  return `import Filter from ${JSON.stringify(file)};\nimport { component } from "sluice-filter/entry";\n${names}const all = component(Filter${given});\n`;
+}
+
+/** The hooks that the class has methods for, and whether it describes itself; found in Node with the double of the gateway. */
 async function hooksOf(file, place) {
   const outfile = join(place, "hooks.mjs");
   await bundled(`export { default } from ${JSON.stringify(file)};`, file, { outfile, plugins: [double()] });
   const { default: Filter } = await import(pathToFileURL(outfile));
   if (typeof Filter?.prototype !== "object") throw new Error(`${basename(file)}: expected the class of a filter as its default export`);
-  const hooks = HOOKS.filter((hook) => typeof Filter.prototype[hook] === "function");
-  if (hooks.length === 0) throw new Error(`${basename(file)}: the class has no method of a hook, such as onRequest`);
-  return hooks;
+  const known = [...HOOKS, ...PIECES];
+  const methods = new Set();
+  for (let of = Filter.prototype; of !== Object.prototype && of !== null; of = Object.getPrototypeOf(of)) {
+    Object.getOwnPropertyNames(of).filter((name) => typeof Filter.prototype[name] === "function").forEach((name) => methods.add(name));
+  }
+  for (const name of methods) {
+    if (/^on[A-Z]/.test(name) && !known.includes(name)) console.warn(`${basename(file)}: warning: no hook is called ${name}: the gateway will not call it`);
+  }
+  const hooks = known.filter((hook) => methods.has(hook));
+  if (hooks.length === 0) {
+    throw new Error(`${basename(file)}: the class has no method of a hook, such as onRequest (a property with an arrow function is none)`);
+  }
+  return Filter.describe === undefined ? hooks : [...hooks, "describe"];
 }
 
 export function bundled(contents, file, more) {

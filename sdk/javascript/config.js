@@ -10,6 +10,7 @@ const ARTICLES = { string: "a text", number: "a number", integer: "a whole numbe
 export function check(value, shape, path = "") {
   if (typeof shape === "string") {
     const kind = shape.replace("?", "");
+    if (!Object.hasOwn(ARTICLES, kind)) throw new TypeError(`check: no kind is called "${kind}": expected one of ${Object.keys(ARTICLES).join(", ")}`);
     const good = kind === "integer" ? Number.isSafeInteger(value) : typeof value === kind;
     if (!good) throw new ConfigError(path, `expected ${ARTICLES[kind]}`);
   } else if (Array.isArray(shape)) {

@@ -2,7 +2,16 @@
 import * as host from "sluice:filter/consumers@0.1.1";
 
 import { checked } from "./errors.js";
+import { encode } from "./utf8.js";
+
+const recall = checked("consumers.recall-password", host.recallPassword);
+const allLabels = checked("consumers.labels", host.labels);
 
 export const authenticate = checked("consumers.authenticate", host.authenticate);
+export const recallPassword = (username, password) => recall(username, typeof password === "string" ? encode(password) : password);
+export const vouch = checked("consumers.vouch", host.vouch);
+export const known = checked("consumers.known", host.known);
 export const plan = checked("consumers.plan", host.plan);
 export const label = checked("consumers.label", host.label);
+export const labels = () => Object.fromEntries(allLabels().map(({ name, value }) => [name, value]));
+export const method = checked("consumers.method", host.method);

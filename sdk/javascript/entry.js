@@ -5,9 +5,10 @@ import { fail } from "sluice:filter/log@0.1.1";
 import { checked, describe } from "./errors.js";
 import { parseJson } from "./json.js";
 import { Problem, Request, Response, Route } from "./message.js";
+import { shown } from "./signatures.js";
 
-/** The hooks by the names of methods: what they are given, and whether they answer a verdict. */
-export const HOOKS = {
+/** The hooks by the names of methods: what they are given, and whether they answer a verdict. Those of pieces are given one of `Chunk` and `Event`. */
+const hooks = ({ Chunk, Event }) => ({
   onRequest: [Request, true],
   onRequestBody: [Request, true],
   selectUpstream: [Route, false],
@@ -15,21 +16,44 @@ export const HOOKS = {
   onResponseBody: [Response, true],
   onResponseTrailers: [Response, false],
   onComplete: [Request, false],
-};
+  onRequestChunk: [Chunk, false],
+  onResponseChunk: [Chunk, false],
+  onResponseEvent: [Event, false],
+});
 
-const bodies = (name) => {
-  const ask = checked(`interest.${name}`, name === "request-body" ? interest.requestBody : interest.responseBody);
+const bodies = (name, f) => {
+  const ask = checked(`interest.${name}`, f);
   return (maxBytes, types = []) => ask(maxBytes, types);
 };
+const streams = (name, f) => {
+  const ask = checked(`interest.${name}`, f);
+  return (types = []) => ask(types);
+};
+const setHook = checked("interest.hook", interest.hook);
 const needs = checked("interest.needs", interest.needs);
 const setup = {
-  requestBody: bodies("request-body"),
-  responseBody: bodies("response-body"),
-  hook: checked("interest.hook", interest.hook),
+  requestBody: bodies("request-body", interest.requestBody),
+  responseBody: bodies("response-body", interest.responseBody),
+  requestChunks: streams("request-chunks", interest.requestChunks),
+  responseChunks: streams("response-chunks", interest.responseChunks),
+  responseEvents: streams("response-events", interest.responseEvents),
+  // By the name of the interface, or by that of the method.
+  hook: (name, wanted) => setHook(name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`), wanted),
   needs: (grants) => needs(JSON.stringify(grants)),
 };
 
-export function component(Filter) {
+/** What the gateway gets of what a hook has returned. */
+function verdict(hook, answer) {
+  if (answer instanceof Problem) {
+    answer.draft();
+    return "respond";
+  }
+  if (answer === undefined || answer === null || answer === "continue" || answer === "respond") return answer;
+  throw new TypeError(`${hook} returned ${shown(answer)}: expected nothing, "continue", "respond" or a Problem`);
+}
+
+/** `pieces` is the module `chunk.js`, where the filter has a hook of pieces: others need not import the interface. */
+export function component(Filter, pieces = {}) {
   let filter;
   const exports = {
     configure: {
@@ -42,7 +66,8 @@ export function component(Filter) {
       },
     },
   };
-  for (const [name, [about, answers]] of Object.entries(HOOKS)) {
+  if (Filter.describe !== undefined) exports.describe = { describe: () => JSON.stringify(Filter.describe) };
+  for (const [name, [about, answers]] of Object.entries(hooks(pieces))) {
     exports[name] = {
       [name]() {
         let answer;
@@ -53,10 +78,7 @@ export function component(Filter) {
             if (!answers || !(thrown instanceof Problem)) throw thrown;
             answer = thrown;
           }
-          if (answers && answer instanceof Problem) {
-            answer.draft();
-            answer = "respond";
-          }
+          if (answers) answer = verdict(name, answer);
         } catch (thrown) {
           fail(describe(thrown));
           answer = undefined;

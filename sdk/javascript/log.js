@@ -1,7 +1,11 @@
 // The gateway's log.
 import { log } from "sluice:filter/log@0.1.1";
 
-export const debug = (message) => log("debug", String(message));
-export const info = (message) => log("info", String(message));
-export const warn = (message) => log("warn", String(message));
-export const error = (message) => log("error", String(message));
+import { describe } from "./errors.js";
+
+const line = (level) => (message) => log(level, describe(message));
+
+export const debug = line("debug");
+export const info = line("info");
+export const warn = line("warn");
+export const error = line("error");

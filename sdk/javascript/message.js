@@ -18,8 +18,10 @@ function message(interface_, host) {
   return {
     header: call("header"),
     headerValues: call("headerValues", "header-values"),
+    headerBytes: call("headerBytes", "header-bytes"),
     headers: call("headers"),
     setHeader: call("setHeader", "set-header"),
+    setHeaderBytes: call("setHeaderBytes", "set-header-bytes"),
     appendHeader: call("appendHeader", "append-header"),
     removeHeader: call("removeHeader", "remove-header"),
     wantBody: call("wantBody", "want-body"),
@@ -31,12 +33,26 @@ function message(interface_, host) {
   };
 }
 
+const route = (name, kebab = name) => of("route", hostRoute, name, kebab);
+const summary = route("summary");
 export const Route = {
-  name: of("route", hostRoute, "name", "name"),
-  param: of("route", hostRoute, "param", "param"),
+  name: route("name"),
+  param: route("param"),
+  upstreams: route("upstreams"),
+  endpoints: route("endpoints"),
+  endpointLabel: route("endpointLabel", "endpoint-label"),
+  endpointState: route("stateOfEndpoint", "state-of-endpoint"),
+  failedAttempts: route("failedAttempts", "failed-attempts"),
+  retries: route("retries"),
+  chooseUpstream: route("chooseUpstream", "choose-upstream"),
+  chooseEndpoints: route("chooseEndpoints", "choose-endpoints"),
+  hashKey: route("hashKey", "hash-key"),
+  noRetry: route("noRetry", "no-retry"),
+  summary: () => parseJson(summary()),
 };
 
 const request = (name, kebab = name) => of("request", hostRequest, name, kebab);
+const certificate = request("clientCertificate", "client-certificate");
 export const Request = {
   ...message("request", hostRequest),
   method: request("method"),
@@ -47,7 +63,12 @@ export const Request = {
   setPath: request("setPath", "set-path"),
   query: request("query"),
   setQuery: request("setQuery", "set-query"),
+  protocol: request("protocol"),
   clientAddress: request("clientAddress", "client-address"),
+  clientCertificate() {
+    const text = certificate();
+    return text === undefined ? undefined : parseJson(text);
+  },
   id: request("id"),
   route: Route,
 };
@@ -59,22 +80,25 @@ export const Response = {
   status: response("status"),
   setStatus: response("setStatus", "set-status"),
   setReason: response("setReason", "set-reason"),
+  cacheStatus: response("cacheStatus", "cache-status"),
   trailer: response("trailer"),
+  trailers: response("trailers"),
   setTrailer: response("setTrailer", "set-trailer"),
+  removeTrailer: response("removeTrailer", "remove-trailer"),
   request: Request,
 };
 
 /** A problem document (RFC 9457). A hook that returns it, or throws it, answers with it. */
 export class Problem {
-  constructor(status, title, { detail, reason, headers } = {}) {
-    Object.assign(this, { status, title, detail, reason, headers });
+  constructor(status, title, { detail, reason, headers, type, members } = {}) {
+    Object.assign(this, { status, title, detail, reason, headers, type, members });
   }
   draft() {
-    const { status, title, detail, reason, headers } = this;
+    const { status, title, detail, reason, headers, type = "about:blank", members } = this;
     Response.setStatus(status);
     Response.setHeader("content-type", "application/problem+json");
-    Response.setJson({ type: "about:blank", title, status, detail, request_id: Request.id() });
+    Response.setJson({ ...members, type, title, status, detail, request_id: Request.id() });
     if (reason !== undefined) Response.setReason(reason);
-    for (const [name, value] of Object.entries(headers ?? {})) Response.setHeader(name, value);
+    for (const [name, value] of Object.entries(headers ?? {})) Response.setHeader(name, String(value));
   }
 }

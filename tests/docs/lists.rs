@@ -62,11 +62,16 @@ fn every_metric_is_documented() {
     families.extend(found("`((?:sluice|process)_[a-z_]+)`", &list));
     let named = found(r#""((?:sluice|process)_\w+)""#, &text);
     assert!(families.len() > 15, "{families:?}: is this the right pattern?");
-    let documented = found("`((?:sluice|process)_[a-z_]+)`", &read("docs/src/operation/metrics.md"));
+    let page = read("docs/src/operation/metrics.md");
+    let documented = found("`((?:sluice|process)_[a-z_]+)`", &page);
     let missing: Vec<_> = families.difference(&documented).filter(|name| *name != "sluice_test").collect();
     assert!(missing.is_empty(), "docs/src/operation/metrics.md has no {missing:?}");
     let gone: Vec<_> = documented.difference(&named).collect();
     assert!(gone.is_empty(), "docs/src/operation/metrics.md has {gone:?}, which nothing writes");
+    let mut rows = BTreeSet::new();
+    let twice =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).find(|row| !rows.insert(*row));
+    assert_eq!(twice, None, "docs/src/operation/metrics.md has it twice");
 }
 
 /// Paths such as `proxy/record.rs` and `route/`, wherever in the host they are.

@@ -30,6 +30,37 @@ fn response_bodies_are_read_and_replaced() {
 }
 
 #[test]
+fn what_the_head_says_of_the_old_bytes_goes_with_them() {
+    const OF_BYTES: [(&str, &str); 5] = [
+        ("content-digest", "sha-256=:AA==:"),
+        ("repr-digest", "sha-256=:AA==:"),
+        ("digest", "sha-256=AA=="),
+        ("content-md5", "AA=="),
+        ("accept-ranges", "bytes"),
+    ];
+    let origin = Origin::serve(|_| {
+        let reply = Reply::text("old").with("etag", "\"one\"").with("last-modified", "Mon, 30 Nov 2026 10:00:00 GMT");
+        OF_BYTES.into_iter().fold(reply, |reply, (name, value)| reply.with(name, value))
+    });
+    let set = json!([{"do": "set-body", "value": "new words"}]);
+    let toml = route(&origin.url(), &["a"])
+        + &probe("a", json!({"body-limit": 1000, "on-request-body": set, "on-response-body": set}));
+    let gateway = gateway(&toml);
+    let response = gateway.request("POST", "/", &OF_BYTES, b"old");
+    assert_eq!((response.text().as_str(), origin.last().text().as_str()), ("new words", "new words"));
+    for (name, _) in OF_BYTES {
+        assert_eq!(response.header(name), None);
+        assert!(name == "accept-ranges" || origin.last().header(name).is_none(), "{name}");
+    }
+    assert_eq!(response.header("etag"), Some("W/\"one\""));
+    assert!(response.header("last-modified").is_some());
+    let head = gateway.request("HEAD", "/", &[], b"");
+    assert_eq!((head.header("content-length"), head.header("content-digest")), (None, None));
+    assert_eq!(head.header("etag"), Some("W/\"one\""));
+    assert_eq!(gateway.request("HEAD", "/", &[], b"").status, 200, "the connection is as good as before");
+}
+
+#[test]
 fn coded_bodies_are_decoded_for_filters() {
     // "hello hello hello" as gzip.
     let gzip: &[u8] = &[

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::{Value, json};
 use sluice_harness::h2::{H2, full};
+use sluice_harness::tools::{Server, need, run_script};
 use sluice_harness::{Client, Gateway, Origin, Reply, Response};
 
 use crate::support::{FAILS, filter, gateway, probe, route};
@@ -275,6 +276,52 @@ fn over_http2_too() {
     let mut h2 = H2::connect(failing.address());
     let request = h2.builder("GET", "/").body(full("")).expect("a request");
     assert!(h2.try_send(request).is_err(), "the stream is reset");
+}
+
+#[test]
+fn a_part_of_a_representation_is_shown_as_what_it_is() {
+    let origin = Origin::serve(|request| match request.header("range") {
+        Some(_) => Reply::Full(206, vec![("content-range".into(), "bytes 2-4/9".into())], b"all".to_vec()),
+        None => Reply::text("small one"),
+    });
+    let upper = json!({"on-response-chunk": [{"do": "upper-piece"}]});
+    let part = with(&origin, upper.clone()).request("GET", "/", &[("range", "bytes=2-4")], b"");
+    assert_eq!((part.status, part.text().as_str(), part.header("content-range")), (206, "ALL", Some("bytes 2-4/9")));
+    // One that may miss nothing asks for the whole.
+    let mut whole = upper;
+    whole["on-request"] = json!([{"do": "remove-header", "name": "range"}]);
+    let whole = with(&origin, whole).request("GET", "/", &[("range", "bytes=2-4")], b"");
+    assert_eq!((whole.status, whole.text().as_str()), (200, "SMALL ONE"));
+}
+
+#[test]
+fn what_the_cache_has_passes_the_hooks_each_time() {
+    let origin = Origin::serve(|_| Reply::text("stored").with("cache-control", "max-age=60"));
+    let config = json!({"on-response-chunk": [{"do": "upper-piece"}]});
+    let gateway = gateway(&(route(&origin.url(), &["a"]) + "cache = {}\n" + &probe("a", config)));
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/").text(), "STORED");
+    }
+    let part = gateway.request("GET", "/", &[("range", "bytes=1-2")], b"");
+    assert_eq!((part.status, part.text().as_str(), part.header("content-range")), (206, "TO", Some("bytes 1-2/6")));
+    assert_eq!(origin.count(), 1);
+}
+
+#[test]
+fn calls_of_grpc_stream_both_ways() {
+    let Some([python]) = need(["python"]) else { return };
+    let (_server, port) = Server::script(&python, "grpc_server.py");
+    let config = json!({"on-request-chunk": [{"do": "echo-piece"}], "on-response-chunk": [{"do": "echo-piece"}]});
+    let gateway = gateway(&format!(
+        "[upstreams.grpc]\nendpoints = [\"http://127.0.0.1:{port}\"]\nprotocol = \"h2c\"\n{}{}",
+        route("grpc", &["a"]),
+        probe("a", config)
+    ));
+    assert_eq!(run_script(&python, "grpc_client.py", &[&gateway.address().to_string()]).trim(), "fine");
+    for hook in ["on-request-chunk", "on-response-chunk"] {
+        let calls = gateway.metric("sluice_filter_calls_total", &[("filter", "a"), ("hook", hook)]);
+        assert!(calls >= Some(4.0), "{hook}: {calls:?}");
+    }
 }
 
 /// Nothing is read ahead of a client that takes nothing.

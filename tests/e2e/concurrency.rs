@@ -146,7 +146,7 @@ fn places_of_a_killed_gateway_are_free_after_their_lease() {
 fn a_gateway_counts_its_own_while_the_server_hangs_and_tells_it_afterwards() {
     let Some(redis) = Redis::start(&[]) else { return };
     let (origin, gate) = held();
-    let toml = limiting(&origin, &format!("redis = [\"{}\"]\ntimeout = \"100ms\"", redis.url()), 2);
+    let toml = limiting(&origin, &format!("redis = [\"{}\"]\ntimeout = \"1s\"", redis.url()), 2);
     let (one, other) = (gateway(&toml), gateway(&toml));
     let mut clients = vec![holding(&one, &origin), holding(&one, &origin)];
     assert_eq!((one.get("/").status, other.get("/").status), (429, 429));

@@ -3,10 +3,11 @@
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use sluice_harness::origin::{Request, nobody};
 use sluice_harness::tools::{Ended, free_port, need, wait_for_port};
-use sluice_harness::wait::eventually;
+use sluice_harness::wait::{eventually, within};
 use sluice_harness::{Client, Gateway, Origin, Reply};
 
 use crate::support::{gateway, route};
@@ -125,24 +126,29 @@ fn with_token(gateway: &Gateway) -> u16 {
 fn one_request_asks_for_all_that_have_its_key() {
     const AT_ONCE: usize = 8;
     // An answer that is kept, none that decides, and a refusal that is not kept: each of those who waited asks then.
-    for (said, answered, asked) in [(200, 200, 1), (500, 503, 1), (403, 403, AT_ONCE)] {
+    // That nothing was decided is told for 100 ms.
+    let (short, long) = (Duration::from_millis(100), Duration::from_secs(60));
+    for (said, answered, asked, limit) in [(200, 200, 1, long), (500, 503, 1, short), (403, 403, AT_ONCE, long)] {
         for mode in ["reused", "fresh"] {
-            let (upstream, (auth, open)) = (Origin::named("o"), gated(said));
-            let config = "timeout = \"20s\"\ncache = { key = [\"header:authorization\"] }\n\
-                          [filters.ask.limits]\nwall = \"60s\"\n[filters.ask.instances]\nmode = ";
-            let gateway = asking(&upstream, &auth.url(), &format!("{config}\"{mode}\""));
-            std::thread::scope(|scope| {
-                let asking: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| with_token(&gateway))).collect();
-                // Each that asks or waits has an instance.
-                let labels = [("filter", "ask"), ("plugin", "forward-auth")];
-                let instances = || gateway.metric("sluice_filter_instances", &labels);
-                eventually("all are there", || instances().is_some_and(|count| count >= AT_ONCE as f64));
-                eventually("the service is asked", || auth.count() == 1);
-                open();
-                let statuses: Vec<u16> = asking.into_iter().map(|one| one.join().expect("no panic")).collect();
-                assert_eq!(statuses, [answered; AT_ONCE], "{mode}");
+            let (statuses, count) = within(limit, || {
+                let (upstream, (auth, open)) = (Origin::named("o"), gated(said));
+                let config = "timeout = \"20s\"\ncache = { key = [\"header:authorization\"] }\n\
+                              [filters.ask.limits]\nwall = \"60s\"\n[filters.ask.instances]\nmode = ";
+                let gateway = asking(&upstream, &auth.url(), &format!("{config}\"{mode}\""));
+                std::thread::scope(|scope| {
+                    let asking: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| with_token(&gateway))).collect();
+                    // Each that asks or waits has an instance.
+                    let labels = [("filter", "ask"), ("plugin", "forward-auth")];
+                    let instances = || gateway.metric("sluice_filter_instances", &labels);
+                    eventually("all are there", || instances().is_some_and(|count| count >= AT_ONCE as f64));
+                    eventually("the service is asked", || auth.count() == 1);
+                    open();
+                    let since = Instant::now();
+                    let statuses: Vec<u16> = asking.into_iter().map(|one| one.join().expect("no panic")).collect();
+                    (since.elapsed(), (statuses, auth.count()))
+                })
             });
-            assert_eq!(auth.count(), asked, "{mode} {said}");
+            assert_eq!((statuses, count), (vec![answered; AT_ONCE], asked), "{mode} {said}");
         }
     }
 }

@@ -201,6 +201,35 @@ fn may_grow(language: &str) -> u32 {
     }
 }
 
+/// Bytes of a body that a filter hands over are its own to free: an instance that kept them would be at its limit soon.
+#[test]
+fn bodies_that_are_replaced_leave_no_memory() {
+    let body = json!({"password": "x", "note": "n".repeat(64 << 10)}).to_string();
+    let origin = Origin::serve(move |_| Reply::text(body.clone()).with_type("application/json"));
+    for language in built() {
+        let filter = format!("{}-redact", language.name);
+        let gateway = start(
+            std::slice::from_ref(language),
+            &with_base(&format!(
+                "[filters.{filter}]\ngrants = {{ body = true }}\nconfig = {{ fields = [\"password\"] }}\n\
+                 limits = {{ cpu = \"10s\", wall = \"60s\" }}\n\
+                 [routes.all]\nmatch = {{ path = \"/**\" }}\nupstream = \"{}\"\npipeline = [\"{filter}\"]\n",
+                origin.url()
+            )),
+        );
+        let mut client = gateway.client();
+        let mut half = || {
+            for _ in 0..80 {
+                let answer = client.request("GET", "/", &[], b"");
+                assert_eq!((answer.status, &answer.json()["password"]), (200, &json!("[redacted]")), "{filter}");
+            }
+            gateway.metric("sluice_filter_memory_peak_bytes", &[("filter", &filter)]).expect("called")
+        };
+        let (first, second) = (half(), half());
+        assert!(second - first <= f64::from(may_grow(language.name)), "{filter}: {first} and then {second} bytes");
+    }
+}
+
 /// The same for the whole process: what the allocator keeps differs by some pages from time to time.
 const GATEWAY_MAY_GROW: u64 = 4 << 20;
 

@@ -355,7 +355,8 @@ fn key_sets_have_metrics() {
         let url = format!("{}/{path}", keys.url());
         gateway.metric(name, &[&[("url", url.as_str())], more].concat())
     };
-    assert_eq!(of("sluice_key_set_keys", "keys", &[]), Some(1.0));
+    // A start waits for the first keys, but not for ever.
+    eventually("the first fetch", || of("sluice_key_set_keys", "keys", &[]) == Some(1.0));
     assert_eq!(of("sluice_key_set_fetches_total", "keys", &[("result", "ok")]), Some(1.0));
     assert!(of("sluice_key_set_age_seconds", "keys", &[]).is_some_and(|age| age < 60.0));
     assert_eq!(of("sluice_key_set_keys", "lost", &[]), Some(0.0));

@@ -307,11 +307,15 @@ fn from_nothing(language: &str, tools: Option<()>, component: &str) {
     let component = project.join(component);
     let (code, text, stderr) = run(&project, &["plugin", "test", "--component", &component.display().to_string()]);
     assert!(code == 0 && text.ends_with("2 cases: 2 passed, 0 failed\n"), "{text}{stderr}");
-    if ["go", "python"].contains(&language) {
-        let mut make = Command::new("make");
-        let output = with_tools(make.arg("test").current_dir(&project)).output().expect("make");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
+    let natively: &[&str] = match language {
+        "go" | "python" => &["make", "test"],
+        "javascript" | "typescript" => &["node", "--test"],
+        _ => return,
+    };
+    let mut tests = Command::new(natively[0]);
+    let output = with_tools(tests.args(&natively[1..]).current_dir(&project)).output().expect("its tests");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn a_failover_under_load_lets_through_no_more_than_what_waited_for_an_answer() {
 fn routes_without_limits_feel_nothing_of_a_server_that_goes() {
     let Some(mut redis) = Redis::start(&[]) else { return };
     let origin = Origin::named("o");
-    let lines = format!("redis = [\"{}\"]\non_unavailable = \"local\"", redis.url());
+    let lines = format!("redis = [\"{}\"]\ntimeout = \"50ms\"\non_unavailable = \"local\"", redis.url());
     let plain = format!("[routes.plain]\nmatch = {{ path = \"/plain\" }}\nupstream = \"{}\"\n", origin.url());
     let gateways: Vec<Gateway> =
         (0..GATEWAYS).map(|_| gateway(&(shared(&origin, &lines, 1_000_000) + &plain))).collect();
@@ -166,7 +166,7 @@ fn what_a_lease_owes_is_told_at_the_end_and_after_a_reload() {
     for how in ["ends", "is configured anew"] {
         let Some(redis) = Redis::start(&[]) else { return };
         let origin = Origin::named("o");
-        let state = format!("redis = [\"{}\"]\nconnect_timeout = \"9s\"", redis.url());
+        let state = format!("redis = [\"{}\"]\ntimeout = \"50ms\"\nconnect_timeout = \"9s\"", redis.url());
         let toml = with_base(&limiting(&origin, &state, &leased(20), 100));
         let mut gateway = setup().start(&toml);
         assert_eq!(gateway.get("/").status, 200);

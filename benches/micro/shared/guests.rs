@@ -16,7 +16,7 @@ use sluice::services::consumers::{ConsumerSet, ConsumerSpec, Credential, key_dig
 use sluice::services::grants::{Grants as ServiceGrants, Origins};
 use sluice::services::outbound::{Answers, Call, Incoming, Outbound};
 use sluice::services::{Clock, KeySet, ServiceError, Services};
-use sluice::wasm::{FilterLimits, Grants, HeaderGrant, Hook, Mode, Pool, Program, ProgramSpec, Runtime};
+use sluice::wasm::{CallMode, FilterLimits, Grants, HeaderGrant, Hook, Mode, Pool, Program, ProgramSpec, Runtime};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -56,6 +56,8 @@ pub(crate) struct Guest {
     pub(crate) component: Vec<u8>,
     pub(crate) config: String,
     pub(crate) hooks: &'static [Hook],
+    /// Whether it is run as a component though its core module could be called directly.
+    call: CallMode,
     authorization: String,
     /// A filter before it has found the caller.
     is_behind_another: bool,
@@ -140,7 +142,7 @@ pub(crate) fn pool(runtime: &Arc<Runtime>, guest: &Guest, mode: Mode) -> Pool {
         services: services(),
         component: Some(guest.component.as_slice().into()),
     };
-    let plugin = runtime.load(&guest.component).expect("the component");
+    let plugin = runtime.load_for("bench", &guest.component, guest.call).expect("the component");
     Pool::new(Arc::new(Program::new(plugin, spec).expect("the filter")))
 }
 
@@ -197,13 +199,14 @@ pub(crate) fn exchange(guest: &Guest) -> Box<Exchange> {
     exchange
 }
 
-/// An empty hook, the header filter of examples/, and the shipped plugins as they are commonly used.
+/// An empty hook, called in both ways, the header filter of examples/, and the shipped plugins as they are commonly used.
 pub(crate) fn guests() -> Vec<Guest> {
     let guest = |name, component, config: &str, hooks| Guest {
         name,
         component,
         config: config.to_owned(),
         hooks,
+        call: CallMode::Auto,
         authorization: token(),
         is_behind_another: false,
     };
@@ -231,6 +234,7 @@ pub(crate) fn guests() -> Vec<Guest> {
         json!({ "url": format!("{AUTH_SERVICE}/check"), "cache": { "key": ["header:authorization"], "ttl": "1d" } });
     vec![
         guest("empty", empty(), "{}", request),
+        Guest { call: CallMode::Component, ..guest("empty, as a component", empty(), "{}", request) },
         guest("header", built("rust-header"), header, both),
         guest("jwt-auth", built("jwt-auth"), &auth, request),
         guest("rate-limit", built("rate-limit"), limit, request),

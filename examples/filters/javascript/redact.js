@@ -19,11 +19,16 @@ export default class Redact {
     response.setJson(body);
   }
 
-  hide(value) {
-    if (typeof value !== "object" || value === null) return;
-    for (const [name, member] of Object.entries(value)) {
-      if (!Array.isArray(value) && this.fields.has(name)) value[name] = "[redacted]";
-      else this.hide(member);
+  // Without recursion: an instance has a short stack, and the document is of somebody else.
+  hide(body) {
+    const left = [body];
+    while (left.length > 0) {
+      const value = left.pop();
+      if (typeof value !== "object" || value === null) continue;
+      for (const [name, member] of Object.entries(value)) {
+        if (!Array.isArray(value) && this.fields.has(name)) value[name] = "[redacted]";
+        else left.push(member);
+      }
     }
   }
 }

@@ -4,6 +4,8 @@ import importlib
 import json
 import unittest
 
+import ask
+import mask
 import redact
 import stamp
 from sluice_filter import ConfigError
@@ -35,6 +37,30 @@ class Filters(unittest.TestCase):
         refused.call(filter.on_request)
         self.assertEqual((refused.status, refused.reason), (401, "key-missing"))
         self.assertEqual(refused.counted, {("refused", ("reason", "key-missing")): 1})
+
+    def test_a_word_is_masked_wherever_it_is_split(self):
+        filter, text = make(mask.Mask, {"word": "sécret"}), "sésécret, sécre".encode()
+        for at in range(len(text) + 1):
+            sent = Exchange().chunks(filter.on_response_chunk, [text[:at], text[at:]])
+            self.assertEqual(b"".join(sent).decode(), "sé*******, sécre")
+
+    def test_events_get_other_data_and_keep_the_rest(self):
+        exchange = Exchange(response_headers={"content-type": "text/event-stream"})
+        hook = make(mask.Mask, {"word": "secret"}).on_response_event
+        sent = exchange.events(hook, "id: 7\ndata: a secret\n\n: alive\n\n")
+        self.assertEqual(sent, [b"id: 7\ndata: a ******\n\n", b": alive\n\n", b""])
+
+    def test_a_service_says_who_the_caller_is_until_there_were_too_many_requests(self):
+        def who(method, path, headers, body):
+            self.assertEqual((method, path, json.loads(body)), ("POST", "/ask", {"caller": "ann"}))
+            return 200, {}, '{"account":7}'
+
+        filter = make(ask.Ask, {"url": "https://who.internal/ask", "amount": 1})
+        exchange = Exchange(request_headers={"x-caller": "ann"}, services={"https://who.internal": who})
+        self.assertIsNone(exchange.call(filter.on_request))
+        self.assertEqual(exchange.request_headers["x-account"], "7")
+        exchange.call(filter.on_request)
+        self.assertEqual((exchange.status, exchange.response_headers["retry-after"]), (429, "3600"))
 
 
 if __name__ == "__main__":

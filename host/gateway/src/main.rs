@@ -11,7 +11,7 @@ use sluice::filter::Runtime;
 use sluice::plugin::check::{Finding, Severity};
 use sluice::plugin::{self, Selection, ToolError};
 use sluice::services::consumers::{key_hash, new_key};
-use sluice::services::log_limit::visible;
+use sluice::services::log_limit::{visible, visible_lines};
 use sluice::services::passwords;
 use sluice::wasm::{CompilerCommand, PipedError, RuntimeOptions, UNABLE, compile_piped};
 use sluice::{config, embedded, gateway};
@@ -34,9 +34,12 @@ struct Arguments {
 enum Command {
     /// Serve a configuration (what happens without a command, too).
     Run {
-        /// The configuration.
-        #[arg(short, long, value_name = "FILE", default_value = "gateway.toml")]
-        config: PathBuf,
+        /// The configuration [default: gateway.toml]
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The same, without an option.
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
     },
     /// Check a configuration without serving it: prints all errors and warnings.
     Check {
@@ -177,8 +180,9 @@ const WATCH: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    let result = match command.unwrap_or(Command::Run { config: "gateway.toml".into() }) {
-        Command::Run { config } => {
+    let result = match command.unwrap_or(Command::Run { config: None, file: None }) {
+        Command::Run { config, file } => {
+            let config = config.or(file).unwrap_or_else(|| "gateway.toml".into());
             gateway::run(&config, COMPILER).map(ExitCode::from).map_err(|error| sluice::chain(&error))
         }
         Command::Check { config, explain_key: None } => check(&config),
@@ -224,7 +228,8 @@ fn compile() -> ExitCode {
 fn check(path: &Path) -> Result<ExitCode, String> {
     let checked = gateway::check(path, COMPILER).map_err(|error| sluice::chain(&error))?;
     // A warning may quote a plugin.
-    let mut text: String = checked.warnings.iter().map(|warning| format!("warning: {}\n", visible(warning))).collect();
+    let mut text: String =
+        checked.warnings.iter().map(|warning| format!("warning: {}\n", visible_lines(warning, "    "))).collect();
     text.extend(checked.notes.iter().map(|note| format!("note: {note}\n")));
     text.push_str(&format!("{}: ok\n", path.display()));
     print(&text)

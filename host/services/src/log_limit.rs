@@ -63,6 +63,12 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// The same, with the line breaks of the text: the lines behind the first begin with `indent`, so that none passes for a line of the gateway.
+pub fn visible_lines(text: &str, indent: &str) -> String {
+    let lines: Vec<_> = text.lines().map(visible).collect();
+    lines.join(&format!("\n{indent}"))
+}
+
 fn is_steering(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')

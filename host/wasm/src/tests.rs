@@ -4,6 +4,7 @@ mod bounds;
 mod fixtures;
 mod images;
 mod layers;
+mod memoryless;
 mod turns;
 mod versions;
 
@@ -261,11 +262,10 @@ fn a_hook_that_does_not_end_in_the_trial_is_a_failure_and_a_slow_one_a_warning()
     let limits = || FilterLimits { cpu: Duration::from_millis(2), ..limits() };
     let tried = |hook| program(&runtime(), &guest(&[(Hook::OnRequest, hook)], false), Mode::Reused, limits());
     let slow = tried(LONG);
-    let warning =
-        "filter `guest`: the hook on-request used more than its 2ms of CPU time, when tried on an empty message";
+    let warning = "filter `guest`: the hook on-request used more than its 2ms of CPU time (`limits.cpu`, `limits.cpu_per_mib`), when tried on an empty message";
     assert_eq!((slow.warnings(), slow.trial_failures()), (&[warning.to_owned()][..], &[][..]));
     let endless = tried(SPIN);
-    let failure = "the hook on-request used more than its 40ms of CPU time";
+    let failure = "the hook on-request used more than its 40ms of CPU time (`limits.cpu`, `limits.cpu_per_mib`)";
     assert_eq!((endless.warnings(), endless.trial_failures()), (&[][..], &[failure.to_owned()][..]));
 }
 
@@ -344,9 +344,9 @@ fn a_filter_that_overran_is_called_on_a_fiber_and_lets_others_run() {
     let program = program(&runtime(), &guest(&[(Hook::OnRequest, LONG)], false), Mode::Reused, limits);
     run(async {
         let pool = Rc::new(Pool::new(program.clone()));
-        assert!(!program.shared.overran.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(!program.shared.on_fiber.load(std::sync::atomic::Ordering::Relaxed));
         assert!(pool.call(Hook::OnRequest, exchange(), 0).await.1.is_ok());
-        assert!(program.shared.overran.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(program.shared.on_fiber.load(std::sync::atomic::Ordering::Relaxed));
         let neighbour = tokio::task::spawn_local(async {
             let mut turns = 0;
             loop {

@@ -74,15 +74,23 @@ impl Cached {
     /// Looks it up. While another request asks for its key, it waits for at most the `timeout_ms` of a call.
     pub(crate) fn find(cache: &Cache, request: &Request, timeout_ms: u32) -> Result<Cached, Error> {
         let Some(key) = key(cache, request)? else { return Ok(Cached::Off) };
-        match kv::get_or_reserve(&cache.space, &key, u64::from(timeout_ms) + MARGIN_MS) {
+        let reserve = || kv::get_or_reserve(&cache.space, &key, u64::from(timeout_ms) + MARGIN_MS);
+        let found = match reserve() {
+            Ok(Reservation::Pending) => match kv::wait(&cache.space, &key, timeout_ms) {
+                Ok(Some(bytes)) => Ok(Reservation::Found(bytes)),
+                // The answer is not one to be kept, or its client has gone. One of those who have waited asks for those who come; the
+                // others ask for themselves, as they would wait for one another without end where nothing is kept.
+                Ok(None) => reserve(),
+                // It has taken as long as a call may: its client has left in the middle of it. This one asks in its place.
+                Err(Error::Timeout) => Ok(Reservation::Reserved),
+                Err(error) => Err(error),
+            },
+            found => found,
+        };
+        match found {
             Ok(Reservation::Found(bytes)) => Ok(Cached::read(&bytes)),
             Ok(Reservation::Reserved) => Ok(Cached::Miss(key)),
-            Ok(Reservation::Pending) => match kv::wait(&cache.space, &key, timeout_ms) {
-                Ok(Some(bytes)) => Ok(Cached::read(&bytes)),
-                // The answer is not one to be kept, or its client has gone: this one asks for itself.
-                Ok(None) => Ok(Cached::Off),
-                Err(error) => unless_away(error).map(|()| Cached::Off),
-            },
+            Ok(Reservation::Pending) => Ok(Cached::Off),
             // The space is full: this one asks, and keeps nothing.
             Err(error) => unless_away(error).map(|()| Cached::Off),
         }

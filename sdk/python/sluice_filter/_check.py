@@ -1,11 +1,13 @@
 """The check of a config."""
 
+from typing import Any
+
 from ._errors import ConfigError
 
 NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def check(value, shape, path=""):
+def check(value: Any, shape: Any, path: str = "") -> Any:
     """Checks a config against a shape and returns it: `{"header": str, "fields": [str], "keys": {"*": {"name": str}}, "realm?": str}`.
 
     A list of one shape is a list of such values, the member `*` stands for any name, and `?` for a member that may be missing.

@@ -3,6 +3,8 @@
 import functools
 import re
 
+from ._arguments import check, parameters
+
 
 class GatewayError(Exception):
     """A call that the gateway has refused. Nothing has changed.
@@ -24,18 +26,26 @@ class ConfigError(Exception):
         super().__init__(f"{key}: {message}")
 
 
-def checked(call, function):
-    """The function, raising GatewayError in place of what the bindings raise."""
-    from componentize_py_types import Err
+def refusal(call, error):
+    """The exception for an error of the interface."""
+    case = type(error).__name__.removeprefix("Error_")
+    kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", case).lower()
+    return GatewayError(call, kind, getattr(error, "value", None))
+
+
+def checked(call, function, kinds=()):
+    """The function, raising GatewayError in place of what the bindings raise, and TypeError for wrong arguments."""
+    from componentize_py_types import Err  # type: ignore
+
+    known = parameters(function, kinds)
 
     @functools.wraps(function)
     def run(*values):
+        check(call, known, values)
         try:
             return function(*values)
         except Err as error:
-            case = type(error.value).__name__.removeprefix("Error_")
-            kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", case).lower()
-            refused = GatewayError(call, kind, getattr(error.value, "value", None))
+            refused = refusal(call, error.value)
         raise refused
 
     return run

@@ -11,9 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ._release import mend
+
 # What every filter imports; the others by the names of their modules.
 ALWAYS = ["types", "interest", "request", "response", "route", "log"]
-SERVICES = ["clock", "consumers", "context", "kv", "metrics", "secrets", "state"]
+SERVICES = ["cache", "chunk", "clock", "concurrency", "consumers", "context", "crypto", "http", "kv", "kv_wait", "limiter", "metrics", "passwords"]
+SERVICES += ["random", "secrets", "state"]
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -35,7 +38,7 @@ def component(file, wit, place, out):
     module = module_name(file)
     hooks, services = look(file, place)
     shutil.copytree(wit, place / "wit")
-    imports = "".join(f"import {name};\n" for name in ALWAYS + services)
+    imports = "".join(f"import {name.replace('_', '-')};\n" for name in ALWAYS + services)
     exports = "".join(f"export {name.replace('_', '-')};\n" for name in ["configure", *hooks])
     (place / "wit" / "component.wit").write_text(f"world component {{\n{imports}{exports}}}\n")
     app = place / "app"
@@ -50,6 +53,7 @@ def component(file, wit, place, out):
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{file.name}: {done.stdout}{done.stderr}".strip())
+    out.write_bytes(mend(out.read_bytes()))
 
 
 def module_name(file):
@@ -62,17 +66,23 @@ def look(file, place):
     script = (
         "import importlib.util, sys\n"
         "import sluice_filter.testing\n"
-        "from sluice_filter import _entry\n"
+        "from sluice_filter import _entry, _findings\n"
         f"sys.path.insert(0, {str(file.parent)!r})\n"
         f"spec = importlib.util.spec_from_file_location({module_name(file)!r}, {str(file)!r})\n"
         "module = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(module)\n"
-        "print(','.join(_entry.hooks_of(_entry.filter_of(module))))\n"
+        "hooks = _entry.hooks_of(_entry.filter_of(module))\n"
+        "[_entry.given_to(hook) for hook in hooks]\n"
+        "print('warnings', *_findings.findings(_entry.filter_of(module)), sep='\\n')\n"
+        "print(','.join(hooks + ['describe'] * hasattr(_entry.filter_of(module), 'describe')))\n"
         f"print(','.join(name for name in {SERVICES!r} if f'sluice_filter.{{name}}' in sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment())
     if done.returncode != 0:
         sys.exit(f"{file.name}: {done.stderr.strip()}")
-    hooks, services = done.stdout.splitlines()[-2:]
+    lines = done.stdout.splitlines()
+    hooks, services = lines[-2:]
+    for warning in lines[lines.index("warnings") + 1 : -2]:
+        print(f"{file.name}: warning: {warning}", file=sys.stderr)
     if not hooks:
         sys.exit(f"{file.name}: the filter has no method of a hook, such as on_request")
     return hooks.split(","), [name for name in services.split(",") if name]

@@ -1,6 +1,6 @@
 """Time, under the control of the gateway."""
 
-from wit_world.imports import clock as host
+from wit_world.imports import clock as host  # type: ignore
 
 
 def now() -> float:

@@ -1,9 +1,54 @@
 """The callers that the operator knows."""
 
-from wit_world.imports import consumers as host
+from typing import Optional, Union
+
+from wit_world.imports import consumers as host  # type: ignore
 
 from ._errors import checked
 
-authenticate = checked("consumers.authenticate", host.authenticate)
-plan = checked("consumers.plan", host.plan)
-label = checked("consumers.label", host.label)
+
+def _of(name):
+    return checked(f"consumers.{name.replace('_', '-')}", getattr(host, name))
+
+
+_authenticate, _recall_password, _vouch, _known = map(_of, ["authenticate", "recall_password", "vouch", "known"])
+_plan, _label, _labels, _method = map(_of, ["plan", "label", "labels", "method"])
+
+
+def authenticate(kind: str, credential: str) -> Optional[str]:
+    """Makes the consumer with this credential the caller, and answers its name. Kinds: key, and of a client certificate sha256, subject, dns and more."""
+    return _authenticate(kind, credential)
+
+
+def recall_password(username: str, password: Union[str, bytes]) -> Optional[str]:
+    """As `passwords.authenticate`, without a wait: only what was verified before is known."""
+    return _recall_password(username, password.encode() if isinstance(password, str) else password)
+
+
+def vouch(name: str, method: str) -> bool:
+    """Makes the consumer of this name the caller, because the filter has found out that it is, by this method."""
+    return _vouch(name, method)
+
+
+def known() -> bool:
+    """Whether the caller is one of the operator's consumers."""
+    return _known()
+
+
+def plan() -> Optional[str]:
+    """The plan of the caller."""
+    return _plan()
+
+
+def label(name: str) -> Optional[str]:
+    """A label of the caller."""
+    return _label(name)
+
+
+def labels() -> dict[str, str]:
+    return {each.name: each.value for each in _labels()}
+
+
+def method() -> Optional[str]:
+    """How the caller was found: the kind of its credential, password, or the method of `vouch`."""
+    return _method()

@@ -1,26 +1,37 @@
 """Facts that filters hand on within the exchange."""
 
 import json
+from typing import Any, Optional
 
-from wit_world.imports import context as host
+from wit_world.imports import context as host  # type: ignore
 
 from ._errors import checked
 
-consumer = checked("context.consumer", host.consumer)
-set_consumer = checked("context.set-consumer", host.set_consumer)
+_get, _set = checked("context.get", host.get), checked("context.set", host.set)
+_consumer, _set_consumer = checked("context.consumer", host.consumer), checked("context.set-consumer", host.set_consumer)
 
 
-def get(key):
+def consumer() -> Optional[str]:
+    """The authenticated caller, if a filter has found one."""
+    return _consumer()
+
+
+def set_consumer(name: str) -> None:
+    """Says who the caller is."""
+    _set_consumer(name)
+
+
+def get(key: str) -> Any:
     """A str, int, float, bool, list of str, or what the JSON of another value is; None for none."""
-    value = checked("context.get", host.get)(key)
+    value = _get(key)
     if value is None:
         return None
     return json.loads(value.value) if isinstance(value, host.Value_Json) else value.value
 
 
-def set(key, value):
+def set(key: str, value: Any) -> None:
     """Leaves a fact for the filters after this one. A whole number beyond 64 bits, and what has no type of its own, becomes JSON."""
-    checked("context.set", host.set)(key, _wrap(value))
+    _set(key, _wrap(value))
 
 
 def _wrap(value):

@@ -1,13 +1,23 @@
 """The gateway's log."""
 
-from wit_world.imports import log as host
+from wit_world.imports import log as host  # type: ignore
 
 
-def _line(level):
-    def line(message):
-        host.log(host.Level[level], str(message))
-
-    return line
+def debug(message: object) -> None:
+    _write("DEBUG", message)
 
 
-debug, info, warn, error = _line("DEBUG"), _line("INFO"), _line("WARN"), _line("ERROR")
+def info(message: object) -> None:
+    _write("INFO", message)
+
+
+def warn(message: object) -> None:
+    _write("WARN", message)
+
+
+def error(message: object) -> None:
+    _write("ERROR", message)
+
+
+def _write(level, message):
+    host.log(host.Level[level], str(message))

@@ -44,6 +44,19 @@ impl Headers {
     pub fn remove(&mut self, name: &str) {
         self.0.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
     }
+
+    /// Takes away what is said of the bytes of a body, as the gateway does when a filter replaces it.
+    pub(crate) fn forget_bytes(&mut self) {
+        for name in ["content-encoding", "accept-ranges", "content-digest", "repr-digest", "digest", "content-md5"] {
+            self.remove(name);
+        }
+        if let Some(strong) = self.get("etag").filter(|tag| !tag.starts_with("W/")).map(str::to_owned) {
+            match strong.starts_with('"') {
+                true => self.set("etag", format!("W/{strong}")),
+                false => self.remove("etag"),
+            }
+        }
+    }
 }
 
 /// A request in memory.

@@ -14,9 +14,9 @@ use sluice_harness::gateway::binary;
 use sluice_harness::tools::{need, tools};
 
 /// The three filters.
-const FILTERS: [&str; 3] = ["stamp", "api-key", "redact"];
+pub(super) const FILTERS: [&str; 3] = ["stamp", "api-key", "redact"];
 
-/// What C, Zig and Go have besides: bodies in pieces, and calls to services.
+/// What most languages have besides: bodies in pieces, and calls to services.
 const WITH_SERVICES: [&str; 5] = ["stamp", "api-key", "redact", "mask", "ask"];
 
 /// A language whose tools are here.
@@ -153,11 +153,13 @@ fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
         if ending == "ts" {
             Command::new(&node).current_dir(&place).arg("node_modules/typescript/bin/tsc").built();
         } else {
+            let of_package = "package.test.mjs";
+            fs::copy(root().join("tests/packages").join(of_package), place.join(of_package)).expect("a copy");
             Command::new(&node).current_dir(&place).arg("--test").built();
         }
         let mut build = Command::new(&node);
         build.current_dir(&place).args(["node_modules/sluice-filter/build.mjs", "build"]);
-        build.args(FILTERS.map(|filter| format!("{filter}.{ending}")));
+        build.args(WITH_SERVICES.map(|filter| format!("{filter}.{ending}")));
         build.arg("--out").arg(out).arg("--wit").arg(root().join("wit")).built();
     };
     Some(kept(name, false, &FILTERS, &["sdk/javascript", "tests/external/package.json"], command))

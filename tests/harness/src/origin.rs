@@ -1,7 +1,7 @@
 //! A scripted upstream: answers by a function, or is driven step by step.
 
 use std::io::{self, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use crate::tools::free_port;
 use crate::wait::eventually_some;
 use crate::wire::{self, Framing, Head};
 
@@ -387,8 +388,7 @@ impl Scripted {
     }
 }
 
-/// An address on loopback where nobody listens.
+/// An address on loopback where nobody listens, and nobody will who did not ask for it.
 pub fn nobody() -> SocketAddr {
-    // The listener is dropped at once; the kernel hands the port out again only after many others.
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }

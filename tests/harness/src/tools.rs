@@ -1,8 +1,11 @@
 //! Programs of other people that tests run the gateway against: where they are, and how they are started and ended.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::wait::eventually;
 
@@ -129,9 +132,24 @@ impl Drop for Server {
     }
 }
 
-/// A free port, for servers that can't tell which one they got.
+/// A free port of loopback, for servers that can't tell which one they got, or that leave it and come back. It is none that the kernel gives to those
+/// who ask for any port, or to a connection: what else runs would take it in between. No port is told twice.
 pub fn free_port() -> u16 {
-    crate::origin::nobody().port()
+    /// Below are those that services are known by.
+    const FIRST: u16 = 10_240;
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let end = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
+    assert!(end > FIRST + 1000, "the kernel gives ports away from {end} on, which leaves too few for tests");
+    let is_free = |port: u16| {
+        // At any address, as a server may bind so.
+        let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+        tcp && UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+    };
+    // Each process of tests begins elsewhere.
+    let next = NEXT.get_or_init(|| AtomicU16::new((std::process::id() % 1000) as u16 * 20));
+    let mut ports = (0..end - FIRST).map(|_| FIRST + next.fetch_add(1, Ordering::Relaxed) % (end - FIRST));
+    ports.find(|port| is_free(*port)).expect("a free port")
 }
 
 /// Waits until somebody listens there.

@@ -33,3 +33,16 @@ pub fn eventually_some<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Does something again until it took less than `limit`, for tests of what holds only so long: on a machine that stalls it may be over before the test
+/// has looked. The attempt begins anew each time, and tells what it found and how long that took.
+#[track_caller]
+pub fn within<T>(limit: Duration, mut attempt: impl FnMut() -> (Duration, T)) -> T {
+    for _ in 0..20 {
+        let (took, found) = attempt();
+        if took < limit {
+            return found;
+        }
+    }
+    panic!("the machine has stalled for {limit:?} in each of 20 attempts");
+}

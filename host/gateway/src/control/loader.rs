@@ -135,6 +135,8 @@ fn run(
         }
         let begun = Instant::now();
         metrics.reload_in_progress.set(1);
+        // It may take long: this runs at a low priority, beside the traffic.
+        tracing::info!("loading what has changed");
         let loaded = load(&changed);
         metrics.reload_in_progress.set(0);
         if interrupt.was_heeded() {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::Method;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 
 use super::pipeline::{before, downward, upward};
 use super::verdict::{CallOutcome, log_unread, settle, settle_since};
 use super::{BodyFailure, BodySource, BodySourceError, FailurePolicy, Filter, LocalPipeline, Traversal};
 use crate::exchange::Exchange;
+use crate::http::compression::{forget_digests, weaken};
 use crate::wasm::{BodyInterest, Called, FilterError, Hook, Phase, Unread, Verdict};
 
 /// A filter gave no verdict and its policy is `closed`.
@@ -204,6 +206,9 @@ impl LocalPipeline {
             }
         }
         let Some(max_bytes) = self.response_body_wanted(traversal.exchange(), body, index) else {
+            if self.has(Hook::OnResponseBody, index) {
+                self.forget_length(traversal.exchange(), index);
+            }
             return FilterOutcome::Continue;
         };
         traversal.cursor.now = None;
@@ -383,6 +388,20 @@ impl LocalPipeline {
         let has_body = response.body.as_ref().map_or(!body.is_empty(), |body| !body.is_empty());
         let interest = self.pipeline.filters()[index].program.interests().response_body.as_ref()?;
         wanted(interest, has_body, response.headers.get(CONTENT_TYPE))
+    }
+
+    /// A response to HEAD can't say how long a body would be that the filter may replace (RFC 9110 §9.3.2 lets it be silent).
+    fn forget_length(&self, exchange: &mut Exchange, index: usize) {
+        let Some(interest) = &self.pipeline.filters()[index].program.interests().response_body else { return };
+        if exchange.request.method != Method::HEAD || exchange.response_body_replaced {
+            return;
+        }
+        let Some(response) = &mut exchange.response else { return };
+        if interest.matches(response.headers.get(CONTENT_TYPE)) {
+            response.headers.remove(CONTENT_LENGTH);
+            forget_digests(&mut response.headers);
+            weaken(&mut response.headers);
+        }
     }
 }
 

@@ -10,9 +10,12 @@ use super::foreseen::Foreseen;
 use super::{Component, ToolError, runtime};
 use crate::config::{self, Loaded, model};
 use crate::filter::{Filter, Grants, Hook, LoadError, Plugin};
-use crate::services::log_limit::visible;
+use crate::services::log_limit::{visible, visible_lines};
 use crate::services::{Clock, Services};
 use crate::snapshot::{filter_spec, needs};
+
+/// Of the further lines of a message.
+const INDENT: &str = "    ";
 
 /// How much something matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,9 +151,9 @@ fn of_filter(loaded: &Loaded, filter: &model::Filter, plugin: &Arc<Plugin>, comp
                     );
                 }
             }
-            built.warnings().iter().for_each(|warning| say(Severity::Warning, visible(warning).into_owned()));
+            built.warnings().iter().for_each(|warning| say(Severity::Warning, visible_lines(warning, INDENT)));
             for failure in built.trial_failures() {
-                say(Severity::Error, format!("{}, when tried on an empty message", visible(failure)));
+                say(Severity::Error, format!("{}, when tried on an empty message", visible_lines(failure, INDENT)));
             }
             if built.trial_failures().is_empty() {
                 say(Severity::Note, "it takes its config".to_owned());
@@ -159,7 +162,7 @@ fn of_filter(loaded: &Loaded, filter: &model::Filter, plugin: &Arc<Plugin>, comp
         Err(LoadError::Refused(message)) => {
             findings.push(Finding::new(Severity::Error, loaded.error_at(name, &visible(&message)).to_string()));
         }
-        Err(error) => say(Severity::Error, visible(&crate::chain(&error)).into_owned()),
+        Err(error) => say(Severity::Error, visible_lines(&crate::chain(&error), INDENT)),
     }
     findings
 }

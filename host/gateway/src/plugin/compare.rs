@@ -58,7 +58,7 @@ pub(super) fn differences(step: &CaseStep, number: Option<usize>, seen: &Json) -
     if let (Some(failure), Some(why)) = (failures.first_mut(), seen["message"].as_str())
         && failure.details.is_empty()
     {
-        failure.details.push(format!("the filter fails: {why}"));
+        failure.details.extend(format!("the filter fails: {why}").lines().map(str::to_owned));
     }
     failures
 }
@@ -75,8 +75,19 @@ fn difference(expected: &Expected, step: Option<usize>, seen: &Json) -> Option<F
     if fits {
         return None;
     }
+    let answered = seen["upstream"].is_null().then(|| &seen["response"]["status"]);
     let message = match (&found, is_absent_meant) {
-        (None, _) => format!("expected {}, and it is not there", shown(&expected.value)),
+        (None, _) if expected.path.first().is_some_and(|key| key == "upstream") && answered.is_some() => {
+            let status = answered.map(Json::to_string).unwrap_or_default();
+            format!("expected {}, and nothing went to the upstream: the status is {status}", shown(&expected.value))
+        }
+        (None, _) => {
+            let metrics =
+                seen["metrics"].as_object().filter(|_| expected.path.first().is_some_and(|key| key == "metrics"));
+            let others: Vec<String> = metrics.into_iter().flatten().map(|(name, _)| format!("`{name}`")).collect();
+            let others = if others.is_empty() { String::new() } else { format!(", but {}", others.join(", ")) };
+            format!("expected {}, and it is not there{others}", shown(&expected.value))
+        }
         (Some(found), true) => format!("expected none, seen {}", shown(found)),
         (Some(found), false) if is_part => {
             format!("expected a part {}, seen {}", shown(&expected.value), shown(found))

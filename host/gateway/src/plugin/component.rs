@@ -7,6 +7,14 @@ use super::ToolError;
 use crate::config::{self, MAX_COMPONENT};
 use crate::embedded;
 
+/// What a build reads, by its ending.
+const SOURCES: [&str; 9] = ["rs", "c", "h", "zig", "go", "js", "mjs", "ts", "py"];
+/// Folders of tools and of what they make.
+const NO_SOURCES: [&str; 8] = ["build", "dist", "target", "zig-out", "node_modules", "__pycache__", "venv", "cases"];
+/// How deep sources are looked for, and in how many files and folders.
+const DEPTH: usize = 4;
+const MOST_ENTRIES: usize = 2_000;
+
 /// Where builds leave components, by the folder of the plugin.
 const FOLDERS: [&str; 6] =
     ["", "build", "dist", "target/wasm32-wasip2/release", "target/wasm32-wasip2/debug", "zig-out/bin"];
@@ -66,4 +74,25 @@ pub(super) fn newest(folder: &Path) -> Option<PathBuf> {
         let changed = path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         (changed, path.clone())
     })
+}
+
+/// A source of a plugin that was changed after this component was built from it, the latest if there are several.
+pub(super) fn newer_source(folder: &Path, built: &Path) -> Option<PathBuf> {
+    let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    let built = changed(built)?;
+    let (mut folders, mut left, mut latest) = (vec![(folder.to_owned(), 0)], MOST_ENTRIES, None);
+    while let Some((folder, depth)) = folders.pop() {
+        for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            left = left.checked_sub(1)?;
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                if depth < DEPTH && !name.starts_with('.') && !NO_SOURCES.contains(&name) {
+                    folders.push((path, depth + 1));
+                }
+            } else if path.extension().is_some_and(|ending| SOURCES.iter().any(|known| ending == *known)) {
+                latest = latest.max(changed(&path).filter(|at| *at > built).map(|at| (at, path)));
+            }
+        }
+    }
+    latest.map(|(_, path)| path)
 }

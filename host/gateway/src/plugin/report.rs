@@ -18,11 +18,18 @@ pub fn text(summary: &Summary) -> String {
         let word = if result.passed() { "ok  " } else { "FAIL" };
         let _ = writeln!(text, "  {word}  {}", result.name);
         for failure in &result.failures {
-            let _ = writeln!(text, "        {}", headline(failure));
+            let _ = writeln!(text, "        {}", headline(failure).replace('\n', "\n          "));
             for line in &failure.details {
                 let _ = writeln!(text, "          {line}");
             }
         }
+    }
+    for source in &summary.newer {
+        let _ = writeln!(
+            text,
+            "warning: {} was changed after the component was built: `sluice plugin build`",
+            source.display()
+        );
     }
     let (passed, failed) = (summary.passed(), summary.failed());
     let cases = if passed + failed == 1 { "case" } else { "cases" };
@@ -52,5 +59,5 @@ pub fn json(summary: &Summary) -> Json {
         })
     };
     let results: Vec<Json> = summary.results.iter().map(result).collect();
-    json!({ "passed": summary.passed(), "failed": summary.failed(), "cases": results })
+    json!({ "passed": summary.passed(), "failed": summary.failed(), "newer_sources": summary.newer, "cases": results })
 }

@@ -20,7 +20,7 @@ use crate::filter::{
     Plugin, RequestOutcome, ResponseOutcome, Runtime, Traversal, WorkerFilters,
 };
 use crate::services::consumers::ConsumerSet;
-use crate::services::log_limit::visible;
+use crate::services::log_limit::{visible, visible_lines};
 use crate::services::{Clock, Random, Services};
 use crate::telemetry::Metrics;
 use crate::wasm::{HookCall, LogLine, Observer};
@@ -176,11 +176,11 @@ impl Runner {
             (Err(LoadError::Refused(message)), Some(text)) => {
                 return Err(wrong("refused", format!("expected a refusal with `{text}`, seen: {}", visible(&message))));
             }
-            (Err(error), _) => return Err(wrong("config", visible(&crate::chain(&error)).into_owned())),
+            (Err(error), _) => return Err(wrong("config", visible_lines(&crate::chain(&error), ""))),
         };
         if case.filter.on_failed_trial == TrialPolicy::Refuse && !filter.trial_failures().is_empty() {
             let failures = filter.trial_failures().join("; ");
-            return Err(wrong("case", format!("{}, when tried on an empty message", visible(&failures))));
+            return Err(wrong("case", format!("{}, when tried on an empty message", visible_lines(&failures, ""))));
         }
         let pipeline = Pipeline::new(&[Step::Filter(filter)]).map_err(|error| wrong("case", error.to_string()))?;
         let worker = WorkerFilters::new(BODIES);
@@ -197,10 +197,23 @@ impl Runner {
             let advance = u64::try_from(step.advance.as_micros()).unwrap_or(u64::MAX);
             world.time.fetch_add(advance, Ordering::AcqRel);
             let mut last = None;
-            for _ in 0..step.repeat {
+            for round in 1..=step.repeat {
                 last = Some(self.step(step, world).await);
                 match &last {
-                    Some(Ok((_, _, unforeseen))) if unforeseen.is_empty() => {}
+                    Some(Ok((seen, _, unforeseen))) if unforeseen.is_empty() => {
+                        // What is expected is of the last time; that the filter fails before is not what is meant, unless it is to fail then, too.
+                        let is_meant = step.expected.iter().any(|expected| match &expected.path[..] {
+                            [key] if key == "verdict" => expected.value == seen["verdict"],
+                            path => path.first().is_some_and(|key| key == "failure"),
+                        });
+                        let is_early = round < step.repeat && !is_meant;
+                        if let Some(kind) = seen["failure"].as_str().filter(|_| is_early) {
+                            let (of, why) = (step.repeat, seen["message"].as_str().unwrap_or_default());
+                            let message = format!("the filter fails ({kind}) at time {round} of {of}: {why}");
+                            result.failures.push(problem(case, number, "repeat", message));
+                            break;
+                        }
+                    }
                     Some(Ok(_) | Err(_)) | None => break,
                 }
             }
@@ -253,7 +266,7 @@ impl Runner {
         let failure = failure.or_else(|| first.map(|error| (error.kind().name().to_owned(), error.to_string())));
         if let Some((kind, message)) = failure {
             found.insert("failure".into(), kind.into());
-            found.insert("message".into(), visible(&message).into());
+            found.insert("message".into(), visible_lines(&message, "").into());
         }
         found.insert("log".into(), seen::log(&lines));
         found.insert("http".into(), made.into());

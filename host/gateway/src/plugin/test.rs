@@ -1,9 +1,10 @@
 //! `sluice plugin test`: finds the cases of a plugin, runs them and sums up.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::component::{find, in_folder, of_file, shipped};
+use super::component::{find, in_folder, newer_source, of_file, shipped};
 use super::run::{CaseResult, Runner};
 use super::{Component, ToolError};
 use crate::config::load_cases;
@@ -27,6 +28,8 @@ pub struct Selection {
 #[derive(Debug, Default)]
 pub struct Summary {
     pub results: Vec<CaseResult>,
+    /// Sources that were changed after the component was built.
+    pub newer: BTreeSet<PathBuf>,
 }
 
 impl Summary {
@@ -49,7 +52,11 @@ pub fn test(selection: &Selection, cache: Option<PathBuf>) -> Result<Summary, To
         if cases.peek().is_none() {
             continue;
         }
-        let plugin = runner.load(component(selection, &path, &file)?)?;
+        let component = component(selection, &path, &file)?;
+        if let (None, None, Some(built)) = (&selection.component, &file.component, &component.path) {
+            summary.newer.extend(newer_source(&plugin_folder(&path), built));
+        }
+        let plugin = runner.load(component)?;
         summary.results.extend(cases.map(|case| runner.run(&path, &file, case, &plugin)));
     }
     if summary.results.is_empty() {

@@ -25,3 +25,27 @@ fn shipped_plugins_pass_their_cases() {
     }
     assert!(failed.is_empty(), "{failed}");
 }
+
+#[test]
+fn a_source_that_is_newer_than_the_component_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, age: u64| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let file = std::fs::File::create(&path).expect("a file");
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age)).expect("a time");
+        path
+    };
+    let built = file("build/stamp.wasm", 100);
+    file("src/stamp.ts", 200);
+    for made in ["build/stamp.js", "node_modules/x/index.js", ".cache/a.js", "notes.txt"] {
+        file(made, 0);
+    }
+    assert_eq!(component::newer_source(folder.path(), &built), None);
+    file("src/deep/part.ts", 50);
+    let latest = file("src/stamp.ts", 10);
+    assert_eq!(component::newer_source(folder.path(), &built), Some(latest.clone()));
+    let mut summary = Summary::default();
+    summary.newer.insert(latest);
+    assert!(text(&summary).contains("stamp.ts was changed after the component was built: `sluice plugin build`"));
+}

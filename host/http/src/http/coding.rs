@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue};
 
 pub use self::accept::{acceptable, preferred};
 pub use self::decoded::decoded;
-pub(super) use self::encoded::DIGESTS;
+pub use self::encoded::DIGESTS;
 pub use self::encoded::{Encoding, encode_whole};
 pub use self::encoder::{EncodeError, Encoder, Level, Until};
 

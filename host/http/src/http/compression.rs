@@ -130,15 +130,20 @@ pub fn forget_digests(head: &mut HeaderMap) {
 
 /// Makes the entity tag a weak one. What is no entity tag goes.
 pub fn weaken(response: &mut HeaderMap) {
-    let weak = match response.get(ETAG).map(HeaderValue::as_bytes) {
-        None | Some([b'W', b'/', ..]) => return,
-        Some(strong @ [b'"', ..]) => HeaderValue::from_bytes(&[b"W/", strong].concat()).ok(),
-        Some(_) => None,
+    match response.get(ETAG).and_then(weakened) {
+        None => return,
+        Some(Some(weak)) => response.insert(ETAG, weak),
+        Some(None) => response.remove(ETAG),
     };
-    match weak {
-        Some(weak) => response.insert(ETAG, weak),
-        None => response.remove(ETAG),
-    };
+}
+
+/// What becomes of an entity tag of other bytes: none if it may stay, or the weak one if it is a tag.
+pub fn weakened(tag: &HeaderValue) -> Option<Option<HeaderValue>> {
+    match tag.as_bytes() {
+        [b'W', b'/', ..] => None,
+        strong @ [b'"', ..] => Some(HeaderValue::from_bytes(&[b"W/", strong].concat()).ok()),
+        _ => Some(None),
+    }
 }
 
 /// Says that another `Accept-Encoding` gets another response (RFC 9110 §12.5.5).

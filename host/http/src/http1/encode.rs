@@ -51,12 +51,13 @@ pub fn request_head(out: &mut BytesMut, method: &Method, target: &PathAndQuery, 
         }
     }
     // RFC 9110 §10.1.4 and §7.8: both fields are to be named by Connection.
-    out.extend_from_slice(match (body, trailers) {
-        (Framing::Upgrade, true) => b"connection: upgrade, te\r\n".as_slice(),
-        (Framing::Upgrade, false) => b"connection: upgrade\r\n",
-        (_, true) => b"connection: te\r\n",
-        (_, false) => b"",
-    });
+    match (body, trailers) {
+        (Framing::Upgrade, true) => out.extend_from_slice(b"connection: upgrade, te\r\n"),
+        (Framing::Upgrade, false) => out.extend_from_slice(b"connection: upgrade\r\n"),
+        (_, true) => out.extend_from_slice(b"connection: te\r\n"),
+        // Nearly always. Appending nothing is a call all the same.
+        (_, false) => {}
+    }
     framing(out, body);
     out.extend_from_slice(b"\r\n");
 }
@@ -134,14 +135,14 @@ fn response_head_with<const UPGRADE: bool>(
             out.extend_from_slice(b"\r\n");
         }
         let closes = !persistent || body == Framing::Close;
-        out.extend_from_slice(match (closes, version == Version::HTTP_10, upgrade) {
-            (true, _, false) => b"connection: close\r\n".as_slice(),
-            (true, _, true) => b"connection: close, upgrade\r\n",
-            (false, true, false) => b"connection: keep-alive\r\n",
-            (false, true, true) => b"connection: keep-alive, upgrade\r\n",
-            (false, false, true) => b"connection: upgrade\r\n",
-            (false, false, false) => b"",
-        });
+        match (closes, version == Version::HTTP_10, upgrade) {
+            (true, _, false) => out.extend_from_slice(b"connection: close\r\n"),
+            (true, _, true) => out.extend_from_slice(b"connection: close, upgrade\r\n"),
+            (false, true, false) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+            (false, true, true) => out.extend_from_slice(b"connection: keep-alive, upgrade\r\n"),
+            (false, false, true) => out.extend_from_slice(b"connection: upgrade\r\n"),
+            (false, false, false) => {}
+        }
     }
     framing(out, body);
     out.extend_from_slice(b"\r\n");

@@ -183,7 +183,7 @@ impl Define for InterfaceImports<'_> {
         self.define_raw(name, &signature, types, move |mut caller, values| {
             let memory = caller.data().guest.calls()?;
             let (bytes, state) = split(memory, &mut caller);
-            let guest = Source::new(bytes, state.transfer);
+            let (size, guest) = (bytes.len(), Source::new(bytes, state.transfer));
             #[allow(unsafe_code, reason = "see `Args::new`")]
             // SAFETY: exactly the values of `P`, and one for the place of the answer, are asked for, and they are the arguments.
             let mut args = unsafe { Args::new(values) };
@@ -197,7 +197,7 @@ impl Define for InterfaceImports<'_> {
             }
             let (memory, place) = (ready(memory)?, args.u32()?);
             let answer = run(state, params)?;
-            Sink { store: StoreContextMut::from(&mut caller), memory }.answer(place, answer)
+            Sink { store: StoreContextMut::from(&mut caller), memory, size }.answer(place, answer)
         })
     }
 
@@ -243,7 +243,10 @@ impl Define for InterfaceImports<'_> {
                     let answer = run(caller.as_context_mut(), owned).await?;
                     match results.first_mut() {
                         Some(_) => bail!("no function that waits answers one value"),
-                        None => Sink { store: caller.as_context_mut(), memory }.answer(place, answer),
+                        None => {
+                            let size = memory.data_size(&caller);
+                            Sink { store: caller.as_context_mut(), memory, size }.answer(place, answer)
+                        }
                     }
                 })
             })?;

@@ -17,7 +17,7 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 
 use wasmtime::component::{self, ComponentNamedList, ComponentType};
-use wasmtime::{AsContextMut, Error, Memory, Result as Outcome, Store, StoreContextMut, ValRaw, ValType, bail};
+use wasmtime::{Error, Memory, Result as Outcome, Store, StoreContextMut, ValRaw, ValType, bail};
 
 pub(crate) use self::layout::{record, variant};
 pub(crate) use self::param::{Bytes, Handle, List, Named, Str};
@@ -170,29 +170,15 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The memory that answers are written to.
+/// The memory that answers are written to. Finding it costs as much as a short answer, so it is found once for each thing that is written.
 pub(crate) struct Sink<'a> {
     store: StoreContextMut<'a, CallState>,
     memory: Memory,
+    /// Its size when the function was called. It can only have grown.
+    size: usize,
 }
 
 impl Sink<'_> {
-    fn put(&mut self, at: u32, bytes: &[u8]) -> Outcome<()> {
-        let memory = self.memory.data_mut(&mut self.store);
-        let place = memory.get_mut(at as usize..).and_then(|rest| rest.get_mut(..bytes.len()));
-        place.ok_or_else(|| Error::msg("the answer is out of bounds of the guest's memory"))?.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    /// Refuses a place that is no good one.
-    fn check(&self, at: u32, align: u32, size: u32) -> Outcome<()> {
-        aligned(at, align)?;
-        if u64::from(at) + u64::from(size) > self.memory.data_size(&self.store) as u64 {
-            bail!("{size} bytes for an answer at {at} are out of bounds of the guest's memory");
-        }
-        Ok(())
-    }
-
     /// Has the guest make room: `realloc(old, old size, align, size)`, also for nothing: what its owner may give back is for the guest to
     /// say. No function of the gateway can be called meanwhile.
     fn room(&mut self, align: u32, size: usize) -> Outcome<u32> {
@@ -211,15 +197,14 @@ impl Sink<'_> {
         let guest = &mut self.store.data_mut().guest;
         guest.may_not_call = false;
         guest.is_within = false;
-        let [at, ..] = values.map(|value| value.get_u32());
-        self.check(at, align, size)?;
-        Ok(at)
+        let [at, ..] = values;
+        Ok(at.get_u32())
     }
 
     /// Places bytes somewhere in the guest's memory, and answers where.
     fn place(&mut self, align: u32, bytes: &[u8]) -> Outcome<u32> {
         let at = self.room(align, bytes.len())?;
-        self.put(at, bytes)?;
+        spot(self.memory.data_mut(&mut self.store), at, align, bytes.len())?.copy_from_slice(bytes);
         Ok(at)
     }
 
@@ -227,12 +212,31 @@ impl Sink<'_> {
     fn answer<R: Lower>(mut self, at: u32, answer: R) -> Outcome<()> {
         const LARGEST: usize = 64;
         const { assert!(R::SIZE as usize <= LARGEST, "a larger answer needs more room here") };
-        self.check(at, R::ALIGN, R::SIZE)?;
+        let size = R::SIZE as usize;
+        aligned(at, R::ALIGN)?;
+        // Before the guest makes room for parts of the answer, and with it maybe for this one.
+        if at as usize + size > self.size {
+            return Err(no_spot(at, size));
+        }
         let mut out = [0; LARGEST];
         let out = answer::part::<R>(&mut out, 0)?;
         answer.write(&mut self, out)?;
-        self.put(at, out)
+        spot(self.memory.data_mut(&mut self.store), at, R::ALIGN, size)?.copy_from_slice(out);
+        Ok(())
     }
+}
+
+/// A part of the guest's memory that is written to, if it is a good one.
+#[inline]
+fn spot(memory: &mut [u8], at: u32, align: u32, size: usize) -> Outcome<&mut [u8]> {
+    aligned(at, align)?;
+    // Of two numbers of 32 bits: a sum that a `usize` holds.
+    memory.get_mut(at as usize..at as usize + size).ok_or_else(|| no_spot(at, size))
+}
+
+#[cold]
+fn no_spot(at: u32, size: usize) -> Error {
+    Error::msg(format!("{size} bytes for an answer at {at} are out of bounds of the guest's memory"))
 }
 
 #[cold]
@@ -251,8 +255,15 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, std::str::Utf8Error> {
     Ok(unsafe { std::str::from_utf8_unchecked(bytes) })
 }
 
+#[inline]
 fn aligned(at: u32, align: u32) -> Outcome<()> {
-    if at.is_multiple_of(align) { Ok(()) } else { bail!("the address {at} is no multiple of {align}") }
+    // Alignments are powers of two, and a division takes as long as all else that is checked here.
+    if at & align.wrapping_sub(1) == 0 { Ok(()) } else { Err(misaligned(at, align)) }
+}
+
+#[cold]
+fn misaligned(at: u32, align: u32) -> Error {
+    Error::msg(format!("the address {at} is no multiple of {align}"))
 }
 
 /// The next multiple of `align`.
@@ -294,7 +305,8 @@ pub(crate) fn verdict(answer: u32) -> Outcome<crate::bindings::Verdict> {
 /// Writes an argument.
 pub(crate) fn write(store: &mut Store<CallState>, at: u32, bytes: &[u8]) -> Outcome<()> {
     let memory = store.data().guest.called()?;
-    Sink { store: store.as_context_mut(), memory }.put(at, bytes)
+    spot(memory.data_mut(store), at, 1, bytes.len())?.copy_from_slice(bytes);
+    Ok(())
 }
 
 /// Reads an answer of the type `string`.

@@ -76,7 +76,7 @@ fn ends(runtime: &Arc<Runtime>, bytes: &[u8], of: &FilterLimits) -> [Result<Verd
 
 /// Calls a hook for a message with some fields and this status.
 async fn call(pool: &Pool, program: &Program, on_fiber: bool, hook: Hook, status: u16) -> Result<Verdict, FilterError> {
-    program.shared.overran.store(on_fiber, Ordering::Relaxed);
+    program.shared.on_fiber.store(on_fiber, Ordering::Relaxed);
     let mut exchange = exchange();
     exchange.request.headers.insert("x-a", HeaderValue::from_static("1"));
     exchange.request.headers.insert("x-empty", HeaderValue::from_static(""));

@@ -40,7 +40,8 @@ pub(crate) struct DirectCode {
 
 /// Where the exports of a module are. Shared with its instances.
 struct Exports {
-    memory: ModuleExport,
+    /// None where all that goes in and out are numbers.
+    memory: Option<ModuleExport>,
     realloc: Option<ModuleExport>,
     describe: Option<Function>,
     configure: Option<Function>,
@@ -109,7 +110,7 @@ impl DirectCode {
         check_realloc(names, &module)?;
         let find = |name: &str| module.get_export_index(name).ok_or_else(|| format!("it has no export `{name}`"));
         let mut exports = Exports {
-            memory: find(names.memory.as_deref().ok_or("it has no memory")?)?,
+            memory: names.memory.as_deref().map(find).transpose()?,
             realloc: names.realloc.as_deref().map(find).transpose()?,
             describe: None,
             configure: None,
@@ -184,11 +185,14 @@ impl DirectCode {
 
     fn enter(&self, store: &mut Store<CallState>, instance: Instance) -> Outcome<DirectInstance> {
         let exports = &self.exports;
-        let missing = || Error::msg("the module lacks an export that it has");
-        let memory = instance.get_module_export(&mut *store, &exports.memory).and_then(wasmtime::Extern::into_memory);
+        let memory = exports.memory.as_ref().map(|memory| {
+            let found = instance.get_module_export(&mut *store, memory).and_then(wasmtime::Extern::into_memory);
+            found.ok_or_else(|| Error::msg("the module lacks a memory that it has"))
+        });
+        let memory = memory.transpose()?;
         let realloc = exports.realloc.as_ref().and_then(|realloc| instance.get_module_export(&mut *store, realloc));
         store.data_mut().guest = Guest {
-            memory: Some(memory.ok_or_else(missing)?),
+            memory,
             realloc: realloc.and_then(wasmtime::Extern::into_func),
             may_not_call: false,
             is_within: false,
@@ -394,18 +398,22 @@ impl DirectInstance {
         self.function(store, hook).map(|_| ())
     }
 
+    #[inline]
     fn function(&mut self, store: &mut Store<CallState>, hook: Hook) -> Outcome<&HookFunction> {
-        let slot = &mut self.hooks[hook.index()];
-        if slot.is_none() {
-            let Some(function) = &self.exports.hooks[hook.index()] else { bail!("{hook} is not exported") };
-            *slot = Some(if hook.has_verdict() {
-                let after = function.after.map(|after| self::function(&self.instance, store, &after)).transpose()?;
-                HookFunction::Verdict(self::function(&self.instance, store, &function.call)?, after)
-            } else {
-                HookFunction::Plain(self::function(&self.instance, store, &function.call)?)
-            });
+        if self.hooks[hook.index()].is_none() {
+            self.hooks[hook.index()] = Some(self.look_up(store, hook)?);
         }
-        slot.as_ref().ok_or_else(|| Error::msg("a hook is missing"))
+        self.hooks[hook.index()].as_ref().ok_or_else(|| Error::msg("a hook is missing"))
+    }
+
+    #[cold]
+    fn look_up(&self, store: &mut Store<CallState>, hook: Hook) -> Outcome<HookFunction> {
+        let Some(function) = &self.exports.hooks[hook.index()] else { bail!("{hook} is not exported") };
+        if !hook.has_verdict() {
+            return self.typed(store, &function.call).map(HookFunction::Plain);
+        }
+        let after = function.after.map(|after| self.typed(store, &after)).transpose()?;
+        Ok(HookFunction::Verdict(self.typed(store, &function.call)?, after))
     }
 
     /// Calls a hook and holds the thread.

@@ -8,9 +8,9 @@ use crate::filter::Grants;
 use sluice_http::http::headers::is_framing;
 use sluice_services::log_limit;
 
-/// How many names are remembered at a time: two for each of so many places, so that no two drive each other out.
+/// How many names are remembered at a time: two for each of so many places, so that no two drive each other out. A power of two.
 const PLACES: usize = 32;
-/// Of longer names only the last two are remembered.
+/// Longer names have a place of their own behind these: of them only the last two are remembered.
 const MAX_LENGTH: usize = 64;
 
 /// A name, and what the filter may do with the field.
@@ -25,31 +25,41 @@ pub(crate) struct Known {
 
 /// The names that an instance has used. What it remembers depends on nothing but the name and the filter's grants.
 #[derive(Debug)]
-pub(crate) struct Names([[Option<Box<Known>>; 2]; PLACES]);
+pub(crate) struct Names([[Option<Box<Known>>; 2]; PLACES + 1]);
 
 impl Default for Names {
     fn default() -> Names {
-        Names([const { [None, None] }; PLACES])
+        Names([const { [None, None] }; PLACES + 1])
     }
 }
 
 impl Names {
     /// The name of this text, or why it is none.
+    #[inline]
     pub(crate) fn find(&mut self, text: &str, grants: &Grants) -> Result<&Known, String> {
-        let [first, second] = &mut self.0[place(text.as_bytes())];
-        if let Some(known) = first.take_if(|known| known.is(text)) {
-            return Ok(first.insert(known));
+        let place = &mut self.0[place(text.as_bytes())];
+        if !matches!(place, [Some(first), _] if first.is(text)) {
+            bring_forward(place, text, grants)?;
         }
-        let known = second.take_if(|known| known.is(text));
-        *second = first.take();
-        Ok(first.insert(match known {
-            Some(known) => known,
-            None => Box::new(Known::parse(text, grants)?),
-        }))
+        place[0].as_deref().ok_or_else(|| "the name is not where it was put".to_owned())
     }
 }
 
+/// Puts the name of this text first in its place, where another one is that was used last.
+#[inline(never)]
+fn bring_forward(place: &mut [Option<Box<Known>>; 2], text: &str, grants: &Grants) -> Result<(), String> {
+    let [first, second] = place;
+    let known = second.take_if(|known| known.is(text));
+    *second = first.take();
+    *first = Some(match known {
+        Some(known) => known,
+        None => Box::new(Known::parse(text, grants)?),
+    });
+    Ok(())
+}
+
 impl Known {
+    #[inline]
     fn is(&self, text: &str) -> bool {
         let name = self.name.as_str();
         // Names have no case (RFC 9110 §5.1), and the parsed one is in lower case, as nearly all are that guests write.
@@ -71,12 +81,13 @@ pub(crate) fn is_readable(name: &HeaderName, grants: &Grants) -> bool {
 }
 
 /// Where a name is remembered, whatever its case.
+#[inline]
 fn place(text: &[u8]) -> usize {
     if text.len() > MAX_LENGTH {
-        return 0;
+        return PLACES;
     }
     let byte = |at: usize| usize::from(text.get(at).copied().unwrap_or_default() | 0x20);
-    (text.len() + byte(0) + 5 * byte(text.len() / 2) + 3 * byte(text.len().wrapping_sub(1))) % (PLACES - 1) + 1
+    (text.len() + byte(0) + 5 * byte(text.len() / 2) + 3 * byte(text.len().wrapping_sub(1))) % PLACES
 }
 
 #[cfg(test)]

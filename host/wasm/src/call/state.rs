@@ -41,8 +41,8 @@ pub(crate) struct FilterShared {
     pub(crate) budget: MemoryBudget,
     pub(crate) exports: HookSet,
     pub(crate) log: Arc<LogLimit>,
-    /// Set once a plain call overran a tick: from then on the filter is called on a fiber.
-    pub(crate) overran: AtomicBool,
+    /// Whether its hooks are called on a fiber: it imports functions that can wait, or a plain call once overran a tick.
+    pub(crate) on_fiber: AtomicBool,
     /// Set once it asked for larger bodies than it may have, and that was said.
     pub(crate) was_cut: AtomicBool,
     /// Who sees what its calls do, instead of the log: a test. None in a gateway.
@@ -156,6 +156,7 @@ impl CallState {
     }
 
     /// A call begins.
+    #[inline]
     pub(crate) fn begin(&mut self, stage: Stage, on_fiber: bool, cpu_limit: Duration) {
         self.stage = stage;
         self.on_fiber = on_fiber;

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{Entry as Field, HeaderName};
+use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, ETAG, Entry as Field, HeaderName};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use sluice_http::http::body::BodyError;
 use sluice_http::http::buffer::MemoryBudget;
+use sluice_http::http::coding::DIGESTS;
+use sluice_http::http::compression::weakened;
 use smallvec::SmallVec;
 
 use super::{BodyWish, CacheNotes, Caller, Context, ContextEntry, ContextError, Exchange, Reason, Selection, Value};
@@ -184,6 +186,30 @@ impl Exchange {
             && let Some(before) = edit(&mut response.headers, &name, change)
         {
             self.journal.push(Undo::ResponseHeader(name, before));
+        }
+    }
+
+    /// Takes away what a request says of the bytes of its body, which are others now.
+    pub fn forget_request_bytes(&mut self) {
+        self.edit_request_header(CONTENT_ENCODING, HeaderEdit::Remove);
+        for name in DIGESTS {
+            self.edit_request_header(name, HeaderEdit::Remove);
+        }
+    }
+
+    /// The same of a response, whose parts are no longer those that the upstream would send, either. Its entity tag becomes a weak one.
+    pub fn forget_response_bytes(&mut self) {
+        self.edit_response_header(CONTENT_ENCODING, HeaderEdit::Remove);
+        self.edit_response_header(ACCEPT_RANGES, HeaderEdit::Remove);
+        for name in DIGESTS {
+            self.edit_response_header(name.clone(), HeaderEdit::Remove);
+            self.edit_trailer(name, HeaderEdit::Remove);
+        }
+        let tag = self.response.as_ref().and_then(|response| response.headers.get(ETAG));
+        match tag.and_then(weakened) {
+            None => {}
+            Some(None) => self.edit_response_header(ETAG, HeaderEdit::Remove),
+            Some(Some(weak)) => self.edit_response_header(ETAG, HeaderEdit::Set(weak)),
         }
     }
 

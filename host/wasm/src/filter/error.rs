@@ -8,7 +8,7 @@ pub enum FilterError {
     /// The guest trapped or panicked; with what it last wrote to standard error.
     #[error("trapped: {0}")]
     Trap(String),
-    #[error("used more than its {0:?} of CPU time")]
+    #[error("used more than its {:?} of CPU time (`limits.cpu`, `limits.cpu_per_mib`)", rounded(*.0))]
     Deadline(Duration),
     /// The call took longer than its wall deadline, with its waits for host calls.
     #[error("took longer than {0:?}")]
@@ -42,6 +42,11 @@ pub enum FilterError {
     /// The answer of the hook was not one the interface allows.
     #[error("gave a bad answer: {0}")]
     BadAnswer(String),
+}
+
+/// To a tenth of a millisecond.
+fn rounded(time: Duration) -> Duration {
+    Duration::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX) / 100 * 100)
 }
 
 impl FilterError {

@@ -54,18 +54,7 @@ macro_rules! hooks {
 
             /// Whether the hook is called with a body, or a piece of one.
             pub const fn has_body(self) -> bool {
-                match self.phase() {
-                    Phase::RequestBody
-                    | Phase::ResponseBody
-                    | Phase::RequestPiece
-                    | Phase::ResponsePiece
-                    | Phase::ResponseEvent => true,
-                    Phase::RequestHead
-                    | Phase::Selection
-                    | Phase::ResponseHead
-                    | Phase::ResponseTrailers
-                    | Phase::Completion => false,
-                }
+                HookSet::BODIES.contains(self)
             }
 
             /// Whether the hook answers a verdict.
@@ -136,6 +125,14 @@ const _: () = assert!(Hook::COUNT <= u32::BITS as usize, "a set has a bit for ea
 impl HookSet {
     /// Every hook.
     pub const ALL: HookSet = HookSet(u32::MAX >> (u32::BITS as usize - Hook::COUNT));
+    /// The hooks that are called with a body, or a piece of one.
+    const BODIES: HookSet = HookSet::about(&[
+        Phase::RequestBody,
+        Phase::ResponseBody,
+        Phase::RequestPiece,
+        Phase::ResponsePiece,
+        Phase::ResponseEvent,
+    ]);
     pub(crate) const REQUEST_WRITES: HookSet = HookSet::about(&[Phase::RequestHead, Phase::RequestBody]);
     pub(crate) const REQUEST_BODY_WISH: HookSet = HookSet::about(&[Phase::RequestHead]);
     pub(crate) const REQUEST_BODY: HookSet = HookSet::about(&[Phase::RequestBody]);

@@ -197,8 +197,7 @@ impl CallState {
         check_body(body, self.shared.limits.max_set_body())?;
         let body = self.keep_body(body)?;
         let exchange = self.exchange_mut(HookSet::REQUEST_WRITES)?;
-        exchange.edit_request_header(http::header::CONTENT_ENCODING, HeaderEdit::Remove);
-        exchange.edit_request_header(HeaderName::from_static("content-md5"), HeaderEdit::Remove);
+        exchange.forget_request_bytes();
         exchange.set_request_body(body);
         Ok(())
     }

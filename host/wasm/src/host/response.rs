@@ -204,7 +204,7 @@ impl CallState {
         if hook.is_request() {
             draft(exchange).body = Some(body);
         } else {
-            exchange.edit_response_header(http::header::CONTENT_ENCODING, HeaderEdit::Remove);
+            exchange.forget_response_bytes();
             exchange.set_response_body(body);
         }
         Ok(())

@@ -16,7 +16,7 @@ use crate::call::state::{CallState, FilterShared, HostResources, Stage};
 use crate::exchange::Exchange;
 use crate::filter::observer::{FUEL, Observer};
 use crate::filter::stats::Live;
-use crate::filter::{FilterError, Hook, LoadError, Phase, Verdict};
+use crate::filter::{FilterError, FilterLimits, Hook, LoadError, Phase, Verdict};
 use crate::load::Runtime;
 use crate::load::quota::QuotaPermit;
 use sluice_services::log_limit;
@@ -168,14 +168,14 @@ impl Instance {
         state.exchange.take()
     }
 
+    #[inline]
     fn prepare(&mut self, hook: Hook, exchange: Box<Exchange>, index: usize, on_fiber: bool, cpu: Option<Duration>) {
         let state = self.store.data_mut();
         // Of `configure`, for no exchange.
         state.flush_output();
-        let limits = &state.shared.limits;
         let cpu = cpu.unwrap_or_else(|| match hook.has_body() {
-            true => limits.cpu + limits.time_for_body(body_len(hook, &exchange)),
-            false => limits.cpu,
+            true => cpu_with_body(&state.shared.limits, hook, &exchange),
+            false => state.shared.limits.cpu,
         });
         state.exchange = Some(exchange);
         state.index = index;
@@ -186,6 +186,7 @@ impl Instance {
         }
     }
 
+    #[inline]
     fn conclude(&mut self, answer: Result<GuestVerdict, Error>) -> Result<Verdict, FilterError> {
         let state = self.store.data_mut();
         let result = match answer {
@@ -222,6 +223,12 @@ impl Instance {
         let state = self.store.data();
         state.shared.observer.as_deref().filter(|_| !state.is_rehearsal)
     }
+}
+
+/// The CPU time of a hook that is called with a body.
+#[inline(never)]
+fn cpu_with_body(limits: &FilterLimits, hook: Hook, exchange: &Exchange) -> Duration {
+    limits.cpu + limits.time_for_body(body_len(hook, exchange))
 }
 
 /// The length of the body that a hook is called with.
@@ -267,6 +274,7 @@ fn new_store(
 }
 
 /// A call begins: the state is cleared and the clock starts.
+#[inline]
 fn begin(store: &mut Store<CallState>, stage: Stage, on_fiber: bool, cpu: Duration) {
     store.data_mut().begin(stage, on_fiber, cpu);
     store.set_epoch_deadline(1);
@@ -292,7 +300,7 @@ fn on_tick(mut cx: StoreContextMut<'_, CallState>, tick: Duration) -> UpdateDead
     }
     // The first tick of a call may come at any time; only from it on is the guest's own time known.
     if spent > tick / 2 {
-        state.shared.overran.store(true, Ordering::Relaxed);
+        state.shared.on_fiber.store(true, Ordering::Relaxed);
     }
     UpdateDeadline::Continue(1)
 }

@@ -83,6 +83,7 @@ impl Pool {
     }
 
     /// An instance of the image, if there is one and none of its functions can wait.
+    #[cold]
     pub(super) fn start_now(&self) -> Option<Result<Box<Instance>, FilterError>> {
         let inner = &self.inner;
         let image = inner.program.image.as_ref().filter(|image| !image.waits())?;

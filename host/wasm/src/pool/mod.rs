@@ -62,7 +62,7 @@ struct Inner {
     /// How many idle instances are kept ready beside those that are in use, and whether a task makes them.
     warm: usize,
     is_replenishing: Cell<bool>,
-    demand: Cell<Demand>,
+    demand: Demand,
     pace: Cell<Pace>,
     waiting: RefCell<VecDeque<oneshot::Sender<Permit>>>,
     /// Of instances of an image that could not be restored.
@@ -86,9 +86,7 @@ impl Inner {
     /// Makes an instance ready for the next call. Answers one that is not needed any more: the one that was used longest ago.
     fn put_back(&self, instance: Box<Instance>, now: Instant) -> Option<Box<Instance>> {
         let mut idle = self.idle.borrow_mut();
-        let mut demand = self.demand.get();
-        let keep = demand.keep(self.busy(idle.len()), self.warm, now);
-        self.demand.set(demand);
+        let keep = self.demand.keep(self.busy(idle.len()), self.warm, now);
         if is_large(&instance) {
             let others = idle.iter().filter(|other| is_large(other)).count();
             if others >= MIN_IDLE {
@@ -140,7 +138,7 @@ impl Pool {
                 came_idle: Notify::new(),
                 is_making: Cell::new(false),
                 is_replenishing: Cell::new(false),
-                demand: Cell::new(Demand::new(Instant::now())),
+                demand: Demand::new(Instant::now()),
                 pace: Cell::new(Pace::new(Instant::now())),
                 waiting: RefCell::default(),
                 resources: RefCell::default(),
@@ -196,15 +194,22 @@ impl Pool {
     }
 
     /// A sandbox of the exchange's own, or an idle one.
+    #[inline]
     fn ready(&self, exchange: &mut Exchange, index: usize) -> Option<Box<Instance>> {
-        match exchange.sandboxes.iter().position(|(filter, _)| *filter == index) {
-            Some(at) => {
-                let mut instance = exchange.sandboxes.swap_remove(at).1.downcast::<Instance>().ok()?;
-                instance.waiting = None;
-                Some(instance)
-            }
-            None => self.inner.idle.borrow_mut().pop(),
+        if exchange.sandboxes.is_empty() {
+            return self.inner.idle.borrow_mut().pop();
         }
+        self.ready_of(exchange, index)
+    }
+
+    /// The same where the exchange has sandboxes.
+    fn ready_of(&self, exchange: &mut Exchange, index: usize) -> Option<Box<Instance>> {
+        let Some(at) = exchange.sandboxes.iter().position(|(filter, _)| *filter == index) else {
+            return self.inner.idle.borrow_mut().pop();
+        };
+        let mut instance = exchange.sandboxes.swap_remove(at).1.downcast::<Instance>().ok()?;
+        instance.waiting = None;
+        Some(instance)
     }
 
     /// Ends a call: counts it, and makes the instance ready for the next one, or for the next one of the same exchange, or drops it. Given
@@ -359,8 +364,7 @@ impl Pool {
     }
 
     fn on_fiber(&self) -> bool {
-        let program = &self.inner.program;
-        program.plugin.waits() || program.shared.overran.load(Ordering::Relaxed)
+        self.inner.program.shared.on_fiber.load(Ordering::Relaxed)
     }
 
     async fn admit(&self, end: Instant, allowed: Duration) -> Result<Permit, FilterError> {

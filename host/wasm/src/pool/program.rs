@@ -103,7 +103,7 @@ impl Runtime {
             budget: self.options.budget.clone(),
             exports: plugin.hooks(),
             log: Arc::default(),
-            overran: AtomicBool::new(false),
+            on_fiber: AtomicBool::new(plugin.waits()),
             was_cut: AtomicBool::new(false),
             observer: None,
         });
@@ -131,7 +131,7 @@ impl Program {
             grants: spec.grants,
             exports: plugin.hooks(),
             log: account.log(),
-            overran: AtomicBool::new(false),
+            on_fiber: AtomicBool::new(plugin.waits()),
             was_cut: AtomicBool::new(false),
             observer: plugin.runtime.options.observer.clone(),
         });

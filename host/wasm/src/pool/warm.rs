@@ -89,9 +89,16 @@ impl Pool {
     }
 
     /// Has instances made, if fewer than enough are ready.
+    #[inline]
     pub(super) fn replenish(&self) {
+        if self.inner.warm > 0 {
+            self.replenish_if_short();
+        }
+    }
+
+    fn replenish_if_short(&self) {
         let inner = &self.inner;
-        if inner.warm > 0 && !inner.is_replenishing.get() && self.is_short() {
+        if !inner.is_replenishing.get() && self.is_short() {
             tokio::task::spawn_local(Replenishing::new(inner).run());
         }
     }

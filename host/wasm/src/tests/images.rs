@@ -167,7 +167,7 @@ fn limits_hold_for_instances_of_an_image() {
         assert!(program.image.is_some(), "{log}");
         let pool = Pool::new(program.clone());
         for _ in 0..2 {
-            pool.program().shared.overran.store(false, std::sync::atomic::Ordering::Relaxed);
+            pool.program().shared.on_fiber.store(false, std::sync::atomic::Ordering::Relaxed);
             assert_eq!(kind_of(&call(&pool)), Some(kind));
         }
         assert_eq!(program.stats().peak_memory, 3 << 20);

@@ -186,6 +186,9 @@ fn request(table: &Table<'_>) -> CaseRequest {
         )
         .get("none", |item| json_of(&item));
     let (headers, parts) = message(table);
+    if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        table.fail("filters see no field `host`: the authority is that of the `url`, such as `http://acme.example/`");
+    }
     let body = parts.as_ref().map(|parts| parts.concat());
     let parts = parts.unwrap_or_default();
     CaseRequest { method, url, http2, headers, body, parts, client: client.parse().ok(), certificate }

@@ -54,6 +54,8 @@ fn errors_have_their_places() {
         ["3:1: case[0].expct: unknown key, did you mean `expect`?"]
     );
     assert_eq!(errors("[[case]]\n"), ["1:1: case[0]: the key `name` is missing"]);
+    let found = errors("[[case]]\nname = 'a'\nrequest.headers.Host = 'acme.example'\n");
+    assert!(found[0].contains("the authority is that of the `url`"), "{found:?}");
     let found =
         errors("[[case]]\nname = 'a'\nexpect = { verdict = 'no', response = { status = 'x' } }\nclock = 'noon'\n");
     assert_eq!(found.len(), 3, "{found:?}");

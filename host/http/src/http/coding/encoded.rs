@@ -26,7 +26,7 @@ const TURN: Duration = Duration::from_millis(1);
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Fields that describe the bytes of the content, which are others now. They may come as trailers (RFC 9530 §2).
-pub(in crate::http) const DIGESTS: [HeaderName; 4] = [
+pub const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
     HeaderName::from_static("digest"),

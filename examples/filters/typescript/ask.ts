@@ -1,0 +1,23 @@
+// Asks a service who the caller is, for a few requests of each caller.
+import { check, type Filter, http, limiter, Problem, type Request, type Verdict } from "sluice-filter";
+
+export default class Ask implements Filter {
+  private readonly config;
+
+  constructor(config: unknown) {
+    this.config = check(config, { url: "string", amount: "integer" });
+  }
+
+  onRequest(request: Request): Verdict {
+    const caller = request.header("x-caller") ?? "";
+    const [standing] = limiter.take([{ key: caller.slice(0, 100), amount: this.config.amount, windowMs: 3_600_000 }]);
+    if (standing?.allowed === false) {
+      const headers = { "retry-after": String(Math.ceil(standing.retryAfterMs / 1000)) };
+      return new Problem(429, "Too Many Requests", { reason: "too-many", headers });
+    }
+    const answer = http.send({ url: this.config.url, json: { caller } }, 500);
+    if (answer.status !== 200) return new Problem(403, "Forbidden", { reason: "unknown-caller" });
+    const { account } = check(answer.json(), { account: "integer" });
+    request.setHeader("x-account", String(account));
+  }
+}

@@ -1,0 +1,46 @@
+// Masks a word in texts and in server-sent events while they stream.
+import { check, type Chunk, ConfigError, type Event, type Filter, type Setup, utf8 } from "sluice-filter";
+
+// Each byte as a character: a piece may end within a character of UTF-8.
+const latin1 = (bytes: Uint8Array) => Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+const bytes = (text: string) => Uint8Array.from(text, (character) => character.charCodeAt(0));
+
+export default class Mask implements Filter {
+  private readonly word: string;
+  private readonly stars: string;
+
+  constructor(config: unknown, setup: Setup) {
+    const { word } = check(config, { word: "string" });
+    if (word === "") throw new ConfigError("word", "expected a word");
+    this.word = latin1(utf8.encode(word));
+    this.stars = "*".repeat(this.word.length);
+    setup.requestChunks(["text/plain"]);
+    setup.responseChunks(["text/plain"]);
+    setup.responseEvents(["text/event-stream"]);
+  }
+
+  onRequestChunk(chunk: Chunk) {
+    this.mask(chunk);
+  }
+
+  onResponseChunk(chunk: Chunk) {
+    this.mask(chunk);
+  }
+
+  onResponseEvent(event: Event) {
+    const data = event.data();
+    if (data === undefined) return;
+    const parts = latin1(utf8.encode(data)).split(this.word);
+    if (parts.length > 1) event.setData(utf8.decode(bytes(parts.join(this.stars))));
+  }
+
+  private mask(chunk: Chunk) {
+    const parts = latin1(chunk.bytes()).split(this.word);
+    const last = parts.pop() ?? "";
+    // The network may have split the word: what may be its beginning is kept back until the next piece comes.
+    let tail = chunk.isLast() ? 0 : Math.min(last.length, this.word.length - 1);
+    while (!this.word.startsWith(last.slice(last.length - tail))) tail--;
+    chunk.replace(bytes([...parts, last.slice(0, last.length - tail)].join(this.stars)));
+    chunk.hold(tail);
+  }
+}

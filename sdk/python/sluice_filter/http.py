@@ -1,0 +1,83 @@
+"""Calls to origins (`https://auth.example/check`, `grants.http`) and upstreams (`upstream://users/profile`, `grants.upstreams`).
+
+A filter that imports this module, `kv_wait` or `passwords` may wait, and is called on a fiber.
+"""
+
+import json as _json
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional, Union
+
+from componentize_py_types import Ok  # type: ignore
+from wit_world.imports import http as host  # type: ignore
+from wit_world.imports import types  # type: ignore
+
+from ._errors import GatewayError, checked, refusal
+from ._json import loads
+from ._message import Field
+
+_send = checked("http.send", host.send)
+
+
+@dataclass
+class Outgoing:
+    """A request: GET, or POST where it has a body and no method. `json` is a body, too."""
+
+    url: str
+    method: Optional[str] = None
+    headers: Optional[Mapping[str, Union[str, list[str]]]] = None
+    body: Union[bytes, str, None] = None
+    json: Any = None
+
+
+@dataclass
+class Incoming:
+    """A response."""
+
+    status: int
+    headers: list[Field]
+    body: bytes
+
+    def header(self, name: str) -> Optional[str]:
+        """The first value of a header."""
+        return next((field.value for field in self.headers if field.name == name.lower()), None)
+
+    def text(self) -> str:
+        return self.body.decode()
+
+    def json(self) -> Any:
+        return loads(self.body.decode())
+
+
+def send(request: Union[Outgoing, str], timeout_ms: int) -> Incoming:
+    """Sends a request, or one to this URL, and waits for its response. Raises a GatewayError where there is none."""
+    answer = send_all([request], timeout_ms)[0]
+    if isinstance(answer, GatewayError):
+        raise answer
+    return answer
+
+
+def send_all(requests: list[Union[Outgoing, str]], timeout_ms: int) -> list[Union[Incoming, GatewayError]]:
+    """Sends up to 16 requests at the same time and waits for all: the response of each, or its GatewayError."""
+    return [_incoming(answer) for answer in _send([_outgoing(request) for request in requests], timeout_ms)]
+
+
+def _outgoing(request):
+    if isinstance(request, str):
+        request = Outgoing(request)
+    fields = []
+    for name, values in (request.headers or {}).items():
+        fields += [types.Field(name.lower(), value) for value in ([values] if isinstance(values, str) else values)]
+    body = request.body
+    if request.json is not None:
+        body = _json.dumps(request.json, ensure_ascii=False, separators=(",", ":"))
+        if all(field.name != "content-type" for field in fields):
+            fields.append(types.Field("content-type", "application/json"))
+    method = request.method or ("GET" if body is None else "POST")
+    return host.Outgoing(method, request.url, fields, body.encode() if isinstance(body, str) else bytes(body or b""))
+
+
+def _incoming(answer):
+    if not isinstance(answer, Ok):
+        return refusal("http.send", answer.value)
+    response = answer.value
+    return Incoming(response.status, [Field(each.name, each.value) for each in response.headers], bytes(response.body))

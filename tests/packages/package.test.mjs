@@ -1,0 +1,57 @@
+// The package for JavaScript, beside what its examples test: `node --test`, where `sluice-filter` and its tools are found.
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { Exchange, load } from "sluice-filter/testing";
+
+/** A filter with this method. */
+async function filter(method) {
+  const place = await mkdtemp(join(tmpdir(), "sluice-test-"));
+  try {
+    const source = `import { check, parseJson, Problem } from "sluice-filter";\nexport default class Tried { constructor(config) { this.config = config; }\n${method}\n}\n`;
+    await writeFile(join(place, "tried.js"), source);
+    return await load(join(place, "tried.js"), {});
+  } finally {
+    await rm(place, { recursive: true });
+  }
+}
+
+async function failure(method) {
+  const exchange = new Exchange();
+  (await filter(method)).onRequest(exchange);
+  return exchange.failure;
+}
+
+test("a wrong type names the argument", async () => {
+  const said = await failure(`onRequest(request) { request.setHeader("x-a", 5); }`);
+  assert.match(said, /^TypeError: request.set-header: value: expected a text, got the number 5/);
+  assert.match(await failure(`onRequest(request) { request.wantBody(-1); }`), /expected a whole number from 0/);
+});
+
+test("a hook returns a verdict and nothing else", async () => {
+  assert.match(await failure(`onRequest() { return 42; }`), /onRequest returned the number 42: expected nothing, "continue"/);
+  assert.match(await failure(`onRequest() { return "respnd"; }`), /returned the text "respnd"/);
+  assert.equal(await failure(`onRequest() { return null; }`), undefined);
+});
+
+test("a kind that check does not know is an error of the filter", async () => {
+  assert.match(await failure(`onRequest() { check({ a: 1 }, { a: "strng" }); }`), /no kind is called "strng"/);
+});
+
+test("what is nested too deep is refused", async () => {
+  const deep = (n) => failure(`onRequest() { parseJson("[".repeat(${n}) + "]".repeat(${n})); }`);
+  assert.equal(await deep(256), undefined);
+  assert.match(await deep(257), /SyntaxError: JSON that is nested deeper than 256/);
+  assert.equal(await failure(`onRequest() { parseJson('"' + "[".repeat(500) + '"'); }`), undefined);
+});
+
+test("a problem has a type and members, and headers may be numbers", async () => {
+  const exchange = new Exchange();
+  const more = `{ type: "urn:late", members: { limit: 3 }, headers: { "retry-after": 4 } }`;
+  (await filter(`onRequest() { return new Problem(429, "Too Many Requests", ${more}); }`)).onRequest(exchange);
+  const { type, limit } = JSON.parse(new TextDecoder().decode(exchange.response.body));
+  assert.deepEqual([type, limit, exchange.response.headers["retry-after"]], ["urn:late", 3, "4"]);
+});

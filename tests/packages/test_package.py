@@ -1,0 +1,90 @@
+"""The package for Python, beside what its examples test: `PYTHONPATH=sdk/python python -m unittest tests/packages/test_package.py`."""
+
+import unittest
+
+import sluice_filter.testing
+from sluice_filter import Filter, Problem, Request, _entry, _findings, _release
+from sluice_filter._json import loads
+from sluice_filter.testing import Exchange, make
+
+
+class Arguments(unittest.TestCase):
+    def test_a_wrong_type_names_the_argument(self):
+        class Wrong(Filter):
+            def on_request(self, request: Request):
+                request.set_header("x-a", 1)
+
+        with self.assertRaisesRegex(TypeError, r"request.set-header: argument 2: expected a text, got 1 \(int\)"):
+            Exchange().call(make(Wrong, {}).on_request)
+
+    def test_headers_of_a_problem_may_be_numbers(self):
+        class Late(Filter):
+            def on_request(self, request: Request):
+                return Problem(429, "Too Many Requests", headers={"retry-after": 4}, type="urn:late", members={"limit": 3})
+
+        exchange = Exchange()
+        exchange.call(make(Late, {}).on_request)
+        self.assertEqual(exchange.response_headers["retry-after"], "4")
+        self.assertIn(b'"limit":3,"type":"urn:late"', exchange.response_body)
+
+
+class Build(unittest.TestCase):
+    def test_methods_that_are_no_hooks_are_found(self):
+        class Wrong(Filter):
+            def on_requst(self, request): ...
+
+            def on_response(self): ...
+
+            def on_complete(self): ...
+
+        unknown, arity = _findings.findings(Wrong)
+        self.assertIn("did you mean on_request?", unknown)
+        self.assertIn("on_response is called with self and one argument", arity)
+        self.assertEqual(_entry.hooks_of(Wrong), ["on_response", "on_complete"])
+
+
+class Json(unittest.TestCase):
+    def test_what_is_nested_too_deep_is_refused(self):
+        self.assertEqual(loads("[" * 256 + "]" * 256)[0][0], loads("[" * 254 + "]" * 254))
+        for deep in ["[" * 257, '{"a":' * 300, '["]]]]",' + "[" * 256]:
+            with self.assertRaisesRegex(ValueError, "deeper than 256"):
+                loads(deep)
+        # Beside each other, or in a text.
+        self.assertEqual(len(loads("[" + "[]," * 500 + "[]]")), 501)
+        self.assertEqual(loads('"' + "[" * 500 + '"'), "[" * 500)
+
+
+def section(kind, content):
+    return bytes([kind]) + _release._leb(len(content)) + content
+
+
+class Release(unittest.TestCase):
+    """The smallest runtime: `pop_list` calls an import, `dealloc_bytes` does nothing."""
+
+    TYPES = section(1, b"\x02" + b"\x60\x03\x7f\x7f\x7f\x01\x7f" + b"\x60\x05\x7f\x7f\x7f\x7f\x7f\x00")
+    IMPORTS = section(2, b"\x01\x03env\x03pop\x00\x00")
+    FUNCTIONS = section(3, b"\x02\x00\x01")
+    EXPORTS = section(7, b"\x02" + b"\x12wit_dylib_pop_list\x00\x01" + b"\x17wit_dylib_dealloc_bytes\x00\x02")
+    CODE = section(10, b"\x02" + b"\x0a\x00\x20\x00\x20\x01\x20\x02\x10\x00\x0b" + b"\x02\x00\x0b")
+    RUNTIME = _release.MODULE + TYPES + IMPORTS + FUNCTIONS + EXPORTS + CODE
+
+    def test_the_runtime_gets_a_function_in_place_of_another(self):
+        other = section(1, _release.MODULE)
+        before = _release.COMPONENT + other + section(1, self.RUNTIME) + section(0, b"\x01xname")
+        parts = list(_release._sections(_release.mend(before)))
+        self.assertEqual([kind for kind, _ in parts], [1, 1, 0])
+        self.assertEqual(parts[0][1], _release.MODULE)
+        sections = dict(_release._sections(parts[1][1]))
+        self.assertEqual(sections[3], b"\x03\x00\x01\x00")
+        exports = {name: index for name, _, index, _ in _release._exports(sections[7])}
+        self.assertEqual(exports, {_release.POP_LIST: 3, _release.DEALLOC_BYTES: 2})
+        self.assertEqual(sections[10][0], 3)
+        self.assertIn(b"\x10\x01", sections[10], "it calls the one that it stands in for")
+
+    def test_anything_else_stays_as_it_is(self):
+        for other in [b"", self.RUNTIME, _release.COMPONENT + section(1, self.RUNTIME) * 2, _release.COMPONENT + section(1, _release.MODULE)]:
+            self.assertEqual(_release.mend(other), other)
+
+
+if __name__ == "__main__":
+    unittest.main()
