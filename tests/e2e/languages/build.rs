@@ -162,14 +162,30 @@ fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
         build.args(WITH_SERVICES.map(|filter| format!("{filter}.{ending}")));
         build.arg("--out").arg(out).arg("--wit").arg(root().join("wit")).built();
     };
-    Some(kept(name, false, &FILTERS, &["sdk/javascript", "tests/external/package.json"], command))
+    Some(kept(
+        name,
+        false,
+        &WITH_SERVICES,
+        &["sdk/javascript", "tests/packages", "tests/external/package.json"],
+        command,
+    ))
 }
 
 fn python() -> Option<Built> {
     let [make, python, _tool] = need(["make", "python", "componentize-py"])?;
-    let command =
-        |out: &Path| by_make(&make, "python", out).arg(argument("PYTHON", &python)).args(["test", "all"]).built();
-    Some(kept("python", false, &FILTERS, &["sdk/python", "tests/external/requirements.txt"], command))
+    let command = |out: &Path| {
+        let mut of_package = Command::new(&python);
+        of_package.current_dir(root()).env("PYTHONPATH", root().join("sdk/python")).env("PYTHONDONTWRITEBYTECODE", "1");
+        of_package.args(["-m", "unittest", "tests/packages/test_package.py"]).built();
+        by_make(&make, "python", out).arg(argument("PYTHON", &python)).args(["test", "all"]).built();
+    };
+    Some(kept(
+        "python",
+        false,
+        &WITH_SERVICES,
+        &["sdk/python", "tests/packages", "tests/external/requirements.txt"],
+        command,
+    ))
 }
 
 fn by_make(make: &Path, language: &str, out: &Path) -> Command {
