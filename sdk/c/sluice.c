@@ -225,16 +225,34 @@ sluice_verdict sluice_problem(uint16_t status, const char *title, const char *de
 }
 
 IMPORT("context", "get") void import_context_get(const char *, size_t, uint64_t *);
-const char *sluice_context_text(const char *key) {
-  uint64_t room[4]; /* discriminant, then an error or option<value>, at 8 */
-  import_context_get(ARGS(key), room);
+/* The kind of a value, which is then at 24; -1 for none. */
+static int context_get(const char *key, uint64_t room[4]) {
+  import_context_get(ARGS(key), room); /* discriminant, then an error or option<value>, at 8 */
   result got;
   memcpy(&got, room, sizeof got);
-  if (!good("get", &got) || !*(uint8_t *)&room[1]) return NULL;
-  uint8_t kind = *(uint8_t *)&room[2];
+  return good("get", &got) && *(uint8_t *)&room[1] ? *(uint8_t *)&room[2] : -1;
+}
+
+const char *sluice_context_text(const char *key) {
+  uint64_t room[4];
+  int kind = context_get(key, room);
   text found;
   memcpy(&found, &room[3], sizeof found);
   return kind == 0 || kind == 5 ? empty_if_null(found.ptr, found.len) : NULL;
+}
+
+bool sluice_context_integer(const char *key, int64_t *out) {
+  uint64_t room[4];
+  if (context_get(key, room) != 1) return false;
+  *out = (int64_t)room[3];
+  return true;
+}
+
+bool sluice_context_boolean(const char *key, bool *out) {
+  uint64_t room[4];
+  if (context_get(key, room) != 3) return false;
+  *out = *(uint8_t *)&room[3];
+  return true;
 }
 
 IMPORT("context", "set") void import_context_set(const char *, size_t, uint32_t, uint64_t, size_t, result *);
@@ -247,6 +265,7 @@ bool sluice_context_set_text(const char *key, const char *value) {
   return context_set(key, 0, (uintptr_t)value, strlen(value));
 }
 bool sluice_context_set_integer(const char *key, int64_t value) { return context_set(key, 1, (uint64_t)value, 0); }
+bool sluice_context_set_boolean(const char *key, bool value) { return context_set(key, 3, value, 0); }
 bool sluice_context_set_json(const char *key, const char *json) { return context_set(key, 5, (uintptr_t)json, strlen(json)); }
 
 IMPORT("state", "get") void import_state_get(result *);

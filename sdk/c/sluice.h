@@ -215,9 +215,14 @@ const char *sluice_route_summary(void);
 /* Facts for the filters after this one. */
 const char *sluice_context_consumer(void);
 bool sluice_context_set_consumer(const char *name);
+/* A text, or JSON as a text; NULL for what is neither. */
 const char *sluice_context_text(const char *key);
+/* False for what is not of this kind, and for nothing. */
+bool sluice_context_integer(const char *key, int64_t *out);
+bool sluice_context_boolean(const char *key, bool *out);
 bool sluice_context_set_text(const char *key, const char *text);
 bool sluice_context_set_integer(const char *key, int64_t value);
+bool sluice_context_set_boolean(const char *key, bool value);
 bool sluice_context_set_json(const char *key, const char *json);
 
 /* What this filter keeps from one hook of the exchange to the next. */

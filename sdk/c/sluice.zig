@@ -228,6 +228,25 @@ pub const context = struct {
     pub fn setConsumer(name: Text) Error!void {
         return check(sluice_context_set_consumer(name));
     }
+    /// A text, or JSON as a text; null for what is neither.
+    pub fn text(key: Text) Error!?Text {
+        return option(sluice_context_text(key));
+    }
+    /// null for what is not of this kind.
+    pub fn integer(key: Text) Error!?i64 {
+        var value: i64 = 0;
+        return if (try calls.unlessRefused(sluice_context_integer(key, &value))) value else null;
+    }
+    pub fn boolean(key: Text) Error!?bool {
+        var value = false;
+        return if (try calls.unlessRefused(sluice_context_boolean(key, &value))) value else null;
+    }
+    pub fn setBoolean(key: Text, value: bool) Error!void {
+        return check(sluice_context_set_boolean(key, value));
+    }
+    pub fn setJson(key: Text, value: Text) Error!void {
+        return check(sluice_context_set_json(key, value));
+    }
     pub fn setText(key: Text, value: Text) Error!void {
         return check(sluice_context_set_text(key, value));
     }
@@ -463,6 +482,11 @@ extern fn sluice_response_set_status(u16) bool;
 extern fn sluice_problem(u16, [*:0]const u8, [*:0]const u8, ?[*:0]const u8) Verdict;
 extern fn sluice_context_consumer() ?[*:0]const u8;
 extern fn sluice_context_set_consumer([*:0]const u8) bool;
+extern fn sluice_context_text([*:0]const u8) ?[*:0]const u8;
+extern fn sluice_context_integer([*:0]const u8, *i64) bool;
+extern fn sluice_context_boolean([*:0]const u8, *bool) bool;
+extern fn sluice_context_set_boolean([*:0]const u8, bool) bool;
+extern fn sluice_context_set_json([*:0]const u8, [*:0]const u8) bool;
 extern fn sluice_context_set_text([*:0]const u8, [*:0]const u8) bool;
 extern fn sluice_context_set_integer([*:0]const u8, i64) bool;
 extern fn sluice_count([*:0]const u8, [*]const Label, usize, u64) bool;

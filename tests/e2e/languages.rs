@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "at full length, the figures are read")]
 
 mod build;
+mod calls;
 mod compiled;
 mod streams;
 mod warm;

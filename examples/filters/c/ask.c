@@ -33,7 +33,10 @@ static sluice_verdict on_request(void) {
   sluice_outgoing asked = {.method = "POST", .url = url, .headers = {&type, 1}, .body = sluice_json_write(&document)};
   const sluice_incoming *answer = sluice_http_send(&asked, 1, 500);
   if (!answer) return SLUICE_CONTINUE;
-  if (answer->error != SLUICE_OK) sluice_fail(answer->error_text);
+  if (answer->error != SLUICE_OK) {
+    sluice_fail(answer->error_text);
+    return SLUICE_CONTINUE;
+  }
   if (answer->status != 200) return sluice_problem(403, "Forbidden", "the caller is not known", "unknown-caller");
 
   int64_t account;

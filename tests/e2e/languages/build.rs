@@ -14,10 +14,10 @@ use sluice_harness::gateway::binary;
 use sluice_harness::tools::{need, tools};
 
 /// The three filters.
-const FILTERS: [&str; 3] = ["stamp", "api-key", "redact"];
+pub(super) const FILTERS: [&str; 3] = ["stamp", "api-key", "redact"];
 
-/// What languages with an interpreter have besides: bodies in pieces, and calls to services.
-const INTERPRETED: [&str; 5] = ["stamp", "api-key", "redact", "mask", "ask"];
+/// What most languages have besides: bodies in pieces, and calls to services.
+const WITH_SERVICES: [&str; 5] = ["stamp", "api-key", "redact", "mask", "ask"];
 
 /// A language whose tools are here.
 pub(super) struct Built {
@@ -66,7 +66,7 @@ fn rust() -> Option<Built> {
 fn c() -> Option<Built> {
     let [make, _clang, componentize] = need(["make", "clang-14", "sluice-componentize"])?;
     let command = |out: &Path| by_make(&make, "c", out).arg(argument("COMPONENTIZE", &componentize)).built();
-    Some(kept("c", true, &FILTERS, &["sdk/c", "host/componentize/src"], command))
+    Some(kept("c", true, &WITH_SERVICES, &["sdk/c", "host/componentize/src"], command))
 }
 
 fn zig() -> Option<Built> {
@@ -77,7 +77,13 @@ fn zig() -> Option<Built> {
         make.env("ZIG_GLOBAL_CACHE_DIR", &cache).env("ZIG_LOCAL_CACHE_DIR", &cache);
         make.arg(argument("ZIG", &python) + " -m ziglang").arg(argument("COMPONENTIZE", &componentize)).built();
     };
-    Some(kept("zig", true, &FILTERS, &["sdk/c", "host/componentize/src", "tests/external/requirements.txt"], command))
+    Some(kept(
+        "zig",
+        true,
+        &WITH_SERVICES,
+        &["sdk/c", "host/componentize/src", "tests/external/requirements.txt"],
+        command,
+    ))
 }
 
 fn go() -> Option<Built> {
@@ -87,7 +93,50 @@ fn go() -> Option<Built> {
         make.env("GOCACHE", target().join("languages/go-cache")).env("GOTOOLCHAIN", "local").env("GOPROXY", "off");
         make.arg(argument("GO", &go)).arg(argument("COMPONENTIZE", &componentize)).arg("test").arg("all").built();
     };
-    Some(kept("go", false, &FILTERS, &["sdk/go", "host/componentize/src", "tests/external/requirements.txt"], command))
+    Some(kept(
+        "go",
+        false,
+        &WITH_SERVICES,
+        &["sdk/go", "host/componentize/src", "tests/external/requirements.txt"],
+        command,
+    ))
+}
+
+/// The filter of `tests/components/calls` in the languages that it is written in, built once for all tests.
+pub(super) fn calls() -> &'static [Built] {
+    static BUILT: LazyLock<Vec<Built>> = LazyLock::new(build_calls);
+    &BUILT
+}
+
+fn build_calls() -> Vec<Built> {
+    let sources = root().join("tests/components/calls");
+    let make = |language: &'static str, direct: bool, tools: &[(&str, String)]| {
+        let arguments: Vec<String> = tools.iter().map(|(name, program)| format!("{name}={program}")).collect();
+        let [make] = need(["make"])?;
+        let of = ["sdk/c", "sdk/go", "host/componentize/src", "tests/external/requirements.txt"];
+        Some(kept_in(&sources, language, direct, &[language], &of, |out| {
+            let mut command = Command::new(&make);
+            let cache = target().join("languages/zig-cache");
+            command.env("ZIG_GLOBAL_CACHE_DIR", &cache).env("ZIG_LOCAL_CACHE_DIR", &cache);
+            command
+                .env("GOCACHE", target().join("languages/go-cache"))
+                .env("GOTOOLCHAIN", "local")
+                .env("GOPROXY", "off");
+            command.arg("-C").arg(&sources).arg(argument("out", out)).args(&arguments).arg(language).built();
+        }))
+    };
+    let shown = |path: PathBuf| path.display().to_string();
+    let go = need(["go", "sluice-componentize"])
+        .and_then(|[go, componentize]| make("go", false, &[("GO", shown(go)), ("COMPONENTIZE", shown(componentize))]));
+    let c = need(["clang-14", "sluice-componentize"]).and_then(|[clang, componentize]| {
+        make("c", true, &[("CLANG", shown(clang)), ("COMPONENTIZE", shown(componentize))])
+    });
+    let zig = need(["python", "python-zig", "sluice-componentize"]).and_then(|[python, _package, componentize]| {
+        make("zig", true, &[("ZIG", shown(python) + " -m ziglang"), ("COMPONENTIZE", shown(componentize))])
+    });
+    let found: Vec<Built> = [go, c, zig].into_iter().flatten().collect();
+    found.iter().flat_map(|language| &language.filters).for_each(|(_, file)| compile(file));
+    found
 }
 
 fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
@@ -110,10 +159,16 @@ fn javascript(name: &'static str, ending: &'static str) -> Option<Built> {
         }
         let mut build = Command::new(&node);
         build.current_dir(&place).args(["node_modules/sluice-filter/build.mjs", "build"]);
-        build.args(INTERPRETED.map(|filter| format!("{filter}.{ending}")));
+        build.args(WITH_SERVICES.map(|filter| format!("{filter}.{ending}")));
         build.arg("--out").arg(out).arg("--wit").arg(root().join("wit")).built();
     };
-    Some(kept(name, false, &INTERPRETED, &["sdk/javascript", "tests/packages", "tests/external/package.json"], command))
+    Some(kept(
+        name,
+        false,
+        &WITH_SERVICES,
+        &["sdk/javascript", "tests/packages", "tests/external/package.json"],
+        command,
+    ))
 }
 
 fn python() -> Option<Built> {
@@ -127,7 +182,7 @@ fn python() -> Option<Built> {
     Some(kept(
         "python",
         false,
-        &INTERPRETED,
+        &WITH_SERVICES,
         &["sdk/python", "tests/packages", "tests/external/requirements.txt"],
         command,
     ))
@@ -145,15 +200,27 @@ fn argument(name: &str, value: &Path) -> String {
 
 /// Builds unless it was built of the same sources. A build that fails leaves nothing.
 fn kept(name: &'static str, direct: bool, filters: &[&'static str], of: &[&str], build: impl Fn(&Path)) -> Built {
+    kept_in(&example(name), name, direct, filters, of, build)
+}
+
+fn kept_in(
+    sources: &Path,
+    name: &'static str,
+    direct: bool,
+    filters: &[&'static str],
+    of: &[&str],
+    build: impl Fn(&Path),
+) -> Built {
     let mut hash = DefaultHasher::new();
-    for part in of.iter().map(|part| root().join(part)).chain([example(name), root().join("wit")]) {
+    for part in of.iter().map(|part| root().join(part)).chain([sources.to_owned(), root().join("wit")]) {
         for file in files(&part) {
             // Of all checkouts that have the same sources, one builds.
             hash.write(file.strip_prefix(root()).expect("a file of the repository").as_os_str().as_encoded_bytes());
             hash.write(&fs::read(&file).expect("a source"));
         }
     }
-    let folder = target().join("languages").join(format!("{name}-{:016x}", hash.finish()));
+    let beginning = if sources == example(name) { String::new() } else { "calls-".to_owned() };
+    let folder = target().join("languages").join(format!("{beginning}{name}-{:016x}", hash.finish()));
     let wasm = |filter: &str| folder.join(format!("{filter}.wasm"));
     if !filters.iter().all(|filter| wasm(filter).exists()) {
         let half = folder.with_extension("half");
