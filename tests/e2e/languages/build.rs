@@ -14,7 +14,7 @@ use sluice_harness::gateway::binary;
 use sluice_harness::tools::{need, tools};
 
 /// The three filters.
-const FILTERS: [&str; 3] = ["stamp", "api-key", "redact"];
+pub(super) const FILTERS: [&str; 3] = ["stamp", "api-key", "redact"];
 
 /// What languages with an interpreter have besides: bodies in pieces, and calls to services.
 const INTERPRETED: [&str; 5] = ["stamp", "api-key", "redact", "mask", "ask"];

@@ -89,7 +89,7 @@ fn each_event_is_masked_when_it_comes_in_every_language() {
 #[test]
 fn the_body_of_a_request_is_masked_in_every_language() {
     for language in with("mask") {
-        let origin = Origin::fixed("");
+        let origin = Origin::serve(|_| Reply::text(""));
         let gateway = mask(language, &origin);
         let mut client = gateway.client();
         let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -103,7 +103,7 @@ fn the_body_of_a_request_is_masked_in_every_language() {
 fn a_service_is_asked_within_a_limit_in_every_language() {
     for language in with("ask") {
         let name = language.name;
-        let upstream = Origin::fixed("");
+        let upstream = Origin::serve(|_| Reply::text(""));
         let service = Origin::serve(|request| {
             let sent: Value = serde_json::from_slice(&request.body).unwrap_or_default();
             match request.target == "/of" && sent == json!({"caller": "ann"}) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sluice_harness::gateway::binary;
 use sluice_harness::{Client, Gateway, Origin, eventually};
 
-use super::build::{Built, built};
+use super::build::{Built, FILTERS, built};
 use super::{origin, setup};
 use crate::support::with_base;
 
@@ -84,7 +84,7 @@ impl Best {
 /// Waits until all three filters have an instance for the next call and another one behind it.
 fn wait_until_ready(gateway: &Gateway, language: &Built) {
     eventually("instances are ready", || {
-        language.filters.iter().all(|(filter, _)| {
+        FILTERS.iter().all(|filter| {
             let filter = format!("{}-{filter}", language.name);
             gateway.metric("sluice_filter_instances", &[("filter", &filter)]) >= Some(2.0)
         })
@@ -93,7 +93,7 @@ fn wait_until_ready(gateway: &Gateway, language: &Built) {
 
 /// No call of this language's filters has waited for an instance.
 fn none_has_waited(gateway: &Gateway, language: &Built) {
-    for (filter, _) in &language.filters {
+    for filter in FILTERS {
         let filter = format!("{}-{filter}", language.name);
         let waits = gateway.metric("sluice_filter_instance_waits_total", &[("filter", &filter)]);
         assert_eq!(waits, Some(0.0), "{filter}");
