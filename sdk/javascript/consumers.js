@@ -5,6 +5,8 @@ import { checked } from "./errors.js";
 import { encode } from "./utf8.js";
 
 const recall = checked("consumers.recall-password", host.recallPassword);
+const declareVerifier = checked("consumers.token-verifier", host.tokenVerifier);
+const verifyToken = checked("consumers.verify-token", host.verifyToken);
 const allLabels = checked("consumers.labels", host.labels);
 
 export const authenticate = checked("consumers.authenticate", host.authenticate);
@@ -15,3 +17,14 @@ export const plan = checked("consumers.plan", host.plan);
 export const label = checked("consumers.label", host.label);
 export const labels = () => Object.fromEntries(allLabels().map(({ name, value }) => [name, value]));
 export const method = checked("consumers.method", host.method);
+
+/** Declares what tokens have to be that consumers sign with keys of their own, in the constructor of a filter. */
+export function tokenVerifier(algorithms, { typ = null } = {}) {
+  const id = declareVerifier({ algorithms, typ });
+  return {
+    verify(token) {
+      const { tag, val } = verifyToken(id, typeof token === "string" ? encode(token) : token);
+      return tag === "good" ? { consumer: val.consumer, payload: val.payload } : { refused: tag === "refused" ? val : tag };
+    },
+  };
+}

@@ -5,11 +5,16 @@ import { checked } from "./errors.js";
 import { formatJson, parseJson } from "./json.js";
 
 const getValue = checked("context.get", host.get);
+const getPart = checked("context.get-path", host.getPath);
 const setValue = checked("context.set", host.set);
 
 /** A string, number, boolean, list of strings, or what the JSON of another value is; undefined for none. */
-export function get(key) {
-  const value = getValue(key);
+export const get = (key) => unwrap(key, getValue(key));
+
+/** A part of a JSON value, by the names of the members from the outside in. */
+export const getPath = (key, path) => unwrap(key, getPart(key, path));
+
+function unwrap(key, value) {
   if (value === undefined) return undefined;
   if (value.tag === "json") return parseJson(value.val);
   if (value.tag === "integer" && !Number.isSafeInteger(Number(value.val))) {
@@ -31,5 +36,7 @@ function wrap(value) {
   return { tag: "json", val: formatJson(value) };
 }
 
+/** The name of the filter that has set a key. */
+export const writer = checked("context.writer", host.writer);
 export const consumer = checked("context.consumer", host.consumer);
 export const setConsumer = checked("context.set-consumer", host.setConsumer);

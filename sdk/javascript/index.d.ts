@@ -276,7 +276,11 @@ export function formatJson(value: unknown): string;
 export namespace context {
   /** A string, number, boolean, list of strings, or what the JSON of another value is. */
   function get(key: string): unknown;
+  /** A part of a JSON value, by the names of the members: `getPath("auth.claims", ["realm_access", "roles"])`. */
+  function getPath(key: string, path: string[]): unknown;
   function set(key: string, value: unknown): void;
+  /** The name of the filter that has set a key. */
+  function writer(key: string): string | undefined;
   function consumer(): string | undefined;
   function setConsumer(name: string): void;
 }
@@ -343,6 +347,11 @@ export namespace consumers {
   function label(name: string): string | undefined;
   function labels(): Record<string, string>;
   function method(): string | undefined;
+  /** Declares what tokens have to be that consumers sign with keys of their own, in the constructor of a filter. */
+  function tokenVerifier(algorithms: string[], more?: { typ?: string }): {
+    /** The consumer, which `vouch` can make the caller, and the payload; or why not: "unknown-issuer", "wrong-audience", "bad-signature" and so on. */
+    verify(token: string | Uint8Array): { consumer: string; payload: string; refused?: undefined } | { refused: string; consumer?: undefined; payload?: undefined };
+  };
 }
 export namespace passwords {
   /** Makes the consumer with this user name and password the caller, and answers its name; undefined for a wrong one. */

@@ -125,7 +125,13 @@ const INTERFACES = {
   route: { name: () => current.route, param: (name) => current.params[name] ?? null },
   context: {
     get: (key) => current.context[key] ?? null,
+    getPath(key, path) {
+      const value = current.context[key];
+      const part = value?.tag === "json" ? path.reduce((of, name) => of?.[name], JSON.parse(value.val)) : undefined;
+      return part === undefined ? null : typeof part === "string" ? { tag: "text", val: part } : { tag: "json", val: JSON.stringify(part) };
+    },
     set: (key, value) => void (current.context[key] = value),
+    writer: (key) => (key in current.context ? "test" : null),
     consumer: () => current.consumer ?? null,
     setConsumer: (name) => void (current.consumer = name),
   },

@@ -14,7 +14,7 @@ class Ask(Filter):
         if not standing.allowed:
             headers = {"retry-after": str(-(-standing.retry_after_ms // 1000))}
             return Problem(429, "Too Many Requests", reason="too-many", headers=headers)
-        answer = http.send(http.Outgoing(self.config["url"], json={"caller": caller}), timeout_ms=500)
+        answer = http.send(http.Outgoing(self.config["url"], json={"caller": caller}), timeout_ms=5_000)
         if answer.status != 200:
             return Problem(403, "Forbidden", reason="unknown-caller")
         account = check(answer.json(), {"account": int})["account"]

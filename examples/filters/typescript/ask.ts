@@ -15,7 +15,7 @@ export default class Ask implements Filter {
       const headers = { "retry-after": String(Math.ceil(standing.retryAfterMs / 1000)) };
       return new Problem(429, "Too Many Requests", { reason: "too-many", headers });
     }
-    const answer = http.send({ url: this.config.url, json: { caller } }, 500);
+    const answer = http.send({ url: this.config.url, json: { caller } }, 5_000);
     if (answer.status !== 200) return new Problem(403, "Forbidden", { reason: "unknown-caller" });
     const { account } = check(answer.json(), { account: "integer" });
     request.setHeader("x-account", String(account));

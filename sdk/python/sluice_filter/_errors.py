@@ -26,11 +26,15 @@ class ConfigError(Exception):
         super().__init__(f"{key}: {message}")
 
 
+def word(case):
+    """A name of the interface, of that of its constant or class: `bad-signature` of BAD_SIGNATURE and BadSignature."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", case).lower().replace("_", "-")
+
+
 def refusal(call, error):
     """The exception for an error of the interface."""
     case = type(error).__name__.removeprefix("Error_")
-    kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", case).lower()
-    return GatewayError(call, kind, getattr(error, "value", None))
+    return GatewayError(call, word(case), getattr(error, "value", None))
 
 
 def checked(call, function, kinds=()):

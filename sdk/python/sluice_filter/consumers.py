@@ -1,10 +1,11 @@
 """The callers that the operator knows."""
 
+from dataclasses import dataclass
 from typing import Optional, Union
 
 from wit_world.imports import consumers as host  # type: ignore
 
-from ._errors import checked
+from ._errors import checked, word
 
 
 def _of(name):
@@ -12,6 +13,7 @@ def _of(name):
 
 
 _authenticate, _recall_password, _vouch, _known = map(_of, ["authenticate", "recall_password", "vouch", "known"])
+_token_verifier, _verify_token = map(_of, ["token_verifier", "verify_token"])
 _plan, _label, _labels, _method = map(_of, ["plan", "label", "labels", "method"])
 
 
@@ -28,6 +30,29 @@ def recall_password(username: str, password: Union[str, bytes]) -> Optional[str]
 def vouch(name: str, method: str) -> bool:
     """Makes the consumer of this name the caller, because the filter has found out that it is, by this method."""
     return _vouch(name, method)
+
+
+@dataclass
+class ConsumerToken:
+    """The consumer, which `vouch` can make the caller, and the payload; or why not: unknown-issuer, wrong-audience, bad-signature and so on."""
+
+    consumer: Optional[str] = None
+    payload: Optional[str] = None
+    refused: Optional[str] = None
+
+
+class TokenVerifier:
+    """What tokens have to be that consumers sign with keys of their own, declared while a filter is made."""
+
+    def __init__(self, algorithms: list[str], typ: Optional[str] = None):
+        self._id = _token_verifier(host.ConsumerTokenRules(list(algorithms), typ))
+
+    def verify(self, token: Union[str, bytes]) -> ConsumerToken:
+        answer = _verify_token(self._id, token.encode() if isinstance(token, str) else token)
+        case = type(answer).__name__.rpartition("_")[2]
+        if case == "Good":
+            return ConsumerToken(answer.value.consumer, answer.value.payload)
+        return ConsumerToken(refused=word(answer.value.name if case == "Refused" else case))
 
 
 def known() -> bool:

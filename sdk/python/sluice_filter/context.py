@@ -8,6 +8,7 @@ from wit_world.imports import context as host  # type: ignore
 from ._errors import checked
 
 _get, _set = checked("context.get", host.get), checked("context.set", host.set)
+_get_path, _writer = checked("context.get-path", host.get_path), checked("context.writer", host.writer)
 _consumer, _set_consumer = checked("context.consumer", host.consumer), checked("context.set-consumer", host.set_consumer)
 
 
@@ -23,7 +24,20 @@ def set_consumer(name: str) -> None:
 
 def get(key: str) -> Any:
     """A str, int, float, bool, list of str, or what the JSON of another value is; None for none."""
-    value = _get(key)
+    return _unwrap(_get(key))
+
+
+def get_path(key: str, path: list[str]) -> Any:
+    """A part of a JSON value, by the names of the members: `get_path("auth.claims", ["realm_access", "roles"])`."""
+    return _unwrap(_get_path(key, path))
+
+
+def writer(key: str) -> Optional[str]:
+    """The name of the filter that has set a key."""
+    return _writer(key)
+
+
+def _unwrap(value):
     if value is None:
         return None
     return json.loads(value.value) if isinstance(value, host.Value_Json) else value.value

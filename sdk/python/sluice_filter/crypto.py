@@ -6,7 +6,7 @@ from typing import Optional, Union
 
 from wit_world.imports import crypto as host  # type: ignore
 
-from ._errors import checked
+from ._errors import checked, word
 
 Data = Union[str, bytes]
 
@@ -45,7 +45,7 @@ class KeySet:
 
     def verify(self, algorithm: str, message: Data, signature: bytes, key_id: Optional[str] = None) -> str:
         """Answers valid, invalid or unknown-key. Algorithms are those of RFC 7518 §3.1 and RFC 8037."""
-        return _word(_verify(self._id, algorithm, key_id, _data(message), signature))
+        return word(_verify(self._id, algorithm, key_id, _data(message), signature).name)
 
     def sign(self, algorithm: str, message: Data, key_id: Optional[str] = None) -> bytes:
         return bytes(_sign(self._id, algorithm, key_id, _data(message)))
@@ -77,8 +77,4 @@ def _token(answer):
     case = type(answer).__name__.rpartition("_")[2].lower()
     if case == "payload":
         return Token(payload=answer.value)
-    return Token(refused=_word(answer.value) if case == "refused" else case)
-
-
-def _word(case):
-    return case.name.lower().replace("_", "-")
+    return Token(refused=word(answer.value.name) if case == "refused" else case)

@@ -13,6 +13,7 @@ test answers. It grants everything.
 
 import hashlib
 import hmac
+import json
 import os
 import sys
 import types
@@ -225,6 +226,13 @@ def _install():
         value = _current[-1].kv.get((space, key))
         return reserved() if value is None else found(value)
 
+    def get_path(key, path):
+        value = _current[-1].context.get(key)
+        part = json.loads(value.value) if isinstance(value, values["Value_Json"]) else None
+        for name in path:
+            part = part.get(name) if isinstance(part, dict) else None
+        return None if part is None else values["Value_Text"](part) if isinstance(part, str) else values["Value_Json"](json.dumps(part))
+
     def absent(name):
         return lambda *values: refuse("Other", f"the double of the gateway has no {name}")
 
@@ -255,6 +263,8 @@ def _install():
             "consumer": _get("consumer"),
             "set_consumer": _set("consumer"),
             "get": lambda key: _current[-1].context.get(key),
+            "get_path": lambda key, path: get_path(key, path),
+            "writer": lambda key: "test" if key in _current[-1].context else None,
             "set": lambda key, value: _current[-1].context.__setitem__(key, value),
         },
         "state": {"get": _get("state"), "set": _set("state")},
@@ -288,7 +298,9 @@ def _install():
         "secrets": {"get": lambda name: name},
         "clock": {"now_us": lambda: 0, "monotonic_ns": lambda: 0},
         "consumers": {name: nothing for name in ["authenticate", "recall_password", "plan", "label", "method"]}
-        | {"vouch": lambda name, method: False, "known": lambda: False, "labels": lambda: []},
+        | {"vouch": lambda name, method: False, "known": lambda: False, "labels": lambda: []}
+        | {"ConsumerTokenRules": record("ConsumerTokenRules", "algorithms", "typ")}
+        | {name: absent(f"consumers.{name}") for name in ["token_verifier", "verify_token"]},
     }
     for name, members in interfaces.items():
         module(f"wit_world.imports.{name}", members)
