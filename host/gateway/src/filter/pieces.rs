@@ -40,6 +40,13 @@ impl Pending {
     }
 }
 
+/// The message that a body is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Request,
+    Response,
+}
+
 /// How a call with a piece has ended.
 #[derive(Debug)]
 pub enum PieceOutcome {
@@ -229,7 +236,7 @@ impl LocalPipeline {
         traversal.cursor.pending.request &= !mask;
         let budget = unlimited();
         let flows = upward(mask).map(|index| self.flow(index, Hook::OnRequestChunk, None, &budget)).collect();
-        self.replace_request::<IN_GROUP>(traversal, flows, vec![whole]).await
+        self.replace_body::<IN_GROUP>(Of::Request, traversal, flows, vec![whole]).await
     }
 
     /// Before a filter sees the whole response body, those behind it in the pipeline see its pieces.
@@ -244,51 +251,48 @@ impl LocalPipeline {
             return Ok(());
         };
         let flows = self.response_flows_of(mask, traversal, &unlimited());
-        self.replace_response(traversal, flows, vec![whole]).await
+        self.replace_body::<false>(Of::Response, traversal, flows, vec![whole]).await
     }
 
     /// Shows a request's body that comes in these parts to the filters that see it piece by piece, and puts what they make of it in its place.
     pub async fn request_pieces(&self, traversal: &mut Traversal, parts: Vec<Bytes>) -> Result<(), PiecesError> {
         let flows = self.request_flows(traversal, &unlimited());
-        self.replace_request::<false>(traversal, flows, parts).await
+        self.replace_body::<false>(Of::Request, traversal, flows, parts).await
     }
 
     /// The same for a response's body.
     pub async fn response_pieces(&self, traversal: &mut Traversal, parts: Vec<Bytes>) -> Result<(), PiecesError> {
         let flows = self.response_flows(traversal, &unlimited());
-        self.replace_response(traversal, flows, parts).await
+        self.replace_body::<false>(Of::Response, traversal, flows, parts).await
     }
 
-    async fn replace_request<const IN_GROUP: bool>(
+    /// Takes the body of a message, which comes in these parts, through filters and puts what they make of it in its place. `IN_GROUP`: that
+    /// can be taken back.
+    async fn replace_body<const IN_GROUP: bool>(
         &self,
+        of: Of,
         traversal: &mut Traversal,
         flows: Vec<Flow>,
         parts: Vec<Bytes>,
     ) -> Result<(), PiecesError> {
         let whole = self.parts_through(traversal, flows, parts).await?;
         let exchange = traversal.exchange();
-        forget_digests(&mut exchange.request.headers);
-        exchange.set_request_body(whole);
+        match of {
+            Of::Request => {
+                forget_digests(&mut exchange.request.headers);
+                exchange.set_request_body(whole);
+            }
+            Of::Response => {
+                if let Some(response) = &mut exchange.response {
+                    forget_digests(&mut response.headers);
+                    response.headers.remove(CONTENT_ENCODING);
+                }
+                exchange.set_response_body(whole);
+            }
+        }
         if !IN_GROUP {
             exchange.commit();
         }
-        Ok(())
-    }
-
-    async fn replace_response(
-        &self,
-        traversal: &mut Traversal,
-        flows: Vec<Flow>,
-        parts: Vec<Bytes>,
-    ) -> Result<(), PiecesError> {
-        let whole = self.parts_through(traversal, flows, parts).await?;
-        let exchange = traversal.exchange();
-        if let Some(response) = &mut exchange.response {
-            forget_digests(&mut response.headers);
-            response.headers.remove(CONTENT_ENCODING);
-        }
-        exchange.set_response_body(whole);
-        exchange.commit();
         Ok(())
     }
 

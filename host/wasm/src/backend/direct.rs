@@ -185,18 +185,14 @@ impl DirectCode {
 
     fn enter(&self, store: &mut Store<CallState>, instance: Instance) -> Outcome<DirectInstance> {
         let exports = &self.exports;
-        let memory = exports.memory.as_ref().map(|memory| {
-            let found = instance.get_module_export(&mut *store, memory).and_then(wasmtime::Extern::into_memory);
-            found.ok_or_else(|| Error::msg("the module lacks a memory that it has"))
-        });
-        let memory = memory.transpose()?;
-        let realloc = exports.realloc.as_ref().and_then(|realloc| instance.get_module_export(&mut *store, realloc));
-        store.data_mut().guest = Guest {
-            memory,
-            realloc: realloc.and_then(wasmtime::Extern::into_func),
-            may_not_call: false,
-            is_within: false,
-        };
+        let mut find = |export: Option<&ModuleExport>| instance.get_module_export(&mut *store, export?);
+        let memory = find(exports.memory.as_ref()).and_then(wasmtime::Extern::into_memory);
+        let realloc = find(exports.realloc.as_ref());
+        if memory.is_none() && exports.memory.is_some() {
+            bail!("the module lacks the memory that it has");
+        }
+        let realloc = realloc.and_then(wasmtime::Extern::into_func);
+        store.data_mut().guest = Guest { memory, realloc, ..Guest::default() };
         Ok(DirectInstance { instance, exports: exports.clone(), hooks: [const { None }; Hook::COUNT] })
     }
 }
