@@ -53,7 +53,8 @@ def component(file, wit, place, out):
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{file.name}: {done.stdout}{done.stderr}".strip())
-    out.write_bytes(mend(out.read_bytes()))
+    if has_the_leak():
+        out.write_bytes(mend(out.read_bytes()))
 
 
 def module_name(file):
@@ -99,6 +100,12 @@ def tool():
     beside = Path(sys.executable).with_name("componentize-py")
     found = str(beside) if beside.exists() else shutil.which("componentize-py")
     return found or sys.exit("componentize-py is missing: pip install componentize-py==0.25.0")
+
+
+def has_the_leak():
+    """Whether `mend` is for this componentize-py. A later one may free these bytes itself, and they would be freed twice."""
+    said = subprocess.run([tool(), "--version"], capture_output=True, text=True).stdout
+    return said.strip().startswith("componentize-py 0.25.")
 
 
 if __name__ == "__main__":
