@@ -58,6 +58,11 @@ fn what_the_head_says_of_the_old_bytes_goes_with_them() {
     assert_eq!((head.header("content-length"), head.header("content-digest")), (None, None));
     assert_eq!(head.header("etag"), Some("W/\"one\""));
     assert_eq!(gateway.request("HEAD", "/", &[], b"").status, 200, "the connection is as good as before");
+    // One that asks for the body of this response gets none either, and its hook is not called.
+    let wish = json!({"on-response": [{"do": "want-body", "max": 1000}], "on-response-body": [{"do": "trap"}]});
+    let asking = crate::support::gateway(&(route(&origin.url(), &["a"]) + &probe("a", wish)));
+    let head = asking.request("HEAD", "/", &[], b"");
+    assert_eq!((head.status, head.header("content-length")), (200, None));
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub(crate) enum Cached {
     Off,
     /// Nothing yet: this request asks for all that have its key.
     Miss(String),
+    /// The one that was to ask has not been heard of: this request asks, and what it gets is kept unless another one was quicker.
+    Late(String),
     Hit(Answer),
     /// The one that has asked for all got no decision.
     Undecided,
@@ -78,11 +80,11 @@ impl Cached {
         let found = match reserve() {
             Ok(Reservation::Pending) => match kv::wait(&cache.space, &key, timeout_ms) {
                 Ok(Some(bytes)) => Ok(Reservation::Found(bytes)),
-                // The answer is not one to be kept, or its client has gone. One of those who have waited asks for those who come; the
+                // The answer is not one to be kept, or the reservation has expired. One of those who have waited asks for those who come; the
                 // others ask for themselves, as they would wait for one another without end where nothing is kept.
                 Ok(None) => reserve(),
-                // It has taken as long as a call may: its client has left in the middle of it. This one asks in its place.
-                Err(Error::Timeout) => Ok(Reservation::Reserved),
+                // It has taken as long as a call may: its client has left in the middle of it.
+                Err(Error::Timeout) => return Ok(Cached::Late(key)),
                 Err(error) => Err(error),
             },
             found => found,
@@ -140,15 +142,26 @@ fn key(cache: &Cache, request: &Request) -> Result<Option<String>, Error> {
     Ok(Some(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 
+/// Whether an answer is one to be kept.
+fn may_be_kept(cache: &Cache, answer: &Answer) -> bool {
+    (answer.allows() || cache.refusals.contains(&answer.status)) && answer.body.len() <= MAX_KEPT_BODY
+}
+
+/// Keeps an answer that may be kept where none is. Nothing is told to others: the reservation is not that of this request.
+pub(crate) fn keep_late(cache: &Cache, key: &str, answer: &Answer) -> Result<(), Error> {
+    if !may_be_kept(cache, answer) {
+        return Ok(());
+    }
+    let kept = kv::compare_and_swap(&cache.space, key, None, &serde_json::to_vec(answer)?, Some(cache.ttl.as_millis()));
+    kept.map(drop).or_else(unless_away)
+}
+
 /// Keeps an answer that may be kept, and ends the reservation in any case. No answer is no decision, which those who wait are told.
 pub(crate) fn keep(cache: &Cache, key: &str, answer: Option<&Answer>) -> Result<(), Error> {
     let space = &cache.space;
-    let may_be_kept = |answer: &&Answer| {
-        (answer.allows() || cache.refusals.contains(&answer.status)) && answer.body.len() <= MAX_KEPT_BODY
-    };
     let kept = match answer {
         None => kv::set(space, key, UNDECIDED, Some(UNDECIDED_MS)),
-        Some(answer) => match Some(answer).filter(may_be_kept) {
+        Some(answer) => match Some(answer).filter(|answer| may_be_kept(cache, answer)) {
             Some(answer) => kv::set(space, key, &serde_json::to_vec(answer)?, Some(cache.ttl.as_millis())),
             None => kv::delete(space, key).map(drop),
         },

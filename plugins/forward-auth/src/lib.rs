@@ -75,10 +75,12 @@ impl ForwardAuth {
         let answer = match cached {
             Cached::Hit(answer) => answer,
             Cached::Undecided => return self.unavailable(request),
-            cached @ (Cached::Off | Cached::Miss(_)) => {
+            cached @ (Cached::Off | Cached::Miss(_) | Cached::Late(_)) => {
                 let asked = self.ask(request, body);
-                if let (Cached::Miss(key), Some(cache)) = (cached, &self.config.cache) {
-                    answer::keep(cache, &key, asked.as_ref().ok())?;
+                match (cached, &self.config.cache, &asked) {
+                    (Cached::Miss(key), Some(cache), asked) => answer::keep(cache, &key, asked.as_ref().ok())?,
+                    (Cached::Late(key), Some(cache), Ok(answer)) => answer::keep_late(cache, &key, answer)?,
+                    (_, _, _) => {}
                 }
                 match asked {
                     Ok(answer) => answer,

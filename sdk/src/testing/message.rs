@@ -46,10 +46,14 @@ impl Headers {
     }
 
     /// Takes away what is said of the bytes of a body, as the gateway does when a filter replaces it.
-    pub(crate) fn forget_bytes(&mut self) {
-        for name in ["content-encoding", "accept-ranges", "content-digest", "repr-digest", "digest", "content-md5"] {
+    pub(crate) fn forget_bytes(&mut self, is_response: bool) {
+        for name in ["content-encoding", "content-digest", "repr-digest", "digest", "content-md5"] {
             self.remove(name);
         }
+        if !is_response {
+            return;
+        }
+        self.remove("accept-ranges");
         if let Some(strong) = self.get("etag").filter(|tag| !tag.starts_with("W/")).map(str::to_owned) {
             match strong.starts_with('"') {
                 true => self.set("etag", format!("W/{strong}")),

@@ -381,23 +381,24 @@ impl LocalPipeline {
         if !self.has(Hook::OnResponseBody, index) {
             return None;
         }
-        if let Some(wish) = exchange.response_body_wishes.iter().find(|wish| wish.filter == index) {
-            return Some(wish.max_bytes);
-        }
         let response = exchange.response.as_ref()?;
         let has_body = response.body.as_ref().map_or(!body.is_empty(), |body| !body.is_empty());
+        if let Some(wish) = exchange.response_body_wishes.iter().find(|wish| wish.filter == index) {
+            return (has_body || exchange.request.method != Method::HEAD).then_some(wish.max_bytes);
+        }
         let interest = self.pipeline.filters()[index].program.interests().response_body.as_ref()?;
         wanted(interest, has_body, response.headers.get(CONTENT_TYPE))
     }
 
     /// A response to HEAD can't say how long a body would be that the filter may replace (RFC 9110 §9.3.2 lets it be silent).
     fn forget_length(&self, exchange: &mut Exchange, index: usize) {
-        let Some(interest) = &self.pipeline.filters()[index].program.interests().response_body else { return };
         if exchange.request.method != Method::HEAD || exchange.response_body_replaced {
             return;
         }
+        let wishes = exchange.response_body_wishes.iter().any(|wish| wish.filter == index);
         let Some(response) = &mut exchange.response else { return };
-        if interest.matches(response.headers.get(CONTENT_TYPE)) {
+        let interest = self.pipeline.filters()[index].program.interests().response_body.as_ref();
+        if wishes || interest.is_some_and(|interest| interest.matches(response.headers.get(CONTENT_TYPE))) {
             response.headers.remove(CONTENT_LENGTH);
             forget_digests(&mut response.headers);
             weaken(&mut response.headers);

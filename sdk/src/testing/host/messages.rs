@@ -222,8 +222,9 @@ macro_rules! message {
         pub(crate) fn set_body(body: &[u8]) -> Result<(), Error> {
             during($set_body, |world| {
                 // The answer that a filter drafts in a request hook is its own.
-                if stringify!($field) == "request" || !REQUEST.contains(&world.phase) {
-                    world.exchange.$field.headers.forget_bytes();
+                let is_response = stringify!($field) == "response";
+                if !is_response || !REQUEST.contains(&world.phase) {
+                    world.exchange.$field.headers.forget_bytes(is_response);
                 }
                 world.exchange.$field.body = body.to_vec();
                 Ok(())
