@@ -1,12 +1,18 @@
 // JSON whose large whole numbers survive: those beyond 2^53 are read as BigInt, and written as they were.
 
+// Large numbers pass through JSON as texts that begin with a mark, and texts that begin with it by themselves get another one. JSON can write it in
+// this one way only, so no text of a document is taken for a number.
 const MARK = "\u0000";
-const TOKENS = /"(?:[^"\\]+|\\.)*"|-?\d{16,}(?![\d.eE])/g;
-const MARKED = /"\\u0000(-?\d+)"/g;
+const WRITTEN = "\\u0000";
+// Texts and numbers; names of members have the colon, too. A text may have no end: where that failed, all ways to match it would be tried.
+const TOKENS = /(?:"(?:[^"\\]+|\\.)*"?|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)(\s*:)?/gs;
+const LARGE = /^-?[1-9]\d{15,}$/;
+// The time that a number takes grows with the square of its length.
+const LONGEST = 4300;
 
 // JSON of others, nested without end, would exhaust the stack of the instance, which no `catch` can see to.
 const DEEPEST = 256;
-const OTHER = /"(?:[^"\\]+|\\.)*"|[^[\]{}"]+/gs;
+const OTHER = /"(?:[^"\\]+|\\.)*"?|[^[\]{}"]+/gs;
 
 function isDeep(text) {
   const opening = /[[{]/g;
@@ -19,27 +25,35 @@ function isDeep(text) {
   return false;
 }
 
-/** Throws a SyntaxError for what is no JSON, or is nested deeper than 256. */
+/** Throws a SyntaxError for what is no JSON, is nested deeper than 256, or has a whole number of more than 4,300 digits. */
 export function parseJson(text) {
   if (isDeep(text)) throw new SyntaxError(`JSON that is nested deeper than ${DEEPEST}`);
   if (!/\d{16}/.test(text)) return JSON.parse(text);
-  const marked = text.replace(TOKENS, (token) =>
-    token[0] === '"' || Number.isSafeInteger(Number(token)) ? token : `"\\u0000${token}"`,
-  );
-  return JSON.parse(marked, (_, value) => (typeof value === "string" && value[0] === MARK ? large(value) : value));
+  return JSON.parse(text.replace(TOKENS, marked), (_, value) => (typeof value === "string" && value[0] === MARK ? unmarked(value) : value));
 }
 
-// A text of the document may start with the mark, too.
-function large(value) {
-  return /^-?\d{16,}$/.test(value.slice(1)) ? BigInt(value.slice(1)) : value;
+function marked(token, colon) {
+  if (colon !== undefined) return token;
+  if (token.startsWith(`"${WRITTEN}`)) return `"${WRITTEN}${token.slice(1)}`;
+  if (!LARGE.test(token) || Number.isSafeInteger(Number(token))) return token;
+  if (token.length > LONGEST) throw new SyntaxError(`a number of more than ${LONGEST} digits`);
+  return `"${WRITTEN}${token}"`;
 }
+
+const unmarked = (value) => (value[1] === MARK ? value.slice(1) : BigInt(value.slice(1)));
 
 export function formatJson(value) {
   let some = false;
   const text = JSON.stringify(value, (_, member) => {
-    if (typeof member !== "bigint") return member;
+    if (typeof member !== "bigint" && !(typeof member === "string" && member[0] === MARK)) return member;
     some = true;
     return MARK + member;
   });
-  return some ? text.replace(MARKED, "$1") : text;
+  return some ? text.replace(TOKENS, bare) : text;
+}
+
+function bare(token, colon) {
+  if (colon !== undefined || !token.startsWith(`"${WRITTEN}`)) return token;
+  const rest = token.slice(1 + WRITTEN.length);
+  return rest.startsWith(WRITTEN) ? `"${rest}` : rest.slice(0, -1);
 }

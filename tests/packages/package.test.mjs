@@ -11,7 +11,7 @@ import { Exchange, load } from "sluice-filter/testing";
 async function filter(method) {
   const place = await mkdtemp(join(tmpdir(), "sluice-test-"));
   try {
-    const source = `import { check, parseJson, Problem } from "sluice-filter";\nexport default class Tried { constructor(config) { this.config = config; }\n${method}\n}\n`;
+    const source = `import { check, formatJson, parseJson, Problem } from "sluice-filter";\nexport default class Tried { constructor(config) { this.config = config; }\n${method}\n}\n`;
     await writeFile(join(place, "tried.js"), source);
     return await load(join(place, "tried.js"), {});
   } finally {
@@ -46,6 +46,43 @@ test("what is nested too deep is refused", async () => {
   assert.equal(await deep(256), undefined);
   assert.match(await deep(257), /SyntaxError: JSON that is nested deeper than 256/);
   assert.equal(await failure(`onRequest() { parseJson('"' + "[".repeat(500) + '"'); }`), undefined);
+});
+
+/** What parseJson and formatJson make of a document. */
+async function rewritten(document) {
+  const exchange = new Exchange({ body: document });
+  (await filter(`onRequest(request) { request.setBody(formatJson(request.json())); }`)).onRequest(exchange);
+  return exchange.failure ?? new TextDecoder().decode(exchange.request.body);
+}
+
+test("large whole numbers stay as they are, and fractions are numbers", async () => {
+  for (const document of [
+    '{"x":0.30000000000000004}',
+    "[12345678901234567890,-12345678901234567890,9007199254740991,9007199254740993]",
+    '{"n":12345678901234567890,"f":-0.1234567890123456}',
+  ]) {
+    assert.equal(await rewritten(document), document);
+  }
+  for (const none of ["[01234567890123456789]", "{12345678901234567890:1}", '["12345678901234567890', `[${"1".repeat(5000)}]`]) {
+    assert.match(await rewritten(none), /^SyntaxError/, none);
+  }
+});
+
+test("no text is taken for a number", async () => {
+  for (const document of [
+    '["\\u00001234567890123456",12345678901234567890]',
+    '["\\u0000\\u00001234567890123456","\\u0000",12345678901234567890]',
+    '["a\\"\\u00001234567890123456","\\\\u00001234567890123456",12345678901234567890]',
+    '{"\\u00001234567890123456":"\\u00005","n":12345678901234567890}',
+    '["\\u00001234567890123456"]',
+  ]) {
+    assert.equal(await rewritten(document), document);
+  }
+});
+
+test("a text without an end takes no longer than others", async () => {
+  assert.match(await failure(`onRequest() { parseJson("[".repeat(300) + '"' + "a".repeat(100_000)); }`), /SyntaxError/);
+  assert.match(await failure(`onRequest() { parseJson('1234567890123456 "' + "a".repeat(100_000)); }`), /SyntaxError/);
 });
 
 test("a problem has a type and members, and headers may be numbers", async () => {
