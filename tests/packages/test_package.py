@@ -53,6 +53,11 @@ class Json(unittest.TestCase):
         self.assertEqual(len(loads("[" + "[]," * 500 + "[]]")), 501)
         self.assertEqual(loads('"' + "[" * 500 + '"'), "[" * 500)
 
+    def test_a_text_without_an_end_takes_no_longer_than_others(self):
+        for text in ["[" * 300 + '"' + '\\"' * 300_000, "[" * 300 + '"' + "a" * 300_000 + "\\"]:
+            with self.assertRaises(ValueError):
+                loads(text)
+
 
 def section(kind, content):
     return bytes([kind]) + _release._leb(len(content)) + content

@@ -5,8 +5,9 @@ import re
 from itertools import accumulate
 
 DEEPEST = 256
-OTHER = re.compile(r'"(?:[^"\\]|\\.)*"|[^\[\]{}"]+', re.DOTALL)
-STEPS = {"[": 1, "{": 1, "]": -1, "}": -1, '"': 0}
+# A text may have no end: where that failed, it would be tried again from each of its quotes.
+OTHER = re.compile(r'"(?:[^"\\]|\\.)*"?|[^\[\]{}"]+', re.DOTALL)
+STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 def loads(text):
