@@ -151,6 +151,18 @@ sluice_bytes bytes(const char *call, const result *got) {
   return (sluice_bytes){(const uint8_t *)got->as.list.ptr, got->as.list.len};
 }
 
+const char *text_of(const char *call, const char *value, size_t length) {
+  if (length == 0) return "";
+  if (!memchr(value, 0, length)) return value;
+  sluice_refused(SLUICE_INVALID, sluice_concat(call, ": invalid: the text has a NUL", NULL));
+  return NULL;
+}
+
+const char *option_text(const char *call, const result *got) {
+  if (!good(call, got) || !got->as.option.some) return NULL;
+  return text_of(call, got->as.option.value.ptr, got->as.option.value.len);
+}
+
 /* The gateway's list has pointers and lengths; the filter's has texts with a NUL. */
 sluice_fields fields(const char *call, const result *got) {
   if (!good(call, got)) return (sluice_fields){NULL, 0};
@@ -238,7 +250,7 @@ const char *sluice_context_text(const char *key) {
   int kind = context_get(key, room);
   text found;
   memcpy(&found, &room[3], sizeof found);
-  return kind == 0 || kind == 5 ? empty_if_null(found.ptr, found.len) : NULL;
+  return kind == 0 || kind == 5 ? text_of("get", found.ptr, found.len) : NULL;
 }
 
 bool sluice_context_integer(const char *key, int64_t *out) {
@@ -301,7 +313,7 @@ IMPORT("secrets", "get") void import_secret(const char *, size_t, result *);
 const char *sluice_secret(const char *name) {
   result got;
   import_secret(ARGS(name), &got);
-  return good("secret", &got) ? empty_if_null(got.as.list.ptr, got.as.list.len) : NULL;
+  return good("secret", &got) ? text_of("secret", got.as.list.ptr, got.as.list.len) : NULL;
 }
 
 #define METRIC(c, name, type)                                                                                           \

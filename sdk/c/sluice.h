@@ -17,7 +17,8 @@
  *     SLUICE_ON_REQUEST(on_request)
  *
  * Memory. What calls return lives until the hook returns; what `configure` was given or has got lives as long as the instance. Nothing has to
- * be freed. Texts end with a NUL, which is not part of them; a NULL is an absent value.
+ * be freed. Texts end with a NUL, which is not part of them; a NULL is an absent value. A text of somebody else's that has a NUL is refused, so nothing
+ * can hide behind one; where a peer may well send some, there are bytes.
  *
  * Errors. A call that is refused returns false, NULL or 0, and the refusal stays until the hook returns: the call then counts as failed, its edits
  * are undone, the reason goes to the gateway's log, and the filter's failure policy decides. So there is nothing to check after most calls. A
@@ -96,7 +97,7 @@ sluice_json *sluice_json_parse(sluice_bytes text);
 sluice_bytes sluice_json_write(const sluice_json *value);
 /* A member; NULL where there is none, also in what is no object. */
 sluice_json *sluice_json_get(const sluice_json *object, const char *name);
-/* The text; NULL for what is none. */
+/* The text; NULL for what is none, and for one that has a NUL: `text` and `length` have that. */
 const char *sluice_json_text(const sluice_json *value);
 /* A whole number that an int64_t holds. */
 bool sluice_json_integer(const sluice_json *value, int64_t *out);
@@ -181,12 +182,13 @@ bool sluice_chunk_hold(uint64_t tail);
 bool sluice_chunk_end(void);
 /* Lets the rest of the body go on without further calls. */
 bool sluice_chunk_pass_rest(void);
-/* The parts of an event; NULL without one. A comment and the end of the body have no data. */
-const char *sluice_event_name(void);
+/* The parts of an event, which may have any character, a NUL too. Without one, `data` and what is returned is NULL. A comment and the end of the
+ * body have no data, nor has an event whose data is not UTF-8: `sluice_chunk` has it as it was sent. */
+sluice_bytes sluice_event_name(void);
 const char *sluice_event_id(void);
-const char *sluice_event_data(void);
-/* Other data, and the rest of the event as it is. */
-bool sluice_event_set_data(const char *data);
+sluice_bytes sluice_event_data(void);
+/* Other data, in UTF-8, and the rest of the event as it is. */
+bool sluice_event_set_data(sluice_bytes data);
 
 /* The route. Choices are for SLUICE_SELECT_UPSTREAM. */
 const char *sluice_route_name(void);
@@ -303,9 +305,9 @@ const sluice_incoming *sluice_http_send(const sluice_outgoing *requests, size_t 
 
 /* Consumers: the caller becomes the one with this credential, whose name is returned; NULL for none. */
 const char *sluice_authenticate(const char *kind, const char *credential);
-const char *sluice_authenticate_password(const char *username, const char *password);
+const char *sluice_authenticate_password(const char *username, sluice_bytes password);
 /* The same for what was verified before, without a wait. */
-const char *sluice_recall_password(const char *username, const char *password);
+const char *sluice_recall_password(const char *username, sluice_bytes password);
 /* The filter itself has found out that the caller is this consumer. */
 bool sluice_vouch(const char *name, const char *method);
 bool sluice_consumer_known(void);

@@ -76,6 +76,7 @@ pub const Json = extern struct {
     }
     pub fn setText(json: *Json, value: Text) void {
         sluice_json_set_text(json, value);
+        json.text_length = value.len;
     }
     /// The items of an array or the members of an object: `while (items.next()) |item|`.
     pub fn items(json: *const Json) Items {

@@ -44,8 +44,14 @@ sluice_fields sluice_fields_of(const char *call, const result *got);
 #define good sluice_good
 #define bytes sluice_bytes_of
 #define fields sluice_fields_of
+#define text_of sluice_text_of
+#define option_text sluice_option_text
 
 static inline const char *empty_if_null(const char *value, size_t length) { return length ? value : ""; }
+/* A text of the gateway. One that has a NUL is refused, since a filter would see only what is before it. */
+const char *sluice_text_of(const char *call, const char *value, size_t length);
+/* The same for a call that has none perhaps: NULL. */
+const char *sluice_option_text(const char *call, const result *got);
 
 #define IMPORT(interface, name) __attribute__((import_module("sluice:filter/" interface "@0.1.1"), import_name(name)))
 #define ARGS(value) value, strlen(value)
@@ -56,25 +62,21 @@ static inline const char *empty_if_null(const char *value, size_t length) { retu
   const char *sluice_##c(void) {                                                         \
     result got;                                                                          \
     import_##c(&got);                                                                    \
-    return good(name, &got) ? empty_if_null(got.as.list.ptr, got.as.list.len) : NULL;    \
+    return good(name, &got) ? text_of(name, got.as.list.ptr, got.as.list.len) : NULL;    \
   }
 #define GET_OPTION(c, interface, name)                                                   \
   IMPORT(interface, name) void import_##c(result *);                                     \
   const char *sluice_##c(void) {                                                         \
     result got;                                                                          \
     import_##c(&got);                                                                    \
-    return good(name, &got) && got.as.option.some                                        \
-               ? empty_if_null(got.as.option.value.ptr, got.as.option.value.len)         \
-               : NULL;                                                                   \
+    return option_text(name, &got);                                                      \
   }
 #define GET_OPTION_BY(c, interface, name)                                                \
   IMPORT(interface, name) void import_##c(const char *, size_t, result *);               \
   const char *sluice_##c(const char *of) {                                               \
     result got;                                                                          \
     import_##c(ARGS(of), &got);                                                          \
-    return good(name, &got) && got.as.option.some                                        \
-               ? empty_if_null(got.as.option.value.ptr, got.as.option.value.len)         \
-               : NULL;                                                                   \
+    return option_text(name, &got);                                                      \
   }
 #define SET_TEXT(c, interface, name)                                                     \
   IMPORT(interface, name) void import_##c(const char *, size_t, result *);               \

@@ -246,7 +246,9 @@ sluice_json *sluice_json_get(const sluice_json *object, const char *name) {
   return NULL;
 }
 
-const char *sluice_json_text(const sluice_json *value) { return value && value->type == SLUICE_TEXT ? value->text : NULL; }
+const char *sluice_json_text(const sluice_json *value) {
+  return value && value->type == SLUICE_TEXT && !memchr(value->text, 0, value->length) ? value->text : NULL;
+}
 
 bool sluice_json_integer(const sluice_json *value, int64_t *out) {
   if (!value || value->type != SLUICE_NUMBER) return false;

@@ -59,10 +59,35 @@ GET_BOOL(chunk_is_last, "chunk", "is-last")
 SET_NUMBER(chunk_hold, "chunk", "hold", uint64_t)
 DO(chunk_end, "chunk", "end")
 DO(chunk_pass_rest, "chunk", "pass-rest")
-GET_OPTION(event_name, "chunk", "event-name")
 GET_OPTION(event_id, "chunk", "event-id")
-GET_OPTION(event_data, "chunk", "event-data")
-SET_TEXT(event_set_data, "chunk", "set-event-data")
+
+/* What is absent has no place, and what is empty has one. */
+static sluice_bytes option_bytes(const char *call, const result *got) {
+  if (!good(call, got) || !got->as.option.some) return (sluice_bytes){NULL, 0};
+  const char *at = empty_if_null(got->as.option.value.ptr, got->as.option.value.len);
+  return (sluice_bytes){(const uint8_t *)at, got->as.option.value.len};
+}
+
+IMPORT("chunk", "event-name") void import_event_name(result *);
+sluice_bytes sluice_event_name(void) {
+  result got;
+  import_event_name(&got);
+  return option_bytes("event-name", &got);
+}
+
+IMPORT("chunk", "event-data") void import_event_data(result *);
+sluice_bytes sluice_event_data(void) {
+  result got;
+  import_event_data(&got);
+  return option_bytes("event-data", &got);
+}
+
+IMPORT("chunk", "set-event-data") void import_event_set_data(const uint8_t *, size_t, result *);
+bool sluice_event_set_data(sluice_bytes data) {
+  result got;
+  import_event_set_data(data.data, data.size, &got);
+  return good("set-event-data", &got);
+}
 
 #define WANT_PIECES(c, name)                                                             \
   IMPORT("interest", name) void import_##c(const text *, size_t, result *);              \
@@ -165,12 +190,6 @@ bool sluice_concurrency_enter(const sluice_place_limit *places, size_t place_cou
 
 /* Stores. */
 
-static sluice_bytes option_bytes(const char *call, const result *got) {
-  if (!good(call, got) || !got->as.option.some) return (sluice_bytes){NULL, 0};
-  const char *at = empty_if_null(got->as.option.value.ptr, got->as.option.value.len);
-  return (sluice_bytes){(const uint8_t *)at, got->as.option.value.len};
-}
-
 IMPORT("kv", "get-or-reserve") void import_kv_reserve(const char *, size_t, const char *, size_t, uint64_t, result *);
 sluice_reservation sluice_kv_get_or_reserve(const char *space, const char *key, uint64_t ttl_ms, sluice_bytes *value) {
   result got;
@@ -243,18 +262,22 @@ const sluice_incoming *sluice_http_send(const sluice_outgoing *requests, size_t 
 
 /* Consumers. */
 
-#define GET_OPTION_BY_TWO(c, interface, name)                                            \
-  IMPORT(interface, name) void import_##c(const char *, size_t, const char *, size_t, result *); \
-  const char *sluice_##c(const char *of, const char *with) {                             \
+IMPORT("consumers", "authenticate") void import_authenticate(const char *, size_t, const char *, size_t, result *);
+const char *sluice_authenticate(const char *kind, const char *credential) {
+  result got;
+  import_authenticate(ARGS(kind), ARGS(credential), &got);
+  return option_text("authenticate", &got);
+}
+
+#define PASSWORD(c, interface, name)                                                     \
+  IMPORT(interface, name) void import_##c(const char *, size_t, const uint8_t *, size_t, result *); \
+  const char *sluice_##c(const char *username, sluice_bytes password) {                  \
     result got;                                                                          \
-    import_##c(ARGS(of), ARGS(with), &got);                                              \
-    return good(name, &got) && got.as.option.some                                        \
-               ? empty_if_null(got.as.option.value.ptr, got.as.option.value.len)         \
-               : NULL;                                                                   \
+    import_##c(ARGS(username), password.data, password.size, &got);                      \
+    return option_text(name, &got);                                                      \
   }
-GET_OPTION_BY_TWO(authenticate, "consumers", "authenticate")
-GET_OPTION_BY_TWO(authenticate_password, "passwords", "authenticate")
-GET_OPTION_BY_TWO(recall_password, "consumers", "recall-password")
+PASSWORD(authenticate_password, "passwords", "authenticate")
+PASSWORD(recall_password, "consumers", "recall-password")
 GET_BOOL(consumer_known, "consumers", "known")
 GET_OPTION(consumer_plan, "consumers", "plan")
 GET_OPTION_BY(consumer_label, "consumers", "label")

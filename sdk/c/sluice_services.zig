@@ -39,21 +39,25 @@ pub const chunk = struct {
     }
 };
 
-/// The parts of an event, in `onResponseEvent`; `chunk` has it as bytes.
+/// The parts of an event, in `onResponseEvent`; `chunk` has it as bytes. They may have any character, zeros too.
 pub const event = struct {
     pub fn name() Error!?Text {
-        return option(sluice_event_name());
+        return part(try unlessRefused(sluice_event_name()));
     }
     pub fn id() Error!?Text {
         return option(sluice_event_id());
     }
-    /// null in a comment, and at the end of the body. It is the filter's to change, and `setData` sends it then.
+    /// null in a comment, at the end of the body, and where it is not UTF-8. It is the filter's to change, and `setData` sends it then.
     pub fn data() Error!?[:0]u8 {
-        return @constCast(try option(sluice_event_data()) orelse return null);
+        return @constCast(part(try unlessRefused(sluice_event_data())) orelse return null);
     }
     /// Other data, and the rest of the event as it is.
-    pub fn setData(value: Text) Error!void {
-        return check(sluice_event_set_data(value));
+    pub fn setData(value: []const u8) Error!void {
+        return check(sluice_event_set_data(.of(value)));
+    }
+    /// Behind what the gateway returns is a zero, which is not part of it.
+    fn part(got: Bytes) ?Text {
+        return if (got.data) |at| at[0..got.size :0] else null;
     }
 };
 
@@ -225,12 +229,12 @@ pub const consumers = struct {
     pub fn authenticate(kind: Text, credential: Text) Error!?Text {
         return option(sluice_authenticate(kind, credential));
     }
-    pub fn authenticatePassword(username: Text, password: Text) Error!?Text {
-        return option(sluice_authenticate_password(username, password));
+    pub fn authenticatePassword(username: Text, password: []const u8) Error!?Text {
+        return option(sluice_authenticate_password(username, .of(password)));
     }
     /// The same for what was verified before, without a wait.
-    pub fn recallPassword(username: Text, password: Text) Error!?Text {
-        return option(sluice_recall_password(username, password));
+    pub fn recallPassword(username: Text, password: []const u8) Error!?Text {
+        return option(sluice_recall_password(username, .of(password)));
     }
     /// The filter itself has found out that the caller is this consumer.
     pub fn vouch(name: Text, how: Text) Error!bool {
@@ -320,10 +324,10 @@ extern fn sluice_chunk_replace(Bytes) bool;
 extern fn sluice_chunk_hold(u64) bool;
 extern fn sluice_chunk_end() bool;
 extern fn sluice_chunk_pass_rest() bool;
-extern fn sluice_event_name() ?Name;
+extern fn sluice_event_name() Bytes;
 extern fn sluice_event_id() ?Name;
-extern fn sluice_event_data() ?Name;
-extern fn sluice_event_set_data(Name) bool;
+extern fn sluice_event_data() Bytes;
+extern fn sluice_event_set_data(Bytes) bool;
 extern fn sluice_want_request_chunks_of(Names, usize) bool;
 extern fn sluice_want_response_chunks_of(Names, usize) bool;
 extern fn sluice_want_response_events_of(Names, usize) bool;
@@ -345,8 +349,8 @@ extern fn sluice_kv_get_or_reserve(Name, Name, u64, *Bytes) c_int;
 extern fn sluice_kv_wait(Name, Name, u32) Bytes;
 extern fn sluice_http_send([*]const RawOutgoing, usize, u32) ?[*]const RawIncoming;
 extern fn sluice_authenticate(Name, Name) ?Name;
-extern fn sluice_authenticate_password(Name, Name) ?Name;
-extern fn sluice_recall_password(Name, Name) ?Name;
+extern fn sluice_authenticate_password(Name, Bytes) ?Name;
+extern fn sluice_recall_password(Name, Bytes) ?Name;
 extern fn sluice_vouch(Name, Name) bool;
 extern fn sluice_consumer_known() bool;
 extern fn sluice_consumer_plan() ?Name;

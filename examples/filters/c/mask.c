@@ -49,10 +49,13 @@ static void on_chunk(void) {
 SLUICE_ON_REQUEST_CHUNK(on_chunk)
 SLUICE_ON_RESPONSE_CHUNK(on_chunk)
 
+/* Data that is not UTF-8 is no data to the gateway: then the word is hidden wherever it is in the event. */
 static void on_event(void) {
-  const char *data = sluice_event_data();
-  if (!data) return;
-  char *text = copy(data, strlen(data));
-  if (hide(text, strlen(text))) sluice_event_set_data(text);
+  sluice_bytes data = sluice_event_data(), seen = data.data ? data : sluice_chunk();
+  char *text = copy(seen.data, seen.size);
+  if (!hide(text, seen.size)) return;
+  sluice_bytes masked = {(const uint8_t *)text, seen.size};
+  if (data.data) sluice_event_set_data(masked);
+  else sluice_chunk_replace(masked);
 }
 SLUICE_ON_RESPONSE_EVENT(on_event)

@@ -27,9 +27,14 @@ fn onChunk() !void {
     try sluice.chunk.replace(piece[0 .. piece.len - tail]);
 }
 
+/// Data that is not UTF-8 is no data to the gateway: then the word is hidden wherever it is in the event.
 pub fn onResponseEvent() !void {
-    const data = try sluice.event.data() orelse return;
-    if (hide(data) > 0) try sluice.event.setData(data);
+    if (try sluice.event.data()) |data| {
+        if (hide(data) > 0) try sluice.event.setData(data);
+    } else {
+        const bytes = try sluice.chunk.bytes();
+        if (hide(bytes) > 0) try sluice.chunk.replace(bytes);
+    }
 }
 
 /// Masks the word wherever it is, and answers where the last one ends.

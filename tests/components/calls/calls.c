@@ -105,7 +105,7 @@ static sluice_verdict on_request(void) {
   LINE("consumer ", flag(sluice_consumer_known()), " ", flag(plan != NULL));
   sluice_vouch("ann", "test");
   failed("vouch");
-  sluice_authenticate_password("ann", "x");
+  sluice_authenticate_password("ann", bytes("x"));
   failed("password");
   sluice_context_set_integer("i", -7);
   sluice_context_set_boolean("b", true);
