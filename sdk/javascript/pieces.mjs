@@ -1,4 +1,9 @@
 // Bodies that stream, for the double of the gateway: pieces one after the other, with what the filter says of each.
+import { Buffer, isUtf8 } from "node:buffer";
+
+// Each byte as a character: what is not UTF-8 stays as it is.
+const latin1 = (body) => Buffer.from(body).toString("latin1");
+const bytesOf = (text) => Uint8Array.from(Buffer.from(text, "latin1"));
 
 /** Sends pieces of a body through a hook, and the end of the body after them. Answers what went on at each call, as texts. */
 export function stream(exchange, pieces, call, isEvent = false) {
@@ -25,22 +30,24 @@ export function stream(exchange, pieces, call, isEvent = false) {
 
 /** The events of a body: server-sent ones, or lines. */
 export function events(body, isLines) {
-  return (body.match(isLines ? /[^\n]*\n|[^\n]+$/g : /(?:.+\n)*(?:.*\n|.+$)/g) ?? []).map((event) => new TextEncoder().encode(event));
+  return (latin1(body).match(isLines ? /[^\n]*\n|[^\n]+$/g : /(?:.+\n)*(?:.*\n|.+$)/g) ?? []).map(bytesOf);
 }
 
 /** The functions of `chunk` on the piece of the current exchange. */
 export function chunk(current) {
   const piece = () => current().piece ?? refuse("wrong-hook", "there is no piece here");
-  const event = () => (piece().isEvent ? new TextDecoder().decode(piece().bytes) : refuse("wrong-hook", "the piece is no event"));
+  const event = () => (piece().isEvent ? latin1(piece().bytes) : refuse("wrong-hook", "the piece is no event"));
   const isLines = () => !/text\/event-stream/.test(current().response.headers["content-type"] ?? "");
   const fields = (name) => {
     const lines = event().split("\n").map((line) => /^([^:]*)(?:: ?(.*))?$/s.exec(line));
     return lines.filter((line) => line[1] === name).map((line) => line[2] ?? "");
   };
+  // What is not UTF-8 is absent.
+  const text = (value) => (value !== undefined && isUtf8(bytesOf(value)) ? Buffer.from(value, "latin1").toString() : null);
   const data = () => {
-    if (isLines()) return event().replace(/\n$/, "") || null;
+    if (isLines()) return text(event().replace(/\n$/, "") || undefined);
     const values = fields("data");
-    return values.length === 0 ? null : values.join("\n");
+    return text(values.length === 0 ? undefined : values.join("\n"));
   };
   return {
     length: () => piece().bytes.length,
@@ -54,14 +61,14 @@ export function chunk(current) {
     },
     end: () => void (piece().ends = true),
     passRest: () => void (piece().passesRest = true),
-    eventName: () => (isLines() ? null : fields("event").at(-1) ?? null),
-    eventId: () => (isLines() ? null : fields("id").at(-1) ?? null),
+    eventName: () => (isLines() ? null : text(fields("event").at(-1))),
+    eventId: () => (isLines() ? null : text(fields("id").at(-1))),
     eventData: data,
     setEventData(value) {
       if (isLines() && value.includes("\n")) refuse("invalid", "a line end in the data of a line");
       const others = event().split("\n").filter((line) => line !== "" && !/^data(:|$)/.test(line));
-      const text = isLines() ? `${value}\n` : [...others, ...value.split("\n").map((line) => `data: ${line}`), "", ""].join("\n");
-      piece().replacement = new TextEncoder().encode(text);
+      const lines = latin1(value).split("\n");
+      piece().replacement = bytesOf((isLines() ? [...lines, ""] : [...others, ...lines.map((line) => `data: ${line}`), "", ""]).join("\n"));
     },
   };
 }

@@ -58,7 +58,7 @@ export interface Loaded {
   requestChunks: Chunks;
   responseChunks: Chunks;
   /** The events of a body, which the content type of the response divides: server-sent ones, or lines. */
-  responseEvents: (exchange: Exchange, body: string) => string[];
+  responseEvents: (exchange: Exchange, body: string | Uint8Array) => string[];
 }
 
 /** Loads the filter of a file with a config. */

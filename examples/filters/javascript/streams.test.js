@@ -19,6 +19,8 @@ test("events get other data and keep the rest", async () => {
   exchange.response.headers["content-type"] = "text/event-stream";
   const sent = filter.responseEvents(exchange, "id: 7\ndata: a secret\n\n: alive\n\n");
   assert.deepEqual(sent, ["id: 7\ndata: a ******\n\n", ": alive\n\n", ""]);
+  const latin1 = Buffer.from("data: \xffsecret\n\ndata: end\n\n", "latin1");
+  assert.deepEqual(filter.responseEvents(exchange, latin1), ["", "data: end\n\n", ""], "what is not UTF-8 goes no further");
 });
 
 test("a service says who the caller is, until there were too many requests", async () => {

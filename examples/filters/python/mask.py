@@ -20,9 +20,15 @@ class Mask(Filter):
         self.mask(chunk)
 
     def on_response_event(self, event: Event):
-        data = (event.data() or "").encode()
-        if self.word in data:
-            event.set_data(data.replace(self.word, self.stars).decode())
+        data = event.data()
+        if data is None:
+            # A comment, or an event that is not UTF-8: that may have the word, too, and goes no further.
+            try:
+                event.read().decode()
+            except UnicodeDecodeError:
+                event.drop()
+        elif self.word in data.encode():
+            event.set_data(data.encode().replace(self.word, self.stars).decode())
 
     def mask(self, chunk: Chunk):
         *parts, last = chunk.read().split(self.word)

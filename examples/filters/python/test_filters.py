@@ -49,6 +49,8 @@ class Filters(unittest.TestCase):
         hook = make(mask.Mask, {"word": "secret"}).on_response_event
         sent = exchange.events(hook, "id: 7\ndata: a secret\n\n: alive\n\n")
         self.assertEqual(sent, [b"id: 7\ndata: a ******\n\n", b": alive\n\n", b""])
+        sent = exchange.events(hook, b"data: \xffsecret\n\ndata: end\n\n")
+        self.assertEqual(sent, [b"", b"data: end\n\n", b""], "what is not UTF-8 goes no further")
 
     def test_a_service_says_who_the_caller_is_until_there_were_too_many_requests(self):
         def who(method, path, headers, body):

@@ -29,9 +29,18 @@ export default class Mask implements Filter {
 
   onResponseEvent(event: Event) {
     const data = event.data();
-    if (data === undefined) return;
+    if (data === undefined) return this.checkOther(event);
     const parts = latin1(utf8.encode(data)).split(this.word);
     if (parts.length > 1) event.setData(utf8.decode(bytes(parts.join(this.stars))));
+  }
+
+  // A comment, or an event that is not UTF-8: that may have the word, too, and goes no further.
+  private checkOther(event: Event) {
+    try {
+      utf8.decode(event.bytes());
+    } catch {
+      event.drop();
+    }
   }
 
   private mask(chunk: Chunk) {

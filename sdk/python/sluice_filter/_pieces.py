@@ -47,27 +47,36 @@ def functions(current, refuse):
     def event():
         if piece().is_line is None:
             refuse("WrongHook", "the piece is no event")
-        return piece().content.decode()
+        # Each byte as a character: what is not UTF-8 stays as it is.
+        return piece().content.decode("latin-1")
+
+    def text(value):
+        """What is not UTF-8 is absent."""
+        try:
+            return value and value.encode("latin-1").decode()
+        except UnicodeDecodeError:
+            return None
 
     def values(name):
         lines = [line.partition(":") for line in event().split("\n")]
         return [value.removeprefix(" ") for field, _, value in lines if field == name]
 
     def part(name):
-        return lambda: None if piece().is_line else next(reversed(values(name)), None)
+        return lambda: None if piece().is_line else text(next(reversed(values(name)), None))
 
     def data():
         if piece().is_line:
-            return event().removesuffix("\n") or None
+            return text(event().removesuffix("\n")) or None
         found = values("data")
-        return "\n".join(found) if found else None
+        return text("\n".join(found)) if found else None
 
-    def set_data(text):
-        if piece().is_line and "\n" in text:
+    def set_data(data):
+        if piece().is_line and "\n" in data:
             refuse("Invalid", "a line end in the data of a line")
         others = [line for line in event().split("\n") if line and line.partition(":")[0] != "data"]
-        lines = [*others, *(f"data: {line}" for line in text.split("\n")), "", ""]
-        piece().replacement = (f"{text}\n" if piece().is_line else "\n".join(lines)).encode()
+        given = data.encode().decode("latin-1").split("\n")
+        lines = [*given, ""] if piece().is_line else [*others, *(f"data: {line}" for line in given), "", ""]
+        piece().replacement = "\n".join(lines).encode("latin-1")
 
     def hold(tail):
         if piece().is_line is not None:
