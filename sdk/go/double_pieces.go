@@ -5,6 +5,7 @@ package filter
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // The piece that a hook is called with, and what it says of it.
@@ -88,7 +89,7 @@ func eventText(which string) (string, bool, error) {
 	}
 	if current.piece.line {
 		line := strings.TrimRight(string(current.piece.bytes), "\r\n")
-		return line, which == "event-data" && len(current.piece.bytes) > 0, nil
+		return present(line, which == "event-data" && len(current.piece.bytes) > 0)
 	}
 	var values []string
 	for _, line := range eventLines() {
@@ -100,9 +101,17 @@ func eventText(which string) (string, bool, error) {
 		return "", false, nil
 	}
 	if which == "event-data" {
-		return strings.Join(values, "\n"), true, nil
+		return present(strings.Join(values, "\n"), true)
 	}
-	return values[len(values)-1], true, nil
+	return present(values[len(values)-1], true)
+}
+
+// What is not UTF-8 is no text.
+func present(text string, present bool) (string, bool, error) {
+	if !present || !utf8.ValidString(text) {
+		return "", false, nil
+	}
+	return text, true, nil
 }
 
 func eventSetData(data string) error {

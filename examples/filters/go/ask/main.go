@@ -3,6 +3,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,7 +20,10 @@ func (a ask) OnRequest(request filter.Request) (filter.Verdict, error) {
 	if err != nil {
 		return filter.Continue, err
 	}
-	standings, err := filter.Take(1, filter.Limit{Key: caller[:min(len(caller), 100)], Amount: a.Amount, Window: time.Hour})
+	if len(caller) > 100 {
+		return filter.Problem{Status: 403, Title: "Forbidden", Detail: "the name of the caller is too long", Reason: "unknown-caller"}.Send()
+	}
+	standings, err := filter.Take(1, filter.Limit{Key: caller, Amount: a.Amount, Window: time.Hour})
 	if err != nil {
 		return filter.Continue, err
 	}
@@ -42,17 +46,23 @@ func (a ask) OnRequest(request filter.Request) (filter.Verdict, error) {
 		return filter.Problem{Status: 403, Title: "Forbidden", Reason: "unknown-caller"}.Send()
 	}
 	var known struct {
-		Account int64 `json:"account"`
+		Account *int64 `json:"account"`
 	}
 	if err := json.Unmarshal(answer.Body, &known); err != nil {
 		return filter.Continue, err
 	}
-	return filter.Continue, request.SetHeader("x-account", fmt.Sprint(known.Account))
+	if known.Account == nil || *known.Account < 0 {
+		return filter.Continue, errors.New("the service names no account")
+	}
+	return filter.Continue, request.SetHeader("x-account", fmt.Sprint(*known.Account))
 }
 
 func newAsk(config ask, _ *filter.Setup) (ask, error) {
 	if config.URL == "" {
 		return config, &filter.ConfigError{Key: "url", Message: "expected the URL of the service"}
+	}
+	if config.Amount == 0 {
+		return config, &filter.ConfigError{Key: "amount", Message: "expected at least 1"}
 	}
 	return config, nil
 }

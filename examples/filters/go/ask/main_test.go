@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"sluice/filter"
@@ -29,5 +30,33 @@ func TestWhoIsOverTheLimitIsRefused(t *testing.T) {
 	verdict, err := ask{URL: "https://accounts.example/of", Amount: 2}.OnRequest(filter.Request{})
 	if verdict != filter.Respond || err != nil || exchange.Status != 429 || exchange.ResponseHeaders["retry-after"] != "2" {
 		t.Errorf("%v, %v: %+v", verdict, err, exchange)
+	}
+}
+
+func TestAnAnswerWithoutAnAccountIsAnError(t *testing.T) {
+	for _, body := range []string{`{}`, `{"account":null}`, `{"account":-1}`, `{"account":"7"}`, ``} {
+		exchange := (&filter.Exchange{Answer: func(filter.Outgoing) filter.Incoming {
+			return filter.Incoming{Status: 200, Body: []byte(body)}
+		}}).In()
+		_, err := ask{URL: "https://accounts.example/of", Amount: 2}.OnRequest(filter.Request{})
+		if _, set := exchange.RequestHeaders["x-account"]; err == nil || set {
+			t.Errorf("%s: %+v", body, exchange)
+		}
+	}
+}
+
+func TestALongNameIsRefusedBeforeAnybodyIsAsked(t *testing.T) {
+	exchange := (&filter.Exchange{RequestHeaders: map[string]string{"x-caller": strings.Repeat("é", 51)}}).In()
+	verdict, err := ask{URL: "https://accounts.example/of", Amount: 2}.OnRequest(filter.Request{})
+	if verdict != filter.Respond || err != nil || exchange.Status != 403 {
+		t.Errorf("%v, %v: %+v", verdict, err, exchange)
+	}
+}
+
+func TestAnAmountOfNothingIsRefused(t *testing.T) {
+	for _, amount := range []string{"0", "-1"} {
+		if _, err := (&filter.Exchange{}).Configure(`{"url": "https://accounts.example/of", "amount": ` + amount + `}`); err == nil || !strings.HasPrefix(err.Error(), "amount: ") {
+			t.Errorf("%s: %v", amount, err)
+		}
 	}
 }

@@ -14,14 +14,18 @@ type mask struct {
 func (m mask) OnRequestChunk(chunk filter.Chunk) error  { return m.chunk(chunk) }
 func (m mask) OnResponseChunk(chunk filter.Chunk) error { return m.chunk(chunk) }
 
+// Data that is not UTF-8 is not present: then the word is hidden wherever it is in the event.
 func (m mask) OnResponseEvent(event filter.Event) error {
 	data, present, err := event.Data()
-	if err != nil || !present {
+	masked := []byte(data)
+	if err == nil && !present {
+		masked, err = event.Bytes()
+	}
+	if err != nil || m.hide(masked) == 0 {
 		return err
 	}
-	masked := []byte(data)
-	if m.hide(masked) == 0 {
-		return nil
+	if !present {
+		return event.Replace(masked)
 	}
 	return event.SetData(string(masked))
 }

@@ -19,8 +19,8 @@ func TestAWordIsHiddenWhereverItIsSplit(t *testing.T) {
 
 func TestAWordIsHiddenInEvents(t *testing.T) {
 	exchange := (&filter.Exchange{}).In()
-	sent, err := exchange.ResponseEvents(mask{Word: "secret"}, "event: note\ndata: a secret\n\n", ": ping\n\n", "data: none\n\n")
-	if got := strings.Join(sent, ""); got != "event: note\ndata: a ******\n\n: ping\n\ndata: none\n\n" || err != nil {
+	sent, err := exchange.ResponseEvents(mask{Word: "secret"}, "event: note\ndata: a secret\n\n", ": ping\n\n", "data: \xffsecret\n\n", "data: none\n\n")
+	if got := strings.Join(sent, ""); got != "event: note\ndata: a ******\n\n: ping\n\ndata: \xff******\n\ndata: none\n\n" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 }
