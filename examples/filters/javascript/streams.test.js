@@ -37,3 +37,15 @@ test("a service says who the caller is, until there were too many requests", asy
   assert.equal(filter.onRequest(exchange), "respond");
   assert.deepEqual([exchange.response.status, exchange.response.headers["retry-after"]], [429, "3600"]);
 });
+
+test("a long name of a caller is refused, and an answer without an account is an error", async () => {
+  const filter = await load(new URL("ask.js", import.meta.url), { url: "https://who.internal/ask", amount: 9 });
+  const long = new Exchange({ headers: { "x-caller": "é".repeat(51) } });
+  assert.equal(filter.onRequest(long), "respond");
+  assert.deepEqual([long.response.status, long.reason], [403, "unknown-caller"]);
+  for (const body of [{}, { account: -1 }, { account: "7" }]) {
+    const exchange = new Exchange({ headers: { "x-caller": "é".repeat(50) }, services: { "https://who.internal": () => ({ body }) } });
+    filter.onRequest(exchange);
+    assert.match(exchange.failure ?? "", /account/);
+  }
+});

@@ -64,6 +64,17 @@ class Filters(unittest.TestCase):
         exchange.call(filter.on_request)
         self.assertEqual((exchange.status, exchange.response_headers["retry-after"]), (429, "3600"))
 
+    def test_a_long_name_of_a_caller_is_refused_and_an_answer_without_an_account_is_an_error(self):
+        filter = make(ask.Ask, {"url": "https://who.internal/ask", "amount": 9})
+        long = Exchange(request_headers={"x-caller": "é" * 51})
+        long.call(filter.on_request)
+        self.assertEqual((long.status, long.reason), (403, "unknown-caller"))
+        for answer in ["{}", '{"account":-1}', '{"account":"7"}']:
+            who = lambda *request: (200, {}, answer)
+            exchange = Exchange(request_headers={"x-caller": "é" * 50}, services={"https://who.internal": who})
+            with self.assertRaisesRegex(Exception, "account"):
+                exchange.call(filter.on_request)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -1,16 +1,20 @@
 // Asks a service who the caller is, for a few requests of each caller.
-import { check, type Filter, http, limiter, Problem, type Request, type Verdict } from "sluice-filter";
+import { check, ConfigError, type Filter, http, limiter, Problem, type Request, utf8, type Verdict } from "sluice-filter";
 
 export default class Ask implements Filter {
   private readonly config;
 
   constructor(config: unknown) {
     this.config = check(config, { url: "string", amount: "integer" });
+    if (this.config.amount < 1) throw new ConfigError("amount", "expected at least 1");
   }
 
   onRequest(request: Request): Verdict {
     const caller = request.header("x-caller") ?? "";
-    const [standing] = limiter.take([{ key: caller.slice(0, 100), amount: this.config.amount, windowMs: 3_600_000 }]);
+    if (utf8.encode(caller).length > 100) {
+      return new Problem(403, "Forbidden", { detail: "the name of the caller is too long", reason: "unknown-caller" });
+    }
+    const [standing] = limiter.take([{ key: caller, amount: this.config.amount, windowMs: 3_600_000 }]);
     if (standing?.allowed === false) {
       const headers = { "retry-after": String(Math.ceil(standing.retryAfterMs / 1000)) };
       return new Problem(429, "Too Many Requests", { reason: "too-many", headers });
@@ -18,6 +22,7 @@ export default class Ask implements Filter {
     const answer = http.send({ url: this.config.url, json: { caller } }, 5_000);
     if (answer.status !== 200) return new Problem(403, "Forbidden", { reason: "unknown-caller" });
     const { account } = check(answer.json(), { account: "integer" });
+    if (account < 0) throw new RangeError("the service names no account");
     request.setHeader("x-account", String(account));
   }
 }
