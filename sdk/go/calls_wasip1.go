@@ -342,6 +342,11 @@ func contextSet(key string, value any) error {
 	return done("context.set")
 }
 
+func contextWriter(key string) (string, bool, error) {
+	importContextWriter(key, out())
+	return resultOption("context.writer")
+}
+
 func stateGet() ([]byte, error) { importStateGet(out()); return resultOptionBytes("state.get") }
 func stateSet(value []byte) error {
 	importStateSet(pointer(value), uint32(len(value)), out())
@@ -350,6 +355,7 @@ func stateSet(value []byte) error {
 func logLine(level Level, line string) { importLog(uint32(level), line) }
 func logFail(reason string)            { importFail(reason) }
 func clockNow() uint64                 { return importNow() }
+func clockMonotonic() uint64           { return importMonotonic() }
 func randomBytes(length uint32) ([]byte, error) {
 	reserve(uintptr(length) + 64)
 	importRandom(length, out())

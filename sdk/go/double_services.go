@@ -10,6 +10,7 @@ import (
 	"crypto/sha512"
 	"hash"
 	"strings"
+	"time"
 )
 
 func requestClientCertificate() (string, bool, error) { return "", false, nil }
@@ -124,6 +125,19 @@ func httpSend(requests []Outgoing, _ uint32) ([]Incoming, error) {
 		answers = append(answers, answer)
 	}
 	return answers, nil
+}
+
+// Since the program has started.
+func clockMonotonic() uint64 { return uint64(time.Since(started)) }
+
+var started = time.Now()
+
+// Nobody but the filter under test has left anything.
+func contextWriter(key string) (string, bool, error) {
+	if _, present := current.Context[key]; present {
+		return "test", true, nil
+	}
+	return "", false, nil
 }
 
 // Import runs a call of a function of the interface that this package lacks (`go:wasmimport`). What it returns lies in memory that the next call uses anew:

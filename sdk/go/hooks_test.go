@@ -117,3 +117,11 @@ func TestAWrongValueIsSaidInTheWordsOfAConfig(t *testing.T) {
 		}
 	}
 }
+
+func TestAProblemWithoutADetailHasNone(t *testing.T) {
+	exchange := (&Exchange{}).In()
+	verdict, err := Problem{Status: 403, Title: "Forbidden"}.Send()
+	if verdict != Respond || err != nil || strings.Contains(string(exchange.ResponseBody), "detail") {
+		t.Errorf("%v, %v: %s", verdict, err, exchange.ResponseBody)
+	}
+}

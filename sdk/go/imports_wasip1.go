@@ -155,6 +155,10 @@ func importContextGet(key string, out unsafe.Pointer)
 //go:noescape
 func importContextSet(key string, kind uint32, low uint64, high uint32, out unsafe.Pointer)
 
+//go:wasmimport sluice:filter/context@0.1.1 writer
+//go:noescape
+func importContextWriter(key string, out unsafe.Pointer)
+
 //go:wasmimport sluice:filter/state@0.1.1 get
 //go:noescape
 func importStateGet(out unsafe.Pointer)
@@ -174,6 +178,10 @@ func importFail(reason string)
 //go:wasmimport sluice:filter/clock@0.1.1 now-us
 //go:noescape
 func importNow() uint64
+
+//go:wasmimport sluice:filter/clock@0.1.1 monotonic-ns
+//go:noescape
+func importMonotonic() uint64
 
 //go:wasmimport sluice:filter/random@0.1.1 bytes
 //go:noescape

@@ -29,7 +29,7 @@ func (r Request) Host() (string, error) {
 	return authority, err
 }
 
-// Path as it will be sent, without the query.
+// Path is without the query, as the client or the filters before this one have left it; a `rewrite` of the route comes after the filters.
 func (Request) Path() (string, error) { return requestText("path") }
 
 // ClientAddress is that of the connection, or what a trusted proxy said.
@@ -192,7 +192,11 @@ func (p Problem) Send() (Verdict, error) {
 	if err != nil {
 		return Continue, err
 	}
-	text, err := json.Marshal(map[string]any{"type": "about:blank", "title": p.Title, "status": p.Status, "detail": p.Detail, "request_id": id})
+	document := map[string]any{"type": "about:blank", "title": p.Title, "status": p.Status, "request_id": id}
+	if p.Detail != "" {
+		document["detail"] = p.Detail
+	}
+	text, err := json.Marshal(document)
 	response := Response{}
 	steps := []func() error{
 		func() error { return err },

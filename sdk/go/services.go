@@ -29,6 +29,9 @@ func SetContext(key string, value any) error {
 	return contextSet(key, json.RawMessage(text))
 }
 
+// ContextWriter is the name of the filter that has left a fact.
+func ContextWriter(key string) (name string, present bool, err error) { return contextWriter(key) }
+
 // State is what this filter has kept of the exchange; nil for nothing.
 func State() ([]byte, error) { return stateGet() }
 
@@ -74,6 +77,9 @@ func Secret(name string) (string, error) { return secretsGet(name) }
 
 // NowMicros since 1970; under the control of the gateway, as time.Now is not.
 func NowMicros() uint64 { return clockNow() }
+
+// MonotonicNanos are of a clock that never goes back, from an arbitrary start.
+func MonotonicNanos() uint64 { return clockMonotonic() }
 
 // Random bytes, fit for secrets.
 func Random(length uint32) ([]byte, error) { return randomBytes(length) }

@@ -144,6 +144,11 @@ func (c calls) OnRequest(request filter.Request) (filter.Verdict, error) {
 	failed("context", err)
 	_, is := text.(int64)
 	line("context %d %t %s %t", integer, boolean, text, is)
+	writer, _, err := filter.ContextWriter("i")
+	failed("writer", err)
+	if before := filter.MonotonicNanos(); writer != "calls" || filter.MonotonicNanos() < before {
+		line("%s %d", writer, before)
+	}
 
 	if err := request.SetQuery("a=b"); err != nil {
 		return filter.Continue, err
