@@ -3,13 +3,14 @@ import * as host from "sluice:filter/http@0.1.1";
 
 import { checked, GatewayError } from "./errors.js";
 import { formatJson, parseJson } from "./json.js";
+import { recordsOf } from "./signatures.js";
 import { decode, encode } from "./utf8.js";
 
 const sendRequests = checked("http.send", host.send);
 
 /** Sends the requests at the same time and waits for all: a response, or the GatewayError of the request, in the place of each. */
 export function sendAll(requests, timeoutMs) {
-  return sendRequests(requests.map(outgoing), timeoutMs).map(({ tag, val }) => (tag === "ok" ? incoming(val) : new GatewayError("http.send", val)));
+  return sendRequests(recordsOf(requests, outgoing), timeoutMs).map(({ tag, val }) => (tag === "ok" ? incoming(val) : new GatewayError("http.send", val)));
 }
 
 /** Sends one request and waits for its response. */

@@ -8,6 +8,7 @@ const SIGNATURES = {
   "interest.response-chunks": "types:texts",
   "interest.response-events": "types:texts",
   "interest.hook": "name:text wanted:boolean",
+  "interest.needs": "grants:text",
   "request.set-method": "method:text",
   "request.set-path": "path:text",
   "request.set-query": "query:text?",
@@ -36,7 +37,8 @@ const SIGNATURES = {
   "consumers.recall-password": "username:text password:bytes",
   "consumers.vouch": "name:text method:text",
   "consumers.label": "name:text",
-  "consumers.verify-token": "verifier:any token:bytes",
+  "consumers.token-verifier": "rules:consumer-token-rules",
+  "consumers.verify-token": "verifier:u32 token:bytes",
   "passwords.authenticate": "username:text password:bytes",
   "random.bytes": "length:u32",
   "kv.get": "space:text key:text",
@@ -46,18 +48,20 @@ const SIGNATURES = {
   "kv.get-or-reserve": "space:text key:text ttl:u64",
   "kv-wait.wait": "space:text key:text timeout:u32",
   "secrets.get": "name:text",
-  "metrics.count": "name:text labels:any delta:u64",
-  "metrics.gauge": "name:text labels:any value:number",
-  "metrics.observe": "name:text labels:any value:number",
-  "http.send": "requests:any timeout:u32",
-  "limiter.take": "limits:any cost:u64",
-  "concurrency.enter": "places:any limits:any cost:u64",
+  "metrics.count": "name:text labels:fields delta:u64",
+  "metrics.gauge": "name:text labels:fields value:number",
+  "metrics.observe": "name:text labels:fields value:number",
+  "http.send": "requests:requests timeout:u32",
+  "limiter.take": "limits:limits cost:u64",
+  "concurrency.enter": "places:places limits:limits cost:u64",
   "crypto.hash": "algorithm:text data:bytes",
   "crypto.hmac": "algorithm:text key:bytes data:bytes",
   "crypto.equal": "a:bytes b:bytes",
-  "crypto.verify": "set:any algorithm:text key-id:text? message:bytes signature:bytes",
-  "crypto.sign": "set:any algorithm:text key-id:text? message:bytes",
-  "crypto.verify-token": "verifier:any token:bytes",
+  "crypto.key-set": "source:text",
+  "crypto.verify": "set:u32 algorithm:text key-id:text? message:bytes signature:bytes",
+  "crypto.sign": "set:u32 algorithm:text key-id:text? message:bytes",
+  "crypto.token-verifier": "rules:token-rules",
+  "crypto.verify-token": "verifier:u32 token:bytes",
   "cache.set-key-part": "name:text value:text",
   "cache.add-tag": "tag:text",
   "cache.set-freshness": "ttl:u64 stale-while-revalidate:u64? stale-if-error:u64?",
@@ -70,33 +74,69 @@ for (const message of ["request", "response"]) {
   SIGNATURES[`${message}.set-body`] = "body:bytes";
 }
 
-const whole = (most) => (value) => Number.isSafeInteger(value) && value >= 0 && value <= most;
-const KINDS = {
-  text: ["a text", (value) => typeof value === "string"],
-  texts: ["a list of texts", (value) => Array.isArray(value) && value.every((item) => typeof item === "string")],
-  bytes: ["a Uint8Array", (value) => value instanceof Uint8Array],
-  boolean: ["true or false", (value) => typeof value === "boolean"],
-  number: ["a number", (value) => typeof value === "number"],
-  u16: ["a whole number from 0 to 65535", whole(0xffff)],
-  u32: ["a whole number from 0 to 4294967295", whole(0xffffffff)],
-  u64: ["a whole number from 0 to 2^53", whole(Number.MAX_SAFE_INTEGER)],
+// A kind finds what is wrong with a value: where in it, what was expected there, and what is there.
+const plain = (expected, is) => (value) => (is(value) ? undefined : { at: "", expected, value });
+const whole = (expected, most) => plain(`a whole number from 0 to ${expected}`, (value) => Number.isSafeInteger(value) && value >= 0 && value <= most);
+
+const listOf = (find) => (value) => {
+  if (!Array.isArray(value)) return { at: "", expected: "a list", value };
+  for (let at = 0; at < value.length; at++) {
+    const wrong = find(value[at]);
+    if (wrong !== undefined) return { ...wrong, at: `[${at}]${wrong.at}` };
+  }
 };
+const record = (text) => {
+  const members = parametersOf(text);
+  return (value) => {
+    if (typeof value !== "object" || value === null) return { at: "", expected: "an object", value };
+    for (const { name, find } of members) {
+      const wrong = find(value[name]);
+      if (wrong !== undefined) return { ...wrong, at: `.${name}${wrong.at}` };
+    }
+  };
+};
+
+const KINDS = {
+  text: plain("a text", (value) => typeof value === "string"),
+  texts: plain("a list of texts", (value) => Array.isArray(value) && value.every((item) => typeof item === "string")),
+  bytes: plain("a Uint8Array", (value) => value instanceof Uint8Array),
+  boolean: plain("true or false", (value) => typeof value === "boolean"),
+  number: plain("a number", (value) => typeof value === "number"),
+  u16: whole("65535", 0xffff),
+  u32: whole("4294967295", 0xffffffff),
+  u64: whole("2^53", Number.MAX_SAFE_INTEGER),
+};
+// Records have their members by the names in JavaScript.
+KINDS.fields = listOf(record("name:text value:text"));
+KINDS.requests = listOf(record("method:text url:text headers:fields body:bytes"));
+KINDS.limits = listOf(record("key:text amount:u64 windowMs:u64 burst:u64"));
+KINDS.places = listOf(record("key:text amount:u32"));
+KINDS["consumer-token-rules"] = record("algorithms:texts typ:text?");
+KINDS["token-rules"] = record("keySet:u32 algorithms:texts typ:text? remember:u32");
+
+function parametersOf(text) {
+  return text.split(" ").map((parameter) => {
+    const [, name, kind, optional] = /^(.+):(.+?)(\??)$/.exec(parameter);
+    const find = KINDS[kind];
+    return { name, find: optional === "" ? find : (value) => (value === null || value === undefined ? undefined : find(value)) };
+  });
+}
 
 /** A check of the arguments of a function: it throws a TypeError that names the wrong one. */
 export function argumentsOf(call) {
-  const parameters = (SIGNATURES[call] ?? "").split(" ").map((parameter) => {
-    const [name, kind] = parameter.split(":");
-    const [expected, is] = KINDS[kind?.replace("?", "")] ?? [];
-    return { name, expected, is, isOptional: kind?.endsWith("?") };
-  });
+  const parameters = SIGNATURES[call] === undefined ? [] : parametersOf(SIGNATURES[call]);
   return (values) => {
     for (let at = 0; at < parameters.length; at++) {
-      const { name, expected, is, isOptional } = parameters[at];
-      const value = values[at];
-      if (is === undefined || is(value) || (isOptional && (value === null || value === undefined))) continue;
-      throw new TypeError(`${call}: ${name}: expected ${expected}, got ${shown(value)}`);
+      const { name, find } = parameters[at];
+      const wrong = find(values[at]);
+      if (wrong !== undefined) throw new TypeError(`${call}: ${name}${wrong.at}: expected ${wrong.expected}, got ${shown(wrong.value)}`);
     }
   };
+}
+
+/** A list of records by this function, which makes those of the interface; anything else stays as it is, for the check of the call. */
+export function recordsOf(list, made) {
+  return Array.isArray(list) ? list.map((item) => (typeof item === "object" && item !== null ? made(item) : item)) : list;
 }
 
 /** A value, shortly, for messages. */

@@ -11,7 +11,7 @@ import { Exchange, load } from "sluice-filter/testing";
 async function filter(method) {
   const place = await mkdtemp(join(tmpdir(), "sluice-test-"));
   try {
-    const source = `import { check, formatJson, parseJson, Problem } from "sluice-filter";\nexport default class Tried { constructor(config) { this.config = config; }\n${method}\n}\n`;
+    const source = `import { check, concurrency, formatJson, http, limiter, parseJson, Problem } from "sluice-filter";\nexport default class Tried { constructor(config) { this.config = config; }\n${method}\n}\n`;
     await writeFile(join(place, "tried.js"), source);
     return await load(join(place, "tried.js"), {});
   } finally {
@@ -29,6 +29,25 @@ test("a wrong type names the argument", async () => {
   const said = await failure(`onRequest(request) { request.setHeader("x-a", 5); }`);
   assert.match(said, /^TypeError: request.set-header: value: expected a text, got the number 5/);
   assert.match(await failure(`onRequest(request) { request.wantBody(-1); }`), /expected a whole number from 0/);
+});
+
+test("a wrong type in a record names the member", async () => {
+  for (const [call, said] of [
+    [`http.send({ url: undefined }, 100)`, /^TypeError: http.send: requests\[0\].url: expected a text, got undefined/],
+    [`http.send({ url: "http://a", body: 5 }, 100)`, /requests\[0\].body: expected a Uint8Array, got the number 5/],
+    [`http.sendAll([{ url: "http://a" }, { url: "http://a", method: 1 }], 100)`, /requests\[1\].method: expected a text/],
+    [`http.sendAll({}, 100)`, /requests: expected a list, got an object/],
+    [`http.sendAll([null], 100)`, /requests\[0\]: expected an object, got null/],
+    [`limiter.take([{ key: undefined, amount: 1, windowMs: 1 }])`, /^TypeError: limiter.take: limits\[0\].key: expected a text/],
+    [`limiter.take([{ key: "a", amount: 1.5, windowMs: 1 }])`, /limits\[0\].amount: expected a whole number/],
+    [`limiter.take([{ key: "a", amount: 1, windowMs: "1" }])`, /limits\[0\].windowMs: expected a whole number/],
+    [`concurrency.enter([{ key: "a", amount: 2 ** 32 }])`, /concurrency.enter: places\[0\].amount: expected a whole number from 0 to 4294967295/],
+    [`concurrency.enter(["a"])`, /places\[0\]: expected an object, got the text "a"/],
+    [`concurrency.enter({})`, /places: expected a list, got an object/],
+    [`concurrency.enter([], [{ key: 1, amount: 1, windowMs: 1 }])`, /concurrency.enter: limits\[0\].key: expected a text/],
+  ]) {
+    assert.match((await failure(`onRequest() { ${call}; }`)) ?? "nothing", said, call);
+  }
 });
 
 test("a hook returns a verdict and nothing else", async () => {
