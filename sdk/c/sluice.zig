@@ -11,6 +11,8 @@ const Text = calls.Text;
 const Bytes = calls.Bytes;
 const option = calls.option;
 const check = calls.check;
+const needed = calls.needed;
+const unlessRefused = calls.unlessRefused;
 const sluice_error = calls.sluice_error;
 const ok = calls.ok;
 
@@ -32,6 +34,8 @@ pub const http = services.http;
 pub const consumers = services.consumers;
 pub const crypto = services.crypto;
 pub const cache = services.cache;
+pub const context = services.context;
+pub const metrics = services.metrics;
 pub const state = services.state;
 pub const clock = services.clock;
 pub const random = services.random;
@@ -109,6 +113,7 @@ fn Message(comptime which: []const u8) type {
     const c = struct {
         const header = @extern(*const fn ([*:0]const u8) callconv(.c) ?[*:0]const u8, .{ .name = "sluice_" ++ which ++ "_header" });
         const Set = *const fn ([*:0]const u8, [*:0]const u8) callconv(.c) bool;
+        const headers = @extern(*const fn () callconv(.c) calls.Pairs, .{ .name = "sluice_" ++ which ++ "_headers" });
         const set_header = @extern(Set, .{ .name = "sluice_" ++ which ++ "_set_header" });
         const append_header = @extern(Set, .{ .name = "sluice_" ++ which ++ "_append_header" });
         const remove_header = @extern(*const fn ([*:0]const u8) callconv(.c) bool, .{ .name = "sluice_" ++ which ++ "_remove_header" });
@@ -120,6 +125,10 @@ fn Message(comptime which: []const u8) type {
         /// The first value of a header.
         pub fn header(name: Text) Error!?Text {
             return option(c.header(name));
+        }
+        /// All that the filter may see; a repeated one has several.
+        pub fn headers() Error![]const Field {
+            return (try unlessRefused(c.headers())).slice();
         }
         pub fn setHeader(name: Text, value: Text) Error!void {
             return check(c.set_header(name, value));
@@ -134,8 +143,7 @@ fn Message(comptime which: []const u8) type {
             return check(c.want_body(max_bytes));
         }
         pub fn body() Error![]const u8 {
-            const got = c.body();
-            return if (sluice_error() == ok) got.slice() else error.Refused;
+            return (try unlessRefused(c.body())).slice();
         }
         pub fn setBody(value: []const u8) Error!void {
             return check(c.set_body(.of(value)));
@@ -146,6 +154,7 @@ fn Message(comptime which: []const u8) type {
 pub const request = struct {
     const message = Message("request");
     pub const header = message.header;
+    pub const headers = message.headers;
     pub const setHeader = message.setHeader;
     pub const appendHeader = message.appendHeader;
     pub const removeHeader = message.removeHeader;
@@ -153,10 +162,10 @@ pub const request = struct {
     pub const body = message.body;
     pub const setBody = message.setBody;
     pub fn method() Error!Text {
-        return try option(sluice_request_method()) orelse error.Refused;
+        return needed(sluice_request_method());
     }
     pub fn path() Error!Text {
-        return try option(sluice_request_path()) orelse error.Refused;
+        return needed(sluice_request_path());
     }
     pub fn query() Error!?Text {
         return option(sluice_request_query());
@@ -165,14 +174,26 @@ pub const request = struct {
     pub fn setQuery(value: ?Text) Error!void {
         return check(sluice_request_set_query(if (value) |text| text.ptr else null));
     }
+    /// `http` or `https`, as the client reached the gateway.
+    pub fn scheme() Error!Text {
+        return needed(sluice_request_scheme());
+    }
+    /// The `Host` or `:authority` that the client sent, lower-case, with the port if there was one.
+    pub fn authority() Error!Text {
+        return needed(sluice_request_authority());
+    }
     pub fn clientAddress() Error!Text {
-        return try option(sluice_request_client_address()) orelse error.Refused;
+        return needed(sluice_request_client_address());
     }
     pub fn id() Error!Text {
-        return try option(sluice_request_id()) orelse error.Refused;
+        return needed(sluice_request_id());
     }
     pub fn protocol() Error!Text {
-        return try option(sluice_request_protocol()) orelse error.Refused;
+        return needed(sluice_request_protocol());
+    }
+    /// JSON about the certificate that the client has shown.
+    pub fn clientCertificate() Error!?Text {
+        return option(sluice_request_client_certificate());
     }
     pub fn setMethod(value: Text) Error!void {
         return check(sluice_request_set_method(value));
@@ -186,6 +207,7 @@ pub const request = struct {
 pub const response = struct {
     const message = Message("response");
     pub const header = message.header;
+    pub const headers = message.headers;
     pub const setHeader = message.setHeader;
     pub const appendHeader = message.appendHeader;
     pub const removeHeader = message.removeHeader;
@@ -199,6 +221,9 @@ pub const response = struct {
     /// In `onResponseTrailers`.
     pub fn trailer(name: Text) Error!?Text {
         return option(sluice_response_trailer(name));
+    }
+    pub fn trailers() Error![]const Field {
+        return (try unlessRefused(sluice_response_trailers())).slice();
     }
     pub fn setTrailer(name: Text, value: Text) Error!void {
         return check(sluice_response_set_trailer(name, value));
@@ -221,50 +246,6 @@ pub fn problem(status: u16, title: Text, detail: Text, reason: ?Text) Error!Verd
     return if (sluice_error() == ok) verdict else error.Refused;
 }
 
-/// Facts for the filters after this one.
-pub const context = struct {
-    pub fn consumer() Error!?Text {
-        return option(sluice_context_consumer());
-    }
-    pub fn setConsumer(name: Text) Error!void {
-        return check(sluice_context_set_consumer(name));
-    }
-    /// A text, or JSON as a text; null for what is neither.
-    pub fn text(key: Text) Error!?Text {
-        return option(sluice_context_text(key));
-    }
-    /// null for what is not of this kind.
-    pub fn integer(key: Text) Error!?i64 {
-        var value: i64 = 0;
-        return if (try calls.unlessRefused(sluice_context_integer(key, &value))) value else null;
-    }
-    pub fn boolean(key: Text) Error!?bool {
-        var value = false;
-        return if (try calls.unlessRefused(sluice_context_boolean(key, &value))) value else null;
-    }
-    pub fn setBoolean(key: Text, value: bool) Error!void {
-        return check(sluice_context_set_boolean(key, value));
-    }
-    pub fn setJson(key: Text, value: Text) Error!void {
-        return check(sluice_context_set_json(key, value));
-    }
-    pub fn setText(key: Text, value: Text) Error!void {
-        return check(sluice_context_set_text(key, value));
-    }
-    pub fn setInteger(key: Text, value: i64) Error!void {
-        return check(sluice_context_set_integer(key, value));
-    }
-};
-
-pub const metrics = struct {
-    pub fn count(name: Text, labels: []const Label, delta: u64) Error!void {
-        return check(sluice_count(name, labels.ptr, labels.len, delta));
-    }
-    pub fn observe(name: Text, labels: []const Label, value: f64) Error!void {
-        return check(sluice_observe(name, labels.ptr, labels.len, value));
-    }
-};
-
 pub fn log(level: Level, message: Text) void {
     sluice_log(level, message);
 }
@@ -275,6 +256,11 @@ pub fn wantRequestBodies(max_bytes: u64, types: []const [*:0]const u8) Error!voi
 }
 pub fn wantResponseBodies(max_bytes: u64, types: []const [*:0]const u8) Error!void {
     return check(sluice_want_response_bodies_of(max_bytes, types.ptr, types.len));
+}
+
+/// Only in `configure`: what this config needs to have been granted, as JSON.
+pub fn needs(grants: Text) Error!void {
+    return check(sluice_needs(grants));
 }
 
 /// Declares that this call has failed, for a reason of the filter's own: `return sluice.fail("…")`.
@@ -463,35 +449,29 @@ extern fn sluice_json_get(?*const Json, [*:0]const u8) ?*Json;
 extern fn sluice_json_integer(?*const Json, *i64) bool;
 extern fn sluice_json_set_text(*Json, [*:0]const u8) void;
 extern fn sluice_refuse([*:0]const u8, [*:0]const u8) [*:0]const u8;
+extern fn sluice_needs([*:0]const u8) bool;
 extern fn sluice_want_request_bodies_of(u64, [*]const [*:0]const u8, usize) bool;
 extern fn sluice_want_response_bodies_of(u64, [*]const [*:0]const u8, usize) bool;
 extern fn sluice_request_method() ?[*:0]const u8;
 extern fn sluice_request_path() ?[*:0]const u8;
 extern fn sluice_request_query() ?[*:0]const u8;
 extern fn sluice_request_set_query(?[*:0]const u8) bool;
+extern fn sluice_request_scheme() ?[*:0]const u8;
+extern fn sluice_request_authority() ?[*:0]const u8;
+extern fn sluice_request_client_certificate() ?[*:0]const u8;
 extern fn sluice_request_client_address() ?[*:0]const u8;
 extern fn sluice_request_protocol() ?[*:0]const u8;
 extern fn sluice_request_id() ?[*:0]const u8;
 extern fn sluice_request_set_method([*:0]const u8) bool;
 extern fn sluice_request_set_path([*:0]const u8) bool;
 extern fn sluice_response_trailer([*:0]const u8) ?[*:0]const u8;
+extern fn sluice_response_trailers() calls.Pairs;
 extern fn sluice_response_set_trailer([*:0]const u8, [*:0]const u8) bool;
 extern fn sluice_response_remove_trailer([*:0]const u8) bool;
 extern fn sluice_response_set_reason([*:0]const u8) bool;
 extern fn sluice_response_status() u16;
 extern fn sluice_response_set_status(u16) bool;
 extern fn sluice_problem(u16, [*:0]const u8, [*:0]const u8, ?[*:0]const u8) Verdict;
-extern fn sluice_context_consumer() ?[*:0]const u8;
-extern fn sluice_context_set_consumer([*:0]const u8) bool;
-extern fn sluice_context_text([*:0]const u8) ?[*:0]const u8;
-extern fn sluice_context_integer([*:0]const u8, *i64) bool;
-extern fn sluice_context_boolean([*:0]const u8, *bool) bool;
-extern fn sluice_context_set_boolean([*:0]const u8, bool) bool;
-extern fn sluice_context_set_json([*:0]const u8, [*:0]const u8) bool;
-extern fn sluice_context_set_text([*:0]const u8, [*:0]const u8) bool;
-extern fn sluice_context_set_integer([*:0]const u8, i64) bool;
-extern fn sluice_count([*:0]const u8, [*]const Label, usize, u64) bool;
-extern fn sluice_observe([*:0]const u8, [*]const Label, usize, f64) bool;
 extern fn sluice_log(Level, [*:0]const u8) void;
 extern fn sluice_run_configure(*const fn (*const Json) callconv(.c) ?[*:0]const u8, [*]const u8, usize, *anyopaque) ?[*:0]const u8;
 extern fn sluice_run(*const fn () callconv(.c) Verdict) Verdict;

@@ -6,6 +6,14 @@ pub const Error = error{Refused};
 pub const Text = [:0]const u8;
 /// A name and a value, as the C library has them.
 pub const Pair = extern struct { name: [*:0]const u8, value: [*:0]const u8 };
+pub const Pairs = extern struct {
+    items: ?[*]const Pair,
+    count: usize,
+
+    pub fn slice(pairs: Pairs) []const Pair {
+        return if (pairs.items) |items| items[0..pairs.count] else &.{};
+    }
+};
 pub const Bytes = extern struct {
     data: ?[*]const u8,
     size: usize,

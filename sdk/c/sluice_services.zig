@@ -6,6 +6,7 @@ const Error = calls.Error;
 const Text = calls.Text;
 const Bytes = calls.Bytes;
 const Pair = calls.Pair;
+const Pairs = calls.Pairs;
 const check = calls.check;
 const needed = calls.needed;
 const option = calls.option;
@@ -209,9 +210,8 @@ pub const http = struct {
         const got = sluice_http_send(&out, count, timeout_ms) orelse return error.Refused;
         var answers: [count]Incoming = undefined;
         for (got[0..count], &answers) |from, *to| {
-            const headers = if (from.headers.items) |items| items[0..from.headers.count] else &.{};
             const failure: ?Text = if (from.failure == calls.ok) null else std.mem.span(from.failure_text orelse "http send");
-            to.* = .{ .status = from.status, .headers = headers, .body = from.body.slice(), .failure = failure };
+            to.* = .{ .status = from.status, .headers = from.headers.slice(), .body = from.body.slice(), .failure = failure };
         }
         return answers;
     }
@@ -220,7 +220,6 @@ pub const http = struct {
         return (try send(1, .{request}, timeout_ms))[0];
     }
 };
-const Pairs = extern struct { items: ?[*]const Pair, count: usize };
 const RawOutgoing = extern struct { method: [*:0]const u8, url: [*:0]const u8, headers: Pairs, body: Bytes };
 const RawIncoming = extern struct { status: u16, headers: Pairs, body: Bytes, failure: c_int, failure_text: ?[*:0]const u8 };
 
@@ -281,6 +280,54 @@ pub const cache = struct {
     }
     pub fn status() Error!?Text {
         return option(sluice_cache_status());
+    }
+};
+
+/// Facts for the filters after this one.
+pub const context = struct {
+    pub fn consumer() Error!?Text {
+        return option(sluice_context_consumer());
+    }
+    pub fn setConsumer(name: Text) Error!void {
+        return check(sluice_context_set_consumer(name));
+    }
+    /// A text, or JSON as a text; null for what is neither.
+    pub fn text(key: Text) Error!?Text {
+        return option(sluice_context_text(key));
+    }
+    /// null for what is not of this kind.
+    pub fn integer(key: Text) Error!?i64 {
+        var value: i64 = 0;
+        return if (try unlessRefused(sluice_context_integer(key, &value))) value else null;
+    }
+    pub fn boolean(key: Text) Error!?bool {
+        var value = false;
+        return if (try unlessRefused(sluice_context_boolean(key, &value))) value else null;
+    }
+    pub fn setBoolean(key: Text, value: bool) Error!void {
+        return check(sluice_context_set_boolean(key, value));
+    }
+    pub fn setJson(key: Text, value: Text) Error!void {
+        return check(sluice_context_set_json(key, value));
+    }
+    pub fn setText(key: Text, value: Text) Error!void {
+        return check(sluice_context_set_text(key, value));
+    }
+    pub fn setInteger(key: Text, value: i64) Error!void {
+        return check(sluice_context_set_integer(key, value));
+    }
+};
+
+/// The filter's own metrics.
+pub const metrics = struct {
+    pub fn count(name: Text, labels: []const Pair, delta: u64) Error!void {
+        return check(sluice_count(name, labels.ptr, labels.len, delta));
+    }
+    pub fn gauge(name: Text, labels: []const Pair, value: f64) Error!void {
+        return check(sluice_gauge(name, labels.ptr, labels.len, value));
+    }
+    pub fn observe(name: Text, labels: []const Pair, value: f64) Error!void {
+        return check(sluice_observe(name, labels.ptr, labels.len, value));
     }
 };
 
@@ -363,6 +410,18 @@ extern fn sluice_cache_set_key_part(Name, Name) bool;
 extern fn sluice_cache_add_tag(Name) bool;
 extern fn sluice_cache_no_store() bool;
 extern fn sluice_cache_status() ?Name;
+extern fn sluice_context_consumer() ?Name;
+extern fn sluice_context_set_consumer(Name) bool;
+extern fn sluice_context_text(Name) ?Name;
+extern fn sluice_context_integer(Name, *i64) bool;
+extern fn sluice_context_boolean(Name, *bool) bool;
+extern fn sluice_context_set_boolean(Name, bool) bool;
+extern fn sluice_context_set_json(Name, Name) bool;
+extern fn sluice_context_set_text(Name, Name) bool;
+extern fn sluice_context_set_integer(Name, i64) bool;
+extern fn sluice_count(Name, [*]const Pair, usize, u64) bool;
+extern fn sluice_gauge(Name, [*]const Pair, usize, f64) bool;
+extern fn sluice_observe(Name, [*]const Pair, usize, f64) bool;
 extern fn sluice_state_get(*Bytes) bool;
 extern fn sluice_state_set(Bytes) bool;
 extern fn sluice_now_us() u64;

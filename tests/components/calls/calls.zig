@@ -50,8 +50,22 @@ pub fn onRequest() !sluice.Verdict {
     try sluice.request.setQuery("a=b");
     line("query {s} {s}", .{ (try sluice.request.query()).?, try sluice.request.protocol() });
     sluice.chunk.hold(0) catch failed("piece");
+    try heads();
     try sluice.response.setBody(room[0..used]);
     return .respond;
+}
+
+/// What is as expected has no line.
+fn heads() !void {
+    const authority = try sluice.request.authority();
+    if (!std.mem.eql(u8, try sluice.request.scheme(), "http") or authority.len == 0) line("{s}", .{authority});
+    try sluice.response.setHeader("x-a", "1");
+    try sluice.response.appendHeader("x-a", "2");
+    const headers = try sluice.response.headers();
+    if (headers.len != 2 or !std.mem.eql(u8, std.mem.span(headers[1].value), "2")) line("headers {d}", .{headers.len});
+    if ((try sluice.request.headers()).len == 0 or try sluice.request.clientCertificate() != null) line("headers of the request", .{});
+    try sluice.response.removeHeader("x-a");
+    try sluice.metrics.gauge("g", &.{}, 1);
 }
 
 fn limits() !void {
@@ -115,6 +129,7 @@ pub fn selectUpstream() !void {
 }
 
 pub fn onResponseTrailers() !void {
+    if ((try sluice.response.trailers()).len != 1) return error.Trailers;
     const sum = try sluice.response.trailer("x-sum") orelse "";
     try sluice.response.setTrailer("x-sum", sluice.format("{s}!", .{sum}));
 }
