@@ -3,7 +3,7 @@
 import unittest
 
 import sluice_filter.testing
-from sluice_filter import Filter, Problem, Request, _entry, _findings, _release
+from sluice_filter import Filter, Problem, Request, _arguments, _entry, _findings, _release, concurrency, consumers, http, limiter
 from sluice_filter._json import loads
 from sluice_filter.testing import Exchange, make
 
@@ -16,6 +16,48 @@ class Arguments(unittest.TestCase):
 
         with self.assertRaisesRegex(TypeError, r"request.set-header: argument 2: expected a text, got 1 \(int\)"):
             Exchange().call(make(Wrong, {}).on_request)
+
+    def test_a_wrong_type_in_a_record_names_the_member(self):
+        Limit, Outgoing, Place = limiter.Limit, http.Outgoing, concurrency.Place
+        for call, said in [
+            (lambda: http.send(Outgoing(None), 100), r"http.send: requests\[0\].url: expected a text, got None"),
+            (lambda: http.send_all(["http://a", Outgoing("http://a", method=1)], 100), r"requests\[1\].method: expected a text"),
+            (lambda: http.send(None, 100), r"requests\[0\]: expected Outgoing, got None"),
+            (lambda: http.send_all("http://a", 100), r"requests: expected a list"),
+            (lambda: http.send(Outgoing("http://a", headers={"a": ["b", 1]}), 100), r"headers: expected texts, got {'a': 1}"),
+            (lambda: http.send(Outgoing("http://a", body=5), 100), r"body: expected bytes or a text, got 5"),
+            (lambda: limiter.take([Limit(None, 1, 1)]), r"limiter.take: limits\[0\].key: expected a text, got None"),
+            (lambda: limiter.take([Limit("a", 1, 1), Limit("a", 1.5, 1)]), r"limits\[1\].amount: expected a whole number from 0"),
+            (lambda: limiter.take([Limit("a", 1, -1)]), r"limits\[0\].window_ms: expected a whole number from 0"),
+            (lambda: limiter.take([Limit("a", 1, 1, burst=1 << 64)]), r"limits\[0\].burst: expected a whole number from 0"),
+            (lambda: limiter.take(None), r"limits: expected a list"),
+            (lambda: concurrency.enter([Place("a", 1 << 32)]), r"concurrency.enter: places\[0\].amount: expected a whole number from 0"),
+            (lambda: concurrency.enter(["a"]), r"places\[0\]: expected Place, got 'a'"),
+            (lambda: consumers.TokenVerifier([1]), r"consumers.token-verifier: algorithms: expected a list of texts"),
+            (lambda: concurrency.enter([], [Limit(1, 1, 1)]), r"concurrency.enter: limits\[0\].key: expected a text"),
+        ]:
+            with self.assertRaisesRegex(TypeError, said):
+                call()
+
+    def test_numbers_have_the_bits_of_their_call(self):
+        # As the bindings have them.
+        def read(offset: int, length: int) -> bytes: ...
+
+        def some(length: int) -> bytes: ...
+
+        for call, function, values, fits in [
+            ("chunk.read", read, [0, 1 << 32], True),
+            ("request.body", read, [0, (1 << 64) - 1], True),
+            ("chunk.read", read, [0, 1 << 64], False),
+            ("random.bytes", some, [1 << 32], False),
+            ("random.bytes", some, [(1 << 32) - 1], True),
+        ]:
+            known = _arguments.parameters(function, call)
+            if fits:
+                _arguments.check(call, known, values)
+            else:
+                with self.assertRaisesRegex(TypeError, f"{call}: length: expected a whole number"):
+                    _arguments.check(call, known, values)
 
     def test_headers_of_a_problem_may_be_numbers(self):
         class Late(Filter):

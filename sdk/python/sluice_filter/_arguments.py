@@ -3,15 +3,22 @@
 import typing
 
 NAMES = {str: "a text", bytes: "bytes", int: "a whole number from 0", float: "a number", bool: "True or False", list: "a list of texts"}
-# The interface has numbers of 64 bits but for these.
-BITS = {"status": 16, "timeout_ms": 32, "length": 32}
+# The interface has numbers of 64 bits but for these, by call or record.
+BITS = {
+    "response.set-status": {"status": 16},
+    "random.bytes": {"length": 32},
+    "kv-wait.wait": {"timeout_ms": 32},
+    "http.send": {"timeout_ms": 32},
+    "Place": {"amount": 32},
+    "crypto.token-verifier": {"remember": 32},
+}
 
 
-def parameters(function, kinds=()):
-    """Name, type and whether it may be None, for each parameter. Functions of the double have no types, but may have been declared with some."""
+def parameters(function, call, kinds=()):
+    """Name, type, whether it may be None, and bits, for each parameter. Functions of the double have no types, but may have been declared with some."""
     annotations = {name: kind for name, kind in getattr(function, "__annotations__", {}).items() if name != "return"}
     annotations = annotations or {f"argument {at}": kind for at, kind in enumerate(kinds, 1)}
-    return [(name, *_kind(kind)) for name, kind in annotations.items()]
+    return [(name, *_kind(kind), BITS.get(call, {}).get(name, 64)) for name, kind in annotations.items()]
 
 
 def _kind(annotation):
@@ -23,13 +30,28 @@ def _kind(annotation):
     return (kind if kind in NAMES else None), len(plain) < len(options)
 
 
-def check(call, parameters, values):
+def check(call, parameters, values, within=""):
     """Raises a TypeError that names the wrong argument."""
-    for (name, kind, is_optional), value in zip(parameters, values):
+    for (name, kind, is_optional, bits), value in zip(parameters, values):
         if kind is None or (is_optional and value is None) or _fits(kind, value):
-            if kind is not int or value is None or 0 <= value < 1 << BITS.get(name, 64):
+            if kind is not int or value is None or 0 <= value < 1 << bits:
                 continue
-        raise TypeError(f"{call}: {name}: expected {NAMES[kind]}, got {shown(value)}")
+        raise wrong(f"{call}: {within}{name}", NAMES[kind], value)
+
+
+def records(name, record):
+    """A check of an argument that is a list of these records: it raises a TypeError that names the wrong member."""
+    members = parameters(record, record.__name__)
+
+    def run(call, values):
+        if not isinstance(values, (list, tuple)):
+            raise wrong(f"{call}: {name}", "a list", values)
+        for at, value in enumerate(values):
+            if not isinstance(value, record):
+                raise wrong(f"{call}: {name}[{at}]", record.__name__, value)
+            check(call, members, [getattr(value, member) for member, *_ in members], f"{name}[{at}].")
+
+    return run
 
 
 def _fits(kind, value):
@@ -40,6 +62,10 @@ def _fits(kind, value):
     if kind is list:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     return isinstance(value, kind)
+
+
+def wrong(place, expected, value):
+    return TypeError(f"{place}: expected {expected}, got {shown(value)}")
 
 
 def shown(value):

@@ -41,7 +41,7 @@ def checked(call, function, kinds=()):
     """The function, raising GatewayError in place of what the bindings raise, and TypeError for wrong arguments."""
     from componentize_py_types import Err  # type: ignore
 
-    known = parameters(function, kinds)
+    known = parameters(function, call, kinds)
 
     @functools.wraps(function)
     def run(*values):

@@ -5,6 +5,7 @@ from typing import Optional
 
 from wit_world.imports import concurrency as host  # type: ignore
 
+from ._arguments import records
 from ._errors import checked
 from .limiter import Limit, Standing, limits_of, standings
 
@@ -19,6 +20,9 @@ class Place:
     amount: int
 
 
+_check_places = records("places", Place)
+
+
 @dataclass
 class Admission:
     """`full` is the index of the first of the places that are all taken; None: the exchange has them."""
@@ -29,5 +33,7 @@ class Admission:
 
 def enter(places: list[Place], limits: Optional[list[Limit]] = None, cost: int = 1) -> Admission:
     """Takes a place of each for this exchange, and `cost` from each limit as `limiter.take` does; or nothing. The gateway gives the places back."""
-    answer = _enter([host.PlaceLimit(each.key, each.amount) for each in places], limits_of(limits or []), cost)
+    _check_places("concurrency.enter", places)
+    of = limits_of("concurrency.enter", [] if limits is None else limits)
+    answer = _enter([host.PlaceLimit(each.key, each.amount) for each in places], of, cost)
     return Admission(answer.full, standings(answer.standings))

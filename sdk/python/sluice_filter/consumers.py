@@ -5,6 +5,7 @@ from typing import Optional, Union
 
 from wit_world.imports import consumers as host  # type: ignore
 
+from ._arguments import check, parameters
 from ._errors import checked, word
 
 
@@ -45,6 +46,8 @@ class TokenVerifier:
     """What tokens have to be that consumers sign with keys of their own, declared while a filter is made."""
 
     def __init__(self, algorithms: list[str], typ: Optional[str] = None):
+        rules = parameters(TokenVerifier.__init__, "consumers.token-verifier")
+        check("consumers.token-verifier", rules, [list(algorithms), typ])
         self._id = _token_verifier(host.ConsumerTokenRules(list(algorithms), typ))
 
     def verify(self, token: Union[str, bytes]) -> ConsumerToken:

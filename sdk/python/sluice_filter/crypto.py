@@ -6,6 +6,7 @@ from typing import Optional, Union
 
 from wit_world.imports import crypto as host  # type: ignore
 
+from ._arguments import check, parameters
 from ._errors import checked, word
 
 Data = Union[str, bytes]
@@ -63,6 +64,8 @@ class TokenVerifier:
     """Says which tokens are good, declared while a filter is made. Time, issuer and audience are yours to check."""
 
     def __init__(self, keys: KeySet, algorithms: list[str], typ: Optional[str] = None, remember: int = 0):
+        rules = parameters(TokenVerifier.__init__, "crypto.token-verifier")
+        check("crypto.token-verifier", rules, [keys, list(algorithms), typ, remember])
         self._id = _token_verifier(host.TokenRules(keys._id, list(algorithms), typ, remember))
 
     def verify(self, token: Data) -> Token:

@@ -11,6 +11,7 @@ from componentize_py_types import Ok  # type: ignore
 from wit_world.imports import http as host  # type: ignore
 from wit_world.imports import types  # type: ignore
 
+from ._arguments import records, wrong
 from ._errors import GatewayError, checked, refusal
 from ._json import loads
 from ._message import Field
@@ -27,6 +28,9 @@ class Outgoing:
     headers: Optional[Mapping[str, Union[str, list[str]]]] = None
     body: Union[bytes, str, None] = None
     json: Any = None
+
+
+_check_requests = records("requests", Outgoing)
 
 
 @dataclass
@@ -58,20 +62,26 @@ def send(request: Union[Outgoing, str], timeout_ms: int) -> Incoming:
 
 def send_all(requests: list[Union[Outgoing, str]], timeout_ms: int) -> list[Union[Incoming, GatewayError]]:
     """Sends up to 16 requests at the same time and waits for all: the response of each, or its GatewayError."""
+    if isinstance(requests, (list, tuple)):
+        requests = [Outgoing(request) if isinstance(request, str) else request for request in requests]
+    _check_requests("http.send", requests)
     return [_incoming(answer) for answer in _send([_outgoing(request) for request in requests], timeout_ms)]
 
 
 def _outgoing(request):
-    if isinstance(request, str):
-        request = Outgoing(request)
     fields = []
     for name, values in (request.headers or {}).items():
-        fields += [types.Field(name.lower(), value) for value in ([values] if isinstance(values, str) else values)]
+        for value in [values] if isinstance(values, str) else values:
+            if not (isinstance(name, str) and isinstance(value, str)):
+                raise wrong("http.send: headers", "texts", {name: value})
+            fields.append(types.Field(name.lower(), value))
     body = request.body
     if request.json is not None:
         body = _json.dumps(request.json, ensure_ascii=False, separators=(",", ":"))
         if all(field.name != "content-type" for field in fields):
             fields.append(types.Field("content-type", "application/json"))
+    if not isinstance(body, (bytes, bytearray, memoryview, str, type(None))):
+        raise wrong("http.send: body", "bytes or a text", body)
     method = request.method or ("GET" if body is None else "POST")
     return host.Outgoing(method, request.url, fields, body.encode() if isinstance(body, str) else bytes(body or b""))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from wit_world.imports import limiter as host  # type: ignore
 
+from ._arguments import records
 from ._errors import checked
 
 _take = checked("limiter.take", host.take)
@@ -23,6 +24,9 @@ class Limit:
     burst: int = 0
 
 
+_check_limits = records("limits", Limit)
+
+
 @dataclass
 class Standing:
     """How one limit stands after the decision."""
@@ -35,10 +39,11 @@ class Standing:
 
 def take(limits: list[Limit], cost: int = 1) -> list[Standing]:
     """Takes `cost` from every limit, or from none if one of them would not allow it: how each stands after that, in their order."""
-    return standings(_take(limits_of(limits), cost))
+    return standings(_take(limits_of("limiter.take", limits), cost))
 
 
-def limits_of(limits):
+def limits_of(call, limits):
+    _check_limits(call, limits)
     names = {name.lower().replace("_", "-"): value for name, value in host.Algorithm.__members__.items()}
     for limit in limits:
         if limit.algorithm not in names:
