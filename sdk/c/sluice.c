@@ -120,12 +120,13 @@ void sluice_clear_error(void) { error_code = SLUICE_OK; }
 
 #define MESSAGE(message)                                                                 \
   GET_OPTION_BY(message##_header, #message, "header")                                    \
-  IMPORT(#message, "headers") void import_##message##_headers(result *);                 \
-  sluice_fields sluice_##message##_headers(void) {                                       \
+  IMPORT(#message, "header-values") void import_##message##_header_values(const char *, size_t, result *); \
+  sluice_texts sluice_##message##_header_values(const char *name) {                      \
     result got;                                                                          \
-    import_##message##_headers(&got);                                                    \
-    return fields("headers", &got);                                                      \
+    import_##message##_header_values(ARGS(name), &got);                                  \
+    return texts_of("header-values", &got);                                              \
   }                                                                                      \
+  GET_FIELDS(message##_headers, #message, "headers")                                     \
   SET_TEXT_BY(message##_set_header, #message, "set-header")                              \
   SET_TEXT_BY(message##_append_header, #message, "append-header")                        \
   SET_TEXT(message##_remove_header, #message, "remove-header")                           \
@@ -172,6 +173,15 @@ sluice_fields fields(const char *call, const result *got) {
   for (size_t i = 0; i < count; i++)
     made[i] = (sluice_field){empty_if_null(from[2 * i].ptr, from[2 * i].len), empty_if_null(from[2 * i + 1].ptr, from[2 * i + 1].len)};
   return (sluice_fields){made, count};
+}
+
+sluice_texts texts_of(const char *call, const result *got) {
+  if (!good(call, got)) return (sluice_texts){NULL, 0};
+  const text *from = (const text *)(const void *)got->as.list.ptr;
+  size_t count = got->as.list.len;
+  const char **made = take(count * sizeof *made, 4);
+  for (size_t i = 0; i < count; i++) made[i] = empty_if_null(from[i].ptr, from[i].len);
+  return (sluice_texts){made, count};
 }
 
 static const text *labels(const sluice_field *from, size_t count) {

@@ -74,6 +74,11 @@ typedef struct {
   size_t count;
 } sluice_fields;
 
+typedef struct {
+  const char *const *items;
+  size_t count;
+} sluice_texts;
+
 /* Memory that lives until the hook returns. Never NULL: a filter that needs more than its limit traps. */
 void *sluice_alloc(size_t size);
 /* The texts up to a NULL, one after the other. */
@@ -138,7 +143,9 @@ bool sluice_request_set_method(const char *method);
 bool sluice_request_set_path(const char *path);
 /* NULL removes it. */
 bool sluice_request_set_query(const char *query);
+/* The first value, and all values in their order. */
 const char *sluice_request_header(const char *name);
+sluice_texts sluice_request_header_values(const char *name);
 sluice_fields sluice_request_headers(void);
 bool sluice_request_set_header(const char *name, const char *value);
 bool sluice_request_append_header(const char *name, const char *value);
@@ -151,7 +158,11 @@ bool sluice_request_set_body(sluice_bytes body);
 uint16_t sluice_response_status(void);
 bool sluice_response_set_status(uint16_t status);
 bool sluice_response_set_reason(const char *reason);
+/* Who made it. */
+typedef enum { SLUICE_FROM_UPSTREAM, SLUICE_FROM_FILTER, SLUICE_FROM_GATEWAY } sluice_origin;
+sluice_origin sluice_response_origin(void);
 const char *sluice_response_header(const char *name);
+sluice_texts sluice_response_header_values(const char *name);
 sluice_fields sluice_response_headers(void);
 bool sluice_response_set_header(const char *name, const char *value);
 bool sluice_response_append_header(const char *name, const char *value);
@@ -193,6 +204,8 @@ bool sluice_event_set_data(sluice_bytes data);
 /* The route. Choices are for SLUICE_SELECT_UPSTREAM. */
 const char *sluice_route_name(void);
 const char *sluice_route_param(const char *name);
+/* The names of the upstreams that it lists. */
+sluice_texts sluice_route_upstreams(void);
 bool sluice_route_choose_upstream(const char *name);
 /* The first of these `host:port` that accepts a connection. */
 bool sluice_route_choose_endpoints(const char *const *addresses, size_t count);
@@ -222,6 +235,8 @@ const char *sluice_context_text(const char *key);
 /* False for what is not of this kind, and for nothing. */
 bool sluice_context_integer(const char *key, int64_t *out);
 bool sluice_context_boolean(const char *key, bool *out);
+/* The name of the filter that has set it. */
+const char *sluice_context_writer(const char *key);
 bool sluice_context_set_text(const char *key, const char *text);
 bool sluice_context_set_integer(const char *key, int64_t value);
 bool sluice_context_set_boolean(const char *key, bool value);
@@ -313,6 +328,7 @@ bool sluice_vouch(const char *name, const char *method);
 bool sluice_consumer_known(void);
 const char *sluice_consumer_plan(void);
 const char *sluice_consumer_label(const char *name);
+sluice_fields sluice_consumer_labels(void);
 const char *sluice_consumer_method(void);
 
 /* Cryptography at native speed: `sha-1`, `sha-256`, `sha-384`, `sha-512`. */

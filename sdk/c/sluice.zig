@@ -113,6 +113,7 @@ fn Message(comptime which: []const u8) type {
     const c = struct {
         const header = @extern(*const fn ([*:0]const u8) callconv(.c) ?[*:0]const u8, .{ .name = "sluice_" ++ which ++ "_header" });
         const Set = *const fn ([*:0]const u8, [*:0]const u8) callconv(.c) bool;
+        const header_values = @extern(*const fn ([*:0]const u8) callconv(.c) calls.Texts, .{ .name = "sluice_" ++ which ++ "_header_values" });
         const headers = @extern(*const fn () callconv(.c) calls.Pairs, .{ .name = "sluice_" ++ which ++ "_headers" });
         const set_header = @extern(Set, .{ .name = "sluice_" ++ which ++ "_set_header" });
         const append_header = @extern(Set, .{ .name = "sluice_" ++ which ++ "_append_header" });
@@ -126,7 +127,11 @@ fn Message(comptime which: []const u8) type {
         pub fn header(name: Text) Error!?Text {
             return option(c.header(name));
         }
-        /// All that the filter may see; a repeated one has several.
+        /// All values of a header, in their order.
+        pub fn headerValues(name: Text) Error![]const [*:0]const u8 {
+            return (try unlessRefused(c.header_values(name))).slice();
+        }
+        /// All that the filter may see.
         pub fn headers() Error![]const Field {
             return (try unlessRefused(c.headers())).slice();
         }
@@ -154,6 +159,7 @@ fn Message(comptime which: []const u8) type {
 pub const request = struct {
     const message = Message("request");
     pub const header = message.header;
+    pub const headerValues = message.headerValues;
     pub const headers = message.headers;
     pub const setHeader = message.setHeader;
     pub const appendHeader = message.appendHeader;
@@ -207,6 +213,7 @@ pub const request = struct {
 pub const response = struct {
     const message = Message("response");
     pub const header = message.header;
+    pub const headerValues = message.headerValues;
     pub const headers = message.headers;
     pub const setHeader = message.setHeader;
     pub const appendHeader = message.appendHeader;
@@ -217,6 +224,11 @@ pub const response = struct {
     pub fn status() Error!u16 {
         const got = sluice_response_status();
         return if (got == 0) error.Refused else got;
+    }
+    pub const Origin = enum(c_int) { upstream, filter, gateway };
+    /// Who made it.
+    pub fn origin() Error!Origin {
+        return unlessRefused(sluice_response_origin());
     }
     /// In `onResponseTrailers`.
     pub fn trailer(name: Text) Error!?Text {
@@ -465,6 +477,7 @@ extern fn sluice_request_id() ?[*:0]const u8;
 extern fn sluice_request_set_method([*:0]const u8) bool;
 extern fn sluice_request_set_path([*:0]const u8) bool;
 extern fn sluice_response_trailer([*:0]const u8) ?[*:0]const u8;
+extern fn sluice_response_origin() response.Origin;
 extern fn sluice_response_trailers() calls.Pairs;
 extern fn sluice_response_set_trailer([*:0]const u8, [*:0]const u8) bool;
 extern fn sluice_response_remove_trailer([*:0]const u8) bool;

@@ -39,11 +39,13 @@ void sluice_refused(sluice_error_code code, const char *why);
 /* What a list of bytes or of fields is in C. */
 sluice_bytes sluice_bytes_of(const char *call, const result *got);
 sluice_fields sluice_fields_of(const char *call, const result *got);
+sluice_texts sluice_texts_of(const char *call, const result *got);
 /* As they are called in these files. */
 #define take sluice_take
 #define good sluice_good
 #define bytes sluice_bytes_of
 #define fields sluice_fields_of
+#define texts_of sluice_texts_of
 #define text_of sluice_text_of
 #define option_text sluice_option_text
 
@@ -77,6 +79,13 @@ const char *sluice_option_text(const char *call, const result *got);
     result got;                                                                          \
     import_##c(ARGS(of), &got);                                                          \
     return option_text(name, &got);                                                      \
+  }
+#define GET_FIELDS(c, interface, name)                                                   \
+  IMPORT(interface, name) void import_##c(result *);                                     \
+  sluice_fields sluice_##c(void) {                                                       \
+    result got;                                                                          \
+    import_##c(&got);                                                                    \
+    return fields(name, &got);                                                           \
   }
 #define SET_TEXT(c, interface, name)                                                     \
   IMPORT(interface, name) void import_##c(const char *, size_t, result *);               \

@@ -14,6 +14,14 @@ pub const Pairs = extern struct {
         return if (pairs.items) |items| items[0..pairs.count] else &.{};
     }
 };
+pub const Texts = extern struct {
+    items: ?[*]const [*:0]const u8,
+    count: usize,
+
+    pub fn slice(texts: Texts) []const [*:0]const u8 {
+        return if (texts.items) |items| items[0..texts.count] else &.{};
+    }
+};
 pub const Bytes = extern struct {
     data: ?[*]const u8,
     size: usize,

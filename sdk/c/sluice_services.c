@@ -18,11 +18,13 @@ GET_OPTION_BY(response_trailer, "response", "trailer")
 SET_TEXT_BY(response_set_trailer, "response", "set-trailer")
 SET_TEXT(response_remove_trailer, "response", "remove-trailer")
 
-IMPORT("response", "trailers") void import_trailers(result *);
-sluice_fields sluice_response_trailers(void) {
+GET_FIELDS(response_trailers, "response", "trailers")
+
+IMPORT("response", "origin") void import_origin(result *);
+sluice_origin sluice_response_origin(void) {
   result got;
-  import_trailers(&got);
-  return fields("trailers", &got);
+  import_origin(&got);
+  return good("origin", &got) ? (sluice_origin)got.as.u8 : SLUICE_FROM_UPSTREAM;
 }
 
 IMPORT("request", "set-query") void import_set_query(uint32_t, const char *, size_t, result *);
@@ -110,6 +112,13 @@ WANT_PIECES(want_response_chunks, "response-chunks")
 WANT_PIECES(want_response_events, "response-events")
 
 /* The route. */
+
+IMPORT("route", "upstreams") void import_upstreams(result *);
+sluice_texts sluice_route_upstreams(void) {
+  result got;
+  import_upstreams(&got);
+  return texts_of("upstreams", &got);
+}
 
 SET_TEXT(route_choose_upstream, "route", "choose-upstream")
 SET_TEXT(route_hash_key, "route", "hash-key")
@@ -281,6 +290,8 @@ PASSWORD(recall_password, "consumers", "recall-password")
 GET_BOOL(consumer_known, "consumers", "known")
 GET_OPTION(consumer_plan, "consumers", "plan")
 GET_OPTION_BY(consumer_label, "consumers", "label")
+GET_FIELDS(consumer_labels, "consumers", "labels")
+GET_OPTION_BY(context_writer, "context", "writer")
 GET_OPTION(consumer_method, "consumers", "method")
 
 IMPORT("consumers", "vouch") void import_vouch(const char *, size_t, const char *, size_t, result *);

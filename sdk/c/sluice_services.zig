@@ -90,6 +90,10 @@ pub const route = struct {
     pub fn param(of: Text) Error!?Text {
         return option(sluice_route_param(of));
     }
+    /// The names of the upstreams that it lists.
+    pub fn upstreams() Error![]const [*:0]const u8 {
+        return (try unlessRefused(sluice_route_upstreams())).slice();
+    }
     pub fn endpoints() Error![]const Endpoint {
         const got = try unlessRefused(sluice_route_endpoints());
         return if (got.items) |items| items[0..got.count] else &.{};
@@ -248,6 +252,9 @@ pub const consumers = struct {
     pub fn label(name: Text) Error!?Text {
         return option(sluice_consumer_label(name));
     }
+    pub fn labels() Error![]const Pair {
+        return (try unlessRefused(sluice_consumer_labels())).slice();
+    }
     pub fn method() Error!?Text {
         return option(sluice_consumer_method());
     }
@@ -303,6 +310,10 @@ pub const context = struct {
     pub fn boolean(key: Text) Error!?bool {
         var value = false;
         return if (try unlessRefused(sluice_context_boolean(key, &value))) value else null;
+    }
+    /// The name of the filter that has set it.
+    pub fn writer(key: Text) Error!?Text {
+        return option(sluice_context_writer(key));
     }
     pub fn setBoolean(key: Text, value: bool) Error!void {
         return check(sluice_context_set_boolean(key, value));
@@ -380,6 +391,7 @@ extern fn sluice_want_response_chunks_of(Names, usize) bool;
 extern fn sluice_want_response_events_of(Names, usize) bool;
 extern fn sluice_route_name() ?Name;
 extern fn sluice_route_param(Name) ?Name;
+extern fn sluice_route_upstreams() calls.Texts;
 extern fn sluice_route_endpoints() extern struct { items: ?[*]const route.Endpoint, count: usize };
 extern fn sluice_route_choose_upstream(Name) bool;
 extern fn sluice_route_choose_endpoints(Names, usize) bool;
@@ -402,6 +414,7 @@ extern fn sluice_vouch(Name, Name) bool;
 extern fn sluice_consumer_known() bool;
 extern fn sluice_consumer_plan() ?Name;
 extern fn sluice_consumer_label(Name) ?Name;
+extern fn sluice_consumer_labels() Pairs;
 extern fn sluice_consumer_method() ?Name;
 extern fn sluice_hash(Name, Bytes) Bytes;
 extern fn sluice_hmac(Name, Bytes, Bytes) Bytes;
@@ -415,6 +428,7 @@ extern fn sluice_context_set_consumer(Name) bool;
 extern fn sluice_context_text(Name) ?Name;
 extern fn sluice_context_integer(Name, *i64) bool;
 extern fn sluice_context_boolean(Name, *bool) bool;
+extern fn sluice_context_writer(Name) ?Name;
 extern fn sluice_context_set_boolean(Name, bool) bool;
 extern fn sluice_context_set_json(Name, Name) bool;
 extern fn sluice_context_set_text(Name, Name) bool;

@@ -92,6 +92,20 @@ static const char *hex(uint8_t byte) {
   return made;
 }
 
+/* What is as expected has no line. */
+static void heads(void) {
+  sluice_response_set_header("x-a", "1");
+  sluice_response_append_header("x-a", "2");
+  sluice_texts values = sluice_response_header_values("x-a");
+  if (values.count != 2 || strcmp(values.items[1], "2") != 0) LINE("values ", sluice_decimal(values.count));
+  sluice_fields all = sluice_response_headers();
+  if (all.count != 2 || strcmp(all.items[0].value, "1") != 0) LINE("headers ", sluice_decimal(all.count));
+  sluice_response_remove_header("x-a");
+  const char *writer = sluice_context_writer("i");
+  if (!writer || strcmp(writer, "calls") != 0) LINE("writer ", writer ? writer : "–");
+  if (sluice_consumer_labels().count) LINE("labels");
+}
+
 static sluice_verdict on_request(void) {
   if (strcmp(sluice_request_path(), "/calls") != 0) return SLUICE_CONTINUE;
   said = "";
@@ -119,12 +133,15 @@ static sluice_verdict on_request(void) {
   LINE("query ", sluice_request_query(), " ", sluice_request_protocol());
   sluice_chunk_hold(0);
   failed("piece");
+  heads();
   sluice_response_set_body(bytes(said));
   return SLUICE_RESPOND;
 }
 SLUICE_ON_REQUEST(on_request)
 
 static void select_upstream(void) {
+  sluice_texts upstreams = sluice_route_upstreams();
+  if (upstreams.count != 1 || strcmp(upstreams.items[0], "two") != 0) return;
   sluice_endpoints all = sluice_route_endpoints();
   if (!all.count) return;
   sluice_endpoint last = all.items[all.count - 1];

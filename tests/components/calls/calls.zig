@@ -61,6 +61,11 @@ fn heads() !void {
     if (!std.mem.eql(u8, try sluice.request.scheme(), "http") or authority.len == 0) line("{s}", .{authority});
     try sluice.response.setHeader("x-a", "1");
     try sluice.response.appendHeader("x-a", "2");
+    const values = try sluice.response.headerValues("x-a");
+    if (values.len != 2 or !std.mem.eql(u8, std.mem.span(values[1]), "2")) line("values {d}", .{values.len});
+    const writer = try sluice.context.writer("i") orelse "";
+    if (!std.mem.eql(u8, writer, "calls")) line("writer {s}", .{writer});
+    if ((try sluice.consumers.labels()).len != 0) line("labels", .{});
     const headers = try sluice.response.headers();
     if (headers.len != 2 or !std.mem.eql(u8, std.mem.span(headers[1].value), "2")) line("headers {d}", .{headers.len});
     if ((try sluice.request.headers()).len == 0 or try sluice.request.clientCertificate() != null) line("headers of the request", .{});
@@ -122,6 +127,8 @@ fn services() !void {
 }
 
 pub fn selectUpstream() !void {
+    const upstreams = try sluice.route.upstreams();
+    if (upstreams.len != 1 or !std.mem.eql(u8, std.mem.span(upstreams[0]), "two")) return error.Upstreams;
     const all = try sluice.route.endpoints();
     const last = all[all.len - 1];
     sluice.log(.info, sluice.format("endpoints {d} {s} {} {d}", .{ all.len, last.upstream, last.healthy, last.weight }));
@@ -129,6 +136,7 @@ pub fn selectUpstream() !void {
 }
 
 pub fn onResponseTrailers() !void {
+    if (try sluice.response.origin() != .upstream) return error.Origin;
     if ((try sluice.response.trailers()).len != 1) return error.Trailers;
     const sum = try sluice.response.trailer("x-sum") orelse "";
     try sluice.response.setTrailer("x-sum", sluice.format("{s}!", .{sum}));
