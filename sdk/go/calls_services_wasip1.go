@@ -191,6 +191,10 @@ func routeEndpoints() ([]Endpoint, error) {
 	}
 	return endpoints, nil
 }
+func routeEndpointLabel(upstream, address, label string) (string, bool, error) {
+	importEndpointLabel(upstream, address, label, out())
+	return resultOption("route.endpoint-label")
+}
 func routeChoose(which, value string) error {
 	if p := out(); which == "hash-key" {
 		importHashKey(value, p)
@@ -322,6 +326,15 @@ func consumersVouch(name, method string) (bool, error) {
 	return resultBool("consumers.vouch")
 }
 func consumersKnown() (bool, error) { importKnown(out()); return resultBool("consumers.known") }
+func consumersLabels() ([]Label, error) {
+	importConsumerLabels(out())
+	fields, err := resultFields("consumers.labels")
+	var labels []Label
+	for _, field := range fields {
+		labels = append(labels, Label(field))
+	}
+	return labels, err
+}
 func consumersText(which, name string) (string, bool, error) {
 	switch p := out(); which {
 	case "plan":

@@ -291,7 +291,18 @@ const (
 
 func contextGet(key string) (any, error) {
 	importContextGet(key, out())
-	if err := done("context.get"); err != nil || at[uint8](8) == 0 {
+	return resultValue("context.get")
+}
+
+func contextGetPath(key string, path []string) (any, error) {
+	list := spans(path)
+	importContextGetPath(key, pointer(list), uint32(len(list)), out())
+	keep(path)
+	return resultValue("context.get-path")
+}
+
+func resultValue(call string) (any, error) {
+	if err := done(call); err != nil || at[uint8](8) == 0 {
 		return nil, err
 	}
 	switch at[uint8](16) {

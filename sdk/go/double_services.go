@@ -8,7 +8,9 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/json"
 	"hash"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -28,21 +30,22 @@ func headerValues(m message, name string) ([]string, error) {
 	}
 	return nil, nil
 }
-func responseOrigin() (Origin, error)       { return FromUpstream, nil }
-func cacheStatus() (string, bool, error)    { return "", false, nil }
-func trailer(string) (string, bool, error)  { return "", false, nil }
-func trailers() ([]Field, error)            { return nil, nil }
-func setTrailer(string, string) error       { return nil }
-func removeTrailer(string) error            { return nil }
-func interestPieces(string, []string) error { return nil }
-func cacheSetKeyPart(string, string) error  { return nil }
-func cacheAddTag(string) error              { return nil }
-func cacheSetFreshness(Freshness) error     { return nil }
-func cacheNoStore() error                   { return nil }
-func routeEndpoints() ([]Endpoint, error)   { return current.Endpoints, nil }
-func routeNoRetry() error                   { return nil }
-func routeSummary() (string, error)         { return "{}", nil }
-func routeChoose(_, value string) error     { return routeChooseEndpoints([]string{value}) }
+func responseOrigin() (Origin, error)                         { return FromUpstream, nil }
+func cacheStatus() (string, bool, error)                      { return "", false, nil }
+func trailer(string) (string, bool, error)                    { return "", false, nil }
+func trailers() ([]Field, error)                              { return nil, nil }
+func setTrailer(string, string) error                         { return nil }
+func removeTrailer(string) error                              { return nil }
+func interestPieces(string, []string) error                   { return nil }
+func cacheSetKeyPart(string, string) error                    { return nil }
+func cacheAddTag(string) error                                { return nil }
+func cacheSetFreshness(Freshness) error                       { return nil }
+func cacheNoStore() error                                     { return nil }
+func routeEndpoints() ([]Endpoint, error)                     { return current.Endpoints, nil }
+func routeEndpointLabel(_, _, _ string) (string, bool, error) { return "", false, nil }
+func routeNoRetry() error                                     { return nil }
+func routeSummary() (string, error)                           { return "{}", nil }
+func routeChoose(_, value string) error                       { return routeChooseEndpoints([]string{value}) }
 func routeChooseEndpoints(all []string) error {
 	current.Chosen = append(current.Chosen, all...)
 	return nil
@@ -94,6 +97,7 @@ func passwordsAuthenticate(string, []byte) (string, bool, error) {
 func consumersRecallPassword(string, []byte) (string, bool, error) { return "", false, nil }
 func consumersVouch(string, string) (bool, error)                  { return false, nil }
 func consumersKnown() (bool, error)                                { return false, nil }
+func consumersLabels() ([]Label, error)                            { return nil, nil }
 func consumersText(string, string) (string, bool, error)           { return "", false, nil }
 
 var hashes = map[string]func() hash.Hash{"sha-1": sha1.New, "sha-256": sha256.New, "sha-384": sha512.New384, "sha-512": sha512.New}
@@ -131,6 +135,50 @@ func httpSend(requests []Outgoing, _ uint32) ([]Incoming, error) {
 func clockMonotonic() uint64 { return uint64(time.Since(started)) }
 
 var started = time.Now()
+
+func contextGetPath(key string, path []string) (any, error) {
+	value := current.Context[key]
+	if text, is := value.(json.RawMessage); is {
+		var err error
+		if value, err = ParseJSON(text); err != nil {
+			return nil, &Error{Call: "context.get-path", Kind: Invalid, Reason: err.Error()}
+		}
+	}
+	for _, name := range path {
+		members, _ := value.(map[string]any)
+		value = members[name]
+	}
+	switch of := value.(type) {
+	case nil, string, bool, int64, float64, []string:
+		return of, nil
+	case json.Number:
+		if number, err := of.Int64(); err == nil {
+			return number, nil
+		}
+		if _, err := strconv.ParseUint(string(of), 10, 64); err != nil {
+			return of.Float64()
+		}
+	case []any:
+		if texts := allTexts(of); texts != nil {
+			return texts, nil
+		}
+	}
+	text, err := FormatJSON(value)
+	return json.RawMessage(text), err
+}
+
+// Nothing where one is no text.
+func allTexts(list []any) []string {
+	texts := []string{}
+	for _, each := range list {
+		text, is := each.(string)
+		if !is {
+			return nil
+		}
+		texts = append(texts, text)
+	}
+	return texts
+}
 
 // Nobody but the filter under test has left anything.
 func contextWriter(key string) (string, bool, error) {

@@ -1,6 +1,8 @@
 package filter
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -123,5 +125,34 @@ func TestAProblemWithoutADetailHasNone(t *testing.T) {
 	verdict, err := Problem{Status: 403, Title: "Forbidden"}.Send()
 	if verdict != Respond || err != nil || strings.Contains(string(exchange.ResponseBody), "detail") {
 		t.Errorf("%v, %v: %s", verdict, err, exchange.ResponseBody)
+	}
+}
+
+func TestAPartOfAFactIsOfItsKind(t *testing.T) {
+	claims := json.RawMessage(`{"roles":["a","b"],"sub":"ann","n":7,"most":18446744073709551615,"half":0.5,"deep":{"list":[1,"<"]},"none":null}`)
+	(&Exchange{Context: map[string]any{"claims": claims, "text": "x"}}).In()
+	for _, each := range []struct{ path, expected string }{
+		{"claims/roles", "[]string [a b]"},
+		{"claims/sub", "string ann"},
+		{"claims/n", "int64 7"},
+		{"claims/most", "JSON 18446744073709551615"},
+		{"claims/half", "float64 0.5"},
+		{"claims/deep", `JSON {"list":[1,"<"]}`},
+		{"claims/deep/list", `JSON [1,"<"]`},
+		{"claims/none", "<nil> <nil>"},
+		{"claims/roles/x", "<nil> <nil>"},
+		{"text/x", "<nil> <nil>"},
+		{"text", "string x"},
+		{"other", "<nil> <nil>"},
+	} {
+		parts := strings.Split(each.path, "/")
+		part, err := ContextPath(parts[0], parts[1:]...)
+		said := fmt.Sprintf("%T %v", part, part)
+		if text, is := part.(json.RawMessage); is {
+			said = fmt.Sprintf("JSON %s", text)
+		}
+		if said != each.expected || err != nil {
+			t.Errorf("%s: %s, %v", each.path, said, err)
+		}
 	}
 }

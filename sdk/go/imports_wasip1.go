@@ -155,6 +155,10 @@ func importContextGet(key string, out unsafe.Pointer)
 //go:noescape
 func importContextSet(key string, kind uint32, low uint64, high uint32, out unsafe.Pointer)
 
+//go:wasmimport sluice:filter/context@0.1.1 get-path
+//go:noescape
+func importContextGetPath(key string, path unsafe.Pointer, count uint32, out unsafe.Pointer)
+
 //go:wasmimport sluice:filter/context@0.1.1 writer
 //go:noescape
 func importContextWriter(key string, out unsafe.Pointer)
@@ -347,6 +351,10 @@ func importUpstreams(out unsafe.Pointer)
 //go:noescape
 func importEndpoints(out unsafe.Pointer)
 
+//go:wasmimport sluice:filter/route@0.1.1 endpoint-label
+//go:noescape
+func importEndpointLabel(upstream, address, label string, out unsafe.Pointer)
+
 //go:wasmimport sluice:filter/route@0.1.1 choose-upstream
 //go:noescape
 func importChooseUpstream(name string, out unsafe.Pointer)
@@ -414,6 +422,10 @@ func importPlan(out unsafe.Pointer)
 //go:wasmimport sluice:filter/consumers@0.1.1 label
 //go:noescape
 func importConsumerLabel(name string, out unsafe.Pointer)
+
+//go:wasmimport sluice:filter/consumers@0.1.1 labels
+//go:noescape
+func importConsumerLabels(out unsafe.Pointer)
 
 //go:wasmimport sluice:filter/consumers@0.1.1 method
 //go:noescape

@@ -147,6 +147,11 @@ func (Route) Upstreams() ([]string, error) { return routeUpstreams() }
 // Endpoints of these upstreams, in SelectUpstream and later.
 func (Route) Endpoints() ([]Endpoint, error) { return routeEndpoints() }
 
+// EndpointLabel is a label of an endpoint, from gateway.toml.
+func (Route) EndpointLabel(upstream, address, label string) (value string, present bool, err error) {
+	return routeEndpointLabel(upstream, address, label)
+}
+
 // ChooseUpstream sends the request to this upstream of the route, in SelectUpstream.
 func (Route) ChooseUpstream(name string) error { return routeChoose("choose-upstream", name) }
 

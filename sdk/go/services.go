@@ -14,6 +14,10 @@ func SetConsumer(name string) error { return contextSetConsumer(name) }
 // Context is a fact that a filter before this one has left: a string, int64, float64, bool, []string or json.RawMessage; nil for none.
 func Context(key string) (any, error) { return contextGet(key) }
 
+// ContextPath is a part of a fact that is JSON, by the names of the members from the outside in: `ContextPath("auth.claims", "realm_access", "roles")`. A list of
+// strings is a []string, and a whole number that an int64 can't hold a json.RawMessage.
+func ContextPath(key string, path ...string) (any, error) { return contextGetPath(key, path) }
+
 // SetContext leaves a fact for the filters after this one: of the types of Context, or int; anything else becomes JSON.
 func SetContext(key string, value any) error {
 	switch value := value.(type) {
@@ -54,7 +58,7 @@ func Log(level Level, format string, arguments ...any) {
 	logLine(level, fmt.Sprintf(format, arguments...))
 }
 
-// Label of a metric.
+// Label of a metric or a consumer.
 type Label struct{ Name, Value string }
 
 // Count adds to a counter.
@@ -119,6 +123,9 @@ func ConsumerPlan() (plan string, present bool, err error) { return consumersTex
 func ConsumerLabel(name string) (value string, present bool, err error) {
 	return consumersText("label", name)
 }
+
+// ConsumerLabels are all labels of the caller.
+func ConsumerLabels() ([]Label, error) { return consumersLabels() }
 
 // ConsumerMethod is how the caller was found, such as `key`.
 func ConsumerMethod() (method string, present bool, err error) { return consumersText("method", "") }

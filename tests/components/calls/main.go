@@ -144,6 +144,17 @@ func (c calls) OnRequest(request filter.Request) (filter.Verdict, error) {
 	failed("context", err)
 	_, is := text.(int64)
 	line("context %d %t %s %t", integer, boolean, text, is)
+	if err := filter.SetContext("p", map[string]any{"a": map[string]any{"b": []string{"x", "y"}}}); err != nil {
+		return filter.Continue, err
+	}
+	part, err := filter.ContextPath("p", "a", "b")
+	failed("part", err)
+	if texts, is := part.([]string); !is || len(texts) != 2 || texts[1] != "y" {
+		line("part %v", part)
+	}
+	if labels, err := filter.ConsumerLabels(); err != nil || len(labels) != 0 {
+		line("labels %v %v", labels, err)
+	}
 	writer, _, err := filter.ContextWriter("i")
 	failed("writer", err)
 	if before := filter.MonotonicNanos(); writer != "calls" || filter.MonotonicNanos() < before {
@@ -171,6 +182,9 @@ func (c calls) SelectUpstream(route filter.Route) error {
 		return err
 	}
 	last := endpoints[len(endpoints)-1]
+	if label, present, err := route.EndpointLabel(last.Upstream, last.Address, "none"); present || err != nil {
+		return fmt.Errorf("label %q: %w", label, err)
+	}
 	filter.Log(filter.Info, "endpoints %d %s %t %d", len(endpoints), last.Upstream, last.Healthy, last.Weight)
 	return route.ChooseEndpoints(last.Address)
 }
