@@ -1,5 +1,6 @@
 // Errors as JavaScript has them, with the gateway's reason in their message.
 import { argumentsOf } from "./signatures.js";
+import { sendable, wellFormed } from "./text.js";
 
 /** A call that the gateway has refused. Nothing has changed. */
 export class GatewayError extends Error {
@@ -27,7 +28,7 @@ export function checked(call, f) {
   return (...values) => {
     check(values);
     try {
-      return f(...values) ?? undefined;
+      return f(...values.map(sendable)) ?? undefined;
     } catch (thrown) {
       const error = thrown?.payload ?? thrown;
       throw typeof error?.tag === "string" ? new GatewayError(call, error) : thrown;
@@ -36,7 +37,9 @@ export function checked(call, f) {
 }
 
 /** What the gateway's log gets of anything that was thrown. */
-export function describe(thrown) {
+export const describe = (thrown) => wellFormed(described(thrown));
+
+function described(thrown) {
   // Of an interface that the filter has imported by itself.
   const { tag, val } = thrown?.payload ?? {};
   if (typeof tag === "string") return `${tag.replaceAll("-", " ")}${val === undefined || val === null ? "" : `: ${val}`}`;

@@ -1,4 +1,5 @@
 // UTF-8 (RFC 3629) without TextEncoder, which QuickJS lacks.
+import { wellFormed } from "./text.js";
 
 const CHUNK = 8192;
 
@@ -17,7 +18,7 @@ function percent(text) {
 /** The bytes of a text. A surrogate without its other half becomes U+FFFD. */
 export function encode(text) {
   if (/[^\x00-\x7f]/.test(text)) {
-    text = encodeURIComponent(text.replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "\ufffd"));
+    text = encodeURIComponent(wellFormed(text));
     text = text.replace(/%([0-9A-F]{2})/g, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
   }
   const bytes = new Uint8Array(text.length);

@@ -50,6 +50,20 @@ test("a wrong type in a record names the member", async () => {
   }
 });
 
+test("a half of a surrogate pair becomes U+FFFD", async () => {
+  const exchange = new Exchange({ body: JSON.stringify({ a: "\ud800b", c: "\u{1f600}\udc00" }) });
+  const method = `onRequest(request) {
+    const { a, c } = request.json();
+    request.setHeader("x-a", a);
+    limiter.take([{ key: c, amount: 1, windowMs: 1 }]);
+    throw new Error(a);
+  }`;
+  (await filter(method)).onRequest(exchange);
+  assert.equal(exchange.request.headers["x-a"], "\ufffdb");
+  assert.deepEqual([...exchange.taken.keys()], ["\u{1f600}\ufffd"]);
+  assert.match(exchange.failure, /^Error: \ufffdb/);
+});
+
 test("a hook returns a verdict and nothing else", async () => {
   assert.match(await failure(`onRequest() { return 42; }`), /onRequest returned the number 42: expected nothing, "continue"/);
   assert.match(await failure(`onRequest() { return "respnd"; }`), /returned the text "respnd"/);
