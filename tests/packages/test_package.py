@@ -3,7 +3,7 @@
 import unittest
 
 import sluice_filter.testing
-from sluice_filter import Filter, Problem, Request, _arguments, _entry, _findings, _release, concurrency, consumers, http, limiter
+from sluice_filter import Filter, Problem, Request, _arguments, _entry, _findings, _release, concurrency, consumers, context, http, limiter, log
 from sluice_filter._json import loads
 from sluice_filter.testing import Exchange, make
 
@@ -38,6 +38,27 @@ class Arguments(unittest.TestCase):
         ]:
             with self.assertRaisesRegex(TypeError, said):
                 call()
+
+    def test_a_half_of_a_surrogate_pair_becomes_another_character(self):
+        class Half(Filter):
+            def on_request_body(self, request: Request):
+                text = request.json()["a"]
+                request.set_header("x-a", text)
+                log.warn(text)
+                limiter.take([limiter.Limit(text, 1, 1)])
+                context.set("texts", [text])
+                request.set_json({"a": text})
+
+        exchange = Exchange(request_body=b'{"a":"\\ud800b\xf0\x9f\x98\x80"}')
+        before = exchange.request_body
+        exchange.call(make(Half, {}).on_request_body)
+        said = "\ufffdb\U0001f600"
+        self.assertEqual(exchange.request_headers["x-a"], said)
+        self.assertEqual(exchange.lines, [f"warn: {said}"])
+        self.assertEqual(list(exchange.taken), [said])
+        self.assertEqual(exchange.context["texts"].value, [said])
+        self.assertEqual(exchange.request_body, before, "JSON can write it")
+        self.assertEqual(_entry.describe(ValueError("\ud800")), "ValueError: \ufffd")
 
     def test_numbers_have_the_bits_of_their_call(self):
         # As the bindings have them.

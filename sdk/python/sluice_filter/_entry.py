@@ -9,6 +9,7 @@ from wit_world.imports.types import Verdict  # type: ignore
 
 from . import ConfigError, Filter, GatewayError, Problem, Request, Response, Route, Setup
 from ._arguments import shown
+from ._text import sendable
 
 # What each hook is given, and whether it answers a verdict.
 HOOKS = {
@@ -51,6 +52,10 @@ def filter_of(module):
 
 def describe(error):
     """What the gateway's log gets of an exception: with the places in the filter's own code."""
+    return sendable(_described(error))
+
+
+def _described(error):
     if isinstance(error, ConfigError):
         return str(error)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/sluice_filter/" not in frame.filename]

@@ -4,6 +4,7 @@ import functools
 import re
 
 from ._arguments import check, parameters
+from ._text import sendable
 
 
 class GatewayError(Exception):
@@ -47,7 +48,7 @@ def checked(call, function, kinds=()):
     def run(*values):
         check(call, known, values)
         try:
-            return function(*values)
+            return function(*map(sendable, values))
         except Err as error:
             refused = refusal(call, error.value)
         raise refused

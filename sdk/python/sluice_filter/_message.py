@@ -70,7 +70,8 @@ class _Message:
         self._set_body(body.encode() if isinstance(body, str) else bytes(body))
 
     def set_json(self, value: Any) -> None:
-        self.set_body(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+        # JSON has a way to write surrogates, which is Python's, too.
+        self.set_body(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace"))
 
 
 @_functions("route", host_route)

@@ -77,7 +77,7 @@ def _outgoing(request):
             fields.append(types.Field(name.lower(), value))
     body = request.body
     if request.json is not None:
-        body = _json.dumps(request.json, ensure_ascii=False, separators=(",", ":"))
+        body = _json.dumps(request.json, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace")
         if all(field.name != "content-type" for field in fields):
             fields.append(types.Field("content-type", "application/json"))
     if not isinstance(body, (bytes, bytearray, memoryview, str, type(None))):

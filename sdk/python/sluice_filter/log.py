@@ -2,6 +2,8 @@
 
 from wit_world.imports import log as host  # type: ignore
 
+from ._text import sendable
+
 
 def debug(message: object) -> None:
     _write("DEBUG", message)
@@ -20,4 +22,4 @@ def error(message: object) -> None:
 
 
 def _write(level, message):
-    host.log(host.Level[level], str(message))
+    host.log(host.Level[level], sendable(str(message)))
