@@ -26,7 +26,10 @@ interface Message {
   bytes(): Uint8Array;
   /** The body as text; throws a URIError for what is not UTF-8. */
   text(): string;
-  /** The body as JSON; a SyntaxError for what is none, is nested deeper than 256, or has a number of more than 4,300 digits. Whole numbers beyond 2^53 are BigInt; `1.10` becomes 1.1, and members whose names are numbers come first. */
+  /**
+   * The body as JSON; a SyntaxError for what is none, is nested deeper than 256, or has a number of more than 4,300 digits. Whole numbers beyond 2^53
+   * are BigInt; `1.10` becomes 1.1, and members whose names are numbers come first.
+   */
   json(): unknown;
   setBody(body: string | Uint8Array): void;
   setJson(value: unknown): void;
