@@ -1,4 +1,4 @@
-//! Filters in every language that has a package in `sdk/`: the same three (`examples/filters/`), with the same requests.
+//! Filters in every language that has a package in `sdk/`: the same ones (`examples/filters/`), with the same requests.
 
 #![allow(clippy::print_stdout, reason = "at full length, the figures are read")]
 

@@ -365,3 +365,16 @@ fn key_sets_have_metrics() {
     });
     assert_eq!(of("sluice_key_set_age_seconds", "lost", &[]), None);
 }
+
+#[test]
+fn the_metrics_of_a_filter_end_with_it() {
+    let origin = Origin::named("o");
+    let counting = |name: &str| probe(name, json!({"on-request": [{"do": "count", "name": "seen_total"}]}));
+    let gateway = gateway(&(route(&origin.url(), &["a", "b"]) + &counting("a") + &counting("b")));
+    let seen =
+        |gateway: &Gateway| ["a", "b"].map(|filter| gateway.metric("sluice_filter_seen_total", &[("filter", filter)]));
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(seen(&gateway), [Some(1.0); 2]);
+    gateway.reload(&with_base(&(route(&origin.url(), &["b"]) + &counting("b"))));
+    assert_eq!(seen(&gateway), [None, Some(1.0)]);
+}
