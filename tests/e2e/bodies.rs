@@ -59,10 +59,11 @@ fn what_the_head_says_of_the_old_bytes_goes_with_them() {
     assert_eq!(head.header("etag"), Some("W/\"one\""));
     assert_eq!(gateway.request("HEAD", "/", &[], b"").status, 200, "the connection is as good as before");
     // One that asks for the body of this response gets none either, and its hook is not called.
-    let wish = json!({"on-response": [{"do": "want-body", "max": 1000}], "on-response-body": [{"do": "trap"}]});
+    let wish = json!({"on-response": [{"do": "want-body", "max": 1000}], "on-response-body": [{"do": "set-header", "name": "x-called", "value": "1"}]});
     let asking = crate::support::gateway(&(route(&origin.url(), &["a"]) + &probe("a", wish)));
     let head = asking.request("HEAD", "/", &[], b"");
-    assert_eq!((head.status, head.header("content-length")), (200, None));
+    assert_eq!((head.status, head.header("content-length"), head.header("x-called")), (200, None, None));
+    assert_eq!(asking.get("/").header("x-called"), Some("1"));
 }
 
 #[test]
