@@ -369,7 +369,8 @@ fn key_sets_have_metrics() {
 #[test]
 fn the_metrics_of_a_filter_end_with_it() {
     let origin = Origin::named("o");
-    let counting = |name: &str| probe(name, json!({"on-request": [{"do": "count", "name": "seen_total"}]}));
+    let counting =
+        |name: &str| probe(name, json!({"on-request": [{"do": "count", "name": "seen_total", "to": "x-count"}]}));
     let gateway = gateway(&(route(&origin.url(), &["a", "b"]) + &counting("a") + &counting("b")));
     let seen =
         |gateway: &Gateway| ["a", "b"].map(|filter| gateway.metric("sluice_filter_seen_total", &[("filter", filter)]));

@@ -68,8 +68,8 @@ fn trailers_are_changed_in_go_c_and_zig() {
         let (name, file) = &language.filters[0];
         let toml = format!(
             "[filters.calls]\nconfig = {{ url = \"http://127.0.0.1:9\" }}\nlimits = {{ cpu = \"2s\", wall = \"20s\" }}\n\
-             [upstreams.h2]\nendpoints = [\"http://{}\"]\nprotocol = \"h2c\"\n\
-             [routes.all]\nmatch = {{ path = \"/**\" }}\nupstream = \"h2\"\npipeline = [\"calls\"]\n",
+             [upstreams.two]\nendpoints = [\"http://{}\"]\nprotocol = \"h2c\"\n\
+             [routes.all]\nmatch = {{ path = \"/**\" }}\nupstream = \"two\"\npipeline = [\"calls\"]\n",
             origin.address()
         );
         let gateway = Gateway::setup().plugin("calls", file).start(&with_base(&toml));
