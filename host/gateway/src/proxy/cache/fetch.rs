@@ -25,7 +25,7 @@ use super::{Stale, as_of_caller, hit, is_of_upstream, seconds, stale_of};
 use crate::cache::{RouteCache, Unstored};
 use crate::exchange::{Caller, Exchange, RequestHead};
 use crate::filter::Traversal;
-use crate::http::body::Body;
+use crate::http::body::{Body, Reservation};
 use crate::proxy::RouteHandler;
 use crate::proxy::admission::Admission;
 use crate::proxy::context::{MatchedRoute, RequestContext};
@@ -349,17 +349,19 @@ impl Fetch {
         let budget = &handler.worker.budget;
         let outcome = match (draft, told) {
             (Some((draft, _)), None) => {
-                let keep = |body| self.keep(store, draft, body);
-                fill_up(body, filling, builder, budget, keep).await
+                let keep = |body, _: &mut Option<Reservation>| self.keep(store, draft, body);
+                fill_up(body, filling, builder, budget, keep, too_large).await
+        let target = self.order.target;
+        let too_large = || handler.worker.flights.note_alone(&target, seconds());
             }
             (_, told) => {
                 let mut whole = None;
-                let keep = |body| {
-                    whole = Some(body);
+                let keep = |body, charge: &mut Option<Reservation>| {
+                    whole = Some((body, charge.take()));
                     Ok(())
                 };
-                match (fill_up(body, filling, builder, budget, keep).await, whole, told.zip(head)) {
-                    (Ok(()), Some(body), Some((told, head))) => {
+                match (fill_up(body, filling, builder, budget, keep, too_large).await, whole, told.zip(head)) {
+                    (Ok(()), Some(whole), Some((told, head))) => {
                         let came = Came { status, head: &head, times, has_session };
                         self.keep_as_told(handler, (cache, store), came, body, told).await
                     }

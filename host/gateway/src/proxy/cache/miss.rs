@@ -172,7 +172,8 @@ impl RouteHandler<'_> {
             return None;
         }
         let age = self.reuse(missing, Candidate { stored: &live.stored, marked_stale: false }, cache)?;
-        let body = Body::stream(live.fill.reader()?);
+        // A way out of a fetch that stalls behind its head.
+        let body = Body::stream(live.fill.reader_within(cache.config.collapse_timeout?)?);
         let mut head = live.head.clone();
         head.insert(AGE, HeaderValue::from(age.as_secs()));
         Some((hit::of_parts(live.status, head, body), age))
