@@ -10,7 +10,7 @@ use sluice_cache::store::{Generation, Object, Store};
 use sluice_cache::validate::{HeadUpdate, freshen, head_update};
 
 use super::keep::store_again;
-use super::{Missing, forwarded, is_of_upstream, stale};
+use super::{Missing, as_of_caller, forwarded, is_of_upstream, stale};
 use crate::cache::{CacheResult, RouteCache};
 use crate::proxy::RouteHandler;
 use crate::proxy::context::RequestContext;
@@ -63,17 +63,30 @@ impl RouteHandler<'_> {
         let head = stored.head();
         match head_update(&head, stored.body().len(), response.head.status, &response.head.headers) {
             HeadUpdate::Update => {
-                let request = &context.exchange().request;
+                // What holds for a response that is stored holds for fields that are.
+                let has_session = self.has_session(cache, &context.attempts, &response.head.headers);
+                let exchange = context.exchange();
+                if has_session || exchange.cache.as_ref().is_some_and(|notes| notes.no_store) {
+                    return;
+                }
+                let has_caller = exchange.context.consumer().is_some();
+                let request = &exchange.request;
+                let of_caller = as_of_caller(&request.headers, has_caller, cache.config.key.consumer);
                 let received = Received {
                     method: &Method::HEAD,
-                    request: &request.headers,
+                    request: of_caller.as_ref().unwrap_or(&request.headers),
                     status: response.head.status,
                     response: &response.head.headers,
                     times,
                 };
                 let freshened = freshen(stored.status(), &head, stored.notes(), received, &cache.config.policy);
                 if let Ok(storable) = &freshened.storable {
-                    let received = Received { status: stored.status(), response: &freshened.head, ..received };
+                    let received = Received {
+                        request: &request.headers,
+                        status: stored.status(),
+                        response: &freshened.head,
+                        ..received
+                    };
                     store_again((cache, store), (key, stored, born), request, storable, &received);
                 }
             }

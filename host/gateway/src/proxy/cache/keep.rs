@@ -25,6 +25,7 @@ use crate::deadline;
 use crate::exchange::RequestHead;
 use crate::http::body::Reservation;
 use crate::proxy::RouteHandler;
+use crate::upstream::AttemptLog;
 
 impl Fetch {
     /// The response that another gateway has stored, if it is fresh. A stale one takes the place of none.
@@ -102,14 +103,8 @@ impl Fetch {
         self.keep(store, draft, body)
     }
 
-    /// Whether a cookie of the response that would be stored may be that of a session which the gateway has begun for this client.
     pub(super) fn has_session(&self, handler: &RouteHandler<'_>, cache: &RouteCache, response: &HeaderMap) -> bool {
-        if cache.config.policy.set_cookie != SetCookie::Store || !response.contains_key(SET_COOKIE) {
-            return false;
-        }
-        let asked = self.context.attempts.last().map(|attempt| &*attempt.upstream);
-        let mut upstreams = handler.local.upstreams.iter().map(|handle| handle.upstream.upstream());
-        upstreams.any(|upstream| Some(&**upstream.name()) == asked && upstream.spec().balancing.sticky.is_some())
+        handler.has_session(cache, &self.context.attempts, response)
     }
 
     /// The response as it is stored, with its head, if it may be.
@@ -142,6 +137,18 @@ impl Fetch {
         let draft = Draft::new(&storable, &received, &place, self.order.born, policy, store.secret())
             .map_err(|_| Unstored::HeadTooLarge)?;
         Ok((draft, storable.head(came.head)))
+    }
+}
+
+impl RouteHandler<'_> {
+    /// Whether a cookie of the response that would be stored may be that of a session which the gateway has begun for this client.
+    pub(super) fn has_session(&self, cache: &RouteCache, attempts: &AttemptLog, response: &HeaderMap) -> bool {
+        if cache.config.policy.set_cookie != SetCookie::Store || !response.contains_key(SET_COOKIE) {
+            return false;
+        }
+        let asked = attempts.last().map(|attempt| &*attempt.upstream);
+        let mut upstreams = self.local.upstreams.iter().map(|handle| handle.upstream.upstream());
+        upstreams.any(|upstream| Some(&**upstream.name()) == asked && upstream.spec().balancing.sticky.is_some())
     }
 }
 
