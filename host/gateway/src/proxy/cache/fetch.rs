@@ -331,7 +331,11 @@ impl Fetch {
         let filling = Filling::begin(response.body.exact_size());
         let reader = filling.fill().reader().map_or(Body::Empty, Body::stream);
         let body = timed(std::mem::replace(&mut response.body, reader), handler.route.timeouts.idle, None);
-        let ttl = draft.as_ref().map(|(draft, _)| draft.stored().lifetime());
+        let ttl = draft.as_ref().map(|(draft, _)| {
+            let stored = draft.stored();
+            // A part of a second is no age.
+            stored.lifetime().saturating_sub(Duration::from_secs(stored.age(times.response).as_secs()))
+        });
         self.order.lead.publish(match &draft {
             Some((draft, head)) => State::Streaming(Arc::new(Live {
                 status,
@@ -347,12 +351,12 @@ impl Fetch {
         // What the fetch holds of limits, it holds until its end.
         let _ = reply.send(Fetched { answer, attempts, admission: None });
         let budget = &handler.worker.budget;
+        let target = self.order.target;
+        let too_large = || handler.worker.flights.note_alone(&target, seconds());
         let outcome = match (draft, told) {
             (Some((draft, _)), None) => {
                 let keep = |body, _: &mut Option<Reservation>| self.keep(store, draft, body);
                 fill_up(body, filling, builder, budget, keep, too_large).await
-        let target = self.order.target;
-        let too_large = || handler.worker.flights.note_alone(&target, seconds());
             }
             (_, told) => {
                 let mut whole = None;
@@ -363,7 +367,7 @@ impl Fetch {
                 match (fill_up(body, filling, builder, budget, keep, too_large).await, whole, told.zip(head)) {
                     (Ok(()), Some(whole), Some((told, head))) => {
                         let came = Came { status, head: &head, times, has_session };
-                        self.keep_as_told(handler, (cache, store), came, body, told).await
+                        self.keep_as_told((cache, store), came, whole, told).await
                     }
                     (Ok(()), _, _) => Err(Unstored::Untold),
                     (Err(why), _, _) => Err(why),

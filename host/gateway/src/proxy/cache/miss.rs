@@ -204,8 +204,11 @@ impl RouteHandler<'_> {
             }
             Answered::Validated { object, cookies } => {
                 let mut status = forwarded(missing.why, Some(StatusCode::NOT_MODIFIED), true);
-                status.ttl = Some(seconds_of(object.stored().lifetime()));
-                self.serve(context, cache, &object, None, (CacheResult::Revalidated, status))?;
+                let age = Duration::from_secs(object.stored().age(SystemTime::now()).as_secs());
+                status.ttl = Some(seconds_of(object.stored().lifetime().saturating_sub(age)));
+                // None where the upstream itself has said so this moment.
+                let age = (!age.is_zero()).then_some(age);
+                self.serve(context, cache, &object, age, (CacheResult::Revalidated, status))?;
                 if let Some(head) = &mut context.exchange().response {
                     for cookie in cookies {
                         head.headers.append(SET_COOKIE, cookie);
