@@ -260,9 +260,12 @@ impl Snapshot {
     pub fn apply_limits(&self) {
         self.upstreams.iter().for_each(|(upstream, _)| upstream.apply_limits());
         self.routes.iter().filter_map(|route| route.limits.as_ref()).for_each(|limits| limits.apply());
-        if let Some(memory) = self.cache_memory {
-            self.cache.apply(memory);
-            self.cache.share(self.cache_tier.as_ref(), &self.services.stores);
+        match self.cache_memory {
+            Some(memory) => {
+                self.cache.apply(memory);
+                self.cache.share(self.cache_tier.as_ref(), &self.services.stores);
+            }
+            None => self.cache.retire(),
         }
     }
 }
