@@ -23,7 +23,7 @@ use crate::http::body::Body;
 use crate::http::buffer::Share;
 use crate::http::coding::{Coding, Encoder, Encoding, Level, encode_whole, preferred};
 use crate::http::compression::{
-    Skip, announced_length, exempts, forbids, forget_digests, has_weak_tag, mark, vary, weaken,
+    Skip, announced_length, exempts, forbids, forget_digests, has_weak_tag, is_fixed, mark, vary, weaken,
 };
 use crate::http::headers::CREDENTIALS;
 use crate::snapshot::routes::Compression;
@@ -70,6 +70,7 @@ impl RouteHandler<'_> {
             || context.exchange().request_body_replaced
             // It is decoded for the filters that see its pieces.
             || context.traversal.takes_request_pieces()
+            || is_fixed(&context.exchange().request.headers)
         {
             return Ok(());
         }
