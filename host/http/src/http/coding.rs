@@ -164,8 +164,7 @@ struct Whole<'b> {
 
 impl Whole<'_> {
     fn new(coding: Coding, content: &[u8]) -> Result<Whole<'_>, CodingError> {
-        let (decoder, _) =
-            Decoder::new(coding, content).map_err(|source| CodingError::Malformed { coding, source })?;
+        let (decoder, _) = Decoder::new(coding, content).map_err(|source| CodingError::Malformed { coding, source })?;
         Ok(Whole { decoder, rest: content })
     }
 }
