@@ -7,6 +7,7 @@ mod balancing;
 mod bodies;
 mod bulkheads;
 mod cache;
+mod cache_bodies;
 mod cache_filters;
 mod cache_hostile;
 mod cache_purge;
