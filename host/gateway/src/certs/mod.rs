@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use aws_lc_rs::error::Unspecified;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::{ResolvesServerCert, VerifierBuilderError};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -235,6 +236,16 @@ impl CertStore {
         }
         Ok(Arc::new(context))
     }
+}
+
+/// Whether a certificate can be shown with its key.
+pub fn check_certificate(source: &CertificateSource<'_>) -> Result<(), TlsError> {
+    read(source, &default_provider()).map(drop)
+}
+
+/// Whether clients can be verified by these authorities and revocation lists.
+pub fn check_client_auth(auth: &ClientAuth) -> Result<(), TlsError> {
+    client::verifier(auth, &Arc::new(default_provider())).map(drop)
 }
 
 /// What an authority knows a certificate by when it says when to renew it (RFC 9773 §4.1): the identifier of the authority's key and the serial
