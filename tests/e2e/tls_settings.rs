@@ -313,3 +313,30 @@ fn a_listener_whose_certificates_have_expired_is_not_ready() {
     gateway.reload(&both);
     assert_eq!(ready(&gateway).0, 200);
 }
+
+#[test]
+fn each_table_of_certificates_on_demand_is_asked_for_the_names_of_its_hosts() {
+    let no = || Origin::serve(|_| Reply::status(404));
+    let (first, second) = (no(), no());
+    let certificate = |name: &str, ask: &Origin, hosts: &str| {
+        let ask = ask.url();
+        format!("[certificates.{name}]\nacme = \"nobody\"\non_demand = {{ ask = \"{ask}\", hosts = [\"{hosts}\"] }}\n")
+    };
+    let (state, nobody) = (tempfile::tempdir().expect("a folder"), sluice_harness::origin::nobody());
+    let toml = format!(
+        "[gateway]\nworkers = 1\nstate_dir = \"{}\"\n[listeners.https]\nbind = \"127.0.0.1:0\"\n\
+         tls = {{ certificates = [\"a\", \"b\"] }}\n{RESPOND}\
+         [acme.nobody]\ndirectory = \"https://{nobody}/\"\nterms_of_service_agreed = true\n{}{}",
+        state.path().display(),
+        certificate("a", &first, "*.a.test"),
+        certificate("b", &second, "*.b.test"),
+    );
+    let gateway = Gateway::start(&toml);
+    let config = Certs::new().client_config(&["http/1.1"], BOTH);
+    for name in ["x.b.test", "x.a.test", "x.c.test"] {
+        assert!(Client::connect_tls(gateway.address_of("https"), name, config.clone()).is_err(), "{name}");
+    }
+    let asked = |origin: &Origin| origin.requests().into_iter().map(|request| request.target).collect::<Vec<_>>();
+    assert_eq!(asked(&first), ["/?domain=x.a.test"]);
+    assert_eq!(asked(&second), ["/?domain=x.b.test"]);
+}

@@ -96,6 +96,7 @@ mod tests {
 
     use super::super::{OnDemandCertificates, renewal_identifier, resolver::ByServerName};
     use super::*;
+    use crate::route::HostPattern;
 
     /// A certificate of an authority, and its key.
     fn issued(names: &[&str]) -> (String, String) {
@@ -138,18 +139,35 @@ mod tests {
         let (place, on_demand) = (ManagedCertificate::new("site"), OnDemandCertificates::new("any"));
         let mut resolver = ByServerName::new();
         resolver.add_managed(&["a.test".to_owned()], &place);
-        assert!(resolver.missing("b.test").is_none(), "there are none on demand");
-        resolver.add_on_demand(&on_demand);
-        assert!(resolver.missing("A.test").is_none() && resolver.missing("b.test").is_some());
+        let is_missing = |resolver: &ByServerName, name| !resolver.missing(name).is_empty();
+        assert!(!is_missing(&resolver, "b.test"), "there are none on demand");
+        resolver.add_on_demand(&[], &on_demand);
+        assert!(!is_missing(&resolver, "A.test") && is_missing(&resolver, "b.test"));
         let (chain, key) = issued(&["b.test"]);
         let one = ManagedCertificate::new("b.test");
         one.replace(&chain, &key).expect("it is good");
         assert!(on_demand.insert("b.test", one));
-        assert!(resolver.missing("B.test.").is_none());
+        assert!(!is_missing(&resolver, "B.test."));
         assert!(resolver.find(Some("B.test"), &SCHEMES).is_some());
         assert!(resolver.find(Some("c.test"), &SCHEMES).is_none());
         on_demand.remove("b.test");
-        assert!(resolver.missing("b.test").is_some());
+        assert!(is_missing(&resolver, "b.test"));
+    }
+
+    #[test]
+    fn each_on_demand_is_asked_for_the_names_that_fit_its_hosts() {
+        let mut resolver = ByServerName::new();
+        for (name, hosts) in [("a", &["*.a.test", "both.test"][..]), ("b", &["*.B.test", "both.test"]), ("all", &[])] {
+            let hosts: Vec<_> = hosts.iter().map(|host| HostPattern::parse(host).expect("a pattern")).collect();
+            resolver.add_on_demand(&hosts, &OnDemandCertificates::new(name));
+        }
+        let missing = |server_name| -> Vec<String> {
+            resolver.missing(server_name).iter().map(|certificates| certificates.name().to_owned()).collect()
+        };
+        assert_eq!(missing("x.a.test"), ["a", "all"]);
+        assert_eq!(missing("X.b.Test."), ["b", "all"]);
+        assert_eq!(missing("both.test"), ["a", "b", "all"]);
+        assert_eq!(missing("other.test"), ["all"]);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
 use crate::config::model::{ClientAuth, ListenerTls, SessionTickets};
+use crate::route::HostPattern;
 use by_name::ByName;
 use context::Configs;
 use resolver::ByServerName;
@@ -60,6 +61,8 @@ pub struct OrderedCertificate<'a> {
     pub place: &'a OrderedPlace,
     /// `example.org` or `*.example.org`; empty for those on demand.
     pub names: &'a [String],
+    /// The names that may get one on demand; empty for all.
+    pub hosts: &'a [HostPattern],
 }
 
 /// Where an ordered certificate is put. Clones are the same place.
@@ -195,11 +198,11 @@ impl CertStore {
         };
         let (mut given, mut ordered) = (policy.certificates.iter(), ordered.iter().peekable());
         for at in 0.. {
-            if let Some(OrderedCertificate { place, names, .. }) = ordered.next_if(|ordered| ordered.at == at) {
+            if let Some(OrderedCertificate { place, names, hosts, .. }) = ordered.next_if(|ordered| ordered.at == at) {
                 names.iter().for_each(|name| know(name));
                 match place {
                     OrderedPlace::One(place) => resolver.add_managed(names, place),
-                    OrderedPlace::OnDemand(certificates) => resolver.add_on_demand(certificates),
+                    OrderedPlace::OnDemand(certificates) => resolver.add_on_demand(hosts, certificates),
                 }
                 continue;
             }

@@ -111,11 +111,11 @@ fn tls_context(
     let wanted: Vec<_> = (tls.certificates.iter().enumerate())
         .filter_map(|(at, name)| {
             let (certificate, place) = wanted.clone().find(|(certificate, _)| certificate.name == *name)?;
-            let names = match &certificate.wanted {
-                model::Wanted::Names(names) => &names[..],
-                model::Wanted::OnDemand(_) => &[],
+            let (names, hosts) = match &certificate.wanted {
+                model::Wanted::Names(names) => (&names[..], &[][..]),
+                model::Wanted::OnDemand(on_demand) => (&[][..], &on_demand.hosts[..]),
             };
-            Some(OrderedCertificate { at, place, names })
+            Some(OrderedCertificate { at, place, names, hosts })
         })
         .collect();
     certs.context_with(policy, &wanted).map_err(|error| crate::chain(&error))
