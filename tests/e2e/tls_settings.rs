@@ -315,6 +315,22 @@ fn a_listener_whose_certificates_have_expired_is_not_ready() {
 }
 
 #[test]
+fn a_certificate_above_another_one_that_has_expired_is_warned_of_and_the_listener_is_ready() {
+    let certs = Certs::new();
+    let (old, good) = (certs.expired_leaf(&["an old root"]), certs.leaf(&["localhost"]));
+    let chain = [&good.cert, &old.cert].map(|file| std::fs::read_to_string(file).expect("PEM")).concat();
+    std::fs::write(&good.cert, chain).expect("a file");
+    let gateway = Gateway::start(&toml(&good, "", RESPOND));
+    assert_eq!(gateway.admin("/readyz").status, 200);
+    gateway.wait_log("the warning", |line| {
+        let message = line["message"].as_str();
+        message.is_some_and(|message| message.starts_with("a certificate above it in the chain of `main` has expired"))
+    });
+    let expiry = gateway.metric("sluice_certificate_expiry_timestamp_seconds", &[("certificate", "main")]);
+    assert!(expiry < Some(1_700_000_000.0), "{expiry:?}");
+}
+
+#[test]
 fn each_table_of_certificates_on_demand_is_asked_for_the_names_of_its_hosts() {
     let no = || Origin::serve(|_| Reply::status(404));
     let (first, second) = (no(), no());

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
 
-use super::{CertificateSource, TlsError, Validity, read};
+use super::{CertificateSource, ChainValidity, TlsError, Validity, read};
 
 /// How the orders for a certificate go, to be shown to an operator.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +35,7 @@ pub struct ManagedCertificate {
 /// A certificate that an authority has issued.
 struct Issued {
     key: Arc<CertifiedKey>,
-    validity: Validity,
+    validity: ChainValidity,
     names: Vec<String>,
 }
 
@@ -49,17 +49,23 @@ impl ManagedCertificate {
         &self.name
     }
 
-    /// Shows this chain from now on, both as PEM text. What can't be used is refused and leaves the certificate before it in place.
+    /// Shows this chain from now on, both as PEM text. What can't be used is refused and leaves the certificate before it in place. Answers
+    /// the validity of the certificate itself.
     pub fn replace(&self, chain: &str, key: &str) -> Result<Validity, TlsError> {
         let source = CertificateSource { name: &self.name, chain, key, hosts: &[] };
         let certificate = read(&source, &default_provider())?;
-        let validity = Validity::of_chain(chain).ok_or_else(|| TlsError::Empty(self.name.to_string()))?;
+        let validity = ChainValidity::of(chain).ok_or_else(|| TlsError::Empty(self.name.to_string()))?;
         self.current.store(Some(Arc::new(Issued { key: certificate.key, validity, names: certificate.names })));
-        Ok(validity)
+        Ok(validity.leaf)
     }
 
-    /// From when to when the certificate in it is valid.
+    /// From when to when the certificate in it is valid, whatever is above it in its chain.
     pub fn validity(&self) -> Option<Validity> {
+        self.chain_validity().map(|validity| validity.leaf)
+    }
+
+    /// The same with its chain.
+    pub fn chain_validity(&self) -> Option<ChainValidity> {
         self.current.load().as_ref().map(|issued| issued.validity)
     }
 

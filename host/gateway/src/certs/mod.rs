@@ -38,7 +38,7 @@ use sessions::{Scope, Sessions};
 pub use challenges::{Challenge, ChallengeError, PendingChallenges, Shows};
 pub use client::{ClientCertificate, ClientCertificateError};
 pub use context::{PolicyIndex, TlsContext};
-pub use expiry::Validity;
+pub use expiry::{ChainValidity, Validity};
 pub use hsts::HstsPolicies;
 pub use managed::{ManagedCertificate, Progress};
 pub use on_demand::{MAX_CERTIFICATES as MAX_ON_DEMAND, OnDemandCertificates, Want};
