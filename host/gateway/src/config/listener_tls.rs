@@ -154,6 +154,12 @@ fn ticket_secret(item: Item<'_>) -> Option<Secret> {
         item.fail(format!("expected a secret of at least {MIN_TICKET_SECRET} bytes"));
         return None;
     }
+    if secret.expose().contains("openssl rand") {
+        item.fail(
+            "expected what `openssl rand -base64 48` prints, found the text of an example, which everybody knows",
+        );
+        return None;
+    }
     Some(secret)
 }
 

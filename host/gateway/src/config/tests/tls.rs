@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::load_with;
+use super::{errors, load_with};
 
 #[test]
 fn files_of_listeners_are_told_from_those_that_something_else_uses_too() {
@@ -26,4 +26,15 @@ fn files_of_listeners_are_told_from_those_that_something_else_uses_too() {
     let tls: Vec<_> = loaded.config.tls_files().map(Path::to_owned).collect();
     assert_eq!(names(&tls), ["both.key", "both.pem", "one.key", "one.pem"].map(str::to_owned).into());
     assert_eq!(loaded.files.len(), 6, "each file once");
+}
+
+#[test]
+fn the_secret_of_tickets_is_no_text_of_an_example() {
+    let errors = errors(
+        "[listeners.https]\nbind = '127.0.0.1:1'\n[listeners.https.tls]\ncertificates = ['c']\n\
+         session_tickets = { secrets = ['replace this by what openssl rand -base64 48 prints'] }\n",
+    );
+    let expected =
+        "expected what `openssl rand -base64 48` prints, found the text of an example, which everybody knows";
+    assert!(errors.contains(expected), "{errors}");
 }
