@@ -161,7 +161,7 @@ impl ResponseCache {
     pub fn retire(&self) {
         self.tier.store(None);
         if let Some(store) = self.store() {
-            store.purge(&Purge::Everything, Strength::Hard);
+            store.purge(&Purge::Everything, Strength::Hard, SystemTime::now());
             self.release(u64::MAX);
         }
     }

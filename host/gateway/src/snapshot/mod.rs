@@ -43,7 +43,7 @@ pub use expose::expose;
 pub use filters::KEY_SET_WAIT;
 pub(crate) use filters::filter_spec;
 pub use https::HttpsRedirects;
-pub use listeners::{ListenerError, settings as listener_settings};
+pub use listeners::{ListenerError, check_read_again, settings as listener_settings};
 pub use local::{LocalSnapshot, UpstreamHandle};
 pub use validities::Validities;
 
