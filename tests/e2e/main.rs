@@ -2,6 +2,8 @@
 
 mod access;
 mod acme;
+mod acme_hostile;
+mod acme_shared;
 mod admin;
 mod balancing;
 mod bodies;
