@@ -2,6 +2,8 @@
 
 mod access;
 mod acme;
+mod acme_hostile;
+mod acme_shared;
 mod admin;
 mod balancing;
 mod bodies;
@@ -11,6 +13,7 @@ mod cache_bodies;
 mod cache_filters;
 mod cache_hostile;
 mod cache_purge;
+mod cache_rules;
 mod cache_shared;
 mod calls;
 mod chunk_events;

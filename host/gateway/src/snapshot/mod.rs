@@ -43,7 +43,7 @@ pub use expose::expose;
 pub use filters::KEY_SET_WAIT;
 pub(crate) use filters::filter_spec;
 pub use https::HttpsRedirects;
-pub use listeners::{ListenerError, settings as listener_settings};
+pub use listeners::{ListenerError, check_read_again, settings as listener_settings};
 pub use local::{LocalSnapshot, UpstreamHandle};
 pub use validities::Validities;
 
@@ -250,6 +250,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether a route has a cache.
+    pub fn has_caches(&self) -> bool {
+        self.cache_memory.is_some()
+    }
+
     /// The consumers are those of this snapshot from now on.
     pub fn apply_consumers(&self, files: &ConsumerFiles) {
         files.apply(&self.consumers);
@@ -262,7 +267,8 @@ impl Snapshot {
         self.routes.iter().filter_map(|route| route.limits.as_ref()).for_each(|limits| limits.apply());
         match self.cache_memory {
             Some(memory) => {
-                self.cache.apply(memory);
+                let caches = self.routes.iter().filter_map(|route| route.cache.as_ref());
+                self.cache.apply(memory, caches.map(|cache| &cache.config.key.query));
                 self.cache.share(self.cache_tier.as_ref(), &self.services.stores);
             }
             None => self.cache.retire(),
