@@ -95,6 +95,8 @@ fn every_configuration_is_accepted() {
                 .env("XDG_CACHE_HOME", fixtures::cache_dir())
                 .env("JWT_SECRET", "a secret of at least 32 bytes, for tests")
                 .env("INTROSPECTION_SECRET", "a secret")
+                .env("TICKET_SECRET", "a secret of at least 32 bytes, for tests")
+                .env("SESSION_KEY", "a key of sixteen bytes")
                 .env("KEY", "a key");
             command.env("EXAMPLE_KEY", fs::read_to_string(folder.path().join("certs/example.key")).unwrap());
             let said = command.output().expect("the sluice binary");

@@ -313,3 +313,46 @@ fn a_listener_whose_certificates_have_expired_is_not_ready() {
     gateway.reload(&both);
     assert_eq!(ready(&gateway).0, 200);
 }
+
+#[test]
+fn a_certificate_above_another_one_that_has_expired_is_warned_of_and_the_listener_is_ready() {
+    let certs = Certs::new();
+    let (old, good) = (certs.expired_leaf(&["an old root"]), certs.leaf(&["localhost"]));
+    let chain = [&good.cert, &old.cert].map(|file| std::fs::read_to_string(file).expect("PEM")).concat();
+    std::fs::write(&good.cert, chain).expect("a file");
+    let gateway = Gateway::start(&toml(&good, "", RESPOND));
+    assert_eq!(gateway.admin("/readyz").status, 200);
+    gateway.wait_log("the warning", |line| {
+        let message = line["message"].as_str();
+        message.is_some_and(|message| message.starts_with("a certificate above it in the chain of `main` has expired"))
+    });
+    let expiry = gateway.metric("sluice_certificate_expiry_timestamp_seconds", &[("certificate", "main")]);
+    assert!(expiry < Some(1_700_000_000.0), "{expiry:?}");
+}
+
+#[test]
+fn each_table_of_certificates_on_demand_is_asked_for_the_names_of_its_hosts() {
+    let no = || Origin::serve(|_| Reply::status(404));
+    let (first, second) = (no(), no());
+    let certificate = |name: &str, ask: &Origin, hosts: &str| {
+        let ask = ask.url();
+        format!("[certificates.{name}]\nacme = \"nobody\"\non_demand = {{ ask = \"{ask}\", hosts = [\"{hosts}\"] }}\n")
+    };
+    let (state, nobody) = (tempfile::tempdir().expect("a folder"), sluice_harness::origin::nobody());
+    let toml = format!(
+        "[gateway]\nworkers = 1\nstate_dir = \"{}\"\n[listeners.https]\nbind = \"127.0.0.1:0\"\n\
+         tls = {{ certificates = [\"a\", \"b\"] }}\n{RESPOND}\
+         [acme.nobody]\ndirectory = \"https://{nobody}/\"\nterms_of_service_agreed = true\n{}{}",
+        state.path().display(),
+        certificate("a", &first, "*.a.test"),
+        certificate("b", &second, "*.b.test"),
+    );
+    let gateway = Gateway::start(&toml);
+    let config = Certs::new().client_config(&["http/1.1"], BOTH);
+    for name in ["x.b.test", "x.a.test", "x.c.test"] {
+        assert!(Client::connect_tls(gateway.address_of("https"), name, config.clone()).is_err(), "{name}");
+    }
+    let asked = |origin: &Origin| origin.requests().into_iter().map(|request| request.target).collect::<Vec<_>>();
+    assert_eq!(asked(&first), ["/?domain=x.a.test"]);
+    assert_eq!(asked(&second), ["/?domain=x.b.test"]);
+}

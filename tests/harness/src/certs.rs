@@ -32,10 +32,15 @@ impl Certs {
     /// A new authority.
     #[allow(clippy::new_without_default, reason = "making keys is not a default")]
     pub fn new() -> Certs {
+        Certs::named("a test authority")
+    }
+
+    /// A new authority of this name. A revocation list is found by it.
+    pub fn named(name: &str) -> Certs {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(rcgen::DnType::CommonName, "a test authority");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), issuer.pem()).unwrap();

@@ -42,7 +42,7 @@ pub(super) fn certificates(context: &Context) -> Certificates {
     let validities = snapshot.validities.load().all();
     let mut certificates = Vec::new();
     for given in &config.certificates {
-        let validity = validities.iter().find(|(name, _)| *name == *given.name).map(|(_, validity)| *validity);
+        let validity = validities.iter().find(|(name, _)| *name == *given.name).map(|(_, validity)| validity.leaf);
         let names = given.hosts.iter().map(ToString::to_string).collect();
         certificates.push(Certificate::of(&given.name, names, validity, Progress::default()));
     }

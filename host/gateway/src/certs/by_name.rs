@@ -40,6 +40,6 @@ impl<T: Default> ByName<T> {
 }
 
 /// Names are compared in lower case, and the dot that makes one absolute means nothing.
-fn normal(name: &str) -> String {
+pub(super) fn normal(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::server::ClientHello;
 use rustls::{CipherSuite, ServerConfig};
 
-use super::by_name::ByName;
+use super::by_name::{ByName, normal};
 use super::resolver::ByServerName;
 use super::{PendingChallenges, algorithms};
 use crate::config::model::ClientAuth;
@@ -83,9 +83,19 @@ impl TlsContext {
     /// What waits for the certificate of a server name that may get one on demand. The caller bounds the time.
     pub fn missing_certificate(&self, server_name: Option<&str>) -> Option<Pin<Box<impl Future<Output = ()> + use<>>>> {
         let name = server_name?;
-        let certificates = Arc::clone(self.certificates.missing(name)?);
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        Some(Box::pin(async move { certificates.want(&name).await }))
+        let candidates = self.certificates.missing(name);
+        if candidates.is_empty() {
+            return None;
+        }
+        let name = normal(name);
+        Some(Box::pin(async move {
+            for certificates in candidates {
+                certificates.want(&name).await;
+                if certificates.find(&name).is_some() {
+                    return;
+                }
+            }
+        }))
     }
 
     /// The configuration of a policy of this listener for a client that offers these cipher suites.

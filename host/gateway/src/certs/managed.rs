@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
 
-use super::{CertificateSource, TlsError, Validity, read};
+use super::{CertificateSource, ChainValidity, TlsError, Validity, read};
 
 /// How the orders for a certificate go, to be shown to an operator.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +35,7 @@ pub struct ManagedCertificate {
 /// A certificate that an authority has issued.
 struct Issued {
     key: Arc<CertifiedKey>,
-    validity: Validity,
+    validity: ChainValidity,
     names: Vec<String>,
 }
 
@@ -49,17 +49,23 @@ impl ManagedCertificate {
         &self.name
     }
 
-    /// Shows this chain from now on, both as PEM text. What can't be used is refused and leaves the certificate before it in place.
+    /// Shows this chain from now on, both as PEM text. What can't be used is refused and leaves the certificate before it in place. Answers
+    /// the validity of the certificate itself.
     pub fn replace(&self, chain: &str, key: &str) -> Result<Validity, TlsError> {
         let source = CertificateSource { name: &self.name, chain, key, hosts: &[] };
         let certificate = read(&source, &default_provider())?;
-        let validity = Validity::of_chain(chain).ok_or_else(|| TlsError::Empty(self.name.to_string()))?;
+        let validity = ChainValidity::of(chain).ok_or_else(|| TlsError::Empty(self.name.to_string()))?;
         self.current.store(Some(Arc::new(Issued { key: certificate.key, validity, names: certificate.names })));
-        Ok(validity)
+        Ok(validity.leaf)
     }
 
-    /// From when to when the certificate in it is valid.
+    /// From when to when the certificate in it is valid, whatever is above it in its chain.
     pub fn validity(&self) -> Option<Validity> {
+        self.chain_validity().map(|validity| validity.leaf)
+    }
+
+    /// The same with its chain.
+    pub fn chain_validity(&self) -> Option<ChainValidity> {
         self.current.load().as_ref().map(|issued| issued.validity)
     }
 
@@ -96,6 +102,7 @@ mod tests {
 
     use super::super::{OnDemandCertificates, renewal_identifier, resolver::ByServerName};
     use super::*;
+    use crate::route::HostPattern;
 
     /// A certificate of an authority, and its key.
     fn issued(names: &[&str]) -> (String, String) {
@@ -138,18 +145,35 @@ mod tests {
         let (place, on_demand) = (ManagedCertificate::new("site"), OnDemandCertificates::new("any"));
         let mut resolver = ByServerName::new();
         resolver.add_managed(&["a.test".to_owned()], &place);
-        assert!(resolver.missing("b.test").is_none(), "there are none on demand");
-        resolver.add_on_demand(&on_demand);
-        assert!(resolver.missing("A.test").is_none() && resolver.missing("b.test").is_some());
+        let is_missing = |resolver: &ByServerName, name| !resolver.missing(name).is_empty();
+        assert!(!is_missing(&resolver, "b.test"), "there are none on demand");
+        resolver.add_on_demand(&[], &on_demand);
+        assert!(!is_missing(&resolver, "A.test") && is_missing(&resolver, "b.test"));
         let (chain, key) = issued(&["b.test"]);
         let one = ManagedCertificate::new("b.test");
         one.replace(&chain, &key).expect("it is good");
         assert!(on_demand.insert("b.test", one));
-        assert!(resolver.missing("B.test.").is_none());
+        assert!(!is_missing(&resolver, "B.test."));
         assert!(resolver.find(Some("B.test"), &SCHEMES).is_some());
         assert!(resolver.find(Some("c.test"), &SCHEMES).is_none());
         on_demand.remove("b.test");
-        assert!(resolver.missing("b.test").is_some());
+        assert!(is_missing(&resolver, "b.test"));
+    }
+
+    #[test]
+    fn each_on_demand_is_asked_for_the_names_that_fit_its_hosts() {
+        let mut resolver = ByServerName::new();
+        for (name, hosts) in [("a", &["*.a.test", "both.test"][..]), ("b", &["*.B.test", "both.test"]), ("all", &[])] {
+            let hosts: Vec<_> = hosts.iter().map(|host| HostPattern::parse(host).expect("a pattern")).collect();
+            resolver.add_on_demand(&hosts, &OnDemandCertificates::new(name));
+        }
+        let missing = |server_name| -> Vec<String> {
+            resolver.missing(server_name).iter().map(|certificates| certificates.name().to_owned()).collect()
+        };
+        assert_eq!(missing("x.a.test"), ["a", "all"]);
+        assert_eq!(missing("X.b.Test."), ["b", "all"]);
+        assert_eq!(missing("both.test"), ["a", "b", "all"]);
+        assert_eq!(missing("other.test"), ["all"]);
     }
 
     #[test]

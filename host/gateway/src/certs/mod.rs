@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use aws_lc_rs::error::Unspecified;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::{ResolvesServerCert, VerifierBuilderError};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -28,6 +29,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
 use crate::config::model::{ClientAuth, ListenerTls, SessionTickets};
+use crate::route::HostPattern;
 use by_name::ByName;
 use context::Configs;
 use resolver::ByServerName;
@@ -36,7 +38,7 @@ use sessions::{Scope, Sessions};
 pub use challenges::{Challenge, ChallengeError, PendingChallenges, Shows};
 pub use client::{ClientCertificate, ClientCertificateError};
 pub use context::{PolicyIndex, TlsContext};
-pub use expiry::Validity;
+pub use expiry::{ChainValidity, Validity};
 pub use hsts::HstsPolicies;
 pub use managed::{ManagedCertificate, Progress};
 pub use on_demand::{MAX_CERTIFICATES as MAX_ON_DEMAND, OnDemandCertificates, Want};
@@ -59,6 +61,8 @@ pub struct OrderedCertificate<'a> {
     pub place: &'a OrderedPlace,
     /// `example.org` or `*.example.org`; empty for those on demand.
     pub names: &'a [String],
+    /// The names that may get one on demand; empty for all.
+    pub hosts: &'a [HostPattern],
 }
 
 /// Where an ordered certificate is put. Clones are the same place.
@@ -194,11 +198,11 @@ impl CertStore {
         };
         let (mut given, mut ordered) = (policy.certificates.iter(), ordered.iter().peekable());
         for at in 0.. {
-            if let Some(OrderedCertificate { place, names, .. }) = ordered.next_if(|ordered| ordered.at == at) {
+            if let Some(OrderedCertificate { place, names, hosts, .. }) = ordered.next_if(|ordered| ordered.at == at) {
                 names.iter().for_each(|name| know(name));
                 match place {
                     OrderedPlace::One(place) => resolver.add_managed(names, place),
-                    OrderedPlace::OnDemand(certificates) => resolver.add_on_demand(certificates),
+                    OrderedPlace::OnDemand(certificates) => resolver.add_on_demand(hosts, certificates),
                 }
                 continue;
             }
@@ -235,6 +239,16 @@ impl CertStore {
         }
         Ok(Arc::new(context))
     }
+}
+
+/// Whether a certificate can be shown with its key.
+pub fn check_certificate(source: &CertificateSource<'_>) -> Result<(), TlsError> {
+    read(source, &default_provider()).map(drop)
+}
+
+/// Whether clients can be verified by these authorities and revocation lists.
+pub fn check_client_auth(auth: &ClientAuth) -> Result<(), TlsError> {
+    client::verifier(auth, &Arc::new(default_provider())).map(drop)
 }
 
 /// What an authority knows a certificate by when it says when to renew it (RFC 9773 §4.1): the identifier of the authority's key and the serial

@@ -6,8 +6,9 @@ use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::by_name::ByName;
+use super::by_name::{ByName, normal};
 use super::{ManagedCertificate, OnDemandCertificates};
+use crate::route::HostPattern;
 
 /// All signatures that a server makes.
 const SCHEMES: [SignatureScheme; 10] = [
@@ -41,7 +42,14 @@ pub(super) struct ByServerName {
     /// The names of the first certificate.
     first: Vec<String>,
     /// For server names that fit none, before the default.
-    on_demand: Vec<Arc<OnDemandCertificates>>,
+    on_demand: Vec<OnDemand>,
+}
+
+/// Certificates on demand, and the names that may get one; none: all.
+#[derive(Debug)]
+struct OnDemand {
+    hosts: Vec<HostPattern>,
+    certificates: Arc<OnDemandCertificates>,
 }
 
 impl ByServerName {
@@ -74,9 +82,9 @@ impl ByServerName {
         }
     }
 
-    /// Clients that ask for a name that none of the others is for get a certificate of these.
-    pub(super) fn add_on_demand(&mut self, certificates: &Arc<OnDemandCertificates>) {
-        self.on_demand.push(Arc::clone(certificates));
+    /// Clients that ask for a name that none of the others is for get a certificate of these, if it fits one of `hosts`.
+    pub(super) fn add_on_demand(&mut self, hosts: &[HostPattern], certificates: &Arc<OnDemandCertificates>) {
+        self.on_demand.push(OnDemand { hosts: hosts.to_vec(), certificates: Arc::clone(certificates) });
     }
 
     /// The names in order, each once; the first certificate becomes the default.
@@ -116,19 +124,26 @@ impl ByServerName {
         found.or(keys.first()).cloned()
     }
 
-    /// Who may get a certificate for this server name, where there is none yet.
-    pub(super) fn missing(&self, server_name: &str) -> Option<&Arc<OnDemandCertificates>> {
-        let certificates = self.on_demand.first()?;
-        let is_known = self.names.find_by_label(server_name).is_some() || self.on_demand_for(server_name).is_some();
-        (!is_known).then_some(certificates)
+    /// Who may get a certificate for this server name, where there is none yet, in the order in which they are asked.
+    pub(super) fn missing(&self, server_name: &str) -> Vec<Arc<OnDemandCertificates>> {
+        if self.on_demand.is_empty()
+            || self.names.find_by_label(server_name).is_some()
+            || self.on_demand_for(server_name).is_some()
+        {
+            return Vec::new();
+        }
+        let name = normal(server_name);
+        let is_for = |hosts: &[HostPattern]| hosts.is_empty() || hosts.iter().any(|host| host.holds(&name));
+        let fitting = self.on_demand.iter().filter(|on_demand| is_for(&on_demand.hosts));
+        fitting.map(|on_demand| Arc::clone(&on_demand.certificates)).collect()
     }
 
     fn on_demand_for(&self, server_name: &str) -> Option<Arc<ManagedCertificate>> {
         if self.on_demand.is_empty() {
             return None;
         }
-        let name = server_name.trim_end_matches('.').to_ascii_lowercase();
-        self.on_demand.iter().find_map(|certificates| certificates.find(&name))
+        let name = normal(server_name);
+        self.on_demand.iter().find_map(|on_demand| on_demand.certificates.find(&name))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -360,10 +360,10 @@ pub(super) fn certificate(name: &str, table: &Table<'_>) -> Option<Certificate> 
     const MISSING: &str = "none; needed without `acme`";
     let cert = table
         .key("cert", "The certificate chain, the server's own certificate first.", r#""certs/main.pem""#)
-        .get(MISSING, |item| item.pem_from("CERTIFICATE"));
+        .get(MISSING, |item| item.pem_of_listener("CERTIFICATE"));
     let key = table
         .key("key", "The private key of the certificate.", r#""${env:TLS_KEY}""#)
-        .get(MISSING, |item| item.pem_from("PRIVATE KEY"));
+        .get(MISSING, |item| item.pem_of_listener("PRIVATE KEY"));
     let hosts = table
         .key(
             "hosts",

@@ -285,8 +285,17 @@ impl<'r> Item<'r> {
         self.pem_from(label).map(|pem| pem.text)
     }
 
-    /// The same, with the file that it is from.
-    pub(super) fn pem_from(self, label: &str) -> Option<Pem> {
+    /// The same for what a listener shows or verifies, with the file that it is from.
+    pub(super) fn pem_of_listener(self, label: &str) -> Option<Pem> {
+        let reader = self.reader;
+        let pem = self.pem_from(label)?;
+        if let Some(file) = &pem.file {
+            reader.sources.borrow_mut().note_of_listeners(file.clone());
+        }
+        Some(pem)
+    }
+
+    fn pem_from(self, label: &str) -> Option<Pem> {
         self.reader.hide(&self.path);
         let text =
             self.clone().taking(format_args!("PEM text with a `{label}`, or the path of a file with it")).string()?;

@@ -154,6 +154,12 @@ fn ticket_secret(item: Item<'_>) -> Option<Secret> {
         item.fail(format!("expected a secret of at least {MIN_TICKET_SECRET} bytes"));
         return None;
     }
+    if secret.expose().contains("openssl rand") {
+        item.fail(
+            "expected what `openssl rand -base64 48` prints, found the text of an example, which everybody knows",
+        );
+        return None;
+    }
     Some(secret)
 }
 
@@ -208,7 +214,7 @@ fn by_host<'r, T>(
 fn client_auth(table: &Table<'_>) -> Option<ClientAuth> {
     let ca = table
         .key("ca", "The authorities that sign the certificates of clients.", r#""certs/clients.pem""#)
-        .require(|item| item.pem_from("CERTIFICATE"));
+        .require(|item| item.pem_of_listener("CERTIFICATE"));
     let mode = table
         .key(
             "mode",
@@ -222,7 +228,7 @@ fn client_auth(table: &Table<'_>) -> Option<ClientAuth> {
             "Revocation lists, one of each authority in the chain of a client. A certificate without a list, or with one past its next update, is refused. Sessions are not resumed.",
             r#""certs/clients.crl""#,
         )
-        .get("revocation is not checked", |item| item.pem_from("X509 CRL"));
+        .get("revocation is not checked", |item| item.pem_of_listener("X509 CRL"));
     let hosts = table
         .key("hosts", "The server names that it is for, also with `*.` at the start.", r#"["partners.example.com"]"#)
         .get("all server names that no other table names", |item| item.filled(host_pattern));

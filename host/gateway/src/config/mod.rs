@@ -30,6 +30,7 @@ mod syntax;
 mod tree;
 mod units;
 mod upstreams;
+mod uses;
 mod words;
 
 use std::cell::RefCell;
@@ -201,6 +202,7 @@ fn read(root: &Table<'_>) -> Option<Config> {
             Some(admin) => Some(admin?),
             None => None,
         },
+        only_of_listeners: root.reader.sources.borrow().only_of_listeners(),
         revision: root.reader.sources.borrow().revision(),
     })
 }

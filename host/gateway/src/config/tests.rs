@@ -22,6 +22,7 @@ mod mutations;
 mod pipelines;
 mod reference;
 mod releases;
+mod tls;
 
 /// Loads `text` as `gateway.toml` beside `files`.
 fn load_with(text: &str, files: &[(&str, &str)]) -> (TempDir, Result<Loaded, ConfigErrors>) {

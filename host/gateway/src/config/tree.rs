@@ -122,7 +122,9 @@ pub(super) struct Sources {
     /// The configuration files, the main one first.
     pub(super) files: Vec<(PathBuf, String)>,
     /// Files that values refer to, and the directories of `include` patterns.
-    referenced: Vec<PathBuf>,
+    pub(super) referenced: Vec<PathBuf>,
+    /// The same for values that are what a listener shows or verifies.
+    pub(super) of_listeners: Vec<PathBuf>,
     pub(super) errors: Vec<ConfigError>,
     /// A file is missing as a whole, so that what the others say can't be judged.
     pub(super) incomplete: bool,
@@ -130,7 +132,13 @@ pub(super) struct Sources {
 
 impl Sources {
     pub(super) fn empty() -> Self {
-        Self { files: Vec::new(), referenced: Vec::new(), errors: Vec::new(), incomplete: false }
+        Self {
+            files: Vec::new(),
+            referenced: Vec::new(),
+            of_listeners: Vec::new(),
+            errors: Vec::new(),
+            incomplete: false,
+        }
     }
 
     /// Reads a file and all it includes. What can't be read is missing from the tree and has its error.
@@ -150,17 +158,6 @@ impl Sources {
             }
         }
         (sources, root)
-    }
-
-    /// Every file that the configuration depends on, each once.
-    pub(super) fn paths(&self) -> Vec<PathBuf> {
-        let mut paths: Vec<PathBuf> = Vec::new();
-        for path in self.files.iter().map(|(path, _)| path).chain(&self.referenced) {
-            if !paths.contains(path) {
-                paths.push(path.clone());
-            }
-        }
-        paths
     }
 
     /// The main file as a whole, where nothing more exact is known.

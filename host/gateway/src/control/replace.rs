@@ -11,7 +11,7 @@ use crate::config::model::BindAddress;
 use crate::config::{self, Config, ConfigErrors, Loaded, read_text};
 use crate::server::ListenerTable;
 use crate::services::log_limit::visible;
-use crate::snapshot::{ListenerError, Snapshot, SnapshotBuilder, Validities, listener_settings};
+use crate::snapshot::{ListenerError, Snapshot, SnapshotBuilder, Validities, check_read_again, listener_settings};
 use crate::telemetry::{AccessLog, OperationalLog};
 use crate::upstream::Upkeep;
 
@@ -41,8 +41,8 @@ impl Replacement {
         let is_of_tls = |file: &PathBuf| before.tls_files().any(|known| known == file);
         if changed.iter().any(is_of_tls) {
             let replaced = self.replace_certificates();
-            // A configuration that was refused may have been so because of these files.
-            if !self.refused && changed.iter().all(is_of_tls) {
+            // Others may use the file, too, and a configuration that was refused may have been so because of it.
+            if !self.refused && changed.iter().all(|file| before.only_of_listeners.contains(file)) {
                 return replaced.map(|report| (report, Vec::new()));
             }
         }
@@ -52,19 +52,21 @@ impl Replacement {
     }
 
     /// Reads the certificates, authorities and revocation lists of the running configuration again. Connections keep what they began with.
+    /// One that is broken does not hold up the others: it stays as it was, and is what the refusal names.
     fn replace_certificates(&self) -> Result<ReloadReport, Refused> {
         let changes = Arc::clone(&self.running.changes);
         let _one = changes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut config = Config::clone(&self.running.config.load());
         let read = |file: &Path| read_text(file).map_err(|error| format!("cannot read `{}`: {error}", file.display()));
-        config.read_tls_files(read).map_err(|message| Refused(vec![message]))?;
+        let mut refused = config.read_tls_files(read, check_read_again);
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
         let snapshot = self.running.snapshot.load();
         let places = (&self.builder.certs, &snapshot.ordered[..]);
         let listeners = listener_settings(&config, places, &mut errors, &mut warnings);
         if !errors.is_empty() {
             let line = |error: ListenerError| format!("listeners.{}.tls: {}", error.listener, error.message);
-            return Err(Refused(errors.into_iter().map(line).collect()));
+            refused.extend(errors.into_iter().map(line));
+            return Err(Refused(refused));
         }
         let validities = Validities::of(&config, &snapshot.ordered);
         for warning in warnings.into_iter().chain(validities.warnings()) {
@@ -74,6 +76,10 @@ impl Replacement {
         snapshot.validities.store(Arc::new(validities));
         let (routes, upstreams) = (snapshot.routes.len(), snapshot.upstreams.len());
         self.running.config.store(Arc::new(config));
+        if !refused.is_empty() {
+            let stays = |why| format!("{why} (what was there before stays in use; what else has changed is loaded)");
+            return Err(Refused(refused.into_iter().map(stays).collect()));
+        }
         Ok(ReloadReport { scope: ReloadScope::Certificates, routes, upstreams, restart_needed: Vec::new() })
     }
 

@@ -235,7 +235,7 @@ fn certificates(snapshot: &Snapshot, out: &mut Exposition) {
     let name = "sluice_certificate_expiry_timestamp_seconds";
     out.family(name, "gauge", "When the first certificate of a chain expires.");
     for (certificate, validity) in snapshot.validities.load().all() {
-        out.sample(name, &[("certificate", &certificate)], validity.not_after as f64);
+        out.sample(name, &[("certificate", &certificate)], validity.first_to_end.not_after as f64);
     }
     super::expose_acme::expose(snapshot, out);
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::{Errors, key};
 use crate::certs::{
     CertStore, CertificateSource, HstsPolicies, OrderedCertificate, OrderedPlace, TlsContext, TlsPolicy,
+    check_certificate, check_client_auth,
 };
+use crate::config::model::ReadAgain;
 use crate::config::{Loaded, model};
 use crate::server::{ListenerSettings, Listeners};
 
@@ -26,6 +28,15 @@ pub(super) fn build(
     let place = |error: &ListenerError| key(&["listeners", &error.listener, "tls"]);
     errors.extend(found.iter().map(|error| loaded.error_on(&place(error), error.message.as_str())));
     found.is_empty().then_some(listeners)
+}
+
+/// Whether a certificate can be shown, or clients be verified by what is there for it; why not.
+pub fn check_read_again(again: ReadAgain<'_>) -> Result<(), String> {
+    let checked = match again {
+        ReadAgain::Certificate(certificate) => check_certificate(&source(certificate, &[])),
+        ReadAgain::Clients(auth) => check_client_auth(auth),
+    };
+    checked.map_err(|error| crate::chain(&error))
 }
 
 /// The settings of all listeners that can be, and why the others can't.
@@ -88,15 +99,7 @@ fn tls_context(
             (certificate, hosts)
         })
         .collect();
-    let sources: Vec<_> = found
-        .iter()
-        .map(|(certificate, hosts)| CertificateSource {
-            name: &certificate.name,
-            chain: &certificate.cert.text,
-            key: certificate.key.expose(),
-            hosts,
-        })
-        .collect();
+    let sources: Vec<_> = found.iter().map(|(certificate, hosts)| source(certificate, hosts)).collect();
     let policy = TlsPolicy {
         listener: &listener.name,
         certificates: &sources,
@@ -108,12 +111,16 @@ fn tls_context(
     let wanted: Vec<_> = (tls.certificates.iter().enumerate())
         .filter_map(|(at, name)| {
             let (certificate, place) = wanted.clone().find(|(certificate, _)| certificate.name == *name)?;
-            let names = match &certificate.wanted {
-                model::Wanted::Names(names) => &names[..],
-                model::Wanted::OnDemand(_) => &[],
+            let (names, hosts) = match &certificate.wanted {
+                model::Wanted::Names(names) => (&names[..], &[][..]),
+                model::Wanted::OnDemand(on_demand) => (&[][..], &on_demand.hosts[..]),
             };
-            Some(OrderedCertificate { at, place, names })
+            Some(OrderedCertificate { at, place, names, hosts })
         })
         .collect();
     certs.context_with(policy, &wanted).map_err(|error| crate::chain(&error))
+}
+
+fn source<'a>(certificate: &'a model::Certificate, hosts: &'a [String]) -> CertificateSource<'a> {
+    CertificateSource { name: &certificate.name, chain: &certificate.cert.text, key: certificate.key.expose(), hosts }
 }

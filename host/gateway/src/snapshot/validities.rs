@@ -1,13 +1,13 @@
 //! When the certificates of a configuration begin and end.
 
-use crate::certs::{OrderedPlace, Validity};
+use crate::certs::{ChainValidity, OrderedPlace};
 use crate::config::model::Config;
 
 /// The certificates of listeners and those that the gateway shows to upstreams, with what is said of them.
 #[derive(Debug, Clone, Default)]
 pub struct Validities {
     /// Those whose text is configured, by name.
-    configured: Vec<(String, Validity)>,
+    configured: Vec<(String, ChainValidity)>,
     /// Where those are that are ordered. What is in a place changes.
     ordered: Vec<OrderedPlace>,
     /// The certificates of each listener with TLS.
@@ -21,7 +21,7 @@ impl Validities {
             let client = upstream.tls.client.as_ref()?;
             Some((format!("upstreams.{}.tls.cert", upstream.name), &client.cert))
         });
-        let read = |(name, chain): (String, &String)| Some((name, Validity::of_chain(chain)?));
+        let read = |(name, chain): (String, &String)| Some((name, ChainValidity::of(chain)?));
         let with_tls = config.listeners.iter().filter_map(|listener| Some((listener, listener.tls.as_ref()?)));
         Validities {
             configured: own.chain(clients).filter_map(read).collect(),
@@ -35,9 +35,9 @@ impl Validities {
     }
 
     /// All as they are now, by name. Those on demand are too many.
-    pub fn all(&self) -> Vec<(String, Validity)> {
+    pub fn all(&self) -> Vec<(String, ChainValidity)> {
         let ordered = self.ordered.iter().filter_map(|place| match place {
-            OrderedPlace::One(place) => Some((place.name().to_owned(), place.validity()?)),
+            OrderedPlace::One(place) => Some((place.name().to_owned(), place.chain_validity()?)),
             OrderedPlace::OnDemand(_) => None,
         });
         self.configured.iter().cloned().chain(ordered).collect()
@@ -54,8 +54,9 @@ impl Validities {
     /// authority could not validate it either, and it would stay so.
     pub fn expired_listener(&self) -> Option<&str> {
         let now = jiff::Timestamp::now().as_second();
-        let is_over =
-            |name: &String| self.configured.iter().any(|(known, validity)| known == name && validity.not_after < now);
+        let is_over = |name: &String| {
+            self.configured.iter().any(|(known, validity)| known == name && validity.leaf.not_after < now)
+        };
         let expired = |(_, certificates): &&(String, Vec<String>)| certificates.iter().all(is_over);
         self.listeners.iter().find(expired).map(|(name, _)| &**name)
     }

@@ -86,6 +86,8 @@ pub struct Config {
     pub cache: Cache,
     /// No admin listener without it.
     pub admin: Option<Admin>,
+    /// Of [`Config::tls_files`] those that nothing else uses: if no other file has changed, nothing but listeners has.
+    pub only_of_listeners: Vec<PathBuf>,
     /// What the configuration files said, as a hash of their text.
     pub revision: Revision,
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Certificate, Config, Name, Secret};
+use super::{Certificate, Config, Listener, Name, Secret};
 use crate::config::defaults;
 use crate::route::HostPattern;
 
@@ -184,36 +184,92 @@ impl Config {
         own.chain(of_clients).filter_map(Option::as_deref)
     }
 
-    /// Reads these files again, with `read`. Answers whether any of them says something else than before; an error leaves the rest as it was.
-    pub fn read_tls_files<E>(&mut self, mut read: impl FnMut(&Path) -> Result<String, E>) -> Result<bool, E> {
-        let mut changed = false;
-        let mut again = |file: &Option<PathBuf>, before: &str| match file {
-            None => Ok(None),
-            Some(file) => {
-                let now = read(file)?;
-                // `${file:…}` leaves the newline at the end out.
-                let differs = now.trim_end() != before.trim_end();
-                changed |= differs;
-                Ok(differs.then_some(now))
-            }
-        };
-        for Certificate { cert, key, key_file, .. } in &mut self.certificates {
-            if let Some(text) = again(&cert.file, &cert.text)? {
-                cert.text = text;
-            }
-            if let Some(text) = again(key_file, key.expose())? {
-                *key = Secret::from(text);
+    /// Reads these files again, with `read`. A certificate, or a way to authenticate clients, whose files can't be read or which `check`
+    /// refuses stays as it was, and the others do not wait for it. Answers why those stay.
+    pub fn read_tls_files(
+        &mut self,
+        mut read: impl FnMut(&Path) -> Result<String, String>,
+        check: impl Fn(ReadAgain<'_>) -> Result<(), String>,
+    ) -> Vec<String> {
+        let mut refused = Vec::new();
+        for certificate in &mut self.certificates {
+            let again = certificate.read_again(&mut read);
+            let put = put(certificate, again, |again| check(ReadAgain::Certificate(again)));
+            refused.extend(put.err());
+        }
+        for Listener { name, tls, .. } in &mut self.listeners {
+            for auth in tls.iter_mut().flat_map(|tls| &mut tls.client_auth) {
+                let again = auth.read_again(&mut read);
+                let put = put(auth, again, |again| check(ReadAgain::Clients(again)));
+                refused.extend(put.err().map(|why| format!("listeners.{name}.tls: {why}")));
             }
         }
-        for auth in
-            self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()).flat_map(|tls| &mut tls.client_auth)
-        {
-            for pem in std::iter::once(&mut auth.ca).chain(&mut auth.crl) {
-                if let Some(text) = again(&pem.file, &pem.text)? {
-                    pem.text = text;
-                }
-            }
-        }
-        Ok(changed)
+        refused
     }
+}
+
+/// What has another text than before.
+#[derive(Debug, Clone, Copy)]
+pub enum ReadAgain<'a> {
+    Certificate(&'a Certificate),
+    Clients(&'a ClientAuth),
+}
+
+impl Certificate {
+    /// The same with what its files have now; none if that is what they had.
+    fn read_again(&self, mut read: impl FnMut(&Path) -> Result<String, String>) -> Result<Option<Self>, String> {
+        let named = |why| format!("certificate `{}`: {why}", self.name);
+        let cert = changed(self.cert.file.as_deref(), &self.cert.text, &mut read).map_err(named)?;
+        let key = changed(self.key_file.as_deref(), self.key.expose(), &mut read).map_err(named)?;
+        if cert.is_none() && key.is_none() {
+            return Ok(None);
+        }
+        let mut again = self.clone();
+        if let Some(text) = cert {
+            again.cert.text = text;
+        }
+        if let Some(text) = key {
+            again.key = Secret::from(text);
+        }
+        Ok(Some(again))
+    }
+}
+
+impl ClientAuth {
+    /// The same with what its files have now; none if that is what they had.
+    fn read_again(&self, mut read: impl FnMut(&Path) -> Result<String, String>) -> Result<Option<Self>, String> {
+        let mut again = self.clone();
+        let mut differs = false;
+        for pem in std::iter::once(&mut again.ca).chain(&mut again.crl) {
+            if let Some(text) = changed(pem.file.as_deref(), &pem.text, &mut read)? {
+                pem.text = text;
+                differs = true;
+            }
+        }
+        Ok(differs.then_some(again))
+    }
+}
+
+/// Puts what is new in the place of what was, if it is good.
+fn put<T>(
+    place: &mut T,
+    new: Result<Option<T>, String>,
+    check: impl FnOnce(&T) -> Result<(), String>,
+) -> Result<(), String> {
+    if let Some(new) = new? {
+        check(&new)?;
+        *place = new;
+    }
+    Ok(())
+}
+
+/// The text of a file, if it is another one than before.
+fn changed(
+    file: Option<&Path>,
+    before: &str,
+    mut read: impl FnMut(&Path) -> Result<String, String>,
+) -> Result<Option<String>, String> {
+    let now = file.map(&mut read).transpose()?;
+    // `${file:…}` leaves the newline at the end out.
+    Ok(now.filter(|now| now.trim_end() != before.trim_end()))
 }

@@ -116,13 +116,23 @@ pub(super) fn entry(root: &OwnedFd, path: &[u8], waits: Waits) -> Result<Entry, 
             Errno::ACCESS | Errno::PERM => return Ok(Entry::Forbidden),
             // Whatever it is: also where the kernel does not know `RESOLVE_CACHED`.
             _ if waits == Waits::Never => return Err(OpenError::WouldWait),
-            // XDEV: it leads out of the folder. NXIO and NODEV: a socket, or a device without a driver. LOOP: links in a circle.
-            Errno::XDEV | Errno::LOOP | Errno::NXIO | Errno::NODEV => return Ok(Entry::Absent),
+            errno if is_absent(errno, path) => return Ok(Entry::Absent),
             Errno::AGAIN | Errno::INTR => {}
             errno => return Err(OpenError::Failed(errno.into())),
         }
     }
     Err(OpenError::Failed(Errno::AGAIN.into()))
+}
+
+/// Whether an error says that nothing can be there, also to who waits.
+fn is_absent(errno: Errno, path: &[u8]) -> bool {
+    match errno {
+        // It leads out of the folder; it is a socket, or a device without a driver; its links go in a circle.
+        Errno::XDEV | Errno::NXIO | Errno::NODEV | Errno::LOOP => true,
+        // The file system can't have such a name: it takes nothing but UTF-8 (ZFS, folded case), or no `<` and `:` (those of Windows).
+        Errno::INVAL | Errno::ILSEQ => path != b".",
+        _ => false,
+    }
 }
 
 fn what_is(file: File) -> io::Result<Entry> {
@@ -133,4 +143,19 @@ fn what_is(file: File) -> io::Result<Entry> {
         (false, true) => Entry::Folder,
         (false, false) => Entry::Absent,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_the_file_system_refuses_is_not_there() {
+        for errno in [Errno::INVAL, Errno::ILSEQ] {
+            assert!(is_absent(errno, b"\xff"), "{errno}");
+            // Of the folder itself it is no matter of the name.
+            assert!(!is_absent(errno, b"."), "{errno}");
+        }
+        assert!(is_absent(Errno::XDEV, b"a") && !is_absent(Errno::IO, b"a") && !is_absent(Errno::NFILE, b"a"));
+    }
 }
