@@ -62,7 +62,8 @@ fn nobody_waits_for_a_body_that_has_stalled() {
             conn.wait_for_close();
         })
     });
-    let gateway = gateway(&route(&origin, "collapse_timeout = \"100ms\""));
+    let lines = "timeouts = { idle = \"10m\" }\n";
+    let gateway = gateway(&(route(&origin, "collapse_timeout = \"100ms\"") + lines));
     let mut first = gateway.client();
     first.send(ASK);
     first.read_head();

@@ -118,11 +118,8 @@ impl Tier {
     /// What purges have done to a response of the tier whose gateway knew those up to `born`. What this gateway has purged itself is known from
     /// the moment on at which it did.
     pub fn check(&self, shared: &SharedPurges, born: u64, tags: &Tags) -> Purged {
-        let waits = {
-            let outbox = self.outbox();
-            outbox.due.keys().any(|what| shared.reaches(&what.borrowed(), tags))
-        };
-        if waits { Purged::Gone } else { shared.check(born, tags) }
+        // In this order: what does not wait any more has its number.
+        if self.outbox().reaches(shared, tags) { Purged::Gone } else { shared.check(born, tags) }
     }
 
     /// Purges that are not told yet.
@@ -165,6 +162,28 @@ impl Outbox {
         if strength == Strength::Hard {
             known.strength = Strength::Hard;
         }
+    }
+
+    /// Whether a purge that waits takes such a response away, or makes it stale.
+    fn reaches(&self, shared: &SharedPurges, tags: &Tags) -> bool {
+        self.due.keys().any(|what| shared.reaches(&what.borrowed(), tags))
+    }
+
+    /// What was under way is in the journal. The last of it has this number.
+    fn written(&mut self, shared: Option<&SharedPurges>, number: u64, now: u64) {
+        for (what, strength, order) in std::mem::take(&mut self.under_way) {
+            // It does not wait to be read. It may have an earlier number, so that a few more responses count as purged.
+            if let Some(shared) = shared {
+                shared.note(shared.place(&what.borrowed(), strength), number);
+            }
+            if let Entry::Occupied(due) = self.due.entry(what)
+                && due.get().number == order
+            {
+                let (what, due) = due.remove_entry();
+                self.told.push_back((now, what, due.strength));
+            }
+        }
+        self.forget(now);
     }
 
     /// Forgets what was told long ago.
@@ -246,25 +265,11 @@ impl JournalReader for Tier {
     }
 
     fn written(&self, identity: JournalIdentity, number: u64) {
-        let outbox = &mut *self.outbox();
-        let now = coarse::now_ms();
-        if outbox.identity != identity {
-            // It is told to the one that has taken its place.
-            return;
+        let mut outbox = self.outbox();
+        // What was written to another one is told to the one that has taken its place.
+        if outbox.identity == identity {
+            outbox.written(self.shared.load().as_deref(), number, coarse::now_ms());
         }
-        for (what, strength, order) in std::mem::take(&mut outbox.under_way) {
-            // It does not wait to be read. It may have an earlier number, so that a few more responses count as purged.
-            if let Some(shared) = &*self.shared.load() {
-                shared.note(shared.place(&what.borrowed(), strength), number);
-            }
-            if let Entry::Occupied(due) = outbox.due.entry(what)
-                && due.get().number == order
-            {
-                let (what, due) = due.remove_entry();
-                outbox.told.push_back((now, what, due.strength));
-            }
-        }
-        outbox.forget(now);
     }
 }
 
@@ -420,5 +425,26 @@ mod tests {
             assert!(outbox.due.len() <= MOST_DUE);
         }
         assert_eq!(outbox.due[&OwnedPurge::Everything].strength, Strength::Hard);
+    }
+
+    #[test]
+    fn a_purge_that_waits_is_known_before_it_has_a_number_and_from_then_on() {
+        let shared = SharedPurges::new(Secret::new([1; 16]));
+        let tags = |host| Tags::new(host, "/", None, [], shared.secret());
+        let (purged, other, host) = (tags("a"), tags("b"), OwnedPurge::Host("a".into()));
+        let mut outbox = Outbox::default();
+        outbox.add(host.clone(), Strength::Hard);
+        assert!(outbox.reaches(&shared, &purged) && !outbox.reaches(&shared, &other));
+        outbox.under_way = vec![(host.clone(), Strength::Hard, 0)];
+        outbox.written(Some(&shared), 7, 0);
+        assert!(!outbox.reaches(&shared, &purged) && outbox.due.is_empty() && outbox.told.len() == 1);
+        assert_eq!((shared.check(6, &purged), shared.check(7, &purged)), (Purged::Gone, Purged::No));
+        assert_eq!(shared.check(0, &other), Purged::No);
+        // One that came while it was written still waits.
+        outbox.add(host.clone(), Strength::Soft);
+        outbox.under_way = vec![(host.clone(), Strength::Soft, 1)];
+        outbox.add(host, Strength::Hard);
+        outbox.written(Some(&shared), 8, 0);
+        assert!(outbox.reaches(&shared, &purged));
     }
 }
