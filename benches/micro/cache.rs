@@ -163,7 +163,7 @@ fn main() {
     let account = store.bytes() as f64 / used as f64;
 
     // Each response is checked once more. None has the tag.
-    store.purge(&Purge::Tag(b"other"), Strength::Soft);
+    store.purge(&Purge::Tag(b"other"), Strength::Soft, now());
     let (purged_middle, purged_late) = time_hits(&store, &request, objects, hits);
 
     println!("responses            {objects} of {BODY} bytes, packed head {head}");

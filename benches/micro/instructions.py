@@ -6,7 +6,7 @@
 
 callgrind counts the same whatever else the machine does, also within filters: wasmtime runs under it. What comes by the clock and not with a
 step, as the allocator's handing memory back, is left out by counting three times and taking the least. The counts depend on the compiler, so they belong to the one of rust-toolchain.toml, and a little on which vector instructions the processor has; a new one, or a change that is worth its cost, is accepted in the same commit. Needs valgrind."""
-import pathlib, re, shutil, subprocess, sys, tempfile
+import json, pathlib, re, shutil, subprocess, sys, tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 BASELINE = HERE / "instructions.txt"
@@ -19,11 +19,12 @@ SMALL = 400
 
 def binary():
     """Builds the benchmark and answers its path."""
-    build = ["cargo", "bench", "--locked", "--bench", "instructions", "--no-run"]
-    out = subprocess.run(build, cwd=HERE, stderr=subprocess.PIPE, text=True)
+    build = ["cargo", "build", "--release", "--locked", "--bench", "instructions", "--message-format", "json-render-diagnostics"]
+    out = subprocess.run(build, cwd=HERE, stdout=subprocess.PIPE, text=True)
     if out.returncode:
-        sys.exit(out.stderr)
-    return re.search(r"Executable .*\((.*)\)", out.stderr)[1]
+        sys.exit(1)
+    built = [json.loads(line) for line in out.stdout.splitlines()]
+    return next(one["executable"] for one in built if one["reason"] == "compiler-artifact" and one["target"]["name"] == "instructions")
 
 
 def count(program, folder):
@@ -48,7 +49,7 @@ def count(program, folder):
 def main():
     if not shutil.which("valgrind"):
         sys.exit("valgrind is needed: it is a package of that name")
-    program = pathlib.Path(HERE, binary()).resolve()
+    program = binary()
     with tempfile.TemporaryDirectory() as folder:
         counts = count(program, folder)
     if "--accept" in sys.argv[1:]:

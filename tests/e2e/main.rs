@@ -10,6 +10,7 @@ mod cache;
 mod cache_filters;
 mod cache_hostile;
 mod cache_purge;
+mod cache_rules;
 mod cache_shared;
 mod calls;
 mod chunk_events;

@@ -193,14 +193,6 @@ impl Stored {
     fn staleness(&self, age: Duration) -> Duration {
         age.saturating_sub(self.lifetime)
     }
-
-    fn expires_in(&self, age: Duration) -> i64 {
-        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        match self.lifetime.checked_sub(age) {
-            Some(left) => seconds(left),
-            None => -seconds(self.staleness(age)),
-        }
-    }
 }
 
 /// What to do with a request.
@@ -276,31 +268,48 @@ pub struct Reuse {
     pub ttl: i64,
 }
 
-/// A stored response that the request selects, and whether a soft purge has marked it as stale.
+/// A stored response that the request selects, and since when it is marked as stale, if it is: by a soft purge, or by a HEAD.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
     pub stored: &'a Stored,
-    pub marked_stale: bool,
+    pub marked_stale: Option<SystemTime>,
+}
+
+impl Candidate<'_> {
+    /// How long it has been stale: since the end of its lifetime or since it was marked, whichever came first.
+    fn staleness(&self, age: Duration, now: SystemTime) -> Duration {
+        let marked = self.marked_stale.map(|marked| since(now, marked));
+        self.stored.staleness(age).max(marked.unwrap_or_default())
+    }
+
+    fn expires_in(&self, age: Duration, now: SystemTime) -> i64 {
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        match self.stored.lifetime.checked_sub(age) {
+            Some(left) if self.marked_stale.is_none() => seconds(left),
+            Some(_) | None => -seconds(self.staleness(age, now)),
+        }
+    }
 }
 
 /// RFC 9111 §4: whether a stored response may be used for a request.
 pub fn reuse(request: &RequestDirectives, candidate: Option<Candidate>, now: SystemTime, policy: &Policy) -> Reuse {
-    let Some(Candidate { stored, marked_stale }) = candidate else {
+    let Some(candidate) = candidate else {
         let decision = if request.only_if_cached { Decision::GatewayTimeout } else { Decision::Fetch };
         return Reuse { decision, reason: Reason::Missing, age: Duration::ZERO, ttl: 0 };
     };
-    let age = stored.age(now);
-    let (decision, reason) = decide(request, stored, marked_stale, age, policy);
-    Reuse { decision, reason, age, ttl: stored.expires_in(age) }
+    let age = candidate.stored.age(now);
+    let (decision, reason) = decide(request, candidate, age, now, policy);
+    Reuse { decision, reason, age, ttl: candidate.expires_in(age, now) }
 }
 
 fn decide(
     request: &RequestDirectives,
-    stored: &Stored,
-    marked_stale: bool,
+    candidate: Candidate,
     age: Duration,
+    now: SystemTime,
     policy: &Policy,
 ) -> (Decision, Reason) {
+    let (stored, marked_stale) = (candidate.stored, candidate.marked_stale.is_some());
     let upstream = |reason| match reason {
         _ if request.only_if_cached => (Decision::GatewayTimeout, reason),
         _ if stored.has_validator => (Decision::Revalidate, reason),
@@ -325,7 +334,7 @@ fn decide(
     if too_old || (asks && request.min_fresh.is_some()) {
         return upstream(reason);
     }
-    let staleness = stored.staleness(age);
+    let staleness = candidate.staleness(age, now);
     let accepted = asks
         && !marked_stale
         && stored.staleness == Staleness::Allowed
@@ -378,8 +387,8 @@ pub fn on_error(
         Some(_) | None => Duration::ZERO,
     };
     let window = stored.stale_if_error.max(asked);
-    if failed && !stored.no_cache && !window.is_zero() && stored.staleness(age) <= window {
-        OnError::ServeStale { age, ttl: stored.expires_in(age) }
+    if failed && !stored.no_cache && !window.is_zero() && candidate.staleness(age, now) <= window {
+        OnError::ServeStale { age, ttl: candidate.expires_in(age, now) }
     } else {
         OnError::PassOn
     }

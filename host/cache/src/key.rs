@@ -45,7 +45,7 @@ pub enum QueryRule {
     /// The query as it is, in its order.
     #[default]
     All,
-    /// These keys, in this order. `id[]`, `id[a]` and `ID` count as `id`, since some upstreams read them as such.
+    /// These keys, in this order. `id[]`, `id[a]` and `ID` count as `id`, and `user.id` as `user_id`, since some upstreams read them as such.
     Only(Vec<String>),
     /// All but these, in the order of the query.
     Except(Vec<String>),
@@ -95,22 +95,48 @@ impl KeyRule {
 }
 
 impl QueryRule {
+    /// The query without what is not part of the key. Requests with the same key have the same one, so purges find by it what is stored.
+    pub fn canonical<'q>(&self, query: Option<&'q str>) -> Option<Cow<'q, str>> {
+        match self {
+            QueryRule::All => query.map(Cow::Borrowed),
+            QueryRule::Only(names) => {
+                let named = names.iter().flat_map(|name| pairs(query).filter(move |pair| is_chosen(pair, name)));
+                joined(named.chain(pairs(query).filter(|pair| is_ambiguous(pair))))
+            }
+            QueryRule::Except(names) => joined(pairs(query).filter(|pair| !is_left_out(pair, names))),
+        }
+    }
+
     fn write(&self, query: Option<&str>, digest: &mut Digest) {
-        let pairs = || query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         match self {
             QueryRule::All => digest.optional(query.map(str::as_bytes)),
             QueryRule::Only(names) => {
                 for name in names {
-                    write_all(pairs().filter(|pair| !is_ambiguous(pair) && may_mean(pair, name)), digest);
+                    write_all(pairs(query).filter(|pair| is_chosen(pair, name)), digest);
                 }
-                write_all(pairs().filter(|pair| is_ambiguous(pair)), digest);
+                write_all(pairs(query).filter(|pair| is_ambiguous(pair)), digest);
             }
-            QueryRule::Except(names) => {
-                let left_out = |pair: &str| !is_ambiguous(pair) && names.iter().any(|name| name_of(pair) == *name);
-                write_all(pairs().filter(|pair| !left_out(pair)), digest);
-            }
+            QueryRule::Except(names) => write_all(pairs(query).filter(|pair| !is_left_out(pair, names)), digest),
         }
     }
+}
+
+fn pairs(query: Option<&str>) -> impl Iterator<Item = &str> {
+    query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty())
+}
+
+fn is_chosen(pair: &str, name: &str) -> bool {
+    !is_ambiguous(pair) && may_mean(pair, name)
+}
+
+fn is_left_out(pair: &str, names: &[String]) -> bool {
+    !is_ambiguous(pair) && names.iter().any(|name| name_of(pair) == *name)
+}
+
+/// A query with a `?` and nothing behind it has no pairs, as one that is not there.
+fn joined<'q>(pairs: impl Iterator<Item = &'q str>) -> Option<Cow<'q, str>> {
+    let pairs: Vec<_> = pairs.collect();
+    (!pairs.is_empty()).then(|| Cow::Owned(pairs.join("&")))
 }
 
 fn write_all<'a>(pairs: impl Iterator<Item = &'a str>, digest: &mut Digest) {
@@ -136,10 +162,20 @@ fn name_of(pair: &str) -> Cow<'_, str> {
     Cow::Owned(percent_decode(spaced.as_bytes()).decode_utf8_lossy().into_owned())
 }
 
+/// Whether some upstream reads a pair as one of this name.
 fn may_mean(pair: &str, name: &str) -> bool {
     let found = name_of(pair);
-    let base = found.split_once('[').map_or(&*found, |(base, _)| base);
-    base.trim().eq_ignore_ascii_case(name) || found.eq_ignore_ascii_case(name)
+    // `id[]` and `id[a]` are read as `id` by many, and `[id]` by `qs` of Node.
+    let base = found.trim_start().trim_start_matches('[').split(['[', ']']).next().unwrap_or_default();
+    [base, base.trim_end(), &*found].into_iter().any(|read| folded(read).eq(folded(name)))
+}
+
+/// A name as PHP reads it (blanks before it go, a NUL ends it, and `.`, a blank and an open `[` become `_`), and without case, as others do.
+fn folded(name: &str) -> impl Iterator<Item = u8> {
+    name.trim_start().bytes().take_while(|byte| *byte != 0).map(|byte| match byte {
+        b'.' | b' ' | b'[' => b'_',
+        _ => byte.to_ascii_lowercase(),
+    })
 }
 
 /// All values of a cookie, in order: which one counts is the upstream's choice.

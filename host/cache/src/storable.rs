@@ -97,11 +97,19 @@ pub fn storable_as(received: Received, directives: &ResponseDirectives, policy: 
     let storable = storable_again(received, directives, policy)?;
     let source = storable.stored.source();
     let implied = matches!(source, Source::Negative | Source::Heuristic | Source::Default);
-    let has_credentials = || CREDENTIALS.iter().any(|name| received.request.contains_key(name));
-    match implied && !policy.implied_with_credentials && has_credentials() {
+    match implied && !policy.implied_with_credentials && has_credentials(received.request) {
         true => Err(Refusal::Credentials),
         false => Ok(storable),
     }
+}
+
+/// RFC 9440, and what Envoy writes: the certificate of the client, as the upstream gets it.
+pub const CLIENT_CERTIFICATE: [HeaderName; 2] =
+    [HeaderName::from_static("client-cert"), HeaderName::from_static("x-forwarded-client-cert")];
+
+/// Whether the response to a request may be for one client, whatever it says of itself.
+pub fn has_credentials(request: &HeaderMap) -> bool {
+    CREDENTIALS.iter().chain(&CLIENT_CERTIFICATE).any(|name| request.contains_key(name))
 }
 
 /// The same for a response that is stored already, and that the upstream has confirmed: it is the one for this client, too, so credentials

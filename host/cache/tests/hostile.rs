@@ -161,8 +161,10 @@ fn any_fields_are_read_without_a_panic() {
             let head = storable.head(&response);
             let variant = Variant::new(&storable.vary, &request, &head, policy.normalise, &secret);
             assert!(variant.matches(&request, &secret), "a response is one for its own request");
-            let candidate =
-                sluice_cache::freshness::Candidate { stored: &storable.stored, marked_stale: round % 3 == 0 };
+            let candidate = sluice_cache::freshness::Candidate {
+                stored: &storable.stored,
+                marked_stale: (round % 3 == 0).then_some(born),
+            };
             for later in [0, 1, 60, 1 << 40] {
                 reuse(&RequestDirectives::of(&request), Some(candidate), born + Duration::from_secs(later), policy);
             }

@@ -59,7 +59,7 @@ fuzz_target!(|data: &[u8]| {
         let variant = Variant::new(&storable.vary, &request, &head, policy.normalise, &secret);
         assert!(variant.matches(&request, &secret));
         let directives = RequestDirectives::of(&request);
-        let candidate = Candidate { stored: &storable.stored, marked_stale: false };
+        let candidate = Candidate { stored: &storable.stored, marked_stale: None };
         for later in [0, 1, 59, 60, 61, 86_400, 1 << 40] {
             let now = born + Duration::from_secs(later);
             let found = reuse(&directives, Some(candidate), now, &policy);

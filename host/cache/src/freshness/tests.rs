@@ -39,7 +39,7 @@ fn asking() -> Policy {
 
 fn reuse_of(stored: &Stored, request: &str, age: u64, policy: &Policy) -> Reuse {
     let request = RequestDirectives::of(&headers(&[("cache-control", request)]));
-    reuse(&request, Some(Candidate { stored, marked_stale: false }), at(age), policy)
+    reuse(&request, Some(Candidate { stored, marked_stale: None }), at(age), policy)
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn the_policy_gives_windows_to_responses_that_name_none() {
     };
     let decision = |cache_control, age| {
         let stored = stored_by(&[("cache-control", cache_control), ("etag", "\"a\"")], &policy);
-        let candidate = Candidate { stored: &stored, marked_stale: false };
+        let candidate = Candidate { stored: &stored, marked_stale: None };
         let failed = on_error(&RequestDirectives::default(), candidate, Failure::NoResponse, at(age), &policy);
         (reuse_of(&stored, "", age, &policy).decision, failed != OnError::PassOn)
     };
@@ -268,7 +268,7 @@ fn errors_are_hidden_within_the_window() {
         let failure = status.map_or(Failure::NoResponse, |code| Failure::Status(StatusCode::from_u16(code).unwrap()));
         let request = RequestDirectives::of(&headers(&[("cache-control", request)]));
         let stored = stored(response);
-        let found = on_error(&request, Candidate { stored: &stored, marked_stale: false }, failure, at(age), &asking());
+        let found = on_error(&request, Candidate { stored: &stored, marked_stale: None }, failure, at(age), &asking());
         let expected = match served {
             true => OnError::ServeStale { age: Duration::from_secs(age), ttl: 60 - i64::try_from(age).unwrap() },
             false => OnError::PassOn,
@@ -279,15 +279,30 @@ fn errors_are_hidden_within_the_window() {
 
 #[test]
 fn a_soft_purge_makes_stale() {
-    let decision = |cache_control: &str, request: &str, age| {
+    let decision = |cache_control: &str, request: &str, marked, age| {
         let stored = stored(cache_control);
         let request = RequestDirectives::of(&headers(&[("cache-control", request)]));
-        let found = reuse(&request, Some(Candidate { stored: &stored, marked_stale: true }), at(age), &asking());
-        (found.decision, found.reason)
+        let candidate = Candidate { stored: &stored, marked_stale: Some(at(marked)) };
+        let found = reuse(&request, Some(candidate), at(age), &asking());
+        (found.decision, found.reason, found.ttl)
     };
-    assert_eq!(decision("max-age=60", "", 1), (Decision::Revalidate, Reason::Purged));
-    assert_eq!(decision("max-age=60", "max-stale", 1), (Decision::Revalidate, Reason::Purged));
+    assert_eq!(decision("max-age=60", "", 0, 1), (Decision::Revalidate, Reason::Purged, -1));
+    assert_eq!(decision("max-age=60", "max-stale", 0, 1), (Decision::Revalidate, Reason::Purged, -1));
     let window = "max-age=60, stale-while-revalidate=10";
-    assert_eq!(decision(window, "", 1), (Decision::StaleWhileRevalidate, Reason::Purged));
-    assert_eq!(decision(window, "", 71), (Decision::Revalidate, Reason::Purged));
+    assert_eq!(decision(window, "", 0, 1), (Decision::StaleWhileRevalidate, Reason::Purged, -1));
+    assert_eq!(decision(window, "", 0, 71), (Decision::Revalidate, Reason::Purged, -71));
+    // The window begins with the purge, and not with the end of the lifetime.
+    assert_eq!(decision(window, "", 20, 30), (Decision::StaleWhileRevalidate, Reason::Purged, -10));
+    assert_eq!(decision(window, "", 20, 31), (Decision::Revalidate, Reason::Purged, -11));
+    // Where that came first, it counts.
+    assert_eq!(decision(window, "", 70, 71), (Decision::Revalidate, Reason::Purged, -11));
+}
+
+#[test]
+fn a_soft_purge_begins_the_window_for_errors() {
+    let stored = stored("max-age=86400, stale-if-error=30");
+    let candidate = Candidate { stored: &stored, marked_stale: Some(at(60)) };
+    let at_age = |age| on_error(&RequestDirectives::default(), candidate, Failure::NoResponse, at(age), &asking());
+    assert_eq!(at_age(90), OnError::ServeStale { age: Duration::from_secs(90), ttl: -30 });
+    assert_eq!(at_age(91), OnError::PassOn);
 }

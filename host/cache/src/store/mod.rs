@@ -15,6 +15,7 @@ mod variants;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use http::header::HeaderMap;
 use quick_cache::sync::Cache;
@@ -28,6 +29,8 @@ pub use purge::{Generation, Purge, Purged, SharedPurges, Strength, Tags};
 
 use crate::digest::Secret;
 use crate::key::Key;
+use crate::policy::Normalise;
+use crate::vary::Variant;
 use purge::Purges;
 use variants::{Bounds, Selected, Variants};
 
@@ -129,7 +132,8 @@ impl Store {
         objects.iter().map(|object| (Arc::clone(object), object.purged(&self.purges))).collect()
     }
 
-    /// Stores a response. Of two for the same requests, the newer one stays.
+    /// Stores a response. Of two for the same requests, the newer one stays. One that a purge has reached while it came does not take the place of
+    /// one that was asked for afterwards.
     pub fn insert(&self, key: Key, object: Object) -> Result<Arc<Object>, TooLarge> {
         let object = Arc::new(object);
         let bounds = Bounds {
@@ -140,7 +144,16 @@ impl Store {
             return Err(TooLarge);
         }
         let _writer = self.writer(&key).lock().unwrap_or_else(PoisonError::into_inner);
-        let variants = match self.objects.peek(&key) {
+        let before = self.objects.peek(&key);
+        let is_older = |other: &Arc<Object>| {
+            other.variant().is_same(object.variant()) && object.born() < other.born() && other.is_there(&self.purges)
+        };
+        match object.purged(&self.purges) {
+            Purged::No => {}
+            Purged::Softly if !before.as_ref().is_some_and(|before| before.objects().iter().any(is_older)) => {}
+            Purged::Softly | Purged::Gone => return Ok(object),
+        }
+        let variants = match before {
             Some(before) => before.with(Arc::clone(&object), bounds, &self.purges),
             None => Variants::One(Arc::clone(&object)),
         };
@@ -158,9 +171,39 @@ impl Store {
         self.objects.remove(key);
     }
 
+    /// Takes one response of a key away, unless another one has taken its place.
+    pub fn remove_object(&self, key: &Key, object: &Arc<Object>) {
+        let _writer = self.writer(key).lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(variants) = self.objects.peek(key) else { return };
+        match variants.without(object) {
+            Some(others) => self.objects.insert(*key, others),
+            None => {
+                self.objects.remove(key);
+            }
+        }
+    }
+
     /// Takes as long for one response as for all.
-    pub fn purge(&self, what: &Purge, strength: Strength) {
-        self.purges.purge(what, strength, &self.secret);
+    pub fn purge(&self, what: &Purge, strength: Strength, now: SystemTime) {
+        self.purges.purge(what, strength, object::milliseconds(now), &self.secret);
+    }
+
+    /// Whether a purge, also a soft one, has come since then that reaches a response with these tags.
+    pub fn is_purged_since(&self, born: Generation, tags: &Tags) -> bool {
+        self.purges.check(born, tags, &AtomicU64::new(u64::MAX)) != Purged::No
+    }
+
+    /// Whether a purge, also a soft one, has reached a response.
+    pub fn is_purged(&self, object: &Object) -> bool {
+        object.purged(&self.purges) != Purged::No
+    }
+
+    /// What requests have in common that select the same response of a key, as far as the stored ones tell. None: they vary by nothing.
+    pub fn variant(&self, key: &Key, request: &HeaderMap, normalise: Normalise) -> Option<[u8; 16]> {
+        let variants = self.objects.peek(key)?;
+        let names = variants.objects().iter().find(|object| object.is_there(&self.purges))?.variant().names();
+        let variant = || Variant::new(names, request, &HeaderMap::new(), normalise, &self.secret).to_bytes();
+        (!names.is_empty()).then(variant)
     }
 
     /// Changes the bounds, and evicts what is too much. Larger responses than the store began with need a new one.

@@ -1,7 +1,8 @@
 //! One stored response.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use http::header::HeaderMap;
@@ -29,7 +30,8 @@ pub struct Object {
     born: Generation,
     /// The purges up to this one have not reached it.
     checked: AtomicU64,
-    marked_stale: AtomicBool,
+    /// Since when it is marked as stale, in milliseconds of the Unix time; 0: it is not.
+    marked_stale: AtomicU64,
 }
 
 /// Where a response is from, for purges. In canonical form.
@@ -95,6 +97,11 @@ impl Draft {
         &self.variant
     }
 
+    /// What it can be purged by while it comes.
+    pub fn tags(&self) -> &Tags {
+        &self.tags
+    }
+
     /// Collects the content, which may have this many bytes.
     pub fn body(&self, most: u64) -> Result<BodyBuilder, BodyTooLarge> {
         BodyBuilder::new(self.announced, most)
@@ -115,7 +122,7 @@ impl Draft {
             notes,
             born,
             checked: AtomicU64::new(born.number()),
-            marked_stale: AtomicBool::new(false),
+            marked_stale: AtomicU64::new(0),
         })
     }
 }
@@ -143,12 +150,14 @@ impl Object {
 
     /// For the decisions of [`crate::freshness`].
     pub fn candidate(&self) -> Candidate<'_> {
-        Candidate { stored: &self.stored, marked_stale: self.marked_stale.load(Ordering::Relaxed) }
+        let marked = self.marked_stale.load(Ordering::Relaxed);
+        Candidate { stored: &self.stored, marked_stale: (marked > 0).then(|| time_of(marked)) }
     }
 
-    /// From now on it is stale: a soft purge, or a response to a HEAD (RFC 9111 §4.3.5).
-    pub fn mark_stale(&self) {
-        self.marked_stale.store(true, Ordering::Relaxed);
+    /// It is stale since then: a soft purge, or a response to a HEAD (RFC 9111 §4.3.5). The first mark counts.
+    pub fn mark_stale(&self, since: SystemTime) {
+        let since = milliseconds(since).max(1);
+        let _ = self.marked_stale.compare_exchange(0, since, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// What filters have said of it.
@@ -170,7 +179,9 @@ impl Object {
         match self.purged(purges) {
             Purged::Gone => false,
             Purged::Softly => {
-                self.mark_stale();
+                if self.marked_stale.load(Ordering::Relaxed) == 0 {
+                    self.mark_stale(time_of(purges.softened(self.born, &self.tags)));
+                }
                 true
             }
             Purged::No => true,
@@ -185,4 +196,14 @@ impl Object {
         let heap = heap + self.notes.as_ref().map_or(0, |notes| notes.heap_size());
         (size_of::<Object>() + heap + OVERHEAD) as u64
     }
+}
+
+/// Milliseconds of the Unix time.
+pub(super) fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn time_of(milliseconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(SystemTime::UNIX_EPOCH)
 }

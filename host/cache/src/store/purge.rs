@@ -132,6 +132,8 @@ const SLOTS: usize = 1024;
 pub(crate) struct Purges {
     generation: AtomicU64,
     soft: Table,
+    /// When that was, in milliseconds of the Unix time.
+    softened: Table,
     hard: Table,
     /// Held by those who purge, so that a generation is seen only with its slot.
     purging: Mutex<()>,
@@ -165,19 +167,29 @@ fn place(tag: u64) -> (usize, usize) {
 
 impl Purges {
     pub(crate) fn new() -> Purges {
-        Purges { generation: AtomicU64::new(0), soft: Table::new(), hard: Table::new(), purging: Mutex::new(()) }
+        Purges {
+            generation: AtomicU64::new(0),
+            soft: Table::new(),
+            softened: Table::new(),
+            hard: Table::new(),
+            purging: Mutex::new(()),
+        }
     }
 
     pub(crate) fn generation(&self) -> Generation {
         Generation(self.generation.load(Ordering::Acquire))
     }
 
-    pub(crate) fn purge(&self, what: &Purge, strength: Strength, secret: &Secret) {
+    /// `now` is in milliseconds of the Unix time.
+    pub(crate) fn purge(&self, what: &Purge, strength: Strength, now: u64, secret: &Secret) {
         let tag = what.tag(secret);
         let _one_at_a_time = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
         let next = self.generation.load(Ordering::Relaxed) + 1;
         match strength {
-            Strength::Soft => self.soft.note(tag, next),
+            Strength::Soft => {
+                self.softened.note(tag, now);
+                self.soft.note(tag, next);
+            }
             Strength::Hard => self.hard.note(tag, next),
         }
         self.generation.store(next, Ordering::Release);
@@ -198,6 +210,12 @@ impl Purges {
         }
         checked.store(now, Ordering::Relaxed);
         Purged::No
+    }
+
+    /// When a response of a generation was purged softly; of several times, the first that is known.
+    pub(crate) fn softened(&self, born: Generation, tags: &Tags) -> u64 {
+        let since = tags.0.iter().filter(|tag| self.soft.last(**tag) > born.0).map(|tag| self.softened.last(*tag));
+        since.min().unwrap_or_default()
     }
 }
 
@@ -273,7 +291,7 @@ mod tests {
         let tags = Tags::new("example.com", "/a/b/c", Some("q=1"), [&b"red"[..], b"blue"], &secret);
         let checked = AtomicU64::new(born.number());
         assert_eq!(purges.check(born, &tags, &checked), Purged::No);
-        purges.purge(&purge, strength, &secret);
+        purges.purge(&purge, strength, 1, &secret);
         let found = purges.check(born, &tags, &checked);
         // A response of after the purge is not purged by it.
         assert_eq!(purges.check(purges.generation(), &tags, &checked), Purged::No);
@@ -319,14 +337,15 @@ mod tests {
         let purges = Purges::new();
         let (born, checked) = (purges.generation(), AtomicU64::new(0));
         let tags = Tags::new("a", "/", None, [], &secret);
-        purges.purge(&Purge::Host("a"), Strength::Hard, &secret);
+        purges.purge(&Purge::Host("a"), Strength::Hard, 1, &secret);
         let between = purges.generation();
-        purges.purge(&Purge::Host("a"), Strength::Soft, &secret);
+        purges.purge(&Purge::Host("a"), Strength::Soft, 2, &secret);
         assert_eq!(purges.check(born, &tags, &checked), Purged::Gone);
         assert_eq!(purges.check(between, &tags, &checked), Purged::Softly);
         // Neither is forgotten when others follow.
-        purges.purge(&Purge::Host("b"), Strength::Soft, &secret);
+        purges.purge(&Purge::Host("b"), Strength::Soft, 3, &secret);
         assert_eq!(purges.check(between, &tags, &checked), Purged::Softly);
+        assert_eq!(purges.softened(between, &tags), 2);
     }
 
     #[test]
@@ -358,7 +377,7 @@ mod tests {
         let tags = Tags::new("h", &path, None, [], &secret);
         assert!(tags.0.len() <= MOST_SEGMENTS + 3);
         let born = purges.generation();
-        purges.purge(&Purge::Prefix { host: "h", path: &path }, Strength::Hard, &secret);
+        purges.purge(&Purge::Prefix { host: "h", path: &path }, Strength::Hard, 1, &secret);
         assert_eq!(purges.check(born, &tags, &AtomicU64::new(0)), Purged::Gone);
     }
 }

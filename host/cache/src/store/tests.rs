@@ -156,9 +156,9 @@ fn purges_take_effect_at_the_hit() {
         let store = store(1 << 20);
         put(&store, "/a/b", &[], &[("surrogate-key", "red")], b"x");
         put(&store, "/c", &[], &[], b"x");
-        store.purge(&purge, strength);
+        store.purge(&purge, strength, now());
         let state = |path| match store.find(&key(&store, path), &HeaderMap::new()) {
-            Found::Object(object) => Some(object.candidate().marked_stale),
+            Found::Object(object) => Some(object.candidate().marked_stale.is_some()),
             Found::OtherVariants | Found::Nothing => None,
         };
         let found = [state("/a/b"), state("/c")];
@@ -181,6 +181,59 @@ fn purges_take_effect_at_the_hit() {
 }
 
 #[test]
+fn a_soft_purge_has_a_time() {
+    let store = store(1 << 20);
+    put(&store, "/a", &[], &[("surrogate-key", "red")], b"x");
+    let later = |seconds| now() + Duration::from_secs(seconds);
+    store.purge(&Purge::Tag(b"red"), Strength::Soft, later(5));
+    let since = || match store.find(&key(&store, "/a"), &HeaderMap::new()) {
+        Found::Object(object) => object.candidate().marked_stale,
+        Found::OtherVariants | Found::Nothing => None,
+    };
+    // It is that of the purge, whenever the response is looked at.
+    assert_eq!(since(), Some(later(5)));
+    store.purge(&Purge::Everything, Strength::Soft, later(9));
+    assert_eq!(since(), Some(later(5)), "the first one counts");
+}
+
+#[test]
+fn one_variant_can_be_taken_away() {
+    let store = store(1 << 20);
+    let vary: Fields = &[("vary", "foo")];
+    for value in ["1", "2", "3"] {
+        put(&store, "/", &[("foo", value)], vary, value.as_bytes());
+    }
+    let at = |value| match store.find(&key(&store, "/"), &headers(&[("foo", value)])) {
+        Found::Object(object) => Some(object),
+        Found::OtherVariants | Found::Nothing => None,
+    };
+    let (two, before) = (at("2").unwrap(), store.bytes());
+    store.remove_object(&key(&store, "/"), &two);
+    assert_eq!(["1", "2", "3"].map(|value| at(value).is_some()), [true, false, true]);
+    assert!(store.bytes() < before);
+    // One that is there no more takes nothing away.
+    put(&store, "/", &[("foo", "2")], vary, b"new");
+    store.remove_object(&key(&store, "/"), &two);
+    assert_eq!(["1", "2", "3"].map(|value| at(value).is_some()), [true, true, true]);
+    for value in ["1", "2", "3"] {
+        store.remove_object(&key(&store, "/"), &at(value).unwrap());
+    }
+    assert_eq!((store.keys(), store.bytes()), (0, 0));
+}
+
+#[test]
+fn what_is_stored_says_what_requests_have_in_common() {
+    let store = store(1 << 20);
+    let of =
+        |path: &str, foo| store.variant(&key(&store, path), &headers(&[("foo", foo)]), Policy::default().normalise);
+    assert_eq!(of("/", "1"), None);
+    put(&store, "/", &[], &[], b"x");
+    assert_eq!(of("/", "1"), None);
+    put(&store, "/v", &[("foo", "1")], &[("vary", "foo")], b"x");
+    assert!(of("/v", "2").is_some() && of("/v", "2") == of("/v", "2") && of("/v", "2") != of("/v", "3"));
+}
+
+#[test]
 fn what_is_stored_can_be_looked_at() {
     let store = store(1 << 20);
     let at = |path: &str| {
@@ -190,9 +243,9 @@ fn what_is_stored_can_be_looked_at() {
     put(&store, "/a", &[("foo", "1")], &[("vary", "foo")], b"x");
     put(&store, "/a", &[("foo", "2")], &[("vary", "foo")], b"xx");
     assert_eq!(at("/a").collect::<Vec<_>>(), [(2, Purged::No), (1, Purged::No)]);
-    store.purge(&Purge::Everything, Strength::Soft);
+    store.purge(&Purge::Everything, Strength::Soft, now());
     assert_eq!(at("/a").collect::<Vec<_>>(), [(2, Purged::Softly), (1, Purged::Softly)]);
-    store.purge(&Purge::Everything, Strength::Hard);
+    store.purge(&Purge::Everything, Strength::Hard, now());
     assert_eq!(at("/a").collect::<Vec<_>>(), [(2, Purged::Gone), (1, Purged::Gone)]);
 }
 
@@ -200,11 +253,27 @@ fn what_is_stored_can_be_looked_at() {
 fn a_purge_reaches_a_response_that_was_under_way() {
     let store = store(1 << 20);
     let born = store.generation();
-    store.purge(&Purge::Everything, Strength::Hard);
+    store.purge(&Purge::Everything, Strength::Hard, now());
     let object = object_of(&store, "/", &[], &[], b"old", born);
     store.insert(key(&store, "/"), object).unwrap();
     assert_eq!(content(&store, "/", &[]), None);
     assert_eq!(store.keys(), 0);
+}
+
+#[test]
+fn what_a_purge_has_reached_takes_nothing_newer_away() {
+    for strength in [Strength::Soft, Strength::Hard] {
+        let store = store(1 << 20);
+        let born = store.generation();
+        let old = || object_of(&store, "/", &[], &[], b"old", born);
+        store.purge(&Purge::Everything, strength, now());
+        store.insert(key(&store, "/"), old()).unwrap();
+        let stored = content(&store, "/", &[]);
+        assert_eq!(stored.is_some(), strength == Strength::Soft, "what is stale may be validated");
+        put(&store, "/", &[], &[], b"new");
+        store.insert(key(&store, "/"), old()).unwrap();
+        assert_eq!(content(&store, "/", &[]).as_deref(), Some(&b"new"[..]), "{strength:?}");
+    }
 }
 
 #[test]
@@ -292,7 +361,7 @@ fn readers_and_writers_on_many_threads() {
                         assert_eq!(found, path.as_bytes());
                     }
                     if at % 100 == 0 {
-                        store.purge(&Purge::Host("example.com"), Strength::Hard);
+                        store.purge(&Purge::Host("example.com"), Strength::Hard, now());
                     }
                 }
             });

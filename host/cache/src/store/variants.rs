@@ -62,6 +62,16 @@ impl Variants {
         if objects.len() == 1 { Variants::One(object) } else { Variants::Many(objects.into()) }
     }
 
+    /// Without one of them; none if that was the only one.
+    pub(super) fn without(&self, object: &Arc<Object>) -> Option<Variants> {
+        let others: Vec<_> = self.objects().iter().filter(|other| !Arc::ptr_eq(other, object)).cloned().collect();
+        match <[_; 1]>::try_from(others) {
+            Ok([one]) => Some(Variants::One(one)),
+            Err(others) if others.is_empty() => None,
+            Err(others) => Some(Variants::Many(others.into())),
+        }
+    }
+
     pub(super) fn weight(&self) -> u64 {
         self.objects().iter().map(|object| object.weight()).sum()
     }

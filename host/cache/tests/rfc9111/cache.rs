@@ -156,7 +156,7 @@ impl Cache {
             let target = Url::parse("https://example.com").unwrap().join(exchange.path).unwrap();
             for url in invalidate::others(&target, &response).iter().chain([&target]) {
                 let purge = Purge::Url { host: url.host_str().unwrap(), path: url.path(), query: url.query() };
-                self.store.purge(&purge, Strength::Hard);
+                self.store.purge(&purge, Strength::Hard, exchange.times.response);
             }
         }
         from_upstream(status, response, content, exchange.request.clone())
@@ -232,7 +232,7 @@ impl Cache {
                     self.stored(&storable, &received, object.body().clone(), exchange, born);
                 }
             }
-            HeadUpdate::Outdated => object.mark_stale(),
+            HeadUpdate::Outdated => object.mark_stale(exchange.times.response),
             HeadUpdate::Nothing => {}
         }
     }

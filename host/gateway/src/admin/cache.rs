@@ -46,7 +46,7 @@ pub(super) async fn purge(call: Call, wanted: WantedPurge) -> Result<Purged, Pro
     let purged = match (url, prefix, host, tag, everything) {
         (Some(url), None, None, None, false) => {
             let Located { host, path, query } = located("url", &url)?;
-            cache.purge(&Purge::Url { host: &host, path: &path, query: query.as_deref() }, strength);
+            cache.purge_url(&host, &path, query.as_deref(), strength);
             format!("url {host}{path}{}", query.map(|query| format!("?{query}")).unwrap_or_default())
         }
         (None, Some(prefix), None, None, false) => {

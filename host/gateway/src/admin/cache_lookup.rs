@@ -18,7 +18,7 @@ use super::api::Timestamp;
 use super::cache::{Located, located};
 use super::endpoint::Parameter;
 use super::problem::Problem;
-use crate::cache::RouteCache;
+use crate::cache::{RouteCache, key_parts};
 use crate::exchange::CacheNotes;
 use crate::filter::Hook;
 use crate::http::target::routing_host;
@@ -235,6 +235,8 @@ impl Asked {
 
     fn of_upstream(&self, route: &Route, cache: &RouteCache, store: &Store, upstream: &str) -> OfUpstream {
         let policy = &cache.config.policy;
+        let mut parts = self.parts.clone();
+        parts.extend(key_parts(&self.headers, self.scheme.as_str(), &self.located.host));
         let key = cache.config.key.key(
             &KeyInput {
                 group: &route.facts.name,
@@ -245,22 +247,23 @@ impl Asked {
                 query: self.located.query.as_deref(),
                 headers: &self.headers,
                 consumer: self.consumer.as_deref(),
-                parts: &self.parts,
+                parts: &parts,
             },
             store.secret(),
         );
         let stored = store.inspect(&key);
         let selects = |object: &Object| object.variant().matches(&self.headers, store.secret());
         let selected = stored.iter().position(|(object, purged)| *purged != Purged::Gone && selects(object));
+        let now = SystemTime::now();
         let candidate = selected.map(|at| {
             let (object, purged) = &stored[at];
             let candidate = object.candidate();
             sluice_cache::freshness::Candidate {
-                marked_stale: candidate.marked_stale || *purged == Purged::Softly,
+                // When that was shows at the first hit.
+                marked_stale: candidate.marked_stale.or((*purged == Purged::Softly).then_some(now)),
                 ..candidate
             }
         });
-        let now = SystemTime::now();
         let decided = reuse(&RequestDirectives::of(&self.headers), candidate, now, policy);
         let varies = selected.is_none() && stored.iter().any(|(_, purged)| *purged != Purged::Gone);
         OfUpstream {
@@ -300,7 +303,7 @@ fn variant(object: &Object, purged: Purged, selected: bool, now: SystemTime) -> 
         tags: fields::tags(&head).unwrap_or_default().into_iter().map(text).collect(),
         generation: object.born().number(),
         purged: match purged {
-            Purged::No if object.candidate().marked_stale => "soft",
+            Purged::No if object.candidate().marked_stale.is_some() => "soft",
             Purged::No => "no",
             Purged::Softly => "soft",
             Purged::Gone => "hard",

@@ -2,24 +2,29 @@
 //! are in `sluice-cache`; `proxy/cache/` asks them for each request.
 
 mod encoded;
+mod proxied;
 mod tier;
 mod unstored;
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, StatusCode};
 use sluice_cache::digest::Secret;
 use sluice_cache::invalidate;
-use sluice_cache::key::Key;
+use sluice_cache::key::{Key, QueryRule};
 use sluice_cache::store::{Limits, Purge, Store, Strength};
 use url::Url;
 
 use crate::config::model;
+use crate::http::path::normalise_path;
 use crate::services::state::{self, Stores};
 
 pub use self::encoded::{Encoded, Form, State};
+pub use self::proxied::key_parts;
 pub use self::tier::Tier;
 pub use self::unstored::{Noted, NotesOfUnstored, Unstored};
 pub use crate::config::model::PurgeGrant;
@@ -91,6 +96,8 @@ pub struct RouteCache {
 pub struct ResponseCache {
     /// Made when the first route with a cache is served.
     store: OnceLock<Store>,
+    /// What the keys of routes have of a query.
+    queries: ArcSwap<Vec<QueryRule>>,
     /// For those who ask why something is not stored.
     unstored: OnceLock<NotesOfUnstored>,
     /// What other gateways have, too.
@@ -100,8 +107,15 @@ pub struct ResponseCache {
 }
 
 impl ResponseCache {
-    /// The store has this much memory from now on.
-    pub fn apply(&self, memory: u64) {
+    /// The store has this much memory from now on, and the keys of routes have these parts of a query.
+    pub fn apply<'r>(&self, memory: u64, queries: impl Iterator<Item = &'r QueryRule>) {
+        let mut distinct = Vec::new();
+        for rule in queries {
+            if !distinct.contains(rule) {
+                distinct.push(rule.clone());
+            }
+        }
+        self.queries.store(Arc::new(distinct));
         self.encoded.apply(memory / ENCODED);
         let limits = Limits { bytes: memory, object: largest(memory), variants: MAX_VARIANTS };
         match self.store.get() {
@@ -158,7 +172,22 @@ impl ResponseCache {
             tier.purge(what, strength);
         }
         if let Some(store) = self.store() {
-            store.purge(what, strength);
+            store.purge(what, strength, SystemTime::now());
+        }
+    }
+
+    /// Takes the responses of a URL away, or makes them stale. Keys have parts of its query only, where a route says so: what is stored for
+    /// it is found by each of those.
+    pub fn purge_url(&self, host: &str, path: &str, query: Option<&str>, strength: Strength) {
+        let mut forms = vec![query.map(Cow::Borrowed)];
+        for rule in self.queries.load().iter() {
+            let form = rule.canonical(query);
+            if !forms.contains(&form) {
+                forms.push(form);
+            }
+        }
+        for query in forms {
+            self.purge(&Purge::Url { host, path, query: query.as_deref() }, strength);
         }
     }
 
@@ -167,13 +196,14 @@ impl ResponseCache {
         if self.store().is_none() || !invalidate::invalidates(method, status) {
             return;
         }
-        self.purge(&Purge::Url { host: place.host, path: place.path, query: place.query }, Strength::Hard);
+        self.purge_url(place.host, place.path, place.query, Strength::Hard);
         let query = place.query.map(|query| format!("?{query}")).unwrap_or_default();
         let target = format!("{}://{}{}{query}", place.scheme, place.host, place.path);
         let Ok(target) = Url::parse(&target) else { return };
         for url in invalidate::others(&target, response) {
-            if let Some(host) = url_host(&url) {
-                self.purge(&Purge::Url { host: &host, path: url.path(), query: url.query() }, Strength::Hard);
+            // In the form in which requests are known: `/%7Eada` is `/~ada`.
+            if let (Some(host), Ok(path)) = (url_host(&url), normalise_path(url.path())) {
+                self.purge_url(&host, &path, url.query(), Strength::Hard);
             }
         }
     }

@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use sluice_cache::digest::Secret;
@@ -202,7 +202,7 @@ impl JournalReader for Tier {
             && let Some(cache) = self.cache.upgrade()
             && let Some(store) = cache.store()
         {
-            store.purge(&what.borrowed(), strength);
+            store.purge(&what.borrowed(), strength, SystemTime::now());
         }
         true
     }
@@ -214,7 +214,7 @@ impl JournalReader for Tier {
             tracing::warn!("purges of other gateways were missed: all that is in memory is purged");
         }
         // What is on its way as well.
-        store.purge(&Purge::Everything, Strength::Hard);
+        store.purge(&Purge::Everything, Strength::Hard, SystemTime::now());
     }
 
     fn caught_up(&self, number: u64) {

@@ -113,6 +113,10 @@ pub(super) struct RequestContext {
     /// The pipeline whose `on-complete` hooks see the exchange when it is over.
     completes_in: Option<Rc<LocalPipeline>>,
 
+    /// The peer is a trusted proxy, and what it says of the client and the target is in the head.
+    pub(super) behind_proxy: bool,
+    /// A GET of its URL goes to a route with a cache, and its own route has none.
+    pub(super) invalidates: bool,
     /// Whose request it is, where an upstream of its route is told by a PROXY header.
     pub(super) proxied: Option<Box<Proxied>>,
     /// The request's body, until it goes to an upstream.
@@ -186,6 +190,7 @@ impl RequestContext {
     ) -> Box<Self> {
         let tls_version = connection.tls.as_ref().map(|tls| tls.version);
         let mut context = Self::begin(worker, (connection.peer.address, tls_version), method, protocol, id);
+        context.behind_proxy = connection.peer.trusted;
         if let Some(policies) = &connection.settings.hsts {
             // Until the request's host is known, the client's server name stands for it.
             let sni = connection.tls.as_ref().and_then(|tls| tls.sni.as_deref());
@@ -232,6 +237,8 @@ impl RequestContext {
                 charge: None,
                 places: Vec::new(),
                 completes_in: None,
+                behind_proxy: false,
+                invalidates: false,
                 proxied: None,
                 request_body: MessageBody::default(),
                 request_too_large: false,

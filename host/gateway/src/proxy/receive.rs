@@ -6,6 +6,7 @@ use std::rc::Rc;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_TYPE, EXPECT, LOCATION, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, request};
 use hyper::ext::Protocol;
+use sluice_cache::invalidate::is_safe;
 
 use super::body::{MessageBody, coded};
 use super::compress::Wish;
@@ -99,6 +100,7 @@ pub(super) fn receive(
         return Err(shed(local, context, &inbound.head.headers, found.route.index, cause));
     }
     context.ends_here = found.ends_here;
+    context.invalidates = found.invalidates;
     if matches!(inbound.head.method, Method::OPTIONS | Method::TRACE)
         && inbound::spend_forward(&mut inbound.head)
         && matches!(local.shared.routes[found.route.index].action, Action::Forward(_))
@@ -140,6 +142,7 @@ fn shed(
 struct Found {
     route: RouteMatch,
     ends_here: Option<Box<EndsHere>>,
+    invalidates: bool,
 }
 
 /// Why there is none.
@@ -165,7 +168,11 @@ fn find_route(local: &LocalSnapshot, connection: &ConnectionInfo, inbound: &Inbo
         client_ip: inbound.client.ip(),
     };
     let found = match announced_method(&view) {
-        None => local.shared.router.find(&view).map(|route| Found { route, ends_here: None }),
+        None => local.shared.router.find(&view).map(|route| {
+            let invalidates =
+                local.shared.has_caches() && !is_safe(&head.method) && invalidates(local, &view, route.index);
+            Found { route, ends_here: None, invalidates }
+        }),
         Some(announced) => find_preflight(local, &view, &announced),
     };
     found.ok_or_else(|| {
@@ -175,6 +182,14 @@ fn find_route(local: &LocalSnapshot, connection: &ConnectionInfo, inbound: &Inbo
         };
         NotFound { error: ProxyError::new(kind, format!("no route for {} {}", head.method, head.target.path())), allow }
     })
+}
+
+/// Whether a change by a route without a cache is one of what another route has stored (RFC 9111 §4.4).
+#[cold]
+fn invalidates(local: &LocalSnapshot, view: &RequestView, route: usize) -> bool {
+    let has_cache = |route: usize| local.shared.routes.get(route).is_some_and(|route| route.cache.is_some());
+    let of_get = || local.shared.router.find(&RequestView { method: &Method::GET, ..*view });
+    !has_cache(route) && of_get().is_some_and(|found| has_cache(found.index))
 }
 
 /// The method of the request that a CORS preflight (the Fetch standard) announces.
@@ -192,10 +207,10 @@ fn find_preflight(local: &LocalSnapshot, view: &RequestView, announced: &Method)
         route.is_some_and(|route| !local.pipeline(route.pipeline).pipeline().filters().is_empty())
     };
     match local.shared.router.find_preflight(view, announced, has_filters)? {
-        Preflight::AsOptions(route) => Some(Found { route, ends_here: None }),
+        Preflight::AsOptions(route) => Some(Found { route, ends_here: None, invalidates: false }),
         Preflight::AsAnnounced(route) => {
             let allow = allowed(local, view).unwrap_or(HeaderValue::from_static(""));
-            Some(Found { route, ends_here: Some(Box::new(EndsHere::Preflight { allow })) })
+            Some(Found { route, ends_here: Some(Box::new(EndsHere::Preflight { allow })), invalidates: false })
         }
     }
 }

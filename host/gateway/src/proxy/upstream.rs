@@ -58,6 +58,9 @@ impl RouteHandler<'_> {
             return Box::pin(self.through_cache(context, deadline, cache)).await;
         }
         let response = pin!(self.fetch(context, &deadline, None)).await?;
+        if context.invalidates {
+            self.invalidate(context, &response);
+        }
         self.accept(context, response)
     }
 

@@ -250,6 +250,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether a route has a cache.
+    pub fn has_caches(&self) -> bool {
+        self.cache_memory.is_some()
+    }
+
     /// The consumers are those of this snapshot from now on.
     pub fn apply_consumers(&self, files: &ConsumerFiles) {
         files.apply(&self.consumers);
@@ -261,7 +266,8 @@ impl Snapshot {
         self.upstreams.iter().for_each(|(upstream, _)| upstream.apply_limits());
         self.routes.iter().filter_map(|route| route.limits.as_ref()).for_each(|limits| limits.apply());
         if let Some(memory) = self.cache_memory {
-            self.cache.apply(memory);
+            let caches = self.routes.iter().filter_map(|route| route.cache.as_ref());
+            self.cache.apply(memory, caches.map(|cache| &cache.config.key.query));
             self.cache.share(self.cache_tier.as_ref(), &self.services.stores);
         }
     }

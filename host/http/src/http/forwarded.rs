@@ -230,6 +230,19 @@ fn forwarded_elements(headers: &HeaderMap) -> Vec<Element> {
     elements
 }
 
+/// What the elements of `Forwarded` say of the target, host and scheme, as they stand there. A line that can't be read is told as it is, in the
+/// place of a host: others may read something in it.
+pub fn forwarded_targets(headers: &HeaderMap) -> Vec<(Option<String>, Option<String>)> {
+    let mut targets = Vec::new();
+    for line in headers.get_all(FORWARDED) {
+        match line.to_str().ok().and_then(parse_forwarded) {
+            Some(elements) => targets.extend(elements.into_iter().map(|element| (element.host, element.proto))),
+            None => targets.push((Some(line.as_bytes().escape_ascii().to_string()), None)),
+        }
+    }
+    targets
+}
+
 fn parse_forwarded(line: &str) -> Option<Vec<Element>> {
     let mut elements = vec![];
     let mut element = Element::default();

@@ -223,7 +223,7 @@ fn policy(table: &Table<'_>) -> Policy {
         implied_with_credentials: table
             .key(
                 "ttl_with_credentials",
-                "Whether `ttl`, `heuristic` and `negative_ttl` count for the response to a request with a cookie, a token or an API key, \
+                "Whether `ttl`, `heuristic` and `negative_ttl` count for the response to a request with a cookie, a token, an API key or a client certificate, \
                  too. Such a response may be one user's, and is then sent to all.",
                 "true",
             )

@@ -10,7 +10,7 @@ use sluice_cache::store::{Generation, Object, Store};
 use sluice_cache::validate::{HeadUpdate, freshen, head_update};
 
 use super::keep::store_again;
-use super::{Missing, forwarded, is_of_upstream, stale};
+use super::{Caller, Missing, forwarded, is_of_upstream, stale};
 use crate::cache::{CacheResult, RouteCache};
 use crate::proxy::RouteHandler;
 use crate::proxy::context::RequestContext;
@@ -28,7 +28,6 @@ impl RouteHandler<'_> {
         missing: Missing,
     ) -> Result<(), ProxyError> {
         let sent = context.exchange().request.headers.clone();
-        let born = store.generation();
         let requested = SystemTime::now();
         let outcome = Box::pin(self.fetch(context, &deadline, None)).await;
         let failure = match &outcome {
@@ -46,12 +45,12 @@ impl RouteHandler<'_> {
         if let Some(stored) = &missing.stored
             && context.exchange().request.method == Method::HEAD
         {
-            self.heard(context, (cache, store), (missing.key, stored, born), &response, times);
+            self.heard(context, (cache, store), (missing.key, stored, missing.born), &response, times);
         }
         self.answer(context, cache, response, (CacheResult::Miss, forwarded(missing.why, None, false)))
     }
 
-    /// RFC 9111 §4.3.5.
+    /// RFC 9111 §4.3.5. What may not be stored of the response to a GET is not taken from that to a HEAD, either.
     fn heard(
         &self,
         context: &mut RequestContext,
@@ -61,23 +60,35 @@ impl RouteHandler<'_> {
         times: Times,
     ) {
         let head = stored.head();
+        let has_session = self.has_session(&context.attempts, cache, &response.head.headers);
+        let exchange = context.exchange();
+        let no_store = exchange.cache.as_ref().is_some_and(|notes| notes.no_store);
+        if has_session || no_store {
+            return;
+        }
         match head_update(&head, stored.body().len(), response.head.status, &response.head.headers) {
             HeadUpdate::Update => {
-                let request = &context.exchange().request;
+                let request = &exchange.request;
+                let of_caller = Caller::of(exchange).fields(&request.headers, cache.config.key.consumer);
                 let received = Received {
                     method: &Method::HEAD,
-                    request: &request.headers,
+                    request: of_caller.as_ref().unwrap_or(&request.headers),
                     status: response.head.status,
                     response: &response.head.headers,
                     times,
                 };
                 let freshened = freshen(stored.status(), &head, stored.notes(), received, &cache.config.policy);
                 if let Ok(storable) = &freshened.storable {
-                    let received = Received { status: stored.status(), response: &freshened.head, ..received };
+                    let received = Received {
+                        request: &request.headers,
+                        status: stored.status(),
+                        response: &freshened.head,
+                        ..received
+                    };
                     store_again((cache, store), (key, stored, born), request, storable, &received);
                 }
             }
-            HeadUpdate::Outdated => stored.mark_stale(),
+            HeadUpdate::Outdated => stored.mark_stale(times.response),
             HeadUpdate::Nothing => {}
         }
     }

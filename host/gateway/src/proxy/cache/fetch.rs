@@ -21,9 +21,9 @@ use super::flight::{Failed, Lead, Live, State, Target};
 use super::keep::{Came, store_again};
 use super::notes::{Told, stored_notes};
 use super::shared::Shared;
-use super::{Stale, as_of_caller, hit, is_of_upstream, seconds, stale_of};
+use super::{Caller, Stale, hit, is_of_upstream, seconds, stale_of};
 use crate::cache::{RouteCache, Unstored};
-use crate::exchange::{Caller, Exchange, RequestHead};
+use crate::exchange::{self, Exchange, RequestHead};
 use crate::filter::Traversal;
 use crate::http::body::Body;
 use crate::proxy::RouteHandler;
@@ -39,7 +39,7 @@ use crate::upstream::{AttemptLog, UpstreamResponse};
 pub(super) struct Order {
     pub(super) target: Target,
     pub(super) request: HeaderMap,
-    pub(super) has_caller: bool,
+    pub(super) caller: Caller,
     pub(super) stored: Option<Arc<Object>>,
     pub(super) lead: Lead,
     /// Of the store, before the request was sent.
@@ -63,13 +63,13 @@ impl Order {
     ) -> Order {
         let start = context.start;
         let exchange = context.exchange();
-        let has_caller = exchange.context.consumer().is_some();
+        let caller = Caller::of(exchange);
         let (notes, no_store) = match &exchange.cache {
             Some(notes) => (stored_notes(notes), notes.no_store),
             None => (None, false),
         };
         let request = exchange.request.headers.clone();
-        Order { target, request, has_caller, stored, lead, born, start, notes, no_store, told: None }
+        Order { target, request, caller, stored, lead, born, start, notes, no_store, told: None }
     }
 }
 
@@ -139,12 +139,16 @@ fn of_fetch(worker: &Rc<Worker>, context: &mut RequestContext, order: &Order) ->
         metrics: route.metrics,
         name: Arc::clone(&route.name),
     });
+    own.behind_proxy = context.behind_proxy;
     let exchange = context.exchange();
     let mut copy =
         Exchange::new(exchange.id.clone(), exchange.client, exchange.request.clone(), Arc::clone(&exchange.route));
+    // A HEAD finds a stale response, too. What is fetched is for those who GET it.
+    copy.request.method = Method::GET;
     copy.params = exchange.params.clone();
     copy.cache = exchange.cache.clone();
-    copy.context.set_caller(exchange.context.consumer().map(|name| Caller { name: Arc::clone(name), known: None }));
+    copy.context
+        .set_caller(exchange.context.consumer().map(|name| exchange::Caller { name: Arc::clone(name), known: None }));
     own.traversal = Traversal::new(copy);
     own
 }
@@ -249,9 +253,10 @@ impl Fetch {
         let Some(stored) = self.order.stored.clone() else {
             return Answered::Upstream { response: Box::new(response), ttl: None };
         };
-        let may_store = !self.has_session(handler, cache, &response.head.headers) && !self.order.no_store;
+        let may_store =
+            !handler.has_session(&self.context.attempts, cache, &response.head.headers) && !self.order.no_store;
         let request = &self.context.exchange().request;
-        let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
+        let of_caller = self.order.caller.fields(&self.order.request, cache.config.key.consumer);
         let received = Received {
             method: &Method::GET,
             request: of_caller.as_ref().unwrap_or(&self.order.request),
@@ -308,7 +313,7 @@ impl Fetch {
         reply: oneshot::Sender<Fetched>,
     ) {
         let told = self.order.told.take();
-        let has_session = self.has_session(handler, cache, &response.head.headers);
+        let has_session = handler.has_session(&self.context.attempts, cache, &response.head.headers);
         let (status, head) = (response.head.status, told.as_ref().map(|_| response.head.headers.clone()));
         let came = Came { status, head: &response.head.headers, times, has_session };
         let drafted = match self.draft((cache, store), came) {
@@ -323,6 +328,7 @@ impl Fetch {
             Ok(drafted) => drafted,
             Err(why) => {
                 cache.shared.note_unstored(self.order.target.key, why);
+                self.displace(store, status, why);
                 self.order.lead.publish(State::Alone);
                 handler.worker.flights.note_alone(&self.order.target, seconds());
                 return self.reply(reply, Ok(Answered::Upstream { response: Box::new(response), ttl: None }));
@@ -339,6 +345,8 @@ impl Fetch {
                 stored: draft.stored().clone(),
                 variant: draft.variant().clone(),
                 fill: Arc::clone(filling.fill()),
+                born: self.order.born,
+                tags: told.is_none().then(|| draft.tags().clone()),
             })),
             None => State::Alone,
         });

@@ -10,11 +10,11 @@ use sluice_cache::freshness::{Decision, Times, reuse};
 use sluice_cache::key::Key;
 use sluice_cache::notes::Notes;
 use sluice_cache::policy::SetCookie;
-use sluice_cache::storable::{Received, Storable, announced_length, storable_as};
+use sluice_cache::storable::{Received, Refusal, Storable, announced_length, has_credentials, storable_as};
 use sluice_cache::store::{self, BodyBuilder, Draft, Generation, Object, Place, Store};
 use tokio::sync::oneshot;
 
-use super::as_of_caller;
+use super::Caller;
 use super::fetch::Fetch;
 use super::fill::UNATTENDED;
 use super::flight::State;
@@ -24,6 +24,7 @@ use crate::cache::{RouteCache, Unstored, place_host};
 use crate::deadline;
 use crate::exchange::RequestHead;
 use crate::proxy::RouteHandler;
+use crate::upstream::AttemptLog;
 
 impl Fetch {
     /// The response that another gateway has stored, if it is fresh. A stale one takes the place of none.
@@ -39,7 +40,7 @@ impl Fetch {
         let request = &self.context.exchange().request;
         let Found { response, is_stale } = shared.find(request, &self.order.request, &handler.worker.budget).await?;
         let policy = &cache.config.policy;
-        let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
+        let of_caller = self.order.caller.fields(&self.order.request, cache.config.key.consumer);
         let received = Received {
             method: &Method::GET,
             request: of_caller.as_ref().unwrap_or(&self.order.request),
@@ -50,13 +51,15 @@ impl Fetch {
         let directives = Notes::directives(response.notes.as_ref(), ResponseDirectives::of(&response.head));
         let storable = storable_as(received, &directives, policy).ok()?;
         let received = Received { request: &self.order.request, ..received };
-        let place = place(request, response.notes.as_ref());
+        let query = cache.config.key.query.canonical(request.target.query());
+        let place = place(request, query.as_deref(), response.notes.as_ref());
         let draft = Draft::new(&storable, &received, &place, self.order.born, policy, store.secret()).ok()?;
         let mut body = draft.body(cache.config.max_object.0).ok()?;
         body.push(&response.body).ok()?;
         let object = draft.finish(body.finish()).ok()?;
         if is_stale {
-            object.mark_stale();
+            // When that was is not known: not before it came.
+            object.mark_stale(object.stored().received());
         }
         let directives = RequestDirectives::of(&self.order.request);
         match reuse(&directives, Some(object.candidate()), SystemTime::now(), policy).decision {
@@ -100,14 +103,19 @@ impl Fetch {
         self.keep(store, draft, body)
     }
 
-    /// Whether a cookie of the response that would be stored may be that of a session which the gateway has begun for this client.
-    pub(super) fn has_session(&self, handler: &RouteHandler<'_>, cache: &RouteCache, response: &HeaderMap) -> bool {
-        if cache.config.policy.set_cookie != SetCookie::Store || !response.contains_key(SET_COOKIE) {
-            return false;
+    /// Takes the stored response away that one has taken the place of which is not stored itself: it would be sent as a stale one, and hide
+    /// errors, although the upstream has something newer to say.
+    pub(super) fn displace(&mut self, store: &Store, status: StatusCode, why: Unstored) {
+        let Some(stored) = &self.order.stored else { return };
+        let Caller { is_known, has_certificate } = self.order.caller;
+        let of_one = is_known || has_certificate || has_credentials(&self.order.request);
+        if !takes_the_place(status, why, of_one) {
+            return;
         }
-        let asked = self.context.attempts.last().map(|attempt| &*attempt.upstream);
-        let mut upstreams = handler.local.upstreams.iter().map(|handle| handle.upstream.upstream());
-        upstreams.any(|upstream| Some(&**upstream.name()) == asked && upstream.spec().balancing.sticky.is_some())
+        store.remove_object(&self.order.target.key, stored);
+        if let Some(shared) = self.shared.take() {
+            shared.displace(stored, &self.order.request);
+        }
     }
 
     /// The response as it is stored, with its head, if it may be.
@@ -120,9 +128,11 @@ impl Fetch {
             return Err(Unstored::Filter);
         }
         let policy = &cache.config.policy;
-        let of_caller = as_of_caller(&self.order.request, self.order.has_caller, cache.config.key.consumer);
+        let of_caller = self.order.caller.fields(&self.order.request, cache.config.key.consumer);
+        // What was sent: the response to a HEAD has no content.
+        let method = self.context.exchange().request.method.clone();
         let received = Received {
-            method: &Method::GET,
+            method: &method,
             request: of_caller.as_ref().unwrap_or(&self.order.request),
             status: came.status,
             response: came.head,
@@ -136,7 +146,8 @@ impl Fetch {
         }
         let received = Received { request: &self.order.request, ..received };
         let request = &self.context.exchange().request;
-        let place = place(request, self.order.notes.as_ref());
+        let query = cache.config.key.query.canonical(request.target.query());
+        let place = place(request, query.as_deref(), self.order.notes.as_ref());
         let draft = Draft::new(&storable, &received, &place, self.order.born, policy, store.secret())
             .map_err(|_| Unstored::HeadTooLarge)?;
         Ok((draft, storable.head(came.head)))
@@ -161,13 +172,54 @@ impl Came<'_> {
     }
 }
 
-fn place<'a>(request: &'a RequestHead, notes: Option<&'a Arc<Notes>>) -> Place<'a> {
-    Place {
-        host: place_host(&request.scheme, &request.authority),
-        path: request.target.path(),
-        query: request.target.query(),
-        notes,
+/// `query` is what the key has of it.
+fn place<'a>(request: &'a RequestHead, query: Option<&'a str>, notes: Option<&'a Arc<Notes>>) -> Place<'a> {
+    Place { host: place_host(&request.scheme, &request.authority), path: request.target.path(), query, notes }
+}
+
+impl RouteHandler<'_> {
+    /// Whether a cookie of the response that would be stored may be that of a session which the gateway has begun for this client.
+    pub(super) fn has_session(&self, attempts: &AttemptLog, cache: &RouteCache, response: &HeaderMap) -> bool {
+        if cache.config.policy.set_cookie != SetCookie::Store || !response.contains_key(SET_COOKIE) {
+            return false;
+        }
+        let asked = attempts.last().map(|attempt| &*attempt.upstream);
+        let mut upstreams = self.local.upstreams.iter().map(|handle| handle.upstream.upstream());
+        upstreams.any(|upstream| Some(&**upstream.name()) == asked && upstream.spec().balancing.sticky.is_some())
     }
+}
+
+/// Whether a response that is not stored says that the stored one is no more, and not something of its own request. With `of_one`, the
+/// request may be that of one user: what is private to that one is no news for others.
+fn takes_the_place(status: StatusCode, why: Unstored, of_one: bool) -> bool {
+    let is_of_resource = match status.as_u16() {
+        206 | 304 => false,
+        200..=399 | 404 | 410 | 451 => true,
+        _ => false,
+    };
+    is_of_resource
+        && match why {
+            Unstored::Refused(Refusal::NoStore | Refusal::Private) => !of_one,
+            Unstored::Refused(
+                Refusal::NotUnderstood | Refusal::Vary | Refusal::Tags | Refusal::NoFreshness | Refusal::Useless,
+            )
+            | Unstored::TooLarge
+            | Unstored::HeadTooLarge => true,
+            Unstored::Refused(
+                Refusal::Method
+                | Refusal::Status
+                | Refusal::RequestNoStore
+                | Refusal::Authorization
+                | Refusal::Credentials
+                | Refusal::SetCookie,
+            )
+            | Unstored::Session
+            | Unstored::Memory
+            | Unstored::Filter
+            | Unstored::Untold
+            | Unstored::BrokenOff
+            | Unstored::Unattended => false,
+        }
 }
 
 /// Stores a response anew whose head has changed. `received` has that head.
@@ -178,7 +230,43 @@ pub(super) fn store_again(
     storable: &Storable,
     received: &Received<'_>,
 ) -> Option<Arc<Object>> {
-    let place = place(request, stored.notes());
+    let query = cache.config.key.query.canonical(request.target.query());
+    let place = place(request, query.as_deref(), stored.notes());
     let draft = Draft::new(storable, received, &place, born, &cache.config.policy, store.secret()).ok()?;
     store.insert(key, draft.finish(stored.body().clone()).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_stored_may_take_the_place_of_what_is() {
+        let (private, none) = (Unstored::Refused(Refusal::Private), Unstored::Refused(Refusal::NoFreshness));
+        let table = [
+            (200, private, false, true),
+            (200, private, true, false),
+            (404, none, true, true),
+            (410, none, false, true),
+            (302, none, false, true),
+            (200, Unstored::TooLarge, false, true),
+            // About one request.
+            (401, private, false, false),
+            (403, none, false, false),
+            (416, none, false, false),
+            (429, none, false, false),
+            (304, none, false, false),
+            (206, Unstored::Refused(Refusal::Status), false, false),
+            (200, Unstored::Refused(Refusal::Authorization), true, false),
+            (200, Unstored::Refused(Refusal::SetCookie), false, false),
+            // It may be well again.
+            (500, none, false, false),
+            (503, private, false, false),
+            (200, Unstored::Memory, false, false),
+        ];
+        for (status, why, of_one, expected) in table {
+            let code = StatusCode::from_u16(status).unwrap();
+            assert_eq!(takes_the_place(code, why, of_one), expected, "{status} {why:?} {of_one}");
+        }
+    }
 }

@@ -7,12 +7,13 @@ use http::header::{AGE, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Method, StatusCode};
 use sluice_cache::cache_status::{CacheStatus, Forward, Handling};
 use sluice_cache::freshness::{Candidate, Decision, reuse};
-use sluice_cache::store::{Found, Object, Store};
+use sluice_cache::store::{Found, Generation, Object, Store};
+use sluice_cache::vary::Variant;
 use tokio::sync::watch;
 
 use super::fetch::{Answered, Fetched, Order};
-use super::flight::{Flights, Lead, Live, Role, State};
-use super::{Missing, Stale, forwarded, hit, seconds, seconds_of, stale, target};
+use super::flight::{Lead, Live, Role, State};
+use super::{Missing, Stale, forwarded, hit, is_purged, seconds_of, stale, target};
 use crate::cache::{CacheResult, RouteCache};
 use crate::http::body::Body;
 use crate::proxy::RouteHandler;
@@ -37,7 +38,7 @@ impl RouteHandler<'_> {
         if !is_whole || missing.directives.no_store {
             return self.fetch_apart(context, deadline, (cache, store), missing).await;
         }
-        let target = target(context, missing.key);
+        let mut target = target(context.exchange(), missing.key, (cache, store));
         let until = self.until(context.start, deadline).0;
         let begun = Instant::now();
         let mut waits = 0;
@@ -45,48 +46,50 @@ impl RouteHandler<'_> {
             let born = store.generation();
             let role = match cache.config.collapse_timeout {
                 Some(patience) if waits < MOST_WAITS && begun.elapsed() < patience => {
-                    Flights::join(&self.worker.flights, target, born, seconds())
+                    self.join_flight(context.exchange(), target, born, (cache, store))
                 }
                 Some(_) | None => Role::Apart,
             };
             let lead = match role {
-                Role::Leader(lead) => {
-                    // A fetch may have ended between the look-up and now.
-                    if let Found::Object(found) = store.find(&missing.key, &context.exchange().request.headers)
-                        && missing.stored.as_ref().is_none_or(|stored| !Arc::ptr_eq(stored, &found))
-                    {
-                        drop(lead);
-                        let decided = self.reuse(&missing, found.candidate(), cache);
-                        if let Some(age) = decided {
-                            return self.collapsed_into(context, cache, &missing, &found, age);
-                        }
-                        missing.stored = Some(found);
-                        waits += 1;
-                        continue;
-                    }
-                    lead
-                }
+                Role::Leader(lead) => lead,
                 Role::Apart => Lead::apart(),
                 Role::Follower(state) => {
                     waits += 1;
                     let patience = cache.config.collapse_timeout.unwrap_or_default().saturating_sub(begun.elapsed());
                     match wait_for_head(state, patience, until).await {
-                        Waited::Abandoned => continue,
+                        Waited::Abandoned => {}
                         Waited::TimedOut => {
                             deadline.map_or(Ok(()), ClientDeadline::check)?;
                             waits = MOST_WAITS;
-                            continue;
                         }
-                        Waited::For(state) => match self.follow(context, cache, &missing, state) {
-                            Some(outcome) => return outcome,
-                            None => {
-                                waits = MOST_WAITS;
-                                continue;
+                        Waited::For(state) => match self.follow(context, (cache, store), &missing, state, born) {
+                            Followed::Answered(outcome) => return outcome,
+                            Followed::Purged => {}
+                            Followed::OfOthers(variant) if target.variant != Some(variant) => {
+                                target.variant = Some(variant);
                             }
+                            Followed::OfOthers(_) | Followed::Useless => waits = MOST_WAITS,
                         },
                     }
+                    continue;
                 }
             };
+            // Since the look-up, a fetch may have ended, or a purge have come.
+            match store.find(&missing.key, &context.exchange().request.headers) {
+                Found::Object(found) => {
+                    let is_known = missing.stored.as_ref().is_some_and(|stored| Arc::ptr_eq(stored, &found));
+                    if !is_known && let Some(age) = self.reuse(&missing, found.candidate(), cache) {
+                        drop(lead);
+                        return self.collapsed_into(context, cache, &missing, &found, age);
+                    }
+                    missing.stored = Some(found);
+                }
+                Found::OtherVariants | Found::Nothing => missing.stored = None,
+            }
+            if missing.stored.is_none() && !is_plain(&context.exchange().request.headers) {
+                drop(lead);
+                return self.fetch_apart(context, deadline, (cache, store), missing).await;
+            }
             let mut order = Order::new(context, target, missing.stored.clone(), lead, born);
             order.told = self.listen(context);
             let fetched = self.begin_fetch(context, order);
@@ -128,34 +131,52 @@ impl RouteHandler<'_> {
         self.serve(context, cache, object, Some(age), (CacheResult::Collapsed, collapsed(missing.why, ttl)))
     }
 
-    /// Answers a request by the fetch of another one, unless that is of no use to it.
+    /// Answers a request by the fetch of another one, unless that is of no use to it. `came` is the generation of the store when it began
+    /// to wait.
     fn follow(
         &self,
         context: &mut RequestContext,
-        cache: &RouteCache,
+        (cache, store): (&RouteCache, &Store),
         missing: &Missing,
         state: State,
-    ) -> Option<Result<(), ProxyError>> {
+        came: Generation,
+    ) -> Followed {
+        let request = &context.exchange().request.headers;
+        let normalise = cache.config.policy.normalise;
+        let select = |variant: &Variant| match variant.matches(request, store.secret()) {
+            true => None,
+            false => {
+                Some(Variant::new(variant.names(), request, &HeaderMap::new(), normalise, store.secret()).to_bytes())
+            }
+        };
         match state {
-            State::Waiting | State::Alone => None,
+            State::Waiting | State::Alone => Followed::Useless,
             State::Streaming(live) => {
-                let (response, age) = self.join(context, cache, missing, &live)?;
+                if is_purged(&live, came, store) {
+                    return Followed::Purged;
+                }
+                if let Some(variant) = select(&live.variant) {
+                    return Followed::OfOthers(variant);
+                }
+                let Some((response, age)) = self.join(context, cache, missing, &live) else { return Followed::Useless };
                 let status = collapsed(missing.why, live.stored.lifetime().saturating_sub(age));
-                Some(self.answer(context, cache, response, (CacheResult::Collapsed, status)))
+                Followed::Answered(self.answer(context, cache, response, (CacheResult::Collapsed, status)))
             }
             State::Stored(object) => {
-                let store = cache.shared.store()?;
-                if !object.variant().matches(&context.exchange().request.headers, store.secret()) {
-                    return None;
+                if store.is_purged(&object) {
+                    return Followed::Purged;
                 }
-                let age = self.reuse(missing, object.candidate(), cache)?;
-                Some(self.collapsed_into(context, cache, missing, &object, age))
+                if let Some(variant) = select(object.variant()) {
+                    return Followed::OfOthers(variant);
+                }
+                let Some(age) = self.reuse(missing, object.candidate(), cache) else { return Followed::Useless };
+                Followed::Answered(self.collapsed_into(context, cache, missing, &object, age))
             }
             State::Failed(failed) => {
                 if let Some(stale) = stale(missing, failed.failure, cache) {
-                    return Some(self.take_stale(context, cache, missing, stale));
+                    return Followed::Answered(self.take_stale(context, cache, missing, stale));
                 }
-                failed.error.clone().map(Err)
+                failed.error.clone().map_or(Followed::Useless, |error| Followed::Answered(Err(error)))
             }
         }
     }
@@ -167,11 +188,10 @@ impl RouteHandler<'_> {
         missing: &Missing,
         live: &Live,
     ) -> Option<(UpstreamResponse, Duration)> {
-        let request = &context.exchange().request.headers;
-        if !live.variant.matches(request, cache.shared.store()?.secret()) || !is_plain(request) {
+        if !is_plain(&context.exchange().request.headers) {
             return None;
         }
-        let age = self.reuse(missing, Candidate { stored: &live.stored, marked_stale: false }, cache)?;
+        let age = self.reuse(missing, Candidate { stored: &live.stored, marked_stale: None }, cache)?;
         let body = Body::stream(live.fill.reader()?);
         let mut head = live.head.clone();
         head.insert(AGE, HeaderValue::from(age.as_secs()));
@@ -231,6 +251,16 @@ impl RouteHandler<'_> {
         (status.ttl, status.detail) = (Some(stale.ttl), Some("stale-if-error"));
         self.serve(context, cache, &stale.object, Some(stale.age), (CacheResult::StaleIfError, status))
     }
+}
+
+/// What another request's fetch is to a request.
+enum Followed {
+    Answered(Result<(), ProxyError>),
+    /// A purge has reached what came of it.
+    Purged,
+    /// Its response is for requests that select another one. Those that select the same as this one have this in common.
+    OfOthers([u8; 16]),
+    Useless,
 }
 
 /// What a wait for another request's fetch has come to.

@@ -16,6 +16,7 @@ mod purge;
 mod shared;
 mod uncollapsible;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,23 +28,22 @@ use sluice_cache::directives::RequestDirectives;
 use sluice_cache::fields;
 use sluice_cache::freshness::{Decision, Failure, OnError, on_error, reuse};
 use sluice_cache::key::{Key, KeyInput};
-use sluice_cache::storable::{Bypass, looks_up};
-use sluice_cache::store::{Found, Object, Store};
+use sluice_cache::storable::{Bypass, CLIENT_CERTIFICATE, has_credentials, looks_up};
+use sluice_cache::store::{Found, Generation, Object, Store, Tags};
 
 pub use self::flight::Flights;
 pub(super) use self::notes::{Told, tell};
 
 use self::fetch::Order;
-use self::flight::{Role, Target};
+use self::flight::{Live, Role, State, Target};
 use super::RouteHandler;
 use super::context::RequestContext;
 use super::deadline::ClientDeadline;
 use super::error::{Kind, ProxyError};
-use crate::cache::{CacheResult, Place, RouteCache, place_host};
+use crate::cache::{CacheResult, Place, RouteCache, key_parts, place_host};
 use crate::coarse;
-use crate::exchange::RequestHead;
+use crate::exchange::{Exchange, RequestHead};
 use crate::filter::Hook;
-use crate::http::headers::CREDENTIALS;
 use crate::upstream::UpstreamResponse;
 
 /// The name of the gateway in `Cache-Status`.
@@ -56,6 +56,8 @@ struct Missing {
     directives: RequestDirectives,
     /// What may be validated, or hide an error.
     stored: Option<Arc<Object>>,
+    /// Of the store, before the look-up.
+    born: Generation,
 }
 
 impl RouteHandler<'_> {
@@ -91,6 +93,8 @@ impl RouteHandler<'_> {
         let key = self.key(context, cache, store.secret());
         let request = &context.exchange().request.headers;
         let directives = RequestDirectives::of(request);
+        // Before: a purge from now on reaches what comes of what is found here.
+        let born = store.generation();
         let (stored, varies) = match store.find(&key, request) {
             Found::Object(object) => (Some(object), false),
             Found::OtherVariants => (None, true),
@@ -108,7 +112,7 @@ impl RouteHandler<'_> {
                 self.serve(context, cache, &object, Some(decided.age), (CacheResult::Stale, status))
             }
             (Decision::StaleWhileRevalidate, Some(object)) => {
-                self.revalidate(context, key, &object, store);
+                self.revalidate(context, (cache, store), key, (&object, born));
                 let status = CacheStatus { detail: Some("stale-while-revalidate"), ..status };
                 self.serve(context, cache, &object, Some(decided.age), (CacheResult::Stale, status))
             }
@@ -118,11 +122,11 @@ impl RouteHandler<'_> {
                 Err(ProxyError::new(Kind::NotStored, message))
             }
             (Decision::Fresh | Decision::Stale | Decision::StaleWhileRevalidate, None) => {
-                let missing = Missing { key, why, directives, stored: None };
+                let missing = Missing { key, why, directives, stored: None, born };
                 self.miss(context, deadline, (cache, store), missing).await
             }
             (Decision::Revalidate | Decision::Fetch, stored) => {
-                let missing = Missing { key, why, directives, stored };
+                let missing = Missing { key, why, directives, stored, born };
                 self.miss(context, deadline, (cache, store), missing).await
             }
         }
@@ -145,18 +149,27 @@ impl RouteHandler<'_> {
 
     fn key(&self, context: &mut RequestContext, cache: &RouteCache, secret: &Secret) -> Key {
         let upstream = self.local.upstreams[context.weighted].upstream.name();
+        let behind_proxy = context.behind_proxy;
         let exchange = context.exchange();
         let request = &exchange.request;
+        let place = place(request);
+        let mut parts = Cow::Borrowed(exchange.cache.as_ref().map_or(&[][..], |notes| &notes.key_parts));
+        if behind_proxy {
+            let of_proxies = key_parts(&request.headers, place.scheme, place.host);
+            if !of_proxies.is_empty() {
+                parts.to_mut().extend(of_proxies);
+            }
+        }
         let input = KeyInput {
             group: &self.route.facts.name,
             upstream,
-            scheme: request.scheme.as_str(),
-            host: place_host(&request.scheme, &request.authority),
-            path: request.target.path(),
-            query: request.target.query(),
+            scheme: place.scheme,
+            host: place.host,
+            path: place.path,
+            query: place.query,
             headers: &request.headers,
             consumer: exchange.context.consumer().map(|name| &**name),
-            parts: exchange.cache.as_ref().map_or(&[], |notes| &notes.key_parts),
+            parts: &parts,
         };
         cache.config.key.key(&input, secret)
     }
@@ -211,8 +224,7 @@ impl RouteHandler<'_> {
     ) -> Result<(), ProxyError> {
         context.cache = Some(CacheResult::Bypass);
         let response = Box::pin(self.fetch(context, &deadline, None)).await?;
-        let request = &context.exchange().request;
-        cache.shared.invalidate(&place(request), &request.method, response.head.status, &response.head.headers);
+        self.invalidate(context, &response);
         if response.upgraded.is_some() {
             return self.accept(context, response);
         }
@@ -221,16 +233,48 @@ impl RouteHandler<'_> {
     }
 
     /// Fetches while a stale response is sent (RFC 5861 §3), unless somebody does.
-    fn revalidate(&self, context: &mut RequestContext, key: Key, stored: &Arc<Object>, store: &Store) {
-        let born = store.generation();
-        let target = target(context, key);
-        if let Role::Leader(lead) = Flights::join(&self.worker.flights, target, born, seconds()) {
+    fn revalidate(
+        &self,
+        context: &mut RequestContext,
+        (cache, store): (&RouteCache, &Store),
+        key: Key,
+        (stored, born): (&Arc<Object>, Generation),
+    ) {
+        let target = target(context.exchange(), key, (cache, store));
+        if let Role::Leader(lead) = self.join_flight(context.exchange(), target, born, (cache, store)) {
             let mut order = Order::new(context, target, Some(Arc::clone(stored)), lead, born);
             // No response hook will see the response: what they have said of the one before it holds.
             order.notes = stored.notes().cloned();
             order.start = Instant::now();
             drop(self.begin_fetch(context, order));
         }
+    }
+
+    fn join_flight(
+        &self,
+        exchange: &Exchange,
+        target: Target,
+        born: Generation,
+        (cache, store): (&RouteCache, &Store),
+    ) -> Role {
+        Flights::join(&self.worker.flights, target, born, seconds(), |since, state| match state {
+            State::Streaming(live) => is_purged(live, born, store),
+            State::Stored(object) => store.is_purged(object),
+            State::Waiting | State::Failed(_) | State::Alone => {
+                let place = place(&exchange.request);
+                let query = cache.config.key.query.canonical(place.query);
+                let tags = Tags::new(place.host, place.path, query.as_deref(), [], store.secret());
+                store.is_purged_since(since, &tags)
+            }
+        })
+    }
+}
+
+/// Whether a purge has reached a response on its way, for a request that came when the store was in this generation.
+fn is_purged(live: &Live, came: Generation, store: &Store) -> bool {
+    match &live.tags {
+        Some(tags) => store.is_purged_since(live.born, tags),
+        None => live.born != came,
     }
 }
 
@@ -244,9 +288,13 @@ fn place(request: &RequestHead) -> Place<'_> {
     }
 }
 
-fn target(context: &mut RequestContext, key: Key) -> Target {
-    let request = &context.exchange().request.headers;
-    Target { key, has_credentials: CREDENTIALS.iter().any(|name| request.contains_key(name)) }
+fn target(exchange: &Exchange, key: Key, (cache, store): (&RouteCache, &Store)) -> Target {
+    let request = &exchange.request.headers;
+    Target {
+        key,
+        variant: store.variant(&key, request, cache.config.policy.normalise),
+        has_credentials: has_credentials(request) || exchange.client_certificate.is_some(),
+    }
 }
 
 /// A stale response in place of an error.
@@ -297,22 +345,43 @@ fn is_of_upstream(kind: Kind) -> bool {
     )
 }
 
-/// The fields of a request by which it is decided whether its response may be shared. A filter may have taken the credentials out of a
-/// request whose caller it knows: the response is one for that caller, as if they were there. Where each caller has responses of its own, they
-/// are shared with nobody.
-fn as_of_caller(request: &HeaderMap, has_caller: bool, apart: bool) -> Option<HeaderMap> {
-    match (has_caller, apart) {
-        (true, true) if request.contains_key(AUTHORIZATION) => {
-            let mut without = request.clone();
-            without.remove(AUTHORIZATION);
-            Some(without)
+/// Who has sent a request, as far as its fields do not say it.
+#[derive(Clone, Copy)]
+struct Caller {
+    /// A filter knows who it is.
+    is_known: bool,
+    /// The client has shown a certificate.
+    has_certificate: bool,
+}
+
+impl Caller {
+    fn of(exchange: &Exchange) -> Caller {
+        Caller {
+            is_known: exchange.context.consumer().is_some(),
+            has_certificate: exchange.client_certificate.is_some(),
         }
-        (true, false) if !request.contains_key(AUTHORIZATION) => {
-            let mut with = request.clone();
-            with.insert(AUTHORIZATION, HeaderValue::from_static("caller"));
-            Some(with)
+    }
+
+    /// The fields of a request by which it is decided whether its response may be shared. A filter may have taken the credentials out of a
+    /// request whose caller it knows: the response is one for that caller, as if they were there. A certificate is a credential, too, whether
+    /// the upstream gets it or a filter. Where each caller has responses of its own (`apart`), they are shared with nobody.
+    fn fields(self, request: &HeaderMap, apart: bool) -> Option<HeaderMap> {
+        let Caller { is_known, has_certificate } = self;
+        let without = is_known && apart && request.contains_key(AUTHORIZATION);
+        let with = is_known && !apart && !request.contains_key(AUTHORIZATION);
+        let certificate = has_certificate && !(is_known && apart);
+        if !without && !with && !certificate {
+            return None;
         }
-        (true | false, _) => None,
+        let mut fields = request.clone();
+        if without {
+            fields.remove(AUTHORIZATION);
+        }
+        let [certificate_field, _] = CLIENT_CERTIFICATE;
+        for name in with.then_some(AUTHORIZATION).into_iter().chain(certificate.then_some(certificate_field)) {
+            fields.insert(name, HeaderValue::from_static("caller"));
+        }
+        Some(fields)
     }
 }
 
@@ -327,4 +396,32 @@ fn seconds_of(time: Duration) -> i64 {
 
 fn seconds() -> u64 {
     coarse::now_ms() / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_asked_counts_also_where_the_fields_do_not_say_it() {
+        let fields = |is_known, has_certificate, authorization: bool, apart| {
+            let mut request = HeaderMap::new();
+            if authorization {
+                request.insert(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
+            }
+            let fields = Caller { is_known, has_certificate }.fields(&request, apart).unwrap_or(request);
+            (fields.contains_key(AUTHORIZATION), has_credentials(&fields))
+        };
+        for authorization in [false, true] {
+            assert_eq!(fields(false, false, authorization, false), (authorization, authorization));
+            assert_eq!(fields(false, false, authorization, true), (authorization, authorization));
+            assert_eq!(fields(true, false, authorization, false), (true, true));
+            // Each caller has responses of its own.
+            assert_eq!(fields(true, false, authorization, true), (false, false));
+            assert_eq!(fields(true, true, authorization, true), (false, false));
+            // RFC 9111 §3.5 is about `Authorization` alone.
+            assert_eq!(fields(false, true, authorization, false), (authorization, true));
+            assert_eq!(fields(false, true, authorization, true), (authorization, true));
+        }
+    }
 }

@@ -4,7 +4,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, StatusCode};
-use sluice_cache::store::{Purge, Strength};
+use sluice_cache::store::Strength;
 
 use super::place;
 use crate::cache::{CacheResult, PurgeGrant, RouteCache};
@@ -15,6 +15,7 @@ use crate::proxy::RouteHandler;
 use crate::proxy::body::MessageBody;
 use crate::proxy::context::{EndsHere, RequestContext, Responder};
 use crate::proxy::error::{Kind, ProxyError};
+use crate::upstream::UpstreamResponse;
 
 /// With `1`, the responses become stale, as with Fastly.
 const SOFT: HeaderName = HeaderName::from_static("fastly-soft-purge");
@@ -41,12 +42,21 @@ impl RouteHandler<'_> {
         let soft = request.headers.get(SOFT).is_some_and(|value| value == "1");
         let strength = if soft { Strength::Soft } else { Strength::Hard };
         let place = place(request);
-        cache.shared.purge(&Purge::Url { host: place.host, path: place.path, query: place.query }, strength);
+        cache.shared.purge_url(place.host, place.path, place.query, strength);
         let head = ResponseHead::new(ResponseSource::Gateway, StatusCode::NO_CONTENT);
         context.responder = Responder::Gateway;
         context.response_body = MessageBody::new(Body::Empty, Some(&head.headers));
         context.exchange().response = Some(Box::new(head));
         Ok(())
+    }
+}
+
+impl RouteHandler<'_> {
+    /// RFC 9111 §4.4: what the response to a request makes invalid.
+    pub(in crate::proxy) fn invalidate(&self, context: &mut RequestContext, response: &UpstreamResponse) {
+        let request = &context.exchange().request;
+        let cache = &self.local.shared.cache;
+        cache.invalidate(&place(request), &request.method, response.head.status, &response.head.headers);
     }
 }
 

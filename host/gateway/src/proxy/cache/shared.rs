@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{HeaderMap, SET_COOKIE};
 use sluice_cache::fields::{self, Vary};
+use sluice_cache::key::QueryRule;
 use sluice_cache::packed::{self, Packed};
 use sluice_cache::policy::Normalise;
 use sluice_cache::store::{Object, Purged, SharedPurges, Tags};
@@ -25,6 +26,7 @@ pub(super) struct Shared {
     known: u64,
     name: String,
     normalise: Normalise,
+    query: QueryRule,
 }
 
 impl RouteHandler<'_> {
@@ -37,6 +39,7 @@ impl RouteHandler<'_> {
             known: purges.number(),
             name: hex(key.to_bytes()),
             normalise: cache.config.policy.normalise,
+            query: cache.config.key.query.clone(),
             tier,
             purges,
         })
@@ -79,7 +82,8 @@ impl Shared {
         let noted = response.notes.iter().flat_map(|notes| &notes.tags).map(|tag| tag.as_bytes());
         let host = place_host(&request.scheme, &request.authority);
         let tags = explicit.into_iter().chain(noted);
-        let tags = Tags::new(host, request.target.path(), request.target.query(), tags, secret);
+        let query = self.query.canonical(request.target.query());
+        let tags = Tags::new(host, request.target.path(), query.as_deref(), tags, secret);
         let is_stale = match self.purges.check(response.born, &tags) {
             Purged::Gone => return None,
             Purged::Softly => true,
@@ -124,6 +128,21 @@ impl Shared {
                 self.tier.put(&self.name, &marker, left).await;
             }
             self.tier.put(&name, &packed, left).await;
+        });
+    }
+
+    /// The tier has nothing more for a request: the upstream's newest response is not stored.
+    pub(super) fn displace(self, stored: &Object, request: &HeaderMap) {
+        let name = match stored.variant().names() {
+            [] => self.name.clone(),
+            names => {
+                let secret = self.purges.secret();
+                self.variant(&Variant::new(names, request, &HeaderMap::new(), self.normalise, secret))
+            }
+        };
+        tokio::task::spawn_local(async move {
+            // What is no response is not used.
+            self.tier.put(&name, b"-", Duration::from_secs(1)).await;
         });
     }
 

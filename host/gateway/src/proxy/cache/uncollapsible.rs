@@ -63,7 +63,7 @@ mod tests {
             consumer: None,
             parts: &[],
         };
-        Target { key: KeyRule::default().key(&input, &Secret::new([1; 16])), has_credentials }
+        Target { key: KeyRule::default().key(&input, &Secret::new([1; 16])), variant: None, has_credentials }
     }
 
     #[test]
