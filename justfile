@@ -57,6 +57,10 @@ cache-suite suite *arguments:
     cargo build --locked --release
     node tests/external/cache_suite.mjs {{ quote(suite) }} target/release/sluice {{ arguments }}
 
+# The cache and its tier while the origin flaps and Redis hangs and is killed, with so many URLs (redis-server)
+cache-chaos objects="100000":
+    CACHE_OBJECTS={{ quote(objects) }} SLUICE_REQUIRE_ALL=1 cargo test --locked --test e2e cache_shared::nothing_breaks
+
 # Fuzzes a target for some seconds (nightly, `cargo install cargo-fuzz`); targets: tests/fuzz/fuzz_targets
 fuzz target seconds="60":
     cargo +nightly fuzz run --fuzz-dir tests/fuzz --features services {{ quote(target) }} -- -max_total_time={{ quote(seconds) }}

@@ -1,5 +1,5 @@
 //! The tier that gateways share in Redis: responses of one serve the other, a purge reaches all, and nothing depends on it.
-//! `CACHE_OBJECTS=100000 cargo test -p sluice --test e2e cache_shared::` is the full length of the chaos.
+//! `just cache-chaos` is the full length of the chaos, with 100,000 URLs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -273,59 +273,190 @@ fn a_large_response_stays_in_memory() {
     }
 }
 
-/// A body that tells of its URL and length.
-fn body_of(target: &str) -> String {
-    let number: usize = target.trim_start_matches('/').parse().unwrap_or(0);
-    format!("{target} ").repeat(1 + number % 500)
+#[test]
+fn a_journal_that_has_lost_its_last_entries_begins_anew() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let origin = counting("max-age=600");
+    let (one, two) = (sharing(&redis, &origin, ""), sharing(&redis, &origin, ""));
+    both_live(&[&one, &two]);
+    purge(&one, json!({"tag": "red"}));
+    let text = get_as(&two, "/a", &[]).text();
+    let id = redis.ask(&["HGET", "sluice:{cache}:table", "id"]);
+    eventually("both have read the purge", || {
+        let last = redis.ask(&["HGET", "sluice:{cache}:table", "last"]);
+        last.trim() == "1" && is_live(&one) && is_live(&two)
+    });
+    // As if a replica without the first entry had taken over, and another gateway had written one with its number there.
+    let script = "local text = redis.call('XRANGE', KEYS[1], '-', '+')[1][2][2]
+redis.call('DEL', KEYS[1])
+return redis.call('XADD', KEYS[1], '1-0', 'e', text, 'm', 'another')";
+    redis.ask(&["EVAL", script, "1", "sluice:{cache}:entries"]);
+    redis.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    eventually("it has another identity", || redis.ask(&["HGET", "sluice:{cache}:table", "id"]) != id);
+    both_live(&[&one, &two]);
+    purge(&one, json!({"url": "http://shop.example/a"}));
+    eventually("a purge of one reaches the other", || get_as(&two, "/a", &[]).text() != text);
+}
+
+#[test]
+fn a_reload_without_a_cache_forgets_what_is_stored_and_leaves_the_tier() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let origin = counting("max-age=600");
+    let with = toml(&redis, &origin, "");
+    let without = with.replace("cache = {  }\n", "");
+    assert_ne!(with, without);
+    let gateway = Gateway::start(&with);
+    both_live(&[&gateway]);
+    get_as(&gateway, "/a", &[]);
+    eventually("it is in the tier", || keys(&redis, "sluice:cache:*") == 1);
+    gateway.reload(&without);
+    assert_ne!(gateway.metric("sluice_cache_shared_usable", &[]), Some(1.0));
+    // Nobody tells the cache of this.
+    redis.ask(&["FLUSHALL"]);
+    gateway.request("POST", "/a", &[("host", "shop.example")], b"x");
+    let before = origin.count();
+    gateway.reload(&with);
+    get_as(&gateway, "/a", &[]);
+    assert_eq!(origin.count(), before + 1);
+    both_live(&[&gateway]);
+}
+
+/// What the chaos does to the origin, and its time.
+struct Chaos {
+    began: Instant,
+    healthy: AtomicBool,
+}
+
+impl Chaos {
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    fn origin(self: &Arc<Chaos>) -> Origin {
+        let chaos = Arc::clone(self);
+        Origin::serve(move |request| {
+            if !chaos.healthy.load(Ordering::Relaxed) {
+                return Reply::status(503);
+            }
+            let life = match request.target.starts_with("/short/") {
+                true => "max-age=2, stale-if-error=3",
+                false => "max-age=600, stale-if-error=600",
+            };
+            Reply::text(body_of(&request.target, chaos.now())).with("cache-control", life)
+        })
+    }
+
+    /// Asks for a URL. Answers when its body was made; none for an error of the origin. A body that is not whole or older than it may
+    /// be fails the test.
+    fn ask(&self, client: &mut Client, target: &str) -> Option<u64> {
+        // The gateway decides later, so that the body was not younger to it.
+        let now = self.now();
+        let response = client.request("GET", target, &[("host", "shop.example")], b"");
+        if response.status == 503 {
+            assert!(!self.healthy.load(Ordering::Relaxed), "{target}: an error, and the origin has none");
+            assert!(status(&response).contains("fwd="), "an error of the origin's");
+            return None;
+        }
+        assert_eq!(response.status, 200, "{target}");
+        let body = response.text();
+        let made = body.split(' ').nth(1).and_then(|made| made.parse().ok()).unwrap_or(0);
+        assert!(body == body_of(target, made), "{target} is not what the origin has sent");
+        let most = match (target.starts_with("/short/"), self.healthy.load(Ordering::Relaxed)) {
+            (true, true) => 2_000,
+            (true, false) => 5_000,
+            (false, _) => 600_000,
+        };
+        // A second more: ages are told in whole ones.
+        assert!(now.saturating_sub(made) <= most + 1_000, "{target} is {} ms old", now - made);
+        Some(made)
+    }
+
+    /// Asks for many. Answers how many there were, and when the oldest was made.
+    fn ask_all(&self, gateway: &Gateway, prefix: &str, numbers: std::ops::Range<usize>) -> (usize, u64) {
+        let mut client = gateway.client();
+        let made: Vec<u64> = numbers.filter_map(|number| self.ask(&mut client, &format!("{prefix}{number}"))).collect();
+        (made.len(), made.into_iter().min().unwrap_or(u64::MAX))
+    }
+}
+
+/// A body that tells of its URL and of when it was made.
+fn body_of(target: &str, made: u64) -> String {
+    let number: usize = target.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    format!("{target} {made} ").repeat(1 + number % 500)
+}
+
+/// Has this gateway write to the tier, and does something in the middle of it.
+fn in_mid_write(gateway: &Gateway, prefix: &str, redis: &mut Redis, strike: impl FnOnce(&mut Redis)) {
+    let size = |redis: &Redis| redis.ask(&["DBSIZE"]).trim().parse().unwrap_or(0_usize);
+    let before = size(redis);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = gateway.client();
+            for number in 0.. {
+                let target = format!("{prefix}{number}");
+                let asked = client.try_request("GET", &target, &[("host", "shop.example")], b"");
+                if asked.is_err() || done.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        eventually("it writes", || size(redis) >= before + 50);
+        strike(redis);
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
 fn nothing_breaks_when_the_origin_flaps_and_redis_dies_and_hangs() {
     let Some(mut redis) = Redis::start(&[]) else { return };
-    let healthy = Arc::new(AtomicBool::new(true));
-    let says = Arc::clone(&healthy);
-    let origin = Origin::serve(move |request| match says.load(Ordering::Relaxed) {
-        true => Reply::text(body_of(&request.target)).with("cache-control", "max-age=600, stale-if-error=600"),
-        false => Reply::status(503),
-    });
+    let chaos = Arc::new(Chaos { began: Instant::now(), healthy: AtomicBool::new(true) });
+    let (origin, count) = (chaos.origin(), objects());
     let (one, two) = (sharing(&redis, &origin, ""), sharing(&redis, &origin, ""));
     both_live(&[&one, &two]);
-    let count = objects();
-    let check = |gateway: &Gateway, targets: std::ops::Range<usize>, may_fail: bool| {
-        let mut client = gateway.client();
-        for number in targets {
-            let target = format!("/{number}");
-            let response = client.request("GET", &target, &[("host", "shop.example")], b"");
-            match response.status {
-                200 => assert!(response.text() == body_of(&target), "{target} is not what the origin has sent"),
-                503 if may_fail => assert!(status(&response).contains("fwd="), "an error of the origin's"),
-                other => panic!("{target}: {other}"),
-            }
-        }
-    };
-    check(&one, 0..count / 2, false);
-    // The origin fails: what is stored on either is there.
-    healthy.store(false, Ordering::Relaxed);
-    check(&one, 0..count / 2, false);
-    check(&two, 0..count, true);
-    healthy.store(true, Ordering::Relaxed);
+    chaos.ask_all(&one, "/short/", 0..20);
+    chaos.ask_all(&one, "/", 0..count / 2);
+    // The origin fails: what is stored is there, and not for longer than it says.
+    chaos.healthy.store(false, Ordering::Relaxed);
+    let last = count / 2 - count.min(2_000) / 2..count / 2;
+    assert_eq!(chaos.ask_all(&one, "/", last.clone()).0, last.len());
+    chaos.ask_all(&two, "/", 0..count);
+    eventually("what is too old takes no error's place", || {
+        [&one, &two].iter().all(|gateway| chaos.ask_all(gateway, "/short/", 0..20).0 == 0)
+    });
+    chaos.healthy.store(true, Ordering::Relaxed);
+    chaos.ask_all(&one, "/short/", 0..20);
     // Redis hangs: nothing waits longer than a call may.
     redis.hang();
     let begun = Instant::now();
-    check(&two, 0..count / 4, false);
-    check(&one, count / 2..count / 2 + count / 4, false);
+    chaos.ask_all(&two, "/", 0..count / 4);
+    chaos.ask_all(&one, "/", count / 2..count / 2 + count / 4);
     let slowest = begun.elapsed() / count as u32;
     assert!(slowest < Duration::from_millis(100), "{slowest:?} for each");
     redis.resume();
-    redis.kill();
-    check(&one, 0..count, false);
-    assert!(redis.start_again());
-    check(&two, 0..count, false);
     both_live(&[&one, &two]);
-    // A gateway is killed in the middle of it all: what it has left in the tier is whole.
-    drop(one);
+    // It is killed while it is written to, and comes back without its data.
+    in_mid_write(&two, "/written/", &mut redis, Redis::kill);
+    chaos.ask_all(&one, "/", 0..count);
+    assert!(redis.start_again());
+    chaos.ask_all(&two, "/", 0..count);
+    both_live(&[&one, &two]);
+    // What is purged on one of them is gone on both.
+    let purged = chaos.now();
+    purge(&one, json!({"everything": true}));
+    assert!(chaos.ask_all(&one, "/", 0..count).1 >= purged);
+    let mut client = two.client();
+    eventually("the other one hears of it", || chaos.ask(&mut client, "/1").is_some_and(|made| made >= purged));
+    assert!(chaos.ask_all(&two, "/", 0..count).1 >= purged);
+    chaos.ask_all(&two, "/short/", 0..20);
+    // A gateway is killed while it writes: what it has left in the tier is whole, and all that a new one has without the origin.
+    in_mid_write(&one, "/kept/", &mut redis, |_| one.signal("KILL"));
+    chaos.healthy.store(false, Ordering::Relaxed);
     let three = sharing(&redis, &origin, "");
     both_live(&[&three]);
-    check(&three, 0..count, false);
-    check(&three, 0..count, false);
+    let (found, _) = chaos.ask_all(&three, "/kept/", 0..60);
+    assert!(found >= 40, "{found} of at least 50 that were written");
+    chaos.healthy.store(true, Ordering::Relaxed);
+    chaos.ask_all(&three, "/", 0..count);
+    assert!(chaos.ask_all(&three, "/", 0..count).1 >= purged);
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The sources of the tests that the table may name.
 const SOURCES: &[(&str, &str)] = &[
     ("acme", include_str!("acme.rs")),
+    ("acme_shared", include_str!("acme_shared.rs")),
     ("admin", include_str!("admin.rs")),
     ("balancing", include_str!("balancing.rs")),
     ("bodies", include_str!("bodies.rs")),
@@ -74,7 +75,7 @@ const TABLE: &[(&str, &str)] = &[
     ("acme.*.fallback", "acme::another_authority_is_asked_when_the_first_answers_nonsense"),
     ("acme.*.key_type", "acme::a_certificate_is_ordered_by_tls_alpn_01"),
     ("acme.*.renew_before", "acme::a_certificate_is_renewed_before_its_end_and_no_handshake_fails"),
-    ("acme.*.state", "acme::gateways_that_share_a_state_order_one_certificate"),
+    ("acme.*.state", "acme_shared::gateways_that_share_a_state_order_one_certificate"),
     ("acme.*.terms_of_service_agreed", "acme::a_certificate_is_ordered_by_http_01_before_redirects_and_routes"),
     ("admin.bind", "observability::health_and_readiness"),
     ("admin.ready_when_expired", "tls_settings::a_listener_whose_certificates_have_expired_is_not_ready"),

@@ -2,11 +2,14 @@
 
 mod access;
 mod acme;
+mod acme_hostile;
+mod acme_shared;
 mod admin;
 mod balancing;
 mod bodies;
 mod bulkheads;
 mod cache;
+mod cache_bodies;
 mod cache_filters;
 mod cache_hostile;
 mod cache_purge;

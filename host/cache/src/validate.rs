@@ -87,7 +87,7 @@ fn is_strong_time(stored: &HeaderMap, modified: SystemTime) -> bool {
 /// A stored response that an upstream has confirmed.
 #[derive(Debug)]
 pub struct Freshened {
-    /// The head for the client whose request validated it. The 304 may set a cookie for that one alone.
+    /// The head for the client whose request validated it. The 304 may set a cookie for that one alone, and its `Age` is that of the response.
     pub head: HeaderMap,
     /// How the response is stored from now on ([`Storable::head`] of `head`), or why it no longer may be.
     pub storable: Result<Storable, Refusal>,
@@ -122,7 +122,6 @@ pub fn freshen(
         without.remove(SET_COOKIE_2);
         again(&without).map(Storable::without_cookies)
     };
-    head.remove(header::AGE);
     Freshened { head, storable }
 }
 

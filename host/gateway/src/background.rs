@@ -2,7 +2,7 @@
 //! refreshing key sets, watching files and the admin API.
 //!
 //! Nothing may block it. Reading files and building a snapshot is the loader thread's work; rendering a long response goes to the
-//! runtime's blocking thread (`tokio::task::spawn_blocking`). A request depends on it only where a name
+//! runtime's blocking threads (`tokio::task::spawn_blocking`). A request depends on it only where a name
 //! was never resolved: if the runtime stops, the gateway goes on with the last good state.
 
 use std::future::Future;
@@ -18,9 +18,10 @@ use tokio::task::LocalSet;
 
 use crate::telemetry::Metrics;
 
-/// Blocking jobs that run at the same time; more of them wait. One is enough for the responses of the admin API. A response stays in
-/// memory until its client has read it, so slow clients can keep one for each connection of the admin listener.
-const BLOCKING_THREADS: usize = 1;
+/// Blocking jobs that run at the same time; more of them wait: large responses of the admin API, and the files and keys of certificates that are
+/// ordered. A disk that hangs holds one or some of them, and the others go on. A response stays in memory until its client has read it, so slow
+/// clients can keep one for each connection of the admin listener.
+const BLOCKING_THREADS: usize = 8;
 /// How long the end of the thread is waited for. It only drops its tasks, so more means that a task blocks.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -84,6 +85,11 @@ impl Background {
 }
 
 impl Task {
+    /// Whether it goes on: it has not ended by itself, or by a panic.
+    pub fn is_running(&self) -> bool {
+        !self.detach.is_closed()
+    }
+
     /// Lets the task run until it ends by itself, or the thread does.
     pub fn detach(self) {
         // Fails only when the task has ended.
@@ -199,13 +205,14 @@ mod tests {
         let metrics = Metrics::new();
         let (background, _thread) = Background::start(Arc::clone(&metrics)).expect("a thread");
         let (told, hears) = mpsc::channel();
-        let _waits = background.spawn("test", move || wait(told));
-        background.spawn("test", || async { panic!("of a test") }).detach();
+        let waits = background.spawn("test", move || wait(told));
+        let panics = background.spawn("test", || async { panic!("of a test") });
         background.spawn("test", || -> std::future::Ready<()> { panic!("before the first poll") }).detach();
         let (later, ran) = oneshot::channel();
         background.spawn("test", move || async { later.send(()).unwrap_or_default() }).detach();
         ran.blocking_recv().expect("it runs");
         assert_eq!(metrics.background_panics.value(), 2);
+        assert!(waits.is_running() && !panics.is_running());
         assert_eq!(hears.recv_timeout(LONG), Ok("running"));
         assert_eq!(hears.try_recv(), Err(mpsc::TryRecvError::Empty), "it goes on");
     }

@@ -94,6 +94,12 @@ impl BodyBuilder {
         }
         while !part.is_empty() {
             let (now, later) = part.split_at(part.len().min(PIECE - self.open.len()));
+            let wanted = self.open.len() + now.len();
+            if wanted > self.open.capacity() {
+                // A piece keeps all its capacity, so that this never passes a piece.
+                let capacity = wanted.max(2 * self.open.capacity()).min(PIECE);
+                self.open.reserve_exact(capacity - self.open.len());
+            }
             self.open.extend_from_slice(now);
             part = later;
             if self.open.len() == PIECE {
@@ -153,6 +159,17 @@ mod tests {
                 let expected = &content[(part.start as usize).min(length)
                     ..(part.end.min(all) as usize).max(part.start as usize).min(length)];
                 assert_eq!(joined(body.slice(part.clone())), expected, "{length} {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_take_no_more_memory_than_their_content() {
+        for step in [1, 1000, 9000, PIECE] {
+            let mut builder = BodyBuilder::new(None, u64::MAX).unwrap();
+            for _ in 0..2 * PIECE / step + 1 {
+                builder.push(&vec![7; step]).unwrap();
+                assert!(builder.open.capacity() <= PIECE, "{step}: {}", builder.open.capacity());
             }
         }
     }

@@ -268,6 +268,11 @@ impl SharedPurges {
         }
     }
 
+    /// Whether a purge that has no number yet would take a response away, or make it stale.
+    pub fn reaches(&self, what: &Purge, tags: &Tags) -> bool {
+        tags.0.contains(&what.tag(&self.secret))
+    }
+
     /// Whether a response was purged since its gateway knew the purges up to `born`.
     pub fn check(&self, born: u64, tags: &Tags) -> Purged {
         self.purges.check(Generation(born), tags, &AtomicU64::new(u64::MAX))
@@ -362,6 +367,8 @@ mod tests {
         assert_eq!((shared.check(8, &tags), shared.check(9, &tags)), (Purged::Gone, Purged::No));
         purge(Purge::Host("b"), Strength::Hard, 20);
         assert_eq!(shared.check(9, &tags), Purged::No);
+        let reaches = |what: Purge| shared.reaches(&what, &tags);
+        assert!(reaches(Purge::Host("a")) && reaches(Purge::Tag(b"red")) && !reaches(Purge::Host("b")));
         shared.note(u32::MAX, 100);
         assert_eq!(shared.number(), 0);
         shared.knows(20);

@@ -142,6 +142,7 @@ fn a_304_makes_a_stored_response_fresh() {
     assert_eq!(found.head["x"], "1");
     assert_eq!(found.head["date"], "Sun, 06 Nov 1994 08:51:17 GMT");
     assert!(!storable.head(&found.head).contains_key("age"));
+    assert_eq!(found.head["age"], "7", "a cache behind must not take it for younger");
 
     let found = freshened(&stored, &[("cache-control", "max-age=3600"), ("x", "2")], &Policy::default());
     assert_eq!(found.storable.unwrap().stored.lifetime(), Duration::from_secs(3600));

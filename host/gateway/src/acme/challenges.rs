@@ -1,7 +1,7 @@
 //! The challenges of one order while it is under way: shown by this gateway, and told to all others that share a state with it.
 
-use super::Parts;
 use super::failure::{Failure, Kind};
+use super::parts::Parts;
 use super::sharing::{self, CHALLENGES};
 use super::storage::Storage;
 use crate::certs::{Challenge, Shows};

@@ -1,7 +1,9 @@
 //! The operator's program that changes TXT records, for `dns-01`. It is run without a shell, and with everything that it starts it ends when its
 //! time is over.
 
+use std::pin::pin;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
@@ -13,6 +15,9 @@ use crate::services::log_limit::visible;
 
 /// What is read of its last words, for the log.
 const MAX_STDERR: u64 = 4096;
+
+/// How long they are waited for after its end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What it is to do.
 #[derive(Debug, Clone, Copy)]
@@ -46,17 +51,25 @@ pub(super) async fn change(dns: &DnsCommand, change: Change, name: &str, value: 
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(|error| failed(error.to_string()))?;
     let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
-    let stderr = child.stderr.take();
-    let run = async {
-        let mut said = Vec::new();
-        if let Some(mut stderr) = stderr {
-            let _ = (&mut stderr).take(MAX_STDERR).read_to_end(&mut said).await;
-            // What else it says is of no use, but must not block it.
-            let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
-        }
-        (child.wait().await, said)
+    let mut stderr = child.stderr.take();
+    let mut said = Vec::new();
+    let read = async {
+        let Some(stderr) = &mut stderr else { return };
+        let _ = stderr.take(MAX_STDERR).read_to_end(&mut said).await;
+        // What else it says is of no use, but must not block it.
+        let _ = tokio::io::copy(stderr, &mut tokio::io::sink()).await;
     };
-    let Ok((status, said)) = timeout(dns.timeout, run).await else {
+    let run = async {
+        let (mut read, mut wait) = (pin!(read), pin!(child.wait()));
+        let status = tokio::select! {
+            status = &mut wait => status,
+            () = &mut read => return wait.await,
+        };
+        // What it has started may hold the other end for as long as it likes.
+        let _ = timeout(LAST_WORDS, read).await;
+        status
+    };
+    let Ok(status) = timeout(dns.timeout, run).await else {
         return Err(failed(format!("it has not ended within {:?}", dns.timeout)));
     };
     let status = status.map_err(|error| failed(error.to_string()))?;
@@ -71,8 +84,6 @@ pub(super) async fn change(dns: &DnsCommand, change: Change, name: &str, value: 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn run(command: &[&str], timeout: Duration) -> Result<(), String> {
@@ -96,6 +107,19 @@ mod tests {
         assert_eq!(error, "`/bin/sh`: it has ended with exit status: 3: no zone");
         let error = run(&["/nowhere/program"], LONG).expect_err("no program");
         assert!(error.starts_with("`/nowhere/program`: "), "{error}");
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("pid");
+        // It has the standard error of its parent.
+        let script = format!("sleep 1000 & echo $! > {}; echo done >&2", file.display());
+        assert_eq!(run(&["/bin/sh", "-c", &script], LONG * 10), Ok(()));
+        let child = std::fs::read_to_string(&file).expect("a number");
+        let child = child.trim().parse().ok().and_then(Pid::from_raw).expect("a process");
+        // Not ended with its parent.
+        rustix::process::kill_process(child, Signal::KILL).expect("it runs");
     }
 
     #[test]

@@ -75,8 +75,19 @@ impl Failure {
         }
     }
 
+    /// The same for a new order: `unauthorized` is said of the account then, as of one that was deactivated (RFC 8555 §7.3.6), and not of a name.
+    pub(super) fn of_new_order(error: &Error) -> Self {
+        let failure = Failure::of(error);
+        match error {
+            Error::Api(problem) if name(problem) == Some("unauthorized") => {
+                Failure { kind: Kind::NoAccount, ..failure }
+            }
+            _ => failure,
+        }
+    }
+
     fn of_problem(problem: &Problem) -> Self {
-        let kind = match problem.r#type.as_deref().and_then(|name| name.strip_prefix(PREFIX)) {
+        let kind = match name(problem) {
             Some("rateLimited") => Kind::RateLimited,
             Some("accountDoesNotExist") => Kind::NoAccount,
             Some("serverInternal") => Kind::Unreachable,
@@ -87,6 +98,11 @@ impl Failure {
         };
         Failure::new(kind, problem.to_string())
     }
+}
+
+/// The type of a problem that is one of ACME's.
+fn name(problem: &Problem) -> Option<&str> {
+    problem.r#type.as_deref()?.strip_prefix(PREFIX)
 }
 
 #[cfg(test)]
@@ -105,6 +121,10 @@ mod tests {
         assert_eq!(kind(r#"{"type":"urn:ietf:params:acme:error:rejectedIdentifier","status":403}"#), Kind::Refused);
         assert_eq!(kind(r#"{"type":"about:blank","status":503}"#), Kind::Unreachable);
         assert_eq!(kind(r#"{"status":429}"#), Kind::RateLimited);
+        let unauthorized = r#"{"type":"urn:ietf:params:acme:error:unauthorized","status":403}"#;
+        assert_eq!(kind(unauthorized), Kind::Challenge);
+        let unauthorized = serde_json::from_str(unauthorized).expect("a problem");
+        assert_eq!(Failure::of_new_order(&Error::Api(unauthorized)).kind, Kind::NoAccount);
         let nonsense = serde_json::from_str::<Problem>("nonsense").expect_err("no problem");
         assert_eq!(Failure::of(&Error::Json(nonsense)).kind, Kind::Unreachable);
         let silent = Error::Other(Box::new(Unanswered::new("nobody".to_owned())));

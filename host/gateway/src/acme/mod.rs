@@ -2,7 +2,7 @@
 //! the background runtime: a keeper for each certificate, which outlives reloads that do not change it.
 //!
 //! A keeper (`keeper`) decides when to order (`schedule`), from whom, and what comes of a failure. `order` is one order, `authority` the way to an
-//! authority, `storage` what outlives the process. Gateways that share a state order under a `lock` and tell each other of challenges and
+//! authority, `parts` what orders know of each other, `storage` what outlives the process. Gateways that share a state order under a `lock` and tell each other of challenges and
 //! certificates (`sharing`). Nothing here is on the way of a request.
 
 mod asking;
@@ -14,44 +14,30 @@ mod keeper;
 mod lock;
 mod on_demand;
 mod order;
+mod parts;
 mod schedule;
 mod sharing;
 mod storage;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-use tokio::sync::Semaphore;
+use std::sync::Arc;
 
 use crate::background::{Background, Task};
 use crate::certs::{OrderedPlace, PendingChallenges};
-use crate::config::model::{AcmeAuthority, AcmeCertificate, Config, Name, Wanted};
-use crate::outbound::{OutboundClient, Tls};
+use crate::config::model::{AcmeCertificate, Config, Name, Wanted};
+use crate::outbound::OutboundClient;
 use crate::services::Services;
 use crate::services::state::{Records, StoreSpec};
 use asking::Asking;
-use authority::Http;
 use keeper::{Group, Keeper, Plan};
 use on_demand::OnDemandKeeper;
+use parts::Parts;
 use sharing::Followed;
 use storage::{Key, Storage};
 
-/// Orders that are under way at a time.
-const ORDERS: usize = 4;
 /// What the keys of a shared state begin with.
 const PURPOSE: &str = "acme";
-
-/// What all orders are made with.
-struct Parts {
-    outbound: Arc<OutboundClient>,
-    challenges: Arc<PendingChallenges>,
-    slots: Semaphore,
-    /// By the text of the authorities that are trusted beside the system's.
-    tls: Mutex<HashMap<Option<String>, Tls>>,
-}
 
 /// All certificates that are ordered.
 pub struct Acme {
@@ -61,6 +47,8 @@ pub struct Acme {
     folder: Option<Arc<Path>>,
     running: HashMap<Name, Running>,
     followed: Vec<Following>,
+    /// Whether the folder was rid of what nobody needs.
+    is_clean: bool,
 }
 
 /// A keeper at work.
@@ -69,7 +57,7 @@ struct Running {
     wanted: Wanted,
     state: Option<StoreSpec>,
     place: OrderedPlace,
-    _task: Task,
+    task: Task,
 }
 
 /// A state that is followed.
@@ -88,9 +76,9 @@ impl Acme {
         challenges: Arc<PendingChallenges>,
         state_dir: Option<PathBuf>,
     ) -> Self {
-        let parts = Parts { outbound, challenges, slots: Semaphore::new(ORDERS), tls: Mutex::default() };
-        let folder = state_dir.map(|folder| folder.join("acme").into());
-        Acme { background, services, parts: Arc::new(parts), folder, running: HashMap::new(), followed: Vec::new() }
+        let parts = Arc::new(Parts::new(outbound, challenges));
+        let folder: Option<Arc<Path>> = state_dir.map(|folder| folder.join("acme").into());
+        Acme { background, services, parts, folder, running: HashMap::new(), followed: Vec::new(), is_clean: false }
     }
 
     /// Keeps the certificates of this configuration from now on, in these places, and no others. What is on disk is in its place when this
@@ -102,12 +90,17 @@ impl Acme {
                 "`gateway.state_dir` is not set and there is no home: certificates that are ordered are lost when the gateway ends"
             );
         }
+        if let (Some(folder), false) = (&self.folder, std::mem::replace(&mut self.is_clean, true)) {
+            storage::clean(folder, unix_now());
+        }
         for (certificate, place) in config.acme_certificates.iter().zip(places) {
             let Some(plan) = plan(config, certificate) else { continue };
             let state = plan.authorities.first().and_then(|first| first.state.as_ref());
             let state = state.and_then(|name| config.states.iter().find(|spec| *spec.name == **name)).cloned();
             let known = before.remove(&certificate.name).filter(|known| {
-                known.plan == plan
+                // A panic is a fault of the gateway; a reload mends its consequence.
+                known.task.is_running()
+                    && known.plan == plan
                     && known.wanted == certificate.wanted
                     && known.state == state
                     && known.place.is(place)
@@ -132,6 +125,9 @@ impl Acme {
                 Ok(followed) => Some(followed),
                 Err(error) => {
                     tracing::error!(certificate = %certificate.name, error, "a certificate can't be ordered");
+                    if let OrderedPlace::OnDemand(certificates) = place {
+                        certificates.attend(false);
+                    }
                     return None;
                 }
             },
@@ -150,11 +146,12 @@ impl Acme {
                 let group = Group { certificates: Arc::clone(certificates), asking };
                 let mut keeper = OnDemandKeeper::new(plan.clone(), both, parts, group);
                 keeper.begin();
+                certificates.attend(true);
                 self.background.spawn("certificates on demand", move || keeper.keep())
             }
             (OrderedPlace::OnDemand(_), Wanted::Names(_)) => return None,
         };
-        Some(Running { plan, wanted: certificate.wanted.clone(), state, place: place.clone(), _task: task })
+        Some(Running { plan, wanted: certificate.wanted.clone(), state, place: place.clone(), task })
     }
 
     /// What is followed of a state: the one that is, or one from now on.
@@ -180,29 +177,9 @@ fn plan(config: &Config, certificate: &AcmeCertificate) -> Option<Plan> {
         Wanted::Names(names) => names.clone(),
         Wanted::OnDemand(_) => Vec::new(),
     };
-    Some(Plan {
-        names,
-        key: Key::certificate(&certificate.name),
-        authorities: all.cloned().collect(),
-        key_type: first.key_type,
-        renew_before: first.renew_before,
-    })
-}
-
-impl Parts {
-    fn http(&self, authority: &AcmeAuthority) -> Http {
-        Http::new(Arc::clone(&self.outbound), self.tls(authority.ca.as_ref()))
-    }
-
-    /// The system's authorities and these. The roots are read once for each.
-    fn tls(&self, ca: Option<&String>) -> Tls {
-        let mut known = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || {
-            let extra = ca.into_iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes()));
-            Tls::with_authorities(extra.filter_map(Result::ok).collect())
-        };
-        known.entry(ca.cloned()).or_insert_with(make).clone()
-    }
+    let authorities: Vec<_> = all.cloned().collect();
+    let key = Key::certificate(&certificate.name, &Plan::variant(&names, first.key_type, &authorities));
+    Some(Plan { names, key, authorities, key_type: first.key_type, renew_before: first.renew_before })
 }
 
 /// Seconds since the Unix epoch.

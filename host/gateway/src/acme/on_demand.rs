@@ -1,5 +1,5 @@
 //! Certificates for names that clients ask for: the operator's service is asked, then one is ordered, once for all who wait. Everything a client can cause is
-//! bounded: names that are looked at together, orders in an hour, and refusals that are remembered.
+//! bounded: names that are looked at together, orders in an hour, and refusals that are remembered, each for longer than the one before.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -11,15 +11,16 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::Parts;
 use super::keeper::{Group, Keeper, Plan};
+use super::parts::Parts;
 use super::sharing::Followed;
 use super::storage::{Key, Storage};
+use super::unix_now;
 use crate::certs::{ManagedCertificate, Want};
 
 /// Names that are asked for or ordered at a time.
 const MAX_UNDER_WAY: usize = 64;
-/// How long a refusal holds, and how many are remembered.
+/// How long a refusal holds that is none of an authority, and how many are remembered.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 const MAX_REFUSED: usize = 10_000;
 
@@ -39,8 +40,17 @@ pub(super) struct OnDemandKeeper {
 struct State {
     /// Who waits for a name.
     waiting: HashMap<String, Vec<oneshot::Sender<()>>>,
-    refused: HashMap<String, Instant>,
+    refused: HashMap<String, Refusal>,
     budget: Budget,
+}
+
+/// Why a name has no certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Refusal {
+    /// Nothing is done for it before.
+    until: Instant,
+    /// Orders in a row that have failed. They are remembered beyond that time.
+    failures: u32,
 }
 
 /// Orders that are left of an hour's: a bucket that fills evenly.
@@ -53,6 +63,11 @@ struct Budget {
 impl Budget {
     fn new(per_hour: u32, now: Instant) -> Self {
         Budget { per_hour: per_hour.into(), left: per_hour.into(), at: now }
+    }
+
+    /// One was not needed.
+    fn give_back(&mut self) {
+        self.left = (self.left + 1.0).min(self.per_hour);
     }
 
     fn take(&mut self, now: Instant) -> bool {
@@ -101,7 +116,8 @@ impl OnDemandKeeper {
 
     fn keeper(&self, host: &str) -> Keeper {
         let name = self.group.certificates.name();
-        let (names, key) = (vec![host.to_owned()], Key::on_demand(name, host));
+        let names = vec![host.to_owned()];
+        let key = Key::on_demand(name, host, &Plan::variant(&names, self.plan.key_type, &self.plan.authorities));
         let plan = Plan { names, key, ..self.plan.clone() };
         // A reload finds what it has.
         let place = self.group.certificates.find(host).unwrap_or_else(|| ManagedCertificate::new(host));
@@ -149,7 +165,7 @@ impl OnDemandKeeper {
             waiting.push(done);
             return false;
         }
-        if state.refused.get(host).is_some_and(|until| *until > now) || state.waiting.len() >= MAX_UNDER_WAY {
+        if state.refused.get(host).is_some_and(|refusal| refusal.until > now) || state.waiting.len() >= MAX_UNDER_WAY {
             return false;
         }
         state.waiting.insert(host.to_owned(), vec![done]);
@@ -157,33 +173,59 @@ impl OnDemandKeeper {
     }
 
     async fn serve(&self, state: &RefCell<State>, host: String) {
-        let keeper = self.first(state, &host).await;
-        // Also what waits ends here: there is a certificate, or there will be none.
-        state.borrow_mut().waiting.remove(&host);
-        match keeper {
-            Some(keeper) => {
-                keeper.keep().await;
-                self.group.certificates.remove(&host);
-            }
-            None => state.borrow_mut().refuse(host, Instant::now()),
+        let _served = Served { by: self, state, host: &host };
+        let first = self.first(state, &host).await;
+        let keeper = state.borrow_mut().settle(&host, first);
+        if let Some(keeper) = keeper {
+            keeper.keep().await;
+            self.group.certificates.remove(&host);
         }
     }
 
     /// The first certificate of a name, if it gets one.
-    async fn first(&self, state: &RefCell<State>, host: &str) -> Option<Keeper> {
+    async fn first(&self, state: &RefCell<State>, host: &str) -> Result<Keeper, Refusal> {
+        let certificate = self.group.certificates.name();
+        let failures = state.borrow().refused.get(host).map_or(0, |refusal| refusal.failures);
+        let refused = || Refusal { until: Instant::now() + REFUSED_FOR, failures };
+        if self.group.certificates.is_full() {
+            self.count("full");
+            tracing::warn!(certificate, host, "no certificate on demand: there are as many as there may be");
+            return Err(refused());
+        }
         match self.group.asking.agrees(host).await {
             Some(true) => {}
             Some(false) => {
                 self.count("not_wanted");
                 tracing::debug!(host, "a name gets no certificate on demand");
-                return None;
+                return Err(refused());
             }
             None => {
                 self.count("not_answered");
-                let certificate = self.group.certificates.name();
                 tracing::warn!(certificate, host, "nobody has said whether a name gets a certificate on demand");
-                return None;
+                return Err(refused());
             }
+        }
+        let mut keeper = self.keeper(host).after_failures(failures);
+        if let Err(failure) = keeper.take_shared().await {
+            tracing::warn!(certificate, host, reason = failure.reason, "no certificate on demand: the state is away");
+            keeper.failed(&failure);
+            return Err(Refusal::of(&keeper));
+        }
+        if keeper.place_if_filled().is_none() {
+            self.order(state, &mut keeper, host).await?;
+        }
+        let Some(place) = keeper.place_if_filled() else { return Err(Refusal::of(&keeper)) };
+        if !self.group.certificates.insert(host, place) {
+            return Err(refused());
+        }
+        Ok(keeper)
+    }
+
+    /// Orders the first certificate of a name, if an authority may be asked and something is left of the hour's orders.
+    async fn order(&self, state: &RefCell<State>, keeper: &mut Keeper, host: &str) -> Result<(), Refusal> {
+        if keeper.due() > unix_now() {
+            self.count("rate_limited");
+            return Err(Refusal::of(keeper));
         }
         if !state.borrow_mut().budget.take(Instant::now()) {
             self.count("over_rate");
@@ -193,18 +235,13 @@ impl OnDemandKeeper {
                 host,
                 "no certificate on demand: as many as `rate` says were ordered in this hour"
             );
-            return None;
+            return Err(Refusal { until: Instant::now() + REFUSED_FOR, failures: keeper.failures() });
         }
-        let mut keeper = self.keeper(host);
-        if !keeper.order_first().await {
-            return None;
+        let has_one = keeper.order_first().await;
+        if !keeper.has_ordered() {
+            state.borrow_mut().budget.give_back();
         }
-        let place = keeper.place_if_filled()?;
-        if !self.group.certificates.insert(host, place) {
-            tracing::warn!(host, "no certificate on demand: there are as many as there may be");
-            return None;
-        }
-        Some(keeper)
+        if has_one { Ok(()) } else { Err(Refusal::of(keeper)) }
     }
 
     fn count(&self, result: &'static str) {
@@ -212,14 +249,55 @@ impl OnDemandKeeper {
     }
 }
 
+/// The work for a name. A panic ends it, and the next client begins it anew.
+struct Served<'a> {
+    by: &'a OnDemandKeeper,
+    state: &'a RefCell<State>,
+    host: &'a str,
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            if let Ok(mut state) = self.state.try_borrow_mut() {
+                state.waiting.remove(self.host);
+            }
+            self.by.group.certificates.remove(self.host);
+        }
+    }
+}
+
+impl Refusal {
+    /// Until it may be ordered again.
+    fn of(keeper: &Keeper) -> Self {
+        let wait = keeper.due().saturating_sub(unix_now()).max(1).unsigned_abs();
+        Refusal { until: Instant::now() + Duration::from_secs(wait), failures: keeper.failures() }
+    }
+}
+
 impl State {
-    fn refuse(&mut self, host: String, now: Instant) {
+    /// What waits for a name ends here: there is a certificate, or there will be none.
+    fn settle(&mut self, host: &str, first: Result<Keeper, Refusal>) -> Option<Keeper> {
+        self.waiting.remove(host);
+        match first {
+            Ok(keeper) => {
+                self.refused.remove(host);
+                Some(keeper)
+            }
+            Err(refusal) => {
+                self.refuse(host.to_owned(), refusal, Instant::now());
+                None
+            }
+        }
+    }
+
+    fn refuse(&mut self, host: String, refusal: Refusal, now: Instant) {
         if self.refused.len() >= MAX_REFUSED {
-            self.refused.retain(|_, until| *until > now);
+            self.refused.retain(|_, refusal| refusal.until > now);
         }
         // More names than can be remembered are asked for again.
         if self.refused.len() < MAX_REFUSED {
-            self.refused.insert(host, now + REFUSED_FOR);
+            self.refused.insert(host, refusal);
         }
     }
 }
@@ -237,17 +315,20 @@ mod tests {
         assert!(!budget.take(later(59)));
         assert!(budget.take(later(60)) && !budget.take(later(60)));
         assert_eq!((0..100).filter(|_| budget.take(later(100_000))).count(), 60, "never more than an hour's");
+        budget.give_back();
+        assert!(budget.take(later(100_000)) && !budget.take(later(100_000)));
     }
 
     #[test]
     fn refusals_are_bounded() {
         let now = Instant::now();
         let mut state = State { waiting: HashMap::new(), refused: HashMap::new(), budget: Budget::new(1, now) };
+        let refusal = Refusal { until: now + REFUSED_FOR, failures: 1 };
         for number in 0..MAX_REFUSED + 10 {
-            state.refuse(format!("{number}.test"), now);
+            state.refuse(format!("{number}.test"), refusal, now);
         }
         assert_eq!(state.refused.len(), MAX_REFUSED);
-        state.refuse("later.test".to_owned(), now + REFUSED_FOR);
+        state.refuse("later.test".to_owned(), refusal, refusal.until);
         assert_eq!(state.refused.len(), 1);
     }
 }

@@ -13,15 +13,16 @@ use tokio::time::{sleep, timeout};
 use super::challenges::Shown;
 use super::dns::{self, Change};
 use super::failure::{Failure, Kind};
+use super::parts::Parts;
 use super::sharing::DISTRIBUTION;
-use super::{Parts, storage::Storage};
+use super::storage::Storage;
 use crate::certs::Challenge;
 use crate::config::model::{AcmeAuthority, ChallengeKind, DnsCommand, KeyType};
 
 /// How long an authority may take to look at what it was shown, or to issue.
 const DECISION: Duration = Duration::from_secs(180);
 /// An order with everything.
-const LONGEST: Duration = Duration::from_secs(20 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(20 * 60);
 /// What precedes a name that a TXT record is for (RFC 8555 §8.4).
 const TXT: &str = "_acme-challenge.";
 
@@ -81,13 +82,14 @@ async fn create(
     identifiers: &[Identifier],
     replaces: Option<CertificateIdentifier<'_>>,
 ) -> Result<Order, Failure> {
-    let failed = |error| Failure::of(&error);
-    let Some(replaced) = replaces else { return account.new_order(&NewOrder::new(identifiers)).await.map_err(failed) };
-    match account.new_order(&NewOrder::new(identifiers).replaces(replaced)).await.map_err(failed) {
+    let plain =
+        async || account.new_order(&NewOrder::new(identifiers)).await.map_err(|error| Failure::of_new_order(&error));
+    let Some(replaced) = replaces else { return plain().await };
+    match account.new_order(&NewOrder::new(identifiers).replaces(replaced)).await.map_err(|error| Failure::of(&error)) {
         Ok(order) => Ok(order),
         Err(failure) if matches!(failure.kind, Kind::RateLimited | Kind::NoAccount) => Err(failure),
-        // RFC 9773 §5: it may have been replaced before, or be of another authority. That is no reason to go without a certificate.
-        Err(_) => account.new_order(&NewOrder::new(identifiers)).await.map_err(failed),
+        // RFC 9773 §5: it may have been replaced before, or be of another authority or account. That is no reason to go without a certificate.
+        Err(_) => plain().await,
     }
 }
 

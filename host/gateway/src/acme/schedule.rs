@@ -1,4 +1,4 @@
-//! When something is ordered: pure functions of times in seconds since the Unix epoch, and of a random number from 0 to 1 that spreads gateways.
+//! When something is ordered: functions of times in seconds since the Unix epoch, and of a random number from 0 to 1 that spreads gateways.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const FIRST_AFTER_REFUSAL: Duration = Duration::from_secs(60);
 const FIRST_AFTER_SILENCE: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(6 * 3600);
 /// What an authority asks for is heeded up to this.
-const LONGEST_HEEDED: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const LONGEST_HEEDED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// When an authority wants a certificate to be renewed (RFC 9773 §4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,16 @@ pub(super) fn back_off(failures: u32, reached: bool, asked_for: Option<Duration>
     // Never before what the authority has asked for, and a little after it.
     let asked_for = asked_for.map(|time| time.min(LONGEST_HEEDED)).map(|time| time + time.mul_f64(random / 20.0));
     spread.max(asked_for.unwrap_or_default())
+}
+
+/// The time that is so far away.
+pub(super) fn after(wait: Duration) -> i64 {
+    super::unix_now().saturating_add(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX).saturating_add(1))
+}
+
+/// From 0 to 1.
+pub(super) fn random() -> f64 {
+    crate::services::random::number().map_or(0.5, |number| number as f64 / u64::MAX as f64)
 }
 
 #[cfg(test)]

@@ -1,21 +1,24 @@
 //! What gateways tell each other through a shared state: which challenges an authority may ask for, and that there is a new certificate. A task for each
 //! state looks every second, so that no request and no handshake waits for the state.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::unix_now;
 use crate::certs::{Challenge, PendingChallenges};
-use crate::services::state::{RecordError, Records};
+use crate::services::state::{self, RecordError, Records};
 
 /// The list of pending challenges.
 pub(super) const CHALLENGES: &str = "challenges";
-/// The number that grows with each new certificate.
-const VERSION: &str = "version";
+/// The events that tell of new certificates, by their keys.
+const CERTIFICATES: &str = "certificates";
+/// Certificates that are looked up at a time when it is not known which of them are new.
+const AT_ONCE: usize = 100;
 /// How often the state is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// Until all gateways have seen what one has told.
@@ -36,34 +39,53 @@ struct Told {
 /// What a gateway follows of a state.
 pub(super) struct Followed {
     pub(super) records: Records,
-    /// Another value with each certificate that some gateway has put there.
-    version: watch::Sender<Option<Vec<u8>>>,
+    waiting: Mutex<Waiting>,
     said_away: Mutex<bool>,
+}
+
+/// Who waits for news of which certificate.
+#[derive(Default)]
+struct Waiting {
+    by_key: HashMap<String, Arc<Notify>>,
+    /// Those who are to look although nothing was told: some at a time.
+    unsure: VecDeque<String>,
+}
+
+/// The news of one certificate.
+pub(super) struct News {
+    of: Arc<Followed>,
+    key: String,
+    told: Arc<Notify>,
 }
 
 impl Followed {
     pub(super) fn new(records: Records) -> Arc<Self> {
-        Arc::new(Followed { records, version: watch::Sender::new(None), said_away: Mutex::default() })
+        Arc::new(Followed { records, waiting: Mutex::default(), said_away: Mutex::default() })
     }
 
-    /// Changes when there is a new certificate in the state.
-    pub(super) fn changes(&self) -> watch::Receiver<Option<Vec<u8>>> {
-        self.version.subscribe()
+    /// Tells of a certificate from now on. The first look is soon.
+    pub(super) fn news_of(self: &Arc<Self>, key: &str) -> News {
+        let told = self.waiting().add(key);
+        News { of: Arc::clone(self), key: key.to_owned(), told }
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks until it is dropped.
     pub(super) async fn follow(self: Arc<Self>, pending: Arc<PendingChallenges>) {
         let state: Arc<str> = self.records.state().into();
+        let mut known = None;
         loop {
-            match self.look().await {
-                Ok((version, challenges)) => {
+            match self.look(known.unwrap_or_default()).await {
+                Ok((news, challenges)) => {
                     self.say_away(None);
                     pending.show_shared(&state, challenges);
-                    self.version.send_if_modified(|known| {
-                        let is_new = *known != version;
-                        *known = version;
-                        is_new
-                    });
+                    // All look by themselves at the start.
+                    let events = if known.is_none() { Some(Vec::new()) } else { news.events };
+                    known = Some(news.number);
+                    self.waiting().tell(events);
                 }
                 // What was told before is shown still: it does no harm.
                 Err(error) => self.say_away(Some(&error)),
@@ -72,12 +94,12 @@ impl Followed {
         }
     }
 
-    async fn look(&self) -> Result<(Option<Vec<u8>>, Vec<Challenge>), RecordError> {
-        let version = self.records.get(VERSION).await?;
+    async fn look(&self, known: i64) -> Result<(state::News, Vec<Challenge>), RecordError> {
+        let news = self.records.news(CERTIFICATES, known).await?;
         let entries = self.records.entries(CHALLENGES).await?;
         let now = unix_now();
         let told = entries.iter().take(MAX_CHALLENGES).filter_map(|entry| serde_json::from_slice::<Told>(entry).ok());
-        Ok((version, told.filter(|told| told.until > now).map(|told| told.challenge).collect()))
+        Ok((news, told.filter(|told| told.until > now).map(|told| told.challenge).collect()))
     }
 
     fn say_away(&self, error: Option<&RecordError>) {
@@ -89,6 +111,46 @@ impl Followed {
     }
 }
 
+impl Waiting {
+    fn add(&mut self, key: &str) -> Arc<Notify> {
+        let told = Arc::new(Notify::new());
+        self.by_key.insert(key.to_owned(), Arc::clone(&told));
+        self.unsure.push_back(key.to_owned());
+        told
+    }
+
+    /// Wakes those who wait for these, and some of those who are to look anyway. Without events, all are to look.
+    fn tell(&mut self, events: Option<Vec<String>>) {
+        match events {
+            Some(keys) => keys.iter().filter_map(|key| self.by_key.get(key)).for_each(|told| told.notify_one()),
+            None => self.unsure = self.by_key.keys().cloned().collect(),
+        }
+        let some = self.unsure.len().min(AT_ONCE);
+        for key in self.unsure.drain(..some) {
+            if let Some(told) = self.by_key.get(&key) {
+                told.notify_one();
+            }
+        }
+    }
+}
+
+impl News {
+    /// Waits until there may be another certificate.
+    pub(super) async fn next(&self) {
+        self.told.notified().await;
+    }
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        let mut waiting = self.of.waiting();
+        // After a reload, another one may wait for the same.
+        if waiting.by_key.get(&self.key).is_some_and(|told| Arc::ptr_eq(told, &self.told)) {
+            waiting.by_key.remove(&self.key);
+        }
+    }
+}
+
 /// Tells the other gateways of a challenge.
 pub(super) async fn tell(records: &Records, entry: &str, challenge: &Challenge) -> Result<(), RecordError> {
     let until = unix_now().saturating_add(i64::try_from(LIFE.as_secs()).unwrap_or(i64::MAX));
@@ -96,13 +158,51 @@ pub(super) async fn tell(records: &Records, entry: &str, challenge: &Challenge) 
     records.put_entry(CHALLENGES, entry, &told, LIFE).await
 }
 
-/// Tells them that there is a new certificate.
-pub(super) async fn announce(records: &Records) -> Result<(), RecordError> {
-    records.increment(VERSION).await
+/// Tells them that there is a new certificate under this key.
+pub(super) async fn announce(records: &Records, key: &str) -> Result<(), RecordError> {
+    records.tell(CERTIFICATES, key).await
 }
 
 /// A name that nobody else has.
 pub(super) fn new_holder() -> String {
     let part = || crate::services::random::number().expect("a system without random numbers can't run TLS either");
     format!("{:016x}{:016x}", part(), part())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    /// Whether it was told.
+    fn is_told(told: &Notify) -> bool {
+        pin!(told.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn only_who_waits_for_a_certificate_is_told_of_it() {
+        let mut waiting = Waiting::default();
+        let [one, other] = ["one", "other"].map(|key| waiting.add(key));
+        waiting.tell(Some(Vec::new()));
+        assert!(is_told(&one) && is_told(&other), "each looks once by itself");
+        waiting.tell(Some(vec!["one".to_owned(), "unknown".to_owned()]));
+        assert_eq!((is_told(&one), is_told(&other)), (true, false));
+        waiting.tell(None);
+        assert!(is_told(&one) && is_told(&other), "nobody knows what was missed");
+    }
+
+    #[test]
+    fn not_all_look_at_once() {
+        let mut waiting = Waiting::default();
+        let all: Vec<_> = (0..AT_ONCE * 2 + 1).map(|number| waiting.add(&number.to_string())).collect();
+        let mut look = |events| {
+            waiting.tell(events);
+            all.iter().filter(|told| is_told(told)).count()
+        };
+        let none = || Some(Vec::new());
+        assert_eq!([look(none()), look(none()), look(none()), look(none())], [AT_ONCE, AT_ONCE, 1, 0]);
+        assert_eq!([look(None), look(none())], [AT_ONCE, AT_ONCE]);
+    }
 }

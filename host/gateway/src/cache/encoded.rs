@@ -2,6 +2,8 @@
 //! what is purged, changed or evicted there is not found here any more, and makes room by and by.
 
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -13,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::http::coding::{EncodeError, Encoder, Level, Until};
 
-/// Objects that may wait to be coded. Beyond that, a worker codes by itself.
+/// Objects that may wait to be coded. Hits of those that are not next do not wait with them: the worker codes by itself.
 const MAX_WAITING: usize = 64;
 /// One form takes no more of the memory than this part.
 const LARGEST: u64 = 16;
@@ -27,7 +29,10 @@ pub type Form = watch::Receiver<State>;
 
 #[derive(Debug, Clone)]
 pub enum State {
+    /// Others may be before it.
     Coming,
+    /// A thread is at it.
+    Begun,
     Here(Bytes),
     Failed,
 }
@@ -41,6 +46,8 @@ struct Entry {
     object: Weak<Object>,
     form: Form,
     weight: u64,
+    /// Of its job.
+    number: u64,
 }
 
 #[derive(Clone)]
@@ -53,6 +60,7 @@ impl Weighter<Key, Entry> for Weight {
 }
 
 struct Job {
+    number: u64,
     key: Key,
     object: Arc<Object>,
     form: watch::Sender<State>,
@@ -68,14 +76,17 @@ pub struct Encoded {
 
 struct Shared {
     forms: Cache<Key, Entry, Weight>,
-    /// Held while a job is begun, so that each is begun once.
-    beginning: Mutex<()>,
+    /// The number of the next job. Held while one is ordered, so that each is ordered once, and while the capacity changes.
+    ordering: Mutex<u64>,
+    /// Jobs that were begun. They are in the order of their numbers.
+    begun: AtomicU64,
 }
 
 impl Encoded {
     /// Forms take at most this much memory from now on.
     pub(super) fn apply(&self, memory: u64) {
         if let Some(shared) = self.shared.get() {
+            let _resizing = shared.ordering.lock().unwrap_or_else(PoisonError::into_inner);
             return shared.forms.set_capacity(memory);
         }
         let items = usize::try_from(memory / 8192).unwrap_or(usize::MAX).clamp(64, 1 << 20);
@@ -86,7 +97,7 @@ impl Encoded {
             .build()
             .expect("capacity and number of items are set");
         let forms = Cache::with_options(options, Weight, Default::default(), Default::default());
-        let _ = self.shared.set(Arc::new(Shared { forms, beginning: Mutex::default() }));
+        let _ = self.shared.set(Arc::new(Shared { forms, ordering: Mutex::default(), begun: AtomicU64::new(0) }));
     }
 
     /// The memory that forms take.
@@ -94,14 +105,25 @@ impl Encoded {
         self.shared.get().map_or(0, |shared| shared.forms.weight())
     }
 
-    /// The form of an object; it is made if there is none. None: it is too large, or too many wait.
+    /// Gives about so much memory back. The bound stays.
+    pub(super) fn release(&self, bytes: u64) {
+        let Some(shared) = self.shared.get() else { return };
+        let _resizing = shared.ordering.lock().unwrap_or_else(PoisonError::into_inner);
+        let capacity = shared.forms.capacity();
+        // Not to nothing: the policy keeps its proportions by that of the capacities.
+        shared.forms.set_capacity(shared.forms.weight().saturating_sub(bytes).max(capacity / 16));
+        shared.forms.set_capacity(capacity);
+    }
+
+    /// The form of an object; it is made if there is none. None: it is too large, or others are to be made before it. Then it may be there for
+    /// the next hit.
     pub fn form(&self, object: &Arc<Object>, level: Level) -> Option<Form> {
         let shared = self.shared.get()?;
         let key = (Arc::as_ptr(object).addr(), level);
         if let Some(form) = shared.find(&key, object) {
             return form;
         }
-        let _beginning = shared.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = shared.ordering.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(form) = shared.find(&key, object) {
             return form;
         }
@@ -111,10 +133,18 @@ impl Encoded {
             return None;
         }
         let (sender, form) = watch::channel(State::Coming);
-        shared.forms.insert(key, Entry { object: Arc::downgrade(object), form: form.clone(), weight });
-        let job = Job { key, object: Arc::clone(object), form: sender };
-        match self.jobs.get_or_init(|| begin_threads(shared)).as_ref()?.try_send(job) {
-            Ok(()) => Some(form),
+        let number = *next;
+        shared.forms.insert(key, Entry { object: Arc::downgrade(object), form: form.clone(), weight, number });
+        let job = Job { number, key, object: Arc::clone(object), form: sender };
+        let Some(jobs) = self.jobs.get_or_init(|| begin_threads(shared)) else {
+            shared.forms.remove(&key);
+            return None;
+        };
+        match jobs.try_send(job) {
+            Ok(()) => {
+                *next += 1;
+                shared.is_next(number).then_some(form)
+            }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 shared.forms.remove(&key);
                 None
@@ -124,25 +154,45 @@ impl Encoded {
 }
 
 impl Shared {
-    /// The form of an object, if it was begun; none within if it can't be made.
+    /// The form of an object, if it was begun; none within if it can't be made, or not soon.
     fn find(&self, key: &Key, object: &Arc<Object>) -> Option<Option<Form>> {
         let entry = self.forms.get(key).filter(|entry| std::ptr::eq(entry.object.as_ptr(), Arc::as_ptr(object)))?;
-        let has_failed = matches!(&*entry.form.borrow(), State::Failed);
-        Some((!has_failed).then_some(entry.form))
+        // Who made it has panicked, where nobody is left to say that it is here.
+        let is_left = || entry.form.has_changed().is_err();
+        let is_soon = match &*entry.form.borrow() {
+            State::Here(_) => true,
+            State::Begun => !is_left(),
+            State::Coming => self.is_next(entry.number) && !is_left(),
+            State::Failed => false,
+        };
+        Some(is_soon.then_some(entry.form))
+    }
+
+    /// Whether no other job is to be begun before this one.
+    fn is_next(&self, number: u64) -> bool {
+        number <= self.begun.load(Ordering::Relaxed)
     }
 
     fn work(&self, jobs: &Mutex<Receiver<Job>>) {
         loop {
             let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(Job { key, object, form }) = next else { return };
-            let (state, bytes) = match encode(&object, key.1) {
-                Ok(content) => (State::Here(content.clone()), content.len() as u64),
-                Err(error) => {
+            let Ok(Job { number, key, object, form }) = next else { return };
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            form.send_replace(State::Begun);
+            // Nothing is shared with what panics, and the next object may do.
+            let (state, bytes) = match catch_unwind(AssertUnwindSafe(|| encode(&object, key.1))) {
+                Ok(Ok(content)) => (State::Here(content.clone()), content.len() as u64),
+                Ok(Err(error)) => {
                     tracing::warn!(error = %crate::chain(&error), "a stored response could not be coded");
                     (State::Failed, 0)
                 }
+                Err(_) => {
+                    tracing::error!("a stored response could not be coded: its encoder has panicked");
+                    (State::Failed, 0)
+                }
             };
-            let entry = Entry { object: Arc::downgrade(&object), form: form.subscribe(), weight: bytes + OVERHEAD };
+            let entry =
+                Entry { object: Arc::downgrade(&object), form: form.subscribe(), weight: bytes + OVERHEAD, number };
             form.send_replace(state);
             // With its weight. It may have been evicted meanwhile.
             if self.find(&key, &object).is_some() {
@@ -174,4 +224,75 @@ fn encode(object: &Object, level: Level) -> Result<Bytes, EncodeError> {
     }
     encoder.encode(&[], Until::Finished, &mut out)?;
     Ok(out.into_boxed_slice().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use http::header::CACHE_CONTROL;
+    use http::{HeaderMap, HeaderValue, Method, StatusCode};
+    use sluice_cache::digest::Secret;
+    use sluice_cache::freshness::Times;
+    use sluice_cache::policy::Policy;
+    use sluice_cache::storable::{Received, storable};
+    use sluice_cache::store::{Draft, Limits, Place, Store};
+
+    use super::*;
+    use crate::http::coding::Coding;
+
+    const LEVEL: Level = Level { coding: Coding::Gzip, level: 1 };
+
+    /// Of 40,000 bytes that get hardly shorter.
+    fn object(seed: u64) -> Arc<Object> {
+        let store = Store::new(Limits { bytes: 1 << 20, object: 1 << 17, variants: 4 }, Secret::new([5; 16]));
+        let (request, now, policy) = (HeaderMap::new(), SystemTime::now(), Policy::default());
+        let head = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static("max-age=60"))]);
+        let times = Times { request: now, response: now };
+        let (method, status) = (&Method::GET, StatusCode::OK);
+        let received = Received { method, request: &request, status, response: &head, times };
+        let place = Place { host: "a", path: "/", query: None, notes: None };
+        let storable = storable(received, &policy).unwrap();
+        let draft = Draft::new(&storable, &received, &place, store.generation(), &policy, store.secret()).unwrap();
+        let mut body = draft.body(u64::MAX).unwrap();
+        let mut state = seed;
+        for _ in 0..5_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            body.push(&(state ^ state >> 33).to_be_bytes()).unwrap();
+        }
+        Arc::new(draft.finish(body.finish()).unwrap())
+    }
+
+    #[test]
+    fn hits_wait_for_a_form_that_is_next_and_not_behind_others() {
+        let mut encoded = Encoded::default();
+        encoded.apply(1 << 20);
+        let shared = Arc::clone(encoded.shared.get().unwrap());
+        let (jobs, queue) = sync_channel(2);
+        encoded.jobs = Some(jobs).into();
+        let objects = [object(1), object(2), object(3)];
+        let waits = |encoded: &Encoded, at: usize| encoded.form(&objects[at], LEVEL).is_some();
+        assert!(waits(&encoded, 0) && !waits(&encoded, 1), "the first is before it");
+        assert!(waits(&encoded, 0) && !waits(&encoded, 1));
+        assert!(!waits(&encoded, 2), "the queue is full");
+        let first = queue.recv().unwrap();
+        shared.begun.fetch_add(1, Ordering::Relaxed);
+        first.form.send_replace(State::Begun);
+        assert!(waits(&encoded, 0) && waits(&encoded, 1));
+        // As if its thread had panicked: who hits it is not to wait for a form that never comes.
+        drop(first);
+        assert!(!waits(&encoded, 0) && waits(&encoded, 1));
+        assert!(!waits(&encoded, 2), "now it is in the queue");
+        let thread = std::thread::spawn(move || shared.work(&Mutex::new(queue)));
+        encoded.jobs = OnceLock::new();
+        thread.join().unwrap();
+        for at in [1, 2] {
+            let form = encoded.form(&objects[at], LEVEL).unwrap();
+            assert!(matches!(&*form.borrow(), State::Here(_)), "{at}");
+        }
+        let before = encoded.bytes();
+        assert!(before > 80_000, "{before}");
+        encoded.release(u64::MAX);
+        assert!(encoded.bytes() <= (1 << 20) / 16, "{}", encoded.bytes());
+    }
 }

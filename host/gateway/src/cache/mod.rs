@@ -153,6 +153,17 @@ impl ResponseCache {
         if let Some(store) = self.store() {
             store.release(bytes);
         }
+        // A share of what it takes: forms are made again more easily than responses are fetched.
+        self.encoded.release(bytes / ENCODED);
+    }
+
+    /// No route has a cache any more. What is stored goes: nobody tells it of changes meanwhile.
+    pub fn retire(&self) {
+        self.tier.store(None);
+        if let Some(store) = self.store() {
+            store.purge(&Purge::Everything, Strength::Hard, SystemTime::now());
+            self.release(u64::MAX);
+        }
     }
 
     /// A response for a key is not stored.

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use sluice_cache::digest::Secret;
-use sluice_cache::store::{Purge, SharedPurges, Strength};
+use sluice_cache::store::{Purge, Purged, SharedPurges, Strength, Tags};
 use tokio::sync::Notify;
 
 use super::ResponseCache;
@@ -63,13 +63,11 @@ pub struct Tier {
 struct Outbox {
     due: HashMap<OwnedPurge, Due>,
     /// What is being written, by the numbers of their orders.
-    under_way: Vec<(OwnedPurge, u64)>,
+    under_way: Vec<(OwnedPurge, Strength, u64)>,
     /// The number of the next order.
     next: u64,
     /// Of the journal.
     identity: JournalIdentity,
-    /// The number of the last purge of this gateway in it.
-    written: u64,
     told: VecDeque<(u64, OwnedPurge, Strength)>,
 }
 
@@ -114,10 +112,17 @@ impl Tier {
         if self.live_until.load(Ordering::Relaxed) < coarse::now_ms() {
             return None;
         }
-        let shared = self.shared.load_full()?;
-        let outbox = self.outbox();
-        // What this gateway has purged itself has to be known here, too.
-        (outbox.due.is_empty() && shared.number() >= outbox.written).then_some(shared)
+        self.shared.load_full()
+    }
+
+    /// What purges have done to a response of the tier whose gateway knew those up to `born`. What this gateway has purged itself is known from
+    /// the moment on at which it did.
+    pub fn check(&self, shared: &SharedPurges, born: u64, tags: &Tags) -> Purged {
+        let waits = {
+            let outbox = self.outbox();
+            outbox.due.keys().any(|what| shared.reaches(&what.borrowed(), tags))
+        };
+        if waits { Purged::Gone } else { shared.check(born, tags) }
     }
 
     /// Purges that are not told yet.
@@ -175,7 +180,7 @@ impl JournalReader for Tier {
         // Keys that were made with another identity are found no more.
         let mut outbox = self.outbox();
         self.shared.store(Some(Arc::new(SharedPurges::new(Secret::new(identity)))));
-        (outbox.identity, outbox.written) = (identity, 0);
+        outbox.identity = identity;
         outbox.forget(coarse::now_ms());
         let told: Vec<_> = outbox.told.drain(..).collect();
         for (_, what, strength) in told {
@@ -232,7 +237,7 @@ impl JournalReader for Tier {
         let shared = self.shared.load_full()?;
         let taken = outbox.due.iter().take(most);
         let taken: Vec<_> = taken.map(|(what, due)| (what.clone(), due.strength, due.number)).collect();
-        outbox.under_way = taken.iter().map(|(what, _, number)| (what.clone(), *number)).collect();
+        outbox.under_way.clone_from(&taken);
         let entry = |(what, strength, _): (OwnedPurge, Strength, u64)| {
             let place = shared.place(&what.borrowed(), strength);
             (format!("p{place}").into_bytes(), write(&self.nonce, &what, strength))
@@ -247,10 +252,13 @@ impl JournalReader for Tier {
             // It is told to the one that has taken its place.
             return;
         }
-        outbox.written = outbox.written.max(number);
-        for (what, number) in std::mem::take(&mut outbox.under_way) {
+        for (what, strength, order) in std::mem::take(&mut outbox.under_way) {
+            // It does not wait to be read. It may have an earlier number, so that a few more responses count as purged.
+            if let Some(shared) = &*self.shared.load() {
+                shared.note(shared.place(&what.borrowed(), strength), number);
+            }
             if let Entry::Occupied(due) = outbox.due.entry(what)
-                && due.get().number == number
+                && due.get().number == order
             {
                 let (what, due) = due.remove_entry();
                 outbox.told.push_back((now, what, due.strength));

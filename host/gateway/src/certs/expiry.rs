@@ -77,6 +77,14 @@ fn ago(seconds: i64) -> String {
     }
 }
 
+impl Validity {
+    /// That of the first certificate of a chain, which is the one of the host.
+    pub fn of_leaf(pem: &str) -> Option<Validity> {
+        let fields = Fields::read(&CertificateDer::from_pem_slice(pem.as_bytes()).ok()?)?;
+        Some(Validity { not_before: fields.not_before, not_after: fields.not_after })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +141,13 @@ mod tests {
         let short = Validity { not_before: 0, not_after: 6 * DAY };
         assert_eq!(said(short, 3 * DAY), "");
         assert_eq!(said(short, 4 * DAY), "certificate `c` expires in 2 days");
+    }
+
+    #[test]
+    fn the_first_certificate_is_the_one_of_the_host() {
+        let [early, late] = [(2024, 2, 29), (2025, 2, 28)].map(|end| certificate((2000, 1, 1), end).pem());
+        let end = |chain: String| Validity::of_leaf(&chain).map(|validity| validity.not_after);
+        assert!(end(late.clone() + &early) > end(early + &late));
+        assert_eq!(Validity::of_leaf("no PEM"), None);
     }
 }

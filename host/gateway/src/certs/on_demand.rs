@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
@@ -19,6 +20,8 @@ pub struct OnDemandCertificates {
     name: Box<str>,
     known: RwLock<HashMap<String, Arc<ManagedCertificate>>>,
     waiting: Semaphore,
+    /// Whether somebody looks at the queue, or will soon.
+    attended: AtomicBool,
     wants: mpsc::Sender<Want>,
     /// The other end. A task that follows another one takes it over.
     queue: Mutex<mpsc::Receiver<Want>>,
@@ -43,6 +46,7 @@ impl OnDemandCertificates {
             name: name.into(),
             known: RwLock::default(),
             waiting,
+            attended: AtomicBool::new(true),
             wants,
             queue,
             progress: Default::default(),
@@ -54,6 +58,14 @@ impl OnDemandCertificates {
         self.queue.lock().await.recv().await
     }
 
+    /// Says whether somebody orders certificates. If nobody does, no handshake waits for one.
+    pub fn attend(&self, attended: bool) {
+        self.attended.store(attended, Ordering::Release);
+        if let (false, Ok(mut queue)) = (attended, self.queue.try_lock()) {
+            while queue.try_recv().is_ok() {}
+        }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -61,6 +73,11 @@ impl OnDemandCertificates {
     /// The certificate of a name, in lower case.
     pub fn find(&self, host: &str) -> Option<Arc<ManagedCertificate>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+    }
+
+    /// Whether there are as many as there may be.
+    pub fn is_full(&self) -> bool {
+        self.count() >= MAX_CERTIFICATES
     }
 
     /// How many there are.
@@ -101,6 +118,9 @@ impl OnDemandCertificates {
     /// Waits until a name has a certificate or is known to get none. The caller bounds the time.
     pub async fn want(&self, host: &str) {
         let Ok(_waits) = self.waiting.try_acquire() else { return };
+        if !self.attended.load(Ordering::Acquire) {
+            return;
+        }
         let (done, settled) = oneshot::channel();
         if self.wants.try_send(Want { host: host.to_owned(), done }).is_ok() {
             // An error is that it was dropped, and says the same.
@@ -112,5 +132,40 @@ impl OnDemandCertificates {
 impl fmt::Debug for OnDemandCertificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OnDemandCertificates").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn no_handshake_waits_where_nobody_orders() {
+        let certificates = OnDemandCertificates::new("any");
+        let mut context = Context::from_waker(Waker::noop());
+        let mut early = pin!(certificates.want("a.test"));
+        assert!(early.as_mut().poll(&mut context).is_pending());
+        certificates.attend(false);
+        assert!(early.poll(&mut context).is_ready());
+        assert!(pin!(certificates.want("a.test")).poll(&mut context).is_ready());
+        certificates.attend(true);
+        assert!(pin!(certificates.want("a.test")).poll(&mut context).is_pending());
+    }
+
+    #[test]
+    fn certificates_have_a_bound() {
+        let certificates = OnDemandCertificates::new("any");
+        let place = ManagedCertificate::new("any");
+        for number in 0..MAX_CERTIFICATES {
+            assert!(!certificates.is_full());
+            assert!(certificates.insert(&number.to_string(), Arc::clone(&place)));
+        }
+        assert!(certificates.is_full() && !certificates.insert("more", Arc::clone(&place)));
+        assert!(certificates.insert("7", place), "one that is there is replaced");
+        certificates.remove("7");
+        assert!(!certificates.is_full());
     }
 }

@@ -18,8 +18,8 @@ use super::model::{
 use super::read::Table;
 use crate::route::HostPattern;
 
-/// More than any authority waits for a record.
-const LONGEST_DNS_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Of the 20 minutes of an order, some are left for the authority.
+const LONGEST_DNS_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// The most names that an order may have; authorities take 100 or fewer.
 const MAX_NAMES: usize = 100;
 

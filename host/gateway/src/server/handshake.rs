@@ -210,6 +210,8 @@ fn reason_of(error: &rustls::Error) -> &'static str {
         },
         rustls::Error::PeerMisbehaved(_) | rustls::Error::InappropriateHandshakeMessage { .. } => "misbehaved",
         rustls::Error::DecryptError => "decrypt",
+        // It has no variant of its own.
+        rustls::Error::General(why) if why == "no server certificate chain resolved" => "no-certificate",
         _ => "other",
     }
 }

@@ -265,10 +265,13 @@ impl Snapshot {
     pub fn apply_limits(&self) {
         self.upstreams.iter().for_each(|(upstream, _)| upstream.apply_limits());
         self.routes.iter().filter_map(|route| route.limits.as_ref()).for_each(|limits| limits.apply());
-        if let Some(memory) = self.cache_memory {
-            let caches = self.routes.iter().filter_map(|route| route.cache.as_ref());
-            self.cache.apply(memory, caches.map(|cache| &cache.config.key.query));
-            self.cache.share(self.cache_tier.as_ref(), &self.services.stores);
+        match self.cache_memory {
+            Some(memory) => {
+                let caches = self.routes.iter().filter_map(|route| route.cache.as_ref());
+                self.cache.apply(memory, caches.map(|cache| &cache.config.key.query));
+                self.cache.share(self.cache_tier.as_ref(), &self.services.stores);
+            }
+            None => self.cache.retire(),
         }
     }
 }

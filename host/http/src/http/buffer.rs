@@ -19,12 +19,23 @@ pub struct MemoryBudget {
 struct Account {
     used: AtomicUsize,
     limit: usize,
+    /// What each [`Share`] has of it.
+    shares: [AtomicUsize; 2],
+}
+
+/// Work that exchanges can do without, while those fail whose filters find no memory. So it gets more only while half of the budget is free. But
+/// what others keep for long must not end it for all: an eighth of the budget is its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// Responses that are about to be stored in the cache.
+    Fetches,
+    Compression,
 }
 
 impl MemoryBudget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        MemoryBudget { shared: Arc::new(Account { used: AtomicUsize::new(0), limit }) }
+        MemoryBudget { shared: Arc::new(Account { used: AtomicUsize::new(0), limit, shares: Default::default() }) }
     }
 
     /// The bytes taken now.
@@ -39,7 +50,14 @@ impl MemoryBudget {
 
     /// Takes `bytes`, to be given back when the reservation is dropped.
     pub fn reserve(&self, bytes: usize) -> Result<Reservation, BodyError> {
-        let mut reservation = Reservation { budget: self.clone(), bytes: 0 };
+        let mut reservation = Reservation { budget: self.clone(), bytes: 0, share: None };
+        reservation.grow(bytes)?;
+        Ok(reservation)
+    }
+
+    /// The same for work that exchanges can do without. It grows within its share only.
+    pub fn reserve_for(&self, share: Share, bytes: usize) -> Result<Reservation, BodyError> {
+        let mut reservation = Reservation { budget: self.clone(), bytes: 0, share: Some(share) };
         reservation.grow(bytes)?;
         Ok(reservation)
     }
@@ -64,6 +82,7 @@ impl MemoryBudget {
 pub struct Reservation {
     budget: MemoryBudget,
     bytes: usize,
+    share: Option<Share>,
 }
 
 impl Reservation {
@@ -75,12 +94,23 @@ impl Reservation {
     /// Takes `more` bytes. Nothing is taken when it answers an error.
     pub fn grow(&mut self, more: usize) -> Result<(), BodyError> {
         let account = &self.budget.shared;
-        account
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(more).filter(|sum| *sum <= account.limit)
-            })
-            .map_err(|_| BodyError::BudgetExhausted(account.limit))?;
+        let most = match self.share.map(|share| &account.shares[share as usize]) {
+            None => account.limit,
+            // Taken first, so that two that grow at once do not both get the last of it.
+            Some(share) if share.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= account.limit / 8 => {
+                account.limit
+            }
+            Some(_) => account.limit / 2,
+        };
+        let taken = account.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(more).filter(|sum| *sum <= most)
+        });
+        if taken.is_err() {
+            if let Some(share) = self.share {
+                account.shares[share as usize].fetch_sub(more, Ordering::Relaxed);
+            }
+            return Err(BodyError::BudgetExhausted(account.limit));
+        }
         self.bytes += more;
         Ok(())
     }
@@ -90,17 +120,32 @@ impl Reservation {
         match self.bytes.checked_sub(bytes) {
             None => self.grow(bytes - self.bytes),
             Some(less) => {
-                self.budget.shared.used.fetch_sub(less, Ordering::Relaxed);
-                self.bytes = bytes;
+                self.give_back(less);
                 Ok(())
             }
         }
+    }
+
+    /// It counts for no share any more, but for the whole.
+    pub fn leave_share(&mut self) {
+        if let Some(share) = self.share.take() {
+            self.budget.shared.shares[share as usize].fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        let account = &self.budget.shared;
+        account.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(share) = self.share {
+            account.shares[share as usize].fetch_sub(bytes, Ordering::Relaxed);
+        }
+        self.bytes -= bytes;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.shared.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.give_back(self.bytes);
     }
 }
 
@@ -221,6 +266,27 @@ mod tests {
         assert_eq!(budget.used(), 2);
         drop(reservation);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_can_be_done_without_leaves_half_to_others_and_has_an_eighth_of_its_own() {
+        let budget = MemoryBudget::new(80);
+        let mut streams = budget.reserve_for(Share::Compression, 40).unwrap();
+        assert!(streams.grow(1).is_err(), "half is for others");
+        let mut fetch = budget.reserve_for(Share::Fetches, 10).unwrap();
+        assert!(fetch.grow(1).is_err() && budget.reserve_for(Share::Fetches, 1).is_err());
+        assert_eq!((budget.used(), fetch.bytes()), (50, 10));
+        // What has left its share is nobody's.
+        fetch.leave_share();
+        let second = budget.reserve_for(Share::Fetches, 10).unwrap();
+        assert_eq!(budget.used(), 60);
+        drop((fetch, second));
+        streams.resize(5).unwrap();
+        let filters = budget.reserve(70).unwrap();
+        assert!(budget.reserve_for(Share::Fetches, 6).is_err(), "the whole is a bound for all");
+        drop((streams, filters));
+        assert_eq!(budget.used(), 0);
+        assert!(budget.reserve_for(Share::Fetches, 40).is_ok() && budget.reserve_for(Share::Fetches, 41).is_err());
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub use self::encoded::DIGESTS;
 pub use self::encoded::{Encoding, encode_whole};
 pub use self::encoder::{EncodeError, Encoder, Level, Until};
 
+use self::decoder::Decoder;
 use super::body::{BodyError, MemoryBudget};
 use super::headers::tokens;
 
@@ -145,18 +146,42 @@ pub fn decode(headers: &HeaderMap, body: Bytes, limit: u64, budget: &MemoryBudge
         let mut reservation = budget.reserve(0).map_err(CodingError::Budget)?;
         let mut grow = |bytes| reservation.grow(bytes).map_err(CodingError::Budget);
         let decoded = match coding {
-            Coding::Gzip => pull(coding, flate2::bufread::MultiGzDecoder::new(&*body), limit, &mut grow)?,
-            // RFC 9110 §8.4.1.2: deflate is the zlib format, and some send the bare stream.
-            Coding::Deflate if is_zlib(&body) => {
-                pull(coding, flate2::bufread::ZlibDecoder::new(&*body), limit, &mut grow)?
-            }
-            Coding::Deflate => pull(coding, flate2::bufread::DeflateDecoder::new(&*body), limit, &mut grow)?,
+            // As they are read in parts: what passes there passes here.
+            Coding::Gzip | Coding::Deflate => pull(coding, Whole::new(coding, &body)?, limit, &mut grow)?,
             Coding::Brotli => pull(coding, brotli::Decompressor::new(&*body, 16 * 1024), limit, &mut grow)?,
             Coding::Zstd => pull(coding, zstd(&body)?, limit, &mut grow)?,
         };
         body = MemoryBudget::hold(decoded.into(), reservation);
     }
     Ok(body)
+}
+
+/// A whole content, for the decoder of what comes in parts.
+struct Whole<'b> {
+    decoder: Decoder,
+    rest: &'b [u8],
+}
+
+impl Whole<'_> {
+    fn new(coding: Coding, content: &[u8]) -> Result<Whole<'_>, CodingError> {
+        let (decoder, _) = Decoder::new(coding, content).map_err(|source| CodingError::Malformed { coding, source })?;
+        Ok(Whole { decoder, rest: content })
+    }
+}
+
+impl Read for Whole<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let (read, written) = self.decoder.step(self.rest, out)?;
+            self.rest = self.rest.get(read..).unwrap_or_default();
+            match (read, written) {
+                (0, 0) if self.rest.is_empty() && self.decoder.may_end() => return Ok(0),
+                (0, 0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                (_, 0) => {}
+                (_, written) => return Ok(written),
+            }
+        }
+    }
 }
 
 fn zstd(body: &[u8]) -> Result<impl Read, CodingError> {
@@ -237,6 +262,8 @@ mod tests {
         raw.write_all(text).unwrap();
         assert_eq!(run("gzip", gzip(text)).unwrap(), &text[..]);
         assert_eq!(run("X-GZIP", [gzip(&text[..5]), gzip(&text[5..])].concat()).unwrap(), &text[..]);
+        // As in parts: nothing follows the end.
+        assert_eq!(run("gzip", [&*gzip(text), b"\0\0\0", b"more"].concat()).unwrap(), &text[..]);
         assert_eq!(run("deflate", zlib.finish().unwrap()).unwrap(), &text[..]);
         assert_eq!(run("deflate", raw.finish().unwrap()).unwrap(), &text[..]);
         assert_eq!(run("br", brotli(text)).unwrap(), &text[..]);

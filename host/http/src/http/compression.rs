@@ -67,7 +67,12 @@ pub fn forbids(request: &HeaderMap) -> Option<Skip> {
     if request.contains_key(RANGE) {
         return Some(Skip::Range);
     }
-    has_token(request, &CACHE_CONTROL, "no-transform").then_some(Skip::NoTransform)
+    is_fixed(request).then_some(Skip::NoTransform)
+}
+
+/// Whether a message forbids a change of its content (RFC 9110 §7.7).
+pub fn is_fixed(message: &HeaderMap) -> bool {
+    has_token(message, &CACHE_CONTROL, "no-transform")
 }
 
 /// Why a response is not one to compress, whoever asks for it. `length` is that of its content, or of what a GET would get.
@@ -87,7 +92,7 @@ pub fn exempts(
     if is_encoded(response) {
         return Some(Skip::Encoded);
     }
-    if has_token(response, &CACHE_CONTROL, "no-transform") {
+    if is_fixed(response) {
         return Some(Skip::NoTransform);
     }
     match response.get(CONTENT_TYPE).map(HeaderValue::as_bytes) {

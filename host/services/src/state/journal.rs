@@ -2,7 +2,9 @@
 //! each place. An entry that a gateway writes is read by itself, too; that is how it knows its number.
 //!
 //! The journal has an identity, a random number. A store that has lost its data gets another one, and so does one that has gone back to
-//! an older state: what was counted by the former identity means nothing then. A gateway that has missed entries is told so.
+//! an older state: what was counted by the former identity means nothing then. A gateway that has missed entries is told so. A replica that
+//! takes over may lack the last entries, and others get their numbers: so each write has a mark, a random one, and who comes back looks whether
+//! the last entry that it has read is still the same.
 
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
@@ -28,15 +30,15 @@ return redis.call('HMGET', KEYS[1], 'id', 'last')",
     )
 });
 
-/// The store keeps 10,000 entries for gateways that were away. KEYS: the table, the entries. ARGV: the identity, and for each entry its place and its text. Answers the number of the last one, or
+/// The store keeps 10,000 entries for gateways that were away. KEYS: the table, the entries. ARGV: the identity, a mark, and for each entry its place and its text. Answers the number of the last one, or
 /// nothing where the identity is another one.
 static WRITE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return false end
 local last
-for at = 2, #ARGV, 2 do
+for at = 3, #ARGV, 2 do
 last = redis.call('HINCRBY', KEYS[1], 'last', 1)
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', '10000', last .. '-0', 'e', ARGV[at + 1])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', '10000', last .. '-0', 'e', ARGV[at + 1], 'm', ARGV[2])
 redis.call('HSET', KEYS[1], ARGV[at], last)
 end
 return last",
@@ -83,6 +85,22 @@ pub struct Due {
     pub identity: Identity,
     /// The place and the text of each entry.
     pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What a gateway knows of the journal.
+struct Known {
+    identity: Identity,
+    /// The number of the last entry that it has read, and the mark of that.
+    read: u64,
+    mark: Vec<u8>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    number: u64,
+    text: Vec<u8>,
+    /// Of the write that it came with. Empty: of none.
+    mark: Vec<u8>,
 }
 
 /// A journal in a store.
@@ -134,7 +152,7 @@ impl Journal {
         store: Arc<Store>,
         mut connection: Connection,
         reader: &Weak<impl Reader>,
-        known: &mut Option<(Identity, u64)>,
+        known: &mut Option<Known>,
     ) {
         // A worker's link keeps the store open, this does not.
         let within = store.spec().connect_timeout;
@@ -145,15 +163,19 @@ impl Journal {
             drop(store);
             weak
         };
+        // Another server may be behind the connection.
+        let mut is_new = true;
         loop {
             let Some(open) = store.upgrade() else { return };
             let Some((identity, last)) = self.identify(&open).await else { return };
             match known {
-                Some((before, read)) if *before == identity && *read <= last => {}
-                Some((before, _)) if *before == identity => {
-                    // It has gone back to an older state.
-                    let _ = self.restart(&open, &identity).await;
-                    continue;
+                Some(before) if before.identity == identity => {
+                    let is_older = before.read > last;
+                    if is_older || is_new && !self.has(&mut connection, before, within).await.unwrap_or(true) {
+                        // It has gone back to an older state.
+                        let _ = self.restart(&open, &identity).await;
+                        continue;
+                    }
                 }
                 Some(_) | None => {
                     let Some(here) = reader.upgrade() else { return };
@@ -162,11 +184,12 @@ impl Journal {
                         return;
                     }
                     // All that is kept is read: others may have written before this one has found the journal to be another.
-                    *known = Some((identity, 0));
+                    *known = Some(Known { identity, read: 0, mark: Vec::new() });
                 }
             }
+            is_new = false;
             drop(open);
-            let Some((_, read)) = known else { return };
+            let Some(Known { read, mark, .. }) = known else { return };
             loop {
                 let Ok(entries) = self.next(&mut connection, *read, hold, within).await else { return };
                 let Some(here) = reader.upgrade() else { return };
@@ -180,17 +203,17 @@ impl Journal {
                             return;
                         }
                         here.missed();
-                        *read = last;
+                        (*read, *mark) = (last, Vec::new());
                     }
                     here.caught_up(*read);
                     here.is_live(true);
                     // Whether it is still the same: what was lost would be waited for in vain.
                     break;
                 }
-                let mut has_missed = entries.first().is_some_and(|(first, _)| *first != *read + 1);
-                for (number, text) in entries {
-                    has_missed |= !here.entry(number, &text);
-                    *read = number;
+                let mut has_missed = entries.first().is_some_and(|first| first.number != *read + 1);
+                for entry in entries {
+                    has_missed |= !here.entry(entry.number, &entry.text);
+                    (*read, *mark) = (entry.number, entry.mark);
                 }
                 if has_missed {
                     if self.load(&mut connection, &*here, within).await.is_none() {
@@ -237,7 +260,8 @@ impl Journal {
 
     /// Answers the number of the last entry, where all of it is written.
     async fn put(&self, store: &Arc<Store>, due: &Due) -> Option<u64> {
-        let mut arguments = vec![hex(&due.identity).into_bytes()];
+        let mark = hex(&crate::random::bytes_32()[..16]);
+        let mut arguments = vec![hex(&due.identity).into_bytes(), mark.into_bytes()];
         for (place, text) in &due.entries {
             arguments.extend([place.clone(), text.clone()]);
         }
@@ -272,6 +296,19 @@ impl Journal {
         }
     }
 
+    /// Whether the last entry that was read is still that one. None without an answer; an entry that is gone is not another one.
+    async fn has(&self, connection: &mut Connection, known: &Known, within: Duration) -> Option<bool> {
+        if known.mark.is_empty() {
+            return None;
+        }
+        let mut command = redis::cmd("XREAD");
+        let before = format!("{}-0", known.read.checked_sub(1)?);
+        command.arg("COUNT").arg(1).arg("STREAMS").arg(&self.entries).arg(before);
+        let answer = timeout(within, connection.send(&command)).await.ok()?.ok()?;
+        let found = entries(answer)?.pop().filter(|found| found.number == known.read)?;
+        Some(found.mark == known.mark)
+    }
+
     /// The entries after this one; none after a while without any.
     async fn next(
         &self,
@@ -279,7 +316,7 @@ impl Journal {
         after: u64,
         hold: Duration,
         within: Duration,
-    ) -> Result<Vec<(u64, Vec<u8>)>, ()> {
+    ) -> Result<Vec<Entry>, ()> {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(AT_ONCE).arg("BLOCK").arg(hold.as_millis().max(1) as u64);
         command.arg("STREAMS").arg(&self.entries).arg(format!("{after}-0"));
@@ -288,20 +325,28 @@ impl Journal {
     }
 }
 
-/// The numbers and texts of an answer to `XREAD`; none for what can't be read.
-fn entries(answer: Value) -> Option<Vec<(u64, Vec<u8>)>> {
-    type Streams = Vec<(Vec<u8>, Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)>)>;
+/// The entries of an answer to `XREAD`; none for what can't be read.
+fn entries(answer: Value) -> Option<Vec<Entry>> {
+    type Stored = (String, Vec<(Vec<u8>, Vec<u8>)>);
+    type Streams = Vec<(Vec<u8>, Vec<Stored>)>;
     if answer == Value::Nil {
         return Some(Vec::new());
     }
     let streams = Streams::from_redis_value(answer).ok()?;
-    let all = streams.into_iter().flat_map(|(_, entries)| entries);
-    all.map(|(id, fields)| {
-        let number = id.split_once('-')?.0.parse().ok()?;
-        let text = fields.into_iter().find(|(name, _)| name == b"e")?.1;
-        Some((number, text))
-    })
-    .collect()
+    let entry = |(id, fields): Stored| {
+        let mut entry = Entry { number: id.split_once('-')?.0.parse().ok()?, text: Vec::new(), mark: Vec::new() };
+        let mut has_text = false;
+        for (name, value) in fields {
+            match &*name {
+                b"e" => (entry.text, has_text) = (value, true),
+                // Gateways of before have written none.
+                b"m" => entry.mark = value,
+                _ => {}
+            }
+        }
+        has_text.then_some(entry)
+    };
+    streams.into_iter().flat_map(|(_, entries)| entries).map(entry).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -319,13 +364,16 @@ mod tests {
     #[test]
     fn answers_are_read() {
         let text = |text: &str| Value::BulkString(text.into());
-        let entry = |id: &str| Value::Array(vec![text(id), Value::Array(vec![text("e"), text("x")])]);
+        let entry_of = |id: &str, fields: &[&str]| {
+            Value::Array(vec![text(id), Value::Array(fields.iter().map(|field| text(field)).collect())])
+        };
+        let entry = |id: &str| entry_of(id, &["e", "x"]);
+        let read = |number, mark: &[u8]| Entry { number, text: b"x".to_vec(), mark: mark.to_vec() };
         let stream = |all| Value::Array(vec![Value::Array(vec![text("name"), Value::Array(all)])]);
         assert_eq!(entries(Value::Nil), Some(vec![]));
-        assert_eq!(
-            entries(stream(vec![entry("7-0"), entry("8-0")])),
-            Some(vec![(7, b"x".to_vec()), (8, b"x".to_vec())])
-        );
+        let both = vec![entry("7-0"), entry_of("8-0", &["e", "x", "m", "y", "later", "z"])];
+        assert_eq!(entries(stream(both)), Some(vec![read(7, b""), read(8, b"y")]));
+        assert_eq!(entries(stream(vec![entry_of("7-0", &["m", "y"])])), None);
         assert_eq!(entries(stream(vec![entry("x-0")])), None);
         assert_eq!(entries(Value::Int(1)), None);
     }

@@ -2,7 +2,7 @@
 //! and values they have no stand-in while the store is away: the caller is told.
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, FromRedisValue, Value};
 
@@ -18,12 +18,55 @@ return 1",
     )
 });
 
+/// The events that a list has for those who were away for a moment.
+const EVENTS: usize = 1000;
+
+/// KEYS: the number of the last event, and the events. ARGV: one more, how many are held, and a number to begin with that no earlier one has reached: a
+/// store that has lost its data is known by it.
+static TELL: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if not redis.call('GET', KEYS[1]) then redis.call('SET', KEYS[1], ARGV[3]) end
+redis.call('LPUSH', KEYS[2], ARGV[1])
+redis.call('LTRIM', KEYS[2], 0, ARGV[2] - 1)
+return redis.call('INCR', KEYS[1])",
+    )
+});
+
+/// KEYS: the same. ARGV: the number of the last event that is known. Answers the number of the last one, and those behind the known one, or none of
+/// them where one is missing.
+static NEWS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+local count = last - tonumber(ARGV[1])
+if count <= 0 then return {last} end
+local events = redis.call('LRANGE', KEYS[2], 0, count - 1)
+if #events < count then return {last} end
+table.insert(events, 1, last)
+return events",
+    )
+});
+
+/// What was told since a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Of the last event.
+    pub number: i64,
+    /// None: some were missed.
+    pub events: Option<Vec<String>>,
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("state `{state}`: {reason}")]
 pub struct RecordError {
     state: String,
     reason: String,
+}
+
+impl RecordError {
+    pub fn new(state: &str, reason: &str) -> Self {
+        RecordError { state: state.to_owned(), reason: reason.to_owned() }
+    }
 }
 
 /// The records of one purpose.
@@ -49,24 +92,49 @@ impl Records {
         self.read(redis::cmd("GET").arg(self.key(name))).await
     }
 
-    pub async fn set(&self, name: &str, value: &[u8]) -> Result<(), RecordError> {
-        self.call(redis::cmd("SET").arg(self.key(name)).arg(value)).await.map(drop)
+    /// Puts a record there, which ends after its life if it has one.
+    pub async fn set(&self, name: &str, value: &[u8], life: Option<Duration>) -> Result<(), RecordError> {
+        let mut command = redis::cmd("SET");
+        command.arg(self.key(name)).arg(value);
+        if let Some(life) = life {
+            command.arg("PX").arg(milliseconds(life));
+        }
+        self.call(&command).await.map(drop)
+    }
+
+    /// The same where there is none yet. `false`: there is one.
+    pub async fn add(&self, name: &str, value: &[u8], life: Duration) -> Result<bool, RecordError> {
+        let mut command = redis::cmd("SET");
+        command.arg(self.key(name)).arg(value).arg("NX").arg("PX").arg(milliseconds(life));
+        Ok(self.call(&command).await? != Value::Nil)
     }
 
     pub async fn delete(&self, name: &str) -> Result<(), RecordError> {
         self.call(redis::cmd("DEL").arg(self.key(name))).await.map(drop)
     }
 
-    /// One more than before.
-    pub async fn increment(&self, name: &str) -> Result<(), RecordError> {
-        self.call(redis::cmd("INCR").arg(self.key(name))).await.map(drop)
+    /// Tells all who follow the events of this name of another one.
+    pub async fn tell(&self, name: &str, event: &str) -> Result<(), RecordError> {
+        let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let arguments = [event.to_owned(), EVENTS.to_string(), first.to_string()];
+        let told = TELL.run(&self.store, true, &self.event_keys(name), &arguments).await;
+        told.map(drop).map_err(|error| self.error(&error))
+    }
+
+    /// What was told since the event of this number.
+    pub async fn news(&self, name: &str, known: i64) -> Result<News, RecordError> {
+        let answer = NEWS.run(&self.store, true, &self.event_keys(name), &[known.to_string()]).await;
+        let answer = answer.map_err(|error| self.error(&error))?;
+        news(answer, known).ok_or_else(|| self.odd())
+    }
+
+    fn event_keys(&self, name: &str) -> [String; 2] {
+        [self.key(&format!("{name}:number")), self.key(&format!("{name}:events"))]
     }
 
     /// Takes a lock for so long. `false`: another one has it.
     pub async fn lock(&self, name: &str, holder: &str, time: Duration) -> Result<bool, RecordError> {
-        let mut command = redis::cmd("SET");
-        command.arg(self.key(name)).arg(holder).arg("NX").arg("PX").arg(milliseconds(time));
-        Ok(self.call(&command).await? != Value::Nil)
+        self.add(name, holder.as_bytes(), time).await
     }
 
     /// Holds a lock for so long from now on. `false`: it was lost.
@@ -101,8 +169,11 @@ impl Records {
     }
 
     async fn read<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RecordError> {
-        let odd = || self.error(&CallError::Refused("it has answered what is no record".to_owned()));
-        T::from_redis_value(self.call(command).await?).map_err(|_| odd())
+        T::from_redis_value(self.call(command).await?).map_err(|_| self.odd())
+    }
+
+    fn odd(&self) -> RecordError {
+        self.error(&CallError::Refused("it has answered what is no record".to_owned()))
     }
 
     async fn call(&self, command: &Cmd) -> Result<Value, RecordError> {
@@ -111,7 +182,7 @@ impl Records {
     }
 
     fn error(&self, error: &CallError) -> RecordError {
-        RecordError { state: self.state().to_owned(), reason: error.to_string() }
+        RecordError::new(self.state(), &error.to_string())
     }
 
     fn key(&self, name: &str) -> String {
@@ -119,6 +190,35 @@ impl Records {
     }
 }
 
+/// The answer to [`NEWS`]. None: it is another one.
+fn news(answer: Value, known: i64) -> Option<News> {
+    let Value::Array(parts) = answer else { return None };
+    let mut parts = parts.into_iter();
+    let number = i64::from_redis_value(parts.next()?).ok()?;
+    let events = parts.map(String::from_redis_value).collect::<Result<Vec<_>, _>>().ok()?;
+    // Without them the last one has to be the known one; the number of a store that has lost its data is smaller.
+    let is_whole = i64::try_from(events.len()).ok() == number.checked_sub(known);
+    Some(News { number, events: is_whole.then_some(events) })
+}
+
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_that_were_missed_are_told_from_none() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let of = |parts: Vec<Value>, known| news(Value::Array(parts), known).map(|news| (news.number, news.events));
+        let events = |events: &[&str]| Some(events.iter().map(|event| (*event).to_owned()).collect());
+        assert_eq!(of(vec![Value::Int(7)], 7), Some((7, events(&[]))));
+        assert_eq!(of(vec![Value::Int(7), text("b"), text("a")], 5), Some((7, events(&["b", "a"]))));
+        assert_eq!(of(vec![Value::Int(7)], 5), Some((7, None)), "more than are held");
+        assert_eq!(of(vec![Value::Int(0)], 5), Some((0, None)), "a store that has lost its data");
+        assert_eq!(news(Value::Nil, 0), None);
+        assert_eq!(of(Vec::new(), 0), None);
+    }
 }

@@ -60,6 +60,7 @@ impl RouteHandler<'_> {
         times: Times,
     ) {
         let head = stored.head();
+        // What holds for a response that is stored holds for fields that are.
         let has_session = self.has_session(&context.attempts, cache, &response.head.headers);
         let exchange = context.exchange();
         let no_store = exchange.cache.as_ref().is_some_and(|notes| notes.no_store);

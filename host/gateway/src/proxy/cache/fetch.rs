@@ -25,7 +25,7 @@ use super::{Caller, Stale, hit, is_of_upstream, seconds, stale_of};
 use crate::cache::{RouteCache, Unstored};
 use crate::exchange::{self, Exchange, RequestHead};
 use crate::filter::Traversal;
-use crate::http::body::Body;
+use crate::http::body::{Body, Reservation};
 use crate::proxy::RouteHandler;
 use crate::proxy::admission::Admission;
 use crate::proxy::context::{MatchedRoute, RequestContext};
@@ -337,7 +337,11 @@ impl Fetch {
         let filling = Filling::begin(response.body.exact_size());
         let reader = filling.fill().reader().map_or(Body::Empty, Body::stream);
         let body = timed(std::mem::replace(&mut response.body, reader), handler.route.timeouts.idle, None);
-        let ttl = draft.as_ref().map(|(draft, _)| draft.stored().lifetime());
+        let ttl = draft.as_ref().map(|(draft, _)| {
+            let stored = draft.stored();
+            // A part of a second is no age.
+            stored.lifetime().saturating_sub(Duration::from_secs(stored.age(times.response).as_secs()))
+        });
         self.order.lead.publish(match &draft {
             Some((draft, head)) => State::Streaming(Arc::new(Live {
                 status,
@@ -355,21 +359,23 @@ impl Fetch {
         // What the fetch holds of limits, it holds until its end.
         let _ = reply.send(Fetched { answer, attempts, admission: None });
         let budget = &handler.worker.budget;
+        let target = self.order.target;
+        let too_large = || handler.worker.flights.note_alone(&target, seconds());
         let outcome = match (draft, told) {
             (Some((draft, _)), None) => {
-                let keep = |body| self.keep(store, draft, body);
-                fill_up(body, filling, builder, budget, keep).await
+                let keep = |body, _: &mut Option<Reservation>| self.keep(store, draft, body);
+                fill_up(body, filling, builder, budget, keep, too_large).await
             }
             (_, told) => {
                 let mut whole = None;
-                let keep = |body| {
-                    whole = Some(body);
+                let keep = |body, charge: &mut Option<Reservation>| {
+                    whole = Some((body, charge.take()));
                     Ok(())
                 };
-                match (fill_up(body, filling, builder, budget, keep).await, whole, told.zip(head)) {
-                    (Ok(()), Some(body), Some((told, head))) => {
+                match (fill_up(body, filling, builder, budget, keep, too_large).await, whole, told.zip(head)) {
+                    (Ok(()), Some(whole), Some((told, head))) => {
                         let came = Came { status, head: &head, times, has_session };
-                        self.keep_as_told(handler, (cache, store), came, body, told).await
+                        self.keep_as_told((cache, store), came, whole, told).await
                     }
                     (Ok(()), _, _) => Err(Unstored::Untold),
                     (Err(why), _, _) => Err(why),

@@ -1,8 +1,8 @@
 //! The content of a response while it comes: parts in memory that all its readers share, on all workers.
 //!
 //! While the response is to be stored, all parts stay, so that a reader that joins gets the whole, and the upstream is read as fast as it
-//! sends. If it turns out too large, nobody can join any more, parts go when all readers have them, and the slowest reader holds the
-//! upstream back.
+//! sends. Once it is stored, its readers have the rest out of the store. If it turns out too large, nobody can join any more, parts go when
+//! all readers have them, and the slowest reader holds the upstream back.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use sluice_cache::store::{self, BodyBuilder};
 use crate::cache::Unstored;
 use crate::deadline;
 use crate::http::body::{Body, BodyError};
-use crate::http::buffer::{MemoryBudget, Reservation};
+use crate::http::buffer::{MemoryBudget, Reservation, Share};
 
 /// How long a fetch goes on that nobody reads, but for the store.
 pub(super) const UNATTENDED: Duration = Duration::from_secs(60);
@@ -75,28 +75,51 @@ pub(super) struct Fill {
     announced: Option<u64>,
 }
 
-#[derive(Default)]
 struct Progress {
     parts: VecDeque<Bytes>,
     /// The number of the first of them.
     first: u64,
+    /// Their bytes.
+    held: usize,
+    /// All of it, as it is stored. It takes the place of the parts.
+    whole: Option<store::Body>,
+    /// When something came last.
+    moved: Instant,
     end: Option<End>,
     /// Parts go when all readers have them.
     sliding: bool,
     readers: HashMap<u64, Seat>,
     next_reader: u64,
     writer: Option<Waker>,
-    /// For the parts, until they are gone.
+    /// For the parts that were there when they began to go, until they are gone. What slides through behind them is bounded, and on its way.
     charge: Option<Reservation>,
 }
 
 struct Seat {
     /// The number of the part that it reads next.
     at: u64,
+    /// The bytes that it has read.
+    read: u64,
     waker: Option<Waker>,
 }
 
 impl Progress {
+    fn new() -> Progress {
+        Progress {
+            parts: VecDeque::new(),
+            first: 0,
+            held: 0,
+            whole: None,
+            moved: Instant::now(),
+            end: None,
+            sliding: false,
+            readers: HashMap::new(),
+            next_reader: 0,
+            writer: None,
+            charge: None,
+        }
+    }
+
     fn wake_readers(&mut self) {
         self.readers.values_mut().filter_map(|seat| seat.waker.take()).for_each(Waker::wake);
     }
@@ -107,16 +130,19 @@ impl Progress {
             return;
         }
         let slowest = self.readers.values().map(|seat| seat.at).min().unwrap_or(u64::MAX);
-        while self.first < slowest && self.parts.pop_front().is_some() {
+        while self.first < slowest
+            && let Some(part) = self.parts.pop_front()
+        {
             self.first += 1;
+            self.held -= part.len();
+        }
+        if let Some(charge) = self.charge.as_mut().filter(|charge| charge.bytes() > self.held) {
+            // It gives back, which never fails.
+            let _ = charge.resize(self.held);
         }
         if let Some(writer) = self.writer.take() {
             writer.wake();
         }
-    }
-
-    fn ahead(&self) -> usize {
-        self.parts.iter().map(Bytes::len).sum()
     }
 }
 
@@ -141,8 +167,14 @@ impl Fill {
         }
         let number = state.next_reader;
         state.next_reader += 1;
-        state.readers.insert(number, Seat { at: 0, waker: None });
+        state.readers.insert(number, Seat { at: 0, read: 0, waker: None });
         Some(Reader { fill: Arc::clone(self), number, left: self.announced, ended: false })
+    }
+
+    /// The same for somebody who may do better alone: not if nothing has come for so long.
+    pub(super) fn reader_within(self: &Arc<Self>, patience: Duration) -> Option<Reader> {
+        let has_stalled = |state: &Progress| state.end.is_none() && state.moved.elapsed() >= patience;
+        if has_stalled(&self.lock()) { None } else { self.reader() }
     }
 
     pub(super) fn has_readers(&self) -> bool {
@@ -156,7 +188,7 @@ pub(super) struct Filling(Arc<Fill>);
 impl Filling {
     /// `announced` is the length that the head promises.
     pub(super) fn begin(announced: Option<u64>) -> Filling {
-        Filling(Arc::new(Fill { state: Mutex::default(), announced }))
+        Filling(Arc::new(Fill { state: Mutex::new(Progress::new()), announced }))
     }
 
     pub(super) fn fill(&self) -> &Arc<Fill> {
@@ -168,13 +200,19 @@ impl Filling {
             return;
         }
         let mut state = self.0.lock();
+        state.held += part.len();
+        state.moved = Instant::now();
         state.parts.push_back(part);
         state.wake_readers();
         state.let_go();
     }
 
-    /// From now on nothing is kept that all readers have. The charge goes with the last part.
-    pub(super) fn slide(&self, charge: Option<Reservation>) {
+    /// From now on nothing is kept that all readers have. The charge goes with the parts. It is of nobody's share any more: how long it is held
+    /// is the readers' choice.
+    pub(super) fn slide(&self, mut charge: Option<Reservation>) {
+        if let Some(charge) = &mut charge {
+            charge.leave_share();
+        }
         let mut state = self.0.lock();
         (state.sliding, state.charge) = (true, charge);
         state.let_go();
@@ -187,7 +225,7 @@ impl Filling {
             if state.readers.is_empty() {
                 return Poll::Ready(Room::Nobody);
             }
-            if state.ahead() < WINDOW {
+            if state.held < WINDOW {
                 return Poll::Ready(Room::Here);
             }
             state.writer = Some(cx.waker().clone());
@@ -211,10 +249,14 @@ impl Filling {
         state.let_go();
     }
 
-    /// All of it came. `charge` is for the parts, as long as a reader has to get them.
-    pub(super) fn end(self, trailers: Option<HeaderMap>, charge: Option<Reservation>) {
+    /// All of it came. With `whole`, readers have the rest out of that: they may be slow, and it has the memory anyway.
+    pub(super) fn end(self, trailers: Option<HeaderMap>, whole: Option<store::Body>) {
         let mut state = self.0.lock();
-        state.charge = charge.or(state.charge.take());
+        if whole.is_some() {
+            state.whole = whole;
+            state.parts.clear();
+            (state.held, state.charge) = (0, None);
+        }
         state.end = Some(End::Whole(trailers));
         state.wake_readers();
     }
@@ -261,9 +303,13 @@ impl HttpBody for Reader {
             let why = "it was read too slowly, and others wait for it";
             return Poll::Ready(Some(Err(BodyError::UpstreamAborted(why.into()))));
         };
-        let part = usize::try_from(seat.at - state.first).ok().and_then(|at| state.parts.get(at)).cloned();
+        let part = match &state.whole {
+            Some(whole) => whole.slice(seat.read..u64::MAX).next(),
+            None => usize::try_from(seat.at - state.first).ok().and_then(|at| state.parts.get(at)).cloned(),
+        };
         if let Some(part) = part {
             seat.at += 1;
+            seat.read += part.len() as u64;
             state.let_go();
             this.left = this.left.map(|left| left.saturating_sub(part.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(part))));
@@ -281,7 +327,9 @@ impl HttpBody for Reader {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.left == Some(0)
+        // Trailers may follow the announced length.
+        let is_whole = || matches!(self.fill.lock().end, Some(End::Whole(None)));
+        self.ended || (self.left == Some(0) && (self.fill.announced == Some(0) || is_whole()))
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -297,16 +345,23 @@ impl Drop for Reader {
     }
 }
 
-/// Reads a response to its end, for its readers and for the store. `keep` is called with the whole, before the readers get their last byte.
+/// Reads a response to its end, for its readers and for the store. `keep` is called with the whole and its charge, before the readers get their
+/// last byte; it leaves the charge where it does not need it. `too_large` is called when that shows, and again behind the last byte of
+/// such a response.
 pub(super) async fn fill_up(
     mut body: Body,
     filling: Filling,
     builder: BodyBuilder,
     budget: &MemoryBudget,
-    keep: impl FnOnce(store::Body) -> Result<(), Unstored>,
+    keep: impl FnOnce(store::Body, &mut Option<Reservation>) -> Result<(), Unstored>,
+    too_large: impl Fn(),
 ) -> Result<(), Unstored> {
-    let mut kept = budget.reserve(0).ok().map(|charge| (builder, charge));
-    let mut outcome = if kept.is_some() { Ok(()) } else { Err(Unstored::Memory) };
+    let mut kept = budget.reserve_for(Share::Fetches, 0).ok().map(|charge| (builder, charge));
+    let mut outcome = Ok(());
+    if kept.is_none() {
+        outcome = Err(Unstored::Memory);
+        filling.slide(None);
+    }
     let mut unattended = None;
     let mut trailers = None;
     let mut last = Bytes::new();
@@ -343,8 +398,11 @@ pub(super) async fn fill_up(
             },
         };
         if let Some((builder, charge)) = &mut kept
-            && let Err(why) = add(builder, charge, budget, &data)
+            && let Err(why) = add(builder, charge, &data)
         {
+            if matches!(why, Unstored::TooLarge) {
+                too_large();
+            }
             outcome = Err(why);
             filling.slide(kept.take().map(|(_, charge)| charge));
         }
@@ -354,88 +412,29 @@ pub(super) async fn fill_up(
         }
         filling.push(data);
     }
-    let charge = kept.map(|(builder, charge)| {
-        outcome = keep(builder.finish());
-        charge
-    });
-    filling.push(last);
-    filling.end(trailers, charge);
+    let mut whole = None;
+    if let Some((builder, charge)) = kept {
+        let (body, mut charge) = (builder.finish(), Some(charge));
+        outcome = keep(body.clone(), &mut charge);
+        match outcome {
+            Ok(()) => whole = Some(body),
+            Err(_) => filling.slide(charge),
+        }
+    } else if matches!(outcome, Err(Unstored::TooLarge)) {
+        too_large();
+    }
+    if whole.is_none() {
+        filling.push(last);
+    }
+    filling.end(trailers, whole);
     outcome
 }
 
-/// Adds a part to what is stored, unless it is too much. A part is in memory twice, for the readers and for the store. Others need the memory
-/// more, so half of the account is theirs.
-fn add(
-    builder: &mut BodyBuilder,
-    charge: &mut Reservation,
-    budget: &MemoryBudget,
-    data: &[u8],
-) -> Result<(), Unstored> {
-    if budget.used() + 2 * data.len() > budget.limit() / 2 || charge.grow(2 * data.len()).is_err() {
-        return Err(Unstored::Memory);
-    }
+/// Adds a part to what is stored, unless it is too much. A part is in memory twice, for the readers and for the store.
+fn add(builder: &mut BodyBuilder, charge: &mut Reservation, data: &[u8]) -> Result<(), Unstored> {
+    charge.grow(2 * data.len()).map_err(|_| Unstored::Memory)?;
     builder.push(data).map_err(|_| Unstored::TooLarge)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn all(reader: Reader) -> Result<Vec<u8>, BodyError> {
-        Body::stream(reader).collect().await.map(|body| body.to_bytes().to_vec())
-    }
-
-    #[tokio::test(flavor = "local")]
-    async fn a_reader_that_joins_gets_what_is_there_and_the_rest_as_it_comes() {
-        let filling = Filling::begin(None);
-        let mut first = filling.fill().reader().unwrap();
-        filling.push(Bytes::from_static(b"ab"));
-        assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
-        let second = filling.fill().reader().unwrap();
-        let both = async { tokio::join!(all(first), all(second)) };
-        let write = async {
-            tokio::task::yield_now().await;
-            filling.push(Bytes::from_static(b"cd"));
-            filling.end(None, None);
-        };
-        let ((first, second), ()) = tokio::join!(both, write);
-        assert_eq!((first.unwrap(), second.unwrap()), (b"cd".to_vec(), b"abcd".to_vec()));
-    }
-
-    #[tokio::test(flavor = "local")]
-    async fn what_breaks_off_breaks_its_readers() {
-        let filling = Filling::begin(Some(4));
-        let reader = filling.fill().reader().unwrap();
-        assert_eq!(reader.size_hint().exact(), Some(4));
-        filling.push(Bytes::from_static(b"ab"));
-        filling.break_off(Broken::Malformed("a chunk".into()));
-        assert!(matches!(all(reader).await, Err(BodyError::Protocol(_))));
-
-        let filling = Filling::begin(None);
-        let reader = filling.fill().reader().unwrap();
-        drop(filling);
-        assert!(matches!(all(reader).await, Err(BodyError::UpstreamAborted(_))));
-    }
-
-    #[tokio::test(flavor = "local")]
-    async fn what_is_not_stored_is_held_back_by_its_slowest_reader() {
-        let filling = Filling::begin(None);
-        let (fill, part) = (Arc::clone(filling.fill()), Bytes::from(vec![7; WINDOW / 2]));
-        let (mut quick, slow) = (fill.reader().unwrap(), fill.reader().unwrap());
-        filling.slide(None);
-        assert!(fill.reader().is_none(), "nobody joins");
-        filling.push(part.clone());
-        filling.push(part);
-        for _ in 0..2 {
-            quick.frame().await.unwrap().unwrap();
-        }
-        let waits = std::future::poll_fn(|cx| Poll::Ready(std::pin::pin!(filling.room()).poll(cx).is_pending()));
-        assert!(waits.await);
-        assert_eq!(fill.lock().parts.len(), 2);
-        drop(slow);
-        assert_eq!(fill.lock().parts.len(), 0);
-        assert_eq!(filling.room().await, Room::Here);
-        drop(quick);
-        assert_eq!(filling.room().await, Room::Nobody);
-    }
-}
+mod tests;

@@ -23,6 +23,7 @@ use super::shared::Found;
 use crate::cache::{RouteCache, Unstored, place_host};
 use crate::deadline;
 use crate::exchange::RequestHead;
+use crate::http::body::Reservation;
 use crate::proxy::RouteHandler;
 use crate::upstream::AttemptLog;
 
@@ -88,14 +89,15 @@ impl Fetch {
     /// Stores a response with what the filters say of it, once they have seen it.
     pub(super) async fn keep_as_told(
         &mut self,
-        handler: &RouteHandler<'_>,
         (cache, store): (&RouteCache, &Store),
         came: Came<'_>,
-        body: store::Body,
+        (body, mut charge): (store::Body, Option<Reservation>),
         told: oneshot::Receiver<Told>,
     ) -> Result<(), Unstored> {
-        let length = usize::try_from(body.len()).map_err(|_| Unstored::TooLarge)?;
-        let _charge = handler.worker.budget.reserve(length).map_err(|_| Unstored::Memory)?;
+        if let Some(charge) = &mut charge {
+            let length = usize::try_from(body.len()).map_err(|_| Unstored::TooLarge)?;
+            charge.resize(length).map_err(|_| Unstored::Memory)?;
+        }
         let Ok(Ok(Some(told))) = deadline::timeout(UNATTENDED, told).await else { return Err(Unstored::Untold) };
         self.order.no_store |= told.no_store;
         self.order.notes = stored_notes(&told);

@@ -192,7 +192,8 @@ impl RouteHandler<'_> {
             return None;
         }
         let age = self.reuse(missing, Candidate { stored: &live.stored, marked_stale: None }, cache)?;
-        let body = Body::stream(live.fill.reader()?);
+        // A way out of a fetch that stalls behind its head.
+        let body = Body::stream(live.fill.reader_within(cache.config.collapse_timeout?)?);
         let mut head = live.head.clone();
         head.insert(AGE, HeaderValue::from(age.as_secs()));
         Some((hit::of_parts(live.status, head, body), age))
@@ -223,8 +224,11 @@ impl RouteHandler<'_> {
             }
             Answered::Validated { object, cookies } => {
                 let mut status = forwarded(missing.why, Some(StatusCode::NOT_MODIFIED), true);
-                status.ttl = Some(seconds_of(object.stored().lifetime()));
-                self.serve(context, cache, &object, None, (CacheResult::Revalidated, status))?;
+                let age = Duration::from_secs(object.stored().age(SystemTime::now()).as_secs());
+                status.ttl = Some(seconds_of(object.stored().lifetime().saturating_sub(age)));
+                // None where the upstream itself has said so this moment.
+                let age = (!age.is_zero()).then_some(age);
+                self.serve(context, cache, &object, age, (CacheResult::Revalidated, status))?;
                 if let Some(head) = &mut context.exchange().response {
                     for cookie in cookies {
                         head.headers.append(SET_COOKIE, cookie);

@@ -76,19 +76,19 @@ impl Shared {
                 }
             }
         };
-        // What is not usable any more may not have been when this was read.
-        self.tier.usable().filter(|purges| Arc::ptr_eq(purges, &self.purges))?;
         let explicit = fields::tags(&response.head).ok()?;
         let noted = response.notes.iter().flat_map(|notes| &notes.tags).map(|tag| tag.as_bytes());
         let host = place_host(&request.scheme, &request.authority);
         let tags = explicit.into_iter().chain(noted);
         let query = self.query.canonical(request.target.query());
         let tags = Tags::new(host, request.target.path(), query.as_deref(), tags, secret);
-        let is_stale = match self.purges.check(response.born, &tags) {
+        let is_stale = match self.tier.check(&self.purges, response.born, &tags) {
             Purged::Gone => return None,
             Purged::Softly => true,
             Purged::No => false,
         };
+        // What is not usable any more may not have been when this was read, and purges are told to another journal then.
+        self.tier.usable().filter(|purges| Arc::ptr_eq(purges, &self.purges))?;
         Some(Found { response, is_stale })
     }
 

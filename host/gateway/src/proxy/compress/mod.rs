@@ -19,10 +19,11 @@ use super::error::ProxyError;
 use super::send::OutgoingResponse;
 use crate::cache::Form;
 use crate::filter::BodySource;
-use crate::http::body::{Body, Reservation};
+use crate::http::body::Body;
+use crate::http::buffer::Share;
 use crate::http::coding::{Coding, Encoder, Encoding, Level, encode_whole, preferred};
 use crate::http::compression::{
-    Skip, announced_length, exempts, forbids, forget_digests, has_weak_tag, mark, vary, weaken,
+    Skip, announced_length, exempts, forbids, forget_digests, has_weak_tag, is_fixed, mark, vary, weaken,
 };
 use crate::http::headers::CREDENTIALS;
 use crate::snapshot::routes::Compression;
@@ -69,6 +70,7 @@ impl RouteHandler<'_> {
             || context.exchange().request_body_replaced
             // It is decoded for the filters that see its pieces.
             || context.traversal.takes_request_pieces()
+            || is_fixed(&context.exchange().request.headers)
         {
             return Ok(());
         }
@@ -176,8 +178,8 @@ impl RouteHandler<'_> {
             }
             _ => {
                 let length = body.exact_size();
-                let charge = self.room(level.memory(length) + BUFFERS);
-                charge.zip(Encoder::new(level, length).ok()).map(|(charge, encoder)| {
+                let charge = self.worker.budget.reserve_for(Share::Compression, level.memory(length) + BUFFERS);
+                charge.ok().zip(Encoder::new(level, length).ok()).map(|(charge, encoder)| {
                     let source = std::mem::take(body).counted(Rc::clone(&input));
                     Body::stream(Encoding::new(source, encoder, is_prompt, charge))
                 })
@@ -187,16 +189,6 @@ impl RouteHandler<'_> {
         *body = encoded;
         context.compressed = Some(Compressed { coding: level.coding, input });
         true
-    }
-
-    /// Room for the work on a body. A response can do without it, while exchanges fail whose filters find none, and streams last long: so
-    /// compression begins only while half of the account is free.
-    fn room(&self, bytes: usize) -> Option<Reservation> {
-        let budget = &self.worker.budget;
-        if budget.used().saturating_add(bytes) > budget.limit() / 2 {
-            return None;
-        }
-        budget.reserve(bytes).ok()
     }
 
     /// The form of a stored response that is sent as it is stored.

@@ -18,10 +18,12 @@ pub(super) fn body(form: Form) -> Body {
 }
 
 async fn arrives(mut form: Form) -> Result<Bytes, BodyError> {
-    let state = form.wait_for(|state| !matches!(state, State::Coming)).await;
+    let state = form.wait_for(|state| !matches!(state, State::Coming | State::Begun)).await;
     match state.as_deref() {
         Ok(State::Here(content)) => Ok(content.clone()),
-        Ok(State::Coming | State::Failed) | Err(_) => Err(BodyError::Coding("the stored response".into())),
+        Ok(State::Coming | State::Begun | State::Failed) | Err(_) => {
+            Err(BodyError::Coding("the stored response".into()))
+        }
     }
 }
 
