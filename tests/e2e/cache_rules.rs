@@ -264,20 +264,25 @@ fn a_change_by_another_route_takes_what_is_stored_away() {
 fn what_is_no_more_is_not_served_to_the_end_of_its_window() {
     let gone = Arc::new(AtomicUsize::new(0));
     let says = Arc::clone(&gone);
-    let origin = Origin::serve(move |_| match says.load(Ordering::Relaxed) {
-        0 => Reply::text("old").with("cache-control", "max-age=0, stale-while-revalidate=600, stale-if-error=600"),
+    let origin = Origin::serve(move |request| match says.load(Ordering::Relaxed) {
+        0 => {
+            let windows = "max-age=0, stale-while-revalidate=600, stale-if-error=600";
+            Reply::text("old").with("cache-control", windows).with("etag", "\"x\"")
+        }
         1 => Reply::status(404),
         2 => Reply::text("new").with("cache-control", "private"),
+        3 if request.header("if-none-match").is_some() => Reply::status(304).with("cache-control", "private"),
+        3 => Reply::text("new").with("cache-control", "private"),
         _ => Reply::status(503),
     });
-    for newer in [1, 2] {
+    for newer in [1, 2, 3] {
         gone.store(0, Ordering::Relaxed);
         let gateway = gateway(&route(&origin, ""));
         assert_eq!(gateway.get("/").text(), "old");
         gone.store(newer, Ordering::Relaxed);
         assert_eq!(gateway.get("/").text(), "old", "while it is asked for");
         eventually("the newer one is known", || gateway.get("/").text() != "old");
-        gone.store(3, Ordering::Relaxed);
+        gone.store(9, Ordering::Relaxed);
         assert_eq!(gateway.get("/").status, 503, "what is no more hides no error");
     }
 }

@@ -56,7 +56,8 @@ mod tests {
 
     #[test]
     fn what_proxies_say_of_the_target() {
-        let table: [(&[(&str, &str)], &[&str]); 15] = [
+        type Fields<'a> = &'a [(&'a str, &'a str)];
+        let table: [(Fields, &[&str]); 15] = [
             (&[], &[]),
             (&[("x-forwarded-host", "a.example"), ("x-forwarded-proto", "https"), ("x-forwarded-port", "443")], &[]),
             (&[("x-forwarded-host", "A.example:443")], &[]),

@@ -1,5 +1,6 @@
 //! A request whose response is for it alone: a HEAD, a range or a condition of what is not stored, `no-store`.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::Method;
@@ -9,9 +10,9 @@ use sluice_cache::storable::Received;
 use sluice_cache::store::{Generation, Object, Store};
 use sluice_cache::validate::{HeadUpdate, freshen, head_update};
 
-use super::keep::store_again;
+use super::keep::{store_again, takes_the_place};
 use super::{Caller, Missing, forwarded, is_of_upstream, stale};
-use crate::cache::{CacheResult, RouteCache};
+use crate::cache::{CacheResult, RouteCache, Unstored};
 use crate::proxy::RouteHandler;
 use crate::proxy::context::RequestContext;
 use crate::proxy::deadline::ClientDeadline;
@@ -55,7 +56,7 @@ impl RouteHandler<'_> {
         &self,
         context: &mut RequestContext,
         (cache, store): (&RouteCache, &Store),
-        (key, stored, born): (Key, &Object, Generation),
+        (key, stored, born): (Key, &Arc<Object>, Generation),
         response: &UpstreamResponse,
         times: Times,
     ) {
@@ -70,7 +71,8 @@ impl RouteHandler<'_> {
         match head_update(&head, stored.body().len(), response.head.status, &response.head.headers) {
             HeadUpdate::Update => {
                 let request = &exchange.request;
-                let of_caller = Caller::of(exchange).fields(&request.headers, cache.config.key.consumer);
+                let caller = Caller::of(exchange);
+                let of_caller = caller.fields(&request.headers, cache.config.key.consumer);
                 let received = Received {
                     method: &Method::HEAD,
                     request: of_caller.as_ref().unwrap_or(&request.headers),
@@ -79,14 +81,22 @@ impl RouteHandler<'_> {
                     times,
                 };
                 let freshened = freshen(stored.status(), &head, stored.notes(), received, &cache.config.policy);
-                if let Ok(storable) = &freshened.storable {
-                    let received = Received {
-                        request: &request.headers,
-                        status: stored.status(),
-                        response: &freshened.head,
-                        ..received
-                    };
-                    store_again((cache, store), (key, stored, born), request, storable, &received);
+                match &freshened.storable {
+                    Ok(storable) => {
+                        let received = Received {
+                            request: &request.headers,
+                            status: stored.status(),
+                            response: &freshened.head,
+                            ..received
+                        };
+                        store_again((cache, store), (key, stored, born), request, storable, &received);
+                    }
+                    Err(refusal) => {
+                        let of_one = caller.may_be_alone(&request.headers);
+                        if takes_the_place(stored.status(), Unstored::Refused(*refusal), of_one) {
+                            store.remove_object(&key, stored);
+                        }
+                    }
                 }
             }
             HeadUpdate::Outdated => stored.mark_stale(times.response),

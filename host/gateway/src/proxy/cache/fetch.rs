@@ -296,6 +296,9 @@ impl Fetch {
                 Answered::Validated { object, cookies }
             }
             None => {
+                if let Err(refusal) = &freshened.storable {
+                    self.displace(store, stored.status(), Unstored::Refused(*refusal));
+                }
                 self.order.lead.publish(State::Alone);
                 let body = hit::whole(&stored);
                 Answered::Confirmed { response: Box::new(hit::of_parts(stored.status(), freshened.head, body)) }

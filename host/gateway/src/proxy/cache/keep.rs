@@ -10,11 +10,10 @@ use sluice_cache::freshness::{Decision, Times, reuse};
 use sluice_cache::key::Key;
 use sluice_cache::notes::Notes;
 use sluice_cache::policy::SetCookie;
-use sluice_cache::storable::{Received, Refusal, Storable, announced_length, has_credentials, storable_as};
+use sluice_cache::storable::{Received, Refusal, Storable, announced_length, storable_as};
 use sluice_cache::store::{self, BodyBuilder, Draft, Generation, Object, Place, Store};
 use tokio::sync::oneshot;
 
-use super::Caller;
 use super::fetch::Fetch;
 use super::fill::UNATTENDED;
 use super::flight::State;
@@ -109,9 +108,7 @@ impl Fetch {
     /// errors, although the upstream has something newer to say.
     pub(super) fn displace(&mut self, store: &Store, status: StatusCode, why: Unstored) {
         let Some(stored) = &self.order.stored else { return };
-        let Caller { is_known, has_certificate } = self.order.caller;
-        let of_one = is_known || has_certificate || has_credentials(&self.order.request);
-        if !takes_the_place(status, why, of_one) {
+        if !takes_the_place(status, why, self.order.caller.may_be_alone(&self.order.request)) {
             return;
         }
         store.remove_object(&self.order.target.key, stored);
@@ -193,7 +190,7 @@ impl RouteHandler<'_> {
 
 /// Whether a response that is not stored says that the stored one is no more, and not something of its own request. With `of_one`, the
 /// request may be that of one user: what is private to that one is no news for others.
-fn takes_the_place(status: StatusCode, why: Unstored, of_one: bool) -> bool {
+pub(super) fn takes_the_place(status: StatusCode, why: Unstored, of_one: bool) -> bool {
     let is_of_resource = match status.as_u16() {
         206 | 304 => false,
         200..=399 | 404 | 410 | 451 => true,

@@ -362,6 +362,11 @@ impl Caller {
         }
     }
 
+    /// Whether the response to a request may be for this caller alone.
+    fn may_be_alone(self, request: &HeaderMap) -> bool {
+        self.is_known || self.has_certificate || has_credentials(request)
+    }
+
     /// The fields of a request by which it is decided whether its response may be shared. A filter may have taken the credentials out of a
     /// request whose caller it knows: the response is one for that caller, as if they were there. A certificate is a credential, too, whether
     /// the upstream gets it or a filter. Where each caller has responses of its own (`apart`), they are shared with nobody.
