@@ -235,6 +235,17 @@ fn a_token_is_its_consumer_s_and_none_signs_as_another() {
     gateway.write("consumers.jsonl", line(&umbrella));
     eventually("the new key is good", || late(&umbrella) == 200);
     assert_eq!(late(&acme), 401);
+    // Keys that can't be fetched are counted.
+    let nobody = sluice_harness::origin::nobody();
+    gateway.write(
+        "consumers.jsonl",
+        format!("{{\"name\":\"late\",\"jwt\":{{\"issuer\":\"https://late.test\",\"keys\":{{\"jwks_url\":\"http://{nobody}/\"}}}}}}\n"),
+    );
+    eventually("a fetch that fails", || {
+        assert_ne!(late(&acme), 200);
+        gateway.metric("sluice_consumer_key_set_fetches_total", &[("result", "failed")]) >= Some(1.0)
+    });
+    assert_eq!(gateway.metric("sluice_consumer_key_set_fetches_total", &[("result", "ok")]), Some(0.0));
     let twice = toml + &consumer("third", &acme).replace("third.test", "acme.test");
     let refused = setup().refused(&with_base(&twice));
     assert!(refused.stderr.contains("the same"), "{}", refused.stderr);

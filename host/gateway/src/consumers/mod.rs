@@ -201,6 +201,15 @@ impl ConsumerFiles {
         out.sample("sluice_consumers_bytes", &[], set.bytes() as f64);
         out.family("sluice_consumer_files_refused_total", "counter", "Changed files of consumers that were refused.");
         out.sample("sluice_consumer_files_refused_total", &[], self.refused.load(Ordering::Relaxed) as f64);
+        // All together: there may be as many URLs as consumers.
+        let sets = self.services.consumer_keys.statistics();
+        let name = "sluice_consumer_key_set_fetches_total";
+        out.family(name, "counter", "Fetches of the key sets of consumers by result.");
+        let (ok, failed): (u64, u64) =
+            (sets.iter().map(|set| set.succeeded).sum(), sets.iter().map(|set| set.failed).sum());
+        for (result, count) in [("ok", ok), ("failed", failed)] {
+            out.sample(name, &[("result", result)], count as f64);
+        }
     }
 
     fn complain(&self, path: &Path, error: &str) {
