@@ -36,7 +36,7 @@ pub(crate) struct Config {
     pub(crate) cache: Option<Cache>,
 }
 
-#[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Deserialize, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     #[default]
     #[serde(rename = "GET")]
@@ -68,10 +68,13 @@ pub(crate) struct Cache {
     pub(crate) space: String,
     #[serde(default)]
     pub(crate) secret: String,
+    /// What else of the config makes an answer another one. Filters of this plugin may share a space.
+    #[serde(skip)]
+    pub(crate) scope: String,
 }
 
 /// What an answer is kept by.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) enum KeyPart {
     Method,
@@ -172,8 +175,16 @@ impl Config {
                 return Err(ConfigError::new("cache", "answers that depend on a body are not kept: remove `body`"));
             }
         }
-        if let Some(cache) = &self.cache {
+        if let Some(cache) = &mut self.cache {
             cache.check()?;
+            cache.scope = format!(
+                "{:?}",
+                (
+                    (&self.url, self.method, &self.request_headers),
+                    (&self.upstream_headers, &self.client_headers, &self.refusal_headers, &self.consumer_header),
+                    (&cache.key, &cache.refusals),
+                )
+            );
         }
         Ok(self)
     }

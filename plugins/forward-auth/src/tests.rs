@@ -184,6 +184,31 @@ fn answers_are_kept_by_the_key_and_only_as_long() {
     assert_eq!(ask("/a", &["one"]), 8);
 }
 
+/// Filters of one plugin share its spaces of `kv`, and so do a filter before a reload and after it.
+#[test]
+fn filters_that_ask_for_something_else_have_keys_of_their_own() {
+    let of = |extra: Value| {
+        let mut config = json!({ "url": "http://auth.test/?role=user", "cache": { "key": ["header:authorization"] } });
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let config: Config = serde_json::from_value(config).unwrap();
+        config.check().unwrap().cache.unwrap().scope
+    };
+    let same = of(json!({}));
+    assert_eq!(same, of(json!({ "timeout": "100ms" })), "what changes no answer costs no kept one");
+    for other in [
+        json!({ "url": "http://auth.test/?role=admin" }),
+        json!({ "method": "POST" }),
+        json!({ "request_headers": ["cookie"] }),
+        json!({ "upstream_headers": ["x-user"] }),
+        json!({ "client_headers": ["x-user"] }),
+        json!({ "refusal_headers": [] }),
+        json!({ "consumer_header": "x-user" }),
+        json!({ "cache": { "key": ["cookie:authorization"] } }),
+    ] {
+        assert_ne!(same, of(other.clone()), "{other}");
+    }
+}
+
 #[test]
 fn refusals_are_kept_where_they_are_listed() {
     for (listed, calls_made) in [(json!([403]), 1), (json!([401]), 2)] {
