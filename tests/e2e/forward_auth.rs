@@ -43,6 +43,8 @@ fn a_service_allows_redirects_and_refuses() {
         ("authorization", "Bearer good"),
         ("x-auth-user", "root"),
         ("x-auth-groups", "admins"),
+        ("X_Auth_Groups", "admins"),
+        ("x-auth_groups", "admins"),
         ("x-forwarded-uri", "/public"),
         ("x-forwarded-method", "OPTIONS"),
     ];
@@ -53,6 +55,7 @@ fn a_service_allows_redirects_and_refuses() {
     );
     let seen = upstream.last();
     assert_eq!((seen.head.all("x-auth-user"), seen.head.all("x-auth-groups")), (vec!["ann"], vec![]), "no smuggling");
+    assert!(seen.head.all("x_auth_groups").is_empty() && seen.head.all("x-auth_groups").is_empty());
     assert_eq!(seen.text(), "body");
     let asked = auth.last();
     assert_eq!((asked.method.as_str(), asked.target.as_str()), ("GET", "/auth?x=1"));
