@@ -295,6 +295,21 @@ pub fn network(address: String) -> String {
     }
 }
 
+/// The name of a header with `-` and `_` at all places that have either, in lower case: upstreams that read headers as CGI variables (RFC 3875
+/// §4.1.18) take all of them for one. A filter that vouches for a header removes each. None for a name with more than 6 such places.
+#[must_use]
+pub fn spellings(name: &str) -> Option<Vec<String>> {
+    const MOST: usize = 6;
+    let is_either = |letter: char| matches!(letter, '-' | '_');
+    if name.matches(is_either).count() > MOST {
+        return None;
+    }
+    Some(name.to_ascii_lowercase().chars().fold(vec![String::new()], |begun, letter| {
+        let letters: &[char] = if is_either(letter) { &['-', '_'] } else { &[letter] };
+        begun.iter().flat_map(|begin| letters.iter().map(move |letter| format!("{begin}{letter}"))).collect()
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,6 +322,13 @@ mod tests {
         assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(of("192.0.2.1"), "192.0.2.1");
         assert_eq!(of("unix:"), "unix:");
+    }
+
+    #[test]
+    fn all_that_cgi_takes_for_one_name() {
+        assert_eq!(spellings("X-User_id").unwrap(), ["x-user-id", "x-user_id", "x_user-id", "x_user_id"]);
+        assert_eq!(spellings("a-b-c-d-e-f-g").map(|all| all.len()), Some(64));
+        assert_eq!(spellings("a-b-c-d-e-f-g-h"), None);
     }
 
     #[test]

@@ -63,8 +63,14 @@ impl std::error::Error for NotExact {}
 /// From here on not every integer is a float (RFC 7493 §2.2): two such claims could read the same.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
+/// Members of an object.
+const MOST_MEMBERS: usize = 1024;
+/// So many members are compared with each other as they come; more are sorted.
+const FEW: usize = 16;
+
 impl<'a> Claims<'a> {
-    /// Reads an object. A claim given twice, also a member of one, is refused (RFC 7519 §4), and so is one that is nested too deep.
+    /// Reads an object. A claim given twice, also a member of one, is refused (RFC 7519 §4), and so are one that is nested too deep and an object
+    /// of more than 1,024 members.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         match serde_json::from_str(text) {
@@ -73,10 +79,10 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Whether there is such a claim.
+    /// Whether there is such a claim. One that is `null` says nothing, and is none.
     #[must_use]
     pub fn has(&self, path: &ClaimPath) -> bool {
-        self.find(path).is_some()
+        self.find(path).is_some_and(|claim| *claim != Claim::Null)
     }
 
     fn find(&self, path: &ClaimPath) -> Option<&Claim<'a>> {
@@ -290,13 +296,26 @@ impl<'de> Visitor<'de> for AnyClaim {
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         let mut members: Vec<(Cow<'de, str>, Claim<'de>)> = Vec::with_capacity(8);
         while let Some(Name(name)) = map.next_key()? {
-            if members.iter().any(|(known, _)| same(known, &name)) {
+            if members.len() == MOST_MEMBERS {
+                return Err(M::Error::custom("too many members"));
+            }
+            if members.len() < FEW && members.iter().any(|(known, _)| same(known, &name)) {
                 return Err(M::Error::custom("a name given twice"));
             }
             members.push((name, map.next_value()?));
         }
+        if members.len() > FEW && has_twice(&members) {
+            return Err(M::Error::custom("a name given twice"));
+        }
         Ok(Claim::Object(Claims(members)))
     }
+}
+
+/// Whether a name is there twice, in less than the square of their number: whoever signs a token decides how many there are.
+fn has_twice(members: &[(Cow<'_, str>, Claim<'_>)]) -> bool {
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 #[derive(Deserialize)]
@@ -334,6 +353,23 @@ mod tests {
         for text in twice.into_iter().chain(["", "[]", "1", "{", r#"{"a": 1e400}"#, r#"{"a": 1} {}"#]) {
             assert!(Claims::parse(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn many_members_are_read_in_time_and_more_are_refused() {
+        let of = |names: &mut dyn Iterator<Item = usize>| {
+            let members: Vec<String> = names.map(|number| format!(r#""{number}":0"#)).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        for count in [15, 16, 17, 18, MOST_MEMBERS] {
+            assert!(Claims::parse(&of(&mut (0..count))).is_some(), "{count}");
+            for twice in [0, count - 2] {
+                let names = &mut (0..count - 1).chain([twice]);
+                assert!(Claims::parse(&of(names)).is_none(), "{count}: {twice} twice");
+            }
+        }
+        let many = of(&mut (0..MOST_MEMBERS + 1));
+        assert!(Claims::parse(&many).is_none() && Claims::parse(&format!(r#"{{"a": [{many}]}}"#)).is_none());
     }
 
     #[test]
@@ -383,5 +419,7 @@ mod tests {
         assert_eq!((claims.words(&path("scope")), claims.words(&path("roles"))), (vec!["a", "b"], vec!["c d"]));
         assert!(claims.any("roles", |role| role == "c d") && !claims.any("exp", |_| true));
         assert_eq!(claims.text("x.y"), Some("dot"));
+        let claims = Claims::parse(r#"{"sub": null, "a": {"b": null, "c": 0}}"#).unwrap();
+        assert!(claims.has(&path("a.c")) && !claims.has(&path("sub")) && !claims.has(&path("a.b")));
     }
 }

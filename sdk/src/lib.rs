@@ -7,6 +7,7 @@ pub mod bindings;
 mod chunk;
 mod claims;
 mod config;
+mod cookies;
 mod error;
 #[doc(hidden)]
 pub mod export;
@@ -31,7 +32,7 @@ use testing::host;
 #[global_allocator]
 static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
 
-pub use attribute::{Attribute, ClaimPath, bytes_to_text, network, shortened};
+pub use attribute::{Attribute, ClaimPath, bytes_to_text, network, shortened, spellings};
 pub use chunk::{Chunk, Event};
 pub use claims::{Claims, Confirmation, NotExact};
 pub use config::{ByteSize, ConfigError, Duration, is_token};

@@ -8,7 +8,7 @@ pub use crate::bindings::sluice::filter::{
     response::Source,
     types::{HeaderChange, HeaderEdit, Verdict},
 };
-use crate::{Error, Route, bindings::sluice::filter::types::Field, host};
+use crate::{Error, Route, bindings::sluice::filter::types::Field, cookies, host};
 
 /// How much of a body one host call moves.
 const CHUNK: u64 = 16 << 20;
@@ -271,22 +271,15 @@ impl Request {
         Ok(host::request::id()?)
     }
 
-    /// The value of a cookie, as it was sent, or in the form of [`crate::bytes_to_text`] where it is not UTF-8. Needs the grant
+    /// The value of the first cookie of this name, without the blanks around it, or in the form of [`crate::bytes_to_text`] where it is not UTF-8. Needs the grant
     /// `read_headers = ["cookie"]`.
     ///
     /// # Errors
     /// `WrongHook`.
     pub fn cookie(&self, name: &str) -> Result<Option<String>, Error> {
-        for line in self.header_bytes("cookie")? {
-            // RFC 6265 §4.2.1: pairs are separated by a semicolon and a space.
-            for pair in line.split(|byte| *byte == b';') {
-                let pair = pair.trim_ascii();
-                if let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) {
-                    return Ok(Some(crate::bytes_to_text(value.to_vec())));
-                }
-            }
-        }
-        Ok(None)
+        let lines = self.header_bytes("cookie")?;
+        let value = lines.iter().find_map(|line| cookies::values(line, name).next());
+        Ok(value.map(|value| crate::bytes_to_text(value.to_vec())))
     }
 
     /// The route that serves the request.

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{Error, Request, is_token};
+use crate::{Error, Request, cookies, is_token};
 
 /// A place for a credential, by its name in a config: `header:NAME`, `query:NAME` or `cookie:NAME`.
 ///
@@ -56,7 +56,7 @@ impl CredentialPlace {
             Self::Query(name) => Ok(query::values(request.query()?.as_deref().unwrap_or_default(), name)),
             Self::Cookie(name) => {
                 let lines = request.header_bytes("cookie")?;
-                Ok(lines.iter().flat_map(|line| cookies(line, name)).map(text).collect())
+                Ok(lines.iter().flat_map(|line| cookies::values(line, name)).map(text).collect())
             }
         }
     }
@@ -77,7 +77,7 @@ impl CredentialPlace {
             }
             Self::Cookie(name) => {
                 let lines = request.header_bytes("cookie")?;
-                let kept: Vec<Vec<u8>> = lines.iter().map(|line| without_cookie(line, name)).collect();
+                let kept: Vec<Vec<u8>> = lines.iter().map(|line| cookies::without(line, name)).collect();
                 if kept == lines {
                     return Ok(());
                 }
@@ -154,22 +154,6 @@ impl<'de> Deserialize<'de> for CredentialPlace {
         }
         deserializer.deserialize_str(Named)
     }
-}
-
-/// The values of the cookies of this name.
-fn cookies<'l>(line: &'l [u8], name: &str) -> impl Iterator<Item = &'l [u8]> {
-    let pairs = line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-}
-
-/// The pairs of a `Cookie` field but for those of this name.
-fn without_cookie(line: &[u8], name: &str) -> Vec<u8> {
-    let is_it = |pair: &[u8]| pair.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
-    let pairs: Vec<&[u8]> = line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).collect();
-    if !pairs.iter().any(|pair| is_it(pair)) {
-        return line.to_vec();
-    }
-    pairs.into_iter().filter(|pair| !is_it(pair)).collect::<Vec<_>>().join(&b"; "[..])
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::limiter::{self, Algorithm, Limit, Standing};
-use crate::{ConfigError, Duration, Error, Problem, Request, Verdict, network, shortened};
+use crate::{ConfigError, Duration, Error, Problem, Request, Verdict, log, network, shortened};
 
 /// How many attempts to authenticate may fail, for filters that check credentials: from one address, and for one account.
 ///
@@ -76,6 +76,18 @@ impl Throttle {
     pub fn refuse(seconds: u64) -> Result<Verdict, Error> {
         let problem = Problem::new(429, "Too Many Requests").detail("too many failed attempts, try again later");
         problem.draft().reason("throttled").header("retry-after", &seconds.to_string()).send()
+    }
+
+    /// Answers where nobody can say whether the caller is over the limit: the state of the limits is away, or has no room. That is no fault of the
+    /// caller, and none of the filter.
+    ///
+    /// # Errors
+    /// `WrongHook` outside the request hooks.
+    pub fn undecided(why: &Error) -> Result<Verdict, Error> {
+        log::warn(&format!("failed attempts can't be counted: {why}"));
+        let problem = Problem::new(503, "Service Unavailable").detail("credentials can't be checked now");
+        let draft = problem.draft().reason("throttle-unavailable").header("retry-after", "1");
+        draft.header("cache-control", "no-store").send()
     }
 
     fn ask(&self, request: &Request, account: Option<&str>, cost: u64) -> Result<Option<u64>, Error> {

@@ -43,6 +43,8 @@ fn a_service_allows_redirects_and_refuses() {
         ("authorization", "Bearer good"),
         ("x-auth-user", "root"),
         ("x-auth-groups", "admins"),
+        ("X_Auth_Groups", "admins"),
+        ("x-auth_groups", "admins"),
         ("x-forwarded-uri", "/public"),
         ("x-forwarded-method", "OPTIONS"),
     ];
@@ -53,6 +55,7 @@ fn a_service_allows_redirects_and_refuses() {
     );
     let seen = upstream.last();
     assert_eq!((seen.head.all("x-auth-user"), seen.head.all("x-auth-groups")), (vec!["ann"], vec![]), "no smuggling");
+    assert!(seen.head.all("x_auth_groups").is_empty() && seen.head.all("x-auth_groups").is_empty());
     assert_eq!(seen.text(), "body");
     let asked = auth.last();
     assert_eq!((asked.method.as_str(), asked.target.as_str()), ("GET", "/auth?x=1"));
@@ -100,6 +103,32 @@ fn kept_answers_are_used_until_they_are_too_old_and_for_nobody_else() {
     status.store(401, Ordering::Relaxed);
     assert_eq!([ask("one"), ask("two"), ask("two"), gateway.get("/").status], [200, 401, 401, 401]);
     assert_eq!(auth.count(), 4, "refusals are not kept");
+}
+
+/// The filters of a plugin share its spaces of `kv`. The service decides by the URL that it is asked at, too.
+#[test]
+fn an_answer_to_one_question_is_none_to_another_filters() {
+    let (upstream, auth) = (
+        Origin::named("o"),
+        Origin::serve(|request| match request.target.as_str() {
+            "/auth?role=user" => Reply::status(200),
+            _ => Reply::status(403),
+        }),
+    );
+    let part = |role: &str| {
+        format!(
+            "[filters.{role}]\nplugin = \"forward-auth\"\n\
+             grants = {{ http = [\"{url}\"], kv = [\"forward-auth\"], read_headers = [\"authorization\", \"cookie\"] }}\n\
+             config.url = \"{url}/auth?role={role}\"\nconfig.cache = {{ key = [\"header:authorization\"] }}\n\
+             [routes.{role}]\nmatch = {{ path = \"/{role}\" }}\nupstream = \"{}\"\npipeline = [\"{role}\"]\n",
+            upstream.url(),
+            url = auth.url(),
+        )
+    };
+    let gateway = gateway(&(part("user") + &part("admin")));
+    let ask = |path: &str| gateway.request("GET", path, &[("authorization", "Bearer one")], b"").status;
+    assert_eq!([ask("/user"), ask("/admin"), ask("/user")], [200, 403, 200]);
+    assert_eq!((auth.count(), upstream.count()), (2, 2), "each filter's own answer is kept");
 }
 
 /// A service that answers with this status once its gate is open.

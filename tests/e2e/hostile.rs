@@ -10,6 +10,10 @@
 //! | which names have an account | `consumers::names_that_nobody_has_take_as_long_as_wrong_passwords`, `consumers::a_password_is_hashed_once_and_never_on_a_worker` (the same answer); `the_password_of_another_does_not_open_a_name_that_nobody_has` of sluice-services |
 //! | a flood of passwords to hash | `a_flood_of_passwords_is_bounded_and_slows_nobody_else`; `too_many_are_refused_and_the_rest_is_served` of sluice-services |
 //! | a key in a URL in logs and `Referer` | `a_key_in_a_url_is_told_to_nobody`; fuzz target `api_key` |
+//! | a cookie that the gateway and the upstream read in two ways | `cookies::a_name_is_found_in_every_way_that_a_server_finds_it` of sluice-filter; fuzz target `api_key` |
+//! | hash flooding, and what takes the square of its length | `a_token_of_many_members_is_refused_in_time`; `many_members_are_read_in_time_and_more_are_refused` of sluice-filter |
+//! | answers of an introspection server | `introspection::answers_that_decide_nothing_let_nobody_pass`; `answers_that_are_unclear_of_one_token_leave_others_alone` of introspection |
+//! | nonsense of a state | `state::nonsense_is_no_answer`; a state that is killed: `state_access` |
 //! | headers smuggled past forward-auth | `forward_auth::a_service_allows_redirects_and_refuses`; fuzz target `forward_auth` |
 //! | consumer files that are half-written | `consumers::a_broken_file_changes_nothing`, `a_file_that_is_written_in_parts_is_never_half_in_use`; fuzz target `consumers` |
 //! | calls to private addresses, DNS rebinding | `ssrf`; fuzz target `outbound_url` |
@@ -441,6 +445,20 @@ fn a_flood_of_passwords_is_bounded_and_slows_nobody_else() {
         let pair = format!("Basic {}", STANDARD.encode("alice:open sesame"));
         gateway.request("GET", "/login", &[("authorization", &pair)], b"").status == 200
     });
+}
+
+/// What a partner signs is as large as a head may be: 3,000 members must not take the square of their number.
+#[test]
+fn a_token_of_many_members_is_refused_in_time() {
+    let origin = Origin::named("o");
+    let gateway = gateway(&(route(&origin.url(), &["auth"]) + &auth(json!({}))));
+    let ask = |count: usize| {
+        let members: String = (0..count).map(|number| format!(",\"{number}\":0")).collect();
+        let token = signed(&json!({"alg": "HS256"}), &format!("{{\"sub\":\"a\"{members}}}"));
+        status(&gateway, "/", format!("authorization: Bearer {token}\r\n").as_bytes())
+    };
+    assert_eq!([ask(1000), ask(2600), ask(1000)], [200, 401, 200]);
+    gateway.wait_access("the reason", |line| line["reason"] == "bad-claims");
 }
 
 #[test]

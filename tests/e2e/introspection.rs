@@ -152,6 +152,56 @@ fn the_circuit_saves_a_server_that_fails() {
     }
 }
 
+/// The filters of a plugin share its spaces of `kv`.
+#[test]
+fn a_server_that_fails_is_left_alone_and_no_other() {
+    let (upstream, (away, fails), (well, _)) = (Origin::named("o"), server(), server());
+    *fails.lock().expect("no panic") = AWAY.to_vec();
+    let mut toml = format!("[upstreams.all]\nendpoints = [\"{}\"]\n", upstream.url());
+    for (name, server, more) in [("a", &away, ""), ("b", &well, ""), ("c", &well, "cache = { ttl = \"1ms\" }")] {
+        toml += &format!(
+            "[routes.{name}]\nmatch = {{ path = \"/{name}\" }}\nupstream = \"all\"\npipeline = [\"{name}\"]\n\
+             [filters.{name}]\nplugin = \"introspection\"\ngrants = {{ http = [\"{url}\"], kv = [\"introspection\"], \
+             read_headers = [\"authorization\"], secrets = {{ client_secret = \"s\" }} }}\n[filters.{name}.config]\n\
+             url = \"{url}/introspect\"\nclient_id = \"gateway\"\ncircuit = {{ failures = 2, open = \"1h\" }}\n{more}\n",
+            url = server.url(),
+        );
+    }
+    let gateway = gateway(&toml);
+    let ask = |path: &str, token: &str| {
+        gateway.request("GET", path, &[("authorization", &format!("Bearer {token}"))], b"").status
+    };
+    assert_eq!(["1", "2", "3"].map(|token| ask("/a", token)), [503; 3]);
+    let asked = away.count();
+    assert_eq!((ask("/b", "one"), ask("/a", "4")), (200, 503));
+    assert_eq!((away.count(), well.count()), (asked, 1), "a server that is well says nothing of the other");
+    // The same server: one answer for both, and the time of each.
+    assert_eq!((ask("/b", "one"), well.count()), (200, 1));
+    eventually("a shorter time holds for what another filter has kept", || ask("/c", "one") == 200 && well.count() > 1);
+}
+
+#[test]
+fn nobody_waits_for_a_client_that_has_left() {
+    let upstream = Origin::named("o");
+    let open = Arc::new((Mutex::new(false), Condvar::new()));
+    let gate = Arc::clone(&open);
+    let server = Origin::serve(move |_| {
+        let (is_open, changed) = &*gate;
+        let _open = changed.wait_while(is_open.lock().expect("no panic"), |is_open| !*is_open).expect("no panic");
+        Reply::json(&json!({ "active": true, "sub": "ann" }))
+    });
+    // The reservation outlives the wait: who has waited for so long asks itself.
+    let gateway = asking(&upstream, &server.url(), json!({ "timeout": "2s" }), "limits = { wall = \"60s\" }");
+    let mut leaves = gateway.client();
+    leaves.send("GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer one\r\n\r\n");
+    eventually("the server is asked", || server.count() == 1);
+    drop(leaves);
+    *open.0.lock().expect("no panic") = true;
+    open.1.notify_all();
+    assert_eq!([ask(&gateway, "GET", "one"), ask(&gateway, "GET", "one")], [200, 200]);
+    assert!(server.count() <= 2);
+}
+
 #[test]
 fn a_server_can_be_an_upstream_by_name() {
     let (upstream, (server, _)) = (Origin::named("o"), server());

@@ -68,6 +68,7 @@ mod settings;
 mod shutdown;
 mod ssrf;
 mod state;
+mod state_access;
 mod state_under_load;
 mod support;
 mod timeouts;

@@ -83,6 +83,12 @@ impl Conditions {
                 return Err((format!("headers.{name}"), "expected the name of a header other than `host`".to_owned()));
             }
         }
+        // RFC 9110 §9.1: methods have a case, and no registered one has small letters.
+        if let Some(method) = self.methods.all().iter().find(|one| !is_token(one) || **one != one.to_ascii_uppercase())
+        {
+            let why = format!("`{method}` is not a method; methods have upper-case letters");
+            return Err(("methods".to_owned(), why));
+        }
         for path in self.paths.all() {
             if !path.starts_with('/') || path[..path.len() - 1].contains('*') {
                 let why = format!("`{path}` is neither a path nor one with `*` at its end");

@@ -205,6 +205,11 @@ fn bad_configs_name_their_key() {
             rules(json!({"effect": "allow", "if": {"headers": {"Host": "a"}}})),
             "rules[0].if.headers.Host: expected the name",
         ),
+        (
+            rules(json!({"effect": "deny", "if": {"methods": "delete"}})),
+            "rules[0].if.methods: `delete` is not a method",
+        ),
+        (rules(json!({"effect": "deny", "if": {"methods": ["GET", ""]}})), "rules[0].if.methods: `` is not a method"),
         (rules(json!({"effect": "allow", "name": "a b"})), "rules[0].name: expected 1 to 48 letters"),
         (rules(json!({"effect": "maybe"})), "rules[0].effect: "),
         (rules(json!({"effect": "allow", "if": {"plan": "x"}})), "rules[0].if.plan: unknown key"),

@@ -61,6 +61,15 @@ impl Filter for ApiKey {
 
 impl OnRequest for ApiKey {
     fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
+        match self.decide(request) {
+            Err(error @ (Error::Unavailable(_) | Error::Timeout)) => Throttle::undecided(&error),
+            decided => decided,
+        }
+    }
+}
+
+impl ApiKey {
+    fn decide(&self, request: &Request) -> Result<Verdict, Error> {
         if let Some(throttle) = &self.throttle
             && let Some(seconds) = throttle.refused(request, None)?
         {
@@ -101,6 +110,11 @@ impl OnRequest for ApiKey {
         }
         self.refuse("key-unknown", "the API key is not valid")
     }
+
+    fn refuse(&self, reason: &str, detail: &str) -> Result<Verdict, Error> {
+        let draft = Problem::new(401, "Unauthorized").detail(detail).draft().reason(reason);
+        draft.header("www-authenticate", &self.challenge).header("cache-control", "no-store").send()
+    }
 }
 
 /// A page whose URL has a key must not tell that URL to others (W3C Referrer Policy §3.1).
@@ -110,13 +124,6 @@ impl OnResponse for ApiKey {
             response.set_header("referrer-policy", "no-referrer")?;
         }
         Ok(Verdict::Continue)
-    }
-}
-
-impl ApiKey {
-    fn refuse(&self, reason: &str, detail: &str) -> Result<Verdict, Error> {
-        let draft = Problem::new(401, "Unauthorized").detail(detail).draft().reason(reason);
-        draft.header("www-authenticate", &self.challenge).header("cache-control", "no-store").send()
     }
 }
 

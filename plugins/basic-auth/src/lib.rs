@@ -106,6 +106,15 @@ impl Credentials {
 
 impl OnRequest for BasicAuth {
     fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
+        match self.decide(request) {
+            Err(error @ (Error::Unavailable(_) | Error::Timeout)) => Throttle::undecided(&error),
+            decided => decided,
+        }
+    }
+}
+
+impl BasicAuth {
+    fn decide(&self, request: &Request) -> Result<Verdict, Error> {
         let (user, password) = match Credentials::of(request)? {
             Credentials::Missing if self.optional => {
                 context::offer_challenge(&self.challenge)?;
@@ -138,9 +147,7 @@ impl OnRequest for BasicAuth {
         }
         Ok(Verdict::Continue)
     }
-}
 
-impl BasicAuth {
     fn refuse(&self, reason: &str, detail: &str) -> Result<Verdict, Error> {
         let draft = Problem::new(401, "Unauthorized").detail(detail).draft().reason(reason);
         draft.header("www-authenticate", &self.challenge).header("cache-control", "no-store").send()

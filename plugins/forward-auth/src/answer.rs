@@ -116,10 +116,12 @@ fn unless_away(error: Error) -> Result<(), Error> {
     }
 }
 
-/// A digest of what decides about the answer: it has a fixed length, and no credential can be read from it. None for a request that has
-/// none of what tells callers apart, or several values of it: strangers share no answer.
+/// A digest of what decides about the answer, the config with it: it has a fixed length, and no credential can be read from it. None for a
+/// request that has none of what tells callers apart, or several values of it: strangers share no answer.
 fn key(cache: &Cache, request: &Request) -> Result<Option<String>, Error> {
-    let mut text = Vec::new();
+    // With lengths, so that the end of one part is never the begin of the next one.
+    let mut text = (cache.scope.len() as u64).to_le_bytes().to_vec();
+    text.extend_from_slice(cache.scope.as_bytes());
     let mut of_caller = false;
     for part in &cache.key {
         if part.is_repeated(request)? {
@@ -128,7 +130,6 @@ fn key(cache: &Cache, request: &Request) -> Result<Option<String>, Error> {
         match part.value(request)? {
             Some(value) => {
                 of_caller |= part.is_of_caller();
-                // With its length, so that the end of a value is never the begin of the next one.
                 text.extend_from_slice(&(value.len() as u64).to_le_bytes());
                 text.extend_from_slice(value.as_bytes());
             }

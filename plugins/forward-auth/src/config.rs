@@ -1,7 +1,7 @@
 //! The config, checked.
 
 use serde_json::{Value, json};
-use sluice_filter::{Attribute, ByteSize, Duration, is_token, prelude::*};
+use sluice_filter::{Attribute, ByteSize, CredentialPlace, Duration, is_token, prelude::*, spellings};
 
 /// Answers are held whole, and a body is sent with each call.
 const MAX_BODY: u64 = 1 << 20;
@@ -18,6 +18,9 @@ pub(crate) struct Config {
     pub(crate) body: Option<ByteSize>,
     #[serde(default)]
     pub(crate) upstream_headers: Vec<String>,
+    /// What a client may not send: `upstream_headers` in all spellings that an upstream may take for them.
+    #[serde(skip)]
+    pub(crate) stripped: Vec<String>,
     #[serde(default)]
     pub(crate) client_headers: Vec<String>,
     #[serde(default = "default_refusal_headers")]
@@ -36,7 +39,7 @@ pub(crate) struct Config {
     pub(crate) cache: Option<Cache>,
 }
 
-#[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Deserialize, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     #[default]
     #[serde(rename = "GET")]
@@ -68,15 +71,19 @@ pub(crate) struct Cache {
     pub(crate) space: String,
     #[serde(default)]
     pub(crate) secret: String,
+    /// What else of the config makes an answer another one. Filters of this plugin may share a space.
+    #[serde(skip)]
+    pub(crate) scope: String,
 }
 
 /// What an answer is kept by.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) enum KeyPart {
     Method,
     Host,
     Path,
+    Query,
     Attribute(Attribute),
 }
 
@@ -88,6 +95,7 @@ impl TryFrom<String> for KeyPart {
             "method" => KeyPart::Method,
             "host" => KeyPart::Host,
             "path" => KeyPart::Path,
+            "query" => KeyPart::Query,
             other => KeyPart::Attribute(other.parse()?),
         })
     }
@@ -99,6 +107,7 @@ impl KeyPart {
             KeyPart::Method => request.method().map(Some),
             KeyPart::Host => request.authority().map(Some),
             KeyPart::Path => request.path().map(Some),
+            KeyPart::Query => request.query(),
             KeyPart::Attribute(attribute) => attribute.value(request),
         }
     }
@@ -106,7 +115,7 @@ impl KeyPart {
     /// Whether it tells callers apart.
     pub(crate) fn is_of_caller(&self) -> bool {
         match self {
-            KeyPart::Method | KeyPart::Host | KeyPart::Path => false,
+            KeyPart::Method | KeyPart::Host | KeyPart::Path | KeyPart::Query => false,
             KeyPart::Attribute(attribute) => !matches!(attribute, Attribute::Route | Attribute::Param(_)),
         }
     }
@@ -116,17 +125,15 @@ impl KeyPart {
         Ok(match self {
             KeyPart::Attribute(Attribute::Header(name)) => request.header_bytes(name)?.len() > 1,
             KeyPart::Attribute(Attribute::Cookie(name)) => {
-                let fields = request.header_values("cookie")?;
-                let pairs = fields.iter().flat_map(|field| field.split(';')).filter_map(|pair| pair.split_once('='));
-                pairs.filter(|(key, _)| key.trim() == name).count() > 1
+                CredentialPlace::Cookie(name.clone()).values(request)?.len() > 1
             }
-            KeyPart::Method | KeyPart::Host | KeyPart::Path | KeyPart::Attribute(_) => false,
+            KeyPart::Method | KeyPart::Host | KeyPart::Path | KeyPart::Query | KeyPart::Attribute(_) => false,
         })
     }
 
     fn header(&self) -> Option<&str> {
         match self {
-            KeyPart::Method | KeyPart::Host | KeyPart::Path => None,
+            KeyPart::Method | KeyPart::Host | KeyPart::Path | KeyPart::Query => None,
             KeyPart::Attribute(attribute) => attribute.header(),
         }
     }
@@ -145,6 +152,16 @@ impl Config {
             for (at, name) in names.iter_mut().enumerate() {
                 name.make_ascii_lowercase();
                 check_name(name).map_err(|why| ConfigError::new(format!("{key}[{at}]"), why))?;
+            }
+        }
+        for (at, name) in self.upstream_headers.iter().enumerate() {
+            let spellings = spellings(name).ok_or_else(|| {
+                ConfigError::new(format!("upstream_headers[{at}]"), format!("`{name}` has more than 6 `-` or `_`"))
+            })?;
+            for spelling in spellings {
+                if !self.stripped.contains(&spelling) {
+                    self.stripped.push(spelling);
+                }
             }
         }
         if let Some(name) = &mut self.consumer_header {
@@ -172,8 +189,16 @@ impl Config {
                 return Err(ConfigError::new("cache", "answers that depend on a body are not kept: remove `body`"));
             }
         }
-        if let Some(cache) = &self.cache {
+        if let Some(cache) = &mut self.cache {
             cache.check()?;
+            cache.scope = format!(
+                "{:?}",
+                (
+                    (&self.url, self.method, &self.request_headers),
+                    (&self.upstream_headers, &self.client_headers, &self.refusal_headers, &self.consumer_header),
+                    (&cache.key, &cache.refusals),
+                )
+            );
         }
         Ok(self)
     }

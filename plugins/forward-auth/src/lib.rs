@@ -1,5 +1,4 @@
-//! Asks an external service whether a request may pass, as nginx's `auth_request`, Traefik's ForwardAuth and Envoy's `ext_authz` over
-//! HTTP do. See README.md.
+//! Asks an external service whether a request may pass, as nginx's `auth_request` and Traefik's ForwardAuth do. See README.md.
 
 mod answer;
 mod config;
@@ -8,10 +7,14 @@ use sluice_filter::{
     HeaderEdit, Hook, bytes_to_text, consumers, http,
     http::{Field, Outgoing},
     prelude::*,
+    shortened,
 };
 
 use answer::{Answer, Cached};
 use config::{Config, Method, OnUnavailable};
+
+/// Bytes of a consumer's name; a longer one is known by its hash.
+const LONGEST_CONSUMER: usize = 1024;
 
 pub(crate) struct ForwardAuth {
     config: Config,
@@ -128,25 +131,30 @@ impl ForwardAuth {
 
     /// Tells the upstream what the service has said. What the client has said in these fields is gone in any case.
     fn allow(&self, request: &Request, answer: &Answer) -> Result<Verdict, Error> {
-        let mut edits: Vec<HeaderEdit> = self.config.upstream_headers.iter().map(HeaderEdit::remove).collect();
+        let mut edits: Vec<HeaderEdit> = self.config.stripped.iter().map(HeaderEdit::remove).collect();
         for name in &self.config.upstream_headers {
             edits.extend(answer.values(name).map(|value| HeaderEdit::append(name, value)));
         }
-        request.edit_headers(&edits)?;
-        if let Some(header) = &self.config.consumer_header
-            && let Some(name) = answer.values(header).next().filter(|name| !name.is_empty())
-        {
-            if !self.config.known_consumers {
-                context::set_consumer(name)?;
-            } else if !consumers::vouch(name, "forward-auth")? {
+        let header = self.config.consumer_header.as_ref();
+        let name = header.and_then(|header| answer.values(header).next()).filter(|name| !name.is_empty());
+        if self.config.known_consumers {
+            // An answer that names nobody names none of them.
+            if !name.map_or(Ok(false), |name| consumers::vouch(name, "forward-auth"))? {
                 let problem = Problem::new(403, "Forbidden").detail("the caller is not known here");
                 return problem.draft().reason("consumer-unknown").header("cache-control", "no-store").send();
             }
+        } else if let Some(name) = name {
+            context::set_consumer(&shortened(name.to_owned(), LONGEST_CONSUMER)?)?;
         }
         let fields: Vec<_> = answer.fields(&self.config.client_headers).collect();
         if !fields.is_empty() {
-            state::set(&fields)?;
+            match state::set(&fields) {
+                // The response would have no room for them, either.
+                Err(Error::TooLarge(_)) => log::warn("the fields of client_headers are too large and left out"),
+                set => set?,
+            }
         }
+        request.edit_headers(&edits)?;
         Ok(Verdict::Continue)
     }
 
@@ -166,7 +174,7 @@ impl ForwardAuth {
     fn unavailable(&self, request: &Request) -> Result<Verdict, Error> {
         match self.config.on_unavailable {
             OnUnavailable::Open => {
-                let edits: Vec<HeaderEdit> = self.config.upstream_headers.iter().map(HeaderEdit::remove).collect();
+                let edits: Vec<HeaderEdit> = self.config.stripped.iter().map(HeaderEdit::remove).collect();
                 request.edit_headers(&edits)?;
                 Ok(Verdict::Continue)
             }

@@ -73,6 +73,48 @@ fn fields_for_the_upstream_are_the_services_and_never_the_clients() {
 }
 
 #[test]
+fn no_spelling_of_a_field_for_the_upstream_is_the_clients() {
+    for (status, on_unavailable) in [(200, "closed"), (500, "open")] {
+        let config = json!({ "upstream_headers": ["remote-user", "remote-groups"], "on_unavailable": on_unavailable });
+        let (filter, _) = filter(config, status, &[("remote-user", "ann")]);
+        let mut exchange = Exchange::get("/")
+            .header("Remote_Groups", "admins")
+            .header("remote_user", "root")
+            .header("remote-x_y", "1");
+        assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Continue));
+        let headers = &exchange.request.headers;
+        assert!(!headers.has("remote_groups") && !headers.has("remote_user"), "{status}");
+        assert_eq!((headers.get("remote-user").is_some(), headers.get("remote-x_y")), (status == 200, Some("1")));
+    }
+    let long = json!({ "url": "http://auth.test/", "upstream_headers": ["a-b-c-d-e-f-g-h"] });
+    let refused = Harness::<ForwardAuth>::new(long).err().unwrap();
+    assert!(refused.starts_with("upstream_headers[0]: `a-b-c-d-e-f-g-h` has more than 6"), "{refused}");
+}
+
+#[test]
+fn an_answer_that_names_nobody_names_no_consumer() {
+    let answers: [&[(&str, &str)]; 4] = [&[], &[("x-user", "")], &[("x-user", "an\0n")], &[("x-user", "eve")]];
+    for fields in answers {
+        let (filter, _) = filter(json!({ "consumer_header": "x-user", "known_consumers": true }), 200, fields);
+        filter.consumers(&[Consumer::new("ann")]);
+        let mut exchange = Exchange::get("/");
+        assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Respond), "{fields:?}");
+        let response = &exchange.response;
+        assert_eq!((response.status, response.reason.as_deref()), (403, Some("consumer-unknown")), "{fields:?}");
+    }
+}
+
+#[test]
+fn what_a_service_says_may_be_long() {
+    let (long, cookie) = ("x".repeat(5000), "c".repeat(70_000));
+    let config = json!({ "consumer_header": "x-user", "client_headers": ["set-cookie"] });
+    let (filter, _) = filter(config, 200, &[("x-user", &long), ("set-cookie", &cookie)]);
+    let mut exchange = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Continue));
+    assert!(exchange.consumer.unwrap().starts_with("sha256:"));
+}
+
+#[test]
 fn a_value_with_control_characters_reaches_nobody() {
     let answer = [("x-user", "ann\r\nx-admin: 1"), ("x-nul", "a\0b")];
     let (filter, _) = filter(json!({ "upstream_headers": ["x-user", "x-nul"] }), 200, &answer);
@@ -182,6 +224,31 @@ fn answers_are_kept_by_the_key_and_only_as_long() {
     assert_eq!([ask("/a", &["one", "evil"]), ask("/a", &["one", "evil"])], [6, 7], "a second value is no way in");
     filter.advance(std::time::Duration::from_secs(11));
     assert_eq!(ask("/a", &["one"]), 8);
+}
+
+/// Filters of one plugin share its spaces of `kv`, and so do a filter before a reload and after it.
+#[test]
+fn filters_that_ask_for_something_else_have_keys_of_their_own() {
+    let of = |extra: Value| {
+        let mut config = json!({ "url": "http://auth.test/?role=user", "cache": { "key": ["header:authorization"] } });
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let config: Config = serde_json::from_value(config).unwrap();
+        config.check().unwrap().cache.unwrap().scope
+    };
+    let same = of(json!({}));
+    assert_eq!(same, of(json!({ "timeout": "100ms" })), "what changes no answer costs no kept one");
+    for other in [
+        json!({ "url": "http://auth.test/?role=admin" }),
+        json!({ "method": "POST" }),
+        json!({ "request_headers": ["cookie"] }),
+        json!({ "upstream_headers": ["x-user"] }),
+        json!({ "client_headers": ["x-user"] }),
+        json!({ "refusal_headers": [] }),
+        json!({ "consumer_header": "x-user" }),
+        json!({ "cache": { "key": ["cookie:authorization"] } }),
+    ] {
+        assert_ne!(same, of(other.clone()), "{other}");
+    }
 }
 
 #[test]

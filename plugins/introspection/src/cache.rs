@@ -1,10 +1,10 @@
 //! What is kept in `kv`: answers by a keyed digest of their token, who is asking now, and how the server has been doing.
 
-use sluice_filter::{Claims, clock, crypto, kv, kv::Reservation, prelude::*, secrets};
+use sluice_filter::{Claims, clock, crypto, kv, kv::Reservation, prelude::*, secrets, shortened};
 
 use crate::{
     config::Config,
-    server::{self, Answer},
+    server::{self, Answer, Failure},
 };
 
 /// How much longer than a call one request keeps others from asking.
@@ -12,13 +12,16 @@ const MARGIN_MS: u64 = 500;
 /// How long those who have waited for a call find out that it has failed.
 const FAILED_MS: u64 = 1_000;
 const FAILED: &[u8] = b"failed";
-/// The key of how the server has been doing.
-const HEALTH: &str = "server";
+/// Bytes of a key of `kv` that has the URL of the server.
+const LONGEST_KEY: usize = 1024;
 
 /// An answer as it is kept.
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    /// Until when it counts, in milliseconds since the Unix epoch.
+    /// When the server gave it, in milliseconds since the Unix epoch. Filters that ask the same server share answers, and each has its own time.
+    #[serde(default)]
+    asked: u64,
+    /// Until when it counts at the most, in milliseconds since the Unix epoch.
     fresh_until: u64,
     /// The answer of an active token.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -64,7 +67,9 @@ pub(crate) fn find(config: &Config, token: &str) -> Result<Known, Error> {
         Ok(Reservation::Reserved) => true,
         Ok(Reservation::Found(_)) => return Ok(old()),
         Ok(Reservation::Pending) => match kv::wait(space, &turn_key, config.timeout_ms()) {
-            Ok(Some(_)) | Err(Error::Timeout) => return Ok(old()),
+            Ok(Some(_)) => return Ok(old()),
+            // It has taken as long as a call may: its client has left in the middle of it.
+            Err(Error::Timeout) => false,
             Ok(None) => match self::kept(config, &answer_key, clock::now_us() / 1000)? {
                 Some((answer, true)) => return Ok(Known::Answer(answer)),
                 // It could not be kept.
@@ -83,30 +88,39 @@ pub(crate) fn find(config: &Config, token: &str) -> Result<Known, Error> {
             keep(config, &answer_key, answer, now)?;
             report(config, true, now)?;
         }
-        Err(Error::Unavailable(_)) => report(config, false, now)?,
-        Err(_) => {}
+        Err(Failure::Away(_)) => report(config, false, now)?,
+        // It says nothing of how the server is doing: a caller must not be able to have it left alone.
+        Err(Failure::Unclear(_) | Failure::Wrong(_)) => kv::delete(space, &key_of("try", config)?).map(drop)?,
     }
     if is_ours {
         let told = match &asked {
-            Err(Error::Unavailable(_)) => kv::set(space, &turn_key, FAILED, Some(FAILED_MS)),
+            Err(Failure::Away(_) | Failure::Unclear(_)) => kv::set(space, &turn_key, FAILED, Some(FAILED_MS)),
             Ok(_) | Err(_) => kv::delete(space, &turn_key).map(drop),
         };
         told.or_else(unless_full)?;
     }
     match asked {
         Ok(answer) => Ok(Known::Answer(answer)),
-        Err(Error::Unavailable(why)) => {
-            log::warn(&why);
+        Err(Failure::Away(why) | Failure::Unclear(why)) => {
+            log::warn(&format!("the introspection server: {why}"));
             Ok(old())
         }
-        Err(error) => Err(error),
+        Err(Failure::Wrong(error)) => Err(error),
     }
 }
 
 /// What is kept of a token, and whether it still counts without the server.
 fn kept(config: &Config, key: &str, now: u64) -> Result<Option<(Answer, bool)>, Error> {
     let kept = kv::get(&config.cache.space, key)?.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
-    Ok(kept.map(|kept| (kept.active.map_or(Answer::Inactive, Answer::Active), now < kept.fresh_until)))
+    Ok(kept.and_then(|kept| {
+        let (ttl, old) = match kept.active {
+            Some(_) => (config.cache.ttl, config.stale_if_error.map_or(0, |time| time.as_millis())),
+            None => (config.cache.negative_ttl, 0),
+        };
+        let fresh_until = kept.fresh_until.min(kept.asked.saturating_add(ttl.as_millis()));
+        let is_of_use = now < fresh_until.saturating_add(old);
+        is_of_use.then(|| (kept.active.map_or(Answer::Inactive, Answer::Active), now < fresh_until))
+    }))
 }
 
 /// Keeps an answer: not longer than the token is good, nor than the config says.
@@ -125,7 +139,7 @@ fn keep(config: &Config, key: &str, answer: &Answer, now: u64) -> Result<(), Err
     if ttl == 0 {
         return Ok(());
     }
-    let kept = serde_json::to_vec(&Kept { fresh_until: now + ttl, active })?;
+    let kept = serde_json::to_vec(&Kept { asked: now, fresh_until: now + ttl, active })?;
     kv::set(&config.cache.space, key, &kept, Some(ttl + old)).or_else(unless_full)
 }
 
@@ -143,29 +157,36 @@ fn may_ask(config: &Config, now: u64) -> Result<bool, Error> {
     if now < health.closed_at {
         return Ok(false);
     }
-    let tries = kv::get_or_reserve(&config.cache.space, "try", config.timeout.as_millis() + MARGIN_MS);
+    let tries =
+        kv::get_or_reserve(&config.cache.space, &key_of("try", config)?, config.timeout.as_millis() + MARGIN_MS);
     Ok(matches!(tries, Ok(Reservation::Reserved) | Err(Error::TooLarge(_))))
 }
 
 fn health(config: &Config) -> Result<Option<Health>, Error> {
-    Ok(kv::get(&config.cache.space, HEALTH)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    Ok(kv::get(&config.cache.space, &key_of("server", config)?)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 /// Counts how a call has ended. Workers that count at the same time may lose one of them: the next failure makes up for it.
 fn report(config: &Config, good: bool, now: u64) -> Result<(), Error> {
     let space = &config.cache.space;
+    let (server, tries) = (key_of("server", config)?, key_of("try", config)?);
     let before = health(config)?;
     if good {
         if before.is_some() {
-            kv::delete(space, HEALTH)?;
-            kv::delete(space, "try")?;
+            kv::delete(space, &server)?;
+            kv::delete(space, &tries)?;
         }
         return Ok(());
     }
     let failures = before.unwrap_or_default().failures.saturating_add(1);
     let health = Health { failures, closed_at: now + config.circuit.open.as_millis() };
-    kv::delete(space, "try")?;
-    kv::set(space, HEALTH, &serde_json::to_vec(&health)?, Some(3_600_000)).or_else(unless_full)
+    kv::delete(space, &tries)?;
+    kv::set(space, &server, &serde_json::to_vec(&health)?, Some(3_600_000)).or_else(unless_full)
+}
+
+/// The key of what is kept of a server. Filters that ask different ones may share a space.
+fn key_of(what: &str, config: &Config) -> Result<String, Error> {
+    shortened(format!("{what} {}:{}{}", config.url.len(), config.url, config.client_id), LONGEST_KEY)
 }
 
 /// A token's name in the store: no token can be read from it, nor tried against it without the secret.

@@ -98,7 +98,15 @@ impl Introspection {
             Ok(token) => token,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let text = match cache::find(&self.config, &token)? {
+        let found = match cache::find(&self.config, &token) {
+            // The store is away, and the operator wants nothing to pass then.
+            Err(error @ (Error::Unavailable(_) | Error::Timeout)) => {
+                log::warn(&format!("what is known of tokens can't be read: {error}"));
+                Known::Nothing
+            }
+            found => found?,
+        };
+        let text = match found {
             Known::Answer(Answer::Active(text)) => text,
             Known::Answer(Answer::Inactive) => {
                 return Ok(Err(Refusal::Token("token-inactive", "the token is not active")));

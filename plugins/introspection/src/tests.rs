@@ -243,6 +243,30 @@ fn a_server_that_fails_is_left_alone_for_a_while() {
 }
 
 #[test]
+fn answers_that_are_unclear_of_one_token_leave_others_alone() {
+    let (filter, server) = filter(&json!({ "circuit": { "failures": 2, "open": "10s" } }));
+    let large = json!({ "active": true, "x": "x".repeat(40 << 10) }).to_string();
+    for (number, answer) in
+        [Ok((200, &*large)), Ok((400, "")), Ok((200, "{}")), Err(Error::TooLarge(1))].into_iter().enumerate()
+    {
+        server.fails(answer);
+        assert_eq!(refused(&filter, &format!("t{number}")).as_deref(), Some("introspection-unavailable"));
+    }
+    server.says(active());
+    assert_eq!(refused(&filter, "good"), None);
+    // Nor do they say that a server is well again.
+    server.fails(Err(Error::Unavailable("nobody".into())));
+    assert!(refused(&filter, "a").is_some());
+    server.fails(Ok((400, "")));
+    assert!(refused(&filter, "b").is_some());
+    server.fails(Ok((429, "")));
+    assert!(refused(&filter, "c").is_some());
+    let before = server.count();
+    assert!(refused(&filter, "d").is_some());
+    assert_eq!(server.count(), before, "two failures in a row");
+}
+
+#[test]
 fn old_answers_count_for_safe_methods_and_for_a_time() {
     let (filter, server) = filter(&json!({ "cache": { "ttl": "10s" }, "stale_if_error": "60s" }));
     assert_eq!(refused(&filter, "one"), None);

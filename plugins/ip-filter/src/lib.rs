@@ -116,7 +116,9 @@ impl OnRequest for IpFilter {
             metrics::count("would_refuse_total", &[("reason", reason)], 1)?;
             return Ok(Verdict::Continue);
         }
-        Problem::new(self.status, "Forbidden").detail(self.message.as_str()).draft().reason(reason).send()
+        let draft = Problem::new(self.status, "Forbidden").detail(self.message.as_str()).draft().reason(reason);
+        // A 404, 410 or 451 may be kept by caches on its own account, and given to others.
+        draft.header("cache-control", "no-store").send()
     }
 }
 

@@ -14,7 +14,8 @@ fn refusal(filter: &Harness<IpFilter>, address: &str) -> Option<String> {
     match filter.on_request(&mut exchange).unwrap() {
         Verdict::Continue => None,
         Verdict::Respond => {
-            assert_eq!(exchange.response.status, 403);
+            let response = &exchange.response;
+            assert_eq!((response.status, response.headers.get("cache-control")), (403, Some("no-store")));
             exchange.response.reason
         }
     }

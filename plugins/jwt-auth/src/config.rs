@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 use sluice_filter::{
     ClaimPath, ConfigError, CredentialPlace, Duration, Setup, consumers::ConsumerTokenVerifier, crypto::TokenVerifier,
+    spellings,
 };
 
 use crate::{
@@ -15,8 +16,8 @@ use crate::{
 
 /// As many verifiers as the gateway has for a filter.
 const MOST_ISSUERS: usize = 64;
-/// The hyphens of a header's name, each of which doubles its spellings.
-const MOST_HYPHENS: usize = 6;
+/// What tells the upstream who calls. The first one is about who that is.
+const USUAL_HEADERS: [(&str, &str); 3] = [("x-user-id", "sub"), ("x-user-roles", "roles"), ("x-user-scopes", "scope")];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,7 +76,10 @@ pub(crate) struct Config {
     pub(crate) roles_claim: ClaimPath,
     #[serde(default = "default_scope")]
     pub(crate) scope_claim: ClaimPath,
-    #[serde(default = "default_headers")]
+    #[serde(default, rename = "headers")]
+    own_headers: Option<BTreeMap<String, ClaimPath>>,
+    /// `headers`, or their defaults.
+    #[serde(skip)]
     pub(crate) headers: BTreeMap<String, ClaimPath>,
     #[serde(default)]
     pub(crate) strip_headers: Vec<String>,
@@ -182,6 +186,8 @@ pub(crate) struct Rule {
     pub(crate) roles: Vec<String>,
     #[serde(default)]
     pub(crate) scopes: Vec<String>,
+    #[serde(default)]
+    pub(crate) issuers: Vec<String>,
     #[serde(default)]
     pub(crate) public: bool,
 }
@@ -315,16 +321,18 @@ impl Config {
     /// `_` and `-` would take for one of either.
     pub(crate) fn stripped(&self) -> Result<Vec<String>, ConfigError> {
         let mut stripped: Vec<String> = Vec::new();
-        for (name, key) in self
-            .headers
-            .keys()
-            .map(|name| (name, "headers"))
-            .chain(self.strip_headers.iter().map(|n| (n, "strip_headers")))
+        // The first is that of the consumer, if there is one.
+        let usual = if self.names_consumer() { &USUAL_HEADERS[..] } else { &[] };
+        for (name, key) in usual
+            .iter()
+            .map(|(name, _)| (*name, "headers"))
+            .chain(self.headers.keys().map(|name| (&**name, "headers")))
+            .chain(self.strip_headers.iter().map(|name| (&**name, "strip_headers")))
         {
-            if name.bytes().filter(|b| matches!(b, b'-' | b'_')).count() > MOST_HYPHENS {
-                return Err(ConfigError::new(key, format!("`{name}` has more than {MOST_HYPHENS} `-` or `_`")));
-            }
-            for spelling in spellings(name) {
+            let Some(spellings) = spellings(name) else {
+                return Err(ConfigError::new(key, format!("`{name}` has more than 6 `-` or `_`")));
+            };
+            for spelling in spellings {
                 let is_set = self.headers.keys().any(|header| header.eq_ignore_ascii_case(&spelling));
                 if !is_set && !stripped.contains(&spelling) {
                     stripped.push(spelling);
@@ -334,8 +342,20 @@ impl Config {
         Ok(stripped)
     }
 
-    /// Checks what serde can't.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    /// Whether the upstream is told the name of the consumer, and nothing of what its token says: whoever signs their own tokens decides about
+    /// all of that, so that the claims of one can have the name of another.
+    pub(crate) fn names_consumer(&self) -> bool {
+        self.consumer_keys && self.own_headers.is_none()
+    }
+
+    /// Checks what serde can't, and fills in what depends on more than one key.
+    pub(crate) fn check(&mut self) -> Result<(), ConfigError> {
+        self.headers = match &self.own_headers {
+            Some(headers) => headers.clone(),
+            None if self.consumer_keys => BTreeMap::new(),
+            None => USUAL_HEADERS.map(|(header, name)| (header.to_owned(), claim(name))).into(),
+        };
+        let has_several = self.consumer_keys || self.issuers.len() > 1;
         if self.places.is_empty() {
             return Err(ConfigError::new("places", "expected at least one place, such as `header:authorization`"));
         }
@@ -346,10 +366,22 @@ impl Config {
             return Err(ConfigError::new("realm", "printable ASCII without quotes and backslashes"));
         }
         for (i, rule) in self.rules.iter().enumerate() {
-            if rule.public && !(rule.roles.is_empty() && rule.scopes.is_empty()) {
+            if rule.public && !(rule.roles.is_empty() && rule.scopes.is_empty() && rule.issuers.is_empty()) {
                 return Err(ConfigError::new(
                     format!("rules[{i}].public"),
-                    "a public rule can't ask for roles or scopes",
+                    "a public rule can't ask for roles, scopes or issuers",
+                ));
+            }
+            let is_known = |name: &String| self.issuers.iter().any(|issuer| issuer.issuer == *name);
+            if let Some(j) = rule.issuers.iter().position(|name| !self.issuers.is_empty() && !is_known(name)) {
+                let path = format!("rules[{i}].issuers[{j}]");
+                return Err(ConfigError::new(path, format!("`{}` is none of `issuers`", rule.issuers[j])));
+            }
+            // Each of several decides what its tokens say of roles and scopes.
+            if has_several && self.is_endpoint() && !rule.public && rule.issuers.is_empty() {
+                return Err(ConfigError::new(
+                    format!("rules[{i}].issuers"),
+                    "expected the issuers whose tokens may revoke the tokens of all",
                 ));
             }
             if let Some(j) = rule.methods.iter().position(|method| !is_method(method)) {
@@ -370,14 +402,6 @@ impl Config {
 fn is_method(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b))
-}
-
-/// A name with `-` and `_` at all places that have either: those that CGI (RFC 3875 §4.1.18) takes for the same header.
-fn spellings(name: &str) -> Vec<String> {
-    name.to_ascii_lowercase().chars().fold(vec![String::new()], |begun, letter| {
-        let letters: &[char] = if matches!(letter, '-' | '_') { &['-', '_'] } else { &[letter] };
-        begun.iter().flat_map(|begin| letters.iter().map(move |letter| format!("{begin}{letter}"))).collect()
-    })
 }
 
 fn is_scope(text: &str) -> bool {
@@ -437,12 +461,6 @@ fn default_roles() -> ClaimPath {
 
 fn default_scope() -> ClaimPath {
     claim("scope")
-}
-
-fn default_headers() -> BTreeMap<String, ClaimPath> {
-    [("x-user-id", "sub"), ("x-user-roles", "roles"), ("x-user-scopes", "scope")]
-        .map(|(header, name)| (header.to_owned(), claim(name)))
-        .into()
 }
 
 const fn yes() -> bool {

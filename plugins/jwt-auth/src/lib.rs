@@ -41,7 +41,7 @@ const CLAIMS: &str = "auth.claims";
 impl Filter for JwtAuth {
     type Config = Config;
 
-    fn new(config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
+    fn new(mut config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
         config.check()?;
         let stripped = config.stripped()?;
         let tokens = config.tokens(setup)?;
@@ -57,6 +57,7 @@ impl Filter for JwtAuth {
             .headers
             .keys()
             .chain(&config.strip_headers)
+            .chain(if config.names_consumer() { &stripped[..1] } else { &[] })
             .map(String::as_str)
             .chain(tokens_of.iter().copied().chain(cookies))
             .collect();
@@ -121,7 +122,7 @@ impl OnRequest for JwtAuth {
 impl OnRequestBody for JwtAuth {
     fn on_request_body(&self, request: &Request) -> Result<Verdict, Error> {
         match &self.config.revocation {
-            Some(revocation) => revocation.change(request, &self.config.issuer.0),
+            Some(revocation) => revocation.change(request, &self.config.issuer.0, self.config.leeway),
             None => Ok(Verdict::Continue),
         }
     }
@@ -178,10 +179,16 @@ impl JwtAuth {
         if let Err(refusal) = binding::check(&claims, config.certificate_bound, request)? {
             return Ok(Err(refusal));
         }
-        if let Some(revocation) = &config.revocation
-            && revocation.is_revoked(&claims)?
-        {
-            return Ok(Err(invalid("token-revoked", "the token has been revoked")));
+        if let Some(revocation) = &config.revocation {
+            match revocation.is_revoked(&claims) {
+                Ok(false) => {}
+                Ok(true) => return Ok(Err(invalid("token-revoked", "the token has been revoked"))),
+                Err(error @ (Error::Unavailable(_) | Error::Timeout)) => {
+                    log::warn(&format!("the list of revoked tokens can't be read: {error}"));
+                    return Ok(Err(Refusal::NoRevocations));
+                }
+                Err(error) => return Err(error),
+            }
         }
         if let Some(rule) = rule
             && let Err(refusal) = self.allowed(rule, &claims)
@@ -239,8 +246,11 @@ impl JwtAuth {
         Ok(())
     }
 
-    /// Any of the roles and all of the scopes.
+    /// Any of the issuers, any of the roles and all of the scopes.
     fn allowed(&self, rule: &Rule, claims: &Claims<'_>) -> Result<(), Refusal> {
+        if !rule.issuers.is_empty() && !claims.text("iss").is_some_and(|one| rule.issuers.iter().any(|i| i == one)) {
+            return Err(Refusal::Forbidden(rule.scopes.join(" ")));
+        }
         if !rule.roles.is_empty() {
             let roles = claims.words(&self.config.roles_claim);
             if !rule.roles.iter().any(|role| roles.contains(&role.as_str())) {
@@ -274,6 +284,14 @@ impl JwtAuth {
                 Ok(None) => {}
                 Err(_) => fits = false,
             }
+        }
+        if let Signer::Consumer(name) = signer
+            && self.config.names_consumer()
+            && let Some(edit) = edits.first_mut()
+            && !name.bytes().any(|byte| byte.is_ascii_control())
+            && name.trim_ascii().len() == name.len()
+        {
+            edit.change = HeaderChange::Set(name.clone());
         }
         let edited = if fits { request.edit_headers(&edits) } else { Ok(()) };
         edits.iter_mut().for_each(|edit| edit.change = HeaderChange::Remove);

@@ -17,6 +17,8 @@ pub(crate) enum Refusal {
     TooLarge,
     /// The keys have not been fetched yet.
     NoKeys,
+    /// The list of revoked tokens can't be read now.
+    NoRevocations,
 }
 
 /// Seconds: the gateway fetches keys again after one second, then two, and so on.
@@ -70,17 +72,16 @@ impl Refusal {
                 .draft()
                 .reason("token-too-large")
                 .send(),
-            Refusal::NoKeys => {
-                let problem = Problem::new(503, "Service Unavailable").detail("tokens can't be verified yet");
-                problem
-                    .draft()
-                    .reason("no-keys")
-                    .header("retry-after", RETRY_AFTER)
-                    .header("cache-control", "no-store")
-                    .send()
-            }
+            Refusal::NoKeys => unavailable("no-keys", "tokens can't be verified yet"),
+            Refusal::NoRevocations => unavailable("revocations-unavailable", "tokens can't be checked now"),
         }
     }
+}
+
+/// Answers where something that the filter needs is away.
+pub(crate) fn unavailable(reason: &str, detail: &str) -> Result<Verdict, Error> {
+    let draft = Problem::new(503, "Service Unavailable").detail(detail).draft().reason(reason);
+    draft.header("retry-after", RETRY_AFTER).header("cache-control", "no-store").send()
 }
 
 /// What tells a caller without a token that one would help.

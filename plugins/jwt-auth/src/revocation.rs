@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use sluice_filter::{Claims, Duration, clock, kv, prelude::*, shortened};
 
-use crate::config::Rule;
+use crate::{config::Rule, refusal::unavailable};
 
 /// Bytes of a key of `kv`.
 const LONGEST_KEY: usize = 1024;
@@ -63,7 +63,7 @@ impl Revocation {
     }
 
     /// Answers a request that changes the list.
-    pub(crate) fn change(&self, request: &Request, issuers: &[String]) -> Result<Verdict, Error> {
+    pub(crate) fn change(&self, request: &Request, issuers: &[String], leeway: Duration) -> Result<Verdict, Error> {
         let change: Change = match serde_json::from_slice(&request.body()?) {
             Ok(change) => change,
             Err(error) => return malformed(&format!("not a revocation: {error}")),
@@ -77,7 +77,8 @@ impl Revocation {
         let (key, value, keep_ms) = match (change.jti, change.sub) {
             (Some(jti), None) if change.issued_before.is_none() => {
                 // As long as the token could be used, with room for clocks that differ.
-                let left = change.expires.map(|expires| expires.saturating_sub(now).saturating_add(3600));
+                let room = leeway.as_millis().div_ceil(1000).saturating_add(3600);
+                let left = change.expires.map(|expires| expires.saturating_sub(now).saturating_add(room));
                 let keep_ms = left.map_or(self.keep.as_millis(), |left| left.saturating_mul(1000));
                 (key("jti", issuer, &jti)?, 0, keep_ms.min(366 * 86_400_000))
             }
@@ -98,6 +99,10 @@ impl Revocation {
                 let problem = Problem::new(507, "Insufficient Storage");
                 let detail = "the list of revoked tokens is full: raise grants.kv_quota";
                 problem.detail(detail).draft().reason("revocations-full").send()
+            }
+            Err(error @ (Error::Unavailable(_) | Error::Timeout)) => {
+                log::warn(&format!("the list of revoked tokens can't be changed: {error}"));
+                unavailable("revocations-unavailable", "the list of revoked tokens can't be changed now")
             }
             Err(error) => Err(error),
         }

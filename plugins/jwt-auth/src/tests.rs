@@ -7,6 +7,7 @@ use super::*;
 
 mod binding;
 mod issuers;
+mod partners;
 mod places;
 mod revocation;
 

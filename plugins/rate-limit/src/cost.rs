@@ -38,7 +38,7 @@ impl Cost {
         }
     }
 
-    /// What a message counts, of which `field` finds a header. `is_empty`: without a length it has no body.
+    /// What a message counts, of which `field` finds a header. `is_empty`: without a length it is taken to have no body.
     pub(crate) fn of<E>(&self, is_empty: bool, field: impl Fn(&str) -> Result<Option<String>, E>) -> Result<u64, E> {
         let found = match &self.of {
             Source::Fixed(cost) => *cost,

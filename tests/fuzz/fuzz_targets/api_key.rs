@@ -31,9 +31,9 @@ fn has_key(query: Option<&str>) -> bool {
     url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).any(|(name, _)| name == "key")
 }
 
-/// The pairs of a cookie.
-fn pairs(cookie: &str) -> Vec<&str> {
-    cookie.split(';').map(|pair| pair.trim_matches([' ', '\t'])).collect()
+/// The names of the cookies, as a lenient server reads them: it trims them, also of what is a blank in Unicode.
+fn names(cookie: &str) -> impl Iterator<Item = &str> {
+    cookie.split(';').filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.trim())
 }
 
 // Lines: the target, then `Cookie` fields and, behind a `:`, fields with a key, behind a `<`, `Referer` fields. What is not valid as such is left out.
@@ -66,6 +66,6 @@ fuzz_target!(|data: &[u8]| {
         assert!(!has_key(page.split_once('?').map(|(_, query)| query)), "{page}");
     }
     for cookie in request.headers.all("cookie") {
-        assert!(pairs(cookie).iter().all(|pair| !pair.starts_with("key=")), "{cookie}");
+        assert!(names(cookie).all(|name| name != "key"), "{cookie}");
     }
 });

@@ -194,7 +194,7 @@ impl CounterSpace {
         if !all || cost == 0 {
             return Ok(standings);
         }
-        self.make_room(limits, &takes, &shards, &mut guards, now)?;
+        self.make_room(&takes, &shards, &mut guards, now)?;
         for ((limit, take), standing) in limits.iter().zip(&takes).zip(&mut standings) {
             let charged = rate::charge(limit, take.state, cost);
             *standing = Standing { allowed: true, retry_after_ms: 0, ..rate::standing(limit, &charged, 0, now) };
@@ -212,7 +212,6 @@ impl CounterSpace {
     /// Sweeps where new counters are about to come, and refuses them when the plugin's share is full of live ones.
     fn make_room(
         &self,
-        limits: &[Limit<'_>],
         takes: &[Take],
         held: &[usize],
         guards: &mut [MutexGuard<'_, Counters>],
@@ -235,9 +234,9 @@ impl CounterSpace {
             self.search_room(new, held, now);
         }
         if !self.has_room(new) {
-            let key = limits.first().map_or("", |limit| limit.key);
+            // Without the key: that may be a credential of the caller.
             return Err(ServiceError::Unavailable(format!(
-                "no room for a counter for `{key}`: {} are in use",
+                "no room for another counter: {} are in use",
                 self.counters()
             )));
         }

@@ -76,6 +76,15 @@ fn all_tokens_of_a_subject_are_revoked_by_when_they_were_issued() {
 }
 
 #[test]
+fn an_entry_is_kept_as_long_as_its_token_passes() {
+    let filter = listed(&json!({ "leeway": "2h" }));
+    let token = with(&json!({ "jti": "one" }));
+    assert_eq!(change(&filter, "POST", &token, &json!({ "jti": "one", "expires": NOW + 60 }).to_string()), 204);
+    filter.set_now(NOW + 60 + 7190);
+    assert_eq!(refused(&filter, &token).as_deref(), Some("token-revoked"));
+}
+
+#[test]
 fn an_entry_is_of_one_issuer() {
     let filter = listed(&json!({ "issuer": ["me", "me2"] }));
     let admin = with(&json!({ "sub": "root" }));
