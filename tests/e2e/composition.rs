@@ -1,7 +1,7 @@
 //! Groups of filters in a pipeline: `any_of` and `all_of`, with shipped plugins and with members that would like to get around each other.
 
 use serde_json::json;
-use sluice_harness::{Gateway, Origin, Response};
+use sluice_harness::{Gateway, Origin, Reply, Response};
 
 use crate::support::{filter, gateway, probe, setup, with_base};
 
@@ -170,6 +170,46 @@ fn a_member_that_refuses_at_the_body_has_not_changed_it() {
         ("as it came", None, Some("ann"))
     );
     assert_eq!((gateway.request("POST", "/", &[], b"as it came").status, origin.count()), (401, 1));
+}
+
+/// A member that asks for the body has the filters before the group see it first, piece by piece. What these make of it goes with the member,
+/// and what members did before stays one group's.
+#[test]
+fn filters_of_pieces_before_a_group_change_nothing_of_how_it_is_taken_back() {
+    let service = Origin::serve(|_| Reply::status(401));
+    let ask = format!(
+        "[filters.ask]\nplugin = \"forward-auth\"\ngrants = {{ http = [\"{url}\"], read_headers = [\"authorization\", \"cookie\"] }}\n\
+         config = {{ url = \"{url}/\", method = \"POST\", body = \"1KiB\" }}\n",
+        url = service.url()
+    );
+    let rules = json!({ "rules": [{ "detect": "email" }], "messages": ["request"] });
+    for mode in ["reused", "fresh"] {
+        let filters = both()
+            + &ask
+            + &filter("private", "redact", "", rules.clone())
+            + &format!("[plugins.redact]\ninstances = {{ mode = \"{mode}\" }}\n");
+        let post = |gateway: &Gateway| {
+            let token = format!("Bearer {TOKEN}");
+            let headers = [("authorization", token.as_str()), ("content-type", "text/plain")];
+            gateway.request("POST", "/", &headers, b"by ada@example.org").status
+        };
+        let origin = Origin::named("o");
+        let gateway = with_pipeline(&origin, "[\"private\", { any_of = [\"ask\", \"ours\"] }]", &filters);
+        assert_eq!(post(&gateway), 200);
+        let seen = origin.last();
+        assert!(seen.text().starts_with("by ") && !seen.text().contains("ada@"), "{mode}: {}", seen.text());
+        assert_eq!(seen.header("x-user-id"), Some("ann"));
+        assert!(!service.last().text().contains("ada@"), "the member sees what is left of the body, too");
+
+        let origin = Origin::named("o");
+        let pipeline = "[\"private\", { any_of = [{ all_of = [\"ours\", \"ask\"] }], optional = true }]";
+        let gateway = with_pipeline(&origin, pipeline, &filters);
+        assert_eq!(post(&gateway), 200);
+        let seen = origin.last();
+        assert_eq!(seen.header("x-user-id"), None, "{mode}: nobody has been let in by name");
+        assert!(!seen.text().contains("ada@"), "{mode}: {}", seen.text());
+        gateway.wait_access("a stranger", |line| line["consumer"].is_null());
+    }
 }
 
 #[test]
