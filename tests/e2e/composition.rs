@@ -1,7 +1,7 @@
 //! Groups of filters in a pipeline: `any_of` and `all_of`, with shipped plugins and with members that would like to get around each other.
 
 use serde_json::json;
-use sluice_harness::{Gateway, Origin, Reply, Response};
+use sluice_harness::{Gateway, Origin, Reply, Response, eventually};
 
 use crate::support::{filter, gateway, probe, setup, with_base};
 
@@ -259,4 +259,22 @@ fn a_key_or_a_token_and_the_caller_is_whose_credential_was_good() {
         (&json!("key=key-unknown ours=token-missing"), false)
     );
     assert_eq!((refused.status, origin.count()), (401, 2));
+}
+
+/// Two requests are at the origin at the same time, where the member that refuses both lets one through.
+#[test]
+fn a_member_that_refuses_holds_no_place() {
+    let both_are_there = std::sync::Barrier::new(2);
+    let origin = Origin::serve(move |_| {
+        both_are_there.wait();
+        Reply::text("o")
+    });
+    let limits = json!({ "concurrency": [{ "key": "global", "amount": 1 }] });
+    let filters = both() + &filter("limits", "rate-limit", "", limits);
+    let gateway = with_pipeline(&origin, r#"[{ any_of = [{ all_of = ["limits", "theirs"] }, "ours"] }]"#, &filters);
+    let mut first = gateway.client();
+    first.send(first.format("GET", "/", &[("authorization", &format!("Bearer {TOKEN}"))], b""));
+    eventually("it is there", || origin.count() == 1);
+    assert_eq!(bearer(&gateway, &[], b"").status, 200);
+    assert_eq!(first.read_response("GET").status, 200);
 }
