@@ -1,7 +1,7 @@
 //! Groups of filters in a pipeline: `any_of` and `all_of`, with shipped plugins and with members that would like to get around each other.
 
 use serde_json::json;
-use sluice_harness::{Gateway, Origin, Response};
+use sluice_harness::{Gateway, Origin, Reply, Response, eventually};
 
 use crate::support::{filter, gateway, probe, setup, with_base};
 
@@ -172,6 +172,46 @@ fn a_member_that_refuses_at_the_body_has_not_changed_it() {
     assert_eq!((gateway.request("POST", "/", &[], b"as it came").status, origin.count()), (401, 1));
 }
 
+/// A member that asks for the body has the filters before the group see it first, piece by piece. What these make of it goes with the member,
+/// and what members did before stays one group's.
+#[test]
+fn filters_of_pieces_before_a_group_change_nothing_of_how_it_is_taken_back() {
+    let service = Origin::serve(|_| Reply::status(401));
+    let ask = format!(
+        "[filters.ask]\nplugin = \"forward-auth\"\ngrants = {{ http = [\"{url}\"], read_headers = [\"authorization\", \"cookie\"] }}\n\
+         config = {{ url = \"{url}/\", method = \"POST\", body = \"1KiB\" }}\n",
+        url = service.url()
+    );
+    let rules = json!({ "rules": [{ "detect": "email" }], "messages": ["request"] });
+    for mode in ["reused", "fresh"] {
+        let filters = both()
+            + &ask
+            + &filter("private", "redact", "", rules.clone())
+            + &format!("[plugins.redact]\ninstances = {{ mode = \"{mode}\" }}\n");
+        let post = |gateway: &Gateway| {
+            let token = format!("Bearer {TOKEN}");
+            let headers = [("authorization", token.as_str()), ("content-type", "text/plain")];
+            gateway.request("POST", "/", &headers, b"by ada@example.org").status
+        };
+        let origin = Origin::named("o");
+        let gateway = with_pipeline(&origin, "[\"private\", { any_of = [\"ask\", \"ours\"] }]", &filters);
+        assert_eq!(post(&gateway), 200);
+        let seen = origin.last();
+        assert!(seen.text().starts_with("by ") && !seen.text().contains("ada@"), "{mode}: {}", seen.text());
+        assert_eq!(seen.header("x-user-id"), Some("ann"));
+        assert!(!service.last().text().contains("ada@"), "the member sees what is left of the body, too");
+
+        let origin = Origin::named("o");
+        let pipeline = "[\"private\", { any_of = [{ all_of = [\"ours\", \"ask\"] }], optional = true }]";
+        let gateway = with_pipeline(&origin, pipeline, &filters);
+        assert_eq!(post(&gateway), 200);
+        let seen = origin.last();
+        assert_eq!(seen.header("x-user-id"), None, "{mode}: nobody has been let in by name");
+        assert!(!seen.text().contains("ada@"), "{mode}: {}", seen.text());
+        gateway.wait_access("a stranger", |line| line["consumer"].is_null());
+    }
+}
+
 #[test]
 fn a_named_pipeline_can_have_groups_and_a_member_that_never_refuses_is_an_error() {
     let origin = Origin::named("o");
@@ -219,4 +259,22 @@ fn a_key_or_a_token_and_the_caller_is_whose_credential_was_good() {
         (&json!("key=key-unknown ours=token-missing"), false)
     );
     assert_eq!((refused.status, origin.count()), (401, 2));
+}
+
+/// Two requests are at the origin at the same time, where the member that refuses both lets one through.
+#[test]
+fn a_member_that_refuses_holds_no_place() {
+    let both_are_there = std::sync::Barrier::new(2);
+    let origin = Origin::serve(move |_| {
+        both_are_there.wait();
+        Reply::text("o")
+    });
+    let limits = json!({ "concurrency": [{ "key": "global", "amount": 1 }] });
+    let filters = both() + &filter("limits", "rate-limit", "", limits);
+    let gateway = with_pipeline(&origin, r#"[{ any_of = [{ all_of = ["limits", "theirs"] }, "ours"] }]"#, &filters);
+    let mut first = gateway.client();
+    first.send(first.format("GET", "/", &[("authorization", &format!("Bearer {TOKEN}"))], b""));
+    eventually("it is there", || origin.count() == 1);
+    assert_eq!(bearer(&gateway, &[], b"").status, 200);
+    assert_eq!(first.read_response("GET").status, 200);
 }

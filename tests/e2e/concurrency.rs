@@ -6,9 +6,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use sluice_harness::redis::{Redis, RedisCluster};
-use sluice_harness::{Client, Gateway, Origin, Reply, eventually};
+use sluice_harness::{Client, Gateway, Origin, Reply, eventually, eventually_within};
 
 use crate::support::{gateway, route};
+
+/// How long the store holds a place that nobody renews.
+const LEASE: Duration = Duration::from_secs(15);
 
 /// A gateway that lets `amount` requests through at the same time.
 fn limiting(origin: &Origin, state: &str, amount: usize) -> String {
@@ -185,4 +188,73 @@ fn a_call_that_comes_twice_counts_once() {
     take("{p}:call:3", "c");
     assert_eq!(redis.ask(&["ZCARD", "{p}:place"]).trim(), "2", "and is refused without a place");
     assert_eq!(taken().as_deref(), Some("2"), "for which nothing counts");
+}
+
+#[test]
+fn a_caller_that_leaves_while_its_place_is_asked_for_keeps_none() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let origin = Origin::named("o");
+    let state = format!("redis = [\"{}\"]\ntimeout = \"10s\"\non_unavailable = \"closed\"", redis.url());
+    let gateway = gateway(&limiting(&origin, &state, 2).replace("wall = \"8s\"", "wall = \"60s\""));
+    assert_eq!(gateway.get("/").status, 200);
+    eventually("its place is free", || taken(&redis) == 0);
+    let before = redis.calls("zadd");
+    let waiting = || gateway.metric("sluice_state_waiting_calls", &[("state", "shared")]);
+    redis.hang();
+    let clients = [(); 2].map(|()| {
+        let mut client = gateway.client();
+        client.send(client.format("GET", "/", &[], b""));
+        client
+    });
+    eventually("both wait for a place", || waiting() == Some(2.0));
+    drop(clients);
+    eventually("nobody waits any more", || waiting() == Some(0.0));
+    redis.resume();
+    eventually("the server does what it was asked for", || redis.calls("zadd") >= before + 2);
+    let free = || taken(&redis) == 0;
+    eventually_within(LEASE - Duration::from_secs(5), "their places are free", free);
+    assert_eq!(gateway.get("/").status, 200);
+}
+
+#[test]
+fn a_key_that_another_has_keeps_no_other_place_from_being_given_back() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let (origin, gate) = held();
+    let toml = limiting(&origin, &format!("redis = [\"{}\"]\ntimeout = \"2s\"", redis.url()), 2);
+    let both = "config.concurrency = [{ key = \"global\", amount = 2 }, { key = \"ip\", amount = 2 }]";
+    let gateway = gateway(&toml.replace("config.concurrency = [{ key = \"global\", amount = 2 }]", both));
+    let mut client = holding(&gateway, &origin);
+    let keys = redis.ask(&["KEYS", "*:place:*"]);
+    let other = keys.lines().map(str::trim).find(|key| key.contains("concurrency1")).expect("the second limit's");
+    assert_eq!(redis.ask(&["ZCARD", other]).trim(), "1");
+    let first = "sluice:{rate-limit}:place:concurrency0";
+    redis.ask(&["DEL", first]);
+    redis.ask(&["LPUSH", first, "of another"]);
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    assert_eq!(client.read_response("GET").status, 200);
+    let free = || redis.ask(&["ZCARD", other]).trim() == "0";
+    eventually_within(LEASE - Duration::from_secs(5), "the place of the second limit is free", free);
+}
+
+#[test]
+fn places_of_a_server_that_is_away_are_as_on_unavailable_says() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    let (origin, gate) = held();
+    let [open, closed] = ["open", "closed"].map(|word| {
+        let state = format!("redis = [\"{}\"]\ntimeout = \"1s\"\non_unavailable = \"{word}\"", redis.url());
+        gateway(&limiting(&origin, &state, 1))
+    });
+    assert_eq!([open.get("/").status, closed.get("/").status], [200, 200]);
+    redis.kill();
+    eventually("closed refuses", || closed.get("/").status == 503);
+    closed.wait_access("the reason", |line| line["reason"] == "limits-unavailable");
+    let mut clients = [holding(&open, &origin), holding(&open, &origin)];
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    clients
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.read_response("GET").status, 200, "more than one at a time"));
+    assert!(redis.start_again());
+    eventually("it is found again", || closed.get("/").status == 200);
 }

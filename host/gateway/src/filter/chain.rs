@@ -304,7 +304,7 @@ impl LocalPipeline {
     }
 
     /// Calls a hook, and keeps the records of its edits: the group may still take them back.
-    async fn call_in_group(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> FilterOutcome {
+    pub(super) async fn call_in_group(&self, hook: Hook, traversal: &mut Traversal, index: usize) -> FilterOutcome {
         let mark = traversal.exchange().journal.len();
         let keep =
             |filter: &Filter, hook, exchange: &mut Exchange, result| settle_since(mark, filter, hook, exchange, result);

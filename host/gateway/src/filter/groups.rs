@@ -111,6 +111,9 @@ impl LocalPipeline {
         body: &mut B,
     ) -> StepOutcome {
         let mark = traversal.exchange().journal.len();
+        // Those that see a body piece by piece see the whole of one that a member asks for. What they made of it goes with the member.
+        let pending = traversal.cursor.pending.request;
+        let places = traversal.exchange().places.len();
         let mut refusals = Vec::new();
         for (number, member) in group.members.iter().enumerate() {
             match self.step(member, traversal, body).await {
@@ -130,6 +133,8 @@ impl LocalPipeline {
             }
             // Also where a member has failed open: what it did before it failed, such as naming the caller, would count as its consent.
             traversal.exchange().take_back(mark);
+            traversal.exchange().places.truncate(places);
+            traversal.cursor.pending.request = pending;
             self.leave_out(member.mask(), traversal);
         }
         if refusals.is_empty() {

@@ -122,12 +122,20 @@ impl LocalPipeline {
         Flow::new(index, hook, format, most, budget)
     }
 
-    /// Calls a filter with a piece.
-    pub async fn call_piece(&self, traversal: &mut Traversal, flow: (Hook, usize), piece: Box<Piece>) -> PieceOutcome {
+    /// Calls a filter with a piece. `IN_GROUP`: its edits can be taken back after the call, with those of the group so far.
+    pub async fn call_piece<const IN_GROUP: bool>(
+        &self,
+        traversal: &mut Traversal,
+        flow: (Hook, usize),
+        piece: Box<Piece>,
+    ) -> PieceOutcome {
         let (hook, index) = flow;
         traversal.cursor.now = None;
         traversal.exchange().piece = Some(piece);
-        let outcome = self.call(hook, traversal, index).await;
+        let outcome = match IN_GROUP {
+            false => self.call(hook, traversal, index).await,
+            true => Box::pin(self.call_in_group(hook, traversal, index)).await,
+        };
         let piece = traversal.exchange().piece.take().unwrap_or_default();
         match outcome {
             FilterOutcome::Continue if traversal.is_absent(index) => PieceOutcome::Absent(piece),
@@ -275,7 +283,7 @@ impl LocalPipeline {
         flows: Vec<Flow>,
         parts: Vec<Bytes>,
     ) -> Result<(), PiecesError> {
-        let whole = self.parts_through(traversal, flows, parts).await?;
+        let whole = self.parts_through::<IN_GROUP>(traversal, flows, parts).await?;
         let exchange = traversal.exchange();
         match of {
             Of::Request => {
@@ -297,14 +305,14 @@ impl LocalPipeline {
     }
 
     /// Takes a body that is here through filters.
-    async fn parts_through(
+    async fn parts_through<const IN_GROUP: bool>(
         &self,
         traversal: &mut Traversal,
         flows: Vec<Flow>,
         mut parts: Vec<Bytes>,
     ) -> Result<Bytes, PiecesError> {
         for flow in flows {
-            parts = self.parts_through_one(traversal, flow, parts).await?;
+            parts = self.parts_through_one::<IN_GROUP>(traversal, flow, parts).await?;
         }
         Ok(match <[Bytes; 1]>::try_from(parts) {
             Ok([whole]) => whole,
@@ -312,7 +320,7 @@ impl LocalPipeline {
         })
     }
 
-    async fn parts_through_one(
+    async fn parts_through_one<const IN_GROUP: bool>(
         &self,
         traversal: &mut Traversal,
         mut flow: Flow,
@@ -334,7 +342,7 @@ impl LocalPipeline {
                 Err(error) => return Err(unread(error)),
             };
             let is_last = piece.is_last;
-            let (front, is_over) = match self.call_piece(traversal, flow.of(), piece).await {
+            let (front, is_over) = match self.call_piece::<IN_GROUP>(traversal, flow.of(), piece).await {
                 PieceOutcome::Said(piece) => {
                     let (ends, passes_rest) = (piece.said.ends || is_last, piece.said.passes_rest);
                     let front = flow.settle(*piece);

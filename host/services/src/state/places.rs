@@ -37,18 +37,24 @@ const AT_ONCE: usize = 256;
 /// Places that wait to be given back. What is more is free after [`LEASE`].
 const MOST_LEFT: usize = 1 << 16;
 
-/// KEYS: a set for each place. ARGV: milliseconds to hold them from now on, or 0 to give them back; then the names of the places.
+/// KEYS: a set for each place. ARGV: milliseconds to hold them from now on, or 0 to give them back; then the names of the places. A key that
+/// something else has is passed over: it must not keep the others from being told. Of any other error nothing says that it is the key's.
 static HOLD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local lease = tonumber(ARGV[1])
 for i, key in ipairs(KEYS) do
+  local said
   if lease == 0 then
-    redis.call('ZREM', key, ARGV[i + 1])
+    said = redis.pcall('ZREM', key, ARGV[i + 1])
   else
-    redis.call('ZADD', key, now + lease, ARGV[i + 1])
-    redis.call('PEXPIRE', key, lease)
+    said = redis.pcall('ZADD', key, now + lease, ARGV[i + 1])
+  end
+  if type(said) ~= 'table' or not said.err then
+    if lease > 0 then redis.call('PEXPIRE', key, lease) end
+  elseif not string.find(said.err, 'WRONGTYPE', 1, true) then
+    return said
   end
 end
 return #KEYS",
@@ -144,7 +150,15 @@ impl SharedPlaces {
         }
         let limits = if counters.is_some() { limits } else { &[] };
         let asked = self.asked(places);
-        match decide(&self.store, &self.keys, limits, cost, Ask::Before, &asked.places).await {
+        // Until there is an answer. Its client may leave before.
+        let mut unanswered = Unanswered { ledger: &self.ledger, asked: &asked, may_be_taken: true };
+        let decided = decide(&self.store, &self.keys, limits, cost, Ask::Before, &asked.places).await;
+        unanswered.may_be_taken = match &decided {
+            Ok(_) => false,
+            Err(why) => !matches!(why, CallError::Away | CallError::Busy(_) | CallError::NoScript),
+        };
+        drop(unanswered);
+        match decided {
             Ok(Decision { full: Some(index), .. }) => Ok((Err(index), Standings::new())),
             Ok(decision) => {
                 let standings = decision.standings(limits, cost);
@@ -154,21 +168,13 @@ impl SharedPlaces {
                 let counted = places.iter().filter_map(|place| self.local.take(place.key, u32::MAX));
                 Ok((Ok(self.held(counted, &asked)), standings))
             }
-            Err(why) => {
-                // It may have been done all the same.
-                if !matches!(why, CallError::Away | CallError::Busy(_) | CallError::NoScript) {
-                    asked.places.iter().for_each(|place| self.ledger.give_back(place.number, &place.name));
+            Err(why) => match self.store.spec().away {
+                Away::Local => self.enter_here(places, counters, limits, cost),
+                Away::Open => {
+                    Ok((Ok(SmallVec::new()), limits.iter().map(|limit| Standing::untouched(limit)).collect()))
                 }
-                match self.store.spec().away {
-                    Away::Local => self.enter_here(places, counters, limits, cost),
-                    Away::Open => {
-                        Ok((Ok(SmallVec::new()), limits.iter().map(|limit| Standing::untouched(limit)).collect()))
-                    }
-                    Away::Closed => {
-                        Err(ServiceError::Unavailable(format!("state `{}`: {why}", self.store.spec().name)))
-                    }
-                }
-            }
+                Away::Closed => Err(ServiceError::Unavailable(format!("state `{}`: {why}", self.store.spec().name))),
+            },
         }
     }
 
@@ -214,6 +220,21 @@ impl SharedPlaces {
 
     pub(super) fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+}
+
+/// Places that were asked for. Without an answer the store may have given them all the same, and nobody holds them.
+struct Unanswered<'a> {
+    ledger: &'a Ledger,
+    asked: &'a Asked,
+    may_be_taken: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.may_be_taken {
+            self.asked.places.iter().for_each(|place| self.ledger.give_back(place.number, &place.name));
+        }
     }
 }
 
@@ -319,13 +340,13 @@ impl Ledger {
         true
     }
 
-    /// Whether the store has answered. One that refuses a key does so for good.
+    /// Whether the store has done it. What it refuses for reasons of its own, such as a full memory, is told again.
     async fn tell(&self, places: &[(u64, Arc<str>)], lease_ms: u128) -> bool {
         let keys: Vec<&str> = places.iter().map(|(_, name)| &**name).collect();
         let arguments: Vec<String> = std::iter::once(lease_ms.to_string())
             .chain(places.iter().map(|(number, _)| self.member(*number)))
             .collect();
-        matches!(HOLD.run(&self.store, true, &keys, &arguments).await, Ok(_) | Err(CallError::Refused(_)))
+        HOLD.run(&self.store, true, &keys, &arguments).await.is_ok()
     }
 
     fn member(&self, number: u64) -> String {

@@ -100,7 +100,7 @@ impl Streamed {
         }
         let (pipeline, of, is_last) = (Rc::clone(pipeline), self.flow.of(), piece.is_last);
         let call = Box::pin(async move {
-            let outcome = pipeline.call_piece(&mut traversal, of, piece).await;
+            let outcome = pipeline.call_piece::<false>(&mut traversal, of, piece).await;
             (traversal, outcome)
         });
         self.calling = Some(Calling { call, is_last });
