@@ -1,3 +1,5 @@
+//! The content of a fetch as its readers get it, and the memory that it takes meanwhile.
+
 use super::*;
 
 async fn all(reader: Reader) -> Result<Vec<u8>, BodyError> {
