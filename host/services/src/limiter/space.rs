@@ -266,6 +266,15 @@ impl CounterSpace {
         Some(owed)
     }
 
+    /// Whether a counter still owes the store something.
+    pub(crate) fn owes(&self, report: &Report) -> bool {
+        let limit = report.limit();
+        let hash = self.hash(&limit);
+        let Some(shard) = self.shards.get(shard_of(hash)) else { return false };
+        let counters = shard.lock();
+        counters.table.find(hash, |c| c.hash == hash && c.counts(&limit)).is_some_and(|counter| counter.unreported > 0)
+    }
+
     /// The store has been told, and had this state before; none: it won't hear of it.
     pub(crate) fn settle(&self, report: Report, owed: Owed, state: Option<State>) {
         self.end(report, |counter, limit| {

@@ -215,3 +215,34 @@ fn after_a_long_time_without_the_store_it_is_told_what_still_counts() {
         assert!(owed <= 1, "{algorithm:?}: {owed}");
     }
 }
+
+/// Callers make up keys while the store is away, and their counters expire.
+#[test]
+fn what_is_told_of_counters_that_are_gone_is_forgotten() {
+    let (space, time) = leased(5);
+    let lease = space.lease().unwrap();
+    for i in 0..10_000 {
+        let key = format!("k{i}");
+        space.take_within(&[limit(&key, Algorithm::FixedWindow, 5, 1_000)], 1, false).unwrap();
+        time.fetch_add(1_000, Ordering::AcqRel);
+    }
+    // Twice the same: it was told, and has taken since.
+    let stays = [limit("stays", Algorithm::FixedWindow, 5, 600_000)];
+    space.take_within(&stays, 1, false).unwrap();
+    let report = lease.due(20_000).pop().unwrap();
+    lease.told();
+    for i in 0..10_000 {
+        let key = format!("later{i}");
+        space.take_within(&[limit(&key, Algorithm::FixedWindow, 5, 1_000)], 1, false).unwrap();
+        time.fetch_add(1_000, Ordering::AcqRel);
+    }
+    space.put_off(report);
+    assert_eq!(lease.unreported(), 10_001);
+    lease.forget(|report| space.owes(report));
+    assert!(lease.unreported() <= space.counters(), "{} of {}", lease.unreported(), space.counters());
+    assert!(lease.unreported() < 10_000);
+    // One that is alive is still told.
+    let due = lease.due(20_000);
+    let told = due.iter().filter(|report| report.limit().key == "stays");
+    assert_eq!(told.filter_map(|report| Some(space.begin(report)?.cost)).collect::<Vec<_>>(), [1]);
+}
