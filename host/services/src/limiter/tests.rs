@@ -246,3 +246,20 @@ fn what_is_told_of_counters_that_are_gone_is_forgotten() {
     let told = due.iter().filter(|report| report.limit().key == "stays");
     assert_eq!(told.filter_map(|report| Some(space.begin(report)?.cost)).collect::<Vec<_>>(), [1]);
 }
+
+#[test]
+fn a_store_whose_clock_was_wrong_once_closes_no_counter() {
+    const HOUR_US: u64 = 3_600_000_000;
+    for algorithm in ALL {
+        let (space, time) = leased(100);
+        let lease = space.lease().unwrap();
+        let here = time.load(Ordering::Acquire);
+        let limit = [Limit { burst: 4, ..limit("k", algorithm, 5, 1_000) }];
+        let take = |limit: &[Limit<'_>]| space.take(limit, 1).unwrap()[0].allowed;
+        lease.set_clocks(here + HOUR_US, here);
+        while take(&limit) {}
+        lease.set_clocks(here, here);
+        time.fetch_add(2_000_000, Ordering::AcqRel);
+        assert!(take(&limit), "{algorithm:?}");
+    }
+}
