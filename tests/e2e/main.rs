@@ -64,6 +64,7 @@ mod settings;
 mod shutdown;
 mod ssrf;
 mod state;
+mod state_away;
 mod state_under_load;
 mod support;
 mod timeouts;

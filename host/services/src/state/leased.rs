@@ -165,8 +165,8 @@ impl Ledger {
                 self.space.settle(report, owed, decision.limits.first().map(|(_, state)| *state));
                 true
             }
-            // It is there and refuses this key: its counter counts for this gateway alone, and the log says why.
-            Err(CallError::Refused(_)) => {
+            // Something else has this key: its counter counts for this gateway alone, and the log says why.
+            Err(CallError::WrongType(_)) => {
                 self.space.settle(report, owed, None);
                 true
             }

@@ -101,8 +101,7 @@ impl Records {
     }
 
     async fn read<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RecordError> {
-        let odd = || self.error(&CallError::Refused("it has answered what is no record".to_owned()));
-        T::from_redis_value(self.call(command).await?).map_err(|_| odd())
+        T::from_redis_value(self.call(command).await?).map_err(|_| self.error(&self.store.nonsense("record")))
     }
 
     async fn call(&self, command: &Cmd) -> Result<Value, RecordError> {
