@@ -399,12 +399,12 @@ impl CounterSpace {
         self.counters.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn hash(&self, limit: &Limit<'_>) -> u64 {
+    pub(super) fn hash(&self, limit: &Limit<'_>) -> u64 {
         self.hasher.hash_one((limit.key, limit.algorithm, limit.amount, limit.window_ms))
     }
 }
 
 /// The table uses the low bits and the top seven, so the shard takes others.
-fn shard_of(hash: u64) -> usize {
+pub(super) fn shard_of(hash: u64) -> usize {
     (hash >> 40) as usize % SHARDS
 }

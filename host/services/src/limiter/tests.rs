@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::space::SWEEP_FROM;
+use super::space::{SWEEP_FROM, shard_of};
 use super::*;
 use crate::rate::State;
 
@@ -262,4 +262,17 @@ fn a_store_whose_clock_was_wrong_once_closes_no_counter() {
         time.fetch_add(2_000_000, Ordering::AcqRel);
         assert!(take(&limit), "{algorithm:?}");
     }
+}
+
+/// Who knows keys that meet in one process, or for one plugin, knows nothing of another.
+#[test]
+fn keys_do_not_meet_in_the_same_shards_of_two_spaces() {
+    let [one, other] = [(); 2].map(|()| CounterSpace::new(Clock::manual(0).0, 1));
+    let meet = (0..6_400).filter(|i| {
+        let key = format!("k{i}");
+        let limit = limit(&key, Algorithm::FixedWindow, 5, 1_000);
+        shard_of(one.hash(&limit)) == shard_of(other.hash(&limit))
+    });
+    let meet = meet.count();
+    assert!(meet < 400, "{meet} of 6,400 where 100 would be chance");
 }
